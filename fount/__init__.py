@@ -1,0 +1,25 @@
+"""Fount: samples from trained generators, each with an address of its own.
+
+A client's request enters through `Client` (or `fount.aio.Client`); arrays with labels, seed and provenance leave.
+Names are imported on first use, so that a worker can read `fount.address` without loading a gRPC client.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from fount.client import Client as Client
+    from fount.sampling import Chunk as Chunk
+    from fount.sampling import Samples as Samples
+
+__all__ = ["Chunk", "Client", "Samples"]
+
+_HOMES = {"Chunk": "fount.sampling", "Client": "fount.client", "Samples": "fount.sampling"}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        return getattr(import_module(_HOMES[name]), name)
+    raise AttributeError(f"module 'fount' has no attribute {name!r}")

@@ -1,0 +1,1 @@
+"""Generated code of TorchServe's own messages."""

@@ -1,0 +1,1 @@
+"""Generated from protos/fount/v1: the public contract."""

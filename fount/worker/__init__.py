@@ -1,0 +1,1 @@
+"""Generated code of the private contract between gateway and worker."""
