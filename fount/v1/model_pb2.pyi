@@ -289,6 +289,7 @@ class Model(google.protobuf.message.Message):
     INTENDED_USE_FIELD_NUMBER: builtins.int
     DATA_LICENCE_FIELD_NUMBER: builtins.int
     RECIPE_FIELD_NUMBER: builtins.int
+    VALUE_RANGE_FIELD_NUMBER: builtins.int
     state: Global___Model.State.ValueType
     """state says whether it can be sampled now. Always set."""
     state_reason: builtins.str
@@ -341,6 +342,10 @@ class Model(google.protobuf.message.Message):
     def quality(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___Quality]:
         """quality holds what was measured, with intervals. Empty: nothing was."""
 
+    @property
+    def value_range(self) -> Global___ValueRange:
+        """value_range is what the model's own floats can be; ENCODING_FLOAT32 gives them as they are. Always set."""
+
     def __init__(
         self,
         *,
@@ -361,9 +366,10 @@ class Model(google.protobuf.message.Message):
         intended_use: builtins.str = ...,
         data_licence: builtins.str = ...,
         recipe: builtins.str = ...,
+        value_range: Global___ValueRange | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["condition", b"condition", "limits", b"limits", "ref", b"ref", "sample_spec", b"sample_spec"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["condition", b"condition", "data_licence", b"data_licence", "description", b"description", "encodings", b"encodings", "family", b"family", "intended_use", b"intended_use", "is_default", b"is_default", "limits", b"limits", "numerics", b"numerics", "operations", b"operations", "parameters", b"parameters", "quality", b"quality", "recipe", b"recipe", "ref", b"ref", "sample_spec", b"sample_spec", "state", b"state", "state_reason", b"state_reason"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["condition", b"condition", "limits", b"limits", "ref", b"ref", "sample_spec", b"sample_spec", "value_range", b"value_range"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["condition", b"condition", "data_licence", b"data_licence", "description", b"description", "encodings", b"encodings", "family", b"family", "intended_use", b"intended_use", "is_default", b"is_default", "limits", b"limits", "numerics", b"numerics", "operations", b"operations", "parameters", b"parameters", "quality", b"quality", "recipe", b"recipe", "ref", b"ref", "sample_spec", b"sample_spec", "state", b"state", "state_reason", b"state_reason", "value_range", b"value_range"]) -> None: ...
 
 Global___Model: typing_extensions.TypeAlias = Model
 

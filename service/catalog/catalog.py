@@ -1,0 +1,177 @@
+"""Resolves model references against what the worker pool offers now. Holds no state of its own."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from service.domain import ModelState, Operation, ServedModel, Target
+from service.errors import InvalidRequest, NotReady, Retired, UnknownName, Violation
+from service.workers import Offer, WorkerPool
+
+__all__ = ["Catalog", "Entry"]
+
+_DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Entry:
+    """One version of one model, over all workers that offer it.
+
+    Attributes:
+        name, version: what it is.
+        is_default: True for the version an empty version means.
+        offers: one or more, of any state.
+    """
+
+    name: str
+    version: str
+    is_default: bool
+    offers: tuple[Offer, ...]
+
+    @property
+    def ready(self) -> tuple[Offer, ...]:
+        """The offers that can serve."""
+        return tuple(offer for offer in self.offers if offer.target)
+
+    @property
+    def state(self) -> ModelState:
+        """The best state among the offers."""
+        states = {offer.state for offer in self.offers}
+        order = (ModelState.READY, ModelState.LOADING, ModelState.UNAVAILABLE)
+        return next(state for state in order if state in states)
+
+    @property
+    def reason(self) -> str:
+        """Why it is not ready, in one sentence; empty when it is."""
+        return (
+            "" if self.ready else next((offer.reason for offer in self.offers if offer.reason), "workers are loading")
+        )
+
+    @property
+    def model(self) -> ServedModel | None:
+        """What it accepts; None until a worker described it."""
+        described = [offer.model for offer in (*self.ready, *self.offers) if offer.model]
+        return described[0] if described else None
+
+    @property
+    def numerics(self) -> tuple[str, ...]:
+        """The numerics ids with a ready worker, those with most workers first."""
+        workers: dict[str, int] = {}
+        for offer in self.ready:
+            workers[offer.numerics] = workers.get(offer.numerics, 0) + offer.workers
+        return tuple(sorted(workers, key=lambda each: (-workers[each], each)))
+
+
+class Catalog:
+    """What is served now.
+
+    Args:
+        pool: where offers come from.
+        default_versions: model name to the version an empty version means; otherwise the newest.
+        required_models: names that must be ready for the gateway to be.
+    """
+
+    def __init__(
+        self,
+        pool: WorkerPool,
+        *,
+        default_versions: Mapping[str, str] | None = None,
+        required_models: frozenset[str] = frozenset(),
+    ) -> None:
+        self._pool = pool
+        self._default_versions = dict(default_versions or {})
+        self._required = required_models
+
+    def entries(self) -> tuple[Entry, ...]:
+        """Every served version, by name, newest version first."""
+        grouped: dict[str, dict[str, list[Offer]]] = {}
+        for offer in self._pool.offers():
+            grouped.setdefault(offer.name, {}).setdefault(offer.version, []).append(offer)
+        return tuple(
+            Entry(name=name, version=version, is_default=version == self._default(name, versions), offers=tuple(offers))
+            for name, versions in sorted(grouped.items())
+            for version, offers in sorted(versions.items(), key=lambda item: _version_order(item[0]), reverse=True)
+        )
+
+    def find(self, name: str, version: str = "", digest: str = "") -> Entry:
+        """Resolve a reference.
+
+        Raises:
+            InvalidRequest: no name, or a malformed digest.
+            UnknownName: the name or the version is not served.
+            Retired: the digest is not served under that name and version.
+        """
+        wrong = [] if name else [Violation(field="model.name", description="name a model; ListModels lists them")]
+        if digest and not _DIGEST.fullmatch(digest):
+            wrong.append(Violation(field="model.digest", description='is not "sha256:" and 64 hexadecimal digits'))
+        if wrong:
+            raise InvalidRequest(tuple(wrong))
+        versions = [entry for entry in self.entries() if entry.name == name]
+        if not versions:
+            raise UnknownName((self._unknown("model.name", name, sorted({each.name for each in self.entries()})),))
+        chosen = self._choose(versions, version, digest)
+        if digest and not any(offer.model and offer.model.key.digest == digest for offer in chosen.offers):
+            if chosen.model is None:
+                raise NotReady(f"{name} {chosen.version} is not ready: {chosen.reason}")
+            raise Retired(f"{name} {chosen.version} with digest {digest} is not served; "
+                          f"{chosen.model.key.digest} is")  # fmt: skip
+        return chosen
+
+    def target(self, entry: Entry, operation: Operation, *, digest: str = "", numerics: str = "") -> Target:
+        """Choose the workers for a stream: those of the pinned numerics, or of the numerics with most workers.
+
+        Raises:
+            NotReady: no worker of the model is ready.
+            Retired: the model lacks the operation, or no ready worker has the pinned numerics.
+        """
+        targets = [offer.target for offer in entry.ready if offer.target]
+        if digest:
+            targets = [target for target in targets if target.model.digest == digest]
+        if entry.model is not None and operation not in entry.model.operations:
+            able = ", ".join(sorted(each.name for each in entry.model.operations))
+            raise Retired(f"{entry.name} {entry.version} lacks the operation {operation.name}; it has {able}")
+        if not targets:
+            raise NotReady(f"{entry.name} {entry.version} is not ready: {entry.reason or 'no worker has that digest'}")
+        for wanted in (numerics,) if numerics else entry.numerics:
+            for target in targets:
+                if target.numerics == wanted:
+                    return target
+        raise Retired(f"no ready worker of {entry.name} {entry.version} has the numerics {numerics}; "
+                      f"there are {', '.join(entry.numerics)}")  # fmt: skip
+
+    def is_ready(self) -> bool:
+        """Tell whether the gateway should be sent calls: every required model is ready, and any model is."""
+        ready = {entry.name for entry in self.entries() if entry.is_default and entry.ready}
+        return bool(ready) and self._required <= ready
+
+    def _choose(self, versions: list[Entry], version: str, digest: str) -> Entry:
+        if version:
+            for entry in versions:
+                if entry.version == version:
+                    return entry
+            served = [entry.version for entry in versions]
+            raise UnknownName((self._unknown("model.version", version, served),))
+        if digest:
+            for entry in versions:
+                if any(offer.model and offer.model.key.digest == digest for offer in entry.offers):
+                    return entry
+        return next(entry for entry in versions if entry.is_default)
+
+    def _default(self, name: str, versions: Mapping[str, object]) -> str:
+        configured = self._default_versions.get(name, "")
+        return configured if configured in versions else max(versions, key=_version_order)
+
+    @staticmethod
+    def _unknown(field: str, value: str, served: list[str]) -> Violation:
+        near = difflib.get_close_matches(value, served, n=1)
+        hint = f"did you mean {near[0]!r}? " if near else ""
+        listed = ", ".join(served) if served else "nothing"
+        return Violation(field=field, description=f"{value[:80]!r} is not served; {hint}served: {listed}", unknown=True)
+
+
+def _version_order(version: str) -> tuple[tuple[int, int | str], ...]:
+    """Order "1.9" before "1.10"; parts that are no numbers come before numbers."""
+    return tuple((1, int(part)) if part.isdecimal() else (0, part) for part in version.split("."))

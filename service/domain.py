@@ -1,0 +1,227 @@
+"""The values that pass between the rooms: models, worker calls and their outcomes. No gRPC, no protobuf.
+
+A `ServedModel` says what a model accepts, a `Target` which workers may serve a stream, a `Call` what one worker is
+asked, a `Reply` what it answered.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import Enum, IntEnum
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = [
+    "Call",
+    "Dtype",
+    "Encoding",
+    "Failure",
+    "Images",
+    "Labels",
+    "ModelKey",
+    "ModelState",
+    "Operation",
+    "Outcome",
+    "ParameterRange",
+    "Parameters",
+    "RangeItem",
+    "Reply",
+    "Rows",
+    "ServedModel",
+    "Target",
+    "TensorItem",
+]
+
+Labels = NDArray[np.uint32]
+"""(n,) class indices."""
+
+Images = NDArray[np.uint8] | NDArray[np.float32]
+"""(n, H, W, C) samples."""
+
+
+class Operation(IntEnum):
+    """What a worker can do, numbered as in fount.v1.Operation."""
+
+    SAMPLE = 1
+    CLASSIFY = 2
+    EMBED = 3
+    TRANSFORM = 4
+    ENCODE = 5
+    DECODE = 6
+    TRANSLATE = 7
+    SCORE = 8
+
+
+class Encoding(IntEnum):
+    """How samples become bytes, numbered as in fount.v1.Encoding."""
+
+    UINT8 = 1
+    FLOAT32 = 2
+    PNG = 3
+
+
+class Dtype(IntEnum):
+    """Element types, numbered as in fount.v1.Dtype."""
+
+    UINT8 = 1
+    FLOAT32 = 2
+
+    @property
+    def numpy(self) -> np.dtype[np.uint8] | np.dtype[np.float32]:
+        """The little-endian numpy dtype."""
+        return np.dtype(np.uint8) if self is Dtype.UINT8 else np.dtype("<f4")
+
+
+class ModelState(Enum):
+    """Whether a model can be sampled."""
+
+    #: its workers have not answered yet.
+    LOADING = "loading"
+    #: at least one worker passed its golden samples.
+    READY = "ready"
+    #: no worker can serve it.
+    UNAVAILABLE = "unavailable"
+
+
+@dataclass(frozen=True, kw_only=True, order=True)
+class ModelKey:
+    """Which served version of which model."""
+
+    name: str
+    version: str
+    digest: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class ParameterRange:
+    """A sampling parameter a model takes: its closed range and what unset means (None: off)."""
+
+    minimum: float
+    maximum: float
+    default: float | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Parameters:
+    """Parameters of a draw, as in fount.v1.Parameters; None is unset. Hashable: equal ones share batches."""
+
+    truncation: float | None = None
+    temperature: float | None = None
+    top_k: int | None = None
+    top_p: float | None = None
+    guidance_scale: float | None = None
+    steps: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServedModel:
+    """What one served version accepts and gives.
+
+    Attributes:
+        key: name, version, digest.
+        operations: what its workers can do.
+        labels: class names by id; empty for an unconditional model.
+        prior: one weight a label, summing to 1.
+        sample_dims: (H, W, C).
+        value_range: of the model's own float output.
+        parameters: by name.
+        encodings: what it can give.
+        max_count, max_labels: limits of one request.
+        card: the serialized fount.v1.Model its worker described itself with.
+    """
+
+    key: ModelKey
+    operations: frozenset[Operation]
+    labels: tuple[str, ...]
+    prior: tuple[float, ...]
+    sample_dims: tuple[int, int, int]
+    value_range: tuple[float, float]
+    parameters: Mapping[str, ParameterRange]
+    encodings: frozenset[Encoding]
+    max_count: int
+    max_labels: int
+    card: bytes = field(repr=False)
+
+    def sample_bytes(self, dtype: Dtype) -> int:
+        """Bytes of one raw sample."""
+        height, width, channels = self.sample_dims
+        return height * width * channels * dtype.numpy.itemsize
+
+
+@dataclass(frozen=True, kw_only=True)
+class Target:
+    """The workers that may serve a stream: all of one model and one numerics."""
+
+    model: ModelKey
+    numerics: str
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class RangeItem:
+    """Consecutive addresses to draw; labels is (count,) or None for an unconditional model."""
+
+    seed: int
+    start_index: int
+    count: int
+    labels: Labels | None
+    dtype: Dtype
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class TensorItem:
+    """Rows to read: (n, H, W, C) uint8, or float32 in the model's value range."""
+
+    rows: Images
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Call:
+    """One worker call.
+
+    Attributes:
+        target: which workers may take it.
+        operation: what to do.
+        parameters: of the draw.
+        items: the work; outcomes come in the same order.
+        deadline_unix_s: when the answer stops being wanted; None is never.
+        request_id: for logs.
+    """
+
+    target: Target
+    operation: Operation
+    parameters: Parameters
+    items: tuple[RangeItem | TensorItem, ...]
+    deadline_unix_s: float | None = None
+    request_id: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Failure:
+    """Why an item or a row has no value: a google.rpc code, a reason for programs, a sentence for people."""
+
+    code: int
+    reason: str
+    message: str
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Rows:
+    """The value of an item: one row for each asked, failed ones zero and named."""
+
+    array: NDArray[np.uint8] | NDArray[np.float32]
+    failures: Mapping[int, Failure]
+
+
+Outcome = Rows | Failure
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Reply:
+    """What a worker answered: outcomes in order, and where the time went."""
+
+    outcomes: tuple[Outcome, ...]
+    queue_s: float
+    compute_s: float
+    batch_sizes: tuple[int, ...]

@@ -1,0 +1,138 @@
+"""What can go wrong, sorted by who can mend it.
+
+    request ──► servicer ──► catalog ──► scheduler ──► worker pool
+       │            │            │            │             │
+       │      InvalidRequest  UnknownName   Overloaded    NotReady, WorkerFault
+       │      NotPermitted    Retired       TooLate       (WorkerLost is retried, then NotReady)
+
+    FountServiceError
+    ├── InvalidRequest    fields of the request are wrong
+    ├── UnknownName       a model, version or label is not known
+    ├── NotPermitted      the caller lacks a grant
+    ├── Retired           a pinned digest, numerics or operation is not served
+    ├── Overloaded        a queue or a quota is full
+    ├── NotReady          no worker can do it now
+    │   └── WorkerLost    a worker went away in the middle of a call
+    ├── TooLate           the deadline passed
+    ├── WorkerFault       a worker answered, wrongly
+    └── SetupError        the service cannot start as configured
+
+All but `SetupError` reach a client, with their text; `service/servicers/status.py` maps each to its status. Anything
+else that is raised is unexpected: logged with its traceback, answered as INTERNAL with a request id.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+__all__ = [
+    "FountServiceError",
+    "InvalidRequest",
+    "NotPermitted",
+    "NotReady",
+    "Overloaded",
+    "Retired",
+    "SetupError",
+    "TooLate",
+    "UnknownName",
+    "Violation",
+    "WorkerFault",
+    "WorkerLost",
+]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Violation:
+    """One wrong field.
+
+    Attributes:
+        field: its path in the request, as in `condition.mixture.components[2].weight`.
+        description: what is wrong and what would be right.
+        unknown: True when the value is well formed but names something that does not exist.
+    """
+
+    field: str
+    description: str
+    unknown: bool = False
+
+
+class FountServiceError(Exception):
+    """The service expected this. The message says what to do.
+
+    Attributes:
+        reason: an UPPER_SNAKE word for programs.
+    """
+
+    reason = "UNSPECIFIED"
+
+
+class InvalidRequest(FountServiceError):
+    """Fields of the request are wrong. Mend each one named."""
+
+    reason = "INVALID_REQUEST"
+
+    def __init__(self, violations: tuple[Violation, ...]) -> None:
+        self.violations = violations
+        super().__init__("; ".join(f"{each.field}: {each.description}" for each in violations))
+
+
+class UnknownName(FountServiceError):
+    """A name in the request is not known. Ask ListModels what is."""
+
+    reason = "UNKNOWN_NAME"
+
+    def __init__(self, violations: tuple[Violation, ...]) -> None:
+        self.violations = violations
+        super().__init__("; ".join(f"{each.field}: {each.description}" for each in violations))
+
+
+class NotPermitted(FountServiceError):
+    """The caller lacks a grant. Ask whoever runs the service for it."""
+
+    reason = "NOT_PERMITTED"
+
+
+class Retired(FountServiceError):
+    """A pinned digest, numerics or operation is not served. Drop the pin, or ask for what GetModel lists."""
+
+    reason = "RETIRED"
+
+
+class Overloaded(FountServiceError):
+    """A queue or a quota is full. Try again after `retry_after_s`."""
+
+    reason = "OVERLOADED"
+
+    def __init__(self, message: str, *, retry_after_s: float) -> None:
+        self.retry_after_s = retry_after_s
+        super().__init__(message)
+
+
+class NotReady(FountServiceError):
+    """No worker can do it now. Try again; GetModel tells the model's state."""
+
+    reason = "NOT_READY"
+
+
+class WorkerLost(NotReady):
+    """A worker went away in the middle of a call. It is repeated elsewhere, safely: addresses give the same bytes."""
+
+    reason = "WORKER_LOST"
+
+
+class TooLate(FountServiceError):
+    """The deadline passed. Ask with more time, or for fewer samples."""
+
+    reason = "DEADLINE_PASSED"
+
+
+class WorkerFault(FountServiceError):
+    """A worker answered, wrongly. Not to be repeated; report it with the request id."""
+
+    reason = "WORKER_FAULT"
+
+
+class SetupError(FountServiceError):
+    """The service cannot start as configured. The message names the setting and the remedy."""
+
+    reason = "SETUP"

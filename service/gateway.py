@@ -1,0 +1,160 @@
+"""One gateway: servicers, scheduler, pool, health and the side port, put together; started, drained, stopped."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from importlib.metadata import version
+
+import grpc
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+from fount.v1 import model_pb2, model_pb2_grpc, sampling_pb2, sampling_pb2_grpc
+from service.caller import Anonymous, CallerPolicy
+from service.catalog import Catalog
+from service.config import CHUNK_BYTES, GatewayConfig
+from service.domain import ModelState
+from service.errors import SetupError
+from service.scheduler.packing import PackingScheduler
+from service.servicers.models import ModelServicer
+from service.servicers.sampling import SamplingServicer
+from service.telemetry.http import SidePort
+from service.telemetry.interceptor import CallInterceptor
+from service.telemetry.metrics import Metrics
+from service.workers import WorkerPool
+
+__all__ = ["Gateway"]
+
+_log = logging.getLogger(__name__)
+
+_SERVICES = (
+    model_pb2.DESCRIPTOR.services_by_name["ModelService"].full_name,
+    sampling_pb2.DESCRIPTOR.services_by_name["SamplingService"].full_name,
+)
+_MESSAGE_OVERHEAD = 1 << 20  # labels, lengths and errors beside a chunk's data
+
+
+class Gateway:
+    """A running gateway.
+
+    Args:
+        pool: its workers; started and closed with it.
+        config: how it runs.
+        policy: who callers are. Unset: everyone is anonymous with every grant, which is for loopback.
+    """
+
+    def __init__(self, pool: WorkerPool, config: GatewayConfig, policy: CallerPolicy | None = None) -> None:
+        self._pool = pool
+        self._config = config
+        self.metrics = Metrics(version("fount"))
+        self.catalog = Catalog(pool, default_versions=config.default_versions, required_models=config.required_models)
+        self._scheduler = PackingScheduler(pool, config, self.metrics)
+        self._health = health.aio.HealthServicer()
+        self._side = SidePort(self.metrics, self.why_not_ready)
+        self._interceptor = CallInterceptor(policy or Anonymous(), self.metrics)
+        self._server: grpc.aio.Server | None = None
+        self._draining = False
+        self._ready_changed = asyncio.Event()
+        self.port = 0
+        self.http_port = 0
+
+    async def start(self) -> None:
+        """Listen, and begin to look for workers.
+
+        Raises:
+            SetupError: a port is taken.
+        """
+        self._server = self._build_server()
+        self.http_port = await self._side.start(self._config.host, self._config.http_port)
+        address = f"{self._config.host}:{self._config.port}"
+        try:
+            self.port = self._server.add_insecure_port(address)
+        except RuntimeError as error:
+            await self._side.close()
+            raise SetupError(f"cannot listen on {address} for gRPC; it is taken or may not be used; "
+                             "choose another with --port") from error  # fmt: skip
+        await self._server.start()
+        self._pool.watch(self._offers_changed)
+        await self._pool.start()
+        await self._tell_health()
+
+    async def wait_ready(self, timeout_s: float) -> None:
+        """Wait until calls can be answered.
+
+        Raises:
+            SetupError: they cannot within `timeout_s`; says what is missing.
+        """
+        await self._wait_until(lambda: not self.why_not_ready(), timeout_s)
+
+    async def wait_settled(self, timeout_s: float) -> None:
+        """Wait until every model is ready or known not to be.
+
+        Raises:
+            SetupError: some are still loading after `timeout_s`.
+        """
+
+        def settled() -> bool:
+            entries = self.catalog.entries()
+            return bool(entries) and all(entry.state is not ModelState.LOADING for entry in entries)
+
+        await self._wait_until(settled, timeout_s)
+
+    async def _wait_until(self, condition: Callable[[], bool], timeout_s: float) -> None:
+        try:
+            async with asyncio.timeout(timeout_s):
+                while not condition():
+                    self._ready_changed.clear()
+                    await self._ready_changed.wait()
+        except TimeoutError as error:
+            raise SetupError(f"not ready after {timeout_s:g} s: {self.why_not_ready()}") from error
+
+    async def stop(self, grace_s: float | None = None) -> None:
+        """Drain: refuse new calls, let running ones end within the grace, then let go of everything."""
+        self._draining = True
+        await self._health.enter_graceful_shutdown()
+        if self._server:
+            await self._server.stop(self._config.drain_grace_s if grace_s is None else grace_s)
+        await self._scheduler.close()
+        await self._side.close()
+        await self._pool.close()
+
+    def why_not_ready(self) -> str:
+        """An empty string when ready, else one sentence."""
+        if self._draining:
+            return "draining"
+        if self.catalog.is_ready():
+            return ""
+        waits = [f"{entry.name} {entry.version}: {entry.reason}" for entry in self.catalog.entries() if not entry.ready]
+        return "; ".join(waits) or "no workers found"
+
+    def _build_server(self) -> grpc.aio.Server:
+        options = [
+            ("grpc.max_receive_message_length", self._config.max_request_bytes),
+            ("grpc.max_send_message_length", CHUNK_BYTES + _MESSAGE_OVERHEAD),
+            ("grpc.so_reuseport", 0),
+        ]
+        server = grpc.aio.server(interceptors=[self._interceptor], options=options)
+        model_pb2_grpc.add_ModelServiceServicer_to_server(ModelServicer(self.catalog), server)
+        sampling = SamplingServicer(self.catalog, self._scheduler, self.metrics)
+        sampling_pb2_grpc.add_SamplingServiceServicer_to_server(sampling, server)
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
+        reflection.enable_server_reflection((*_SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
+        return server
+
+    def _offers_changed(self) -> None:
+        self._ready_changed.set()
+        if not self._draining:
+            self._telling = asyncio.get_running_loop().create_task(self._tell_health())
+
+    async def _tell_health(self) -> None:
+        ready = not self.why_not_ready()
+        serving = health_pb2.HealthCheckResponse.SERVING if ready else health_pb2.HealthCheckResponse.NOT_SERVING
+        for service in ("", *_SERVICES):
+            await self._health.set(service, serving)
+        models = {
+            (entry.name, entry.version): {offer.numerics: offer.workers for offer in entry.offers if offer.target}
+            for entry in self.catalog.entries()
+        }
+        self.metrics.readiness(ready, models)

@@ -1,0 +1,227 @@
+"""From a SampleRequest to an order the scheduler can work on: every field checked, every wrong one named.
+
+A fount.v1.SampleRequest enters with its catalog; a `SampleOrder` leaves, or the one error that names all bad fields.
+"""
+
+from __future__ import annotations
+
+import math
+import secrets
+from dataclasses import dataclass, fields
+
+import numpy as np
+
+from fount.v1 import sampling_pb2
+from service.catalog import Catalog, Entry, LabelSource
+from service.catalog.conditions import DrawnLabels, GivenLabels, NoLabels, OneLabel
+from service.domain import Dtype, Encoding, Operation, Parameters, ServedModel, Target
+from service.errors import InvalidRequest, NotReady, UnknownName, Violation
+
+__all__ = ["SampleOrder", "read_sample_request"]
+
+_INDEX_LIMIT = 2**64
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class SampleOrder:
+    """A checked request.
+
+    Attributes:
+        model: what to draw from.
+        target: the workers that may.
+        seed: the request's, or one drawn here.
+        start_index, count: which samples.
+        labels: where their labels come from.
+        parameters: with the card's defaults filled in.
+        encoding: how samples become bytes.
+    """
+
+    model: ServedModel
+    target: Target
+    seed: int
+    start_index: int
+    count: int
+    labels: LabelSource
+    parameters: Parameters
+    encoding: Encoding
+
+    @property
+    def dtype(self) -> Dtype:
+        """What workers are to send: floats only where floats are wanted."""
+        return Dtype.FLOAT32 if self.encoding is Encoding.FLOAT32 else Dtype.UINT8
+
+
+def read_sample_request(request: sampling_pb2.SampleRequest, catalog: Catalog) -> SampleOrder:
+    """Check a request against the model it names.
+
+    Raises:
+        InvalidRequest: some field is wrong; names every one.
+        UnknownName: the model, its version, or a label does not exist, and nothing else is wrong.
+        Retired: the digest, the numerics or the operation is not served.
+        NotReady: no worker of the model is ready.
+    """
+    violations = _range_violations(request)
+    entry = _find(request, catalog, violations)
+    if entry.model is None:
+        _raise(violations)
+        raise NotReady(f"{entry.name} {entry.version} is not ready: {entry.reason}")
+    model = entry.model
+    if Operation.SAMPLE not in model.operations:
+        catalog.target(entry, Operation.SAMPLE)  # raises Retired: fields of a draw mean nothing to such a model
+    encoding = _read_encoding(request, model, violations)
+    parameters = _read_parameters(request, model, violations)
+    labels = _read_condition(request, model, violations)
+    if request.count > model.max_count:
+        violations.append(
+            Violation(field="count", description=f"must be at most {model.max_count}, got {request.count}")
+        )
+    if request.priority not in sampling_pb2.Priority.values():
+        violations.append(Violation(field="priority", description=f"{request.priority} is not a Priority"))
+    _raise(violations)
+    target = catalog.target(entry, Operation.SAMPLE, digest=request.model.digest, numerics=request.numerics)
+    return SampleOrder(
+        model=model,
+        target=target,
+        seed=request.seed if request.HasField("seed") else secrets.randbits(64),
+        start_index=request.start_index,
+        count=request.count,
+        labels=labels,
+        parameters=parameters,
+        encoding=encoding,
+    )
+
+
+def _range_violations(request: sampling_pb2.SampleRequest) -> list[Violation]:
+    violations = []
+    if request.count == 0:
+        violations.append(Violation(field="count", description="must be at least 1"))
+    if request.start_index + request.count > _INDEX_LIMIT:
+        description = f"start_index + count must be at most 2^64, got {request.start_index} + {request.count}"
+        violations.append(Violation(field="start_index", description=description))
+    return violations
+
+
+def _find(request: sampling_pb2.SampleRequest, catalog: Catalog, violations: list[Violation]) -> Entry:
+    try:
+        return catalog.find(request.model.name, request.model.version, request.model.digest)
+    except (InvalidRequest, UnknownName) as error:
+        _raise([*error.violations, *violations])
+        raise
+
+
+def _raise(violations: list[Violation]) -> None:
+    if not violations:
+        return
+    if all(each.unknown for each in violations):
+        raise UnknownName(tuple(violations))
+    raise InvalidRequest(tuple(violations))
+
+
+def _read_encoding(request: sampling_pb2.SampleRequest, model: ServedModel, violations: list[Violation]) -> Encoding:
+    wanted = request.encoding or Encoding.UINT8
+    if wanted in model.encodings:
+        return Encoding(wanted)
+    able = ", ".join(each.name for each in sorted(model.encodings)) or "none"
+    name = Encoding(wanted).name if wanted in Encoding.__members__.values() else str(wanted)
+    violations.append(Violation(field="encoding", description=f"the model cannot give {name}; it gives {able}"))
+    return Encoding.UINT8
+
+
+def _read_parameters(
+    request: sampling_pb2.SampleRequest, model: ServedModel, violations: list[Violation]
+) -> Parameters:
+    given = {field.name: value for field, value in request.parameters.ListFields()}
+    values: dict[str, float | int | None] = {}
+    for each in fields(Parameters):
+        known = model.parameters.get(each.name)
+        if each.name not in given:
+            values[each.name] = known.default if known else None
+            continue
+        value = values[each.name] = given[each.name]
+        if known is None:
+            takes = ", ".join(sorted(model.parameters)) or "none"
+            description = f"{model.key.name} does not take it; it takes {takes}"
+            violations.append(Violation(field=f"parameters.{each.name}", description=description))
+        elif not (math.isfinite(value) and known.minimum <= value <= known.maximum):
+            description = f"must be {known.minimum:g} to {known.maximum:g}, got {value:g}"
+            violations.append(Violation(field=f"parameters.{each.name}", description=description))
+    for name in ("top_k", "steps"):
+        values[name] = None if values[name] is None else int(values[name] or 0)
+    return Parameters(**values)  # type: ignore[arg-type]  # each value has its field's type, from the message
+
+
+def _read_condition(
+    request: sampling_pb2.SampleRequest, model: ServedModel, violations: list[Violation]
+) -> LabelSource:
+    if not request.HasField("condition"):
+        return DrawnLabels.of_weights(model.prior) if model.labels else NoLabels()
+    kind = request.condition.WhichOneof("kind")
+    if not model.labels:
+        description = f"{model.key.name} is unconditional; leave the condition out"
+        violations.append(Violation(field="condition", description=description))
+        return NoLabels()
+    if kind == "label":
+        return OneLabel(label=_read_label(request.condition.label, "condition.label", model, violations))
+    if kind == "labels":
+        return _read_labels(request, model, violations)
+    if kind == "mixture":
+        return _read_mixture(request.condition.mixture, model, violations)
+    description = "set label, labels or mixture, or leave the condition out for the model's prior"
+    violations.append(Violation(field="condition", description=description))
+    return NoLabels()
+
+
+def _read_label(label: sampling_pb2.LabelRef, field: str, model: ServedModel, violations: list[Violation]) -> int:
+    kind = label.WhichOneof("kind")
+    if kind is None:
+        violations.append(Violation(field=field, description="set an id or a name"))
+    elif kind == "id" and label.id < len(model.labels):
+        return label.id
+    elif kind == "name" and label.name in model.labels:
+        return model.labels.index(label.name)
+    else:
+        given = str(label.id) if kind == "id" else repr(label.name[:80])
+        description = f"{model.key.name} has no label {given}; it has {_label_list(model)}"
+        violations.append(Violation(field=f"{field}.{kind}", description=description, unknown=True))
+    return 0
+
+
+def _label_list(model: ServedModel) -> str:
+    shown = ", ".join(f"{i} ({name!r})" for i, name in enumerate(model.labels[:12]))
+    return shown if len(model.labels) <= 12 else f"{shown}, … {len(model.labels)} in all"
+
+
+def _read_labels(request: sampling_pb2.SampleRequest, model: ServedModel, violations: list[Violation]) -> LabelSource:
+    ids = np.asarray(request.condition.labels.ids, np.uint32)
+    field = "condition.labels.ids"
+    if len(ids) != request.count:
+        description = f"must hold one label a sample: count is {request.count}, got {len(ids)}"
+        violations.append(Violation(field=field, description=description))
+    if len(ids) > model.max_labels:
+        description = f"must hold at most {model.max_labels} labels, got {len(ids)}; ask in several requests"
+        violations.append(Violation(field=field, description=description))
+    for k in np.flatnonzero(ids >= len(model.labels))[:3]:
+        description = f"{model.key.name} has no label {ids[k]}; it has {_label_list(model)}"
+        violations.append(Violation(field=f"{field}[{k}]", description=description, unknown=True))
+    return GivenLabels(first_index=request.start_index, ids=ids)
+
+
+def _read_mixture(mixture: sampling_pb2.Mixture, model: ServedModel, violations: list[Violation]) -> LabelSource:
+    weights, seen, before = [0.0] * len(model.labels), set[int](), len(violations)
+    for k, component in enumerate(mixture.components):
+        field = f"condition.mixture.components[{k}]"
+        if not (math.isfinite(component.weight) and component.weight >= 0):
+            description = f"must be finite and not negative, got {component.weight:g}"
+            violations.append(Violation(field=f"{field}.weight", description=description))
+        known = len(violations)
+        label = _read_label(component.label, f"{field}.label", model, violations)
+        if len(violations) > known:
+            continue
+        if label in seen:
+            violations.append(Violation(field=f"{field}.label", description=f"names label {label} a second time"))
+        seen.add(label)
+        weights[label] = component.weight
+    if len(violations) == before and not any(weights):
+        description = "must hold at least one weight above 0" if mixture.components else "must not be empty"
+        violations.append(Violation(field="condition.mixture.components", description=description))
+    return DrawnLabels.of_weights(tuple(weights)) if len(violations) == before else NoLabels()

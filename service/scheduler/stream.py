@@ -1,0 +1,143 @@
+"""One stream within the scheduler: what is still to be issued, what is out, what waits to be read.
+
+A stream hands out slices of itself to be packed and yields their pieces in order. It never has more than its window of
+samples out or unread, so a reader that stops stops its own generation and nobody else's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncGenerator, Callable
+from dataclasses import dataclass
+
+from google.rpc import code_pb2
+
+from service.domain import Failure, Outcome, RangeItem
+from service.errors import FountServiceError, NotReady, Overloaded, TooLate, WorkerFault
+from service.scheduler import Piece, Work
+
+__all__ = ["SampleStream", "Slice"]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Slice:
+    """Consecutive samples of one stream, drawn by one call."""
+
+    stream: SampleStream
+    item: RangeItem
+    done: asyncio.Future[Piece]
+
+    def settle(self, outcome: Outcome) -> None:
+        """Give the stream what a worker answered for this slice."""
+        if isinstance(outcome, Failure):
+            self.fail(_failure_to_error(outcome))
+        elif not self.done.done():
+            first, labels = self.item.start_index, self.item.labels
+            failures = dict(outcome.failures)
+            self.done.set_result(Piece(start_index=first, rows=outcome.array, labels=labels, failures=failures))
+
+    def fail(self, error: BaseException) -> None:
+        """Give the stream an error in place of this slice."""
+        if not self.done.done():
+            self.done.set_exception(error)
+
+    def drop(self) -> None:
+        """Forget the slice: nobody will read it."""
+        if not self.done.cancel() and not self.done.cancelled():
+            self.done.exception()  # an error nobody waits for is not to be logged as forgotten
+
+
+class SampleStream:
+    """The samples of one `Work`, on their way.
+
+    Args:
+        work: what to draw.
+        window: most samples out or unread.
+        wake: called when there may be something new to issue.
+    """
+
+    def __init__(self, work: Work, window: int, wake: Callable[[], None]) -> None:
+        self.work = work
+        self._window = window
+        self._wake = wake
+        self._next_index = work.start_index
+        self._end = work.start_index + work.count
+        self._held = 0  # samples out or unread
+        self._slices: deque[Slice] = deque()
+        self._changed = asyncio.Event()
+        self._error: BaseException | None = None
+        self._closed = False
+
+    @property
+    def demand(self) -> int:
+        """How many samples could be issued now."""
+        if self._closed or self._error:
+            return 0
+        return max(0, min(self._end - self._next_index, self._window - self._held))
+
+    @property
+    def is_closed(self) -> bool:
+        """True once nobody reads it any more."""
+        return self._closed
+
+    def take(self, most: int) -> Slice:
+        """Issue the next samples, at most `most` of the demand."""
+        first, count = self._next_index, min(most, self.demand)
+        item = RangeItem(
+            seed=self.work.seed,
+            start_index=first,
+            count=count,
+            labels=self.work.labels.labels(self.work.seed, first, count),
+            dtype=self.work.dtype,
+        )
+        piece = Slice(stream=self, item=item, done=asyncio.get_running_loop().create_future())
+        self._slices.append(piece)
+        self._next_index += count
+        self._held += count
+        self._changed.set()
+        return piece
+
+    def fail(self, error: BaseException) -> None:
+        """Issue no more; the error comes after what was already drawn."""
+        self._error = self._error or error
+        for each in self._slices:
+            each.fail(error)
+        self._changed.set()
+
+    async def pieces(self) -> AsyncGenerator[Piece, None]:
+        """Yield pieces in order; closing it ends the stream."""
+        read = self.work.start_index
+        try:
+            while read < self._end:
+                self._wake()
+                piece = await (await self._head()).done
+                count = self._slices.popleft().item.count
+                yield piece
+                read += count
+                self._held -= count  # only now: the reader came back, so the piece has left this process's hands
+        finally:
+            self._close()
+
+    async def _head(self) -> Slice:
+        while not self._slices:
+            if self._error:
+                raise self._error
+            self._changed.clear()
+            await self._changed.wait()
+        return self._slices[0]
+
+    def _close(self) -> None:
+        self._closed = True
+        for each in self._slices:
+            each.drop()
+        self._slices.clear()
+        self._wake()
+
+
+def _failure_to_error(failure: Failure) -> FountServiceError:
+    """What a stream ends with when a worker refuses a whole slice."""
+    if failure.code == code_pb2.RESOURCE_EXHAUSTED:
+        return Overloaded(failure.message, retry_after_s=1.0)
+    kinds = {code_pb2.DEADLINE_EXCEEDED: TooLate, code_pb2.UNAVAILABLE: NotReady}
+    return kinds.get(failure.code, WorkerFault)(failure.message)

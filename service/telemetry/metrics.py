@@ -1,0 +1,98 @@
+"""The Prometheus series of one gateway, in base units, in a registry of its own."""
+
+from __future__ import annotations
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+from service.domain import ModelKey, Reply, Target
+
+__all__ = ["Metrics"]
+
+_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 180)
+_SAMPLES = tuple(float(2**k) for k in range(15))
+_MODEL = ("model", "version")
+_RPC = ("grpc_type", "grpc_service", "grpc_method")
+
+
+class Metrics:
+    """Every series, and the verbs that move them.
+
+    Args:
+        version: of the gateway, for `fount_build_info`.
+    """
+
+    def __init__(self, version: str) -> None:
+        self.registry = registry = CollectorRegistry()
+
+        def counter(name: str, text: str, labels: tuple[str, ...]) -> Counter:
+            return Counter(name, text, labels, registry=registry)
+
+        def histogram(
+            name: str, text: str, labels: tuple[str, ...], buckets: tuple[float, ...] = _SECONDS
+        ) -> Histogram:
+            return Histogram(name, text, labels, buckets=buckets, registry=registry)
+
+        def gauge(name: str, text: str, labels: tuple[str, ...] = ()) -> Gauge:
+            return Gauge(name, text, labels, registry=registry)
+
+        self._started = counter("grpc_server_started", "RPCs begun.", _RPC)
+        self._handled = counter("grpc_server_handled", "RPCs ended, by status.", (*_RPC, "grpc_code"))
+        self._handling = histogram("grpc_server_handling_seconds", "Time from an RPC's begin to its end.", _RPC)
+        self._samples = counter("fount_samples", "Samples handed to clients.", _MODEL)
+        self._failed = counter("fount_failed_samples", "Samples a worker could not make.", _MODEL)
+        self._first = histogram("fount_time_to_first_sample_seconds", "From order to first samples.", _MODEL)
+        self._batch = histogram("fount_batch_size_samples", "Samples packed into one worker call.", _MODEL, _SAMPLES)
+        self._call = histogram("fount_worker_call_seconds", "Worker calls as the gateway sees them.", _MODEL)
+        self._queue = histogram("fount_worker_queue_seconds", "A call's time outside the model.", _MODEL)
+        self._compute = histogram("fount_worker_compute_seconds", "A call's time in noise, network, rounding.", _MODEL)
+        self._streams = gauge("fount_open_streams", "Sample streams open.")
+        self._rejected = counter("fount_rejected_streams", "Sample streams refused.", ("reason",))
+        self._ready = gauge("fount_ready", "1 when the gateway should be sent calls.")
+        self._model_ready = gauge("fount_model_ready", "1 when the model can be sampled.", _MODEL)
+        self._workers = gauge("fount_ready_workers", "Workers ready.", (*_MODEL, "numerics"))
+        gauge("fount_build_info", "Always 1; the version is the label.", ("build_version",)).labels(version).set(1)
+
+    def rpc_started(self, rpc: tuple[str, str, str]) -> None:
+        """Count an RPC: (type, service, method)."""
+        self._started.labels(*rpc).inc()
+
+    def rpc_handled(self, rpc: tuple[str, str, str], code: str, seconds: float) -> None:
+        """Count its end."""
+        self._handled.labels(*rpc, code).inc()
+        self._handling.labels(*rpc).observe(seconds)
+
+    def first_sample(self, model: ModelKey, seconds: float) -> None:
+        """Tell how long a stream waited for its first samples."""
+        self._first.labels(model.name, model.version).observe(seconds)
+
+    def delivered(self, model: ModelKey, samples: int, failed: int) -> None:
+        """Count samples handed over, and those that failed."""
+        self._samples.labels(model.name, model.version).inc(samples)
+        if failed:
+            self._failed.labels(model.name, model.version).inc(failed)
+
+    def streams(self, open_streams: int) -> None:
+        """Tell how many streams are open."""
+        self._streams.set(open_streams)
+
+    def called(self, target: Target, samples: int, call_s: float, reply: Reply) -> None:
+        """Tell of one worker call answered."""
+        labels = (target.model.name, target.model.version)
+        self._batch.labels(*labels).observe(samples)
+        self._call.labels(*labels).observe(call_s)
+        self._queue.labels(*labels).observe(max(0.0, call_s - reply.compute_s))
+        self._compute.labels(*labels).observe(reply.compute_s)
+
+    def rejected(self, reason: str) -> None:
+        """Count a stream refused."""
+        self._rejected.labels(reason).inc()
+
+    def readiness(self, ready: bool, models: dict[tuple[str, str], dict[str, int]]) -> None:
+        """Tell what is ready: (name, version) to numerics to workers."""
+        self._ready.set(ready)
+        self._model_ready.clear()
+        self._workers.clear()
+        for (name, version), workers in models.items():
+            self._model_ready.labels(name, version).set(any(workers.values()))
+            for numerics, count in workers.items():
+                self._workers.labels(name, version, numerics).set(count)

@@ -1,0 +1,181 @@
+"""The in-memory pool: the same promises without TorchServe, for fast tests beside the real ones.
+
+Samples are a plain function of the address and the label, so the address promise holds, and tests can say what they
+expect. Faults are planted by the sample's index or by the call.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+from google.rpc import code_pb2
+
+from fount.address import Addresses, Stream
+from fount.v1 import model_pb2
+from service.domain import (
+    Call,
+    Dtype,
+    Encoding,
+    Failure,
+    Images,
+    ModelKey,
+    ModelState,
+    Operation,
+    Outcome,
+    ParameterRange,
+    RangeItem,
+    Reply,
+    Rows,
+    ServedModel,
+    Target,
+)
+from service.errors import NotReady, WorkerLost
+from service.workers import Offer
+
+__all__ = ["Faults", "MemoryPool", "memory_model", "memory_sample"]
+
+
+@dataclass(kw_only=True)
+class Faults:
+    """What goes wrong, changed at will while the pool runs.
+
+    Attributes:
+        delay_s: how long each call takes.
+        lose_calls: how many of the next calls end with a lost worker.
+        bad_indices: samples that come out as failed rows.
+        refused_indices: items that hold one of them are refused whole.
+        crash: an exception nobody expects, raised by calls.
+    """
+
+    delay_s: float = 0.0
+    lose_calls: int = 0
+    bad_indices: frozenset[int] = frozenset()
+    refused_indices: frozenset[int] = frozenset()
+    crash: Exception | None = None
+
+
+def memory_model(
+    name: str = "toy",
+    version: str = "1",
+    *,
+    labels: tuple[str, ...] = ("zero", "one", "two"),
+    dims: tuple[int, int, int] = (2, 3, 1),
+    operations: frozenset[Operation] = frozenset({Operation.SAMPLE}),
+    encodings: frozenset[Encoding] = frozenset(Encoding),
+    max_count: int = 10_000_000,
+) -> ServedModel:
+    """A model for the in-memory pool; no labels make it unconditional."""
+    key = ModelKey(
+        name=name, version=version, digest="sha256:" + hashlib.sha256(f"{name} {version}".encode()).hexdigest()
+    )
+    card = model_pb2.Model(
+        ref=model_pb2.ModelRef(name=name, version=version, digest=key.digest), family="memory", description="A double."
+    )
+    return ServedModel(
+        key=key,
+        operations=operations,
+        labels=labels,
+        prior=tuple(1 / len(labels) for _ in labels),
+        sample_dims=dims,
+        value_range=(0.0, 1.0),
+        parameters={"truncation": ParameterRange(minimum=0.5, maximum=4.0, default=None)},
+        encodings=encodings,
+        max_count=max_count,
+        max_labels=1000,
+        card=card.SerializeToString(),
+    )
+
+
+def memory_sample(model: ServedModel, item: RangeItem, truncation: float | None = None) -> Images:
+    """The samples of a range: noise squeezed into [0, 1], with the label as the first pixel."""
+    pixels = int(np.prod(model.sample_dims))
+    z = Addresses.of_range(item.seed, item.start_index, item.count).normals(
+        Stream.LATENT, pixels, truncation=truncation
+    )
+    values = np.clip(0.5 + z / 8, 0, 1).astype(np.float32)  # (n, pixels)
+    values[:, 0] = 0 if item.labels is None else item.labels / np.float32(255)
+    images = values.reshape(item.count, *model.sample_dims)
+    return images if item.dtype is Dtype.FLOAT32 else np.rint(images * 255).astype(np.uint8)
+
+
+@dataclass(kw_only=True)
+class MemoryPool:
+    """Workers within this process; see the module.
+
+    Attributes:
+        models: what is served.
+        numerics: the ids with a worker each.
+        faults: what goes wrong.
+        calls: every call made, for tests to look at.
+    """
+
+    models: list[ServedModel] = field(default_factory=lambda: [memory_model()])
+    numerics: tuple[str, ...] = ("memory",)
+    faults: Faults = field(default_factory=Faults)
+    calls: list[Call] = field(default_factory=list)
+    extra_offers: list[Offer] = field(default_factory=list)
+    _watchers: list[Callable[[], None]] = field(default_factory=list)
+    _up: bool = False
+
+    async def start(self) -> None:
+        """Be ready at once."""
+        self.set_up(True)
+
+    async def close(self) -> None:
+        """Be gone."""
+        self.set_up(False)
+
+    def set_up(self, up: bool) -> None:
+        """Let all workers come or go."""
+        self._up = up
+        for changed in self._watchers:
+            changed()
+
+    def offers(self) -> tuple[Offer, ...]:
+        """One offer a model and numerics."""
+        state = ModelState.READY if self._up else ModelState.LOADING
+        mine = [
+            Offer(
+                name=model.key.name, version=model.key.version, model=model, numerics=numerics, state=state, workers=1
+            )
+            for model in self.models
+            for numerics in self.numerics
+        ]
+        return (*mine, *self.extra_offers)
+
+    def watch(self, changed: Callable[[], None]) -> None:
+        """Have `changed` called when workers come or go."""
+        self._watchers.append(changed)
+
+    def workers(self, target: Target) -> int:
+        """One a target, when up."""
+        return sum(offer.workers for offer in self.offers() if offer.target == target)
+
+    async def call(self, call: Call, *, timeout_s: float) -> Reply:
+        """Do a call; see `WorkerPool.call`."""
+        self.calls.append(call)
+        await asyncio.sleep(self.faults.delay_s)
+        if not self.workers(call.target):
+            raise NotReady(f"{call.target.model.name} has no worker")
+        if self.faults.lose_calls:
+            self.faults.lose_calls -= 1
+            raise WorkerLost("the worker was told to die")
+        if self.faults.crash:
+            raise self.faults.crash
+        model = next(model for model in self.models if model.key == call.target.model)
+        outcomes = tuple(self._outcome(model, call, item) for item in call.items if isinstance(item, RangeItem))
+        return Reply(outcomes=outcomes, queue_s=0.0, compute_s=0.0, batch_sizes=(1,))
+
+    def _outcome(self, model: ServedModel, call: Call, item: RangeItem) -> Outcome:
+        indices = range(item.start_index, item.start_index + item.count)
+        if self.faults.refused_indices & set(indices):
+            return Failure(code=code_pb2.INTERNAL, reason="FAMILY_RAISED", message="the model failed on this item")
+        images = memory_sample(model, item, call.parameters.truncation)
+        bad = [row for row, index in enumerate(indices) if index in self.faults.bad_indices]
+        images[bad] = 0
+        failure = Failure(code=code_pb2.INTERNAL, reason="NOT_FINITE", message="the sample is not finite")
+        return Rows(array=images, failures=dict.fromkeys(bad, failure))

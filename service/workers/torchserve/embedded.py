@@ -1,0 +1,176 @@
+"""A TorchServe of one's own: started, found by its sockets, stopped without a trace."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ctypes
+import json
+import logging
+import os
+import shutil
+import signal
+import subprocess
+import tempfile
+from pathlib import Path
+
+import grpc
+import psutil
+
+from service.errors import SetupError
+from service.workers.torchserve.launch import Launch, TorchServeConfig, prepare
+from service.workers.torchserve.wire import Address, TorchServeChannel
+
+__all__ = ["EmbeddedTorchServe"]
+
+_log = logging.getLogger(__name__)
+
+_START_S = 60.0
+_STOP_S = 10.0
+_POLL_S = 0.05
+_PR_SET_PDEATHSIG = 1
+
+
+class EmbeddedTorchServe:
+    """One TorchServe process group in a temporary folder.
+
+    Args:
+        config: how it runs.
+    """
+
+    def __init__(self, config: TorchServeConfig) -> None:
+        self._config = config
+        self._process: subprocess.Popen[bytes] | None = None
+        self._folder: Path | None = None
+        self.launch: Launch | None = None
+
+    async def start(self) -> Address:
+        """Start it and wait until its gRPC answers; workers may still be loading.
+
+        Returns:
+            Where to reach it, with the token.
+
+        Raises:
+            SetupError: it cannot be prepared, or ended or stayed silent; holds the end of its log.
+        """
+        self._folder = Path(tempfile.mkdtemp(prefix="fount-"))
+        try:
+            self.launch = prepare(self._config, self._folder)
+            with (self._folder / "torchserve.log").open("wb") as log:
+                self._process = subprocess.Popen(
+                    self.launch.command,
+                    env=self.launch.environment,
+                    cwd=self._folder,
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=subprocess.STDOUT,
+                    start_new_session=True,
+                    preexec_fn=_end_with_parent,  # one prctl call
+                )
+            return await self._find()
+        except BaseException:
+            await self.stop()
+            raise
+
+    @property
+    def pid(self) -> int:
+        """The Java process."""
+        if self._process is None:
+            raise SetupError("TorchServe was not started")
+        return self._process.pid
+
+    @property
+    def is_running(self) -> bool:
+        """Whether the process lives."""
+        return self._process is not None and self._process.poll() is None
+
+    def log_tail(self, lines: int = 20) -> str:
+        """The end of its log."""
+        if self._folder is None or not (self._folder / "torchserve.log").exists():
+            return ""
+        return "\n".join((self._folder / "torchserve.log").read_text(errors="replace").splitlines()[-lines:])
+
+    async def stop(self) -> None:
+        """End it and its workers, and remove its folder."""
+        if self._process is not None:
+            await asyncio.to_thread(_end_tree, self._process)
+            self._process = None
+        if self._folder is not None:
+            await asyncio.to_thread(shutil.rmtree, self._folder, ignore_errors=True)
+            self._folder = None
+
+    async def _find(self) -> Address:
+        try:
+            async with asyncio.timeout(_START_S):
+                while True:
+                    if not self.is_running:
+                        raise SetupError(f"TorchServe ended while starting; the end of its log:\n{self.log_tail()}")
+                    if address := await self._probe():
+                        return address
+                    await asyncio.sleep(_POLL_S)
+        except TimeoutError as error:
+            raise SetupError(f"TorchServe did not answer within {_START_S:g} s; "
+                             f"the end of its log:\n{self.log_tail()}") from error  # fmt: skip
+
+    async def _probe(self) -> Address | None:
+        """Look whether two gRPC sockets listen, and which is which."""
+        inference_token, management_token = self._tokens()
+        if self._config.token and not inference_token:
+            return None
+        ports = sorted(
+            connection.laddr.port
+            for connection in psutil.Process(self.pid).net_connections("tcp")
+            if connection.status == psutil.CONN_LISTEN
+        )
+        if len(ports) < 2:
+            return None
+        for inference, management in (ports, reversed(ports)):
+            address = Address(
+                inference=f"127.0.0.1:{inference}",
+                management=f"127.0.0.1:{management}",
+                inference_token=inference_token,
+                management_token=management_token,
+            )
+            channel = TorchServeChannel(address)
+            try:
+                await channel.list_models()
+            except grpc.aio.AioRpcError:
+                continue
+            finally:
+                await channel.close()
+            return address
+        return None
+
+    def _tokens(self) -> tuple[str, str]:
+        if self._folder is None or not self._config.token:
+            return "", ""
+        try:
+            keys = json.loads((self._folder / "key_file.json").read_text())
+        except (OSError, ValueError):
+            return "", ""  # not written yet
+        return keys["inference"]["key"], keys["management"]["key"]
+
+
+def _end_with_parent() -> None:
+    """Have the kernel end TorchServe when this process dies, however it dies (Linux only)."""
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
+def _end_tree(process: subprocess.Popen[bytes]) -> None:
+    try:
+        family = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
+    except psutil.NoSuchProcess:
+        family = []
+    process.terminate()
+    try:
+        process.wait(_STOP_S)
+    except subprocess.TimeoutExpired:
+        _log.warning("TorchServe did not stop in %g s and is killed", _STOP_S, extra={"action": "torchserve_killed"})
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)  # the group is ours: it was started as a session of its own
+    process.wait()
+    for each in family:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            each.kill()
+    psutil.wait_procs(family, timeout=_STOP_S)

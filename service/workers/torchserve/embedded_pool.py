@@ -1,0 +1,94 @@
+"""The pool of `fount serve`: a TorchServe of the gateway's own, started and stopped with it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+
+from service.domain import Call, ModelState, Reply, Target
+from service.errors import NotReady
+from service.workers import Offer
+from service.workers.torchserve.embedded import EmbeddedTorchServe
+from service.workers.torchserve.launch import TorchServeConfig
+from service.workers.torchserve.pool import TorchServePool
+
+__all__ = ["EmbeddedPool"]
+
+_log = logging.getLogger(__name__)
+_LOOK_S = 0.5
+
+
+class EmbeddedPool:
+    """One or more TorchServe processes, and the pool over them.
+
+    Args:
+        configs: one a process.
+    """
+
+    def __init__(self, *configs: TorchServeConfig) -> None:
+        self.processes = [EmbeddedTorchServe(config) for config in configs]
+        self._pool: TorchServePool | None = None
+        self._watchers: list[Callable[[], None]] = []
+        self._guard: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        """Start every process, and begin to watch its workers.
+
+        Raises:
+            SetupError: one cannot be started.
+        """
+        self._pool = TorchServePool([await process.start() for process in self.processes])
+        for changed in self._watchers:
+            self._pool.watch(changed)
+        await self._pool.start()
+        self._guard = asyncio.get_running_loop().create_task(self._tell_of_deaths())
+
+    async def close(self) -> None:
+        """End every process and remove its folder."""
+        if self._guard:
+            self._guard.cancel()
+        if self._pool:
+            await self._pool.close()
+        await asyncio.gather(*(process.stop() for process in self.processes))
+
+    def offers(self) -> tuple[Offer, ...]:
+        """What the workers offer, and why refused archives are not among it."""
+        offers = self._pool.offers() if self._pool else ()
+        return (*offers, *self._refused({(offer.name, offer.version) for offer in offers}))
+
+    def watch(self, changed: Callable[[], None]) -> None:
+        """Have `changed` called whenever offers may have changed."""
+        self._watchers.append(changed)
+        if self._pool:
+            self._pool.watch(changed)
+
+    def workers(self, target: Target) -> int:
+        """How many ready workers a target has now."""
+        return self._pool.workers(target) if self._pool else 0
+
+    async def call(self, call: Call, *, timeout_s: float) -> Reply:
+        """Have one worker do a call; see `WorkerPool.call`."""
+        if self._pool is None:
+            raise NotReady("TorchServe is starting")
+        return await self._pool.call(call, timeout_s=timeout_s)
+
+    def _refused(self, known: set[tuple[str, str]]) -> list[Offer]:
+        """An unusable archive is named after its file: `<name>-<version>.mar`."""
+        offers = []
+        for process in self.processes:
+            for path, reason in (process.launch.refused if process.launch else {}).items():
+                name, _, version = path.stem.rpartition("-")
+                if name and (name, version) not in known:
+                    offers.append(Offer(name=name, version=version, state=ModelState.UNAVAILABLE, reason=reason))
+        return offers
+
+    async def _tell_of_deaths(self) -> None:
+        told: set[int] = set()
+        while True:
+            await asyncio.sleep(_LOOK_S)
+            for process in self.processes:
+                if not process.is_running and id(process) not in told:
+                    told.add(id(process))
+                    tail = process.log_tail()
+                    _log.error("TorchServe ended:\n%s", tail, extra={"action": "torchserve_ended"})

@@ -1,0 +1,209 @@
+"""What a TorchServe needs before it starts: verified archives, a configuration, a command line, an environment.
+
+A folder of archives and a few settings enter; a `Launch` leaves that `embedded` and `run` start alike.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import logging
+import os
+import shutil
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from fount.archive import ArchiveError, ArchiveInfo, verify_archive
+from service.errors import SetupError
+from service.workers.torchserve.java import find_java
+
+__all__ = ["Launch", "TorchServeConfig", "prepare", "verified_archives"]
+
+_log = logging.getLogger(__name__)
+
+_MESSAGE_BYTES = 64 << 20
+_TOKEN_MINUTES = 60 * 24 * 365 * 10
+_HEAP = "-Xmx512m"
+
+
+@dataclass(frozen=True, kw_only=True)
+class TorchServeConfig:
+    """How one TorchServe runs.
+
+    Attributes:
+        archives: folder of .mar files.
+        state: folder where workers keep profiles; made when missing.
+        workers: processes a model version.
+        threads: torch threads a process.
+        precision: "fp32" or "bf16".
+        host: where its gRPC listens. Anything but loopback belongs on a private network.
+        inference_port, management_port: gRPC ports; 0 takes free ones.
+        token: True keeps TorchServe's token authorisation on.
+        worker_environment: variables added for the workers.
+    """
+
+    archives: Path
+    state: Path
+    workers: int = 1
+    threads: int = 1
+    precision: str = "fp32"
+    host: str = "127.0.0.1"
+    inference_port: int = 0
+    management_port: int = 0
+    token: bool = True
+    worker_environment: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Launch:
+    """A TorchServe ready to be started.
+
+    Attributes:
+        command, environment, folder: for the process; the folder is its own, and its working directory.
+        archives: what it will serve.
+        refused: archives left out, with the reason.
+    """
+
+    command: tuple[str, ...]
+    environment: dict[str, str]
+    folder: Path
+    archives: tuple[ArchiveInfo, ...]
+    refused: dict[Path, str]
+
+
+def verified_archives(folder: Path) -> tuple[dict[Path, ArchiveInfo], dict[Path, str]]:
+    """Check every archive of a folder.
+
+    Returns:
+        Those whose digests hold, and those refused with the reason.
+
+    Raises:
+        SetupError: the folder does not exist, holds no archive at all, or one version twice.
+    """
+    if not folder.is_dir():
+        raise SetupError(f"{folder} is not a folder; build archives with `fount pack --all --out {folder}`")
+    good: dict[Path, ArchiveInfo] = {}
+    refused: dict[Path, str] = {}
+    for path in sorted(folder.glob("*.mar")):
+        try:
+            info = verify_archive(path)
+        except ArchiveError as error:
+            refused[path] = str(error)
+            _log.error("archive refused: %s", error, extra={"action": "archive_refused", "archive": path.name})
+            continue
+        for other, served in good.items():
+            if (served.name, served.version) == (info.name, info.version):
+                raise SetupError(f"{other} and {path} are both {info.name} {info.version}; "
+                                 "remove one, or give it another version")  # fmt: skip
+        good[path] = info
+    if not good:
+        why = "; ".join(refused.values()) or f"build archives with `fount pack --all --out {folder}`"
+        raise SetupError(f"{folder} holds no archive that can be served: {why}")
+    return good, refused
+
+
+def prepare(config: TorchServeConfig, folder: Path) -> Launch:
+    """Write a TorchServe's own folder and say how to start it.
+
+    Args:
+        config: how it is to run.
+        folder: an empty folder of its own, with a short path: sockets live there.
+
+    Raises:
+        SetupError: archives, Java, TorchServe or the state folder are not usable.
+    """
+    archives, refused = verified_archives(config.archives)
+    home = _torchserve_home()
+    java = find_java()
+    try:
+        config.state.mkdir(parents=True, exist_ok=True)
+        for each in ("store", "tmp"):
+            (folder / each).mkdir()
+        for path in archives:
+            _link(path.resolve(), folder / "store" / path.name)
+        settings = folder / "config.properties"
+        settings.write_text(_properties(config, folder, archives))
+    except OSError as error:
+        raise SetupError(f"cannot prepare TorchServe: {error.strerror}: {error.filename}; "
+                         "free space, or name a writable folder with --state-dir or TMPDIR") from error  # fmt: skip
+    command = (
+        str(java), _HEAP, f"-Dmodel_server_home={home}", f"-Djava.io.tmpdir={folder / 'tmp'}",
+        "-cp", f"{home}/ts/frontend/*", "org.pytorch.serve.ModelServer",
+        "--python", sys.executable, "-f", str(settings), "-ncs",
+    )  # fmt: skip
+    return Launch(
+        command=command,
+        environment=_environment(config, folder),
+        folder=folder,
+        archives=tuple(archives.values()),
+        refused=refused,
+    )
+
+
+def _torchserve_home() -> Path:
+    spec = importlib.util.find_spec("ts")  # found, not imported: importing it imports torch
+    if spec is None or spec.origin is None:
+        raise SetupError("TorchServe is not installed; `pip install 'fount[torch]'`")
+    return Path(spec.origin).parent.parent
+
+
+def _link(archive: Path, name: Path) -> None:
+    try:
+        os.link(archive, name)
+    except OSError:  # another file system, or links are not allowed
+        shutil.copyfile(archive, name)
+
+
+def _properties(config: TorchServeConfig, folder: Path, archives: dict[Path, ArchiveInfo]) -> str:
+    models: dict[str, dict[str, dict[str, object]]] = {}
+    for path, info in archives.items():
+        models.setdefault(info.name, {})[info.version] = {
+            "marName": path.name,
+            "minWorkers": config.workers,
+            "maxWorkers": config.workers,
+            "batchSize": 1,
+            "maxBatchDelay": 1,
+            "responseTimeout": 120,
+        }
+    settings = {
+        "inference_address": f"unix:{folder}/i.sock",
+        "management_address": f"unix:{folder}/m.sock",
+        "metrics_address": f"unix:{folder}/x.sock",
+        "grpc_inference_address": config.host,
+        "grpc_management_address": config.host,
+        "grpc_inference_port": config.inference_port,
+        "grpc_management_port": config.management_port,
+        "model_store": folder / "store",
+        "load_models": ",".join(path.name for path in archives),
+        "models": json.dumps(models),
+        "max_request_size": _MESSAGE_BYTES,
+        "max_response_size": _MESSAGE_BYTES,
+        "job_queue_size": 64,
+        "enable_model_api": "false",
+        "enable_envvars_config": "false",
+        "allowed_urls": "file:///none/.*",
+        "install_py_dep_per_model": "false",
+        "disable_token_authorization": "false" if config.token else "true",
+        "token_expiration_min": _TOKEN_MINUTES,
+        "disable_system_metrics": "true",
+        "metrics_mode": "prometheus",
+        "blacklist_env_vars": ".*(SECRET|PASSWORD|CREDENTIAL|API_KEY|ACCESS_KEY).*",
+    }
+    return "".join(f"{key}={value}\n" for key, value in settings.items())
+
+
+def _environment(config: TorchServeConfig, folder: Path) -> dict[str, str]:
+    kept = {key: value for key, value in os.environ.items() if key not in ("TS_CONFIG_FILE", "PYTHONPATH")}
+    return kept | {
+        "TMPDIR": str(folder / "tmp"),
+        "TEMP": str(folder / "tmp"),
+        "LOG_LOCATION": str(folder / "logs"),
+        "METRICS_LOCATION": str(folder / "logs"),
+        "FOUNT_STATE_DIR": str(config.state.resolve()),
+        "FOUNT_WORKER_THREADS": str(config.threads),
+        "FOUNT_WORKER_PRECISION": config.precision,
+        "OMP_NUM_THREADS": str(config.threads),
+        "OMP_WAIT_POLICY": "PASSIVE",  # spinning threads starve Java
+        **config.worker_environment,
+    }

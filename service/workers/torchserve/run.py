@@ -1,0 +1,51 @@
+"""A TorchServe in the foreground with fixed ports, for a container: `python -m service.workers.torchserve.run`.
+
+It verifies the archives, writes the configuration, and becomes Java, so that signals reach TorchServe itself.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import tempfile
+from pathlib import Path
+
+import click
+
+from service.errors import SetupError
+from service.workers.torchserve.launch import TorchServeConfig, prepare
+
+__all__ = ["run"]
+
+
+@click.command(epilog="Example: python -m service.workers.torchserve.run --archives build/archives --state /tmp/state")
+@click.option("--archives", type=click.Path(path_type=Path), required=True, help="Folder of .mar files.")
+@click.option("--state", type=click.Path(path_type=Path), required=True, help="Folder where workers keep profiles.")
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on; private networks only.")
+@click.option("--inference-port", default=7070, show_default=True, help="gRPC port of predictions.")
+@click.option("--management-port", default=7071, show_default=True, help="gRPC port of management.")
+@click.option("--workers", default=1, show_default=True, help="Processes a model version.")
+@click.option("--threads", default=1, show_default=True, help="Torch threads a process.")
+@click.option("--precision", type=click.Choice(["fp32", "bf16"]), default="fp32", show_default=True)
+@click.option("--token/--no-token", default=True, show_default=True, help="Keep TorchServe's token authorisation.")
+def run(
+    archives: Path, state: Path, host: str, inference_port: int, management_port: int,
+    workers: int, threads: int, precision: str, token: bool,
+) -> None:  # fmt: skip
+    """Run TorchServe with verified archives until it is told to stop."""
+    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
+    config = TorchServeConfig(
+        archives=archives, state=state, host=host, inference_port=inference_port, management_port=management_port,
+        workers=workers, threads=threads, precision=precision, token=token,
+    )  # fmt: skip
+    try:
+        launch = prepare(config, Path(tempfile.mkdtemp(prefix="fount-")))
+    except SetupError as error:
+        sys.exit(f"error: {error}")
+    os.chdir(launch.folder)
+    os.execve(launch.command[0], launch.command, launch.environment)  # noqa: S606  # our own command, no shell
+
+
+if __name__ == "__main__":
+    run(auto_envvar_prefix="FOUNT_WORKER")

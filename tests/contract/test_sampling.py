@@ -1,0 +1,211 @@
+"""Sampling through a real gateway: addresses, conditions, encodings, chunks."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import random
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from fount.v1 import model_pb2, sampling_pb2
+from service.domain import Dtype, RangeItem
+from service.workers.memory import MemoryPool, memory_model, memory_sample
+
+TOY = model_pb2.ModelRef(name="toy")
+
+
+def request(count: int = 10, **fields) -> sampling_pb2.SampleRequest:
+    return sampling_pb2.SampleRequest(**({"model": TOY, "count": count, "seed": 7} | fields))
+
+
+def label(k: int) -> sampling_pb2.Condition:
+    return sampling_pb2.Condition(label=sampling_pb2.LabelRef(id=k))
+
+
+def data(chunks) -> bytes:
+    return b"".join(chunk.data for chunk in chunks)
+
+
+def labels(chunks) -> list[int]:
+    return [each for chunk in chunks for each in chunk.labels]
+
+
+async def test_header_says_what_was_resolved(running) -> None:
+    header, _ = await running.sample(request())
+    assert (header.model.name, header.model.version, header.seed, header.numerics) == ("toy", "1", 7, "memory")
+    assert list(header.sample_spec.dims) == [2, 3, 1]
+
+
+async def test_samples_are_those_of_their_addresses(running) -> None:
+    _, chunks = await running.sample(request(5, start_index=3, condition=label(2)))
+    item = RangeItem(seed=7, start_index=3, count=5, labels=np.full(5, 2, np.uint32), dtype=Dtype.UINT8)
+    assert data(chunks) == memory_sample(running.pool.models[0], item).tobytes()
+    assert labels(chunks) == [2] * 5
+
+
+async def test_any_split_gives_the_same_bytes_and_labels(running) -> None:
+    _, whole = await running.sample(request(100))
+    ranges = [(0, 1), (1, 9), (10, 50), (60, 40)]
+    random.Random(0).shuffle(ranges)
+    parts = {}
+    for first, count in ranges:
+        _, chunks = await running.sample(request(count, start_index=first))
+        parts[first] = (data(chunks), labels(chunks))
+    assert b"".join(parts[first][0] for first in sorted(parts)) == data(whole)
+    assert [each for first in sorted(parts) for each in parts[first][1]] == labels(whole)
+
+
+async def test_strangers_in_the_batch_change_nothing(running) -> None:
+    _, alone = await running.sample(request(64))
+    running.pool.faults.delay_s = 0.01
+    strangers = [running.sample(sampling_pb2.SampleRequest(model=TOY, count=k + 1)) for k in range(20)]
+    ones = [running.sample(request(1, start_index=i)) for i in range(64)]
+    answers = (await asyncio.gather(*strangers, *ones))[20:]
+    assert b"".join(data(chunks) for _, chunks in answers) == data(alone)
+    assert any(len(call.items) > 1 for call in running.pool.calls)
+
+
+async def test_a_missing_seed_is_drawn_and_returned(running) -> None:
+    unseeded = sampling_pb2.SampleRequest(model=TOY, count=4)
+    first, chunks = await running.sample(unseeded)
+    second, _ = await running.sample(unseeded)
+    assert first.seed != second.seed
+    _, again = await running.sample(request(4, seed=first.seed))
+    assert data(again) == data(chunks)
+
+
+async def test_seed_zero_is_a_seed(running) -> None:
+    header, _ = await running.sample(request(seed=0))
+    assert header.seed == 0
+
+
+async def test_the_last_index_can_be_drawn(running) -> None:
+    _, chunks = await running.sample(request(2, start_index=2**64 - 2))
+    assert chunks[0].start_index == 2**64 - 2
+    assert sum(chunk.count for chunk in chunks) == 2
+
+
+async def test_label_by_name_is_label_by_id(running) -> None:
+    by_name = sampling_pb2.Condition(label=sampling_pb2.LabelRef(name="two"))
+    assert await running.sample(request(condition=by_name)) == await running.sample(request(condition=label(2)))
+
+
+async def test_labels_belong_to_their_indices(running) -> None:
+    given = sampling_pb2.Condition(labels=sampling_pb2.Labels(ids=[2, 0, 1]))
+    _, chunks = await running.sample(request(3, start_index=5, condition=given))
+    assert labels(chunks) == [2, 0, 1]
+
+
+async def test_mixture_draws_its_classes_alone(running) -> None:
+    components = [
+        sampling_pb2.MixtureComponent(label=sampling_pb2.LabelRef(name="zero"), weight=1),
+        sampling_pb2.MixtureComponent(label=sampling_pb2.LabelRef(id=2), weight=3),
+    ]
+    mixture = sampling_pb2.Condition(mixture=sampling_pb2.Mixture(components=components))
+    _, chunks = await running.sample(request(4000, condition=mixture))
+    counts = np.bincount(labels(chunks), minlength=3)
+    assert counts[1] == 0
+    assert 2850 < counts[2] < 3150
+
+
+async def test_no_condition_draws_the_prior(running) -> None:
+    _, chunks = await running.sample(request(3000))
+    assert np.bincount(labels(chunks)).min() > 900
+
+
+async def test_truncation_changes_the_draw(running) -> None:
+    _, plain = await running.sample(request())
+    _, truncated = await running.sample(request(parameters=sampling_pb2.Parameters(truncation=0.5)))
+    assert data(plain) != data(truncated)
+
+
+async def test_different_parameters_never_share_a_call(running) -> None:
+    running.pool.faults.delay_s = 0.01
+    truncated = request(8, parameters=sampling_pb2.Parameters(truncation=1.0))
+    await asyncio.gather(*(running.sample(each) for each in [request(8), truncated] * 10))
+    assert {call.parameters.truncation for call in running.pool.calls} == {None, 1.0}
+
+
+async def test_floats_are_in_the_models_own_range(running) -> None:
+    header, chunks = await running.sample(request(encoding=model_pb2.ENCODING_FLOAT32))
+    floats = np.frombuffer(data(chunks), "<f4")
+    _, raw = await running.sample(request())
+    assert header.sample_spec.value_range.max == 1
+    assert np.rint(floats * 255).astype(np.uint8).tobytes() == data(raw)
+
+
+async def test_png_holds_the_same_pixels(running) -> None:
+    _, chunks = await running.sample(request(3, encoding=model_pb2.ENCODING_PNG))
+    _, raw = await running.sample(request(3))
+    first = Image.open(io.BytesIO(chunks[0].data[: chunks[0].lengths[0]]))
+    assert np.asarray(first).tobytes() == data(raw)[:6]
+    assert sum(chunks[0].lengths) == len(chunks[0].data)
+
+
+async def test_a_failed_sample_is_named_and_its_mates_come(running) -> None:
+    running.pool.faults.bad_indices = frozenset({4})
+    _, chunks = await running.sample(request())
+    errors = [error for chunk in chunks for error in chunk.errors]
+    assert [(error.index, error.status.code) for error in errors] == [(4, 13)]
+    assert data(chunks)[24:30] == bytes(6)
+    assert data(chunks)[30:] != bytes(30)
+
+
+async def test_a_refused_item_ends_its_own_stream_alone(running) -> None:
+    running.pool.faults.refused_indices = frozenset({1000})
+    running.pool.faults.delay_s = 0.01
+    mates = [running.sample(request(5, start_index=i)) for i in range(20)]
+    answers = await asyncio.gather(running.refused(request(5, start_index=998)), *mates)
+    assert answers[0].code().name == "INTERNAL"
+    assert len(answers) == 21
+
+
+async def test_chunks_stay_within_a_mebibyte(config) -> None:
+    from tests.contract.conftest import start_gateway
+
+    big = memory_model("big", labels=(), dims=(600, 700, 1))
+    running = await start_gateway(MemoryPool(models=[big]), config)
+    _, chunks = await running.sample(request(5, model=model_pb2.ModelRef(name="big")))
+    assert max(len(chunk.data) for chunk in chunks) <= 1 << 20
+    assert sum(chunk.count for chunk in chunks) == 5
+    _, parts = await running.sample(
+        request(1, model=model_pb2.ModelRef(name="big"), encoding=model_pb2.ENCODING_FLOAT32)
+    )
+    assert [(part.part_offset, part.part_total) for part in parts] == [(0, 1680000), (1 << 20, 1680000)]
+    await running.channel.close()
+    await running.gateway.stop(grace_s=0)
+
+
+async def test_versions_are_served_side_by_side(config) -> None:
+    from tests.contract.conftest import start_gateway
+
+    models = [memory_model("toy", "1.9"), memory_model("toy", "1.10", dims=(1, 1, 1))]
+    running = await start_gateway(MemoryPool(models=models), config)
+    newest, _ = await running.sample(request())
+    older, _ = await running.sample(request(model=model_pb2.ModelRef(name="toy", version="1.9")))
+    pinned, _ = await running.sample(request(model=model_pb2.ModelRef(name="toy", digest=older.model.digest)))
+    assert (newest.model.version, older.model.version, pinned.model.version) == ("1.10", "1.9", "1.9")
+    await running.channel.close()
+    await running.gateway.stop(grace_s=0)
+
+
+async def test_a_stream_keeps_to_one_numerics(config) -> None:
+    from tests.contract.conftest import start_gateway
+
+    running = await start_gateway(MemoryPool(numerics=("avx2", "avx512")), config)
+    header, _ = await running.sample(request(5000, numerics="avx512"))
+    assert header.numerics == "avx512"
+    assert {call.target.numerics for call in running.pool.calls} == {"avx512"}
+    await running.channel.close()
+    await running.gateway.stop(grace_s=0)
+
+
+@pytest.mark.parametrize("lost", [1, 3], ids=["once", "three-times"])
+async def test_a_lost_worker_is_not_noticed(running, lost: int) -> None:
+    _, before = await running.sample(request(50))
+    running.pool.faults.lose_calls = lost
+    _, after = await running.sample(request(50))
+    assert data(before) == data(after)

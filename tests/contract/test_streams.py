@@ -1,0 +1,161 @@
+"""Streams: back-pressure, disconnects, fairness, admission, deadlines, draining."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+import grpc
+import pytest
+
+from fount.v1 import sampling_pb2
+from service.config import GatewayConfig
+from service.errors import InvalidRequest
+from service.workers.memory import MemoryPool, memory_model
+from tests.contract.conftest import Running, start_gateway
+from tests.contract.test_sampling import TOY, data, request
+
+
+def issued(running: Running) -> int:
+    return sum(item.count for call in running.pool.calls for item in call.items)
+
+
+async def until(condition, timeout_s: float = 5) -> None:
+    async with asyncio.timeout(timeout_s):
+        while not condition():
+            await asyncio.sleep(0.01)
+
+
+async def test_a_reader_that_stops_stops_its_own_generation(config) -> None:
+    pool = MemoryPool(models=[memory_model("toy", dims=(32, 32, 1))])
+    running = await start_gateway(pool, config)
+    stalled = running.sampling.Sample(request(1_000_000))
+    await stalled.read()
+    await asyncio.sleep(1.0)
+    before = issued(running)
+    await asyncio.sleep(0.3)
+    assert issued(running) == before < 50_000  # buffers of both ends, and one window
+    _, chunks = await running.sample(request(3))
+    assert len(data(chunks)) == 3 * 32 * 32
+    stalled.cancel()
+    await running.channel.close()
+    await running.gateway.stop(grace_s=0)
+
+
+@pytest.mark.parametrize("messages", [0, 1, 2], ids=["before-the-header", "after-the-header", "after-a-chunk"])
+async def test_a_client_that_goes_away_leaves_nothing_behind(running: Running, messages: int) -> None:
+    running.pool.faults.delay_s = 0.02
+    call = running.sampling.Sample(request(1_000_000))
+    for _ in range(messages):
+        await call.read()
+    await asyncio.sleep(0.05)
+    call.cancel()
+    scheduler = running.gateway._scheduler
+    await until(lambda: not scheduler._backlogs and not scheduler._streams_of.total())
+    before = issued(running)
+    await asyncio.sleep(0.1)
+    assert issued(running) == before
+
+
+async def test_a_hundred_clients_that_vanish_leave_the_gateway_working(running: Running) -> None:
+    running.pool.faults.delay_s = 0.005
+    calls = [running.sampling.Sample(request(10_000, seed=k)) for k in range(100)]
+    for k, call in enumerate(calls):
+        await asyncio.sleep(0.0005 * (k % 7))
+        call.cancel()
+    scheduler = running.gateway._scheduler
+    await until(lambda: not scheduler._streams_of.total())
+    _, chunks = await running.sample(request(3))
+    assert len(data(chunks)) == 18
+
+
+async def test_one_sample_does_not_wait_behind_a_million(running: Running) -> None:
+    running.pool.faults.delay_s = 0.02
+    pull = running.sampling.Sample(request(1_000_000))
+    await pull.read()
+    begun = time.monotonic()
+    await running.sample(request(1))
+    assert time.monotonic() - begun < 0.5
+    pull.cancel()
+
+
+async def test_small_requests_share_calls(running: Running) -> None:
+    running.pool.faults.delay_s = 0.02
+    await asyncio.gather(*(running.sample(request(1, start_index=i)) for i in range(64)))
+    assert len(running.pool.calls) <= 12
+
+
+async def test_a_passed_deadline_ends_the_stream_and_frees_its_place(running: Running) -> None:
+    running.pool.faults.delay_s = 0.2
+    with pytest.raises(grpc.aio.AioRpcError) as error:
+        await running.sample(request(1_000_000), timeout=0.3)
+    assert error.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+    await until(lambda: not running.gateway._scheduler._streams_of.total())
+
+
+async def test_the_deadline_travels_to_the_worker(running: Running) -> None:
+    await running.sample(request(1), timeout=15)
+    assert running.pool.calls[0].deadline_unix_s == pytest.approx(time.time() + 15, abs=2)
+
+
+async def test_too_many_streams_are_refused_with_a_time_to_retry() -> None:
+    pool = MemoryPool()
+    running = await start_gateway(pool, GatewayConfig(port=0, http_port=0, max_streams=1))
+    pool.faults.delay_s = 0.5
+    first = asyncio.create_task(running.sample(request(1)))
+    await until(lambda: pool.calls)
+    error = await running.refused(request(1))
+    assert error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert any(key == "grpc-status-details-bin" and b"RetryInfo" in value for key, value in error.trailing_metadata())
+    await first
+    await running.channel.close()
+    await running.gateway.stop(grace_s=0)
+
+
+async def test_workers_that_never_come_back_fail_the_stream(running: Running, monkeypatch) -> None:
+    monkeypatch.setattr("service.scheduler.packing._WORKER_WAIT_S", 0.2)
+    call = running.sampling.Sample(request(10_000_000))
+    await call.read()
+    running.pool.set_up(False)
+    with pytest.raises(grpc.aio.AioRpcError) as error:
+        [each async for each in call]
+    assert error.value.code() is grpc.StatusCode.UNAVAILABLE
+
+
+async def test_a_drain_lets_running_streams_end_and_refuses_new_ones() -> None:
+    pool = MemoryPool()
+    running = await start_gateway(pool, GatewayConfig(port=0, http_port=0))
+    pool.faults.delay_s = 0.1
+    begun = asyncio.create_task(running.sample(request(5000)))
+    await until(lambda: pool.calls)
+    stopping = asyncio.create_task(running.gateway.stop(grace_s=5))
+    await asyncio.sleep(0.05)
+    error = await running.refused(request(1))
+    _, chunks = await begun
+    assert error.code() is grpc.StatusCode.UNAVAILABLE
+    assert sum(chunk.count for chunk in chunks) == 5000
+    await stopping
+    await running.channel.close()
+
+
+async def test_a_caller_without_the_grant_is_refused(pool, config) -> None:
+    from service.caller import Caller
+    from service.gateway import Gateway
+
+    class Stranger:
+        def identify(self, peer, metadata) -> Caller:
+            return Caller(subject="stranger", grants=frozenset({"sample:other"}))
+
+    gateway = Gateway(pool, config, Stranger())
+    await gateway.start()
+    running = Running(gateway, pool, grpc.aio.insecure_channel(f"127.0.0.1:{gateway.port}"))
+    error = await running.refused(sampling_pb2.SampleRequest(model=TOY, count=1))
+    assert error.code() is grpc.StatusCode.PERMISSION_DENIED
+    await running.channel.close()
+    await gateway.stop(grace_s=0)
+
+
+def test_violations_read_as_a_sentence() -> None:
+    from service.errors import Violation
+
+    assert str(InvalidRequest((Violation(field="a", description="b"),))) == "a: b"
