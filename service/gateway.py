@@ -126,7 +126,10 @@ class Gateway:
             return "draining"
         if self.catalog.is_ready():
             return ""
-        waits = [f"{entry.name} {entry.version}: {entry.reason}" for entry in self.catalog.entries() if not entry.ready]
+        entries = self.catalog.entries()
+        waits = [f"{entry.name} {entry.version}: {entry.reason}" for entry in entries if not entry.ready]
+        absent = self._config.required_models - {entry.name for entry in entries}
+        waits += [f"{name}: required, and no worker has it" for name in sorted(absent)]
         return "; ".join(waits) or "no workers found"
 
     def _build_server(self) -> grpc.aio.Server:
