@@ -80,9 +80,9 @@ async def test_one_sample_does_not_wait_behind_a_million(running: Running) -> No
 
 
 async def test_small_requests_share_calls(running: Running) -> None:
-    running.pool.faults.delay_s = 0.02
+    running.pool.faults.delay_s = 0.4  # long enough for all to arrive while the first calls run
     await asyncio.gather(*(running.sample(request(1, start_index=i)) for i in range(64)))
-    assert len(running.pool.calls) <= 12
+    assert len(running.pool.calls) <= 6
 
 
 async def test_a_passed_deadline_ends_the_stream_and_frees_its_place(running: Running) -> None:

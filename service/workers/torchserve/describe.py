@@ -28,7 +28,7 @@ def description_to_offer(name: str, version: str, reply: worker_pb2.WorkerReply,
     return Offer(
         name=name,
         version=version,
-        model=card_to_model(told.model),
+        model=card_to_model(told.model) if ready or told.model.sample_spec.dims else None,
         numerics=told.numerics,
         state=ModelState.READY if ready else ModelState.UNAVAILABLE,
         reason="" if ready else told.model.state_reason or "its worker says it cannot serve",
