@@ -151,7 +151,7 @@ async def test_a_message_over_the_size_limit_is_refused(checked: Running) -> Non
 
 async def test_random_bytes_on_the_port_do_no_harm(checked: Running) -> None:
     for garbage in (b"\x00" * 100, b"GET / HTTP/1.1\r\n\r\n", bytes(range(256)) * 100):
-        reader, writer = await asyncio.open_connection("127.0.0.1", checked.gateway.port)
+        _, writer = await asyncio.open_connection("127.0.0.1", checked.gateway.port)
         writer.write(garbage)
         await writer.drain()
         writer.close()

@@ -115,7 +115,7 @@ async def test_too_many_streams_are_refused_with_a_time_to_retry() -> None:
 async def test_workers_that_never_come_back_fail_the_stream(running: Running, monkeypatch) -> None:
     monkeypatch.setattr("service.scheduler.packing._WORKER_WAIT_S", 0.2)
     call = running.sampling.Sample(request(10_000_000))
-    with pytest.raises(grpc.aio.AioRpcError) as error:
+    with pytest.raises(grpc.aio.AioRpcError) as error:  # noqa: PT012  # it is the loop that ends so
         async for _ in call:
             running.pool.set_up(False)
     assert error.value.code() is grpc.StatusCode.UNAVAILABLE

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import ctypes
 import json
 import logging
 import os
 import shutil
 import signal
 import subprocess
+import sys
 import tempfile
 from pathlib import Path
 
@@ -18,7 +18,7 @@ import grpc
 import psutil
 
 from service.errors import SetupError
-from service.workers.torchserve.launch import Launch, TorchServeConfig, prepare
+from service.workers.torchserve.launch import LOG_FILE, Launch, TorchServeConfig, prepare
 from service.workers.torchserve.wire import Address, TorchServeChannel
 
 __all__ = ["EmbeddedTorchServe"]
@@ -28,7 +28,20 @@ _log = logging.getLogger(__name__)
 _START_S = 60.0
 _STOP_S = 10.0
 _POLL_S = 0.05
-_PR_SET_PDEATHSIG = 1
+_OUTPUT_FILE = "output.log"
+
+# Becomes TorchServe after asking the kernel to end it when this process dies, however it dies (1 is PR_SET_PDEATHSIG,
+# on Linux). A program of its own because forking here, beside gRPC's threads, is not safe.
+_END_WITH_PARENT = """
+import ctypes, os, signal, sys
+parent = os.getppid()
+try:
+    ctypes.CDLL(None).prctl(1, signal.SIGTERM)
+except (OSError, AttributeError):
+    pass
+if os.getppid() == parent:
+    os.execv(sys.argv[1], sys.argv[1:])
+"""
 
 
 class EmbeddedTorchServe:
@@ -56,16 +69,15 @@ class EmbeddedTorchServe:
         self._folder = Path(tempfile.mkdtemp(prefix="fount-"))
         try:
             self.launch = prepare(self._config, self._folder)
-            with (self._folder / "torchserve.log").open("wb") as log:
+            with (self._folder / _OUTPUT_FILE).open("wb") as output:
                 self._process = subprocess.Popen(
-                    self.launch.command,
+                    (sys.executable, "-c", _END_WITH_PARENT, *self.launch.command),
                     env=self.launch.environment,
                     cwd=self._folder,
                     stdin=subprocess.DEVNULL,
-                    stdout=log,
+                    stdout=output,
                     stderr=subprocess.STDOUT,
                     start_new_session=True,
-                    preexec_fn=_end_with_parent,  # one prctl call
                 )
             return await self._find()
         except BaseException:
@@ -86,9 +98,11 @@ class EmbeddedTorchServe:
 
     def log_tail(self, lines: int = 20) -> str:
         """The end of its log."""
-        if self._folder is None or not (self._folder / "torchserve.log").exists():
-            return ""
-        return "\n".join((self._folder / "torchserve.log").read_text(errors="replace").splitlines()[-lines:])
+        told: list[str] = []
+        for name in (_OUTPUT_FILE, LOG_FILE) if self._folder else ():
+            with contextlib.suppress(FileNotFoundError):
+                told += (self._folder / name).read_text(errors="replace").splitlines() if self._folder else []
+        return "\n".join(told[-lines:])
 
     async def stop(self) -> None:
         """End it and its workers, and remove its folder."""
@@ -149,12 +163,6 @@ class EmbeddedTorchServe:
         except (OSError, ValueError):
             return "", ""  # not written yet
         return keys["inference"]["key"], keys["management"]["key"]
-
-
-def _end_with_parent() -> None:
-    """Have the kernel end TorchServe when this process dies, however it dies (Linux only)."""
-    with contextlib.suppress(OSError, AttributeError):
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 def _end_tree(process: subprocess.Popen[bytes]) -> None:

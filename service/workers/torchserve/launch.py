@@ -18,13 +18,37 @@ from fount.archive import ArchiveError, ArchiveInfo, verify_archive
 from service.errors import SetupError
 from service.workers.torchserve.java import find_java
 
-__all__ = ["Launch", "TorchServeConfig", "prepare", "verified_archives"]
+__all__ = ["LOG_FILE", "Launch", "TorchServeConfig", "prepare", "verified_archives"]
 
 _log = logging.getLogger(__name__)
+
+LOG_FILE = "torchserve.log"
+"""In a TorchServe's own folder."""
 
 _MESSAGE_BYTES = 64 << 20
 _TOKEN_MINUTES = 60 * 24 * 365 * 10
 _HEAP = "-Xmx512m"
+
+# TorchServe's own configuration writes several lines a call and never stops; a worker's own lines are kept.
+_LOG_SETTINGS = """<?xml version="1.0" encoding="UTF-8"?>
+<Configuration status="WARN">
+  <Appenders>
+    <Console name="console" target="SYSTEM_OUT"><PatternLayout pattern="{pattern}"/></Console>
+    <RollingFile name="file" fileName="{file}" filePattern="{file}.%i">
+      <PatternLayout pattern="{pattern}"/>
+      <Policies><SizeBasedTriggeringPolicy size="8 MB"/></Policies>
+      <DefaultRolloverStrategy max="2"/>
+    </RollingFile>
+  </Appenders>
+  <Loggers>
+    <Root level="warn"><AppenderRef ref="{appender}"/></Root>
+    <Logger name="MODEL_LOG" level="info" additivity="false"><AppenderRef ref="{appender}"/></Logger>
+    <Logger name="ACCESS_LOG" level="off"/>
+    <Logger name="MODEL_METRICS" level="off"/>
+    <Logger name="TS_METRICS" level="off"/>
+  </Loggers>
+</Configuration>
+"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,6 +65,7 @@ class TorchServeConfig:
         inference_port, management_port: gRPC ports; 0 takes free ones.
         token: True keeps TorchServe's token authorisation on.
         worker_environment: variables added for the workers.
+        log_to_console: True logs to standard output, False to a file of bounded size in its folder.
     """
 
     archives: Path
@@ -53,6 +78,7 @@ class TorchServeConfig:
     management_port: int = 0
     token: bool = True
     worker_environment: dict[str, str] = field(default_factory=dict)
+    log_to_console: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,6 +148,7 @@ def prepare(config: TorchServeConfig, folder: Path) -> Launch:
             (folder / each).mkdir()
         for path in archives:
             _link(path.resolve(), folder / "store" / path.name)
+        (folder / "log4j2.xml").write_text(_log_settings(config, folder))
         settings = folder / "config.properties"
         settings.write_text(_properties(config, folder, archives))
     except OSError as error:
@@ -129,6 +156,7 @@ def prepare(config: TorchServeConfig, folder: Path) -> Launch:
                          "free space, or name a writable folder with --state-dir or TMPDIR") from error  # fmt: skip
     command = (
         str(java), _HEAP, f"-Dmodel_server_home={home}", f"-Djava.io.tmpdir={folder / 'tmp'}",
+        f"-Dlog4j.configurationFile=file://{folder / 'log4j2.xml'}",
         "-cp", f"{home}/ts/frontend/*", "org.pytorch.serve.ModelServer",
         "--python", sys.executable, "-f", str(settings), "-ncs",
     )  # fmt: skip
@@ -153,6 +181,11 @@ def _link(archive: Path, name: Path) -> None:
         os.link(archive, name)
     except OSError:  # another file system, or links are not allowed
         shutil.copyfile(archive, name)
+
+
+def _log_settings(config: TorchServeConfig, folder: Path) -> str:
+    appender = "console" if config.log_to_console else "file"
+    return _LOG_SETTINGS.format(pattern="%d{ISO8601} %p %c - %m%n", file=folder / LOG_FILE, appender=appender)
 
 
 def _properties(config: TorchServeConfig, folder: Path, archives: dict[Path, ArchiveInfo]) -> str:

@@ -37,7 +37,7 @@ def run(
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
     config = TorchServeConfig(
         archives=archives, state=state, host=host, inference_port=inference_port, management_port=management_port,
-        workers=workers, threads=threads, precision=precision, token=token,
+        workers=workers, threads=threads, precision=precision, token=token, log_to_console=True,
     )  # fmt: skip
     try:
         launch = prepare(config, Path(tempfile.mkdtemp(prefix="fount-")))

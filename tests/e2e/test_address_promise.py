@@ -1,0 +1,84 @@
+"""Sample i is the same bytes whatever the count, start index, batch mates, worker, restart or repetition."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import random
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from fount import Client, aio
+from tests.e2e.processes import Served, serving
+
+GENERATORS = ["digits-cvae", "digits-vae"]
+SEED = 20261
+COUNT = 1000
+
+
+def draw(server: str, model: str, **fields) -> np.ndarray:
+    with Client(server) as client:
+        return client.sample(model, **({"count": COUNT, "seed": SEED} | fields))
+
+
+@pytest.fixture(scope="module")
+def whole(served: Served) -> dict[str, np.ndarray]:
+    """One request of 1000, of every generator."""
+    return {model: draw(served.server, model) for model in GENERATORS}
+
+
+@pytest.mark.parametrize("model", GENERATORS)
+def test_repetition_gives_the_same_bytes(served: Served, whole, model: str) -> None:
+    assert draw(served.server, model).tobytes() == whole[model].tobytes()
+
+
+@pytest.mark.parametrize("model", GENERATORS)
+async def test_a_thousand_requests_of_one_among_strangers_give_the_same_bytes(served: Served, whole, model) -> None:
+    async with aio.Client(served.server) as client:
+
+        async def one(index: int) -> np.ndarray:
+            return await client.sample(model, count=1, start_index=index, seed=SEED)
+
+        async def stranger(k: int) -> None:
+            await client.sample(model, count=1 + k % 17)
+
+        mine = [asyncio.create_task(one(index)) for index in range(COUNT)]
+        strangers = [asyncio.create_task(stranger(k)) for k in range(100)]
+        samples = await asyncio.gather(*mine)
+        await asyncio.gather(*strangers)
+    assert np.concatenate(samples).tobytes() == whole[model].tobytes()
+
+
+@pytest.mark.parametrize("model", GENERATORS)
+def test_ten_ranges_out_of_order_give_the_same_bytes(served: Served, whole, model: str) -> None:
+    cuts = [0, 1, 2, 9, 77, 140, 333, 512, 700, 999, COUNT]
+    ranges = list(itertools.pairwise(cuts))
+    random.Random(3).shuffle(ranges)
+    parts = {a: draw(served.server, model, start_index=a, count=b - a) for a, b in ranges}
+    assert np.concatenate([parts[a] for a in sorted(parts)]).tobytes() == whole[model].tobytes()
+
+
+def test_labels_come_back_with_their_samples(served: Served, whole) -> None:
+    tail = draw(served.server, "digits-cvae", start_index=600, count=400)
+    assert tail.labels.tolist() == whole["digits-cvae"].labels[600:].tolist()
+
+
+def test_floats_are_the_same_bits(served: Served) -> None:
+    model = "digits-cvae"
+    floats = draw(served.server, model, encoding="float32", label=3)
+    tail = draw(served.server, model, encoding="float32", label=3, start_index=990, count=10)
+    assert tail.tobytes() == floats[990:].tobytes()
+
+
+def test_a_restart_with_two_workers_and_no_state_gives_the_same_bytes(
+    archives: Path, tmp_path: Path, served: Served, whole
+) -> None:
+    with serving(archives, tmp_path, "--workers", "2") as restarted:
+        assert len(restarted.workers()) == 6
+        for model in GENERATORS:
+            for _ in range(3):  # either worker may answer
+                again = draw(restarted.server, model)
+                assert again.numerics == whole[model].numerics
+                assert again.tobytes() == whole[model].tobytes()

