@@ -115,8 +115,8 @@ def torchserve(
     command = [sys.executable, "-m", "service.workers.torchserve.run", *arguments, "--archives", str(archives)]
     command += ["--state", str(home / "state"), "--inference-port", "0", "--management-port", "0"]
     process = subprocess.Popen(
-        [*command, "--host", "127.0.0.1"], env=environment(home, {"TMPDIR": str(home)} | extra), cwd=home, start_new_session=True,
-        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        [*command, "--host", "127.0.0.1"], env=environment(home, {"TMPDIR": str(home)} | extra), cwd=home,
+        start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
     )  # fmt: skip
     try:
         yield _address(process.pid)

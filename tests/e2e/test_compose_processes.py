@@ -1,4 +1,4 @@
-"""The commands and environments of docker-compose.yml, started as processes: there is no engine needed to know they work."""
+"""The commands and environments of docker-compose.yml, started as processes: knowing they work needs no engine."""
 
 from __future__ import annotations
 

@@ -9,6 +9,7 @@ import time
 import zipfile
 from pathlib import Path
 
+import numpy as np
 import psutil
 import pytest
 
@@ -39,6 +40,21 @@ def test_a_killed_gateway_takes_its_torchserve_along(archives: Path, tmp_path: P
         os.kill(served.process.pid, signal.SIGKILL)
         served.process.wait(10)
         assert gone(family)
+
+
+def test_a_stream_goes_on_where_it_stopped_after_everything_was_killed(archives: Path, tmp_path: Path) -> None:
+    count = 200_000
+    with serving(archives, tmp_path) as served, Client(served.server) as client:
+        stream = client.stream("digits-cvae", count=count, seed=4)
+        parts = [next(stream)]
+        os.kill(served.process.pid, signal.SIGKILL)
+        served.process.wait(10)
+        with serving(archives, tmp_path, "--port", str(served.port)) as again:
+            parts += stream
+            with Client(again.server) as other:
+                whole = other.sample("digits-cvae", count=count, seed=4)
+    assert [part.start_index for part in parts[1:]] == np.cumsum([len(part) for part in parts])[:-1].tolist()
+    assert b"".join(part.tobytes() for part in parts) == whole.tobytes()
 
 
 def test_a_term_during_a_stream_lets_it_end(archives: Path, tmp_path: Path) -> None:

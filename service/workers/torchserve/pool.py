@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable, Sequence
 
 import grpc
@@ -23,6 +24,7 @@ _log = logging.getLogger(__name__)
 
 _PROBE_FAST_S, _PROBE_SLOW_S = 0.2, 2.0  # while something loads, and when all is settled
 _DESCRIBE_S = 30.0
+_LOADING_S = 120.0
 _UNREACHABLE = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED)
 _MISMATCH = frozenset({"NUMERICS_MISMATCH", "DIGEST_MISMATCH"})
 
@@ -80,6 +82,7 @@ class _Replica:
         self._channel = TorchServeChannel(address)
         self._changed = changed
         self._described: dict[tuple[str, str], frozenset[int]] = {}
+        self._loading_since: dict[tuple[str, str], float] = {}
         self._look_now = asyncio.Event()
         self._watch: asyncio.Task[None] | None = None
         self.offers: dict[tuple[str, str], Offer] = {}
@@ -162,7 +165,8 @@ class _Replica:
         known = self.offers.get(key)
         if not state.ready_pids:
             self._described.pop(key, None)
-            return Offer(name=name, version=version, model=known.model if known else None, reason="workers are loading")
+            return self._not_loaded(key, known)
+        self._loading_since.pop(key, None)
         if known is not None and self._described.get(key) == state.ready_pids:
             return known
         request = worker_pb2.WorkerRequest(operation=model_pb2.OPERATION_DESCRIBE)
@@ -176,6 +180,18 @@ class _Replica:
             return Offer(name=name, version=version, state=ModelState.UNAVAILABLE, reason=reason)
         self._described[key] = state.ready_pids
         return offer
+
+    def _not_loaded(self, key: tuple[str, str], known: Offer | None) -> Offer:
+        since = self._loading_since.setdefault(key, time.monotonic())
+        hopeless = time.monotonic() - since > _LOADING_S
+        reason = f"no worker has loaded for {_LOADING_S:g} s; TorchServe's log says why"
+        return Offer(
+            name=key[0],
+            version=key[1],
+            model=known.model if known else None,
+            state=ModelState.UNAVAILABLE if hopeless else ModelState.LOADING,
+            reason=reason if hopeless else "workers are loading",
+        )
 
 
 def _away(offer: Offer) -> Offer:

@@ -1,0 +1,162 @@
+"""The TorchServe pool: what TorchServe's statuses mean, and when workers count as ready."""
+
+from __future__ import annotations
+
+import asyncio
+
+import grpc
+import pytest
+from google.rpc import code_pb2, error_details_pb2, status_pb2
+
+from fount.v1 import model_pb2
+from fount.worker.v1 import worker_pb2
+from service.domain import Call, Dtype, ModelState, Operation, Parameters, RangeItem, Rows, Target
+from service.errors import NotReady, TooLate, WorkerFault, WorkerLost
+from service.workers.torchserve.pool import TorchServePool
+from tests.contract.fake_torchserve import FakeTorchServe, description, rows, running
+
+
+@pytest.fixture
+def fake() -> FakeTorchServe:
+    return FakeTorchServe()
+
+
+@pytest.fixture
+async def pool(fake: FakeTorchServe):
+    async with running(fake) as address:
+        pool = TorchServePool([address])
+        await pool.start()
+        await until(lambda: any(offer.state is not ModelState.LOADING for offer in pool.offers()))
+        yield pool
+        await pool.close()
+
+
+async def until(condition, timeout_s: float = 5) -> None:
+    async with asyncio.timeout(timeout_s):
+        while not condition():
+            await asyncio.sleep(0.01)
+
+
+def target(pool: TorchServePool) -> Target:
+    found = pool.offers()[0].target
+    assert found is not None
+    return found
+
+
+def call(target: Target) -> Call:
+    item = RangeItem(seed=1, start_index=0, count=1, labels=None, dtype=Dtype.UINT8)
+    return Call(target=target, operation=Operation.SAMPLE, parameters=Parameters(), items=(item,))
+
+
+async def test_a_described_worker_is_offered(pool: TorchServePool) -> None:
+    offer = pool.offers()[0]
+    assert (offer.name, offer.version, offer.numerics, offer.workers) == ("toy", "1", "avx2", 1)
+    assert offer.model is not None
+    assert offer.model.value_range == (-1, 1)
+
+
+async def test_calls_carry_the_token(pool: TorchServePool, fake: FakeTorchServe) -> None:
+    await pool.call(call(target(pool)), timeout_s=5)
+    assert ("authorization", "Bearer key") in fake.seen_metadata
+
+
+async def test_a_reply_becomes_rows(pool: TorchServePool) -> None:
+    reply = await pool.call(call(target(pool)), timeout_s=5)
+    assert isinstance(reply.outcomes[0], Rows)
+    assert reply.outcomes[0].array.shape == (1, 1, 2, 1)
+
+
+STATUSES = {
+    "handler raised": ((grpc.StatusCode.UNAVAILABLE, "Prediction failed"), WorkerFault),
+    "TorchServe gone": ((grpc.StatusCode.UNAVAILABLE, "failed to connect"), WorkerLost),
+    "no worker": ((grpc.StatusCode.INTERNAL, 'Model "toy" has no worker to serve inference request.'), WorkerLost),
+    "worker died": ((grpc.StatusCode.INTERNAL, "Worker died."), WorkerLost),
+    "model not found": ((grpc.StatusCode.INTERNAL, "Model not found: toy"), WorkerLost),
+    "message too large": ((grpc.StatusCode.RESOURCE_EXHAUSTED, "gRPC message exceeds maximum size"), WorkerFault),
+    "no token": ((grpc.StatusCode.PERMISSION_DENIED, "Token Authorization failed."), WorkerFault),
+}
+
+
+@pytest.mark.parametrize("case", STATUSES, ids=str)
+async def test_a_status_of_torchserve_means(pool: TorchServePool, fake: FakeTorchServe, case: str) -> None:
+    fake.reply, meaning = STATUSES[case]
+    with pytest.raises(NotReady if meaning is WorkerLost else meaning) as error:
+        await pool.call(call(target(pool)), timeout_s=5)
+    assert type(error.value) is meaning
+
+
+async def test_no_answer_in_time_is_too_late(pool: TorchServePool, fake: FakeTorchServe) -> None:
+    fake.delay_s = 5
+    with pytest.raises(TooLate):
+        await pool.call(call(target(pool)), timeout_s=0.1)
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [b"\xff\xff", worker_pb2.WorkerReply(), rows(2)],
+    ids=["garbage", "too-few-items", "too-many-rows"],
+)
+async def test_a_reply_that_does_not_fit_is_the_workers_fault(pool, fake: FakeTorchServe, reply) -> None:
+    fake.reply = reply
+    with pytest.raises(WorkerFault):
+        await pool.call(call(target(pool)), timeout_s=5)
+
+
+async def test_a_tensor_of_the_wrong_size_is_the_workers_fault(pool, fake: FakeTorchServe) -> None:
+    fake.reply = rows()
+    fake.reply.items[0].value.data = b"\x00"
+    with pytest.raises(WorkerFault):
+        await pool.call(call(target(pool)), timeout_s=5)
+
+
+async def test_a_worker_of_other_numerics_is_lost_and_looked_at_again(pool, fake: FakeTorchServe) -> None:
+    status = status_pb2.Status(code=code_pb2.FAILED_PRECONDITION, message="these are avx512")
+    status.details.add().Pack(error_details_pb2.ErrorInfo(reason="NUMERICS_MISMATCH", domain="fount"))
+    fake.reply = worker_pb2.WorkerReply(items=[worker_pb2.WorkerOutcome(status=status)])
+    fake.described = description(numerics="avx512")
+    with pytest.raises(WorkerLost):
+        await pool.call(call(target(pool)), timeout_s=5)
+    await until(lambda: [offer.numerics for offer in pool.offers()] == ["avx512"])
+
+
+async def test_a_worker_that_fails_its_golden_samples_is_not_offered(fake: FakeTorchServe) -> None:
+    fake.described = description(model_pb2.Model.STATE_UNAVAILABLE)
+    async with running(fake) as address:
+        pool = TorchServePool([address])
+        await pool.start()
+        await until(lambda: any(offer.reason == "golden samples differ by 9 levels" for offer in pool.offers()))
+        assert pool.offers()[0].target is None
+        await pool.close()
+
+
+async def test_a_restarted_worker_is_described_again(pool: TorchServePool, fake: FakeTorchServe) -> None:
+    fake.described = description(numerics="after-restart")
+    fake.pids = [12, 13]
+    await until(lambda: [(o.numerics, o.workers) for o in pool.offers()] == [("after-restart", 2)])
+
+
+async def test_a_torchserve_that_went_away_offers_nothing(fake: FakeTorchServe) -> None:
+    async with running(fake) as address:
+        pool = TorchServePool([address])
+        await pool.start()
+        await until(lambda: any(offer.target for offer in pool.offers()))
+    await until(lambda: not any(offer.target for offer in pool.offers()))
+    assert pool.offers()[0].reason == "TorchServe does not answer"
+    await pool.close()
+
+
+async def test_the_least_busy_replica_is_called() -> None:
+    first, second = FakeTorchServe(), FakeTorchServe()
+    async with running(first) as a, running(second) as b:
+        pool = TorchServePool([a, b])
+        await pool.start()
+        await until(lambda: sum(offer.workers for offer in pool.offers()) == 2)
+        await asyncio.gather(*(pool.call(call(target(pool)), timeout_s=5) for _ in range(20)))
+        assert min(first.predictions, second.predictions) >= 5
+        await pool.close()
+
+
+async def test_a_stranger_is_not_called(pool: TorchServePool) -> None:
+    other = target(pool)
+    with pytest.raises(NotReady):
+        await pool.call(call(Target(model=other.model, numerics="unknown")), timeout_s=1)
