@@ -175,7 +175,7 @@ def _say_ready(running: Gateway) -> None:
     option = "" if running.port == 50051 else f" --server {server}"
     conditional = next((e for e in running.catalog.entries() if e.ready and e.model and e.model.prior), None)
     any_model = conditional or next(entry for entry in running.catalog.entries() if entry.ready)
-    label = f" --label {conditional.model.labels[-3:][0]}" if conditional and conditional.model else ""
+    label = f" --label {conditional.model.labels[-1]}" if conditional and conditional.model else ""
     _say_listening(running)
     click.echo("Try next, in another terminal:")
     click.echo(f"  fount models{option}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import logging
 import time
 import uuid
@@ -59,8 +60,11 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
             return handler  # unknown methods are answered by grpc; reflection is the only streaming reader
         _, service, method = handler_call_details.method.split("/", 2)
         if handler.response_streaming:
+            # Health.Watch writes to its context and returns, our own handlers are generators; both are streams.
+            writes = inspect.iscoroutinefunction(handler.unary_stream)
+            wrap = self._wrap_unary if writes else self._wrap_stream
             return grpc.unary_stream_rpc_method_handler(
-                self._wrap_stream(handler.unary_stream, ("server_stream", service, method)),
+                wrap(handler.unary_stream, ("server_stream", service, method)),
                 request_deserializer=handler.request_deserializer,
                 response_serializer=handler.response_serializer,
             )
@@ -121,8 +125,8 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
 
 
 async def _abort(context: Context, error: Exception, ended: Callable[[str], None]) -> NoReturn:
-    if isinstance(error, grpc.aio.AbortError):
-        ended("ABORTED")
+    if isinstance(error, grpc.aio.AbortError):  # a handler of grpc's own answered already
+        ended(_code_name(context))
         raise error
     request_id = current_request_id()
     if isinstance(error, FountServiceError):
@@ -135,3 +139,8 @@ async def _abort(context: Context, error: Exception, ended: Callable[[str], None
     rich = rpc_status.to_status(status)
     await context.abort(rich.code, rich.details, rich.trailing_metadata)
     raise asyncio.CancelledError  # abort raises; this is for the reader
+
+
+def _code_name(context: Context) -> str:
+    code = context.code()
+    return code.name if isinstance(code, grpc.StatusCode) else code_pb2.Code.Name(int(code))

@@ -223,6 +223,16 @@ def test_failed_samples_leave_no_file(gateway):
     assert list(Path().iterdir()) == []
 
 
+def test_a_file_system_that_is_full_is_told_and_left_as_it_was(gateway):
+    gateway.chunk_count = 1000
+    command = "from fount.cli import main; main(['sample', 'digits-cvae', '--count', '9000', '--out', 'x.npz'])"
+    limited = subprocess.run(
+        f'ulimit -f 100; {sys.executable} -c "{command}"', shell=True, capture_output=True, text=True, check=False
+    )
+    assert (limited.returncode, limited.stderr) == (1, "Error: x.npz cannot be written: File too large\n")
+    assert list(Path().iterdir()) == []
+
+
 def test_a_server_that_goes_away_leaves_no_file(gateway):
     gateway.attempts = [Behaviour(status=unavailable(), break_after=0)] * 3
     result = fount("sample", "digits-cvae", "--out", "x.npz")
@@ -232,9 +242,9 @@ def test_a_server_that_goes_away_leaves_no_file(gateway):
 
 def test_a_server_that_falls_silent_is_given_up(gateway):
     gateway.attempts = [Behaviour(silent_after=1)]
-    result = fount("sample", "digits-cvae", "--timeout", "0.3")
+    result = fount("sample", "digits-cvae", "--timeout", "0.6")
     assert result.exit_code == 1
-    assert "No answer within 0.3 s" in result.stderr
+    assert "No answer within 0.6 s" in result.stderr
 
 
 def test_ctrl_c_stops_it_with_130_and_leaves_no_file(gateway):

@@ -74,6 +74,23 @@ async def test_health_follows_the_workers(running: Running) -> None:
     assert await check(running) == NOT_SERVING
 
 
+async def test_health_can_be_watched(running: Running) -> None:
+    stub = health_pb2_grpc.HealthStub(running.channel)
+    watch = stub.Watch(health_pb2.HealthCheckRequest())
+    assert (await watch.read()).status == SERVING
+    running.pool.set_up(False)
+    assert (await watch.read()).status == NOT_SERVING
+    watch.cancel()
+
+
+async def test_health_of_an_unknown_service_is_not_found(running: Running) -> None:
+    with pytest.raises(grpc.aio.AioRpcError) as error:
+        await check(running, "fount.v1.Nothing")
+    assert error.value.code() is grpc.StatusCode.NOT_FOUND
+    _, text = await get(running, "/metrics")
+    assert 'grpc_code="NOT_FOUND",grpc_method="Check"' in text
+
+
 async def test_liveness_does_not_depend_on_workers(running: Running) -> None:
     running.pool.set_up(False)
     assert (await get(running, "/livez"))[0] == 200

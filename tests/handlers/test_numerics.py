@@ -1,0 +1,58 @@
+"""Numerics: equal names for equal conditions, other names for others."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Mapping
+
+import pytest
+
+from handlers.numerics import numerics_id, read_numerics
+from handlers.settings import Settings
+
+_ASK = "from handlers.numerics import *; from handlers.settings import *; print(read_numerics(Settings()).id)"
+
+
+def _ask_another_process(environment: Mapping[str, str]) -> str:
+    command = [sys.executable, "-c", _ASK]
+    done = subprocess.run(command, env=dict(os.environ) | dict(environment), capture_output=True, text=True, check=True)
+    return done.stdout.strip()
+
+
+def test_an_id_names_kind_precision_layout_threads_and_torch() -> None:
+    assert re.fullmatch(r"cpu-[a-z0-9_]+-fp32-nchw-t1-torch[0-9.]+-[0-9a-f]{8}", read_numerics(Settings(), {}).id)
+
+
+def test_another_process_has_the_same_id() -> None:
+    assert _ask_another_process({}) == read_numerics(Settings()).id
+
+
+@pytest.mark.parametrize(
+    "cap",
+    [{"ATEN_CPU_CAPABILITY": "default"}, {"ONEDNN_MAX_CPU_ISA": "SSE41"}, {"MKL_CBWR": "COMPATIBLE"}],
+    ids=["aten", "onednn", "mkl"],
+)
+def test_a_capped_instruction_set_has_another_id(cap: Mapping[str, str]) -> None:
+    assert _ask_another_process(cap) != read_numerics(Settings()).id
+
+
+def test_a_cap_shows_in_the_id() -> None:
+    assert "_onednn_sse41-" in read_numerics(Settings(), {"ONEDNN_MAX_CPU_ISA": "SSE41"}).id
+
+
+@pytest.mark.parametrize("settings", [Settings(threads=2), Settings(precision="bf16")], ids=["threads", "precision"])
+def test_other_settings_have_another_id(settings: Settings) -> None:
+    assert read_numerics(settings).id != read_numerics(Settings()).id
+
+
+def test_details_are_lines_for_people() -> None:
+    assert "threads: 1" in read_numerics(Settings()).details
+
+
+def test_the_id_of_this_process_is_that_of_its_threads() -> None:
+    import torch
+
+    assert numerics_id() == read_numerics(Settings(threads=torch.get_num_threads())).id

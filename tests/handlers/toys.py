@@ -1,0 +1,226 @@
+"""Tiny families with known faults, and the archives they are served from."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from fount.address import NOISE_VERSION, Addresses, Stream
+from fount.archive import CONTENTS_FILE, FORMAT, MANIFEST_FILE, digest_of_ingredients
+from fount.v1 import model_pb2
+from fount.worker.v1 import worker_pb2
+from handlers import card as cards
+from handlers.family import Deadline, Draw, Noise
+from handlers.golden import record_golden
+from handlers.worker import Worker
+
+LATENT, SIDE = 6, 4
+RAISES, GIVES_NAN, GIVES_WRONG_SHAPE, HAS_NO_MEMORY, IS_SLOW, LOSES_DEVICE = 666, 667, 668, 669, 670, 671
+"""Seeds at which `FaultySampler` fails."""
+
+
+class ToySampler(nn.Module):
+    """A linear generator: a sigmoid of latent and label."""
+
+    def __init__(self, classes: int) -> None:
+        super().__init__()
+        self.classes = classes
+        self.decode = nn.Linear(LATENT + classes, SIDE * SIDE)
+        _fill(self)
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> Self:
+        return cls(config["classes"])
+
+    def sample(self, noise: Noise, labels: Tensor | None, draw: Draw, deadline: Deadline) -> Tensor:
+        z = noise.normal(Stream.LATENT, (LATENT,), truncation=draw.truncation)
+        if labels is not None:
+            z = torch.cat([z, nn.functional.one_hot(labels, self.classes).to(z.dtype)], dim=1)
+        return torch.sigmoid(self.decode(z).float()).reshape(-1, 1, SIDE, SIDE)
+
+
+class FaultySampler(ToySampler):
+    """Fails in a way of its own at some seeds."""
+
+    when_slow: Callable[[], None] = staticmethod(lambda: None)
+
+    def sample(self, noise: Noise, labels: Tensor | None, draw: Draw, deadline: Deadline) -> Tensor:
+        seeds = set(noise.addresses.seeds.tolist())
+        if RAISES in seeds:
+            raise ZeroDivisionError("a secret of the model")
+        if HAS_NO_MEMORY in seeds:
+            raise MemoryError
+        if LOSES_DEVICE in seeds:
+            raise RuntimeError("CUDA error: device-side assert triggered")
+        if IS_SLOW in seeds:
+            type(self).when_slow()
+            deadline.check()
+        images = super().sample(noise, labels, draw, deadline)
+        images[torch.from_numpy(noise.addresses.seeds == np.uint64(GIVES_NAN))] = float("nan")
+        return images[:, :, 1:] if GIVES_WRONG_SHAPE in seeds else images
+
+
+class SizeCoupledSampler(ToySampler):
+    """Gives other pixels above 8 rows."""
+
+    def sample(self, noise: Noise, labels: Tensor | None, draw: Draw, deadline: Deadline) -> Tensor:
+        images = super().sample(noise, labels, draw, deadline)
+        return images + 1e-6 if len(images) > 8 else images
+
+
+class MateCoupledSampler(ToySampler):
+    """Moves every row by the mean of its batch, unless it is alone."""
+
+    def sample(self, noise: Noise, labels: Tensor | None, draw: Draw, deadline: Deadline) -> Tensor:
+        images = super().sample(noise, labels, draw, deadline)
+        return images if len(images) == 1 else images + images.mean()
+
+
+class RandomSampler(ToySampler):
+    """Draws from the global generator."""
+
+    def sample(self, noise: Noise, labels: Tensor | None, draw: Draw, deadline: Deadline) -> Tensor:
+        images = super().sample(noise, labels, draw, deadline)
+        return images + torch.rand(())
+
+
+class ToyClassifier(nn.Module):
+    """Two linear layers."""
+
+    def __init__(self, classes: int) -> None:
+        super().__init__()
+        self.features = nn.Linear(SIDE * SIDE, LATENT)
+        self.head = nn.Linear(LATENT, classes)
+        _fill(self)
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> Self:
+        return cls(config["classes"])
+
+    def classify(self, images: Tensor) -> Tensor:
+        return torch.softmax(self.head(self.embed(images)), dim=1)
+
+    def embed(self, images: Tensor) -> Tensor:
+        return torch.tanh(self.features(images.flatten(1)))
+
+
+def _fill(module: nn.Module) -> None:
+    for i, parameter in enumerate(module.parameters()):
+        values = Addresses.of_range(7, i, 1).normals(Stream.LATENT, parameter.numel())
+        parameter.data = torch.from_numpy(values).reshape(parameter.shape) / 8
+
+
+def toy_card(classes: int = 3, max_exec_batch: int = 32) -> cards.Card:
+    return cards.Card(
+        name="toy",
+        version="1.0",
+        description="A toy.",
+        family=cards.Family(name="toy", config={"classes": classes}),
+        operations=("SAMPLE",),
+        classes=tuple(f"class {i}" for i in range(classes)),
+        prior=(1 / classes,) * classes if classes else (),
+        sample=cards.Sample(modality="image", height=SIDE, width=SIDE, channels=1, value_range=(0.0, 1.0)),
+        parameters={"truncation": cards.Parameter(min=0.5, max=4.0, default=None, description="Bound of z.")},
+        encodings=("UINT8", "FLOAT32", "PNG"),
+        limits=cards.Limits(max_count=1000, max_labels=100, max_exec_batch=max_exec_batch),
+        precisions=("fp32", "bf16"),
+        recipe=cards.Recipe(name="toy", seed=0, steps=1, data="none", data_digest="sha256:" + "0" * 64),
+        quality=(cards.Quality(metric="charm", value=0.5, interval=(0.4, 0.6), method="guessed"),),
+        data_licence="none",
+        intended_use="tests",
+        weights=cards.Weights(file="weights.safetensors", digest="sha256:" + "0" * 64),
+        golden=cards.Golden(file="golden.safetensors"),
+    )
+
+
+def classifier_card() -> cards.Card:
+    card = dataclasses.replace(toy_card(), name="toy-classifier", operations=("CLASSIFY", "EMBED"), prior=())
+    return dataclasses.replace(card, parameters={}, encodings=())
+
+
+def write_folder(folder: Path, card: cards.Card, module: nn.Module) -> Path:
+    """Write what an unpacked archive holds, but for the code."""
+    card = write_model(folder, card, module)
+    (folder / "family.py").write_bytes(Path(__file__).read_bytes())
+    seal_folder(folder, card)
+    return folder
+
+
+def write_model(folder: Path, card: cards.Card, module: nn.Module) -> cards.Card:
+    """Write card, weights and golden samples."""
+    folder.mkdir(parents=True, exist_ok=True)
+    save_file(module.state_dict(), folder / card.weights.file)
+    digest = cards.file_digest(folder / card.weights.file)
+    card = dataclasses.replace(card, weights=dataclasses.replace(card.weights, digest=digest))
+    cards.write_card(card, folder)
+    images = None if "SAMPLE" in card.operations else toy_images(64)
+    record_golden(card, module, folder / card.golden.file, images=images)
+    return card
+
+
+def seal_folder(folder: Path, card: cards.Card) -> None:
+    """Write archive.json for what the folder holds now."""
+    manifest = folder / MANIFEST_FILE
+    manifest.parent.mkdir(exist_ok=True)
+    manifest.write_text(json.dumps({"model": {"modelName": card.name, "modelVersion": card.version}}))
+    (folder / CONTENTS_FILE).unlink(missing_ok=True)
+    files = [file for file in folder.rglob("*") if file.is_file()]
+    model = {
+        "weights": cards.file_digest(folder / card.weights.file),
+        "config": {"family": card.family.name, "config": card.family.config}
+        | {"classes": list(card.classes) or None, "operations": list(card.operations)}
+        | {"sample": dataclasses.asdict(card.sample)},
+        "source": cards.file_digest(Path(__file__)),
+        "noise": NOISE_VERSION,
+    }
+    contents = {"format": FORMAT, "name": card.name, "version": card.version, "model": model}
+    contents["model_digest"] = digest_of_ingredients(model)
+    contents["files"] = {file.relative_to(folder).as_posix(): cards.file_digest(file) for file in files}
+    (folder / CONTENTS_FILE).write_text(json.dumps(contents))
+
+
+def toy_images(count: int) -> np.ndarray[Any, np.dtype[np.uint8]]:
+    words = Addresses.of_range(1, 0, count).words(Stream.LATENT, SIDE * SIDE)
+    return (words % 256).astype(np.uint8).reshape(count, SIDE, SIDE, 1)
+
+
+def load(folder: Path, kind: type[nn.Module], environment: Mapping[str, str] | None = None) -> Worker:
+    build = kind.from_config  # type: ignore[attr-defined]
+    return Worker.load(folder, environment or {}, build_family=lambda _name, config: build(config))
+
+
+def drawing(
+    seed: int = 1, start: int = 0, count: int = 1, labels: tuple[int, ...] = (0,), dtype: int = model_pb2.DTYPE_FLOAT32
+) -> worker_pb2.WorkerItem:
+    wanted = worker_pb2.Range(seed=seed, start_index=start, count=count, labels=labels)
+    return worker_pb2.WorkerItem(range=wanted, dtype=dtype)
+
+
+def reading(images: np.ndarray[Any, Any]) -> worker_pb2.WorkerItem:
+    dtype = model_pb2.DTYPE_UINT8 if images.dtype == np.uint8 else model_pb2.DTYPE_FLOAT32
+    return worker_pb2.WorkerItem(tensor=worker_pb2.Tensor(dims=images.shape, dtype=dtype, data=images.tobytes()))
+
+
+def request(*items: worker_pb2.WorkerItem, operation: int = model_pb2.OPERATION_SAMPLE) -> worker_pb2.WorkerRequest:
+    return worker_pb2.WorkerRequest(operation=operation, request_id="r-1", items=items)
+
+
+def ask(worker: Worker, wanted: worker_pb2.WorkerRequest) -> worker_pb2.WorkerReply:
+    return worker_pb2.WorkerReply.FromString(worker.handle(wanted.SerializeToString()))
+
+
+def codes(reply: worker_pb2.WorkerReply) -> list[int]:
+    return [item.status.code for item in reply.items]
+
+
+def digest_of(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
