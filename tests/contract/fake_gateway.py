@@ -76,6 +76,7 @@ class Behaviour:
         silent_after: chunks sent before it says nothing more; None: it never falls silent.
         digest: the digest the header names.
         numerics: the numerics the header names, unless the request pins one.
+        delay_s: seconds before each chunk.
         stop_after: chunks sent before it ends the stream as if it were whole.
     """
 
@@ -83,6 +84,7 @@ class Behaviour:
     break_after: int = 0
     silent_after: int | None = None
     stop_after: int | None = None
+    delay_s: float = 0.0
     digest: str = DIGEST
     numerics: str = NUMERICS
 
@@ -122,6 +124,7 @@ class FakeGateway(sampling_pb2_grpc.SamplingServiceServicer, model_pb2_grpc.Mode
                         await asyncio.sleep(60)
                     if behaviour.status is not None and sent == behaviour.break_after:
                         break
+                    await asyncio.sleep(behaviour.delay_s)
                     self.chunks_sent += 1
                     yield sampling_pb2.SampleResponse(chunk=chunk)
             done = True

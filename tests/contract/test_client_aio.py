@@ -49,6 +49,12 @@ async def test_a_stream_that_falls_silent_is_given_up():
             await anext(chunks)
 
 
+async def test_a_stream_may_take_longer_than_the_time_between_its_chunks():
+    gateway = FakeGateway(attempts=[Behaviour(delay_s=0.25)])
+    async with client_of(gateway, timeout_s=0.6) as client:
+        assert len([chunk async for chunk in client.stream("digits-cvae", count=16)]) == 4
+
+
 async def test_a_slow_reader_of_a_stream_is_not_given_up():
     async with client_of(FakeGateway(), timeout_s=0.5) as client:
         chunks = client.stream("digits-cvae", count=8)

@@ -17,10 +17,11 @@ from fount.address import Addresses
 from handlers.family import Classifier, Deadline, DeadlinePassed, Draw, Noise, Sampler
 from handlers.models import load_family
 from handlers.models.classifier import ConvClassifier
-from handlers.models.vae import ConditionalVae, Vae, kl_to_standard_normal
+from handlers.models.vae import ConditionalVae, MixturePrior, Vae, kl_to_standard_normal
 
-VAE = {"height": 8, "width": 8, "channels": 1, "latent_dim": 4, "features": 4, "stages": 2}
-CVAE = {**VAE, "classes": 10}
+SHAPE = {"height": 8, "width": 8, "channels": 1, "latent_dim": 4, "features": 4, "stages": 2}
+VAE = {**SHAPE, "components": 3}
+CVAE = {**SHAPE, "classes": 10}
 CLASSIFIER = {"height": 8, "width": 8, "channels": 1, "classes": 10, "features": 8, "embedding_dim": 16}
 
 
@@ -64,6 +65,33 @@ def test_the_divergence_agrees_with_torch_distributions() -> None:
     torch.testing.assert_close(kl_to_standard_normal(mu, logvar), expected)
 
 
+def test_a_mixture_of_one_standard_normal_has_its_density() -> None:
+    prior, z = MixturePrior(1, 3), torch.randn(5, 3)
+    nn.init.zeros_(prior.means)
+    nn.init.zeros_(prior.log_scales)
+    torch.testing.assert_close(prior.log_density(z), Normal(0.0, 1.0).log_prob(z).sum(dim=1))
+
+
+def test_the_density_of_a_mixture_is_the_mean_of_its_parts() -> None:
+    prior, z = MixturePrior(4, 1), torch.randn(5, 1)
+    parts = Normal(prior.means[:, 0], prior.log_scales[:, 0].exp()).log_prob(z)
+    torch.testing.assert_close(prior.log_density(z), parts.exp().mean(dim=1).log())
+
+
+def test_the_estimated_divergence_from_the_posterior_itself_is_0() -> None:
+    module = build(Vae, {**VAE, "components": 1})
+    mu, logvar, epsilon = module.prior.means, 2 * module.prior.log_scales, torch.randn(1, 4)
+    torch.testing.assert_close(module.divergence(mu, logvar, epsilon), torch.zeros(1), atol=1e-5, rtol=0)
+
+
+def test_the_components_of_a_mixture_are_drawn_alike() -> None:
+    module = build(Vae, {**VAE, "latent_dim": 1})
+    module.prior.means.copy_(torch.tensor([[0.0], [100.0], [200.0]]))
+    z = module.draw_latents(noise(3000), None)
+    counts = torch.bincount((z[:, 0] / 100).round().long())
+    assert counts.tolist() == pytest.approx([1000, 1000, 1000], abs=100)
+
+
 def test_the_reconstruction_is_the_log_density_of_a_normal() -> None:
     module = build(Vae, VAE)
     module.log_sigma.fill_(math.log(0.3))
@@ -82,8 +110,10 @@ def test_the_reconstruction_is_the_log_density_of_a_normal() -> None:
         pytest.param(
             "gan", {}, "family 'gan' is unknown; known families: vae, conditional-vae, classifier", id="family"
         ),
-        pytest.param("vae", CVAE, r"unknown or missing keys \['classes'\]", id="classes of an unconditional model"),
-        pytest.param("conditional-vae", VAE, r"unknown or missing keys \['classes'\]", id="no classes"),
+        pytest.param(
+            "vae", CVAE, r"unknown or missing keys \['classes', 'components'\]", id="classes of an unconditional model"
+        ),
+        pytest.param("conditional-vae", SHAPE, r"unknown or missing keys \['classes'\]", id="no classes"),
         pytest.param("vae", {**VAE, "stages": 0}, "stages is 0, must be a whole number of 1 or more", id="no stage"),
         pytest.param("vae", {**VAE, "height": 6}, r"height is 6, must be divisible by 2\^stages", id="an odd height"),
         pytest.param("vae", {**VAE, "width": 8.0}, "width is 8.0, must be a whole number", id="a float"),
@@ -142,9 +172,12 @@ def test_the_label_changes_a_sample() -> None:
     assert not torch.equal(zero, one)
 
 
-def test_truncation_brings_samples_closer_together() -> None:
-    module = build(Vae, VAE)
-    free, bounded = draw(module, 200), draw(module, 200, truncation=0.5)
+@pytest.mark.parametrize(
+    ("kind", "config"), [(Vae, {**VAE, "components": 1}), (ConditionalVae, CVAE)], ids=["vae", "conditional-vae"]
+)
+def test_truncation_brings_samples_closer_together(kind: type[Any], config: dict[str, int]) -> None:
+    module, labels = build(kind, config), torch.zeros(200, dtype=torch.int64) if "classes" in config else None
+    free, bounded = draw(module, 200, labels=labels), draw(module, 200, truncation=0.5, labels=labels)
     assert bounded.std(dim=0).mean() < 0.5 * free.std(dim=0).mean()
 
 

@@ -1,0 +1,115 @@
+"""`fount models` and `fount model`: what a server offers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+
+import click
+
+from fount.cli_options import echo_json, json_option, option, plain, server_option, timeout_option
+from fount.client import Client
+from fount.models import ModelInfo, ParameterInfo, QualityInfo
+
+__all__ = ["model", "models"]
+
+
+@click.command()
+@server_option
+@timeout_option
+@json_option
+def models(server: str, timeout_s: float, as_json: bool) -> None:
+    r"""List the models a server offers.
+
+    \b
+    Example:
+      fount models
+      fount models --server gpu-box:50051 --json
+    """
+    with Client(server, timeout_s=timeout_s) as client:
+        found = client.models()
+    if as_json:
+        echo_json([_as_json(info) for info in found])
+        return
+    header = ("MODEL", "STATE", "CAN", "CLASSES", "SHAPE", "DESCRIPTION")
+    for line in _table([header, *map(_row, found)]):
+        click.echo(line)
+
+
+@click.command()
+@click.argument("name")
+@option("--digest", metavar="SHA256", help="Only the model of this digest.")
+@server_option
+@timeout_option
+@json_option
+def model(name: str, digest: str | None, server: str, timeout_s: float, as_json: bool) -> None:
+    r"""Show one model: what it takes, and how well it does.
+
+    NAME is a model's name, or name:version.
+
+    \b
+    Example:
+      fount model digits-cvae
+    """
+    with Client(server, timeout_s=timeout_s) as client:
+        info = client.model(name, digest=digest)
+    if as_json:
+        echo_json(_as_json(info))
+        return
+    for title, text in _facts(info):
+        if text:
+            click.echo(f"{title:<13} {plain(text)}")
+
+
+def _as_json(info: ModelInfo) -> dict[str, object]:
+    return {**asdict(info), "model": str(info.model)}
+
+
+def _row(info: ModelInfo) -> tuple[str, ...]:
+    named = f"{info.name}:{info.version}{' (default)' if info.is_default else ''}"
+    classes = str(len(info.labels)) if info.labels else "-"
+    return named, info.state, ", ".join(info.operations), classes, _shape(info) or "-", info.description
+
+
+def _table(rows: Sequence[tuple[str, ...]]) -> Iterator[str]:
+    cells = [tuple(map(plain, row)) for row in rows]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    for row in cells:
+        yield "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+
+
+def _facts(info: ModelInfo) -> Iterator[tuple[str, str]]:
+    yield "Model", f"{info.name}:{info.version}"
+    yield "Digest", info.digest
+    yield "State", f"{info.state}{f': {info.state_reason}' if info.state_reason else ''}"
+    yield "Family", info.family
+    yield "Description", info.description
+    yield "Can", ", ".join(info.operations)
+    yield "Sample", _shape(info)
+    yield "Encodings", ", ".join(info.encodings)
+    yield "Classes", ", ".join(info.labels)
+    for parameter in info.parameters:
+        yield "Parameter", _parameter(parameter)
+    yield "Most samples", f"{info.max_count:,} a request" if info.max_count else ""
+    yield "Numerics", ", ".join(info.numerics)
+    for quality in info.quality:
+        yield "Quality", _quality(quality)
+    yield "Intended use", info.intended_use
+    yield "Data licence", info.data_licence
+    yield "Recipe", info.recipe
+
+
+def _shape(info: ModelInfo) -> str:
+    return " × ".join(map(str, info.sample_shape)) + f" {info.dtype}" if info.sample_shape else ""
+
+
+def _parameter(parameter: ParameterInfo) -> str:
+    low, high = parameter.range
+    unset = "off" if parameter.default is None else f"{parameter.default:g}"
+    return f"{parameter.name}, {low:g} to {high:g}, unset {unset}: {parameter.description}"
+
+
+def _quality(quality: QualityInfo) -> str:
+    low, high = quality.interval
+    real = "" if quality.real_value is None else f", real data {quality.real_value:g}"
+    return f"{quality.metric} {quality.value:g} [{low:g}, {high:g}]{real}; {quality.method}"

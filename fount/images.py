@@ -1,0 +1,113 @@
+"""Pictures for people: samples as Pillow images, alone or in a labelled grid. Never on the way of a request."""
+
+from __future__ import annotations
+
+import math
+import unicodedata
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
+
+__all__ = ["image_grid", "picture", "to_uint8"]
+
+_MARGIN = 8  # pixels around and between tiles
+_CAPTION_SIZE = 13  # pixels
+_CAPTION_HEIGHT = _CAPTION_SIZE + 5
+_SMALLEST_TILE = 72  # pixels that small pictures are scaled up to, at least
+_PAPER, _INK = "white", "black"
+
+
+def to_uint8(images: NDArray[Any], value_range: tuple[float, float] = (0.0, 1.0)) -> NDArray[np.uint8]:
+    """Turn images into bytes.
+
+    Args:
+        images: any shape; uint8 is given back as it is, floats lie in `value_range`.
+        value_range: (a, b), what becomes 0 and 255.
+
+    Returns:
+        round(255 (x - a) / (b - a)), clipped to 0..255, NaN being 0.
+    """
+    if images.dtype == np.uint8:
+        return images.astype(np.uint8, copy=False)
+    low, high = value_range
+    scaled = np.rint(255.0 * (np.asarray(images, np.float64) - low) / (high - low))
+    return np.where(np.isnan(scaled), 0.0, np.clip(scaled, 0, 255)).astype(np.uint8)
+
+
+def picture(image: NDArray[np.uint8]) -> Image.Image:
+    """Make a Pillow image of one sample.
+
+    Args:
+        image: (H, W) or (H, W, 1), grey, or (H, W, 3), RGB.
+
+    Raises:
+        ValueError: it has another shape.
+    """
+    if image.ndim == 3 and image.shape[2] == 1:
+        image = image[..., 0]
+    if image.ndim != 2 and (image.ndim != 3 or image.shape[2] != 3):
+        raise ValueError(f"a picture is (H, W), (H, W, 1) or (H, W, 3), not {image.shape}")
+    return Image.fromarray(np.ascontiguousarray(image))
+
+
+def image_grid(
+    images: NDArray[Any],
+    labels: Sequence[object] | NDArray[Any] | None = None,
+    *,
+    columns: int | None = None,
+    scale: int | None = None,
+    value_range: tuple[float, float] = (0.0, 1.0),
+) -> Image.Image:
+    """Draw pictures in rows, each with its caption above.
+
+    Args:
+        images: (N, H, W), (N, H, W, 1) or (N, H, W, 3), uint8, or floats in `value_range`; N at least 1.
+        labels: N captions; unset, the position of each picture.
+        columns: pictures a row; unset, about as many as rows.
+        scale: how many times larger to draw, by nearest neighbour; unset, so that small pictures can be seen.
+        value_range: what is black and white for floats.
+
+    Returns:
+        A grey image, or an RGB one for RGB pictures.
+
+    Raises:
+        ValueError: there are no pictures, another number of labels, or columns or scale below 1.
+    """
+    captions = [str(label) for label in (range(len(images)) if labels is None else labels)]
+    columns = math.ceil(math.sqrt(len(images))) if columns is None else columns
+    if not len(images) or len(captions) != len(images) or columns < 1 or (scale is not None and scale < 1):
+        raise ValueError(f"{len(images)} images, {len(captions)} labels, columns {columns}, scale {scale}: no grid")
+    tiles = [picture(image) for image in to_uint8(np.asarray(images), value_range)]
+    factor = max(1, math.ceil(_SMALLEST_TILE / min(tiles[0].size))) if scale is None else scale
+    return _sheet(tiles, captions, min(columns, len(tiles)), factor)
+
+
+def _sheet(tiles: Sequence[Image.Image], captions: Sequence[str], columns: int, scale: int) -> Image.Image:
+    width, height = tiles[0].width * scale, tiles[0].height * scale
+    across, down = width + _MARGIN, height + _CAPTION_HEIGHT + _MARGIN
+    rows = math.ceil(len(tiles) / columns)
+    sheet = Image.new(tiles[0].mode, (columns * across + _MARGIN, rows * down + _MARGIN), _PAPER)
+    for i, (tile, caption) in enumerate(zip(tiles, captions, strict=True)):
+        left, top = _MARGIN + i % columns * across, _MARGIN + i // columns * down
+        _write_caption(sheet, caption, left, top, width)
+        sheet.paste(tile.resize((width, height), Image.Resampling.NEAREST), (left, top + _CAPTION_HEIGHT))
+    return sheet
+
+
+def _write_caption(sheet: Image.Image, caption: str, left: int, top: int, width: int) -> None:
+    draw = ImageDraw.Draw(sheet)
+    font = ImageFont.load_default(_CAPTION_SIZE)
+    text = shown = _to_ascii(caption)
+    while shown and draw.textlength(shown, font=font) > width:
+        text = text[:-1]
+        shown = text and f"{text}..."
+    draw.text((left + width / 2, top + _CAPTION_SIZE), shown, fill=_INK, font=font, anchor="ms")
+
+
+def _to_ascii(text: str) -> str:
+    """What Pillow's own font can draw: accents are dropped, anything else unknown is a question mark."""
+    letters = (letter for letter in unicodedata.normalize("NFKD", text) if not unicodedata.combining(letter))
+    return "".join(letter if letter.isascii() and letter.isprintable() else "?" for letter in letters)

@@ -1,0 +1,293 @@
+"""What a client gets: samples that know their labels and their addresses.
+
+`Samples` is one whole answer, an array. `Chunk` is one piece of a stream. Both carry what is needed to have any of
+their samples again: the model's digest, the seed, the indices and the numerics.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fount.errors import BadReply, InvalidRequest, SampleFailed
+
+__all__ = ["Chunk", "ModelId", "Provenance", "RowError", "SampleCollector", "SampleShape", "Samples"]
+
+Array = NDArray[Any]
+Int64s = NDArray[np.int64]
+Uint64s = NDArray[np.uint64]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelId:
+    """A model as a server resolved it; as text "name:version@sha256:...", which may be asked for again.
+
+    Attributes:
+        name: the model's name.
+        version: the version served.
+        digest: "sha256:" and 64 hexadecimal digits.
+    """
+
+    name: str
+    version: str
+    digest: str
+
+    def __str__(self) -> str:
+        return f"{self.name}:{self.version}@{self.digest}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Provenance:
+    """Where samples come from: with an index, enough to have one again.
+
+    Attributes:
+        model: the resolved model.
+        seed: the request's, or the one the server drew.
+        numerics: the numerics id the samples were computed on.
+    """
+
+    model: ModelId
+    seed: int
+    numerics: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class SampleShape:
+    """How one sample is to be read.
+
+    Attributes:
+        dims: (height, width, channels).
+        dtype: "uint8" or "float32", the element type.
+        value_range: the smallest and the largest an element can be.
+        encoding: "uint8", "float32" or "png".
+    """
+
+    dims: tuple[int, ...]
+    dtype: str
+    value_range: tuple[float, float]
+    encoding: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class RowError:
+    """Why one sample is missing.
+
+    Attributes:
+        index: the sample's index.
+        code: the name of the gRPC status, as "INTERNAL".
+        message: what went wrong.
+    """
+
+    index: int
+    code: str
+    message: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Chunk:
+    """Consecutive samples of a stream.
+
+    Attributes:
+        provenance: model, seed and numerics, the same for a whole stream.
+        shape_of_one: how a sample is to be read.
+        start_index: index of the first sample.
+        count: how many samples, failed ones included.
+        samples: (N, H, W, C) uint8 or float32, read-only, rows of failed samples being zero; None for encoding "png".
+        files: one PNG file a sample for encoding "png", that of a failed sample being empty; else empty.
+        labels: (N,) int64 class indices; None when the model is unconditional.
+        errors: the samples that failed.
+    """
+
+    provenance: Provenance
+    shape_of_one: SampleShape
+    start_index: int
+    count: int
+    samples: Array | None
+    files: tuple[bytes, ...] = ()
+    labels: Int64s | None = None
+    errors: tuple[RowError, ...] = ()
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> Array:
+        if self.samples is None:
+            raise TypeError("a chunk of PNG files is no array; read its .files")
+        return np.array(self.samples, dtype=dtype, copy=copy)
+
+    @property
+    def model(self) -> ModelId:
+        """The model as the server resolved it."""
+        return self.provenance.model
+
+    @property
+    def seed(self) -> int:
+        """The seed, also when the server drew it."""
+        return self.provenance.seed
+
+    @property
+    def numerics(self) -> str:
+        """The numerics id the samples were computed on."""
+        return self.provenance.numerics
+
+    @property
+    def indices(self) -> Uint64s:
+        """(N,) uint64, the index of each sample."""
+        return np.uint64(self.start_index) + np.arange(self.count, dtype=np.uint64)
+
+
+class Samples(np.ndarray[tuple[int, ...], np.dtype[Any]]):
+    """One whole answer: an array that knows its labels and addresses.
+
+    It is an (N, H, W, C) uint8 or float32 array. Picking rows, as in `samples[3:5]` or `samples[samples.labels == 7]`,
+    and `copy()` keep labels and indices; whatever else makes an array of it forgets them, and arithmetic gives plain
+    arrays.
+
+    Attributes:
+        labels: (N,) int64 class indices; None when the model is unconditional, or once forgotten.
+        indices: (N,) uint64, the index of each sample; None once forgotten.
+        provenance: model, seed and numerics.
+        value_range: the smallest and the largest an element can be.
+    """
+
+    labels: Int64s | None
+    indices: Uint64s | None
+    provenance: Provenance
+    value_range: tuple[float, float]
+
+    @classmethod
+    def of(
+        cls,
+        array: Array,
+        *,
+        labels: Int64s | None,
+        indices: Uint64s | None,
+        provenance: Provenance,
+        value_range: tuple[float, float],
+    ) -> Samples:
+        """See an array as samples, without copying it."""
+        samples = array.view(cls)
+        samples.labels, samples.indices = labels, indices
+        samples.provenance, samples.value_range = provenance, value_range
+        return samples
+
+    def __array_finalize__(self, obj: Any) -> None:
+        self.labels = self.indices = None  # of another shape or order than obj's, for all that is known here
+        if isinstance(obj, Samples) and hasattr(obj, "provenance"):
+            self.provenance, self.value_range = obj.provenance, obj.value_range
+
+    def __array_wrap__(self, array: Array, context: Any = None, return_scalar: bool = False) -> Any:
+        plain = array.view(np.ndarray)
+        return plain[()] if return_scalar else plain
+
+    def __getitem__(self, key: Any) -> Any:
+        picked = super().__getitem__(key)
+        if not _picks_rows(key) or not isinstance(picked, Samples):
+            return picked.view(np.ndarray) if isinstance(picked, Samples) else picked
+        picked.labels = None if self.labels is None else self.labels[key]
+        picked.indices = None if self.indices is None else self.indices[key]
+        return picked
+
+    def __reduce__(self) -> tuple[Callable[..., Samples], tuple[Any, ...]]:
+        return _restore, (self.view(np.ndarray), self.labels, self.indices, self.provenance, self.value_range)
+
+    def copy(self, order: Any = "C") -> Samples:
+        """Copy the array, with its labels and indices."""
+        copied: Samples = super().copy(order)
+        copied.labels = None if self.labels is None else self.labels.copy()
+        copied.indices = None if self.indices is None else self.indices.copy()
+        return copied
+
+    @property
+    def model(self) -> ModelId:
+        """The model as the server resolved it."""
+        return self.provenance.model
+
+    @property
+    def seed(self) -> int:
+        """The seed, also when the server drew it."""
+        return self.provenance.seed
+
+    @property
+    def numerics(self) -> str:
+        """The numerics id the samples were computed on."""
+        return self.provenance.numerics
+
+    @property
+    def start_index(self) -> int | None:
+        """Index of the first sample; None when there is none, or once forgotten."""
+        return int(self.indices[0]) if self.indices is not None and len(self.indices) else None
+
+
+def _picks_rows(key: object) -> bool:
+    if isinstance(key, slice):
+        return True
+    return isinstance(key, list | np.ndarray) and np.ndim(key) == 1
+
+
+def _restore(
+    array: Array,
+    labels: Int64s | None,
+    indices: Uint64s | None,
+    provenance: Provenance,
+    value_range: tuple[float, float],
+) -> Samples:
+    return Samples.of(array, labels=labels, indices=indices, provenance=provenance, value_range=value_range)
+
+
+class SampleCollector:
+    """Fills one array from the chunks of a stream, which it needs to be whole and in order."""
+
+    def __init__(self, count: int) -> None:
+        self._count, self._filled = count, 0
+        self._array: Array | None = None
+        self._labels: Int64s | None = None
+        self._first: Chunk | None = None
+        self._failures: list[tuple[int, str]] = []
+
+    def add(self, chunk: Chunk) -> None:
+        """Copy a chunk to where it belongs.
+
+        Raises:
+            InvalidRequest: the array for all samples does not fit in memory.
+        """
+        if self._first is None or self._array is None:
+            self._first = chunk
+            self._array = self._allocate(chunk.shape_of_one)
+            self._labels = None if chunk.labels is None else np.empty(self._count, np.int64)
+        rows = slice(self._filled, self._filled + len(chunk))
+        self._array[rows] = chunk.samples
+        if self._labels is not None and chunk.labels is not None:
+            self._labels[rows] = chunk.labels
+        self._failures += [(error.index, f"{error.code}: {error.message}") for error in chunk.errors]
+        self._filled += len(chunk)
+
+    def _allocate(self, shape: SampleShape) -> Array:
+        try:
+            return np.empty((self._count, *shape.dims), shape.dtype)
+        except (MemoryError, ValueError) as error:  # more bytes than there are, or than can be counted
+            fields = [("count", f"{self._count} samples do not fit in memory; use stream")]
+            raise InvalidRequest("The answer cannot be held:", fields=fields) from error
+
+    def finish(self) -> Samples:
+        """Give the whole answer.
+
+        Raises:
+            SampleFailed: some samples carry errors.
+            BadReply: there were no chunks.
+        """
+        if self._failures:
+            raise SampleFailed(self._failures)
+        if self._array is None or self._first is None:
+            raise BadReply("No samples came")
+        return Samples.of(
+            self._array,
+            labels=self._labels,
+            indices=np.uint64(self._first.start_index) + np.arange(self._count, dtype=np.uint64),
+            provenance=self._first.provenance,
+            value_range=self._first.shape_of_one.value_range,
+        )

@@ -1,0 +1,117 @@
+"""The edge where gRPC statuses become the client's errors: one table, total over every status there is.
+
+Details are those of `google.rpc`: BadRequest names fields, RetryInfo a delay, RequestInfo or ErrorInfo a request id.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol, cast
+
+import grpc
+from google.rpc import error_details_pb2
+from grpc_status import rpc_status
+
+from fount.errors import (
+    Cancelled,
+    DeadlineExceeded,
+    FailedPrecondition,
+    FountError,
+    InternalError,
+    InvalidRequest,
+    NotAllowed,
+    NotFound,
+    Overloaded,
+    ServerUnavailable,
+)
+
+__all__ = ["ERRORS", "error_of"]
+
+
+class _EndedCall(Protocol):
+    def code(self) -> grpc.StatusCode: ...
+    def details(self) -> str | None: ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Failure:
+    """A failed call, read: what the server said, and the details it attached."""
+
+    server: str
+    message: str
+    reason: str = ""
+    request_id: str = ""
+    retry_after_s: float | None = None
+    fields: tuple[tuple[str, str], ...] = ()
+
+
+def _unavailable(failure: _Failure) -> FountError:
+    if failure.reason:  # a Fount server said so itself, rather than nobody having answered
+        return ServerUnavailable(failure.message, retry_after_s=failure.retry_after_s)
+    return ServerUnavailable.nobody_at(failure.server)
+
+
+def _internal(failure: _Failure) -> FountError:
+    return InternalError(failure.message, request_id=failure.request_id)
+
+
+ERRORS: dict[grpc.StatusCode, Callable[[_Failure], FountError]] = {
+    grpc.StatusCode.INVALID_ARGUMENT: lambda failure: InvalidRequest(failure.message, fields=failure.fields),
+    grpc.StatusCode.OUT_OF_RANGE: lambda failure: InvalidRequest(failure.message, fields=failure.fields),
+    grpc.StatusCode.NOT_FOUND: lambda failure: NotFound(failure.message),
+    grpc.StatusCode.RESOURCE_EXHAUSTED: lambda failure: Overloaded(
+        failure.message, retry_after_s=failure.retry_after_s
+    ),
+    grpc.StatusCode.FAILED_PRECONDITION: lambda failure: FailedPrecondition(failure.message),
+    grpc.StatusCode.UNIMPLEMENTED: lambda failure: FailedPrecondition(
+        f"The server at {failure.server} does not know this call: {failure.message}"
+    ),
+    grpc.StatusCode.DEADLINE_EXCEEDED: lambda failure: DeadlineExceeded(
+        f"{failure.message}. Ask for fewer samples, or allow more time with timeout_s (--timeout)."
+    ),
+    grpc.StatusCode.UNAVAILABLE: _unavailable,
+    grpc.StatusCode.PERMISSION_DENIED: lambda failure: NotAllowed(failure.message),
+    grpc.StatusCode.UNAUTHENTICATED: lambda failure: NotAllowed(failure.message),
+    grpc.StatusCode.CANCELLED: lambda failure: Cancelled(failure.message),
+    grpc.StatusCode.ABORTED: _internal,
+    grpc.StatusCode.ALREADY_EXISTS: _internal,
+    grpc.StatusCode.DATA_LOSS: _internal,
+    grpc.StatusCode.INTERNAL: _internal,
+    grpc.StatusCode.UNKNOWN: _internal,
+}
+
+
+def error_of(error: grpc.RpcError, server: str) -> FountError:
+    """Make a client's error of a failed call's, which becomes its cause.
+
+    Args:
+        error: what a sync or async gRPC call raised.
+        server: the address that was called, for the message.
+    """
+    call = cast(_EndedCall, error)
+    made = ERRORS[call.code()](_read(error, call, server))
+    made.__cause__ = error
+    return made
+
+
+def _read(error: grpc.RpcError, call: _EndedCall, server: str) -> _Failure:
+    message = call.details() or call.code().name
+    try:
+        status = rpc_status.from_call(error)
+    except ValueError:  # details that disagree with the status itself: not a Fount server's
+        status = None
+    details = {} if status is None else {detail.TypeName(): detail for detail in status.details}
+    info, retry = error_details_pb2.ErrorInfo(), error_details_pb2.RetryInfo()
+    bad, request = error_details_pb2.BadRequest(), error_details_pb2.RequestInfo()
+    for message_type in (info, retry, bad, request):
+        if (detail := details.get(message_type.DESCRIPTOR.full_name)) is not None:
+            detail.Unpack(message_type)
+    return _Failure(
+        server=server,
+        message=message,
+        reason=info.reason,
+        request_id=request.request_id or info.metadata.get("request_id", ""),
+        retry_after_s=retry.retry_delay.ToTimedelta().total_seconds() if retry.HasField("retry_delay") else None,
+        fields=tuple((field.field, field.description) for field in bad.field_violations),
+    )
