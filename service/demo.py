@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from fount.images import image_grid
 from numpy.typing import NDArray
 
 from fount import aio
+from fount.images import image_grid
 from fount.models import ModelInfo
 from service.catalog import Catalog
 from service.domain import Call, Operation, Parameters, Rows, ServedModel, TensorItem
@@ -53,7 +53,7 @@ async def demonstrate(server: str, catalog: Catalog, pool: WorkerPool, out: Path
     """Draw from every ready generator, judge, and paint."""
     out.mkdir(parents=True, exist_ok=True)
     async with aio.Client(server) as client:
-        models = [model for model in await client.models() if "SAMPLE" in model.operations and model.is_default]
+        models = [model for model in await client.models() if "sample" in model.operations and model.state == "ready"]
         return [await _demonstrate_one(client, model, catalog, pool, out) for model in models]
 
 

@@ -9,13 +9,14 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from google.rpc import code_pb2
 
 from fount.address import Addresses, Stream
 from fount.v1 import model_pb2
+from service.chunks import sample_spec
 from service.domain import (
     Call,
     Dtype,
@@ -72,10 +73,7 @@ def memory_model(
     key = ModelKey(
         name=name, version=version, digest="sha256:" + hashlib.sha256(f"{name} {version}".encode()).hexdigest()
     )
-    card = model_pb2.Model(
-        ref=model_pb2.ModelRef(name=name, version=version, digest=key.digest), family="memory", description="A double."
-    )
-    return ServedModel(
+    served = ServedModel(
         key=key,
         operations=operations,
         labels=labels,
@@ -86,7 +84,29 @@ def memory_model(
         encodings=encodings,
         max_count=max_count,
         max_labels=1000,
-        card=card.SerializeToString(),
+        card=b"",
+    )
+    return replace(served, card=_card(served).SerializeToString())
+
+
+def _card(model: ServedModel) -> model_pb2.Model:
+    """The card the model would describe itself with."""
+    labels = [model_pb2.Label(id=k, name=name) for k, name in enumerate(model.labels)]
+    key = model.key
+    return model_pb2.Model(
+        ref=model_pb2.ModelRef(name=key.name, version=key.version, digest=key.digest),
+        family="memory",
+        description="A double.",
+        operations=[model_pb2.Operation.Value(f"OPERATION_{each.name}") for each in sorted(model.operations)],
+        condition=model_pb2.ConditionSchema(labels=labels, prior=model.prior) if labels else None,
+        sample_spec=sample_spec(model, Encoding.UINT8),
+        parameters=[
+            model_pb2.ParameterSpec(name=name, range=model_pb2.ValueRange(min=each.minimum, max=each.maximum))
+            for name, each in model.parameters.items()
+        ],
+        encodings=[model_pb2.Encoding.Value(f"ENCODING_{each.name}") for each in sorted(model.encodings)],
+        limits=model_pb2.Limits(max_count=model.max_count, max_labels=model.max_labels),
+        value_range=model_pb2.ValueRange(min=model.value_range[0], max=model.value_range[1]),
     )
 
 

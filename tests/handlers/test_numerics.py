@@ -10,7 +10,7 @@ from collections.abc import Mapping
 
 import pytest
 
-from handlers.numerics import numerics_id, read_numerics
+from handlers.numerics import read_numerics
 from handlers.settings import Settings
 
 _ASK = "from handlers.numerics import *; from handlers.settings import *; print(read_numerics(Settings()).id)"
@@ -50,9 +50,3 @@ def test_other_settings_have_another_id(settings: Settings) -> None:
 
 def test_details_are_lines_for_people() -> None:
     assert "threads: 1" in read_numerics(Settings()).details
-
-
-def test_the_id_of_this_process_is_that_of_its_threads() -> None:
-    import torch
-
-    assert numerics_id() == read_numerics(Settings(threads=torch.get_num_threads())).id
