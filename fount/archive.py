@@ -18,7 +18,7 @@ import stat
 import struct
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import IO, Any, Protocol
@@ -286,14 +286,9 @@ def _check_manifest(where: Path, manifest: dict[str, Any], contents: ArchiveCont
 def _digest(source: _Source, name: str) -> str:
     digest = hashlib.sha256()
     with source.open(name) as stream:
-        for block in _blocks(stream):
+        while block := stream.read(_BLOCK_BYTES):
             digest.update(block)
     return "sha256:" + digest.hexdigest()
-
-
-def _blocks(stream: IO[bytes]) -> Iterator[bytes]:
-    while block := stream.read(_BLOCK_BYTES):
-        yield block
 
 
 def _what_is_broken(path: Path) -> str:

@@ -112,11 +112,11 @@ def _as_command(loaded: Any) -> click.Command:
 )
 @click.version_option(version("fount"), prog_name="fount")
 def main() -> None:
-    r"""Samples from trained generators, each with an address of its own.
+    """Samples from trained generators, each with an address of its own.
 
     \b
     Example:
       fount serve &
       fount models
       fount sample digits-cvae --label 7 --count 16 --seed 1 --out sevens.png
-    """
+    """  # noqa: D301  # \b is click's: keep the lines as they are

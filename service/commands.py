@@ -13,6 +13,7 @@ from typing import TypeVar
 import click
 
 from service.config import GatewayConfig
+from service.domain import Operation, ServedModel
 from service.errors import SetupError
 from service.gateway import Gateway
 from service.workers import WorkerPool
@@ -173,15 +174,20 @@ async def _wait_settled(running: Gateway) -> None:
 def _say_ready(running: Gateway) -> None:
     server = f"127.0.0.1:{running.port}"
     option = "" if running.port == 50051 else f" --server {server}"
-    conditional = next((e for e in running.catalog.entries() if e.ready and e.model and e.model.prior), None)
-    any_model = conditional or next(entry for entry in running.catalog.entries() if entry.ready)
-    label = f" --label {conditional.model.labels[-1]}" if conditional and conditional.model else ""
     _say_listening(running)
     click.echo("Try next, in another terminal:")
     click.echo(f"  fount models{option}")
-    click.echo(f"  fount sample {any_model.name}{label} --count 16 --seed 1 --out samples.png{option}")
+    for model in _generators(running)[:1]:
+        label = f" --label {model.labels[-1]}" if model.labels else ""
+        click.echo(f"  fount sample {model.key.name}{label} --count 16 --seed 1 --out samples.png{option}")
     click.echo(f"  curl -s http://127.0.0.1:{running.http_port}/metrics | grep fount_samples")
     click.echo("Ctrl-C stops everything.")
+
+
+def _generators(running: Gateway) -> list[ServedModel]:
+    """What can be sampled, conditional ones first."""
+    models = [entry.model for entry in running.catalog.entries() if entry.ready and entry.model]
+    return sorted((each for each in models if Operation.SAMPLE in each.operations), key=lambda each: not each.labels)
 
 
 def _say_listening(running: Gateway) -> None:

@@ -19,7 +19,15 @@ from handlers.models import load_family
 from handlers.models.classifier import ConvClassifier
 from handlers.models.vae import ConditionalVae, MixturePrior, Vae, kl_to_standard_normal
 
-SHAPE = {"height": 8, "width": 8, "channels": 1, "latent_dim": 4, "features": 4, "stages": 2}
+SHAPE = {
+    "height": 8,
+    "width": 8,
+    "channels": 1,
+    "latent_dim": 4,
+    "encoder_features": 4,
+    "decoder_features": 4,
+    "stages": 2,
+}
 VAE = {**SHAPE, "components": 3}
 CVAE = {**SHAPE, "classes": 10}
 CLASSIFIER = {"height": 8, "width": 8, "channels": 1, "classes": 10, "features": 8, "embedding_dim": 16}

@@ -1,0 +1,214 @@
+"""Batches: rows of many items packed into the few shapes that may be executed, each item with its own outcome.
+
+Enters: items in order and a function that runs one batch. Leaves: one outcome an item, values row for row. Which rows
+share a batch never shows in the values (that is what the profile measured), so a batch that fails may be run again item
+by item, and only the item at fault pays. A batch is as many rows as wait, at most the largest size, padded up to the
+smallest size that holds it.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from google.rpc import code_pb2, status_pb2
+from numpy.typing import NDArray
+
+from handlers.family import Deadline, DeadlinePassed
+from handlers.pixels import Float32s
+from handlers.rows import Rows, concatenate_rows, pad_rows
+from handlers.statuses import status_of
+from handlers.torch_errors import is_device_lost, is_out_of_memory
+
+__all__ = ["BatchRunner", "Outcome", "Work", "fitting_size"]
+
+_LOG = logging.getLogger(__name__)
+
+Values = NDArray[np.float32] | NDArray[np.uint8]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Work:
+    """One item to be done.
+
+    Attributes:
+        rows: what it asks for; never empty.
+        encode: turns (n, ...) finite float32 results into the element type asked for.
+    """
+
+    rows: Rows
+    encode: Callable[[Float32s], Values]
+
+
+@dataclass(kw_only=True)
+class Outcome:
+    """What became of an item: values, or why there are none.
+
+    Attributes:
+        values: (n, ...) results; None before the first batch.
+        failed_rows: rows whose result was not finite; their values are zero.
+        failure: why there is no value; None when there is.
+    """
+
+    values: Values | None = None
+    failed_rows: set[int] = field(default_factory=set)
+    failure: status_pb2.Status | None = None
+
+
+@dataclass(kw_only=True)
+class _Progress:
+    work: Work
+    outcome: Outcome = field(default_factory=Outcome)
+    done: int = 0
+
+    @property
+    def waiting(self) -> int:
+        return 0 if self.outcome.failure is not None else len(self.work.rows) - self.done
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Piece:
+    """Rows `start` to `stop` of one item, within one batch."""
+
+    progress: _Progress
+    start: int
+    stop: int
+
+    @property
+    def rows(self) -> Rows:
+        return self.progress.work.rows.take(slice(self.start, self.stop))
+
+
+@dataclass(kw_only=True)
+class BatchRunner:
+    """Runs the items of one call.
+
+    Attributes:
+        compute: runs one batch of an executed size; (B, ...) float32.
+        sizes: the sizes that may be executed, ascending.
+        deadline: when the answer stops being wanted.
+        request_id: ties log lines to the call.
+        on_device_lost: called when only a new process can go on.
+        batch_sizes: grows by each executed size.
+        compute_s: grows by the seconds of each batch.
+        first_batch_at: `time.perf_counter()` when the first batch began; None before.
+    """
+
+    compute: Callable[[Rows], Float32s]
+    sizes: Sequence[int]
+    deadline: Deadline
+    request_id: str
+    on_device_lost: Callable[[], None]
+    batch_sizes: list[int] = field(default_factory=list)
+    compute_s: float = 0.0
+    first_batch_at: float | None = None
+
+    def run(self, works: Sequence[Work]) -> list[Outcome]:
+        """Do all items, in order, together.
+
+        Returns:
+            One outcome an item; nothing is raised for what goes wrong with one.
+        """
+        progresses = [_Progress(work=work) for work in works]
+        queue = deque(progresses)
+        while pieces := _next_pieces(queue, self.sizes[-1]):
+            self._run_pieces(pieces)
+        return [progress.outcome for progress in progresses]
+
+    def _run_pieces(self, pieces: list[_Piece]) -> None:
+        """Run one batch; when it fails, each of its items alone."""
+        try:
+            self.deadline.check()
+            self._run_batch(pieces)
+        except DeadlinePassed as passed:
+            for piece in pieces:
+                _fail(piece, code_pb2.DEADLINE_EXCEEDED, "DEADLINE_PASSED", f"{passed}; ask with more time")
+        except Exception as error:  # noqa: BLE001 - a family may raise anything; its mates must not pay
+            self._blame(pieces, error)
+
+    def _blame(self, pieces: list[_Piece], error: Exception) -> None:
+        if len(pieces) > 1:
+            _LOG.warning("request %r: a shared batch failed (%r); running its items alone", self.request_id, error)
+            for piece in pieces:
+                self._run_pieces([piece])
+            return
+        _LOG.error("request %r: an item failed", self.request_id, exc_info=error)
+        if is_device_lost(error):
+            self.on_device_lost()
+        if is_out_of_memory(error):
+            message = (
+                "the worker has not enough memory for a batch of this item; ask for fewer rows, or serve it elsewhere"
+            )
+            _fail(pieces[0], code_pb2.RESOURCE_EXHAUSTED, "OUT_OF_MEMORY", message)
+        else:
+            message = f"the model failed on this item; the worker's log has more under request {self.request_id!r}"
+            _fail(pieces[0], code_pb2.INTERNAL, "MODEL_FAILED", message)
+
+    def _run_batch(self, pieces: list[_Piece]) -> None:
+        started = time.perf_counter()
+        self.first_batch_at = self.first_batch_at or started
+        try:
+            rows = concatenate_rows([piece.rows for piece in pieces])
+            size = fitting_size(self.sizes, len(rows))
+            self.batch_sizes.append(size)
+            _keep(pieces, self.compute(pad_rows(rows, size)))
+        finally:
+            self.compute_s += time.perf_counter() - started
+
+
+def fitting_size(sizes: Sequence[int], count: int) -> int:
+    """Find the smallest size that holds `count` rows.
+
+    Raises:
+        ValueError: none does.
+    """
+    for size in sizes:
+        if size >= count:
+            return size
+    raise ValueError(f"{count} rows do not fit a batch of {max(sizes, default=0)}")
+
+
+def _next_pieces(queue: deque[_Progress], most: int) -> list[_Piece]:
+    """Take the next rows that wait, from as many items as fill the largest batch; items taken whole leave the queue."""
+    pieces, room = [], most
+    while queue and room:
+        progress = queue[0]
+        count = min(progress.waiting, room)
+        if count:
+            pieces.append(_Piece(progress=progress, start=progress.done, stop=progress.done + count))
+            room -= count
+        if count == progress.waiting:
+            queue.popleft()
+    return pieces
+
+
+def _keep(pieces: list[_Piece], floats: Float32s) -> None:
+    """Cut a batch's results (B, ...) apart, encode them, and put zeros for rows that are not finite."""
+    finite = np.asarray(np.isfinite(floats).reshape(len(floats), -1).all(axis=1))  # (B, ...) -> (B,)
+    place = 0
+    for piece in pieces:
+        count = piece.stop - piece.start
+        good = finite[place : place + count]
+        encoded = piece.progress.work.encode(
+            np.where(_widen(good, floats), floats[place : place + count], np.float32(0))
+        )
+        encoded[~good] = 0
+        outcome = piece.progress.outcome
+        if outcome.values is None:
+            outcome.values = np.zeros((len(piece.progress.work.rows), *encoded.shape[1:]), encoded.dtype)
+        outcome.values[piece.start : piece.stop] = encoded
+        outcome.failed_rows.update((piece.start + np.flatnonzero(~good)).tolist())
+        piece.progress.done = piece.stop
+        place += count
+
+
+def _widen(good: NDArray[np.bool_], floats: Float32s) -> NDArray[np.bool_]:
+    return good.reshape(good.shape + (1,) * (floats.ndim - 1))  # (n,) -> (n, 1, ...)
+
+
+def _fail(piece: _Piece, code: int, reason: str, message: str) -> None:
+    piece.progress.outcome.failure = status_of(code, reason, message)

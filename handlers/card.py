@@ -1,0 +1,155 @@
+"""Model cards: what a served model is, in one YAML file beside its weights.
+
+A card is read by packing, by workers and by the gateway's catalog, so nothing here imports torch. The model digest says
+what is served: weights, configuration, the family's source and the version of the noise, and nothing that was measured.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from fount.address import NOISE_VERSION
+from handlers.card_reader import Problem, read_fields
+from handlers.card_schema import (
+    Card,
+    Family,
+    Golden,
+    Limits,
+    Parameter,
+    Quality,
+    Recipe,
+    Sample,
+    Weights,
+    cross_check,
+)
+from handlers.models import source_file
+
+__all__ = [
+    "CARD_FILE", "Card", "CardError", "Family", "Golden", "Limits", "Parameter", "Problem", "Quality", "Recipe",
+    "Sample", "Weights", "check_weights", "file_digest", "load_card", "model_digest", "write_card",
+]  # fmt: skip
+
+CARD_FILE = "model.yaml"
+_MAX_CARD_BYTES = 2**20
+
+
+class CardError(Exception):
+    """A model's folder is not what its card must say. Mend each problem named, then load it again.
+
+    Attributes:
+        problems: all of them.
+    """
+
+    def __init__(self, where: Path, problems: list[Problem]) -> None:
+        self.problems = tuple(problems)
+        count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
+        super().__init__("\n".join([f"{where}: {count}", *(f"  {problem}" for problem in problems)]))
+
+
+def load_card(folder: Path) -> Card:
+    """Read a model's card.
+
+    Raises:
+        CardError: the card is absent, larger than 1 MiB, not YAML, or breaks its schema; all problems at once.
+    """
+    file = folder / CARD_FILE
+    problems: list[Problem] = []
+    fields = read_fields(Card, _load_yaml(file), "", problems)
+    if fields is not None:
+        problems.extend(cross_check(fields))
+    if problems or fields is None:
+        raise CardError(file, problems)
+    return Card(**fields)
+
+
+def write_card(card: Card, folder: Path) -> Path:
+    """Write a card in the order of its fields; optional keys that are empty are left out."""
+    file = folder / CARD_FILE
+    text = yaml.safe_dump(_to_plain(card), sort_keys=False, allow_unicode=True, width=120, default_flow_style=None)
+    file.write_text(text, encoding="utf-8")
+    return file
+
+
+def file_digest(file: Path) -> str:
+    """SHA-256 of a file, as "sha256:" and hexadecimal digits."""
+    with file.open("rb") as stream:
+        return "sha256:" + hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def model_digest(card: Card, folder: Path, source: Path | None = None) -> str:
+    """Name what is served: weights, configuration, family source and noise version.
+
+    Args:
+        card: the card.
+        folder: where its weights lie.
+        source: the family's source file; None is the one this package has.
+
+    Returns:
+        "sha256:" and 64 hexadecimal digits, of canonical JSON.
+
+    Raises:
+        CardError: the weights file is absent, or not the one the card names.
+        UnknownFamilyError: no source is given and the family is not this package's.
+    """
+    check_weights(card, folder)
+    plain = _to_plain(card)
+    content = {
+        "weights": card.weights.digest,
+        "config": {"family": card.family.name, "config": card.family.config}
+        | {key: plain.get(key) for key in ("classes", "sample", "operations")},
+        "source": file_digest(source or source_file(card.family.name)),
+        "noise": NOISE_VERSION,
+    }
+    canonical = json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return "sha256:" + hashlib.sha256(canonical.encode()).hexdigest()
+
+
+def check_weights(card: Card, folder: Path) -> None:
+    """Make sure that the weights file is the one the card names.
+
+    Raises:
+        CardError: it is absent, or its SHA-256 is another.
+    """
+    file = folder / card.weights.file
+    if not file.is_file():
+        problem = Problem(key="weights.file", wrong=f"{file.name} is not in {folder}", remedy="put it beside the card")
+    elif (found := file_digest(file)) != card.weights.digest:
+        remedy = "restore the file, or train again so that card and weights belong together"
+        problem = Problem(key="weights.digest", wrong=f"{file.name} has {found}", remedy=remedy)
+    else:
+        return
+    raise CardError(folder / CARD_FILE, [problem])
+
+
+def _load_yaml(file: Path) -> object:
+    """Read YAML without aliases, whose expansion a small file could make endless."""
+    try:
+        if file.stat().st_size > _MAX_CARD_BYTES:
+            raise CardError(file, [Problem(key="", wrong="is larger than 1 MiB", remedy="keep data out of the card")])
+        text = file.read_text(encoding="utf-8")
+        if any(isinstance(token, yaml.AliasToken) for token in yaml.scan(text, Loader=yaml.SafeLoader)):
+            raise CardError(file, [Problem(key="", wrong="has a YAML alias (*)", remedy="write the value out")])
+        return yaml.safe_load(text)
+    except OSError as error:
+        problem = Problem(key="", wrong=f"cannot be read: {error.strerror}", remedy="every model folder needs a card")
+        raise CardError(file, [problem]) from error
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        wrong = f"is not YAML: {' '.join(str(error).split())}"
+        raise CardError(file, [Problem(key="", wrong=wrong, remedy="mend the syntax")]) from error
+
+
+def _to_plain(value: Any) -> Any:
+    """Turn a record into what YAML and JSON can say; optional fields at their defaults are left out."""
+    if dataclasses.is_dataclass(value):
+        kept = [f for f in dataclasses.fields(value) if getattr(value, f.name) != f.default]
+        return {field.name: _to_plain(getattr(value, field.name)) for field in kept}
+    if isinstance(value, Mapping):
+        return {name: _to_plain(item) for name, item in value.items()}
+    return [_to_plain(item) for item in value] if isinstance(value, tuple | list) else value

@@ -1,0 +1,212 @@
+"""Golden samples: what known addresses, or known images, gave when the model was trained.
+
+At load a worker draws them again. On numerics it knows, its floats must be the same bytes; on others, pictures may
+differ by two levels of 255, and the worker then keeps what it drew, to compare byte for byte from then on. A worker
+that fails never becomes ready: it would serve another model under this one's name.
+
+A golden file is safetensors. A sampler's holds seeds, indices, labels and images; a classifier's holds images, labels,
+probabilities and embeddings. Its metadata hold the numerics it was recorded on and the digest of the floats.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+from torch import nn
+
+from fount.address import Addresses
+from handlers.batches import fitting_size
+from handlers.card import Card
+from handlers.network import Network, Operation, build_network
+from handlers.numerics import Numerics, configure_torch, read_numerics
+from handlers.pixels import Float32s, Uint8s, floats_to_uint8, uint8_to_floats
+from handlers.profile import measure_profile
+from handlers.rows import ImageRows, Rows, SampleRows, pad_rows
+from handlers.settings import Settings
+from handlers.state import State
+
+__all__ = ["GOLDEN_COUNT", "GOLDEN_SEED", "GoldenError", "check_golden", "record_golden"]
+
+GOLDEN_COUNT = 64
+GOLDEN_SEED = 20260
+
+_KIND = "golden"
+_MOST_LEVELS, _MEAN_LEVELS = 2, 0.1  # of 255, for pictures
+_MOST_APART = 0.02  # for probabilities
+
+Arrays = Mapping[str, NDArray[Any]]
+
+
+class GoldenError(Exception):
+    """The model does not give what it gave when it was trained. Train and pack it again, or repair the installation."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Golden:
+    numerics: str
+    float_digest: str
+    arrays: Arrays
+
+
+def check_golden(
+    file: Path, network: Network, sizes: tuple[int, ...], model_digest: str, numerics: Numerics, state: State
+) -> None:
+    """Draw the golden samples again and compare.
+
+    Args:
+        file: the golden file.
+        network: the loaded model.
+        sizes: its exec_batch_sizes.
+        model_digest: what was loaded.
+        numerics: what it runs on.
+        state: where floats of other numerics are kept.
+
+    Raises:
+        GoldenError: the file cannot be read, or something differs; one sentence says what and by how much.
+    """
+    golden = _read(file, network.card)
+    floats = _run(network, sizes, _rows_of(golden.arrays, network.card))
+    found = _digest(floats)
+    kept = state.read(_KIND, model_digest, numerics.id) or {}
+    expected = golden.float_digest if golden.numerics == numerics.id else kept.get("float_digest")
+    difference, close = _compare(golden.arrays, floats, network.card)
+    if expected is not None and found != expected:
+        raise GoldenError(f"golden samples are not the same bytes on known numerics {numerics.id}: {difference}")
+    if expected is None and not close:
+        raise GoldenError(f"golden samples differ on numerics {numerics.id}: {difference}")
+    if expected is None:
+        state.write(_KIND, model_digest, numerics.id, {"float_digest": found})
+
+
+def record_golden(card: Card, module: nn.Module, file: Path, *, images: Uint8s | None = None) -> None:
+    """Run a trained model on 64 known rows and write its golden file; the process is left with one torch thread.
+
+    Args:
+        card: the model's card; its weights and golden entries are not read.
+        module: the family's module with its trained weights; left on the CPU, in evaluation mode.
+        file: what to write.
+        images: (64, H, W, C) uint8 for CLASSIFY and EMBED; None for SAMPLE, which draws seed 20260, indices 0 to 63,
+            labels i mod classes.
+
+    Raises:
+        GoldenError: a classifier was given no images, or a row's result is not finite.
+        ProfileError: no batch size gives a row the same bytes twice.
+    """
+    settings = Settings()  # as workers run when nothing else is said: CPU, fp32, one thread
+    configure_torch(settings)
+    network = build_network(card, module, settings)
+    inputs = _inputs(card, images)
+    floats = _run(network, measure_profile(network).exec_batch_sizes, _rows_of(inputs, card))
+    arrays = dict(inputs) | _outputs(floats, card)
+    metadata = {"numerics": read_numerics(settings).id, "float_digest": _digest(floats)}
+    save_file({name: np.ascontiguousarray(array) for name, array in arrays.items()}, file, metadata)
+
+
+def _read(file: Path, card: Card) -> _Golden:
+    try:
+        with safe_open(file, framework="np") as stream:
+            metadata = stream.metadata() or {}
+            arrays = {name: stream.get_tensor(name) for name in stream.keys()}  # noqa: SIM118 - not a mapping
+    except (OSError, SafetensorError, ValueError) as error:
+        raise GoldenError(f"{file.name} cannot be read as safetensors ({error}); train the model again") from error
+    expected = _expected_arrays(card)
+    wrong = [name for name, (dtype, row) in expected.items() if not _fits(arrays.get(name), dtype, row)]
+    if wrong or not metadata.get("float_digest") or len({len(arrays[name]) for name in expected}) != 1:
+        wanted = ", ".join(wrong or ["float_digest or rows of one count"])
+        raise GoldenError(f"{file.name} lacks {wanted} of the shapes the card says; record it again")
+    return _Golden(numerics=metadata.get("numerics", ""), float_digest=metadata["float_digest"], arrays=arrays)
+
+
+def _expected_arrays(card: Card) -> dict[str, tuple[type[np.generic], tuple[int | None, ...]]]:
+    """Name the arrays of a golden file, with element type and the shape of a row; None is any extent."""
+    image = (card.sample.height, card.sample.width, card.sample.channels)
+    expected: dict[str, tuple[type[np.generic], tuple[int | None, ...]]] = {"images": (np.uint8, image)}
+    if "SAMPLE" in card.operations:
+        expected |= {"seeds": (np.int64, ()), "indices": (np.int64, ())}
+        return expected | ({"labels": (np.int64, ())} if card.classes else {})
+    if "CLASSIFY" in card.operations:
+        expected |= {"labels": (np.int64, ()), "probabilities": (np.float32, (len(card.classes),))}
+    return expected | ({"embeddings": (np.float32, (None,))} if "EMBED" in card.operations else {})
+
+
+def _fits(array: NDArray[Any] | None, dtype: type[np.generic], row: tuple[int | None, ...]) -> bool:
+    if array is None or array.dtype != dtype or array.ndim != 1 + len(row) or not len(array):
+        return False
+    return all(wanted in (None, found) for wanted, found in zip(row, array.shape[1:], strict=True))
+
+
+def _inputs(card: Card, images: Uint8s | None) -> dict[str, NDArray[Any]]:
+    if "SAMPLE" not in card.operations:
+        if images is None:
+            raise GoldenError("a classifier's golden file is made of images; give 64 of them")
+        return {"images": images}
+    indices = np.arange(GOLDEN_COUNT, dtype=np.int64)
+    inputs = {"seeds": np.full(GOLDEN_COUNT, GOLDEN_SEED, np.int64), "indices": indices}
+    return inputs | ({"labels": indices % len(card.classes)} if card.classes else {})
+
+
+def _outputs(floats: Mapping[Operation, Float32s], card: Card) -> dict[str, NDArray[Any]]:
+    if "SAMPLE" in floats:
+        return {"images": floats_to_uint8(floats["SAMPLE"], card.sample.value_range)}
+    names: dict[Operation, str] = {"CLASSIFY": "probabilities", "EMBED": "embeddings"}
+    outputs: dict[str, NDArray[Any]] = {names[operation]: values for operation, values in floats.items()}
+    if "CLASSIFY" in floats:
+        outputs["labels"] = floats["CLASSIFY"].argmax(axis=1).astype(np.int64)
+    return outputs
+
+
+def _rows_of(arrays: Arrays, card: Card) -> dict[Operation, Rows]:
+    if "SAMPLE" not in card.operations:
+        rows = ImageRows(images=uint8_to_floats(np.asarray(arrays["images"], np.uint8), card.sample.value_range))
+        return {operation: rows for operation in ("CLASSIFY", "EMBED") if operation in card.operations}
+    addresses = Addresses(seeds=arrays["seeds"].view(np.uint64), indices=arrays["indices"].view(np.uint64))
+    return {"SAMPLE": SampleRows(addresses=addresses, labels=arrays["labels"] if card.classes else None)}
+
+
+def _run(network: Network, sizes: tuple[int, ...], rows: Mapping[Operation, Rows]) -> dict[Operation, Float32s]:
+    return {operation: _run_operation(network, sizes, operation, part) for operation, part in rows.items()}
+
+
+def _run_operation(network: Network, sizes: tuple[int, ...], operation: Operation, rows: Rows) -> Float32s:
+    """Run rows as a call would: in executed sizes, padded."""
+    values: list[Float32s] = []
+    for start in range(0, len(rows), sizes[-1]):
+        part = rows.take(slice(start, start + sizes[-1]))
+        values.append(network.run(operation, pad_rows(part, fitting_size(sizes, len(part))))[: len(part)])
+    floats = np.concatenate(values)
+    if not np.isfinite(floats).all():
+        raise GoldenError("golden samples hold NaN or infinite values; train the model again")
+    return floats
+
+
+def _digest(floats: Mapping[Operation, Float32s]) -> str:
+    digest = hashlib.sha256()
+    for operation in ("SAMPLE", "CLASSIFY", "EMBED"):
+        if operation in floats:
+            digest.update(floats[operation].astype("<f4").tobytes())
+    return "sha256:" + digest.hexdigest()
+
+
+def _compare(arrays: Arrays, floats: Mapping[Operation, Float32s], card: Card) -> tuple[str, bool]:
+    """Say how far results are from the recorded ones, and whether that is within tolerance."""
+    outputs = _outputs(floats, card)
+    if "SAMPLE" in floats:
+        levels = np.abs(outputs["images"].astype(np.int64) - arrays["images"])
+        most, mean = int(levels.max()), float(levels.mean())
+        sentence = f"up to {most} levels ({_MOST_LEVELS} allowed), {mean:.3g} in the mean ({_MEAN_LEVELS} allowed)"
+        return sentence, most <= _MOST_LEVELS and mean <= _MEAN_LEVELS
+    other = int((outputs["labels"] != arrays["labels"]).sum()) if "CLASSIFY" in floats else 0
+    name = "probabilities" if "CLASSIFY" in floats else "embeddings"
+    if outputs[name].shape != arrays[name].shape:
+        return f"{name} have shape {outputs[name].shape} instead of {arrays[name].shape}", False
+    apart = float(np.abs(outputs[name] - arrays[name]).max())
+    sentence = f"{other} labels, {name} by up to {apart:.3g} ({_MOST_APART} allowed)"
+    return sentence, other == 0 and apart <= _MOST_APART

@@ -1,0 +1,176 @@
+"""Items: what a gateway asks for, checked against the card and turned into rows; and outcomes, turned into its answer.
+
+A gateway has checked requests already, so whatever is refused here is a mistake of one item, and is answered for that
+item alone.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from google.rpc import code_pb2, status_pb2
+from numpy.typing import NDArray
+
+from fount.address import MAX_INDEX, Addresses
+from fount.v1 import model_pb2
+from fount.worker.v1 import worker_pb2
+from handlers.batches import Outcome, Work
+from handlers.card import Card
+from handlers.network import Operation
+from handlers.pixels import Float32s, Uint8s, floats_to_uint8, uint8_to_floats
+from handlers.rows import ImageRows, Int64s, SampleRows
+from handlers.statuses import status_of
+
+__all__ = ["MAX_CALL_BYTES", "MAX_CALL_ROWS", "Budget", "ItemError", "outcome_to_proto", "read_work"]
+
+MAX_CALL_ROWS = 65_536
+"""The most rows of one call, all items together."""
+
+MAX_CALL_BYTES = 256 * 2**20
+"""The most bytes of values, or of images as floats, in one call, all items together."""
+
+_DTYPES: Mapping[int, np.dtype[Any]] = {
+    model_pb2.DTYPE_UINT8: np.dtype(np.uint8),
+    model_pb2.DTYPE_FLOAT32: np.dtype("<f4"),
+}
+
+
+class ItemError(Exception):
+    """An item cannot be done as it is. The message says what to change.
+
+    Attributes:
+        status: its answer.
+    """
+
+    def __init__(self, reason: str, message: str, code: int = code_pb2.INVALID_ARGUMENT) -> None:
+        self.status = status_of(code, reason, message)
+        super().__init__(message)
+
+
+@dataclass(kw_only=True)
+class Budget:
+    """What one call may still hold; items that would break it are refused, those before them stand."""
+
+    rows: int = MAX_CALL_ROWS
+    size_bytes: int = MAX_CALL_BYTES
+
+    def take(self, rows: int, size_bytes: int) -> None:
+        """Reserve room for an item.
+
+        Raises:
+            ItemError: the item is too large for any call, or for what is left of this one.
+        """
+        if rows > MAX_CALL_ROWS or size_bytes > MAX_CALL_BYTES:
+            limits = f"an item has {MAX_CALL_ROWS} rows and {MAX_CALL_BYTES} bytes at most"
+            raise ItemError("ITEM_TOO_LARGE", f"{limits}, this one {rows} rows and {size_bytes} bytes; cut it")
+        if rows > self.rows or size_bytes > self.size_bytes:
+            message = f"the call is full ({MAX_CALL_ROWS} rows, {MAX_CALL_BYTES} bytes); send the item in another"
+            raise ItemError("CALL_TOO_LARGE", message, code_pb2.RESOURCE_EXHAUSTED)
+        self.rows -= rows
+        self.size_bytes -= size_bytes
+
+
+def read_work(item: worker_pb2.WorkerItem, operation: Operation, card: Card, budget: Budget) -> Work:
+    """Turn an item into work.
+
+    Raises:
+        ItemError: it cannot be done; nothing of it was kept but its share of the budget.
+    """
+    if operation == "SAMPLE":
+        return _read_samples(item, card, budget)
+    if item.dtype not in (model_pb2.DTYPE_UNSPECIFIED, model_pb2.DTYPE_FLOAT32):
+        raise ItemError("DTYPE_WRONG", f"{operation} gives FLOAT32 only; leave dtype unset")
+    return Work(rows=_read_images(item, card, budget), encode=_as_floats)
+
+
+def outcome_to_proto(outcome: Outcome, request_id: str) -> worker_pb2.WorkerOutcome:
+    """Turn what became of an item into its answer."""
+    if outcome.failure is not None or outcome.values is None:
+        return worker_pb2.WorkerOutcome(status=outcome.failure)
+    values = outcome.values
+    dtype = model_pb2.DTYPE_UINT8 if values.dtype == np.uint8 else model_pb2.DTYPE_FLOAT32
+    tensor = worker_pb2.Tensor(dims=values.shape, dtype=dtype, data=values.astype(_DTYPES[dtype], copy=False).tobytes())
+    status = _not_finite(request_id)
+    errors = [worker_pb2.RowError(row=row, status=status) for row in sorted(outcome.failed_rows)]
+    return worker_pb2.WorkerOutcome(value=tensor, row_errors=errors)
+
+
+def _not_finite(request_id: str) -> status_pb2.Status:
+    message = f"the model gave NaN or infinite values for this row (request {request_id!r}); try another index or label"
+    return status_of(code_pb2.INTERNAL, "NOT_FINITE", message)
+
+
+def _read_samples(item: worker_pb2.WorkerItem, card: Card, budget: Budget) -> Work:
+    if item.WhichOneof("kind") != "range":
+        raise ItemError("KIND_WRONG", "SAMPLE takes a range of addresses; set item.range")
+    if item.dtype not in (model_pb2.DTYPE_UNSPECIFIED, *_DTYPES):
+        raise ItemError("DTYPE_WRONG", f"dtype {item.dtype} is unknown; set UINT8 or FLOAT32")
+    wanted = item.range
+    if wanted.count == 0:
+        raise ItemError("COUNT_WRONG", "count is 0; ask for 1 or more")
+    if wanted.start_index + wanted.count > MAX_INDEX + 1:
+        raise ItemError("INDEX_WRONG", "start_index + count is beyond 2^64; ask for fewer, or begin earlier")
+    as_uint8 = item.dtype == model_pb2.DTYPE_UINT8
+    budget.take(wanted.count, wanted.count * math.prod(_image_shape(card)) * (1 if as_uint8 else 4))
+    labels = _read_labels(wanted, len(card.classes))
+    addresses = Addresses.of_range(wanted.seed, wanted.start_index, wanted.count)
+    value_range = card.sample.value_range
+    return Work(
+        rows=SampleRows(addresses=addresses, labels=labels),
+        encode=(lambda floats: floats_to_uint8(floats, value_range)) if as_uint8 else _as_floats,
+    )
+
+
+def _read_labels(wanted: worker_pb2.Range, classes: int) -> Int64s | None:
+    if not classes:
+        if len(wanted.labels):
+            raise ItemError("LABEL_NOT_TAKEN", "the model is unconditional; leave labels empty")
+        return None
+    if len(wanted.labels) not in (1, wanted.count):
+        given = f"{len(wanted.labels)} labels for {wanted.count} rows"
+        raise ItemError("LABELS_WRONG", f"{given}; give one for all, or one a row")
+    labels = np.fromiter(wanted.labels, np.int64, len(wanted.labels))
+    if labels.max() >= classes:
+        raise ItemError("LABEL_UNKNOWN", f"label {labels.max()} is unknown; labels are 0 to {classes - 1}")
+    return np.broadcast_to(labels, (wanted.count,)).copy()
+
+
+def _read_images(item: worker_pb2.WorkerItem, card: Card, budget: Budget) -> ImageRows:
+    if item.WhichOneof("kind") != "tensor":
+        raise ItemError("KIND_WRONG", "images are read from a tensor; set item.tensor")
+    tensor = item.tensor
+    if tensor.dtype not in _DTYPES:
+        raise ItemError("DTYPE_WRONG", f"tensor.dtype {tensor.dtype} is unknown; set UINT8 or FLOAT32")
+    shape = (tensor.dims[0] if tensor.dims else 0, *_image_shape(card))
+    if tuple(tensor.dims) != shape or not shape[0]:
+        expected = ", ".join(["n", *map(str, shape[1:])])
+        raise ItemError(
+            "SHAPE_WRONG", f"images have dims {list(tensor.dims)}; this model reads ({expected}), n above 0"
+        )
+    dtype = _DTYPES[tensor.dtype]
+    if len(tensor.data) != math.prod(shape) * dtype.itemsize:
+        counted = f"{len(tensor.data)} bytes of data, dims and dtype say {math.prod(shape) * dtype.itemsize}"
+        raise ItemError("DATA_WRONG", f"{counted}; send row-major {dtype.name}")
+    budget.take(shape[0], math.prod(shape) * 4)
+    return ImageRows(images=_decode(np.frombuffer(tensor.data, dtype).reshape(shape), card.sample.value_range))
+
+
+def _decode(images: Float32s | Uint8s, value_range: tuple[float, float]) -> Float32s:
+    if images.dtype == np.uint8:
+        return uint8_to_floats(np.asarray(images, np.uint8), value_range)
+    floats = np.asarray(images, np.float32)
+    if not np.isfinite(floats).all():
+        raise ItemError("PIXELS_NOT_FINITE", "a pixel is NaN or infinite; send finite floats")
+    return floats
+
+
+def _image_shape(card: Card) -> Sequence[int]:
+    return card.sample.height, card.sample.width, card.sample.channels
+
+
+def _as_floats(floats: Float32s) -> NDArray[np.float32]:
+    return floats

@@ -1,0 +1,129 @@
+"""Loading: from an unpacked archive to a model that may serve, or to the reason why it may not.
+
+In order: the folder is the archive that was packed; the weights are the card's; the family builds and takes them; the
+numerics get their name; the profile says which shapes may run; the golden samples come out as recorded. Nothing is
+raised: a worker that cannot serve stays up and says why, because one that dies is started again for ever.
+"""
+
+from __future__ import annotations
+
+import inspect
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import nn
+
+from fount.archive import ArchiveContents, ArchiveError, verify_folder
+from handlers.card import Card, CardError, load_card, model_digest
+from handlers.golden import GoldenError, check_golden
+from handlers.models import UnknownFamilyError
+from handlers.network import FamilyBuilder, Network, build_network
+from handlers.numerics import Numerics, configure_torch, read_numerics
+from handlers.profile import Profile, ProfileError, load_or_measure_profile
+from handlers.settings import Settings, SettingsError, settings_from_environment
+from handlers.state import State
+from handlers.weights import WeightsError, load_weights
+
+__all__ = ["Engine", "LoadError", "LoadedModel", "load_model"]
+
+_LOG = logging.getLogger(__name__)
+
+
+class LoadError(Exception):
+    """The parts of an archive do not belong together, or not to these settings. Pack again, or change the settings."""
+
+
+_EXPECTED = (
+    ArchiveError, CardError, GoldenError, LoadError, ProfileError, SettingsError, UnknownFamilyError, WeightsError,
+)  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class Engine:
+    """What runs batches: only there when every check was passed.
+
+    Attributes:
+        network: the loaded model.
+        profile: the shapes it may run.
+    """
+
+    network: Network
+    profile: Profile
+
+
+@dataclass(kw_only=True)
+class LoadedModel:
+    """How far loading came.
+
+    Attributes:
+        contents: what the archive says of itself; None when it is not one.
+        card: the card; None when it could not be read.
+        numerics: what it runs on; None when that was not reached.
+        engine: what runs batches; None when it cannot serve.
+        reason: why it cannot serve, one sentence; "" when it can.
+    """
+
+    contents: ArchiveContents | None = None
+    card: Card | None = None
+    numerics: Numerics | None = None
+    engine: Engine | None = None
+    reason: str = ""
+
+
+def load_model(
+    folder: Path, environment: Mapping[str, str], gpu_id: int | None, build_family: FamilyBuilder
+) -> LoadedModel:
+    """Load an unpacked archive.
+
+    Args:
+        folder: where it was unpacked.
+        environment: `FOUNT_` settings, see `settings_from_environment`.
+        gpu_id: the CUDA device assigned; None is the CPU.
+        build_family: builds a family's module from its name and configuration.
+    """
+    model = LoadedModel()
+    try:
+        _load(model, folder, settings_from_environment(environment, gpu_id), build_family)
+    except _EXPECTED as error:
+        model.reason = " ".join(str(error).split())
+        _LOG.error("the model cannot be served: %s", model.reason)
+    except Exception as error:  # noqa: BLE001 - whatever a family raises, the worker stays up to say so
+        model.reason = f"loading failed with {type(error).__name__}; the worker's log has the traceback"
+        _LOG.exception("the model cannot be served")
+    return model
+
+
+def _load(model: LoadedModel, folder: Path, settings: Settings, build_family: FamilyBuilder) -> None:
+    model.contents = verify_folder(folder)
+    model.card = load_card(folder)
+    if settings.precision not in model.card.precisions:
+        allowed = ", ".join(model.card.precisions)
+        raise LoadError(f"FOUNT_WORKER_PRECISION is {settings.precision}, the card allows {allowed}; set one of those")
+    configure_torch(settings)
+    model.numerics = read_numerics(settings)
+    module = _build_module(model.card, folder, model.contents, build_family)
+    network = build_network(model.card, module, settings)
+    state = State(folder=settings.state_dir)
+    profile = load_or_measure_profile(network, model.contents.model_digest, model.numerics, state)
+    golden = folder / model.card.golden.file
+    check_golden(golden, network, profile.exec_batch_sizes, model.contents.model_digest, model.numerics, state)
+    model.engine = Engine(network=network, profile=profile)
+    _LOG.info("model %s %s is ready on %s", model.card.name, model.card.version, model.numerics.id)
+
+
+def _build_module(card: Card, folder: Path, contents: ArchiveContents, build_family: FamilyBuilder) -> nn.Module:
+    try:
+        module = build_family(card.family.name, card.family.config)
+    except UnknownFamilyError:
+        raise
+    except ValueError as error:
+        raise LoadError(f"the family {card.family.name} refuses its configuration: {error}; mend the card") from error
+    if not isinstance(module, nn.Module):
+        raise LoadError(f"the family {card.family.name} is no torch module; mend the family")
+    found = model_digest(card, folder, Path(inspect.getfile(type(module))))
+    if found != contents.model_digest:
+        raise LoadError(f"card, weights and family source give {found}, the archive says {contents.model_digest}")
+    load_weights(module, folder / card.weights.file)
+    return module

@@ -1,0 +1,112 @@
+"""The network: one loaded family on one device in one precision, fed rows and giving float32 arrays.
+
+Enters: rows already cut to an executed batch. Leaves: what the family gave, checked for shape and brought to float32 in
+row-major NHWC order. fp32 runs in NCHW; bf16 runs with channels last and its weights cast once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from handlers.card import Card
+from handlers.family import Classifier, Deadline, Draw, Noise, Sampler
+from handlers.pixels import Float32s
+from handlers.rows import ImageRows, Rows, SampleRows
+from handlers.settings import Settings
+
+__all__ = ["FamilyBuilder", "Network", "Operation", "WrongOutputError", "build_network"]
+
+Operation = Literal["SAMPLE", "CLASSIFY", "EMBED"]
+FamilyBuilder = Callable[[str, Mapping[str, Any]], Sampler | Classifier]
+
+_NEVER = Deadline()
+_DEFAULT_DRAW = Draw()
+
+
+class WrongOutputError(Exception):
+    """A family gave something other than one row for each row it got. Mend the family."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Network:
+    """A loaded model, ready to run.
+
+    Attributes:
+        card: what it is.
+        module: the family's module, in evaluation mode, on the device and in the precision it runs in.
+        device: where it runs.
+        dtype: the floating type of its weights and activations.
+    """
+
+    card: Card
+    module: nn.Module
+    device: torch.device
+    dtype: torch.dtype
+
+    @torch.inference_mode()
+    def run(
+        self, operation: Operation, rows: Rows, draw: Draw = _DEFAULT_DRAW, deadline: Deadline = _NEVER
+    ) -> Float32s:
+        """Run one batch of exactly these rows.
+
+        Returns:
+            (B, H, W, C) float32 for SAMPLE, (B, classes) for CLASSIFY, (B, features) for EMBED; row-major.
+
+        Raises:
+            WrongOutputError: the family gave another shape.
+            DeadlinePassed: the family noticed between two steps.
+        """
+        if isinstance(rows, SampleRows):
+            return self._sample(rows, draw, deadline)
+        return self._read(operation, rows)
+
+    def _sample(self, rows: SampleRows, draw: Draw, deadline: Deadline) -> Float32s:
+        if not isinstance(self.module, Sampler):
+            raise WrongOutputError("the family cannot sample")
+        noise = Noise(addresses=rows.addresses, device=self.device, dtype=self.dtype)
+        labels = None if rows.labels is None else torch.from_numpy(rows.labels).to(self.device)
+        images = self.module.sample(noise, labels, draw, deadline)
+        sample = self.card.sample
+        _check_shape(images, (len(rows), sample.channels, sample.height, sample.width))
+        return _to_float32(images.permute(0, 2, 3, 1))  # (B, C, H, W) -> (B, H, W, C)
+
+    def _read(self, operation: Operation, rows: ImageRows) -> Float32s:
+        if not isinstance(self.module, Classifier):
+            raise WrongOutputError("the family cannot read images")
+        images = torch.from_numpy(rows.images).permute(0, 3, 1, 2)  # (B, H, W, C) -> (B, C, H, W)
+        layout = torch.channels_last if self.dtype == torch.bfloat16 else torch.contiguous_format
+        images = images.to(self.device, self.dtype).contiguous(memory_format=layout)
+        if operation == "CLASSIFY":
+            values = self.module.classify(images)
+            _check_shape(values, (len(rows), len(self.card.classes)))
+        else:
+            values = self.module.embed(images)
+            _check_shape(values, (len(rows), values.shape[-1] if values.ndim == 2 else 0))
+        return _to_float32(values)
+
+
+def build_network(card: Card, module: nn.Module, settings: Settings) -> Network:
+    """Bring a family's module with its trained weights to where and how it will run."""
+    device = torch.device(settings.device)
+    dtype = torch.bfloat16 if settings.precision == "bf16" else torch.float32
+    layout = torch.channels_last if settings.precision == "bf16" else torch.contiguous_format
+    module = module.eval().requires_grad_(False).to(device=device, dtype=dtype)
+    module = module.to(memory_format=layout)  # type: ignore[call-overload]
+    return Network(card=card, module=module, device=device, dtype=dtype)
+
+
+def _check_shape(values: Tensor, expected: tuple[int, ...]) -> None:
+    if tuple(values.shape) != expected:
+        raise WrongOutputError(f"the family gave shape {tuple(values.shape)} where {expected} was due")
+    if not values.is_floating_point():
+        raise WrongOutputError(f"the family gave {values.dtype} where floats were due")
+
+
+def _to_float32(values: Tensor) -> Float32s:
+    return np.ascontiguousarray(values.to("cpu", torch.float32).numpy())

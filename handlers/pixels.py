@@ -1,0 +1,38 @@
+"""Pixels: the one place where a model's floats become bytes and bytes become floats.
+
+Floats lie in the card's value range [a, b]; bytes are 0 to 255. Every step is an exactly rounded float32 operation, so
+equal floats give equal bytes on every processor.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["Float32s", "Uint8s", "floats_to_uint8", "uint8_to_floats"]
+
+Float32s = NDArray[np.float32]
+Uint8s = NDArray[np.uint8]
+
+_LEVELS = np.float32(255)
+
+
+def floats_to_uint8(images: Float32s, value_range: tuple[float, float]) -> Uint8s:
+    """Round floats to bytes: round(255 (x - a) / (b - a)), clipped to 0 to 255; halves go to the even level.
+
+    Args:
+        images: any shape, finite.
+        value_range: a and b.
+
+    Returns:
+        The same shape, uint8.
+    """
+    low, high = (np.float32(end) for end in value_range)
+    levels = np.rint(_LEVELS * (images - low) / (high - low))
+    return np.asarray(np.clip(levels, np.float32(0), _LEVELS), np.uint8)
+
+
+def uint8_to_floats(images: Uint8s, value_range: tuple[float, float]) -> Float32s:
+    """Undo `floats_to_uint8`: a + (b - a) u / 255, in float32."""
+    low, high = (np.float32(end) for end in value_range)
+    return np.asarray(low + (high - low) * (images.astype(np.float32) / _LEVELS), np.float32)

@@ -1,0 +1,94 @@
+"""Rows: the work of an item, cut and joined without knowing what is computed of it.
+
+A row is an address with its label, or an image. Rows of many items are joined into one executed batch, padded by
+ordinary rows whose results nobody reads; the caller cuts the batch's results apart again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fount.address import Addresses
+from handlers.pixels import Float32s
+
+__all__ = ["ImageRows", "Int64s", "Rows", "SampleRows", "concatenate_rows", "pad_rows"]
+
+Int64s = NDArray[np.int64]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SampleRows:
+    """Samples to draw.
+
+    Attributes:
+        addresses: one a row.
+        labels: (n,) int64, or None for an unconditional model.
+    """
+
+    addresses: Addresses
+    labels: Int64s | None
+
+    def __len__(self) -> int:
+        return len(self.addresses)
+
+    def take(self, rows: slice | NDArray[np.intp]) -> SampleRows:
+        """Choose rows."""
+        labels = None if self.labels is None else self.labels[rows]
+        return SampleRows(addresses=self.addresses.take(rows), labels=labels)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageRows:
+    """Images to read.
+
+    Attributes:
+        images: (n, H, W, C) float32 in the card's value range.
+    """
+
+    images: Float32s
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def take(self, rows: slice | NDArray[np.intp]) -> ImageRows:
+        """Choose rows."""
+        return ImageRows(images=self.images[rows])
+
+
+Rows = SampleRows | ImageRows
+
+
+def concatenate_rows(parts: Sequence[Rows]) -> Rows:
+    """Join rows of one kind in order.
+
+    Raises:
+        TypeError: the parts are of different kinds.
+    """
+    samples = [part for part in parts if isinstance(part, SampleRows)]
+    images = [part for part in parts if isinstance(part, ImageRows)]
+    if samples and images:
+        raise TypeError("rows of two kinds cannot share a batch")
+    if images:
+        return ImageRows(images=np.concatenate([part.images for part in images]))
+    labels = [part.labels for part in samples if part.labels is not None]
+    return SampleRows(
+        addresses=Addresses.concatenate([part.addresses for part in samples]),
+        labels=np.concatenate(labels) if labels else None,
+    )
+
+
+def pad_rows(rows: Rows, size: int) -> Rows:
+    """Fill a batch up to `size` rows: with address (0, 0) under label 0, or with images of zeros."""
+    missing = size - len(rows)
+    if missing <= 0:
+        return rows
+    if isinstance(rows, ImageRows):
+        return concatenate_rows([rows, ImageRows(images=np.zeros((missing, *rows.images.shape[1:]), np.float32))])
+    nothing = np.zeros(missing, np.uint64)
+    labels = None if rows.labels is None else np.zeros(missing, np.int64)
+    padding = SampleRows(addresses=Addresses(seeds=nothing, indices=nothing), labels=labels)
+    return concatenate_rows([rows, padding])
