@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from typing import Any
 import yaml
 
 from fount.address import NOISE_VERSION
+from fount.archive import digest_of_ingredients
 from handlers.card_reader import Problem, read_fields
 from handlers.card_schema import (
     Card,
@@ -33,7 +33,7 @@ from handlers.models import source_file
 
 __all__ = [
     "CARD_FILE", "Card", "CardError", "Family", "Golden", "Limits", "Parameter", "Problem", "Quality", "Recipe",
-    "Sample", "Weights", "check_weights", "file_digest", "load_card", "model_digest", "write_card",
+    "Sample", "Weights", "check_weights", "file_digest", "load_card", "model_digest", "model_ingredients", "write_card",
 ]  # fmt: skip
 
 CARD_FILE = "model.yaml"
@@ -99,16 +99,31 @@ def model_digest(card: Card, folder: Path, source: Path | None = None) -> str:
         UnknownFamilyError: no source is given and the family is not this package's.
     """
     check_weights(card, folder)
-    plain = _to_plain(card)
-    content = {
+    return digest_of_ingredients(model_ingredients(card, source))
+
+
+def model_ingredients(card: Card, source: Path | None = None) -> dict[str, Any]:
+    """List what the model digest is taken of.
+
+    The largest batch belongs to it: it decides which batch sizes agree, hence which bits come out.
+
+    Args:
+        card: the card.
+        source: the family's source file; None is the one this package has.
+    """
+    return {
         "weights": card.weights.digest,
-        "config": {"family": card.family.name, "config": card.family.config}
-        | {key: plain.get(key) for key in ("classes", "sample", "operations")},
+        "config": {
+            "family": card.family.name,
+            "config": card.family.config,
+            "classes": list(card.classes) or None,
+            "sample": dataclasses.asdict(card.sample),
+            "operations": list(card.operations),
+            "max_exec_batch": card.limits.max_exec_batch,
+        },
         "source": file_digest(source or source_file(card.family.name)),
         "noise": NOISE_VERSION,
     }
-    canonical = json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False)
-    return "sha256:" + hashlib.sha256(canonical.encode()).hexdigest()
 
 
 def check_weights(card: Card, folder: Path) -> None:

@@ -28,6 +28,9 @@ class Entry:
         Args:
             context: TorchServe's; `system_properties` has the archive's folder and the device.
         """
+        # TorchServe's own code says several lines a call at INFO; what this package says is kept.
+        logging.getLogger().setLevel(logging.WARNING)
+        logging.getLogger("handlers").setLevel(logging.INFO)
         properties = context.system_properties
         gpu_id = properties.get("gpu_id")
         self._worker = Worker.load(Path(properties["model_dir"]), gpu_id=None if gpu_id is None else int(gpu_id))

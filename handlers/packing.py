@@ -6,7 +6,6 @@ shows in the archive's digest. Enters: a folder of the model store. Leaves: `<na
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import json
 import os
@@ -16,7 +15,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from fount.address import NOISE_VERSION
 from fount.archive import (
     CONTENTS_FILE,
     FORMAT,
@@ -26,7 +24,7 @@ from fount.archive import (
     digest_of_ingredients,
     verify_archive,
 )
-from handlers.card import CARD_FILE, Card, CardError, check_weights, file_digest, load_card, model_digest
+from handlers.card import CARD_FILE, Card, CardError, check_weights, file_digest, load_card, model_ingredients
 from handlers.imports import modules_needed
 from handlers.models import UnknownFamilyError, source_file
 
@@ -92,35 +90,16 @@ def _sources(card: Card, folder: Path) -> dict[str, Path | bytes]:
 def _texts(card: Card, folder: Path, sources: Mapping[str, Path | bytes]) -> dict[str, Path | bytes]:
     """Write what an archive says of itself."""
     texts = {_CONFIG_FILE: _CONFIG.encode(), MANIFEST_FILE: _to_json(_manifest(card))}
-    ingredients = _ingredients(card)
-    digest = digest_of_ingredients(ingredients)
-    if digest != model_digest(card, folder):
-        raise PackError(f"{folder}: its ingredients give {digest}, its card another digest; this is a mistake of ours")
+    ingredients = model_ingredients(card)
     contents = {
         "format": FORMAT,
         "name": card.name,
         "version": card.version,
         "model": ingredients,
-        "model_digest": digest,
+        "model_digest": digest_of_ingredients(ingredients),
         "files": {name: _digest(member) for name, member in sorted({**sources, **texts}.items())},
     }
     return {**texts, CONTENTS_FILE: _to_json(contents)}
-
-
-def _ingredients(card: Card) -> dict[str, Any]:
-    """List what the model digest is taken of."""
-    return {
-        "weights": card.weights.digest,
-        "config": {
-            "family": card.family.name,
-            "config": card.family.config,
-            "classes": list(card.classes) or None,
-            "sample": dataclasses.asdict(card.sample),
-            "operations": list(card.operations),
-        },
-        "source": file_digest(source_file(card.family.name)),
-        "noise": NOISE_VERSION,
-    }
 
 
 def _manifest(card: Card) -> dict[str, Any]:

@@ -2,3 +2,63 @@
 
 A card's family and configuration enter `load_family`; a module that samples, classifies or embeds leaves.
 """
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping
+from pathlib import Path
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from handlers.family import Classifier, Sampler
+
+__all__ = ["FAMILIES", "UnknownFamilyError", "load_family", "source_file"]
+
+FAMILIES: Mapping[str, tuple[str, str]] = MappingProxyType(
+    {
+        "vae": ("vae", "Vae"),
+        "conditional-vae": ("vae", "ConditionalVae"),
+        "classifier": ("classifier", "ConvClassifier"),
+    }
+)
+"""Family name to (file here without .py, class). Files are imported only when asked for: an archive has one."""
+
+
+class UnknownFamilyError(ValueError):
+    """The family is not in the table. Name one that is, or add its file and a line to the table."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"family {name!r} is unknown; known families: {', '.join(FAMILIES)}")
+
+
+def load_family(name: str, config: Mapping[str, Any]) -> Sampler | Classifier:
+    """Build a family's module with untrained weights.
+
+    Args:
+        name: a key of `FAMILIES`.
+        config: given to the family's `from_config` as it is.
+
+    Raises:
+        UnknownFamilyError: the name is not in the table.
+        ValueError: the configuration is wrong; the message names the key.
+    """
+    file, kind = _find(name)
+    family: type[Sampler | Classifier] = getattr(importlib.import_module(f"{__name__}.{file}"), kind)
+    return family.from_config(config)
+
+
+def source_file(name: str) -> Path:
+    """Find the one file a family is written in, without importing it.
+
+    Raises:
+        UnknownFamilyError: the name is not in the table.
+    """
+    return Path(__file__).parent / f"{_find(name)[0]}.py"
+
+
+def _find(name: str) -> tuple[str, str]:
+    if name not in FAMILIES:
+        raise UnknownFamilyError(name)
+    return FAMILIES[name]

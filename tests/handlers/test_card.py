@@ -249,7 +249,8 @@ def test_a_model_digest_is_the_hash_of_canonical_json(tmp_path: Path) -> None:
     source.write_text("source")
     digest = model_digest(load_card(write(tmp_path, plain_card())), tmp_path, source)
     canonical = (
-        '{"config":{"classes":["a","b"],"config":{"latent_dim":2},"family":"conditional-vae","operations":["SAMPLE"],'
+        '{"config":{"classes":["a","b"],"config":{"latent_dim":2},"family":"conditional-vae","max_exec_batch":4,'
+        '"operations":["SAMPLE"],'
         '"sample":{"channels":1,"height":8,"modality":"image","value_range":[0.0,1.0],"width":4}},'
         '"noise":"philox4x32-10/box-muller-1","source":"SOURCE","weights":"WEIGHTS"}'
     )

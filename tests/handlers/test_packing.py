@@ -14,7 +14,6 @@ import pytest
 from click.testing import CliRunner
 
 from fount.archive import verify_archive, verify_folder
-from handlers import packing
 from handlers.card import load_card, model_digest, write_card
 from handlers.models import source_file
 from handlers.pack_command import pack as pack_command
@@ -223,11 +222,3 @@ def test_the_family_in_the_archive_is_the_one_in_the_digest(store: Path, tmp_pat
     pack(store / "small", tmp_path)
     with zipfile.ZipFile(tmp_path / "small-1.0.mar") as archive:
         assert archive.read("handlers/models/classifier.py") == source_file("classifier").read_bytes()
-
-
-def test_a_digest_that_would_not_be_the_cards_is_refused(
-    store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(packing, "model_digest", lambda *_: "sha256:other")
-    with pytest.raises(PackError, match="its card another digest"):
-        pack(store / "small", tmp_path)

@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from fount.address import NOISE_VERSION, Addresses, Stream
+from fount.address import Addresses, Stream
 from fount.archive import CONTENTS_FILE, FORMAT, MANIFEST_FILE, digest_of_ingredients
 from fount.v1 import model_pb2
 from fount.worker.v1 import worker_pb2
@@ -174,14 +174,10 @@ def seal_folder(folder: Path, card: cards.Card) -> None:
     manifest.write_text(json.dumps({"model": {"modelName": card.name, "modelVersion": card.version}}))
     (folder / CONTENTS_FILE).unlink(missing_ok=True)
     files = [file for file in folder.rglob("*") if file.is_file()]
-    model = {
-        "weights": cards.file_digest(folder / card.weights.file),
-        "config": {"family": card.family.name, "config": card.family.config}
-        | {"classes": list(card.classes) or None, "operations": list(card.operations)}
-        | {"sample": dataclasses.asdict(card.sample)},
-        "source": cards.file_digest(Path(__file__)),
-        "noise": NOISE_VERSION,
-    }
+    written = dataclasses.replace(
+        card, weights=cards.Weights(file=card.weights.file, digest=cards.file_digest(folder / card.weights.file))
+    )
+    model = cards.model_ingredients(written, Path(__file__))
     contents = {"format": FORMAT, "name": card.name, "version": card.version, "model": model}
     contents["model_digest"] = digest_of_ingredients(model)
     contents["files"] = {file.relative_to(folder).as_posix(): cards.file_digest(file) for file in files}
