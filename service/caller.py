@@ -23,7 +23,7 @@ class CallerLimits:
         max_streams: open Sample streams.
     """
 
-    max_streams: int = 512
+    max_streams: int = 1024
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -33,6 +33,7 @@ _SERVICES = (
     model_pb2.DESCRIPTOR.services_by_name["ModelService"].full_name,
     sampling_pb2.DESCRIPTOR.services_by_name["SamplingService"].full_name,
 )
+_PENDING_CALLS = 1 << 16
 _MESSAGE_OVERHEAD = 1 << 20  # labels, lengths and errors beside a chunk's data
 
 
@@ -137,6 +138,9 @@ class Gateway:
             ("grpc.max_receive_message_length", self._config.max_request_bytes),
             ("grpc.max_send_message_length", CHUNK_BYTES + _MESSAGE_OVERHEAD),
             ("grpc.so_reuseport", 0),
+            # Beyond these, grpc drops calls at random, as CANCELLED; ours are refused in words by the scheduler.
+            ("grpc.server.max_pending_requests", _PENDING_CALLS),
+            ("grpc.server.max_pending_requests_hard_limit", _PENDING_CALLS),
         ]
         server = grpc.aio.server(interceptors=[self._interceptor], options=options)
         model_pb2_grpc.add_ModelServiceServicer_to_server(ModelServicer(self.catalog), server)

@@ -85,6 +85,15 @@ async def test_small_requests_share_calls(running: Running) -> None:
     assert len(running.pool.calls) <= 6
 
 
+async def test_a_burst_of_calls_is_answered_in_words(running: Running) -> None:
+    # Left to itself, grpc drops calls beyond a thousand pending at random, as CANCELLED.
+    running.pool.faults.delay_s = 0.005
+    calls = (running.sample(request(1, start_index=i)) for i in range(1500))
+    answers = await asyncio.gather(*calls, return_exceptions=True)
+    codes = {each.code().name for each in answers if isinstance(each, grpc.aio.AioRpcError)}
+    assert codes <= {"RESOURCE_EXHAUSTED"}
+
+
 async def test_a_passed_deadline_ends_the_stream_and_frees_its_place(running: Running) -> None:
     running.pool.faults.delay_s = 0.2
     with pytest.raises(grpc.aio.AioRpcError) as error:
