@@ -29,7 +29,8 @@ def test_sevens_become_a_picture(fount, tmp_path: Path) -> None:
         "sample", "digits-cvae", "--label", "7", "--count", "16", "--seed", "1", "--out", str(tmp_path / "7.png")
     )
     assert told.returncode == 0, told.stderr
-    assert Image.open(tmp_path / "7.png").size[0] > 64
+    with Image.open(tmp_path / "7.png") as picture:
+        assert picture.size[0] > 64
 
 
 def test_npz_holds_what_the_client_gives(fount, served: Served, tmp_path: Path) -> None:

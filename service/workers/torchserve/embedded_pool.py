@@ -53,9 +53,10 @@ class EmbeddedPool:
         await asyncio.gather(*(process.stop() for process in self.processes))
 
     def offers(self) -> tuple[Offer, ...]:
-        """What the workers offer, and why refused archives are not among it."""
+        """What the workers offer, what is still to come, and why refused archives are not among it."""
         offers = self._pool.offers() if self._pool else ()
-        return (*offers, *self._refused({(offer.name, offer.version) for offer in offers}))
+        known = {(offer.name, offer.version) for offer in offers}
+        return (*offers, *self._awaited(known), *self._refused(known))
 
     def watch(self, changed: Callable[[], None]) -> None:
         """Have `changed` called whenever offers may have changed."""
@@ -72,6 +73,14 @@ class EmbeddedPool:
         if self._pool is None:
             raise NotReady("TorchServe is starting")
         return await self._pool.call(call, timeout_s=timeout_s)
+
+    def _awaited(self, known: set[tuple[str, str]]) -> list[Offer]:
+        return [
+            Offer(name=archive.name, version=archive.version, reason="TorchServe is starting")
+            for process in self.processes
+            for archive in (process.launch.archives if process.launch else ())
+            if (archive.name, archive.version) not in known
+        ]
 
     def _refused(self, known: set[tuple[str, str]]) -> list[Offer]:
         """An unusable archive is named after its file: `<name>-<version>.mar`."""
