@@ -9,9 +9,9 @@ The condition never enters the counter: the same noise can be seen under every l
 built from additions, multiplications, divisions and square roots alone. IEEE 754 rounds those exactly, so the noise has
 the same bits on every processor; `log`, `sin` and `cos` of a maths library would not.
 
-Sources: Salmon, Moraes, Dror, Shaw, "Parallel random numbers: as easy as 1, 2, 3", SC 2011 (Philox); Box and Muller 1958;
-Brock, Donahue, Simonyan, "Large scale GAN training", 2019, section 3.1 (truncation); FreeBSD msun, `e_log.c`, `k_sin.c`,
-`k_cos.c` (polynomials).
+Sources: Salmon, Moraes, Dror, Shaw, "Parallel random numbers: as easy as 1, 2, 3", SC 2011 (Philox); Box and Muller
+1958; Brock, Donahue, Simonyan, "Large scale GAN training", 2019, section 3.1 (truncation); FreeBSD msun, `e_log.c`,
+`k_sin.c`, `k_cos.c` (polynomials).
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ from safetensors import safe_open
 from torch import Tensor
 
 from handlers.card import CardError, load_card
-from handlers.commands import train
+from handlers.train_command import train
 from handlers.models.classifier import ConvClassifier
 from handlers.models.vae import ConditionalVae
 from handlers.recipes.catalogue import RECIPES

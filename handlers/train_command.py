@@ -1,4 +1,4 @@
-"""The commands of the workers' side: `fount train` and `fount pack`. Torch is loaded when one runs, not before."""
+"""The command `fount train`. Torch is loaded when it runs, not before."""
 
 from __future__ import annotations
 
@@ -6,9 +6,7 @@ from pathlib import Path
 
 import click
 
-from handlers.pack_command import pack
-
-__all__ = ["pack", "train"]
+__all__ = ["train"]
 
 _FOLDER = click.Path(file_okay=False, path_type=Path)
 _JUDGE = "digits-classifier"
