@@ -71,7 +71,8 @@ async def _demonstrate_one(
     took_s = time.monotonic() - begun
     drawn = np.concatenate(images)
     picture = out / f"{model.name}.png"
-    shown = [k * _PER_CLASS + j for k in range(classes) for j in range(_SHOWN_PER_CLASS)]
+    stride = _PER_CLASS if labels else _SHOWN_PER_CLASS  # a row a class, or simply the first ones
+    shown = [k * stride + j for k in range(classes) for j in range(_SHOWN_PER_CLASS)]
     captions = [model.labels[labels[i]] if labels else str(i) for i in shown]
     image_grid(drawn[shown], labels=captions, columns=_SHOWN_PER_CLASS).save(picture)
     return DemoRow(

@@ -11,7 +11,6 @@ from safetensors import safe_open
 from torch import Tensor
 
 from handlers.card import CardError, load_card
-from handlers.train_command import train
 from handlers.models.classifier import ConvClassifier
 from handlers.models.vae import ConditionalVae
 from handlers.recipes.catalogue import RECIPES
@@ -26,6 +25,7 @@ from handlers.recipes.measures import (
     wilson_interval,
 )
 from handlers.recipes.training import load_judge, train_model
+from handlers.train_command import train
 from handlers.weights import load_weights
 
 MODEL_STORE = Path(__file__).resolve().parents[2] / "model_store"
