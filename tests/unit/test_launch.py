@@ -9,7 +9,7 @@ import pytest
 from service.config import GatewayConfig
 from service.errors import SetupError
 from service.workers.torchserve.java import find_java
-from service.workers.torchserve.launch import TorchServeConfig, verified_archives
+from service.workers.torchserve.launch import TorchServeConfig, make_folder, verified_archives
 
 
 def fake_java(folder: Path, version: str) -> Path:
@@ -66,6 +66,22 @@ def test_a_folder_of_garbage_names_what_is_wrong(tmp_path: Path) -> None:
     (tmp_path / "x-1.0.mar").write_bytes(b"no zip")
     with pytest.raises(SetupError, match=r"x-1\.0\.mar"):
         verified_archives(tmp_path)
+
+
+def test_a_folder_is_made_where_sockets_fit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    long = tmp_path / ("x" * 90)
+    long.mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(long))
+    folder = make_folder()
+    assert len(str(folder)) < 80
+    folder.rmdir()
+    assert list(long.iterdir()) == []
+
+
+def test_no_place_for_a_folder_is_told_with_the_remedy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "none"))
+    with pytest.raises(SetupError, match="TMPDIR"):
+        make_folder()
 
 
 def test_a_config_names_every_setting_out_of_range() -> None:

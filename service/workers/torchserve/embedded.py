@@ -11,14 +11,13 @@ import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 from pathlib import Path
 
 import grpc
 import psutil
 
 from service.errors import SetupError
-from service.workers.torchserve.launch import LOG_FILE, Launch, TorchServeConfig, prepare
+from service.workers.torchserve.launch import LOG_FILE, Launch, TorchServeConfig, make_folder, prepare
 from service.workers.torchserve.wire import Address, TorchServeChannel
 
 __all__ = ["EmbeddedTorchServe"]
@@ -66,7 +65,7 @@ class EmbeddedTorchServe:
         Raises:
             SetupError: it cannot be prepared, or ended or stayed silent; holds the end of its log.
         """
-        self._folder = Path(tempfile.mkdtemp(prefix="fount-"))
+        self._folder = make_folder()
         try:
             self.launch = prepare(self._config, self._folder)
             with (self._folder / _OUTPUT_FILE).open("wb") as output:

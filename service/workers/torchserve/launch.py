@@ -11,6 +11,7 @@ import logging
 import os
 import shutil
 import sys
+import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from fount.archive import ArchiveError, ArchiveInfo, verify_archive
 from service.errors import SetupError
 from service.workers.torchserve.java import find_java
 
-__all__ = ["LOG_FILE", "Launch", "TorchServeConfig", "prepare", "verified_archives"]
+__all__ = ["LOG_FILE", "Launch", "TorchServeConfig", "make_folder", "prepare", "verified_archives"]
 
 _log = logging.getLogger(__name__)
 
@@ -27,6 +28,7 @@ LOG_FILE = "torchserve.log"
 
 _MESSAGE_BYTES = 64 << 20
 _TOKEN_MINUTES = 60 * 24 * 365 * 10
+_FOLDER_CHARACTERS = 80  # a socket's path has 107, and TorchServe's are within
 _HEAP = "-Xmx512m"
 
 # TorchServe's own configuration writes several lines a call and never stops; a worker's own lines are kept.
@@ -127,6 +129,22 @@ def verified_archives(folder: Path) -> tuple[dict[Path, ArchiveInfo], dict[Path,
         why = "; ".join(refused.values()) or f"build archives with `fount pack --all --out {folder}`"
         raise SetupError(f"{folder} holds no archive that can be served: {why}")
     return good, refused
+
+
+def make_folder() -> Path:
+    """A temporary folder of its own for a TorchServe, with a path short enough for sockets.
+
+    Raises:
+        SetupError: none can be made.
+    """
+    try:
+        folder = Path(tempfile.mkdtemp(prefix="fount-"))
+        if len(str(folder)) > _FOLDER_CHARACTERS:
+            folder.rmdir()
+            folder = Path(tempfile.mkdtemp(prefix="fount-", dir="/tmp"))  # noqa: S108  # a private folder within it
+    except OSError as error:
+        raise SetupError(f"no temporary folder can be made: {error}; name a writable one with TMPDIR") from error
+    return folder
 
 
 def prepare(config: TorchServeConfig, folder: Path) -> Launch:

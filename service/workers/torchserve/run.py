@@ -8,13 +8,12 @@ from __future__ import annotations
 import logging
 import os
 import sys
-import tempfile
 from pathlib import Path
 
 import click
 
 from service.errors import SetupError
-from service.workers.torchserve.launch import TorchServeConfig, prepare
+from service.workers.torchserve.launch import TorchServeConfig, make_folder, prepare
 
 __all__ = ["run"]
 
@@ -40,7 +39,7 @@ def run(
         workers=workers, threads=threads, precision=precision, token=token, log_to_console=True,
     )  # fmt: skip
     try:
-        launch = prepare(config, Path(tempfile.mkdtemp(prefix="fount-")))
+        launch = prepare(config, make_folder())
     except SetupError as error:
         sys.exit(f"error: {error}")
     os.chdir(launch.folder)
