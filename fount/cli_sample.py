@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 import sys
 import time
@@ -152,7 +153,9 @@ def _run(request: sampling_pb2.SampleRequest, info: ModelInfo) -> Run:
     encoding = next(name for name, value in ENCODINGS.items() if value == request.encoding)
     condition = MessageToDict(request.condition)
     if "labels" in condition:
-        condition["labels"] = "one a sample"
+        # One class a sample: another list, or the same one from another index on, is another run.
+        ids = np.asarray(request.condition.labels.ids, np.uint32).tobytes()
+        condition["labels"] = f"from {request.start_index}, sha256:{hashlib.sha256(ids).hexdigest()}"
     return Run(
         count=request.count,
         start_index=request.start_index,

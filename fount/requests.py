@@ -157,6 +157,10 @@ def _label_ref(argument: str, label: object, problems: list[tuple[str, str]]) ->
 def _label_ids(labels: object, problems: list[tuple[str, str]]) -> Sequence[int]:
     if isinstance(labels, str | bytes) or not isinstance(labels, Sequence | np.ndarray):
         raise TypeError(f"labels must be a sequence of class indices, got {_type_name(labels)}")
+    beyond = [each for each in labels if isinstance(each, int) and not 0 <= each < _UINT32]
+    if beyond:
+        problems.append(("labels", f"holds {beyond[0]}; indices are 0 to 2^32 - 1"))
+        return []
     ids = np.asarray(labels)
     if ids.ndim != 1 or (ids.size and ids.dtype.kind not in "iu"):
         raise TypeError(f"labels must be a flat sequence of class indices (int), got {ids.dtype} of shape {ids.shape}")

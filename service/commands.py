@@ -40,7 +40,11 @@ def _options(*decorators: Callable[[Command], Command]) -> Callable[[Command], C
     return decorate
 
 
-_listen = _options(
+def _set_up_logs(context: click.Context, option: click.Parameter, level: str) -> None:
+    logging.basicConfig(level=level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+
+
+_gateway_options = _options(
     click.option("--host", default="127.0.0.1", show_default=True, show_envvar=True, help="Address to listen on."),
     click.option("--port", default=50051, show_default=True, show_envvar=True, help="gRPC port; 0 takes a free one."),
     click.option("--http-port", default=8000, show_default=True, show_envvar=True,
@@ -51,11 +55,19 @@ _listen = _options(
                  help="What an empty version means; otherwise the newest. Repeatable."),
     click.option("--drain", default=10.0, show_default=True, show_envvar=True,
                  help="Seconds running streams may go on after a stop was asked for."),
+    click.option("--max-streams", default=1024, show_default=True, show_envvar=True,
+                 help="Sample streams open at once; more are refused with a time to retry."),
+    click.option("--window-bytes", default=2 << 20, show_default=True, show_envvar=True,
+                 help="Samples of one stream made but not yet taken by its client."),
+    click.option("--batch-samples", default=1024, show_default=True, show_envvar=True,
+                 help="Most samples in one worker call."),
+    click.option("--worker-timeout", default=100.0, show_default=True, show_envvar=True,
+                 help="Seconds a worker call may take."),
     click.option("--log-level", type=click.Choice(["debug", "info", "warning", "error"]), default="warning",
-                 show_default=True, show_envvar=True),
+                 show_default=True, show_envvar=True, expose_value=False, is_eager=True, callback=_set_up_logs),
 )  # fmt: skip
 
-_torchserve = _options(
+_torchserve_options = _options(
     click.option("--archives", type=click.Path(path_type=Path), default=Path("build/archives"), show_default=True,
                  show_envvar=True, help="Folder of .mar files, as `fount pack` writes them."),
     click.option("--state-dir", type=click.Path(path_type=Path), default=_STATE, show_default=True, show_envvar=True,
@@ -65,23 +77,18 @@ _torchserve = _options(
     click.option("--threads", type=click.IntRange(1, 256), default=1, show_default=True, show_envvar=True,
                  help="Torch threads a worker process."),
     click.option("--precision", type=click.Choice(["fp32", "bf16"]), default="fp32", show_default=True,
-                 show_envvar=True, help="What workers compute in, where the card allows it."),
+                 show_envvar=True, help="What workers compute in; a model whose card forbids it does not serve."),
 )  # fmt: skip
 
 
 @click.command(epilog="Example: fount serve --archives build/archives --port 50051")
-@_listen
-@_torchserve
-def serve(
-    host: str, port: int, http_port: int, require: tuple[str, ...], default_version: tuple[str, ...], drain: float,
-    log_level: str, archives: Path, state_dir: Path, workers: int, threads: int, precision: str,
-) -> None:  # fmt: skip
+@_gateway_options
+@_torchserve_options
+@click.pass_context
+def serve(context: click.Context, /, **_: object) -> None:
     """Serve archives: a TorchServe of its own and the gateway, until Ctrl-C."""
-    config = _config(host, port, http_port, require, default_version, drain)
-    torchserve = TorchServeConfig(
-        archives=archives, state=state_dir.expanduser(), workers=workers, threads=threads, precision=precision
-    )
-    _run(log_level, lambda: _serve(EmbeddedPool(torchserve), config, _say_ready))
+    config, torchserve = _gateway_config(context), _torchserve_config(context)
+    _run(lambda: _serve(EmbeddedPool(torchserve), config, _say_ready))
 
 
 @click.command(
@@ -89,27 +96,31 @@ def serve(
 )
 @click.option("--torchserve", multiple=True, required=True, metavar="HOST:INFERENCE/MANAGEMENT", show_envvar=True,
               help="A TorchServe's gRPC ports. Repeatable.")  # fmt: skip
-@_listen
-def gateway(
-    torchserve: tuple[str, ...], host: str, port: int, http_port: int, require: tuple[str, ...],
-    default_version: tuple[str, ...], drain: float, log_level: str,
-) -> None:  # fmt: skip
+@click.option("--token-file", multiple=True, type=click.Path(path_type=Path), show_envvar=True,
+              help="A TorchServe's key_file.json, one for each --torchserve in the same order; none when its "
+                   "token authorisation is off.")  # fmt: skip
+@_gateway_options
+@click.pass_context
+def gateway(context: click.Context, /, torchserve: tuple[str, ...], token_file: tuple[Path, ...], **_: object) -> None:
     """Run the gateway alone, in front of TorchServe processes that run elsewhere."""
-    config = _config(host, port, http_port, require, default_version, drain)
-    addresses = [_address(each) for each in torchserve]
-    _run(log_level, lambda: _serve(TorchServePool(addresses), config, _say_listening, must_be_ready=False))
+    if token_file and len(token_file) != len(torchserve):
+        problem = f"give one for each --torchserve: {len(torchserve)}, not {len(token_file)}"
+        raise click.BadParameter(problem, param_hint="--token-file")
+    files = token_file or (None,) * len(torchserve)
+    addresses = [_address(each, file) for each, file in zip(torchserve, files, strict=True)]
+    config = _gateway_config(context)
+    _run(lambda: _serve(TorchServePool(addresses), config, _say_listening, must_be_ready=False))
 
 
 @click.command(epilog="Example: fount demo --archives build/archives --out demo")
-@_torchserve
+@_torchserve_options
 @click.option("--out", type=click.Path(path_type=Path), default=Path("demo"), show_default=True, show_envvar=True,
               help="Folder for the pictures.")  # fmt: skip
-def demo(archives: Path, state_dir: Path, workers: int, threads: int, precision: str, out: Path) -> None:
+@click.pass_context
+def demo(context: click.Context, /, out: Path, **_: object) -> None:
     """Serve on free loopback ports, draw every class of every model, and stop."""
-    torchserve = TorchServeConfig(
-        archives=archives, state=state_dir.expanduser(), workers=workers, threads=threads, precision=precision
-    )
-    _run("warning", lambda: _demo(torchserve, out))
+    torchserve = _torchserve_config(context)
+    _run(lambda: _stoppable(lambda stop: _first(stop, _demo(torchserve, out))))
 
 
 async def _demo(torchserve: TorchServeConfig, out: Path) -> None:
@@ -133,11 +144,8 @@ async def _serve(
     pool: WorkerPool, config: GatewayConfig, say: Callable[[Gateway], None], *, must_be_ready: bool = True
 ) -> None:
     running = Gateway(pool, config)
-    stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for each in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(each, stop.set)
-    try:
+
+    async def until(stop: asyncio.Event) -> None:
         await _first(stop, running.start())
         if must_be_ready and not stop.is_set():
             click.echo("loading models …", err=True)
@@ -146,8 +154,20 @@ async def _serve(
             say(running)
         await stop.wait()
         click.echo("draining …", err=True)
+
+    try:
+        await _stoppable(until)
     finally:
         await running.stop()
+
+
+async def _stoppable(work: Callable[[asyncio.Event], Awaitable[None]]) -> None:
+    """Do work that ends when its event is set, which Ctrl-C, a stop by the system or a closed terminal do."""
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for each in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        loop.add_signal_handler(each, stop.set)
+    await work(stop)
 
 
 async def _first(stop: asyncio.Event, work: Awaitable[None]) -> None:
@@ -194,39 +214,57 @@ def _say_listening(running: Gateway) -> None:
     click.echo(f"Fount serves gRPC on port {running.port}; /metrics, /livez and /readyz on port {running.http_port}.")
 
 
-def _config(
-    host: str, port: int, http_port: int, require: tuple[str, ...], default_version: tuple[str, ...], drain: float
-) -> GatewayConfig:
+def _gateway_config(context: click.Context) -> GatewayConfig:
+    """The gateway's settings among a command's options."""
+    given = context.params
     versions = {}
-    for each in default_version:
+    for each in given["default_version"]:
         name, equals, version = each.partition("=")
         if not (name and equals and version):
             raise click.BadParameter(f"{each!r} is not MODEL=VERSION", param_hint="--default-version")
         versions[name] = version
-    if host not in _LOOPBACK:
-        click.echo(f"warning: {host} is not loopback, and every caller gets every grant; "
+    if given["host"] not in _LOOPBACK:
+        click.echo(f"warning: {given['host']} is not loopback, and every caller gets every grant; "
                    "keep it on a private network", err=True)  # fmt: skip
     try:
         return GatewayConfig(
-            host=host, port=port, http_port=http_port, required_models=frozenset(require), default_versions=versions,
-            drain_grace_s=drain,
-        )  # fmt: skip
+            host=given["host"],
+            port=given["port"],
+            http_port=given["http_port"],
+            default_versions=versions,
+            required_models=frozenset(given["require"]),
+            max_streams=given["max_streams"],
+            batch_samples=given["batch_samples"],
+            window_bytes=given["window_bytes"],
+            worker_timeout_s=given["worker_timeout"],
+            drain_grace_s=given["drain"],
+        )
     except SetupError as error:
         raise click.UsageError(str(error)) from error
 
 
-def _address(text: str) -> Address:
+def _torchserve_config(context: click.Context) -> TorchServeConfig:
+    """TorchServe's settings among a command's options."""
+    given = context.params
+    return TorchServeConfig(
+        archives=given["archives"],
+        state=given["state_dir"].expanduser(),
+        workers=given["workers"],
+        threads=given["threads"],
+        precision=given["precision"],
+    )
+
+
+def _address(text: str, token_file: Path | None) -> Address:
     inference, slash, management = text.partition("/")
     host, colon, port = inference.rpartition(":")
     if not (slash and colon and host and port.isdecimal() and management.isdecimal()):
         raise click.BadParameter(f"{text!r} is not HOST:INFERENCE/MANAGEMENT, as in 127.0.0.1:7070/7071",
                                  param_hint="--torchserve")  # fmt: skip
-    return Address(inference=inference, management=f"{host}:{management}")
+    return Address(inference=inference, management=f"{host}:{management}", token_file=token_file)
 
 
-def _run(log_level: str, main: Callable[[], Awaitable[None]]) -> None:
-    logging.basicConfig(level=log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-
+def _run(main: Callable[[], Awaitable[None]]) -> None:
     async def run() -> None:
         await main()
 

@@ -29,7 +29,7 @@ class GatewayConfig:
         max_request_bytes: largest request message.
         batch_samples: most samples in one worker call.
         window_samples: most samples of one stream made but not yet taken by its client.
-        window_bytes: the same, in bytes.
+        window_bytes: the same, in bytes; times max_streams it bounds what unread samples can take.
         calls_per_worker: calls a worker holds at once: one runs, the others hide the way there.
         worker_timeout_s: longest a worker call may take.
         worker_attempts: how often a call is tried when workers go away.
@@ -45,7 +45,7 @@ class GatewayConfig:
     max_request_bytes: int = 4 << 20
     batch_samples: int = 1024
     window_samples: int = 4096
-    window_bytes: int = 8 << 20
+    window_bytes: int = 2 << 20
     calls_per_worker: int = 2
     worker_timeout_s: float = 100.0
     worker_attempts: int = 4

@@ -93,7 +93,7 @@ async def _accuracy(
     for entry in catalog.entries():
         judge = entry.model
         if judge and entry.ready and Operation.CLASSIFY in judge.operations and _fits(judge, images, model):
-            target = catalog.target(entry, Operation.CLASSIFY)
+            target, _ = catalog.choose(entry, Operation.CLASSIFY)
             items = (TensorItem(rows=images),)
             call = Call(target=target, operation=Operation.CLASSIFY, parameters=Parameters(), items=items)
             outcome = (await pool.call(call, timeout_s=_CALL_S)).outcomes[0]

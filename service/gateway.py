@@ -131,6 +131,8 @@ class Gateway:
         waits = [f"{entry.name} {entry.version}: {entry.reason}" for entry in entries if not entry.ready]
         absent = self._config.required_models - {entry.name for entry in entries}
         waits += [f"{name}: required, and no worker has it" for name in sorted(absent)]
+        if not self._pool.has_looked():
+            waits.append("not every TorchServe has answered yet; the log says why")
         return "; ".join(waits) or "no workers found"
 
     def _build_server(self) -> grpc.aio.Server:

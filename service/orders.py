@@ -15,7 +15,7 @@ from fount.v1 import sampling_pb2
 from service.catalog import Catalog, Entry, LabelSource
 from service.catalog.conditions import DrawnLabels, GivenLabels, NoLabels, OneLabel
 from service.domain import Dtype, Encoding, Operation, Parameters, ServedModel, Target
-from service.errors import InvalidRequest, NotReady, UnknownName, Violation
+from service.errors import FountServiceError, InvalidRequest, NotReady, Retired, UnknownName, Violation
 
 __all__ = ["SampleOrder", "read_sample_request"]
 
@@ -62,12 +62,12 @@ def read_sample_request(request: sampling_pb2.SampleRequest, catalog: Catalog) -
     """
     violations = _range_violations(request)
     entry = _find(request, catalog, violations)
-    if entry.model is None:
+    if entry.model and Operation.SAMPLE not in entry.model.operations:
+        catalog.choose(entry, Operation.SAMPLE)  # raises Retired: fields of a draw mean nothing to such a model
+    target, model, refusal = _choose(request, catalog, entry)
+    if model is None:
         _raise(violations)
-        raise NotReady(f"{entry.name} {entry.version} is not ready: {entry.reason}")
-    model = entry.model
-    if Operation.SAMPLE not in model.operations:
-        catalog.target(entry, Operation.SAMPLE)  # raises Retired: fields of a draw mean nothing to such a model
+        raise refusal or NotReady(f"{entry.name} {entry.version} is not ready: {entry.reason}")
     encoding = _read_encoding(request, model, violations)
     parameters = _read_parameters(request, model, violations)
     labels = _read_condition(request, model, violations)
@@ -78,7 +78,8 @@ def read_sample_request(request: sampling_pb2.SampleRequest, catalog: Catalog) -
     if request.priority not in sampling_pb2.Priority.values():
         violations.append(Violation(field="priority", description=f"{request.priority} is not a Priority"))
     _raise(violations)
-    target = catalog.target(entry, Operation.SAMPLE, digest=request.model.digest, numerics=request.numerics)
+    if target is None:
+        raise refusal or NotReady(f"{entry.name} {entry.version} is not ready: {entry.reason}")
     return SampleOrder(
         model=model,
         target=target,
@@ -89,6 +90,17 @@ def read_sample_request(request: sampling_pb2.SampleRequest, catalog: Catalog) -
         parameters=parameters,
         encoding=encoding,
     )
+
+
+def _choose(
+    request: sampling_pb2.SampleRequest, catalog: Catalog, entry: Entry
+) -> tuple[Target | None, ServedModel | None, FountServiceError | None]:
+    """The target with what it accepts; when there is none, what the model accepts, and the refusal for later."""
+    try:
+        target, model = catalog.choose(entry, Operation.SAMPLE, digest=request.model.digest, numerics=request.numerics)
+    except (NotReady, Retired) as error:
+        return None, entry.model, error
+    return target, model, None
 
 
 def _range_violations(request: sampling_pb2.SampleRequest) -> list[Violation]:
@@ -192,14 +204,15 @@ def _label_list(model: ServedModel) -> str:
 
 
 def _read_labels(request: sampling_pb2.SampleRequest, model: ServedModel, violations: list[Violation]) -> LabelSource:
-    ids = np.asarray(request.condition.labels.ids, np.uint32)
-    field = "condition.labels.ids"
-    if len(ids) != request.count:
-        description = f"must hold one label a sample: count is {request.count}, got {len(ids)}"
+    given, field = request.condition.labels.ids, "condition.labels.ids"
+    if len(given) != request.count:
+        description = f"must hold one label a sample: count is {request.count}, got {len(given)}"
         violations.append(Violation(field=field, description=description))
-    if len(ids) > model.max_labels:
-        description = f"must hold at most {model.max_labels} labels, got {len(ids)}; ask in several requests"
+    if len(given) > model.max_labels:
+        description = f"must hold at most {model.max_labels} labels, got {len(given)}; ask in several requests"
         violations.append(Violation(field=field, description=description))
+        return NoLabels()
+    ids = np.asarray(given, np.uint32)
     for k in np.flatnonzero(ids >= len(model.labels))[:3]:
         description = f"{model.key.name} has no label {ids[k]}; it has {_label_list(model)}"
         violations.append(Violation(field=f"{field}[{k}]", description=description, unknown=True))
@@ -207,6 +220,10 @@ def _read_labels(request: sampling_pb2.SampleRequest, model: ServedModel, violat
 
 
 def _read_mixture(mixture: sampling_pb2.Mixture, model: ServedModel, violations: list[Violation]) -> LabelSource:
+    if len(mixture.components) > len(model.labels):
+        description = f"must hold at most the model's {len(model.labels)} labels, got {len(mixture.components)}"
+        violations.append(Violation(field="condition.mixture.components", description=description))
+        return NoLabels()
     weights, seen, before = [0.0] * len(model.labels), set[int](), len(violations)
     for k, component in enumerate(mixture.components):
         field = f"condition.mixture.components[{k}]"

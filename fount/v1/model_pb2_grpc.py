@@ -59,7 +59,8 @@ class ModelServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def GetModel(self, request, context):
-        """GetModel returns one served version. NOT_FOUND when the name, version or digest is unknown.
+        """GetModel returns one served version. NOT_FOUND when the name or version is unknown, FAILED_PRECONDITION when the
+        digest is not served.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

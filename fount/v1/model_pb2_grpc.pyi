@@ -88,7 +88,9 @@ class ModelServiceStub(typing.Generic[_ModelServiceListModelsType, _ModelService
     """ListModels returns every served version of every model the caller may sample, by name and then version."""
 
     GetModel: _ModelServiceGetModelType
-    """GetModel returns one served version. NOT_FOUND when the name, version or digest is unknown."""
+    """GetModel returns one served version. NOT_FOUND when the name or version is unknown, FAILED_PRECONDITION when the
+    digest is not served.
+    """
 
 ModelServiceAsyncStub: typing_extensions.TypeAlias = ModelServiceStub[
     grpc.aio.UnaryUnaryMultiCallable[
@@ -118,6 +120,8 @@ class ModelServiceServicer(metaclass=abc.ABCMeta):
         request: fount.v1.model_pb2.GetModelRequest,
         context: _ServicerContext,
     ) -> typing.Union[fount.v1.model_pb2.GetModelResponse, collections.abc.Awaitable[fount.v1.model_pb2.GetModelResponse]]:
-        """GetModel returns one served version. NOT_FOUND when the name, version or digest is unknown."""
+        """GetModel returns one served version. NOT_FOUND when the name or version is unknown, FAILED_PRECONDITION when the
+        digest is not served.
+        """
 
 def add_ModelServiceServicer_to_server(servicer: ModelServiceServicer, server: typing.Union[grpc.Server, grpc.aio.Server]) -> None: ...

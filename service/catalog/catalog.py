@@ -111,6 +111,8 @@ class Catalog:
             raise InvalidRequest(tuple(wrong))
         versions = [entry for entry in self.entries() if entry.name == name]
         if not versions:
+            if not self._pool.has_looked():
+                raise NotReady("not every worker has told what it serves yet; try again in a moment")
             raise UnknownName((self._unknown("model.name", name, sorted({each.name for each in self.entries()})),))
         chosen = self._choose(versions, version, digest)
         if digest and not any(offer.model and offer.model.key.digest == digest for offer in chosen.offers):
@@ -120,26 +122,31 @@ class Catalog:
                           f"{chosen.model.key.digest} is")  # fmt: skip
         return chosen
 
-    def target(self, entry: Entry, operation: Operation, *, digest: str = "", numerics: str = "") -> Target:
+    def choose(
+        self, entry: Entry, operation: Operation, *, digest: str = "", numerics: str = ""
+    ) -> tuple[Target, ServedModel]:
         """Choose the workers for a stream: those of the pinned numerics, or of the numerics with most workers.
+
+        Returns:
+            The target, and what the workers of that very target accept.
 
         Raises:
             NotReady: no worker of the model is ready.
             Retired: the model lacks the operation, or no ready worker has the pinned numerics.
         """
-        targets = [offer.target for offer in entry.ready if offer.target]
+        able_offers = [(offer.target, offer.model) for offer in entry.ready if offer.target and offer.model]
         if digest:
-            targets = [target for target in targets if target.model.digest == digest]
+            able_offers = [(target, model) for target, model in able_offers if target.model.digest == digest]
         if entry.model is not None and operation not in entry.model.operations:
             able = ", ".join(sorted(each.name for each in entry.model.operations))
             raise Retired(f"{entry.name} {entry.version} lacks the operation {operation.name}; it has {able}")
-        if not targets:
+        if not able_offers:
             raise NotReady(f"{entry.name} {entry.version} is not ready: {entry.reason or 'no worker has that digest'}")
         for wanted in (numerics,) if numerics else entry.numerics:
-            for target in targets:
+            for target, model in able_offers:
                 if target.numerics == wanted:
-                    return target
-        raise Retired(f"no ready worker of {entry.name} {entry.version} has the numerics {numerics}; "
+                    return target, model
+        raise Retired(f"no ready worker of {entry.name} {entry.version} has the numerics {numerics[:80]!r}; "
                       f"there are {', '.join(entry.numerics)}")  # fmt: skip
 
     def is_ready(self) -> bool:
@@ -158,18 +165,31 @@ class Catalog:
             for entry in versions:
                 if any(offer.model and offer.model.key.digest == digest for offer in entry.offers):
                     return entry
-        return next(entry for entry in versions if entry.is_default)
+        configured = self._default_versions.get(versions[0].name)
+        for entry in versions:
+            if entry.is_default:
+                return entry
+        raise NotReady(f"{versions[0].name} {configured}, the version an empty one means here, has no worker")
 
-    def _default(self, name: str, versions: Mapping[str, object]) -> str:
-        configured = self._default_versions.get(name, "")
-        return configured if configured in versions else max(versions, key=_version_order)
+    def _default(self, name: str, versions: Mapping[str, list[Offer]]) -> str:
+        """The configured version, or else the newest that is not broken: a bad archive must not hide a good one."""
+        if name in self._default_versions:
+            return self._default_versions[name]
+        sound = [
+            version
+            for version, offers in versions.items()
+            if any(offer.state is not ModelState.UNAVAILABLE for offer in offers)
+        ]
+        return max(sound or versions, key=_version_order)
 
     @staticmethod
     def _unknown(field: str, value: str, served: list[str]) -> Violation:
         near = difflib.get_close_matches(value, served, n=1)
         hint = f"did you mean {near[0]!r}? " if near else ""
         listed = ", ".join(served) if served else "nothing"
-        return Violation(field=field, description=f"{value[:80]!r} is not served; {hint}served: {listed}", unknown=True)
+        return Violation(
+            field=field, description=f"{value[:80]!r} is not served; {hint}served: {listed[:400]}", unknown=True
+        )
 
 
 def _version_order(version: str) -> tuple[tuple[int, int | str], ...]:

@@ -11,8 +11,9 @@ import asyncio
 import logging
 import time
 from collections import Counter, deque
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
+from functools import partial
 from typing import Protocol
 
 from service.config import GatewayConfig
@@ -28,7 +29,8 @@ _log = logging.getLogger(__name__)
 
 _REPLY_BYTES = 4 << 20  # most sample bytes asked of a worker in one call
 _WORKER_WAIT_S = 10.0  # how long streams wait for a target's workers to come back
-_RETRY_PAUSE_S = 0.1  # doubled with every attempt
+_RETRY_PAUSE_S = 0.1  # longer with every attempt
+_CLOSE_S = 2.0  # what calls in flight have when the gateway stops
 _RETRY_AFTER_S = 1.0
 
 
@@ -74,7 +76,8 @@ class PackingScheduler:
         self._meter.streams(self._streams_of.total())
         backlog = self._backlogs.get(work.target)
         if backlog is None:
-            backlog = self._backlogs[work.target] = _Backlog(work.target, self._pool, self._config, self._meter)
+            backlog = _Backlog(work.target, self._pool, self._config, self._meter, self._forget_idle)
+            self._backlogs[work.target] = backlog
         stream = SampleStream(work, self._window(work), backlog.pump)
         backlog.add(stream)
         try:
@@ -83,18 +86,21 @@ class PackingScheduler:
                     yield piece
         finally:
             backlog.remove(stream)
-            if backlog.is_idle:
-                self._backlogs.pop(work.target, None)
+            self._forget_idle(backlog)
             self._streams_of[subject] -= 1
             self._meter.streams(self._streams_of.total())
 
     async def close(self) -> None:
-        """End every stream with NotReady, and wait for calls in flight."""
+        """End every stream with NotReady; calls in flight have a moment to end, then they are given up."""
         self._closed = True
         backlogs = list(self._backlogs.values())
         for backlog in backlogs:
             backlog.fail(NotReady("the gateway is stopping; ask another, or again in a moment"))
-        await asyncio.gather(*(backlog.settled() for backlog in backlogs))
+        await asyncio.gather(*(backlog.settle(_CLOSE_S) for backlog in backlogs))
+
+    def _forget_idle(self, backlog: _Backlog) -> None:
+        if backlog.is_idle and self._backlogs.get(backlog.target) is backlog:
+            del self._backlogs[backlog.target]
 
     def _admit(self, work: Work) -> None:
         if self._closed:
@@ -120,8 +126,16 @@ class PackingScheduler:
 class _Backlog:
     """All streams of one target, in lanes by parameters."""
 
-    def __init__(self, target: Target, pool: WorkerPool, config: GatewayConfig, meter: SchedulerMeter) -> None:
-        self._target = target
+    def __init__(
+        self,
+        target: Target,
+        pool: WorkerPool,
+        config: GatewayConfig,
+        meter: SchedulerMeter,
+        idle: Callable[[_Backlog], None],
+    ) -> None:
+        self.target = target
+        self._idle = idle
         self._pool = pool
         self._config = config
         self._meter = meter
@@ -131,7 +145,7 @@ class _Backlog:
 
     @property
     def is_idle(self) -> bool:
-        return not self._lanes
+        return not self._lanes and not self._calls
 
     def add(self, stream: SampleStream) -> None:
         self._lanes.setdefault(stream.work.parameters, deque()).append(stream)
@@ -149,13 +163,17 @@ class _Backlog:
             for stream in lane:
                 stream.fail(error)
 
-    async def settled(self) -> None:
+    async def settle(self, timeout_s: float) -> None:
+        """Wait for the calls in flight, then give up those that are left."""
         if self._calls:
-            await asyncio.wait(self._calls)
+            _, late = await asyncio.wait(self._calls, timeout=timeout_s)
+            for task in late:
+                task.cancel()
+            await asyncio.gather(*late, return_exceptions=True)
 
     def pump(self) -> None:
         """Send calls while there is room and something to send."""
-        workers = self._pool.workers(self._target)
+        workers = self._pool.workers(self.target)
         self._watch_workers(workers)
         while len(self._calls) < workers * self._config.calls_per_worker:
             slices = self._pack()
@@ -163,7 +181,7 @@ class _Backlog:
                 return
             task = asyncio.get_running_loop().create_task(self._execute(slices))
             self._calls.add(task)
-            task.add_done_callback(self._call_ended)
+            task.add_done_callback(partial(self._call_ended, slices))
 
     def _watch_workers(self, workers: int) -> None:
         if workers and self._giving_up:
@@ -174,7 +192,7 @@ class _Backlog:
 
     def _give_up(self) -> None:
         self._giving_up = None
-        model = self._target.model
+        model = self.target.model
         self.fail(NotReady(f"{model.name} {model.version} has had no ready worker for {_WORKER_WAIT_S:g} s"))
 
     def _pack(self) -> list[Slice]:
@@ -205,7 +223,7 @@ class _Backlog:
         works = [each.stream.work for each in slices]
         deadlines = [work.deadline_unix_s for work in works if work.deadline_unix_s is not None]
         call = Call(
-            target=self._target,
+            target=self.target,
             operation=Operation.SAMPLE,
             parameters=works[0].parameters,
             items=tuple(each.item for each in slices),
@@ -217,23 +235,35 @@ class _Backlog:
             try:
                 reply = await self._pool.call(call, timeout_s=self._config.worker_timeout_s)
             except NotReady as error:
-                if attempt == self._config.worker_attempts or all(each.stream.is_closed for each in slices):
+                if attempt == self._config.worker_attempts:
                     raise
-                _log.warning("call repeated", extra={"action": "call_repeated", "error": str(error)})
-                await asyncio.sleep(_RETRY_PAUSE_S * 2**attempt)
+                _log.warning("call %s is repeated: %s", call.request_id, error)
+                await asyncio.sleep(_RETRY_PAUSE_S * attempt)
+                if not await self._has_worker(slices):
+                    raise
                 continue
             samples = sum(each.item.count for each in slices)
-            self._meter.called(self._target, samples, time.monotonic() - begun, reply)
+            self._meter.called(self.target, samples, time.monotonic() - begun, reply)
             return reply
         raise AssertionError("a call ends by a reply or an error")
 
-    def _call_ended(self, task: asyncio.Task[None]) -> None:
+    async def _has_worker(self, slices: list[Slice]) -> bool:
+        """Wait for a worker to come back, as long as somebody still wants the call."""
+        ends = time.monotonic() + _WORKER_WAIT_S
+        while not self._pool.workers(self.target):
+            if time.monotonic() > ends or all(each.stream.is_closed for each in slices):
+                return False
+            await asyncio.sleep(_RETRY_PAUSE_S)
+        return not all(each.stream.is_closed for each in slices)
+
+    def _call_ended(self, slices: list[Slice], task: asyncio.Task[None]) -> None:
         self._calls.discard(task)
-        if not task.cancelled() and (error := task.exception()):
-            _log.error("call failed unexpectedly", exc_info=error, extra={"action": "call_failed"})
-            for lane in self._lanes.values():
-                for stream in lane:
-                    stream.fail(error)
+        error = NotReady("the call was given up") if task.cancelled() else task.exception()
+        for each in slices:
+            if error:  # unexpected ones end the streams of this call alone, and are logged where they are answered
+                each.fail(error)
+        if not self._lanes:
+            self._idle(self)
         self.pump()
 
 

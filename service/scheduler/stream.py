@@ -32,6 +32,8 @@ class Slice:
         """Give the stream what a worker answered for this slice."""
         if isinstance(outcome, Failure):
             self.fail(_failure_to_error(outcome))
+        elif outcome.array.nbytes != self.item.count * self.stream.work.sample_bytes:
+            self.fail(WorkerFault("the worker answered samples of another size than its model's"))
         elif not self.done.done():
             first, labels = self.item.start_index, self.item.labels
             failures = dict(outcome.failures)

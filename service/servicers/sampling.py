@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Iterable
 from contextlib import aclosing
 
 import grpc
@@ -12,8 +13,9 @@ from fount.v1 import model_pb2, sampling_pb2, sampling_pb2_grpc
 from service.caller import current_caller
 from service.catalog import Catalog
 from service.chunks import piece_to_chunks, sample_spec
+from service.domain import Encoding
 from service.orders import SampleOrder, read_sample_request
-from service.scheduler import Scheduler, Work
+from service.scheduler import Piece, Scheduler, Work
 from service.telemetry.interceptor import current_request_id
 from service.telemetry.metrics import Metrics
 
@@ -58,9 +60,16 @@ class SamplingServicer(sampling_pb2_grpc.SamplingServiceServicer):
                     yield _header(order)
                     header_sent = True
                     self._metrics.first_sample(order.target.model, time.monotonic() - begun)
-                for chunk in piece_to_chunks(piece, order.encoding):
+                for chunk in await _chunks(piece, order.encoding):
                     yield sampling_pb2.SampleResponse(chunk=chunk)
                 self._metrics.delivered(order.target.model, len(piece.rows) - len(piece.failures), len(piece.failures))
+
+
+async def _chunks(piece: Piece, encoding: Encoding) -> Iterable[sampling_pb2.SampleChunk]:
+    """Chunks of a piece; pictures are compressed beside the event loop, so that nobody waits for them."""
+    if encoding is Encoding.PNG:
+        return await asyncio.to_thread(lambda: list(piece_to_chunks(piece, encoding)))
+    return piece_to_chunks(piece, encoding)
 
 
 def _header(order: SampleOrder) -> sampling_pb2.SampleResponse:

@@ -16,6 +16,7 @@ from service.errors import (
     SetupError,
     TooLate,
     UnknownName,
+    Violation,
     WorkerFault,
     WorkerLost,
 )
@@ -37,16 +38,14 @@ CODES: dict[type[FountServiceError], int] = {
 """The google.rpc code of every expected error; a test proves that none is missing."""
 
 _DOMAIN = "fount"
+_MESSAGE_BYTES, _DETAIL_BYTES = 1000, 3000  # trailers above 8 KiB may be refused on the way
 
 
 def error_to_status(error: FountServiceError, request_id: str) -> status_pb2.Status:
     """The status an expected error is answered with."""
     details: list[Message] = [_error_info(error.reason, request_id)]
     if isinstance(error, InvalidRequest | UnknownName):
-        bad = error_details_pb2.BadRequest()
-        for each in error.violations:
-            bad.field_violations.add(field=each.field, description=each.description)
-        details.append(bad)
+        details.append(_bad_request(error.violations))
     if isinstance(error, Overloaded):
         delay = duration_pb2.Duration()
         delay.FromNanoseconds(int(error.retry_after_s * 1e9))
@@ -60,12 +59,34 @@ def unexpected_status(request_id: str) -> status_pb2.Status:
     return _status(code_pb2.INTERNAL, message, [_error_info("UNEXPECTED", request_id)])
 
 
+def _bad_request(violations: tuple[Violation, ...]) -> error_details_pb2.BadRequest:
+    """Every violation, as far as they fit into trailers, which gRPC limits; the last entry counts the rest."""
+    bad, left = error_details_pb2.BadRequest(), _DETAIL_BYTES
+    for number, each in enumerate(violations):
+        left -= len(each.field.encode()) + len(each.description.encode())
+        if left < 0 and number:
+            bad.field_violations.add(field="", description=f"and {len(violations) - number} more fields are wrong")
+            break
+        bad.field_violations.add(field=each.field, description=_shorten(each.description, _MESSAGE_BYTES))
+    return bad
+
+
+def _shorten(text: str, most_bytes: int) -> str:
+    """Cut a text to so many bytes as gRPC sends it: percent-encoded, whatever is not ASCII taking three for each."""
+    size = 0
+    for number, character in enumerate(text):
+        size += 1 if character.isascii() and character.isprintable() else 3 * len(character.encode())
+        if size > most_bytes:
+            return text[:number] + " …"
+    return text
+
+
 def _error_info(reason: str, request_id: str) -> error_details_pb2.ErrorInfo:
     return error_details_pb2.ErrorInfo(reason=reason, domain=_DOMAIN, metadata={"request_id": request_id})
 
 
 def _status(code: int, message: str, details: list[Message]) -> status_pb2.Status:
-    status = status_pb2.Status(code=code, message=message[:2000])
+    status = status_pb2.Status(code=code, message=_shorten(message, _MESSAGE_BYTES))
     for detail in details:
         packed = any_pb2.Any()
         packed.Pack(detail)

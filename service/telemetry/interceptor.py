@@ -131,10 +131,11 @@ async def _abort(context: Context, error: Exception, ended: Callable[[str], None
     request_id = current_request_id()
     if isinstance(error, FountServiceError):
         status = error_to_status(error, request_id)
-        _log.info("call refused", extra={"action": "call_refused", "request_id": request_id, "error": str(error)})
+        level = logging.ERROR if status.code == code_pb2.INTERNAL else logging.INFO
+        _log.log(level, "call %s refused: %s", request_id, error, exc_info=error.__cause__)
     else:
         status = unexpected_status(request_id)
-        _log.error("call failed", exc_info=error, extra={"action": "call_failed", "request_id": request_id})
+        _log.error("call %s failed", request_id, exc_info=error)
     ended(code_pb2.Code.Name(status.code))
     rich = rpc_status.to_status(status)
     await context.abort(rich.code, rich.details, rich.trailing_metadata)

@@ -59,6 +59,10 @@ class WorkerPool(Protocol):
         """What is offered now, cheaply."""
         ...
 
+    def has_looked(self) -> bool:
+        """Whether every address has told what it serves, at least once; until then an unknown name may yet appear."""
+        ...
+
     def watch(self, changed: Callable[[], None]) -> None:
         """Have `changed` called whenever offers may have changed."""
         ...

@@ -50,6 +50,7 @@ class Faults:
         bad_indices: samples that come out as failed rows.
         refused_indices: items that hold one of them are refused whole.
         crash: an exception nobody expects, raised by calls.
+        crash_truncation: calls with this truncation raise an exception nobody expects.
     """
 
     delay_s: float = 0.0
@@ -57,6 +58,7 @@ class Faults:
     bad_indices: frozenset[int] = frozenset()
     refused_indices: frozenset[int] = frozenset()
     crash: Exception | None = None
+    crash_truncation: float | None = None
 
 
 def memory_model(
@@ -131,6 +133,8 @@ class MemoryPool:
         numerics: the ids with a worker each.
         faults: what goes wrong.
         calls: every call made, for tests to look at.
+        extra_offers: offered beside the models.
+        running: calls under way.
     """
 
     models: list[ServedModel] = field(default_factory=lambda: [memory_model()])
@@ -138,6 +142,7 @@ class MemoryPool:
     faults: Faults = field(default_factory=Faults)
     calls: list[Call] = field(default_factory=list)
     extra_offers: list[Offer] = field(default_factory=list)
+    running: int = 0
     _watchers: list[Callable[[], None]] = field(default_factory=list)
     _up: bool = False
 
@@ -167,6 +172,10 @@ class MemoryPool:
         ]
         return (*mine, *self.extra_offers)
 
+    def has_looked(self) -> bool:
+        """Nothing is ever hidden here."""
+        return True
+
     def watch(self, changed: Callable[[], None]) -> None:
         """Have `changed` called when workers come or go."""
         self._watchers.append(changed)
@@ -178,7 +187,13 @@ class MemoryPool:
     async def call(self, call: Call, *, timeout_s: float) -> Reply:
         """Do a call; see `WorkerPool.call`."""
         self.calls.append(call)
-        await asyncio.sleep(self.faults.delay_s)
+        self.running += 1
+        try:
+            await asyncio.sleep(self.faults.delay_s)
+        finally:
+            self.running -= 1
+        if self.faults.crash_truncation and call.parameters.truncation == self.faults.crash_truncation:
+            raise ZeroDivisionError("the call was told to crash")
         if not self.workers(call.target):
             raise NotReady(f"{call.target.model.name} has no worker")
         if self.faults.lose_calls:

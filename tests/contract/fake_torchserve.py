@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import json
+import tempfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import grpc
 
@@ -76,6 +78,12 @@ def _unary(behave, request):
     )
 
 
+def _key_file() -> Path:
+    file = Path(tempfile.mkdtemp()) / "key_file.json"
+    file.write_text(json.dumps({"inference": {"key": "key"}, "management": {"key": "other"}}))
+    return file
+
+
 @asynccontextmanager
 async def running(fake: FakeTorchServe) -> AsyncIterator[Address]:
     """Serve it on a free port, as inference and as management."""
@@ -93,6 +101,6 @@ async def running(fake: FakeTorchServe) -> AsyncIterator[Address]:
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
     try:
-        yield Address(inference=f"127.0.0.1:{port}", management=f"127.0.0.1:{port}", inference_token="key")
+        yield Address(inference=f"127.0.0.1:{port}", management=f"127.0.0.1:{port}", token_file=_key_file())
     finally:
         await server.stop(0)

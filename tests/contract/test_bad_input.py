@@ -212,11 +212,81 @@ async def test_an_encoding_the_model_lacks_is_invalid(config) -> None:
     await running.gateway.stop(grace_s=0)
 
 
+@pytest.mark.parametrize(
+    "bad",
+    [
+        request(condition=mixture(*[WRONG(label=REF(id=1), weight=-1)] * 300)),
+        request(numerics="é" * 2000),
+        request(model=model_pb2.ModelRef(name="ü" * 5000)),
+        request(5000, condition=sampling_pb2.Condition(labels=sampling_pb2.Labels(ids=[9] * 5000))),
+    ],
+    ids=["components", "numerics", "name", "labels"],
+)
+async def test_however_much_is_wrong_the_answer_stays_readable(checked: Running, bad) -> None:
+    error = await checked.refused(bad)
+    assert error.code().name in {"INVALID_ARGUMENT", "FAILED_PRECONDITION", "NOT_FOUND"}
+    assert details(error, error_details_pb2.ErrorInfo) is not None
+
+
 async def test_no_ready_worker_is_unavailable(running: Running) -> None:
     running.pool.set_up(False)
     error = await running.refused(request())
     assert error.code() is grpc.StatusCode.UNAVAILABLE
     running.pool.set_up(True)
+
+
+async def test_a_broken_newer_version_does_not_hide_a_good_one(config) -> None:
+    from service.domain import ModelState
+    from service.workers import Offer
+
+    broken = Offer(name="toy", version="2", state=ModelState.UNAVAILABLE, reason="archive is cut short")
+    running = await start_gateway(MemoryPool(extra_offers=[broken]), config)
+    header, _ = await running.sample(request())
+    assert header.model.version == "1"
+    await running.channel.close()
+    await running.gateway.stop(grace_s=0)
+
+
+async def test_a_configured_default_that_is_absent_is_not_replaced() -> None:
+    from service.config import GatewayConfig
+    from service.gateway import Gateway
+
+    pinned = GatewayConfig(port=0, http_port=0, default_versions={"toy": "7"})
+    gateway = Gateway(MemoryPool(), pinned)
+    await gateway.start()
+    running = Running(gateway, gateway._pool, grpc.aio.insecure_channel(f"127.0.0.1:{gateway.port}"))
+    error = await running.refused(request())
+    assert (error.code(), "toy 7" in error.details()) == (grpc.StatusCode.UNAVAILABLE, True)
+    await running.channel.close()
+    await gateway.stop(grace_s=0)
+
+
+async def test_a_stream_is_checked_against_the_very_digest_it_draws_from(config) -> None:
+    import dataclasses
+
+    old = memory_model("toy", dims=(2, 3, 1))
+    fresh = memory_model("toy", dims=(4, 4, 1), labels=("only",))
+    key = dataclasses.replace(fresh.key, digest="sha256:" + "b" * 64)
+    fresh = dataclasses.replace(fresh, key=key)
+    running = await start_gateway(MemoryPool(models=[old, fresh]), config)
+    pinned = model_pb2.ModelRef(name="toy", digest=key.digest)
+    header, chunks = await running.sample(request(4, model=pinned))
+    assert list(header.sample_spec.dims) == [4, 4, 1]
+    assert {label for chunk in chunks for label in chunk.labels} == {0}
+    error = await running.refused(request(4, model=pinned, condition=label(2)))
+    assert error.code() is grpc.StatusCode.NOT_FOUND
+    await running.channel.close()
+    await running.gateway.stop(grace_s=0)
+
+
+async def test_a_name_is_not_unknown_before_every_worker_was_heard(config, monkeypatch) -> None:
+    pool = MemoryPool()
+    running = await start_gateway(pool, config)
+    monkeypatch.setattr(MemoryPool, "has_looked", lambda self: False)
+    error = await running.refused(request(model=model_pb2.ModelRef(name="later")))
+    assert error.code() is grpc.StatusCode.UNAVAILABLE
+    await running.channel.close()
+    await running.gateway.stop(grace_s=0)
 
 
 async def test_a_model_that_fails_its_golden_samples_is_alone_unavailable(config) -> None:

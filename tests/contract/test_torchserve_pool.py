@@ -73,7 +73,7 @@ STATUSES = {
     "worker died": ((grpc.StatusCode.INTERNAL, "Worker died."), WorkerLost),
     "model not found": ((grpc.StatusCode.INTERNAL, "Model not found: toy"), WorkerLost),
     "message too large": ((grpc.StatusCode.RESOURCE_EXHAUSTED, "gRPC message exceeds maximum size"), WorkerFault),
-    "no token": ((grpc.StatusCode.PERMISSION_DENIED, "Token Authorization failed."), WorkerFault),
+    "no token": ((grpc.StatusCode.PERMISSION_DENIED, "Token Authorization failed."), WorkerLost),
 }
 
 
@@ -117,6 +117,23 @@ async def test_a_worker_of_other_numerics_is_lost_and_looked_at_again(pool, fake
     with pytest.raises(WorkerLost):
         await pool.call(call(target(pool)), timeout_s=5)
     await until(lambda: [offer.numerics for offer in pool.offers()] == ["avx512"])
+
+
+async def test_an_encoding_of_a_newer_worker_is_passed_over(fake: FakeTorchServe) -> None:
+    fake.described.description.model.encodings.append(99)
+    async with running(fake) as address:
+        pool = TorchServePool([address])
+        await pool.start()
+        await until(lambda: any(offer.target for offer in pool.offers()))
+        await pool.close()
+
+
+async def test_the_watch_outlives_an_answer_that_makes_no_sense(pool, fake: FakeTorchServe, monkeypatch) -> None:
+    monkeypatch.setattr("service.workers.torchserve.pool._PROBE_SLOW_S", 0.05)
+    good, fake.pids = fake.pids, None
+    await until(lambda: not any(offer.target for offer in pool.offers()))
+    fake.pids = good
+    await until(lambda: any(offer.target for offer in pool.offers()))
 
 
 async def test_a_worker_that_fails_its_golden_samples_is_not_offered(fake: FakeTorchServe) -> None:

@@ -113,7 +113,7 @@ def torchserve(
 ) -> Iterator[str]:
     """A TorchServe in the foreground, as in a container; gives HOST:INFERENCE/MANAGEMENT."""
     command = [sys.executable, "-m", "service.workers.torchserve.run", *arguments, "--archives", str(archives)]
-    command += ["--state", str(home / "state"), "--inference-port", "0", "--management-port", "0"]
+    command += ["--state", str(home / "s"), "--inference-port", "0", "--management-port", "0"]
     process = subprocess.Popen(
         [*command, "--host", "127.0.0.1"], env=environment(home, {"TMPDIR": str(home)} | extra), cwd=home,
         start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
@@ -137,16 +137,20 @@ def _address(pid: int) -> str:
                 path = "/org.pytorch.serve.grpc.management.ManagementAPIsService/ListModels"
                 try:
                     channel.unary_unary(path)(b"", timeout=5)
-                except grpc.RpcError:
-                    continue
+                except grpc.RpcError as error:
+                    if error.code() is not grpc.StatusCode.PERMISSION_DENIED:  # it is the one, and wants its token
+                        continue
             return f"127.0.0.1:{inference}/{management}"
     raise AssertionError("TorchServe did not listen")
 
 
 @contextmanager
-def gateway(home: Path, *addresses: str, extra: dict[str, str] | None = None) -> Iterator[Served]:
+def gateway(
+    home: Path, *addresses: str, extra: dict[str, str] | None = None, token_file: Path | None = None
+) -> Iterator[Served]:
     """`fount gateway` in front of TorchServe processes."""
     options = [part for address in addresses for part in ("--torchserve", address)]
+    options += ["--token-file", str(token_file)] if token_file else []
     process = subprocess.Popen(
         [FOUNT, "gateway", "--port", "0", "--http-port", "0", *options],
         env=environment(home, extra), cwd=home, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,

@@ -8,6 +8,7 @@ import random
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 
 from fount import Client, aio
@@ -20,7 +21,7 @@ COUNT = 1000
 
 def draw(server: str, model: str, **fields) -> np.ndarray:
     with Client(server) as client:
-        return client.sample(model, **({"count": COUNT, "seed": SEED} | fields))
+        return client.sample(model, **({"count": COUNT, "seed": SEED, "encoding": "float32"} | fields))
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +40,7 @@ async def test_a_thousand_requests_of_one_among_strangers_give_the_same_bytes(se
     async with aio.Client(served.server) as client:
 
         async def one(index: int) -> np.ndarray:
-            return await client.sample(model, count=1, start_index=index, seed=SEED)
+            return await client.sample(model, count=1, start_index=index, seed=SEED, encoding="float32")
 
         async def stranger(k: int) -> None:
             await client.sample(model, count=1 + k % 17)
@@ -65,20 +66,31 @@ def test_labels_come_back_with_their_samples(served: Served, whole) -> None:
     assert tail.labels.tolist() == whole["digits-cvae"].labels[600:].tolist()
 
 
-def test_floats_are_the_same_bits(served: Served) -> None:
-    model = "digits-cvae"
-    floats = draw(served.server, model, encoding="float32", label=3)
-    tail = draw(served.server, model, encoding="float32", label=3, start_index=990, count=10)
-    assert tail.tobytes() == floats[990:].tobytes()
+@pytest.mark.parametrize("model", GENERATORS)
+def test_levels_are_the_rounded_floats(served: Served, whole, model: str) -> None:
+    assert (
+        draw(served.server, model, encoding="uint8").tobytes() == np.rint(whole[model] * 255).astype(np.uint8).tobytes()
+    )
+
+
+def workers_of(served: Served, model: str) -> list[psutil.Process]:
+    """The processes that have loaded a model: each runs in its unpacked archive."""
+    return [
+        worker for worker in served.workers() if f"name: {model}\n" in (Path(worker.cwd()) / "model.yaml").read_text()
+    ]
 
 
 def test_a_restart_with_two_workers_and_no_state_gives_the_same_bytes(
-    archives: Path, tmp_path: Path, served: Served, whole
+    archives: Path, tmp_path: Path, served: Served
 ) -> None:
+    many = 8 * COUNT  # enough for several calls at once, which both workers share
     with serving(archives, tmp_path, "--workers", "2") as restarted:
-        assert len(restarted.workers()) == 6
         for model in GENERATORS:
-            for _ in range(3):  # either worker may answer
-                again = draw(restarted.server, model)
-                assert again.numerics == whole[model].numerics
-                assert again.tobytes() == whole[model].tobytes()
+            pair = workers_of(restarted, model)
+            assert len(pair) == 2
+            before = [worker.cpu_times().user for worker in pair]
+            again = draw(restarted.server, model, count=many)
+            assert all(worker.cpu_times().user > spent for worker, spent in zip(pair, before, strict=True))
+            alone = draw(served.server, model, count=many)
+            assert again.numerics == alone.numerics
+            assert again.tobytes() == alone.tobytes()

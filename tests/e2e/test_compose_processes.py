@@ -5,10 +5,11 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
+import pytest
 import yaml
 
 from fount import Client
-from fount.errors import FountError
+from fount.errors import FountError, ServerUnavailable
 from tests.e2e.processes import REPOSITORY, gateway, torchserve
 
 SERVICES = yaml.safe_load((REPOSITORY / "docker-compose.yml").read_text())["services"]
@@ -25,6 +26,23 @@ def test_the_gateway_and_the_worker_of_the_compose_file_serve(archives: Path, tm
         kept = {key: value for key, value in front["environment"].items() if "TORCHSERVE" not in key}
         with gateway(tmp_path, address, extra=kept | {"FOUNT_GATEWAY_HOST": "127.0.0.1"}) as served:
             assert len(draw(served.server)) == 3
+
+
+def test_a_gateway_reads_the_tokens_of_a_torchserve_that_keeps_them(archives: Path, tmp_path: Path) -> None:
+    key_file = tmp_path / "s" / "torchserve" / "key_file.json"
+    with (
+        torchserve(archives, tmp_path, {}, ()) as address,
+        gateway(tmp_path, address, token_file=key_file) as served,
+    ):
+        assert key_file.stat().st_mode & 0o077 == 0
+        assert len(draw(served.server)) == 3
+
+
+def test_a_gateway_without_the_tokens_says_so(archives: Path, tmp_path: Path) -> None:
+    with torchserve(archives, tmp_path, {}, ()) as address, gateway(tmp_path, address) as served:
+        with pytest.raises(ServerUnavailable):
+            draw(served.server, timeout_s=3)
+        assert any("Token Authorization failed" in line for line in served.lines)
 
 
 def draw(server: str, timeout_s: float = 60):

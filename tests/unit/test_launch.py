@@ -73,7 +73,7 @@ def test_a_folder_is_made_where_sockets_fit(tmp_path: Path, monkeypatch: pytest.
     long.mkdir()
     monkeypatch.setattr("tempfile.tempdir", str(long))
     folder = make_folder()
-    assert len(str(folder)) < 80
+    assert len(str(folder)) < 85
     folder.rmdir()
     assert list(long.iterdir()) == []
 

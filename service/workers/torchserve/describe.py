@@ -54,7 +54,7 @@ def card_to_model(card: model_pb2.Model) -> ServedModel:
         sample_dims=(dims[0], dims[1], dims[2]),
         value_range=(native.min, native.max),
         parameters={each.name: _range(each) for each in card.parameters},
-        encodings=frozenset(Encoding(each) for each in card.encodings),
+        encodings=frozenset(each for each in Encoding if int(each) in {int(known) for known in card.encodings}),
         max_count=card.limits.max_count,
         max_labels=card.limits.max_labels,
         card=card.SerializeToString(),

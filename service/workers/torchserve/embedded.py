@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import logging
 import os
 import shutil
@@ -17,8 +16,8 @@ import grpc
 import psutil
 
 from service.errors import SetupError
-from service.workers.torchserve.launch import LOG_FILE, Launch, TorchServeConfig, make_folder, prepare
-from service.workers.torchserve.wire import Address, TorchServeChannel
+from service.workers.torchserve.launch import KEY_FILE, LOG_FILE, Launch, TorchServeConfig, make_folder, prepare
+from service.workers.torchserve.wire import Address, TorchServeChannel, read_tokens
 
 __all__ = ["EmbeddedTorchServe"]
 
@@ -127,8 +126,8 @@ class EmbeddedTorchServe:
 
     async def _probe(self) -> Address | None:
         """Look whether two gRPC sockets listen, and which is which."""
-        inference_token, management_token = self._tokens()
-        if self._config.token and not inference_token:
+        token_file = self._folder / KEY_FILE if self._folder and self._config.token else None
+        if token_file and not read_tokens(token_file):
             return None
         ports = sorted(
             connection.laddr.port
@@ -141,8 +140,7 @@ class EmbeddedTorchServe:
             address = Address(
                 inference=f"127.0.0.1:{inference}",
                 management=f"127.0.0.1:{management}",
-                inference_token=inference_token,
-                management_token=management_token,
+                token_file=token_file,
             )
             channel = TorchServeChannel(address)
             try:
@@ -153,15 +151,6 @@ class EmbeddedTorchServe:
                 await channel.close()
             return address
         return None
-
-    def _tokens(self) -> tuple[str, str]:
-        if self._folder is None or not self._config.token:
-            return "", ""
-        try:
-            keys = json.loads((self._folder / "key_file.json").read_text())
-        except (OSError, ValueError):
-            return "", ""  # not written yet
-        return keys["inference"]["key"], keys["management"]["key"]
 
 
 def _end_tree(process: subprocess.Popen[bytes]) -> None:

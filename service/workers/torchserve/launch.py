@@ -19,16 +19,19 @@ from fount.archive import ArchiveError, ArchiveInfo, verify_archive
 from service.errors import SetupError
 from service.workers.torchserve.java import find_java
 
-__all__ = ["LOG_FILE", "Launch", "TorchServeConfig", "make_folder", "prepare", "verified_archives"]
+__all__ = ["KEY_FILE", "LOG_FILE", "Launch", "TorchServeConfig", "make_folder", "prepare", "verified_archives"]
 
 _log = logging.getLogger(__name__)
 
 LOG_FILE = "torchserve.log"
 """In a TorchServe's own folder."""
 
+KEY_FILE = "key_file.json"
+"""TorchServe's tokens, in its own folder, readable by its user alone."""
+
 _MESSAGE_BYTES = 64 << 20
 _TOKEN_MINUTES = 60 * 24 * 365 * 10
-_FOLDER_CHARACTERS = 80  # a socket's path has 107, and TorchServe's are within
+_FOLDER_CHARACTERS = 85  # a socket's path has 107, and TorchServe's are within
 _HEAP = "-Xmx512m"
 
 # TorchServe's own configuration writes several lines a call and never stops; a worker's own lines are kept.
@@ -141,7 +144,7 @@ def make_folder() -> Path:
         folder = Path(tempfile.mkdtemp(prefix="fount-"))
         if len(str(folder)) > _FOLDER_CHARACTERS:
             folder.rmdir()
-            folder = Path(tempfile.mkdtemp(prefix="fount-", dir="/tmp"))  # noqa: S108  # a private folder within it
+            folder = Path(tempfile.mkdtemp(prefix="fount-", dir="/tmp"))  # a private folder within it
     except OSError as error:
         raise SetupError(f"no temporary folder can be made: {error}; name a writable one with TMPDIR") from error
     return folder
@@ -157,6 +160,9 @@ def prepare(config: TorchServeConfig, folder: Path) -> Launch:
     Raises:
         SetupError: archives, Java, TorchServe or the state folder are not usable.
     """
+    if len(str(folder)) > _FOLDER_CHARACTERS:
+        raise SetupError(f"{folder} is too long for TorchServe's sockets; name a folder with a path of at most "
+                         f"{_FOLDER_CHARACTERS} characters")  # fmt: skip
     archives, refused = verified_archives(config.archives)
     home = _torchserve_home()
     java = find_java()

@@ -53,6 +53,10 @@ class TorchServePool:
         """What every address offers."""
         return tuple(offer for replica in self._replicas for offer in replica.offers.values())
 
+    def has_looked(self) -> bool:
+        """Whether every address has told what it serves, at least once."""
+        return all(replica.has_looked for replica in self._replicas)
+
     def watch(self, changed: Callable[[], None]) -> None:
         """Have `changed` called whenever offers may have changed."""
         self._watchers.append(changed)
@@ -87,6 +91,8 @@ class _Replica:
         self._watch: asyncio.Task[None] | None = None
         self.offers: dict[tuple[str, str], Offer] = {}
         self.outstanding = 0
+        self.has_looked = False
+        self._away = False
 
     def start(self) -> None:
         self._watch = asyncio.get_running_loop().create_task(self._watch_forever())
@@ -111,28 +117,35 @@ class _Replica:
             reply = reply_to_domain(call, worker_pb2.WorkerReply.FromString(answer))
         except grpc.aio.AioRpcError as error:
             self._look_now.set()
+            if error.code() is grpc.StatusCode.PERMISSION_DENIED:
+                self._channel.forget_tokens()
             raise _rpc_error(error, call) from error
         except DecodeError as error:
             raise WorkerFault("the worker's answer is not a worker.v1 reply") from error
         finally:
             self.outstanding -= 1
-        self._refuse_strangers(reply)
+        self._refuse_strangers(call, reply)
         return reply
 
-    def _refuse_strangers(self, reply: Reply) -> None:
+    def _refuse_strangers(self, call: Call, reply: Reply) -> None:
         """A worker that is not what it was: another digest, or other numerics, after a restart."""
         for outcome in reply.outcomes:
             if isinstance(outcome, Failure) and outcome.reason in _MISMATCH:
-                self._described.clear()
-                self.offers = {}
+                key = (call.target.model.name, call.target.model.version)
+                self._described.pop(key, None)
+                self.offers[key] = Offer(name=key[0], version=key[1], reason="its worker changed")
                 self._look_now.set()
                 self._changed()
                 raise WorkerLost(f"the worker at {self._address.inference} changed: {outcome.message}")
 
     async def _watch_forever(self) -> None:
         while True:
-            settled = await self._look()
             self._look_now.clear()
+            try:
+                settled = await self._look()
+            except Exception:  # noqa: BLE001  # the watch must outlive whatever TorchServe or a worker says
+                _log.exception("looking at %s failed", self._address.inference)
+                settled = True
             try:
                 async with asyncio.timeout(_PROBE_SLOW_S if settled else _PROBE_FAST_S):
                     await self._look_now.wait()
@@ -149,16 +162,26 @@ class _Replica:
                 for name in await self._channel.list_models()
                 for version, state in (await self._channel.describe(name)).items()
             }
-            offers = {key: await self._offer(key, state) for key, state in states.items()}
-        except (grpc.aio.AioRpcError, ValueError, KeyError) as error:
-            if before:
-                _log.warning("TorchServe is away", extra={"action": "replica_lost", "error": str(error)})
+        except (grpc.aio.AioRpcError, ValueError, KeyError, TypeError) as error:
+            self._tell_away(error)
             offers = {key: _away(offer) for key, offer in before.items()}
-            self._described.clear()
+        else:
+            self._away, self.has_looked = False, True
+            # Side by side: one worker that is slow to describe itself does not hide the others.
+            described = await asyncio.gather(*(self._offer(key, state) for key, state in states.items()))
+            offers = dict(zip(states, described, strict=True))
         if offers != before:
             self.offers = offers
             self._changed()
         return bool(offers) and all(offer.state is not ModelState.LOADING for offer in offers.values())
+
+    def _tell_away(self, error: Exception) -> None:
+        self._described.clear()
+        self._channel.forget_tokens()
+        if not self._away:
+            self._away = True
+            why = error.details() if isinstance(error, grpc.aio.AioRpcError) else str(error)
+            _log.warning("TorchServe at %s does not answer as it should: %s", self._address.management, why)
 
     async def _offer(self, key: tuple[str, str], state: WorkerState) -> Offer:
         name, version = key
@@ -175,7 +198,7 @@ class _Replica:
             offer = description_to_offer(
                 name, version, worker_pb2.WorkerReply.FromString(answer), len(state.ready_pids)
             )
-        except (grpc.aio.AioRpcError, DecodeError, WorkerFault) as error:
+        except (grpc.aio.AioRpcError, DecodeError, WorkerFault, ValueError) as error:
             reason = f"its worker does not describe itself: {str(error)[:200]}"
             return Offer(name=name, version=version, state=ModelState.UNAVAILABLE, reason=reason)
         self._described[key] = state.ready_pids
@@ -185,9 +208,10 @@ class _Replica:
         since = self._loading_since.setdefault(key, time.monotonic())
         hopeless = time.monotonic() - since > _LOADING_S
         reason = f"no worker has loaded for {_LOADING_S:g} s; TorchServe's log says why"
+        name, version = key
         return Offer(
-            name=key[0],
-            version=key[1],
+            name=name,
+            version=version,
             model=known.model if known else None,
             state=ModelState.UNAVAILABLE if hopeless else ModelState.LOADING,
             reason=reason if hopeless else "workers are loading",
@@ -209,6 +233,8 @@ def _rpc_error(error: grpc.aio.AioRpcError, call: Call) -> NotReady | TooLate | 
         return WorkerFault(f"the handler of {model} raised")
     if code in _UNREACHABLE:
         return WorkerLost(f"the TorchServe of {model} went away")
+    if code is grpc.StatusCode.PERMISSION_DENIED:
+        return WorkerLost(f"the TorchServe of {model} wants another token")
     if "has no worker to serve" in details or "Model not found" in details or "Worker died" in details:
         return WorkerLost(f"the worker of {model} went away")
     return WorkerFault(f"TorchServe refused a call of {model}: {code.name} {details[:200]}")

@@ -1,19 +1,21 @@
 """A TorchServe in the foreground with fixed ports, for a container: `python -m service.workers.torchserve.run`.
 
-It verifies the archives, writes the configuration, and becomes Java, so that signals reach TorchServe itself.
+It verifies the archives, writes the configuration, and becomes Java, so that signals reach TorchServe itself. Its own
+folder is `torchserve` in the state folder, and its tokens are `key_file.json` there, for `fount gateway --token-file`.
 """
 
 from __future__ import annotations
 
 import logging
 import os
+import shutil
 import sys
 from pathlib import Path
 
 import click
 
 from service.errors import SetupError
-from service.workers.torchserve.launch import TorchServeConfig, make_folder, prepare
+from service.workers.torchserve.launch import TorchServeConfig, prepare
 
 __all__ = ["run"]
 
@@ -38,9 +40,15 @@ def run(
         archives=archives, state=state, host=host, inference_port=inference_port, management_port=management_port,
         workers=workers, threads=threads, precision=precision, token=token, log_to_console=True,
     )  # fmt: skip
+    folder = state.resolve() / "torchserve"  # always the same one: nobody is left to remove it when Java ends
     try:
-        launch = prepare(config, make_folder())
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True, mode=0o700)
+        launch = prepare(config, folder)
+    except OSError as error:
+        sys.exit(f"error: {folder} cannot be made: {error.strerror}; name a writable folder with --state")
     except SetupError as error:
+        shutil.rmtree(folder, ignore_errors=True)
         sys.exit(f"error: {error}")
     os.chdir(launch.folder)
     os.execve(launch.command[0], launch.command, launch.environment)  # noqa: S606  # our own command, no shell

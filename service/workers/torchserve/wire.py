@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any, TypeVar
 
 import grpc
@@ -18,7 +19,7 @@ from fount.worker.v1 import worker_pb2
 from service.domain import Call, Dtype, Failure, Outcome, RangeItem, Reply, Rows, TensorItem
 from service.errors import WorkerFault
 
-__all__ = ["Address", "TorchServeChannel", "WorkerState", "call_to_request", "reply_to_domain"]
+__all__ = ["Address", "TorchServeChannel", "WorkerState", "call_to_request", "read_tokens", "reply_to_domain"]
 
 _INFERENCE = "/org.pytorch.serve.grpc.inference.InferenceAPIsService/"
 _MANAGEMENT = "/org.pytorch.serve.grpc.management.ManagementAPIsService/"
@@ -29,22 +30,23 @@ _OPTIONS = (
 )
 _MODELS_A_PAGE = 100
 _PROBE_S = 5.0
+_IMAGE_DIMS = 4  # rows, height, width, channels
 
 Answer = TypeVar("Answer", bound=Message)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Address:
-    """Where a TorchServe is: host:port of its two gRPC services, and their tokens (empty: none wanted)."""
+    """Where a TorchServe is.
+
+    Attributes:
+        inference, management: host:port of its two gRPC services.
+        token_file: the `key_file.json` it writes at every start; None when its token authorisation is off.
+    """
 
     inference: str
     management: str
-    inference_token: str = ""
-    management_token: str = ""
-
-    def __repr__(self) -> str:
-        """Without the tokens."""
-        return f"Address({self.inference}, {self.management})"
+    token_file: Path | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,8 +62,8 @@ class TorchServeChannel:
     def __init__(self, address: Address) -> None:
         self._inference = grpc.aio.insecure_channel(address.inference, options=_OPTIONS)
         self._management = grpc.aio.insecure_channel(address.management, options=_OPTIONS)
-        self._inference_metadata = _bearer(address.inference_token)
-        self._management_metadata = _bearer(address.management_token)
+        self._token_file = address.token_file
+        self._tokens: dict[str, str] = {}
 
     async def close(self) -> None:
         """Let go of the connections."""
@@ -73,9 +75,13 @@ class TorchServeChannel:
         request = torchserve_pb2.PredictionsRequest(model_name=name, model_version=version, input={"body": body})
         method = _method(self._inference, _INFERENCE + "Predictions", torchserve_pb2.PredictionResponse.FromString)
         answer: torchserve_pb2.PredictionResponse = await method(
-            request, timeout=timeout_s, metadata=self._inference_metadata
+            request, timeout=timeout_s, metadata=self._bearer("inference")
         )
         return answer.prediction
+
+    def forget_tokens(self) -> None:
+        """Read the token file again with the next call: TorchServe draws new tokens when it starts."""
+        self._tokens = {}
 
     async def list_models(self) -> list[str]:
         """The names registered."""
@@ -102,9 +108,24 @@ class TorchServeChannel:
     async def _manage(self, method: str, request: Message) -> str:
         call = _method(self._management, _MANAGEMENT + method, torchserve_pb2.ManagementResponse.FromString)
         answer: torchserve_pb2.ManagementResponse = await call(
-            request, timeout=_PROBE_S, metadata=self._management_metadata
+            request, timeout=_PROBE_S, metadata=self._bearer("management")
         )
         return answer.msg
+
+    def _bearer(self, service: str) -> tuple[tuple[str, str], ...]:
+        if self._token_file is not None and not self._tokens:
+            self._tokens = read_tokens(self._token_file)
+        token = self._tokens.get(service)
+        return (("authorization", f"Bearer {token}"),) if token else ()
+
+
+def read_tokens(file: Path) -> dict[str, str]:
+    """The tokens of a TorchServe by service; none while the file is not there or not whole."""
+    try:
+        keys = json.loads(file.read_text())
+        return {service: str(keys[service]["key"]) for service in ("inference", "management")}
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}
 
 
 def call_to_request(call: Call) -> worker_pb2.WorkerRequest:
@@ -137,10 +158,6 @@ def reply_to_domain(call: Call, reply: worker_pb2.WorkerReply) -> Reply:
     )
 
 
-def _bearer(token: str) -> tuple[tuple[str, str], ...]:
-    return (("authorization", f"Bearer {token}"),) if token else ()
-
-
 def _method(channel: grpc.aio.Channel, path: str, parse: Callable[[bytes], Answer]) -> Any:
     return channel.unary_unary(path, request_serializer=_serialize, response_deserializer=parse)
 
@@ -167,14 +184,17 @@ def _outcome(item: RangeItem | TensorItem, outcome: worker_pb2.WorkerOutcome) ->
     if outcome.WhichOneof("outcome") == "status":
         return _failure(outcome.status)
     rows = item.count if isinstance(item, RangeItem) else len(item.rows)
+    told = (int(outcome.value.dtype), len(outcome.value.dims))
+    if isinstance(item, RangeItem) and told != (int(item.dtype), _IMAGE_DIMS):
+        raise WorkerFault(f"the worker answered dtype {outcome.value.dtype} of dims {list(outcome.value.dims)}")
     try:
         is_float = Dtype(outcome.value.dtype) is Dtype.FLOAT32
         flat = np.frombuffer(outcome.value.data, "<f4") if is_float else np.frombuffer(outcome.value.data, np.uint8)
         array = flat.reshape(tuple(outcome.value.dims))
     except ValueError as error:
         raise WorkerFault(f"the worker's tensor does not hold what it says: {error}") from error
-    if len(array) != rows:
-        raise WorkerFault(f"the worker answered {len(array)} rows of {rows}")
+    if array.shape[:1] != (rows,):
+        raise WorkerFault(f"the worker answered rows {array.shape[:1]} of {rows}")
     return Rows(array=array, failures={each.row: _failure(each.status) for each in outcome.row_errors})
 
 
