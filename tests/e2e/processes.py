@@ -57,8 +57,9 @@ def environment(home: Path, extra: dict[str, str] | None = None) -> dict[str, st
 
 @contextmanager
 def serving(archives: Path, home: Path, *options: str, extra: dict[str, str] | None = None) -> Iterator[Served]:
-    """Run `fount serve` until the block ends."""
-    command = [FOUNT, "serve", "--archives", str(archives), "--port", "0", "--http-port", "0", *options]
+    """Run `fount serve` until the block ends; what workers measured is shared between tests of the same archives."""
+    command = [FOUNT, "serve", "--archives", str(archives), "--port", "0", "--http-port", "0"]
+    command += ["--state-dir", str(archives.parent / "state"), *options]
     process = subprocess.Popen(
         command, env=environment(home, extra), cwd=home, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
     )

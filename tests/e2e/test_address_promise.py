@@ -84,7 +84,7 @@ def test_a_restart_with_two_workers_and_no_state_gives_the_same_bytes(
     archives: Path, tmp_path: Path, served: Served
 ) -> None:
     many = 8 * COUNT  # enough for several calls at once, which both workers share
-    with serving(archives, tmp_path, "--workers", "2") as restarted:
+    with serving(archives, tmp_path, "--workers", "2", "--state-dir", str(tmp_path / "state")) as restarted:
         for model in GENERATORS:
             pair = workers_of(restarted, model)
             assert len(pair) == 2
