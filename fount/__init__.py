@@ -14,12 +14,14 @@ if TYPE_CHECKING:
     from fount.sampling import Chunk as Chunk
     from fount.sampling import Samples as Samples
 
-__all__ = ["Chunk", "Client", "Samples"]
+__all__ = ["Chunk", "Client", "Samples", "__version__"]
 
 _HOMES = {"Chunk": "fount.sampling", "Client": "fount.client", "Samples": "fount.sampling"}
 
 
 def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        return import_module("importlib.metadata").version("fount")
     if name in _HOMES:
         return getattr(import_module(_HOMES[name]), name)
     raise AttributeError(f"module 'fount' has no attribute {name!r}")

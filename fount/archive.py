@@ -14,14 +14,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-import stat
 import struct
 import zipfile
-import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
-from typing import IO, Any, Protocol
+from pathlib import Path
+from typing import IO, Any, NoReturn, Protocol
+
+from fount.archive_zip import MAX_TEXT_BYTES, PACK_AGAIN, ZipError, check_headers, check_members
 
 __all__ = [
     "CONTENTS_FILE", "FORMAT", "MANIFEST_FILE", "ArchiveContents", "ArchiveError", "ArchiveInfo",
@@ -32,13 +32,7 @@ CONTENTS_FILE = "archive.json"
 MANIFEST_FILE = "MAR-INF/MANIFEST.json"
 FORMAT = "fount-archive/1"
 
-_MAX_TOTAL_BYTES = 4 * 2**30
-_MAX_TEXT_BYTES = 64 * 2**20
-_MAX_MEMBERS = 10_000
-_TEXT_SUFFIXES = frozenset({".json", ".yaml", ".py"})
 _BLOCK_BYTES = 2**20
-_LOCAL_HEADER = struct.Struct("<4s22xHH")  # signature, then the lengths of name and extra field
-_PACK_AGAIN = "pack the model again with `fount pack`"
 
 
 class ArchiveError(Exception):
@@ -85,10 +79,13 @@ def digest_of_ingredients(ingredients: Mapping[str, Any]) -> str:
     """Name a model by its ingredients: SHA-256 of their canonical JSON.
 
     Args:
-        ingredients: weights, config, source and noise.
+        ingredients: weights, config, source, noise and execution.
 
     Returns:
         "sha256:" and 64 hexadecimal digits.
+
+    Raises:
+        ValueError: one is NaN or infinite.
     """
     canonical = json.dumps(ingredients, sort_keys=True, separators=(",", ":"), allow_nan=False)
     return "sha256:" + hashlib.sha256(canonical.encode()).hexdigest()
@@ -102,14 +99,19 @@ def verify_archive(path: Path) -> ArchiveInfo:
     """
     try:
         with path.open("rb") as stream, zipfile.ZipFile(stream) as archive:
-            members = _check_members(path, archive, stream)
+            members = check_members(archive)
+            if CONTENTS_FILE in members:  # else it is another tool's, which is the better thing to say
+                check_headers(archive, stream)
             contents = _verify(path, _ZipSource(path=path, archive=archive, members=members))
             stream.seek(0)
             digest = "sha256:" + hashlib.file_digest(stream, "sha256").hexdigest()
     except OSError as error:
         raise ArchiveError(f"{path}: cannot be read ({error.strerror}); check the path and its permissions") from error
-    except (zipfile.BadZipFile, zlib.error, EOFError, struct.error, NotImplementedError, RuntimeError) as error:
-        raise ArchiveError(f"{path}: {_what_is_broken(path)} ({error}); copy it again, or {_PACK_AGAIN}") from error
+    except ZipError as error:
+        raise ArchiveError(f"{path}: {error}") from error
+    # ValueError: a name or a number in the file that nobody would write.
+    except (zipfile.BadZipFile, EOFError, struct.error, NotImplementedError, RuntimeError, ValueError) as error:
+        raise ArchiveError(f"{path}: {_what_is_broken(path)} ({error}); copy it again, or {PACK_AGAIN}") from error
     return ArchiveInfo(
         name=contents.name,
         version=contents.version,
@@ -162,62 +164,21 @@ class _FolderSource:
     def open(self, name: str) -> IO[bytes]:
         file = self.folder / name
         if file.is_symlink() or not file.is_file():
-            raise ArchiveError(f"{self.folder}: {name} is not a regular file; {_PACK_AGAIN}")
+            raise ArchiveError(f"{self.folder}: {name} is not a regular file; {PACK_AGAIN}")
         return file.open("rb")
-
-
-def _check_members(path: Path, archive: zipfile.ZipFile, stream: IO[bytes]) -> dict[str, zipfile.ZipInfo]:
-    """Refuse members by what the directory says of them, before a byte is unpacked."""
-    infos = archive.infolist()
-    members: dict[str, zipfile.ZipInfo] = {}
-    for info in infos:
-        if info.orig_filename in members:
-            raise ArchiveError(f"{path}: member {info.orig_filename!r} is there twice; {_PACK_AGAIN}")
-        members[info.orig_filename] = info
-        if problem := _problem_of(info):
-            raise ArchiveError(f"{path}: member {info.orig_filename!r} {problem}; do not use it, {_PACK_AGAIN}")
-    if len(infos) > _MAX_MEMBERS or sum(info.file_size for info in infos) > _MAX_TOTAL_BYTES:
-        raise ArchiveError(f"{path}: unpacks to more than 10 000 members or 4 GiB; serve a smaller model")
-    if CONTENTS_FILE in members:
-        _check_no_gaps(path, archive, stream)
-    return members
-
-
-def _problem_of(info: zipfile.ZipInfo) -> str | None:
-    name, kind = info.orig_filename, stat.S_IFMT(info.external_attr >> 16)
-    if name.startswith("/") or any(part in ("..", ".", "") for part in name.split("/")) or set(name) & set("\\:\0"):
-        return "is not a plain relative path"
-    if kind not in (0, stat.S_IFREG) or info.flag_bits & 1:
-        return "is a link, a device or encrypted"
-    if PurePosixPath(name).suffix in _TEXT_SUFFIXES and info.file_size > _MAX_TEXT_BYTES:
-        return "unpacks to more than 64 MiB of text"
-    return None
-
-
-def _check_no_gaps(path: Path, archive: zipfile.ZipFile, stream: IO[bytes]) -> None:
-    """Make sure that members follow one another: bytes between them are members to readers that go by local headers."""
-    end = 0
-    for info in sorted(archive.infolist(), key=lambda info: info.header_offset):
-        stream.seek(info.header_offset)
-        _, name_length, extra_length = _LOCAL_HEADER.unpack(stream.read(_LOCAL_HEADER.size))
-        if info.header_offset != end or info.flag_bits & 8:
-            raise ArchiveError(f"{path}: member {info.orig_filename!r} does not follow the one before; {_PACK_AGAIN}")
-        end += _LOCAL_HEADER.size + name_length + extra_length + info.compress_size
-    if end != archive.start_dir:
-        raise ArchiveError(f"{path}: has bytes that belong to no member; {_PACK_AGAIN}")
 
 
 def _verify(where: Path, source: _Source) -> ArchiveContents:
     names = set(source.names())
     if CONTENTS_FILE not in names:
-        raise ArchiveError(f"{where}: has no {CONTENTS_FILE}, so it was not packed by `fount pack`; {_PACK_AGAIN}")
+        raise ArchiveError(f"{where}: has no {CONTENTS_FILE}, so it was not packed by `fount pack`; {PACK_AGAIN}")
     document = _read_json(where, source, CONTENTS_FILE)
     contents = _read_contents(where, document)
     _compare_names(where, set(contents.files), names - {CONTENTS_FILE})
     for name, expected in contents.files.items():
         if (found := _digest(source, name)) != expected:
             wrong = f"{name} has {found}, its list says {expected}"
-            raise ArchiveError(f"{where}: {wrong}; copy it again, or {_PACK_AGAIN}")
+            raise ArchiveError(f"{where}: {wrong}; copy it again, or {PACK_AGAIN}")
     _check_model(where, document["model"], contents)
     _check_manifest(where, _read_json(where, source, MANIFEST_FILE), contents)
     return contents
@@ -226,12 +187,16 @@ def _verify(where: Path, source: _Source) -> ArchiveContents:
 def _read_json(where: Path, source: _Source, name: str) -> dict[str, Any]:
     try:
         with source.open(name) as stream:
-            document = json.loads(stream.read(_MAX_TEXT_BYTES))
+            document = json.loads(stream.read(MAX_TEXT_BYTES), parse_constant=_refuse_constant)
     except (ValueError, RecursionError) as error:
-        raise ArchiveError(f"{where}: {name} is not JSON; {_PACK_AGAIN}") from error
+        raise ArchiveError(f"{where}: {name} is not JSON; {PACK_AGAIN}") from error
     if not isinstance(document, dict):
-        raise ArchiveError(f"{where}: {name} is not a JSON object; {_PACK_AGAIN}")
+        raise ArchiveError(f"{where}: {name} is not a JSON object; {PACK_AGAIN}")
     return document
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not JSON")
 
 
 _FIELDS: Mapping[str, Callable[[object], bool]] = {
@@ -246,10 +211,10 @@ _FIELDS: Mapping[str, Callable[[object], bool]] = {
 def _read_contents(where: Path, document: dict[str, Any]) -> ArchiveContents:
     if document.get("format") != FORMAT:
         found = document.get("format")
-        raise ArchiveError(f"{where}: {CONTENTS_FILE} has format {found!r}, not {FORMAT!r}; {_PACK_AGAIN}")
+        raise ArchiveError(f"{where}: {CONTENTS_FILE} has format {found!r}, not {FORMAT!r}; {PACK_AGAIN}")
     wrong = [key for key, holds in _FIELDS.items() if not holds(document.get(key))]
     if wrong or MANIFEST_FILE not in document["files"]:
-        raise ArchiveError(f"{where}: {CONTENTS_FILE} lacks {', '.join(wrong) or MANIFEST_FILE}; {_PACK_AGAIN}")
+        raise ArchiveError(f"{where}: {CONTENTS_FILE} lacks {', '.join(wrong) or MANIFEST_FILE}; {PACK_AGAIN}")
     return ArchiveContents(
         name=document["name"],
         version=document["version"],
@@ -260,19 +225,23 @@ def _read_contents(where: Path, document: dict[str, Any]) -> ArchiveContents:
 
 def _compare_names(where: Path, expected: set[str], found: set[str]) -> None:
     for name in sorted(expected - found):
-        raise ArchiveError(f"{where}: {name} is missing; copy it again, or {_PACK_AGAIN}")
+        raise ArchiveError(f"{where}: {name} is missing; copy it again, or {PACK_AGAIN}")
     for name in sorted(found - expected):
-        raise ArchiveError(f"{where}: {name} is not in its list; do not use it, {_PACK_AGAIN}")
+        raise ArchiveError(f"{where}: {name} is not in its list; do not use it, {PACK_AGAIN}")
 
 
 def _check_model(where: Path, ingredients: dict[str, Any], contents: ArchiveContents) -> None:
-    if (found := digest_of_ingredients(ingredients)) != contents.model_digest:
+    try:
+        found = digest_of_ingredients(ingredients)
+    except (ValueError, RecursionError) as error:  # a number like 1e999, which JSON allows and no float holds
+        raise ArchiveError(f"{where}: {CONTENTS_FILE}: ingredients have no digest ({error}); {PACK_AGAIN}") from error
+    if found != contents.model_digest:
         wrong = f"model_digest is {contents.model_digest}, its ingredients give {found}"
-        raise ArchiveError(f"{where}: {CONTENTS_FILE}: {wrong}; {_PACK_AGAIN}")
+        raise ArchiveError(f"{where}: {CONTENTS_FILE}: {wrong}; {PACK_AGAIN}")
     for ingredient in ("weights", "source"):
         if ingredients.get(ingredient) not in contents.files.values():
             wrong = f"no member has the digest of the ingredient {ingredient!r}"
-            raise ArchiveError(f"{where}: {CONTENTS_FILE}: {wrong}; {_PACK_AGAIN}")
+            raise ArchiveError(f"{where}: {CONTENTS_FILE}: {wrong}; {PACK_AGAIN}")
 
 
 def _check_manifest(where: Path, manifest: dict[str, Any], contents: ArchiveContents) -> None:
@@ -280,7 +249,7 @@ def _check_manifest(where: Path, manifest: dict[str, Any], contents: ArchiveCont
     told = (model.get("modelName"), model.get("modelVersion")) if isinstance(model, dict) else (None, None)
     if told != (contents.name, contents.version):
         wrong = f"says {told[0]} {told[1]}, {CONTENTS_FILE} says {contents.name} {contents.version}"
-        raise ArchiveError(f"{where}: {MANIFEST_FILE} {wrong}; {_PACK_AGAIN}")
+        raise ArchiveError(f"{where}: {MANIFEST_FILE} {wrong}; {PACK_AGAIN}")
 
 
 def _digest(source: _Source, name: str) -> str:

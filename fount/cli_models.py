@@ -19,13 +19,13 @@ __all__ = ["model", "models"]
 @timeout_option
 @json_option
 def models(server: str, timeout_s: float, as_json: bool) -> None:
-    r"""List the models a server offers.
+    """List the models a server offers.
 
     \b
     Example:
       fount models
       fount models --server gpu-box:50051 --json
-    """
+    """  # noqa: D301  # \b is click's: keep the lines as they are
     with Client(server, timeout_s=timeout_s) as client:
         found = client.models()
     if as_json:
@@ -43,14 +43,14 @@ def models(server: str, timeout_s: float, as_json: bool) -> None:
 @timeout_option
 @json_option
 def model(name: str, digest: str | None, server: str, timeout_s: float, as_json: bool) -> None:
-    r"""Show one model: what it takes, and how well it does.
+    """Show one model: what it takes, and how well it does.
 
     NAME is a model's name, or name:version.
 
     \b
     Example:
       fount model digits-cvae
-    """
+    """  # noqa: D301  # \b is click's: keep the lines as they are
     with Client(server, timeout_s=timeout_s) as client:
         info = client.model(name, digest=digest)
     if as_json:

@@ -27,14 +27,14 @@ from fount.v1 import sampling_pb2
 __all__ = ["sample"]
 
 _USUAL_COUNT = 16
-_LONG = 10_000  # samples from which on a bar is shown even when nobody may be looking
+_LONG = 1000  # samples from which on a bar is worth its line
 
 
 def _label(text: str) -> int | str:
     """Read a class: digits are its index, anything else its name."""
     text = text.strip()
     if not text:
-        raise click.BadParameter("a label is missing")
+        raise click.BadParameter(f"{text!r} is no label; name a class by its index or its name")
     return int(text) if text.isascii() and text.isdigit() else text
 
 
@@ -104,7 +104,7 @@ class _Tally:
 def sample(
     name: str, out: str | None, server: str, timeout_s: float, as_json: bool, **query: Unpack[SampleQuery]
 ) -> None:
-    r"""Draw samples of a model into a picture, an NPZ file or a folder.
+    """Draw samples of a model into a picture, an NPZ file or a folder.
 
     NAME is a model's name, name:version, or both with @ and the digest. The same model, seed and indices give the same
     samples, today and tomorrow.
@@ -114,20 +114,25 @@ def sample(
       fount sample digits-cvae --label 7 --count 16 --seed 1 --out sevens.png
       fount sample digits-cvae --count 100000 --seed 1 --out digits.npz
       fount sample digits-cvae --mixture 7=0.9,1=0.1 --count 500 --out sevens/
-    """
+    """  # noqa: D301  # \b is click's: keep the lines as they are
     if query.get("count") is None and query.get("labels") is None:
         query["count"] = _USUAL_COUNT
     request = sample_request(name, query)  # what is wrong with it is said before anything is asked
     with Client(server, timeout_s=timeout_s) as client:
         info = client.model(name, digest=query.get("digest"))
         writer = None if out is None else open_output(out, _run(request, info))
-        show_bar = not as_json and (sys.stderr.isatty() or request.count > _LONG)
+        show_bar = not as_json and request.count >= _LONG and _is_terminal()
         tally = _draw(client.stream(str(info.model), **query), writer, tqdm(total=request.count, disable=not show_bar))
     summary = _summary(tally, info, request.start_index, out)
     if as_json:
         echo_json(summary)
     else:
         click.echo(_in_words(summary))
+
+
+def _is_terminal() -> bool:
+    """Whether somebody may be looking; a bar in a log is noise."""
+    return sys.stderr.isatty()
 
 
 def _draw(chunks: Iterator[Chunk], writer: SampleWriter | None, bar: tqdm[Any]) -> _Tally:
@@ -194,4 +199,5 @@ def _in_words(summary: Mapping[str, Any]) -> str:
     ]
     if labels:
         lines.append(f"Classes   {labels}")
-    return "\n".join([*lines, f"Written   {summary['out']}"] if summary["out"] else lines)
+    written = f"Written   {summary['out']}" if summary["out"] else "Nothing was written; name a file with --out"
+    return "\n".join([*lines, written])

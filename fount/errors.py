@@ -62,6 +62,13 @@ class ServerUnavailable(FountError):
         """Say that no server runs, and how to start one."""
         return cls(f"No Fount server answers at {server}. Start one with `fount serve`, or name another with --server.")
 
+    def after(self, received: int, count: int, next_index: int) -> ServerUnavailable:
+        """The same, saying how far a stream came and where it can go on; itself when nothing came."""
+        if not received:
+            return self
+        where = f"The stream broke after {received:,} of {count:,} samples; index {next_index} was next."
+        return ServerUnavailable(f"{where} {self}", retry_after_s=self.retry_after_s)
+
 
 class Overloaded(FountError):
     """A queue, a budget or a quota is full. Wait as long as the server says, then ask again.

@@ -172,7 +172,7 @@ class SampleExchange:
 
     def __init__(self, model: str, query: SampleQuery, patience: Patience) -> None:
         request = sample_request(model, query)
-        self.patience, self.count = patience, request.count
+        self.patience, self.count, self._first_index = patience, request.count, request.start_index
         self._progress = StreamProgress(request)
 
     def begin(self) -> sampling_pb2.SampleRequest:
@@ -207,4 +207,10 @@ class SampleExchange:
         Raises:
             FountError: the error itself, when it is final.
         """
-        return None if self._progress.is_complete else self.patience.delay_s(error)
+        if self._progress.is_complete:
+            return None
+        try:
+            return self.patience.delay_s(error)
+        except ServerUnavailable as final:
+            next_index = self._progress.next_index
+            raise final.after(next_index - self._first_index, self.count, next_index) from error

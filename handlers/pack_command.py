@@ -19,7 +19,9 @@ _FOLDER = click.Path(file_okay=False, path_type=Path)
 
 @click.command()
 @click.argument("names", nargs=-1, metavar="NAME...")
-@click.option("--all", "every", is_flag=True, help="Pack every model of the store.")
+@click.option(
+    "--all", "every", is_flag=True, envvar="FOUNT_PACK_ALL", show_envvar=True, help="Pack every model of the store."
+)
 @click.option(
     "--model-store",
     type=_FOLDER,
@@ -38,7 +40,9 @@ _FOLDER = click.Path(file_okay=False, path_type=Path)
     show_envvar=True,
     help="Folder the archives go to.",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print a JSON array instead of text.")
+@click.option(
+    "--json", "as_json", is_flag=True, envvar="FOUNT_JSON", show_envvar=True, help="Print a JSON array instead of text."
+)
 def pack(names: tuple[str, ...], every: bool, model_store: Path, out: Path, as_json: bool) -> None:
     """Pack models into archives that TorchServe runs.
 

@@ -14,10 +14,24 @@ _JUDGE = "digits-classifier"
 
 @click.command()
 @click.argument("name", metavar="NAME")
-@click.option("--out", type=_FOLDER, help="Folder of the model.  [default: the model store's folder of that name]")
-@click.option("--steps", type=click.IntRange(min=1), help="Optimiser steps.  [default: the recipe's]")
-@click.option("--seed", type=click.IntRange(0, 2**63 - 1), default=0, show_default=True, help="Seed of everything.")
-@click.option("--device", default="cpu", show_default=True, help="Where to train: cpu, cuda, cuda:1, ...")
+@click.option(
+    "--out",
+    type=_FOLDER,
+    show_envvar=True,
+    help="Folder of the model.  [default: the model store's folder of that name]",
+)
+@click.option("--steps", type=click.IntRange(min=1), show_envvar=True, help="Optimiser steps.  [default: the recipe's]")
+@click.option(
+    "--seed",
+    type=click.IntRange(0, 2**63 - 1),
+    default=0,
+    show_default=True,
+    show_envvar=True,
+    help="Seed of everything.",
+)
+@click.option(
+    "--device", default="cpu", show_default=True, show_envvar=True, help="Where to train: cpu, cuda, cuda:1, ..."
+)
 @click.option(
     "--model-store",
     type=_FOLDER,

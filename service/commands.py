@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import signal
-import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import TypeVar
@@ -26,6 +25,7 @@ __all__ = ["demo", "gateway", "serve"]
 
 _READY_S = 120.0
 _STATE = Path("~/.local/state/fount")
+_PORT, _POSITIVE = click.IntRange(0, 65535), click.IntRange(min=1)
 _LOOPBACK = ("127.0.0.1", "localhost", "::1", "[::1]")
 
 Command = TypeVar("Command", bound=Callable[..., None])
@@ -46,23 +46,24 @@ def _set_up_logs(context: click.Context, option: click.Parameter, level: str) ->
 
 _gateway_options = _options(
     click.option("--host", default="127.0.0.1", show_default=True, show_envvar=True, help="Address to listen on."),
-    click.option("--port", default=50051, show_default=True, show_envvar=True, help="gRPC port; 0 takes a free one."),
-    click.option("--http-port", default=8000, show_default=True, show_envvar=True,
+    click.option("--port", type=_PORT, default=50051, show_default=True, show_envvar=True,
+                 help="gRPC port; 0 takes a free one."),
+    click.option("--http-port", type=_PORT, default=8000, show_default=True, show_envvar=True,
                  help="Port of /metrics, /livez and /readyz; 0 takes a free one."),
     click.option("--require", multiple=True, metavar="MODEL", show_envvar=True,
                  help="A model that must be ready before the gateway is. Repeatable."),
     click.option("--default-version", multiple=True, metavar="MODEL=VERSION", show_envvar=True,
                  help="What an empty version means; otherwise the newest. Repeatable."),
-    click.option("--drain", default=10.0, show_default=True, show_envvar=True,
+    click.option("--drain", type=click.FloatRange(min=0), default=10.0, show_default=True, show_envvar=True,
                  help="Seconds running streams may go on after a stop was asked for."),
-    click.option("--max-streams", default=1024, show_default=True, show_envvar=True,
+    click.option("--max-streams", type=_POSITIVE, default=1024, show_default=True, show_envvar=True,
                  help="Sample streams open at once; more are refused with a time to retry."),
-    click.option("--window-bytes", default=2 << 20, show_default=True, show_envvar=True,
+    click.option("--window-bytes", type=_POSITIVE, default=2 << 20, show_default=True, show_envvar=True,
                  help="Samples of one stream made but not yet taken by its client."),
-    click.option("--batch-samples", default=1024, show_default=True, show_envvar=True,
+    click.option("--batch-samples", type=_POSITIVE, default=1024, show_default=True, show_envvar=True,
                  help="Most samples in one worker call."),
-    click.option("--worker-timeout", default=100.0, show_default=True, show_envvar=True,
-                 help="Seconds a worker call may take."),
+    click.option("--worker-timeout", type=click.FloatRange(min=0, min_open=True), default=100.0, show_default=True,
+                 show_envvar=True, help="Seconds a worker call may take."),
     click.option("--log-level", type=click.Choice(["debug", "info", "warning", "error"]), default="warning",
                  show_default=True, show_envvar=True, expose_value=False, is_eager=True, callback=_set_up_logs),
 )  # fmt: skip
@@ -91,9 +92,7 @@ def serve(context: click.Context, /, **_: object) -> None:
     _run(lambda: _serve(EmbeddedPool(torchserve), config, _say_ready))
 
 
-@click.command(
-    epilog="Example: fount gateway --torchserve worker-1:7070/7071 --torchserve worker-2:7070/7071 --host 0.0.0.0"
-)
+@click.command(epilog="\b\nExample:\n  fount gateway --torchserve worker-1:7070/7071 --torchserve worker-2:7070/7071")
 @click.option("--torchserve", multiple=True, required=True, metavar="HOST:INFERENCE/MANAGEMENT", show_envvar=True,
               help="A TorchServe's gRPC ports. Repeatable.")  # fmt: skip
 @click.option("--token-file", multiple=True, type=click.Path(path_type=Path), show_envvar=True,
@@ -146,6 +145,7 @@ async def _serve(
     running = Gateway(pool, config)
 
     async def until(stop: asyncio.Event) -> None:
+        click.echo("starting …", err=True)
         await _first(stop, running.start())
         if must_be_ready and not stop.is_set():
             click.echo("loading models …", err=True)
@@ -271,5 +271,4 @@ def _run(main: Callable[[], Awaitable[None]]) -> None:
     try:
         asyncio.run(run())
     except SetupError as error:
-        click.echo(f"error: {error}", err=True)
-        sys.exit(1)
+        raise click.ClickException(str(error)) from error

@@ -68,14 +68,13 @@ class Gateway:
             SetupError: a port is taken.
         """
         self._server = self._build_server()
-        self.http_port = await self._side.start(self._config.host, self._config.http_port)
         address = f"{self._config.host}:{self._config.port}"
         try:
             self.port = self._server.add_insecure_port(address)
         except RuntimeError as error:
-            await self._side.close()
             raise SetupError(f"cannot listen on {address} for gRPC; it is taken or may not be used; "
                              "choose another with --port") from error  # fmt: skip
+        self.http_port = await self._side.start(self._config.host, self._config.http_port)
         await self._server.start()
         self._pool.watch(self._offers_changed)
         await self._pool.start()

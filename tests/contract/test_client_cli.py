@@ -106,6 +106,7 @@ def test_the_summary_says_how_to_have_the_samples_again(gateway):
     assert lines[0].startswith("3 samples of digits-cvae:1.0, ")
     assert lines[1:] == [
         f"Digest    {DIGEST}", "Seed      4711, indices 0 to 2", f"Numerics  {NUMERICS}", "Classes   7 (3)",
+        "Nothing was written; name a file with --out",
     ]  # fmt: skip
 
 
@@ -180,15 +181,16 @@ def test_what_cannot_be_read_is_a_mistake_of_usage(arguments):
     assert arguments[0] in result.stderr
 
 
-def test_a_long_run_shows_a_bar_on_stderr(gateway):
+def test_a_long_run_shows_a_bar_on_stderr(gateway, monkeypatch):
+    monkeypatch.setattr("fount.cli_sample._is_terminal", lambda: True)
     gateway.chunk_count = 1000
     result = fount("sample", "digits-cvae", "--count", "10001")
     assert "10001/10001" in result.stderr
     assert "10001/10001" not in result.stdout
 
 
-def test_a_short_run_without_a_terminal_shows_no_bar(gateway):
-    assert fount("sample", "digits-cvae").stderr == ""
+def test_a_log_gets_no_bar(gateway):
+    assert fount("sample", "digits-cvae", "--count", "10001").stderr == ""
 
 
 # --- What goes wrong --------------------------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -74,8 +75,18 @@ def test_a_folder_is_made_where_sockets_fit(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.setattr("tempfile.tempdir", str(long))
     folder = make_folder()
     assert len(str(folder)) < 85
-    folder.rmdir()
+    shutil.rmtree(folder)
     assert list(long.iterdir()) == []
+
+
+def test_the_folder_of_a_killed_process_is_removed_by_the_next(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    mine = make_folder()
+    (tmp_path / "fount-orphan").mkdir()
+    (tmp_path / "fount-orphan" / "owner").write_text("999999999 1.0")
+    (tmp_path / "fount-stranger").mkdir()
+    again = make_folder()
+    assert sorted(tmp_path.iterdir()) == sorted([mine, again, tmp_path / "fount-stranger"])
 
 
 def test_no_place_for_a_folder_is_told_with_the_remedy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

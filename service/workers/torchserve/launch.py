@@ -15,6 +15,8 @@ import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import psutil
+
 from fount.archive import ArchiveError, ArchiveInfo, verify_archive
 from service.errors import SetupError
 from service.workers.torchserve.java import find_java
@@ -32,6 +34,7 @@ KEY_FILE = "key_file.json"
 _MESSAGE_BYTES = 64 << 20
 _TOKEN_MINUTES = 60 * 24 * 365 * 10
 _FOLDER_CHARACTERS = 85  # a socket's path has 107, and TorchServe's are within
+_FOLDER_PREFIX, _OWNER_FILE = "fount-", "owner"
 _HEAP = "-Xmx512m"
 
 # TorchServe's own configuration writes several lines a call and never stops; a worker's own lines are kept.
@@ -141,13 +144,27 @@ def make_folder() -> Path:
         SetupError: none can be made.
     """
     try:
-        folder = Path(tempfile.mkdtemp(prefix="fount-"))
+        folder = Path(tempfile.mkdtemp(prefix=_FOLDER_PREFIX))
         if len(str(folder)) > _FOLDER_CHARACTERS:
             folder.rmdir()
-            folder = Path(tempfile.mkdtemp(prefix="fount-", dir="/tmp"))  # a private folder within it
+            folder = Path(tempfile.mkdtemp(prefix=_FOLDER_PREFIX, dir="/tmp"))  # a private folder within it
     except OSError as error:
         raise SetupError(f"no temporary folder can be made: {error}; name a writable one with TMPDIR") from error
+    _remove_orphans(folder.parent)
+    (folder / _OWNER_FILE).write_text(f"{os.getpid()} {psutil.Process().create_time()}")
     return folder
+
+
+def _remove_orphans(parent: Path) -> None:
+    """Remove the folders of processes that were killed and could not do it themselves; they hold tokens."""
+    for folder in parent.glob(f"{_FOLDER_PREFIX}*"):
+        try:
+            pid, began = (folder / _OWNER_FILE).read_text().split()
+            alive = psutil.pid_exists(int(pid)) and psutil.Process(int(pid)).create_time() == float(began)
+        except (OSError, ValueError, psutil.Error):
+            continue  # not ours, or being made or removed just now
+        if not alive:
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def prepare(config: TorchServeConfig, folder: Path) -> Launch:
@@ -176,8 +193,8 @@ def prepare(config: TorchServeConfig, folder: Path) -> Launch:
         settings = folder / "config.properties"
         settings.write_text(_properties(config, folder, archives))
     except OSError as error:
-        raise SetupError(f"cannot prepare TorchServe: {error.strerror}: {error.filename}; "
-                         "free space, or name a writable folder with --state-dir or TMPDIR") from error  # fmt: skip
+        remedy = "name folders that can be written, and have room, with --state-dir and TMPDIR"
+        raise SetupError(f"cannot prepare TorchServe: {error.strerror}: {error.filename}; {remedy}") from error
     command = (
         str(java), _HEAP, f"-Dmodel_server_home={home}", f"-Djava.io.tmpdir={folder / 'tmp'}",
         f"-Dlog4j.configurationFile=file://{folder / 'log4j2.xml'}",
