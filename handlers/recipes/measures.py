@@ -1,13 +1,9 @@
-"""What a recipe measures before it writes a card: proportions and distances, each with a 95 % interval.
+"""What a recipe measures before it writes a card: pictures drawn, labels counted, distances between pictures.
 
 These are the few numbers a card carries; the evaluation service computes the rest from the running system.
-
-Sources: Wilson, "Probable inference, the law of succession, and statistical inference", 1927; Efron 1979 (bootstrap).
 """
 
 from __future__ import annotations
-
-import math
 
 import torch
 from torch import Tensor
@@ -15,27 +11,10 @@ from torch import Tensor
 from fount.address import Addresses
 from handlers.family import Classifier, Deadline, Draw, Noise, Sampler
 
-__all__ = ["bootstrap_distance_ratio", "distance_ratio", "draw_images", "label_accuracy", "wilson_interval"]
+__all__ = ["distance_ratio", "draw_images", "label_accuracy", "resampled_distance_ratios", "resampled_smallest_share"]
 
-_Z_95 = 1.959963984540054  # the 97.5 % quantile of N(0, 1)
 _CPU = torch.device("cpu")
 _CHUNK = 1000
-_RESAMPLES = 400
-
-
-def wilson_interval(hits: int, trials: int) -> tuple[float, float]:
-    """95 % interval of a proportion.
-
-    Args:
-        hits: 0 to trials.
-        trials: 1 or more.
-
-    Source: Wilson 1927, equation 2.
-    """
-    share, square = hits / trials, _Z_95**2
-    centre = (share + square / (2 * trials)) / (1 + square / trials)
-    half = _Z_95 * math.sqrt(share * (1 - share) / trials + square / (4 * trials**2)) / (1 + square / trials)
-    return max(0.0, centre - half), min(1.0, centre + half)
 
 
 @torch.inference_mode()
@@ -67,6 +46,23 @@ def label_accuracy(classifier: Classifier, images: Tensor, labels: Tensor) -> in
     return int((classifier.classify(images).argmax(dim=1) == labels).sum())
 
 
+def resampled_smallest_share(counts: Tensor, size: int, resamples: int, generator: torch.Generator) -> Tensor:
+    """Share of the rarest class in rows drawn with replacement from a set.
+
+    Args:
+        counts: (K,) rows of each class in the set.
+        size: rows drawn each time.
+        resamples: how often.
+        generator: of the rows.
+
+    Returns:
+        (resamples,) shares.
+    """
+    classes = torch.repeat_interleave(torch.arange(len(counts)), counts)
+    drawn = (classes[torch.randint(len(classes), (size,), generator=generator)] for _ in range(resamples))
+    return torch.stack([torch.bincount(rows, minlength=len(counts)).min() / size for rows in drawn])
+
+
 def distance_ratio(images: Tensor, real: Tensor) -> float:
     """Mean pixel distance between two different samples, over the same for real pictures.
 
@@ -77,18 +73,30 @@ def distance_ratio(images: Tensor, real: Tensor) -> float:
     return float(torch.pdist(images.flatten(1)).mean() / torch.pdist(real.flatten(1)).mean())
 
 
-def bootstrap_distance_ratio(images: Tensor, real: Tensor, generator: torch.Generator) -> tuple[float, float]:
-    """95 % percentile interval of `distance_ratio`, both sides drawn again.
+def resampled_distance_ratios(images: Tensor, real: Tensor, resamples: int, generator: torch.Generator) -> Tensor:
+    """Bootstrap `distance_ratio`: both sides are drawn again, with replacement.
 
     A picture drawn twice lies at distance 0 from itself, which would bias the mean; such pairs are left out.
+
+    Args:
+        images: (N, C, H, W).
+        real: (M, C, H, W).
+        resamples: how often.
+        generator: of the rows.
+
+    Returns:
+        (resamples,) ratios.
     """
-    above, below = (torch.cdist(rows.flatten(1), rows.flatten(1)) for rows in (images, real))
-    ratios = [_resampled_mean(above, generator) / _resampled_mean(below, generator) for _ in range(_RESAMPLES)]
-    low, high = torch.tensor(ratios).quantile(torch.tensor([0.025, 0.975])).tolist()
-    return low, high
+    above, below = (_resampled_means(side.flatten(1), resamples, generator) for side in (images, real))
+    return above / below
 
 
-def _resampled_mean(distances: Tensor, generator: torch.Generator) -> float:
-    rows = torch.randint(len(distances), (len(distances),), generator=generator)
-    different = rows[:, None] != rows[None, :]
-    return float(distances[rows][:, rows][different].mean())
+def _resampled_means(rows: Tensor, resamples: int, generator: torch.Generator) -> Tensor:
+    """Mean distance between two different rows of (N, D), each time among N drawn again, (resamples,)."""
+    count = len(rows)
+    drawn = torch.randint(count, (resamples, count), generator=generator)
+    times = torch.zeros(resamples, count, dtype=torch.float64).scatter_add_(
+        1, drawn, torch.ones(resamples, count, dtype=torch.float64)
+    )
+    total = ((times @ torch.cdist(rows, rows).double()) * times).sum(dim=1)  # (R, N) · (N, N) -> (R, N) -> (R,)
+    return total / (count**2 - (times**2).sum(dim=1))

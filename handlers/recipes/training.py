@@ -14,10 +14,13 @@ from safetensors.torch import save_file
 from torch import nn
 
 from handlers.card import (
+    CARD_FILE,
     Card,
+    CardError,
     Family,
     Golden,
     Limits,
+    Problem,
     Quality,
     Sample,
     Weights,
@@ -28,18 +31,24 @@ from handlers.card import (
 )
 from handlers.card import Recipe as CardRecipe
 from handlers.golden import GOLDEN_COUNT, record_golden
+from handlers.models import load_family
 from handlers.models.classifier import ConvClassifier
 from handlers.models.vae import Autoencoder
 from handlers.pixels import Uint8s, floats_to_uint8
 from handlers.recipes.catalogue import DATA_LICENCE, Recipe
-from handlers.recipes.classifiers import CLASSIFIER_STEPS, train_classifier
+from handlers.recipes.classifiers import train_classifier
 from handlers.recipes.digits import Digits, load_split_digits
 from handlers.recipes.fitting import one_thread
 from handlers.recipes.generators import train_vae
-from handlers.recipes.quality import measure_classifier, measure_conditional, measure_unconditional
+from handlers.recipes.quality import (
+    measure_classifier,
+    measure_conditional,
+    measure_training_value,
+    measure_unconditional,
+)
 from handlers.weights import load_weights
 
-__all__ = ["load_judge", "train_model", "train_module"]
+__all__ = ["load_judge", "measure_model", "train_model", "train_module"]
 
 _VERSION = "1.0"
 _WEIGHTS_FILE, _GOLDEN_FILE = "weights.safetensors", "golden.safetensors"
@@ -67,7 +76,7 @@ def train_model(
     judge = load_judge(judge_folder) if recipe.samples else None
     module = train_module(recipe, data, judge, steps=steps, seed=seed, device=device)
     with one_thread():
-        quality = _measure(data, module, judge, seed)
+        quality = _measure(data, module, judge, seed, quick=False)
         return _write(recipe, folder, data, module, quality, steps, seed)
 
 
@@ -96,24 +105,52 @@ def load_judge(folder: Path) -> ConvClassifier:
     """Load the trained classifier that generators are measured by.
 
     Raises:
-        CardError: its card or weights are absent or wrong; `fount train digits-classifier` makes them.
+        CardError: it is not whole, or no classifier; `fount train digits-classifier` makes one.
     """
     card = load_card(folder)
+    judge = _load_module(card, folder)
+    if not isinstance(judge, ConvClassifier):
+        problem = Problem(key="family.name", wrong=f"{card.family.name} labels nothing", remedy="name a classifier")
+        raise CardError(folder / CARD_FILE, [problem])
+    return judge
+
+
+def measure_model(folder: Path, judge_folder: Path, *, quick: bool = False) -> tuple[Quality, ...]:
+    """Measure a model folder again, as its recipe did; the model is not trained and nothing is written.
+
+    Args:
+        folder: the model's, with card and weights.
+        judge_folder: the classifier's folder; read for generators only.
+        quick: leave out what trains classifiers on samples, which takes minutes.
+
+    Raises:
+        CardError: a folder is not whole.
+    """
+    card = load_card(folder)
+    module = _load_module(card, folder)
+    judge = None if isinstance(module, ConvClassifier) else load_judge(judge_folder)
+    with one_thread():
+        return _measure(load_split_digits(), module, judge, card.recipe.seed, quick=quick)
+
+
+def _load_module(card: Card, folder: Path) -> Autoencoder | ConvClassifier:
     check_weights(card, folder)
-    judge = ConvClassifier.from_config(card.family.config)
-    load_weights(judge, folder / card.weights.file)
-    return judge.eval()
+    module = load_family(card.family.name, card.family.config)
+    assert isinstance(module, Autoencoder | ConvClassifier)
+    load_weights(module, folder / card.weights.file)
+    return module.eval()
 
 
 def _measure(
-    data: Digits, module: Autoencoder | ConvClassifier, judge: ConvClassifier | None, seed: int
+    data: Digits, module: Autoencoder | ConvClassifier, judge: ConvClassifier | None, seed: int, *, quick: bool
 ) -> tuple[Quality, ...]:
     if isinstance(module, ConvClassifier) or judge is None:
         assert isinstance(module, ConvClassifier)
         return measure_classifier(data, module)
-    if module.config.classes:
-        return measure_conditional(data, module, judge, steps=CLASSIFIER_STEPS, seed=seed)
-    return measure_unconditional(data, module, judge)
+    if not module.config.classes:
+        return measure_unconditional(data, module, judge)
+    accuracy, spread = measure_conditional(data, module, judge)
+    return (accuracy, spread) if quick else (accuracy, measure_training_value(data, module, seed=seed), spread)
 
 
 def _write(
