@@ -2,8 +2,8 @@
 
 Enters: items in order and a function that runs one batch. Leaves: one outcome an item, values row for row. Which rows
 share a batch never shows in the values (that is what the profile measured), so a batch that fails may be run again item
-by item, and only the item at fault pays. A batch is as many rows as wait, at most the largest size, padded up to the
-smallest size that holds it.
+by item, and only the item at fault pays; one for which memory ran out is first run again in smaller sizes. A batch is
+as many rows as wait, at most the largest size, padded up to the smallest size that holds it.
 """
 
 from __future__ import annotations
@@ -13,22 +13,24 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Literal
 
 import numpy as np
 from google.rpc import code_pb2, status_pb2
 from numpy.typing import NDArray
 
 from handlers.family import Deadline, DeadlinePassed
-from handlers.pixels import Float32s
+from handlers.pixels import Float32s, find_finite_rows, find_rows_within
 from handlers.rows import Rows, concatenate_rows, pad_rows
 from handlers.statuses import status_of
 from handlers.torch_errors import is_device_lost, is_out_of_memory
 
-__all__ = ["BatchRunner", "Outcome", "Work", "fitting_size"]
+__all__ = ["BatchRunner", "Outcome", "RowFault", "Work", "fitting_size"]
 
 _LOG = logging.getLogger(__name__)
 
 Values = NDArray[np.float32] | NDArray[np.uint8]
+RowFault = Literal["NOT_FINITE", "OUT_OF_RANGE"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,10 +40,12 @@ class Work:
     Attributes:
         rows: what it asks for; never empty.
         encode: turns (n, ...) finite float32 results into the element type asked for.
+        value_range: the ends results must lie within; None for any.
     """
 
     rows: Rows
     encode: Callable[[Float32s], Values]
+    value_range: tuple[float, float] | None = None
 
 
 @dataclass(kw_only=True)
@@ -50,12 +54,13 @@ class Outcome:
 
     Attributes:
         values: (n, ...) results; None before the first batch.
-        failed_rows: rows whose result was not finite; their values are zero.
+        failed_rows: rows whose result cannot be given, whose values are zero, and the reason: NOT_FINITE, or
+            OUT_OF_RANGE for one beyond the range that the card promises.
         failure: why there is no value; None when there is.
     """
 
     values: Values | None = None
-    failed_rows: set[int] = field(default_factory=set)
+    failed_rows: dict[int, RowFault] = field(default_factory=dict)
     failure: status_pb2.Status | None = None
 
 
@@ -106,6 +111,8 @@ class BatchRunner:
     batch_sizes: list[int] = field(default_factory=list)
     compute_s: float = 0.0
     first_batch_at: float | None = None
+    _queue: deque[_Progress] = field(default_factory=deque, init=False)
+    _largest: int = field(default=0, init=False)
 
     def run(self, works: Sequence[Work]) -> list[Outcome]:
         """Do all items, in order, together.
@@ -114,8 +121,8 @@ class BatchRunner:
             One outcome an item; nothing is raised for what goes wrong with one.
         """
         progresses = [_Progress(work=work) for work in works]
-        queue = deque(progresses)
-        while pieces := _next_pieces(queue, self.sizes[-1]):
+        self._queue, self._largest = deque(progresses), self.sizes[-1]
+        while pieces := _next_pieces(self._queue, self._largest):
             self._run_pieces(pieces)
         return [progress.outcome for progress in progresses]
 
@@ -128,7 +135,21 @@ class BatchRunner:
             for piece in pieces:
                 _fail(piece, code_pb2.DEADLINE_EXCEEDED, "DEADLINE_PASSED", f"{passed}; ask with more time")
         except Exception as error:  # noqa: BLE001 - a family may raise anything; its mates must not pay
-            self._blame(pieces, error)
+            if not (is_out_of_memory(error) and self._shrink(pieces)):
+                self._blame(pieces, error)
+
+    def _shrink(self, pieces: list[_Piece]) -> bool:
+        """Put a batch's rows back, to be run in smaller sizes for the rest of the call; False when none is smaller."""
+        size = fitting_size(self.sizes, sum(piece.stop - piece.start for piece in pieces))
+        smaller = [other for other in self.sizes if other < size]
+        if not smaller:
+            return False
+        self._largest = min(self._largest, smaller[-1])
+        _LOG.warning("request %r: no memory for a batch of %d; trying %d", self.request_id, size, self._largest)
+        for piece in reversed(pieces):
+            if not any(waiting is piece.progress for waiting in self._queue):  # its last rows may wait there
+                self._queue.appendleft(piece.progress)
+        return True
 
     def _blame(self, pieces: list[_Piece], error: Exception) -> None:
         if len(pieces) > 1:
@@ -187,23 +208,27 @@ def _next_pieces(queue: deque[_Progress], most: int) -> list[_Piece]:
 
 
 def _keep(pieces: list[_Piece], floats: Float32s) -> None:
-    """Cut a batch's results (B, ...) apart, encode them, and put zeros for rows that are not finite."""
-    finite = np.asarray(np.isfinite(floats).reshape(len(floats), -1).all(axis=1))  # (B, ...) -> (B,)
+    """Cut a batch's results (B, ...) apart."""
     place = 0
     for piece in pieces:
         count = piece.stop - piece.start
-        good = finite[place : place + count]
-        encoded = piece.progress.work.encode(
-            np.where(_widen(good, floats), floats[place : place + count], np.float32(0))
-        )
-        encoded[~good] = 0
-        outcome = piece.progress.outcome
-        if outcome.values is None:
-            outcome.values = np.zeros((len(piece.progress.work.rows), *encoded.shape[1:]), encoded.dtype)
-        outcome.values[piece.start : piece.stop] = encoded
-        outcome.failed_rows.update((piece.start + np.flatnonzero(~good)).tolist())
-        piece.progress.done = piece.stop
+        _keep_piece(piece, floats[place : place + count])
         place += count
+
+
+def _keep_piece(piece: _Piece, floats: Float32s) -> None:
+    """Encode the results of a piece (n, ...), and put zeros for rows that cannot be given."""
+    work, outcome = piece.progress.work, piece.progress.outcome
+    finite = find_finite_rows(floats)
+    good = finite if work.value_range is None else finite & find_rows_within(floats, work.value_range)
+    encoded = work.encode(np.where(_widen(good, floats), floats, np.float32(0)))
+    encoded[~good] = 0
+    if outcome.values is None:
+        outcome.values = np.zeros((len(work.rows), *encoded.shape[1:]), encoded.dtype)
+    outcome.values[piece.start : piece.stop] = encoded
+    for row in np.flatnonzero(~good).tolist():
+        outcome.failed_rows[piece.start + row] = "OUT_OF_RANGE" if finite[row] else "NOT_FINITE"
+    piece.progress.done = piece.stop
 
 
 def _widen(good: NDArray[np.bool_], floats: Float32s) -> NDArray[np.bool_]:

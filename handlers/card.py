@@ -1,14 +1,14 @@
 """Model cards: what a served model is, in one YAML file beside its weights.
 
 A card is read by packing, by workers and by the gateway's catalog, so nothing here imports torch. The model digest says
-what is served: weights, configuration, the family's source and the version of the noise, and nothing that was measured.
+what is served: weights, configuration, the family's source, the versions of noise and execution, and nothing measured.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,7 @@ from handlers.card_schema import (
     cross_check,
 )
 from handlers.models import source_file
+from handlers.rows import EXECUTION_VERSION
 
 __all__ = [
     "CARD_FILE", "Card", "CardError", "Family", "Golden", "Limits", "Parameter", "Problem", "Quality", "Recipe",
@@ -84,7 +85,7 @@ def file_digest(file: Path) -> str:
 
 
 def model_digest(card: Card, folder: Path, source: Path | None = None) -> str:
-    """Name what is served: weights, configuration, family source and noise version.
+    """Name what is served: weights, configuration, family source, and the versions of noise and execution.
 
     Args:
         card: the card.
@@ -105,7 +106,8 @@ def model_digest(card: Card, folder: Path, source: Path | None = None) -> str:
 def model_ingredients(card: Card, source: Path | None = None) -> dict[str, Any]:
     """List what the model digest is taken of.
 
-    The largest batch belongs to it: it decides which batch sizes agree, hence which bits come out.
+    The largest batch belongs to it: it decides which batch sizes agree, hence which bits come out. So do the prior, by
+    which labels are drawn, and the defaults of the parameters a request leaves unset.
 
     Args:
         card: the card.
@@ -117,12 +119,15 @@ def model_ingredients(card: Card, source: Path | None = None) -> dict[str, Any]:
             "family": card.family.name,
             "config": card.family.config,
             "classes": list(card.classes) or None,
+            "prior": list(card.prior) or None,
+            "defaults": {name: parameter.default for name, parameter in card.parameters.items()},
             "sample": dataclasses.asdict(card.sample),
             "operations": list(card.operations),
             "max_exec_batch": card.limits.max_exec_batch,
         },
         "source": file_digest(source or source_file(card.family.name)),
         "noise": NOISE_VERSION,
+        "execution": EXECUTION_VERSION,
     }
 
 
@@ -144,13 +149,15 @@ def check_weights(card: Card, folder: Path) -> None:
 
 
 def _load_yaml(file: Path) -> object:
-    """Read YAML without aliases, whose expansion a small file could make endless."""
+    """Read YAML without aliases, whose expansion a small file could make endless, and without keys that are lost."""
     try:
         if file.stat().st_size > _MAX_CARD_BYTES:
             raise CardError(file, [Problem(key="", wrong="is larger than 1 MiB", remedy="keep data out of the card")])
         text = file.read_text(encoding="utf-8")
         if any(isinstance(token, yaml.AliasToken) for token in yaml.scan(text, Loader=yaml.SafeLoader)):
             raise CardError(file, [Problem(key="", wrong="has a YAML alias (*)", remedy="write the value out")])
+        if twice := list(_find_repeated_keys(yaml.compose(text, Loader=yaml.SafeLoader), "")):
+            raise CardError(file, [Problem(key=key, wrong="is there twice", remedy="keep one") for key in twice])
         return yaml.safe_load(text)
     except OSError as error:
         problem = Problem(key="", wrong=f"cannot be read: {error.strerror}", remedy="every model folder needs a card")
@@ -158,6 +165,23 @@ def _load_yaml(file: Path) -> object:
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         wrong = f"is not YAML: {' '.join(str(error).split())}"
         raise CardError(file, [Problem(key="", wrong=wrong, remedy="mend the syntax")]) from error
+
+
+def _find_repeated_keys(node: yaml.Node | None, key: str) -> Iterator[str]:
+    """Name keys that a mapping has twice: YAML would silently keep the last."""
+    if isinstance(node, yaml.SequenceNode):
+        for i, item in enumerate(node.value):
+            yield from _find_repeated_keys(item, f"{key}[{i}]")
+    if not isinstance(node, yaml.MappingNode):
+        return
+    seen: set[tuple[str, str]] = set()
+    for name, item in node.value:
+        told = str(name.value) if isinstance(name, yaml.ScalarNode) else "?"
+        inner = f"{key}.{told}" if key else told
+        if isinstance(name, yaml.ScalarNode) and (name.tag, told) in seen:
+            yield inner
+        seen.add((name.tag, told))
+        yield from _find_repeated_keys(item, inner)
 
 
 def _to_plain(value: Any) -> Any:

@@ -1,8 +1,8 @@
 """Golden samples: what known addresses, or known images, gave when the model was trained.
 
-At load a worker draws them again. On numerics it knows, its floats must be the same bytes; on others, pictures may
-differ by two levels of 255, and the worker then keeps what it drew, to compare byte for byte from then on. A worker
-that fails never becomes ready: it would serve another model under this one's name.
+At load a worker draws them again. On the numerics they were recorded on, everything must be the same bytes; on others,
+pictures may differ by two levels of 255, and the worker then keeps what it drew, to compare byte for byte from then on.
+A worker that fails never becomes ready: it would serve another model under this one's name.
 
 A golden file is safetensors. A sampler's holds seeds, indices, labels and images; a classifier's holds images, labels,
 probabilities and embeddings. Its metadata hold the numerics it was recorded on and the digest of the floats.
@@ -27,7 +27,14 @@ from handlers.batches import fitting_size
 from handlers.card import Card
 from handlers.network import Network, Operation, build_network
 from handlers.numerics import Numerics, configure_torch, read_numerics
-from handlers.pixels import Float32s, Uint8s, floats_to_uint8, uint8_to_floats
+from handlers.pixels import (
+    Float32s,
+    Uint8s,
+    find_finite_rows,
+    find_rows_within,
+    floats_to_uint8,
+    uint8_to_floats,
+)
 from handlers.profile import measure_profile
 from handlers.rows import ImageRows, Rows, SampleRows, pad_rows
 from handlers.settings import Settings
@@ -40,7 +47,7 @@ GOLDEN_SEED = 20260
 
 _KIND = "golden"
 _MOST_LEVELS, _MEAN_LEVELS = 2, 0.1  # of 255, for pictures
-_MOST_APART = 0.02  # for probabilities
+_MOST_APART = 0.02  # for probabilities, and for embeddings as a share of the largest recorded
 
 Arrays = Mapping[str, NDArray[Any]]
 
@@ -75,15 +82,16 @@ def check_golden(
     golden = _read(file, network.card)
     floats = _run(network, sizes, _rows_of(golden.arrays, network.card))
     found = _digest(floats)
-    kept = state.read(_KIND, model_digest, numerics.id) or {}
-    expected = golden.float_digest if golden.numerics == numerics.id else kept.get("float_digest")
-    difference, close = _compare(golden.arrays, floats, network.card)
-    if expected is not None and found != expected:
-        raise GoldenError(f"golden samples are not the same bytes on known numerics {numerics.id}: {difference}")
-    if expected is None and not close:
+    outputs = _outputs(floats, network.card)
+    difference, close = _compare(golden.arrays, outputs)
+    if golden.numerics == numerics.id:
+        equal = all(np.array_equal(values, golden.arrays[name]) for name, values in outputs.items())
+        if found != golden.float_digest or not equal:
+            raise GoldenError(f"golden samples are not the same bytes on known numerics {numerics.id}: {difference}")
+    elif not close:
         raise GoldenError(f"golden samples differ on numerics {numerics.id}: {difference}")
-    if expected is None:
-        state.write(_KIND, model_digest, numerics.id, {"float_digest": found})
+    else:
+        _compare_with_kept(found, model_digest, numerics, state)
 
 
 def record_golden(card: Card, module: nn.Module, file: Path, *, images: Uint8s | None = None) -> None:
@@ -97,7 +105,7 @@ def record_golden(card: Card, module: nn.Module, file: Path, *, images: Uint8s |
             labels i mod classes.
 
     Raises:
-        GoldenError: a classifier was given no images, or a row's result is not finite.
+        GoldenError: a classifier was given no images, or a row's result is not finite or beyond the card's value range.
         ProfileError: no batch size gives a row the same bytes twice.
     """
     settings = Settings()  # as workers run when nothing else is said: CPU, fp32, one thread
@@ -108,6 +116,19 @@ def record_golden(card: Card, module: nn.Module, file: Path, *, images: Uint8s |
     arrays = dict(inputs) | _outputs(floats, card)
     metadata = {"numerics": read_numerics(settings).id, "float_digest": _digest(floats)}
     save_file({name: np.ascontiguousarray(array) for name, array in arrays.items()}, file, metadata)
+
+
+def _compare_with_kept(found: str, model_digest: str, numerics: Numerics, state: State) -> None:
+    """Compare with what this model gave here before, byte for byte; the first time, keep it."""
+    kept = state.read(_KIND, model_digest, numerics.id)
+    if kept is None:
+        state.write(_KIND, model_digest, numerics.id, {"float_digest": found})
+    elif kept.get("float_digest") != found:
+        file = state.file(_KIND, model_digest, numerics.id)
+        raise GoldenError(
+            f"golden samples are within tolerance, but not the same bytes that {file} says this model gave before on"
+            f" numerics {numerics.id}; if the installation was changed on purpose, delete that file"
+        )
 
 
 def _read(file: Path, card: Card) -> _Golden:
@@ -182,8 +203,12 @@ def _run_operation(network: Network, sizes: tuple[int, ...], operation: Operatio
         part = rows.take(slice(start, start + sizes[-1]))
         values.append(network.run(operation, pad_rows(part, fitting_size(sizes, len(part))))[: len(part)])
     floats = np.concatenate(values)
-    if not np.isfinite(floats).all():
+    if not find_finite_rows(floats).all():
         raise GoldenError("golden samples hold NaN or infinite values; train the model again")
+    value_range = network.card.sample.value_range
+    if operation == "SAMPLE" and not find_rows_within(floats, value_range).all():
+        span = f"{floats.min():g} to {floats.max():g}, the card's value_range is {list(value_range)}"
+        raise GoldenError(f"golden samples reach from {span}; mend the family or the card")
     return floats
 
 
@@ -195,18 +220,20 @@ def _digest(floats: Mapping[Operation, Float32s]) -> str:
     return "sha256:" + digest.hexdigest()
 
 
-def _compare(arrays: Arrays, floats: Mapping[Operation, Float32s], card: Card) -> tuple[str, bool]:
+def _compare(arrays: Arrays, outputs: Arrays) -> tuple[str, bool]:
     """Say how far results are from the recorded ones, and whether that is within tolerance."""
-    outputs = _outputs(floats, card)
-    if "SAMPLE" in floats:
+    if "images" in outputs:
         levels = np.abs(outputs["images"].astype(np.int64) - arrays["images"])
-        most, mean = int(levels.max()), float(levels.mean())
-        sentence = f"up to {most} levels ({_MOST_LEVELS} allowed), {mean:.3g} in the mean ({_MEAN_LEVELS} allowed)"
-        return sentence, most <= _MOST_LEVELS and mean <= _MEAN_LEVELS
-    other = int((outputs["labels"] != arrays["labels"]).sum()) if "CLASSIFY" in floats else 0
-    name = "probabilities" if "CLASSIFY" in floats else "embeddings"
-    if outputs[name].shape != arrays[name].shape:
-        return f"{name} have shape {outputs[name].shape} instead of {arrays[name].shape}", False
-    apart = float(np.abs(outputs[name] - arrays[name]).max())
-    sentence = f"{other} labels, {name} by up to {apart:.3g} ({_MOST_APART} allowed)"
-    return sentence, other == 0 and apart <= _MOST_APART
+        top, mean = int(levels.max()), float(levels.mean())
+        sentence = f"up to {top} levels ({_MOST_LEVELS} allowed), {mean:.3g} in the mean ({_MEAN_LEVELS} allowed)"
+        return sentence, top <= _MOST_LEVELS and mean <= _MEAN_LEVELS
+    other = int((outputs["labels"] != arrays["labels"]).sum()) if "labels" in outputs else 0
+    sentences, close = [f"{other} labels"], other == 0
+    for name in sorted(outputs.keys() - {"labels"}, reverse=True):
+        if outputs[name].shape != arrays[name].shape:
+            return f"{name} have shape {outputs[name].shape} instead of {arrays[name].shape}", False
+        scale = float(np.abs(arrays[name]).max()) if name == "embeddings" else 1.0
+        apart, most = float(np.abs(outputs[name] - arrays[name]).max()), _MOST_APART * scale
+        sentences.append(f"{name} by up to {apart:.3g} ({most:.3g} allowed)")
+        close = close and apart <= most
+    return ", ".join(sentences), close

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from fount.address import MAX_INDEX, Addresses
 from fount.v1 import model_pb2
 from fount.worker.v1 import worker_pb2
-from handlers.batches import Outcome, Work
+from handlers.batches import Outcome, RowFault, Work
 from handlers.card import Card
 from handlers.network import Operation
 from handlers.pixels import Float32s, Uint8s, floats_to_uint8, uint8_to_floats
@@ -59,14 +59,11 @@ class Budget:
     size_bytes: int = MAX_CALL_BYTES
 
     def take(self, rows: int, size_bytes: int) -> None:
-        """Reserve room for an item.
+        """Reserve room for an item; last of all, so that one that is refused takes nothing from those after it.
 
         Raises:
-            ItemError: the item is too large for any call, or for what is left of this one.
+            ItemError: the item is too large for what is left of this call.
         """
-        if rows > MAX_CALL_ROWS or size_bytes > MAX_CALL_BYTES:
-            limits = f"an item has {MAX_CALL_ROWS} rows and {MAX_CALL_BYTES} bytes at most"
-            raise ItemError("ITEM_TOO_LARGE", f"{limits}, this one {rows} rows and {size_bytes} bytes; cut it")
         if rows > self.rows or size_bytes > self.size_bytes:
             message = f"the call is full ({MAX_CALL_ROWS} rows, {MAX_CALL_BYTES} bytes); send the item in another"
             raise ItemError("CALL_TOO_LARGE", message, code_pb2.RESOURCE_EXHAUSTED)
@@ -78,7 +75,7 @@ def read_work(item: worker_pb2.WorkerItem, operation: Operation, card: Card, bud
     """Turn an item into work.
 
     Raises:
-        ItemError: it cannot be done; nothing of it was kept but its share of the budget.
+        ItemError: it cannot be done; nothing of it was kept, nor taken from the budget.
     """
     if operation == "SAMPLE":
         return _read_samples(item, card, budget)
@@ -94,14 +91,24 @@ def outcome_to_proto(outcome: Outcome, request_id: str) -> worker_pb2.WorkerOutc
     values = outcome.values
     dtype = model_pb2.DTYPE_UINT8 if values.dtype == np.uint8 else model_pb2.DTYPE_FLOAT32
     tensor = worker_pb2.Tensor(dims=values.shape, dtype=dtype, data=values.astype(_DTYPES[dtype], copy=False).tobytes())
-    status = _not_finite(request_id)
-    errors = [worker_pb2.RowError(row=row, status=status) for row in sorted(outcome.failed_rows)]
+    errors = [
+        worker_pb2.RowError(row=row, status=_status_of_row(fault, request_id))
+        for row, fault in sorted(outcome.failed_rows.items())
+    ]
     return worker_pb2.WorkerOutcome(value=tensor, row_errors=errors)
 
 
-def _not_finite(request_id: str) -> status_pb2.Status:
-    message = f"the model gave NaN or infinite values for this row (request {request_id!r}); try another index or label"
-    return status_of(code_pb2.INTERNAL, "NOT_FINITE", message)
+def _status_of_row(fault: RowFault, request_id: str) -> status_pb2.Status:
+    gave = "NaN or infinite values" if fault == "NOT_FINITE" else "values beyond its range"
+    message = f"the model gave {gave} for this row (request {request_id!r}); try another index or label"
+    return status_of(code_pb2.INTERNAL, fault, message)
+
+
+def _check_size(rows: int, size_bytes: int) -> None:
+    """Refuse an item that no call holds, before anything of its size is made."""
+    if rows > MAX_CALL_ROWS or size_bytes > MAX_CALL_BYTES:
+        limits = f"an item has {MAX_CALL_ROWS} rows and {MAX_CALL_BYTES} bytes at most"
+        raise ItemError("ITEM_TOO_LARGE", f"{limits}, this one {rows} rows and {size_bytes} bytes; cut it")
 
 
 def _read_samples(item: worker_pb2.WorkerItem, card: Card, budget: Budget) -> Work:
@@ -115,13 +122,16 @@ def _read_samples(item: worker_pb2.WorkerItem, card: Card, budget: Budget) -> Wo
     if wanted.start_index + wanted.count > MAX_INDEX + 1:
         raise ItemError("INDEX_WRONG", "start_index + count is beyond 2^64; ask for fewer, or begin earlier")
     as_uint8 = item.dtype == model_pb2.DTYPE_UINT8
-    budget.take(wanted.count, wanted.count * math.prod(_image_shape(card)) * (1 if as_uint8 else 4))
+    size_bytes = wanted.count * math.prod(_image_shape(card)) * (1 if as_uint8 else 4)
+    _check_size(wanted.count, size_bytes)
     labels = _read_labels(wanted, len(card.classes))
+    budget.take(wanted.count, size_bytes)
     addresses = Addresses.of_range(wanted.seed, wanted.start_index, wanted.count)
     value_range = card.sample.value_range
     return Work(
         rows=SampleRows(addresses=addresses, labels=labels),
         encode=(lambda floats: floats_to_uint8(floats, value_range)) if as_uint8 else _as_floats,
+        value_range=value_range,
     )
 
 
@@ -155,8 +165,11 @@ def _read_images(item: worker_pb2.WorkerItem, card: Card, budget: Budget) -> Ima
     if len(tensor.data) != math.prod(shape) * dtype.itemsize:
         counted = f"{len(tensor.data)} bytes of data, dims and dtype say {math.prod(shape) * dtype.itemsize}"
         raise ItemError("DATA_WRONG", f"{counted}; send row-major {dtype.name}")
-    budget.take(shape[0], math.prod(shape) * 4)
-    return ImageRows(images=_decode(np.frombuffer(tensor.data, dtype).reshape(shape), card.sample.value_range))
+    size_bytes = math.prod(shape) * 4
+    _check_size(shape[0], size_bytes)
+    images = _decode(np.frombuffer(tensor.data, dtype).reshape(shape), card.sample.value_range)
+    budget.take(shape[0], size_bytes)
+    return ImageRows(images=images)
 
 
 def _decode(images: Float32s | Uint8s, value_range: tuple[float, float]) -> Float32s:

@@ -2,13 +2,15 @@
 
 In order: the folder is the archive that was packed; the weights are the card's; the family builds and takes them; the
 numerics get their name; the profile says which shapes may run; the golden samples come out as recorded. Nothing is
-raised: a worker that cannot serve stays up and says why, because one that dies is started again for ever.
+raised: a worker that cannot serve stays up and says why, because one that dies is started again for ever. Only what may
+be otherwise next time, memory or a device, is tried again, and then makes way for a new process.
 """
 
 from __future__ import annotations
 
 import inspect
 import logging
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,11 +26,13 @@ from handlers.numerics import Numerics, configure_torch, read_numerics
 from handlers.profile import Profile, ProfileError, load_or_measure_profile
 from handlers.settings import Settings, SettingsError, settings_from_environment
 from handlers.state import State
+from handlers.torch_errors import is_device_lost, is_out_of_memory, leave_process
 from handlers.weights import WeightsError, load_weights
 
 __all__ = ["Engine", "LoadError", "LoadedModel", "load_model"]
 
 _LOG = logging.getLogger(__name__)
+_TRIES, _DELAY_S = 3, 2.0
 
 
 class LoadError(Exception):
@@ -75,7 +79,7 @@ class LoadedModel:
 def load_model(
     folder: Path, environment: Mapping[str, str], gpu_id: int | None, build_family: FamilyBuilder
 ) -> LoadedModel:
-    """Load an unpacked archive.
+    """Load an unpacked archive. The process ends when there is no memory for it, three times, or its device is lost.
 
     Args:
         folder: where it was unpacked.
@@ -83,6 +87,20 @@ def load_model(
         gpu_id: the CUDA device assigned; None is the CPU.
         build_family: builds a family's module from its name and configuration.
     """
+    for tries_left in reversed(range(_TRIES)):
+        model = _try_to_load(folder, environment, gpu_id, build_family)
+        if model is not None:
+            return model
+        if tries_left:
+            time.sleep(_DELAY_S)
+    leave_process("the model could not be loaded for want of memory")
+    raise AssertionError("the process has ended")
+
+
+def _try_to_load(
+    folder: Path, environment: Mapping[str, str], gpu_id: int | None, build_family: FamilyBuilder
+) -> LoadedModel | None:
+    """Load once; None when memory ran out, and everything half-loaded has been let go."""
     model = LoadedModel()
     try:
         _load(model, folder, settings_from_environment(environment, gpu_id), build_family)
@@ -90,6 +108,11 @@ def load_model(
         model.reason = " ".join(str(error).split())
         _LOG.error("the model cannot be served: %s", model.reason)
     except Exception as error:  # noqa: BLE001 - whatever a family raises, the worker stays up to say so
+        if is_out_of_memory(error):
+            _LOG.warning("not enough memory to load the model", exc_info=error)
+            return None
+        if is_device_lost(error):
+            leave_process(f"the device is lost ({error})")
         model.reason = f"loading failed with {type(error).__name__}; the worker's log has the traceback"
         _LOG.exception("the model cannot be served")
     return model

@@ -8,6 +8,7 @@ exactly when all of that is: `cpu-avx2-fp32-nchw-t1-torch2.13.0-1a2b3c4d`.
 from __future__ import annotations
 
 import hashlib
+import importlib.metadata
 import os
 import platform
 import re
@@ -25,6 +26,7 @@ _CAPS = (
     "ATEN_CPU_CAPABILITY", "ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA", "ONEDNN_CPU_ISA_HINTS", "DNNL_CPU_ISA_HINTS",
     "ONEDNN_DEFAULT_FPMATH_MODE", "DNNL_DEFAULT_FPMATH_MODE", "MKL_ENABLE_INSTRUCTIONS", "MKL_CBWR", "MKL_DYNAMIC",
     "MKL_DEBUG_CPU_TYPE", "CUBLAS_WORKSPACE_CONFIG", "NVIDIA_TF32_OVERRIDE", "TORCH_BLAS_PREFER_CUBLASLT",
+    "OPENBLAS_CORETYPE", "DISABLE_ADDMM_CUDA_LT",
 )  # fmt: skip
 """Environment variables by which libraries are told to choose other kernels."""
 
@@ -37,6 +39,7 @@ _PROCESSOR_KEYS = (
     "CPU implementer", "CPU architecture", "CPU variant", "CPU part", "CPU revision",
 )  # fmt: skip
 _CACHES = Path("/sys/devices/system/cpu/cpu0/cache")
+_DRIVER = Path("/proc/driver/nvidia/version")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,6 +130,25 @@ def _read_cuda(device: torch.device) -> dict[str, str]:
         "gpu capability": f"{properties.major}.{properties.minor}",
         "gpu multiprocessors": str(properties.multi_processor_count),
         "cuda": str(torch.version.cuda),
+        "cublas": _read_cublas(),
+        "driver": _read_driver(),
         "cudnn": str(torch.backends.cudnn.version()),  # type: ignore[no-untyped-call]
+        "float32 matmul": torch.get_float32_matmul_precision(),
         "tf32": str(torch.backends.cuda.matmul.allow_tf32 or torch.backends.cudnn.allow_tf32),
     }
+
+
+def _read_driver() -> str:
+    """Read the version of NVIDIA's kernel module; where it is not told, "unknown"."""
+    try:
+        found = re.search(r"Kernel Module.*?(\d+(?:\.\d+)+)", _DRIVER.read_text(encoding="utf-8", errors="replace"))
+    except OSError:
+        return "unknown"
+    return found[1] if found else "unknown"
+
+
+def _read_cublas() -> str:
+    """Name the installed packages of cuBLAS, which may be newer than the CUDA torch was built with."""
+    packages = importlib.metadata.distributions()
+    names = {(str(package.metadata["Name"]), package.version) for package in packages}
+    return " ".join(sorted(f"{name} {version}" for name, version in names if name.startswith("nvidia-cublas")))

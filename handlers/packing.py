@@ -25,7 +25,7 @@ from fount.archive import (
     verify_archive,
 )
 from handlers.card import CARD_FILE, Card, CardError, check_weights, file_digest, load_card, model_ingredients
-from handlers.imports import modules_needed
+from handlers.imports import FAMILY_IMPORTS, modules_needed, strangers_of_family
 from handlers.models import UnknownFamilyError, source_file
 
 __all__ = ["PackError", "pack"]
@@ -79,6 +79,9 @@ def _sources(card: Card, folder: Path) -> dict[str, Path | bytes]:
     if not golden.is_file():
         raise PackError(f"{golden} is missing; train the model again, its recipe records golden samples")
     family = source_file(card.family.name)
+    if strangers := strangers_of_family(_ROOT, family):
+        allowed = f"{', '.join(FAMILY_IMPORTS)} and the standard library"
+        raise PackError(f"{family} imports {', '.join(strangers)}; a family is one file that imports {allowed} alone")
     modules = modules_needed(_ROOT, "handlers.entry") | modules_needed(_ROOT, f"handlers.models.{family.stem}")
     modules["entry.py"] = modules.pop(_ENTRY)
     served = {CARD_FILE: folder / CARD_FILE, card.weights.file: folder / card.weights.file, card.golden.file: golden}

@@ -10,6 +10,7 @@ that every worker of the same numerics makes it alike. Parameters of a draw are 
 from __future__ import annotations
 
 import hashlib
+import logging
 import statistics
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -27,10 +28,18 @@ from handlers.pixels import uint8_to_floats
 from handlers.rows import ImageRows, Rows, SampleRows
 from handlers.state import State
 
-__all__ = ["CANDIDATES", "Profile", "ProfileError", "choose_sizes", "load_or_measure_profile", "measure_profile"]
+__all__ = [
+    "CANDIDATES", "PROFILE_VERSION", "Profile", "ProfileError", "choose_sizes", "load_or_measure_profile",
+    "measure_profile",
+]  # fmt: skip
+
+_LOG = logging.getLogger(__name__)
 
 CANDIDATES = (1, 8, 16, 32, 64, 128, 256)
 """Batch sizes that may be executed, where the card's limits.max_exec_batch allows them."""
+
+PROFILE_VERSION = 1
+"""Raise it when profiles are measured or chosen in another way; those kept from before are then measured again."""
 
 _KIND = "profiles"
 _ROUNDS = 2
@@ -59,14 +68,18 @@ class Profile:
 def load_or_measure_profile(network: Network, model_digest: str, numerics: Numerics, state: State) -> Profile:
     """Read the profile from the worker's state, or measure it and keep it there.
 
+    A kept profile is believed only when rows are still equal at its sizes: one that is wrong would break the promise of
+    addresses without a sign.
+
     Raises:
         ProfileError: no size is usable.
     """
     candidates = _candidates(network.card)
     document = state.read(_KIND, model_digest, numerics.id)
     if document is not None and (stored := _read_document(document, candidates)):
-        _warm_up(network, stored.exec_batch_sizes)
-        return stored
+        if _rows_agree(network, stored.exec_batch_sizes):
+            return stored
+        _LOG.warning("rows are not equal at the kept sizes %s; measuring again", stored.exec_batch_sizes)
     profile = measure_profile(network)
     state.write(_KIND, model_digest, numerics.id, _to_document(profile, candidates))
     return profile
@@ -107,12 +120,22 @@ def choose_sizes(digests: Mapping[int, tuple[bytes, ...] | None]) -> tuple[int, 
     return tuple(best)
 
 
-def _warm_up(network: Network, sizes: Sequence[int]) -> None:
-    """Run every shape once, so that no call waits for kernels to be chosen; measuring does the same by the way."""
+def _rows_agree(network: Network, sizes: Sequence[int]) -> bool:
+    """Run the same rows at every size, and compare; no call then waits for kernels to be chosen, either."""
     for operation in network.card.operations:
         rows = _probe_rows(network.card, operation, sizes[-1])
-        for size in sizes:
-            network.run(operation, rows.take(slice(size)))
+        seen = {_digest_rows(network, operation, rows, size) for size in sizes}
+        if len(seen) > 1:
+            return False
+    return True
+
+
+def _digest_rows(network: Network, operation: Operation, rows: Rows, size: int) -> bytes:
+    """Digest the results of as many rows as the largest size, cut into batches of one size; sizes divide each other."""
+    digest = hashlib.sha256()
+    for start in range(0, len(rows), size):
+        digest.update(network.run(operation, rows.take(slice(start, start + size))).tobytes())
+    return digest.digest()
 
 
 def _candidates(card: Card) -> tuple[int, ...]:
@@ -161,6 +184,7 @@ def _probe_rows(card: Card, operation: Operation, largest: int) -> Rows:
 
 def _to_document(profile: Profile, candidates: Sequence[int]) -> dict[str, Any]:
     return {
+        "version": PROFILE_VERSION,
         "candidates": list(candidates),
         "exec_batch_sizes": list(profile.exec_batch_sizes),
         "seconds_per_batch": {str(size): seconds for size, seconds in profile.seconds_per_batch.items()},
@@ -168,13 +192,14 @@ def _to_document(profile: Profile, candidates: Sequence[int]) -> dict[str, Any]:
 
 
 def _read_document(document: Mapping[str, Any], candidates: Sequence[int]) -> Profile | None:
-    """Read a kept profile; None when it was measured under other limits or is not one."""
+    """Read a kept profile; None when it was measured under other limits or in another way, or is not one."""
     sizes, seconds = document.get("exec_batch_sizes"), document.get("seconds_per_batch")
-    if document.get("candidates") != list(candidates) or not isinstance(sizes, list) or not isinstance(seconds, dict):
+    known = (document.get("version"), document.get("candidates")) == (PROFILE_VERSION, list(candidates))
+    if not known or not isinstance(sizes, list) or not isinstance(seconds, dict):
         return None
     if not sizes or sizes != [size for size in candidates if size in sizes]:
         return None
     if not all(isinstance(value, float) and value >= 0 for value in seconds.values()):
         return None
     measured = {size: seconds[str(size)] for size in candidates if str(size) in seconds}
-    return Profile(exec_batch_sizes=tuple(sizes), seconds_per_batch=measured)
+    return Profile(exec_batch_sizes=tuple(size for size in candidates if size in sizes), seconds_per_batch=measured)

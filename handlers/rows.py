@@ -15,7 +15,15 @@ from numpy.typing import NDArray
 from fount.address import Addresses
 from handlers.pixels import Float32s
 
-__all__ = ["ImageRows", "Int64s", "Rows", "SampleRows", "concatenate_rows", "pad_rows"]
+__all__ = ["EXECUTION_VERSION", "ImageRows", "Int64s", "Rows", "SampleRows", "concatenate_rows", "pad_rows"]
+
+EXECUTION_VERSION = "execution-1"
+"""Part of every model digest: other execution, other digest.
+
+Raise it when a change of this package gives a sample other bytes on the same numerics: how floats are rounded to uint8
+(`handlers.pixels`), the layout a network runs in (`handlers.network`), how batches are padded (here), which sizes may
+run (`handlers.profile`) or which of them a batch gets (`handlers.batches`).
+"""
 
 Int64s = NDArray[np.int64]
 

@@ -34,8 +34,8 @@ class State:
 
     def read(self, kind: str, model_digest: str, numerics: str) -> dict[str, Any] | None:
         """Read a document; None when there is none that can be read."""
-        file = self._file(kind, model_digest, numerics)
-        if file is None or not file.exists():
+        file = self.file(kind, model_digest, numerics)
+        if file is None:
             return None
         try:
             if file.stat().st_size > _MAX_BYTES:
@@ -43,6 +43,8 @@ class State:
             document = json.loads(file.read_text(encoding="utf-8"))
             if not isinstance(document, dict):
                 raise ValueError("is not a JSON object")
+        except (FileNotFoundError, NotADirectoryError):
+            return None
         except (OSError, ValueError, RecursionError) as error:
             _LOG.warning("%s cannot be used (%s); measuring again", file, error)
             return None
@@ -53,7 +55,7 @@ class State:
 
     def write(self, kind: str, model_digest: str, numerics: str, document: Mapping[str, Any]) -> None:
         """Write a document whole or not at all."""
-        file = self._file(kind, model_digest, numerics)
+        file = self.file(kind, model_digest, numerics)
         if file is None:
             return
         whole = {"model_digest": model_digest, "numerics": numerics} | dict(document)
@@ -63,7 +65,8 @@ class State:
         except OSError as error:
             _LOG.warning("%s cannot be written (%s); it will be measured again at the next start", file, error)
 
-    def _file(self, kind: str, model_digest: str, numerics: str) -> Path | None:
+    def file(self, kind: str, model_digest: str, numerics: str) -> Path | None:
+        """Name the file of a document, there or not; None when nothing is kept."""
         if self.folder is None:
             return None
         return self.folder / kind / model_digest.removeprefix("sha256:")[:_DIGEST_DIGITS] / f"{numerics}.json"

@@ -30,7 +30,7 @@ from handlers.models import load_family
 from handlers.network import FamilyBuilder, Operation
 from handlers.parameters import read_draw
 from handlers.statuses import status_of
-from handlers.torch_errors import is_out_of_memory
+from handlers.torch_errors import is_out_of_memory, leave_process
 
 __all__ = ["Worker"]
 
@@ -137,7 +137,7 @@ class Worker:
             sizes=engine.profile.exec_batch_sizes,
             deadline=deadline,
             request_id=request.request_id,
-            on_device_lost=_exit_process,
+            on_device_lost=partial(leave_process, "the device is lost"),
         )
         outcomes = iter(runner.run([work for work in read if isinstance(work, Work)]))
         answers = [next(outcomes) if isinstance(work, Work) else work for work in read]
@@ -201,10 +201,3 @@ def _status_of_failure(error: Exception, request_id: str) -> status_pb2.Status:
         return status_of(code_pb2.RESOURCE_EXHAUSTED, "OUT_OF_MEMORY", message)
     message = f"the worker failed; its log has more under request {request_id!r}"
     return status_of(code_pb2.INTERNAL, "WORKER_FAILED", message)
-
-
-def _exit_process() -> None:
-    """Make way for a new process: this one can never use its device again, and would fail every call from now on."""
-    _LOG.critical("the device is lost; leaving, so that a new worker is started")
-    logging.shutdown()
-    os._exit(1)

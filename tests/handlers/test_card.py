@@ -1,8 +1,7 @@
-"""Model cards: what is read, what is refused, and what the digest hangs on."""
+"""Model cards: what is read, and what is refused."""
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 from collections.abc import Callable
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
-from handlers.card import CardError, check_weights, file_digest, load_card, model_digest, write_card
+from handlers.card import CardError, check_weights, file_digest, load_card, write_card
 
 MODEL_STORE = Path(__file__).resolve().parents[2] / "model_store"
 SHIPPED = ("digits-classifier", "digits-cvae", "digits-vae")
@@ -227,54 +226,18 @@ def test_a_file_that_is_no_plain_mapping_is_refused(tmp_path: Path, text: str, m
         load_card(tmp_path)
 
 
-# --- Digests ----------------------------------------------------------------------------------------------------------
-
-
-def test_changed_weights_are_noticed(tmp_path: Path) -> None:
-    card = load_card(write(tmp_path, plain_card()))
-    (tmp_path / "weights.safetensors").write_bytes(b"other")
-    with pytest.raises(CardError, match=r"weights.digest: weights.safetensors has sha256:d9298a10"):
-        check_weights(card, tmp_path)
-
-
-def test_absent_weights_are_named(tmp_path: Path) -> None:
-    card = load_card(write(tmp_path, plain_card()))
-    (tmp_path / "weights.safetensors").unlink()
-    with pytest.raises(CardError, match=r"weights.file: weights.safetensors is not in .*; put it beside the card"):
-        check_weights(card, tmp_path)
-
-
-def test_a_model_digest_is_the_hash_of_canonical_json(tmp_path: Path) -> None:
-    source = tmp_path / "source.py"
-    source.write_text("source")
-    digest = model_digest(load_card(write(tmp_path, plain_card())), tmp_path, source)
-    canonical = (
-        '{"config":{"classes":["a","b"],"config":{"latent_dim":2},"family":"conditional-vae","max_exec_batch":4,'
-        '"operations":["SAMPLE"],'
-        '"sample":{"channels":1,"height":8,"modality":"image","value_range":[0.0,1.0],"width":4}},'
-        '"noise":"philox4x32-10/box-muller-1","source":"SOURCE","weights":"WEIGHTS"}'
-    )
-    for word, content in (("SOURCE", b"source"), ("WEIGHTS", WEIGHTS)):
-        canonical = canonical.replace(word, "sha256:" + hashlib.sha256(content).hexdigest())
-    assert digest == "sha256:" + hashlib.sha256(canonical.encode()).hexdigest()
-
-
 @pytest.mark.parametrize(
-    "change",
+    ("text", "key"),
     [
-        pytest.param({"classes": ("a", "c")}, id="classes"),
-        pytest.param({"operations": ("CLASSIFY",)}, id="operations"),
+        pytest.param("name: a\nname: b\n", "name", id="at the top"),
+        pytest.param("family: {name: a, config: {depth: 1, depth: 2}}\n", "family.config.depth", id="within"),
+        pytest.param("quality: [{metric: a}, {metric: a, metric: b}]\n", r"quality\[1\].metric", id="in a list"),
     ],
 )
-def test_a_model_digest_changes_with_what_is_served(tmp_path: Path, change: dict[str, Any]) -> None:
-    card = load_card(write(tmp_path, plain_card()))
-    assert model_digest(dataclasses.replace(card, **change), tmp_path) != model_digest(card, tmp_path)
-
-
-def test_a_model_digest_holds_nothing_measured(tmp_path: Path) -> None:
-    card = load_card(write(tmp_path, plain_card()))
-    other = dataclasses.replace(card, quality=(), description="Another.", version="2.0")
-    assert model_digest(other, tmp_path) == model_digest(card, tmp_path)
+def test_a_key_that_is_there_twice_is_refused(tmp_path: Path, text: str, key: str) -> None:
+    (tmp_path / "model.yaml").write_text(text)
+    with pytest.raises(CardError, match=f"1 problem\n  {key}: is there twice; keep one"):
+        load_card(tmp_path)
 
 
 # --- The shipped models -----------------------------------------------------------------------------------------------

@@ -231,6 +231,6 @@ def test_a_class_does_not_depend_on_batch_mates() -> None:
 
 
 def test_no_family_couples_the_rows_of_a_batch() -> None:
-    modules = [build(ConditionalVae, CVAE), build(ConvClassifier, CLASSIFIER)]
+    modules = [build(Vae, VAE), build(ConditionalVae, CVAE), build(ConvClassifier, CLASSIFIER)]
     layers = [layer for module in modules for layer in module.modules()]
     assert not any(isinstance(layer, nn.modules.batchnorm._BatchNorm) for layer in layers)

@@ -22,7 +22,7 @@ from handlers.pixels import floats_to_uint8
 from handlers.rows import SampleRows
 from handlers.settings import Settings
 from handlers.state import State
-from tests.handlers.toys import ToyClassifier, ToySampler, classifier_card, toy_card, toy_images
+from tests.handlers.toys import BrightSampler, ToyClassifier, ToySampler, classifier_card, toy_card, toy_images
 
 DIGEST = "sha256:" + "5" * 64
 Arrays = dict[str, NDArray[Any]]
@@ -101,6 +101,12 @@ def test_one_other_bit_fails_on_known_numerics(sampled: Path) -> None:
         _check(sampled, toy_card())
 
 
+def test_other_pictures_fail_on_known_numerics_although_the_digest_holds(sampled: Path) -> None:
+    _change(sampled, _brighter(1, 1))
+    with pytest.raises(GoldenError, match=r"not the same bytes on known numerics .* up to 1 levels"):
+        _check(sampled, toy_card())
+
+
 def _brighter(levels: int, pixels: int) -> Callable[[Arrays], Arrays]:
     def change(arrays: Arrays) -> Arrays:
         images = arrays["images"].copy()
@@ -135,6 +141,27 @@ def test_other_probabilities_fail_on_unknown_numerics(classified: Path) -> None:
         _check(classified, classifier_card())
 
 
+def test_embeddings_a_hundredth_apart_pass_on_unknown_numerics(classified: Path) -> None:
+    change = lambda arrays: arrays | {"embeddings": arrays["embeddings"] * np.float32(1.01)}  # noqa: E731
+    _change(classified, change, numerics="elsewhere")
+    _check(classified, classifier_card())
+
+
+@pytest.mark.parametrize("scale", [0.9, 1.1, 100.0])
+def test_other_embeddings_fail_on_unknown_numerics(classified: Path, scale: float) -> None:
+    change = lambda arrays: arrays | {"embeddings": arrays["embeddings"] * np.float32(scale)}  # noqa: E731
+    _change(classified, change, numerics="elsewhere")
+    with pytest.raises(GoldenError, match="embeddings by up to"):
+        _check(classified, classifier_card())
+
+
+def test_embeddings_of_another_length_fail_on_unknown_numerics(classified: Path) -> None:
+    change = lambda arrays: arrays | {"embeddings": arrays["embeddings"][:, 1:].copy()}  # noqa: E731
+    _change(classified, change, numerics="elsewhere")
+    with pytest.raises(GoldenError, match=r"embeddings have shape \(64, 6\) instead of \(64, 5\)"):
+        _check(classified, classifier_card())
+
+
 def test_unknown_numerics_become_known_by_passing(sampled: Path, tmp_path: Path) -> None:
     _change(sampled, _brighter(1, 10), numerics="elsewhere")
     _check(sampled, toy_card(), tmp_path / "state")
@@ -147,8 +174,21 @@ def test_numerics_known_from_before_are_compared_byte_for_byte(sampled: Path, tm
     _check(sampled, toy_card(), tmp_path / "state")
     file = next((tmp_path / "state").rglob("*.json"))
     file.write_text(json.dumps(json.loads(file.read_text()) | {"float_digest": "sha256:" + "0" * 64}))
-    with pytest.raises(GoldenError, match="not the same bytes"):
+    with pytest.raises(GoldenError, match=f"not the same bytes that {file} says .* delete that file"):
         _check(sampled, toy_card(), tmp_path / "state")
+
+
+def test_a_kept_digest_does_not_excuse_pictures_beyond_the_tolerance(sampled: Path, tmp_path: Path) -> None:
+    _change(sampled, lambda arrays: arrays, numerics="elsewhere")
+    _check(sampled, toy_card(), tmp_path / "state")
+    _change(sampled, _brighter(3, 1), numerics="elsewhere")
+    with pytest.raises(GoldenError, match="up to 3 levels"):
+        _check(sampled, toy_card(), tmp_path / "state")
+
+
+def test_recording_refuses_pictures_beyond_the_cards_range(tmp_path: Path) -> None:
+    with pytest.raises(GoldenError, match=r"reach from .* value_range is \[0\.0, 1\.0\]; mend the family or the card"):
+        record_golden(toy_card(), BrightSampler(3), tmp_path / "golden.safetensors")
 
 
 @pytest.mark.parametrize("missing", ["images", "seeds", "labels"])

@@ -7,10 +7,11 @@ import re
 import subprocess
 import sys
 from collections.abc import Mapping
+from pathlib import Path
 
 import pytest
 
-from handlers.numerics import read_numerics
+from handlers.numerics import _read_driver, read_numerics
 from handlers.settings import Settings
 
 _ASK = "from handlers.numerics import *; from handlers.settings import *; print(read_numerics(Settings()).id)"
@@ -32,8 +33,14 @@ def test_another_process_has_the_same_id() -> None:
 
 @pytest.mark.parametrize(
     "cap",
-    [{"ATEN_CPU_CAPABILITY": "default"}, {"ONEDNN_MAX_CPU_ISA": "SSE41"}, {"MKL_CBWR": "COMPATIBLE"}],
-    ids=["aten", "onednn", "mkl"],
+    [
+        {"ATEN_CPU_CAPABILITY": "default"},
+        {"ONEDNN_MAX_CPU_ISA": "SSE41"},
+        {"MKL_CBWR": "COMPATIBLE"},
+        {"OPENBLAS_CORETYPE": "Haswell"},
+        {"DISABLE_ADDMM_CUDA_LT": "1"},
+    ],
+    ids=["aten", "onednn", "mkl", "openblas", "cublaslt"],
 )
 def test_a_capped_instruction_set_has_another_id(cap: Mapping[str, str]) -> None:
     assert _ask_another_process(cap) != read_numerics(Settings()).id
@@ -46,6 +53,34 @@ def test_a_cap_shows_in_the_id() -> None:
 @pytest.mark.parametrize("settings", [Settings(threads=2), Settings(precision="bf16")], ids=["threads", "precision"])
 def test_other_settings_have_another_id(settings: Settings) -> None:
     assert read_numerics(settings).id != read_numerics(Settings()).id
+
+
+@pytest.mark.parametrize(
+    ("text", "version"),
+    [
+        (
+            "NVRM version: NVIDIA UNIX x86_64 Kernel Module  550.54.15  Tue Mar  5 22:23:56 UTC 2024\nGCC 11.4.0\n",
+            "550.54.15",
+        ),
+        (
+            "NVRM version: NVIDIA UNIX Open Kernel Module for x86_64  580.95.05  Release Build  (dvs@b)\n",
+            "580.95.05",
+        ),
+        ("nothing of use", "unknown"),
+    ],
+    ids=["closed", "open", "other"],
+)
+def test_the_driver_is_named_by_its_version(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, version: str
+) -> None:
+    (tmp_path / "version").write_text(text)
+    monkeypatch.setattr("handlers.numerics._DRIVER", tmp_path / "version")
+    assert _read_driver() == version
+
+
+def test_a_driver_that_is_not_told_is_unknown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("handlers.numerics._DRIVER", tmp_path / "version")
+    assert _read_driver() == "unknown"
 
 
 def test_details_are_lines_for_people() -> None:

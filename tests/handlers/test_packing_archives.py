@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 import fount.archive
+import fount.archive_zip
 from fount.archive import ArchiveError, verify_archive, verify_folder
 from handlers.packing import pack
 
@@ -133,13 +134,93 @@ def test_bytes_between_members_are_refused(archive: Path) -> None:
     assert "does not follow the one before" in _refusal(archive)
 
 
+def test_bytes_after_the_end_are_refused(archive: Path) -> None:
+    archive.write_bytes(archive.read_bytes() + b"PK")
+    assert "has bytes that belong to no member" in _refusal(archive)
+
+
+@pytest.mark.parametrize(
+    ("place", "byte"),
+    [(6, 2), (8, 8), (14, 1), (18, 1), (22, 1), (28, 1), (30, 1)],
+    ids=["flags", "method", "crc", "stored-size", "full-size", "extra-field", "name"],
+)
+def test_a_header_that_tells_another_story_is_refused(archive: Path, place: int, byte: int) -> None:
+    data = bytearray(archive.read_bytes())
+    with zipfile.ZipFile(archive) as source:
+        data[source.getinfo("entry.py").header_offset + place] ^= byte
+    archive.write_bytes(data)
+    assert "member 'entry.py' has a header that is not what the directory says; do not use it" in _refusal(archive)
+
+
+def test_a_header_whose_size_uncovers_a_second_entry_is_refused(archive: Path) -> None:
+    hidden = io.BytesIO()
+    with zipfile.ZipFile(hidden, "w") as target:
+        target.writestr("entry.py", b"import os")
+    _rewrite(archive, lambda members: members.update({"golden.safetensors": hidden.getvalue()}))
+    data = bytearray(archive.read_bytes())
+    with zipfile.ZipFile(archive) as source:
+        header = source.getinfo("golden.safetensors").header_offset
+    data[header + 14 : header + 26] = bytes(12)  # CRC and both sizes: to a streaming reader the member is empty
+    archive.write_bytes(data)
+    assert "'golden.safetensors' has a header that is not what the directory says" in _refusal(archive)
+
+
+def test_large_sizes_in_a_header_are_read(archive: Path) -> None:
+    with zipfile.ZipFile(archive) as source:
+        members = {name: source.read(name) for name in source.namelist()}
+    with zipfile.ZipFile(archive, "w") as target:
+        for name, data in members.items():
+            with target.open(name, "w", force_zip64=True) as stream:
+                stream.write(data)
+    assert verify_archive(archive).name == "small"
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_a_compressed_member_is_refused(archive: Path, method: int) -> None:
+    with zipfile.ZipFile(archive, "a") as target:
+        target.writestr("bomb.bin", bytes(10**6), method)
+    assert "member 'bomb.bin' is not stored as it is; do not use it" in _refusal(archive)
+
+
+def test_a_stored_member_that_is_called_deflated_is_refused(archive: Path) -> None:
+    data = bytearray(archive.read_bytes())
+    with zipfile.ZipFile(archive) as source:
+        local, directory = source.getinfo("entry.py").header_offset, data.rindex(b"entry.py") - 46
+    data[local + 8] = data[directory + 10] = zipfile.ZIP_DEFLATED
+    archive.write_bytes(data)
+    assert "member 'entry.py' is not stored as it is" in _refusal(archive)
+
+
+def test_damaged_lzma_is_refused(archive: Path) -> None:
+    with zipfile.ZipFile(archive) as source:
+        contents = source.read("archive.json")
+    with zipfile.ZipFile(archive, "w") as target:
+        target.writestr("archive.json", contents, zipfile.ZIP_LZMA)
+        info = target.getinfo("archive.json")
+    data = bytearray(archive.read_bytes())
+    data[60 : info.compress_size] = b"\xff" * (info.compress_size - 60)
+    archive.write_bytes(data)
+    assert "member 'archive.json' is not stored as it is" in _refusal(archive)
+
+
+def test_a_name_that_is_no_utf8_is_refused(archive: Path) -> None:
+    _rewrite(archive, lambda members: members.update({"caf\u00e9.py": b""}))
+    archive.write_bytes(archive.read_bytes().replace(b"caf\xc3\xa9", b"caf\xc3("))
+    assert _refusal(archive).startswith("is cut short or damaged ('utf-8' codec can't decode")
+
+
+def test_a_name_beyond_ascii_is_refused(archive: Path) -> None:
+    _rewrite(archive, lambda members: members.update({"caf\u00e9.py": b""}))
+    assert "is not a plain relative path" in _refusal(archive)
+
+
 def test_text_that_unpacks_too_large_is_refused(archive: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fount.archive, "_MAX_TEXT_BYTES", 100)
+    monkeypatch.setattr(fount.archive_zip, "MAX_TEXT_BYTES", 100)
     assert "unpacks to more than 64 MiB of text" in _refusal(archive)
 
 
 def test_an_archive_that_unpacks_too_large_is_refused(archive: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fount.archive, "_MAX_TOTAL_BYTES", 1000)
+    monkeypatch.setattr(fount.archive_zip, "_MAX_TOTAL_BYTES", 1000)
     assert "unpacks to more than" in _refusal(archive)
 
 
@@ -162,6 +243,17 @@ def test_ingredients_that_no_member_has_are_refused(archive: Path) -> None:
 
     _edit_contents(archive, change)
     assert "no member has the digest of the ingredient 'weights'" in _refusal(archive)
+
+
+@pytest.mark.parametrize(
+    ("number", "wrong"),
+    [("NaN", "is not JSON"), ("-Infinity", "is not JSON"), ("1e999", "ingredients have no digest")],
+)
+def test_ingredients_that_are_no_numbers_are_refused(archive: Path, number: str, wrong: str) -> None:
+    _edit_contents(archive, lambda contents: contents.update({"model": {"weights": "NUMBER"}}))
+    change = lambda data: data.replace(b'"NUMBER"', number.encode())  # noqa: E731
+    _rewrite(archive, lambda members: members.update({"archive.json": change(members["archive.json"])}))
+    assert wrong in _refusal(archive)
 
 
 @pytest.mark.parametrize(

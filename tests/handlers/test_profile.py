@@ -108,6 +108,47 @@ def test_sizes_that_were_never_candidates_are_measured_again(tmp_path: Path) -> 
     assert _load(tmp_path).exec_batch_sizes[-1] == 32
 
 
+def _edit(state_dir: Path, **entries: object) -> None:
+    file = next(state_dir.rglob("*.json"))
+    file.write_text(json.dumps(json.loads(file.read_text()) | entries))
+
+
+def _load_coupled(state_dir: Path) -> Profile:
+    network = build_network(toy_card(), SizeCoupledSampler(3), Settings())
+    return load_or_measure_profile(network, DIGEST, read_numerics(Settings()), State(folder=state_dir))
+
+
+def test_a_kept_profile_whose_rows_differ_is_measured_again(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    _load_coupled(tmp_path)
+    _edit(tmp_path, exec_batch_sizes=[1, 8, 16, 32])
+    assert _load_coupled(tmp_path).exec_batch_sizes == (16, 32)
+    assert "rows are not equal at the kept sizes (1, 8, 16, 32); measuring again" in caplog.text
+
+
+def test_a_profile_measured_again_replaces_the_wrong_one(tmp_path: Path) -> None:
+    _load_coupled(tmp_path)
+    _edit(tmp_path, exec_batch_sizes=[1, 8, 16, 32])
+    _load_coupled(tmp_path)
+    assert json.loads(next(tmp_path.rglob("*.json")).read_text())["exec_batch_sizes"] == [16, 32]
+
+
+@pytest.mark.parametrize(
+    "entries",
+    [
+        pytest.param({"version": 0}, id="another version"),
+        pytest.param({"exec_batch_sizes": [8, 1]}, id="descending"),
+        pytest.param({"exec_batch_sizes": [1, 64]}, id="beyond the card's limit"),
+        pytest.param({"exec_batch_sizes": []}, id="none"),
+    ],
+)
+def test_a_kept_profile_that_no_measurement_gives_is_measured_again(tmp_path: Path, entries: dict[str, object]) -> None:
+    expected = _load(tmp_path).exec_batch_sizes
+    _edit(tmp_path, **entries, seconds_per_batch={"1": 777.0})
+    loaded = _load(tmp_path)
+    assert loaded.exec_batch_sizes == expected
+    assert loaded.seconds_per_batch[1] != 777.0
+
+
 def test_state_that_cannot_be_written_only_warns(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     (tmp_path / "state").write_text("a file where a folder should be")
     assert _load(tmp_path / "state").exec_batch_sizes[-1] == 32

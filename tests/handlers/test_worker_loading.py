@@ -145,6 +145,55 @@ def test_a_family_that_raises_anything_leaves_the_worker_up(toy_folder: Path) ->
     assert reason == "loading failed with ZeroDivisionError; the worker's log has the traceback"
 
 
+class Left(BaseException):
+    """The process would have ended here."""
+
+
+@pytest.fixture
+def delays(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """Seconds slept; leaving the process raises."""
+    slept: list[float] = []
+
+    def leave(status: int) -> None:
+        assert status == 1
+        raise Left
+
+    monkeypatch.setattr("os._exit", leave)
+    monkeypatch.setattr("time.sleep", slept.append)
+    return slept
+
+
+def _failing(errors: list[Exception]) -> Callable[[str, object], ToySampler]:
+    def build(_name: str, _config: object) -> ToySampler:
+        if errors:
+            raise errors.pop()
+        return ToySampler(3)
+
+    return build
+
+
+@pytest.mark.parametrize("error", [MemoryError(), torch.OutOfMemoryError("CUDA out of memory.")], ids=["host", "cuda"])
+def test_a_want_of_memory_that_passes_is_waited_for(toy_folder: Path, delays: list[float], error: Exception) -> None:
+    assert Worker.load(toy_folder, {}, build_family=_failing([error, error])).is_ready
+    assert delays == [2.0, 2.0]
+
+
+def test_a_want_of_memory_that_stays_ends_the_process(toy_folder: Path, delays: list[float]) -> None:
+    errors: list[Exception] = [MemoryError() for _ in range(9)]
+    with pytest.raises(Left):
+        Worker.load(toy_folder, {}, build_family=_failing(errors))
+    assert (len(errors), len(delays)) == (6, 2)
+
+
+def test_a_device_that_is_lost_while_loading_ends_the_process_at_once(
+    toy_folder: Path, delays: list[float], caplog: pytest.LogCaptureFixture
+) -> None:
+    with pytest.raises(Left):
+        Worker.load(toy_folder, {}, build_family=_failing([RuntimeError("CUDA error: unknown error")]))
+    assert delays == []
+    assert "the device is lost (CUDA error: unknown error); leaving" in caplog.text
+
+
 def test_a_family_that_is_random_is_unavailable(toy_folder: Path) -> None:
     reason = load(toy_folder, RandomSampler).model.reason
     assert reason == "no batch size gives a row the same bytes twice; look for randomness or state in the family"

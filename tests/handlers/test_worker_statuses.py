@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,18 +12,22 @@ from google.rpc import code_pb2, error_details_pb2
 
 from fount.v1 import model_pb2
 from fount.worker.v1 import worker_pb2
+from handlers.items import Budget
 from handlers.worker import Worker
 from tests.handlers.toys import (
     GIVES_NAN,
+    GIVES_TOO_MUCH,
     GIVES_WRONG_SHAPE,
     HAS_NO_MEMORY,
     IS_SLOW,
     LOSES_DEVICE,
     RAISES,
     FaultySampler,
+    GreedySampler,
     ask,
     codes,
     drawing,
+    load,
     reading,
     request,
     toy_images,
@@ -99,6 +104,17 @@ def test_items_beyond_a_full_call_are_refused_and_those_before_stand(worker: Wor
     assert codes(reply) == [0, code_pb2.RESOURCE_EXHAUSTED, 0]
 
 
+def test_a_refused_item_takes_no_room_from_those_after_it(worker: Worker) -> None:
+    refused = drawing(count=65_536, labels=(3,))
+    assert codes(ask(worker, request(refused, drawing()))) == [code_pb2.INVALID_ARGUMENT, 0]
+
+
+def test_refused_images_take_no_room_from_those_after_them(classifier: Worker, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("handlers.worker.Budget", lambda: Budget(rows=2))
+    refused, good = reading(np.full((2, 4, 4, 1), np.nan, "<f4")), reading(toy_images(2))
+    assert codes(ask(classifier, request(refused, good, operation=CLASSIFY))) == [code_pb2.INVALID_ARGUMENT, 0]
+
+
 def test_a_status_says_what_to_do(worker: Worker) -> None:
     status = ask(worker, request(drawing(labels=(3,)))).items[0].status
     assert status.message == "label 3 is unknown; labels are 0 to 2"
@@ -162,6 +178,25 @@ def test_a_failing_item_leaves_its_mates_unharmed(worker: Worker, seed: int, cod
     assert [reply.items[0].value.data, reply.items[2].value.data] == expected
 
 
+def test_a_batch_without_memory_is_run_again_in_smaller_sizes(
+    toy_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    greedy, wanted = load(toy_folder, GreedySampler), request(drawing(count=40), drawing(seed=2, count=3))
+    expected = [item.value.data for item in ask(greedy, wanted).items]
+    monkeypatch.setattr(GreedySampler, "is_greedy", True)
+    reply = ask(greedy, wanted)
+    assert [item.value.data for item in reply.items] == expected
+    assert list(reply.timings.batch_sizes) == [32, 16, 8, 8, 8, 8, 8, 8]
+
+
+def test_a_call_begins_with_the_largest_size_again(toy_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    greedy = load(toy_folder, GreedySampler)
+    monkeypatch.setattr(GreedySampler, "is_greedy", True)
+    ask(greedy, request(drawing(count=32)))
+    monkeypatch.setattr(GreedySampler, "is_greedy", False)
+    assert list(ask(greedy, request(drawing(count=32))).timings.batch_sizes) == [32]
+
+
 def test_an_internal_status_names_the_request_and_keeps_the_secret(worker: Worker) -> None:
     message = ask(worker, request(drawing(seed=RAISES))).items[0].status.message
     assert message == "the model failed on this item; the worker's log has more under request 'r-1'"
@@ -184,6 +219,20 @@ def test_a_row_that_is_not_finite_leaves_its_mates_unharmed(worker: Worker) -> N
     alone = ask(worker, request(drawing(count=2))).items[0].value.data
     reply = ask(worker, request(drawing(count=2), drawing(seed=GIVES_NAN)))
     assert (reply.items[0].value.data, len(reply.items[0].row_errors)) == (alone, 0)
+
+
+@pytest.mark.parametrize("dtype", [model_pb2.DTYPE_UINT8, model_pb2.DTYPE_FLOAT32], ids=["uint8", "float32"])
+def test_a_row_beyond_the_cards_range_is_zeroed_and_named(worker: Worker, dtype: int) -> None:
+    reply = ask(worker, request(drawing(count=2), drawing(seed=GIVES_TOO_MUCH, count=2, dtype=dtype)))
+    failed = reply.items[1]
+    assert [(error.row, error.status.code) for error in failed.row_errors] == [(0, 13), (1, 13)]
+    assert _reason(failed.row_errors[0].status) == "OUT_OF_RANGE"
+    assert not any(failed.value.data)
+
+
+def test_embeddings_may_have_any_range(classifier: Worker) -> None:
+    reply = ask(classifier, request(reading(toy_images(5)), operation=EMBED))
+    assert (np.frombuffer(reply.items[0].value.data, "<f4").min() < 0, len(reply.items[0].row_errors)) == (True, 0)
 
 
 def test_a_deadline_that_has_passed_stops_every_item(worker: Worker) -> None:

@@ -24,7 +24,15 @@ from handlers.golden import record_golden
 from handlers.worker import Worker
 
 LATENT, SIDE = 6, 4
-RAISES, GIVES_NAN, GIVES_WRONG_SHAPE, HAS_NO_MEMORY, IS_SLOW, LOSES_DEVICE = 666, 667, 668, 669, 670, 671
+RAISES, GIVES_NAN, GIVES_WRONG_SHAPE, HAS_NO_MEMORY, IS_SLOW, LOSES_DEVICE, GIVES_TOO_MUCH = (
+    666,
+    667,
+    668,
+    669,
+    670,
+    671,
+    672,
+)
 """Seeds at which `FaultySampler` fails."""
 
 
@@ -66,7 +74,26 @@ class FaultySampler(ToySampler):
             deadline.check()
         images = super().sample(noise, labels, draw, deadline)
         images[torch.from_numpy(noise.addresses.seeds == np.uint64(GIVES_NAN))] = float("nan")
+        images[torch.from_numpy(noise.addresses.seeds == np.uint64(GIVES_TOO_MUCH))] += 1.0
         return images[:, :, 1:] if GIVES_WRONG_SHAPE in seeds else images
+
+
+class GreedySampler(ToySampler):
+    """Has memory for 8 rows, when it is asked to be greedy."""
+
+    is_greedy = False
+
+    def sample(self, noise: Noise, labels: Tensor | None, draw: Draw, deadline: Deadline) -> Tensor:
+        if self.is_greedy and len(noise.addresses) > 8:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return super().sample(noise, labels, draw, deadline)
+
+
+class BrightSampler(ToySampler):
+    """Gives pixels a little beyond the card's range."""
+
+    def sample(self, noise: Noise, labels: Tensor | None, draw: Draw, deadline: Deadline) -> Tensor:
+        return super().sample(noise, labels, draw, deadline) + 0.6
 
 
 class SizeCoupledSampler(ToySampler):
@@ -167,7 +194,7 @@ def write_model(folder: Path, card: cards.Card, module: nn.Module) -> cards.Card
     return card
 
 
-def seal_folder(folder: Path, card: cards.Card) -> None:
+def seal_folder(folder: Path, card: cards.Card, source: Path = Path(__file__)) -> None:
     """Write archive.json for what the folder holds now."""
     manifest = folder / MANIFEST_FILE
     manifest.parent.mkdir(exist_ok=True)
@@ -177,7 +204,7 @@ def seal_folder(folder: Path, card: cards.Card) -> None:
     written = dataclasses.replace(
         card, weights=cards.Weights(file=card.weights.file, digest=cards.file_digest(folder / card.weights.file))
     )
-    model = cards.model_ingredients(written, Path(__file__))
+    model = cards.model_ingredients(written, source)
     contents = {"format": FORMAT, "name": card.name, "version": card.version, "model": model}
     contents["model_digest"] = digest_of_ingredients(model)
     contents["files"] = {file.relative_to(folder).as_posix(): cards.file_digest(file) for file in files}
