@@ -58,6 +58,8 @@ class Gateway:
         self._server: grpc.aio.Server | None = None
         self._draining = False
         self._ready_changed = asyncio.Event()
+        self._untold = asyncio.Event()
+        self._telling: asyncio.Task[None] | None = None
         self.port = 0
         self.http_port = 0
 
@@ -77,8 +79,8 @@ class Gateway:
         self.http_port = await self._side.start(self._config.host, self._config.http_port)
         await self._server.start()
         self._pool.watch(self._offers_changed)
+        self._telling = asyncio.get_running_loop().create_task(self._tell_changes())
         await self._pool.start()
-        await self._tell_health()
 
     async def wait_ready(self, timeout_s: float) -> None:
         """Wait until calls can be answered.
@@ -113,6 +115,8 @@ class Gateway:
     async def stop(self, grace_s: float | None = None) -> None:
         """Drain: refuse new calls, let running ones end within the grace, then let go of everything."""
         self._draining = True
+        if self._telling:
+            self._telling.cancel()
         await self._health.enter_graceful_shutdown()
         if self._server:
             await self._server.stop(self._config.drain_grace_s if grace_s is None else grace_s)
@@ -153,8 +157,14 @@ class Gateway:
 
     def _offers_changed(self) -> None:
         self._ready_changed.set()
-        if not self._draining:
-            self._telling = asyncio.get_running_loop().create_task(self._tell_health())
+        self._untold.set()
+
+    async def _tell_changes(self) -> None:
+        """Tell health of every change, one after the other, so that the last word is the latest."""
+        while not self._draining:
+            self._untold.clear()
+            await self._tell_health()
+            await self._untold.wait()
 
     async def _tell_health(self) -> None:
         ready = not self.why_not_ready()

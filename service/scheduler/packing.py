@@ -41,6 +41,10 @@ class SchedulerMeter(Protocol):
         """Tell how many streams are open."""
         ...
 
+    def queued(self, target: Target, seconds: float) -> None:
+        """Tell how long a stream waited until its first samples were sent to a worker."""
+        ...
+
     def called(self, target: Target, samples: int, call_s: float, reply: Reply) -> None:
         """Tell of one call answered."""
         ...
@@ -179,6 +183,9 @@ class _Backlog:
             slices = self._pack()
             if not slices:
                 return
+            for each in slices:
+                if each.item.start_index == each.stream.work.start_index:
+                    self._meter.queued(self.target, time.monotonic() - each.stream.began_s)
             task = asyncio.get_running_loop().create_task(self._execute(slices))
             self._calls.add(task)
             task.add_done_callback(partial(self._call_ended, slices))

@@ -7,6 +7,7 @@ samples out or unread, so a reader that stops stops its own generation and nobod
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import deque
 from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass
@@ -70,6 +71,7 @@ class SampleStream:
         self._changed = asyncio.Event()
         self._error: BaseException | None = None
         self._closed = False
+        self.began_s = time.monotonic()
 
     @property
     def demand(self) -> int:

@@ -43,7 +43,8 @@ class Metrics:
         self._first = histogram("fount_time_to_first_sample_seconds", "From order to first samples.", _MODEL)
         self._batch = histogram("fount_batch_size_samples", "Samples packed into one worker call.", _MODEL, _SAMPLES)
         self._call = histogram("fount_worker_call_seconds", "Worker calls as the gateway sees them.", _MODEL)
-        self._queue = histogram("fount_worker_queue_seconds", "A call's time outside the model.", _MODEL)
+        self._queue = histogram("fount_queue_seconds", "From order to the first worker call.", _MODEL)
+        self._beside = histogram("fount_worker_overhead_seconds", "A call's time outside the model.", _MODEL)
         self._compute = histogram("fount_worker_compute_seconds", "A call's time in noise, network, rounding.", _MODEL)
         self._streams = gauge("fount_open_streams", "Sample streams open.")
         self._rejected = counter("fount_rejected_streams", "Sample streams refused.", ("reason",))
@@ -75,12 +76,16 @@ class Metrics:
         """Tell how many streams are open."""
         self._streams.set(open_streams)
 
+    def queued(self, target: Target, seconds: float) -> None:
+        """Tell how long a stream waited until its first samples were sent to a worker."""
+        self._queue.labels(target.model.name, target.model.version).observe(seconds)
+
     def called(self, target: Target, samples: int, call_s: float, reply: Reply) -> None:
         """Tell of one worker call answered."""
         labels = (target.model.name, target.model.version)
         self._batch.labels(*labels).observe(samples)
         self._call.labels(*labels).observe(call_s)
-        self._queue.labels(*labels).observe(max(0.0, call_s - reply.compute_s))
+        self._beside.labels(*labels).observe(max(0.0, call_s - reply.compute_s))
         self._compute.labels(*labels).observe(reply.compute_s)
 
     def rejected(self, reason: str) -> None:

@@ -125,6 +125,7 @@ async def test_the_series_move(running: Running) -> None:
         f'grpc_server_handled_total{{grpc_code="OK",{rpc}}} 1.0',
         f'grpc_server_handled_total{{grpc_code="INVALID_ARGUMENT",{rpc}}} 1.0',
         'fount_batch_size_samples_sum{model="toy",version="1"} 10.0',
+        'fount_queue_seconds_count{model="toy",version="1"} 1.0',
         'fount_model_ready{model="toy",version="1"} 1.0',
         "fount_ready 1.0",
         "fount_open_streams 0.0",

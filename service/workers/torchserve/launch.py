@@ -12,7 +12,7 @@ import os
 import shutil
 import sys
 import tempfile
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
@@ -72,7 +72,6 @@ class TorchServeConfig:
         host: where its gRPC listens. Anything but loopback belongs on a private network.
         inference_port, management_port: gRPC ports; 0 takes free ones.
         token: True keeps TorchServe's token authorisation on.
-        worker_environment: variables added for the workers.
         log_to_console: True logs to standard output, False to a file of bounded size in its folder.
     """
 
@@ -85,7 +84,6 @@ class TorchServeConfig:
     inference_port: int = 0
     management_port: int = 0
     token: bool = True
-    worker_environment: dict[str, str] = field(default_factory=dict)
     log_to_console: bool = False
 
 
@@ -279,5 +277,4 @@ def _environment(config: TorchServeConfig, folder: Path) -> dict[str, str]:
         "FOUNT_WORKER_PRECISION": config.precision,
         "OMP_NUM_THREADS": str(config.threads),
         "OMP_WAIT_POLICY": "PASSIVE",  # spinning threads starve Java
-        **config.worker_environment,
     }
