@@ -109,9 +109,10 @@ async def test_a_tensor_of_the_wrong_size_is_the_workers_fault(pool, fake: FakeT
         await pool.call(call(target(pool)), timeout_s=5)
 
 
-async def test_a_worker_of_other_numerics_is_lost_and_looked_at_again(pool, fake: FakeTorchServe) -> None:
+@pytest.mark.parametrize("reason", ["NUMERICS_MISMATCH", "DIGEST_MISMATCH", "MODEL_UNAVAILABLE"])
+async def test_a_worker_that_is_not_what_was_said_is_lost_and_looked_at_again(pool, fake, reason: str) -> None:
     status = status_pb2.Status(code=code_pb2.FAILED_PRECONDITION, message="these are avx512")
-    status.details.add().Pack(error_details_pb2.ErrorInfo(reason="NUMERICS_MISMATCH", domain="fount"))
+    status.details.add().Pack(error_details_pb2.ErrorInfo(reason=reason, domain="fount"))
     fake.reply = worker_pb2.WorkerReply(items=[worker_pb2.WorkerOutcome(status=status)])
     fake.described = description(numerics="avx512")
     with pytest.raises(WorkerLost):

@@ -26,7 +26,7 @@ _PROBE_FAST_S, _PROBE_SLOW_S = 0.2, 2.0  # while something loads, and when all i
 _DESCRIBE_S = 30.0
 _LOADING_S = 120.0
 _UNREACHABLE = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED)
-_MISMATCH = frozenset({"NUMERICS_MISMATCH", "DIGEST_MISMATCH"})
+_CHANGED = frozenset({"NUMERICS_MISMATCH", "DIGEST_MISMATCH", "MODEL_UNAVAILABLE"})
 
 
 class TorchServePool:
@@ -128,9 +128,9 @@ class _Replica:
         return reply
 
     def _refuse_strangers(self, call: Call, reply: Reply) -> None:
-        """A worker that is not what it was: another digest, or other numerics, after a restart."""
+        """A worker that is not what its group said: another digest, other numerics, or one that failed its checks."""
         for outcome in reply.outcomes:
-            if isinstance(outcome, Failure) and outcome.reason in _MISMATCH:
+            if isinstance(outcome, Failure) and outcome.reason in _CHANGED:
                 key = (call.target.model.name, call.target.model.version)
                 self._described.pop(key, None)
                 self.offers[key] = Offer(name=key[0], version=key[1], reason="its worker changed")
