@@ -7,7 +7,7 @@
 
     FountServiceError
     ├── InvalidRequest    fields of the request are wrong
-    ├── UnknownName       a model, version or label is not known
+    │   └── UnknownName   a model, version or label is not known
     ├── NotPermitted      the caller lacks a grant
     ├── Retired           a pinned digest, numerics or operation is not served
     ├── Overloaded        a queue or a quota is full
@@ -76,14 +76,10 @@ class InvalidRequest(FountServiceError):
         super().__init__("; ".join(f"{each.field}: {each.description}" for each in violations))
 
 
-class UnknownName(FountServiceError):
-    """A name in the request is not known. Ask ListModels what is."""
+class UnknownName(InvalidRequest):
+    """A name in the request is not known, and nothing else is wrong. Ask ListModels what is."""
 
     reason = "UNKNOWN_NAME"
-
-    def __init__(self, violations: tuple[Violation, ...]) -> None:
-        self.violations = violations
-        super().__init__("; ".join(f"{each.field}: {each.description}" for each in violations))
 
 
 class NotPermitted(FountServiceError):

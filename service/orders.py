@@ -116,7 +116,7 @@ def _range_violations(request: sampling_pb2.SampleRequest) -> list[Violation]:
 def _find(request: sampling_pb2.SampleRequest, catalog: Catalog, violations: list[Violation]) -> Entry:
     try:
         return catalog.find(request.model.name, request.model.version, request.model.digest)
-    except (InvalidRequest, UnknownName) as error:
+    except InvalidRequest as error:
         _raise([*error.violations, *violations])
         raise
 

@@ -91,7 +91,7 @@ class PackingScheduler:
         finally:
             backlog.remove(stream)
             self._forget_idle(backlog)
-            self._streams_of[subject] -= 1
+            self._streams_of -= Counter([subject])  # a caller without streams is forgotten
             self._meter.streams(self._streams_of.total())
 
     async def close(self) -> None:
@@ -161,6 +161,7 @@ class _Backlog:
             del self._lanes[stream.work.parameters]
         if not self._lanes and self._giving_up:
             self._giving_up.cancel()
+            self._giving_up = None
 
     def fail(self, error: FountServiceError) -> None:
         for lane in self._lanes.values():
@@ -210,10 +211,12 @@ class _Backlog:
             waiting = [stream for stream in lane if stream.demand]
             if not waiting:
                 continue
-            room = max(1, min(self._config.batch_samples, _REPLY_BYTES // max(1, waiting[0].work.sample_bytes)))
-            share = max(1, room // len(waiting))
-            lane.rotate(-1)
-            return _cut(waiting, room, share)
+            largest = max(1, *(stream.work.sample_bytes for stream in waiting))
+            room = max(1, min(self._config.batch_samples, _REPLY_BYTES // largest))
+            slices = _cut(waiting, room, max(1, room // len(waiting)))
+            # Those that found no room come first next time; when all did, the room left over is another's next time.
+            lane.rotate(-len(slices) if len(slices) < len(waiting) else -1)
+            return slices
         return []
 
     async def _execute(self, slices: list[Slice]) -> None:

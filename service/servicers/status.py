@@ -44,7 +44,7 @@ _MESSAGE_BYTES, _DETAIL_BYTES = 1000, 3000  # trailers above 8 KiB may be refuse
 def error_to_status(error: FountServiceError, request_id: str) -> status_pb2.Status:
     """The status an expected error is answered with."""
     details: list[Message] = [_error_info(error.reason, request_id)]
-    if isinstance(error, InvalidRequest | UnknownName):
+    if isinstance(error, InvalidRequest):
         details.append(_bad_request(error.violations))
     if isinstance(error, Overloaded):
         delay = duration_pb2.Duration()

@@ -79,6 +79,19 @@ async def test_one_sample_does_not_wait_behind_a_million(running: Running) -> No
     pull.cancel()
 
 
+async def test_streams_beyond_what_one_call_holds_take_turns(pool) -> None:
+    running = await start_gateway(pool, GatewayConfig(port=0, http_port=0, batch_samples=8))
+    pool.faults.delay_s = 0.4  # long enough for all to arrive while the first calls run
+    pulls = [running.sampling.Sample(request(1000, seed=k)) for k in range(40)]
+    await until(lambda: len(pool.calls) >= 8)
+    served = {item.seed for call in pool.calls[2:8] for item in call.items}
+    assert len(served) >= 36  # six calls of eight: everyone's turn comes before anyone's second
+    for pull in pulls:
+        pull.cancel()
+    await running.channel.close()
+    await running.gateway.stop(grace_s=0)
+
+
 async def test_small_requests_share_calls(running: Running) -> None:
     running.pool.faults.delay_s = 0.4  # long enough for all to arrive while the first calls run
     await asyncio.gather(*(running.sample(request(1, start_index=i)) for i in range(64)))
