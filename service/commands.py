@@ -23,7 +23,7 @@ from service.workers.torchserve.wire import Address
 
 __all__ = ["demo", "gateway", "serve"]
 
-_READY_S = 120.0
+_READY_S = 180.0  # longer than a pool takes to call a model hopeless, so that one such does not end the others
 _STATE = Path("~/.local/state/fount")
 _PORT, _POSITIVE = click.IntRange(0, 65535), click.IntRange(min=1)
 _LOOPBACK = ("127.0.0.1", "localhost", "::1", "[::1]")

@@ -147,6 +147,20 @@ async def test_a_worker_that_fails_its_golden_samples_is_not_offered(fake: FakeT
         await pool.close()
 
 
+async def test_a_worker_that_never_loads_is_given_up_before_serve_gives_up_on_all(monkeypatch) -> None:
+    from service import commands
+    from service.workers.torchserve import pool as pools
+
+    assert commands._READY_S > pools._LOADING_S
+    monkeypatch.setattr(pools, "_LOADING_S", 0.1)
+    async with running(FakeTorchServe(pids=[])) as address:
+        pool = TorchServePool([address])
+        await pool.start()
+        await until(lambda: [offer.state for offer in pool.offers()] == [ModelState.UNAVAILABLE])
+        assert "TorchServe's log says why" in pool.offers()[0].reason
+        await pool.close()
+
+
 async def test_a_restarted_worker_is_described_again(pool: TorchServePool, fake: FakeTorchServe) -> None:
     fake.described = description(numerics="after-restart")
     fake.pids = [12, 13]

@@ -56,12 +56,10 @@ def environment(home: Path, extra: dict[str, str] | None = None) -> dict[str, st
 
 
 @contextmanager
-def serving(archives: Path, home: Path, *options: str, extra: dict[str, str] | None = None) -> Iterator[Served]:
-    """Run `fount serve` until the block ends; what workers measured is shared between tests of the same archives."""
-    command = [FOUNT, "serve", "--archives", str(archives), "--port", "0", "--http-port", "0"]
-    command += ["--state-dir", str(archives.parent / "state"), *options]
+def served_by(command: Sequence[str], home: Path, extra: dict[str, str] | None) -> Iterator[Served]:
+    """Run a command that serves, on free ports, until the block ends."""
     process = subprocess.Popen(
-        command, env=environment(home, extra), cwd=home, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+        [*command], env=environment(home, extra), cwd=home, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
     )
     served = Served(process=process, port=0, http_port=0)
     try:
@@ -71,6 +69,15 @@ def serving(archives: Path, home: Path, *options: str, extra: dict[str, str] | N
         served.stop()
         assert process.stdout is not None
         process.stdout.close()
+
+
+@contextmanager
+def serving(archives: Path, home: Path, *options: str, extra: dict[str, str] | None = None) -> Iterator[Served]:
+    """Run `fount serve` until the block ends; what workers measured is shared between tests of the same archives."""
+    command = [FOUNT, "serve", "--archives", str(archives), "--port", "0", "--http-port", "0"]
+    command += ["--state-dir", str(archives.parent / "state"), *options]
+    with served_by(command, home, extra) as served:
+        yield served
 
 
 def wait_for_ports(served: Served) -> None:
@@ -152,15 +159,5 @@ def gateway(
     """`fount gateway` in front of TorchServe processes."""
     options = [part for address in addresses for part in ("--torchserve", address)]
     options += ["--token-file", str(token_file)] if token_file else []
-    process = subprocess.Popen(
-        [FOUNT, "gateway", "--port", "0", "--http-port", "0", *options],
-        env=environment(home, extra), cwd=home, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-    )  # fmt: skip
-    served = Served(process=process, port=0, http_port=0)
-    try:
-        wait_for_ports(served)
+    with served_by([FOUNT, "gateway", "--port", "0", "--http-port", "0", *options], home, extra) as served:
         yield served
-    finally:
-        served.stop()
-        assert process.stdout is not None
-        process.stdout.close()

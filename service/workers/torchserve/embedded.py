@@ -96,10 +96,10 @@ class EmbeddedTorchServe:
 
     def log_tail(self, lines: int = 20) -> str:
         """The end of its log."""
-        told: list[str] = []
-        for name in (_OUTPUT_FILE, LOG_FILE) if self._folder else ():
+        folder, told = self._folder, list[str]()
+        for file in (folder / _OUTPUT_FILE, folder / LOG_FILE) if folder else ():
             with contextlib.suppress(FileNotFoundError):
-                told += (self._folder / name).read_text(errors="replace").splitlines() if self._folder else []
+                told += file.read_text(errors="replace").splitlines()
         return "\n".join(told[-lines:])
 
     async def stop(self) -> None:
