@@ -28,9 +28,13 @@ _OWN: dict[str, tuple[str, str]] = {
 
 # name: (summary, extra); where they live, their entry points say.
 _FOUND: dict[str, tuple[str, str]] = {
-    "demo": ("Serve the default models and draw from them, to see everything work once.", "serve"),
+    "check": ("Check a model of your own before it is packed, and record its golden samples.", "torch"),
+    "convert": ("Turn a checkpoint into safetensors weights, without unpickling anything.", "torch"),
+    "demo": ("Serve models, draw from each, and stop: to see everything work once.", "serve"),
     "gateway": ("Run the gateway in front of workers that run elsewhere.", "serve"),
+    "new": ("Write a model folder to fill in, for a generator of your own.", "torch"),
     "pack": ("Pack a model's card and weights into an archive.", "torch"),
+    "quality": ("Measure a model on held-out real data, with intervals.", "torch"),
     "serve": ("Run the gateway and its workers on this machine.", "serve"),
     "train": ("Train a model by its recipe.", "torch"),
 }

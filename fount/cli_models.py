@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 
@@ -12,6 +13,9 @@ from fount.client import Client
 from fount.models import ModelInfo, ParameterInfo, QualityInfo
 
 __all__ = ["model", "models"]
+
+_UNKNOWN_TERMINAL = (160, 24)  # columns and lines where output goes to a file
+_LEAST_REASON = 40  # characters, even where the line is full
 
 
 @click.command()
@@ -32,8 +36,10 @@ def models(server: str, timeout_s: float, as_json: bool) -> None:
         echo_json([_as_json(info) for info in found])
         return
     header = ("MODEL", "STATE", "CAN", "CLASSES", "SHAPE", "DESCRIPTION")
-    for line in _table([header, *map(_row, found)]):
+    for line in _table(header, found):
         click.echo(line)
+    if any(info.state_reason for info in found):
+        click.echo("The whole reason a model is not ready: fount model NAME", err=True)
 
 
 @click.command()
@@ -71,11 +77,19 @@ def _row(info: ModelInfo) -> tuple[str, ...]:
     return named, info.state, ", ".join(info.operations), classes, _shape(info) or "-", info.description
 
 
-def _table(rows: Sequence[tuple[str, ...]]) -> Iterator[str]:
-    cells = [tuple(map(plain, row)) for row in rows]
-    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    for row in cells:
-        yield "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+def _table(header: tuple[str, ...], found: Sequence[ModelInfo]) -> Iterator[str]:
+    """Write a line a model; of one that is not ready, the last column says why, as far as the line has room."""
+    cells = [header, *(tuple(map(plain, _row(info))) for info in found)]
+    *widths, _ = (max(map(len, column)) for column in zip(*cells, strict=True))
+    room = max(_LEAST_REASON, shutil.get_terminal_size(_UNKNOWN_TERMINAL).columns - sum(widths) - 2 * len(widths))
+    reasons = ["", *(_cut(plain(info.state_reason), room) for info in found)]
+    for (*row, description), reason in zip(cells, reasons, strict=True):
+        shown = [cell.ljust(width) for cell, width in zip(row, widths, strict=True)]
+        yield "  ".join([*shown, reason or description]).rstrip()
+
+
+def _cut(text: str, width: int) -> str:
+    return text if len(text) <= width else f"{text[: width - 1]}…"
 
 
 def _facts(info: ModelInfo) -> Iterator[tuple[str, str]]:

@@ -16,11 +16,12 @@ import yaml
 
 from fount.address import NOISE_VERSION
 from fount.archive import digest_of_ingredients
-from handlers.card_reader import Problem, read_fields
+from handlers.card_reader import Problem, default_of, read_fields
 from handlers.card_schema import (
     Card,
     Family,
     Golden,
+    Latent,
     Limits,
     Parameter,
     Quality,
@@ -29,12 +30,13 @@ from handlers.card_schema import (
     Weights,
     cross_check,
 )
-from handlers.models import source_file
+from handlers.models import OWN_FAMILY, source_file
 from handlers.rows import EXECUTION_VERSION
 
 __all__ = [
-    "CARD_FILE", "Card", "CardError", "Family", "Golden", "Limits", "Parameter", "Problem", "Quality", "Recipe",
-    "Sample", "Weights", "check_weights", "file_digest", "load_card", "model_digest", "model_ingredients", "write_card",
+    "CARD_FILE", "Card", "CardError", "Family", "Golden", "Latent", "Limits", "Parameter", "Problem", "Quality",
+    "Recipe", "Sample", "Weights", "check_weights", "file_digest", "load_card", "model_digest", "model_ingredients",
+    "source_of", "write_card",
 ]  # fmt: skip
 
 CARD_FILE = "model.yaml"
@@ -71,7 +73,7 @@ def load_card(folder: Path) -> Card:
 
 
 def write_card(card: Card, folder: Path) -> Path:
-    """Write a card in the order of its fields; optional keys that are empty are left out."""
+    """Write a card in the order of its fields; optional keys at their defaults are left out."""
     file = folder / CARD_FILE
     text = yaml.safe_dump(_to_plain(card), sort_keys=False, allow_unicode=True, width=120, default_flow_style=None)
     file.write_text(text, encoding="utf-8")
@@ -84,26 +86,35 @@ def file_digest(file: Path) -> str:
         return "sha256:" + hashlib.file_digest(stream, "sha256").hexdigest()
 
 
+def source_of(card: Card, folder: Path) -> Path:
+    """Find the file whose digest is the ingredient "source": the family's, or that of one's own beside the card.
+
+    Raises:
+        UnknownFamilyError: the family is not this package's.
+    """
+    own = card.family.name == OWN_FAMILY and card.family.source is not None
+    return folder / str(card.family.source) if own else source_file(card.family.name)
+
+
 def model_digest(card: Card, folder: Path, source: Path | None = None) -> str:
     """Name what is served: weights, configuration, family source, and the versions of noise and execution.
 
     Args:
         card: the card.
         folder: where its weights lie.
-        source: the family's source file; None is the one this package has.
+        source: the family's source file; None is that of `source_of`.
 
     Returns:
         "sha256:" and 64 hexadecimal digits, of canonical JSON.
 
     Raises:
-        CardError: the weights file is absent, or not the one the card names.
+        CardError: the weights file is absent, or not the one the card names; or the source of one's own is absent.
         UnknownFamilyError: no source is given and the family is not this package's.
     """
-    check_weights(card, folder)
-    return digest_of_ingredients(model_ingredients(card, source))
+    return digest_of_ingredients(model_ingredients(card, folder, source))
 
 
-def model_ingredients(card: Card, source: Path | None = None) -> dict[str, Any]:
+def model_ingredients(card: Card, folder: Path, source: Path | None = None) -> dict[str, Any]:
     """List what the model digest is taken of.
 
     The largest batch belongs to it: it decides which batch sizes agree, hence which bits come out. So do the prior, by
@@ -111,28 +122,51 @@ def model_ingredients(card: Card, source: Path | None = None) -> dict[str, Any]:
 
     Args:
         card: the card.
-        source: the family's source file; None is the one this package has.
+        folder: where its weights lie.
+        source: the family's source file; None is that of `source_of`.
+
+    Raises:
+        CardError: as in `model_digest`.
+        UnknownFamilyError: as in `model_digest`.
     """
     return {
-        "weights": card.weights.digest,
-        "config": {
-            "family": card.family.name,
-            "config": card.family.config,
-            "classes": list(card.classes) or None,
-            "prior": list(card.prior) or None,
-            "defaults": {name: parameter.default for name, parameter in card.parameters.items()},
-            "sample": dataclasses.asdict(card.sample),
-            "operations": list(card.operations),
-            "max_exec_batch": card.limits.max_exec_batch,
-        },
-        "source": file_digest(source or source_file(card.family.name)),
+        "weights": check_weights(card, folder),
+        "config": _configuration(card),
+        "source": _source_digest(card, folder, source),
         "noise": NOISE_VERSION,
         "execution": EXECUTION_VERSION,
     }
 
 
-def check_weights(card: Card, folder: Path) -> None:
-    """Make sure that the weights file is the one the card names.
+def _configuration(card: Card) -> dict[str, Any]:
+    """Say what weights and source are run with; what only models of one's own have is left out for all others."""
+    configuration = {
+        "family": card.family.name,
+        "config": card.family.config,
+        "classes": list(card.classes) or None,
+        "prior": list(card.prior) or None,
+        "defaults": {name: parameter.default for name, parameter in card.parameters.items()},
+        "sample": dataclasses.asdict(card.sample),
+        "operations": list(card.operations),
+        "max_exec_batch": card.limits.max_exec_batch,
+    }
+    latent = {"latent": list(card.latent.shape)} if card.latent else {}
+    return configuration | latent | ({"class_name": card.family.class_name} if card.family.class_name else {})
+
+
+def _source_digest(card: Card, folder: Path, source: Path | None) -> str:
+    file = source or source_of(card, folder)
+    if not file.is_file():
+        problem = Problem(key="family.source", wrong=f"{file.name} is not in {folder}", remedy="put it beside the card")
+        raise CardError(folder / CARD_FILE, [problem])
+    return file_digest(file)
+
+
+def check_weights(card: Card, folder: Path) -> str:
+    """Make sure that the weights file is the one the card names, if it names one.
+
+    Returns:
+        The file's digest.
 
     Raises:
         CardError: it is absent, or its SHA-256 is another.
@@ -140,12 +174,13 @@ def check_weights(card: Card, folder: Path) -> None:
     file = folder / card.weights.file
     if not file.is_file():
         problem = Problem(key="weights.file", wrong=f"{file.name} is not in {folder}", remedy="put it beside the card")
-    elif (found := file_digest(file)) != card.weights.digest:
-        remedy = "restore the file, or train again so that card and weights belong together"
+        raise CardError(folder / CARD_FILE, [problem])
+    found = file_digest(file)
+    if card.weights.digest not in (None, found):
+        remedy = "restore the file, train again, or remove this key so that the file may be any"
         problem = Problem(key="weights.digest", wrong=f"{file.name} has {found}", remedy=remedy)
-    else:
-        return
-    raise CardError(folder / CARD_FILE, [problem])
+        raise CardError(folder / CARD_FILE, [problem])
+    return found
 
 
 def _load_yaml(file: Path) -> object:
@@ -187,7 +222,7 @@ def _find_repeated_keys(node: yaml.Node | None, key: str) -> Iterator[str]:
 def _to_plain(value: Any) -> Any:
     """Turn a record into what YAML and JSON can say; optional fields at their defaults are left out."""
     if dataclasses.is_dataclass(value):
-        kept = [f for f in dataclasses.fields(value) if getattr(value, f.name) != f.default]
+        kept = [f for f in dataclasses.fields(value) if getattr(value, f.name) != default_of(f)]
         return {field.name: _to_plain(getattr(value, field.name)) for field in kept}
     if isinstance(value, Mapping):
         return {name: _to_plain(item) for name, item in value.items()}

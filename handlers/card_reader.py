@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from types import NoneType
 from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
-__all__ = ["Problem", "Rule", "nearest", "read_fields"]
+__all__ = ["Problem", "Rule", "default_of", "nearest", "read_fields"]
 
 _BAD = object()  # stands for a value that could not be read; its problem has been noted
 
@@ -79,7 +79,7 @@ def read_fields(record: type, value: object, key: str, problems: list[Problem]) 
     required = [name for name, field in fields.items() if _is_required(field)]
     _note_keys(value, list(fields), required, key, problems)
     hints = get_type_hints(record, include_extras=True)
-    read = {n: f.default for n, f in fields.items() if n not in value and n not in required}
+    read = {n: default_of(f) for n, f in fields.items() if n not in value and n not in required}
     read |= {n: _read(hints[n], value[n], _join(key, n), problems) for n in fields if n in value}
     return {name: item for name, item in read.items() if item is not _BAD}
 
@@ -181,12 +181,20 @@ def _note_keys(value: dict[Any, Any], known: list[str], required: list[str], key
     problems.extend(Problem(key=_join(key, name), wrong="missing", remedy="add this key") for name in missing)
 
 
+def default_of(field: dataclasses.Field[Any]) -> Any:
+    """Give what an optional key is when absent; `dataclasses.MISSING` for one that must be there."""
+    return field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
+
+
 def _is_required(field: dataclasses.Field[Any]) -> bool:
-    return field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
+    return default_of(field) is dataclasses.MISSING
 
 
 def _mistyped(key: str, value: object, wanted: str) -> Problem:
-    return Problem(key=key, wrong=f"is {_show(value)}", remedy=f"must be {wanted}")
+    remedy = f"must be {wanted}"
+    if wanted == _PLAIN_NAMES[str] and type(value) in (int, float):  # YAML reads 2.0 as a number
+        remedy += f': put it in quotes, like "{value}"'
+    return Problem(key=key, wrong=f"is {_show(value)}", remedy=remedy)
 
 
 def _show(value: object) -> str:

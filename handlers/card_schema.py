@@ -8,13 +8,15 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
 from handlers.card_reader import Problem, Rule
+from handlers.models import OWN_FAMILY, PROGRAM_FAMILIES
 
 __all__ = [
-    "Card", "Family", "Golden", "Limits", "Parameter", "Quality", "Recipe", "Sample", "Weights", "cross_check",
+    "Card", "Family", "Golden", "Latent", "Limits", "Parameter", "Quality", "Recipe", "Sample", "Weights",
+    "cross_check",
 ]  # fmt: skip
 
 
@@ -28,9 +30,20 @@ Digest = Annotated[str, _matching("sha256:[0-9a-f]{64}", '"sha256:" and 64 lower
 FileName = Annotated[
     str, _matching(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}", "a plain file name in the card's folder, without a path")
 ]
+SourceName = Annotated[
+    str, _matching(r"[A-Za-z_][A-Za-z0-9_]{0,123}\.py", "a Python file in the card's folder, like generator.py")
+]
 Interval = Annotated[tuple[float, float], Rule(holds=lambda ends: ends[0] <= ends[1], must_be="low end first")]
 Unsigned = Annotated[int, Rule(holds=lambda seed: 0 <= seed < 2**64, must_be="0 to 2^64 - 1")]
 Name = Annotated[str, _matching("[a-z][a-z0-9-]{0,63}", "a lower-case letter, then a-z, 0-9 and -, 64 in all at most")]
+ClassName = Annotated[
+    str,
+    Rule(
+        holds=lambda name: 0 < len(name) <= 128 and name == name.strip() and name.isprintable(),
+        must_be="text of 128 characters at most, without control characters or space at its ends",
+    ),
+]
+PythonName = Annotated[str, Rule(holds=lambda name: name.isidentifier(), must_be="the name of a Python class")]
 ParameterName = Literal["truncation", "temperature", "top_k", "top_p", "guidance_scale", "steps"]
 _DISTINCT = Rule(holds=lambda items: len(set(items)) == len(items), must_be="free of repetitions")
 _NOT_EMPTY = Rule(holds=lambda items: len(items) > 0, must_be="one or more")
@@ -38,10 +51,27 @@ _NOT_EMPTY = Rule(holds=lambda items: len(items) > 0, must_be="one or more")
 
 @dataclass(frozen=True, kw_only=True)
 class Family:
-    """Which architecture, and what its `from_config` gets."""
+    """Which architecture: one of this package, a module of one's own, or a program.
+
+    Attributes:
+        name: of a family here; "module" for a class in a file beside the card; "torchscript" or "exported" for a
+            program, which the weights file then is.
+        config: what the family's `from_config`, or the class of one's own, is built with.
+        source: the Python file beside the card that has the class; of "module" alone.
+        class_name: the class, a torch.nn.Module; of "module" alone.
+    """
 
     name: Name
-    config: Mapping[str, Any]
+    config: Mapping[str, Any] = field(default_factory=dict)
+    source: SourceName | None = None
+    class_name: PythonName | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Latent:
+    """The z a model of one's own is given: (B, *shape), N(0, 1), drawn by address."""
+
+    shape: Annotated[tuple[Count, ...], _NOT_EMPTY]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,41 +128,45 @@ class Quality:
 
 @dataclass(frozen=True, kw_only=True)
 class Weights:
-    """The weights file beside the card (safetensors), and its SHA-256."""
+    """The weights file beside the card, and its SHA-256; a digest of None is whatever the file is.
+
+    It is safetensors, or the program of a family "torchscript" or "exported".
+    """
 
     file: FileName
-    digest: Digest
+    digest: Digest | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class Golden:
-    """The file beside the card (safetensors) with what known addresses or images gave when the model was trained."""
+    """The file beside the card (safetensors) with what known addresses or images gave when the model was made."""
 
     file: FileName
 
 
 @dataclass(frozen=True, kw_only=True)
 class Card:
-    """What a served model is. Empty classes and prior: it has none."""
+    """What a served model is. Empty classes and prior: it has none. No recipe or quality: nobody said."""
 
     name: Name
     version: Annotated[str, _matching(r"[0-9]+(\.[0-9]+)*", 'digits and dots, in quotes, like "1.0"')]
     description: Text
     family: Family
     operations: Annotated[tuple[Literal["SAMPLE", "CLASSIFY", "EMBED"], ...], _NOT_EMPTY, _DISTINCT]
-    classes: Annotated[tuple[Text, ...], _DISTINCT] = ()
+    classes: Annotated[tuple[ClassName, ...], _DISTINCT] = ()
     prior: tuple[float, ...] = ()
+    latent: Latent | None = None
     sample: Sample
     parameters: Mapping[ParameterName, Parameter]
     encodings: Annotated[tuple[Literal["UINT8", "FLOAT32", "PNG"], ...], _DISTINCT]
     limits: Limits
     precisions: Annotated[tuple[Literal["fp32", "bf16"], ...], _DISTINCT]
-    recipe: Recipe
-    quality: tuple[Quality, ...]
+    recipe: Recipe | None = None
+    quality: tuple[Quality, ...] = ()
     data_licence: Text
     intended_use: Text
     weights: Weights
-    golden: Golden
+    golden: Golden = Golden(file="golden.safetensors")
 
 
 def cross_check(fields: Mapping[str, Any]) -> Iterator[Problem]:
@@ -176,7 +210,35 @@ def _check_parameters(parameters: Mapping[str, Parameter]) -> Iterator[Problem]:
             yield Problem(key=f"parameters.{name}.default", wrong=f"is {parameter.default:g}", remedy=remedy)
 
 
+def _check_family(family: Family, latent: Latent | None, operations: tuple[str, ...]) -> Iterator[Problem]:
+    own, program = family.name == OWN_FAMILY, family.name in PROGRAM_FAMILIES
+    for key, value in (("source", family.source), ("class_name", family.class_name)):
+        if own and value is None:
+            remedy = "add the Python file" if key == "source" else "add the class in that file"
+            yield Problem(key=f"family.{key}", wrong="missing", remedy=f"family {OWN_FAMILY} needs it: {remedy}")
+        elif not own and value is not None:
+            remedy = f"only family {OWN_FAMILY} has one: remove it, or set family.name to {OWN_FAMILY}"
+            yield Problem(key=f"family.{key}", wrong=f"is {value!r}", remedy=remedy)
+    if program and family.config:
+        remedy = "a program is whole as it is: remove it"
+        yield Problem(key="family.config", wrong=f"has {', '.join(family.config)}", remedy=remedy)
+    yield from _check_latent(family, latent, own or program)
+    if (own or program) and operations != ("SAMPLE",):
+        remedy = f"a family {family.name} samples: set it to [SAMPLE]"
+        yield Problem(key="operations", wrong=f"is {list(operations)}", remedy=remedy)
+
+
+def _check_latent(family: Family, latent: Latent | None, brought: bool) -> Iterator[Problem]:
+    if brought and latent is None:
+        remedy = f"family {family.name} needs the shape of z: add, for instance, latent: {{shape: [100]}}"
+        yield Problem(key="latent", wrong="missing", remedy=remedy)
+    elif not brought and latent is not None:
+        remedy = f"family {family.name} has a z of its own: remove it"
+        yield Problem(key="latent", wrong=f"is {list(latent.shape)}", remedy=remedy)
+
+
 _CROSS_CHECKS: tuple[tuple[tuple[str, ...], Callable[..., Iterator[Problem]]], ...] = (
+    (("family", "latent", "operations"), _check_family),
     (("operations", "classes", "prior"), _check_prior),
     (("operations", "classes", "encodings"), _check_operations),
     (("precisions",), _check_precisions),

@@ -83,4 +83,6 @@ def _quality(quality: Quality) -> model_pb2.Quality:
 
 def _recipe(card: Card) -> str:
     recipe = card.recipe
+    if recipe is None:
+        return ""
     return f"{recipe.name}, seed {recipe.seed}, {recipe.steps} steps, data {recipe.data} {recipe.data_digest}"

@@ -5,7 +5,8 @@ pictures may differ by two levels of 255, and the worker then keeps what it drew
 A worker that fails never becomes ready: it would serve another model under this one's name.
 
 A golden file is safetensors. A sampler's holds seeds, indices, labels and images; a classifier's holds images, labels,
-probabilities and embeddings. Its metadata hold the numerics it was recorded on and the digest of the floats.
+probabilities and embeddings. Its metadata hold the numerics it was recorded on, the digest of the floats, and what the
+model was made of (`handlers.made_of`).
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from torch import nn
 from fount.address import Addresses
 from handlers.batches import fitting_size
 from handlers.card import Card
+from handlers.made_of import MADE_OF, made_of
 from handlers.network import Network, Operation, build_network
 from handlers.numerics import Numerics, configure_torch, read_numerics
 from handlers.pixels import (
@@ -40,13 +42,16 @@ from handlers.rows import ImageRows, Rows, SampleRows, pad_rows
 from handlers.settings import Settings
 from handlers.state import State
 
-__all__ = ["GOLDEN_COUNT", "GOLDEN_SEED", "GoldenError", "check_golden", "record_golden"]
+__all__ = [
+    "GOLDEN_COUNT", "GOLDEN_SEED", "MEAN_LEVELS", "MOST_LEVELS", "GoldenError", "check_golden", "compare_outputs",
+    "record_golden",
+]  # fmt: skip
 
 GOLDEN_COUNT = 64
 GOLDEN_SEED = 20260
 
 _KIND = "golden"
-_MOST_LEVELS, _MEAN_LEVELS = 2, 0.1  # of 255, for pictures
+MOST_LEVELS, MEAN_LEVELS = 2, 0.1  # of 255, for pictures
 _MOST_APART = 0.02  # for probabilities, and for embeddings as a share of the largest recorded
 
 Arrays = Mapping[str, NDArray[Any]]
@@ -83,7 +88,7 @@ def check_golden(
     floats = _run(network, sizes, _rows_of(golden.arrays, network.card))
     found = _digest(floats)
     outputs = _outputs(floats, network.card)
-    difference, close = _compare(golden.arrays, outputs)
+    difference, close = compare_outputs(golden.arrays, outputs)
     if golden.numerics == numerics.id:
         equal = all(np.array_equal(values, golden.arrays[name]) for name, values in outputs.items())
         if found != golden.float_digest or not equal:
@@ -94,15 +99,18 @@ def check_golden(
         _compare_with_kept(found, model_digest, numerics, state)
 
 
-def record_golden(card: Card, module: nn.Module, file: Path, *, images: Uint8s | None = None) -> None:
+def record_golden(
+    card: Card, module: nn.Module, file: Path, *, images: Uint8s | None = None, folder: Path | None = None
+) -> None:
     """Run a trained model on 64 known rows and write its golden file; the process is left with one torch thread.
 
     Args:
-        card: the model's card; its weights and golden entries are not read.
+        card: the model's card; its golden entry is not read.
         module: the family's module with its trained weights; left on the CPU, in evaluation mode.
         file: what to write.
         images: (64, H, W, C) uint8 for CLASSIFY and EMBED; None for SAMPLE, which draws seed 20260, indices 0 to 63,
             labels i mod classes.
+        folder: where the weights lie, whose digest is kept with the samples; None is the file's own folder.
 
     Raises:
         GoldenError: a classifier was given no images, or a row's result is not finite or beyond the card's value range.
@@ -115,6 +123,8 @@ def record_golden(card: Card, module: nn.Module, file: Path, *, images: Uint8s |
     floats = _run(network, measure_profile(network).exec_batch_sizes, _rows_of(inputs, card))
     arrays = dict(inputs) | _outputs(floats, card)
     metadata = {"numerics": read_numerics(settings).id, "float_digest": _digest(floats)}
+    if digest := made_of(card, folder or file.parent):
+        metadata[MADE_OF] = digest
     save_file({name: np.ascontiguousarray(array) for name, array in arrays.items()}, file, metadata)
 
 
@@ -137,7 +147,7 @@ def _read(file: Path, card: Card) -> _Golden:
             metadata = stream.metadata() or {}
             arrays = {name: stream.get_tensor(name) for name in stream.keys()}  # noqa: SIM118 - not a mapping
     except (OSError, SafetensorError, ValueError) as error:
-        raise GoldenError(f"{file.name} cannot be read as safetensors ({error}); train the model again") from error
+        raise GoldenError(f"{file.name} cannot be read as safetensors ({error}); record it again") from error
     expected = _expected_arrays(card)
     wrong = [name for name, (dtype, row) in expected.items() if not _fits(arrays.get(name), dtype, row)]
     if wrong or not metadata.get("float_digest") or len({len(arrays[name]) for name in expected}) != 1:
@@ -220,13 +230,13 @@ def _digest(floats: Mapping[Operation, Float32s]) -> str:
     return "sha256:" + digest.hexdigest()
 
 
-def _compare(arrays: Arrays, outputs: Arrays) -> tuple[str, bool]:
+def compare_outputs(arrays: Arrays, outputs: Arrays) -> tuple[str, bool]:
     """Say how far results are from the recorded ones, and whether that is within tolerance."""
     if "images" in outputs:
         levels = np.abs(outputs["images"].astype(np.int64) - arrays["images"])
         top, mean = int(levels.max()), float(levels.mean())
-        sentence = f"up to {top} levels ({_MOST_LEVELS} allowed), {mean:.3g} in the mean ({_MEAN_LEVELS} allowed)"
-        return sentence, top <= _MOST_LEVELS and mean <= _MEAN_LEVELS
+        sentence = f"up to {top} levels ({MOST_LEVELS} allowed), {mean:.3g} in the mean ({MEAN_LEVELS} allowed)"
+        return sentence, top <= MOST_LEVELS and mean <= MEAN_LEVELS
     other = int((outputs["labels"] != arrays["labels"]).sum()) if "labels" in outputs else 0
     sentences, close = [f"{other} labels"], other == 0
     for name in sorted(outputs.keys() - {"labels"}, reverse=True):

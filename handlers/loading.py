@@ -1,6 +1,6 @@
 """Loading: from an unpacked archive to a model that may serve, or to the reason why it may not.
 
-In order: the folder is the archive that was packed; the weights are the card's; the family builds and takes them; the
+In order: the folder is the archive that was packed; the model is built and takes its weights; it is the digest's; the
 numerics get their name; the profile says which shapes may run; the golden samples come out as recorded. Nothing is
 raised: a worker that cannot serve stays up and says why, because one that dies is started again for ever. Only what may
 be otherwise next time, memory or a device, is tried again, and then makes way for a new process.
@@ -18,16 +18,18 @@ from pathlib import Path
 from torch import nn
 
 from fount.archive import ArchiveContents, ArchiveError, verify_folder
+from handlers.building import BuildError, build_module, is_own, source_of
 from handlers.card import Card, CardError, load_card, model_digest
+from handlers.faults import tell_fault
 from handlers.golden import GoldenError, check_golden
 from handlers.models import UnknownFamilyError
-from handlers.network import FamilyBuilder, Network, build_network
+from handlers.network import FamilyBuilder, Network, WrongOutputError, build_network
 from handlers.numerics import Numerics, configure_torch, read_numerics
 from handlers.profile import Profile, ProfileError, load_or_measure_profile
 from handlers.settings import Settings, SettingsError, settings_from_environment
 from handlers.state import State
 from handlers.torch_errors import is_device_lost, is_out_of_memory, leave_process
-from handlers.weights import WeightsError, load_weights
+from handlers.weights import WeightsError
 
 __all__ = ["Engine", "LoadError", "LoadedModel", "load_model"]
 
@@ -40,7 +42,8 @@ class LoadError(Exception):
 
 
 _EXPECTED = (
-    ArchiveError, CardError, GoldenError, LoadError, ProfileError, SettingsError, UnknownFamilyError, WeightsError,
+    ArchiveError, BuildError, CardError, GoldenError, LoadError, ProfileError, SettingsError, UnknownFamilyError,
+    WeightsError, WrongOutputError,
 )  # fmt: skip
 
 
@@ -113,7 +116,7 @@ def _try_to_load(
             return None
         if is_device_lost(error):
             leave_process(f"the device is lost ({error})")
-        model.reason = f"loading failed with {type(error).__name__}; the worker's log has the traceback"
+        model.reason = _tell_failure(error, model.card, folder)
         _LOG.exception("the model cannot be served")
     return model
 
@@ -126,7 +129,7 @@ def _load(model: LoadedModel, folder: Path, settings: Settings, build_family: Fa
         raise LoadError(f"FOUNT_WORKER_PRECISION is {settings.precision}, the card allows {allowed}; set one of those")
     configure_torch(settings)
     model.numerics = read_numerics(settings)
-    module = _build_module(model.card, folder, model.contents, build_family)
+    module = _build(model.card, folder, model.contents, build_family)
     network = build_network(model.card, module, settings)
     state = State(folder=settings.state_dir)
     profile = load_or_measure_profile(network, model.contents.model_digest, model.numerics, state)
@@ -136,17 +139,18 @@ def _load(model: LoadedModel, folder: Path, settings: Settings, build_family: Fa
     _LOG.info("model %s %s is ready on %s", model.card.name, model.card.version, model.numerics.id)
 
 
-def _build_module(card: Card, folder: Path, contents: ArchiveContents, build_family: FamilyBuilder) -> nn.Module:
-    try:
-        module = build_family(card.family.name, card.family.config)
-    except UnknownFamilyError:
-        raise
-    except ValueError as error:
-        raise LoadError(f"the family {card.family.name} refuses its configuration: {error}; mend the card") from error
-    if not isinstance(module, nn.Module):
-        raise LoadError(f"the family {card.family.name} is no torch module; mend the family")
-    found = model_digest(card, folder, Path(inspect.getfile(type(module))))
+def _build(card: Card, folder: Path, contents: ArchiveContents, build_family: FamilyBuilder) -> nn.Module:
+    module = build_module(card, folder, build_family)
+    source = source_of(card, folder) if is_own(card) else Path(inspect.getfile(type(module)))
+    found = model_digest(card, folder, source)
     if found != contents.model_digest:
         raise LoadError(f"card, weights and family source give {found}, the archive says {contents.model_digest}")
-    load_weights(module, folder / card.weights.file)
     return module
+
+
+def _tell_failure(error: Exception, card: Card | None, folder: Path) -> str:
+    """Say what failed; of a model of one's own, its author wants to know where."""
+    if card is None or not is_own(card):
+        return f"loading failed with {type(error).__name__}; the worker's log has the traceback"
+    remedy = "mend the model; it must take z, and the label if it has classes, of any number of rows"
+    return f"the model failed when it was first run: {tell_fault(error, source_of(card, folder))}; {remedy}"

@@ -103,9 +103,10 @@ def build_network(card: Card, module: nn.Module, settings: Settings) -> Network:
 
 def _check_shape(values: Tensor, expected: tuple[int, ...]) -> None:
     if tuple(values.shape) != expected:
-        raise WrongOutputError(f"the family gave shape {tuple(values.shape)} where {expected} was due")
+        remedy = "give one row for each row of z, or mend the card"
+        raise WrongOutputError(f"the family gave shape {tuple(values.shape)} where {expected} was due; {remedy}")
     if not values.is_floating_point():
-        raise WrongOutputError(f"the family gave {values.dtype} where floats were due")
+        raise WrongOutputError(f"the family gave {values.dtype} where floats were due; give floats in value_range")
 
 
 def _to_float32(values: Tensor) -> Float32s:

@@ -22,7 +22,8 @@ EXECUTION_VERSION = "execution-1"
 
 Raise it when a change of this package gives a sample other bytes on the same numerics: how floats are rounded to uint8
 (`handlers.pixels`), the layout a network runs in (`handlers.network`), how batches are padded (here), which sizes may
-run (`handlers.profile`) or which of them a batch gets (`handlers.batches`).
+run (`handlers.profile`), which of them a batch gets (`handlers.batches`), or how models of one's own are built and
+called (`handlers.own_source`, `handlers.models.own`).
 """
 
 Int64s = NDArray[np.int64]

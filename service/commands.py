@@ -11,6 +11,7 @@ from typing import TypeVar
 
 import click
 
+from service.archives_option import archives_options, choose_archives
 from service.config import GatewayConfig
 from service.domain import Operation, ServedModel
 from service.errors import SetupError
@@ -69,10 +70,9 @@ _gateway_options = _options(
 )  # fmt: skip
 
 _torchserve_options = _options(
-    click.option("--archives", type=click.Path(path_type=Path), default=Path("build/archives"), show_default=True,
-                 show_envvar=True, help="Folder of .mar files, as `fount pack` writes them."),
+    archives_options,
     click.option("--state-dir", type=click.Path(path_type=Path), default=_STATE, show_default=True, show_envvar=True,
-                 help="Folder where workers keep what they measured."),
+                 help="Folder where workers keep what they measured, and packed model stores lie."),
     click.option("--workers", type=click.IntRange(1, 64), default=1, show_default=True, show_envvar=True,
                  help="Worker processes a model version."),
     click.option("--threads", type=click.IntRange(1, 256), default=1, show_default=True, show_envvar=True,
@@ -82,14 +82,15 @@ _torchserve_options = _options(
 )  # fmt: skip
 
 
-@click.command(epilog="Example: fount serve --archives build/archives --port 50051")
+@click.command(epilog="\b\nExample:\n  fount serve --model-store model_store\n"
+                      "  fount serve --archives build/archives --port 50051")  # fmt: skip
 @_gateway_options
 @_torchserve_options
 @click.pass_context
 def serve(context: click.Context, /, **_: object) -> None:
-    """Serve archives: a TorchServe of its own and the gateway, until Ctrl-C."""
-    config, torchserve = _gateway_config(context), _torchserve_config(context)
-    _run(lambda: _serve(EmbeddedPool(torchserve), config, _say_ready))
+    """Serve archives, or a model store: a TorchServe of its own and the gateway, until Ctrl-C."""
+    config, pool = _gateway_config(context), _embedded_pool(context)
+    _run(lambda: _serve(pool, config, _say_ready))
 
 
 @click.command(epilog="\b\nExample:\n  fount gateway --torchserve worker-1:7070/7071 --torchserve worker-2:7070/7071")
@@ -118,14 +119,13 @@ def gateway(context: click.Context, /, torchserve: tuple[str, ...], token_file: 
 @click.pass_context
 def demo(context: click.Context, /, out: Path, **_: object) -> None:
     """Serve on free loopback ports, draw every class of every model, and stop."""
-    torchserve = _torchserve_config(context)
-    _run(lambda: _stoppable(lambda stop: _first(stop, _demo(torchserve, out))))
+    pool = _embedded_pool(context)
+    _run(lambda: _stoppable(lambda stop: _first(stop, _demo(pool, out))))
 
 
-async def _demo(torchserve: TorchServeConfig, out: Path) -> None:
+async def _demo(pool: EmbeddedPool, out: Path) -> None:
     from service.demo import demonstrate, rows_to_table
 
-    pool = EmbeddedPool(torchserve)
     running = Gateway(pool, GatewayConfig(port=0, http_port=0))
     click.echo("starting TorchServe and the gateway …", err=True)
     try:
@@ -166,7 +166,8 @@ async def _stoppable(work: Callable[[asyncio.Event], Awaitable[None]]) -> None:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for each in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        loop.add_signal_handler(each, stop.set)
+        if each is not signal.SIGHUP or signal.getsignal(each) is not signal.SIG_IGN:  # nohup: the terminal may close
+            loop.add_signal_handler(each, stop.set)
     await work(stop)
 
 
@@ -243,16 +244,17 @@ def _gateway_config(context: click.Context) -> GatewayConfig:
         raise click.UsageError(str(error)) from error
 
 
-def _torchserve_config(context: click.Context) -> TorchServeConfig:
-    """TorchServe's settings among a command's options."""
-    given = context.params
-    return TorchServeConfig(
-        archives=given["archives"],
+def _embedded_pool(context: click.Context) -> EmbeddedPool:
+    """A pool over a TorchServe as a command's options want it."""
+    given, chosen = context.params, choose_archives(context)
+    config = TorchServeConfig(
+        archives=chosen.archives,
         state=given["state_dir"].expanduser(),
         workers=given["workers"],
         threads=given["threads"],
         precision=given["precision"],
     )
+    return EmbeddedPool(config, refused=chosen.refused)
 
 
 def _address(text: str, token_file: Path | None) -> Address:

@@ -64,16 +64,17 @@ async def _demonstrate_one(
     labels = [label for label in range(classes) for _ in range(_PER_CLASS)] if model.labels else None
     begun, first_s, images = time.monotonic(), 0.0, []
     numerics = ""
-    async for chunk in client.stream(model.name, count=classes * _PER_CLASS, labels=labels, seed=_SEED):
+    name = f"{model.name}:{model.version}"  # a store may hold several versions
+    async for chunk in client.stream(name, count=classes * _PER_CLASS, labels=labels, seed=_SEED):
         first_s = first_s or time.monotonic() - begun
         numerics = chunk.numerics
         images.append(np.asarray(chunk))
     took_s = time.monotonic() - begun
     drawn = np.concatenate(images)
-    picture = out / f"{model.name}.png"
+    picture = out / f"{model.name}-{model.version}.png"
     stride = _PER_CLASS if labels else _SHOWN_PER_CLASS  # a row a class, or simply the first ones
     shown = [k * stride + j for k in range(classes) for j in range(_SHOWN_PER_CLASS)]
-    captions = [model.labels[labels[i]] if labels else str(i) for i in shown]
+    captions = [model.labels[labels[i]] if labels else "" for i in shown]  # a number would read as a label
     image_grid(drawn[shown], labels=captions, columns=_SHOWN_PER_CLASS).save(picture)
     return DemoRow(
         model=f"{model.name} {model.version}",

@@ -1,6 +1,7 @@
 """Model families, one file each: architecture, configuration and sampling together.
 
-A card's family and configuration enter `load_family`; a module that samples, classifies or embeds leaves.
+A card's family and configuration enter `load_family`; a module that samples, classifies or embeds leaves. Modules and
+programs of one's own come in beside them, through `own` and `program`.
 """
 
 from __future__ import annotations
@@ -14,23 +15,33 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from handlers.family import Classifier, Sampler
 
-__all__ = ["FAMILIES", "UnknownFamilyError", "load_family", "source_file"]
+__all__ = [
+    "FAMILIES", "OWN_FAMILY", "PROGRAM_FAMILIES", "UnknownFamilyError", "load_family", "source_file",
+]  # fmt: skip
 
 FAMILIES: Mapping[str, tuple[str, str]] = MappingProxyType(
     {
         "vae": ("vae", "Vae"),
         "conditional-vae": ("vae", "ConditionalVae"),
+        "conditional-gan": ("gan", "ConditionalGan"),
         "classifier": ("classifier", "ConvClassifier"),
     }
 )
 """Family name to (file here without .py, class). Files are imported only when asked for: an archive has one."""
+
+OWN_FAMILY = "module"
+"""The family of a class that lies in a file beside the card."""
+
+PROGRAM_FAMILIES = ("torchscript", "exported")
+"""The families whose weights file is the whole model."""
 
 
 class UnknownFamilyError(ValueError):
     """The family is not in the table. Name one that is, or add its file and a line to the table."""
 
     def __init__(self, name: str) -> None:
-        super().__init__(f"family {name!r} is unknown; known families: {', '.join(FAMILIES)}")
+        known = ", ".join([*FAMILIES, OWN_FAMILY, *PROGRAM_FAMILIES])
+        super().__init__(f"family {name!r} is unknown; known families: {known}")
 
 
 def load_family(name: str, config: Mapping[str, Any]) -> Sampler | Classifier:
@@ -50,12 +61,13 @@ def load_family(name: str, config: Mapping[str, Any]) -> Sampler | Classifier:
 
 
 def source_file(name: str) -> Path:
-    """Find the one file a family is written in, without importing it.
+    """Find the one file a family is written in, without importing it; programs are run by one file, too.
 
     Raises:
         UnknownFamilyError: the name is not in the table.
     """
-    return Path(__file__).parent / f"{_find(name)[0]}.py"
+    stem = "program" if name in PROGRAM_FAMILIES else _find(name)[0]
+    return Path(__file__).parent / f"{stem}.py"
 
 
 def _find(name: str) -> tuple[str, str]:

@@ -1,10 +1,10 @@
 """Variational autoencoders: plain, and conditional on a class.
 
-x is a picture, y its class, z the latent: p(x|z, y) = N(decoder(z, y), σ²), one learned σ for all pixels, and
-q(z|x, y) = N(mu, exp(logvar)). With σ learned, reconstruction and divergence find their own balance, so there is no
-weight between them to choose. Told the class, p(z) = N(0, 1); without it, p(z) is a learned mixture of normals, since
-between the classes no z gives a picture. A sample is the decoder's mean, without pixel noise. No layer mixes the rows
-of a batch.
+x is a picture, y its class, z the latent, q(z|x, y) = N(mu, exp(logvar)). p(x|z, y) is normal around the decoder's
+mean with one learned σ for all pixels, or, for pictures that are nearly black and white, Bernoulli in each pixel: both
+leave no weight between reconstruction and divergence to choose. Told the class, p(z) = N(0, 1); without it, p(z) is a
+learned mixture of normals, since between the classes no z gives a picture. A sample is the decoder's mean, without
+pixel noise. No layer mixes the rows of a batch.
 
 Sources: Kingma and Welling, "Auto-encoding variational Bayes", 2014; Sohn, Lee, Yan, "Learning structured output
 representation using deep conditional generative models", 2015; Rybkin, Daniilidis, Levine, "Simple and effective VAE
@@ -16,6 +16,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
+from itertools import pairwise
 from typing import Any, ClassVar, Self
 
 import torch
@@ -28,6 +29,7 @@ __all__ = ["Autoencoder", "ConditionalVae", "Elbo", "MixturePrior", "Vae", "VaeC
 
 
 _HALF_LOG_2PI = 0.5 * math.log(2 * math.pi)
+_OPTIONAL = {"hidden", "likelihood"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,6 +46,8 @@ class VaeConfig:
         stages: how often the picture is halved, 1 or more.
         classes: of the conditional model; 0 is unconditional.
         components: normals in the prior of the unconditional model; 0 is N(0, 1).
+        hidden: width of the dense layers on both sides of z, where latent and class meet; 0 has none.
+        likelihood: p(x|z, y) is "normal" or "bernoulli".
     """
 
     height: int
@@ -55,6 +59,8 @@ class VaeConfig:
     stages: int
     classes: int = 0
     components: int = 0
+    hidden: int = 0
+    likelihood: str = "normal"
 
     @classmethod
     def read(cls, config: Mapping[str, Any], *, conditional: bool) -> Self:
@@ -63,11 +69,13 @@ class VaeConfig:
         Raises:
             ValueError: a key is unknown, missing or out of range; the message names it.
         """
-        known = [field.name for field in fields(cls) if field.name != ("components" if conditional else "classes")]
-        if wrong := sorted(set(config).symmetric_difference(known)):
-            raise ValueError(f"vae configuration has unknown or missing keys {wrong}; it takes {known}")
+        known = {field.name for field in fields(cls)} - {"components" if conditional else "classes"}
+        if wrong := sorted((set(config) - known) | (known - _OPTIONAL - set(config))):
+            raise ValueError(f"vae configuration has unknown or missing keys {wrong}; it takes {sorted(known)}")
+        if (likelihood := config.get("likelihood", "normal")) not in ("normal", "bernoulli"):
+            raise ValueError(f"vae configuration: likelihood is {likelihood!r}, must be normal or bernoulli")
         for key, value in config.items():
-            if type(value) is not int or value < 1:
+            if key != "likelihood" and (type(value) is not int or value < 1):
                 raise ValueError(f"vae configuration: {key} is {value!r}, must be a whole number of 1 or more")
         for key in ("height", "width"):
             if config[key] % 2 ** config["stages"]:
@@ -147,9 +155,11 @@ class Autoencoder(nn.Module):
         self.config = config
         self.encoder = _build_encoder(config)
         self.small_shape = config.small_shape(config.decoder_features)
-        self.decoder_input = nn.Linear(config.latent_dim + config.classes, math.prod(self.small_shape))
+        inside = [config.hidden] * 2 if config.hidden else []
+        self.decoder_input = _connect(config.latent_dim + config.classes, *inside, math.prod(self.small_shape))
         self.decoder = _build_decoder(config)
-        self.log_sigma = nn.Parameter(torch.zeros(()))
+        if config.likelihood == "normal":
+            self.log_sigma = nn.Parameter(torch.zeros(()))
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> Self:
@@ -169,14 +179,11 @@ class Autoencoder(nn.Module):
         return noise.normal(Stream.LATENT, (self.config.latent_dim,), truncation=truncation)
 
     def encode(self, images: Tensor, labels: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Give q(z|x, y).
+        """Give mu and logvar of q(z|x, y), each (B, latent_dim).
 
         Args:
             images: (B, C, H, W) in [0, 1].
             labels: (B,) int64, or None when unconditional.
-
-        Returns:
-            mu and logvar, each (B, latent_dim).
         """
         y = self._one_hot(labels, len(images), images)
         # (B, K) -> (B, K, H, W): every pixel is told the class
@@ -210,26 +217,23 @@ class Autoencoder(nn.Module):
         """
         mu, logvar = self.encode(images, labels)
         mean = self.decode(mu + (0.5 * logvar).exp() * epsilon, labels)
+        reconstruction = self._surprise(images, mean).mean()
+        return Elbo(reconstruction=reconstruction, divergence=self.divergence(mu, logvar, epsilon).mean())
+
+    def _surprise(self, images: Tensor, mean: Tensor) -> Tensor:
+        """-log p(x|z, y), (B,) nats."""
+        if self.config.likelihood == "bernoulli":
+            return nn.functional.binary_cross_entropy(mean, images, reduction="none").flatten(1).sum(dim=1)
         squares = ((images - mean) ** 2).flatten(1).sum(dim=1)  # (B, C, H, W) -> (B,)
         constant = images[0].numel() * (self.log_sigma + _HALF_LOG_2PI)
-        reconstruction = 0.5 * squares * (-2 * self.log_sigma).exp() + constant
-        return Elbo(reconstruction=reconstruction.mean(), divergence=self.divergence(mu, logvar, epsilon).mean())
+        return 0.5 * squares * (-2 * self.log_sigma).exp() + constant
 
     def sample(self, noise: Noise, labels: Tensor | None, draw: Draw, deadline: Deadline) -> Tensor:
-        """Draw one picture a row: z by address, then the decoder's mean.
-
-        Args:
-            noise: B addresses.
-            labels: (B,) int64, or None when unconditional.
-            draw: truncation bounds the standard normals that z is made of.
-            deadline: checked once, before the decoder runs.
-
-        Returns:
-            (B, C, H, W) in [0, 1].
+        """Draw one picture a row, as `Sampler.sample` says: z by address, then the decoder's mean, in [0, 1].
 
         Raises:
             ValueError: labels are given to an unconditional model, or missing for a conditional one.
-            DeadlinePassed: it has.
+            DeadlinePassed: it has, before the decoder ran.
         """
         z = self.draw_latents(noise, draw.truncation)
         deadline.check()
@@ -246,7 +250,7 @@ class Autoencoder(nn.Module):
 
 
 class ConditionalVae(Autoencoder):
-    """An autoencoder whose encoder and decoder are told the class, so that z is left for the manner of writing."""
+    """An autoencoder that is told the class, so that z is left for the manner of writing."""
 
     conditional = True
 
@@ -278,7 +282,14 @@ def _build_encoder(config: VaeConfig) -> nn.Sequential:
     for stage in range(config.stages):  # each halves height and width
         layers += [nn.Conv2d(wide if stage else narrow, wide, 3, stride=2, padding=1), nn.SiLU()]
     flat = math.prod(config.small_shape(narrow))
-    return nn.Sequential(*layers, nn.Flatten(), nn.Linear(flat, 2 * config.latent_dim))
+    dense = _connect(flat, *([config.hidden] if config.hidden else []), 2 * config.latent_dim)
+    return nn.Sequential(*layers, nn.Flatten(), dense)
+
+
+def _connect(*sizes: int) -> nn.Module:
+    """One dense layer between each two sizes, with SiLU between them."""
+    first, *others = (nn.Linear(above, below) for above, below in pairwise(sizes))
+    return nn.Sequential(first, *(part for layer in others for part in (nn.SiLU(), layer))) if others else first
 
 
 def _build_decoder(config: VaeConfig) -> nn.Sequential:

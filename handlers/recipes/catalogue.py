@@ -1,26 +1,25 @@
-"""The recipes by name: what each trains, for how long, and what its card says besides what is measured."""
+"""The recipes by name: what each trains, on what, for how long, and what its card says besides what is measured."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Literal
 
 from handlers.card import Parameter
 from handlers.card_schema import ParameterName
-from handlers.recipes.classifiers import CLASSIFIER_CONFIG, CLASSIFIER_STEPS
-from handlers.recipes.digits import CLASSES
-from handlers.recipes.generators import CVAE_CONFIG, GENERATOR_STEPS, VAE_CONFIG
+from handlers.recipes.augmentations import RandomAffine
+from handlers.recipes.fits import ClassifierFit, GanFit, VaeFit
 
-__all__ = ["JUDGE", "RECIPES", "Recipe"]
+__all__ = ["RECIPES", "Recipe", "classifier_of"]
 
-JUDGE = "digits-classifier"
-"""The model that labels generated digits."""
-
-DATA_LICENCE = (
-    "CC BY 4.0: Alpaydin and Kaynak, Optical Recognition of Handwritten Digits, UCI Machine Learning Repository, 1998, "
-    "https://doi.org/10.24432/C50P49, as distributed with scikit-learn"
+_DIGITS = tuple(str(digit) for digit in range(10))
+_TRUNCATION = Parameter(
+    min=0.5,
+    max=4.0,
+    default=None,
+    description="Draws components of z beyond this many standard deviations again: lower is more typical.",
 )
 
 
@@ -34,21 +33,31 @@ class Recipe:
         intended_use: what it is for and where it fails.
         family: name in `handlers.models.FAMILIES`.
         config: for the family's `from_config`.
+        data: name in `handlers.recipes.data.DATA_SETS`.
         steps: optimiser steps when nothing else is asked for.
+        fit: how its task trains.
         operations: what a worker can do with it.
         classes: those it knows; empty is unconditional.
+        value_range: of the floats it gives or reads.
         precisions: those whose results stay within the golden samples' tolerance.
+        judge: recipe of the classifier that measures it; None for a classifier.
+        wanted: by metric, the least value it is shipped with.
     """
 
     name: str
     description: str
     intended_use: str
     family: str
-    config: Mapping[str, int]
+    config: Mapping[str, int | str]
+    data: str
     steps: int
+    fit: ClassifierFit | VaeFit | GanFit
     operations: tuple[Literal["SAMPLE", "CLASSIFY", "EMBED"], ...]
     classes: tuple[str, ...]
+    value_range: tuple[float, float] = (0.0, 1.0)
     precisions: tuple[Literal["fp32", "bf16"], ...] = ("fp32",)
+    judge: str | None = None
+    wanted: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def samples(self) -> bool:
@@ -61,14 +70,10 @@ class Recipe:
         return {"truncation": _TRUNCATION} if self.samples else {}
 
 
-_TRUNCATION = Parameter(
-    min=0.5,
-    max=4.0,
-    default=None,
-    description="Draws components of z beyond this many standard deviations again: lower is more typical.",
-)
+_DIGITS_SHAPE = {"height": 8, "width": 8, "channels": 1}
+_MNIST_SHAPE = {"height": 28, "width": 28, "channels": 1}
 
-_RECIPES = (
+_DIGITS_MODELS = (
     Recipe(
         name="digits-cvae",
         description="Handwritten digits of 8×8 pixels, drawn by class by a conditional variational autoencoder.",
@@ -77,10 +82,19 @@ _RECIPES = (
             "digits do; it knows no other size, script or style of writing."
         ),
         family="conditional-vae",
-        config=CVAE_CONFIG,
-        steps=GENERATOR_STEPS,
+        config={
+            **_DIGITS_SHAPE, "encoder_features": 20, "decoder_features": 24, "stages": 2, "latent_dim": 16,
+            "classes": 10,
+        },
+        data="digits",
+        steps=5000,
+        fit=VaeFit(),
         operations=("SAMPLE",),
-        classes=CLASSES,
+        classes=_DIGITS,
+        judge="digits-classifier",
+        wanted={
+            "label-accuracy": 0.95, "classification-accuracy-score": 0.92, "within-class-distance-ratio": 0.80,
+        },
     ),
     Recipe(
         name="digits-vae",
@@ -90,26 +104,123 @@ _RECIPES = (
             "neither; use digits-cvae when a label is needed."
         ),
         family="vae",
-        config=VAE_CONFIG,
-        steps=GENERATOR_STEPS,
+        config={
+            **_DIGITS_SHAPE, "encoder_features": 16, "decoder_features": 24, "stages": 2, "latent_dim": 8,
+            "components": 50,
+        },
+        data="digits",
+        steps=5000,
+        fit=VaeFit(),
         operations=("SAMPLE",),
         classes=(),
+        judge="digits-classifier",
+        wanted={"clear-digit-share": 0.75, "rarest-class-share": 0.05},
     ),
     Recipe(
-        name=JUDGE,
+        name="digits-cgan",
+        description="Handwritten digits of 8×8 pixels, drawn by class by a conditional adversarial network.",
+        intended_use=(
+            "Demonstrations, tests and augmentation of the 8×8 digits it was trained on, with crisper strokes than "
+            "digits-cvae. It knows no other size, script or style of writing."
+        ),
+        family="conditional-gan",
+        config={**_DIGITS_SHAPE, "latent_dim": 32, "features": 24, "stages": 2, "classes": 10},
+        data="digits",
+        steps=10_000,
+        fit=GanFit(batch=64, discriminator_features=24, generator_rate=4e-4, averaging=0.002, augment_shift=1),
+        operations=("SAMPLE",),
+        classes=_DIGITS,
+        value_range=(-1.0, 1.0),
+        judge="digits-classifier",
+        wanted={
+            "label-accuracy": 0.95, "classification-accuracy-score": 0.92, "within-class-distance-ratio": 0.80,
+        },
+    ),
+    Recipe(
+        name="digits-classifier",
         description="Classifies handwritten digits of 8×8 pixels, and embeds them in 64 dimensions.",
         intended_use=(
             "Labels and features of 8×8 digits for evaluating generators. It has only seen digits in the middle of the "
             "picture, white on black, and says one of ten digits of anything else as well."
         ),
         family="classifier",
-        config=CLASSIFIER_CONFIG,
-        steps=CLASSIFIER_STEPS,
+        config={**_DIGITS_SHAPE, "classes": 10, "features": 24, "embedding_dim": 64},
+        data="digits",
+        steps=1500,
+        fit=ClassifierFit(),
         operations=("CLASSIFY", "EMBED"),
-        classes=CLASSES,
+        classes=_DIGITS,
         precisions=("fp32", "bf16"),
+        wanted={"test-accuracy": 0.98},
     ),
-)
+)  # fmt: skip
 
-RECIPES: Mapping[str, Recipe] = MappingProxyType({recipe.name: recipe for recipe in _RECIPES})
+_MNIST_MODELS = (
+    Recipe(
+        name="mnist-cvae",
+        description="Handwritten digits of 28×28 pixels, drawn by class by a conditional variational autoencoder.",
+        intended_use=(
+            "Demonstrations, tests and augmentation of MNIST. Samples are smoother and vary less than real digits do; "
+            "it knows no other size, script or style of writing."
+        ),
+        family="conditional-vae",
+        config={
+            **_MNIST_SHAPE, "encoder_features": 16, "decoder_features": 24, "stages": 2, "latent_dim": 10,
+            "hidden": 192, "likelihood": "bernoulli", "classes": 10,
+        },
+        data="mnist",
+        steps=6000,
+        fit=VaeFit(averaging=0.005),
+        operations=("SAMPLE",),
+        classes=_DIGITS,
+        judge="mnist-classifier",
+        wanted={
+            "label-accuracy": 0.96, "classification-accuracy-score": 0.95, "within-class-distance-ratio": 0.80,
+        },
+    ),
+    Recipe(
+        name="mnist-cgan",
+        description="Handwritten digits of 28×28 pixels, drawn by class by a conditional adversarial network.",
+        intended_use=(
+            "Demonstrations, tests and augmentation of MNIST. It knows no other size, script or style of writing, and "
+            "a few samples in a thousand read as another digit than they were asked for."
+        ),
+        family="conditional-gan",
+        config={**_MNIST_SHAPE, "latent_dim": 64, "features": 32, "stages": 2, "classes": 10},
+        data="mnist",
+        steps=10_000,
+        fit=GanFit(batch=64, projection=128, generator_rate=4e-4),
+        operations=("SAMPLE",),
+        classes=_DIGITS,
+        value_range=(-1.0, 1.0),
+        judge="mnist-classifier",
+        wanted={
+            "label-accuracy": 0.99, "classification-accuracy-score": 0.975, "within-class-distance-ratio": 0.90,
+        },
+    ),
+    Recipe(
+        name="mnist-classifier",
+        description="Classifies handwritten digits of 28×28 pixels, and embeds them in 64 dimensions.",
+        intended_use=(
+            "Labels and features of MNIST's digits for evaluating generators. It has only seen digits in the middle of "
+            "the picture, white on black, and says one of ten digits of anything else as well."
+        ),
+        family="classifier",
+        config={**_MNIST_SHAPE, "classes": 10, "features": 16, "embedding_dim": 64},
+        data="mnist",
+        steps=3744,
+        fit=ClassifierFit(augmentation=RandomAffine()),
+        operations=("CLASSIFY", "EMBED"),
+        classes=_DIGITS,
+        precisions=("fp32", "bf16"),
+        wanted={"test-accuracy": 0.993},
+    ),
+)  # fmt: skip
+
+RECIPES: Mapping[str, Recipe] = MappingProxyType({recipe.name: recipe for recipe in (*_DIGITS_MODELS, *_MNIST_MODELS)})
 """Recipes by name."""
+
+
+def classifier_of(data: str) -> Recipe:
+    """Give the recipe of a data set's classifier."""
+    return next(recipe for recipe in RECIPES.values() if recipe.data == data and not recipe.samples)

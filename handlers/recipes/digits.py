@@ -9,62 +9,40 @@ Source: Alpaydin and Kaynak, "Optical recognition of handwritten digits", UCI ma
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from sklearn.datasets import load_digits
-from torch import Tensor
 
-__all__ = ["CLASSES", "Digits", "Split", "load_split_digits"]
+from handlers.recipes.data_set import DataSet, Split
 
-CLASSES = tuple(str(digit) for digit in range(10))
+__all__ = ["load_split_digits"]
 
+_CLASSES = tuple(str(digit) for digit in range(10))
+_LICENCE = (
+    "CC BY 4.0: Alpaydin and Kaynak, Optical Recognition of Handwritten Digits, UCI Machine Learning Repository, 1998, "
+    "https://doi.org/10.24432/C50P49, as distributed with scikit-learn"
+)
 _LARGEST_PIXEL = 16
 _TEST_EVERY = 5
 
 
-@dataclass(frozen=True, kw_only=True)
-class Split:
-    """Labelled pictures.
-
-    Attributes:
-        images: (N, 1, 8, 8) float32 in [0, 1].
-        labels: (N,) int64.
-    """
-
-    images: Tensor
-    labels: Tensor
-
-    def of_class(self, label: int) -> Tensor:
-        """Pictures of one class, (n, 1, 8, 8)."""
-        return self.images[self.labels == label]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Digits:
-    """The data set.
-
-    Attributes:
-        train: 1442 rows.
-        test: 355 rows, none of them in train.
-        digest: SHA-256 of all pixels and labels in file order.
-    """
-
-    train: Split
-    test: Split
-    digest: str
-
-
-def load_split_digits() -> Digits:
-    """Read the data set from scikit-learn's wheel."""
+def load_split_digits() -> DataSet:
+    """Read 1442 training and 355 test rows from scikit-learn's wheel."""
     data = load_digits()
     pixels = np.asarray(data.images, np.uint8)  # (1797, 8, 8), 0 to 16
     labels = np.asarray(data.target, np.int64)
     digest = hashlib.sha256(pixels.tobytes() + labels.astype(np.uint8).tobytes()).hexdigest()
     is_test = _count_within_class(labels) % _TEST_EVERY == _TEST_EVERY - 1
-    return Digits(train=_take(pixels, labels, ~is_test), test=_take(pixels, labels, is_test), digest=f"sha256:{digest}")
+    return DataSet(
+        name="digits",
+        train=_take(pixels, labels, ~is_test),
+        test=_take(pixels, labels, is_test),
+        classes=_CLASSES,
+        digest=f"sha256:{digest}",
+        licence=_LICENCE,
+    )
 
 
 def _count_within_class(labels: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -78,12 +78,6 @@ def _unary(behave, request):
     )
 
 
-def _key_file() -> Path:
-    file = Path(tempfile.mkdtemp()) / "key_file.json"
-    file.write_text(json.dumps({"inference": {"key": "key"}, "management": {"key": "other"}}))
-    return file
-
-
 @asynccontextmanager
 async def running(fake: FakeTorchServe) -> AsyncIterator[Address]:
     """Serve it on a free port, as inference and as management."""
@@ -101,6 +95,9 @@ async def running(fake: FakeTorchServe) -> AsyncIterator[Address]:
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
     try:
-        yield Address(inference=f"127.0.0.1:{port}", management=f"127.0.0.1:{port}", token_file=_key_file())
+        with tempfile.TemporaryDirectory() as folder:
+            tokens = Path(folder) / "key_file.json"
+            tokens.write_text(json.dumps({"inference": {"key": "key"}, "management": {"key": "other"}}))
+            yield Address(inference=f"127.0.0.1:{port}", management=f"127.0.0.1:{port}", token_file=tokens)
     finally:
         await server.stop(0)

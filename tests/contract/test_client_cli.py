@@ -73,6 +73,18 @@ def test_a_terminal_is_not_steered_by_a_server(gateway):
     assert fount("models").stdout.splitlines()[1].endswith("red [31m line")
 
 
+def test_a_model_that_is_not_ready_says_why_in_the_width_of_the_terminal(gateway, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "120")
+    broken = model_pb2.Model(state=model_pb2.Model.STATE_UNAVAILABLE, state_reason="its weights\nare damaged; " * 9)
+    broken.ref.name, broken.ref.version = "digits-vae", "1.0"
+    gateway.pages = [[gateway.model(), broken]]
+    told = fount("models")
+    *_, line = told.stdout.splitlines()
+    assert line.endswith("  -        -                its weights are damaged; its weights are dama…")
+    assert len(line) == 120
+    assert told.stderr == "The whole reason a model is not ready: fount model NAME\n"
+
+
 def test_an_unknown_model_is_one_line_and_exit_code_1(gateway):
     result = fount("model", "ghost")
     assert (result.exit_code, result.stdout, result.stderr) == (1, "", 'Error: no model "ghost"\n')

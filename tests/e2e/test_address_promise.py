@@ -14,7 +14,7 @@ import pytest
 from fount import Client, aio
 from tests.e2e.processes import Served, serving
 
-GENERATORS = ["digits-cvae", "digits-vae"]
+GENERATORS = ["digits-cvae", "digits-vae"]  # the others, more briefly, in test_every_model.py
 SEED = 20261
 COUNT = 1000
 
@@ -26,7 +26,7 @@ def draw(server: str, model: str, **fields) -> np.ndarray:
 
 @pytest.fixture(scope="module")
 def whole(served: Served) -> dict[str, np.ndarray]:
-    """One request of 1000, of every generator."""
+    """One request of 1000, of either generator."""
     return {model: draw(served.server, model) for model in GENERATORS}
 
 

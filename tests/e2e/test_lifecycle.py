@@ -9,6 +9,7 @@ import signal
 import time
 import urllib.request
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,7 @@ import pytest
 
 from fount import Client
 from fount.errors import ServerUnavailable
-from tests.e2e.processes import FOUNT, Served, run_fount, serving
+from tests.e2e.processes import FOUNT, Served, run_fount, served_by, serving
 
 
 def gone(processes: list[psutil.Process], timeout_s: float = 15) -> bool:
@@ -69,6 +70,24 @@ def test_a_term_during_a_stream_lets_it_end(archives: Path, tmp_path: Path) -> N
         assert served.process.wait(30) == 0
 
 
+@pytest.fixture
+def usual_hangup() -> Iterator[None]:
+    """What a process does by default when its terminal closes, even if these tests run under nohup."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
+
+
+@pytest.mark.usefixtures("usual_hangup")
+@pytest.mark.parametrize(("prefix", "goes_on"), [(("nohup",), True), ((), False)], ids=["nohup", "plain"])
+def test_a_closed_terminal_ends_a_server_unless_nohup_started_it(tmp_path: Path, prefix, goes_on: bool) -> None:
+    command = [*prefix, FOUNT, "gateway", "--torchserve", "127.0.0.1:1/2", "--port", "0", "--http-port", "0"]
+    with served_by(command, tmp_path, None) as served:
+        served.process.send_signal(signal.SIGHUP)
+        gone([psutil.Process(served.process.pid)], timeout_s=2)
+        assert (served.process.poll() is None) == goes_on
+
+
 def test_a_killed_torchserve_makes_calls_fail_clearly(archives: Path, tmp_path: Path) -> None:
     with serving(archives, tmp_path) as served:
         served.java().kill()
@@ -86,7 +105,7 @@ def drawn_by(served: Served) -> float:
 
 @pytest.fixture
 def damaged(archives: Path, tmp_path: Path) -> Path:
-    """The shipped archives, with three broken ones beside them."""
+    """Archives that work, with three broken ones beside them."""
     folder = tmp_path / "archives"
     shutil.copytree(archives, folder)
     whole = (folder / "digits-vae-1.0.mar").read_bytes()

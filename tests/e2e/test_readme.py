@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.processes import REPOSITORY, Served, environment, run_fount
+from fount import Client
+from tests.e2e.processes import FOUNT, REPOSITORY, Served, environment, run_fount, served_by
 
 README = (REPOSITORY / "README.md").read_text()
 
@@ -19,17 +20,34 @@ def blocks(language: str) -> list[str]:
     return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
 
 
-COMMANDS = [line for block in blocks("sh") for line in block.splitlines() if line.startswith("fount ")]
+def commands(title: str) -> list[list[str]]:
+    """What follows `fount` in the commands of a section."""
+    section = README.split(f"\n## {title}\n")[1].split("\n## ")[0]
+    lines = [line for block in re.findall(r"```sh\n(.*?)```", section, re.DOTALL) for line in block.splitlines()]
+    return [shlex.split(line, comments=True)[1:] for line in lines if line.startswith("fount ")]
+
+
+TRIED = commands("Try it")
 
 
 def test_there_are_commands_to_try() -> None:
-    assert len(COMMANDS) >= 5
+    assert len(TRIED) >= 5
 
 
-@pytest.mark.parametrize("command", COMMANDS)
-def test_a_command_of_the_readme_works(served: Served, tmp_path: Path, command: str) -> None:
-    ended = run_fount(*shlex.split(command)[1:], home=tmp_path, extra={"FOUNT_SERVER": served.server})
+@pytest.mark.parametrize("command", TRIED, ids=" ".join)
+def test_a_command_of_the_readme_works(served: Served, tmp_path: Path, command: list[str]) -> None:
+    ended = run_fount(*command, home=tmp_path, extra={"FOUNT_SERVER": served.server})
     assert ended.returncode == 0, ended.stderr
+
+
+def test_a_generator_of_one_s_own_is_served_by_the_commands_of_the_readme(tmp_path: Path) -> None:
+    *before, serve = commands("A generator of your own")
+    for command in before:
+        told = run_fount(*command, home=tmp_path)
+        assert told.returncode == 0, told.stdout + told.stderr
+    ports = {"FOUNT_SERVE_PORT": "0", "FOUNT_SERVE_HTTP_PORT": "0"}
+    with served_by([FOUNT, *serve], tmp_path, ports) as own, Client(own.server) as client:
+        assert client.sample("my-gan", count=2, seed=1).shape == (2, 32, 32, 3)
 
 
 @pytest.mark.parametrize("number", range(len(blocks("python"))))

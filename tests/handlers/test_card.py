@@ -80,15 +80,28 @@ def test_an_unconditional_model_has_neither_classes_nor_prior(tmp_path: Path) ->
     assert (card.classes, card.prior) == ((), ())
 
 
+def test_a_card_may_leave_out_what_nobody_knows(tmp_path: Path) -> None:
+    plain = plain_card()
+    del plain["recipe"], plain["quality"], plain["golden"], plain["weights"]["digest"]
+    card = load_card(write(tmp_path, plain))
+    assert (card.recipe, card.quality, card.golden.file) == (None, (), "golden.safetensors")
+    assert check_weights(card, tmp_path) == file_digest(tmp_path / "weights.safetensors")
+
+
+def test_a_class_may_be_called_anything_that_can_be_printed(tmp_path: Path) -> None:
+    plain = plain_card() | {"classes": ["../x", "<script>"]}
+    assert load_card(write(tmp_path, plain)).classes == ("../x", "<script>")
+
+
 def test_a_written_card_is_read_back_equal(tmp_path: Path) -> None:
     card = load_card(write(tmp_path, plain_card()))
     write_card(card, tmp_path)
     assert load_card(tmp_path) == card
 
 
-def test_a_card_is_written_in_the_order_of_its_fields_without_empty_options(tmp_path: Path) -> None:
+def test_a_card_is_written_in_the_order_of_its_fields_without_options_at_their_defaults(tmp_path: Path) -> None:
     plain = plain_card()
-    del plain["classes"], plain["prior"]
+    del plain["classes"], plain["prior"], plain["golden"]
     write_card(load_card(write(tmp_path, plain)), tmp_path)
     written = yaml.safe_load((tmp_path / "model.yaml").read_text())
     assert list(written) == list(plain)
@@ -121,7 +134,9 @@ def set_at(*path: Any) -> Callable[[Plain], None]:
         pytest.param(
             lambda plain: plain.pop("intended_use"), "intended_use: missing; add this key", id="a missing key"
         ),
-        pytest.param(set_at("version", 1.0), "version: is 1.0; must be text", id="an unquoted version"),
+        pytest.param(
+            set_at("version", 1.0), 'version: is 1.0; must be text: put it in quotes, like "1.0"', id="no quotes"
+        ),
         pytest.param(
             set_at("version", "1.0-beta"),
             "version: is '1.0-beta'; must be digits and dots, in quotes, like \"1.0\"",
@@ -172,6 +187,18 @@ def set_at(*path: Any) -> Callable[[Plain], None]:
             set_at("quality", 0, "interval", [0.6, 0.4]),
             "quality[0].interval: is [0.6, 0.4]; must be low end first",
             id="an interval upside down",
+        ),
+        pytest.param(
+            set_at("classes", ["a", "b\n"]),
+            r"classes[1]: is 'b\n'; must be text of 128 characters at most, without control characters or space at its "
+            "ends",
+            id="a class with a line break",
+        ),
+        pytest.param(
+            set_at("classes", ["a", "b" * 129]),
+            f"classes[1]: is '{'b' * 56}...; must be text of 128 characters at most, without control characters or "
+            "space at its ends",
+            id="a long class",
         ),
         pytest.param(set_at("limits", "max_count", 0), "limits.max_count: is 0; must be 1 or more", id="a limit of 0"),
         pytest.param(

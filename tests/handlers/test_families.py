@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
-from torch.distributions import Normal, kl_divergence
+from torch.distributions import Bernoulli, Normal, kl_divergence
 
 from fount.address import Addresses
 from handlers.family import Classifier, Deadline, DeadlinePassed, Draw, Noise, Sampler
@@ -109,6 +109,23 @@ def test_the_reconstruction_is_the_log_density_of_a_normal() -> None:
     torch.testing.assert_close(module.elbo(images, None, epsilon).reconstruction, expected)
 
 
+def test_a_bernoulli_reconstruction_is_the_log_probability_of_the_pixels() -> None:
+    module = build(Vae, {**VAE, "likelihood": "bernoulli"})
+    images, epsilon = torch.randint(2, (2, 1, 8, 8)).float(), torch.zeros(2, 4)
+    mean = module.decode(module.encode(images, None)[0], None)
+    expected = -Bernoulli(mean).log_prob(images).flatten(1).sum(dim=1).mean()
+    torch.testing.assert_close(module.elbo(images, None, epsilon).reconstruction, expected)
+
+
+def test_hidden_layers_stand_on_both_sides_of_the_latent() -> None:
+    plain, deep = build(Vae, VAE).state_dict(), build(Vae, {**VAE, "hidden": 5}).state_dict()
+    assert {name for name in deep if 5 in deep[name].shape} == {
+        "decoder_input.0.weight", "decoder_input.0.bias", "decoder_input.2.weight", "decoder_input.2.bias",
+        "decoder_input.4.weight", "encoder.7.0.weight", "encoder.7.0.bias", "encoder.7.2.weight",
+    }  # fmt: skip
+    assert "decoder_input.weight" in plain
+
+
 # --- Configurations ---------------------------------------------------------------------------------------------------
 
 
@@ -116,13 +133,20 @@ def test_the_reconstruction_is_the_log_density_of_a_normal() -> None:
     ("family", "config", "message"),
     [
         pytest.param(
-            "gan", {}, "family 'gan' is unknown; known families: vae, conditional-vae, classifier", id="family"
+            "gan",
+            {},
+            "family 'gan' is unknown; known families: vae, conditional-vae, conditional-gan",
+            id="family",
         ),
         pytest.param(
             "vae", CVAE, r"unknown or missing keys \['classes', 'components'\]", id="classes of an unconditional model"
         ),
         pytest.param("conditional-vae", SHAPE, r"unknown or missing keys \['classes'\]", id="no classes"),
         pytest.param("vae", {**VAE, "stages": 0}, "stages is 0, must be a whole number of 1 or more", id="no stage"),
+        pytest.param(
+            "vae", {**VAE, "likelihood": "poisson"}, "'poisson', must be normal or bernoulli", id="likelihood"
+        ),
+        pytest.param("vae", {**VAE, "hidden": 0}, "hidden is 0, must be a whole number of 1 or more", id="hidden"),
         pytest.param("vae", {**VAE, "height": 6}, r"height is 6, must be divisible by 2\^stages", id="an odd height"),
         pytest.param("vae", {**VAE, "width": 8.0}, "width is 8.0, must be a whole number", id="a float"),
         pytest.param("classifier", {**CLASSIFIER, "depth": 3}, r"missing keys \['depth'\]; it takes", id="a new key"),

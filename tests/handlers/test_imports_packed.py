@@ -74,8 +74,8 @@ def test_a_family_may_import_torch_noise_and_its_interface(house: Path) -> None:
 
 
 def test_a_family_with_a_helper_is_not_packed(store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("handlers.packing.source_file", lambda _name: ROOT / "handlers/recipes/generators.py")
-    with pytest.raises(PackError, match=r"generators\.py imports .*handlers\.models\.vae.*; a family is one file"):
+    monkeypatch.setattr("handlers.packing.source_file", lambda _name: ROOT / "handlers/recipes/autoencoders.py")
+    with pytest.raises(PackError, match=r"autoencoders\.py imports .*handlers\.models\.vae.*; a family is one file"):
         pack(store / "small", tmp_path)
 
 

@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+from safetensors import safe_open
+from safetensors.numpy import load_file, save_file
 
 from fount.archive import verify_archive, verify_folder
 from handlers.card import load_card, model_digest, write_card
@@ -130,7 +132,26 @@ def test_weights_of_another_card_are_refused(store: Path, tmp_path: Path) -> Non
 
 def test_missing_golden_samples_are_refused(store: Path, tmp_path: Path) -> None:
     (store / "small/golden.safetensors").unlink()
-    with pytest.raises(PackError, match="its recipe records golden samples"):
+    with pytest.raises(PackError, match=r"golden\.safetensors is missing; run `fount check .*`, which records it"):
+        pack(store / "small", tmp_path)
+
+
+def test_golden_samples_of_other_weights_are_refused(store: Path, tmp_path: Path) -> None:
+    folder = store / "small"
+    weights = load_file(folder / "weights.safetensors")
+    save_file({name: tensor * 2 for name, tensor in weights.items()}, folder / "weights.safetensors")
+    card = load_card(folder)
+    write_card(dataclasses.replace(card, weights=dataclasses.replace(card.weights, digest=None)), folder)
+    with pytest.raises(PackError, match=r"is of other weights or other code .*; run `fount check .*`"):
+        pack(folder, tmp_path)
+
+
+def test_golden_samples_that_do_not_say_what_they_are_of_are_refused(store: Path, tmp_path: Path) -> None:
+    file = store / "small/golden.safetensors"
+    with safe_open(file, framework="np") as stream:
+        metadata = {key: text for key, text in stream.metadata().items() if key != "made_of"}
+    save_file(load_file(file), file, metadata)
+    with pytest.raises(PackError, match="run `fount check"):
         pack(store / "small", tmp_path)
 
 
@@ -155,11 +176,33 @@ def test_a_folder_that_cannot_be_made_is_told(store: Path, tmp_path: Path) -> No
         pack(store / "small", tmp_path / "out")
 
 
+def test_an_archive_that_holds_the_very_same_is_left_as_it_is(store: Path, tmp_path: Path) -> None:
+    first = pack(store / "small", tmp_path)
+    file = tmp_path / "small-1.0.mar"
+    before = file.stat().st_ino
+    assert (pack(store / "small", tmp_path), file.stat().st_ino) == (first, before)
+
+
+def test_an_archive_that_was_damaged_or_zipped_again_is_replaced(store: Path, tmp_path: Path) -> None:
+    pack(store / "small", tmp_path)
+    file = tmp_path / "small-1.0.mar"
+    whole = file.read_bytes()
+    with zipfile.ZipFile(file) as source, zipfile.ZipFile(tmp_path / "again", "w") as target:
+        for name in source.namelist():
+            target.writestr(name, source.read(name))
+    for other in (whole[:-9], whole.replace(b"batchSize: 1", b"batchSize: 9"), (tmp_path / "again").read_bytes()):
+        file.write_bytes(other)
+        pack(store / "small", tmp_path)
+        assert file.read_bytes() == whole
+
+
 def test_a_full_disk_leaves_the_older_archive_and_no_rest(
     store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pack(store / "small", tmp_path)
     before = (tmp_path / "small-1.0.mar").read_bytes()
+    with (store / "small/model.yaml").open("a") as card:
+        card.write("# another\n")
 
     def fill(*_: object) -> None:
         raise OSError(28, "No space left on device")

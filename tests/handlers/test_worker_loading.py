@@ -67,8 +67,8 @@ def _describe(worker: Worker) -> worker_pb2.Description:
         ),
         pytest.param(
             lambda tensors: tensors | {"decode.bias": torch.zeros(3)},
-            "weights.safetensors: decode.bias has shape (3,), the family wants (16,); "
-            "make the card's configuration match",
+            "weights.safetensors: decode.bias has shape (3,), the module wants (16,); "
+            "make the card's family.config match",
             id="wrong-shape",
         ),
         pytest.param(

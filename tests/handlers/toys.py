@@ -204,7 +204,7 @@ def seal_folder(folder: Path, card: cards.Card, source: Path = Path(__file__)) -
     written = dataclasses.replace(
         card, weights=cards.Weights(file=card.weights.file, digest=cards.file_digest(folder / card.weights.file))
     )
-    model = cards.model_ingredients(written, source)
+    model = cards.model_ingredients(written, folder, source)
     contents = {"format": FORMAT, "name": card.name, "version": card.version, "model": model}
     contents["model_digest"] = digest_of_ingredients(model)
     contents["files"] = {file.relative_to(folder).as_posix(): cards.file_digest(file) for file in files}

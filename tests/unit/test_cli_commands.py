@@ -11,7 +11,9 @@ from click.testing import CliRunner
 from fount import cli
 from fount.cli import main
 
-COMMANDS = ["demo", "gateway", "model", "models", "pack", "sample", "serve", "train"]
+COMMANDS = [
+    "check", "convert", "demo", "gateway", "model", "models", "new", "pack", "quality", "sample", "serve", "train",
+]  # fmt: skip
 
 
 def fount(*arguments):

@@ -237,3 +237,11 @@ def test_room_is_measured_where_the_samples_go(tmp_path, monkeypatch):
     monkeypatch.setattr(shutil, "disk_usage", lambda path: namedtuple("Usage", "free")(free=63))
     with pytest.raises(OutputError, match="needs about 64 bytes; 63 are free"):
         open_output(f"{tmp_path}/x.npz", Run(count=1, bytes_each=64))
+
+
+def test_a_folder_keeps_every_picture_whatever_a_server_calls_its_classes(tmp_path):
+    (tmp_path / "a").mkdir()
+    run = Run(count=2, class_names=["../x", "<script>"])
+    write(f"{tmp_path}/a/b/", [piece(0, 2, labels=[0, 1])], run)
+    names = sorted(str(file.relative_to(tmp_path)) for file in tmp_path.rglob("*") if file.is_file())
+    assert names == ["a/b/00000000_label0_x.png", "a/b/00000001_label1_script.png", "a/b/manifest.json"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from service.domain import Call, ModelState, Reply, Target
 from service.errors import NotReady
@@ -24,9 +24,11 @@ class EmbeddedPool:
 
     Args:
         configs: one a process.
+        refused: what was left out before there was an archive; listed unless a process serves it.
     """
 
-    def __init__(self, *configs: TorchServeConfig) -> None:
+    def __init__(self, *configs: TorchServeConfig, refused: Sequence[Offer] = ()) -> None:
+        self._never_packed = tuple(refused)
         self.processes = [EmbeddedTorchServe(config) for config in configs]
         self._pool: TorchServePool | None = None
         self._watchers: list[Callable[[], None]] = []
@@ -88,7 +90,7 @@ class EmbeddedPool:
 
     def _refused(self, known: set[tuple[str, str]]) -> list[Offer]:
         """An unusable archive is named after its file: `<name>-<version>.mar`."""
-        offers = []
+        offers = [offer for offer in self._never_packed if (offer.name, offer.version) not in known]
         for process in self.processes:
             for path, reason in (process.launch.refused if process.launch else {}).items():
                 name, _, version = path.stem.rpartition("-")

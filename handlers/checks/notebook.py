@@ -1,0 +1,183 @@
+"""The check `notebook`: given the same z and labels, a worker gives what the module gives where it was made.
+
+The module is built once more and called by hand, as a notebook would, and must give the same floats as the worker's
+way. That cannot show whether the weights are the notebook's; pictures saved there, in `example.safetensors`, can.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from fount.address import Addresses, Stream
+from handlers.building import build_own
+from handlers.checks.differences import apart, told_apart
+from handlers.checks.finding import Finding, failed, passed
+from handlers.checks.subject import CHECK_SEED, Subject, seed_globals
+from handlers.checks.way_in import call_by_hand
+from handlers.family import Deadline, Noise, Sampler
+from handlers.golden import MEAN_LEVELS, MOST_LEVELS
+from handlers.pixels import Float32s, find_rows_within, floats_to_uint8
+
+__all__ = ["EXAMPLE_FILE", "check_notebook"]
+
+EXAMPLE_FILE = "example.safetensors"
+"""Beside the card: z, labels where there are classes, and the images the author's module gave for them."""
+
+CHECK = "notebook"
+_ROWS = 7
+_MOST_ROWS = 256
+_CAUSES = (
+    "likely causes: the notebook's module was in training mode (call eval() before saving the example); the weights are"
+    " others (a later step, or an average of weights such as EMA); pictures were scaled after the module gave them;"
+    " if `rows` or `deterministic` below fail too, mend those first"
+)
+
+
+class ExampleError(Exception):
+    """The example cannot be compared. Save it again as the message says."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Example:
+    """What a notebook gave.
+
+    Attributes:
+        z: (N, *latent) float32.
+        labels: (N,) int64; None when the model has no classes.
+        images: (N, H, W, C) float32 in the card's value range.
+    """
+
+    z: Tensor
+    labels: NDArray[np.int64] | None
+    images: Float32s
+
+
+@dataclass(frozen=True, kw_only=True)
+class _GivenNoise(Noise):
+    """Noise whose z is given instead of drawn."""
+
+    z: Tensor
+
+    def normal(
+        self, stream: Stream, shape: tuple[int, ...], *, step: int = 0, truncation: float | None = None
+    ) -> Tensor:
+        """Give z for the stream LATENT; other streams are drawn by address."""
+        if stream is not Stream.LATENT:
+            return super().normal(stream, shape, step=step, truncation=truncation)
+        if tuple(self.z.shape[1:]) != shape:
+            raise ExampleError(f"z has rows of shape {tuple(self.z.shape[1:])}, the model takes {shape}")
+        return self.z.to(self.device, self.dtype)
+
+
+def check_notebook(subject: Subject) -> Finding:
+    """Call the module by hand, and compare; then compare with the example, if there is one."""
+    difference = _differ_from_hand(subject)
+    if difference != 0:
+        seen = f"called by hand the module gives other values, by up to {told_apart(subject, difference)}"
+        return failed(CHECK, seen, "look for what changes between calls or depends on how the module was brought there")
+    seen = "called by hand, the module gives the same floats"
+    if not subject.samples:
+        return passed(CHECK, seen)
+    file = subject.folder / EXAMPLE_FILE
+    if not file.exists():
+        return passed(CHECK, seen, change=_tell_how_to_save(subject))
+    try:
+        return _compare_with_example(subject, _read_example(subject, file), seen)
+    except ExampleError as error:
+        return failed(CHECK, f"{EXAMPLE_FILE}: {error}", _tell_how_to_save(subject))
+
+
+def _differ_from_hand(subject: Subject) -> float:
+    """The largest difference between a worker's way and a call by hand, for the same addresses."""
+    fresh = build_own(subject.card, subject.folder).to(subject.network.device).eval()
+    rows = subject.rows(subject.batch(_ROWS))
+    seed_globals(1)
+    known = subject.run(rows)
+    seed_globals(1)
+    given = call_by_hand(subject, fresh, rows)
+    return apart(known, _to_rows(given.cpu()) if isinstance(given, Tensor) else np.asarray(given))
+
+
+def _read_example(subject: Subject, file: Path) -> _Example:
+    sample, classes = subject.card.sample, len(subject.card.classes)
+    try:
+        with safe_open(file, framework="pt") as stream:
+            names = set(stream.keys())
+            tensors = {name: stream.get_tensor(name)[:_MOST_ROWS] for name in names}
+    except (OSError, SafetensorError, ValueError, TypeError, IndexError) as error:  # the last for a single number
+        raise ExampleError(f"cannot be read as safetensors ({error})") from error
+    wanted = {"z", "images"} | ({"labels"} if classes else set())
+    if names != wanted:
+        raise ExampleError(f"holds {', '.join(sorted(names)) or 'nothing'}; it must hold {', '.join(sorted(wanted))}")
+    z, images = tensors["z"], tensors["images"]
+    shape = (sample.channels, sample.height, sample.width)
+    if tuple(images.shape[1:]) != shape or not len(images) or not images.is_floating_point():
+        told = f"{str(images.dtype).removeprefix('torch.')} {tuple(images.shape)}"
+        raise ExampleError(f"images are {told}; they must be floats (N, {', '.join(map(str, shape))})")
+    if len(z) != len(images) or not z.is_floating_point():
+        raise ExampleError(f"z has {len(z)} rows of {z.dtype}, images has {len(images)}; both must have as many")
+    return _Example(z=z.float(), labels=_read_labels(tensors.get("labels"), len(z), classes), images=_to_rows(images))
+
+
+def _read_labels(labels: Tensor | None, count: int, classes: int) -> NDArray[np.int64] | None:
+    if labels is None:
+        return None
+    if labels.is_floating_point() or tuple(labels.shape) != (count,):
+        raise ExampleError(f"labels are {labels.dtype} {tuple(labels.shape)}; they must be whole numbers ({count},)")
+    if not 0 <= int(labels.min()) <= int(labels.max()) < classes:
+        raise ExampleError(f"labels reach from {int(labels.min())} to {int(labels.max())}; the card has {classes}")
+    return labels.to(torch.int64).numpy()
+
+
+def _to_rows(images: Tensor) -> Float32s:
+    return np.ascontiguousarray(images.float().permute(0, 2, 3, 1).numpy())  # (N, C, H, W) -> (N, H, W, C)
+
+
+def _compare_with_example(subject: Subject, example: _Example, seen: str) -> Finding:
+    value_range = subject.card.sample.value_range
+    if not find_rows_within(example.images, value_range).all():
+        ends = f"{example.images.min():.4g} to {example.images.max():.4g}"
+        raise ExampleError(f"images reach from {ends}, the card's sample.value_range is {list(value_range)}")
+    drawn = _draw_example(subject, example)
+    levels = np.abs(
+        floats_to_uint8(np.nan_to_num(drawn), value_range).astype(np.int16)
+        - floats_to_uint8(example.images, value_range)
+    )
+    most, mean = int(levels.max()), float(levels.mean())
+    told = f"{len(levels)} pictures of {EXAMPLE_FILE} up to {most} levels apart, {mean:.3g} in the mean"
+    if most <= MOST_LEVELS and mean <= MEAN_LEVELS:
+        return passed(CHECK, f"{seen}; {told}", numbers={"example_levels": most, "example_mean_levels": mean})
+    return failed(CHECK, f"{told} ({MOST_LEVELS} and {MEAN_LEVELS} allowed)", _CAUSES)
+
+
+@torch.inference_mode()
+def _draw_example(subject: Subject, example: _Example) -> Float32s:
+    """Draw the example's z through the worker's way, in batches."""
+    network, size = subject.network, subject.batch(32)
+    assert isinstance(network.module, Sampler)
+    parts: list[Float32s] = []
+    for start in range(0, len(example.z), size):
+        z = example.z[start : start + size]
+        addresses = Addresses.of_range(CHECK_SEED, start, len(z))
+        noise = _GivenNoise(addresses=addresses, device=network.device, dtype=network.dtype, z=z)
+        labels = None
+        if example.labels is not None:
+            labels = torch.from_numpy(example.labels[start : start + size]).to(network.device)
+        images = network.module.sample(noise, labels, subject.draw, Deadline())
+        parts.append(_to_rows(images.cpu()))
+    return np.concatenate(parts)
+
+
+def _tell_how_to_save(subject: Subject) -> str:
+    labels = '"labels": labels, ' if subject.card.classes else ""
+    return (
+        "to compare with your notebook, save there what its module gave, and put the file beside the card: "
+        f'safetensors.torch.save_file({{"z": z, {labels}"images": images}}, "{EXAMPLE_FILE}")'
+    )

@@ -1,0 +1,78 @@
+"""What a file of weights is, told by its first bytes and never by its name.
+
+Enters: any file. Leaves: its kind. Nothing is unpickled and no torch is needed, so packing and workers can ask alike.
+"""
+
+from __future__ import annotations
+
+import struct
+import zipfile
+from pathlib import Path
+from typing import Literal
+
+__all__ = ["Kind", "kind_of", "tell_wrong_kind"]
+
+Kind = Literal["safetensors", "pickle", "torchscript", "exported", "unknown"]
+
+_ZIP = b"PK\x03\x04"
+_PICKLE = b"\x80"  # the opcode PROTO, which every pickle of protocol 2 and later begins with
+_MOST_HEADER_BYTES = 100_000_000  # what the safetensors library allows
+
+
+def kind_of(file: Path) -> Kind:
+    """Tell what a file is; "pickle" is also a zip of torch.save.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    with file.open("rb") as stream:
+        start = stream.read(9)
+    if start.startswith(_ZIP):
+        return _kind_of_zip(file)
+    if len(start) == 9 and start[8:] == b"{" and struct.unpack("<Q", start[:8])[0] <= _MOST_HEADER_BYTES:
+        return "safetensors"
+    return "pickle" if start.startswith(_PICKLE) else "unknown"
+
+
+def tell_wrong_kind(file: Path, wanted: Kind) -> str | None:
+    """Say why a file cannot be what a card's family needs, and what to do; None when nothing speaks against it.
+
+    Args:
+        file: the card's weights file.
+        wanted: "safetensors", or the kind of a program.
+    """
+    found = kind_of(file)
+    if found in (wanted, "unknown"):
+        return None
+    if wanted == "safetensors" and found in ("torchscript", "exported"):
+        remedy = f"set family.name to {found} and give latent, which serves it as it is"
+        return f"{file.name} is a {found} program, not weights; {remedy}"
+    if found == "pickle":
+        why = "is a pickle, as torch.save writes it; reading one runs whatever code it holds, so it is never read here"
+        out = _converted(file)
+        remedy = f"run `fount convert {file} --out {out}`, and set weights.file to {out.name}"
+        return f"{file.name} {why}; {remedy}"
+    remedy = f"set family.name to {found}" if found != "safetensors" else "set family.name to module or to a family"
+    return f"{file.name} is {found}, not a program of kind {wanted}; {remedy}"
+
+
+def _converted(file: Path) -> Path:
+    """Name the file beside it that holds its tensors; never itself, which is not written over."""
+    name = "weights.safetensors"
+    return file.with_name(name if file.name != name else "converted.safetensors")
+
+
+def _kind_of_zip(file: Path) -> Kind:
+    try:
+        with zipfile.ZipFile(file) as archive:
+            infos = archive.infolist()
+    except (zipfile.BadZipFile, ValueError, NotImplementedError):
+        return "unknown"
+    if min((info.header_offset for info in infos), default=1) != 0:
+        return "unknown"  # cut short: what was found is a member that is a zip itself
+    names = [info.filename.partition("/")[2] for info in infos]
+    if any(name.startswith("code/") for name in names) or "constants.pkl" in names:
+        return "torchscript"
+    if any(name.startswith("models/") for name in names) and "archive_format" in names:
+        return "exported"
+    return "pickle" if "data.pkl" in names else "unknown"

@@ -1,0 +1,66 @@
+"""A model tried without a server: what a worker would draw, for tests and notebooks of its author.
+
+Enters: a model folder. Leaves: arrays of samples by their addresses, before they are rounded to uint8.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from fount.address import Addresses
+from handlers.building import build_module
+from handlers.card import Card, load_card
+from handlers.network import Network, build_network
+from handlers.pixels import Float32s
+from handlers.rows import SampleRows
+from handlers.settings import Settings
+
+__all__ = ["Trial", "open_trial"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trial:
+    """A loaded generator.
+
+    Attributes:
+        network: what a worker runs, on the CPU in float32.
+    """
+
+    network: Network
+
+    @property
+    def card(self) -> Card:
+        """What it is."""
+        return self.network.card
+
+    def draw(self, *, count: int, seed: int = 0, start_index: int = 0, label: int | None = None) -> Float32s:
+        """Draw samples of consecutive addresses, all in one batch.
+
+        Args:
+            count: how many.
+            seed: 0 to 2^64 - 1.
+            start_index: of the first.
+            label: one class for all, from 0; None is class i mod classes for index i, or no class where there is none.
+
+        Returns:
+            (count, H, W, C) float32, as the module gives them.
+        """
+        classes, indices = len(self.card.classes), np.arange(start_index, start_index + count)
+        labels = (indices % classes if label is None else np.full(count, label)).astype(np.int64) if classes else None
+        rows = SampleRows(addresses=Addresses.of_range(seed, start_index, count), labels=labels)
+        return self.network.run("SAMPLE", rows)
+
+
+def open_trial(folder: Path) -> Trial:
+    """Load the generator of a model folder.
+
+    Raises:
+        CardError: its card is not valid.
+        BuildError: it cannot be built.
+        WeightsError: its weights do not fit.
+    """
+    card = load_card(folder)
+    return Trial(network=build_network(card, build_module(card, folder), Settings()))

@@ -1,0 +1,67 @@
+"""All of model_store/ at once: every model is served, keeps the promise of addresses, and is in the demonstration."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+
+from fount import Client
+from tests.e2e.processes import REPOSITORY, Served, run_fount, serving
+
+STORE = REPOSITORY / "model_store"
+CARDS = {card.parent.name: yaml.safe_load(card.read_text()) for card in sorted(STORE.glob("*/model.yaml"))}
+GENERATORS = [name for name, card in CARDS.items() if "SAMPLE" in card["operations"]]
+
+
+@pytest.fixture(scope="module")
+def archives(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("every") / "archives"
+    packed = run_fount("pack", "--all", "--model-store", str(STORE), "--out", str(out), home=out.parent)
+    assert packed.returncode == 0, packed.stderr
+    return out
+
+
+@pytest.fixture(scope="module")
+def served(archives: Path) -> Iterator[Served]:
+    with serving(archives, archives.parent) as running:
+        yield running
+
+
+def test_every_model_is_served(served: Served) -> None:
+    with Client(served.server) as client:
+        assert {model.name: model.state for model in client.models()} == dict.fromkeys(CARDS, "ready")
+
+
+@pytest.mark.parametrize("name", GENERATORS)
+def test_parts_are_the_bytes_of_the_whole(served: Served, name: str) -> None:
+    with Client(served.server) as client:
+
+        def draw(start_index: int, count: int) -> np.ndarray:
+            return client.sample(name, start_index=start_index, count=count, seed=20261, encoding="float32")
+
+        parts = [draw(0, 1), draw(1, 76), draw(77, 223)]
+        assert np.concatenate(parts).tobytes() == draw(0, 300).tobytes()
+
+
+@pytest.fixture(scope="module")
+def demonstrated(archives: Path) -> subprocess.CompletedProcess[str]:
+    options = ("--archives", str(archives), "--state-dir", str(archives.parent / "state"), "--out", "pictures")
+    return run_fount("demo", *options, home=archives.parent)
+
+
+def test_the_demonstration_paints_every_generator(demonstrated, archives: Path) -> None:
+    assert (demonstrated.returncode, "warning" in demonstrated.stderr) == (0, False), demonstrated.stderr
+    painted = sorted(picture.stem for picture in (archives.parent / "pictures").iterdir())
+    assert painted == sorted(f"{name}-{CARDS[name]['version']}" for name in GENERATORS)
+
+
+def test_the_demonstration_reads_conditional_samples_as_their_labels(demonstrated) -> None:
+    rates = dict(re.findall(r"^(\S+) .* ([\d.]+)% ", demonstrated.stdout, re.M))
+    assert sorted(rates) == [name for name in GENERATORS if CARDS[name].get("classes")]
+    assert all(float(rate) > 90 for rate in rates.values()), rates

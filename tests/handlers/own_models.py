@@ -1,0 +1,131 @@
+"""Models of one's own, as their authors would write them: a card, a file or a program, and weights."""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import save_file
+from torch import nn
+
+from fount.v1 import model_pb2
+from handlers import card as cards
+from handlers.building import build_module
+from handlers.golden import record_golden
+from handlers.own_source import build_own_class
+from handlers.packing import pack
+from handlers.worker import Worker
+from tests.handlers.toys import ask, drawing, request, seal_folder
+
+LATENT = 6
+
+CONDITIONAL = """
+import torch
+from torch import nn
+
+class Generator(nn.Module):
+    def __init__(self, height=4, width=4, channels=1, classes=3):
+        super().__init__()
+        self.shape = (channels, height, width)
+        self.embed = nn.Embedding(classes, 6)
+        self.net = nn.Sequential(nn.Linear(6, 16), nn.BatchNorm1d(16), nn.Dropout(0.5), nn.ReLU(),
+                                 nn.Linear(16, height * width * channels))
+
+    def sample(self, z, label):
+        return torch.tanh(self.net(z + self.embed(label))).unflatten(1, self.shape)
+"""
+
+UNCONDITIONAL = """
+import torch
+from torch import nn
+
+class Generator(nn.Module):
+    def __init__(self, height=4, width=4, channels=1):
+        super().__init__()
+        self.shape = (channels, height, width)
+        self.net = nn.Linear(6, height * width * channels)
+
+    def forward(self, input):
+        return torch.tanh(self.net(input)).unflatten(1, self.shape)
+"""
+
+
+def own_card(size: tuple[int, int, int] = (4, 4, 1), classes: int = 3, **changes: Any) -> cards.Card:
+    """A card for `Generator` of generator.py; size is height, width, channels."""
+    config = dict(zip(("height", "width", "channels"), size, strict=True))
+    card = cards.Card(
+        name="own",
+        version="1.0",
+        description="A generator of one's own.",
+        family=cards.Family(name="module", config=config, source="generator.py", class_name="Generator"),
+        operations=("SAMPLE",),
+        classes=tuple(f"class {i}" for i in range(classes)),
+        prior=(1 / classes,) * classes if classes else (),
+        latent=cards.Latent(shape=(LATENT,)),
+        sample=cards.Sample(modality="image", height=size[0], width=size[1], channels=size[2], value_range=(-1.0, 1.0)),
+        parameters={},
+        encodings=("UINT8", "FLOAT32"),
+        limits=cards.Limits(max_count=1000, max_labels=100, max_exec_batch=16),
+        precisions=("fp32",),
+        data_licence="none",
+        intended_use="tests",
+        weights=cards.Weights(file="weights.safetensors"),
+    )
+    return dataclasses.replace(card, **changes)
+
+
+def program_card(kind: str, file: str, classes: int = 3) -> cards.Card:
+    return own_card(classes=classes, family=cards.Family(name=kind), weights=cards.Weights(file=file))
+
+
+def write_own(folder: Path, source: str, card: cards.Card, *, weights: bool = True) -> nn.Module | None:
+    """Write a folder as an author would; gives the author's module, with weights that training could have left."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "generator.py").write_text(source)
+    cards.write_card(card, folder)
+    if not weights:
+        save_file({"net.weight": torch.zeros(1)}, folder / card.weights.file)
+        return None
+    module = build_own_class(folder / "generator.py", "Generator", card.family.config)
+    with torch.no_grad():
+        for i, tensor in enumerate(module.state_dict().values()):
+            if tensor.is_floating_point():
+                tensor.copy_(torch.linspace(0.1, 1.5, max(1, tensor.numel())).sin().reshape(tensor.shape) / (i % 3 + 1))
+    save_file(module.state_dict(), folder / card.weights.file)
+    return module.eval()
+
+
+def reason_of(folder: Path) -> str:
+    """Load a folder as a worker would, without golden samples, and say why it cannot serve; "" when it can."""
+    card = cards.load_card(folder)
+    source = cards.source_of(card, folder)
+    if source.parent != folder:
+        shutil.copy(source, folder / "program.py")  # as an archive has it, elsewhere
+    seal_folder(folder, card, source)
+    worker = Worker.load(folder, {})
+    told = ask(worker, request(operation=model_pb2.OPERATION_DESCRIBE)).description.model
+    assert told.state_reason == worker.model.reason
+    return worker.model.reason
+
+
+def serve(folder: Path, place: Path) -> Worker:
+    """Record golden samples, pack, unpack, and load what was unpacked."""
+    card = cards.load_card(folder)
+    record_golden(card, build_module(card, folder), folder / card.golden.file)
+    pack(folder, place)
+    with zipfile.ZipFile(place / f"{card.name}-{card.version}.mar") as archive:
+        archive.extractall(place / "unpacked")
+    worker = Worker.load(place / "unpacked", {})
+    assert worker.model.reason == ""
+    return worker
+
+
+def draw(worker: Worker, *, start: int = 0, count: int = 1, labels: tuple[int, ...] = ()) -> np.ndarray[Any, Any]:
+    """Draw float images (count, H, W, C) of seed 1."""
+    tensor = ask(worker, request(drawing(start=start, count=count, labels=labels))).items[0].value
+    return np.frombuffer(tensor.data, np.float32).reshape(tuple(tensor.dims))
