@@ -8,8 +8,8 @@ from dataclasses import asdict
 
 import click
 
+from fount.cli_connection import connected
 from fount.cli_options import echo_json, json_option, option, plain, server_option, timeout_option
-from fount.client import Client
 from fount.models import ModelInfo, ParameterInfo, QualityInfo
 
 __all__ = ["model", "models"]
@@ -30,7 +30,7 @@ def models(server: str, timeout_s: float, as_json: bool) -> None:
       fount models
       fount models --server gpu-box:50051 --json
     """  # noqa: D301  # \b is click's: keep the lines as they are
-    with Client(server, timeout_s=timeout_s) as client:
+    with connected(server, timeout_s) as client:
         found = client.models()
     if as_json:
         echo_json([_as_json(info) for info in found])
@@ -57,7 +57,7 @@ def model(name: str, digest: str | None, server: str, timeout_s: float, as_json:
     Example:
       fount model digits-cvae
     """  # noqa: D301  # \b is click's: keep the lines as they are
-    with Client(server, timeout_s=timeout_s) as client:
+    with connected(server, timeout_s) as client:
         info = client.model(name, digest=digest)
     if as_json:
         echo_json(_as_json(info))

@@ -15,8 +15,8 @@ import numpy as np
 from google.protobuf.json_format import MessageToDict
 from tqdm import tqdm
 
+from fount.cli_connection import connected
 from fount.cli_options import echo_json, json_option, option, plain, server_option, timeout_option
-from fount.client import Client
 from fount.models import ModelInfo
 from fount.output import Run, SampleWriter, open_output
 from fount.output_run import refuse_failed
@@ -118,7 +118,7 @@ def sample(
     if query.get("count") is None and query.get("labels") is None:
         query["count"] = _USUAL_COUNT
     request = sample_request(name, query)  # what is wrong with it is said before anything is asked
-    with Client(server, timeout_s=timeout_s) as client:
+    with connected(server, timeout_s) as client:
         info = client.model(name, digest=query.get("digest"))
         writer = None if out is None else open_output(out, _run(request, info))
         show_bar = not as_json and request.count >= _LONG and _is_terminal()

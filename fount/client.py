@@ -6,14 +6,13 @@ It moves bytes and waits; everything else (requests, checks, resuming, retries) 
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable, Iterator
 from types import TracebackType
 from typing import Protocol, Self, TypeVar, Unpack
 
 import grpc
 
-from fount.errors import DeadlineExceeded
+from fount.errors import Cancelled, DeadlineExceeded
 from fount.exchange import CHANNEL_OPTIONS, Patience, RetryPolicy, SampleExchange, default_server
 from fount.models import ModelInfo, model_info
 from fount.requests import SampleQuery, model_ref, refuse_files
@@ -59,6 +58,7 @@ class Client:
         """
         self.server = server or default_server()
         self._timeout_s, self._retry = timeout_s, retry or RetryPolicy()
+        self._closed = threading.Event()
         self._channel = (
             grpc.insecure_channel(self.server, CHANNEL_OPTIONS)
             if credentials is None
@@ -76,7 +76,8 @@ class Client:
         self.close()
 
     def close(self) -> None:
-        """Close the channel; calls in progress are cancelled."""
+        """Close the channel, from any thread; calls in progress, and waits between two, end with Cancelled."""
+        self._closed.set()
         self._channel.close()
 
     # Four methods take one query, so it is one TypedDict rather than sixteen arguments written four times.
@@ -144,18 +145,24 @@ class Client:
 
     def _ask(self, call: Callable[..., _Reply], request: object) -> _Reply:
         patience = Patience(self._timeout_s, self._retry)
+        delay_s = 0.0
         while True:
+            self._pause(delay_s)
             try:
                 return call(request, timeout=patience.call_timeout_s())
             except grpc.RpcError as error:
-                time.sleep(patience.delay_s(error_of(error, self.server)))
+                delay_s = patience.delay_s(error_of(error, self.server))
+
+    def _pause(self, delay_s: float) -> None:
+        if self._closed.wait(delay_s):
+            raise Cancelled("The client was closed.")
 
     def _chunks(self, exchange: SampleExchange) -> Iterator[Chunk]:
         delay_s: float | None = 0.0
         patience = exchange.patience
         patience.touch()
         while delay_s is not None:
-            time.sleep(delay_s)
+            self._pause(delay_s)
             call = self._sampling.Sample(exchange.begin(), timeout=patience.call_timeout_s())
             watch = _Watch(call, patience)
             try:

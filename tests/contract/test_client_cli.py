@@ -1,10 +1,10 @@
 """The command `fount` against a real server."""
 
 import json
-import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +20,7 @@ from tests.contract.fake_gateway import (
     Behaviour,
     FakeGateway,
     invalid,
+    overloaded,
     pixels,
     serving,
     unavailable,
@@ -263,14 +264,28 @@ def test_a_server_that_falls_silent_is_given_up(gateway):
 
 def test_ctrl_c_stops_it_with_130_and_leaves_no_file(gateway):
     gateway.attempts = [Behaviour(silent_after=1)]
-    command = [*FOUNT, "sample", "digits-cvae", "--out", "x.npz"]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env={**os.environ}) as running:
-        while not gateway.chunks_sent and running.poll() is None:
-            pass
-        running.send_signal(signal.SIGINT)
-        assert running.wait(10) == 130
-        assert running.stderr.read() == "Stopped.\n"
+    told = interrupted("sample", "digits-cvae", "--out", "x.npz", when=lambda: gateway.chunks_sent)
+    assert told == (130, "Stopped.\n")
     assert list(Path().iterdir()) == []
+
+
+def test_ctrl_c_ends_the_wait_for_a_server_that_is_overloaded(gateway):
+    gateway.attempts = [Behaviour(status=overloaded(30))]
+    told = interrupted("sample", "digits-cvae", when=lambda: not gateway.attempts)
+    assert told == (130, "Stopped.\n")
+
+
+def interrupted(*arguments, when):
+    """Press Ctrl-C on a command; as in a terminal, however the tests themselves were started."""
+    command = [sys.executable, "-c", f"import signal; signal.signal(2, signal.default_int_handler); {FOUNT[-1]}"]
+    with subprocess.Popen([*command, *arguments], stderr=subprocess.PIPE, text=True) as running:
+        try:
+            while not when() and running.poll() is None:
+                time.sleep(0.001)
+            running.send_signal(signal.SIGINT)
+            return running.wait(10), running.stderr.read()
+        finally:
+            running.kill()
 
 
 def test_a_reader_that_left_is_no_traceback(gateway):
