@@ -171,6 +171,7 @@ class Worker:
             model=told,
             numerics=self._numerics_id,
             exec_batch_sizes=model.engine.profile.exec_batch_sizes if model.engine else (),
+            exec_batch_seconds=_batch_seconds(model.engine) if model.engine else (),
             numerics_details=model.numerics.details if model.numerics else (),
         )
 
@@ -181,6 +182,10 @@ class Worker:
     @property
     def _model_digest(self) -> str:
         return self.model.contents.model_digest if self.model.contents else ""
+
+
+def _batch_seconds(engine: Engine) -> list[float]:
+    return [engine.profile.seconds_per_batch.get(size, 0.0) for size in engine.profile.exec_batch_sizes]
 
 
 def _read_items(request: worker_pb2.WorkerRequest, operation: Operation, card: Card) -> list[Work | Outcome]:

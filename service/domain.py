@@ -187,6 +187,7 @@ class Call:
         items: the work; outcomes come in the same order.
         deadline_unix_s: when the answer stops being wanted; None is never.
         request_id: for logs.
+        cost_s: how long a worker is expected to take; 0 when nobody knows. The least laden worker is chosen by it.
     """
 
     target: Target
@@ -195,6 +196,7 @@ class Call:
     items: tuple[RangeItem | TensorItem, ...]
     deadline_unix_s: float | None = None
     request_id: str = ""
+    cost_s: float = 0.0
 
 
 @dataclass(frozen=True, kw_only=True)

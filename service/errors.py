@@ -12,7 +12,8 @@
     ├── Retired           a pinned digest, numerics or operation is not served
     ├── Overloaded        a queue or a quota is full
     ├── NotReady          no worker can do it now
-    │   └── WorkerLost    a worker went away in the middle of a call
+    │   ├── WorkerLost    a worker went away in the middle of a call
+    │   └── WorkerBusy    a worker's own queue is full
     ├── TooLate           the deadline passed
     ├── WorkerFault       a worker answered, wrongly
     └── SetupError        the service cannot start as configured
@@ -36,6 +37,7 @@ __all__ = [
     "TooLate",
     "UnknownName",
     "Violation",
+    "WorkerBusy",
     "WorkerFault",
     "WorkerLost",
 ]
@@ -114,6 +116,12 @@ class WorkerLost(NotReady):
     """A worker went away in the middle of a call. It is repeated elsewhere, safely: addresses give the same bytes."""
 
     reason = "WORKER_LOST"
+
+
+class WorkerBusy(NotReady):
+    """A worker's own queue is full, with other gateways' calls. Put back, and sent again in a moment."""
+
+    reason = "WORKER_BUSY"
 
 
 class TooLate(FountServiceError):

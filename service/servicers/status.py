@@ -17,6 +17,7 @@ from service.errors import (
     TooLate,
     UnknownName,
     Violation,
+    WorkerBusy,
     WorkerFault,
     WorkerLost,
 )
@@ -30,6 +31,7 @@ CODES: dict[type[FountServiceError], int] = {
     Retired: code_pb2.FAILED_PRECONDITION,
     Overloaded: code_pb2.RESOURCE_EXHAUSTED,
     NotReady: code_pb2.UNAVAILABLE,
+    WorkerBusy: code_pb2.UNAVAILABLE,
     WorkerLost: code_pb2.UNAVAILABLE,
     TooLate: code_pb2.DEADLINE_EXCEEDED,
     WorkerFault: code_pb2.INTERNAL,

@@ -5,13 +5,16 @@ A `Call` enters, a `Reply` leaves. `torchserve` is the real pool; `memory` is th
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from service.domain import Call, ModelState, Reply, ServedModel, Target
 
-__all__ = ["Offer", "WorkerPool"]
+__all__ = ["CALLS_PER_WORKER", "Offer", "WorkerPool"]
+
+CALLS_PER_WORKER = 2
+"""Calls a worker holds at once: one runs, one hides the way there. The rest waits where it can still be reordered."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,6 +29,7 @@ class Offer:
         state: whether they can serve.
         reason: why not; empty when ready.
         workers: how many are ready.
+        batch_seconds: the batch sizes they execute, and how long one of each took at warm-up; empty when not told.
     """
 
     name: str
@@ -35,6 +39,7 @@ class Offer:
     state: ModelState = ModelState.LOADING
     reason: str = ""
     workers: int = 0
+    batch_seconds: Mapping[int, float] = field(default_factory=dict)
 
     @property
     def target(self) -> Target | None:
@@ -71,11 +76,16 @@ class WorkerPool(Protocol):
         """How many ready workers a target has now."""
         ...
 
+    def room(self, target: Target) -> int:
+        """How many more calls the target's workers take now: CALLS_PER_WORKER each, less those in flight."""
+        ...
+
     async def call(self, call: Call, *, timeout_s: float) -> Reply:
-        """Have one worker do a call.
+        """Have the worker with the least outstanding cost do a call.
 
         Raises:
             NotReady: the target has no ready worker.
+            WorkerBusy: a worker's queue is full; the call may be repeated, and does not count as tried.
             WorkerLost: the worker went away; the call may be repeated.
             WorkerFault: the worker answered wrongly; it may not.
             TooLate: no answer within `timeout_s`.

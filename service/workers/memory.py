@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
@@ -34,8 +35,8 @@ from service.domain import (
     ServedModel,
     Target,
 )
-from service.errors import NotReady, WorkerLost
-from service.workers import Offer
+from service.errors import NotReady, WorkerBusy, WorkerLost
+from service.workers import CALLS_PER_WORKER, Offer
 
 __all__ = ["Faults", "MemoryPool", "memory_model", "memory_sample"]
 
@@ -46,6 +47,8 @@ class Faults:
 
     Attributes:
         delay_s: how long each call takes.
+        sample_s: how much longer for each sample.
+        busy_calls: how many of the next calls find the worker's own queue full.
         lose_calls: how many of the next calls end with a lost worker.
         bad_indices: samples that come out as failed rows.
         refused_indices: items that hold one of them are refused whole.
@@ -54,6 +57,8 @@ class Faults:
     """
 
     delay_s: float = 0.0
+    sample_s: float = 0.0
+    busy_calls: int = 0
     lose_calls: int = 0
     bad_indices: frozenset[int] = frozenset()
     refused_indices: frozenset[int] = frozenset()
@@ -130,7 +135,9 @@ class MemoryPool:
 
     Attributes:
         models: what is served.
-        numerics: the ids with a worker each.
+        numerics: the ids with workers each.
+        workers_each: how many workers a model and numerics has.
+        batch_seconds: what they say a batch of each size took at warm-up.
         faults: what goes wrong.
         calls: every call made, for tests to look at.
         extra_offers: offered beside the models.
@@ -139,10 +146,14 @@ class MemoryPool:
 
     models: list[ServedModel] = field(default_factory=lambda: [memory_model()])
     numerics: tuple[str, ...] = ("memory",)
+    workers_each: int = 1
+    batch_seconds: dict[int, float] = field(default_factory=dict)
     faults: Faults = field(default_factory=Faults)
     calls: list[Call] = field(default_factory=list)
     extra_offers: list[Offer] = field(default_factory=list)
     running: int = 0
+    _in_flight: Counter[Target] = field(default_factory=Counter)
+    _free: dict[Target, asyncio.Semaphore] = field(default_factory=dict)
     _watchers: list[Callable[[], None]] = field(default_factory=list)
     _up: bool = False
 
@@ -165,7 +176,13 @@ class MemoryPool:
         state = ModelState.READY if self._up else ModelState.LOADING
         mine = [
             Offer(
-                name=model.key.name, version=model.key.version, model=model, numerics=numerics, state=state, workers=1
+                name=model.key.name,
+                version=model.key.version,
+                model=model,
+                numerics=numerics,
+                state=state,
+                workers=self.workers_each,
+                batch_seconds=self.batch_seconds,
             )
             for model in self.models
             for numerics in self.numerics
@@ -181,17 +198,34 @@ class MemoryPool:
         self._watchers.append(changed)
 
     def workers(self, target: Target) -> int:
-        """One a target, when up."""
+        """So many a target, when up."""
         return sum(offer.workers for offer in self.offers() if offer.target == target)
 
+    def room(self, target: Target) -> int:
+        """How many more calls its workers take now."""
+        return max(0, CALLS_PER_WORKER * self.workers(target) - self._in_flight[target])
+
     async def call(self, call: Call, *, timeout_s: float) -> Reply:
-        """Do a call; see `WorkerPool.call`."""
+        """Do a call, one a worker at a time; see `WorkerPool.call`."""
         self.calls.append(call)
+        self._in_flight[call.target] += 1
+        try:
+            async with self._free.setdefault(call.target, asyncio.Semaphore(self.workers_each)):
+                return await self._do(call)
+        finally:
+            self._in_flight[call.target] -= 1
+
+    async def _do(self, call: Call) -> Reply:
+        samples = sum(item.count for item in call.items if isinstance(item, RangeItem))
+        compute_s = self.faults.delay_s + self.faults.sample_s * samples
         self.running += 1
         try:
-            await asyncio.sleep(self.faults.delay_s)
+            await asyncio.sleep(compute_s)
         finally:
             self.running -= 1
+        if self.faults.busy_calls:
+            self.faults.busy_calls -= 1
+            raise WorkerBusy("the worker was told to be busy")
         if self.faults.crash_truncation and call.parameters.truncation == self.faults.crash_truncation:
             raise ZeroDivisionError("the call was told to crash")
         if not self.workers(call.target):
@@ -203,7 +237,7 @@ class MemoryPool:
             raise self.faults.crash
         model = next(model for model in self.models if model.key == call.target.model)
         outcomes = tuple(self._outcome(model, call, item) for item in call.items if isinstance(item, RangeItem))
-        return Reply(outcomes=outcomes, queue_s=0.0, compute_s=0.0, batch_sizes=(1,))
+        return Reply(outcomes=outcomes, queue_s=0.0, compute_s=compute_s, batch_sizes=(samples,))
 
     def _outcome(self, model: ServedModel, call: Call, item: RangeItem) -> Outcome:
         indices = range(item.start_index, item.start_index + item.count)

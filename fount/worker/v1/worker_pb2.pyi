@@ -300,6 +300,7 @@ class Description(google.protobuf.message.Message):
     NUMERICS_FIELD_NUMBER: builtins.int
     EXEC_BATCH_SIZES_FIELD_NUMBER: builtins.int
     NUMERICS_DETAILS_FIELD_NUMBER: builtins.int
+    EXEC_BATCH_SECONDS_FIELD_NUMBER: builtins.int
     numerics: builtins.str
     """numerics is the worker's numerics id. Always set."""
     @property
@@ -314,6 +315,10 @@ class Description(google.protobuf.message.Message):
     def numerics_details(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
         """numerics_details is what the id stands for, a line each, for people."""
 
+    @property
+    def exec_batch_seconds(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.float]:
+        """exec_batch_seconds is how long a batch of each of exec_batch_sizes took when it was measured, in that order. Empty: not told."""
+
     def __init__(
         self,
         *,
@@ -321,8 +326,9 @@ class Description(google.protobuf.message.Message):
         numerics: builtins.str = ...,
         exec_batch_sizes: collections.abc.Iterable[builtins.int] | None = ...,
         numerics_details: collections.abc.Iterable[builtins.str] | None = ...,
+        exec_batch_seconds: collections.abc.Iterable[builtins.float] | None = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["model", b"model"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["exec_batch_sizes", b"exec_batch_sizes", "model", b"model", "numerics", b"numerics", "numerics_details", b"numerics_details"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["exec_batch_seconds", b"exec_batch_seconds", "exec_batch_sizes", b"exec_batch_sizes", "model", b"model", "numerics", b"numerics", "numerics_details", b"numerics_details"]) -> None: ...
 
 Global___Description: typing_extensions.TypeAlias = Description

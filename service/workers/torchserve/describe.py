@@ -33,6 +33,7 @@ def description_to_offer(name: str, version: str, reply: worker_pb2.WorkerReply,
         state=ModelState.READY if ready else ModelState.UNAVAILABLE,
         reason="" if ready else told.model.state_reason or "its worker says it cannot serve",
         workers=workers if ready else 0,
+        batch_seconds=dict(zip(told.exec_batch_sizes, told.exec_batch_seconds, strict=False)),
     )
 
 

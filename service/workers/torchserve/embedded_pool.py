@@ -74,6 +74,10 @@ class EmbeddedPool:
         """How many ready workers a target has now."""
         return self._pool.workers(target) if self._pool else 0
 
+    def room(self, target: Target) -> int:
+        """How many more calls its workers take now; see `WorkerPool.room`."""
+        return self._pool.room(target) if self._pool else 0
+
     async def call(self, call: Call, *, timeout_s: float) -> Reply:
         """Have one worker do a call; see `WorkerPool.call`."""
         if self._pool is None:

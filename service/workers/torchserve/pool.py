@@ -14,7 +14,7 @@ from fount.v1 import model_pb2
 from fount.worker.v1 import worker_pb2
 from service.domain import Call, Failure, ModelState, Reply, Target
 from service.errors import NotReady, TooLate, WorkerFault, WorkerLost
-from service.workers import Offer
+from service.workers import CALLS_PER_WORKER, Offer
 from service.workers.torchserve.describe import description_to_offer
 from service.workers.torchserve.wire import Address, TorchServeChannel, WorkerState, call_to_request, reply_to_domain
 
@@ -65,6 +65,10 @@ class TorchServePool:
         """How many ready workers a target has now."""
         return sum(replica.workers(target) for replica in self._replicas)
 
+    def room(self, target: Target) -> int:
+        """How many more calls its workers take now; see `WorkerPool.room`."""
+        return sum(replica.room(target) for replica in self._replicas)
+
     async def call(self, call: Call, *, timeout_s: float) -> Reply:
         """Have the least busy worker do a call; see `WorkerPool.call`."""
         able = [replica for replica in self._replicas if replica.workers(call.target)]
@@ -107,6 +111,9 @@ class _Replica:
     def workers(self, target: Target) -> int:
         offer = self.offers.get((target.model.name, target.model.version))
         return offer.workers if offer and offer.target == target else 0
+
+    def room(self, target: Target) -> int:
+        return max(0, CALLS_PER_WORKER * self.workers(target) - self.outstanding)
 
     async def call(self, call: Call, timeout_s: float) -> Reply:
         key = call.target.model
