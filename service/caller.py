@@ -21,9 +21,11 @@ class CallerLimits:
 
     Attributes:
         max_streams: open Sample streams.
+        max_queue_s: seconds of a worker's time that their samples waiting to be drawn may cost.
     """
 
     max_streams: int = 1024
+    max_queue_s: float = float("inf")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,6 +1,6 @@
 """From pieces to chunks: the bytes clients get.
 
-A `Piece` enters, SampleChunks of at most 1 MiB leave, with failed samples named.
+A `Piece` enters, framed SampleChunks of at most 1 MiB leave, with failed samples named.
 """
 
 from __future__ import annotations
@@ -17,9 +17,10 @@ from PIL import Image
 from fount.v1 import model_pb2, sampling_pb2
 from service.config import CHUNK_BYTES
 from service.domain import Encoding, Failure, ServedModel
+from service.framing import frame_chunk
 from service.scheduler import Piece
 
-__all__ = ["piece_to_chunks", "sample_spec"]
+__all__ = ["piece_to_responses", "sample_spec"]
 
 
 def sample_spec(model: ServedModel, encoding: Encoding) -> model_pb2.SampleSpec:
@@ -36,16 +37,15 @@ def sample_spec(model: ServedModel, encoding: Encoding) -> model_pb2.SampleSpec:
     )
 
 
-def piece_to_chunks(
-    piece: Piece, encoding: Encoding, *, chunk_bytes: int = CHUNK_BYTES
-) -> Iterator[sampling_pb2.SampleChunk]:
-    """Cut a piece into chunks of at most `chunk_bytes` of data, in order.
+def piece_to_responses(piece: Piece, encoding: Encoding, *, chunk_bytes: int = CHUNK_BYTES) -> Iterator[bytes]:
+    """Cut a piece into framed chunks of at most `chunk_bytes` of data, in order.
 
     A sample larger than that is sent alone, in parts.
     """
     count, first = len(piece.rows), 0
     sample_bytes = max(1, piece.rows[0].nbytes)
     files = _png_files(piece) if encoding is Encoding.PNG else None
+    rows = np.ascontiguousarray(piece.rows)
     while first < count:
         end = _end_of_chunk(files, first, count, sample_bytes, chunk_bytes)
         chunk = sampling_pb2.SampleChunk(
@@ -54,9 +54,9 @@ def piece_to_chunks(
             labels=[] if piece.labels is None else piece.labels[first:end].tolist(),
             lengths=[] if files is None else [len(each) for each in files[first:end]],
             errors=[_sample_error(piece, row) for row in sorted(piece.failures) if first <= row < end],
-            data=piece.rows[first:end].tobytes() if files is None else b"".join(files[first:end]),
         )
-        yield from [chunk] if len(chunk.data) <= chunk_bytes else _parts(chunk, chunk_bytes)
+        data = rows[first:end].reshape(-1).view(np.uint8).data if files is None else b"".join(files[first:end])
+        yield from [frame_chunk(chunk, data)] if len(data) <= chunk_bytes else _parts(chunk, data, chunk_bytes)
         first = end
 
 
@@ -70,15 +70,11 @@ def _end_of_chunk(files: list[bytes] | None, first: int, count: int, sample_byte
     return end
 
 
-def _parts(chunk: sampling_pb2.SampleChunk, chunk_bytes: int) -> Iterator[sampling_pb2.SampleChunk]:
-    data = chunk.data
-    chunk.ClearField("data")
+def _parts(chunk: sampling_pb2.SampleChunk, data: bytes | memoryview, chunk_bytes: int) -> Iterator[bytes]:
+    chunk.part_total = len(data)
     for offset in range(0, len(data), chunk_bytes):
-        part = sampling_pb2.SampleChunk()
-        part.CopyFrom(chunk)
-        part.part_offset, part.part_total = offset, len(data)
-        part.data = data[offset : offset + chunk_bytes]
-        yield part
+        chunk.part_offset = offset
+        yield frame_chunk(chunk, data[offset : offset + chunk_bytes])
 
 
 def _png_files(piece: Piece) -> list[bytes]:

@@ -27,6 +27,7 @@ __all__ = ["demo", "gateway", "serve"]
 _READY_S = 180.0  # longer than a pool takes to call a model hopeless, so that one such does not end the others
 _STATE = Path("~/.local/state/fount")
 _PORT, _POSITIVE = click.IntRange(0, 65535), click.IntRange(min=1)
+_ABOVE_0 = click.FloatRange(min=0, min_open=True)
 _LOOPBACK = ("127.0.0.1", "localhost", "::1", "[::1]")
 
 Command = TypeVar("Command", bound=Callable[..., None])
@@ -59,12 +60,24 @@ _gateway_options = _options(
                  help="Seconds running streams may go on after a stop was asked for."),
     click.option("--max-streams", type=_POSITIVE, default=1024, show_default=True, show_envvar=True,
                  help="Sample streams open at once; more are refused with a time to retry."),
-    click.option("--window-bytes", type=_POSITIVE, default=2 << 20, show_default=True, show_envvar=True,
+    click.option("--max-batch-ms", type=_ABOVE_0, default=20.0, show_default=True, show_envvar=True,
+                 help="How long what is before an interactive request may keep a worker."),
+    click.option("--bulk-batch-ms", type=_ABOVE_0, default=200.0, show_default=True, show_envvar=True,
+                 help="How long one worker call may take when no interactive request is about."),
+    click.option("--max-queue-s", type=_ABOVE_0, default=60.0, show_default=True, show_envvar=True,
+                 help="Most work waiting for a model, in seconds until its workers are through with it."),
+    click.option("--caller-queue-s", type=_ABOVE_0, default=600.0, show_default=True, show_envvar=True,
+                 help="Most work waiting for one caller, in seconds of one worker."),
+    click.option("--total-queue-s", type=_ABOVE_0, default=600.0, show_default=True, show_envvar=True,
+                 help="Most work waiting, in seconds of one worker."),
+    click.option("--window-bytes", type=_POSITIVE, default=4 << 20, show_default=True, show_envvar=True,
                  help="Samples of one stream made but not yet taken by its client."),
-    click.option("--batch-samples", type=_POSITIVE, default=1024, show_default=True, show_envvar=True,
-                 help="Most samples in one worker call."),
-    click.option("--worker-timeout", type=click.FloatRange(min=0, min_open=True), default=100.0, show_default=True,
-                 show_envvar=True, help="Seconds a worker call may take."),
+    click.option("--max-unread-bytes", type=_POSITIVE, default=256 << 20, show_default=True, show_envvar=True,
+                 help="The same for all streams together, with half of it again as a floor for slow readers."),
+    click.option("--worker-timeout", type=_ABOVE_0, default=100.0, show_default=True, show_envvar=True,
+                 help="Seconds a worker call may take."),
+    click.option("--worker-wait", type=_ABOVE_0, default=30.0, show_default=True, show_envvar=True,
+                 help="Seconds running streams wait for workers that went away."),
     click.option("--log-level", type=click.Choice(["debug", "info", "warning", "error"]), default="warning",
                  show_default=True, show_envvar=True, expose_value=False, is_eager=True, callback=_set_up_logs),
 )  # fmt: skip
@@ -235,9 +248,15 @@ def _gateway_config(context: click.Context) -> GatewayConfig:
             default_versions=versions,
             required_models=frozenset(given["require"]),
             max_streams=given["max_streams"],
-            batch_samples=given["batch_samples"],
+            max_batch_ms=given["max_batch_ms"],
+            bulk_batch_ms=given["bulk_batch_ms"],
+            max_queue_s=given["max_queue_s"],
+            caller_queue_s=given["caller_queue_s"],
+            total_queue_s=given["total_queue_s"],
             window_bytes=given["window_bytes"],
+            max_unread_bytes=given["max_unread_bytes"],
             worker_timeout_s=given["worker_timeout"],
+            worker_wait_s=given["worker_wait"],
             drain_grace_s=given["drain"],
         )
     except SetupError as error:

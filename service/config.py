@@ -27,11 +27,15 @@ class GatewayConfig:
         required_models: names that must be ready before the gateway is; otherwise any one model is enough.
         max_streams: Sample streams open at once, over all callers.
         max_request_bytes: largest request message.
-        batch_samples: most samples in one worker call.
-        window_samples: most samples of one stream made but not yet taken by its client.
-        window_bytes: the same, in bytes; times max_streams it bounds what unread samples can take.
-        calls_per_worker: calls a worker holds at once: one runs, the others hide the way there.
+        max_batch_ms: how long the calls a worker holds may take together while interactive work is about.
+        bulk_batch_ms: how long one call may take otherwise.
+        max_queue_s: most work waiting for one model, in seconds until its ready workers are through with it.
+        caller_queue_s: most work waiting for one caller, in seconds of one worker.
+        total_queue_s: most work waiting, in seconds of one worker.
+        window_bytes: most bytes of one stream's samples made but not yet taken by its client.
+        max_unread_bytes: the same for all streams together; half of it again is kept as a floor for slow readers.
         worker_timeout_s: longest a worker call may take.
+        worker_wait_s: how long streams wait for a ready worker when there was one.
         worker_attempts: how often a call is tried when workers go away.
         drain_grace_s: how long running streams may go on after a stop was asked for.
     """
@@ -43,11 +47,15 @@ class GatewayConfig:
     required_models: frozenset[str] = frozenset()
     max_streams: int = 1024
     max_request_bytes: int = 4 << 20
-    batch_samples: int = 1024
-    window_samples: int = 4096
-    window_bytes: int = 2 << 20
-    calls_per_worker: int = 2
+    max_batch_ms: float = 20.0
+    bulk_batch_ms: float = 200.0
+    max_queue_s: float = 60.0
+    caller_queue_s: float = 600.0
+    total_queue_s: float = 600.0
+    window_bytes: int = 4 << 20
+    max_unread_bytes: int = 256 << 20
     worker_timeout_s: float = 100.0
+    worker_wait_s: float = 30.0
     worker_attempts: int = 4
     drain_grace_s: float = 10.0
 
@@ -60,9 +68,12 @@ class GatewayConfig:
         wrong = [
             f"{name} must be 0 to 65535" for name in ("port", "http_port") if not 0 <= getattr(self, name) <= 65535
         ]
-        positive = ("max_streams", "max_request_bytes", "batch_samples", "window_samples", "window_bytes",
-                    "calls_per_worker", "worker_timeout_s", "worker_attempts")  # fmt: skip
+        positive = ("max_streams", "max_request_bytes", "max_batch_ms", "bulk_batch_ms", "max_queue_s",
+                    "caller_queue_s", "total_queue_s", "window_bytes", "max_unread_bytes", "worker_timeout_s",
+                    "worker_wait_s", "worker_attempts")  # fmt: skip
         wrong += [f"{name} must be above 0" for name in positive if not getattr(self, name) > 0]
+        if self.bulk_batch_ms < self.max_batch_ms:
+            wrong.append("bulk_batch_ms must not be below max_batch_ms")
         if not self.drain_grace_s >= 0:
             wrong.append("drain_grace_s must not be negative")
         if wrong:

@@ -113,9 +113,17 @@ class NotReady(FountServiceError):
 
 
 class WorkerLost(NotReady):
-    """A worker went away in the middle of a call. It is repeated elsewhere, safely: addresses give the same bytes."""
+    """A worker went away in the middle of a call. It is repeated elsewhere, safely: addresses give the same bytes.
+
+    Attributes:
+        died: True when the worker's own process is known to have died of it, or under it.
+    """
 
     reason = "WORKER_LOST"
+
+    def __init__(self, message: str, *, died: bool = False) -> None:
+        self.died = died
+        super().__init__(message)
 
 
 class WorkerBusy(NotReady):

@@ -1,7 +1,7 @@
 """One stream within the scheduler: what is still to be issued, what is out, what waits to be read.
 
-A stream hands out slices of itself to be packed and yields their pieces in order. It never has more than its window of
-samples out or unread, so a reader that stops stops its own generation and nobody else's.
+A stream hands out slices of itself to be packed and yields their pieces in order. It never has more than its share of
+`UnreadRoom` out or unread, so a reader that stops stops its own generation and nobody else's.
 """
 
 from __future__ import annotations
@@ -17,8 +17,11 @@ from google.rpc import code_pb2
 from service.domain import Failure, Outcome, RangeItem
 from service.errors import FountServiceError, NotReady, Overloaded, TooLate, WorkerFault
 from service.scheduler import Piece, Work
+from service.scheduler.unread import UnreadRoom
 
 __all__ = ["SampleStream", "Slice"]
+
+_WINDOW_SAMPLES = 1 << 14  # of samples so small that bytes would not bound the work done ahead of a reader
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -28,6 +31,11 @@ class Slice:
     stream: SampleStream
     item: RangeItem
     done: asyncio.Future[Piece]
+
+    @property
+    def is_wanted(self) -> bool:
+        """Whether anybody still waits for it: its reader is there, and its deadline has not passed."""
+        return not self.done.done() and not self.stream.is_closed and not self.stream.is_late
 
     def settle(self, outcome: Outcome) -> None:
         """Give the stream what a worker answered for this slice."""
@@ -56,13 +64,17 @@ class SampleStream:
 
     Args:
         work: what to draw.
-        window: most samples out or unread.
+        unread: the room all streams share.
         wake: called when there may be something new to issue.
+
+    Attributes:
+        began_s: when it was opened, `time.monotonic()`.
+        slices_issued: how many slices were taken so far.
     """
 
-    def __init__(self, work: Work, window: int, wake: Callable[[], None]) -> None:
+    def __init__(self, work: Work, unread: UnreadRoom, wake: Callable[[], None]) -> None:
         self.work = work
-        self._window = window
+        self._unread = unread
         self._wake = wake
         self._next_index = work.start_index
         self._end = work.start_index + work.count
@@ -72,18 +84,28 @@ class SampleStream:
         self._error: BaseException | None = None
         self._closed = False
         self.began_s = time.monotonic()
+        self.slices_issued = 0
+        unread.streams += 1
 
     @property
     def demand(self) -> int:
         """How many samples could be issued now."""
-        if self._closed or self._error:
+        left = self._end - self._next_index
+        if not left or self._closed or self._error:
             return 0
-        return max(0, min(self._end - self._next_index, self._window - self._held))
+        size = self.work.sample_bytes
+        room = min(self._unread.left_for(self._held * size) // size, _WINDOW_SAMPLES - self._held)
+        return max(0, min(left, max(room, 0 if self._held else 1)))  # a sample larger than any window goes alone
 
     @property
     def is_closed(self) -> bool:
         """True once nobody reads it any more."""
         return self._closed
+
+    @property
+    def is_late(self) -> bool:
+        """True once its deadline has passed."""
+        return self.work.deadline_unix_s is not None and time.time() >= self.work.deadline_unix_s
 
     def take(self, most: int) -> Slice:
         """Issue the next samples, at most `most` of the demand."""
@@ -98,7 +120,8 @@ class SampleStream:
         piece = Slice(stream=self, item=item, done=asyncio.get_running_loop().create_future())
         self._slices.append(piece)
         self._next_index += count
-        self._held += count
+        self._hold(count)
+        self.slices_issued += 1
         self._changed.set()
         return piece
 
@@ -119,9 +142,25 @@ class SampleStream:
                 count = self._slices.popleft().item.count
                 yield piece
                 read += count
-                self._held -= count  # only now: the reader came back, so the piece has left this process's hands
+                self._hold(-count)  # only now: the reader came back, so the piece has left this process's hands
         finally:
-            self._close()
+            self.close()
+
+    def close(self) -> None:
+        """End it: nobody reads it any more."""
+        if self._closed:
+            return
+        self._closed = True
+        for each in self._slices:
+            each.drop()
+        self._slices.clear()
+        self._hold(-self._held)
+        self._unread.streams -= 1
+        self._wake()
+
+    def _hold(self, samples: int) -> None:
+        self._held += samples
+        self._unread.held += samples * self.work.sample_bytes
 
     async def _head(self) -> Slice:
         while not self._slices:
@@ -130,13 +169,6 @@ class SampleStream:
             self._changed.clear()
             await self._changed.wait()
         return self._slices[0]
-
-    def _close(self) -> None:
-        self._closed = True
-        for each in self._slices:
-            each.drop()
-        self._slices.clear()
-        self._wake()
 
 
 def _failure_to_error(failure: Failure) -> FountServiceError:

@@ -12,7 +12,7 @@ import grpc
 from fount.v1 import model_pb2, sampling_pb2, sampling_pb2_grpc
 from service.caller import current_caller
 from service.catalog import Catalog
-from service.chunks import piece_to_chunks, sample_spec
+from service.chunks import piece_to_responses, sample_spec
 from service.domain import Encoding
 from service.orders import SampleOrder, read_sample_request
 from service.scheduler import Piece, Scheduler, Work
@@ -30,12 +30,15 @@ class SamplingServicer(sampling_pb2_grpc.SamplingServiceServicer):
         self._scheduler = scheduler
         self._metrics = metrics
 
-    async def Sample(  # noqa: N802  # gRPC's name
+    async def Sample(  # type: ignore[override]  # noqa: N802  # gRPC's name; chunks are framed messages
         self, request: sampling_pb2.SampleRequest, context: grpc.aio.ServicerContext[object, object]
-    ) -> AsyncGenerator[sampling_pb2.SampleResponse, None]:
+    ) -> AsyncGenerator[sampling_pb2.SampleResponse | bytes, None]:
         """Stream a header, then samples in order."""
         caller = current_caller()
         caller.require(f"sample:{request.model.name}")
+        urgent = request.priority == sampling_pb2.PRIORITY_INTERACTIVE
+        if urgent:
+            caller.require("priority:interactive")
         order = read_sample_request(request, self._catalog)
         remaining_s = context.time_remaining()
         work = Work(
@@ -50,7 +53,7 @@ class SamplingServicer(sampling_pb2_grpc.SamplingServiceServicer):
             caller=caller,
             deadline_unix_s=None if remaining_s is None else time.time() + remaining_s,
             request_id=current_request_id(),
-            urgent=request.priority == sampling_pb2.PRIORITY_INTERACTIVE,
+            urgent=urgent,
         )
         begun = time.monotonic()
         async with aclosing(self._scheduler.run(work)) as pieces:
@@ -60,16 +63,16 @@ class SamplingServicer(sampling_pb2_grpc.SamplingServiceServicer):
                     yield _header(order)
                     header_sent = True
                     self._metrics.first_sample(order.target.model, time.monotonic() - begun)
-                for chunk in await _chunks(piece, order.encoding):
-                    yield sampling_pb2.SampleResponse(chunk=chunk)
+                for response in await _responses(piece, order.encoding):
+                    yield response
                 self._metrics.delivered(order.target.model, len(piece.rows) - len(piece.failures), len(piece.failures))
 
 
-async def _chunks(piece: Piece, encoding: Encoding) -> Iterable[sampling_pb2.SampleChunk]:
-    """Chunks of a piece; pictures are compressed beside the event loop, so that nobody waits for them."""
+async def _responses(piece: Piece, encoding: Encoding) -> Iterable[bytes]:
+    """Framed chunks of a piece; pictures are compressed beside the event loop, so that nobody waits for them."""
     if encoding is Encoding.PNG:
-        return await asyncio.to_thread(lambda: list(piece_to_chunks(piece, encoding)))
-    return piece_to_chunks(piece, encoding)
+        return await asyncio.to_thread(lambda: list(piece_to_responses(piece, encoding)))
+    return piece_to_responses(piece, encoding)
 
 
 def _header(order: SampleOrder) -> sampling_pb2.SampleResponse:

@@ -18,6 +18,7 @@ from grpc_status import rpc_status
 
 from service.caller import CallerPolicy, enter_caller
 from service.errors import FountServiceError
+from service.framing import serializer
 from service.servicers.status import error_to_status, unexpected_status
 from service.telemetry.metrics import Metrics
 
@@ -66,7 +67,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
             return grpc.unary_stream_rpc_method_handler(
                 wrap(handler.unary_stream, ("server_stream", service, method)),
                 request_deserializer=handler.request_deserializer,
-                response_serializer=handler.response_serializer,
+                response_serializer=serializer(handler.response_serializer),
             )
         return grpc.unary_unary_rpc_method_handler(
             self._wrap_unary(handler.unary_unary, ("unary", service, method)),

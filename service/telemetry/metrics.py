@@ -47,6 +47,7 @@ class Metrics:
         self._beside = histogram("fount_worker_overhead_seconds", "A call's time outside the model.", _MODEL)
         self._compute = histogram("fount_worker_compute_seconds", "A call's time in noise, network, rounding.", _MODEL)
         self._streams = gauge("fount_open_streams", "Sample streams open.")
+        self._repeated = counter("fount_repeated_calls", "Worker calls sent again.", (*_MODEL, "reason"))
         self._rejected = counter("fount_rejected_streams", "Sample streams refused.", ("reason",))
         self._ready = gauge("fount_ready", "1 when the gateway should be sent calls.")
         self._model_ready = gauge("fount_model_ready", "1 when the model can be sampled.", _MODEL)
@@ -87,6 +88,10 @@ class Metrics:
         self._call.labels(*labels).observe(call_s)
         self._beside.labels(*labels).observe(max(0.0, call_s - reply.compute_s))
         self._compute.labels(*labels).observe(reply.compute_s)
+
+    def repeated(self, target: Target, reason: str) -> None:
+        """Count a worker call that is sent again."""
+        self._repeated.labels(target.model.name, target.model.version, reason).inc()
 
     def rejected(self, reason: str) -> None:
         """Count a stream refused."""

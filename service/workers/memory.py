@@ -147,7 +147,7 @@ class MemoryPool:
     models: list[ServedModel] = field(default_factory=lambda: [memory_model()])
     numerics: tuple[str, ...] = ("memory",)
     workers_each: int = 1
-    batch_seconds: dict[int, float] = field(default_factory=dict)
+    batch_seconds: dict[int, float] = field(default_factory=lambda: {1: 1e-5, 256: 256e-5})
     faults: Faults = field(default_factory=Faults)
     calls: list[Call] = field(default_factory=list)
     extra_offers: list[Offer] = field(default_factory=list)

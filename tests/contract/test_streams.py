@@ -80,7 +80,7 @@ async def test_one_sample_does_not_wait_behind_a_million(running: Running) -> No
 
 
 async def test_streams_beyond_what_one_call_holds_take_turns(pool) -> None:
-    running = await start_gateway(pool, GatewayConfig(port=0, http_port=0, batch_samples=8))
+    running = await start_gateway(pool, GatewayConfig(port=0, http_port=0, max_batch_ms=8, bulk_batch_ms=8))
     pool.faults.delay_s = 0.4  # long enough for all to arrive while the first calls run
     pulls = [running.sampling.Sample(request(1000, seed=k)) for k in range(40)]
     await until(lambda: len(pool.calls) >= 8)
@@ -136,20 +136,22 @@ async def test_too_many_streams_are_refused_with_a_time_to_retry() -> None:
     await running.gateway.stop(grace_s=0)
 
 
-async def test_workers_that_never_come_back_fail_the_stream(running: Running, monkeypatch) -> None:
-    monkeypatch.setattr("service.scheduler.packing._WORKER_WAIT_S", 0.2)
+async def test_workers_that_never_come_back_fail_the_stream(pool) -> None:
+    running = await start_gateway(pool, GatewayConfig(port=0, http_port=0, worker_wait_s=0.2))
     call = running.sampling.Sample(request(10_000_000))
     with pytest.raises(grpc.aio.AioRpcError) as error:  # noqa: PT012  # it is the loop that ends so
         async for _ in call:
             running.pool.set_up(False)
     assert error.value.code() is grpc.StatusCode.UNAVAILABLE
+    await running.channel.close()
+    await running.gateway.stop(grace_s=0)
 
 
 async def test_a_worker_that_is_away_for_a_while_is_waited_for(running: Running) -> None:
     _, whole = await running.sample(request(20_000))
-    running.pool.faults.delay_s = 0.05
+    running.pool.faults.delay_s, before = 0.05, len(running.pool.calls)
     call = asyncio.create_task(running.sample(request(20_000)))
-    await until(lambda: len(running.pool.calls) > 25)
+    await until(lambda: len(running.pool.calls) > before + 2)
     running.pool.set_up(False)
     await asyncio.sleep(2.0)
     running.pool.set_up(True)

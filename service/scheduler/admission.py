@@ -1,0 +1,85 @@
+"""Admission: how much work may wait, counted in what it costs and not in requests.
+
+A stream counts with what it could issue now, which its window bounds; so a pull of a million waits as much as one
+window of it. Interactive work is not refused for bulk that waits behind it. Refusals say when to come again, from the
+rate at which workers work off what waits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+from service.config import GatewayConfig
+from service.errors import Overloaded
+from service.scheduler import Work
+from service.scheduler.backlog import Backlog, SchedulerMeter
+from service.workers import WorkerPool
+
+__all__ = ["Admission"]
+
+_RETRY_AFTER_S = 1.0  # when places, not work, are what is missing
+_SHORTEST_S = 0.1
+
+
+class Admission:
+    """Says yes, or raises.
+
+    Args:
+        pool: how many workers there are.
+        config: the limits.
+        meter: is told of refusals.
+    """
+
+    def __init__(self, pool: WorkerPool, config: GatewayConfig, meter: SchedulerMeter) -> None:
+        self._pool, self._config, self._meter = pool, config, meter
+
+    def admit_place(self, work: Work, open_streams: int, of_caller: int) -> None:
+        """Admit a stream by the number of those open.
+
+        Raises:
+            Overloaded: there are as many as there may be.
+        """
+        limit, subject = work.caller.limits.max_streams, work.caller.subject
+        if of_caller >= limit:
+            self._refuse("caller-streams", f"{subject} has {limit} streams open, the most it may", _RETRY_AFTER_S)
+        if open_streams >= self._config.max_streams:
+            most = self._config.max_streams
+            self._refuse("streams", f"{most} streams are open, the most this gateway takes", _RETRY_AFTER_S)
+
+    def admit_cost(self, work: Work, own_s: float, backlogs: Collection[Backlog]) -> None:
+        """Admit a stream by what its samples cost and what already waits.
+
+        Args:
+            work: the stream.
+            own_s: what it adds, seconds of one worker.
+            backlogs: everything that waits.
+
+        Raises:
+            Overloaded: too much waits of its model, for its caller, or in total.
+        """
+        waiting = [
+            (each.target, stream.work.caller.subject, each.seconds_of(stream, stream.demand))
+            for each in backlogs
+            for stream in each.streams
+            if stream.work.urgent or not work.urgent
+        ]
+        workers = max(1, self._pool.workers(work.target))
+        of_model = sum(seconds for target, _, seconds in waiting if target == work.target) / workers
+        of_caller = sum(seconds for _, subject, seconds in waiting if subject == work.caller.subject)
+        total = sum(seconds for _, _, seconds in waiting)
+        config, model = self._config, work.target.model
+        caller_limit = min(config.caller_queue_s, work.caller.limits.max_queue_s)
+        for reason, what, waits_s, adds_s, limit_s in (
+            ("model-queue", f"{model.name} {model.version}", of_model, own_s / workers, config.max_queue_s),
+            ("caller-queue", f"the caller {work.caller.subject}", of_caller, own_s, caller_limit),
+            ("total-queue", "this gateway", total, own_s, config.total_queue_s),
+        ):
+            if waits_s and waits_s + adds_s > limit_s:
+                told = f"{waits_s:.3g} s of work wait for {what}, and at most {limit_s:g} s may"
+                # Every ready worker takes a second of work off each second.
+                speed = 1 if reason == "model-queue" else workers
+                self._refuse(reason, told, (waits_s + adds_s - limit_s) / speed)
+
+    def _refuse(self, reason: str, message: str, retry_after_s: float) -> None:
+        self._meter.rejected(reason)
+        raise Overloaded(message, retry_after_s=max(_SHORTEST_S, retry_after_s))

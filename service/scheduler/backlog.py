@@ -1,0 +1,282 @@
+"""The backlog of one target: its streams, the calls packed from them, and those that must be sent again.
+
+A call leaves as soon as a worker has room for it, and there is room for two a worker: one runs, one hides the way
+there. Everything else waits here, where it can still be reordered, cancelled or expire. A call is bounded in time, so
+that nobody waits long for the one before.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Protocol
+
+from service.config import GatewayConfig
+from service.domain import Call, Operation, Reply, Target
+from service.errors import FountServiceError, NotReady, WorkerBusy, WorkerFault, WorkerLost
+from service.scheduler.costs import CostModel
+from service.scheduler.stream import SampleStream, Slice
+from service.scheduler.turns import Turns
+from service.workers import CALLS_PER_WORKER, WorkerPool
+
+__all__ = ["Backlog", "SchedulerMeter"]
+
+_log = logging.getLogger(__name__)
+
+_REPLY_BYTES = 4 << 20  # most sample bytes asked of a worker in one call
+_RETRY_PAUSE_S = 0.1  # longer with every attempt
+_BUSY_PAUSE_S = 0.02
+_LINGER_S = 1.0  # calls stay short for so long after the last interactive one: the next is likely near
+_RAMP = 4  # a stream's first call is short, each that follows so many times longer, until all are as long as allowed
+
+
+class SchedulerMeter(Protocol):
+    """What the scheduler tells telemetry."""
+
+    def streams(self, open_streams: int) -> None:
+        """Tell how many streams are open."""
+        ...
+
+    def queued(self, target: Target, seconds: float) -> None:
+        """Tell how long a stream waited until its first samples were sent to a worker."""
+        ...
+
+    def called(self, target: Target, samples: int, call_s: float, reply: Reply) -> None:
+        """Tell of one call answered."""
+        ...
+
+    def repeated(self, target: Target, reason: str) -> None:
+        """Tell of one call that will be sent again."""
+        ...
+
+    def rejected(self, reason: str) -> None:
+        """Tell of one stream refused."""
+        ...
+
+
+@dataclass(kw_only=True, eq=False)
+class _Packed:
+    """Slices that share a call.
+
+    Attributes:
+        slices: of one lane.
+        lost: how often a worker went away under it.
+        died: how often the worker's own process died.
+    """
+
+    slices: list[Slice]
+    lost: int = 0
+    died: int = 0
+
+    @property
+    def samples(self) -> int:
+        return sum(each.item.count for each in self.slices)
+
+    def fail(self, error: BaseException) -> None:
+        for each in self.slices:
+            each.fail(error)
+
+
+class Backlog:
+    """All streams of one target.
+
+    Args:
+        target: the workers that may draw them.
+        pool: does the calls.
+        config: batch and waiting limits.
+        meter: is told what happens.
+        idle: called when nothing is left to do.
+    """
+
+    def __init__(
+        self,
+        target: Target,
+        pool: WorkerPool,
+        config: GatewayConfig,
+        meter: SchedulerMeter,
+        idle: Callable[[Backlog], None],
+    ) -> None:
+        self.target = target
+        self.costs = CostModel(_batch_seconds(pool, target))
+        self._pool, self._config, self._meter, self._idle = pool, config, meter, idle
+        self._turns = Turns()
+        self._returned: deque[_Packed] = deque()
+        self._paused = 0  # calls that will be returned after a pause
+        self._calls: set[asyncio.Task[None]] = set()
+        self._unsent = 0  # calls on their way into the pool, which does not count them yet
+        self._giving_up: asyncio.TimerHandle | None = None
+        self._interactive_until_s = 0.0
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether it can be forgotten."""
+        return not (self._turns or self._calls or self._returned or self._paused)
+
+    @property
+    def streams(self) -> Turns:
+        """Its streams."""
+        return self._turns
+
+    def add(self, stream: SampleStream) -> None:
+        """Let a stream take part."""
+        self._turns.add(stream)
+
+    def remove(self, stream: SampleStream) -> None:
+        """Forget a stream."""
+        self._turns.remove(stream)
+        if not self._turns and self._giving_up:
+            self._giving_up.cancel()
+            self._giving_up = None
+
+    def fail(self, error: FountServiceError) -> None:
+        """End every stream."""
+        for stream in self._turns:
+            stream.fail(error)
+
+    async def settle(self, timeout_s: float) -> None:
+        """Wait for the calls in flight, then give up those that are left."""
+        if self._calls:
+            _, late = await asyncio.wait(self._calls, timeout=timeout_s)
+            for task in late:
+                task.cancel()
+            await asyncio.gather(*late, return_exceptions=True)
+
+    def seconds_of(self, stream: SampleStream, samples: int) -> float:
+        """What so many samples of a stream cost a worker."""
+        return self.costs.per_unit_s * samples * _steps(stream)
+
+    def pump(self) -> None:
+        """Send calls while there is room and something to send."""
+        self._watch_workers()
+        while self._pool.room(self.target) > self._unsent:
+            packed = self._next_returned() or self._pack()
+            if packed is None:
+                return
+            self._unsent += 1
+            task = asyncio.get_running_loop().create_task(self._execute(packed))
+            self._calls.add(task)
+            task.add_done_callback(partial(self._call_ended, packed))
+
+    def _watch_workers(self) -> None:
+        if self._pool.workers(self.target):
+            if self._giving_up:
+                self._giving_up.cancel()
+                self._giving_up = None
+        elif self._turns and not self._giving_up:
+            self._giving_up = asyncio.get_running_loop().call_later(self._config.worker_wait_s, self._give_up)
+
+    def _give_up(self) -> None:
+        self._giving_up = None
+        model, waited_s = self.target.model, self._config.worker_wait_s
+        self.fail(NotReady(f"{model.name} {model.version} has had no ready worker for {waited_s:g} s"))
+
+    def _next_returned(self) -> _Packed | None:
+        """The next call to be sent again, without what nobody wants any more."""
+        while self._returned:
+            packed = self._returned.popleft()
+            packed.slices = [each for each in packed.slices if each.is_wanted]
+            if packed.slices:
+                return packed
+        return None
+
+    def _pack(self) -> _Packed | None:
+        """Cut one call's worth from the streams whose turn it is."""
+        slices = [stream.take(count) for stream, count in self._turns.next_call(self._room)]
+        for each in slices:
+            if each.stream.slices_issued == 1:
+                self._meter.queued(self.target, time.monotonic() - each.stream.began_s)
+        return _Packed(slices=slices) if slices else None
+
+    def _room(self, leader: SampleStream) -> int:
+        """How many samples a call led by this stream may hold."""
+        within = self.costs.units_within(self._budget_s(leader)) / _steps(leader)
+        most = max(self.costs.smallest, min(int(within), _REPLY_BYTES // max(1, leader.work.sample_bytes)))
+        return most - most % self.costs.granule if most >= self.costs.granule else most
+
+    def _budget_s(self, leader: SampleStream) -> float:
+        short_s, long_s = self._config.max_batch_ms / 1e3, self._config.bulk_batch_ms / 1e3
+        if self._turns.interactive_waits:
+            self._interactive_until_s = time.monotonic() + _LINGER_S
+        if time.monotonic() < self._interactive_until_s:
+            return short_s / CALLS_PER_WORKER  # all calls a worker holds together are then before an interactive one
+        return min(long_s, short_s * float(_RAMP ** min(leader.slices_issued, 8)))
+
+    async def _execute(self, packed: _Packed) -> None:
+        call, begun = self._call(packed), time.monotonic()
+        self._unsent -= 1
+        try:
+            reply = await self._pool.call(call, timeout_s=self._config.worker_timeout_s)
+        except NotReady as error:
+            self._repeat(packed, error)
+            return
+        except FountServiceError as error:
+            packed.fail(error)
+            return
+        self._meter.called(self.target, packed.samples, time.monotonic() - begun, reply)
+        self.costs.learn(packed.samples * _steps(packed.slices[0].stream), reply.compute_s)
+        for each, outcome in zip(packed.slices, reply.outcomes, strict=True):
+            each.settle(outcome)
+
+    def _call(self, packed: _Packed) -> Call:
+        works = [each.stream.work for each in packed.slices]
+        deadlines = [work.deadline_unix_s for work in works if work.deadline_unix_s is not None]
+        return Call(
+            target=self.target,
+            operation=Operation.SAMPLE,
+            parameters=works[0].parameters,
+            items=tuple(each.item for each in packed.slices),
+            deadline_unix_s=max(deadlines) if len(deadlines) == len(works) else None,
+            request_id=works[0].request_id,
+            cost_s=self.costs.seconds(packed.samples * _steps(packed.slices[0].stream)),
+        )
+
+    def _repeat(self, packed: _Packed, error: NotReady) -> None:
+        """Put a call back that no worker did; one that keeps losing workers is split, so that innocents go on."""
+        self._meter.repeated(self.target, error.reason)
+        if isinstance(error, WorkerBusy):
+            self._return_later([packed], _BUSY_PAUSE_S)
+            return
+        _log.warning("a call of %d samples is repeated: %s", packed.samples, error)
+        packed.lost += isinstance(error, WorkerLost)
+        packed.died += isinstance(error, WorkerLost) and error.died
+        if packed.lost < self._config.worker_attempts:
+            alone = [_Packed(slices=[each], lost=packed.lost, died=packed.died) for each in packed.slices]
+            self._return_later(alone if packed.lost > 1 else [packed], _RETRY_PAUSE_S * packed.lost)
+        elif packed.died == packed.lost:  # whatever is drawn here, it ends the process that draws it
+            packed.fail(WorkerFault(f"the worker's process died each of the {packed.died} times it drew these samples"))
+        else:
+            packed.fail(error)
+
+    def _return_later(self, calls: list[_Packed], pause_s: float) -> None:
+        def put_back() -> None:
+            self._paused -= 1
+            self._returned.extend(calls)
+            self._after()
+
+        self._paused += 1
+        asyncio.get_running_loop().call_later(pause_s, put_back)
+
+    def _call_ended(self, packed: _Packed, task: asyncio.Task[None]) -> None:
+        self._calls.discard(task)
+        error = NotReady("the call was given up") if task.cancelled() else task.exception()
+        if error:  # unexpected ones end the streams of this call alone, and are logged where they are answered
+            packed.fail(error)
+        self._after()
+
+    def _after(self) -> None:
+        self.pump()
+        if self.is_idle:
+            self._idle(self)
+
+
+def _steps(stream: SampleStream) -> int:
+    return stream.work.parameters.steps or 1
+
+
+def _batch_seconds(pool: WorkerPool, target: Target) -> dict[int, float]:
+    return next((dict(offer.batch_seconds) for offer in pool.offers() if offer.target == target), {})

@@ -1,0 +1,94 @@
+"""Whose turn it is: deficit round robin by cost, interactive streams before bulk, and bulk never forgotten.
+
+A call has one leader, whose turn it is, and room for a time that is the same whoever leads; so a stream whose samples
+take twenty steps gets a twentieth as many. Streams of the leader's lane (equal parameters) and priority share the room
+evenly; what one cannot use goes to the others. What rounding gives or takes is carried to the next call.
+
+Source: Shreedhar and Varghese, "Efficient fair queuing using deficit round robin", 1996.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+from service.scheduler.stream import SampleStream
+
+__all__ = ["Turns"]
+
+_INTERACTIVE_CALLS = 4  # that may go before one of bulk when both wait
+
+
+class Turns:
+    """The streams of one target, in turn."""
+
+    def __init__(self) -> None:
+        self._rings: dict[bool, dict[SampleStream, float]] = {True: {}, False: {}}  # urgent: stream: deficit in samples
+        self._passed_over = 0  # interactive calls since bulk had its last turn
+
+    def __iter__(self) -> Iterator[SampleStream]:
+        """Every stream."""
+        for ring in self._rings.values():
+            yield from ring
+
+    def __bool__(self) -> bool:
+        """Whether there are any."""
+        return any(self._rings.values())
+
+    @property
+    def interactive_waits(self) -> bool:
+        """Whether samples somebody sits waiting for could be issued now."""
+        return any(stream.demand for stream in self._rings[True])
+
+    def add(self, stream: SampleStream) -> None:
+        """Let a stream take part, last in turn."""
+        self._rings[stream.work.urgent][stream] = 0.0
+
+    def remove(self, stream: SampleStream) -> None:
+        """Forget a stream."""
+        del self._rings[stream.work.urgent][stream]
+
+    def next_call(self, room_of: Callable[[SampleStream], int]) -> list[tuple[SampleStream, int]]:
+        """Choose what goes into the next call.
+
+        Args:
+            room_of: how many samples a call led by a stream may hold, 1 or more.
+
+        Returns:
+            Streams of one lane and one priority, and how many samples each issues; empty when nobody wants any.
+        """
+        leader = self._leader()
+        if leader is None:
+            return []
+        ring = self._rings[leader.work.urgent]
+        ring[leader] = ring.pop(leader)  # to the end
+        lane = [stream for stream in ring if stream.work.parameters == leader.work.parameters and stream.demand]
+        return _share(ring, lane, room_of(leader))
+
+    def _leader(self) -> SampleStream | None:
+        interactive, bulk = (next((stream for stream in ring if stream.demand), None) for ring in self._rings.values())
+        if interactive is None or (bulk is not None and self._passed_over >= _INTERACTIVE_CALLS):
+            self._passed_over = 0
+            return bulk
+        self._passed_over += bulk is not None
+        return interactive
+
+
+def _share(ring: dict[SampleStream, float], lane: list[SampleStream], room: int) -> list[tuple[SampleStream, int]]:
+    """Give every stream of a lane its share of a call; those that had too little before come first."""
+    whole, share = room, room / len(lane)
+    for stream in lane:
+        ring[stream] += share
+    lane.sort(key=lambda stream: -ring[stream])
+    counts = dict.fromkeys(lane, 0)
+    for within_deficit in (True, False):  # what is left over goes to whoever wants it, and is paid for later
+        for stream in lane:
+            most = int(ring[stream]) if within_deficit else room
+            taken = min(room, stream.demand - counts[stream], max(0, most))
+            counts[stream] += taken
+            ring[stream] -= taken
+            room -= taken
+    for stream in lane:
+        if counts[stream] == stream.demand:
+            ring[stream] = 0.0  # it wants nothing more: no claim is saved up, no debt stays
+        ring[stream] = min(max(ring[stream], -float(whole)), float(whole))
+    return [(stream, count) for stream, count in counts.items() if count]
