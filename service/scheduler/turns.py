@@ -9,7 +9,7 @@ Source: Shreedhar and Varghese, "Efficient fair queuing using deficit round robi
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 
 from service.scheduler.stream import SampleStream
 
@@ -75,20 +75,31 @@ class Turns:
 
 def _share(ring: dict[SampleStream, float], lane: list[SampleStream], room: int) -> list[tuple[SampleStream, int]]:
     """Give every stream of a lane its share of a call; those that had too little before come first."""
-    whole, share = room, room / len(lane)
     for stream in lane:
-        ring[stream] += share
+        ring[stream] += room / len(lane)
     lane.sort(key=lambda stream: -ring[stream])
     counts = dict.fromkeys(lane, 0)
-    for within_deficit in (True, False):  # what is left over goes to whoever wants it, and is paid for later
-        for stream in lane:
-            most = int(ring[stream]) if within_deficit else room
-            taken = min(room, stream.demand - counts[stream], max(0, most))
-            counts[stream] += taken
-            ring[stream] -= taken
-            room -= taken
+    left = _give(lane, counts, ring, room, dict(ring))  # first what each has a claim to,
+    left = _give(lane, counts, ring, left, dict.fromkeys(lane, max(1, left // len(lane))))  # then the rest, evenly;
+    _give(lane, counts, ring, left, dict.fromkeys(lane, left))  # then all of it to whoever wants it
     for stream in lane:
         if counts[stream] == stream.demand:
             ring[stream] = 0.0  # it wants nothing more: no claim is saved up, no debt stays
-        ring[stream] = min(max(ring[stream], -float(whole)), float(whole))
+        ring[stream] = min(max(ring[stream], -float(room)), float(room))
     return [(stream, count) for stream, count in counts.items() if count]
+
+
+def _give(
+    lane: list[SampleStream],
+    counts: dict[SampleStream, int],
+    ring: dict[SampleStream, float],
+    room: int,
+    most: Mapping[SampleStream, float],
+) -> int:
+    """Give each stream in turn up to so many samples, and charge it; returns the room that is left."""
+    for stream in lane:
+        taken = max(0, min(room, stream.demand - counts[stream], int(most[stream])))
+        counts[stream] += taken
+        ring[stream] -= taken
+        room -= taken
+    return room

@@ -51,6 +51,7 @@ class Faults:
         busy_calls: how many of the next calls find the worker's own queue full.
         lose_calls: how many of the next calls end with a lost worker.
         bad_indices: samples that come out as failed rows.
+        deadly_indices: calls that hold one of them end the worker's process.
         refused_indices: items that hold one of them are refused whole.
         crash: an exception nobody expects, raised by calls.
         crash_truncation: calls with this truncation raise an exception nobody expects.
@@ -61,6 +62,7 @@ class Faults:
     busy_calls: int = 0
     lose_calls: int = 0
     bad_indices: frozenset[int] = frozenset()
+    deadly_indices: frozenset[int] = frozenset()
     refused_indices: frozenset[int] = frozenset()
     crash: Exception | None = None
     crash_truncation: float | None = None
@@ -233,10 +235,13 @@ class MemoryPool:
         if self.faults.lose_calls:
             self.faults.lose_calls -= 1
             raise WorkerLost("the worker was told to die")
+        items = [item for item in call.items if isinstance(item, RangeItem)]
+        if any(self.faults.deadly_indices & set(range(i.start_index, i.start_index + i.count)) for i in items):
+            raise WorkerLost("the worker died", died=True)
         if self.faults.crash:
             raise self.faults.crash
         model = next(model for model in self.models if model.key == call.target.model)
-        outcomes = tuple(self._outcome(model, call, item) for item in call.items if isinstance(item, RangeItem))
+        outcomes = tuple(self._outcome(model, call, item) for item in items)
         return Reply(outcomes=outcomes, queue_s=0.0, compute_s=compute_s, batch_sizes=(samples,))
 
     def _outcome(self, model: ServedModel, call: Call, item: RangeItem) -> Outcome:
