@@ -1,4 +1,7 @@
-"""Resolves model references against what the worker pool offers now. Holds no state of its own."""
+"""Resolves model references against what the worker pool offers now.
+
+It holds no state but the last grouping of those offers, which every request would else make anew.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,7 @@ import difflib
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 from service.domain import ModelState, Operation, ServedModel, Target
 from service.errors import InvalidRequest, NotReady, Retired, UnknownName, Violation
@@ -31,7 +35,7 @@ class Entry:
     is_default: bool
     offers: tuple[Offer, ...]
 
-    @property
+    @cached_property
     def ready(self) -> tuple[Offer, ...]:
         """The offers that can serve."""
         return tuple(offer for offer in self.offers if offer.target)
@@ -50,13 +54,13 @@ class Entry:
             "" if self.ready else next((offer.reason for offer in self.offers if offer.reason), "workers are loading")
         )
 
-    @property
+    @cached_property
     def model(self) -> ServedModel | None:
         """What it accepts; None until a worker described it."""
         described = [offer.model for offer in (*self.ready, *self.offers) if offer.model]
         return described[0] if described else None
 
-    @property
+    @cached_property
     def numerics(self) -> tuple[str, ...]:
         """The numerics ids with a ready worker, those with most workers first."""
         workers: dict[str, int] = {}
@@ -84,16 +88,25 @@ class Catalog:
         self._pool = pool
         self._default_versions = dict(default_versions or {})
         self._required = required_models
+        self._grouped: tuple[tuple[Offer, ...], tuple[Entry, ...]] = ((), ())
 
     def entries(self) -> tuple[Entry, ...]:
         """Every served version, by name, newest version first."""
+        offers = self._pool.offers()
+        known, entries = self._grouped
+        if len(offers) != len(known) or any(a is not b for a, b in zip(offers, known, strict=True)):
+            entries = self._group(offers)
+            self._grouped = offers, entries
+        return entries
+
+    def _group(self, offers: tuple[Offer, ...]) -> tuple[Entry, ...]:
         grouped: dict[str, dict[str, list[Offer]]] = {}
-        for offer in self._pool.offers():
+        for offer in offers:
             grouped.setdefault(offer.name, {}).setdefault(offer.version, []).append(offer)
         return tuple(
-            Entry(name=name, version=version, is_default=version == self._default(name, versions), offers=tuple(offers))
+            Entry(name=name, version=version, is_default=version == self._default(name, versions), offers=tuple(each))
             for name, versions in sorted(grouped.items())
-            for version, offers in sorted(versions.items(), key=lambda item: _version_order(item[0]), reverse=True)
+            for version, each in sorted(versions.items(), key=lambda item: _version_order(item[0]), reverse=True)
         )
 
     def find(self, name: str, version: str = "", digest: str = "") -> Entry:

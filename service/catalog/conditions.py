@@ -6,6 +6,7 @@ A label depends on the sample's address alone, so any part of a stream can be ha
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Protocol
 
 import numpy as np
@@ -68,6 +69,7 @@ class DrawnLabels:
     cumulative: NDArray[np.float64]
 
     @classmethod
+    @lru_cache(maxsize=64)  # a model's prior is asked for with every request
     def of_weights(cls, weights: tuple[float, ...]) -> DrawnLabels:
         """Build from relative weights, one a class, not all zero."""
         shares = np.asarray(weights, np.float64) / max(weights)  # so that sums of huge weights stay finite

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any, TypeVar
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from service.domain import ModelKey, Reply, Target
 
 __all__ = ["Metrics"]
+
+_Metric = TypeVar("_Metric", Counter, Histogram)
 
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 180)
 _SAMPLES = tuple(float(2**k) for k in range(15))
@@ -23,6 +27,7 @@ class Metrics:
 
     def __init__(self, version: str) -> None:
         self.registry = registry = CollectorRegistry()
+        self._children: dict[tuple[object, ...], Any] = {}
 
         def counter(name: str, text: str, labels: tuple[str, ...]) -> Counter:
             return Counter(name, text, labels, registry=registry)
@@ -54,24 +59,32 @@ class Metrics:
         self._workers = gauge("fount_ready_workers", "Workers ready.", (*_MODEL, "numerics"))
         gauge("fount_build_info", "Always 1; the version is the label.", ("build_version",)).labels(version).set(1)
 
+    def _of(self, metric: _Metric, *labels: str) -> _Metric:
+        """A series of a metric; prometheus-client looks it up slowly, and every request has a dozen."""
+        key = (id(metric), *labels)
+        if key not in self._children:
+            self._children[key] = metric.labels(*labels)
+        child: _Metric = self._children[key]
+        return child
+
     def rpc_started(self, rpc: tuple[str, str, str]) -> None:
         """Count an RPC: (type, service, method)."""
-        self._started.labels(*rpc).inc()
+        self._of(self._started, *rpc).inc()
 
     def rpc_handled(self, rpc: tuple[str, str, str], code: str, seconds: float) -> None:
         """Count its end."""
-        self._handled.labels(*rpc, code).inc()
-        self._handling.labels(*rpc).observe(seconds)
+        self._of(self._handled, *rpc, code).inc()
+        self._of(self._handling, *rpc).observe(seconds)
 
     def first_sample(self, model: ModelKey, seconds: float) -> None:
         """Tell how long a stream waited for its first samples."""
-        self._first.labels(model.name, model.version).observe(seconds)
+        self._of(self._first, model.name, model.version).observe(seconds)
 
     def delivered(self, model: ModelKey, samples: int, failed: int) -> None:
         """Count samples handed over, and those that failed."""
-        self._samples.labels(model.name, model.version).inc(samples)
+        self._of(self._samples, model.name, model.version).inc(samples)
         if failed:
-            self._failed.labels(model.name, model.version).inc(failed)
+            self._of(self._failed, model.name, model.version).inc(failed)
 
     def streams(self, open_streams: int) -> None:
         """Tell how many streams are open."""
@@ -79,15 +92,15 @@ class Metrics:
 
     def queued(self, target: Target, seconds: float) -> None:
         """Tell how long a stream waited until its first samples were sent to a worker."""
-        self._queue.labels(target.model.name, target.model.version).observe(seconds)
+        self._of(self._queue, target.model.name, target.model.version).observe(seconds)
 
     def called(self, target: Target, samples: int, call_s: float, reply: Reply) -> None:
         """Tell of one worker call answered."""
         labels = (target.model.name, target.model.version)
-        self._batch.labels(*labels).observe(samples)
-        self._call.labels(*labels).observe(call_s)
-        self._beside.labels(*labels).observe(max(0.0, call_s - reply.compute_s))
-        self._compute.labels(*labels).observe(reply.compute_s)
+        self._of(self._batch, *labels).observe(samples)
+        self._of(self._call, *labels).observe(call_s)
+        self._of(self._beside, *labels).observe(max(0.0, call_s - reply.compute_s))
+        self._of(self._compute, *labels).observe(reply.compute_s)
 
     def repeated(self, target: Target, reason: str) -> None:
         """Count a worker call that is sent again."""

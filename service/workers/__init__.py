@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Protocol
 
 from service.domain import Call, ModelState, Reply, ServedModel, Target
@@ -41,7 +42,7 @@ class Offer:
     workers: int = 0
     batch_seconds: Mapping[int, float] = field(default_factory=dict)
 
-    @property
+    @cached_property
     def target(self) -> Target | None:
         """Where calls to these workers go; None unless they are ready."""
         if self.model is None or self.state is not ModelState.READY:
