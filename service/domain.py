@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 __all__ = [
     "Call",
+    "Carry",
     "Dtype",
     "Encoding",
     "Failure",
@@ -159,14 +160,30 @@ class Target:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
+class Carry:
+    """A many-step draw, cut before `next_step`: (n, ...) float32 state, one row a sample."""
+
+    next_step: int
+    state: NDArray[np.float32]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
 class RangeItem:
-    """Consecutive addresses to draw; labels is (count,) or None for an unconditional model."""
+    """Consecutive addresses to draw.
+
+    Attributes:
+        seed, start_index, count: which.
+        labels: (count,), or None for an unconditional model.
+        dtype: of the rows wanted back.
+        carry: where an earlier call left the draw; None when it begins.
+    """
 
     seed: int
     start_index: int
     count: int
     labels: Labels | None
     dtype: Dtype
+    carry: Carry | None = None
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -187,6 +204,7 @@ class Call:
         items: the work; outcomes come in the same order.
         deadline_unix_s: when the answer stops being wanted; None is never.
         request_id: for logs.
+        step_limit: most steps to take of a many-step draw; 0 for all. One not through by then comes back as its carry.
         cost_s: how long a worker is expected to take; 0 when nobody knows. The least laden worker is chosen by it.
     """
 
@@ -196,6 +214,7 @@ class Call:
     items: tuple[RangeItem | TensorItem, ...]
     deadline_unix_s: float | None = None
     request_id: str = ""
+    step_limit: int = 0
     cost_s: float = 0.0
 
 
@@ -216,7 +235,7 @@ class Rows:
     failures: Mapping[int, Failure]
 
 
-Outcome = Rows | Failure
+Outcome = Rows | Failure | Carry
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

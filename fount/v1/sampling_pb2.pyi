@@ -30,9 +30,11 @@ class _PriorityEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumT
     PRIORITY_UNSPECIFIED: _Priority.ValueType  # 0
     """PRIORITY_UNSPECIFIED means PRIORITY_BULK."""
     PRIORITY_BULK: _Priority.ValueType  # 1
-    """PRIORITY_BULK is work nobody sits waiting for."""
+    """PRIORITY_BULK is work nobody sits waiting for. It shares what workers can do by cost, and is never left out."""
     PRIORITY_INTERACTIVE: _Priority.ValueType  # 2
-    """PRIORITY_INTERACTIVE is work somebody sits waiting for."""
+    """PRIORITY_INTERACTIVE is work somebody sits waiting for: it goes before bulk, whose calls are kept short meanwhile.
+    A caller without the grant priority:interactive: PERMISSION_DENIED.
+    """
 
 class Priority(_Priority, metaclass=_PriorityEnumTypeWrapper):
     """Priority orders work when there is more than the workers can do."""
@@ -40,9 +42,11 @@ class Priority(_Priority, metaclass=_PriorityEnumTypeWrapper):
 PRIORITY_UNSPECIFIED: Priority.ValueType  # 0
 """PRIORITY_UNSPECIFIED means PRIORITY_BULK."""
 PRIORITY_BULK: Priority.ValueType  # 1
-"""PRIORITY_BULK is work nobody sits waiting for."""
+"""PRIORITY_BULK is work nobody sits waiting for. It shares what workers can do by cost, and is never left out."""
 PRIORITY_INTERACTIVE: Priority.ValueType  # 2
-"""PRIORITY_INTERACTIVE is work somebody sits waiting for."""
+"""PRIORITY_INTERACTIVE is work somebody sits waiting for: it goes before bulk, whose calls are kept short meanwhile.
+A caller without the grant priority:interactive: PERMISSION_DENIED.
+"""
 Global___Priority: typing_extensions.TypeAlias = Priority
 
 @typing.final
@@ -69,7 +73,7 @@ class SampleRequest(google.protobuf.message.Message):
     encoding: fount.v1.model_pb2.Encoding.ValueType
     """encoding is how samples become bytes. Unset: ENCODING_UINT8. One the model cannot give: INVALID_ARGUMENT."""
     priority: Global___Priority.ValueType
-    """priority is how urgent the request is. Unset: PRIORITY_BULK. The present scheduler treats both alike."""
+    """priority is how urgent the request is. Unset: PRIORITY_BULK. A value that is none: INVALID_ARGUMENT."""
     numerics: builtins.str
     """numerics pins a numerics id from an earlier header or from Model.numerics. Empty: the gateway's choice.
     One no ready worker has: FAILED_PRECONDITION.

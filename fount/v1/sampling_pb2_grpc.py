@@ -52,6 +52,8 @@ class SamplingServiceServicer(object):
         Sample i of (model digest, condition, parameters, seed) is the same bytes on the same numerics, whatever count,
         start_index, chunking, worker or day. A broken stream is resumed by asking again with the header's seed, digest and
         numerics and the first index not yet received. A bad field: INVALID_ARGUMENT with BadRequest naming every one.
+        More work waiting than may: RESOURCE_EXHAUSTED with RetryInfo, told from the rate at which work is done.
+        Draining, or no ready worker: UNAVAILABLE. What was made before a deadline passed is delivered before the status.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -66,6 +66,8 @@ class SamplingServiceStub(typing.Generic[_SamplingServiceSampleType]):
     Sample i of (model digest, condition, parameters, seed) is the same bytes on the same numerics, whatever count,
     start_index, chunking, worker or day. A broken stream is resumed by asking again with the header's seed, digest and
     numerics and the first index not yet received. A bad field: INVALID_ARGUMENT with BadRequest naming every one.
+    More work waiting than may: RESOURCE_EXHAUSTED with RetryInfo, told from the rate at which work is done.
+    Draining, or no ready worker: UNAVAILABLE. What was made before a deadline passed is delivered before the status.
     """
 
 SamplingServiceAsyncStub: typing_extensions.TypeAlias = SamplingServiceStub[
@@ -89,6 +91,8 @@ class SamplingServiceServicer(metaclass=abc.ABCMeta):
         Sample i of (model digest, condition, parameters, seed) is the same bytes on the same numerics, whatever count,
         start_index, chunking, worker or day. A broken stream is resumed by asking again with the header's seed, digest and
         numerics and the first index not yet received. A bad field: INVALID_ARGUMENT with BadRequest naming every one.
+        More work waiting than may: RESOURCE_EXHAUSTED with RetryInfo, told from the rate at which work is done.
+        Draining, or no ready worker: UNAVAILABLE. What was made before a deadline passed is delivered before the status.
         """
 
 def add_SamplingServiceServicer_to_server(servicer: SamplingServiceServicer, server: typing.Union[grpc.Server, grpc.aio.Server]) -> None: ...

@@ -12,15 +12,15 @@ import logging
 import time
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 from typing import Protocol
 
 from service.config import GatewayConfig
-from service.domain import Call, Operation, Reply, Target
+from service.domain import Reply, Target
 from service.errors import FountServiceError, NotReady, WorkerBusy, WorkerFault, WorkerLost
 from service.scheduler.costs import CostModel
-from service.scheduler.stream import SampleStream, Slice
+from service.scheduler.packed import Packed, steps_of
+from service.scheduler.stream import SampleStream
 from service.scheduler.turns import Turns
 from service.workers import CALLS_PER_WORKER, WorkerPool
 
@@ -59,29 +59,6 @@ class SchedulerMeter(Protocol):
         ...
 
 
-@dataclass(kw_only=True, eq=False)
-class _Packed:
-    """Slices that share a call.
-
-    Attributes:
-        slices: of one lane.
-        lost: how often a worker went away under it.
-        died: how often the worker's own process died.
-    """
-
-    slices: list[Slice]
-    lost: int = 0
-    died: int = 0
-
-    @property
-    def samples(self) -> int:
-        return sum(each.item.count for each in self.slices)
-
-    def fail(self, error: BaseException) -> None:
-        for each in self.slices:
-            each.fail(error)
-
-
 class Backlog:
     """All streams of one target.
 
@@ -105,7 +82,9 @@ class Backlog:
         self.costs = CostModel(_batch_seconds(pool, target))
         self._pool, self._config, self._meter, self._idle = pool, config, meter, idle
         self._turns = Turns()
-        self._returned: deque[_Packed] = deque()
+        self._returned: deque[Packed] = deque()
+        self._cut: deque[Packed] = deque()
+        self._cut_was_last = False
         self._paused = 0  # calls that will be returned after a pause
         self._calls: set[asyncio.Task[None]] = set()
         self._unsent = 0  # calls on their way into the pool, which does not count them yet
@@ -115,7 +94,7 @@ class Backlog:
     @property
     def is_idle(self) -> bool:
         """Whether it can be forgotten."""
-        return not (self._turns or self._calls or self._returned or self._paused)
+        return not (self._turns or self._calls or self._returned or self._cut or self._paused)
 
     @property
     def streams(self) -> Turns:
@@ -129,7 +108,11 @@ class Backlog:
     def remove(self, stream: SampleStream) -> None:
         """Forget a stream."""
         self._turns.remove(stream)
-        if not self._turns and self._giving_up:
+        if self._turns:
+            return
+        self._returned.clear()
+        self._cut.clear()
+        if self._giving_up:
             self._giving_up.cancel()
             self._giving_up = None
 
@@ -148,13 +131,13 @@ class Backlog:
 
     def seconds_of(self, stream: SampleStream, samples: int) -> float:
         """What so many samples of a stream cost a worker."""
-        return self.costs.per_unit_s * samples * _steps(stream)
+        return self.costs.per_unit_s * samples * steps_of(stream)
 
     def pump(self) -> None:
         """Send calls while there is room and something to send."""
         self._watch_workers()
         while self._pool.room(self.target) > self._unsent:
-            packed = self._next_returned() or self._pack()
+            packed = _next_wanted(self._returned) or self._next()
             if packed is None:
                 return
             self._unsent += 1
@@ -175,26 +158,24 @@ class Backlog:
         model, waited_s = self.target.model, self._config.worker_wait_s
         self.fail(NotReady(f"{model.name} {model.version} has had no ready worker for {waited_s:g} s"))
 
-    def _next_returned(self) -> _Packed | None:
-        """The next call to be sent again, without what nobody wants any more."""
-        while self._returned:
-            packed = self._returned.popleft()
-            packed.slices = [each for each in packed.slices if each.is_wanted]
-            if packed.slices:
-                return packed
-        return None
+    def _next(self) -> Packed | None:
+        """A new call, or the rest of a draw that was cut, turn about; interactive work is before both."""
+        new_first = self._cut_was_last or self._turns.interactive_waits
+        packed = (self._pack() if new_first else None) or _next_wanted(self._cut)
+        self._cut_was_last = packed is not None and packed.slices[0].item.carry is not None
+        return packed or self._pack()
 
-    def _pack(self) -> _Packed | None:
+    def _pack(self) -> Packed | None:
         """Cut one call's worth from the streams whose turn it is."""
         slices = [stream.take(count) for stream, count in self._turns.next_call(self._room)]
         for each in slices:
             if each.stream.slices_issued == 1:
                 self._meter.queued(self.target, time.monotonic() - each.stream.began_s)
-        return _Packed(slices=slices) if slices else None
+        return Packed(slices=slices) if slices else None
 
     def _room(self, leader: SampleStream) -> int:
         """How many samples a call led by this stream may hold."""
-        within = self.costs.units_within(self._budget_s(leader)) / _steps(leader)
+        within = self.costs.units_within(self._budget_s(leader)) / steps_of(leader)
         most = max(self.costs.smallest, min(int(within), _REPLY_BYTES // max(1, leader.work.sample_bytes)))
         return most - most % self.costs.granule if most >= self.costs.granule else most
 
@@ -206,8 +187,9 @@ class Backlog:
             return short_s / CALLS_PER_WORKER  # all calls a worker holds together are then before an interactive one
         return min(long_s, short_s * float(_RAMP ** min(leader.slices_issued, 8)))
 
-    async def _execute(self, packed: _Packed) -> None:
-        call, begun = self._call(packed), time.monotonic()
+    async def _execute(self, packed: Packed) -> None:
+        begun, steps = time.monotonic(), packed.steps_left
+        call = packed.to_call(self.target, self.costs, self._budget_s(packed.leader))
         self._unsent -= 1
         try:
             reply = await self._pool.call(call, timeout_s=self._config.worker_timeout_s)
@@ -218,24 +200,12 @@ class Backlog:
             packed.fail(error)
             return
         self._meter.called(self.target, packed.samples, time.monotonic() - begun, reply)
-        self.costs.learn(packed.samples * _steps(packed.slices[0].stream), reply.compute_s)
-        for each, outcome in zip(packed.slices, reply.outcomes, strict=True):
-            each.settle(outcome)
+        rest = packed.settle(reply)
+        self.costs.learn(packed.samples * (steps - (rest.steps_left if rest else 0)), reply.compute_s)
+        if rest:
+            self._cut.append(rest)
 
-    def _call(self, packed: _Packed) -> Call:
-        works = [each.stream.work for each in packed.slices]
-        deadlines = [work.deadline_unix_s for work in works if work.deadline_unix_s is not None]
-        return Call(
-            target=self.target,
-            operation=Operation.SAMPLE,
-            parameters=works[0].parameters,
-            items=tuple(each.item for each in packed.slices),
-            deadline_unix_s=max(deadlines) if len(deadlines) == len(works) else None,
-            request_id=works[0].request_id,
-            cost_s=self.costs.seconds(packed.samples * _steps(packed.slices[0].stream)),
-        )
-
-    def _repeat(self, packed: _Packed, error: NotReady) -> None:
+    def _repeat(self, packed: Packed, error: NotReady) -> None:
         """Put a call back that no worker did; one that keeps losing workers is split, so that innocents go on."""
         self._meter.repeated(self.target, error.reason)
         if isinstance(error, WorkerBusy):
@@ -245,14 +215,14 @@ class Backlog:
         packed.lost += isinstance(error, WorkerLost)
         packed.died += isinstance(error, WorkerLost) and error.died
         if packed.lost < self._config.worker_attempts:
-            alone = [_Packed(slices=[each], lost=packed.lost, died=packed.died) for each in packed.slices]
+            alone = [Packed(slices=[each], lost=packed.lost, died=packed.died) for each in packed.slices]
             self._return_later(alone if packed.lost > 1 else [packed], _RETRY_PAUSE_S * packed.lost)
         elif packed.died == packed.lost:  # whatever is drawn here, it ends the process that draws it
             packed.fail(WorkerFault(f"the worker's process died each of the {packed.died} times it drew these samples"))
         else:
             packed.fail(error)
 
-    def _return_later(self, calls: list[_Packed], pause_s: float) -> None:
+    def _return_later(self, calls: list[Packed], pause_s: float) -> None:
         def put_back() -> None:
             self._paused -= 1
             self._returned.extend(calls)
@@ -261,7 +231,7 @@ class Backlog:
         self._paused += 1
         asyncio.get_running_loop().call_later(pause_s, put_back)
 
-    def _call_ended(self, packed: _Packed, task: asyncio.Task[None]) -> None:
+    def _call_ended(self, packed: Packed, task: asyncio.Task[None]) -> None:
         self._calls.discard(task)
         error = NotReady("the call was given up") if task.cancelled() else task.exception()
         if error:  # unexpected ones end the streams of this call alone, and are logged where they are answered
@@ -274,8 +244,13 @@ class Backlog:
             self._idle(self)
 
 
-def _steps(stream: SampleStream) -> int:
-    return stream.work.parameters.steps or 1
+def _next_wanted(calls: deque[Packed]) -> Packed | None:
+    """The next of calls made before, without what nobody wants any more."""
+    while calls:
+        packed = calls.popleft()
+        if packed.keep_wanted():
+            return packed
+    return None
 
 
 def _batch_seconds(pool: WorkerPool, target: Target) -> dict[int, float]:

@@ -10,11 +10,11 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import AsyncGenerator, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from google.rpc import code_pb2
 
-from service.domain import Failure, Outcome, RangeItem
+from service.domain import Carry, Failure, Outcome, RangeItem
 from service.errors import FountServiceError, NotReady, Overloaded, TooLate, WorkerFault
 from service.scheduler import Piece, Work
 from service.scheduler.unread import UnreadRoom
@@ -37,10 +37,16 @@ class Slice:
         """Whether anybody still waits for it: its reader is there, and its deadline has not passed."""
         return not self.done.done() and not self.stream.is_closed and not self.stream.is_late
 
+    def cut(self, carry: Carry) -> Slice:
+        """The rest of this slice's draw; the stream waits for it as for the whole."""
+        return replace(self, item=replace(self.item, carry=carry))
+
     def settle(self, outcome: Outcome) -> None:
         """Give the stream what a worker answered for this slice."""
         if isinstance(outcome, Failure):
             self.fail(_failure_to_error(outcome))
+        elif isinstance(outcome, Carry):
+            self.fail(WorkerFault("the worker cut a draw that was not to be cut"))
         elif outcome.array.nbytes != self.item.count * self.stream.work.sample_bytes:
             self.fail(WorkerFault("the worker answered samples of another size than its model's"))
         elif not self.done.done():

@@ -20,6 +20,7 @@ from fount.v1 import model_pb2
 from service.chunks import sample_spec
 from service.domain import (
     Call,
+    Carry,
     Dtype,
     Encoding,
     Failure,
@@ -89,7 +90,10 @@ def memory_model(
         prior=tuple(1 / len(labels) for _ in labels),
         sample_dims=dims,
         value_range=(0.0, 1.0),
-        parameters={"truncation": ParameterRange(minimum=0.5, maximum=4.0, default=None)},
+        parameters={
+            "truncation": ParameterRange(minimum=0.5, maximum=4.0, default=None),
+            "steps": ParameterRange(minimum=1, maximum=1000, default=None),
+        },
         encodings=encodings,
         max_count=max_count,
         max_labels=1000,
@@ -219,7 +223,7 @@ class MemoryPool:
 
     async def _do(self, call: Call) -> Reply:
         samples = sum(item.count for item in call.items if isinstance(item, RangeItem))
-        compute_s = self.faults.delay_s + self.faults.sample_s * samples
+        compute_s = self.faults.delay_s + self.faults.sample_s * samples * _steps_taken(call)
         self.running += 1
         try:
             await asyncio.sleep(compute_s)
@@ -248,8 +252,27 @@ class MemoryPool:
         indices = range(item.start_index, item.start_index + item.count)
         if self.faults.refused_indices & set(indices):
             return Failure(code=code_pb2.INTERNAL, reason="FAMILY_RAISED", message="the model failed on this item")
+        if (carry := _carry(call, item)) is not None:
+            return carry
         images = memory_sample(model, item, call.parameters.truncation)
         bad = [row for row, index in enumerate(indices) if index in self.faults.bad_indices]
         images[bad] = 0
         failure = Failure(code=code_pb2.INTERNAL, reason="NOT_FINITE", message="the sample is not finite")
         return Rows(array=images, failures=dict.fromkeys(bad, failure))
+
+
+def _steps_taken(call: Call) -> int:
+    item = call.items[0]
+    begun = item.carry.next_step if isinstance(item, RangeItem) and item.carry else 0
+    left = (call.parameters.steps or 1) - begun
+    return min(left, call.step_limit or left)
+
+
+def _carry(call: Call, item: RangeItem) -> Carry | None:
+    """The state of a draw that is not through: the indices of its samples, by which a mix-up would be noticed."""
+    indices = np.arange(item.start_index, item.start_index + item.count, dtype=np.float32)[:, None]  # (n, 1)
+    begun = item.carry.next_step if item.carry else 0
+    if item.carry and not np.array_equal(item.carry.state, indices):
+        raise ValueError("a draw was gone on with in another's place")
+    step = begun + _steps_taken(call)
+    return None if step == (call.parameters.steps or 1) else Carry(next_step=step, state=indices)

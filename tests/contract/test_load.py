@@ -230,6 +230,53 @@ async def test_two_workers_hold_two_calls_each(pool: MemoryPool) -> None:
         call.cancel()
 
 
+def steps(count: int) -> sampling_pb2.Parameters:
+    return sampling_pb2.Parameters(steps=count)
+
+
+async def test_a_draw_of_many_steps_is_cut_between_them(pool: MemoryPool) -> None:
+    async with serving(pool, max_batch_ms=20, bulk_batch_ms=50) as running:
+        _, whole = await running.sample(request(10))
+        _, chunks = await running.sample(request(10, parameters=steps(200)))
+        assert data(chunks) == data(whole)
+        cut = [call for call in pool.calls if call.parameters.steps]
+        assert len(cut) >= 40  # 10 samples of 200 steps take two seconds
+        assert {call.items[0].count for call in cut} == {1}
+        assert all(call.step_limit <= 50 for call in cut)
+
+
+async def test_others_go_between_the_steps(pool: MemoryPool) -> None:
+    async with serving(pool, max_batch_ms=20, bulk_batch_ms=50) as running:
+        long = asyncio.create_task(running.sample(request(3, parameters=steps(1000))))
+        await until(lambda: len(pool.calls) > 2)
+        begun = time.monotonic()
+        await running.sample(request(1))
+        assert time.monotonic() - begun < 0.5
+        assert not long.done()
+        await running.sample(request(1, priority=INTERACTIVE))
+        await long
+
+
+async def test_a_cut_draw_that_nobody_wants_is_not_gone_on_with(pool: MemoryPool) -> None:
+    async with serving(pool, max_batch_ms=20, bulk_batch_ms=50) as running:
+        call = pull(running, 4, parameters=steps(1000))
+        await until(lambda: len(pool.calls) > 3)
+        call.cancel()
+        scheduler = running.gateway._scheduler
+        await until(lambda: not scheduler._backlogs)
+        before = len(pool.calls)
+        await asyncio.sleep(0.2)
+        assert len(pool.calls) == before
+
+
+async def test_a_carry_that_gets_nowhere_ends_the_stream(pool: MemoryPool, monkeypatch) -> None:
+    monkeypatch.setattr("service.workers.memory._steps_taken", lambda call: 0)
+    async with serving(pool) as running:
+        error = await running.refused(request(4, parameters=steps(1000)))
+        assert error.code() is grpc.StatusCode.INTERNAL
+        assert "was not to be cut" in error.details()
+
+
 async def test_readers_that_stopped_leave_room_for_those_who_read(pool: MemoryPool) -> None:
     pool.models = [memory_model("toy", dims=(64, 64, 1))]
     async with serving(pool, max_unread_bytes=4 << 20, max_streams=64) as running:
@@ -254,4 +301,3 @@ async def settled(value: Callable[[], int]) -> int:
             last = value()
             await asyncio.sleep(0.5)
     return last
-

@@ -34,6 +34,7 @@ class WorkerRequest(google.protobuf.message.Message):
     ITEMS_FIELD_NUMBER: builtins.int
     NUMERICS_FIELD_NUMBER: builtins.int
     MODEL_DIGEST_FIELD_NUMBER: builtins.int
+    STEP_LIMIT_FIELD_NUMBER: builtins.int
     operation: fount.v1.model_pb2.Operation.ValueType
     """operation is what to do. Unspecified or not the model's: every item is answered FAILED_PRECONDITION."""
     request_id: builtins.str
@@ -46,6 +47,10 @@ class WorkerRequest(google.protobuf.message.Message):
     """numerics is what the worker is expected to be. Other than the worker's own: every item is answered FAILED_PRECONDITION. Empty: any."""
     model_digest: builtins.str
     """model_digest is what the worker is expected to have loaded, like numerics. Empty: any."""
+    step_limit: builtins.int
+    """step_limit is how many steps of a many-step draw to take at most; one not through by then is answered by its carry.
+    0 or unset: all steps. Ignored by a model that cannot be cut.
+    """
     @property
     def parameters(self) -> fount.v1.sampling_pb2.Parameters:
         """parameters shape the draw; the gateway has checked them against the card. Unset: the model's defaults."""
@@ -64,9 +69,10 @@ class WorkerRequest(google.protobuf.message.Message):
         items: collections.abc.Iterable[Global___WorkerItem] | None = ...,
         numerics: builtins.str = ...,
         model_digest: builtins.str = ...,
+        step_limit: builtins.int = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["parameters", b"parameters"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["deadline_unix_ms", b"deadline_unix_ms", "items", b"items", "model_digest", b"model_digest", "numerics", b"numerics", "operation", b"operation", "parameters", b"parameters", "request_id", b"request_id"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["deadline_unix_ms", b"deadline_unix_ms", "items", b"items", "model_digest", b"model_digest", "numerics", b"numerics", "operation", b"operation", "parameters", b"parameters", "request_id", b"request_id", "step_limit", b"step_limit"]) -> None: ...
 
 Global___WorkerRequest: typing_extensions.TypeAlias = WorkerRequest
 
@@ -79,6 +85,7 @@ class WorkerItem(google.protobuf.message.Message):
     RANGE_FIELD_NUMBER: builtins.int
     TENSOR_FIELD_NUMBER: builtins.int
     DTYPE_FIELD_NUMBER: builtins.int
+    CARRY_FIELD_NUMBER: builtins.int
     dtype: fount.v1.model_pb2.Dtype.ValueType
     """dtype is the element type wanted back. Unset: FLOAT32. UINT8 is for images only."""
     @property
@@ -89,18 +96,50 @@ class WorkerItem(google.protobuf.message.Message):
     def tensor(self) -> Global___Tensor:
         """tensor is rows to read, for every other operation."""
 
+    @property
+    def carry(self) -> Global___Carry:
+        """carry is where an earlier call left the draw of the range. Unset: it begins. All items of a request must be at the
+        same step, or those that are not at the first item's are answered INVALID_ARGUMENT.
+        """
+
     def __init__(
         self,
         *,
         range: Global___Range | None = ...,
         tensor: Global___Tensor | None = ...,
         dtype: fount.v1.model_pb2.Dtype.ValueType = ...,
+        carry: Global___Carry | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["kind", b"kind", "range", b"range", "tensor", b"tensor"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["dtype", b"dtype", "kind", b"kind", "range", b"range", "tensor", b"tensor"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["carry", b"carry", "kind", b"kind", "range", b"range", "tensor", b"tensor"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["carry", b"carry", "dtype", b"dtype", "kind", b"kind", "range", b"range", "tensor", b"tensor"]) -> None: ...
     def WhichOneof(self, oneof_group: typing.Literal["kind", b"kind"]) -> typing.Literal["range", "tensor"] | None: ...
 
 Global___WorkerItem: typing_extensions.TypeAlias = WorkerItem
+
+@typing.final
+class Carry(google.protobuf.message.Message):
+    """Carry is a many-step draw, cut between two steps. Whoever goes on with it gets the bytes it would have had uncut."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    NEXT_STEP_FIELD_NUMBER: builtins.int
+    STATE_FIELD_NUMBER: builtins.int
+    next_step: builtins.int
+    """next_step is the step to go on with, 1 or more."""
+    @property
+    def state(self) -> Global___Tensor:
+        """state is the sampler's state, FLOAT32, one row for each of the range."""
+
+    def __init__(
+        self,
+        *,
+        next_step: builtins.int = ...,
+        state: Global___Tensor | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["state", b"state"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["next_step", b"next_step", "state", b"state"]) -> None: ...
+
+Global___Carry: typing_extensions.TypeAlias = Carry
 
 @typing.final
 class Range(google.protobuf.message.Message):
@@ -205,12 +244,13 @@ Global___WorkerReply: typing_extensions.TypeAlias = WorkerReply
 
 @typing.final
 class WorkerOutcome(google.protobuf.message.Message):
-    """WorkerOutcome is a value or a status."""
+    """WorkerOutcome is a value, a status, or a draw that was cut."""
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
     VALUE_FIELD_NUMBER: builtins.int
     STATUS_FIELD_NUMBER: builtins.int
+    CARRY_FIELD_NUMBER: builtins.int
     ROW_ERRORS_FIELD_NUMBER: builtins.int
     @property
     def value(self) -> Global___Tensor:
@@ -221,6 +261,10 @@ class WorkerOutcome(google.protobuf.message.Message):
         """status is why there is no value. Never OK."""
 
     @property
+    def carry(self) -> Global___Carry:
+        """carry is the draw after step_limit steps, to be gone on with by another call."""
+
+    @property
     def row_errors(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___RowError]:
         """row_errors names rows of value that failed; their bytes are zero. Empty: none did."""
 
@@ -229,11 +273,12 @@ class WorkerOutcome(google.protobuf.message.Message):
         *,
         value: Global___Tensor | None = ...,
         status: google.rpc.status_pb2.Status | None = ...,
+        carry: Global___Carry | None = ...,
         row_errors: collections.abc.Iterable[Global___RowError] | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["outcome", b"outcome", "status", b"status", "value", b"value"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["outcome", b"outcome", "row_errors", b"row_errors", "status", b"status", "value", b"value"]) -> None: ...
-    def WhichOneof(self, oneof_group: typing.Literal["outcome", b"outcome"]) -> typing.Literal["value", "status"] | None: ...
+    def HasField(self, field_name: typing.Literal["carry", b"carry", "outcome", b"outcome", "status", b"status", "value", b"value"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["carry", b"carry", "outcome", b"outcome", "row_errors", b"row_errors", "status", b"status", "value", b"value"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["outcome", b"outcome"]) -> typing.Literal["value", "status", "carry"] | None: ...
 
 Global___WorkerOutcome: typing_extensions.TypeAlias = WorkerOutcome
 
