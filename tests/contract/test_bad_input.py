@@ -76,8 +76,8 @@ INVALID = {
     "unknown encoding": (request(encoding=77), ["encoding"]),
     "unknown priority": (request(priority=77), ["priority"]),
     "several at once": (
-        request(0, encoding=77, parameters=sampling_pb2.Parameters(truncation=9, steps=3), condition=label(9)),
-        ["count", "encoding", "parameters.truncation", "parameters.steps", "condition.label.id"],
+        request(0, encoding=77, parameters=sampling_pb2.Parameters(truncation=9, top_k=3), condition=label(9)),
+        ["count", "encoding", "parameters.truncation", "parameters.top_k", "condition.label.id"],
     ),
 }
 
