@@ -3,106 +3,36 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import signal
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import TypeVar
 
 import click
 
-from service.archives_option import archives_options, choose_archives
 from service.config import GatewayConfig
 from service.domain import Operation, ServedModel
 from service.errors import SetupError
 from service.gateway import Gateway
+from service.gateway_options import gateway_config, gateway_options
+from service.worker_options import embedded_pool, worker_options
 from service.workers import WorkerPool
 from service.workers.torchserve.embedded_pool import EmbeddedPool
-from service.workers.torchserve.launch import TorchServeConfig
 from service.workers.torchserve.pool import TorchServePool
 from service.workers.torchserve.wire import Address
 
 __all__ = ["demo", "gateway", "serve"]
 
 _READY_S = 180.0  # longer than a pool takes to call a model hopeless, so that one such does not end the others
-_STATE = Path("~/.local/state/fount")
-_PORT, _POSITIVE = click.IntRange(0, 65535), click.IntRange(min=1)
-_ABOVE_0 = click.FloatRange(min=0, min_open=True)
-_LOOPBACK = ("127.0.0.1", "localhost", "::1", "[::1]")
-
-Command = TypeVar("Command", bound=Callable[..., None])
-
-
-def _options(*decorators: Callable[[Command], Command]) -> Callable[[Command], Command]:
-    def decorate(command: Command) -> Command:
-        for decorator in reversed(decorators):
-            command = decorator(command)
-        return command
-
-    return decorate
-
-
-def _set_up_logs(context: click.Context, option: click.Parameter, level: str) -> None:
-    logging.basicConfig(level=level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-
-
-_gateway_options = _options(
-    click.option("--host", default="127.0.0.1", show_default=True, show_envvar=True, help="Address to listen on."),
-    click.option("--port", type=_PORT, default=50051, show_default=True, show_envvar=True,
-                 help="gRPC port; 0 takes a free one."),
-    click.option("--http-port", type=_PORT, default=8000, show_default=True, show_envvar=True,
-                 help="Port of /metrics, /livez and /readyz; 0 takes a free one."),
-    click.option("--require", multiple=True, metavar="MODEL", show_envvar=True,
-                 help="A model that must be ready before the gateway is. Repeatable."),
-    click.option("--default-version", multiple=True, metavar="MODEL=VERSION", show_envvar=True,
-                 help="What an empty version means; otherwise the newest. Repeatable."),
-    click.option("--drain", type=click.FloatRange(min=0), default=10.0, show_default=True, show_envvar=True,
-                 help="Seconds running streams may go on after a stop was asked for."),
-    click.option("--max-streams", type=_POSITIVE, default=1024, show_default=True, show_envvar=True,
-                 help="Sample streams open at once; more are refused with a time to retry."),
-    click.option("--max-batch-ms", type=_ABOVE_0, default=20.0, show_default=True, show_envvar=True,
-                 help="How long what is before an interactive request may keep a worker."),
-    click.option("--bulk-batch-ms", type=_ABOVE_0, default=200.0, show_default=True, show_envvar=True,
-                 help="How long one worker call may take when no interactive request is about."),
-    click.option("--max-queue-s", type=_ABOVE_0, default=60.0, show_default=True, show_envvar=True,
-                 help="Most work waiting for a model, in seconds until its workers are through with it."),
-    click.option("--caller-queue-s", type=_ABOVE_0, default=600.0, show_default=True, show_envvar=True,
-                 help="Most work waiting for one caller, in seconds of one worker."),
-    click.option("--total-queue-s", type=_ABOVE_0, default=600.0, show_default=True, show_envvar=True,
-                 help="Most work waiting, in seconds of one worker."),
-    click.option("--window-bytes", type=_POSITIVE, default=4 << 20, show_default=True, show_envvar=True,
-                 help="Samples of one stream made but not yet taken by its client."),
-    click.option("--max-unread-bytes", type=_POSITIVE, default=256 << 20, show_default=True, show_envvar=True,
-                 help="The same for all streams together, with half of it again as a floor for slow readers."),
-    click.option("--worker-timeout", type=_ABOVE_0, default=100.0, show_default=True, show_envvar=True,
-                 help="Seconds a worker call may take."),
-    click.option("--worker-wait", type=_ABOVE_0, default=30.0, show_default=True, show_envvar=True,
-                 help="Seconds running streams wait for workers that went away."),
-    click.option("--log-level", type=click.Choice(["debug", "info", "warning", "error"]), default="warning",
-                 show_default=True, show_envvar=True, expose_value=False, is_eager=True, callback=_set_up_logs),
-)  # fmt: skip
-
-_torchserve_options = _options(
-    archives_options,
-    click.option("--state-dir", type=click.Path(path_type=Path), default=_STATE, show_default=True, show_envvar=True,
-                 help="Folder where workers keep what they measured, and packed model stores lie."),
-    click.option("--workers", type=click.IntRange(1, 64), default=1, show_default=True, show_envvar=True,
-                 help="Worker processes a model version."),
-    click.option("--threads", type=click.IntRange(1, 256), default=1, show_default=True, show_envvar=True,
-                 help="Torch threads a worker process."),
-    click.option("--precision", type=click.Choice(["fp32", "bf16"]), default="fp32", show_default=True,
-                 show_envvar=True, help="What workers compute in; a model whose card forbids it does not serve."),
-)  # fmt: skip
 
 
 @click.command(epilog="\b\nExample:\n  fount serve --model-store model_store\n"
                       "  fount serve --archives build/archives --port 50051")  # fmt: skip
-@_gateway_options
-@_torchserve_options
+@gateway_options
+@worker_options
 @click.pass_context
 def serve(context: click.Context, /, **_: object) -> None:
     """Serve archives, or a model store: a TorchServe of its own and the gateway, until Ctrl-C."""
-    config, pool = _gateway_config(context), _embedded_pool(context)
+    config, pool = gateway_config(context), embedded_pool(context)
     _run(lambda: _serve(pool, config, _say_ready))
 
 
@@ -112,7 +42,7 @@ def serve(context: click.Context, /, **_: object) -> None:
 @click.option("--token-file", multiple=True, type=click.Path(path_type=Path), show_envvar=True,
               help="A TorchServe's key_file.json, one for each --torchserve in the same order; none when its "
                    "token authorisation is off.")  # fmt: skip
-@_gateway_options
+@gateway_options
 @click.pass_context
 def gateway(context: click.Context, /, torchserve: tuple[str, ...], token_file: tuple[Path, ...], **_: object) -> None:
     """Run the gateway alone, in front of TorchServe processes that run elsewhere."""
@@ -121,18 +51,18 @@ def gateway(context: click.Context, /, torchserve: tuple[str, ...], token_file: 
         raise click.BadParameter(problem, param_hint="--token-file")
     files = token_file or (None,) * len(torchserve)
     addresses = [_address(each, file) for each, file in zip(torchserve, files, strict=True)]
-    config = _gateway_config(context)
+    config = gateway_config(context)
     _run(lambda: _serve(TorchServePool(addresses), config, _say_listening, must_be_ready=False))
 
 
 @click.command(epilog="Example: fount demo --archives build/archives --out demo")
-@_torchserve_options
+@worker_options
 @click.option("--out", type=click.Path(path_type=Path), default=Path("demo"), show_default=True, show_envvar=True,
               help="Folder for the pictures.")  # fmt: skip
 @click.pass_context
 def demo(context: click.Context, /, out: Path, **_: object) -> None:
     """Serve on free loopback ports, draw every class of every model, and stop."""
-    pool = _embedded_pool(context)
+    pool = embedded_pool(context)
     _run(lambda: _stoppable(lambda stop: _first(stop, _demo(pool, out))))
 
 
@@ -226,54 +156,6 @@ def _generators(running: Gateway) -> list[ServedModel]:
 
 def _say_listening(running: Gateway) -> None:
     click.echo(f"Fount serves gRPC on port {running.port}; /metrics, /livez and /readyz on port {running.http_port}.")
-
-
-def _gateway_config(context: click.Context) -> GatewayConfig:
-    """The gateway's settings among a command's options."""
-    given = context.params
-    versions = {}
-    for each in given["default_version"]:
-        name, equals, version = each.partition("=")
-        if not (name and equals and version):
-            raise click.BadParameter(f"{each!r} is not MODEL=VERSION", param_hint="--default-version")
-        versions[name] = version
-    if given["host"] not in _LOOPBACK:
-        click.echo(f"warning: {given['host']} is not loopback, and every caller gets every grant; "
-                   "keep it on a private network", err=True)  # fmt: skip
-    try:
-        return GatewayConfig(
-            host=given["host"],
-            port=given["port"],
-            http_port=given["http_port"],
-            default_versions=versions,
-            required_models=frozenset(given["require"]),
-            max_streams=given["max_streams"],
-            max_batch_ms=given["max_batch_ms"],
-            bulk_batch_ms=given["bulk_batch_ms"],
-            max_queue_s=given["max_queue_s"],
-            caller_queue_s=given["caller_queue_s"],
-            total_queue_s=given["total_queue_s"],
-            window_bytes=given["window_bytes"],
-            max_unread_bytes=given["max_unread_bytes"],
-            worker_timeout_s=given["worker_timeout"],
-            worker_wait_s=given["worker_wait"],
-            drain_grace_s=given["drain"],
-        )
-    except SetupError as error:
-        raise click.UsageError(str(error)) from error
-
-
-def _embedded_pool(context: click.Context) -> EmbeddedPool:
-    """A pool over a TorchServe as a command's options want it."""
-    given, chosen = context.params, choose_archives(context)
-    config = TorchServeConfig(
-        archives=chosen.archives,
-        state=given["state_dir"].expanduser(),
-        workers=given["workers"],
-        threads=given["threads"],
-        precision=given["precision"],
-    )
-    return EmbeddedPool(config, refused=chosen.refused)
 
 
 def _address(text: str, token_file: Path | None) -> Address:

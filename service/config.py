@@ -33,7 +33,7 @@ class GatewayConfig:
         caller_queue_s: most work waiting for one caller, in seconds of one worker.
         total_queue_s: most work waiting, in seconds of one worker.
         window_bytes: most bytes of one stream's samples made but not yet taken by its client.
-        max_unread_bytes: the same for all streams together; half of it again is kept as a floor for slow readers.
+        max_unread_bytes: the same for all streams together; half is shared, half is a floor under each.
         worker_timeout_s: longest a worker call may take.
         worker_wait_s: how long streams wait for a ready worker when there was one.
         worker_attempts: how often a call is tried when workers go away.

@@ -16,9 +16,10 @@ from functools import partial
 from typing import Protocol
 
 from service.config import GatewayConfig
-from service.domain import Reply, Target
+from service.domain import Call, Reply, Target
 from service.errors import FountServiceError, NotReady, WorkerBusy, WorkerFault, WorkerLost
 from service.scheduler.costs import CostModel
+from service.scheduler.foresight import Foresight
 from service.scheduler.packed import Packed, steps_of
 from service.scheduler.stream import SampleStream
 from service.scheduler.turns import Turns
@@ -87,6 +88,8 @@ class Backlog:
         self._cut_was_last = False
         self._paused = 0  # calls that will be returned after a pause
         self._calls: set[asyncio.Task[None]] = set()
+        self._foresight = Foresight()
+        self._waking: asyncio.TimerHandle | None = None
         self._unsent = 0  # calls on their way into the pool, which does not count them yet
         self._giving_up: asyncio.TimerHandle | None = None
         self._interactive_until_s = 0.0
@@ -137,13 +140,33 @@ class Backlog:
         """Send calls while there is room and something to send."""
         self._watch_workers()
         while self._pool.room(self.target) > self._unsent:
+            if self._may_wait():
+                return
             packed = _next_wanted(self._returned) or self._next()
             if packed is None:
                 return
-            self._unsent += 1
-            task = asyncio.get_running_loop().create_task(self._execute(packed))
-            self._calls.add(task)
-            task.add_done_callback(partial(self._call_ended, packed))
+            self._send(packed)
+
+    def _send(self, packed: Packed) -> None:
+        self._unsent += 1
+        call = packed.to_call(self.target, self.costs, self._budget_s(packed.leader))
+        self._foresight.sent(packed, call.cost_s, self._pool.workers(self.target), time.monotonic())
+        task = asyncio.get_running_loop().create_task(self._execute(packed, call))
+        self._calls.add(task)
+        task.add_done_callback(partial(self._call_ended, packed))
+
+    def _may_wait(self) -> bool:
+        """Whether a call sent now would only lie at a worker, where one sent later could hold more; then look again."""
+        if self._waking:
+            self._waking.cancel()
+            self._waking = None
+        if self._returned or self._cut or not self._turns or self._turns.would_fill(self._room):
+            return False
+        wait_s = self._foresight.send_at_s(self._pool.workers(self.target)) - time.monotonic()
+        if wait_s <= 0:
+            return False
+        self._waking = asyncio.get_running_loop().call_later(wait_s, self.pump)
+        return True
 
     def _watch_workers(self) -> None:
         if self._pool.workers(self.target):
@@ -187,10 +210,10 @@ class Backlog:
             return short_s / CALLS_PER_WORKER  # all calls a worker holds together are then before an interactive one
         return min(long_s, short_s * float(_RAMP ** min(leader.slices_issued, 8)))
 
-    async def _execute(self, packed: Packed) -> None:
+    async def _execute(self, packed: Packed, call: Call) -> None:
         begun, steps = time.monotonic(), packed.steps_left
-        call = packed.to_call(self.target, self.costs, self._budget_s(packed.leader))
         self._unsent -= 1
+        reply: Reply | None = None
         try:
             reply = await self._pool.call(call, timeout_s=self._config.worker_timeout_s)
         except NotReady as error:
@@ -199,7 +222,10 @@ class Backlog:
         except FountServiceError as error:
             packed.fail(error)
             return
-        self._meter.called(self.target, packed.samples, time.monotonic() - begun, reply)
+        finally:
+            took_s = time.monotonic() - begun
+            self._foresight.ended(packed, took_s, reply.compute_s if reply else None)
+        self._meter.called(self.target, packed.samples, took_s, reply)
         rest = packed.settle(reply)
         self.costs.learn(packed.samples * (steps - (rest.steps_left if rest else 0)), reply.compute_s)
         if rest:

@@ -56,21 +56,35 @@ class Turns:
         Returns:
             Streams of one lane and one priority, and how many samples each issues; empty when nobody wants any.
         """
-        leader = self._leader()
+        interactive, bulk = self._firsts()
+        leader = self._leader(interactive, bulk)
         if leader is None:
             return []
+        self._passed_over = self._passed_over + 1 if leader is interactive and bulk else 0
         ring = self._rings[leader.work.urgent]
         ring[leader] = ring.pop(leader)  # to the end
-        lane = [stream for stream in ring if stream.work.parameters == leader.work.parameters and stream.demand]
-        return _share(ring, lane, room_of(leader))
+        return _share(ring, _lane(ring, leader), room_of(leader))
 
-    def _leader(self) -> SampleStream | None:
+    def would_fill(self, room_of: Callable[[SampleStream], int]) -> bool:
+        """Whether the next call would be full."""
+        leader = self._leader(*self._firsts())
+        if leader is None:
+            return False
+        lane = _lane(self._rings[leader.work.urgent], leader)
+        return sum(stream.demand for stream in lane) >= room_of(leader)
+
+    def _firsts(self) -> tuple[SampleStream | None, SampleStream | None]:
+        """Those whose turn it is among interactive and bulk streams."""
         interactive, bulk = (next((stream for stream in ring if stream.demand), None) for ring in self._rings.values())
-        if interactive is None or (bulk is not None and self._passed_over >= _INTERACTIVE_CALLS):
-            self._passed_over = 0
-            return bulk
-        self._passed_over += bulk is not None
-        return interactive
+        return interactive, bulk
+
+    def _leader(self, interactive: SampleStream | None, bulk: SampleStream | None) -> SampleStream | None:
+        owed = bulk is not None and self._passed_over >= _INTERACTIVE_CALLS
+        return bulk if interactive is None or owed else interactive
+
+
+def _lane(ring: dict[SampleStream, float], leader: SampleStream) -> list[SampleStream]:
+    return [stream for stream in ring if stream.work.parameters == leader.work.parameters and stream.demand]
 
 
 def _share(ring: dict[SampleStream, float], lane: list[SampleStream], room: int) -> list[tuple[SampleStream, int]]:

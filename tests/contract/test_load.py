@@ -79,6 +79,20 @@ async def test_calls_are_short_while_interactive_work_is_about(pool: MemoryPool)
         call.cancel()
 
 
+async def test_what_comes_while_a_call_runs_shares_the_next(pool: MemoryPool) -> None:
+    async with serving(pool, max_batch_ms=200, bulk_batch_ms=200) as running:
+        await running.sample(request(10))
+        before = len(pool.calls)
+        long = asyncio.create_task(running.sample(request(150)))
+        await until(lambda: len(pool.calls) > before)
+        short = []
+        for k in range(10):
+            short.append(asyncio.create_task(running.sample(request(1, start_index=k))))
+            await asyncio.sleep(0.005)
+        await asyncio.gather(long, *short)
+        assert sizes(pool)[before:] == [150, 10]
+
+
 async def test_interactive_work_overtakes_bulk(pool: MemoryPool) -> None:
     async with serving(pool, max_batch_ms=20, bulk_batch_ms=200) as running:
         pulls = [pull(running, seed=k) for k in range(10)]

@@ -1,0 +1,110 @@
+"""The options of every command that runs a gateway, and the settings they make.
+
+What is on the command line, or in its FOUNT_ twins, enters; a `GatewayConfig` leaves.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import TypeVar
+
+import click
+
+from service.config import GatewayConfig
+from service.errors import SetupError
+
+__all__ = ["Command", "gateway_config", "gateway_options", "options"]
+
+_PORT, _POSITIVE = click.IntRange(0, 65535), click.IntRange(min=1)
+_ABOVE_0 = click.FloatRange(min=0, min_open=True)
+_LOOPBACK = ("127.0.0.1", "localhost", "::1", "[::1]")
+
+Command = TypeVar("Command", bound=Callable[..., None])
+
+
+def options(*decorators: Callable[[Command], Command]) -> Callable[[Command], Command]:
+    """Join options that several commands have to one decorator; they are listed in this order."""
+
+    def decorate(command: Command) -> Command:
+        for decorator in reversed(decorators):
+            command = decorator(command)
+        return command
+
+    return decorate
+
+
+def _set_up_logs(context: click.Context, option: click.Parameter, level: str) -> None:
+    logging.basicConfig(level=level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+
+
+gateway_options = options(
+    click.option("--host", default="127.0.0.1", show_default=True, show_envvar=True, help="Address to listen on."),
+    click.option("--port", type=_PORT, default=50051, show_default=True, show_envvar=True,
+                 help="gRPC port; 0 takes a free one."),
+    click.option("--http-port", type=_PORT, default=8000, show_default=True, show_envvar=True,
+                 help="Port of /metrics, /livez and /readyz; 0 takes a free one."),
+    click.option("--require", multiple=True, metavar="MODEL", show_envvar=True,
+                 help="A model that must be ready before the gateway is. Repeatable."),
+    click.option("--default-version", multiple=True, metavar="MODEL=VERSION", show_envvar=True,
+                 help="What an empty version means; otherwise the newest. Repeatable."),
+    click.option("--drain", type=click.FloatRange(min=0), default=10.0, show_default=True, show_envvar=True,
+                 help="Seconds running streams may go on after a stop was asked for."),
+    click.option("--max-streams", type=_POSITIVE, default=1024, show_default=True, show_envvar=True,
+                 help="Sample streams open at once; more are refused with a time to retry."),
+    click.option("--max-batch-ms", type=_ABOVE_0, default=20.0, show_default=True, show_envvar=True,
+                 help="How long what is before an interactive request may keep a worker."),
+    click.option("--bulk-batch-ms", type=_ABOVE_0, default=200.0, show_default=True, show_envvar=True,
+                 help="How long one worker call may take when no interactive request is about."),
+    click.option("--max-queue-s", type=_ABOVE_0, default=60.0, show_default=True, show_envvar=True,
+                 help="Most work waiting for a model, in seconds until its workers are through with it."),
+    click.option("--caller-queue-s", type=_ABOVE_0, default=600.0, show_default=True, show_envvar=True,
+                 help="Most work waiting for one caller, in seconds of one worker."),
+    click.option("--total-queue-s", type=_ABOVE_0, default=600.0, show_default=True, show_envvar=True,
+                 help="Most work waiting, in seconds of one worker."),
+    click.option("--window-bytes", type=_POSITIVE, default=4 << 20, show_default=True, show_envvar=True,
+                 help="Samples of one stream made but not yet taken by its client."),
+    click.option("--max-unread-bytes", type=_POSITIVE, default=256 << 20, show_default=True, show_envvar=True,
+                 help="The same for all streams together: half is shared, half is a floor under each."),
+    click.option("--worker-timeout", type=_ABOVE_0, default=100.0, show_default=True, show_envvar=True,
+                 help="Seconds a worker call may take."),
+    click.option("--worker-wait", type=_ABOVE_0, default=30.0, show_default=True, show_envvar=True,
+                 help="Seconds running streams wait for workers that went away."),
+    click.option("--log-level", type=click.Choice(["debug", "info", "warning", "error"]), default="warning",
+                 show_default=True, show_envvar=True, expose_value=False, is_eager=True, callback=_set_up_logs),
+)  # fmt: skip
+
+
+def gateway_config(context: click.Context) -> GatewayConfig:
+    """The gateway's settings among a command's options."""
+    given = context.params
+    versions = {}
+    for each in given["default_version"]:
+        name, equals, version = each.partition("=")
+        if not (name and equals and version):
+            raise click.BadParameter(f"{each!r} is not MODEL=VERSION", param_hint="--default-version")
+        versions[name] = version
+    if given["host"] not in _LOOPBACK:
+        click.echo(f"warning: {given['host']} is not loopback, and every caller gets every grant; "
+                   "keep it on a private network", err=True)  # fmt: skip
+    try:
+        return GatewayConfig(
+            host=given["host"],
+            port=given["port"],
+            http_port=given["http_port"],
+            default_versions=versions,
+            required_models=frozenset(given["require"]),
+            max_streams=given["max_streams"],
+            max_batch_ms=given["max_batch_ms"],
+            bulk_batch_ms=given["bulk_batch_ms"],
+            max_queue_s=given["max_queue_s"],
+            caller_queue_s=given["caller_queue_s"],
+            total_queue_s=given["total_queue_s"],
+            window_bytes=given["window_bytes"],
+            max_unread_bytes=given["max_unread_bytes"],
+            worker_timeout_s=given["worker_timeout"],
+            worker_wait_s=given["worker_wait"],
+            drain_grace_s=given["drain"],
+        )
+    except SetupError as error:
+        raise click.UsageError(str(error)) from error
