@@ -18,10 +18,13 @@ from fount.worker.v1 import worker_pb2
 from service.workers.torchserve.wire import Address
 
 DIGEST = "sha256:" + "a" * 64
+NO_WORKER = (grpc.StatusCode.INTERNAL, 'Model "toy" has no worker to serve inference request.')
 
 
-def description(state: int = model_pb2.Model.STATE_READY, numerics: str = "avx2") -> worker_pb2.WorkerReply:
-    """What a worker of `toy` 1 says of itself."""
+def description(
+    state: int = model_pb2.Model.STATE_READY, numerics: str = "avx2", seconds: dict[int, float] | None = None
+) -> worker_pb2.WorkerReply:
+    """What a worker of `toy` 1 says of itself; `seconds` by batch size."""
     model = model_pb2.Model(
         ref=model_pb2.ModelRef(name="toy", version="1", digest=DIGEST),
         state=state,
@@ -32,7 +35,10 @@ def description(state: int = model_pb2.Model.STATE_READY, numerics: str = "avx2"
         encodings=[model_pb2.ENCODING_UINT8],
         limits=model_pb2.Limits(max_count=100, max_labels=100),
     )
-    return worker_pb2.WorkerReply(description=worker_pb2.Description(model=model, numerics=numerics))
+    told = worker_pb2.Description(
+        model=model, numerics=numerics, exec_batch_sizes=seconds or (), exec_batch_seconds=(seconds or {}).values()
+    )
+    return worker_pb2.WorkerReply(description=told)
 
 
 def rows(count: int = 1) -> worker_pb2.WorkerReply:
@@ -43,33 +49,72 @@ def rows(count: int = 1) -> worker_pb2.WorkerReply:
 
 @dataclass
 class FakeTorchServe:
-    """Its answers, changed at will."""
+    """Its answers, changed at will.
+
+    Attributes:
+        pids: of the workers that are ready.
+        delay_s: how long a worker takes.
+        queue: most calls that run or wait; None is any number.
+        stalled: the next calls that are begun wait until it is set.
+        describe_delay_s: how long a worker takes to describe itself.
+        describe_refused: what is answered in place of a description.
+        silent: its management keeps callers waiting.
+        asked: what each prediction begun asked for.
+        running, most_running: predictions under way, now and at most.
+    """
 
     pids: list[int] = field(default_factory=lambda: [11])
     described: worker_pb2.WorkerReply = field(default_factory=description)
     reply: worker_pb2.WorkerReply | bytes | tuple[grpc.StatusCode, str] = field(default_factory=rows)
     delay_s: float = 0
-    predictions: int = 0
+    queue: int | None = None
+    stalled: asyncio.Event | None = None
+    describe_delay_s: float = 0
+    describe_refused: tuple[grpc.StatusCode, str] | None = None
+    silent: bool = False
+    asked: list[worker_pb2.WorkerRequest] = field(default_factory=list)
+    running: int = 0
+    most_running: int = 0
     seen_metadata: list[tuple[str, str]] = field(default_factory=list)
+
+    @property
+    def predictions(self) -> int:
+        return len(self.asked)
 
     async def predict(self, request: torchserve_pb2.PredictionsRequest, context) -> torchserve_pb2.PredictionResponse:
         self.seen_metadata = list(context.invocation_metadata())
         asked = worker_pb2.WorkerRequest.FromString(request.input["body"])
         if asked.operation == model_pb2.OPERATION_DESCRIBE:
+            await asyncio.sleep(self.describe_delay_s)
+            if self.describe_refused:
+                await context.abort(*self.describe_refused)
             return torchserve_pb2.PredictionResponse(prediction=self.described.SerializeToString())
-        self.predictions += 1
-        await asyncio.sleep(self.delay_s)
+        self.asked.append(asked)
+        if self.queue is not None and self.running >= self.queue:
+            await context.abort(*NO_WORKER)
+        self.running += 1
+        self.most_running = max(self.most_running, self.running)
+        try:
+            await (self.stalled.wait() if self.stalled else asyncio.sleep(self.delay_s))
+        finally:
+            self.running -= 1
         if isinstance(self.reply, tuple):
             await context.abort(*self.reply)
         body = self.reply if isinstance(self.reply, bytes) else self.reply.SerializeToString()
         return torchserve_pb2.PredictionResponse(prediction=body)
 
     async def list_models(self, request, context) -> torchserve_pb2.ManagementResponse:
+        await self._may_be_silent()
         return torchserve_pb2.ManagementResponse(msg=json.dumps({"models": [{"modelName": "toy"}]}))
 
     async def describe(self, request, context) -> torchserve_pb2.ManagementResponse:
+        await self._may_be_silent()
         workers = [{"pid": pid, "status": "READY"} for pid in self.pids]
         return torchserve_pb2.ManagementResponse(msg=json.dumps([{"modelVersion": "1", "workers": workers}]))
+
+    async def _may_be_silent(self) -> None:
+        while self.silent:
+            await asyncio.sleep(0.01)
 
 
 def _unary(behave, request):

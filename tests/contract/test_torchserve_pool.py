@@ -11,9 +11,9 @@ from google.rpc import code_pb2, error_details_pb2, status_pb2
 from fount.v1 import model_pb2
 from fount.worker.v1 import worker_pb2
 from service.domain import Call, Dtype, ModelState, Operation, Parameters, RangeItem, Rows, Target
-from service.errors import NotReady, TooLate, WorkerFault, WorkerLost
+from service.errors import NotReady, TooLate, WorkerBusy, WorkerFault, WorkerLost
 from service.workers.torchserve.pool import TorchServePool
-from tests.contract.fake_torchserve import FakeTorchServe, description, rows, running
+from tests.contract.fake_torchserve import NO_WORKER, FakeTorchServe, description, rows, running
 
 
 @pytest.fixture
@@ -55,6 +55,16 @@ async def test_a_described_worker_is_offered(pool: TorchServePool) -> None:
     assert offer.model.value_range == (-1, 1)
 
 
+async def test_an_offer_tells_how_long_batches_take_leaving_out_what_was_not_measured(fake: FakeTorchServe) -> None:
+    fake.described = description(seconds={1: 0.0, 8: 0.002, 64: float("nan"), 256: 0.05})
+    async with running(fake) as address:
+        pool = TorchServePool([address])
+        await pool.start()
+        await until(lambda: any(offer.target for offer in pool.offers()))
+        assert pool.offers()[0].batch_seconds == {8: 0.002, 256: 0.05}
+        await pool.close()
+
+
 async def test_calls_carry_the_token(pool: TorchServePool, fake: FakeTorchServe) -> None:
     await pool.call(call(target(pool)), timeout_s=5)
     assert ("authorization", "Bearer key") in fake.seen_metadata
@@ -69,7 +79,7 @@ async def test_a_reply_becomes_rows(pool: TorchServePool) -> None:
 STATUSES = {
     "handler raised": ((grpc.StatusCode.UNAVAILABLE, "Prediction failed"), WorkerFault),
     "TorchServe gone": ((grpc.StatusCode.UNAVAILABLE, "failed to connect"), WorkerLost),
-    "no worker": ((grpc.StatusCode.INTERNAL, 'Model "toy" has no worker to serve inference request.'), WorkerLost),
+    "queue full": (NO_WORKER, WorkerBusy),
     "worker died": ((grpc.StatusCode.INTERNAL, "Worker died."), WorkerLost),
     "model not found": ((grpc.StatusCode.INTERNAL, "Model not found: toy"), WorkerLost),
     "message too large": ((grpc.StatusCode.RESOURCE_EXHAUSTED, "gRPC message exceeds maximum size"), WorkerFault),
@@ -80,9 +90,17 @@ STATUSES = {
 @pytest.mark.parametrize("case", STATUSES, ids=str)
 async def test_a_status_of_torchserve_means(pool: TorchServePool, fake: FakeTorchServe, case: str) -> None:
     fake.reply, meaning = STATUSES[case]
-    with pytest.raises(NotReady if meaning is WorkerLost else meaning) as error:
+    with pytest.raises(meaning) as error:
         await pool.call(call(target(pool)), timeout_s=5)
     assert type(error.value) is meaning
+    assert getattr(error.value, "died", False) == (case == "worker died")
+
+
+async def test_the_words_for_a_full_queue_mean_a_lost_worker_when_none_is_left(pool, fake: FakeTorchServe) -> None:
+    toy = target(pool)
+    fake.reply, fake.pids = NO_WORKER, []
+    with pytest.raises(WorkerLost):
+        await pool.call(call(toy), timeout_s=5)
 
 
 async def test_no_answer_in_time_is_too_late(pool: TorchServePool, fake: FakeTorchServe) -> None:
@@ -130,7 +148,7 @@ async def test_an_encoding_of_a_newer_worker_is_passed_over(fake: FakeTorchServe
 
 
 async def test_the_watch_outlives_an_answer_that_makes_no_sense(pool, fake: FakeTorchServe, monkeypatch) -> None:
-    monkeypatch.setattr("service.workers.torchserve.pool._PROBE_SLOW_S", 0.05)
+    monkeypatch.setattr("service.workers.torchserve.replica._PROBE_SLOW_S", 0.05)
     good, fake.pids = fake.pids, None
     await until(lambda: not any(offer.target for offer in pool.offers()))
     fake.pids = good
@@ -149,10 +167,10 @@ async def test_a_worker_that_fails_its_golden_samples_is_not_offered(fake: FakeT
 
 async def test_a_worker_that_never_loads_is_given_up_before_serve_gives_up_on_all(monkeypatch) -> None:
     from service import commands
-    from service.workers.torchserve import pool as pools
+    from service.workers.torchserve import replica
 
-    assert commands._READY_S > pools._LOADING_S
-    monkeypatch.setattr(pools, "_LOADING_S", 0.1)
+    assert commands._READY_S > replica._LOADING_S
+    monkeypatch.setattr(replica, "_LOADING_S", 0.1)
     async with running(FakeTorchServe(pids=[])) as address:
         pool = TorchServePool([address])
         await pool.start()
@@ -177,18 +195,71 @@ async def test_a_torchserve_that_went_away_offers_nothing(fake: FakeTorchServe) 
     await pool.close()
 
 
-async def test_the_least_busy_replica_is_called() -> None:
-    first, second = FakeTorchServe(), FakeTorchServe()
-    async with running(first) as a, running(second) as b:
-        pool = TorchServePool([a, b])
-        await pool.start()
-        await until(lambda: sum(offer.workers for offer in pool.offers()) == 2)
-        await asyncio.gather(*(pool.call(call(target(pool)), timeout_s=5) for _ in range(20)))
-        assert min(first.predictions, second.predictions) >= 5
-        await pool.close()
-
-
 async def test_a_stranger_is_not_called(pool: TorchServePool) -> None:
     other = target(pool)
     with pytest.raises(NotReady):
         await pool.call(call(Target(model=other.model, numerics="unknown")), timeout_s=1)
+
+
+async def test_a_slow_description_of_a_newcomer_leaves_the_others_on_offer(pool, fake: FakeTorchServe) -> None:
+    fake.describe_delay_s, fake.pids = 30, [11, 12]
+    await until(lambda: pool.workers(target(pool)) == 2)
+
+
+async def test_a_slow_description_is_heard_as_soon_as_it_comes(pool, fake: FakeTorchServe, monkeypatch) -> None:
+    monkeypatch.setattr("service.workers.torchserve.replica._PROBE_SLOW_S", 60)
+    monkeypatch.setattr("service.workers.torchserve.descriptions._PATIENCE_S", 0.05)
+    fake.describe_delay_s, fake.described, fake.pids = 0.5, description(numerics="news"), [11, 12]
+    pool._replicas[0]._look_now.set()
+    await until(lambda: pool.offers()[0].numerics == "news")
+
+
+@pytest.mark.parametrize("refusal", [NO_WORKER, (grpc.StatusCode.INTERNAL, "Worker died.")], ids=["full", "died"])
+async def test_a_newcomer_that_cannot_be_asked_hides_nobody_that_is_known(pool, fake, refusal) -> None:
+    fake.describe_refused, fake.pids = refusal, [11, 12]
+    await until(lambda: pool.workers(target(pool)) == 2)
+
+
+async def test_a_queue_too_full_for_a_description_is_asked_again(fake: FakeTorchServe) -> None:
+    fake.describe_refused = NO_WORKER
+    async with running(fake) as address:
+        pool = TorchServePool([address])
+        await pool.start()
+        await until(lambda: any("not described itself" in offer.reason for offer in pool.offers()))
+        assert pool.offers()[0].state is ModelState.LOADING
+        fake.describe_refused = None
+        await until(lambda: any(offer.target for offer in pool.offers()))
+        await pool.close()
+
+
+async def test_workers_that_keep_dying_are_not_offered_until_they_last(pool, fake, monkeypatch) -> None:
+    monkeypatch.setattr("service.workers.torchserve.replica._PROBE_SLOW_S", 0.05)
+    monkeypatch.setattr("service.workers.torchserve.stability._STABLE_S", 0.5)
+    toy = target(pool)
+    for pid in (12, 13, 14):
+        fake.pids = [pid]
+        await until(lambda seen=pid: seen in pool._replicas[0]._lives["toy", "1"]._since_s)
+    await until(lambda: pool.offers()[0].state is ModelState.UNAVAILABLE)
+    assert pool.offers()[0].reason.startswith("its workers keep dying (3 times in the last minute)")
+    assert pool.workers(toy) == 0
+    await until(lambda: pool.workers(toy) == 1)
+
+
+async def test_a_closed_pool_ends_its_calls_as_lost(fake: FakeTorchServe) -> None:
+    async with running(fake) as address:
+        pool = TorchServePool([address])
+        await pool.start()
+        await until(lambda: any(offer.target for offer in pool.offers()))
+        fake.stalled = asyncio.Event()
+        waiting = asyncio.create_task(pool.call(call(target(pool)), timeout_s=5))
+        await until(lambda: fake.running == 1)
+        await pool.close()
+        with pytest.raises(WorkerLost):
+            await waiting
+
+
+async def test_a_call_to_an_address_that_just_went_is_lost(pool: TorchServePool) -> None:
+    toy = target(pool)
+    await pool.retire(0, "it was killed")
+    with pytest.raises(WorkerLost):
+        await pool._replicas[0].call(call(toy), 5)

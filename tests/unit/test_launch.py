@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
+from fount.archive import ArchiveInfo
 from service.config import GatewayConfig
 from service.errors import SetupError
+from service.workers.torchserve import launch
+from service.workers.torchserve import run as foreground
 from service.workers.torchserve.java import find_java
-from service.workers.torchserve.launch import TorchServeConfig, make_folder, verified_archives
+from service.workers.torchserve.launch import TorchServeConfig, prepare, verified_archives
+from service.workers.torchserve.own_folder import make_folder
 
 
 def fake_java(folder: Path, version: str) -> Path:
@@ -102,3 +108,73 @@ def test_a_config_names_every_setting_out_of_range() -> None:
 
 def test_a_torchserve_keeps_its_tokens_unless_told() -> None:
     assert TorchServeConfig(archives=Path(), state=Path()).token is True
+
+
+@pytest.fixture
+def two_models(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """A folder of archives of `a` and `b`, taken as verified; gives an empty folder to prepare."""
+    infos = {}
+    for name in ("a", "b"):
+        path = tmp_path / f"{name}-1.0.mar"
+        path.write_bytes(b"")
+        infos[path] = ArchiveInfo(name=name, version="1.0", archive_digest="", model_digest="", size_bytes=0)
+    monkeypatch.setattr(launch, "verified_archives", lambda folder: (infos, {}))
+    folder = tmp_path / "own"
+    folder.mkdir()
+    return folder
+
+
+def prepared(folder: Path, **settings) -> tuple[dict[str, str], dict[str, str]]:
+    """The properties and the environment of a TorchServe of both models."""
+    made = prepare(TorchServeConfig(archives=folder.parent, state=folder.parent / "state", **settings), folder)
+    lines = (folder / "config.properties").read_text().splitlines()
+    return dict(line.split("=", 1) for line in lines), made.environment
+
+
+def workers_of(properties: dict[str, str]) -> dict[str, tuple[int, int]]:
+    models = json.loads(properties["models"])
+    return {name: (each["1.0"]["minWorkers"], each["1.0"]["maxWorkers"]) for name, each in models.items()}
+
+
+@pytest.mark.parametrize(("workers", "gateways", "queue"), [(1, 1, 4), (3, 1, 8), (2, 3, 18)])
+def test_the_queue_holds_two_calls_a_worker_of_each_gateway(two_models, workers, gateways, queue) -> None:
+    properties, _ = prepared(two_models, workers=workers, gateways=gateways)
+    assert properties["job_queue_size"] == str(queue)
+
+
+def test_a_tuned_model_has_workers_of_its_own(two_models: Path) -> None:
+    tuned = two_models.parent / "workers.yaml"
+    tuned.write_text("models: {a: {workers: 3, threads: 4}, c: {workers: 9, threads: 9}}")
+    properties, environment = prepared(two_models, workers=2, threads=1, tuned=tuned)
+    assert workers_of(properties) == {"a": (3, 3), "b": (2, 2)}
+    assert properties["job_queue_size"] == "8"
+    assert environment["OMP_NUM_THREADS"] == "4"
+    assert environment["FOUNT_WORKER_CONFIG"] == str(tuned)
+
+
+def test_without_a_tuned_file_the_command_line_counts(two_models: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("FOUNT_WORKER_CONFIG", raising=False)
+    properties, environment = prepared(two_models, workers=2, threads=3)
+    assert workers_of(properties) == {"a": (2, 2), "b": (2, 2)}
+    assert environment["OMP_NUM_THREADS"] == "3"
+    assert "FOUNT_WORKER_CONFIG" not in environment
+
+
+def test_a_tuned_file_with_a_mistake_starts_nothing(two_models: Path) -> None:
+    tuned = two_models.parent / "workers.yaml"
+    tuned.write_text("models: {a: {wokers: 3}}")
+    with pytest.raises(SetupError, match=r"models\.a\.wokers is unknown; did you mean 'workers'"):
+        prepared(two_models, tuned=tuned)
+
+
+def test_the_foreground_run_passes_its_options_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[TorchServeConfig] = []
+
+    def note(config: TorchServeConfig, folder: Path) -> None:
+        seen.append(config)
+        raise SetupError("that is enough")
+
+    monkeypatch.setattr(foreground, "prepare", note)
+    options = ["--archives", "a", "--state", str(tmp_path), "--gateways", "3", "--tuned", "workers.yaml"]
+    assert "that is enough" in str(CliRunner().invoke(foreground.run, options).exception)
+    assert (seen[0].gateways, seen[0].tuned) == (3, Path("workers.yaml"))

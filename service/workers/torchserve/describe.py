@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from fount.v1 import model_pb2
 from fount.worker.v1 import worker_pb2
 from service.domain import Encoding, ModelKey, ModelState, Operation, ParameterRange, ServedModel
@@ -33,7 +35,7 @@ def description_to_offer(name: str, version: str, reply: worker_pb2.WorkerReply,
         state=ModelState.READY if ready else ModelState.UNAVAILABLE,
         reason="" if ready else told.model.state_reason or "its worker says it cannot serve",
         workers=workers if ready else 0,
-        batch_seconds=dict(zip(told.exec_batch_sizes, told.exec_batch_seconds, strict=False)),
+        batch_seconds=_batch_seconds(told),
     )
 
 
@@ -65,3 +67,9 @@ def card_to_model(card: model_pb2.Model) -> ServedModel:
 def _range(spec: model_pb2.ParameterSpec) -> ParameterRange:
     default = spec.default_value if spec.HasField("default_value") else None
     return ParameterRange(minimum=spec.range.min, maximum=spec.range.max, default=default)
+
+
+def _batch_seconds(told: worker_pb2.Description) -> dict[int, float]:
+    """Only what was measured: a time that is none would make a cost of nothing of it."""
+    pairs = zip(told.exec_batch_sizes, told.exec_batch_seconds, strict=False)
+    return {size: seconds for size, seconds in pairs if math.isfinite(seconds) and seconds > 0}

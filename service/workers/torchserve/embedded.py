@@ -10,18 +10,25 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 import grpc
 import psutil
 
 from service.errors import SetupError
-from service.workers.torchserve.launch import KEY_FILE, LOG_FILE, Launch, TorchServeConfig, make_folder, prepare
+from service.workers.torchserve.launch import KEY_FILE, LOG_FILE, Launch, TorchServeConfig, prepare
+from service.workers.torchserve.own_folder import make_folder
 from service.workers.torchserve.wire import Address, TorchServeChannel, read_tokens
 
 __all__ = ["EmbeddedTorchServe"]
 
 _log = logging.getLogger(__name__)
+
+Result = TypeVar("Result")
 
 _START_S = 60.0
 _STOP_S = 10.0
@@ -43,7 +50,7 @@ if os.getppid() == parent:
 
 
 class EmbeddedTorchServe:
-    """One TorchServe process group in a temporary folder.
+    """One TorchServe process group in a temporary folder; stopped, it can be started again, in another.
 
     Args:
         config: how it runs.
@@ -66,7 +73,7 @@ class EmbeddedTorchServe:
         """
         self._folder = make_folder()
         try:
-            self.launch = prepare(self._config, self._folder)
+            self.launch = await _to_the_end(partial(prepare, self._config, self._folder))
             with (self._folder / _OUTPUT_FILE).open("wb") as output:
                 self._process = subprocess.Popen(
                     (sys.executable, "-c", _END_WITH_PARENT, *self.launch.command),
@@ -102,10 +109,14 @@ class EmbeddedTorchServe:
                 told += file.read_text(errors="replace").splitlines()
         return "\n".join(told[-lines:])
 
-    async def stop(self) -> None:
-        """End it and its workers, and remove its folder."""
+    async def stop(self, patience_s: float = _STOP_S) -> None:
+        """End it and its workers, and remove its folder.
+
+        Args:
+            patience_s: how long it may take to end by itself before it is killed.
+        """
         if self._process is not None:
-            await asyncio.to_thread(_end_tree, self._process)
+            await asyncio.to_thread(_end_group, self._process, patience_s)
             self._process = None
         if self._folder is not None:
             await asyncio.to_thread(shutil.rmtree, self._folder, ignore_errors=True)
@@ -129,11 +140,7 @@ class EmbeddedTorchServe:
         token_file = self._folder / KEY_FILE if self._folder and self._config.token else None
         if token_file and not read_tokens(token_file):
             return None
-        ports = sorted(
-            connection.laddr.port
-            for connection in psutil.Process(self.pid).net_connections("tcp")
-            if connection.status == psutil.CONN_LISTEN
-        )
+        ports = _listening_ports(self.pid)
         if len(ports) < 2:
             return None
         for inference, management in (ports, reversed(ports)):
@@ -153,20 +160,47 @@ class EmbeddedTorchServe:
         return None
 
 
-def _end_tree(process: subprocess.Popen[bytes]) -> None:
+async def _to_the_end(work: Callable[[], Result]) -> Result:
+    """Do blocking work beside the event loop; when cancelled, wait for its end, so that it leaves nothing behind."""
+    doing = asyncio.ensure_future(asyncio.to_thread(work))
     try:
-        family = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
+        return await asyncio.shield(doing)
+    except asyncio.CancelledError:
+        await asyncio.wait([doing])
+        raise
+
+
+def _listening_ports(pid: int) -> list[int]:
+    try:
+        connections = psutil.Process(pid).net_connections("tcp")
     except psutil.NoSuchProcess:
-        family = []
+        return []  # it ended just now, which is told by whoever waits for it
+    return sorted(each.laddr.port for each in connections if each.status == psutil.CONN_LISTEN)
+
+
+def _end_group(process: subprocess.Popen[bytes], patience_s: float) -> None:
+    """End a process and all of its session, which it leads: workers outlive a Java that was killed."""
     process.terminate()
     try:
-        process.wait(_STOP_S)
+        process.wait(patience_s)
     except subprocess.TimeoutExpired:
-        _log.warning("TorchServe did not stop in %g s and is killed", _STOP_S, extra={"action": "torchserve_killed"})
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)  # the group is ours: it was started as a session of its own
-    process.wait()
-    for each in family:
-        with contextlib.suppress(psutil.NoSuchProcess):
-            each.kill()
-    psutil.wait_procs(family, timeout=_STOP_S)
+        _log.warning("TorchServe did not stop in %g s and is killed", patience_s, extra={"action": "torchserve_killed"})
+    ends = time.monotonic() + _STOP_S
+    while True:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.poll()
+        if not _lives(process.pid) or time.monotonic() > ends:
+            return
+        time.sleep(_POLL_S)
+
+
+def _lives(group: int) -> bool:
+    """Whether any process of the group does more than wait to be collected by its parent."""
+    for each in psutil.process_iter():
+        try:
+            if os.getpgid(each.pid) == group and each.status() != psutil.STATUS_ZOMBIE:
+                return True
+        except (ProcessLookupError, PermissionError, psutil.Error):
+            continue
+    return False

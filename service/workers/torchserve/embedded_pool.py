@@ -1,9 +1,8 @@
-"""The pool of `fount serve`: a TorchServe of the gateway's own, started and stopped with it."""
+"""The pool of `fount serve`: a TorchServe of the gateway's own, started, kept running and stopped with it."""
 
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Callable, Sequence
 
 from service.domain import Call, ModelState, Reply, Target
@@ -12,11 +11,9 @@ from service.workers import Offer
 from service.workers.torchserve.embedded import EmbeddedTorchServe
 from service.workers.torchserve.launch import TorchServeConfig
 from service.workers.torchserve.pool import TorchServePool
+from service.workers.torchserve.supervisor import Supervisor
 
 __all__ = ["EmbeddedPool"]
-
-_log = logging.getLogger(__name__)
-_LOOK_S = 0.5
 
 
 class EmbeddedPool:
@@ -32,7 +29,7 @@ class EmbeddedPool:
         self.processes = [EmbeddedTorchServe(config) for config in configs]
         self._pool: TorchServePool | None = None
         self._watchers: list[Callable[[], None]] = []
-        self._guard: asyncio.Task[None] | None = None
+        self._guards: list[asyncio.Task[None]] = []
 
     async def start(self) -> None:
         """Start every process, and begin to watch its workers.
@@ -44,12 +41,15 @@ class EmbeddedPool:
         for changed in self._watchers:
             self._pool.watch(changed)
         await self._pool.start()
-        self._guard = asyncio.get_running_loop().create_task(self._tell_of_deaths())
+        for index, process in enumerate(self.processes):
+            supervisor = Supervisor(process, self._pool, index)
+            self._guards.append(asyncio.get_running_loop().create_task(supervisor.run()))
 
     async def close(self) -> None:
         """End every process and remove its folder."""
-        if self._guard:
-            self._guard.cancel()
+        for guard in self._guards:
+            guard.cancel()
+        await asyncio.gather(*self._guards, return_exceptions=True)  # a start under way is undone
         if self._pool:
             await self._pool.close()
         await asyncio.gather(*(process.stop() for process in self.processes))
@@ -101,13 +101,3 @@ class EmbeddedPool:
                 if name and (name, version) not in known:
                     offers.append(Offer(name=name, version=version, state=ModelState.UNAVAILABLE, reason=reason))
         return offers
-
-    async def _tell_of_deaths(self) -> None:
-        told: set[int] = set()
-        while True:
-            await asyncio.sleep(_LOOK_S)
-            for process in self.processes:
-                if not process.is_running and id(process) not in told:
-                    told.add(id(process))
-                    tail = process.log_tail()
-                    _log.error("TorchServe ended:\n%s", tail, extra={"action": "torchserve_ended"})

@@ -11,17 +11,18 @@ import logging
 import os
 import shutil
 import sys
-import tempfile
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import psutil
-
 from fount.archive import ArchiveError, ArchiveInfo, verify_archive
 from service.errors import SetupError
+from service.workers import CALLS_PER_WORKER
 from service.workers.torchserve.java import find_java
+from service.workers.torchserve.own_folder import FOLDER_CHARACTERS
+from service.workers.torchserve.tuned import Tuned, read_tuned
 
-__all__ = ["KEY_FILE", "LOG_FILE", "Launch", "TorchServeConfig", "make_folder", "prepare", "verified_archives"]
+__all__ = ["KEY_FILE", "LOG_FILE", "Launch", "TorchServeConfig", "prepare", "verified_archives"]
 
 _log = logging.getLogger(__name__)
 
@@ -33,9 +34,8 @@ KEY_FILE = "key_file.json"
 
 _MESSAGE_BYTES = 64 << 20
 _TOKEN_MINUTES = 60 * 24 * 365 * 10
-_FOLDER_CHARACTERS = 85  # a socket's path has 107, and TorchServe's are within
-_FOLDER_PREFIX, _OWNER_FILE = "fount-", "owner"
 _HEAP = "-Xmx512m"
+_SPARE_CALLS = 2  # of each gateway, beside its calls: a description and a call made once more
 
 # TorchServe's own configuration writes several lines a call and never stops; a worker's own lines are kept.
 _LOG_SETTINGS = """<?xml version="1.0" encoding="UTF-8"?>
@@ -69,6 +69,8 @@ class TorchServeConfig:
         workers: processes a model version.
         threads: torch threads a process.
         precision: "fp32" or "bf16".
+        tuned: a file that says these three, and more, for models by name; see `tuned`.
+        gateways: how many share it; its queue holds the calls of so many and no more.
         host: where its gRPC listens. Anything but loopback belongs on a private network.
         inference_port, management_port: gRPC ports; 0 takes free ones.
         token: True keeps TorchServe's token authorisation on.
@@ -80,6 +82,8 @@ class TorchServeConfig:
     workers: int = 1
     threads: int = 1
     precision: str = "fp32"
+    tuned: Path | None = None
+    gateways: int = 1
     host: str = "127.0.0.1"
     inference_port: int = 0
     management_port: int = 0
@@ -135,36 +139,6 @@ def verified_archives(folder: Path) -> tuple[dict[Path, ArchiveInfo], dict[Path,
     return good, refused
 
 
-def make_folder() -> Path:
-    """A temporary folder of its own for a TorchServe, with a path short enough for sockets.
-
-    Raises:
-        SetupError: none can be made.
-    """
-    try:
-        folder = Path(tempfile.mkdtemp(prefix=_FOLDER_PREFIX))
-        if len(str(folder)) > _FOLDER_CHARACTERS:
-            folder.rmdir()
-            folder = Path(tempfile.mkdtemp(prefix=_FOLDER_PREFIX, dir="/tmp"))  # a private folder within it
-    except OSError as error:
-        raise SetupError(f"no temporary folder can be made: {error}; name a writable one with TMPDIR") from error
-    _remove_orphans(folder.parent)
-    (folder / _OWNER_FILE).write_text(f"{os.getpid()} {psutil.Process().create_time()}")
-    return folder
-
-
-def _remove_orphans(parent: Path) -> None:
-    """Remove the folders of processes that were killed and could not do it themselves; they hold tokens."""
-    for folder in parent.glob(f"{_FOLDER_PREFIX}*"):
-        try:
-            pid, began = (folder / _OWNER_FILE).read_text().split()
-            alive = psutil.pid_exists(int(pid)) and psutil.Process(int(pid)).create_time() == float(began)
-        except (OSError, ValueError, psutil.Error):
-            continue  # not ours, or being made or removed just now
-        if not alive:
-            shutil.rmtree(folder, ignore_errors=True)
-
-
 def prepare(config: TorchServeConfig, folder: Path) -> Launch:
     """Write a TorchServe's own folder and say how to start it.
 
@@ -175,10 +149,12 @@ def prepare(config: TorchServeConfig, folder: Path) -> Launch:
     Raises:
         SetupError: archives, Java, TorchServe or the state folder are not usable.
     """
-    if len(str(folder)) > _FOLDER_CHARACTERS:
+    if len(str(folder)) > FOLDER_CHARACTERS:
         raise SetupError(f"{folder} is too long for TorchServe's sockets; name a folder with a path of at most "
-                         f"{_FOLDER_CHARACTERS} characters")  # fmt: skip
+                         f"{FOLDER_CHARACTERS} characters")  # fmt: skip
     archives, refused = verified_archives(config.archives)
+    tuned = read_tuned(config.tuned) if config.tuned else {}
+    chosen = {info.name: tuned.get(info.name, Tuned()) for info in archives.values()}
     home = _torchserve_home()
     java = find_java()
     try:
@@ -189,7 +165,7 @@ def prepare(config: TorchServeConfig, folder: Path) -> Launch:
             _link(path.resolve(), folder / "store" / path.name)
         (folder / "log4j2.xml").write_text(_log_settings(config, folder))
         settings = folder / "config.properties"
-        settings.write_text(_properties(config, folder, archives))
+        settings.write_text(_properties(config, folder, archives, chosen))
     except OSError as error:
         remedy = "name folders that can be written, and have room, with --state-dir and TMPDIR"
         raise SetupError(f"cannot prepare TorchServe: {error.strerror}: {error.filename}; {remedy}") from error
@@ -201,7 +177,7 @@ def prepare(config: TorchServeConfig, folder: Path) -> Launch:
     )  # fmt: skip
     return Launch(
         command=command,
-        environment=_environment(config, folder),
+        environment=_environment(config, folder, chosen),
         folder=folder,
         archives=tuple(archives.values()),
         refused=refused,
@@ -227,13 +203,16 @@ def _log_settings(config: TorchServeConfig, folder: Path) -> str:
     return _LOG_SETTINGS.format(pattern="%d{ISO8601} %p %c - %m%n", file=folder / LOG_FILE, appender=appender)
 
 
-def _properties(config: TorchServeConfig, folder: Path, archives: dict[Path, ArchiveInfo]) -> str:
+def _properties(
+    config: TorchServeConfig, folder: Path, archives: dict[Path, ArchiveInfo], chosen: Mapping[str, Tuned]
+) -> str:
     models: dict[str, dict[str, dict[str, object]]] = {}
+    workers = {name: each.workers or config.workers for name, each in chosen.items()}
     for path, info in archives.items():
         models.setdefault(info.name, {})[info.version] = {
             "marName": path.name,
-            "minWorkers": config.workers,
-            "maxWorkers": config.workers,
+            "minWorkers": workers[info.name],
+            "maxWorkers": workers[info.name],
             "batchSize": 1,
             "maxBatchDelay": 1,
             "responseTimeout": 120,
@@ -251,7 +230,8 @@ def _properties(config: TorchServeConfig, folder: Path, archives: dict[Path, Arc
         "models": json.dumps(models),
         "max_request_size": _MESSAGE_BYTES,
         "max_response_size": _MESSAGE_BYTES,
-        "job_queue_size": 64,
+        # Of each model, and of waiting calls alone: one that a worker runs has left the queue.
+        "job_queue_size": config.gateways * (CALLS_PER_WORKER * max(workers.values()) + _SPARE_CALLS),
         "enable_model_api": "false",
         "enable_envvars_config": "false",
         "allowed_urls": "file:///none/.*",
@@ -265,16 +245,21 @@ def _properties(config: TorchServeConfig, folder: Path, archives: dict[Path, Arc
     return "".join(f"{key}={value}\n" for key, value in settings.items())
 
 
-def _environment(config: TorchServeConfig, folder: Path) -> dict[str, str]:
+def _environment(config: TorchServeConfig, folder: Path, chosen: Mapping[str, Tuned]) -> dict[str, str]:
     kept = {key: value for key, value in os.environ.items() if key not in ("TS_CONFIG_FILE", "PYTHONPATH")}
-    return kept | {
-        "TMPDIR": str(folder / "tmp"),
-        "TEMP": str(folder / "tmp"),
-        "LOG_LOCATION": str(folder / "logs"),
-        "METRICS_LOCATION": str(folder / "logs"),
-        "FOUNT_STATE_DIR": str(config.state.resolve()),
-        "FOUNT_WORKER_THREADS": str(config.threads),
-        "FOUNT_WORKER_PRECISION": config.precision,
-        "OMP_NUM_THREADS": str(config.threads),
-        "OMP_WAIT_POLICY": "PASSIVE",  # spinning threads starve Java
-    }
+    return (
+        kept
+        | {
+            "TMPDIR": str(folder / "tmp"),
+            "TEMP": str(folder / "tmp"),
+            "LOG_LOCATION": str(folder / "logs"),
+            "METRICS_LOCATION": str(folder / "logs"),
+            "FOUNT_STATE_DIR": str(config.state.resolve()),
+            "FOUNT_WORKER_THREADS": str(config.threads),
+            "FOUNT_WORKER_PRECISION": config.precision,
+            # One for all models' processes; each worker then takes the threads that are its own.
+            "OMP_NUM_THREADS": str(max([config.threads, *(each.threads or 0 for each in chosen.values())])),
+            "OMP_WAIT_POLICY": "PASSIVE",  # spinning threads starve Java
+        }
+        | ({"FOUNT_WORKER_CONFIG": str(config.tuned.resolve())} if config.tuned else {})
+    )

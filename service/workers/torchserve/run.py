@@ -29,16 +29,21 @@ __all__ = ["run"]
 @click.option("--workers", default=1, show_default=True, help="Processes a model version.")
 @click.option("--threads", default=1, show_default=True, help="Torch threads a process.")
 @click.option("--precision", type=click.Choice(["fp32", "bf16"]), default="fp32", show_default=True)
+@click.option("--tuned", type=click.Path(path_type=Path),
+              help="A file of `fount tune`: how the workers of each model run.")  # fmt: skip
+@click.option("--gateways", type=click.IntRange(min=1), default=1, show_default=True,
+              help="Gateways that share it; its queue holds two calls a worker of each.")  # fmt: skip
 @click.option("--token/--no-token", default=True, show_default=True, help="Keep TorchServe's token authorisation.")
 def run(
     archives: Path, state: Path, host: str, inference_port: int, management_port: int,
-    workers: int, threads: int, precision: str, token: bool,
+    workers: int, threads: int, precision: str, tuned: Path | None, gateways: int, token: bool,
 ) -> None:  # fmt: skip
     """Run TorchServe with verified archives until it is told to stop."""
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
     config = TorchServeConfig(
         archives=archives, state=state, host=host, inference_port=inference_port, management_port=management_port,
-        workers=workers, threads=threads, precision=precision, token=token, log_to_console=True,
+        workers=workers, threads=threads, precision=precision, tuned=tuned, gateways=gateways, token=token,
+        log_to_console=True,
     )  # fmt: skip
     folder = state.resolve() / "torchserve"  # always the same one: nobody is left to remove it when Java ends
     try:

@@ -1,25 +1,19 @@
-"""TorchServe's private gRPC: the four calls the pool makes, and domain values on this side of them."""
+"""TorchServe's private gRPC: the calls the pool makes, with their tokens."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
 import grpc
-import numpy as np
 from google.protobuf.message import Message
-from google.rpc import error_details_pb2
 
 from fount.torchserve.v1 import torchserve_pb2
-from fount.v1 import model_pb2, sampling_pb2
-from fount.worker.v1 import worker_pb2
-from service.domain import Call, Dtype, Failure, Outcome, RangeItem, Reply, Rows, TensorItem
-from service.errors import WorkerFault
 
-__all__ = ["Address", "TorchServeChannel", "WorkerState", "call_to_request", "read_tokens", "reply_to_domain"]
+__all__ = ["Address", "TorchServeChannel", "WorkerState", "read_tokens"]
 
 _INFERENCE = "/org.pytorch.serve.grpc.inference.InferenceAPIsService/"
 _MANAGEMENT = "/org.pytorch.serve.grpc.management.ManagementAPIsService/"
@@ -30,7 +24,6 @@ _OPTIONS = (
 )
 _MODELS_A_PAGE = 100
 _PROBE_S = 5.0
-_IMAGE_DIMS = 4  # rows, height, width, channels
 
 Answer = TypeVar("Answer", bound=Message)
 
@@ -62,6 +55,12 @@ class TorchServeChannel:
     def __init__(self, address: Address) -> None:
         self._inference = grpc.aio.insecure_channel(address.inference, options=_OPTIONS)
         self._management = grpc.aio.insecure_channel(address.management, options=_OPTIONS)
+        predicted, managed = torchserve_pb2.PredictionResponse, torchserve_pb2.ManagementResponse
+        self._predict = _method(self._inference, _INFERENCE + "Predictions", predicted.FromString)
+        self._manage_by = {
+            name: _method(self._management, _MANAGEMENT + name, managed.FromString)
+            for name in ("ListModels", "DescribeModel")
+        }
         self._token_file = address.token_file
         self._tokens: dict[str, str] = {}
 
@@ -73,8 +72,7 @@ class TorchServeChannel:
     async def predict(self, name: str, version: str, body: bytes, timeout_s: float) -> bytes:
         """One prediction."""
         request = torchserve_pb2.PredictionsRequest(model_name=name, model_version=version, input={"body": body})
-        method = _method(self._inference, _INFERENCE + "Predictions", torchserve_pb2.PredictionResponse.FromString)
-        answer: torchserve_pb2.PredictionResponse = await method(
+        answer: torchserve_pb2.PredictionResponse = await self._predict(
             request, timeout=timeout_s, metadata=self._bearer("inference")
         )
         return answer.prediction
@@ -106,8 +104,7 @@ class TorchServeChannel:
         }
 
     async def _manage(self, method: str, request: Message) -> str:
-        call = _method(self._management, _MANAGEMENT + method, torchserve_pb2.ManagementResponse.FromString)
-        answer: torchserve_pb2.ManagementResponse = await call(
+        answer: torchserve_pb2.ManagementResponse = await self._manage_by[method](
             request, timeout=_PROBE_S, metadata=self._bearer("management")
         )
         return answer.msg
@@ -128,81 +125,9 @@ def read_tokens(file: Path) -> dict[str, str]:
         return {}
 
 
-def call_to_request(call: Call) -> worker_pb2.WorkerRequest:
-    """The worker.v1 request of a call."""
-    parameters = {key: value for key, value in asdict(call.parameters).items() if value is not None}
-    return worker_pb2.WorkerRequest(
-        operation=model_pb2.Operation.Value(f"OPERATION_{call.operation.name}"),
-        request_id=call.request_id,
-        deadline_unix_ms=0 if call.deadline_unix_s is None else max(1, int(call.deadline_unix_s * 1000)),
-        parameters=sampling_pb2.Parameters(**parameters),
-        items=[_item(each) for each in call.items],
-        numerics=call.target.numerics,
-        model_digest=call.target.model.digest,
-    )
-
-
-def reply_to_domain(call: Call, reply: worker_pb2.WorkerReply) -> Reply:
-    """The domain value of a worker's reply.
-
-    Raises:
-        WorkerFault: it does not fit the call.
-    """
-    if len(reply.items) != len(call.items):
-        raise WorkerFault(f"the worker answered {len(reply.items)} items of {len(call.items)}")
-    return Reply(
-        outcomes=tuple(_outcome(item, outcome) for item, outcome in zip(call.items, reply.items, strict=True)),
-        queue_s=reply.timings.queue_s,
-        compute_s=reply.timings.compute_s,
-        batch_sizes=tuple(reply.timings.batch_sizes),
-    )
-
-
 def _method(channel: grpc.aio.Channel, path: str, parse: Callable[[bytes], Answer]) -> Any:
     return channel.unary_unary(path, request_serializer=_serialize, response_deserializer=parse)
 
 
 def _serialize(message: Message) -> bytes:
     return message.SerializeToString()
-
-
-def _dtype(dtype: Dtype) -> model_pb2.Dtype.ValueType:
-    return model_pb2.Dtype.Value(f"DTYPE_{dtype.name}")
-
-
-def _item(item: RangeItem | TensorItem) -> worker_pb2.WorkerItem:
-    if isinstance(item, RangeItem):
-        labels = [] if item.labels is None else item.labels.tolist()
-        addresses = worker_pb2.Range(seed=item.seed, start_index=item.start_index, count=item.count, labels=labels)
-        return worker_pb2.WorkerItem(range=addresses, dtype=_dtype(item.dtype))
-    dtype = Dtype.UINT8 if item.rows.dtype == np.uint8 else Dtype.FLOAT32
-    tensor = worker_pb2.Tensor(dims=item.rows.shape, dtype=_dtype(dtype), data=item.rows.tobytes())
-    return worker_pb2.WorkerItem(tensor=tensor, dtype=_dtype(Dtype.FLOAT32))
-
-
-def _outcome(item: RangeItem | TensorItem, outcome: worker_pb2.WorkerOutcome) -> Outcome:
-    if outcome.WhichOneof("outcome") == "status":
-        return _failure(outcome.status)
-    rows = item.count if isinstance(item, RangeItem) else len(item.rows)
-    told = (int(outcome.value.dtype), len(outcome.value.dims))
-    if isinstance(item, RangeItem) and told != (int(item.dtype), _IMAGE_DIMS):
-        raise WorkerFault(f"the worker answered dtype {outcome.value.dtype} of dims {list(outcome.value.dims)}")
-    try:
-        is_float = Dtype(outcome.value.dtype) is Dtype.FLOAT32
-        flat = np.frombuffer(outcome.value.data, "<f4") if is_float else np.frombuffer(outcome.value.data, np.uint8)
-        array = flat.reshape(tuple(outcome.value.dims))
-    except ValueError as error:
-        raise WorkerFault(f"the worker's tensor does not hold what it says: {error}") from error
-    if array.shape[:1] != (rows,):
-        raise WorkerFault(f"the worker answered rows {array.shape[:1]} of {rows}")
-    return Rows(array=array, failures={each.row: _failure(each.status) for each in outcome.row_errors})
-
-
-def _failure(status: Any) -> Failure:
-    reason = "WORKER"
-    for detail in status.details:
-        if detail.TypeName() == "google.rpc.ErrorInfo":
-            info = error_details_pb2.ErrorInfo()
-            detail.Unpack(info)
-            reason = info.reason
-    return Failure(code=status.code, reason=reason, message=status.message)

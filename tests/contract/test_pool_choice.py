@@ -1,0 +1,244 @@
+"""Which TorchServe does a call: the least laden, not beyond its room, not one that failed or stalls."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+
+import grpc
+import pytest
+
+from service.domain import Call, Dtype, Operation, Parameters, RangeItem, Target
+from service.errors import WorkerBusy, WorkerFault, WorkerLost
+from service.workers.torchserve.pool import TorchServePool
+from tests.contract.fake_torchserve import FakeTorchServe, description, running
+
+DIED = (grpc.StatusCode.INTERNAL, "Worker died.")
+
+
+async def until(condition, timeout_s: float = 5) -> None:
+    async with asyncio.timeout(timeout_s):
+        while not condition():
+            await asyncio.sleep(0.01)
+
+
+@dataclass
+class Pooled:
+    """A pool over fakes, all of whose workers are ready."""
+
+    pool: TorchServePool
+    fakes: tuple[FakeTorchServe, ...]
+    target: Target
+
+    def call(self, cost_s: float = 0.0, timeout_s: float = 5) -> Awaitable:
+        item = RangeItem(seed=1, start_index=0, count=1, labels=None, dtype=Dtype.UINT8)
+        call = Call(target=self.target, operation=Operation.SAMPLE, parameters=Parameters(), items=(item,),
+                    cost_s=cost_s)  # fmt: skip
+        return asyncio.ensure_future(self.pool.call(call, timeout_s=timeout_s))
+
+    @property
+    def drawn(self) -> list[int]:
+        return [fake.predictions for fake in self.fakes]
+
+
+@asynccontextmanager
+async def pooled(*fakes: FakeTorchServe) -> AsyncIterator[Pooled]:
+    async with AsyncExitStack() as stack:
+        pool = TorchServePool([await stack.enter_async_context(running(fake)) for fake in fakes])
+        await pool.start()
+        await until(lambda: sum(offer.workers for offer in pool.offers()) == sum(len(fake.pids) for fake in fakes))
+        target = pool.offers()[0].target
+        assert target is not None
+        try:
+            yield Pooled(pool, fakes, target)
+        finally:
+            for fake in fakes:
+                if fake.stalled:
+                    fake.stalled.set()
+            await pool.close()
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("service.workers.torchserve.pool._PATIENCE_S", 0.2)
+
+
+@pytest.mark.parametrize("cost_s", [0.0, 0.02], ids=["cost-unknown", "cost-known"])
+async def test_calls_of_equal_cost_are_shared_equally(cost_s: float) -> None:
+    async with pooled(FakeTorchServe(), FakeTorchServe()) as both:
+        for _ in range(10):
+            await both.call(cost_s)
+        await asyncio.gather(*(both.call(cost_s) for _ in range(10)))
+        assert both.drawn == [10, 10]
+
+
+async def test_costs_are_shared_rather_than_calls() -> None:
+    async with pooled(FakeTorchServe(pids=[1, 2, 3]), FakeTorchServe(pids=[4, 5, 6])) as both:
+        both.fakes[0].stalled = both.fakes[1].stalled = asyncio.Event()
+        calls = [both.call(1.0), *(both.call(0.2) for _ in range(4))]
+        await until(lambda: sum(both.drawn) == 5)
+        both.fakes[0].stalled.set()
+        await asyncio.gather(*calls)
+        assert sorted(both.drawn) == [1, 4]
+
+
+async def test_a_replica_with_more_workers_gets_more() -> None:
+    async with pooled(FakeTorchServe(pids=[1]), FakeTorchServe(pids=[2, 3, 4])) as both:
+        both.fakes[0].delay_s = both.fakes[1].delay_s = 0.05
+        await asyncio.gather(*(both.call(0.05) for _ in range(8)))
+        assert both.drawn == [2, 6]
+
+
+async def test_room_is_two_calls_a_worker_of_one_target() -> None:
+    async with pooled(FakeTorchServe(pids=[1, 2]), FakeTorchServe()) as both:
+        stranger = Target(model=both.target.model, numerics="others")
+        both.fakes[0].stalled = both.fakes[1].stalled = asyncio.Event()
+        calls = [both.call() for _ in range(5)]
+        await until(lambda: sum(both.drawn) == 5)
+        assert (both.pool.room(both.target), both.pool.room(stranger)) == (1, 0)
+        both.fakes[0].stalled.set()
+        await asyncio.gather(*calls)
+        assert both.pool.room(both.target) == 6
+
+
+async def test_a_cheap_call_goes_where_there_is_room_and_not_where_there_is_least_to_do() -> None:
+    async with pooled(FakeTorchServe(), FakeTorchServe()) as both:
+        both.fakes[0].stalled = both.fakes[1].stalled = asyncio.Event()
+        calls = [both.call(cost) for cost in (9.0, 0.1, 0.1)]
+        await until(lambda: sum(both.drawn) == 3)
+        calls.append(both.call(0.1))
+        await until(lambda: sum(both.drawn) == 4)
+        assert both.drawn == [2, 2]
+        both.fakes[0].stalled.set()
+        await asyncio.gather(*calls)
+
+
+async def test_beyond_all_room_the_least_laden_is_called() -> None:
+    async with pooled(FakeTorchServe(), FakeTorchServe()) as both:
+        both.fakes[0].stalled = both.fakes[1].stalled = asyncio.Event()
+        calls = [both.call(1.0) for _ in range(6)]
+        await until(lambda: sum(both.drawn) == 6)
+        assert (both.drawn, both.pool.room(both.target)) == ([3, 3], 0)
+        both.fakes[0].stalled.set()
+        await asyncio.gather(*calls)
+
+
+async def test_a_lost_call_is_repeated_elsewhere() -> None:
+    async with pooled(FakeTorchServe(reply=DIED), FakeTorchServe()) as both:
+        with pytest.raises(WorkerLost) as lost:
+            await both.call()
+        assert lost.value.died
+        await asyncio.gather(*(both.call() for _ in range(4)))
+        assert both.drawn == [1, 4]
+
+
+async def test_a_replica_that_lost_a_call_has_no_room_for_a_moment() -> None:
+    async with pooled(FakeTorchServe(reply=DIED), FakeTorchServe()) as both:
+        told: list[int] = []
+        both.pool.watch(lambda: told.append(both.pool.room(both.target)))
+        with pytest.raises(WorkerLost):
+            await both.call()
+        assert both.pool.room(both.target) == 2
+        await until(lambda: told and told[-1] == 4)
+
+
+async def test_the_only_replica_is_called_again_though_it_lost_a_call() -> None:
+    async with pooled(FakeTorchServe(reply=DIED)) as one:
+        for _ in range(2):
+            with pytest.raises(WorkerLost):
+                await one.call()
+        assert one.pool.room(one.target) == 2
+
+
+async def test_a_handler_that_raised_is_not_avoided() -> None:
+    async with pooled(FakeTorchServe(reply=(grpc.StatusCode.UNAVAILABLE, "Prediction failed"))) as one:
+        with pytest.raises(WorkerFault):
+            await one.call()
+        assert one.pool.room(one.target) == 2
+        assert not one.pool._replicas[0].is_avoided(one.target)
+
+
+async def test_a_full_queue_is_busy_and_loses_nobody() -> None:
+    async with pooled(FakeTorchServe(queue=1)) as one:
+        one.fakes[0].stalled = asyncio.Event()
+        first = one.call()
+        await until(lambda: one.drawn == [1])
+        with pytest.raises(WorkerBusy):
+            await one.call()
+        one.fakes[0].stalled.set()
+        await first
+        assert one.pool.workers(one.target) == 1
+
+
+@pytest.mark.usefixtures("impatient")
+async def test_a_stalled_call_is_answered_by_another_replica() -> None:
+    async with pooled(FakeTorchServe(), FakeTorchServe()) as both:
+        both.fakes[0].stalled = asyncio.Event()
+        await both.call()
+        assert both.drawn == [1, 1]
+        assert both.fakes[0].asked == both.fakes[1].asked
+
+
+@pytest.mark.usefixtures("impatient")
+async def test_a_stalled_call_is_answered_by_another_worker_of_the_only_replica() -> None:
+    async with pooled(FakeTorchServe(pids=[1, 2])) as one:
+        one.fakes[0].stalled = asyncio.Event()
+        waiting = one.call()
+        await until(lambda: one.drawn == [1])
+        one.fakes[0].stalled = None
+        await waiting
+        assert one.drawn == [2]
+
+
+@pytest.mark.usefixtures("impatient")
+async def test_a_stalled_call_counts_as_load_until_it_ends() -> None:
+    async with pooled(FakeTorchServe(), FakeTorchServe()) as both:
+        stalled = both.fakes[0].stalled = asyncio.Event()
+        for _ in range(3):
+            await both.call()
+        assert (both.drawn, both.pool.room(both.target)) == ([1, 3], 3)
+        told: list[int] = []
+        both.pool.watch(lambda: told.append(both.pool.room(both.target)))
+        stalled.set()
+        await until(lambda: told and told[-1] == 4)
+
+
+@pytest.mark.usefixtures("impatient")
+async def test_a_stalled_only_worker_is_waited_for() -> None:
+    async with pooled(FakeTorchServe()) as one:
+        one.fakes[0].stalled = asyncio.Event()
+        waiting = one.call()
+        await asyncio.sleep(0.4)
+        assert one.drawn == [1]
+        one.fakes[0].stalled.set()
+        await waiting
+
+
+@pytest.mark.usefixtures("impatient")
+async def test_a_costly_call_is_given_ten_times_its_cost() -> None:
+    async with pooled(FakeTorchServe(delay_s=0.4), FakeTorchServe(delay_s=0.4)) as both:
+        await both.call(cost_s=0.1)
+        assert sum(both.drawn) == 1
+        await both.call(cost_s=0.01)
+        assert sum(both.drawn) == 3
+
+
+@pytest.mark.usefixtures("impatient")
+async def test_second_calls_are_no_more_than_workers() -> None:
+    async with pooled(FakeTorchServe(pids=[1]), FakeTorchServe(pids=[2])) as both:
+        both.fakes[0].stalled = both.fakes[1].stalled = asyncio.Event()
+        calls = [both.call() for _ in range(4)]
+        await until(lambda: sum(both.drawn) == 6)
+        await asyncio.sleep(0.3)
+        assert sum(both.drawn) == 6
+        both.fakes[0].stalled.set()
+        await asyncio.gather(*calls)
+
+
+async def test_replicas_of_other_batch_sizes_are_told_once(caplog: pytest.LogCaptureFixture) -> None:
+    one, other = description(seconds={1: 1e-3}), description(seconds={8: 1e-3})
+    async with pooled(FakeTorchServe(described=one), FakeTorchServe(described=other)) as both:
+        both.pool._tell()
+        assert caplog.text.count("execute different batch sizes") == 1
