@@ -82,9 +82,13 @@ class Client:
         refuse_files(query)
         exchange = SampleExchange(model, query, Patience(self._timeout_s, self._retry))
         collector = SampleCollector(exchange.count)
-        async with aclosing(self._chunks(exchange)) as chunks:
-            async for chunk in chunks:
+        if exchange.is_few:
+            for chunk in await self._ask_once(exchange):
                 collector.add(chunk)
+        if not exchange.is_complete:
+            async with aclosing(self._chunks(exchange)) as chunks:
+                async for chunk in chunks:
+                    collector.add(chunk)
         return collector.finish()
 
     def stream(self, model: str, **query: Unpack[SampleQuery]) -> AsyncGenerator[Chunk, None]:
@@ -135,6 +139,21 @@ class Client:
                 return await call(request, timeout=patience.call_timeout_s())
             except grpc.aio.AioRpcError as error:
                 await asyncio.sleep(patience.delay_s(error_of(error, self.server)))
+
+    async def _ask_once(self, exchange: SampleExchange) -> list[Chunk]:
+        """The first samples, by one message each way; none from a server that knows streams alone."""
+        delay_s: float | None = 0.0
+        while delay_s is not None:
+            await asyncio.sleep(delay_s)
+            try:
+                timeout_s = exchange.patience.call_timeout_s()
+                reply = await self._sampling.SampleOnce(exchange.begin_once(), timeout=timeout_s)
+                return exchange.receive_once(reply)
+            except grpc.aio.AioRpcError as error:
+                if error.code() is grpc.StatusCode.UNIMPLEMENTED:
+                    break
+                delay_s = exchange.recover(error_of(error, self.server))
+        return []
 
     async def _chunks(self, exchange: SampleExchange) -> AsyncGenerator[Chunk, None]:
         delay_s: float | None = 0.0

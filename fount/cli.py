@@ -37,6 +37,7 @@ _FOUND: dict[str, tuple[str, str]] = {
     "quality": ("Measure a model on held-out real data, with intervals.", "torch"),
     "serve": ("Run the gateway and its workers on this machine.", "serve"),
     "train": ("Train a model by its recipe.", "torch"),
+    "tune": ("Measure how a model runs fastest on this machine.", "torch"),
 }
 
 

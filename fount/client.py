@@ -8,7 +8,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator
 from types import TracebackType
-from typing import Protocol, Self, TypeVar, Unpack
+from typing import Protocol, Self, TypeVar, Unpack, cast
 
 import grpc
 
@@ -98,8 +98,12 @@ class Client:
         refuse_files(query)
         exchange = SampleExchange(model, query, Patience(self._timeout_s, self._retry))
         collector = SampleCollector(exchange.count)
-        for chunk in self._chunks(exchange):
-            collector.add(chunk)
+        if exchange.is_few:
+            for chunk in self._ask_once(exchange):
+                collector.add(chunk)
+        if not exchange.is_complete:
+            for chunk in self._chunks(exchange):
+                collector.add(chunk)
         return collector.finish()
 
     def stream(self, model: str, **query: Unpack[SampleQuery]) -> Iterator[Chunk]:
@@ -156,6 +160,20 @@ class Client:
     def _pause(self, delay_s: float) -> None:
         if self._closed.wait(delay_s):
             raise Cancelled("The client was closed.")
+
+    def _ask_once(self, exchange: SampleExchange) -> list[Chunk]:
+        """The first samples, by one message each way; none from a server that knows streams alone."""
+        delay_s: float | None = 0.0
+        while delay_s is not None:
+            self._pause(delay_s)
+            try:
+                timeout_s = exchange.patience.call_timeout_s()
+                return exchange.receive_once(self._sampling.SampleOnce(exchange.begin_once(), timeout=timeout_s))
+            except grpc.RpcError as error:
+                if cast(grpc.Call, error).code() is grpc.StatusCode.UNIMPLEMENTED:
+                    break
+                delay_s = exchange.recover(error_of(error, self.server))
+        return []
 
     def _chunks(self, exchange: SampleExchange) -> Iterator[Chunk]:
         delay_s: float | None = 0.0

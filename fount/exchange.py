@@ -28,6 +28,7 @@ DEFAULT_SERVER = "127.0.0.1:50051"
 """Where `fount serve` listens unless told otherwise."""
 
 _MAX_MESSAGE_BYTES = 64 * 2**20
+_FEW = 64  # samples up to which one message is likely to hold them
 
 CHANNEL_OPTIONS: tuple[tuple[str, int], ...] = (
     ("grpc.max_receive_message_length", _MAX_MESSAGE_BYTES),
@@ -189,6 +190,32 @@ class SampleExchange:
         if chunk is not None:
             self.patience.take_progress()
         return chunk
+
+    @property
+    def is_few(self) -> bool:
+        """Whether SampleOnce is likely to answer all of it."""
+        return self.count <= _FEW
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether every sample came."""
+        return self._progress.is_complete
+
+    def begin_once(self) -> sampling_pb2.SampleOnceRequest:
+        """The request of a SampleOnce call."""
+        return sampling_pb2.SampleOnceRequest(request=self.begin())
+
+    def receive_once(self, response: sampling_pb2.SampleOnceResponse) -> list[Chunk]:
+        """Take the answer of a SampleOnce call in; what it did not hold, a stream goes on with.
+
+        Raises:
+            BadReply: it contradicts the request.
+        """
+        self.receive(sampling_pb2.SampleResponse(header=response.header))
+        if not response.chunk.count:
+            return []
+        chunk = self.receive(sampling_pb2.SampleResponse(chunk=response.chunk))
+        return [] if chunk is None else [chunk]
 
     def finish(self) -> None:
         """Take note that the stream ended well.

@@ -6,7 +6,7 @@ A `Piece` enters, framed SampleChunks of at most 1 MiB leave, with failed sample
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from google.protobuf import any_pb2
@@ -20,7 +20,7 @@ from service.domain import Encoding, Failure, ServedModel
 from service.framing import frame_chunk
 from service.scheduler import Piece
 
-__all__ = ["piece_to_responses", "sample_spec"]
+__all__ = ["join_pieces", "piece_to_responses", "sample_spec"]
 
 
 def sample_spec(model: ServedModel, encoding: Encoding) -> model_pb2.SampleSpec:
@@ -34,6 +34,22 @@ def sample_spec(model: ServedModel, encoding: Encoding) -> model_pb2.SampleSpec:
         layout=model_pb2.SampleSpec.LAYOUT_HWC,
         value_range=model_pb2.ValueRange(min=low, max=high),
         encoding=model_pb2.Encoding.Value(f"ENCODING_{encoding.name}"),
+    )
+
+
+def join_pieces(pieces: Sequence[Piece]) -> Piece:
+    """Join consecutive pieces of one stream, one or more, to one."""
+    if len(pieces) == 1:
+        return pieces[0]
+    first = pieces[0].start_index
+    labels = [piece.labels for piece in pieces if piece.labels is not None]
+    return Piece(
+        start_index=first,
+        rows=np.concatenate([piece.rows for piece in pieces]),
+        labels=np.concatenate(labels) if labels else None,
+        failures={
+            piece.start_index - first + row: failure for piece in pieces for row, failure in piece.failures.items()
+        },
     )
 
 

@@ -50,6 +50,54 @@ A caller without the grant priority:interactive: PERMISSION_DENIED.
 Global___Priority: typing_extensions.TypeAlias = Priority
 
 @typing.final
+class SampleOnceRequest(google.protobuf.message.Message):
+    """SampleOnceRequest asks for a handful of samples."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    REQUEST_FIELD_NUMBER: builtins.int
+    @property
+    def request(self) -> Global___SampleRequest:
+        """request is what is asked for. Unset: INVALID_ARGUMENT."""
+
+    def __init__(
+        self,
+        *,
+        request: Global___SampleRequest | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["request", b"request"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["request", b"request"]) -> None: ...
+
+Global___SampleOnceRequest: typing_extensions.TypeAlias = SampleOnceRequest
+
+@typing.final
+class SampleOnceResponse(google.protobuf.message.Message):
+    """SampleOnceResponse is the beginning of what Sample would stream, or all of it."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    HEADER_FIELD_NUMBER: builtins.int
+    CHUNK_FIELD_NUMBER: builtins.int
+    @property
+    def header(self) -> Global___SampleHeader:
+        """header says what was resolved. Always set."""
+
+    @property
+    def chunk(self) -> Global___SampleChunk:
+        """chunk holds the first samples, at most 256 and 1 MiB. Unset: one sample alone is larger; ask Sample for it."""
+
+    def __init__(
+        self,
+        *,
+        header: Global___SampleHeader | None = ...,
+        chunk: Global___SampleChunk | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["chunk", b"chunk", "header", b"header"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["chunk", b"chunk", "header", b"header"]) -> None: ...
+
+Global___SampleOnceResponse: typing_extensions.TypeAlias = SampleOnceResponse
+
+@typing.final
 class SampleRequest(google.protobuf.message.Message):
     """SampleRequest asks for samples of one model."""
 

@@ -40,6 +40,11 @@ class SamplingServiceStub(object):
                 request_serializer=fount_dot_v1_dot_sampling__pb2.SampleRequest.SerializeToString,
                 response_deserializer=fount_dot_v1_dot_sampling__pb2.SampleResponse.FromString,
                 _registered_method=True)
+        self.SampleOnce = channel.unary_unary(
+                '/fount.v1.SamplingService/SampleOnce',
+                request_serializer=fount_dot_v1_dot_sampling__pb2.SampleOnceRequest.SerializeToString,
+                response_deserializer=fount_dot_v1_dot_sampling__pb2.SampleOnceResponse.FromString,
+                _registered_method=True)
 
 
 class SamplingServiceServicer(object):
@@ -59,6 +64,16 @@ class SamplingServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def SampleOnce(self, request, context):
+        """SampleOnce answers what Sample would stream, as far as it fits one message: for a handful, at half of a stream's cost.
+
+        Samples that did not fit are had from Sample, from the first index not received, with the header's seed, digest and
+        numerics. Errors are those of Sample, and fields are named as in SampleRequest.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_SamplingServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -66,6 +81,11 @@ def add_SamplingServiceServicer_to_server(servicer, server):
                     servicer.Sample,
                     request_deserializer=fount_dot_v1_dot_sampling__pb2.SampleRequest.FromString,
                     response_serializer=fount_dot_v1_dot_sampling__pb2.SampleResponse.SerializeToString,
+            ),
+            'SampleOnce': grpc.unary_unary_rpc_method_handler(
+                    servicer.SampleOnce,
+                    request_deserializer=fount_dot_v1_dot_sampling__pb2.SampleOnceRequest.FromString,
+                    response_serializer=fount_dot_v1_dot_sampling__pb2.SampleOnceResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -96,6 +116,33 @@ class SamplingService(object):
             '/fount.v1.SamplingService/Sample',
             fount_dot_v1_dot_sampling__pb2.SampleRequest.SerializeToString,
             fount_dot_v1_dot_sampling__pb2.SampleResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SampleOnce(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/fount.v1.SamplingService/SampleOnce',
+            fount_dot_v1_dot_sampling__pb2.SampleOnceRequest.SerializeToString,
+            fount_dot_v1_dot_sampling__pb2.SampleOnceResponse.FromString,
             options,
             channel_credentials,
             insecure,

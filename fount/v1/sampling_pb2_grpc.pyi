@@ -41,7 +41,23 @@ _SamplingServiceSampleType = typing_extensions.TypeVar(
     ],
 )
 
-class SamplingServiceStub(typing.Generic[_SamplingServiceSampleType]):
+_SamplingServiceSampleOnceType = typing_extensions.TypeVar(
+    '_SamplingServiceSampleOnceType',
+    grpc.UnaryUnaryMultiCallable[
+        fount.v1.sampling_pb2.SampleOnceRequest,
+        fount.v1.sampling_pb2.SampleOnceResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        fount.v1.sampling_pb2.SampleOnceRequest,
+        fount.v1.sampling_pb2.SampleOnceResponse,
+    ],
+    default=grpc.UnaryUnaryMultiCallable[
+        fount.v1.sampling_pb2.SampleOnceRequest,
+        fount.v1.sampling_pb2.SampleOnceResponse,
+    ],
+)
+
+class SamplingServiceStub(typing.Generic[_SamplingServiceSampleType, _SamplingServiceSampleOnceType]):
     """SamplingService draws samples."""
 
     @typing.overload
@@ -50,6 +66,10 @@ class SamplingServiceStub(typing.Generic[_SamplingServiceSampleType]):
             fount.v1.sampling_pb2.SampleRequest,
             fount.v1.sampling_pb2.SampleResponse,
         ],
+        grpc.UnaryUnaryMultiCallable[
+            fount.v1.sampling_pb2.SampleOnceRequest,
+            fount.v1.sampling_pb2.SampleOnceResponse,
+        ],
     ], channel: grpc.Channel) -> None: ...
 
     @typing.overload
@@ -57,6 +77,10 @@ class SamplingServiceStub(typing.Generic[_SamplingServiceSampleType]):
         grpc.aio.UnaryStreamMultiCallable[
             fount.v1.sampling_pb2.SampleRequest,
             fount.v1.sampling_pb2.SampleResponse,
+        ],
+        grpc.aio.UnaryUnaryMultiCallable[
+            fount.v1.sampling_pb2.SampleOnceRequest,
+            fount.v1.sampling_pb2.SampleOnceResponse,
         ],
     ], channel: grpc.aio.Channel) -> None: ...
 
@@ -70,10 +94,21 @@ class SamplingServiceStub(typing.Generic[_SamplingServiceSampleType]):
     Draining, or no ready worker: UNAVAILABLE. What was made before a deadline passed is delivered before the status.
     """
 
+    SampleOnce: _SamplingServiceSampleOnceType
+    """SampleOnce answers what Sample would stream, as far as it fits one message: for a handful, at half of a stream's cost.
+
+    Samples that did not fit are had from Sample, from the first index not received, with the header's seed, digest and
+    numerics. Errors are those of Sample, and fields are named as in SampleRequest.
+    """
+
 SamplingServiceAsyncStub: typing_extensions.TypeAlias = SamplingServiceStub[
     grpc.aio.UnaryStreamMultiCallable[
         fount.v1.sampling_pb2.SampleRequest,
         fount.v1.sampling_pb2.SampleResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        fount.v1.sampling_pb2.SampleOnceRequest,
+        fount.v1.sampling_pb2.SampleOnceResponse,
     ],
 ]
 
@@ -93,6 +128,18 @@ class SamplingServiceServicer(metaclass=abc.ABCMeta):
         numerics and the first index not yet received. A bad field: INVALID_ARGUMENT with BadRequest naming every one.
         More work waiting than may: RESOURCE_EXHAUSTED with RetryInfo, told from the rate at which work is done.
         Draining, or no ready worker: UNAVAILABLE. What was made before a deadline passed is delivered before the status.
+        """
+
+    @abc.abstractmethod
+    def SampleOnce(
+        self,
+        request: fount.v1.sampling_pb2.SampleOnceRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[fount.v1.sampling_pb2.SampleOnceResponse, collections.abc.Awaitable[fount.v1.sampling_pb2.SampleOnceResponse]]:
+        """SampleOnce answers what Sample would stream, as far as it fits one message: for a handful, at half of a stream's cost.
+
+        Samples that did not fit are had from Sample, from the first index not received, with the header's seed, digest and
+        numerics. Errors are those of Sample, and fields are named as in SampleRequest.
         """
 
 def add_SamplingServiceServicer_to_server(servicer: SamplingServiceServicer, server: typing.Union[grpc.Server, grpc.aio.Server]) -> None: ...

@@ -72,7 +72,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         return grpc.unary_unary_rpc_method_handler(
             self._wrap_unary(handler.unary_unary, ("unary", service, method)),
             request_deserializer=handler.request_deserializer,
-            response_serializer=handler.response_serializer,
+            response_serializer=serializer(handler.response_serializer),
         )
 
     def _wrap_unary(self, behave: Any, rpc: tuple[str, str, str]) -> Any:
