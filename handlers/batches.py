@@ -2,8 +2,8 @@
 
 Enters: items in order and a function that runs one batch. Leaves: one outcome an item, values row for row. Which rows
 share a batch never shows in the values (that is what the profile measured), so a batch that fails may be run again item
-by item, and only the item at fault pays; one for which memory ran out is first run again in smaller sizes. A batch is
-as many rows as wait, at most the largest size, padded up to the smallest size that holds it.
+by item, and only the item at fault pays; one for which memory ran out is first run again in smaller sizes. Rows are cut
+into batches by the time these are predicted to take (`handlers.plan`); the last may be padded.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import numpy as np
 from google.rpc import code_pb2, status_pb2
 from numpy.typing import NDArray
 
+from handlers.batch_times import BatchTimes
 from handlers.family import Deadline, DeadlinePassed
 from handlers.pixels import Float32s, find_finite_rows, find_rows_within
 from handlers.rows import Rows, concatenate_rows, pad_rows
@@ -94,7 +95,7 @@ class BatchRunner:
 
     Attributes:
         compute: runs one batch of an executed size; (B, ...) float32.
-        sizes: the sizes that may be executed, ascending.
+        times: the sizes that may be executed, and how long each takes; learns from every batch.
         deadline: when the answer stops being wanted.
         request_id: ties log lines to the call.
         on_device_lost: called when only a new process can go on.
@@ -104,7 +105,7 @@ class BatchRunner:
     """
 
     compute: Callable[[Rows], Float32s]
-    sizes: Sequence[int]
+    times: BatchTimes
     deadline: Deadline
     request_id: str
     on_device_lost: Callable[[], None]
@@ -113,6 +114,7 @@ class BatchRunner:
     first_batch_at: float | None = None
     _queue: deque[_Progress] = field(default_factory=deque, init=False)
     _largest: int = field(default=0, init=False)
+    _cut: deque[int] = field(default_factory=deque, init=False)
 
     def run(self, works: Sequence[Work]) -> list[Outcome]:
         """Do all items, in order, together.
@@ -121,10 +123,17 @@ class BatchRunner:
             One outcome an item; nothing is raised for what goes wrong with one.
         """
         progresses = [_Progress(work=work) for work in works]
-        self._queue, self._largest = deque(progresses), self.sizes[-1]
-        while pieces := _next_pieces(self._queue, self._largest):
+        self._queue, self._largest = deque(progresses), self.times.sizes[-1]
+        while pieces := _next_pieces(self._queue, self._next_size()):
             self._run_pieces(pieces)
         return [progress.outcome for progress in progresses]
+
+    def _next_size(self) -> int:
+        """Give the size of the next batch; 0 when nothing waits. Items that failed since only leave room in it."""
+        if not self._cut:
+            waiting = sum(progress.waiting for progress in self._queue)
+            self._cut.extend(self.times.plan(self._largest).cut(waiting))
+        return self._cut.popleft() if self._cut else 0
 
     def _run_pieces(self, pieces: list[_Piece]) -> None:
         """Run one batch; when it fails, each of its items alone."""
@@ -140,11 +149,12 @@ class BatchRunner:
 
     def _shrink(self, pieces: list[_Piece]) -> bool:
         """Put a batch's rows back, to be run in smaller sizes for the rest of the call; False when none is smaller."""
-        size = fitting_size(self.sizes, sum(piece.stop - piece.start for piece in pieces))
-        smaller = [other for other in self.sizes if other < size]
+        size = fitting_size(self.times.sizes, sum(piece.stop - piece.start for piece in pieces))
+        smaller = [other for other in self.times.sizes if other < size]
         if not smaller:
             return False
         self._largest = min(self._largest, smaller[-1])
+        self._cut.clear()
         _LOG.warning("request %r: no memory for a batch of %d; trying %d", self.request_id, size, self._largest)
         for piece in reversed(pieces):
             if not any(waiting is piece.progress for waiting in self._queue):  # its last rows may wait there
@@ -174,9 +184,10 @@ class BatchRunner:
         self.first_batch_at = self.first_batch_at or started
         try:
             rows = concatenate_rows([piece.rows for piece in pieces])
-            size = fitting_size(self.sizes, len(rows))
+            size = fitting_size(self.times.sizes, len(rows))
             self.batch_sizes.append(size)
             _keep(pieces, self.compute(pad_rows(rows, size)))
+            self.times.observe(size, time.perf_counter() - started)
         finally:
             self.compute_s += time.perf_counter() - started
 
@@ -194,7 +205,7 @@ def fitting_size(sizes: Sequence[int], count: int) -> int:
 
 
 def _next_pieces(queue: deque[_Progress], most: int) -> list[_Piece]:
-    """Take the next rows that wait, from as many items as fill the largest batch; items taken whole leave the queue."""
+    """Take the next rows that wait, from as many items as fill a batch of `most`; items taken whole leave the queue."""
     pieces, room = [], most
     while queue and room:
         progress = queue[0]

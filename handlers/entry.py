@@ -6,6 +6,7 @@ bytes and wants one bytes back for each.
 
 from __future__ import annotations
 
+import gc
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -34,6 +35,9 @@ class Entry:
         properties = context.system_properties
         gpu_id = properties.get("gpu_id")
         self._worker = Worker.load(Path(properties["model_dir"]), gpu_id=None if gpu_id is None else int(gpu_id))
+        # What is loaded stays for good: a full collection would walk all of torch in the middle of a call.
+        gc.collect()
+        gc.freeze()
 
     def handle(self, data: Sequence[Mapping[str, Any]] | None, context: Any) -> list[bytes]:
         """Answer calls one by one.

@@ -70,7 +70,7 @@ class _Golden:
 
 def check_golden(
     file: Path, network: Network, sizes: tuple[int, ...], model_digest: str, numerics: Numerics, state: State
-) -> None:
+) -> str:
     """Draw the golden samples again and compare.
 
     Args:
@@ -80,6 +80,9 @@ def check_golden(
         model_digest: what was loaded.
         numerics: what it runs on.
         state: where floats of other numerics are kept.
+
+    Returns:
+        How far they are from the recorded ones, in words.
 
     Raises:
         GoldenError: the file cannot be read, or something differs; one sentence says what and by how much.
@@ -97,6 +100,7 @@ def check_golden(
         raise GoldenError(f"golden samples differ on numerics {numerics.id}: {difference}")
     else:
         _compare_with_kept(found, model_digest, numerics, state)
+    return difference
 
 
 def record_golden(

@@ -11,21 +11,27 @@ from __future__ import annotations
 import inspect
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Self
 
 from torch import nn
 
 from fount.archive import ArchiveContents, ArchiveError, verify_folder
+from handlers.allocation import keep_freed_memory
+from handlers.batch_times import BatchTimes
 from handlers.building import BuildError, build_module, is_own, source_of
 from handlers.card import Card, CardError, load_card, model_digest
+from handlers.compiling import CompileError, compile_called, telling_compiler
 from handlers.faults import tell_fault
 from handlers.golden import GoldenError, check_golden
 from handlers.models import UnknownFamilyError
-from handlers.network import FamilyBuilder, Network, WrongOutputError, build_network
+from handlers.network import FamilyBuilder, Network, Operation, WrongOutputError, build_network
 from handlers.numerics import Numerics, configure_torch, read_numerics
-from handlers.profile import Profile, ProfileError, load_or_measure_profile
+from handlers.profile import Profile, ProfileError, load_or_measure_profile, run_probe
 from handlers.settings import Settings, SettingsError, settings_from_environment
 from handlers.state import State
 from handlers.torch_errors import is_device_lost, is_out_of_memory, leave_process
@@ -42,8 +48,8 @@ class LoadError(Exception):
 
 
 _EXPECTED = (
-    ArchiveError, BuildError, CardError, GoldenError, LoadError, ProfileError, SettingsError, UnknownFamilyError,
-    WeightsError, WrongOutputError,
+    ArchiveError, BuildError, CardError, CompileError, GoldenError, LoadError, ProfileError, SettingsError,
+    UnknownFamilyError, WeightsError, WrongOutputError,
 )  # fmt: skip
 
 
@@ -54,10 +60,20 @@ class Engine:
     Attributes:
         network: the loaded model.
         profile: the shapes it may run.
+        times: how long each of them takes now, by operation.
     """
 
     network: Network
     profile: Profile
+    times: Mapping[Operation, BatchTimes]
+
+    @classmethod
+    def of(cls, network: Network, profile: Profile) -> Self:
+        """Begin with the times that were measured."""
+        operations = network.card.operations
+        shares = {size: profile.seconds_per_batch[size] / len(operations) for size in profile.exec_batch_sizes}
+        times = {operation: BatchTimes(measured=shares) for operation in operations}
+        return cls(network=network, profile=profile, times=times)
 
 
 @dataclass(kw_only=True)
@@ -69,6 +85,7 @@ class LoadedModel:
         card: the card; None when it could not be read.
         numerics: what it runs on; None when that was not reached.
         engine: what runs batches; None when it cannot serve.
+        golden: how far golden samples are from the recorded ones; "" when they were not drawn.
         reason: why it cannot serve, one sentence; "" when it can.
     """
 
@@ -76,6 +93,7 @@ class LoadedModel:
     card: Card | None = None
     numerics: Numerics | None = None
     engine: Engine | None = None
+    golden: str = ""
     reason: str = ""
 
 
@@ -106,7 +124,7 @@ def _try_to_load(
     """Load once; None when memory ran out, and everything half-loaded has been let go."""
     model = LoadedModel()
     try:
-        _load(model, folder, settings_from_environment(environment, gpu_id), build_family)
+        _load(model, folder, environment, gpu_id, build_family)
     except _EXPECTED as error:
         model.reason = " ".join(str(error).split())
         _LOG.error("the model cannot be served: %s", model.reason)
@@ -121,22 +139,41 @@ def _try_to_load(
     return model
 
 
-def _load(model: LoadedModel, folder: Path, settings: Settings, build_family: FamilyBuilder) -> None:
+def _load(
+    model: LoadedModel, folder: Path, environment: Mapping[str, str], gpu_id: int | None, build_family: FamilyBuilder
+) -> None:
     model.contents = verify_folder(folder)
     model.card = load_card(folder)
+    settings = settings_from_environment(environment, gpu_id, model.card.name)
     if settings.precision not in model.card.precisions:
-        allowed = ", ".join(model.card.precisions)
-        raise LoadError(f"FOUNT_WORKER_PRECISION is {settings.precision}, the card allows {allowed}; set one of those")
+        wrong = f"the precision is to be {settings.precision}, the card allows {', '.join(model.card.precisions)}"
+        raise LoadError(f"{wrong}; set FOUNT_WORKER_PRECISION, or the model's entry in a tuned file, to one of those")
+    keep_freed_memory()
     configure_torch(settings)
     model.numerics = read_numerics(settings)
     module = _build(model.card, folder, model.contents, build_family)
     network = build_network(model.card, module, settings)
     state = State(folder=settings.state_dir)
-    profile = load_or_measure_profile(network, model.contents.model_digest, model.numerics, state)
-    golden = folder / model.card.golden.file
-    check_golden(golden, network, profile.exec_batch_sizes, model.contents.model_digest, model.numerics, state)
-    model.engine = Engine(network=network, profile=profile)
+    with _compiling(network, settings):
+        profile = load_or_measure_profile(network, model.contents.model_digest, model.numerics, state)
+        golden, digest = folder / model.card.golden.file, model.contents.model_digest
+        model.golden = check_golden(golden, network, profile.exec_batch_sizes, digest, model.numerics, state)
+    model.engine = Engine.of(network, profile)
     _LOG.info("model %s %s is ready on %s", model.card.name, model.card.version, model.numerics.id)
+
+
+@contextmanager
+def _compiling(network: Network, settings: Settings) -> Iterator[None]:
+    """Have a network compiled, if it is to be, while each of its sizes runs for the first time."""
+    if not settings.compiled:
+        yield
+        return
+    cache = settings.state_dir / "compiled" if settings.state_dir else None
+    with telling_compiler():
+        inductor = compile_called(network.module, partial(run_probe, network), cache)
+        yield
+        if not inductor.graphs:
+            raise CompileError("torch could compile nothing of the model; set compiled to 0")
 
 
 def _build(card: Card, folder: Path, contents: ArchiveContents, build_family: FamilyBuilder) -> nn.Module:

@@ -1,7 +1,8 @@
 """The network: one loaded family on one device in one precision, fed rows and giving float32 arrays.
 
 Enters: rows already cut to an executed batch. Leaves: what the family gave, checked for shape and brought to float32 in
-row-major NHWC order. fp32 runs in NCHW; bf16 runs with channels last and its weights cast once.
+row-major NHWC order. Weights are cast, and laid out, once; unless settings say otherwise, fp32 runs in NCHW and bf16
+with channels last.
 """
 
 from __future__ import annotations
@@ -42,12 +43,16 @@ class Network:
         module: the family's module, in evaluation mode, on the device and in the precision it runs in.
         device: where it runs.
         dtype: the floating type of its weights and activations.
+        layout: how pictures lie in memory while it runs.
+        compiled: whether each size is compiled when it first runs, which takes seconds.
     """
 
     card: Card
     module: nn.Module
     device: torch.device
     dtype: torch.dtype
+    layout: torch.memory_format = torch.contiguous_format
+    compiled: bool = False
 
     @torch.inference_mode()
     def run(
@@ -80,8 +85,7 @@ class Network:
         if not isinstance(self.module, Classifier):
             raise WrongOutputError("the family cannot read images")
         images = torch.from_numpy(rows.images).permute(0, 3, 1, 2)  # (B, H, W, C) -> (B, C, H, W)
-        layout = torch.channels_last if self.dtype == torch.bfloat16 else torch.contiguous_format
-        images = images.to(self.device, self.dtype).contiguous(memory_format=layout)
+        images = images.to(self.device, self.dtype).contiguous(memory_format=self.layout)
         if operation == "CLASSIFY":
             values = self.module.classify(images)
             _check_shape(values, (len(rows), len(self.card.classes)))
@@ -95,10 +99,10 @@ def build_network(card: Card, module: nn.Module, settings: Settings) -> Network:
     """Bring a family's module with its trained weights to where and how it will run."""
     device = torch.device(settings.device)
     dtype = torch.bfloat16 if settings.precision == "bf16" else torch.float32
-    layout = torch.channels_last if settings.precision == "bf16" else torch.contiguous_format
+    layout = torch.channels_last if settings.layout == "nhwc" else torch.contiguous_format
     module = module.eval().requires_grad_(False).to(device=device, dtype=dtype)
     module = module.to(memory_format=layout)  # type: ignore[call-overload]
-    return Network(card=card, module=module, device=device, dtype=dtype)
+    return Network(card=card, module=module, device=device, dtype=dtype, layout=layout, compiled=settings.compiled)
 
 
 def _check_shape(values: Tensor, expected: tuple[int, ...]) -> None:

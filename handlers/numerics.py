@@ -18,6 +18,7 @@ from pathlib import Path
 
 import torch
 
+from handlers.compiler import compiler_version
 from handlers.settings import Settings
 
 __all__ = ["Numerics", "configure_torch", "read_numerics"]
@@ -29,6 +30,8 @@ _CAPS = (
     "OPENBLAS_CORETYPE", "DISABLE_ADDMM_CUDA_LT",
 )  # fmt: skip
 """Environment variables by which libraries are told to choose other kernels."""
+
+_COMPILER_CAP = re.compile(r"TORCHINDUCTOR_(?!CACHE_DIR|COMPILE_THREADS)|TORCH_COMPILE|CXXFLAGS|CPPFLAGS")
 
 _ISA_FLAG = re.compile(r"(?:avx|sse|amx|fma|f16c|ssse|sve|asimd|bf16|i8mm|neon|vnni)\w*|sme\d?")
 _LIBRARIES = re.compile(
@@ -68,26 +71,34 @@ def configure_torch(settings: Settings) -> None:
 def read_numerics(settings: Settings, environment: Mapping[str, str] = os.environ) -> Numerics:
     """Name the numerics of this process under these settings."""
     device = torch.device(settings.device)
-    layout = "nhwc" if settings.precision == "bf16" else "nchw"
+    layout = settings.layout
     details = {"device": device.type, "precision": settings.precision, "layout": layout, "torch": torch.__version__}
+    details |= _read_compiling(environment) if settings.compiled else {}
     details |= _read_cuda(device) if device.type == "cuda" else _read_cpu(settings.threads)
     details |= {f"cap {name}": environment[name] for name in _CAPS if name in environment}
     lines = tuple(f"{key}: {value}" for key, value in sorted(details.items()))
     digest = hashlib.sha256("\n".join(lines).encode()).hexdigest()[:8]
     version = re.sub(r"[^0-9.]", "", torch.__version__.split("+")[0])
-    kind = _kind_of(device, settings.threads, environment, f"{settings.precision}-{layout}")
+    how = f"{settings.precision}-{layout}{'-compiled' if settings.compiled else ''}"
+    kind = _kind_of(device, settings.threads, environment, how)
     return Numerics(id=f"{kind}-torch{version}-{digest}", details=lines)
 
 
-def _kind_of(device: torch.device, threads: int, environment: Mapping[str, str], precision_and_layout: str) -> str:
+def _kind_of(device: torch.device, threads: int, environment: Mapping[str, str], how: str) -> str:
     if device.type == "cuda":
         major, minor = torch.cuda.get_device_capability(device)
-        return f"cuda-sm{major}{minor}-{precision_and_layout}"
+        return f"cuda-sm{major}{minor}-{how}"
     instructions = torch.backends.cpu.get_cpu_capability().lower().replace(" ", "_")
     cap = environment.get("ONEDNN_MAX_CPU_ISA") or environment.get("DNNL_MAX_CPU_ISA")
     capped = f"_onednn_{cap.lower()}" if cap else ""
     instructions = re.sub(r"[^a-z0-9_]", "_", instructions + capped)
-    return f"cpu-{instructions}-{precision_and_layout}-t{threads}"
+    return f"cpu-{instructions}-{how}-t{threads}"
+
+
+def _read_compiling(environment: Mapping[str, str]) -> dict[str, str]:
+    """Read what compiled code depends on, besides the processor and torch."""
+    told = {f"cap {name}": value for name, value in environment.items() if _COMPILER_CAP.match(name)}
+    return {"compiled by": compiler_version(environment)} | told
 
 
 def _read_cpu(threads: int) -> dict[str, str]:

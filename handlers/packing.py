@@ -40,6 +40,7 @@ _ENTRY = "handlers/entry.py"
 _CONFIG_FILE = "model-config.yaml"
 _CONFIG = (
     "# The gateway packs requests, so TorchServe must not.\nbatchSize: 1\nmaxBatchDelay: 1\nresponseTimeout: 120\n"
+    "# Measuring a profile, and compiling, take their time at the first start.\nstartupTimeout: 600\n"
 )
 _TIME = (1980, 1, 1, 0, 0, 0)
 _MODE = 0o100644

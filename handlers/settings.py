@@ -1,7 +1,7 @@
-"""How one worker process is to run: precision, threads, device and where it keeps its own state.
+"""How one worker process is to run: precision, layout, threads, device and where it keeps its own state.
 
-Enters: the process environment (`FOUNT_` names) and the device TorchServe assigned. Leaves: a `Settings` value, the one
-thing the rest of the worker reads.
+Enters: the process environment (`FOUNT_` names), what was tuned for the model, and the device TorchServe assigned.
+Leaves: a `Settings` value, the one thing the rest of the worker reads.
 """
 
 from __future__ import annotations
@@ -9,17 +9,21 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, cast
 
-__all__ = ["Precision", "Settings", "SettingsError", "settings_from_environment"]
+from handlers.tuned import TunedError, TunedModel, read_tuned
+
+__all__ = ["Layout", "Precision", "Settings", "SettingsError", "settings_from_environment"]
 
 Precision = Literal["fp32", "bf16"]
+Layout = Literal["nchw", "nhwc"]
 
 _MAX_THREADS = 1024
+_CONFIG = "FOUNT_WORKER_CONFIG"
 
 
 class SettingsError(Exception):
-    """A worker setting cannot be read. Mend the environment variable it names."""
+    """A worker setting cannot be read. Mend the environment variable, or the key of the file, that it names."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,41 +33,76 @@ class Settings:
     Attributes:
         device: a torch device, like "cpu" or "cuda:0".
         precision: what weights and activations are kept in.
+        chosen_layout: how pictures lie in memory while the network runs; None is what its precision does best with.
+        compiled: whether the network is compiled for this machine at load.
         threads: threads of one operation on a CPU.
         state_dir: the worker's own folder for what it measured; None keeps nothing.
     """
 
     device: str = "cpu"
     precision: Precision = "fp32"
+    chosen_layout: Layout | None = None
+    compiled: bool = False
     threads: int = 1
     state_dir: Path | None = None
 
+    @property
+    def layout(self) -> Layout:
+        """How pictures lie in memory: as chosen, else nchw in fp32 and nhwc in bf16."""
+        return self.chosen_layout or ("nhwc" if self.precision == "bf16" else "nchw")
 
-def settings_from_environment(environment: Mapping[str, str], gpu_id: int | None = None) -> Settings:
-    """Read settings.
+
+def settings_from_environment(
+    environment: Mapping[str, str], gpu_id: int | None = None, model: str | None = None
+) -> Settings:
+    """Read settings; those tuned for a model go before those of the environment.
 
     Args:
-        environment: FOUNT_WORKER_THREADS (default 1), FOUNT_WORKER_PRECISION (fp32 or bf16, default fp32) and
-            FOUNT_STATE_DIR (default: nothing is kept).
+        environment: FOUNT_WORKER_THREADS (default 1), FOUNT_WORKER_PRECISION (fp32 or bf16, default fp32),
+            FOUNT_WORKER_LAYOUT (nchw or nhwc, default by precision), FOUNT_WORKER_COMPILED (0 or 1, default 0),
+            FOUNT_WORKER_CONFIG (a file as `fount tune` writes it, default: none) and FOUNT_STATE_DIR (default:
+            nothing is kept).
         gpu_id: the CUDA device TorchServe assigned; None is the CPU.
+        model: the model's name; None reads nothing from the file.
 
     Raises:
         SettingsError: one of them cannot be read; the message names it.
     """
-    threads = environment.get("FOUNT_WORKER_THREADS") or "1"
-    if not threads.isascii() or not threads.isdigit() or not 1 <= int(threads) <= _MAX_THREADS:
-        raise SettingsError(f"FOUNT_WORKER_THREADS is {threads!r}; set it to a whole number from 1 to {_MAX_THREADS}")
+    tuned = _read_tuned(environment, model)
+    precision = _read_choice(environment, "FOUNT_WORKER_PRECISION", ("fp32", "bf16")) or "fp32"
+    layout = _read_choice(environment, "FOUNT_WORKER_LAYOUT", ("nchw", "nhwc"))
+    compiled = _read_choice(environment, "FOUNT_WORKER_COMPILED", ("0", "1")) == "1"
+    threads = _read_threads(environment)
     state_dir = environment.get("FOUNT_STATE_DIR")
     return Settings(
         device="cpu" if gpu_id is None else f"cuda:{gpu_id}",
-        precision=_read_precision(environment.get("FOUNT_WORKER_PRECISION") or "fp32"),
-        threads=int(threads),
+        precision=tuned.precision or cast("Precision", precision),
+        chosen_layout=tuned.layout or cast("Layout | None", layout),
+        compiled=compiled if tuned.compiled is None else tuned.compiled,
+        threads=tuned.threads or threads,
         state_dir=Path(state_dir) if state_dir else None,
     )
 
 
-def _read_precision(text: str) -> Precision:
-    match text:
-        case "fp32" | "bf16":
-            return text
-    raise SettingsError(f"FOUNT_WORKER_PRECISION is {text!r}; set it to fp32 or bf16")
+def _read_tuned(environment: Mapping[str, str], model: str | None) -> TunedModel:
+    file = environment.get(_CONFIG)
+    if not file or model is None:
+        return TunedModel()
+    try:
+        return read_tuned(Path(file)).get(model, TunedModel())
+    except TunedError as error:
+        raise SettingsError(f"{_CONFIG} cannot be used: {error}") from error
+
+
+def _read_threads(environment: Mapping[str, str]) -> int:
+    threads = environment.get("FOUNT_WORKER_THREADS") or "1"
+    if not threads.isascii() or not threads.isdigit() or not 1 <= int(threads) <= _MAX_THREADS:
+        raise SettingsError(f"FOUNT_WORKER_THREADS is {threads!r}; set it to a whole number from 1 to {_MAX_THREADS}")
+    return int(threads)
+
+
+def _read_choice(environment: Mapping[str, str], name: str, choices: tuple[str, str]) -> str | None:
+    text = environment.get(name)
+    if text and text not in choices:
+        raise SettingsError(f"{name} is {text!r}; set it to {choices[0]} or {choices[1]}")
+    return text or None

@@ -59,7 +59,7 @@ class Worker:
 
         Args:
             folder: where the archive was unpacked.
-            environment: FOUNT_WORKER_THREADS, FOUNT_WORKER_PRECISION, FOUNT_STATE_DIR.
+            environment: `FOUNT_` settings, see `settings_from_environment`.
             gpu_id: the CUDA device TorchServe assigned; None is the CPU.
             build_family: builds a family's module from its name and configuration.
         """
@@ -134,7 +134,7 @@ class Worker:
         read = _read_items(request, operation, card)
         runner = BatchRunner(
             compute=partial(engine.network.run, operation, draw=draw, deadline=deadline),
-            sizes=engine.profile.exec_batch_sizes,
+            times=engine.times[operation],
             deadline=deadline,
             request_id=request.request_id,
             on_device_lost=partial(leave_process, "the device is lost"),

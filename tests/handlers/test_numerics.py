@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from handlers.numerics import _read_driver, read_numerics
-from handlers.settings import Settings
+from handlers.settings import Layout, Precision, Settings
 
 _ASK = "from handlers.numerics import *; from handlers.settings import *; print(read_numerics(Settings()).id)"
 
@@ -50,9 +50,25 @@ def test_a_cap_shows_in_the_id() -> None:
     assert "_onednn_sse41-" in read_numerics(Settings(), {"ONEDNN_MAX_CPU_ISA": "SSE41"}).id
 
 
-@pytest.mark.parametrize("settings", [Settings(threads=2), Settings(precision="bf16")], ids=["threads", "precision"])
+@pytest.mark.parametrize(
+    "settings",
+    [Settings(threads=2), Settings(precision="bf16"), Settings(chosen_layout="nhwc"), Settings(compiled=True)],
+    ids=["threads", "precision", "layout", "compiled"],
+)
 def test_other_settings_have_another_id(settings: Settings) -> None:
     assert read_numerics(settings).id != read_numerics(Settings()).id
+
+
+@pytest.mark.parametrize(("precision", "layout"), [("fp32", "nchw"), ("bf16", "nhwc")])
+def test_a_layout_that_is_a_precisions_own_changes_no_id(precision: Precision, layout: Layout) -> None:
+    chosen = Settings(precision=precision, chosen_layout=layout)
+    assert read_numerics(chosen).id == read_numerics(Settings(precision=precision)).id
+
+
+def test_the_compiler_shows_in_the_details_of_what_is_compiled() -> None:
+    found = read_numerics(Settings(compiled=True), {"CXX": "no-such-compiler", "PATH": "/usr/bin"})
+    assert "-fp32-nchw-compiled-t1-" in found.id
+    assert "compiled by: none" in found.details
 
 
 @pytest.mark.parametrize(

@@ -78,7 +78,13 @@ def test_torchserve_is_told_to_leave_batching_alone(store: Path, tmp_path: Path)
         manifest = json.loads(archive.read("MAR-INF/MANIFEST.json"))
         config = archive.read("model-config.yaml").decode().splitlines()[1:]
     assert manifest["model"]["handler"] == "entry.py"
-    assert config == ["batchSize: 1", "maxBatchDelay: 1", "responseTimeout: 120"]
+    assert config[:3] == ["batchSize: 1", "maxBatchDelay: 1", "responseTimeout: 120"]
+
+
+def test_torchserve_is_told_to_wait_for_a_first_start(store: Path, tmp_path: Path) -> None:
+    pack(store / "small", tmp_path)
+    with zipfile.ZipFile(tmp_path / "small-1.0.mar") as archive:
+        assert "startupTimeout: 600" in archive.read("model-config.yaml").decode().splitlines()
 
 
 _SERVE = """

@@ -79,6 +79,22 @@ def test_seconds_are_measured_for_every_candidate(tmp_path: Path) -> None:
     assert all(value > 0 for value in seconds.values())
 
 
+def test_a_smaller_batch_never_costs_more_than_a_larger_one(tmp_path: Path) -> None:
+    seconds = list(_load(tmp_path).seconds_per_batch.values())
+    assert seconds == sorted(seconds)
+
+
+def test_a_kept_profile_without_the_time_of_a_size_is_measured_again(tmp_path: Path) -> None:
+    _load(tmp_path)
+    _edit(tmp_path, seconds_per_batch={"1": 777.0})
+    assert 777.0 not in _load(tmp_path).seconds_per_batch.values()
+
+
+def test_what_is_compiled_runs_no_large_batches() -> None:
+    network = build_network(toy_card(max_exec_batch=256), ToySampler(3), Settings(compiled=True))
+    assert max(measure_profile(network).seconds_per_batch) == 64
+
+
 def test_a_profile_is_kept_by_digest_and_numerics(tmp_path: Path) -> None:
     _load(tmp_path)
     assert (tmp_path / "profiles" / "5555555555555555" / f"{read_numerics(Settings()).id}.json").is_file()

@@ -10,7 +10,7 @@ import pytest
 from fount.v1 import model_pb2
 from fount.worker.v1 import worker_pb2
 from handlers.worker import Worker
-from tests.handlers.toys import ToySampler, ask, drawing, load, reading, request, toy_images
+from tests.handlers.toys import ToySampler, ask, drawing, load, reading, request, toy_images, with_seconds
 
 UINT8, FLOAT32 = model_pb2.DTYPE_UINT8, model_pb2.DTYPE_FLOAT32
 
@@ -76,9 +76,26 @@ def test_an_unconditional_model_takes_no_labels(unconditional: Worker) -> None:
     assert len(_data(ask(unconditional, request(drawing(count=3, labels=()))))) == 3 * 64
 
 
-def test_rows_are_cut_into_the_largest_size_and_the_rest_is_padded(worker: Worker) -> None:
-    reply = ask(worker, request(drawing(count=40), drawing(seed=2, count=29)))
-    assert list(reply.timings.batch_sizes) == [32, 32, 8]
+@pytest.mark.parametrize(
+    ("seconds", "sizes"),
+    [
+        pytest.param({8: 0.9, 16: 1.0, 32: 1.1}, [32, 32, 8], id="the-largest-is-fastest"),
+        pytest.param({8: 0.9, 16: 1.0, 32: 3.0}, [16, 16, 16, 16, 8], id="a-middle-one-is-fastest"),
+        pytest.param({8: 0.1, 16: 1.0, 32: 3.0}, [8] * 9, id="the-smallest-is-fastest"),
+    ],
+)
+def test_rows_are_cut_into_what_takes_least_time(worker: Worker, seconds: dict[int, float], sizes: list[int]) -> None:
+    wanted = request(drawing(count=40), drawing(seed=2, count=29))
+    reply = ask(with_seconds(worker, seconds), wanted)
+    assert list(reply.timings.batch_sizes) == sizes
+    assert _data(reply) == _data(ask(worker, wanted))
+
+
+def test_a_worker_learns_how_long_its_batches_take(worker: Worker) -> None:
+    slow = with_seconds(worker, {8: 100.0})
+    ask(slow, request(drawing()))
+    assert slow.model.engine is not None
+    assert slow.model.engine.times["SAMPLE"].seconds[8] < 51
 
 
 def test_timings_are_filled_in(worker: Worker) -> None:

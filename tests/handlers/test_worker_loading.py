@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import gc
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -112,7 +113,7 @@ def test_a_precision_the_card_lacks_is_told(tmp_path: Path) -> None:
     card = dataclasses.replace(toy_card(), precisions=("fp32",))
     folder = write_folder(tmp_path / "toy", card, ToySampler(3))
     reason = load(folder, ToySampler, {"FOUNT_WORKER_PRECISION": "bf16"}).model.reason
-    assert reason == "FOUNT_WORKER_PRECISION is bf16, the card allows fp32; set one of those"
+    assert reason.startswith("the precision is to be bf16, the card allows fp32; set FOUNT_WORKER_PRECISION, or")
 
 
 @pytest.mark.parametrize(
@@ -121,6 +122,8 @@ def test_a_precision_the_card_lacks_is_told(tmp_path: Path) -> None:
         ("FOUNT_WORKER_THREADS", "0", "FOUNT_WORKER_THREADS is '0'; set it to a whole number from 1 to 1024"),
         ("FOUNT_WORKER_THREADS", "two", "FOUNT_WORKER_THREADS is 'two'; set it to a whole number from 1 to 1024"),
         ("FOUNT_WORKER_PRECISION", "fp64", "FOUNT_WORKER_PRECISION is 'fp64'; set it to fp32 or bf16"),
+        ("FOUNT_WORKER_LAYOUT", "nhcw", "FOUNT_WORKER_LAYOUT is 'nhcw'; set it to nchw or nhwc"),
+        ("FOUNT_WORKER_COMPILED", "yes", "FOUNT_WORKER_COMPILED is 'yes'; set it to 0 or 1"),
     ],
 )
 def test_a_setting_that_cannot_be_read_is_told(toy_folder: Path, name: str, value: str, reason: str) -> None:
@@ -245,6 +248,15 @@ def test_the_entry_answers_each_call_of_torchserve(tmp_path: Path, key: str) -> 
     first, second = (worker_pb2.WorkerReply.FromString(reply) for reply in replies)
     assert first.description.model.state == model_pb2.Model.STATE_UNAVAILABLE
     assert codes(second) == [code_pb2.INVALID_ARGUMENT]
+
+
+def test_the_entry_leaves_what_was_loaded_to_no_collection(tmp_path: Path) -> None:
+    try:
+        gc.unfreeze()
+        _entry(tmp_path)
+        assert gc.get_freeze_count() > 10_000
+    finally:
+        gc.unfreeze()
 
 
 def test_the_entry_file_defines_one_class() -> None:

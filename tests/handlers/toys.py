@@ -19,6 +19,7 @@ from fount.archive import CONTENTS_FILE, FORMAT, MANIFEST_FILE, digest_of_ingred
 from fount.v1 import model_pb2
 from fount.worker.v1 import worker_pb2
 from handlers import card as cards
+from handlers.batch_times import BatchTimes
 from handlers.family import Deadline, Draw, Noise
 from handlers.golden import record_golden
 from handlers.worker import Worker
@@ -42,7 +43,7 @@ class ToySampler(nn.Module):
     def __init__(self, classes: int) -> None:
         super().__init__()
         self.classes = classes
-        self.decode = nn.Linear(LATENT + classes, SIDE * SIDE)
+        self.decode: nn.Module = nn.Linear(LATENT + classes, SIDE * SIDE)
         _fill(self)
 
     @classmethod
@@ -54,6 +55,15 @@ class ToySampler(nn.Module):
         if labels is not None:
             z = torch.cat([z, nn.functional.one_hot(labels, self.classes).to(z.dtype)], dim=1)
         return torch.sigmoid(self.decode(z).float()).reshape(-1, 1, SIDE, SIDE)
+
+
+class DeepSampler(ToySampler):
+    """Two layers with a nonlinearity between them, which a compiler has something to do with."""
+
+    def __init__(self, classes: int) -> None:
+        super().__init__(classes)
+        self.decode = nn.Sequential(nn.Linear(LATENT + classes, 16), nn.SiLU(), nn.Linear(16, SIDE * SIDE))
+        _fill(self)
 
 
 class FaultySampler(ToySampler):
@@ -219,6 +229,14 @@ def toy_images(count: int) -> np.ndarray[Any, np.dtype[np.uint8]]:
 def load(folder: Path, kind: type[nn.Module], environment: Mapping[str, str] | None = None) -> Worker:
     build = kind.from_config  # type: ignore[attr-defined]
     return Worker.load(folder, environment or {}, build_family=lambda _name, config: build(config))
+
+
+def with_seconds(worker: Worker, seconds: Mapping[int, float]) -> Worker:
+    """The same worker, whose batches are believed to take so long."""
+    assert worker.model.engine is not None, worker.model.reason
+    times = dict.fromkeys(worker.model.engine.times, BatchTimes(measured=seconds))
+    engine = dataclasses.replace(worker.model.engine, times=times)
+    return Worker(model=dataclasses.replace(worker.model, engine=engine))
 
 
 def drawing(

@@ -13,6 +13,7 @@ from fount.cli import main
 
 COMMANDS = [
     "check", "convert", "demo", "gateway", "model", "models", "new", "pack", "quality", "sample", "serve", "train",
+    "tune",
 ]  # fmt: skip
 
 
