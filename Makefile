@@ -20,7 +20,7 @@ endef
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help install proto proto-check demo serve archives test test-full check format clean
+.PHONY: help install proto proto-check demo serve archives test test-full bench soak check format clean
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' Makefile
@@ -62,6 +62,12 @@ test: $(INSTALLED) ## every test but the slow ones
 
 test-full: $(INSTALLED) ## every test
 	$(BIN)/pytest
+
+bench: $(INSTALLED) ## measure against the hardware and TorchServe alone; QUICK=1: two short rounds
+	$(BIN)/python -m benchmarks $(if $(QUICK),--quick)
+
+soak: $(INSTALLED) ## ten minutes at full load under random kills: benchmarks/results/soak.md
+	$(BIN)/python -m benchmarks.soak
 
 check: $(INSTALLED) proto-check ## lint, types, contract, generated code, import rules
 	$(BIN)/ruff check .

@@ -1,0 +1,91 @@
+"""The limit: the model in one process, without a server.
+
+Started as `python -m benchmarks.limit FOLDER`, an unpacked archive, it is loaded as a worker is, and does what a worker
+must do for each sample and nothing else: noise by address, the network, rounding to uint8, in the one executed batch
+size that gives most samples a second.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sys
+import time
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from fount.address import Addresses
+from handlers.network import Network
+from handlers.pixels import floats_to_uint8
+from handlers.rows import SampleRows, pad_rows
+from handlers.worker import Worker
+
+__all__ = ["main"]
+
+_SEED = 1
+
+
+def _run_until(network: Network, size: int, end: float) -> dict[str, float]:
+    """Draw batches until a time; samples, seconds and CPU-seconds."""
+    classes = len(network.card.classes)
+    labels = np.arange(size, dtype=np.int64) % classes if classes else None
+    begun, cpu_begun = time.monotonic(), time.process_time()
+    for batch in count(1):
+        rows = SampleRows(addresses=Addresses.of_range(_SEED, batch * size, size), labels=labels)
+        floats_to_uint8(network.run("SAMPLE", rows), network.card.sample.value_range).tobytes()
+        if time.monotonic() >= end:
+            break
+    seconds = time.monotonic() - begun
+    return {"samples_per_s": batch * size / seconds, "cpu_s": time.process_time() - cpu_begun, "samples": batch * size}
+
+
+def _try_size(network: Network, size: int, seconds: float) -> tuple[float, float]:
+    """Samples a second, and CPU-seconds of one batch."""
+    _run_until(network, size, time.monotonic())  # kernels are chosen at the first batch of a size
+    ran = _run_until(network, size, time.monotonic() + seconds)
+    return ran["samples_per_s"], ran["cpu_s"] * size / ran["samples"]
+
+
+def _digest_draws(network: Network, size: int, draws: int) -> str:
+    """Digest the bytes of the first addresses of seed 1, each under the label of its index."""
+    digest = hashlib.sha256()
+    for index in range(draws):
+        labels = np.full(1, index % len(network.card.classes), np.int64)
+        rows = pad_rows(SampleRows(addresses=Addresses.of_range(_SEED, index, 1), labels=labels), size)
+        digest.update(floats_to_uint8(network.run("SAMPLE", rows)[:1], network.card.sample.value_range).tobytes())
+    return digest.hexdigest()
+
+
+def _do(network: Network, sizes: tuple[int, ...], command: dict[str, Any]) -> dict[str, Any]:
+    """`choose`: seconds a size; `draw`: how many addresses, one by one; else `size`, `begin`, `end`: one window."""
+    if "choose" in command:
+        return {"sizes": [[size, *_try_size(network, size, command["choose"])] for size in sizes]}
+    if "draw" in command:
+        return {"digest": _digest_draws(network, sizes[0], command["draw"])}
+    time.sleep(max(0.0, command["begin"] - time.monotonic()))
+    return _run_until(network, command["size"], command["end"])
+
+
+def main(folder: Path) -> None:
+    """Load the archive with what the environment says, as a worker does, then answer commands until there are none."""
+    model = Worker.load(folder, gpu_id=0 if torch.cuda.is_available() else None).model  # as TorchServe assigns them
+    if model.engine is None or model.numerics is None:
+        _say({"error": model.reason})
+        return
+    network, sizes = model.engine.network, model.engine.profile.exec_batch_sizes
+    _say({"numerics": model.numerics.id, "sizes": list(sizes)})
+    for line in sys.stdin:
+        _say(_do(network, sizes, json.loads(line)))
+
+
+def _say(answer: dict[str, Any]) -> None:
+    sys.stdout.write(json.dumps(answer) + "\n")
+    sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

@@ -1,0 +1,81 @@
+"""Facts of the machine and of what ran on it, without which numbers mean nothing to anybody else."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+import subprocess
+from collections.abc import Iterator
+from contextlib import suppress
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from benchmarks.child import ROOT
+
+__all__ = ["cores", "machine_facts"]
+
+_PACKAGES = ("torch", "torchserve", "grpcio", "protobuf", "numpy")
+_MATRIX_FLAGS = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_tile", "amx_bf16", "sve", "bf16")
+
+
+def cores() -> int:
+    """How many this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def machine_facts() -> dict[str, Any]:
+    """Processor, cores, memory, instruction set, versions, commit, date."""
+    processor = _processor()
+    flags = (processor.get("flags") or processor.get("Features") or "").split()
+    return {
+        "cpu": processor.get("model name") or platform.processor() or platform.machine(),
+        "cores": cores(),
+        "gpu": ", ".join(_gpus()),
+        "memory_gb": round(psutil.virtual_memory().total / 1e9, 1),
+        "instructions": " ".join(flag for flag in _MATRIX_FLAGS if flag in flags),
+        "system": f"{platform.system()} {platform.release()}",
+        "versions": {"Python": platform.python_version()} | _versions() | {"Java": _java()},
+        "commit": _commit(),
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+
+
+def _processor() -> dict[str, str]:
+    """The first one, as Linux describes it; nothing elsewhere."""
+    with suppress(OSError):
+        text = Path("/proc/cpuinfo").read_text(encoding="utf-8").split("\n\n")[0]
+        return {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in text.splitlines())}
+    return {}
+
+
+def _gpus() -> Iterator[str]:
+    """Names of NVIDIA's, as its kernel module tells them."""
+    for file in sorted(Path("/proc/driver/nvidia/gpus").glob("*/information")):
+        yield file.read_text(encoding="utf-8").partition("Model:")[2].partition("\n")[0].strip()
+
+
+def _versions() -> dict[str, str]:
+    return {name: importlib.metadata.version(name) for name in _PACKAGES}
+
+
+def _java() -> str:
+    from service.workers.torchserve.java import find_java
+
+    done = subprocess.run([str(find_java()), "-version"], capture_output=True, text=True, check=False)
+    return done.stderr.partition('"')[2].partition('"')[0]
+
+
+def _commit() -> str:
+    """The commit, and whether files differ from it."""
+    try:
+        told = subprocess.run(
+            ["git", "describe", "--always", "--dirty", "--abbrev=12"],
+            cwd=ROOT, capture_output=True, text=True, check=True,
+        )  # fmt: skip
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+    return told.stdout.strip()

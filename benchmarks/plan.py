@@ -1,0 +1,143 @@
+"""The plan of a run: what is measured, for how long, and in which shapes of workers and threads.
+
+Enters: the command line. Leaves: one value that everything else reads, so that --quick is a choice made here alone.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+__all__ = [
+    "GATEWAY_OPTIONS", "MAX_BATCH_MS", "MODEL", "WORKLOADS", "Layout", "Plan", "Precision", "layouts", "precisions_of",
+    "quick_plan", "worker_options",
+]  # fmt: skip
+
+Precision = Literal["fp32", "bf16"]
+
+MODEL = "mnist-cgan"
+
+MAX_BATCH_MS = 20
+"""How long a batch may take while interactive work waits."""
+
+GATEWAY_OPTIONS = ("--max-batch-ms", str(MAX_BATCH_MS))
+"""What every gateway is started with, beside its ports."""
+
+WORKLOADS = {
+    "bulk": "1024 samples × 2 clients",
+    "medium": "64 samples × 4 clients",
+    "small": "1 sample × 32 clients",
+    "single": "1 sample × 1 client",
+    "interactive": "8 samples every 50 ms while a 1 000 000-sample pull runs",
+    "first-chunk": "first chunk of 1 000 000",
+    "scale": "10^3 to 10^6 samples",
+    "replicas": "two TorchServe processes",
+}
+"""Names for --only, in the order they are measured."""
+
+_SLOW = ("scale", "replicas")
+_IN_BOTH = ("bulk", "medium", "small", "single")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Layout:
+    """How one model's workers share the cores.
+
+    Attributes:
+        workers: processes.
+        threads: torch threads of each.
+    """
+
+    workers: int
+    threads: int
+
+    def __str__(self) -> str:
+        return f"{self.workers}×{self.threads}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """How one run is made.
+
+    Attributes:
+        rounds: how often everything is measured, in turns.
+        precisions: what workers compute in.
+        workloads: names of `WORKLOADS`.
+        layouts: workers × threads that TorchServe and Fount are each tried in.
+        warm_up_s: load on each server before anything is measured; Java compiles meanwhile.
+        ramp_s: load before each window.
+        limit_s, throughput_s, latency_s: windows.
+        paced_requests: interactive requests of one round, idle and under load each.
+        first_chunks: how often a first chunk is awaited in one round.
+        counts: samples of one request and how often it is made in a round.
+        whole_count: the largest count, drawn in the last round alone; None: not at all.
+        settle_s: between two loads, until what was cancelled has ended.
+    """
+
+    rounds: int
+    precisions: tuple[Precision, ...]
+    workloads: tuple[str, ...]
+    layouts: tuple[Layout, ...]
+    warm_up_s: float = 10.0
+    ramp_s: float = 1.0
+    limit_s: float = 3.0
+    throughput_s: float = 8.0
+    latency_s: float = 5.0
+    paced_requests: int = 300
+    first_chunks: int = 15
+    counts: tuple[tuple[int, int], ...] = ((1_000, 5), (10_000, 2), (100_000, 1))
+    whole_count: int | None = 1_000_000
+    settle_s: float = 1.0
+
+    def has(self, *workloads: str) -> bool:
+        """Whether any of these is to be measured."""
+        return any(each in self.workloads for each in workloads)
+
+    def workloads_in(self, precision: Precision) -> tuple[str, ...]:
+        """What is measured in one precision: beside fp32, only what the two are compared by."""
+        both = len(self.precisions) > 1 and precision != "fp32"
+        return tuple(each for each in self.workloads if not both or each in _IN_BOTH)
+
+
+def quick_plan(workloads: tuple[str, ...], cores: int) -> Plan:
+    """Two short rounds in fp32 with one layout: whether it runs, and roughly how fast.
+
+    Args:
+        workloads: those wanted; the slow ones only when they are not wanted as two among all.
+        cores: of the machine.
+    """
+    if len(workloads) == len(WORKLOADS):
+        workloads = tuple(each for each in workloads if each not in _SLOW)
+    return Plan(
+        rounds=2,
+        precisions=("fp32",),
+        workloads=workloads,
+        layouts=layouts(cores)[:1],
+        ramp_s=0.3,
+        limit_s=0.6,
+        throughput_s=1.5,
+        latency_s=0.8,
+        paced_requests=30,
+        first_chunks=2,
+        counts=((1_000, 1), (10_000, 1)),
+        whole_count=None,
+        settle_s=0.3,
+    )
+
+
+def layouts(cores: int) -> tuple[Layout, ...]:
+    """The two ways to fill the cores: one process with every thread, or one process a core."""
+    if cores == 1:
+        return (Layout(workers=1, threads=1),)
+    return Layout(workers=1, threads=cores), Layout(workers=cores, threads=1)
+
+
+def precisions_of(choice: str) -> tuple[Precision, ...]:
+    """Read --precision."""
+    chosen: dict[str, tuple[Precision, ...]] = {"fp32": ("fp32",), "bf16": ("bf16",), "both": ("fp32", "bf16")}
+    return chosen[choice]
+
+
+def worker_options(layout: Layout, precision: Precision) -> tuple[str, ...]:
+    """The options of `fount serve`, or of a TorchServe on its own, that a layout stands for."""
+    return "--workers", str(layout.workers), "--threads", str(layout.threads), "--precision", precision

@@ -1,0 +1,254 @@
+"""The rows of the table: what was asked for, what was reached, and the verdict.
+
+Each row is one sentence of `docs/performance.md`'s table. Ratios are medians over rounds of the ratio within a round.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from benchmarks.plan import MAX_BATCH_MS
+from benchmarks.records import Records, ratio_by_round
+
+__all__ = ["Bound", "Row", "rows_of", "verdict"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bound:
+    """What a ratio must and should be.
+
+    Attributes:
+        must: the bound to be kept; None: only reported.
+        aim: the bound to be hoped for; None: there is none.
+        at_most: whether smaller is better.
+    """
+
+    must: float | None = None
+    aim: float | None = None
+    at_most: bool = False
+
+    def holds(self, ratio: float, bound: float) -> bool:
+        """Whether a ratio keeps a bound; what is not a number keeps none."""
+        return ratio <= bound if self.at_most else ratio >= bound
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """One row.
+
+    Attributes:
+        workload: what was asked of the server.
+        precision: what workers computed in.
+        value: what Fount gave, with its unit and layout.
+        reference: what it is compared with, likewise.
+        ratio: median over rounds.
+        spread: smallest and largest ratio of a round.
+        bound: what the ratio must be.
+    """
+
+    workload: str
+    precision: str
+    value: str
+    reference: str
+    ratio: float = math.nan
+    spread: tuple[float, float] | None = None
+    bound: Bound = Bound()
+
+
+def verdict(row: Row) -> str:
+    """Say what was reached: the aim, what must be, or neither."""
+    bound, ratio = row.bound, row.ratio
+    if bound.must is None:
+        return "reported"
+    if bound.aim is not None and bound.holds(ratio, bound.aim):
+        return "aim"
+    return "must" if bound.holds(ratio, bound.must) else "missed"
+
+
+_OF_LIMIT = {
+    ("bulk", "fp32"): Bound(must=0.80, aim=0.90),
+    ("bulk", "bf16"): Bound(must=0.60, aim=0.80),
+    ("medium", "fp32"): Bound(must=0.65, aim=0.80),
+    ("medium", "bf16"): Bound(must=0.50, aim=0.80),
+}
+_NAMES = {"bulk": "1024 samples × 2 clients", "medium": "64 × 4"}
+
+
+def rows_of(records: Records) -> list[Row]:
+    """Work out every row that records are there for, in the order of the table."""
+    rows: list[Row] = []
+    for precision in records.precisions():
+        for make in (_throughput, _small, _single, _interactive, _first_chunk, _scale, _replicas, _cpu):
+            rows += make(records, precision)
+    return rows
+
+
+def _make(
+    workload: str, precision: str, value: str, reference: str, ratios: Sequence[float], bound: Bound
+) -> Iterator[Row]:
+    if ratios:
+        yield Row(
+            workload=workload, precision=precision, value=value, reference=reference, bound=bound,
+            ratio=statistics.median(ratios), spread=(min(ratios), max(ratios)),
+        )  # fmt: skip
+
+
+def _throughput(records: Records, precision: str) -> Iterator[Row]:
+    """Samples a second against the limit: always the larger of the two ways to fill the cores."""
+    for workload in ("bulk", "medium"):
+        ours = records.best_layout(precision, workload, "fount", "samples_per_s")
+        limit = records.best_layout(precision, "limit", "limit", "samples_per_s")
+        if ours is None or limit is None:
+            continue
+        of_ours = records.rounds(precision, workload, "fount", ours, "samples_per_s")
+        of_limit = records.rounds(precision, "limit", "limit", limit, "samples_per_s")
+        yield from _make(
+            _NAMES[workload], precision,
+            f"{statistics.median(of_ours.values()):.0f} samples/s ({ours})",
+            f"limit {statistics.median(of_limit.values()):.0f} samples/s ({limit})",
+            ratio_by_round(of_ours, of_limit), _OF_LIMIT[workload, precision],
+        )  # fmt: skip
+
+
+_CLIENTS = {"fount": "", "fount-bare": ", generated stubs"}
+
+
+def _small(records: Records, precision: str) -> Iterator[Row]:
+    theirs = records.best_layout(precision, "small", "torchserve", "requests_per_s")
+    for contender, through in _CLIENTS.items():
+        ours = records.best_layout(precision, "small", contender, "requests_per_s")
+        if ours is None or theirs is None:
+            continue
+        is_fount = contender == "fount"  # the other tells what the client library costs; it is not what is promised
+        sides = ((contender, ours), ("torchserve", theirs))
+        rate = [records.rounds(precision, "small", *each, "requests_per_s") for each in sides]
+        value, reference = (f"{statistics.median(each.values()):.0f} requests/s" for each in rate)
+        yield from _make(f"1 × 32 clients{through}", precision, f"{value} ({ours})",
+                         f"TorchServe {reference} ({theirs})", ratio_by_round(*rate),
+                         Bound(must=1.3, aim=2.5) if is_fount else Bound())  # fmt: skip
+        tail = [records.rounds(precision, "small", *each, "p99_ms") for each in sides]
+        value, reference = (f"p99 {statistics.median(each.values()):.1f} ms" for each in tail)
+        n = records.median(precision, "small", contender, ours, "requests")
+        yield from _make(f"1 × 32 clients{through}, p99 (n ≈ {n:.0f} a round)", precision, f"{value} ({ours})",
+                         f"TorchServe {reference} ({theirs})", ratio_by_round(*tail),
+                         Bound(must=1.0, at_most=True) if is_fount else Bound())  # fmt: skip
+
+
+def _single(records: Records, precision: str) -> Iterator[Row]:
+    theirs = records.best_layout(precision, "single", "torchserve", "p50_ms", min)
+    for contender, through in _CLIENTS.items():
+        ours = records.best_layout(precision, "single", contender, "p50_ms", min)
+        if ours is None or theirs is None:
+            continue
+        of_ours = records.rounds(precision, "single", contender, ours, "p50_ms")
+        of_theirs = records.rounds(precision, "single", "torchserve", theirs, "p50_ms")
+        yield from _make(
+            f"1 × 1{through}", precision,
+            f"p50 {statistics.median(of_ours.values()):.2f} ms ({ours})",
+            f"TorchServe p50 {statistics.median(of_theirs.values()):.2f} ms ({theirs})",
+            ratio_by_round(of_ours, of_theirs),
+            Bound(must=1.3, aim=1.0, at_most=True) if contender == "fount" else Bound(),
+        )  # fmt: skip
+
+
+def _interactive(records: Records, precision: str) -> Iterator[Row]:
+    """How much p99 grows under a pull, in units of max_batch_ms."""
+    best = records.best_layout(precision, "interactive", "fount", "growth_ms", min)
+    if best is None:
+        return
+    idle, loaded, n = (
+        records.median(precision, "interactive", "fount", best, value)
+        for value in ("idle_p99_ms", "loaded_p99_ms", "requests")
+    )
+    growth = records.rounds(precision, "interactive", "fount", best, "growth_ms")
+    yield from _make(
+        f"8 every 50 ms under a pull, p99 (n = {n:.0f} a round)", precision,
+        f"p99 {loaded:.1f} ms ({best})", f"idle p99 {idle:.1f} ms; ratio is growth / max_batch_ms {MAX_BATCH_MS}",
+        [each / MAX_BATCH_MS for each in growth.values()], Bound(must=2.0, aim=1.0, at_most=True),
+    )  # fmt: skip
+
+
+def _first_chunk(records: Records, precision: str) -> Iterator[Row]:
+    best = records.best_layout(precision, "first-chunk", "fount", "first_ms", min)
+    if best is None:
+        return
+    firsts, wholes = (
+        records.rounds(precision, "first-chunk", "fount", best, value) for value in ("first_ms", "whole_256_ms")
+    )
+    yield from _make(
+        "first chunk of 1 000 000", precision,
+        f"{statistics.median(firsts.values()):.0f} ms ({best})",
+        f"256 samples in {statistics.median(wholes.values()):.0f} ms",
+        ratio_by_round(firsts, wholes), Bound(must=2.0, at_most=True),
+    )  # fmt: skip
+
+
+def _scale(records: Records, precision: str) -> Iterator[Row]:
+    """Cost a sample by request size: the dearest against the cheapest; and what the gateway grew by."""
+    for layout in records.layouts(precision, "scale", "fount"):
+        costs = {
+            count: records.median(precision, "scale", "fount", layout, f"us_per_sample_{count}")
+            for count in (10**3, 10**4, 10**5, 10**6)  # whatever else a plan asks for is kept, and not judged
+        }
+        costs = {count: cost for count, cost in costs.items() if not math.isnan(cost)}
+        if len(costs) > 1:
+            told = ", ".join(f"10^{round(math.log10(count))}: {cost:.0f}" for count, cost in costs.items())
+            ratio = max(costs.values()) / min(costs.values())
+            yield from _make(f"cost a sample, {len(costs)} sizes", precision, f"{told} µs ({layout})",
+                             "dearest / cheapest", [ratio], Bound(must=1.15, at_most=True))  # fmt: skip
+        growth = records.rounds(precision, "scale", "fount", layout, "gateway_growth_mb")
+        if growth:
+            largest = max(costs, default=0)
+            yield from _make(f"gateway memory over {largest} samples", precision,
+                             f"+{max(growth.values()):.1f} MB ({layout})", "MB; ratio is of 64 MB",
+                             [max(growth.values()) / 64], Bound(must=1.0, at_most=True))  # fmt: skip
+
+
+def _replicas(records: Records, precision: str) -> Iterator[Row]:
+    for layout in records.layouts(precision, "replicas", "fount"):
+        shares = records.rounds(precision, "replicas", "fount", layout, "busier_over_other")
+        first = records.median(precision, "replicas", "fount", layout, "first_share")
+        yield from _make("two TorchServe processes", precision, f"{first:.1%} and {1 - first:.1%} of worker CPU",
+                         "busier / other", list(shares.values()), Bound(must=1.1, at_most=True))  # fmt: skip
+
+
+def _cpu(records: Records, precision: str) -> Iterator[Row]:
+    """CPU-seconds a thousand samples cost beside the model; of TorchServe alone, all that its worker takes."""
+    for workload, contender, name in _CPU_ROWS:
+        value = "samples_per_s" if workload == "bulk" else "requests_per_s"
+        layout = records.best_layout(precision, workload, contender, value)
+        if layout is None:
+            continue
+        parts = {
+            role: records.median(precision, workload, contender, layout, f"{role}_cpu_s_per_1000")
+            for role in ("client", "gateway", "java", "worker_outside_model")
+        }
+        told = ", ".join(f"{role.replace('_', ' ')} {seconds:.3f}" for role, seconds in parts.items())
+        model = records.median(precision, workload, contender, layout, "model_cpu_s_per_1000")
+        yield Row(
+            workload=f"CPU-seconds outside the model per 1000 samples, {name}", precision=precision,
+            value=f"{told} ({layout})", reference=_cpu_reference(records, precision, workload, model),
+            ratio=sum(parts.values()) / model if model else math.nan,
+        )  # fmt: skip
+
+
+_CPU_ROWS = (
+    ("bulk", "fount", "1024 × 2"), ("small", "fount", "1 × 32"), ("small", "fount-bare", "1 × 32, generated stubs"),
+)  # fmt: skip
+
+
+def _cpu_reference(records: Records, precision: str, workload: str, model: float) -> str:
+    """The model's own, and what TorchServe alone takes where it was given the same load."""
+    told = f"model {model:.3f}"
+    layout = records.best_layout(precision, workload, "torchserve", "requests_per_s")
+    if layout is None:
+        return told
+    parts = {
+        role: records.median(precision, workload, "torchserve", layout, f"{role}_cpu_s_per_1000")
+        for role in ("client", "java", "worker")
+    }
+    alone = ", ".join(f"{role} {seconds:.3f}" for role, seconds in parts.items())
+    return f"{told}; TorchServe alone: {alone}, model within ({layout})"
