@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import Counter
 from collections.abc import Callable
 from importlib.metadata import version
 
@@ -171,8 +172,9 @@ class Gateway:
         serving = health_pb2.HealthCheckResponse.SERVING if ready else health_pb2.HealthCheckResponse.NOT_SERVING
         for service in ("", *_SERVICES):
             await self._health.set(service, serving)
-        models = {
-            (entry.name, entry.version): {offer.numerics: offer.workers for offer in entry.offers if offer.target}
-            for entry in self.catalog.entries()
-        }
+        models: dict[tuple[str, str], Counter[str]] = {}
+        for entry in self.catalog.entries():
+            counted = models.setdefault((entry.name, entry.version), Counter())
+            for offer in entry.ready:  # several addresses may have the same numerics
+                counted[offer.numerics] += offer.workers
         self.metrics.readiness(ready, models)

@@ -7,6 +7,7 @@ rate at which workers work off what waits.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Collection
 
 from service.config import GatewayConfig
@@ -18,7 +19,7 @@ from service.workers import WorkerPool
 __all__ = ["Admission"]
 
 _RETRY_AFTER_S = 1.0  # when places, not work, are what is missing
-_SHORTEST_S = 0.1
+_SHORTEST_S, _LONGEST_S = 0.1, 30.0
 
 
 class Admission:
@@ -32,6 +33,7 @@ class Admission:
 
     def __init__(self, pool: WorkerPool, config: GatewayConfig, meter: SchedulerMeter) -> None:
         self._pool, self._config, self._meter = pool, config, meter
+        self._booked: dict[str, float] = {}  # limit: when, `time.monotonic()`, there is room again for one more
 
     def admit_place(self, work: Work, open_streams: int, of_caller: int) -> None:
         """Admit a stream by the number of those open.
@@ -78,7 +80,15 @@ class Admission:
                 told = f"{waits_s:.3g} s of work wait for {what}, and at most {limit_s:g} s may"
                 # Every ready worker takes a second of work off each second.
                 speed = 1 if reason == "model-queue" else workers
-                self._refuse(reason, told, (waits_s + adds_s - limit_s) / speed)
+                self._refuse(reason, told, self._book(what, (waits_s + adds_s - limit_s) / speed, adds_s / speed))
+
+    def _book(self, what: str, fits_in_s: float, takes_s: float) -> float:
+        """When to come again: once it fits, and one after the other, or all who are refused would come at once."""
+        now = time.monotonic()
+        self._booked = {key: until for key, until in self._booked.items() if until > now}
+        comes = max(now + fits_in_s, self._booked.get(what, now))
+        self._booked[what] = min(comes + takes_s, now + _LONGEST_S)
+        return comes - now
 
     def _refuse(self, reason: str, message: str, retry_after_s: float) -> None:
         self._meter.rejected(reason)

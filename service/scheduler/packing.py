@@ -85,9 +85,11 @@ class PackingScheduler:
         return backlog
 
     def _forget_idle(self, backlog: Backlog) -> None:
-        if backlog.is_idle and self._backlogs.get(backlog.target) is backlog:
-            del self._backlogs[backlog.target]
+        """Forget what has nothing to do and no workers; until then, what it learned of costs is worth keeping."""
+        if backlog.is_idle and not self._pool.workers(backlog.target):
+            self._backlogs.pop(backlog.target, None)
 
     def _offers_changed(self) -> None:
         for backlog in list(self._backlogs.values()):
             backlog.pump()
+            self._forget_idle(backlog)

@@ -49,6 +49,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
     def __init__(self, policy: CallerPolicy, metrics: Metrics) -> None:
         self._policy = policy
         self._metrics = metrics
+        self._wrapped: dict[str, Handler] = {}
 
     async def intercept_service(
         self,
@@ -56,10 +57,17 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         handler_call_details: grpc.HandlerCallDetails,
     ) -> Handler | None:
         """Wrap the handler of one call."""
+        known = self._wrapped.get(handler_call_details.method)
+        if known is not None:
+            return known
         handler = await continuation(handler_call_details)
         if handler is None or handler.request_streaming:
             return handler  # unknown methods are answered by grpc; reflection is the only streaming reader
-        _, service, method = handler_call_details.method.split("/", 2)
+        wrapped = self._wrapped[handler_call_details.method] = self._wrap(handler, handler_call_details.method)
+        return wrapped
+
+    def _wrap(self, handler: Handler, path: str) -> Handler:
+        _, service, method = path.split("/", 2)
         if handler.response_streaming:
             # Health.Watch writes to its context and returns, our own handlers are generators; both are streams.
             writes = inspect.iscoroutinefunction(handler.unary_stream)

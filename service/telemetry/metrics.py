@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, TypeVar
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
@@ -110,7 +111,7 @@ class Metrics:
         """Count a stream refused."""
         self._rejected.labels(reason).inc()
 
-    def readiness(self, ready: bool, models: dict[tuple[str, str], dict[str, int]]) -> None:
+    def readiness(self, ready: bool, models: Mapping[tuple[str, str], Mapping[str, int]]) -> None:
         """Tell what is ready: (name, version) to numerics to workers."""
         self._ready.set(ready)
         self._model_ready.clear()

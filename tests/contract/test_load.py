@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -20,7 +21,7 @@ from service.gateway import Gateway
 from service.workers.memory import MemoryPool, memory_model
 from tests.contract.conftest import Running
 from tests.contract.test_sampling import data, request
-from tests.contract.test_streams import until
+from tests.contract.test_streams import at_rest, until
 
 INTERACTIVE = sampling_pb2.PRIORITY_INTERACTIVE
 SAMPLE_S = 0.001
@@ -142,6 +143,15 @@ async def test_work_that_would_wait_too_long_is_refused_with_a_time_to_retry(poo
             each.cancel()
 
 
+async def test_those_refused_are_not_told_to_come_at_once(pool: MemoryPool) -> None:
+    async with serving(pool, max_queue_s=1) as running:
+        call = pull(running, 900)
+        await until(lambda: len(pool.calls) > 0)
+        times = [retry_s(await running.refused(request(300))) for _ in range(4)]
+        assert [round(b - a, 1) for a, b in itertools.pairwise(times)] == [0.3, 0.3, 0.3]
+        call.cancel()
+
+
 async def test_an_empty_queue_takes_any_request(pool: MemoryPool) -> None:
     async with serving(pool, max_queue_s=0.01) as running:
         _, chunks = await running.sample(request(100))
@@ -165,7 +175,7 @@ async def test_a_refusal_leaves_nothing_behind(pool: MemoryPool) -> None:
             await running.refused(request(900))
         call.cancel()
         scheduler = running.gateway._scheduler
-        await until(lambda: not scheduler._backlogs)
+        await until(lambda: at_rest(scheduler))
         assert (scheduler._unread.streams, scheduler._unread.held) == (0, 0)
 
 
@@ -277,10 +287,27 @@ async def test_a_cut_draw_that_nobody_wants_is_not_gone_on_with(pool: MemoryPool
         await until(lambda: len(pool.calls) > 3)
         call.cancel()
         scheduler = running.gateway._scheduler
-        await until(lambda: not scheduler._backlogs)
+        await until(lambda: at_rest(scheduler))
         before = len(pool.calls)
         await asyncio.sleep(0.2)
         assert len(pool.calls) == before
+
+
+async def test_what_calls_cost_is_remembered_from_one_request_to_the_next(pool: MemoryPool) -> None:
+    async with serving(pool, bulk_batch_ms=20) as running:
+        pool.faults.sample_s = 4 * SAMPLE_S  # slower than they said at warm-up
+        for _ in range(3):
+            await running.sample(request(40))
+        before = len(pool.calls)
+        await running.sample(request(40))
+        assert max(sizes(pool)[before:]) <= 6
+
+
+async def test_a_target_without_workers_is_forgotten(pool: MemoryPool) -> None:
+    async with serving(pool) as running:
+        await running.sample(request(4))
+        pool.set_up(False)
+        assert not running.gateway._scheduler._backlogs
 
 
 async def test_a_carry_that_gets_nowhere_ends_the_stream(pool: MemoryPool, monkeypatch) -> None:

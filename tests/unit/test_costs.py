@@ -31,16 +31,23 @@ def test_nothing_told_is_guessed(told) -> None:
     assert CostModel(told).seconds(10) == pytest.approx(0.01)
 
 
-def test_calls_of_many_sizes_tell_both_parts() -> None:
-    costs = CostModel({8: 0.002})
-    learn(costs, 0.003, 0.0005)
-    assert (costs.per_call_s, costs.per_unit_s) == pytest.approx((0.003, 0.0005), rel=0.05)
+def test_calls_tell_the_pace_of_both_parts() -> None:
+    costs = CostModel({1: 0.0110, 256: 0.256})  # a = 10 ms, b = 1 ms
+    learn(costs, 0.020, 0.002)
+    assert (costs.per_call_s, costs.per_unit_s) == pytest.approx((0.020, 0.002), rel=0.02)
 
 
 def test_calls_of_one_size_tell_their_sum() -> None:
     costs = CostModel({8: 0.002})
     learn(costs, 0.0, 0.001, sizes=(64,))
     assert costs.seconds(64) == pytest.approx(0.064, rel=0.01)
+
+
+def test_small_calls_of_a_slower_machine_tell_what_large_ones_cost() -> None:
+    costs = CostModel({8: 0.002})
+    learn(costs, 0.0, 0.00025)
+    learn(costs, 0.0, 0.00125, sizes=(8, 16))
+    assert costs.seconds(800) == pytest.approx(1.0, rel=0.05)
 
 
 def test_a_machine_that_grows_slower_is_followed() -> None:
@@ -57,7 +64,7 @@ def test_one_stall_is_not_believed() -> None:
     assert costs.seconds(800) < 0.3
 
 
-def test_a_growing_call_that_took_less_is_no_negative_cost() -> None:
+def test_calls_that_contradict_give_no_negative_cost() -> None:
     costs = CostModel({8: 0.002})
     for size, seconds in ((8, 0.02), (800, 0.01)) * 20:
         costs.learn(size, seconds)
