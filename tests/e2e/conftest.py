@@ -5,10 +5,14 @@ from __future__ import annotations
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from tests.e2e.processes import REPOSITORY, Served, run_fount, serving
+
+if TYPE_CHECKING:
+    from tests.e2e.faults import Stack
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -51,3 +55,21 @@ def fount(home: Path, served: Served) -> Callable[..., subprocess.CompletedProce
         return run_fount(*arguments, "--server", served.server, home=home, **options)
 
     return run
+
+
+@pytest.fixture(scope="session")
+def planted_archives(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A generator with faults in it; see tests/e2e/planted.py."""
+    from tests.e2e.planted import pack_planted  # with torch, which most of these tests do without
+
+    return pack_planted(tmp_path_factory.mktemp("planted"))
+
+
+@pytest.fixture(scope="session")
+def planted(planted_archives: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    """One stack of two planted workers, for faults it recovers from."""
+    from tests.e2e.faults import UNREAD_BYTES, planted_stack
+
+    options = ("--workers", "2", "--max-unread-bytes", str(UNREAD_BYTES))
+    with planted_stack(planted_archives, tmp_path_factory.mktemp("stack"), *options) as stack:
+        yield stack
