@@ -84,6 +84,10 @@ class _BareFount:
         request = sampling_pb2.SampleRequest(
             model=_MODEL_REF, count=load.count, seed=load.seed, start_index=index, condition=_condition(index)
         )  # fmt: skip
+        if load.count == 1:
+            asked = sampling_pb2.SampleOnceRequest(request=request)
+            yield (await self._stub.SampleOnce(asked, timeout=_TIMEOUT_S)).chunk.count
+            return
         async for response in self._stub.Sample(request, timeout=_TIMEOUT_S):
             if response.chunk.count:
                 yield response.chunk.count

@@ -79,15 +79,15 @@ class Plan:
     workloads: tuple[str, ...]
     layouts: tuple[Layout, ...]
     warm_up_s: float = 10.0
-    ramp_s: float = 1.0
-    limit_s: float = 3.0
-    throughput_s: float = 8.0
-    latency_s: float = 5.0
+    ramp_s: float = 0.5
+    limit_s: float = 2.0
+    throughput_s: float = 5.0
+    latency_s: float = 3.0
     paced_requests: int = 300
-    first_chunks: int = 15
-    counts: tuple[tuple[int, int], ...] = ((1_000, 5), (10_000, 2), (100_000, 1))
+    first_chunks: int = 10
+    counts: tuple[tuple[int, int], ...] = ((1_000, 3), (10_000, 1), (100_000, 1))
     whole_count: int | None = 1_000_000
-    settle_s: float = 1.0
+    settle_s: float = 0.5
 
     def has(self, *workloads: str) -> bool:
         """Whether any of these is to be measured."""

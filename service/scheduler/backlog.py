@@ -107,6 +107,7 @@ class Backlog:
     def add(self, stream: SampleStream) -> None:
         """Let a stream take part."""
         self._turns.add(stream)
+        self._foresight.arrived(stream.began_s)
 
     def remove(self, stream: SampleStream) -> None:
         """Forget a stream."""
@@ -162,7 +163,11 @@ class Backlog:
             self._waking = None
         if self._returned or self._cut or not self._turns or self._turns.would_fill(self._room):
             return False
-        wait_s = self._foresight.send_at_s(self._pool.workers(self.target)) - time.monotonic()
+        send_at_s = self._foresight.send_at_s(self._pool.workers(self.target))
+        first = self._turns.first_new()
+        if first is not None:
+            send_at_s = max(send_at_s, self._foresight.company_until_s(first.began_s))
+        wait_s = send_at_s - time.monotonic()
         if wait_s <= 0:
             return False
         self._waking = asyncio.get_running_loop().call_later(wait_s, self.pump)

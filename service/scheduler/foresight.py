@@ -12,8 +12,10 @@ from collections.abc import Hashable
 __all__ = ["Foresight"]
 
 _FIRST_HOP_S = 0.004
+_LONE_S = 1.0  # between arrivals that have nothing to do with each other
 _NEW_SHARE = 0.1  # of the latest hop in what is known of them
-_MARGIN = 1.5  # a call that comes too early costs little, one that comes too late leaves a worker idle
+_MARGIN = 0.75  # of a hop, there and back, that a call is sent before its worker is through
+_COMPANY_HOPS = 1.0  # that a stream may wait for others when they come thick and fast
 
 
 class Foresight:
@@ -23,6 +25,8 @@ class Foresight:
         self._ends: dict[Hashable, float] = {}  # in the order sent
         self._found_idle: set[Hashable] = set()
         self._hop_s = _FIRST_HOP_S
+        self._arrived_s: float | None = None
+        self._between_s = _LONE_S
 
     def sent(self, call: Hashable, cost_s: float, workers: int, now_s: float) -> None:
         """Note that a call is sent."""
@@ -45,6 +49,17 @@ class Foresight:
             self._found_idle.remove(call)
             if compute_s is not None:
                 self._hop_s += _NEW_SHARE * (max(0.0, took_s - compute_s) - self._hop_s)
+
+    def arrived(self, now_s: float) -> None:
+        """Note that a stream came."""
+        if self._arrived_s is not None:
+            self._between_s += _NEW_SHARE * (min(now_s - self._arrived_s, _LONE_S) - self._between_s)
+        self._arrived_s = now_s
+
+    def company_until_s(self, came_s: float) -> float:
+        """Until when one that came may wait for company, which then shares the way; in the past when none is expected."""
+        wait_s = _COMPANY_HOPS * self._hop_s
+        return came_s + wait_s if wait_s >= self._between_s else 0.0
 
     def send_at_s(self, workers: int) -> float:
         """When the next call should leave; in the past when some worker has none."""

@@ -73,6 +73,11 @@ class Turns:
         lane = _lane(self._rings[leader.work.urgent], leader)
         return sum(stream.demand for stream in lane) >= room_of(leader)
 
+    def first_new(self) -> SampleStream | None:
+        """The stream whose turn it is, if it is of bulk and has not had one yet."""
+        leader = self._leader(*self._firsts())
+        return None if leader is None or leader.work.urgent or leader.slices_issued else leader
+
     def _firsts(self) -> tuple[SampleStream | None, SampleStream | None]:
         """Those whose turn it is among interactive and bulk streams."""
         interactive, bulk = (next((stream for stream in ring if stream.demand), None) for ring in self._rings.values())

@@ -22,13 +22,13 @@ def test_an_idle_worker_is_sent_to_at_once(foresight: Foresight) -> None:
 
 def test_a_busy_one_shortly_before_it_is_through(foresight: Foresight) -> None:
     foresight.sent("a", 0.1, 1, now_s=5.0)
-    assert foresight.send_at_s(1) == pytest.approx(5.1 + HOP_S / 2 - 1.5 * HOP_S)
+    assert foresight.send_at_s(1) == pytest.approx(5.1 + HOP_S / 2 - 0.75 * HOP_S)
 
 
 def test_the_first_of_several_counts(foresight: Foresight) -> None:
     foresight.sent("long", 0.5, 2, now_s=5.0)
     foresight.sent("short", 0.1, 2, now_s=5.0)
-    assert foresight.send_at_s(2) == pytest.approx(5.1 - HOP_S)
+    assert foresight.send_at_s(2) == pytest.approx(5.1 - HOP_S / 4)
 
 
 def test_a_call_behind_another_ends_after_it(foresight: Foresight) -> None:
@@ -51,9 +51,21 @@ def test_the_hop_is_learned_from_calls_that_found_a_worker_idle(foresight: Fores
         foresight.ended("a", 0.12, 0.1)
         foresight.ended("b", 0.9, 0.1)  # most of it behind the other
     foresight.sent("a", 0.1, 1, now_s=5.0)
-    assert foresight.send_at_s(1) == pytest.approx(5.1 - 0.02, abs=0.001)
+    assert foresight.send_at_s(1) == pytest.approx(5.1 - 0.005, abs=0.001)
 
 
 def test_no_worker_at_all_is_no_error(foresight: Foresight) -> None:
     foresight.sent("a", 0.1, 0, now_s=5.0)
     assert foresight.send_at_s(0) == 0.0
+
+
+def test_one_that_comes_alone_does_not_wait_for_company(foresight: Foresight) -> None:
+    for k in range(50):
+        foresight.arrived(k * 0.010)
+    assert foresight.company_until_s(0.5) <= 0.5
+
+
+def test_those_that_come_thick_and_fast_wait_one_hop(foresight: Foresight) -> None:
+    for k in range(80):
+        foresight.arrived(k * 0.001)
+    assert foresight.company_until_s(0.5) == pytest.approx(0.5 + HOP_S)
