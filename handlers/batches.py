@@ -42,11 +42,13 @@ class Work:
         rows: what it asks for; never empty.
         encode: turns (n, ...) finite float32 results into the element type asked for.
         value_range: the ends results must lie within; None for any.
+        next_step: for a draw that is cut, the step its results are the states before; 0 for any other.
     """
 
     rows: Rows
     encode: Callable[[Float32s], Values]
     value_range: tuple[float, float] | None = None
+    next_step: int = 0
 
 
 @dataclass(kw_only=True)
@@ -58,17 +60,19 @@ class Outcome:
         failed_rows: rows whose result cannot be given, whose values are zero, and the reason: NOT_FINITE, or
             OUT_OF_RANGE for one beyond the range that the card promises.
         failure: why there is no value; None when there is.
+        next_step: as in its work.
     """
 
     values: Values | None = None
     failed_rows: dict[int, RowFault] = field(default_factory=dict)
     failure: status_pb2.Status | None = None
+    next_step: int = 0
 
 
 @dataclass(kw_only=True)
 class _Progress:
     work: Work
-    outcome: Outcome = field(default_factory=Outcome)
+    outcome: Outcome
     done: int = 0
 
     @property
@@ -99,6 +103,7 @@ class BatchRunner:
         deadline: when the answer stops being wanted.
         request_id: ties log lines to the call.
         on_device_lost: called when only a new process can go on.
+        share: how much of what a batch was timed by it does here.
         batch_sizes: grows by each executed size.
         compute_s: grows by the seconds of each batch.
         first_batch_at: `time.perf_counter()` when the first batch began; None before.
@@ -109,6 +114,7 @@ class BatchRunner:
     deadline: Deadline
     request_id: str
     on_device_lost: Callable[[], None]
+    share: float = 1.0
     batch_sizes: list[int] = field(default_factory=list)
     compute_s: float = 0.0
     first_batch_at: float | None = None
@@ -122,7 +128,7 @@ class BatchRunner:
         Returns:
             One outcome an item; nothing is raised for what goes wrong with one.
         """
-        progresses = [_Progress(work=work) for work in works]
+        progresses = [_Progress(work=work, outcome=Outcome(next_step=work.next_step)) for work in works]
         self._queue, self._largest = deque(progresses), self.times.sizes[-1]
         while pieces := _next_pieces(self._queue, self._next_size()):
             self._run_pieces(pieces)
@@ -187,7 +193,7 @@ class BatchRunner:
             size = fitting_size(self.times.sizes, len(rows))
             self.batch_sizes.append(size)
             _keep(pieces, self.compute(pad_rows(rows, size)))
-            self.times.observe(size, time.perf_counter() - started)
+            self.times.observe(size, (time.perf_counter() - started) / self.share)
         finally:
             self.compute_s += time.perf_counter() - started
 
@@ -230,7 +236,8 @@ def _keep(pieces: list[_Piece], floats: Float32s) -> None:
 def _keep_piece(piece: _Piece, floats: Float32s) -> None:
     """Encode the results of a piece (n, ...), and put zeros for rows that cannot be given."""
     work, outcome = piece.progress.work, piece.progress.outcome
-    finite = find_finite_rows(floats)
+    # A state is carried on as it is: whether it comes to anything is seen when the draw is through.
+    finite = np.ones(len(floats), np.bool_) if work.next_step else find_finite_rows(floats)
     good = finite if work.value_range is None else finite & find_rows_within(floats, work.value_range)
     encoded = work.encode(np.where(_widen(good, floats), floats, np.float32(0)))
     encoded[~good] = 0

@@ -2,7 +2,8 @@
 
 A family is a torch module built from its configuration. It gets noise by address and labels by row, never a seed and
 never a global generator, and gives float32 images in its own value range. One-shot samplers read the noise once;
-many-step samplers read `noise.normal(..., step=k)` and call `deadline.check()` between steps.
+many-step samplers read `noise.normal(..., step=k)` and call `deadline.check()` between steps; one that also tells its
+steps apart can be cut between them, and gone on with elsewhere.
 """
 
 from __future__ import annotations
@@ -17,7 +18,14 @@ from torch import Tensor
 
 from fount.address import Addresses, Stream
 
-__all__ = ["Classifier", "Deadline", "DeadlinePassed", "Draw", "Noise", "Sampler"]
+__all__ = [
+    "Classifier", "Deadline", "DeadlinePassed", "Draw", "Noise", "Sampler", "SteppedSampler", "WrongOutputError",
+    "sample_in_steps", "take_steps",
+]  # fmt: skip
+
+
+class WrongOutputError(Exception):
+    """A family gave something other than one row for each row it got. Mend the family."""
 
 
 class DeadlinePassed(Exception):
@@ -116,6 +124,47 @@ class Sampler(Protocol):
 
 
 @runtime_checkable
+class SteppedSampler(Sampler, Protocol):
+    """A sampler that can be cut between two steps: its `sample` is `sample_in_steps`.
+
+    A draw that was cut goes on from its state alone, in another batch and perhaps another process, so nothing else may
+    be kept between steps. What comes to `advance` and `finish` is a float32, row-major copy of the state, whatever was
+    given back; a family whose network runs in another precision casts it to `noise.dtype`.
+    """
+
+    def steps(self, draw: Draw) -> int:
+        """How many steps a draw takes, 1 or more; without parameters, too."""
+        ...
+
+    def begin(self, noise: Noise, labels: Tensor | None, draw: Draw) -> Tensor:
+        """The state before step 0.
+
+        Returns:
+            (B, ...) floating, at most float32; of one shape a row, whatever the draw and the step.
+        """
+        ...
+
+    def advance(self, state: Tensor, step: int, noise: Noise, labels: Tensor | None, draw: Draw) -> Tensor:
+        """Take one step.
+
+        Args:
+            state: (B, ...) float32, before the step.
+            step: 0 to steps - 1; its noise is `noise.normal(Stream.STEP, ..., step=step)`.
+            noise: B addresses.
+            labels: (B,) int64, or None for an unconditional model.
+            draw: parameters, the same at every step.
+
+        Returns:
+            The state after the step, as `begin` gives it.
+        """
+        ...
+
+    def finish(self, state: Tensor) -> Tensor:
+        """Turn the state after the last step into images, as `Sampler.sample` gives them."""
+        ...
+
+
+@runtime_checkable
 class Classifier(Protocol):
     """A family with the operations CLASSIFY and EMBED."""
 
@@ -142,3 +191,66 @@ class Classifier(Protocol):
             (B, features) floating.
         """
         ...
+
+
+def sample_in_steps(
+    sampler: SteppedSampler, noise: Noise, labels: Tensor | None, draw: Draw, deadline: Deadline
+) -> Tensor:
+    """Draw from begin to finish: the `sample` of a `SteppedSampler`.
+
+    Raises:
+        DeadlinePassed: noticed between two steps.
+        WrongOutputError: the state is not what `SteppedSampler` says.
+    """
+    steps = range(sampler.steps(draw))
+    return sampler.finish(take_steps(sampler, None, steps, noise, labels, draw, deadline))
+
+
+def take_steps(
+    sampler: SteppedSampler,
+    state: Tensor | None,
+    steps: range,
+    noise: Noise,
+    labels: Tensor | None,
+    draw: Draw,
+    deadline: Deadline,
+) -> Tensor:
+    """Take some steps of a draw.
+
+    Args:
+        sampler: whose.
+        state: (B, ...) before the first of them; None begins the draw.
+        steps: which.
+        noise: B addresses.
+        labels: (B,) int64, or None for an unconditional model.
+        draw: parameters.
+        deadline: checked before every step.
+
+    Returns:
+        (B, ...) float32, row-major: the state after them.
+
+    Raises:
+        DeadlinePassed: noticed between two steps.
+        WrongOutputError: the state is not what `SteppedSampler` says.
+    """
+    state = _settle(sampler.begin(noise, labels, draw) if state is None else state)
+    if state.shape[:1] != (len(noise.addresses),):
+        raise WrongOutputError(f"the state has shape {tuple(state.shape)} for {len(noise.addresses)} rows of noise")
+    for step in steps:
+        deadline.check()
+        after = _settle(sampler.advance(state, step, noise, labels, draw))
+        if after.shape != state.shape:
+            shapes = f"{tuple(state.shape)} to {tuple(after.shape)}"
+            raise WrongOutputError(f"the state went from shape {shapes} at step {step}; keep its shape")
+        state = after
+    return state
+
+
+def _settle(state: Tensor) -> Tensor:
+    """Copy a state into what it would be had it crossed to a gateway and back, so that a cut never shows in values.
+
+    Kernels round by how memory lies, so strides are made anew, even where `contiguous` would leave them.
+    """
+    if state.dtype not in (torch.float32, torch.bfloat16, torch.float16):
+        raise WrongOutputError(f"the state is {state.dtype}; give float32, or less")
+    return torch.empty(state.shape, dtype=torch.float32, device=state.device).copy_(state)

@@ -24,6 +24,7 @@ from handlers.network import Operation
 from handlers.pixels import Float32s, Uint8s, floats_to_uint8, uint8_to_floats
 from handlers.rows import ImageRows, Int64s, SampleRows
 from handlers.statuses import status_of
+from handlers.stepping import Cutting
 
 __all__ = ["MAX_CALL_BYTES", "MAX_CALL_ROWS", "Budget", "ItemError", "outcome_to_proto", "read_work"]
 
@@ -31,7 +32,7 @@ MAX_CALL_ROWS = 65_536
 """The most rows of one call, all items together."""
 
 MAX_CALL_BYTES = 256 * 2**20
-"""The most bytes of values, or of images as floats, in one call, all items together."""
+"""The most bytes of values, of states, or of images as floats, in one call, all items together."""
 
 _DTYPES: Mapping[int, np.dtype[Any]] = {
     model_pb2.DTYPE_UINT8: np.dtype(np.uint8),
@@ -71,14 +72,25 @@ class Budget:
         self.size_bytes -= size_bytes
 
 
-def read_work(item: worker_pb2.WorkerItem, operation: Operation, card: Card, budget: Budget) -> Work:
+def read_work(
+    item: worker_pb2.WorkerItem, operation: Operation, card: Card, budget: Budget, cutting: Cutting | None = None
+) -> Work:
     """Turn an item into work.
+
+    Args:
+        item: what is asked for.
+        operation: of the call.
+        card: the model's.
+        budget: what the call may still hold.
+        cutting: how the call cuts draws; None when they cannot be cut.
 
     Raises:
         ItemError: it cannot be done; nothing of it was kept, nor taken from the budget.
     """
+    if item.HasField("carry") and cutting is None:
+        raise ItemError("CARRY_NOT_TAKEN", f"{operation} of this model cannot be cut; leave carry unset")
     if operation == "SAMPLE":
-        return _read_samples(item, card, budget)
+        return _read_samples(item, card, budget, cutting)
     if item.dtype not in (model_pb2.DTYPE_UNSPECIFIED, model_pb2.DTYPE_FLOAT32):
         raise ItemError("DTYPE_WRONG", f"{operation} gives FLOAT32 only; leave dtype unset")
     return Work(rows=_read_images(item, card, budget), encode=_as_floats)
@@ -91,6 +103,8 @@ def outcome_to_proto(outcome: Outcome, request_id: str) -> worker_pb2.WorkerOutc
     values = outcome.values
     dtype = model_pb2.DTYPE_UINT8 if values.dtype == np.uint8 else model_pb2.DTYPE_FLOAT32
     tensor = worker_pb2.Tensor(dims=values.shape, dtype=dtype, data=values.astype(_DTYPES[dtype], copy=False).tobytes())
+    if outcome.next_step:
+        return worker_pb2.WorkerOutcome(carry=worker_pb2.Carry(next_step=outcome.next_step, state=tensor))
     errors = [
         worker_pb2.RowError(row=row, status=_status_of_row(fault, request_id))
         for row, fault in sorted(outcome.failed_rows.items())
@@ -111,7 +125,7 @@ def _check_size(rows: int, size_bytes: int) -> None:
         raise ItemError("ITEM_TOO_LARGE", f"{limits}, this one {rows} rows and {size_bytes} bytes; cut it")
 
 
-def _read_samples(item: worker_pb2.WorkerItem, card: Card, budget: Budget) -> Work:
+def _read_samples(item: worker_pb2.WorkerItem, card: Card, budget: Budget, cutting: Cutting | None) -> Work:
     if item.WhichOneof("kind") != "range":
         raise ItemError("KIND_WRONG", "SAMPLE takes a range of addresses; set item.range")
     if item.dtype not in (model_pb2.DTYPE_UNSPECIFIED, *_DTYPES):
@@ -122,14 +136,20 @@ def _read_samples(item: worker_pb2.WorkerItem, card: Card, budget: Budget) -> Wo
     if wanted.start_index + wanted.count > MAX_INDEX + 1:
         raise ItemError("INDEX_WRONG", "start_index + count is beyond 2^64; ask for fewer, or begin earlier")
     as_uint8 = item.dtype == model_pb2.DTYPE_UINT8
-    size_bytes = wanted.count * math.prod(_image_shape(card)) * (1 if as_uint8 else 4)
+    row_bytes = math.prod(_image_shape(card)) * (1 if as_uint8 else 4)
+    # The larger of both at every step, so that a draw that was begun can be gone on with.
+    size_bytes = wanted.count * max(row_bytes, cutting.state_bytes if cutting else 0)
     _check_size(wanted.count, size_bytes)
     labels = _read_labels(wanted, len(card.classes))
+    states = _read_states(item, cutting) if cutting else None
     budget.take(wanted.count, size_bytes)
     addresses = Addresses.of_range(wanted.seed, wanted.start_index, wanted.count)
+    rows = SampleRows(addresses=addresses, labels=labels, states=states)
+    if cutting and cutting.stretch.stop is not None:
+        return Work(rows=rows, encode=_as_floats, next_step=cutting.stretch.stop)
     value_range = card.sample.value_range
     return Work(
-        rows=SampleRows(addresses=addresses, labels=labels),
+        rows=rows,
         encode=(lambda floats: floats_to_uint8(floats, value_range)) if as_uint8 else _as_floats,
         value_range=value_range,
     )
@@ -147,6 +167,27 @@ def _read_labels(wanted: worker_pb2.Range, classes: int) -> Int64s | None:
     if labels.max() >= classes:
         raise ItemError("LABEL_UNKNOWN", f"label {labels.max()} is unknown; labels are 0 to {classes - 1}")
     return np.broadcast_to(labels, (wanted.count,)).copy()
+
+
+def _read_states(item: worker_pb2.WorkerItem, cutting: Cutting) -> Float32s | None:
+    """Read where an earlier call left an item's draws, NaN and all; None when they begin."""
+    at = item.carry.next_step
+    if item.HasField("carry") and not 1 <= at < cutting.steps:
+        raise ItemError("STEP_WRONG", f"carry.next_step is {at}; it must be above 0 and below {cutting.steps}")
+    if at != cutting.first:
+        other = f"the item is at step {at}, the first of its call at {cutting.first}"
+        raise ItemError("STEP_NOT_SHARED", f"{other}; send it with others at its step")
+    if not at:
+        return None
+    state, shape = item.carry.state, (item.range.count, *cutting.state_shape)
+    if state.dtype != model_pb2.DTYPE_FLOAT32:
+        raise ItemError("DTYPE_WRONG", f"carry.state.dtype is {state.dtype}; states are FLOAT32")
+    if tuple(state.dims) != shape:
+        raise ItemError("SHAPE_WRONG", f"carry.state has dims {list(state.dims)}; those of this item are {list(shape)}")
+    if len(state.data) != 4 * math.prod(shape):
+        counted = f"carry.state has {len(state.data)} bytes of data, its dims say {4 * math.prod(shape)}"
+        raise ItemError("DATA_WRONG", f"{counted}; send row-major float32")
+    return np.frombuffer(state.data, "<f4").reshape(shape)
 
 
 def _read_images(item: worker_pb2.WorkerItem, card: Card, budget: Budget) -> ImageRows:

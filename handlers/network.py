@@ -9,17 +9,29 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Literal
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from fount.address import Addresses
 from handlers.card import Card
-from handlers.family import Classifier, Deadline, Draw, Noise, Sampler
+from handlers.family import (
+    Classifier,
+    Deadline,
+    Draw,
+    Noise,
+    Sampler,
+    SteppedSampler,
+    WrongOutputError,
+    take_steps,
+)
 from handlers.pixels import Float32s
 from handlers.rows import ImageRows, Rows, SampleRows
 from handlers.settings import Settings
+from handlers.stepping import WHOLE, Cutting, Stretch
 
 __all__ = ["FamilyBuilder", "Network", "Operation", "WrongOutputError", "build_network"]
 
@@ -28,10 +40,6 @@ FamilyBuilder = Callable[[str, Mapping[str, Any]], Sampler | Classifier]
 
 _NEVER = Deadline()
 _DEFAULT_DRAW = Draw()
-
-
-class WrongOutputError(Exception):
-    """A family gave something other than one row for each row it got. Mend the family."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,29 +64,78 @@ class Network:
 
     @torch.inference_mode()
     def run(
-        self, operation: Operation, rows: Rows, draw: Draw = _DEFAULT_DRAW, deadline: Deadline = _NEVER
+        self,
+        operation: Operation,
+        rows: Rows,
+        draw: Draw = _DEFAULT_DRAW,
+        deadline: Deadline = _NEVER,
+        stretch: Stretch = WHOLE,
     ) -> Float32s:
         """Run one batch of exactly these rows.
 
+        Args:
+            operation: what to do with them.
+            rows: that many are executed.
+            draw: the parameters of samples.
+            deadline: checked between steps.
+            stretch: the steps to take of samples that can be cut; those of `cut` alone.
+
         Returns:
-            (B, H, W, C) float32 for SAMPLE, (B, classes) for CLASSIFY, (B, features) for EMBED; row-major.
+            (B, H, W, C) float32 for SAMPLE, (B, classes) for CLASSIFY, (B, features) for EMBED; (B, ...), the states,
+            for samples that are cut; row-major.
 
         Raises:
             WrongOutputError: the family gave another shape.
             DeadlinePassed: the family noticed between two steps.
         """
         if isinstance(rows, SampleRows):
-            return self._sample(rows, draw, deadline)
+            return self._sample(rows, draw, deadline, stretch)
         return self._read(operation, rows)
 
-    def _sample(self, rows: SampleRows, draw: Draw, deadline: Deadline) -> Float32s:
+    def cut(self, draw: Draw, first: int, limit: int) -> Cutting | None:
+        """Say how draws that are at step `first` are cut after `limit` steps; None when the model cannot be cut."""
+        if self._stepped is None:
+            return None
+        return Cutting(
+            steps=self._stepped.steps(draw),
+            first=first,
+            limit=limit,
+            state_shape=self._state_shape,
+            usual_steps=self._stepped.steps(_DEFAULT_DRAW),
+        )
+
+    @cached_property
+    def _stepped(self) -> SteppedSampler | None:
+        return self.module if isinstance(self.module, SteppedSampler) else None
+
+    @cached_property
+    def _state_shape(self) -> tuple[int, ...]:
+        """What the state of one row looks like, seen once: a worker may go on with draws before it began any."""
+        assert self._stepped is not None
+        noise = Noise(addresses=Addresses.of_range(0, 0, 1), device=self.device, dtype=self.dtype)
+        labels = torch.zeros(1, dtype=torch.int64, device=self.device) if self.card.classes else None
+        with torch.inference_mode():
+            return tuple(self._stepped.begin(noise, labels, _DEFAULT_DRAW).shape[1:])
+
+    def _sample(self, rows: SampleRows, draw: Draw, deadline: Deadline, stretch: Stretch) -> Float32s:
         if not isinstance(self.module, Sampler):
             raise WrongOutputError("the family cannot sample")
         noise = Noise(addresses=rows.addresses, device=self.device, dtype=self.dtype)
         labels = None if rows.labels is None else torch.from_numpy(rows.labels).to(self.device)
-        images = self.module.sample(noise, labels, draw, deadline)
+        if self._stepped is None:
+            return self._images(self.module.sample(noise, labels, draw, deadline), len(rows))
+        # Uncut draws take the same way, so that a cut changes no byte whatever the family's own `sample` does.
+        state = None if rows.states is None else torch.from_numpy(rows.states).to(self.device)
+        steps = range(stretch.first, self._stepped.steps(draw) if stretch.stop is None else stretch.stop)
+        state = take_steps(self._stepped, state, steps, noise, labels, draw, deadline)
+        if stretch.stop is None:
+            return self._images(self._stepped.finish(state), len(rows))
+        _check_shape(state, (len(rows), *self._state_shape))
+        return _to_float32(state)
+
+    def _images(self, images: Tensor, rows: int) -> Float32s:
         sample = self.card.sample
-        _check_shape(images, (len(rows), sample.channels, sample.height, sample.width))
+        _check_shape(images, (rows, sample.channels, sample.height, sample.width))
         return _to_float32(images.permute(0, 2, 3, 1))  # (B, C, H, W) -> (B, H, W, C)
 
     def _read(self, operation: Operation, rows: ImageRows) -> Float32s:

@@ -36,10 +36,12 @@ class SampleRows:
     Attributes:
         addresses: one a row.
         labels: (n,) int64, or None for an unconditional model.
+        states: (n, ...) float32, where an earlier call left the draws; None when they begin.
     """
 
     addresses: Addresses
     labels: Int64s | None
+    states: Float32s | None = None
 
     def __len__(self) -> int:
         return len(self.addresses)
@@ -47,7 +49,8 @@ class SampleRows:
     def take(self, rows: slice | NDArray[np.intp]) -> SampleRows:
         """Choose rows."""
         labels = None if self.labels is None else self.labels[rows]
-        return SampleRows(addresses=self.addresses.take(rows), labels=labels)
+        states = None if self.states is None else self.states[rows]
+        return SampleRows(addresses=self.addresses.take(rows), labels=labels, states=states)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,14 +87,18 @@ def concatenate_rows(parts: Sequence[Rows]) -> Rows:
     if images:
         return ImageRows(images=np.concatenate([part.images for part in images]))
     labels = [part.labels for part in samples if part.labels is not None]
+    states = [part.states for part in samples if part.states is not None]
+    if len(states) not in (0, len(samples)):
+        raise TypeError("draws that begin and draws that go on cannot share a batch")
     return SampleRows(
         addresses=Addresses.concatenate([part.addresses for part in samples]),
         labels=np.concatenate(labels) if labels else None,
+        states=np.concatenate(states) if states else None,
     )
 
 
 def pad_rows(rows: Rows, size: int) -> Rows:
-    """Fill a batch up to `size` rows: with address (0, 0) under label 0, or with images of zeros."""
+    """Fill a batch up to `size` rows: with address (0, 0) under label 0 in a state of zeros, or images of zeros."""
     missing = size - len(rows)
     if missing <= 0:
         return rows
@@ -99,5 +106,6 @@ def pad_rows(rows: Rows, size: int) -> Rows:
         return concatenate_rows([rows, ImageRows(images=np.zeros((missing, *rows.images.shape[1:]), np.float32))])
     nothing = np.zeros(missing, np.uint64)
     labels = None if rows.labels is None else np.zeros(missing, np.int64)
-    padding = SampleRows(addresses=Addresses(seeds=nothing, indices=nothing), labels=labels)
+    states = None if rows.states is None else np.zeros((missing, *rows.states.shape[1:]), np.float32)
+    padding = SampleRows(addresses=Addresses(seeds=nothing, indices=nothing), labels=labels, states=states)
     return concatenate_rows([rows, padding])

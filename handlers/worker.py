@@ -23,13 +23,14 @@ from fount.worker.v1 import worker_pb2
 from handlers.batches import BatchRunner, Outcome, Work
 from handlers.card import Card
 from handlers.describe import card_to_proto
-from handlers.family import Deadline
+from handlers.family import Deadline, Draw
 from handlers.items import Budget, ItemError, outcome_to_proto, read_work
 from handlers.loading import Engine, LoadedModel, load_model
 from handlers.models import load_family
-from handlers.network import FamilyBuilder, Operation
+from handlers.network import FamilyBuilder, Network, Operation
 from handlers.parameters import read_draw
 from handlers.statuses import status_of
+from handlers.stepping import WHOLE, Cutting
 from handlers.torch_errors import is_out_of_memory, leave_process
 
 __all__ = ["Worker"]
@@ -131,13 +132,16 @@ class Worker:
         operation = cast("Operation", model_pb2.Operation.Name(request.operation).removeprefix("OPERATION_"))
         deadline = Deadline(unix_s=request.deadline_unix_ms / 1000 if request.deadline_unix_ms else None)
         draw = read_draw(request.parameters, card)
-        read = _read_items(request, operation, card)
+        cutting = _read_cutting(request, operation, engine.network, draw)
+        read = _read_items(request, operation, card, cutting)
+        stretch = cutting.stretch if cutting else WHOLE
         runner = BatchRunner(
-            compute=partial(engine.network.run, operation, draw=draw, deadline=deadline),
+            compute=partial(engine.network.run, operation, draw=draw, deadline=deadline, stretch=stretch),
             times=engine.times[operation],
             deadline=deadline,
             request_id=request.request_id,
             on_device_lost=partial(leave_process, "the device is lost"),
+            share=cutting.share if cutting else 1.0,
         )
         outcomes = iter(runner.run([work for work in read if isinstance(work, Work)]))
         answers = [next(outcomes) if isinstance(work, Work) else work for work in read]
@@ -188,13 +192,25 @@ def _batch_seconds(engine: Engine) -> list[float]:
     return [engine.profile.seconds_per_batch.get(size, 0.0) for size in engine.profile.exec_batch_sizes]
 
 
-def _read_items(request: worker_pb2.WorkerRequest, operation: Operation, card: Card) -> list[Work | Outcome]:
+def _read_cutting(
+    request: worker_pb2.WorkerRequest, operation: Operation, network: Network, draw: Draw
+) -> Cutting | None:
+    """Say how a call cuts draws, all at the first item's step; None when it does not draw, or the model is not cut."""
+    if operation != "SAMPLE":
+        return None
+    first = request.items[0].carry.next_step if request.items else 0
+    return network.cut(draw, first, request.step_limit)
+
+
+def _read_items(
+    request: worker_pb2.WorkerRequest, operation: Operation, card: Card, cutting: Cutting | None
+) -> list[Work | Outcome]:
     """Turn each item into work, or into the outcome it already has."""
     budget = Budget()
     read: list[Work | Outcome] = []
     for item in request.items:
         try:
-            read.append(read_work(item, operation, card, budget))
+            read.append(read_work(item, operation, card, budget, cutting))
         except ItemError as error:
             read.append(Outcome(failure=error.status))
     return read

@@ -12,6 +12,7 @@ import torch
 from handlers.card import Family
 from handlers.models.classifier import ConvClassifier
 from handlers.worker import Worker
+from tests.handlers.stepping_toys import SteppedToy, write_stepped_folder
 from tests.handlers.toys import (
     FaultySampler,
     ToyClassifier,
@@ -40,6 +41,17 @@ def worker(tmp_path_factory: pytest.TempPathFactory) -> Worker:
 def unconditional(tmp_path_factory: pytest.TempPathFactory) -> Worker:
     folder = write_folder(tmp_path_factory.mktemp("unconditional"), toy_card(classes=0), ToySampler(0))
     return load(folder, ToySampler)
+
+
+@pytest.fixture(scope="session")
+def stepped_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_stepped_folder(tmp_path_factory.mktemp("stepped"), SteppedToy(3))
+
+
+@pytest.fixture(scope="session")
+def stepped(stepped_folder: Path) -> Worker:
+    """A conditional many-step sampler of three classes, whose draws can be cut."""
+    return load(stepped_folder, SteppedToy)
 
 
 @pytest.fixture(scope="session")
