@@ -57,7 +57,7 @@ class Foresight:
         self._arrived_s = now_s
 
     def company_until_s(self, came_s: float) -> float:
-        """Until when one that came may wait for company, which then shares the way; in the past when none is expected."""
+        """Until when one that came may wait for company that shares the way; in the past when none is expected."""
         wait_s = _COMPANY_HOPS * self._hop_s
         return came_s + wait_s if wait_s >= self._between_s else 0.0
 
