@@ -59,6 +59,11 @@ class Admission:
         Raises:
             Overloaded: too much waits of its model, for its caller, or in total.
         """
+        config, model = self._config, work.target.model
+        caller_limit = min(config.caller_queue_s, work.caller.limits.max_queue_s)
+        least = min(config.max_queue_s, caller_limit, config.total_queue_s)
+        if own_s + sum(each.most_waiting_s for each in backlogs) <= least:
+            return  # however it is counted; counting goes through every stream
         waiting = [
             (each.target, stream.work.caller.subject, each.seconds_of(stream, stream.demand))
             for each in backlogs
@@ -69,8 +74,6 @@ class Admission:
         of_model = sum(seconds for target, _, seconds in waiting if target == work.target) / workers
         of_caller = sum(seconds for _, subject, seconds in waiting if subject == work.caller.subject)
         total = sum(seconds for _, _, seconds in waiting)
-        config, model = self._config, work.target.model
-        caller_limit = min(config.caller_queue_s, work.caller.limits.max_queue_s)
         for reason, what, waits_s, adds_s, limit_s in (
             ("model-queue", f"{model.name} {model.version}", of_model, own_s / workers, config.max_queue_s),
             ("caller-queue", f"the caller {work.caller.subject}", of_caller, own_s, caller_limit),

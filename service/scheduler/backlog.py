@@ -90,6 +90,7 @@ class Backlog:
         self._calls: set[asyncio.Task[None]] = set()
         self._foresight = Foresight()
         self._waking: asyncio.TimerHandle | None = None
+        self._unissued = 0  # samples · steps
         self._unsent = 0  # calls on their way into the pool, which does not count them yet
         self._giving_up: asyncio.TimerHandle | None = None
         self._interactive_until_s = 0.0
@@ -107,11 +108,13 @@ class Backlog:
     def add(self, stream: SampleStream) -> None:
         """Let a stream take part."""
         self._turns.add(stream)
+        self._unissued += stream.unissued * steps_of(stream)
         self._foresight.arrived(stream.began_s)
 
     def remove(self, stream: SampleStream) -> None:
         """Forget a stream."""
         self._turns.remove(stream)
+        self._unissued -= stream.unissued * steps_of(stream)
         if self._turns:
             return
         self._returned.clear()
@@ -137,10 +140,16 @@ class Backlog:
         """What so many samples of a stream cost a worker."""
         return self.costs.per_unit_s * samples * steps_of(stream)
 
+    @property
+    def most_waiting_s(self) -> float:
+        """What waits costs no more than this, in seconds of one worker; cheaper to tell than how much it is."""
+        return self.costs.per_unit_s * self._unissued
+
     def pump(self) -> None:
         """Send calls while there is room and something to send."""
-        self._watch_workers()
-        while self._pool.room(self.target) > self._unsent:
+        room = self._pool.room(self.target)
+        self._watch_workers(room)
+        while room > self._unsent:
             if self._may_wait():
                 return
             packed = _next_wanted(self._returned) or self._next()
@@ -173,8 +182,8 @@ class Backlog:
         self._waking = asyncio.get_running_loop().call_later(wait_s, self.pump)
         return True
 
-    def _watch_workers(self) -> None:
-        if self._pool.workers(self.target):
+    def _watch_workers(self, room: int) -> None:
+        if room or self._pool.workers(self.target):
             if self._giving_up:
                 self._giving_up.cancel()
                 self._giving_up = None
@@ -197,6 +206,9 @@ class Backlog:
         """Cut one call's worth from the streams whose turn it is."""
         slices = [stream.take(count) for stream, count in self._turns.next_call(self._room)]
         for each in slices:
+            self._unissued -= each.item.count * steps_of(each.stream)
+            if not each.stream.unissued:
+                self._turns.pass_by(each.stream)
             if each.stream.slices_issued == 1:
                 self._meter.queued(self.target, time.monotonic() - each.stream.began_s)
         return Packed(slices=slices) if slices else None

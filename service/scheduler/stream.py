@@ -104,6 +104,11 @@ class SampleStream:
         return max(0, min(left, max(room, 0 if self._held else 1)))  # a sample larger than any window goes alone
 
     @property
+    def unissued(self) -> int:
+        """How many samples are still to be issued, now or later."""
+        return self._end - self._next_index
+
+    @property
     def is_closed(self) -> bool:
         """True once nobody reads it any more."""
         return self._closed

@@ -23,16 +23,18 @@ class Turns:
 
     def __init__(self) -> None:
         self._rings: dict[bool, dict[SampleStream, float]] = {True: {}, False: {}}  # urgent: stream: deficit in samples
+        self._issued: set[SampleStream] = set()  # all of them: they only wait for answers
         self._passed_over = 0  # interactive calls since bulk had its last turn
 
     def __iter__(self) -> Iterator[SampleStream]:
         """Every stream."""
         for ring in self._rings.values():
             yield from ring
+        yield from self._issued
 
     def __bool__(self) -> bool:
         """Whether there are any."""
-        return any(self._rings.values())
+        return any(self._rings.values()) or bool(self._issued)
 
     @property
     def interactive_waits(self) -> bool:
@@ -45,7 +47,13 @@ class Turns:
 
     def remove(self, stream: SampleStream) -> None:
         """Forget a stream."""
-        del self._rings[stream.work.urgent][stream]
+        self._rings[stream.work.urgent].pop(stream, None)
+        self._issued.discard(stream)
+
+    def pass_by(self, stream: SampleStream) -> None:
+        """Ask a stream no more: it has issued all it wants."""
+        self._rings[stream.work.urgent].pop(stream, None)
+        self._issued.add(stream)
 
     def next_call(self, room_of: Callable[[SampleStream], int]) -> list[tuple[SampleStream, int]]:
         """Choose what goes into the next call.

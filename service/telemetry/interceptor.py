@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import inspect
 import logging
+import os
 import time
-import uuid
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import aclosing, contextmanager
 from contextvars import ContextVar
@@ -114,7 +114,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
     def _enter(self, context: Context) -> None:
         metadata = tuple(context.invocation_metadata() or ())
         given = dict(metadata).get("x-request-id", "")
-        _request_id.set(str(given)[:_MAX_REQUEST_ID] or uuid.uuid4().hex)
+        _request_id.set(str(given)[:_MAX_REQUEST_ID] or os.urandom(16).hex())
         enter_caller(self._policy.identify(context.peer(), metadata))
 
     @contextmanager
