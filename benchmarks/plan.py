@@ -36,7 +36,7 @@ WORKLOADS = {
 """Names for --only, in the order they are measured."""
 
 _SLOW = ("scale", "replicas")
-_IN_BOTH = ("bulk", "medium", "small", "single")
+_IN_BOTH = ("bulk", "medium")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,7 +70,7 @@ class Plan:
         paced_requests: interactive requests of one round, idle and under load each.
         first_chunks: how often a first chunk is awaited in one round.
         counts: samples of one request and how often it is made in a round.
-        whole_count: the largest count, drawn in the last round alone; None: not at all.
+        whole_counts: the largest counts, drawn in the last round alone.
         settle_s: between two loads, until what was cancelled has ended.
     """
 
@@ -81,12 +81,12 @@ class Plan:
     warm_up_s: float = 10.0
     ramp_s: float = 0.5
     limit_s: float = 2.0
-    throughput_s: float = 5.0
-    latency_s: float = 3.0
-    paced_requests: int = 300
-    first_chunks: int = 10
-    counts: tuple[tuple[int, int], ...] = ((1_000, 3), (10_000, 1), (100_000, 1))
-    whole_count: int | None = 1_000_000
+    throughput_s: float = 4.0
+    latency_s: float = 2.5
+    paced_requests: int = 150
+    first_chunks: int = 8
+    counts: tuple[tuple[int, int], ...] = ((1_000, 2), (10_000, 1))
+    whole_counts: tuple[int, ...] = (100_000, 1_000_000)
     settle_s: float = 0.5
 
     def has(self, *workloads: str) -> bool:
@@ -120,7 +120,7 @@ def quick_plan(workloads: tuple[str, ...], cores: int) -> Plan:
         paced_requests=30,
         first_chunks=2,
         counts=((1_000, 1), (10_000, 1)),
-        whole_count=None,
+        whole_counts=(),
         settle_s=0.3,
     )
 

@@ -164,8 +164,8 @@ def _scale(stand: Stand, server: Server, number: int) -> dict[str, float]:
     """One client alone, one request after the other, by size; the gateway's memory over the largest of them."""
     values: dict[str, float] = {}
     sizes = list(stand.plan.counts)
-    if stand.plan.whole_count and number == stand.plan.rounds - 1:
-        sizes.append((stand.plan.whole_count, 1))
+    if number == stand.plan.rounds - 1:
+        sizes += [(count, 1) for count in stand.plan.whole_counts]
     for count, times in sizes:
         load = Load(kind="stream", server="", count=count, seed=6)
         with _peak_of(server) as growth:

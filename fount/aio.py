@@ -153,6 +153,9 @@ class Client:
                 if error.code() is grpc.StatusCode.UNIMPLEMENTED:
                     break
                 delay_s = exchange.recover(error_of(error, self.server))
+            except asyncio.CancelledError as error:
+                _tell_own_cancelling(error)
+                raise Cancelled("The client was closed.") from error
         return []
 
     async def _chunks(self, exchange: SampleExchange) -> AsyncGenerator[Chunk, None]:
@@ -184,8 +187,13 @@ async def _read(call: _Call, patience: Patience) -> sampling_pb2.SampleResponse 
     except TimeoutError as error:
         raise patience.expired() from error
     except asyncio.CancelledError as error:
-        task = asyncio.current_task()
-        if task is None or task.cancelling():
-            raise
+        _tell_own_cancelling(error)
         raise Cancelled(f"The server cancelled the call: {await call.details()}") from error
     return None if response is grpc.aio.EOF else cast(sampling_pb2.SampleResponse, response)
+
+
+def _tell_own_cancelling(error: asyncio.CancelledError) -> None:
+    """Raise it again when it is the caller's task that is cancelled, rather than the call."""
+    task = asyncio.current_task()
+    if task is None or task.cancelling():
+        raise error

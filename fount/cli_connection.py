@@ -47,6 +47,9 @@ def connected(server: str, timeout_s: float) -> Iterator[Client]:
             if asked.is_set():
                 raise KeyboardInterrupt from None
             raise
+        else:
+            if asked.is_set():  # too late to end anything, but whoever pressed it is told so
+                raise KeyboardInterrupt
         finally:
             signal.signal(signal.SIGINT, signal.default_int_handler)
             over.set()

@@ -13,7 +13,8 @@ from collections.abc import Collection
 from service.config import GatewayConfig
 from service.errors import Overloaded
 from service.scheduler import Work
-from service.scheduler.backlog import Backlog, SchedulerMeter
+from service.scheduler.backlog import Backlog
+from service.scheduler.meter import SchedulerMeter
 from service.workers import WorkerPool
 
 __all__ = ["Admission"]

@@ -13,19 +13,19 @@ import time
 from collections import deque
 from collections.abc import Callable
 from functools import partial
-from typing import Protocol
 
 from service.config import GatewayConfig
 from service.domain import Call, Reply, Target
 from service.errors import FountServiceError, NotReady, WorkerBusy, WorkerFault, WorkerLost
 from service.scheduler.costs import CostModel
 from service.scheduler.foresight import Foresight
+from service.scheduler.meter import SchedulerMeter
 from service.scheduler.packed import Packed, steps_of
 from service.scheduler.stream import SampleStream
-from service.scheduler.turns import Turns
+from service.scheduler.turns import INTERACTIVE_CALLS, Turns
 from service.workers import CALLS_PER_WORKER, WorkerPool
 
-__all__ = ["Backlog", "SchedulerMeter"]
+__all__ = ["Backlog"]
 
 _log = logging.getLogger(__name__)
 
@@ -34,30 +34,6 @@ _RETRY_PAUSE_S = 0.1  # longer with every attempt
 _BUSY_PAUSE_S = 0.02
 _LINGER_S = 1.0  # calls stay short for so long after the last interactive one: the next is likely near
 _RAMP = 4  # a stream's first call is short, each that follows so many times longer, until all are as long as allowed
-
-
-class SchedulerMeter(Protocol):
-    """What the scheduler tells telemetry."""
-
-    def streams(self, open_streams: int) -> None:
-        """Tell how many streams are open."""
-        ...
-
-    def queued(self, target: Target, seconds: float) -> None:
-        """Tell how long a stream waited until its first samples were sent to a worker."""
-        ...
-
-    def called(self, target: Target, samples: int, call_s: float, reply: Reply) -> None:
-        """Tell of one call answered."""
-        ...
-
-    def repeated(self, target: Target, reason: str) -> None:
-        """Tell of one call that will be sent again."""
-        ...
-
-    def rejected(self, reason: str) -> None:
-        """Tell of one stream refused."""
-        ...
 
 
 class Backlog:
@@ -84,8 +60,8 @@ class Backlog:
         self._pool, self._config, self._meter, self._idle = pool, config, meter, idle
         self._turns = Turns()
         self._returned: deque[Packed] = deque()
-        self._cut: deque[Packed] = deque()
-        self._cut_was_last = False
+        self._cut: dict[bool, deque[Packed]] = {True: deque(), False: deque()}  # by urgency
+        self._cut_was_last, self._passed_cut = False, 0
         self._paused = 0  # calls that will be returned after a pause
         self._calls: set[asyncio.Task[None]] = set()
         self._foresight = Foresight()
@@ -98,7 +74,11 @@ class Backlog:
     @property
     def is_idle(self) -> bool:
         """Whether it can be forgotten."""
-        return not (self._turns or self._calls or self._returned or self._cut or self._paused)
+        return not (self._turns or self._calls or self._returned or self._has_cut or self._paused)
+
+    @property
+    def _has_cut(self) -> bool:
+        return any(self._cut.values())
 
     @property
     def streams(self) -> Turns:
@@ -118,7 +98,8 @@ class Backlog:
         if self._turns:
             return
         self._returned.clear()
-        self._cut.clear()
+        for calls in self._cut.values():
+            calls.clear()
         if self._giving_up:
             self._giving_up.cancel()
             self._giving_up = None
@@ -158,8 +139,8 @@ class Backlog:
             self._send(packed)
 
     def _send(self, packed: Packed) -> None:
-        self._unsent += 1
         call = packed.to_call(self.target, self.costs, self._budget_s(packed.leader))
+        self._unsent += 1
         self._foresight.sent(packed, call.cost_s, self._pool.workers(self.target), time.monotonic())
         task = asyncio.get_running_loop().create_task(self._execute(packed, call))
         self._calls.add(task)
@@ -170,7 +151,7 @@ class Backlog:
         if self._waking:
             self._waking.cancel()
             self._waking = None
-        if self._returned or self._cut or not self._turns or self._turns.would_fill(self._room):
+        if self._returned or self._has_cut or not self._turns or self._turns.would_fill(self._room):
             return False
         send_at_s = self._foresight.send_at_s(self._pool.workers(self.target))
         first = self._turns.first_new()
@@ -196,15 +177,24 @@ class Backlog:
         self.fail(NotReady(f"{model.name} {model.version} has had no ready worker for {waited_s:g} s"))
 
     def _next(self) -> Packed | None:
-        """A new call, or the rest of a draw that was cut, turn about; interactive work is before both."""
-        new_first = self._cut_was_last or self._turns.interactive_waits
-        packed = (self._pack() if new_first else None) or _next_wanted(self._cut)
-        self._cut_was_last = packed is not None and packed.slices[0].item.carry is not None
-        return packed or self._pack()
+        """A new call, or the rest of a draw that was cut, turn about; of bulk, when interactive work had its turns."""
+        urgent, bulk = self._cut[True], self._cut[False]
+        hurry = bool(urgent) or self._turns.interactive_waits
+        packed: Packed | None = None
+        if bulk and (self._passed_cut >= INTERACTIVE_CALLS if hurry else not self._cut_was_last):
+            packed = _next_wanted(bulk)
+        elif urgent and not self._cut_was_last:
+            packed = _next_wanted(urgent)
+        packed = packed or self._pack() or _next_wanted(urgent) or _next_wanted(bulk)
+        self._cut_was_last = packed is not None and packed.is_cut
+        is_bulk = packed is None or (packed.is_cut and not packed.leader.work.urgent)
+        self._passed_cut = 0 if is_bulk or not bulk else self._passed_cut + 1
+        return packed
 
     def _pack(self) -> Packed | None:
         """Cut one call's worth from the streams whose turn it is."""
-        slices = [stream.take(count) for stream, count in self._turns.next_call(self._room)]
+        # Each that takes leaves less room for those after it.
+        slices = [stream.take(count) for stream, count in self._turns.next_call(self._room) if stream.demand]
         for each in slices:
             self._unissued -= each.item.count * steps_of(each.stream)
             if not each.stream.unissued:
@@ -246,7 +236,7 @@ class Backlog:
         rest = packed.settle(reply)
         self.costs.learn(packed.samples * (steps - (rest.steps_left if rest else 0)), reply.compute_s)
         if rest:
-            self._cut.append(rest)
+            self._cut[rest.leader.work.urgent].append(rest)
 
     def _repeat(self, packed: Packed, error: NotReady) -> None:
         """Put a call back that no worker did; one that keeps losing workers is split, so that innocents go on."""

@@ -15,7 +15,10 @@ _FIRST_HOP_S = 0.004
 _LONE_S = 1.0  # between arrivals that have nothing to do with each other
 _NEW_SHARE = 0.1  # of the latest hop in what is known of them
 _MARGIN = 0.75  # of a hop, there and back, that a call is sent before its worker is through
-_COMPANY_HOPS = 1.0  # that a stream may wait for others when they come thick and fast
+_COMPANY_HOPS = 1.0  # that a stream may wait for others when they come thick and fast,
+_LONGEST_COMPANY_S = 0.01  # and never longer
+_TRUST = 3.0  # a hop is believed up to so many times what hops took before: a stopped process is no news
+_LEAST_HOP_S = 1e-4
 
 
 class Foresight:
@@ -48,7 +51,8 @@ class Foresight:
         if call in self._found_idle:
             self._found_idle.remove(call)
             if compute_s is not None:
-                self._hop_s += _NEW_SHARE * (max(0.0, took_s - compute_s) - self._hop_s)
+                seen_s = min(max(_LEAST_HOP_S, took_s - compute_s), _TRUST * self._hop_s)
+                self._hop_s += _NEW_SHARE * (seen_s - self._hop_s)
 
     def arrived(self, now_s: float) -> None:
         """Note that a stream came."""
@@ -58,7 +62,7 @@ class Foresight:
 
     def company_until_s(self, came_s: float) -> float:
         """Until when one that came may wait for company that shares the way; in the past when none is expected."""
-        wait_s = _COMPANY_HOPS * self._hop_s
+        wait_s = min(_COMPANY_HOPS * self._hop_s, _LONGEST_COMPANY_S)
         return came_s + wait_s if wait_s >= self._between_s else 0.0
 
     def send_at_s(self, workers: int) -> float:

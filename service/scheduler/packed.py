@@ -35,6 +35,11 @@ class Packed:
         return self.slices[0].stream
 
     @property
+    def is_cut(self) -> bool:
+        """Whether they are the rest of a draw."""
+        return self.slices[0].item.carry is not None
+
+    @property
     def samples(self) -> int:
         """How many samples they are together."""
         return sum(each.item.count for each in self.slices)

@@ -12,7 +12,8 @@ from service.domain import Target
 from service.errors import NotReady
 from service.scheduler import Piece, Work
 from service.scheduler.admission import Admission
-from service.scheduler.backlog import Backlog, SchedulerMeter
+from service.scheduler.backlog import Backlog
+from service.scheduler.meter import SchedulerMeter
 from service.scheduler.stream import SampleStream
 from service.scheduler.unread import UnreadRoom
 from service.workers import WorkerPool

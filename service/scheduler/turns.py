@@ -13,9 +13,10 @@ from collections.abc import Callable, Iterator, Mapping
 
 from service.scheduler.stream import SampleStream
 
-__all__ = ["Turns"]
+__all__ = ["INTERACTIVE_CALLS", "Turns"]
 
-_INTERACTIVE_CALLS = 4  # that may go before one of bulk when both wait
+INTERACTIVE_CALLS = 4
+"""How many interactive calls may go before one of bulk when both wait."""
 
 
 class Turns:
@@ -92,7 +93,7 @@ class Turns:
         return interactive, bulk
 
     def _leader(self, interactive: SampleStream | None, bulk: SampleStream | None) -> SampleStream | None:
-        owed = bulk is not None and self._passed_over >= _INTERACTIVE_CALLS
+        owed = bulk is not None and self._passed_over >= INTERACTIVE_CALLS
         return bulk if interactive is None or owed else interactive
 
 

@@ -23,7 +23,7 @@ from service.telemetry.metrics import Metrics
 
 __all__ = ["SamplingServicer"]
 
-_MOST_AT_ONCE = 256  # samples of one message, whose pictures as PNG may be larger than their pixels
+_MOST_AT_ONCE = 256  # samples of one message
 
 if TYPE_CHECKING:  # generic in the stubs alone
     Context = grpc.aio.ServicerContext[object, object]
@@ -58,7 +58,7 @@ class SamplingServicer(sampling_pb2_grpc.SamplingServiceServicer):
         """Answer a header and the samples that fit one chunk."""
         order = self._order(request.request)
         header = sampling_pb2.SampleOnceResponse(header=_header(order))
-        count = min(order.count, _MOST_AT_ONCE, CHUNK_BYTES // order.model.sample_bytes(order.dtype))
+        count = min(order.count, _MOST_AT_ONCE, CHUNK_BYTES // _most_bytes(order))
         if not count:
             return header
         async with aclosing(self._pieces(order, count, request.request, context)) as pieces:
@@ -109,6 +109,14 @@ async def _responses(piece: Piece, encoding: Encoding) -> Iterable[bytes]:
     if encoding is Encoding.PNG:
         return await asyncio.to_thread(lambda: list(piece_to_responses(piece, encoding)))
     return piece_to_responses(piece, encoding)
+
+
+def _most_bytes(order: SampleOrder) -> int:
+    """How large a sample may be in the encoding asked for."""
+    size = order.model.sample_bytes(order.dtype)
+    if order.encoding is Encoding.PNG:  # of noise: a filter byte a row, zlib's blocks, the file's headers
+        size += order.model.sample_dims[0] + size // 256 + 256
+    return size
 
 
 def _header(order: SampleOrder) -> sampling_pb2.SampleHeader:

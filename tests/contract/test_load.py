@@ -281,6 +281,37 @@ async def test_others_go_between_the_steps(pool: MemoryPool) -> None:
         await long
 
 
+@pytest.mark.parametrize("priority", [sampling_pb2.PRIORITY_BULK, INTERACTIVE], ids=["bulk", "interactive"])
+async def test_a_cut_draw_ends_even_while_interactive_work_never_does(pool: MemoryPool, priority: int) -> None:
+    async with serving(pool, max_batch_ms=20, bulk_batch_ms=20) as running:
+        crowd = [pull(running, seed=k, priority=INTERACTIVE) for k in range(3)]
+        await until(lambda: len(pool.calls) > 3)
+        readers = [asyncio.create_task(read(each)) for each in crowd]
+        await running.sample(request(4, parameters=steps(50), priority=priority))  # a fifth of a second, alone
+        for each, reader in zip(crowd, readers, strict=True):
+            each.cancel()
+            await asyncio.gather(reader, return_exceptions=True)
+
+
+async def read(call) -> None:
+    async for _ in call:
+        pass
+
+
+async def test_no_call_asks_for_nothing(pool: MemoryPool) -> None:
+    pool.models = [memory_model("toy", dims=(64, 64, 1))]
+    async with serving(pool, max_unread_bytes=1 << 20, max_streams=64) as running:
+        pool.faults.sample_s = 1e-5
+        stalled = [pull(running, seed=k) for k in range(2)]
+        for each in stalled:
+            await each.read()
+        await asyncio.sleep(0.3)
+        await asyncio.gather(*(running.sample(request(300, seed=k)) for k in range(6)))
+        assert min(item.count for call in pool.calls for item in call.items) >= 1
+        for each in stalled:
+            each.cancel()
+
+
 async def test_a_cut_draw_that_nobody_wants_is_not_gone_on_with(pool: MemoryPool) -> None:
     async with serving(pool, max_batch_ms=20, bulk_batch_ms=50) as running:
         call = pull(running, 4, parameters=steps(1000))

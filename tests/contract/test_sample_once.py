@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 
 import grpc
@@ -9,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fount import aio
+from fount import aio, errors
 from fount.v1 import model_pb2, sampling_pb2
 from service.config import GatewayConfig
 from service.framing import frame_chunk
@@ -75,6 +76,25 @@ async def test_pictures_come_as_files(running: Running) -> None:
     answer = await once(running, 3, encoding=model_pb2.ENCODING_PNG)
     assert len(answer.chunk.lengths) == 3
     assert Image.open(io.BytesIO(answer.chunk.data[: answer.chunk.lengths[0]])).size == (3, 2)
+
+
+@pytest.mark.parametrize("dims", [(128, 128, 1), (64, 64, 3), (600, 600, 3)], ids=["grey", "colour", "one too large"])
+async def test_pictures_that_do_not_compress_still_fit_one_message(config, dims: tuple[int, int, int]) -> None:
+    running = await start_gateway(MemoryPool(models=[memory_model("toy", dims=dims)]), config)
+    answer = await once(running, 200, encoding=model_pb2.ENCODING_PNG)
+    assert sum(answer.chunk.lengths) == len(answer.chunk.data) <= 1 << 20
+    await running.channel.close()
+    await running.gateway.stop(grace_s=0)
+
+
+async def test_a_client_closed_meanwhile_says_so(slow: Running) -> None:
+    slow.pool.faults.delay_s = 1.0
+    client = aio.Client(f"127.0.0.1:{slow.gateway.port}")
+    asked = asyncio.create_task(client.sample("toy", count=8))
+    await asyncio.sleep(0.2)
+    await client.close()
+    with pytest.raises(errors.Cancelled):
+        await asked
 
 
 async def test_wrong_fields_are_named_as_in_a_sample_request(running: Running) -> None:

@@ -53,7 +53,7 @@ async def test_rows_of_clients_that_are_gone_or_late_never_reach_a_worker(whole:
     whole.traces.set_pace(0.01)
     begun = time.time()
     async with sampling(whole.served.server) as stub:
-        busy = [asyncio.create_task(draw(stub, 2500, label=1)) for _ in range(4)]
+        busy = [asyncio.create_task(draw(stub, 10_000_000, label=1, timeout_s=3)) for _ in range(4)]
         await asyncio.sleep(0.5)
         with stopped_workers(whole):
             await asyncio.sleep(0.3)  # every worker has the calls it may hold
@@ -63,9 +63,9 @@ async def test_rows_of_clients_that_are_gone_or_late_never_reach_a_worker(whole:
             for call in gone:
                 call.cancel()
             await asyncio.sleep(0.2)
-        assert {each.code for each in await asyncio.gather(*busy)} == {OK}
+        assert {each.code for each in await asyncio.gather(*busy)} == {grpc.StatusCode.DEADLINE_EXCEEDED}
     assert ends == {grpc.StatusCode.DEADLINE_EXCEEDED}
-    assert whole.traces.rows(1, begun) >= 10_000
+    assert whole.traces.rows(1, begun) >= 1000
     assert (whole.traces.rows(GONE, begun), whole.traces.rows(LATE, begun)) == (0, 0)
 
 

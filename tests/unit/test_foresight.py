@@ -69,3 +69,13 @@ def test_those_that_come_thick_and_fast_wait_one_hop(foresight: Foresight) -> No
     for k in range(80):
         foresight.arrived(k * 0.001)
     assert foresight.company_until_s(0.5) == pytest.approx(0.5 + HOP_S)
+
+
+def test_one_stall_does_not_make_everyone_wait(foresight: Foresight) -> None:
+    foresight.sent("a", 0.1, 1, now_s=5.0)
+    foresight.ended("a", 20.0, 0.1)
+    foresight.sent("b", 0.1, 1, now_s=30.0)
+    assert foresight.send_at_s(1) > 30.09
+    for k in range(80):
+        foresight.arrived(k * 0.001)
+    assert foresight.company_until_s(0.5) <= 0.51

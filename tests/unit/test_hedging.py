@@ -48,6 +48,17 @@ async def test_without_another_worker_the_call_is_waited_for() -> None:
     assert await hedged(call(0.15, "first")) == "first"
 
 
+async def test_another_worker_is_asked_for_until_there_is_one() -> None:
+    nobody_yet = [True, True]
+    answer = hedged(call(5, "first"), lambda: None if nobody_yet and nobody_yet.pop() else call(0, "second"))
+    assert await asyncio.wait_for(answer, 2) == "second"
+
+
+async def test_a_twin_that_is_lost_is_followed_by_another() -> None:
+    twins = [call(0, WorkerLost("gone")), call(0.01, "third")]
+    assert await asyncio.wait_for(hedged(call(5, "first"), lambda: twins.pop(0)), 2) == "third"
+
+
 async def test_a_prompt_failure_is_told_at_once() -> None:
     with pytest.raises(WorkerLost, match="first"):
         await hedged(call(0, WorkerLost("first")), lambda: call(0, "second"))

@@ -105,7 +105,7 @@ class EmbeddedTorchServe:
         """The end of its log."""
         folder, told = self._folder, list[str]()
         for file in (folder / _OUTPUT_FILE, folder / LOG_FILE) if folder else ():
-            with contextlib.suppress(FileNotFoundError):
+            with contextlib.suppress(OSError):
                 told += file.read_text(errors="replace").splitlines()
         return "\n".join(told[-lines:])
 

@@ -36,18 +36,15 @@ class Hedge(Generic[Answer]):
 
         Args:
             first: the call, under way.
-            again: makes it once more elsewhere; None when there is nowhere.
-            patience_s: how long the first is waited for before that.
+            again: makes it once more elsewhere; None when there is nowhere now.
+            patience_s: how long a call is waited for alone before that; then it is asked for again and again.
 
         Raises:
             FountServiceError: a worker's answer; or that of the first call, when none could answer.
         """
         calls = [first]
         try:
-            done, _ = await asyncio.wait(calls, timeout=patience_s)
-            if not done and (second := again()):
-                calls.append(second)
-            answered = await _first_answered(calls)
+            answered = await _first_answered(calls, again, patience_s)
         except asyncio.CancelledError:
             for each in calls:
                 each.cancel()
@@ -75,13 +72,17 @@ class Hedge(Generic[Answer]):
             self._ended()
 
 
-async def _first_answered(calls: list[asyncio.Task[Answer]]) -> asyncio.Task[Answer]:
+async def _first_answered(
+    calls: list[asyncio.Task[Answer]], again: Callable[[], asyncio.Task[Answer] | None], patience_s: float
+) -> asyncio.Task[Answer]:
     """Wait for an answer, an error of the worker's own included; a call that met no worker waits for its twin."""
     waiting = set(calls)
-    while True:
-        _, waiting = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+    while waiting:
+        done, waiting = await asyncio.wait(waiting, timeout=patience_s, return_when=asyncio.FIRST_COMPLETED)
         for call in calls:
-            if call.done() and (call.cancelled() or not isinstance(call.exception(), NotReady)):
+            if call in done and (call.cancelled() or not isinstance(call.exception(), NotReady)):
                 return call
-        if not waiting:
-            return calls[0]
+        if not done and len(waiting) == 1 and (another := again()):
+            calls.append(another)
+            waiting.add(another)
+    return calls[0]

@@ -124,8 +124,8 @@ class TorchServePool:
         others = [replica for replica in able if replica is not stalled]
         if not others and stalled.workers(target) > 1:
             others = [stalled]
-        replica = self._least_laden(others, target)
-        if replica is None or self._hedged[target] >= self.workers(target):
+        replica = self._least_laden(others, target)  # room or not: under load there never is any
+        if replica is None or timeout_s <= 0 or self._hedged[target] >= self.workers(target):
             return None
         _log.warning("call %s is stalled and made once more", call.request_id, extra={"action": "call_hedged"})
         self._hedged[target] += 1

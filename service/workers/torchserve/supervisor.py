@@ -82,7 +82,10 @@ class Supervisor:
                 self._failures = 0
             _log.error("TorchServe %s and is started again; the end of its log:\n%s", trouble, self._process.log_tail(),
                        extra={"action": "torchserve_restarted"})  # fmt: skip
-            await self._pool.retire(self._index, _REASON)
+            try:
+                await self._pool.retire(self._index, _REASON)
+            except Exception:  # noqa: BLE001  # whatever a watcher of the pool says, TorchServe is started again
+                _log.exception("letting go of a TorchServe failed")
             self._pool.replace(self._index, await self._start_again())
 
     async def _trouble(self) -> str:

@@ -21,6 +21,8 @@ _OPTIONS = (
     ("grpc.max_receive_message_length", -1),
     ("grpc.max_send_message_length", -1),
     ("grpc.use_local_subchannel_pool", 1),
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.max_reconnect_backoff_ms", 2000),  # one that was away for long is found soon after it is back
 )
 _MODELS_A_PAGE = 100
 _PROBE_S = 5.0
