@@ -113,7 +113,8 @@ async def test_a_stopped_java_is_replaced(archives, tmp_path, temporary, monkeyp
         assert await draw(pool, toy) == whole
 
 
-@pytest.mark.parametrize("after_s", [0.3, *(pytest.param(each, marks=pytest.mark.slow) for each in (0.0, 1.0))])
+@pytest.mark.slow
+@pytest.mark.parametrize("after_s", [0.0, 0.3, 1.0])
 async def test_closing_while_it_is_started_again_leaves_nothing(archives, tmp_path, temporary, after_s) -> None:
     mine = psutil.Process()
     before = set(mine.children(recursive=True))
@@ -126,6 +127,7 @@ async def test_closing_while_it_is_started_again_leaves_nothing(archives, tmp_pa
     assert list(temporary.iterdir()) == []
 
 
+@pytest.mark.slow
 async def test_a_stopped_worker_of_two_holds_nobody_up(archives, tmp_path, temporary) -> None:
     async with embedded(archives, tmp_path / "one", workers=2) as pool:
         toy, whole = target(pool), await draw(pool, target(pool))
@@ -162,6 +164,7 @@ def own(archives: Path, tmp_path: Path) -> Iterator[Served]:
         yield served
 
 
+@pytest.mark.slow
 def test_a_stream_meets_a_killed_java_and_ends_well_or_says_why(own: Served) -> None:
     fields = {"count": 60_000, "seed": 4, "encoding": "uint8"}
     with Client(own.server, timeout_s=BACK_S) as client:

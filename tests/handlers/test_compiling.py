@@ -36,12 +36,14 @@ def compiled(small_folder: Path) -> Worker:
     return load(small_folder, DeepSampler, COMPILED)
 
 
+@pytest.mark.slow
 @needs_compiler
 def test_a_compiled_model_is_ready_under_numerics_of_its_own(compiled: Worker) -> None:
     assert compiled.model.reason == ""
     assert "-fp32-nchw-compiled-t1-" in ask(compiled, request(drawing())).numerics
 
 
+@pytest.mark.slow
 @needs_compiler
 def test_a_compiled_model_keeps_the_address_promise(compiled: Worker) -> None:
     together = ask(compiled, request(drawing(count=20))).items[0].value.data
