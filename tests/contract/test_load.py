@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import grpc
@@ -18,7 +18,7 @@ from service.caller import Anonymous, Caller, CallerLimits
 from service.config import GatewayConfig
 from service.domain import RangeItem
 from service.gateway import Gateway
-from service.workers.memory import MemoryPool, memory_model
+from service.workers.memory import MemoryPool
 from tests.contract.conftest import Running
 from tests.contract.test_sampling import data, request
 from tests.contract.test_streams import at_rest, until
@@ -254,76 +254,6 @@ async def test_two_workers_hold_two_calls_each(pool: MemoryPool) -> None:
         call.cancel()
 
 
-def steps(count: int) -> sampling_pb2.Parameters:
-    return sampling_pb2.Parameters(steps=count)
-
-
-async def test_a_draw_of_many_steps_is_cut_between_them(pool: MemoryPool) -> None:
-    async with serving(pool, max_batch_ms=20, bulk_batch_ms=50) as running:
-        _, whole = await running.sample(request(10))
-        _, chunks = await running.sample(request(10, parameters=steps(200)))
-        assert data(chunks) == data(whole)
-        cut = [call for call in pool.calls if call.parameters.steps]
-        assert len(cut) >= 40  # 10 samples of 200 steps take two seconds
-        assert {call.items[0].count for call in cut} == {1}
-        assert all(call.step_limit <= 50 for call in cut)
-
-
-async def test_others_go_between_the_steps(pool: MemoryPool) -> None:
-    async with serving(pool, max_batch_ms=20, bulk_batch_ms=50) as running:
-        long = asyncio.create_task(running.sample(request(3, parameters=steps(1000))))
-        await until(lambda: len(pool.calls) > 2)
-        begun = time.monotonic()
-        await running.sample(request(1))
-        assert time.monotonic() - begun < 0.5
-        assert not long.done()
-        await running.sample(request(1, priority=INTERACTIVE))
-        await long
-
-
-@pytest.mark.parametrize("priority", [sampling_pb2.PRIORITY_BULK, INTERACTIVE], ids=["bulk", "interactive"])
-async def test_a_cut_draw_ends_even_while_interactive_work_never_does(pool: MemoryPool, priority: int) -> None:
-    async with serving(pool, max_batch_ms=20, bulk_batch_ms=20) as running:
-        crowd = [pull(running, seed=k, priority=INTERACTIVE) for k in range(3)]
-        await until(lambda: len(pool.calls) > 3)
-        readers = [asyncio.create_task(read(each)) for each in crowd]
-        await running.sample(request(4, parameters=steps(50), priority=priority))  # a fifth of a second, alone
-        for each, reader in zip(crowd, readers, strict=True):
-            each.cancel()
-            await asyncio.gather(reader, return_exceptions=True)
-
-
-async def read(call) -> None:
-    async for _ in call:
-        pass
-
-
-async def test_no_call_asks_for_nothing(pool: MemoryPool) -> None:
-    pool.models = [memory_model("toy", dims=(64, 64, 1))]
-    async with serving(pool, max_unread_bytes=1 << 20, max_streams=64) as running:
-        pool.faults.sample_s = 1e-5
-        stalled = [pull(running, seed=k) for k in range(2)]
-        for each in stalled:
-            await each.read()
-        await asyncio.sleep(0.3)
-        await asyncio.gather(*(running.sample(request(300, seed=k)) for k in range(6)))
-        assert min(item.count for call in pool.calls for item in call.items) >= 1
-        for each in stalled:
-            each.cancel()
-
-
-async def test_a_cut_draw_that_nobody_wants_is_not_gone_on_with(pool: MemoryPool) -> None:
-    async with serving(pool, max_batch_ms=20, bulk_batch_ms=50) as running:
-        call = pull(running, 4, parameters=steps(1000))
-        await until(lambda: len(pool.calls) > 3)
-        call.cancel()
-        scheduler = running.gateway._scheduler
-        await until(lambda: at_rest(scheduler))
-        before = len(pool.calls)
-        await asyncio.sleep(0.2)
-        assert len(pool.calls) == before
-
-
 async def test_what_calls_cost_is_remembered_from_one_request_to_the_next(pool: MemoryPool) -> None:
     async with serving(pool, bulk_batch_ms=20) as running:
         pool.faults.sample_s = 4 * SAMPLE_S  # slower than they said at warm-up
@@ -339,37 +269,3 @@ async def test_a_target_without_workers_is_forgotten(pool: MemoryPool) -> None:
         await running.sample(request(4))
         pool.set_up(False)
         assert not running.gateway._scheduler._backlogs
-
-
-async def test_a_carry_that_gets_nowhere_ends_the_stream(pool: MemoryPool, monkeypatch) -> None:
-    monkeypatch.setattr("service.workers.memory._steps_taken", lambda call: 0)
-    async with serving(pool) as running:
-        error = await running.refused(request(4, parameters=steps(1000)))
-        assert error.code() is grpc.StatusCode.INTERNAL
-        assert "was not to be cut" in error.details()
-
-
-async def test_readers_that_stopped_leave_room_for_those_who_read(pool: MemoryPool) -> None:
-    pool.models = [memory_model("toy", dims=(64, 64, 1))]
-    async with serving(pool, max_unread_bytes=4 << 20, max_streams=64) as running:
-        pool.faults.sample_s = 1e-5
-        stalled = [pull(running, seed=k) for k in range(40)]
-        for each in stalled:
-            await each.read()
-        unread = running.gateway._scheduler._unread
-        before = await settled(lambda: unread.held)
-        assert before <= 4 << 20
-        _, chunks = await running.sample(request(200))
-        assert len(data(chunks)) == 200 * 64 * 64
-        for each in stalled:
-            each.cancel()
-
-
-async def settled(value: Callable[[], int]) -> int:
-    """Wait until a number no longer changes."""
-    async with asyncio.timeout(20):
-        last = -1
-        while last != value():
-            last = value()
-            await asyncio.sleep(0.5)
-    return last
