@@ -55,6 +55,8 @@ class Stream(IntEnum):
     STEP = 2
     TRANSFORM = 3
     ATTEMPT = 4
+    RESAMPLE = 5
+    ORDER = 6
 
 
 def philox4x32_10(counter: Uint32s, key: Uint32s) -> Uint32s:

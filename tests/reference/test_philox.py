@@ -89,4 +89,4 @@ def test_the_noise_version_is_the_recorded_one() -> None:
 
 def test_streams_keep_their_numbers() -> None:
     numbers = {stream.name: int(stream) for stream in Stream}
-    assert numbers == {"LATENT": 0, "LABEL": 1, "STEP": 2, "TRANSFORM": 3, "ATTEMPT": 4}
+    assert numbers == {"LATENT": 0, "LABEL": 1, "STEP": 2, "TRANSFORM": 3, "ATTEMPT": 4, "RESAMPLE": 5, "ORDER": 6}

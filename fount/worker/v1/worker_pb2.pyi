@@ -84,10 +84,11 @@ class WorkerItem(google.protobuf.message.Message):
 
     RANGE_FIELD_NUMBER: builtins.int
     TENSOR_FIELD_NUMBER: builtins.int
+    MANIPULATION_FIELD_NUMBER: builtins.int
     DTYPE_FIELD_NUMBER: builtins.int
     CARRY_FIELD_NUMBER: builtins.int
     dtype: fount.v1.model_pb2.Dtype.ValueType
-    """dtype is the element type wanted back. Unset: FLOAT32. UINT8 is for images only."""
+    """dtype is the element type wanted back. Unset: FLOAT32, of TRANSFORM UINT8. UINT8 is for images only."""
     @property
     def range(self) -> Global___Range:
         """range is addresses to draw, for SAMPLE."""
@@ -95,6 +96,10 @@ class WorkerItem(google.protobuf.message.Message):
     @property
     def tensor(self) -> Global___Tensor:
         """tensor is rows to read, for every other operation."""
+
+    @property
+    def manipulation(self) -> Global___Manipulation:
+        """manipulation is rows to transform, for TRANSFORM."""
 
     @property
     def carry(self) -> Global___Carry:
@@ -107,12 +112,13 @@ class WorkerItem(google.protobuf.message.Message):
         *,
         range: Global___Range | None = ...,
         tensor: Global___Tensor | None = ...,
+        manipulation: Global___Manipulation | None = ...,
         dtype: fount.v1.model_pb2.Dtype.ValueType = ...,
         carry: Global___Carry | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["carry", b"carry", "kind", b"kind", "range", b"range", "tensor", b"tensor"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["carry", b"carry", "dtype", b"dtype", "kind", b"kind", "range", b"range", "tensor", b"tensor"]) -> None: ...
-    def WhichOneof(self, oneof_group: typing.Literal["kind", b"kind"]) -> typing.Literal["range", "tensor"] | None: ...
+    def HasField(self, field_name: typing.Literal["carry", b"carry", "kind", b"kind", "manipulation", b"manipulation", "range", b"range", "tensor", b"tensor"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["carry", b"carry", "dtype", b"dtype", "kind", b"kind", "manipulation", b"manipulation", "range", b"range", "tensor", b"tensor"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["kind", b"kind"]) -> typing.Literal["range", "tensor", "manipulation"] | None: ...
 
 Global___WorkerItem: typing_extensions.TypeAlias = WorkerItem
 
@@ -151,6 +157,7 @@ class Range(google.protobuf.message.Message):
     START_INDEX_FIELD_NUMBER: builtins.int
     COUNT_FIELD_NUMBER: builtins.int
     LABELS_FIELD_NUMBER: builtins.int
+    INDICES_FIELD_NUMBER: builtins.int
     seed: builtins.int
     """seed is the Philox key."""
     start_index: builtins.int
@@ -161,6 +168,10 @@ class Range(google.protobuf.message.Message):
     def labels(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
         """labels holds one class index a row, or a single one for all. Empty: the model is unconditional."""
 
+    @property
+    def indices(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
+        """indices are the indices themselves, as many as count, where they are not consecutive; start_index is then 0. Empty: they are."""
+
     def __init__(
         self,
         *,
@@ -168,10 +179,44 @@ class Range(google.protobuf.message.Message):
         start_index: builtins.int = ...,
         count: builtins.int = ...,
         labels: collections.abc.Iterable[builtins.int] | None = ...,
+        indices: collections.abc.Iterable[builtins.int] | None = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["count", b"count", "labels", b"labels", "seed", b"seed", "start_index", b"start_index"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["count", b"count", "indices", b"indices", "labels", b"labels", "seed", b"seed", "start_index", b"start_index"]) -> None: ...
 
 Global___Range: typing_extensions.TypeAlias = Range
+
+@typing.final
+class Manipulation(google.protobuf.message.Message):
+    """Manipulation is images with what is to be done to each. Nothing but noise is drawn by the worker."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    IMAGES_FIELD_NUMBER: builtins.int
+    PARAMETERS_FIELD_NUMBER: builtins.int
+    ADDRESSES_FIELD_NUMBER: builtins.int
+    @property
+    def images(self) -> Global___Tensor:
+        """images is (n, H, W, C) UINT8, of any shape within the worker's limits; all items of a request have the same."""
+
+    @property
+    def parameters(self) -> Global___Tensor:
+        """parameters is (n, columns) FLOAT32, in the order of fount.transforms.COLUMNS. Another width, NaN or infinite: INVALID_ARGUMENT."""
+
+    @property
+    def addresses(self) -> Global___Range:
+        """addresses are where noise is read, on the stream `transform`; of count n, without labels."""
+
+    def __init__(
+        self,
+        *,
+        images: Global___Tensor | None = ...,
+        parameters: Global___Tensor | None = ...,
+        addresses: Global___Range | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["addresses", b"addresses", "images", b"images", "parameters", b"parameters"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["addresses", b"addresses", "images", b"images", "parameters", b"parameters"]) -> None: ...
+
+Global___Manipulation: typing_extensions.TypeAlias = Manipulation
 
 @typing.final
 class Tensor(google.protobuf.message.Message):
