@@ -6,26 +6,38 @@ It moves bytes and waits; everything else (requests, checks, resuming, retries) 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
 from contextlib import aclosing
 from types import TracebackType
-from typing import Self, TypeVar, Unpack, cast
+from typing import Any, Self, Unpack
 
 import grpc
 import grpc.aio
 
+from fount.aio_calling import AioCall, AioCalling, tell_own_cancelling
+from fount.augmenting import AugmentExchange, AugmentQuery, Rows, augment_config, items_of
+from fount.dataset_info import DatasetInfo, dataset_info
 from fount.errors import Cancelled
-from fount.exchange import CHANNEL_OPTIONS, Patience, RetryPolicy, SampleExchange, default_server
+from fount.exchange import CHANNEL_OPTIONS, RetryPolicy, SampleExchange, default_server
+from fount.feeding import AsyncFeed
 from fount.models import ModelInfo, model_info
+from fount.plans import AnyPlan, PlanInfo, Wishes, plan_info, plan_message
+from fount.pulling import HeaderExchange, PullExchange, PullInfo, PullQuery, pull_request
 from fount.requests import SampleQuery, model_ref, refuse_files
+from fount.row_batches import RowBatch
 from fount.sampling import Chunk, SampleCollector, Samples
 from fount.statuses import error_of
-from fount.v1 import model_pb2, model_pb2_grpc, sampling_pb2, sampling_pb2_grpc
+from fount.v1 import (
+    augmentation_pb2,
+    augmentation_pb2_grpc,
+    dataset_pb2,
+    dataset_pb2_grpc,
+    model_pb2,
+    model_pb2_grpc,
+    sampling_pb2_grpc,
+)
 
 __all__ = ["Client"]
-
-_Reply = TypeVar("_Reply")
-_Call = grpc.aio.UnaryStreamCall[sampling_pb2.SampleRequest, sampling_pb2.SampleResponse]
 
 
 class Client:
@@ -46,7 +58,7 @@ class Client:
     ) -> None:
         """Open a channel, as `fount.client.Client` does; needs a running event loop."""
         self.server = server or default_server()
-        self._timeout_s, self._retry = timeout_s, retry or RetryPolicy()
+        self._calling = AioCalling(self.server, timeout_s, retry or RetryPolicy())
         self._channel = (
             grpc.aio.insecure_channel(self.server, CHANNEL_OPTIONS)
             if credentials is None
@@ -54,6 +66,8 @@ class Client:
         )
         self._models = model_pb2_grpc.ModelServiceStub(self._channel)
         self._sampling = sampling_pb2_grpc.SamplingServiceStub(self._channel)
+        self._datasets = dataset_pb2_grpc.DatasetServiceStub(self._channel)
+        self._augmentation = augmentation_pb2_grpc.AugmentationServiceStub(self._channel)
 
     async def __aenter__(self) -> Self:
         return self
@@ -80,7 +94,7 @@ class Client:
             TypeError: an argument has a type it cannot have.
         """
         refuse_files(query)
-        exchange = SampleExchange(model, query, Patience(self._timeout_s, self._retry))
+        exchange = SampleExchange(model, query, self._calling.patience())
         collector = SampleCollector(exchange.count)
         if exchange.is_few:
             for chunk in await self._ask_once(exchange):
@@ -105,7 +119,7 @@ class Client:
             FountError: the rest did not come; the class says what to do about it.
             TypeError: an argument has a type it cannot have.
         """
-        return self._chunks(SampleExchange(model, query, Patience(self._timeout_s, self._retry, between_messages=True)))
+        return self._chunks(SampleExchange(model, query, self._calling.patience(between_messages=True)))
 
     async def models(self) -> list[ModelInfo]:
         """List every version served, by name and then version.
@@ -116,7 +130,7 @@ class Client:
         models: list[ModelInfo] = []
         request = model_pb2.ListModelsRequest(page_size=1000)
         while True:
-            reply = await self._ask(self._models.ListModels, request)
+            reply = await self._calling.ask(self._models.ListModels, request)
             models += map(model_info, reply.models)
             if not reply.next_page_token:
                 return models
@@ -130,15 +144,91 @@ class Client:
             FountError: no answer came.
         """
         request = model_pb2.GetModelRequest(model=model_ref(model, digest))
-        return model_info((await self._ask(self._models.GetModel, request)).model)
+        return model_info((await self._calling.ask(self._models.GetModel, request)).model)
 
-    async def _ask(self, call: Callable[..., Awaitable[_Reply]], request: object) -> _Reply:
-        patience = Patience(self._timeout_s, self._retry)
+    async def datasets(self) -> list[DatasetInfo]:
+        """List every data set that may be augmented, by name.
+
+        Raises:
+            FountError: no answer came.
+        """
+        reply = await self._calling.ask(self._datasets.ListDatasets, dataset_pb2.ListDatasetsRequest())
+        return [dataset_info(each) for each in reply.datasets]
+
+    async def dataset(self, name: str) -> DatasetInfo:
+        """Look one data set up, as `fount.client.Client.dataset` does.
+
+        Raises:
+            FountError: no answer came, or there is none of the name.
+        """
+        request = dataset_pb2.GetDatasetRequest(name=name)
+        return dataset_info((await self._calling.ask(self._datasets.GetDataset, request)).dataset)
+
+    async def plan(self, wishes: Wishes) -> PlanInfo:
+        """Turn wishes for a data set into exact slots and a ticket, as `fount.client.Client.plan` does.
+
+        Raises:
+            FountError: no answer came, or the wishes cannot be met; the class says what to do about it.
+        """
+        return plan_info((await self._calling.ask(self._augmentation.PlanDataset, plan_message(wishes))).plan)
+
+    async def get_plan(self, plan_id: str) -> PlanInfo:
+        """Look one of the caller's own plans up.
+
+        Raises:
+            FountError: no answer came, or it is unknown, expired, or someone else's.
+        """
+        request = augmentation_pb2.GetPlanRequest(id=plan_id)
+        return plan_info((await self._calling.ask(self._augmentation.GetPlan, request)).plan)
+
+    async def plans(self) -> list[PlanInfo]:
+        """List the caller's own plans, newest first, without expired ones.
+
+        Raises:
+            FountError: no answer came.
+        """
+        plans: list[PlanInfo] = []
+        request = augmentation_pb2.ListPlansRequest(page_size=1000)
         while True:
-            try:
-                return await call(request, timeout=patience.call_timeout_s())
-            except grpc.aio.AioRpcError as error:
-                await asyncio.sleep(patience.delay_s(error_of(error, self.server)))
+            reply = await self._calling.ask(self._augmentation.ListPlans, request)
+            plans += map(plan_info, reply.plans)
+            if not reply.next_page_token:
+                return plans
+            request.page_token = reply.next_page_token
+
+    def pull(self, plan: AnyPlan, **query: Unpack[PullQuery]) -> AsyncGenerator[RowBatch]:
+        """Pull the rows of a plan, or of one shard of it, as `fount.client.Client.pull` does.
+
+        Raises:
+            FountError: the rest did not come; the class says what to do about it.
+            TypeError: an argument has a type it cannot have.
+        """
+        exchange = PullExchange(pull_request(plan, query), self._calling.patience(between_messages=True))
+        return self._calling.follow(self._pull_call(exchange), exchange)
+
+    async def pull_info(self, plan: AnyPlan, **query: Unpack[PullQuery]) -> PullInfo:
+        """Ask what the stream of `pull` with the same arguments is, without pulling rows.
+
+        Raises:
+            FountError: no answer came.
+            TypeError: an argument has a type it cannot have.
+        """
+        exchange = PullExchange(pull_request(plan, query), self._calling.patience(between_messages=True))
+        async with aclosing(self._calling.follow(self._pull_call(exchange), HeaderExchange(exchange))) as answers:
+            return await anext(answers)
+
+    def augment(
+        self, images: Rows | AsyncIterator[Any], labels: Any = None, **query: Unpack[AugmentQuery]
+    ) -> AsyncGenerator[RowBatch]:
+        """Push rows and receive variants of each, as `fount.client.Client.augment` does; an async iterator will do too.
+
+        Raises:
+            FountError: the rest did not come; the class says what to do about it.
+            TypeError: an argument has a type it cannot have.
+        """
+        exchange = AugmentExchange(augment_config(query), self._calling.patience(between_messages=True))
+        items = items_of(images, labels)
+        return self._variants(exchange, items if isinstance(items, AsyncIterator) else iter(items))
 
     async def _ask_once(self, exchange: SampleExchange) -> list[Chunk]:
         """The first samples, by one message each way; none from a server that knows streams alone."""
@@ -154,46 +244,27 @@ class Client:
                     break
                 delay_s = exchange.recover(error_of(error, self.server))
             except asyncio.CancelledError as error:
-                _tell_own_cancelling(error)
+                tell_own_cancelling(error)
                 raise Cancelled("The client was closed.") from error
         return []
 
-    async def _chunks(self, exchange: SampleExchange) -> AsyncGenerator[Chunk, None]:
-        delay_s: float | None = 0.0
-        patience = exchange.patience
-        patience.touch()
-        while delay_s is not None:
-            await asyncio.sleep(delay_s)
-            call = self._sampling.Sample(exchange.begin(), timeout=patience.call_timeout_s())
-            try:
-                while (response := await _read(call, patience)) is not None:
-                    chunk = exchange.receive(response)
-                    if chunk is not None:
-                        yield chunk
-                    patience.touch()
-                exchange.finish()
-                return
-            except grpc.aio.AioRpcError as error:
-                delay_s = exchange.recover(error_of(error, self.server))
-            finally:
-                call.cancel()
+    def _chunks(self, exchange: SampleExchange) -> AsyncGenerator[Chunk]:
+        return self._calling.follow(
+            lambda timeout_s: self._sampling.Sample(exchange.begin(), timeout=timeout_s), exchange
+        )
 
+    def _pull_call(self, exchange: PullExchange) -> Callable[[float | None], AioCall]:
+        return lambda timeout_s: self._augmentation.PullDataset(exchange.begin(), timeout=timeout_s)
 
-async def _read(call: _Call, patience: Patience) -> sampling_pb2.SampleResponse | None:
-    """Read the next message in the time that is left for it; None at the end of the stream."""
-    try:
-        async with asyncio.timeout(patience.message_timeout_s()):
-            response = await call.read()
-    except TimeoutError as error:
-        raise patience.expired() from error
-    except asyncio.CancelledError as error:
-        _tell_own_cancelling(error)
-        raise Cancelled(f"The server cancelled the call: {await call.details()}") from error
-    return None if response is grpc.aio.EOF else cast(sampling_pb2.SampleResponse, response)
-
-
-def _tell_own_cancelling(error: asyncio.CancelledError) -> None:
-    """Raise it again when it is the caller's task that is cancelled, rather than the call."""
-    task = asyncio.current_task()
-    if task is None or task.cancelling():
-        raise error
+    async def _variants(
+        self, exchange: AugmentExchange, items: Iterator[Any] | AsyncIterator[Any]
+    ) -> AsyncGenerator[RowBatch]:
+        feed = AsyncFeed(exchange, items)
+        if not await feed.fill():
+            return
+        batches = self._calling.follow(
+            lambda timeout_s: self._augmentation.Augment(feed.requests(), timeout=timeout_s), exchange, feed.fill
+        )
+        async with aclosing(batches):
+            async for batch in batches:
+                yield batch

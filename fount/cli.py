@@ -21,8 +21,12 @@ _INTERRUPTED = 130  # 128 + SIGINT, as shells have it
 
 # name: (home, summary)
 _OWN: dict[str, tuple[str, str]] = {
+    "augment": ("fount.cli_augment:augment", "Show pictures beside their variants under a policy."),
+    "datasets": ("fount.cli_datasets:datasets", "List the data sets a server can augment, or show one."),
     "model": ("fount.cli_models:model", "Show one model: what it takes, and how well it does."),
     "models": ("fount.cli_models:models", "List the models a server offers."),
+    "plan": ("fount.cli_plan:plan", "Plan an augmented data set: how many rows come from where."),
+    "pull": ("fount.cli_pull:pull", "Pull the rows of a plan into files, going on where an earlier run ended."),
     "sample": ("fount.cli_sample:sample", "Draw samples of a model into a picture, an NPZ file or a folder."),
 }
 

@@ -5,31 +5,36 @@ It moves bytes and waits; everything else (requests, checks, resuming, retries) 
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
+from contextlib import closing
 from types import TracebackType
-from typing import Protocol, Self, TypeVar, Unpack, cast
+from typing import Any, Self, Unpack, cast
 
 import grpc
 
-from fount.errors import Cancelled, DeadlineExceeded
-from fount.exchange import CHANNEL_OPTIONS, Patience, RetryPolicy, SampleExchange, default_server
+from fount.augmenting import AugmentExchange, AugmentQuery, Rows, augment_config, items_of
+from fount.calling import Calling
+from fount.dataset_info import DatasetInfo, dataset_info
+from fount.exchange import CHANNEL_OPTIONS, RetryPolicy, SampleExchange, default_server
+from fount.feeding import Feed
 from fount.models import ModelInfo, model_info
+from fount.plans import AnyPlan, PlanInfo, Wishes, plan_info, plan_message
+from fount.pulling import HeaderExchange, PullExchange, PullInfo, PullQuery, pull_request
 from fount.requests import SampleQuery, model_ref, refuse_files
+from fount.row_batches import RowBatch
 from fount.sampling import Chunk, SampleCollector, Samples
 from fount.statuses import error_of
-from fount.v1 import model_pb2, model_pb2_grpc, sampling_pb2, sampling_pb2_grpc
+from fount.v1 import (
+    augmentation_pb2,
+    augmentation_pb2_grpc,
+    dataset_pb2,
+    dataset_pb2_grpc,
+    model_pb2,
+    model_pb2_grpc,
+    sampling_pb2_grpc,
+)
 
 __all__ = ["Client"]
-
-_Reply = TypeVar("_Reply")
-
-
-class _Call(Protocol):
-    """A stream of messages being read."""
-
-    def __next__(self) -> sampling_pb2.SampleResponse: ...
-    def cancel(self) -> bool: ...
 
 
 class Client:
@@ -57,8 +62,7 @@ class Client:
             retry: how patiently a server that does not answer is tried again.
         """
         self.server = server or default_server()
-        self._timeout_s, self._retry = timeout_s, retry or RetryPolicy()
-        self._closed = threading.Event()
+        self._calling = Calling(self.server, timeout_s, retry or RetryPolicy())
         self._channel = (
             grpc.insecure_channel(self.server, CHANNEL_OPTIONS)
             if credentials is None
@@ -66,6 +70,8 @@ class Client:
         )
         self._models = model_pb2_grpc.ModelServiceStub(self._channel)
         self._sampling = sampling_pb2_grpc.SamplingServiceStub(self._channel)
+        self._datasets = dataset_pb2_grpc.DatasetServiceStub(self._channel)
+        self._augmentation = augmentation_pb2_grpc.AugmentationServiceStub(self._channel)
 
     def __enter__(self) -> Self:
         return self
@@ -77,7 +83,7 @@ class Client:
 
     def close(self) -> None:
         """Close the channel, from any thread; calls in progress, and waits between two, end with Cancelled."""
-        self._closed.set()
+        self._calling.closed.set()
         self._channel.close()
 
     # Four methods take one query, so it is one TypedDict rather than sixteen arguments written four times.
@@ -96,7 +102,7 @@ class Client:
             TypeError: an argument has a type it cannot have.
         """
         refuse_files(query)
-        exchange = SampleExchange(model, query, Patience(self._timeout_s, self._retry))
+        exchange = SampleExchange(model, query, self._calling.patience())
         collector = SampleCollector(exchange.count)
         if exchange.is_few:
             for chunk in self._ask_once(exchange):
@@ -120,7 +126,7 @@ class Client:
             FountError: the rest did not come; the class says what to do about it.
             TypeError: an argument has a type it cannot have.
         """
-        return self._chunks(SampleExchange(model, query, Patience(self._timeout_s, self._retry, between_messages=True)))
+        return self._chunks(SampleExchange(model, query, self._calling.patience(between_messages=True)))
 
     def models(self) -> list[ModelInfo]:
         """List every version served, by name and then version.
@@ -131,7 +137,7 @@ class Client:
         models: list[ModelInfo] = []
         request = model_pb2.ListModelsRequest(page_size=1000)
         while True:
-            reply = self._ask(self._models.ListModels, request)
+            reply = self._calling.ask(self._models.ListModels, request)
             models += map(model_info, reply.models)
             if not reply.next_page_token:
                 return models
@@ -145,27 +151,131 @@ class Client:
             FountError: no answer came.
         """
         request = model_pb2.GetModelRequest(model=model_ref(model, digest))
-        return model_info(self._ask(self._models.GetModel, request).model)
+        return model_info(self._calling.ask(self._models.GetModel, request).model)
 
-    def _ask(self, call: Callable[..., _Reply], request: object) -> _Reply:
-        patience = Patience(self._timeout_s, self._retry)
-        delay_s = 0.0
+    def datasets(self) -> list[DatasetInfo]:
+        """List every data set that may be augmented, by name.
+
+        Raises:
+            FountError: no answer came.
+        """
+        reply = self._calling.ask(self._datasets.ListDatasets, dataset_pb2.ListDatasetsRequest())
+        return [dataset_info(each) for each in reply.datasets]
+
+    def dataset(self, name: str) -> DatasetInfo:
+        """Look one data set up.
+
+        Raises:
+            NotFound: there is none of the name.
+            FailedPrecondition: its files cannot be read.
+            FountError: no answer came.
+        """
+        request = dataset_pb2.GetDatasetRequest(name=name)
+        return dataset_info(self._calling.ask(self._datasets.GetDataset, request).dataset)
+
+    def plan(self, wishes: Wishes) -> PlanInfo:
+        """Turn wishes for a data set into exact slots, and a ticket to pull their rows by.
+
+        Args:
+            wishes: a mapping as in a plan file (`fount.plans.load_wishes` reads one), or the request itself.
+
+        Raises:
+            InvalidRequest: keys or values are wrong; every one is named.
+            FailedPrecondition: the policy changes labels, or the data set cannot be read.
+            FountError: no answer came.
+        """
+        return plan_info(self._calling.ask(self._augmentation.PlanDataset, plan_message(wishes)).plan)
+
+    def get_plan(self, plan_id: str) -> PlanInfo:
+        """Look one of the caller's own plans up.
+
+        Raises:
+            NotFound: it is unknown, expired, or someone else's.
+            FountError: no answer came.
+        """
+        request = augmentation_pb2.GetPlanRequest(id=plan_id)
+        return plan_info(self._calling.ask(self._augmentation.GetPlan, request).plan)
+
+    def plans(self) -> list[PlanInfo]:
+        """List the caller's own plans, newest first, without expired ones.
+
+        Raises:
+            FountError: no answer came.
+        """
+        plans: list[PlanInfo] = []
+        request = augmentation_pb2.ListPlansRequest(page_size=1000)
         while True:
-            self._pause(delay_s)
-            try:
-                return call(request, timeout=patience.call_timeout_s())
-            except grpc.RpcError as error:
-                delay_s = patience.delay_s(error_of(error, self.server))
+            reply = self._calling.ask(self._augmentation.ListPlans, request)
+            plans += map(plan_info, reply.plans)
+            if not reply.next_page_token:
+                return plans
+            request.page_token = reply.next_page_token
 
-    def _pause(self, delay_s: float) -> None:
-        if self._closed.wait(delay_s):
-            raise Cancelled("The client was closed.")
+    def pull(self, plan: AnyPlan, **query: Unpack[PullQuery]) -> Generator[RowBatch]:
+        """Pull the rows of a plan, or of one shard of it, in order, in constant memory; a broken stream is resumed.
+
+        Closing the iterator cancels the call. Slots for which no sample was accepted are in the batches, marked.
+
+        Args:
+            plan: a plan, or its ticket.
+            **query: which rows, and what each tells; see `fount.pulling.PullQuery`.
+
+        Raises:
+            FountError: the rest did not come; the class says what to do about it.
+            TypeError: an argument has a type it cannot have.
+        """
+        exchange = PullExchange(pull_request(plan, query), self._calling.patience(between_messages=True))
+        return self._calling.follow(self._pull_call(exchange), exchange)
+
+    def pull_info(self, plan: AnyPlan, **query: Unpack[PullQuery]) -> PullInfo:
+        """Ask what the stream of `pull` with the same arguments is, without pulling rows.
+
+        Raises:
+            FountError: no answer came.
+            TypeError: an argument has a type it cannot have.
+        """
+        exchange = PullExchange(pull_request(plan, query), self._calling.patience(between_messages=True))
+        with closing(self._calling.follow(self._pull_call(exchange), HeaderExchange(exchange))) as answers:
+            return next(answers)
+
+    def augment(self, images: Rows, labels: Any = None, **query: Unpack[AugmentQuery]) -> Generator[RowBatch]:
+        """Push rows and receive variants of each, in order; nothing is stored, and a broken stream is resumed.
+
+        Rows are taken from an iterable as their variants are read, never far ahead. Variant v of row i has the index
+        i · variants + v, and the source row i.
+
+        Args:
+            images: (N, H, W, C) or (N, H, W) uint8; or an iterable of such arrays, or of pairs of such and labels.
+            labels: (N,) class ids of one array of images, given back with the variants.
+            **query: what is done to each; see `fount.augmenting.AugmentQuery`.
+
+        Raises:
+            FountError: the rest did not come; the class says what to do about it.
+            TypeError: an argument has a type it cannot have.
+        """
+        exchange = AugmentExchange(augment_config(query), self._calling.patience(between_messages=True))
+        return self._variants(exchange, iter(items_of(images, labels)))
+
+    def _pull_call(self, exchange: PullExchange) -> Callable[[float | None], Any]:
+        return lambda timeout_s: self._augmentation.PullDataset(exchange.begin(), timeout=timeout_s)
+
+    def _variants(self, exchange: AugmentExchange, items: Iterator[Any]) -> Generator[RowBatch]:
+        feed = Feed(exchange, items)
+        try:
+            if feed.fill():
+                yield from self._calling.follow(
+                    lambda timeout_s: self._augmentation.Augment(feed.requests(), timeout=timeout_s),
+                    exchange,
+                    feed.fill,
+                )
+        finally:
+            feed.close()
 
     def _ask_once(self, exchange: SampleExchange) -> list[Chunk]:
         """The first samples, by one message each way; none from a server that knows streams alone."""
         delay_s: float | None = 0.0
         while delay_s is not None:
-            self._pause(delay_s)
+            self._calling.pause(delay_s)
             try:
                 timeout_s = exchange.patience.call_timeout_s()
                 return exchange.receive_once(self._sampling.SampleOnce(exchange.begin_once(), timeout=timeout_s))
@@ -176,68 +286,6 @@ class Client:
         return []
 
     def _chunks(self, exchange: SampleExchange) -> Iterator[Chunk]:
-        delay_s: float | None = 0.0
-        patience = exchange.patience
-        patience.touch()
-        while delay_s is not None:
-            self._pause(delay_s)
-            call = self._sampling.Sample(exchange.begin(), timeout=patience.call_timeout_s())
-            watch = _Watch(call, patience)
-            try:
-                for response in watch.messages():
-                    chunk = exchange.receive(response)
-                    if chunk is not None:
-                        yield chunk
-                    patience.touch()
-                exchange.finish()
-                return
-            except grpc.RpcError as error:
-                delay_s = exchange.recover(watch.expired or error_of(error, self.server))
-            finally:
-                call.cancel()
-                watch.stop()
-
-
-class _Watch:
-    """Cancels a call whose next message does not come in time, for which gRPC has no timeout of its own.
-
-    Attributes:
-        expired: the error to raise once it did so.
-    """
-
-    def __init__(self, call: _Call, patience: Patience) -> None:
-        self._call, self._patience = call, patience
-        self._waiting, self._stopped = False, threading.Event()
-        self.expired: DeadlineExceeded | None = None
-
-    def messages(self) -> Iterator[sampling_pb2.SampleResponse]:
-        """Read the call's messages; time counts only while one is waited for.
-
-        Raises:
-            DeadlineExceeded: there was no time to begin with.
-        """
-        if (timeout_s := self._patience.message_timeout_s()) is not None:
-            threading.Thread(target=self._watch, args=(timeout_s,), name="fount-watch", daemon=True).start()
-        while True:
-            self._waiting = True
-            try:
-                response = next(self._call)
-            except StopIteration:
-                return
-            self._waiting = False
-            yield response
-
-    def stop(self) -> None:
-        """End the watch."""
-        self._stopped.set()
-
-    def _watch(self, timeout_s: float) -> None:
-        wait_s = timeout_s
-        # A wait is never longer than the time allowed, so an end that was put off is met exactly by the wait after.
-        while not self._stopped.wait(wait_s):
-            try:
-                wait_s = timeout_s if not self._waiting else self._patience.message_timeout_s() or timeout_s
-            except DeadlineExceeded as error:
-                self.expired = error
-                self._call.cancel()
-                return
+        return self._calling.follow(
+            lambda timeout_s: self._sampling.Sample(exchange.begin(), timeout=timeout_s), exchange
+        )

@@ -161,6 +161,17 @@ class Patience:
             raise error
         return delay_s
 
+    def resume_delay_s(self, error: FountError, *, received: int, count: int, next_index: int) -> float:
+        """Seconds to wait before asking for the rest of a stream that broke.
+
+        Raises:
+            FountError: the error itself, when it is final, saying how far the stream came.
+        """
+        try:
+            return self.delay_s(error)
+        except ServerUnavailable as final:
+            raise final.after(received, count, next_index) from error
+
 
 class SampleExchange:
     """A `Sample` call without its I/O.
@@ -235,8 +246,6 @@ class SampleExchange:
         """
         if self._progress.is_complete:
             return None
-        try:
-            return self.patience.delay_s(error)
-        except ServerUnavailable as final:
-            next_index = self._progress.next_index
-            raise final.after(next_index - self._first_index, self.count, next_index) from error
+        next_index = self._progress.next_index
+        received = next_index - self._first_index
+        return self.patience.resume_delay_s(error, received=received, count=self.count, next_index=next_index)

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-__all__ = ["image_grid", "picture", "to_uint8"]
+__all__ = ["image_grid", "picture", "to_uint8", "variants_sheet"]
 
 _MARGIN = 8  # pixels around and between tiles
 _CAPTION_SIZE = 13  # pixels
@@ -83,6 +83,31 @@ def image_grid(
     tiles = [picture(image) for image in to_uint8(np.asarray(images), value_range)]
     factor = max(1, math.ceil(_SMALLEST_TILE / min(tiles[0].size))) if scale is None else scale
     return _sheet(tiles, captions, min(columns, len(tiles)), factor)
+
+
+def variants_sheet(
+    originals: NDArray[np.uint8],
+    variants: NDArray[np.uint8],
+    captions: Sequence[object],
+    *,
+    scale: int | None = None,
+) -> Image.Image:
+    """Draw each original at the left, and its variants beside it.
+
+    Args:
+        originals: (N, H, W, 1 or 3) uint8, N at least 1.
+        variants: (N, K, H, W, 1 or 3) uint8, K at least 1.
+        captions: N texts above the originals; variants are numbered from 1.
+        scale: how many times larger to draw, by nearest neighbour; unset, so that small pictures can be seen.
+
+    Raises:
+        ValueError: the arrays do not belong together, or scale is below 1.
+    """
+    if len({len(originals), len(variants), len(captions)}) != 1 or originals.shape[1:] != variants.shape[2:]:
+        raise ValueError(f"{originals.shape} originals, {variants.shape} variants, {len(captions)} captions: no sheet")
+    lines = np.concatenate([originals[:, None], variants], axis=1)  # (N, 1 + K, H, W, C)
+    above = [text for caption in captions for text in (caption, *range(1, lines.shape[1]))]
+    return image_grid(lines.reshape(-1, *lines.shape[2:]), above, columns=lines.shape[1], scale=scale)
 
 
 def _sheet(tiles: Sequence[Image.Image], captions: Sequence[str], columns: int, scale: int) -> Image.Image:

@@ -7,23 +7,17 @@ That is safe for every condition, because a sample depends on its own address al
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import numpy as np
 
 from fount.errors import BadReply
-from fount.rows import ROW_BYTES_LIMIT, read_rows
+from fount.parts import Parts, brief
+from fount.rows import read_rows, read_shape
 from fount.sampling import Chunk, ModelId, Provenance, SampleShape
-from fount.v1 import model_pb2, sampling_pb2
+from fount.v1 import sampling_pb2
 
 __all__ = ["StreamProgress"]
-
-_ENCODINGS = {
-    model_pb2.ENCODING_UINT8: ("uint8", model_pb2.DTYPE_UINT8),
-    model_pb2.ENCODING_FLOAT32: ("float32", model_pb2.DTYPE_FLOAT32),
-    model_pb2.ENCODING_PNG: ("png", model_pb2.DTYPE_UINT8),
-}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,7 +37,7 @@ class StreamProgress:
         self._end = request.start_index + request.count
         self._header: sampling_pb2.SampleHeader | None = None
         self._heading: _Heading | None = None  # of this attempt
-        self._parts: list[sampling_pb2.SampleChunk] = []
+        self._parts = Parts()
 
     @property
     def next_index(self) -> int:
@@ -52,7 +46,7 @@ class StreamProgress:
 
     def begin(self) -> sampling_pb2.SampleRequest:
         """Begin an attempt: the request itself first, then the request for what is missing."""
-        self._heading, self._parts = None, []
+        self._heading, self._parts = None, Parts()
         request = sampling_pb2.SampleRequest()
         request.CopyFrom(self._request)
         if self._header is None:
@@ -80,7 +74,7 @@ class StreamProgress:
             return None
         if kind != "chunk" or self._heading is None:
             raise BadReply(f"The stream has {'no kind of message' if kind is None else f'a {kind}'} out of its place")
-        chunk = self._whole(response.chunk)
+        chunk = self._parts.join(response.chunk)
         return None if chunk is None else self._accept_chunk(chunk, self._heading)
 
     @property
@@ -111,32 +105,11 @@ class StreamProgress:
         self._header = header
         model = ModelId(name=header.model.name, version=header.model.version, digest=header.model.digest)
         provenance = Provenance(model=model, seed=header.seed, numerics=header.numerics)
-        return _Heading(provenance=provenance, shape=_shape_of(header.sample_spec, self._request.encoding))
-
-    def _whole(self, chunk: sampling_pb2.SampleChunk) -> sampling_pb2.SampleChunk | None:
-        """Join the parts of a large sample; None while some are missing."""
-        if not chunk.part_total and not self._parts:
-            return chunk
-        first = self._parts[0] if self._parts else chunk
-        have = sum(len(part.data) for part in self._parts)
-        same = (chunk.count, chunk.start_index, chunk.part_total) == (1, first.start_index, first.part_total)
-        if not same or chunk.part_offset != have or not 0 < len(chunk.data) <= chunk.part_total - have:
-            raise BadReply(f"Of sample {first.start_index} came {have} bytes, and then {_brief(chunk)}")
-        if chunk.part_total > ROW_BYTES_LIMIT:
-            raise BadReply(f"{_brief(chunk)} would be larger than {ROW_BYTES_LIMIT} bytes")
-        self._parts.append(chunk)
-        if have + len(chunk.data) < chunk.part_total:
-            return None
-        whole = sampling_pb2.SampleChunk(start_index=first.start_index, count=1, lengths=[first.part_total])
-        whole.labels.extend(first.labels)
-        whole.errors.extend(error for part in self._parts for error in part.errors)
-        whole.data = b"".join(part.data for part in self._parts)
-        self._parts = []
-        return whole
+        return _Heading(provenance=provenance, shape=read_shape(header.sample_spec, self._request.encoding))
 
     def _accept_chunk(self, chunk: sampling_pb2.SampleChunk, heading: _Heading) -> Chunk:
         if chunk.start_index != self._next or not 0 < chunk.count <= self._end - self._next:
-            raise BadReply(f"Samples {self._next} to {self._end - 1} are due, but {_brief(chunk)} came")
+            raise BadReply(f"Samples {self._next} to {self._end - 1} are due, but {brief(chunk)} came")
         self._check_labels(chunk)
         rows = read_rows(chunk, heading.shape)
         self._next += chunk.count
@@ -155,7 +128,7 @@ class StreamProgress:
         condition = self._request.condition
         kind = condition.WhichOneof("kind")
         if len(chunk.labels) not in ((0, chunk.count) if kind is None else (chunk.count,)):
-            raise BadReply(f"{_brief(chunk)} came with {len(chunk.labels)} labels")
+            raise BadReply(f"{brief(chunk)} came with {len(chunk.labels)} labels")
         wanted: list[int] | None = None
         if kind == "labels":
             done = chunk.start_index - self._request.start_index
@@ -163,7 +136,7 @@ class StreamProgress:
         elif kind == "label" and condition.label.WhichOneof("kind") == "id":
             wanted = [condition.label.id] * chunk.count
         if wanted is not None and wanted != list(chunk.labels):
-            raise BadReply(f"{_brief(chunk)} came with other labels than those asked for")
+            raise BadReply(f"{brief(chunk)} came with other labels than those asked for")
 
 
 def _as_pinned(request: sampling_pb2.SampleRequest, header: sampling_pb2.SampleHeader) -> sampling_pb2.SampleHeader:
@@ -174,23 +147,3 @@ def _as_pinned(request: sampling_pb2.SampleRequest, header: sampling_pb2.SampleH
     pinned.seed = request.seed if request.HasField("seed") else header.seed
     pinned.numerics = request.numerics or header.numerics
     return pinned
-
-
-def _shape_of(spec: model_pb2.SampleSpec, encoding: model_pb2.Encoding.ValueType) -> SampleShape:
-    name, dtype = _ENCODINGS[encoding]
-    if spec.encoding != encoding or spec.layout != model_pb2.SampleSpec.LAYOUT_HWC or len(spec.dims) != 3:
-        raise BadReply(f"The samples come in a form that this client does not read: {spec}")
-    is_raw = name != "png"
-    if is_raw and (spec.dtype != dtype or min(spec.dims) < 1 or 4 * math.prod(spec.dims) > ROW_BYTES_LIMIT):
-        raise BadReply(f"The samples come in a form that this client does not read: {spec}")
-    return SampleShape(
-        dims=tuple(spec.dims),
-        dtype="float32" if spec.dtype == model_pb2.DTYPE_FLOAT32 else "uint8",
-        value_range=(spec.value_range.min, spec.value_range.max),
-        encoding=name,
-    )
-
-
-def _brief(chunk: sampling_pb2.SampleChunk) -> str:
-    part = f" part {chunk.part_offset} of {chunk.part_total} bytes" if chunk.part_total else ""
-    return f"samples {chunk.start_index} to {chunk.start_index + chunk.count - 1}{part}"

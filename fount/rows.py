@@ -12,12 +12,18 @@ from numpy.typing import NDArray
 
 from fount.errors import BadReply
 from fount.sampling import RowError, SampleShape
-from fount.v1 import sampling_pb2
+from fount.v1 import model_pb2, sampling_pb2
 
-__all__ = ["ROW_BYTES_LIMIT", "Rows", "read_rows"]
+__all__ = ["ROW_BYTES_LIMIT", "Rows", "read_rows", "read_shape"]
 
 ROW_BYTES_LIMIT = 2**30
 """The most bytes one sample may have."""
+
+_ENCODINGS = {
+    model_pb2.ENCODING_UINT8: ("uint8", model_pb2.DTYPE_UINT8),
+    model_pb2.ENCODING_FLOAT32: ("float32", model_pb2.DTYPE_FLOAT32),
+    model_pb2.ENCODING_PNG: ("png", model_pb2.DTYPE_UINT8),
+}
 
 _STATUS_NAMES = {int(code.value[0]): code.name for code in grpc.StatusCode}
 
@@ -51,6 +57,26 @@ def read_rows(chunk: sampling_pb2.SampleChunk, shape: SampleShape) -> Rows:
     data = _dense(chunk, failed, math.prod(shape.dims) * dtype.itemsize)
     samples = np.frombuffer(data, dtype).reshape(chunk.count, *shape.dims)  # (N * H * W * C,) -> (N, H, W, C)
     return Rows(samples=samples, files=(), errors=errors)
+
+
+def read_shape(spec: model_pb2.SampleSpec, encoding: model_pb2.Encoding.ValueType) -> SampleShape:
+    """Read how samples are to be read.
+
+    Raises:
+        BadReply: they come in a form that this client does not read.
+    """
+    name, dtype = _ENCODINGS[encoding]
+    if spec.encoding != encoding or spec.layout != model_pb2.SampleSpec.LAYOUT_HWC or len(spec.dims) != 3:
+        raise BadReply(f"The samples come in a form that this client does not read: {spec}")
+    is_raw = name != "png"
+    if is_raw and (spec.dtype != dtype or min(spec.dims) < 1 or 4 * math.prod(spec.dims) > ROW_BYTES_LIMIT):
+        raise BadReply(f"The samples come in a form that this client does not read: {spec}")
+    return SampleShape(
+        dims=tuple(spec.dims),
+        dtype="float32" if spec.dtype == model_pb2.DTYPE_FLOAT32 else "uint8",
+        value_range=(spec.value_range.min, spec.value_range.max),
+        encoding=name,
+    )
 
 
 def _dense(chunk: sampling_pb2.SampleChunk, failed: set[int], row_bytes: int) -> bytes:

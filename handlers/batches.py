@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from handlers.batch_times import BatchTimes
 from handlers.family import Deadline, DeadlinePassed
-from handlers.pixels import Float32s, find_finite_rows, find_rows_within
+from handlers.pixels import Float32s, Values, find_finite_rows, find_rows_within
 from handlers.rows import Rows, concatenate_rows, pad_rows
 from handlers.statuses import status_of
 from handlers.torch_errors import is_device_lost, is_out_of_memory
@@ -30,7 +30,6 @@ __all__ = ["BatchRunner", "Outcome", "RowFault", "Work", "fitting_size"]
 
 _LOG = logging.getLogger(__name__)
 
-Values = NDArray[np.float32] | NDArray[np.uint8]
 RowFault = Literal["NOT_FINITE", "OUT_OF_RANGE"]
 
 
@@ -40,7 +39,7 @@ class Work:
 
     Attributes:
         rows: what it asks for; never empty.
-        encode: turns (n, ...) finite float32 results into the element type asked for.
+        encode: turns (n, ...) finite float32 results into the element type asked for; results that are bytes stay.
         value_range: the ends results must lie within; None for any.
         next_step: for a draw that is cut, the step its results are the states before; 0 for any other.
     """
@@ -98,7 +97,7 @@ class BatchRunner:
     """Runs the items of one call.
 
     Attributes:
-        compute: runs one batch of an executed size; (B, ...) float32.
+        compute: runs one batch of an executed size; (B, ...) float32, or uint8 of images that were transformed.
         times: the sizes that may be executed, and how long each takes; learns from every batch.
         deadline: when the answer stops being wanted.
         request_id: ties log lines to the call.
@@ -109,7 +108,7 @@ class BatchRunner:
         first_batch_at: `time.perf_counter()` when the first batch began; None before.
     """
 
-    compute: Callable[[Rows], Float32s]
+    compute: Callable[[Rows], Values]
     times: BatchTimes
     deadline: Deadline
     request_id: str
@@ -224,13 +223,26 @@ def _next_pieces(queue: deque[_Progress], most: int) -> list[_Piece]:
     return pieces
 
 
-def _keep(pieces: list[_Piece], floats: Float32s) -> None:
+def _keep(pieces: list[_Piece], values: Values) -> None:
     """Cut a batch's results (B, ...) apart."""
     place = 0
     for piece in pieces:
         count = piece.stop - piece.start
-        _keep_piece(piece, floats[place : place + count])
+        part = values[place : place + count]
+        if part.dtype == np.uint8:
+            _put(piece, part)
+        else:
+            _keep_piece(piece, np.asarray(part, np.float32))
         place += count
+
+
+def _put(piece: _Piece, encoded: Values) -> None:
+    """Put results of a piece (n, ...) where they belong."""
+    work, outcome = piece.progress.work, piece.progress.outcome
+    if outcome.values is None:
+        outcome.values = np.zeros((len(work.rows), *encoded.shape[1:]), encoded.dtype)
+    outcome.values[piece.start : piece.stop] = encoded
+    piece.progress.done = piece.stop
 
 
 def _keep_piece(piece: _Piece, floats: Float32s) -> None:
@@ -241,12 +253,9 @@ def _keep_piece(piece: _Piece, floats: Float32s) -> None:
     good = finite if work.value_range is None else finite & find_rows_within(floats, work.value_range)
     encoded = work.encode(np.where(_widen(good, floats), floats, np.float32(0)))
     encoded[~good] = 0
-    if outcome.values is None:
-        outcome.values = np.zeros((len(work.rows), *encoded.shape[1:]), encoded.dtype)
-    outcome.values[piece.start : piece.stop] = encoded
+    _put(piece, encoded)
     for row in np.flatnonzero(~good).tolist():
         outcome.failed_rows[piece.start + row] = "OUT_OF_RANGE" if finite[row] else "NOT_FINITE"
-    piece.progress.done = piece.stop
 
 
 def _widen(good: NDArray[np.bool_], floats: Float32s) -> NDArray[np.bool_]:

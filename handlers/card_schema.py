@@ -76,7 +76,10 @@ class Latent:
 
 @dataclass(frozen=True, kw_only=True)
 class Sample:
-    """The shape of one sample, or of the images a classifier reads. Floats lie within value_range, ends included."""
+    """The shape of one sample, or of the images a classifier reads. Floats lie within value_range, ends included.
+
+    A transformer takes images of any shape; this is the one it is measured and tried with.
+    """
 
     modality: Literal["image"]
     height: Count
@@ -152,7 +155,7 @@ class Card:
     version: Annotated[str, _matching(r"[0-9]+(\.[0-9]+)*", 'digits and dots, in quotes, like "1.0"')]
     description: Text
     family: Family
-    operations: Annotated[tuple[Literal["SAMPLE", "CLASSIFY", "EMBED"], ...], _NOT_EMPTY, _DISTINCT]
+    operations: Annotated[tuple[Literal["SAMPLE", "CLASSIFY", "EMBED", "TRANSFORM"], ...], _NOT_EMPTY, _DISTINCT]
     classes: Annotated[tuple[ClassName, ...], _DISTINCT] = ()
     prior: tuple[float, ...] = ()
     latent: Latent | None = None
@@ -194,6 +197,9 @@ def _check_operations(
         yield Problem(key="encodings", wrong=f"is {list(encodings)}", remedy=remedy)
     if "CLASSIFY" in operations and not classes:
         yield Problem(key="classes", wrong="missing", remedy="operations has CLASSIFY: add the classes it knows")
+    if "TRANSFORM" in operations and (len(operations) > 1 or classes):
+        remedy = "a transformer takes images of any class and does nothing else: set it to [TRANSFORM], without classes"
+        yield Problem(key="operations", wrong=f"is {list(operations)}", remedy=remedy)
 
 
 def _check_precisions(precisions: tuple[str, ...]) -> Iterator[Problem]:

@@ -13,14 +13,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol, Self, runtime_checkable
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from fount.address import Addresses, Stream
 
 __all__ = [
-    "Classifier", "Deadline", "DeadlinePassed", "Draw", "Noise", "Sampler", "SteppedSampler", "WrongOutputError",
-    "sample_in_steps", "take_steps",
+    "Classifier", "Deadline", "DeadlinePassed", "Draw", "Noise", "Sampler", "SteppedSampler", "Transformer",
+    "WrongOutputError", "sample_in_steps", "take_steps",
 ]  # fmt: skip
 
 
@@ -189,6 +191,29 @@ class Classifier(Protocol):
 
         Returns:
             (B, features) floating.
+        """
+        ...
+
+
+@runtime_checkable
+class Transformer(Protocol):
+    """A family with the operation TRANSFORM."""
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> Self:
+        """Build the module, as in `Sampler`."""
+        ...
+
+    def transform(self, images: Tensor, table: NDArray[np.float32], addresses: Addresses) -> Tensor:
+        """Manipulate each image; its bytes may depend on nothing but its own row.
+
+        Args:
+            images: (B, H, W, C) uint8, of any shape.
+            table: (B, columns) float32, on the host: what is done to each; see `fount.transform_columns`.
+            addresses: B of them, where noise is read.
+
+        Returns:
+            (B, H, W, C) uint8.
         """
         ...
 

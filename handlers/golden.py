@@ -5,8 +5,8 @@ pictures may differ by two levels of 255, and the worker then keeps what it drew
 A worker that fails never becomes ready: it would serve another model under this one's name.
 
 A golden file is safetensors. A sampler's holds seeds, indices, labels and images; a classifier's holds images, labels,
-probabilities and embeddings. Its metadata hold the numerics it was recorded on, the digest of the floats, and what the
-model was made of (`handlers.made_of`).
+probabilities and embeddings; a transformer's holds originals, a table, seeds, indices and images. Its metadata hold the
+numerics it was recorded on, the digest of the results, and what the model was made of (`handlers.made_of`).
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,21 +24,23 @@ from safetensors.numpy import save_file
 from torch import nn
 
 from fount.address import Addresses
+from fount.transform_columns import COLUMNS
 from handlers.batches import fitting_size
 from handlers.card import Card
 from handlers.made_of import MADE_OF, made_of
+from handlers.manipulations import made_up_manipulations
 from handlers.network import Network, Operation, build_network
 from handlers.numerics import Numerics, configure_torch, read_numerics
 from handlers.pixels import (
-    Float32s,
     Uint8s,
+    Values,
     find_finite_rows,
     find_rows_within,
     floats_to_uint8,
     uint8_to_floats,
 )
 from handlers.profile import measure_profile
-from handlers.rows import ImageRows, Rows, SampleRows, pad_rows
+from handlers.rows import ImageRows, ManipulationRows, Rows, SampleRows, pad_rows
 from handlers.settings import Settings
 from handlers.state import State
 
@@ -112,8 +114,8 @@ def record_golden(
         card: the model's card; its golden entry is not read.
         module: the family's module with its trained weights; left on the CPU, in evaluation mode.
         file: what to write.
-        images: (64, H, W, C) uint8 for CLASSIFY and EMBED; None for SAMPLE, which draws seed 20260, indices 0 to 63,
-            labels i mod classes.
+        images: (64, H, W, C) uint8 for CLASSIFY and EMBED. Not read for others: SAMPLE draws seed 20260, indices 0 to
+            63, labels i mod classes; TRANSFORM makes images up at the same addresses.
         folder: where the weights lie, whose digest is kept with the samples; None is the file's own folder.
 
     Raises:
@@ -167,6 +169,9 @@ def _expected_arrays(card: Card) -> dict[str, tuple[type[np.generic], tuple[int 
     if "SAMPLE" in card.operations:
         expected |= {"seeds": (np.int64, ()), "indices": (np.int64, ())}
         return expected | ({"labels": (np.int64, ())} if card.classes else {})
+    if "TRANSFORM" in card.operations:
+        expected |= {"originals": (np.uint8, image), "table": (np.float32, (len(COLUMNS),))}
+        return expected | {"seeds": (np.int64, ()), "indices": (np.int64, ())}
     if "CLASSIFY" in card.operations:
         expected |= {"labels": (np.int64, ()), "probabilities": (np.float32, (len(card.classes),))}
     return expected | ({"embeddings": (np.float32, (None,))} if "EMBED" in card.operations else {})
@@ -179,18 +184,24 @@ def _fits(array: NDArray[Any] | None, dtype: type[np.generic], row: tuple[int | 
 
 
 def _inputs(card: Card, images: Uint8s | None) -> dict[str, NDArray[Any]]:
+    indices = np.arange(GOLDEN_COUNT, dtype=np.int64)
+    inputs: dict[str, NDArray[Any]] = {"seeds": np.full(GOLDEN_COUNT, GOLDEN_SEED, np.int64), "indices": indices}
+    if "TRANSFORM" in card.operations:
+        addresses = Addresses.of_range(GOLDEN_SEED, 0, GOLDEN_COUNT)
+        rows = made_up_manipulations(addresses, (card.sample.height, card.sample.width, card.sample.channels))
+        return inputs | {"originals": rows.images, "table": rows.table}
     if "SAMPLE" not in card.operations:
         if images is None:
             raise GoldenError("a classifier's golden file is made of images; give 64 of them")
         return {"images": images}
-    indices = np.arange(GOLDEN_COUNT, dtype=np.int64)
-    inputs = {"seeds": np.full(GOLDEN_COUNT, GOLDEN_SEED, np.int64), "indices": indices}
     return inputs | ({"labels": indices % len(card.classes)} if card.classes else {})
 
 
-def _outputs(floats: Mapping[Operation, Float32s], card: Card) -> dict[str, NDArray[Any]]:
+def _outputs(floats: Mapping[Operation, Values], card: Card) -> dict[str, NDArray[Any]]:
     if "SAMPLE" in floats:
-        return {"images": floats_to_uint8(floats["SAMPLE"], card.sample.value_range)}
+        return {"images": floats_to_uint8(np.asarray(floats["SAMPLE"], np.float32), card.sample.value_range)}
+    if "TRANSFORM" in floats:
+        return {"images": floats["TRANSFORM"]}
     names: dict[Operation, str] = {"CLASSIFY": "probabilities", "EMBED": "embeddings"}
     outputs: dict[str, NDArray[Any]] = {names[operation]: values for operation, values in floats.items()}
     if "CLASSIFY" in floats:
@@ -199,24 +210,27 @@ def _outputs(floats: Mapping[Operation, Float32s], card: Card) -> dict[str, NDAr
 
 
 def _rows_of(arrays: Arrays, card: Card) -> dict[Operation, Rows]:
-    if "SAMPLE" not in card.operations:
+    if "SAMPLE" not in card.operations and "TRANSFORM" not in card.operations:
         rows = ImageRows(images=uint8_to_floats(np.asarray(arrays["images"], np.uint8), card.sample.value_range))
         return {operation: rows for operation in ("CLASSIFY", "EMBED") if operation in card.operations}
     addresses = Addresses(seeds=arrays["seeds"].view(np.uint64), indices=arrays["indices"].view(np.uint64))
+    if "TRANSFORM" in card.operations:
+        images, table = np.asarray(arrays["originals"], np.uint8), np.asarray(arrays["table"], np.float32)
+        return {"TRANSFORM": ManipulationRows(images=images, table=table, addresses=addresses)}
     return {"SAMPLE": SampleRows(addresses=addresses, labels=arrays["labels"] if card.classes else None)}
 
 
-def _run(network: Network, sizes: tuple[int, ...], rows: Mapping[Operation, Rows]) -> dict[Operation, Float32s]:
+def _run(network: Network, sizes: tuple[int, ...], rows: Mapping[Operation, Rows]) -> dict[Operation, Values]:
     return {operation: _run_operation(network, sizes, operation, part) for operation, part in rows.items()}
 
 
-def _run_operation(network: Network, sizes: tuple[int, ...], operation: Operation, rows: Rows) -> Float32s:
+def _run_operation(network: Network, sizes: tuple[int, ...], operation: Operation, rows: Rows) -> Values:
     """Run rows as a call would: in executed sizes, padded."""
-    values: list[Float32s] = []
+    values: list[Values] = []
     for start in range(0, len(rows), sizes[-1]):
         part = rows.take(slice(start, start + sizes[-1]))
         values.append(network.run(operation, pad_rows(part, fitting_size(sizes, len(part))))[: len(part)])
-    floats = np.concatenate(values)
+    floats = cast("Values", np.concatenate(values))
     if not find_finite_rows(floats).all():
         raise GoldenError("golden samples hold NaN or infinite values; train the model again")
     value_range = network.card.sample.value_range
@@ -226,9 +240,9 @@ def _run_operation(network: Network, sizes: tuple[int, ...], operation: Operatio
     return floats
 
 
-def _digest(floats: Mapping[Operation, Float32s]) -> str:
+def _digest(floats: Mapping[Operation, Values]) -> str:
     digest = hashlib.sha256()
-    for operation in ("SAMPLE", "CLASSIFY", "EMBED"):
+    for operation in ("SAMPLE", "CLASSIFY", "EMBED", "TRANSFORM"):
         if operation in floats:
             digest.update(floats[operation].astype("<f4").tobytes())
     return "sha256:" + digest.hexdigest()

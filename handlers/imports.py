@@ -12,7 +12,7 @@ from pathlib import Path
 
 __all__ = ["FAMILY_IMPORTS", "modules_needed", "strangers_of_family"]
 
-FAMILY_IMPORTS = ("torch", "numpy", "fount.address", "handlers.family")
+FAMILY_IMPORTS = ("torch", "numpy", "fount.address", "fount.transform_columns", "handlers.family")
 """What the one file of a family may import besides the standard library: its source is in the model digest, and
 helpers of its own would not be."""
 

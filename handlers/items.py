@@ -8,68 +8,31 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from google.rpc import code_pb2, status_pb2
 from numpy.typing import NDArray
 
-from fount.address import MAX_INDEX, Addresses
 from fount.v1 import model_pb2
 from fount.worker.v1 import worker_pb2
 from handlers.batches import Outcome, RowFault, Work
+from handlers.budget import MAX_CALL_BYTES, MAX_CALL_ROWS, Budget, ItemError, check_size
 from handlers.card import Card
+from handlers.manipulations import read_manipulation
 from handlers.network import Operation
 from handlers.pixels import Float32s, Uint8s, floats_to_uint8, uint8_to_floats
+from handlers.ranges import check_range, read_addresses
 from handlers.rows import ImageRows, Int64s, SampleRows
 from handlers.statuses import status_of
 from handlers.stepping import Cutting
 
-__all__ = ["MAX_CALL_BYTES", "MAX_CALL_ROWS", "Budget", "ItemError", "outcome_to_proto", "read_work"]
-
-MAX_CALL_ROWS = 65_536
-"""The most rows of one call, all items together."""
-
-MAX_CALL_BYTES = 256 * 2**20
-"""The most bytes of values, of states, or of images as floats, in one call, all items together."""
+__all__ = ["MAX_CALL_BYTES", "MAX_CALL_ROWS", "Budget", "ItemError", "add_outcome", "read_work"]
 
 _DTYPES: Mapping[int, np.dtype[Any]] = {
     model_pb2.DTYPE_UINT8: np.dtype(np.uint8),
     model_pb2.DTYPE_FLOAT32: np.dtype("<f4"),
 }
-
-
-class ItemError(Exception):
-    """An item cannot be done as it is. The message says what to change.
-
-    Attributes:
-        status: its answer.
-    """
-
-    def __init__(self, reason: str, message: str, code: int = code_pb2.INVALID_ARGUMENT) -> None:
-        self.status = status_of(code, reason, message)
-        super().__init__(message)
-
-
-@dataclass(kw_only=True)
-class Budget:
-    """What one call may still hold; items that would break it are refused, those before them stand."""
-
-    rows: int = MAX_CALL_ROWS
-    size_bytes: int = MAX_CALL_BYTES
-
-    def take(self, rows: int, size_bytes: int) -> None:
-        """Reserve room for an item; last of all, so that one that is refused takes nothing from those after it.
-
-        Raises:
-            ItemError: the item is too large for what is left of this call.
-        """
-        if rows > self.rows or size_bytes > self.size_bytes:
-            message = f"the call is full ({MAX_CALL_ROWS} rows, {MAX_CALL_BYTES} bytes); send the item in another"
-            raise ItemError("CALL_TOO_LARGE", message, code_pb2.RESOURCE_EXHAUSTED)
-        self.rows -= rows
-        self.size_bytes -= size_bytes
 
 
 def read_work(
@@ -91,25 +54,27 @@ def read_work(
         raise ItemError("CARRY_NOT_TAKEN", f"{operation} of this model cannot be cut; leave carry unset")
     if operation == "SAMPLE":
         return _read_samples(item, card, budget, cutting)
+    if operation == "TRANSFORM":
+        return Work(rows=read_manipulation(item, budget), encode=_as_floats)
     if item.dtype not in (model_pb2.DTYPE_UNSPECIFIED, model_pb2.DTYPE_FLOAT32):
         raise ItemError("DTYPE_WRONG", f"{operation} gives FLOAT32 only; leave dtype unset")
     return Work(rows=_read_images(item, card, budget), encode=_as_floats)
 
 
-def outcome_to_proto(outcome: Outcome, request_id: str) -> worker_pb2.WorkerOutcome:
-    """Turn what became of an item into its answer."""
+def add_outcome(reply: worker_pb2.WorkerReply, outcome: Outcome, request_id: str) -> None:
+    """Put what became of an item into a reply, in place: a message that is given to another is copied."""
+    told = reply.items.add()
     if outcome.failure is not None or outcome.values is None:
-        return worker_pb2.WorkerOutcome(status=outcome.failure)
-    values = outcome.values
-    dtype = model_pb2.DTYPE_UINT8 if values.dtype == np.uint8 else model_pb2.DTYPE_FLOAT32
-    tensor = worker_pb2.Tensor(dims=values.shape, dtype=dtype, data=values.astype(_DTYPES[dtype], copy=False).tobytes())
+        told.status.CopyFrom(outcome.failure or status_pb2.Status())
+        return
     if outcome.next_step:
-        return worker_pb2.WorkerOutcome(carry=worker_pb2.Carry(next_step=outcome.next_step, state=tensor))
-    errors = [
-        worker_pb2.RowError(row=row, status=_status_of_row(fault, request_id))
-        for row, fault in sorted(outcome.failed_rows.items())
-    ]
-    return worker_pb2.WorkerOutcome(value=tensor, row_errors=errors)
+        told.carry.next_step = outcome.next_step
+    values, tensor = outcome.values, told.carry.state if outcome.next_step else told.value
+    tensor.dtype = model_pb2.DTYPE_UINT8 if values.dtype == np.uint8 else model_pb2.DTYPE_FLOAT32
+    tensor.dims.extend(values.shape)
+    tensor.data = values.astype(_DTYPES[tensor.dtype], copy=False).tobytes()
+    for row, fault in sorted(outcome.failed_rows.items()):
+        told.row_errors.add(row=row, status=_status_of_row(fault, request_id))
 
 
 def _status_of_row(fault: RowFault, request_id: str) -> status_pb2.Status:
@@ -118,33 +83,22 @@ def _status_of_row(fault: RowFault, request_id: str) -> status_pb2.Status:
     return status_of(code_pb2.INTERNAL, fault, message)
 
 
-def _check_size(rows: int, size_bytes: int) -> None:
-    """Refuse an item that no call holds, before anything of its size is made."""
-    if rows > MAX_CALL_ROWS or size_bytes > MAX_CALL_BYTES:
-        limits = f"an item has {MAX_CALL_ROWS} rows and {MAX_CALL_BYTES} bytes at most"
-        raise ItemError("ITEM_TOO_LARGE", f"{limits}, this one {rows} rows and {size_bytes} bytes; cut it")
-
-
 def _read_samples(item: worker_pb2.WorkerItem, card: Card, budget: Budget, cutting: Cutting | None) -> Work:
     if item.WhichOneof("kind") != "range":
         raise ItemError("KIND_WRONG", "SAMPLE takes a range of addresses; set item.range")
     if item.dtype not in (model_pb2.DTYPE_UNSPECIFIED, *_DTYPES):
         raise ItemError("DTYPE_WRONG", f"dtype {item.dtype} is unknown; set UINT8 or FLOAT32")
     wanted = item.range
-    if wanted.count == 0:
-        raise ItemError("COUNT_WRONG", "count is 0; ask for 1 or more")
-    if wanted.start_index + wanted.count > MAX_INDEX + 1:
-        raise ItemError("INDEX_WRONG", "start_index + count is beyond 2^64; ask for fewer, or begin earlier")
+    check_range(wanted)
     as_uint8 = item.dtype == model_pb2.DTYPE_UINT8
     row_bytes = math.prod(_image_shape(card)) * (1 if as_uint8 else 4)
     # The larger of both at every step, so that a draw that was begun can be gone on with.
     size_bytes = wanted.count * max(row_bytes, cutting.state_bytes if cutting else 0)
-    _check_size(wanted.count, size_bytes)
+    check_size(wanted.count, size_bytes)
     labels = _read_labels(wanted, len(card.classes))
     states = _read_states(item, cutting) if cutting else None
     budget.take(wanted.count, size_bytes)
-    addresses = Addresses.of_range(wanted.seed, wanted.start_index, wanted.count)
-    rows = SampleRows(addresses=addresses, labels=labels, states=states)
+    rows = SampleRows(addresses=read_addresses(wanted), labels=labels, states=states)
     if cutting and cutting.stretch.stop is not None:
         return Work(rows=rows, encode=_as_floats, next_step=cutting.stretch.stop)
     value_range = card.sample.value_range
@@ -207,7 +161,7 @@ def _read_images(item: worker_pb2.WorkerItem, card: Card, budget: Budget) -> Ima
         counted = f"{len(tensor.data)} bytes of data, dims and dtype say {math.prod(shape) * dtype.itemsize}"
         raise ItemError("DATA_WRONG", f"{counted}; send row-major {dtype.name}")
     size_bytes = math.prod(shape) * 4
-    _check_size(shape[0], size_bytes)
+    check_size(shape[0], size_bytes)
     images = _decode(np.frombuffer(tensor.data, dtype).reshape(shape), card.sample.value_range)
     budget.take(shape[0], size_bytes)
     return ImageRows(images=images)

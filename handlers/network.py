@@ -1,8 +1,8 @@
 """The network: one loaded family on one device in one precision, fed rows and giving float32 arrays.
 
 Enters: rows already cut to an executed batch. Leaves: what the family gave, checked for shape and brought to float32 in
-row-major NHWC order. Weights are cast, and laid out, once; unless settings say otherwise, fp32 runs in NCHW and bf16
-with channels last.
+row-major NHWC order; images that were transformed stay bytes. Weights are cast, and laid out, once; unless settings say
+otherwise, fp32 runs in NCHW and bf16 with channels last.
 """
 
 from __future__ import annotations
@@ -25,18 +25,19 @@ from handlers.family import (
     Noise,
     Sampler,
     SteppedSampler,
+    Transformer,
     WrongOutputError,
     take_steps,
 )
-from handlers.pixels import Float32s
-from handlers.rows import ImageRows, Rows, SampleRows
+from handlers.pixels import Float32s, Uint8s, Values
+from handlers.rows import ImageRows, ManipulationRows, Rows, SampleRows
 from handlers.settings import Settings
 from handlers.stepping import WHOLE, Cutting, Stretch
 
 __all__ = ["FamilyBuilder", "Network", "Operation", "WrongOutputError", "build_network"]
 
-Operation = Literal["SAMPLE", "CLASSIFY", "EMBED"]
-FamilyBuilder = Callable[[str, Mapping[str, Any]], Sampler | Classifier]
+Operation = Literal["SAMPLE", "CLASSIFY", "EMBED", "TRANSFORM"]
+FamilyBuilder = Callable[[str, Mapping[str, Any]], Sampler | Classifier | Transformer]
 
 _NEVER = Deadline()
 _DEFAULT_DRAW = Draw()
@@ -70,7 +71,7 @@ class Network:
         draw: Draw = _DEFAULT_DRAW,
         deadline: Deadline = _NEVER,
         stretch: Stretch = WHOLE,
-    ) -> Float32s:
+    ) -> Values:
         """Run one batch of exactly these rows.
 
         Args:
@@ -81,8 +82,8 @@ class Network:
             stretch: the steps to take of samples that can be cut; those of `cut` alone.
 
         Returns:
-            (B, H, W, C) float32 for SAMPLE, (B, classes) for CLASSIFY, (B, features) for EMBED; (B, ...), the states,
-            for samples that are cut; row-major.
+            (B, H, W, C) float32 for SAMPLE, (B, classes) for CLASSIFY, (B, features) for EMBED, (B, H, W, C) uint8 for
+            TRANSFORM; (B, ...), the states, for samples that are cut; row-major.
 
         Raises:
             WrongOutputError: the family gave another shape.
@@ -90,6 +91,8 @@ class Network:
         """
         if isinstance(rows, SampleRows):
             return self._sample(rows, draw, deadline, stretch)
+        if isinstance(rows, ManipulationRows):
+            return self._transform(rows)
         return self._read(operation, rows)
 
     def cut(self, draw: Draw, first: int, limit: int) -> Cutting | None:
@@ -150,6 +153,16 @@ class Network:
             values = self.module.embed(images)
             _check_shape(values, (len(rows), values.shape[-1] if values.ndim == 2 else 0))
         return _to_float32(values)
+
+    def _transform(self, rows: ManipulationRows) -> Uint8s:
+        if not isinstance(self.module, Transformer):
+            raise WrongOutputError("the family cannot transform images")
+        images = torch.from_numpy(rows.images).to(self.device)
+        values = self.module.transform(images, rows.table, rows.addresses)
+        if values.shape != images.shape or values.dtype != torch.uint8:
+            gave = f"{values.dtype} of shape {tuple(values.shape)}"
+            raise WrongOutputError(f"the family gave {gave} for images of {tuple(images.shape)}; give as many bytes")
+        return np.ascontiguousarray(values.cpu().numpy())
 
 
 def build_network(card: Card, module: nn.Module, settings: Settings) -> Network:

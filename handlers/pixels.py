@@ -9,10 +9,13 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Float32s", "Uint8s", "find_finite_rows", "find_rows_within", "floats_to_uint8", "uint8_to_floats"]
+__all__ = [
+    "Float32s", "Uint8s", "Values", "find_finite_rows", "find_rows_within", "floats_to_uint8", "uint8_to_floats",
+]  # fmt: skip
 
 Float32s = NDArray[np.float32]
 Uint8s = NDArray[np.uint8]
+Values = Float32s | Uint8s
 
 _LEVELS = np.float32(255)
 _SLACK = 1e-5  # of the range's width: what rounding may add to the end of a range
@@ -39,12 +42,12 @@ def uint8_to_floats(images: Uint8s, value_range: tuple[float, float]) -> Float32
     return np.asarray(low + (high - low) * (images.astype(np.float32) / _LEVELS), np.float32)
 
 
-def find_finite_rows(values: Float32s) -> NDArray[np.bool_]:
+def find_finite_rows(values: Values) -> NDArray[np.bool_]:
     """Tell which rows of (B, ...) hold finite values alone; (B,)."""
     return np.asarray(np.isfinite(values).reshape(len(values), -1).all(axis=1))  # (B, ...) -> (B,)
 
 
-def find_rows_within(images: Float32s, value_range: tuple[float, float]) -> NDArray[np.bool_]:
+def find_rows_within(images: Values, value_range: tuple[float, float]) -> NDArray[np.bool_]:
     """Tell which rows of (B, ...) lie within a range, but for rounding; (B,). NaN does not."""
     low, high = value_range
     slack = _SLACK * (high - low)

@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 
 from fount.address import Addresses, Stream
 from handlers.card import Card
+from handlers.manipulations import made_up_manipulations
 from handlers.network import Network, Operation
 from handlers.numerics import Numerics
 from handlers.pixels import uint8_to_floats
@@ -207,6 +208,8 @@ def _probe_rows(card: Card, operation: Operation, largest: int) -> Rows:
         labels = np.arange(pool, dtype=np.int64) % len(card.classes) if card.classes else None
         return SampleRows(addresses=addresses, labels=labels)
     shape = (card.sample.height, card.sample.width, card.sample.channels)
+    if operation == "TRANSFORM":
+        return made_up_manipulations(addresses, shape)
     levels = (addresses.uniforms(Stream.LATENT, int(np.prod(shape))) * 256).astype(np.uint8)
     # (pool, H W C) -> (pool, H, W, C)
     return ImageRows(images=uint8_to_floats(levels.reshape(pool, *shape), card.sample.value_range))

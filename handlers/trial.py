@@ -51,7 +51,7 @@ class Trial:
         classes, indices = len(self.card.classes), np.arange(start_index, start_index + count)
         labels = (indices % classes if label is None else np.full(count, label)).astype(np.int64) if classes else None
         rows = SampleRows(addresses=Addresses.of_range(seed, start_index, count), labels=labels)
-        return self.network.run("SAMPLE", rows)
+        return np.asarray(self.network.run("SAMPLE", rows), np.float32)
 
 
 def open_trial(folder: Path) -> Trial:

@@ -24,11 +24,12 @@ from handlers.batches import BatchRunner, Outcome, Work
 from handlers.card import Card
 from handlers.describe import card_to_proto
 from handlers.family import Deadline, Draw
-from handlers.items import Budget, ItemError, outcome_to_proto, read_work
+from handlers.items import Budget, ItemError, add_outcome, read_work
 from handlers.loading import Engine, LoadedModel, load_model
 from handlers.models import load_family
 from handlers.network import FamilyBuilder, Network, Operation
 from handlers.parameters import read_draw
+from handlers.rows import ManipulationRows
 from handlers.statuses import status_of
 from handlers.stepping import WHOLE, Cutting
 from handlers.torch_errors import is_out_of_memory, leave_process
@@ -135,17 +136,20 @@ class Worker:
         cutting = _read_cutting(request, operation, engine.network, draw)
         read = _read_items(request, operation, card, cutting)
         stretch = cutting.stretch if cutting else WHOLE
+        works = [work for work in read if isinstance(work, Work)]
         runner = BatchRunner(
             compute=partial(engine.network.run, operation, draw=draw, deadline=deadline, stretch=stretch),
             times=engine.times[operation],
             deadline=deadline,
             request_id=request.request_id,
             on_device_lost=partial(leave_process, "the device is lost"),
-            share=cutting.share if cutting else 1.0,
+            share=cutting.share if cutting else _share_of_images(works, card),
         )
-        outcomes = iter(runner.run([work for work in read if isinstance(work, Work)]))
+        outcomes = iter(runner.run(works))
         answers = [next(outcomes) if isinstance(work, Work) else work for work in read]
-        reply = self._reply([outcome_to_proto(answer, request.request_id) for answer in answers])
+        reply = self._reply([])
+        for answer in answers:
+            add_outcome(reply, answer, request.request_id)
         reply.timings.queue_s = (runner.first_batch_at or time.perf_counter()) - arrived
         reply.timings.compute_s = runner.compute_s
         reply.timings.batch_sizes.extend(runner.batch_sizes)
@@ -200,6 +204,15 @@ def _read_cutting(
         return None
     first = request.items[0].carry.next_step if request.items else 0
     return network.cut(draw, first, request.step_limit)
+
+
+def _share_of_images(works: list[Work], card: Card) -> float:
+    """Say how much work a row is, where images may be larger or smaller than those batches were timed with."""
+    if not works or not isinstance(works[0].rows, ManipulationRows):
+        return 1.0
+    height, width, channels = works[0].rows.images.shape[1:]
+    usual = card.sample.height * card.sample.width * card.sample.channels
+    return float(height * width * channels / usual)
 
 
 def _read_items(

@@ -6,7 +6,9 @@ Flags and their FOUNT_ environment twins enter through `service/commands.py`; ev
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
 
+from service.datasets.settings import DatasetSettings
 from service.errors import SetupError
 
 __all__ = ["CHUNK_BYTES", "GatewayConfig"]
@@ -38,6 +40,9 @@ class GatewayConfig:
         worker_wait_s: how long streams wait for a ready worker when there was one.
         worker_attempts: how often a call is tried when workers go away.
         drain_grace_s: how long running streams may go on after a stop was asked for.
+        datasets: data sets beside the built-in one.
+        ticket_keys: file of the keys that tickets of plans are signed with; None: one of this process alone.
+        plans: folder where plans are kept; None: in memory.
     """
 
     host: str = "127.0.0.1"
@@ -58,6 +63,9 @@ class GatewayConfig:
     worker_wait_s: float = 30.0
     worker_attempts: int = 4
     drain_grace_s: float = 10.0
+    datasets: tuple[DatasetSettings, ...] = ()
+    ticket_keys: Path | None = None
+    plans: Path | None = None
 
     def __post_init__(self) -> None:
         """Refuse what cannot work.

@@ -20,7 +20,9 @@ __all__ = [
     "Encoding",
     "Failure",
     "Images",
+    "Item",
     "Labels",
+    "ManipulationItem",
     "ModelKey",
     "ModelState",
     "Operation",
@@ -169,13 +171,14 @@ class Carry:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class RangeItem:
-    """Consecutive addresses to draw.
+    """Addresses to draw, consecutive ones unless `indices` says otherwise.
 
     Attributes:
         seed, start_index, count: which.
         labels: (count,), or None for an unconditional model.
         dtype: of the rows wanted back.
         carry: where an earlier call left the draw; None when it begins.
+        indices: (count,) uint64, where they are not consecutive; start_index is then 0. None: they are.
     """
 
     seed: int
@@ -184,6 +187,7 @@ class RangeItem:
     labels: Labels | None
     dtype: Dtype
     carry: Carry | None = None
+    indices: NDArray[np.uint64] | None = None
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -191,6 +195,37 @@ class TensorItem:
     """Rows to read: (n, H, W, C) uint8, or float32 in the model's value range."""
 
     rows: Images
+
+    @property
+    def count(self) -> int:
+        """How many rows."""
+        return len(self.rows)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class ManipulationItem:
+    """Rows to transform.
+
+    Attributes:
+        rows: (n, H, W, C) uint8.
+        table: (n, columns) float32, what is done to each, in the order of `fount.transforms.COLUMNS`.
+        seed: of the addresses where noise is read.
+        indices: (n,) uint64, theirs.
+    """
+
+    rows: NDArray[np.uint8]
+    table: NDArray[np.float32]
+    seed: int
+    indices: NDArray[np.uint64]
+
+    @property
+    def count(self) -> int:
+        """How many rows."""
+        return len(self.rows)
+
+
+Item = RangeItem | TensorItem | ManipulationItem
+"""One piece of a call's work."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -211,7 +246,7 @@ class Call:
     target: Target
     operation: Operation
     parameters: Parameters
-    items: tuple[RangeItem | TensorItem, ...]
+    items: tuple[Item, ...]
     deadline_unix_s: float | None = None
     request_id: str = ""
     step_limit: int = 0

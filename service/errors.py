@@ -7,9 +7,12 @@
 
     FountServiceError
     ├── InvalidRequest    fields of the request are wrong
-    │   └── UnknownName   a model, version or label is not known
+    │   ├── UnknownName   a model, version or label is not known
+    │   └── TicketInvalid a ticket is not one of ours, was changed, or has expired
     ├── NotPermitted      the caller lacks a grant
     ├── Retired           a pinned digest, numerics or operation is not served
+    ├── PlanRefused       a plan would change labels, or needs what is not served
+    ├── DatasetUnreadable the files of a data set are absent or damaged
     ├── Overloaded        a queue or a quota is full
     ├── NotReady          no worker can do it now
     │   ├── WorkerLost    a worker went away in the middle of a call
@@ -27,13 +30,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 __all__ = [
+    "DatasetUnreadable",
     "FountServiceError",
     "InvalidRequest",
     "NotPermitted",
     "NotReady",
     "Overloaded",
+    "PlanRefused",
     "Retired",
     "SetupError",
+    "TicketInvalid",
     "TooLate",
     "UnknownName",
     "Violation",
@@ -84,6 +90,15 @@ class UnknownName(InvalidRequest):
     reason = "UNKNOWN_NAME"
 
 
+class TicketInvalid(InvalidRequest):
+    """A ticket is not one of ours, was changed, or has expired. Plan again, and pull by the new ticket."""
+
+    reason = "TICKET_INVALID"
+
+    def __init__(self, message: str) -> None:
+        super().__init__((Violation(field="ticket", description=message),))
+
+
 class NotPermitted(FountServiceError):
     """The caller lacks a grant. Ask whoever runs the service for it."""
 
@@ -94,6 +109,18 @@ class Retired(FountServiceError):
     """A pinned digest, numerics or operation is not served. Drop the pin, or ask for what GetModel lists."""
 
     reason = "RETIRED"
+
+
+class PlanRefused(FountServiceError):
+    """A plan would change labels, or needs what is not served. Change what the message names."""
+
+    reason = "PLAN_REFUSED"
+
+
+class DatasetUnreadable(FountServiceError):
+    """The files of a data set are absent or damaged. Mend the file and row the message names, and ask again."""
+
+    reason = "DATASET_UNREADABLE"
 
 
 class Overloaded(FountServiceError):

@@ -12,9 +12,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from fount.v1 import sampling_pb2
+import numpy as np
+from google.protobuf.message import Message
+from numpy.typing import NDArray
 
-__all__ = ["frame_chunk", "serializer"]
+from fount.v1 import augmentation_pb2, sampling_pb2
+
+__all__ = ["floats_field", "frame_chunk", "frame_rows", "serializer"]
 
 _LENGTH_DELIMITED = 2
 
@@ -32,8 +36,15 @@ def _varint(value: int) -> bytes:
     return bytes(encoded)
 
 
-_CHUNK = _tag(sampling_pb2.SampleResponse.DESCRIPTOR.fields_by_name["chunk"].number)
-_DATA = _tag(sampling_pb2.SampleChunk.DESCRIPTOR.fields_by_name["data"].number)
+def _tag_of(message: type[Message], field: str) -> bytes:
+    return _tag(message.DESCRIPTOR.fields_by_name[field].number)
+
+
+_CHUNK = _tag_of(sampling_pb2.SampleResponse, "chunk")
+_DATA = _tag_of(sampling_pb2.SampleChunk, "data")
+_ROWS = _tag_of(augmentation_pb2.PullDatasetResponse, "chunk")  # AugmentResponse gives its chunk the same number
+_SAMPLES = _tag_of(augmentation_pb2.RowChunk, "samples")
+_PROVENANCE = _tag_of(augmentation_pb2.RowChunk, "provenance")
 
 
 def frame_chunk(chunk: sampling_pb2.SampleChunk, data: bytes | memoryview) -> bytes:
@@ -50,6 +61,33 @@ def frame_chunk(chunk: sampling_pb2.SampleChunk, data: bytes | memoryview) -> by
     size = len(data)
     field = _DATA + _varint(size)
     return b"".join((_CHUNK, _varint(len(head) + len(field) + size), head, field, data))
+
+
+def frame_rows(
+    rows: augmentation_pb2.RowChunk, provenance: bytes, samples: sampling_pb2.SampleChunk, data: bytes | memoryview
+) -> bytes:
+    """Serialize a PullDatasetResponse, or an AugmentResponse, of one chunk.
+
+    Args:
+        rows: everything but its samples and its provenance.
+        provenance: a serialized RowProvenance; empty: unset.
+        samples: everything but their data.
+        data: their data, as contiguous bytes.
+    """
+    head, rest = samples.SerializeToString(), rows.SerializeToString()
+    if provenance:
+        rest += _PROVENANCE + _varint(len(provenance)) + provenance
+    field, size = _DATA + _varint(len(data)), len(data)
+    samples_bytes = len(head) + len(field) + size
+    opening = _SAMPLES + _varint(samples_bytes)
+    whole = len(rest) + len(opening) + samples_bytes
+    return b"".join((_ROWS, _varint(whole), rest, opening, head, field, data))
+
+
+def floats_field(message: type[Message], field: str, values: NDArray[np.float32]) -> bytes:
+    """A packed field of floats by hand; appended to a serialized message, it is read as one of its fields."""
+    data = np.ascontiguousarray(values, "<f4").tobytes()
+    return _tag_of(message, field) + _varint(len(data)) + data
 
 
 def serializer(serialize: Callable[[Any], bytes] | None) -> Callable[[Any], bytes]:

@@ -12,13 +12,30 @@ import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
-from fount.v1 import model_pb2, model_pb2_grpc, sampling_pb2, sampling_pb2_grpc
+from fount.v1 import (
+    augmentation_pb2,
+    augmentation_pb2_grpc,
+    dataset_pb2,
+    dataset_pb2_grpc,
+    model_pb2,
+    model_pb2_grpc,
+    sampling_pb2,
+    sampling_pb2_grpc,
+)
+from service.asking import Asking
+from service.augmentation.copies import CopyFilters
+from service.augmentation.plan_store import plans_at
+from service.augmentation.planning import Planner
+from service.augmentation.ticket_keys import TicketKeys
 from service.caller import Anonymous, CallerPolicy
 from service.catalog import Catalog
 from service.config import CHUNK_BYTES, GatewayConfig
+from service.datasets import Datasets
 from service.domain import ModelState
 from service.errors import SetupError
 from service.scheduler.packing import PackingScheduler
+from service.servicers.augmentation import AugmentationServicer
+from service.servicers.datasets import DatasetServicer
 from service.servicers.models import ModelServicer
 from service.servicers.sampling import SamplingServicer
 from service.telemetry.http import SidePort
@@ -31,6 +48,8 @@ __all__ = ["Gateway"]
 _log = logging.getLogger(__name__)
 
 _SERVICES = (
+    augmentation_pb2.DESCRIPTOR.services_by_name["AugmentationService"].full_name,
+    dataset_pb2.DESCRIPTOR.services_by_name["DatasetService"].full_name,
     model_pb2.DESCRIPTOR.services_by_name["ModelService"].full_name,
     sampling_pb2.DESCRIPTOR.services_by_name["SamplingService"].full_name,
 )
@@ -52,6 +71,7 @@ class Gateway:
         self._config = config
         self.metrics = Metrics(version("fount"))
         self.catalog = Catalog(pool, default_versions=config.default_versions, required_models=config.required_models)
+        self.datasets = Datasets(config.datasets)
         self._scheduler = PackingScheduler(pool, config, self.metrics)
         self._health = health.aio.HealthServicer()
         self._side = SidePort(self.metrics, self.why_not_ready)
@@ -68,7 +88,7 @@ class Gateway:
         """Listen, and begin to look for workers.
 
         Raises:
-            SetupError: a port is taken.
+            SetupError: a port is taken, or the ticket keys or the folder of plans cannot be used.
         """
         self._server = self._build_server()
         address = f"{self._config.host}:{self._config.port}"
@@ -150,11 +170,33 @@ class Gateway:
         ]
         server = grpc.aio.server(interceptors=[self._interceptor], options=options)
         model_pb2_grpc.add_ModelServiceServicer_to_server(ModelServicer(self.catalog), server)
+        dataset_pb2_grpc.add_DatasetServiceServicer_to_server(DatasetServicer(self.datasets), server)
         sampling = SamplingServicer(self.catalog, self._scheduler, self.metrics)
         sampling_pb2_grpc.add_SamplingServiceServicer_to_server(sampling, server)
+        augmentation_pb2_grpc.add_AugmentationServiceServicer_to_server(self._augmentation(), server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
         reflection.enable_server_reflection((*_SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
         return server
+
+    def _augmentation(self) -> AugmentationServicer:
+        asking, copies = Asking(self._scheduler), CopyFilters()
+        planner = Planner(
+            datasets=self.datasets,
+            catalog=self.catalog,
+            asking=asking,
+            copies=copies,
+            keys=TicketKeys.at(self._config.ticket_keys),
+            plans=plans_at(self._config.plans),
+        )
+        return AugmentationServicer(
+            planner=planner,
+            catalog=self.catalog,
+            datasets=self.datasets,
+            asking=asking,
+            copies=copies,
+            metrics=self.metrics,
+            config=self._config,
+        )
 
     def _offers_changed(self) -> None:
         self._ready_changed.set()

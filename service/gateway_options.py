@@ -6,12 +6,14 @@ What is on the command line, or in its FOUNT_ twins, enters; a `GatewayConfig` l
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
-from typing import TypeVar
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
 
 import click
 
 from service.config import GatewayConfig
+from service.datasets.configuration import configured_datasets
 from service.errors import SetupError
 
 __all__ = ["Command", "gateway_config", "gateway_options", "options"]
@@ -48,6 +50,18 @@ gateway_options = options(
                  help="A model that must be ready before the gateway is. Repeatable."),
     click.option("--default-version", multiple=True, metavar="MODEL=VERSION", show_envvar=True,
                  help="What an empty version means; otherwise the newest. Repeatable."),
+    click.option("--data-set", multiple=True, metavar="NAME=PATH", show_envvar=True,
+                 help="A data set to augment: a folder of IDX or Parquet files, one with a folder a class, an NPZ or "
+                      "a Parquet file. Repeatable; digits are always there."),
+    click.option("--data-sets", type=click.Path(path_type=Path), metavar="FILE", show_envvar=True,
+                 help="Data sets with classes, splits, classifier and policy, as YAML; see docs/augmentation.md."),
+    click.option("--ticket-keys", type=click.Path(path_type=Path), metavar="FILE", show_envvar=True,
+                 help="Keys that sign the tickets of plans, id:hex a line, the first signs; made if it is not there. "
+                      "Gateways that share it serve each other's plans. Unset: ticket-keys in the state folder of "
+                      "`fount serve`; of `fount gateway`, a key that ends with the process."),
+    click.option("--plans", type=click.Path(path_type=Path), metavar="DIR", show_envvar=True,
+                 help="Folder where plans are kept; gateways may share it. Unset: plans in the state folder of "
+                      "`fount serve`; of `fount gateway`, in memory."),
     click.option("--drain", type=click.FloatRange(min=0), default=10.0, show_default=True, show_envvar=True,
                  help="Seconds running streams may go on after a stop was asked for."),
     click.option("--max-streams", type=_POSITIVE, default=1024, show_default=True, show_envvar=True,
@@ -105,6 +119,17 @@ def gateway_config(context: click.Context) -> GatewayConfig:
             worker_timeout_s=given["worker_timeout"],
             worker_wait_s=given["worker_wait"],
             drain_grace_s=given["drain"],
+            ticket_keys=_kept(given, "ticket_keys"),
+            plans=_kept(given, "plans"),
+            datasets=configured_datasets(given["data_set"], given["data_sets"]),
         )
     except SetupError as error:
         raise click.UsageError(str(error)) from error
+
+
+def _kept(given: Mapping[str, Any], name: str) -> Path | None:
+    """A place to keep something: as given, or in the state folder of a command that has one."""
+    if given[name] is not None:
+        return Path(given[name]).expanduser()
+    state = given.get("state_dir")
+    return Path(state).expanduser() / name.replace("_", "-") if state else None

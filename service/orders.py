@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import secrets
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -15,7 +15,8 @@ from fount.v1 import sampling_pb2
 from service.catalog import Catalog, Entry, LabelSource
 from service.catalog.conditions import DrawnLabels, GivenLabels, NoLabels, OneLabel
 from service.domain import Dtype, Encoding, Operation, Parameters, ServedModel, Target
-from service.errors import FountServiceError, InvalidRequest, NotReady, Retired, UnknownName, Violation
+from service.errors import FountServiceError, InvalidRequest, NotReady, Retired, Violation
+from service.order_fields import label_list, raise_violations, read_label, read_parameters
 
 __all__ = ["SampleOrder", "read_sample_request"]
 
@@ -66,10 +67,10 @@ def read_sample_request(request: sampling_pb2.SampleRequest, catalog: Catalog) -
         catalog.choose(entry, Operation.SAMPLE)  # raises Retired: fields of a draw mean nothing to such a model
     target, model, refusal = _choose(request, catalog, entry)
     if model is None:
-        _raise(violations)
+        raise_violations(violations)
         raise refusal or NotReady(f"{entry.name} {entry.version} is not ready: {entry.reason}")
     encoding = _read_encoding(request, model, violations)
-    parameters = _read_parameters(request, model, violations)
+    parameters = read_parameters(request.parameters, "parameters", model, violations)
     labels = _read_condition(request, model, violations)
     if request.count > model.max_count:
         violations.append(
@@ -77,7 +78,7 @@ def read_sample_request(request: sampling_pb2.SampleRequest, catalog: Catalog) -
         )
     if request.priority not in sampling_pb2.Priority.values():
         violations.append(Violation(field="priority", description=f"{request.priority} is not a Priority"))
-    _raise(violations)
+    raise_violations(violations)
     if target is None:
         raise refusal or NotReady(f"{entry.name} {entry.version} is not ready: {entry.reason}")
     return SampleOrder(
@@ -117,16 +118,8 @@ def _find(request: sampling_pb2.SampleRequest, catalog: Catalog, violations: lis
     try:
         return catalog.find(request.model.name, request.model.version, request.model.digest)
     except InvalidRequest as error:
-        _raise([*error.violations, *violations])
+        raise_violations([*error.violations, *violations])
         raise
-
-
-def _raise(violations: list[Violation]) -> None:
-    if not violations:
-        return
-    if all(each.unknown for each in violations):
-        raise UnknownName(tuple(violations))
-    raise InvalidRequest(tuple(violations))
 
 
 def _read_encoding(request: sampling_pb2.SampleRequest, model: ServedModel, violations: list[Violation]) -> Encoding:
@@ -137,29 +130,6 @@ def _read_encoding(request: sampling_pb2.SampleRequest, model: ServedModel, viol
     name = Encoding(wanted).name if wanted in Encoding.__members__.values() else str(wanted)
     violations.append(Violation(field="encoding", description=f"the model cannot give {name}; it gives {able}"))
     return Encoding.UINT8
-
-
-def _read_parameters(
-    request: sampling_pb2.SampleRequest, model: ServedModel, violations: list[Violation]
-) -> Parameters:
-    given = {field.name: value for field, value in request.parameters.ListFields()}
-    values: dict[str, float | int | None] = {}
-    for each in fields(Parameters):
-        known = model.parameters.get(each.name)
-        if each.name not in given:
-            values[each.name] = known.default if known else None
-            continue
-        value = values[each.name] = given[each.name]
-        if known is None:
-            takes = ", ".join(sorted(model.parameters)) or "none"
-            description = f"{model.key.name} does not take it; it takes {takes}"
-            violations.append(Violation(field=f"parameters.{each.name}", description=description))
-        elif not (math.isfinite(value) and known.minimum <= value <= known.maximum):
-            description = f"must be {known.minimum:g} to {known.maximum:g}, got {value:g}"
-            violations.append(Violation(field=f"parameters.{each.name}", description=description))
-    for name in ("top_k", "steps"):
-        values[name] = None if values[name] is None else int(values[name] or 0)
-    return Parameters(**values)  # type: ignore[arg-type]  # each value has its field's type, from the message
 
 
 def _read_condition(
@@ -173,7 +143,9 @@ def _read_condition(
         violations.append(Violation(field="condition", description=description))
         return NoLabels()
     if kind == "label":
-        return OneLabel(label=_read_label(request.condition.label, "condition.label", model, violations))
+        return OneLabel(
+            label=read_label(request.condition.label, "condition.label", model.key.name, model.labels, violations)
+        )
     if kind == "labels":
         return _read_labels(request, model, violations)
     if kind == "mixture":
@@ -181,26 +153,6 @@ def _read_condition(
     description = "set label, labels or mixture, or leave the condition out for the model's prior"
     violations.append(Violation(field="condition", description=description))
     return NoLabels()
-
-
-def _read_label(label: sampling_pb2.LabelRef, field: str, model: ServedModel, violations: list[Violation]) -> int:
-    kind = label.WhichOneof("kind")
-    if kind is None:
-        violations.append(Violation(field=field, description="set an id or a name"))
-    elif kind == "id" and label.id < len(model.labels):
-        return label.id
-    elif kind == "name" and label.name in model.labels:
-        return model.labels.index(label.name)
-    else:
-        given = str(label.id) if kind == "id" else repr(label.name[:80])
-        description = f"{model.key.name} has no label {given}; it has {_label_list(model)}"
-        violations.append(Violation(field=f"{field}.{kind}", description=description, unknown=True))
-    return 0
-
-
-def _label_list(model: ServedModel) -> str:
-    shown = ", ".join(f"{i} ({name!r})" for i, name in enumerate(model.labels[:12]))
-    return shown if len(model.labels) <= 12 else f"{shown}, … {len(model.labels)} in all"
 
 
 def _read_labels(request: sampling_pb2.SampleRequest, model: ServedModel, violations: list[Violation]) -> LabelSource:
@@ -214,7 +166,7 @@ def _read_labels(request: sampling_pb2.SampleRequest, model: ServedModel, violat
         return NoLabels()
     ids = np.asarray(given, np.uint32)
     for k in np.flatnonzero(ids >= len(model.labels))[:3]:
-        description = f"{model.key.name} has no label {ids[k]}; it has {_label_list(model)}"
+        description = f"{model.key.name} has no label {ids[k]}; it has {label_list(model.labels)}"
         violations.append(Violation(field=f"{field}[{k}]", description=description, unknown=True))
     return GivenLabels(first_index=request.start_index, ids=ids)
 
@@ -231,7 +183,7 @@ def _read_mixture(mixture: sampling_pb2.Mixture, model: ServedModel, violations:
             description = f"must be finite and not negative, got {component.weight:g}"
             violations.append(Violation(field=f"{field}.weight", description=description))
         known = len(violations)
-        label = _read_label(component.label, f"{field}.label", model, violations)
+        label = read_label(component.label, f"{field}.label", model.key.name, model.labels, violations)
         if len(violations) > known:
             continue
         if label in seen:

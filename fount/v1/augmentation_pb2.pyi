@@ -175,7 +175,9 @@ class Target(google.protobuf.message.Message):
     factor: builtins.float
     """factor multiplies the rows of each class, rounding down; above 0, at most 1000."""
     by_group: builtins.bool
-    """by_group applies balancing and factors within each group of each class. Without a group column: INVALID_ARGUMENT."""
+    """by_group applies balancing and factors to each group of each class on its own: balancing gives each as many rows as the
+    largest of them has, or the largest of the class named. Without a group column: INVALID_ARGUMENT.
+    """
     subsample: builtins.bool
     """subsample allows targets below what there is, by leaving rows out at random. Without it they are INVALID_ARGUMENT."""
     @property
@@ -297,9 +299,13 @@ class RealRows(google.protobuf.message.Message):
         MODE_ONCE: RealRows._Mode.ValueType  # 1
         """MODE_ONCE takes each row once, in a class that is to be smaller a random choice without replacement."""
         MODE_BOOTSTRAP: RealRows._Mode.ValueType  # 2
-        """MODE_BOOTSTRAP takes as many, drawn with replacement within their class; those never drawn are out of bag."""
+        """MODE_BOOTSTRAP takes as many, drawn with replacement within their class and group; those never drawn are out of bag, and
+        nothing else in the plan is made from them.
+        """
         MODE_POISSON: RealRows._Mode.ValueType  # 3
-        """MODE_POISSON takes each row once with a weight drawn from Poisson(1): a bootstrap for streams. Weight 0 is out of bag."""
+        """MODE_POISSON takes each row once with a weight drawn from Poisson(1) at the row's own number: a bootstrap for streams.
+        Weight 0 is sent, and is out of bag: nothing else in the plan is made from it.
+        """
         MODE_NONE: RealRows._Mode.ValueType  # 4
         """MODE_NONE takes none: the mix makes everything."""
 
@@ -311,9 +317,13 @@ class RealRows(google.protobuf.message.Message):
     MODE_ONCE: RealRows.Mode.ValueType  # 1
     """MODE_ONCE takes each row once, in a class that is to be smaller a random choice without replacement."""
     MODE_BOOTSTRAP: RealRows.Mode.ValueType  # 2
-    """MODE_BOOTSTRAP takes as many, drawn with replacement within their class; those never drawn are out of bag."""
+    """MODE_BOOTSTRAP takes as many, drawn with replacement within their class and group; those never drawn are out of bag, and
+    nothing else in the plan is made from them.
+    """
     MODE_POISSON: RealRows.Mode.ValueType  # 3
-    """MODE_POISSON takes each row once with a weight drawn from Poisson(1): a bootstrap for streams. Weight 0 is out of bag."""
+    """MODE_POISSON takes each row once with a weight drawn from Poisson(1) at the row's own number: a bootstrap for streams.
+    Weight 0 is sent, and is out of bag: nothing else in the plan is made from it.
+    """
     MODE_NONE: RealRows.Mode.ValueType  # 4
     """MODE_NONE takes none: the mix makes everything."""
 

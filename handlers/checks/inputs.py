@@ -48,7 +48,8 @@ def check_uses_label(subject: Subject) -> Finding:
     check = "uses-label"
     classes = subject.card.classes
     if not subject.samples or not classes:
-        return passed(check, "no labels are given" if subject.samples else "it reads pictures, and gives labels")
+        reads = bool(classes) and not subject.samples
+        return passed(check, "it reads pictures, and gives labels" if reads else "no labels are given")
     if len(classes) == 1:
         return passed(check, "there is one label")
     seen = min(len(classes), _MOST_LABELS, max(2, subject.held_rows(_MOST_LABELS * _SHARED) // _SHARED))

@@ -87,6 +87,8 @@ def _outputs(subject: Subject, results: Float32s) -> Mapping[str, NDArray[Any]]:
     card = subject.card
     if subject.samples:
         return {"images": floats_to_uint8(results, card.sample.value_range)}
+    if subject.transforms:
+        return {"images": floats_to_uint8(results, (0.0, 1.0))}
     classes = len(card.classes) if "CLASSIFY" in card.operations else 0
     outputs: dict[str, NDArray[Any]] = {}
     if classes:

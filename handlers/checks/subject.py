@@ -21,6 +21,7 @@ from fount.address import Addresses, Stream
 from fount.v1 import sampling_pb2
 from handlers.card import Card
 from handlers.family import Draw
+from handlers.manipulations import made_up_manipulations
 from handlers.network import Network, Operation
 from handlers.parameters import read_draw
 from handlers.pixels import Float32s, Uint8s, uint8_to_floats
@@ -95,6 +96,11 @@ class Subject:
         return "SAMPLE" in self.card.operations
 
     @property
+    def transforms(self) -> bool:
+        """Whether the model manipulates pictures."""
+        return "TRANSFORM" in self.card.operations
+
+    @property
     def scale(self) -> float:
         """What differences are measured against: the width of the value range, or 1 for probabilities."""
         low, high = self.card.sample.value_range
@@ -117,6 +123,9 @@ class Subject:
             start: index of the first.
             labels: one a row; None is all classes in turn.
         """
+        if self.transforms:
+            sample, addresses = self.card.sample, Addresses.of_range(CHECK_SEED, start, count)
+            return made_up_manipulations(addresses, (sample.height, sample.width, sample.channels))
         if not self.samples:
             return ImageRows(images=self._images(count, start))
         classes = len(self.card.classes)
@@ -129,11 +138,14 @@ class Subject:
         """Run one batch of exactly these rows, as a request does that leaves every parameter unset.
 
         Returns:
-            (B, H, W, C) float32 for samplers; (B, F) for others, probabilities before embeddings.
+            (B, H, W, C) float32 for samplers; (B, F) for others: probabilities before embeddings, or pixels in [0, 1].
         """
         network, draw = network or self.network, draw or self.draw
         if self.samples:
-            return network.run("SAMPLE", rows, draw=draw)
+            return np.asarray(network.run("SAMPLE", rows, draw=draw), np.float32)
+        if self.transforms:  # bytes as shares of white, (B, H, W, C) -> (B, H·W·C)
+            levels = np.asarray(network.run("TRANSFORM", rows), np.uint8)
+            return uint8_to_floats(levels.reshape(len(rows), -1), (0.0, 1.0))
         operations: list[Operation] = [name for name in ("CLASSIFY", "EMBED") if name in self.card.operations]
         return np.concatenate([network.run(operation, rows) for operation in operations], axis=1)
 

@@ -32,6 +32,8 @@ def own_module(subject: Subject) -> nn.Module:
 
 def entry_of(subject: Subject) -> str:
     """Name what a worker calls of the module."""
+    if subject.transforms:
+        return "transform"
     if not subject.samples:
         return "classify" if "CLASSIFY" in subject.card.operations else "embed"
     return "sample" if callable(getattr(own_module(subject), "sample", None)) else "forward"

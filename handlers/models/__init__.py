@@ -1,7 +1,7 @@
 """Model families, one file each: architecture, configuration and sampling together.
 
-A card's family and configuration enter `load_family`; a module that samples, classifies or embeds leaves. Modules and
-programs of one's own come in beside them, through `own` and `program`.
+A card's family and configuration enter `load_family`; a module that samples, classifies, embeds or transforms leaves.
+Modules and programs of one's own come in beside them, through `own` and `program`.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from handlers.family import Classifier, Sampler
+    from handlers.family import Classifier, Sampler, Transformer
 
 __all__ = [
     "FAMILIES", "OWN_FAMILY", "PROGRAM_FAMILIES", "UnknownFamilyError", "load_family", "source_file",
@@ -25,6 +25,7 @@ FAMILIES: Mapping[str, tuple[str, str]] = MappingProxyType(
         "conditional-vae": ("vae", "ConditionalVae"),
         "conditional-gan": ("gan", "ConditionalGan"),
         "classifier": ("classifier", "ConvClassifier"),
+        "transforms": ("transforms", "Transforms"),
     }
 )
 """Family name to (file here without .py, class). Files are imported only when asked for: an archive has one."""
@@ -44,7 +45,7 @@ class UnknownFamilyError(ValueError):
         super().__init__(f"family {name!r} is unknown; known families: {known}")
 
 
-def load_family(name: str, config: Mapping[str, Any]) -> Sampler | Classifier:
+def load_family(name: str, config: Mapping[str, Any]) -> Sampler | Classifier | Transformer:
     """Build a family's module with untrained weights.
 
     Args:
@@ -56,7 +57,7 @@ def load_family(name: str, config: Mapping[str, Any]) -> Sampler | Classifier:
         ValueError: the configuration is wrong; the message names the key.
     """
     file, kind = _find(name)
-    family: type[Sampler | Classifier] = getattr(importlib.import_module(f"{__name__}.{file}"), kind)
+    family: type[Sampler | Classifier | Transformer] = getattr(importlib.import_module(f"{__name__}.{file}"), kind)
     return family.from_config(config)
 
 

@@ -31,7 +31,7 @@ def load_data(name: str, folder: Path | None = None) -> DataSet:
 
 
 def _load_digits(_folder: Path | None) -> DataSet:
-    from handlers.recipes.digits import load_split_digits  # scikit-learn takes a second to import
+    from handlers.recipes.digits import load_split_digits
 
     return load_split_digits()
 

@@ -10,13 +10,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from fount.data.dataset import DataError
+
 __all__ = ["DataError", "DataSet", "Split", "check_classes"]
 
 _LEAST = 2  # pictures of a class: those of one alone lie at no distance from each other
-
-
-class DataError(Exception):
-    """A data set is absent or damaged. The message names the file and what to do."""
 
 
 @dataclass(frozen=True, kw_only=True)

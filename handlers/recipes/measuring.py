@@ -63,6 +63,9 @@ class Measuring:
             WeightsError: weights do not fit their module.
         """
         card = load_card(folder)
+        if "TRANSFORM" in card.operations:
+            told = f"{card.name} transforms images, and learned nothing that could be measured"
+            raise CannotMeasure(f"{told}; name a generator or a classifier")
         data = self._load_data(card)
         _check_fit(card, data)
         if is_own(card) and not (folder / card.golden.file).is_file():

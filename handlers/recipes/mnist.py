@@ -14,8 +14,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from fount.data.idx import find_idx, read_idx
 from handlers.recipes.data_set import DataError, DataSet, Split
-from handlers.recipes.idx import read_idx
 
 __all__ = ["MNIST_FILES", "load_mnist"]
 
@@ -63,7 +63,7 @@ def load_mnist(folder: Path | None) -> DataSet:
 
 def _find_files(folder: Path | None) -> list[Path]:
     places = [] if folder is None else [folder, folder / "mnist"]
-    found = [{name: file for name in MNIST_FILES if (file := _find(place, name))} for place in places]
+    found = [{name: file for name in MNIST_FILES if (file := find_idx(place, name))} for place in places]
     best = max(found, key=len, default={})
     if missing := [name for name in MNIST_FILES if name not in best]:
         looked = f" (looked in {' and '.join(map(str, places))})" if places else ""
@@ -72,10 +72,6 @@ def _find_files(folder: Path | None) -> list[Path]:
             "from any mirror of MNIST, and name their folder with --data DIR or FOUNT_DATA"
         )
     return [best[name] for name in MNIST_FILES]
-
-
-def _find(place: Path, name: str) -> Path | None:
-    return next((file for file in (place / name, place / f"{name}.gz") if file.is_file()), None)
 
 
 def _read_split(images_file: Path, labels_file: Path) -> Arrays:

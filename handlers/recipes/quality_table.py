@@ -49,9 +49,13 @@ def _cells(recipe: str, entry: Quality) -> tuple[str, str, str, str, str]:
 
 
 def to_markdown(cards: Sequence[Card]) -> str:
-    """Write the README's table from cards, in the catalogue's order; models of one's own come last, by name."""
+    """Write the README's table from cards, in the catalogue's order; models of one's own come last, by name.
+
+    Transformers are left out: nothing of them was learned, so there is nothing to measure.
+    """
     order = list(RECIPES)
-    ranked = sorted(cards, key=lambda card: (order.index(card.name) if card.name in order else len(order), card.name))
+    learned = [card for card in cards if "TRANSFORM" not in card.operations]
+    ranked = sorted(learned, key=lambda card: (order.index(card.name) if card.name in order else len(order), card.name))
     head = ["model", *_COLUMNS]
     return "\n".join(_to_row(cells) for cells in [head, ["---"] * len(head), *map(_markdown_cells, ranked)])
 

@@ -17,6 +17,7 @@ import numpy as np
 
 from fount.address import Addresses, Stream
 from handlers.loading import Engine, load_model
+from handlers.manipulations import made_up_manipulations
 from handlers.models import load_family
 from handlers.pixels import uint8_to_floats
 from handlers.rows import ImageRows, Rows, SampleRows
@@ -66,9 +67,12 @@ def _rows(engine: Engine, size: int) -> Rows:
     if "SAMPLE" in card.operations:
         labels = np.arange(size, dtype=np.int64) % len(card.classes) if card.classes else None
         return SampleRows(addresses=addresses, labels=labels)
-    shape = (size, card.sample.height, card.sample.width, card.sample.channels)
-    levels = (addresses.uniforms(Stream.LATENT, int(np.prod(shape[1:]))) * 256).astype(np.uint8)
-    return ImageRows(images=uint8_to_floats(levels.reshape(shape), card.sample.value_range))  # (n, HWC) -> (n, H, W, C)
+    shape = (card.sample.height, card.sample.width, card.sample.channels)
+    if "TRANSFORM" in card.operations:
+        return made_up_manipulations(addresses, shape)
+    levels = (addresses.uniforms(Stream.LATENT, int(np.prod(shape))) * 256).astype(np.uint8)
+    # (n, H W C) -> (n, H, W, C)
+    return ImageRows(images=uint8_to_floats(levels.reshape(size, *shape), card.sample.value_range))
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ from service.errors import FountServiceError, NotReady, WorkerBusy, WorkerFault,
 from service.scheduler.costs import CostModel
 from service.scheduler.foresight import Foresight
 from service.scheduler.meter import SchedulerMeter
-from service.scheduler.packed import Packed, steps_of
+from service.scheduler.packed import Packed, units_of
 from service.scheduler.stream import SampleStream
 from service.scheduler.turns import INTERACTIVE_CALLS, Turns
 from service.workers import CALLS_PER_WORKER, WorkerPool
@@ -29,7 +29,8 @@ __all__ = ["Backlog"]
 
 _log = logging.getLogger(__name__)
 
-_REPLY_BYTES = 4 << 20  # most sample bytes asked of a worker in one call
+_CALL_BYTES = 4 << 20  # most bytes of rows sent to a worker, or asked of it, in one call,
+_FULL_BYTES = 32 << 20  # but for its smallest batch, as long as a message holds that
 _RETRY_PAUSE_S = 0.1  # longer with every attempt
 _BUSY_PAUSE_S = 0.02
 _LINGER_S = 1.0  # calls stay short for so long after the last interactive one: the next is likely near
@@ -66,7 +67,7 @@ class Backlog:
         self._calls: set[asyncio.Task[None]] = set()
         self._foresight = Foresight()
         self._waking: asyncio.TimerHandle | None = None
-        self._unissued = 0  # samples · steps
+        self._unissued = 0.0  # units: rows · steps · what a row costs
         self._unsent = 0  # calls on their way into the pool, which does not count them yet
         self._giving_up: asyncio.TimerHandle | None = None
         self._interactive_until_s = 0.0
@@ -88,15 +89,16 @@ class Backlog:
     def add(self, stream: SampleStream) -> None:
         """Let a stream take part."""
         self._turns.add(stream)
-        self._unissued += stream.unissued * steps_of(stream)
+        self._unissued += stream.unissued * units_of(stream)
         self._foresight.arrived(stream.began_s)
 
     def remove(self, stream: SampleStream) -> None:
         """Forget a stream."""
         self._turns.remove(stream)
-        self._unissued -= stream.unissued * steps_of(stream)
+        self._unissued -= stream.unissued * units_of(stream)
         if self._turns:
             return
+        self._unissued = 0.0  # whatever rounding left
         self._returned.clear()
         for calls in self._cut.values():
             calls.clear()
@@ -119,7 +121,7 @@ class Backlog:
 
     def seconds_of(self, stream: SampleStream, samples: int) -> float:
         """What so many samples of a stream cost a worker."""
-        return self.costs.per_unit_s * samples * steps_of(stream)
+        return self.costs.per_unit_s * samples * units_of(stream)
 
     @property
     def most_waiting_s(self) -> float:
@@ -196,7 +198,7 @@ class Backlog:
         # Each that takes leaves less room for those after it.
         slices = [stream.take(count) for stream, count in self._turns.next_call(self._room) if stream.demand]
         for each in slices:
-            self._unissued -= each.item.count * steps_of(each.stream)
+            self._unissued -= each.item.count * units_of(each.stream)
             if not each.stream.unissued:
                 self._turns.pass_by(each.stream)
             if each.stream.slices_issued == 1:
@@ -205,8 +207,10 @@ class Backlog:
 
     def _room(self, leader: SampleStream) -> int:
         """How many samples a call led by this stream may hold."""
-        within = self.costs.units_within(self._budget_s(leader)) / steps_of(leader)
-        most = max(self.costs.smallest, min(int(within), _REPLY_BYTES // max(1, leader.work.sample_bytes)))
+        within = self.costs.units_within(self._budget_s(leader)) / units_of(leader)
+        row_bytes = max(1, leader.work.sample_bytes, leader.work.feed.row_bytes)
+        fewest = max(1, min(self.costs.smallest, _FULL_BYTES // row_bytes))
+        most = max(fewest, min(int(within), _CALL_BYTES // row_bytes))
         return most - most % self.costs.granule if most >= self.costs.granule else most
 
     def _budget_s(self, leader: SampleStream) -> float:
@@ -215,7 +219,8 @@ class Backlog:
             self._interactive_until_s = time.monotonic() + _LINGER_S
         if time.monotonic() < self._interactive_until_s:
             return short_s / CALLS_PER_WORKER  # all calls a worker holds together are then before an interactive one
-        return min(long_s, short_s * float(_RAMP ** min(leader.slices_issued, 8)))
+        ramp = 8 if leader.work.at_once else min(leader.slices_issued, 8)
+        return min(long_s, short_s * float(_RAMP**ramp))
 
     async def _execute(self, packed: Packed, call: Call) -> None:
         begun, steps = time.monotonic(), packed.steps_left
@@ -234,7 +239,7 @@ class Backlog:
             self._foresight.ended(packed, took_s, reply.compute_s if reply else None)
         self._meter.called(self.target, packed.samples, took_s, reply)
         rest = packed.settle(reply)
-        self.costs.learn(packed.samples * (steps - (rest.steps_left if rest else 0)), reply.compute_s)
+        self.costs.learn(packed.units * (steps - (rest.steps_left if rest else 0)), reply.compute_s)
         if rest:
             self._cut[rest.leader.work.urgent].append(rest)
 

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from service.domain import Call, Carry, Operation, Reply, Target
+from service.domain import Call, Carry, RangeItem, Reply, Target
 from service.scheduler.costs import CostModel
 from service.scheduler.stream import SampleStream, Slice
 
-__all__ = ["Packed", "steps_of"]
+__all__ = ["Packed", "steps_of", "units_of"]
 
 
 @dataclass(kw_only=True, eq=False)
@@ -37,7 +37,7 @@ class Packed:
     @property
     def is_cut(self) -> bool:
         """Whether they are the rest of a draw."""
-        return self.slices[0].item.carry is not None
+        return self.slices[0].carry is not None
 
     @property
     def samples(self) -> int:
@@ -45,9 +45,14 @@ class Packed:
         return sum(each.item.count for each in self.slices)
 
     @property
+    def units(self) -> float:
+        """What one step of all of them costs; rows of one lane cost the same each."""
+        return self.samples * self.leader.work.row_cost
+
+    @property
     def steps_left(self) -> int:
         """How many steps their draw still takes."""
-        carry = self.slices[0].item.carry
+        carry = self.slices[0].carry
         return steps_of(self.leader) - (carry.next_step if carry else 0)
 
     def keep_wanted(self) -> bool:
@@ -59,24 +64,25 @@ class Packed:
         """The call: cut between steps where all of them would take more than the budget."""
         works = [each.stream.work for each in self.slices]
         deadlines = [work.deadline_unix_s for work in works if work.deadline_unix_s is not None]
-        within, steps = max(1, int(costs.units_within(budget_s) / self.samples)), self.steps_left
+        within, steps = max(1, int(costs.units_within(budget_s) / self.units)), self.steps_left
         return Call(
             target=target,
-            operation=Operation.SAMPLE,
+            operation=works[0].operation,
             parameters=works[0].parameters,
             items=tuple(each.item for each in self.slices),
             deadline_unix_s=max(deadlines) if len(deadlines) == len(works) else None,
             request_id=works[0].request_id,
             step_limit=within if within < steps else 0,
-            cost_s=costs.seconds(self.samples * min(within, steps)),
+            cost_s=costs.seconds(self.units * min(within, steps)),
         )
 
     def settle(self, reply: Reply) -> Packed | None:
         """Give streams what a worker answered; what it cut is left, to be sent on."""
         rest = []
         for each, outcome in zip(self.slices, reply.outcomes, strict=True):
-            if isinstance(outcome, Carry) and self._goes_on(each, outcome):
-                rest.append(each.cut(outcome))
+            item = each.item
+            if isinstance(outcome, Carry) and isinstance(item, RangeItem) and self._goes_on(each, outcome):
+                rest.append(each.cut(item, outcome))
             else:
                 each.settle(outcome)
         return Packed(slices=rest) if rest else None
@@ -88,10 +94,15 @@ class Packed:
 
     def _goes_on(self, each: Slice, carry: Carry) -> bool:
         """Whether a carry is of this slice and nearer to its end; else it would go round for ever."""
-        before = each.item.carry.next_step if each.item.carry else 0
+        before = each.carry.next_step if each.carry else 0
         return len(carry.state) == each.item.count and before < carry.next_step < steps_of(each.stream)
 
 
 def steps_of(stream: SampleStream) -> int:
     """How many steps a draw of this stream takes."""
     return stream.work.parameters.steps or 1
+
+
+def units_of(stream: SampleStream) -> float:
+    """What a row of this stream costs, whole, in steps of a row of the model's own size."""
+    return steps_of(stream) * stream.work.row_cost

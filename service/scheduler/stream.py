@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 
 from google.rpc import code_pb2
 
-from service.domain import Carry, Failure, Outcome, RangeItem
+from service.domain import Carry, Failure, Item, Outcome, RangeItem
 from service.errors import FountServiceError, NotReady, Overloaded, TooLate, WorkerFault
 from service.scheduler import Piece, Work
 from service.scheduler.unread import UnreadRoom
@@ -26,10 +26,11 @@ _WINDOW_SAMPLES = 1 << 14  # of samples so small that bytes would not bound the 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Slice:
-    """Consecutive samples of one stream, drawn by one call."""
+    """Consecutive rows of one stream, done by one call, from row `first` on."""
 
     stream: SampleStream
-    item: RangeItem
+    first: int
+    item: Item
     done: asyncio.Future[Piece]
 
     @property
@@ -37,9 +38,14 @@ class Slice:
         """Whether anybody still waits for it: its reader is there, and its deadline has not passed."""
         return not self.done.done() and not self.stream.is_closed and not self.stream.is_late
 
-    def cut(self, carry: Carry) -> Slice:
+    @property
+    def carry(self) -> Carry | None:
+        """Where an earlier call left its draw; None when it begins."""
+        return self.item.carry if isinstance(self.item, RangeItem) else None
+
+    def cut(self, item: RangeItem, carry: Carry) -> Slice:
         """The rest of this slice's draw; the stream waits for it as for the whole."""
-        return replace(self, item=replace(self.item, carry=carry))
+        return replace(self, item=replace(item, carry=carry))
 
     def settle(self, outcome: Outcome) -> None:
         """Give the stream what a worker answered for this slice."""
@@ -48,11 +54,11 @@ class Slice:
         elif isinstance(outcome, Carry):
             self.fail(WorkerFault("the worker cut a draw that was not to be cut"))
         elif outcome.array.nbytes != self.item.count * self.stream.work.sample_bytes:
-            self.fail(WorkerFault("the worker answered samples of another size than its model's"))
+            self.fail(WorkerFault("the worker answered rows of another size than was asked for"))
         elif not self.done.done():
-            first, labels = self.item.start_index, self.item.labels
+            labels = self.item.labels if isinstance(self.item, RangeItem) else None
             failures = dict(outcome.failures)
-            self.done.set_result(Piece(start_index=first, rows=outcome.array, labels=labels, failures=failures))
+            self.done.set_result(Piece(start_index=self.first, rows=outcome.array, labels=labels, failures=failures))
 
     def fail(self, error: BaseException) -> None:
         """Give the stream an error in place of this slice."""
@@ -66,10 +72,10 @@ class Slice:
 
 
 class SampleStream:
-    """The samples of one `Work`, on their way.
+    """The rows of one `Work`, on their way.
 
     Args:
-        work: what to draw.
+        work: what to do.
         unread: the room all streams share.
         wake: called when there may be something new to issue.
 
@@ -121,14 +127,8 @@ class SampleStream:
     def take(self, most: int) -> Slice:
         """Issue the next samples, at most `most` of the demand."""
         first, count = self._next_index, min(most, self.demand)
-        item = RangeItem(
-            seed=self.work.seed,
-            start_index=first,
-            count=count,
-            labels=self.work.labels.labels(self.work.seed, first, count),
-            dtype=self.work.dtype,
-        )
-        piece = Slice(stream=self, item=item, done=asyncio.get_running_loop().create_future())
+        item = self.work.feed.item(first, count)
+        piece = Slice(stream=self, first=first, item=item, done=asyncio.get_running_loop().create_future())
         self._slices.append(piece)
         self._next_index += count
         self._hold(count)

@@ -1,8 +1,9 @@
 """Whose turn it is: deficit round robin by cost, interactive streams before bulk, and bulk never forgotten.
 
 A call has one leader, whose turn it is, and room for a time that is the same whoever leads; so a stream whose samples
-take twenty steps gets a twentieth as many. Streams of the leader's lane (equal parameters) and priority share the room
-evenly; what one cannot use goes to the others. What rounding gives or takes is carried to the next call.
+take twenty steps gets a twentieth as many. Streams of the leader's lane (equal operation, parameters and shape) and
+priority share the room evenly; what one cannot use goes to the others. What rounding gives or takes is carried to the
+next call.
 
 Source: Shreedhar and Varghese, "Efficient fair queuing using deficit round robin", 1996.
 """
@@ -98,7 +99,7 @@ class Turns:
 
 
 def _lane(ring: dict[SampleStream, float], leader: SampleStream) -> list[SampleStream]:
-    return [stream for stream in ring if stream.work.parameters == leader.work.parameters and stream.demand]
+    return [stream for stream in ring if stream.work.lane == leader.work.lane and stream.demand]
 
 
 def _share(ring: dict[SampleStream, float], lane: list[SampleStream], room: int) -> list[tuple[SampleStream, int]]:

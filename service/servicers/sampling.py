@@ -18,6 +18,7 @@ from service.config import CHUNK_BYTES
 from service.domain import Encoding
 from service.orders import SampleOrder, read_sample_request
 from service.scheduler import Piece, Scheduler, Work
+from service.scheduler.feeds import RangeFeed
 from service.telemetry.interceptor import current_request_id
 from service.telemetry.metrics import Metrics
 
@@ -81,12 +82,10 @@ class SamplingServicer(sampling_pb2_grpc.SamplingServiceServicer):
         work = Work(
             target=order.target,
             parameters=order.parameters,
-            dtype=order.dtype,
+            feed=RangeFeed(seed=order.seed, labels=order.labels, dtype=order.dtype),
             sample_bytes=order.model.sample_bytes(order.dtype),
-            seed=order.seed,
             start_index=order.start_index,
             count=count,
-            labels=order.labels,
             caller=current_caller(),
             deadline_unix_s=None if remaining_s is None else time.time() + remaining_s,
             request_id=current_request_id(),

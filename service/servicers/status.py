@@ -7,13 +7,16 @@ from google.protobuf.message import Message
 from google.rpc import code_pb2, error_details_pb2, status_pb2
 
 from service.errors import (
+    DatasetUnreadable,
     FountServiceError,
     InvalidRequest,
     NotPermitted,
     NotReady,
     Overloaded,
+    PlanRefused,
     Retired,
     SetupError,
+    TicketInvalid,
     TooLate,
     UnknownName,
     Violation,
@@ -27,8 +30,11 @@ __all__ = ["CODES", "error_to_status", "unexpected_status"]
 CODES: dict[type[FountServiceError], int] = {
     InvalidRequest: code_pb2.INVALID_ARGUMENT,
     UnknownName: code_pb2.NOT_FOUND,
+    TicketInvalid: code_pb2.INVALID_ARGUMENT,
     NotPermitted: code_pb2.PERMISSION_DENIED,
     Retired: code_pb2.FAILED_PRECONDITION,
+    PlanRefused: code_pb2.FAILED_PRECONDITION,
+    DatasetUnreadable: code_pb2.FAILED_PRECONDITION,
     Overloaded: code_pb2.RESOURCE_EXHAUSTED,
     NotReady: code_pb2.UNAVAILABLE,
     WorkerBusy: code_pb2.UNAVAILABLE,

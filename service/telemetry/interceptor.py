@@ -39,7 +39,7 @@ def current_request_id() -> str:
 
 
 class CallInterceptor(grpc.aio.ServerInterceptor):
-    """Wraps every unary and server-streaming handler.
+    """Wraps every handler but those that read a stream and answer once, of which there are none.
 
     Args:
         policy: names the caller.
@@ -61,13 +61,19 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         if known is not None:
             return known
         handler = await continuation(handler_call_details)
-        if handler is None or handler.request_streaming:
-            return handler  # unknown methods are answered by grpc; reflection is the only streaming reader
+        if handler is None or (handler.request_streaming and not handler.response_streaming):
+            return handler  # unknown methods are answered by grpc
         wrapped = self._wrapped[handler_call_details.method] = self._wrap(handler, handler_call_details.method)
         return wrapped
 
     def _wrap(self, handler: Handler, path: str) -> Handler:
         _, service, method = path.split("/", 2)
+        if handler.request_streaming:
+            return grpc.stream_stream_rpc_method_handler(
+                self._wrap_stream(handler.stream_stream, ("bidi_stream", service, method)),
+                request_deserializer=handler.request_deserializer,
+                response_serializer=serializer(handler.response_serializer),
+            )
         if handler.response_streaming:
             # Health.Watch writes to its context and returns, our own handlers are generators; both are streams.
             writes = inspect.iscoroutinefunction(handler.unary_stream)

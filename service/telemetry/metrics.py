@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
@@ -55,6 +56,11 @@ class Metrics:
         self._streams = gauge("fount_open_streams", "Sample streams open.")
         self._repeated = counter("fount_repeated_calls", "Worker calls sent again.", (*_MODEL, "reason"))
         self._rejected = counter("fount_rejected_streams", "Sample streams refused.", ("reason",))
+        self._rows = counter("fount_rows", "Rows of plans handed to clients.", ("source",))
+        self._rejected_rows = counter("fount_rejected_rows", "Slots of plans no sample was accepted for.", ())
+        self._refused_samples = counter("fount_refused_samples", "Samples the filters of plans refused.", ())
+        self._variants = counter("fount_variants", "Variants of clients' own rows handed to them.", ())
+        self._pulls = gauge("fount_open_pulls", "Streams of rows open.", ("rpc",))
         self._ready = gauge("fount_ready", "1 when the gateway should be sent calls.")
         self._model_ready = gauge("fount_model_ready", "1 when the model can be sampled.", _MODEL)
         self._workers = gauge("fount_ready_workers", "Workers ready.", (*_MODEL, "numerics"))
@@ -86,6 +92,26 @@ class Metrics:
         self._of(self._samples, model.name, model.version).inc(samples)
         if failed:
             self._of(self._failed, model.name, model.version).inc(failed)
+
+    def delivered_rows(self, counts: Mapping[str, int], *, rejected: int, refused: int) -> None:
+        """Count rows handed over by source, slots left empty, and the samples refused for all of them."""
+        for source, count in counts.items():
+            self._of(self._rows, source).inc(count)
+        self._rejected_rows.inc(rejected)
+        self._refused_samples.inc(refused)
+
+    def delivered_variants(self, count: int) -> None:
+        """Count variants handed over."""
+        self._variants.inc(count)
+
+    @contextmanager
+    def open_pull(self, rpc: str) -> Iterator[None]:
+        """Count a stream of rows while it is open."""
+        self._pulls.labels(rpc).inc()
+        try:
+            yield
+        finally:
+            self._pulls.labels(rpc).dec()
 
     def streams(self, open_streams: int) -> None:
         """Tell how many streams are open."""

@@ -1,35 +1,27 @@
 """The in-memory pool: the same promises without TorchServe, for fast tests beside the real ones.
 
-Samples are a plain function of the address and the label, so the address promise holds, and tests can say what they
-expect. Faults are planted by the sample's index or by the call.
+What it answers is in `memory_models`. Faults are planted by the row's index or by the call.
 """
 
 from __future__ import annotations
 
 import asyncio
-import hashlib
 from collections import Counter
-from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
 from google.rpc import code_pb2
+from numpy.typing import NDArray
 
-from fount.address import Addresses, Stream
-from fount.v1 import model_pb2
-from service.chunks import sample_spec
 from service.domain import (
     Call,
     Carry,
-    Dtype,
-    Encoding,
     Failure,
-    Images,
-    ModelKey,
+    Item,
+    ManipulationItem,
     ModelState,
-    Operation,
     Outcome,
-    ParameterRange,
     RangeItem,
     Reply,
     Rows,
@@ -38,6 +30,7 @@ from service.domain import (
 )
 from service.errors import NotReady, WorkerBusy, WorkerLost
 from service.workers import CALLS_PER_WORKER, Offer
+from service.workers.memory_models import indices_of, memory_classify, memory_model, memory_sample, memory_transform
 
 __all__ = ["Faults", "MemoryPool", "memory_model", "memory_sample"]
 
@@ -56,6 +49,7 @@ class Faults:
         refused_indices: items that hold one of them are refused whole.
         crash: an exception nobody expects, raised by calls.
         crash_truncation: calls with this truncation raise an exception nobody expects.
+        spoils: column of a table to the size above which what it says takes a transformed image's label away.
     """
 
     delay_s: float = 0.0
@@ -67,72 +61,7 @@ class Faults:
     refused_indices: frozenset[int] = frozenset()
     crash: Exception | None = None
     crash_truncation: float | None = None
-
-
-def memory_model(
-    name: str = "toy",
-    version: str = "1",
-    *,
-    labels: tuple[str, ...] = ("zero", "one", "two"),
-    dims: tuple[int, int, int] = (2, 3, 1),
-    operations: frozenset[Operation] = frozenset({Operation.SAMPLE}),
-    encodings: frozenset[Encoding] = frozenset(Encoding),
-    max_count: int = 10_000_000,
-) -> ServedModel:
-    """A model for the in-memory pool; no labels make it unconditional."""
-    key = ModelKey(
-        name=name, version=version, digest="sha256:" + hashlib.sha256(f"{name} {version}".encode()).hexdigest()
-    )
-    served = ServedModel(
-        key=key,
-        operations=operations,
-        labels=labels,
-        prior=tuple(1 / len(labels) for _ in labels),
-        sample_dims=dims,
-        value_range=(0.0, 1.0),
-        parameters={
-            "truncation": ParameterRange(minimum=0.5, maximum=4.0, default=None),
-            "steps": ParameterRange(minimum=1, maximum=1000, default=None),
-        },
-        encodings=encodings,
-        max_count=max_count,
-        max_labels=1000,
-        card=b"",
-    )
-    return replace(served, card=_card(served).SerializeToString())
-
-
-def _card(model: ServedModel) -> model_pb2.Model:
-    """The card the model would describe itself with."""
-    labels = [model_pb2.Label(id=k, name=name) for k, name in enumerate(model.labels)]
-    key = model.key
-    return model_pb2.Model(
-        ref=model_pb2.ModelRef(name=key.name, version=key.version, digest=key.digest),
-        family="memory",
-        description="A double.",
-        operations=[model_pb2.Operation.Value(f"OPERATION_{each.name}") for each in sorted(model.operations)],
-        condition=model_pb2.ConditionSchema(labels=labels, prior=model.prior) if labels else None,
-        sample_spec=sample_spec(model, Encoding.UINT8),
-        parameters=[
-            model_pb2.ParameterSpec(name=name, range=model_pb2.ValueRange(min=each.minimum, max=each.maximum))
-            for name, each in model.parameters.items()
-        ],
-        encodings=[model_pb2.Encoding.Value(f"ENCODING_{each.name}") for each in sorted(model.encodings)],
-        limits=model_pb2.Limits(max_count=model.max_count, max_labels=model.max_labels),
-        value_range=model_pb2.ValueRange(min=model.value_range[0], max=model.value_range[1]),
-    )
-
-
-def memory_sample(model: ServedModel, item: RangeItem, truncation: float | None = None) -> Images:
-    """The samples of a range: noise squeezed into [0, 1], with the label as the first pixel."""
-    pixels = int(np.prod(model.sample_dims))
-    z = Addresses.of_range(item.seed, item.start_index, item.count).normals(
-        Stream.LATENT, pixels, truncation=truncation
-    )
-    values = np.clip(0.5 + z / 8, 0, 1).astype(np.float32)  # (n, pixels)
-    values[:, 0] = 0 if item.labels is None else item.labels / np.float32(255)
-    images = values.reshape(item.count, *model.sample_dims)
-    return images if item.dtype is Dtype.FLOAT32 else np.rint(images * 255).astype(np.uint8)
+    spoils: Mapping[int, float] = field(default_factory=dict)
 
 
 @dataclass(kw_only=True)
@@ -222,7 +151,7 @@ class MemoryPool:
             self._in_flight[call.target] -= 1
 
     async def _do(self, call: Call) -> Reply:
-        samples = sum(item.count for item in call.items if isinstance(item, RangeItem))
+        samples = sum(item.count for item in call.items)
         compute_s = self.faults.delay_s + self.faults.sample_s * samples * _steps_taken(call)
         self.running += 1
         try:
@@ -239,26 +168,41 @@ class MemoryPool:
         if self.faults.lose_calls:
             self.faults.lose_calls -= 1
             raise WorkerLost("the worker was told to die")
-        items = [item for item in call.items if isinstance(item, RangeItem)]
-        if any(self.faults.deadly_indices & set(range(i.start_index, i.start_index + i.count)) for i in items):
+        if self.faults.deadly_indices and any(self.faults.deadly_indices & _indices(item) for item in call.items):
             raise WorkerLost("the worker died", died=True)
         if self.faults.crash:
             raise self.faults.crash
         model = next(model for model in self.models if model.key == call.target.model)
-        outcomes = tuple(self._outcome(model, call, item) for item in items)
+        outcomes = tuple(self._outcome(model, call, item) for item in call.items)
         return Reply(outcomes=outcomes, queue_s=0.0, compute_s=compute_s, batch_sizes=(samples,))
 
-    def _outcome(self, model: ServedModel, call: Call, item: RangeItem) -> Outcome:
-        indices = range(item.start_index, item.start_index + item.count)
-        if self.faults.refused_indices & set(indices):
+    def _outcome(self, model: ServedModel, call: Call, item: Item) -> Outcome:
+        if call.operation not in model.operations:
+            code = code_pb2.FAILED_PRECONDITION
+            return Failure(code=code, reason="OPERATION_UNKNOWN", message=f"{model.key.name} has no {call.operation}")
+        if self.faults.refused_indices & _indices(item):
             return Failure(code=code_pb2.INTERNAL, reason="FAMILY_RAISED", message="the model failed on this item")
-        if (carry := _carry(call, item)) is not None:
+        if isinstance(item, RangeItem) and (carry := _carry(call, item)) is not None:
             return carry
-        images = memory_sample(model, item, call.parameters.truncation)
-        bad = [row for row, index in enumerate(indices) if index in self.faults.bad_indices]
-        images[bad] = 0
+        rows = self._rows(model, call, item)
+        bad = [row for row, index in enumerate(indices_of(item).tolist()) if index in self.faults.bad_indices]
+        rows[bad] = 0
         failure = Failure(code=code_pb2.INTERNAL, reason="NOT_FINITE", message="the sample is not finite")
-        return Rows(array=images, failures=dict.fromkeys(bad, failure))
+        return Rows(array=rows, failures=dict.fromkeys(bad, failure))
+
+    def _rows(self, model: ServedModel, call: Call, item: Item) -> NDArray[np.uint8] | NDArray[np.float32]:
+        if isinstance(item, RangeItem):
+            return memory_sample(model, item, call.parameters.truncation)
+        if not isinstance(item, ManipulationItem):
+            return memory_classify(model, item)
+        images = memory_transform(item)
+        for column, size in self.faults.spoils.items():
+            images[np.abs(item.table[:, column]) > size, 0, 0, 0] = 255
+        return images
+
+
+def _indices(item: Item) -> set[int]:
+    return set(indices_of(item).tolist())
 
 
 def _steps_taken(call: Call) -> int:
@@ -270,7 +214,7 @@ def _steps_taken(call: Call) -> int:
 
 def _carry(call: Call, item: RangeItem) -> Carry | None:
     """The state of a draw that is not through: the indices of its samples, by which a mix-up would be noticed."""
-    indices = np.arange(item.start_index, item.start_index + item.count, dtype=np.float32)[:, None]  # (n, 1)
+    indices = indices_of(item).astype(np.float32)[:, None]  # (n, 1)
     begun = item.carry.next_step if item.carry else 0
     if item.carry and not np.array_equal(item.carry.state, indices):
         raise ValueError("a draw was gone on with in another's place")

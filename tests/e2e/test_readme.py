@@ -50,6 +50,16 @@ def test_a_generator_of_one_s_own_is_served_by_the_commands_of_the_readme(tmp_pa
         assert client.sample("my-gan", count=2, seed=1).shape == (2, 32, 32, 3)
 
 
+def test_a_data_set_is_augmented_by_the_commands_of_the_readme(served: Served, tmp_path: Path) -> None:
+    (wishes,) = blocks("yaml")
+    (tmp_path / "tripled.yaml").write_text(wishes)
+    for command in commands("Augment a data set"):
+        told = run_fount(*command, home=tmp_path, extra={"FOUNT_SERVER": served.server})
+        assert told.returncode == 0, told.stdout + told.stderr
+    assert (tmp_path / "tripled" / "manifest.json").is_file()
+    assert (tmp_path / "variants.png").is_file()
+
+
 @pytest.mark.parametrize("number", range(len(blocks("python"))))
 def test_python_of_the_readme_works(served: Served, tmp_path: Path, number: int) -> None:
     told = subprocess.run(

@@ -149,8 +149,14 @@ def set_at(*path: Any) -> Callable[[Plain], None]:
         ),
         pytest.param(
             set_at("operations", ["SAMPEL"]),
-            "operations[0]: is 'SAMPEL'; must be one of SAMPLE, CLASSIFY, EMBED; did you mean SAMPLE?",
+            "operations[0]: is 'SAMPEL'; must be one of SAMPLE, CLASSIFY, EMBED, TRANSFORM; did you mean SAMPLE?",
             id="a misspelt operation",
+        ),
+        pytest.param(
+            set_at("operations", ["SAMPLE", "TRANSFORM"]),
+            "operations: is ['SAMPLE', 'TRANSFORM']; a transformer takes images of any class and does nothing else:"
+            " set it to [TRANSFORM], without classes",
+            id="a transformer that samples",
         ),
         pytest.param(
             set_at("weights", "file", "../weights.safetensors"),

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import torch
 
+from fount.data.idx import read_idx
 from handlers.recipes.data import load_data
 from handlers.recipes.data_set import DataError, DataSet, check_classes
-from handlers.recipes.idx import read_idx
 from handlers.recipes.mnist import MNIST_FILES
 from tests.handlers.mnist import DATA, needs_mnist
 

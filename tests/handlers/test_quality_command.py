@@ -160,6 +160,12 @@ def test_the_judge_may_be_another_of_the_store(store: Path) -> None:
 # --- What cannot be measured ------------------------------------------------------------------------------------------
 
 
+def test_a_transformer_is_not_measured_nor_in_the_table() -> None:
+    result = run("transforms", "--data-set", "mnist")
+    assert (result.exit_code, "learned nothing that could be measured" in result.output) == (1, True)
+    assert "transforms" not in run("--table").output
+
+
 def test_no_name_is_answered_with_what_to_do() -> None:
     assert "Name models to measure, or say --table" in run().output
 

@@ -10,12 +10,14 @@ import numpy as np
 import pytest
 import torch
 
+from fount.address import Addresses
 from fount.v1 import model_pb2
 from fount.worker.v1 import worker_pb2
 from handlers.card import load_card, write_card
+from handlers.manipulations import made_up_manipulations
 from handlers.models import load_family, source_file
 from handlers.worker import Worker
-from tests.handlers.toys import ask, drawing, reading, request, seal_folder
+from tests.handlers.toys import ask, drawing, reading, request, seal_folder, transforming
 
 MODEL_STORE = Path(__file__).resolve().parents[2] / "model_store"
 SHIPPED = sorted(card.parent.name for card in MODEL_STORE.glob("*/model.yaml"))
@@ -55,6 +57,9 @@ def _items(worker: Worker, sizes: tuple[int, ...]) -> Items:
     card = worker.model.card
     assert card is not None, worker.model.reason
     starts = [0, *accumulate(sizes)][:-1]
+    if "TRANSFORM" in card.operations:
+        rows = made_up_manipulations(Addresses.of_range(5, 0, sum(sizes)), (28, 28, 1))
+        return [transforming(rows.take(slice(at, at + size))) for at, size in zip(starts, sizes, strict=True)]
     if "SAMPLE" not in card.operations:
         shape = (sum(sizes), card.sample.height, card.sample.width, card.sample.channels)
         images = np.random.default_rng(0).integers(0, 256, shape, np.uint8)

@@ -10,7 +10,7 @@ import pytest
 from fount.v1 import model_pb2
 from fount.worker.v1 import worker_pb2
 from handlers.worker import Worker
-from tests.handlers.toys import ToySampler, ask, drawing, load, reading, request, toy_images, with_seconds
+from tests.handlers.toys import ToySampler, ask, choosing, drawing, load, reading, request, toy_images, with_seconds
 
 UINT8, FLOAT32 = model_pb2.DTYPE_UINT8, model_pb2.DTYPE_FLOAT32
 
@@ -44,6 +44,24 @@ def test_a_request_of_a_hundred_is_a_hundred_requests_of_one(worker: Worker) -> 
     together = _data(ask(worker, request(drawing(count=100))))
     alone = b"".join(_data(ask(worker, request(drawing(start=i)))) for i in range(100))
     assert together == alone
+
+
+def test_indices_one_by_one_are_the_rows_of_a_range(worker: Worker) -> None:
+    together, chosen = ask(worker, request(drawing(count=100), choosing(*range(100)))).items
+    assert chosen.value.data == together.value.data
+
+
+def test_indices_come_in_the_order_asked_for(worker: Worker) -> None:
+    last = 2**64 - 1
+    chosen = _data(ask(worker, request(choosing(9, last, 3, 9))))
+    alone = [_data(ask(worker, request(drawing(start=index)))) for index in (9, last, 3, 9)]
+    assert chosen == b"".join(alone)
+
+
+def test_indices_have_labels_of_their_own(worker: Worker) -> None:
+    chosen = _data(ask(worker, request(choosing(9, 3, labels=(2, 1)))))
+    alone = [drawing(start=9, labels=(2,)), drawing(start=3, labels=(1,))]
+    assert chosen == _data(ask(worker, request(*alone)))
 
 
 def test_strangers_in_the_batch_change_no_byte(worker: Worker) -> None:

@@ -25,6 +25,7 @@ from tests.handlers.toys import (
     FaultySampler,
     GreedySampler,
     ask,
+    choosing,
     codes,
     drawing,
     load,
@@ -56,6 +57,8 @@ def _reason(status: object) -> str:
         pytest.param(drawing(dtype=99), "DTYPE_WRONG", id="unknown-dtype"),
         pytest.param(drawing(count=65_537), "ITEM_TOO_LARGE", id="more-rows-than-a-call-has"),
         pytest.param(reading(toy_images(1)), "KIND_WRONG", id="tensor-to-sample"),
+        pytest.param(choosing(3, 9, count=3), "INDICES_WRONG", id="two-indices-for-three-rows"),
+        pytest.param(choosing(3, 9, start=1), "INDICES_WRONG", id="indices-beside-a-start"),
         pytest.param(worker_pb2.WorkerItem(), "KIND_WRONG", id="neither-range-nor-tensor"),
     ],
 )

@@ -22,6 +22,7 @@ from handlers import card as cards
 from handlers.batch_times import BatchTimes
 from handlers.family import Deadline, Draw, Noise
 from handlers.golden import record_golden
+from handlers.rows import ManipulationRows
 from handlers.worker import Worker
 
 LATENT, SIDE = 6, 4
@@ -246,9 +247,30 @@ def drawing(
     return worker_pb2.WorkerItem(range=wanted, dtype=dtype)
 
 
+def choosing(
+    *indices: int, start: int = 0, count: int | None = None, labels: tuple[int, ...] = (0,)
+) -> worker_pb2.WorkerItem:
+    """Ask for samples by their index."""
+    count = len(indices) if count is None else count
+    wanted = worker_pb2.Range(seed=1, start_index=start, count=count, labels=labels, indices=indices)
+    return worker_pb2.WorkerItem(range=wanted)
+
+
 def reading(images: np.ndarray[Any, Any]) -> worker_pb2.WorkerItem:
     dtype = model_pb2.DTYPE_UINT8 if images.dtype == np.uint8 else model_pb2.DTYPE_FLOAT32
     return worker_pb2.WorkerItem(tensor=worker_pb2.Tensor(dims=images.shape, dtype=dtype, data=images.tobytes()))
+
+
+def transforming(rows: ManipulationRows) -> worker_pb2.WorkerItem:
+    """Ask for images to be transformed; one seed for all."""
+    images, table = rows.images, rows.table
+    indices = rows.addresses.indices
+    wanted = worker_pb2.Manipulation(
+        images=worker_pb2.Tensor(dims=images.shape, dtype=model_pb2.DTYPE_UINT8, data=images.tobytes()),
+        parameters=worker_pb2.Tensor(dims=table.shape, dtype=model_pb2.DTYPE_FLOAT32, data=table.tobytes()),
+        addresses=worker_pb2.Range(seed=int(rows.addresses.seeds[0]), count=len(images), indices=indices),
+    )
+    return worker_pb2.WorkerItem(manipulation=wanted)
 
 
 def request(*items: worker_pb2.WorkerItem, operation: int = model_pb2.OPERATION_SAMPLE) -> worker_pb2.WorkerRequest:

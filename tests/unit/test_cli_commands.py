@@ -12,8 +12,8 @@ from fount import cli
 from fount.cli import main
 
 COMMANDS = [
-    "check", "convert", "demo", "gateway", "model", "models", "new", "pack", "quality", "sample", "serve", "train",
-    "tune",
+    "augment", "check", "convert", "datasets", "demo", "gateway", "model", "models", "new", "pack", "plan", "pull",
+    "quality", "sample", "serve", "train", "tune",
 ]  # fmt: skip
 
 
@@ -46,7 +46,7 @@ def test_an_unknown_command_is_a_mistake_of_usage():
     assert "No such command 'sampel'" in result.stderr
 
 
-@pytest.mark.parametrize("command", ["models", "model", "sample"])
+@pytest.mark.parametrize("command", ["models", "model", "sample", "plan", "pull", "augment"])
 def test_help_has_an_example_and_each_options_variable(command):
     text = fount(command, "--help").stdout
     assert f"fount {command}" in text.split("Example:")[1]

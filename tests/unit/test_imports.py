@@ -5,6 +5,7 @@ and followed through every module of the project; code under `if TYPE_CHECKING:`
 """
 
 import ast
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,9 +18,15 @@ ROOMS = ("fount", "service", "handlers")
 FORBIDDEN = {
     "service": {"torch", "torchvision", "ts", "handlers"},
     "handlers": {"service"},
-    "fount": {"service", "handlers", "torch", "yaml", "aiohttp", "prometheus_client"},
+    "fount": {"service", "handlers", "torch", "ray", "datasets", "aiohttp", "prometheus_client"},
 }
-FAMILY_IMPORTS = {"torch", "numpy", "fount.address", "handlers.family"}
+# The adapters of other libraries, each with the one it is for; only `fount.datasets` names them, on first use.
+ADAPTERS = {
+    "fount/datasets/huggingface.py": "datasets",
+    "fount/datasets/ray.py": "ray",
+    "fount/datasets/torch_dataset.py": "torch",
+}
+FAMILY_IMPORTS = {"torch", "numpy", "fount.address", "fount.transform_columns", "handlers.family"}
 
 
 # --- Reading imports --------------------------------------------------------------------------------------------------
@@ -73,7 +80,8 @@ def violations(room: str, root: Path = ROOT) -> list[str]:
     while queue:
         path = queue.pop(0)
         for name in sorted(imports_of(path, root)):
-            if name.split(".")[0] in FORBIDDEN[room]:
+            library = name.split(".")[0]
+            if library in FORBIDDEN[room] and ADAPTERS.get(str(path.relative_to(root))) != library:
                 found.append(" -> ".join([*chains[path], name]))
             for reached in files_loaded_by(name, root):
                 if reached not in chains:
@@ -100,6 +108,18 @@ def family_violations(root: Path = ROOT) -> list[str]:
 @pytest.mark.parametrize("room", ROOMS)
 def test_a_room_reaches_only_what_it_may(room: str) -> None:
     assert violations(room) == []
+
+
+@pytest.mark.parametrize("adapter", sorted(ADAPTERS))
+def test_an_adapter_is_reached_by_name_alone(adapter: str) -> None:
+    module = adapter.removesuffix(".py").replace("/", ".")
+    naming = [path for path in (ROOT / "fount").rglob("*.py") if module in imports_of(path, ROOT)]
+    assert naming == []
+
+
+def test_the_data_sets_of_a_client_load_no_library() -> None:
+    code = f"import sys, fount.datasets; sys.exit(bool({set(ADAPTERS.values())} & sys.modules.keys()))"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
 def test_a_model_family_reads_alone() -> None:
@@ -170,6 +190,13 @@ def test_a_package_s_own_file_is_read_on_the_way_to_its_modules(house: Path) -> 
     (house / "fount/address.py").write_text("")
     (house / "service/names.py").write_text("import fount.address")
     assert "service/names.py -> fount/__init__.py -> torch" in violations("service", house)
+
+
+@pytest.mark.parametrize(("adapter", "library"), sorted(ADAPTERS.items()))
+def test_an_adapter_may_import_its_library_and_no_other(house: Path, adapter: str, library: str) -> None:
+    (house / adapter).parent.mkdir()
+    (house / adapter).write_text(f"import {library}\nimport aiohttp\n")
+    assert violations("fount", house) == [f"{adapter} -> aiohttp"]
 
 
 @pytest.mark.parametrize(

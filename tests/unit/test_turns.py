@@ -11,6 +11,7 @@ from service.catalog.conditions import NoLabels
 from service.config import GatewayConfig
 from service.domain import Dtype, ModelKey, Parameters, Target
 from service.scheduler import Work
+from service.scheduler.feeds import RangeFeed
 from service.scheduler.stream import SampleStream
 from service.scheduler.turns import Turns
 from service.scheduler.unread import UnreadRoom
@@ -30,8 +31,8 @@ class Streams:
 
     def add(self, name: str, count: int = 10**9, *, urgent: bool = False, parameters: Parameters = BULK) -> None:
         work = Work(
-            target=TARGET, parameters=parameters, dtype=Dtype.UINT8, sample_bytes=1, seed=1, start_index=0,
-            count=count, labels=NoLabels(), caller=Caller(subject="a", grants=frozenset({"*"})), urgent=urgent,
+            target=TARGET, parameters=parameters, feed=RangeFeed(seed=1, labels=NoLabels(), dtype=Dtype.UINT8),
+            sample_bytes=1, count=count, caller=Caller(subject="a", grants=frozenset({"*"})), urgent=urgent,
         )  # fmt: skip
         stream = SampleStream(work, self.unread, lambda: None)
         self.names[stream] = name

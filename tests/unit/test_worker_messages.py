@@ -9,14 +9,27 @@ import pytest
 
 from fount.v1 import model_pb2
 from fount.worker.v1 import worker_pb2
-from service.domain import Call, Carry, Dtype, ModelKey, Operation, Parameters, RangeItem, Target, TensorItem
+from service.domain import (
+    Call,
+    Carry,
+    Dtype,
+    Item,
+    ManipulationItem,
+    ModelKey,
+    Operation,
+    Parameters,
+    RangeItem,
+    Rows,
+    Target,
+    TensorItem,
+)
 from service.errors import WorkerFault
 from service.workers.torchserve.messages import call_to_request, reply_to_domain
 
 TARGET = Target(model=ModelKey(name="toy", version="1", digest="sha256:0"), numerics="avx2")
 
 
-def call(*items: RangeItem | TensorItem, **fields) -> Call:
+def call(*items: Item, **fields) -> Call:
     settings = {"operation": Operation.SAMPLE, "parameters": Parameters()} | fields
     return Call(target=TARGET, items=items, **settings)
 
@@ -106,3 +119,51 @@ def test_a_draw_that_was_cut_comes_back_with_its_state() -> None:
 def test_a_state_that_does_not_fit_is_the_workers_fault(state: worker_pb2.Tensor) -> None:
     with pytest.raises(WorkerFault):
         reply_to_domain(call(drawn([1])), cut(state))
+
+
+def test_indices_that_are_not_consecutive_are_told_one_by_one() -> None:
+    item = dataclasses.replace(drawn([1, 2]), start_index=0, indices=np.array([2**64 - 1, 5], np.uint64))
+    told = call_to_request(call(item)).items[0].range
+    assert (list(told.indices), told.start_index, told.count) == ([2**64 - 1, 5], 0, 2)
+    assert not call_to_request(call(drawn([1, 2]))).items[0].range.indices
+
+
+PICTURES = np.arange(12, dtype=np.uint8).reshape(2, 2, 3, 1)
+TABLE = np.array([[0.0, 1.5], [2.0, -1.0]], np.float32)
+
+
+def manipulated() -> ManipulationItem:
+    return ManipulationItem(rows=PICTURES, table=TABLE, seed=2**64 - 1, indices=np.array([9, 4], np.uint64))
+
+
+def test_a_manipulation_is_told_whole() -> None:
+    item = call_to_request(call(manipulated(), operation=Operation.TRANSFORM)).items[0]
+    told = item.manipulation
+    assert (list(told.images.dims), told.images.dtype) == ([2, 2, 3, 1], model_pb2.DTYPE_UINT8)
+    assert (list(told.parameters.dims), told.parameters.dtype) == ([2, 2], model_pb2.DTYPE_FLOAT32)
+    assert (told.images.data, told.parameters.data) == (PICTURES.tobytes(), TABLE.tobytes())
+    assert (told.addresses.seed, told.addresses.count, list(told.addresses.indices)) == (2**64 - 1, 2, [9, 4])
+    assert item.dtype == model_pb2.DTYPE_UINT8
+
+
+def answered(tensor: worker_pb2.Tensor) -> worker_pb2.WorkerReply:
+    return worker_pb2.WorkerReply(items=[worker_pb2.WorkerOutcome(value=tensor)], timings=worker_pb2.Timings())
+
+
+def test_a_transformed_image_has_the_shape_it_had() -> None:
+    told = worker_pb2.Tensor(dims=[2, 2, 3, 1], dtype=model_pb2.DTYPE_UINT8, data=PICTURES.tobytes())
+    (rows,) = reply_to_domain(call(manipulated(), operation=Operation.TRANSFORM), answered(told)).outcomes
+    assert isinstance(rows, Rows)
+    assert np.array_equal(rows.array, PICTURES)
+
+
+@pytest.mark.parametrize(
+    ("dims", "dtype", "size"),
+    [([2, 3, 2, 1], model_pb2.DTYPE_UINT8, 12), ([2, 2, 3, 1], model_pb2.DTYPE_FLOAT32, 48),
+     ([1, 2, 3, 1], model_pb2.DTYPE_UINT8, 6)],
+    ids=["turned", "floats", "a row less"],
+)  # fmt: skip
+def test_a_transformed_image_of_another_kind_is_the_workers_fault(dims, dtype, size) -> None:
+    told = worker_pb2.Tensor(dims=dims, dtype=dtype, data=bytes(size))
+    with pytest.raises(WorkerFault):
+        reply_to_domain(call(manipulated(), operation=Operation.TRANSFORM), answered(told))

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 from google.rpc import error_details_pb2
+from numpy.typing import NDArray
 
 from fount.v1 import model_pb2, sampling_pb2
 from fount.worker.v1 import worker_pb2
@@ -16,14 +17,15 @@ from service.domain import (
     Carry,
     Dtype,
     Failure,
+    Item,
     Labels,
+    ManipulationItem,
     Operation,
     Outcome,
     Parameters,
     RangeItem,
     Reply,
     Rows,
-    TensorItem,
 )
 from service.errors import WorkerFault
 
@@ -73,14 +75,30 @@ def _parameters(parameters: Parameters) -> sampling_pb2.Parameters:
     return sampling_pb2.Parameters(**{name: value for name, value in given.items() if value is not None})
 
 
-def _item(item: RangeItem | TensorItem) -> worker_pb2.WorkerItem:
+def _item(item: Item) -> worker_pb2.WorkerItem:
     if isinstance(item, RangeItem):
         labels = [] if item.labels is None else _told_labels(item.labels)
-        addresses = worker_pb2.Range(seed=item.seed, start_index=item.start_index, count=item.count, labels=labels)
+        addresses = worker_pb2.Range(
+            seed=item.seed, start_index=item.start_index, count=item.count, labels=labels, indices=_told(item.indices)
+        )
         return worker_pb2.WorkerItem(range=addresses, dtype=_DTYPES[item.dtype], carry=_told_carry(item.carry))
-    dtype = Dtype.UINT8 if item.rows.dtype == np.uint8 else Dtype.FLOAT32
-    tensor = worker_pb2.Tensor(dims=item.rows.shape, dtype=_DTYPES[dtype], data=item.rows.tobytes())
-    return worker_pb2.WorkerItem(tensor=tensor, dtype=_DTYPES[Dtype.FLOAT32])
+    if isinstance(item, ManipulationItem):
+        addresses = worker_pb2.Range(seed=item.seed, count=item.count, indices=_told(item.indices))
+        manipulation = worker_pb2.Manipulation(
+            images=_tensor(item.rows), parameters=_tensor(item.table), addresses=addresses
+        )
+        return worker_pb2.WorkerItem(manipulation=manipulation, dtype=_DTYPES[Dtype.UINT8])
+    return worker_pb2.WorkerItem(tensor=_tensor(item.rows), dtype=_DTYPES[Dtype.FLOAT32])
+
+
+def _tensor(array: NDArray[np.uint8] | NDArray[np.float32]) -> worker_pb2.Tensor:
+    dtype = Dtype.UINT8 if array.dtype == np.uint8 else Dtype.FLOAT32
+    data = array.astype(dtype.numpy, copy=False).tobytes()
+    return worker_pb2.Tensor(dims=array.shape, dtype=_DTYPES[dtype], data=data)
+
+
+def _told(indices: NDArray[np.uint64] | None) -> list[int]:
+    return [] if indices is None else indices.tolist()
 
 
 def _told_labels(labels: Labels) -> list[int]:
@@ -92,9 +110,7 @@ def _told_labels(labels: Labels) -> list[int]:
 def _told_carry(carry: Carry | None) -> worker_pb2.Carry | None:
     if carry is None:
         return None
-    state = np.ascontiguousarray(carry.state, "<f4")
-    tensor = worker_pb2.Tensor(dims=state.shape, dtype=_DTYPES[Dtype.FLOAT32], data=state.tobytes())
-    return worker_pb2.Carry(next_step=carry.next_step, state=tensor)
+    return worker_pb2.Carry(next_step=carry.next_step, state=_tensor(carry.state))
 
 
 def _carry(rows: int, told: worker_pb2.Carry) -> Carry:
@@ -107,25 +123,34 @@ def _carry(rows: int, told: worker_pb2.Carry) -> Carry:
     return Carry(next_step=told.next_step, state=state)
 
 
-def _outcome(item: RangeItem | TensorItem, outcome: worker_pb2.WorkerOutcome) -> Outcome:
+def _outcome(item: Item, outcome: worker_pb2.WorkerOutcome) -> Outcome:
     if outcome.HasField("status"):
         return _failure(outcome.status)
-    rows = item.count if isinstance(item, RangeItem) else len(item.rows)
     if outcome.HasField("carry"):
-        return _carry(rows, outcome.carry)
+        return _carry(item.count, outcome.carry)
     value = outcome.value
     dims = tuple(value.dims)
-    if isinstance(item, RangeItem) and (value.dtype, len(dims)) != (_DTYPES[item.dtype], _IMAGE_DIMS):
-        raise WorkerFault(f"the worker answered dtype {value.dtype} of dims {list(dims)}")
+    _check_kind(item, value.dtype, dims)
     try:
         is_float = Dtype(value.dtype) is Dtype.FLOAT32
         flat = np.frombuffer(value.data, "<f4") if is_float else np.frombuffer(value.data, np.uint8)
         array = flat.reshape(dims)
     except ValueError as error:
         raise WorkerFault(f"the worker's tensor does not hold what it says: {error}") from error
-    if array.shape[:1] != (rows,):
-        raise WorkerFault(f"the worker answered rows {array.shape[:1]} of {rows}")
+    if array.shape[:1] != (item.count,):
+        raise WorkerFault(f"the worker answered rows {array.shape[:1]} of {item.count}")
     return Rows(array=array, failures={each.row: _failure(each.status) for each in outcome.row_errors})
+
+
+def _check_kind(item: Item, dtype: int, dims: tuple[int, ...]) -> None:
+    """Refuse an answer that is not of the kind asked for: images for addresses, the same shape for a manipulation."""
+    wrong = False
+    if isinstance(item, RangeItem):
+        wrong = (dtype, len(dims)) != (_DTYPES[item.dtype], _IMAGE_DIMS)
+    elif isinstance(item, ManipulationItem):
+        wrong = (dtype, dims) != (_DTYPES[Dtype.UINT8], item.rows.shape)
+    if wrong:
+        raise WorkerFault(f"the worker answered dtype {dtype} of dims {list(dims)}")
 
 
 def _failure(status: Any) -> Failure:

@@ -1,0 +1,175 @@
+"""`python -m benchmarks.augmentation`: measure, write `augmentation.json` and `augmentation.md`, print the table."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import signal
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import click
+import psutil
+
+from benchmarks.augmentation.stand import Stand, open_stand
+from benchmarks.child import ROOT
+from benchmarks.machine import cores, machine_facts
+from benchmarks.markdown import rows_to_markdown
+from benchmarks.rows import Bound, Row
+
+__all__ = ["main"]
+
+_OUT = ROOT / "benchmarks" / "results" / "augmentation.json"
+_KEPT = ROOT / "build" / "bench-augmentation"
+_SHARDS = 4
+_NONE = {"real": "none"}
+_SYNTHESIS = {"model": "mnist-cvae", "min_confidence": 0.5, "copy_quantile": 0.01}
+_MEGABYTE = 1 << 20
+_LEVELLED = 0.2  # share of the million rows after which memory should grow no more
+
+
+@click.command()
+@click.option("--quick", is_flag=True, help="Two short rounds, and no million rows.")
+@click.option("--rounds", type=click.IntRange(min=1), help="Rounds, in turns; otherwise 5.")
+@click.option("--threads", type=click.IntRange(min=1), default=cores(), show_default=True, help="Of each worker.")
+@click.option("--out", type=click.Path(path_type=Path), help="JSON, the table beside it.")
+def main(quick: bool, rounds: int | None, threads: int, out: Path | None) -> None:
+    """Measure rows made by the service against the same rows made in one process, and files against the stream."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    count = rounds or (2 if quick else 5)
+    _say("packing, serving, drawing the data set")
+    with open_stand(_KEPT, threads) as stand:
+        table, raw = _measure(stand, count, quick=quick)
+    facts = machine_facts()
+    notes = [
+        f"{count} interleaved rounds; a ratio is the median over rounds of the ratio within a round, in brackets the "
+        f"smallest and largest. Workers have {threads} threads, the one process one or {cores()}, whichever is better.",
+        "The one process makes the same rows by the same code and networks, without gateway, TorchServe or client; the "
+        "digest of the images is the same.",
+    ]
+    text = rows_to_markdown(table, facts, notes)
+    file = out or (_KEPT / "quick.json" if quick else _OUT)
+    document = {"machine": facts, "rows": [asdict(row) for row in table], "rounds": raw}
+    file.write_text(json.dumps(document, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    file.with_suffix(".md").write_text(text, encoding="utf-8")
+    click.echo(text, nl=False)
+
+
+def _measure(stand: Stand, rounds: int, *, quick: bool) -> tuple[list[Row], dict[str, Any]]:
+    size = 1 if quick else 4
+    plans = {
+        "transformed": stand.plan("transformed", _NONE | {"target": {"factor": 4 * size}, "mix": {"transformed": 1}}),
+        "synthesised": stand.plan(
+            "synthesised", _NONE | {"target": {"factor": size}, "mix": {"synthesised": 1}, "synthesis": _SYNTHESIS}
+        ),
+        "mixed": stand.plan(
+            "mixed",
+            {"target": {"factor": 2 * size}, "mix": {"transformed": 1, "synthesised": 1}, "synthesis": _SYNTHESIS},
+        ),
+    }
+    for name, plan in plans.items():
+        _check_same(stand, name, plan)
+    table, raw = [], dict[str, Any]()
+    for name, title, must in (
+        ("transformed", f"transformed rows, {_SHARDS} shards", 0.8),
+        ("synthesised", f"synthesised rows with both filters, {_SHARDS} shards", 0.7),
+    ):
+        seen = raw[name] = [_against_local(stand, plans[name], size) for _ in range(rounds)]
+        table.append(_row(title, seen, "rows/s in one process", must))
+    seen = raw["parquet"] = [_against_stream(stand, plans["mixed"], k) for k in range(rounds)]
+    table.append(_row("mixed rows to Parquet", seen, "rows/s of the bare stream", 0.8))
+    if not quick:
+        table.append(_million(stand, raw))
+    return table, raw
+
+
+def _check_same(stand: Stand, name: str, plan: Path) -> None:
+    """Nothing is measured unless both sides give the same bytes."""
+    served = stand.puller.ask({"plan": str(plan), "shards": 1})
+    local = stand.local.ask({"plan": str(plan), "rows": served["rows"], "threads": 1})
+    if served["digest"] != local["digest"]:
+        raise click.ClickException(f"{name}: the service and the one process made other bytes; nothing was measured")
+    _say(f"{name}: {served['rows']} rows, the same bytes")
+
+
+def _against_local(stand: Stand, plan: Path, size: int) -> dict[str, float]:
+    local = max(
+        stand.local.ask({"plan": str(plan), "rows": 10_000 * size, "threads": threads})["rows_per_s"]
+        for threads in sorted({1, cores()})
+    )
+    served = stand.puller.ask({"plan": str(plan), "shards": _SHARDS})["rows_per_s"]
+    _say(f"  {served:.0f} rows/s, one process {local:.0f}")
+    return {"fount": served, "reference": local}
+
+
+def _against_stream(stand: Stand, plan: Path, number: int) -> dict[str, float]:
+    rows = stand.puller.ask({"plan": str(plan), "shards": _SHARDS})
+    begun = time.monotonic()
+    _export(stand, plan, f"parquet-{number}")
+    exported = rows["rows"] / (time.monotonic() - begun)
+    _say(f"  {exported:.0f} rows/s to Parquet, {rows['rows_per_s']:.0f} in the stream")
+    return {"fount": exported, "reference": rows["rows_per_s"]}
+
+
+def _export(stand: Stand, plan: Path, name: str, watch: Callable[[int], None] | None = None) -> None:
+    """Run `fount pull` as a user would; its start and end are part of the time."""
+    out = stand.folder / name
+    shutil.rmtree(out, ignore_errors=True)
+    ticket = stand.folder / f"{name}.ticket"
+    from fount.v1 import augmentation_pb2
+
+    ticket.write_bytes(augmentation_pb2.Plan.FromString(plan.read_bytes()).ticket)
+    command = [sys.executable, "-m", "fount", "pull", str(ticket), "--out", str(out), "--jobs", str(_SHARDS),
+               "--server", stand.server]  # fmt: skip
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    while process.poll() is None:
+        if watch:
+            watch(process.pid)
+        time.sleep(0.2)
+    if process.returncode:
+        raise click.ClickException(f"fount pull ended with {process.returncode}")
+    shutil.rmtree(out)
+
+
+def _million(stand: Stand, raw: dict[str, Any]) -> Row:
+    """A million rows exported: how much the exporter's memory grew after the first fifth."""
+    plan = stand.plan("million", _NONE | {"target": {"factor": 100}, "mix": {"resampled": 1, "transformed": 1}})
+    seen: list[tuple[float, int]] = []
+    begun = time.monotonic()
+
+    def watch(pid: int) -> None:
+        seen.append((time.monotonic() - begun, int(psutil.Process(pid).memory_info().rss)))
+
+    _export(stand, plan, "million", watch)
+    seconds = time.monotonic() - begun
+    early = max(memory for at, memory in seen if at < _LEVELLED * seconds)
+    grown = max(memory for _, memory in seen) - early
+    raw["million"] = {"seconds": seconds, "exporter_bytes": seen[:: max(1, len(seen) // 200)]}
+    return Row(
+        workload="1 000 000 rows to Parquet: the exporter's memory after the first fifth", precision="fp32",
+        value=f"{grown / _MEGABYTE:+.1f} MB of {early / _MEGABYTE:.0f} MB, in {seconds:.0f} s",
+        reference="MB; ratio is of 64 MB", ratio=max(0.0, grown / (64 * _MEGABYTE)), bound=Bound(must=1, at_most=True),
+    )  # fmt: skip
+
+
+def _row(title: str, seen: Sequence[Mapping[str, float]], reference: str, must: float) -> Row:
+    ratios = [each["fount"] / each["reference"] for each in seen]
+    value, compared = (statistics.median(each[side] for each in seen) for side in ("fount", "reference"))
+    return Row(
+        workload=title, precision="fp32", value=f"{value:.0f} rows/s", reference=f"{compared:.0f} {reference}",
+        ratio=statistics.median(ratios), spread=(min(ratios), max(ratios)), bound=Bound(must=must),
+    )  # fmt: skip
+
+
+def _say(text: str) -> None:
+    click.echo(f"{time.strftime('%H:%M:%S')} {text}", err=True)
+
+
+if __name__ == "__main__":
+    main()

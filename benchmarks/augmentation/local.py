@@ -1,0 +1,150 @@
+"""The rows of a plan in one process without a server: `python -m benchmarks.augmentation.local UNPACKED DATASET`.
+
+The same rows, by the same code: layout, transforms, filters and networks of the plan, with the networks called directly
+in the executed batch size that is fastest. Prints what it measured, a JSON line for each command.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import sys
+import time
+from contextlib import aclosing
+from functools import cache
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from fount.address import Addresses
+from fount.data import Dataset, read_dataset
+from fount.data.source import DatasetSource
+from fount.transforms import policy_from_proto
+from fount.v1 import augmentation_pb2
+from handlers.batches import fitting_size
+from handlers.loading import Engine
+from handlers.network import Operation
+from handlers.pixels import floats_to_uint8, uint8_to_floats
+from handlers.rows import ImageRows, ManipulationRows, Rows, SampleRows, pad_rows
+from handlers.worker import Worker
+from service.asking import Asked, Drawn
+from service.augmentation.copies import CopyFilters
+from service.augmentation.made_rows import Level
+from service.augmentation.open_plan import OpenPlan, Pinned
+from service.augmentation.rows import RowMaker
+from service.augmentation.slots import Layout, RealMode, Source, Stratum
+from service.caller import Caller
+from service.domain import Parameters
+
+__all__ = ["main"]
+
+_ASKED = Asked(caller=Caller(subject="benchmark", grants=frozenset({"*"})))
+
+
+class _Local:
+    """What `service.asking.Asking` promises, by networks of this process."""
+
+    def __init__(self, unpacked: Path) -> None:
+        self._unpacked = unpacked
+
+    async def sample(
+        self, target: object, model: Any, *, seed: int, indices: NDArray[np.uint64], labels: Any, parameters: object,
+        asked: object,
+    ) -> Drawn:  # fmt: skip
+        engine = self._engine("generator", model.key.name)
+        addresses = Addresses(seeds=np.full(len(indices), seed, np.uint64), indices=indices)
+        floats = _run(engine, "SAMPLE", SampleRows(addresses=addresses, labels=labels.astype(np.int64)))
+        return Drawn(images=floats_to_uint8(floats, engine.network.card.sample.value_range), failures={})
+
+    async def classify(self, target: object, model: Any, images: NDArray[np.uint8], asked: object) -> Any:
+        engine = self._engine("classifier", model.key.name)
+        return _run(
+            engine, "CLASSIFY", ImageRows(images=uint8_to_floats(images, engine.network.card.sample.value_range))
+        )
+
+    async def transform(
+        self, target: object, model: Any, images: NDArray[np.uint8], table: NDArray[np.float32], *, seed: int,
+        indices: NDArray[np.uint64], asked: object,
+    ) -> Any:  # fmt: skip
+        addresses = Addresses(seeds=np.full(len(indices), seed, np.uint64), indices=indices)
+        rows = ManipulationRows(images=images, table=table, addresses=addresses)
+        return _run(self._engine("transformer", model.key.name), "TRANSFORM", rows)
+
+    @cache  # noqa: B019 - one object, as long as the process
+    def _engine(self, role: str, name: str) -> Engine:
+        engine = Worker.load(self._unpacked / name).model.engine
+        assert engine is not None, f"the {role} {name} did not load"
+        return engine
+
+
+def _run(engine: Engine, operation: Operation, rows: Rows) -> NDArray[Any]:
+    sizes = engine.profile.exec_batch_sizes
+    size = min(sizes, key=lambda each: engine.profile.seconds_per_batch[each] / each)
+    parts = []
+    for start in range(0, len(rows), size):
+        part = rows.take(slice(start, start + size))
+        padded = pad_rows(part, size if len(part) > size // 2 else fitting_size(sizes, len(part)))
+        parts.append(engine.network.run(operation, padded)[: len(part)])
+    return np.concatenate(parts)
+
+
+def _open(plan: augmentation_pb2.Plan, dataset: Dataset) -> OpenPlan:
+    request = plan.request
+    split = dataset.splits[request.split]
+    slots = [Stratum(label=s.label, group=s.group, source=Source(s.source), count=s.count) for s in plan.slots]
+    mode = RealMode(request.real.mode or RealMode.ONCE)
+    layout = Layout(
+        labels=split.labels, groups=split.groups, group_count=len(dataset.groups), strata=tuple(slots), mode=mode,
+        seed=request.seed,
+    )  # fmt: skip
+    ids = np.arange(len(dataset.classes), dtype=np.uint32)
+    pinned = {each.role: _pinned(each) for each in plan.models}
+    return OpenPlan(
+        id=plan.id, seed=request.seed, dataset=dataset, split=split, layout=layout,
+        policy=policy_from_proto(request.policy), shards=1, bootstrapped=False, generator=pinned.get("generator"),
+        classifier=pinned.get("classifier"), transformer=pinned.get("transformer"), parameters=Parameters(),
+        attempts=request.synthesis.attempts or 1, min_confidence=request.synthesis.min_confidence,
+        copy_threshold=plan.copy_threshold, generator_labels=ids, classifier_labels=ids,
+    )  # fmt: skip
+
+
+def _pinned(each: augmentation_pb2.PinnedModel) -> Pinned:
+    model = SimpleNamespace(key=SimpleNamespace(name=each.model.name))
+    return Pinned(role=each.role, target=None, model=model)  # type: ignore[arg-type]  # only the name is looked at
+
+
+async def _make(maker: RowMaker, plan: OpenPlan, rows: int) -> tuple[int, float, str]:
+    """Rows made, seconds, and a digest of their images."""
+    digest, made, begun = hashlib.sha256(), 0, time.monotonic()
+    async with aclosing(maker.rows(plan, 0, min(rows, plan.layout.count), Level.IDS, _ASKED)) as batches:
+        async for batch in batches:
+            made += len(batch.images)
+            digest.update(batch.images.tobytes())
+    return made, time.monotonic() - begun, digest.hexdigest()
+
+
+def main(unpacked: Path, file: Path) -> None:
+    """Make the rows of plans, told one a line as {"plan": FILE, "rows": N, "threads": T}."""
+    dataset = read_dataset(DatasetSource(name="bench", path=file))
+    maker = RowMaker(_Local(unpacked), CopyFilters())  # type: ignore[arg-type]  # the same three methods
+    _say({"ready": True})
+    for line in sys.stdin:
+        told = json.loads(line)
+        torch.set_num_threads(told["threads"])
+        plan = _open(augmentation_pb2.Plan.FromString(Path(told["plan"]).read_bytes()), dataset)
+        rows, seconds, digest = asyncio.run(_make(maker, plan, told["rows"]))
+        _say({"rows": rows, "rows_per_s": rows / seconds, "digest": digest})
+
+
+def _say(answer: dict[str, Any]) -> None:
+    sys.stdout.write(json.dumps(answer) + "\n")
+    sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), Path(sys.argv[2]))

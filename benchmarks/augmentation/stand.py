@@ -1,0 +1,110 @@
+"""What is measured against what: a server, a puller, a process that makes the same rows alone, and the plans."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import zipfile
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.child import ROOT, Child, ChildError
+from benchmarks.imbalance.serving import serve
+from fount import Client
+
+__all__ = ["Stand", "open_stand"]
+
+_MODELS = ("mnist-cvae", "mnist-classifier", "transforms")
+_TRAIN_ROWS, _TEST_ROWS = 10_000, 2_000
+_SEED = 2**40 + 1  # no plan's attempts have it
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stand:
+    """What is up.
+
+    Attributes:
+        folder: where plans and exports go.
+        server: HOST:PORT.
+        client: of this process, to plan.
+        puller: pulls in a process of its own.
+        local: makes the same rows in one process.
+    """
+
+    folder: Path
+    server: str
+    client: Client
+    puller: Child
+    local: Child
+
+    def plan(self, name: str, wishes: Mapping[str, Any]) -> Path:
+        """Plan, and keep the plan in a file."""
+        file = self.folder / f"{name}.plan"
+        file.write_bytes(self.client.plan({"dataset": "bench", "seed": 1, **wishes}).message.SerializeToString())
+        return file
+
+
+@contextmanager
+def open_stand(folder: Path, threads: int) -> Iterator[Stand]:
+    """Pack, serve, draw the data set, and start the processes; all end with the block."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    store = folder / "store"
+    for name in _MODELS:
+        shutil.copytree(ROOT / "model_store" / name, store / name)
+    _unpack(folder)
+    with ExitStack() as stack:
+        data = folder / "bench.npz"
+        with serve(store, {}, folder, "--threads", str(threads)) as server, Client(server) as client:
+            _draw_dataset(client, data)
+        options = ("--threads", str(threads), "--data-sets", str(_configure(folder, data)))
+        server = stack.enter_context(serve(store, {}, folder, *options))
+        client = stack.enter_context(Client(server, timeout_s=None))
+        puller = stack.enter_context(Child("benchmarks.augmentation.puller", server))
+        quiet = {key: value for key, value in os.environ.items() if not key.startswith("FOUNT_")}
+        environment = quiet | {"FOUNT_WORKER_STATE": str(folder / "local-state")}
+        arguments = (str(folder / "unpacked"), str(data))
+        local = stack.enter_context(Child("benchmarks.augmentation.local", *arguments, environment=environment))
+        for child in (puller, local):
+            child.answer()
+        yield Stand(folder=folder, server=server, client=client, puller=puller, local=local)
+
+
+def _unpack(folder: Path) -> None:
+    command = [sys.executable, "-m", "fount", "pack", *_MODELS, "--model-store", str(folder / "store"),
+               "--out", str(folder / "archives")]  # fmt: skip
+    if subprocess.run(command, cwd=ROOT, stdout=sys.stderr, check=False).returncode:
+        raise ChildError("packing failed; its message is above")
+    for archive in (folder / "archives").glob("*.mar"):
+        name = next(each for each in sorted(_MODELS, key=len, reverse=True) if archive.name.startswith(each))
+        with zipfile.ZipFile(archive) as file:
+            file.extractall(folder / "unpacked" / name)
+
+
+def _draw_dataset(client: Client, file: Path) -> None:
+    """Samples of the generator, so that nothing is downloaded."""
+    count = _TRAIN_ROWS + _TEST_ROWS
+    drawn = client.sample("mnist-cvae", labels=np.arange(count) % 10, seed=_SEED)
+    images, labels = drawn.images, np.arange(count) % 10
+    np.savez(
+        file, x_train=images[:_TRAIN_ROWS], y_train=labels[:_TRAIN_ROWS], x_test=images[_TRAIN_ROWS:],
+        y_test=labels[_TRAIN_ROWS:],
+    )  # fmt: skip
+
+
+def _configure(folder: Path, data: Path) -> Path:
+    file = folder / "sets.yaml"
+    digits = ", ".join(f"'{digit}'" for digit in range(10))
+    file.write_text(f"bench: {{path: {data}, classifier: mnist-classifier, classes: [{digits}], policy: "
+                    "[{kind: rotate, max: 15}, {kind: shear, probability: 0.5, max: 10}, {kind: zoom, min: 0.9, "
+                    "max: 1.1}, {kind: shift, max: 0.07}, {kind: brightness, probability: 0.5, min: -0.1, max: 0.1}, "
+                    "{kind: contrast, probability: 0.5, min: 0.8, max: 1.2}, {kind: noise, probability: 0.25, "
+                    "max: 0.05}]}\n")  # fmt: skip
+    return file

@@ -1,0 +1,75 @@
+"""From scores to the table, the picture and the JSON: every number as mean and 95 % interval over seeds."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from matplotlib.figure import Figure
+
+from benchmarks.imbalance.learning import Score
+
+__all__ = ["Interval", "interval_over_seeds", "scores_to_markdown", "scores_to_picture"]
+
+Interval = tuple[float, float, float]
+"""Mean, low end, high end."""
+
+_T_975 = {2: 12.706, 3: 4.303, 4: 3.182, 5: 2.776, 6: 2.571, 7: 2.447, 8: 2.365, 9: 2.306, 10: 2.262}
+"""Student's t by number of seeds, for 95 % intervals."""
+
+_COLUMNS = (
+    ("recall of the cut class", "cut_recall"),
+    ("precision of the cut class", "cut_precision"),
+    ("mean recall of the others", "other_recall"),
+    ("accuracy", "accuracy"),
+)
+
+
+def interval_over_seeds(values: Sequence[float]) -> Interval:
+    """Mean and 95 % interval of the mean, by Student's t; covers seeds of training and of the rows, not the test rows.
+
+    Raises:
+        KeyError: fewer than 2 or more than 10 values.
+    """
+    mean = sum(values) / len(values)
+    variance = sum((each - mean) ** 2 for each in values) / (len(values) - 1)
+    half = _T_975[len(values)] * math.sqrt(variance / len(values))
+    return mean, mean - half, mean + half
+
+
+def scores_to_markdown(scores: Mapping[str, Sequence[Score]], rows: Mapping[str, int]) -> str:
+    """The table: a row an arm."""
+    lines = ["| training rows | rows | " + " | ".join(title for title, _ in _COLUMNS) + " |"]
+    lines.append("|---|---|" + "---|" * len(_COLUMNS))
+    for arm, seen in scores.items():
+        cells = [_cell(interval_over_seeds([getattr(score, field) for score in seen])) for _, field in _COLUMNS]
+        lines.append(f"| {arm} | {rows[arm]} | " + " | ".join(cells) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def _cell(interval: Interval) -> str:
+    mean, low, high = (100 * each for each in interval)
+    return f"{mean:.2f} % [{low:.2f}, {high:.2f}]"
+
+
+def scores_to_picture(scores: Mapping[str, Sequence[Score]], file: Path) -> None:
+    """The picture: recall of the cut class and accuracy, a dot a seed, a bar for the interval of the mean."""
+    figure = Figure(figsize=(9, 3.6), dpi=110)
+    for place, (title, field) in enumerate((_COLUMNS[0], _COLUMNS[3])):
+        axes = figure.add_subplot(1, 2, place + 1)
+        for k, seen in enumerate(scores.values()):
+            values = [100 * getattr(score, field) for score in seen]
+            mean, low, high = interval_over_seeds(values)
+            axes.plot([low, high], [k, k], color="#4477aa", linewidth=3, alpha=0.5)
+            axes.plot(values, [k] * len(values), "o", color="#4477aa", markersize=4)
+            axes.plot([mean], [k], "|", color="black", markersize=12)
+            axes.annotate(f"{mean:.1f}", (mean, k), textcoords="offset points", xytext=(0, 7), ha="center", fontsize=8)
+        axes.set_yticks(range(len(scores)), list(scores) if place == 0 else [""] * len(scores))
+        axes.invert_yaxis()
+        axes.set_xlabel("%")
+        axes.set_title(title, fontsize=10)
+        axes.grid(axis="x", alpha=0.3)
+        axes.margins(y=0.15)
+    figure.tight_layout()
+    figure.savefig(file)

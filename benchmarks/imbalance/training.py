@@ -1,0 +1,42 @@
+"""Training on the cut rows: `python -m benchmarks.imbalance.training DATA WORK` writes WORK/store.
+
+The shipped recipes, without the minutes of measuring that a shipped model's card takes; only samples and labels are
+wanted here. Training that was stopped goes on at its checkpoint.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from benchmarks.child import ROOT
+from handlers.recipes.catalogue import RECIPES
+from handlers.recipes.data import load_data
+from handlers.recipes.model_folder import load_judge, write_model
+from handlers.recipes.training import Order, train_module
+
+__all__ = ["TRAINED", "main"]
+
+TRAINED = ("mnist-cvae", "mnist-classifier")
+"""The generator, and the classifier that filters its samples and verifies transforms."""
+
+
+def main(data_folder: Path, work: Path) -> None:
+    """Train what is not there yet."""
+    for name in TRAINED:
+        folder, recipe = work / "store" / name, RECIPES[name]
+        if (folder / "model.yaml").is_file():
+            continue
+        data = load_data(recipe.data, data_folder)
+        judge = load_judge(ROOT / "model_store" / recipe.judge, data) if recipe.judge else None  # draws curves only
+        order = Order(steps=recipe.steps, seed=0, run_folder=work / "runs" / name, resume=True)
+        module = train_module(recipe, data, judge, order, say=_say)
+        write_model(recipe, folder, data, module, (), steps=recipe.steps, seed=0)
+
+
+def _say(line: str) -> None:
+    sys.stderr.write(f"{line}\n")
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), Path(sys.argv[2]))

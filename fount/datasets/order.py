@@ -1,0 +1,135 @@
+"""In which order an epoch visits the rows of a plan, and who takes which of them.
+
+An epoch is a sequence of N places. In epoch 0, place p holds row p; in any other, blocks of rows change places by a
+shuffle keyed by (plan, epoch), so every epoch visits every row once. A plan's rows are mixed already, so blocks are
+enough, and one block is one stretch to pull. Who takes what is said in spans of places: consumers take disjoint spans
+that make up the whole.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from fount.address import Addresses, Stream
+
+__all__ = ["EpochOrder", "Span", "Stretch", "cut", "share", "subtract"]
+
+_BLOCK_ROWS, _LEAST_BLOCK_ROWS, _MOST_BLOCKS = 4096, 64, 65536
+
+Span = tuple[int, int]
+"""Places first to end - 1."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stretch:
+    """Consecutive rows at consecutive places, as one pull gives them.
+
+    Attributes:
+        first_place: the place of the first row.
+        shard: the shard, and
+        shards: of how many, the rows belong to.
+        first_row: the first row.
+        end_row: one beyond the last.
+    """
+
+    first_place: int
+    shard: int
+    shards: int
+    first_row: int
+    end_row: int
+
+
+class EpochOrder:
+    """The order of one epoch of a plan."""
+
+    def __init__(self, plan_id: str, rows: int, epoch: int) -> None:
+        self._rows = rows
+        block_rows = min(_BLOCK_ROWS, max(_LEAST_BLOCK_ROWS, rows // 64))
+        self._blocks = min(_MOST_BLOCKS, -(-rows // block_rows)) if epoch and rows else 1
+        self._order = _shuffled(plan_id, epoch, self._blocks) if epoch else np.zeros(1, np.int64)
+        sizes = [self._first_row(block + 1) - self._first_row(block) for block in self._order.tolist()]
+        self._first_places = np.concatenate([[0], np.cumsum(sizes, dtype=np.int64)])
+
+    def stretches(self, spans: Iterable[Span]) -> Iterator[Stretch]:
+        """The rows at some places, in the order of the places."""
+        for first, end in spans:
+            place = first
+            while place < end:
+                number = int(np.searchsorted(self._first_places, place, side="right")) - 1
+                until = min(end, int(self._first_places[number + 1]))
+                block = int(self._order[number])
+                first_row = self._first_row(block) + place - int(self._first_places[number])
+                yield Stretch(
+                    first_place=place,
+                    shard=block,
+                    shards=self._blocks,
+                    first_row=first_row,
+                    end_row=first_row + until - place,
+                )
+                place = until
+
+    def _first_row(self, block: int) -> int:
+        return self._rows * block // self._blocks  # as shards are cut
+
+
+def share(rows: int, consumer: int, consumers: int) -> list[Span]:
+    """The places of one consumer of a whole epoch."""
+    return _spans([(rows * consumer // consumers, rows * (consumer + 1) // consumers)])
+
+
+def cut(spans: Sequence[Span], part: int, parts: int) -> list[Span]:
+    """One of some equal parts of the places in spans, in their order."""
+    total = sum(end - first for first, end in spans)
+    low, high = total * part // parts, total * (part + 1) // parts
+    starts = np.concatenate([[0], np.cumsum([end - first for first, end in spans], dtype=np.int64)]).tolist()
+    return _spans(
+        (first + max(low - before, 0), min(end, first + high - before))
+        for (first, end), before in zip(spans, starts, strict=False)
+    )
+
+
+def subtract(spans: Sequence[Span], taken: Iterable[Span]) -> list[Span]:
+    """The places in spans that are in none of the others; both in ascending order."""
+    left: list[Span] = []
+    gone = [*_merged(taken)]
+    at = 0
+    for first, end in spans:
+        while at < len(gone) and gone[at][1] <= first:
+            at += 1
+        here = at
+        while here < len(gone) and gone[here][0] < end:
+            left.append((first, gone[here][0]))
+            first = max(first, gone[here][1])
+            here += 1
+        left.append((first, end))
+    return _spans(left)
+
+
+def _merged(spans: Iterable[Span]) -> Iterator[Span]:
+    """The same places in as few spans as there can be, ascending."""
+    current: Span | None = None
+    for first, end in sorted(spans):
+        if current is not None and first <= current[1]:
+            current = (current[0], max(current[1], end))
+            continue
+        if current is not None:
+            yield current
+        current = (first, end)
+    if current is not None:
+        yield current
+
+
+def _spans(spans: Iterable[Span]) -> list[Span]:
+    return [(first, end) for first, end in spans if first < end]
+
+
+def _shuffled(plan_id: str, epoch: int, blocks: int) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
+    """The blocks in the order of 64-bit keys drawn for each."""
+    seed = int.from_bytes(hashlib.sha256(f"{plan_id}/{epoch}".encode()).digest()[:8], "little")
+    words = Addresses.of_range(seed, 0, blocks).words(Stream.ORDER, 2).astype(np.uint64)  # (blocks, 2)
+    keys = (words[:, 1] << np.uint64(32)) | words[:, 0]
+    return np.argsort(keys, kind="stable").astype(np.int64)

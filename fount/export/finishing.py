@@ -1,0 +1,82 @@
+"""The last steps of an export: `rows.csv` where files are single rows, and the manifest that says all is whole."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+from fount.export.folder import heading_line
+from fount.export.formats import Format
+from fount.export.journal import Record
+from fount.export.place import MANIFEST, Place
+from fount.export.table import Contents
+from fount.export.writing import sha256_of, sync_folder
+from fount.output_run import writing
+from fount.plans import SOURCES
+
+__all__ = ["finish"]
+
+ROWS = "rows.csv"
+
+
+def finish(
+    place: Place,
+    format: Format,
+    contents: Contents,
+    records: Sequence[Record],
+    told: Mapping[str, Any],
+) -> dict[str, Any]:
+    """Make an export whole.
+
+    Args:
+        place: its folder, held.
+        format: what its files are.
+        contents: what its columns are.
+        records: every part, in order.
+        told: what else the manifest says: plan, models, and so on.
+
+    Returns:
+        The manifest.
+
+    Raises:
+        OutputError: it cannot be written; the export is not whole.
+    """
+    with writing(place.folder):
+        files = [] if format.ending else [_join_rows(place, contents, records)]
+    manifest = {
+        **told,
+        "written": sum(record.rows for record in records),
+        "rejected": sum(record.rejected for record in records),
+        "by_class": _sum([record.by_class for record in records], contents.classes),
+        "by_source": _sum([record.by_source for record in records], SOURCES.values()),
+        "files": files,
+        "parts": [asdict(record) for record in records],
+    }
+    place.write(MANIFEST, (json.dumps(manifest, indent=2) + "\n").encode())
+    return manifest
+
+
+def _join_rows(place: Place, contents: Contents, records: Sequence[Record]) -> dict[str, Any]:
+    """Join the lines of all parts, and bring every row's file to the disk: one by one they were not."""
+    part = place.staging / f"{ROWS}.part"
+    with part.open("wb") as file:
+        file.write(heading_line(contents))
+        for record in records:
+            file.write((place.folder / record.file).read_bytes())
+        file.flush()
+        os.fsync(file.fileno())
+    if hasattr(os, "sync"):
+        os.sync()
+    part.replace(place.folder / ROWS)
+    sync_folder(place.folder)
+    digest, size = sha256_of(place.folder / ROWS)
+    return {"file": ROWS, "bytes": size, "sha256": digest}
+
+
+def _sum(counts: Sequence[Mapping[str, int]], names: Iterable[str]) -> dict[str, int]:
+    """Counts over all parts, in the order of the names, without those that have none."""
+    totals = {name: sum(each.get(name, 0) for each in counts) for name in names}
+    return {name: total for name, total in totals.items() if total}

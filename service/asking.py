@@ -1,0 +1,208 @@
+"""Whole arrays through the scheduler: draw these samples, classify or transform these images.
+
+An array enters and is one stream of work: the scheduler cuts it, packs it with others' work, repeats what workers lose,
+and runs as many slices at once as there is room for. The answers leave as one array, in order. What keeps a whole pull
+going also lives here: a stream that is refused because others wait comes again when it was told to.
+
+Every array is a stream of its own and counts as one in `GatewayConfig.max_streams` and `CallerLimits.max_streams` while
+it is under way. A pull has a few at a time; patience, not a larger limit, is what carries it through a full gateway.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import time
+from contextlib import aclosing
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from service.caller import Caller
+from service.domain import Dtype, Failure, Labels, Operation, Parameters, ServedModel, Target
+from service.errors import Overloaded, TooLate, WorkerFault
+from service.scheduler import Piece, Scheduler, Work
+from service.scheduler.feeds import Feed, IndexFeed, ManipulationFeed, TensorFeed
+
+__all__ = ["Asked", "Asking", "Drawn"]
+
+_PATIENCE_S = 300.0  # that refusals are waited out without a row between them
+
+
+@dataclass(frozen=True, kw_only=True)
+class Asked:
+    """On whose behalf.
+
+    Attributes:
+        caller: who asks.
+        deadline_unix_s: when the answer stops being wanted; None is never.
+        request_id: for logs.
+        urgent: somebody sits waiting.
+        patient: come again when the gateway is too laden to begin. False raises then, as the first work of a request
+            should; work that has begun always comes again.
+    """
+
+    caller: Caller
+    deadline_unix_s: float | None = None
+    request_id: str = ""
+    urgent: bool = False
+    patient: bool = True
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Drawn:
+    """Samples.
+
+    Attributes:
+        images: (n, H, W, C) uint8, failed ones zero.
+        failures: by row.
+    """
+
+    images: NDArray[np.uint8]
+    failures: dict[int, Failure]
+
+
+class Asking:
+    """Asks workers, by way of the scheduler.
+
+    Every method raises:
+        Overloaded: too much waits, and `asked` is not patient, or no room comes before its deadline, or for long.
+        NotReady: the target's workers are gone, and repeating did not help.
+        TooLate: the deadline passed.
+        WorkerFault: a worker answered wrongly.
+    """
+
+    def __init__(self, scheduler: Scheduler) -> None:
+        self._scheduler = scheduler
+
+    async def sample(
+        self,
+        target: Target,
+        model: ServedModel,
+        *,
+        seed: int,
+        indices: NDArray[np.uint64],
+        labels: Labels | None,
+        parameters: Parameters,
+        asked: Asked,
+    ) -> Drawn:
+        """Draw the samples at (seed, each index).
+
+        Args:
+            target: the workers that may.
+            model: what they serve.
+            seed: of all of them.
+            indices: (n,) uint64, in any order.
+            labels: (n,) uint32, the generator's class ids; None for an unconditional one.
+            parameters: of the draw, whole: nothing is filled in here.
+            asked: on whose behalf.
+        """
+        feed = IndexFeed(seed=seed, indices=indices, labels=labels, dtype=Dtype.UINT8)
+        work = _work(target, Operation.SAMPLE, feed, len(indices), model.sample_bytes(Dtype.UINT8), asked)
+        images = np.zeros((len(indices), *model.sample_dims), np.uint8)
+        failures = await self._fill(images, replace(work, parameters=parameters), asked)
+        return Drawn(images=images, failures=failures)
+
+    async def classify(
+        self, target: Target, model: ServedModel, images: NDArray[np.uint8], asked: Asked
+    ) -> NDArray[np.float32]:
+        """Classify (n, H, W, C) uint8 images of the model's own shape.
+
+        Returns:
+            (n, classes) float32 probabilities; NaN where the worker failed on a row.
+        """
+        classes = len(model.labels)
+        row_bytes = classes * Dtype.FLOAT32.numpy.itemsize
+        work = _work(target, Operation.CLASSIFY, TensorFeed(rows=images), len(images), row_bytes, asked)
+        probabilities = np.zeros((len(images), classes), np.float32)
+        failures = await self._fill(probabilities, work, asked)
+        probabilities[list(failures)] = np.nan
+        return probabilities
+
+    async def transform(
+        self,
+        target: Target,
+        model: ServedModel,
+        images: NDArray[np.uint8],
+        table: NDArray[np.float32],
+        *,
+        seed: int,
+        indices: NDArray[np.uint64],
+        asked: Asked,
+    ) -> NDArray[np.uint8]:
+        """Transform (n, H, W, C) uint8 images, of any shape, as (n, columns) of a table say.
+
+        Noise is read at (seed, each index). Also raises WorkerFault when the worker failed on a single row.
+        """
+        feed = ManipulationFeed(rows=images, table=table, seed=seed, indices=indices)
+        row_bytes = math.prod(images.shape[1:])
+        work = _work(target, Operation.TRANSFORM, feed, len(images), row_bytes, asked)
+        made = np.zeros(images.shape, np.uint8)
+        # The card's shape is what warm-up measured; a smaller picture is not counted as cheaper.
+        cost = max(1.0, row_bytes / model.sample_bytes(Dtype.UINT8))
+        failures = await self._fill(made, replace(work, row_cost=cost), asked)
+        for row, failure in failures.items():
+            raise WorkerFault(f"row {row} could not be transformed: {failure.message}")
+        return made
+
+    async def _fill(self, into: NDArray[Any], work: Work, asked: Asked) -> dict[int, Failure]:
+        """Do a work to its end; returns the rows that failed."""
+        failures: dict[int, Failure] = {}
+        done, since_s = 0, time.monotonic()
+        try:
+            async with asyncio.timeout(_left_s(asked)):
+                while done < work.count:
+                    rest = replace(work, start_index=done, count=work.count - done)
+                    try:
+                        async with aclosing(self._scheduler.run(rest)) as pieces:
+                            async for piece in pieces:
+                                done += _put(into, piece, failures)
+                                since_s = time.monotonic()
+                    except Overloaded as error:
+                        if time.monotonic() - since_s > _PATIENCE_S:
+                            raise
+                        await _wait(error, asked, begun=done > 0)
+        except TimeoutError as error:
+            message = f"{done} of {work.count} rows were done when the deadline passed; ask with more time"
+            raise TooLate(message) from error
+        return failures
+
+
+def _work(target: Target, operation: Operation, feed: Feed, count: int, sample_bytes: int, asked: Asked) -> Work:
+    return Work(
+        target=target,
+        operation=operation,
+        feed=feed,
+        count=count,
+        sample_bytes=sample_bytes,
+        caller=asked.caller,
+        deadline_unix_s=asked.deadline_unix_s,
+        request_id=asked.request_id,
+        urgent=asked.urgent,
+        at_once=True,
+    )
+
+
+def _put(into: NDArray[Any], piece: Piece, failures: dict[int, Failure]) -> int:
+    """Put a piece in its place; returns how many rows it is."""
+    first, count = piece.start_index, len(piece.rows)
+    if piece.rows.dtype != into.dtype or piece.rows.shape[1:] != into.shape[1:]:
+        told, wanted = (f"{each.dtype.name} rows of {list(each.shape[1:])}" for each in (piece.rows, into))
+        raise WorkerFault(f"the worker answered {told}, where {wanted} were asked for")
+    into[first : first + count] = piece.rows
+    failures |= {first + row: failure for row, failure in piece.failures.items()}
+    return count
+
+
+def _left_s(asked: Asked) -> float | None:
+    return None if asked.deadline_unix_s is None else asked.deadline_unix_s - time.time()
+
+
+async def _wait(error: Overloaded, asked: Asked, *, begun: bool) -> None:
+    """Wait until there may be room; raises the refusal when nobody waits so long."""
+    left_s = _left_s(asked)
+    if not (asked.patient or begun) or (left_s is not None and left_s <= error.retry_after_s):
+        raise error
+    await asyncio.sleep(error.retry_after_s)

@@ -1,0 +1,249 @@
+"""A gateway's augmentation with in-memory workers, a small data set, and plans that tests open themselves."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import grpc
+import numpy as np
+import pytest
+
+from fount.data import Dataset, DatasetSource, read_dataset
+from fount.transforms import Kind, Policy, Transform
+from fount.v1 import augmentation_pb2, augmentation_pb2_grpc
+from service.asking import Asking
+from service.augmentation.copies import CopyFilters
+from service.augmentation.open_plan import OpenPlan, Pinned
+from service.augmentation.slots import Layout, RealMode, Source, Stratum
+from service.caller import Anonymous, Caller, CallerPolicy
+from service.catalog import Catalog
+from service.config import GatewayConfig
+from service.datasets import Datasets, DatasetSettings
+from service.domain import Operation, Parameters, Target
+from service.errors import TicketInvalid
+from service.gateway import Gateway
+from service.scheduler.packing import PackingScheduler
+from service.servicers.augmentation import AugmentationServicer
+from service.telemetry.interceptor import CallInterceptor
+from service.telemetry.metrics import Metrics
+from service.workers.memory import MemoryPool
+from service.workers.memory_models import memory_model
+from tests.contract.conftest import Running
+
+SHAPE = (4, 4, 1)
+CLASSES = ("zero", "one", "two")
+COUNTS = (40, 20, 4)
+"""Training rows of each class; the test split has 10 of each."""
+
+GENERATOR = memory_model("painter", labels=CLASSES, dims=SHAPE)
+CLASSIFIER = memory_model("judge", labels=CLASSES, dims=SHAPE, operations=frozenset({Operation.CLASSIFY}))
+TRANSFORMER = memory_model("transforms", labels=(), dims=SHAPE, operations=frozenset({Operation.TRANSFORM}))
+POLICY = Policy(
+    transforms=(Transform(kind=Kind.ROTATE, max=15.0), Transform(kind=Kind.SHIFT, probability=0.5, max=0.1))
+)
+EVERYTHING = {(0, 1): 40, (0, 4): 10, (1, 1): 20, (1, 2): 10, (1, 3): 20, (2, 1): 4, (2, 3): 16, (2, 4): 30}
+"""Rows by class and source: real ones of all classes, and something of every source; 150 in all."""
+
+
+def augmenting_pool() -> MemoryPool:
+    """Workers for every role."""
+    return MemoryPool(models=[GENERATOR, CLASSIFIER, TRANSFORMER])
+
+
+def write_npz(folder: Path) -> Path:
+    """A small labelled data set; every image's first pixel is its label, as the in-memory classifier reads it."""
+    file, rng = folder / "small.npz", np.random.default_rng(0)
+    arrays: dict[str, Any] = {}
+    for split, counts in (("train", COUNTS), ("test", (10, 10, 10))):
+        labels = rng.permutation(np.repeat(np.arange(3, dtype=np.uint8), counts))
+        images = rng.integers(0, 256, (len(labels), *SHAPE), dtype=np.uint8)
+        images[:, 0, 0, 0] = labels
+        arrays |= {f"x_{split}": images, f"y_{split}": labels}
+    np.savez(file, **arrays)
+    return file
+
+
+def small_settings(folder: Path) -> DatasetSettings:
+    """The data set `small` as a gateway is configured with it."""
+    source = DatasetSource(name="small", path=write_npz(folder), classes=CLASSES)
+    return DatasetSettings(source=source, classifier="judge", policy=POLICY)
+
+
+def small_dataset(folder: Path) -> Dataset:
+    return read_dataset(small_settings(folder).source)
+
+
+def open_plan(
+    dataset: Dataset, counts: dict[tuple[int, int], int] = EVERYTHING, *, seed: int = 7, **changed
+) -> OpenPlan:
+    """A plan of so many rows by class and source."""
+    split, mode = dataset.splits["train"], changed.pop("mode", RealMode.ONCE)
+    strata = tuple(
+        Stratum(label=label, group=0, source=Source(source), count=count) for (label, source), count in counts.items()
+    )
+    layout = Layout(labels=split.labels, groups=None, group_count=0, strata=strata, mode=mode, seed=seed)
+    own = np.arange(len(CLASSES), dtype=np.uint32)
+    values = {
+        "id": "planned",
+        "seed": seed,
+        "dataset": dataset,
+        "split": split,
+        "layout": layout,
+        "policy": POLICY,
+        "shards": 1,
+        "bootstrapped": mode in (RealMode.BOOTSTRAP, RealMode.POISSON),
+        "generator": Pinned(role="generator", target=target(GENERATOR), model=GENERATOR),
+        "classifier": Pinned(role="classifier", target=target(CLASSIFIER), model=CLASSIFIER),
+        "transformer": Pinned(role="transformer", target=target(TRANSFORMER), model=TRANSFORMER),
+        "parameters": Parameters(),
+        "attempts": 4,
+        "min_confidence": 0.5,
+        "copy_threshold": 0.0,
+        "generator_labels": own,
+        "classifier_labels": own,
+    }
+    return OpenPlan(**(values | changed))
+
+
+def target(model) -> Target:
+    return Target(model=model.key, numerics="memory")
+
+
+@dataclass
+class PlantedPlanner:
+    """Opens the tickets that tests made up."""
+
+    plans: dict[bytes, OpenPlan] = field(default_factory=dict)
+
+    async def open(self, ticket: bytes, caller: Caller) -> OpenPlan:
+        if ticket not in self.plans:
+            raise TicketInvalid("is not one of ours; plan again")
+        return self.plans[ticket]
+
+
+@dataclass
+class Augmenting:
+    """A running service, and a client that knows the protos alone."""
+
+    pool: MemoryPool
+    planner: PlantedPlanner
+    metrics: Metrics
+    channel: grpc.aio.Channel
+
+    @property
+    def stub(self) -> augmentation_pb2_grpc.AugmentationServiceStub:
+        return augmentation_pb2_grpc.AugmentationServiceStub(self.channel)
+
+    async def pull(self, ticket: bytes = b"plan", **fields):
+        """The header and the chunks of a whole stream."""
+        request = augmentation_pb2.PullDatasetRequest(ticket=ticket, **fields)
+        responses = [each async for each in self.stub.PullDataset(request, timeout=20)]
+        return responses[0].header, [each.chunk for each in responses[1:]]
+
+    async def refused(self, ticket: bytes = b"plan", **fields) -> grpc.aio.AioRpcError:
+        with pytest.raises(grpc.aio.AioRpcError) as error:
+            await self.pull(ticket, **fields)
+        return error.value
+
+    def metric(self, name: str, **labels: str) -> float:
+        return self.metrics.registry.get_sample_value(name, labels) or 0.0
+
+
+def plant(service: Augmenting, ticket: bytes = b"other", counts=EVERYTHING, **changed) -> OpenPlan:
+    """Have a ticket open to another plan of the same data set."""
+    plan = service.planner.plans[ticket] = open_plan(service.planner.plans[b"plan"].dataset, counts, **changed)
+    return plan
+
+
+@asynccontextmanager
+async def augmenting(
+    folder: Path, *, pool: MemoryPool | None = None, policy: CallerPolicy | None = None, **settings
+) -> AsyncIterator[Augmenting]:
+    """The service on a free port, with the plan of EVERYTHING under the ticket `plan`."""
+    pool, planner, metrics = pool or augmenting_pool(), PlantedPlanner(), Metrics("test")
+    config = GatewayConfig(port=0, http_port=0, **settings)
+    scheduler = PackingScheduler(pool, config, metrics)
+    own = small_settings(folder)
+    planner.plans[b"plan"] = open_plan(read_dataset(own.source))
+    servicer = AugmentationServicer(
+        planner=planner,  # type: ignore[arg-type]
+        catalog=Catalog(pool),
+        datasets=Datasets((own,)),
+        asking=Asking(scheduler),
+        copies=CopyFilters(),
+        metrics=metrics,
+        config=config,
+    )
+    server = grpc.aio.server(interceptors=[CallInterceptor(policy or Anonymous(), metrics)])
+    augmentation_pb2_grpc.add_AugmentationServiceServicer_to_server(servicer, server)
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    await pool.start()
+    channel = grpc.aio.insecure_channel(f"127.0.0.1:{port}")
+    try:
+        yield Augmenting(pool, planner, metrics, channel)
+    finally:
+        await channel.close()
+        await server.stop(0)
+        await scheduler.close()
+        await pool.close()
+
+
+@asynccontextmanager
+async def augmenting_gateway(
+    folder: Path, *, pool: MemoryPool | None = None, policy: CallerPolicy | None = None, **settings
+) -> AsyncIterator[Running]:
+    """A whole gateway with the data set `small`, which makes and opens real plans."""
+    config = GatewayConfig(port=0, http_port=0, datasets=(small_settings(folder),), **settings)
+    gateway = Gateway(pool or augmenting_pool(), config, policy)
+    await gateway.start()
+    await gateway.wait_ready(5)
+    channel = grpc.aio.insecure_channel(f"127.0.0.1:{gateway.port}")
+    try:
+        yield Running(gateway, gateway._pool, channel)
+    finally:
+        await channel.close()
+        await gateway.stop(grace_s=0)
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row as a client has it."""
+
+    index: int
+    image: bytes
+    label: int
+    error: str = ""
+    source: int = 0
+    source_row: int = 0
+    seed: int = 0
+    address: int = 0
+    attempts: int = 0
+
+
+def rows_of(chunks) -> list[Row]:
+    """Every row of some chunks, whatever their boundaries."""
+    rows = []
+    for chunk in chunks:
+        samples, told = chunk.samples, chunk.provenance
+        size = len(samples.data) // samples.count
+        errors = {each.index: each.status.message for each in samples.errors}
+        for k in range(samples.count):
+            index = samples.start_index + k
+            row = Row(
+                index=index,
+                image=samples.data[k * size : (k + 1) * size],
+                label=samples.labels[k] if samples.labels else -1,
+                error=errors.get(index, ""),
+            )
+            if told.sources:
+                row = Row(
+                    row.index, row.image, row.label, row.error, told.sources[k], told.source_rows[k], told.seeds[k],
+                    told.indices[k], told.attempts[k] if told.attempts else 0,
+                )  # fmt: skip
+            rows.append(row)
+    return rows

@@ -1,0 +1,62 @@
+"""What a stretch of a stream asks of a worker."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from service.catalog.conditions import GivenLabels
+from service.domain import Dtype
+from service.scheduler.feeds import IndexFeed, ManipulationFeed, RangeFeed, TensorFeed
+
+LABELS = np.array([7, 8, 9, 6], np.uint32)
+IMAGES = np.arange(24, dtype=np.uint8).reshape(4, 2, 3, 1)
+
+
+def of_indices(*indices: int, labels=LABELS) -> IndexFeed:
+    return IndexFeed(seed=3, indices=np.array(indices, np.uint64), labels=labels, dtype=Dtype.UINT8)
+
+
+def test_a_range_is_counted_by_its_indices() -> None:
+    feed = RangeFeed(seed=3, labels=GivenLabels(first_index=100, ids=LABELS), dtype=Dtype.UINT8)
+    item = feed.item(101, 2)
+    assert (item.seed, item.start_index, item.count, item.indices) == (3, 101, 2, None)
+    assert item.labels is not None
+    assert item.labels.tolist() == [8, 9]
+
+
+@pytest.mark.parametrize(
+    ("indices", "start", "told"),
+    [((5, 6, 7, 8), 6, None), ((5, 9, 10, 1), 9, None), ((5, 9, 3, 4), 0, [9, 3]), ((5, 2, 2, 4), 0, [2, 2]),
+     ((0, 2**64 - 1, 0, 1), 0, [2**64 - 1, 0])],
+    ids=["consecutive", "consecutive here", "down", "twice the same", "around the end"],
+)  # fmt: skip
+def test_indices_are_told_only_where_they_are_not_consecutive(indices, start, told) -> None:
+    item = of_indices(*indices).item(1, 2)
+    assert (item.start_index, item.count) == (start, 2)
+    assert (item.indices if item.indices is None else item.indices.tolist()) == told
+    assert item.labels is not None
+    assert item.labels.tolist() == [8, 9]
+
+
+def test_the_last_index_of_all_is_followed_by_none() -> None:
+    assert of_indices(2**64 - 2, 2**64 - 1, 0, 1).item(0, 2).start_index == 2**64 - 2
+
+
+def test_an_unconditional_model_has_no_labels() -> None:
+    assert of_indices(1, 2, 3, 4, labels=None).item(0, 3).labels is None
+
+
+def test_images_are_cut_without_a_copy() -> None:
+    feed = TensorFeed(rows=IMAGES)
+    item = feed.item(1, 2)
+    assert np.shares_memory(item.rows, IMAGES)
+    assert (item.count, item.rows[0, 0, 0, 0], feed.row_dims, feed.row_bytes) == (2, 6, (2, 3, 1), 6)
+
+
+def test_a_manipulation_keeps_rows_and_table_and_addresses_together() -> None:
+    table = np.arange(8, dtype=np.float32).reshape(4, 2)
+    feed = ManipulationFeed(rows=IMAGES, table=table, seed=3, indices=np.array([9, 4, 2, 7], np.uint64))
+    item = feed.item(2, 2)
+    assert (item.rows[0, 0, 0, 0], item.table[0].tolist(), item.indices.tolist()) == (12, [4.0, 5.0], [2, 7])
+    assert feed.row_bytes == 6 + 8 + 12

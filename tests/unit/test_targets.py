@@ -1,0 +1,173 @@
+"""Target counts: exact, by hand."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from service.augmentation.slots import RealMode, Source
+from service.augmentation.target_rules import Balance, Counts, Factor, MixRule, Rule, Weights
+from service.augmentation.targets import Capped, Filling, Shortage, count_cells, fill, share
+
+REAL, RESAMPLED, TRANSFORMED, SYNTHESISED = Source
+CELLS = np.array([[6, 4], [3, 2]])  # two classes of two groups
+LARGEST = Balance(label=None, by_group=False)
+
+
+def filled(rule: Rule, *, cells=CELLS, mix: MixRule | None = None, mode=RealMode.ONCE, subsample=False) -> Filling:
+    groups = cells.shape[1] if cells.shape[1] > 1 else 0
+    return fill(cells, rule, group_count=groups, mix=mix or MixRule(), mode=mode, subsample=subsample)
+
+
+def counts(filling: Filling) -> dict[tuple[int, int, Source], int]:
+    return {(each.label, each.group, each.source): each.count for each in filling.strata}
+
+
+def by_class(filling: Filling) -> list[int]:
+    return np.bincount([each.label for each in filling.strata], [each.count for each in filling.strata]).tolist()
+
+
+@pytest.mark.parametrize(
+    ("total", "weights", "shares"),
+    [
+        (10, [1, 1, 1], [4, 3, 3]),
+        (10, [0.5, 0.3, 0.2], [5, 3, 2]),
+        (7, [6, 4], [4, 3]),
+        (1, [0, 1e-300], [0, 1]),
+        (0, [1, 2], [0, 0]),
+        (2**40, [1, 2**40 - 1], [1, 2**40 - 1]),
+        (3, [1e300, 1e300], [2, 1]),
+    ],
+)
+def test_shares_are_exact(total: int, weights: list[float], shares: list[int]) -> None:
+    assert share(total, weights) == shares
+
+
+def test_cells_are_counted() -> None:
+    labels, groups = np.array([0, 0, 1, 1, 1], np.uint32), np.array([0, 1, 1, 1, 0], np.uint32)
+    assert count_cells(labels, groups, 3, 2).tolist() == [[1, 1], [1, 2], [0, 0]]
+
+
+def test_cells_without_groups_have_one_column() -> None:
+    assert count_cells(np.array([0, 2], np.uint32), None, 3, 0).tolist() == [[1], [0], [1]]
+
+
+def test_what_there_is_comes_once() -> None:
+    assert counts(filled(Factor(factor=1.0, by_group=False))) == {
+        (0, 0, REAL): 6, (0, 1, REAL): 4, (1, 0, REAL): 3, (1, 1, REAL): 2,
+    }  # fmt: skip
+
+
+def test_balance_fills_up_in_proportion_to_groups() -> None:
+    filling = filled(LARGEST)
+    assert by_class(filling) == [10, 10]
+    assert counts(filling)[1, 0, RESAMPLED] == 3
+    assert counts(filling)[1, 1, RESAMPLED] == 2
+
+
+def test_balance_by_group_makes_all_cells_alike() -> None:
+    filling = filled(Balance(label=None, by_group=True))
+    totals = {(each.label, each.group): 0 for each in filling.strata}
+    for each in filling.strata:
+        totals[each.label, each.group] += each.count
+    assert totals == {(0, 0): 6, (0, 1): 6, (1, 0): 6, (1, 1): 6}
+
+
+def test_balance_to_a_class_is_its_count() -> None:
+    assert by_class(filled(Balance(label=1, by_group=False), subsample=True)) == [5, 5]
+
+
+def test_a_factor_rounds_down() -> None:
+    assert by_class(filled(Factor(factor=1.5, by_group=False))) == [15, 7]
+
+
+def test_a_factor_by_group_rounds_each_cell() -> None:
+    assert by_class(filled(Factor(factor=1.5, by_group=True))) == [9 + 6, 4 + 3]
+
+
+def test_classes_left_out_of_counts_stay() -> None:
+    assert by_class(filled(Counts(counts={(1, None): (9, 0)}))) == [10, 9]
+
+
+def test_counts_by_group_are_met() -> None:
+    filling = filled(Counts(counts={(1, 1): (8, 0)}))
+    assert counts(filling)[1, 1, RESAMPLED] == 6
+    assert counts(filling)[1, 0, REAL] == 3
+
+
+def test_weights_share_a_total() -> None:
+    assert by_class(filled(Weights(total=25, weights=(0.5, 0.5)))) == [13, 12]
+
+
+def test_fewer_rows_need_leave() -> None:
+    filling = filled(Counts(counts={(0, None): (9, 4)}))
+    assert filling.shortages == [Shortage(field="target.counts.counts[4]", label=0, group=None, there=10, target=9)]
+
+
+def test_a_subsample_leaves_rows_out_in_proportion() -> None:
+    filling = filled(Counts(counts={(0, None): (5, 0), (1, None): (0, 1)}), subsample=True)
+    assert counts(filling) == {(0, 0, REAL): 3, (0, 1, REAL): 2}
+
+
+def test_a_plan_without_real_rows_may_be_smaller() -> None:
+    filling = filled(Factor(factor=0.5, by_group=False), mode=RealMode.NONE)
+    assert counts(filling) == {(0, 0, RESAMPLED): 3, (0, 1, RESAMPLED): 2, (1, 0, RESAMPLED): 1, (1, 1, RESAMPLED): 1}
+
+
+def test_a_mix_is_shared() -> None:
+    mix = MixRule(resampled=1, transformed=2, synthesised=1)
+    filling = filled(Factor(factor=3.0, by_group=False), cells=np.array([[10]]), mix=mix)
+    assert counts(filling) == {
+        (0, 0, REAL): 10, (0, 0, RESAMPLED): 5, (0, 0, TRANSFORMED): 10, (0, 0, SYNTHESISED): 5,
+    }  # fmt: skip
+
+
+def test_synthesised_rows_have_no_group() -> None:
+    filling = filled(LARGEST, mix=MixRule(resampled=0, synthesised=1))
+    assert counts(filling)[1, 2, SYNTHESISED] == 5
+
+
+def test_a_cap_gives_the_rest_to_other_sources() -> None:
+    mix = MixRule(resampled=0, transformed=1, synthesised=3, max_synthetic_ratio=0.5)
+    filling = filled(Factor(factor=3.0, by_group=False), cells=np.array([[10]]), mix=mix)
+    assert counts(filling) == {(0, 0, REAL): 10, (0, 0, TRANSFORMED): 15, (0, 0, SYNTHESISED): 5}
+    assert filling.capped == [Capped(label=0, wished=15, allowed=5, missing=0)]
+
+
+def test_a_cap_without_other_sources_leaves_rows_missing() -> None:
+    mix = MixRule(resampled=0, synthesised=1, max_synthetic_ratio=0.25)
+    filling = filled(Factor(factor=2.0, by_group=False), cells=np.array([[10]]), mix=mix)
+    assert by_class(filling) == [12]
+    assert filling.capped == [Capped(label=0, wished=10, allowed=2, missing=8)]
+
+
+def test_a_cap_holds_for_a_class_over_its_groups() -> None:
+    mix = MixRule(resampled=0, synthesised=1, max_synthetic_ratio=1)
+    filling = filled(Factor(factor=3.0, by_group=True), mix=mix)
+    assert counts(filling)[0, 2, SYNTHESISED] == 10
+    assert counts(filling)[1, 2, SYNTHESISED] == 5
+
+
+def test_an_empty_class_is_made_by_the_generator_alone() -> None:
+    filling = filled(LARGEST, cells=np.array([[4], [0]]), mix=MixRule(resampled=1, synthesised=1))
+    assert counts(filling) == {(0, 0, REAL): 4, (1, 0, SYNTHESISED): 4}
+    assert filling.made_alone == [1]
+
+
+def test_an_empty_class_stays_empty_without_a_generator() -> None:
+    filling = filled(LARGEST, cells=np.array([[4], [0]]))
+    assert counts(filling) == {(0, 0, REAL): 4}
+    assert filling.left_empty == [(1, None)]
+
+
+def test_an_empty_class_that_is_named_is_an_error() -> None:
+    filling = filled(Counts(counts={(1, None): (3, 0)}), cells=np.array([[4], [0]]))
+    assert filling.shortages == [Shortage(field="target.counts.counts[0]", label=1, group=None, there=0, target=3)]
+
+
+def test_an_empty_group_stays_empty_whatever_fills() -> None:
+    filling = filled(
+        Balance(label=None, by_group=True), cells=np.array([[4, 0]]), mix=MixRule(resampled=0, synthesised=1)
+    )
+    assert filling.left_empty == [(0, 1)]
+    assert counts(filling)[0, 2, SYNTHESISED] == 4
