@@ -63,8 +63,9 @@ test: $(INSTALLED) ## every test but the slow ones
 test-full: $(INSTALLED) ## every test
 	$(BIN)/pytest
 
-bench: $(INSTALLED) ## measure against the hardware and TorchServe alone; QUICK=1: two short rounds
+bench: $(INSTALLED) ## measure against the hardware, TorchServe alone and one process; QUICK=1: short rounds
 	$(BIN)/python -m benchmarks $(if $(QUICK),--quick)
+	$(BIN)/python -m benchmarks.augmentation $(if $(QUICK),--quick)
 
 soak: $(INSTALLED) ## ten minutes at full load under random kills: benchmarks/results/soak.md
 	$(BIN)/python -m benchmarks.soak
