@@ -161,10 +161,12 @@ def test_it_refuses_a_void_ticket():
 
 
 def test_it_gives_up_on_a_stream_that_falls_silent():
-    with client_of(FakePlans(delay_s=5.0), timeout_s=0.2) as client:
+    plans = FakePlans(hold_from=0)
+    with client_of(plans, timeout_s=0.2) as client:
         plan = client.plan(WISHES)
         with pytest.raises(DeadlineExceeded):
             next(client.pull(plan))
+        plans.released.set()
 
 
 def test_it_says_that_nobody_answers():
