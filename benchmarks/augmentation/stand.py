@@ -92,7 +92,7 @@ def _draw_dataset(client: Client, file: Path) -> None:
     """Samples of the generator, so that nothing is downloaded."""
     count = _TRAIN_ROWS + _TEST_ROWS
     drawn = client.sample("mnist-cvae", labels=np.arange(count) % 10, seed=_SEED)
-    images, labels = drawn.images, np.arange(count) % 10
+    images, labels = np.asarray(drawn), np.arange(count) % 10
     np.savez(
         file, x_train=images[:_TRAIN_ROWS], y_train=labels[:_TRAIN_ROWS], x_test=images[_TRAIN_ROWS:],
         y_test=labels[_TRAIN_ROWS:],

@@ -49,7 +49,7 @@ def scores_to_markdown(scores: Mapping[str, Sequence[Score]], rows: Mapping[str,
 
 
 def _cell(interval: Interval) -> str:
-    mean, low, high = (100 * each for each in interval)
+    mean, low, high = (100 * min(max(each, 0.0), 1.0) for each in interval)  # t knows no bounds, a share has two
     return f"{mean:.2f} % [{low:.2f}, {high:.2f}]"
 
 

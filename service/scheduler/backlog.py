@@ -29,7 +29,7 @@ __all__ = ["Backlog"]
 
 _log = logging.getLogger(__name__)
 
-_CALL_BYTES = 4 << 20  # most bytes of rows sent to a worker, or asked of it, in one call,
+_CALL_BYTES = 8 << 20  # most bytes of rows sent to a worker, or asked of it, in one call,
 _FULL_BYTES = 32 << 20  # but for its smallest batch, as long as a message holds that
 _RETRY_PAUSE_S = 0.1  # longer with every attempt
 _BUSY_PAUSE_S = 0.02

@@ -147,7 +147,7 @@ async def test_a_call_holds_no_more_image_bytes_than_a_message_should() -> None:
         images = np.ones((20, 512, 1024, 1), np.uint8)  # half a MiB each; their classes are twelve bytes
         await asker.classify(images)
         sent = [sum(item.rows.nbytes for item in call.items) for call in asker.pool.calls]
-        assert max(sent) <= 4 << 20
+        assert max(sent) <= 8 << 20
         assert len(sent) <= 4
 
 

@@ -26,7 +26,7 @@ def test_the_interval_of_equal_values_is_a_point() -> None:
 
 def test_the_table_has_a_row_for_each_way_to_train() -> None:
     table = scores_to_markdown({"resampled": [score(0.8), score(0.9)]}, {"resampled": 67420})
-    assert "| resampled | 67420 | 85.00 % [21.47, 148.53] | 100.00 % [100.00, 100.00] |" in table
+    assert "| resampled | 67420 | 85.00 % [21.47, 100.00] | 100.00 % [100.00, 100.00] |" in table
 
 
 def test_the_picture_is_an_image(tmp_path: Path) -> None:

@@ -34,7 +34,7 @@ KEY_FILE = "key_file.json"
 
 _MESSAGE_BYTES = 64 << 20
 _TOKEN_MINUTES = 60 * 24 * 365 * 10
-_HEAP = "-Xmx512m"
+_HEAP = "-Xmx768m"
 _SPARE_CALLS = 2  # of each gateway, beside its calls: a description and a call made once more
 
 # TorchServe's own configuration writes several lines a call and never stops; a worker's own lines are kept.
