@@ -94,11 +94,12 @@ def _save(sheet: Image.Image, path: Path) -> None:
 
 def _policy(path: Path) -> augmentation_pb2.TransformPolicy:
     try:
-        return policy_message(yaml.safe_load(path.read_text("utf-8")))
+        policy = yaml.safe_load(path.read_text("utf-8"))
     except OSError as error:
         raise NotFound(f"The policy {str(path)!r} cannot be read: {error.strerror or error}.") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: not UTF-8, or no such date
         raise InvalidRequest(f"The policy {str(path)!r} is not YAML: {error}") from error
+    return policy_message(policy)
 
 
 def _of_dataset(client: Client, name: str, most: int) -> Pictures:

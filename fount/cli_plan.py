@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -105,19 +106,22 @@ def _table(info: PlanInfo) -> Iterator[str]:
     keys = sorted({(slot.label_id, slot.group) for slot in info.slots})
     by_group = bool(info.groups)
     header = ("CLASS", *(["GROUP"] if by_group else []), *(source.upper() for source in sources), "ROWS", "WEIGHT")
-    lines = [header]
+    lines, counted = [header], _counted(info)
     for label, group in keys:
-        counts = _counts(info, sources, label, group)
+        counts = [counted[label, group, source] for source in sources]
         names = (_class(info, label), *([group or "-"] if by_group else []))
         lines.append((*names, *(f"{count:,}" for count in (*counts, sum(counts))), _weight(info, label)))
-    totals = [sum(_counts(info, [source], None, None)) for source in sources]
+    totals = [sum(slot.count for slot in info.slots if slot.source == source) for source in sources]
     lines.append(("all", *(["-"] if by_group else []), *(f"{count:,}" for count in (*totals, sum(totals))), ""))
     yield from _aligned(lines, texts=1 + by_group)
 
 
-def _counts(info: PlanInfo, sources: Sequence[str], label: int | None, group: str | None) -> list[int]:
-    meant = [slot for slot in info.slots if label is None or (slot.label_id, slot.group) == (label, group)]
-    return [sum(slot.count for slot in meant if slot.source == source) for source in sources]
+def _counted(info: PlanInfo) -> Counter[tuple[int, str, str]]:
+    """Rows by class, group and source."""
+    counted: Counter[tuple[int, str, str]] = Counter()
+    for slot in info.slots:
+        counted[slot.label_id, slot.group, slot.source] += slot.count
+    return counted
 
 
 def _class(info: PlanInfo, label: int) -> str:

@@ -6,6 +6,7 @@ What is read is capped before it is decoded, and nothing is unpickled.
 from __future__ import annotations
 
 import zipfile
+import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +20,8 @@ from fount.errors import InvalidRequest, NotFound
 __all__ = ["Pictures", "read_pictures"]
 
 _ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
-_GREY_MODES = ("1", "L", "LA", "I", "I;16", "F")
+_GREY_MODES = ("1", "L", "LA")
+_DEEP_MODES = ("I", "I;16", "I;16B", "F")  # of more than 8 bits, which Pillow would cut off at white
 _LONGEST_SIDE = 4096  # pixels, as the contract has it
 _ARRAYS = ("images", "samples")  # what an NPZ file's pictures may be called
 
@@ -76,6 +78,8 @@ def _read_file(path: Path) -> NDArray[np.uint8]:
         with Image.open(path) as image:
             if max(image.size) > _LONGEST_SIDE:
                 raise _refused(path, f"has {image.width} × {image.height} pixels; a side may have {_LONGEST_SIDE}")
+            if image.mode in _DEEP_MODES:
+                raise _refused(path, f"has pixels of mode {image.mode}, and 8 bits a channel can be varied; convert it")
             pixels = np.asarray(image.convert("L" if image.mode in _GREY_MODES else "RGB"), np.uint8)
     except UnidentifiedImageError as error:
         raise _refused(path, "is no picture that can be read") from error
@@ -90,14 +94,17 @@ def _read_file(path: Path) -> NDArray[np.uint8]:
 
 def _read_npz(path: Path, most: int) -> Pictures:
     try:
-        with np.load(path, allow_pickle=False) as arrays:
+        loaded = np.load(path, allow_pickle=False)
+        if isinstance(loaded, np.ndarray):
+            raise _refused(path, "is a single array; write it with numpy.savez, as `images`")
+        with loaded as arrays:
             name = next((name for name in _ARRAYS if name in arrays), None)
             if name is None:
                 raise _refused(path, f"holds {', '.join(arrays) or 'nothing'}; its pictures are to be called `images`")
-            images = arrays[name][:most]
+            images = np.atleast_1d(arrays[name])[:most]
     except FileNotFoundError as error:
         raise NotFound(f"There is no file {str(path)!r}.") from error
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise _refused(path, f"cannot be read: {error}") from error
     images = images[..., None] if images.ndim == 3 else images
     if images.dtype != np.uint8 or images.ndim != 4 or images.shape[3] not in (1, 3) or not len(images):

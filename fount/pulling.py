@@ -12,6 +12,7 @@ from typing import Literal, SupportsIndex, TypedDict
 
 from fount.errors import BadReply, FountError, InvalidRequest
 from fount.exchange import Patience
+from fount.parts import brief
 from fount.plans import AnyPlan, PinnedModelInfo, pinned_models, ticket_of
 from fount.row_batches import RowBatch, RowParts, read_row_batch
 from fount.rows import read_shape
@@ -233,6 +234,8 @@ class PullExchange:
             )
         shape = read_shape(self._header.sample_spec, model_pb2.ENCODING_UINT8)
         batch = read_row_batch(whole, shape, groups=len(self.info.groups), columns=self.info.transform_columns)
+        if batch.labels.min() < 0 or batch.labels.max() >= len(self.info.classes):
+            raise BadReply(f"{brief(samples)} have labels that are none of the {len(self.info.classes)} classes")
         self._next += samples.count
         self.patience.take_progress()
         return batch

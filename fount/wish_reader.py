@@ -7,7 +7,7 @@ something is wrong, and one `InvalidRequest` that names everything.
 from __future__ import annotations
 
 import difflib
-import math
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
@@ -150,7 +150,7 @@ class Reader:
     def _real(self, key: str, value: object, *, absent: bool = True) -> float | None:
         if value is None and absent:
             return None
-        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= sys.float_info.max:
             self.wrong(key, f"is {value!r}; it is a finite number")
             return None
         return float(value)

@@ -61,7 +61,7 @@ def load_wishes(path: str | os.PathLike[str]) -> Mapping[str, Any]:
         wishes = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
         raise NotFound(f"The plan {os.fspath(path)!r} cannot be read: {error.strerror or error}.") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: not UTF-8, or no such date
         raise InvalidRequest(f"The plan {os.fspath(path)!r} is not YAML: {error}") from error
     if not isinstance(wishes, Mapping):
         raise InvalidRequest(f"The plan {os.fspath(path)!r} holds no mapping; begin with a line `dataset: NAME`.")

@@ -115,17 +115,21 @@ def check_class_name(name: str, where: str) -> None:
     Raises:
         DataError: names the place and the name.
     """
+    if name in (".", "..") or "/" in name or "\\" in name:
+        raise DataError(f"{where}: the class name {name[:_SHOWN]!r} is a path; give the class another name")
+    _check_name(name, "class", where)
+
+
+def _check_name(name: str, what: str, where: str) -> None:
     if not name.strip():
         wrong = "is empty"
-    elif name in (".", "..") or "/" in name or "\\" in name:
-        wrong = "is a path"
     elif any(unicodedata.category(character) in ("Cc", "Cf", "Cs", "Zl", "Zp") for character in name):
         wrong = "has control characters"
     elif len(name) > _MOST_NAME:
         wrong = f"has more than {_MOST_NAME} characters"
     else:
         return
-    raise DataError(f"{where}: the class name {name[:_SHOWN]!r} {wrong}; give the class another name")
+    raise DataError(f"{where}: the {what} name {name[:_SHOWN]!r} {wrong}; give the {what} another name")
 
 
 def _to_classes(
@@ -146,10 +150,18 @@ def _to_classes(
 
 def _names_of(columns: Sequence[Values], source: DatasetSource) -> tuple[str, ...]:
     """Names sorted, or the numbers up to the largest."""
-    if any(not isinstance(column, np.ndarray) for column in columns):
+    if _are_names(columns, source, "labels"):
         return tuple(sorted({str(value) for column in columns for value in column}))
     largest = max(int(column.max()) for column in columns if isinstance(column, np.ndarray))
     return tuple(map(str, range(min(largest, source.limits.max_classes) + 1)))
+
+
+def _are_names(columns: Sequence[Values], source: DatasetSource, what: str) -> bool:
+    """Whether columns hold names; of two kinds together nobody knows which number is which name."""
+    kinds = {isinstance(column, np.ndarray) for column in columns}
+    if len(kinds) > 1:
+        raise DataError(f"{source.path}: {what} are numbers in one split and names in another; write them alike")
+    return False in kinds
 
 
 def _to_ids(values: Values, names: tuple[str, ...], where: Callable[[int], str]) -> NDArray[np.uint32]:
@@ -177,10 +189,13 @@ def _to_groups(source: DatasetSource, parts: Sequence[Part]) -> tuple[tuple[str,
     if without := [part.name for part in parts if part.groups is None]:
         told = f"{source.path} has groups, but not for {' and '.join(without)}"
         raise DataError(f"{told}; add them there, or take them away everywhere")
+    are_names = _are_names(columns, source, "groups")
     values = sorted({value for column in columns for value in _different(column)})
     if len(values) > source.limits.max_classes:
         raise DataError(f"{source.path} has {len(values)} groups, and at most {source.limits.max_classes} are read; "
                         "the group column may be something else")  # fmt: skip
+    for name in values if are_names else ():
+        _check_name(name, "group", str(source.path))
     number = {value: k for k, value in enumerate(values)}
     ids = [np.array([number[value] for value in _listed(column)], np.uint32) for column in columns]
     return tuple(str(value) for value in values), list(ids)

@@ -8,6 +8,7 @@ the root, with the columns path and group, puts each picture into a group.
 from __future__ import annotations
 
 import csv
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,7 +43,7 @@ def read_folder(source: DatasetSource, root: Path) -> Dataset:
         raise DataError(f"{names[others[0]]} lies beside {names['train']}; a folder holds splits, or classes; move it")
     listed = {name: _list_split(source, folder, inside) for name, folder in roots.items()}
     groups = _read_groups(source, root)
-    first = listed["train"][0].file
+    first = FileStamp.of(listed["train"][0].file).file  # which no pipe is: opening one would wait for ever
     reader = picture_reader(source, first, str(first))
     check_amount(source, sum(map(len, listed.values())), reader.shape)
     parts = [_to_part(name, entries, reader, root, groups) for name, entries in listed.items()]
@@ -136,7 +137,7 @@ def _entries(folder: Path, inside: Path) -> list[Path]:
             f"{folder} cannot be read: {error.strerror or error}; check its path and permissions"
         ) from error
     for each in found:
-        if each.is_symlink() and not each.resolve().is_relative_to(inside):
+        if each.is_symlink() and not Path(os.path.realpath(each)).is_relative_to(inside):  # bears links in a circle
             raise DataError(f"{each} is a link that leaves {inside}; put the file itself there")
     return found
 
@@ -159,7 +160,12 @@ def _read_groups(source: DatasetSource, root: Path) -> dict[str, str] | None:
             header = next(rows, [])
             if header != _GROUPS_COLUMNS:
                 raise DataError(f"{file} begins with {','.join(header)[:80]!r}; its first line is path,group")
-            return dict(_read_group(file, rows.line_num, row) for row in rows if row)
+            groups: dict[str, str] = {}
+            for path, group in (_read_group(file, rows.line_num, row) for row in rows if row):
+                if groups.setdefault(path, group) != group:
+                    told = f"{file}, line {rows.line_num} puts {path[:80]!r} into another group than a line before"
+                    raise DataError(f"{told}; leave one of them")
+            return groups
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise DataError(
             f"{file} cannot be read ({error}); write it as UTF-8 with the columns path and group"

@@ -155,7 +155,7 @@ def _read_header(file: Path, stream: IO[bytes], dimensions: int, most_bytes: int
     if len(header) < 4 + 4 * dimensions:
         raise DataError(f"{file} ends within its header; download it again")
     shape = tuple(int(size) for size in np.frombuffer(header, ">u4", offset=4))
-    if math.prod(shape) > most_bytes:
+    if math.prod(max(1, size) for size in shape) > most_bytes:  # no array is 0 of something beyond all bounds, either
         told = f"announces {' × '.join(map(str, shape))} bytes, more than the {most_bytes} that are read"
         raise DataError(f"{file} {told}; put the right file there")
     return shape

@@ -39,6 +39,10 @@ _LAYOUTS = (
 )
 """Names of images, labels and groups of each split, in the two ways they are called."""
 
+_DAMAGED = (
+    zipfile.BadZipFile, zipfile.LargeZipFile, zlib.error, EOFError, struct.error, NotImplementedError,
+    ValueError,  # of a member that goes on beyond the end of the file
+)  # fmt: skip
 _HEADER_MOST = 4096  # bytes; those of images and labels take 128
 _LOCAL_HEADER = struct.Struct("<26xHH")  # lengths of name and extra field, which end it
 _LOCAL_HEADER_BYTES = 30
@@ -56,7 +60,7 @@ def read_npz(source: DatasetSource, file: Path) -> Dataset:
             members = {name.removesuffix(".npy"): archive.getinfo(name) for name in archive.namelist()}
             npz = _Npz(file=file, archive=archive, members=members, stamp=stamp, most_bytes=source.limits.max_bytes)
             return _read(source, npz)
-    except (zipfile.BadZipFile, zipfile.LargeZipFile, zlib.error, EOFError, struct.error, NotImplementedError) as error:
+    except _DAMAGED as error:
         raise DataError(f"{file} is a damaged NPZ file ({error}); write it again with numpy.savez") from error
     except (OSError, RuntimeError) as error:  # RuntimeError: zipfile's word for encrypted
         raise DataError(f"{file} cannot be read ({error}); check its permissions") from error
@@ -151,7 +155,7 @@ def _read_column(npz: _Npz, name: str) -> Values:
     def check(shape: tuple[int, ...], dtype: np.dtype[np.generic]) -> None:
         if len(shape) != 1 and not (len(shape) == 2 and shape[1] == 1):
             raise DataError(f"{npz.file}, {name}: the shape is {shape}; write one value a row")
-        if dtype.kind not in "iuU":
+        if dtype.kind not in "iuU" or not dtype.itemsize:
             raise DataError(f"{npz.file}, {name}: values are {dtype}; write whole numbers, or names as unicode")
 
     column, _ = _read_member(npz, name, check)

@@ -29,7 +29,7 @@ __all__ = ["read_parquet"]
 
 _KEPT_BYTES = 512 << 20  # of encoded pictures, a split
 _MOST_GROUP_BYTES = 1 << 30  # of encoded pictures, a row group
-_BATCH_ROWS = 256
+_BATCH_ROWS, _BATCH_BYTES = 256, 256 << 20
 
 
 def read_parquet(source: DatasetSource, path: Path) -> Dataset:
@@ -169,11 +169,11 @@ def _load(file: ParquetFile, group: int) -> Any:
     file.stamp.check()
     batches, size = [], 0
     with reading(file.stamp.file) as opened:
-        for batch in opened.iter_batches(_BATCH_ROWS, row_groups=[group], columns=[file.image], use_threads=False):
+        rows = _batch_rows(file, group, opened.metadata.row_group(group))
+        for batch in opened.iter_batches(rows, row_groups=[group], columns=[file.image], use_threads=False):
             size += batch.nbytes
             if size > _MOST_GROUP_BYTES:
-                told = f"{file.stamp.file}, row group {group} holds more than {_MOST_GROUP_BYTES} bytes of pictures"
-                raise DataError(f"{told}; write smaller row groups")
+                raise _too_much(file, group)
             column = batch.column(0)
             batches.append(pc.struct_field(column, "bytes") if "." in file.image else column)
         column = pa.chunked_array(batches) if batches else pa.chunked_array([], pa.binary())
@@ -182,6 +182,20 @@ def _load(file: ParquetFile, group: int) -> Any:
         told = f"{file.stamp.file}, row group {group} holds {len(column)} pictures and announces {expected}"
         raise DataError(f"{told}; write it again")
     return column
+
+
+def _batch_rows(file: ParquetFile, group: int, footer: Any) -> int:
+    """How many pictures may be unpacked at once if each is as large as all: repeating one takes no room in a file."""
+    packed = next(each for k in range(footer.num_columns) if (each := footer.column(k)).path_in_schema == file.image)
+    size = int(packed.total_uncompressed_size)
+    if size > _MOST_GROUP_BYTES:
+        raise _too_much(file, group)
+    return max(1, min(_BATCH_ROWS, _BATCH_BYTES // max(1, size)))
+
+
+def _too_much(file: ParquetFile, group: int) -> DataError:
+    told = f"{file.stamp.file}, row group {group} holds more than {_MOST_GROUP_BYTES} bytes of pictures"
+    return DataError(f"{told}; write smaller row groups")
 
 
 def _take(column: Any, row: int, where: str) -> bytes:

@@ -96,6 +96,8 @@ def _open(picture: Path | bytes, where: str, max_pixels: int) -> Image.Image:
 
 
 def _channels_of(opened: Image.Image, where: str, converts: bool) -> int:
+    if ";16B" in str(getattr(opened, "tile", "")):  # colours of 16 bits, which Pillow would cut to 8 without a word
+        raise DataError(f"{where} has 16 bits a channel, and 8 are read; convert it")
     if opened.mode in _CHANNELS:
         return _CHANNELS[opened.mode]
     if opened.mode not in _CONVERTED:

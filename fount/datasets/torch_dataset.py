@@ -50,6 +50,7 @@ _FIELDS = {
 
 _ABSENT = {"group": -1, "weight": 1}
 _VERSION = 1
+_MOST_WORKERS = 1023
 
 
 class Pull(IterableDataset[tuple[Any, ...]]):
@@ -101,8 +102,12 @@ class Pull(IterableDataset[tuple[Any, ...]]):
         self._plan = (plan.id, plan.rows) if isinstance(plan, PlanInfo | augmentation_pb2.Plan) else None
         # Shared, so that workers that outlive an epoch see the next one's number.
         self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()  # type: ignore[no-untyped-call]
-        self._left: list[Span] | None = None  # what iteration, or `track`, has left of the epoch; None: all
-        self._resume: _State | None = None  # where the next iteration begins; None: at the beginning
+        # How often iteration began: here, and in each worker. Shared, because workers alone see when theirs does.
+        self._visits = torch.zeros(1 + _MOST_WORKERS, dtype=torch.int64).share_memory_()  # type: ignore[no-untyped-call]
+        self._seen = 0  # visits that `_left` is of
+        self._left: list[Span] | None = None  # what iteration, or `track`, has left of the visit; None: all
+        self._resume: _State | None = None  # where the visit after `_resume_after` begins; None: at the beginning
+        self._resume_after = self._visits.clone()
 
     def _check(self) -> None:
         problems = [
@@ -127,6 +132,7 @@ class Pull(IterableDataset[tuple[Any, ...]]):
         if epoch != self.epoch:
             self._epoch.fill_(epoch)
             self._left = self._resume = None
+            self._seen = self._begun()
 
     def track(self, places: torch.Tensor) -> None:
         """Take note, in the main process, that a batch of rows was used.
@@ -134,15 +140,17 @@ class Pull(IterableDataset[tuple[Any, ...]]):
         Args:
             places: (B, 2) int64, the column "place".
         """
+        self._notice_visit()
         if self._left is None:
             self._left = self._share(self._known()[1])
         self._left = subtract(self._left, ((first, end) for first, end in places.tolist()))
-        self._resume = None  # workers have begun by then
 
     def state_dict(self) -> _State:
         """What of the epoch is left: values that JSON can hold."""
         plan_id, rows = self._known()
         worker = get_worker_info()
+        if worker is None:
+            self._notice_visit()
         return {
             "version": _VERSION,
             "plan": plan_id,
@@ -153,7 +161,10 @@ class Pull(IterableDataset[tuple[Any, ...]]):
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Let the next iteration give what was left. The number of workers may be another, but that of ranks may not.
+        """Let the next iteration give what was left, and those after it everything again.
+
+        The number of workers may be another, but that of ranks may not. Workers that stay from epoch to epoch
+        (`persistent_workers`) must not have begun.
 
         Raises:
             InvalidRequest: it is of another plan, rank or world, or of a version that is not known.
@@ -168,7 +179,8 @@ class Pull(IterableDataset[tuple[Any, ...]]):
         ]:
             raise InvalidRequest("The state cannot be gone on with:", fields=wrong)
         self._epoch.fill_(state["epoch"])
-        self._resume, self._left = dict(state), [(first, end) for first, end in state["left"]]
+        self._resume, self._left = dict(state), _left_of(state)
+        self._resume_after, self._seen = self._visits.clone(), self._begun()
 
     def __iter__(self) -> Iterator[tuple[Any, ...]]:
         with Client(self._server, timeout_s=self._timeout_s) as client:
@@ -189,15 +201,29 @@ class Pull(IterableDataset[tuple[Any, ...]]):
         """The places of this worker, or of what is left of them when a state was loaded."""
         info = get_worker_info()
         worker = (0, 1) if info is None else (info.id, info.num_workers)
-        state, self._resume = self._resume, None
+        place = 0 if info is None else 1 + info.id % _MOST_WORKERS
+        state = self._resume if self._visits[place] == self._resume_after[place] else None
+        self._visits[place] += 1
+        self._seen = self._begun()
         if state is None:
             return cut(self._share(rows), *worker)
         of_worker = state["worker"]
         if state["plan"] != plan_id or (of_worker is not None and tuple(of_worker) != worker):
             text = f"is of plan {state['plan']} and worker {of_worker}; this is worker {list(worker)} of plan {plan_id}"
             raise InvalidRequest("The state cannot be gone on with:", fields=[("state", text)])
-        left = [(first, end) for first, end in state["left"]]
+        left = _left_of(state)
         return left if of_worker is not None else cut(left, *worker)
+
+    def _begun(self) -> int:
+        """How often iteration began, as far as it was here or in the first worker, which every visit has."""
+        return int(self._visits[:2].sum())
+
+    def _notice_visit(self) -> None:
+        """Take note, in the main process, that workers have begun another visit."""
+        if (begun := self._begun()) != self._seen:
+            is_resumed = self._resume is not None and begun == int(self._resume_after[:2].sum()) + 1
+            self._left = _left_of(self._resume) if is_resumed and self._resume else None
+            self._seen = begun
 
     def _share(self, rows: int) -> list[Span]:
         return share(rows, self._rank, self._world_size)
@@ -231,6 +257,10 @@ class Pull(IterableDataset[tuple[Any, ...]]):
             return torch.from_numpy(values.copy()).unbind()
         plain: list[Any] = (values.view(np.int64) if values.dtype == np.uint64 else values).tolist()
         return plain
+
+
+def _left_of(state: _State | Mapping[str, Any]) -> list[Span]:
+    return [(first, end) for first, end in state["left"]]
 
 
 def _ask(client: Client, ticket: bytes) -> tuple[str, int]:

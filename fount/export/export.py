@@ -11,8 +11,9 @@ from fount.client import Client
 from fount.errors import InvalidRequest, OutputError
 from fount.export.chosen import Chosen, renew
 from fount.export.exporting import PartWriter, export_parts
-from fount.export.finishing import finish
+from fount.export.finishing import finish, finished
 from fount.export.formats import Format
+from fount.export.journal import Record
 from fount.export.parts import cut, rows_a_part
 from fount.export.place import MANIFEST, Place
 from fount.export.table import Contents
@@ -99,9 +100,8 @@ class Export:
         sound = sound_records(self._place.folder, self._wanted.format, known, self._wanted.jobs)
         done = {record.part: record for record in sound}
         missing = [part for part in self._parts if part.number not in done]
-        manifest = self._place.manifest()
-        if manifest is not None and not missing:
-            return Outcome(manifest=manifest, made=0, again=0)
+        if not missing and (whole := self._finished([done[part.number] for part in self._parts])) is not None:
+            return Outcome(manifest=whole, made=0, again=0)
         with writing(self._place.folder):
             (self._place.folder / MANIFEST).unlink(missing_ok=True)
         writer = PartWriter(self._place, self._wanted.format, journal, self._files)
@@ -110,6 +110,9 @@ class Export:
         records = [journal.records[part.number] for part in self._parts]
         manifest = finish(self._place, self._wanted.format, self._contents, records, self._told())
         return Outcome(manifest=manifest, made=len(missing), again=len(known) - len(sound))
+
+    def _finished(self, records: list[Record]) -> Mapping[str, Any] | None:
+        return finished(self._place, self._wanted.format, self._contents, records, self._told())
 
     def _is_of(self, number: int, file: str) -> bool:
         return 0 <= number < len(self._files) and self._files[number] == file
@@ -160,8 +163,9 @@ class Export:
 
     def _told(self) -> dict[str, Any]:
         """What the manifest says beside the parts."""
-        kept = self._place.plan()
-        return {**self._identity, "request": None if kept is None else kept["plan"].get("request")}
+        kept = (self._place.plan() or {}).get("plan") or {}
+        is_its_own = kept.get("id") == self._info.plan_id  # not that of wishes this folder was refused for
+        return {**self._identity, "request": kept.get("request") if is_its_own else None}
 
 
 def _contents(info: PullInfo, provenance: Level) -> Contents:

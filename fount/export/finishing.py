@@ -17,7 +17,7 @@ from fount.export.writing import sha256_of, sync_folder
 from fount.output_run import writing
 from fount.plans import SOURCES
 
-__all__ = ["finish"]
+__all__ = ["finish", "finished"]
 
 ROWS = "rows.csv"
 
@@ -45,8 +45,38 @@ def finish(
         OutputError: it cannot be written; the export is not whole.
     """
     with writing(place.folder):
-        files = [] if format.ending else [_join_rows(place, contents, records)]
-    manifest = {
+        if not format.ending:
+            _join_rows(place, contents, records)
+        manifest = _manifest(place, format, contents, records, told)
+    place.write(MANIFEST, (json.dumps(manifest, indent=2) + "\n").encode())
+    return manifest
+
+
+def finished(
+    place: Place, format: Format, contents: Contents, records: Sequence[Record], told: Mapping[str, Any]
+) -> dict[str, Any] | None:
+    """The manifest that `finish` wrote; None when it, or `rows.csv`, is not there as it was written.
+
+    Args:
+        place: as for `finish`, and so are the others.
+        format: see there.
+        contents: see there.
+        records: see there.
+        told: see there.
+    """
+    known = place.manifest()
+    try:
+        due = _manifest(place, format, contents, records, told)
+    except OSError:
+        return None
+    return known if known == json.loads(json.dumps(due)) else None
+
+
+def _manifest(
+    place: Place, format: Format, contents: Contents, records: Sequence[Record], told: Mapping[str, Any]
+) -> dict[str, Any]:
+    files = [] if format.ending else [_digest_of_rows(place)]
+    return {
         **told,
         "written": sum(record.rows for record in records),
         "rejected": sum(record.rejected for record in records),
@@ -55,11 +85,14 @@ def finish(
         "files": files,
         "parts": [asdict(record) for record in records],
     }
-    place.write(MANIFEST, (json.dumps(manifest, indent=2) + "\n").encode())
-    return manifest
 
 
-def _join_rows(place: Place, contents: Contents, records: Sequence[Record]) -> dict[str, Any]:
+def _digest_of_rows(place: Place) -> dict[str, Any]:
+    digest, size = sha256_of(place.folder / ROWS)
+    return {"file": ROWS, "bytes": size, "sha256": digest}
+
+
+def _join_rows(place: Place, contents: Contents, records: Sequence[Record]) -> None:
     """Join the lines of all parts, and bring every row's file to the disk: one by one they were not."""
     part = place.staging / f"{ROWS}.part"
     with part.open("wb") as file:
@@ -72,8 +105,6 @@ def _join_rows(place: Place, contents: Contents, records: Sequence[Record]) -> d
         os.sync()
     part.replace(place.folder / ROWS)
     sync_folder(place.folder)
-    digest, size = sha256_of(place.folder / ROWS)
-    return {"file": ROWS, "bytes": size, "sha256": digest}
 
 
 def _sum(counts: Sequence[Mapping[str, int]], names: Iterable[str]) -> dict[str, int]:

@@ -38,15 +38,16 @@ def encode_parquet(table: Table) -> bytes:
     schema = _schema(table.contents)
     arrays = [_images(table.images), *(_array(table, name, schema.field(name).type) for name in table.columns)]
     sink = BytesIO()
-    parquet.write_table(
-        pa.Table.from_arrays(arrays, schema=schema),
+    with parquet.ParquetWriter(
         sink,
-        row_group_size=_ROWS_A_GROUP,
+        schema,
         compression=_COMPRESSION,
         compression_level=_COMPRESSION_LEVEL,
         use_dictionary=["source"] if "source" in table.columns else False,
         write_statistics=list(table.columns),
-    )
+    ) as writer:
+        if len(table):  # `datasets` cannot read a row group without rows, only a file without row groups
+            writer.write_table(pa.Table.from_arrays(arrays, schema=schema), row_group_size=_ROWS_A_GROUP)
     return sink.getvalue()
 
 

@@ -19,6 +19,7 @@ Warning_ = augmentation_pb2.PlanWarning
 _PRIOR_SHIFT = 0.02  # of all rows, in classes other than those of the data
 _WEAK = {"label-accuracy": 0.9, "within-class-distance-ratio": 0.7}
 _WEAK_CONFIDENCE = 0.8
+_MANY_REJECTED = 0.1  # of a class's synthesised slots
 _SHOWN = 8
 
 
@@ -36,7 +37,7 @@ def warnings_of(
     """
     found = [*_prior(plan, cells), *_empty(plan, filling), *_capped(plan, filling)]
     if trial:
-        found += [*_weak_card(plan), *_weak_classes(plan, trial), *_copies(plan, cells)]
+        found += [*_weak_card(plan), *_weak_classes(plan, trial), *_rejecting(plan, trial), *_copies(plan, cells)]
     if not_verified:
         found.append(Warning_(reason="NOT_VERIFIED", message=not_verified))
     if plan.split.name == "test":
@@ -117,6 +118,20 @@ def _weak_classes(plan: OpenPlan, trial: Trial) -> list[Warning_]:
     message = (
         f"{plan.classifier.model.key.name} is on average less than {_WEAK_CONFIDENCE:.0%} sure of what "
         f"{plan.generator.model.key.name} makes of {shown}"
+    )
+    return [Warning_(reason="GENERATOR_WEAK", message=message)]
+
+
+def _rejecting(plan: OpenPlan, trial: Trial) -> list[Warning_]:
+    """Tell of which classes the filters leave slots without a sample, however sure the classifier is on average."""
+    rejected = (1 - trial.accepted) ** plan.attempts
+    most = [k for k in np.argsort(-rejected, kind="stable") if rejected[k] > _MANY_REJECTED]
+    if not most:
+        return []
+    shown = ", ".join(f"{plan.dataset.classes[trial.labels[k]]!r} {rejected[k]:.0%}" for k in most[:_SHOWN])
+    message = (
+        f"about {trial.expected_rejected:,.0f} of {source_counts(plan)[Source.SYNTHESISED]:,} synthesised slots will "
+        f"be rejected, of {shown}: lower synthesis.min_confidence or copy_quantile, or allow more attempts"
     )
     return [Warning_(reason="GENERATOR_WEAK", message=message)]
 

@@ -123,6 +123,29 @@ def test_arrays_that_are_no_pictures_are_told(tmp_path):
     )
 
 
+def test_an_array_called_npz_is_told():
+    with open("some.npz", "wb") as file:
+        np.save(file, np.zeros((2, 8, 8), np.uint8))
+    assert "some.npz: is a single array; write it with numpy.savez" in fount("some.npz", "--out", "s.png").stderr
+
+
+def test_a_number_called_images_is_told():
+    np.savez("some.npz", images=np.uint8(3))
+    assert "holds images of (1,) uint8" in fount("some.npz", "--out", "s.png").stderr
+
+
+def test_a_picture_of_16_bits_is_not_made_white():
+    Image.fromarray(np.full((8, 8), 3000, np.uint16)).save("a.png")
+    assert "a.png: has pixels of mode I;16, and 8 bits a channel" in fount("a.png", "--out", "s.png").stderr
+
+
+def test_a_policy_that_is_no_yaml_is_told(tmp_path):
+    draw("a.png")
+    (tmp_path / "policy.yaml").write_text("- {rotate: 2024-13-45}\n")
+    told = fount("a.png", "--policy", "policy.yaml", "--out", "s.png").stderr
+    assert "The policy 'policy.yaml' is not YAML: month must be in 1..12" in told
+
+
 def test_an_npz_file_with_objects_is_not_unpickled(tmp_path):
     np.savez("some.npz", images=np.array([object()], dtype=object))
     assert "some.npz: cannot be read" in fount("some.npz", "--out", "s.png").stderr

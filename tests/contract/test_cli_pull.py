@@ -134,6 +134,28 @@ def test_a_file_that_was_harmed_is_made_again(gateway, format, harm):
     assert contents("out") == before
 
 
+@pytest.mark.parametrize("name", ["rows.csv", "manifest.json"])
+@pytest.mark.parametrize("harm", ["{}", "file,sha256\n", None], ids=["object", "lines", "gone"])
+def test_a_last_file_that_was_harmed_is_made_again(gateway, name, harm):
+    pull(format="folder")
+    before = contents("out")
+    Path("out", name).unlink()
+    if harm is not None:
+        Path("out", name).write_text(harm)
+    assert pull(format="folder").exit_code == 0
+    assert contents("out") == before
+
+
+def test_an_export_by_ticket_does_not_tell_wishes_it_was_refused_for(gateway):
+    arguments = ("pull", ticket(gateway), "--out", "out", "--format", "npz")
+    fount(*arguments)
+    before = contents("out")
+    pull()
+    Path("out", "manifest.json").unlink()
+    assert fount(*arguments).exit_code == 0
+    assert contents("out") == before
+
+
 @pytest.mark.parametrize("format", FORMATS)
 def test_a_killed_export_goes_on_where_it_was(gateway, format):
     name = ticket(gateway)

@@ -21,11 +21,15 @@ KEPT = [row for row in range(40) if row != GONE]
 
 
 @pytest.fixture
-def pull(tmp_path, monkeypatch):
+def gateway():
+    return FakePlans(groups=("a", "b"), rejected=frozenset({GONE}))
+
+
+@pytest.fixture
+def pull(tmp_path, monkeypatch, gateway):
     """Pulls 40 rows with groups, one of them rejected, into four files."""
     monkeypatch.setattr(parts, "_MOST_ROWS", 10)
     Path(tmp_path, "plan.yaml").write_text("dataset: digits\n")
-    gateway = FakePlans(groups=("a", "b"), rejected=frozenset({GONE}))
 
     def run(format, provenance="full"):
         out = tmp_path / f"{format}-{provenance}"
@@ -101,6 +105,13 @@ def test_hugging_face_reads_parquet_as_pictures_and_class_names(pull, tmp_path, 
     )
     assert isinstance(rows.features["image"], datasets.Image)
     assert (np.asarray(rows[5]["image"]) == row_pixels(5)[..., 0]).all()
+
+
+def test_hugging_face_reads_past_a_part_whose_rows_were_all_rejected(pull, gateway, tmp_path):
+    datasets = pytest.importorskip("datasets", reason="datasets is not installed")
+    gateway.rejected = frozenset(range(10))
+    rows = datasets.load_dataset(str(pull("parquet")), cache_dir=str(tmp_path / "cache"), split="train")
+    assert rows["index"][:] == list(range(10, 40))
 
 
 # --- WebDataset -------------------------------------------------------------------------------------------------------

@@ -253,6 +253,13 @@ async def test_a_class_that_convinces_no_classifier_is_warned_of(office: Office)
     assert "'one' 5% (0% accepted), 'two' 5% (0% accepted)" in message
 
 
+async def test_filters_that_leave_hardly_a_sample_are_warned_of(office: Office) -> None:
+    strict = SYNTHESIS.replace("copy_quantile: 0", "copy_quantile: 0 min_confidence: 1 attempts: 2")
+    plan = await office.plan(f"target {{ factor: 2 }} mix {{ synthesised: 1 }} {strict}")
+    told = [each.message for each in plan.warnings if each.reason == "GENERATOR_WEAK"]
+    assert [each for each in told if "about 64 of 64 synthesised slots will be rejected, of 'zero' 100%" in each]
+
+
 async def test_a_weak_card_is_warned_of(office: Office) -> None:
     card = model_pb2.Model.FromString(GENERATOR.card)
     card.quality.add(metric="label-accuracy", value=0.71, interval=model_pb2.ValueRange(min=0.7, max=0.72))

@@ -235,6 +235,29 @@ def test_the_epoch_after_a_resumed_one_is_whole():
         assert sorted(rows_of(loader(resumed, 2))) == ACCEPTED
 
 
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_visit_after_a_resumed_one_is_whole_without_another_epoch(workers):
+    with plan_of() as (plan, server):
+        pull = Pull(plan, server, columns=TRACKED)
+        taken, state = interrupted(pull, 2, 6)
+        resumed = Pull(plan, server, columns=TRACKED)
+        resumed.load_state_dict(state)
+        assert sorted(taken + rows_of(loader(resumed, workers))) == ACCEPTED
+        assert sorted(rows_of(loader(resumed, workers))) == ACCEPTED
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_the_state_of_a_second_visit_is_its_own(workers):
+    with plan_of() as (plan, server):
+        pull = Pull(plan, server, columns=TRACKED)
+        for _, places in loader(pull, workers):
+            pull.track(places)
+        taken, state = interrupted(pull, workers, 3)
+        resumed = Pull(plan, server, columns=TRACKED)
+        resumed.load_state_dict(state)
+        assert sorted(taken + rows_of(loader(resumed, workers))) == ACCEPTED
+
+
 def test_ranks_resume_each_its_own():
     rows = []
     with plan_of() as (plan, server):

@@ -106,6 +106,16 @@ def test_a_compressed_array_over_the_limit_is_not_unpacked(tmp_path: Path) -> No
     assert "images: announces 6000128 bytes, and 1048576 are read at most" in told
 
 
+@pytest.mark.parametrize("compression", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED], ids=["stored", "deflated"])
+def test_names_without_a_byte_are_refused(tmp_path: Path, compression: int) -> None:
+    header = b"{'descr': '<U0', 'fortran_order': False, 'shape': (6,)}".ljust(117) + b"\n"
+    with zipfile.ZipFile(tmp_path / "toy.npz", "w", compression) as archive:
+        archive.writestr("labels.npy", b"\x93NUMPY\x01\x00" + struct.pack("<H", len(header)) + header)
+        with archive.open("images.npy", "w") as stream:
+            np.save(stream, PIXELS)
+    assert "labels: values are <U0; write whole numbers, or names" in refusal(tmp_path / "toy.npz")
+
+
 def test_a_header_that_is_no_literal_is_refused(tmp_path: Path) -> None:
     assert "images: no array that is read here" in refusal(write_member(tmp_path, "__import__('os')", b""))
 
@@ -126,6 +136,13 @@ def test_idx_files_without_a_test_split_are_train_alone(tmp_path: Path) -> None:
 def test_images_without_their_labels_are_told(tmp_path: Path) -> None:
     (write_idx(tmp_path) / "t10k-labels-idx1-ubyte").unlink()
     assert "lacks t10k-labels-idx1-ubyte; put it there, plain or .gz" in refusal(tmp_path)
+
+
+def test_an_idx_file_of_no_images_beyond_all_bounds_is_refused(tmp_path: Path) -> None:
+    write_idx(tmp_path)
+    header = bytes([0, 0, 8, 3]) + np.array([0, 2**32 - 1, 2**32 - 1], ">u4").tobytes()
+    (tmp_path / "train-images-idx3-ubyte").write_bytes(header)
+    assert "announces 0 × 4294967295 × 4294967295 bytes, more than" in refusal(tmp_path)
 
 
 def test_a_plain_idx_file_shortened_while_open_is_not_touched(tmp_path: Path) -> None:
@@ -171,6 +188,11 @@ def test_a_picture_without_a_group_is_named(tmp_path: Path) -> None:
     assert "groups.csv has no line for ant/3.png; add one" in refusal(tmp_path)
 
 
+def test_a_picture_in_two_groups_is_named(tmp_path: Path) -> None:
+    (write_folder(tmp_path) / "groups.csv").write_text("path,group\nant/0.png,old\nant/0.png,new\n")
+    assert "groups.csv, line 3 puts 'ant/0.png' into another group than a line before" in refusal(tmp_path)
+
+
 def test_pictures_are_resized_and_converted_when_asked(tmp_path: Path) -> None:
     assert rows(read(write_folder(tmp_path), size=(2, 3), channels=1)).shape == (6, 2, 3, 1)
 
@@ -205,12 +227,23 @@ def test_a_damaged_picture_is_named_with_its_row(tmp_path: Path) -> None:
 
 def bomb() -> bytes:
     """A PNG of 30 000 × 30 000 pixels in a few hundred bytes, none of them true."""
+    return png_of(30_000, 30_000, 8, bytes(9))
+
+
+def png_of(width: int, height: int, bits: int, lines: bytes) -> bytes:
+    """A PNG of colours, put together by hand."""
 
     def chunk(kind: bytes, data: bytes) -> bytes:
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
-    header = struct.pack(">IIBBBBB", 30_000, 30_000, 8, 2, 0, 0, 0)
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(bytes(9))) + chunk(b"IEND", b"")
+    header = struct.pack(">IIBBBBB", width, height, bits, 2, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(lines)) + chunk(b"IEND", b"")
+
+
+def test_colours_of_16_bits_are_not_cut_to_8(tmp_path: Path) -> None:
+    lines = b"".join(b"\0" + bytes(6 * 4) for _ in range(5))
+    (write_folder(tmp_path) / "cat" / "5.png").write_bytes(png_of(4, 5, 16, lines))
+    assert "cat/5.png (row 5) has 16 bits a channel, and 8 are read; convert it" in refusal(tmp_path)
 
 
 @pytest.mark.parametrize("row", ["ant/0.png", "cat/5.png"])
@@ -239,6 +272,17 @@ def test_a_linked_picture_out_of_the_folder_is_refused(tmp_path: Path) -> None:
     root, outside = write_folder(tmp_path / "root"), write_folder(tmp_path / "outside")
     (root / "cat" / "9.png").symlink_to(outside / "cat" / "2.png")
     assert "9.png is a link that leaves" in refusal(root)
+
+
+def test_a_link_to_itself_is_told(tmp_path: Path) -> None:
+    (write_folder(tmp_path) / "ant" / "1.png").symlink_to("1.png")
+    assert "ant/1.png cannot be read: Too many levels of symbolic links" in refusal(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["ant/#.png", "cat/9.png"])
+def test_a_pipe_is_not_waited_for(tmp_path: Path, name: str) -> None:
+    os.mkfifo(write_folder(tmp_path) / name)
+    assert f"{name} is no file; name a file" in refusal(tmp_path)
 
 
 def test_a_class_folder_with_control_characters_is_refused(tmp_path: Path) -> None:

@@ -34,6 +34,19 @@ def test_pictures_are_read_in_any_order_over_row_groups(tmp_path: Path, pictures
     assert (train.images(np.array([5, 0, 3, 5])) == PIXELS[[5, 0, 3, 5]]).all()
 
 
+def test_a_picture_repeated_by_a_dictionary_is_unpacked_a_few_at_a_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pictures = [PICTURES[0] + bytes(10_000)] * 6
+    file = write(tmp_path / "toy.parquet", image=pictures, row_group_size=6)
+    assert file.stat().st_size < 10_000
+    monkeypatch.setattr("fount.data.parquet._BATCH_BYTES", 25_000)
+    monkeypatch.setattr("fount.data.parquet._MOST_GROUP_BYTES", 50_000)
+    assert "row group 0 holds more than 50000 bytes of pictures; write smaller row groups" in refusal(file)
+    monkeypatch.setattr("fount.data.parquet._MOST_GROUP_BYTES", 70_000)
+    assert (rows(read(file)) == PIXELS[0]).all()
+
+
 def test_row_groups_that_do_not_fit_are_let_go_and_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("fount.data.parquet._KEPT_BYTES", 1)
     train = read(write(tmp_path / "toy.parquet")).splits["train"]

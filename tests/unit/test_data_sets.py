@@ -145,6 +145,22 @@ def test_a_class_name_that_cannot_be_is_refused(tmp_path: Path, name: str, why: 
     assert f"the class name {name[:80]!r} {why}" in refusal(file)
 
 
+@pytest.mark.parametrize(
+    ("name", "why"), [("", "is empty"), ("a\nb", "has control"), ("\ud800", "has control")], ids=ascii
+)
+def test_a_group_name_that_cannot_be_is_refused(tmp_path: Path, name: str, why: str) -> None:
+    file = npz(tmp_path, images=PIXELS, labels=LABELS, groups=np.array(["ok", "a/b", "ok", "ok", "ok", name]))
+    assert f"the group name {name!r} {why}" in refusal(file)
+
+
+@pytest.mark.parametrize("what", ["labels", "groups"])
+def test_numbers_in_one_split_and_names_in_another_are_refused(tmp_path: Path, what: str) -> None:
+    columns = {"y_train": LABELS, "y_test": LABELS, "groups_train": LABELS, "groups_test": LABELS}
+    columns["y_test" if what == "labels" else "groups_test"] = np.array(list("123123"))
+    file = npz(tmp_path, x_train=PIXELS, x_test=PIXELS, **columns)
+    assert f"{what} are numbers in one split and names in another; write them alike" in refusal(file)
+
+
 def test_a_class_named_twice_is_refused(tmp_path: Path) -> None:
     file = npz(tmp_path, images=PIXELS, labels=LABELS)
     assert "the class name 'a' stands there twice" in refusal(file, classes=("a", "b", "a"))

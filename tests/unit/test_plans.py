@@ -152,6 +152,18 @@ def test_it_says_when_a_plan_file_is_no_mapping(tmp_path, text):
         load_wishes(tmp_path / "plan.yaml")
 
 
+@pytest.mark.parametrize("text", ["dataset: 2024-13-45", "dataset: " + 3000 * "["], ids=["date", "depth"])
+def test_it_says_when_a_plan_file_is_no_yaml(tmp_path, text):
+    (tmp_path / "plan.yaml").write_text(text)
+    with pytest.raises(InvalidRequest, match="not YAML"):
+        load_wishes(tmp_path / "plan.yaml")
+
+
+def test_it_refuses_a_number_larger_than_any_float():
+    with pytest.raises(InvalidRequest, match=r"target\.factor: is 1000"):
+        plan_request({"dataset": "digits", "target": {"factor": 10**400}})
+
+
 def test_it_runs_nothing_that_a_plan_file_says(tmp_path):
     (tmp_path / "plan.yaml").write_text("dataset: !!python/object/apply:os.getcwd []\n")
     with pytest.raises(InvalidRequest, match="not YAML"):

@@ -26,7 +26,8 @@ def exchange(**query):
 
 
 def header(**fields):
-    given = {"plan_id": "p", "rows": 20, "first_index": 5, "end_index": 10, "sample_spec": SPEC, **fields}
+    given = {"plan_id": "p", "rows": 20, "first_index": 5, "end_index": 10, "sample_spec": SPEC, "classes": "abcde"}
+    given |= fields
     return augmentation_pb2.PullDatasetResponse(header=augmentation_pb2.PullHeader(**given))
 
 
@@ -228,6 +229,14 @@ def test_it_refuses_images_it_cannot_read():
     spec.dtype = model_pb2.DTYPE_FLOAT32
     with pytest.raises(BadReply, match="does not read"):
         exchange().receive(header(sample_spec=spec))
+
+
+@pytest.mark.parametrize("labels", [[0, 5], []], ids=["unknown", "none"])
+def test_it_refuses_labels_that_are_no_class(labels):
+    pull = exchange()
+    pull.receive(header())
+    with pytest.raises(BadReply, match="samples 5 to 6 have labels that are none of the 5 classes"):
+        pull.receive(chunk(5, 2, labels=labels))
 
 
 def test_it_refuses_a_stream_that_ends_early():
