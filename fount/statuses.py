@@ -29,6 +29,10 @@ from fount.errors import (
 __all__ = ["ERRORS", "error_of"]
 
 
+_BROKEN_IN_CORE = "Internal error from Core"
+"""What grpc.aio says, as INTERNAL, when a stream broke while it was being opened or written: no server said so."""
+
+
 class _EndedCall(Protocol):
     def code(self) -> grpc.StatusCode: ...
     def details(self) -> str | None: ...
@@ -53,6 +57,8 @@ def _unavailable(failure: _Failure) -> FountError:
 
 
 def _internal(failure: _Failure) -> FountError:
+    if not failure.reason and failure.message.startswith(_BROKEN_IN_CORE):
+        return ServerUnavailable.nobody_at(failure.server)
     return InternalError(failure.message, request_id=failure.request_id)
 
 

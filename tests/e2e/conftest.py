@@ -12,6 +12,7 @@ import pytest
 from tests.e2e.processes import REPOSITORY, Served, run_fount, serving
 
 if TYPE_CHECKING:
+    from tests.e2e.augmenting import Augmented
     from tests.e2e.faults import Stack
 
 
@@ -72,4 +73,14 @@ def planted(planted_archives: Path, tmp_path_factory: pytest.TempPathFactory) ->
 
     options = ("--workers", "2", "--max-unread-bytes", str(UNREAD_BYTES))
     with planted_stack(planted_archives, tmp_path_factory.mktemp("stack"), *options) as stack:
+        yield stack
+
+
+@pytest.fixture(scope="session")
+def augmented(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Augmented]:
+    """One stack that plans and makes rows, for all tests that leave it as it was, or that it recovers from."""
+    from tests.e2e.augmenting import augmenting_stack, pack_models
+
+    archives = pack_models(tmp_path_factory.mktemp("augmenting"), REPOSITORY / "model_store")
+    with augmenting_stack(archives, tmp_path_factory.mktemp("augmented")) as stack:
         yield stack

@@ -127,14 +127,14 @@ def torchserve(
         start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
     )  # fmt: skip
     try:
-        yield _address(process.pid)
+        yield listening(process.pid)
     finally:
         os.killpg(process.pid, signal.SIGTERM)
         process.wait(30)
 
 
-def _address(pid: int) -> str:
-    """The two ports of the process, told apart by which answers as management."""
+def listening(pid: int) -> str:
+    """The two ports of a TorchServe as HOST:INFERENCE/MANAGEMENT, told apart by which answers as management."""
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
         time.sleep(0.2)

@@ -124,3 +124,9 @@ def test_a_stream_that_broke_says_how_far_it_came() -> None:
 
     error = ServerUnavailable.nobody_at("localhost:1").after(158_720, 1_000_000, 158_720)
     assert str(error).startswith("The stream broke after 158,720 of 1,000,000 samples; index 158720 was next. No Fount")
+
+
+def test_a_stream_that_broke_within_grpc_may_be_tried_again():
+    error = error_of(EndedCall(grpc.StatusCode.INTERNAL, "Internal error from Core"), "here:1")
+    assert isinstance(error, errors.ServerUnavailable)
+    assert str(error) == NOBODY
