@@ -15,6 +15,7 @@ counts beside those of the neighbours); the threshold from held-out rows is this
 
 from __future__ import annotations
 
+import math
 import threading
 from collections import OrderedDict
 from collections.abc import Iterator
@@ -38,6 +39,8 @@ _INT32_PIXELS = 1 << 14
 _BLOCK_BYTES = 8 << 20  # of training rows as float32
 _MOST_ROWS = 4096  # of a block, so that rows of few pixels do not make tall distance tables
 _IMAGES_AT_ONCE = 256  # a table of 256 x 4096 distances is 4 or 8 MiB
+_IMAGES_BYTES = 128 << 20  # of them as float32; not fewer, for each time all training rows may have to be read
+_DRAWN_AT_ONCE = 1 << 16  # words that choose rows
 _CACHE_BYTES = 512 << 20
 
 Images = NDArray[np.uint8]
@@ -119,8 +122,9 @@ class CopyFilter:
             if len(self._class_rows(label)) < FEWEST_ROWS:
                 continue
             of_class = np.flatnonzero(labels == label)
-            for first in range(0, len(of_class), _IMAGES_AT_ONCE):
-                chosen = of_class[first : first + _IMAGES_AT_ONCE]
+            step = _images_at_once(images.shape[1:])
+            for first in range(0, len(of_class), step):
+                chosen = of_class[first : first + step]
                 ratios[chosen] = self._nearest_to_ratios(self._nearest(images[chosen], label))
         return ratios
 
@@ -194,10 +198,10 @@ def calibrate(train: DatasetSplit, held_out: DatasetSplit, quantile: float, seed
         DataError: a row cannot be read.
     """
     rows = _choose(len(held_out), most, seed)
-    labels, compare = held_out.labels[rows], CopyFilter(train)
+    labels, compare, step = held_out.labels[rows], CopyFilter(train), _images_at_once(held_out.shape)
     parts = [
-        compare.ratios(held_out.images(rows[first : first + _IMAGES_AT_ONCE]), labels[first : first + _IMAGES_AT_ONCE])
-        for first in range(0, len(rows), _IMAGES_AT_ONCE)
+        compare.ratios(held_out.images(rows[first : first + step]), labels[first : first + step])
+        for first in range(0, len(rows), step)
     ]
     ratios = np.sort(np.concatenate([np.empty(0), *parts]))
     ratios = ratios[~np.isnan(ratios)]
@@ -208,8 +212,15 @@ def _choose(count: int, most: int, seed: int) -> NDArray[np.int64]:
     """At most `most` of `count` rows, those with the smallest words on the stream ORDER, ascending."""
     if count <= most:
         return np.arange(count, dtype=np.int64)
-    words = Addresses.of_range(seed, 0, count).words(Stream.ORDER, 1)[:, 0]  # (count, 1) -> (count,)
+    words = np.empty(count, np.uint32)
+    for at in range(0, count, _DRAWN_AT_ONCE):
+        addresses = Addresses.of_range(seed, at, min(_DRAWN_AT_ONCE, count - at))
+        words[at : at + len(addresses)] = addresses.words(Stream.ORDER, 1)[:, 0]  # (n, 1) -> (n,)
     return np.sort(np.argsort(words, kind="stable")[:most]).astype(np.int64)
+
+
+def _images_at_once(shape: tuple[int, ...]) -> int:
+    return max(1, min(_IMAGES_AT_ONCE, _IMAGES_BYTES // (4 * math.prod(shape))))
 
 
 def _centred(images: Images) -> Float32s:

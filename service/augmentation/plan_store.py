@@ -14,6 +14,7 @@ import os
 import secrets
 import threading
 import time
+from itertools import accumulate
 from pathlib import Path
 from typing import Protocol
 
@@ -28,6 +29,7 @@ _log = logging.getLogger(__name__)
 
 _MOST_EACH, _MOST = 1000, 10_000
 _DIGEST_BYTES = 32
+_PAGE_BYTES = 1 << 20  # of plans in one answer: a message holds them all
 
 Plan = augmentation_pb2.Plan
 
@@ -179,8 +181,10 @@ def plans_at(folder: Path | None) -> Plans:
     return MemoryPlans() if folder is None else FolderPlans(folder)
 
 
-def page(plans: list[Plan], size: int, token: str) -> tuple[list[Plan], str]:
+def page(plans: list[Plan], size: int, token: str, most_bytes: int = _PAGE_BYTES) -> tuple[list[Plan], str]:
     """Cut one page from plans, newest first; a token tells the last plan of the page before.
+
+    It ends before `size` plans where they come to more than `most_bytes`, but holds one however large.
 
     Raises:
         ValueError: the token is not one of these.
@@ -193,10 +197,12 @@ def page(plans: list[Plan], size: int, token: str) -> tuple[list[Plan], str]:
         except (binascii.Error, UnicodeDecodeError, ValueError) as error:
             raise ValueError("is not one this gateway gave") from error
     left = [plan for plan in plans if after is None or _age(plan) > after]
-    if len(left) <= size:
+    ends = accumulate(each.ByteSize() for each in left[:size])
+    fitting = max(1, sum(end <= most_bytes for end in ends))
+    if len(left) <= fitting:
         return left, ""
-    age_of_last, last_id = _age(left[size - 1])
-    return left[:size], base64.urlsafe_b64encode(f"{age_of_last} {last_id}".encode()).decode()
+    age_of_last, last_id = _age(left[fitting - 1])
+    return left[:fitting], base64.urlsafe_b64encode(f"{age_of_last} {last_id}".encode()).decode()
 
 
 def _age(plan: Plan) -> tuple[int, str]:

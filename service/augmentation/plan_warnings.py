@@ -24,7 +24,7 @@ _SHOWN = 8
 
 
 def warnings_of(
-    plan: OpenPlan, *, cells: Cells, filling: Filling, trial: Trial | None, not_verified: str
+    plan: OpenPlan, *, cells: Cells, filling: Filling, trial: Trial | None, copy_quantile: float, not_verified: str
 ) -> list[Warning_]:
     """All of them.
 
@@ -33,11 +33,13 @@ def warnings_of(
         cells: rows of the split by class and group.
         filling: what its target came to.
         trial: of its generator; None where nothing is synthesised.
+        copy_quantile: of the copy filter; 0: none was wanted.
         not_verified: why labels of transformed rows were not verified; empty when they were, or none is transformed.
     """
     found = [*_prior(plan, cells), *_empty(plan, filling), *_capped(plan, filling)]
     if trial:
-        found += [*_weak_card(plan), *_weak_classes(plan, trial), *_rejecting(plan, trial), *_copies(plan, cells)]
+        found += [*_weak_card(plan), *_weak_classes(plan, trial), *_rejecting(plan, trial)]
+        found += _copies(plan, cells, copy_quantile)
     if not_verified:
         found.append(Warning_(reason="NOT_VERIFIED", message=not_verified))
     if plan.split.name == "test":
@@ -136,11 +138,17 @@ def _rejecting(plan: OpenPlan, trial: Trial) -> list[Warning_]:
     return [Warning_(reason="GENERATOR_WEAK", message=message)]
 
 
-def _copies(plan: OpenPlan, cells: Cells) -> list[Warning_]:
+def _copies(plan: OpenPlan, cells: Cells, copy_quantile: float) -> list[Warning_]:
     if not source_counts(plan)[Source.SYNTHESISED]:
         return []
     if not plan.copy_threshold:
-        message = "nothing keeps synthesised rows from being copies of training rows: synthesis.copy_quantile is 0"
+        why = (
+            f"more than {copy_quantile:.2%} of the held-out rows are training rows themselves, or no class of them has "
+            f"{FEWEST_ROWS} training rows, so there is no threshold; take rows out that are in both splits"
+            if copy_quantile
+            else "synthesis.copy_quantile is 0"
+        )
+        message = f"nothing keeps synthesised rows from being copies of training rows: {why}"
         return [Warning_(reason="COPY_FILTER_OFF", message=message)]
     made = {each.label for each in plan.layout.strata if each.source is Source.SYNTHESISED}
     counts: NDArray[np.int64] = cells.sum(axis=1)

@@ -100,8 +100,7 @@ class Planner:
         reader.check(wishes, filling)
         if wishes is None:  # `check` has raised: without wishes something is wrong
             raise InvalidRequest((Violation(field="", description="cannot be planned"),))
-        async with self._heavy:
-            threshold = await calibrate_copies(wishes, filling)
+        threshold = await self._calibrate(wishes, filling)
         resolved = resolve(request, wishes)
         plan = open_wishes(wishes, filling, await asyncio.to_thread(lay_out, wishes, filling), threshold, identity="")
         models = [to_pinned_model(each) for each in (plan.generator, plan.classifier, plan.transformer) if each]
@@ -224,6 +223,20 @@ class Planner:
         filling = await asyncio.to_thread(wishes.fill) if wishes else Filling()
         return reader, wishes, filling
 
+    async def _calibrate(self, wishes: Wishes, filling: Filling) -> float:
+        """Calibrate the copy filter; its thread cannot be stopped, so the turn lasts as long, whoever leaves."""
+        if not (wishes.synthesis and wishes.synthesis.copy_quantile):
+            return 0.0  # nothing heavy, and nothing to wait for
+        await self._heavy.acquire()
+        work = asyncio.ensure_future(calibrate_copies(wishes, filling))
+        work.add_done_callback(self._calibrated)
+        return await asyncio.shield(work)
+
+    def _calibrated(self, work: asyncio.Future[float]) -> None:
+        self._heavy.release()
+        if not work.cancelled():
+            work.exception()  # whoever waited may have left
+
     async def _measure(self, plan: OpenPlan, wishes: Wishes, asked: Asked) -> _Measured:
         agreement, not_verified, trial = None, "", None
         if plan.transformer:
@@ -272,6 +285,7 @@ def _tell(plan: OpenPlan, wishes: Wishes, filling: Filling, measured: _Measured)
             cells=wishes.cells,
             filling=filling,
             trial=measured.trial,
+            copy_quantile=wishes.synthesis.copy_quantile if wishes.synthesis else 0.0,
             not_verified=measured.not_verified,
         ),
         agreement=measured.agreement,

@@ -65,7 +65,8 @@ class TicketKeys:
                 _log.warning("ticket keys %s can be read by others; whoever has them can make tickets: chmod 600", path)
         except (OSError, UnicodeDecodeError) as error:
             raise SetupError(
-                f"ticket keys {path} cannot be read: {error}; name another file with --ticket-keys"
+                f"ticket keys {path} cannot be read: {error}; name another file with --ticket-keys, or another folder "
+                "with --state-dir"
             ) from error
         return cls(keys=_parse(text, path))
 

@@ -6,6 +6,7 @@ An open plan enters; the agreement leaves, or a refusal that names the transform
 from __future__ import annotations
 
 import asyncio
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -25,6 +26,8 @@ from service.domain import Labels
 from service.errors import DatasetUnreadable, PlanRefused
 
 __all__ = ["Verification"]
+
+_BYTES_AT_ONCE = 16 << 20  # of images, of which as many are made at a time
 
 Images = NDArray[np.uint8]
 
@@ -54,20 +57,20 @@ class Verification:
             PlanRefused: fewer rows are read rightly after than were wanted.
             DatasetUnreadable: a row cannot be read.
         """
-        rows = self._choose()
-        images = await self._read(rows)
-        labels = self._labels_of[self._plan.split.labels[rows]]
-        right = await self._read_rightly(images, labels)
-        told = augmentation_pb2.LabelAgreement(rows=len(rows), before=float(right.mean()) if len(rows) else 0.0)
-        if not right.any():
+        rows, policies = self._choose(), [self._plan.policy, *_alone(self._plan.policy)]
+        right, kept = 0, [0] * len(policies)
+        step = max(1, _BYTES_AT_ONCE // math.prod(self._plan.split.shape))
+        for first in range(0, len(rows), step):
+            images, labels = await self._read_right(rows[first : first + step])
+            for place, policy in enumerate(policies):  # one after the other: a caller may have few streams
+                kept[place] += await self._count_after(policy, images, labels, right)
+            right += len(images)
+        if not right:
             return None
-        images, labels = images[right], labels[right]
-        policies = [self._plan.policy, *_alone(self._plan.policy)]
-        shares = await asyncio.gather(*(self._share_after(policy, images, labels) for policy in policies))
-        told.after = shares[0]
-        for policy, share in zip(policies[1:], shares[1:], strict=True):
-            told.transforms.add(kind=int(policy.transforms[0].kind), after=share)
-        self._judge(told, len(labels))
+        told = augmentation_pb2.LabelAgreement(rows=len(rows), before=right / len(rows), after=kept[0] / right)
+        for policy, count in zip(policies[1:], kept[1:], strict=True):
+            told.transforms.add(kind=int(policy.transforms[0].kind), after=count / right)
+        self._judge(told, right)
         return told
 
     def _choose(self) -> NDArray[np.int64]:
@@ -78,11 +81,16 @@ class Verification:
         first = np.arange(min(self._wish.rows, len(of_classes)), dtype=np.uint64)
         return np.sort(of_classes[Order(self._plan.seed, len(of_classes)).slots(first)]).astype(np.int64)
 
-    async def _read(self, rows: NDArray[np.int64]) -> Images:
+    async def _read_right(self, rows: NDArray[np.int64]) -> tuple[Images, Labels]:
+        """Those of some rows that are read as their label as they are, and their labels."""
         try:
-            return await asyncio.to_thread(self._plan.split.images, rows)
+            images = await asyncio.to_thread(self._plan.split.images, rows)
         except DataError as error:
             raise DatasetUnreadable(f"data set {self._plan.dataset.name}: {error}") from error
+        labels = self._labels_of[self._plan.split.labels[rows]]
+        right = await self._read_rightly(images, labels)
+        self._asked = replace(self._asked, patient=True)  # what has begun waits its turn
+        return images[right], labels[right]
 
     async def _read_rightly(self, images: Images, labels: Labels) -> NDArray[np.bool_]:
         verifier = self._verifier
@@ -90,8 +98,9 @@ class Verification:
         right = np.nan_to_num(probabilities, nan=-1.0).argmax(axis=1) == labels
         return np.asarray(right & ~np.isnan(probabilities).any(axis=1))
 
-    async def _share_after(self, policy: Policy, images: Images, labels: Labels) -> float:
-        addresses = Addresses.of_range(self._plan.seed, 0, len(images))
+    async def _count_after(self, policy: Policy, images: Images, labels: Labels, first: int) -> int:
+        """How many are read as their label when transformed, drawn at the addresses from `first` on."""
+        addresses = Addresses.of_range(self._plan.seed, first, len(images))
         transformed = await self._asking.transform(
             self._transformer.target,
             self._transformer.model,
@@ -101,7 +110,7 @@ class Verification:
             indices=addresses.indices,
             asked=self._asked,
         )
-        return float((await self._read_rightly(transformed, labels)).mean())
+        return int((await self._read_rightly(transformed, labels)).sum())
 
     def _judge(self, told: augmentation_pb2.LabelAgreement, rows: int) -> None:
         if told.after >= self._wish.min_agreement:

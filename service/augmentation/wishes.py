@@ -137,7 +137,7 @@ class WishReader:
         mode, mix = self._read_mode(), self._read_mix()
         policy = self._read_policy()
         synthesis = None
-        if mix.synthesised:
+        if mix.synthesised and self._is_needed("generator"):
             reader = SynthesisReader(request, self._dataset, self._split, self._roles, self._default_classifier)
             synthesis = reader.read(self._violations)
         verification, shards = self._read_verification(mix), self._read_shards()
@@ -154,7 +154,7 @@ class WishReader:
             mode=mode,
             mix=mix,
             policy=policy,
-            transformer=self._find_transformer() if mix.transformed else None,
+            transformer=self._find_transformer() if mix.transformed and self._is_needed("transformer") else None,
             synthesis=synthesis,
             verification=verification,
             shards=shards,
@@ -185,6 +185,10 @@ class WishReader:
 
     def _add(self, field: str, description: str) -> None:
         self._violations.append(Violation(field=field, description=description))
+
+    def _is_needed(self, role: str) -> bool:
+        """Whether a model is to be found: of a ticket, those it pins; rows depend on no other."""
+        return self._pinned is None or role in self._pinned
 
     def _read_mode(self) -> RealMode:
         mode = self._request.real.mode or RealMode.ONCE
@@ -268,13 +272,12 @@ class WishReader:
         if not (of and wishes.synthesis):
             return
         synthesis = wishes.synthesis
-        asked = [("synthesis.model", synthesis.generator, synthesis.generator_labels)]
+        asked = []
+        if synthesis.generator.model.labels:  # an unconditional one is refused as that
+            asked.append(("synthesis.model", synthesis.generator, synthesis.generator_labels))
         if synthesis.classifier:
             asked.append(("synthesis.classifier", synthesis.classifier, synthesis.classifier_labels))
         for field, pinned, labels in asked:
-            if pinned.model.labels and (unknown := unknown_classes(self._dataset, labels, pinned.model, of)):
-                names = ", ".join(map(repr, unknown[:12]))
-                description = (
-                    f"{pinned.model.key.name} does not know {names}; it knows {label_list(pinned.model.labels)}"
-                )
-                self._add(field, description)
+            if unknown := unknown_classes(self._dataset, labels, pinned.model, of):
+                names, known = ", ".join(map(repr, unknown[:12])), label_list(pinned.model.labels) or "no labels"
+                self._add(field, f"{pinned.model.key.name} does not know {names}; it knows {known}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
@@ -81,13 +82,16 @@ class AugmentationServicer(augmentation_pb2_grpc.AugmentationServiceServicer):
         self, request: augmentation_pb2.GetPlanRequest, context: Context
     ) -> augmentation_pb2.GetPlanResponse:
         """Return a plan of the caller's own."""
-        return augmentation_pb2.GetPlanResponse(plan=self._planner.get(request.id, current_caller()))
+        plan = await asyncio.to_thread(self._planner.get, request.id, current_caller())  # plans may lie on a disk
+        return augmentation_pb2.GetPlanResponse(plan=plan)
 
     async def ListPlans(  # noqa: N802  # gRPC's name
         self, request: augmentation_pb2.ListPlansRequest, context: Context
     ) -> augmentation_pb2.ListPlansResponse:
         """Return the caller's plans, a page at a time."""
-        plans, token = self._planner.list(current_caller(), request.page_size, request.page_token)
+        plans, token = await asyncio.to_thread(
+            self._planner.list, current_caller(), request.page_size, request.page_token
+        )
         return augmentation_pb2.ListPlansResponse(plans=plans, next_page_token=token)
 
     async def PullDataset(  # type: ignore[override]  # noqa: N802  # gRPC's name; chunks are framed messages

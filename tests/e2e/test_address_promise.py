@@ -80,6 +80,7 @@ def workers_of(served: Served, model: str) -> list[psutil.Process]:
     ]
 
 
+@pytest.mark.slow
 def test_a_restart_with_two_workers_and_no_state_gives_the_same_bytes(
     archives: Path, tmp_path: Path, served: Served
 ) -> None:

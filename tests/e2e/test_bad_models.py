@@ -34,6 +34,7 @@ def store(tmp_path: Path) -> Path:
     return store
 
 
+@pytest.mark.slow
 def test_two_versions_and_a_failing_model_are_served_side_by_side(store: Path, tmp_path: Path) -> None:
     out = tmp_path / "archives"
     shutil.copytree(store / "digits-vae", store / "newer")

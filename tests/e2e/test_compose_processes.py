@@ -38,6 +38,7 @@ def test_a_gateway_reads_the_tokens_of_a_torchserve_that_keeps_them(archives: Pa
         assert len(draw(served.server)) == 3
 
 
+@pytest.mark.slow
 def test_a_gateway_without_the_tokens_says_so(archives: Path, tmp_path: Path) -> None:
     with torchserve(archives, tmp_path, {}, ()) as address, gateway(tmp_path, address) as served:
         with pytest.raises(ServerUnavailable):

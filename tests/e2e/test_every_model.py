@@ -55,6 +55,7 @@ def demonstrated(archives: Path) -> subprocess.CompletedProcess[str]:
     return run_fount("demo", *options, home=archives.parent)
 
 
+@pytest.mark.slow
 def test_the_demonstration_paints_every_generator(demonstrated, archives: Path) -> None:
     assert (demonstrated.returncode, "warning" in demonstrated.stderr) == (0, False), demonstrated.stderr
     painted = sorted(picture.stem for picture in (archives.parent / "pictures").iterdir())

@@ -38,6 +38,7 @@ def both(archives: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[S
         yield served
 
 
+@pytest.mark.slow
 def test_a_capped_worker_names_other_numerics_and_passes_its_golden_samples(both: Served) -> None:
     with Client(both.server) as client:
         for model in client.models():

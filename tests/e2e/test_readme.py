@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from fount import Client
+from tests.e2e.augmenting import Augmented
 from tests.e2e.processes import FOUNT, REPOSITORY, Served, environment, run_fount, served_by
 
 README = (REPOSITORY / "README.md").read_text()
@@ -50,11 +51,11 @@ def test_a_generator_of_one_s_own_is_served_by_the_commands_of_the_readme(tmp_pa
         assert client.sample("my-gan", count=2, seed=1).shape == (2, 32, 32, 3)
 
 
-def test_a_data_set_is_augmented_by_the_commands_of_the_readme(served: Served, tmp_path: Path) -> None:
+def test_a_data_set_is_augmented_by_the_commands_of_the_readme(augmented: Augmented, tmp_path: Path) -> None:
     (wishes,) = blocks("yaml")
     (tmp_path / "tripled.yaml").write_text(wishes)
     for command in commands("Augment a data set"):
-        told = run_fount(*command, home=tmp_path, extra={"FOUNT_SERVER": served.server})
+        told = run_fount(*command, home=tmp_path, extra={"FOUNT_SERVER": augmented.server})
         assert told.returncode == 0, told.stdout + told.stderr
     assert (tmp_path / "tripled" / "manifest.json").is_file()
     assert (tmp_path / "variants.png").is_file()

@@ -135,3 +135,20 @@ def test_the_seed_chooses_which_rows_are_tried() -> None:
 
 def test_there_is_no_threshold_without_rows_to_compare() -> None:
     assert calibrate(split(noise(2), [0, 0]), split(noise(5), [0] * 5, "test"), 0.01, seed=0) == 0.0
+
+
+@pytest.mark.parametrize("images", [1, 3])
+def test_large_images_are_compared_few_at_a_time_to_the_same_end(monkeypatch, images: int) -> None:
+    train, held_out = split(noise(40), [0] * 40), split(noise(20, seed=1), [0] * 20, "test")
+    whole = calibrate(train, held_out, 0.2, 3)
+    monkeypatch.setattr("service.augmentation.copies._IMAGES_BYTES", images * 4 * 16)
+    held_out.pixels.reads = 0
+    assert calibrate(train, held_out, 0.2, 3) == whole
+    assert held_out.pixels.reads == -(-20 // images)
+
+
+def test_the_rows_tried_are_the_same_however_many_words_are_drawn_at_once(monkeypatch) -> None:
+    train, held_out = split(noise(40), [0] * 40), split(noise(50, seed=1), [0] * 50, "test")
+    whole = calibrate(train, held_out, 0.2, 3, 20)
+    monkeypatch.setattr("service.augmentation.copies._DRAWN_AT_ONCE", 7)
+    assert calibrate(train, held_out, 0.2, 3, 20) == whole

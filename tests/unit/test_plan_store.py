@@ -133,3 +133,18 @@ def test_pages_go_on_though_plans_were_made_between() -> None:
 def test_a_foreign_token_is_refused(token: str) -> None:
     with pytest.raises(ValueError, match="not one this gateway gave"):
         page([], 1, token)
+
+
+def test_a_page_ends_before_it_is_too_large_for_a_message() -> None:
+    plans = [plan(f"a{k}", age_s=k) for k in range(5)]
+    size = plans[0].ByteSize()
+    first, token = page(plans, 5, "", most_bytes=2 * size)
+    second, token = page(plans, 5, token, most_bytes=2 * size)
+    last, end = page(plans, 5, token, most_bytes=2 * size)
+    assert [ids(first), ids(second), ids(last), end] == [["a0", "a1"], ["a2", "a3"], ["a4"], ""]
+
+
+def test_a_page_holds_one_plan_however_large() -> None:
+    first, token = page([plan("a1"), plan("a2", age_s=9)], 5, "", most_bytes=1)
+    assert ids(first) == ["a1"]
+    assert ids(page([plan("a1"), plan("a2", age_s=9)], 5, token)[0]) == ["a2"]
