@@ -88,6 +88,8 @@ class PullQuery(TypedDict, total=False):
     shards: SupportsIndex | None
     # The row to begin at, counted in the plan and not in the shard; unset: the shard's first.
     start_index: SupportsIndex | None
+    # One beyond the last row wanted, counted likewise; unset: the shard's end. What is not wanted is not made.
+    end_index: SupportsIndex | None
     # How much each row tells of where it came from; unset: "ids".
     provenance: Level | None
     # The rows of the plan, or those of the data set that a bootstrap did not draw; unset: "plan".
@@ -119,7 +121,7 @@ def pull_request(plan: AnyPlan, query: PullQuery) -> augmentation_pb2.PullDatase
     return request
 
 
-_NUMBERS = {"shard": (0, 65535), "shards": (1, 65536), "start_index": (0, 2**64 - 1)}
+_NUMBERS = {"shard": (0, 65535), "shards": (1, 65536), "start_index": (0, 2**64 - 1), "end_index": (0, 2**64 - 1)}
 
 
 def _whole(name: str, value: object, limits: tuple[int, int], problems: list[tuple[str, str]]) -> int:
@@ -151,7 +153,7 @@ class PullExchange:
         self._header: augmentation_pb2.PullHeader | None = None
         self._parts = RowParts()
         self._is_headed = False  # in this attempt
-        self._start = self._next = 0
+        self._start = self._next = self._end = 0
         self.info: PullInfo | None = None
 
     def begin(self) -> augmentation_pb2.PullDatasetRequest:
@@ -186,8 +188,8 @@ class PullExchange:
         """
         if self._header is None or not self._is_headed:
             raise BadReply("The stream ended without a header")
-        if self._next != self._header.end_index:
-            missing = self._header.end_index - self._next
+        if self._next != self._end:
+            missing = self._end - self._next
             raise BadReply(f"The stream ended before row {self._next}; {missing} are missing")
 
     def recover(self, error: FountError) -> float | None:
@@ -201,9 +203,9 @@ class PullExchange:
         """
         if self._header is None:
             return self.patience.delay_s(error)
-        if self._next == self._header.end_index:
+        if self._next == self._end:
             return None
-        count = self._header.end_index - self._start
+        count = self._end - self._start
         return self.patience.resume_delay_s(
             error, received=self._next - self._start, count=count, next_index=self._next
         )
@@ -216,7 +218,10 @@ class PullExchange:
                     f"The server gave rows {header.first_index} to {header.end_index} of {header.rows} for a shard "
                     f"from row {start}"
                 )
-            self._start = self._next = start
+            end = self._request.end_index if self._request.HasField("end_index") else header.end_index
+            if not start <= end <= header.end_index:
+                raise BadReply(f"The server gave rows {start} to {header.end_index} for those up to row {end}")
+            self._start, self._next, self._end = start, start, end
             self.info = _pull_info(header)
         elif (changed := _changed(self._header, header)) is not None:
             raise BadReply(f"The server gave another {changed} after a break; rows would not belong together")
@@ -227,10 +232,9 @@ class PullExchange:
             return None
         samples = whole.samples
         assert self._header is not None and self.info is not None  # noqa: PT018 - a header came first
-        if samples.start_index != self._next or not 0 < samples.count <= self._header.end_index - self._next:
+        if samples.start_index != self._next or not 0 < samples.count <= self._end - self._next:
             raise BadReply(
-                f"Rows {self._next} to {self._header.end_index - 1} are due, but {samples.count} from "
-                f"{samples.start_index} came"
+                f"Rows {self._next} to {self._end - 1} are due, but {samples.count} from {samples.start_index} came"
             )
         shape = read_shape(self._header.sample_spec, model_pb2.ENCODING_UINT8)
         batch = read_row_batch(whole, shape, groups=len(self.info.groups), columns=self.info.transform_columns)

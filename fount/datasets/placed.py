@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from contextlib import closing
 
-import numpy as np
-
 from fount.client import Client
 from fount.datasets.order import EpochOrder, Span, Stretch
 from fount.pulling import Level
@@ -62,12 +60,8 @@ def _pull_stretch(client: Client, ticket: bytes, stretch: Stretch, provenance: L
         shard=stretch.shard,
         shards=stretch.shards,
         start_index=stretch.first_row,
+        end_index=stretch.end_row,
         provenance=provenance,
     )
     with closing(batches):
-        for batch in batches:
-            if batch.end_index < stretch.end_row:
-                yield batch
-                continue
-            yield batch.take(np.arange(stretch.end_row - batch.start_index))
-            return
+        yield from batches

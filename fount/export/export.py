@@ -129,12 +129,13 @@ class Export:
     def _ask_once(self, chosen: Chosen) -> PullInfo:
         return self._client.pull_info(chosen.ticket, provenance=self._wanted.provenance, part=self._wanted.part)
 
-    def _pull(self, *, shard: int, start_index: int) -> Generator[RowBatch, None, None]:
+    def _pull(self, *, shard: int, start_index: int, end_index: int) -> Generator[RowBatch, None, None]:
         return self._client.pull(
             self._chosen.ticket,
             shard=shard,
             shards=self._shards,
             start_index=start_index,
+            end_index=end_index,
             provenance=self._wanted.provenance,
             part=self._wanted.part,
         )

@@ -32,8 +32,8 @@ __all__ = ["PartWriter", "Pulling", "export_parts"]
 class Pulling(Protocol):
     """Opens streams of a plan's rows."""
 
-    def __call__(self, *, shard: int, start_index: int) -> Generator[RowBatch, None, None]:
-        """Pull the rows of a shard from one of them on; safe to call from many threads."""
+    def __call__(self, *, shard: int, start_index: int, end_index: int) -> Generator[RowBatch, None, None]:
+        """Pull the rows of a shard from one of them up to another; safe to call from many threads."""
         ...
 
 
@@ -106,7 +106,8 @@ def export_parts(
     over = Event()
 
     def run(stretch: Sequence[Part]) -> None:
-        with closing(pull(shard=stretch[0].shard, start_index=stretch[0].first)) as batches:
+        first, last = stretch[0], stretch[-1]
+        with closing(pull(shard=first.shard, start_index=first.first, end_index=last.end)) as batches:
             pieces = _Pieces(_until(over, batches), came)
             for part in stretch:
                 rows = pieces.take(part)

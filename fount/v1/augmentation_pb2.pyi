@@ -964,6 +964,7 @@ class PullDatasetRequest(google.protobuf.message.Message):
     START_INDEX_FIELD_NUMBER: builtins.int
     PROVENANCE_FIELD_NUMBER: builtins.int
     PART_FIELD_NUMBER: builtins.int
+    END_INDEX_FIELD_NUMBER: builtins.int
     ticket: builtins.bytes
     """ticket is the plan's. Empty or unreadable: INVALID_ARGUMENT."""
     shard: builtins.int
@@ -978,6 +979,10 @@ class PullDatasetRequest(google.protobuf.message.Message):
     """provenance is how much each row tells. A value that is none: INVALID_ARGUMENT."""
     part: Global___PullDatasetRequest.Part.ValueType
     """part is which rows. A value that is none: INVALID_ARGUMENT."""
+    end_index: builtins.int
+    """end_index is one beyond the last row wanted, counted as start_index is: rows after it are not made in vain. Unset: the shard's
+    end. Before the row to begin at, or beyond the shard: INVALID_ARGUMENT.
+    """
     def __init__(
         self,
         *,
@@ -987,9 +992,13 @@ class PullDatasetRequest(google.protobuf.message.Message):
         start_index: builtins.int | None = ...,
         provenance: Global___ProvenanceLevel.ValueType = ...,
         part: Global___PullDatasetRequest.Part.ValueType = ...,
+        end_index: builtins.int | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["_start_index", b"_start_index", "start_index", b"start_index"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_start_index", b"_start_index", "part", b"part", "provenance", b"provenance", "shard", b"shard", "shards", b"shards", "start_index", b"start_index", "ticket", b"ticket"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["_end_index", b"_end_index", "_start_index", b"_start_index", "end_index", b"end_index", "start_index", b"start_index"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_end_index", b"_end_index", "_start_index", b"_start_index", "end_index", b"end_index", "part", b"part", "provenance", b"provenance", "shard", b"shard", "shards", b"shards", "start_index", b"start_index", "ticket", b"ticket"]) -> None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_end_index", b"_end_index"]) -> typing.Literal["end_index"] | None: ...
+    @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_start_index", b"_start_index"]) -> typing.Literal["start_index"] | None: ...
 
 Global___PullDatasetRequest: typing_extensions.TypeAlias = PullDatasetRequest

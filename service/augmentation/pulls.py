@@ -34,7 +34,7 @@ class Pull:
         out_of_bag: rows of the split out of bag; None: the rows of the plan are asked for.
         count: rows of the plan, or out of bag, over all shards.
         shard: rows of the shard.
-        start: the row to begin at, the shard's end at most.
+        start, end: the rows wanted of it.
         level: how much each row tells.
     """
 
@@ -43,6 +43,7 @@ class Pull:
     count: int
     shard: range
     start: int
+    end: int
     level: Level
 
 
@@ -73,9 +74,13 @@ async def open_pull(request: augmentation_pb2.PullDatasetRequest, planner: Plann
             f"must be within the shard, {shard.start} to {shard.stop}, got {start}; it counts rows of the whole plan"
         )
         violations.append(Violation(field="start_index", description=description))
+    end = request.end_index if request.HasField("end_index") else shard.stop
+    if not violations and not start <= end <= shard.stop:
+        description = f"must be within the shard and not before its start, {start} to {shard.stop}, got {end}"
+        violations.append(Violation(field="end_index", description=description))
     if violations:
         raise InvalidRequest(tuple(violations))
-    return Pull(plan=plan, out_of_bag=out_of_bag, count=count, shard=shard, start=start, level=level)
+    return Pull(plan=plan, out_of_bag=out_of_bag, count=count, shard=shard, start=start, end=end, level=level)
 
 
 def read_level(value: int, field: str, violations: list[Violation]) -> Level:

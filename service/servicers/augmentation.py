@@ -140,8 +140,8 @@ class AugmentationServicer(augmentation_pb2_grpc.AugmentationServiceServicer):
 
     def _pulled(self, pull: Pull, asked: Asked) -> AsyncGenerator[MadeRows]:
         if pull.out_of_bag is None:
-            return self._rows.rows(pull.plan, pull.start, pull.shard.stop, pull.level, asked)
-        return out_of_bag_rows(pull.plan, pull.out_of_bag, pull.start, pull.shard.stop, pull.level)
+            return self._rows.rows(pull.plan, pull.start, pull.end, pull.level, asked)
+        return out_of_bag_rows(pull.plan, pull.out_of_bag, pull.start, pull.end, pull.level)
 
     def _delivered(self, made: MadeRows) -> None:
         counts = {_SOURCES[source]: count for source, count in made.counts.items()}

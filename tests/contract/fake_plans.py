@@ -131,6 +131,7 @@ class FakePlans(augmentation_pb2_grpc.AugmentationServiceServicer):
             )
         )
         start = request.start_index if request.HasField("start_index") else first
+        end = request.end_index if request.HasField("end_index") else end
         for index in range(start, end, self.chunk):
             if self.hold_from is not None and index >= self.hold_from:
                 self.released.wait(30)

@@ -109,6 +109,13 @@ async def test_the_end_of_a_shard_is_a_header_and_no_rows(service) -> None:
     assert (header.first_index, header.end_index, chunks) == (50, 100, [])
 
 
+async def test_no_row_beyond_the_end_that_is_wanted_is_sent(service) -> None:
+    _, whole = await service.pull(provenance=FULL)
+    header, part = await service.pull(provenance=FULL, start_index=20, end_index=33)
+    assert rows_of(part) == rows_of(whole)[20:33]
+    assert (header.first_index, header.end_index) == (0, 150)
+
+
 async def test_batches_change_nothing(service, monkeypatch) -> None:
     plant(service, min_confidence=0.0, counts={(0, 3): 3000, (1, 4): 2000})
     _, whole = await service.pull(b"other", provenance=FULL)

@@ -51,10 +51,10 @@ def failed(index, code):
 
 def test_it_asks_for_what_it_is_told():
     request = pull_request(
-        b"t", {"shard": 2, "shards": 4, "start_index": 7, "provenance": "full", "part": "out-of-bag"}
+        b"t", {"shard": 2, "shards": 4, "start_index": 7, "end_index": 9, "provenance": "full", "part": "out-of-bag"}
     )
     assert request == augmentation_pb2.PullDatasetRequest(
-        ticket=b"t", shard=2, shards=4, start_index=7, provenance=3, part=2
+        ticket=b"t", shard=2, shards=4, start_index=7, end_index=9, provenance=3, part=2
     )
 
 
