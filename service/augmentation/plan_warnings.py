@@ -114,7 +114,7 @@ def _weak_classes(plan: OpenPlan, trial: Trial) -> list[Warning_]:
     if not weak or plan.generator is None or plan.classifier is None:
         return []
     shown = ", ".join(
-        f"{plan.dataset.classes[trial.labels[k]]!r} {trial.confidences[k]:.0%} ({trial.accepted[k]:.0%} accepted)"
+        f"{plan.dataset.classes[trial.labels[k]]!r} ({trial.confidences[k]:.0%} sure, {trial.accepted[k]:.0%} accepted)"
         for k in weak[:_SHOWN]
     )
     message = (

@@ -250,7 +250,7 @@ async def test_a_class_that_convinces_no_classifier_is_warned_of(office: Office)
     )
     plan = await office.plan(f"target {{ factor: 2 }} mix {{ synthesised: 1 }} {SYNTHESIS}")
     message = next(each.message for each in plan.warnings if each.reason == "GENERATOR_WEAK")
-    assert "'one' 5% (0% accepted), 'two' 5% (0% accepted)" in message
+    assert "'one' (5% sure, 0% accepted), 'two' (5% sure, 0% accepted)" in message
 
 
 async def test_filters_that_leave_hardly_a_sample_are_warned_of(office: Office) -> None:
