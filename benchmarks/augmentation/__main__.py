@@ -37,7 +37,7 @@ _LEVELLED = 0.2  # share of the million rows after which memory should grow no m
 @click.command()
 @click.option("--quick", is_flag=True, help="Two short rounds, and no million rows.")
 @click.option("--rounds", type=click.IntRange(min=1), help="Rounds, in turns; otherwise 5.")
-@click.option("--threads", type=click.IntRange(min=1), default=cores(), show_default=True, help="Of each worker.")
+@click.option("--threads", type=click.IntRange(min=1), default=1, show_default=True, help="Of each worker.")
 @click.option("--out", type=click.Path(path_type=Path), help="JSON, the table beside it.")
 def main(quick: bool, rounds: int | None, threads: int, out: Path | None) -> None:
     """Measure rows made by the service against the same rows made in one process, and files against the stream."""
@@ -49,7 +49,7 @@ def main(quick: bool, rounds: int | None, threads: int, out: Path | None) -> Non
     facts = machine_facts()
     notes = [
         f"{count} interleaved rounds; a ratio is the median over rounds of the ratio within a round, in brackets the "
-        f"smallest and largest. Workers have {threads} threads, the one process one or {cores()}, whichever is better.",
+        f"smallest and largest. Torch's threads: {threads} a worker; 1 or {cores()} in the one process, the better.",
         "The one process makes the same rows by the same code and networks, without gateway, TorchServe or client; the "
         "digest of the images is the same.",
     ]

@@ -77,6 +77,7 @@ async def test_a_caller_with_one_stream_has_a_policy_verified(office: Office) ->
     assert plan.agreement.rows == 64
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rows_at_once", [1, 7, 64])
 async def test_agreement_is_the_same_however_many_rows_are_tried_at_once(
     office: Office, monkeypatch, rows_at_once: int

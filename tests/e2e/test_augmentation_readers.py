@@ -77,6 +77,7 @@ def exported(augmented: Augmented, plan: PlanInfo, tmp_path: Path, format: str) 
     return tmp_path / "out"
 
 
+@pytest.mark.slow
 def test_hugging_face_reads_its_parquet(augmented, plan, accepted, tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
     script = (

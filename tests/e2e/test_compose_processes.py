@@ -28,6 +28,7 @@ def test_the_gateway_and_the_worker_of_the_compose_file_serve(archives: Path, tm
             assert len(draw(served.server)) == 3
 
 
+@pytest.mark.slow
 def test_a_gateway_reads_the_tokens_of_a_torchserve_that_keeps_them(archives: Path, tmp_path: Path) -> None:
     key_file = tmp_path / "s" / "torchserve" / "key_file.json"
     with (

@@ -45,6 +45,7 @@ def test_a_killed_gateway_takes_its_torchserve_along(archives: Path, tmp_path: P
         assert gone(family)
 
 
+@pytest.mark.slow
 def test_a_stream_goes_on_where_it_stopped_after_everything_was_killed(archives: Path, tmp_path: Path) -> None:
     count = 40_000
     with serving(archives, tmp_path) as served, Client(served.server) as client:
@@ -61,6 +62,7 @@ def test_a_stream_goes_on_where_it_stopped_after_everything_was_killed(archives:
     assert np.concatenate(parts).tobytes() == whole.tobytes()
 
 
+@pytest.mark.slow
 def test_a_term_during_a_stream_lets_it_end(archives: Path, tmp_path: Path) -> None:
     with serving(archives, tmp_path) as served, Client(served.server) as client:
         stream = client.stream("digits-vae", count=20_000, seed=1)

@@ -13,6 +13,8 @@ from fount import Client
 from fount.errors import FailedPrecondition
 from tests.e2e.processes import Served, gateway, torchserve
 
+pytestmark = pytest.mark.slow  # two TorchServes of other numerics take their time to come up
+
 # What a worker is capped to must be less than what this machine has, or the cap changes nothing.
 CAPPED = {"ONEDNN_MAX_CPU_ISA": "SSE41", "ATEN_CPU_CAPABILITY": "default"}
 if "avx512f" in Path("/proc/cpuinfo").read_text():
@@ -38,7 +40,6 @@ def both(archives: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[S
         yield served
 
 
-@pytest.mark.slow
 def test_a_capped_worker_names_other_numerics_and_passes_its_golden_samples(both: Served) -> None:
     with Client(both.server) as client:
         for model in client.models():

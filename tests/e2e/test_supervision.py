@@ -81,6 +81,7 @@ async def draw(pool: EmbeddedPool, of: Target) -> bytes:
     return outcome.array.tobytes()
 
 
+@pytest.mark.slow
 async def test_a_killed_java_comes_back_with_the_same_bytes_and_leaves_nothing(archives, tmp_path, temporary) -> None:
     async with embedded(archives, tmp_path / "one") as pool:
         toy, before, whole = target(pool), family(pool), await draw(pool, target(pool))

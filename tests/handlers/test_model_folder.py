@@ -62,6 +62,7 @@ def test_other_files_of_a_folder_stay(tmp_path: Path, digits: DataSet) -> None:
     assert (tmp_path / "NOTES.txt").read_text() == "mine"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("written", range(4))
 def test_a_writing_that_ends_early_leaves_the_old_model_or_says_so(
     written: int, tmp_path: Path, digits: DataSet, monkeypatch: pytest.MonkeyPatch

@@ -42,6 +42,7 @@ def test_another_process_has_the_same_id() -> None:
     ],
     ids=["aten", "onednn", "mkl", "openblas", "cublaslt"],
 )
+@pytest.mark.slow
 def test_a_capped_instruction_set_has_another_id(cap: Mapping[str, str]) -> None:
     assert _ask_another_process(cap) != read_numerics(Settings()).id
 

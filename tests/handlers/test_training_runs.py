@@ -38,6 +38,7 @@ def pictures_of(folder: Path) -> list[str]:
 # --- Stopped and taken up ---------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", DIGITS)
 def test_a_run_stopped_by_the_clock_goes_on_to_the_same_weights(name: str, tmp_path: Path) -> None:
     whole, _ = train(small(name), order(tmp_path / "whole"))
