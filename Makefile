@@ -8,14 +8,14 @@ PIP_OPTIONS := --disable-pip-version-check
 ARCHIVES := build/archives
 
 PROTOS := $(wildcard protos/fount/*/*.proto protos/fount/*/*/*.proto)
-PUBLIC_PROTOS := $(wildcard protos/fount/v1/*.proto)
+SERVICE_PROTOS := $(wildcard protos/fount/v1/*.proto protos/fount/runner/v1/*.proto)
 PROTOC := $(PROTO_BIN)/python -m grpc_tools.protoc -I protos -I protos/third_party \
 	--plugin=protoc-gen-mypy=$(PROTO_BIN)/protoc-gen-mypy --plugin=protoc-gen-mypy_grpc=$(PROTO_BIN)/protoc-gen-mypy_grpc
 
-# $(call generate,FOLDER): messages of every package, services of the public one. The plug-ins name each file they write.
+# $(call generate,FOLDER): messages of every package, services of those that have any. The plug-ins name each file they write.
 define generate
 	$(PROTOC) --python_out=$(1) --mypy_out=quiet:$(1) $(PROTOS)
-	$(PROTOC) --grpc_python_out=$(1) --mypy_grpc_out=quiet:$(1) $(PUBLIC_PROTOS)
+	$(PROTOC) --grpc_python_out=$(1) --mypy_grpc_out=quiet:$(1) $(SERVICE_PROTOS)
 endef
 
 .DEFAULT_GOAL := help

@@ -13,6 +13,10 @@
     ├── Retired           a pinned digest, numerics or operation is not served
     ├── PlanRefused       a plan would change labels, or needs what is not served
     ├── DatasetUnreadable the files of a data set are absent or damaged
+    ├── UnknownEvaluation an evaluation is unknown, gone, or someone else's
+    ├── EvaluationRefused a reference and a model do not fit, or evaluations are off
+    ├── EvaluationNotDone a report is asked for before there is one
+    ├── JobsUnreachable   the database of evaluations does not answer
     ├── Overloaded        a queue or a quota is full
     ├── NotReady          no worker can do it now
     │   ├── WorkerLost    a worker went away in the middle of a call
@@ -31,8 +35,11 @@ from dataclasses import dataclass
 
 __all__ = [
     "DatasetUnreadable",
+    "EvaluationNotDone",
+    "EvaluationRefused",
     "FountServiceError",
     "InvalidRequest",
+    "JobsUnreachable",
     "NotPermitted",
     "NotReady",
     "Overloaded",
@@ -41,6 +48,7 @@ __all__ = [
     "SetupError",
     "TicketInvalid",
     "TooLate",
+    "UnknownEvaluation",
     "UnknownName",
     "Violation",
     "WorkerBusy",
@@ -121,6 +129,30 @@ class DatasetUnreadable(FountServiceError):
     """The files of a data set are absent or damaged. Mend the file and row the message names, and ask again."""
 
     reason = "DATASET_UNREADABLE"
+
+
+class UnknownEvaluation(FountServiceError):
+    """An evaluation is unknown, expired, deleted, or someone else's. Ask ListEvaluations which there are."""
+
+    reason = "UNKNOWN_EVALUATION"
+
+
+class EvaluationRefused(FountServiceError):
+    """A reference and a model do not fit, or evaluations are off. Change what the message names."""
+
+    reason = "EVALUATION_REFUSED"
+
+
+class EvaluationNotDone(FountServiceError):
+    """A report is asked for before there is one. Watch the evaluation until it has succeeded."""
+
+    reason = "EVALUATION_NOT_DONE"
+
+
+class JobsUnreachable(FountServiceError):
+    """The database of evaluations does not answer. Try again; the log says why."""
+
+    reason = "JOBS_UNREACHABLE"
 
 
 class Overloaded(FountServiceError):

@@ -1,0 +1,1 @@
+"""Generated code of the private contract between evaluation runner and gateway."""

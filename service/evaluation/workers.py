@@ -1,0 +1,59 @@
+"""What a runner asks of workers: draw these samples, embed or classify these images. Whole arrays, in order."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from service.domain import Parameters
+from service.evaluation.specification import PinnedModel
+
+__all__ = ["DrawnSamples", "Workers"]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class DrawnSamples:
+    """Samples: (n, H, W, C) uint8, failed ones zero; and which failed, (n,) bool."""
+
+    images: NDArray[np.uint8]
+    failed: NDArray[np.bool_]
+
+
+class Workers(Protocol):
+    """The way to the workers, at bulk priority.
+
+    Every method raises:
+        NotReady: workers are gone or still load; ask again.
+        Overloaded: too much waits; ask again.
+        Retired: the digest or numerics is not served any more.
+        UnknownName: nothing of that name is served.
+        WorkerFault: a worker answered wrongly.
+    """
+
+    async def sample(
+        self,
+        model: PinnedModel,
+        *,
+        seed: int,
+        start_index: int,
+        count: int,
+        labels: NDArray[np.uint32] | None,
+        parameters: Parameters,
+    ) -> DrawnSamples:
+        """Draw samples start_index to start_index + count - 1; labels (count,), None for an unconditional model."""
+        ...
+
+    async def embed(self, model: PinnedModel, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Embed (n, H, W, C) images: (n, features) float32, NaN where the worker failed on a row."""
+        ...
+
+    async def classify(self, model: PinnedModel, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Classify (n, H, W, C) images: (n, classes) float32 probabilities in the model's order, NaN likewise."""
+        ...
+
+    async def close(self) -> None:
+        """Let go of connections."""
+        ...
