@@ -23,6 +23,9 @@ __all__ = ["quality"]
 @data_option()
 @model_store_option("Folder with one folder a model; the classifiers that judge samples are in it, too.")
 @click.option("--quick", is_flag=True, show_envvar=True, help="Leave out training classifiers on samples.")
+@click.option("--report", type=click.Path(path_type=Path, exists=True, dir_okay=False), show_envvar=True,
+              help="Measure nothing: take the numbers of an evaluation, as `fount evaluate --report FILE.json` wrote "
+                   "them.")  # fmt: skip
 @click.option("--write", is_flag=True, show_envvar=True, help="Put what was measured into the cards.")
 @click.option("--verbose", is_flag=True, show_envvar=True, help="Say below each metric how it was measured.")
 @json_option("Print a JSON array instead of text.")
@@ -36,6 +39,7 @@ def quality(
     data: Path,
     model_store: Path,
     quick: bool,
+    report: Path | None,
     write: bool,
     verbose: bool,
     as_json: bool,
@@ -53,6 +57,7 @@ def quality(
       fount quality digits-cvae
       fount quality mnist-cgan --data ~/data --quick --verbose
       fount quality ./my-gan --data-set mnist --write
+      fount quality ./my-gan --report report.json --write
       fount quality --table
     """  # noqa: D301 - \b is click's mark for lines to keep
     if table:
@@ -60,12 +65,14 @@ def quality(
         return
     if not names:
         raise click.UsageError("Name models to measure, or say --table to print what all cards say.")
+    if report and len(names) != 1:
+        raise click.UsageError("A report is of one model: name it, and no other.")
     from handlers.recipes.measuring import Measuring
 
     measuring = Measuring(data=data, model_store=model_store, data_set=data_set, judge=judge)
     documents = []
     for folder in [_find(name, model_store) for name in names]:
-        card, found = _measure(measuring, folder, quick=quick, write=write)
+        card, found = _measure(measuring, folder, quick=quick, report=report, write=write)
         documents.append({"model": card.name, "quality": [_to_document(card, entry) for entry in found]})
         if not as_json:
             click.echo(_to_text(card, found, verbose) + (f"\n  written to {folder}" if write else ""))
@@ -82,18 +89,23 @@ def _find(name: str, model_store: Path) -> Path:
         raise click.ClickException(str(error)) from error
 
 
-def _measure(measuring: Measuring, folder: Path, *, quick: bool, write: bool) -> tuple[Card, tuple[Quality, ...]]:
+def _measure(
+    measuring: Measuring, folder: Path, *, quick: bool, report: Path | None, write: bool
+) -> tuple[Card, tuple[Quality, ...]]:
     from handlers.building import BuildError
     from handlers.card import CardError, load_card
     from handlers.models import UnknownFamilyError
     from handlers.recipes.card_quality import merge_quality, write_quality
     from handlers.recipes.data_set import DataError
     from handlers.recipes.measuring import CannotMeasure
+    from handlers.recipes.report_quality import read_report
     from handlers.weights import WeightsError
 
     try:
-        found = measuring.measure_folder(folder, quick=quick)
+        found = measuring.measure_folder(folder, quick=quick) if report is None else ()
         card = load_card(folder)
+        if report is not None:
+            found = read_report(report, card, folder)
         if write:
             write_quality(folder, merge_quality(card.quality, found))
     except (BuildError, CannotMeasure, CardError, DataError, UnknownFamilyError, WeightsError) as error:

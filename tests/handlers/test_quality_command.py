@@ -12,7 +12,7 @@ import torch
 from click.testing import CliRunner, Result
 from safetensors.torch import save_file
 
-from handlers.card import Card, Family, Latent, Weights, load_card, write_card
+from handlers.card import Card, Family, Latent, Weights, load_card, model_digest, write_card
 from handlers.quality_command import quality
 from handlers.recipes import card_quality
 
@@ -232,3 +232,58 @@ def test_a_folder_that_cannot_be_written_is_named(store: Path, monkeypatch: pyte
     monkeypatch.setattr(card_quality, "write_whole", refuse)
     result = run("digits-classifier", "--write", store=store)
     assert "digits-classifier cannot be written: Permission denied; make it writable, or leave out" in result.output
+
+
+def report_of(folder: Path, file: Path, **changes: object) -> Path:
+    """A JSON report of a model, as far as its numbers are read."""
+    card = load_card(folder)
+    metric = {
+        "name": "copy_rate",
+        "value": 0.0111111,
+        "interval": [0.009, 0.0130001],
+        "null": {"mean": 0.01},
+        "decides": True,
+        "method": "share of samples",
+    }
+    pinned = {"name": card.name, "version": card.version, "digest": model_digest(card, folder)}
+    envelope = {"model": pinned, "count": 1000, "seed": 1, "dataset": "digits", "training_rows": 1442,
+                "held_out_rows": 355, "extractor": {"name": "digits-classifier"}}  # fmt: skip
+    beside = metric | {"name": "kid", "decides": False}
+    unknown = metric | {"name": "recall", "value": None, "interval": None, "null": None}
+    report = {"format": 1, "envelope": envelope, "metrics": [metric, beside, unknown]} | changes
+    file.write_text(json.dumps(report))
+    return file
+
+
+def test_a_report_of_this_model_goes_into_its_card(store: Path, tmp_path: Path) -> None:
+    file = report_of(store / "digits-cvae", tmp_path / "report.json")
+    result = run("digits-cvae", "--report", file, "--write", store=store)
+    assert result.exit_code == 0, result.output
+    before = {each.metric: each for each in load_card(MODEL_STORE / "digits-cvae").quality}
+    after = {each.metric: each for each in load_card(store / "digits-cvae").quality}
+    added = after.pop("copy-rate")
+    assert after == {metric: each for metric, each in before.items() if metric != "copy-rate"}
+    assert (added.value, added.interval, added.real_value) == (0.0111, (0.009, 0.013), 0.01)
+    assert added.method.startswith("evaluation: share of samples; 1000 samples of seed 1 against digits")
+
+
+def test_a_report_of_another_model_is_refused_and_changes_nothing(store: Path, tmp_path: Path) -> None:
+    file = report_of(store / "digits-classifier", tmp_path / "report.json")
+    before = (store / "digits-cvae" / "model.yaml").read_bytes()
+    result = run("digits-cvae", "--report", file, "--write", store=store)
+    assert (result.exit_code, "evaluate this one" in result.output) == (1, True)
+    assert (store / "digits-cvae" / "model.yaml").read_bytes() == before
+
+
+@pytest.mark.parametrize("changes", [{"format": 2}, {"envelope": None, "metrics": None, "format": None}], ids=str)
+def test_a_report_of_another_format_is_refused(changes: dict[str, object], store: Path, tmp_path: Path) -> None:
+    result = run(
+        "digits-cvae", "--report", report_of(store / "digits-cvae", tmp_path / "r.json", **changes), store=store
+    )
+    assert (result.exit_code, "evaluate again" in result.output) == (1, True)
+
+
+def test_what_is_no_report_is_refused(store: Path, tmp_path: Path) -> None:
+    (tmp_path / "report.json").write_text("[]")
+    result = run("digits-cvae", "--report", tmp_path / "report.json", store=store)
+    assert (result.exit_code, "is no report" in result.output) == (1, True)

@@ -38,8 +38,8 @@ def card_of(name: str) -> Card:
 
 
 def check_card(card: Card, measured: dict[str, Quality]) -> None:
-    """Compare a card with measurements of today, those that train classifiers left out."""
-    said = {entry.metric: entry for entry in card.quality}
+    """Compare a card with measurements of today; what trains classifiers, or came of an evaluation, is left out."""
+    said = {entry.metric: entry for entry in card.quality if not entry.method.startswith("evaluation: ")}
     assert said.keys() - {"classification-accuracy-score"} == measured.keys()
     for metric, found in measured.items():  # another processor may judge a picture in 10 000 otherwise
         assert said[metric].value == pytest.approx(found.value, abs=2e-4)
