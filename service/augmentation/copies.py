@@ -4,10 +4,9 @@ Images and their labels enter; for each leaves d1 / mean(d2 ... d10) of its dist
 about 1 where many are equally near, towards 0 where one was taken over. `calibrate` says below which ratio held-out
 real rows hardly ever are.
 
-Every ratio has the same bits on every processor. Distances are taken on uint8 pixels less 128, so that a product is at
-most 2^14 in size, and a sum of 1024 of them, in any order, a whole number that float32 holds exactly; of longer rows,
-1024 pixels at a time are multiplied, and summed as integers. Roots and quotients are rounded exactly by IEEE 754, and
-the mean is added in a fixed order.
+Every ratio has the same bits on every processor. Squared distances are exact whole numbers
+(`service/pixel_products.py`), roots and quotients are rounded exactly by IEEE 754, and the mean is added in a fixed
+order.
 
 Source: Carlini et al., "Extracting training data from diffusion models", USENIX Security 2023, section 5 (a distance
 counts beside those of the neighbours); the threshold from held-out rows is this project's own.
@@ -20,13 +19,13 @@ import threading
 from collections import OrderedDict
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fount.address import Addresses, Stream
 from fount.data.dataset import Dataset, DatasetSplit
+from service.pixel_products import Integers, centred_pixels, exact_products, exact_squares
 
 __all__ = ["CopyFilter", "CopyFilters", "PixelCache", "calibrate"]
 
@@ -34,8 +33,6 @@ NEIGHBOURS = 10
 FEWEST_ROWS = 3
 """A class of fewer training rows has no filter: a mean of one distance says nothing."""
 
-_EXACT_PIXELS = 1024  # products of at most 2^14 that sum to at most 2^24
-_INT32_PIXELS = 1 << 14
 _BLOCK_BYTES = 8 << 20  # of training rows as float32
 _MOST_ROWS = 4096  # of a block, so that rows of few pixels do not make tall distance tables
 _IMAGES_AT_ONCE = 256  # a table of 256 x 4096 distances is 4 or 8 MiB
@@ -46,7 +43,6 @@ _CACHE_BYTES = 512 << 20
 Images = NDArray[np.uint8]
 Float32s = NDArray[np.float32]
 Float64s = NDArray[np.float64]
-Integers = NDArray[np.signedinteger[Any]]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -135,11 +131,11 @@ class CopyFilter:
 
     def _nearest(self, images: Images, label: int) -> Integers:
         """Squared distances to the nearest training rows of a class, ascending: (n, at most 10)."""
-        pixels = _centred(images)
-        squares = _dot_self(pixels)
+        pixels = centred_pixels(images)
+        squares = exact_squares(pixels)
         nearest = np.empty((len(images), 0), squares.dtype)
         for block in self._blocks(label, pixels.shape[1]):
-            distances = _products(pixels, block.pixels)  # (n, block)
+            distances = exact_products(pixels, block.pixels)  # (n, block)
             distances *= -2
             distances += block.squares
             if distances.shape[1] > NEIGHBOURS:
@@ -164,8 +160,8 @@ class CopyFilter:
             key = (*self._name, label, first)
             block = self._cache.get(key)
             if block is None:
-                read = _centred(self._train.images(rows[first : first + size]))
-                block = _Block(pixels=read, squares=_dot_self(read))
+                read = centred_pixels(self._train.images(rows[first : first + size]))
+                block = _Block(pixels=read, squares=exact_squares(read))
                 self._cache.put(key, block)
             yield block
 
@@ -221,33 +217,3 @@ def _choose(count: int, most: int, seed: int) -> NDArray[np.int64]:
 
 def _images_at_once(shape: tuple[int, ...]) -> int:
     return max(1, min(_IMAGES_AT_ONCE, _IMAGES_BYTES // (4 * math.prod(shape))))
-
-
-def _centred(images: Images) -> Float32s:
-    """(n, H, W, C) uint8 to (n, D) float32 whole numbers, -128 to 127."""
-    pixels = images.reshape(len(images), -1).astype(np.float32)  # (n, H, W, C) -> (n, D)
-    pixels -= np.float32(128)
-    return pixels
-
-
-def _products(a: Float32s, b: Float32s) -> Integers:
-    """All products of rows of a (m, D) with rows of b (n, D), exactly: (m, n)."""
-    total = (a[:, :_EXACT_PIXELS] @ b[:, :_EXACT_PIXELS].T).astype(_whole(a.shape[1]))
-    for first in range(_EXACT_PIXELS, a.shape[1], _EXACT_PIXELS):
-        part = slice(first, first + _EXACT_PIXELS)
-        total += (a[:, part] @ b[:, part].T).astype(total.dtype)
-    return total
-
-
-def _dot_self(a: Float32s) -> Integers:
-    """The squared length of each row of a (n, D), exactly: (n,)."""
-    total = np.zeros(len(a), _whole(a.shape[1]))
-    for first in range(0, a.shape[1], _EXACT_PIXELS):
-        part = a[:, first : first + _EXACT_PIXELS]
-        total += np.einsum("ij,ij->i", part, part).astype(total.dtype)
-    return total
-
-
-def _whole(pixels: int) -> type[np.signedinteger[Any]]:
-    """Integers that hold any squared distance, of at most 2^16 a pixel, and what is summed on the way to it."""
-    return np.int32 if pixels <= _INT32_PIXELS else np.int64

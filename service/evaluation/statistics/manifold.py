@@ -1,0 +1,325 @@
+"""Precision, density, recall and coverage: samples and real rows, each seen as balls around the other's points.
+
+Features of samples and of real rows enter; for each sample whether, and how deep, it lies among real rows, and for each
+real row which samples reach it, leave. A ball reaches from a row to its k-th nearest other row of the same set.
+
+None of the four is 1 for a perfect generator but density; compare with real rows in the place of samples. The intervals
+are over draws of samples, the real rows held fixed. Precision and density are means over independent samples. Recall
+and coverage are shares of real rows that depend on each other, since one sample reaches several: see `Reach`.
+
+Sources: Kynkäänniemi et al., "Improved precision and recall metric for assessing generative models", NeurIPS 2019
+(precision, recall, equation 2; realism, equation 3); Naeem et al., "Reliable fidelity and diversity metrics for
+generative models", ICML 2020 (density, coverage, equations 3 and 5; the expected coverage, lemma 2).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import ndtri
+
+from service.evaluation.statistics.distances import Tile, nearest_squares, prepare, tiles
+from service.evaluation.statistics.estimate import Estimate, Interval
+from service.evaluation.statistics.intervals import wilson
+
+__all__ = ["Comparison", "K", "Manifold", "Reach", "compare", "coverage_null"]
+
+K = 5
+"""To which other row a ball reaches."""
+
+_SMOOTHED = np.array([31, 26, 16, 6, 1]) / 32  # P(Binomial(5, 1/2) >= 1 ... 5)
+_RECALL_DEPENDENCE = 2.0
+_KEY = 0x9E3779B97F4A7C15
+
+Features = NDArray[np.floating[Any]]
+Float64s = NDArray[np.float64]
+Int64s = NDArray[np.int64]
+Bools = NDArray[np.bool_]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Manifold:
+    """Rows with the balls around them.
+
+    Attributes:
+        features: (n, d) float32 or float64.
+        squared_radii: (n,) float64, to the k-th other row; 0 where k others are equal to it: such a ball holds nothing.
+        k: to which.
+        numbers: (n,) of the rows within the whole set.
+    """
+
+    features: Features
+    squared_radii: Float64s
+    k: int
+    numbers: Int64s
+
+    def __len__(self) -> int:
+        return len(self.features)
+
+    @classmethod
+    def of(cls, features: Features, k: int = K) -> Manifold:
+        """Measure the balls.
+
+        Raises:
+            ValueError: fewer than k + 1 rows, or rows that are not finite; it says how many.
+        """
+        if len(features) < k + 1:
+            raise ValueError(f"balls to row {k} take at least {k + 1} rows, there are {len(features)}")
+        radii = nearest_squares(features, features, k, exclude_self=True)[0][:, -1]
+        return cls(features=features, squared_radii=radii, k=k, numbers=np.arange(len(features), dtype=np.int64))
+
+    def part(self, first: int, last: int) -> Manifold:
+        """Some of the rows, with the balls they have within all."""
+        part = slice(first, last)
+        return replace(
+            self, features=self.features[part], squared_radii=self.squared_radii[part], numbers=self.numbers[part]
+        )
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Reach:
+    """How many samples reach each real row, and which ones, as far as it matters. Mergeable.
+
+    Attributes:
+        counts: (m,) int64.
+        keys: (m,) uint64, the sum of keys of those samples: equal for equal sets of samples.
+    """
+
+    counts: Int64s
+    keys: NDArray[np.uint64]
+
+    def merge(self, other: Reach) -> Reach:
+        """Of the samples of both."""
+        return Reach(counts=self.counts + other.counts, keys=self.keys + other.keys)
+
+    def share(self, samples: int, dependence: float = 1.0) -> Estimate:
+        """The share of real rows that any sample reaches.
+
+        Its variance over draws of samples is that of a count of points no ball holds. By the chaos expansion of a
+        Poisson process it is the sum, over sets T of samples, of (-1)^(|T| + 1) c(T)², c(T) being the number of real
+        rows that exactly the samples T reach; alternating signs make it as noisy as a Good-Toulmin estimate of unseen
+        species, so it is smoothed as that is, by the tails of a binomial distribution. It is never taken for less than
+        that of independent real rows, times the dependence.
+
+        Args:
+            samples: how many there were.
+            dependence: how many real rows at least vary as one.
+
+        Sources: Last and Penrose, "Lectures on the Poisson process", 2017, theorem 18.6; Efron and Thisted, Biometrika
+        63, 1976 (the smoothing).
+        """
+        value = float(np.count_nonzero(self.counts)) / len(self.counts)
+        return Estimate(value, _score_interval(value, self._independent_rows(value, samples, dependence)))
+
+    def _independent_rows(self, value: float, samples: int, dependence: float) -> float:
+        """Of how many independent rows a share would vary as much."""
+        alone = value * (1 - value) * dependence / len(self.counts)
+        if alone == 0:
+            return len(self.counts) / dependence
+        total = 0.0
+        for size, weight in enumerate(_SMOOTHED, start=1):
+            _, together = np.unique(self.keys[self.counts == size], return_counts=True)
+            total += (-1) ** (size + 1) * float(weight) * float(np.square(together, dtype=np.float64).sum())
+        total -= float(np.count_nonzero(self.counts == 1)) ** 2 / samples  # samples are a fixed number, not Poisson
+        return value * (1 - value) / max(total / len(self.counts) ** 2, alone)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Comparison:
+    """Samples against real rows; parts of the samples merge to the whole.
+
+    Attributes:
+        k: of both manifolds.
+        balls: (n,) int64, how many balls of real rows hold each sample.
+        realism: (n,) float64, the largest radius / distance over the half of the real rows with the smaller balls;
+            infinite for a sample equal to one of them.
+        coverage_reach: of samples in the balls of real rows.
+        recall_reach: of real rows in the balls of samples.
+    """
+
+    k: int
+    balls: Int64s
+    realism: Float64s
+    coverage_reach: Reach
+    recall_reach: Reach
+
+    @property
+    def inside(self) -> Bools:
+        """(n,) bool: which samples lie in the ball of a real row."""
+        return self.balls > 0
+
+    @property
+    def covered(self) -> Bools:
+        """(m,) bool: which real rows have a sample in their ball."""
+        return self.coverage_reach.counts > 0
+
+    @property
+    def recalled(self) -> Bools:
+        """(m,) bool: which real rows lie in the ball of a sample."""
+        return self.recall_reach.counts > 0
+
+    def merge(self, other: Comparison) -> Comparison:
+        """Of the samples of both, these first."""
+        return Comparison(
+            k=self.k,
+            balls=np.concatenate([self.balls, other.balls]),
+            realism=np.concatenate([self.realism, other.realism]),
+            coverage_reach=self.coverage_reach.merge(other.coverage_reach),
+            recall_reach=self.recall_reach.merge(other.recall_reach),
+        )
+
+    @property
+    def precision(self) -> Estimate:
+        """The share of samples inside the ball of a real row; Wilson's interval."""
+        hits = int(np.count_nonzero(self.balls))
+        return Estimate(hits / len(self.balls), wilson(hits, len(self.balls)))
+
+    @property
+    def density(self) -> Estimate:
+        """Balls of real rows that hold a sample, on average, over k; the interval of a mean."""
+        value = float(self.balls.mean()) / self.k
+        if len(self.balls) < 2:
+            return Estimate(value)
+        half = float(ndtri(0.975)) * float(self.balls.std(ddof=1)) / self.k / math.sqrt(len(self.balls))
+        return Estimate(value, (max(0.0, value - half), value + half))
+
+    @property
+    def recall(self) -> Estimate:
+        """The share of real rows inside the ball of a sample.
+
+        Its interval is measured, not derived: balls of samples shrink as samples are added, which `Reach` does not
+        know. In draws of Gaussians (half to twice as many samples as real rows) the variance was 0.7 to 1.9 times that
+        of independent rows in 16 and 64 dimensions, up to 2.5 times in 2; twice is taken. It is too narrow where
+        samples are of few kinds with about k + 1 samples each: a ball may then reach from one kind to the next, or not.
+        """
+        return self.recall_reach.share(len(self.balls), _RECALL_DEPENDENCE)
+
+    @property
+    def coverage(self) -> Estimate:
+        """The share of real rows whose ball holds a sample."""
+        return self.coverage_reach.share(len(self.balls))
+
+
+def compare(samples: Manifold, real: Manifold) -> Comparison:
+    """Look at every pair of a sample and a real row, a tile at a time; a point on a ball's edge is outside.
+
+    Args:
+        samples: all of them, or a part.
+        real: all real rows.
+
+    Raises:
+        ValueError: features of another width, another k, or real rows so alike that all their balls have radius 0.
+    """
+    if samples.k != real.k or samples.features.shape[1] != real.features.shape[1]:
+        raise ValueError(
+            f"samples (k = {samples.k}, {samples.features.shape[1]} features) and "
+            f"real rows (k = {real.k}, {real.features.shape[1]} features) are not of one kind"
+        )
+    if not real.squared_radii.any():
+        raise ValueError(f"each of {len(real)} real rows equals {real.k} others: all their balls have radius 0")
+    order = np.argsort(real.squared_radii, kind="stable")  # the smaller half is then a slice
+    rows = prepare(real.features[order])
+    tally = _Tally(samples, real.squared_radii[order])
+    for tile in tiles(prepare(samples.features, rows.centre), rows):
+        tally.add(tile)
+    return tally.result(real.k, order)
+
+
+def coverage_null(real: int, samples: int, k: int = K) -> float:
+    """The expected coverage of samples that are drawn like the real rows.
+
+    Args:
+        real: how many real rows; more than k.
+        samples: how many samples.
+        k: of the balls.
+
+    Source: Naeem et al. 2020, lemma 2: 1 - prod over i = 1 ... k of (N - i) / (M + N - i).
+    """
+    return 1.0 - math.prod((real - i) / (samples + real - i) for i in range(1, k + 1))
+
+
+class _Tally:
+    """What has been seen of all tiles; real rows in order of their radius."""
+
+    def __init__(self, samples: Manifold, squared_radii: Float64s) -> None:
+        n, m = len(samples), len(squared_radii)
+        self._sample_radii = samples.squared_radii
+        self._radii = squared_radii
+        self._keys = _keys(samples.numbers)
+        self._balls = np.zeros(n, np.int64)
+        self._reach = {name: Reach(counts=np.zeros(m, np.int64), keys=np.zeros(m, np.uint64)) for name in ("c", "r")}
+        self._least = np.full(n, np.inf)  # of squared distance / squared radius
+        self._small = _smaller_half(squared_radii)
+
+    def add(self, tile: Tile) -> None:
+        queries = slice(tile.first_query, tile.first_query + tile.squares.shape[0])
+        rows = slice(tile.first_row, tile.first_row + tile.squares.shape[1])
+        inside = _within(tile, self._radii[rows][None, :])
+        self._balls[queries] += np.count_nonzero(inside, axis=1)
+        self._add_reach("c", inside, queries, rows)
+        self._add_reach("r", _within(tile, self._sample_radii[queries][:, None]), queries, rows)
+        self._add_realism(tile, queries)
+
+    def _add_reach(self, name: str, reached: Bools, queries: slice, rows: slice) -> None:
+        sample, row = np.divmod(np.flatnonzero(reached), reached.shape[1])
+        reach = self._reach[name]
+        reach.counts[rows] += np.bincount(row, minlength=reached.shape[1])
+        np.add.at(reach.keys, row + rows.start, self._keys[queries][sample])
+
+    def _add_realism(self, tile: Tile, queries: slice) -> None:
+        first, last = max(self._small.start - tile.first_row, 0), self._small.stop - tile.first_row
+        ratios = tile.squares[:, first : max(first, last)]
+        if not ratios.shape[1]:
+            return
+        radii = self._radii[tile.first_row + first : tile.first_row + first + ratios.shape[1]]
+        best = np.argmin(ratios * (1.0 / radii), axis=1)
+        squares = tile.direct(np.arange(len(best)), best + first)
+        least = squares / radii[best]
+        self._least[queries] = np.minimum(self._least[queries], least)
+
+    def result(self, k: int, order: Int64s) -> Comparison:
+        back = np.argsort(order)
+        coverage, recall = (
+            Reach(counts=self._reach[name].counts[back], keys=self._reach[name].keys[back]) for name in ("c", "r")
+        )
+        with np.errstate(divide="ignore"):
+            realism = 1.0 / np.sqrt(self._least)
+        return Comparison(k=k, balls=self._balls, realism=realism, coverage_reach=coverage, recall_reach=recall)
+
+
+def _within(tile: Tile, squared_radii: Float64s) -> Bools:
+    """Which pairs of a tile are nearer than the radii, (1, r) or (q, 1); close cases are taken directly."""
+    apart = tile.squares - squared_radii
+    within = apart < 0
+    queries, rows = np.divmod(np.flatnonzero(np.abs(apart, out=apart) <= tile.slack), within.shape[1])
+    if len(queries):
+        limits = np.broadcast_to(squared_radii, within.shape)[queries, rows]
+        within[queries, rows] = tile.direct(queries, rows) < limits
+    return np.asarray(within)
+
+
+def _smaller_half(ascending: Float64s) -> slice:
+    """Where the positive radii up to their median stand."""
+    first = int(np.searchsorted(ascending, 0.0, side="right"))
+    return slice(first, int(np.searchsorted(ascending, np.median(ascending[first:]), side="right")))
+
+
+def _keys(numbers: Int64s) -> NDArray[np.uint64]:
+    """A word for each number, so that sums of few of them are hardly ever equal (SplitMix64)."""
+    word = (numbers.astype(np.uint64) + np.uint64(1)) * np.uint64(_KEY)
+    word = (word ^ (word >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    word = (word ^ (word >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return np.asarray(word ^ (word >> np.uint64(31)))
+
+
+def _score_interval(share: float, of: float) -> Interval:
+    """Wilson's interval for a share of so many independent rows, whole or not."""
+    z = float(ndtri(0.975))
+    centre = (share * of + z * z / 2) / (of + z * z)
+    half = z / (of + z * z) * math.sqrt(share * (1 - share) * of + z * z / 4)
+    low, high = max(0.0, centre - half), min(1.0, centre + half)
+    return (0.0 if share == 0 else low, 1.0 if share == 1 else high)

@@ -1,0 +1,125 @@
+"""How near samples lie to training rows, compared with rows that nobody was trained on.
+
+Distances to the nearest training rows enter (`distances.nearest`), two statistics leave, since no single one tells
+copying from shrinkage. The copy rate asks whether one row is much nearer than the others are: it stays quiet when a
+generator keeps to the middle of the data. The AUC asks whether samples are nearer than held-out rows at all: it sees
+both, and a few copies hardly.
+
+Sources: Carlini et al., "Extracting training data from diffusion models", USENIX Security 2023, section 5 (the ratio);
+Meehan et al., "A non-parametric test to detect data-copying in generative models", AISTATS 2020 (the shift); DeLong,
+DeLong and Clarke-Pearson, Biometrics 44, 1988 (its interval). The threshold from held-out rows is this project's own.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import ndtri
+from scipy.stats import rankdata
+
+from service.evaluation.statistics.estimate import Estimate, Interval
+from service.evaluation.statistics.intervals import clopper_pearson
+
+__all__ = ["copy_ratios", "copy_threshold", "estimate_copy_rate", "nearest_auc"]
+
+Float64s = NDArray[np.float64]
+
+FEWEST_ROWS = 3
+"""Distances a ratio takes: a mean of one distance says nothing."""
+
+_TAIL = 0.025
+
+
+def copy_ratios(distances: Float64s) -> Float64s:
+    """The nearest distance over the mean of the next ones: about 1 among many, towards 0 beside one.
+
+    Args:
+        distances: (n, k) Euclidean, ascending; infinity where there are fewer than k rows.
+
+    Returns:
+        (n,) d1 / mean(d2 ... dk) of those there are; 0 where all of them are 0; NaN where there are fewer than 3.
+    """
+    there = np.isfinite(distances)
+    total = np.zeros(len(distances))
+    for column in range(1, distances.shape[1]):  # a fixed order: np.sum's depends on the processor
+        total += np.where(there[:, column], distances[:, column], 0.0)
+    count = there.sum(axis=1)
+    mean = total / np.maximum(count - 1, 1)
+    ratios = np.divide(distances[:, 0], mean, out=np.zeros(len(mean)), where=mean > 0)
+    return np.asarray(np.where(count >= FEWEST_ROWS, ratios, np.nan))
+
+
+def copy_threshold(held_out_ratios: Float64s, share: float = 0.01) -> float:
+    """The ratio that a share of held-out rows lie below.
+
+    Args:
+        held_out_ratios: (m,); NaN ones are left out.
+        share: that share, 0 to 0.5.
+
+    Raises:
+        ValueError: so few ratios that not one of them would lie below it; it says how many it takes.
+    """
+    ratios = np.sort(held_out_ratios[~np.isnan(held_out_ratios)])
+    if len(ratios) * share < 1:
+        raise ValueError(
+            f"a threshold for {share:g} needs {math.ceil(1 / share)} held-out rows, there are {len(ratios)}"
+        )
+    return float(ratios[int(share * len(ratios))])
+
+
+def estimate_copy_rate(ratios: Float64s, threshold: float) -> Estimate:
+    """The share of samples whose ratio is below the threshold, with its exact interval, the threshold taken as given.
+
+    Args:
+        ratios: (n,); NaN ones are left out.
+        threshold: of `copy_threshold`.
+
+    Raises:
+        ValueError: no ratio is a number.
+    """
+    known = ratios[~np.isnan(ratios)]
+    if not len(known):
+        raise ValueError(f"none of {len(ratios)} samples has a ratio: fewer than {FEWEST_ROWS} training rows")
+    hits = int(np.count_nonzero(known < threshold))
+    return Estimate(hits / len(known), clopper_pearson(hits, len(known)))
+
+
+def nearest_auc(sample_nearest: Float64s, held_out_nearest: Float64s) -> Estimate:
+    """How often a sample lies farther from the training rows than a held-out row, ties half.
+
+    Args:
+        sample_nearest: (n,) distances to the nearest training row; n at least 2.
+        held_out_nearest: (m,) the same of held-out rows; m at least 2.
+
+    Returns:
+        0.5: as far as held-out rows; below: nearer, as copies or shrinkage are; above: farther. The interval is over
+        draws of both, samples and held-out rows.
+
+    Raises:
+        ValueError: fewer than two of either, or some are not finite.
+
+    Source: DeLong et al. 1988, equations 2 and 5, on ranks; complete separation by the exact bound of a share.
+    """
+    n, m = len(sample_nearest), len(held_out_nearest)
+    if min(n, m) < 2:
+        raise ValueError(f"an AUC needs two samples and two held-out rows, there are {n} and {m}")
+    both = np.concatenate([sample_nearest, held_out_nearest])
+    wrong = int(np.count_nonzero(~np.isfinite(both)))
+    if wrong:
+        raise ValueError(f"{wrong} of {len(both)} distances are not finite")
+    ranks = rankdata(both)
+    beaten = (ranks[:n] - rankdata(sample_nearest)) / m  # share of held-out rows that are nearer than each sample
+    beating = 1.0 - (ranks[n:] - rankdata(held_out_nearest)) / n  # share of samples that are farther than each row
+    value = float(beaten.mean())
+    return Estimate(value, _delong(value, beaten, beating))
+
+
+def _delong(value: float, beaten: Float64s, beating: Float64s) -> Interval:
+    variance = float(beaten.var(ddof=1)) / len(beaten) + float(beating.var(ddof=1)) / len(beating)
+    if variance == 0:
+        reach = 1.0 - _TAIL ** (1 / min(len(beaten), len(beating)))  # what a share that was never seen may still be
+        return max(0.0, value - reach), min(1.0, value + reach)
+    half = float(ndtri(1 - _TAIL)) * math.sqrt(variance)
+    return max(0.0, value - half), min(1.0, value + half)

@@ -1,0 +1,116 @@
+"""The Vendi score: how many different things a set holds, as an effective number.
+
+It is the exponential of the entropy of the eigenvalues of K/n, K the cosine similarities of the features. 1: all rows
+point the same way; n: all at right angles. It needs no real rows, but grows with n and with the features' dimensions,
+so it is read beside that of as many real rows. Of order 2 it is n²/‖K‖², the soft form of the birthday estimate.
+
+The eigenvalues are taken of the d × d matrix Σ x xᵀ/n, which has the same ones as K/n and merges by addition.
+
+Sources: Friedman and Dieng, "The Vendi score", 2023; Pasarkar and Dieng, "Cousins of the Vendi score", 2024 (orders).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import reduce
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.linalg import eigvalsh
+
+from service.evaluation.statistics.estimate import Estimate
+from service.evaluation.statistics.intervals import block_rows, clip, estimate_from_blocks
+from service.evaluation.statistics.rows import check_rows, stretches
+
+__all__ = ["SecondMoments", "estimate_vendi", "vendi_score"]
+
+Float64s = NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class SecondMoments:
+    """The second moments of rows scaled to length 1; a mergeable state.
+
+    Attributes:
+        count: n.
+        total: (d, d) float64, Σ x xᵀ over rows that have a direction.
+        zeros: rows of nothing but zeros. They have no direction; they count as like each other, and unlike all else.
+    """
+
+    count: int
+    total: Float64s
+    zeros: int
+
+    @classmethod
+    def of(cls, features: NDArray[Any]) -> Self:
+        """Take the second moments of rows.
+
+        Args:
+            features: (n, d) float32 or float64, of any length; n may be 0.
+
+        Raises:
+            ValueError: not two axes, or rows that are not finite.
+        """
+        check_rows(features, least=0)
+        empty = cls(0, np.zeros((features.shape[1],) * 2), 0)
+        return reduce(cls.merge, (cls._of_stretch(part) for part in stretches(features)), empty)
+
+    @classmethod
+    def _of_stretch(cls, part: Float64s) -> Self:
+        largest = np.abs(part).max(axis=1, keepdims=True)
+        directed = part[largest[:, 0] > 0] / largest[largest[:, 0] > 0]  # squares of tiny numbers would be 0
+        directed /= np.sqrt(np.sum(directed**2, axis=1, keepdims=True))
+        return cls(len(part), directed.T @ directed, len(part) - len(directed))
+
+    def merge(self, other: Self) -> Self:
+        """The second moments of the rows of both.
+
+        Raises:
+            ValueError: rows of another width.
+        """
+        if self.total.shape != other.total.shape:
+            raise ValueError(f"rows of {len(self.total)} and of {len(other.total)} features do not merge")
+        return type(self)(self.count + other.count, self.total + other.total, self.zeros + other.zeros)
+
+
+def vendi_score(state: SecondMoments, order: float = 1.0) -> float:
+    """The effective number of different rows, in [1, n].
+
+    Args:
+        state: of at least one row.
+        order: of the entropy, above 0: 1 is Shannon's, 2 looks at pairs, infinity at the commonest direction alone.
+
+    Raises:
+        ValueError: no rows, or an order that is not above 0.
+    """
+    if not state.count or not order > 0:
+        raise ValueError(f"a Vendi score takes at least 1 row and an order above 0, got {state.count} and {order}")
+    shares = np.append(eigvalsh(state.total), state.zeros) / state.count
+    shares = shares[shares > 0]
+    if order == 1:
+        entropy = -np.sum(shares * np.log(shares))
+    elif math.isinf(order):
+        entropy = -np.log(shares.max())
+    else:
+        entropy = np.log(np.sum(shares**order)) / (1 - order)
+    return float(np.clip(np.exp(entropy), 1, state.count))
+
+
+def estimate_vendi(features: NDArray[Any], order: float = 1.0) -> Estimate:
+    """The Vendi score of rows.
+
+    Args:
+        features: (n, d) float32 or float64; n at least 1.
+        order: as of `vendi_score`.
+
+    Returns:
+        Its interval speaks of the expectation at n rows (jackknife over blocks of rows); none for a single row.
+
+    Raises:
+        ValueError: no rows, rows that are not finite, or an order that is not above 0.
+    """
+    check_rows(features)
+    states = [SecondMoments.of(features[rows]) for rows in block_rows(len(features))]
+    return clip(estimate_from_blocks(states, lambda state: vendi_score(state, order), least=1), 1, len(features))

@@ -1,0 +1,177 @@
+"""Intervals: closed forms, ends, and what they refuse."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+from service.evaluation.statistics.estimate import Estimate
+from service.evaluation.statistics.gaussian import Moments
+from service.evaluation.statistics.intervals import (
+    BLOCKS,
+    block_bounds,
+    block_rows,
+    clip,
+    clopper_pearson,
+    estimate_from_blocks,
+    jackknife,
+    poisson,
+    prediction_range,
+    rate_ratio,
+    wilson,
+)
+
+T_19 = 2.093024  # the 97.5 % point of t with 19 degrees of freedom
+
+
+def test_wilson_is_symmetric_and_known_at_a_half():
+    assert wilson(500, 1000) == pytest.approx((0.469070, 0.530930), abs=1e-6)
+    low, high = wilson(7, 300)
+    assert wilson(293, 300) == pytest.approx((1 - high, 1 - low))
+
+
+@pytest.mark.parametrize("share", [wilson, clopper_pearson])
+def test_a_share_of_none_or_all_ends_at_the_border(share):
+    assert share(0, 50)[0] == 0.0
+    assert share(50, 50)[1] == 1.0
+    assert 0 < share(0, 50)[1] < 0.1
+
+
+def test_clopper_pearson_of_no_hits_is_closed_form():
+    assert clopper_pearson(0, 50)[1] == pytest.approx(1 - 0.025 ** (1 / 50))
+
+
+def test_poisson_of_nothing_ends_where_nothing_is_rare():
+    assert poisson(0) == pytest.approx((0, -math.log(0.025)))
+    assert poisson(10) == pytest.approx((4.795389, 18.390356), abs=1e-6)
+
+
+@pytest.mark.parametrize("share", [wilson, clopper_pearson])
+@pytest.mark.parametrize(("hits", "of"), [(-1, 5), (6, 5), (0, 0)])
+def test_a_share_that_is_none_is_refused(share, hits, of):
+    with pytest.raises(ValueError, match=f"{hits} of {of}"):
+        share(hits, of)
+
+
+def test_a_negative_count_is_refused():
+    with pytest.raises(ValueError, match="not negative"):
+        poisson(-1)
+
+
+def test_rate_ratio_turns_over_when_its_sides_are_exchanged():
+    low, high = rate_ratio(7, 2.0, 19, 3.0)
+    assert rate_ratio(19, 3.0, 7, 2.0) == pytest.approx((1 / high, 1 / low))
+    assert low < (7 / 2) / (19 / 3) < high
+
+
+def test_rate_ratio_scales_with_exposures():
+    assert np.array(rate_ratio(7, 20.0, 19, 3.0)) * 10 == pytest.approx(rate_ratio(7, 2.0, 19, 3.0))
+
+
+def test_rate_ratio_has_open_ends_where_a_count_is_zero():
+    assert rate_ratio(0, 1, 5, 1)[0] == 0
+    assert rate_ratio(5, 1, 0, 1)[1] == math.inf
+    assert rate_ratio(0, 1, 0, 1) == (0.0, math.inf)
+
+
+@pytest.mark.parametrize("wrong", [(-1, 1, 1, 1), (1, 0, 1, 1), (1, 1, 1, math.nan)])
+def test_rate_ratio_refuses_what_is_no_rate(wrong):
+    with pytest.raises(ValueError, match="exposures are positive"):
+        rate_ratio(*wrong)
+
+
+def test_prediction_range_is_wider_than_that_of_the_mean():
+    mean, (low, high) = prediction_range(np.arange(20.0))
+    spread = math.sqrt(35)  # of 0..19, n - 1
+    assert mean == 9.5
+    assert (low, high) == pytest.approx((9.5 - T_19 * spread * math.sqrt(1.05), 9.5 + T_19 * spread * math.sqrt(1.05)))
+
+
+def test_prediction_range_holds_95_percent_of_further_values():
+    rng = np.random.default_rng(3)
+    draws = rng.normal(size=(2000, 20))
+    inside = [low <= new <= high for row, new in zip(draws, rng.normal(size=2000), strict=True)
+              for low, high in [prediction_range(row)[1]]]  # fmt: skip
+    assert np.mean(inside) == pytest.approx(0.95, abs=3 * math.sqrt(0.95 * 0.05 / 2000))
+
+
+@pytest.mark.parametrize("values", [[1.0], [1.0, math.nan]])
+def test_prediction_range_refuses_what_has_no_spread(values):
+    with pytest.raises(ValueError, match="at least two values"):
+        prediction_range(np.array(values))
+
+
+def test_the_jackknife_of_a_mean_is_its_t_interval_over_blocks():
+    rows = np.random.default_rng(1).normal(size=(BLOCKS, 50))
+    left_out = (rows.sum() - rows.sum(axis=1)) / (rows.size - 50)
+    error = rows.mean(axis=1).std(ddof=1) / math.sqrt(BLOCKS)
+    assert jackknife(rows.mean(), left_out) == pytest.approx((rows.mean() - T_19 * error, rows.mean() + T_19 * error))
+
+
+def test_the_jackknife_takes_blocks_of_unequal_size():
+    sizes = np.array([30, 50, 20, 60, 40])
+    rows = np.random.default_rng(1).normal(size=200)
+    parts = np.split(rows, np.cumsum(sizes)[:-1])
+    left_out = np.array([(rows.sum() - part.sum()) / (200 - len(part)) for part in parts])
+    means = np.array([part.mean() for part in parts])
+    error = math.sqrt(np.mean((means - rows.mean()) ** 2 * sizes / (200 - sizes)))
+    assert jackknife(rows.mean(), left_out, sizes)[1] == pytest.approx(rows.mean() + 2.776445 * error)
+    assert jackknife(rows.mean(), left_out, sizes) != jackknife(rows.mean(), left_out)
+
+
+def test_the_jackknife_ignores_how_sizes_are_scaled():
+    left_out = np.array([1.0, 2.0, 4.0])
+    assert jackknife(2.0, left_out, np.array([7, 7, 7])) == pytest.approx(jackknife(2.0, left_out))
+
+
+@pytest.mark.parametrize(("value", "left_out"), [(1.0, [1.0]), (math.nan, [1.0, 2.0]), (1.0, [1.0, math.inf])])
+def test_the_jackknife_refuses_what_it_cannot_tell(value, left_out):
+    with pytest.raises(ValueError, match="at least two blocks"):
+        jackknife(value, np.array(left_out))
+
+
+def test_blocks_are_of_nearly_equal_size():
+    assert block_bounds(10, 4).tolist() == [0, 2, 5, 7, 10]
+    assert len(block_bounds(10)) == BLOCKS + 1
+    assert block_bounds(0, 3).tolist() == [0, 0, 0, 0]
+
+
+@pytest.mark.parametrize("n", [1, 7, 20, 1234])
+def test_every_row_is_in_one_block(n):
+    blocks = block_rows(n)
+    assert len(blocks) == min(n, BLOCKS)
+    assert sorted(np.concatenate(blocks).tolist()) == list(range(n))
+    assert all(map(np.array_equal, blocks, block_rows(n)))
+
+
+def test_rows_that_are_sorted_do_not_widen_the_interval():
+    rows = np.random.default_rng(2).normal(size=(1000, 1))
+    statistic = lambda state: float(state.mean[0])  # noqa: E731
+    spread = []
+    for given in (rows, np.sort(rows, axis=0)):
+        low, high = estimate_from_blocks([Moments.of(given[r]) for r in block_rows(1000)], statistic, least=1).interval
+        spread.append(high - low)
+    assert spread[1] == pytest.approx(spread[0], rel=0.5)
+
+
+def test_leaving_out_a_block_is_merging_the_others():
+    rows = np.random.default_rng(2).normal(size=(9, 2))
+    states = [Moments.of(part) for part in np.split(rows, [2, 5])]
+    seen = []
+    estimate_from_blocks(states, lambda state: seen.append(state.mean.copy()) or 0.0, least=2)
+    expected = [rows, rows[2:], np.delete(rows, [2, 3, 4], 0), rows[:5]]
+    np.testing.assert_allclose(seen, [part.mean(axis=0) for part in expected])
+
+
+def test_too_few_rows_have_a_value_and_no_interval():
+    states = [Moments.of(np.ones((1, 2))), Moments.of(np.zeros((1, 2)))]
+    assert estimate_from_blocks(states, lambda state: state.mean[0], least=2) == Estimate(0.5)
+    assert estimate_from_blocks(states[:1], lambda state: state.mean[0], least=1) == Estimate(1.0)
+
+
+def test_an_interval_is_cut_to_where_values_can_lie():
+    assert clip(Estimate(0.5, (-1.0, 2.0)), 0) == Estimate(0.5, (0, 2.0))
+    assert clip(Estimate(0.5, (-1.0, 2.0)), 0, 1) == Estimate(0.5, (0, 1))
+    assert clip(Estimate(0.5), 0) == Estimate(0.5)

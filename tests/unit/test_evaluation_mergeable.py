@@ -1,0 +1,328 @@
+"""FID, KID, inception score and Vendi score: closed forms, merging in any split, and what they refuse."""
+
+from __future__ import annotations
+
+from functools import reduce
+
+import numpy as np
+import pytest
+
+from service.evaluation.statistics.gaussian import Moments, estimate_fid, frechet_distance
+from service.evaluation.statistics.inception import ProbabilitySums, estimate_inception_score, inception_score
+from service.evaluation.statistics.kernel import CubicSums, KernelRows, estimate_kid, kernel_state, kid
+from service.evaluation.statistics.vendi import SecondMoments, estimate_vendi, vendi_score
+
+# --- Merging ----------------------------------------------------------------------------------------------------------
+
+
+def features(seed: int, n: int, d: int) -> np.ndarray:
+    return np.random.default_rng(seed).normal(size=(n, d)) + 0.3 * seed
+
+
+REFERENCE = features(2, 80, 6)
+PROBABILITIES = np.random.default_rng(5).dirichlet(np.ones(6), 150)
+STATES = {
+    "FID": (Moments, lambda state: frechet_distance(state, Moments.of(REFERENCE))),
+    "KID of sums": (CubicSums, lambda state: kid(state, CubicSums.of(REFERENCE))),
+    "KID of rows": (KernelRows, lambda state: kid(state, KernelRows.of(REFERENCE))),
+    "inception score": (ProbabilitySums, inception_score),
+    "Vendi": (SecondMoments, vendi_score),
+    "Vendi of order 2": (SecondMoments, lambda state: vendi_score(state, 2)),
+}
+states = pytest.mark.parametrize("name", STATES)
+
+
+def rows_of(name: str) -> np.ndarray:
+    return PROBABILITIES if name == "inception score" else features(1, 150, 6)
+
+
+@states
+@pytest.mark.parametrize("seed", range(5))
+def test_it_is_the_same_of_any_split_in_any_order(name, seed):
+    kind, statistic = STATES[name]
+    rows, rng = rows_of(name), np.random.default_rng(seed)
+    cuts = np.sort(rng.integers(0, len(rows) + 1, 6))
+    parts = [kind.of(part) for part in np.split(rng.permutation(rows), [0, *cuts, len(rows)])]  # empty ones among them
+    merged = reduce(kind.merge, [parts[i] for i in rng.permutation(len(parts))])
+    assert merged.count == len(rows)
+    assert statistic(merged) == pytest.approx(statistic(kind.of(rows)), rel=1e-9)
+
+
+@states
+def test_it_is_the_same_whichever_two_shards_merge_first(name):
+    kind, statistic = STATES[name]
+    a, b, c = (kind.of(part) for part in np.split(rows_of(name), [30, 31]))
+    assert statistic(a.merge(b).merge(c)) == pytest.approx(statistic(a.merge(b.merge(c))), rel=1e-9)
+
+
+@states
+def test_shards_of_different_widths_do_not_merge(name):
+    kind = STATES[name][0]
+    rows = rows_of(name)
+    wider = np.hstack([rows, np.zeros((len(rows), 1))])
+    with pytest.raises(ValueError, match="6 and of 7"):
+        kind.of(rows).merge(kind.of(wider))
+
+
+def test_moments_far_from_zero_keep_their_digits():
+    rows = features(0, 5000, 3)
+    far = reduce(Moments.merge, [Moments.of(part + 1e6) for part in np.split(rows, 10)])
+    np.testing.assert_allclose(far.covariance, np.cov(rows.T), rtol=1e-8, atol=1e-9)
+
+
+def test_long_sets_are_worked_through_in_stretches():
+    rows = features(0, 20_000, 2).astype(np.float32)
+    np.testing.assert_allclose(Moments.of(rows).covariance, np.cov(rows.astype(np.float64).T), rtol=1e-12)
+    assert SecondMoments.of(rows).count == CubicSums.of(rows).count == 20_000
+
+
+# --- Fréchet distance -------------------------------------------------------------------------------------------------
+
+
+def moments(mean: np.ndarray, covariance: np.ndarray) -> Moments:
+    return Moments(1001, mean, covariance * 1000)
+
+
+def test_fid_between_gaussians_is_closed_form():
+    d, shift, scale = 5, np.array([1.0, 0, 2, 0, -1]), 0.7
+    a, b = moments(np.zeros(d), np.eye(d)), moments(shift, scale**2 * np.eye(d))
+    assert frechet_distance(a, b) == pytest.approx(6 + d * (1 - scale) ** 2)
+    assert frechet_distance(b, a) == pytest.approx(frechet_distance(a, b))
+
+
+def test_fid_of_one_set_with_itself_is_zero():
+    own = Moments.of(features(1, 50, 4))
+    assert frechet_distance(own, own) == pytest.approx(0, abs=1e-12)
+
+
+def test_fid_keeps_to_lengths_when_features_are_turned():
+    turn = np.linalg.qr(features(3, 4, 4))[0]
+    a, b = features(1, 50, 4), features(2, 60, 4)
+    turned = frechet_distance(Moments.of(a @ turn), Moments.of(b @ turn))
+    assert turned == pytest.approx(frechet_distance(Moments.of(a), Moments.of(b)))
+
+
+def test_fid_of_constant_rows_is_the_rest_of_the_variance():
+    constant, spread = moments(np.zeros(3), np.zeros((3, 3))), moments(np.zeros(3), np.diag([1.0, 2.0, 3.0]))
+    assert frechet_distance(constant, spread) == pytest.approx(6)
+    assert frechet_distance(spread, constant) == pytest.approx(6)
+    assert frechet_distance(constant, constant) == 0
+
+
+@pytest.mark.parametrize("flat", [(0, 1), (2, 3)], ids=["the same directions", "other directions"])
+def test_fid_of_singular_covariances_is_closed_form(flat):
+    a, b = np.ones(4), np.full(4, 4.0)
+    a[[0, 1]], b[list(flat)] = 0, 0
+    distance = frechet_distance(moments(np.zeros(4), np.diag(a)), moments(np.zeros(4), np.diag(b)))
+    assert distance == pytest.approx(np.sum((np.sqrt(a) - np.sqrt(b)) ** 2))
+
+
+def test_fid_of_fewer_rows_than_features_is_finite():
+    few = features(1, 5, 40)
+    assert frechet_distance(Moments.of(few), Moments.of(few)) == pytest.approx(0, abs=1e-6)
+    estimate = estimate_fid(few, Moments.of(features(2, 100, 40)))
+    assert estimate.interval[0] < estimate.value < estimate.interval[1]
+
+
+def test_fid_of_like_sets_is_its_known_bias():
+    rng, d, n = np.random.default_rng(1), 16, 1000
+    values = [frechet_distance(*(Moments.of(rng.normal(size=(n, d))) for _ in range(2))) for _ in range(10)]
+    assert np.mean(values) == pytest.approx((d * d / 4 + d) * 2 / n, rel=0.1)
+
+
+def test_fid_estimate_holds_the_value_of_all_rows():
+    a, b = features(1, 300, 4), Moments.of(features(2, 200, 4))
+    estimate = estimate_fid(a, b)
+    assert estimate.value == pytest.approx(frechet_distance(Moments.of(a), b))
+    assert estimate.interval[0] < estimate.value < estimate.interval[1]
+    assert estimate_fid(a, b) == estimate
+
+
+# --- KID --------------------------------------------------------------------------------------------------------------
+
+
+def by_definition(a: np.ndarray, b: np.ndarray) -> float:
+    """Means over pairs, straight from the kernel."""
+    n, m, d = len(a), len(b), a.shape[1]
+    xx, yy, xy = ((x @ y.T / d + 1) ** 3 for x, y in [(a, a), (b, b), (a, b)])
+    within = (xx.sum() - np.trace(xx)) / (n * (n - 1)) + (yy.sum() - np.trace(yy)) / (m * (m - 1))
+    return within - 2 * xy.mean()
+
+
+@pytest.mark.parametrize("d", [1, 2, 7])
+def test_kid_of_sums_and_of_rows_is_the_kernels(d):
+    a, b = features(1, 40, d), features(2, 25, d)
+    assert kid(CubicSums.of(a), CubicSums.of(b)) == pytest.approx(by_definition(a, b), rel=1e-12)
+    assert kid(KernelRows.of(a), KernelRows.of(b)) == pytest.approx(by_definition(a, b), rel=1e-12)
+
+
+def test_kid_state_has_one_number_for_each_triple():
+    assert CubicSums.of(features(1, 3, 10)).tensor.shape == (286,)
+
+
+def test_kid_takes_rows_where_there_are_many_features():
+    a, b = features(1, 1030, 129), features(2, 30, 129)  # more than one tile
+    assert isinstance(kernel_state(a), KernelRows)
+    assert kid(a, b) == pytest.approx(by_definition(a, b), rel=1e-10)
+    with pytest.raises(ValueError, match="129 features"):
+        CubicSums.of(a)
+
+
+def test_kid_of_like_sets_is_zero_on_average_and_falls_below_it():
+    rng = np.random.default_rng(1)
+    values = np.array([kid(rng.normal(size=(50, 3)), rng.normal(size=(60, 3))) for _ in range(200)])
+    assert abs(values.mean()) < 3 * values.std() / np.sqrt(200)
+    assert values.min() < 0
+
+
+@pytest.mark.parametrize("d", [3, 130], ids=["sums", "rows"])
+def test_kid_interval_is_of_the_values_without_each_block(d):
+    a, b = features(1, 4, d), features(2, 9, d)
+    estimate = estimate_kid(a, b)
+    left_out = np.array([by_definition(np.delete(a, row, 0), b) for row in range(4)])
+    half = 3.182446 * np.sqrt(3 / 4 * np.sum((left_out - left_out.mean()) ** 2))  # t, 3 degrees of freedom
+    assert estimate.value == pytest.approx(by_definition(a, b))
+    assert np.array(estimate.interval) - estimate.value == pytest.approx((-half, half), rel=1e-6)
+    assert estimate_kid(a, kernel_state(b)) == estimate
+
+
+def test_kid_does_not_compare_sums_with_rows():
+    rows = features(1, 5, 3)
+    with pytest.raises(ValueError, match="two kinds"):
+        kid(CubicSums.of(rows), KernelRows.of(rows))
+
+
+# --- Inception score --------------------------------------------------------------------------------------------------
+
+
+def test_inception_score_of_no_information_is_one():
+    assert estimate_inception_score(np.full((50, 7), 1 / 7)).value == pytest.approx(1)
+    assert estimate_inception_score(np.tile(np.eye(7)[2], (50, 1))).interval == pytest.approx((1, 1))
+
+
+def test_inception_score_of_every_class_once_is_their_number():
+    assert inception_score(ProbabilitySums.of(np.eye(10, dtype=np.float32))) == pytest.approx(10)
+
+
+@pytest.mark.parametrize(("classes", "n"), [(10, 100), (10, 1000), (1000, 5000)])
+def test_inception_score_of_a_perfect_generator_is_biased_as_known(classes, n):
+    rng = np.random.default_rng(1)
+    values = [inception_score(ProbabilitySums(n, rng.multinomial(n, np.full(classes, 1 / classes)).astype(float), 0.0))
+              for _ in range(200)]  # fmt: skip
+    assert np.mean(values) == pytest.approx(classes * np.exp(-(classes - 1) / (2 * n)), rel=5e-3)
+
+
+@pytest.mark.parametrize("wrong", [[-0.1, 1.1], [0.5, 0.4]], ids=["negative", "not 1 in all"])
+def test_inception_score_refuses_what_is_no_probability(wrong):
+    with pytest.raises(ValueError, match="1 of 2 rows are not probabilities"):
+        estimate_inception_score(np.array([[0.5, 0.5], wrong]))
+
+
+# --- Vendi score ------------------------------------------------------------------------------------------------------
+
+orders = pytest.mark.parametrize("order", [0.5, 1, 2, np.inf])
+
+
+@orders
+def test_vendi_of_one_direction_is_one(order):
+    rows = np.outer(np.arange(1, 31), [1.0, 2.0, -1.0])
+    assert vendi_score(SecondMoments.of(rows), order) == pytest.approx(1, abs=1e-6)
+
+
+@orders
+def test_vendi_of_right_angles_is_their_number(order):
+    assert vendi_score(SecondMoments.of(np.eye(12)), order) == pytest.approx(12)
+    assert vendi_score(SecondMoments.of(5 * np.eye(12, 30)), order) == pytest.approx(12)
+
+
+def test_vendi_of_order_two_is_of_similarities_squared():
+    rows = features(1, 40, 5)
+    unit = rows / np.linalg.norm(rows, axis=1, keepdims=True)
+    assert vendi_score(SecondMoments.of(rows), 2) == pytest.approx(40**2 / np.sum((unit @ unit.T) ** 2))
+
+
+def test_vendi_falls_with_its_order():
+    values = [vendi_score(SecondMoments.of(features(1, 40, 5)), order) for order in (0.5, 1, 1.001, 2, 50, np.inf)]
+    assert values == sorted(values, reverse=True)
+    assert values[1] == pytest.approx(values[2], rel=1e-3)
+
+
+def test_vendi_takes_rows_of_zeros_as_one_direction_of_their_own():
+    assert vendi_score(SecondMoments.of(np.zeros((9, 4)))) == pytest.approx(1)
+    assert vendi_score(SecondMoments.of(np.vstack([np.eye(4), np.zeros((1, 4))]))) == pytest.approx(5)
+
+
+def test_vendi_does_not_lose_tiny_rows():
+    assert vendi_score(SecondMoments.of(np.eye(3) * 1e-300)) == pytest.approx(3)
+
+
+@pytest.mark.parametrize("order", [0.0, -1.0, np.nan])
+def test_vendi_refuses_other_orders(order):
+    with pytest.raises(ValueError, match="order above 0"):
+        estimate_vendi(np.eye(3), order)
+
+
+# --- Bad input --------------------------------------------------------------------------------------------------------
+
+ESTIMATES = {
+    "FID": lambda rows: estimate_fid(rows, Moments.of(np.eye(4))),
+    "KID": lambda rows: estimate_kid(rows, np.eye(4)),
+    "inception score": estimate_inception_score,
+    "Vendi": estimate_vendi,
+}
+estimates = pytest.mark.parametrize("name", ESTIMATES)
+
+
+@estimates
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_it_says_how_many_rows_are_not_finite(name, bad):
+    rows = np.full((30, 4), 0.25, dtype=np.float32)
+    rows[[3, 9], [0, 2]] = bad
+    with pytest.raises(ValueError, match="2 of 30 rows are not finite"):
+        ESTIMATES[name](rows)
+
+
+@estimates
+@pytest.mark.parametrize(
+    "rows", [np.zeros((0, 4)), np.zeros(4), np.zeros((3, 0))], ids=["none", "one axis", "no width"]
+)
+def test_it_refuses_what_is_no_set_of_rows(name, rows):
+    with pytest.raises(ValueError, match="rows"):
+        ESTIMATES[name](rows)
+
+
+@pytest.mark.parametrize("name", ["FID", "KID"])
+def test_one_row_is_too_few_for_what_looks_at_spread(name):
+    with pytest.raises(ValueError, match="at least 2 rows are needed, there are 1"):
+        ESTIMATES[name](np.full((1, 4), 0.25))
+
+
+@pytest.mark.parametrize("name", ["inception score", "Vendi"])
+def test_one_row_counts_as_one(name):
+    estimate = ESTIMATES[name](np.full((1, 4), 0.25))
+    assert estimate.value == pytest.approx(1)
+    assert estimate.interval is None
+
+
+@estimates
+def test_two_rows_have_a_value(name):
+    estimate = ESTIMATES[name](np.full((2, 4), 0.25))
+    assert np.isfinite(estimate.value)
+    assert (estimate.interval is None) == (name in ("FID", "KID"))
+
+
+@estimates
+def test_constant_rows_have_an_interval_of_no_width(name):
+    estimate = ESTIMATES[name](np.full((60, 4), 0.25))
+    assert estimate.interval == pytest.approx((estimate.value, estimate.value), abs=1e-9)
+
+
+def test_other_widths_are_not_compared():
+    with pytest.raises(ValueError, match="4 and of 3 features"):
+        estimate_fid(np.ones((5, 4)), Moments.of(np.eye(3)))
+    with pytest.raises(ValueError, match="4 and of 3 features"):
+        estimate_kid(np.ones((5, 4)), np.eye(3))
+    with pytest.raises(ValueError, match="2 rows"):
+        kid(np.ones((5, 3)), np.ones((1, 3)))
+    with pytest.raises(ValueError, match="at least 2 rows"):
+        frechet_distance(Moments.of(np.eye(3)), Moments.of(np.ones((1, 3))))
