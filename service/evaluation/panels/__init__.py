@@ -1,5 +1,11 @@
 """The panels: evidence becomes metrics, in parts that take a few seconds each.
 
-A part is a function of the evidence and leaves JSON, so that it can be a step of a job; `Panels.results` turns what the
+A part is a function of the evidence and leaves JSON, so that it can be a step of a job; `results` turns what the
 parts of a panel left into metrics and a verdict.
 """
+
+from service.evaluation.panels.facts import Facts
+from service.evaluation.panels.order import FEWEST, METRICS, needs_answers, needs_neighbours, parts_of, results
+from service.evaluation.panels.part import JSON, Part
+
+__all__ = ["FEWEST", "JSON", "METRICS", "Facts", "Part", "needs_answers", "needs_neighbours", "parts_of", "results"]

@@ -1,0 +1,131 @@
+"""Gates: what parses, what is refused and how, what passes."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from service.evaluation.gates import judge, parse_gate
+from service.evaluation.panels import METRICS
+from service.evaluation.results import ClassValue, Metric, Null, Panel
+
+
+def metric(name: str = "copy_rate", value: float | None = 0.02, interval=(0.01, 0.03), note: str = "", classes=()):
+    null = Null(mean=0.005, range=(0.0, 0.01), draws=0, rows=10)
+    return Metric(
+        name=name, panel=METRICS[name], value=value, interval=interval, null=null, better="lower", method="counted",
+        note=note, classes=tuple(classes),
+    )  # fmt: skip
+
+
+RECALLS = metric(
+    "recall",
+    classes=(
+        ClassValue(class_name="7", value=0.5, interval=(0.4, 0.6), null_mean=0.9),
+        ClassValue(class_name="a < b.value", value=None),
+    ),
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "metric_name", "class_name", "field", "op", "number"),
+    [
+        ("copy_rate < 0.01", "copy_rate", None, "value", "<", 0.01),
+        ("copy_rate.upper95<0.01", "copy_rate", None, "upper95", "<", 0.01),
+        ("  fid.null_mean  >=  -1e-3 ", "fid", None, "null_mean", ">=", -0.001),
+        ("effective_size.lower95 > 50000", "effective_size", None, "lower95", ">", 50000.0),
+        ("recall[7] <= .5", "recall", "7", "value", "<=", 0.5),
+        ("recall[ a b ].lower95 > 1.", "recall", " a b ", "lower95", ">", 1.0),
+        ("recall[a < b.value].upper95 >= 0.2", "recall", "a < b.value", "upper95", ">=", 0.2),
+        ("recall[ü[x] > 0", "recall", "ü[x", "value", ">", 0.0),
+    ],
+)
+def test_it_reads(text: str, metric_name: str, class_name: str | None, field: str, op: str, number: float) -> None:
+    gate = parse_gate(text)
+    assert (gate.metric, gate.class_name, gate.field, gate.op, gate.number) == (
+        metric_name, class_name, field, op, number
+    )  # fmt: skip
+    assert gate.text == text
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("", "compares nothing"),
+        ("copy_rate", "compares nothing"),
+        ("copy_rate == 0.01", "write one of < <= > >="),
+        ("copy_rate = 0.01", "write one of < <= > >="),
+        ("copy_rate =< 0.01", "write one of < <= > >="),
+        ("copy_rates < 0.01", "did you mean 'copy_rate'?"),
+        ("FID < 3", "did you mean 'fid'?"),
+        ("copy_rate.upper < 0.01", "did you mean 'upper95'?"),
+        ("copy_rate.upper95 < 1 %", "'1 %' is not a number"),
+        ("copy_rate < 1%", "'1%' is not a number"),
+        ("copy_rate < ", "'' is not a number"),
+        ("copy_rate < nan", "'nan' is not a number"),
+        ("copy_rate < inf", "'inf' is not a number"),
+        ("copy_rate < 1e999", "beyond what a number can be"),
+        ("0.01 > copy_rate", "does not name one metric"),
+        ("copy rate < 0.01", "does not name one metric"),
+        ("0 < copy_rate < 0.01", "does not name one metric"),
+        ("recall[7 < 0.5", "does not name one metric"),
+        ("fid[7] < 0.5", "fid is not taken by class"),
+        ("< 0.5", "does not name one metric"),
+    ],
+)
+def test_it_refuses_and_says_what_to_write(text: str, told: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(told)):
+        parse_gate(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "passed", "actual"),
+    [
+        ("copy_rate < 0.03", True, 0.02),
+        ("copy_rate < 0.02", False, 0.02),
+        ("copy_rate <= 0.02", True, 0.02),
+        ("copy_rate > 0.02", False, 0.02),
+        ("copy_rate >= 0.02", True, 0.02),
+        ("copy_rate.lower95 > 0.005", True, 0.01),
+        ("copy_rate.upper95 < 0.01", False, 0.03),
+        ("copy_rate.null_mean < 0.01", True, 0.005),
+    ],
+)
+def test_it_judges(text: str, passed: bool, actual: float) -> None:
+    outcome = judge(parse_gate(text), [RECALLS, metric()])
+    assert (outcome.gate, outcome.passed, outcome.actual, outcome.note) == (text, passed, actual, "")
+
+
+def test_it_judges_within_a_class() -> None:
+    assert judge(parse_gate("recall[7].lower95 > 0.3"), [RECALLS]).passed
+    assert judge(parse_gate("recall[7].null_mean > 0.8"), [RECALLS]).actual == 0.9
+
+
+def test_it_fails_on_a_number_that_could_not_be_computed_and_says_why() -> None:
+    outcome = judge(parse_gate("copy_rate < 1"), [metric(value=None, interval=None, note="too few rows")])
+    assert (outcome.passed, outcome.actual, outcome.note) == (False, None, "too few rows")
+    outcome = judge(parse_gate("recall[a < b.value] > 0"), [RECALLS])
+    assert not outcome.passed
+    assert "too few samples" in outcome.note
+
+
+def test_it_judges_an_end_of_an_interval_that_has_no_value() -> None:
+    assert judge(parse_gate("effective_size.lower95 > 5"), [metric("effective_size", None, (9.0, 1e15))]).passed
+
+
+def test_it_fails_on_a_class_there_is_none_of_and_names_those_there_are() -> None:
+    outcome = judge(parse_gate("recall[9] > 0"), [RECALLS])
+    assert not outcome.passed
+    assert "no class '9'" in outcome.note
+    assert "7" in outcome.note
+
+
+def test_it_fails_on_a_metric_whose_panel_was_not_asked_for() -> None:
+    outcome = judge(parse_gate("fid < 1"), [metric()])
+    assert not outcome.passed
+    assert "realism panel was not asked for" in outcome.note
+
+
+def test_it_knows_the_panel() -> None:
+    assert parse_gate("label_agreement > 0.9").panel is Panel.LABEL_FIDELITY
