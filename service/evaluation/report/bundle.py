@@ -1,0 +1,149 @@
+"""The bundle: all that a report may show, in one run of bytes, without times; JSON reports are made of it here.
+
+Equal evaluations give equal bundles. What only callers with a grant may see is in it, and is left out when a report is
+made for others.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import zlib
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from service.evaluation.jobs.record import Record
+from service.evaluation.report.figures import FIGURES
+from service.evaluation.results import GateOutcome, Metric, PanelResult
+from service.evaluation.specification import Specification
+from service.evaluation.verdicts import overall, overall_sentence
+
+__all__ = [
+    "FORMAT",
+    "GRANT",
+    "job_facts",
+    "make_bundle",
+    "read_bundle",
+    "report_facts",
+    "to_report_json",
+]
+
+FORMAT = 1
+"""Of the bundle and of JSON reports."""
+
+GRANT = "view-training-neighbours"
+"""What a caller needs to see restricted figures."""
+
+_RESTRICTED = frozenset(figure.name for figure in FIGURES if figure.restricted)
+_COMPRESSION = 6
+
+
+def make_bundle(
+    *,
+    specification: Specification,
+    metrics: Sequence[Metric],
+    panels: Sequence[PanelResult],
+    gates: Sequence[GateOutcome],
+    figures: Mapping[str, Any],
+    failed: int,
+    compared: int,
+) -> bytes:
+    """Pack a report.
+
+    Args:
+        specification: what was asked for.
+        metrics: what was found, in the order of the report.
+        panels: their verdicts.
+        gates: their outcomes.
+        figures: what each `Figure` left, by its name.
+        failed: samples that could not be drawn or read.
+        compared: samples that metrics with a null were taken of.
+    """
+    content = {
+        "format": FORMAT,
+        "specification": specification.to_json(),
+        "metrics": [each.to_json() for each in metrics],
+        "panels": [each.to_json() for each in panels],
+        "gates": [each.to_json() for each in gates],
+        "figures": dict(figures),
+        "failed": failed,
+        "compared": compared,
+    }
+    return zlib.compress(_canonical(content), _COMPRESSION)
+
+
+def read_bundle(bundle: bytes) -> dict[str, Any]:
+    """Unpack what `make_bundle` gave.
+
+    Raises:
+        ValueError: it is damaged, or of another format.
+    """
+    try:
+        content = json.loads(zlib.decompress(bundle))
+    except (zlib.error, ValueError) as error:
+        raise ValueError(f"it is damaged: {error}") from error
+    if not isinstance(content, dict) or content.get("format") != FORMAT:
+        raise ValueError(f"it is not of format {FORMAT}, which this code reads")
+    return content
+
+
+def report_facts(bundle: bytes, *, redacted: bool) -> dict[str, Any]:
+    """All that a report shows, but for times and ids; without restricted figures where it is redacted.
+
+    Raises:
+        ValueError: as `read_bundle`.
+    """
+    content = read_bundle(bundle)
+    figures: dict[str, Any] = content["figures"]
+    panels = [PanelResult.from_json(each) for each in content["panels"]]
+    hidden = sorted(_RESTRICTED & figures.keys()) if redacted else []
+    envelope = {key: value for key, value in content["specification"].items() if key != "format"}
+    return {
+        "format": FORMAT,
+        "redacted": redacted,
+        "left_out": [{"figure": name, "grant": GRANT} for name in hidden],
+        "verdict": overall(panels).value,
+        "sentence": overall_sentence(panels),
+        "gates_passed": all(gate["passed"] for gate in content["gates"]),
+        "panels": content["panels"],
+        "gates": content["gates"],
+        "metrics": content["metrics"],
+        "figures": {name: value for name, value in figures.items() if name not in hidden},
+        "envelope": envelope | {"failed": content["failed"], "compared": content["compared"]},
+    }
+
+
+def to_report_json(bundle: bytes, *, redacted: bool, record: Record) -> bytes:
+    """The JSON report: one object, ASCII; times and the id are in its `job` alone.
+
+    Raises:
+        ValueError: as `read_bundle`.
+    """
+    return _canonical(report_facts(bundle, redacted=redacted) | {"job": job_facts(record)}) + b"\n"
+
+
+def job_facts(record: Record) -> dict[str, str | None]:
+    """The id, and when it was asked for, taken up and done: UTC, to the second; None: not known."""
+    times = {"created": record.create_unix_s, "started": record.start_unix_s, "ended": record.end_unix_s}
+    return {"id": record.id} | {name: _moment(unix_s) if unix_s else None for name, unix_s in times.items()}
+
+
+def _moment(unix_s: float) -> str:
+    return datetime.fromtimestamp(int(unix_s), UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def _canonical(content: Any) -> bytes:
+    text = json.dumps(_without_infinities(content), sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return text.encode("ascii")
+
+
+def _without_infinities(value: Any) -> Any:
+    """The same with None for numbers that JSON has no word for, such as the open end of an interval."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {key: _without_infinities(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_without_infinities(each) for each in value]
+    return value
