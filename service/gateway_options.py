@@ -5,7 +5,6 @@ What is on the command line, or in its FOUNT_ twins, enters; a `GatewayConfig` l
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
@@ -13,8 +12,10 @@ from typing import Any, TypeVar
 import click
 
 from service.config import GatewayConfig
+from service.dataset_options import data_set_option, data_sets_option
 from service.datasets.configuration import configured_datasets
 from service.errors import SetupError
+from service.log_option import log_level_option
 
 __all__ = ["Command", "gateway_config", "gateway_options", "options"]
 
@@ -36,10 +37,6 @@ def options(*decorators: Callable[[Command], Command]) -> Callable[[Command], Co
     return decorate
 
 
-def _set_up_logs(context: click.Context, option: click.Parameter, level: str) -> None:
-    logging.basicConfig(level=level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-
-
 gateway_options = options(
     click.option("--host", default="127.0.0.1", show_default=True, show_envvar=True, help="Address to listen on."),
     click.option("--port", type=_PORT, default=50051, show_default=True, show_envvar=True,
@@ -50,11 +47,8 @@ gateway_options = options(
                  help="A model that must be ready before the gateway is. Repeatable."),
     click.option("--default-version", multiple=True, metavar="MODEL=VERSION", show_envvar=True,
                  help="What an empty version means; otherwise the newest. Repeatable."),
-    click.option("--data-set", multiple=True, metavar="NAME=PATH", show_envvar=True,
-                 help="A data set to augment: a folder of IDX or Parquet files, one with a folder a class, an NPZ or "
-                      "a Parquet file. Repeatable; digits are always there."),
-    click.option("--data-sets", type=click.Path(path_type=Path), metavar="FILE", show_envvar=True,
-                 help="Data sets with classes, splits, classifier and policy, as YAML; see docs/augmentation.md."),
+    data_set_option,
+    data_sets_option,
     click.option("--ticket-keys", type=click.Path(path_type=Path), metavar="FILE", show_envvar=True,
                  help="Keys that sign the tickets of plans, id:hex a line, the first signs; made if it is not there. "
                       "Gateways that share it serve each other's plans. Unset: ticket-keys in the state folder of "
@@ -62,6 +56,20 @@ gateway_options = options(
     click.option("--plans", type=click.Path(path_type=Path), metavar="DIR", show_envvar=True,
                  help="Folder where plans are kept; gateways may share it. Unset: plans in the state folder of "
                       "`fount serve`; of `fount gateway`, in memory."),
+    click.option("--jobs", metavar="URL", show_envvar=True,
+                 help="Database of evaluations: sqlite:///PATH, or postgresql://USER@HOST/DATABASE, which gateways and "
+                      "runners on several machines share. Empty: evaluations are off. Unset: evaluations.db in the "
+                      "state folder of `fount serve`; of `fount gateway`, off. It may hold a password: give it by the "
+                      "environment then."),
+    click.option("--runners", type=click.IntRange(0, 64), show_envvar=True,
+                 help="Processes that work on evaluations, started and stopped with this command; 0: they run "
+                      "elsewhere (`fount runner`). Unset: 1 where evaluations are on."),
+    click.option("--max-evaluation-samples", type=click.IntRange(min=100), default=50_000, show_default=True,
+                 show_envvar=True, help="Most samples of one evaluation."),
+    click.option("--keep-reports-days", type=_ABOVE_0, default=30.0, show_default=True, show_envvar=True,
+                 help="How long evaluations and their reports are kept once they have ended."),
+    click.option("--report-bytes", type=_POSITIVE, default=1 << 30, show_default=True, show_envvar=True,
+                 help="Most bytes of reports kept; the oldest go first."),
     click.option("--drain", type=click.FloatRange(min=0), default=10.0, show_default=True, show_envvar=True,
                  help="Seconds running streams may go on after a stop was asked for."),
     click.option("--max-streams", type=_POSITIVE, default=1024, show_default=True, show_envvar=True,
@@ -84,8 +92,7 @@ gateway_options = options(
                  help="Seconds a worker call may take."),
     click.option("--worker-wait", type=_ABOVE_0, default=30.0, show_default=True, show_envvar=True,
                  help="Seconds running streams wait for workers that went away."),
-    click.option("--log-level", type=click.Choice(["debug", "info", "warning", "error"]), default="warning",
-                 show_default=True, show_envvar=True, expose_value=False, is_eager=True, callback=_set_up_logs),
+    log_level_option,
 )  # fmt: skip
 
 
@@ -101,6 +108,7 @@ def gateway_config(context: click.Context) -> GatewayConfig:
     if given["host"] not in _LOOPBACK:
         click.echo(f"warning: {given['host']} is not loopback, and every caller gets every grant; "
                    "keep it on a private network", err=True)  # fmt: skip
+    jobs = _jobs(given)
     try:
         return GatewayConfig(
             host=given["host"],
@@ -121,10 +129,38 @@ def gateway_config(context: click.Context) -> GatewayConfig:
             drain_grace_s=given["drain"],
             ticket_keys=_kept(given, "ticket_keys"),
             plans=_kept(given, "plans"),
+            jobs=jobs,
+            runners=_runners(given, jobs),
+            runner_options=_runner_options(given),
+            max_evaluation_samples=given["max_evaluation_samples"],
+            keep_reports_days=given["keep_reports_days"],
+            report_bytes=given["report_bytes"],
             datasets=configured_datasets(given["data_set"], given["data_sets"]),
         )
     except SetupError as error:
         raise click.UsageError(str(error)) from error
+
+
+def _jobs(given: Mapping[str, Any]) -> str | None:
+    """The URL of the database of evaluations; None: they are off."""
+    if given["jobs"] is not None:
+        return given["jobs"] or None
+    state = given.get("state_dir")
+    return f"sqlite:///{Path(state).expanduser().absolute() / 'evaluations.db'}" if state else None
+
+
+def _runners(given: Mapping[str, Any], jobs: str | None) -> int:
+    if given["runners"] and not jobs:
+        raise click.BadParameter("runners need --jobs, the database of evaluations", param_hint="--runners")
+    return int(given["runners"] if given["runners"] is not None else bool(jobs))
+
+
+def _runner_options(given: Mapping[str, Any]) -> tuple[str, ...]:
+    """What runners are told beside the gateway's address and, by the environment, the database."""
+    options = [part for each in given["data_set"] for part in ("--data-set", each)]
+    options += ["--data-sets", str(given["data_sets"])] if given["data_sets"] else []
+    state = given.get("state_dir")
+    return (*options, *(("--work-dir", str(Path(state).expanduser() / "evaluations")) if state else ()))
 
 
 def _kept(given: Mapping[str, Any], name: str) -> Path | None:

@@ -1,0 +1,187 @@
+"""The database: SQLite in a file, or PostgreSQL, with one way of opening, asking and failing.
+
+Every function blocks; whoever lives on an event loop calls by `asyncio.to_thread`.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.sql.expression import ColumnElement
+
+from service.errors import JobsUnreachable, SetupError
+from service.evaluation.jobs.tables import LAYOUT, layout, metadata
+
+__all__ = ["Database", "Now", "jobs_url", "queue_url"]
+
+_BUSY_S, _CONNECT_S, _SILENT_MS = 20, 5, 15_000
+_POOL = 5
+_OPENING_LOCK = 0x666F756E74  # of PostgreSQL's advisory locks: who makes the tables
+
+
+class Now(ColumnElement[float]):
+    """Seconds since 1970 by the database's clock: runners' own clocks may differ."""
+
+    type = sa.Double()
+    inherit_cache = True
+
+
+@compiles(Now, "sqlite")
+def _now_of_sqlite(element: Now, compiler: Any, **_: Any) -> str:
+    return "((julianday('now') - 2440587.5) * 86400.0)"
+
+
+@compiles(Now, "postgresql")
+def _now_of_postgresql(element: Now, compiler: Any, **_: Any) -> str:
+    return "CAST(extract(epoch FROM clock_timestamp()) AS double precision)"
+
+
+def jobs_url(text: str) -> URL:
+    """Read --jobs.
+
+    Raises:
+        SetupError: it is neither sqlite:///PATH nor postgresql://…
+    """
+    try:
+        url = make_url(text)
+    except sa.exc.ArgumentError as error:
+        raise SetupError(
+            f"--jobs is no URL; write sqlite:///PATH or postgresql://USER@HOST/DATABASE ({error})"
+        ) from None
+    kind = url.get_backend_name()
+    if kind == "sqlite" and url.database and url.database != ":memory:":
+        return url.set(drivername="sqlite", database=str(Path(url.database).expanduser().absolute()))
+    if kind in ("postgresql", "postgres") and url.database:
+        return url.set(drivername="postgresql+psycopg")
+    raise SetupError("--jobs must be sqlite:///PATH or postgresql://USER@HOST/DATABASE, "
+                     f"not {url.render_as_string(hide_password=True)}")  # fmt: skip
+
+
+def queue_url(url: URL) -> str:
+    """Where the queue is kept: the same PostgreSQL database, or a second file next to the first."""
+    if url.get_backend_name() != "sqlite":
+        return url.set(drivername="postgresql").render_as_string(hide_password=False)
+    file = Path(str(url.database))
+    return f"sqlite:///{file.with_name(f'{file.stem}-queue{file.suffix}')}"
+
+
+class Database:
+    """An open database.
+
+    Args:
+        url: as `jobs_url` gives it.
+    """
+
+    def __init__(self, url: URL) -> None:
+        self.url = url
+        self.shown = url.render_as_string(hide_password=True)
+        self._engine = _engine(url)
+
+    @property
+    def is_sqlite(self) -> bool:
+        """Whether it is a file."""
+        return self.url.get_backend_name() == "sqlite"
+
+    def open(self) -> None:
+        """Make the tables where they are missing.
+
+        Raises:
+            SetupError: it cannot be reached or written, or has another layout.
+        """
+        try:
+            if self.is_sqlite:
+                Path(str(self.url.database)).parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            with self._engine.begin() as connection:
+                if not self.is_sqlite:
+                    connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_OPENING_LOCK)))
+                _make_tables(connection, self.shown)
+        except OSError as error:
+            raise SetupError(f"the folder of {self.shown} cannot be made: {error}; name another with --jobs") from error
+        except sa.exc.SQLAlchemyError as error:
+            raise SetupError(f"evaluations cannot be kept in {self.shown}: {_plain(error)}; check --jobs") from error
+
+    @contextmanager
+    def write(self) -> Iterator[sa.Connection]:
+        """A transaction that may write.
+
+        Raises:
+            JobsUnreachable: the database does not answer.
+        """
+        try:
+            with self._engine.begin() as connection:
+                yield connection
+        except sa.exc.IntegrityError:
+            raise
+        except sa.exc.SQLAlchemyError as error:
+            raise JobsUnreachable(f"the database of evaluations does not answer: {_plain(error)}") from error
+
+    @contextmanager
+    def read(self) -> Iterator[sa.Connection]:
+        """A connection that only reads.
+
+        Raises:
+            JobsUnreachable: the database does not answer.
+        """
+        try:
+            with self._engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+                yield connection
+        except sa.exc.SQLAlchemyError as error:
+            raise JobsUnreachable(f"the database of evaluations does not answer: {_plain(error)}") from error
+
+    def close(self) -> None:
+        """Let go of connections."""
+        self._engine.dispose()
+
+
+def _engine(url: URL) -> sa.Engine:
+    if url.get_backend_name() == "sqlite":
+        # Each connection is one thread's at a time; the pool hands it from one to the next.
+        engine = sa.create_engine(url, connect_args={"timeout": _BUSY_S, "check_same_thread": False}, pool_size=_POOL)
+        sa.event.listen(engine, "connect", _set_up_sqlite)
+        sa.event.listen(engine, "begin", _begin_at_once)
+        return engine
+    waiting = {"connect_timeout": _CONNECT_S, "keepalives_idle": _CONNECT_S, "tcp_user_timeout": _SILENT_MS}
+    return sa.create_engine(
+        url, connect_args=waiting, pool_size=_POOL, pool_pre_ping=True, pool_timeout=_CONNECT_S, max_overflow=_POOL
+    )
+
+
+def _set_up_sqlite(connection: sqlite3.Connection, record: Any) -> None:
+    connection.isolation_level = None  # transactions begin where we say so
+    for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
+        connection.execute(f"PRAGMA {pragma}")
+
+
+def _begin_at_once(connection: sa.Connection) -> None:
+    if connection.get_isolation_level() != "AUTOCOMMIT":
+        connection.exec_driver_sql("BEGIN IMMEDIATE")  # rather than to find at the first write that it was too late
+
+
+def _make_tables(connection: sa.Connection, shown: str) -> None:
+    there = set(sa.inspect(connection).get_table_names())
+    ours = set(metadata.tables)
+    if layout.name in there:
+        versions = connection.execute(sa.select(layout.c.version)).scalars().all()
+        if versions != [LAYOUT]:
+            found = ", ".join(map(str, versions)) or "none"
+            raise SetupError(f"{shown} has layout {found} of evaluations, and this Fount reads {LAYOUT}; use the Fount "
+                             "that made it, or name another database with --jobs")  # fmt: skip
+        return
+    if there & ours:
+        raise SetupError(f"{shown} has tables named {', '.join(sorted(there & ours))} that are not Fount's, or are of "
+                         "an unknown layout; name another database with --jobs")  # fmt: skip
+    metadata.create_all(connection)
+    connection.execute(sa.insert(layout).values(version=LAYOUT))
+
+
+def _plain(error: sa.exc.SQLAlchemyError) -> str:
+    """What went wrong, without the statement."""
+    told = str(getattr(error, "orig", None) or error)
+    return " ".join(told.split())[:300]
