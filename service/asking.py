@@ -1,4 +1,4 @@
-"""Whole arrays through the scheduler: draw these samples, classify or transform these images.
+"""Whole arrays through the scheduler: draw these samples, classify, embed or transform these images.
 
 An array enters and is one stream of work: the scheduler cuts it, packs it with others' work, repeats what workers lose,
 and runs as many slices at once as there is room for. The answers leave as one array, in order. What keeps a whole pull
@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.caller import Caller
-from service.domain import Dtype, Failure, Labels, Operation, Parameters, ServedModel, Target
+from service.domain import Dtype, Failure, Labels, ModelKey, Operation, Parameters, ServedModel, Target
 from service.errors import Overloaded, TooLate, WorkerFault
 from service.scheduler import Piece, Scheduler, Work
 from service.scheduler.feeds import Feed, IndexFeed, ManipulationFeed, TensorFeed
@@ -29,6 +29,10 @@ from service.scheduler.feeds import Feed, IndexFeed, ManipulationFeed, TensorFee
 __all__ = ["Asked", "Asking", "Drawn"]
 
 _PATIENCE_S = 300.0  # that refusals are waited out without a row between them
+_GUESSED_FEATURES = (
+    512  # of a model that has not embedded anything yet; no more than a measure of how much is on its way
+)
+_WIDTHS_KEPT = 1024
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,6 +68,41 @@ class Drawn:
     failures: dict[int, Failure]
 
 
+@dataclass(kw_only=True, eq=False)
+class _Whole:
+    """The array that pieces fill.
+
+    Attributes:
+        count: its rows.
+        dtype: of its elements.
+        dims: of a row; None: a number that the first piece tells.
+    """
+
+    count: int
+    dtype: np.dtype[Any]
+    dims: tuple[int, ...] | None
+    _rows: NDArray[Any] | None = None
+
+    def array(self) -> NDArray[Any]:
+        """All of it, rows that never came zero."""
+        if self._rows is None:
+            self._rows = np.zeros((self.count, *((0,) if self.dims is None else self.dims)), self.dtype)
+        return self._rows
+
+    def put(self, piece: Piece, failures: dict[int, Failure]) -> int:
+        """Put a piece in its place; returns how many rows it is."""
+        first, count, dims = piece.start_index, len(piece.rows), piece.rows.shape[1:]
+        if self.dims is None and len(dims) == 1:
+            self.dims = dims
+        if piece.rows.dtype != self.dtype or dims != self.dims:
+            wanted = "one number of features" if self.dims is None else list(self.dims)
+            told = f"{piece.rows.dtype.name} rows of {list(dims)}"
+            raise WorkerFault(f"the worker answered {told}, where {self.dtype.name} rows of {wanted} were asked for")
+        self.array()[first : first + count] = piece.rows
+        failures |= {first + row: failure for row, failure in piece.failures.items()}
+        return count
+
+
 class Asking:
     """Asks workers, by way of the scheduler.
 
@@ -76,6 +115,7 @@ class Asking:
 
     def __init__(self, scheduler: Scheduler) -> None:
         self._scheduler = scheduler
+        self._widths: dict[ModelKey, int] = {}  # features of models that have embedded
 
     async def sample(
         self,
@@ -101,9 +141,9 @@ class Asking:
         """
         feed = IndexFeed(seed=seed, indices=indices, labels=labels, dtype=Dtype.UINT8)
         work = _work(target, Operation.SAMPLE, feed, len(indices), model.sample_bytes(Dtype.UINT8), asked)
-        images = np.zeros((len(indices), *model.sample_dims), np.uint8)
-        failures = await self._fill(images, replace(work, parameters=parameters), asked)
-        return Drawn(images=images, failures=failures)
+        into = _Whole(count=len(indices), dtype=np.dtype(np.uint8), dims=model.sample_dims)
+        failures = await self._fill(into, replace(work, parameters=parameters), asked)
+        return Drawn(images=into.array(), failures=failures)
 
     async def classify(
         self, target: Target, model: ServedModel, images: NDArray[np.uint8], asked: Asked
@@ -116,10 +156,34 @@ class Asking:
         classes = len(model.labels)
         row_bytes = classes * Dtype.FLOAT32.numpy.itemsize
         work = _work(target, Operation.CLASSIFY, TensorFeed(rows=images), len(images), row_bytes, asked)
-        probabilities = np.zeros((len(images), classes), np.float32)
-        failures = await self._fill(probabilities, work, asked)
+        into = _Whole(count=len(images), dtype=np.dtype(np.float32), dims=(classes,))
+        failures = await self._fill(into, work, asked)
+        probabilities: NDArray[np.float32] = into.array()
         probabilities[list(failures)] = np.nan
         return probabilities
+
+    async def embed(
+        self, target: Target, model: ServedModel, images: NDArray[np.uint8], asked: Asked
+    ) -> NDArray[np.float32]:
+        """Embed (n, H, W, C) uint8 images of the model's own shape.
+
+        How many features there are is learnt from the first rows that come: no card says it.
+
+        Returns:
+            (n, features) float32; NaN where the worker failed on a row. No images have no features: (0, 0).
+        """
+        width = self._widths.get(model.key)
+        row_bytes = (width or _GUESSED_FEATURES) * Dtype.FLOAT32.numpy.itemsize
+        work = _work(target, Operation.EMBED, TensorFeed(rows=images), len(images), row_bytes, asked)
+        into = _Whole(count=len(images), dtype=np.dtype(np.float32), dims=None if width is None else (width,))
+        failures = await self._fill(into, replace(work, is_guessed=width is None), asked)
+        features: NDArray[np.float32] = into.array()
+        if len(images):
+            if len(self._widths) >= _WIDTHS_KEPT:
+                self._widths.clear()
+            self._widths[model.key] = features.shape[1]
+        features[list(failures)] = np.nan
+        return features
 
     async def transform(
         self,
@@ -139,15 +203,15 @@ class Asking:
         feed = ManipulationFeed(rows=images, table=table, seed=seed, indices=indices)
         row_bytes = math.prod(images.shape[1:])
         work = _work(target, Operation.TRANSFORM, feed, len(images), row_bytes, asked)
-        made = np.zeros(images.shape, np.uint8)
+        into = _Whole(count=len(images), dtype=np.dtype(np.uint8), dims=images.shape[1:])
         # The card's shape is what warm-up measured; a smaller picture is not counted as cheaper.
         cost = max(1.0, row_bytes / model.sample_bytes(Dtype.UINT8))
-        failures = await self._fill(made, replace(work, row_cost=cost), asked)
+        failures = await self._fill(into, replace(work, row_cost=cost), asked)
         for row, failure in failures.items():
             raise WorkerFault(f"row {row} could not be transformed: {failure.message}")
-        return made
+        return into.array()
 
-    async def _fill(self, into: NDArray[Any], work: Work, asked: Asked) -> dict[int, Failure]:
+    async def _fill(self, into: _Whole, work: Work, asked: Asked) -> dict[int, Failure]:
         """Do a work to its end; returns the rows that failed."""
         failures: dict[int, Failure] = {}
         done, since_s = 0, time.monotonic()
@@ -158,7 +222,7 @@ class Asking:
                     try:
                         async with aclosing(self._scheduler.run(rest)) as pieces:
                             async for piece in pieces:
-                                done += _put(into, piece, failures)
+                                done += into.put(piece, failures)
                                 since_s = time.monotonic()
                     except Overloaded as error:
                         if time.monotonic() - since_s > _PATIENCE_S:
@@ -183,17 +247,6 @@ def _work(target: Target, operation: Operation, feed: Feed, count: int, sample_b
         urgent=asked.urgent,
         at_once=True,
     )
-
-
-def _put(into: NDArray[Any], piece: Piece, failures: dict[int, Failure]) -> int:
-    """Put a piece in its place; returns how many rows it is."""
-    first, count = piece.start_index, len(piece.rows)
-    if piece.rows.dtype != into.dtype or piece.rows.shape[1:] != into.shape[1:]:
-        told, wanted = (f"{each.dtype.name} rows of {list(each.shape[1:])}" for each in (piece.rows, into))
-        raise WorkerFault(f"the worker answered {told}, where {wanted} were asked for")
-    into[first : first + count] = piece.rows
-    failures |= {first + row: failure for row, failure in piece.failures.items()}
-    return count
 
 
 def _left_s(asked: Asked) -> float | None:

@@ -16,6 +16,8 @@ __all__ = ["CHUNK_BYTES", "GatewayConfig"]
 CHUNK_BYTES = 1 << 20
 """The most data in one SampleChunk."""
 
+_FEWEST_SAMPLES = 100  # with which every panel can be asked
+
 
 @dataclass(frozen=True, kw_only=True)
 class GatewayConfig:
@@ -43,6 +45,12 @@ class GatewayConfig:
         datasets: data sets beside the built-in one.
         ticket_keys: file of the keys that tickets of plans are signed with; None: one of this process alone.
         plans: folder where plans are kept; None: in memory.
+        jobs: database of evaluations, as sqlite:///PATH or postgresql://…; None: evaluations are off.
+        runners: processes of this gateway's own that work on evaluations.
+        runner_options: what their command line says beside the gateway's address.
+        max_evaluation_samples: most samples of one evaluation.
+        keep_reports_days: how long evaluations are kept once they have ended.
+        report_bytes: most bytes of reports kept; the oldest go first.
     """
 
     host: str = "127.0.0.1"
@@ -66,6 +74,12 @@ class GatewayConfig:
     datasets: tuple[DatasetSettings, ...] = ()
     ticket_keys: Path | None = None
     plans: Path | None = None
+    jobs: str | None = None
+    runners: int = 0
+    runner_options: tuple[str, ...] = ()
+    max_evaluation_samples: int = 50_000
+    keep_reports_days: float = 30.0
+    report_bytes: int = 1 << 30
 
     def __post_init__(self) -> None:
         """Refuse what cannot work.
@@ -78,10 +92,16 @@ class GatewayConfig:
         ]
         positive = ("max_streams", "max_request_bytes", "max_batch_ms", "bulk_batch_ms", "max_queue_s",
                     "caller_queue_s", "total_queue_s", "window_bytes", "max_unread_bytes", "worker_timeout_s",
-                    "worker_wait_s", "worker_attempts")  # fmt: skip
+                    "worker_wait_s", "worker_attempts", "keep_reports_days", "report_bytes")  # fmt: skip
         wrong += [f"{name} must be above 0" for name in positive if not getattr(self, name) > 0]
         if self.bulk_batch_ms < self.max_batch_ms:
             wrong.append("bulk_batch_ms must not be below max_batch_ms")
+        if self.max_evaluation_samples < _FEWEST_SAMPLES:
+            wrong.append(f"max_evaluation_samples must be at least {_FEWEST_SAMPLES}")
+        if self.runners < 0:
+            wrong.append("runners must not be negative")
+        if self.runners and not self.jobs:
+            wrong.append("runners need a database of jobs")
         if not self.drain_grace_s >= 0:
             wrong.append("drain_grace_s must not be negative")
         if wrong:

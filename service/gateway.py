@@ -17,6 +17,7 @@ from fount.v1 import (
     augmentation_pb2_grpc,
     dataset_pb2,
     dataset_pb2_grpc,
+    evaluation_pb2,
     model_pb2,
     model_pb2_grpc,
     sampling_pb2,
@@ -29,10 +30,12 @@ from service.augmentation.planning import Planner
 from service.augmentation.ticket_keys import TicketKeys
 from service.caller import Anonymous, CallerPolicy
 from service.catalog import Catalog
-from service.config import CHUNK_BYTES, GatewayConfig
+from service.config import GatewayConfig
 from service.datasets import Datasets
 from service.domain import ModelState
 from service.errors import SetupError
+from service.evaluating import Evaluating
+from service.evaluation.jobs.record import Evaluations
 from service.scheduler.packing import PackingScheduler
 from service.servicers.augmentation import AugmentationServicer
 from service.servicers.datasets import DatasetServicer
@@ -50,11 +53,13 @@ _log = logging.getLogger(__name__)
 _SERVICES = (
     augmentation_pb2.DESCRIPTOR.services_by_name["AugmentationService"].full_name,
     dataset_pb2.DESCRIPTOR.services_by_name["DatasetService"].full_name,
+    evaluation_pb2.DESCRIPTOR.services_by_name["EvaluationService"].full_name,
     model_pb2.DESCRIPTOR.services_by_name["ModelService"].full_name,
     sampling_pb2.DESCRIPTOR.services_by_name["SamplingService"].full_name,
 )
 _PENDING_CALLS = 1 << 16
-_MESSAGE_OVERHEAD = 1 << 20  # labels, lengths and errors beside a chunk's data
+_MOST_ANSWERED = 64 << 20  # bytes in one message: features of 4 MiB of images; chunks and pages are far smaller
+_EVERYWHERE = ("0.0.0.0", "::", "[::]")  # noqa: S104  # compared with, not listened on
 
 
 class Gateway:
@@ -64,15 +69,35 @@ class Gateway:
         pool: its workers; started and closed with it.
         config: how it runs.
         policy: who callers are. Unset: everyone is anonymous with every grant, which is for loopback.
+        evaluations: where evaluations are kept; started and closed with it. Unset: as `config` says.
+
+    Raises:
+        SetupError: the URL of the database of evaluations is none.
     """
 
-    def __init__(self, pool: WorkerPool, config: GatewayConfig, policy: CallerPolicy | None = None) -> None:
+    def __init__(
+        self,
+        pool: WorkerPool,
+        config: GatewayConfig,
+        policy: CallerPolicy | None = None,
+        *,
+        evaluations: Evaluations | None = None,
+    ) -> None:
         self._pool = pool
         self._config = config
         self.metrics = Metrics(version("fount"))
         self.catalog = Catalog(pool, default_versions=config.default_versions, required_models=config.required_models)
         self.datasets = Datasets(config.datasets)
         self._scheduler = PackingScheduler(pool, config, self.metrics)
+        self.asking = Asking(self._scheduler)
+        self._evaluating = Evaluating(
+            evaluations=evaluations,
+            catalog=self.catalog,
+            datasets=self.datasets,
+            asking=self.asking,
+            metrics=self.metrics,
+            config=config,
+        )
         self._health = health.aio.HealthServicer()
         self._side = SidePort(self.metrics, self.why_not_ready)
         self._interceptor = CallInterceptor(policy or Anonymous(), self.metrics)
@@ -88,8 +113,10 @@ class Gateway:
         """Listen, and begin to look for workers.
 
         Raises:
-            SetupError: a port is taken, or the ticket keys or the folder of plans cannot be used.
+            SetupError: a port is taken, or the ticket keys, the folder of plans or the database of evaluations cannot
+                be used.
         """
+        await self._evaluating.open()
         self._server = self._build_server()
         address = f"{self._config.host}:{self._config.port}"
         try:
@@ -102,6 +129,8 @@ class Gateway:
         self._pool.watch(self._offers_changed)
         self._telling = asyncio.get_running_loop().create_task(self._tell_changes())
         await self._pool.start()
+        host = "127.0.0.1" if self._config.host in _EVERYWHERE else self._config.host
+        await self._evaluating.run(f"{host}:{self.port}")
 
     async def wait_ready(self, timeout_s: float) -> None:
         """Wait until calls can be answered.
@@ -139,8 +168,12 @@ class Gateway:
         if self._telling:
             self._telling.cancel()
         await self._health.enter_graceful_shutdown()
-        if self._server:
-            await self._server.stop(self._config.drain_grace_s if grace_s is None else grace_s)
+        async with asyncio.TaskGroup() as ending:
+            ending.create_task(self._evaluating.drain())
+            if self._server:
+                grace = self._config.drain_grace_s if grace_s is None else grace_s
+                ending.create_task(self._server.stop(grace))
+        await self._evaluating.close()
         await self._scheduler.close()
         await self._side.close()
         await self._pool.close()
@@ -162,7 +195,7 @@ class Gateway:
     def _build_server(self) -> grpc.aio.Server:
         options = [
             ("grpc.max_receive_message_length", self._config.max_request_bytes),
-            ("grpc.max_send_message_length", CHUNK_BYTES + _MESSAGE_OVERHEAD),
+            ("grpc.max_send_message_length", _MOST_ANSWERED),
             ("grpc.so_reuseport", 0),
             # Beyond these, grpc drops calls at random, as CANCELLED; ours are refused in words by the scheduler.
             ("grpc.server.max_pending_requests", _PENDING_CALLS),
@@ -174,16 +207,17 @@ class Gateway:
         sampling = SamplingServicer(self.catalog, self._scheduler, self.metrics)
         sampling_pb2_grpc.add_SamplingServiceServicer_to_server(sampling, server)
         augmentation_pb2_grpc.add_AugmentationServiceServicer_to_server(self._augmentation(), server)
+        self._evaluating.add_to(server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
         reflection.enable_server_reflection((*_SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
         return server
 
     def _augmentation(self) -> AugmentationServicer:
-        asking, copies = Asking(self._scheduler), CopyFilters()
+        copies = CopyFilters()
         planner = Planner(
             datasets=self.datasets,
             catalog=self.catalog,
-            asking=asking,
+            asking=self.asking,
             copies=copies,
             keys=TicketKeys.at(self._config.ticket_keys),
             plans=plans_at(self._config.plans),
@@ -192,7 +226,7 @@ class Gateway:
             planner=planner,
             catalog=self.catalog,
             datasets=self.datasets,
-            asking=asking,
+            asking=self.asking,
             copies=copies,
             metrics=self.metrics,
             config=self._config,

@@ -40,6 +40,7 @@ class Work:
         request_id: for logs.
         urgent: somebody sits waiting.
         at_once: nobody looks at a part of them before all are there, so that first calls need not be short.
+        is_guessed: sample_bytes is a guess, because only the workers know how wide their rows are.
     """
 
     target: Target
@@ -55,6 +56,7 @@ class Work:
     request_id: str = ""
     urgent: bool = False
     at_once: bool = False
+    is_guessed: bool = False
 
     @cached_property
     def lane(self) -> Lane:

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 
 from google.rpc import code_pb2
 
-from service.domain import Carry, Failure, Item, Outcome, RangeItem
+from service.domain import Carry, Failure, Item, Outcome, RangeItem, Rows
 from service.errors import FountServiceError, NotReady, Overloaded, TooLate, WorkerFault
 from service.scheduler import Piece, Work
 from service.scheduler.unread import UnreadRoom
@@ -53,12 +53,16 @@ class Slice:
             self.fail(_failure_to_error(outcome))
         elif isinstance(outcome, Carry):
             self.fail(WorkerFault("the worker cut a draw that was not to be cut"))
-        elif outcome.array.nbytes != self.item.count * self.stream.work.sample_bytes:
+        elif not self._has_its_size(outcome):
             self.fail(WorkerFault("the worker answered rows of another size than was asked for"))
         elif not self.done.done():
             labels = self.item.labels if isinstance(self.item, RangeItem) else None
             failures = dict(outcome.failures)
             self.done.set_result(Piece(start_index=self.first, rows=outcome.array, labels=labels, failures=failures))
+
+    def _has_its_size(self, rows: Rows) -> bool:
+        work = self.stream.work
+        return work.is_guessed or rows.array.nbytes == self.item.count * work.sample_bytes
 
     def fail(self, error: BaseException) -> None:
         """Give the stream an error in place of this slice."""

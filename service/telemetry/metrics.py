@@ -61,6 +61,9 @@ class Metrics:
         self._refused_samples = counter("fount_refused_samples", "Samples the filters of plans refused.", ())
         self._variants = counter("fount_variants", "Variants of clients' own rows handed to them.", ())
         self._pulls = gauge("fount_open_pulls", "Streams of rows open.", ("rpc",))
+        self._evaluations = gauge("fount_evaluations", "Evaluations kept, by state.", ("state",))
+        self._report_bytes = gauge("fount_evaluation_report_bytes", "Bytes of reports kept.")
+        self._oldest = gauge("fount_evaluation_oldest_queued_seconds", "How long the oldest queued evaluation waits.")
         self._ready = gauge("fount_ready", "1 when the gateway should be sent calls.")
         self._model_ready = gauge("fount_model_ready", "1 when the model can be sampled.", _MODEL)
         self._workers = gauge("fount_ready_workers", "Workers ready.", (*_MODEL, "numerics"))
@@ -112,6 +115,13 @@ class Metrics:
             yield
         finally:
             self._pulls.labels(rpc).dec()
+
+    def evaluations(self, states: Mapping[str, int], *, report_bytes: int, oldest_queued_s: float) -> None:
+        """Tell how many evaluations are in each state, what reports take, how long the oldest queued one waits."""
+        for state, count in states.items():
+            self._evaluations.labels(state).set(count)
+        self._report_bytes.set(report_bytes)
+        self._oldest.set(oldest_queued_s)
 
     def streams(self, open_streams: int) -> None:
         """Tell how many streams are open."""

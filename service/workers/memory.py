@@ -21,16 +21,25 @@ from service.domain import (
     Item,
     ManipulationItem,
     ModelState,
+    Operation,
     Outcome,
     RangeItem,
     Reply,
     Rows,
     ServedModel,
     Target,
+    TensorItem,
 )
 from service.errors import NotReady, WorkerBusy, WorkerLost
 from service.workers import CALLS_PER_WORKER, Offer
-from service.workers.memory_models import indices_of, memory_classify, memory_model, memory_sample, memory_transform
+from service.workers.memory_models import (
+    indices_of,
+    memory_classify,
+    memory_embed,
+    memory_model,
+    memory_sample,
+    memory_transform,
+)
 
 __all__ = ["Faults", "MemoryPool", "memory_model", "memory_sample"]
 
@@ -45,6 +54,7 @@ class Faults:
         busy_calls: how many of the next calls find the worker's own queue full.
         lose_calls: how many of the next calls end with a lost worker.
         bad_indices: samples that come out as failed rows.
+        bad_pixels: read images whose first pixel is one of these come out as failed rows.
         deadly_indices: calls that hold one of them end the worker's process.
         refused_indices: items that hold one of them are refused whole.
         crash: an exception nobody expects, raised by calls.
@@ -57,6 +67,7 @@ class Faults:
     busy_calls: int = 0
     lose_calls: int = 0
     bad_indices: frozenset[int] = frozenset()
+    bad_pixels: frozenset[int] = frozenset()
     deadly_indices: frozenset[int] = frozenset()
     refused_indices: frozenset[int] = frozenset()
     crash: Exception | None = None
@@ -185,16 +196,23 @@ class MemoryPool:
         if isinstance(item, RangeItem) and (carry := _carry(call, item)) is not None:
             return carry
         rows = self._rows(model, call, item)
-        bad = [row for row, index in enumerate(indices_of(item).tolist()) if index in self.faults.bad_indices]
+        bad = self._bad_rows(item)
         rows[bad] = 0
         failure = Failure(code=code_pb2.INTERNAL, reason="NOT_FINITE", message="the sample is not finite")
         return Rows(array=rows, failures=dict.fromkeys(bad, failure))
+
+    def _bad_rows(self, item: Item) -> list[int]:
+        if isinstance(item, TensorItem):
+            named, bad = item.rows.reshape(item.count, -1)[:, 0].tolist(), self.faults.bad_pixels
+        else:
+            named, bad = indices_of(item).tolist(), self.faults.bad_indices
+        return [row for row, each in enumerate(named) if each in bad]
 
     def _rows(self, model: ServedModel, call: Call, item: Item) -> NDArray[np.uint8] | NDArray[np.float32]:
         if isinstance(item, RangeItem):
             return memory_sample(model, item, call.parameters.truncation)
         if not isinstance(item, ManipulationItem):
-            return memory_classify(model, item)
+            return memory_embed(item) if call.operation is Operation.EMBED else memory_classify(model, item)
         images = memory_transform(item)
         for column, size in self.faults.spoils.items():
             images[np.abs(item.table[:, column]) > size, 0, 0, 0] = 255

@@ -1,7 +1,8 @@
 """What the in-memory pool serves: models, and what they answer, as plain functions of what they are asked.
 
-A sample is a function of its address and label, a class of an image's first pixel, a transformed image of the image
-and its line of the table; so the address promise holds, and tests can say what they expect.
+A sample is a function of its address and label, a class of an image's first pixel, features of all its pixels, a
+transformed image of the image and its line of the table; so the address promise holds, and tests can say what they
+expect.
 """
 
 from __future__ import annotations
@@ -31,12 +32,14 @@ from service.domain import (
 __all__ = [
     "indices_of",
     "memory_classify",
+    "memory_embed",
     "memory_model",
     "memory_sample",
     "memory_transform",
 ]
 
 _SURE = np.float32(0.9)  # of the class an image's first pixel names
+_FEATURES = 8
 
 
 def memory_model(
@@ -115,6 +118,17 @@ def memory_classify(model: ServedModel, item: TensorItem) -> NDArray[np.float32]
     probabilities = np.where(known[:, None], rest, even).astype(np.float32).repeat(classes, axis=1)  # (n, classes)
     probabilities[np.flatnonzero(known), named[known]] = _SURE
     return probabilities
+
+
+def memory_embed(item: TensorItem) -> NDArray[np.float32]:
+    """(n, 8) features: fixed whole-number sums of an image's pixels, squeezed into (-1, 1)."""
+    flat = item.rows.reshape(item.count, -1)  # (n, pixels)
+    values = flat.astype(np.int64) if flat.dtype == np.uint8 else np.rint(flat * 255).astype(np.int64)
+    pixel, feature = np.ogrid[: flat.shape[1], :_FEATURES]
+    weights = (7 * pixel + 13 * feature + 5 * pixel * feature) % 17 - 8  # (pixels, 8), -8 to 8
+    sums = values @ weights  # (n, 8), exact
+    features: NDArray[np.float32] = np.tanh(sums / (255 * 4 * np.sqrt(flat.shape[1]))).astype(np.float32)
+    return features
 
 
 def memory_transform(item: ManipulationItem) -> NDArray[np.uint8]:

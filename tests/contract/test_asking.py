@@ -14,13 +14,14 @@ import pytest
 from service.asking import Asked, Asking
 from service.caller import Caller, CallerLimits
 from service.config import GatewayConfig
-from service.domain import Dtype, Operation, Parameters, RangeItem, Rows, ServedModel, Target
+from service.domain import Dtype, Operation, Parameters, RangeItem, Rows, ServedModel, Target, TensorItem
 from service.errors import NotReady, Overloaded, TooLate, WorkerFault
 from service.scheduler import Work
 from service.scheduler.feeds import TensorFeed
 from service.scheduler.packing import PackingScheduler
 from service.telemetry.metrics import Metrics
 from service.workers.memory import MemoryPool, memory_model, memory_sample
+from service.workers.memory_models import memory_embed
 
 CALLER = Caller(subject="a", grants=frozenset({"*"}))
 ASKED = Asked(caller=CALLER)
@@ -28,6 +29,7 @@ GENERATOR = memory_model("toy")
 CLASSIFIER = memory_model("judge", operations=frozenset({Operation.CLASSIFY}))
 TRANSFORMS = memory_model("transforms", labels=(), operations=frozenset({Operation.TRANSFORM}))
 BOTH = memory_model("both", operations=frozenset({Operation.CLASSIFY, Operation.TRANSFORM, Operation.SAMPLE}))
+EYES = memory_model("eyes", operations=frozenset({Operation.EMBED}))
 PICTURES = np.arange(5 * 6, dtype=np.uint8).reshape(5, 2, 3, 1)
 
 
@@ -52,6 +54,9 @@ class Asker:
     async def classify(self, images, asked: Asked = ASKED, model: ServedModel = CLASSIFIER):
         return await self.asking.classify(target(model), model, images, asked)
 
+    async def embed(self, images, asked: Asked = ASKED):
+        return await self.asking.embed(target(EYES), EYES, images, asked)
+
     async def transform(self, images, table, asked: Asked = ASKED, model: ServedModel = TRANSFORMS):
         table = np.asarray(table, np.float32)
         indices = np.arange(len(images), dtype=np.uint64)[::-1].copy()
@@ -60,7 +65,7 @@ class Asker:
 
 @asynccontextmanager
 async def asking(**settings) -> AsyncIterator[Asker]:
-    pool = MemoryPool(models=[GENERATOR, CLASSIFIER, TRANSFORMS, BOTH])
+    pool = MemoryPool(models=[GENERATOR, CLASSIFIER, TRANSFORMS, BOTH, EYES])
     scheduler = PackingScheduler(pool, GatewayConfig(**settings), Metrics("0"))
     await pool.start()
     yield Asker(pool, scheduler)
@@ -112,6 +117,52 @@ async def test_images_are_classified() -> None:
         assert probabilities.dtype == np.float32
         expected = [[0.05, 0.05, 0.9], [0.9, 0.05, 0.05], [1 / 3, 1 / 3, 1 / 3]]
         assert probabilities == pytest.approx(np.array(expected), abs=1e-6)
+
+
+async def test_images_are_embedded() -> None:
+    async with asking() as asker:
+        features = await asker.embed(PICTURES)
+        assert (features.dtype, features.shape) == (np.float32, (5, 8))
+        assert np.array_equal(features, memory_embed(TensorItem(rows=PICTURES)))
+        assert len(np.unique(features[:, 0])) == 5
+
+
+async def test_no_images_have_no_features() -> None:
+    async with asking() as asker:
+        assert ((await asker.embed(PICTURES[:0])).shape, len(asker.pool.calls)) == ((0, 0), 0)
+
+
+async def test_features_of_many_slices_come_back_in_order_the_first_time_and_later() -> None:
+    async with asking(window_bytes=1 << 12, max_batch_ms=1, bulk_batch_ms=1) as asker:
+        images = np.random.default_rng(1).integers(0, 256, (1200, 2, 3, 1), dtype=np.uint8)
+        expected = memory_embed(TensorItem(rows=images))
+        for _ in range(2):  # the width is known the second time
+            assert np.array_equal(await asker.embed(images), expected)
+        assert len(asker.pool.calls) > 5
+
+
+async def test_a_row_that_was_not_embedded_is_nan() -> None:
+    async with asking() as asker:
+        asker.pool.faults.bad_pixels = frozenset({6})
+        features = await asker.embed(PICTURES)
+        assert np.isnan(features).all(axis=1).tolist() == [False, True, False, False, False]
+
+
+async def test_features_of_another_width_are_a_fault(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with asking() as asker:
+        await asker.embed(PICTURES)
+        monkeypatch.setattr("service.workers.memory.memory_embed", lambda item: np.zeros((item.count, 9), np.float32))
+        with pytest.raises(WorkerFault, match="rows of another size"):
+            await asker.embed(PICTURES)
+
+
+@pytest.mark.parametrize("shape", [(2, 4), ()], ids=["a map", "nothing"])
+async def test_what_is_no_list_of_features_is_a_fault(monkeypatch: pytest.MonkeyPatch, shape: tuple[int, ...]) -> None:
+    async with asking() as asker:
+        made = lambda item: np.zeros((item.count, *shape), np.float32)  # noqa: E731
+        monkeypatch.setattr("service.workers.memory.memory_embed", made)
+        with pytest.raises(WorkerFault, match="where float32 rows of one number of features were asked for"):
+            await asker.embed(PICTURES)
 
 
 async def test_images_are_transformed_as_their_line_of_the_table_says() -> None:

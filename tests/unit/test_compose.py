@@ -17,6 +17,7 @@ import yaml
 ROOT = Path(__file__).resolve().parents[2]
 COMPOSE = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
 SERVICES: Mapping[str, Any] = COMPOSE["services"]
+GATEWAY_IMAGE = ROOT / "deploy/Dockerfile.gateway"
 DOCKERFILES = sorted((ROOT / "deploy").glob("Dockerfile.*"))
 
 each_service = pytest.mark.parametrize("service", SERVICES.values(), ids=SERVICES.keys())
@@ -80,6 +81,20 @@ def test_only_the_gateway_can_reach_workers() -> None:
     assert members == {"worker", "gateway"}
 
 
+def test_the_network_of_jobs_leads_nowhere() -> None:
+    assert COMPOSE["networks"]["jobs"] == {"internal": True}
+
+
+def test_only_the_gateway_and_runners_can_reach_the_database() -> None:
+    members = {name for name, service in SERVICES.items() if "jobs" in service["networks"]}
+    assert members == {"database", "runner", "gateway"}
+
+
+@pytest.mark.parametrize("name", ["database", "runner"])
+def test_what_works_on_jobs_is_on_no_other_network(name: str) -> None:
+    assert SERVICES[name]["networks"] == ["jobs"]
+
+
 def test_a_worker_is_on_no_other_network() -> None:
     assert SERVICES["worker"]["networks"] == ["workers"]
 
@@ -108,7 +123,7 @@ def test_a_command_is_a_list_of_words(service: Mapping[str, Any]) -> None:
     assert all(isinstance(word, str) for word in service["command"])
 
 
-@pytest.mark.parametrize("name", ["worker", "gateway"])
+@pytest.mark.parametrize("name", ["worker", "gateway", "runner"])
 def test_settings_are_strings_under_one_prefix(name: str) -> None:
     environment = SERVICES[name]["environment"]
     assert all(key.startswith("FOUNT_") and isinstance(value, str) for key, value in environment.items())
@@ -128,6 +143,36 @@ def test_the_gateway_publishes_the_ports_it_listens_on() -> None:
     assert published == [environment["FOUNT_GATEWAY_PORT"], environment["FOUNT_GATEWAY_HTTP_PORT"]]
 
 
+def test_the_gateway_and_its_runners_meet_in_the_database() -> None:
+    database, name = SERVICES["database"]["environment"], SERVICES["runner"]["environment"]["FOUNT_RUNNER_JOBS"]
+    assert name == f"postgresql://{database['POSTGRES_USER']}@database/{database['POSTGRES_DB']}"
+    assert SERVICES["gateway"]["environment"]["FOUNT_GATEWAY_JOBS"] == name
+
+
+def test_evaluations_are_left_to_runners_elsewhere() -> None:
+    assert SERVICES["gateway"]["environment"]["FOUNT_GATEWAY_RUNNERS"] == "0"
+
+
+def test_a_runner_draws_from_the_gateway() -> None:
+    port = SERVICES["gateway"]["environment"]["FOUNT_GATEWAY_PORT"]
+    assert SERVICES["runner"]["environment"]["FOUNT_RUNNER_SERVER"] == f"gateway:{port}"
+
+
+def test_a_runner_s_folder_is_a_volume_that_its_user_may_write() -> None:
+    folder = SERVICES["runner"]["environment"]["FOUNT_RUNNER_WORK_DIR"]
+    assert SERVICES["runner"]["volumes"] == [f"runner-work:{folder}"]
+    assert any(f"install --directory --owner=10001 {folder}" in line for line in instructions(GATEWAY_IMAGE))
+
+
+def test_the_database_does_not_run_as_root_and_keeps_its_rows_in_a_volume() -> None:
+    assert SERVICES["database"]["user"] == "999:999"
+    assert SERVICES["database"]["volumes"] == ["database:/var/lib/postgresql/data"]
+
+
+def test_the_gateway_waits_for_its_database() -> None:
+    assert SERVICES["gateway"]["depends_on"]["database"] == {"condition": "service_healthy"}
+
+
 def test_the_worker_keeps_its_state_in_a_volume() -> None:
     assert f"worker-state:{option('--state')}" in SERVICES["worker"]["volumes"]
 
@@ -142,7 +187,7 @@ def test_prometheus_scrapes_the_gateway() -> None:
     assert target == (["gateway"], 8000, "/metrics")
 
 
-@pytest.mark.parametrize("name", ["worker", "gateway"])
+@pytest.mark.parametrize("name", ["worker", "gateway", "runner"])
 def test_a_health_check_is_python_that_compiles(name: str) -> None:
     program, flag, code = SERVICES[name]["healthcheck"]["test"][1:]
     assert (program, flag) == ("python", "-c")
@@ -168,7 +213,7 @@ def test_every_image_is_built_from_a_file_that_exists_or_has_a_version() -> None
     built = {ROOT / service["build"]["dockerfile"] for service in SERVICES.values() if "build" in service}
     fetched = [service["image"] for service in SERVICES.values() if "build" not in service]
     assert built == set(DOCKERFILES)
-    assert fetched == ["prom/prometheus:v3.5.0"]
+    assert fetched == ["postgres:17.6-bookworm", "prom/prometheus:v3.5.0"]
 
 
 @each_dockerfile
