@@ -11,16 +11,18 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from fount.client import Client as Client
+    from fount.evaluating import EvaluationInfo as EvaluationInfo
     from fount.plans import PlanInfo as PlanInfo
     from fount.row_batches import RowBatch as RowBatch
     from fount.sampling import Chunk as Chunk
     from fount.sampling import Samples as Samples
 
-__all__ = ["Chunk", "Client", "PlanInfo", "RowBatch", "Samples", "__version__"]
+__all__ = ["Chunk", "Client", "EvaluationInfo", "PlanInfo", "RowBatch", "Samples", "__version__"]
 
 _HOMES = {
     "Chunk": "fount.sampling",
     "Client": "fount.client",
+    "EvaluationInfo": "fount.evaluating",
     "PlanInfo": "fount.plans",
     "RowBatch": "fount.row_batches",
     "Samples": "fount.sampling",

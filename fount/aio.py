@@ -18,6 +18,7 @@ from fount.aio_calling import AioCall, AioCalling, tell_own_cancelling
 from fount.augmenting import AugmentExchange, AugmentQuery, Rows, augment_config, items_of
 from fount.dataset_info import DatasetInfo, dataset_info
 from fount.errors import Cancelled
+from fount.evaluations_aio import AioEvaluationMethods
 from fount.exchange import CHANNEL_OPTIONS, RetryPolicy, SampleExchange, default_server
 from fount.feeding import AsyncFeed
 from fount.models import ModelInfo, model_info
@@ -32,6 +33,7 @@ from fount.v1 import (
     augmentation_pb2_grpc,
     dataset_pb2,
     dataset_pb2_grpc,
+    evaluation_pb2_grpc,
     model_pb2,
     model_pb2_grpc,
     sampling_pb2_grpc,
@@ -40,7 +42,7 @@ from fount.v1 import (
 __all__ = ["Client"]
 
 
-class Client:
+class Client(AioEvaluationMethods):
     """A connection to one gateway, used within one event loop.
 
     Example:
@@ -68,6 +70,7 @@ class Client:
         self._sampling = sampling_pb2_grpc.SamplingServiceStub(self._channel)
         self._datasets = dataset_pb2_grpc.DatasetServiceStub(self._channel)
         self._augmentation = augmentation_pb2_grpc.AugmentationServiceStub(self._channel)
+        self._evaluations = evaluation_pb2_grpc.EvaluationServiceStub(self._channel)
 
     async def __aenter__(self) -> Self:
         return self

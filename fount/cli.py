@@ -23,6 +23,12 @@ _INTERRUPTED = 130  # 128 + SIGINT, as shells have it
 _OWN: dict[str, tuple[str, str]] = {
     "augment": ("fount.cli_augment:augment", "Show pictures beside their variants under a policy."),
     "datasets": ("fount.cli_datasets:datasets", "List the data sets a server can augment, or show one."),
+    "evaluate": (
+        "fount.cli_evaluate:evaluate",
+        "Evaluate a model: realistic, diverse, and not a copy? Gates for a pipeline.",
+    ),
+    "evaluation": ("fount.cli_evaluations:evaluation", "Show an evaluation, wait for it, end it, or fetch its report."),
+    "evaluations": ("fount.cli_evaluations:evaluations", "List your own evaluations."),
     "model": ("fount.cli_models:model", "Show one model: what it takes, and how well it does."),
     "models": ("fount.cli_models:models", "List the models a server offers."),
     "plan": ("fount.cli_plan:plan", "Plan an augmented data set: how many rows come from where."),
@@ -39,6 +45,7 @@ _FOUND: dict[str, tuple[str, str]] = {
     "new": ("Write a model folder to fill in, for a generator of your own.", "torch"),
     "pack": ("Pack a model's card and weights into an archive.", "torch"),
     "quality": ("Measure a model on held-out real data, with intervals.", "torch"),
+    "runner": ("Work off the evaluations that a gateway has queued.", "serve"),
     "serve": ("Run the gateway and its workers on this machine.", "serve"),
     "train": ("Train a model by its recipe.", "torch"),
     "tune": ("Measure how a model runs fastest on this machine.", "torch"),

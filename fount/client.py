@@ -15,6 +15,7 @@ import grpc
 from fount.augmenting import AugmentExchange, AugmentQuery, Rows, augment_config, items_of
 from fount.calling import Calling
 from fount.dataset_info import DatasetInfo, dataset_info
+from fount.evaluations_client import EvaluationMethods
 from fount.exchange import CHANNEL_OPTIONS, RetryPolicy, SampleExchange, default_server
 from fount.feeding import Feed
 from fount.models import ModelInfo, model_info
@@ -29,6 +30,7 @@ from fount.v1 import (
     augmentation_pb2_grpc,
     dataset_pb2,
     dataset_pb2_grpc,
+    evaluation_pb2_grpc,
     model_pb2,
     model_pb2_grpc,
     sampling_pb2_grpc,
@@ -37,7 +39,7 @@ from fount.v1 import (
 __all__ = ["Client"]
 
 
-class Client:
+class Client(EvaluationMethods):
     """A connection to one gateway; safe to share between threads, not with a forked process.
 
     Example:
@@ -72,6 +74,7 @@ class Client:
         self._sampling = sampling_pb2_grpc.SamplingServiceStub(self._channel)
         self._datasets = dataset_pb2_grpc.DatasetServiceStub(self._channel)
         self._augmentation = augmentation_pb2_grpc.AugmentationServiceStub(self._channel)
+        self._evaluations = evaluation_pb2_grpc.EvaluationServiceStub(self._channel)
 
     def __enter__(self) -> Self:
         return self

@@ -12,8 +12,8 @@ from fount import cli
 from fount.cli import main
 
 COMMANDS = [
-    "augment", "check", "convert", "datasets", "demo", "gateway", "model", "models", "new", "pack", "plan", "pull",
-    "quality", "sample", "serve", "train", "tune",
+    "augment", "check", "convert", "datasets", "demo", "evaluate", "evaluation", "evaluations", "gateway", "model",
+    "models", "new", "pack", "plan", "pull", "quality", "runner", "sample", "serve", "train", "tune",
 ]  # fmt: skip
 
 
@@ -46,7 +46,9 @@ def test_an_unknown_command_is_a_mistake_of_usage():
     assert "No such command 'sampel'" in result.stderr
 
 
-@pytest.mark.parametrize("command", ["models", "model", "sample", "plan", "pull", "augment"])
+@pytest.mark.parametrize(
+    "command", ["models", "model", "sample", "plan", "pull", "augment", "evaluate", "evaluation", "evaluations"]
+)
 def test_help_has_an_example_and_each_options_variable(command):
     text = fount(command, "--help").stdout
     assert f"fount {command}" in text.split("Example:")[1]
