@@ -66,6 +66,7 @@ test-full: $(INSTALLED) ## every test
 bench: $(INSTALLED) ## measure against the hardware, TorchServe alone and one process; QUICK=1: short rounds
 	$(BIN)/python -m benchmarks $(if $(QUICK),--quick)
 	$(BIN)/python -m benchmarks.augmentation $(if $(QUICK),--quick)
+	$(BIN)/python -m benchmarks.evaluation $(if $(QUICK),--quick)
 
 soak: $(INSTALLED) ## ten minutes at full load under random kills: benchmarks/results/soak.md
 	$(BIN)/python -m benchmarks.soak

@@ -1,0 +1,1 @@
+"""Benchmarks of evaluation: statistics against other libraries, whole reports, planted faults."""

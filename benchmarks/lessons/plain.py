@@ -1,0 +1,64 @@
+"""Training of a plain autoencoder: a conditional autoencoder's recipe without divergence and without noise in the code.
+
+Everything else is the recipe's own: architecture, likelihood, rows, rates, steps, averaging.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import torch
+from torch import Tensor
+
+from handlers.models.vae import Autoencoder
+from handlers.recipes.autoencoders import AutoencoderTask
+from handlers.recipes.catalogue import Recipe
+from handlers.recipes.data_set import DataSet, Split
+from handlers.recipes.reproducible import reproducible
+
+__all__ = ["PlainTask", "codes_of", "train_plain"]
+
+_CPU = torch.device("cpu")
+_CHUNK = 1000
+
+
+class PlainTask(AutoencoderTask):
+    """One batch a step; the loss is reconstruction alone, from the code's mean."""
+
+    def __init__(self, recipe: Recipe, rows: Split, *, steps: int, generator: torch.Generator) -> None:
+        super().__init__(recipe, rows, steps=steps, generator=generator, device=_CPU)
+        self._split = rows
+
+    def losses(self, rows: Tensor, generator: torch.Generator) -> Mapping[str, Tensor]:
+        """How badly a batch is reconstructed, in nats a picture."""
+        module = self.module
+        assert isinstance(module, Autoencoder)
+        silence = torch.zeros(len(rows), module.config.latent_dim)
+        elbo = module.elbo(self._split.images[rows], self._split.labels[rows], silence)
+        return {"loss": elbo.reconstruction}
+
+
+def train_plain(
+    recipe: Recipe, data: DataSet, *, steps: int, seed: int = 0, threads: int = 1, say: Callable[[str], None] = print
+) -> Autoencoder:
+    """Train a plain autoencoder by the recipe of a conditional one.
+
+    Returns:
+        It, with averaged weights, in evaluation mode.
+    """
+    with reproducible(seed, threads=threads) as generator:
+        task = PlainTask(recipe, data.train, steps=steps, generator=generator)
+        for step in range(steps):
+            losses = task.step(step)
+            if (step + 1) % 500 == 0:
+                say(f"plain autoencoder: step {step + 1} of {steps}, {float(losses['loss']):.1f} nats a picture")
+        module = task.averaged()
+    assert isinstance(module, Autoencoder)
+    return module
+
+
+@torch.inference_mode()
+def codes_of(module: Autoencoder, rows: Split) -> Tensor:
+    """The codes of pictures, (N, latent_dim)."""
+    parts = zip(rows.images.split(_CHUNK), rows.labels.split(_CHUNK), strict=True)
+    return torch.cat([module.encode(images, labels)[0] for images, labels in parts])
