@@ -116,7 +116,9 @@ class CreateEvaluationRequest(google.protobuf.message.Message):
 
     @property
     def reference(self) -> Global___Reference:
-        """reference is the real data. Unset: the one data set of the model's shape that has a classifier; none or several: INVALID_ARGUMENT."""
+        """reference is the real data. Unset: the one data set of the model's shape that a served classifier can read;
+        none or several: INVALID_ARGUMENT.
+        """
 
     @property
     def parameters(self) -> fount.v1.sampling_pb2.Parameters:
@@ -136,11 +138,13 @@ class CreateEvaluationRequest(google.protobuf.message.Message):
 
     @property
     def extractor(self) -> fount.v1.model_pb2.ModelRef:
-        """extractor is the model whose features are compared; it must have EMBED. Unset: the reference's classifier."""
+        """extractor is the model whose features are compared; it must have EMBED. Unset: the classifier configured for
+        the reference, or the one served model that embeds and classifies its images in its classes; none: INVALID_ARGUMENT.
+        """
 
     @property
     def classifier(self) -> fount.v1.model_pb2.ModelRef:
-        """classifier is the model whose labels are compared; it must have CLASSIFY. Unset: the reference's classifier."""
+        """classifier is the model whose labels are compared; it must have CLASSIFY. Unset: as extractor unset."""
 
     def __init__(
         self,

@@ -16,8 +16,8 @@ from service.augmentation.roles import class_labels
 from service.caller import Caller
 from service.catalog import Catalog
 from service.datasets import Datasets
-from service.domain import ModelState, Operation, Parameters
-from service.errors import FountServiceError, InvalidRequest, NotReady, Retired, Violation
+from service.domain import ModelState, Operation, Parameters, ServedModel
+from service.errors import DatasetUnreadable, FountServiceError, InvalidRequest, NotReady, Retired, Violation
 from service.evaluation.fitting import PinnedRole, check_fit, name_list, shape_words
 from service.evaluation.gates import parse_gate
 from service.evaluation.messages import PANELS
@@ -167,15 +167,21 @@ class _Reader:
             return self._find(role, ref)
         if reference is None:  # said already
             return None
-        if not reference.classifier:
-            self._wrong(role, f"data set {reference.dataset.name} has no classifier; name a model")
-            return None
-        return self._find(role, model_pb2.ModelRef(name=reference.classifier))
+        if name := reference.classifier or self._only_reader(reference.dataset):
+            return self._find(role, model_pb2.ModelRef(name=name))
+        told = f"data set {reference.dataset.name} has no classifier, and not one model alone can read it"
+        self._wrong(role, f"{told}; name a model, or give the data set a classifier with --data-sets")
+        return None
+
+    def _only_reader(self, dataset: Dataset) -> str:
+        """The one served model that embeds and classifies images of a data set, in its classes; empty: not one."""
+        able = [entry.name for entry in self.catalog.entries() if entry.is_default and _can_read(entry.model, dataset)]
+        return able[0] if len(able) == 1 else ""
 
     async def _reference(self, generator: PinnedRole | None) -> _Reference | None:
         """The data set and its splits; None, noted, when they are not there."""
         asked = self.request.reference
-        name = asked.dataset or self._default_dataset(generator)
+        name = asked.dataset or await self._default_dataset(generator)
         if not name:
             return None
         try:
@@ -192,8 +198,11 @@ class _Reader:
             self._wrong("reference.held_out_split", f"is {held_out.name!r}, which is training_split, too")
         return _Reference(dataset=dataset, training=training, held_out=held_out, classifier=settings.classifier)
 
-    def _default_dataset(self, generator: PinnedRole | None) -> str:
-        """The one data set of the generator's shape that has a classifier; empty, noted, when it is not one."""
+    async def _default_dataset(self, generator: PinnedRole | None) -> str:
+        """The one data set of the generator's shape that a classifier can read; empty, noted, when it is not one.
+
+        Data sets with a classifier of their own go before others.
+        """
         if generator is None:
             return ""
         dims = generator.model.sample_dims
@@ -201,16 +210,25 @@ class _Reader:
         served = {entry.name: entry for entry in self.catalog.entries() if entry.is_default}
         judges = {each.name: served[each.classifier] for each in mine if each.classifier in served}
         fitting = [name for name, judge in judges.items() if judge.model and judge.model.sample_dims == dims]
+        loading = [judge.name for judge in judges.values() if judge.state is ModelState.LOADING and not judge.model]
+        if loading and not fitting:
+            self._refuse(NotReady(f"{loading[0]} is not ready; name a data set, or try again in a moment"))
+            return ""
+        fitting = fitting or [each.name for each in mine if not each.classifier and await self._fits(each.name, dims)]
         if len(fitting) == 1:
             return fitting[0]
-        unknown = [judge.name for judge in judges.values() if judge.state is ModelState.LOADING and not judge.model]
-        if unknown and not fitting:
-            self._refuse(NotReady(f"{unknown[0]} is not ready; name a data set, or try again in a moment"))
-            return ""
-        told = f"of {shape_words(dims)} whose classifier is served"
+        told = f"of {shape_words(dims)} that a served classifier can read"
         which = f"there are several {told}: {name_list(fitting)}" if fitting else f"there is none {told}"
         self._wrong("reference.dataset", f"name a data set: {which}")
         return ""
+
+    async def _fits(self, name: str, dims: tuple[int, int, int]) -> bool:
+        """Whether one served model can read a data set of that shape; not where its files cannot be read."""
+        try:
+            dataset = await self.datasets.open(name)
+        except DatasetUnreadable:
+            return False
+        return dataset.shape == dims and bool(self._only_reader(dataset))
 
     def _split(self, dataset: Dataset, role: str, name: str) -> DatasetSplit | None:
         split = dataset.splits.get(name)
@@ -258,6 +276,15 @@ class _Reader:
         if generator is None:
             return Parameters()
         return read_parameters(self.request.parameters, "parameters", generator.model, self.violations)
+
+
+def _can_read(model: ServedModel | None, dataset: Dataset) -> bool:
+    return (
+        model is not None
+        and {Operation.EMBED, Operation.CLASSIFY} <= model.operations
+        and model.sample_dims == dataset.shape
+        and set(dataset.classes) <= set(model.labels)
+    )
 
 
 def _why_no_gate(text: str, panels: Sequence[Panel], classes: Sequence[str] | None) -> str:

@@ -136,7 +136,7 @@ async def test_the_one_data_set_of_the_model_s_shape_is_taken(desk: Desk) -> Non
 async def test_several_that_fit_are_named(desk: Desk) -> None:
     desk.data_sets = [settings(desk.folder, "a"), settings(desk.folder, "b")]
     told = (await desk.violations())["reference.dataset"]
-    assert told == "name a data set: there are several of 4×4×1 whose classifier is served: 'a', 'b'"
+    assert told == "name a data set: there are several of 4×4×1 that a served classifier can read: 'a', 'b'"
 
 
 async def test_of_several_the_one_the_caller_may_use_is_taken(desk: Desk) -> None:
@@ -147,7 +147,7 @@ async def test_of_several_the_one_the_caller_may_use_is_taken(desk: Desk) -> Non
 
 async def test_none_that_fits_is_told(desk: Desk) -> None:
     told = await desk.violations(model=Ref(name="wide"))
-    assert told == {"reference.dataset": "name a data set: there is none of 4×5×1 whose classifier is served"}
+    assert told == {"reference.dataset": "name a data set: there is none of 4×5×1 that a served classifier can read"}
 
 
 async def test_a_classifier_that_still_loads_may_be_the_one(desk: Desk) -> None:
@@ -218,11 +218,20 @@ async def test_names_that_are_unknown_are_not_found(desk: Desk, name: str) -> No
         await desk.read(**WRONG[name][0])
 
 
-async def test_a_data_set_without_a_classifier_asks_for_one(desk: Desk) -> None:
+async def test_a_data_set_without_a_classifier_asks_for_one_where_several_can_read_it(desk: Desk) -> None:
     desk.data_sets = [settings(desk.folder, "plain", "")]
+    second = replace(JUDGE, key=replace(JUDGE.key, name="second"))
+    desk.pool = MemoryPool(models=[*MODELS, second])
+    desk.pool.set_up(True)
     told = await desk.violations(reference=Reference(dataset="plain"))
     assert set(told) == {"classifier", "extractor"}
-    assert told["classifier"] == "data set plain has no classifier; name a model"
+    assert told["classifier"].endswith("name a model, or give the data set a classifier with --data-sets")
+
+
+async def test_the_one_model_that_can_read_a_data_set_reads_it(desk: Desk) -> None:
+    desk.data_sets = [settings(desk.folder, "plain", "")]
+    asked = await desk.read()
+    assert (asked.dataset, asked.classifier.name, asked.extractor.name) == ("plain", "judge", "judge")
 
 
 async def test_a_held_out_split_needs_rows(desk: Desk) -> None:
