@@ -144,6 +144,8 @@ def _say_ready(running: Gateway) -> None:
     for model in _generators(running)[:1]:
         label = f" --label {model.labels[-1]}" if model.labels else ""
         click.echo(f"  fount sample {model.key.name}{label} --count 16 --seed 1 --out samples.png{option}")
+        if running.evaluates:
+            click.echo(f"  fount evaluate {model.key.name} --count 1000 --report report.html{option}")
     click.echo(f"  curl -s http://127.0.0.1:{running.http_port}/metrics | grep fount_samples")
     click.echo("Ctrl-C stops everything.")
 

@@ -66,6 +66,11 @@ class Evaluating:
         self._looking: asyncio.Task[None] | None = None
         self._runners: RunnerProcesses | None = None
 
+    @property
+    def on(self) -> bool:
+        """Whether evaluations can be asked for."""
+        return self._evaluations is not None
+
     async def open(self) -> None:
         """Open the database.
 

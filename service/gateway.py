@@ -109,6 +109,11 @@ class Gateway:
         self.port = 0
         self.http_port = 0
 
+    @property
+    def evaluates(self) -> bool:
+        """Whether evaluations can be asked for."""
+        return self._evaluating.on
+
     async def start(self) -> None:
         """Listen, and begin to look for workers.
 
