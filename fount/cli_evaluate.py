@@ -10,9 +10,9 @@ import click
 
 from fount.cli_connection import connected
 from fount.cli_options import echo_json, json_option, option, plain, server_option, timeout_option
-from fount.cli_watching import conclude, detachable, how_to_go_on, watch, watch_progress
+from fount.cli_watching import WatchProgress, conclude, detachable, how_to_go_on, watch, watch_progress, when_ready
 from fount.client import Client
-from fount.errors import InvalidRequest
+from fount.errors import FailedPrecondition, FountError, InvalidRequest, NotFound
 from fount.evaluating import PANELS, EvaluationInfo
 from fount.evaluation_messages import evaluation_json
 from fount.evaluation_requests import EvaluationQuery, evaluation_request
@@ -78,7 +78,7 @@ def evaluate(
     what real data scores. Ctrl-C leaves the evaluation to the server.
 
     Exit codes: 0 when it succeeded and every gate holds; 1 when not, or nobody could find out; 2 when the question was
-    wrong; 130 after Ctrl-C.
+    wrong, as this command or the server sees it; 130 after Ctrl-C.
 
     \b
     Example:
@@ -91,7 +91,7 @@ def evaluate(
     check_places(reports)
     with detachable(server) as waited, connected(server, timeout_s) as client:
         with watch_progress(quiet=as_json) as progress:
-            info = _ask(client, model, query)
+            info = _ask(client, model, query, progress)
             if not detach:
                 waited.id = info.id
                 progress.say(f"Evaluation {info.id} of {info.envelope.model}")
@@ -103,23 +103,28 @@ def evaluate(
         conclude(client, info, reports, as_json=as_json)
 
 
-def _ask(client: Client, model: str, query: EvaluationQuery) -> EvaluationInfo:
+def _ask(client: Client, model: str, query: EvaluationQuery, progress: WatchProgress) -> EvaluationInfo:
     """Ask for it.
 
     Raises:
         UsageError: the question is wrong, as we or the server see it.
+        FountError: no answer came, or another is needed than the question's author.
     """
     try:
         # One id for every attempt, known before the first.
         query["request_id"] = evaluation_request(model, query).request_id
-        return client.evaluate(model, **query)
-    except InvalidRequest as error:
-        raise click.UsageError(_plain_lines(str(error))) from error
+        return when_ready(lambda: client.evaluate(model, **query), client.server, progress)
+    except (InvalidRequest, NotFound, FailedPrecondition) as error:
+        raise click.UsageError("\n".join(map(plain, _wrong(error)))) from error
 
 
-def _plain_lines(text: str) -> str:
-    """Lines of a server's, each without characters that would move the cursor."""
-    return "\n".join(map(plain, text.splitlines()))
+def _wrong(error: FountError) -> list[str]:
+    """What is wrong with the question, a line a field, where fields are named."""
+    fields = error.fields if isinstance(error, InvalidRequest) else []
+    if not fields:
+        return str(error).splitlines()
+    told = [f"  {field}: {text}" if field else f"  {text}" for field, text in fields]
+    return ["The question is wrong:", *dict.fromkeys(told)]
 
 
 def _tell_detached(info: EvaluationInfo, server: str, as_json: bool) -> None:

@@ -13,7 +13,16 @@ import click
 from fount.cli_options import plain
 from fount.evaluating import EvaluationInfo, GateInfo, Interval, MetricInfo
 
-__all__ = ["age", "aligned", "echo_evaluation", "metric_line", "outcome_problem", "verdicts", "written_lines"]
+__all__ = [
+    "age",
+    "aligned",
+    "echo_evaluation",
+    "metric_line",
+    "outcome_problem",
+    "share_done",
+    "verdicts",
+    "written_lines",
+]
 
 _COLOURS = {"like-real": "green", "near-real": "yellow", "worse": "red", "passed": "green", "FAILED": "red"}
 _WORDS = {"like-real": "like real", "near-real": "near real", "none": "-"}
@@ -28,8 +37,7 @@ def echo_evaluation(info: EvaluationInfo) -> None:
 def outcome_problem(info: EvaluationInfo) -> str | None:
     """Why a pipeline is to stop; None when the evaluation succeeded and no gate failed."""
     if info.state != "succeeded":
-        reason = f": {plain(info.state_reason)}" if info.state_reason else ""
-        return f"Evaluation {plain(info.id)} {_state(info)}{reason}"
+        return plain(f"Evaluation {info.id} {_state(info)}{_because(info)}")
     asked, failed = len(info.envelope.gates), [gate for gate in info.gates if not gate.passed]
     if failed:
         return "\n".join([f"{len(failed)} of {asked} gates failed:", *(f"  {_gate(gate)}" for gate in failed)])
@@ -49,6 +57,14 @@ def verdicts(info: EvaluationInfo) -> str:
     if info.gates_passed is not None and info.envelope.gates:
         told.append("gates passed" if info.gates_passed else "gates FAILED")
     return ", ".join(told) or "-"
+
+
+def share_done(info: EvaluationInfo) -> str:
+    """How much of it is done, in per cent; "-" while that is not known."""
+    if info.state == "succeeded":
+        return "100 %"
+    done, total = info.progress.done, info.progress.total
+    return f"{100 * done // total} %" if total else "-"
 
 
 def age(moment: datetime | None, now: datetime | None = None) -> str:
@@ -79,7 +95,7 @@ def written_lines(written: Sequence[Mapping[str, Any]]) -> Iterator[str]:
 
 def _facts(info: EvaluationInfo) -> Iterator[str]:
     asked = info.envelope
-    yield plain(f"Evaluation  {info.id}, {_state(info)}{_took(info)}{_because(info)}")
+    yield plain(f"Evaluation  {info.id}, {_state(info)}{_took(info)}{_how_far(info)}{_because(info)}")
     yield plain(f"Model       {asked.model}, {asked.count:,} samples, seed {asked.seed}{_parameters(info)}")
     yield plain(
         f"Reference   {asked.dataset}: held out {asked.held_out_split} ({asked.held_out_rows:,} rows), "
@@ -95,7 +111,8 @@ def _findings(info: EvaluationInfo) -> Iterator[str]:
         yield from _table(info.metrics)
         if any(_is_beside(metric) for metric in info.metrics):
             yield "(in brackets: told beside the panel's verdict, which does not rest on it)"
-    notes = [f"{metric.name}: {metric.note}" for metric in info.metrics if metric.note]
+    # Notes beside numbers are for the report, and for programs: here they would bury what follows.
+    notes = [f"{metric.name}: {metric.note}" for metric in info.metrics if metric.value is None and metric.note]
     if notes:
         yield from ("", *map(plain, notes))
     if info.panels:
@@ -144,9 +161,12 @@ def _has(info: EvaluationInfo, verdict: str) -> bool:
 
 
 def _gate(gate: GateInfo) -> str:
-    # With more digits than the table has: it may have missed by little.
-    found = gate.note or "there is no number" if gate.actual is None else f"it is {gate.actual:.8g}"
-    return plain(f"{gate.gate}  ({found})")
+    if gate.actual is None:
+        return plain(f"{gate.gate}  ({gate.note or 'there is no number'})")
+    found = _number(gate.actual)
+    if gate.gate.endswith(f" {found}"):  # it is so near to the bound that it would look like it
+        found = f"{gate.actual:.8g}"
+    return plain(f"{gate.gate}  (it is {found})")
 
 
 def _passed(gate: GateInfo) -> str:
@@ -158,13 +178,22 @@ def _state(info: EvaluationInfo) -> str:
 
 
 def _because(info: EvaluationInfo) -> str:
-    return f": {info.state_reason}" if info.state_reason else ""
+    # That it was cancelled says its state already.
+    return f": {info.state_reason}" if info.state_reason and info.state != "cancelled" else ""
 
 
 def _took(info: EvaluationInfo) -> str:
-    if info.started is None or info.ended is None:
+    if info.is_over:
+        return "" if info.started is None or info.ended is None else f" after {age(info.started, info.ended)}"
+    since = info.created if info.state == "queued" else info.started
+    return "" if since is None else f" for {age(since)}"
+
+
+def _how_far(info: EvaluationInfo) -> str:
+    if info.state != "running" or not info.progress.stage:
         return ""
-    return f" after {age(info.started, info.ended)}"
+    share = share_done(info)
+    return f", {info.progress.stage}" + ("" if share == "-" else f", {share}")
 
 
 def _parameters(info: EvaluationInfo) -> str:

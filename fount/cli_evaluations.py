@@ -9,16 +9,20 @@ from typing import cast
 import click
 
 from fount.cli_connection import connected
-from fount.cli_evaluation_table import age, aligned, echo_evaluation, verdicts, written_lines
+from fount.cli_evaluation_table import age, aligned, echo_evaluation, share_done, verdicts, written_lines
 from fount.cli_options import echo_json, json_option, option, plain, server_option, timeout_option
-from fount.cli_watching import conclude, detachable, watch, watch_progress
+from fount.cli_watching import conclude, detachable, how_to_go_on, watch, watch_progress
 from fount.client import Client
+from fount.errors import NotFound
 from fount.evaluating import STATES, EvaluationInfo
 from fount.evaluation_messages import evaluation_json
 from fount.evaluation_requests import State
 from fount.report_files import REPORT_FILE, check_places, write_reports
 
 __all__ = ["evaluation", "evaluations"]
+
+_FEWEST_CHARACTERS = 4  # of the beginning of an id
+_NAMED = 10
 
 
 @click.command()
@@ -40,6 +44,10 @@ def evaluations(states: tuple[str, ...], model: str | None, server: str, timeout
         found = client.evaluations(cast(Sequence[State], states), model)
     if as_json:
         echo_json([evaluation_json(info) for info in found])
+        return
+    if not found:
+        is_of_all = not states and model is None
+        click.echo("none yet: fount evaluate MODEL" if is_of_all else "none: fount evaluations lists all", err=True)
         return
     header = ("EVALUATION", "MODEL", "REFERENCE", "COUNT", "STATE", "PROGRESS", "AGE", "VERDICTS")
     for row in aligned([header, *map(_row, found)]):
@@ -68,16 +76,20 @@ def evaluation(
 ) -> None:
     """Show one of your own evaluations, wait for it, end it, or remove it.
 
+    ID is what `fount evaluations` lists, or its first characters, 4 or more, where no other of yours begins so.
+
     \b
     Example:
-      fount evaluation 7f3a --watch
-      fount evaluation 7f3a --report cvae.html --report cvae.json
-      fount evaluation 7f3a --cancel
+      fount evaluation 0199e2c4b --watch
+      fount evaluation 0199e2c4b --report cvae.html --report cvae.json
+      fount evaluation 0199e2c4b --cancel
     """  # noqa: D301  # \b is click's: keep the lines as they are
     if watches + cancel + delete > 1 or (reports and (cancel or delete)):
         raise click.UsageError("Give one of --watch, --cancel and --delete; --report goes with --watch or alone")
     check_places(reports)
     with detachable(server) as waited, connected(server, timeout_s) as client:
+        info = _find(client, id)
+        id = info.id
         if watches:
             waited.id = id
             with watch_progress(quiet=as_json) as progress:
@@ -88,7 +100,30 @@ def evaluation(
             client.delete_evaluation(id)
             _tell_deleted(id, as_json)
         else:
-            _show(client, client.cancel_evaluation(id) if cancel else client.evaluation(id), reports, as_json)
+            _show(client, client.cancel_evaluation(id) if cancel else info, reports, as_json)
+
+
+def _find(client: Client, id: str) -> EvaluationInfo:
+    """The evaluation of an id, or of the beginning of one.
+
+    Raises:
+        NotFound: there is none.
+        UsageError: there are several.
+        FountError: no answer came.
+    """
+    try:
+        return client.evaluation(id)
+    except NotFound:
+        if len(id) < _FEWEST_CHARACTERS:
+            raise
+        found = [each.id for each in client.evaluations() if each.id.startswith(id)]
+        if not found:
+            raise
+    if len(found) > 1:
+        more = [f"and {len(found) - _NAMED} more"] if len(found) > _NAMED else []
+        named = "".join(f"\n  {plain(each)}" for each in (*found[:_NAMED], *more))
+        raise click.UsageError(f"{len(found)} evaluations begin with {id!r}; give more of one:{named}")
+    return client.evaluation(found[0])
 
 
 def _show(client: Client, info: EvaluationInfo, reports: Sequence[Path], as_json: bool) -> None:
@@ -99,6 +134,8 @@ def _show(client: Client, info: EvaluationInfo, reports: Sequence[Path], as_json
     echo_evaluation(info)
     for line in written_lines(written):
         click.echo(line)
+    if not info.is_over:
+        click.echo(f"\n{how_to_go_on(client.server, info.id)}")
 
 
 def _tell_deleted(id: str, as_json: bool) -> None:
@@ -109,14 +146,14 @@ def _tell_deleted(id: str, as_json: bool) -> None:
 
 
 def _row(info: EvaluationInfo) -> tuple[str, ...]:
-    asked, progress = info.envelope, info.progress
+    asked = info.envelope
     return (
         info.id,
         f"{asked.model.name}:{asked.model.version}",
         asked.dataset,
         f"{asked.count:,}",
         info.state,
-        f"{progress.done / progress.total:.0%}" if progress.total else "-",
+        share_done(info),
         age(info.created),
         verdicts(info),
     )

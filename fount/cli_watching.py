@@ -5,8 +5,9 @@ from __future__ import annotations
 import shutil
 import sys
 import time
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing, contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from threading import Event, Lock, Thread
 from typing import Any
@@ -23,13 +24,23 @@ from fount.evaluation_messages import evaluation_json
 from fount.exchange import default_server
 from fount.report_files import write_reports
 
-__all__ = ["Detachable", "WatchProgress", "conclude", "detachable", "how_to_go_on", "watch", "watch_progress"]
+__all__ = [
+    "Detachable",
+    "WatchProgress",
+    "conclude",
+    "detachable",
+    "how_to_go_on",
+    "watch",
+    "watch_progress",
+    "when_ready",
+]
 
 _LINE_EVERY_S = 4.5
 _TICK_S = 0.5
 _AWAY_S, _PAUSE_S = 120.0, 1.0  # how long a server may be away, and how often it is looked for
 _BAR_ROWS = 20  # lines a terminal is taken to have; the bar needs one
 _INTERRUPTED = 130  # 128 + SIGINT, as shells have it
+_NO_TOTAL = "{desc}, {elapsed}"  # tqdm's own would have question marks
 
 
 class WatchProgress:
@@ -45,6 +56,7 @@ class WatchProgress:
         self.bar: tqdm[Any] = tqdm(
             desc=self._line,
             unit=" steps",
+            bar_format=_NO_TOTAL,
             disable=quiet or not is_terminal,
             leave=False,
             # Said, because a terminal that does not tell its size gets no bar otherwise.
@@ -68,11 +80,11 @@ class WatchProgress:
         with self._lock:
             if not self.bar.disable:
                 self._show_metrics(info)
-                if self.bar.total is None and progress.total:
-                    self.bar.initial = progress.done  # done before anybody watched: no part of the rate
-                self.bar.total, self.bar.n = progress.total or None, progress.done
-                self.bar.set_description_str(f"{stage}{reason}")
-            self._line = f"{stage}{reason}, {progress.done:,} of {progress.total or '?'} steps"
+                self._move_bar(info, f"{stage}{reason}")
+            self._count_from(info)
+            self._line = f"{stage}{reason}"
+            if progress.total:
+                self._line += f", {progress.done:,} of {progress.total:,} steps"
             if self._stage != stage:
                 self._stage = stage
                 self._say()
@@ -82,6 +94,26 @@ class WatchProgress:
         self._over.set()
         self._ticks.join()
         self.bar.close()
+
+    def _move_bar(self, info: EvaluationInfo, told: str) -> None:
+        progress = info.progress
+        if self.bar.total is None and progress.total:
+            self.bar.initial = progress.done  # done before anybody watched: no part of the rate
+        self.bar.total, self.bar.n = progress.total or None, progress.done
+        self.bar.bar_format = None if progress.total else _NO_TOTAL
+        self.bar.set_description_str(told)
+
+    def _count_from(self, info: EvaluationInfo) -> None:
+        """Count the time of one that began before anybody watched from its beginning."""
+        if info.started is None or info.is_over:
+            return
+        earlier_s = (datetime.now(UTC) - info.started).total_seconds() - (time.monotonic() - self._began_s)
+        if earlier_s <= 0:
+            return
+        self._began_s -= earlier_s
+        if not self.bar.disable:
+            self.bar.start_t -= earlier_s
+            self.bar.initial = 0  # its whole time counts, and so does all that was done in it
 
     def _show_metrics(self, info: EvaluationInfo) -> None:
         for metric in info.metrics:
@@ -112,6 +144,26 @@ def watch_progress(*, quiet: bool) -> Iterator[WatchProgress]:
     """
     with closing(WatchProgress(quiet=quiet)) as progress:
         yield progress
+
+
+def when_ready(ask: Callable[[], EvaluationInfo], server: str, progress: WatchProgress) -> EvaluationInfo:
+    """Ask again and again while a server says that it cannot yet: workers load, or it is being restarted.
+
+    Raises:
+        FountError: no answer came; nobody at the address is told at once.
+    """
+    ends_s, told = time.monotonic() + _AWAY_S, ""
+    while True:
+        try:
+            return ask()
+        except ServerUnavailable as error:
+            is_nobody = str(error) == str(ServerUnavailable.nobody_at(server))
+            if time.monotonic() >= ends_s or (is_nobody and not told):
+                raise
+            if str(error) != told:
+                told = str(error)
+                progress.say(f"{told}; waiting for it, up to {_AWAY_S:.0f} s")
+        time.sleep(_PAUSE_S)
 
 
 def watch(client: Client, id: str, progress: WatchProgress) -> EvaluationInfo:

@@ -10,7 +10,6 @@ from typing import Any, cast
 import click
 
 from fount.client import Client
-from fount.errors import OutputError
 from fount.evaluation_requests import REPORT_FORMATS, Format
 from fount.output_run import writing
 
@@ -41,15 +40,15 @@ def check_places(paths: Sequence[Path]) -> None:
     """Say what can be known to be wrong with the places, before anything is asked for.
 
     Raises:
-        OutputError: a file could not be written there.
+        UsageError: a file could not be written there.
     """
     for path in paths:
         if path.is_dir():
-            raise OutputError(f"{path} cannot be written: it is a folder")
+            raise click.UsageError(f"{path} cannot be written: it is a folder")
         if not path.parent.is_dir():
-            raise OutputError(f"{path} cannot be written: there is no folder {path.parent}")
+            raise click.UsageError(f"{path} cannot be written: there is no folder {path.parent}")
         if not os.access(path.parent, os.W_OK | os.X_OK):
-            raise OutputError(f"{path} cannot be written: no permission to write in {path.parent}")
+            raise click.UsageError(f"{path} cannot be written: no permission to write in {path.parent}")
 
 
 def write_reports(client: Client, id: str, paths: Sequence[Path]) -> list[dict[str, Any]]:

@@ -1,6 +1,6 @@
 """`python -m benchmarks.evaluation.faults --data DIR`: which panel fires on which planted fault, on the real MNIST.
 
-Training rows are 30 000 of the training split; the generator hands out 10 000 others, which it takes for its own;
+Training rows are 20 000 of the training split; the generator hands out 5 000 others, which it takes for its own;
 held-out rows are the test split. Features and probabilities are those of the shipped classifier.
 """
 
@@ -39,7 +39,7 @@ from service.evaluation.results import Metric, Panel, PanelResult, Verdict
 __all__ = ["Row", "main", "measure", "problems", "read_with", "to_markdown"]
 
 Row = tuple[Fault, Sequence[Metric], Sequence[PanelResult]]
-_TRAINING, _COUNT, _ADDRESSES = 30_000, 10_000, 100
+_TRAINING, _COUNT, _ADDRESSES = 20_000, 5_000, 100
 _QUIET = (Verdict.LIKE_REAL, Verdict.NEAR_REAL)
 
 

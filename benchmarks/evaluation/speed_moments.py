@@ -10,9 +10,9 @@ Expected before measuring: FID at least twice as fast, since the scatter is a sy
 multiplications) and eigenvalues are of a symmetric matrix; KID at least ten times, since sums over triples of features
 take fewer multiplications than sums over pairs of rows.
 
-Seen, with one thread each on a busy machine: KID 11 to 23 times as fast, as expected. FID about as fast (1.1 times),
-not twice: the product takes most of the time, and torch's whole product is as quick as NumPy's symmetric half. FID with
-its interval takes 1.3 to 1.5 times as long as theirs without one.
+Seen, with one thread each on a busy machine: KID 11 to 23 times as fast, as expected. FID 1.3 times as
+fast, not twice: the product takes most of the time, and torch's whole product is as quick as NumPy's symmetric half;
+until stretches of rows shared one buffer it was level.
 """
 
 from __future__ import annotations

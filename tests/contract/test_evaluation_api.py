@@ -236,10 +236,14 @@ async def test_pages_are_newest_first_and_end(served: Evaluating) -> None:
     assert await pages(served, page_size=2) == [["e0004", "e0003"], ["e0002", "e0001"], ["e0000"]]
 
 
-async def test_a_list_leaves_metrics_out(served: Evaluating) -> None:
-    served.kept.change((await served.create()).id, metrics=(METRIC,))
+async def test_a_list_leaves_metrics_out_and_tells_verdicts(served: Evaluating) -> None:
+    made = await served.create(gates=["precision >= 0.5"])
+    panel = PanelResult(panel=Panel.REALISM, verdict=Verdict.WORSE, sentence="worse")
+    gate = GateOutcome(gate="precision >= 0.5", passed=True, actual=0.75)
+    served.kept.change(made.id, state=State.SUCCEEDED, metrics=(METRIC,), panels=(panel,), gates=(gate,))
     (listed,) = (await served.stub.ListEvaluations(List())).evaluations
     assert len(listed.metrics) == 0
+    assert ([each.sentence for each in listed.panels], listed.gates_passed) == (["worse"], True)
 
 
 async def test_gates_that_a_list_does_not_know_are_not_said_to_pass(served: Evaluating) -> None:

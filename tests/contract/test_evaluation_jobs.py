@@ -45,7 +45,10 @@ class RunnerProcess:
         environment = os.environ | {"FAKE_DELAY_S": str(delay_s), "OPENBLAS_NUM_THREADS": "1"}
         self.process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
         assert self.process.stdout is not None
-        assert self.process.stdout.readline() == "ready\n"
+        said = self.process.stdout.readline()
+        if said != "ready\n":
+            self.kill()
+        assert said == "ready\n"
 
     def end(self) -> int:
         self.process.terminate()
@@ -60,6 +63,22 @@ class RunnerProcess:
         assert self.process.stdout is not None
         self.process.stdout.close()
         return status
+
+
+Begin = Callable[..., RunnerProcess]
+
+
+@pytest.fixture
+def begin() -> Iterator[Begin]:
+    """Begins runners, as `RunnerProcess` does, that do not outlive the test however it ends."""
+    with ExitStack() as stack:
+
+        def begin(url: str, folder: Path, delay_s: float = 0.0) -> RunnerProcess:
+            running = RunnerProcess(url, folder, delay_s)
+            stack.callback(running.kill)
+            return running
+
+        yield begin
 
 
 async def look_until(
@@ -91,8 +110,11 @@ async def durable(url: str) -> AsyncIterator[DurableEvaluations]:
 @pytest.fixture(scope="module")
 def runner(url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunnerProcess]:
     running = RunnerProcess(url, tmp_path_factory.mktemp("work"), delay_s=0.02)
-    yield running
-    assert running.end() == 0
+    try:
+        yield running
+        assert running.end() == 0
+    finally:
+        running.kill()
 
 
 # --- The double -------------------------------------------------------------------------------------------------------
@@ -182,18 +204,18 @@ async def test_it_takes_up_what_a_gateway_left_half_queued(
 
 
 @pytest.mark.slow
-async def test_it_lets_go_when_it_is_told_to_end(tmp_path: Path) -> None:
+async def test_it_lets_go_when_it_is_told_to_end(tmp_path: Path, begin: Begin) -> None:
     url = f"sqlite:///{tmp_path / 'jobs.db'}"
     durable = DurableEvaluations(url)
     await durable.start()
-    first = await asyncio.to_thread(RunnerProcess, url, tmp_path / "a", 0.2)
+    first = await asyncio.to_thread(begin, url, tmp_path / "a", 0.2)
     made = await durable.create("ada", specification(600, panels=QUICK))
     await look_until(durable, made, lambda found: found.progress.done > 0)
     began = time.monotonic()
     assert await asyncio.to_thread(first.end) == 0
     assert time.monotonic() - began < 10
     assert (await durable.get("ada", made.id)).reason == "waits for a runner"
-    second = await asyncio.to_thread(RunnerProcess, url, tmp_path / "b")
+    second = await asyncio.to_thread(begin, url, tmp_path / "b")
     assert (await ended(durable, made)).state is State.SUCCEEDED
     assert await asyncio.to_thread(second.end) == 0
     await durable.close()
@@ -208,14 +230,14 @@ async def undisturbed(folder: Path, asked: Specification) -> bytes:
 
 
 @pytest.mark.slow
-async def test_it_takes_over_from_a_dead_runner_within_30_s(tmp_path: Path) -> None:
+async def test_it_takes_over_from_a_dead_runner_within_30_s(tmp_path: Path, begin: Begin) -> None:
     url, asked = f"sqlite:///{tmp_path / 'jobs.db'}", specification(600, panels=QUICK)
     durable = DurableEvaluations(url)
     await durable.start()
-    first = await asyncio.to_thread(RunnerProcess, url, tmp_path / "a", 0.3)
+    first = await asyncio.to_thread(begin, url, tmp_path / "a", 0.3)
     made = await durable.create("ada", asked)
     await look_until(durable, made, lambda found: found.progress.done > 2)
-    second = await asyncio.to_thread(RunnerProcess, url, tmp_path / "b")
+    second = await asyncio.to_thread(begin, url, tmp_path / "b")
     before = await durable.get("ada", made.id)
     await asyncio.to_thread(first.kill)
     began = time.monotonic()
@@ -230,17 +252,19 @@ async def test_it_takes_over_from_a_dead_runner_within_30_s(tmp_path: Path) -> N
 @pytest.mark.slow
 @pytest.mark.timeout(1800)  # twenty starts of a process, on a machine that may be busy
 @pytest.mark.parametrize(("kind", "runners"), [("sqlite", 1), ("postgres", 2)])
-async def test_it_gives_the_same_report_whatever_is_killed(kind: str, runners: int, tmp_path: Path) -> None:
+async def test_it_gives_the_same_report_whatever_is_killed(
+    kind: str, runners: int, tmp_path: Path, begin: Begin
+) -> None:
     asked, chance = specification(600), random.Random(6)
     with ExitStack() as stack:
         url = stack.enter_context(postgres()) if kind == "postgres" else f"sqlite:///{tmp_path / 'jobs.db'}"
         durable = DurableEvaluations(url)
         await durable.start()
 
-        def begin(number: int) -> RunnerProcess:
-            return RunnerProcess(url, tmp_path / f"work-{number}", 0.1)
+        def again(number: int) -> RunnerProcess:
+            return begin(url, tmp_path / f"work-{number}", 0.1)
 
-        running = [await asyncio.to_thread(begin, number) for number in range(runners)]
+        running = [await asyncio.to_thread(again, number) for number in range(runners)]
         made = await durable.create("ada", asked)
         for _ in range(KILLS):
             await asyncio.sleep(chance.uniform(0.0, 8.0))
@@ -248,7 +272,7 @@ async def test_it_gives_the_same_report_whatever_is_killed(kind: str, runners: i
                 made = await durable.create("ada", asked)  # there is more to kill
             victim = chance.randrange(runners)
             await asyncio.to_thread(running[victim].kill)
-            running[victim] = await asyncio.to_thread(begin, victim)
+            running[victim] = await asyncio.to_thread(again, victim)
         found = await ended(durable, made, 180)
         assert (found.state, found.reason) == (State.SUCCEEDED, "")
         every = await durable.list("ada")
@@ -261,11 +285,11 @@ async def test_it_gives_the_same_report_whatever_is_killed(kind: str, runners: i
 
 
 @pytest.mark.slow
-async def test_it_stops_in_the_middle_of_a_step_that_waits(tmp_path: Path) -> None:
+async def test_it_stops_in_the_middle_of_a_step_that_waits(tmp_path: Path, begin: Begin) -> None:
     url = f"sqlite:///{tmp_path / 'jobs.db'}"
     durable = DurableEvaluations(url)
     await durable.start()
-    running = await asyncio.to_thread(RunnerProcess, url, tmp_path / "a", 600.0)
+    running = await asyncio.to_thread(begin, url, tmp_path / "a", 600.0)
     made = await durable.create("ada", specification(100, panels=QUICK))
     await look_until(durable, made, lambda found: found.progress.stage == "drawing samples")
     await durable.cancel("ada", made.id)
@@ -276,12 +300,12 @@ async def test_it_stops_in_the_middle_of_a_step_that_waits(tmp_path: Path) -> No
 
 
 @pytest.mark.slow
-async def test_it_goes_on_when_the_database_is_back(tmp_path: Path) -> None:
+async def test_it_goes_on_when_the_database_is_back(tmp_path: Path, begin: Begin) -> None:
     asked = specification(600, panels=QUICK)
     with postgres() as url:
         durable = DurableEvaluations(url)
         await durable.start()
-        running = await asyncio.to_thread(RunnerProcess, url, tmp_path / "a", 0.2)
+        running = await asyncio.to_thread(begin, url, tmp_path / "a", 0.2)
         made = await durable.create("ada", asked)
         for _ in range(4):
             await asyncio.sleep(1.5)
@@ -311,7 +335,7 @@ async def patiently(durable: DurableEvaluations, made: Record) -> Record | None:
 
 
 @pytest.mark.slow
-async def test_it_queues_a_thousand_and_refuses_one_more(tmp_path: Path) -> None:
+async def test_it_queues_a_thousand_and_refuses_one_more(tmp_path: Path, begin: Begin) -> None:
     durable = DurableEvaluations(f"sqlite:///{tmp_path / 'jobs.db'}", Limits(queued_each=1000))
     await durable.start()
     for _ in range(1000):
@@ -319,7 +343,7 @@ async def test_it_queues_a_thousand_and_refuses_one_more(tmp_path: Path) -> None
     with pytest.raises(Overloaded, match="1000 evaluations"):
         await durable.create("bob", specification(100, panels=QUICK))
     assert (await durable.usage()).states[State.QUEUED] == 1000
-    running = await asyncio.to_thread(RunnerProcess, str(durable_url(tmp_path)), tmp_path / "work")
+    running = await asyncio.to_thread(begin, str(durable_url(tmp_path)), tmp_path / "work")
     began = time.monotonic()
     async with asyncio.timeout(60):
         while not (await durable.usage()).states[State.SUCCEEDED]:
@@ -366,6 +390,21 @@ async def test_it_starts_runners_again_and_ends_them(tmp_path: Path, monkeypatch
     assert lines(tmp_path) == ["-m fount runner --server here secret"] * 2
     with pytest.raises(ProcessLookupError):
         os.kill(last, 0)
+
+
+async def test_it_starts_a_runner_again_that_could_not_be_started(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    script = tmp_path / "python"
+    monkeypatch.setattr(sys, "executable", str(script))
+    monkeypatch.setattr("service.evaluation.jobs.runner_process._FIRST_PAUSE_S", 0.05)
+    processes = RunnerProcesses(1, [], {})
+    await processes.start()
+    await asyncio.sleep(0.2)
+    script.write_text("#!/bin/sh\nexec sleep 60\n")
+    script.chmod(0o755)
+    await seen(lambda: len(processes.pids) == 1)
+    await processes.close()
 
 
 def lines(folder: Path) -> list[str]:

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from service.errors import NotReady, Overloaded, Retired
-from service.evaluation.pipeline.desk import Over
+from service.evaluation.pipeline.desk import Failed, Over
 from service.evaluation.pipeline.files import Files
 from service.evaluation.pipeline.labels import label_samples
 from service.evaluation.pipeline.patience import Patience
@@ -93,6 +93,23 @@ async def test_it_leaves_a_report_and_nothing_else(tmp_path: Path) -> None:
     assert [(each.gate, each.passed) for each in notes.gates] == [("label_agreement > 0.5", True)]
     assert {each.panel for each in notes.metrics} == {Panel.LABEL_FIDELITY}
     assert [each.name for each in tmp_path.iterdir()] == ["references"]
+
+
+async def test_it_makes_room_before_it_says_that_there_is_none(tmp_path: Path) -> None:
+    left: list[Path] = []
+
+    class Full(Notes):
+        async def tell(self, *, stage: str, done: int, total: int, reason: str = "") -> None:
+            if done == 2:
+                raise Failed("no space left")
+
+        async def fail(self, reason: str) -> None:
+            self.failed = reason
+            left.extend(tmp_path.iterdir())
+
+    notes = Full()
+    await pipeline(tmp_path).run("e1", specification(100, panels=LABELS), notes)
+    assert (notes.failed, left) == ("no space left", [])
 
 
 async def test_it_counts_its_steps(undisturbed: Notes) -> None:
@@ -249,14 +266,15 @@ def test_it_matches_held_out_shares_with_every_prefix() -> None:
 
 
 def test_it_keeps_references_within_their_room(tmp_path: Path) -> None:
-    for number, name in enumerate(("old", "used", "new")):
+    old, used, new = (each * 32 for each in "0ae")
+    for number, name in enumerate((old, used, new)):
         (tmp_path / name).mkdir()
         (tmp_path / name / "rows").write_bytes(bytes(100))
         os.utime(tmp_path / name, (number, number))
-    keep_within(tmp_path, 250, {"used"})
-    assert sorted(each.name for each in tmp_path.iterdir()) == ["new", "used"]
-    keep_within(tmp_path, 50, {"used"})
-    assert sorted(each.name for each in tmp_path.iterdir()) == ["used"]
+    keep_within(tmp_path, 250, {used})
+    assert sorted(each.name for each in tmp_path.iterdir()) == [used, new]
+    keep_within(tmp_path, 50, {used})
+    assert sorted(each.name for each in tmp_path.iterdir()) == [used]
 
 
 def test_it_does_not_unpickle_files(tmp_path: Path) -> None:

@@ -43,8 +43,8 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def served(archives: Path, home: Path) -> Iterator[Served]:
-    """One stack for all tests that leave it as it was."""
-    with serving(archives, home) as running:
+    """One stack for all tests that leave it as it was. It evaluates."""
+    with serving(archives, home, runners=1) as running:
         yield running
 
 

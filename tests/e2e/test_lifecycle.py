@@ -18,6 +18,7 @@ import pytest
 
 from fount import Client
 from fount.errors import ServerUnavailable
+from tests.e2e.evaluating import reached, runners_of
 from tests.e2e.processes import FOUNT, Served, run_fount, served_by, serving
 
 
@@ -28,17 +29,19 @@ def gone(processes: list[psutil.Process], timeout_s: float = 15) -> bool:
 def test_ctrl_c_leaves_no_process_socket_or_folder(archives: Path, tmp_path: Path) -> None:
     temporary = tmp_path / "tmp"
     temporary.mkdir()
-    with serving(archives, tmp_path, extra={"TMPDIR": str(temporary)}) as served:
+    with serving(archives, tmp_path, extra={"TMPDIR": str(temporary)}, runners=1) as served:
         assert list(temporary.iterdir())
+        reached(lambda: bool(runners_of(served)))
         family = psutil.Process(served.process.pid).children(recursive=True)
-        assert len(family) >= 4
+        assert len(family) >= 5
         assert served.stop() == 0
         assert gone(family)
         assert list(temporary.iterdir()) == []
 
 
-def test_a_killed_gateway_takes_its_torchserve_along(archives: Path, tmp_path: Path) -> None:
-    with serving(archives, tmp_path) as served:
+def test_a_killed_gateway_takes_its_torchserve_and_its_runner_along(archives: Path, tmp_path: Path) -> None:
+    with serving(archives, tmp_path, runners=1) as served:
+        reached(lambda: bool(runners_of(served)))
         family = psutil.Process(served.process.pid).children(recursive=True)
         os.kill(served.process.pid, signal.SIGKILL)
         served.process.wait(10)

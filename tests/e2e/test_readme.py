@@ -61,6 +61,16 @@ def test_a_data_set_is_augmented_by_the_commands_of_the_readme(augmented: Augmen
     assert (tmp_path / "variants.png").is_file()
 
 
+def test_a_generator_is_evaluated_by_the_commands_of_the_readme(served: Served, tmp_path: Path) -> None:
+    asked, listed = commands("Evaluate a generator")
+    told = run_fount(*asked, home=tmp_path, extra={"FOUNT_SERVER": served.server}, timeout=300)
+    assert told.returncode == 0, told.stdout + told.stderr
+    assert "passed  copy_rate.upper95 < 0.05" in told.stdout
+    assert (tmp_path / "report.html").read_text().startswith("<!doctype html>")
+    told = run_fount(*listed, home=tmp_path, extra={"FOUNT_SERVER": served.server})
+    assert "gates passed" in told.stdout, told.stderr
+
+
 @pytest.mark.parametrize("number", range(len(blocks("python"))))
 def test_python_of_the_readme_works(served: Served, tmp_path: Path, number: int) -> None:
     told = subprocess.run(

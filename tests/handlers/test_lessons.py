@@ -70,7 +70,7 @@ def precision(evidence: Evidence) -> float:
 def test_random_codes_through_a_plain_decoder_are_far_worse_than_a_vae(
     digits: DataSet, classifier: ConvClassifier, vae: Evidence
 ) -> None:
-    for made in codes_generators(plain(digits, 40), digits):  # codes placed as real ones, and from N(0, 1)
+    for made in codes_generators(plain(digits, 8), digits):  # codes placed as real ones, and from N(0, 1)
         found = seen(made, digits, classifier)
         assert fid(found) > 10 * fid(vae)
         assert precision(found) < 0.5 * precision(vae)

@@ -100,7 +100,7 @@ def copy_rates(draws: int, n: int, d: int) -> int:
     """Misses, of a generator of which one sample in thirty is a training row with little noise."""
     train = normal(800, d, 997)
     threshold = copy_threshold(copy_ratios(nearest(normal(800, d, 996), train, 10)[0]))
-    others = copy_ratios(nearest(normal(20_000, d, 995), train, 10)[0])  # none of them a copy
+    others = copy_ratios(nearest(normal(5000, d, 995), train, 10)[0])  # none of them a copy
     truth = 1 / 30 + 29 / 30 * float((others < threshold).mean())
     rates = []
     for seed in range(draws):

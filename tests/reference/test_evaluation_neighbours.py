@@ -36,6 +36,7 @@ def digits() -> np.ndarray:
     return load_digits().data
 
 
+@pytest.mark.slow
 def test_digits_have_the_numbers_of_prdc() -> None:
     images = digits()
     samples, real = images[:900], images[900:]

@@ -38,7 +38,10 @@ def known():
     return {}
 
 
-@pytest.mark.parametrize("name", ["none", "copies", "collapse", "label shuffle"])
+SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in ("none", "collapse", "label shuffle")]
+
+
+@pytest.mark.parametrize("name", ["copies", *SLOW])
 def test_its_own_panel_fires_on_digits(name: str) -> None:
     source, held_out, far = digits()
     fault, classes = FAULTS[name], tuple(map(str, range(10)))

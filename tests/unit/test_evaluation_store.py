@@ -17,7 +17,7 @@ from service.evaluation.jobs.record import Record, State
 from service.evaluation.jobs.store import EvaluationStore, Limits
 from service.evaluation.jobs.tables import evaluations, layout, metadata, runners
 from service.evaluation.jobs.turns import Turn, Turns
-from service.evaluation.results import Metric, Panel
+from service.evaluation.results import GateOutcome, Metric, Panel, PanelResult, Verdict
 from tests.contract.evaluating import specification
 from tests.databases import postgres
 
@@ -112,10 +112,12 @@ def test_it_lists_newest_first_from_behind_one_on(store: EvaluationStore) -> Non
 
 def test_it_lists_what_is_wanted_without_metrics(store: EvaluationStore, turns: Turns) -> None:
     done, _ = create(store), create(store)
-    succeed(turns, done)
+    outcome = GateOutcome(gate="fid < 2", passed=True, actual=1.5)
+    panel = PanelResult(panel=Panel.REALISM, verdict=Verdict.LIKE_REAL, sentence="like real")
+    assert turns.succeed(take(turns, done), metrics=[METRIC], panels=[panel], gates=[outcome], bundle=b"report")
     found = store.page("ada", states=(State.SUCCEEDED,), model="mixer", after="", limit=10)
     assert [each.id for each in found] == [done.id]
-    assert found[0].metrics == ()
+    assert (found[0].metrics, found[0].panels, found[0].gates) == ((), (panel,), (outcome,))
     assert store.get("ada", done.id).metrics == (METRIC,)
     assert store.page("ada", states=(), model="other", after="", limit=10) == []
 
@@ -199,6 +201,38 @@ def test_it_hides_and_removes_what_has_expired(store: EvaluationStore, turns: Tu
         store.get("ada", made.id)
     assert store.page("ada", states=(), model="", after="", limit=9) == []
     assert store.tidy() == [made.id]
+
+
+def test_it_makes_anew_what_a_request_id_made_that_has_expired(
+    store: EvaluationStore, turns: Turns, database: Database
+) -> None:
+    old = create(store, request_id="r1")
+    succeed(turns, old)
+    age(database, old, 2 * 86_400)
+    new, is_new = store.create("ada", specification(100), request_id="r1", request_digest="d")
+    assert (is_new, new.state) == (True, State.QUEUED)
+    assert store.usage().report_bytes == 0
+
+
+@pytest.mark.parametrize("odd", ["a\0b", "\ud800", "'; --", "A" * 27, "0" * 28, ""])
+def test_it_knows_no_evaluation_of_an_id_it_never_gave(store: EvaluationStore, odd: str) -> None:
+    for ask in (store.get, store.cancel, store.delete, store.report):
+        with pytest.raises(UnknownEvaluation):
+            ask("ada", odd)
+
+
+def test_it_lists_nothing_of_a_model_no_name_can_be(store: EvaluationStore) -> None:
+    create(store)
+    assert store.page("ada", states=(), model="mixer\0", after="", limit=9) == []
+
+
+@pytest.mark.parametrize("odd", ["a \0", "file \udcff"], ids=["nul", "surrogate"])
+def test_it_keeps_whatever_reason_there_is(store: EvaluationStore, turns: Turns, odd: str) -> None:
+    made = create(store)
+    turn = take(turns, made)
+    assert turns.tell(turn, stage="drawing", done=1, total=2, reason=odd)
+    assert turns.fail(turn, odd)
+    assert store.get("ada", made.id).reason == odd[:-1] + "?"
 
 
 def test_it_removes_the_oldest_reports_beyond_their_room(

@@ -70,7 +70,7 @@ def test_chunks_of_queries_change_no_bit(kind: str) -> None:
     rows = pictures(2500) if kind == "pictures" else normal(2500, 16)
     queries, ready = rows[1000:1700], prepare(rows)
     whole = nearest(queries, rows, 5)
-    parts = [nearest(queries[at : at + 13], ready, 5) for at in range(0, 700, 13)]
+    parts = [nearest(queries[at : at + 47], ready, 5) for at in range(0, 700, 47)]
     for column in (0, 1):
         assert np.array_equal(np.concatenate([part[column] for part in parts]), whole[column])
 
@@ -110,13 +110,13 @@ def test_density_of_samples_like_the_real_rows_is_1() -> None:
     assert density.interval[0] < 1.0 < density.interval[1]
 
 
-@pytest.mark.parametrize(("real", "samples"), [(600, 600), (600, 300)])
+@pytest.mark.parametrize(("real", "samples"), [(300, 300), (300, 150)])
 def test_coverage_follows_its_closed_form(real: int, samples: int) -> None:
     drawn = [
         compare(Manifold.of(normal(samples, 4, seed)), Manifold.of(normal(real, 4, 100 + seed))).coverage.value
-        for seed in range(12)
+        for seed in range(8)
     ]
-    assert np.mean(drawn) == pytest.approx(coverage_null(real, samples), abs=0.015)
+    assert np.mean(drawn) == pytest.approx(coverage_null(real, samples), abs=0.025)
 
 
 @pytest.mark.parametrize(("real", "samples", "k"), [(1000, 1000, 5), (1000, 500, 5), (40, 70, 3)])

@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 
 from service.evaluation.panels import FEWEST, METRICS, Facts, needs_answers, needs_neighbours, parts_of, results
+from service.evaluation.panels.measuring import build_metric
 from service.evaluation.panels.order import BY_CLASS
-from service.evaluation.results import Metric, Panel, PanelResult, Verdict
+from service.evaluation.results import Metric, Null, Panel, PanelResult, Verdict
 from tests.unit.evidence import CLASSES, answers_of, evidence, images_of, labels_of, samples_of, with_samples
 
 QUIET = (Verdict.LIKE_REAL, Verdict.NEAR_REAL)
@@ -173,3 +174,12 @@ def test_label_fidelity_fires_when_the_label_is_ignored() -> None:
     assert panels[Panel.LABEL_FIDELITY].verdict is Verdict.WORSE
     assert metrics["label_response"].value == pytest.approx(1 / 3)
     assert metrics["label_effect"].value == 0.0
+
+
+@pytest.mark.parametrize(("value", "unsure"), [(0.2, True), (0.8, False), (1.3, False)], ids=["far", "near", "above"])
+def test_a_wide_interval_is_told_from_likeness(value: float, unsure: bool) -> None:
+    null = Null(mean=1.0, range=(0.5, 1.5), draws=8, rows=100)
+    output = {"value": value, "interval": [value / 4, value * 4], "note": ""}
+    metric = build_metric("recall", Panel.DIVERSITY, output, null=null, better="higher", method="", samples=1,
+                          tolerance=0.5)  # fmt: skip
+    assert (metric.verdict, "not told apart" in metric.note) == (Verdict.LIKE_REAL, unsure)

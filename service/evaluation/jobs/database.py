@@ -18,8 +18,9 @@ from sqlalchemy.sql.expression import ColumnElement
 
 from service.errors import JobsUnreachable, SetupError
 from service.evaluation.jobs.tables import LAYOUT, layout, metadata
+from service.evaluation.pipeline.desk import Failed
 
-__all__ = ["Database", "Now", "jobs_url", "queue_url"]
+__all__ = ["Database", "Now", "insist_on_room", "jobs_url", "queue_url"]
 
 _BUSY_S, _CONNECT_S, _SILENT_MS = 20, 5, 15_000
 _POOL = 5
@@ -70,6 +71,16 @@ def queue_url(url: URL) -> str:
         return url.set(drivername="postgresql").render_as_string(hide_password=False)
     file = Path(str(url.database))
     return f"sqlite:///{file.with_name(f'{file.stem}-queue{file.suffix}')}"
+
+
+def insist_on_room(error: Exception) -> None:
+    """Give up where a file has no room to write; servers that have none are waited for.
+
+    Raises:
+        Failed: there is none.
+    """
+    if "disk is full" in str(error):  # SQLite's words
+        raise Failed("no space left for the database of evaluations; make room, and ask again") from error
 
 
 class Database:

@@ -19,7 +19,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import URL
 
 from service.errors import JobsUnreachable, SetupError
-from service.evaluation.jobs.database import queue_url
+from service.evaluation.jobs.database import insist_on_room, queue_url
 from service.evaluation.jobs.engine import Job
 
 if TYPE_CHECKING:
@@ -213,7 +213,11 @@ async def _do_step(work: Callable[[], Awaitable[str]]) -> str:
     async def step() -> str:
         return await work()
 
-    return await DBOS.run_step_async({"name": "step"}, step)
+    try:
+        return await DBOS.run_step_async({"name": "step"}, step)
+    except sa.exc.OperationalError as error:
+        insist_on_room(error)
+        raise
 
 
 def _use_write_ahead(file: str) -> None:

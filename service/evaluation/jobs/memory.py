@@ -89,7 +89,7 @@ class MemoryEvaluations:
     ) -> Sequence[Record]:
         """See `Evaluations`."""
         found = [
-            replace(each, metrics=(), panels=(), gates=())
+            replace(each, metrics=())
             for each in sorted(self._records.values(), key=lambda each: each.id, reverse=True)
             if each.subject == subject
             and (not states or each.state in states)
@@ -153,10 +153,11 @@ class _MemoryDesk:
 
     def __init__(self, evaluations: MemoryEvaluations, evaluation_id: str) -> None:
         self._evaluations, self._id = evaluations, evaluation_id
+        self._progress = Progress()
 
     async def tell(self, *, stage: str, done: int, total: int, reason: str = "") -> None:
-        progress = Progress(stage=stage, done=done, total=total, update_unix_s=time.time())
-        self._evaluations.change(self._id, progress=progress, reason=reason)
+        self._progress = Progress(stage=stage, done=done, total=total, update_unix_s=time.time())
+        self._evaluations.change(self._id, progress=self._progress, reason=reason)
 
     async def partial(self, metrics: Sequence[Metric], panels: Sequence[PanelResult]) -> None:
         self._evaluations.change(self._id, metrics=tuple(metrics), panels=tuple(panels))
@@ -170,8 +171,9 @@ class _MemoryDesk:
         bundle: bytes,
     ) -> None:
         found = {"metrics": tuple(metrics), "panels": tuple(panels), "gates": tuple(gates)}
+        progress = replace(self._progress, done=self._progress.total, update_unix_s=time.time())
         self._evaluations.change(
-            self._id, bundle=bundle, report_bytes=len(bundle), **found, **_ended(State.SUCCEEDED, "")
+            self._id, bundle=bundle, report_bytes=len(bundle), progress=progress, **found, **_ended(State.SUCCEEDED, "")
         )
 
     async def fail(self, reason: str) -> None:

@@ -6,11 +6,13 @@ Every runner has one. They may all do the same at the same time: whatever they d
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 from service.evaluation.jobs.engine import Engine
+from service.evaluation.jobs.record import ID
 from service.evaluation.jobs.turns import Turns
 from service.evaluation.pipeline.files import Files
 
@@ -94,6 +96,14 @@ class Reaper:
         ended = self._engine.ended(_AT_ONCE)
         self._engine.forget(set(ended) - self._turns.open_among(ended))
         old = time.time() - _ABANDONED_S  # another database's runner may share the folder
-        folders = [each.name for each in self._folder.iterdir() if each.is_dir() and each.stat().st_mtime < old]
-        for each in set(folders) - self._turns.open_among(folders) - {"references"}:
+        folders = [each.name for each in self._folder.iterdir() if ID.fullmatch(each.name) and _changed(each) < old]
+        for each in set(folders) - self._turns.open_among(folders):
             Files(self._folder / each).remove()
+
+
+def _changed(folder: Path) -> float:
+    """When, by this machine's clock; the end of time for one that somebody else just removed."""
+    try:
+        return folder.stat().st_mtime
+    except OSError:
+        return math.inf

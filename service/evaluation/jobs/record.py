@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -10,7 +11,11 @@ from typing import Protocol
 from service.evaluation.results import GateOutcome, Metric, PanelResult
 from service.evaluation.specification import Specification
 
-__all__ = ["Evaluations", "Progress", "Record", "State", "Usage"]
+__all__ = ["ID", "Evaluations", "Progress", "Record", "State", "Usage"]
+
+
+ID = re.compile("[0-9a-f]{27}")
+"""Of evaluations: the time it was made at, so that they are in order, and chance."""
 
 
 class State(StrEnum):
@@ -43,7 +48,7 @@ class Record:
     """One evaluation.
 
     Attributes:
-        id: names it; lower-case letters and digits.
+        id: names it; an `ID`.
         subject: whose it is.
         request_id: of the request; empty: it had none.
         request_digest: of the request, to tell a repetition from another one with its id.
@@ -125,7 +130,7 @@ class Evaluations(Protocol):
     async def list(
         self, subject: str, *, states: Collection[State] = (), model: str = "", after: str = "", limit: int = 100
     ) -> Sequence[Record]:
-        """Evaluations, newest first, without metrics, from behind the one named `after` on."""
+        """Evaluations, newest first, from behind the one named `after` on; without metrics."""
         ...
 
     async def cancel(self, subject: str, evaluation_id: str) -> Record:

@@ -57,16 +57,22 @@ class RunnerProcesses:
         pause = _FIRST_PAUSE_S
         while True:
             began = time.monotonic()
-            process = await asyncio.create_subprocess_exec(
-                sys.executable, "-m", "fount", "runner", *self._args, env=self._env, start_new_session=True
-            )
-            self._processes[number] = process
-            status = await process.wait()
+            try:
+                ended = f"ended with status {await self._run(number)}"
+            except OSError as error:  # no memory or process left, for now
+                ended = f"could not be started ({error})"
             if time.monotonic() - began > _SOUND_S:
                 pause = _FIRST_PAUSE_S
-            _log.warning("a runner ended with status %d, and is started again in %.1f s", status, pause)
+            _log.warning("a runner %s, and is started again in %.1f s", ended, pause)
             await asyncio.sleep(pause)
             pause = min(_MOST_PAUSE_S, 2 * pause)
+
+    async def _run(self, number: int) -> int:
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "fount", "runner", *self._args, env=self._env, start_new_session=True
+        )
+        self._processes[number] = process
+        return await process.wait()
 
     async def _end(self, process: asyncio.subprocess.Process) -> None:
         if process.returncode is not None:

@@ -16,7 +16,7 @@ import sqlalchemy as sa
 
 from service.errors import EvaluationNotDone, Overloaded, UnknownEvaluation
 from service.evaluation.jobs.database import Database, Now
-from service.evaluation.jobs.record import Record, State, Usage
+from service.evaluation.jobs.record import ID, Record, State, Usage
 from service.evaluation.jobs.rows import read_record
 from service.evaluation.jobs.tables import evaluations, reports
 from service.evaluation.specification import Specification
@@ -25,7 +25,7 @@ __all__ = ["EvaluationStore", "Limits"]
 
 _DAY_S = 86_400.0
 _RETRY_S = 30.0
-_LISTED = [column for column in evaluations.c if column.name not in ("metrics", "panels", "gates")]
+_LISTED = [column for column in evaluations.c if column.name != "metrics"]
 _WAITING, _ENDED = (
     [each.value for each in State if not each.ended],
     [each.value for each in State if each.ended],
@@ -89,6 +89,7 @@ class EvaluationStore:
                 if request_id and (earlier := self._find(connection, subject, request_id)):
                     return earlier, False
                 self._check_room(connection, subject)
+                self._forget_expired(connection, subject, request_id)
                 connection.execute(sa.insert(evaluations).values(**values))
         except sa.exc.IntegrityError:  # another gateway was faster
             earlier = self.find(subject, request_id)
@@ -106,6 +107,13 @@ class EvaluationStore:
             if connection.execute(found).scalar_one() >= most:
                 told = f"{most} evaluations {whose}wait already; cancel some, or ask again when some are done"
                 raise Overloaded(told, retry_after_s=_RETRY_S)
+
+    def _forget_expired(self, connection: sa.Connection, subject: str, request_id: str) -> None:
+        """Free a request_id that one holds which has expired, and is not tidied away yet."""
+        same = (evaluations.c.subject == subject, evaluations.c.request_id == request_id)
+        old = sa.select(evaluations.c.id).where(*same, sa.not_(*self._not_expired()))
+        connection.execute(sa.delete(reports).where(reports.c.id.in_(old)))
+        connection.execute(sa.delete(evaluations).where(evaluations.c.id.in_(old)))
 
     def mark_enqueued(self, evaluation_id: str) -> None:
         """Note that the engine knows it."""
@@ -128,10 +136,9 @@ class EvaluationStore:
         Raises:
             UnknownEvaluation: there is none of that id, or it is someone else's.
         """
+        wanted = sa.select(evaluations).where(*self._mine(subject, evaluation_id))
         with self._database.read() as connection:
-            row = (
-                connection.execute(sa.select(evaluations).where(*self._mine(subject, evaluation_id))).mappings().first()
-            )
+            row = connection.execute(wanted).mappings().first()
         if row is None:
             raise _unknown(evaluation_id)
         return read_record(row, self._keep_s)
@@ -141,6 +148,8 @@ class EvaluationStore:
         wanted = sa.select(*_LISTED).where(evaluations.c.subject == subject, *self._not_expired())
         if states:
             wanted = wanted.where(evaluations.c.state.in_([each.value for each in states]))
+        if "\0" in model + after:  # which PostgreSQL fails on, and no name has
+            return []
         if model:
             wanted = wanted.where(evaluations.c.model == model)
         if after:
@@ -235,6 +244,8 @@ class EvaluationStore:
         return gone
 
     def _mine(self, subject: str, evaluation_id: str) -> tuple[sa.ColumnElement[bool], ...]:
+        if not ID.fullmatch(evaluation_id):  # PostgreSQL fails on some characters
+            raise _unknown(evaluation_id)
         return evaluations.c.subject == subject, evaluations.c.id == evaluation_id, *self._not_expired()
 
     def _not_expired(self) -> tuple[sa.ColumnElement[bool], ...]:

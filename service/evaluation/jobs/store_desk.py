@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 
 from service.errors import JobsUnreachable
+from service.evaluation.jobs.database import insist_on_room
 from service.evaluation.jobs.durable import Steps
 from service.evaluation.jobs.turns import Turn, Turns
 from service.evaluation.pipeline.desk import Over
@@ -66,13 +67,13 @@ class StoreDesk:
     async def fail(self, reason: str) -> None:
         """See `Desk`."""
         self._ends(self._turn)
-        await self._write(partial(self._turns.fail, self._turn, reason))
+        await self._write(partial(self._turns.fail, self._turn, reason), waits_for_room=True)
 
     async def durably(self, work: Callable[[], Awaitable[str]]) -> str:
         """See `Desk`."""
         return await self._steps(work)
 
-    async def _write(self, write: Callable[[], bool]) -> None:
+    async def _write(self, write: Callable[[], bool], *, waits_for_room: bool = False) -> None:
         began = time.monotonic()
         while True:
             try:
@@ -80,6 +81,8 @@ class StoreDesk:
                     return
                 raise Over
             except JobsUnreachable as error:
+                if not waits_for_room:  # this evaluation's own files may have taken it
+                    insist_on_room(error)
                 if self._ending.is_set() or time.monotonic() - began > _PATIENCE_S:
                     _log.warning("%s is let go: %s", self._turn.id, error)
                     raise Over from error

@@ -31,6 +31,7 @@ MOST_ATTEMPTS = 10
 """How often an evaluation is taken up without getting any further before it has failed."""
 
 _FORGOTTEN_S = 3600.0  # of runners that ended without saying so
+_MOST_CHARACTERS = 2000  # of a reason
 _SETTLING_S = 5.0  # a gateway may still be about to enqueue what it just kept
 
 
@@ -96,7 +97,7 @@ class Turns:
             turn,
             stage=sa.case((done >= evaluations.c.done, stage), else_=evaluations.c.stage),
             total=total,
-            reason=reason,
+            reason=_plain(reason),
             done=sa.case((further, done), else_=evaluations.c.done),
             attempts=sa.case((further, 1), else_=evaluations.c.attempts),
         )
@@ -115,7 +116,8 @@ class Turns:
         bundle: bytes,
     ) -> bool:
         """End it with its report; False: the turn is over, and nothing was written."""
-        found = {"metrics": to_text(metrics), "panels": to_text(panels), "gates": to_text(gates)}
+        found: dict[str, Any] = {"metrics": to_text(metrics), "panels": to_text(panels), "gates": to_text(gates)}
+        found["done"] = evaluations.c.total
         with self._database.write() as connection:
             if not self._update(connection, turn, report_bytes=len(bundle), **_ended(State.SUCCEEDED, ""), **found):
                 return False
@@ -211,5 +213,10 @@ class Turns:
             return list(connection.execute(wanted).scalars())
 
 
+def _plain(reason: str) -> str:
+    """As any database takes it: names of files and words of workers may hold anything."""
+    return reason.encode("utf-8", "replace").decode().replace("\0", "?")[:_MOST_CHARACTERS]
+
+
 def _ended(state: State, reason: str) -> dict[str, Any]:
-    return {"state": state.value, "reason": reason, "end_unix_s": Now(), "owner": ""}
+    return {"state": state.value, "reason": _plain(reason), "end_unix_s": Now(), "owner": ""}

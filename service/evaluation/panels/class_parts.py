@@ -33,7 +33,7 @@ def _measure_class(number: int | None, class_id: int, evidence: Evidence) -> JSO
         "precision": measured["precision"],
         "recall": measured["recall"],
         "coverage": measured["coverage"],
-        "vendi": attempt(lambda: estimate_vendi(standing.features)),
+        "vendi": attempt(lambda: estimate_vendi(standing.features, blocks=standing.blocks)),
     }
 
 

@@ -103,8 +103,8 @@ def worst_null(tables: Sequence[Sequence[JSON]], rows: int, *, logarithmic: bool
         logarithmic: as in `null_from_draws`.
 
     Returns:
-        Where every class has several draws, where the lowest of further ones lies. Else from the widened interval of
-        one draw to 1.
+        Where every class has several draws, where the lowest of further ones lies. Else from the lowest class's widened
+        range to 1; a class of a single draw has that draw's interval.
     """
     if not tables:
         return None
@@ -117,8 +117,8 @@ def worst_null(tables: Sequence[Sequence[JSON]], rows: int, *, logarithmic: bool
         outputs = [{"value": float(each), "interval": None} for each in worst]
         return null_from_draws(outputs, rows, _MANY, logarithmic=logarithmic)
     factor = widening(len(tables))
-    ends_of = [(each[0]["value"], interval_of(each[0])) for each in tables if each]
-    low = min((widen(value, ends, factor)[0] for value, ends in ends_of if value is not None and ends), default=1.0)
+    known = [null for each in tables if (null := null_from_draws(each, 1, _MANY, logarithmic=logarithmic)) is not None]
+    low = min((widen(each.mean, each.range, factor)[0] for each in known), default=1.0)
     return Null(mean=1.0, range=(min(low, 1.0), 1.0), draws=0, rows=rows)
 
 

@@ -57,7 +57,7 @@ def _measure(standing: Standing, evidence: Evidence) -> JSON:
     )
     test = compare_histograms(own, real)
     return {
-        "vendi": attempt(lambda: estimate_vendi(standing.features)),
+        "vendi": attempt(lambda: estimate_vendi(standing.features, blocks=standing.blocks)),
         "class_distance": attempt(lambda: test.total_variation),
         "g": test.g,
         "p": test.p,

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -15,7 +16,7 @@ import numpy as np
 from service.evaluation.evidence import Evidence
 from service.evaluation.panels.part import JSON, Part
 from service.evaluation.panels.standing import DRAWS, Standing, as_drawn, compared, real_draw
-from service.evaluation.results import Better, ClassValue, Metric, Null, Panel
+from service.evaluation.results import Better, ClassValue, Metric, Null, Panel, Verdict
 from service.evaluation.statistics.estimate import Estimate, Interval
 from service.evaluation.statistics.intervals import prediction_range
 from service.evaluation.verdicts import judge_value
@@ -23,6 +24,8 @@ from service.evaluation.verdicts import judge_value
 __all__ = ["CEILING", "attempt", "build_metric", "interval_of", "null_from_draws", "null_from_one",
 "on_samples_and_draws",
            "outputs_of_draws", "to_json", "widen"]  # fmt: skip
+
+_UNSURE = "At this size it is not told apart from real rows, though the value alone is beyond the tolerance"
 
 CEILING = 1e15
 """Ends of intervals beyond it are written as it: a size that nothing bounds from above."""
@@ -78,16 +81,15 @@ def null_from_draws(
     Returns:
         The mean of the draws and where further ones lie. Draws without replacement are more alike than independent ones
         by the share they take, so the range is widened by 1 / sqrt(1 - rows/of). Where a draw takes more than half, the
-        value of one and its interval. None: no draw has a value.
+        value of one and its interval. None: no draw has a value, or the only one has no interval.
     """
-    values = [each["value"] for each in draws if each["value"] is not None]
-    if not values:
+    known = [each for each in draws if each["value"] is not None]
+    if not known:
         return None
-    if len(values) < 2 or not as_drawn(rows, of):
-        return null_from_one(draws[0], rows)
+    values = [each["value"] for each in known]
+    if len(values) < 2 or not as_drawn(rows, of) or (logarithmic and min(values) <= 0):
+        return null_from_one(known[0], rows)
     to, back = (math.log, math.exp) if logarithmic else (float, float)
-    if logarithmic and min(values) <= 0:
-        return null_from_one(draws[0], rows)
     mean, (low, high) = prediction_range(np.array([to(value) for value in values]))
     wider = 1 / math.sqrt(1 - rows / of)
     ends = back(mean + (low - mean) * wider), back(mean + (high - mean) * wider)
@@ -95,11 +97,9 @@ def null_from_draws(
 
 
 def null_from_one(output: Mapping[str, JSON], rows: int) -> Null | None:
-    """What real rows score, from one value and its interval."""
-    value = output["value"]
-    if value is None:
-        return None
-    return Null(mean=value, range=interval_of(output) or (value, value), draws=0, rows=rows)
+    """What real rows score, from one value and its interval; None without either: a point is no range."""
+    value, ends = output["value"], interval_of(output)
+    return None if value is None or ends is None else Null(mean=value, range=ends, draws=0, rows=rows)
 
 
 def interval_of(output: Mapping[str, JSON]) -> Interval | None:
@@ -130,21 +130,29 @@ def build_metric(
 ) -> Metric:
     """A metric with its verdict; notes of the output come before those of the metric."""
     value, interval = output["value"], interval_of(output)
+    verdict = judge_value(value, interval, null, better, tolerance)
+    unsure = _UNSURE if verdict is Verdict.LIKE_REAL and _is_beyond(value, null, better, tolerance) else ""
     return Metric(
         name=name,
         panel=panel,
         value=value,
         interval=interval,
         null=null,
-        verdict=judge_value(value, interval, null, better, tolerance),
+        verdict=verdict,
         decides=decides,
         better=better,
         tolerance=tolerance,
         method=method,
-        note=". ".join(each for each in (output["note"], note) if each),
+        note=". ".join(each for each in (output["note"], note, unsure) if each),
         samples=samples,
         classes=classes,
     )
+
+
+def _is_beyond(value: float | None, null: Null | None, better: Better, tolerance: float) -> bool:
+    """Whether the value alone would be worse than near real."""
+    return judge_value(value, None, None if null is None else replace(null, range=(null.mean, null.mean)), better,
+                       tolerance) is Verdict.WORSE  # fmt: skip
 
 
 def _on_samples(measure: Callable[[Standing, Evidence], JSON], evidence: Evidence) -> JSON:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from service.evaluation.panels.measuring import interval_of, null_from_draws, null_from_one
+from service.evaluation.panels.measuring import interval_of, null_from_draws
 from service.evaluation.panels.part import JSON
 from service.evaluation.results import Null
 
@@ -57,5 +57,4 @@ def over_mean(
     if unit <= 0:
         return {"value": None, "interval": None, "note": sample["note"] or "real rows score 0 or nothing"}, None
     real = [scaled(each, unit) for each in draws]
-    null = null_from_draws(real, rows, of) if len(values) > 1 else null_from_one(real[0], rows)
-    return scaled(sample, unit), null
+    return scaled(sample, unit), null_from_draws(real, rows, of)

@@ -40,22 +40,18 @@ DENSITY_TOLERANCE = 0.15
 
 
 def _measure(standing: Standing, evidence: Evidence) -> JSON:
-    real = held_out(evidence)
+    rows, real, blocks = standing.features, held_out(evidence).features, standing.blocks
     return {
-        "fid": attempt(
-            lambda: estimate_fid(standing.features, remember(evidence, "moments", lambda: Moments.of(real.features)))
-        ),
-        "kid": attempt(
-            lambda: estimate_kid(standing.features, remember(evidence, "kernel", lambda: kernel_state(real.features)))
-        ),
-        "inception_score": attempt(lambda: estimate_inception_score(standing.probabilities)),
+        "fid": attempt(lambda: estimate_fid(rows, remember(evidence, "moments", lambda: Moments.of(real)), blocks)),
+        "kid": attempt(lambda: estimate_kid(rows, remember(evidence, "kernel", lambda: kernel_state(real)), blocks)),
+        "inception_score": attempt(lambda: estimate_inception_score(standing.probabilities, blocks)),
     }
 
 
 def _measure_pixels(standing: Standing, evidence: Evidence) -> JSON:
     rows, real = (each.images.reshape(len(each), -1) for each in (standing, held_out(evidence)))  # (n, H·W·C)
     reference = remember(evidence, "sliced", lambda: SlicedReference.of(real, evidence.seed))
-    return {"sliced_wasserstein": attempt(lambda: estimate_sliced_wasserstein(rows, reference))}
+    return {"sliced_wasserstein": attempt(lambda: estimate_sliced_wasserstein(rows, reference, standing.blocks))}
 
 
 PARTS: tuple[Part, ...] = (

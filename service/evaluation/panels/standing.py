@@ -6,12 +6,13 @@ same computation at the same size. All draws are keyed by the evaluation's seed.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from service.evaluation.evidence import Evidence, RealRows, Samples
+from service.evaluation.statistics.intervals import BLOCKS
 
 __all__ = ["DRAWS", "Standing", "as_drawn", "class_samples", "class_standing", "classes_of", "compared", "generator",
            "held_out", "held_out_class", "real_draw"]  # fmt: skip
@@ -30,12 +31,14 @@ class Standing:
         features: (n, d) float32.
         probabilities: (n, classes) float32.
         of: how many rows they were drawn from; n or more.
+        blocks: of a jackknife of them; 1 where other draws of the same show the spread, and the value is enough.
     """
 
     images: NDArray[np.uint8]
     features: NDArray[np.float32]
     probabilities: NDArray[np.float32]
     of: int
+    blocks: int = BLOCKS
 
     def __len__(self) -> int:
         return len(self.images)
@@ -108,9 +111,11 @@ def as_drawn(rows: int, of: int) -> bool:
 def _draw(
     training: RealRows, rows: NDArray[np.int64], count: int, drawing: np.random.Generator, number: int
 ) -> Standing | None:
-    if number > 0 and not as_drawn(count, len(rows)):
+    several = as_drawn(count, len(rows))
+    if number > 0 and not several:
         return None
-    return _take(training, np.sort(drawing.choice(rows, count, replace=False)), len(rows))
+    drawn = _take(training, np.sort(drawing.choice(rows, count, replace=False)), len(rows))
+    return replace(drawn, blocks=1) if several else drawn
 
 
 def _take(rows: Samples | RealRows, which: slice | NDArray[np.int64], of: int) -> Standing:

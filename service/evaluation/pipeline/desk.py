@@ -20,7 +20,7 @@ class Over(asyncio.CancelledError):
 
 
 class Desk(Protocol):
-    """What one run tells. Every method raises Over."""
+    """What one run tells. Every method raises Over; all but `fail` Failed, when there is no room to keep it."""
 
     async def tell(self, *, stage: str, done: int, total: int, reason: str = "") -> None:
         """Say how far it is; a reason is what it waits for."""

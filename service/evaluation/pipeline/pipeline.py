@@ -75,6 +75,7 @@ class Pipeline:
             self._used += used
             await run.through(work)
         except Failed as failed:
+            await asyncio.to_thread(files.remove)  # first: what there is to write may need the room
             await desk.fail(str(failed))
         finally:
             for key in used:

@@ -31,6 +31,7 @@ _log = logging.getLogger(__name__)
 
 _ROWS = 2000
 _QUERIES = 500
+_KEY_DIGITS = 32
 
 
 class SplitRows:
@@ -116,7 +117,7 @@ def keep_within(references: Path, most_bytes: int, used: Collection[str]) -> Non
     """
     found = []
     try:
-        for folder in references.iterdir():
+        for folder in filter(_is_ours, references.iterdir()):
             size = sum(each.stat().st_size for each in folder.iterdir())
             found.append((folder.stat().st_mtime, size, folder))
     except OSError:  # another runner is at it
@@ -140,7 +141,12 @@ def _key(specification: Specification, *splits: str) -> str:
         specification.classifier_labels,
         specification.image_shape,
     ]
-    return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:32]
+    return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:_KEY_DIGITS]
+
+
+def _is_ours(folder: Path) -> bool:
+    """Whether a key names it: whatever else people keep there stays."""
+    return len(folder.name) == _KEY_DIGITS and not set(folder.name) - set("0123456789abcdef")
 
 
 def _touch(folder: Path) -> None:

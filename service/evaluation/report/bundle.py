@@ -37,6 +37,7 @@ GRANT = "view-training-neighbours"
 
 _RESTRICTED = frozenset(figure.name for figure in FIGURES if figure.restricted)
 _COMPRESSION = 6
+_DIGITS = 9
 
 
 def make_bundle(
@@ -134,16 +135,19 @@ def _moment(unix_s: float) -> str:
 
 
 def _canonical(content: Any) -> bytes:
-    text = json.dumps(_without_infinities(content), sort_keys=True, separators=(",", ":"), allow_nan=False)
+    text = json.dumps(_plain(content), sort_keys=True, separators=(",", ":"), allow_nan=False)
     return text.encode("ascii")
 
 
-def _without_infinities(value: Any) -> Any:
-    """The same with None for numbers that JSON has no word for, such as the open end of an interval."""
+def _plain(value: Any) -> Any:
+    """The same with numbers of nine digits, so that how many threads summed them does not show, and finite ones alone.
+
+    None stands for what JSON has no word for, such as the open end of an interval.
+    """
     if isinstance(value, float):
-        return value if math.isfinite(value) else None
+        return float(f"{value:.{_DIGITS}g}") if math.isfinite(value) else None
     if isinstance(value, Mapping):
-        return {key: _without_infinities(each) for key, each in value.items()}
+        return {key: _plain(each) for key, each in value.items()}
     if isinstance(value, list | tuple):
-        return [_without_infinities(each) for each in value]
+        return [_plain(each) for each in value]
     return value

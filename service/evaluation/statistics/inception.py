@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from scipy.special import xlogy
 
 from service.evaluation.statistics.estimate import Estimate
-from service.evaluation.statistics.intervals import block_rows, clip, estimate_from_blocks
+from service.evaluation.statistics.intervals import BLOCKS, block_rows, clip, estimate_from_blocks
 from service.evaluation.statistics.rows import check_rows
 
 __all__ = ["ProbabilitySums", "estimate_inception_score", "inception_score"]
@@ -81,11 +81,12 @@ def inception_score(state: ProbabilitySums) -> float:
     return float(min(len(marginal), math.exp(max(0.0, information))))
 
 
-def estimate_inception_score(probabilities: NDArray[Any]) -> Estimate:
+def estimate_inception_score(probabilities: NDArray[Any], blocks: int = BLOCKS) -> Estimate:
     """The inception score of rows.
 
     Args:
         probabilities: (n, C) float32 or float64, each row of numbers not below 0 that sum to 1; n at least 1.
+        blocks: of the jackknife; 1: the value alone, for draws that show their spread by themselves.
 
     Returns:
         Its interval speaks of the expectation at n rows (jackknife over blocks of rows); none for a single row.
@@ -94,7 +95,7 @@ def estimate_inception_score(probabilities: NDArray[Any]) -> Estimate:
         ValueError: no rows, rows that are not finite, or not probabilities.
     """
     p = _normalised(probabilities, least=1)
-    states = [ProbabilitySums._of_normalised(p[rows]) for rows in block_rows(len(p))]
+    states = [ProbabilitySums._of_normalised(p[rows]) for rows in block_rows(len(p), blocks)]
     return clip(estimate_from_blocks(states, inception_score, least=1), 1, p.shape[1])
 
 

@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.evaluation.statistics.estimate import Estimate
-from service.evaluation.statistics.intervals import block_rows, jackknife
+from service.evaluation.statistics.intervals import BLOCKS, block_rows, jackknife
 from service.evaluation.statistics.rows import check_rows, stretches
 
 __all__ = ["CUBIC_FEATURES", "CubicSums", "KernelRows", "estimate_kid", "kernel_state", "kid"]
@@ -181,12 +181,13 @@ def kid(a: KernelState | NDArray[Any], b: KernelState | NDArray[Any]) -> float:
     return _unbiased(counts, first.pairs(), second.pairs(), _between(first, second))
 
 
-def estimate_kid(features: NDArray[Any], reference: KernelState | NDArray[Any]) -> Estimate:
+def estimate_kid(features: NDArray[Any], reference: KernelState | NDArray[Any], blocks: int = BLOCKS) -> Estimate:
     """The squared distance of rows from a reference, which is taken as it is.
 
     Args:
         features: (n, d) float32 or float64; n at least 2.
         reference: a state, which is worth having where it is used again, or (m, d) float32 or float64; m at least 2.
+        blocks: of the jackknife; 1: the value alone, for draws that show their spread by themselves.
 
     Returns:
         Its interval speaks of the expectation over sets of rows (jackknife over blocks); none for fewer than 3 rows.
@@ -196,8 +197,8 @@ def estimate_kid(features: NDArray[Any], reference: KernelState | NDArray[Any]) 
     """
     check_rows(features, least=2)
     real = reference if isinstance(reference, KernelState) else kernel_state(reference)
-    blocks = [kernel_state(features[rows]) for rows in block_rows(len(features))]
-    return _estimate_from_sums(blocks, real)
+    states = [kernel_state(features[rows]) for rows in block_rows(len(features), blocks)]
+    return _estimate_from_sums(states, real)
 
 
 def _estimate_from_sums(blocks: list[KernelState], real: KernelState) -> Estimate:
@@ -211,7 +212,7 @@ def _estimate_from_sums(blocks: list[KernelState], real: KernelState) -> Estimat
             within[i, j] = within[j, i] = _between(block, blocks[j])
     between = np.array([_between(block, real) for block in blocks])  # pairs of rows of block i and of the reference
     value = _unbiased((n, m), within.sum(), own, between.sum())
-    if n - sizes.max() < 2:
+    if len(blocks) < 2 or n - sizes.max() < 2:
         return Estimate(value)
     left_within = within.sum() - 2 * within.sum(axis=1) + within.diagonal()
     left_between = between.sum() - between

@@ -37,7 +37,14 @@ def check_rows(rows: NDArray[Any], least: int = 1) -> None:
 
 
 def stretches(rows: NDArray[Any]) -> Iterator[NDArray[np.float64]]:
-    """The rows in float64, some at a time, in their order; each part is a copy, to be worked on in place."""
+    """The rows in float64, some at a time, in their order.
+
+    Each part is a copy, to be worked on in place, and is written over by the next: fresh memory for each costs more
+    than the copy does.
+    """
     most = max(_FEWEST, STRETCH // rows.shape[1])
+    buffer = np.empty((min(most, len(rows)), rows.shape[1]))
     for start in range(0, len(rows), most):
-        yield rows[start : start + most].astype(np.float64)
+        part = buffer[: min(most, len(rows) - start)]
+        part[...] = rows[start : start + most]
+        yield part

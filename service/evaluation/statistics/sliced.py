@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from fount.address import Addresses, Stream
 from service.evaluation.statistics.estimate import Estimate
-from service.evaluation.statistics.intervals import block_rows, clip, jackknife
+from service.evaluation.statistics.intervals import BLOCKS, block_rows, clip, jackknife
 from service.evaluation.statistics.rows import check_rows, stretches
 
 __all__ = ["PROJECTIONS", "SlicedReference", "estimate_sliced_wasserstein", "sliced_wasserstein"]
@@ -72,7 +72,7 @@ def sliced_wasserstein(rows: NDArray[Any], reference: SlicedReference) -> float:
     return _distance(np.sort(_projections(rows, reference), axis=1), reference.projected)
 
 
-def estimate_sliced_wasserstein(rows: NDArray[Any], reference: SlicedReference) -> Estimate:
+def estimate_sliced_wasserstein(rows: NDArray[Any], reference: SlicedReference, blocks: int = BLOCKS) -> Estimate:
     """The root of the mean over directions of the squared 2-Wasserstein distance.
 
     In the units of the rows: between two single rows that are r apart it is about r/√D. Sets of unequal sizes are
@@ -81,6 +81,7 @@ def estimate_sliced_wasserstein(rows: NDArray[Any], reference: SlicedReference) 
     Args:
         rows: (n, D) of the reference's kind and width; n at least 1.
         reference: of other rows.
+        blocks: of the jackknife; 1: the value alone, for draws that show their spread by themselves.
 
     Returns:
         Its interval speaks of the expectation at n rows (jackknife over blocks of rows); none for a single row.
@@ -88,20 +89,20 @@ def estimate_sliced_wasserstein(rows: NDArray[Any], reference: SlicedReference) 
     Raises:
         ValueError: no rows, rows that are not finite, or of another kind or width.
     """
+    numbers = block_rows(len(rows), blocks)
+    if len(numbers) < 2:
+        return Estimate(sliced_wasserstein(rows, reference))
     projected = _projections(rows, reference)
     order = np.argsort(projected, axis=1, kind="stable")
     ascending = np.take_along_axis(projected, order, axis=1)
     value = _distance(ascending, reference.projected)
-    blocks = block_rows(len(rows))
-    if len(blocks) < 2:
-        return Estimate(value)
     block_of = np.empty(len(rows), dtype=np.int64)
-    for place, block in enumerate(blocks):
+    for place, block in enumerate(numbers):
         block_of[block] = place
     owner = block_of[order]  # (P, n): whose block each sorted value is of
     left_out = [_distance(ascending[owner != place].reshape(len(ascending), -1), reference.projected)
-                for place in range(len(blocks))]  # fmt: skip
-    sizes = np.array([len(block) for block in blocks])
+                for place in range(len(numbers))]  # fmt: skip
+    sizes = np.array([len(block) for block in numbers])
     return clip(Estimate(value, jackknife(value, np.array(left_out), sizes)), 0)
 
 

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from scipy.linalg import eigvalsh
 
 from service.evaluation.statistics.estimate import Estimate
-from service.evaluation.statistics.intervals import block_rows, clip, estimate_from_blocks
+from service.evaluation.statistics.intervals import BLOCKS, block_rows, clip, estimate_from_blocks
 from service.evaluation.statistics.rows import check_rows, stretches
 
 __all__ = ["SecondMoments", "estimate_vendi", "vendi_score"]
@@ -98,12 +98,13 @@ def vendi_score(state: SecondMoments, order: float = 1.0) -> float:
     return float(np.clip(np.exp(entropy), 1, state.count))
 
 
-def estimate_vendi(features: NDArray[Any], order: float = 1.0) -> Estimate:
+def estimate_vendi(features: NDArray[Any], order: float = 1.0, blocks: int = BLOCKS) -> Estimate:
     """The Vendi score of rows.
 
     Args:
         features: (n, d) float32 or float64; n at least 1.
         order: as of `vendi_score`.
+        blocks: of the jackknife; 1: the value alone, for draws that show their spread by themselves.
 
     Returns:
         Its interval speaks of the expectation at n rows (jackknife over blocks of rows); none for a single row.
@@ -112,5 +113,5 @@ def estimate_vendi(features: NDArray[Any], order: float = 1.0) -> Estimate:
         ValueError: no rows, rows that are not finite, or an order that is not above 0.
     """
     check_rows(features)
-    states = [SecondMoments.of(features[rows]) for rows in block_rows(len(features))]
+    states = [SecondMoments.of(features[rows]) for rows in block_rows(len(features), blocks)]
     return clip(estimate_from_blocks(states, lambda state: vendi_score(state, order), least=1), 1, len(features))
