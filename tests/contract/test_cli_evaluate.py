@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -107,16 +108,31 @@ def test_a_wrong_question_is_a_mistake_of_usage(gateway, arguments, told):
 
 
 def test_a_question_that_the_server_finds_wrong_is_a_mistake_of_usage_too(gateway):
-    gateway.refusals = [invalid(gates="fid >> 5 does not parse", count="is above 50000")]
+    refusal = invalid(gates="fid >> 5 does not parse", count="is above 50000")
+    refusal.message = "gates: fid >> 5 does not parse; count: is abo …"  # as long as trailers may be
+    gateway.refusals = [refusal]
     result = fount("evaluate", "digits-cvae")
     assert result.exit_code == 2
-    assert result.stderr.splitlines()[-2:] == ["  gates: fid >> 5 does not parse", "  count: is above 50000"]
+    assert result.stderr.splitlines()[-3:] == [
+        "Error: The question is wrong:",
+        "  gates: fid >> 5 does not parse",
+        "  count: is above 50000",
+    ]
 
 
-def test_another_refusal_is_no_mistake_of_usage(gateway):
-    gateway.refusals = [rich(5, 'no model "ghost"', error_info("UNKNOWN"))]
+@pytest.mark.parametrize(
+    ("code", "told"), [(5, 'no model "ghost"'), (9, "ghost has no labels"), (3, "it cannot be evaluated")]
+)
+def test_whatever_the_server_refuses_of_a_question_is_a_mistake_of_usage(gateway, code, told):
+    gateway.refusals = [rich(code, told, error_info("REFUSED"))]
     result = fount("evaluate", "ghost")
-    assert (result.exit_code, result.stderr) == (1, 'Error: no model "ghost"\n')
+    assert (result.exit_code, result.stderr.splitlines()[-1]) == (2, f"Error: {told}")
+
+
+def test_what_another_can_mend_is_no_mistake_of_usage(gateway):
+    gateway.refusals = [rich(7, "no grant", error_info("NOT_PERMITTED"))]
+    result = fount("evaluate", "ghost")
+    assert (result.exit_code, result.stderr) == (1, "Error: no grant\n")
 
 
 # --- What is told -----------------------------------------------------------------------------------------------------
@@ -148,6 +164,18 @@ def test_an_evaluation_is_a_table_beside_real_data(gateway):
         "",
         "Overall     worse; 1 of 2 gates passed",
     ]
+
+
+def test_notes_beside_numbers_are_left_to_the_report(gateway):
+    finish = gateway.finish
+
+    def annotate(evaluation):
+        finish(evaluation)
+        evaluation.metrics[0].note = "of 359 rows"
+
+    gateway.finish = annotate
+    assert "of 359 rows" not in fount("evaluate", "digits-cvae").stdout
+    assert "of 359 rows" in fount("evaluate", "digits-cvae", "--json").stdout
 
 
 def test_an_evaluation_can_be_read_by_a_program(gateway):
@@ -217,7 +245,7 @@ def test_a_gate_without_an_outcome_does_not_pass(gateway, monkeypatch):
 
 @pytest.mark.parametrize(
     ("end", "told"),
-    [(FAILED, "Evaluation ev-1 failed: disk full"), (CANCELLED, "Evaluation ev-1 was cancelled: disk full")],
+    [(FAILED, "Evaluation ev-1 failed: disk full"), (CANCELLED, "Evaluation ev-1 was cancelled")],
 )
 def test_an_evaluation_that_did_not_succeed_is_exit_code_1(gateway, end, told):
     gateway.end, gateway.end_reason = end, "disk full"
@@ -228,6 +256,7 @@ def test_an_evaluation_that_did_not_succeed_is_exit_code_1(gateway, end, told):
 def test_nobody_there_is_told():
     result = fount("evaluate", "digits-cvae", "--server", "127.0.0.1:1")
     assert result.exit_code == 1
+    assert "waiting for it" not in result.stderr
     assert "No Fount server answers at 127.0.0.1:1" in result.stderr
 
 
@@ -238,7 +267,7 @@ def test_a_log_gets_a_line_a_stage(gateway):
     lines = fount("evaluate", "digits-cvae").stderr.splitlines()
     assert lines[0] == f"Evaluation ev-1 of digits-cvae:1.0@{DIGEST}"
     assert [line.rpartition(",")[0] for line in lines[1:]] == [
-        "queued: waits for a runner, 0 of ? steps",
+        "queued: waits for a runner",
         "drawing samples, 3 of 10 steps",
         "writing the report, 10 of 10 steps",
     ]
@@ -297,6 +326,47 @@ def test_a_server_that_is_restarted_is_waited_for(gateway, monkeypatch):
     gateway.breaks = [1] + [0] * 20
     assert fount("evaluate", "digits-cvae").exit_code == 0
     assert gateway.watched == 22
+
+
+def test_workers_that_load_are_waited_for(gateway, monkeypatch):
+    monkeypatch.setattr("fount.exchange.RetryPolicy.delay_s", lambda self, failures: 0.001)
+    monkeypatch.setattr(cli_watching, "_PAUSE_S", 0.001)
+    gateway.refusals = [unavailable("digits-cvae 1 is not ready: workers are loading")] * 10
+    result = fount("evaluate", "digits-cvae")
+    assert (result.exit_code, len({request.request_id for request in gateway.requests})) == (0, 1)
+    told = "digits-cvae 1 is not ready: workers are loading; waiting for it, up to 120 s"
+    assert result.stderr.splitlines().count(told) == 1
+
+
+def test_workers_that_never_load_are_told(gateway, monkeypatch):
+    monkeypatch.setattr("fount.exchange.RetryPolicy.delay_s", lambda self, failures: 0.001)
+    monkeypatch.setattr(cli_watching, "_PAUSE_S", 0.001)
+    monkeypatch.setattr(cli_watching, "_AWAY_S", 0.05)
+    gateway.refusals = [unavailable("digits-cvae 1 is not ready: workers are loading")] * 1000
+    result = fount("evaluate", "digits-cvae")
+    assert result.exit_code == 1
+    assert result.stderr.splitlines()[-1] == "Error: digits-cvae 1 is not ready: workers are loading"
+
+
+@pytest.mark.parametrize("is_terminal", [True, False], ids=["bar", "log"])
+def test_the_time_of_one_that_began_earlier_counts_from_its_beginning(gateway, monkeypatch, is_terminal):
+    monkeypatch.setattr(cli_watching, "_is_terminal", lambda: is_terminal)
+    monkeypatch.setattr(cli_watching, "_TICK_S", 0.01)
+    gateway.make().start_time.FromSeconds(int(time.time()) - 600)
+    gateway.hold = threading.Event()
+    threading.Timer(0.2, gateway.hold.set).start()
+    told = fount("evaluation", "ev-1", "--watch").stderr
+    assert re.search(r"30%\|.*\[10:0\d<" if is_terminal else r"3 of 10 steps, 60\d s", told)
+
+
+def test_a_bar_of_steps_not_known_has_no_question_marks(gateway, monkeypatch):
+    monkeypatch.setattr(cli_watching, "_is_terminal", lambda: True)
+    monkeypatch.setattr(cli_watching, "_TICK_S", 0.01)
+    gateway.looks, gateway.hold = [(0, 0, "")], threading.Event()
+    threading.Timer(0.2, gateway.hold.set).start()
+    told = fount("evaluate", "digits-cvae").stderr
+    assert "\rqueued: waits for a runner, 00:00" in told
+    assert "?" not in told.partition("writing the report")[0]
 
 
 def test_a_server_that_stays_away_is_told_with_the_commands_to_go_on(gateway, monkeypatch):

@@ -127,7 +127,9 @@ async def test_it_runs_in_memory_as_on_a_queue(
     reports = []
     for each in (memory, durable):
         made = await each.create("ada", specification(100, panels=QUICK))
-        assert (await ended(each, made)).state is State.SUCCEEDED
+        found = await ended(each, made)
+        assert found.state is State.SUCCEEDED
+        assert found.progress.done == found.progress.total > 0
         reports.append(await each.report("ada", made.id))
     assert reports[0] == reports[1]
     await memory.close()

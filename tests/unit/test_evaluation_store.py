@@ -176,6 +176,15 @@ def test_it_forgets_what_was_deleted(store: EvaluationStore, turns: Turns) -> No
         store.get("ada", made.id)
 
 
+def test_it_is_done_once_it_has_succeeded(store: EvaluationStore, turns: Turns) -> None:
+    made = create(store)
+    turn = take(turns, made)
+    turns.tell(turn, stage="writing the report", done=8, total=9, reason="")
+    assert turns.succeed(turn, metrics=[METRIC], panels=[], gates=[], bundle=b"report")
+    progress = store.get("ada", made.id).progress
+    assert (progress.done, progress.total) == (9, 9)
+
+
 def test_it_never_says_less_progress_than_before(store: EvaluationStore, turns: Turns) -> None:
     made = create(store)
     turns.tell(take(turns, made), stage="judging", done=7, total=9, reason="")

@@ -35,6 +35,10 @@ def test_a_gate_that_missed_by_little_is_told_with_its_digits():
     )
 
 
+def test_a_gate_is_told_with_four_digits():
+    assert outcome(gate(False, actual=6.123456), gates_passed=False).endswith("\n  fid < 5  (it is 6.123)")
+
+
 def test_a_gate_without_a_number_says_why():
     failed = gate(False, note="features are not finite")
     assert outcome(failed, gates_passed=False) == "1 of 1 gates failed:\n  fid < 5  (features are not finite)"
