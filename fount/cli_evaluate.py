@@ -9,7 +9,7 @@ from typing import Any, TypeVar, Unpack
 import click
 
 from fount.cli_connection import connected
-from fount.cli_options import echo_json, json_option, option, plain, server_option, timeout_option
+from fount.cli_options import echo_json, json_option, option, parameter_options, plain, server_option, timeout_option
 from fount.cli_watching import WatchProgress, conclude, detachable, how_to_go_on, watch, watch_progress, when_ready
 from fount.client import Client
 from fount.errors import FailedPrecondition, FountError, InvalidRequest, NotFound
@@ -43,19 +43,22 @@ def _many(
 
 @click.command()
 @click.argument("model")
-@option("--reference", metavar="DATASET[:TRAIN:HELD_OUT]", help="The real data, and its splits; unset, the one data set of the model's shape that has a classifier, its train and its test.")  # fmt: skip  # noqa: E501
+@option("--reference", metavar="DATASET[:TRAIN:HELD_OUT]", help="The real data, and its splits; unset, the one data set of the model's shape that a served classifier can read, its train and its test.")  # fmt: skip  # noqa: E501
 @option("--count", type=int, metavar="N", help="How many samples; unset, 10000 or the server's cap.")
 @option("--seed", type=int, metavar="N", help="Key of everything drawn, 0 to 2^64 - 1; unset, the server draws one.")
 @_many("--panel", "panels", type=click.Choice(list(PANELS)), metavar="PANEL", help=f"A question: {', '.join(PANELS)}. May be repeated; unset, all that fit the model.")  # fmt: skip  # noqa: E501
 @_many("--gate", "gates", type=_Gate(), metavar="'METRIC OP NUMBER'", help="A condition that has to hold, as 'copy_rate.upper95 < 0.01'. May be repeated, with ; between in the environment.")  # fmt: skip  # noqa: E501
-@option("--extractor", metavar="MODEL", help="Whose features are compared; unset, the reference's classifier.")
-@option("--classifier", metavar="MODEL", help="Whose labels are compared; unset, the reference's classifier.")
-@option("--truncation", type=float, metavar="X", help="Draw noise beyond so many standard deviations again.")
-@option("--temperature", type=float, metavar="X", help="Scale of the noise, or divisor of logits.")
-@option("--top-k", type=int, metavar="K", help="Keep the k likeliest values a step.")
-@option("--top-p", type=float, metavar="P", help="Keep the likeliest values up to this mass a step.")
-@option("--guidance-scale", type=float, metavar="X", help="Weight of the condition.")
-@option("--steps", type=int, metavar="N", help="Steps of a many-step sampler.")
+@option(
+    "--extractor",
+    metavar="MODEL",
+    help="Whose features are compared; unset, the classifier of the reference, or the one model that can read it.",
+)
+@option(
+    "--classifier",
+    metavar="MODEL",
+    help="Whose labels are compared; unset, the classifier of the reference, or the one model that can read it.",
+)
+@parameter_options
 @_many("--report", "reports", type=REPORT_FILE, metavar="FILE.html|FILE.json", help="Write the report there. May be repeated.")  # fmt: skip  # noqa: E501
 @click.option("--detach", is_flag=True, show_envvar=True, help="Only ask for it; `fount evaluation ID --watch` waits.")
 @option("--request-id", metavar="ID", help="Makes the command safe to repeat: the same id gives the same evaluation.")

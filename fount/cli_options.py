@@ -10,7 +10,7 @@ import click
 
 from fount.exchange import DEFAULT_SERVER
 
-__all__ = ["echo_json", "json_option", "option", "plain", "server_option", "timeout_option"]
+__all__ = ["echo_json", "json_option", "option", "parameter_options", "plain", "server_option", "timeout_option"]
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
@@ -33,6 +33,23 @@ def option(
         show_envvar=True,
         show_default=default is not None,
     )
+
+
+_PARAMETERS = (
+    option("--truncation", type=float, metavar="X", help="Draw noise beyond so many standard deviations again."),
+    option("--temperature", type=float, metavar="X", help="Scale of the noise, or divisor of logits."),
+    option("--top-k", type=int, metavar="K", help="Keep the k likeliest values a step."),
+    option("--top-p", type=float, metavar="P", help="Keep the likeliest values up to this mass a step."),
+    option("--guidance-scale", type=float, metavar="X", help="Weight of the condition."),
+    option("--steps", type=int, metavar="N", help="Steps of a many-step sampler."),
+)
+
+
+def parameter_options(command: _Function) -> _Function:
+    """Add the parameters of a draw."""
+    for decorate in reversed(_PARAMETERS):
+        command = decorate(command)
+    return command
 
 
 def server_option(command: _Function) -> _Function:

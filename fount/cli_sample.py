@@ -16,7 +16,7 @@ from google.protobuf.json_format import MessageToDict
 from tqdm import tqdm
 
 from fount.cli_connection import connected
-from fount.cli_options import echo_json, json_option, option, plain, server_option, timeout_option
+from fount.cli_options import echo_json, json_option, option, parameter_options, plain, server_option, timeout_option
 from fount.models import ModelInfo
 from fount.output import Run, SampleWriter, open_output
 from fount.output_run import refuse_failed
@@ -86,12 +86,7 @@ class _Tally:
 @option("--label", type=_label, metavar="LABEL", help="One class for all: its index if digits, else its name.")
 @option("--labels", type=_labels, metavar="1,2,3", help="One class index a sample.")
 @option("--mixture", type=_mixture, metavar="7=0.9,1=0.1", help="Classes and their relative weights.")
-@option("--truncation", type=float, metavar="X", help="Draw noise beyond so many standard deviations again.")
-@option("--temperature", type=float, metavar="X", help="Scale of the noise, or divisor of logits.")
-@option("--top-k", type=int, metavar="K", help="Keep the k likeliest values a step.")
-@option("--top-p", type=float, metavar="P", help="Keep the likeliest values up to this mass a step.")
-@option("--guidance-scale", type=float, metavar="X", help="Weight of the condition.")
-@option("--steps", type=int, metavar="N", help="Steps of a many-step sampler.")
+@parameter_options
 @option("--encoding", type=click.Choice(list(ENCODINGS)), default="uint8", help="How samples come; png for folders.")
 @option("--digest", metavar="SHA256", help="Pin the model's digest.")
 @option("--numerics", metavar="ID", help="Pin the numerics, as a reply or `fount model` names them.")
