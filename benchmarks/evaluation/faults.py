@@ -141,6 +141,9 @@ def _cell(fault: Fault, result: PanelResult, metrics: Sequence[Metric]) -> str:
     return f"{said}: {'; '.join(fired)}" if fired else said
 
 
+_KEPT = ("name", "value", "interval", "null", "verdict", "decides")
+
+
 def _to_json(row: Row) -> dict[str, Any]:
     fault, metrics, results = row
     return {
@@ -148,7 +151,10 @@ def _to_json(row: Row) -> dict[str, Any]:
         "says": fault.says,
         "must_fire": sorted(fault.fires),
         "panels": [each.to_json() for each in results],
-        "metrics": [each.to_json() for each in metrics],
+        "metrics": [
+            {key: value for key, value in each.to_json().items() if key in _KEPT}  # words and classes fill pages
+            for each in metrics
+        ],
     }
 
 
