@@ -9,7 +9,7 @@ import asyncio
 import hashlib
 import re
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from importlib.metadata import version
 from typing import TYPE_CHECKING
 
@@ -24,6 +24,7 @@ from service.errors import EvaluationNotDone, EvaluationRefused, InvalidRequest,
 from service.evaluation.jobs.record import Evaluations, Record
 from service.evaluation.listing import list_evaluations
 from service.evaluation.messages import record_to_message
+from service.evaluation.specification import Specification
 
 __all__ = ["EvaluationServicer"]
 
@@ -153,8 +154,7 @@ class EvaluationServicer(evaluation_pb2_grpc.EvaluationServiceServicer):
     async def _create(
         self, kept: Evaluations, request: evaluation_pb2.CreateEvaluationRequest, caller: Caller, digest: str
     ) -> Record:
-        from service.evaluation.orders import read_create_request  # statistics load slowly, and only here
-
+        read_create_request = await asyncio.to_thread(_load_reader)
         specification = await read_create_request(
             request,
             catalog=self._catalog,
@@ -173,6 +173,13 @@ class EvaluationServicer(evaluation_pb2_grpc.EvaluationServiceServicer):
         except TimeoutError:
             return False
         return True
+
+
+def _load_reader() -> Callable[..., Awaitable[Specification]]:
+    """What checks requests; statistics load slowly, and are to keep no other call waiting."""
+    from service.evaluation.orders import read_create_request
+
+    return read_create_request
 
 
 def _caller() -> Caller:

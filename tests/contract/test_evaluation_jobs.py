@@ -192,6 +192,7 @@ async def test_it_refuses_what_another_version_asked_for(
     assert (found.state, found.reason) == (State.FAILED, "asked for by another version of Fount; ask again")
 
 
+@pytest.mark.slow
 async def test_it_takes_up_what_a_gateway_left_half_queued(
     durable: DurableEvaluations, runner: RunnerProcess, url: str
 ) -> None:
@@ -359,6 +360,7 @@ def durable_url(folder: Path) -> str:
     return f"sqlite:///{folder / 'jobs.db'}"
 
 
+@pytest.mark.slow
 async def test_it_gives_up_on_what_kills_its_runners(
     durable: DurableEvaluations, url: str, runner: RunnerProcess
 ) -> None:

@@ -43,6 +43,7 @@ def many(client: Client) -> PlanInfo:
 # --- TorchServe -------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_pull_outlives_a_torchserve_killed_in_the_middle_of_it(
     augmented: Augmented, client: Client, many: PlanInfo
 ) -> None:
@@ -107,6 +108,7 @@ def parts(folder: Path) -> int:
     return (folder / ".fount" / "journal.jsonl").read_bytes().count(b"\n")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("finished", [pytest.param(1, marks=SLOW), 7, pytest.param(20, marks=SLOW)])
 def test_an_export_killed_at_any_moment_goes_on(exports: Path, augmented: Augmented, finished: int) -> None:
     out = f"killed-at-{finished}"

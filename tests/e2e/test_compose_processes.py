@@ -16,6 +16,7 @@ from tests.e2e.processes import FOUNT, REPOSITORY, environment, gateway, torchse
 SERVICES = yaml.safe_load((REPOSITORY / "docker-compose.yml").read_text())["services"]
 
 
+@pytest.mark.slow
 def test_the_gateway_and_the_worker_of_the_compose_file_serve(archives: Path, tmp_path: Path) -> None:
     worker, front = SERVICES["worker"], SERVICES["gateway"]
     assert worker["command"][:3] == ["python", "-m", "service.workers.torchserve.run"]

@@ -14,6 +14,8 @@ import yaml
 from fount import Client
 from tests.e2e.processes import REPOSITORY, Served, run_fount, serving
 
+pytestmark = pytest.mark.slow
+
 STORE = REPOSITORY / "model_store"
 CARDS = {card.parent.name: yaml.safe_load(card.read_text()) for card in sorted(STORE.glob("*/model.yaml"))}
 GENERATORS = [name for name, card in CARDS.items() if "SAMPLE" in card["operations"]]

@@ -81,6 +81,7 @@ async def test_a_slow_reader_gets_every_byte_and_slows_nobody_down(whole: Stack)
         assert whole.judge([*others, await slow]) == {OK: 45}
 
 
+@pytest.mark.slow
 async def test_two_hundred_stalled_readers_take_bounded_memory_and_others_are_served(whole: Stack) -> None:
     await draw_many(whole.served.server, [2000] * 8)  # what a gateway takes at work
     before, rows = gateway_mib(whole), await drawn_rows(whole)

@@ -137,6 +137,7 @@ def damaged(archives: Path, tmp_path: Path) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_broken_archives_are_refused_by_name_and_the_others_are_served(damaged: Path, tmp_path: Path) -> None:
     with serving(damaged, tmp_path) as served, Client(served.server) as client:
         models = {model.name: model for model in client.models()}

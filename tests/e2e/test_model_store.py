@@ -11,6 +11,8 @@ from fount import Client
 from fount.errors import ServerUnavailable
 from tests.e2e.processes import FOUNT, REPOSITORY, Served, run_fount, served_by
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:

@@ -140,6 +140,7 @@ async def test_a_stopped_worker_of_two_holds_nobody_up(archives, tmp_path, tempo
         await until(lambda: pool.room(toy) == 4)
 
 
+@pytest.mark.slow
 async def test_a_stopped_only_worker_is_waited_for_and_its_full_queue_is_busy(archives, tmp_path, temporary) -> None:
     async with embedded(archives, tmp_path / "one") as pool:
         toy, whole = target(pool), await draw(pool, target(pool))

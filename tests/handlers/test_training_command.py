@@ -47,6 +47,7 @@ def kill_in_the_middle(run_folder: Path, out: Path) -> int:
     return max(int(file.stem.removeprefix("step-")) for file in run_folder.glob("checkpoints/step-*.json"))
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("unmeasured")
 def test_a_killed_training_is_taken_up_to_the_very_same_weights(tmp_path: Path) -> None:
     reached = kill_in_the_middle(tmp_path / "run", tmp_path / "killed")

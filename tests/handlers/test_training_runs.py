@@ -95,6 +95,7 @@ def test_signals_are_left_as_they_were(tmp_path: Path) -> None:
     assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == before
 
 
+@pytest.mark.slow
 def test_pictures_and_checkpoints_after_every_step_change_no_weight(tmp_path: Path) -> None:
     plain, _ = train(small("digits-cgan"), order(tmp_path / "plain", steps=5))
     pace = {"picture_seconds": 0.0, "first_picture_seconds": 0.0, "checkpoint_seconds": 0.0, "line_seconds": 0.0}

@@ -65,6 +65,7 @@ def _tune(store: Path, monkeypatch: pytest.MonkeyPatch, candidates: list[Candida
     return CliRunner().invoke(main, [*arguments, *options])
 
 
+@pytest.mark.slow
 def test_the_best_way_is_measured_and_written_for_workers(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     result = _tune(store, monkeypatch, [TWO], "--json")
     document = json.loads(result.stdout)

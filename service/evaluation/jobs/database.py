@@ -114,7 +114,9 @@ class Database:
                     connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_OPENING_LOCK)))
                 _make_tables(connection, self.shown)
         except OSError as error:
-            raise SetupError(f"the folder of {self.shown} cannot be made: {error}; name another with --jobs") from error
+            raise SetupError(
+                f"the folder of {self.shown} cannot be made: {error}; name another with --jobs, or another --state-dir"
+            ) from error
         except sa.exc.SQLAlchemyError as error:
             raise SetupError(f"evaluations cannot be kept in {self.shown}: {_plain(error)}; check --jobs") from error
 
