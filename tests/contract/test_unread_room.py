@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
+import pytest
+
 from service.workers.memory import MemoryPool, memory_model
 from tests.contract.test_load import pull, serving
 from tests.contract.test_sampling import data, request
@@ -24,6 +26,7 @@ async def test_no_call_asks_for_nothing(pool: MemoryPool) -> None:
             each.cancel()
 
 
+@pytest.mark.slow
 async def test_readers_that_stopped_leave_room_for_those_who_read(pool: MemoryPool) -> None:
     pool.models = [memory_model("toy", dims=(64, 64, 1))]
     async with serving(pool, max_unread_bytes=4 << 20, max_streams=64) as running:

@@ -93,6 +93,7 @@ async def vanish(stack: Stack, chance: random.Random) -> None:
                 call.cancel()  # else its connection is closed over its head
 
 
+@pytest.mark.slow
 async def test_five_hundred_clients_that_come_and_vanish_leave_the_gateway_working(whole: Stack) -> None:
     chance = random.Random(500)
     waiting = asyncio.Semaphore(100)

@@ -109,6 +109,7 @@ async def test_a_cancel_takes_effect_by_the_end_of_the_calls_that_run(narrow: St
     assert narrow.traces.rows(GONE_LABEL, cancelled + 2 * CALL_S + 0.3) == 0
 
 
+@pytest.mark.slow
 async def test_a_stop_under_load_ends_what_runs_and_refuses_what_comes(narrow: Stack) -> None:
     narrow.traces.set_pace(0.2)
     asked = [300] * 2 + [1] * 5

@@ -54,7 +54,8 @@ async def test_requests_wait_for_workers_that_were_all_killed(paced: Stack) -> N
     assert not {each.pid for each in killed} & {each.pid for each in alive(paced.served)}
 
 
-@pytest.mark.parametrize("seconds", [5, pytest.param(20, marks=pytest.mark.slow)], ids="{}-s".format)
+@pytest.mark.slow
+@pytest.mark.parametrize("seconds", [5, 20], ids="{}-s".format)
 async def test_requests_are_answered_while_a_worker_is_stopped_for(paced: Stack, seconds: int) -> None:
     asked = [200] * 8 + [1] * 20
     requests = asyncio.create_task(draw_many(paced.served.server, asked))

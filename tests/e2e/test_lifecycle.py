@@ -39,6 +39,7 @@ def test_ctrl_c_leaves_no_process_socket_or_folder(archives: Path, tmp_path: Pat
         assert list(temporary.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_a_killed_gateway_takes_its_torchserve_and_its_runner_along(archives: Path, tmp_path: Path) -> None:
     with serving(archives, tmp_path, runners=1) as served:
         reached(lambda: bool(runners_of(served)))

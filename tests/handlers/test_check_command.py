@@ -115,6 +115,7 @@ def test_a_process_that_dies_is_the_finding_of_its_check(tmp_path: Path, line: s
     assert change in result.stdout
 
 
+@pytest.mark.slow
 def test_a_loop_without_end_is_ended_at_the_time_limit_and_its_line_named(tmp_path: Path) -> None:
     folder = plant(tmp_path / "planted", before="while True: pass")
     line = (folder / "generator.py").read_text().splitlines().index("        while True: pass") + 1

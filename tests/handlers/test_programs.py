@@ -185,6 +185,7 @@ def test_a_pickle_for_a_program_is_told_and_not_read(tmp_path: Path, kind: str) 
     assert not (tmp_path / "ran").exists()
 
 
+@pytest.mark.slow
 def test_a_worker_runs_a_program_from_its_archive_alone(tmp_path: Path, generator: Generator) -> None:
     (tmp_path / "own").mkdir()
     save_exported(tmp_path / "own/program.pt2", generator)
