@@ -9,11 +9,11 @@ import operator
 import re
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Literal, SupportsIndex, TypedDict, TypeVar, cast
+from typing import Any, Literal, SupportsIndex, TypeVar, cast
 
 from fount.errors import InvalidRequest
 from fount.evaluating import PANELS, STATES
-from fount.requests import SampleQuery, model_ref, sample_request
+from fount.requests import ParametersQuery, SampleQuery, model_ref, sample_request
 from fount.v1 import evaluation_pb2
 
 __all__ = [
@@ -41,11 +41,11 @@ _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 _OF_THE_DRAW = ("seed", "truncation", "temperature", "top_k", "top_p", "guidance_scale", "steps")
 
 
-class EvaluationQuery(TypedDict, total=False):
+class EvaluationQuery(ParametersQuery, total=False):
     """What may be asked of an evaluation; everything may be left out, and None is the same as leaving it out."""
 
-    # "DATASET", or "DATASET:TRAINING:HELD_OUT" with its splits; unset: the one data set of the model's shape that has a
-    # classifier. Splits unset: "train" and "test".
+    # "DATASET", or "DATASET:TRAINING:HELD_OUT" with its splits; unset: the one data set of the model's shape that a
+    # served classifier can read. Splits unset: "train" and "test".
     reference: str | None
     # How many samples, 50 or more; unset: 10 000, or the gateway's cap.
     count: SupportsIndex | None
@@ -55,19 +55,12 @@ class EvaluationQuery(TypedDict, total=False):
     panels: Iterable[Panel] | None
     # Conditions as "copy_rate.upper95 < 0.01"; unset or empty: none.
     gates: Iterable[str] | None
-    # The model whose features are compared; unset: the reference's classifier.
+    # The model whose features are compared; unset: the reference's classifier, or the one that can read it.
     extractor: str | None
-    # The model whose labels are compared; unset: the reference's classifier.
+    # The model whose labels are compared; unset: the reference's classifier, or the one that can read it.
     classifier: str | None
     # Makes the call safe to repeat: letters, digits, dots, dashes, underscores; unset: one is made.
     request_id: str | None
-    # Parameters of the draw, as in `SampleQuery`.
-    truncation: float | None
-    temperature: float | None
-    top_k: int | None
-    top_p: float | None
-    guidance_scale: float | None
-    steps: int | None
 
 
 def evaluation_request(model: str, query: EvaluationQuery) -> evaluation_pb2.CreateEvaluationRequest:

@@ -15,7 +15,7 @@ import numpy as np
 from fount.errors import InvalidRequest
 from fount.v1 import model_pb2, sampling_pb2
 
-__all__ = ["ENCODINGS", "PRIORITIES", "SampleQuery", "model_ref", "refuse_files", "sample_request"]
+__all__ = ["ENCODINGS", "PRIORITIES", "ParametersQuery", "SampleQuery", "model_ref", "refuse_files", "sample_request"]
 
 ENCODINGS = {
     "uint8": model_pb2.ENCODING_UINT8,
@@ -31,7 +31,18 @@ _WHOLE_PARAMETERS = ("top_k", "steps")
 _REAL_PARAMETERS = ("truncation", "temperature", "top_p", "guidance_scale")
 
 
-class SampleQuery(TypedDict, total=False):
+class ParametersQuery(TypedDict, total=False):
+    """Parameters of a draw; each model says which it takes, and in what range."""
+
+    truncation: float | None
+    temperature: float | None
+    top_k: int | None
+    top_p: float | None
+    guidance_scale: float | None
+    steps: int | None
+
+
+class SampleQuery(ParametersQuery, total=False):
     """What may be asked of a model; everything may be left out, and None is the same as leaving it out.
 
     At most one of `label`, `labels` and `mixture`; none on a conditional model draws labels from the card's prior.
@@ -49,13 +60,6 @@ class SampleQuery(TypedDict, total=False):
     labels: Sequence[int] | np.ndarray[Any, np.dtype[np.integer[Any]]] | None
     # Classes, by index or name, and their relative weights.
     mixture: Mapping[int | str, float] | None
-    # Parameters of the draw; each model says which it takes, and in what range.
-    truncation: float | None
-    temperature: float | None
-    top_k: int | None
-    top_p: float | None
-    guidance_scale: float | None
-    steps: int | None
     # "png" is for `stream` alone.
     encoding: Literal["uint8", "float32", "png"] | None
     # Pins the model digest.

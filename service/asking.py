@@ -29,9 +29,7 @@ from service.scheduler.feeds import Feed, IndexFeed, ManipulationFeed, TensorFee
 __all__ = ["Asked", "Asking", "Drawn"]
 
 _PATIENCE_S = 300.0  # that refusals are waited out without a row between them
-_GUESSED_FEATURES = (
-    512  # of a model that has not embedded anything yet; no more than a measure of how much is on its way
-)
+_GUESSED_FEATURES = 512  # of a model that has not embedded anything yet: a measure of what is on its way
 _WIDTHS_KEPT = 1024
 
 

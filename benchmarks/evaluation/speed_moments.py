@@ -17,44 +17,20 @@ until stretches of rows shared one buffer it was level.
 
 from __future__ import annotations
 
-import statistics
 import sys
-import time
-import tracemalloc
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from benchmarks.evaluation.taking_turns import SpeedRow, take_turns
 from service.evaluation.statistics.gaussian import Moments, estimate_fid, frechet_distance
 from service.evaluation.statistics.kernel import CubicSums, estimate_kid, kid
 
-__all__ = ["SpeedRow", "measure"]
+__all__ = ["measure"]
 
 _SEED = 8
-
-
-@dataclass(frozen=True)
-class SpeedRow:
-    """One computation, done by both; medians over rounds.
-
-    Attributes:
-        name: what.
-        seconds_ours: wall clock.
-        seconds_theirs: wall clock.
-        library: whose.
-        ratio: theirs / ours; above 1: ours is faster.
-        peak_mib_ours: the most memory that NumPy held beside the features; None: not looked at.
-    """
-
-    name: str
-    seconds_ours: float
-    seconds_theirs: float
-    library: str
-    ratio: float
-    peak_mib_ours: float | None = None
 
 
 def measure(rows: int = 10_000, features: int = 64, rounds: int = 7) -> list[SpeedRow]:
@@ -78,28 +54,7 @@ def measure(rows: int = 10_000, features: int = 64, rounds: int = 7) -> list[Spe
         ("KID with interval, reference at hand, theirs of 100 subsets of 1000", lambda: estimate_kid(a, sums),
          lambda: _kid(a, b), min(rounds, 3)),
     ]  # fmt: skip
-    return [_row(*case) for case in cases]
-
-
-def _row(name: str, ours: Callable[[], object], theirs: Callable[[], object], rounds: int) -> SpeedRow:
-    ours(), theirs()  # imports, buffers, threads
-    turns = [(_seconds(ours), _seconds(theirs)) for _ in range(rounds)]
-    mine, others = (statistics.median(side) for side in zip(*turns, strict=True))
-    return SpeedRow(name, mine, others, "torchmetrics", others / mine, _peak_mib(ours))
-
-
-def _seconds(work: Callable[[], object]) -> float:
-    start = time.perf_counter()
-    work()
-    return time.perf_counter() - start
-
-
-def _peak_mib(work: Callable[[], object]) -> float:
-    tracemalloc.start()
-    work()
-    peak = tracemalloc.get_traced_memory()[1]
-    tracemalloc.stop()
-    return peak / 2**20
+    return [take_turns(name, "torchmetrics", ours, theirs, turns) for name, ours, theirs, turns in cases]
 
 
 def _fid(a: Any, b: Any) -> float:

@@ -12,18 +12,14 @@ or float64 are 1.2 to 2.4 GB at 10 000; ours grows as the rows do, by 4 times fr
 
 from __future__ import annotations
 
-import statistics
 import sys
-import time
-import tracemalloc
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.evaluation.oracles_neighbours import prdc_of
-from benchmarks.evaluation.speed_moments import SpeedRow
+from benchmarks.evaluation.taking_turns import SpeedRow, peak_mib, take_turns
 from service.evaluation.statistics.distances import nearest, prepare
 from service.evaluation.statistics.manifold import Manifold, compare
 
@@ -49,11 +45,11 @@ def measure(rows: int = 10_000, features: int = 64, training_rows: int = 60_000,
     train, pictures = _features(rng, training_rows, features), rng.integers(0, 256, (training_rows, 784), np.uint8)
     ready, ready_pictures = prepare(train), prepare(pictures)
     return [
-        _row("precision, recall, density, coverage", "prdc", lambda: _prdc(samples, real),
+        take_turns("precision, recall, density, coverage", "prdc", lambda: _prdc(samples, real),
              lambda: prdc_of(samples, real), rounds),
-        _row(f"10 nearest of {training_rows} rows, {_QUERIES} queries, {features} features", "scikit-learn",
+        take_turns(f"10 nearest of {training_rows} rows, {_QUERIES} queries, {features} features", "scikit-learn",
              lambda: nearest(samples[:_QUERIES], ready, 10), lambda: _brute_force(samples[:_QUERIES], train), rounds),
-        _row(f"10 nearest of {training_rows} pictures, {_QUERIES} queries, 784 pixels", "scikit-learn",
+        take_turns(f"10 nearest of {training_rows} pictures, {_QUERIES} queries, 784 pixels", "scikit-learn",
              lambda: nearest(pictures[:_QUERIES], ready_pictures, 10),
              lambda: _brute_force(pictures[:_QUERIES], pictures), rounds),
     ]  # fmt: skip
@@ -65,7 +61,7 @@ def measure_memory(counts: tuple[int, ...] = (5_000, 10_000, 20_000), features: 
     found = {}
     for count in counts:
         samples, real = (_features(rng, count, features) for _ in range(2))
-        found[count] = _peak_mib(lambda: _prdc(samples, real))  # noqa: B023 (called at once)
+        found[count] = peak_mib(lambda: _prdc(samples, real))  # noqa: B023 (called at once)
     return found
 
 
@@ -83,27 +79,6 @@ def _brute_force(queries: Rows, rows: Rows) -> object:
 
     rows = rows.astype(np.float32)  # uint8 would be multiplied in float64
     return NearestNeighbors(n_neighbors=10, algorithm="brute").fit(rows).kneighbors(queries.astype(np.float32))
-
-
-def _row(name: str, library: str, ours: Callable[[], object], theirs: Callable[[], object], rounds: int) -> SpeedRow:
-    peak = _peak_mib(ours)  # imports, buffers, threads, too
-    turns = [(_seconds(ours), _seconds(theirs)) for _ in range(rounds)]
-    mine, others = (statistics.median(side) for side in zip(*turns, strict=True))
-    return SpeedRow(name, mine, others, library, others / mine, peak)
-
-
-def _seconds(work: Callable[[], object]) -> float:
-    start = time.perf_counter()
-    work()
-    return time.perf_counter() - start
-
-
-def _peak_mib(work: Callable[[], object]) -> float:
-    tracemalloc.start()
-    work()
-    peak = tracemalloc.get_traced_memory()[1]
-    tracemalloc.stop()
-    return peak / 2**20
 
 
 if __name__ == "__main__":
