@@ -76,7 +76,7 @@ check: $(INSTALLED) proto-check ## lint, types, contract, generated code, import
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	cd protos && ../$(BIN)/buf lint
-	$(BIN)/pytest -q tests/unit/test_imports.py
+	$(BIN)/pytest -q tests/unit/repository/test_imports.py
 
 format: $(INSTALLED) ## rewrite the code in the house format
 	$(BIN)/ruff check --fix .

@@ -1,6 +1,7 @@
 """A client process: `python -m benchmarks.client`, told loads by its input.
 
-It asks Fount through `fount.aio`, as anybody would, or through generated stubs, and TorchServe through its own gRPC
+It asks Fount through `fount.client.aio`, as anybody would, or through generated stubs, and TorchServe through its
+own gRPC
 with as little as that takes.
 """
 
@@ -21,8 +22,8 @@ import grpc
 from benchmarks.loads import Load, Seen
 from benchmarks.plan import MODEL
 from benchmarks.torchserve_body import body_of
-from fount.aio import Client
-from fount.exchange import RetryPolicy
+from fount.client.aio import Client
+from fount.retry import RetryPolicy
 from fount.torchserve.v1 import torchserve_pb2
 from fount.v1 import model_pb2, sampling_pb2, sampling_pb2_grpc
 

@@ -19,10 +19,10 @@ import numpy as np
 import torch
 
 from fount.address import Addresses
-from handlers.network import Network
-from handlers.pixels import floats_to_uint8
-from handlers.rows import SampleRows, pad_rows
-from handlers.worker import Worker
+from handlers.execution.network import Network
+from handlers.execution.pixels import floats_to_uint8
+from handlers.execution.rows import SampleRows, pad_rows
+from handlers.worker.worker import Worker
 
 __all__ = ["main"]
 

@@ -25,7 +25,7 @@ class Load:
         kind: `loop` asks again as soon as an answer came; `paced` asks at fixed times, whether answers came or not;
             `first_chunks` waits for the first chunk of `count` samples and for a whole request of 256, in turns;
             `stream` draws `count` samples once; `digest` draws single samples for their bytes.
-        server: "fount://HOST:PORT" (through `fount.aio`), "grpc://HOST:PORT" (Fount through generated stubs) or
+        server: "fount://HOST:PORT" (through `fount.client.aio`), "grpc://HOST:PORT" (Fount through generated stubs) or
             "torchserve://HOST:PORT".
         count: samples of one request.
         concurrency: loops in this process.

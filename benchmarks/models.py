@@ -22,17 +22,17 @@ from safetensors.numpy import save_file
 from benchmarks.child import ROOT
 from benchmarks.plan import MODEL, Precision
 from fount.address import Addresses
-from handlers.building import build_module
-from handlers.card import load_card, write_card
-from handlers.golden import GOLDEN_COUNT, GOLDEN_SEED
-from handlers.made_of import MADE_OF, made_of
-from handlers.network import build_network
-from handlers.numerics import configure_torch, read_numerics
-from handlers.packing import pack
-from handlers.pixels import floats_to_uint8
-from handlers.profile import measure_profile
-from handlers.rows import SampleRows
+from handlers.cards.card import load_card, write_card
+from handlers.execution.network import build_network
+from handlers.execution.numerics import configure_torch, read_numerics
+from handlers.execution.pixels import floats_to_uint8
+from handlers.execution.rows import SampleRows
+from handlers.loading.build import build_module
+from handlers.packaging.pack import pack
 from handlers.settings import Settings
+from handlers.verification.golden import GOLDEN_COUNT, GOLDEN_SEED
+from handlers.verification.golden_fingerprint import MADE_OF, made_of
+from handlers.verification.profile import measure_profile
 
 __all__ = ["main"]
 

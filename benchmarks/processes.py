@@ -40,7 +40,7 @@ class Server:
 
 
 def through_stubs(server: Server) -> Server:
-    """The same Fount, asked through generated stubs instead of `fount.aio`."""
+    """The same Fount, asked through generated stubs instead of `fount.client.aio`."""
     return replace(server, url=server.url.replace("fount://", "grpc://"))
 
 

@@ -14,10 +14,10 @@ from dataclasses import dataclass
 import grpc
 
 from benchmarks.soak_tally import Tally
-from fount import aio
+from fount.client import aio
+from fount.client.status import error_of
 from fount.errors import Overloaded
-from fount.requests import SampleQuery, sample_request
-from fount.statuses import error_of
+from fount.sampling.request import SampleQuery, sample_request
 from fount.v1 import sampling_pb2, sampling_pb2_grpc
 
 __all__ = ["SEED", "SoakClient", "Truth", "draw_truth", "read_truths"]

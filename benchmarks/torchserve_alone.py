@@ -17,8 +17,8 @@ import psutil
 
 from benchmarks.plan import MODEL, Layout, Precision
 from benchmarks.processes import Server, end_group, workers_of
+from service.workers.torchserve.channel import Address, TorchServeChannel
 from service.workers.torchserve.launch import Launch, TorchServeConfig, prepare
-from service.workers.torchserve.wire import Address, TorchServeChannel
 
 __all__ = ["StartError", "find_address", "private_folder", "torchserve_alone", "worker_environment"]
 

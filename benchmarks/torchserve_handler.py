@@ -36,7 +36,7 @@ class TorchServeAlone:
         with zipfile.ZipFile(Path(context.system_properties["model_dir"]) / "fount.mar") as archive:
             archive.extractall(folder)
         sys.path.insert(0, str(folder))
-        from handlers.worker import Worker  # only now: it lies in the archive
+        from handlers.worker.worker import Worker  # only now: it lies in the archive
 
         model = Worker.load(folder, gpu_id=None if gpu_id is None else int(gpu_id)).model
         if model.engine is None:
@@ -46,8 +46,8 @@ class TorchServeAlone:
     def handle(self, data: Sequence[Mapping[str, Any]], context: Any) -> list[bytes]:
         """Draw one sample a request: raw uint8, row-major."""
         from fount.address import Addresses
-        from handlers.pixels import floats_to_uint8
-        from handlers.rows import SampleRows, pad_rows
+        from handlers.execution.pixels import floats_to_uint8
+        from handlers.execution.rows import SampleRows, pad_rows
 
         asked = [read_body(bytes(call["body"])) for call in data]
         seeds, indices = (np.array([each[k] for each in asked], np.uint64) for k in (0, 1))

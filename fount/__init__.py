@@ -1,6 +1,7 @@
 """Fount: samples from trained generators, each with an address of its own.
 
-A client's request enters through `Client` (or `fount.aio.Client`); arrays with labels, seed and provenance leave.
+A client's request enters through `Client` (or `fount.client.aio.Client`); arrays with labels, seed and provenance
+leave.
 Names are imported on first use, so that a worker can read `fount.address` without loading a gRPC client.
 """
 
@@ -10,22 +11,22 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from fount.client import Client as Client
-    from fount.evaluating import EvaluationInfo as EvaluationInfo
-    from fount.plans import PlanInfo as PlanInfo
-    from fount.row_batches import RowBatch as RowBatch
-    from fount.sampling import Chunk as Chunk
-    from fount.sampling import Samples as Samples
+    from fount.augmentation.plan import PlanInfo as PlanInfo
+    from fount.augmentation.rows import RowBatch as RowBatch
+    from fount.client.sync import Client as Client
+    from fount.evaluation.types import EvaluationInfo as EvaluationInfo
+    from fount.sampling.types import Chunk as Chunk
+    from fount.sampling.types import Samples as Samples
 
 __all__ = ["Chunk", "Client", "EvaluationInfo", "PlanInfo", "RowBatch", "Samples", "__version__"]
 
 _HOMES = {
-    "Chunk": "fount.sampling",
-    "Client": "fount.client",
-    "EvaluationInfo": "fount.evaluating",
-    "PlanInfo": "fount.plans",
-    "RowBatch": "fount.row_batches",
-    "Samples": "fount.sampling",
+    "Chunk": "fount.sampling.types",
+    "Client": "fount.client.sync",
+    "EvaluationInfo": "fount.evaluation.types",
+    "PlanInfo": "fount.augmentation.plan",
+    "RowBatch": "fount.augmentation.rows",
+    "Samples": "fount.sampling.types",
 }
 
 

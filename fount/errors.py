@@ -15,7 +15,7 @@
     ├── OutputError            a result cannot be written
     └── MissingExtra           a command needs a part that is not installed
 
-`fount.statuses` makes them from gRPC statuses; nothing here knows gRPC.
+`fount.client.status` makes them from gRPC statuses; nothing here knows gRPC.
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from handlers.worker import Worker
+from handlers.worker.worker import Worker
 
 __all__ = ["Entry"]
 

@@ -11,11 +11,11 @@ from pathlib import Path
 import numpy as np
 
 from fount.address import Addresses
-from handlers.building import build_module
-from handlers.card import Card, load_card
-from handlers.network import Network, build_network
-from handlers.pixels import Float32s
-from handlers.rows import SampleRows
+from handlers.cards.card import Card, load_card
+from handlers.execution.network import Network, build_network
+from handlers.execution.pixels import Float32s
+from handlers.execution.rows import SampleRows
+from handlers.loading.build import build_module
 from handlers.settings import Settings
 
 __all__ = ["Trial", "open_trial"]

@@ -20,7 +20,7 @@ from typing import Annotated, Literal
 
 import yaml
 
-from handlers.card_reader import Problem, Rule, read_fields
+from handlers.cards.reader import Problem, Rule, read_fields
 
 __all__ = ["TunedError", "TunedModel", "read_tuned", "write_tuned"]
 

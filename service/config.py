@@ -1,6 +1,6 @@
 """The gateway's settings, checked once at the start.
 
-Flags and their FOUNT_ environment twins enter through `service/commands.py`; every other room reads this value.
+Flags and their FOUNT_ environment twins enter through `service/cli/serve.py`; every other room reads this value.
 """
 
 from __future__ import annotations

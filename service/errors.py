@@ -25,7 +25,7 @@
     ├── WorkerFault       a worker answered, wrongly
     └── SetupError        the service cannot start as configured
 
-All but `SetupError` reach a client, with their text; `service/servicers/status.py` maps each to its status. Anything
+All but `SetupError` reach a client, with their text; `service/rpc/status.py` maps each to its status. Anything
 else that is raised is unexpected: logged with its traceback, answered as INTERNAL with a request id.
 """
 

@@ -23,10 +23,9 @@ from fount.v1 import (
     sampling_pb2,
     sampling_pb2_grpc,
 )
-from service.asking import Asking
-from service.augmentation.copies import CopyFilters
+from service.augmentation.copy_filter import CopyFilters
 from service.augmentation.plan_store import plans_at
-from service.augmentation.planning import Planner
+from service.augmentation.planner import Planner
 from service.augmentation.ticket_keys import TicketKeys
 from service.caller import Anonymous, CallerPolicy
 from service.catalog import Catalog
@@ -34,15 +33,16 @@ from service.config import GatewayConfig
 from service.datasets import Datasets
 from service.domain import ModelState
 from service.errors import SetupError
-from service.evaluating import Evaluating
+from service.evaluation.hosting import Evaluating
 from service.evaluation.jobs.record import Evaluations
-from service.scheduler.packing import PackingScheduler
-from service.servicers.augmentation import AugmentationServicer
-from service.servicers.datasets import DatasetServicer
-from service.servicers.models import ModelServicer
-from service.servicers.sampling import SamplingServicer
+from service.rpc.augmentation import AugmentationServicer
+from service.rpc.datasets import DatasetServicer
+from service.rpc.interceptor import CallInterceptor
+from service.rpc.models import ModelServicer
+from service.rpc.sampling import SamplingServicer
+from service.scheduler.inference import Asking
+from service.scheduler.scheduler import PackingScheduler
 from service.telemetry.http import SidePort
-from service.telemetry.interceptor import CallInterceptor
 from service.telemetry.metrics import Metrics
 from service.workers import WorkerPool
 

@@ -22,24 +22,24 @@ import torch
 from numpy.typing import NDArray
 
 from fount.address import Addresses
-from fount.data import Dataset, read_dataset
-from fount.data.source import DatasetSource
+from fount.readers import Dataset, read_dataset
+from fount.readers.source import DatasetSource
 from fount.transforms import policy_from_proto
 from fount.v1 import augmentation_pb2
-from handlers.batches import fitting_size
-from handlers.loading import Engine
-from handlers.network import Operation
-from handlers.pixels import floats_to_uint8, uint8_to_floats
-from handlers.rows import ImageRows, ManipulationRows, Rows, SampleRows, pad_rows
-from handlers.worker import Worker
-from service.asking import Asked, Drawn
-from service.augmentation.copies import CopyFilters
+from handlers.execution.batches import fitting_size
+from handlers.execution.network import Operation
+from handlers.execution.pixels import floats_to_uint8, uint8_to_floats
+from handlers.execution.rows import ImageRows, ManipulationRows, Rows, SampleRows, pad_rows
+from handlers.loading.load import Engine
+from handlers.worker.worker import Worker
+from service.augmentation.copy_filter import CopyFilters
 from service.augmentation.made_rows import Level
 from service.augmentation.open_plan import OpenPlan, Pinned
 from service.augmentation.rows import RowMaker
 from service.augmentation.slots import Layout, RealMode, Source, Stratum
 from service.caller import Caller
 from service.domain import Parameters
+from service.scheduler.inference import Asked, Drawn
 
 __all__ = ["main"]
 
@@ -47,7 +47,7 @@ _ASKED = Asked(caller=Caller(subject="benchmark", grants=frozenset({"*"})))
 
 
 class _Local:
-    """What `service.asking.Asking` promises, by networks of this process."""
+    """What `service.scheduler.inference.Asking` promises, by networks of this process."""
 
     def __init__(self, unpacked: Path) -> None:
         self._unpacked = unpacked

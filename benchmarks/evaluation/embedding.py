@@ -97,7 +97,7 @@ def _images(data: Path | None, count: int) -> NDArray[np.uint8]:
     """Training rows of MNIST; random pixels where it is absent."""
     if data is None:
         return np.random.Generator(np.random.Philox(0)).integers(0, 256, (count, 28, 28, 1), np.uint8)
-    from handlers.recipes.mnist import load_mnist
+    from handlers.recipes.data.mnist import load_mnist
 
     rows = load_mnist(data).train.images[:count].permute(0, 2, 3, 1)  # (N, C, H, W) -> (N, H, W, C)
     scaled: NDArray[np.uint8] = (rows * 255).round().numpy().astype(np.uint8)
@@ -123,7 +123,7 @@ def _sides(folder: Path, images: Path, threads: int) -> Iterator[tuple[Child, Ch
 
 
 def _unpack(folder: Path) -> Path:
-    from handlers.packing import pack
+    from handlers.packaging.pack import pack
 
     archive = folder / "archives" / f"{_MODEL}-1.0.mar"
     pack(folder / "store" / _MODEL, archive.parent)
@@ -143,7 +143,7 @@ class _Local:
     """The network in this process."""
 
     def __init__(self, unpacked: Path) -> None:
-        from handlers.worker import Worker
+        from handlers.worker.worker import Worker
 
         engine = Worker.load(unpacked).model.engine
         assert engine is not None, "the classifier did not load"
@@ -151,8 +151,8 @@ class _Local:
         self._engine, self._size = engine, min(engine.profile.exec_batch_sizes, key=lambda each: times[each] / each)
 
     def embed(self, images: NDArray[np.uint8], chunk: int) -> NDArray[np.float32]:
-        from handlers.pixels import uint8_to_floats
-        from handlers.rows import ImageRows, pad_rows
+        from handlers.execution.pixels import uint8_to_floats
+        from handlers.execution.rows import ImageRows, pad_rows
 
         network, size, parts = self._engine.network, self._size, []
         for start in range(0, len(images), size):
@@ -166,8 +166,8 @@ class _Remote:
 
     def __init__(self, server: str) -> None:
         from fount import Client
-        from service.evaluation.remote_workers import RemoteWorkers
         from service.evaluation.specification import PinnedModel
+        from service.rpc.runner_client import RemoteWorkers
 
         with Client(server) as client:
             found = client.model(_MODEL)

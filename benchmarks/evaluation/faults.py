@@ -31,9 +31,9 @@ from benchmarks.evaluation.planting import (
     nearest_rows,
     real_rows,
 )
-from handlers.building import build_module
-from handlers.card import load_card
-from handlers.recipes.mnist import load_mnist
+from handlers.cards.card import load_card
+from handlers.loading.build import build_module
+from handlers.recipes.data.mnist import load_mnist
 from service.evaluation.results import Metric, Panel, PanelResult, Verdict
 
 __all__ = ["Row", "main", "measure", "problems", "read_with", "to_markdown"]

@@ -16,7 +16,7 @@ from benchmarks.child import ROOT
 from benchmarks.imbalance.serving import serve
 from benchmarks.rows import Bound, Row
 from fount import Client
-from fount.evaluating import EvaluationInfo
+from fount.evaluation.types import EvaluationInfo
 
 __all__ = ["measure", "watch"]
 

@@ -12,7 +12,7 @@ from torch import nn
 
 from benchmarks.imbalance.cut import CUT_CLASS
 from handlers.models.classifier import ConvClassifier
-from handlers.recipes.reproducible import reproducible
+from handlers.recipes.run.reproducible import reproducible
 
 __all__ = ["STEPS", "Score", "train_and_score"]
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from benchmarks.child import ROOT
 from handlers.recipes.catalogue import RECIPES
-from handlers.recipes.data import load_data
+from handlers.recipes.data.load import load_data
 from handlers.recipes.model_folder import load_judge, write_model
 from handlers.recipes.training import Order, train_module
 

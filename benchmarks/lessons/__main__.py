@@ -19,8 +19,8 @@ from benchmarks.lessons.building import LESSONS, build_lessons
 from benchmarks.lessons.report import evaluations_to_markdown
 from benchmarks.machine import machine_facts
 from fount import Client
-from fount.evaluating import EvaluationInfo
-from handlers.recipes.data import load_data
+from fount.evaluation.types import EvaluationInfo
+from handlers.recipes.data.load import load_data
 from handlers.recipes.model_folder import load_judge
 
 __all__ = ["main"]

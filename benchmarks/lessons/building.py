@@ -19,13 +19,13 @@ from torch import Tensor, nn
 from benchmarks.lessons.climbing import climb
 from benchmarks.lessons.generators import codes, pictures
 from benchmarks.lessons.plain import codes_of, train_plain
-from handlers.building import build_module
-from handlers.card import Card, Family, Golden, Latent, Limits, Sample, Weights, file_digest, write_card
-from handlers.golden import record_golden
+from handlers.cards.card import Card, Family, Golden, Latent, Limits, Sample, Weights, file_digest, write_card
+from handlers.loading.build import build_module
 from handlers.models.classifier import ConvClassifier
 from handlers.models.vae import Autoencoder
 from handlers.recipes.catalogue import RECIPES
-from handlers.recipes.data_set import DataSet
+from handlers.recipes.data.dataset import DataSet
+from handlers.verification.golden import record_golden
 
 __all__ = ["LESSONS", "Lesson", "Made", "build_lessons", "climbed_generator", "codes_generators", "table_generator"]
 
@@ -100,7 +100,7 @@ def build_lessons(
     """Train, climb, copy, and write the four folders; those that are there already are left.
 
     Args:
-        data: of handlers.recipes.data, "digits" or "mnist".
+        data: of handlers.recipes.data.load, "digits" or "mnist".
         classifier: of the same data.
         store: the model store they go to.
         steps: of the plain autoencoder's training; None: the recipe's.

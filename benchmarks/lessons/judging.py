@@ -14,14 +14,14 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from fount.address import Addresses
+from handlers.execution.pixels import floats_to_uint8
 from handlers.family import Deadline, Draw, Noise, Sampler
 from handlers.models.classifier import ConvClassifier
 from handlers.models.own import OwnSampler
-from handlers.pixels import floats_to_uint8
-from handlers.recipes.data_set import DataSet, Split
+from handlers.recipes.data.dataset import DataSet, Split
 from service.evaluation.evidence import NEIGHBOURS, Answers, Evidence, Nearest, RealRows, Samples
 from service.evaluation.panels.facts import Facts
-from service.evaluation.panels.order import parts_of, results
+from service.evaluation.panels.registry import parts_of, results
 from service.evaluation.pipeline.labels import label_samples
 from service.evaluation.results import Metric, Panel, PanelResult
 from service.evaluation.statistics.distances import nearest

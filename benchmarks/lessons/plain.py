@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 
 from handlers.models.vae import Autoencoder
-from handlers.recipes.autoencoders import AutoencoderTask
 from handlers.recipes.catalogue import Recipe
-from handlers.recipes.data_set import DataSet, Split
-from handlers.recipes.reproducible import reproducible
+from handlers.recipes.data.dataset import DataSet, Split
+from handlers.recipes.run.reproducible import reproducible
+from handlers.recipes.tasks.autoencoders import AutoencoderTask
 
 __all__ = ["PlainTask", "codes_of", "train_plain"]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from fount.evaluating import EvaluationInfo, MetricInfo
+from fount.evaluation.types import EvaluationInfo, MetricInfo
 
 __all__ = ["evaluations_to_markdown"]
 

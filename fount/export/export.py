@@ -7,21 +7,21 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
-from fount.client import Client
+from fount.augmentation.pull import Level, PullInfo
+from fount.augmentation.pull import Part as PartOfPlan
+from fount.augmentation.rows import RowBatch
+from fount.cli.output.writer import writing
+from fount.client.sync import Client
 from fount.errors import InvalidRequest, OutputError
-from fount.export.chosen import Chosen, renew
-from fount.export.exporting import PartWriter, export_parts
-from fount.export.finishing import finish, finished
 from fount.export.formats import Format
 from fount.export.journal import Record
+from fount.export.manifest import finish, finished
+from fount.export.parallel import PartWriter, export_parts
 from fount.export.parts import cut, rows_a_part
-from fount.export.place import MANIFEST, Place
+from fount.export.plan_choice import Chosen, renew
 from fount.export.table import Contents
-from fount.export.verifying import sound_records
-from fount.output_run import writing
-from fount.pulling import Level, PullInfo
-from fount.pulling import Part as PartOfPlan
-from fount.row_batches import RowBatch
+from fount.export.target_folder import MANIFEST, Place
+from fount.export.verify import sound_records
 
 __all__ = ["Export", "Outcome", "Wanted"]
 

@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from threading import Lock
 
-from fount.export.writing import sync_folder
+from fount.files import sync_folder
 
 __all__ = ["Journal", "Record"]
 

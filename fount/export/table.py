@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fount.plans import SOURCES
-from fount.row_batches import RowBatch
+from fount.augmentation.plan import SOURCES
+from fount.augmentation.rows import RowBatch
 
 __all__ = ["PROVENANCE", "Contents", "Table", "table_of", "values_of"]
 

@@ -10,7 +10,7 @@ import time
 
 from handlers.checks.finding import Finding, failed, passed, warned
 from handlers.checks.subject import Subject
-from handlers.profile import CANDIDATES, ProfileError, measure_profile
+from handlers.verification.profile import CANDIDATES, ProfileError, measure_profile
 
 __all__ = ["check_batch_size", "check_speed"]
 

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 
 from handlers.checks.finding import finding_to_json
-from handlers.checks.order import CHECKS, run_checks
+from handlers.checks.registry import CHECKS, run_checks
 from handlers.checks.subject import Subject
 from handlers.settings import Settings
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from handlers.checks.subject import Subject
-from handlers.pixels import Float32s
+from handlers.execution.pixels import Float32s
 
 __all__ = ["apart", "told_apart"]
 

@@ -20,7 +20,7 @@ class Finding:
     """What one check found.
 
     Attributes:
-        check: its name, as in `handlers.checks.order.CHECKS`.
+        check: its name, as in `handlers.checks.registry.CHECKS`.
         state: passed; warned, which the model may be packed with; failed; skipped, because it could not run.
         seen: what was measured or met, with numbers; lines after the first are details.
         change: what to change; for a check that passed, what could be; empty when there is nothing.

@@ -9,16 +9,16 @@ from __future__ import annotations
 import tempfile
 from pathlib import Path
 
-from handlers.building import build_module
 from handlers.checks.finding import Finding, failed, passed
 from handlers.checks.subject import Subject
-from handlers.golden import GOLDEN_COUNT, GoldenError, check_golden, record_golden
-from handlers.made_of import is_golden_stale
-from handlers.network import Network, build_network
-from handlers.numerics import configure_torch, read_numerics
-from handlers.profile import ProfileError, measure_profile
+from handlers.execution.network import Network, build_network
+from handlers.execution.numerics import configure_torch, read_numerics
+from handlers.loading.build import build_module
 from handlers.settings import Settings
 from handlers.state import State
+from handlers.verification.golden import GOLDEN_COUNT, GoldenError, check_golden, record_golden
+from handlers.verification.golden_fingerprint import is_golden_stale
+from handlers.verification.profile import ProfileError, measure_profile
 
 __all__ = ["check_golden_samples"]
 

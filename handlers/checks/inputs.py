@@ -10,8 +10,8 @@ import numpy as np
 
 from handlers.checks.finding import Finding, passed, warned
 from handlers.checks.subject import Subject
-from handlers.pixels import Float32s, floats_to_uint8
-from handlers.rows import SampleRows
+from handlers.execution.pixels import Float32s, floats_to_uint8
+from handlers.execution.rows import SampleRows
 
 __all__ = ["check_uses_label", "check_uses_z"]
 

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from handlers.building import BuildError, build_module
-from handlers.card import CardError, check_weights, load_card
+from handlers.cards.card import CardError, check_weights, load_card
 from handlers.checks.finding import Finding, failed, passed, warned
 from handlers.checks.memory import resident_bytes, tell_bytes
 from handlers.checks.subject import Subject
+from handlers.execution.network import build_network
+from handlers.execution.numerics import configure_torch
+from handlers.loading.build import BuildError, build_module
+from handlers.loading.memory import RoomError, check_room
+from handlers.loading.weights import WeightsError
 from handlers.models import UnknownFamilyError
-from handlers.network import build_network
-from handlers.numerics import configure_torch
-from handlers.room import RoomError, check_room
-from handlers.scaffold.wish import keys_unwritten
-from handlers.weights import WeightsError
+from handlers.scaffold.template import keys_unwritten
 
 __all__ = ["check_card", "check_weights_load"]
 

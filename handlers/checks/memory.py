@@ -13,7 +13,7 @@ import torch
 
 from handlers.checks.finding import Finding, passed, warned
 from handlers.checks.subject import Subject
-from handlers.room import available_bytes
+from handlers.loading.memory import available_bytes
 
 __all__ = ["check_memory", "resident_bytes", "tell_bytes"]
 

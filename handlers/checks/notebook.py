@@ -16,14 +16,14 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from fount.address import Addresses, Stream
-from handlers.building import build_own
 from handlers.checks.differences import apart, told_apart
+from handlers.checks.entry_points import call_by_hand
 from handlers.checks.finding import Finding, failed, passed
 from handlers.checks.subject import CHECK_SEED, Subject, seed_globals
-from handlers.checks.way_in import call_by_hand
+from handlers.execution.pixels import Float32s, find_rows_within, floats_to_uint8
 from handlers.family import Deadline, Noise, Sampler
-from handlers.golden import MEAN_LEVELS, MOST_LEVELS
-from handlers.pixels import Float32s, find_rows_within, floats_to_uint8
+from handlers.loading.build import build_own
+from handlers.verification.golden import MEAN_LEVELS, MOST_LEVELS
 
 __all__ = ["EXAMPLE_FILE", "check_notebook"]
 

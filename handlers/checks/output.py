@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import contextlib
 
+from handlers.checks.entry_points import call_by_hand, own_module, source_file_of
 from handlers.checks.finding import Finding, failed
 from handlers.checks.shapes import find_wrong_shape
 from handlers.checks.subject import Subject
 from handlers.checks.values import check_values
-from handlers.checks.way_in import call_by_hand, own_module, source_file_of
+from handlers.execution.torch_errors import is_out_of_memory
 from handlers.faults import tell_fault
-from handlers.torch_errors import is_out_of_memory
 
 __all__ = ["check_output"]
 

@@ -14,15 +14,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from handlers.building import build_module
 from handlers.checks.finding import Finding, failed, passed
 from handlers.checks.subject import Subject
+from handlers.execution.network import Network, build_network
+from handlers.execution.pixels import Float32s, find_finite_rows, floats_to_uint8
+from handlers.execution.torch_errors import is_out_of_memory
 from handlers.faults import tell_fault
-from handlers.golden import GOLDEN_COUNT, compare_outputs
-from handlers.network import Network, build_network
-from handlers.pixels import Float32s, find_finite_rows, floats_to_uint8
-from handlers.profile import ProfileError, measure_profile
-from handlers.torch_errors import is_out_of_memory
+from handlers.loading.build import build_module
+from handlers.verification.golden import GOLDEN_COUNT, compare_outputs
+from handlers.verification.profile import ProfileError, measure_profile
 
 __all__ = ["check_precisions"]
 

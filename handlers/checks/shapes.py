@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from handlers.card import Card
+from handlers.cards.card import Card
 
 __all__ = ["find_wrong_shape"]
 

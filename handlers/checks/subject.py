@@ -19,15 +19,15 @@ from safetensors import SafetensorError, safe_open
 
 from fount.address import Addresses, Stream
 from fount.v1 import sampling_pb2
-from handlers.card import Card
+from handlers.cards.card import Card
+from handlers.execution.network import Network, Operation
+from handlers.execution.pixels import Float32s, Uint8s, uint8_to_floats
+from handlers.execution.rows import ImageRows, Rows, SampleRows
 from handlers.family import Draw
-from handlers.manipulations import made_up_manipulations
-from handlers.network import Network, Operation
-from handlers.parameters import read_draw
-from handlers.pixels import Float32s, Uint8s, uint8_to_floats
-from handlers.profile import Profile
-from handlers.rows import ImageRows, Rows, SampleRows
 from handlers.settings import Settings
+from handlers.verification.profile import Profile
+from handlers.worker.manipulations import made_up_manipulations
+from handlers.worker.parameters import read_draw
 
 __all__ = ["CHECK_SEED", "Subject", "seed_globals"]
 

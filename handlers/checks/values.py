@@ -13,9 +13,9 @@ import numpy as np
 
 from handlers.checks.finding import Finding, failed, passed, warned
 from handlers.checks.subject import Subject
+from handlers.execution.pixels import Float32s, find_finite_rows, find_rows_within
+from handlers.execution.rows import SampleRows
 from handlers.family import Draw
-from handlers.pixels import Float32s, find_finite_rows, find_rows_within
-from handlers.rows import SampleRows
 
 __all__ = ["check_values"]
 

@@ -3,7 +3,7 @@
 The module's method `sample` is called, or else the module itself: z, then the label where the card has classes, then
 whatever else it takes by name of what a worker knows. All of it is read from the signature when the model is loaded, so
 that a module that cannot be called is refused there and in plain words. How z is drawn and given is part of
-`handlers.rows.EXECUTION_VERSION`.
+`handlers.execution.rows.EXECUTION_VERSION`.
 """
 
 from __future__ import annotations

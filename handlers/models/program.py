@@ -1,7 +1,7 @@
 """Programs: models that bring their own graph, as TorchScript (.pt) or as an exported program (.pt2).
 
 TorchScript is read by torch's own reader in C++, which knows tensors and TorchScript's types and runs no Python, but
-whose operators can open files. An exported program is read by Python code that trusts it. So `handlers.program_loading`
+whose operators can open files. An exported program is read by Python code that trusts it. So `handlers.loading.program`
 looks at either file first. A program must take any number of rows.
 
 Sources: torch.jit.load; torch.export.load.

@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Literal
 
-from handlers.card import Parameter
-from handlers.card_schema import ParameterName
-from handlers.recipes.augmentations import RandomAffine
-from handlers.recipes.fits import ClassifierFit, GanFit, VaeFit
+from handlers.cards.card import Parameter
+from handlers.cards.schema import ParameterName
+from handlers.recipes.tasks.augmentations import RandomAffine
+from handlers.recipes.tasks.fits import ClassifierFit, GanFit, VaeFit
 
 __all__ = ["RECIPES", "Recipe", "classifier_of"]
 
@@ -33,7 +33,7 @@ class Recipe:
         intended_use: what it is for and where it fails.
         family: name in `handlers.models.FAMILIES`.
         config: for the family's `from_config`.
-        data: name in `handlers.recipes.data.DATA_SETS`.
+        data: name in `handlers.recipes.data.load.DATA_SETS`.
         steps: optimiser steps when nothing else is asked for.
         fit: how its task trains.
         operations: what a worker can do with it.

@@ -13,8 +13,7 @@ from pathlib import Path
 from safetensors.torch import save_file
 from torch import nn
 
-from handlers.building import build_module
-from handlers.card import (
+from handlers.cards.card import (
     CARD_FILE,
     Card,
     CardError,
@@ -30,13 +29,14 @@ from handlers.card import (
     load_card,
     write_card,
 )
-from handlers.card import Recipe as CardRecipe
-from handlers.golden import GOLDEN_COUNT, record_golden
+from handlers.cards.card import Recipe as CardRecipe
+from handlers.execution.pixels import Uint8s, floats_to_uint8
+from handlers.loading.build import build_module
 from handlers.models.classifier import ConvClassifier
-from handlers.pixels import Uint8s, floats_to_uint8
 from handlers.recipes.catalogue import Recipe
-from handlers.recipes.data_set import DataSet
-from handlers.recipes.whole_files import write_whole
+from handlers.recipes.data.dataset import DataSet
+from handlers.recipes.run.whole_files import write_whole
+from handlers.verification.golden import GOLDEN_COUNT, record_golden
 
 __all__ = ["load_judge", "load_module", "write_model"]
 

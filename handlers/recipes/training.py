@@ -10,24 +10,24 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from handlers.card import Card
+from handlers.cards.card import Card
+from handlers.execution.numerics import read_numerics
 from handlers.models.classifier import ConvClassifier
-from handlers.numerics import read_numerics
-from handlers.recipes.autoencoders import AutoencoderTask
 from handlers.recipes.catalogue import Recipe
-from handlers.recipes.classifiers import ClassifierTask
-from handlers.recipes.data import load_data
-from handlers.recipes.data_set import DataSet, check_classes
-from handlers.recipes.fits import ClassifierFit, GanFit, VaeFit
-from handlers.recipes.gans import GanTask
+from handlers.recipes.data.dataset import DataSet, check_classes
+from handlers.recipes.data.load import load_data
 from handlers.recipes.model_folder import load_judge, write_model
-from handlers.recipes.pace import Pace
-from handlers.recipes.probes import ClassifierProbe, GeneratorProbe, Probe
-from handlers.recipes.quality import measure
-from handlers.recipes.reproducible import reproducible
-from handlers.recipes.run import Place, Run
-from handlers.recipes.run_lock import alone_in
-from handlers.recipes.tasks import Task
+from handlers.recipes.quality.metrics import measure
+from handlers.recipes.run.lock import alone_in
+from handlers.recipes.run.pace import Pace
+from handlers.recipes.run.probes import ClassifierProbe, GeneratorProbe, Probe
+from handlers.recipes.run.reproducible import reproducible
+from handlers.recipes.run.run import Place, Run
+from handlers.recipes.tasks.autoencoders import AutoencoderTask
+from handlers.recipes.tasks.classifiers import ClassifierTask
+from handlers.recipes.tasks.fits import ClassifierFit, GanFit, VaeFit
+from handlers.recipes.tasks.gans import GanTask
+from handlers.recipes.tasks.task import Task
 from handlers.settings import Settings
 
 __all__ = ["Order", "build_task", "train_model", "train_module"]

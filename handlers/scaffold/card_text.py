@@ -13,9 +13,9 @@ from typing import Any
 
 import yaml
 
-from handlers.card import Card, Quality, Recipe
-from handlers.card_reader import default_of
-from handlers.card_schema import Latent
+from handlers.cards.card import Card, Quality, Recipe
+from handlers.cards.reader import default_of
+from handlers.cards.schema import Latent
 from handlers.scaffold.key_comments import KEY_COMMENTS
 
 __all__ = ["card_to_text"]

@@ -13,12 +13,12 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from handlers.card import CARD_FILE, CardError, load_card
+from handlers.cards.card import CARD_FILE, CardError, load_card
 from handlers.models import OWN_FAMILY, PROGRAM_FAMILIES, load_family
 from handlers.scaffold.card_text import card_to_text
 from handlers.scaffold.next_steps import next_steps
 from handlers.scaffold.programs import PROGRAM_SCRIPT, program_script
-from handlers.scaffold.wish import Wish, WishError, card_of
+from handlers.scaffold.template import Wish, WishError, card_of
 
 __all__ = ["write_folder"]
 

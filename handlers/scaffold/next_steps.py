@@ -7,7 +7,7 @@ from pathlib import Path
 
 from handlers.models import OWN_FAMILY, PROGRAM_FAMILIES
 from handlers.scaffold.programs import PROGRAM_SCRIPT
-from handlers.scaffold.wish import Wish
+from handlers.scaffold.template import Wish
 
 __all__ = ["next_steps"]
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from string import Template
 
-from handlers.card import Card
-from handlers.scaffold.wish import Wish
+from handlers.cards.card import Card
+from handlers.scaffold.template import Wish
 
 __all__ = ["PROGRAM_SCRIPT", "program_script"]
 

@@ -16,11 +16,11 @@ from pathlib import Path
 import numpy as np
 
 from fount.address import Addresses, Stream
-from handlers.loading import Engine, load_model
-from handlers.manipulations import made_up_manipulations
+from handlers.execution.pixels import uint8_to_floats
+from handlers.execution.rows import ImageRows, Rows, SampleRows
+from handlers.loading.load import Engine, load_model
 from handlers.models import load_family
-from handlers.pixels import uint8_to_floats
-from handlers.rows import ImageRows, Rows, SampleRows
+from handlers.worker.manipulations import made_up_manipulations
 
 __all__ = ["main", "time_sizes"]
 

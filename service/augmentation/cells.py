@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fount.address import Addresses, Stream
-from service.augmentation.order import KEY_BLOCKS
+from service.augmentation.permutation import KEY_BLOCKS
 
 __all__ = ["Cells"]
 

@@ -11,15 +11,15 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from fount.data import DataError
-from service.asking import Asked, Asking
-from service.augmentation.copies import CopyFilters
+from fount.readers import DataError
+from service.augmentation.copy_filter import CopyFilters
 from service.augmentation.open_plan import OpenPlan, Pinned
 from service.augmentation.slots import Source
 from service.augmentation.synthesis import Synthesiser
 from service.catalog import Catalog
 from service.errors import DatasetUnreadable
 from service.scheduler.costs import CostModel
+from service.scheduler.inference import Asked, Asking
 
 __all__ = ["Trial", "class_weights", "pull_seconds", "source_counts", "try_generator"]
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from fount.data import Dataset, DatasetSplit
+from fount.readers import Dataset, DatasetSplit
 from fount.transforms import Policy
 from service.augmentation.slots import Layout
 from service.domain import Parameters, ServedModel, Target

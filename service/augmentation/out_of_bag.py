@@ -9,9 +9,9 @@ from contextlib import aclosing
 import numpy as np
 from numpy.typing import NDArray
 
-from service.augmentation.in_order import in_order
 from service.augmentation.made_rows import Level, MadeRows, Origins
 from service.augmentation.open_plan import OpenPlan
+from service.augmentation.read_ahead import in_order
 from service.augmentation.rows import batches, read_images
 from service.augmentation.slots import Source
 

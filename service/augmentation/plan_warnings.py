@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fount.v1 import augmentation_pb2, model_pb2
-from service.augmentation.copies import FEWEST_ROWS, NEIGHBOURS
+from service.augmentation.copy_filter import FEWEST_ROWS, NEIGHBOURS
 from service.augmentation.estimate import Trial, source_counts
 from service.augmentation.open_plan import OpenPlan
 from service.augmentation.slots import Source

@@ -16,16 +16,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fount.address import Addresses
-from fount.data.dataset import DataError, DatasetSplit
+from fount.readers.dataset import DataError, DatasetSplit
 from fount.transforms import COLUMNS, draw, told
-from service.asking import Asked, Asking
-from service.augmentation.copies import CopyFilters
-from service.augmentation.in_order import in_order
+from service.augmentation.copy_filter import CopyFilters
 from service.augmentation.made_rows import NO_ROW, Level, MadeRows, Origins
 from service.augmentation.open_plan import OpenPlan
+from service.augmentation.read_ahead import in_order
 from service.augmentation.slots import Slots, Source
 from service.augmentation.synthesis import Synthesised, Synthesiser
 from service.errors import DatasetUnreadable
+from service.scheduler.inference import Asked, Asking
 
 __all__ = ["RowMaker", "batches", "read_images"]
 

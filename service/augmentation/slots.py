@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 
 from service.augmentation.bootstrap import draw, poisson_weights
 from service.augmentation.cells import Cells
-from service.augmentation.order import MAX_ROWS, Order
+from service.augmentation.permutation import MAX_ROWS, Order
 
 __all__ = ["Layout", "RealMode", "Slots", "Source", "Stratum"]
 

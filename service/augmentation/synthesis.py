@@ -15,11 +15,11 @@ from google.rpc import code_pb2
 from numpy.typing import NDArray
 
 from fount.address import Addresses, Stream
-from service.asking import Asked, Asking, Drawn
-from service.augmentation.copies import CopyFilter
+from service.augmentation.copy_filter import CopyFilter
 from service.augmentation.open_plan import OpenPlan, Pinned
 from service.domain import Failure, Labels
 from service.errors import NotReady, TooLate
+from service.scheduler.inference import Asked, Asking, Drawn
 
 __all__ = ["Synthesised", "Synthesiser", "attempt_seed"]
 

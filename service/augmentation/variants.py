@@ -18,12 +18,12 @@ from numpy.typing import NDArray
 from fount.address import Addresses
 from fount.transforms import draw, told
 from fount.v1 import augmentation_pb2
-from service.asking import Asked, Asking
-from service.augmentation.augment_requests import VariantsOrder, read_rows
-from service.augmentation.in_order import in_order
 from service.augmentation.made_rows import Level, MadeRows, Origins
+from service.augmentation.read_ahead import in_order
 from service.augmentation.slots import Source
 from service.errors import InvalidRequest, Violation
+from service.rpc.augment_request import VariantsOrder, read_rows
+from service.scheduler.inference import Asked, Asking
 
 __all__ = ["VariantMaker"]
 

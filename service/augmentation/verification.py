@@ -13,17 +13,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fount.address import Addresses
-from fount.data import DataError
+from fount.readers import DataError
 from fount.transforms import Policy, draw
 from fount.v1 import augmentation_pb2
-from service.asking import Asked, Asking
 from service.augmentation.open_plan import OpenPlan, Pinned
-from service.augmentation.order import Order
-from service.augmentation.roles import class_labels
+from service.augmentation.permutation import Order
 from service.augmentation.slots import Source
-from service.augmentation.wishes import VerificationWish
+from service.catalog.roles import class_labels
 from service.domain import Labels
 from service.errors import DatasetUnreadable, PlanRefused
+from service.rpc.plan_request import VerificationWish
+from service.scheduler.inference import Asked, Asking
 
 __all__ = ["Verification"]
 

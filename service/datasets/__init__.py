@@ -3,7 +3,7 @@
 The catalogue is cheap to build; a data set is read, every pixel of it for its digest, when it is first asked for.
 """
 
-from service.datasets.catalogue import Datasets
+from service.datasets.catalog import Datasets
 from service.datasets.settings import DatasetSettings
 
 __all__ = ["DatasetSettings", "Datasets"]

@@ -16,7 +16,7 @@ from typing import Any
 
 import yaml
 
-from fount.data import FORMATS, DatasetSource, Limits
+from fount.readers import FORMATS, DatasetSource, Limits
 from fount.transforms import Kind, Policy, Transform, violations
 from service.datasets.settings import DatasetSettings, why_no_name
 from service.errors import SetupError

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from fount.data import DatasetSource
+from fount.readers import DatasetSource
 from fount.transforms import Policy
 
 __all__ = ["BUILT_IN", "DatasetSettings", "why_no_name"]

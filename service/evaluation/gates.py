@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from types import MappingProxyType
 
-from service.evaluation.panels.order import BY_CLASS, METRICS
+from service.evaluation.panels.registry import BY_CLASS, METRICS
 from service.evaluation.results import ClassValue, GateOutcome, Metric, Panel
 
 __all__ = ["FIELDS", "OPERATORS", "Gate", "judge", "parse_gate"]

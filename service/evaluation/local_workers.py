@@ -5,12 +5,12 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from service.asking import Asked, Asking
 from service.caller import Caller
 from service.catalog import Catalog
 from service.domain import Operation, Parameters, ServedModel, Target
 from service.evaluation.specification import PinnedModel
 from service.evaluation.workers import DrawnSamples
+from service.scheduler.inference import Asked, Asking
 
 __all__ = ["LocalWorkers"]
 

@@ -18,11 +18,11 @@ from service.config import GatewayConfig
 from service.domain import Call, Reply, Target
 from service.errors import FountServiceError, NotReady, WorkerBusy, WorkerFault, WorkerLost
 from service.scheduler.costs import CostModel
-from service.scheduler.foresight import Foresight
+from service.scheduler.dispatch_timing import Foresight
+from service.scheduler.fair_queue import INTERACTIVE_CALLS, Turns
 from service.scheduler.meter import SchedulerMeter
-from service.scheduler.packed import Packed, units_of
 from service.scheduler.stream import SampleStream
-from service.scheduler.turns import INTERACTIVE_CALLS, Turns
+from service.scheduler.worker_call import Packed, units_of
 from service.workers import CALLS_PER_WORKER, WorkerPool
 
 __all__ = ["Backlog"]

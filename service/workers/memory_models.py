@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 
 from fount.address import Addresses, Stream
 from fount.v1 import model_pb2
-from service.chunks import sample_spec
 from service.domain import (
     Dtype,
     Encoding,
@@ -28,6 +27,7 @@ from service.domain import (
     ServedModel,
     TensorItem,
 )
+from service.rpc.chunks import sample_spec
 
 __all__ = [
     "indices_of",

@@ -12,11 +12,10 @@ import grpc
 import numpy as np
 import pytest
 
-from fount.data import Dataset, DatasetSource, read_dataset
+from fount.readers import Dataset, DatasetSource, read_dataset
 from fount.transforms import Kind, Policy, Transform
 from fount.v1 import augmentation_pb2, augmentation_pb2_grpc
-from service.asking import Asking
-from service.augmentation.copies import CopyFilters
+from service.augmentation.copy_filter import CopyFilters
 from service.augmentation.open_plan import OpenPlan, Pinned
 from service.augmentation.slots import Layout, RealMode, Source, Stratum
 from service.caller import Anonymous, Caller, CallerPolicy
@@ -26,9 +25,10 @@ from service.datasets import Datasets, DatasetSettings
 from service.domain import Operation, Parameters, Target
 from service.errors import TicketInvalid
 from service.gateway import Gateway
-from service.scheduler.packing import PackingScheduler
-from service.servicers.augmentation import AugmentationServicer
-from service.telemetry.interceptor import CallInterceptor
+from service.rpc.augmentation import AugmentationServicer
+from service.rpc.interceptor import CallInterceptor
+from service.scheduler.inference import Asking
+from service.scheduler.scheduler import PackingScheduler
 from service.telemetry.metrics import Metrics
 from service.workers.memory import MemoryPool
 from service.workers.memory_models import memory_model

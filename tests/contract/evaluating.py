@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fount.address import Addresses, Stream
-from fount.data import Dataset, DatasetSource, read_dataset
+from fount.readers import Dataset, DatasetSource, read_dataset
 from service.datasets import Datasets
 from service.domain import Parameters
 from service.errors import FountServiceError

@@ -12,10 +12,9 @@ from typing import Any
 import grpc
 import numpy as np
 
-from fount.data import DatasetSource
+from fount.readers import DatasetSource
 from fount.runner.v1 import runner_pb2_grpc
 from fount.v1 import evaluation_pb2, evaluation_pb2_grpc, model_pb2, sampling_pb2_grpc
-from service.asking import Asking
 from service.caller import Caller
 from service.catalog import Catalog
 from service.config import GatewayConfig
@@ -25,11 +24,12 @@ from service.errors import EvaluationNotDone, UnknownEvaluation
 from service.evaluation.jobs.record import Evaluations, Record, State, Usage
 from service.evaluation.results import Panel
 from service.evaluation.specification import PinnedModel, Specification
-from service.scheduler.packing import PackingScheduler
-from service.servicers.evaluation import EvaluationServicer
-from service.servicers.reading import ReadingServicer
-from service.servicers.sampling import SamplingServicer
-from service.telemetry.interceptor import CallInterceptor
+from service.rpc.evaluation import EvaluationServicer
+from service.rpc.interceptor import CallInterceptor
+from service.rpc.reading import ReadingServicer
+from service.rpc.sampling import SamplingServicer
+from service.scheduler.inference import Asking
+from service.scheduler.scheduler import PackingScheduler
 from service.telemetry.metrics import Metrics
 from service.workers.memory import MemoryPool, memory_model
 

@@ -11,11 +11,11 @@ from pathlib import Path
 
 from click.testing import CliRunner
 
-from fount.cli import main
+from fount.cli.main import main
 
 # Parts of 10 rows, so that a few rows make several.
 SMALL = "from fount.export import parts; parts._MOST_ROWS = 10;"
-FOUNT = [sys.executable, "-c", f"{SMALL} from fount.cli import main; main(prog_name='fount')"]
+FOUNT = [sys.executable, "-c", f"{SMALL} from fount.cli.main import main; main(prog_name='fount')"]
 FORMATS = ["parquet", "webdataset", "npz", "folder"]
 
 

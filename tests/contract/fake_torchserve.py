@@ -15,7 +15,7 @@ import grpc
 from fount.torchserve.v1 import torchserve_pb2
 from fount.v1 import model_pb2
 from fount.worker.v1 import worker_pb2
-from service.workers.torchserve.wire import Address
+from service.workers.torchserve.channel import Address
 
 DIGEST = "sha256:" + "a" * 64
 NO_WORKER = (grpc.StatusCode.INTERNAL, 'Model "toy" has no worker to serve inference request.')

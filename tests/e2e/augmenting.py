@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 
 from fount import Client
-from fount.data import DatasetSource, read_dataset
-from fount.plans import AnyPlan
-from fount.row_batches import RowBatch
+from fount.augmentation.plan import AnyPlan
+from fount.augmentation.rows import RowBatch
+from fount.readers import DatasetSource, read_dataset
 from tests.e2e.processes import FOUNT, Served, listening, run_fount, served_by, serving
 
 MODELS = ("digits-classifier", "digits-cvae", "transforms")

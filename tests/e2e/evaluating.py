@@ -17,7 +17,7 @@ import pytest
 
 from fount import Client
 from fount.errors import FountError, ServerUnavailable
-from fount.evaluating import EvaluationInfo
+from fount.evaluation.types import EvaluationInfo
 from tests.e2e.processes import FOUNT, Served, environment
 
 GENERATOR = "digits-cvae"

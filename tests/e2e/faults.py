@@ -20,9 +20,9 @@ import psutil
 import pytest
 
 from fount import Client
+from fount.client.status import error_of
 from fount.errors import FountError
-from fount.requests import sample_request
-from fount.statuses import error_of
+from fount.sampling.request import sample_request
 from fount.v1 import sampling_pb2_grpc
 from tests.e2e.planted import NAME, SAMPLE_BYTES, Traces
 from tests.e2e.processes import Served, serving

@@ -17,10 +17,10 @@ from pathlib import Path
 import numpy as np
 
 from fount.address import Addresses, Stream
-from handlers import card as cards
-from handlers.building import build_module
-from handlers.golden import record_golden
-from handlers.packing import pack
+from handlers.cards import card as cards
+from handlers.loading.build import build_module
+from handlers.packaging.pack import pack
+from handlers.verification.golden import record_golden
 from tests.handlers.own_models import LATENT, own_card, write_own
 
 NAME = "planted"

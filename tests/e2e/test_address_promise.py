@@ -11,7 +11,8 @@ import numpy as np
 import psutil
 import pytest
 
-from fount import Client, aio
+from fount import Client
+from fount.client import aio
 from tests.e2e.processes import Served, serving
 
 GENERATORS = ["digits-cvae", "digits-vae"]  # the others, more briefly, in test_every_model.py

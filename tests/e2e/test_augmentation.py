@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 
 from fount import Client
-from fount.data import DatasetSource, DatasetSplit, read_dataset
+from fount.augmentation.plan import PlanInfo
 from fount.errors import FailedPrecondition, FountError, InvalidRequest, NotAllowed
-from fount.plans import PlanInfo
+from fount.readers import DatasetSource, DatasetSplit, read_dataset
 from fount.ticket.v1 import ticket_pb2
-from service.augmentation.copies import CopyFilter
+from service.augmentation.copy_filter import CopyFilter
 from service.augmentation.ticket_keys import TicketKeys
 from service.augmentation.tickets import sign
 from tests.e2e.augmenting import (

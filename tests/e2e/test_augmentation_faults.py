@@ -17,7 +17,7 @@ import pytest
 import yaml
 
 from fount import Client
-from fount.plans import PlanInfo
+from fount.augmentation.plan import PlanInfo
 from fount.v1 import augmentation_pb2, augmentation_pb2_grpc
 from tests.contract.exports import contents, wait_for_parts
 from tests.e2e.augmenting import EVERYTHING, Augmented, columns_of, pulled, same, second_gateway

@@ -14,8 +14,8 @@ import torch
 from torch.utils.data import DataLoader
 
 from fount import Client
-from fount.datasets import Pull
-from fount.plans import PlanInfo
+from fount.adapters import Pull
+from fount.augmentation.plan import PlanInfo
 from tests.e2e.augmenting import EVERYTHING, Augmented
 from tests.e2e.processes import environment, run_fount
 
@@ -116,7 +116,7 @@ def test_ray_reads_every_row(augmented, plan, accepted, tmp_path: Path) -> None:
     script = (
         "import sys, json, ray\n"
         "from pathlib import Path\n"
-        "from fount.datasets import PlanDatasource\n"
+        "from fount.adapters import PlanDatasource\n"
         "ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, configure_logging=False)\n"
         "source = PlanDatasource(Path('ticket').read_bytes(), sys.argv[1])\n"
         "rows = ray.data.read_datasource(source, override_num_blocks=4).take_all()\n"

@@ -15,7 +15,7 @@ import psycopg
 import pytest
 
 from fount import Client
-from fount.evaluating import EvaluationInfo
+from fount.evaluation.types import EvaluationInfo
 from tests.databases import postgres
 from tests.e2e.evaluating import (
     GENERATOR,

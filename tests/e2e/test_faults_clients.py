@@ -15,7 +15,7 @@ from contextlib import contextmanager
 import grpc
 import pytest
 
-from fount.requests import sample_request
+from fount.sampling.request import sample_request
 from tests.e2e.faults import OK, SEED, Stack, alive, draw, draw_many, sampling
 from tests.e2e.planted import NAME
 

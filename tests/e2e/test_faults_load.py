@@ -13,7 +13,7 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from fount.errors import Overloaded
-from fount.requests import sample_request
+from fount.sampling.request import sample_request
 from tests.e2e.faults import OK, TRUTH, Drawn, Stack, draw, draw_many, planted_stack, sampling
 from tests.e2e.planted import NAME
 

@@ -12,7 +12,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 import psutil
 import pytest
 
-from fount.requests import sample_request
+from fount.sampling.request import sample_request
 from tests.e2e.faults import OK, SEED, UNREAD_BYTES, Stack, draw, draw_many, sampling
 from tests.e2e.planted import NAME, SAMPLE_BYTES
 

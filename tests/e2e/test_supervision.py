@@ -16,7 +16,7 @@ import pytest
 
 from fount import Client
 from fount.errors import ServerUnavailable
-from fount.sampling import Chunk
+from fount.sampling.types import Chunk
 from service.domain import Call, Dtype, Operation, Parameters, RangeItem, Rows, Target
 from service.errors import WorkerBusy, WorkerLost
 from service.workers.torchserve import supervisor
@@ -105,7 +105,7 @@ async def test_a_killed_java_comes_back_with_the_same_bytes_and_leaves_nothing(a
 @pytest.mark.slow
 async def test_a_stopped_java_is_replaced(archives, tmp_path, temporary, monkeypatch) -> None:
     monkeypatch.setattr(supervisor, "_SILENT_S", 2.0)
-    monkeypatch.setattr("service.workers.torchserve.wire._PROBE_S", 1.0)
+    monkeypatch.setattr("service.workers.torchserve.channel._PROBE_S", 1.0)
     async with embedded(archives, tmp_path / "one") as pool:
         toy, before, whole = target(pool), family(pool), await draw(pool, target(pool))
         before[0].suspend()

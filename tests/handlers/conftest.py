@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from handlers.card import Family
+from handlers.cards.card import Family
 from handlers.models.classifier import ConvClassifier
-from handlers.worker import Worker
+from handlers.worker.worker import Worker
 from tests.handlers.stepping_toys import SteppedToy, write_stepped_folder
 from tests.handlers.toys import (
     FaultySampler,

@@ -14,12 +14,12 @@ from safetensors.torch import save_file
 from torch import nn
 
 from fount.v1 import model_pb2
-from handlers import card as cards
-from handlers.building import build_module
-from handlers.golden import record_golden
-from handlers.own_source import build_own_class
-from handlers.packing import pack
-from handlers.worker import Worker
+from handlers.cards import card as cards
+from handlers.loading.build import build_module
+from handlers.loading.own_source import build_own_class
+from handlers.packaging.pack import pack
+from handlers.verification.golden import record_golden
+from handlers.worker.worker import Worker
 from tests.handlers.toys import ask, drawing, request, seal_folder
 
 LATENT = 6

@@ -9,11 +9,11 @@ from typing import Any
 import torch
 from safetensors.torch import save_file
 
-from handlers import card as cards
+from handlers.cards import card as cards
 from handlers.checks.finding import Finding
-from handlers.checks.order import run_checks
+from handlers.checks.registry import run_checks
 from handlers.checks.subject import Subject
-from handlers.own_source import build_own_class
+from handlers.loading.own_source import build_own_class
 from handlers.settings import Settings
 from tests.handlers.toys import toy_card
 

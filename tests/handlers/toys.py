@@ -18,12 +18,12 @@ from fount.address import Addresses, Stream
 from fount.archive import CONTENTS_FILE, FORMAT, MANIFEST_FILE, digest_of_ingredients
 from fount.v1 import model_pb2
 from fount.worker.v1 import worker_pb2
-from handlers import card as cards
-from handlers.batch_times import BatchTimes
+from handlers.cards import card as cards
+from handlers.execution.batch_times import BatchTimes
+from handlers.execution.rows import ManipulationRows
 from handlers.family import Deadline, Draw, Noise
-from handlers.golden import record_golden
-from handlers.rows import ManipulationRows
-from handlers.worker import Worker
+from handlers.verification.golden import record_golden
+from handlers.worker.worker import Worker
 
 LATENT, SIDE = 6, 4
 RAISES, GIVES_NAN, GIVES_WRONG_SHAPE, HAS_NO_MEMORY, IS_SLOW, LOSES_DEVICE, GIVES_TOO_MUCH = (

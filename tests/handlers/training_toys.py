@@ -11,12 +11,12 @@ from torch import Tensor, nn
 
 from handlers.models.classifier import ConvClassifier
 from handlers.recipes.catalogue import RECIPES, Recipe
-from handlers.recipes.data import load_data
-from handlers.recipes.data_set import DataSet
+from handlers.recipes.data.dataset import DataSet
+from handlers.recipes.data.load import load_data
 from handlers.recipes.model_folder import load_judge
-from handlers.recipes.pace import Pace
-from handlers.recipes.reproducible import reproducible
-from handlers.recipes.tasks import Task
+from handlers.recipes.run.pace import Pace
+from handlers.recipes.run.reproducible import reproducible
+from handlers.recipes.tasks.task import Task
 from handlers.recipes.training import Order, build_task, train_module
 
 MODEL_STORE = Path(__file__).resolve().parents[2] / "model_store"

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 
-from fount.data import DatasetSource, DatasetSplit, read_dataset
-from service.augmentation.copies import CopyFilter, calibrate
+from fount.readers import DatasetSource, DatasetSplit, read_dataset
+from service.augmentation.copy_filter import CopyFilter, calibrate
 from tests.handlers.mnist import DATA, needs_mnist
 
 QUANTILE = 0.01

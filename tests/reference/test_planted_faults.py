@@ -11,7 +11,7 @@ import pytest
 
 from benchmarks.evaluation.faults import measure, problems, read_with
 from benchmarks.evaluation.planting import Drawn, Source, evaluate, faults, gather, nearest_rows, real_rows
-from fount.data.digits import read_digits
+from fount.readers.digits import read_digits
 from service.evaluation.results import Panel, Verdict
 
 ROOT = Path(__file__).resolve().parents[2]

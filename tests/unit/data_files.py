@@ -10,7 +10,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from fount.data import DataError, Dataset, DatasetSource, read_dataset
+from fount.readers import DataError, Dataset, DatasetSource, read_dataset
 
 __all__ = ["LABELS", "PIXELS", "png", "read", "refusal", "rows", "write_folder", "write_idx"]
 

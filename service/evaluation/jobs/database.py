@@ -18,7 +18,7 @@ from sqlalchemy.sql.expression import ColumnElement
 
 from service.errors import JobsUnreachable, SetupError
 from service.evaluation.jobs.tables import LAYOUT, layout, metadata
-from service.evaluation.pipeline.desk import Failed
+from service.evaluation.pipeline.reporter import Failed
 
 __all__ = ["Database", "Now", "insist_on_room", "jobs_url", "queue_url"]
 

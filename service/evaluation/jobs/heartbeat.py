@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable
 
 from service.errors import JobsUnreachable
-from service.evaluation.jobs.turns import Turn, Turns
+from service.evaluation.jobs.leases import Turn, Turns
 
 __all__ = ["BEAT_S", "Heartbeat"]
 

@@ -12,7 +12,7 @@ from typing import Any
 from service.errors import EvaluationNotDone, Overloaded, UnknownEvaluation
 from service.evaluation.jobs.record import Progress, Record, State, Usage
 from service.evaluation.jobs.store import Limits
-from service.evaluation.pipeline.desk import Desk, Over
+from service.evaluation.pipeline.reporter import Desk, Over
 from service.evaluation.results import GateOutcome, Metric, PanelResult
 from service.evaluation.specification import Specification
 

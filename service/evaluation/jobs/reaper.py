@@ -12,8 +12,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from service.evaluation.jobs.engine import Engine
+from service.evaluation.jobs.leases import Turns
 from service.evaluation.jobs.record import ID
-from service.evaluation.jobs.turns import Turns
 from service.evaluation.pipeline.files import Files
 
 __all__ = ["REAP_S", "Reaper"]

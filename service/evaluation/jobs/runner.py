@@ -15,12 +15,12 @@ from service.errors import JobsUnreachable, SetupError
 from service.evaluation.jobs.database import Database
 from service.evaluation.jobs.durable import DurableEngine, DurableRunner, Steps
 from service.evaluation.jobs.heartbeat import Heartbeat
+from service.evaluation.jobs.leases import MOST_ATTEMPTS, Turn, Turns
 from service.evaluation.jobs.reaper import REAP_S, Reaper
 from service.evaluation.jobs.store_desk import StoreDesk
-from service.evaluation.jobs.turns import MOST_ATTEMPTS, Turn, Turns
-from service.evaluation.pipeline.desk import Over
 from service.evaluation.pipeline.files import Files
 from service.evaluation.pipeline.pipeline import Pipeline
+from service.evaluation.pipeline.reporter import Over
 from service.evaluation.specification import Specification
 
 __all__ = ["Runner"]

@@ -11,8 +11,8 @@ from functools import partial
 from service.errors import JobsUnreachable
 from service.evaluation.jobs.database import insist_on_room
 from service.evaluation.jobs.durable import Steps
-from service.evaluation.jobs.turns import Turn, Turns
-from service.evaluation.pipeline.desk import Over
+from service.evaluation.jobs.leases import Turn, Turns
+from service.evaluation.pipeline.reporter import Over
 from service.evaluation.results import GateOutcome, Metric, PanelResult
 
 __all__ = ["StoreDesk"]
@@ -23,7 +23,7 @@ _PATIENCE_S, _PAUSE_S = 60.0, 1.0
 
 
 class StoreDesk:
-    """See `service.evaluation.pipeline.desk.Desk`.
+    """See `service.evaluation.pipeline.reporter.Desk`.
 
     A database that does not answer is asked again for a minute; then the evaluation is let go, for whoever goes on when
     it is back.

@@ -5,11 +5,11 @@ from __future__ import annotations
 from functools import partial
 
 from service.evaluation.evidence import Evidence
-from service.evaluation.panels.birthday_parts import FEWEST_IN_CLASS
+from service.evaluation.panels.birthday import FEWEST_IN_CLASS
 from service.evaluation.panels.manifold_parts import measure_manifold
-from service.evaluation.panels.measuring import attempt
+from service.evaluation.panels.measure import attempt
 from service.evaluation.panels.part import JSON, Part
-from service.evaluation.panels.standing import DRAWS, class_standing, held_out_class
+from service.evaluation.panels.reference_sample import DRAWS, class_standing, held_out_class
 from service.evaluation.results import Panel
 from service.evaluation.statistics.vendi import estimate_vendi
 

@@ -15,13 +15,13 @@ from typing import Any
 import numpy as np
 
 from service.evaluation.evidence import Evidence
-from service.evaluation.panels.birthday_parts import BIRTHDAY_PARTS
+from service.evaluation.panels.birthday import BIRTHDAY_PARTS
+from service.evaluation.panels.by_class import Wise, worst_metrics
 from service.evaluation.panels.class_parts import CLASS_PARTS, CLASSES
-from service.evaluation.panels.classwise import Wise, worst_metrics
 from service.evaluation.panels.effective import effective_metrics
 from service.evaluation.panels.facts import Facts
 from service.evaluation.panels.manifold_parts import MANIFOLD, manifold_parts
-from service.evaluation.panels.measuring import (
+from service.evaluation.panels.measure import (
     attempt,
     build_metric,
     null_from_draws,
@@ -30,7 +30,7 @@ from service.evaluation.panels.measuring import (
 )
 from service.evaluation.panels.part import JSON, Part
 from service.evaluation.panels.ratios import over, over_mean
-from service.evaluation.panels.standing import Standing, held_out
+from service.evaluation.panels.reference_sample import Standing, held_out
 from service.evaluation.results import Metric, Null, Panel
 from service.evaluation.statistics.histogram import compare_histograms
 from service.evaluation.statistics.manifold import K, coverage_null

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from service.evaluation.panels.birthday_parts import BIRTHDAY
-from service.evaluation.panels.classwise import ByClass, Wise, worst_metrics, worst_null
+from service.evaluation.panels.birthday import BIRTHDAY
+from service.evaluation.panels.by_class import ByClass, Wise, worst_metrics, worst_null
 from service.evaluation.panels.facts import Facts
-from service.evaluation.panels.measuring import (
+from service.evaluation.panels.measure import (
     build_metric,
     interval_of,
     null_from_draws,

@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 
 from service.evaluation.evidence import Evidence, RealRows, Samples
 from service.evaluation.panels.facts import Facts
-from service.evaluation.panels.measuring import build_metric, null_from_one, to_json
+from service.evaluation.panels.measure import build_metric, null_from_one, to_json
 from service.evaluation.panels.part import JSON, Part
-from service.evaluation.panels.standing import generator
+from service.evaluation.panels.reference_sample import generator
 from service.evaluation.panels.worst import lowest
 from service.evaluation.results import ClassValue, Metric, Null, Panel
 from service.evaluation.statistics.estimate import Estimate

@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 
 from service.evaluation.evidence import NEIGHBOURS, Evidence
 from service.evaluation.panels.facts import Facts
-from service.evaluation.panels.measuring import attempt, build_metric, null_from_one
+from service.evaluation.panels.measure import attempt, build_metric, null_from_one
 from service.evaluation.panels.part import JSON, Part
-from service.evaluation.panels.standing import generator
+from service.evaluation.panels.reference_sample import generator
 from service.evaluation.results import Better, Metric, Panel
 from service.evaluation.statistics.estimate import Estimate
 from service.evaluation.statistics.hashes import difference_hashes, exact_hashes, near_matches

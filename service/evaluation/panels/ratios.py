@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from service.evaluation.panels.measuring import interval_of, null_from_draws
+from service.evaluation.panels.measure import interval_of, null_from_draws
 from service.evaluation.panels.part import JSON
 from service.evaluation.results import Null
 

@@ -13,7 +13,7 @@ from functools import partial
 from service.evaluation.evidence import Evidence
 from service.evaluation.panels.facts import Facts
 from service.evaluation.panels.manifold_parts import MANIFOLD, manifold_parts
-from service.evaluation.panels.measuring import (
+from service.evaluation.panels.measure import (
     attempt,
     build_metric,
     null_from_draws,
@@ -22,7 +22,7 @@ from service.evaluation.panels.measuring import (
 )
 from service.evaluation.panels.memory import remember
 from service.evaluation.panels.part import JSON, Part
-from service.evaluation.panels.standing import Standing, held_out
+from service.evaluation.panels.reference_sample import Standing, held_out
 from service.evaluation.results import Better, Metric, Null, Panel
 from service.evaluation.statistics.gaussian import Moments, estimate_fid
 from service.evaluation.statistics.inception import estimate_inception_score

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from scipy import stats
 
-from service.evaluation.panels.measuring import widen
+from service.evaluation.panels.measure import widen
 from service.evaluation.panels.part import JSON
 from service.evaluation.statistics.estimate import Interval
 

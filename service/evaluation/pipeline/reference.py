@@ -17,11 +17,11 @@ from pathlib import Path
 
 import numpy as np
 
-from fount.data import DatasetSplit
+from fount.readers import DatasetSplit
 from service.evaluation.evidence import NEIGHBOURS, RealRows
 from service.evaluation.pipeline.chunks import chunk_rows, chunks
+from service.evaluation.pipeline.features import Reader
 from service.evaluation.pipeline.files import Arrays, Files
-from service.evaluation.pipeline.reading import Reader
 from service.evaluation.specification import FORMAT, Specification
 from service.evaluation.statistics.distances import Rows, nearest
 

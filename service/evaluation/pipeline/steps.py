@@ -11,11 +11,11 @@ from typing import Any
 from service.evaluation.evidence import Evidence
 from service.evaluation.gates import judge, parse_gate
 from service.evaluation.panels.facts import Facts
-from service.evaluation.panels.order import needs_answers, needs_neighbours, parts_of, results
-from service.evaluation.pipeline.drawing import Drawing
+from service.evaluation.panels.registry import needs_answers, needs_neighbours, parts_of, results
+from service.evaluation.pipeline.evidence_builder import SPACES, Gathering
 from service.evaluation.pipeline.files import Files
-from service.evaluation.pipeline.gathering import SPACES, Gathering
 from service.evaluation.pipeline.reference import Reference, SplitRows
+from service.evaluation.pipeline.sampling import Drawing
 from service.evaluation.report.bundle import make_bundle
 from service.evaluation.report.figures import figures_of
 from service.evaluation.results import GateOutcome, Metric, Panel, PanelResult

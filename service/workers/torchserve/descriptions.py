@@ -13,9 +13,9 @@ from fount.worker.v1 import worker_pb2
 from service.domain import ModelState
 from service.errors import WorkerFault
 from service.workers import Offer
+from service.workers.torchserve.channel import TorchServeChannel
 from service.workers.torchserve.describe import description_to_offer
-from service.workers.torchserve.refusals import is_no_room
-from service.workers.torchserve.wire import TorchServeChannel
+from service.workers.torchserve.status import is_no_room
 
 __all__ = ["Descriptions", "ModelVersion"]
 

@@ -20,9 +20,9 @@ import grpc
 import psutil
 
 from service.errors import SetupError
+from service.workers.torchserve.channel import Address, TorchServeChannel, read_tokens
 from service.workers.torchserve.launch import KEY_FILE, LOG_FILE, Launch, TorchServeConfig, prepare
-from service.workers.torchserve.own_folder import make_folder
-from service.workers.torchserve.wire import Address, TorchServeChannel, read_tokens
+from service.workers.torchserve.private_folder import make_folder
 
 __all__ = ["EmbeddedTorchServe"]
 

@@ -19,7 +19,7 @@ from fount.archive import ArchiveError, ArchiveInfo, verify_archive
 from service.errors import SetupError
 from service.workers import CALLS_PER_WORKER
 from service.workers.torchserve.java import find_java
-from service.workers.torchserve.own_folder import FOLDER_CHARACTERS
+from service.workers.torchserve.private_folder import FOLDER_CHARACTERS
 from service.workers.torchserve.tuned import Tuned, read_tuned
 
 __all__ = ["KEY_FILE", "LOG_FILE", "Launch", "TorchServeConfig", "prepare", "verified_archives"]

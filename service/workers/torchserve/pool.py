@@ -11,9 +11,9 @@ from collections.abc import Callable, Sequence
 from service.domain import Call, Reply, Target
 from service.errors import NotReady
 from service.workers import Offer
+from service.workers.torchserve.channel import Address
 from service.workers.torchserve.hedging import Hedge
 from service.workers.torchserve.replica import Replica
-from service.workers.torchserve.wire import Address
 
 __all__ = ["TorchServePool"]
 

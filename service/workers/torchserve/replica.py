@@ -15,12 +15,12 @@ from fount.worker.v1 import worker_pb2
 from service.domain import Call, Failure, ModelState, Reply, Target
 from service.errors import WorkerBusy, WorkerFault, WorkerLost
 from service.workers import CALLS_PER_WORKER, Offer
+from service.workers.torchserve.channel import Address, TorchServeChannel, WorkerState
 from service.workers.torchserve.descriptions import Descriptions, ModelVersion
 from service.workers.torchserve.load import Load
 from service.workers.torchserve.messages import call_to_request, reply_to_domain
-from service.workers.torchserve.refusals import error_to_domain, is_no_room, is_silence
 from service.workers.torchserve.stability import Stability
-from service.workers.torchserve.wire import Address, TorchServeChannel, WorkerState
+from service.workers.torchserve.status import error_to_domain, is_no_room, is_silence
 
 __all__ = ["Replica"]
 

@@ -8,7 +8,7 @@ import time
 from typing import Protocol
 
 from service.errors import SetupError
-from service.workers.torchserve.wire import Address
+from service.workers.torchserve.channel import Address
 
 __all__ = ["Supervised", "Supervisor", "Watched"]
 

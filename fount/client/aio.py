@@ -1,0 +1,273 @@
+"""The client for asyncio: `fount.client.sync` with async and await.
+
+It moves bytes and waits; everything else (requests, checks, resuming, retries) is shared with `fount.client.sync`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
+from contextlib import aclosing
+from types import TracebackType
+from typing import Any, Self, Unpack
+
+import grpc
+import grpc.aio
+
+from fount.augmentation.augment import AugmentExchange, AugmentQuery, Rows, augment_config, items_of
+from fount.augmentation.feed import AsyncFeed
+from fount.augmentation.plan import AnyPlan, PlanInfo, Wishes, plan_info, plan_message
+from fount.augmentation.pull import HeaderExchange, PullExchange, PullInfo, PullQuery, pull_request
+from fount.augmentation.rows import RowBatch
+from fount.client.aio_calls import AioCall, AioCalling, tell_own_cancelling
+from fount.client.aio_evaluations import AioEvaluationMethods
+from fount.client.catalog import ModelInfo, model_info
+from fount.client.dataset_info import DatasetInfo, dataset_info
+from fount.client.status import error_of
+from fount.errors import Cancelled
+from fount.retry import CHANNEL_OPTIONS, RetryPolicy, SampleExchange, default_server
+from fount.sampling.request import SampleQuery, model_ref, refuse_files
+from fount.sampling.types import Chunk, SampleCollector, Samples
+from fount.v1 import (
+    augmentation_pb2,
+    augmentation_pb2_grpc,
+    dataset_pb2,
+    dataset_pb2_grpc,
+    evaluation_pb2_grpc,
+    model_pb2,
+    model_pb2_grpc,
+    sampling_pb2_grpc,
+)
+
+__all__ = ["Client"]
+
+
+class Client(AioEvaluationMethods):
+    """A connection to one gateway, used within one event loop.
+
+    Example:
+        >>> async with Client() as client:
+        ...     sevens = await client.sample("digits-cvae", label=7, count=16, seed=1)
+    """
+
+    def __init__(
+        self,
+        server: str | None = None,
+        *,
+        timeout_s: float | None = 60.0,
+        credentials: grpc.ChannelCredentials | None = None,
+        retry: RetryPolicy | None = None,
+    ) -> None:
+        """Open a channel, as `fount.client.sync.Client` does; needs a running event loop."""
+        self.server = server or default_server()
+        self._calling = AioCalling(self.server, timeout_s, retry or RetryPolicy())
+        self._channel = (
+            grpc.aio.insecure_channel(self.server, CHANNEL_OPTIONS)
+            if credentials is None
+            else grpc.aio.secure_channel(self.server, credentials, CHANNEL_OPTIONS)
+        )
+        self._models = model_pb2_grpc.ModelServiceStub(self._channel)
+        self._sampling = sampling_pb2_grpc.SamplingServiceStub(self._channel)
+        self._datasets = dataset_pb2_grpc.DatasetServiceStub(self._channel)
+        self._augmentation = augmentation_pb2_grpc.AugmentationServiceStub(self._channel)
+        self._evaluations = evaluation_pb2_grpc.EvaluationServiceStub(self._channel)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Close the channel; calls in progress are cancelled."""
+        await self._channel.close()
+
+    # Four methods take one query, so it is one TypedDict rather than sixteen arguments written four times.
+    async def sample(self, model: str, **query: Unpack[SampleQuery]) -> Samples:
+        """Draw samples into one array, as `fount.client.sync.Client.sample` does.
+
+        Args:
+            model: "name", "name:version", or both with "@" and the digest.
+            **query: what to draw; see `fount.sampling.request.SampleQuery`.
+
+        Raises:
+            FountError: it did not come; the class says what to do about it.
+            TypeError: an argument has a type it cannot have.
+        """
+        refuse_files(query)
+        exchange = SampleExchange(model, query, self._calling.patience())
+        collector = SampleCollector(exchange.count)
+        if exchange.is_few:
+            for chunk in await self._ask_once(exchange):
+                collector.add(chunk)
+        if not exchange.is_complete:
+            async with aclosing(self._chunks(exchange)) as chunks:
+                async for chunk in chunks:
+                    collector.add(chunk)
+        return collector.finish()
+
+    def stream(self, model: str, **query: Unpack[SampleQuery]) -> AsyncGenerator[Chunk, None]:
+        """Draw samples chunk by chunk, as `fount.client.sync.Client.stream` does.
+
+        Leaving an `async for` early does not close an async generator at once: use `contextlib.aclosing`, and the
+        call is cancelled there.
+
+        Args:
+            model: as in `sample`.
+            **query: as in `sample`.
+
+        Raises:
+            FountError: the rest did not come; the class says what to do about it.
+            TypeError: an argument has a type it cannot have.
+        """
+        return self._chunks(SampleExchange(model, query, self._calling.patience(between_messages=True)))
+
+    async def models(self) -> list[ModelInfo]:
+        """List every version served, by name and then version.
+
+        Raises:
+            FountError: no answer came.
+        """
+        models: list[ModelInfo] = []
+        request = model_pb2.ListModelsRequest(page_size=1000)
+        while True:
+            reply = await self._calling.ask(self._models.ListModels, request)
+            models += map(model_info, reply.models)
+            if not reply.next_page_token:
+                return models
+            request.page_token = reply.next_page_token
+
+    async def model(self, model: str, *, digest: str | None = None) -> ModelInfo:
+        """Look one model up, named as in `sample`.
+
+        Raises:
+            NotFound: it is not served.
+            FountError: no answer came.
+        """
+        request = model_pb2.GetModelRequest(model=model_ref(model, digest))
+        return model_info((await self._calling.ask(self._models.GetModel, request)).model)
+
+    async def datasets(self) -> list[DatasetInfo]:
+        """List every data set that may be augmented, by name.
+
+        Raises:
+            FountError: no answer came.
+        """
+        reply = await self._calling.ask(self._datasets.ListDatasets, dataset_pb2.ListDatasetsRequest())
+        return [dataset_info(each) for each in reply.datasets]
+
+    async def dataset(self, name: str) -> DatasetInfo:
+        """Look one data set up, as `fount.client.sync.Client.dataset` does.
+
+        Raises:
+            FountError: no answer came, or there is none of the name.
+        """
+        request = dataset_pb2.GetDatasetRequest(name=name)
+        return dataset_info((await self._calling.ask(self._datasets.GetDataset, request)).dataset)
+
+    async def plan(self, wishes: Wishes) -> PlanInfo:
+        """Turn wishes for a data set into exact slots and a ticket, as `fount.client.sync.Client.plan` does.
+
+        Raises:
+            FountError: no answer came, or the wishes cannot be met; the class says what to do about it.
+        """
+        return plan_info((await self._calling.ask(self._augmentation.PlanDataset, plan_message(wishes))).plan)
+
+    async def get_plan(self, plan_id: str) -> PlanInfo:
+        """Look one of the caller's own plans up.
+
+        Raises:
+            FountError: no answer came, or it is unknown, expired, or someone else's.
+        """
+        request = augmentation_pb2.GetPlanRequest(id=plan_id)
+        return plan_info((await self._calling.ask(self._augmentation.GetPlan, request)).plan)
+
+    async def plans(self) -> list[PlanInfo]:
+        """List the caller's own plans, newest first, without expired ones.
+
+        Raises:
+            FountError: no answer came.
+        """
+        plans: list[PlanInfo] = []
+        request = augmentation_pb2.ListPlansRequest(page_size=1000)
+        while True:
+            reply = await self._calling.ask(self._augmentation.ListPlans, request)
+            plans += map(plan_info, reply.plans)
+            if not reply.next_page_token:
+                return plans
+            request.page_token = reply.next_page_token
+
+    def pull(self, plan: AnyPlan, **query: Unpack[PullQuery]) -> AsyncGenerator[RowBatch]:
+        """Pull the rows of a plan, or of one shard of it, as `fount.client.sync.Client.pull` does.
+
+        Raises:
+            FountError: the rest did not come; the class says what to do about it.
+            TypeError: an argument has a type it cannot have.
+        """
+        exchange = PullExchange(pull_request(plan, query), self._calling.patience(between_messages=True))
+        return self._calling.follow(self._pull_call(exchange), exchange)
+
+    async def pull_info(self, plan: AnyPlan, **query: Unpack[PullQuery]) -> PullInfo:
+        """Ask what the stream of `pull` with the same arguments is, without pulling rows.
+
+        Raises:
+            FountError: no answer came.
+            TypeError: an argument has a type it cannot have.
+        """
+        exchange = PullExchange(pull_request(plan, query), self._calling.patience(between_messages=True))
+        async with aclosing(self._calling.follow(self._pull_call(exchange), HeaderExchange(exchange))) as answers:
+            return await anext(answers)
+
+    def augment(
+        self, images: Rows | AsyncIterator[Any], labels: Any = None, **query: Unpack[AugmentQuery]
+    ) -> AsyncGenerator[RowBatch]:
+        """Push rows and receive variants of each, as `fount.client.sync.Client.augment` does.
+
+        Raises:
+            FountError: the rest did not come; the class says what to do about it.
+            TypeError: an argument has a type it cannot have.
+        """
+        exchange = AugmentExchange(augment_config(query), self._calling.patience(between_messages=True))
+        items = items_of(images, labels)
+        return self._variants(exchange, items if isinstance(items, AsyncIterator) else iter(items))
+
+    async def _ask_once(self, exchange: SampleExchange) -> list[Chunk]:
+        """The first samples, by one message each way; none from a server that knows streams alone."""
+        delay_s: float | None = 0.0
+        while delay_s is not None:
+            await asyncio.sleep(delay_s)
+            try:
+                timeout_s = exchange.patience.call_timeout_s()
+                reply = await self._sampling.SampleOnce(exchange.begin_once(), timeout=timeout_s)
+                return exchange.receive_once(reply)
+            except grpc.aio.AioRpcError as error:
+                if error.code() is grpc.StatusCode.UNIMPLEMENTED:
+                    break
+                delay_s = exchange.recover(error_of(error, self.server))
+            except asyncio.CancelledError as error:
+                tell_own_cancelling(error)
+                raise Cancelled("The client was closed.") from error
+        return []
+
+    def _chunks(self, exchange: SampleExchange) -> AsyncGenerator[Chunk]:
+        return self._calling.follow(
+            lambda timeout_s: self._sampling.Sample(exchange.begin(), timeout=timeout_s), exchange
+        )
+
+    def _pull_call(self, exchange: PullExchange) -> Callable[[float | None], AioCall]:
+        return lambda timeout_s: self._augmentation.PullDataset(exchange.begin(), timeout=timeout_s)
+
+    async def _variants(
+        self, exchange: AugmentExchange, items: Iterator[Any] | AsyncIterator[Any]
+    ) -> AsyncGenerator[RowBatch]:
+        feed = AsyncFeed(exchange, items)
+        if not await feed.fill():
+            return
+        batches = self._calling.follow(
+            lambda timeout_s: self._augmentation.Augment(feed.requests(), timeout=timeout_s), exchange, feed.fill
+        )
+        async with aclosing(batches):
+            async for batch in batches:
+                yield batch

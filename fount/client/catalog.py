@@ -1,0 +1,163 @@
+"""What a served model is, as a client sees it: a frozen value made of `fount.v1.Model`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from fount.sampling.types import ModelId
+from fount.v1 import model_pb2
+
+__all__ = ["ModelInfo", "ParameterInfo", "QualityInfo", "model_info"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ParameterInfo:
+    """A sampling parameter that a model takes.
+
+    Attributes:
+        name: the argument of `Client.sample` it is set by.
+        range: (least, most), ends included.
+        default: used when unset; None when unset means off.
+        description: one sentence.
+    """
+
+    name: str
+    range: tuple[float, float]
+    default: float | None
+    description: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class QualityInfo:
+    """One measured metric.
+
+    Attributes:
+        metric: what was measured.
+        value: the point estimate.
+        interval: the 95 % interval.
+        real_value: the same statistic for real data at the same size; None when it has none.
+        method: how it was measured, with sizes.
+    """
+
+    metric: str
+    value: float
+    interval: tuple[float, float]
+    real_value: float | None
+    method: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelInfo:
+    """One served version of a model, with its card.
+
+    Attributes:
+        name: the model's name.
+        version: the version served.
+        digest: what pins it.
+        is_default: whether the name alone means this version.
+        state: "loading", "ready" or "unavailable".
+        state_reason: why it is not ready; empty when it is.
+        family: the kind of network.
+        description: one sentence.
+        operations: what it can do, as "sample" or "classify".
+        labels: class names by index; empty when unconditional.
+        prior: one weight a class, summing to 1; empty when unconditional.
+        sample_shape: (height, width, channels) of one sample; empty when it handles none.
+        dtype: element type in the default encoding, "uint8" or "float32"; empty without a sample shape.
+        value_range: the smallest and largest element in the default encoding.
+        parameters: the sampling parameters it takes.
+        encodings: "uint8", "float32", "png", as far as it can give them.
+        max_count: the most samples of one request.
+        max_labels: the most entries of `labels` in one request.
+        numerics: numerics ids that may be pinned now.
+        quality: what was measured.
+        intended_use: what it is for, and where it fails.
+        data_licence: licence of the training data.
+        recipe: how it was trained.
+    """
+
+    name: str
+    version: str
+    digest: str
+    is_default: bool
+    state: str
+    state_reason: str
+    family: str
+    description: str
+    operations: tuple[str, ...]
+    labels: tuple[str, ...]
+    prior: tuple[float, ...]
+    sample_shape: tuple[int, ...]
+    dtype: str
+    value_range: tuple[float, float]
+    parameters: tuple[ParameterInfo, ...]
+    encodings: tuple[str, ...]
+    max_count: int
+    max_labels: int
+    numerics: tuple[str, ...]
+    quality: tuple[QualityInfo, ...]
+    intended_use: str
+    data_licence: str
+    recipe: str
+
+    @property
+    def model(self) -> ModelId:
+        """The model as replies name it."""
+        return ModelId(name=self.name, version=self.version, digest=self.digest)
+
+
+def model_info(model: model_pb2.Model) -> ModelInfo:
+    """Read a model from its message; enum values a newer server may have are given by number."""
+    spec = model.sample_spec
+    return ModelInfo(
+        name=model.ref.name,
+        version=model.ref.version,
+        digest=model.ref.digest,
+        is_default=model.is_default,
+        state=_name(model_pb2.Model.State, "STATE_", model.state),
+        state_reason=model.state_reason,
+        family=model.family,
+        description=model.description,
+        operations=tuple(_name(model_pb2.Operation, "OPERATION_", operation) for operation in model.operations),
+        labels=tuple(label.name for label in sorted(model.condition.labels, key=lambda label: label.id)),
+        prior=tuple(model.condition.prior),
+        sample_shape=tuple(spec.dims),
+        dtype=_name(model_pb2.Dtype, "DTYPE_", spec.dtype) if spec.dtype else "",
+        value_range=(spec.value_range.min, spec.value_range.max),
+        parameters=tuple(_parameter(parameter) for parameter in model.parameters),
+        encodings=tuple(_name(model_pb2.Encoding, "ENCODING_", encoding) for encoding in model.encodings),
+        max_count=model.limits.max_count,
+        max_labels=model.limits.max_labels,
+        numerics=tuple(model.numerics),
+        quality=tuple(_quality(quality) for quality in model.quality),
+        intended_use=model.intended_use,
+        data_licence=model.data_licence,
+        recipe=model.recipe,
+    )
+
+
+def _parameter(parameter: model_pb2.ParameterSpec) -> ParameterInfo:
+    return ParameterInfo(
+        name=parameter.name,
+        range=(parameter.range.min, parameter.range.max),
+        default=parameter.default_value if parameter.HasField("default_value") else None,
+        description=parameter.description,
+    )
+
+
+def _quality(quality: model_pb2.Quality) -> QualityInfo:
+    return QualityInfo(
+        metric=quality.metric,
+        value=quality.value,
+        interval=(quality.interval.min, quality.interval.max),
+        real_value=quality.real_value if quality.HasField("real_value") else None,
+        method=quality.method,
+    )
+
+
+_Enums = type[model_pb2.Model.State] | type[model_pb2.Operation] | type[model_pb2.Dtype] | type[model_pb2.Encoding]
+
+
+def _name(enum: _Enums, prefix: str, number: int) -> str:
+    value = enum.DESCRIPTOR.values_by_number.get(number)
+    return str(number) if value is None else str(value.name).removeprefix(prefix).lower()

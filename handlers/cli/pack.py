@@ -1,0 +1,146 @@
+"""The command `fount pack`: model folders become archives, and their digests are shown."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from handlers.cli.options import FOLDER, json_option, model_store_option
+
+if TYPE_CHECKING:
+    from fount.archive import ArchiveInfo
+
+__all__ = ["pack"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Packed:
+    """A model that was packed, and its archive."""
+
+    path: Path
+    info: ArchiveInfo
+
+    def to_json(self) -> dict[str, object]:
+        return dataclasses.asdict(self.info) | {"path": str(self.path)}
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Refused:
+    """A model that was not, and why."""
+
+    folder: Path
+    reason: str
+
+    def to_json(self) -> dict[str, object]:
+        from handlers.cards.card import CardError, load_card
+
+        known: dict[str, object] = {"folder": str(self.folder), "error": self.reason}
+        try:
+            card = load_card(self.folder)
+        except CardError:
+            return known
+        return {"name": card.name, "version": card.version} | known
+
+
+@click.command()
+@click.argument("names", nargs=-1, metavar="NAME...")
+@click.option(
+    "--all", "every", is_flag=True, envvar="FOUNT_PACK_ALL", show_envvar=True, help="Pack every model of the store."
+)
+@model_store_option("Folder with one folder a model.")
+@click.option(
+    "--out",
+    type=FOLDER,
+    default=Path("build/archives"),
+    show_default=True,
+    envvar="FOUNT_ARCHIVES",
+    show_envvar=True,
+    help="Folder the archives go to.",
+)
+@click.option(
+    "--keep-going",
+    is_flag=True,
+    envvar="FOUNT_PACK_KEEP_GOING",
+    show_envvar=True,
+    help="Pack the others when one is refused.",
+)
+@json_option("Print a JSON array instead of text.")
+def pack(names: tuple[str, ...], every: bool, model_store: Path, out: Path, keep_going: bool, as_json: bool) -> None:
+    """Pack models into archives that TorchServe runs.
+
+    NAME is a folder of the model store, or a path to a model folder (./shapes-gan). The same inputs give the same
+    archive, byte for byte. A model is refused until `fount check` has recorded its golden samples.
+
+    \b
+    Example:
+      fount pack digits-cvae digits-classifier
+      fount pack --all --out build/archives
+    """  # noqa: D301 - \b is click's mark for lines to keep
+    folders = _folders_to_pack(names, every, model_store)
+    results: list[_Packed | _Refused] = []
+    for result in _pack_each(folders, out):
+        if isinstance(result, _Refused) and not keep_going:
+            raise click.ClickException(result.reason)
+        results.append(result)
+    if as_json:
+        click.echo(json.dumps([result.to_json() for result in results], indent=2))
+    else:
+        _say(results)
+    if any(isinstance(result, _Refused) for result in results):
+        raise click.exceptions.Exit(1)
+
+
+def _pack_each(folders: list[Path], out: Path) -> Iterator[_Packed | _Refused]:
+    from handlers.cards.store import find_twins
+    from handlers.packaging.pack import PackError
+    from handlers.packaging.pack import pack as pack_model
+
+    twins = find_twins(folders)  # before anything is written: of two, either would replace the other
+    yield from (_Refused(folder=folder, reason=reason) for folder, reason in twins.items())
+    for folder in folders:
+        if folder in twins:
+            continue
+        try:
+            info = pack_model(folder, out)
+        except PackError as error:
+            yield _Refused(folder=folder, reason=str(error))
+        else:
+            yield _Packed(path=out / f"{info.name}-{info.version}.mar", info=info)
+
+
+def _folders_to_pack(names: tuple[str, ...], every: bool, model_store: Path) -> list[Path]:
+    from handlers.cards.store import StoreError, find_folder, find_folders, names_of
+
+    if every == bool(names):
+        raise click.UsageError(f"Name models, or say --all. In {model_store}: {names_of(model_store)}.")
+    try:
+        folders = find_folders(model_store) if every else [find_folder(name, model_store) for name in names]
+    except StoreError as error:
+        raise click.ClickException(str(error)) from error
+    # One folder named twice, by name and by path, is packed once, and is no twin of itself.
+    return list({folder.resolve(): folder for folder in folders}.values())
+
+
+def _say(results: list[_Packed | _Refused]) -> None:
+    for result in results:
+        if isinstance(result, _Packed):
+            click.echo(_to_text(result.path, result.info))
+    for result in results:
+        if isinstance(result, _Refused):
+            click.echo(f"Error: {result.reason}", err=True)
+
+
+def _to_text(path: Path, info: ArchiveInfo) -> str:
+    lines = {
+        f"{info.name} {info.version}": "",
+        "  model digest": info.model_digest,
+        "  archive digest": info.archive_digest,
+        "  archive": f"{path} ({info.size_bytes} bytes)",
+    }
+    return "\n".join(f"{key:<17}{value}".rstrip() for key, value in lines.items())

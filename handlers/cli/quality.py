@@ -1,0 +1,141 @@
+"""The command `fount quality`. Torch is loaded when something is measured, not before."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from handlers.cli.options import data_option, json_option, model_store_option
+
+if TYPE_CHECKING:
+    from handlers.cards.card import Card, Quality
+    from handlers.recipes.quality.measure_model import Measuring
+
+__all__ = ["quality"]
+
+
+@click.command()
+@click.argument("names", nargs=-1, metavar="NAME...")
+@data_option()
+@model_store_option("Folder with one folder a model; the classifiers that judge samples are in it, too.")
+@click.option("--quick", is_flag=True, show_envvar=True, help="Leave out training classifiers on samples.")
+@click.option("--report", type=click.Path(path_type=Path, exists=True, dir_okay=False), show_envvar=True,
+              help="Measure nothing: take the numbers of an evaluation, as `fount evaluate --report FILE.json` wrote "
+                   "them.")  # fmt: skip
+@click.option("--write", is_flag=True, show_envvar=True, help="Put what was measured into the cards.")
+@click.option("--verbose", is_flag=True, show_envvar=True, help="Say below each metric how it was measured.")
+@json_option("Print a JSON array instead of text.")
+@click.option("--table", is_flag=True, show_envvar=True, help="Measure nothing: print what the cards say as Markdown.")
+@click.option("--data-set", show_envvar=True, help="Measure by this data set.  [default: the one the card names]")
+@click.option(
+    "--judge", show_envvar=True, help="Classifier of the store that labels samples.  [default: the data set's]"
+)
+def quality(
+    names: tuple[str, ...],
+    data: Path,
+    model_store: Path,
+    quick: bool,
+    report: Path | None,
+    write: bool,
+    verbose: bool,
+    as_json: bool,
+    table: bool,
+    data_set: str | None,
+    judge: str | None,
+) -> None:
+    """Measure the models NAME on held-out real data, each value with its 95 % interval.
+
+    NAME is a folder of the model store, or a path to a model folder (./my-gan). On MNIST the whole takes some ten
+    minutes a generator, --quick half a minute. With --quick --write, a card keeps its older value of what was left out.
+
+    \b
+    Example:
+      fount quality digits-cvae
+      fount quality mnist-cgan --data ~/data --quick --verbose
+      fount quality ./my-gan --data-set mnist --write
+      fount quality ./my-gan --report report.json --write
+      fount quality --table
+    """  # noqa: D301 - \b is click's mark for lines to keep
+    if table:
+        click.echo(_tabulate(names, model_store))
+        return
+    if not names:
+        raise click.UsageError("Name models to measure, or say --table to print what all cards say.")
+    if report and len(names) != 1:
+        raise click.UsageError("A report is of one model: name it, and no other.")
+    from handlers.recipes.quality.measure_model import Measuring
+
+    measuring = Measuring(data=data, model_store=model_store, data_set=data_set, judge=judge)
+    documents = []
+    for folder in [_find(name, model_store) for name in names]:
+        card, found = _measure(measuring, folder, quick=quick, report=report, write=write)
+        documents.append({"model": card.name, "quality": [_to_document(card, entry) for entry in found]})
+        if not as_json:
+            click.echo(_to_text(card, found, verbose) + (f"\n  written to {folder}" if write else ""))
+    if as_json:
+        click.echo(json.dumps(documents, indent=2, ensure_ascii=False))
+
+
+def _find(name: str, model_store: Path) -> Path:
+    from handlers.cards.store import StoreError, find_folder
+
+    try:
+        return find_folder(name, model_store)
+    except StoreError as error:
+        raise click.ClickException(str(error)) from error
+
+
+def _measure(
+    measuring: Measuring, folder: Path, *, quick: bool, report: Path | None, write: bool
+) -> tuple[Card, tuple[Quality, ...]]:
+    from handlers.cards.card import CardError, load_card
+    from handlers.loading.build import BuildError
+    from handlers.loading.weights import WeightsError
+    from handlers.models import UnknownFamilyError
+    from handlers.recipes.data.dataset import DataError
+    from handlers.recipes.quality.card_quality import merge_quality, write_quality
+    from handlers.recipes.quality.from_report import read_report
+    from handlers.recipes.quality.measure_model import CannotMeasure
+
+    try:
+        found = measuring.measure_folder(folder, quick=quick) if report is None else ()
+        card = load_card(folder)
+        if report is not None:
+            found = read_report(report, card, folder)
+        if write:
+            write_quality(folder, merge_quality(card.quality, found))
+    except (BuildError, CannotMeasure, CardError, DataError, UnknownFamilyError, WeightsError) as error:
+        raise click.ClickException(str(error)) from error
+    except OSError as error:
+        told = f"{folder} cannot be written: {error.strerror or error}"
+        raise click.ClickException(f"{told}; make it writable, or leave out --write") from error
+    return card, found
+
+
+def _tabulate(names: tuple[str, ...], model_store: Path) -> str:
+    from handlers.cards.card import CardError, load_card
+    from handlers.cards.store import StoreError, find_folders
+    from handlers.recipes.quality.table import to_markdown
+
+    try:
+        folders = [_find(name, model_store) for name in names] or find_folders(model_store)
+        return to_markdown([load_card(folder) for folder in folders])
+    except (CardError, StoreError) as error:
+        raise click.ClickException(str(error)) from error
+
+
+def _to_text(card: Card, found: tuple[Quality, ...], verbose: bool) -> str:
+    from handlers.recipes.quality.table import to_text
+
+    return to_text(card, found, verbose=verbose)
+
+
+def _to_document(card: Card, entry: Quality) -> dict[str, object]:
+    from handlers.recipes.quality.thresholds import wanted_text
+
+    wanted = wanted_text(card.recipe.name, entry.metric) if card.recipe else ""
+    return dataclasses.asdict(entry) | {"wanted": wanted or None}

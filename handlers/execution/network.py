@@ -1,0 +1,187 @@
+"""The network: one loaded family on one device in one precision, fed rows and giving float32 arrays.
+
+Enters: rows already cut to an executed batch. Leaves: what the family gave, checked for shape and brought to float32 in
+row-major NHWC order; images that were transformed stay bytes. Weights are cast, and laid out, once; unless settings say
+otherwise, fp32 runs in NCHW and bf16 with channels last.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from fount.address import Addresses
+from handlers.cards.card import Card
+from handlers.execution.pixels import Float32s, Uint8s, Values
+from handlers.execution.rows import ImageRows, ManipulationRows, Rows, SampleRows
+from handlers.execution.stepping import WHOLE, Cutting, Stretch
+from handlers.family import (
+    Classifier,
+    Deadline,
+    Draw,
+    Noise,
+    Sampler,
+    SteppedSampler,
+    Transformer,
+    WrongOutputError,
+    take_steps,
+)
+from handlers.settings import Settings
+
+__all__ = ["FamilyBuilder", "Network", "Operation", "WrongOutputError", "build_network"]
+
+Operation = Literal["SAMPLE", "CLASSIFY", "EMBED", "TRANSFORM"]
+FamilyBuilder = Callable[[str, Mapping[str, Any]], Sampler | Classifier | Transformer]
+
+_NEVER = Deadline()
+_DEFAULT_DRAW = Draw()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Network:
+    """A loaded model, ready to run.
+
+    Attributes:
+        card: what it is.
+        module: the family's module, in evaluation mode, on the device and in the precision it runs in.
+        device: where it runs.
+        dtype: the floating type of its weights and activations.
+        layout: how pictures lie in memory while it runs.
+        compiled: whether each size is compiled when it first runs, which takes seconds.
+    """
+
+    card: Card
+    module: nn.Module
+    device: torch.device
+    dtype: torch.dtype
+    layout: torch.memory_format = torch.contiguous_format
+    compiled: bool = False
+
+    @torch.inference_mode()
+    def run(
+        self,
+        operation: Operation,
+        rows: Rows,
+        draw: Draw = _DEFAULT_DRAW,
+        deadline: Deadline = _NEVER,
+        stretch: Stretch = WHOLE,
+    ) -> Values:
+        """Run one batch of exactly these rows.
+
+        Args:
+            operation: what to do with them.
+            rows: that many are executed.
+            draw: the parameters of samples.
+            deadline: checked between steps.
+            stretch: the steps to take of samples that can be cut; those of `cut` alone.
+
+        Returns:
+            (B, H, W, C) float32 for SAMPLE, (B, classes) for CLASSIFY, (B, features) for EMBED, (B, H, W, C) uint8 for
+            TRANSFORM; (B, ...), the states, for samples that are cut; row-major.
+
+        Raises:
+            WrongOutputError: the family gave another shape.
+            DeadlinePassed: the family noticed between two steps.
+        """
+        if isinstance(rows, SampleRows):
+            return self._sample(rows, draw, deadline, stretch)
+        if isinstance(rows, ManipulationRows):
+            return self._transform(rows)
+        return self._read(operation, rows)
+
+    def cut(self, draw: Draw, first: int, limit: int) -> Cutting | None:
+        """Say how draws that are at step `first` are cut after `limit` steps; None when the model cannot be cut."""
+        if self._stepped is None:
+            return None
+        return Cutting(
+            steps=self._stepped.steps(draw),
+            first=first,
+            limit=limit,
+            state_shape=self._state_shape,
+            usual_steps=self._stepped.steps(_DEFAULT_DRAW),
+        )
+
+    @cached_property
+    def _stepped(self) -> SteppedSampler | None:
+        return self.module if isinstance(self.module, SteppedSampler) else None
+
+    @cached_property
+    def _state_shape(self) -> tuple[int, ...]:
+        """What the state of one row looks like, seen once: a worker may go on with draws before it began any."""
+        assert self._stepped is not None
+        noise = Noise(addresses=Addresses.of_range(0, 0, 1), device=self.device, dtype=self.dtype)
+        labels = torch.zeros(1, dtype=torch.int64, device=self.device) if self.card.classes else None
+        with torch.inference_mode():
+            return tuple(self._stepped.begin(noise, labels, _DEFAULT_DRAW).shape[1:])
+
+    def _sample(self, rows: SampleRows, draw: Draw, deadline: Deadline, stretch: Stretch) -> Float32s:
+        if not isinstance(self.module, Sampler):
+            raise WrongOutputError("the family cannot sample")
+        noise = Noise(addresses=rows.addresses, device=self.device, dtype=self.dtype)
+        labels = None if rows.labels is None else torch.from_numpy(rows.labels).to(self.device)
+        if self._stepped is None:
+            return self._images(self.module.sample(noise, labels, draw, deadline), len(rows))
+        # Uncut draws take the same way, so that a cut changes no byte whatever the family's own `sample` does.
+        state = None if rows.states is None else torch.from_numpy(rows.states).to(self.device)
+        steps = range(stretch.first, self._stepped.steps(draw) if stretch.stop is None else stretch.stop)
+        state = take_steps(self._stepped, state, steps, noise, labels, draw, deadline)
+        if stretch.stop is None:
+            return self._images(self._stepped.finish(state), len(rows))
+        _check_shape(state, (len(rows), *self._state_shape))
+        return _to_float32(state)
+
+    def _images(self, images: Tensor, rows: int) -> Float32s:
+        sample = self.card.sample
+        _check_shape(images, (rows, sample.channels, sample.height, sample.width))
+        return _to_float32(images.permute(0, 2, 3, 1))  # (B, C, H, W) -> (B, H, W, C)
+
+    def _read(self, operation: Operation, rows: ImageRows) -> Float32s:
+        if not isinstance(self.module, Classifier):
+            raise WrongOutputError("the family cannot read images")
+        images = torch.from_numpy(rows.images).permute(0, 3, 1, 2)  # (B, H, W, C) -> (B, C, H, W)
+        images = images.to(self.device, self.dtype).contiguous(memory_format=self.layout)
+        if operation == "CLASSIFY":
+            values = self.module.classify(images)
+            _check_shape(values, (len(rows), len(self.card.classes)))
+        else:
+            values = self.module.embed(images)
+            _check_shape(values, (len(rows), values.shape[-1] if values.ndim == 2 else 0))
+        return _to_float32(values)
+
+    def _transform(self, rows: ManipulationRows) -> Uint8s:
+        if not isinstance(self.module, Transformer):
+            raise WrongOutputError("the family cannot transform images")
+        images = torch.from_numpy(rows.images).to(self.device)
+        values = self.module.transform(images, rows.table, rows.addresses)
+        if values.shape != images.shape or values.dtype != torch.uint8:
+            gave = f"{values.dtype} of shape {tuple(values.shape)}"
+            raise WrongOutputError(f"the family gave {gave} for images of {tuple(images.shape)}; give as many bytes")
+        return np.ascontiguousarray(values.cpu().numpy())
+
+
+def build_network(card: Card, module: nn.Module, settings: Settings) -> Network:
+    """Bring a family's module with its trained weights to where and how it will run."""
+    device = torch.device(settings.device)
+    dtype = torch.bfloat16 if settings.precision == "bf16" else torch.float32
+    layout = torch.channels_last if settings.layout == "nhwc" else torch.contiguous_format
+    module = module.eval().requires_grad_(False).to(device=device, dtype=dtype)
+    module = module.to(memory_format=layout)  # type: ignore[call-overload]
+    return Network(card=card, module=module, device=device, dtype=dtype, layout=layout, compiled=settings.compiled)
+
+
+def _check_shape(values: Tensor, expected: tuple[int, ...]) -> None:
+    if tuple(values.shape) != expected:
+        remedy = "give one row for each row of z, or mend the card"
+        raise WrongOutputError(f"the family gave shape {tuple(values.shape)} where {expected} was due; {remedy}")
+    if not values.is_floating_point():
+        raise WrongOutputError(f"the family gave {values.dtype} where floats were due; give floats in value_range")
+
+
+def _to_float32(values: Tensor) -> Float32s:
+    return np.ascontiguousarray(values.to("cpu", torch.float32).numpy())

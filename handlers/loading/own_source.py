@@ -1,0 +1,122 @@
+"""The Python file of a model of one's own: read, run once, and its class built, with faults told in its author's terms.
+
+The file stands beside the card and is whole: it may import what the worker's environment has, and no file beside it.
+It runs with the rights of the worker, so only files one trusts belong into a model's folder. Enters: the file, a class
+name and a configuration. Leaves: the built module, or an `OwnSourceError` that names file and line.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import ModuleType
+from typing import Any, TypeVar
+
+import torch
+from torch import nn
+
+from handlers.execution.torch_errors import is_out_of_memory
+from handlers.faults import tell_fault
+
+__all__ = ["OwnSourceError", "build_own_class"]
+
+_Result = TypeVar("_Result")
+
+
+class OwnSourceError(Exception):
+    """A model's own Python file cannot be used. Mend what the message names, in that file or in the card."""
+
+
+def build_own_class(file: Path, class_name: str, config: Mapping[str, Any]) -> nn.Module:
+    """Run a file and build its class with untrained weights.
+
+    Args:
+        file: the Python file.
+        class_name: a torch.nn.Module in it.
+        config: what it is constructed with, by name.
+
+    Raises:
+        OwnSourceError: the file cannot be run, has no such class, or the class cannot be built so.
+        MemoryError: or torch's own error: there is not enough memory for it, now.
+    """
+    kind = _find_class(_run_file(file), file, class_name)
+    _check_arguments(kind, file, config)
+    # The class may draw what is not among its weights: the same numbers in every worker.
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return _guard(lambda: kind(**config), file, f"{class_name} cannot be built", "mend it, or family.config")
+
+
+def _run_file(file: Path) -> ModuleType:
+    """Run a file as a module of a private name; nothing is written beside it and nothing beside it is found."""
+    try:
+        text = file.read_bytes()
+    except OSError as error:
+        raise OwnSourceError(f"{file.name} cannot be read ({error.strerror}); put it beside the card") from error
+    module = ModuleType(f"_fount_own_{hashlib.sha256(str(file.resolve()).encode()).hexdigest()[:16]}")
+    # Of no package and no folder, so nothing can be relative to it: an archive has nothing else of the author's.
+    module.__file__, module.__package__ = file.name, ""
+    sys.modules[module.__name__] = module  # dataclasses and inspect look a class's module up there
+    code = _guard(lambda: compile(text, str(file), "exec"), file, f"{file.name} is not Python", "mend it")
+    try:
+        # The author's own code, whose digest the model's digest covers.
+        _guard(lambda: exec(code, module.__dict__), file, f"{file.name} cannot be imported", "mend it")  # noqa: S102
+    except OwnSourceError:
+        del sys.modules[module.__name__]
+        raise
+    return module
+
+
+def _guard(run: Callable[[], _Result], file: Path, what: str, remedy: str) -> _Result:
+    """Run an author's code and tell its fault, whatever it is; only want of memory is passed on."""
+    try:
+        return run()
+    except (Exception, SystemExit) as error:
+        if is_out_of_memory(error):
+            raise
+        if isinstance(error, ModuleNotFoundError) and error.name:
+            raise OwnSourceError(_tell_missing(file, error.name)) from error
+        if isinstance(error, ImportError) and "relative import" in str(error):
+            remedy = "a model of one's own is one file: put what it imports into it"
+        if isinstance(error, FileNotFoundError):
+            remedy = "a model of one's own is one file: put what it reads into it, or into the weights, as buffers"
+        if isinstance(error, SystemExit):
+            remedy = 'put what is to run alone under if __name__ == "__main__":'
+        raise OwnSourceError(f"{what}: {tell_fault(error, file)}; {remedy}") from error
+
+
+def _tell_missing(file: Path, name: str) -> str:
+    top = name.split(".")[0]
+    if (file.parent / f"{top}.py").is_file() or (file.parent / top).is_dir():
+        return f"{file.name} imports {top} from its own folder; a model of one's own is one file: put it into that"
+    lacks = f"{file.name} imports {name}, which this worker lacks"
+    return f"{lacks}; install it in the worker's environment, or remove the import"
+
+
+def _find_class(module: ModuleType, file: Path, class_name: str) -> Callable[..., nn.Module]:
+    kind = getattr(module, class_name, None)
+    if isinstance(kind, type) and issubclass(kind, nn.Module):
+        return kind
+    own = [item for item in vars(module).values() if isinstance(item, type) and item.__module__ == module.__name__]
+    there = ", ".join(item.__name__ for item in own if issubclass(item, nn.Module)) or "none"
+    if kind is None:
+        raise OwnSourceError(f"{file.name} has no {class_name}; name one of its modules in family.class_name: {there}")
+    if isinstance(kind, type):
+        bases = ", ".join(base.__name__ for base in kind.__bases__)
+        wrong, remedy = f"is a class of {bases} and no torch.nn.Module", f"derive {class_name} from torch.nn.Module"
+    else:
+        wrong, remedy = f"is a {type(kind).__name__} and no class", "name a class that is a torch.nn.Module"
+    raise OwnSourceError(f"{class_name} in {file.name} {wrong}; {remedy} (modules there: {there})")
+
+
+def _check_arguments(kind: Callable[..., nn.Module], file: Path, config: Mapping[str, Any]) -> None:
+    signature = inspect.signature(kind)
+    try:
+        signature.bind(**config)
+    except TypeError as error:
+        name, given = getattr(kind, "__name__", "the class"), ", ".join(config) or "nothing"
+        wrong = f"{name}{signature} in {file.name} cannot be built with family.config, which gives {given}: {error}"
+        raise OwnSourceError(f"{wrong}; make the two match") from error

@@ -1,0 +1,203 @@
+"""Packing: a model's folder becomes one archive that TorchServe can run, the same bytes from the same inputs.
+
+Members are sorted and stored, with one fixed time and mode, so that neither the clock nor the version of a compressor
+shows in the archive's digest. Enters: a folder of the model store. Leaves: `<name>-<version>.mar`, whole or not at all.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.machinery
+import json
+import os
+import shutil
+import sys
+import tempfile
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from fount.archive import (
+    CONTENTS_FILE,
+    FORMAT,
+    MANIFEST_FILE,
+    ArchiveError,
+    ArchiveInfo,
+    digest_of_ingredients,
+    verify_archive,
+)
+from handlers.cards.card import CARD_FILE, Card, CardError, file_digest, load_card, model_ingredients, source_of
+from handlers.loading.file_kinds import Kind, tell_wrong_kind
+from handlers.models import OWN_FAMILY, PROGRAM_FAMILIES, UnknownFamilyError, source_file
+from handlers.packaging.imports import FAMILY_IMPORTS, modules_needed, strangers_of_family
+from handlers.verification.golden_fingerprint import is_golden_stale
+
+__all__ = ["PackError", "pack"]
+
+_ROOT = Path(__file__).resolve().parents[2]
+_ENTRY = "handlers/entry.py"
+_CONFIG_FILE = "model-config.yaml"
+_CONFIG = (
+    "# The gateway packs requests, so TorchServe must not.\nbatchSize: 1\nmaxBatchDelay: 1\nresponseTimeout: 120\n"
+    "# Measuring a profile, and compiling, take their time at the first start.\nstartupTimeout: 600\n"
+)
+_TIME = (1980, 1, 1, 0, 0, 0)
+_MODE = 0o100644
+_COPY_BYTES = 1 << 20
+
+
+class PackError(Exception):
+    """A model cannot be packed. Mend what the message names, then pack it again."""
+
+
+def pack(folder: Path, out: Path) -> ArchiveInfo:
+    """Pack one model.
+
+    Args:
+        folder: its card, weights and golden samples.
+        out: the folder the archive goes to; made when absent. An archive of the same name is replaced, unless it holds
+            the very same: then weights of many gigabytes are not copied again.
+
+    Returns:
+        What was written.
+
+    Raises:
+        PackError: the card is invalid, the weights are not the card's or no weights, the golden samples are missing or
+            of something else, the family is unknown, or the archive cannot be written.
+    """
+    try:
+        card = load_card(folder)
+        ingredients = model_ingredients(card, folder)
+        sources = _sources(card, folder)
+    except (CardError, UnknownFamilyError) as error:
+        raise PackError(str(error)) from error
+    file = out / f"{card.name}-{card.version}.mar"
+    try:
+        members = sources | _texts(card, ingredients, sources)
+        if info := _already_written(members, file):
+            return info
+        _write(members, file)
+        return verify_archive(file)
+    except (OSError, ArchiveError) as error:
+        raise PackError(f"{file} cannot be written: {error}; choose another folder or make room") from error
+
+
+def _sources(card: Card, folder: Path) -> dict[str, Path | bytes]:
+    """Name the files that go in as they are."""
+    weights, golden = folder / card.weights.file, folder / card.golden.file
+    _check_parts(card, folder)
+    modules = modules_needed(_ROOT, "handlers.entry")
+    for name in _modules_of_family(card):
+        modules |= modules_needed(_ROOT, name)
+    modules["entry.py"] = modules.pop(_ENTRY)
+    served = {CARD_FILE: folder / CARD_FILE, card.weights.file: weights, card.golden.file: golden}
+    if len(served) < 3 or served.keys() & (modules.keys() | {CONTENTS_FILE, _CONFIG_FILE}):
+        raise PackError(f"{folder}: weights and golden samples need file names of their own; rename {list(served)}")
+    if card.family.name == OWN_FAMILY:
+        served |= _own_source(card, folder, {*modules, *served, CONTENTS_FILE, _CONFIG_FILE})
+    return {**modules, **served}
+
+
+def _check_parts(card: Card, folder: Path) -> None:
+    """Make sure that weights are weights, and golden samples are there and of these weights."""
+    wanted: dict[str, Kind] = {"torchscript": "torchscript", "exported": "exported"}
+    weights = folder / card.weights.file
+    if wrong := tell_wrong_kind(weights, wanted.get(card.family.name, "safetensors")):
+        raise PackError(f"{folder}: {wrong}")
+    if not (folder / card.golden.file).is_file():
+        raise PackError(f"{folder / card.golden.file} is missing; run `fount check {folder}`, which records it")
+    if is_golden_stale(card, folder):
+        stale = f"{folder / card.golden.file} is of other weights or other code than {folder} holds now"
+        raise PackError(f"{stale}; run `fount check {folder}`, which records it again")
+
+
+def _modules_of_family(card: Card) -> list[str]:
+    """Name what a worker imports for this family alone."""
+    name = card.family.name
+    if name in (OWN_FAMILY, *PROGRAM_FAMILIES):
+        return ["handlers.models.own", *(["handlers.loading.program"] if name in PROGRAM_FAMILIES else [])]
+    family = source_file(name)
+    if strangers := strangers_of_family(_ROOT, family):
+        allowed = f"{', '.join(FAMILY_IMPORTS)} and the standard library"
+        raise PackError(f"{family} imports {', '.join(strangers)}; a family is one file that imports {allowed} alone")
+    return [f"handlers.models.{family.stem}"]
+
+
+def _own_source(card: Card, folder: Path, taken: set[str]) -> dict[str, Path]:
+    """Name the author's file; in an archive it lies where Python looks for modules first, and must hide none."""
+    file = source_of(card, folder)
+    known = file.stem in sys.stdlib_module_names or file.stem in ("fount", "handlers")
+    if known or file.name in taken or _is_installed(file.stem):
+        wrong = f"{file} has the name of a module that workers import"
+        raise PackError(f"{wrong}; rename it, and family.source in the card, for instance to generator.py")
+    return {file.name: file}
+
+
+def _is_installed(name: str) -> bool:
+    """Whether Python finds a module of this name elsewhere than in the folder it was started from."""
+    here = Path.cwd().resolve()
+    places = [place for place in sys.path if place and Path(place).resolve() != here]
+    return importlib.machinery.PathFinder.find_spec(name, places) is not None
+
+
+def _texts(card: Card, ingredients: Mapping[str, Any], sources: Mapping[str, Path | bytes]) -> dict[str, Path | bytes]:
+    """Write what an archive says of itself."""
+    texts = {_CONFIG_FILE: _CONFIG.encode(), MANIFEST_FILE: _to_json(_manifest(card))}
+    contents = {
+        "format": FORMAT,
+        "name": card.name,
+        "version": card.version,
+        "model": ingredients,
+        "model_digest": digest_of_ingredients(ingredients),
+        "files": {name: _digest(member) for name, member in sorted({**sources, **texts}.items())},
+    }
+    return {**texts, CONTENTS_FILE: _to_json(contents)}
+
+
+def _manifest(card: Card) -> dict[str, Any]:
+    model = {"modelName": card.name, "modelVersion": card.version, "handler": "entry.py", "configFile": _CONFIG_FILE}
+    # TorchServe asks for createdOn; the true time would give equal inputs other bytes.
+    return {"createdOn": "01/01/1980 00:00:00", "runtime": "python", "model": model, "archiverVersion": FORMAT}
+
+
+def _to_json(document: Mapping[str, Any]) -> bytes:
+    return (json.dumps(document, indent=2, sort_keys=True, allow_nan=False) + "\n").encode()
+
+
+def _digest(member: Path | bytes) -> str:
+    return file_digest(member) if isinstance(member, Path) else "sha256:" + hashlib.sha256(member).hexdigest()
+
+
+def _already_written(members: Mapping[str, Path | bytes], file: Path) -> ArchiveInfo | None:
+    """Look at an archive that lies there; None when it is another one, not whole, or not packed here."""
+    try:
+        info = verify_archive(file)  # its members are those that its list of digests names
+    except ArchiveError:
+        return None
+    with zipfile.ZipFile(file) as archive:
+        is_same = archive.read(CONTENTS_FILE) == members[CONTENTS_FILE]
+        is_ours = all(member.date_time == _TIME for member in archive.infolist())
+    return info if is_same and is_ours else None
+
+
+def _write(members: Mapping[str, Path | bytes], file: Path) -> None:
+    """Write the zip beside its place, then move it there."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=file.parent, prefix=f".{file.name}.")
+    try:
+        with os.fdopen(handle, "wb") as stream, zipfile.ZipFile(stream, "w", zipfile.ZIP_STORED) as archive:
+            for name, member in sorted(members.items()):
+                info = zipfile.ZipInfo(name, _TIME)
+                info.external_attr, info.create_system = _MODE << 16, 3
+                if isinstance(member, bytes):
+                    archive.writestr(info, member)
+                    continue
+                info.file_size = member.stat().st_size  # beyond 2 GiB, the header is another
+                with member.open("rb") as source, archive.open(info, "w") as target:
+                    shutil.copyfileobj(source, target, _COPY_BYTES)
+        Path(temporary).chmod(0o644)
+        os.replace(temporary, file)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise

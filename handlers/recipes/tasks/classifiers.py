@@ -1,0 +1,96 @@
+"""Training of a classifier: cross-entropy with smoothed labels, on pictures that are changed a little every time.
+
+Trained on real rows it labels and embeds what is generated; trained on generated rows and tested on real ones it says
+how much of the data a generator has learned.
+
+Sources: Szegedy et al., "Rethinking the inception architecture", 2016 (smoothed labels); Ravuri and Vinyals,
+"Classification accuracy score for conditional generative models", 2019.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from handlers.models.classifier import ConvClassifier
+from handlers.recipes.quality.measures import label_accuracy
+from handlers.recipes.run.reproducible import reproducible
+from handlers.recipes.tasks.fits import ClassifierFit
+from handlers.recipes.tasks.task import DescentTask
+
+if TYPE_CHECKING:
+    from handlers.recipes.catalogue import Recipe
+    from handlers.recipes.data.dataset import DataSet, Split
+
+__all__ = ["ClassifierTask", "train_classifier"]
+
+_LOOKS = 10  # at the test rows while training, for the progress bar alone
+
+
+class ClassifierTask(DescentTask):
+    """One batch of changed pictures a step."""
+
+    def __init__(
+        self, recipe: Recipe, rows: Split, *, steps: int, generator: torch.Generator, device: torch.device
+    ) -> None:
+        """Build the network.
+
+        Args:
+            recipe: its configuration and fit.
+            rows: what to learn.
+            steps: of the whole training.
+            generator: of batches and augmentation.
+            device: where to train.
+        """
+        assert isinstance(recipe.fit, ClassifierFit)
+        classifier = ConvClassifier.from_config(recipe.config).to(device)
+        super().__init__(classifier, len(rows.labels), recipe.fit, steps=steps, generator=generator)
+        self._fit = recipe.fit
+        self._images, self._labels = rows.images.to(device), rows.labels.to(device)
+
+    def losses(self, rows: Tensor, generator: torch.Generator) -> Mapping[str, Tensor]:
+        """The cross-entropy."""
+        rows = rows.to(self._images.device)
+        logits = self.module(self._fit.augmentation.change(self._images[rows], generator))
+        entropy = nn.functional.cross_entropy(logits, self._labels[rows], label_smoothing=self._fit.smoothing)
+        return {"loss": entropy}
+
+
+def train_classifier(
+    recipe: Recipe, data: DataSet, rows: Split, *, steps: int, seed: int, device: torch.device
+) -> ConvClassifier:
+    """Train a classifier from beginning to end, with nothing written anywhere.
+
+    Args:
+        recipe: of a classifier.
+        data: the real data set; its test rows are watched in the progress bar, never learned.
+        rows: what to learn: the real training rows, or generated ones.
+        steps: optimiser steps.
+        seed: of initial weights, batches and augmentation.
+        device: where to train.
+
+    Returns:
+        The trained module with averaged weights, on the CPU.
+    """
+    with reproducible(seed, device=device) as generator:
+        task = ClassifierTask(recipe, rows, steps=steps, generator=generator, device=device)
+        with tqdm(total=steps, unit="step", disable=None, leave=False) as bar:
+            for number in range(steps):
+                task.step(number)
+                if not bar.disable and (number + 1) % max(1, steps // _LOOKS) == 0:
+                    bar.set_postfix(accuracy=f"{_test(task, data.test, device):.3f}")
+                bar.update()
+    trained = task.averaged()
+    assert isinstance(trained, ConvClassifier)
+    return trained.cpu()
+
+
+def _test(task: ClassifierTask, rows: Split, device: torch.device) -> float:
+    """Share of the test rows that are labelled right."""
+    classifier = task.averaged()
+    assert isinstance(classifier, ConvClassifier)
+    return label_accuracy(classifier, rows.images.to(device), rows.labels.to(device)) / len(rows.labels)

@@ -1,0 +1,219 @@
+"""The copy filter: how near a sample is to one training row, compared with how near it is to others.
+
+Images and their labels enter; for each leaves d1 / mean(d2 ... d10) of its distances to the training rows of its class:
+about 1 where many are equally near, towards 0 where one was taken over. `calibrate` says below which ratio held-out
+real rows hardly ever are.
+
+Every ratio has the same bits on every processor. Squared distances are exact whole numbers
+(`service/pixel_products.py`), roots and quotients are rounded exactly by IEEE 754, and the mean is added in a fixed
+order.
+
+Source: Carlini et al., "Extracting training data from diffusion models", USENIX Security 2023, section 5 (a distance
+counts beside those of the neighbours); the threshold from held-out rows is this project's own.
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+from collections import OrderedDict
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fount.address import Addresses, Stream
+from fount.readers.dataset import Dataset, DatasetSplit
+from service.pixel_products import Integers, centred_pixels, exact_products, exact_squares
+
+__all__ = ["CopyFilter", "CopyFilters", "PixelCache", "calibrate"]
+
+NEIGHBOURS = 10
+FEWEST_ROWS = 3
+"""A class of fewer training rows has no filter: a mean of one distance says nothing."""
+
+_BLOCK_BYTES = 8 << 20  # of training rows as float32
+_MOST_ROWS = 4096  # of a block, so that rows of few pixels do not make tall distance tables
+_IMAGES_AT_ONCE = 256  # a table of 256 x 4096 distances is 4 or 8 MiB
+_IMAGES_BYTES = 128 << 20  # of them as float32; not fewer, for each time all training rows may have to be read
+_DRAWN_AT_ONCE = 1 << 16  # words that choose rows
+_CACHE_BYTES = 512 << 20
+
+Images = NDArray[np.uint8]
+Float32s = NDArray[np.float32]
+Float64s = NDArray[np.float64]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Block:
+    """Training rows of one class: pixels (n, D) less 128, and their squared lengths (n,)."""
+
+    pixels: Float32s
+    squares: Integers
+
+
+class PixelCache:
+    """Training rows ready for distances, those used last, over all data sets. Thread-safe.
+
+    Args:
+        most_bytes: what it holds at most; beyond it, rows are read again each time.
+    """
+
+    def __init__(self, most_bytes: int = _CACHE_BYTES) -> None:
+        self._most_bytes = most_bytes
+        self._held = 0
+        self._blocks: OrderedDict[tuple[object, ...], _Block] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def get(self, key: tuple[object, ...]) -> _Block | None:
+        """A block held, or None."""
+        with self._lock:
+            if key in self._blocks:
+                self._blocks.move_to_end(key)
+            return self._blocks.get(key)
+
+    def put(self, key: tuple[object, ...], block: _Block) -> None:
+        """Hold a block, letting go of those not used for longest."""
+        with self._lock:
+            if key in self._blocks or block.pixels.nbytes > self._most_bytes:
+                return
+            self._blocks[key] = block
+            self._held += block.pixels.nbytes
+            while self._held > self._most_bytes:
+                _, oldest = self._blocks.popitem(last=False)
+                self._held -= oldest.pixels.nbytes
+
+
+class CopyFilter:
+    """Compares images with the training rows of their class.
+
+    Args:
+        train: the rows a generator was, or may have been, trained on.
+        cache: where rows are kept between calls. Unset: one of its own.
+        name: of these rows in a cache that is shared; equal names mean equal rows.
+    """
+
+    def __init__(self, train: DatasetSplit, cache: PixelCache | None = None, name: tuple[str, ...] = ()) -> None:
+        self._train = train
+        self._cache = cache or PixelCache()
+        self._name = name
+        self._rows: dict[int, NDArray[np.int64]] = {}
+
+    def ratios(self, images: Images, labels: NDArray[np.uint32]) -> Float64s:
+        """Compare images with the training rows of their labels. Slow: not for an event loop.
+
+        Args:
+            images: (n, H, W, C) uint8.
+            labels: (n,) class ids.
+
+        Returns:
+            (n,) d1 / mean(d2 ... d10), of all there are where they are fewer; NaN where fewer than 3.
+
+        Raises:
+            DataError: a training row cannot be read.
+        """
+        ratios = np.full(len(images), np.nan)
+        for label in np.unique(labels).tolist():
+            if len(self._class_rows(label)) < FEWEST_ROWS:
+                continue
+            of_class = np.flatnonzero(labels == label)
+            step = _images_at_once(images.shape[1:])
+            for first in range(0, len(of_class), step):
+                chosen = of_class[first : first + step]
+                ratios[chosen] = self._nearest_to_ratios(self._nearest(images[chosen], label))
+        return ratios
+
+    def _class_rows(self, label: int) -> NDArray[np.int64]:
+        if label not in self._rows:
+            self._rows[label] = np.flatnonzero(self._train.labels == label).astype(np.int64)
+        return self._rows[label]
+
+    def _nearest(self, images: Images, label: int) -> Integers:
+        """Squared distances to the nearest training rows of a class, ascending: (n, at most 10)."""
+        pixels = centred_pixels(images)
+        squares = exact_squares(pixels)
+        nearest = np.empty((len(images), 0), squares.dtype)
+        for block in self._blocks(label, pixels.shape[1]):
+            distances = exact_products(pixels, block.pixels)  # (n, block)
+            distances *= -2
+            distances += block.squares
+            if distances.shape[1] > NEIGHBOURS:
+                distances = np.partition(distances, NEIGHBOURS - 1, axis=1)[:, :NEIGHBOURS]
+            nearest = np.sort(np.concatenate([nearest, distances], axis=1), axis=1)[:, :NEIGHBOURS]
+        return np.asarray(nearest + squares[:, None])
+
+    @staticmethod
+    def _nearest_to_ratios(nearest: Integers) -> Float64s:
+        """(n, k) squared distances, ascending, to (n,) ratios; 0 where all k are 0."""
+        distances = np.sqrt(nearest.astype(np.float64))  # exact below 2^53
+        total = np.zeros(len(distances))
+        for column in range(1, distances.shape[1]):  # a fixed order: np.sum's depends on the processor
+            total += distances[:, column]
+        mean = total / (distances.shape[1] - 1)
+        return np.asarray(np.divide(distances[:, 0], mean, out=np.zeros(len(mean)), where=mean > 0))
+
+    def _blocks(self, label: int, pixels: int) -> Iterator[_Block]:
+        rows = self._class_rows(label)
+        size = max(1, min(_MOST_ROWS, _BLOCK_BYTES // (4 * pixels)))
+        for first in range(0, len(rows), size):
+            key = (*self._name, label, first)
+            block = self._cache.get(key)
+            if block is None:
+                read = centred_pixels(self._train.images(rows[first : first + size]))
+                block = _Block(pixels=read, squares=exact_squares(read))
+                self._cache.put(key, block)
+            yield block
+
+
+class CopyFilters:
+    """The copy filters of one gateway, which share what they hold of a data set between pulls."""
+
+    def __init__(self, cache: PixelCache | None = None) -> None:
+        self._cache = cache or PixelCache()
+
+    def of(self, dataset: Dataset, train: DatasetSplit) -> CopyFilter:
+        """The filter of a split; equal data sets by digest share their rows."""
+        return CopyFilter(train, self._cache, (dataset.digest, train.name))
+
+
+def calibrate(train: DatasetSplit, held_out: DatasetSplit, quantile: float, seed: int, most: int = 2000) -> float:
+    """The ratio below which a share of real rows that nobody was trained on are. Slow: not for an event loop.
+
+    Args:
+        train: the rows compared with.
+        held_out: real rows of the same classes.
+        quantile: that share, 0 to 0.5.
+        seed: chooses the rows.
+        most: how many rows of `held_out` are tried.
+
+    Returns:
+        The threshold; a sample below it counts as a copy. 0.0 when no class has enough rows: then nothing does.
+
+    Raises:
+        DataError: a row cannot be read.
+    """
+    rows = _choose(len(held_out), most, seed)
+    labels, compare, step = held_out.labels[rows], CopyFilter(train), _images_at_once(held_out.shape)
+    parts = [
+        compare.ratios(held_out.images(rows[first : first + step]), labels[first : first + step])
+        for first in range(0, len(rows), step)
+    ]
+    ratios = np.sort(np.concatenate([np.empty(0), *parts]))
+    ratios = ratios[~np.isnan(ratios)]
+    return float(ratios[int(quantile * len(ratios))]) if len(ratios) else 0.0
+
+
+def _choose(count: int, most: int, seed: int) -> NDArray[np.int64]:
+    """At most `most` of `count` rows, those with the smallest words on the stream ORDER, ascending."""
+    if count <= most:
+        return np.arange(count, dtype=np.int64)
+    words = np.empty(count, np.uint32)
+    for at in range(0, count, _DRAWN_AT_ONCE):
+        addresses = Addresses.of_range(seed, at, min(_DRAWN_AT_ONCE, count - at))
+        words[at : at + len(addresses)] = addresses.words(Stream.ORDER, 1)[:, 0]  # (n, 1) -> (n,)
+    return np.sort(np.argsort(words, kind="stable")[:most]).astype(np.int64)
+
+
+def _images_at_once(shape: tuple[int, ...]) -> int:
+    return max(1, min(_IMAGES_AT_ONCE, _IMAGES_BYTES // (4 * math.prod(shape))))

@@ -1,0 +1,122 @@
+"""The demonstration: every class of every generator, drawn over gRPC, as pictures and as a table."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fount.cli.output.images import image_grid
+from fount.client import aio
+from fount.client.catalog import ModelInfo
+from service.catalog import Catalog
+from service.domain import Call, Operation, Parameters, Rows, ServedModel, TensorItem
+from service.workers import WorkerPool
+
+__all__ = ["DemoRow", "demonstrate", "rows_to_table"]
+
+_SEED = 1
+_PER_CLASS = 100
+_SHOWN_PER_CLASS = 10
+_CALL_S = 60.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class DemoRow:
+    """What one generator did.
+
+    Attributes:
+        model: name and version.
+        samples: how many were drawn.
+        samples_per_s: over the whole stream, first sample included.
+        first_s: time to the first sample.
+        seed, numerics: to have the same again.
+        accuracy: share of samples the classifier gives the label asked for; None without labels or classifier.
+        picture: the grid.
+    """
+
+    model: str
+    samples: int
+    samples_per_s: float
+    first_s: float
+    seed: int
+    numerics: str
+    accuracy: float | None
+    picture: Path
+
+
+async def demonstrate(server: str, catalog: Catalog, pool: WorkerPool, out: Path) -> list[DemoRow]:
+    """Draw from every ready generator, judge, and paint."""
+    out.mkdir(parents=True, exist_ok=True)
+    async with aio.Client(server) as client:
+        models = [model for model in await client.models() if "sample" in model.operations and model.state == "ready"]
+        return [await _demonstrate_one(client, model, catalog, pool, out) for model in models]
+
+
+async def _demonstrate_one(
+    client: aio.Client, model: ModelInfo, catalog: Catalog, pool: WorkerPool, out: Path
+) -> DemoRow:
+    classes = len(model.labels) or 10
+    labels = [label for label in range(classes) for _ in range(_PER_CLASS)] if model.labels else None
+    begun, first_s, images = time.monotonic(), 0.0, []
+    numerics = ""
+    name = f"{model.name}:{model.version}"  # a store may hold several versions
+    async for chunk in client.stream(name, count=classes * _PER_CLASS, labels=labels, seed=_SEED):
+        first_s = first_s or time.monotonic() - begun
+        numerics = chunk.numerics
+        images.append(np.asarray(chunk))
+    took_s = time.monotonic() - begun
+    drawn = np.concatenate(images)
+    picture = out / f"{model.name}-{model.version}.png"
+    stride = _PER_CLASS if labels else _SHOWN_PER_CLASS  # a row a class, or simply the first ones
+    shown = [k * stride + j for k in range(classes) for j in range(_SHOWN_PER_CLASS)]
+    captions = [model.labels[labels[i]] if labels else "" for i in shown]  # a number would read as a label
+    image_grid(drawn[shown], labels=captions, columns=_SHOWN_PER_CLASS).save(picture)
+    return DemoRow(
+        model=f"{model.name} {model.version}",
+        samples=len(drawn),
+        samples_per_s=len(drawn) / took_s,
+        first_s=first_s,
+        seed=_SEED,
+        numerics=numerics,
+        accuracy=await _accuracy(drawn, labels, model, catalog, pool) if labels else None,
+        picture=picture,
+    )
+
+
+async def _accuracy(
+    images: NDArray[np.uint8], labels: Sequence[int], model: ModelInfo, catalog: Catalog, pool: WorkerPool
+) -> float | None:
+    for entry in catalog.entries():
+        judge = entry.model
+        if judge and entry.ready and Operation.CLASSIFY in judge.operations and _fits(judge, images, model):
+            target, _ = catalog.choose(entry, Operation.CLASSIFY)
+            items = (TensorItem(rows=images),)
+            call = Call(target=target, operation=Operation.CLASSIFY, parameters=Parameters(), items=items)
+            outcome = (await pool.call(call, timeout_s=_CALL_S)).outcomes[0]
+            if isinstance(outcome, Rows):
+                return float(np.mean(outcome.array.argmax(axis=1) == np.asarray(labels)))
+    return None
+
+
+def _fits(judge: ServedModel, images: NDArray[np.uint8], model: ModelInfo) -> bool:
+    return judge.sample_dims == images.shape[1:] and judge.labels == tuple(model.labels)
+
+
+def rows_to_table(rows: Sequence[DemoRow]) -> str:
+    """The rows as a table for a terminal."""
+    head = ("model", "samples", "samples/s", "first sample", "seed", "numerics", "label accuracy", "picture")
+    cells = [head] + [
+        (
+            row.model, str(row.samples), f"{row.samples_per_s:,.0f}", f"{row.first_s * 1000:.1f} ms", str(row.seed),
+            row.numerics, "-" if row.accuracy is None else f"{row.accuracy:.1%}", str(row.picture),
+        )
+        for row in rows
+    ]  # fmt: skip
+    widths = [max(len(line[k]) for line in cells) for k in range(len(head))]
+    lines = ["  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)).rstrip() for line in cells]
+    return "\n".join([lines[0], "  ".join("-" * width for width in widths), *lines[1:]])

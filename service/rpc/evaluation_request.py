@@ -1,0 +1,302 @@
+"""From a CreateEvaluationRequest to a `Specification`: every field checked, everything left open filled in.
+
+Digests and numerics are pinned here, once; whatever runs the evaluation later asks for exactly these. What is wrong is
+collected and raised together: fields first, then the first reason why well-named things do not fit.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from fount.readers import Dataset, DatasetSplit
+from fount.v1 import evaluation_pb2, model_pb2
+from service.caller import Caller
+from service.catalog import Catalog
+from service.catalog.roles import class_labels
+from service.datasets import Datasets
+from service.domain import ModelState, Operation, Parameters, ServedModel
+from service.errors import DatasetUnreadable, FountServiceError, InvalidRequest, NotReady, Retired, Violation
+from service.evaluation.compatibility import PinnedRole, check_fit, name_list, shape_words
+from service.evaluation.gates import parse_gate
+from service.evaluation.panels.registry import FEWEST
+from service.evaluation.results import Panel
+from service.evaluation.specification import Specification
+from service.rpc.evaluation_message import PANELS
+from service.validation import raise_violations, read_parameters
+
+__all__ = ["read_create_request"]
+
+_COUNT = 10_000
+_FEWEST_SAMPLES, _FEWEST_ROWS = 50, 50
+_MOST_GATES, _MOST_GATE_CHARACTERS = 64, 200
+_TRAINING, _HELD_OUT = "train", "test"
+
+_OPERATIONS = {"model": Operation.SAMPLE, "extractor": Operation.EMBED, "classifier": Operation.CLASSIFY}
+_PANELS = {number: panel for panel, number in PANELS.items()}
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Reference:
+    """The real data."""
+
+    dataset: Dataset
+    training: DatasetSplit
+    held_out: DatasetSplit
+    classifier: str
+
+
+async def read_create_request(
+    request: evaluation_pb2.CreateEvaluationRequest,
+    *,
+    catalog: Catalog,
+    datasets: Datasets,
+    caller: Caller,
+    max_samples: int,
+    code_version: str,
+) -> Specification:
+    """Check a request and resolve it.
+
+    Args:
+        request: as it was asked.
+        catalog: the models served.
+        datasets: the data sets there are.
+        caller: who asks; the data set of an unset reference is one that they may use.
+        max_samples: the most that may be drawn.
+        code_version: Fount's.
+
+    Raises:
+        InvalidRequest: fields are wrong; names every one. UnknownName when names alone are unknown.
+        NotPermitted: no grant for the model or the data set.
+        EvaluationRefused: the models, their classes and the data set do not fit each other.
+        Retired: a digest or an operation is not served.
+        NotReady: a model has no ready worker to pin.
+        DatasetUnreadable: a file of the data set is broken.
+    """
+    if request.model.name:
+        caller.require(f"sample:{request.model.name}")
+    if request.reference.dataset:
+        caller.require(f"dataset:{request.reference.dataset}")
+    reader = _Reader(request=request, catalog=catalog, datasets=datasets, caller=caller, max_samples=max_samples)
+    return await reader.read(code_version)
+
+
+@dataclass(kw_only=True, eq=False)
+class _Reader:
+    """Reads one request, noting what is wrong as it goes.
+
+    Attributes:
+        violations: wrong fields.
+        refusal: the first reason why well-named things do not fit; None so far.
+    """
+
+    request: evaluation_pb2.CreateEvaluationRequest
+    catalog: Catalog
+    datasets: Datasets
+    caller: Caller
+    max_samples: int
+    violations: list[Violation] = field(default_factory=list)
+    refusal: FountServiceError | None = None
+
+    async def read(self, code_version: str) -> Specification:
+        """All of it."""
+        request = self.request
+        generator = self._find("model", request.model)
+        reference = await self._reference(generator)
+        classifier = self._reader_of("classifier", request.classifier, reference)
+        extractor = self._reader_of("extractor", request.extractor, reference)
+        conditional = None if generator is None else bool(generator.model.labels)
+        panels = self._panels(conditional)
+        count = self._count(panels)
+        self._check_gates(panels, reference)
+        parameters = self._parameters(generator)
+        raise_violations(self.violations)
+        if self.refusal:
+            raise self.refusal
+        if not (reference and generator and classifier and extractor):  # some violation or refusal said why
+            raise InvalidRequest((Violation(field="", description="cannot be evaluated"),))
+        check_fit(reference.dataset, generator, classifier, extractor)
+        dataset, labels = reference.dataset, class_labels(reference.dataset, generator.model).tolist()
+        return Specification(
+            model=generator.pin,
+            model_labels=tuple(labels) if conditional else (),
+            extractor=extractor.pin,
+            classifier=classifier.pin,
+            classifier_labels=tuple(class_labels(dataset, classifier.model).tolist()),
+            dataset=dataset.name,
+            dataset_digest=dataset.digest,
+            training_split=reference.training.name,
+            held_out_split=reference.held_out.name,
+            training_rows=len(reference.training),
+            held_out_rows=len(reference.held_out),
+            classes=dataset.classes,
+            image_shape=dataset.shape,
+            count=count,
+            seed=request.seed if request.HasField("seed") else secrets.randbits(64),
+            parameters=parameters,
+            panels=panels,
+            gates=tuple(request.gates),
+            code_version=code_version,
+        )
+
+    def _wrong(self, name: str, description: str, *, unknown: bool = False) -> None:
+        self.violations.append(Violation(field=name, description=description, unknown=unknown))
+
+    def _refuse(self, refusal: FountServiceError) -> None:
+        """Note why it cannot be done; the first reason counts."""
+        self.refusal = self.refusal or refusal
+
+    def _find(self, role: str, ref: model_pb2.ModelRef) -> PinnedRole | None:
+        """The model of a reference; None, noted, when there is none."""
+        try:
+            entry = self.catalog.find(ref.name, ref.version, ref.digest)
+            target, model = self.catalog.choose(entry, _OPERATIONS[role], digest=ref.digest)
+        except InvalidRequest as error:
+            for each in error.violations:
+                self._wrong(each.field.replace("model", role, 1), each.description, unknown=each.unknown)
+            return None
+        except (NotReady, Retired) as error:
+            self._refuse(error)
+            return None
+        return PinnedRole(target=target, model=model)
+
+    def _reader_of(self, role: str, ref: model_pb2.ModelRef, reference: _Reference | None) -> PinnedRole | None:
+        """The extractor or the classifier: the one named, or else the classifier of the reference."""
+        if ref.ByteSize():
+            return self._find(role, ref)
+        if reference is None:  # said already
+            return None
+        if name := reference.classifier or self._only_reader(reference.dataset):
+            return self._find(role, model_pb2.ModelRef(name=name))
+        told = f"data set {reference.dataset.name} has no classifier, and not one model alone can read it"
+        self._wrong(role, f"{told}; name a model, or give the data set a classifier with --data-sets")
+        return None
+
+    def _only_reader(self, dataset: Dataset) -> str:
+        """The one served model that embeds and classifies images of a data set, in its classes; empty: not one."""
+        able = [entry.name for entry in self.catalog.entries() if entry.is_default and _can_read(entry.model, dataset)]
+        return able[0] if len(able) == 1 else ""
+
+    async def _reference(self, generator: PinnedRole | None) -> _Reference | None:
+        """The data set and its splits; None, noted, when they are not there."""
+        asked = self.request.reference
+        name = asked.dataset or await self._default_dataset(generator)
+        if not name:
+            return None
+        try:
+            settings = self.datasets.settings(name, field="reference.dataset")
+        except InvalidRequest as error:
+            self.violations += error.violations
+            return None
+        dataset = await self.datasets.open(name, field="reference.dataset")
+        training = self._split(dataset, "training_split", asked.training_split or _TRAINING)
+        held_out = self._split(dataset, "held_out_split", asked.held_out_split or _HELD_OUT)
+        if training is None or held_out is None:
+            return None
+        if training is held_out:
+            self._wrong("reference.held_out_split", f"is {held_out.name!r}, which is training_split, too")
+        return _Reference(dataset=dataset, training=training, held_out=held_out, classifier=settings.classifier)
+
+    async def _default_dataset(self, generator: PinnedRole | None) -> str:
+        """The one data set of the generator's shape that a classifier can read; empty, noted, when it is not one.
+
+        Data sets with a classifier of their own go before others.
+        """
+        if generator is None:
+            return ""
+        dims = generator.model.sample_dims
+        mine = [self.datasets.settings(name) for name in self.datasets.names() if self.caller.may(f"dataset:{name}")]
+        served = {entry.name: entry for entry in self.catalog.entries() if entry.is_default}
+        judges = {each.name: served[each.classifier] for each in mine if each.classifier in served}
+        fitting = [name for name, judge in judges.items() if judge.model and judge.model.sample_dims == dims]
+        loading = [judge.name for judge in judges.values() if judge.state is ModelState.LOADING and not judge.model]
+        if loading and not fitting:
+            self._refuse(NotReady(f"{loading[0]} is not ready; name a data set, or try again in a moment"))
+            return ""
+        fitting = fitting or [each.name for each in mine if not each.classifier and await self._fits(each.name, dims)]
+        if len(fitting) == 1:
+            return fitting[0]
+        told = f"of {shape_words(dims)} that a served classifier can read"
+        which = f"there are several {told}: {name_list(fitting)}" if fitting else f"there is none {told}"
+        self._wrong("reference.dataset", f"name a data set: {which}")
+        return ""
+
+    async def _fits(self, name: str, dims: tuple[int, int, int]) -> bool:
+        """Whether one served model can read a data set of that shape; not where its files cannot be read."""
+        try:
+            dataset = await self.datasets.open(name)
+        except DatasetUnreadable:
+            return False
+        return dataset.shape == dims and bool(self._only_reader(dataset))
+
+    def _split(self, dataset: Dataset, role: str, name: str) -> DatasetSplit | None:
+        split = dataset.splits.get(name)
+        if split is None:
+            there = ", ".join(dataset.splits)
+            self._wrong(f"reference.{role}", f"{dataset.name} has no split {name[:80]!r}; it has {there}", unknown=True)
+        elif len(split) < _FEWEST_ROWS:
+            self._wrong(f"reference.{role}", f"must have at least {_FEWEST_ROWS} rows; {name} has {len(split)}")
+        return split
+
+    def _panels(self, conditional: bool | None) -> tuple[Panel, ...]:
+        """The panels asked for, in the order of the report; `conditional` is None where nobody knows."""
+        chosen: set[Panel] = set()
+        for k, number in enumerate(self.request.panels):
+            name, panel = f"panels[{k}]", _PANELS.get(number)
+            if panel is None:
+                self._wrong(name, f"{number} is not a Panel")
+            elif panel in chosen:
+                self._wrong(name, f"names {panel} a second time")
+            elif panel is Panel.LABEL_FIDELITY and conditional is False:
+                self._wrong(name, f"{self.request.model.name} is unconditional; {panel} is for models with labels")
+            chosen |= {panel} if panel else set()
+        every = [each for each in Panel if each is not Panel.LABEL_FIDELITY or conditional is not False]
+        return tuple(each for each in Panel if each in chosen) if self.request.panels else tuple(every)
+
+    def _count(self, panels: Sequence[Panel]) -> int:
+        count = self.request.count or min(_COUNT, self.max_samples)
+        if not _FEWEST_SAMPLES <= count <= self.max_samples:
+            self._wrong("count", f"must be {_FEWEST_SAMPLES} to {self.max_samples}, got {count}")
+            return count
+        if short := [f"{each} ({FEWEST[each]})" for each in panels if count < FEWEST[each]]:
+            self._wrong("count", f"{count} samples are too few for {', '.join(short)}; draw more, or name other panels")
+        return count
+
+    def _check_gates(self, panels: Sequence[Panel], reference: _Reference | None) -> None:
+        gates = self.request.gates
+        if len(gates) > _MOST_GATES:
+            self._wrong("gates", f"must be at most {_MOST_GATES}, got {len(gates)}")
+            return
+        for k, text in enumerate(gates):
+            if why := _why_no_gate(text, panels, reference.dataset.classes if reference else None):
+                self._wrong(f"gates[{k}]", why)
+
+    def _parameters(self, generator: PinnedRole | None) -> Parameters:
+        if generator is None:
+            return Parameters()
+        return read_parameters(self.request.parameters, "parameters", generator.model, self.violations)
+
+
+def _can_read(model: ServedModel | None, dataset: Dataset) -> bool:
+    return (
+        model is not None
+        and {Operation.EMBED, Operation.CLASSIFY} <= model.operations
+        and model.sample_dims == dataset.shape
+        and set(dataset.classes) <= set(model.labels)
+    )
+
+
+def _why_no_gate(text: str, panels: Sequence[Panel], classes: Sequence[str] | None) -> str:
+    """Say what is wrong with a gate; empty when nothing is."""
+    if len(text) > _MOST_GATE_CHARACTERS:
+        return f"has {len(text)} characters; a gate has at most {_MOST_GATE_CHARACTERS}"
+    try:
+        gate = parse_gate(text)
+    except ValueError as error:
+        return str(error)
+    if gate.panel not in panels:
+        return f"{gate.metric} is of the panel {gate.panel}, which is not asked for; add the panel, or drop the gate"
+    if gate.class_name is not None and classes is not None and gate.class_name not in classes:
+        return f"{gate.class_name[:80]!r} is no class of the reference; there are {name_list(classes)}"
+    return ""

@@ -1,0 +1,127 @@
+"""ReadingService: whole arrays of images in, what a classifier or an extractor makes of them out. For runners alone."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import grpc
+import numpy as np
+from numpy.typing import NDArray
+
+from fount.runner.v1 import runner_pb2, runner_pb2_grpc
+from fount.v1 import model_pb2, sampling_pb2
+from fount.worker.v1 import worker_pb2
+from service.caller import current_caller
+from service.catalog import Catalog
+from service.domain import Dtype, Operation, ServedModel, Target
+from service.errors import InvalidRequest, NotReady, Retired, Violation
+from service.rpc.interceptor import current_request_id
+from service.scheduler.inference import Asked, Asking
+from service.validation import raise_violations
+
+__all__ = ["ReadingServicer"]
+
+if TYPE_CHECKING:  # generic in the stubs alone
+    Context = grpc.aio.ServicerContext[object, object]
+
+_OPERATIONS = {
+    model_pb2.OPERATION_CLASSIFY: Operation.CLASSIFY,
+    model_pb2.OPERATION_EMBED: Operation.EMBED,
+}
+_IMAGE_DIMS = 4  # rows, height, width, channels
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Order:
+    """A checked request."""
+
+    operation: Operation
+    target: Target
+    model: ServedModel
+    images: NDArray[np.uint8]
+
+
+class ReadingServicer(runner_pb2_grpc.ReadingServiceServicer):
+    """Answers Read.
+
+    Args:
+        catalog: what is served.
+        asking: the way to the workers.
+    """
+
+    def __init__(self, catalog: Catalog, asking: Asking) -> None:
+        self._catalog, self._asking = catalog, asking
+
+    async def Read(self, request: runner_pb2.ReadRequest, context: Context) -> runner_pb2.ReadResponse:  # noqa: N802
+        """Classify or embed images."""
+        order = self._order(request)
+        remaining_s = context.time_remaining()
+        asked = Asked(
+            caller=current_caller(),
+            deadline_unix_s=None if remaining_s is None else time.time() + remaining_s,
+            request_id=current_request_id(),
+            urgent=request.priority == sampling_pb2.PRIORITY_INTERACTIVE,
+            patient=False,
+        )
+        read = self._asking.embed if order.operation is Operation.EMBED else self._asking.classify
+        rows = await read(order.target, order.model, order.images, asked)
+        return runner_pb2.ReadResponse(rows=_tensor(rows), numerics=order.target.numerics)
+
+    def _order(self, request: runner_pb2.ReadRequest) -> _Order:
+        """Check a request against the model it names."""
+        caller = current_caller()
+        caller.require("evaluate")
+        if request.priority == sampling_pb2.PRIORITY_INTERACTIVE:
+            caller.require("priority:interactive")
+        violations: list[Violation] = []
+        operation, images = _operation(request, violations), _images(request.images, violations)
+        if request.priority not in sampling_pb2.Priority.values():
+            violations.append(Violation(field="priority", description=f"{request.priority} is not a Priority"))
+        try:
+            ref = request.model
+            entry = self._catalog.find(ref.name, ref.version, ref.digest)
+            target, model = self._catalog.choose(entry, operation, digest=ref.digest, numerics=request.numerics)
+        except InvalidRequest as error:
+            raise_violations([*error.violations, *violations])
+            raise
+        except (NotReady, Retired):
+            raise_violations(violations)
+            raise
+        _check_shape(images, model, violations)
+        raise_violations(violations)
+        return _Order(operation=operation, target=target, model=model, images=images)
+
+
+def _operation(request: runner_pb2.ReadRequest, violations: list[Violation]) -> Operation:
+    if request.operation not in _OPERATIONS:
+        description = f"must be OPERATION_CLASSIFY or OPERATION_EMBED, got {request.operation}"
+        violations.append(Violation(field="operation", description=description))
+    return _OPERATIONS.get(request.operation, Operation.CLASSIFY)
+
+
+def _images(tensor: worker_pb2.Tensor, violations: list[Violation]) -> NDArray[np.uint8]:
+    """The images; none, noted, when the tensor holds something else."""
+    dims = tuple(tensor.dims)
+    if tensor.dtype != model_pb2.DTYPE_UINT8 or len(dims) != _IMAGE_DIMS or 0 in dims:
+        told = f"must be UINT8 images of dims (n, H, W, C), got dtype {tensor.dtype} of dims {list(dims)}"
+        violations.append(Violation(field="images", description=told))
+    elif len(tensor.data) != int(np.prod(dims, dtype=object)):
+        told = f"dims {list(dims)} are {np.prod(dims, dtype=object)} bytes, got {len(tensor.data)}"
+        violations.append(Violation(field="images.data", description=told))
+    else:
+        return np.frombuffer(tensor.data, np.uint8).reshape(dims)
+    return np.zeros((0, 0, 0, 0), np.uint8)
+
+
+def _check_shape(images: NDArray[np.uint8], model: ServedModel, violations: list[Violation]) -> None:
+    if len(images) and images.shape[1:] != model.sample_dims:
+        ours, theirs = ("×".join(map(str, each)) for each in (images.shape[1:], model.sample_dims))
+        told = f"are {ours}, and {model.key.name} reads {theirs}"
+        violations.append(Violation(field="images.dims", description=told))
+
+
+def _tensor(rows: NDArray[np.float32]) -> worker_pb2.Tensor:
+    data = rows.astype(Dtype.FLOAT32.numpy, copy=False).tobytes()
+    return worker_pb2.Tensor(dims=rows.shape, dtype=model_pb2.DTYPE_FLOAT32, data=data)

@@ -1,0 +1,212 @@
+"""`Workers` of a runner: samples as any client draws them, images read by the gateway's private ReadingService.
+
+Both resume and repeat what broke for a while; what is left then is told as the gateway's own errors are, so that
+whoever asked knows whether to ask again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import aclosing, asynccontextmanager
+from dataclasses import fields
+from typing import Any
+
+import grpc
+import grpc.aio
+import numpy as np
+from numpy.typing import NDArray
+
+from fount import errors as client_errors
+from fount.client import aio
+from fount.client.aio_calls import AioCalling
+from fount.retry import CHANNEL_OPTIONS, RetryPolicy
+from fount.runner.v1 import runner_pb2, runner_pb2_grpc
+from fount.v1 import model_pb2, sampling_pb2
+from fount.worker.v1 import worker_pb2
+from service.domain import Operation, Parameters
+from service.errors import FountServiceError, NotReady, Overloaded, Retired, UnknownName, Violation, WorkerFault
+from service.evaluation.specification import PinnedModel
+from service.evaluation.workers import DrawnSamples
+
+__all__ = ["RemoteWorkers"]
+
+_MESSAGE_BYTES = 3 << 20  # of images; a gateway takes 4 MiB
+_MESSAGE_ROWS = 1024  # so that wide features fit the answer
+_IN_FLIGHT = 4  # messages of one array: one is read, others are on their way
+_DRAWN_AT_ONCE = 1000  # samples of one call; cards may limit the labels of one
+_TIMEOUT_S = 60.0  # for a message, or between two of a stream
+_RETRY = RetryPolicy(first_attempts=6, attempts=12)
+_OVERLOADED_S = 1.0  # where the gateway names no time
+
+_OPERATIONS = {
+    Operation.CLASSIFY: model_pb2.OPERATION_CLASSIFY,
+    Operation.EMBED: model_pb2.OPERATION_EMBED,
+}
+
+
+class RemoteWorkers:
+    """Asks the workers behind a gateway; used within one event loop.
+
+    Args:
+        server: the gateway, as HOST:PORT.
+        retry: how patiently it is asked again.
+        timeout_s: for a message to be answered, or between two of a stream.
+    """
+
+    def __init__(self, server: str, *, retry: RetryPolicy = _RETRY, timeout_s: float = _TIMEOUT_S) -> None:
+        self._server, self._retry, self._timeout_s = server, retry, timeout_s
+        self._calling = AioCalling(server, timeout_s, retry)
+        self._opened: tuple[aio.Client, grpc.aio.Channel] | None = None
+
+    async def sample(
+        self,
+        model: PinnedModel,
+        *,
+        seed: int,
+        start_index: int,
+        count: int,
+        labels: NDArray[np.uint32] | None,
+        parameters: Parameters,
+    ) -> DrawnSamples:
+        """See `Workers`."""
+        drawn: list[DrawnSamples] = []
+        for first in range(0, count, _DRAWN_AT_ONCE):
+            some = min(_DRAWN_AT_ONCE, count - first)
+            asked = None if labels is None else labels[first : first + some]
+            drawn.append(await self._draw(model, seed, start_index + first, some, asked, parameters))
+        images = np.concatenate([each.images for each in drawn])
+        return DrawnSamples(images=images, failed=np.concatenate([each.failed for each in drawn]))
+
+    async def embed(self, model: PinnedModel, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """See `Workers`."""
+        return await self._read(model, Operation.EMBED, images)
+
+    async def classify(self, model: PinnedModel, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """See `Workers`."""
+        return await self._read(model, Operation.CLASSIFY, images)
+
+    async def close(self) -> None:
+        """Let go of connections."""
+        opened, self._opened = self._opened, None
+        if opened:
+            await opened[0].close()
+            await opened[1].close()
+
+    async def _draw(
+        self,
+        model: PinnedModel,
+        seed: int,
+        start_index: int,
+        count: int,
+        labels: NDArray[np.uint32] | None,
+        parameters: Parameters,
+    ) -> DrawnSamples:
+        """The samples of one call."""
+        client, _ = self._open()
+        given = {
+            each.name: value for each in fields(parameters) if (value := getattr(parameters, each.name)) is not None
+        }
+        stream = client.stream(
+            f"{model.name}:{model.version}",
+            count=count,
+            start_index=start_index,
+            seed=seed,
+            labels=labels,
+            digest=model.digest,
+            numerics=model.numerics,
+            encoding="uint8",
+            priority="bulk",
+            **given,
+        )
+        images: NDArray[np.uint8] | None = None
+        failed = np.zeros(count, bool)
+        async with _told_as_ours(), aclosing(stream) as chunks:
+            async for chunk in chunks:
+                if chunk.samples is None or chunk.samples.dtype != np.uint8:
+                    raise WorkerFault("the gateway sent samples that are no bytes")
+                if images is None:
+                    images = np.zeros((count, *chunk.samples.shape[1:]), np.uint8)
+                first = chunk.start_index - start_index
+                images[first : first + chunk.count] = chunk.samples
+                failed[[error.index - start_index for error in chunk.errors]] = True
+        if images is None:
+            raise WorkerFault(f"the gateway sent none of {count} samples")
+        return DrawnSamples(images=images, failed=failed)
+
+    async def _read(self, model: PinnedModel, operation: Operation, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """The rows of all images, a few messages under way at once."""
+        if not len(images):
+            return np.zeros((0, 0), np.float32)
+        most = max(1, min(_MESSAGE_ROWS, _MESSAGE_BYTES // max(1, images[0].nbytes)))
+        room = asyncio.Semaphore(_IN_FLIGHT)
+
+        async def read(first: int) -> NDArray[np.float32]:
+            async with room:
+                return await self._ask(model, operation, images[first : first + most])
+
+        tasks: list[asyncio.Task[NDArray[np.float32]]] = []
+        try:
+            async with asyncio.TaskGroup() as group:
+                tasks += [group.create_task(read(first)) for first in range(0, len(images), most)]
+        except* FountServiceError as several:
+            raise several.exceptions[0] from several
+        rows = [task.result() for task in tasks]
+        if len({each.shape[1:] for each in rows}) > 1:
+            raise WorkerFault("the gateway answered rows of several widths")
+        return np.concatenate(rows)
+
+    async def _ask(self, model: PinnedModel, operation: Operation, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """The rows of one message."""
+        _, channel = self._open()
+        request = runner_pb2.ReadRequest(
+            model=model_pb2.ModelRef(name=model.name, version=model.version, digest=model.digest),
+            numerics=model.numerics,
+            operation=_OPERATIONS[operation],
+            images=worker_pb2.Tensor(dims=images.shape, dtype=model_pb2.DTYPE_UINT8, data=images.tobytes()),
+            priority=sampling_pb2.PRIORITY_BULK,
+        )
+        async with _told_as_ours():
+            reply = await self._calling.ask(runner_pb2_grpc.ReadingServiceStub(channel).Read, request)
+        return _rows(reply.rows, len(images))
+
+    def _open(self) -> tuple[aio.Client, grpc.aio.Channel]:
+        """The connections, opened when they are first needed: that takes a running event loop."""
+        if self._opened is None:
+            client = aio.Client(self._server, timeout_s=self._timeout_s, retry=self._retry)
+            self._opened = client, grpc.aio.insecure_channel(self._server, CHANNEL_OPTIONS)
+        return self._opened
+
+
+def _rows(tensor: worker_pb2.Tensor, count: int) -> NDArray[np.float32]:
+    dims = tuple(tensor.dims)
+    if tensor.dtype != model_pb2.DTYPE_FLOAT32 or len(dims) != 2 or dims[0] != count:
+        raise WorkerFault(f"the gateway answered dtype {tensor.dtype} of dims {list(dims)} for {count} images")
+    try:
+        return np.frombuffer(tensor.data, "<f4").astype(np.float32).reshape(dims)
+    except ValueError as error:
+        raise WorkerFault(f"the gateway's rows do not hold what they say: {error}") from error
+
+
+@asynccontextmanager
+async def _told_as_ours() -> AsyncIterator[None]:
+    """Raise the client's errors as those that `Workers` names."""
+    try:
+        yield
+    except client_errors.FountError as error:
+        raise _ours(error) from error
+
+
+def _ours(error: client_errors.FountError) -> FountServiceError:
+    told: Any = str(error)
+    match error:
+        case client_errors.Overloaded():
+            return Overloaded(told, retry_after_s=error.retry_after_s or _OVERLOADED_S)
+        case client_errors.ServerUnavailable() | client_errors.DeadlineExceeded() | client_errors.Cancelled():
+            return NotReady(told)
+        case client_errors.FailedPrecondition():
+            return Retired(told)
+        case client_errors.NotFound():
+            return UnknownName((Violation(field="model", description=told, unknown=True),))
+        case _:
+            return WorkerFault(told)

@@ -1,0 +1,200 @@
+"""Variants of rows a client pushes: what they are, that they come in order, and what a stream that misbehaves gets."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterable
+
+import grpc
+import numpy as np
+import pytest
+
+from fount.address import Addresses
+from fount.transforms import COLUMNS, draw, gentle_policy, policy_to_proto, told
+from fount.v1 import augmentation_pb2 as pb
+from service.domain import ManipulationItem
+from service.workers.memory_models import memory_transform
+from tests.contract.augmenting import POLICY, Augmenting, augmenting
+from tests.contract.sampling.test_streams import until
+
+FULL, NONE = pb.PROVENANCE_LEVEL_FULL, pb.PROVENANCE_LEVEL_NONE
+
+
+@pytest.fixture
+async def service(tmp_path) -> AsyncIterator[Augmenting]:
+    async with augmenting(tmp_path) as running:
+        yield running
+
+
+def config(**fields) -> pb.AugmentRequest:
+    values = {"height": 4, "width": 4, "channels": 1, "seed": 7, "variants": 3, "dataset": "small"} | fields
+    return pb.AugmentRequest(config=pb.AugmentConfig(**values))
+
+
+def pixels(count: int, seed: int = 0):
+    return np.random.default_rng(seed).integers(0, 256, (count, 4, 4, 1), dtype=np.uint8)
+
+
+def rows(images, labels: Iterable[int] = ()) -> pb.AugmentRequest:
+    return pb.AugmentRequest(rows=pb.AugmentRows(count=len(images), data=images.tobytes(), labels=labels))
+
+
+async def answers(service: Augmenting, *requests: pb.AugmentRequest):
+    """The header and the chunks of a stream of these requests."""
+    responses = [each async for each in service.stub.Augment(iter(requests), timeout=20)]
+    return responses[0].header, [each.chunk for each in responses[1:]]
+
+
+def data(chunks) -> bytes:
+    return b"".join(chunk.samples.data for chunk in chunks)
+
+
+def expected(images, variants: int = 3, first: int = 0, policy=POLICY, seed: int = 7) -> bytes:
+    """Variant v of row i as the in-memory worker makes it at address (seed, i * variants + v)."""
+    indices = np.arange(first * variants, (first + len(images)) * variants, dtype=np.uint64)
+    table = draw(policy, addresses(indices, seed))
+    item = ManipulationItem(rows=images.repeat(variants, axis=0), table=table, seed=seed, indices=indices)
+    return memory_transform(item).tobytes()
+
+
+def addresses(indices, seed: int = 7) -> Addresses:
+    return Addresses(seeds=np.full(len(indices), seed, np.uint64), indices=indices)
+
+
+async def test_header_says_what_was_resolved(service) -> None:
+    header, _ = await answers(service, config(provenance=FULL))
+    assert (header.seed, header.variants, list(header.sample_spec.dims)) == (7, 3, [4, 4, 1])
+    assert (header.model.role, header.model.model.name, header.model.numerics) == (
+        "transformer",
+        "transforms",
+        "memory",
+    )
+    assert header.policy == policy_to_proto(POLICY)
+    assert tuple(header.transform_columns) == COLUMNS
+
+
+async def test_each_row_has_its_variants_in_order(service) -> None:
+    images = pixels(5)
+    _, chunks = await answers(service, config(), rows(images, labels=[4, 5, 6, 7, 8]))
+    assert data(chunks) == expected(images)
+    assert [label for chunk in chunks for label in chunk.samples.labels] == list(np.repeat([4, 5, 6, 7, 8], 3))
+
+
+async def test_requests_may_be_cut_anywhere(service) -> None:
+    images = pixels(40)
+    parts = [rows(part) for part in np.split(images, [1, 2, 17])]
+    _, chunks = await answers(service, config(), *parts)
+    assert data(chunks) == expected(images)
+    assert [chunk.samples.start_index for chunk in chunks] == [0, 3, 6, 51]
+
+
+async def test_many_variants_are_made_bit_by_bit(service) -> None:
+    images = pixels(7)
+    _, chunks = await answers(service, config(variants=1000), rows(images))
+    assert data(chunks) == expected(images, variants=1000)
+    assert max(chunk.samples.count for chunk in chunks) == 2048
+
+
+async def test_a_stream_is_resumed_at_a_row(service) -> None:
+    images = pixels(6)
+    _, chunks = await answers(service, config(start_index=4), rows(images[4:]))
+    assert data(chunks) == expected(images[4:], first=4)
+    assert chunks[0].samples.start_index == 12
+
+
+async def test_provenance_names_row_and_address(service) -> None:
+    _, (chunk,) = await answers(service, config(provenance=FULL, start_index=10), rows(pixels(2)))
+    told_ = chunk.provenance
+    assert list(told_.source_rows) == [10, 10, 10, 11, 11, 11]
+    assert (list(told_.indices), set(told_.seeds)) == (list(range(30, 36)), {7})
+    table = np.array(told_.transforms, np.float32).reshape(6, len(COLUMNS))
+    np.testing.assert_array_equal(table, told(POLICY, addresses(np.arange(30, 36, dtype=np.uint64))))
+
+
+async def test_provenance_may_be_left_out(service) -> None:
+    _, (chunk,) = await answers(service, config(provenance=NONE), rows(pixels(2)))
+    assert not chunk.HasField("provenance")
+
+
+async def test_without_a_data_set_the_policy_is_gentle(service) -> None:
+    images = pixels(3)
+    header, chunks = await answers(service, config(dataset=""), rows(images))
+    assert header.policy == policy_to_proto(gentle_policy())
+    assert data(chunks) == expected(images, policy=gentle_policy())
+
+
+async def test_a_seed_left_out_is_drawn_and_told(service) -> None:
+    unseeded = config()
+    unseeded.config.ClearField("seed")
+    images = pixels(3)
+    header, chunks = await answers(service, unseeded, rows(images))
+    assert data(chunks) == expected(images, seed=header.seed)
+
+
+async def test_a_stream_of_a_config_alone_is_a_header(service) -> None:
+    _, chunks = await answers(service, config())
+    assert chunks == []
+
+
+async def test_a_client_may_wait_for_its_variants_before_it_sends_more(service) -> None:
+    call = service.stub.Augment(timeout=20)
+    await call.write(config())
+    assert (await call.read()).HasField("header")
+    for k in range(5):
+        await call.write(rows(pixels(1, seed=k)))
+        chunk = (await call.read()).chunk
+        assert chunk.samples.data == expected(pixels(1, seed=k), first=k)
+    await call.done_writing()
+    assert await call.read() is grpc.aio.EOF
+
+
+async def test_a_lost_worker_changes_nothing(service) -> None:
+    service.pool.faults.lose_calls = 1
+    _, chunks = await answers(service, config(), rows(pixels(9)))
+    assert data(chunks) == expected(pixels(9))
+
+
+async def test_a_client_that_pushes_and_never_reads_is_read_no_further(tmp_path) -> None:
+    """Each request becomes 1000 times its size, so what it may push ahead is little."""
+    async with augmenting(tmp_path, window_bytes=1 << 20) as service:
+        call = service.stub.Augment()
+        await call.write(config(variants=1000))
+        pushed = [0]
+        pushing = asyncio.create_task(push(call, pushed))
+        before = -1
+        while pushed[0] != before:
+            before = pushed[0]
+            await asyncio.sleep(0.5)
+        made = service.metric("fount_variants_total") * 16
+        pushing.cancel()
+        call.cancel()
+        assert made < 32 << 20
+        await until(lambda: service.metric("fount_open_pulls", rpc="Augment") == 0)
+
+
+async def push(call, pushed: list[int]) -> None:
+    while True:
+        await call.write(rows(pixels(4096)))
+        pushed[0] += 1
+
+
+async def test_a_client_that_goes_ends_the_work(service) -> None:
+    service.pool.faults.delay_s = 0.01
+    call = service.stub.Augment()
+    await call.write(config(variants=1000))
+    await call.write(rows(pixels(4096)))
+    for _ in range(3):
+        await call.read()
+    call.cancel()
+    await until(lambda: service.metric("fount_open_pulls", rpc="Augment") == 0)
+    await until(lambda: not service.pool.running)
+
+
+async def test_a_stream_half_closed_at_once_is_answered_whole(service) -> None:
+    service.pool.faults.delay_s = 0.02
+    call = service.stub.Augment(timeout=20)
+    for request in (config(), rows(pixels(30))):
+        await call.write(request)
+    await call.done_writing()
+    responses = [each async for each in call]
+    assert data([each.chunk for each in responses[1:]]) == expected(pixels(30))

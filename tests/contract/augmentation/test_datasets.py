@@ -1,0 +1,190 @@
+"""DatasetService: what there is, who may see it, and what is said of what cannot be read."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import grpc
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+from fount.cli.main import main
+from fount.readers import DatasetSource
+from fount.v1 import dataset_pb2, dataset_pb2_grpc
+from service.caller import Caller
+from service.config import GatewayConfig
+from service.datasets import Datasets, DatasetSettings
+from service.errors import DatasetUnreadable
+from service.gateway import Gateway
+from service.workers.memory import MemoryPool
+from tests.contract.conftest import Running
+from tests.contract.sampling.test_bad_input import fields
+
+
+class OnlyToys:
+    """Callers who may see the data set `toys`, and no other."""
+
+    def identify(self, peer: str, metadata: tuple[tuple[str, str | bytes], ...]) -> Caller:
+        return Caller(subject="kim", grants=frozenset({"dataset:toys"}))
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> GatewayConfig:
+    arrays = {
+        "images": np.zeros((4, 3, 2), np.uint8),
+        "labels": np.array([0, 1, 1, 1]),
+        "groups": np.array([0, 0, 0, 1]),
+    }
+    np.savez(tmp_path / "toys.npz", **arrays)
+    toys = DatasetSettings(
+        source=DatasetSource(name="toys", path=tmp_path / "toys.npz", licence="CC0"), classifier="toy"
+    )
+    lost = DatasetSettings(source=DatasetSource(name="lost", path=tmp_path / "lost.npz", format="npz"))
+    return GatewayConfig(port=0, http_port=0, datasets=(toys, lost))
+
+
+@pytest.fixture
+def stub(running: Running) -> dataset_pb2_grpc.DatasetServiceStub:
+    return dataset_pb2_grpc.DatasetServiceStub(running.channel)
+
+
+@pytest.fixture
+async def restricted(config: GatewayConfig) -> AsyncIterator[dataset_pb2_grpc.DatasetServiceStub]:
+    gateway = Gateway(MemoryPool(), config, OnlyToys())
+    await gateway.start()
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{gateway.port}") as channel:
+        yield dataset_pb2_grpc.DatasetServiceStub(channel)
+    await gateway.stop(grace_s=0)
+
+
+async def refused(stub: dataset_pb2_grpc.DatasetServiceStub, name: str) -> grpc.aio.AioRpcError:
+    with pytest.raises(grpc.aio.AioRpcError) as error:
+        await stub.GetDataset(dataset_pb2.GetDatasetRequest(name=name))
+    return error.value
+
+
+async def test_every_data_set_is_listed_by_name(stub) -> None:
+    listed = (await stub.ListDatasets(dataset_pb2.ListDatasetsRequest())).datasets
+    assert [(each.name, each.format) for each in listed] == [("digits", "built-in"), ("lost", "npz"), ("toys", "npz")]
+
+
+async def test_digits_tell_what_they_are(stub) -> None:
+    digits = (await stub.GetDataset(dataset_pb2.GetDatasetRequest(name="digits"))).dataset
+    assert [(split.name, split.rows) for split in digits.splits] == [("train", 1442), ("test", 355)]
+    assert (list(digits.sample_spec.dims), digits.classifier) == ([8, 8, 1], "digits-classifier")
+    assert digits.digest == "sha256:87ff0c9e40dc7e2c0e34e7257799c2e3f3aec1a016363bb11cad869ec428a826"
+
+
+async def test_classes_and_groups_are_counted(stub) -> None:
+    toys = (await stub.GetDataset(dataset_pb2.GetDatasetRequest(name="toys"))).dataset
+    assert (list(toys.splits[0].class_counts), list(toys.splits[0].group_counts)) == ([1, 3], [3, 1])
+    assert (list(toys.groups), toys.licence, toys.classifier) == (["0", "1"], "CC0", "toy")
+
+
+async def test_what_cannot_be_read_is_listed_with_its_problem(stub, tmp_path: Path) -> None:
+    listed = (await stub.ListDatasets(dataset_pb2.ListDatasetsRequest())).datasets
+    assert listed[1].problem == f"data set lost: {tmp_path}/lost.npz is not there; name the file or folder of lost"
+    assert listed[1].digest == ""
+
+
+async def test_what_cannot_be_read_fails_as_a_precondition(stub) -> None:
+    error = await refused(stub, "lost")
+    assert error.code() is grpc.StatusCode.FAILED_PRECONDITION
+    assert "lost.npz is not there" in error.details()
+
+
+async def test_a_mended_file_needs_no_restart(stub, tmp_path: Path) -> None:
+    await refused(stub, "lost")
+    (tmp_path / "toys.npz").rename(tmp_path / "lost.npz")
+    assert (await stub.GetDataset(dataset_pb2.GetDatasetRequest(name="lost"))).dataset.splits[0].rows == 4
+
+
+async def test_an_unknown_name_is_not_found_and_the_nearest_is_named(stub) -> None:
+    error = await refused(stub, "digit")
+    assert (error.code(), fields(error)) == (grpc.StatusCode.NOT_FOUND, ["name"])
+    assert "did you mean 'digits'?" in error.details()
+
+
+async def test_an_empty_name_is_invalid(stub) -> None:
+    error = await refused(stub, "")
+    assert (error.code(), fields(error)) == (grpc.StatusCode.INVALID_ARGUMENT, ["name"])
+
+
+async def test_a_caller_sees_what_was_granted(restricted) -> None:
+    listed = (await restricted.ListDatasets(dataset_pb2.ListDatasetsRequest())).datasets
+    assert [each.name for each in listed] == ["toys"]
+
+
+@pytest.mark.parametrize("name", ["digits", "nobody-knows"])
+async def test_without_the_grant_a_name_is_denied_known_or_not(restricted, name: str) -> None:
+    assert (await refused(restricted, name)).code() is grpc.StatusCode.PERMISSION_DENIED
+
+
+# --- The catalogue ----------------------------------------------------------------------------------------------------
+
+
+async def test_callers_at_the_same_time_share_one_reading(config: GatewayConfig) -> None:
+    datasets = Datasets(config.datasets)
+    first, second = await asyncio.gather(datasets.open("toys"), datasets.open("toys"))
+    assert first is second
+
+
+async def test_a_caller_who_leaves_does_not_end_the_reading(config: GatewayConfig) -> None:
+    datasets = Datasets(config.datasets)
+    leaving, staying = (asyncio.ensure_future(datasets.open("toys")) for _ in range(2))
+    await asyncio.sleep(0)
+    leaving.cancel()
+    assert len((await staying).splits["train"]) == 4
+
+
+async def test_a_broken_row_is_found_when_a_data_set_is_opened(tmp_path: Path) -> None:
+    (tmp_path / "ant").mkdir()
+    (tmp_path / "ant" / "0.png").write_bytes(b"no picture")
+    datasets = Datasets([DatasetSettings(source=DatasetSource(name="ants", path=tmp_path))])
+    with pytest.raises(DatasetUnreadable, match=r"data set ants: .*ant/0.png is no picture"):
+        await datasets.open("ants")
+
+
+# --- The command ------------------------------------------------------------------------------------------------------
+
+
+async def command(running: Running, *arguments: str):
+    invoke = CliRunner().invoke
+    server = f"127.0.0.1:{running.gateway.port}"
+    return await asyncio.to_thread(invoke, main, ["datasets", *arguments, "--server", server])
+
+
+async def test_the_command_lists_them(running: Running) -> None:
+    lines = (await command(running)).stdout.splitlines()
+    assert lines[0].split() == ["DATA", "SET", "FORMAT", "CLASSES", "SHAPE", "ROWS", "CLASSIFIER"]
+    assert " ".join(lines[1].split()) == "digits built-in 10 8 × 8 × 1 train 1,442, test 355 digits-classifier"
+    assert "lost.npz is not there" in lines[2]
+
+
+async def test_the_command_shows_one_with_its_classes(running: Running) -> None:
+    lines = [" ".join(line.split()) for line in (await command(running, "toys")).stdout.splitlines()]
+    assert lines[lines.index("CLASS TRAIN") :] == [
+        "CLASS TRAIN",
+        "0 1",
+        "1 3",
+        "all 4",
+        "",
+        "GROUP TRAIN",
+        "0 3",
+        "1 1",
+        "all 4",
+    ]
+
+
+async def test_the_command_writes_json(running: Running) -> None:
+    told = json.loads((await command(running, "toys", "--json")).stdout)
+    assert (told["name"], told["splits"][0]["class_counts"]) == ("toys", ["1", "3"])
+
+
+async def test_the_command_says_what_is_wrong(running: Running) -> None:
+    result = await command(running, "digit")
+    assert (result.exit_code, "did you mean 'digits'?" in result.stderr) == (1, True)

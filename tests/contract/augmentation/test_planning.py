@@ -1,0 +1,583 @@
+"""Plans over in-memory workers: what is asked, what is told, and what a ticket opens to."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from google.protobuf import text_format
+
+from fount.readers import DatasetSource
+from fount.transforms import Kind
+from fount.v1 import augmentation_pb2, model_pb2
+from service.augmentation.copy_filter import CopyFilters
+from service.augmentation.plan_store import MemoryPlans
+from service.augmentation.planner import Planner
+from service.augmentation.slots import Source
+from service.augmentation.ticket_keys import TicketKeys
+from service.caller import Caller
+from service.catalog import Catalog
+from service.config import GatewayConfig
+from service.datasets import Datasets, DatasetSettings
+from service.domain import Operation
+from service.errors import (
+    DatasetUnreadable,
+    FountServiceError,
+    InvalidRequest,
+    NotPermitted,
+    NotReady,
+    PlanRefused,
+    Retired,
+    TicketInvalid,
+    UnknownName,
+)
+from service.scheduler.inference import Asked, Asking
+from service.scheduler.scheduler import PackingScheduler
+from service.telemetry.metrics import Metrics
+from service.workers import Offer
+from service.workers.memory import MemoryPool
+from service.workers.memory_models import memory_model
+from tests.contract.augmenting import CLASSES, CLASSIFIER, GENERATOR, SHAPE, augmenting_pool, small_settings
+
+ADA = Caller(subject="ada", grants=frozenset({"*"}))
+BOB = Caller(subject="bob", grants=frozenset({"*"}))
+KEYS = TicketKeys(keys={"k": b"k" * 32})
+SYNTHESIS = 'synthesis { model { name: "painter" } copy_quantile: 0 }'
+ALL = f"seed: 5 target {{ balance_to_largest: true }} mix {{ resampled: 1 transformed: 1 synthesised: 1 }} {SYNTHESIS}"
+
+
+@dataclass
+class Office:
+    """A planner, and what stands behind it."""
+
+    planner: Planner
+    pool: MemoryPool
+    datasets: Datasets
+    catalog: Catalog
+    asking: Asking
+
+    async def plan(self, text: str = "", caller: Caller = ADA) -> augmentation_pb2.Plan:
+        return await self.planner.plan(wish(text), Asked(caller=caller))
+
+    async def refusal(self, text: str, kind: type[FountServiceError] = InvalidRequest) -> FountServiceError:
+        with pytest.raises(kind) as error:
+            await self.plan(text)
+        assert type(error.value) is kind
+        return error.value
+
+    def another(self, keys: TicketKeys = KEYS) -> Planner:
+        """The planner of another gateway."""
+        return Planner(
+            datasets=self.datasets, catalog=self.catalog, asking=self.asking,
+            copies=CopyFilters(), keys=keys, plans=MemoryPlans(),
+        )  # fmt: skip
+
+
+def wish(text: str) -> augmentation_pb2.PlanDatasetRequest:
+    default = "" if "dataset:" in text else 'dataset: "small" '
+    return text_format.Parse(default + text, augmentation_pb2.PlanDatasetRequest())
+
+
+def settings_with_groups(folder: Path) -> DatasetSettings:
+    """Two classes, two groups; the second class has no row of the second group."""
+    file, labels, groups = folder / "grouped.npz", [0] * 6 + [1] * 4, [0] * 4 + [1] * 2 + [0] * 4
+    images = np.zeros((10, *SHAPE), np.uint8)
+    images[:, 0, 0, 0] = labels
+    np.savez(file, x_train=images, y_train=labels, groups_train=groups)
+    return DatasetSettings(source=DatasetSource(name="grouped", path=file, classes=("zero", "one")))
+
+
+@pytest.fixture
+async def office(tmp_path: Path) -> AsyncIterator[Office]:
+    pool = augmenting_pool()
+    await pool.start()
+    scheduler = PackingScheduler(pool, GatewayConfig(), Metrics("test"))
+    datasets = Datasets((small_settings(tmp_path), settings_with_groups(tmp_path)))
+    office = Office(None, pool, datasets, Catalog(pool), Asking(scheduler))  # type: ignore[arg-type]
+    office.planner = office.another()
+    yield office
+    await scheduler.close()
+    await pool.close()
+
+
+def slots(plan: augmentation_pb2.Plan) -> dict[tuple[int, int], int]:
+    """Counts by class and source."""
+    return {(each.label, each.source): each.count for each in plan.slots}
+
+
+def reasons(plan: augmentation_pb2.Plan) -> list[str]:
+    return [each.reason for each in plan.warnings]
+
+
+def fields_of(error: FountServiceError) -> list[str]:
+    assert isinstance(error, InvalidRequest)
+    return [each.field for each in error.violations]
+
+
+# --- What is told -----------------------------------------------------------------------------------------------------
+
+
+async def test_a_plan_without_wishes_is_the_data_set(office: Office) -> None:
+    plan = await office.plan()
+    assert slots(plan) == {(0, 1): 40, (1, 1): 20, (2, 1): 4}
+    assert plan.rows == 64
+    assert list(plan.models) == []
+    assert reasons(plan) == []
+
+
+async def test_slots_are_exact(office: Office) -> None:
+    plan = await office.plan(ALL)
+    assert slots(plan) == {
+        (0, 1): 40, (1, 1): 20, (1, 2): 7, (1, 3): 7, (1, 4): 6, (2, 1): 4, (2, 2): 12, (2, 3): 12, (2, 4): 12,
+    }  # fmt: skip
+    assert plan.rows == 120
+
+
+async def test_everything_left_open_is_filled_in(office: Office) -> None:
+    request = (
+        await office.plan('mix { transformed: 1 synthesised: 1 } synthesis { model { name: "painter" } }')
+    ).request
+    assert request.HasField("seed")
+    assert request.split == "train"
+    assert request.target.factor == 1.0
+    assert [each.kind for each in request.policy.transforms] == [Kind.ROTATE, Kind.SHIFT]
+    assert request.synthesis.model.digest == GENERATOR.key.digest
+    assert request.synthesis.classifier.digest == CLASSIFIER.key.digest
+    assert request.synthesis.min_confidence == 0.5
+    assert request.synthesis.copy_quantile == 0.01
+    assert request.synthesis.attempts == 8
+    assert request.verification.min_agreement == 0.9
+    assert request.time_to_live.seconds == 86400
+
+
+async def test_the_resolved_request_plans_the_same(office: Office) -> None:
+    plan = await office.plan(ALL)
+    again = await office.planner.plan(plan.request, Asked(caller=ADA))
+    assert again.id == plan.id
+    assert again.request == plan.request
+
+
+async def test_another_seed_is_another_plan(office: Office) -> None:
+    assert (await office.plan("seed: 1")).id != (await office.plan("seed: 2")).id
+
+
+async def test_a_longer_life_is_the_same_plan(office: Office) -> None:
+    short, long = await office.plan("seed: 1"), await office.plan("seed: 1 time_to_live { seconds: 999999 }")
+    assert short.id == long.id
+    assert short.expire_time.seconds < long.expire_time.seconds
+
+
+async def test_models_are_pinned(office: Office) -> None:
+    plan = await office.plan(ALL)
+    assert [(each.role, each.model.name, each.numerics) for each in plan.models] == [
+        ("generator", "painter", "memory"), ("classifier", "judge", "memory"), ("transformer", "transforms", "memory"),
+    ]  # fmt: skip
+
+
+async def test_class_weights_make_classes_count_alike(office: Office) -> None:
+    weights = np.array((await office.plan()).class_weights)
+    assert weights * [40, 20, 4] == pytest.approx(64 / 3)
+
+
+async def test_agreement_is_told_for_each_transform(office: Office) -> None:
+    agreement = (await office.plan("target { factor: 2 } mix { transformed: 1 }")).agreement
+    assert (agreement.rows, agreement.before, agreement.after) == (64, 1.0, 1.0)
+    assert [(each.kind, each.after) for each in agreement.transforms] == [(Kind.ROTATE, 1.0), (Kind.SHIFT, 1.0)]
+
+
+async def test_rejections_are_expected_from_a_trial(office: Office) -> None:
+    plan = await office.plan(ALL)
+    assert plan.expected_attempts == 1.0
+    assert plan.expected_rejected == 0.0
+
+
+async def test_a_filter_that_nothing_passes_rejects_all(office: Office) -> None:
+    plan = await office.plan(ALL.replace("copy_quantile: 0", "copy_quantile: 0 min_confidence: 0.95 attempts: 3"))
+    assert plan.expected_attempts == 3.0
+    assert plan.expected_rejected == 18.0
+
+
+async def test_time_is_estimated(office: Office) -> None:
+    few, many = await office.plan("seed: 1"), await office.plan("seed: 1 target { factor: 1000 }")
+    assert 0 < few.estimated_time.ToNanoseconds() < many.estimated_time.ToNanoseconds()
+
+
+async def test_a_copy_threshold_is_calibrated(office: Office) -> None:
+    plan = await office.plan(ALL.replace("copy_quantile: 0", "copy_quantile: 0.1"))
+    assert 0 < plan.copy_threshold < 1
+
+
+# --- Warnings ---------------------------------------------------------------------------------------------------------
+
+
+async def test_a_changed_prior_is_warned_of(office: Office) -> None:
+    plan = await office.plan("target { balance_to_largest: true }")
+    assert reasons(plan) == ["PRIOR_CHANGED"]
+    assert "'zero' is 62.5% of the data and 33.3% of the plan" in plan.warnings[0].message
+
+
+async def test_a_cap_is_warned_of(office: Office) -> None:
+    plan = await office.plan(
+        f"target {{ balance_to_largest: true }} mix {{ synthesised: 1 max_synthetic_ratio: 1 }} {SYNTHESIS}"
+    )
+    message = next(each.message for each in plan.warnings if each.reason == "CAPPED")
+    assert "'two' gets 4 synthesised rows, not 36" in message
+    assert "32 rows are missing" in message
+
+
+async def test_a_copy_filter_that_is_off_is_warned_of(office: Office) -> None:
+    assert "COPY_FILTER_OFF" in reasons(await office.plan(ALL))
+
+
+async def test_few_rows_for_a_copy_filter_are_warned_of(office: Office) -> None:
+    plan = await office.plan(ALL.replace("copy_quantile: 0", "copy_quantile: 0.1"))
+    assert "'two' has fewer than 10 rows" in next(each.message for each in plan.warnings if each.reason == "FEW_ROWS")
+
+
+async def test_an_empty_group_is_warned_of(office: Office) -> None:
+    plan = await office.plan('dataset: "grouped" target { balance_to_largest: true by_group: true }')
+    message = next(each.message for each in plan.warnings if each.reason == "GROUP_EMPTY")
+    assert "'one' of '1'" in message
+
+
+async def test_a_class_that_convinces_no_classifier_is_warned_of(office: Office) -> None:
+    office.pool.models[1] = memory_model(
+        "judge", labels=("zero", "two", "one"), dims=SHAPE, operations=frozenset({Operation.CLASSIFY})
+    )
+    plan = await office.plan(f"target {{ factor: 2 }} mix {{ synthesised: 1 }} {SYNTHESIS}")
+    message = next(each.message for each in plan.warnings if each.reason == "GENERATOR_WEAK")
+    assert "'one' (5% sure, 0% accepted), 'two' (5% sure, 0% accepted)" in message
+
+
+async def test_filters_that_leave_hardly_a_sample_are_warned_of(office: Office) -> None:
+    strict = SYNTHESIS.replace("copy_quantile: 0", "copy_quantile: 0 min_confidence: 1 attempts: 2")
+    plan = await office.plan(f"target {{ factor: 2 }} mix {{ synthesised: 1 }} {strict}")
+    told = [each.message for each in plan.warnings if each.reason == "GENERATOR_WEAK"]
+    assert [each for each in told if "about 64 of 64 synthesised slots will be rejected, of 'zero' 100%" in each]
+
+
+async def test_a_weak_card_is_warned_of(office: Office) -> None:
+    card = model_pb2.Model.FromString(GENERATOR.card)
+    card.quality.add(metric="label-accuracy", value=0.71, interval=model_pb2.ValueRange(min=0.7, max=0.72))
+    office.pool.models[0] = replace(GENERATOR, card=card.SerializeToString())
+    plan = await office.plan(ALL)
+    assert "label-accuracy of 0.71 (0.7 to 0.72), below 0.9" in next(
+        each.message for each in plan.warnings if each.reason == "GENERATOR_WEAK"
+    )
+
+
+async def test_unverified_transforms_are_warned_of(office: Office) -> None:
+    del office.pool.models[1]
+    plan = await office.plan("target { factor: 2 } mix { transformed: 1 }")
+    assert "NOT_VERIFIED" in reasons(plan)
+    assert not plan.HasField("agreement")
+
+
+async def test_rows_of_the_test_split_are_warned_of(office: Office) -> None:
+    assert reasons(await office.plan('split: "test"')) == ["TRAINED_ON_TEST"]
+
+
+# --- What is refused --------------------------------------------------------------------------------------------------
+
+
+async def test_every_wrong_field_is_named(office: Office) -> None:
+    error = await office.refusal(
+        "target { factor: -1 } mix { synthesised: 1 max_synthetic_ratio: -2 } shards: 70000 time_to_live { seconds: 0 }"
+        'synthesis { model { name: "painter" } min_confidence: 2 copy_quantile: 0.7 attempts: 65'
+        " parameters { truncation: 99 top_k: 3 } } verification { min_agreement: 7 rows: 3 } real { mode: 9 }"
+        " policy { transforms { kind: KIND_ROTATE max: 500 } }"
+    )
+    assert set(fields_of(error)) == {
+        "target.factor", "mix.max_synthetic_ratio", "shards", "time_to_live", "synthesis.min_confidence",
+        "synthesis.copy_quantile", "synthesis.attempts", "synthesis.parameters.truncation",
+        "synthesis.parameters.top_k", "verification.min_agreement", "verification.rows", "real.mode",
+        "policy.transforms[0].max",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("text", "field", "words"),
+    [
+        ('dataset: ""', "dataset", "name a data set"),
+        ("target { }", "target", "set balance_to_largest"),
+        ("target { balance_to_largest: false }", "target.balance_to_largest", "must be true"),
+        ("target { factor: nan }", "target.factor", "above 0 and at most 1000"),
+        ("target { factor: 0.001 subsample: true }", "target", "comes to 0"),
+        ("target { factor: 0.5 }", "target.factor", "class 'zero' has 40 rows and would have 20; set target.subsample"),
+        ("target { factor: 2 by_group: true }", "target.by_group", "no group column"),
+        ("target { counts { } }", "target.counts.counts", "1 to 4096 entries"),
+        ("target { counts { counts { count: 5 } } }", "target.counts.counts[0].label", "set an id or a name"),
+        (
+            "target { counts { counts { label { id: 2 } count: 9 } counts { label { name: 'two' } count: 8 } } }",
+            "target.counts.counts[1]",
+            "a second time",
+        ),
+        (
+            "target { counts { counts { label { id: 0 } count: 9 } } }",
+            "target.counts.counts[0]",
+            "has 40 rows and would have 9",
+        ),
+        ("target { weights { total: 90 } }", "target.weights.weights", "at least one weight above 0"),
+        (
+            "target { weights { weights { label { id: 0 } weight: 1 } } }",
+            "target.weights.total",
+            "1 to 1099511627776",
+        ),
+        ("mix { }", "mix", "at least one weight above 0"),
+        ("mix { resampled: -1 }", "mix.resampled", "not negative"),
+        ("mix { resampled: inf }", "mix.resampled", "finite"),
+        ("mix { synthesised: 1 }", "synthesis", "name a generator"),
+        ("policy { }", "policy.transforms", ""),
+    ],
+)
+async def test_a_wrong_field_says_what_is_right(office: Office, text: str, field: str, words: str) -> None:
+    error = await office.refusal(text)
+    assert field in fields_of(error)
+    assert words in str(error)
+
+
+@pytest.mark.parametrize(
+    ("text", "field"),
+    [
+        ('dataset: "smal"', "dataset"),
+        ('split: "validation"', "split"),
+        ("target { balance_to_class { name: 'three' } }", "target.balance_to_class.name"),
+        ("target { counts { counts { label { id: 7 } count: 9 } } }", "target.counts.counts[0].label.id"),
+        ("target { counts { counts { label { id: 1 } group: 'x' count: 90 } } }", "target.counts.counts[0].group"),
+        ('mix { synthesised: 1 } synthesis { model { name: "pinter" } }', "synthesis.model.name"),
+        ('mix { transformed: 1 } verification { classifier { name: "j" } }', "verification.classifier.name"),
+    ],
+)
+async def test_an_unknown_name_is_not_found(office: Office, text: str, field: str) -> None:
+    assert fields_of(await office.refusal(text, UnknownName)) == [field]
+
+
+async def test_counts_with_and_without_groups_do_not_mix(office: Office) -> None:
+    counts = "counts { label { id: 0 } group: '0' count: 9 } counts { label { id: 1 } count: 9 }"
+    error = await office.refusal(f'dataset: "grouped" target {{ counts {{ {counts} }} }}')
+    assert fields_of(error) == ["target.counts.counts"]
+
+
+async def test_a_class_the_generator_does_not_know_is_named(office: Office) -> None:
+    office.pool.models[0] = memory_model("painter", labels=("zero", "one"), dims=SHAPE)
+    error = await office.refusal(ALL)
+    assert fields_of(error) == ["synthesis.model"]
+    assert "painter does not know 'two'; it knows 0 ('zero'), 1 ('one')" in str(error)
+
+
+async def test_an_unconditional_generator_is_refused(office: Office) -> None:
+    office.pool.models[0] = memory_model("painter", labels=(), dims=SHAPE)
+    assert "unconditional" in str(await office.refusal(ALL))
+
+
+async def test_a_generator_of_another_shape_is_refused(office: Office) -> None:
+    office.pool.models[0] = memory_model("painter", labels=CLASSES, dims=(8, 8, 1))
+    error = await office.refusal(ALL, PlanRefused)
+    assert "painter, the generator, is for images of 8×8×1, and small has 4×4×1" in str(error)
+
+
+async def test_a_model_that_does_not_sample_is_refused(office: Office) -> None:
+    error = await office.refusal(ALL.replace("painter", "judge"), Retired)
+    assert "lacks the operation SAMPLE" in str(error)
+
+
+async def test_no_transformer_is_refused_with_the_remedy(office: Office) -> None:
+    del office.pool.models[2]
+    assert "serve the archive `transforms`" in str(await office.refusal("mix { transformed: 1 }", PlanRefused))
+
+
+async def test_a_transformer_that_loads_is_waited_for(office: Office) -> None:
+    office.pool.models.pop()
+    office.pool.extra_offers.append(Offer(name="transforms", version="1"))
+    assert "transforms 1 is not ready" in str(await office.refusal("mix { transformed: 1 }", NotReady))
+
+
+async def test_workers_that_are_gone_are_waited_for(office: Office) -> None:
+    office.pool.set_up(False)
+    await office.refusal(ALL, NotReady)
+
+
+async def test_a_policy_that_changes_labels_is_refused_by_name(office: Office, monkeypatch) -> None:
+    transform = office.asking.transform
+
+    async def break_labels(target, model, images, table, **rest):
+        made = await transform(target, model, images, table, **rest)
+        made[table[:, 2] != 0, 0, 0, 0] = 2  # whatever is turned is a two
+        return made
+
+    monkeypatch.setattr(office.asking, "transform", break_labels)
+    message = str(await office.refusal("target { factor: 2 } mix { transformed: 1 }", PlanRefused))
+    assert "ROTATE changes labels: alone it leaves 6.2% of 64 rows" in message
+    assert "below verification.min_agreement 90.0%" in message
+
+
+async def test_agreement_is_only_reported_where_that_is_asked(office: Office, monkeypatch) -> None:
+    async def blank(target, model, images, table, **rest):
+        return np.zeros_like(images)
+
+    monkeypatch.setattr(office.asking, "transform", blank)
+    plan = await office.plan("target { factor: 2 } mix { transformed: 1 } verification { min_agreement: 0 }")
+    assert plan.agreement.after == 40 / 64
+
+
+async def test_a_broken_data_set_is_named(office: Office, tmp_path: Path) -> None:
+    (tmp_path / "small.npz").write_bytes(b"PK")
+    assert "small.npz" in str(await office.refusal("", DatasetUnreadable))
+
+
+async def test_a_ticket_that_would_be_too_large_is_refused(office: Office, monkeypatch) -> None:
+    monkeypatch.setattr("service.augmentation.planner.MAX_TICKET_BYTES", 100)
+    assert fields_of(await office.refusal("")) == ["target"]
+
+
+@pytest.mark.parametrize("missing", ["dataset:small", "sample:painter"])
+async def test_grants_are_asked_for(office: Office, missing: str) -> None:
+    grants = {"dataset:small", "sample:painter"} - {missing}
+    with pytest.raises(NotPermitted, match=missing):
+        await office.plan(ALL, Caller(subject="ada", grants=frozenset(grants)))
+
+
+# --- Plans kept -------------------------------------------------------------------------------------------------------
+
+
+async def test_a_plan_is_its_caller_s_own(office: Office) -> None:
+    plan = await office.plan()
+    assert office.planner.get(plan.id, ADA) == plan
+    with pytest.raises(UnknownName):
+        office.planner.get(plan.id, BOB)
+
+
+async def test_plans_are_listed_in_pages(office: Office) -> None:
+    made = [(await office.plan(f"seed: {seed}")).id for seed in range(3)]
+    first, token = office.planner.list(ADA, 2, "")
+    rest, end = office.planner.list(ADA, 2, token)
+    assert [each.id for each in (*first, *rest)] == made[::-1]
+    assert end == ""
+    assert office.planner.list(BOB, 0, "") == ([], "")
+
+
+@pytest.mark.parametrize(("size", "token", "field"), [(-1, "", "page_size"), (1, "?", "page_token")])
+async def test_a_wrong_page_is_named(office: Office, size: int, token: str, field: str) -> None:
+    with pytest.raises(InvalidRequest) as error:
+        office.planner.list(ADA, size, token)
+    assert fields_of(error.value) == [field]
+
+
+async def test_no_id_is_named(office: Office) -> None:
+    with pytest.raises(InvalidRequest, match="id: name a plan"):
+        office.planner.get("", ADA)
+
+
+# --- Tickets ----------------------------------------------------------------------------------------------------------
+
+
+async def test_a_ticket_opens_to_the_plan(office: Office) -> None:
+    plan = await office.plan(ALL + " shards: 3")
+    opened = await office.planner.open(plan.ticket, ADA)
+    assert (opened.id, opened.seed, opened.shards, opened.layout.count) == (plan.id, 5, 3, 120)
+    assert opened.generator.model.key.name == "painter"
+    assert opened.attempts == 8
+    assert opened.min_confidence == 0.5
+    assert opened.generator_labels.tolist() == [0, 1, 2]
+
+
+async def test_models_that_no_row_needs_are_not_opened(office: Office) -> None:
+    opened = await office.planner.open((await office.plan()).ticket, ADA)
+    assert (opened.generator, opened.classifier, opened.transformer) == (None, None, None)
+
+
+async def test_another_gateway_with_the_key_has_the_same_rows(office: Office) -> None:
+    ticket = (await office.plan(ALL)).ticket
+    here, there = [await each.open(ticket, ADA) for each in (office.planner, office.another())]
+    ours, theirs = here.layout.rows(0, 120), there.layout.rows(0, 120)
+    assert ours.source_row.tolist() == theirs.source_row.tolist()
+    assert ours.source.tolist() == theirs.source.tolist()
+
+
+async def test_labels_are_mapped_by_name(office: Office) -> None:
+    office.pool.models[0] = memory_model("painter", labels=("two", "other", "zero", "one"), dims=SHAPE)
+    opened = await office.planner.open((await office.plan(ALL)).ticket, ADA)
+    assert opened.generator_labels.tolist() == [2, 3, 0]
+
+
+async def test_a_ticket_is_opened_often_and_counted_once(office: Office) -> None:
+    ticket = (await office.plan(ALL)).ticket
+    first, second = await asyncio.gather(office.planner.open(ticket, ADA), office.planner.open(ticket, ADA))
+    assert (await office.planner.open(ticket, ADA)).layout in (first.layout, second.layout)
+
+
+async def test_a_foreign_ticket_is_refused(office: Office) -> None:
+    ticket = (await office.plan()).ticket
+    with pytest.raises(TicketInvalid):
+        await office.another(TicketKeys(keys={"k": b"x" * 32})).open(ticket, ADA)
+
+
+async def test_another_caller_s_ticket_is_refused(office: Office) -> None:
+    with pytest.raises(NotPermitted):
+        await office.planner.open((await office.plan()).ticket, BOB)
+
+
+@pytest.mark.parametrize("missing", ["dataset:small", "sample:painter"])
+async def test_grants_are_checked_again(office: Office, missing: str) -> None:
+    ticket, grants = (await office.plan(ALL)).ticket, {"dataset:small", "sample:painter"} - {missing}
+    with pytest.raises(NotPermitted, match=missing):
+        await office.planner.open(ticket, Caller(subject="ada", grants=frozenset(grants)))
+
+
+@pytest.mark.parametrize("place", [0, 1, 2], ids=["generator", "classifier", "transformer"])
+async def test_a_retired_model_is_named(office: Office, place: int) -> None:
+    ticket, model = (await office.plan(ALL)).ticket, office.pool.models[place]
+    office.pool.models[place] = replace(model, key=replace(model.key, digest="sha256:" + "0" * 64))
+    with pytest.raises(Retired, match=model.key.digest):
+        await office.planner.open(ticket, ADA)
+
+
+async def test_a_model_that_is_gone_is_named(office: Office) -> None:
+    ticket = (await office.plan(ALL)).ticket
+    del office.pool.models[0]
+    with pytest.raises(Retired, match="'painter' is not served"):
+        await office.planner.open(ticket, ADA)
+
+
+async def test_retired_numerics_are_named(office: Office) -> None:
+    ticket = (await office.plan(ALL)).ticket
+    office.pool.numerics = ("other",)
+    with pytest.raises(Retired, match="has the numerics 'memory'; there are other"):
+        await office.planner.open(ticket, ADA)
+
+
+async def test_rows_stay_on_the_pinned_numerics(office: Office) -> None:
+    ticket = (await office.plan(ALL)).ticket
+    office.pool.numerics = ("another", "memory")
+    opened = await office.planner.open(ticket, ADA)
+    assert {each.target.numerics for each in (opened.generator, opened.classifier, opened.transformer)} == {"memory"}
+
+
+async def test_a_changed_data_set_is_named(office: Office) -> None:
+    plan = await office.plan()
+    dataset = await office.datasets.open("small")
+    dataset.__dict__["digest"] = "sha256:other"
+    with pytest.raises(Retired, match=plan.dataset_digest):
+        await office.planner.open(plan.ticket, ADA)
+
+
+async def test_a_verifier_is_not_needed_to_pull(office: Office) -> None:
+    ticket = (await office.plan("target { factor: 2 } mix { transformed: 1 }")).ticket
+    del office.pool.models[1]
+    assert (await office.planner.open(ticket, ADA)).transformer is not None
+
+
+@pytest.mark.parametrize("mode", ["MODE_BOOTSTRAP", "MODE_POISSON"])
+async def test_a_bootstrap_is_told(office: Office, mode: str) -> None:
+    opened = await office.planner.open((await office.plan(f"real {{ mode: {mode} }}")).ticket, ADA)
+    assert opened.bootstrapped
+    assert 0 < len(opened.layout.out_of_bag()) < 64
+
+
+async def test_a_plan_without_real_rows_has_none(office: Office) -> None:
+    plan = await office.plan("real { mode: MODE_NONE } target { factor: 0.5 }")
+    assert {each.source for each in plan.slots} == {Source.RESAMPLED}

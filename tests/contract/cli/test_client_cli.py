@@ -1,0 +1,296 @@
+"""The command `fount` against a real server."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from PIL import Image
+
+from fount.cli.main import main
+from fount.v1 import model_pb2, sampling_pb2
+from tests.contract.fake_gateway import (
+    DIGEST,
+    NUMERICS,
+    Behaviour,
+    FakeGateway,
+    invalid,
+    overloaded,
+    pixels,
+    serving,
+    unavailable,
+)
+
+FOUNT = [sys.executable, "-c", "from fount.cli.main import main; main(prog_name='fount')"]
+
+
+@pytest.fixture(autouse=True)
+def in_an_empty_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture
+def gateway(monkeypatch):
+    gateway = FakeGateway()
+    with serving(gateway) as server:
+        monkeypatch.setenv("FOUNT_SERVER", server)
+        yield gateway
+
+
+def fount(*arguments):
+    return CliRunner().invoke(main, arguments)
+
+
+# --- Models -----------------------------------------------------------------------------------------------------------
+
+
+def test_models_are_listed_in_a_table(gateway):
+    assert fount("models").stdout.splitlines() == [
+        "MODEL                      STATE  CAN     CLASSES  SHAPE            DESCRIPTION",
+        "digits-cvae:1.0 (default)  ready  sample  10       4 × 4 × 1 uint8  Handwritten digits.",
+    ]
+
+
+def test_models_can_be_read_by_a_program(gateway):
+    (model,) = json.loads(fount("models", "--json").stdout)
+    assert (model["name"], model["state"], model["parameters"][0]["range"]) == ("digits-cvae", "ready", [0.5, 4.0])
+
+
+def test_one_model_is_told_in_full(gateway):
+    lines = fount("model", "digits-cvae").stdout.splitlines()
+    assert "Parameter     truncation, 0.5 to 4, unset off: How far z may be from 0." in lines
+    assert "Quality       label-accuracy 0.98 [0.975, 0.985], real data 0.99; 10 000 samples" in lines
+
+
+def test_a_terminal_is_not_steered_by_a_server(gateway):
+    hostile = gateway.model()
+    hostile.description = "red\x1b[31m\nline"
+    gateway.pages = [[hostile]]
+    assert fount("models").stdout.splitlines()[1].endswith("red [31m line")
+
+
+def test_a_model_that_is_not_ready_says_why_in_the_width_of_the_terminal(gateway, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "120")
+    broken = model_pb2.Model(state=model_pb2.Model.STATE_UNAVAILABLE, state_reason="its weights\nare damaged; " * 9)
+    broken.ref.name, broken.ref.version = "digits-vae", "1.0"
+    gateway.pages = [[gateway.model(), broken]]
+    told = fount("models")
+    *_, line = told.stdout.splitlines()
+    assert line.endswith("  -        -                its weights are damaged; its weights are dama…")
+    assert len(line) == 120
+    assert told.stderr == "The whole reason a model is not ready: fount model NAME\n"
+
+
+def test_an_unknown_model_is_one_line_and_exit_code_1(gateway):
+    result = fount("model", "ghost")
+    assert (result.exit_code, result.stdout, result.stderr) == (1, "", 'Error: no model "ghost"\n')
+
+
+# --- Sample -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_grid_is_drawn(gateway):
+    result = fount("sample", "digits-cvae", "--label", "7", "--count", "4", "--seed", "1", "--out", "sevens.png")
+    assert result.exit_code == 0
+    with Image.open("sevens.png") as grid:
+        assert grid.size == (168, 204)
+
+
+def test_an_npz_file_is_written(gateway):
+    assert fount("sample", "digits-cvae", "--count", "6", "--seed", "1", "--out", "x.npz").exit_code == 0
+    with np.load("x.npz") as npz:
+        assert np.array_equal(npz["samples"], np.stack([pixels(1, index) for index in range(6)]))
+
+
+@pytest.mark.parametrize("encoding", ["uint8", "float32", "png"])
+def test_a_folder_holds_the_same_pictures_in_any_encoding(gateway, encoding):
+    result = fount("sample", "digits-cvae", "--count", "2", "--seed", "1", "--out", "x/", "--encoding", encoding)
+    assert result.exit_code == 0
+    assert np.array_equal(np.asarray(Image.open("x/00000001_label1.png")), pixels(1, 1)[..., 0])
+
+
+def test_the_summary_says_how_to_have_the_samples_again(gateway):
+    lines = fount("sample", "digits-cvae", "--label", "7", "--count", "3").stdout.splitlines()
+    assert lines[0].startswith("3 samples of digits-cvae:1.0, ")
+    assert lines[1:] == [
+        f"Digest    {DIGEST}", "Seed      4711, indices 0 to 2", f"Numerics  {NUMERICS}", "Classes   7 (3)",
+        "Nothing was written; name a file with --out",
+    ]  # fmt: skip
+
+
+def test_the_summary_can_be_read_by_a_program(gateway):
+    result = fount("sample", "digits-cvae", "--labels", "1,2,2", "--seed", "1", "--out", "x.npz", "--json")
+    summary = json.loads(result.stdout)
+    assert summary.pop("samples_per_s") > 0
+    assert (result.stderr, summary) == (
+        "",
+        {
+            "model": "digits-cvae:1.0", "digest": DIGEST, "seed": 1, "numerics": NUMERICS, "start_index": 0,
+            "count": 3, "labels": {"1": 1, "2": 2}, "out": "x.npz",
+        },
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "field", "sent"),
+    [
+        ("--count", "5", "count", 5),
+        ("--seed", "9", "seed", 9),
+        ("--start-index", "3", "start_index", 3),
+        ("--encoding", "float32", "encoding", model_pb2.ENCODING_FLOAT32),
+        ("--numerics", NUMERICS, "numerics", NUMERICS),
+        ("--priority", "interactive", "priority", sampling_pb2.PRIORITY_INTERACTIVE),
+        ("--truncation", "1.5", "parameters", sampling_pb2.Parameters(truncation=1.5)),
+        ("--temperature", "0.5", "parameters", sampling_pb2.Parameters(temperature=0.5)),
+        ("--top-k", "3", "parameters", sampling_pb2.Parameters(top_k=3)),
+        ("--top-p", "0.5", "parameters", sampling_pb2.Parameters(top_p=0.5)),
+        ("--guidance-scale", "2", "parameters", sampling_pb2.Parameters(guidance_scale=2)),
+        ("--steps", "8", "parameters", sampling_pb2.Parameters(steps=8)),
+    ],
+)
+def test_each_option_reaches_the_server(gateway, option, value, field, sent):
+    assert fount("sample", "digits-cvae", option, value).exit_code == 0
+    assert getattr(gateway.requests[0], field) == sent
+
+
+@pytest.mark.parametrize("name", ["COUNT", "SEED", "START_INDEX"])
+def test_an_option_may_be_given_by_the_environment(gateway, monkeypatch, name):
+    monkeypatch.setenv(f"FOUNT_SAMPLE_{name}", "3")
+    fount("sample", "digits-cvae")
+    assert getattr(gateway.requests[0], name.lower()) == 3
+
+
+def test_a_label_of_digits_is_an_index_and_any_other_a_name(gateway):
+    gateway.class_names = ("zero", "one")
+    fount("sample", "digits-cvae", "--label", "1")
+    fount("sample", "digits-cvae", "--label", "one")
+    by_index, by_name = (request.condition.label for request in gateway.requests)
+    assert (by_index.id, by_name.name) == (1, "one")
+
+
+def test_a_mixture_is_labels_and_weights(gateway):
+    fount("sample", "digits-cvae", "--mixture", "7=0.9,1=0.1")
+    components = gateway.requests[0].condition.mixture.components
+    assert [(component.label.id, component.weight) for component in components] == [(7, 0.9), (1, 0.1)]
+
+
+def test_the_digest_the_card_was_read_of_is_pinned(gateway):
+    fount("sample", "digits-cvae")
+    assert gateway.requests[0].model.digest == DIGEST
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [("--mixture", "7"), ("--mixture", "7=a"), ("--mixture", "7=1,7=2"), ("--labels", "1,a"), ("--timeout", "0")],
+)
+def test_what_cannot_be_read_is_a_mistake_of_usage(arguments):
+    result = fount("sample", "digits-cvae", *arguments)
+    assert result.exit_code == 2
+    assert arguments[0] in result.stderr
+
+
+def test_a_long_run_shows_a_bar_on_stderr(gateway, monkeypatch):
+    monkeypatch.setattr("fount.cli.sample._is_terminal", lambda: True)
+    gateway.chunk_count = 1000
+    result = fount("sample", "digits-cvae", "--count", "10001")
+    assert "10001/10001" in result.stderr
+    assert "10001/10001" not in result.stdout
+
+
+def test_a_log_gets_no_bar(gateway):
+    assert fount("sample", "digits-cvae", "--count", "10001").stderr == ""
+
+
+# --- What goes wrong --------------------------------------------------------------------------------------------------
+
+
+def test_nobody_there_says_how_to_start_a_server():
+    result = fount("models", "--server", "127.0.0.1:1")
+    assert (result.exit_code, result.stdout, result.stderr) == (
+        1, "",
+        "Error: No Fount server answers at 127.0.0.1:1. Start one with `fount serve`, or name another with --server.\n",
+    )  # fmt: skip
+
+
+def test_each_bad_field_is_a_line(gateway):
+    gateway.attempts = [Behaviour(status=invalid(truncation="is 9, above 4", seed="is odd"))]
+    result = fount("sample", "digits-cvae")
+    assert result.exit_code == 1
+    assert result.stderr.splitlines()[1:] == ["  truncation: is 9, above 4", "  seed: is odd"]
+
+
+def test_a_place_that_cannot_be_written_is_told_before_anything_is_drawn(gateway):
+    result = fount("sample", "digits-cvae", "--out", "no/x.npz")
+    assert (result.exit_code, result.stderr) == (1, "Error: no/x.npz cannot be written: there is no folder no\n")
+    assert gateway.requests == []
+
+
+def test_failed_samples_leave_no_file(gateway):
+    gateway.failed = frozenset({5})
+    result = fount("sample", "digits-cvae", "--out", "x.npz")
+    assert result.exit_code == 1
+    assert "sample 5: INTERNAL: not finite" in result.stderr
+    assert list(Path().iterdir()) == []
+
+
+def test_a_file_system_that_is_full_is_told_and_left_as_it_was(gateway):
+    gateway.chunk_count = 1000
+    command = "from fount.cli.main import main; main(['sample', 'digits-cvae', '--count', '9000', '--out', 'x.npz'])"
+    limited = subprocess.run(
+        f'ulimit -f 100; {sys.executable} -c "{command}"', shell=True, capture_output=True, text=True, check=False
+    )
+    assert (limited.returncode, limited.stderr) == (1, "Error: x.npz cannot be written: File too large\n")
+    assert list(Path().iterdir()) == []
+
+
+def test_a_server_that_goes_away_leaves_no_file(gateway):
+    gateway.attempts = [Behaviour(status=unavailable(), break_after=0)] * 3
+    result = fount("sample", "digits-cvae", "--out", "x.npz")
+    assert (result.exit_code, result.stderr) == (1, "Error: draining\n")
+    assert list(Path().iterdir()) == []
+
+
+def test_a_server_that_falls_silent_is_given_up(gateway):
+    gateway.attempts = [Behaviour(silent_after=1)]
+    result = fount("sample", "digits-cvae", "--timeout", "0.6")
+    assert result.exit_code == 1
+    assert "No answer within 0.6 s" in result.stderr
+
+
+def test_ctrl_c_stops_it_with_130_and_leaves_no_file(gateway):
+    gateway.attempts = [Behaviour(silent_after=1)]
+    told = interrupted("sample", "digits-cvae", "--out", "x.npz", when=lambda: gateway.chunks_sent)
+    assert told == (130, "Stopped.\n")
+    assert list(Path().iterdir()) == []
+
+
+def test_ctrl_c_ends_the_wait_for_a_server_that_is_overloaded(gateway):
+    gateway.attempts = [Behaviour(status=overloaded(30))]
+    told = interrupted("sample", "digits-cvae", when=lambda: not gateway.attempts)
+    assert told == (130, "Stopped.\n")
+
+
+def interrupted(*arguments, when):
+    """Press Ctrl-C on a command; as in a terminal, however the tests themselves were started."""
+    command = [sys.executable, "-c", f"import signal; signal.signal(2, signal.default_int_handler); {FOUNT[-1]}"]
+    with subprocess.Popen([*command, *arguments], stderr=subprocess.PIPE, text=True) as running:
+        try:
+            while not when() and running.poll() is None:
+                time.sleep(0.001)
+            running.send_signal(signal.SIGINT)
+            return running.wait(10), running.stderr.read()
+        finally:
+            running.kill()
+
+
+def test_a_reader_that_left_is_no_traceback(gateway):
+    piped = subprocess.run(
+        f'{sys.executable} -c "from fount.cli.main import main; main()" models --json | true',
+        shell=True, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert "Traceback" not in piped.stderr

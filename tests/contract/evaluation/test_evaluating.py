@@ -1,0 +1,205 @@
+"""A gateway with evaluations: its options, its runners, its gauges, and how it ends."""
+
+from __future__ import annotations
+
+import asyncio
+import urllib.request
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import click
+import grpc
+import pytest
+from click.testing import CliRunner
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
+
+from fount.v1 import evaluation_pb2, evaluation_pb2_grpc
+from service.cli.options import gateway_config, gateway_options
+from service.config import GatewayConfig
+from service.errors import JobsUnreachable, SetupError
+from service.evaluation.hosting import evaluations_at, runner_processes
+from service.gateway import Gateway
+from service.workers.memory import MemoryPool
+from tests.contract.evaluation_gateway import KeptEvaluations, specification
+
+CONFIG = GatewayConfig(port=0, http_port=0)
+
+
+@pytest.fixture
+async def kept() -> KeptEvaluations:
+    return KeptEvaluations()
+
+
+@pytest.fixture
+async def gateway(kept: KeptEvaluations) -> AsyncIterator[Gateway]:
+    gateway = Gateway(MemoryPool(), CONFIG, evaluations=kept)
+    await gateway.start()
+    yield gateway
+    await gateway.stop(grace_s=0)
+
+
+def configured(*args: str, state: Path | None = None) -> GatewayConfig:
+    """The settings of a command with these options, and a state folder if one is given."""
+    found: list[GatewayConfig] = []
+
+    @click.command()
+    @gateway_options
+    @click.pass_context
+    def command(context: click.Context, /, **_: object) -> None:
+        if state is not None:
+            context.params["state_dir"] = state
+        found.append(gateway_config(context))
+
+    result = CliRunner().invoke(command, args, auto_envvar_prefix="FOUNT")
+    assert result.exit_code == 0, result.output
+    return found[0]
+
+
+# --- Options ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_gateway_alone_has_no_evaluations() -> None:
+    config = configured()
+    assert (config.jobs, config.runners, evaluations_at(config)) == (None, 0, None)
+
+
+def test_a_state_folder_holds_them_and_one_runner_works_on_them(tmp_path: Path) -> None:
+    config = configured(state=tmp_path)
+    assert (config.jobs, config.runners) == (f"sqlite:///{tmp_path}/evaluations.db", 1)
+    assert config.runner_options == ("--work-dir", f"{tmp_path}/evaluations")
+
+
+def test_they_can_be_turned_off(tmp_path: Path) -> None:
+    config = configured("--jobs", "", state=tmp_path)
+    assert (config.jobs, config.runners) == (None, 0)
+
+
+def test_runners_may_run_elsewhere() -> None:
+    assert configured("--jobs", "sqlite:////x.db", "--runners", "0").runners == 0
+
+
+def test_runners_without_a_database_are_refused() -> None:
+    with pytest.raises(AssertionError, match="runners need --jobs"):
+        configured("--runners", "2")
+
+
+def test_limits_are_settings() -> None:
+    config = configured("--max-evaluation-samples", "700", "--keep-reports-days", "2", "--report-bytes", "9")
+    assert (config.max_evaluation_samples, config.keep_reports_days, config.report_bytes) == (700, 2.0, 9)
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"max_evaluation_samples": 99}, {"runners": 1}, {"runners": -1}, {"report_bytes": 0}]
+)
+def test_settings_that_cannot_work_are_refused(wrong: dict[str, int]) -> None:
+    with pytest.raises(SetupError, match=next(iter(wrong))):
+        GatewayConfig(**wrong)
+
+
+def test_a_url_of_another_kind_is_refused() -> None:
+    with pytest.raises(SetupError, match="sqlite:///PATH or postgresql://"):
+        evaluations_at(GatewayConfig(jobs="mysql://x/y"))
+
+
+def test_runners_are_told_the_data_sets_on_the_command_line_and_the_database_in_their_environment(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    told = []
+    monkeypatch.setattr("service.evaluation.jobs.runner_process.RunnerProcesses", lambda *args: told.append(args))
+    url = "postgresql://fount:secret@db/fount"
+    runner_processes(configured("--jobs", url, "--runners", "3", "--data-set", "a=/x"), "127.0.0.1:7")
+    assert told == [(3, ("--server", "127.0.0.1:7", "--data-set", "a=/x"), {"FOUNT_RUNNER_JOBS": url})]
+
+
+# --- A gateway --------------------------------------------------------------------------------------------------------
+
+
+class Runners:
+    """Stands for the child processes."""
+
+    def __init__(self) -> None:
+        self.told: list[str] = []
+
+    async def start(self) -> None:
+        self.told.append("started")
+
+    async def close(self) -> None:
+        self.told.append("closed")
+
+
+async def test_runners_start_and_end_with_it(kept: KeptEvaluations, monkeypatch: pytest.MonkeyPatch) -> None:
+    runners, servers = Runners(), []
+    monkeypatch.setattr(
+        "service.evaluation.hosting.runner_processes", lambda config, server: servers.append(server) or runners
+    )
+    config = GatewayConfig(host="0.0.0.0", port=0, http_port=0, jobs="sqlite:///x", runners=1)
+    gateway = Gateway(MemoryPool(), config, evaluations=kept)
+    await gateway.start()
+    assert (kept.started, runners.told, servers) == (1, ["started"], [f"127.0.0.1:{gateway.port}"])
+    await gateway.stop(grace_s=0)
+    assert (kept.started, runners.told) == (0, ["started", "closed"])
+
+
+async def test_one_that_cannot_open_the_database_does_not_start(kept: KeptEvaluations) -> None:
+    async def refuse() -> None:
+        raise SetupError("no such database")
+
+    kept.start = refuse
+    gateway = Gateway(MemoryPool(), CONFIG, evaluations=kept)
+    with pytest.raises(SetupError, match="no such database"):
+        await gateway.start()
+    await gateway.stop(grace_s=0)
+
+
+async def test_watches_end_when_it_drains(gateway: Gateway, kept: KeptEvaluations) -> None:
+    made = await kept.create("anonymous", specification())
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{gateway.port}") as channel:
+        stub = evaluation_pb2_grpc.EvaluationServiceStub(channel)
+        watch = stub.WatchEvaluation(evaluation_pb2.WatchEvaluationRequest(id=made.id))
+        await watch.read()
+        stopping = asyncio.ensure_future(gateway.stop(grace_s=5))
+        with pytest.raises(grpc.aio.AioRpcError) as ended:
+            await asyncio.wait_for(watch.read(), 3)
+        await stopping
+    assert ended.value.code() is grpc.StatusCode.UNAVAILABLE
+
+
+async def test_gauges_tell_what_evaluations_take(gateway: Gateway, kept: KeptEvaluations) -> None:
+    await kept.create("a", specification())
+    await gateway._evaluating._count(kept)
+    body = await scrape(gateway)
+    assert 'fount_evaluations{state="queued"} 1.0' in body
+    assert 'fount_evaluations{state="failed"} 0.0' in body
+    assert "fount_evaluation_report_bytes 12.0" in body
+    assert "fount_evaluation_oldest_queued_seconds 3.5" in body
+
+
+async def test_a_database_that_does_not_answer_leaves_the_gauges_as_they_were(
+    gateway: Gateway, kept: KeptEvaluations, caplog: pytest.LogCaptureFixture
+) -> None:
+    await gateway._evaluating._count(kept)
+    kept.failure = JobsUnreachable("gone")
+    await gateway._evaluating._count(kept)
+    assert "could not be counted: gone" in caplog.text
+    assert "fount_evaluation_report_bytes 12.0" in await scrape(gateway)
+
+
+async def scrape(gateway: Gateway) -> str:
+    url = f"http://127.0.0.1:{gateway.http_port}/metrics"
+    return (await asyncio.to_thread(lambda: urllib.request.urlopen(url, timeout=5).read())).decode()
+
+
+async def test_health_knows_the_service_and_reflection_does_not_show_the_private_one(gateway: Gateway) -> None:
+    server = f"127.0.0.1:{gateway.port}"
+    async with grpc.aio.insecure_channel(server) as channel:
+        asked = health_pb2.HealthCheckRequest(service="fount.v1.EvaluationService")
+        assert (await health_pb2_grpc.HealthStub(channel).Check(asked)).status == health_pb2.HealthCheckResponse.SERVING
+    assert await asyncio.to_thread(shown, server) == ["fount.v1.EvaluationService"]
+
+
+def shown(server: str) -> list[str]:
+    """Of both services, those that reflection lists."""
+    with grpc.insecure_channel(server) as channel:
+        services = ProtoReflectionDescriptorDatabase(channel).get_services()
+    return sorted({"fount.v1.EvaluationService", "fount.runner.v1.ReadingService"} & set(services))

@@ -1,0 +1,272 @@
+"""ReadingService, and the two ways a runner asks workers: over gRPC and within a gateway."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from pathlib import Path
+
+import grpc
+import numpy as np
+import pytest
+
+from fount.retry import RetryPolicy
+from fount.runner.v1 import runner_pb2
+from fount.v1 import model_pb2, sampling_pb2
+from fount.worker.v1 import worker_pb2
+from service.domain import Dtype, Operation, Parameters, RangeItem, TensorItem
+from service.errors import NotReady, Overloaded, Retired, UnknownName, WorkerFault
+from service.evaluation.local_workers import LocalWorkers
+from service.evaluation.specification import PinnedModel
+from service.evaluation.workers import Workers
+from service.rpc.runner_client import RemoteWorkers
+from service.workers.memory_models import memory_classify, memory_embed, memory_sample
+from tests.contract.evaluation_gateway import JUDGE, PAINTER, SHAPE, Evaluating, evaluating, pinned
+
+IMAGES = np.random.default_rng(3).integers(0, 256, (40, *SHAPE), dtype=np.uint8)
+SOON = RetryPolicy(first_attempts=2, attempts=2, base_s=0.01, cap_s=0.01)
+
+
+@pytest.fixture
+async def served(tmp_path: Path) -> AsyncIterator[Evaluating]:
+    async with evaluating(tmp_path) as served:
+        yield served
+
+
+@pytest.fixture(params=["remote", "local"])
+async def workers(request: pytest.FixtureRequest, served: Evaluating) -> AsyncIterator[Workers]:
+    made: Workers = LocalWorkers(served.asking, served.catalog)
+    if request.param == "remote":
+        made = RemoteWorkers(served.server, retry=SOON)
+    yield made
+    await made.close()
+
+
+def request(**changed) -> runner_pb2.ReadRequest:
+    tensor = worker_pb2.Tensor(dims=IMAGES.shape, dtype=model_pb2.DTYPE_UINT8, data=IMAGES.tobytes())
+    fields = {"model": model_pb2.ModelRef(name="judge"), "operation": model_pb2.OPERATION_EMBED, "images": tensor}
+    return runner_pb2.ReadRequest(**(fields | changed))
+
+
+async def refusal(call) -> tuple[grpc.StatusCode, str]:
+    with pytest.raises(grpc.aio.AioRpcError) as error:
+        await call
+    return error.value.code(), error.value.details() or ""
+
+
+# --- The service ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("operation", "expected"),
+    [
+        (model_pb2.OPERATION_EMBED, memory_embed(TensorItem(rows=IMAGES))),
+        (model_pb2.OPERATION_CLASSIFY, memory_classify(JUDGE, TensorItem(rows=IMAGES))),
+    ],
+    ids=["embed", "classify"],
+)
+async def test_images_are_read(served: Evaluating, operation, expected: np.ndarray) -> None:
+    reply = await served.reading.Read(request(operation=operation), timeout=20)
+    assert (list(reply.rows.dims), reply.numerics) == ([40, expected.shape[1]], "memory")
+    assert np.array_equal(np.frombuffer(reply.rows.data, "<f4").reshape(expected.shape), expected)
+
+
+WRONG = {
+    "no model": ({"model": model_pb2.ModelRef()}, "model.name: name a model"),
+    "operation": (
+        {"operation": model_pb2.OPERATION_SAMPLE},
+        "operation: must be OPERATION_CLASSIFY or OPERATION_EMBED",
+    ),
+    "dtype": ({"images": worker_pb2.Tensor(dims=[1, 4, 4, 1], dtype=2, data=b"x")}, "images: must be UINT8 images"),
+    "dims": ({"images": worker_pb2.Tensor(dims=[16], dtype=1, data=b"x")}, "images: must be UINT8 images of dims"),
+    "none": ({"images": worker_pb2.Tensor(dims=[0, 4, 4, 1], dtype=1)}, "images: must be UINT8 images of dims"),
+    "bytes": (
+        {"images": worker_pb2.Tensor(dims=[1, 4, 4, 1], dtype=1, data=b"x")},
+        "images.data: dims [1, 4, 4, 1] are 16 bytes, got 1",
+    ),
+    "shape": (
+        {"images": worker_pb2.Tensor(dims=[1, 2, 2, 1], dtype=1, data=b"1234")},
+        "images.dims: are 2×2×1, and judge reads 4×4×1",
+    ),
+    "priority": ({"priority": 9}, "priority: 9 is not a Priority"),
+}
+
+
+@pytest.mark.parametrize(("changed", "told"), WRONG.values(), ids=WRONG.keys())
+async def test_a_wrong_field_is_named(served: Evaluating, changed: dict[str, object], told: str) -> None:
+    code, details = await refusal(served.reading.Read(request(**changed)))
+    assert (code, told in details) == (grpc.StatusCode.INVALID_ARGUMENT, True), details
+
+
+@pytest.mark.parametrize(
+    ("metadata", "changed"),
+    [
+        ((("x-grants", "sample:*"),), {}),
+        ((("x-grants", "evaluate"),), {"priority": sampling_pb2.PRIORITY_INTERACTIVE}),
+    ],
+    ids=["evaluate", "priority:interactive"],
+)
+async def test_grants_are_needed(served: Evaluating, metadata, changed: dict[str, object]) -> None:
+    code, _ = await refusal(served.reading.Read(request(**changed), metadata=metadata))
+    assert code is grpc.StatusCode.PERMISSION_DENIED
+
+
+async def test_the_grant_evaluate_is_enough_to_read(served: Evaluating) -> None:
+    assert (await served.reading.Read(request(), metadata=(("x-grants", "evaluate"),))).rows.dims[0] == 40
+
+
+@pytest.mark.parametrize(
+    ("changed", "code"),
+    [
+        ({"model": model_pb2.ModelRef(name="nobody")}, grpc.StatusCode.NOT_FOUND),
+        ({"model": model_pb2.ModelRef(name="painter")}, grpc.StatusCode.FAILED_PRECONDITION),
+        ({"numerics": "other"}, grpc.StatusCode.FAILED_PRECONDITION),
+        ({"model": model_pb2.ModelRef(name="judge", digest="sha256:" + "0" * 64)}, grpc.StatusCode.FAILED_PRECONDITION),
+    ],
+    ids=["model", "operation", "numerics", "digest"],
+)
+async def test_what_is_not_served_is_told(served: Evaluating, changed: dict[str, object], code) -> None:
+    assert (await refusal(served.reading.Read(request(**changed))))[0] is code
+
+
+async def test_a_full_gateway_says_when_to_come_again(tmp_path: Path) -> None:
+    async with evaluating(tmp_path, max_streams=1) as served:
+        served.pool.faults.delay_s = 0.5
+        first = asyncio.ensure_future(served.reading.Read(request(), timeout=20))
+        while not served.pool.running:
+            await asyncio.sleep(0.01)
+        code, _ = await refusal(served.reading.Read(request(), timeout=20))
+        assert code is grpc.StatusCode.RESOURCE_EXHAUSTED
+        await first
+
+
+# --- Both ways --------------------------------------------------------------------------------------------------------
+
+
+async def draw(workers: Workers, model: PinnedModel, **changed):
+    asked = {
+        "seed": 7, "start_index": 5, "count": 6, "labels": np.array([0, 1, 2, 3, 0, 1], np.uint32),
+        "parameters": Parameters(truncation=1.0),
+    } | changed  # fmt: skip
+    return await workers.sample(model, **asked)
+
+
+async def test_samples_are_those_of_their_addresses(workers: Workers) -> None:
+    drawn = await draw(workers, pinned("painter"))
+    labels = np.array([0, 1, 2, 3, 0, 1], np.uint32)
+    item = RangeItem(seed=7, start_index=5, count=6, labels=labels, dtype=Dtype.UINT8)
+    assert np.array_equal(drawn.images, memory_sample(PAINTER, item, 1.0))
+    assert not drawn.failed.any()
+
+
+async def test_an_unconditional_model_is_drawn_from_without_labels(workers: Workers) -> None:
+    drawn = await draw(workers, pinned("blind"), labels=None, count=2500)
+    assert (drawn.images.shape, len(np.unique(drawn.images.reshape(2500, -1), axis=0))) == ((2500, *SHAPE), 2500)
+
+
+async def test_parts_of_a_draw_are_the_draw(workers: Workers) -> None:
+    labels = (np.arange(2100) % 4).astype(np.uint32)
+    whole = await draw(workers, pinned("painter"), labels=labels, count=2100)
+    part = await draw(workers, pinned("painter"), labels=labels[1500:1700], start_index=1505, count=200)
+    assert np.array_equal(whole.images[1500:1700], part.images)
+
+
+async def test_samples_that_failed_are_marked(served: Evaluating, workers: Workers) -> None:
+    served.pool.faults.bad_indices = frozenset({6, 9})
+    drawn = await draw(workers, pinned("painter"))
+    assert drawn.failed.tolist() == [False, True, False, False, True, False]
+    assert not drawn.images[[1, 4]].any()
+
+
+@pytest.mark.parametrize("count", [0, 1, 5000])
+async def test_images_are_embedded_and_classified(workers: Workers, count: int) -> None:
+    images = np.random.default_rng(0).integers(0, 256, (count, *SHAPE), dtype=np.uint8)
+    features, classes = await workers.embed(pinned("judge"), images), await workers.classify(pinned("judge"), images)
+    if count:
+        assert np.array_equal(features, memory_embed(TensorItem(rows=images)))
+        assert np.array_equal(classes, memory_classify(JUDGE, TensorItem(rows=images)))
+    assert (features.dtype, len(features), len(classes)) == (np.float32, count, count)
+
+
+async def test_rows_that_failed_are_nan(served: Evaluating, workers: Workers) -> None:
+    images = IMAGES.copy()
+    images[:, 0, 0, 0] = np.arange(40)
+    served.pool.faults.bad_pixels = frozenset({3})
+    for rows in (await workers.embed(pinned("judge"), images), await workers.classify(pinned("judge"), images)):
+        assert np.flatnonzero(np.isnan(rows).any(axis=1)).tolist() == [3]
+
+
+@pytest.mark.parametrize(
+    ("changed", "error"),
+    [
+        ({"digest": "sha256:" + "0" * 64}, Retired),
+        ({"numerics": "other"}, Retired),
+        ({"name": "nobody"}, UnknownName),
+    ],
+    ids=["digest", "numerics", "name"],
+)
+async def test_what_is_gone_is_told_apart(workers: Workers, changed: dict[str, str], error: type[Exception]) -> None:
+    with pytest.raises(error):
+        await draw(workers, replace(pinned("painter"), **changed))
+    with pytest.raises(error):
+        await workers.embed(replace(pinned("judge"), **changed), IMAGES)
+
+
+async def test_workers_that_are_gone_are_not_ready(served: Evaluating, workers: Workers) -> None:
+    served.pool.set_up(False)
+    with pytest.raises(NotReady):
+        await draw(workers, pinned("painter"))
+    with pytest.raises(NotReady):
+        await workers.classify(pinned("judge"), IMAGES)
+
+
+async def test_a_worker_that_refuses_is_a_fault(served: Evaluating, workers: Workers) -> None:
+    served.pool.faults.refused_indices = frozenset({6})
+    with pytest.raises(WorkerFault):
+        await draw(workers, pinned("painter"))
+
+
+# --- Over gRPC --------------------------------------------------------------------------------------------------------
+
+
+async def test_a_gateway_that_is_not_there_is_not_ready() -> None:
+    workers = RemoteWorkers("127.0.0.1:1", retry=SOON)
+    with pytest.raises(NotReady):
+        await workers.embed(pinned("judge"), IMAGES)
+    await workers.close()
+
+
+async def test_a_full_gateway_is_told_with_its_time(tmp_path: Path) -> None:
+    async with evaluating(tmp_path, max_streams=1) as served:
+        served.pool.faults.delay_s = 1
+        workers = RemoteWorkers(served.server, retry=SOON, timeout_s=0.3)
+        reading = asyncio.ensure_future(served.reading.Read(request(), timeout=20))
+        while not served.pool.running:
+            await asyncio.sleep(0.01)
+        with pytest.raises(Overloaded) as told:
+            await workers.embed(pinned("judge"), IMAGES)
+        assert told.value.retry_after_s > 0
+        reading.cancel()
+        await workers.close()
+
+
+async def test_a_lost_worker_is_not_noticed(served: Evaluating) -> None:
+    workers = RemoteWorkers(served.server, retry=SOON)
+    served.pool.faults.lose_calls = 1
+    assert len(await workers.embed(pinned("judge"), IMAGES)) == 40
+    await workers.close()
+
+
+async def test_images_are_cut_to_messages_that_a_gateway_takes(
+    served: Evaluating, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("service.workers.memory.memory_embed", lambda item: np.zeros((item.count, 1), np.float32))
+    large = np.zeros((9, 1200, 1000, 1), np.uint8)
+    served.pool.models.append(replace(JUDGE, key=replace(JUDGE.key, name="large"), sample_dims=(1200, 1000, 1)))
+    workers = RemoteWorkers(served.server, retry=SOON)
+    features = await workers.embed(replace(pinned("judge"), name="large"), large)
+    assert len(features) == 9
+    embedded = [call for call in served.pool.calls if call.operation is Operation.EMBED]
+    assert sum(item.count for call in embedded for item in call.items) == 9
+    await workers.close()

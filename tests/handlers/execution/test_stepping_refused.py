@@ -1,0 +1,93 @@
+"""Carries that cannot be gone on with, and states that take too much."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from google.rpc import code_pb2, error_details_pb2
+
+from fount.v1 import model_pb2
+from handlers.worker.items import Budget
+from handlers.worker.worker import Worker
+from tests.handlers.stepping_toys import (
+    CHANNELS,
+    calling,
+    cut_once,
+)
+from tests.handlers.toys import SIDE, ask, codes, drawing, reading, request, toy_images
+
+UINT8 = model_pb2.DTYPE_UINT8
+
+
+def _reason(status: object) -> str:
+    info = error_details_pb2.ErrorInfo()
+    assert status.details[0].Unpack(info)  # type: ignore[attr-defined]
+    return info.reason
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        pytest.param(lambda carry: setattr(carry, "next_step", 0), "STEP_WRONG", id="step-0"),
+        pytest.param(lambda carry: setattr(carry, "next_step", 6), "STEP_WRONG", id="the-step-after-the-last"),
+        pytest.param(lambda carry: setattr(carry, "next_step", 2**32 - 1), "STEP_WRONG", id="a-step-far-off"),
+        pytest.param(lambda carry: setattr(carry, "next_step", 3), "STEP_NOT_SHARED", id="another-step"),
+        pytest.param(lambda carry: carry.ClearField("state"), "DTYPE_WRONG", id="no-state"),
+        pytest.param(lambda carry: setattr(carry.state, "dtype", UINT8), "DTYPE_WRONG", id="uint8-state"),
+        pytest.param(lambda carry: carry.state.dims.append(1), "SHAPE_WRONG", id="one-extent-more"),
+        pytest.param(lambda carry: carry.state.dims.__setitem__(0, 2), "SHAPE_WRONG", id="a-row-less"),
+        pytest.param(lambda carry: carry.state.dims.__setitem__(1, 1), "SHAPE_WRONG", id="other-channels"),
+        pytest.param(lambda carry: setattr(carry.state, "data", b"1234"), "DATA_WRONG", id="bytes-missing"),
+    ],
+)
+def test_a_bad_carry_is_refused_alone(stepped: Worker, change: Callable[[Any], object], reason: str) -> None:
+    good, bad = (cut_once(stepped, drawing(count=3)) for _ in range(2))
+    change(bad.carry)
+    reply = ask(stepped, request(good, bad, good))
+    assert codes(reply) == [0, code_pb2.INVALID_ARGUMENT, 0]
+    assert _reason(reply.items[1].status) == reason
+
+
+def test_a_draw_that_begins_cannot_join_those_that_go_on(stepped: Worker) -> None:
+    begun = cut_once(stepped, drawing())
+    assert codes(ask(stepped, request(begun, drawing()))) == [0, code_pb2.INVALID_ARGUMENT]
+    assert codes(ask(stepped, request(drawing(), begun))) == [0, code_pb2.INVALID_ARGUMENT]
+
+
+def test_a_refused_carry_says_what_is_wrong(stepped: Worker) -> None:
+    begun = cut_once(stepped, drawing(count=3))
+    begun.carry.state.dims[1] = 1
+    message = ask(stepped, request(begun)).items[0].status.message
+    assert message == "carry.state has dims [3, 1, 4, 4]; those of this item are [3, 3, 4, 4]"
+
+
+def test_a_model_that_cannot_be_cut_takes_no_carry(worker: Worker, stepped: Worker) -> None:
+    reply = ask(worker, request(cut_once(stepped, drawing()), drawing()))
+    assert codes(reply) == [code_pb2.INVALID_ARGUMENT, 0]
+    assert _reason(reply.items[0].status) == "CARRY_NOT_TAKEN"
+
+
+def test_reading_takes_no_carry(classifier: Worker) -> None:
+    item = reading(toy_images(1))
+    item.carry.next_step = 1
+    reply = ask(classifier, request(item, operation=model_pb2.OPERATION_CLASSIFY))
+    assert _reason(reply.items[0].status) == "CARRY_NOT_TAKEN"
+
+
+def test_states_count_towards_what_a_call_holds(stepped: Worker, monkeypatch: pytest.MonkeyPatch) -> None:
+    pictures, states = 3 * SIDE * SIDE, 3 * 4 * CHANNELS * SIDE * SIDE  # bytes: uint8 and float32
+    item = drawing(count=3, dtype=UINT8)
+    begun = cut_once(stepped, item)
+    monkeypatch.setattr("handlers.worker.worker.Budget", lambda: Budget(size_bytes=states - 1))
+    assert pictures < states - 1
+    assert codes(ask(stepped, request(item))) == [0]
+    for wanted in (calling(item, limit=2), calling(begun, limit=2), calling(begun)):
+        assert codes(ask(stepped, wanted)) == [code_pb2.RESOURCE_EXHAUSTED]
+
+
+def test_states_that_no_call_holds_are_refused(stepped: Worker, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("handlers.worker.budget.MAX_CALL_BYTES", 3 * 4 * CHANNELS * SIDE * SIDE - 1)
+    reply = ask(stepped, calling(drawing(count=3), limit=2))
+    assert _reason(reply.items[0].status) == "ITEM_TOO_LARGE"

@@ -1,0 +1,99 @@
+"""Tuned settings: a file that goes before the environment, and that says what is wrong with it."""
+
+from __future__ import annotations
+
+import ctypes
+from pathlib import Path
+
+import pytest
+
+from handlers.execution.allocation import keep_freed_memory
+from handlers.settings import Settings, SettingsError, settings_from_environment
+from handlers.tuned import TunedError, TunedModel, read_tuned, write_tuned
+from tests.handlers.toys import ToySampler, ask, drawing, load, request
+
+WHOLE = "models: {toy: {workers: 2, threads: 2, precision: bf16, layout: nchw, compiled: true}}"
+ENVIRONMENT = {"FOUNT_WORKER_THREADS": "3", "FOUNT_WORKER_LAYOUT": "nhwc"}
+
+
+def _settings(file: Path, text: str, model: str = "toy") -> Settings:
+    file.write_text(text)
+    return settings_from_environment(ENVIRONMENT | {"FOUNT_WORKER_CONFIG": str(file)}, model=model)
+
+
+def test_a_models_entry_goes_before_the_environment(tmp_path: Path) -> None:
+    found = _settings(tmp_path / "workers.yaml", WHOLE)
+    assert found == Settings(threads=2, precision="bf16", chosen_layout="nchw", compiled=True)
+
+
+def test_keys_an_entry_lacks_are_those_of_the_environment(tmp_path: Path) -> None:
+    found = _settings(tmp_path / "workers.yaml", "models: {toy: {threads: 2}}")
+    assert found == Settings(threads=2, chosen_layout="nhwc")
+
+
+def test_a_model_without_an_entry_has_the_settings_of_the_environment(tmp_path: Path) -> None:
+    assert _settings(tmp_path / "workers.yaml", WHOLE, model="other") == Settings(threads=3, chosen_layout="nhwc")
+
+
+def test_an_entry_can_turn_compiling_off(tmp_path: Path) -> None:
+    file = tmp_path / "workers.yaml"
+    file.write_text("models: {toy: {compiled: false}}")
+    environment = {"FOUNT_WORKER_COMPILED": "1", "FOUNT_WORKER_CONFIG": str(file)}
+    assert not settings_from_environment(environment, model="toy").compiled
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        pytest.param("models: {toy: {thread: 2}}", "models.toy.thread: unknown key; did you mean 'threads'?", id="key"),
+        pytest.param("model: {}", "model: unknown key; did you mean 'models'?", id="top"),
+        pytest.param("models: {toy: {layout: nhcw}}", "must be one of nchw, nhwc; did you mean nhwc?", id="choice"),
+        pytest.param("models: {toy: {threads: 0}}", "models.toy.threads: is 0; must be 1 to 1024", id="number"),
+        pytest.param("models: [", "is not YAML", id="yaml"),
+    ],
+)
+def test_what_is_wrong_with_a_file_is_told(tmp_path: Path, text: str, told: str) -> None:
+    with pytest.raises(SettingsError, match="FOUNT_WORKER_CONFIG cannot be used") as caught:
+        _settings(tmp_path / "workers.yaml", text)
+    assert told in str(caught.value)
+
+
+def test_a_file_that_is_not_there_is_told(toy_folder: Path, tmp_path: Path) -> None:
+    reason = load(toy_folder, ToySampler, {"FOUNT_WORKER_CONFIG": str(tmp_path / "none.yaml")}).model.reason
+    assert "none.yaml cannot be read: No such file or directory; run `fount tune`" in reason
+
+
+def test_a_worker_runs_as_its_model_was_tuned(toy_folder: Path, tmp_path: Path) -> None:
+    write_tuned(tmp_path / "workers.yaml", "toy", TunedModel(layout="nhwc"))
+    worker = load(toy_folder, ToySampler, {"FOUNT_WORKER_CONFIG": str(tmp_path / "workers.yaml")})
+    assert "-fp32-nhwc-t1-" in ask(worker, request(drawing())).numerics
+
+
+def test_an_entry_leaves_those_of_other_models(tmp_path: Path) -> None:
+    file = tmp_path / "state" / "workers.yaml"
+    write_tuned(file, "one", TunedModel(threads=1))
+    write_tuned(file, "two", TunedModel(threads=2, compiled=False))
+    write_tuned(file, "one", TunedModel(threads=4))
+    assert read_tuned(file) == {"one": TunedModel(threads=4), "two": TunedModel(threads=2, compiled=False)}
+    assert [path.name for path in file.parent.iterdir()] == ["workers.yaml"]
+
+
+def test_a_file_that_cannot_be_read_is_not_replaced(tmp_path: Path) -> None:
+    file = tmp_path / "workers.yaml"
+    file.write_text("models: {one: {thread: 2}}")
+    with pytest.raises(TunedError, match="did you mean 'threads'"):
+        write_tuned(file, "two", TunedModel())
+    assert file.read_text() == "models: {one: {thread: 2}}"
+
+
+def test_freed_memory_is_kept_where_the_allocator_can() -> None:
+    assert keep_freed_memory() is hasattr(ctypes.CDLL(None), "mallopt")
+
+
+def test_an_allocator_that_cannot_keep_memory_is_left_alone(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("ctypes.CDLL", lambda _name: object())
+    with caplog.at_level("INFO"):
+        assert not keep_freed_memory()
+    assert "cannot be told to keep freed memory" in caplog.text

@@ -1,0 +1,98 @@
+"""`fount tune`: ways of running measured in processes of their own, and the best written down."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from fount.cli.main import main
+from handlers.tuned import TunedModel, read_tuned
+from handlers.tuning.candidates import Candidate, list_candidates
+from handlers.tuning.measuring import Measurement, best_first
+from handlers.tuning.report import to_table
+
+PLAIN = Candidate(workers=1, threads=1, precision="fp32", layout="nchw", compiled=False)
+TWO = Candidate(workers=2, threads=1, precision="fp32", layout="nhwc", compiled=False)
+LOST = Candidate(workers=1, threads=1, precision="bf16", layout="nhwc", compiled=False)
+
+
+@pytest.mark.parametrize(
+    ("cores", "shares"),
+    [
+        (1, {(1, 1)}),
+        (2, {(1, 1), (1, 2), (2, 1)}),
+        (6, {(1, 1), (1, 4), (2, 2), (4, 1)}),
+    ],
+)
+def test_workers_and_threads_fill_the_cores(cores: int, shares: set[tuple[int, int]]) -> None:
+    found = list_candidates(cores, ("fp32",), can_compile=False)
+    assert {(one.workers, one.threads) for one in found} == shares
+
+
+def test_every_precision_layout_and_compiling_is_tried_once() -> None:
+    found = list_candidates(1, ("fp32", "bf16"), can_compile=True)
+    ways = {(one.precision, one.layout, one.compiled) for one in found}
+    assert (len(found), len(ways)) == (8, 8)
+
+
+def test_nothing_is_compiled_without_a_compiler() -> None:
+    assert not any(one.compiled for one in list_candidates(2, ("fp32",), can_compile=False))
+
+
+def _measured(candidate: Candidate, per_second: float, small_s: float) -> Measurement:
+    return Measurement(candidate=candidate, per_second={8: 1.0, 32: per_second}, seconds={8: small_s, 32: 1.0})
+
+
+def test_the_goal_decides_what_is_best() -> None:
+    bulk, quick = _measured(TWO, 100.0, 0.5), _measured(PLAIN, 50.0, 0.1)
+    dropped = Measurement(candidate=LOST, dropped="golden samples differ")
+    assert best_first([quick, dropped, bulk], "throughput") == [bulk, quick]
+    assert best_first([bulk, quick, dropped], "latency") == [quick, bulk]
+
+
+def test_the_table_says_what_was_dropped_and_why() -> None:
+    lines = to_table([_measured(TWO, 4321.0, 0.005)], [Measurement(candidate=LOST, dropped="too far off")]).splitlines()
+    assert lines[1].split() == ["2", "1", "fp32", "nhwc", "no", "4,321", "32", "5.00"]
+    assert lines[2] == "dropped: 1×1, bf16, nhwc: too far off"
+
+
+def _tune(store: Path, monkeypatch: pytest.MonkeyPatch, candidates: list[Candidate], *options: str) -> Result:
+    monkeypatch.setattr("handlers.cli.tune._candidates", lambda _card: candidates)
+    arguments = ["tune", "small", "--model-store", str(store), "--state-dir", str(store / "state"), "--seconds", "0.1"]
+    return CliRunner().invoke(main, [*arguments, *options])
+
+
+@pytest.mark.slow
+def test_the_best_way_is_measured_and_written_for_workers(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    result = _tune(store, monkeypatch, [TWO], "--json")
+    document = json.loads(result.stdout)
+    assert all(rate > 0 for rate in document["measured"][0]["per_second"].values())
+    assert document["best"] == vars(TWO)
+    expected = TunedModel(workers=2, threads=1, precision="fp32", layout="nhwc", compiled=False)
+    assert read_tuned(store / "state" / "workers.yaml") == {"small": expected}
+
+
+def test_a_way_that_cannot_serve_is_dropped_with_the_workers_reason(
+    store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    card = store / "small" / "model.yaml"
+    card.write_text(card.read_text().replace("precisions: [fp32, bf16]", "precisions: [fp32]"))
+    result = _tune(store, monkeypatch, [LOST])
+    assert result.exit_code == 1
+    assert "dropped: 1×1, bf16, nhwc: the precision is to be bf16, the card allows fp32" in result.stdout
+    assert not (store / "state" / "workers.yaml").exists()
+
+
+def test_a_dry_run_writes_no_result(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    result = _tune(store, monkeypatch, [PLAIN], "--dry-run")
+    assert "Best for throughput: 1×1, fp32, nchw (workers × threads). Nothing was written." in result.stdout
+    assert not (store / "state" / "workers.yaml").exists()
+
+
+def test_a_model_that_is_not_there_is_told(store: Path) -> None:
+    result = CliRunner().invoke(main, ["tune", "smal", "--model-store", str(store)])
+    assert result.exit_code == 1
+    assert "has no model 'smal'; it has small" in result.stderr

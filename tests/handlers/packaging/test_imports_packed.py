@@ -1,0 +1,86 @@
+"""Imports of what is packed: all that is needed is found, and a family brings nothing along."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from handlers.packaging.imports import modules_needed, strangers_of_family
+from handlers.packaging.pack import PackError, pack
+
+ROOT = Path(__file__).resolve().parents[3]
+
+
+@pytest.fixture
+def house(tmp_path: Path) -> Path:
+    """A small tree in which `handlers.start` imports nothing yet."""
+    (tmp_path / "handlers/inner").mkdir(parents=True)
+    for name in ("__init__", "start", "near", "inner/__init__", "inner/deep"):
+        (tmp_path / f"handlers/{name}.py").write_text("")
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("statement", "reached"),
+    [
+        pytest.param("import handlers.near", "handlers/near.py", id="plain"),
+        pytest.param("from handlers import near", "handlers/near.py", id="from"),
+        pytest.param("from . import near", "handlers/near.py", id="relative"),
+        pytest.param("from .inner import deep", "handlers/inner/deep.py", id="relative to a package"),
+        pytest.param("from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    pass\nelse:\n    import handlers.near",
+                     "handlers/near.py", id="other branch of a type check"),
+    ],
+)  # fmt: skip
+def test_an_import_is_followed(house: Path, statement: str, reached: str) -> None:
+    (house / "handlers/start.py").write_text(statement)
+    assert reached in modules_needed(house, "handlers.start")
+
+
+def test_a_relative_import_is_followed_out_of_a_package(house: Path) -> None:
+    (house / "handlers/start.py").write_text("import handlers.inner")
+    (house / "handlers/inner/__init__.py").write_text("from .. import near")
+    assert "handlers/near.py" in modules_needed(house, "handlers.start")
+
+
+def test_an_import_for_types_alone_is_not_followed(house: Path) -> None:
+    (house / "handlers/start.py").write_text("import typing\nif typing.TYPE_CHECKING:\n    import handlers.near")
+    assert "handlers/near.py" not in modules_needed(house, "handlers.start")
+
+
+def test_the_check_of_zips_travels_with_the_check_of_archives() -> None:
+    assert "fount/archive_zip.py" in modules_needed(ROOT, "handlers.entry")
+
+
+@pytest.mark.parametrize(
+    ("statement", "stranger"),
+    [
+        ("from . import near", "handlers.near"),
+        ("from .near import help", "handlers.near"),
+        ("import handlers.near", "handlers.near"),
+        ("import scipy.linalg", "scipy.linalg"),
+        ("from fount import client", "fount.client.sync"),
+    ],
+)
+def test_a_helper_of_a_family_is_named(house: Path, statement: str, stranger: str) -> None:
+    (house / "handlers/start.py").write_text(statement)
+    assert stranger in strangers_of_family(house, house / "handlers/start.py")
+
+
+def test_a_family_may_import_torch_noise_and_its_interface(house: Path) -> None:
+    lines = "import math\nimport numpy as np\nfrom torch import nn\nfrom fount.address import Stream\n"
+    (house / "handlers/start.py").write_text(f"{lines}from handlers.family import Noise\n")
+    assert strangers_of_family(house, house / "handlers/start.py") == []
+
+
+def test_a_family_with_a_helper_is_not_packed(store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        "handlers.packaging.pack.source_file", lambda _name: ROOT / "handlers/recipes/tasks/autoencoders.py"
+    )
+    with pytest.raises(PackError, match=r"autoencoders\.py imports .*handlers\.models\.vae.*; a family is one file"):
+        pack(store / "small", tmp_path)
+
+
+def test_checkouts_have_the_bytes_that_digests_are_taken_of() -> None:
+    lines = (ROOT / ".gitattributes").read_text().splitlines()
+    assert {"* text=auto eol=lf", "*.safetensors binary", "*.png binary"} <= set(lines)

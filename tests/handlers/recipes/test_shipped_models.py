@@ -1,0 +1,104 @@
+"""The shipped models keep the promise of addresses: the same bytes in requests of any size, at any place."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import accumulate
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from fount.address import Addresses
+from fount.v1 import model_pb2
+from fount.worker.v1 import worker_pb2
+from handlers.cards.card import load_card, write_card
+from handlers.models import load_family, source_file
+from handlers.worker.manipulations import made_up_manipulations
+from handlers.worker.worker import Worker
+from tests.handlers.toys import ask, drawing, reading, request, seal_folder, transforming
+
+MODEL_STORE = Path(__file__).resolve().parents[3] / "model_store"
+SHIPPED = sorted(card.parent.name for card in MODEL_STORE.glob("*/model.yaml"))
+LARGE = ("mnist-cgan", "mnist-cvae")  # their profiles take a while to measure
+NAMES = [pytest.param(name, marks=pytest.mark.slow) if name in LARGE else name for name in SHIPPED]
+SIZES = (1, 7, 8, 9, 33, 64, 65, 113)
+"""Of requests that share a call; together 300 rows, hence batches of 256 and less."""
+
+Items = list[worker_pb2.WorkerItem]
+HERE = pytest.param("cpu", id="cpu")
+GPU = pytest.param(
+    "cuda", id="cuda",
+    marks=[pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device is here")],
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module", params=[HERE, GPU])
+def device(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture(scope="module", params=NAMES)
+def shipped(request: pytest.FixtureRequest, device: str, tmp_path_factory: pytest.TempPathFactory) -> Worker:
+    """A worker of an archive that holds a shipped model."""
+    source, folder = MODEL_STORE / request.param, tmp_path_factory.mktemp(request.param)
+    card = load_card(source)
+    for name in (card.weights.file, card.golden.file):
+        (folder / name).write_bytes((source / name).read_bytes())
+    (folder / "family.py").write_bytes(source_file(card.family.name).read_bytes())
+    write_card(card, folder)
+    seal_folder(folder, card, folder / "family.py")
+    return Worker.load(folder, {}, gpu_id=0 if device == "cuda" else None, build_family=load_family)
+
+
+def _items(worker: Worker, sizes: tuple[int, ...]) -> Items:
+    """Ask for the same rows 0 to 299, in requests of some sizes."""
+    card = worker.model.card
+    assert card is not None, worker.model.reason
+    starts = [0, *accumulate(sizes)][:-1]
+    if "TRANSFORM" in card.operations:
+        rows = made_up_manipulations(Addresses.of_range(5, 0, sum(sizes)), (28, 28, 1))
+        return [transforming(rows.take(slice(at, at + size))) for at, size in zip(starts, sizes, strict=True)]
+    if "SAMPLE" not in card.operations:
+        shape = (sum(sizes), card.sample.height, card.sample.width, card.sample.channels)
+        images = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
+        return [reading(images[start : start + size]) for start, size in zip(starts, sizes, strict=True)]
+    labels = (3,) if card.classes else ()
+    return [drawing(start=start, count=size, labels=labels) for start, size in zip(starts, sizes, strict=True)]
+
+
+def _operations(worker: Worker) -> Iterator[int]:
+    assert worker.model.card is not None
+    yield from (model_pb2.Operation.Value(f"OPERATION_{name}") for name in worker.model.card.operations)
+
+
+def _data(worker: Worker, items: Items, operation: int) -> bytes:
+    reply = ask(worker, request(*items, operation=operation))
+    assert all(item.WhichOneof("outcome") == "value" and not item.row_errors for item in reply.items), reply
+    return b"".join(item.value.data for item in reply.items)
+
+
+def test_it_is_ready(shipped: Worker) -> None:
+    assert shipped.is_ready, shipped.model.reason
+
+
+def test_requests_of_mixed_sizes_have_the_floats_of_one_request(shipped: Worker) -> None:
+    for operation in _operations(shipped):
+        together = _data(shipped, _items(shipped, (sum(SIZES),)), operation)
+        assert _data(shipped, _items(shipped, SIZES), operation) == together
+        assert _data(shipped, _items(shipped, SIZES[::-1]), operation) == together
+
+
+def test_rows_asked_for_alone_have_the_floats_of_one_request(shipped: Worker) -> None:
+    for operation in _operations(shipped):
+        together = _data(shipped, _items(shipped, (40,)), operation)
+        assert b"".join(_data(shipped, [item], operation) for item in _items(shipped, (1,) * 40)) == together
+
+
+def test_strangers_before_a_request_change_none_of_its_floats(shipped: Worker) -> None:
+    for operation in _operations(shipped):
+        items = _items(shipped, SIZES)
+        alone = _data(shipped, items[-1:], operation)
+        for strangers in (1, 3, 5):
+            assert _data(shipped, [*items[:strangers], items[-1]], operation).endswith(alone)

@@ -1,0 +1,171 @@
+"""Profiles: which batch sizes give a row the same bits."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from torch import nn
+
+from handlers.execution.network import build_network
+from handlers.execution.numerics import read_numerics
+from handlers.settings import Settings
+from handlers.state import State
+from handlers.verification.profile import Profile, ProfileError, choose_sizes, load_or_measure_profile, measure_profile
+from tests.handlers.toys import (
+    MateCoupledSampler,
+    RandomSampler,
+    SizeCoupledSampler,
+    ToyClassifier,
+    ToySampler,
+    classifier_card,
+    toy_card,
+)
+
+DIGEST = "sha256:" + "5" * 64
+
+
+def _measure(module: nn.Module) -> tuple[int, ...]:
+    return measure_profile(build_network(toy_card(), module, Settings())).exec_batch_sizes
+
+
+def _load(state_dir: Path, max_exec_batch: int = 32) -> Profile:
+    network = build_network(toy_card(max_exec_batch=max_exec_batch), ToySampler(3), Settings())
+    return load_or_measure_profile(network, DIGEST, read_numerics(Settings()), State(folder=state_dir))
+
+
+def test_the_largest_group_of_equal_sizes_is_chosen() -> None:
+    assert choose_sizes({1: (b"a",), 8: (b"b",), 16: (b"b",), 32: (b"c",)}) == (8, 16)
+
+
+def test_of_groups_as_large_the_one_with_the_largest_size_is_chosen() -> None:
+    assert choose_sizes({1: (b"a",), 8: (b"b",), 16: (b"a",), 32: (b"b",)}) == (8, 32)
+
+
+def test_a_size_that_disagrees_with_itself_is_dropped() -> None:
+    assert choose_sizes({1: (b"a",), 8: None, 16: None}) == (1,)
+
+
+def test_no_size_is_chosen_when_all_disagree_with_themselves() -> None:
+    assert choose_sizes({1: None, 8: None}) == ()
+
+
+def test_a_family_that_depends_on_the_size_keeps_one_group() -> None:
+    assert _measure(SizeCoupledSampler(3)) == (16, 32)
+
+
+def test_a_family_that_depends_on_mates_runs_alone() -> None:
+    assert _measure(MateCoupledSampler(3)) == (1,)
+
+
+def test_a_random_family_has_no_profile() -> None:
+    with pytest.raises(ProfileError, match="look for randomness or state in the family"):
+        _measure(RandomSampler(3))
+
+
+def test_sizes_stay_within_the_cards_limit() -> None:
+    assert max(_measure(ToySampler(3))) <= 32
+
+
+def test_a_classifier_has_a_profile() -> None:
+    network = build_network(classifier_card(), ToyClassifier(3), Settings())
+    assert max(measure_profile(network).exec_batch_sizes) == 32
+
+
+def test_seconds_are_measured_for_every_candidate(tmp_path: Path) -> None:
+    seconds = _load(tmp_path).seconds_per_batch
+    assert list(seconds) == [1, 8, 16, 32]
+    assert all(value > 0 for value in seconds.values())
+
+
+def test_a_smaller_batch_never_costs_more_than_a_larger_one(tmp_path: Path) -> None:
+    seconds = list(_load(tmp_path).seconds_per_batch.values())
+    assert seconds == sorted(seconds)
+
+
+def test_a_kept_profile_without_the_time_of_a_size_is_measured_again(tmp_path: Path) -> None:
+    _load(tmp_path)
+    _edit(tmp_path, seconds_per_batch={"1": 777.0})
+    assert 777.0 not in _load(tmp_path).seconds_per_batch.values()
+
+
+def test_what_is_compiled_runs_no_large_batches() -> None:
+    network = build_network(toy_card(max_exec_batch=256), ToySampler(3), Settings(compiled=True))
+    assert max(measure_profile(network).seconds_per_batch) == 64
+
+
+def test_a_profile_is_kept_by_digest_and_numerics(tmp_path: Path) -> None:
+    _load(tmp_path)
+    assert (tmp_path / "profiles" / "5555555555555555" / f"{read_numerics(Settings()).id}.json").is_file()
+
+
+def test_a_kept_profile_is_not_measured_again(tmp_path: Path) -> None:
+    assert _load(tmp_path).seconds_per_batch == _load(tmp_path).seconds_per_batch
+
+
+def test_a_profile_kept_under_another_limit_is_measured_again(tmp_path: Path) -> None:
+    _load(tmp_path)
+    assert max(_load(tmp_path, max_exec_batch=8).exec_batch_sizes) <= 8
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"model_digest": 1}', "\x00" * 9])
+def test_a_corrupt_profile_is_measured_again(tmp_path: Path, text: str, caplog: pytest.LogCaptureFixture) -> None:
+    expected = _load(tmp_path).exec_batch_sizes
+    next(tmp_path.rglob("*.json")).write_text(text)
+    assert _load(tmp_path).exec_batch_sizes == expected
+    assert "measuring again" in caplog.text
+
+
+def test_sizes_that_were_never_candidates_are_measured_again(tmp_path: Path) -> None:
+    _load(tmp_path)
+    file = next(tmp_path.rglob("*.json"))
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"exec_batch_sizes": [7]}))
+    assert _load(tmp_path).exec_batch_sizes[-1] == 32
+
+
+def _edit(state_dir: Path, **entries: object) -> None:
+    file = next(state_dir.rglob("*.json"))
+    file.write_text(json.dumps(json.loads(file.read_text()) | entries))
+
+
+def _load_coupled(state_dir: Path) -> Profile:
+    network = build_network(toy_card(), SizeCoupledSampler(3), Settings())
+    return load_or_measure_profile(network, DIGEST, read_numerics(Settings()), State(folder=state_dir))
+
+
+def test_a_kept_profile_whose_rows_differ_is_measured_again(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    _load_coupled(tmp_path)
+    _edit(tmp_path, exec_batch_sizes=[1, 8, 16, 32])
+    assert _load_coupled(tmp_path).exec_batch_sizes == (16, 32)
+    assert "rows are not equal at the kept sizes (1, 8, 16, 32); measuring again" in caplog.text
+
+
+def test_a_profile_measured_again_replaces_the_wrong_one(tmp_path: Path) -> None:
+    _load_coupled(tmp_path)
+    _edit(tmp_path, exec_batch_sizes=[1, 8, 16, 32])
+    _load_coupled(tmp_path)
+    assert json.loads(next(tmp_path.rglob("*.json")).read_text())["exec_batch_sizes"] == [16, 32]
+
+
+@pytest.mark.parametrize(
+    "entries",
+    [
+        pytest.param({"version": 0}, id="another version"),
+        pytest.param({"exec_batch_sizes": [8, 1]}, id="descending"),
+        pytest.param({"exec_batch_sizes": [1, 64]}, id="beyond the card's limit"),
+        pytest.param({"exec_batch_sizes": []}, id="none"),
+    ],
+)
+def test_a_kept_profile_that_no_measurement_gives_is_measured_again(tmp_path: Path, entries: dict[str, object]) -> None:
+    expected = _load(tmp_path).exec_batch_sizes
+    _edit(tmp_path, **entries, seconds_per_batch={"1": 777.0})
+    loaded = _load(tmp_path)
+    assert loaded.exec_batch_sizes == expected
+    assert loaded.seconds_per_batch[1] != 777.0
+
+
+def test_state_that_cannot_be_written_only_warns(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (tmp_path / "state").write_text("a file where a folder should be")
+    assert _load(tmp_path / "state").exec_batch_sizes[-1] == 32
+    assert "cannot be written" in caplog.text

@@ -1,0 +1,132 @@
+"""From gRPC statuses to errors a person can act on."""
+
+import grpc
+import pytest
+from google.protobuf.any_pb2 import Any
+from google.rpc import error_details_pb2, status_pb2
+from grpc_status import rpc_status
+
+from fount import errors
+from fount.client.status import ERRORS, error_of
+from fount.errors import InvalidRequest, MissingExtra
+
+NOBODY = "No Fount server answers at here:1. Start one with `fount serve`, or name another with --server."
+
+
+class EndedCall(grpc.RpcError):
+    def __init__(self, code, details="text", metadata=()):
+        self._ended = code, details, metadata
+
+    def code(self):
+        return self._ended[0]
+
+    def details(self):
+        return self._ended[1]
+
+    def trailing_metadata(self):
+        return self._ended[2]
+
+
+def ended(code, *details):
+    packed = [Any() for _ in details]
+    for target, detail in zip(packed, details, strict=True):
+        target.Pack(detail)
+    status = rpc_status.to_status(status_pb2.Status(code=code.value[0], message="text", details=packed))
+    return EndedCall(code, "text", status.trailing_metadata)
+
+
+def test_every_status_but_ok_has_an_error():
+    assert ERRORS.keys() == set(grpc.StatusCode) - {grpc.StatusCode.OK}
+
+
+@pytest.mark.parametrize(
+    ("code", "kind"),
+    [
+        ("INVALID_ARGUMENT", errors.InvalidRequest),
+        ("OUT_OF_RANGE", errors.InvalidRequest),
+        ("NOT_FOUND", errors.NotFound),
+        ("RESOURCE_EXHAUSTED", errors.Overloaded),
+        ("FAILED_PRECONDITION", errors.FailedPrecondition),
+        ("UNIMPLEMENTED", errors.FailedPrecondition),
+        ("DEADLINE_EXCEEDED", errors.DeadlineExceeded),
+        ("UNAVAILABLE", errors.ServerUnavailable),
+        ("PERMISSION_DENIED", errors.NotAllowed),
+        ("UNAUTHENTICATED", errors.NotAllowed),
+        ("CANCELLED", errors.Cancelled),
+        ("ABORTED", errors.InternalError),
+        ("ALREADY_EXISTS", errors.InternalError),
+        ("DATA_LOSS", errors.InternalError),
+        ("INTERNAL", errors.InternalError),
+        ("UNKNOWN", errors.InternalError),
+    ],
+)
+def test_a_status_becomes_its_error(code, kind):
+    call = EndedCall(grpc.StatusCode[code])
+    error = error_of(call, "here:1")
+    assert type(error) is kind
+    assert error.__cause__ is call
+
+
+def test_no_answer_says_how_to_start_a_server():
+    assert str(error_of(EndedCall(grpc.StatusCode.UNAVAILABLE, "connection refused"), "here:1")) == NOBODY
+
+
+def test_a_server_that_says_it_is_not_ready_is_quoted():
+    info = error_details_pb2.ErrorInfo(reason="LOADING", domain="fount")
+    assert str(error_of(ended(grpc.StatusCode.UNAVAILABLE, info), "here:1")) == "text"
+
+
+def test_every_bad_field_is_listed():
+    bad = error_details_pb2.BadRequest()
+    bad.field_violations.add(field="count", description="is 0")
+    bad.field_violations.add(field="seed", description="is odd")
+    error = error_of(ended(grpc.StatusCode.INVALID_ARGUMENT, bad), "here:1")
+    assert isinstance(error, InvalidRequest)
+    assert error.fields == [("count", "is 0"), ("seed", "is odd")]
+    assert str(error) == "text\n  count: is 0\n  seed: is odd"
+
+
+def test_a_retry_delay_is_read_in_seconds():
+    retry = error_details_pb2.RetryInfo(retry_delay={"seconds": 1, "nanos": 500_000_000})
+    assert error_of(ended(grpc.StatusCode.RESOURCE_EXHAUSTED, retry), "here:1").retry_after_s == 1.5
+
+
+@pytest.mark.parametrize(
+    "detail",
+    [
+        error_details_pb2.ErrorInfo(reason="INTERNAL", metadata={"request_id": "r-1"}),
+        error_details_pb2.RequestInfo(request_id="r-1"),
+    ],
+    ids=["ErrorInfo", "RequestInfo"],
+)
+def test_a_fault_of_the_server_names_its_request_id(detail):
+    error = error_of(ended(grpc.StatusCode.INTERNAL, detail), "here:1")
+    assert (error.request_id, str(error)) == ("r-1", "text (request id r-1)")
+
+
+def test_a_missing_extra_says_what_to_install():
+    assert str(MissingExtra.of(command="serve", extra="serve", missing="aiohttp")) == (
+        "`fount serve` needs the extra `serve`: pip install 'fount[serve]' (missing: aiohttp)"
+    )
+
+
+def test_every_error_is_drawn_in_the_tree():
+    drawn = errors.__doc__ or ""
+    assert [name for name in errors.__all__ if name not in drawn] == []
+
+
+def test_a_bad_field_that_the_message_names_is_not_repeated():
+    assert str(InvalidRequest("count: is 0", fields=[("count", "is 0")])) == "count: is 0"
+
+
+def test_a_stream_that_broke_says_how_far_it_came() -> None:
+    from fount.errors import ServerUnavailable
+
+    error = ServerUnavailable.nobody_at("localhost:1").after(158_720, 1_000_000, 158_720)
+    assert str(error).startswith("The stream broke after 158,720 of 1,000,000 samples; index 158720 was next. No Fount")
+
+
+def test_a_stream_that_broke_within_grpc_may_be_tried_again():
+    error = error_of(EndedCall(grpc.StatusCode.INTERNAL, "Internal error from Core"), "here:1")
+    assert isinstance(error, errors.ServerUnavailable)
+    assert str(error) == NOBODY

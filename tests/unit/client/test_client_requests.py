@@ -1,0 +1,153 @@
+"""A request built from Python arguments."""
+
+import numpy as np
+import pytest
+
+from fount.errors import InvalidRequest
+from fount.sampling.request import model_ref, refuse_files, sample_request
+from fount.v1 import model_pb2, sampling_pb2
+
+DIGEST = "sha256:" + "a" * 64
+
+
+@pytest.mark.parametrize(
+    ("text", "parts"),
+    [
+        ("digits", ("digits", "", "")),
+        ("digits:1.0", ("digits", "1.0", "")),
+        (f"digits:1.0@{DIGEST}", ("digits", "1.0", DIGEST)),
+        (f"digits@{DIGEST}", ("digits", "", DIGEST)),
+    ],
+    ids=["name", "version", "as replies name it", "name and digest"],
+)
+def test_a_model_is_named_in_any_of_four_ways(text, parts):
+    ref = model_ref(text)
+    assert (ref.name, ref.version, ref.digest) == parts
+
+
+def test_a_digest_may_be_given_apart():
+    assert model_ref("digits", DIGEST).digest == DIGEST
+
+
+def test_two_digests_that_disagree_are_refused():
+    with pytest.raises(InvalidRequest, match="differs"):
+        model_ref(f"digits@{DIGEST}", "sha256:b")
+
+
+def test_a_model_without_a_name_is_refused():
+    with pytest.raises(InvalidRequest, match="no name"):
+        model_ref(":1.0")
+
+
+def test_nothing_but_a_model_asks_for_one_sample():
+    request = sample_request("digits", {})
+    assert request == sampling_pb2.SampleRequest(
+        model=model_pb2.ModelRef(name="digits"), count=1, encoding=model_pb2.ENCODING_UINT8
+    )
+
+
+def test_seed_0_is_sent_and_no_seed_is_not():
+    assert sample_request("digits", {"seed": 0}).HasField("seed")
+    assert not sample_request("digits", {"seed": None}).HasField("seed")
+
+
+def test_a_label_is_an_index_or_a_name():
+    assert sample_request("digits", {"label": 7}).condition.label.id == 7
+    assert sample_request("digits", {"label": "seven"}).condition.label.name == "seven"
+    assert sample_request("digits", {"label": np.int64(0)}).condition.label.WhichOneof("kind") == "id"
+
+
+def test_labels_give_the_count():
+    request = sample_request("digits", {"labels": np.array([1, 2, 3])})
+    assert (request.count, list(request.condition.labels.ids)) == (3, [1, 2, 3])
+
+
+def test_a_mixture_names_its_classes_by_index_or_name():
+    mixture = sample_request("digits", {"mixture": {7: 0.9, "one": 0.1}}).condition.mixture
+    assert [(c.label.id, c.label.name, c.weight) for c in mixture.components] == [(7, "", 0.9), (0, "one", 0.1)]
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("truncation", 1.5),
+        ("temperature", 0.5),
+        ("top_k", 3),
+        ("top_p", 0.25),
+        ("guidance_scale", 2.0),
+        ("steps", 10),
+    ],
+)
+def test_each_parameter_is_sent(name, value):
+    parameters = sample_request("digits", {name: value}).parameters
+    assert [(field.name, sent) for field, sent in parameters.ListFields()] == [(name, value)]
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "sent"),
+    [
+        ("encoding", "png", model_pb2.ENCODING_PNG),
+        ("priority", "interactive", sampling_pb2.PRIORITY_INTERACTIVE),
+        ("numerics", "cpu-1", "cpu-1"),
+        ("start_index", 2**63, 2**63),
+        ("count", 5, 5),
+    ],
+)
+def test_each_plain_field_is_sent(name, value, sent):
+    assert getattr(sample_request("digits", {name: value}), name) == sent
+
+
+@pytest.mark.parametrize(
+    ("query", "field"),
+    [
+        ({"count": 0}, "count"),
+        ({"seed": -1}, "seed"),
+        ({"seed": 2**64}, "seed"),
+        ({"start_index": 2**64 - 1, "count": 2}, "count"),
+        ({"label": 1, "mixture": {1: 1.0}}, "mixture"),
+        ({"labels": [1, 2], "count": 3}, "labels"),
+        ({"labels": []}, "labels"),
+        ({"labels": [-1]}, "labels"),
+        ({"label": 2**32}, "label"),
+        ({"mixture": {}}, "mixture"),
+        ({"encoding": "jpeg"}, "encoding"),
+        ({"priority": "urgent"}, "priority"),
+        ({"steps": -1}, "steps"),
+    ],
+)
+def test_a_value_no_model_could_take_is_named(query, field):
+    with pytest.raises(InvalidRequest) as refused:
+        sample_request("digits", query)
+    assert [name for name, _ in refused.value.fields] == [field]
+
+
+def test_every_bad_value_is_named_at_once():
+    with pytest.raises(InvalidRequest) as refused:
+        sample_request("digits", {"count": 0, "seed": -1, "encoding": "jpeg"})
+    assert [name for name, _ in refused.value.fields] == ["encoding", "seed", "count"]
+
+
+@pytest.mark.parametrize(
+    ("query", "message"),
+    [
+        ({"count": 1.5}, "count must be a whole number, got float"),
+        ({"count": True}, "count must be a whole number, got bool"),
+        ({"label": 7.0}, r"label must be a class index \(int\) or a class name \(str\), got float"),
+        ({"labels": "123"}, "labels must be a sequence of class indices, got str"),
+        ({"labels": ["seven"]}, "labels must be a flat sequence of class indices"),
+        ({"mixture": [0.5, 0.5]}, "mixture must map labels to weights, got list"),
+        ({"mixture": {7: "much"}}, r"mixture\[7\] must be a number, got str"),
+        ({"truncation": "2"}, "truncation must be a number, got str"),
+        ({"encoding": 1}, "encoding must be one of uint8, float32, png, got int"),
+        ({"numerics": 1}, "numerics must be a str, got int"),
+        ({"lable": 7}, "unexpected argument 'lable'"),
+    ],
+)
+def test_a_wrong_type_names_its_argument(query, message):
+    with pytest.raises(TypeError, match=message):
+        sample_request("digits", query)
+
+
+def test_files_are_not_for_arrays():
+    with pytest.raises(InvalidRequest, match="use stream"):
+        refuse_files({"encoding": "png"})

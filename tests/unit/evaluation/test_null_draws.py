@@ -1,0 +1,60 @@
+"""Draws of training rows: their values show the spread, so nothing is left out of them block by block."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from service.evaluation.panels.by_class import worst_null
+from service.evaluation.panels.measure import null_from_draws
+from service.evaluation.panels.realism import PARTS
+from service.evaluation.panels.reference_sample import compared, real_draw
+from service.evaluation.statistics.estimate import Estimate
+from service.evaluation.statistics.gaussian import Moments, estimate_fid
+from service.evaluation.statistics.inception import estimate_inception_score
+from service.evaluation.statistics.kernel import estimate_kid
+from service.evaluation.statistics.sliced import SlicedReference, estimate_sliced_wasserstein
+from service.evaluation.statistics.vendi import estimate_vendi
+from tests.unit.evidence import evidence
+
+ROWS, REAL = (np.random.default_rng(seed).normal(size=(90, 4)) for seed in (1, 2))
+TAKE = {
+    "FID": lambda rows, **more: estimate_fid(rows, Moments.of(REAL), **more),
+    "KID": lambda rows, **more: estimate_kid(rows, REAL, **more),
+    "sliced": lambda rows, **more: estimate_sliced_wasserstein(rows, SlicedReference.of(REAL, 3, 8), **more),
+    "Vendi": estimate_vendi,
+    "inception score": lambda rows, **more: estimate_inception_score(
+        np.exp(rows) / np.exp(rows).sum(axis=1)[:, None], **more
+    ),
+}
+
+
+@pytest.mark.parametrize("name", TAKE)
+def test_a_single_block_gives_the_same_value_and_no_interval(name: str) -> None:
+    alone, whole = TAKE[name](ROWS, blocks=1), TAKE[name](ROWS)
+    assert whole.interval is not None
+    assert alone == Estimate(pytest.approx(whole.value, rel=1e-9, abs=1e-12))
+
+
+def test_one_of_many_draws_has_no_interval_and_the_only_one_has() -> None:
+    many, few = evidence(count=60, training=120, held_out=60), evidence(count=60, training=100, held_out=60)
+    outputs = {part.name: part for part in PARTS}
+    assert outputs["distances.real.0"].compute(many)["fid"]["interval"] is None
+    assert outputs["distances.samples"].compute(many)["fid"]["interval"] is not None
+    assert outputs["distances.real.0"].compute(few)["fid"]["interval"] is not None
+    assert real_draw(few, 1) is None
+    assert replace(compared(many), blocks=1).blocks == real_draw(many, 0).blocks == 1
+
+
+def test_a_single_value_without_an_interval_is_no_range() -> None:
+    draws = [{"value": None, "interval": None}, {"value": 2.0, "interval": None}]
+    assert null_from_draws(draws, 10, 100) is None
+    assert null_from_draws([draws[0], {"value": 2.0, "interval": [1.0, 3.0]}], 10, 100).range == (1.0, 3.0)
+
+
+def test_a_class_of_many_draws_counts_beside_a_class_of_one() -> None:
+    many = [{"value": value, "interval": None} for value in (0.2, 1.0, 1.8)]
+    one = [{"value": 1.0, "interval": [0.9, 1.1]}]
+    assert worst_null([many, one], 10).range[0] < 0.2

@@ -1,0 +1,174 @@
+"""What an export is made of: pictures, cuts, names, journals and places."""
+
+import io
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from fount.errors import OutputError
+from fount.export.folder import folder_names
+from fount.export.journal import Journal, Record
+from fount.export.parts import cut, rows_a_part, stretches
+from fount.export.png import deflated_pngs, stored_pngs
+from fount.export.target_folder import Place
+
+IDENTITY = {"plan_id": "p1", "format": "npz"}
+
+
+def some_images(shape, count=3):
+    return np.random.default_rng(0).integers(0, 256, (count, *shape)).astype(np.uint8)
+
+
+def record(part=0):
+    return Record(
+        part=part, first=0, end=4, file="f", bytes=1, sha256="00", rows=4, rejected=0, by_class={"a": 4}, by_source={}
+    )
+
+
+# --- Pictures ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("encode", [stored_pngs, deflated_pngs])
+@pytest.mark.parametrize("shape", [(8, 8, 1), (5, 7, 2), (28, 28, 3), (6, 4, 4), (200, 350, 1)], ids=str)
+def test_a_picture_is_read_back_as_it_was(encode, shape):
+    images = some_images(shape)
+    for file, image in zip(encode(images), images, strict=True):
+        with Image.open(io.BytesIO(bytes(file))) as read:
+            read.verify()  # checksums
+        with Image.open(io.BytesIO(bytes(file))) as read:
+            assert (np.asarray(read).reshape(shape) == image).all()
+
+
+@pytest.mark.parametrize("encode", [stored_pngs, deflated_pngs])
+def test_no_pictures_make_no_files(encode):
+    assert len(encode(some_images((8, 8, 1), count=0))) == 0
+
+
+# --- Cuts -------------------------------------------------------------------------------------------------------------
+
+
+def test_parts_stay_within_shards_and_cover_every_row_once():
+    parts = cut(25, 2, 10)
+    assert [(part.shard, part.first, part.end) for part in parts] == [(0, 0, 10), (0, 10, 12), (1, 12, 22), (1, 22, 25)]
+    assert [part.number for part in parts] == [0, 1, 2, 3]
+
+
+def test_more_shards_than_rows_leave_shards_without_parts():
+    assert [(part.first, part.end) for part in cut(2, 5, 10)] == [(0, 1), (1, 2)]
+
+
+def test_no_rows_make_no_parts():
+    assert cut(0, 4, 10) == []
+
+
+def test_large_pictures_make_parts_of_fewer_rows():
+    assert (rows_a_part((28, 28, 1)), rows_a_part((256, 256, 3)), rows_a_part((4096, 4096, 4))) == (10_000, 341, 1)
+
+
+def test_a_stretch_ends_at_a_gap_and_at_a_shard():
+    parts = cut(60, 2, 10)
+    groups = stretches([part for part in parts if part.number != 1], jobs=1)
+    assert [[part.number for part in group] for group in groups] == [[0], [2], [3, 4], [5]]
+
+
+# --- Class folders ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("classes", "folders"),
+    [
+        pytest.param(["0", "7"], ["0", "7"], id="plain"),
+        pytest.param(["../x", "a/b"], ["x_0", "a-b_1"], id="paths"),
+        pytest.param(["a", "A"], ["a", "A_1"], id="alike where case does not count"),
+        pytest.param(["", "…"], ["class_0", "class_1"], id="nothing safe"),
+        pytest.param(["a/b", "a-b_0", "..."], ["a-b_0", "a-b_0_1", "class_2"], id="taken"),
+    ],
+)
+def test_a_class_s_folder_is_safe_and_its_own(classes, folders):
+    assert folder_names(classes) == folders
+
+
+# --- The journal ------------------------------------------------------------------------------------------------------
+
+
+def test_a_journal_is_read_back(tmp_path):
+    journal = Journal(tmp_path / "j")
+    journal.add(record(0))
+    journal.add(record(1))
+    assert Journal(tmp_path / "j").records == {0: record(0), 1: record(1)}
+
+
+@pytest.mark.parametrize(
+    "torn", [b'{"part": 1, "fir', b'{"part": 1}\n', b"\0\0\0\0"], ids=["short", "other keys", "zeros"]
+)
+def test_a_torn_line_is_forgotten_and_written_over(tmp_path, torn):
+    path = tmp_path / "j"
+    Journal(path).add(record(0))
+    path.write_bytes(path.read_bytes() + torn)
+    journal = Journal(path)
+    assert list(journal.records) == [0]
+    journal.add(record(1))
+    assert list(Journal(path).records) == [0, 1]
+
+
+def test_a_part_made_again_replaces_its_line(tmp_path):
+    journal = Journal(tmp_path / "j")
+    journal.add(record())
+    journal.add(record())
+    assert list(Journal(tmp_path / "j").records) == [0]
+
+
+# --- Places -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_folder_with_something_else_is_refused(tmp_path):
+    (tmp_path / "holiday.jpg").write_bytes(b"")
+    with pytest.raises(OutputError, match="is not empty and holds no export; name another folder"):
+        Place(tmp_path)
+
+
+def test_a_file_is_no_folder(tmp_path):
+    (tmp_path / "x").write_bytes(b"")
+    with pytest.raises(OutputError, match="is a file"):
+        Place(tmp_path / "x")
+
+
+def test_a_folder_in_no_folder_is_refused(tmp_path):
+    with pytest.raises(OutputError, match="there is no folder"):
+        Place(tmp_path / "a" / "b")
+
+
+def test_two_cannot_write_at_once(tmp_path):
+    with Place(tmp_path).held(), pytest.raises(OutputError, match="being written by another"), Place(tmp_path).held():
+        pass
+
+
+def test_what_was_half_written_is_thrown_away(tmp_path):
+    place = Place(tmp_path)
+    place.staging.mkdir(parents=True)
+    (place.staging / "data.parquet.part").write_bytes(b"half")
+    with place.held():
+        assert list(place.staging.iterdir()) == []
+
+
+def test_the_same_export_is_let_in_again(tmp_path):
+    place = Place(tmp_path)
+    with place.held():
+        place.claim(IDENTITY)
+        place.claim(IDENTITY)
+
+
+def test_another_export_is_refused_and_told_in_what_it_differs(tmp_path):
+    place = Place(tmp_path)
+    with place.held():
+        place.claim(IDENTITY)
+        with pytest.raises(OutputError, match=r'another export \(plan id "p1", where "p2" was asked for\)'):
+            place.claim({**IDENTITY, "plan_id": "p2"})
+
+
+def test_a_manifest_that_is_no_manifest_makes_nothing_whole(tmp_path):
+    (tmp_path / ".fount").mkdir()
+    (tmp_path / "manifest.json").write_text(json.dumps([]))
+    assert Place(tmp_path).manifest() is None
