@@ -63,7 +63,7 @@ def _versions() -> dict[str, str]:
 
 
 def _java() -> str:
-    from service.workers.torchserve.java import find_java
+    from service.workers.torchserve.launch import find_java
 
     done = subprocess.run([str(find_java()), "-version"], capture_output=True, text=True, check=False)
     return done.stderr.partition('"')[2].partition('"')[0]

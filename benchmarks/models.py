@@ -30,8 +30,7 @@ from handlers.execution.rows import SampleRows
 from handlers.loading.build import build_module
 from handlers.packaging.pack import pack
 from handlers.settings import Settings
-from handlers.verification.golden import GOLDEN_COUNT, GOLDEN_SEED
-from handlers.verification.golden_fingerprint import MADE_OF, made_of
+from handlers.verification.golden import GOLDEN_COUNT, GOLDEN_SEED, MADE_OF, made_of
 from handlers.verification.profile import measure_profile
 
 __all__ = ["main"]

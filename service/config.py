@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from service.datasets.settings import DatasetSettings
+from service.datasets.configuration import DatasetSettings
 from service.errors import SetupError
 
 __all__ = ["CHUNK_BYTES", "GatewayConfig"]

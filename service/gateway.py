@@ -26,7 +26,7 @@ from fount.v1 import (
 from service.augmentation.copy_filter import CopyFilters
 from service.augmentation.plan_store import plans_at
 from service.augmentation.planner import Planner
-from service.augmentation.ticket_keys import TicketKeys
+from service.augmentation.tickets import TicketKeys
 from service.caller import Anonymous, CallerPolicy
 from service.catalog import Catalog
 from service.config import GatewayConfig

@@ -33,8 +33,7 @@ from handlers.execution.rows import ImageRows, ManipulationRows, Rows, SampleRow
 from handlers.loading.load import Engine
 from handlers.worker.worker import Worker
 from service.augmentation.copy_filter import CopyFilters
-from service.augmentation.made_rows import Level
-from service.augmentation.open_plan import OpenPlan, Pinned
+from service.augmentation.open_plan import Level, OpenPlan, Pinned
 from service.augmentation.rows import RowMaker
 from service.augmentation.slots import Layout, RealMode, Source, Stratum
 from service.caller import Caller

@@ -33,7 +33,7 @@ from benchmarks.evaluation.planting import (
 )
 from handlers.cards.card import load_card
 from handlers.loading.build import build_module
-from handlers.recipes.data.mnist import load_mnist
+from handlers.recipes.data.load import load_mnist
 from service.evaluation.results import Metric, Panel, PanelResult, Verdict
 
 __all__ = ["Row", "main", "measure", "problems", "read_with", "to_markdown"]

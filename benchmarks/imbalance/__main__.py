@@ -27,7 +27,7 @@ from benchmarks.imbalance.serving import serve
 from benchmarks.imbalance.training import TRAINED
 from benchmarks.machine import machine_facts
 from fount import Client
-from handlers.recipes.data.mnist import load_mnist
+from handlers.recipes.data.load import load_mnist
 
 _DATASET = "mnist-cut"
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from handlers.recipes.data.mnist import load_mnist
+from handlers.recipes.data.load import load_mnist
 
 __all__ = ["CUT_CLASS", "KEPT_SHARE", "write_cut_mnist"]
 

@@ -20,9 +20,9 @@ from handlers.models.classifier import ConvClassifier
 from handlers.models.own import OwnSampler
 from handlers.recipes.data.dataset import DataSet, Split
 from service.evaluation.evidence import NEIGHBOURS, Answers, Evidence, Nearest, RealRows, Samples
-from service.evaluation.panels.facts import Facts
+from service.evaluation.panels.part import Facts
 from service.evaluation.panels.registry import parts_of, results
-from service.evaluation.pipeline.labels import label_samples
+from service.evaluation.pipeline.sampling import label_samples
 from service.evaluation.results import Metric, Panel, PanelResult
 from service.evaluation.statistics.distances import nearest
 

@@ -10,13 +10,18 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 
 import numpy as np
 
 from fount.address import Addresses, Stream
+from fount.augmentation.pull import Level
+from fount.augmentation.rows import RowBatch
+from fount.client.sync import Client
 
-__all__ = ["EpochOrder", "Span", "Stretch", "cut", "share", "subtract"]
+__all__ = ["EpochOrder", "Left", "Span", "Stretch", "cut", "pull_places", "share", "subtract"]
+
 
 _BLOCK_ROWS, _LEAST_BLOCK_ROWS, _MOST_BLOCKS = 4096, 64, 65536
 
@@ -133,3 +138,61 @@ def _shuffled(plan_id: str, epoch: int, blocks: int) -> np.ndarray[tuple[int], n
     words = Addresses.of_range(seed, 0, blocks).words(Stream.ORDER, 2).astype(np.uint64)  # (blocks, 2)
     keys = (words[:, 1] << np.uint64(32)) | words[:, 0]
     return np.argsort(keys, kind="stable").astype(np.int64)
+
+
+# FOLDED FROM fount.adapters.epoch_order:
+# Rows at the places of an epoch: pulled stretch by stretch, no further than a consumer's spans go.
+
+
+class Left:
+    """The places that an iteration has not given yet.
+
+    Attributes:
+        spans: ascending; whoever keeps the list sees it shrink.
+    """
+
+    def __init__(self, spans: Iterable[Span]) -> None:
+        self.spans = list(spans)
+
+    def enter(self, place: int) -> int:
+        """Come to rows at a place.
+
+        Returns:
+            The first place not accounted for: this one, or that of the rows without a sample just before it.
+        """
+        while self.spans[0][1] <= place:
+            del self.spans[0]
+        return self.spans[0][0]
+
+    def advance(self, end: int) -> None:
+        """Account for everything up to a place."""
+        self.spans[0] = (end, self.spans[0][1])
+
+
+def pull_places(
+    client: Client, ticket: bytes, order: EpochOrder, spans: Iterable[Span], provenance: Level
+) -> Iterator[tuple[int, RowBatch]]:
+    """Pull the rows at some places, in the order of the places.
+
+    Returns:
+        Batches, each with the place of its first row; the others follow it one by one.
+
+    Raises:
+        FountError: the rest did not come.
+    """
+    for stretch in order.stretches(spans):
+        for batch in _pull_stretch(client, ticket, stretch, provenance):
+            yield stretch.first_place + batch.start_index - stretch.first_row, batch
+
+
+def _pull_stretch(client: Client, ticket: bytes, stretch: Stretch, provenance: Level) -> Iterator[RowBatch]:
+    batches = client.pull(
+        ticket,
+        shard=stretch.shard,
+        shards=stretch.shards,
+        start_index=stretch.first_row,
+        end_index=stretch.end_row,
+        provenance=provenance,
+    )
+    with closing(batches):
+        yield from batches

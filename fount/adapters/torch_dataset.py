@@ -22,8 +22,7 @@ import numpy as np
 import torch
 from torch.utils.data import IterableDataset, get_worker_info
 
-from fount.adapters.epoch_order import EpochOrder, Span, cut, share, subtract
-from fount.adapters.epoch_rows import Left, pull_places
+from fount.adapters.epoch_order import EpochOrder, Left, Span, cut, pull_places, share, subtract
 from fount.augmentation.plan import AnyPlan, PlanInfo, ticket_of
 from fount.augmentation.pull import Level
 from fount.augmentation.rows import RowBatch

@@ -14,8 +14,7 @@ from fount.augmentation.plan import AnyPlan, PinnedModelInfo, pinned_models, tic
 from fount.augmentation.rows import RowBatch, RowParts, read_row_batch
 from fount.errors import BadReply, FountError, InvalidRequest
 from fount.retry import Patience
-from fount.sampling.decode import read_shape
-from fount.sampling.parts import brief
+from fount.sampling.decode import brief, read_shape
 from fount.v1 import augmentation_pb2, model_pb2
 
 __all__ = [

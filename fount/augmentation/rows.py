@@ -15,8 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fount.errors import BadReply, SampleFailed
-from fount.sampling.decode import read_rows
-from fount.sampling.parts import Parts, brief
+from fount.sampling.decode import Parts, brief, read_rows
 from fount.sampling.types import RowError, SampleShape
 from fount.v1 import augmentation_pb2
 

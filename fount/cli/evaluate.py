@@ -22,9 +22,8 @@ from fount.cli.options import echo_json, json_option, option, parameter_options,
 from fount.cli.output.reports import REPORT_FILE, check_places
 from fount.client.sync import Client
 from fount.errors import FailedPrecondition, FountError, InvalidRequest, NotFound
-from fount.evaluation.messages import evaluation_json
 from fount.evaluation.request import EvaluationQuery, evaluation_request
-from fount.evaluation.types import PANELS, EvaluationInfo
+from fount.evaluation.types import PANELS, EvaluationInfo, evaluation_json
 
 __all__ = ["evaluate"]
 

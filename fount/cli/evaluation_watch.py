@@ -20,8 +20,7 @@ from fount.cli.options import echo_json, plain
 from fount.cli.output.reports import write_reports
 from fount.client.sync import Client
 from fount.errors import BadReply, DeadlineExceeded, FountError, ServerUnavailable
-from fount.evaluation.messages import evaluation_json
-from fount.evaluation.types import EvaluationInfo
+from fount.evaluation.types import EvaluationInfo, evaluation_json
 from fount.retry import default_server
 
 __all__ = [

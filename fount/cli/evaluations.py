@@ -15,9 +15,8 @@ from fount.cli.options import echo_json, json_option, option, plain, server_opti
 from fount.cli.output.reports import REPORT_FILE, check_places, write_reports
 from fount.client.sync import Client
 from fount.errors import NotFound
-from fount.evaluation.messages import evaluation_json
 from fount.evaluation.request import State
-from fount.evaluation.types import STATES, EvaluationInfo
+from fount.evaluation.types import STATES, EvaluationInfo, evaluation_json
 
 __all__ = ["evaluation", "evaluations"]
 

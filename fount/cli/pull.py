@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import sys
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from threading import Lock
 from typing import Any, cast
 
 import click
+from tqdm import tqdm
 
 from fount.augmentation.plan import load_wishes, plan_request
 from fount.augmentation.pull import Level
 from fount.cli.connection import connected
 from fount.cli.options import echo_json, json_option, option, plain, server_option, timeout_option
-from fount.cli.progress import rows_progress
 from fount.errors import FountError
 from fount.export.export import Export, Outcome, Wanted
 from fount.export.formats import FORMATS
@@ -21,7 +24,8 @@ from fount.export.plan_choice import choose, is_plan_file
 from fount.export.table import PROVENANCE
 from fount.export.target_folder import MANIFEST, Place
 
-__all__ = ["pull"]
+__all__ = ["RowsProgress", "pull", "rows_progress"]
+
 
 _SHARDS = click.IntRange(1, 65536)
 _JOBS = click.IntRange(1, 64)
@@ -118,3 +122,56 @@ def _files(count: int) -> str:
 
 def _counted(counts: Mapping[str, Any]) -> str:
     return ", ".join(f"{name} ({count:,})" for name, count in counts.items()) or "none"
+
+
+# FOLDED FROM fount.cli.pull:
+# How far a long command is: a bar for somebody who looks, a line now and then for a log.
+
+
+_LINE_EVERY_S = 10.0
+
+
+class RowsProgress:
+    """Counts rows from any thread, with rows a second and the time left."""
+
+    def __init__(self, total: int, done: int, *, quiet: bool) -> None:
+        self._total, self._done, self._quiet = total, done, quiet
+        self._lock, self._began_s = Lock(), time.monotonic()
+        self._first, self._line_s = done, self._began_s
+        is_terminal = sys.stderr.isatty()
+        self._says_lines = not is_terminal and not quiet
+        self.bar: tqdm[Any] = tqdm(
+            total=total, initial=done, unit=" rows", unit_scale=True, disable=quiet or not is_terminal
+        )
+
+    @property
+    def rows_per_s(self) -> float:
+        """Rows a second since it began."""
+        return (self._done - self._first) / max(time.monotonic() - self._began_s, 1e-9)
+
+    def add(self, rows: int) -> None:
+        """Count rows that came."""
+        with self._lock:
+            self._done += rows
+            self.bar.update(rows)
+            if self._says_lines and time.monotonic() - self._line_s >= _LINE_EVERY_S:
+                self._line_s = time.monotonic()
+                left_s = (self._total - self._done) / max(self.rows_per_s, 1e-9)
+                click.echo(
+                    f"{self._done:,} of {self._total:,} rows, {self.rows_per_s:,.0f} a second, {left_s:,.0f} s left",
+                    err=True,
+                )
+
+
+@contextmanager
+def rows_progress(total: int, done: int, *, quiet: bool) -> Iterator[RowsProgress]:
+    """Show progress until the block ends.
+
+    Args:
+        total: rows in all.
+        done: rows that are there already.
+        quiet: whether nothing is to be shown.
+    """
+    progress = RowsProgress(total, done, quiet=quiet)
+    with progress.bar:
+        yield progress

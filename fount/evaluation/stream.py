@@ -7,8 +7,7 @@ byte.
 from __future__ import annotations
 
 from fount.errors import BadReply, FountError
-from fount.evaluation.messages import evaluation_info
-from fount.evaluation.types import EvaluationInfo, EvaluationReport
+from fount.evaluation.types import EvaluationInfo, EvaluationReport, evaluation_info
 from fount.retry import Patience
 from fount.v1 import evaluation_pb2
 

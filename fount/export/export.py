@@ -15,13 +15,11 @@ from fount.client.sync import Client
 from fount.errors import InvalidRequest, OutputError
 from fount.export.formats import Format
 from fount.export.journal import Record
-from fount.export.manifest import finish, finished
+from fount.export.manifest import finish, finished, sound_records
 from fount.export.parallel import PartWriter, export_parts
-from fount.export.parts import cut, rows_a_part
 from fount.export.plan_choice import Chosen, renew
-from fount.export.table import Contents
+from fount.export.table import Contents, cut, rows_a_part
 from fount.export.target_folder import MANIFEST, Place
-from fount.export.verify import sound_records
 
 __all__ = ["Export", "Outcome", "Wanted"]
 

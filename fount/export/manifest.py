@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 from fount.augmentation.plan import SOURCES
 from fount.cli.output.writer import writing
 from fount.export.folder import heading_line
-from fount.export.formats import Format
+from fount.export.formats import DATA, Format
 from fount.export.journal import Record
 from fount.export.table import Contents
 from fount.export.target_folder import MANIFEST, Place
 from fount.files import sha256_of, sync_folder
 
-__all__ = ["finish", "finished"]
+__all__ = ["finish", "finished", "sound_records"]
+
 
 ROWS = "rows.csv"
 
@@ -111,3 +115,36 @@ def _sum(counts: Sequence[Mapping[str, int]], names: Iterable[str]) -> dict[str,
     """Counts over all parts, in the order of the names, without those that have none."""
     totals = {name: sum(each.get(name, 0) for each in counts) for name in names}
     return {name: total for name, total in totals.items() if total}
+
+
+# FOLDED FROM fount.export.manifest:
+# Whether what an export says is whole still is: sizes and digests of every file, read again.
+
+
+def sound_records(folder: Path, format: Format, records: Sequence[Record], jobs: int) -> list[Record]:
+    """Keep the records whose files are as they were written.
+
+    Args:
+        folder: the export's.
+        format: what its files are.
+        records: what it says is whole.
+        jobs: how many are read at a time.
+    """
+    with ThreadPoolExecutor(jobs, "fount-verify") as pool:
+        sound = list(pool.map(lambda record: _is_sound(folder, format, record), records))
+    return [record for record, is_sound in zip(records, sound, strict=True) if is_sound]
+
+
+def _is_sound(folder: Path, format: Format, record: Record) -> bool:
+    path = folder / record.file
+    try:
+        if path.stat().st_size != record.bytes or sha256_of(path) != (record.sha256, record.bytes):
+            return False
+        return bool(format.ending) or _are_listed_sound(folder, path)
+    except OSError:
+        return False
+
+
+def _are_listed_sound(folder: Path, lines: Path) -> bool:
+    with lines.open(newline="") as file:
+        return all(sha256_of(folder / DATA / path)[0] == digest for path, digest, *_ in csv.reader(file))

@@ -21,8 +21,7 @@ from fount.cli.output.writer import writing
 from fount.errors import BadReply
 from fount.export.formats import DATA, Format
 from fount.export.journal import Journal, Record
-from fount.export.parts import Part, stretches
-from fount.export.table import Contents, Table, table_of
+from fount.export.table import Contents, Part, Table, stretches, table_of
 from fount.export.target_folder import Place
 from fount.files import replace_whole
 

@@ -21,8 +21,7 @@ from types import MappingProxyType
 import numpy as np
 from numpy.typing import NDArray
 
-from fount.readers.dataset import DataError, Dataset, DatasetSplit
-from fount.readers.unchanged import ArrayPixels
+from fount.readers.dataset import ArrayPixels, DataError, Dataset, DatasetSplit
 
 __all__ = ["DIGITS_CLASSES", "DIGITS_LICENCE", "LARGEST_PIXEL", "DigitRows", "read_digit_rows", "read_digits"]
 

@@ -17,10 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fount.readers.assemble import Part, assemble, check_amount, check_class_name
-from fount.readers.dataset import DataError, Dataset
+from fount.readers.dataset import DataError, Dataset, FileStamp
 from fount.readers.decode import PICTURE_ENDINGS, PictureReader, picture_reader
 from fount.readers.source import DatasetSource
-from fount.readers.unchanged import FileStamp
 
 __all__ = ["read_folder"]
 

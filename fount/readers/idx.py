@@ -18,10 +18,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fount.readers.assemble import Part, assemble, check_amount
-from fount.readers.dataset import DataError, Dataset
+from fount.readers.dataset import ArrayPixels, DataError, Dataset, FileStamp
 from fount.readers.decode import fitted
 from fount.readers.source import DatasetSource
-from fount.readers.unchanged import ArrayPixels, FileStamp
 
 __all__ = ["IDX_MOST_BYTES", "find_idx", "read_idx", "read_idx_folder"]
 

@@ -23,10 +23,9 @@ from numpy.lib import format as npy
 from numpy.typing import NDArray
 
 from fount.readers.assemble import Part, Values, assemble, check_amount
-from fount.readers.dataset import DataError, Dataset
+from fount.readers.dataset import ArrayPixels, DataError, Dataset, FileStamp
 from fount.readers.decode import fitted
 from fount.readers.source import DatasetSource
-from fount.readers.unchanged import ArrayPixels, FileStamp
 
 __all__ = ["read_npz"]
 

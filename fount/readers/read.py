@@ -11,8 +11,7 @@ from fount.readers.digits import read_digits
 from fount.readers.folder import read_folder
 from fount.readers.idx import find_idx, read_idx_folder
 from fount.readers.npz import read_npz
-from fount.readers.parquet import read_parquet
-from fount.readers.parquet_files import parquet_files
+from fount.readers.parquet import parquet_files, read_parquet
 from fount.readers.source import DatasetSource
 
 __all__ = ["FORMATS", "read_dataset"]

@@ -12,8 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from fount.errors import BadReply
-from fount.sampling.decode import read_rows, read_shape
-from fount.sampling.parts import Parts, brief
+from fount.sampling.decode import Parts, brief, read_rows, read_shape
 from fount.sampling.types import Chunk, ModelId, Provenance, SampleShape
 from fount.v1 import sampling_pb2
 

@@ -10,7 +10,24 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-__all__ = ["Finding", "State", "failed", "finding_from_json", "finding_to_json", "passed", "skipped", "warned"]
+import numpy as np
+
+from handlers.checks.subject import Subject
+from handlers.execution.pixels import Float32s
+
+__all__ = [
+    "Finding",
+    "State",
+    "apart",
+    "failed",
+    "finding_from_json",
+    "finding_to_json",
+    "passed",
+    "skipped",
+    "told_apart",
+    "warned",
+]
+
 
 State = Literal["passed", "warned", "failed", "skipped"]
 
@@ -70,3 +87,22 @@ def finding_from_json(document: Mapping[str, Any]) -> Finding:
         TypeError: keys are missing or unknown.
     """
     return Finding(**document)
+
+
+# FOLDED FROM handlers.checks.finding:
+# Differences between two results that should be alike, in numbers and in words.
+
+
+def apart(first: Float32s, second: Float32s) -> float:
+    """The largest difference; a value that is not finite in one of both alone counts as infinitely far."""
+    with np.errstate(invalid="ignore"):
+        differences = np.abs(first - second)
+    differences[(first == second) | (np.isnan(first) & np.isnan(second))] = 0
+    return float(np.nan_to_num(differences, nan=np.inf).max(initial=0.0))
+
+
+def told_apart(subject: Subject, difference: float) -> str:
+    """Say a difference in levels for pictures, and as it is for other results."""
+    if not subject.samples:
+        return f"{difference:.3g}"
+    return f"{subject.levels(difference):.3g} levels of 255"

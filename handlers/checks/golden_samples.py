@@ -16,8 +16,7 @@ from handlers.execution.numerics import configure_torch, read_numerics
 from handlers.loading.build import build_module
 from handlers.settings import Settings
 from handlers.state import State
-from handlers.verification.golden import GOLDEN_COUNT, GoldenError, check_golden, record_golden
-from handlers.verification.golden_fingerprint import is_golden_stale
+from handlers.verification.golden import GOLDEN_COUNT, GoldenError, check_golden, is_golden_stale, record_golden
 from handlers.verification.profile import ProfileError, measure_profile
 
 __all__ = ["check_golden_samples"]

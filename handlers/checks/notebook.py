@@ -16,9 +16,8 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from fount.address import Addresses, Stream
-from handlers.checks.differences import apart, told_apart
 from handlers.checks.entry_points import call_by_hand
-from handlers.checks.finding import Finding, failed, passed
+from handlers.checks.finding import Finding, apart, failed, passed, told_apart
 from handlers.checks.subject import CHECK_SEED, Subject, seed_globals
 from handlers.execution.pixels import Float32s, find_rows_within, floats_to_uint8
 from handlers.family import Deadline, Noise, Sampler

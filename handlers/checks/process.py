@@ -6,6 +6,7 @@ last; the checks after it are skipped. Nothing here imports torch.
 
 from __future__ import annotations
 
+import faulthandler
 import json
 import os
 import re
@@ -20,9 +21,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
-from handlers.checks.finding import Finding, failed, finding_from_json, skipped
+import torch
 
-__all__ = ["Begin", "CheckRequest", "run_in_child"]
+from handlers.checks.finding import Finding, failed, finding_from_json, finding_to_json, skipped
+from handlers.checks.registry import CHECKS, run_checks
+from handlers.checks.subject import Subject
+from handlers.settings import Settings
+
+__all__ = ["Begin", "CheckRequest", "main", "run_in_child"]
+
 
 _POLL_S = 0.1
 _START_S = 120.0
@@ -88,7 +95,7 @@ def run_in_child(request: CheckRequest) -> Iterator[Begin | Finding]:
 def _start(request: CheckRequest, pipe: int, elsewhere: Path, printed: IO[bytes]) -> subprocess.Popen[bytes]:
     """Start the child as a worker is: its threads, and a working folder where it finds nothing of the author's."""
     threads = {"OMP_NUM_THREADS": str(request.threads), "OMP_WAIT_POLICY": "PASSIVE"}
-    command = [sys.executable, "-P", "-m", "handlers.checks.child", request.to_json(), str(pipe)]
+    command = [sys.executable, "-P", "-m", "handlers.checks.process", request.to_json(), str(pipe)]
     return subprocess.Popen(
         command,
         env=os.environ | threads,
@@ -209,3 +216,53 @@ class _Listening:
     def _printed_text(self) -> str:
         self.printed.seek(0)
         return self.printed.read().decode(errors="replace")
+
+
+# FOLDED FROM handlers.checks.process:
+# The child process of `fount check`: it runs a model as a worker would, and sends one JSON line an event.
+# Everything the model's author wrote runs here, so whatever it does, be it to end the process, cannot harm the
+# command. Events go to a pipe of their own; what the author's code prints goes elsewhere.
+
+
+def main(request: str, pipe: int) -> None:
+    """Run the checks.
+
+    Args:
+        request: JSON of folder, picture, record, time_limit_s, threads and device.
+        pipe: file descriptor that events are written to: {"order": checks} first, {"begin": check} and
+            {"finding": ...} for each, then {"end": true}.
+    """
+    wanted = json.loads(request)
+    os.set_inheritable(pipe, False)
+    _show_stacks()
+    settings = Settings(device=wanted["device"], threads=wanted["threads"])
+    torch.set_num_threads(settings.threads)
+    subject = Subject(
+        folder=Path(wanted["folder"]),
+        settings=settings,
+        picture=Path(wanted["picture"]),
+        record=wanted["record"],
+        time_limit_s=wanted["time_limit_s"],
+    )
+    _send(pipe, {"order": [check.name for check in CHECKS]})
+    for finding in run_checks(subject, begin=lambda name: _send(pipe, {"begin": name})):
+        _send(pipe, {"finding": finding_to_json(finding)})
+    _send(pipe, {"end": True})
+    os._exit(0)  # threads and exit handlers of the author's code are not waited for
+
+
+def _show_stacks() -> None:
+    """Write the stack to standard error when native code crashes, or when the command asks before it ends this."""
+    faulthandler.enable()
+    faulthandler.register(signal.SIGUSR1, all_threads=False)
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
+def _send(pipe: int, event: dict[str, Any]) -> None:
+    line = memoryview(json.dumps(event).encode() + b"\n")
+    while line:
+        line = line[os.write(pipe, line) :]
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], int(sys.argv[2]))

@@ -10,17 +10,15 @@ import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from handlers.checks.batch_size import check_batch_size, check_speed
+from handlers.checks.batch_size import check_batch_size, check_precisions, check_speed
 from handlers.checks.entry_points import source_file_of
 from handlers.checks.finding import Finding, failed, skipped
 from handlers.checks.golden_samples import check_golden_samples
 from handlers.checks.inputs import check_uses_label, check_uses_z
-from handlers.checks.loading import check_card, check_weights_load
-from handlers.checks.memory import check_memory
+from handlers.checks.loading import check_card, check_memory, check_weights_load
 from handlers.checks.notebook import check_notebook
 from handlers.checks.output import check_output
 from handlers.checks.picture import check_picture
-from handlers.checks.precisions import check_precisions
 from handlers.checks.repetition import check_deterministic
 from handlers.checks.row_independence import check_rows
 from handlers.checks.subject import Subject

@@ -11,11 +11,9 @@ import hashlib
 import torch
 from torch import nn
 
-from handlers.checks.differences import apart, told_apart
 from handlers.checks.entry_points import entry_of, own_module, told_export
-from handlers.checks.finding import Finding, failed, passed, warned
-from handlers.checks.layers import Trace, find_parting, trace
-from handlers.checks.remedies import remedy_for_memory, remedy_for_randomness
+from handlers.checks.finding import Finding, apart, failed, passed, told_apart, warned
+from handlers.checks.layers import Trace, find_parting, remedy_for_memory, remedy_for_randomness, trace
 from handlers.checks.subject import Subject, seed_globals
 from handlers.execution.pixels import Float32s
 from handlers.execution.rows import Rows

@@ -11,11 +11,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from handlers.checks.differences import apart, told_apart
 from handlers.checks.entry_points import entry_of, own_module, told_export
-from handlers.checks.finding import Finding, failed, passed, skipped, warned
-from handlers.checks.layers import Trace, find_parting, trace
-from handlers.checks.remedies import layers_in_training, remedy_for_mixing, told_training
+from handlers.checks.finding import Finding, apart, failed, passed, skipped, told_apart, warned
+from handlers.checks.layers import Trace, find_parting, layers_in_training, remedy_for_mixing, told_training, trace
 from handlers.checks.subject import Subject, seed_globals
 from handlers.execution.pixels import Float32s
 from handlers.execution.rows import Rows, concatenate_rows

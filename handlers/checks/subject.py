@@ -26,8 +26,7 @@ from handlers.execution.rows import ImageRows, Rows, SampleRows
 from handlers.family import Draw
 from handlers.settings import Settings
 from handlers.verification.profile import Profile
-from handlers.worker.manipulations import made_up_manipulations
-from handlers.worker.parameters import read_draw
+from handlers.worker.items import made_up_manipulations, read_draw
 
 __all__ = ["CHECK_SEED", "Subject", "seed_globals"]
 

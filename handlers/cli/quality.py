@@ -97,8 +97,7 @@ def _measure(
     from handlers.loading.weights import WeightsError
     from handlers.models import UnknownFamilyError
     from handlers.recipes.data.dataset import DataError
-    from handlers.recipes.quality.card_quality import merge_quality, write_quality
-    from handlers.recipes.quality.from_report import read_report
+    from handlers.recipes.quality.from_report import merge_quality, read_report, write_quality
     from handlers.recipes.quality.measure_model import CannotMeasure
 
     try:
@@ -135,7 +134,7 @@ def _to_text(card: Card, found: tuple[Quality, ...], verbose: bool) -> str:
 
 
 def _to_document(card: Card, entry: Quality) -> dict[str, object]:
-    from handlers.recipes.quality.thresholds import wanted_text
+    from handlers.recipes.quality.table import wanted_text
 
     wanted = wanted_text(card.recipe.name, entry.metric) if card.recipe else ""
     return dataclasses.asdict(entry) | {"wanted": wanted or None}

@@ -98,7 +98,7 @@ def train(
       fount train mnist-cgan --data ~/mnist --resume
     """  # noqa: D301 - \b is click's mark for lines to keep
     from handlers.recipes.catalogue import RECIPES
-    from handlers.recipes.run.pace import Pace
+    from handlers.recipes.run.run import Pace
     from handlers.recipes.training import Order
 
     if name not in RECIPES:
@@ -172,7 +172,7 @@ def _describe(folder: Path, order: Order, card: Card) -> list[str]:
 
 def _misses(card: Card) -> list[str]:
     """Count wanted values that are not reached, in one line; none when all are."""
-    from handlers.recipes.quality.thresholds import is_reached, wanted_text
+    from handlers.recipes.quality.table import is_reached, wanted_text
 
     recipe = card.recipe.name if card.recipe else ""
     wanted = [entry for entry in card.quality if wanted_text(recipe, entry.metric)]
@@ -182,7 +182,7 @@ def _misses(card: Card) -> list[str]:
 
 def _measured(card: Card, entry: Quality) -> str:
     """Give a value with its interval, and what was wanted where that is not reached."""
-    from handlers.recipes.quality.thresholds import is_reached, wanted_text
+    from handlers.recipes.quality.table import is_reached, wanted_text
 
     low, high = entry.interval
     told = f"{entry.metric} {entry.value:g} [{low:g}, {high:g}]"

@@ -74,8 +74,7 @@ def tune(
       fount tune ./my-gan --dry-run --json > my-gan.json
     """  # noqa: D301 - \b is click's mark for lines to keep
     from handlers.tuned import TunedError, write_tuned
-    from handlers.tuning.measuring import best_first
-    from handlers.tuning.report import to_document, to_table
+    from handlers.tuning.measuring import best_first, to_document, to_table
 
     with _unpacked(name, model_store) as (card, folder):
         measured = _measure_all(_candidates(card), folder, state_dir.expanduser(), seconds)
@@ -116,7 +115,7 @@ def _unpacked(name: str, model_store: Path) -> Iterator[tuple[Card, Path]]:
 
 
 def _candidates(card: Card) -> list[Candidate]:
-    from handlers.execution.compiler import find_compiler
+    from handlers.execution.compiling import find_compiler
     from handlers.tuning.candidates import list_candidates
 
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

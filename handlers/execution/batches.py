@@ -19,7 +19,7 @@ import numpy as np
 from google.rpc import code_pb2, status_pb2
 from numpy.typing import NDArray
 
-from handlers.execution.batch_times import BatchTimes
+from handlers.execution.batch_plan import BatchTimes
 from handlers.execution.pixels import Float32s, Values, find_finite_rows, find_rows_within
 from handlers.execution.rows import Rows, concatenate_rows, pad_rows
 from handlers.execution.torch_errors import is_device_lost, is_out_of_memory

@@ -12,8 +12,9 @@ import atexit
 import os
 import shutil
 import subprocess
+import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -21,9 +22,16 @@ from typing import Any
 import torch
 from torch import nn
 
-from handlers.execution.compiler import compiler_name, compiler_version, find_compiler
+__all__ = [
+    "CompileError",
+    "Inductor",
+    "compile_called",
+    "compiler_name",
+    "compiler_version",
+    "find_compiler",
+    "telling_compiler",
+]
 
-__all__ = ["CompileError", "Inductor", "compile_called", "telling_compiler"]
 
 _SHAPES = 64  # versions of one piece of code: a size each, of each module that shares it
 _CACHE = "TORCHINDUCTOR_CACHE_DIR"
@@ -153,3 +161,32 @@ def _configure(cache: Path | None) -> None:
 def _no_compiler() -> str:
     wanted = f"the C++ compiler {compiler_name()!r} is not there"
     return f"{wanted}, and the model is to be compiled; install it, name another with CXX, or set compiled to 0"
+
+
+# FOLDED FROM handlers.execution.compiling:
+# The C++ compiler that torch's inductor uses: where it is, and which. No torch here.
+
+
+_TIMEOUT_S = 20.0
+
+
+def compiler_name(environment: Mapping[str, str] = os.environ) -> str:
+    """Name the compiler as inductor does: CXX, or the platform's own."""
+    return environment.get("CXX") or ("clang++" if sys.platform == "darwin" else "g++")
+
+
+def find_compiler(environment: Mapping[str, str] = os.environ) -> str | None:
+    """Find it; None when it is not there."""
+    return shutil.which(compiler_name(environment), path=environment.get("PATH"))
+
+
+def compiler_version(environment: Mapping[str, str] = os.environ) -> str:
+    """Name it with its version, which the bytes of compiled networks depend on; "none" without one."""
+    found = find_compiler(environment)
+    if found is None:
+        return "none"
+    try:
+        done = subprocess.run([found, "--version"], capture_output=True, text=True, timeout=_TIMEOUT_S, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return "unknown"
+    return done.stdout.partition("\n")[0].strip()

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import torch
 
-from handlers.execution.compiler import compiler_version
+from handlers.execution.compiling import compiler_version
 from handlers.settings import Settings
 
 __all__ = ["Numerics", "configure_torch", "read_numerics"]

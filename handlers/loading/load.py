@@ -22,12 +22,11 @@ from torch import nn
 
 from fount.archive import ArchiveContents, ArchiveError, verify_folder
 from handlers.cards.card import Card, CardError, load_card, model_digest
-from handlers.execution.allocation import keep_freed_memory
-from handlers.execution.batch_times import BatchTimes
+from handlers.execution.batch_plan import BatchTimes
 from handlers.execution.compiling import CompileError, compile_called, telling_compiler
 from handlers.execution.network import FamilyBuilder, Network, Operation, WrongOutputError, build_network
 from handlers.execution.numerics import Numerics, configure_torch, read_numerics
-from handlers.execution.torch_errors import is_device_lost, is_out_of_memory, leave_process
+from handlers.execution.torch_errors import is_device_lost, is_out_of_memory, keep_freed_memory, leave_process
 from handlers.faults import tell_fault
 from handlers.loading.build import BuildError, build_module, is_own, source_of
 from handlers.loading.weights import WeightsError

@@ -31,7 +31,7 @@ from handlers.cards.card import CARD_FILE, Card, CardError, file_digest, load_ca
 from handlers.loading.file_kinds import Kind, tell_wrong_kind
 from handlers.models import OWN_FAMILY, PROGRAM_FAMILIES, UnknownFamilyError, source_file
 from handlers.packaging.imports import FAMILY_IMPORTS, modules_needed, strangers_of_family
-from handlers.verification.golden_fingerprint import is_golden_stale
+from handlers.verification.golden import is_golden_stale
 
 __all__ = ["PackError", "pack"]
 

@@ -10,7 +10,7 @@ from typing import Literal
 from handlers.cards.card import Parameter
 from handlers.cards.schema import ParameterName
 from handlers.recipes.tasks.augmentations import RandomAffine
-from handlers.recipes.tasks.fits import ClassifierFit, GanFit, VaeFit
+from handlers.recipes.tasks.task import ClassifierFit, GanFit, VaeFit
 
 __all__ = ["RECIPES", "Recipe", "classifier_of"]
 

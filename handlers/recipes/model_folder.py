@@ -35,7 +35,7 @@ from handlers.loading.build import build_module
 from handlers.models.classifier import ConvClassifier
 from handlers.recipes.catalogue import Recipe
 from handlers.recipes.data.dataset import DataSet
-from handlers.recipes.run.whole_files import write_whole
+from handlers.recipes.run.checkpoints import write_whole
 from handlers.verification.golden import GOLDEN_COUNT, record_golden
 
 __all__ = ["load_judge", "load_module", "write_model"]

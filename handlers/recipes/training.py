@@ -18,16 +18,14 @@ from handlers.recipes.data.dataset import DataSet, check_classes
 from handlers.recipes.data.load import load_data
 from handlers.recipes.model_folder import load_judge, write_model
 from handlers.recipes.quality.metrics import measure
-from handlers.recipes.run.lock import alone_in
-from handlers.recipes.run.pace import Pace
+from handlers.recipes.run.checkpoints import alone_in
 from handlers.recipes.run.probes import ClassifierProbe, GeneratorProbe, Probe
 from handlers.recipes.run.reproducible import reproducible
-from handlers.recipes.run.run import Place, Run
+from handlers.recipes.run.run import Pace, Place, Run
 from handlers.recipes.tasks.autoencoders import AutoencoderTask
 from handlers.recipes.tasks.classifiers import ClassifierTask
-from handlers.recipes.tasks.fits import ClassifierFit, GanFit, VaeFit
 from handlers.recipes.tasks.gans import GanTask
-from handlers.recipes.tasks.task import Task
+from handlers.recipes.tasks.task import ClassifierFit, GanFit, Task, VaeFit
 from handlers.settings import Settings
 
 __all__ = ["Order", "build_task", "train_model", "train_module"]

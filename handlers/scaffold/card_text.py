@@ -16,9 +16,9 @@ import yaml
 from handlers.cards.card import Card, Quality, Recipe
 from handlers.cards.reader import default_of
 from handlers.cards.schema import Latent
-from handlers.scaffold.key_comments import KEY_COMMENTS
 
-__all__ = ["card_to_text"]
+__all__ = ["KEY_COMMENTS", "card_to_text"]
+
 
 _WIDTH = 110  # columns of a comment
 _HEADER = """\
@@ -89,3 +89,70 @@ def _to_yaml(value: Any) -> str:
     plain = list(value) if isinstance(value, tuple) else dict(value) if isinstance(value, Mapping) else value
     text = yaml.safe_dump(plain, default_flow_style=True, sort_keys=False, allow_unicode=True, width=10**6)
     return text.strip().removesuffix("\n...")
+
+
+# FOLDED FROM handlers.scaffold.card_text:
+# What every key of a card means, in the words of someone who fills one in for the first time.
+
+
+KEY_COMMENTS: Mapping[str, str] = {
+    "name": "What clients ask for: a lower-case letter, then a-z, 0-9 and -.",
+    "version": "In quotes: digits and dots. Clients that ask for none get the newest. Raise it when samples change; "
+    "the older one may stay in a folder of its own, and both are served.",
+    "description": "One or two sentences that `fount model` shows: what the samples are, and from what kind of model.",
+    "family": "How the model comes in.",
+    "family.name": "module: a class of your own in a file beside this card. torchscript or exported: a program, which "
+    "the weights file is. Or an architecture of Fount's own: vae, conditional-vae, conditional-gan, classifier.",
+    "family.config": "What the class is built with, by name, like Generator(**config); Fount's own architectures have "
+    "keys of their own, which they name when one is missing. Not for programs.",
+    "family.source": "For module: the Python file with the class. It may import what the worker has installed, but no "
+    "other file of yours: it is packed alone.",
+    "family.class_name": "For module: the class, a torch.nn.Module.",
+    "operations": "SAMPLE for generators; CLASSIFY and EMBED for models that read images.",
+    "classes": "The names of the classes, in the order of their labels, from 0. An unconditional model has none.",
+    "prior": "How often each class is drawn when a request names none: one weight a class, summing to 1.",
+    "latent": "The noise that the model is given.",
+    "latent.shape": "z is (B, *shape), N(0, 1), drawn by the address of each sample: [100] for a vector, [4, 8, 8] for "
+    "a map.",
+    "sample": "One sample, as the model gives it, or one image, as a classifier reads it.",
+    "sample.modality": "image is the one there is so far.",
+    "sample.height": "Pixels.",
+    "sample.width": "Pixels.",
+    "sample.channels": "1 is grey, 3 is RGB; others are served as arrays, not as pictures.",
+    "sample.value_range": "The range of the floats that the model gives, ends included: [-1, 1] after a tanh, [0, 1] "
+    "after a sigmoid. Its ends become 0 and 255. A sample beyond it is refused, not clipped.",
+    "parameters": "What a request may set, with ranges: truncation always; temperature, top_k, top_p, guidance_scale "
+    "and steps if your `sample` takes them by name.",
+    "parameters.min": "The least a request may set, included.",
+    "parameters.max": "The most, included.",
+    "parameters.default": "What is used when a request sets none; null is off.",
+    "parameters.description": "What it does, for `fount model`.",
+    "encodings": "How clients may have samples. PNG needs 1 or 3 channels.",
+    "limits": "Bounds of one request, and of one batch.",
+    "limits.max_count": "Samples.",
+    "limits.max_labels": "Labels written out one by one.",
+    "limits.max_exec_batch": "The largest batch a worker runs. `fount check` measures which is best; larger ones need "
+    "more memory.",
+    "precisions": "What workers may compute in: fp32, and bf16 if `fount check` finds the samples close enough.",
+    "recipe": "How the weights were trained, if that is to be known.",
+    "recipe.name": "Of the training script or configuration.",
+    "recipe.seed": "Of the training run.",
+    "recipe.steps": "Optimiser steps.",
+    "recipe.data": "The name of the data set.",
+    "recipe.data_digest": "SHA-256 that tells this data set from another.",
+    "quality": "What was measured, if anything was: one entry a metric, each with a 95 % interval.",
+    "quality.metric": "Its name.",
+    "quality.value": "Of the samples.",
+    "quality.interval": "The 95 % interval of the value, low end first.",
+    "quality.real_value": "The same statistic of held-out real data: what a perfect generator would reach.",
+    "quality.method": "On what, by what and how the interval comes about.",
+    "data_licence": "Whose data the weights were trained on, and under which licence.",
+    "intended_use": "What the samples are for, and what they are not for.",
+    "weights": "The trained weights.",
+    "weights.file": "Beside this card: safetensors, or the program of a family torchscript or exported. Pickles (.pt, "
+    ".pth, .ckpt of torch.save) are never loaded: `fount convert` turns them into safetensors.",
+    "weights.digest": "SHA-256 of that file, if no other may ever be packed under this card.",
+    "golden": "What known addresses gave when the model was checked.",
+    "golden.file": "Written by `fount check`. A worker that does not draw the same does not serve.",
+}
+"""By key, with the keys around it before dots; entries of a list or a mapping share theirs."""

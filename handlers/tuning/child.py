@@ -20,7 +20,7 @@ from handlers.execution.pixels import uint8_to_floats
 from handlers.execution.rows import ImageRows, Rows, SampleRows
 from handlers.loading.load import Engine, load_model
 from handlers.models import load_family
-from handlers.worker.manipulations import made_up_manipulations
+from handlers.worker.items import made_up_manipulations
 
 __all__ = ["main", "time_sizes"]
 

@@ -7,11 +7,12 @@ A worker that fails never becomes ready: it would serve another model under this
 A golden file is safetensors. A sampler's holds seeds, indices, labels and images; a classifier's holds images, labels,
 probabilities and embeddings; a transformer's holds originals, a table, seeds, indices and images. Its metadata hold the
 numerics it was recorded on, the digest of the results, and what the model was made of
-(`handlers.verification.golden_fingerprint`).
+(`handlers.verification.golden`).
 """
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -25,8 +26,9 @@ from safetensors.numpy import save_file
 from torch import nn
 
 from fount.address import Addresses
+from fount.archive import digest_of_ingredients
 from fount.transform_columns import COLUMNS
-from handlers.cards.card import Card
+from handlers.cards.card import Card, file_digest, source_of
 from handlers.execution.batches import fitting_size
 from handlers.execution.network import Network, Operation, build_network
 from handlers.execution.numerics import Numerics, configure_torch, read_numerics
@@ -39,16 +41,26 @@ from handlers.execution.pixels import (
     uint8_to_floats,
 )
 from handlers.execution.rows import ImageRows, ManipulationRows, Rows, SampleRows, pad_rows
+from handlers.models import OWN_FAMILY
 from handlers.settings import Settings
 from handlers.state import State
-from handlers.verification.golden_fingerprint import MADE_OF, made_of
 from handlers.verification.profile import measure_profile
-from handlers.worker.manipulations import made_up_manipulations
+from handlers.worker.items import made_up_manipulations
 
 __all__ = [
-    "GOLDEN_COUNT", "GOLDEN_SEED", "MEAN_LEVELS", "MOST_LEVELS", "GoldenError", "check_golden", "compare_outputs",
+    "GOLDEN_COUNT",
+    "GOLDEN_SEED",
+    "MADE_OF",
+    "MEAN_LEVELS",
+    "MOST_LEVELS",
+    "GoldenError",
+    "check_golden",
+    "compare_outputs",
+    "is_golden_stale",
+    "made_of",
     "record_golden",
-]  # fmt: skip
+]
+
 
 GOLDEN_COUNT = 64
 GOLDEN_SEED = 20260
@@ -266,3 +278,49 @@ def compare_outputs(arrays: Arrays, outputs: Arrays) -> tuple[str, bool]:
         sentences.append(f"{name} by up to {apart:.3g} ({most:.3g} allowed)")
         close = close and apart <= most
     return ", ".join(sentences), close
+
+
+# FOLDED FROM handlers.verification.golden:
+# What golden samples were made of, so that those of other weights or other code are not packed by mistake. A
+# golden file's metadata hold one digest over weights, family and, for a model of one's own, its source. Files
+# without it are older, and are believed. No torch here: packing asks, too.
+
+
+MADE_OF = "made_of"
+"""The key of a golden file's metadata."""
+
+
+def made_of(card: Card, folder: Path) -> str | None:
+    """Name what samples of a model come from; None when its weights or its source are not there.
+
+    Args:
+        card: the card.
+        folder: where its weights, and a source of its own, lie.
+
+    Returns:
+        "sha256:" and 64 hexadecimal digits.
+    """
+    weights = folder / card.weights.file
+    source = source_of(card, folder) if card.family.name == OWN_FAMILY else None
+    if not weights.is_file() or (source is not None and not source.is_file()):
+        return None
+    return digest_of_ingredients(
+        {
+            "weights": file_digest(weights),
+            "family": [card.family.name, card.family.config, card.family.class_name],
+            "source": file_digest(source) if source else None,
+            "latent": list(card.latent.shape) if card.latent else None,
+            "sample": dataclasses.asdict(card.sample),
+            "classes": len(card.classes),
+        }
+    )
+
+
+def is_golden_stale(card: Card, folder: Path) -> bool:
+    """Whether a model's golden samples do not say that they are of what its folder holds now."""
+    try:
+        with safe_open(folder / card.golden.file, framework="np") as stream:
+            recorded = (stream.metadata() or {}).get(MADE_OF)
+    except (OSError, SafetensorError, ValueError):
+        return False  # whoever reads the file says what is wrong with it
+    return recorded != made_of(card, folder)

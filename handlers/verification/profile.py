@@ -29,7 +29,7 @@ from handlers.execution.numerics import Numerics
 from handlers.execution.pixels import uint8_to_floats
 from handlers.execution.rows import ImageRows, Rows, SampleRows
 from handlers.state import State
-from handlers.worker.manipulations import made_up_manipulations
+from handlers.worker.items import made_up_manipulations
 
 __all__ = [
     "CANDIDATES", "PROFILE_VERSION", "Profile", "ProfileError", "choose_sizes", "load_or_measure_profile",

@@ -31,8 +31,7 @@ from handlers.loading.load import Engine, LoadedModel, load_model
 from handlers.models import load_family
 from handlers.statuses import status_of
 from handlers.worker.describe import card_to_proto
-from handlers.worker.items import Budget, ItemError, add_outcome, read_work
-from handlers.worker.parameters import read_draw
+from handlers.worker.items import Budget, ItemError, add_outcome, read_draw, read_work
 
 __all__ = ["Worker"]
 

@@ -13,8 +13,7 @@ from service.augmentation.slots import Layout, RealMode, Source
 from service.augmentation.targets import Cells, Filling, count_cells
 from service.domain import Parameters
 from service.errors import DatasetUnreadable
-from service.rpc.plan_request import Wishes
-from service.rpc.plan_synthesis import held_out_split
+from service.rpc.plan_request import Wishes, held_out_split
 
 __all__ = ["calibrate_copies", "count", "lay_out", "open_wishes"]
 

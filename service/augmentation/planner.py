@@ -18,14 +18,12 @@ from fount.ticket.v1 import ticket_pb2
 from fount.v1 import augmentation_pb2
 from service.augmentation.build import calibrate_copies, count, lay_out, open_wishes
 from service.augmentation.copy_filter import CopyFilters
-from service.augmentation.estimate import Trial, class_weights, pull_seconds, try_generator
+from service.augmentation.estimate import Trial, class_weights, pull_seconds, try_generator, warnings_of
 from service.augmentation.open_plan import OpenPlan, Pinned
 from service.augmentation.plan_store import Plans, page
-from service.augmentation.plan_warnings import warnings_of
 from service.augmentation.slots import Layout
 from service.augmentation.targets import Filling
-from service.augmentation.ticket_keys import TicketKeys
-from service.augmentation.tickets import LAYOUT_VERSION, MAX_TICKET_BYTES, open_ticket, sign
+from service.augmentation.tickets import LAYOUT_VERSION, MAX_TICKET_BYTES, TicketKeys, open_ticket, sign
 from service.augmentation.verification import Verification
 from service.caller import Caller
 from service.catalog import Catalog

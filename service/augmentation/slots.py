@@ -25,11 +25,11 @@ from enum import IntEnum
 import numpy as np
 from numpy.typing import NDArray
 
-from service.augmentation.bootstrap import draw, poisson_weights
-from service.augmentation.cells import Cells
-from service.augmentation.permutation import MAX_ROWS, Order
+from fount.address import Addresses, Stream
+from service.augmentation.permutation import KEY_BLOCKS, MAX_ROWS, Order
 
-__all__ = ["Layout", "RealMode", "Slots", "Source", "Stratum"]
+__all__ = ["Cells", "Layout", "RealMode", "Slots", "Source", "Stratum", "draw", "poisson_weights"]
+
 
 _Cell = tuple[int, int]
 """Class and group; group 0 without a group column."""
@@ -219,3 +219,101 @@ class _Feed:
 
     real: NDArray[np.int64]
     bag: NDArray[np.int64]
+
+
+# FOLDED FROM service.augmentation.slots:
+# The rows of a split by class and group, shuffled within each by the plan's seed.
+
+
+_STEP = 1 << 16  # rows looked at together
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Cells:
+    """The rows of a split by class and group, shuffled within each.
+
+    Attributes:
+        rows: (n,) int64, cell by cell.
+        cells: (n,) int64, the cell of each, ascending.
+        groups: how many groups; 1 without a group column.
+    """
+
+    rows: NDArray[np.int64]
+    cells: NDArray[np.int64]
+    groups: int
+
+    @classmethod
+    def of(cls, labels: NDArray[np.uint32], groups: NDArray[np.uint32] | None, group_count: int, seed: int) -> Cells:
+        """Sort rows by cell, and within a cell by a number drawn at (seed, row) on the stream `order`."""
+        cells = labels.astype(np.int64) * max(group_count, 1)
+        if groups is not None:
+            cells += groups
+        order = np.lexsort((_shuffle_words(seed, len(labels)), cells))  # stable: equal words keep the rows' order
+        return cls(rows=order.astype(np.int64), cells=cells[order], groups=max(group_count, 1))
+
+    def members(self, label: int, group: int) -> NDArray[np.int64]:
+        """The rows of one cell, shuffled."""
+        cell = label * self.groups + group
+        first, end = np.searchsorted(self.cells, [cell, cell + 1])
+        return self.rows[first:end]
+
+
+def _shuffle_words(seed: int, count: int) -> NDArray[np.uint64]:
+    parts = [np.empty(0, np.uint64)]
+    for at in range(0, count, _STEP):
+        addresses = Addresses.of_range(seed, at, min(_STEP, count - at))
+        words = addresses.words(Stream.ORDER, 2, KEY_BLOCKS).astype(np.uint64)  # (n, 2)
+        parts.append(words[:, 0] | (words[:, 1] << np.uint64(32)))
+    return np.concatenate(parts)
+
+
+# FOLDED FROM service.augmentation.slots:
+# Draws with replacement and Poisson weights: the two ways to bootstrap, read at addresses. Sources: Efron 1979
+# (bootstrap); Oza and Russell, "Online bagging and boosting", AISTATS 2001 (Poisson weights).
+
+
+_DRAW_STEP = 1 << 16  # rows looked at together
+_POISSON_BLOCK = 1  # of the stream `resample`; block 0 is for draws with replacement
+_E_INVERSE = 0.36787944117144233
+
+
+def poisson_weights(seed: int, source_rows: NDArray[np.int64]) -> NDArray[np.uint32]:
+    """Weights of rows of a split, by inversion of Poisson(1).
+
+    Args:
+        seed: of the plan.
+        source_rows: (n,) which rows.
+
+    Returns:
+        (n,) uint32; 0 with probability 1/e.
+    """
+    weights = [np.empty(0, np.uint32)]
+    for at in range(0, len(source_rows), _DRAW_STEP):
+        indices = source_rows[at : at + _DRAW_STEP].astype(np.uint64)
+        addresses = Addresses(seeds=np.full(len(indices), seed, np.uint64), indices=indices)
+        uniform = addresses.uniforms(Stream.RESAMPLE, 1, _POISSON_BLOCK)[:, 0]
+        weights.append(np.searchsorted(_POISSON_CUMULATIVE, uniform, side="right").astype(np.uint32))
+    return np.concatenate(weights)
+
+
+def _poisson_cumulative() -> NDArray[np.float64]:
+    """P(weight <= k), by exactly rounded operations; beyond the last, 2^-53 is all that is left."""
+    term = total = _E_INVERSE
+    cumulative = [total]
+    for k in range(1, 18):
+        term /= k
+        total += term
+        cumulative.append(total)
+    return np.array(cumulative)
+
+
+_POISSON_CUMULATIVE = _poisson_cumulative()
+
+
+def draw(seed: int, rows: NDArray[np.uint64], sizes: NDArray[np.uint64] | int) -> NDArray[np.uint64]:
+    """Draw one of 0 to sizes - 1 for each row, at its own address."""
+    addresses = Addresses(seeds=np.full(len(rows), seed, np.uint64), indices=rows)
+    uniform = addresses.uniforms(Stream.RESAMPLE, 1)[:, 0]
+    top = np.asarray(sizes, np.uint64)
+    drawn: NDArray[np.uint64] = (uniform * top.astype(np.float64)).astype(np.uint64)
+    return np.asarray(np.minimum(drawn, top - np.uint64(1)), np.uint64)

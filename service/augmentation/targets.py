@@ -15,9 +15,23 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.augmentation.slots import RealMode, Source, Stratum
-from service.augmentation.target_rules import Balance, Counts, MixRule, Rule, Weights
 
-__all__ = ["Capped", "Cells", "Filling", "Shortage", "count_cells", "fill", "share"]
+__all__ = [
+    "Balance",
+    "Capped",
+    "Cells",
+    "Counts",
+    "Factor",
+    "Filling",
+    "MixRule",
+    "Rule",
+    "Shortage",
+    "Weights",
+    "count_cells",
+    "fill",
+    "share",
+]
+
 
 Cells = NDArray[np.int64]
 """(classes, groups) rows of a split; one column without a group column."""
@@ -279,3 +293,69 @@ class _Filler:
         for group, part in zip(unit.groups, share(count, unit.there), strict=True):
             key = (unit.label, group, source)
             self.strata[key] = self.strata.get(key, 0) + part
+
+
+# FOLDED FROM service.augmentation.targets:
+# How many rows there are to be, and what fills them up: the rules a target can follow.
+
+
+@dataclass(frozen=True, kw_only=True)
+class Balance:
+    """As many rows of each class as the largest has, or as `label` has; by_group: of each group of each class."""
+
+    label: int | None
+    by_group: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Factor:
+    """So many times the rows, rounded down."""
+
+    factor: float
+    by_group: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Counts:
+    """Exact counts by class, or by class and group; what is left out stays as it is.
+
+    Attributes:
+        counts: (label, group) to count and the entry's place; group None stands for the class as a whole.
+    """
+
+    counts: dict[tuple[int, int | None], tuple[int, int]]
+
+    @property
+    def by_group(self) -> bool:
+        """Whether entries name groups."""
+        return any(group is not None for _, group in self.counts)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Weights:
+    """A total shared among classes by weights, one a class."""
+
+    total: int
+    weights: tuple[float, ...]
+
+
+Rule = Balance | Factor | Counts | Weights
+
+
+@dataclass(frozen=True, kw_only=True)
+class MixRule:
+    """What fills a class up: relative weights, and how many synthesised rows a real one allows; None: any number."""
+
+    resampled: float = 1.0
+    transformed: float = 0.0
+    synthesised: float = 0.0
+    max_synthetic_ratio: float | None = None
+
+    @property
+    def weights(self) -> dict[Source, float]:
+        """By source."""
+        return {
+            Source.RESAMPLED: self.resampled,
+            Source.TRANSFORMED: self.transformed,
+            Source.SYNTHESISED: self.synthesised,
+        }

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from fount.address import Addresses
 from fount.transforms import draw, told
 from fount.v1 import augmentation_pb2
-from service.augmentation.made_rows import Level, MadeRows, Origins
+from service.augmentation.open_plan import Level, MadeRows, Origins
 from service.augmentation.read_ahead import in_order
 from service.augmentation.slots import Source
 from service.errors import InvalidRequest, Violation

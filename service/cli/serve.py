@@ -17,7 +17,7 @@ from service.errors import SetupError
 from service.gateway import Gateway
 from service.workers import WorkerPool
 from service.workers.torchserve.channel import Address
-from service.workers.torchserve.embedded_pool import EmbeddedPool
+from service.workers.torchserve.embedded import EmbeddedPool
 from service.workers.torchserve.pool import TorchServePool
 
 __all__ = ["demo", "gateway", "serve"]

@@ -12,7 +12,7 @@ from click.core import ParameterSource
 
 from service.cli.archives_option import archives_options, choose_archives
 from service.cli.options import options
-from service.workers.torchserve.embedded_pool import EmbeddedPool
+from service.workers.torchserve.embedded import EmbeddedPool
 from service.workers.torchserve.launch import TorchServeConfig
 
 __all__ = ["embedded_pool", "worker_options"]

@@ -4,6 +4,6 @@ The catalogue is cheap to build; a data set is read, every pixel of it for its d
 """
 
 from service.datasets.catalog import Datasets
-from service.datasets.settings import DatasetSettings
+from service.datasets.configuration import DatasetSettings
 
 __all__ = ["DatasetSettings", "Datasets"]

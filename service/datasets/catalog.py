@@ -10,7 +10,7 @@ import difflib
 from collections.abc import Sequence
 
 from fount.readers import DataError, Dataset, read_dataset
-from service.datasets.settings import BUILT_IN, DatasetSettings
+from service.datasets.configuration import BUILT_IN, DatasetSettings
 from service.errors import DatasetUnreadable, UnknownName, Violation
 
 __all__ = ["Datasets"]

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from typing import Any, Literal, Self
 
-from service.evaluation.statistics.estimate import Interval
+from service.evaluation.statistics.intervals import Interval
 
 __all__ = ["Better", "ClassValue", "GateOutcome", "Metric", "Null", "Panel", "PanelResult", "Verdict"]
 

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 
 from service.evaluation.results import Better, Metric, Null, Panel, PanelResult, Verdict
-from service.evaluation.statistics.estimate import Interval
+from service.evaluation.statistics.intervals import Interval
 
 __all__ = ["judge_panel", "judge_value", "overall", "overall_sentence"]
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from fount.transforms import Policy, gentle_policy, policy_from_proto, safe_policy, violations
 from fount.v1 import augmentation_pb2, model_pb2
-from service.augmentation.made_rows import Level
+from service.augmentation.open_plan import Level
 from service.caller import Caller
 from service.catalog import Catalog
 from service.datasets import Datasets

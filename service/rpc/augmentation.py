@@ -13,11 +13,9 @@ import grpc
 from fount.transforms import COLUMNS, policy_to_proto
 from fount.v1 import augmentation_pb2, augmentation_pb2_grpc, model_pb2
 from service.augmentation.copy_filter import CopyFilters
-from service.augmentation.made_rows import Level, MadeRows
-from service.augmentation.open_plan import Pinned
-from service.augmentation.out_of_bag import out_of_bag_rows
+from service.augmentation.open_plan import Level, MadeRows, Pinned
 from service.augmentation.planner import Planner
-from service.augmentation.rows import RowMaker
+from service.augmentation.rows import RowMaker, out_of_bag_rows
 from service.augmentation.slots import Source
 from service.augmentation.variants import VariantMaker
 from service.caller import current_caller
@@ -26,9 +24,9 @@ from service.config import GatewayConfig
 from service.datasets import Datasets
 from service.errors import InvalidRequest, NotReady
 from service.rpc.augment_request import VariantsOrder, read_config
+from service.rpc.chunks import image_spec, rows_to_responses
 from service.rpc.interceptor import current_request_id
 from service.rpc.pull_request import Pull, open_pull
-from service.rpc.row_chunks import image_spec, rows_to_responses
 from service.scheduler.inference import Asked, Asking
 from service.telemetry.metrics import Metrics
 

@@ -23,8 +23,7 @@ from service.datasets import Datasets
 from service.errors import EvaluationNotDone, EvaluationRefused, InvalidRequest, NotReady, Violation
 from service.evaluation.jobs.record import Evaluations, Record
 from service.evaluation.specification import Specification
-from service.rpc.evaluation_listing import list_evaluations
-from service.rpc.evaluation_message import record_to_message
+from service.rpc.evaluation_message import list_evaluations, record_to_message
 
 __all__ = ["EvaluationServicer"]
 

@@ -11,6 +11,9 @@ import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+import numpy as np
+from numpy.typing import NDArray
+
 from fount.readers import Dataset, DatasetSplit
 from fount.transforms import Policy, policy_from_proto, safe_policy
 from fount.transforms import violations as policy_violations
@@ -18,16 +21,25 @@ from fount.v1 import augmentation_pb2
 from service.augmentation.open_plan import Pinned
 from service.augmentation.permutation import MAX_ROWS
 from service.augmentation.slots import RealMode, Source
-from service.augmentation.target_rules import MixRule, Rule
-from service.augmentation.targets import Cells, Filling, Shortage, fill
+from service.augmentation.targets import Balance, Cells, Counts, Factor, Filling, MixRule, Rule, Shortage, Weights, fill
 from service.catalog import Catalog
-from service.catalog.roles import Roles, unknown_classes
+from service.catalog.roles import Roles, class_labels, unknown_classes
+from service.domain import Parameters
 from service.errors import Violation
-from service.rpc.plan_synthesis import SynthesisReader, SynthesisWish
-from service.rpc.plan_target import read_rule
-from service.validation import label_list, raise_violations
+from service.validation import label_list, raise_violations, read_label, read_parameters
 
-__all__ = ["VerificationWish", "WishReader", "Wishes", "choose_split"]
+__all__ = [
+    "MAX_COUNTS",
+    "SynthesisReader",
+    "SynthesisWish",
+    "VerificationWish",
+    "WishReader",
+    "Wishes",
+    "choose_split",
+    "held_out_split",
+    "read_rule",
+]
+
 
 _DAY_S = 86400
 _MAX_TTL_S, _MAX_SHARDS = 30 * _DAY_S, 65536
@@ -281,3 +293,238 @@ class WishReader:
             if unknown := unknown_classes(self._dataset, labels, pinned.model, of):
                 names, known = ", ".join(map(repr, unknown[:12])), label_list(pinned.model.labels) or "no labels"
                 self._add(field, f"{pinned.model.key.name} does not know {names}; it knows {known}")
+
+
+# FOLDED FROM service.rpc.plan_request:
+# The target of a PlanDatasetRequest, read into a rule; every wrong field is noted.
+
+
+MAX_COUNTS = 4096
+"""The most entries of TargetCounts: a ticket holds them."""
+
+_MAX_FACTOR = 1000.0
+
+
+def read_rule(
+    request: augmentation_pb2.PlanDatasetRequest, dataset: Dataset, violations: list[Violation]
+) -> Rule | None:
+    """The rule of a request; None, noted, when it is wrong. Without a target, rows stay as many as they are."""
+    before, target = len(violations), request.target
+    if not request.HasField("target"):
+        return Factor(factor=1.0, by_group=False)
+    if target.by_group and not dataset.groups:
+        violations.append(
+            Violation(field="target.by_group", description=f"must be false: {dataset.name} has no group column")
+        )
+    rule = _read_kind(target, dataset, violations)
+    return rule if len(violations) == before else None
+
+
+def _read_kind(target: augmentation_pb2.Target, dataset: Dataset, violations: list[Violation]) -> Rule | None:
+    match target.WhichOneof("kind"):
+        case "balance_to_largest":
+            if not target.balance_to_largest:
+                violations.append(Violation(field="target.balance_to_largest", description="must be true, or left out"))
+            return Balance(label=None, by_group=target.by_group)
+        case "balance_to_class":
+            field = "target.balance_to_class"
+            label = read_label(target.balance_to_class, field, dataset.name, dataset.classes, violations)
+            return Balance(label=label, by_group=target.by_group)
+        case "factor":
+            return _read_factor(target, violations)
+        case "counts":
+            return _read_counts(target, dataset, violations)
+        case "weights":
+            return _read_weights(target, dataset, violations)
+    description = "set balance_to_largest, balance_to_class, factor, counts or weights, or leave the target out"
+    violations.append(Violation(field="target", description=description))
+    return None
+
+
+def _read_factor(target: augmentation_pb2.Target, violations: list[Violation]) -> Rule | None:
+    if not 0 < target.factor <= _MAX_FACTOR:  # NaN as well
+        description = f"must be above 0 and at most {_MAX_FACTOR:g}, got {target.factor:g}"
+        violations.append(Violation(field="target.factor", description=description))
+        return None
+    return Factor(factor=target.factor, by_group=target.by_group)
+
+
+def _read_counts(target: augmentation_pb2.Target, dataset: Dataset, violations: list[Violation]) -> Rule | None:
+    given = target.counts.counts
+    if not 0 < len(given) <= MAX_COUNTS:
+        description = f"must hold 1 to {MAX_COUNTS} entries, got {len(given)}"
+        violations.append(Violation(field="target.counts.counts", description=description))
+        return None
+    counts: dict[tuple[int, int | None], tuple[int, int]] = {}
+    for place, each in enumerate(given):
+        field, known = f"target.counts.counts[{place}]", len(violations)
+        label = read_label(each.label, f"{field}.label", dataset.name, dataset.classes, violations)
+        group = _read_group(each.group, f"{field}.group", dataset, violations)
+        if each.count > MAX_ROWS:
+            violations.append(Violation(field=f"{field}.count", description=f"must be at most {MAX_ROWS}"))
+        if len(violations) > known:
+            continue
+        if (label, group) in counts:
+            violations.append(Violation(field=field, description="names its class and group a second time"))
+        counts[label, group] = (each.count, place)
+    if len({bool(each.group) for each in given}) > 1:
+        description = "entries with and without a group cannot be mixed; name a group in each, or in none"
+        violations.append(Violation(field="target.counts.counts", description=description))
+    return Counts(counts=counts)
+
+
+def _read_group(name: str, field: str, dataset: Dataset, violations: list[Violation]) -> int | None:
+    if not name:
+        return None
+    if name in dataset.groups:
+        return dataset.groups.index(name)
+    known = ", ".join(map(repr, dataset.groups[:12])) or "none"
+    description = f"{dataset.name} has no group {name[:80]!r}; it has {known}"
+    violations.append(Violation(field=field, description=description, unknown=True))
+    return None
+
+
+def _read_weights(target: augmentation_pb2.Target, dataset: Dataset, violations: list[Violation]) -> Rule | None:
+    total, given, before = target.weights.total, target.weights.weights, len(violations)
+    if not 0 < total <= MAX_ROWS:
+        description = f"must be 1 to {MAX_ROWS}, got {total}"
+        violations.append(Violation(field="target.weights.total", description=description))
+    if len(given) > min(len(dataset.classes), MAX_COUNTS):
+        description = f"must hold at most one weight a class, got {len(given)}"
+        violations.append(Violation(field="target.weights.weights", description=description))
+        return None
+    weights: dict[int, float] = {}
+    for place, each in enumerate(given):
+        field, known = f"target.weights.weights[{place}]", len(violations)
+        if not (math.isfinite(each.weight) and each.weight >= 0):
+            description = f"must be finite and not negative, got {each.weight:g}"
+            violations.append(Violation(field=f"{field}.weight", description=description))
+        label = read_label(each.label, f"{field}.label", dataset.name, dataset.classes, violations)
+        if len(violations) == known and label in weights:
+            violations.append(Violation(field=f"{field}.label", description=f"names label {label} a second time"))
+        weights[label] = each.weight
+    if len(violations) == before and not any(weights.values()):
+        description = "must hold at least one weight above 0"
+        violations.append(Violation(field="target.weights.weights", description=description))
+    return Weights(total=total, weights=tuple(weights.get(k, 0.0) for k in range(len(dataset.classes))))
+
+
+# FOLDED FROM service.rpc.plan_request:
+# The synthesis of a PlanDatasetRequest, read: generator, filters and attempts; every wrong field is noted.
+
+
+_MAX_ATTEMPTS = 64
+_ATTEMPTS, _CONFIDENCE, _QUANTILE = 8, 0.5, 0.01
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class SynthesisWish:
+    """How rows are synthesised.
+
+    Attributes:
+        generator: makes them.
+        classifier: accepts or refuses them; None: nothing is asked.
+        parameters: of the draws, the card's defaults filled in.
+        min_confidence: 0: no filter.
+        copy_quantile: 0: no filter.
+        attempts: samples a row may try.
+        generator_labels, classifier_labels: (classes,) uint32, as in `OpenPlan`.
+    """
+
+    generator: Pinned
+    classifier: Pinned | None
+    parameters: Parameters
+    min_confidence: float
+    copy_quantile: float
+    attempts: int
+    generator_labels: NDArray[np.uint32]
+    classifier_labels: NDArray[np.uint32]
+
+
+def held_out_split(dataset: Dataset, split: DatasetSplit) -> DatasetSplit | None:
+    """The rows that a copy filter is calibrated on: "test", or else another split with rows; None if there is none."""
+    others = [each for name, each in dataset.splits.items() if name != split.name and len(each)]
+    return min(others, key=lambda each: each.name != "test", default=None)
+
+
+class SynthesisReader:
+    """Reads the synthesis of one request.
+
+    Args:
+        request: to be read.
+        dataset, split: that it is for.
+        roles: finds the models.
+        default_classifier: the data set's; empty: none.
+    """
+
+    def __init__(
+        self,
+        request: augmentation_pb2.PlanDatasetRequest,
+        dataset: Dataset,
+        split: DatasetSplit,
+        roles: Roles,
+        default_classifier: str,
+    ) -> None:
+        self._request, self._dataset, self._split = request, dataset, split
+        self._roles, self._default_classifier = roles, default_classifier
+        self._violations: list[Violation] = []
+
+    def read(self, violations: list[Violation]) -> SynthesisWish | None:
+        """Read it; None, noted among `violations`, when there is none, or no generator.
+
+        Other wrong fields are noted, too, and leave a wish.
+        """
+        self._violations = violations
+        if not self._request.HasField("synthesis"):
+            self._add("synthesis", "is needed, for mix.synthesised is above 0; name a generator in synthesis.model")
+            return None
+        wish = self._request.synthesis
+        attempts = wish.attempts or _ATTEMPTS
+        if attempts > _MAX_ATTEMPTS:
+            self._add("synthesis.attempts", f"must be 1 to {_MAX_ATTEMPTS}, got {attempts}")
+        quantile, classifier = self._read_quantile(), self._read_classifier()
+        confidence = wish.min_confidence if wish.HasField("min_confidence") else _CONFIDENCE if classifier else 0.0
+        generator = self._roles.find("generator", wish.model, "synthesis.model")
+        if generator is None:
+            return None
+        if not generator.model.labels:
+            self._add("synthesis.model", f"{generator.model.key.name} is unconditional; name a conditional generator")
+        return SynthesisWish(
+            generator=generator,
+            classifier=classifier,
+            parameters=read_parameters(wish.parameters, "synthesis.parameters", generator.model, self._violations),
+            min_confidence=confidence,
+            copy_quantile=quantile,
+            attempts=attempts,
+            generator_labels=class_labels(self._dataset, generator.model),
+            classifier_labels=class_labels(self._dataset, classifier.model if classifier else None),
+        )
+
+    def _read_quantile(self) -> float:
+        wish, held_out = self._request.synthesis, held_out_split(self._dataset, self._split)
+        if not wish.HasField("copy_quantile"):
+            return _QUANTILE if held_out else 0.0
+        if not 0 <= wish.copy_quantile <= 0.5:  # NaN as well
+            self._add("synthesis.copy_quantile", f"must be 0 to 0.5, got {wish.copy_quantile:g}")
+        elif wish.copy_quantile and held_out is None:
+            self._add(
+                "synthesis.copy_quantile", f"must be 0: {self._dataset.name} has no other split to calibrate it on"
+            )
+        return wish.copy_quantile
+
+    def _read_classifier(self) -> Pinned | None:
+        wish, field = self._request.synthesis, "synthesis.min_confidence"
+        wanted = wish.min_confidence if wish.HasField("min_confidence") else _CONFIDENCE
+        if not 0 <= wanted <= 1:
+            self._add(field, f"must be 0 to 1, got {wanted:g}")
+        if wanted == 0:
+            return None
+        if wish.HasField("classifier"):
+            return self._roles.find("classifier", wish.classifier, "synthesis.classifier")
+        found = self._roles.find_default("classifier", self._default_classifier)
+        if found is None and wish.HasField("min_confidence") and self._roles.refusal is None:
+            self._add(field, f"must be 0: no classifier of {self._dataset.name} is served; or name one")
+        return found
+
+    def _add(self, field: str, description: str) -> None:
+        self._violations.append(Violation(field=field, description=description))

@@ -13,8 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fount.v1 import augmentation_pb2
-from service.augmentation.made_rows import Level
-from service.augmentation.open_plan import OpenPlan
+from service.augmentation.open_plan import Level, OpenPlan
 from service.augmentation.planner import Planner
 from service.caller import Caller
 from service.errors import InvalidRequest, Violation

@@ -9,15 +9,19 @@ from __future__ import annotations
 
 import time
 from collections.abc import Collection
+from typing import TYPE_CHECKING, Protocol
 
 from service.config import GatewayConfig
+from service.domain import Reply, Target
 from service.errors import Overloaded
 from service.scheduler import Work
-from service.scheduler.backlog import Backlog
-from service.scheduler.meter import SchedulerMeter
 from service.workers import WorkerPool
 
-__all__ = ["Admission"]
+if TYPE_CHECKING:
+    from service.scheduler.backlog import Backlog
+
+__all__ = ["Admission", "SchedulerMeter", "UnreadRoom"]
+
 
 _RETRY_AFTER_S = 1.0  # when places, not work, are what is missing
 _SHORTEST_S, _LONGEST_S = 0.1, 30.0
@@ -97,3 +101,57 @@ class Admission:
     def _refuse(self, reason: str, message: str, retry_after_s: float) -> None:
         self._meter.rejected(reason)
         raise Overloaded(message, retry_after_s=max(_SHORTEST_S, retry_after_s))
+
+
+# FOLDED FROM service.scheduler.admission:
+# What the scheduler tells telemetry.
+
+
+class SchedulerMeter(Protocol):
+    """What the scheduler tells telemetry."""
+
+    def streams(self, open_streams: int) -> None:
+        """Tell how many streams are open."""
+        ...
+
+    def queued(self, target: Target, seconds: float) -> None:
+        """Tell how long a stream waited until its first samples were sent to a worker."""
+        ...
+
+    def called(self, target: Target, samples: int, call_s: float, reply: Reply) -> None:
+        """Tell of one call answered."""
+        ...
+
+    def repeated(self, target: Target, reason: str) -> None:
+        """Tell of one call that will be sent again."""
+        ...
+
+    def rejected(self, reason: str) -> None:
+        """Tell of one stream refused."""
+        ...
+
+
+# FOLDED FROM service.scheduler.admission:
+# Room for samples made but not yet taken: bounded for one stream, and for all of them together. A stream asks
+# how much more it may hold; readers that stop keep what they hold and get no more. Half of the room is shared
+# by whoever is fast, the other half is a floor under each stream, so that those who stopped starve nobody.
+
+
+class UnreadRoom:
+    """The room of one gateway, in bytes.
+
+    Args:
+        config: `window_bytes` a stream, `max_unread_bytes` for all of them, `max_streams`.
+    """
+
+    def __init__(self, config: GatewayConfig) -> None:
+        self._window = config.window_bytes
+        self._shared = config.max_unread_bytes // 2
+        self._floor = config.max_unread_bytes // (2 * config.max_streams)
+        self.streams = 0
+        self.held = 0
+
+    def left_for(self, held: int) -> int:
+        """How many more bytes a stream that holds `held` may hold now; may be 0 or less."""
+        share = min(self._window, self._shared // max(1, self.streams))
+        return max(min(self._floor, self._window) - held, min(share - held, self._shared - self.held))

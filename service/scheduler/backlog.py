@@ -17,10 +17,10 @@ from functools import partial
 from service.config import GatewayConfig
 from service.domain import Call, Reply, Target
 from service.errors import FountServiceError, NotReady, WorkerBusy, WorkerFault, WorkerLost
+from service.scheduler.admission import SchedulerMeter
 from service.scheduler.costs import CostModel
 from service.scheduler.dispatch_timing import Foresight
 from service.scheduler.fair_queue import INTERACTIVE_CALLS, Turns
-from service.scheduler.meter import SchedulerMeter
 from service.scheduler.stream import SampleStream
 from service.scheduler.worker_call import Packed, units_of
 from service.workers import CALLS_PER_WORKER, WorkerPool

@@ -11,10 +11,8 @@ from service.config import GatewayConfig
 from service.domain import Target
 from service.errors import NotReady
 from service.scheduler import Piece, Work
-from service.scheduler.admission import Admission
+from service.scheduler.admission import Admission, SchedulerMeter, UnreadRoom
 from service.scheduler.backlog import Backlog
-from service.scheduler.meter import SchedulerMeter
-from service.scheduler.send_buffer import UnreadRoom
 from service.scheduler.stream import SampleStream
 from service.workers import WorkerPool
 

@@ -17,7 +17,7 @@ from google.rpc import code_pb2
 from service.domain import Carry, Failure, Item, Outcome, RangeItem, Rows
 from service.errors import FountServiceError, NotReady, Overloaded, TooLate, WorkerFault
 from service.scheduler import Piece, Work
-from service.scheduler.send_buffer import UnreadRoom
+from service.scheduler.admission import UnreadRoom
 
 __all__ = ["SampleStream", "Slice"]
 

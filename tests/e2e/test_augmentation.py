@@ -17,8 +17,7 @@ from fount.errors import FailedPrecondition, FountError, InvalidRequest, NotAllo
 from fount.readers import DatasetSource, DatasetSplit, read_dataset
 from fount.ticket.v1 import ticket_pb2
 from service.augmentation.copy_filter import CopyFilter
-from service.augmentation.ticket_keys import TicketKeys
-from service.augmentation.tickets import sign
+from service.augmentation.tickets import TicketKeys, sign
 from tests.e2e.augmenting import (
     EVERYTHING,
     GENERATOR,

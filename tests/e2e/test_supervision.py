@@ -20,7 +20,7 @@ from fount.sampling.types import Chunk
 from service.domain import Call, Dtype, Operation, Parameters, RangeItem, Rows, Target
 from service.errors import WorkerBusy, WorkerLost
 from service.workers.torchserve import supervisor
-from service.workers.torchserve.embedded_pool import EmbeddedPool
+from service.workers.torchserve.embedded import EmbeddedPool
 from service.workers.torchserve.launch import TorchServeConfig
 from tests.e2e.processes import Served, serving
 

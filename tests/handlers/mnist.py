@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from handlers.recipes.data.mnist import MNIST_FILES
+from handlers.recipes.data.load import MNIST_FILES
 
 __all__ = ["DATA", "needs_mnist"]
 

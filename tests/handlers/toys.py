@@ -19,7 +19,7 @@ from fount.archive import CONTENTS_FILE, FORMAT, MANIFEST_FILE, digest_of_ingred
 from fount.v1 import model_pb2
 from fount.worker.v1 import worker_pb2
 from handlers.cards import card as cards
-from handlers.execution.batch_times import BatchTimes
+from handlers.execution.batch_plan import BatchTimes
 from handlers.execution.rows import ManipulationRows
 from handlers.family import Deadline, Draw, Noise
 from handlers.verification.golden import record_golden

@@ -14,8 +14,8 @@ from handlers.recipes.catalogue import RECIPES, Recipe
 from handlers.recipes.data.dataset import DataSet
 from handlers.recipes.data.load import load_data
 from handlers.recipes.model_folder import load_judge
-from handlers.recipes.run.pace import Pace
 from handlers.recipes.run.reproducible import reproducible
+from handlers.recipes.run.run import Pace
 from handlers.recipes.tasks.task import Task
 from handlers.recipes.training import Order, build_task, train_module
 

@@ -23,10 +23,10 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from service.evaluation.statistics.estimate import Estimate
 from service.evaluation.statistics.gaussian import Moments, estimate_fid
 from service.evaluation.statistics.histogram import compare_histograms
 from service.evaluation.statistics.inception import estimate_inception_score
+from service.evaluation.statistics.intervals import Estimate
 from service.evaluation.statistics.kernel import estimate_kid, kernel_state
 from service.evaluation.statistics.sliced import SlicedReference, estimate_sliced_wasserstein
 from service.evaluation.statistics.vendi import estimate_vendi

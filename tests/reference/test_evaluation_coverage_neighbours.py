@@ -18,7 +18,7 @@ import pytest
 
 from service.evaluation.statistics.birthday import count_collisions, effective_size
 from service.evaluation.statistics.distances import nearest
-from service.evaluation.statistics.estimate import Estimate
+from service.evaluation.statistics.intervals import Estimate
 from service.evaluation.statistics.manifold import Manifold, compare
 from service.evaluation.statistics.memorisation import copy_ratios, copy_threshold, estimate_copy_rate, nearest_auc
 

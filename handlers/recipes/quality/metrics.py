@@ -18,7 +18,6 @@ from handlers.cards.card import Quality
 from handlers.family import Classifier, Sampler
 from handlers.models.classifier import ConvClassifier
 from handlers.recipes.data.dataset import DataSet, Split
-from handlers.recipes.quality.intervals import smallest_quantile_interval, smallest_share_interval, wilson_interval
 from handlers.recipes.quality.measures import (
     count_copies,
     count_duplicates,
@@ -28,6 +27,9 @@ from handlers.recipes.quality.measures import (
     label_accuracy,
     resampled_distance_ratios,
     resampled_smallest_share,
+    smallest_quantile_interval,
+    smallest_share_interval,
+    wilson_interval,
 )
 from handlers.recipes.quality.training_value import STEERED, measure_training_value, to_quality
 from handlers.recipes.run.reproducible import one_thread

@@ -7,9 +7,9 @@ from types import MappingProxyType
 
 from handlers.cards.card import Card, Quality
 from handlers.recipes.catalogue import RECIPES
-from handlers.recipes.quality.thresholds import is_reached, wanted_text
 
-__all__ = ["to_markdown", "to_text"]
+__all__ = ["is_reached", "to_markdown", "to_text", "wanted_text"]
+
 
 _RATIO = "within-class-distance-ratio"
 
@@ -88,3 +88,28 @@ def _percent(share: float) -> str:
     if share in (0, 1):
         return f"{100 * share:.0f}"
     return f"{100 * share:.1f}" if 0.0005 <= share <= 0.9994 else f"{100 * share:.2f}"
+
+
+# FOLDED FROM handlers.recipes.quality.table:
+# What a shipped model must reach: floors by recipe, and samples that are nobody's copies.
+
+
+_NEVER = ("duplicate-share", "training-copy-share")
+"""Shares that must be 0 for every generator with a recipe."""
+
+
+def wanted_text(recipe: str, metric: str) -> str:
+    """Say what a recipe's model must reach, as "≥ 0.95" or "0"; "" where nothing is wanted."""
+    if recipe not in RECIPES:
+        return ""
+    if metric in _NEVER:
+        return "0"
+    least = RECIPES[recipe].wanted.get(metric)
+    return "" if least is None else f"≥ {least:g}"
+
+
+def is_reached(recipe: str, metric: str, value: float) -> bool:
+    """Whether a value is good enough; where nothing is wanted, all are."""
+    if recipe not in RECIPES:
+        return True
+    return value == 0 if metric in _NEVER else value >= RECIPES[recipe].wanted.get(metric, float("-inf"))

@@ -12,8 +12,7 @@ from handlers.cards.card import Quality
 from handlers.family import Sampler
 from handlers.recipes.catalogue import Recipe, classifier_of
 from handlers.recipes.data.dataset import DataSet, Split
-from handlers.recipes.quality.intervals import wilson_interval
-from handlers.recipes.quality.measures import draw_images, label_accuracy
+from handlers.recipes.quality.measures import draw_images, label_accuracy, wilson_interval
 from handlers.recipes.tasks.classifiers import train_classifier
 
 __all__ = ["STEERED", "TRAINING_VALUE", "measure_training_value", "to_quality"]

@@ -7,24 +7,37 @@ unpickled.
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
+import os
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
-from handlers.recipes.run.history import History
-from handlers.recipes.run.whole_files import PART_SUFFIX, write_whole
+from handlers.recipes.run.watch import Look
 
 __all__ = [
-    "Checkpoint", "CheckpointError", "check_identity", "has_checkpoint", "load_checkpoint", "newest_healthy",
+    "MOST_POINTS",
+    "PART_SUFFIX",
+    "Checkpoint",
+    "CheckpointError",
+    "History",
+    "alone_in",
+    "check_identity",
+    "has_checkpoint",
+    "load_checkpoint",
+    "newest_healthy",
     "save_checkpoint",
-]  # fmt: skip
+    "write_whole",
+]
+
 
 _FORMAT = 1
 _KEPT = 2
@@ -175,3 +188,126 @@ def _files_to_delete(folder: Path, step: int) -> Iterator[Path]:
     known = {file.stem for file in documents}
     yield from (file for file in folder.glob("step-*.safetensors") if file.stem not in known)  # cut off before the JSON
     yield from folder.glob(f"step-*{PART_SUFFIX}")
+
+
+# FOLDED FROM handlers.recipes.run.checkpoints:
+# One process a run folder: two that trained in one would each delete the other's checkpoints.
+
+
+_FILE = "lock"
+
+
+@contextmanager
+def alone_in(folder: Path) -> Iterator[None]:
+    """Hold a folder, made when absent; the system lets go of it when the process ends, however it ends.
+
+    Raises:
+        CheckpointError: another process holds it, or it cannot be made.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        stream = (folder / _FILE).open("a")
+    except OSError as error:
+        raise CheckpointError(f"{folder} cannot be written ({error}); name another folder by --run") from error
+    with stream:
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise CheckpointError(
+                f"another process trains in {folder}; wait for it, end it, or name another folder by --run"
+            ) from error
+        yield
+
+
+# FOLDED FROM handlers.recipes.run.checkpoints:
+# What a training run has seen so far: losses, thinned out so that they never grow, and looks of its probes.
+
+
+MOST_POINTS = 1000
+"""Losses kept; when there are more, every other is dropped and half as many are kept from then on."""
+
+
+@dataclass(kw_only=True)
+class History:
+    """Losses and looks.
+
+    Attributes:
+        losses: (step, named losses) in order; steps count from 1 and are multiples of stride.
+        looks: all of them; a run takes a fixed number.
+        stride: how many steps lie between two losses kept.
+    """
+
+    losses: list[tuple[int, dict[str, float]]] = field(default_factory=list)
+    looks: list[Look] = field(default_factory=list)
+    stride: int = 1
+
+    def add_losses(self, step: int, losses: Mapping[str, float]) -> None:
+        """Keep the losses of a step, or not, by its number alone."""
+        if step % self.stride:
+            return
+        self.losses.append((step, dict(losses)))
+        if len(self.losses) > MOST_POINTS:
+            self.stride *= 2
+            self.losses = [point for point in self.losses if point[0] % self.stride == 0]
+
+    def to_json(self) -> dict[str, Any]:
+        """Give what `from_json` reads."""
+        looks = [{"step": look.step, "accuracies": look.accuracies, "ratio": look.ratio} for look in self.looks]
+        return {"stride": self.stride, "losses": self.losses, "looks": looks}
+
+    @classmethod
+    def from_json(cls, document: Mapping[str, Any]) -> Self:
+        """Read what `to_json` gave.
+
+        Raises:
+            KeyError, TypeError, ValueError: it is something else.
+        """
+        return cls(
+            stride=int(document["stride"]),
+            losses=[(int(step), dict(losses)) for step, losses in document["losses"]],
+            looks=[
+                Look(step=look["step"], accuracies=tuple(look["accuracies"]), ratio=look["ratio"])
+                for look in document["looks"]
+            ],
+        )
+
+
+# FOLDED FROM handlers.recipes.run.checkpoints:
+# Files that are there whole or not at all, whenever the process or the machine ends: written beside, then
+# renamed.
+
+
+PART_SUFFIX = ".part"
+"""Ends the name of what was never finished; it may be deleted."""
+
+
+def write_whole(file: Path, content: bytes) -> None:
+    """Write a file, replacing one of its name; when this returns, it outlasts a loss of power.
+
+    Args:
+        file: in a folder that is there; one process writes it at a time.
+        content: all of it.
+
+    Raises:
+        OSError: it could not be written; the file is as it was.
+    """
+    part = file.with_name(file.name + PART_SUFFIX)
+    try:
+        with part.open("wb") as stream:
+            stream.write(content)
+            stream.flush()
+            os.fsync(stream.fileno())
+        part.replace(file)
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise
+    _sync_folder(file.parent)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make the new name last, too."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

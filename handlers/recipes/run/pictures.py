@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image
 
-from handlers.recipes.run.history import History
-from handlers.recipes.run.whole_files import write_whole
+from handlers.recipes.run.checkpoints import History, write_whole
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -10,9 +10,14 @@ A run's folder holds `checkpoints/`, `pictures/step-….png`, and `curves.png`.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import FrameType
 from typing import Any, NoReturn
 
 import torch
@@ -21,21 +26,116 @@ from tqdm import tqdm
 from handlers.recipes.run.checkpoints import (
     Checkpoint,
     CheckpointError,
+    History,
     check_identity,
     has_checkpoint,
     load_checkpoint,
     newest_healthy,
     save_checkpoint,
 )
-from handlers.recipes.run.history import History
-from handlers.recipes.run.interruption import Interruption, noticing_interruption
-from handlers.recipes.run.pace import Clock, Pace
 from handlers.recipes.run.pictures import draw_curves, write_picture
 from handlers.recipes.run.probes import Probe
 from handlers.recipes.run.watch import Look, find_collapse, find_divergence, is_healthy
 from handlers.recipes.tasks.task import Task
 
-__all__ = ["LOOKS", "Paused", "Place", "Run", "TrainingFailed"]
+__all__ = [
+    "LOOKS",
+    "Clock",
+    "Interruption",
+    "Pace",
+    "Paused",
+    "Place",
+    "Run",
+    "TrainingFailed",
+    "noticing_interruption",
+]
+
+# FOLDED FROM handlers.recipes.run.run:
+# Being asked to stop: the first Ctrl-C or SIGTERM is noted, so that a run can put its state away; a second ends
+# it.
+
+
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+class Interruption:
+    """Which signal came, if any.
+
+    Attributes:
+        signal: the first that came; None so far.
+    """
+
+    signal: signal.Signals | None = None
+
+
+@contextmanager
+def noticing_interruption() -> Iterator[Interruption]:
+    """Note the first signal instead of ending. Python allows that in the main thread alone; elsewhere none is noted."""
+    seen = Interruption()
+    if threading.current_thread() is not threading.main_thread():
+        yield seen
+        return
+    before: dict[signal.Signals, Any] = {number: signal.getsignal(number) for number in _SIGNALS}
+
+    def put_back() -> None:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+    def note(number: int, _frame: FrameType | None) -> None:
+        seen.signal = signal.Signals(number)
+        put_back()
+
+    for number in _SIGNALS:
+        signal.signal(number, note)
+    try:
+        yield seen
+    finally:
+        put_back()
+
+
+# FOLDED FROM handlers.recipes.run.run:
+# What comes by the clock in a training run: checkpoints, pictures, lines, and the end of its time. None of it
+# touches the task, so a run that is drawn or put away more often has the same weights.
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pace:
+    """What comes by the clock.
+
+    Attributes:
+        max_seconds: stop then; None is never.
+        checkpoint_seconds: between two checkpoints.
+        picture_seconds: between two pictures.
+        first_picture_seconds: before the first.
+        line_seconds: between two lines where there is no progress bar.
+    """
+
+    max_seconds: float | None = None
+    checkpoint_seconds: float = 60.0
+    picture_seconds: float = 180.0
+    first_picture_seconds: float = 20.0
+    line_seconds: float = 60.0
+
+
+class Clock:
+    """What is due in this process, counted from when the clock was made."""
+
+    def __init__(self, pace: Pace) -> None:
+        self._start = time.monotonic()
+        self._last = {"picture": self._start + pace.first_picture_seconds - pace.picture_seconds}
+
+    def seconds(self) -> float:
+        """Seconds since the start."""
+        return time.monotonic() - self._start
+
+    def is_due(self, what: str, every_s: float) -> bool:
+        """Tell whether it is time, and if so count from now."""
+        now = time.monotonic()
+        if now - self._last.get(what, self._start) < every_s:
+            return False
+        self._last[what] = now
+        return True
+
 
 LOOKS = 40
 """How often a run is looked at."""

@@ -13,8 +13,7 @@ from torch import Tensor
 
 from handlers.models import load_family
 from handlers.models.vae import Autoencoder
-from handlers.recipes.tasks.fits import VaeFit
-from handlers.recipes.tasks.task import DescentTask
+from handlers.recipes.tasks.task import DescentTask, VaeFit
 
 if TYPE_CHECKING:
     from handlers.recipes.catalogue import Recipe

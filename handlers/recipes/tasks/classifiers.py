@@ -19,8 +19,7 @@ from tqdm import tqdm
 from handlers.models.classifier import ConvClassifier
 from handlers.recipes.quality.measures import label_accuracy
 from handlers.recipes.run.reproducible import reproducible
-from handlers.recipes.tasks.fits import ClassifierFit
-from handlers.recipes.tasks.task import DescentTask
+from handlers.recipes.tasks.task import ClassifierFit, DescentTask
 
 if TYPE_CHECKING:
     from handlers.recipes.catalogue import Recipe

@@ -19,9 +19,7 @@ from torch import Tensor, nn
 
 from handlers.models.gan import ConditionalGan, Discriminator, discriminator_loss, generator_loss
 from handlers.recipes.tasks.augmentations import translate
-from handlers.recipes.tasks.fits import GanFit
-from handlers.recipes.tasks.snapshots import pack_state, unpack_state
-from handlers.recipes.tasks.task import average_into
+from handlers.recipes.tasks.task import GanFit, average_into, pack_state, unpack_state
 
 if TYPE_CHECKING:
     from handlers.recipes.catalogue import Recipe

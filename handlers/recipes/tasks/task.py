@@ -14,15 +14,25 @@ import copy
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 
-from handlers.recipes.tasks.fits import Descent
-from handlers.recipes.tasks.snapshots import pack_state, unpack_state
+from handlers.recipes.tasks.augmentations import Augmentation, ShiftAndNoise
 
-__all__ = ["DescentTask", "Task", "average_into"]
+__all__ = [
+    "ClassifierFit",
+    "Descent",
+    "DescentTask",
+    "GanFit",
+    "Task",
+    "VaeFit",
+    "average_into",
+    "pack_state",
+    "unpack_state",
+]
 
 
 class Task(Protocol):
@@ -125,3 +135,135 @@ def average_into(average: nn.Module, module: nn.Module, weight: float) -> None:
             mean.lerp_(value, weight)
         else:
             mean.copy_(value)
+
+
+# FOLDED FROM handlers.recipes.tasks.task:
+# Fits: the numbers a recipe is trained with, one record a kind of task. The catalogue fills them in, tasks read
+# them. A fit is part of what a run's weights depend on.
+
+
+@dataclass(frozen=True, kw_only=True)
+class Descent:
+    """How one network goes downhill: Adam with decoupled decay, and a rate that falls to 0 along half a cosine.
+
+    Attributes:
+        batch: rows a step, drawn with replacement.
+        rate: learning rate at the start.
+        decay: decoupled weight decay.
+        averaging: weight of each step's weights in their running average.
+        max_gradient_norm: longer gradients are shortened to this.
+    """
+
+    batch: int = 128
+    rate: float = 2e-3
+    decay: float = 0.0
+    averaging: float = 0.01
+    max_gradient_norm: float = 100.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassifierFit(Descent):
+    """How a classifier is trained.
+
+    Attributes:
+        decay: decoupled weight decay.
+        smoothing: share of a label that is spread over all classes.
+        augmentation: how pictures are changed.
+    """
+
+    decay: float = 0.05
+    smoothing: float = 0.05
+    augmentation: Augmentation = field(default_factory=ShiftAndNoise)
+
+
+@dataclass(frozen=True, kw_only=True)
+class VaeFit(Descent):
+    """How an autoencoder is trained; nothing stands between reconstruction and divergence to be chosen."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class GanFit:
+    """How a conditional GAN is trained.
+
+    Attributes:
+        batch: real rows a step, drawn with replacement, and as many generated ones.
+        discriminator_features: channels of its first convolution.
+        projection: length of the features that its projection compares with the class; 0 is none.
+        generator_rate: learning rate at the start.
+        discriminator_rate: the same of the discriminator.
+        betas: of Adam, for both.
+        constant_share: of the steps at full rate; then rates fall in a straight line.
+        last_share: of the rates that is left at the end.
+        averaging: weight of each step's weights in their running average.
+        augment_shift: largest shift, in whole pixels, of what the discriminator sees; 0 is none.
+    """
+
+    batch: int = 128
+    discriminator_features: int = 32
+    projection: int = 0
+    generator_rate: float = 2e-4
+    discriminator_rate: float = 4e-4
+    betas: tuple[float, float] = (0.0, 0.9)
+    constant_share: float = 0.5
+    last_share: float = 0.02
+    averaging: float = 0.001
+    augment_shift: int = 0
+
+
+# FOLDED FROM handlers.recipes.tasks.task:
+# The state of a training run as named tensors: modules, optimisers and random numbers, put away and taken up.
+# Names are `<module>.<weight>`, `<optimizer>.<number of the parameter>.<moment>` and `random`. What is not a
+# tensor, such as a rate, follows from the step's number and is not kept.
+
+
+_RANDOM = "random"
+
+
+def pack_state(
+    modules: Mapping[str, nn.Module], optimizers: Mapping[str, torch.optim.Optimizer], generator: torch.Generator
+) -> dict[str, Tensor]:
+    """Copy everything to the CPU.
+
+    Args:
+        modules: by name; weights and buffers are taken.
+        optimizers: by name, none of a module's.
+        generator: on the CPU.
+
+    Returns:
+        Named tensors that share no memory with anything.
+    """
+    packed = {f"{name}.{key}": value for name, module in modules.items() for key, value in module.state_dict().items()}
+    for name, optimizer in optimizers.items():
+        for number, moments in optimizer.state_dict()["state"].items():
+            packed |= {f"{name}.{number}.{moment}": value for moment, value in moments.items()}
+    packed[_RANDOM] = generator.get_state()
+    return {name: value.detach().cpu().clone().contiguous() for name, value in packed.items()}
+
+
+def unpack_state(
+    state: Mapping[str, Tensor],
+    modules: Mapping[str, nn.Module],
+    optimizers: Mapping[str, torch.optim.Optimizer],
+    generator: torch.Generator,
+) -> None:
+    """Undo `pack_state`, into modules and optimisers made alike, on whatever device they are.
+
+    Raises:
+        KeyError: a name is missing.
+        RuntimeError: names or shapes are those of another network.
+    """
+    for name, module in modules.items():
+        module.load_state_dict(_below(state, name))
+    for name, optimizer in optimizers.items():
+        moments: dict[int, dict[str, Tensor]] = {}
+        for key, value in _below(state, name).items():
+            number, _, moment = key.partition(".")
+            moments.setdefault(int(number), {})[moment] = value.clone()
+        optimizer.load_state_dict({"state": moments, "param_groups": optimizer.state_dict()["param_groups"]})
+    generator.set_state(state[_RANDOM])
+
+
+def _below(state: Mapping[str, Tensor], name: str) -> dict[str, Tensor]:
+    """What stands under a name, without it."""
+    prefix = f"{name}."
+    return {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}

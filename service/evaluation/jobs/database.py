@@ -5,9 +5,11 @@ Every function blocks; whoever lives on an event loop calls by `asyncio.to_threa
 
 from __future__ import annotations
 
+import json
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +18,29 @@ from sqlalchemy.engine import URL, make_url
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.expression import ColumnElement
 
+from service.domain import Parameters
 from service.errors import JobsUnreachable, SetupError
-from service.evaluation.jobs.tables import LAYOUT, layout, metadata
+from service.evaluation.jobs.record import Progress, Record, State
 from service.evaluation.pipeline.reporter import Failed
+from service.evaluation.results import GateOutcome, Metric, PanelResult
+from service.evaluation.specification import FORMAT, PinnedModel, Specification
 
-__all__ = ["Database", "Now", "insist_on_room", "jobs_url", "queue_url"]
+__all__ = [
+    "LAYOUT",
+    "Database",
+    "Now",
+    "evaluations",
+    "insist_on_room",
+    "jobs_url",
+    "layout",
+    "metadata",
+    "queue_url",
+    "read_record",
+    "reports",
+    "runners",
+    "to_text",
+]
+
 
 _BUSY_S, _CONNECT_S, _SILENT_MS = 20, 5, 15_000
 _POOL = 5
@@ -198,3 +218,143 @@ def _plain(error: sa.exc.SQLAlchemyError) -> str:
     """What went wrong, without the statement."""
     told = str(getattr(error, "orig", None) or error)
     return " ".join(told.split())[:300]
+
+
+# FOLDED FROM service.evaluation.jobs.database:
+# The tables: evaluations, their reports, runners that are alive, and the version of this layout. One layout for
+# SQLite and PostgreSQL. The engine that queues keeps tables of its own beside these.
+
+
+LAYOUT = 1
+"""Of these tables. A database with another one is refused."""
+
+metadata = sa.MetaData()
+
+layout = sa.Table(
+    "fount_layout",
+    metadata,
+    sa.Column("version", sa.Integer, primary_key=True, autoincrement=False),
+)
+
+evaluations = sa.Table(
+    "fount_evaluations",
+    metadata,
+    sa.Column("id", sa.String(64), primary_key=True),
+    sa.Column("subject", sa.Text, nullable=False),
+    sa.Column("request_id", sa.String(128)),  # NULL: the request had none
+    sa.Column("request_digest", sa.Text, nullable=False),
+    sa.Column("specification", sa.Text, nullable=False),  # JSON
+    sa.Column("model", sa.Text, nullable=False),
+    sa.Column("state", sa.String(16), nullable=False),
+    sa.Column("reason", sa.Text, nullable=False, default=""),
+    sa.Column("stage", sa.Text, nullable=False, default=""),
+    sa.Column("done", sa.Integer, nullable=False, default=0),
+    sa.Column("total", sa.Integer, nullable=False, default=0),
+    sa.Column("update_unix_s", sa.Double, nullable=False, default=0.0),
+    sa.Column("metrics", sa.Text, nullable=False, default="[]"),  # JSON
+    sa.Column("panels", sa.Text, nullable=False, default="[]"),  # JSON
+    sa.Column("gates", sa.Text, nullable=False, default="[]"),  # JSON
+    sa.Column("create_unix_s", sa.Double, nullable=False),
+    sa.Column("start_unix_s", sa.Double, nullable=False, default=0.0),
+    sa.Column("end_unix_s", sa.Double, nullable=False, default=0.0),
+    sa.Column("report_bytes", sa.BigInteger, nullable=False, default=0),
+    sa.Column("enqueued", sa.Boolean, nullable=False, default=False),  # the engine knows it
+    sa.Column("owner", sa.String(64), nullable=False, default=""),  # the turn of a runner that may write
+    sa.Column("runner", sa.String(64), nullable=False, default=""),
+    sa.Column("attempts", sa.Integer, nullable=False, default=0),  # taken up without getting further since
+    sa.UniqueConstraint("subject", "request_id", name="fount_evaluations_request"),
+    sa.Index("fount_evaluations_state", "state", "create_unix_s"),
+    sa.Index("fount_evaluations_subject", "subject", "id"),
+)
+
+reports = sa.Table(
+    "fount_reports",
+    metadata,
+    sa.Column("id", sa.String(64), primary_key=True),
+    sa.Column("bundle", sa.LargeBinary, nullable=False),
+)
+
+runners = sa.Table(
+    "fount_runners",
+    metadata,
+    sa.Column("id", sa.String(64), primary_key=True),
+    sa.Column("host", sa.Text, nullable=False),
+    sa.Column("pid", sa.Integer, nullable=False),
+    sa.Column("start_unix_s", sa.Double, nullable=False),
+    sa.Column("beat_unix_s", sa.Double, nullable=False),
+)
+
+
+# FOLDED FROM service.evaluation.jobs.database:
+# Between rows of the table of evaluations and the values that the service has of them.
+
+
+_LISTS = ("metrics", "panels", "gates")
+
+
+def to_text(values: Sequence[Metric | PanelResult | GateOutcome]) -> str:
+    """As a column keeps them."""
+    return json.dumps([each.to_json() for each in values], separators=(",", ":"), allow_nan=False)
+
+
+def read_record(row: sa.RowMapping, keep_s: float) -> Record:
+    """One evaluation; lists that were not selected are empty.
+
+    Args:
+        row: columns by name.
+        keep_s: how long evaluations are kept once they have ended.
+    """
+    lists = {name: json.loads(row.get(name, "[]")) for name in _LISTS}
+    return Record(
+        id=row["id"],
+        subject=row["subject"],
+        request_id=row["request_id"] or "",
+        request_digest=row["request_digest"],
+        specification=_read_specification(json.loads(row["specification"]), row["model"]),
+        state=State(row["state"]),
+        reason=row["reason"],
+        progress=Progress(stage=row["stage"], done=row["done"], total=row["total"], update_unix_s=row["update_unix_s"]),
+        metrics=tuple(Metric.from_json(each) for each in lists["metrics"]),
+        panels=tuple(PanelResult.from_json(each) for each in lists["panels"]),
+        gates=tuple(GateOutcome.from_json(each) for each in lists["gates"]),
+        create_unix_s=row["create_unix_s"],
+        start_unix_s=row["start_unix_s"],
+        end_unix_s=row["end_unix_s"],
+        expire_unix_s=row["end_unix_s"] + keep_s if row["end_unix_s"] else 0.0,
+        report_bytes=row["report_bytes"],
+    )
+
+
+def _read_specification(value: Mapping[str, Any], model: str) -> Specification:
+    """To show, not to run: one of another format is read as far as it can be."""
+    try:
+        read = Specification.from_json({**value, "format": FORMAT})
+    except ValueError:
+        return _nothing_but(model, value.get("format"))
+    return replace(read, format=value["format"])
+
+
+def _nothing_but(model: str, made_with: Any) -> Specification:
+    unknown = PinnedModel(name="", version="", digest="", numerics="")
+    return Specification(
+        model=replace(unknown, name=model),
+        model_labels=(),
+        extractor=unknown,
+        classifier=unknown,
+        classifier_labels=(),
+        dataset="",
+        dataset_digest="",
+        training_split="",
+        held_out_split="",
+        training_rows=0,
+        held_out_rows=0,
+        classes=(),
+        image_shape=(0, 0, 0),
+        count=0,
+        seed=0,
+        parameters=Parameters(),
+        panels=(),
+        gates=(),
+        code_version="",
+        format=made_with if isinstance(made_with, int) else 0,
+    )

@@ -16,10 +16,8 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from service.evaluation.jobs.database import Database, Now
+from service.evaluation.jobs.database import Database, Now, evaluations, reports, runners, to_text
 from service.evaluation.jobs.record import State
-from service.evaluation.jobs.rows import to_text
-from service.evaluation.jobs.tables import evaluations, reports, runners
 from service.evaluation.results import GateOutcome, Metric, PanelResult
 
 __all__ = ["ALIVE_S", "MOST_ATTEMPTS", "Turn", "Turns"]

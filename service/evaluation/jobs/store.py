@@ -15,10 +15,8 @@ from dataclasses import dataclass
 import sqlalchemy as sa
 
 from service.errors import EvaluationNotDone, Overloaded, UnknownEvaluation
-from service.evaluation.jobs.database import Database, Now
+from service.evaluation.jobs.database import Database, Now, evaluations, read_record, reports
 from service.evaluation.jobs.record import ID, Record, State, Usage
-from service.evaluation.jobs.rows import read_record
-from service.evaluation.jobs.tables import evaluations, reports
 from service.evaluation.specification import Specification
 
 __all__ = ["EvaluationStore", "Limits"]

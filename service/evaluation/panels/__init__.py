@@ -4,8 +4,7 @@ A part is a function of the evidence and leaves JSON, so that it can be a step o
 parts of a panel left into metrics and a verdict.
 """
 
-from service.evaluation.panels.facts import Facts
-from service.evaluation.panels.part import JSON, Part
+from service.evaluation.panels.part import JSON, Facts, Part
 from service.evaluation.panels.registry import FEWEST, METRICS, needs_answers, needs_neighbours, parts_of, results
 
 __all__ = ["FEWEST", "JSON", "METRICS", "Facts", "Part", "needs_answers", "needs_neighbours", "parts_of", "results"]

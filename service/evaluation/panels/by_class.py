@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from scipy import stats
 
-from service.evaluation.panels.facts import Facts
 from service.evaluation.panels.measure import build_metric, interval_of, null_from_draws, widen
-from service.evaluation.panels.part import JSON
-from service.evaluation.panels.ratios import scaled
-from service.evaluation.panels.worst import lowest, widening
+from service.evaluation.panels.part import JSON, Facts
 from service.evaluation.results import ClassValue, Metric, Null, Panel
-from service.evaluation.statistics.estimate import Interval
+from service.evaluation.statistics.intervals import Interval
 from service.evaluation.verdicts import judge_value
 
-__all__ = ["ByClass", "Wise", "worst_metrics", "worst_null"]
+__all__ = ["ByClass", "Wise", "lowest", "over", "over_mean", "scaled", "widening", "worst_metrics", "worst_null"]
+
 
 _MANY = 2**40
 """Draws within classes take different shares of their class; their range is left as it is."""
@@ -139,3 +139,78 @@ def _worst_metric(found: ByClass, facts: Facts) -> Metric:
         f"taking "
         "the lowest; real: the lowest of draws of training rows",
     )  # fmt: skip
+
+
+# FOLDED FROM service.evaluation.panels.by_class:
+# The worst class: the lowest of many numbers, with an interval that has been told that it is the lowest.
+
+
+def widening(classes: int) -> float:
+    """By how much a 95 % interval grows so that those of all classes hold together (Bonferroni)."""
+    return float(stats.norm.isf(0.025 / max(1, classes)) / stats.norm.isf(0.025))
+
+
+def lowest(ratios: Sequence[tuple[str, float, Interval | None]]) -> tuple[Mapping[str, JSON], str]:
+    """The lowest number of all classes.
+
+    Args:
+        ratios: of each class that has one: its name, the number as a ratio to real rows', its 95 % interval.
+
+    Returns:
+        An output with the value and the widened interval, and a note that names the class.
+    """
+    if not ratios:
+        return {"value": None, "interval": None, "note": "no class has enough samples and rows"}, ""
+    name, value, interval = min(ratios, key=lambda each: each[1])
+    ends = None if interval is None else list(widen(value, interval, widening(len(ratios))))
+    return {"value": value, "interval": ends, "note": ""}, f"The lowest is of class {name!r}"
+
+
+# FOLDED FROM service.evaluation.panels.by_class:
+# Ratios of numbers with intervals.
+
+
+def over(above: Mapping[str, JSON], below: Mapping[str, JSON]) -> JSON:
+    """One output over another, the relative half widths of their intervals added in squares.
+
+    That takes them for independent. Both are of one set against the same real rows, and move together if at all, so the
+    interval is rather too wide.
+    """
+    if above["value"] is None or not below["value"]:
+        note = above["note"] or below["note"] or "the number below the line is 0"
+        return {"value": None, "interval": None, "note": note}
+    value = above["value"] / below["value"]
+    first, second = interval_of(above), interval_of(below)
+    if first is None or second is None:
+        return {"value": value, "interval": None, "note": ""}
+    down = math.hypot(
+        (above["value"] - first[0]) / below["value"], value * (second[1] - below["value"]) / below["value"]
+    )
+    up = math.hypot((first[1] - above["value"]) / below["value"], value * (below["value"] - second[0]) / below["value"])
+    return {"value": value, "interval": [max(0.0, value - down), value + up], "note": ""}
+
+
+def scaled(output: Mapping[str, JSON], unit: float) -> JSON:
+    """An output in another unit."""
+    ends = interval_of(output)
+    value = None if output["value"] is None else output["value"] / unit
+    return {"value": value, "interval": None if ends is None else [end / unit for end in ends], "note": output["note"]}
+
+
+def over_mean(
+    sample: Mapping[str, JSON], draws: Sequence[Mapping[str, JSON]], rows: int, of: int
+) -> tuple[JSON, Null | None]:
+    """An output, and what real rows score, as ratios to the mean of what real rows score.
+
+    Args:
+        sample: of the samples.
+        draws: of training rows in their place.
+        rows: how many a draw has.
+        of: how many they were drawn from.
+    """
+    values = [each["value"] for each in draws if each["value"] is not None]
+    unit = float(np.mean(values)) if values else 0.0
+    if unit <= 0:
+        return {"value": None, "interval": None, "note": sample["note"] or "real rows score 0 or nothing"}, None
+    real = [scaled(each, unit) for each in draws]
+    return scaled(sample, unit), null_from_draws(real, rows, of)

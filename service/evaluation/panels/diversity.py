@@ -15,12 +15,9 @@ from typing import Any
 import numpy as np
 
 from service.evaluation.evidence import Evidence
-from service.evaluation.panels.birthday import BIRTHDAY_PARTS
-from service.evaluation.panels.by_class import Wise, worst_metrics
-from service.evaluation.panels.class_parts import CLASS_PARTS, CLASSES
-from service.evaluation.panels.effective import effective_metrics
-from service.evaluation.panels.facts import Facts
-from service.evaluation.panels.manifold_parts import MANIFOLD, manifold_parts
+from service.evaluation.panels.birthday import BIRTHDAY_PARTS, FEWEST_IN_CLASS, effective_metrics
+from service.evaluation.panels.by_class import Wise, over, over_mean, worst_metrics
+from service.evaluation.panels.manifold_parts import MANIFOLD, manifold_parts, measure_manifold
 from service.evaluation.panels.measure import (
     attempt,
     build_metric,
@@ -28,15 +25,54 @@ from service.evaluation.panels.measure import (
     on_samples_and_draws,
     outputs_of_draws,
 )
-from service.evaluation.panels.part import JSON, Part
-from service.evaluation.panels.ratios import over, over_mean
-from service.evaluation.panels.reference_sample import Standing, held_out
+from service.evaluation.panels.part import JSON, Facts, Part
+from service.evaluation.panels.reference_sample import DRAWS, Standing, class_standing, held_out, held_out_class
 from service.evaluation.results import Metric, Null, Panel
 from service.evaluation.statistics.histogram import compare_histograms
 from service.evaluation.statistics.manifold import K, coverage_null
 from service.evaluation.statistics.vendi import estimate_vendi
 
-__all__ = ["PARTS", "metrics"]
+__all__ = ["CLASSES", "CLASS_PARTS", "PARTS", "metrics"]
+
+# FOLDED FROM service.evaluation.panels.diversity:
+# Recall, coverage and Vendi score within each class, where collapse of one class alone shows.
+
+
+CLASSES = "classes"
+_STAGE = "looking into classes"
+
+
+def _measure_classes(number: int | None, evidence: Evidence) -> JSON:
+    return [_measure_class(number, each, evidence) for each in range(len(evidence.classes))]
+
+
+def _measure_class(number: int | None, class_id: int, evidence: Evidence) -> JSON:
+    standing, real = class_standing(evidence, class_id, number), held_out_class(evidence, class_id)
+    if standing is None or min(len(standing), len(real)) < FEWEST_IN_CLASS:
+        return None
+    measured = measure_manifold(standing, real, evidence, f"of class {class_id}")
+    return {
+        "rows": len(standing),
+        "precision": measured["precision"],
+        "recall": measured["recall"],
+        "coverage": measured["coverage"],
+        "vendi": attempt(lambda: estimate_vendi(standing.features, blocks=standing.blocks)),
+    }
+
+
+CLASS_PARTS: tuple[Part, ...] = (
+    Part(name=f"{CLASSES}.samples", panel=Panel.DIVERSITY, stage=_STAGE, compute=partial(_measure_classes, None)),
+    *(
+        Part(
+            name=f"{CLASSES}.real.{number}",
+            panel=Panel.DIVERSITY,
+            stage=_STAGE,
+            compute=partial(_measure_classes, number),
+        )
+        for number in range(DRAWS)
+    ),
+)
+
 
 _SPREAD = "spread"
 RECALL_TOLERANCE = 0.1

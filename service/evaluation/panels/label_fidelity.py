@@ -12,14 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.evaluation.evidence import Evidence, RealRows, Samples
-from service.evaluation.panels.facts import Facts
+from service.evaluation.panels.by_class import lowest
 from service.evaluation.panels.measure import build_metric, null_from_one, to_json
-from service.evaluation.panels.part import JSON, Part
+from service.evaluation.panels.part import JSON, Facts, Part
 from service.evaluation.panels.reference_sample import generator
-from service.evaluation.panels.worst import lowest
 from service.evaluation.results import ClassValue, Metric, Null, Panel
-from service.evaluation.statistics.estimate import Estimate
-from service.evaluation.statistics.intervals import jackknife, wilson
+from service.evaluation.statistics.intervals import Estimate, jackknife, wilson
 from service.evaluation.verdicts import judge_value
 
 __all__ = ["PARTS", "metrics"]

@@ -9,11 +9,10 @@ import numpy as np
 
 from service.evaluation.evidence import Evidence
 from service.evaluation.panels.measure import attempt, on_samples_and_draws
-from service.evaluation.panels.memory import remember
-from service.evaluation.panels.part import JSON, Part
+from service.evaluation.panels.part import JSON, Part, remember
 from service.evaluation.panels.reference_sample import Standing, held_out
 from service.evaluation.results import Panel
-from service.evaluation.statistics.estimate import Estimate
+from service.evaluation.statistics.intervals import Estimate
 from service.evaluation.statistics.manifold import Comparison, K, Manifold, compare
 
 __all__ = ["MANIFOLD", "manifold_parts", "measure_manifold"]

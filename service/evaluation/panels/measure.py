@@ -17,8 +17,7 @@ from service.evaluation.evidence import Evidence
 from service.evaluation.panels.part import JSON, Part
 from service.evaluation.panels.reference_sample import DRAWS, Standing, as_drawn, compared, real_draw
 from service.evaluation.results import Better, ClassValue, Metric, Null, Panel, Verdict
-from service.evaluation.statistics.estimate import Estimate, Interval
-from service.evaluation.statistics.intervals import prediction_range
+from service.evaluation.statistics.intervals import Estimate, Interval, prediction_range
 from service.evaluation.verdicts import judge_value
 
 __all__ = ["CEILING", "attempt", "build_metric", "interval_of", "null_from_draws", "null_from_one",

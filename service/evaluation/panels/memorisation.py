@@ -17,14 +17,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.evaluation.evidence import NEIGHBOURS, Evidence
-from service.evaluation.panels.facts import Facts
 from service.evaluation.panels.measure import attempt, build_metric, null_from_one
-from service.evaluation.panels.part import JSON, Part
+from service.evaluation.panels.part import JSON, Facts, Part
 from service.evaluation.panels.reference_sample import generator
 from service.evaluation.results import Better, Metric, Panel
-from service.evaluation.statistics.estimate import Estimate
 from service.evaluation.statistics.hashes import difference_hashes, exact_hashes, near_matches
-from service.evaluation.statistics.intervals import clopper_pearson
+from service.evaluation.statistics.intervals import Estimate, clopper_pearson
 from service.evaluation.statistics.memorisation import copy_ratios, copy_threshold, estimate_copy_rate, nearest_auc
 
 __all__ = ["PARTS", "metrics"]

@@ -11,7 +11,6 @@ from collections.abc import Mapping
 from functools import partial
 
 from service.evaluation.evidence import Evidence
-from service.evaluation.panels.facts import Facts
 from service.evaluation.panels.manifold_parts import MANIFOLD, manifold_parts
 from service.evaluation.panels.measure import (
     attempt,
@@ -20,8 +19,7 @@ from service.evaluation.panels.measure import (
     on_samples_and_draws,
     outputs_of_draws,
 )
-from service.evaluation.panels.memory import remember
-from service.evaluation.panels.part import JSON, Part
+from service.evaluation.panels.part import JSON, Facts, Part, remember
 from service.evaluation.panels.reference_sample import Standing, held_out
 from service.evaluation.results import Better, Metric, Null, Panel
 from service.evaluation.statistics.gaussian import Moments, estimate_fid

@@ -9,8 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 
 from service.evaluation.panels import diversity, label_fidelity, memorisation, realism
-from service.evaluation.panels.facts import Facts
-from service.evaluation.panels.part import JSON, Part
+from service.evaluation.panels.part import JSON, Facts, Part
 from service.evaluation.results import Metric, Panel, PanelResult
 from service.evaluation.verdicts import judge_panel
 

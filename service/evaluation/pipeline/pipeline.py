@@ -13,13 +13,11 @@ from fount.readers import DataError, Dataset
 from service.datasets import Datasets
 from service.errors import DatasetUnreadable, UnknownName
 from service.evaluation.pipeline.evidence_builder import Gathering
-from service.evaluation.pipeline.features import Reader
+from service.evaluation.pipeline.features import MOST_WAIT_S, Patience, Reader
 from service.evaluation.pipeline.files import Files
-from service.evaluation.pipeline.labels import label_samples
 from service.evaluation.pipeline.reference import Reference, SplitRows, keep_within
 from service.evaluation.pipeline.reporter import Desk, Failed
-from service.evaluation.pipeline.retry import MOST_WAIT_S, Patience
-from service.evaluation.pipeline.sampling import Drawing
+from service.evaluation.pipeline.sampling import Drawing, label_samples
 from service.evaluation.pipeline.steps import Found, Step, Work
 from service.evaluation.results import Panel
 from service.evaluation.specification import Specification

@@ -19,9 +19,9 @@ import numpy as np
 
 from fount.readers import DatasetSplit
 from service.evaluation.evidence import NEIGHBOURS, RealRows
-from service.evaluation.pipeline.chunks import chunk_rows, chunks
 from service.evaluation.pipeline.features import Reader
 from service.evaluation.pipeline.files import Arrays, Files
+from service.evaluation.pipeline.sampling import chunk_rows, chunks
 from service.evaluation.specification import FORMAT, Specification
 from service.evaluation.statistics.distances import Rows, nearest
 

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 from numpy.typing import NDArray
 
 from service.evaluation.evidence import Answers, Samples
-from service.evaluation.pipeline.chunks import chunk_rows, chunks
-from service.evaluation.pipeline.features import Reader
+from service.evaluation.pipeline.features import Patience, Reader
 from service.evaluation.pipeline.files import Arrays, Files
-from service.evaluation.pipeline.retry import Patience
 from service.evaluation.specification import Specification
 from service.evaluation.workers import DrawnSamples, Workers
 
-__all__ = ["Drawing"]
+__all__ = ["Drawing", "chunk_rows", "chunks", "label_samples"]
+
 
 _ANSWERS, _ANSWER_IMAGES = 100, 20_000  # addresses under every label; and images in all where there are many labels
 _FEWEST_ANSWERS = 5
@@ -123,3 +124,50 @@ class Drawing:
             images=np.concatenate([each["images"] for each in parts], axis=1),
             predicted=np.concatenate([each["predicted"] for each in parts], axis=1),
         )
+
+
+# FOLDED FROM service.evaluation.pipeline.sampling:
+# Chunk boundaries: part of what a result is made from, so they follow from the specification alone.
+
+
+_SAMPLES = 500
+_BYTES = 32 << 20
+
+
+def chunk_rows(image_shape: tuple[int, int, int], most: int = _SAMPLES) -> int:
+    """How many images are drawn or read in a step: a few seconds' worth."""
+    return max(1, min(most, _BYTES // math.prod(image_shape)))
+
+
+def chunks(count: int, rows: int) -> list[slice]:
+    """Cut `count` rows into runs of `rows`; the last may be shorter."""
+    return [slice(first, min(first + rows, count)) for first in range(0, count, rows)]
+
+
+# FOLDED FROM service.evaluation.pipeline.sampling:
+# Which class each sample is asked for: the held-out split's shares, matched by every prefix.
+
+
+def label_samples(held_out_labels: NDArray[np.integer], classes: int, count: int) -> NDArray[np.int64]:
+    """Choose a class for every sample.
+
+    After each sample, the class chosen is the one that is furthest behind its share; of equal ones, the smaller id. So
+    the first n samples hold each class as often as its share of n says, to within one or two. In whole numbers, so
+    that it is the same everywhere.
+
+    Args:
+        held_out_labels: (m,) class ids of real rows; at least one.
+        classes: how many there are.
+        count: samples.
+
+    Returns:
+        (count,) int64; classes without a held-out row are never asked for.
+    """
+    share = np.bincount(held_out_labels.astype(np.int64), minlength=classes).astype(np.int64)  # of m rows
+    behind = np.zeros(classes, np.int64)
+    chosen = np.empty(count, np.int64)
+    for sample in range(count):
+        behind += share
+        chosen[sample] = behind.argmax()
+        behind[chosen[sample]] -= len(held_out_labels)
+    return chosen

@@ -10,7 +10,7 @@ from typing import Any
 
 from service.evaluation.evidence import Evidence
 from service.evaluation.gates import judge, parse_gate
-from service.evaluation.panels.facts import Facts
+from service.evaluation.panels.part import Facts
 from service.evaluation.panels.registry import needs_answers, needs_neighbours, parts_of, results
 from service.evaluation.pipeline.evidence_builder import SPACES, Gathering
 from service.evaluation.pipeline.files import Files

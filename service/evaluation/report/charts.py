@@ -9,7 +9,7 @@ import scipy.linalg
 from numpy.typing import NDArray
 
 from service.evaluation.evidence import Evidence
-from service.evaluation.report.figure import FigureData, read_classes, shown_classes
+from service.evaluation.report.pictures import FigureData, read_classes, shown_classes
 
 __all__ = ["class_histogram", "confusion", "distances", "feature_map"]
 

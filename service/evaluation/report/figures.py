@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 
 from service.evaluation.report import charts, galleries
-from service.evaluation.report.figure import Figure, FigureData
+from service.evaluation.report.pictures import Figure, FigureData
 from service.evaluation.results import Panel
 
 __all__ = ["FIGURES", "Figure", "FigureData", "figures_of"]

@@ -11,8 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.evaluation.evidence import Evidence
-from service.evaluation.report.figure import FigureData, finite, shown_classes
-from service.evaluation.report.pictures import sheet, tile
+from service.evaluation.report.pictures import FigureData, finite, sheet, shown_classes, tile
 from service.evaluation.statistics import birthday, manifold, memorisation
 
 __all__ = ["best_and_worst", "closest_pairs", "nearest_training_rows", "same_noise", "samples_by_class"]

@@ -16,9 +16,18 @@ import jinja2
 from service.evaluation.jobs.record import Record
 from service.evaluation.report import words
 from service.evaluation.report.bundle import GRANT, job_facts, report_facts
-from service.evaluation.report.chart_views import confusion_view, distance_views, histogram_view, map_view
-from service.evaluation.report.gallery_views import noise_view, sheet_width, tile_width
-from service.evaluation.report.metric_views import PLOT_HEIGHT, PLOT_WIDTH, metric_views
+from service.evaluation.report.metric_views import (
+    PLOT_HEIGHT,
+    PLOT_WIDTH,
+    confusion_view,
+    distance_views,
+    histogram_view,
+    map_view,
+    metric_views,
+    noise_view,
+    sheet_width,
+    tile_width,
+)
 
 __all__ = ["render"]
 

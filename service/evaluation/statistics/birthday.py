@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from scipy.special import gammaincinv
 
 from service.evaluation.statistics.distances import Rows, prepare, tiles
-from service.evaluation.statistics.estimate import Estimate, Interval
+from service.evaluation.statistics.intervals import Estimate, Interval
 
 __all__ = ["ENOUGH", "Collisions", "calibrate", "closest_pairs", "count_collisions", "effective_size"]
 

@@ -18,8 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg import eigh, eigvalsh
 
-from service.evaluation.statistics.estimate import Estimate
-from service.evaluation.statistics.intervals import BLOCKS, block_rows, clip, estimate_from_blocks
+from service.evaluation.statistics.intervals import BLOCKS, Estimate, block_rows, clip, estimate_from_blocks
 from service.evaluation.statistics.rows import check_rows, stretches
 
 __all__ = ["Moments", "estimate_fid", "frechet_distance"]

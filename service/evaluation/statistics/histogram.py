@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import chdtrc, ndtri, xlogy
 
-from service.evaluation.statistics.estimate import Estimate
+from service.evaluation.statistics.intervals import Estimate
 
 __all__ = ["HistogramTest", "compare_histograms"]
 

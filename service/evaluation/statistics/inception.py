@@ -17,8 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import xlogy
 
-from service.evaluation.statistics.estimate import Estimate
-from service.evaluation.statistics.intervals import BLOCKS, block_rows, clip, estimate_from_blocks
+from service.evaluation.statistics.intervals import BLOCKS, Estimate, block_rows, clip, estimate_from_blocks
 from service.evaluation.statistics.rows import check_rows
 
 __all__ = ["ProbabilitySums", "estimate_inception_score", "inception_score"]

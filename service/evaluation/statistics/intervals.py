@@ -17,16 +17,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Protocol, Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import betaincinv, gammaincinv, ndtri, stdtrit
 
-from service.evaluation.statistics.estimate import Estimate, Interval
-
 __all__ = [
     "BLOCKS",
+    "Estimate",
+    "Interval",
     "Mergeable",
     "block_bounds",
     "block_rows",
@@ -39,6 +40,7 @@ __all__ = [
     "rate_ratio",
     "wilson",
 ]
+
 
 BLOCKS = 20
 """How many blocks the jackknife leaves out in turn."""
@@ -229,3 +231,19 @@ def clip(estimate: Estimate, low: float, high: float = math.inf) -> Estimate:
     if estimate.interval is None:
         return estimate
     return Estimate(estimate.value, (max(float(low), estimate.interval[0]), min(float(high), estimate.interval[1])))
+
+
+# FOLDED FROM service.evaluation.statistics.intervals:
+# A number with its interval: what every statistic gives.
+
+
+Interval = tuple[float, float]
+"""The ends of a 95 % interval."""
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A point estimate, and its 95 % interval; None where there is none."""
+
+    value: float
+    interval: Interval | None = None

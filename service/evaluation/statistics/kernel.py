@@ -20,8 +20,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from service.evaluation.statistics.estimate import Estimate
-from service.evaluation.statistics.intervals import BLOCKS, block_rows, jackknife
+from service.evaluation.statistics.intervals import BLOCKS, Estimate, block_rows, jackknife
 from service.evaluation.statistics.rows import check_rows, stretches
 
 __all__ = ["CUBIC_FEATURES", "CubicSums", "KernelRows", "estimate_kid", "kernel_state", "kid"]

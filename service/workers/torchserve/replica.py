@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import time
+from collections import deque
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -16,13 +18,12 @@ from service.domain import Call, Failure, ModelState, Reply, Target
 from service.errors import WorkerBusy, WorkerFault, WorkerLost
 from service.workers import CALLS_PER_WORKER, Offer
 from service.workers.torchserve.channel import Address, TorchServeChannel, WorkerState
-from service.workers.torchserve.descriptions import Descriptions, ModelVersion
-from service.workers.torchserve.load import Load
+from service.workers.torchserve.describe import Descriptions, ModelVersion
 from service.workers.torchserve.messages import call_to_request, reply_to_domain
-from service.workers.torchserve.stability import Stability
 from service.workers.torchserve.status import error_to_domain, is_no_room, is_silence
 
-__all__ = ["Replica"]
+__all__ = ["Load", "Replica", "Stability"]
+
 
 _log = logging.getLogger(__name__)
 
@@ -273,3 +274,83 @@ class Replica:
 def _away(offer: Offer) -> Offer:
     return Offer(name=offer.name, version=offer.version, model=offer.model, numerics=offer.numerics,
                  state=ModelState.UNAVAILABLE, reason="TorchServe does not answer")  # fmt: skip
+
+
+# FOLDED FROM service.workers.torchserve.replica:
+# Whether workers stay alive: TorchServe calls a model healthy while its workers die and are started, over and
+# over.
+
+
+_WINDOW_S = 60.0
+_DEATHS = 3  # of each worker, within the window: a loop, not an accident
+_STABLE_S = 15.0
+
+
+class Stability:
+    """The lives of the workers of one model version, as its replica sees them from look to look."""
+
+    def __init__(self) -> None:
+        self._since_s: dict[int, float] = {}
+        self._deaths_s: deque[float] = deque()
+        self._most = 1
+
+    def saw(self, pids: frozenset[int], now_s: float) -> None:
+        """Take note of the workers that are ready now; more than before is growth, fewer or others is a death."""
+        if self._since_s.keys() - pids:
+            self._deaths_s.append(now_s)
+        self._since_s = {pid: self._since_s.get(pid, now_s) for pid in pids}
+        self._most = max(self._most, len(pids))
+        while self._deaths_s and now_s - self._deaths_s[0] > _WINDOW_S:
+            self._deaths_s.popleft()
+
+    def sound(self, now_s: float) -> int:
+        """How many workers can be relied on: all, or while they keep dying only those that lived a while."""
+        if not self._keep_dying:
+            return len(self._since_s)
+        return sum(now_s - since_s >= _STABLE_S for since_s in self._since_s.values())
+
+    @property
+    def reason(self) -> str:
+        """Why none can be relied on, when none can."""
+        return f"its workers keep dying ({len(self._deaths_s)} times in the last minute); the worker's log says why"
+
+    def forget(self) -> None:
+        """Start anew: they all went with their TorchServe, which is not their fault."""
+        self._since_s = {}
+
+    @property
+    def _keep_dying(self) -> bool:
+        return len(self._deaths_s) >= _DEATHS * self._most
+
+
+# FOLDED FROM service.workers.torchserve.replica:
+# How much a replica has been given and not yet answered, of each target.
+
+
+_UNKNOWN_S = 1e-6  # what a call whose cost nobody knows counts: enough for equal ones to alternate
+
+
+class Load:
+    """Calls in flight, and the time their workers are expected to take."""
+
+    def __init__(self) -> None:
+        self._costs: dict[Target, list[float]] = {}
+
+    def add(self, call: Call) -> None:
+        """Count a call."""
+        self._costs.setdefault(call.target, []).append(max(call.cost_s, _UNKNOWN_S))
+
+    def remove(self, call: Call) -> None:
+        """Count it no more."""
+        costs = self._costs[call.target]
+        costs.remove(max(call.cost_s, _UNKNOWN_S))
+        if not costs:
+            del self._costs[call.target]
+
+    def calls(self, target: Target) -> int:
+        """How many calls are in flight."""
+        return len(self._costs.get(target, ()))
+
+    def seconds(self, target: Target) -> float:
+        """What they cost together; summed anew each time, so that no rounding is left behind when they are gone."""
+        return math.fsum(self._costs.get(target, ()))

@@ -18,7 +18,7 @@ from service.augmentation.copy_filter import CopyFilters
 from service.augmentation.plan_store import MemoryPlans
 from service.augmentation.planner import Planner
 from service.augmentation.slots import Source
-from service.augmentation.ticket_keys import TicketKeys
+from service.augmentation.tickets import TicketKeys
 from service.caller import Caller
 from service.catalog import Catalog
 from service.config import GatewayConfig

@@ -16,7 +16,7 @@ from fount.v1 import augmentation_pb2, augmentation_pb2_grpc
 from service.augmentation.copy_filter import CopyFilters
 from service.augmentation.plan_store import FolderPlans, MemoryPlans
 from service.augmentation.planner import Planner
-from service.augmentation.ticket_keys import TicketKeys
+from service.augmentation.tickets import TicketKeys
 from service.caller import Caller, CallerLimits
 from service.catalog import Catalog
 from service.config import GatewayConfig

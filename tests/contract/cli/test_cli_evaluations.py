@@ -8,8 +8,7 @@ from click.testing import CliRunner
 
 from fount.cli.evaluation_table import age
 from fount.cli.main import main
-from fount.evaluation.messages import evaluation_info
-from fount.evaluation.types import STATES
+from fount.evaluation.types import STATES, evaluation_info
 from fount.v1 import evaluation_pb2
 from tests.contract.fake_evaluations import SUCCEEDED, FakeEvaluations, serving_evaluations
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from fount.export import parts
+from fount.export import table
 from tests.contract.exports import FORMATS, contents, data_of, fount, manifest, pull, running, ticket, wait_for_parts
 from tests.contract.fake_gateway import DIGEST, NUMERICS
 from tests.contract.fake_plans import FakePlans, serving_plans
@@ -16,7 +16,7 @@ from tests.contract.fake_plans import FakePlans, serving_plans
 @pytest.fixture(autouse=True)
 def in_a_folder_with_a_plan(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(parts, "_MOST_ROWS", 10)
+    monkeypatch.setattr(table, "_MOST_ROWS", 10)
     (tmp_path / "plan.yaml").write_text("dataset: digits\n")
 
 

@@ -7,8 +7,8 @@ import pytest
 
 from fount import Client
 from fount.client import aio
-from fount.client.aio_evaluations import AioEvaluationMethods
-from fount.client.sync_evaluations import EvaluationMethods
+from fount.client.aio import AioEvaluationMethods
+from fount.client.sync import EvaluationMethods
 from fount.errors import (
     BadReply,
     FailedPrecondition,
@@ -17,8 +17,7 @@ from fount.errors import (
     Overloaded,
     ServerUnavailable,
 )
-from fount.evaluation.messages import evaluation_info, evaluation_json
-from fount.evaluation.types import ClassMetricInfo, NullInfo
+from fount.evaluation.types import ClassMetricInfo, NullInfo, evaluation_info, evaluation_json
 from fount.retry import RetryPolicy
 from fount.v1 import evaluation_pb2
 from tests.contract.fake_evaluations import (

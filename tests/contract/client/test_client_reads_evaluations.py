@@ -2,8 +2,7 @@
 
 import pytest
 
-from fount.evaluation.messages import evaluation_info
-from fount.evaluation.types import PANELS, STATES
+from fount.evaluation.types import PANELS, STATES, evaluation_info
 from service.domain import Parameters
 from service.evaluation.jobs.record import Record, State
 from service.evaluation.results import ClassValue, GateOutcome, Metric, Null, Panel, PanelResult, Verdict

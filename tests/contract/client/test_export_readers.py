@@ -13,7 +13,7 @@ from click.testing import CliRunner
 from PIL import Image
 
 from fount.cli.main import main
-from fount.export import parts
+from fount.export import table
 from tests.contract.fake_plans import CLASSES, FakePlans, row_pixels, serving_plans
 
 GONE = 7  # a slot without a sample
@@ -28,7 +28,7 @@ def gateway():
 @pytest.fixture
 def pull(tmp_path, monkeypatch, gateway):
     """Pulls 40 rows with groups, one of them rejected, into four files."""
-    monkeypatch.setattr(parts, "_MOST_ROWS", 10)
+    monkeypatch.setattr(table, "_MOST_ROWS", 10)
     Path(tmp_path, "plan.yaml").write_text("dataset: digits\n")
 
     def run(format, provenance="full"):

@@ -14,11 +14,11 @@ import numpy as np
 import pytest
 
 from service.errors import NotReady, Overloaded, Retired
+from service.evaluation.pipeline.features import Patience
 from service.evaluation.pipeline.files import Files
-from service.evaluation.pipeline.labels import label_samples
 from service.evaluation.pipeline.reference import keep_within
 from service.evaluation.pipeline.reporter import Failed, Over
-from service.evaluation.pipeline.retry import Patience
+from service.evaluation.pipeline.sampling import label_samples
 from service.evaluation.report.bundle import read_bundle
 from service.evaluation.results import GateOutcome, Metric, Panel, PanelResult
 from service.evaluation.specification import Specification

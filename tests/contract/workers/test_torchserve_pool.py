@@ -208,7 +208,7 @@ async def test_a_slow_description_of_a_newcomer_leaves_the_others_on_offer(pool,
 
 async def test_a_slow_description_is_heard_as_soon_as_it_comes(pool, fake: FakeTorchServe, monkeypatch) -> None:
     monkeypatch.setattr("service.workers.torchserve.replica._PROBE_SLOW_S", 60)
-    monkeypatch.setattr("service.workers.torchserve.descriptions._PATIENCE_S", 0.05)
+    monkeypatch.setattr("service.workers.torchserve.describe._PATIENCE_S", 0.05)
     fake.describe_delay_s, fake.described, fake.pids = 0.5, description(numerics="news"), [11, 12]
     pool._replicas[0]._look_now.set()
     await until(lambda: pool.offers()[0].numerics == "news")
@@ -234,7 +234,7 @@ async def test_a_queue_too_full_for_a_description_is_asked_again(fake: FakeTorch
 
 async def test_workers_that_keep_dying_are_not_offered_until_they_last(pool, fake, monkeypatch) -> None:
     monkeypatch.setattr("service.workers.torchserve.replica._PROBE_SLOW_S", 0.05)
-    monkeypatch.setattr("service.workers.torchserve.stability._STABLE_S", 0.5)
+    monkeypatch.setattr("service.workers.torchserve.replica._STABLE_S", 0.5)
     toy = target(pool)
     for pid in (12, 13, 14):
         fake.pids = [pid]

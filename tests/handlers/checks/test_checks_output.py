@@ -225,7 +225,7 @@ def test_a_model_larger_than_memory_fails_before_it_is_loaded(tmp_path: Path, mo
 
 
 def test_a_worker_that_takes_half_the_memory_is_warned_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("handlers.checks.memory.available_bytes", lambda: 2**20)
+    monkeypatch.setattr("handlers.checks.loading.available_bytes", lambda: 2**20)
     finding = find(plant(tmp_path), "memory")
     assert finding.state == "warned"
     assert "serve it with one worker" in finding.change

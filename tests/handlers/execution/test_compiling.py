@@ -9,8 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from handlers.execution.compiler import compiler_name, find_compiler
-from handlers.execution.compiling import Inductor, compile_called
+from handlers.execution.compiling import Inductor, compile_called, compiler_name, find_compiler
 from handlers.worker.worker import Worker
 from tests.handlers.toys import LATENT, DeepSampler, ask, drawing, load, request, toy_card, write_folder
 

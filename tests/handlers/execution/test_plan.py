@@ -6,8 +6,7 @@ from functools import cache
 
 import pytest
 
-from handlers.execution.batch_plan import plan_batches
-from handlers.execution.batch_times import BatchTimes
+from handlers.execution.batch_plan import BatchTimes, plan_batches
 
 FASTEST_IS_32 = {1: 0.9, 8: 3.2, 16: 6.0, 32: 11.0, 64: 24.0, 256: 100.0}
 

@@ -88,6 +88,6 @@ def test_states_count_towards_what_a_call_holds(stepped: Worker, monkeypatch: py
 
 
 def test_states_that_no_call_holds_are_refused(stepped: Worker, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("handlers.worker.budget.MAX_CALL_BYTES", 3 * 4 * CHANNELS * SIDE * SIDE - 1)
+    monkeypatch.setattr("handlers.worker.items.MAX_CALL_BYTES", 3 * 4 * CHANNELS * SIDE * SIDE - 1)
     reply = ask(stepped, calling(drawing(count=3), limit=2))
     assert _reason(reply.items[0].status) == "ITEM_TOO_LARGE"

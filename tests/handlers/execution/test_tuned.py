@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from handlers.execution.allocation import keep_freed_memory
+from handlers.execution.torch_errors import keep_freed_memory
 from handlers.settings import Settings, SettingsError, settings_from_environment
 from handlers.tuned import TunedError, TunedModel, read_tuned, write_tuned
 from tests.handlers.toys import ToySampler, ask, drawing, load, request

@@ -49,7 +49,7 @@ def test_an_import_for_types_alone_is_not_followed(house: Path) -> None:
 
 
 def test_the_check_of_zips_travels_with_the_check_of_archives() -> None:
-    assert "fount/archive_zip.py" in modules_needed(ROOT, "handlers.entry")
+    assert "fount/archive.py" in modules_needed(ROOT, "handlers.entry")
 
 
 @pytest.mark.parametrize(

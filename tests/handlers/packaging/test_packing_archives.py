@@ -15,7 +15,6 @@ from pathlib import Path
 import pytest
 
 import fount.archive
-import fount.archive_zip
 from fount.archive import ArchiveError, verify_archive, verify_folder
 from handlers.packaging.pack import pack
 

@@ -12,8 +12,7 @@ import torch
 from handlers.cards.card import file_digest, load_card, write_card
 from handlers.loading.build import build_module
 from handlers.packaging.pack import PackError, pack
-from handlers.verification.golden import record_golden
-from handlers.verification.golden_fingerprint import is_golden_stale
+from handlers.verification.golden import is_golden_stale, record_golden
 from tests.handlers.loading.test_weights import Trap
 from tests.handlers.own_models import CONDITIONAL, own_card, write_own
 

@@ -11,8 +11,7 @@ import torch
 
 from fount.readers.idx import read_idx
 from handlers.recipes.data.dataset import DataError, DataSet, check_classes
-from handlers.recipes.data.load import load_data
-from handlers.recipes.data.mnist import MNIST_FILES
+from handlers.recipes.data.load import MNIST_FILES, load_data
 from tests.handlers.mnist import DATA, needs_mnist
 
 TRAIN_IMAGES, TRAIN_LABELS, TEST_IMAGES, TEST_LABELS = MNIST_FILES

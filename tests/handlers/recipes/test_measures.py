@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 
 from handlers.family import Deadline, Draw, Noise
-from handlers.recipes.quality.intervals import smallest_quantile_interval, smallest_share_interval, wilson_interval
 from handlers.recipes.quality.measures import (
     count_copies,
     count_duplicates,
@@ -17,6 +16,9 @@ from handlers.recipes.quality.measures import (
     each_bytes,
     resampled_distance_ratios,
     resampled_smallest_share,
+    smallest_quantile_interval,
+    smallest_share_interval,
+    wilson_interval,
 )
 
 # --- Pictures as they are served --------------------------------------------------------------------------------------

@@ -19,10 +19,9 @@ from handlers.recipes.data.dataset import DataSet
 from handlers.recipes.data.load import load_data
 from handlers.recipes.model_folder import load_judge
 from handlers.recipes.quality import training_value
-from handlers.recipes.quality.card_quality import merge_quality, write_quality
+from handlers.recipes.quality.from_report import merge_quality, write_quality
 from handlers.recipes.quality.metrics import measure
-from handlers.recipes.quality.table import to_markdown, to_text
-from handlers.recipes.quality.thresholds import is_reached, wanted_text
+from handlers.recipes.quality.table import is_reached, to_markdown, to_text, wanted_text
 
 MODEL_STORE = Path(__file__).resolve().parents[3] / "model_store"
 

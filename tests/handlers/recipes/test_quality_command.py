@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 
 from handlers.cards.card import Card, Family, Latent, Weights, load_card, model_digest, write_card
 from handlers.cli.quality import quality
-from handlers.recipes.quality import card_quality
+from handlers.recipes.quality import from_report
 
 MODEL_STORE = Path(__file__).resolve().parents[3] / "model_store"
 OWN = """
@@ -229,7 +229,7 @@ def test_a_folder_that_cannot_be_written_is_named(store: Path, monkeypatch: pyte
     def refuse(file: Path, content: bytes) -> None:
         raise PermissionError(13, "Permission denied", str(file))
 
-    monkeypatch.setattr(card_quality, "write_whole", refuse)
+    monkeypatch.setattr(from_report, "write_whole", refuse)
     result = run("digits-classifier", "--write", store=store)
     assert "digits-classifier cannot be written: Permission denied; make it writable, or leave out" in result.output
 

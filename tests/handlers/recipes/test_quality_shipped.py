@@ -12,11 +12,9 @@ from handlers.cards.card import Card, Quality, load_card
 from handlers.family import Classifier, Sampler
 from handlers.recipes.catalogue import RECIPES
 from handlers.recipes.model_folder import load_module
-from handlers.recipes.quality.intervals import wilson_interval
 from handlers.recipes.quality.measure_model import Measuring
-from handlers.recipes.quality.measures import count_duplicates, draw_images, label_accuracy
-from handlers.recipes.quality.table import to_markdown
-from handlers.recipes.quality.thresholds import is_reached, wanted_text
+from handlers.recipes.quality.measures import count_duplicates, draw_images, label_accuracy, wilson_interval
+from handlers.recipes.quality.table import is_reached, to_markdown, wanted_text
 from tests.handlers.mnist import DATA, needs_mnist
 
 ROOT = Path(__file__).resolve().parents[3]

@@ -11,16 +11,16 @@ import torch
 from handlers.recipes.run.checkpoints import (
     Checkpoint,
     CheckpointError,
+    History,
+    alone_in,
     check_identity,
     has_checkpoint,
     load_checkpoint,
     newest_healthy,
     save_checkpoint,
+    write_whole,
 )
-from handlers.recipes.run.history import History
-from handlers.recipes.run.lock import alone_in
 from handlers.recipes.run.watch import Look
-from handlers.recipes.run.whole_files import write_whole
 
 IDENTITY = {"recipe": "digits-cgan", "seed": "5"}
 

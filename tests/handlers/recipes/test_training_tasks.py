@@ -11,9 +11,8 @@ from torch import nn
 from handlers.recipes.catalogue import RECIPES
 from handlers.recipes.tasks.augmentations import RandomAffine, ShiftAndNoise, translate
 from handlers.recipes.tasks.classifiers import train_classifier
-from handlers.recipes.tasks.fits import GanFit
 from handlers.recipes.tasks.gans import rate_share
-from handlers.recipes.tasks.task import average_into
+from handlers.recipes.tasks.task import GanFit, average_into
 from tests.handlers.training_toys import CPU, DIGITS, advance, are_equal, begin, digits, refit, small
 
 # --- Resuming and seeds -----------------------------------------------------------------------------------------------

@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from handlers.recipes.run.history import MOST_POINTS, History
+from handlers.recipes.run.checkpoints import MOST_POINTS, History
 from handlers.recipes.run.watch import Look, find_collapse, find_divergence, is_healthy
 
 CLASSES = ("zero", "one")

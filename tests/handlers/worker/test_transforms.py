@@ -11,7 +11,7 @@ from fount.address import Addresses
 from fount.transform_columns import COLUMNS, IDENTITY, NOISE_FIRST_BLOCK
 from fount.transforms import RANGES, Policy, Transform, draw
 from handlers.models.transforms import Transforms
-from handlers.worker.manipulations import made_up_manipulations
+from handlers.worker.items import made_up_manipulations
 
 Image = NDArray[np.uint8]
 FAMILY = Transforms.from_config({})

@@ -15,7 +15,7 @@ from fount.v1 import model_pb2
 from fount.worker.v1 import worker_pb2
 from handlers.cards.card import load_card, write_card
 from handlers.models import load_family, source_file
-from handlers.worker.manipulations import made_up_manipulations
+from handlers.worker.items import made_up_manipulations
 from handlers.worker.worker import Worker
 from tests.handlers.toys import ask, drawing, request, seal_folder, transforming
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from fount.v1 import augmentation_pb2 as pb
-from service.augmentation.made_rows import NO_ROW, MadeRows, Origins
-from service.rpc.row_chunks import rows_to_responses
+from service.augmentation.open_plan import NO_ROW, MadeRows, Origins
+from service.rpc.chunks import rows_to_responses
 
 
 def origins(count: int, **columns) -> Origins:

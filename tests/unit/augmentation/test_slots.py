@@ -5,8 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from service.augmentation.bootstrap import poisson_weights
-from service.augmentation.slots import Layout, RealMode, Source, Stratum
+from service.augmentation.slots import Layout, RealMode, Source, Stratum, poisson_weights
 
 LABELS = np.repeat(np.array([0, 1, 2], np.uint32), [50, 30, 20])
 

@@ -6,8 +6,20 @@ import numpy as np
 import pytest
 
 from service.augmentation.slots import RealMode, Source
-from service.augmentation.target_rules import Balance, Counts, Factor, MixRule, Rule, Weights
-from service.augmentation.targets import Capped, Filling, Shortage, count_cells, fill, share
+from service.augmentation.targets import (
+    Balance,
+    Capped,
+    Counts,
+    Factor,
+    Filling,
+    MixRule,
+    Rule,
+    Shortage,
+    Weights,
+    count_cells,
+    fill,
+    share,
+)
 
 REAL, RESAMPLED, TRANSFORMED, SYNTHESISED = Source
 CELLS = np.array([[6, 4], [3, 2]])  # two classes of two groups

@@ -8,8 +8,7 @@ from pathlib import Path
 import pytest
 
 from fount.ticket.v1 import ticket_pb2
-from service.augmentation.ticket_keys import TicketKeys
-from service.augmentation.tickets import LAYOUT_VERSION, MAX_TICKET_BYTES, open_ticket, sign
+from service.augmentation.tickets import LAYOUT_VERSION, MAX_TICKET_BYTES, TicketKeys, open_ticket, sign
 from service.errors import NotPermitted, SetupError, TicketInvalid
 
 KEYS = TicketKeys(keys={"new": b"n" * 32, "old": b"o" * 32})

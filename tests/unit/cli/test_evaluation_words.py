@@ -3,7 +3,7 @@
 import pytest
 
 from fount.cli.evaluation_table import metric_line, outcome_problem, verdicts
-from fount.evaluation.messages import evaluation_info
+from fount.evaluation.types import evaluation_info
 from fount.v1 import evaluation_pb2
 
 SUCCEEDED = evaluation_pb2.Evaluation.STATE_SUCCEEDED

@@ -7,10 +7,10 @@ import math
 import numpy as np
 import pytest
 
-from service.evaluation.statistics.estimate import Estimate
 from service.evaluation.statistics.gaussian import Moments
 from service.evaluation.statistics.intervals import (
     BLOCKS,
+    Estimate,
     block_bounds,
     block_rows,
     clip,

@@ -11,9 +11,9 @@ from service.evaluation.panels.by_class import worst_null
 from service.evaluation.panels.measure import null_from_draws
 from service.evaluation.panels.realism import PARTS
 from service.evaluation.panels.reference_sample import compared, real_draw
-from service.evaluation.statistics.estimate import Estimate
 from service.evaluation.statistics.gaussian import Moments, estimate_fid
 from service.evaluation.statistics.inception import estimate_inception_score
+from service.evaluation.statistics.intervals import Estimate
 from service.evaluation.statistics.kernel import estimate_kid
 from service.evaluation.statistics.sliced import SlicedReference, estimate_sliced_wasserstein
 from service.evaluation.statistics.vendi import estimate_vendi

@@ -7,9 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from service.evaluation.report.chart_views import histogram_view
 from service.evaluation.report.figures import FIGURES, figures_of
-from service.evaluation.report.metric_views import interval_plot
+from service.evaluation.report.metric_views import histogram_view, interval_plot
 from service.evaluation.report.page import render
 from service.evaluation.report.words import number, percent
 from service.evaluation.results import ClassValue, GateOutcome, Null, Panel, Verdict

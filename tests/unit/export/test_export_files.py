@@ -8,10 +8,9 @@ import pytest
 from PIL import Image
 
 from fount.errors import OutputError
-from fount.export.folder import folder_names
+from fount.export.folder import deflated_pngs, folder_names, stored_pngs
 from fount.export.journal import Journal, Record
-from fount.export.parts import cut, rows_a_part, stretches
-from fount.export.png import deflated_pngs, stored_pngs
+from fount.export.table import cut, rows_a_part, stretches
 from fount.export.target_folder import Place
 
 IDENTITY = {"plan_id": "p1", "format": "npz"}

@@ -14,8 +14,7 @@ from click.testing import CliRunner
 from handlers.cards.card import load_card
 from handlers.cards.schema import Card
 from handlers.cli.new import new
-from handlers.scaffold.card_text import card_to_text
-from handlers.scaffold.key_comments import KEY_COMMENTS
+from handlers.scaffold.card_text import KEY_COMMENTS, card_to_text
 from handlers.scaffold.template import FAMILIES, Wish, WishError, card_of
 
 

@@ -11,9 +11,9 @@ from service.catalog.conditions import NoLabels
 from service.config import GatewayConfig
 from service.domain import Dtype, ModelKey, Parameters, Target
 from service.scheduler import Work
+from service.scheduler.admission import UnreadRoom
 from service.scheduler.fair_queue import Turns
 from service.scheduler.feeds import RangeFeed
-from service.scheduler.send_buffer import UnreadRoom
 from service.scheduler.stream import SampleStream
 
 TARGET = Target(model=ModelKey(name="toy", version="1", digest="sha256:0"), numerics="avx2")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from service.config import GatewayConfig
-from service.scheduler.send_buffer import UnreadRoom
+from service.scheduler.admission import UnreadRoom
 
 LIMITS = {"window_bytes": 100, "max_unread_bytes": 1000, "max_streams": 50}  # 500 shared, a floor of 10 each
 

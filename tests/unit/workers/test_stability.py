@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 import pytest
 
-from service.workers.torchserve.stability import Stability
+from service.workers.torchserve.replica import Stability
 
 
 def seen(*looks: tuple[float, Iterable[int]]) -> Stability:
