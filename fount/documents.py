@@ -1,0 +1,243 @@
+"""Read YAML documents into frozen dataclasses, and report every problem at once, each with its path.
+
+Model cards, plan files, files of data sets and `workers.yaml` are read here. The type annotations of a dataclass made
+with `record` are its schema; pydantic checks them. `read_yaml` gives plain values, `parse` gives the record.
+
+Example:
+    >>> @record
+    ... class Tuned:
+    ...     threads: Annotated[int, check(lambda n: 1 <= n <= 1024, "must be 1 to 1024")] = 1
+    >>> parse(Tuned, {"thread": 2})
+    Traceback (most recent call last):
+    fount.documents.DocumentError: thread: unknown key; did you mean 'threads'?
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import functools
+import json
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import NoneType
+from typing import Annotated, Any, TypeVar, dataclass_transform, get_args, get_origin, get_type_hints
+
+import yaml
+from pydantic import AfterValidator, ConfigDict, TypeAdapter, ValidationError
+
+__all__ = ["DocumentError", "Problem", "check", "nearest", "parse", "read_yaml", "record"]
+
+T = TypeVar("T")
+_MUST_BE = {
+    "string_type": "must be text", "bool_type": "must be true or false", "int_type": "must be a whole number",
+    "int_from_float": "must be a whole number", "float_type": "must be a finite number",
+    "finite_number": "must be a finite number", "tuple_type": "must be a list", "list_type": "must be a list",
+    "dict_type": "must be a mapping", "mapping_type": "must be a mapping", "dataclass_type": "must be a mapping",
+}  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class Problem:
+    """One thing wrong with a document.
+
+    Attributes:
+        key: where, for instance "limits.max_count" or "policy[0].kind"; empty is the whole document.
+        wrong: what is there.
+        remedy: what to do.
+    """
+
+    key: str
+    wrong: str
+    remedy: str
+
+    def __str__(self) -> str:
+        return f"{self.key}: {self.wrong}; {self.remedy}" if self.key else f"{self.wrong}; {self.remedy}"
+
+
+class DocumentError(ValueError):
+    """A document breaks its schema. Correct every problem it lists.
+
+    Attributes:
+        problems: all of them.
+    """
+
+    def __init__(self, problems: Sequence[Problem]) -> None:
+        self.problems = tuple(problems)
+        super().__init__("; ".join(map(str, problems)))
+
+
+@dataclass_transform(frozen_default=True, kw_only_default=True, field_specifiers=(dataclasses.field,))
+def record(cls: type[T]) -> type[T]:
+    """Make a frozen, keyword-only dataclass that `parse` can read: types are strict and unknown keys are problems."""
+    cls.__pydantic_config__ = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)  # type: ignore[attr-defined]
+    return dataclass(frozen=True, kw_only=True)(cls)
+
+
+def check(holds: Callable[[Any], bool], remedy: str) -> AfterValidator:
+    """Narrow an annotated type by a condition; the remedy completes "must be …" in the problem reported."""
+
+    def validate(value: Any) -> Any:
+        if not holds(value):
+            raise ValueError(remedy)
+        return value
+
+    return AfterValidator(validate)
+
+
+def nearest(word: object, known: Sequence[str]) -> str | None:
+    """Find the known word a misspelt one was probably meant to be; None when nothing is near."""
+    return next(iter(difflib.get_close_matches(str(word), known, n=1)), None)
+
+
+def read_yaml(file: Path, max_bytes: int = 2**20) -> Any:
+    """Read a YAML file into plain values.
+
+    Raises:
+        DocumentError: it is larger than max_bytes, not YAML, or a key occurs twice.
+        OSError: it cannot be read.
+    """
+    with file.open("rb") as stream:
+        text = stream.read(max_bytes + 1)
+    if len(text) > max_bytes:
+        raise DocumentError([Problem(key="", wrong=f"is larger than {max_bytes} bytes", remedy="name another file")])
+    try:
+        node = yaml.compose(text, yaml.SafeLoader)
+        repeated = list(_repeated_keys(node, ""))
+        value = yaml.safe_load(text)
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        wrong = f"is not YAML: {' '.join(str(error).split())[:300]}"
+        raise DocumentError([Problem(key="", wrong=wrong, remedy="correct this place")]) from error
+    if repeated:
+        raise DocumentError(repeated)
+    return value
+
+
+def parse(kind: type[T], value: object, more: Callable[[T], Iterator[Problem]] | None = None) -> T:
+    """Check plain values against a record and build it.
+
+    Args:
+        kind: a dataclass made with `record`, or any type pydantic knows.
+        value: what `read_yaml` returned, or a mapping of one's own.
+        more: rules between fields; they run when every field is right by itself.
+
+    Raises:
+        DocumentError: names every problem.
+    """
+    problems = list(_not_plain(value, ""))
+    if problems:
+        raise DocumentError(problems)
+    try:
+        adapter: TypeAdapter[T] = _adapter(kind)  # type: ignore[arg-type]
+        parsed = adapter.validate_json(json.dumps(value))  # JSON mode: a list may be a tuple, and no more
+    except ValidationError as error:
+        raise DocumentError(_problems(kind, error)) from error
+    if more and (problems := list(more(parsed))):
+        raise DocumentError(problems)
+    return parsed
+
+
+@functools.cache
+def _adapter(kind: Any) -> TypeAdapter[Any]:
+    return TypeAdapter(kind)
+
+
+def _problems(kind: Any, error: ValidationError) -> list[Problem]:
+    """Translate pydantic's errors; a missing key that an unknown one was meant to be is not named twice."""
+    errors = error.errors(include_url=False)
+    missing = {_path(e["loc"]): e["loc"][-1] for e in errors if e["type"].startswith("missing")}
+    found = []
+    for e in errors:
+        where = _path(e["loc"])
+        if e["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
+            known = _fields_at(kind, e["loc"][:-1])
+            beside = _path(e["loc"][:-1])
+            absent = [str(key) for path, key in missing.items() if path.removesuffix(str(key)).rstrip(".") == beside]
+            meant = nearest(e["loc"][-1], absent) or nearest(e["loc"][-1], known)
+            missing.pop(f"{beside}.{meant}" if beside else str(meant), None)
+            remedy = f"did you mean {meant!r}?" if meant else f"known keys: {', '.join(known)}"
+            found.append(Problem(key=where, wrong="unknown key", remedy=remedy))
+        elif not e["type"].startswith("missing"):
+            found.append(Problem(key=where, wrong=f"is {_show(e['input'])}", remedy=_remedy(e)))
+    return found + [
+        Problem(key=path, wrong="missing", remedy=f"add this {'item' if path.endswith(']') else 'key'}")
+        for path in missing
+    ]
+
+
+def _remedy(error: Mapping[str, Any]) -> str:
+    kind, given = error["type"], error["input"]
+    if kind == "value_error":
+        return str(error["ctx"]["error"])
+    if kind == "literal_error":
+        choices = [choice.strip().strip("'") for choice in error["ctx"]["expected"].replace(" or ", ", ").split(",")]
+        near = nearest(given, choices)
+        return f"must be one of {', '.join(choices)}" + (f"; did you mean {near}?" if near else "")
+    if kind == "string_type" and type(given) in (int, float):  # YAML reads 2.0 as a number
+        return f'must be text: put it in quotes, like "{given}"'
+    if kind in ("too_long", "too_short"):
+        bounds = error["ctx"]
+        return f"must be a list of {bounds.get('max_length', bounds.get('min_length'))}"
+    return _MUST_BE.get(kind) or error["msg"].replace("Input should", "must", 1)
+
+
+def _fields_at(kind: Any, loc: tuple[int | str, ...]) -> list[str]:
+    """List the keys that the record at a place may have."""
+    for step in loc:
+        kind = _plain_type(kind)
+        if dataclasses.is_dataclass(kind):
+            kind = get_type_hints(kind, include_extras=True).get(str(step), Any)
+        elif arguments := get_args(kind):
+            kind = arguments[-1] if arguments[-1] is not Ellipsis else arguments[0]
+    kind = _plain_type(kind)
+    return [field.name for field in dataclasses.fields(kind)] if dataclasses.is_dataclass(kind) else []
+
+
+def _plain_type(kind: Any) -> Any:
+    while get_origin(kind) is Annotated or NoneType in get_args(kind):
+        kind = next(argument for argument in get_args(kind) if argument is not NoneType)
+    return kind
+
+
+def _not_plain(value: object, key: str) -> Iterator[Problem]:
+    """Find what JSON cannot say: dates, bytes, sets, keys that are no text, numbers that are not finite."""
+    if isinstance(value, Mapping):
+        for name, item in value.items():
+            where = f"{key}.{name}" if key else str(name)
+            if not isinstance(name, str):
+                yield Problem(key=where, wrong=f"has the key {_show(name)}", remedy=f'put it in quotes, like "{name}"')
+            yield from _not_plain(item, where)
+    elif isinstance(value, list | tuple):
+        for place, item in enumerate(value):
+            yield from _not_plain(item, f"{key}[{place}]")
+    elif isinstance(value, float) and not math.isfinite(value):
+        yield Problem(key=key, wrong=f"is {value}", remedy="must be a finite number")
+    elif not isinstance(value, str | int | float | NoneType):
+        remedy = "must be text, a finite number, true, false, null, a list or a mapping"
+        yield Problem(key=key, wrong=f"is {_show(value)}", remedy=remedy)
+
+
+def _repeated_keys(node: yaml.Node | None, key: str) -> Iterator[Problem]:
+    if isinstance(node, yaml.MappingNode):
+        seen = set()
+        for name, item in node.value:
+            where = f"{key}.{name.value}" if key else str(name.value)
+            if isinstance(name, yaml.ScalarNode):
+                if name.value in seen:
+                    yield Problem(key=where, wrong="occurs twice", remedy="keep one of them")
+                seen.add(name.value)
+            yield from _repeated_keys(item, where)
+    elif isinstance(node, yaml.SequenceNode):
+        for place, item in enumerate(node.value):
+            yield from _repeated_keys(item, f"{key}[{place}]")
+
+
+def _path(loc: Sequence[int | str]) -> str:
+    return "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in loc).removeprefix(".")
+
+
+def _show(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."

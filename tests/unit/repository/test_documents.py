@@ -1,0 +1,92 @@
+"""Documents: YAML into records, every problem at once."""
+
+from dataclasses import field
+from typing import Annotated, Any, Literal
+
+import pytest
+
+from fount.documents import DocumentError, Problem, check, parse, read_yaml, record
+
+
+@record
+class Inner:
+    x: int
+    flag: bool = False
+    kind: Literal["one", "other"] = "one"
+
+
+@record
+class Outer:
+    inner: Inner
+    models: dict[str, Inner] = field(default_factory=dict)
+    size: Annotated[tuple[int, int], check(lambda s: min(s) > 0, "must be 1 or more")] | None = None
+    share: float = 0.5
+    free: dict[str, Any] = field(default_factory=dict)
+
+
+UNKNOWN = "inner.y: unknown key; known keys: x, flag, kind"
+QUOTE = 'models.3: has the key 3; put it in quotes, like "3"'
+
+
+def problems(value: object) -> list[str]:
+    with pytest.raises(DocumentError) as caught:
+        parse(Outer, value)
+    return [str(problem) for problem in caught.value.problems]
+
+
+def test_a_document_becomes_its_record():
+    parsed = parse(Outer, {"inner": {"x": 1}, "models": {"a": {"x": 2}}, "size": [3, 4], "share": 1})
+    assert parsed == Outer(inner=Inner(x=1), models={"a": Inner(x=2)}, size=(3, 4), share=1.0)
+
+
+def test_every_problem_is_named_with_its_path():
+    assert problems(
+        {"inner": {"x": "1", "kind": "ohter"}, "models": {"a": {"x": True}}, "size": [0, 1], "share": "much"}
+    ) == [
+        "inner.x: is '1'; must be a whole number",
+        "inner.kind: is 'ohter'; must be one of one, other; did you mean other?",
+        "models.a.x: is True; must be a whole number",
+        "size: is [0, 1]; must be 1 or more",
+        "share: is 'much'; must be a finite number",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        pytest.param({"iner": {"x": 1}}, ["iner: unknown key; did you mean 'inner'?"], id="misspelt and required"),
+        pytest.param({"inner": {"y": 1}}, [UNKNOWN, "inner.x: missing; add this key"], id="unknown"),
+        pytest.param({}, ["inner: missing; add this key"], id="missing"),
+        pytest.param([1], ["is [1]; must be a mapping"], id="no mapping"),
+        pytest.param({"inner": {"x": 1}, "share": float("nan")}, ["share: is nan; must be a finite number"], id="nan"),
+        pytest.param({"inner": {"x": 1}, "models": {3: {"x": 1}}}, [QUOTE], id="key"),
+        pytest.param({"inner": {"x": 1}, "size": [1]}, ["size[1]: missing; add this item"], id="short list"),
+    ],
+)  # fmt: skip
+def test_it_says_what_to_do(value: object, expected: list[str]):
+    assert problems(value) == expected
+
+
+def test_rules_between_fields_are_checked_last():
+    with pytest.raises(DocumentError, match=r"share: is 1\.0; must be below x"):
+        parse(
+            Outer,
+            {"inner": {"x": 1}, "share": 1.0},
+            lambda o: iter([Problem(key="share", wrong="is 1.0", remedy="must be below x")]),
+        )
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        pytest.param("a: 1\nb: {c: 1, c: 2}\n", "b.c: occurs twice; keep one of them", id="repeated"),
+        pytest.param("a: [1", "is not YAML", id="broken"),
+        pytest.param("a: 123456789", "is larger than 10 bytes", id="large"),
+        pytest.param("a: !!python/object:os.system 1", "is not YAML", id="python"),
+    ],
+)
+def test_a_file_that_cannot_be_read_says_why(tmp_path, text: str, expected: str):
+    file = tmp_path / "a.yaml"
+    file.write_text(text)
+    with pytest.raises(DocumentError, match=expected):
+        read_yaml(file, 10 if "1234" in text else 2**20)
