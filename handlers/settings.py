@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, cast
 
-from handlers.tuned import TunedError, TunedModel, read_tuned
+from fount.tuned import TunedError, TunedModel, read_tuned
 
 __all__ = ["Layout", "Precision", "Settings", "SettingsError", "settings_from_environment"]
 

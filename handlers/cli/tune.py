@@ -73,7 +73,7 @@ def tune(
       fount tune mnist-cgan --goal latency --seconds 5
       fount tune ./my-gan --dry-run --json > my-gan.json
     """  # noqa: D301 - \b is click's mark for lines to keep
-    from handlers.tuned import TunedError, write_tuned
+    from fount.tuned import TunedError, write_tuned
     from handlers.tuning.measuring import best_first, to_document, to_table
 
     with _unpacked(name, model_store) as (card, folder):

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from itertools import product
 from typing import Literal
 
+from fount.tuned import TunedModel
 from handlers.settings import Layout, Precision
-from handlers.tuned import TunedModel
 
 __all__ = ["Candidate", "Goal", "list_candidates"]
 

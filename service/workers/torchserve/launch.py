@@ -21,9 +21,9 @@ from pathlib import Path
 import psutil
 
 from fount.archive import ArchiveError, ArchiveInfo, verify_archive
+from fount.tuned import TunedError, TunedModel, read_tuned
 from service.errors import SetupError
 from service.workers import CALLS_PER_WORKER
-from service.workers.torchserve.tuned import Tuned, read_tuned
 
 __all__ = [
     "FOLDER_CHARACTERS",
@@ -167,8 +167,11 @@ def prepare(config: TorchServeConfig, folder: Path) -> Launch:
         raise SetupError(f"{folder} is too long for TorchServe's sockets; name a folder with a path of at most "
                          f"{FOLDER_CHARACTERS} characters")  # fmt: skip
     archives, refused = verified_archives(config.archives)
-    tuned = read_tuned(config.tuned) if config.tuned else {}
-    chosen = {info.name: tuned.get(info.name, Tuned()) for info in archives.values()}
+    try:
+        tuned = read_tuned(config.tuned) if config.tuned else {}
+    except TunedError as error:
+        raise SetupError(str(error)) from error
+    chosen = {info.name: tuned.get(info.name, TunedModel()) for info in archives.values()}
     home = _torchserve_home()
     java = find_java()
     try:
@@ -218,7 +221,7 @@ def _log_settings(config: TorchServeConfig, folder: Path) -> str:
 
 
 def _properties(
-    config: TorchServeConfig, folder: Path, archives: dict[Path, ArchiveInfo], chosen: Mapping[str, Tuned]
+    config: TorchServeConfig, folder: Path, archives: dict[Path, ArchiveInfo], chosen: Mapping[str, TunedModel]
 ) -> str:
     models: dict[str, dict[str, dict[str, object]]] = {}
     workers = {name: each.workers or config.workers for name, each in chosen.items()}
@@ -259,7 +262,7 @@ def _properties(
     return "".join(f"{key}={value}\n" for key, value in settings.items())
 
 
-def _environment(config: TorchServeConfig, folder: Path, chosen: Mapping[str, Tuned]) -> dict[str, str]:
+def _environment(config: TorchServeConfig, folder: Path, chosen: Mapping[str, TunedModel]) -> dict[str, str]:
     kept = {key: value for key, value in os.environ.items() if key not in ("TS_CONFIG_FILE", "PYTHONPATH")}
     return (
         kept

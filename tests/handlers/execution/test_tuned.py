@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from fount.tuned import TunedError, TunedModel, read_tuned, write_tuned
 from handlers.execution.torch_errors import keep_freed_memory
 from handlers.settings import Settings, SettingsError, settings_from_environment
-from handlers.tuned import TunedError, TunedModel, read_tuned, write_tuned
 from tests.handlers.toys import ToySampler, ask, drawing, load, request
 
 WHOLE = "models: {toy: {workers: 2, threads: 2, precision: bf16, layout: nchw, compiled: true}}"
@@ -60,7 +60,7 @@ def test_what_is_wrong_with_a_file_is_told(tmp_path: Path, text: str, told: str)
 
 def test_a_file_that_is_not_there_is_told(toy_folder: Path, tmp_path: Path) -> None:
     reason = load(toy_folder, ToySampler, {"FOUNT_WORKER_CONFIG": str(tmp_path / "none.yaml")}).model.reason
-    assert "none.yaml cannot be read: No such file or directory; run `fount tune`" in reason
+    assert "none.yaml cannot be read: No such file or directory; run `fount tune NAME`" in reason
 
 
 def test_a_worker_runs_as_its_model_was_tuned(toy_folder: Path, tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from fount.cli.main import main
-from handlers.tuned import TunedModel, read_tuned
+from fount.tuned import TunedModel, read_tuned
 from handlers.tuning.candidates import Candidate, list_candidates
 from handlers.tuning.measuring import Measurement, best_first, to_table
 

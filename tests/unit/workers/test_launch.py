@@ -161,7 +161,7 @@ def test_without_a_tuned_file_the_command_line_counts(two_models: Path, monkeypa
 def test_a_tuned_file_with_a_mistake_starts_nothing(two_models: Path) -> None:
     tuned = two_models.parent / "workers.yaml"
     tuned.write_text("models: {a: {wokers: 3}}")
-    with pytest.raises(SetupError, match=r"models\.a\.wokers is unknown; did you mean 'workers'"):
+    with pytest.raises(SetupError, match=r"models\.a\.wokers: unknown key; did you mean 'workers'"):
         prepared(two_models, tuned=tuned)
 
 

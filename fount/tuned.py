@@ -1,0 +1,92 @@
+"""The file of tuned worker settings, `workers.yaml`: how each model runs fastest on this machine.
+
+`fount tune` writes it. Workers read the entry of their model when they load; `fount serve` reads the numbers of
+workers and threads before it starts TorchServe:
+
+    models:
+      mnist-cgan: {workers: 1, threads: 2, precision: fp32, layout: nhwc, compiled: false}
+
+Every key of a model is optional.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Literal
+
+import yaml
+
+from fount.documents import DocumentError, check, parse, read_yaml, record
+from fount.files import replace_whole
+
+__all__ = ["TunedError", "TunedModel", "read_tuned", "write_tuned"]
+
+_HEADER = "# How models run fastest on this machine: written by `fount tune`, read by workers when they start.\n"
+
+Count = Annotated[int, check(lambda count: 1 <= count <= 1024, "must be 1 to 1024")]
+
+
+class TunedError(Exception):
+    """A file of tuned settings cannot be read or written. Correct the keys it names, or delete it and tune again."""
+
+
+@record
+class TunedModel:
+    """How one model runs; None leaves a setting to the command line and the environment.
+
+    Attributes:
+        workers: processes a model version.
+        threads: torch threads a process.
+        precision: of weights and activations.
+        layout: memory layout of images.
+        compiled: whether the network is compiled when it is loaded.
+    """
+
+    workers: Count | None = None
+    threads: Count | None = None
+    precision: Literal["fp32", "bf16"] | None = None
+    layout: Literal["nchw", "nhwc"] | None = None
+    compiled: bool | None = None
+
+
+@record
+class _TunedFile:
+    models: Mapping[str, TunedModel | None] | None = None
+
+
+def read_tuned(file: Path) -> dict[str, TunedModel]:
+    """Read the entries of a file, by model name.
+
+    Raises:
+        TunedError: the file cannot be read, is not YAML, or has unknown keys or values; names every problem.
+    """
+    try:
+        document = read_yaml(file)
+        models = parse(_TunedFile, {} if document is None else document).models or {}
+    except OSError as error:
+        raise TunedError(f"{file} cannot be read: {error.strerror or error}; run `fount tune NAME`") from error
+    except DocumentError as error:
+        raise TunedError(f"{file}: {error}") from error
+    return {name: entry or TunedModel() for name, entry in models.items()}
+
+
+def write_tuned(file: Path, model: str, tuned: TunedModel) -> None:
+    """Write a model's entry into a file, atomically; entries of other models stay.
+
+    Raises:
+        TunedError: the file exists and cannot be read, or cannot be written.
+    """
+    models = read_tuned(file) if file.exists() else {}
+    models[model] = tuned
+    document = {"models": {name: _to_plain(models[name]) for name in sorted(models)}}
+    text = _HEADER + yaml.safe_dump(document, sort_keys=False, default_flow_style=None, width=120)
+    try:
+        replace_whole(file, text.encode(), file.parent, durably=False)
+    except OSError as error:
+        raise TunedError(f"{file} cannot be written: {error.strerror or error}; name another with --out") from error
+
+
+def _to_plain(tuned: TunedModel) -> dict[str, object]:
+    return {key: value for key, value in dataclasses.asdict(tuned).items() if value is not None}
