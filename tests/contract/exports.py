@@ -14,7 +14,7 @@ from click.testing import CliRunner
 from fount.cli.main import main
 
 # Parts of 10 rows, so that a few rows make several.
-SMALL = "from fount.export import parts; parts._MOST_ROWS = 10;"
+SMALL = "from fount.export import table; table._MOST_ROWS = 10;"
 FOUNT = [sys.executable, "-c", f"{SMALL} from fount.cli.main import main; main(prog_name='fount')"]
 FORMATS = ["parquet", "webdataset", "npz", "folder"]
 
