@@ -18,12 +18,13 @@ import numpy as np
 from fount.address import Addresses, Stream
 from fount.augmentation.pull import Level
 from fount.augmentation.rows import RowBatch
+from fount.augmentation.shards import MAX_SHARDS, shard_range
 from fount.client.sync import Client
 
 __all__ = ["EpochOrder", "Left", "Span", "Stretch", "cut", "pull_places", "share", "subtract"]
 
 
-_BLOCK_ROWS, _LEAST_BLOCK_ROWS, _MOST_BLOCKS = 4096, 64, 65536
+_BLOCK_ROWS, _LEAST_BLOCK_ROWS = 4096, 64
 
 Span = tuple[int, int]
 """Places first to end - 1."""
@@ -54,7 +55,7 @@ class EpochOrder:
     def __init__(self, plan_id: str, rows: int, epoch: int) -> None:
         self._rows = rows
         block_rows = min(_BLOCK_ROWS, max(_LEAST_BLOCK_ROWS, rows // 64))
-        self._blocks = min(_MOST_BLOCKS, -(-rows // block_rows)) if epoch and rows else 1
+        self._blocks = min(MAX_SHARDS, -(-rows // block_rows)) if epoch and rows else 1
         self._order = _shuffled(plan_id, epoch, self._blocks) if epoch else np.zeros(1, np.int64)
         sizes = [self._first_row(block + 1) - self._first_row(block) for block in self._order.tolist()]
         self._first_places = np.concatenate([[0], np.cumsum(sizes, dtype=np.int64)])
@@ -78,21 +79,22 @@ class EpochOrder:
                 place = until
 
     def _first_row(self, block: int) -> int:
-        return self._rows * block // self._blocks  # as shards are cut
+        return shard_range(self._rows, block, self._blocks).start
 
 
 def share(rows: int, consumer: int, consumers: int) -> list[Span]:
     """The places of one consumer of a whole epoch."""
-    return _spans([(rows * consumer // consumers, rows * (consumer + 1) // consumers)])
+    places = shard_range(rows, consumer, consumers)
+    return _spans([(places.start, places.stop)])
 
 
 def cut(spans: Sequence[Span], part: int, parts: int) -> list[Span]:
     """One of some equal parts of the places in spans, in their order."""
     total = sum(end - first for first, end in spans)
-    low, high = total * part // parts, total * (part + 1) // parts
+    wanted = shard_range(total, part, parts)
     starts = np.concatenate([[0], np.cumsum([end - first for first, end in spans], dtype=np.int64)]).tolist()
     return _spans(
-        (first + max(low - before, 0), min(end, first + high - before))
+        (first + max(wanted.start - before, 0), min(end, first + wanted.stop - before))
         for (first, end), before in zip(spans, starts, strict=False)
     )
 

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from fount.augmentation.plan import AnyPlan, ticket_of
+from fount.augmentation.shards import MAX_SHARDS
 from fount.client.sync import Client
 from fount.errors import InvalidRequest
 
@@ -33,8 +34,8 @@ def iterable_dataset(plan: AnyPlan, server: str | None = None, *, shards: int = 
         InvalidRequest: the number of shards is not 1 to 65536.
         FountError: the gateway does not know the plan, or does not answer.
     """
-    if not 1 <= shards <= 65536:
-        fields = [("shards", f"is {shards}; it may be 1 to 65536")]
+    if not 1 <= shards <= MAX_SHARDS:
+        fields = [("shards", f"is {shards}; it may be 1 to {MAX_SHARDS}")]
         raise InvalidRequest("The rows cannot be pulled:", fields=fields)
     ticket = ticket_of(plan)
     with Client(server) as client:

@@ -19,6 +19,7 @@ from ray.data.block import Block, BlockAccessor, BlockMetadata
 from fount.augmentation.plan import AnyPlan, ticket_of
 from fount.augmentation.pull import Level
 from fount.augmentation.rows import RowBatch
+from fount.augmentation.shards import MAX_SHARDS, shard_range
 from fount.client.sync import Client
 
 __all__ = ["PlanDatasource"]
@@ -62,7 +63,7 @@ class PlanDatasource(Datasource):
     ) -> list[ReadTask]:
         """One task a shard, as many as Ray wants and there are rows for."""
         rows = self._info.rows
-        shards = max(1, min(parallelism, rows, 65536))
+        shards = max(1, min(parallelism, rows, MAX_SHARDS))
         return [self._task(shard, shards, per_task_row_limit) for shard in range(shards)]
 
     @property
@@ -70,7 +71,7 @@ class PlanDatasource(Datasource):
         return math.prod(self._info.shape) + 8
 
     def _task(self, shard: int, shards: int, row_limit: int | None) -> ReadTask:
-        rows = self._info.rows * (shard + 1) // shards - self._info.rows * shard // shards
+        rows = len(shard_range(self._info.rows, shard, shards))
         metadata = BlockMetadata(num_rows=None, size_bytes=rows * self._row_bytes, input_files=None, exec_stats=None)
         read: Callable[[], Iterable[Block]] = partial(
             _read, self._ticket, self._server, shard, shards, self._provenance, max(1, _BLOCK_BYTES // self._row_bytes)

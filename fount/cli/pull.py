@@ -15,6 +15,7 @@ from tqdm import tqdm
 
 from fount.augmentation.plan import load_wishes, plan_request
 from fount.augmentation.pull import Level
+from fount.augmentation.shards import MAX_SHARDS
 from fount.cli.connection import connected
 from fount.cli.options import echo_json, json_option, option, plain, server_option, timeout_option
 from fount.errors import FountError
@@ -27,7 +28,7 @@ from fount.export.target_folder import MANIFEST, Place
 __all__ = ["RowsProgress", "pull", "rows_progress"]
 
 
-_SHARDS = click.IntRange(1, 65536)
+_SHARDS = click.IntRange(1, MAX_SHARDS)
 _JOBS = click.IntRange(1, 64)
 
 

@@ -10,6 +10,7 @@ from typing import Any
 from fount.augmentation.pull import Level, PullInfo
 from fount.augmentation.pull import Part as PartOfPlan
 from fount.augmentation.rows import RowBatch
+from fount.augmentation.shards import MAX_SHARDS
 from fount.cli.output.writer import writing
 from fount.client.sync import Client
 from fount.errors import InvalidRequest, OutputError
@@ -24,7 +25,6 @@ from fount.export.target_folder import MANIFEST, Place
 __all__ = ["Export", "Outcome", "Wanted"]
 
 _SPLITS: Mapping[PartOfPlan, str] = {"plan": "train", "out-of-bag": "out_of_bag"}
-_MOST_SHARDS = 65536
 
 Showing = Callable[[int, int], AbstractContextManager[Callable[[int], None]]]
 """Shows progress of (rows in all, rows there already), and gives what is told of rows that came."""
@@ -78,7 +78,7 @@ class Export:
         self._chosen, self._info = self._ask(chosen)
         self._contents = _contents(self._info, wanted.provenance)
         planned = 1 if self._chosen.plan is None else self._chosen.plan.shards
-        self._shards = min(wanted.shards or planned, _MOST_SHARDS)
+        self._shards = min(wanted.shards or planned, MAX_SHARDS)
         most = rows_a_part(self._contents.shape)
         self._parts = cut(self._info.rows, self._shards, most)
         split = _SPLITS[wanted.part]

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from fount.augmentation.plan import SOURCES
 from fount.augmentation.rows import RowBatch
+from fount.augmentation.shards import shard_range
 
 __all__ = ["PROVENANCE", "Contents", "Part", "Table", "cut", "rows_a_part", "stretches", "table_of", "values_of"]
 
@@ -181,11 +182,8 @@ def cut(rows: int, shards: int, most: int) -> list[Part]:
         shards: into how many shards it is cut, 1 or more.
         most: rows a part, 1 or more.
     """
-    bounds = [
-        (shard, first, min(first + most, rows * (shard + 1) // shards))
-        for shard in range(shards)
-        for first in range(rows * shard // shards, rows * (shard + 1) // shards, most)
-    ]
+    ranges = [(shard, shard_range(rows, shard, shards)) for shard in range(shards)]
+    bounds = [(shard, first, min(first + most, whole.stop)) for shard, whole in ranges for first in whole[::most]]
     return [Part(number=n, shard=shard, first=first, end=end) for n, (shard, first, end) in enumerate(bounds)]
 
 

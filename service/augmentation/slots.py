@@ -156,10 +156,6 @@ class Layout:
             weight=weight,
         )
 
-    def shard(self, shard: int, shards: int) -> range:
-        """The rows of shard `shard` of `shards`: floor(N·s/S) to floor(N·(s+1)/S) - 1."""
-        return range(self.count * shard // shards, self.count * (shard + 1) // shards)
-
     def out_of_bag(self) -> NDArray[np.int64]:
         """The rows of the split, ascending, that the plan's bootstrap did not draw.
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from fount.augmentation.shards import MAX_SHARDS
 from fount.readers import Dataset, DatasetSplit
 from fount.transforms import Policy, policy_from_proto, safe_policy
 from fount.transforms import violations as policy_violations
@@ -42,7 +43,7 @@ __all__ = [
 
 
 _DAY_S = 86400
-_MAX_TTL_S, _MAX_SHARDS = 30 * _DAY_S, 65536
+_MAX_TTL_S = 30 * _DAY_S
 _AGREEMENT, _TRIED_ROWS = 0.9, 256
 
 
@@ -255,8 +256,8 @@ class WishReader:
 
     def _read_shards(self) -> int:
         shards = self._request.shards or 1
-        if shards > _MAX_SHARDS:
-            self._add("shards", f"must be 1 to {_MAX_SHARDS}, got {shards}")
+        if shards > MAX_SHARDS:
+            self._add("shards", f"must be 1 to {MAX_SHARDS}, got {shards}")
         return shards
 
     def _read_time_to_live(self) -> float:

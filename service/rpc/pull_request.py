@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from fount.augmentation.shards import MAX_SHARDS, shard_range
 from fount.v1 import augmentation_pb2
 from service.augmentation.open_plan import Level, OpenPlan
 from service.augmentation.planner import Planner
@@ -20,7 +21,6 @@ from service.errors import InvalidRequest, Violation
 
 __all__ = ["Pull", "open_pull", "read_level"]
 
-_MOST_SHARDS = 65536
 _Part = augmentation_pb2.PullDatasetRequest.Part
 
 
@@ -56,8 +56,8 @@ async def open_pull(request: augmentation_pb2.PullDatasetRequest, planner: Plann
     level = read_level(request.provenance, "provenance", violations)
     if request.part not in _Part.values():
         violations.append(Violation(field="part", description=f"{request.part} is not a Part"))
-    if request.shards > _MOST_SHARDS:
-        violations.append(Violation(field="shards", description=f"must be 1 to {_MOST_SHARDS}, got {request.shards}"))
+    if request.shards > MAX_SHARDS:
+        violations.append(Violation(field="shards", description=f"must be 1 to {MAX_SHARDS}, got {request.shards}"))
     try:
         plan = await planner.open(request.ticket, caller)
     except InvalidRequest as error:
@@ -109,7 +109,7 @@ def _shard(
 ) -> range:
     shards = request.shards or plan.shards
     if request.shard < shards:
-        return range(count * request.shard // shards, count * (request.shard + 1) // shards)
+        return shard_range(count, request.shard, shards)
     description = f"must be below the number of shards, {shards}, got {request.shard}"
     violations.append(Violation(field="shard", description=description))
     return range(0)

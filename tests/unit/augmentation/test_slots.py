@@ -46,17 +46,6 @@ def test_any_stretch_is_told_alike() -> None:
         assert getattr(part, name).tolist() == getattr(whole, name)[123:168].tolist()
 
 
-def test_shards_are_disjoint_and_complete() -> None:
-    plan = layout(stratum(0, Source.RESAMPLED, 101))
-    assert [row for shard in range(8) for row in plan.shard(shard, 8)] == list(range(101))
-    assert plan.shard(3, 8) == range(37, 50)
-
-
-def test_a_plan_of_more_shards_than_rows_has_empty_ones() -> None:
-    plan = layout(stratum(0, Source.RESAMPLED, 2))
-    assert [len(plan.shard(shard, 4)) for shard in range(4)] == [0, 1, 0, 1]
-
-
 def test_synthesised_rows_have_no_source_row() -> None:
     slots = layout(stratum(1, Source.SYNTHESISED, 5)).rows(0, 5)
     assert slots.source_row.tolist() == [-1] * 5
