@@ -1,74 +1,96 @@
-"""Files that are whole or not there: written beside their place, brought to the disk, and renamed."""
+"""Write files atomically: a reader sees the whole new file, or what was there before, and never a part.
+
+Content is written to a temporary file, brought to the disk and renamed into place. Every writer of whole files in Fount
+uses this module. Files that grow by appending (journals) call `sync_folder` after they create a file.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import os
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-__all__ = ["replace_whole", "sha256_of", "sync_folder", "write_whole"]
+__all__ = ["PART_SUFFIX", "atomic_path", "atomic_write", "sha256_of", "sync_folder"]
 
-_BLOCK_BYTES = 2**20
+PART_SUFFIX = ".part"
+"""Ends the names of temporary files; one that a crash left behind may be deleted."""
 
 
-def write_whole(path: Path, data: bytes, staging: Path) -> None:
-    """Write a file so that it is seen whole or not at all, and is still there after a power cut.
+@contextmanager
+def atomic_path(
+    path: Path, *, staging: Path | None = None, durable: bool = True, mode: int = 0o666, overwrite: bool = True
+) -> Iterator[Path]:
+    """Give a temporary file to write to; when the block ends, rename it to `path`, or remove it on any exception.
 
     Args:
-        path: where it is to be; its folder is made.
-        data: what it holds.
-        staging: a folder on the same file system where it may lie half-written.
+        path: the final name, in a folder that exists.
+        staging: a folder of the same file system for the temporary file; None: the folder of `path`.
+        durable: sync the file and its folder, so that the file also survives a power cut.
+        mode: permission bits, narrowed by the umask as usual; in force before anything is written.
+        overwrite: replace an existing file. False: fail instead, also when another process creates it meanwhile.
+
+    Yields:
+        The temporary file, which exists and is empty.
 
     Raises:
-        OSError: it cannot be written; nothing is left of it.
+        OSError: the file cannot be written, and `path` is as it was.
+        FileExistsError: `path` exists and `overwrite` is False.
     """
-    replace_whole(path, data, staging, durably=True)
-    sync_folder(path.parent)
-
-
-def replace_whole(path: Path, data: bytes, staging: Path, *, durably: bool) -> None:
-    """Write a file beside its place and rename it; without `durably` a power cut, unlike a crash, may still tear it.
-
-    Raises:
-        OSError: it cannot be written; nothing is left of it.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = staging / f"{path.name}.part"
+    part = (staging or path.parent) / f".{path.name}.{secrets.token_hex(6)}{PART_SUFFIX}"
     try:
-        with part.open("wb") as file:
-            file.write(data)
-            if durably:
-                file.flush()
-                os.fsync(file.fileno())
-        part.replace(path)
-    except BaseException:
+        os.close(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode))
+        yield part
+        if durable:
+            _sync(part, os.O_RDWR)
+        if overwrite:
+            part.replace(path)
+        else:
+            os.link(part, path)
+        if durable:
+            sync_folder(path.parent)
+    finally:
         part.unlink(missing_ok=True)
-        raise
+
+
+def atomic_write(
+    path: Path,
+    data: bytes,
+    *,
+    staging: Path | None = None,
+    durable: bool = True,
+    mode: int = 0o666,
+    overwrite: bool = True,
+) -> None:
+    """Write a whole file from bytes; arguments and errors as in `atomic_path`."""
+    with atomic_path(path, staging=staging, durable=durable, mode=mode, overwrite=overwrite) as part:
+        part.write_bytes(data)
 
 
 def sync_folder(folder: Path) -> None:
-    """Bring the names in a folder to the disk, where the system can."""
-    if not hasattr(os, "O_DIRECTORY"):
-        return
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    """Bring the names in a folder to the disk, where the operating system supports it."""
+    if hasattr(os, "O_DIRECTORY"):
+        _sync(folder, os.O_RDONLY | os.O_DIRECTORY)
+
+
+def sha256_of(path: Path) -> tuple[str, int]:
+    """Compute the digest and size of a file in constant memory.
+
+    Returns:
+        (64 hexadecimal digits, number of bytes)
+
+    Raises:
+        OSError: the file cannot be read.
+    """
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest(), file.tell()
+
+
+def _sync(path: Path, flags: int) -> None:
+    descriptor = os.open(path, flags)
     try:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-def sha256_of(path: Path) -> tuple[str, int]:
-    """Digest a file in flat memory.
-
-    Returns:
-        (hexadecimal digest, bytes)
-
-    Raises:
-        OSError: it cannot be read.
-    """
-    digest, size = hashlib.sha256(), 0
-    with path.open("rb") as file:
-        while block := file.read(_BLOCK_BYTES):
-            digest.update(block)
-            size += len(block)
-    return digest.hexdigest(), size

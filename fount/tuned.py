@@ -19,7 +19,7 @@ from typing import Annotated, Literal
 import yaml
 
 from fount.documents import DocumentError, check, parse, read_yaml, record
-from fount.files import replace_whole
+from fount.files import atomic_write
 
 __all__ = ["TunedError", "TunedModel", "read_tuned", "write_tuned"]
 
@@ -83,7 +83,8 @@ def write_tuned(file: Path, model: str, tuned: TunedModel) -> None:
     document = {"models": {name: _to_plain(models[name]) for name in sorted(models)}}
     text = _HEADER + yaml.safe_dump(document, sort_keys=False, default_flow_style=None, width=120)
     try:
-        replace_whole(file, text.encode(), file.parent, durably=False)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        atomic_write(file, text.encode(), durable=False)
     except OSError as error:
         raise TunedError(f"{file} cannot be written: {error.strerror or error}; name another with --out") from error
 

@@ -23,7 +23,7 @@ from fount.export.formats import DATA, Format
 from fount.export.journal import Journal, Record
 from fount.export.table import Contents, Part, Table, stretches, table_of
 from fount.export.target_folder import Place
-from fount.files import replace_whole
+from fount.files import atomic_write
 
 __all__ = ["PartWriter", "Pulling", "export_parts"]
 
@@ -77,7 +77,8 @@ class PartWriter:
 
     def _save(self, path: str, data: bytes) -> None:
         place = self._place.folder / DATA / path
-        replace_whole(place, data, self._place.staging, durably=False)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        atomic_write(place, data, staging=self._place.staging, durable=False)
 
 
 def export_parts(

@@ -24,7 +24,7 @@ from typing import IO, Any
 from fount.cli.output.writer import writing
 from fount.errors import OutputError
 from fount.export.journal import Journal
-from fount.files import write_whole
+from fount.files import atomic_write
 
 __all__ = ["MANIFEST", "Place"]
 
@@ -129,7 +129,8 @@ class Place:
             OutputError: it cannot be written.
         """
         with writing(self.folder / path):
-            write_whole(self.folder / path, data, self.staging)
+            (self.folder / path).parent.mkdir(parents=True, exist_ok=True)
+            atomic_write(self.folder / path, data, staging=self.staging)
 
     def manifest(self) -> dict[str, Any] | None:
         """The manifest of a whole export; None when it is not whole."""
