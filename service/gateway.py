@@ -40,8 +40,8 @@ from service.rpc.datasets import DatasetServicer
 from service.rpc.interceptor import CallInterceptor
 from service.rpc.models import ModelServicer
 from service.rpc.sampling import SamplingServicer
-from service.scheduler.inference import Asking
-from service.scheduler.scheduler import PackingScheduler
+from service.scheduler.inference import InferenceClient
+from service.scheduler.scheduler import BatchingScheduler
 from service.telemetry.http import SidePort
 from service.telemetry.metrics import Metrics
 from service.workers import WorkerPool
@@ -88,13 +88,13 @@ class Gateway:
         self.metrics = Metrics(version("fount"))
         self.catalog = Catalog(pool, default_versions=config.default_versions, required_models=config.required_models)
         self.datasets = Datasets(config.datasets)
-        self._scheduler = PackingScheduler(pool, config, self.metrics)
-        self.asking = Asking(self._scheduler)
+        self._scheduler = BatchingScheduler(pool, config, self.metrics)
+        self.inference = InferenceClient(self._scheduler)
         self._evaluating = Evaluating(
             evaluations=evaluations,
             catalog=self.catalog,
             datasets=self.datasets,
-            asking=self.asking,
+            inference=self.inference,
             metrics=self.metrics,
             config=config,
         )
@@ -222,7 +222,7 @@ class Gateway:
         planner = Planner(
             datasets=self.datasets,
             catalog=self.catalog,
-            asking=self.asking,
+            inference=self.inference,
             copies=copies,
             keys=TicketKeys.at(self._config.ticket_keys),
             plans=plans_at(self._config.plans),
@@ -231,7 +231,7 @@ class Gateway:
             planner=planner,
             catalog=self.catalog,
             datasets=self.datasets,
-            asking=self.asking,
+            inference=self.inference,
             copies=copies,
             metrics=self.metrics,
             config=self._config,

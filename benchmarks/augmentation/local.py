@@ -38,29 +38,29 @@ from service.augmentation.rows import RowMaker
 from service.augmentation.slots import Layout, RealMode, Source, Stratum
 from service.caller import Caller
 from service.domain import Parameters
-from service.scheduler.inference import Asked, Drawn
+from service.scheduler.inference import DrawnSamples, RequestContext
 
 __all__ = ["main"]
 
-_ASKED = Asked(caller=Caller(subject="benchmark", grants=frozenset({"*"})))
+_CONTEXT = RequestContext(caller=Caller(subject="benchmark", grants=frozenset({"*"})))
 
 
 class _Local:
-    """What `service.scheduler.inference.Asking` promises, by networks of this process."""
+    """What `service.scheduler.inference.InferenceClient` promises, by networks of this process."""
 
     def __init__(self, unpacked: Path) -> None:
         self._unpacked = unpacked
 
     async def sample(
         self, target: object, model: Any, *, seed: int, indices: NDArray[np.uint64], labels: Any, parameters: object,
-        asked: object,
-    ) -> Drawn:  # fmt: skip
+        context: object,
+    ) -> DrawnSamples:  # fmt: skip
         engine = self._engine("generator", model.key.name)
         addresses = Addresses(seeds=np.full(len(indices), seed, np.uint64), indices=indices)
         floats = _run(engine, "SAMPLE", SampleRows(addresses=addresses, labels=labels.astype(np.int64)))
-        return Drawn(images=floats_to_uint8(floats, engine.network.card.sample.value_range), failures={})
+        return DrawnSamples(images=floats_to_uint8(floats, engine.network.card.sample.value_range), failures={})
 
-    async def classify(self, target: object, model: Any, images: NDArray[np.uint8], asked: object) -> Any:
+    async def classify(self, target: object, model: Any, images: NDArray[np.uint8], context: object) -> Any:
         engine = self._engine("classifier", model.key.name)
         return _run(
             engine, "CLASSIFY", ImageRows(images=uint8_to_floats(images, engine.network.card.sample.value_range))
@@ -68,7 +68,7 @@ class _Local:
 
     async def transform(
         self, target: object, model: Any, images: NDArray[np.uint8], table: NDArray[np.float32], *, seed: int,
-        indices: NDArray[np.uint64], asked: object,
+        indices: NDArray[np.uint64], context: object,
     ) -> Any:  # fmt: skip
         addresses = Addresses(seeds=np.full(len(indices), seed, np.uint64), indices=indices)
         rows = ManipulationRows(images=images, table=table, addresses=addresses)
@@ -120,7 +120,7 @@ def _pinned(each: augmentation_pb2.PinnedModel) -> Pinned:
 async def _make(maker: RowMaker, plan: OpenPlan, rows: int) -> tuple[int, float, str]:
     """Rows made, seconds, and a digest of their images."""
     digest, made, begun = hashlib.sha256(), 0, time.monotonic()
-    async with aclosing(maker.rows(plan, 0, min(rows, plan.layout.count), Level.IDS, _ASKED)) as batches:
+    async with aclosing(maker.rows(plan, 0, min(rows, plan.layout.count), Level.IDS, _CONTEXT)) as batches:
         async for batch in batches:
             made += len(batch.images)
             digest.update(batch.images.tobytes())

@@ -21,7 +21,7 @@ from service.augmentation.targets import Cells, Filling
 from service.catalog import Catalog
 from service.errors import DatasetUnreadable
 from service.scheduler.costs import CostModel
-from service.scheduler.inference import Asked, Asking
+from service.scheduler.inference import InferenceClient, RequestContext
 
 __all__ = ["Trial", "class_weights", "pull_seconds", "source_counts", "try_generator", "warnings_of"]
 
@@ -54,19 +54,21 @@ def source_counts(plan: OpenPlan) -> dict[Source, int]:
     return {source: sum(each.count for each in plan.layout.strata if each.source is source) for source in Source}
 
 
-async def try_generator(plan: OpenPlan, copies: CopyFilters, asking: Asking, asked: Asked) -> Trial:
+async def try_generator(
+    plan: OpenPlan, copies: CopyFilters, inference: InferenceClient, context: RequestContext
+) -> Trial:
     """Draw first attempts of every synthesised class, or of the largest where there are many.
 
     Raises:
-        DatasetUnreadable: a training row cannot be read. Also whatever `Asking` raises.
+        DatasetUnreadable: a training row cannot be read. Also whatever `InferenceClient` raises.
     """
     wanted = {each.label: each.count for each in plan.layout.strata if each.source is Source.SYNTHESISED}
     tried = sorted(sorted(wanted, key=lambda label: -wanted[label])[:_MOST_CLASSES])
     each = max(_FEWEST_OF_CLASS, _SAMPLES // len(tried))
     labels = np.repeat(np.array(tried, np.uint32), each)
-    synthesiser = Synthesiser(replace(plan, attempts=1), copies.of(plan.dataset, plan.split), asking)
+    synthesiser = Synthesiser(replace(plan, attempts=1), copies.of(plan.dataset, plan.split), inference)
     try:
-        made = await synthesiser.rows(np.arange(len(labels), dtype=np.uint64), labels, asked)
+        made = await synthesiser.rows(np.arange(len(labels), dtype=np.uint64), labels, context)
     except DataError as error:
         raise DatasetUnreadable(f"data set {plan.dataset.name}: {error}") from error
     accepted = made.accepted.reshape(len(tried), each).mean(axis=1)

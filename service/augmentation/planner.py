@@ -31,7 +31,7 @@ from service.datasets import Datasets
 from service.errors import InvalidRequest, Retired, UnknownName, Violation
 from service.rpc.plan_message import plan_id, resolve, to_pinned_model
 from service.rpc.plan_request import Wishes, WishReader, choose_split
-from service.scheduler.inference import Asked, Asking
+from service.scheduler.inference import InferenceClient, RequestContext
 
 __all__ = ["OpenPlan", "Pinned", "Planner"]
 
@@ -59,7 +59,7 @@ class Planner:
     Args:
         datasets: the catalogue of data sets.
         catalog: the models served.
-        asking: the way to the workers.
+        inference: classifies, embeds, transforms and samples on workers.
         copies: the copy filters, shared by all pulls.
         keys: sign tickets and verify them.
         plans: where plans are kept.
@@ -70,18 +70,18 @@ class Planner:
         *,
         datasets: Datasets,
         catalog: Catalog,
-        asking: Asking,
+        inference: InferenceClient,
         copies: CopyFilters,
         keys: TicketKeys,
         plans: Plans,
     ) -> None:
-        self._datasets, self._catalog, self._asking = datasets, catalog, asking
+        self._datasets, self._catalog, self._inference = datasets, catalog, inference
         self._copies, self._keys, self._plans = copies, keys, plans
         self._has_warned = False
         self._heavy = asyncio.Semaphore(_CALIBRATIONS)
         self._layouts: OrderedDict[str, Layout] = OrderedDict()  # of tickets opened last
 
-    async def plan(self, request: augmentation_pb2.PlanDatasetRequest, asked: Asked) -> Plan:
+    async def plan(self, request: augmentation_pb2.PlanDatasetRequest, context: RequestContext) -> Plan:
         """Make a plan for a caller.
 
         Raises:
@@ -89,11 +89,11 @@ class Planner:
             NotPermitted: no grant for the data set or the generator.
             DatasetUnreadable: a file of the data set is broken.
             PlanRefused: the policy changes labels, or a model does not fit the images.
-            Retired: a digest or operation is not served. Also whatever `Asking` raises.
+            Retired: a digest or operation is not served. Also whatever `InferenceClient` raises.
         """
-        dataset = await self._open_dataset(request.dataset, asked.caller)
+        dataset = await self._open_dataset(request.dataset, context.caller)
         if request.mix.synthesised and request.synthesis.model.name:
-            asked.caller.require(f"sample:{request.synthesis.model.name}")
+            context.caller.require(f"sample:{request.synthesis.model.name}")
         reader, wishes, filling = await self._read(request, dataset, None)
         reader.check(wishes, filling)
         if wishes is None:  # `check` has raised: without wishes something is wrong
@@ -103,14 +103,14 @@ class Planner:
         plan = open_wishes(wishes, filling, await asyncio.to_thread(lay_out, wishes, filling), threshold, identity="")
         models = [to_pinned_model(each) for each in (plan.generator, plan.classifier, plan.transformer) if each]
         identity = plan_id(resolved, dataset.digest, models)
-        measured = await self._measure(plan, wishes, asked)
+        measured = await self._measure(plan, wishes, context)
         told = _tell(plan, wishes, filling, measured)
         told.id, told.dataset_digest = identity, dataset.digest
         told.request.CopyFrom(resolved)
         told.models.extend(models)
         told.estimated_time.FromNanoseconds(round(pull_seconds(plan, measured.trial, self._catalog) * 1e9))
-        self._sign(told, asked.caller, wishes.time_to_live_s)
-        await asyncio.to_thread(self._plans.put, asked.caller.subject, told)
+        self._sign(told, context.caller, wishes.time_to_live_s)
+        await asyncio.to_thread(self._plans.put, context.caller.subject, told)
         return told
 
     def get(self, plan_id: str, caller: Caller) -> Plan:
@@ -235,17 +235,17 @@ class Planner:
         if not work.cancelled():
             work.exception()  # whoever waited may have left
 
-    async def _measure(self, plan: OpenPlan, wishes: Wishes, asked: Asked) -> _Measured:
+    async def _measure(self, plan: OpenPlan, wishes: Wishes, context: RequestContext) -> _Measured:
         agreement, not_verified, trial = None, "", None
         if plan.transformer:
             if wishes.verification.verifier:
-                agreement = await Verification(plan, wishes.verification, self._asking, asked).agreement()
+                agreement = await Verification(plan, wishes.verification, self._inference, context).agreement()
                 name = wishes.verification.verifier.model.key.name
                 not_verified = "" if agreement else f"{name} reads no row of {plan.dataset.name} as its label"
             else:
                 not_verified = f"no classifier of {plan.dataset.name} is served to check what transforms do to labels"
         if plan.generator:
-            trial = await try_generator(plan, self._copies, self._asking, asked)
+            trial = await try_generator(plan, self._copies, self._inference, context)
         return _Measured(agreement=agreement, not_verified=not_verified, trial=trial)
 
     def _sign(self, told: Plan, caller: Caller, time_to_live_s: float) -> None:

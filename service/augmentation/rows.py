@@ -24,7 +24,7 @@ from service.augmentation.read_ahead import in_order
 from service.augmentation.slots import Slots, Source
 from service.augmentation.synthesis import Synthesised, Synthesiser
 from service.errors import DatasetUnreadable
-from service.scheduler.inference import Asked, Asking
+from service.scheduler.inference import InferenceClient, RequestContext
 
 __all__ = ["RowMaker", "batches", "out_of_bag_rows", "read_images"]
 
@@ -56,25 +56,27 @@ class RowMaker:
     """Makes the rows of plans.
 
     Args:
-        asking: the way to the workers.
+        inference: classifies, embeds, transforms and samples on workers.
         copies: the copy filters, shared by all pulls.
     """
 
-    def __init__(self, asking: Asking, copies: CopyFilters) -> None:
-        self._asking = asking
+    def __init__(self, inference: InferenceClient, copies: CopyFilters) -> None:
+        self._inference = inference
         self._copies = copies
 
-    async def rows(self, plan: OpenPlan, first: int, end: int, level: Level, asked: Asked) -> AsyncGenerator[MadeRows]:
+    async def rows(
+        self, plan: OpenPlan, first: int, end: int, level: Level, context: RequestContext
+    ) -> AsyncGenerator[MadeRows]:
         """Make rows `first` to `end - 1` of a plan; closing it ends the work on them.
 
         Raises:
             DatasetUnreadable: a source row cannot be read.
-            Overloaded, NotReady, TooLate, WorkerFault: as `Asking`; only the first work asked for may be impatient.
+            Overloaded, NotReady, TooLate, WorkerFault: as `InferenceClient`.
         """
         synthesiser = self._synthesiser(plan)
 
         async def make(span: range) -> MadeRows:
-            patient = replace(asked, patient=asked.patient or span.start > first)
+            patient = replace(context, patient=context.patient or span.start > first)
             return await self._make(plan, synthesiser, span, level, patient)
 
         spans = batches(first, end, plan.split.shape)
@@ -86,27 +88,27 @@ class RowMaker:
         if plan.generator is None:
             return None
         copies = self._copies.of(plan.dataset, plan.split) if plan.copy_threshold > 0 else None
-        return Synthesiser(plan, copies, self._asking)
+        return Synthesiser(plan, copies, self._inference)
 
     async def _make(
-        self, plan: OpenPlan, synthesiser: Synthesiser | None, span: range, level: Level, asked: Asked
+        self, plan: OpenPlan, synthesiser: Synthesiser | None, span: range, level: Level, context: RequestContext
     ) -> MadeRows:
         begun, synthesised = await asyncio.to_thread(_begin, plan, span), None
         slots, images = begun.slots, begun.images
         if len(begun.transformed) and plan.transformer:
-            images[begun.transformed] = await self._asking.transform(
+            images[begun.transformed] = await self._inference.transform(
                 plan.transformer.target,
                 plan.transformer.model,
                 images[begun.transformed],
                 begun.table,
                 seed=plan.seed,
                 indices=slots.index[begun.transformed],
-                asked=asked,
+                context=context,
             )
-            asked = replace(asked, patient=True)  # what has begun waits its turn
+            context = replace(context, patient=True)  # what has begun waits its turn
         if len(rows := begun.synthesised) and synthesiser:
             try:
-                synthesised = await synthesiser.rows(slots.index[rows], slots.label[rows], asked)
+                synthesised = await synthesiser.rows(slots.index[rows], slots.label[rows], context)
             except DataError as error:
                 raise DatasetUnreadable(str(error)) from error
             images[rows] = synthesised.images

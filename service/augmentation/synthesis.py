@@ -19,7 +19,7 @@ from service.augmentation.copy_filter import CopyFilter
 from service.augmentation.open_plan import OpenPlan, Pinned
 from service.domain import Failure, Labels
 from service.errors import NotReady, TooLate
-from service.scheduler.inference import Asked, Asking, Drawn
+from service.scheduler.inference import DrawnSamples, InferenceClient, RequestContext
 
 __all__ = ["Synthesised", "Synthesiser", "attempt_seed"]
 
@@ -74,54 +74,56 @@ class Synthesiser:
     Args:
         plan: with a generator.
         copies: refuses copies; None: nothing does.
-        asking: the way to the workers.
+        inference: classifies, embeds, transforms and samples on workers.
     """
 
-    def __init__(self, plan: OpenPlan, copies: CopyFilter | None, asking: Asking) -> None:
+    def __init__(self, plan: OpenPlan, copies: CopyFilter | None, inference: InferenceClient) -> None:
         if plan.generator is None:
             raise ValueError("the plan has no generator")
         self._generator: Pinned = plan.generator
         self._plan = plan
         self._copies = copies
-        self._asking = asking
+        self._inference = inference
         self._seeds = [attempt_seed(plan.seed, attempt) for attempt in range(plan.attempts)]
 
-    async def rows(self, indices: NDArray[np.uint64], labels: Labels, asked: Asked) -> Synthesised:
+    async def rows(self, indices: NDArray[np.uint64], labels: Labels, context: RequestContext) -> Synthesised:
         """Make rows.
 
         Args:
             indices: (n,) rows of the plan.
             labels: (n,) their classes, as the data set numbers them.
-            asked: on whose behalf.
+            context: on whose behalf.
 
         Raises:
-            NotReady: the workers are gone; also whatever else `Asking` raises.
+            NotReady: the workers are gone; also whatever else `InferenceClient` raises.
             DataError: a training row cannot be read.
         """
         made = _nothing(len(indices), self._plan.dataset.shape)
         left = np.arange(len(indices))
         for seed in self._seeds:
-            tried = await self._try(seed, indices[left], labels[left], asked)
+            tried = await self._try(seed, indices[left], labels[left], context)
             made.seeds[left], made.accepted[left] = seed, tried.passed
             made.confidences[left], made.copy_ratios[left] = tried.confidences, tried.copy_ratios
             made.images[left[tried.passed]] = tried.images[tried.passed]
             left = left[~tried.passed]
             made.attempts[left] += 1
-            asked = replace(asked, patient=True)  # what has begun waits its turn
+            context = replace(context, patient=True)  # what has begun waits its turn
             if not len(left):
                 break
         return made
 
-    async def _try(self, seed: int, indices: NDArray[np.uint64], labels: Labels, asked: Asked) -> _Tried:
+    async def _try(self, seed: int, indices: NDArray[np.uint64], labels: Labels, context: RequestContext) -> _Tried:
         """Draw one sample for each row, and let the filters look at those that came out."""
-        drawn, asked = await self._draw(seed, indices, labels, asked), replace(asked, patient=True)
+        drawn, context = await self._draw(seed, indices, labels, context), replace(context, patient=True)
         passed = np.ones(len(indices), np.bool_)
         passed[list(drawn.failures)] = False
         confidences = np.full(len(indices), np.nan, np.float32)
         copy_ratios = np.full(len(indices), np.nan, np.float32)
         rows = np.flatnonzero(passed)
         if len(rows) and self._plan.classifier and self._plan.min_confidence > 0:
-            confidences[rows] = await self._confidences(self._plan.classifier, drawn.images[rows], labels[rows], asked)
+            confidences[rows] = await self._confidences(
+                self._plan.classifier, drawn.images[rows], labels[rows], context
+            )
             passed[rows] = confidences[rows] >= self._plan.min_confidence  # NaN, which a failed row has, is not
             rows = np.flatnonzero(passed)
         if len(rows) and self._copies and self._plan.copy_threshold > 0:
@@ -130,25 +132,27 @@ class Synthesiser:
             passed[rows] = ~(ratios < self._plan.copy_threshold)  # NaN: the class has too few rows to have a filter
         return _Tried(images=drawn.images, passed=passed, confidences=confidences, copy_ratios=copy_ratios)
 
-    async def _draw(self, seed: int, indices: NDArray[np.uint64], labels: Labels, asked: Asked) -> Drawn:
-        drawn = await self._asking.sample(
+    async def _draw(
+        self, seed: int, indices: NDArray[np.uint64], labels: Labels, context: RequestContext
+    ) -> DrawnSamples:
+        drawn = await self._inference.sample(
             self._generator.target,
             self._generator.model,
             seed=seed,
             indices=indices,
             labels=self._plan.generator_labels[labels],
             parameters=self._plan.parameters,
-            asked=asked,
+            context=context,
         )
         for failure in drawn.failures.values():
             _raise_passing(failure)
         return drawn
 
     async def _confidences(
-        self, classifier: Pinned, images: NDArray[np.uint8], labels: Labels, asked: Asked
+        self, classifier: Pinned, images: NDArray[np.uint8], labels: Labels, context: RequestContext
     ) -> NDArray[np.float32]:
         """The probability of each image's own label: (n,)."""
-        probabilities = await self._asking.classify(classifier.target, classifier.model, images, asked)
+        probabilities = await self._inference.classify(classifier.target, classifier.model, images, context)
         return probabilities[np.arange(len(labels)), self._plan.classifier_labels[labels]]
 
 

@@ -23,7 +23,7 @@ from service.augmentation.read_ahead import in_order
 from service.augmentation.slots import Source
 from service.errors import InvalidRequest, Violation
 from service.rpc.augment_request import VariantsOrder, read_rows
-from service.scheduler.inference import Asked, Asking
+from service.scheduler.inference import InferenceClient, RequestContext
 
 __all__ = ["VariantMaker"]
 
@@ -54,29 +54,29 @@ class VariantMaker:
 
     Args:
         order: what is done to every row.
-        asking: the way to the workers.
+        inference: classifies, embeds, transforms and samples on workers.
         window_bytes: of variants in the making or not yet taken, before no more rows are read.
     """
 
-    def __init__(self, order: VariantsOrder, asking: Asking, window_bytes: int) -> None:
+    def __init__(self, order: VariantsOrder, inference: InferenceClient, window_bytes: int) -> None:
         self._order = order
-        self._asking = asking
+        self._inference = inference
         self._window_bytes = window_bytes
         self._image_bytes = math.prod(order.shape)
 
     async def variants(
-        self, requests: AsyncIterator[augmentation_pb2.AugmentRequest], asked: Asked
+        self, requests: AsyncIterator[augmentation_pb2.AugmentRequest], context: RequestContext
     ) -> AsyncGenerator[MadeRows]:
         """Answer requests of rows, in order; closing it ends the work on them.
 
         Raises:
             InvalidRequest: a request is wrong; comes after the variants of those before it.
-            Overloaded, NotReady, TooLate, WorkerFault: as `Asking`.
+            Overloaded, NotReady, TooLate, WorkerFault: as `InferenceClient`.
         """
 
         async def make(job: _Job) -> MadeRows:
             first = job.first_row == self._order.start_index and not job.span.start
-            return await self._make(job, replace(asked, patient=asked.patient or not first))
+            return await self._make(job, replace(context, patient=context.patient or not first))
 
         jobs = self._jobs(requests)
         async with aclosing(in_order(jobs, make, size=self._size, window=self._window_bytes)) as made:
@@ -98,15 +98,15 @@ class VariantMaker:
                 yield _Job(images=images, labels=labels, first_row=row, span=range(first, min(first + most, count)))
             row += len(images)
 
-    async def _make(self, job: _Job, asked: Asked) -> MadeRows:
+    async def _make(self, job: _Job, context: RequestContext) -> MadeRows:
         order = self._order
         rows = np.arange(job.span.start, job.span.stop) // order.variants  # of the request
         indices = np.uint64(job.first_row * order.variants) + np.arange(job.span.start, job.span.stop, dtype=np.uint64)
         addresses = Addresses(seeds=np.full(len(rows), order.seed, np.uint64), indices=indices)
         few = len(rows) <= _FEW_ROWS  # drawn sooner than a thread takes over
         table = draw(order.policy, addresses) if few else await asyncio.to_thread(draw, order.policy, addresses)
-        images = await self._asking.transform(
-            order.target, order.model, job.images[rows], table, seed=order.seed, indices=indices, asked=asked
+        images = await self._inference.transform(
+            order.target, order.model, job.images[rows], table, seed=order.seed, indices=indices, context=context
         )
         return MadeRows(
             first_index=int(indices[0]),

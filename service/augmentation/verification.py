@@ -23,7 +23,7 @@ from service.catalog.roles import class_labels
 from service.domain import Labels
 from service.errors import DatasetUnreadable, PlanRefused
 from service.rpc.plan_request import VerificationWish
-from service.scheduler.inference import Asked, Asking
+from service.scheduler.inference import InferenceClient, RequestContext
 
 __all__ = ["Verification"]
 
@@ -38,14 +38,16 @@ class Verification:
     Args:
         plan: with a transformer.
         wish: by whom, and from which agreement on.
-        asking: the way to the workers.
-        asked: on whose behalf.
+        inference: classifies, embeds, transforms and samples on workers.
+        context: on whose behalf.
     """
 
-    def __init__(self, plan: OpenPlan, wish: VerificationWish, asking: Asking, asked: Asked) -> None:
+    def __init__(
+        self, plan: OpenPlan, wish: VerificationWish, inference: InferenceClient, context: RequestContext
+    ) -> None:
         if plan.transformer is None or wish.verifier is None:
             raise ValueError("nothing is transformed, or nobody verifies")
-        self._plan, self._wish, self._asking, self._asked = plan, wish, asking, asked
+        self._plan, self._wish, self._inference, self._context = plan, wish, inference, context
         self._transformer: Pinned = plan.transformer
         self._verifier: Pinned = wish.verifier
         self._labels_of = class_labels(plan.dataset, wish.verifier.model)
@@ -89,26 +91,26 @@ class Verification:
             raise DatasetUnreadable(f"data set {self._plan.dataset.name}: {error}") from error
         labels = self._labels_of[self._plan.split.labels[rows]]
         right = await self._read_rightly(images, labels)
-        self._asked = replace(self._asked, patient=True)  # what has begun waits its turn
+        self._context = replace(self._context, patient=True)  # what has begun waits its turn
         return images[right], labels[right]
 
     async def _read_rightly(self, images: Images, labels: Labels) -> NDArray[np.bool_]:
         verifier = self._verifier
-        probabilities = await self._asking.classify(verifier.target, verifier.model, images, self._asked)
+        probabilities = await self._inference.classify(verifier.target, verifier.model, images, self._context)
         right = np.nan_to_num(probabilities, nan=-1.0).argmax(axis=1) == labels
         return np.asarray(right & ~np.isnan(probabilities).any(axis=1))
 
     async def _count_after(self, policy: Policy, images: Images, labels: Labels, first: int) -> int:
         """How many are read as their label when transformed, drawn at the addresses from `first` on."""
         addresses = Addresses.of_range(self._plan.seed, first, len(images))
-        transformed = await self._asking.transform(
+        transformed = await self._inference.transform(
             self._transformer.target,
             self._transformer.model,
             images,
             draw(policy, addresses),
             seed=self._plan.seed,
             indices=addresses.indices,
-            asked=self._asked,
+            context=self._context,
         )
         return int((await self._read_rightly(transformed, labels)).sum())
 

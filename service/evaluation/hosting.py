@@ -21,7 +21,7 @@ from service.errors import FountServiceError
 from service.evaluation.jobs.record import Evaluations, State
 from service.rpc.evaluation import EvaluationServicer
 from service.rpc.reading import ReadingServicer
-from service.scheduler.inference import Asking
+from service.scheduler.inference import InferenceClient
 from service.telemetry.metrics import Metrics
 
 if TYPE_CHECKING:  # with evaluations on alone
@@ -42,7 +42,7 @@ class Evaluating:
 
     Args:
         evaluations: where they are kept; None: as the settings say.
-        catalog, datasets, asking: what they are about, and the way to workers.
+        catalog, datasets, inference: what evaluations are about, and the client of the workers.
         metrics: gauges.
         config: the settings.
     """
@@ -53,7 +53,7 @@ class Evaluating:
         evaluations: Evaluations | None,
         catalog: Catalog,
         datasets: Datasets,
-        asking: Asking,
+        inference: InferenceClient,
         metrics: Metrics,
         config: GatewayConfig,
     ) -> None:
@@ -62,7 +62,7 @@ class Evaluating:
         self._servicer = EvaluationServicer(
             evaluations=self._evaluations, catalog=catalog, datasets=datasets, config=config
         )
-        self._reading = ReadingServicer(catalog, asking)
+        self._reading = ReadingServicer(catalog, inference)
         self._looking: asyncio.Task[None] | None = None
         self._runners: RunnerProcesses | None = None
 

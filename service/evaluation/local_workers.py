@@ -10,7 +10,7 @@ from service.catalog import Catalog
 from service.domain import Operation, Parameters, ServedModel, Target
 from service.evaluation.specification import PinnedModel
 from service.evaluation.workers import DrawnSamples
-from service.scheduler.inference import Asked, Asking
+from service.scheduler.inference import InferenceClient, RequestContext
 
 __all__ = ["LocalWorkers"]
 
@@ -24,10 +24,10 @@ class LocalWorkers:
         caller: on whose behalf.
     """
 
-    def __init__(self, asking: Asking, catalog: Catalog, caller: Caller | None = None) -> None:
-        self._asking, self._catalog = asking, catalog
+    def __init__(self, inference: InferenceClient, catalog: Catalog, caller: Caller | None = None) -> None:
+        self._inference, self._catalog = inference, catalog
         caller = caller or Caller(subject="evaluations", grants=frozenset({"*"}))
-        self._asked = Asked(caller=caller, patient=False)
+        self._context = RequestContext(caller=caller, patient=False)
 
     async def sample(
         self,
@@ -42,8 +42,8 @@ class LocalWorkers:
         """See `Workers`."""
         target, served = self._choose(model, Operation.SAMPLE)
         indices = np.uint64(start_index) + np.arange(count, dtype=np.uint64)
-        drawn = await self._asking.sample(
-            target, served, seed=seed, indices=indices, labels=labels, parameters=parameters, asked=self._asked
+        drawn = await self._inference.sample(
+            target, served, seed=seed, indices=indices, labels=labels, parameters=parameters, context=self._context
         )
         failed = np.zeros(count, bool)
         failed[list(drawn.failures)] = True
@@ -52,12 +52,12 @@ class LocalWorkers:
     async def embed(self, model: PinnedModel, images: NDArray[np.uint8]) -> NDArray[np.float32]:
         """See `Workers`."""
         target, served = self._choose(model, Operation.EMBED)
-        return await self._asking.embed(target, served, images, self._asked)
+        return await self._inference.embed(target, served, images, self._context)
 
     async def classify(self, model: PinnedModel, images: NDArray[np.uint8]) -> NDArray[np.float32]:
         """See `Workers`."""
         target, served = self._choose(model, Operation.CLASSIFY)
-        return await self._asking.classify(target, served, images, self._asked)
+        return await self._inference.classify(target, served, images, self._context)
 
     async def close(self) -> None:
         """Nothing was opened."""

@@ -27,7 +27,7 @@ from service.rpc.augment_request import VariantsOrder, read_config
 from service.rpc.chunks import image_spec, rows_to_responses
 from service.rpc.interceptor import current_request_id
 from service.rpc.pull_request import Pull, open_pull
-from service.scheduler.inference import Asked, Asking
+from service.scheduler.inference import InferenceClient, RequestContext
 from service.telemetry.metrics import Metrics
 
 __all__ = ["AugmentationServicer"]
@@ -45,7 +45,7 @@ class AugmentationServicer(augmentation_pb2_grpc.AugmentationServiceServicer):
         planner: makes plans, keeps them, opens their tickets.
         catalog: what is served now.
         datasets: whose safe policies may be asked for.
-        asking: the way to the workers.
+        inference: classifies, embeds, transforms and samples on workers.
         copies: the copy filters, shared with the planner.
         metrics: counts.
         config: the window of a stream, and the largest request.
@@ -57,7 +57,7 @@ class AugmentationServicer(augmentation_pb2_grpc.AugmentationServiceServicer):
         planner: Planner,
         catalog: Catalog,
         datasets: Datasets,
-        asking: Asking,
+        inference: InferenceClient,
         copies: CopyFilters,
         metrics: Metrics,
         config: GatewayConfig,
@@ -65,16 +65,16 @@ class AugmentationServicer(augmentation_pb2_grpc.AugmentationServiceServicer):
         self._planner = planner
         self._catalog = catalog
         self._datasets = datasets
-        self._asking = asking
+        self._inference = inference
         self._metrics = metrics
         self._config = config
-        self._rows = RowMaker(asking, copies)
+        self._rows = RowMaker(inference, copies)
 
     async def PlanDataset(  # noqa: N802  # gRPC's name
         self, request: augmentation_pb2.PlanDatasetRequest, context: Context
     ) -> augmentation_pb2.PlanDatasetResponse:
         """Turn wishes into slots and a ticket."""
-        return augmentation_pb2.PlanDatasetResponse(plan=await self._planner.plan(request, _asked(context)))
+        return augmentation_pb2.PlanDatasetResponse(plan=await self._planner.plan(request, _request_context(context)))
 
     async def GetPlan(  # noqa: N802  # gRPC's name
         self, request: augmentation_pb2.GetPlanRequest, context: Context
@@ -101,7 +101,7 @@ class AugmentationServicer(augmentation_pb2_grpc.AugmentationServiceServicer):
             header = augmentation_pb2.PullDatasetResponse(header=_pull_header(pull))
             header_sent = False
             try:
-                async with aclosing(self._pulled(pull, _asked(context))) as rows:
+                async with aclosing(self._pulled(pull, _request_context(context))) as rows:
                     async for made in rows:
                         if not header_sent:  # only now: whatever refuses the stream refuses it before its header
                             yield header
@@ -129,16 +129,16 @@ class AugmentationServicer(augmentation_pb2_grpc.AugmentationServiceServicer):
                 max_request_bytes=self._config.max_request_bytes,
             )
             yield augmentation_pb2.AugmentResponse(header=_augment_header(order))
-            maker = VariantMaker(order, self._asking, self._config.window_bytes)
-            async with aclosing(maker.variants(requests, _asked(context))) as variants:
+            maker = VariantMaker(order, self._inference, self._config.window_bytes)
+            async with aclosing(maker.variants(requests, _request_context(context))) as variants:
                 async for made in variants:
                     for response in rows_to_responses(made):
                         yield response
                     self._metrics.delivered_variants(len(made.images))
 
-    def _pulled(self, pull: Pull, asked: Asked) -> AsyncGenerator[MadeRows]:
+    def _pulled(self, pull: Pull, request_context: RequestContext) -> AsyncGenerator[MadeRows]:
         if pull.out_of_bag is None:
-            return self._rows.rows(pull.plan, pull.start, pull.end, pull.level, asked)
+            return self._rows.rows(pull.plan, pull.start, pull.end, pull.level, request_context)
         return out_of_bag_rows(pull.plan, pull.out_of_bag, pull.start, pull.end, pull.level)
 
     def _delivered(self, made: MadeRows) -> None:
@@ -156,9 +156,9 @@ class AugmentationServicer(augmentation_pb2_grpc.AugmentationServiceServicer):
             self._catalog.choose(entry, operation, digest=key.digest, numerics=pinned.target.numerics)
 
 
-def _asked(context: Context) -> Asked:
+def _request_context(context: Context) -> RequestContext:
     remaining_s = context.time_remaining()
-    return Asked(
+    return RequestContext(
         caller=current_caller(),
         deadline_unix_s=None if remaining_s is None else time.time() + remaining_s,
         request_id=current_request_id(),

@@ -18,7 +18,7 @@ from service.catalog import Catalog
 from service.domain import Dtype, Operation, ServedModel, Target
 from service.errors import InvalidRequest, NotReady, Retired, Violation
 from service.rpc.interceptor import current_request_id
-from service.scheduler.inference import Asked, Asking
+from service.scheduler.inference import InferenceClient, RequestContext
 from service.validation import raise_violations
 
 __all__ = ["ReadingServicer"]
@@ -48,25 +48,25 @@ class ReadingServicer(runner_pb2_grpc.ReadingServiceServicer):
 
     Args:
         catalog: what is served.
-        asking: the way to the workers.
+        inference: classifies, embeds, transforms and samples on workers.
     """
 
-    def __init__(self, catalog: Catalog, asking: Asking) -> None:
-        self._catalog, self._asking = catalog, asking
+    def __init__(self, catalog: Catalog, inference: InferenceClient) -> None:
+        self._catalog, self._inference = catalog, inference
 
     async def Read(self, request: runner_pb2.ReadRequest, context: Context) -> runner_pb2.ReadResponse:  # noqa: N802
         """Classify or embed images."""
         order = self._order(request)
         remaining_s = context.time_remaining()
-        asked = Asked(
+        request_context = RequestContext(
             caller=current_caller(),
             deadline_unix_s=None if remaining_s is None else time.time() + remaining_s,
             request_id=current_request_id(),
             urgent=request.priority == sampling_pb2.PRIORITY_INTERACTIVE,
             patient=False,
         )
-        read = self._asking.embed if order.operation is Operation.EMBED else self._asking.classify
-        rows = await read(order.target, order.model, order.images, asked)
+        read = self._inference.embed if order.operation is Operation.EMBED else self._inference.classify
+        rows = await read(order.target, order.model, order.images, request_context)
         return runner_pb2.ReadResponse(rows=_tensor(rows), numerics=order.target.numerics)
 
     def _order(self, request: runner_pb2.ReadRequest) -> _Order:

@@ -82,7 +82,7 @@ class Piece:
 
 
 class Scheduler(Protocol):
-    """Turns streams into worker calls."""
+    """FairQueue streams into worker calls."""
 
     def run(self, work: Work) -> AsyncGenerator[Piece, None]:
         """Do a stream's rows, in order, as its reader takes them.

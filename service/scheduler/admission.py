@@ -20,7 +20,7 @@ from service.workers import WorkerPool
 if TYPE_CHECKING:
     from service.scheduler.backlog import Backlog
 
-__all__ = ["Admission", "SchedulerMeter", "UnreadRoom"]
+__all__ = ["Admission", "SchedulerMeter", "SendBuffer"]
 
 
 _RETRY_AFTER_S = 1.0  # when places, not work, are what is missing
@@ -137,7 +137,7 @@ class SchedulerMeter(Protocol):
 # by whoever is fast, the other half is a floor under each stream, so that those who stopped starve nobody.
 
 
-class UnreadRoom:
+class SendBuffer:
     """The room of one gateway, in bytes.
 
     Args:

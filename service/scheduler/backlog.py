@@ -19,10 +19,10 @@ from service.domain import Call, Reply, Target
 from service.errors import FountServiceError, NotReady, WorkerBusy, WorkerFault, WorkerLost
 from service.scheduler.admission import SchedulerMeter
 from service.scheduler.costs import CostModel
-from service.scheduler.dispatch_timing import Foresight
-from service.scheduler.fair_queue import INTERACTIVE_CALLS, Turns
+from service.scheduler.dispatch_timing import DispatchTiming
+from service.scheduler.fair_queue import INTERACTIVE_CALLS, FairQueue
 from service.scheduler.stream import SampleStream
-from service.scheduler.worker_call import Packed, units_of
+from service.scheduler.worker_call import WorkerCall, units_of
 from service.workers import CALLS_PER_WORKER, WorkerPool
 
 __all__ = ["Backlog"]
@@ -59,13 +59,13 @@ class Backlog:
         self.target = target
         self.costs = CostModel(_batch_seconds(pool, target))
         self._pool, self._config, self._meter, self._idle = pool, config, meter, idle
-        self._turns = Turns()
-        self._returned: deque[Packed] = deque()
-        self._cut: dict[bool, deque[Packed]] = {True: deque(), False: deque()}  # by urgency
+        self._turns = FairQueue()
+        self._returned: deque[WorkerCall] = deque()
+        self._cut: dict[bool, deque[WorkerCall]] = {True: deque(), False: deque()}  # by urgency
         self._cut_was_last, self._passed_cut = False, 0
         self._paused = 0  # calls that will be returned after a pause
         self._calls: set[asyncio.Task[None]] = set()
-        self._foresight = Foresight()
+        self._foresight = DispatchTiming()
         self._waking: asyncio.TimerHandle | None = None
         self._unissued = 0.0  # units: rows · steps · what a row costs
         self._unsent = 0  # calls on their way into the pool, which does not count them yet
@@ -82,7 +82,7 @@ class Backlog:
         return any(self._cut.values())
 
     @property
-    def streams(self) -> Turns:
+    def streams(self) -> FairQueue:
         """Its streams."""
         return self._turns
 
@@ -140,7 +140,7 @@ class Backlog:
                 return
             self._send(packed)
 
-    def _send(self, packed: Packed) -> None:
+    def _send(self, packed: WorkerCall) -> None:
         call = packed.to_call(self.target, self.costs, self._budget_s(packed.leader))
         self._unsent += 1
         self._foresight.sent(packed, call.cost_s, self._pool.workers(self.target), time.monotonic())
@@ -178,11 +178,11 @@ class Backlog:
         model, waited_s = self.target.model, self._config.worker_wait_s
         self.fail(NotReady(f"{model.name} {model.version} has had no ready worker for {waited_s:g} s"))
 
-    def _next(self) -> Packed | None:
+    def _next(self) -> WorkerCall | None:
         """A new call, or the rest of a draw that was cut, turn about; of bulk, when interactive work had its turns."""
         urgent, bulk = self._cut[True], self._cut[False]
         hurry = bool(urgent) or self._turns.interactive_waits
-        packed: Packed | None = None
+        packed: WorkerCall | None = None
         if bulk and (self._passed_cut >= INTERACTIVE_CALLS if hurry else not self._cut_was_last):
             packed = _next_wanted(bulk)
         elif urgent and not self._cut_was_last:
@@ -193,7 +193,7 @@ class Backlog:
         self._passed_cut = 0 if is_bulk or not bulk else self._passed_cut + 1
         return packed
 
-    def _pack(self) -> Packed | None:
+    def _pack(self) -> WorkerCall | None:
         """Cut one call's worth from the streams whose turn it is."""
         # Each that takes leaves less room for those after it.
         slices = [stream.take(count) for stream, count in self._turns.next_call(self._room) if stream.demand]
@@ -203,7 +203,7 @@ class Backlog:
                 self._turns.pass_by(each.stream)
             if each.stream.slices_issued == 1:
                 self._meter.queued(self.target, time.monotonic() - each.stream.began_s)
-        return Packed(slices=slices) if slices else None
+        return WorkerCall(slices=slices) if slices else None
 
     def _room(self, leader: SampleStream) -> int:
         """How many samples a call led by this stream may hold."""
@@ -222,7 +222,7 @@ class Backlog:
         ramp = 8 if leader.work.at_once else min(leader.slices_issued, 8)
         return min(long_s, short_s * float(_RAMP**ramp))
 
-    async def _execute(self, packed: Packed, call: Call) -> None:
+    async def _execute(self, packed: WorkerCall, call: Call) -> None:
         begun, steps = time.monotonic(), packed.steps_left
         self._unsent -= 1
         reply: Reply | None = None
@@ -243,7 +243,7 @@ class Backlog:
         if rest:
             self._cut[rest.leader.work.urgent].append(rest)
 
-    def _repeat(self, packed: Packed, error: NotReady) -> None:
+    def _repeat(self, packed: WorkerCall, error: NotReady) -> None:
         """Put a call back that no worker did; one that keeps losing workers is split, so that innocents go on."""
         self._meter.repeated(self.target, error.reason)
         if isinstance(error, WorkerBusy):
@@ -253,14 +253,14 @@ class Backlog:
         packed.lost += isinstance(error, WorkerLost)
         packed.died += isinstance(error, WorkerLost) and error.died
         if packed.lost < self._config.worker_attempts:
-            alone = [Packed(slices=[each], lost=packed.lost, died=packed.died) for each in packed.slices]
+            alone = [WorkerCall(slices=[each], lost=packed.lost, died=packed.died) for each in packed.slices]
             self._return_later(alone if packed.lost > 1 else [packed], _RETRY_PAUSE_S * packed.lost)
         elif packed.died == packed.lost:  # whatever is drawn here, it ends the process that draws it
             packed.fail(WorkerFault(f"the worker's process died each of the {packed.died} times it drew these samples"))
         else:
             packed.fail(error)
 
-    def _return_later(self, calls: list[Packed], pause_s: float) -> None:
+    def _return_later(self, calls: list[WorkerCall], pause_s: float) -> None:
         def put_back() -> None:
             self._paused -= 1
             self._returned.extend(calls)
@@ -269,7 +269,7 @@ class Backlog:
         self._paused += 1
         asyncio.get_running_loop().call_later(pause_s, put_back)
 
-    def _call_ended(self, packed: Packed, task: asyncio.Task[None]) -> None:
+    def _call_ended(self, packed: WorkerCall, task: asyncio.Task[None]) -> None:
         self._calls.discard(task)
         error = NotReady("the call was given up") if task.cancelled() else task.exception()
         if error:  # unexpected ones end the streams of this call alone, and are logged where they are answered
@@ -282,7 +282,7 @@ class Backlog:
             self._idle(self)
 
 
-def _next_wanted(calls: deque[Packed]) -> Packed | None:
+def _next_wanted(calls: deque[WorkerCall]) -> WorkerCall | None:
     """The next of calls made before, without what nobody wants any more."""
     while calls:
         packed = calls.popleft()

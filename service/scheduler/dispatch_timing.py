@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable
 
-__all__ = ["Foresight"]
+__all__ = ["DispatchTiming"]
 
 _FIRST_HOP_S = 0.004
 _LONE_S = 1.0  # between arrivals that have nothing to do with each other
@@ -21,7 +21,7 @@ _TRUST = 3.0  # a hop is believed up to so many times what hops took before: a s
 _LEAST_HOP_S = 1e-4
 
 
-class Foresight:
+class DispatchTiming:
     """The calls in flight of one target."""
 
     def __init__(self) -> None:

@@ -14,13 +14,13 @@ from collections.abc import Callable, Iterator, Mapping
 
 from service.scheduler.stream import SampleStream
 
-__all__ = ["INTERACTIVE_CALLS", "Turns"]
+__all__ = ["INTERACTIVE_CALLS", "FairQueue"]
 
 INTERACTIVE_CALLS = 4
 """How many interactive calls may go before one of bulk when both wait."""
 
 
-class Turns:
+class FairQueue:
     """The streams of one target, in turn."""
 
     def __init__(self) -> None:

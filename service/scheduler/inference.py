@@ -26,7 +26,7 @@ from service.errors import Overloaded, TooLate, WorkerFault
 from service.scheduler import Piece, Scheduler, Work
 from service.scheduler.feeds import Feed, IndexFeed, ManipulationFeed, TensorFeed
 
-__all__ = ["Asked", "Asking", "Drawn"]
+__all__ = ["DrawnSamples", "InferenceClient", "RequestContext"]
 
 _PATIENCE_S = 300.0  # that refusals are waited out without a row between them
 _GUESSED_FEATURES = 512  # of a model that has not embedded anything yet: a measure of what is on its way
@@ -34,7 +34,7 @@ _WIDTHS_KEPT = 1024
 
 
 @dataclass(frozen=True, kw_only=True)
-class Asked:
+class RequestContext:
     """On whose behalf.
 
     Attributes:
@@ -54,7 +54,7 @@ class Asked:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Drawn:
+class DrawnSamples:
     """Samples.
 
     Attributes:
@@ -101,7 +101,7 @@ class _Whole:
         return count
 
 
-class Asking:
+class InferenceClient:
     """Asks workers, by way of the scheduler.
 
     Every method raises:
@@ -124,8 +124,8 @@ class Asking:
         indices: NDArray[np.uint64],
         labels: Labels | None,
         parameters: Parameters,
-        asked: Asked,
-    ) -> Drawn:
+        context: RequestContext,
+    ) -> DrawnSamples:
         """Draw the samples at (seed, each index).
 
         Args:
@@ -135,16 +135,16 @@ class Asking:
             indices: (n,) uint64, in any order.
             labels: (n,) uint32, the generator's class ids; None for an unconditional one.
             parameters: of the draw, whole: nothing is filled in here.
-            asked: on whose behalf.
+            context: on whose behalf.
         """
         feed = IndexFeed(seed=seed, indices=indices, labels=labels, dtype=Dtype.UINT8)
-        work = _work(target, Operation.SAMPLE, feed, len(indices), model.sample_bytes(Dtype.UINT8), asked)
+        work = _work(target, Operation.SAMPLE, feed, len(indices), model.sample_bytes(Dtype.UINT8), context)
         into = _Whole(count=len(indices), dtype=np.dtype(np.uint8), dims=model.sample_dims)
-        failures = await self._fill(into, replace(work, parameters=parameters), asked)
-        return Drawn(images=into.array(), failures=failures)
+        failures = await self._fill(into, replace(work, parameters=parameters), context)
+        return DrawnSamples(images=into.array(), failures=failures)
 
     async def classify(
-        self, target: Target, model: ServedModel, images: NDArray[np.uint8], asked: Asked
+        self, target: Target, model: ServedModel, images: NDArray[np.uint8], context: RequestContext
     ) -> NDArray[np.float32]:
         """Classify (n, H, W, C) uint8 images of the model's own shape.
 
@@ -153,15 +153,15 @@ class Asking:
         """
         classes = len(model.labels)
         row_bytes = classes * Dtype.FLOAT32.numpy.itemsize
-        work = _work(target, Operation.CLASSIFY, TensorFeed(rows=images), len(images), row_bytes, asked)
+        work = _work(target, Operation.CLASSIFY, TensorFeed(rows=images), len(images), row_bytes, context)
         into = _Whole(count=len(images), dtype=np.dtype(np.float32), dims=(classes,))
-        failures = await self._fill(into, work, asked)
+        failures = await self._fill(into, work, context)
         probabilities: NDArray[np.float32] = into.array()
         probabilities[list(failures)] = np.nan
         return probabilities
 
     async def embed(
-        self, target: Target, model: ServedModel, images: NDArray[np.uint8], asked: Asked
+        self, target: Target, model: ServedModel, images: NDArray[np.uint8], context: RequestContext
     ) -> NDArray[np.float32]:
         """Embed (n, H, W, C) uint8 images of the model's own shape.
 
@@ -172,9 +172,9 @@ class Asking:
         """
         width = self._widths.get(model.key)
         row_bytes = (width or _GUESSED_FEATURES) * Dtype.FLOAT32.numpy.itemsize
-        work = _work(target, Operation.EMBED, TensorFeed(rows=images), len(images), row_bytes, asked)
+        work = _work(target, Operation.EMBED, TensorFeed(rows=images), len(images), row_bytes, context)
         into = _Whole(count=len(images), dtype=np.dtype(np.float32), dims=None if width is None else (width,))
-        failures = await self._fill(into, replace(work, is_guessed=width is None), asked)
+        failures = await self._fill(into, replace(work, is_guessed=width is None), context)
         features: NDArray[np.float32] = into.array()
         if len(images):
             if len(self._widths) >= _WIDTHS_KEPT:
@@ -192,7 +192,7 @@ class Asking:
         *,
         seed: int,
         indices: NDArray[np.uint64],
-        asked: Asked,
+        context: RequestContext,
     ) -> NDArray[np.uint8]:
         """Transform (n, H, W, C) uint8 images, of any shape, as (n, columns) of a table say.
 
@@ -200,21 +200,21 @@ class Asking:
         """
         feed = ManipulationFeed(rows=images, table=table, seed=seed, indices=indices)
         row_bytes = math.prod(images.shape[1:])
-        work = _work(target, Operation.TRANSFORM, feed, len(images), row_bytes, asked)
+        work = _work(target, Operation.TRANSFORM, feed, len(images), row_bytes, context)
         into = _Whole(count=len(images), dtype=np.dtype(np.uint8), dims=images.shape[1:])
         # The card's shape is what warm-up measured; a smaller picture is not counted as cheaper.
         cost = max(1.0, row_bytes / model.sample_bytes(Dtype.UINT8))
-        failures = await self._fill(into, replace(work, row_cost=cost), asked)
+        failures = await self._fill(into, replace(work, row_cost=cost), context)
         for row, failure in failures.items():
             raise WorkerFault(f"row {row} could not be transformed: {failure.message}")
         return into.array()
 
-    async def _fill(self, into: _Whole, work: Work, asked: Asked) -> dict[int, Failure]:
+    async def _fill(self, into: _Whole, work: Work, context: RequestContext) -> dict[int, Failure]:
         """Do a work to its end; returns the rows that failed."""
         failures: dict[int, Failure] = {}
         done, since_s = 0, time.monotonic()
         try:
-            async with asyncio.timeout(_left_s(asked)):
+            async with asyncio.timeout(_left_s(context)):
                 while done < work.count:
                     rest = replace(work, start_index=done, count=work.count - done)
                     try:
@@ -225,35 +225,37 @@ class Asking:
                     except Overloaded as error:
                         if time.monotonic() - since_s > _PATIENCE_S:
                             raise
-                        await _wait(error, asked, begun=done > 0)
+                        await _wait(error, context, begun=done > 0)
         except TimeoutError as error:
             message = f"{done} of {work.count} rows were done when the deadline passed; ask with more time"
             raise TooLate(message) from error
         return failures
 
 
-def _work(target: Target, operation: Operation, feed: Feed, count: int, sample_bytes: int, asked: Asked) -> Work:
+def _work(
+    target: Target, operation: Operation, feed: Feed, count: int, sample_bytes: int, context: RequestContext
+) -> Work:
     return Work(
         target=target,
         operation=operation,
         feed=feed,
         count=count,
         sample_bytes=sample_bytes,
-        caller=asked.caller,
-        deadline_unix_s=asked.deadline_unix_s,
-        request_id=asked.request_id,
-        urgent=asked.urgent,
+        caller=context.caller,
+        deadline_unix_s=context.deadline_unix_s,
+        request_id=context.request_id,
+        urgent=context.urgent,
         at_once=True,
     )
 
 
-def _left_s(asked: Asked) -> float | None:
-    return None if asked.deadline_unix_s is None else asked.deadline_unix_s - time.time()
+def _left_s(context: RequestContext) -> float | None:
+    return None if context.deadline_unix_s is None else context.deadline_unix_s - time.time()
 
 
-async def _wait(error: Overloaded, asked: Asked, *, begun: bool) -> None:
+async def _wait(error: Overloaded, context: RequestContext, *, begun: bool) -> None:
     """Wait until there may be room; raises the refusal when nobody waits so long."""
-    left_s = _left_s(asked)
-    if not (asked.patient or begun) or (left_s is not None and left_s <= error.retry_after_s):
+    left_s = _left_s(context)
+    if not (context.patient or begun) or (left_s is not None and left_s <= error.retry_after_s):
         raise error
     await asyncio.sleep(error.retry_after_s)

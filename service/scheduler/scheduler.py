@@ -11,17 +11,17 @@ from service.config import GatewayConfig
 from service.domain import Target
 from service.errors import NotReady
 from service.scheduler import Piece, Work
-from service.scheduler.admission import Admission, SchedulerMeter, UnreadRoom
+from service.scheduler.admission import Admission, SchedulerMeter, SendBuffer
 from service.scheduler.backlog import Backlog
 from service.scheduler.stream import SampleStream
 from service.workers import WorkerPool
 
-__all__ = ["PackingScheduler"]
+__all__ = ["BatchingScheduler"]
 
 _CLOSE_S = 2.0  # what calls in flight have when the gateway stops
 
 
-class PackingScheduler:
+class BatchingScheduler:
     """Packs streams into calls bounded in time; see the room's other modules.
 
     Args:
@@ -35,7 +35,7 @@ class PackingScheduler:
         self._config = config
         self._meter = meter
         self._admission = Admission(pool, config, meter)
-        self._unread = UnreadRoom(config)
+        self._unread = SendBuffer(config)
         self._backlogs: dict[Target, Backlog] = {}
         self._streams_of: Counter[str] = Counter()
         self._closed = False

@@ -1,7 +1,7 @@
 """One stream within the scheduler: what is still to be issued, what is out, what waits to be read.
 
 A stream hands out slices of itself to be packed and yields their pieces in order. It never has more than its share of
-`UnreadRoom` out or unread, so a reader that stops stops its own generation and nobody else's.
+`SendBuffer` out or unread, so a reader that stops stops its own generation and nobody else's.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from google.rpc import code_pb2
 from service.domain import Carry, Failure, Item, Outcome, RangeItem, Rows
 from service.errors import FountServiceError, NotReady, Overloaded, TooLate, WorkerFault
 from service.scheduler import Piece, Work
-from service.scheduler.admission import UnreadRoom
+from service.scheduler.admission import SendBuffer
 
 __all__ = ["SampleStream", "Slice"]
 
@@ -88,7 +88,7 @@ class SampleStream:
         slices_issued: how many slices were taken so far.
     """
 
-    def __init__(self, work: Work, unread: UnreadRoom, wake: Callable[[], None]) -> None:
+    def __init__(self, work: Work, unread: SendBuffer, wake: Callable[[], None]) -> None:
         self.work = work
         self._unread = unread
         self._wake = wake

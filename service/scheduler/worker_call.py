@@ -12,11 +12,11 @@ from service.domain import Call, Carry, RangeItem, Reply, Target
 from service.scheduler.costs import CostModel
 from service.scheduler.stream import SampleStream, Slice
 
-__all__ = ["Packed", "steps_of", "units_of"]
+__all__ = ["WorkerCall", "steps_of", "units_of"]
 
 
 @dataclass(kw_only=True, eq=False)
-class Packed:
+class WorkerCall:
     """Slices that share a call.
 
     Attributes:
@@ -76,7 +76,7 @@ class Packed:
             cost_s=costs.seconds(self.units * min(within, steps)),
         )
 
-    def settle(self, reply: Reply) -> Packed | None:
+    def settle(self, reply: Reply) -> WorkerCall | None:
         """Give streams what a worker answered; what it cut is left, to be sent on."""
         rest = []
         for each, outcome in zip(self.slices, reply.outcomes, strict=True):
@@ -85,7 +85,7 @@ class Packed:
                 rest.append(each.cut(item, outcome))
             else:
                 each.settle(outcome)
-        return Packed(slices=rest) if rest else None
+        return WorkerCall(slices=rest) if rest else None
 
     def fail(self, error: BaseException) -> None:
         """Give every stream an error in place of its slice."""

@@ -27,8 +27,8 @@ from service.errors import TicketInvalid
 from service.gateway import Gateway
 from service.rpc.augmentation import AugmentationServicer
 from service.rpc.interceptor import CallInterceptor
-from service.scheduler.inference import Asking
-from service.scheduler.scheduler import PackingScheduler
+from service.scheduler.inference import InferenceClient
+from service.scheduler.scheduler import BatchingScheduler
 from service.telemetry.metrics import Metrics
 from service.workers.memory import MemoryPool
 from service.workers.memory_models import memory_model
@@ -166,14 +166,14 @@ async def augmenting(
     """The service on a free port, with the plan of EVERYTHING under the ticket `plan`."""
     pool, planner, metrics = pool or augmenting_pool(), PlantedPlanner(), Metrics("test")
     config = GatewayConfig(port=0, http_port=0, **settings)
-    scheduler = PackingScheduler(pool, config, metrics)
+    scheduler = BatchingScheduler(pool, config, metrics)
     own = small_settings(folder)
     planner.plans[b"plan"] = open_plan(read_dataset(own.source))
     servicer = AugmentationServicer(
         planner=planner,  # type: ignore[arg-type]
         catalog=Catalog(pool),
         datasets=Datasets((own,)),
-        asking=Asking(scheduler),
+        inference=InferenceClient(scheduler),
         copies=CopyFilters(),
         metrics=metrics,
         config=config,

@@ -28,8 +28,8 @@ from service.rpc.evaluation import EvaluationServicer
 from service.rpc.interceptor import CallInterceptor
 from service.rpc.reading import ReadingServicer
 from service.rpc.sampling import SamplingServicer
-from service.scheduler.inference import Asking
-from service.scheduler.scheduler import PackingScheduler
+from service.scheduler.inference import InferenceClient
+from service.scheduler.scheduler import BatchingScheduler
 from service.telemetry.metrics import Metrics
 from service.workers.memory import MemoryPool, memory_model
 
@@ -188,7 +188,7 @@ class Evaluating:
     servicer: EvaluationServicer
     channel: grpc.aio.Channel
     catalog: Catalog
-    asking: Asking
+    inference: InferenceClient
     server: str
 
     @property
@@ -209,8 +209,8 @@ class Evaluating:
 async def evaluating(folder: Path, *, off: bool = False, **changed) -> AsyncIterator[Evaluating]:
     """Serve them on a free port, with one data set; `off`: without evaluations."""
     config, metrics, pool = GatewayConfig(**changed), Metrics("0"), MemoryPool(models=list(MODELS))
-    scheduler, catalog = PackingScheduler(pool, config, metrics), Catalog(pool)
-    kept, asking = KeptEvaluations(), Asking(scheduler)
+    scheduler, catalog = BatchingScheduler(pool, config, metrics), Catalog(pool)
+    kept, inference = KeptEvaluations(), InferenceClient(scheduler)
     found: Evaluations | None = None if off else kept
     servicer = EvaluationServicer(
         evaluations=found, catalog=catalog, datasets=Datasets([settings(folder)]), config=config, look_s=0.02
@@ -218,12 +218,12 @@ async def evaluating(folder: Path, *, off: bool = False, **changed) -> AsyncIter
     options = [("grpc.so_reuseport", 0), ("grpc.max_send_message_length", 64 << 20)]
     server = grpc.aio.server(interceptors=[CallInterceptor(Policy(), metrics)], options=options)
     evaluation_pb2_grpc.add_EvaluationServiceServicer_to_server(servicer, server)
-    runner_pb2_grpc.add_ReadingServiceServicer_to_server(ReadingServicer(catalog, asking), server)
+    runner_pb2_grpc.add_ReadingServiceServicer_to_server(ReadingServicer(catalog, inference), server)
     sampling_pb2_grpc.add_SamplingServiceServicer_to_server(SamplingServicer(catalog, scheduler, metrics), server)
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
     await pool.start()
     async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
-        yield Evaluating(pool, kept, servicer, channel, catalog, asking, f"127.0.0.1:{port}")
+        yield Evaluating(pool, kept, servicer, channel, catalog, inference, f"127.0.0.1:{port}")
     await server.stop(0)
     await scheduler.close()

@@ -35,8 +35,8 @@ from service.errors import (
     TicketInvalid,
     UnknownName,
 )
-from service.scheduler.inference import Asked, Asking
-from service.scheduler.scheduler import PackingScheduler
+from service.scheduler.inference import InferenceClient, RequestContext
+from service.scheduler.scheduler import BatchingScheduler
 from service.telemetry.metrics import Metrics
 from service.workers import Offer
 from service.workers.memory import MemoryPool
@@ -58,10 +58,10 @@ class Office:
     pool: MemoryPool
     datasets: Datasets
     catalog: Catalog
-    asking: Asking
+    inference: InferenceClient
 
     async def plan(self, text: str = "", caller: Caller = ADA) -> augmentation_pb2.Plan:
-        return await self.planner.plan(wish(text), Asked(caller=caller))
+        return await self.planner.plan(wish(text), RequestContext(caller=caller))
 
     async def refusal(self, text: str, kind: type[FountServiceError] = InvalidRequest) -> FountServiceError:
         with pytest.raises(kind) as error:
@@ -72,7 +72,7 @@ class Office:
     def another(self, keys: TicketKeys = KEYS) -> Planner:
         """The planner of another gateway."""
         return Planner(
-            datasets=self.datasets, catalog=self.catalog, asking=self.asking,
+            datasets=self.datasets, catalog=self.catalog, inference=self.inference,
             copies=CopyFilters(), keys=keys, plans=MemoryPlans(),
         )  # fmt: skip
 
@@ -95,9 +95,9 @@ def settings_with_groups(folder: Path) -> DatasetSettings:
 async def office(tmp_path: Path) -> AsyncIterator[Office]:
     pool = augmenting_pool()
     await pool.start()
-    scheduler = PackingScheduler(pool, GatewayConfig(), Metrics("test"))
+    scheduler = BatchingScheduler(pool, GatewayConfig(), Metrics("test"))
     datasets = Datasets((small_settings(tmp_path), settings_with_groups(tmp_path)))
-    office = Office(None, pool, datasets, Catalog(pool), Asking(scheduler))  # type: ignore[arg-type]
+    office = Office(None, pool, datasets, Catalog(pool), InferenceClient(scheduler))  # type: ignore[arg-type]
     office.planner = office.another()
     yield office
     await scheduler.close()
@@ -156,7 +156,7 @@ async def test_everything_left_open_is_filled_in(office: Office) -> None:
 
 async def test_the_resolved_request_plans_the_same(office: Office) -> None:
     plan = await office.plan(ALL)
-    again = await office.planner.plan(plan.request, Asked(caller=ADA))
+    again = await office.planner.plan(plan.request, RequestContext(caller=ADA))
     assert again.id == plan.id
     assert again.request == plan.request
 
@@ -402,14 +402,14 @@ async def test_workers_that_are_gone_are_waited_for(office: Office) -> None:
 
 
 async def test_a_policy_that_changes_labels_is_refused_by_name(office: Office, monkeypatch) -> None:
-    transform = office.asking.transform
+    transform = office.inference.transform
 
     async def break_labels(target, model, images, table, **rest):
         made = await transform(target, model, images, table, **rest)
         made[table[:, 2] != 0, 0, 0, 0] = 2  # whatever is turned is a two
         return made
 
-    monkeypatch.setattr(office.asking, "transform", break_labels)
+    monkeypatch.setattr(office.inference, "transform", break_labels)
     message = str(await office.refusal("target { factor: 2 } mix { transformed: 1 }", PlanRefused))
     assert "ROTATE changes labels: alone it leaves 6.2% of 64 rows" in message
     assert "below verification.min_agreement 90.0%" in message
@@ -419,7 +419,7 @@ async def test_agreement_is_only_reported_where_that_is_asked(office: Office, mo
     async def blank(target, model, images, table, **rest):
         return np.zeros_like(images)
 
-    monkeypatch.setattr(office.asking, "transform", blank)
+    monkeypatch.setattr(office.inference, "transform", blank)
     plan = await office.plan("target { factor: 2 } mix { transformed: 1 } verification { min_agreement: 0 }")
     assert plan.agreement.after == 40 / 64
 

@@ -23,8 +23,8 @@ from service.config import GatewayConfig
 from service.datasets import Datasets, DatasetSettings
 from service.domain import Operation
 from service.errors import NotReady
-from service.scheduler.inference import Asked, Asking
-from service.scheduler.scheduler import PackingScheduler
+from service.scheduler.inference import InferenceClient, RequestContext
+from service.scheduler.scheduler import BatchingScheduler
 from service.telemetry.metrics import Metrics
 from service.workers.memory import MemoryPool
 from service.workers.memory_models import memory_model
@@ -56,14 +56,14 @@ class SlowPool(MemoryPool):
 async def office(tmp_path: Path) -> AsyncIterator[Office]:
     pool = SlowPool(models=augmenting_pool().models)
     await pool.start()
-    scheduler = PackingScheduler(pool, GatewayConfig(), Metrics("test"))
+    scheduler = BatchingScheduler(pool, GatewayConfig(), Metrics("test"))
     datasets = Datasets((small_settings(tmp_path), settings_with_twins(tmp_path)))
-    catalog, asking = Catalog(pool), Asking(scheduler)
+    catalog, inference = Catalog(pool), InferenceClient(scheduler)
     planner = Planner(
-        datasets=datasets, catalog=catalog, asking=asking, copies=CopyFilters(),
+        datasets=datasets, catalog=catalog, inference=inference, copies=CopyFilters(),
         keys=TicketKeys(keys={"k": b"k" * 32}), plans=MemoryPlans(),
     )  # fmt: skip
-    yield Office(planner, pool, datasets, catalog, asking)
+    yield Office(planner, pool, datasets, catalog, inference)
     await scheduler.close()
     await pool.close()
 
@@ -73,7 +73,7 @@ async def office(tmp_path: Path) -> AsyncIterator[Office]:
 
 async def test_a_caller_with_one_stream_has_a_policy_verified(office: Office) -> None:
     caller = replace(ADA, limits=CallerLimits(max_streams=1))
-    plan = await office.planner.plan(wish(TRANSFORMED), Asked(caller=caller, patient=False))
+    plan = await office.planner.plan(wish(TRANSFORMED), RequestContext(caller=caller, patient=False))
     assert plan.agreement.rows == 64
 
 
@@ -82,7 +82,7 @@ async def test_a_caller_with_one_stream_has_a_policy_verified(office: Office) ->
 async def test_agreement_is_the_same_however_many_rows_are_tried_at_once(
     office: Office, monkeypatch, rows_at_once: int
 ) -> None:
-    transform, sizes = office.asking.transform, []
+    transform, sizes = office.inference.transform, []
 
     async def darken(target, model, images, table, **rest):
         sizes.append(len(images))
@@ -90,7 +90,7 @@ async def test_agreement_is_the_same_however_many_rows_are_tried_at_once(
         made[table[:, 2] > 5.0, 0, 0, 0] = 2  # some of what is turned becomes a two, by its own address
         return made
 
-    monkeypatch.setattr(office.asking, "transform", darken)
+    monkeypatch.setattr(office.inference, "transform", darken)
     monkeypatch.setattr("service.augmentation.verification._BYTES_AT_ONCE", rows_at_once * 16)
     told = (await office.plan(TRANSFORMED + " verification { min_agreement: 0 }")).agreement
     assert max(sizes) == rows_at_once
@@ -104,7 +104,7 @@ async def test_nothing_goes_on_when_verification_fails(office: Office, monkeypat
         begun.append(len(images))
         raise NotReady("transforms has no worker")
 
-    monkeypatch.setattr(office.asking, "transform", lose)
+    monkeypatch.setattr(office.inference, "transform", lose)
     await office.refusal(TRANSFORMED, NotReady)
     assert begun == [64]
 

@@ -17,14 +17,14 @@ from service.domain import Dtype, Operation, Parameters, RangeItem, Rows, Served
 from service.errors import NotReady, Overloaded, TooLate, WorkerFault
 from service.scheduler import Work
 from service.scheduler.feeds import TensorFeed
-from service.scheduler.inference import Asked, Asking
-from service.scheduler.scheduler import PackingScheduler
+from service.scheduler.inference import InferenceClient, RequestContext
+from service.scheduler.scheduler import BatchingScheduler
 from service.telemetry.metrics import Metrics
 from service.workers.memory import MemoryPool, memory_model, memory_sample
 from service.workers.memory_models import memory_embed
 
 CALLER = Caller(subject="a", grants=frozenset({"*"}))
-ASKED = Asked(caller=CALLER)
+ASKED = RequestContext(caller=CALLER)
 GENERATOR = memory_model("toy")
 CLASSIFIER = memory_model("judge", operations=frozenset({Operation.CLASSIFY}))
 TRANSFORMS = memory_model("transforms", labels=(), operations=frozenset({Operation.TRANSFORM}))
@@ -38,35 +38,37 @@ def target(model: ServedModel) -> Target:
 
 
 class Asker:
-    """An Asking over the in-memory pool, with the models filled in."""
+    """An InferenceClient over the in-memory pool, with the models filled in."""
 
-    def __init__(self, pool: MemoryPool, scheduler: PackingScheduler) -> None:
-        self.pool, self.scheduler, self.asking = pool, scheduler, Asking(scheduler)
+    def __init__(self, pool: MemoryPool, scheduler: BatchingScheduler) -> None:
+        self.pool, self.scheduler, self.inference = pool, scheduler, InferenceClient(scheduler)
 
-    async def sample(self, indices, labels=None, asked: Asked = ASKED, parameters: Parameters | None = None):
+    async def sample(self, indices, labels=None, context: RequestContext = ASKED, parameters: Parameters | None = None):
         indices = np.asarray(indices, np.uint64)
         labels = np.ones(len(indices), np.uint32) if labels is None else np.asarray(labels, np.uint32)
-        return await self.asking.sample(
+        return await self.inference.sample(
             target(GENERATOR), GENERATOR, seed=7, indices=indices, labels=labels,
-            parameters=parameters or Parameters(), asked=asked,
+            parameters=parameters or Parameters(), context=context,
         )  # fmt: skip
 
-    async def classify(self, images, asked: Asked = ASKED, model: ServedModel = CLASSIFIER):
-        return await self.asking.classify(target(model), model, images, asked)
+    async def classify(self, images, context: RequestContext = ASKED, model: ServedModel = CLASSIFIER):
+        return await self.inference.classify(target(model), model, images, context)
 
-    async def embed(self, images, asked: Asked = ASKED):
-        return await self.asking.embed(target(EYES), EYES, images, asked)
+    async def embed(self, images, context: RequestContext = ASKED):
+        return await self.inference.embed(target(EYES), EYES, images, context)
 
-    async def transform(self, images, table, asked: Asked = ASKED, model: ServedModel = TRANSFORMS):
+    async def transform(self, images, table, context: RequestContext = ASKED, model: ServedModel = TRANSFORMS):
         table = np.asarray(table, np.float32)
         indices = np.arange(len(images), dtype=np.uint64)[::-1].copy()
-        return await self.asking.transform(target(model), model, images, table, seed=7, indices=indices, asked=asked)
+        return await self.inference.transform(
+            target(model), model, images, table, seed=7, indices=indices, context=context
+        )
 
 
 @asynccontextmanager
-async def asking(**settings) -> AsyncIterator[Asker]:
+async def inference(**settings) -> AsyncIterator[Asker]:
     pool = MemoryPool(models=[GENERATOR, CLASSIFIER, TRANSFORMS, BOTH, EYES])
-    scheduler = PackingScheduler(pool, GatewayConfig(**settings), Metrics("0"))
+    scheduler = BatchingScheduler(pool, GatewayConfig(**settings), Metrics("0"))
     await pool.start()
     yield Asker(pool, scheduler)
     await scheduler.close()
@@ -79,7 +81,7 @@ def sample(index: int, label: int = 1) -> np.ndarray:
 
 
 async def test_samples_are_those_of_their_addresses_in_any_order() -> None:
-    async with asking() as asker:
+    async with inference() as asker:
         drawn = await asker.sample([9, 2**40, 9, 3], labels=[0, 1, 2, 1])
         expected = [sample(9, 0), sample(2**40, 1), sample(9, 2), sample(3, 1)]
         assert np.array_equal(drawn.images, np.stack(expected))
@@ -87,7 +89,7 @@ async def test_samples_are_those_of_their_addresses_in_any_order() -> None:
 
 
 async def test_many_slices_come_back_in_order() -> None:
-    async with asking(window_bytes=1 << 12, max_batch_ms=1, bulk_batch_ms=1) as asker:
+    async with inference(window_bytes=1 << 12, max_batch_ms=1, bulk_batch_ms=1) as asker:
         indices = np.random.default_rng(1).permutation(5000)
         drawn = await asker.sample(indices)
         assert len(asker.pool.calls) > 5
@@ -96,13 +98,13 @@ async def test_many_slices_come_back_in_order() -> None:
 
 
 async def test_nothing_is_asked_for_nothing() -> None:
-    async with asking() as asker:
+    async with inference() as asker:
         drawn = await asker.sample([])
         assert (drawn.images.shape, len(asker.pool.calls)) == ((0, 2, 3, 1), 0)
 
 
 async def test_rows_that_failed_are_named_by_their_place() -> None:
-    async with asking() as asker:
+    async with inference() as asker:
         asker.pool.faults.bad_indices = frozenset({30})
         drawn = await asker.sample([5, 30, 6, 30])
         assert {row: each.reason for row, each in drawn.failures.items()} == {1: "NOT_FINITE", 3: "NOT_FINITE"}
@@ -110,7 +112,7 @@ async def test_rows_that_failed_are_named_by_their_place() -> None:
 
 
 async def test_images_are_classified() -> None:
-    async with asking() as asker:
+    async with inference() as asker:
         images = np.zeros((3, 2, 3, 1), np.uint8)
         images[:, 0, 0, 0] = [2, 0, 99]
         probabilities = await asker.classify(images)
@@ -120,7 +122,7 @@ async def test_images_are_classified() -> None:
 
 
 async def test_images_are_embedded() -> None:
-    async with asking() as asker:
+    async with inference() as asker:
         features = await asker.embed(PICTURES)
         assert (features.dtype, features.shape) == (np.float32, (5, 8))
         assert np.array_equal(features, memory_embed(TensorItem(rows=PICTURES)))
@@ -128,12 +130,12 @@ async def test_images_are_embedded() -> None:
 
 
 async def test_no_images_have_no_features() -> None:
-    async with asking() as asker:
+    async with inference() as asker:
         assert ((await asker.embed(PICTURES[:0])).shape, len(asker.pool.calls)) == ((0, 0), 0)
 
 
 async def test_features_of_many_slices_come_back_in_order_the_first_time_and_later() -> None:
-    async with asking(window_bytes=1 << 12, max_batch_ms=1, bulk_batch_ms=1) as asker:
+    async with inference(window_bytes=1 << 12, max_batch_ms=1, bulk_batch_ms=1) as asker:
         images = np.random.default_rng(1).integers(0, 256, (1200, 2, 3, 1), dtype=np.uint8)
         expected = memory_embed(TensorItem(rows=images))
         for _ in range(2):  # the width is known the second time
@@ -142,14 +144,14 @@ async def test_features_of_many_slices_come_back_in_order_the_first_time_and_lat
 
 
 async def test_a_row_that_was_not_embedded_is_nan() -> None:
-    async with asking() as asker:
+    async with inference() as asker:
         asker.pool.faults.bad_pixels = frozenset({6})
         features = await asker.embed(PICTURES)
         assert np.isnan(features).all(axis=1).tolist() == [False, True, False, False, False]
 
 
 async def test_features_of_another_width_are_a_fault(monkeypatch: pytest.MonkeyPatch) -> None:
-    async with asking() as asker:
+    async with inference() as asker:
         await asker.embed(PICTURES)
         monkeypatch.setattr("service.workers.memory.memory_embed", lambda item: np.zeros((item.count, 9), np.float32))
         with pytest.raises(WorkerFault, match="rows of another size"):
@@ -158,7 +160,7 @@ async def test_features_of_another_width_are_a_fault(monkeypatch: pytest.MonkeyP
 
 @pytest.mark.parametrize("shape", [(2, 4), ()], ids=["a map", "nothing"])
 async def test_what_is_no_list_of_features_is_a_fault(monkeypatch: pytest.MonkeyPatch, shape: tuple[int, ...]) -> None:
-    async with asking() as asker:
+    async with inference() as asker:
         made = lambda item: np.zeros((item.count, *shape), np.float32)  # noqa: E731
         monkeypatch.setattr("service.workers.memory.memory_embed", made)
         with pytest.raises(WorkerFault, match="where float32 rows of one number of features were asked for"):
@@ -166,21 +168,21 @@ async def test_what_is_no_list_of_features_is_a_fault(monkeypatch: pytest.Monkey
 
 
 async def test_images_are_transformed_as_their_line_of_the_table_says() -> None:
-    async with asking() as asker:
+    async with inference() as asker:
         made = await asker.transform(PICTURES, [[0.0, 0.0], [0.01, 0.02], [0, 0], [0, 0], [2.56, 0]])
         assert np.array_equal(made[[0, 2, 3, 4]], PICTURES[[0, 2, 3, 4]])
         assert (made[1].ravel() - PICTURES[1].ravel()).tolist() == [0, 3, 3, 3, 3, 3]
 
 
 async def test_a_row_that_cannot_be_transformed_is_an_error() -> None:
-    async with asking() as asker:
+    async with inference() as asker:
         asker.pool.faults.bad_indices = frozenset({4})
         with pytest.raises(WorkerFault, match="row 0 could not be transformed"):
             await asker.transform(PICTURES, np.zeros((5, 2)))
 
 
 async def test_operations_and_shapes_never_share_a_call() -> None:
-    async with asking() as asker:
+    async with inference() as asker:
         asker.pool.faults.delay_s = 0.02
         wide = PICTURES.reshape(5, 3, 2, 1)
         await asyncio.gather(
@@ -194,7 +196,7 @@ async def test_operations_and_shapes_never_share_a_call() -> None:
 
 
 async def test_a_call_holds_no_more_image_bytes_than_a_message_should() -> None:
-    async with asking() as asker:
+    async with inference() as asker:
         images = np.ones((20, 512, 1024, 1), np.uint8)  # half a MiB each; their classes are twelve bytes
         await asker.classify(images)
         sent = [sum(item.rows.nbytes for item in call.items) for call in asker.pool.calls]
@@ -203,21 +205,21 @@ async def test_a_call_holds_no_more_image_bytes_than_a_message_should() -> None:
 
 
 async def test_large_pictures_count_for_what_they_cost() -> None:
-    async with asking(bulk_batch_ms=20) as asker:  # twenty rows of the card's size, at a millisecond each
+    async with inference(bulk_batch_ms=20) as asker:  # twenty rows of the card's size, at a millisecond each
         asker.pool.batch_seconds = {1: 1e-3}
         await asker.transform(np.zeros((40, 4, 6, 1), np.uint8), np.zeros((40, 2)))  # four times as large
         assert max(item.count for call in asker.pool.calls for item in call.items) <= 6
 
 
 async def test_an_array_is_not_begun_with_short_calls() -> None:
-    async with asking(max_batch_ms=1, bulk_batch_ms=1000) as asker:
+    async with inference(max_batch_ms=1, bulk_batch_ms=1000) as asker:
         await asker.sample(range(2000))
         assert [item.count for call in asker.pool.calls for item in call.items] == [2000]
 
 
 @pytest.mark.parametrize("fault", ["busy_calls", "lose_calls"])
 async def test_calls_that_are_lost_are_made_again(fault: str) -> None:
-    async with asking() as asker:
+    async with inference() as asker:
         setattr(asker.pool.faults, fault, 2)
         made = await asker.transform(PICTURES, np.zeros((5, 2)))
         assert np.array_equal(made, PICTURES)
@@ -228,7 +230,7 @@ async def test_an_answer_of_another_shape_is_the_workers_fault(monkeypatch) -> N
     def turned(self, model, call, item):
         return Rows(array=np.zeros((item.count, 3, 2, 1), np.uint8), failures={})
 
-    async with asking() as asker:
+    async with inference() as asker:
         monkeypatch.setattr(MemoryPool, "_outcome", turned)
         with pytest.raises(WorkerFault, match="3, 2, 1"):
             await asker.transform(PICTURES, np.zeros((5, 2)))
@@ -259,35 +261,35 @@ async def full_gateway(asker: Asker, seconds: float) -> AsyncIterator[None]:
 
 
 async def test_whoever_is_refused_comes_again() -> None:
-    async with asking() as asker, full_gateway(asker, 0.3):
-        assert len((await asker.sample([1, 2], asked=BUSY)).images) == 2
+    async with inference() as asker, full_gateway(asker, 0.3):
+        assert len((await asker.sample([1, 2], context=BUSY)).images) == 2
 
 
 async def test_the_first_work_of_a_request_may_be_refused() -> None:
-    async with asking() as asker, full_gateway(asker, 0.3):
+    async with inference() as asker, full_gateway(asker, 0.3):
         with pytest.raises(Overloaded):
-            await asker.sample([1, 2], asked=replace(BUSY, patient=False))
+            await asker.sample([1, 2], context=replace(BUSY, patient=False))
 
 
 async def test_nobody_comes_again_after_the_deadline() -> None:
-    async with asking() as asker, full_gateway(asker, 0.3):
+    async with inference() as asker, full_gateway(asker, 0.3):
         begun = time.monotonic()
         with pytest.raises(Overloaded):
-            await asker.sample([1, 2], asked=replace(BUSY, deadline_unix_s=time.time() + 0.5))
+            await asker.sample([1, 2], context=replace(BUSY, deadline_unix_s=time.time() + 0.5))
         assert time.monotonic() - begun < 0.2
 
 
 async def test_a_deadline_ends_it() -> None:
-    async with asking() as asker:
+    async with inference() as asker:
         asker.pool.faults.delay_s = 5
         with pytest.raises(TooLate, match="0 of 2 rows"):
-            await asker.sample([1, 2], asked=replace(ASKED, deadline_unix_s=time.time() + 0.1))
+            await asker.sample([1, 2], context=replace(ASKED, deadline_unix_s=time.time() + 0.1))
 
 
 class RefusesInTheMiddle:
     """A scheduler that gives a piece and then has no room, twice."""
 
-    def __init__(self, scheduler: PackingScheduler) -> None:
+    def __init__(self, scheduler: BatchingScheduler) -> None:
         self.scheduler, self.begun = scheduler, []
 
     async def run(self, work: Work):
@@ -299,16 +301,16 @@ class RefusesInTheMiddle:
 
 
 async def test_work_that_has_begun_goes_on_where_it_was() -> None:
-    async with asking() as asker:
+    async with inference() as asker:
         middle = RefusesInTheMiddle(asker.scheduler)
-        asker.asking = Asking(middle)
-        drawn = await asker.sample([9, 8, 7, 6, 5, 4], asked=replace(ASKED, patient=False))
+        asker.inference = InferenceClient(middle)
+        drawn = await asker.sample([9, 8, 7, 6, 5, 4], context=replace(ASKED, patient=False))
         assert middle.begun == [0, 2, 4]
         assert np.array_equal(drawn.images, np.stack([sample(index) for index in (9, 8, 7, 6, 5, 4)]))
 
 
 async def test_many_arrays_of_one_caller_leave_nothing_behind() -> None:
-    async with asking() as asker:
+    async with inference() as asker:
         table = np.zeros((5, 2))
         await asyncio.gather(*(asker.transform(PICTURES, table) for _ in range(50)))
         assert (asker.scheduler._unread.streams, asker.scheduler._unread.held) == (0, 0)
@@ -316,7 +318,7 @@ async def test_many_arrays_of_one_caller_leave_nothing_behind() -> None:
 
 
 async def test_a_cancelled_array_is_forgotten() -> None:
-    async with asking() as asker:
+    async with inference() as asker:
         asker.pool.faults.delay_s = 0.2
         task = asyncio.create_task(asker.sample([1, 2]))
         await asyncio.sleep(0.05)
@@ -327,7 +329,7 @@ async def test_a_cancelled_array_is_forgotten() -> None:
 
 
 async def test_a_gateway_that_stops_says_so() -> None:
-    async with asking() as asker:
+    async with inference() as asker:
         asker.pool.faults.delay_s = 0.2
         task = asyncio.create_task(asker.sample([1, 2]))
         await asyncio.sleep(0.05)
@@ -337,7 +339,7 @@ async def test_a_gateway_that_stops_says_so() -> None:
 
 
 async def test_draws_of_many_steps_are_cut_with_indices_of_their_own() -> None:
-    async with asking(max_batch_ms=20, bulk_batch_ms=20) as asker:
+    async with inference(max_batch_ms=20, bulk_batch_ms=20) as asker:
         asker.pool.faults.sample_s = 1e-3
         asker.pool.batch_seconds = {1: 1e-3}
         drawn = await asker.sample([9, 3, 5], parameters=Parameters(steps=40))

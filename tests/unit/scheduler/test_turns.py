@@ -11,8 +11,8 @@ from service.catalog.conditions import NoLabels
 from service.config import GatewayConfig
 from service.domain import Dtype, ModelKey, Parameters, Target
 from service.scheduler import Work
-from service.scheduler.admission import UnreadRoom
-from service.scheduler.fair_queue import Turns
+from service.scheduler.admission import SendBuffer
+from service.scheduler.fair_queue import FairQueue
 from service.scheduler.feeds import RangeFeed
 from service.scheduler.stream import SampleStream
 
@@ -24,8 +24,8 @@ class Streams:
     """Streams in turn, and what each was given so far; whatever is given is read at once."""
 
     def __init__(self) -> None:
-        self.turns = Turns()
-        self.unread = UnreadRoom(GatewayConfig(max_unread_bytes=1 << 40, window_bytes=1 << 30))
+        self.turns = FairQueue()
+        self.unread = SendBuffer(GatewayConfig(max_unread_bytes=1 << 40, window_bytes=1 << 30))
         self.given: Counter[str] = Counter()
         self.names: dict[SampleStream, str] = {}
 

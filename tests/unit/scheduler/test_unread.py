@@ -5,13 +5,13 @@ from __future__ import annotations
 import pytest
 
 from service.config import GatewayConfig
-from service.scheduler.admission import UnreadRoom
+from service.scheduler.admission import SendBuffer
 
 LIMITS = {"window_bytes": 100, "max_unread_bytes": 1000, "max_streams": 50}  # 500 shared, a floor of 10 each
 
 
-def room_of(streams: int, held: int = 0) -> UnreadRoom:
-    room = UnreadRoom(GatewayConfig(**LIMITS))
+def room_of(streams: int, held: int = 0) -> SendBuffer:
+    room = SendBuffer(GatewayConfig(**LIMITS))
     room.streams, room.held = streams, held
     return room
 
