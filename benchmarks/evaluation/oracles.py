@@ -18,13 +18,14 @@ from scipy import stats
 from scipy.linalg import sqrtm
 from scipy.optimize import linear_sum_assignment, linprog
 
-from service.evaluation.statistics.gaussian import Moments, frechet_distance
+from fount.intervals import wilson_interval
+from service.evaluation.statistics.fid import Moments, frechet_distance
 from service.evaluation.statistics.histogram import compare_histograms
-from service.evaluation.statistics.inception import ProbabilitySums, inception_score
-from service.evaluation.statistics.intervals import clopper_pearson, poisson, rate_ratio, wilson
-from service.evaluation.statistics.kernel import kid
-from service.evaluation.statistics.sliced import SlicedReference, sliced_wasserstein
-from service.evaluation.statistics.vendi import SecondMoments, vendi_score
+from service.evaluation.statistics.inception_score import ProbabilitySums, inception_score
+from service.evaluation.statistics.intervals import clopper_pearson, poisson, rate_ratio
+from service.evaluation.statistics.kid import kid
+from service.evaluation.statistics.sliced_wasserstein import SlicedReference, sliced_wasserstein
+from service.evaluation.statistics.vendi_score import SecondMoments, vendi_score
 
 __all__ = ["OracleRow", "moment_rows", "relative_difference"]
 
@@ -187,8 +188,8 @@ def _tables() -> list[Pair]:
     return [
         ("G of two histograms", "scipy (chi2_contingency)", float(g.statistic), test.g),
         ("p of two histograms", "scipy (chi2_contingency)", float(g.pvalue), test.p),
-        ("Wilson, 7 of 300, lower", "scipy (binomtest)", float(scores.low), wilson(7, 300)[0]),
-        ("Wilson, 7 of 300, upper", "scipy (binomtest)", float(scores.high), wilson(7, 300)[1]),
+        ("Wilson, 7 of 300, lower", "scipy (binomtest)", float(scores.low), wilson_interval(7, 300)[0]),
+        ("Wilson, 7 of 300, upper", "scipy (binomtest)", float(scores.high), wilson_interval(7, 300)[1]),
         ("Clopper-Pearson, 7 of 300, lower", "scipy (binomtest)", float(exact.low), clopper_pearson(7, 300)[0]),
         ("Clopper-Pearson, 7 of 300, upper", "scipy (binomtest)", float(exact.high), clopper_pearson(7, 300)[1]),
         ("Poisson mean, count 7, lower", "scipy (chi2)", float(stats.chi2.ppf(0.025, 14) / 2), poisson(7)[0]),

@@ -18,9 +18,9 @@ from scipy import stats
 
 from benchmarks.evaluation.oracles import OracleRow, relative_difference
 from service.evaluation.statistics.birthday import count_collisions, effective_size
+from service.evaluation.statistics.copies import copy_ratios, estimate_copy_rate, nearest_auc
 from service.evaluation.statistics.distances import nearest
-from service.evaluation.statistics.manifold import Manifold, compare
-from service.evaluation.statistics.memorisation import copy_ratios, estimate_copy_rate, nearest_auc
+from service.evaluation.statistics.precision_recall import Manifold, compare
 
 __all__ = ["neighbour_rows", "prdc_of"]
 

@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from service.evaluation.evidence import NEIGHBOURS, Answers, Evidence, Nearest, RealRows, Samples
-from service.evaluation.panels import JSON, Facts, parts_of, results
+from service.evaluation.evidence import NEIGHBOURS, Evidence, LabelGrid, Nearest, RealRows, Samples
+from service.evaluation.panels import JSON, EvidenceSummary, evaluate_panel, parts_of
 from service.evaluation.results import Metric, Panel, PanelResult
 from service.evaluation.statistics.distances import nearest
 
@@ -109,7 +109,7 @@ def gather(
     predicted = np.argmax(read(flat)[1], axis=1).reshape(answers.shape[:2])
     return Evidence(
         samples=samples, failed=0, held_out=held_out, training=training, nearest=found,
-        answers=Answers(images=answers, predicted=predicted), classes=classes, seed=seed,
+        label_grid=LabelGrid(images=answers, predicted=predicted), classes=classes, seed=seed,
     )  # fmt: skip
 
 
@@ -128,7 +128,7 @@ def evaluate(evidence: Evidence, known: dict[tuple[object, ...], JSON]) -> tuple
             outputs[part.name] = part.compute(evidence)
         else:
             outputs[part.name] = known[key] if key in known else known.setdefault(key, part.compute(evidence))
-    found = [results(panel, outputs, Facts.of(evidence)) for panel in Panel]
+    found = [evaluate_panel(panel, outputs, EvidenceSummary.of(evidence)) for panel in Panel]
     return [metric for metrics, _ in found for metric in metrics], [result for _, result in found]
 
 

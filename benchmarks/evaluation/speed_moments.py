@@ -25,8 +25,8 @@ from typing import Any
 import numpy as np
 
 from benchmarks.evaluation.taking_turns import SpeedRow, take_turns
-from service.evaluation.statistics.gaussian import Moments, estimate_fid, frechet_distance
-from service.evaluation.statistics.kernel import CubicSums, estimate_kid, kid
+from service.evaluation.statistics.fid import Moments, estimate_fid, frechet_distance
+from service.evaluation.statistics.kid import CubicSums, estimate_kid, kid
 
 __all__ = ["measure"]
 

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from benchmarks.evaluation.oracles_neighbours import prdc_of
 from benchmarks.evaluation.taking_turns import SpeedRow, peak_mib, take_turns
 from service.evaluation.statistics.distances import nearest, prepare
-from service.evaluation.statistics.manifold import Manifold, compare
+from service.evaluation.statistics.precision_recall import Manifold, compare
 
 __all__ = ["measure", "measure_memory"]
 

@@ -19,9 +19,9 @@ from handlers.family import Deadline, Draw, Noise, Sampler
 from handlers.models.classifier import ConvClassifier
 from handlers.models.own import OwnSampler
 from handlers.recipes.data.dataset import DataSet, Split
-from service.evaluation.evidence import NEIGHBOURS, Answers, Evidence, Nearest, RealRows, Samples
-from service.evaluation.panels.part import Facts
-from service.evaluation.panels.registry import parts_of, results
+from service.evaluation.evidence import NEIGHBOURS, Evidence, LabelGrid, Nearest, RealRows, Samples
+from service.evaluation.panels.part import EvidenceSummary
+from service.evaluation.panels.registry import evaluate_panel, parts_of
 from service.evaluation.pipeline.sampling import label_samples
 from service.evaluation.results import Metric, Panel, PanelResult
 from service.evaluation.statistics.distances import nearest
@@ -59,8 +59,8 @@ def judge(evidence: Evidence, panels: Sequence[Panel] = tuple(Panel)) -> Judged:
         panels: those to ask, in the order of the report.
     """
     outputs = {part.name: part.compute(evidence) for part in parts_of(panels, True)}
-    facts = Facts.of(evidence)
-    answers = [results(panel, outputs, facts) for panel in panels]
+    facts = EvidenceSummary.of(evidence)
+    answers = [evaluate_panel(panel, outputs, facts) for panel in panels]
     return Judged(
         metrics={metric.name: metric for metrics, _ in answers for metric in metrics},
         panels={result.panel: result for _, result in answers},
@@ -94,7 +94,7 @@ def gather(sampler: Sampler, data: DataSet, classifier: ConvClassifier, *, count
             "pixels": _nearest(images, held_out.images, training.images),
             "features": _nearest(features, held_out.features, training.features),
         },
-        answers=_answer(sampler, classifier, seed, count, len(data.classes)),
+        label_grid=_answer(sampler, classifier, seed, count, len(data.classes)),
         classes=data.classes,
         seed=seed,
     )
@@ -149,12 +149,12 @@ def _nearest(
     return Nearest(sample_distances=distances, sample_rows=rows[:, 0], held_out_distances=held_out_distances)
 
 
-def _answer(sampler: Sampler, classifier: ConvClassifier, seed: int, first: int, classes: int) -> Answers:
+def _answer(sampler: Sampler, classifier: ConvClassifier, seed: int, first: int, classes: int) -> LabelGrid:
     """The same noise under every label."""
     indices = np.repeat(np.arange(first, first + _ANSWERS, dtype=np.uint64), classes)
     images = _draw(sampler, seed, indices, np.tile(np.arange(classes, dtype=np.int64), _ANSWERS))
     _, probabilities = _read(classifier, images)
-    return Answers(
+    return LabelGrid(
         images=images.reshape(_ANSWERS, classes, *images.shape[1:]),
         predicted=probabilities.argmax(axis=1).reshape(_ANSWERS, classes).astype(np.int64),
     )

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["NEIGHBOURS", "Answers", "Evidence", "Nearest", "RealRows", "Samples"]
+__all__ = ["NEIGHBOURS", "Evidence", "LabelGrid", "Nearest", "RealRows", "Samples"]
 
 NEIGHBOURS = 10
 """How many nearest training rows are kept of each sample."""
@@ -76,7 +76,7 @@ class Nearest:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Answers:
+class LabelGrid:
     """The same noise under every label: address a, class k.
 
     Attributes:
@@ -98,7 +98,7 @@ class Evidence:
         held_out: rows it has not seen.
         training: rows it may have learned from.
         nearest: by space; empty where memorisation is not asked about.
-        answers: None where label fidelity is not asked about.
+        label_grid: None where label fidelity is not asked about.
         classes: names, in order of their id.
         seed: of everything that is drawn here.
     """
@@ -108,6 +108,6 @@ class Evidence:
     held_out: RealRows
     training: RealRows
     nearest: Mapping[str, Nearest]
-    answers: Answers | None
+    label_grid: LabelGrid | None
     classes: tuple[str, ...]
     seed: int

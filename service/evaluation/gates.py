@@ -14,10 +14,10 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from types import MappingProxyType
 
-from service.evaluation.panels.registry import BY_CLASS, METRICS
+from service.evaluation.panels.registry import METRICS, PER_CLASS_METRICS
 from service.evaluation.results import ClassValue, GateOutcome, Metric, Panel
 
-__all__ = ["FIELDS", "OPERATORS", "Gate", "judge", "parse_gate"]
+__all__ = ["FIELDS", "OPERATORS", "Gate", "evaluate_gate", "parse_gate"]
 
 FIELDS = ("value", "lower95", "upper95", "null_mean")
 """What of a metric a gate may look at; the first is meant when none is named."""
@@ -86,7 +86,7 @@ def parse_gate(text: str) -> Gate:
     )
 
 
-def judge(gate: Gate, metrics: Iterable[Metric]) -> GateOutcome:
+def evaluate_gate(gate: Gate, metrics: Iterable[Metric]) -> GateOutcome:
     """See whether a gate holds; on a number that could not be computed it does not."""
     metric = next((each for each in metrics if each.name == gate.metric), None)
     if metric is None:
@@ -113,8 +113,8 @@ def _hide_class(text: str) -> str:
 
 def _metric(text: str, name: str, class_name: str | None) -> str:
     known = _known(text, name, tuple(METRICS), "metric")
-    if class_name is not None and known not in BY_CLASS:
-        raise ValueError(f"{text!r}: {name} is not taken by class; those are {', '.join(sorted(BY_CLASS))}")
+    if class_name is not None and known not in PER_CLASS_METRICS:
+        raise ValueError(f"{text!r}: {name} is not taken by class; those are {', '.join(sorted(PER_CLASS_METRICS))}")
     return known
 
 

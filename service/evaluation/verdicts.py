@@ -13,7 +13,7 @@ from types import MappingProxyType
 from service.evaluation.results import Better, Metric, Null, Panel, PanelResult, Verdict
 from service.evaluation.statistics.intervals import Interval
 
-__all__ = ["judge_panel", "judge_value", "overall", "overall_sentence"]
+__all__ = ["compare_with_null", "decide_panel", "overall", "overall_sentence"]
 
 _RANK = (Verdict.NONE, Verdict.LIKE_REAL, Verdict.NEAR_REAL, Verdict.WORSE)
 _SENTENCES: Mapping[Panel, Mapping[Verdict, str]] = MappingProxyType(
@@ -50,7 +50,7 @@ _OVERALL: Mapping[Verdict, str] = MappingProxyType(
 )
 
 
-def judge_value(
+def compare_with_null(
     value: float | None, interval: Interval | None, null: Null | None, better: Better, tolerance: float
 ) -> Verdict:
     """Compare one number with real data.
@@ -75,7 +75,7 @@ def judge_value(
     return Verdict.NEAR_REAL if abs(nearest - null.mean) <= tolerance else Verdict.WORSE
 
 
-def judge_panel(panel: Panel, metrics: Sequence[Metric]) -> PanelResult:
+def decide_panel(panel: Panel, metrics: Sequence[Metric]) -> PanelResult:
     """The worst among the deciding metrics, and one sentence with the metric that decided."""
     judged = [each for each in metrics if each.decides and each.verdict is not Verdict.NONE]
     if not judged:

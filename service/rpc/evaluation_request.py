@@ -20,7 +20,7 @@ from service.domain import ModelState, Operation, Parameters, ServedModel
 from service.errors import DatasetUnreadable, FountServiceError, InvalidRequest, NotReady, Retired, Violation
 from service.evaluation.compatibility import PinnedRole, check_fit, name_list, shape_words
 from service.evaluation.gates import parse_gate
-from service.evaluation.panels.registry import FEWEST
+from service.evaluation.panels.registry import FEWEST_SAMPLES
 from service.evaluation.results import Panel
 from service.evaluation.specification import Specification
 from service.rpc.evaluation_message import PANELS
@@ -259,7 +259,7 @@ class _Reader:
         if not _FEWEST_SAMPLES <= count <= self.max_samples:
             self._wrong("count", f"must be {_FEWEST_SAMPLES} to {self.max_samples}, got {count}")
             return count
-        if short := [f"{each} ({FEWEST[each]})" for each in panels if count < FEWEST[each]]:
+        if short := [f"{each} ({FEWEST_SAMPLES[each]})" for each in panels if count < FEWEST_SAMPLES[each]]:
             self._wrong("count", f"{count} samples are too few for {', '.join(short)}; draw more, or name other panels")
         return count
 

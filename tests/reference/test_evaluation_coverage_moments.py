@@ -23,13 +23,13 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from service.evaluation.statistics.gaussian import Moments, estimate_fid
+from service.evaluation.statistics.fid import Moments, estimate_fid
 from service.evaluation.statistics.histogram import compare_histograms
-from service.evaluation.statistics.inception import estimate_inception_score
+from service.evaluation.statistics.inception_score import estimate_inception_score
 from service.evaluation.statistics.intervals import Estimate
-from service.evaluation.statistics.kernel import estimate_kid, kernel_state
-from service.evaluation.statistics.sliced import SlicedReference, estimate_sliced_wasserstein
-from service.evaluation.statistics.vendi import estimate_vendi
+from service.evaluation.statistics.kid import estimate_kid, kernel_state
+from service.evaluation.statistics.sliced_wasserstein import SlicedReference, estimate_sliced_wasserstein
+from service.evaluation.statistics.vendi_score import estimate_vendi
 
 Draw = Callable[[np.random.Generator], np.ndarray]
 Take = Callable[[np.ndarray], Estimate]

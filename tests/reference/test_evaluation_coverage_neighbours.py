@@ -17,10 +17,10 @@ import numpy as np
 import pytest
 
 from service.evaluation.statistics.birthday import count_collisions, effective_size
+from service.evaluation.statistics.copies import copy_ratios, copy_threshold, estimate_copy_rate, nearest_auc
 from service.evaluation.statistics.distances import nearest
 from service.evaluation.statistics.intervals import Estimate
-from service.evaluation.statistics.manifold import Manifold, compare
-from service.evaluation.statistics.memorisation import copy_ratios, copy_threshold, estimate_copy_rate, nearest_auc
+from service.evaluation.statistics.precision_recall import Manifold, compare
 
 MANIFOLDS = ("precision", "density", "recall", "coverage")
 MOST_MISSES = {60: 10, 200: 22}

@@ -14,7 +14,7 @@ import pytest
 from benchmarks.evaluation.oracles import OracleRow
 from benchmarks.evaluation.oracles_neighbours import neighbour_rows, prdc_of
 from service.evaluation.statistics.distances import nearest
-from service.evaluation.statistics.manifold import Manifold, compare
+from service.evaluation.statistics.precision_recall import Manifold, compare
 
 
 @functools.cache

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from service.evaluation.evidence import NEIGHBOURS, Answers, Evidence, Nearest, RealRows, Samples
+from service.evaluation.evidence import NEIGHBOURS, Evidence, LabelGrid, Nearest, RealRows, Samples
 from service.evaluation.statistics.distances import nearest
 
 CLASSES = ("zero", "one", "two")
@@ -63,11 +63,11 @@ def near(samples: Samples, held_out: RealRows, training: RealRows) -> dict[str, 
     return found
 
 
-def answers_of(images) -> Answers:
+def answers_of(images) -> LabelGrid:
     """(addresses, classes, H, W, C) as the classifier reads them."""
     flat = images.reshape(-1, *images.shape[2:])
     predicted = np.argmax(read(flat)[1], axis=1).reshape(images.shape[:2])
-    return Answers(images=images, predicted=predicted)
+    return LabelGrid(images=images, predicted=predicted)
 
 
 def evidence(
@@ -81,7 +81,7 @@ def evidence(
     sheet = images_of(np.tile(np.arange(len(CLASSES)), 40), seed=4).reshape(40, len(CLASSES), SIDE, SIDE, 1)
     return Evidence(
         samples=samples, failed=0, held_out=unseen, training=seen, nearest=near(samples, unseen, seen),
-        answers=answers_of(sheet) if conditional else None, classes=CLASSES, seed=7,
+        label_grid=answers_of(sheet) if conditional else None, classes=CLASSES, seed=7,
     )  # fmt: skip
 
 

@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 
 from service.domain import Parameters
-from service.evaluation.evidence import NEIGHBOURS, Answers, Evidence, Nearest, RealRows, Samples
+from service.evaluation.evidence import NEIGHBOURS, Evidence, LabelGrid, Nearest, RealRows, Samples
 from service.evaluation.jobs.record import Record, State
 from service.evaluation.report.bundle import make_bundle
 from service.evaluation.results import ClassValue, GateOutcome, Metric, Null, Panel, PanelResult, Verdict
@@ -36,6 +36,7 @@ def evidence(classes=("a", "b", "c"), samples=60, rows=50, side=8, conditional=T
         return Nearest(sample_distances=near[0], sample_rows=rng.integers(0, rows, samples), held_out_distances=near[1])
 
     asked = np.arange(samples, dtype=np.int64) % kinds
+    label_grid = LabelGrid(images=images(7, kinds), predicted=np.tile(np.arange(kinds), (7, 1)))
     return Evidence(
         samples=Samples(
             indices=np.arange(samples, dtype=np.uint64),
@@ -48,7 +49,9 @@ def evidence(classes=("a", "b", "c"), samples=60, rows=50, side=8, conditional=T
         held_out=real(rows),
         training=real(rows),
         nearest={"pixels": nearest(), "features": nearest()},
-        answers=Answers(images=images(7, kinds), predicted=np.tile(np.arange(kinds), (7, 1))) if conditional else None,
+        label_grid=LabelGrid(images=images(7, kinds), predicted=np.tile(np.arange(kinds), (7, 1)))
+        if conditional
+        else None,
         classes=tuple(classes),
         seed=5,
     )

@@ -15,22 +15,22 @@ from typing import Any
 import numpy as np
 
 from service.evaluation.evidence import Evidence
-from service.evaluation.panels.birthday import BIRTHDAY_PARTS, FEWEST_IN_CLASS, effective_metrics
-from service.evaluation.panels.by_class import Wise, over, over_mean, worst_metrics
-from service.evaluation.panels.manifold_parts import MANIFOLD, manifold_parts, measure_manifold
-from service.evaluation.panels.measure import (
+from service.evaluation.panels.effective_size import BIRTHDAY_PARTS, FEWEST_IN_CLASS, effective_metrics
+from service.evaluation.panels.estimates import (
     attempt,
     build_metric,
     null_from_draws,
     on_samples_and_draws,
     outputs_of_draws,
 )
-from service.evaluation.panels.part import JSON, Facts, Part
-from service.evaluation.panels.reference_sample import DRAWS, Standing, class_standing, held_out, held_out_class
+from service.evaluation.panels.manifold import MANIFOLD, manifold_parts, measure_manifold
+from service.evaluation.panels.part import JSON, EvidenceSummary, MetricPart
+from service.evaluation.panels.per_class import PerClassMetric, over, relative_to_reference, worst_metrics
+from service.evaluation.panels.reference_sample import DRAWS, ImageSet, class_reference_sample, held_out, held_out_class
 from service.evaluation.results import Metric, Null, Panel
 from service.evaluation.statistics.histogram import compare_histograms
-from service.evaluation.statistics.manifold import K, coverage_null
-from service.evaluation.statistics.vendi import estimate_vendi
+from service.evaluation.statistics.precision_recall import K, coverage_null
+from service.evaluation.statistics.vendi_score import estimate_vendi
 
 __all__ = ["CLASSES", "CLASS_PARTS", "PARTS", "metrics"]
 
@@ -47,7 +47,7 @@ def _measure_classes(number: int | None, evidence: Evidence) -> JSON:
 
 
 def _measure_class(number: int | None, class_id: int, evidence: Evidence) -> JSON:
-    standing, real = class_standing(evidence, class_id, number), held_out_class(evidence, class_id)
+    standing, real = class_reference_sample(evidence, class_id, number), held_out_class(evidence, class_id)
     if standing is None or min(len(standing), len(real)) < FEWEST_IN_CLASS:
         return None
     measured = measure_manifold(standing, real, evidence, f"of class {class_id}")
@@ -60,10 +60,10 @@ def _measure_class(number: int | None, class_id: int, evidence: Evidence) -> JSO
     }
 
 
-CLASS_PARTS: tuple[Part, ...] = (
-    Part(name=f"{CLASSES}.samples", panel=Panel.DIVERSITY, stage=_STAGE, compute=partial(_measure_classes, None)),
+CLASS_PARTS: tuple[MetricPart, ...] = (
+    MetricPart(name=f"{CLASSES}.samples", panel=Panel.DIVERSITY, stage=_STAGE, compute=partial(_measure_classes, None)),
     *(
-        Part(
+        MetricPart(
             name=f"{CLASSES}.real.{number}",
             panel=Panel.DIVERSITY,
             stage=_STAGE,
@@ -86,7 +86,7 @@ WORST_TOLERANCE = 0.5
 _ELSEWHERE = "Samples that lie elsewhere than real rows lower it too, so it does not decide"
 
 
-def _measure(standing: Standing, evidence: Evidence) -> JSON:
+def _measure(standing: ImageSet, evidence: Evidence) -> JSON:
     own, real = (
         np.bincount(np.argmax(each.probabilities, axis=1), minlength=len(evidence.classes))
         for each in (standing, held_out(evidence))
@@ -100,7 +100,7 @@ def _measure(standing: Standing, evidence: Evidence) -> JSON:
     }
 
 
-PARTS: tuple[Part, ...] = (
+PARTS: tuple[MetricPart, ...] = (
     *manifold_parts(Panel.DIVERSITY),
     *on_samples_and_draws(_SPREAD, Panel.DIVERSITY, "comparing classes", _measure),
     *CLASS_PARTS,
@@ -108,7 +108,7 @@ PARTS: tuple[Part, ...] = (
 )
 
 
-def metrics(outputs: Mapping[str, JSON], facts: Facts) -> list[Metric]:
+def metrics(outputs: Mapping[str, JSON], facts: EvidenceSummary) -> list[Metric]:
     """Turn what the parts left into metrics, those that decide first."""
     manifold = outputs[f"{MANIFOLD}.samples"], outputs_of_draws(outputs, MANIFOLD)
     classes = outputs[f"{CLASSES}.samples"], outputs_of_draws(outputs, CLASSES)
@@ -148,8 +148,8 @@ def metrics(outputs: Mapping[str, JSON], facts: Facts) -> list[Metric]:
     ]  # fmt: skip
 
 
-def _per_precision(sample: JSON, draws: Sequence[JSON], facts: Facts) -> tuple[JSON, Null | None]:
-    return over_mean(
+def _per_precision(sample: JSON, draws: Sequence[JSON], facts: EvidenceSummary) -> tuple[JSON, Null | None]:
+    return relative_to_reference(
         recall_per_precision(sample), list(map(recall_per_precision, draws)), facts.compared, facts.training_rows
     )
 
@@ -164,23 +164,23 @@ def _pick(name: str, measured: Mapping[str, JSON]) -> JSON:
 
 
 _CLASSWISE = (
-    Wise(name="recall_per_precision", pick=recall_per_precision, tolerance=WORST_TOLERANCE, decides=True),
-    Wise(name="recall", pick=partial(_pick, "recall"), tolerance=WORST_TOLERANCE, relative=False),
-    Wise(name="coverage", pick=partial(_pick, "coverage"), tolerance=WORST_TOLERANCE, relative=False),
-    Wise(name="vendi_ratio", pick=partial(_pick, "vendi"), tolerance=WORST_TOLERANCE),
+    PerClassMetric(name="recall_per_precision", pick=recall_per_precision, tolerance=WORST_TOLERANCE, decides=True),
+    PerClassMetric(name="recall", pick=partial(_pick, "recall"), tolerance=WORST_TOLERANCE, relative=False),
+    PerClassMetric(name="coverage", pick=partial(_pick, "coverage"), tolerance=WORST_TOLERANCE, relative=False),
+    PerClassMetric(name="vendi_ratio", pick=partial(_pick, "vendi"), tolerance=WORST_TOLERANCE),
 )
 
 
-def _plain(sample: JSON, draws: Sequence[JSON], key: str, facts: Facts) -> tuple[JSON, Null | None]:
+def _plain(sample: JSON, draws: Sequence[JSON], key: str, facts: EvidenceSummary) -> tuple[JSON, Null | None]:
     return sample[key], null_from_draws([each[key] for each in draws], facts.compared, facts.training_rows)
 
 
-def _vendi(outputs: Mapping[str, JSON], facts: Facts) -> tuple[JSON, Null | None]:
+def _vendi(outputs: Mapping[str, JSON], facts: EvidenceSummary) -> tuple[JSON, Null | None]:
     draws = [each["vendi"] for each in outputs_of_draws(outputs, _SPREAD)]
-    return over_mean(outputs[f"{_SPREAD}.samples"]["vendi"], draws, facts.compared, facts.training_rows)
+    return relative_to_reference(outputs[f"{_SPREAD}.samples"]["vendi"], draws, facts.compared, facts.training_rows)
 
 
-def _class_distance(outputs: Mapping[str, JSON], facts: Facts) -> Metric:
+def _class_distance(outputs: Mapping[str, JSON], facts: EvidenceSummary) -> Metric:
     found = outputs[f"{_SPREAD}.samples"]
     draws = [each["class_distance"] for each in outputs_of_draws(outputs, _SPREAD)]
     null = null_from_draws(draws, facts.compared, facts.training_rows)
@@ -194,6 +194,6 @@ def _class_distance(outputs: Mapping[str, JSON], facts: Facts) -> Metric:
     )  # fmt: skip
 
 
-def _shown(name: str, found: tuple[JSON, Null | None], facts: Facts, **more: Any) -> Metric:
+def _shown(name: str, found: tuple[JSON, Null | None], facts: EvidenceSummary, **more: Any) -> Metric:
     output, null = found
     return build_metric(name, Panel.DIVERSITY, output, null=null, better="higher", samples=facts.compared, **more)

@@ -11,14 +11,15 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
+from fount.intervals import wilson_interval
 from service.evaluation.evidence import Evidence, RealRows, Samples
-from service.evaluation.panels.by_class import lowest
-from service.evaluation.panels.measure import build_metric, null_from_one, to_json
-from service.evaluation.panels.part import JSON, Facts, Part
+from service.evaluation.panels.estimates import build_metric, null_from_interval, to_json
+from service.evaluation.panels.part import JSON, EvidenceSummary, MetricPart
+from service.evaluation.panels.per_class import lowest
 from service.evaluation.panels.reference_sample import generator
 from service.evaluation.results import ClassValue, Metric, Null, Panel
-from service.evaluation.statistics.intervals import Estimate, jackknife, wilson
-from service.evaluation.verdicts import judge_value
+from service.evaluation.statistics.intervals import Estimate, jackknife
+from service.evaluation.verdicts import compare_with_null
 
 __all__ = ["PARTS", "metrics"]
 
@@ -36,7 +37,7 @@ def _agreement(evidence: Evidence) -> JSON:
 
 
 def _answers(evidence: Evidence) -> JSON:
-    answers = evidence.answers
+    answers = evidence.label_grid
     if answers is None or not len(answers.images):
         return {"response": _MISSING, "effect": _MISSING, "addresses": 0}
     heeded = (answers.predicted == np.arange(answers.predicted.shape[1])).mean(axis=1)
@@ -47,23 +48,23 @@ def _answers(evidence: Evidence) -> JSON:
     }
 
 
-PARTS: tuple[Part, ...] = (
-    Part(name="agreement", panel=Panel.LABEL_FIDELITY, stage="reading labels", compute=_agreement),
-    Part(name="answers", panel=Panel.LABEL_FIDELITY, stage="reading labels", compute=_answers),
+PARTS: tuple[MetricPart, ...] = (
+    MetricPart(name="agreement", panel=Panel.LABEL_FIDELITY, stage="reading labels", compute=_agreement),
+    MetricPart(name="answers", panel=Panel.LABEL_FIDELITY, stage="reading labels", compute=_answers),
 )
 
 
-def metrics(outputs: Mapping[str, JSON], facts: Facts) -> list[Metric]:
+def metrics(outputs: Mapping[str, JSON], facts: EvidenceSummary) -> list[Metric]:
     """Turn what the parts left into metrics, those that decide first."""
     found, answers = outputs["agreement"], outputs["answers"]
     agreement = _agreement_metric(found, facts)
     return [agreement, _worst_metric(found, facts), *_answers_metrics(answers, found, facts)]
 
 
-def _agreement_metric(found: JSON, facts: Facts) -> Metric:
+def _agreement_metric(found: JSON, facts: EvidenceSummary) -> Metric:
     own, real = _share(found["samples"]), _share(found["held_out"])
     return build_metric(
-        "label_agreement", Panel.LABEL_FIDELITY, own, null=null_from_one(real, facts.held_out_rows), better="higher",
+        "label_agreement", Panel.LABEL_FIDELITY, own, null=null_from_interval(real, facts.held_out_rows), better="higher",  # noqa: E501
         tolerance=AGREEMENT_TOLERANCE, decides=True, samples=facts.samples, classes=_by_class(found, facts),
         method=f"share of samples of which {facts.classifier} reads the label asked for; Wilson interval; real: "
         f"{facts.held_out_rows} held-out rows and their labels",
@@ -71,25 +72,31 @@ def _agreement_metric(found: JSON, facts: Facts) -> Metric:
     )  # fmt: skip
 
 
-def _by_class(found: JSON, facts: Facts) -> tuple[ClassValue, ...]:
+def _by_class(found: JSON, facts: EvidenceSummary) -> tuple[ClassValue, ...]:
     values = []
     for name, hits, of, real_hits, real_of in _rows(found, facts):
         null = (
-            Null(mean=real_hits / real_of, range=wilson(real_hits, real_of), draws=0, rows=real_of) if real_of else None
+            Null(mean=real_hits / real_of, range=wilson_interval(real_hits, real_of), draws=0, rows=real_of)
+            if real_of
+            else None
         )
         if not of:
             values.append(ClassValue(class_name=name, value=None, null_mean=None if null is None else null.mean))
             continue
-        value, interval = hits / of, wilson(hits, of)
-        verdict = judge_value(value, interval, null, "higher", WORST_TOLERANCE)
+        value, interval = hits / of, wilson_interval(hits, of)
+        verdict = compare_with_null(value, interval, null, "higher", WORST_TOLERANCE)
         mean = None if null is None else null.mean
         values.append(ClassValue(class_name=name, value=value, interval=interval, null_mean=mean, verdict=verdict))
     return tuple(values)
 
 
-def _worst_metric(found: JSON, facts: Facts) -> Metric:
+def _worst_metric(found: JSON, facts: EvidenceSummary) -> Metric:
     ratios = [
-        (name, hits / of / (real_hits / real_of), tuple(end / (real_hits / real_of) for end in wilson(hits, of)))
+        (
+            name,
+            hits / of / (real_hits / real_of),
+            tuple(end / (real_hits / real_of) for end in wilson_interval(hits, of)),
+        )
         for name, hits, of, real_hits, real_of in _rows(found, facts)
         if of and real_hits
     ]
@@ -107,7 +114,7 @@ def _worst_metric(found: JSON, facts: Facts) -> Metric:
     )  # fmt: skip
 
 
-def _answers_metrics(answers: JSON, found: JSON, facts: Facts) -> list[Metric]:
+def _answers_metrics(answers: JSON, found: JSON, facts: EvidenceSummary) -> list[Metric]:
     count = answers["addresses"]
     shares = [real_hits / real_of for *_, real_hits, real_of in _rows(found, facts) if real_of]
     null = None
@@ -143,7 +150,7 @@ def _hits(rows: Samples | RealRows, classes: int) -> list[list[int]]:
     return np.stack([np.bincount(each, minlength=classes) for each in (right, rows.labels)], axis=1).tolist()  # type: ignore[no-any-return]
 
 
-def _rows(found: JSON, facts: Facts) -> list[tuple[str, int, int, int, int]]:
+def _rows(found: JSON, facts: EvidenceSummary) -> list[tuple[str, int, int, int, int]]:
     pairs = zip(facts.classes, found["samples"], found["held_out"], strict=True)
     return [(name, *own, *real) for name, own, real in pairs]
 
@@ -156,7 +163,7 @@ def _share(pairs: list[list[int]]) -> JSON:
     hits, of = (sum(each[column] for each in pairs) for column in (0, 1))
     if not of:
         return {"value": None, "interval": None, "note": "samples were not asked for by label"}
-    return to_json(Estimate(hits / of, wilson(hits, of)))
+    return to_json(Estimate(hits / of, wilson_interval(hits, of)))
 
 
 def _worst_null(samples: list[list[int]], held_out: list[list[int]], seed: int) -> list[float] | None:

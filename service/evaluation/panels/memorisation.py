@@ -17,13 +17,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.evaluation.evidence import NEIGHBOURS, Evidence
-from service.evaluation.panels.measure import attempt, build_metric, null_from_one
-from service.evaluation.panels.part import JSON, Facts, Part
+from service.evaluation.panels.estimates import attempt, build_metric, null_from_interval
+from service.evaluation.panels.part import JSON, EvidenceSummary, MetricPart
 from service.evaluation.panels.reference_sample import generator
 from service.evaluation.results import Better, Metric, Panel
+from service.evaluation.statistics.copies import copy_ratios, copy_threshold, estimate_copy_rate, nearest_auc
 from service.evaluation.statistics.hashes import difference_hashes, exact_hashes, near_matches
 from service.evaluation.statistics.intervals import Estimate, clopper_pearson
-from service.evaluation.statistics.memorisation import copy_ratios, copy_threshold, estimate_copy_rate, nearest_auc
 
 __all__ = ["PARTS", "metrics"]
 
@@ -91,21 +91,21 @@ def _hashes(evidence: Evidence) -> JSON:
     }
 
 
-PARTS: tuple[Part, ...] = (
-    Part(
+PARTS: tuple[MetricPart, ...] = (
+    MetricPart(
         name="copies.pixels", panel=Panel.MEMORISATION, stage="looking for copies", compute=partial(_copies, "pixels")
     ),
-    Part(
+    MetricPart(
         name="copies.features",
         panel=Panel.MEMORISATION,
         stage="looking for copies",
         compute=partial(_copies, "features"),
     ),
-    Part(name="hashes", panel=Panel.MEMORISATION, stage="looking for copies", compute=_hashes),
+    MetricPart(name="hashes", panel=Panel.MEMORISATION, stage="looking for copies", compute=_hashes),
 )
 
 
-def metrics(outputs: Mapping[str, JSON], facts: Facts) -> list[Metric]:
+def metrics(outputs: Mapping[str, JSON], facts: EvidenceSummary) -> list[Metric]:
     """Turn what the parts left into metrics, those that decide first."""
     pixels, features = outputs["copies.pixels"], outputs["copies.features"]
     return [
@@ -119,10 +119,10 @@ def metrics(outputs: Mapping[str, JSON], facts: Facts) -> list[Metric]:
     ]
 
 
-def _copy_rate(name: str, found: JSON, facts: Facts, space: str, *, decides: bool = False) -> Metric:
+def _copy_rate(name: str, found: JSON, facts: EvidenceSummary, space: str, *, decides: bool = False) -> Metric:
     rows = facts.held_out_rows - facts.held_out_rows // 2
     return build_metric(
-        name, Panel.MEMORISATION, found["samples"], null=null_from_one(found["real"], rows), better="lower",
+        name, Panel.MEMORISATION, found["samples"], null=null_from_interval(found["real"], rows), better="lower",
         tolerance=COPY_TOLERANCE, decides=decides, samples=facts.samples,
         method="share of samples whose nearest training row is nearer, relative to the next "
         f"{NEIGHBOURS - 1}, than {found['share']:.3g} of held-out rows have it; {space}, {facts.training_rows} "
@@ -133,7 +133,7 @@ def _copy_rate(name: str, found: JSON, facts: Facts, space: str, *, decides: boo
     )  # fmt: skip
 
 
-def _matches(name: str, found: JSON, facts: Facts, *, decides: bool = False) -> Metric:
+def _matches(name: str, found: JSON, facts: EvidenceSummary, *, decides: bool = False) -> Metric:
     exact = name == "exact_copies"
     how = (
         "equal to a training row, pixel for pixel"
@@ -146,7 +146,7 @@ def _matches(name: str, found: JSON, facts: Facts, *, decides: bool = False) -> 
         else "Pictures of few pixels or simple shapes share hashes without being copies, so it does not decide"
     )
     return build_metric(
-        name, Panel.MEMORISATION, found["samples"], null=null_from_one(found["real"], facts.held_out_rows),
+        name, Panel.MEMORISATION, found["samples"], null=null_from_interval(found["real"], facts.held_out_rows),
         better="lower",
         tolerance=EXACT_TOLERANCE if exact else COPY_TOLERANCE, decides=decides, samples=facts.samples, note=note,
         method=f"share of samples {how}; "
@@ -154,10 +154,10 @@ def _matches(name: str, found: JSON, facts: Facts, *, decides: bool = False) -> 
     )  # fmt: skip
 
 
-def _shift(name: str, found: JSON, facts: Facts, space: str) -> Metric:
+def _shift(name: str, found: JSON, facts: EvidenceSummary, space: str) -> Metric:
     better: Better = "null"
     return build_metric(
-        name, Panel.MEMORISATION, found["samples"], null=null_from_one(found["real"], facts.held_out_rows),
+        name, Panel.MEMORISATION, found["samples"], null=null_from_interval(found["real"], facts.held_out_rows),
         better=better,
         tolerance=_AUC_TOLERANCE, samples=facts.samples,
         method=f"how often a sample is farther from its nearest training row than a held-out row is, {space}; DeLong "

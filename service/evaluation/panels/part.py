@@ -10,7 +10,7 @@ from weakref import WeakKeyDictionary
 from service.evaluation.evidence import Evidence
 from service.evaluation.results import Panel
 
-__all__ = ["JSON", "Facts", "Part", "remember"]
+__all__ = ["JSON", "EvidenceSummary", "MetricPart", "cached_per_evidence"]
 
 
 JSON = Any
@@ -18,7 +18,7 @@ JSON = Any
 
 
 @dataclass(frozen=True, kw_only=True)
-class Part:
+class MetricPart:
     """A step of a panel, of a few seconds at most.
 
     Attributes:
@@ -43,7 +43,7 @@ _Value = TypeVar("_Value")
 _KEPT: WeakKeyDictionary[Evidence, dict[str, Any]] = WeakKeyDictionary()
 
 
-def remember(evidence: Evidence, name: str, compute: Callable[[], _Value]) -> _Value:
+def cached_per_evidence(evidence: Evidence, name: str, compute: Callable[[], _Value]) -> _Value:
     """Compute something of the evidence, or give what was computed before.
 
     Two threads that come at once both compute it, to the same value.
@@ -59,7 +59,7 @@ def remember(evidence: Evidence, name: str, compute: Callable[[], _Value]) -> _V
 
 
 @dataclass(frozen=True, kw_only=True)
-class Facts:
+class EvidenceSummary:
     """Counts and names.
 
     Attributes:

@@ -11,22 +11,22 @@ from collections.abc import Mapping
 from functools import partial
 
 from service.evaluation.evidence import Evidence
-from service.evaluation.panels.manifold_parts import MANIFOLD, manifold_parts
-from service.evaluation.panels.measure import (
+from service.evaluation.panels.estimates import (
     attempt,
     build_metric,
     null_from_draws,
     on_samples_and_draws,
     outputs_of_draws,
 )
-from service.evaluation.panels.part import JSON, Facts, Part, remember
-from service.evaluation.panels.reference_sample import Standing, held_out
+from service.evaluation.panels.manifold import MANIFOLD, manifold_parts
+from service.evaluation.panels.part import JSON, EvidenceSummary, MetricPart, cached_per_evidence
+from service.evaluation.panels.reference_sample import ImageSet, held_out
 from service.evaluation.results import Better, Metric, Null, Panel
-from service.evaluation.statistics.gaussian import Moments, estimate_fid
-from service.evaluation.statistics.inception import estimate_inception_score
-from service.evaluation.statistics.kernel import estimate_kid, kernel_state
-from service.evaluation.statistics.manifold import K
-from service.evaluation.statistics.sliced import SlicedReference, estimate_sliced_wasserstein
+from service.evaluation.statistics.fid import Moments, estimate_fid
+from service.evaluation.statistics.inception_score import estimate_inception_score
+from service.evaluation.statistics.kid import estimate_kid, kernel_state
+from service.evaluation.statistics.precision_recall import K
+from service.evaluation.statistics.sliced_wasserstein import SlicedReference, estimate_sliced_wasserstein
 
 __all__ = ["PARTS", "metrics"]
 
@@ -37,29 +37,33 @@ PRECISION_TOLERANCE = 0.05
 DENSITY_TOLERANCE = 0.15
 
 
-def _measure(standing: Standing, evidence: Evidence) -> JSON:
+def _measure(standing: ImageSet, evidence: Evidence) -> JSON:
     rows, real, blocks = standing.features, held_out(evidence).features, standing.blocks
     return {
-        "fid": attempt(lambda: estimate_fid(rows, remember(evidence, "moments", lambda: Moments.of(real)), blocks)),
-        "kid": attempt(lambda: estimate_kid(rows, remember(evidence, "kernel", lambda: kernel_state(real)), blocks)),
+        "fid": attempt(
+            lambda: estimate_fid(rows, cached_per_evidence(evidence, "moments", lambda: Moments.of(real)), blocks)
+        ),
+        "kid": attempt(
+            lambda: estimate_kid(rows, cached_per_evidence(evidence, "kernel", lambda: kernel_state(real)), blocks)
+        ),
         "inception_score": attempt(lambda: estimate_inception_score(standing.probabilities, blocks)),
     }
 
 
-def _measure_pixels(standing: Standing, evidence: Evidence) -> JSON:
+def _measure_pixels(standing: ImageSet, evidence: Evidence) -> JSON:
     rows, real = (each.images.reshape(len(each), -1) for each in (standing, held_out(evidence)))  # (n, H·W·C)
-    reference = remember(evidence, "sliced", lambda: SlicedReference.of(real, evidence.seed))
+    reference = cached_per_evidence(evidence, "sliced", lambda: SlicedReference.of(real, evidence.seed))
     return {"sliced_wasserstein": attempt(lambda: estimate_sliced_wasserstein(rows, reference, standing.blocks))}
 
 
-PARTS: tuple[Part, ...] = (
+PARTS: tuple[MetricPart, ...] = (
     *on_samples_and_draws(_DISTANCES, Panel.REALISM, "comparing features", _measure),
     *on_samples_and_draws("pixels", Panel.REALISM, "comparing pixels", _measure_pixels),
     *manifold_parts(Panel.REALISM),
 )
 
 
-def metrics(outputs: Mapping[str, JSON], facts: Facts) -> list[Metric]:
+def metrics(outputs: Mapping[str, JSON], facts: EvidenceSummary) -> list[Metric]:
     """Turn what the parts left into metrics, those that decide first."""
     against = f"{facts.compared} samples against {facts.held_out_rows} held-out rows"
     features = f"{facts.features} features of {facts.extractor}, {against}"
@@ -107,7 +111,7 @@ def metrics(outputs: Mapping[str, JSON], facts: Facts) -> list[Metric]:
 
 
 def _metric(
-    outputs: Mapping[str, JSON], facts: Facts, name: str, part: str, better: Better, *, method: str, note: str = "",
+    outputs: Mapping[str, JSON], facts: EvidenceSummary, name: str, part: str, better: Better, *, method: str, note: str = "",  # noqa: E501
     tolerance: float | None = None, decides: bool = False, output: str = "",
 ) -> Metric:  # fmt: skip
     key = output or name

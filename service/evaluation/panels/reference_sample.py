@@ -14,8 +14,19 @@ from numpy.typing import NDArray
 from service.evaluation.evidence import Evidence, RealRows, Samples
 from service.evaluation.statistics.intervals import BLOCKS
 
-__all__ = ["DRAWS", "Standing", "as_drawn", "class_samples", "class_standing", "classes_of", "compared", "generator",
-           "held_out", "held_out_class", "real_draw"]  # fmt: skip
+__all__ = [
+    "DRAWS",
+    "ImageSet",
+    "as_drawn",
+    "class_reference_sample",
+    "class_samples",
+    "classes_of",
+    "compared",
+    "generator",
+    "held_out",
+    "held_out_class",
+    "reference_sample",
+]  # fmt: skip
 
 DRAWS = 8
 """How often training rows are drawn to stand in the place of samples. Of 8 draws the range is 2.5 deviations wide a
@@ -23,7 +34,7 @@ side."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Standing:
+class ImageSet:
     """Rows in the place of samples.
 
     Attributes:
@@ -50,12 +61,12 @@ def generator(seed: int, purpose: str, number: int = 0) -> np.random.Generator:
     return np.random.Generator(np.random.Philox(np.random.SeedSequence(words)))
 
 
-def compared(evidence: Evidence) -> Standing:
+def compared(evidence: Evidence) -> ImageSet:
     """The samples that are compared as sets: as many as there are training rows at most."""
     return _take(evidence.samples, slice(0, len(evidence.training)), len(evidence.samples))
 
 
-def real_draw(evidence: Evidence, number: int) -> Standing | None:
+def reference_sample(evidence: Evidence, number: int) -> ImageSet | None:
     """Draw training rows, as many as samples are compared.
 
     Args:
@@ -70,7 +81,7 @@ def real_draw(evidence: Evidence, number: int) -> Standing | None:
     return _draw(evidence.training, rows, count, generator(evidence.seed, "draw", number), number)
 
 
-def held_out(evidence: Evidence) -> Standing:
+def held_out(evidence: Evidence) -> ImageSet:
     """The held-out rows, which everything is compared with."""
     return _take(evidence.held_out, slice(None), len(evidence.held_out))
 
@@ -83,13 +94,13 @@ def classes_of(evidence: Evidence, rows: Samples | RealRows) -> NDArray[np.int64
     return rows.labels
 
 
-def class_samples(evidence: Evidence, class_id: int) -> Standing:
+def class_samples(evidence: Evidence, class_id: int) -> ImageSet:
     """All samples of a class."""
     return _take(evidence.samples, np.flatnonzero(classes_of(evidence, evidence.samples) == class_id), 0)
 
 
-def class_standing(evidence: Evidence, class_id: int, number: int | None) -> Standing | None:
-    """The samples of a class that are compared, or a draw of as many training rows of it; None as `real_draw`."""
+def class_reference_sample(evidence: Evidence, class_id: int, number: int | None) -> ImageSet | None:
+    """The samples of a class that are compared, or a draw of as many training rows of it; None as `reference_sample`."""  # noqa: E501
     rows = np.flatnonzero(classes_of(evidence, evidence.training) == class_id)
     own = np.flatnonzero(classes_of(evidence, evidence.samples) == class_id)
     count = min(len(own), len(rows))
@@ -98,7 +109,7 @@ def class_standing(evidence: Evidence, class_id: int, number: int | None) -> Sta
     return _draw(evidence.training, rows, count, generator(evidence.seed, f"class {class_id}", number), number)
 
 
-def held_out_class(evidence: Evidence, class_id: int) -> Standing:
+def held_out_class(evidence: Evidence, class_id: int) -> ImageSet:
     """The held-out rows of a class."""
     return _take(evidence.held_out, np.flatnonzero(classes_of(evidence, evidence.held_out) == class_id), 0)
 
@@ -110,7 +121,7 @@ def as_drawn(rows: int, of: int) -> bool:
 
 def _draw(
     training: RealRows, rows: NDArray[np.int64], count: int, drawing: np.random.Generator, number: int
-) -> Standing | None:
+) -> ImageSet | None:
     several = as_drawn(count, len(rows))
     if number > 0 and not several:
         return None
@@ -118,7 +129,7 @@ def _draw(
     return replace(drawn, blocks=1) if several else drawn
 
 
-def _take(rows: Samples | RealRows, which: slice | NDArray[np.int64], of: int) -> Standing:
-    return Standing(
+def _take(rows: Samples | RealRows, which: slice | NDArray[np.int64], of: int) -> ImageSet:
+    return ImageSet(
         images=rows.images[which], features=rows.features[which], probabilities=rows.probabilities[which], of=of
     )

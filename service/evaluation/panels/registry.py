@@ -9,17 +9,25 @@ from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 
 from service.evaluation.panels import diversity, label_fidelity, memorisation, realism
-from service.evaluation.panels.part import JSON, Facts, Part
+from service.evaluation.panels.part import JSON, EvidenceSummary, MetricPart
 from service.evaluation.results import Metric, Panel, PanelResult
-from service.evaluation.verdicts import judge_panel
+from service.evaluation.verdicts import decide_panel
 
-__all__ = ["BY_CLASS", "FEWEST", "METRICS", "needs_answers", "needs_neighbours", "parts_of", "results"]
+__all__ = [
+    "FEWEST_SAMPLES",
+    "METRICS",
+    "PER_CLASS_METRICS",
+    "evaluate_panel",
+    "needs_label_grid",
+    "needs_neighbours",
+    "parts_of",
+]
 
-FEWEST: Mapping[Panel, int] = MappingProxyType(
+FEWEST_SAMPLES: Mapping[Panel, int] = MappingProxyType(
     {Panel.REALISM: 100, Panel.DIVERSITY: 100, Panel.MEMORISATION: 50, Panel.LABEL_FIDELITY: 50}
 )
 """Samples a panel needs."""
-_PARTS: Mapping[Panel, tuple[Part, ...]] = MappingProxyType(
+_PARTS: Mapping[Panel, tuple[MetricPart, ...]] = MappingProxyType(
     {
         Panel.REALISM: realism.PARTS,
         Panel.DIVERSITY: diversity.PARTS,
@@ -27,7 +35,7 @@ _PARTS: Mapping[Panel, tuple[Part, ...]] = MappingProxyType(
         Panel.LABEL_FIDELITY: label_fidelity.PARTS,
     }
 )
-_METRICS: Mapping[Panel, Callable[[Mapping[str, JSON], Facts], list[Metric]]] = MappingProxyType(
+_METRICS: Mapping[Panel, Callable[[Mapping[str, JSON], EvidenceSummary], list[Metric]]] = MappingProxyType(
     {
         Panel.REALISM: realism.metrics,
         Panel.DIVERSITY: diversity.metrics,
@@ -54,13 +62,13 @@ _NAMES: Mapping[Panel, tuple[str, ...]] = MappingProxyType(
 )  # fmt: skip
 METRICS: Mapping[str, Panel] = MappingProxyType({name: panel for panel, names in _NAMES.items() for name in names})
 """Every metric's name, in the order of the report, and the question it belongs to."""
-BY_CLASS = frozenset(
+PER_CLASS_METRICS = frozenset(
     {"recall_per_precision", "effective_size_ratio", "vendi_ratio", "recall", "coverage", "label_agreement"}
 )
 """Metrics that are taken within each class too."""
 
 
-def parts_of(panels: Sequence[Panel], conditional: bool) -> tuple[Part, ...]:
+def parts_of(panels: Sequence[Panel], conditional: bool) -> tuple[MetricPart, ...]:
     """The parts that these panels take, in order, each once.
 
     Args:
@@ -76,7 +84,9 @@ def parts_of(panels: Sequence[Panel], conditional: bool) -> tuple[Part, ...]:
     return tuple(reversed(parts.values()))
 
 
-def results(panel: Panel, outputs: Mapping[str, JSON], facts: Facts) -> tuple[list[Metric], PanelResult]:
+def evaluate_panel(
+    panel: Panel, outputs: Mapping[str, JSON], facts: EvidenceSummary
+) -> tuple[list[Metric], PanelResult]:
     """The metrics of a panel and its answer.
 
     Args:
@@ -85,7 +95,7 @@ def results(panel: Panel, outputs: Mapping[str, JSON], facts: Facts) -> tuple[li
         facts: counts and names.
     """
     metrics = _METRICS[panel](outputs, facts)
-    return metrics, judge_panel(panel, metrics)
+    return metrics, decide_panel(panel, metrics)
 
 
 def needs_neighbours(panels: Sequence[Panel]) -> bool:
@@ -93,6 +103,6 @@ def needs_neighbours(panels: Sequence[Panel]) -> bool:
     return Panel.MEMORISATION in panels
 
 
-def needs_answers(panels: Sequence[Panel]) -> bool:
+def needs_label_grid(panels: Sequence[Panel]) -> bool:
     """Whether the same noise must be drawn under every label."""
     return Panel.LABEL_FIDELITY in panels

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.evaluation.evidence import NEIGHBOURS, Evidence, Nearest, RealRows, Samples
-from service.evaluation.panels.registry import FEWEST, needs_answers, needs_neighbours
+from service.evaluation.panels.registry import FEWEST_SAMPLES, needs_label_grid, needs_neighbours
 from service.evaluation.pipeline.files import Arrays, Files
 from service.evaluation.pipeline.reference import Reference, SplitRows
 from service.evaluation.pipeline.reporter import Failed
@@ -101,17 +101,19 @@ class Gathering:
             held_out=held_out,
             training=training,
             nearest={space: await self._all_nearest(space) for space in spaces},
-            answers=await self._drawing.answers() if needs_answers(panels) else None,
+            label_grid=await self._drawing.answers() if needs_label_grid(panels) else None,
             classes=self._specification.classes,
             seed=self._specification.seed,
         )
 
     def _check_enough(self, samples: int) -> None:
         for panel in self._specification.panels:
-            if samples < FEWEST[panel]:
+            if samples < FEWEST_SAMPLES[panel]:
                 lost = self._specification.count - samples
-                raise Failed(f"{lost} of {self._specification.count} samples failed or were not finite; {samples} are "
-                             f"left, and {panel.value} needs {FEWEST[panel]}; look at the generator")  # fmt: skip
+                raise Failed(
+                    f"{lost} of {self._specification.count} samples failed or were not finite; {samples} are "
+                    f"left, and {panel.value} needs {FEWEST_SAMPLES[panel]}; look at the generator"
+                )
 
     async def _all_nearest(self, space: Space) -> Nearest:
         of_samples = [await self.nearest(space, number) for number in range(len(self._drawing.chunks))]

@@ -7,7 +7,7 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from service.evaluation.evidence import Answers, Samples
+from service.evaluation.evidence import LabelGrid, Samples
 from service.evaluation.pipeline.features import Patience, Reader
 from service.evaluation.pipeline.files import Arrays, Files
 from service.evaluation.specification import Specification
@@ -117,10 +117,10 @@ class Drawing:
         predicted = np.nan_to_num(read).argmax(axis=1).reshape(failed.shape)  # (a·k, classes) -> (a, k)
         return {"images": images, "predicted": np.where(failed, -1, predicted).astype(np.int64)}
 
-    async def answers(self) -> Answers:
+    async def answers(self) -> LabelGrid:
         """All labels."""
         parts = [await self.answer(number) for number in range(len(self.answer_chunks))]
-        return Answers(
+        return LabelGrid(
             images=np.concatenate([each["images"] for each in parts], axis=1),
             predicted=np.concatenate([each["predicted"] for each in parts], axis=1),
         )

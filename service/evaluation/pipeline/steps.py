@@ -9,9 +9,9 @@ from functools import partial
 from typing import Any
 
 from service.evaluation.evidence import Evidence
-from service.evaluation.gates import judge, parse_gate
-from service.evaluation.panels.part import Facts
-from service.evaluation.panels.registry import needs_answers, needs_neighbours, parts_of, results
+from service.evaluation.gates import evaluate_gate, parse_gate
+from service.evaluation.panels.part import EvidenceSummary
+from service.evaluation.panels.registry import evaluate_panel, needs_label_grid, needs_neighbours, parts_of
 from service.evaluation.pipeline.evidence_builder import SPACES, Gathering
 from service.evaluation.pipeline.files import Files
 from service.evaluation.pipeline.reference import Reference, SplitRows
@@ -75,7 +75,7 @@ class Work:
         for number in range(len(self.drawing.chunks)):
             yield _step("draw", number, "drawing samples", self.drawing.draw)
             yield _step("read", number, "reading samples", self.drawing.read)
-        if needs_answers(self.specification.panels):
+        if needs_label_grid(self.specification.panels):
             for number in range(len(self.drawing.answer_chunks)):
                 yield _step("answers", number, "same noise under every label", self.drawing.answer)
         for split, stage in ((self.held_out, "reading held-out rows"), (self.training, "reading training rows")):
@@ -121,20 +121,20 @@ class Work:
         """What these panels found; their parts are done."""
         evidence = await self.gathering.evidence()
         asked = self.specification
-        facts = Facts.of(evidence, extractor=asked.extractor.name, classifier=asked.classifier.name)
+        facts = EvidenceSummary.of(evidence, extractor=asked.extractor.name, classifier=asked.classifier.name)
         parts = parts_of(asked.panels, asked.conditional)
         outputs = {
             each.name: await self._output(f"part-{each.name}", each.compute)
             for each in parts
             if asked.panels.index(each.panel) <= max(map(asked.panels.index, panels))
         }
-        judged = [await asyncio.to_thread(results, panel, outputs, facts) for panel in panels]
+        judged = [await asyncio.to_thread(evaluate_panel, panel, outputs, facts) for panel in panels]
         metrics = tuple(metric for each, _ in judged for metric in each)
         return Found(metrics=metrics, panels=tuple(result for _, result in judged))
 
     def gates(self, metrics: Sequence[Metric]) -> tuple[GateOutcome, ...]:
         """What becomes of the gates."""
-        return tuple(judge(parse_gate(each), metrics) for each in self.specification.gates)
+        return tuple(evaluate_gate(parse_gate(each), metrics) for each in self.specification.gates)
 
     async def bundle(self, found: Found, gates: Sequence[GateOutcome]) -> bytes:
         """The report."""

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from service.evaluation.evidence import Evidence
 from service.evaluation.report.pictures import FigureData, finite, sheet, shown_classes, tile
-from service.evaluation.statistics import birthday, manifold, memorisation
+from service.evaluation.statistics import birthday, copies, precision_recall
 
 __all__ = ["best_and_worst", "closest_pairs", "nearest_training_rows", "same_noise", "samples_by_class"]
 
@@ -51,8 +51,8 @@ def best_and_worst(evidence: Evidence) -> FigureData:
     Source: Kynkäänniemi et al., "Improved precision and recall metric", 2019, section 3 (realism score).
     """
     try:
-        real = manifold.Manifold.of(evidence.held_out.features)
-        realism = manifold.compare(_without_balls(evidence.samples.features), real).realism
+        real = precision_recall.Manifold.of(evidence.held_out.features)
+        realism = precision_recall.compare(_without_balls(evidence.samples.features), real).realism
     except ValueError as error:  # too few real rows, or all alike
         return {"best": [], "worst": [], "note": str(error)}
     order = np.argsort(-realism, kind="stable")
@@ -81,7 +81,7 @@ def closest_pairs(evidence: Evidence) -> FigureData:
 
 def same_noise(evidence: Evidence) -> FigureData:
     """A few addresses under every label, a row an address; `predicted` is what is read, -1 where that failed."""
-    answers = evidence.answers
+    answers = evidence.label_grid
     if answers is None or not answers.images.size:
         return {"rows": 0, "classes": [], "classes_left_out": 0, "predicted": [], "sheet": None}
     rows, columns = min(NOISES, len(answers.images)), min(MOST_COLUMNS, answers.images.shape[1])
@@ -98,7 +98,7 @@ def same_noise(evidence: Evidence) -> FigureData:
 def nearest_training_rows(evidence: Evidence) -> FigureData:
     """The samples most alike to a single training row, each beside that row: lowest d1 / mean(d2..d10) in pixels."""
     nearest = evidence.nearest["pixels"]
-    ratios = memorisation.copy_ratios(nearest.sample_distances)
+    ratios = copies.copy_ratios(nearest.sample_distances)
     order = np.argsort(np.where(np.isnan(ratios), np.inf, ratios), kind="stable")[:PAIRS]
     pairs = [_beside_row(evidence, int(i), int(nearest.sample_rows[i])) for i in order if nearest.sample_rows[i] >= 0]
     for pair, position in zip(pairs, order, strict=False):
@@ -107,10 +107,12 @@ def nearest_training_rows(evidence: Evidence) -> FigureData:
     return {"pairs": pairs}
 
 
-def _without_balls(features: NDArray[np.float32]) -> manifold.Manifold:
+def _without_balls(features: NDArray[np.float32]) -> precision_recall.Manifold:
     """Samples as `compare` takes them; realism rests on the balls of real rows alone."""
     n = len(features)
-    return manifold.Manifold(features=features, squared_radii=np.zeros(n), k=manifold.K, numbers=np.arange(n))
+    return precision_recall.Manifold(
+        features=features, squared_radii=np.zeros(n), k=precision_recall.K, numbers=np.arange(n)
+    )
 
 
 def _beside_row(evidence: Evidence, position: int, row: int) -> dict[str, Any]:

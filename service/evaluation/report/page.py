@@ -14,9 +14,9 @@ from typing import Any
 import jinja2
 
 from service.evaluation.jobs.record import Record
-from service.evaluation.report import words
+from service.evaluation.report import formatting
 from service.evaluation.report.bundle import GRANT, job_facts, report_facts
-from service.evaluation.report.metric_views import (
+from service.evaluation.report.views import (
     PLOT_HEIGHT,
     PLOT_WIDTH,
     confusion_view,
@@ -59,8 +59,8 @@ def _panel_view(panel: Mapping[str, Any], report: Mapping[str, Any]) -> dict[str
     metrics = metric_views(report["metrics"], panel["panel"])
     return {
         **panel,
-        "title": words.PANEL_TITLES[panel["panel"]],
-        "question": words.PANEL_QUESTIONS[panel["panel"]],
+        "title": formatting.PANEL_TITLES[panel["panel"]],
+        "question": formatting.PANEL_QUESTIONS[panel["panel"]],
         "metrics": metrics,
         "deciding": [metric for metric in metrics if metric["decides"]],
         "beside": [metric for metric in metrics if not metric["decides"]],
@@ -93,12 +93,14 @@ def _environment() -> jinja2.Environment:
         lstrip_blocks=True,
     )
     environment.globals.update(
-        verdict_words=words.VERDICT_WORDS,
-        verdict_signs=words.VERDICT_SIGNS,
+        verdict_words=formatting.VERDICT_WORDS,
+        verdict_signs=formatting.VERDICT_SIGNS,
         tile_width=tile_width,
         sheet_width=sheet_width,
         plot_width=PLOT_WIDTH,
         plot_height=PLOT_HEIGHT,
     )
-    environment.filters.update(number=words.number, exact=words.exact, whole=words.whole, percent=words.percent)
+    environment.filters.update(
+        number=formatting.number, exact=formatting.exact, whole=formatting.whole, percent=formatting.percent
+    )
     return environment

@@ -9,7 +9,7 @@ Where a statistic is flat in its moments (FID, KID and sliced distances of sampl
 jackknife is wider than it need be, by up to the square root of two; on average it is never too narrow (Efron and
 Stein, "The jackknife estimate of variance", 1981).
 
-Sources: Wilson 1927; Clopper and Pearson 1934; Garwood 1936 (Poisson); Przyborowski and Wilenski 1940 (ratio of rates);
+Sources: Clopper and Pearson 1934; Garwood 1936 (Poisson); Przyborowski and Wilenski 1940 (ratio of rates);
 Busing, Meijer, van der Leeden, "Delete-m jackknife for unequal m", Statistics and Computing 9, 1999.
 """
 
@@ -22,7 +22,7 @@ from typing import Protocol, Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import betaincinv, gammaincinv, ndtri, stdtrit
+from scipy.special import betaincinv, gammaincinv, stdtrit
 
 __all__ = [
     "BLOCKS",
@@ -38,7 +38,6 @@ __all__ = [
     "poisson",
     "prediction_range",
     "rate_ratio",
-    "wilson",
 ]
 
 
@@ -65,19 +64,6 @@ _State = TypeVar("_State", bound=Mergeable)
 
 
 # --- Shares, counts, rates --------------------------------------------------------------------------------------------
-
-
-def wilson(hits: int, of: int) -> Interval:
-    """A share's interval by the score test; inside [0, 1], right on average rather than always.
-
-    Raises:
-        ValueError: `of` is not positive, or `hits` is not within it.
-    """
-    _check_share(hits, of)
-    z = float(ndtri(1 - _TAIL))
-    centre = (hits + z * z / 2) / (of + z * z)
-    half = z / (of + z * z) * math.sqrt(hits * (of - hits) / of + z * z / 4)
-    return (0.0 if hits == 0 else max(0.0, centre - half), 1.0 if hits == of else min(1.0, centre + half))
 
 
 def clopper_pearson(hits: float, of: float) -> Interval:

@@ -20,9 +20,9 @@ from handlers.recipes.data.load import load_data
 from handlers.recipes.model_folder import load_judge, load_module
 from service.evaluation.evidence import Evidence
 from service.evaluation.results import Panel, Verdict
-from service.evaluation.statistics.gaussian import Moments, frechet_distance
-from service.evaluation.statistics.inception import estimate_inception_score
-from service.evaluation.statistics.manifold import Manifold, compare
+from service.evaluation.statistics.fid import Moments, frechet_distance
+from service.evaluation.statistics.inception_score import estimate_inception_score
+from service.evaluation.statistics.precision_recall import Manifold, compare
 
 STORE = Path(__file__).resolve().parents[3] / "model_store"
 COUNT = 500

@@ -7,7 +7,8 @@ import math
 import numpy as np
 import pytest
 
-from service.evaluation.statistics.gaussian import Moments
+from fount.intervals import wilson_interval
+from service.evaluation.statistics.fid import Moments
 from service.evaluation.statistics.intervals import (
     BLOCKS,
     Estimate,
@@ -20,19 +21,18 @@ from service.evaluation.statistics.intervals import (
     poisson,
     prediction_range,
     rate_ratio,
-    wilson,
 )
 
 T_19 = 2.093024  # the 97.5 % point of t with 19 degrees of freedom
 
 
 def test_wilson_is_symmetric_and_known_at_a_half():
-    assert wilson(500, 1000) == pytest.approx((0.469070, 0.530930), abs=1e-6)
-    low, high = wilson(7, 300)
-    assert wilson(293, 300) == pytest.approx((1 - high, 1 - low))
+    assert wilson_interval(500, 1000) == pytest.approx((0.469070, 0.530930), abs=1e-6)
+    low, high = wilson_interval(7, 300)
+    assert wilson_interval(293, 300) == pytest.approx((1 - high, 1 - low))
 
 
-@pytest.mark.parametrize("share", [wilson, clopper_pearson])
+@pytest.mark.parametrize("share", [wilson_interval, clopper_pearson])
 def test_a_share_of_none_or_all_ends_at_the_border(share):
     assert share(0, 50)[0] == 0.0
     assert share(50, 50)[1] == 1.0
@@ -48,7 +48,7 @@ def test_poisson_of_nothing_ends_where_nothing_is_rare():
     assert poisson(10) == pytest.approx((4.795389, 18.390356), abs=1e-6)
 
 
-@pytest.mark.parametrize("share", [wilson, clopper_pearson])
+@pytest.mark.parametrize("share", [wilson_interval, clopper_pearson])
 @pytest.mark.parametrize(("hits", "of"), [(-1, 5), (6, 5), (0, 0)])
 def test_a_share_that_is_none_is_refused(share, hits, of):
     with pytest.raises(ValueError, match=f"{hits} of {of}"):

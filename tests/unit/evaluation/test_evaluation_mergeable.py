@@ -7,10 +7,10 @@ from functools import reduce
 import numpy as np
 import pytest
 
-from service.evaluation.statistics.gaussian import Moments, estimate_fid, frechet_distance
-from service.evaluation.statistics.inception import ProbabilitySums, estimate_inception_score, inception_score
-from service.evaluation.statistics.kernel import CubicSums, KernelRows, estimate_kid, kernel_state, kid
-from service.evaluation.statistics.vendi import SecondMoments, estimate_vendi, vendi_score
+from service.evaluation.statistics.fid import Moments, estimate_fid, frechet_distance
+from service.evaluation.statistics.inception_score import ProbabilitySums, estimate_inception_score, inception_score
+from service.evaluation.statistics.kid import CubicSums, KernelRows, estimate_kid, kernel_state, kid
+from service.evaluation.statistics.vendi_score import SecondMoments, estimate_vendi, vendi_score
 
 # --- Merging ----------------------------------------------------------------------------------------------------------
 

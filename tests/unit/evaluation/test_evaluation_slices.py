@@ -8,7 +8,11 @@ import numpy as np
 import pytest
 
 from service.evaluation.statistics.histogram import compare_histograms
-from service.evaluation.statistics.sliced import SlicedReference, estimate_sliced_wasserstein, sliced_wasserstein
+from service.evaluation.statistics.sliced_wasserstein import (
+    SlicedReference,
+    estimate_sliced_wasserstein,
+    sliced_wasserstein,
+)
 
 # --- Sliced Wasserstein -----------------------------------------------------------------------------------------------
 

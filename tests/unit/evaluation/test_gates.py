@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from service.evaluation.gates import judge, parse_gate
+from service.evaluation.gates import evaluate_gate, parse_gate
 from service.evaluation.panels import METRICS
 from service.evaluation.results import ClassValue, Metric, Null, Panel
 
@@ -93,36 +93,36 @@ def test_it_refuses_and_says_what_to_write(text: str, told: str) -> None:
     ],
 )
 def test_it_judges(text: str, passed: bool, actual: float) -> None:
-    outcome = judge(parse_gate(text), [RECALLS, metric()])
+    outcome = evaluate_gate(parse_gate(text), [RECALLS, metric()])
     assert (outcome.gate, outcome.passed, outcome.actual, outcome.note) == (text, passed, actual, "")
 
 
 def test_it_judges_within_a_class() -> None:
-    assert judge(parse_gate("recall[7].lower95 > 0.3"), [RECALLS]).passed
-    assert judge(parse_gate("recall[7].null_mean > 0.8"), [RECALLS]).actual == 0.9
+    assert evaluate_gate(parse_gate("recall[7].lower95 > 0.3"), [RECALLS]).passed
+    assert evaluate_gate(parse_gate("recall[7].null_mean > 0.8"), [RECALLS]).actual == 0.9
 
 
 def test_it_fails_on_a_number_that_could_not_be_computed_and_says_why() -> None:
-    outcome = judge(parse_gate("copy_rate < 1"), [metric(value=None, interval=None, note="too few rows")])
+    outcome = evaluate_gate(parse_gate("copy_rate < 1"), [metric(value=None, interval=None, note="too few rows")])
     assert (outcome.passed, outcome.actual, outcome.note) == (False, None, "too few rows")
-    outcome = judge(parse_gate("recall[a < b.value] > 0"), [RECALLS])
+    outcome = evaluate_gate(parse_gate("recall[a < b.value] > 0"), [RECALLS])
     assert not outcome.passed
     assert "too few samples" in outcome.note
 
 
 def test_it_judges_an_end_of_an_interval_that_has_no_value() -> None:
-    assert judge(parse_gate("effective_size.lower95 > 5"), [metric("effective_size", None, (9.0, 1e15))]).passed
+    assert evaluate_gate(parse_gate("effective_size.lower95 > 5"), [metric("effective_size", None, (9.0, 1e15))]).passed
 
 
 def test_it_fails_on_a_class_there_is_none_of_and_names_those_there_are() -> None:
-    outcome = judge(parse_gate("recall[9] > 0"), [RECALLS])
+    outcome = evaluate_gate(parse_gate("recall[9] > 0"), [RECALLS])
     assert not outcome.passed
     assert "no class '9'" in outcome.note
     assert "7" in outcome.note
 
 
 def test_it_fails_on_a_metric_whose_panel_was_not_asked_for() -> None:
-    outcome = judge(parse_gate("fid < 1"), [metric()])
+    outcome = evaluate_gate(parse_gate("fid < 1"), [metric()])
     assert not outcome.passed
     assert "realism panel was not asked for" in outcome.note
 

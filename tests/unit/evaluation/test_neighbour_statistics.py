@@ -14,10 +14,10 @@ from service.evaluation.statistics.birthday import (
     count_collisions,
     effective_size,
 )
+from service.evaluation.statistics.copies import copy_ratios, copy_threshold, estimate_copy_rate, nearest_auc
 from service.evaluation.statistics.distances import nearest, prepare
 from service.evaluation.statistics.hashes import difference_hashes, exact_hashes, near_matches
-from service.evaluation.statistics.manifold import Manifold, compare, coverage_null
-from service.evaluation.statistics.memorisation import copy_ratios, copy_threshold, estimate_copy_rate, nearest_auc
+from service.evaluation.statistics.precision_recall import Manifold, compare, coverage_null
 
 
 def normal(n: int, d: int, seed: int = 0) -> np.ndarray:

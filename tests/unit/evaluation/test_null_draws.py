@@ -7,16 +7,16 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from service.evaluation.panels.by_class import worst_null
-from service.evaluation.panels.measure import null_from_draws
+from service.evaluation.panels.estimates import null_from_draws
+from service.evaluation.panels.per_class import worst_null
 from service.evaluation.panels.realism import PARTS
-from service.evaluation.panels.reference_sample import compared, real_draw
-from service.evaluation.statistics.gaussian import Moments, estimate_fid
-from service.evaluation.statistics.inception import estimate_inception_score
+from service.evaluation.panels.reference_sample import compared, reference_sample
+from service.evaluation.statistics.fid import Moments, estimate_fid
+from service.evaluation.statistics.inception_score import estimate_inception_score
 from service.evaluation.statistics.intervals import Estimate
-from service.evaluation.statistics.kernel import estimate_kid
-from service.evaluation.statistics.sliced import SlicedReference, estimate_sliced_wasserstein
-from service.evaluation.statistics.vendi import estimate_vendi
+from service.evaluation.statistics.kid import estimate_kid
+from service.evaluation.statistics.sliced_wasserstein import SlicedReference, estimate_sliced_wasserstein
+from service.evaluation.statistics.vendi_score import estimate_vendi
 from tests.unit.evidence import evidence
 
 ROWS, REAL = (np.random.default_rng(seed).normal(size=(90, 4)) for seed in (1, 2))
@@ -44,8 +44,8 @@ def test_one_of_many_draws_has_no_interval_and_the_only_one_has() -> None:
     assert outputs["distances.real.0"].compute(many)["fid"]["interval"] is None
     assert outputs["distances.samples"].compute(many)["fid"]["interval"] is not None
     assert outputs["distances.real.0"].compute(few)["fid"]["interval"] is not None
-    assert real_draw(few, 1) is None
-    assert replace(compared(many), blocks=1).blocks == real_draw(many, 0).blocks == 1
+    assert reference_sample(few, 1) is None
+    assert replace(compared(many), blocks=1).blocks == reference_sample(many, 0).blocks == 1
 
 
 def test_a_single_value_without_an_interval_is_no_range() -> None:

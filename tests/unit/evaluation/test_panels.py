@@ -9,9 +9,17 @@ from functools import cache
 import numpy as np
 import pytest
 
-from service.evaluation.panels import FEWEST, METRICS, Facts, needs_answers, needs_neighbours, parts_of, results
-from service.evaluation.panels.measure import build_metric
-from service.evaluation.panels.registry import BY_CLASS
+from service.evaluation.panels import (
+    FEWEST_SAMPLES,
+    METRICS,
+    EvidenceSummary,
+    evaluate_panel,
+    needs_label_grid,
+    needs_neighbours,
+    parts_of,
+)
+from service.evaluation.panels.estimates import build_metric
+from service.evaluation.panels.registry import PER_CLASS_METRICS
 from service.evaluation.results import Metric, Null, Panel, PanelResult, Verdict
 from tests.unit.evidence import CLASSES, answers_of, evidence, images_of, labels_of, samples_of, with_samples
 
@@ -27,7 +35,7 @@ def real_evidence(conditional: bool = True):
 def outcome(of, panels) -> tuple[dict[str, Metric], dict[Panel, PanelResult]]:
     conditional = of.samples.labels is not None
     outputs = {each.name: _through_json(each.compute(of)) for each in parts_of(panels, conditional)}
-    found = [results(panel, outputs, Facts.of(of)) for panel in panels]
+    found = [evaluate_panel(panel, outputs, EvidenceSummary.of(of)) for panel in panels]
     return {each.name: each for metrics, _ in found for each in metrics}, {each.panel: each for _, each in found}
 
 
@@ -46,7 +54,7 @@ def test_it_is_quiet_on_real_rows(quiet) -> None:
 
 def test_it_has_the_metrics_it_says(quiet) -> None:
     assert {name: each.panel for name, each in quiet[0].items()} == dict(METRICS)
-    assert {name for name, each in quiet[0].items() if each.classes} == BY_CLASS
+    assert {name for name, each in quiet[0].items() if each.classes} == PER_CLASS_METRICS
 
 
 def test_it_says_of_every_metric_how_it_came_about(quiet) -> None:
@@ -73,9 +81,9 @@ def test_it_names_every_part_once() -> None:
 def test_it_asks_for_what_it_needs() -> None:
     assert needs_neighbours((Panel.MEMORISATION,))
     assert not needs_neighbours((Panel.REALISM, Panel.DIVERSITY))
-    assert needs_answers((Panel.LABEL_FIDELITY,))
-    assert not needs_answers((Panel.REALISM,))
-    assert [FEWEST[panel] for panel in Panel] == [100, 100, 50, 50]
+    assert needs_label_grid((Panel.LABEL_FIDELITY,))
+    assert not needs_label_grid((Panel.REALISM,))
+    assert [FEWEST_SAMPLES[panel] for panel in Panel] == [100, 100, 50, 50]
 
 
 def test_it_refuses_label_fidelity_of_a_model_without_labels() -> None:
@@ -168,9 +176,9 @@ def test_label_fidelity_fires_on_a_wrong_label_in_ten() -> None:
 
 def test_label_fidelity_fires_when_the_label_is_ignored() -> None:
     of = real_evidence()
-    assert of.answers is not None
-    images = np.repeat(of.answers.images[:, :1], len(CLASSES), axis=1)
-    metrics, panels = outcome(replace(of, answers=answers_of(images)), (Panel.LABEL_FIDELITY,))
+    assert of.label_grid is not None
+    images = np.repeat(of.label_grid.images[:, :1], len(CLASSES), axis=1)
+    metrics, panels = outcome(replace(of, label_grid=answers_of(images)), (Panel.LABEL_FIDELITY,))
     assert panels[Panel.LABEL_FIDELITY].verdict is Verdict.WORSE
     assert metrics["label_response"].value == pytest.approx(1 / 3)
     assert metrics["label_effect"].value == 0.0

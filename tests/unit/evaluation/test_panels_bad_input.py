@@ -60,7 +60,7 @@ def constant_everything(of):
 
 
 def no_answers(of):
-    return replace(of, answers=None)
+    return replace(of, label_grid=None)
 
 
 def tiny(_of):

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from service.evaluation.report.figures import FIGURES, figures_of
-from service.evaluation.report.metric_views import histogram_view, interval_plot
+from service.evaluation.report.formatting import number, percent
 from service.evaluation.report.page import render
-from service.evaluation.report.words import number, percent
+from service.evaluation.report.views import histogram_view, interval_plot
 from service.evaluation.results import ClassValue, GateOutcome, Null, Panel, Verdict
 from tests.unit.report_evidence import bundle, evidence, metric, panel, record, specification
 

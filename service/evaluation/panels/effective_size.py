@@ -14,30 +14,30 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.evaluation.evidence import Evidence
-from service.evaluation.panels.by_class import ByClass, Wise, worst_metrics, worst_null
-from service.evaluation.panels.measure import (
+from service.evaluation.panels.estimates import (
     build_metric,
     interval_of,
     null_from_draws,
-    null_from_one,
+    null_from_interval,
     outputs_of_draws,
     to_json,
 )
-from service.evaluation.panels.part import JSON, Facts, Part, remember
+from service.evaluation.panels.part import JSON, EvidenceSummary, MetricPart, cached_per_evidence
+from service.evaluation.panels.per_class import PerClassMetric, PerClassResult, worst_metrics, worst_null
 from service.evaluation.panels.reference_sample import (
     DRAWS,
-    Standing,
+    ImageSet,
+    class_reference_sample,
     class_samples,
-    class_standing,
     classes_of,
     generator,
     held_out_class,
-    real_draw,
+    reference_sample,
 )
 from service.evaluation.results import ClassValue, Metric, Panel
 from service.evaluation.statistics.birthday import ENOUGH, Collisions, calibrate, count_collisions, effective_size
 from service.evaluation.statistics.intervals import Estimate, rate_ratio
-from service.evaluation.verdicts import judge_value
+from service.evaluation.verdicts import compare_with_null
 
 __all__ = ["BIRTHDAY", "BIRTHDAY_PARTS", "ENOUGH_REAL", "FEWEST_IN_CLASS", "effective_metrics"]
 
@@ -62,7 +62,7 @@ def _overall_rate(evidence: Evidence) -> JSON:
 
 
 def _overall_draw(number: int, evidence: Evidence) -> JSON:
-    drawn = real_draw(evidence, number)
+    drawn = reference_sample(evidence, number)
     return None if drawn is None else _count(evidence, None, _shuffled(drawn, evidence, number), ENOUGH)
 
 
@@ -84,7 +84,7 @@ def _classes_rate(evidence: Evidence) -> JSON:
 def _classes_draw(number: int, evidence: Evidence) -> JSON:
     found: list[JSON] = []
     for each in range(len(evidence.classes)):
-        drawn = class_standing(evidence, each, number)
+        drawn = class_reference_sample(evidence, each, number)
         found.append(None if drawn is None else _count(evidence, each, _shuffled(drawn, evidence, number), ENOUGH))
     return found
 
@@ -94,20 +94,20 @@ def _count(evidence: Evidence, class_id: int | None, features: Features, enough:
     held_out = evidence.held_out.features if class_id is None else held_out_class(evidence, class_id).features
     if min(len(held_out), len(features)) < FEWEST_IN_CLASS:
         return None
-    threshold = remember(evidence, f"threshold {class_id}", lambda: calibrate(held_out))
+    threshold = cached_per_evidence(evidence, f"threshold {class_id}", lambda: calibrate(held_out))
     found = count_collisions(features, threshold, enough=enough)
     return asdict(found)
 
 
-def _shuffled(drawn: Standing, evidence: Evidence, number: int) -> Features:
+def _shuffled(drawn: ImageSet, evidence: Evidence, number: int) -> Features:
     return drawn.features[generator(evidence.seed, "order", number).permutation(len(drawn))]
 
 
-def _part(name: str, compute: partial[JSON]) -> Part:
-    return Part(name=f"{BIRTHDAY}.{name}", panel=Panel.DIVERSITY, stage=_STAGE, compute=compute)
+def _part(name: str, compute: partial[JSON]) -> MetricPart:
+    return MetricPart(name=f"{BIRTHDAY}.{name}", panel=Panel.DIVERSITY, stage=_STAGE, compute=compute)
 
 
-BIRTHDAY_PARTS: tuple[Part, ...] = (
+BIRTHDAY_PARTS: tuple[MetricPart, ...] = (
     _part("samples", partial(_overall)),
     _part("rate", partial(_overall_rate)),
     *(_part(f"real.{number}", partial(_overall_draw, number)) for number in range(DRAWS)),
@@ -117,7 +117,7 @@ BIRTHDAY_PARTS: tuple[Part, ...] = (
 )
 
 
-# FOLDED FROM service.evaluation.panels.birthday:
+# FOLDED FROM service.evaluation.panels.effective_size:
 # Metrics of the birthday test: how many different things, and as a ratio to the real set's.
 
 
@@ -130,7 +130,7 @@ _CALIBRATED = "the threshold is set on held-out rows; Arora et al. 2018"
 _MISSING: JSON = {"value": None, "interval": None, "note": "too few samples or real rows to count duplicates"}
 
 
-def effective_metrics(outputs: Mapping[str, JSON], facts: Facts) -> list[Metric]:
+def effective_metrics(outputs: Mapping[str, JSON], facts: EvidenceSummary) -> list[Metric]:
     """The sizes, their ratio to real, and the worst class."""
     own, rate = outputs[f"{BIRTHDAY}.samples"], outputs[f"{BIRTHDAY}.rate"]
     draws = [_ratio(each, rate) for each in outputs_of_draws(outputs, BIRTHDAY)]
@@ -150,7 +150,7 @@ def effective_metrics(outputs: Mapping[str, JSON], facts: Facts) -> list[Metric]
             note=_none_found(own), classes=by_class.classes,
         ),
         build_metric(
-            "effective_size", Panel.DIVERSITY, size, null=null_from_one(real, _rows(rate)), better="higher",
+            "effective_size", Panel.DIVERSITY, size, null=null_from_interval(real, _rows(rate)), better="higher",
             tolerance=RATIO_TOLERANCE * (real["value"] or 0.0), samples=_rows(own),
             method=f"pairs over duplicates: how many equally likely things would give as many; {counted}; "
             f"{_CALIBRATED}; exact Poisson interval, widened where pairs share rows",
@@ -160,8 +160,10 @@ def effective_metrics(outputs: Mapping[str, JSON], facts: Facts) -> list[Metric]
     ]  # fmt: skip
 
 
-def _by_class(outputs: Mapping[str, JSON], facts: Facts) -> ByClass:
-    wise = Wise(name="effective_size_ratio", pick=dict, tolerance=WORST_RATIO_TOLERANCE, decides=True, counts=True)
+def _by_class(outputs: Mapping[str, JSON], facts: EvidenceSummary) -> PerClassResult:
+    wise = PerClassMetric(
+        name="effective_size_ratio", pick=dict, tolerance=WORST_RATIO_TOLERANCE, decides=True, counts=True
+    )
     own, rates = outputs[f"{BIRTHDAY}.classes.samples"], outputs[f"{BIRTHDAY}.classes.rate"]
     draws = outputs_of_draws(outputs, f"{BIRTHDAY}.classes")
     classes, ratios, tables = [], [], []
@@ -174,14 +176,14 @@ def _by_class(outputs: Mapping[str, JSON], facts: Facts) -> ByClass:
             ratios.append((name, found["value"], interval_of(found)))
             tables.append(known)
     null = worst_null([each for each in tables if each], facts.compared, logarithmic=True)
-    return ByClass(wise=wise, classes=tuple(classes), ratios=ratios, null=null)
+    return PerClassResult(wise=wise, classes=tuple(classes), ratios=ratios, null=null)
 
 
 def _class_value(name: str, found: JSON, real: Sequence[JSON]) -> ClassValue:
     null = null_from_draws(real, 1, 2**40, logarithmic=True) if real else None
     mean = None if null is None else null.mean
     tolerance = WORST_RATIO_TOLERANCE * (mean or 1.0)
-    verdict = judge_value(found["value"], interval_of(found), null, "higher", tolerance)
+    verdict = compare_with_null(found["value"], interval_of(found), null, "higher", tolerance)
     return ClassValue(
         class_name=name, value=found["value"], interval=interval_of(found), null_mean=mean, verdict=verdict
     )

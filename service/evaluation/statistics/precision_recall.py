@@ -22,8 +22,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import ndtri
 
+from fount.intervals import wilson_interval
 from service.evaluation.statistics.distances import Tile, nearest_squares, prepare, tiles
-from service.evaluation.statistics.intervals import Estimate, Interval, wilson
+from service.evaluation.statistics.intervals import Estimate
 
 __all__ = ["Comparison", "K", "Manifold", "Reach", "compare", "coverage_null", "keys_of"]
 
@@ -126,7 +127,7 @@ class Comparison:
     def precision(self) -> Estimate:
         """The share of samples inside the ball of a real row; Wilson's interval."""
         hits = int(np.count_nonzero(self.balls))
-        return Estimate(hits / len(self.balls), wilson(hits, len(self.balls)))
+        return Estimate(hits / len(self.balls), wilson_interval(hits, len(self.balls)))
 
     @property
     def density(self) -> Estimate:
@@ -258,7 +259,7 @@ def _smaller_half(ascending: Float64s) -> slice:
     return slice(first, int(np.searchsorted(ascending, np.median(ascending[first:]), side="right")))
 
 
-# FOLDED FROM service.evaluation.statistics.manifold:
+# FOLDED FROM service.evaluation.statistics.precision_recall:
 # The share of real rows that samples reach, and how far it strays from one draw of samples to another. Which
 # samples reach which real row enters, as sums over samples that merge; a share with its interval leaves. One
 # sample reaches several real rows, so these do not vary on their own: real rows that exactly the same samples
@@ -303,7 +304,8 @@ class Reach:
         63, 1976 (the smoothing).
         """
         value = float(np.count_nonzero(self.counts)) / len(self.counts)
-        return Estimate(value, _score_interval(value, self._independent_rows(value, samples, dependence)))
+        rows = self._independent_rows(value, samples, dependence)
+        return Estimate(value, wilson_interval(value * rows, rows))
 
     def _independent_rows(self, value: float, samples: int, dependence: float) -> float:
         """Of how many independent rows a share would vary as much."""
@@ -324,12 +326,3 @@ def keys_of(numbers: Int64s) -> NDArray[np.uint64]:
     word = (word ^ (word >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     word = (word ^ (word >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return np.asarray(word ^ (word >> np.uint64(31)))
-
-
-def _score_interval(share: float, of: float) -> Interval:
-    """Wilson's interval for a share of so many independent rows, whole or not."""
-    z = float(ndtri(0.975))
-    centre = (share * of + z * z / 2) / (of + z * z)
-    half = z / (of + z * z) * math.sqrt(share * (1 - share) * of + z * z / 4)
-    low, high = max(0.0, centre - half), min(1.0, centre + half)
-    return (0.0 if share == 0 else low, 1.0 if share == 1 else high)

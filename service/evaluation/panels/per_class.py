@@ -9,13 +9,23 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import stats
 
-from service.evaluation.panels.measure import build_metric, interval_of, null_from_draws, widen
-from service.evaluation.panels.part import JSON, Facts
+from service.evaluation.panels.estimates import build_metric, interval_of, null_from_draws, widen
+from service.evaluation.panels.part import JSON, EvidenceSummary
 from service.evaluation.results import ClassValue, Metric, Null, Panel
 from service.evaluation.statistics.intervals import Interval
-from service.evaluation.verdicts import judge_value
+from service.evaluation.verdicts import compare_with_null
 
-__all__ = ["ByClass", "Wise", "lowest", "over", "over_mean", "scaled", "widening", "worst_metrics", "worst_null"]
+__all__ = [
+    "PerClassMetric",
+    "PerClassResult",
+    "bonferroni_factor",
+    "lowest",
+    "over",
+    "relative_to_reference",
+    "scaled",
+    "worst_metrics",
+    "worst_null",
+]
 
 
 _MANY = 2**40
@@ -23,7 +33,7 @@ _MANY = 2**40
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class ByClass:
+class PerClassResult:
     """A number of every class.
 
     Attributes:
@@ -33,14 +43,14 @@ class ByClass:
         null: what the lowest of these ratios is for real rows; None: there is none.
     """
 
-    wise: Wise
+    wise: PerClassMetric
     classes: tuple[ClassValue, ...]
     ratios: Sequence[tuple[str, float, Interval | None]]
     null: Null | None
 
 
 @dataclass(frozen=True, kw_only=True)
-class Wise:
+class PerClassMetric:
     """A number that is taken within each class.
 
     Attributes:
@@ -59,7 +69,7 @@ class Wise:
     relative: bool = True
     counts: bool = False
 
-    def values(self, sample: Sequence[JSON], draws: Sequence[Sequence[JSON]], facts: Facts) -> ByClass:
+    def values(self, sample: Sequence[JSON], draws: Sequence[Sequence[JSON]], facts: EvidenceSummary) -> PerClassResult:
         """Compare every class with draws of its training rows.
 
         Args:
@@ -78,7 +88,7 @@ class Wise:
                 ratio = scaled(own, unit)
                 ratios.append((name, ratio["value"], interval_of(ratio)))
                 tables.append([scaled(each, unit) for each in real])
-        return ByClass(wise=self, classes=tuple(classes), ratios=ratios, null=worst_null(tables, facts.compared))
+        return PerClassResult(wise=self, classes=tuple(classes), ratios=ratios, null=worst_null(tables, facts.compared))
 
     def _class_value(self, name: str, own: JSON, real: Sequence[JSON], unit: float) -> ClassValue:
         shown = unit if self.relative and unit > 0 else 1.0
@@ -88,7 +98,7 @@ class Wise:
         if own is None or own["value"] is None:
             return ClassValue(class_name=name, value=None, null_mean=mean)
         own = scaled(own, shown)
-        verdict = judge_value(own["value"], interval_of(own), null, "higher", self.tolerance)
+        verdict = compare_with_null(own["value"], interval_of(own), null, "higher", self.tolerance)
         return ClassValue(
             class_name=name, value=own["value"], interval=interval_of(own), null_mean=mean, verdict=verdict
         )
@@ -116,19 +126,19 @@ def worst_null(tables: Sequence[Sequence[JSON]], rows: int, *, logarithmic: bool
         worst = (table / np.maximum(others, 1e-12)).min(axis=0)
         outputs = [{"value": float(each), "interval": None} for each in worst]
         return null_from_draws(outputs, rows, _MANY, logarithmic=logarithmic)
-    factor = widening(len(tables))
+    factor = bonferroni_factor(len(tables))
     known = [null for each in tables if (null := null_from_draws(each, 1, _MANY, logarithmic=logarithmic)) is not None]
     low = min((widen(each.mean, each.range, factor)[0] for each in known), default=1.0)
     return Null(mean=1.0, range=(min(low, 1.0), 1.0), draws=0, rows=rows)
 
 
-def worst_metrics(found: Iterable[ByClass], facts: Facts) -> list[Metric]:
+def worst_metrics(found: Iterable[PerClassResult], facts: EvidenceSummary) -> list[Metric]:
     """A metric of the worst class for each number, those that decide first."""
     metrics = [_worst_metric(each, facts) for each in found]
     return sorted(metrics, key=lambda each: not each.decides)
 
 
-def _worst_metric(found: ByClass, facts: Facts) -> Metric:
+def _worst_metric(found: PerClassResult, facts: EvidenceSummary) -> Metric:
     output, note = lowest(found.ratios)
     scale = found.null.mean if found.wise.counts and found.null is not None else 1.0
     what = found.wise.name.removesuffix("_ratio").replace("_", " ")
@@ -141,11 +151,11 @@ def _worst_metric(found: ByClass, facts: Facts) -> Metric:
     )  # fmt: skip
 
 
-# FOLDED FROM service.evaluation.panels.by_class:
+# FOLDED FROM service.evaluation.panels.per_class:
 # The worst class: the lowest of many numbers, with an interval that has been told that it is the lowest.
 
 
-def widening(classes: int) -> float:
+def bonferroni_factor(classes: int) -> float:
     """By how much a 95 % interval grows so that those of all classes hold together (Bonferroni)."""
     return float(stats.norm.isf(0.025 / max(1, classes)) / stats.norm.isf(0.025))
 
@@ -162,11 +172,11 @@ def lowest(ratios: Sequence[tuple[str, float, Interval | None]]) -> tuple[Mappin
     if not ratios:
         return {"value": None, "interval": None, "note": "no class has enough samples and rows"}, ""
     name, value, interval = min(ratios, key=lambda each: each[1])
-    ends = None if interval is None else list(widen(value, interval, widening(len(ratios))))
+    ends = None if interval is None else list(widen(value, interval, bonferroni_factor(len(ratios))))
     return {"value": value, "interval": ends, "note": ""}, f"The lowest is of class {name!r}"
 
 
-# FOLDED FROM service.evaluation.panels.by_class:
+# FOLDED FROM service.evaluation.panels.per_class:
 # Ratios of numbers with intervals.
 
 
@@ -197,7 +207,7 @@ def scaled(output: Mapping[str, JSON], unit: float) -> JSON:
     return {"value": value, "interval": None if ends is None else [end / unit for end in ends], "note": output["note"]}
 
 
-def over_mean(
+def relative_to_reference(
     sample: Mapping[str, JSON], draws: Sequence[Mapping[str, JSON]], rows: int, of: int
 ) -> tuple[JSON, Null | None]:
     """An output, and what real rows score, as ratios to the mean of what real rows score.

@@ -14,13 +14,13 @@ from typing import Any
 import numpy as np
 
 from service.evaluation.evidence import Evidence
-from service.evaluation.panels.part import JSON, Part
-from service.evaluation.panels.reference_sample import DRAWS, Standing, as_drawn, compared, real_draw
+from service.evaluation.panels.part import JSON, MetricPart
+from service.evaluation.panels.reference_sample import DRAWS, ImageSet, as_drawn, compared, reference_sample
 from service.evaluation.results import Better, ClassValue, Metric, Null, Panel, Verdict
 from service.evaluation.statistics.intervals import Estimate, Interval, prediction_range
-from service.evaluation.verdicts import judge_value
+from service.evaluation.verdicts import compare_with_null
 
-__all__ = ["CEILING", "attempt", "build_metric", "interval_of", "null_from_draws", "null_from_one",
+__all__ = ["CEILING", "attempt", "build_metric", "interval_of", "null_from_draws", "null_from_interval",
 "on_samples_and_draws",
            "outputs_of_draws", "to_json", "widen"]  # fmt: skip
 
@@ -50,14 +50,14 @@ def attempt(compute: Callable[[], Estimate]) -> JSON:
 
 
 def on_samples_and_draws(
-    name: str, panel: Panel, stage: str, measure: Callable[[Standing, Evidence], JSON]
-) -> tuple[Part, ...]:
+    name: str, panel: Panel, stage: str, measure: Callable[[ImageSet, Evidence], JSON]
+) -> tuple[MetricPart, ...]:
     """The parts that measure the samples, then each draw of training rows in their place."""
     draws = tuple(
-        Part(name=f"{name}.real.{number}", panel=panel, stage=stage, compute=partial(_on_draw, measure, number))
+        MetricPart(name=f"{name}.real.{number}", panel=panel, stage=stage, compute=partial(_on_draw, measure, number))
         for number in range(DRAWS)
     )
-    return (Part(name=f"{name}.samples", panel=panel, stage=stage, compute=partial(_on_samples, measure)), *draws)
+    return (MetricPart(name=f"{name}.samples", panel=panel, stage=stage, compute=partial(_on_samples, measure)), *draws)
 
 
 def outputs_of_draws(outputs: Mapping[str, JSON], name: str) -> list[Any]:
@@ -87,7 +87,7 @@ def null_from_draws(
         return None
     values = [each["value"] for each in known]
     if len(values) < 2 or not as_drawn(rows, of) or (logarithmic and min(values) <= 0):
-        return null_from_one(known[0], rows)
+        return null_from_interval(known[0], rows)
     to, back = (math.log, math.exp) if logarithmic else (float, float)
     mean, (low, high) = prediction_range(np.array([to(value) for value in values]))
     wider = 1 / math.sqrt(1 - rows / of)
@@ -95,7 +95,7 @@ def null_from_draws(
     return Null(mean=back(mean), range=ends, draws=len(values), rows=rows)
 
 
-def null_from_one(output: Mapping[str, JSON], rows: int) -> Null | None:
+def null_from_interval(output: Mapping[str, JSON], rows: int) -> Null | None:
     """What real rows score, from one value and its interval; None without either: a point is no range."""
     value, ends = output["value"], interval_of(output)
     return None if value is None or ends is None else Null(mean=value, range=ends, draws=0, rows=rows)
@@ -129,7 +129,7 @@ def build_metric(
 ) -> Metric:
     """A metric with its verdict; notes of the output come before those of the metric."""
     value, interval = output["value"], interval_of(output)
-    verdict = judge_value(value, interval, null, better, tolerance)
+    verdict = compare_with_null(value, interval, null, better, tolerance)
     unsure = _UNSURE if verdict is Verdict.LIKE_REAL and _is_beyond(value, null, better, tolerance) else ""
     return Metric(
         name=name,
@@ -150,16 +150,16 @@ def build_metric(
 
 def _is_beyond(value: float | None, null: Null | None, better: Better, tolerance: float) -> bool:
     """Whether the value alone would be worse than near real."""
-    return judge_value(value, None, None if null is None else replace(null, range=(null.mean, null.mean)), better,
+    return compare_with_null(value, None, None if null is None else replace(null, range=(null.mean, null.mean)), better,
                        tolerance) is Verdict.WORSE  # fmt: skip
 
 
-def _on_samples(measure: Callable[[Standing, Evidence], JSON], evidence: Evidence) -> JSON:
+def _on_samples(measure: Callable[[ImageSet, Evidence], JSON], evidence: Evidence) -> JSON:
     return measure(compared(evidence), evidence)
 
 
-def _on_draw(measure: Callable[[Standing, Evidence], JSON], number: int, evidence: Evidence) -> JSON:
-    standing = real_draw(evidence, number)
+def _on_draw(measure: Callable[[ImageSet, Evidence], JSON], number: int, evidence: Evidence) -> JSON:
+    standing = reference_sample(evidence, number)
     return None if standing is None else measure(standing, evidence)
 
 

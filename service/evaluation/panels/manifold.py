@@ -8,12 +8,12 @@ from collections.abc import Callable
 import numpy as np
 
 from service.evaluation.evidence import Evidence
-from service.evaluation.panels.measure import attempt, on_samples_and_draws
-from service.evaluation.panels.part import JSON, Part, remember
-from service.evaluation.panels.reference_sample import Standing, held_out
+from service.evaluation.panels.estimates import attempt, on_samples_and_draws
+from service.evaluation.panels.part import JSON, MetricPart, cached_per_evidence
+from service.evaluation.panels.reference_sample import ImageSet, held_out
 from service.evaluation.results import Panel
 from service.evaluation.statistics.intervals import Estimate
-from service.evaluation.statistics.manifold import Comparison, K, Manifold, compare
+from service.evaluation.statistics.precision_recall import Comparison, K, Manifold, compare
 
 __all__ = ["MANIFOLD", "manifold_parts", "measure_manifold"]
 
@@ -21,12 +21,12 @@ MANIFOLD = "manifold"
 _NUMBERS = ("precision", "density", "recall", "coverage", "realism")
 
 
-def manifold_parts(panel: Panel) -> tuple[Part, ...]:
+def manifold_parts(panel: Panel) -> tuple[MetricPart, ...]:
     """The parts, on behalf of a panel."""
     return on_samples_and_draws(MANIFOLD, panel, "nearest neighbours", _measure)
 
 
-def measure_manifold(standing: Standing, real: Standing, evidence: Evidence, name: str) -> JSON:
+def measure_manifold(standing: ImageSet, real: ImageSet, evidence: Evidence, name: str) -> JSON:
     """Precision, density, recall, coverage and the median of realism, of rows against real ones.
 
     Args:
@@ -38,7 +38,7 @@ def measure_manifold(standing: Standing, real: Standing, evidence: Evidence, nam
     if min(len(standing), len(real)) <= K:
         return _missing(f"needs more than {K} samples and real rows, there are {len(standing)} and {len(real)}")
     try:
-        neighbourhoods = remember(evidence, f"manifold {name}", lambda: Manifold.of(real.features))
+        neighbourhoods = cached_per_evidence(evidence, f"manifold {name}", lambda: Manifold.of(real.features))
         comparison = compare(Manifold.of(standing.features), neighbourhoods)
     except ValueError as error:  # rows so alike that no neighbourhood has an extent
         return _missing(str(error))
@@ -56,7 +56,7 @@ def _missing(why: str) -> JSON:
     return {each: {"value": None, "interval": None, "note": why} for each in _NUMBERS}
 
 
-def _measure(standing: Standing, evidence: Evidence) -> JSON:
+def _measure(standing: ImageSet, evidence: Evidence) -> JSON:
     return measure_manifold(standing, held_out(evidence), evidence, "of all")
 
 

@@ -5,7 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from service.evaluation.report.words import BETTER, NO_NUMBER, exact, metric_title, number, percent, sentence, whole
+from service.evaluation.report.formatting import (
+    BETTER,
+    NO_NUMBER,
+    exact,
+    metric_title,
+    number,
+    percent,
+    sentence,
+    whole,
+)
 
 __all__ = [
     "MOST_CLASS_ROWS",
@@ -142,7 +151,7 @@ def _by_severity(each: Json) -> tuple[int, float]:
     return _SEVERITY.index(each["verdict"]), -far
 
 
-# FOLDED FROM service.evaluation.report.metric_views:
+# FOLDED FROM service.evaluation.report.views:
 # Figures made of numbers as the page draws them: rows, cells, steps and dots, in numbers the template writes
 # down.
 
@@ -288,7 +297,7 @@ def _placing(points: Sequence[Sequence[float]]) -> tuple[Any, int]:
     return place, height
 
 
-# FOLDED FROM service.evaluation.report.metric_views:
+# FOLDED FROM service.evaluation.report.views:
 # Pictures as the page lays them out: how large they are shown, and what is written beside them.
 
 
