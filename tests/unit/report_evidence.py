@@ -36,7 +36,6 @@ def evidence(classes=("a", "b", "c"), samples=60, rows=50, side=8, conditional=T
         return Nearest(sample_distances=near[0], sample_rows=rng.integers(0, rows, samples), held_out_distances=near[1])
 
     asked = np.arange(samples, dtype=np.int64) % kinds
-    label_grid = LabelGrid(images=images(7, kinds), predicted=np.tile(np.arange(kinds), (7, 1)))
     return Evidence(
         samples=Samples(
             indices=np.arange(samples, dtype=np.uint64),
