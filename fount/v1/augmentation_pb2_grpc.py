@@ -68,7 +68,7 @@ class AugmentationServiceServicer(object):
 
     def Augment(self, request_iterator, context):
         """Augment returns variants of the rows a client sends, in order; nothing is stored. The first request is a config, every
-        other one rows. The gateway reads no further while its variants are not taken. A bad config or bad rows: INVALID_ARGUMENT
+        other one rows. The gateway stops reading while its variants are not consumed. A bad config or bad rows: INVALID_ARGUMENT
         with BadRequest naming every bad field; the rows before them have been answered.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -76,7 +76,8 @@ class AugmentationServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def PlanDataset(self, request, context):
-        """PlanDataset turns wishes into exact slots before a row is made, and signs a ticket that any gateway with the key serves.
+        """PlanDataset computes exact slots from a specification before any row is made, and signs a ticket that any gateway with
+        the key serves.
 
         A bad field: INVALID_ARGUMENT with BadRequest naming every one. An unknown data set, split, model or class: NOT_FOUND.
         No grant for the data set or the generator: PERMISSION_DENIED. A policy that changes labels, or a data set that cannot
@@ -103,9 +104,10 @@ class AugmentationServiceServicer(object):
     def PullDataset(self, request, context):
         """PullDataset streams the rows of one shard of a plan in order: a header first, then chunks.
 
-        Row i of a plan is the same bytes always, whichever gateway, shard or start it is pulled by. A broken stream is resumed
-        with the first index not yet received. A ticket that is malformed, was changed, has expired, or is of an unknown key or
-        another caller: INVALID_ARGUMENT or PERMISSION_DENIED, saying which. A data set or model whose digest or numerics is no
+        Row i of a plan is always the same bytes, whatever the gateway, shard or start index. A broken stream is resumed
+        with the first index not yet received. A ticket that is malformed, was changed, has expired, or belongs to an
+        unknown key or
+        another caller: INVALID_ARGUMENT or PERMISSION_DENIED, with the reason. A data set or model whose digest or numerics is no
         longer served: FAILED_PRECONDITION naming it.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)

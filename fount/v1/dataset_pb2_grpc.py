@@ -26,7 +26,7 @@ if _version_not_supported:
 
 
 class DatasetServiceStub(object):
-    """DatasetService tells which data sets there are. Rows themselves travel by AugmentationService.PullDataset.
+    """DatasetService lists data sets. Rows are delivered by AugmentationService.PullDataset.
     """
 
     def __init__(self, channel):
@@ -48,7 +48,7 @@ class DatasetServiceStub(object):
 
 
 class DatasetServiceServicer(object):
-    """DatasetService tells which data sets there are. Rows themselves travel by AugmentationService.PullDataset.
+    """DatasetService lists data sets. Rows are delivered by AugmentationService.PullDataset.
     """
 
     def ListDatasets(self, request, context):
@@ -88,7 +88,7 @@ def add_DatasetServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class DatasetService(object):
-    """DatasetService tells which data sets there are. Rows themselves travel by AugmentationService.PullDataset.
+    """DatasetService lists data sets. Rows are delivered by AugmentationService.PullDataset.
     """
 
     @staticmethod

@@ -39,7 +39,7 @@ class _PanelEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumType
     PANEL_MEMORISATION: _Panel.ValueType  # 3
     """PANEL_MEMORISATION: are samples copies of training rows? At least 50 samples."""
     PANEL_LABEL_FIDELITY: _Panel.ValueType  # 4
-    """PANEL_LABEL_FIDELITY: do samples show the label they were asked for? Conditional models alone; at least 50 samples."""
+    """PANEL_LABEL_FIDELITY: do samples show the label they were conditioned on? Conditional models alone; at least 50 samples."""
 
 class Panel(_Panel, metaclass=_PanelEnumTypeWrapper):
     """Panel is one question about a generator."""
@@ -53,7 +53,7 @@ PANEL_DIVERSITY: Panel.ValueType  # 2
 PANEL_MEMORISATION: Panel.ValueType  # 3
 """PANEL_MEMORISATION: are samples copies of training rows? At least 50 samples."""
 PANEL_LABEL_FIDELITY: Panel.ValueType  # 4
-"""PANEL_LABEL_FIDELITY: do samples show the label they were asked for? Conditional models alone; at least 50 samples."""
+"""PANEL_LABEL_FIDELITY: do samples show the label they were conditioned on? Conditional models alone; at least 50 samples."""
 Global___Panel: typing_extensions.TypeAlias = Panel
 
 class _Verdict:
@@ -67,9 +67,9 @@ class _VerdictEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumTy
     VERDICT_LIKE_REAL: _Verdict.ValueType  # 1
     """VERDICT_LIKE_REAL: within what real rows score against real rows."""
     VERDICT_NEAR_REAL: _Verdict.ValueType  # 2
-    """VERDICT_NEAR_REAL: told apart from real rows, by less than the metric's tolerance."""
+    """VERDICT_NEAR_REAL: distinguishable from real rows, by less than the metric's tolerance."""
     VERDICT_WORSE: _Verdict.ValueType  # 3
-    """VERDICT_WORSE: told apart from real rows, by more than the metric's tolerance."""
+    """VERDICT_WORSE: distinguishable from real rows, by more than the metric's tolerance."""
 
 class Verdict(_Verdict, metaclass=_VerdictEnumTypeWrapper):
     """Verdict says how a metric compares with real data."""
@@ -79,14 +79,14 @@ VERDICT_UNSPECIFIED: Verdict.ValueType  # 0
 VERDICT_LIKE_REAL: Verdict.ValueType  # 1
 """VERDICT_LIKE_REAL: within what real rows score against real rows."""
 VERDICT_NEAR_REAL: Verdict.ValueType  # 2
-"""VERDICT_NEAR_REAL: told apart from real rows, by less than the metric's tolerance."""
+"""VERDICT_NEAR_REAL: distinguishable from real rows, by less than the metric's tolerance."""
 VERDICT_WORSE: Verdict.ValueType  # 3
-"""VERDICT_WORSE: told apart from real rows, by more than the metric's tolerance."""
+"""VERDICT_WORSE: distinguishable from real rows, by more than the metric's tolerance."""
 Global___Verdict: typing_extensions.TypeAlias = Verdict
 
 @typing.final
 class CreateEvaluationRequest(google.protobuf.message.Message):
-    """CreateEvaluationRequest says what to evaluate, and against what."""
+    """CreateEvaluationRequest specifies what to evaluate, and against what."""
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
@@ -126,7 +126,7 @@ class CreateEvaluationRequest(google.protobuf.message.Message):
 
     @property
     def panels(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[Global___Panel.ValueType]:
-        """panels are the questions. Empty: all that the model can be asked. One given twice, or PANEL_LABEL_FIDELITY of an
+        """panels are the questions. Empty: all that apply to the model. One given twice, or PANEL_LABEL_FIDELITY of an
         unconditional model: INVALID_ARGUMENT.
         """
 
@@ -178,9 +178,9 @@ class Reference(google.protobuf.message.Message):
     dataset: builtins.str
     """dataset is the data set's name. Empty: as reference unset. Unknown: NOT_FOUND."""
     training_split: builtins.str
-    """training_split is what the generator learned from. Empty: "train". Unknown: NOT_FOUND."""
+    """training_split is the split the generator was trained on. Empty: "train". Unknown: NOT_FOUND."""
     held_out_split: builtins.str
-    """held_out_split is what it has not seen. Empty: "test". Unknown: NOT_FOUND. The same as training_split, or fewer than
+    """held_out_split is a split it has not seen. Empty: "test". Unknown: NOT_FOUND. The same as training_split, or fewer than
     50 rows: INVALID_ARGUMENT.
     """
     def __init__(
@@ -203,7 +203,7 @@ class CreateEvaluationResponse(google.protobuf.message.Message):
     EVALUATION_FIELD_NUMBER: builtins.int
     @property
     def evaluation(self) -> Global___Evaluation:
-        """evaluation is queued, or whatever became of the earlier one. Always set."""
+        """evaluation is the queued one, or the earlier one in its present state. Always set."""
 
     def __init__(
         self,
@@ -235,7 +235,7 @@ Global___GetEvaluationRequest: typing_extensions.TypeAlias = GetEvaluationReques
 
 @typing.final
 class GetEvaluationResponse(google.protobuf.message.Message):
-    """GetEvaluationResponse holds the evaluation asked for."""
+    """GetEvaluationResponse holds the requested evaluation."""
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
@@ -256,7 +256,7 @@ Global___GetEvaluationResponse: typing_extensions.TypeAlias = GetEvaluationRespo
 
 @typing.final
 class ListEvaluationsRequest(google.protobuf.message.Message):
-    """ListEvaluationsRequest asks for evaluations, a page at a time."""
+    """ListEvaluationsRequest requests evaluations, a page at a time."""
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
@@ -369,7 +369,7 @@ Global___DeleteEvaluationRequest: typing_extensions.TypeAlias = DeleteEvaluation
 
 @typing.final
 class DeleteEvaluationResponse(google.protobuf.message.Message):
-    """DeleteEvaluationResponse says that it is gone."""
+    """DeleteEvaluationResponse confirms the removal."""
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
@@ -399,7 +399,7 @@ Global___WatchEvaluationRequest: typing_extensions.TypeAlias = WatchEvaluationRe
 
 @typing.final
 class WatchEvaluationResponse(google.protobuf.message.Message):
-    """WatchEvaluationResponse is one look at an evaluation."""
+    """WatchEvaluationResponse is one state of an evaluation."""
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
@@ -420,7 +420,7 @@ Global___WatchEvaluationResponse: typing_extensions.TypeAlias = WatchEvaluationR
 
 @typing.final
 class GetEvaluationReportRequest(google.protobuf.message.Message):
-    """GetEvaluationReportRequest asks for a report."""
+    """GetEvaluationReportRequest requests a report."""
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
@@ -491,7 +491,7 @@ Global___GetEvaluationReportResponse: typing_extensions.TypeAlias = GetEvaluatio
 
 @typing.final
 class Evaluation(google.protobuf.message.Message):
-    """Evaluation is a job: what was asked, how far it is, what was found."""
+    """Evaluation is a job: its request, progress and results."""
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
@@ -512,7 +512,7 @@ class Evaluation(google.protobuf.message.Message):
         STATE_FAILED: Evaluation._State.ValueType  # 4
         """STATE_FAILED: it ended without a report; state_reason says why and what to do."""
         STATE_CANCELLED: Evaluation._State.ValueType  # 5
-        """STATE_CANCELLED: somebody cancelled it."""
+        """STATE_CANCELLED: it was cancelled."""
 
     class State(_State, metaclass=_StateEnumTypeWrapper):
         """State is where it is."""
@@ -528,7 +528,7 @@ class Evaluation(google.protobuf.message.Message):
     STATE_FAILED: Evaluation.State.ValueType  # 4
     """STATE_FAILED: it ended without a report; state_reason says why and what to do."""
     STATE_CANCELLED: Evaluation.State.ValueType  # 5
-    """STATE_CANCELLED: somebody cancelled it."""
+    """STATE_CANCELLED: it was cancelled."""
 
     ID_FIELD_NUMBER: builtins.int
     STATE_FIELD_NUMBER: builtins.int
@@ -550,11 +550,11 @@ class Evaluation(google.protobuf.message.Message):
     state: Global___Evaluation.State.ValueType
     """state is where it is. Always set."""
     state_reason: builtins.str
-    """state_reason is one sentence for people: what it waits for, why it failed, that it was cancelled. Empty: nothing to say."""
+    """state_reason is one readable sentence: what it waits for, why it failed, that it was cancelled. Empty: none."""
     gates_passed: builtins.bool
     """gates_passed is true when every gate passed. Unset until it has succeeded."""
     report_bytes: builtins.int
-    """report_bytes is how much room its report takes. 0 until it has succeeded."""
+    """report_bytes is the stored size of its report. 0 until it has succeeded."""
     request_id: builtins.str
     """request_id is the request's. Empty: it had none."""
     @property
@@ -579,11 +579,11 @@ class Evaluation(google.protobuf.message.Message):
 
     @property
     def create_time(self) -> google.protobuf.timestamp_pb2.Timestamp:
-        """create_time is when it was asked for. Always set."""
+        """create_time is when it was requested. Always set."""
 
     @property
     def start_time(self) -> google.protobuf.timestamp_pb2.Timestamp:
-        """start_time is when a runner first took it up. Unset: none has."""
+        """start_time is when a runner first started it. Unset: none has."""
 
     @property
     def end_time(self) -> google.protobuf.timestamp_pb2.Timestamp:
@@ -659,7 +659,7 @@ class Envelope(google.protobuf.message.Message):
     seed: builtins.int
     """seed keys the samples."""
     conditional: builtins.bool
-    """conditional is true when samples were asked for by label."""
+    """conditional is true when samples were drawn by label."""
     code_version: builtins.str
     """code_version is Fount's."""
     @property
@@ -732,14 +732,14 @@ class Progress(google.protobuf.message.Message):
     TOTAL_FIELD_NUMBER: builtins.int
     UPDATE_TIME_FIELD_NUMBER: builtins.int
     stage: builtins.str
-    """stage is a word or two for people: "drawing samples", "nearest neighbours". Empty: it has not begun."""
+    """stage is a short description: "drawing samples", "nearest neighbours". Empty: it has not started."""
     done: builtins.int
     """done and total count the steps of the whole evaluation."""
     total: builtins.int
     """total is how many steps there are. 0: not known yet."""
     @property
     def update_time(self) -> google.protobuf.timestamp_pb2.Timestamp:
-        """update_time is when the runner last gave a sign of life. Unset: it has not begun."""
+        """update_time is the runner's last heartbeat. Unset: it has not started."""
 
     def __init__(
         self,
@@ -781,13 +781,13 @@ class Metric(google.protobuf.message.Message):
     verdict: Global___Verdict.ValueType
     """verdict compares the two."""
     decides: builtins.bool
-    """decides is true when the panel's verdict rests on it. Others are told beside it."""
+    """decides is true when the panel's verdict rests on it. Others are shown in addition."""
     better: builtins.str
     """better says which direction is good: "lower", "higher", or "null" for as near to the real value as can be. Always set."""
     method: builtins.str
     """method says how it was estimated, with sizes and source. Always set."""
     note: builtins.str
-    """note is what a reader must know beside the number. Empty: nothing."""
+    """note is what a reader must know about the number. Empty: nothing."""
     samples: builtins.int
     """samples is how many samples it is of."""
     @property
@@ -826,7 +826,7 @@ Global___Metric: typing_extensions.TypeAlias = Metric
 
 @typing.final
 class Null(google.protobuf.message.Message):
-    """Null is what real data scores in the place of samples."""
+    """Null is the statistic of real data in the place of samples."""
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
@@ -837,9 +837,9 @@ class Null(google.protobuf.message.Message):
     mean: builtins.float
     """mean is over the draws of real rows."""
     draws: builtins.int
-    """draws is how many were taken. 0: it is known in closed form, or from one interval."""
+    """draws is the number of draws. 0: it is known in closed form, or from one interval."""
     rows: builtins.int
-    """rows is how many real rows stood in the place of samples."""
+    """rows is how many real rows took the place of samples."""
     @property
     def range(self) -> fount.v1.model_pb2.ValueRange:
         """range is where 95 % of such values lie."""
@@ -912,7 +912,7 @@ class PanelVerdict(google.protobuf.message.Message):
     verdict: Global___Verdict.ValueType
     """verdict is the worst among its deciding metrics."""
     sentence: builtins.str
-    """sentence says it for people. Always set."""
+    """sentence is the verdict as a readable sentence. Always set."""
     def __init__(
         self,
         *,
@@ -926,7 +926,7 @@ Global___PanelVerdict: typing_extensions.TypeAlias = PanelVerdict
 
 @typing.final
 class GateOutcome(google.protobuf.message.Message):
-    """GateOutcome is what became of a gate."""
+    """GateOutcome is the outcome of a gate."""
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
@@ -939,9 +939,9 @@ class GateOutcome(google.protobuf.message.Message):
     passed: builtins.bool
     """passed is whether it holds. A gate on a number that could not be computed does not."""
     actual: builtins.float
-    """actual is the number it looked at. Unset: it could not be computed."""
+    """actual is the number it was compared with. Unset: it could not be computed."""
     note: builtins.str
-    """note says why there is no number. Empty: there is."""
+    """note is why there is no number. Empty: there is one."""
     def __init__(
         self,
         *,

@@ -26,7 +26,7 @@ if _version_not_supported:
 
 
 class EvaluationServiceStub(object):
-    """EvaluationService takes a model and a reference set, and comes back with a report. Evaluations outlive restarts.
+    """EvaluationService evaluates a model against a reference set and returns a report. Evaluations survive restarts.
     """
 
     def __init__(self, channel):
@@ -73,7 +73,7 @@ class EvaluationServiceStub(object):
 
 
 class EvaluationServiceServicer(object):
-    """EvaluationService takes a model and a reference set, and comes back with a report. Evaluations outlive restarts.
+    """EvaluationService evaluates a model against a reference set and returns a report. Evaluations survive restarts.
     """
 
     def CreateEvaluation(self, request, context):
@@ -181,7 +181,7 @@ def add_EvaluationServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class EvaluationService(object):
-    """EvaluationService takes a model and a reference set, and comes back with a report. Evaluations outlive restarts.
+    """EvaluationService evaluates a model against a reference set and returns a report. Evaluations survive restarts.
     """
 
     @staticmethod

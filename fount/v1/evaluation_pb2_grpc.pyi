@@ -140,7 +140,7 @@ _EvaluationServiceGetEvaluationReportType = typing_extensions.TypeVar(
 )
 
 class EvaluationServiceStub(typing.Generic[_EvaluationServiceCreateEvaluationType, _EvaluationServiceGetEvaluationType, _EvaluationServiceListEvaluationsType, _EvaluationServiceCancelEvaluationType, _EvaluationServiceDeleteEvaluationType, _EvaluationServiceWatchEvaluationType, _EvaluationServiceGetEvaluationReportType]):
-    """EvaluationService takes a model and a reference set, and comes back with a report. Evaluations outlive restarts."""
+    """EvaluationService evaluates a model against a reference set and returns a report. Evaluations survive restarts."""
 
     @typing.overload
     def __init__(self: EvaluationServiceStub[
@@ -272,7 +272,7 @@ EvaluationServiceAsyncStub: typing_extensions.TypeAlias = EvaluationServiceStub[
 ]
 
 class EvaluationServiceServicer(metaclass=abc.ABCMeta):
-    """EvaluationService takes a model and a reference set, and comes back with a report. Evaluations outlive restarts."""
+    """EvaluationService evaluates a model against a reference set and returns a report. Evaluations survive restarts."""
 
     @abc.abstractmethod
     def CreateEvaluation(

@@ -44,10 +44,10 @@ class _OperationEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._Enum
     OPERATION_SCORE: _Operation.ValueType  # 8
     """OPERATION_SCORE gives log-likelihoods or bounds of images."""
     OPERATION_DESCRIBE: _Operation.ValueType  # 9
-    """OPERATION_DESCRIBE asks a worker what it loaded; gateways use it for readiness and for the catalog."""
+    """OPERATION_DESCRIBE returns what a worker loaded; gateways use it for readiness and for the catalog."""
 
 class Operation(_Operation, metaclass=_OperationEnumTypeWrapper):
-    """Operation is a thing a worker can do with a model."""
+    """Operation is what a worker can do with a model."""
 
 OPERATION_UNSPECIFIED: Operation.ValueType  # 0
 """OPERATION_UNSPECIFIED is never valid."""
@@ -68,7 +68,7 @@ OPERATION_TRANSLATE: Operation.ValueType  # 7
 OPERATION_SCORE: Operation.ValueType  # 8
 """OPERATION_SCORE gives log-likelihoods or bounds of images."""
 OPERATION_DESCRIBE: Operation.ValueType  # 9
-"""OPERATION_DESCRIBE asks a worker what it loaded; gateways use it for readiness and for the catalog."""
+"""OPERATION_DESCRIBE returns what a worker loaded; gateways use it for readiness and for the catalog."""
 Global___Operation: typing_extensions.TypeAlias = Operation
 
 class _Dtype:
@@ -125,16 +125,18 @@ Global___Encoding: typing_extensions.TypeAlias = Encoding
 
 @typing.final
 class ListModelsRequest(google.protobuf.message.Message):
-    """ListModelsRequest asks for the catalog, a page at a time."""
+    """ListModelsRequest requests the catalog, a page at a time."""
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
     PAGE_SIZE_FIELD_NUMBER: builtins.int
     PAGE_TOKEN_FIELD_NUMBER: builtins.int
     page_size: builtins.int
-    """page_size is the most models in one answer, 0 to 1000. 0 or unset: 100. Larger is lowered to 1000; negative: INVALID_ARGUMENT."""
+    """page_size is the most models in one answer, 0 to 1000. 0 or unset: 100. Larger is lowered to 1000; negative:
+    INVALID_ARGUMENT.
+    """
     page_token: builtins.str
-    """page_token continues after an earlier page. Empty: the first page. A token this gateway did not give: INVALID_ARGUMENT."""
+    """page_token continues after an earlier page. Empty: the first page. A token this gateway did not issue: INVALID_ARGUMENT."""
     def __init__(
         self,
         *,
@@ -192,7 +194,7 @@ Global___GetModelRequest: typing_extensions.TypeAlias = GetModelRequest
 
 @typing.final
 class GetModelResponse(google.protobuf.message.Message):
-    """GetModelResponse holds the version asked for."""
+    """GetModelResponse holds the requested version."""
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
@@ -213,7 +215,7 @@ Global___GetModelResponse: typing_extensions.TypeAlias = GetModelResponse
 
 @typing.final
 class ModelRef(google.protobuf.message.Message):
-    """ModelRef names a model, and pins as much of it as the caller cares for."""
+    """ModelRef names a model, and optionally pins its version and digest."""
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
@@ -258,10 +260,10 @@ class Model(google.protobuf.message.Message):
         STATE_READY: Model._State.ValueType  # 2
         """STATE_READY: at least one worker passed its golden samples."""
         STATE_UNAVAILABLE: Model._State.ValueType  # 3
-        """STATE_UNAVAILABLE: no worker can serve it; state_reason says why. Calls get UNAVAILABLE."""
+        """STATE_UNAVAILABLE: no worker can serve it; state_reason is why. Calls get UNAVAILABLE."""
 
     class State(_State, metaclass=_StateEnumTypeWrapper):
-        """State says whether the version can be sampled now."""
+        """State is whether the version can be sampled now."""
 
     STATE_UNSPECIFIED: Model.State.ValueType  # 0
     """STATE_UNSPECIFIED is never sent."""
@@ -270,7 +272,7 @@ class Model(google.protobuf.message.Message):
     STATE_READY: Model.State.ValueType  # 2
     """STATE_READY: at least one worker passed its golden samples."""
     STATE_UNAVAILABLE: Model.State.ValueType  # 3
-    """STATE_UNAVAILABLE: no worker can serve it; state_reason says why. Calls get UNAVAILABLE."""
+    """STATE_UNAVAILABLE: no worker can serve it; state_reason is why. Calls get UNAVAILABLE."""
 
     REF_FIELD_NUMBER: builtins.int
     STATE_FIELD_NUMBER: builtins.int
@@ -291,21 +293,21 @@ class Model(google.protobuf.message.Message):
     RECIPE_FIELD_NUMBER: builtins.int
     VALUE_RANGE_FIELD_NUMBER: builtins.int
     state: Global___Model.State.ValueType
-    """state says whether it can be sampled now. Always set."""
+    """state is whether it can be sampled now. Always set."""
     state_reason: builtins.str
-    """state_reason is one sentence for people. Empty when ready."""
+    """state_reason is one readable sentence. Empty when ready."""
     is_default: builtins.bool
     """is_default is true for the version an empty ModelRef.version resolves to."""
     family: builtins.str
     """family is the kind of network: "vae", "conditional-vae", "classifier". Always set."""
     description: builtins.str
-    """description is one sentence for people. Always set."""
+    """description is one readable sentence. Always set."""
     intended_use: builtins.str
-    """intended_use says in plain words what it is for and where it fails. Always set."""
+    """intended_use describes in plain words what it is for and where it fails. Always set."""
     data_licence: builtins.str
     """data_licence is the licence of the training data. Always set."""
     recipe: builtins.str
-    """recipe names the training recipe, its seed and the digest of its data, for people. Always set."""
+    """recipe names the training recipe, its seed and the digest of its data, as text. Always set."""
     @property
     def ref(self) -> Global___ModelRef:
         """ref is the resolved name, version and digest. Always whole."""
@@ -316,7 +318,7 @@ class Model(google.protobuf.message.Message):
 
     @property
     def condition(self) -> Global___ConditionSchema:
-        """condition says what p(x|y) may be asked for. Unset: the model is unconditional and any condition is INVALID_ARGUMENT."""
+        """condition lists the labels y that p(x|y) accepts. Unset: the model is unconditional and any condition is INVALID_ARGUMENT."""
 
     @property
     def sample_spec(self) -> Global___SampleSpec:
@@ -340,11 +342,11 @@ class Model(google.protobuf.message.Message):
 
     @property
     def quality(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___Quality]:
-        """quality holds what was measured, with intervals. Empty: nothing was."""
+        """quality holds the measured metrics, with intervals. Empty: none."""
 
     @property
     def value_range(self) -> Global___ValueRange:
-        """value_range is what the model's own floats can be; ENCODING_FLOAT32 gives them as they are. Always set."""
+        """value_range is the range of the model's own floats; ENCODING_FLOAT32 returns them unchanged. Always set."""
 
     def __init__(
         self,
@@ -375,7 +377,7 @@ Global___Model: typing_extensions.TypeAlias = Model
 
 @typing.final
 class ConditionSchema(google.protobuf.message.Message):
-    """ConditionSchema says which labels a conditional model knows."""
+    """ConditionSchema lists the labels a conditional model knows."""
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
@@ -423,7 +425,7 @@ Global___Label: typing_extensions.TypeAlias = Label
 
 @typing.final
 class SampleSpec(google.protobuf.message.Message):
-    """SampleSpec says how the bytes of one sample are to be read."""
+    """SampleSpec defines how to read the bytes of one sample."""
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
@@ -439,7 +441,7 @@ class SampleSpec(google.protobuf.message.Message):
         """MODALITY_IMAGE is a picture."""
 
     class Modality(_Modality, metaclass=_ModalityEnumTypeWrapper):
-        """Modality is the kind of thing a sample is."""
+        """Modality is the kind of data a sample is."""
 
     MODALITY_UNSPECIFIED: SampleSpec.Modality.ValueType  # 0
     """MODALITY_UNSPECIFIED is never sent."""
@@ -485,7 +487,7 @@ class SampleSpec(google.protobuf.message.Message):
 
     @property
     def value_range(self) -> Global___ValueRange:
-        """value_range is what the smallest and the largest element value can be. Always set."""
+        """value_range is the range of element values. Always set."""
 
     def __init__(
         self,
@@ -539,10 +541,10 @@ class ParameterSpec(google.protobuf.message.Message):
     default_value: builtins.float
     """default_value is used when the request leaves it unset. Unset: unset means the parameter is off."""
     description: builtins.str
-    """description is one sentence for people. Always set."""
+    """description is one readable sentence. Always set."""
     @property
     def range(self) -> Global___ValueRange:
-        """range is what it may be, ends included. Outside, NaN or infinite: INVALID_ARGUMENT."""
+        """range is the range of its values, ends included. Outside, NaN or infinite: INVALID_ARGUMENT."""
 
     def __init__(
         self,
@@ -567,7 +569,7 @@ class Limits(google.protobuf.message.Message):
     MAX_COUNT_FIELD_NUMBER: builtins.int
     MAX_LABELS_FIELD_NUMBER: builtins.int
     max_count: builtins.int
-    """max_count is the most samples one request may ask for."""
+    """max_count is the most samples of one request."""
     max_labels: builtins.int
     """max_labels is the most entries Labels.ids may have."""
     def __init__(

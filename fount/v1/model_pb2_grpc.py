@@ -26,7 +26,7 @@ if _version_not_supported:
 
 
 class ModelServiceStub(object):
-    """ModelService tells what is served. It reads nothing but the catalog, so it answers while workers are busy.
+    """ModelService lists the served models. It reads the catalog alone, so it answers while workers are busy.
     """
 
     def __init__(self, channel):
@@ -48,7 +48,7 @@ class ModelServiceStub(object):
 
 
 class ModelServiceServicer(object):
-    """ModelService tells what is served. It reads nothing but the catalog, so it answers while workers are busy.
+    """ModelService lists the served models. It reads the catalog alone, so it answers while workers are busy.
     """
 
     def ListModels(self, request, context):
@@ -88,7 +88,7 @@ def add_ModelServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class ModelService(object):
-    """ModelService tells what is served. It reads nothing but the catalog, so it answers while workers are busy.
+    """ModelService lists the served models. It reads the catalog alone, so it answers while workers are busy.
     """
 
     @staticmethod

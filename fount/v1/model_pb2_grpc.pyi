@@ -58,7 +58,7 @@ _ModelServiceGetModelType = typing_extensions.TypeVar(
 )
 
 class ModelServiceStub(typing.Generic[_ModelServiceListModelsType, _ModelServiceGetModelType]):
-    """ModelService tells what is served. It reads nothing but the catalog, so it answers while workers are busy."""
+    """ModelService lists the served models. It reads the catalog alone, so it answers while workers are busy."""
 
     @typing.overload
     def __init__(self: ModelServiceStub[
@@ -104,7 +104,7 @@ ModelServiceAsyncStub: typing_extensions.TypeAlias = ModelServiceStub[
 ]
 
 class ModelServiceServicer(metaclass=abc.ABCMeta):
-    """ModelService tells what is served. It reads nothing but the catalog, so it answers while workers are busy."""
+    """ModelService lists the served models. It reads the catalog alone, so it answers while workers are busy."""
 
     @abc.abstractmethod
     def ListModels(

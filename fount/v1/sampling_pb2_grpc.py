@@ -55,19 +55,19 @@ class SamplingServiceServicer(object):
         """Sample streams samples start_index to start_index + count - 1 in order: a header first, then chunks.
 
         Sample i of (model digest, condition, parameters, seed) is the same bytes on the same numerics, whatever count,
-        start_index, chunking, worker or day. A broken stream is resumed by asking again with the header's seed, digest and
+        start_index, chunking, worker or day. A broken stream is resumed by a new request with the header's seed, digest and
         numerics and the first index not yet received. A bad field: INVALID_ARGUMENT with BadRequest naming every one.
-        More work waiting than may: RESOURCE_EXHAUSTED with RetryInfo, told from the rate at which work is done.
-        Draining, or no ready worker: UNAVAILABLE. What was made before a deadline passed is delivered before the status.
+        Too much work queued: RESOURCE_EXHAUSTED with RetryInfo, estimated from the rate at which work is done.
+        Draining, or no ready worker: UNAVAILABLE. Samples finished before a deadline passed are delivered before the status.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def SampleOnce(self, request, context):
-        """SampleOnce answers what Sample would stream, as far as it fits one message: for a handful, at half of a stream's cost.
+        """SampleOnce returns what Sample would stream, as far as it fits one message: for a few samples, at half of a stream's cost.
 
-        Samples that did not fit are had from Sample, from the first index not received, with the header's seed, digest and
+        Samples that did not fit are requested from Sample, from the first index not received, with the header's seed, digest and
         numerics. Errors are those of Sample, and fields are named as in SampleRequest.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)

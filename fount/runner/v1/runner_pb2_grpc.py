@@ -26,7 +26,8 @@ if _version_not_supported:
 
 
 class ReadingServiceStub(object):
-    """ReadingService has workers read images, which no public method does: it answers whole arrays, through the gateway's queue.
+    """ReadingService classifies and embeds images, which no public method does: it returns whole arrays, through the gateway's
+    queue.
     Needs the grant evaluate. Runners draw samples as any client does.
     """
 
@@ -44,13 +45,15 @@ class ReadingServiceStub(object):
 
 
 class ReadingServiceServicer(object):
-    """ReadingService has workers read images, which no public method does: it answers whole arrays, through the gateway's queue.
+    """ReadingService classifies and embeds images, which no public method does: it returns whole arrays, through the gateway's
+    queue.
     Needs the grant evaluate. Runners draw samples as any client does.
     """
 
     def Read(self, request, context):
         """Read classifies or embeds images. A bad field: INVALID_ARGUMENT with BadRequest. A model, digest or numerics that is not
-        served: NOT_FOUND or FAILED_PRECONDITION; workers gone: UNAVAILABLE; too much waiting: RESOURCE_EXHAUSTED with RetryInfo.
+        served: NOT_FOUND or FAILED_PRECONDITION; no ready worker: UNAVAILABLE; too much work queued: RESOURCE_EXHAUSTED
+        with RetryInfo.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -73,7 +76,8 @@ def add_ReadingServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class ReadingService(object):
-    """ReadingService has workers read images, which no public method does: it answers whole arrays, through the gateway's queue.
+    """ReadingService classifies and embeds images, which no public method does: it returns whole arrays, through the gateway's
+    queue.
     Needs the grant evaluate. Runners draw samples as any client does.
     """
 

@@ -21,7 +21,7 @@ DESCRIPTOR: google.protobuf.descriptor.FileDescriptor
 
 @typing.final
 class Ticket(google.protobuf.message.Message):
-    """Ticket is a payload with the mark of a gateway."""
+    """Ticket is a payload signed by a gateway."""
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
@@ -29,7 +29,7 @@ class Ticket(google.protobuf.message.Message):
     PAYLOAD_FIELD_NUMBER: builtins.int
     MAC_FIELD_NUMBER: builtins.int
     key_id: builtins.str
-    """key_id names the key it is marked with. Unknown to a gateway: the ticket is refused."""
+    """key_id names the signing key. Unknown to a gateway: the ticket is refused."""
     payload: builtins.bytes
     """payload is a serialized TicketPayload, as it was signed."""
     mac: builtins.bytes
@@ -60,7 +60,9 @@ class TicketPayload(google.protobuf.message.Message):
     MODELS_FIELD_NUMBER: builtins.int
     COPY_THRESHOLD_FIELD_NUMBER: builtins.int
     layout_version: builtins.int
-    """layout_version is how slots follow from what is below. Other than the gateway's: the ticket is refused."""
+    """layout_version is the version of the rules by which slots follow from the fields below. Other than the gateway's:
+    the ticket is refused.
+    """
     plan_id: builtins.str
     """plan_id is the plan's id."""
     subject: builtins.str
@@ -73,7 +75,7 @@ class TicketPayload(google.protobuf.message.Message):
     """copy_threshold is the calibrated ratio below which a sample is a copy. 0 or unset: no filter."""
     @property
     def request(self) -> fount.v1.augmentation_pb2.PlanDatasetRequest:
-        """request is the resolved wishes."""
+        """request is the resolved plan specification."""
 
     @property
     def models(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[fount.v1.augmentation_pb2.PinnedModel]:
