@@ -34,7 +34,7 @@ from service.datasets import Datasets
 from service.domain import ModelState
 from service.errors import SetupError
 from service.evaluation.hosting import Evaluating
-from service.evaluation.jobs.record import Evaluations
+from service.evaluation.record import Evaluations
 from service.rpc.augmentation import AugmentationServicer
 from service.rpc.datasets import DatasetServicer
 from service.rpc.interceptor import CallInterceptor

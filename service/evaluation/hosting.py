@@ -18,7 +18,7 @@ from service.catalog import Catalog
 from service.config import GatewayConfig
 from service.datasets import Datasets
 from service.errors import FountServiceError
-from service.evaluation.jobs.record import Evaluations, State
+from service.evaluation.record import Evaluations, State
 from service.rpc.evaluation import EvaluationServicer
 from service.rpc.reading import ReadingServicer
 from service.scheduler.inference import InferenceClient

@@ -21,7 +21,7 @@ from service.catalog import Catalog
 from service.config import CHUNK_BYTES, GatewayConfig
 from service.datasets import Datasets
 from service.errors import EvaluationNotDone, EvaluationRefused, InvalidRequest, NotReady, Violation
-from service.evaluation.jobs.record import Evaluations, Record
+from service.evaluation.record import Evaluations, Record
 from service.evaluation.specification import Specification
 from service.rpc.evaluation_message import list_evaluations, record_to_message
 

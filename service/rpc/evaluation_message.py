@@ -13,7 +13,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from fount.v1 import evaluation_pb2, model_pb2, sampling_pb2
 from service.domain import Parameters
 from service.errors import InvalidRequest, UnknownEvaluation, Violation
-from service.evaluation.jobs.record import Evaluations, Record, State
+from service.evaluation.record import Evaluations, Record, State
 from service.evaluation.results import ClassValue, Metric, Panel, Verdict
 from service.evaluation.specification import PinnedModel, Specification
 from service.evaluation.statistics.intervals import Interval

@@ -21,7 +21,7 @@ from service.config import GatewayConfig
 from service.datasets import Datasets, DatasetSettings
 from service.domain import Encoding, Operation, Parameters
 from service.errors import EvaluationNotDone, UnknownEvaluation
-from service.evaluation.jobs.record import Evaluations, Record, State, Usage
+from service.evaluation.record import Evaluations, Record, State, Usage
 from service.evaluation.results import Panel
 from service.evaluation.specification import PinnedModel, Specification
 from service.rpc.evaluation import EvaluationServicer

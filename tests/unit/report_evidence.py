@@ -6,7 +6,7 @@ import numpy as np
 
 from service.domain import Parameters
 from service.evaluation.evidence import NEIGHBOURS, Evidence, LabelGrid, Nearest, RealRows, Samples
-from service.evaluation.jobs.record import Record, State
+from service.evaluation.record import Record, State
 from service.evaluation.report.bundle import make_bundle
 from service.evaluation.results import ClassValue, GateOutcome, Metric, Null, Panel, PanelResult, Verdict
 from service.evaluation.specification import PinnedModel, Specification

@@ -20,8 +20,8 @@ from sqlalchemy.sql.expression import ColumnElement
 
 from service.domain import Parameters
 from service.errors import JobsUnreachable, SetupError
-from service.evaluation.jobs.record import Progress, Record, State
 from service.evaluation.pipeline.reporter import Failed
+from service.evaluation.record import Progress, Record, State
 from service.evaluation.results import GateOutcome, Metric, PanelResult
 from service.evaluation.specification import FORMAT, PinnedModel, Specification
 

@@ -10,8 +10,8 @@ from typing import ParamSpec, TypeVar
 from service.errors import JobsUnreachable
 from service.evaluation.jobs.database import Database, jobs_url
 from service.evaluation.jobs.durable import DurableEngine
-from service.evaluation.jobs.record import Record, State, Usage
 from service.evaluation.jobs.store import EvaluationStore, Limits
+from service.evaluation.record import Record, State, Usage
 from service.evaluation.specification import Specification
 
 __all__ = ["DurableEvaluations"]
@@ -25,7 +25,7 @@ T = TypeVar("T")
 
 
 class DurableEvaluations:
-    """See `service.evaluation.jobs.record.Evaluations`.
+    """See `service.evaluation.record.Evaluations`.
 
     Args:
         url: sqlite:///PATH or postgresql://USER@HOST/DATABASE.

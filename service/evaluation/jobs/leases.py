@@ -17,7 +17,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from service.evaluation.jobs.database import Database, Now, evaluations, reports, runners, to_text
-from service.evaluation.jobs.record import State
+from service.evaluation.record import State
 from service.evaluation.results import GateOutcome, Metric, PanelResult
 
 __all__ = ["ALIVE_S", "MOST_ATTEMPTS", "Turn", "Turns"]

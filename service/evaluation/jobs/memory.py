@@ -10,9 +10,9 @@ from dataclasses import replace
 from typing import Any
 
 from service.errors import EvaluationNotDone, Overloaded, UnknownEvaluation
-from service.evaluation.jobs.record import Progress, Record, State, Usage
 from service.evaluation.jobs.store import Limits
 from service.evaluation.pipeline.reporter import Desk, Over
+from service.evaluation.record import Progress, Record, State, Usage
 from service.evaluation.results import GateOutcome, Metric, PanelResult
 from service.evaluation.specification import Specification
 
@@ -25,7 +25,7 @@ Run = Callable[[str, Specification, Desk], Awaitable[None]]
 
 
 class MemoryEvaluations:
-    """See `service.evaluation.jobs.record.Evaluations`.
+    """See `service.evaluation.record.Evaluations`.
 
     Args:
         run: runs one; all that are not ended run at once.

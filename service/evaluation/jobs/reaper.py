@@ -13,8 +13,8 @@ from pathlib import Path
 
 from service.evaluation.jobs.engine import Engine
 from service.evaluation.jobs.leases import Turns
-from service.evaluation.jobs.record import ID
 from service.evaluation.pipeline.files import Files
+from service.evaluation.record import ID
 
 __all__ = ["REAP_S", "Reaper"]
 

@@ -16,7 +16,7 @@ import sqlalchemy as sa
 
 from service.errors import EvaluationNotDone, Overloaded, UnknownEvaluation
 from service.evaluation.jobs.database import Database, Now, evaluations, read_record, reports
-from service.evaluation.jobs.record import ID, Record, State, Usage
+from service.evaluation.record import ID, Record, State, Usage
 from service.evaluation.specification import Specification
 
 __all__ = ["EvaluationStore", "Limits"]

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from service.evaluation.jobs.record import Record
+from service.evaluation.record import Record
 from service.evaluation.report.figures import FIGURES
 from service.evaluation.results import GateOutcome, Metric, PanelResult
 from service.evaluation.specification import Specification

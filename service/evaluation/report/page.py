@@ -13,7 +13,7 @@ from typing import Any
 
 import jinja2
 
-from service.evaluation.jobs.record import Record
+from service.evaluation.record import Record
 from service.evaluation.report import formatting
 from service.evaluation.report.bundle import GRANT, job_facts, report_facts
 from service.evaluation.report.views import (

@@ -4,7 +4,7 @@ import pytest
 
 from fount.evaluation.types import PANELS, STATES, evaluation_info
 from service.domain import Parameters
-from service.evaluation.jobs.record import Record, State
+from service.evaluation.record import Record, State
 from service.evaluation.results import ClassValue, GateOutcome, Metric, Null, Panel, PanelResult, Verdict
 from service.evaluation.specification import PinnedModel, Specification
 from service.rpc.evaluation_message import record_to_message

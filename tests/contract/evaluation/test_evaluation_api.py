@@ -14,7 +14,7 @@ from grpc_status import rpc_status
 
 from fount.v1 import evaluation_pb2, model_pb2
 from service.errors import JobsUnreachable, Overloaded
-from service.evaluation.jobs.record import Progress, State
+from service.evaluation.record import Progress, State
 from service.evaluation.report.bundle import make_bundle
 from service.evaluation.results import ClassValue, GateOutcome, Metric, Null, Panel, PanelResult, Verdict
 from tests.contract.evaluation_gateway import Evaluating, evaluating, specification

@@ -25,9 +25,9 @@ from service.evaluation.jobs.database import Database, jobs_url
 from service.evaluation.jobs.database import evaluations as table
 from service.evaluation.jobs.durable_evaluations import DurableEvaluations
 from service.evaluation.jobs.memory import MemoryEvaluations
-from service.evaluation.jobs.record import Evaluations, Record, State
 from service.evaluation.jobs.runner_process import PARENT, RunnerProcesses
 from service.evaluation.jobs.store import EvaluationStore, Limits
+from service.evaluation.record import Evaluations, Record, State
 from service.evaluation.results import Panel
 from service.evaluation.specification import Specification
 from tests.contract.evaluating import FakeWorkers, pipeline, specification

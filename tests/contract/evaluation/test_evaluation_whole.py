@@ -12,9 +12,9 @@ import pytest
 from fount.v1 import evaluation_pb2, evaluation_pb2_grpc, model_pb2
 from service.config import GatewayConfig
 from service.evaluation.jobs.memory import MemoryEvaluations
-from service.evaluation.jobs.record import Evaluations
 from service.evaluation.local_workers import LocalWorkers
 from service.evaluation.pipeline.pipeline import Pipeline
+from service.evaluation.record import Evaluations
 from service.gateway import Gateway
 from service.workers.memory import MemoryPool
 from tests.contract.evaluation_gateway import MODELS, settings

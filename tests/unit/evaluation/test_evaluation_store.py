@@ -14,8 +14,8 @@ import sqlalchemy as sa
 from service.errors import EvaluationNotDone, JobsUnreachable, Overloaded, SetupError, UnknownEvaluation
 from service.evaluation.jobs.database import Database, evaluations, jobs_url, layout, metadata, queue_url, runners
 from service.evaluation.jobs.leases import Turn, Turns
-from service.evaluation.jobs.record import Record, State
 from service.evaluation.jobs.store import EvaluationStore, Limits
+from service.evaluation.record import Record, State
 from service.evaluation.results import GateOutcome, Metric, Panel, PanelResult, Verdict
 from tests.contract.evaluating import specification
 from tests.databases import postgres
