@@ -131,7 +131,7 @@ def parse(kind: type[T], value: object, more: Callable[[T], Iterator[Problem]] |
         raise DocumentError(problems)
     try:
         adapter: TypeAdapter[T] = _adapter(kind)  # type: ignore[arg-type]
-        parsed = adapter.validate_json(json.dumps(value))  # JSON mode: a list may be a tuple, and no more
+        parsed = adapter.validate_json(json.dumps(value, default=dict))  # JSON mode: a list may be a tuple, and no more
     except ValidationError as error:
         raise DocumentError(_problems(kind, error)) from error
     if more and (problems := list(more(parsed))):
@@ -159,6 +159,8 @@ def _problems(kind: Any, error: ValidationError) -> list[Problem]:
             missing.pop(f"{beside}.{meant}" if beside else str(meant), None)
             remedy = f"did you mean {meant!r}?" if meant else f"known keys: {', '.join(known)}"
             found.append(Problem(key=where, wrong="unknown key", remedy=remedy))
+        elif isinstance(nested := e.get("ctx", {}).get("error"), DocumentError):  # of a field with a parser of its own
+            found += [dataclasses.replace(each, key=_join(where, each.key)) for each in nested.problems]
         elif not e["type"].startswith("missing"):
             found.append(Problem(key=where, wrong=f"is {_show(e['input'])}", remedy=_remedy(e)))
     return found + [
@@ -214,6 +216,8 @@ def _not_plain(value: object, key: str) -> Iterator[Problem]:
             yield from _not_plain(item, f"{key}[{place}]")
     elif isinstance(value, float) and not math.isfinite(value):
         yield Problem(key=key, wrong=f"is {value}", remedy="must be a finite number")
+    elif isinstance(value, int) and value.bit_length() > 1024:
+        yield Problem(key=key, wrong="is larger than any float", remedy="must be a finite number")
     elif not isinstance(value, str | int | float | NoneType):
         remedy = "must be text, a finite number, true, false, null, a list or a mapping"
         yield Problem(key=key, wrong=f"is {_show(value)}", remedy=remedy)
@@ -236,6 +240,10 @@ def _repeated_keys(node: yaml.Node | None, key: str) -> Iterator[Problem]:
 
 def _path(loc: Sequence[int | str]) -> str:
     return "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in loc).removeprefix(".")
+
+
+def _join(path: str, key: str) -> str:
+    return f"{path}.{key}".strip(".").replace(".[", "[")
 
 
 def _show(value: object) -> str:

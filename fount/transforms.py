@@ -1,10 +1,10 @@
-"""Policies of label-keeping transforms, and what is drawn from them for each row.
+"""Policies of label-preserving transforms, and the random parameters drawn from them for each row.
 
-A policy says how often each kind of transform is applied and how far it goes. The gateway draws a table of parameters
-from it, one row an image, at the image's address; a worker does with each image what its row says and draws nothing but
-noise pixels. So a row can be had again, alone, anywhere, and provenance can tell what was done to an image.
+A policy says how often each kind of transform is applied and within which range. The gateway draws a table of
+parameters from it, one row an image, at the image's address; a worker applies to each image what its row says and draws
+nothing but noise pixels. So any row can be reproduced alone, and provenance reports what was done to an image.
 
-Every kind owns blocks of its own on the stream `transform`: what is drawn for one does not depend on which others are
+Every kind owns its own blocks of the stream `transform`: what is drawn for one kind does not depend on which others are
 in the policy. Only exactly rounded float64 operations are used, rounded once to float32, so the table has the same bits
 on every processor.
 """
@@ -12,31 +12,34 @@ on every processor.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from enum import IntEnum
 from types import MappingProxyType
+from typing import Annotated
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import PlainValidator
 
 from fount.address import Addresses, Stream
+from fount.documents import DocumentError, Problem, nearest
 from fount.transform_columns import COLUMNS, IDENTITY
-from fount.v1 import augmentation_pb2
 
 __all__ = [
     "COLUMNS",
     "IDENTITY",
+    "KIND_NAMES",
     "RANGES",
     "Kind",
     "Policy",
+    "PolicyDocument",
     "Transform",
     "draw",
+    "draw_provenance",
     "gentle_policy",
-    "policy_from_proto",
-    "policy_to_proto",
+    "parse_policy",
     "safe_policy",
-    "told",
     "violations",
 ]
 
@@ -60,29 +63,8 @@ class Kind(IntEnum):
     ERASE = 10
 
 
-@dataclass(frozen=True, kw_only=True)
-class Transform:
-    """One kind of manipulation.
-
-    Attributes:
-        kind: what is done.
-        probability: the chance that a row gets it, 0 to 1.
-        min: the lower end of what is drawn, in the unit of the kind; of a kind with two ways, of its size.
-        max: the upper end.
-    """
-
-    kind: Kind
-    probability: float = 1.0
-    min: float = 0.0
-    max: float = 0.0
-
-
-@dataclass(frozen=True, kw_only=True)
-class Policy:
-    """Transforms, each kind at most once; applied in the order of `Kind`, whatever the order here."""
-
-    transforms: tuple[Transform, ...]
-
+KIND_NAMES: Mapping[str, Kind] = MappingProxyType({kind.name.lower().replace("_", "-"): kind for kind in Kind if kind})
+"""The kinds by the names they have in policy documents, as "flip-horizontal"."""
 
 RANGES: Mapping[Kind, tuple[float, float]] = MappingProxyType(
     {
@@ -98,52 +80,157 @@ RANGES: Mapping[Kind, tuple[float, float]] = MappingProxyType(
         Kind.ERASE: (0.0, 1.0),  # share of the area
     }
 )
-"""The least and the most that `min` and `max` of a transform may be."""
+"""The least and the greatest value that `min` and `max` of a transform may have."""
 
 _COLUMN = {name: place for place, name in enumerate(COLUMNS)}
 _WORDS = 4 * (len(Kind) - 1) + 4  # a block of four words a kind, and a second one for the last, which draws five
-_MOST_STRETCHED = 2.0  # an erased rectangle is up to so many times as wide as high, or as high as wide
+_MAX_ASPECT = 2.0  # an erased rectangle is at most so many times as wide as high, or as high as wide
+_EXAMPLE = "[{rotate: [0, 15], probability: 0.5}, {flip-horizontal: true}]"
 
 
-def violations(policy: Policy) -> list[tuple[str, str]]:
-    """Find everything wrong with a policy.
+@dataclass(frozen=True, kw_only=True)
+class Transform:
+    """One kind of transform.
 
-    Returns:
-        (field within the policy, what is wrong and what is right), as ("transforms[2].max", "…"). Empty: it is sound.
+    Attributes:
+        kind: what is done.
+        probability: the probability that it is applied to a row, 0 to 1.
+        min: lower end of the parameter drawn, in the unit of the kind; of its magnitude where either sign is drawn.
+        max: upper end.
     """
+
+    kind: Kind
+    probability: float = 1.0
+    min: float = 0.0
+    max: float = 0.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Policy:
+    """Transforms, each kind at most once; applied in the order of `Kind`, whatever the order here."""
+
+    transforms: tuple[Transform, ...]
+
+
+def violations(policy: Policy) -> list[Problem]:
+    """Find everything wrong with a policy; keys are fields within it, as "transforms[2].max". Empty: it is valid."""
     if not policy.transforms:
-        return [("transforms", "is empty; name at least one transform")]
-    found: list[tuple[str, str]] = []
+        return [Problem(key="transforms", wrong="is empty", remedy="name at least one transform")]
+    found: list[Problem] = []
     seen: set[Kind] = set()
     for place, transform in enumerate(policy.transforms):
-        found += [(f"transforms[{place}].{field}", wrong) for field, wrong in _violations_of(transform)]
+        key = f"transforms[{place}]"
+        found += _violations_of(transform, key)
         if transform.kind in seen:
-            found.append((f"transforms[{place}].kind", f"{transform.kind.name} is named twice; name each kind once"))
+            wrong = f"names {transform.kind.name} a second time"
+            found.append(Problem(key=f"{key}.kind", wrong=wrong, remedy="name each kind once"))
         seen.add(transform.kind)
     return found
 
 
-def _violations_of(transform: Transform) -> list[tuple[str, str]]:
-    found: list[tuple[str, str]] = []
+def _violations_of(transform: Transform, key: str) -> Iterator[Problem]:
     if transform.kind is Kind.UNSPECIFIED:
-        found.append(("kind", f"is no kind of transform; give one of {', '.join(kind.name for kind in RANGES)}"))
+        names = ", ".join(kind.name for kind in RANGES)
+        yield Problem(key=f"{key}.kind", wrong="is not a kind of transform", remedy=f"give one of {names}")
     if not 0.0 <= transform.probability <= 1.0:  # NaN included
-        found.append(("probability", f"{transform.probability:g} is no chance; give 0 to 1"))
+        yield Problem(key=f"{key}.probability", wrong=f"is {transform.probability:g}", remedy="give 0 to 1")
     low, high = RANGES.get(transform.kind, (-math.inf, math.inf))
-    wanted = f"give {low:g} to {high:g}" if low < high else "leave it out, this kind has no range"
-    ends = {"min": transform.min, "max": transform.max}
-    beyond = {name: end for name, end in ends.items() if not low <= end <= high}
-    found += [(name, f"{end:g} is beyond what {transform.kind.name} can be; {wanted}") for name, end in beyond.items()]
-    if not beyond and transform.max < transform.min:
-        found.append(("max", f"{transform.max:g} is below min, {transform.min:g}; give min or more"))
-    return found
+    remedy = f"give {low:g} to {high:g}" if low < high else "leave it out, because this kind has no range"
+    outside = {name: end for name in ("min", "max") if not low <= (end := getattr(transform, name)) <= high}
+    for name, end in outside.items():
+        wrong = f"is {end:g}, outside the range of {transform.kind.name}"
+        yield Problem(key=f"{key}.{name}", wrong=wrong, remedy=remedy)
+    if not outside and transform.max < transform.min:
+        wrong = f"is {transform.max:g}, below min, {transform.min:g}"
+        yield Problem(key=f"{key}.max", wrong=wrong, remedy="give min or more")
+
+
+def parse_policy(value: object, path: str = "") -> Policy:
+    """Read a policy from plain values, as plan files and data-set files hold it.
+
+    Args:
+        value: a list of mappings from the name of a kind to its range [min, max], or to `true` for a flip; with
+            `probability` where it is not 1, as in [{rotate: [0, 15], probability: 0.5}, {flip-horizontal: true}].
+        path: where the value stands in its document, as "policy"; begins the key of every problem.
+
+    Raises:
+        DocumentError: names every problem.
+    """
+    if not isinstance(value, list | tuple):
+        raise DocumentError([Problem(key=path, wrong=f"is {value!r}", remedy=f"must be a list like {_EXAMPLE}")])
+    problems: list[Problem] = []
+    policy = Policy(
+        transforms=tuple(_parse_transform(entry, f"{path}[{place}]", problems) for place, entry in enumerate(value))
+    )
+    if not problems:
+        problems = [_in_document(problem, policy, path) for problem in violations(policy)]
+    if problems:
+        raise DocumentError(problems)
+    return policy
+
+
+PolicyDocument = Annotated[Policy, PlainValidator(lambda value: parse_policy(value))]
+"""A policy as the type of a field of a `fount.documents` record."""
+
+
+def _parse_transform(entry: object, key: str, problems: list[Problem]) -> Transform:
+    """Read one entry of a policy, adding what is wrong with it to the problems."""
+    keys = [*KIND_NAMES, "probability"]
+    if not isinstance(entry, Mapping):
+        problems.append(Problem(key=key, wrong=f"is {entry!r}", remedy=f"must be a mapping as in {_EXAMPLE}"))
+        return Transform(kind=Kind.UNSPECIFIED)
+    given = {name: value for name, value in entry.items() if value is not None}
+    unknown = [name for name in given if name not in keys]
+    for name in unknown:
+        near = nearest(name, keys)
+        remedy = f"did you mean {near!r}?" if near else f"known keys: {', '.join(keys)}"
+        problems.append(Problem(key=f"{key}.{name}", wrong="unknown key", remedy=remedy))
+    probability = _number(given.get("probability", 1.0), f"{key}.probability", problems)
+    names = [name for name in KIND_NAMES if name in given]
+    if len(names) != 1:
+        if names or not unknown:
+            wrong = f"names {' and '.join(names) or 'no transform'}"
+            problems.append(Problem(key=key, wrong=wrong, remedy=f"name one of {', '.join(KIND_NAMES)}"))
+        return Transform(kind=Kind.UNSPECIFIED)
+    low, high = _parse_range(names[0], given[names[0]], f"{key}.{names[0]}", problems)
+    return Transform(kind=KIND_NAMES[names[0]], probability=probability, min=low, max=high)
+
+
+def _parse_range(name: str, value: object, key: str, problems: list[Problem]) -> tuple[float, float]:
+    if RANGES[KIND_NAMES[name]] == (0.0, 0.0):
+        if value is not True:
+            problems.append(Problem(key=key, wrong=f"is {value!r}", remedy=f"has no range: write `{name}: true`"))
+    elif isinstance(value, list | tuple) and len(value) == 2:
+        return _number(value[0], f"{key}[0]", problems), _number(value[1], f"{key}[1]", problems)
+    else:
+        problems.append(Problem(key=key, wrong=f"is {value!r}", remedy="must be a range, [min, max]"))
+    return 0.0, 0.0
+
+
+def _number(value: object, key: str, problems: list[Problem]) -> float:
+    if isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= np.finfo(np.float64).max:
+        return float(value)
+    problems.append(Problem(key=key, wrong=f"is {value!r}", remedy="must be a finite number"))
+    return 0.0
+
+
+def _in_document(problem: Problem, policy: Policy, path: str) -> Problem:
+    """Change the key of a violation, as "transforms[2].max", to the one in a document, as "policy[2].rotate"."""
+    place, _, field = problem.key.removeprefix("transforms").partition(".")
+    key = f"{path}{place}"
+    if field in ("min", "max"):
+        kind = policy.transforms[int(place.strip("[]"))].kind
+        key += f".{next(name for name, each in KIND_NAMES.items() if each is kind)}"
+    elif field == "probability":
+        key += ".probability"
+    return Problem(key=key, wrong=problem.wrong, remedy=problem.remedy)
 
 
 def safe_policy(dataset: str, shape: tuple[int, int, int]) -> Policy:
-    """Choose transforms that keep the labels of a data set: those for digits where it is one, else gentle ones.
+    """Choose transforms that keep the labels of a data set: those for digits if it holds digits, else gentle ones.
 
     Args:
-        dataset: the data set's name; of digits when it holds "digits" or "mnist".
+        dataset: the data set's name; it holds digits when the name contains "digits" or "mnist".
         shape: (height, width, channels) of its images.
     """
     digits = any(word in dataset.lower() for word in ("digits", "mnist"))
@@ -166,7 +253,7 @@ def _digits_policy() -> Policy:
 
 
 def gentle_policy() -> Policy:
-    """Transforms small enough for any picture; none mirrors, for writing and left or right hands would not bear it."""
+    """Return transforms small enough for any image; none mirrors, which would change text and left and right hands."""
     return Policy(
         transforms=(
             Transform(kind=Kind.ROTATE, max=5.0),
@@ -179,21 +266,21 @@ def gentle_policy() -> Policy:
 
 
 def draw(policy: Policy, addresses: Addresses) -> Float32s:
-    """Draw the table a worker takes.
+    """Draw the table of parameters that a worker applies.
 
     Args:
-        policy: a sound one.
-        addresses: of the rows; B of them.
+        policy: without violations.
+        addresses: of the B rows.
 
     Returns:
         (B, columns) float32, finite; the identity where a transform is not applied.
     """
-    table = told(policy, addresses)
+    table = draw_provenance(policy, addresses)
     return np.where(np.isnan(table), IDENTITY, table)
 
 
-def told(policy: Policy, addresses: Addresses) -> Float32s:
-    """Draw the table as it is told in provenance.
+def draw_provenance(policy: Policy, addresses: Addresses) -> Float32s:
+    """Draw the table as provenance reports it.
 
     Returns:
         (B, columns) float32; NaN where a transform is not applied.
@@ -214,11 +301,11 @@ def _drawn(transform: Transform, uniforms: Float64s) -> dict[str, Float64s]:
         case Kind.FLIP_HORIZONTAL | Kind.FLIP_VERTICAL:
             return {transform.kind.name.lower(): np.ones(len(uniforms))}
         case Kind.ROTATE:
-            return {"rotate_degrees": _either_way(transform, uniforms[:, 0])}
+            return {"rotate_degrees": _signed(transform, uniforms[:, 0])}
         case Kind.SHEAR:
-            return {"shear_degrees": _either_way(transform, uniforms[:, 0])}
+            return {"shear_degrees": _signed(transform, uniforms[:, 0])}
         case Kind.SHIFT:
-            columns = (_either_way(transform, uniforms[:, 0]), _either_way(transform, uniforms[:, 1]))
+            columns = (_signed(transform, uniforms[:, 0]), _signed(transform, uniforms[:, 1]))
             return dict(zip(("shift_x", "shift_y"), columns, strict=True))
         case Kind.ERASE:
             return _rectangle(_between(transform, uniforms[:, 0]), uniforms)
@@ -230,47 +317,17 @@ def _between(transform: Transform, uniform: Float64s) -> Float64s:
     return transform.min + (transform.max - transform.min) * uniform
 
 
-def _either_way(transform: Transform, uniform: Float64s) -> Float64s:
-    """Draw a size and its sign from one uniform: its halves are the two ways."""
-    way = 2.0 * uniform - 1.0  # exact
-    return np.where(way < 0.0, -1.0, 1.0) * _between(transform, np.abs(way))
+def _signed(transform: Transform, uniform: Float64s) -> Float64s:
+    """Draw a magnitude and its sign from one uniform: its lower half is negative, its upper half positive."""
+    centred = 2.0 * uniform - 1.0  # exact
+    return np.where(centred < 0.0, -1.0, 1.0) * _between(transform, np.abs(centred))
 
 
 def _rectangle(area: Float64s, uniforms: Float64s) -> dict[str, Float64s]:
-    """Place a rectangle of a share of the area, up to twice as wide as high or as high as wide, within the picture."""
-    stretch = 1.0 + (_MOST_STRETCHED - 1.0) * np.abs(2.0 * uniforms[:, 3] - 1.0)
-    stretch = np.where(uniforms[:, 3] < 0.5, stretch, 1.0 / stretch)
-    width = np.maximum(area, np.minimum(1.0, np.sqrt(area * stretch)))  # area / width <= 1
+    """Place a rectangle of a share of the area, up to twice as wide as high or as high as wide, within the image."""
+    aspect = 1.0 + (_MAX_ASPECT - 1.0) * np.abs(2.0 * uniforms[:, 3] - 1.0)
+    aspect = np.where(uniforms[:, 3] < 0.5, aspect, 1.0 / aspect)
+    width = np.maximum(area, np.minimum(1.0, np.sqrt(area * aspect)))  # area / width <= 1
     height = np.divide(area, width, out=np.zeros_like(area), where=width > 0.0)
     x, y = uniforms[:, 1] * (1.0 - width), uniforms[:, 2] * (1.0 - height)
     return {"erase_x": x, "erase_y": y, "erase_width": width, "erase_height": height}
-
-
-def policy_from_proto(message: augmentation_pb2.TransformPolicy) -> Policy:
-    """Read a policy; a kind this version does not know becomes UNSPECIFIED, which `violations` refuses."""
-    return Policy(transforms=tuple(_transform_from_proto(transform) for transform in message.transforms))
-
-
-def _transform_from_proto(message: augmentation_pb2.Transform) -> Transform:
-    kind = int(message.kind)
-    return Transform(
-        kind=Kind(kind) if kind in RANGES else Kind.UNSPECIFIED,
-        probability=message.probability if message.HasField("probability") else 1.0,
-        min=message.min,
-        max=message.max,
-    )
-
-
-def policy_to_proto(policy: Policy) -> augmentation_pb2.TransformPolicy:
-    """Write a policy, every field set."""
-    return augmentation_pb2.TransformPolicy(
-        transforms=[
-            augmentation_pb2.Transform(
-                kind=augmentation_pb2.Transform.Kind.ValueType(transform.kind),
-                probability=transform.probability,
-                min=transform.min,
-                max=transform.max,
-            )
-            for transform in policy.transforms
-        ]
-    )

@@ -24,7 +24,6 @@ from numpy.typing import NDArray
 from fount.address import Addresses
 from fount.readers import Dataset, read_dataset
 from fount.readers.source import DatasetSource
-from fount.transforms import policy_from_proto
 from fount.v1 import augmentation_pb2
 from handlers.execution.batches import fitting_size
 from handlers.execution.network import Operation
@@ -38,6 +37,7 @@ from service.augmentation.rows import RowMaker
 from service.augmentation.slots import Layout, RealMode, Source, Stratum
 from service.caller import Caller
 from service.domain import Parameters
+from service.rpc.policy import policy_from_proto
 from service.scheduler.inference import DrawnSamples, RequestContext
 
 __all__ = ["main"]

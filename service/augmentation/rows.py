@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from fount.address import Addresses
 from fount.readers.dataset import DataError, DatasetSplit
-from fount.transforms import COLUMNS, draw, told
+from fount.transforms import COLUMNS, draw, draw_provenance
 from service.augmentation.copy_filter import CopyFilters
 from service.augmentation.open_plan import NO_ROW, Level, MadeRows, OpenPlan, Origins
 from service.augmentation.read_ahead import in_order
@@ -192,7 +192,8 @@ def _in_full(plan: OpenPlan, begun: _Begun, synthesised: Synthesised | None, ori
     count = len(begun.images)
     if len(begun.transformed):
         transforms = np.full((count, len(COLUMNS)), np.nan, np.float32)
-        transforms[begun.transformed] = told(plan.policy, _addresses(plan, begun.slots.index[begun.transformed]))
+        addresses = _addresses(plan, begun.slots.index[begun.transformed])
+        transforms[begun.transformed] = draw_provenance(plan.policy, addresses)
         origins = replace(origins, transforms=transforms)
     if synthesised and plan.classifier and plan.min_confidence > 0:
         confidences = np.full(count, np.nan, np.float32)

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fount.address import Addresses
-from fount.transforms import draw, told
+from fount.transforms import draw, draw_provenance
 from fount.v1 import augmentation_pb2
 from service.augmentation.open_plan import Level, MadeRows, Origins
 from service.augmentation.read_ahead import in_order
@@ -125,5 +125,5 @@ class VariantMaker:
             source_rows=source_rows,
             seeds=addresses.seeds,
             indices=addresses.indices,
-            transforms=told(self._order.policy, addresses) if self._order.level is Level.FULL else None,
+            transforms=draw_provenance(self._order.policy, addresses) if self._order.level is Level.FULL else None,
         )

@@ -200,8 +200,8 @@ class _Reader:
         read = [self.transform(f"policy[{place}].", each) for place, each in enumerate(value)]
         policy = Policy(transforms=tuple(each for each in read if each))
         if len(policy.transforms) == len(read):
-            for where, told in violations(policy):
-                self.say(where.replace("transforms", "policy", 1), told)
+            for each in violations(policy):
+                self.say(each.key.replace("transforms", "policy", 1), f"{each.wrong}; {each.remedy}")
         return policy
 
     def transform(self, where: str, found: dict[Any, Any]) -> Transform | None:

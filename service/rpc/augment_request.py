@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from fount.transforms import Policy, gentle_policy, policy_from_proto, safe_policy, violations
+from fount.transforms import Policy, gentle_policy, safe_policy, violations
 from fount.v1 import augmentation_pb2, model_pb2
 from service.augmentation.open_plan import Level
 from service.caller import Caller
@@ -17,6 +17,7 @@ from service.catalog import Catalog
 from service.datasets import Datasets
 from service.domain import Operation, ServedModel, Target
 from service.errors import InvalidRequest, Retired, UnknownName, Violation
+from service.rpc.policy import policy_from_proto
 from service.rpc.pull_request import read_level
 from service.validation import raise_violations
 
@@ -179,7 +180,7 @@ def _policy(
     if not config.HasField("policy"):
         return safe
     policy = policy_from_proto(config.policy)
-    wrong += [_violation(f"policy.{field}", description) for field, description in violations(policy)]
+    wrong += [_violation(f"policy.{each.key}", f"{each.wrong}; {each.remedy}") for each in violations(policy)]
     return policy
 
 

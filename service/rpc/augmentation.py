@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import grpc
 
-from fount.transforms import COLUMNS, policy_to_proto
+from fount.transforms import COLUMNS
 from fount.v1 import augmentation_pb2, augmentation_pb2_grpc, model_pb2
 from service.augmentation.copy_filter import CopyFilters
 from service.augmentation.open_plan import Level, MadeRows, Pinned
@@ -26,6 +26,7 @@ from service.errors import InvalidRequest, NotReady
 from service.rpc.augment_request import VariantsOrder, read_config
 from service.rpc.chunks import image_spec, rows_to_responses
 from service.rpc.interceptor import current_request_id
+from service.rpc.policy import policy_to_proto
 from service.rpc.pull_request import Pull, open_pull
 from service.scheduler.inference import InferenceClient, RequestContext
 from service.telemetry.metrics import Metrics

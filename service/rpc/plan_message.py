@@ -8,12 +8,12 @@ from __future__ import annotations
 import hashlib
 from dataclasses import fields
 
-from fount.transforms import policy_to_proto
 from fount.v1 import augmentation_pb2, model_pb2, sampling_pb2
 from service.augmentation.open_plan import Pinned
 from service.augmentation.targets import MixRule
 from service.domain import Parameters
 from service.rpc.plan_request import SynthesisWish, Wishes
+from service.rpc.policy import policy_to_proto
 
 __all__ = ["plan_id", "resolve", "to_pinned_model"]
 

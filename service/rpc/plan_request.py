@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from fount.augmentation.shards import MAX_SHARDS
 from fount.readers import Dataset, DatasetSplit
-from fount.transforms import Policy, policy_from_proto, safe_policy
+from fount.transforms import Policy, safe_policy
 from fount.transforms import violations as policy_violations
 from fount.v1 import augmentation_pb2
 from service.augmentation.open_plan import Pinned
@@ -27,6 +27,7 @@ from service.catalog import Catalog
 from service.catalog.roles import Roles, class_labels, unknown_classes
 from service.domain import Parameters
 from service.errors import Violation
+from service.rpc.policy import policy_from_proto
 from service.validation import label_list, raise_violations, read_label, read_parameters
 
 __all__ = [
@@ -229,8 +230,8 @@ class WishReader:
         if not self._request.HasField("policy"):
             return self._default_policy or safe_policy(self._dataset.name, self._dataset.shape)
         policy = policy_from_proto(self._request.policy)
-        for field, description in policy_violations(policy):
-            self._add(f"policy.{field}", description)
+        for each in policy_violations(policy):
+            self._add(f"policy.{each.key}", f"{each.wrong}; {each.remedy}")
         return policy
 
     def _read_verification(self, mix: MixRule) -> VerificationWish:

@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 
 from fount.address import Addresses
-from fount.transforms import COLUMNS, draw, gentle_policy, policy_to_proto, told
+from fount.transforms import COLUMNS, draw, draw_provenance, gentle_policy
 from fount.v1 import augmentation_pb2 as pb
 from service.domain import ManipulationItem
+from service.rpc.policy import policy_to_proto
 from service.workers.memory_models import memory_transform
 from tests.contract.augmenting import POLICY, Augmenting, augmenting
 from tests.contract.sampling.test_streams import until
@@ -108,7 +109,7 @@ async def test_provenance_names_row_and_address(service) -> None:
     assert list(told_.source_rows) == [10, 10, 10, 11, 11, 11]
     assert (list(told_.indices), set(told_.seeds)) == (list(range(30, 36)), {7})
     table = np.array(told_.transforms, np.float32).reshape(6, len(COLUMNS))
-    np.testing.assert_array_equal(table, told(POLICY, addresses(np.arange(30, 36, dtype=np.uint64))))
+    np.testing.assert_array_equal(table, draw_provenance(POLICY, addresses(np.arange(30, 36, dtype=np.uint64))))
 
 
 async def test_provenance_may_be_left_out(service) -> None:

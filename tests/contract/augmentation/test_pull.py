@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from fount.address import Addresses
-from fount.transforms import COLUMNS, draw, told
+from fount.transforms import COLUMNS, draw, draw_provenance
 from fount.v1 import augmentation_pb2 as pb
 from service.augmentation.slots import RealMode, Source
 from service.augmentation.synthesis import attempt_seed
@@ -138,7 +138,7 @@ async def test_full_provenance_tells_the_transforms(service) -> None:
     table = table.reshape(150, len(COLUMNS))
     changed = [row.index for row in of_source(rows, Source.TRANSFORMED)]
     assert tuple(header.transform_columns) == COLUMNS
-    np.testing.assert_array_equal(table[changed], told(POLICY, addressed(7, np.array(changed, np.uint64))))
+    np.testing.assert_array_equal(table[changed], draw_provenance(POLICY, addressed(7, np.array(changed, np.uint64))))
     assert np.isnan(np.delete(table, changed, axis=0)).all()
 
 

@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 import pytest
 
 from fount.documents import DocumentError, Problem, check, parse, read_yaml, record
+from fount.transforms import PolicyDocument, parse_policy
 
 
 @record
@@ -90,3 +91,15 @@ def test_a_file_that_cannot_be_read_says_why(tmp_path, text: str, expected: str)
     file.write_text(text)
     with pytest.raises(DocumentError, match=expected):
         read_yaml(file, 10 if "1234" in text else 2**20)
+
+
+@record
+class WithPolicy:
+    policy: PolicyDocument | None = None
+
+
+def test_a_field_with_its_own_parser_reports_its_problems_with_paths():
+    with pytest.raises(DocumentError) as caught:
+        parse(WithPolicy, {"policy": [{"rotate": 1}, {"zom": [1, 1]}], "polcy": 1})
+    assert sorted(problem.key for problem in caught.value.problems) == ["polcy", "policy[0].rotate", "policy[1].zom"]
+    assert parse(WithPolicy, {"policy": [{"rotate": [0, 1]}]}).policy == parse_policy([{"rotate": [0, 1]}])
