@@ -22,8 +22,7 @@ import torch
 from numpy.typing import NDArray
 
 from fount.address import Addresses
-from fount.readers import Dataset, read_dataset
-from fount.readers.source import DatasetSource
+from fount.readers import Dataset, DatasetSource, read_dataset
 from fount.v1 import augmentation_pb2
 from handlers.execution.batches import fitting_size
 from handlers.execution.network import Operation

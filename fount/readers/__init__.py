@@ -1,11 +1,62 @@
-"""Labelled images, read from where they lie: IDX, NPZ, a folder by class, Parquet, and digits, which is always there.
+"""Read labelled image data sets: IDX, NPZ, a folder of images by class, Parquet, and the built-in digits.
 
-A `DatasetSource` enters, which says what to read and how much at most; a `Dataset` leaves, whose pixels are read when
-asked for. Whatever is wrong with the files is a `DataError` that names the file, the row and the remedy.
+A `DatasetSource` enters: where the data lie, how to read them, and size limits. A `Dataset` leaves; its pixels are read
+on demand. Every fault of the files is a `DataError` that names the file, the row and the remedy.
 """
 
-from fount.readers.dataset import DataError, Dataset, DatasetSplit
-from fount.readers.read import FORMATS, read_dataset
-from fount.readers.source import DatasetSource, Limits
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import MappingProxyType
+
+from fount.readers.dataset import DataError, Dataset, DatasetSource, DatasetSplit, Limits
+from fount.readers.digits import read_digits
+from fount.readers.idx import find_idx, read_idx_folder
+from fount.readers.image_folder import read_image_folder
+from fount.readers.npz import read_npz
+from fount.readers.parquet import parquet_files, read_parquet
 
 __all__ = ["FORMATS", "DataError", "Dataset", "DatasetSource", "DatasetSplit", "Limits", "read_dataset"]
+
+_READERS: Mapping[str, Callable[[DatasetSource, Path], Dataset]] = MappingProxyType(
+    {"idx": read_idx_folder, "npz": read_npz, "folder": read_image_folder, "parquet": read_parquet}
+)
+
+FORMATS = ("auto", *_READERS)
+"""The values of `DatasetSource.format`."""
+
+
+def read_dataset(source: DatasetSource) -> Dataset:
+    """Open a data set with the reader of its format; pixels and the digest are read on demand.
+
+    Raises:
+        DataError: it is absent or damaged; names the file, the row where there is one, and the remedy.
+    """
+    path = source.path
+    if path is None:
+        if source.name != "digits":
+            raise DataError(f"data set {source.name!r} has no path; give its file or folder")
+        return read_digits()
+    if not path.exists():
+        raise DataError(f"{path} does not exist; give the file or folder of {source.name}")
+    format = _detect_format(path) if source.format == "auto" else source.format
+    if format not in _READERS:
+        raise DataError(f"{path}: the format {format!r} is unknown; give one of {', '.join(FORMATS)}")
+    if format in ("idx", "folder") and not path.is_dir():
+        raise DataError(f"{path} is not a folder, which the format {format} requires; give the folder")
+    return _READERS[format](source, path)
+
+
+def _detect_format(path: Path) -> str:
+    if path.is_file():
+        suffix = path.suffix.lower().removeprefix(".")
+        if suffix in ("npz", "parquet"):
+            return suffix
+        raise DataError(
+            f"{path} has no supported format; give an .npz or .parquet file, a folder of IDX or Parquet files, or a "
+            "folder with one subfolder per class"
+        )
+    if find_idx(path, "train-images-idx3-ubyte") or find_idx(path, "train-labels-idx1-ubyte"):
+        return "idx"
+    return "parquet" if parquet_files(path) else "folder"

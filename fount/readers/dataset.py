@@ -1,6 +1,7 @@
-"""What a data set is: labelled images of one shape, cut into splits.
+"""The values of the readers: `DatasetSource` describes what to read, `Dataset` is what was read.
 
-Readers make it; plans, filters and training read it. Labels and groups are in memory, pixels are read when asked for.
+A gateway's configuration or a training recipe makes a `DatasetSource`. Readers make a `Dataset`: labelled images of one
+shape in splits, with labels and groups in memory and pixels read on demand. Plans, filters and training read it.
 """
 
 from __future__ import annotations
@@ -16,24 +17,70 @@ from typing import Protocol, Self
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["ArrayPixels", "DataError", "Dataset", "DatasetSplit", "FileStamp", "Pixels"]
+__all__ = ["ArrayPixels", "DataError", "Dataset", "DatasetSource", "DatasetSplit", "FileVersion", "Limits", "Pixels"]
 
-
-_HASHED_BYTES = 16 << 20  # of pixels at a time
+_HASH_BLOCK_BYTES = 16 << 20
 
 
 class DataError(Exception):
-    """A data set is absent or damaged. The message names the file, the row where there is one, and what to do."""
+    """A data set is absent or damaged. The message names the file, the row where there is one, and the remedy."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """The largest data set that is read; headers that announce more are refused before anything is decompressed.
+
+    Attributes:
+        max_bytes: decompressed pixels of all splits together.
+        max_pixels: of one image, before it is resized.
+        max_classes: different labels.
+        max_rows: rows of all splits together.
+    """
+
+    max_bytes: int = 4 << 30
+    max_pixels: int = 16 << 20
+    max_classes: int = 10_000
+    max_rows: int = 100_000_000
+
+
+@dataclass(frozen=True, kw_only=True)
+class DatasetSource:
+    """Where a data set is stored and how to read it.
+
+    Attributes:
+        name: of the data set in requests.
+        path: its file or folder; None for the built-in one.
+        format: one of `fount.readers.FORMATS`; "auto" detects it from the path.
+        classes: names of the labels 0, 1, ...; of a folder or string labels, the names to expect, in this order.
+            Empty: as the files say, or the numbers themselves.
+        group: the group column of a Parquet file or array of an NPZ file. Empty: "group" or "groups" where it exists.
+        held_out: the share of every class that becomes the split "test" when the files have no such split; None: none.
+        size: (height, width) every image is resized to; None: they have one size.
+        channels: 1 or 3, which every image is converted to; None: as the first image has.
+        licence: of the data.
+        limits: how much it may hold.
+    """
+
+    name: str
+    path: Path | None = None
+    format: str = "auto"
+    classes: tuple[str, ...] = ()
+    group: str = ""
+    held_out: float | None = None
+    size: tuple[int, int] | None = None
+    channels: int | None = None
+    licence: str = ""
+    limits: Limits = Limits()
 
 
 class Pixels(Protocol):
-    """The images of a split, wherever they lie; called from several threads at once."""
+    """The images of a split, wherever they are stored; called from several threads at once."""
 
     def read(self, rows: NDArray[np.int64]) -> NDArray[np.uint8]:
-        """Read rows, in the order given.
+        """Read rows in the order given.
 
         Args:
-            rows: (k,) int64, each one there.
+            rows: (k,) int64, all within the split.
 
         Returns:
             (k, H, W, C) uint8.
@@ -46,14 +93,14 @@ class Pixels(Protocol):
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class DatasetSplit:
-    """One part of a data set.
+    """One split of a data set.
 
     Attributes:
         name: "train", "test", or as the files have it.
         labels: (n,) uint32, class ids.
         groups: (n,) uint32, group ids; None: the data set has no group column.
         shape: of one image, (H, W, C).
-        pixels: where its images are read from.
+        pixels: reads its images.
     """
 
     name: str
@@ -66,20 +113,20 @@ class DatasetSplit:
         return len(self.labels)
 
     def images(self, rows: NDArray[np.int64]) -> NDArray[np.uint8]:
-        """Read images, in the order given; any thread may.
+        """Read images in the order given; thread-safe.
 
         Args:
-            rows: (k,) int64 in 0 .. n-1, with repetitions if wanted.
+            rows: (k,) int64 in 0 .. n-1; rows may be repeated.
 
         Returns:
             (k, H, W, C) uint8, C-contiguous.
 
         Raises:
-            DataError: a row is outside, or its picture cannot be read; names it.
+            DataError: a row is outside the split, or its image cannot be read; names it.
         """
         rows = np.asarray(rows, np.int64)
         if len(outside := rows[(rows < 0) | (rows >= len(self))]):
-            raise DataError(f"row {outside[0]} of {self.name} is asked for; it has rows 0 to {len(self) - 1}")
+            raise DataError(f"row {outside[0]} of {self.name} does not exist; it has rows 0 to {len(self) - 1}")
         if not len(rows):
             return np.empty((0, *self.shape), np.uint8)
         return np.ascontiguousarray(self.pixels.read(rows))
@@ -90,14 +137,14 @@ class Dataset:
     """Labelled images of one shape.
 
     Attributes:
-        name: what requests call it.
-        format: what it is packed in: "built-in", "idx", "npz", "folder", "parquet".
+        name: of the data set in requests.
+        format: how it is stored: "built-in", "idx", "npz", "folder", "parquet".
         classes: names of the labels 0, 1, ...
         groups: names of the groups 0, 1, ...; empty: it has no group column.
         shape: of one image, (H, W, C).
         splits: by name, "train" first.
-        licence: of the data, as whoever configured it said; may be empty.
-        own_digest: computes the digest where rows lie in another order, or on another scale, than they are hashed in.
+        licence: of the data, as configured; may be empty.
+        own_digest: computes the digest where rows are stored in another order, or scale, than they are hashed in.
     """
 
     name: str
@@ -111,10 +158,10 @@ class Dataset:
 
     @cached_property
     def digest(self) -> str:
-        """SHA-256 of all pixels and labels in order, whatever they are packed in; reads every image the first time.
+        """SHA-256 of all pixels and labels in order, independent of the format; reads every image the first time.
 
         What is hashed, split after split: pixels row-major; labels, one byte each, or four little-endian ones beyond
-        256 classes; the same for groups. Then, where they say more than numbers, the names of classes and groups.
+        256 classes; the same for groups. Then the names of classes and groups, unless they are the numbers 0, 1, ...
 
         Raises:
             DataError: a row cannot be read.
@@ -122,11 +169,10 @@ class Dataset:
         if self.own_digest is not None:
             return self.own_digest()
         digest = hashlib.sha256()
+        block = max(1, _HASH_BLOCK_BYTES // int(np.prod(self.shape)))
         for split in self.splits.values():
-            block = max(1, _HASHED_BYTES // int(np.prod(self.shape)))
             for first in range(0, len(split), block):
-                rows = np.arange(first, min(first + block, len(split)), dtype=np.int64)
-                digest.update(split.images(rows).data)
+                digest.update(split.images(np.arange(first, min(first + block, len(split)), dtype=np.int64)).data)
             digest.update(_id_bytes(split.labels, len(self.classes)))
             if split.groups is not None:
                 digest.update(_id_bytes(split.groups, len(self.groups)))
@@ -140,21 +186,18 @@ def _id_bytes(ids: NDArray[np.uint32], count: int) -> bytes:
     return ids.astype(np.uint8 if count <= 256 else "<u4").tobytes()
 
 
-# FOLDED FROM fount.readers.dataset:
-# Files that are read again and again, and must stay what they were. A plan promises the same bytes for a row
-# always, and its ticket pins the digest of what was read first; so a file that was changed since is refused
-# rather than read. It also keeps a shortened file that is mapped into memory from being touched beyond its end,
-# which would end the process.
-
-
 @dataclass(frozen=True, kw_only=True)
-class FileStamp:
-    """A file as it was when it was read first.
+class FileVersion:
+    """A file as it was when it was first read, to detect later changes.
+
+    A plan promises the same bytes for a row at all times, and its ticket pins the digest of what was read first, so a
+    file that changed since is refused. Without the check, reading a memory map beyond the end of a file that became
+    shorter would also kill the process.
 
     Attributes:
-        file: where it is.
+        file: its path.
         size: in bytes.
-        modified_ns: when it was last written to.
+        modified_ns: its modification time.
     """
 
     file: Path
@@ -163,45 +206,43 @@ class FileStamp:
 
     @classmethod
     def of(cls, file: Path) -> Self:
-        """Note what a file is now.
+        """Record the current size and modification time of a file.
 
         Raises:
-            DataError: it cannot be seen, or is no ordinary file.
+            DataError: it cannot be accessed, or is not a regular file.
         """
         try:
             found = file.stat()
         except OSError as error:
-            raise DataError(
-                f"{file} cannot be read: {error.strerror or error}; check its path and permissions"
-            ) from error
+            raise DataError(f"{file} cannot be read: {error.strerror or error}; check path and permissions") from error
         if not stat.S_ISREG(found.st_mode):
-            raise DataError(f"{file} is no file; name a file")
+            raise DataError(f"{file} is not a regular file; give a file")
         return cls(file=file, size=found.st_size, modified_ns=found.st_mtime_ns)
 
-    def check(self) -> None:
-        """Make sure that it is what it was.
+    def check_unchanged(self) -> None:
+        """Check that the file still has this size and modification time.
 
         Raises:
-            DataError: it was changed, or is gone.
+            DataError: it changed, or was removed.
         """
-        if FileStamp.of(self.file) != self:
-            raise DataError(f"{self.file} was changed after it was read; put it back, or restart what reads it")
+        if FileVersion.of(self.file) != self:
+            raise DataError(f"{self.file} changed after it was read; restore it, or restart the process that reads it")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class ArrayPixels:
-    """Images that are an array, in memory or mapped into it.
+    """The images of an array, in memory or memory-mapped.
 
     Attributes:
         array: (n, H, W, C) uint8.
-        stamp: the file it is mapped from; None: it is in memory.
+        version: of the file it is mapped from; None: it is in memory.
     """
 
     array: NDArray[np.uint8]
-    stamp: FileStamp | None = None
+    version: FileVersion | None = None
 
     def read(self, rows: NDArray[np.int64]) -> NDArray[np.uint8]:
         """Read rows; (k, H, W, C) uint8."""
-        if self.stamp is not None:
-            self.stamp.check()
+        if self.version is not None:
+            self.version.check_unchanged()
         return np.asarray(self.array[rows])

@@ -1,6 +1,6 @@
-"""The digits of scikit-learn: 1797 pictures of 8×8 pixels inside its wheel, cut into training and test rows.
+"""The digits of scikit-learn: 1797 images of 8×8 pixels inside its wheel, split into training and test rows.
 
-Every fifth picture of a class, in file order, is a test row. The split needs no random numbers, so it is the same for
+Every fifth image of a class, in file order, is a test row. The split needs no random numbers, so it is the same for
 every recipe, seed and version of anything. The file is read without importing scikit-learn, which takes a second.
 
 Source: Alpaydin and Kaynak, "Optical recognition of handwritten digits", UCI machine learning repository, 1998.
@@ -31,12 +31,12 @@ DIGITS_LICENCE = (
     "https://doi.org/10.24432/C50P49, as distributed with scikit-learn"
 )
 LARGEST_PIXEL = 16
-"""White, in the file."""
+"""The value of white in the file."""
 
 _SIDE = 8
 _ROWS = 1797
 _TEST_EVERY = 5
-_MOST_BYTES = 4 << 20  # of the file, unpacked: ten times what it is
+_MAX_BYTES = 4 << 20  # decompressed; ten times the size of the known file
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -55,7 +55,7 @@ class DigitRows:
 
     @property
     def digest(self) -> str:
-        """SHA-256 of pixels and labels in file order, as cards name it."""
+        """SHA-256 of pixels and labels in file order, as in model cards."""
         return f"sha256:{hashlib.sha256(self.pixels.tobytes() + self.labels.tobytes()).hexdigest()}"
 
 
@@ -63,7 +63,7 @@ def read_digits() -> Dataset:
     """Read 1442 training and 355 test rows, with pixels from 0 to 255.
 
     Raises:
-        DataError: scikit-learn is not installed, or its file is not what it was.
+        DataError: scikit-learn is not installed, or its file differs from the known one.
     """
     rows = read_digit_rows()
     scaled = np.rint(rows.pixels * (255 / LARGEST_PIXEL)).astype(np.uint8)[..., None]  # (N, 8, 8) -> (N, 8, 8, 1)
@@ -83,20 +83,20 @@ def read_digits() -> Dataset:
 
 
 def read_digit_rows() -> DigitRows:
-    """Read the rows as the file has them.
+    """Read the rows in file order.
 
     Raises:
-        DataError: scikit-learn is not installed, or its file is not what it was.
+        DataError: scikit-learn is not installed, or its file differs from the known one.
     """
     file = _find_file()
     try:
         with gzip.open(file) as stream:
-            text = stream.read(_MOST_BYTES).decode("ascii")
+            text = stream.read(_MAX_BYTES).decode("ascii")
         table = np.array(list(csv.reader(io.StringIO(text))), np.float64).astype(np.uint8)
     except (OSError, EOFError, ValueError, zlib.error) as error:
         raise DataError(f"{file} is damaged ({error}); install scikit-learn again") from error
     if table.shape != (_ROWS, _SIDE * _SIDE + 1) or table[:, :-1].max() > LARGEST_PIXEL or table[:, -1].max() > 9:
-        raise DataError(f"{file} is not the one that is known; install scikit-learn again")
+        raise DataError(f"{file} differs from the known file; install scikit-learn again")
     labels = table[:, -1]
     is_test = _count_within_class(labels) % _TEST_EVERY == _TEST_EVERY - 1
     return DigitRows(pixels=table[:, :-1].reshape(-1, _SIDE, _SIDE), labels=labels, is_test=is_test)
@@ -105,13 +105,13 @@ def read_digit_rows() -> DigitRows:
 def _find_file() -> Path:
     found = find_spec("sklearn")
     if found is None or found.origin is None:
-        raise DataError("digits are in scikit-learn's wheel, which is not installed; pip install scikit-learn, or "
-                        "fount with the extra serve")  # fmt: skip
+        missing = "the digits are in the package scikit-learn, which is not installed"
+        raise DataError(f"{missing}; pip install scikit-learn, or fount with the extra serve")
     return Path(found.origin).parent / "datasets" / "data" / "digits.csv.gz"
 
 
 def _count_within_class(labels: NDArray[np.uint8]) -> NDArray[np.int64]:
-    """For each row, how many earlier rows have its class."""
+    """Count, for each row, the earlier rows of its class."""
     counts = np.empty(len(labels), np.int64)
     for label in np.unique(labels):
         rows = np.flatnonzero(labels == label)

@@ -1,4 +1,4 @@
-"""Small data sets of every format, written as their own tools write them."""
+"""Small data sets of every format, written as the tools of the format write them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,18 @@ from PIL import Image
 
 from fount.readers import DataError, Dataset, DatasetSource, read_dataset
 
-__all__ = ["LABELS", "PIXELS", "png", "read", "refusal", "rows", "write_folder", "write_idx"]
+__all__ = [
+    "LABELS",
+    "PIXELS",
+    "check_damage_is_refused",
+    "png",
+    "read",
+    "refusal",
+    "rows",
+    "write_folder",
+    "write_idx",
+    "write_npz",
+]
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (6, 5, 4, 3), np.uint8)
 """Six images of 5×4 pixels."""
@@ -32,6 +43,11 @@ def write_idx(folder: Path, *, test: bool = True) -> Path:
         (folder / f"{prefix}-images-idx3-ubyte").write_bytes(to_idx(PIXELS[:count, ..., 0]))
         (folder / f"{prefix}-labels-idx1-ubyte").write_bytes(to_idx(LABELS[:count]))
     return folder
+
+
+def write_npz(folder: Path, **arrays) -> Path:
+    np.savez(folder / "toy.npz", **arrays)
+    return folder / "toy.npz"
 
 
 def png(image: NDArray[np.uint8]) -> bytes:
@@ -58,7 +74,29 @@ def rows(dataset: Dataset, split: str = "train") -> NDArray[np.uint8]:
 
 
 def refusal(path: Path, **settings) -> str:
-    """What is said of a data set that is read to its last pixel."""
+    """The error message of a data set that is read completely."""
     with pytest.raises(DataError) as refused:
         _ = read(path, **settings).digest
     return str(refused.value)
+
+
+def check_damage_is_refused(path: Path, file: Path, *, seed: int) -> None:
+    """Damage a file at random, and require that reading either succeeds or raises DataError, which it does often."""
+    generator, sound, refused = np.random.default_rng(seed), file.read_bytes(), 0
+    for _ in range(150):
+        file.write_bytes(_damaged(sound, generator))
+        try:
+            _ = read(path).digest
+        except DataError:
+            refused += 1
+    assert refused > 30
+
+
+def _damaged(data: bytes, generator: np.random.Generator) -> bytes:
+    """Change some bytes, and truncate some files."""
+    changed = np.frombuffer(data, np.uint8).copy()
+    places = generator.integers(0, len(changed), generator.integers(1, 20))
+    changed[places] = generator.integers(0, 256, len(places))
+    return (
+        changed[: generator.integers(1, len(changed) + 1)].tobytes() if generator.random() < 0.3 else changed.tobytes()
+    )

@@ -87,14 +87,14 @@ async def test_classes_and_groups_are_counted(stub) -> None:
 
 async def test_what_cannot_be_read_is_listed_with_its_problem(stub, tmp_path: Path) -> None:
     listed = (await stub.ListDatasets(dataset_pb2.ListDatasetsRequest())).datasets
-    assert listed[1].problem == f"data set lost: {tmp_path}/lost.npz is not there; name the file or folder of lost"
+    assert listed[1].problem == f"data set lost: {tmp_path}/lost.npz does not exist; give the file or folder of lost"
     assert listed[1].digest == ""
 
 
 async def test_what_cannot_be_read_fails_as_a_precondition(stub) -> None:
     error = await refused(stub, "lost")
     assert error.code() is grpc.StatusCode.FAILED_PRECONDITION
-    assert "lost.npz is not there" in error.details()
+    assert "lost.npz does not exist" in error.details()
 
 
 async def test_a_mended_file_needs_no_restart(stub, tmp_path: Path) -> None:
@@ -143,9 +143,9 @@ async def test_a_caller_who_leaves_does_not_end_the_reading(config: GatewayConfi
 
 async def test_a_broken_row_is_found_when_a_data_set_is_opened(tmp_path: Path) -> None:
     (tmp_path / "ant").mkdir()
-    (tmp_path / "ant" / "0.png").write_bytes(b"no picture")
+    (tmp_path / "ant" / "0.png").write_bytes(b"not an image")
     datasets = Datasets([DatasetSettings(source=DatasetSource(name="ants", path=tmp_path))])
-    with pytest.raises(DatasetUnreadable, match=r"data set ants: .*ant/0.png is no picture"):
+    with pytest.raises(DatasetUnreadable, match=r"data set ants: .*ant/0.png is not a supported image"):
         await datasets.open("ants")
 
 
@@ -162,7 +162,7 @@ async def test_the_command_lists_them(running: Running) -> None:
     lines = (await command(running)).stdout.splitlines()
     assert lines[0].split() == ["DATA", "SET", "FORMAT", "CLASSES", "SHAPE", "ROWS", "CLASSIFIER"]
     assert " ".join(lines[1].split()) == "digits built-in 10 8 × 8 × 1 train 1,442, test 355 digits-classifier"
-    assert "lost.npz is not there" in lines[2]
+    assert "lost.npz does not exist" in lines[2]
 
 
 async def test_the_command_shows_one_with_its_classes(running: Running) -> None:
@@ -181,8 +181,8 @@ async def test_the_command_shows_one_with_its_classes(running: Running) -> None:
 
 
 async def test_the_command_writes_json(running: Running) -> None:
-    told = json.loads((await command(running, "toys", "--json")).stdout)
-    assert (told["name"], told["splits"][0]["class_counts"]) == ("toys", ["1", "3"])
+    message = json.loads((await command(running, "toys", "--json")).stdout)
+    assert (message["name"], message["splits"][0]["class_counts"]) == ("toys", ["1", "3"])
 
 
 async def test_the_command_says_what_is_wrong(running: Running) -> None:

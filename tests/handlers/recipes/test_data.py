@@ -147,7 +147,7 @@ def test_a_file_cut_short_is_told_with_both_counts(folder: Path) -> None:
 
 def test_bytes_after_the_last_picture_are_told(folder: Path) -> None:
     (folder / TEST_IMAGES).write_bytes((folder / TEST_IMAGES).read_bytes() + b"\0")
-    assert "goes on after its end: its header announces 3 × 28 × 28 bytes, more follow" in refusal(folder)
+    assert "continues after its end: its header announces 3 × 28 × 28 bytes, more follow" in refusal(folder)
 
 
 @pytest.mark.parametrize("damage", ["cut", "checksum", "body"])
@@ -173,7 +173,7 @@ def test_a_file_that_announces_too_much_is_refused_by_its_header(tmp_path: Path)
 def test_a_gzip_bomb_is_not_unfolded(tmp_path: Path) -> None:
     file = tmp_path / "labels.gz"
     file.write_bytes(gzip.compress(to_idx(np.zeros(1)) + bytes(2**26)))
-    with pytest.raises(DataError, match="goes on after its end"):
+    with pytest.raises(DataError, match="continues after its end"):
         read_idx(file, 1)
 
 

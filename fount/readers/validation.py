@@ -1,0 +1,243 @@
+"""Validate what a reader found and build the `Dataset`: the rules of all formats, checked once.
+
+`RawSplit`s enter with labels as the files have them. Class and group names become ids, limits are checked, and a
+held-out test split is separated where the source asks for one.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fount.address import Addresses, Stream
+from fount.readers.dataset import DataError, Dataset, DatasetSource, DatasetSplit, Pixels
+
+__all__ = ["RawSplit", "Values", "build_dataset", "check_class_name", "check_size"]
+
+_HELD_OUT_SEED = 0x464F554E54  # arbitrary but fixed: a held-out split has the same rows everywhere
+_MAX_NAME_CHARACTERS = 200
+_SHOWN_CHARACTERS = 80
+
+Values = NDArray[np.int64] | Sequence[str]
+"""Labels or groups as files have them: numbers, or names."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RawSplit:
+    """One split as a reader found it.
+
+    Attributes:
+        name: of the split.
+        pixels: reads its images.
+        shape: of one image, (H, W, C).
+        labels: one per row.
+        groups: one per row; None: there is no such column.
+        where: describes a row for error messages, as in "x.npz, row 3 of labels".
+    """
+
+    name: str
+    pixels: Pixels
+    shape: tuple[int, int, int]
+    labels: Values
+    groups: Values | None = None
+    where: Callable[[int], str]
+
+
+def build_dataset(
+    source: DatasetSource, *, format: str, splits: Sequence[RawSplit], class_names: Sequence[str] = ()
+) -> Dataset:
+    """Validate splits and build the data set from them.
+
+    Args:
+        source: the settings.
+        format: the format they were read from.
+        splits: "train" first.
+        class_names: the files' own names of labels 0, 1, ...; `source.classes` has precedence.
+
+    Raises:
+        DataError: there are no rows or too many, shapes differ, or a label, group or class name is invalid.
+    """
+    shape = splits[0].shape
+    if len({split.shape for split in splits}) > 1:
+        sizes = " and ".join("×".join(map(str, split.shape)) for split in splits)
+        raise DataError(f"{source.path} holds images of {sizes}; set size and channels, or make them equal")
+    if empty := [split.name for split in splits if not len(split.labels)]:
+        raise DataError(f"{source.path} has no rows in {' and '.join(empty)}; add rows, or remove the split")
+    check_size(source, sum(len(split.labels) for split in splits), shape)
+    classes, labels = _to_classes(source, splits, tuple(source.classes or class_names))
+    groups, group_ids = _to_groups(source, splits)
+    built = {
+        split.name: DatasetSplit(name=split.name, labels=ids, groups=grouped, shape=shape, pixels=split.pixels)
+        for split, ids, grouped in zip(splits, labels, group_ids, strict=True)
+    }
+    return Dataset(
+        name=source.name,
+        format=format,
+        classes=classes,
+        groups=groups,
+        shape=shape,
+        splits=MappingProxyType(built if source.held_out is None else _hold_out(source, source.held_out, built)),
+        licence=source.licence,
+    )
+
+
+def check_size(source: DatasetSource, rows: int, shape: tuple[int, ...]) -> None:
+    """Refuse a data set larger than its limits, before anything of it is decompressed.
+
+    Raises:
+        DataError: too many rows, too large images, or too many bytes in total.
+    """
+    limits = source.limits
+    size = rows * int(np.prod(shape, dtype=object))
+    found = f"{source.path} announces {rows} images of {'×'.join(map(str, shape))}"
+    if 0 in shape:
+        raise DataError(f"{found}; an image has at least one pixel; correct the file")
+    if rows > limits.max_rows:
+        raise DataError(f"{found}, and at most {limits.max_rows} rows are read; split it into several data sets")
+    if shape[0] * shape[1] > limits.max_pixels:
+        raise DataError(f"{found}, and one may have {limits.max_pixels} pixels; make them smaller")
+    if size > limits.max_bytes:
+        remedy = "make the images smaller (size), split the data set, or raise max_bytes"
+        raise DataError(f"{found}, {size} bytes, and at most {limits.max_bytes} are read; {remedy}")
+
+
+def check_class_name(name: str, where: str) -> None:
+    """Refuse a name that is empty, is a path, or has control characters.
+
+    Raises:
+        DataError: names the place and the name.
+    """
+    if name in (".", "..") or "/" in name or "\\" in name:
+        raise DataError(f"{where}: the class name {name[:_SHOWN_CHARACTERS]!r} is a path; rename the class")
+    _check_name(name, "class", where)
+
+
+def _check_name(name: str, kind: str, where: str) -> None:
+    if not name.strip():
+        wrong = "is empty"
+    elif any(unicodedata.category(character) in ("Cc", "Cf", "Cs", "Zl", "Zp") for character in name):
+        wrong = "has control characters"
+    elif len(name) > _MAX_NAME_CHARACTERS:
+        wrong = f"has more than {_MAX_NAME_CHARACTERS} characters"
+    else:
+        return
+    raise DataError(f"{where}: the {kind} name {name[:_SHOWN_CHARACTERS]!r} {wrong}; rename the {kind}")
+
+
+def _to_classes(
+    source: DatasetSource, splits: Sequence[RawSplit], names: tuple[str, ...]
+) -> tuple[tuple[str, ...], list[NDArray[np.uint32]]]:
+    """The class names, and the labels of every split as ids."""
+    limit = source.limits.max_classes
+    if not names:
+        columns = [split.labels for split in splits]
+        if _are_names(columns, source, "labels"):
+            names = tuple(sorted({str(value) for column in columns for value in column}))
+        else:
+            largest = max(int(column.max()) for column in columns if isinstance(column, np.ndarray))
+            names = tuple(map(str, range(min(largest, limit) + 1)))
+    if len(names) > limit:
+        found = f"{source.path} has {len(names)} classes, and at most {limit} are read"
+        raise DataError(f"{found}; check that the label column holds labels")
+    for name in names:
+        check_class_name(name, str(source.path))
+    if len(set(names)) < len(names):
+        repeated = min(name for name in names if names.count(name) > 1)
+        raise DataError(f"{source.path}: the class name {repeated!r} occurs twice; name each class once")
+    return names, [_to_ids(split, names) for split in splits]
+
+
+def _are_names(columns: Sequence[Values], source: DatasetSource, what: str) -> bool:
+    """Whether columns hold names; a mixture is refused, since no name belongs to a number."""
+    kinds = {isinstance(column, np.ndarray) for column in columns}
+    if len(kinds) > 1:
+        raise DataError(f"{source.path}: {what} are numbers in one split and names in another; make them alike")
+    return False in kinds
+
+
+def _to_ids(split: RawSplit, names: tuple[str, ...]) -> NDArray[np.uint32]:
+    values = split.labels
+    if isinstance(values, np.ndarray):
+        if len(wrong := np.flatnonzero((values < 0) | (values >= len(names)))):
+            row = int(wrong[0])
+            found = f"{split.where(row)} has label {values[row]}, outside 0 to {len(names) - 1}"
+            raise DataError(f"{found}; correct the row, or name as many classes as there are")
+        return values.astype(np.uint32)
+    known = {name: number for number, name in enumerate(names)}
+    for row, value in enumerate(values):
+        if value not in known:
+            found = f"{split.where(row)} has label {value[:_SHOWN_CHARACTERS]!r}, which is not among the classes"
+            raise DataError(f"{found} {', '.join(names)[:400]}; correct the row, or add the class")
+    return np.array([known[value] for value in values], np.uint32)
+
+
+def _to_groups(
+    source: DatasetSource, splits: Sequence[RawSplit]
+) -> tuple[tuple[str, ...], list[NDArray[np.uint32] | None]]:
+    """The group names, and the groups of every split as ids; all splits have them, or none."""
+    columns = [split.groups for split in splits if split.groups is not None]
+    if not columns:
+        return (), [None] * len(splits)
+    if without := [split.name for split in splits if split.groups is None]:
+        found = f"{source.path} has groups, but not for {' and '.join(without)}"
+        raise DataError(f"{found}; add them there, or remove them everywhere")
+    are_names = _are_names(columns, source, "groups")
+    values = sorted({value for column in columns for value in _as_list(np.unique(column) if not are_names else column)})
+    if len(values) > source.limits.max_classes:
+        found = f"{source.path} has {len(values)} groups, and at most {source.limits.max_classes} are read"
+        raise DataError(f"{found}; check that the group column holds groups")
+    for name in values if are_names else ():
+        _check_name(name, "group", str(source.path))
+    number = {value: k for k, value in enumerate(values)}
+    ids = [np.array([number[value] for value in _as_list(column)], np.uint32) for column in columns]
+    return tuple(map(str, values)), list(ids)
+
+
+def _as_list(column: Values | NDArray[Any]) -> list[Any]:
+    return column.tolist() if isinstance(column, np.ndarray) else list(column)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _SelectedPixels:
+    """Some rows of a split, renumbered from 0."""
+
+    base: Pixels
+    rows: NDArray[np.int64]
+
+    def read(self, rows: NDArray[np.int64]) -> NDArray[np.uint8]:
+        return self.base.read(self.rows[rows])
+
+
+def _hold_out(source: DatasetSource, share: float, splits: dict[str, DatasetSplit]) -> dict[str, DatasetSplit]:
+    """Move a share of every class from "train" to "test": the rows whose word on the stream RESAMPLE is lowest."""
+    if "test" in splits:
+        raise DataError(f"{source.path} has a test split of its own; remove held_out")
+    train = splits["train"]
+    words = Addresses.of_range(_HELD_OUT_SEED, 0, len(train)).words(Stream.RESAMPLE, 1)[:, 0]
+    held = np.zeros(len(train), np.bool_)
+    for label in np.unique(train.labels):
+        rows = np.flatnonzero(train.labels == label)
+        count = min(max(1, round(share * len(rows))), len(rows) - 1)  # a class of one row stays in training
+        held[rows[np.argsort(words[rows], kind="stable")[:count]]] = True
+    if not held.any():
+        raise DataError(f"{source.path} has one row per class, so none can be held out; remove held_out")
+    return {"train": _select(train, "train", ~held), "test": _select(train, "test", held)} | {
+        name: split for name, split in splits.items() if name != "train"
+    }
+
+
+def _select(split: DatasetSplit, name: str, chosen: NDArray[np.bool_]) -> DatasetSplit:
+    rows = np.flatnonzero(chosen)
+    return replace(
+        split,
+        name=name,
+        labels=split.labels[rows],
+        groups=None if split.groups is None else split.groups[rows],
+        pixels=_SelectedPixels(base=split.pixels, rows=rows),
+    )
