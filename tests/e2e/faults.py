@@ -1,7 +1,7 @@
-"""Requests while something goes wrong: each is drawn without a client's retries, and judged by what came of it.
+"""Requests during faults: each is drawn without a client's retries, and its outcome is checked.
 
-A request may end with every byte right, or with one of the statuses that the fault allows; what came before such an end
-must be right as well. One that is still open well after its deadline hangs, and fails the test.
+A request may end with every byte right, or with one of the statuses that the fault allows; the bytes received before
+such an end must be right as well. A request still open well after its deadline hangs, and fails the test.
 """
 
 from __future__ import annotations
@@ -39,11 +39,11 @@ OPTIONS = (("grpc.use_local_subchannel_pool", 1), ("grpc.enable_retries", 0))
 
 @dataclass(frozen=True, kw_only=True)
 class Drawn:
-    """What became of one request.
+    """The outcome of one request.
 
     Attributes:
-        start_index, count: what was asked for.
-        data: what came.
+        start_index, count: the requested range.
+        data: the bytes received.
         code: how it ended.
         error: the same, as a client's error; None when it ended well.
         seconds: how long it took.
@@ -72,11 +72,11 @@ class Stack:
     truth: bytes = field(repr=False)
 
     def is_right(self, drawn: Drawn) -> bool:
-        """Whether what came is what it should be, as far as the truth is known."""
+        """Whether the received bytes are right, as far as the reference is known."""
         truth = self.truth[drawn.start_index * SAMPLE_BYTES :][: len(drawn.data)]
         return truth == drawn.data[: len(truth)]
 
-    def judge(self, requests: Iterable[Drawn], *allowed: grpc.StatusCode) -> Counter[grpc.StatusCode]:
+    def check(self, requests: Iterable[Drawn], *allowed: grpc.StatusCode) -> Counter[grpc.StatusCode]:
         """Fail for wrong bytes, missing ones, and statuses that are not allowed; count how requests ended."""
         ends = Counter[grpc.StatusCode]()
         for drawn in requests:
@@ -95,7 +95,7 @@ class Stack:
             lines = answer.read().decode().splitlines()
         return round(sum(float(line.split()[-1]) for line in lines if line.startswith("fount_ready_workers{")))
 
-    def settle(self, workers: int = 2, timeout_s: float = 60) -> None:
+    def wait_until_ready(self, workers: int = 2, timeout_s: float = 60) -> None:
         """Wait until every worker is back."""
         until(lambda: len(alive(self.served)) == workers, timeout_s)
         until(lambda: self.ready_workers() == workers, timeout_s)
@@ -151,9 +151,9 @@ async def draw(
     timeout_s: float = 60,
     pause_s: float = 0.0,
 ) -> Drawn:
-    """Ask once, and read to the end, with a pause after each message."""
+    """Send one request and read to the end, with a pause after each message."""
     request = sample_request(NAME, {"count": count, "start_index": start_index, "seed": SEED, "label": label})
-    begun, data, error = time.monotonic(), bytearray(), None
+    started, data, error = time.monotonic(), bytearray(), None
     call = stub.Sample(request, timeout=timeout_s)
     try:
         async with asyncio.timeout(timeout_s + GRACE_S):
@@ -167,11 +167,11 @@ async def draw(
     finally:
         call.cancel()
     return Drawn(start_index=start_index, count=count, data=bytes(data), code=await call.code(), error=error,
-                 seconds=time.monotonic() - begun)  # fmt: skip
+                 seconds=time.monotonic() - started)  # fmt: skip
 
 
 async def draw_many(server: str, counts: Iterable[int], *, timeout_s: float = 60) -> list[Drawn]:
-    """Ask for many at once, over one connection, each for a range of its own."""
+    """Send many requests at once over one connection, each for its own range."""
     async with sampling(server) as stub:
-        asked = [draw(stub, count, (k * 997) % (TRUTH - count), timeout_s=timeout_s) for k, count in enumerate(counts)]
-        return list(await asyncio.gather(*asked))
+        draws = [draw(stub, count, (k * 997) % (TRUTH - count), timeout_s=timeout_s) for k, count in enumerate(counts)]
+        return list(await asyncio.gather(*draws))

@@ -2,7 +2,7 @@
 
 A row whose first latent number is above `RARE` is a planted one; what happens there says its label: the worker sleeps,
 exhausts its memory, or dies. No row that is drawn while a worker loads is one. The prior never draws those labels, so
-whoever asks without a condition is innocent. The worker appends a line for each batch to a file, and takes as long for
+requests without a condition are unaffected. The worker appends a line for each batch to a file, and takes as long for
 each as a file says.
 """
 
@@ -69,8 +69,8 @@ def die():
 FAULTS = {@SLEEPS: sleep, @EXHAUSTS: exhaust, @DIES: die}
 
 
-def tell(folder, labels):
-    """One line for each batch, written whole; then as long as it is told to take for its rows."""
+def trace(folder, labels):
+    """One line for each batch, written whole; then wait as long as the pace says for its rows."""
     line = json.dumps([time.time(), os.getpid(), torch.bincount(labels, minlength=10).tolist()]) + "\\n"
     file = os.open(os.path.join(folder, "batches"), os.O_WRONLY | os.O_APPEND | os.O_CREAT)
     os.write(file, line.encode())
@@ -91,7 +91,7 @@ class Generator(nn.Module):
 
     def sample(self, z, label):
         if "PLANTED_FOLDER" in os.environ:
-            tell(os.environ["PLANTED_FOLDER"], label)
+            trace(os.environ["PLANTED_FOLDER"], label)
         for each in set(label[z[:, 0] > RARE].tolist()):
             FAULTS.get(each, lambda: None)()
         return torch.tanh(self.net(z + self.embed(label))).unflatten(1, self.shape)
@@ -106,15 +106,15 @@ def source() -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class Batch:
-    """One batch that a worker began.
+    """One batch that a worker started.
 
     Attributes:
-        began: seconds since the epoch.
+        started: seconds since the epoch.
         pid: the worker.
         rows: how many of each label.
     """
 
-    began: float
+    started: float
     pid: int
     rows: tuple[int, ...]
 
@@ -139,11 +139,11 @@ class Traces:
         (self.folder / "next").rename(self.folder / "pace")
 
     def batches(self, since: float = 0.0) -> list[Batch]:
-        """What workers began since a time of the epoch."""
+        """What workers started since a time of the epoch."""
         file = self.folder / "batches"
         lines = file.read_text().splitlines() if file.exists() else []
-        batches = (Batch(began=began, pid=pid, rows=tuple(rows)) for began, pid, rows in map(json.loads, lines))
-        return [each for each in batches if each.began >= since]
+        batches = (Batch(started=started, pid=pid, rows=tuple(rows)) for started, pid, rows in map(json.loads, lines))
+        return [each for each in batches if each.started >= since]
 
     def rows(self, label: int, since: float = 0.0) -> int:
         """How many rows of a label reached a worker, padding included."""

@@ -1,4 +1,4 @@
-"""Processes of the real stack, as a person would start them."""
+"""Processes of the real stack, as a user would start them."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ def serving(
 
 def wait_for_ports(served: Served) -> None:
     """Read what the process prints until it names its ports."""
-    told: queue.Queue[str] = queue.Queue()
+    result: queue.Queue[str] = queue.Queue()
     assert served.process.stdout is not None
     stdout = served.process.stdout
 
@@ -95,15 +95,15 @@ def wait_for_ports(served: Served) -> None:
         try:
             for line in stdout:
                 served.lines.append(line)
-                told.put(line)
+                result.put(line)
         except ValueError:
             pass  # closed at the end of the test
 
     threading.Thread(target=read, daemon=True).start()
     deadline = time.monotonic() + START_S
-    while time.monotonic() < deadline and (served.process.poll() is None or not told.empty()):
+    while time.monotonic() < deadline and (served.process.poll() is None or not result.empty()):
         try:
-            line = told.get(timeout=0.2)
+            line = result.get(timeout=0.2)
         except queue.Empty:
             continue
         if found := re.search(r"gRPC on port (\d+); .* on port (\d+)", line):
@@ -139,7 +139,7 @@ def torchserve(
 
 
 def listening(pid: int) -> str:
-    """The two ports of a TorchServe as HOST:INFERENCE/MANAGEMENT, told apart by which answers as management."""
+    """Find the two ports of a TorchServe as HOST:INFERENCE/MANAGEMENT: one alone answers management calls."""
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
         time.sleep(0.2)

@@ -1,4 +1,4 @@
-"""Sample i is the same bytes whatever the count, start index, batch mates, worker, restart or repetition."""
+"""Sample i is the same bytes whatever the count, start index, co-batched requests, worker, restart or repetition."""
 
 from __future__ import annotations
 
@@ -37,19 +37,19 @@ def test_repetition_gives_the_same_bytes(served: Served, whole, model: str) -> N
 
 
 @pytest.mark.parametrize("model", GENERATORS)
-async def test_a_thousand_requests_of_one_among_strangers_give_the_same_bytes(served: Served, whole, model) -> None:
+async def test_a_thousand_requests_of_one_among_others_give_the_same_bytes(served: Served, whole, model) -> None:
     async with aio.Client(served.server) as client:
 
         async def one(index: int) -> np.ndarray:
             return await client.sample(model, count=1, start_index=index, seed=SEED, encoding="float32")
 
-        async def stranger(k: int) -> None:
+        async def other(k: int) -> None:
             await client.sample(model, count=1 + k % 17)
 
         mine = [asyncio.create_task(one(index)) for index in range(COUNT)]
-        strangers = [asyncio.create_task(stranger(k)) for k in range(100)]
+        others = [asyncio.create_task(other(k)) for k in range(100)]
         samples = await asyncio.gather(*mine)
-        await asyncio.gather(*strangers)
+        await asyncio.gather(*others)
     assert np.concatenate(samples).tobytes() == whole[model].tobytes()
 
 

@@ -113,14 +113,14 @@ def test_a_synthesised_row_is_the_sample_at_its_address(client: Client, plan: Pl
         assert sample.tobytes() == whole["images"][row].tobytes()
 
 
-def test_copies_are_judged_as_anybody_may_judge_them(plan: PlanInfo, whole: Columns, train: DatasetSplit) -> None:
+def test_copy_ratios_can_be_recomputed(plan: PlanInfo, whole: Columns, train: DatasetSplit) -> None:
     accepted = (whole["sources"] == SYNTHESISED) & ~whole["rejected"]
     ratios = CopyFilter(train).ratios(whole["images"][accepted], whole["labels"][accepted].astype(np.uint32))
     assert ratios.astype(np.float32).tobytes() == whole["copy_ratios"][accepted].tobytes()
     assert ratios.min() >= (plan.copy_threshold or 1.0)
 
 
-def test_a_planted_copy_among_samples_is_told(client: Client, plan: PlanInfo, train: DatasetSplit) -> None:
+def test_a_planted_copy_among_samples_is_refused(client: Client, plan: PlanInfo, train: DatasetSplit) -> None:
     """One sample in twenty is replaced by a training row of its class."""
     drawn = client.sample(GENERATOR, count=2000, seed=21)
     images, labels = np.array(drawn), np.asarray(drawn.labels, np.uint32)
@@ -160,7 +160,7 @@ FLIP = {"mix": {"transformed": 1}, "policy": [{"flip-horizontal": True}], "targe
 
 
 @pytest.mark.parametrize(
-    ("wishes", "error", "told"),
+    ("specification", "error", "result"),
     [
         ({"dataset": "digits"} | FLIP, FailedPrecondition, "FLIP_HORIZONTAL"),
         ({"dataset": "strange"} | SYNTHESIS, InvalidRequest, "ten"),
@@ -168,9 +168,11 @@ FLIP = {"mix": {"transformed": 1}, "policy": [{"flip-horizontal": True}], "targe
     ],
     ids=["a flip of digits", "a class unknown to the generator", "images of another shape"],
 )
-def test_a_plan_that_cannot_be_is_refused(client: Client, wishes: dict[str, Any], error: type, told: str) -> None:
-    with pytest.raises(error, match=told):
-        client.plan(wishes)
+def test_a_plan_that_cannot_be_is_refused(
+    client: Client, specification: dict[str, Any], error: type, result: str
+) -> None:
+    with pytest.raises(error, match=result):
+        client.plan(specification)
 
 
 def tampered(plan: PlanInfo, keys: TicketKeys) -> bytes:
@@ -202,7 +204,7 @@ def payload_of(plan: PlanInfo) -> ticket_pb2.TicketPayload:
 
 
 @pytest.mark.parametrize(
-    ("change", "error", "told"),
+    ("change", "error", "result"),
     [
         (tampered, InvalidRequest, "ticket: "),
         (foreign, InvalidRequest, "ticket: was signed with the key"),
@@ -211,9 +213,9 @@ def payload_of(plan: PlanInfo) -> ticket_pb2.TicketPayload:
     ],
 )
 def test_a_ticket_that_is_not_the_callers_is_refused(
-    client: Client, plan: PlanInfo, augmented: Augmented, change: Callable, error: type[FountError], told: str
+    client: Client, plan: PlanInfo, augmented: Augmented, change: Callable, error: type[FountError], result: str
 ) -> None:
-    with pytest.raises(error, match=told):
+    with pytest.raises(error, match=result):
         client.pull_info(change(plan, TicketKeys.of_file(augmented.keys)))
 
 

@@ -48,16 +48,16 @@ def test_a_pull_outlives_a_torchserve_killed_in_the_middle_of_it(
     augmented: Augmented, client: Client, many: PlanInfo
 ) -> None:
     whole, java = pulled(client, many, shards=1), augmented.served.java()
-    batches, came = [], []
+    batches, arrivals = [], []
     for batch in client.pull(many, shards=1, provenance="full"):
         if not batches:
             java.kill()
         batches.append(batch)
-        came.append(time.monotonic())
-    longest = max(after - before for before, after in itertools.pairwise(came))
+        arrivals.append(time.monotonic())
+    longest = max(after - before for before, after in itertools.pairwise(arrivals))
     print(f"the stream stood still for {longest:.1f} s, {len(batches)} batches")  # noqa: T201
     assert same(columns_of(batches), whole)
-    assert longest > 1  # rows had to be made by the TorchServe that came after
+    assert longest > 1  # rows had to be made by the TorchServe that arrivals after
     assert augmented.served.java().pid != java.pid
     until(lambda: len(alive(augmented.served)) == 3, 60)
 
@@ -188,7 +188,7 @@ class Flood:
             self.sent += 1
             yield augmentation_pb2.AugmentRequest(rows=rows)
 
-    def settle(self) -> None:
+    def wait_until_ready(self) -> None:
         """Wait until nothing more is taken."""
         before = -1
         while before != self.sent:
@@ -201,7 +201,7 @@ def test_a_client_that_pushes_and_does_not_read_is_read_no_further(augmented: Au
     before = gateway.memory_info().rss
     with grpc.insecure_channel(augmented.server) as channel:
         call = augmentation_pb2_grpc.AugmentationServiceStub(channel).Augment(iter(flood))
-        flood.settle()
+        flood.wait_until_ready()
         held, growth = flood.sent, (gateway.memory_info().rss - before) / MEBIBYTE
         print(f"{held} MiB were taken of a client that does not read; the gateway grew by {growth:.0f} MiB")  # noqa: T201
         assert held < 64

@@ -50,20 +50,20 @@ def loader(pull: Pull, workers: int) -> DataLoader:
 @pytest.mark.parametrize("workers", [0, 2])
 def test_an_interrupted_epoch_gives_exactly_the_remaining_rows(augmented, plan, accepted, workers: int) -> None:
     columns = ("image", "label", "row", "place")
-    begun = Pull(plan, augmented.server, columns=columns)
+    started = Pull(plan, augmented.server, columns=columns)
     seen: list[tuple[int, tuple[bytes, int]]] = []
 
     def keep(images: torch.Tensor, labels: torch.Tensor, rows: torch.Tensor) -> None:
         values = zip(rows.tolist(), images.numpy(), labels.tolist(), strict=True)
         seen.extend((row, (np.ascontiguousarray(image).tobytes(), label)) for row, image, label in values)
 
-    for number, (images, labels, rows, places) in enumerate(loader(begun, workers)):
+    for number, (images, labels, rows, places) in enumerate(loader(started, workers)):
         keep(images, labels, rows)
-        begun.track(places)
+        started.track(places)
         if number == 20:
             break
     rest = Pull(plan, augmented.server, columns=columns)
-    rest.load_state_dict(json.loads(json.dumps(begun.state_dict())))
+    rest.load_state_dict(json.loads(json.dumps(started.state_dict())))
     for images, labels, rows, _ in loader(rest, workers):
         keep(images, labels, rows)
     assert sorted(row for row, _ in seen) == list(accepted)
@@ -87,9 +87,9 @@ def test_hugging_face_reads_its_parquet(augmented, plan, accepted, tmp_path: Pat
     )
     out = exported(augmented, plan, tmp_path, "parquet")
     command = [sys.executable, "-c", script, str(out), str(tmp_path / "cache")]
-    told = subprocess.run(command, env=environment(tmp_path, {}), text=True, capture_output=True, check=False)
-    assert told.returncode == 0, told.stderr
-    read = {row: (bytes.fromhex(image), label) for row, label, image in json.loads(told.stdout.splitlines()[-1])}
+    result = subprocess.run(command, env=environment(tmp_path, {}), text=True, capture_output=True, check=False)
+    assert result.returncode == 0, result.stderr
+    read = {row: (bytes.fromhex(image), label) for row, label, image in json.loads(result.stdout.splitlines()[-1])}
     assert read == accepted
 
 
@@ -123,9 +123,9 @@ def test_ray_reads_every_row(augmented, plan, accepted, tmp_path: Path) -> None:
         "print(json.dumps(sorted([int(row['row']), int(row['label'])] for row in rows)))\n"
     )
     (tmp_path / "ticket").write_bytes(plan.ticket)
-    told = subprocess.run(
+    result = subprocess.run(
         [sys.executable, "-c", script, augmented.server], env=environment(tmp_path, {}), cwd=tmp_path, text=True,
         capture_output=True, timeout=300, check=False,
     )  # fmt: skip
-    assert told.returncode == 0, told.stderr
-    assert json.loads(told.stdout.splitlines()[-1]) == [[row, label] for row, (_, label) in accepted.items()]
+    assert result.returncode == 0, result.stderr
+    assert json.loads(result.stdout.splitlines()[-1]) == [[row, label] for row, (_, label) in accepted.items()]

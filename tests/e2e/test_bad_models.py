@@ -62,15 +62,15 @@ def test_two_versions_and_a_failing_model_are_served_side_by_side(store: Path, t
 def test_weights_of_another_digest_are_not_packed(store: Path, tmp_path: Path) -> None:
     weights = store / "digits-vae" / "weights.safetensors"
     weights.write_bytes(weights.read_bytes()[:-1] + b"\x00")
-    told = pack(store, tmp_path / "out", "digits-vae")
-    assert told.returncode == 1
-    assert "digest" in told.stderr
+    result = pack(store, tmp_path / "out", "digits-vae")
+    assert result.returncode == 1
+    assert "digest" in result.stderr
     assert not list((tmp_path / "out").glob("*.mar")) if (tmp_path / "out").exists() else True
 
 
-def test_a_misspelt_key_is_told_with_the_nearest_one(store: Path, tmp_path: Path) -> None:
+def test_a_misspelt_key_names_the_nearest_one(store: Path, tmp_path: Path) -> None:
     edit_card(store / "digits-vae", intendet_use="x")
-    told = pack(store, tmp_path / "out", "digits-vae")
-    assert told.returncode == 1
-    assert "intended_use" in told.stderr
-    assert "Traceback" not in told.stderr
+    result = pack(store, tmp_path / "out", "digits-vae")
+    assert result.returncode == 1
+    assert "intended_use" in result.stderr
+    assert "Traceback" not in result.stderr

@@ -45,7 +45,7 @@ def test_the_runner_of_the_compose_file_works_on_what_the_gateway_is_asked(archi
         process = subprocess.Popen([FOUNT, *runner["command"][1:]], env=environment(tmp_path, own), cwd=tmp_path)
         try:
             with Client(served.server) as client:
-                made = patiently(lambda: client.evaluate("digits-cvae", count=100, seed=1, panels=["label-fidelity"]))
+                made = retrying(lambda: client.evaluate("digits-cvae", count=100, seed=1, panels=["label-fidelity"]))
                 *_, last = client.watch_evaluation(made.id)
         finally:
             process.terminate()
@@ -75,10 +75,10 @@ def test_a_gateway_without_the_tokens_says_so(archives: Path, tmp_path: Path) ->
 
 def draw(server: str, timeout_s: float = 60):
     with Client(server) as client:
-        return patiently(lambda: client.sample("digits-vae", count=3), timeout_s)
+        return retrying(lambda: client.sample("digits-vae", count=3), timeout_s)
 
 
-def patiently(ask, timeout_s: float = 120):
+def retrying(ask, timeout_s: float = 120):
     """Ask until there is an answer: models load."""
     deadline = time.monotonic() + timeout_s
     while True:

@@ -25,7 +25,7 @@ GONE, LATE = 5, 6
 
 @pytest.fixture
 def whole(planted: Stack) -> Iterator[Stack]:
-    planted.settle()
+    planted.wait_until_ready()
     yield planted
     planted.traces.set_pace(0)
 
@@ -51,7 +51,7 @@ def open_streams(stack: Stack) -> float:
 
 async def test_rows_of_clients_that_are_gone_or_late_never_reach_a_worker(whole: Stack) -> None:
     whole.traces.set_pace(0.01)
-    begun = time.time()
+    started = time.time()
     async with sampling(whole.served.server) as stub:
         busy = [asyncio.create_task(draw(stub, 10_000_000, label=1, timeout_s=3)) for _ in range(4)]
         await asyncio.sleep(0.5)
@@ -65,8 +65,8 @@ async def test_rows_of_clients_that_are_gone_or_late_never_reach_a_worker(whole:
             await asyncio.sleep(0.2)
         assert {each.code for each in await asyncio.gather(*busy)} == {grpc.StatusCode.DEADLINE_EXCEEDED}
     assert ends == {grpc.StatusCode.DEADLINE_EXCEEDED}
-    assert whole.traces.rows(1, begun) >= 1000
-    assert (whole.traces.rows(GONE, begun), whole.traces.rows(LATE, begun)) == (0, 0)
+    assert whole.traces.rows(1, started) >= 1000
+    assert (whole.traces.rows(GONE, started), whole.traces.rows(LATE, started)) == (0, 0)
 
 
 async def test_a_late_client_gets_what_was_drawn_in_time(whole: Stack) -> None:
@@ -81,10 +81,10 @@ async def test_a_late_client_gets_what_was_drawn_in_time(whole: Stack) -> None:
 async def vanish(stack: Stack, chance: random.Random) -> None:
     """Connect, ask for much, read a little, and be gone without a word, or with one."""
     async with sampling(stack.served.server) as stub:
-        count, patience = chance.randrange(1, 20_000), chance.expovariate(4)
+        count, wait_s = chance.randrange(1, 20_000), chance.expovariate(4)
         call = stub.Sample(sample_request(NAME, {"count": count, "seed": SEED}))
         try:
-            async with asyncio.timeout(patience):
+            async with asyncio.timeout(wait_s):
                 while (response := await call.read()) is not grpc.aio.EOF:
                     start = response.chunk.start_index * 1024
                     assert response.chunk.data == stack.truth[start : start + len(response.chunk.data)]
@@ -107,8 +107,8 @@ async def test_five_hundred_clients_that_come_and_vanish_leave_the_gateway_worki
     staying = await draw_many(whole.served.server, [500] * 8 + [1] * 100)
     async with asyncio.timeout(60):
         await asyncio.gather(*vanishing)
-    assert whole.judge(staying) == {OK: 108}
+    assert whole.check(staying) == {OK: 108}
     async with asyncio.timeout(10):
         while open_streams(whole):
             await asyncio.sleep(0.1)
-    assert whole.judge(await draw_many(whole.served.server, [1] * 20)) == {OK: 20}
+    assert whole.check(await draw_many(whole.served.server, [1] * 20)) == {OK: 20}

@@ -1,4 +1,4 @@
-"""More work than there may be, and a stop in the middle of it: whoever is refused is told so, and health stays up."""
+"""More work than there may be, and a stop in the middle of it: refusals are clear, and health stays up."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def narrow(planted: Stack, planted_archives: Path, place: Path) -> Iterator[Stac
 
 
 async def repeatedly(seconds: float, ask: Callable[[int], Awaitable[Drawn]]) -> list[Drawn]:
-    """Ask, and ask again when the answer is there; refused, after as long as one was told to wait."""
+    """Ask, and ask again when the answer is there; when refused, wait as long as the refusal says."""
     ends, drawn = time.monotonic() + seconds, list[Drawn]()
     while time.monotonic() < ends:
         drawn.append(await ask(len(drawn)))
@@ -54,10 +54,10 @@ async def check_health(server: str, seconds: float) -> list[float]:
     ends, took = time.monotonic() + seconds, list[float]()
     async with grpc.aio.insecure_channel(server) as channel:
         while time.monotonic() < ends:
-            begun = time.monotonic()
+            started = time.monotonic()
             answer = await health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=5)
             assert answer.status == health_pb2.HealthCheckResponse.SERVING
-            took.append(time.monotonic() - begun)
+            took.append(time.monotonic() - started)
             await asyncio.sleep(0.05)
     return took
 
@@ -71,7 +71,7 @@ async def test_a_full_queue_refuses_in_words_while_health_stays_up(narrow: Stack
         ]
         took, *drawn = await asyncio.gather(check_health(narrow.served.server, seconds), *clients)
     requests = [each for one in drawn for each in one]
-    ends = narrow.judge(requests, FULL)
+    ends = narrow.check(requests, FULL)
     refused = [each for each in requests if each.code is FULL]
     waits = [each.error.retry_after_s for each in refused if isinstance(each.error, Overloaded)]
     served = max(each.seconds for each in requests if each.code is OK)
@@ -84,11 +84,11 @@ async def test_a_full_queue_refuses_in_words_while_health_stays_up(narrow: Stack
     assert all(0 < wait < 30 for wait in waits)
     assert max(each.seconds for each in refused) < 2
     assert max(took) < 1
-    assert narrow.judge([await asyncio.wait_for(one_more(narrow), 20)]) == {OK: 1}
+    assert narrow.check([await asyncio.wait_for(one_more(narrow), 20)]) == {OK: 1}
 
 
 async def one_more(stack: Stack) -> Drawn:
-    """What a client gets that heeds the refusals."""
+    """The result of a client that waits after refusals."""
     async with sampling(stack.served.server) as stub:
         while (drawn := await draw(stub, 1)).code is FULL:
             await asyncio.sleep(0.1)
@@ -96,7 +96,7 @@ async def one_more(stack: Stack) -> Drawn:
 
 
 async def test_a_cancel_takes_effect_by_the_end_of_the_calls_that_run(narrow: Stack) -> None:
-    begun = time.time()
+    started = time.time()
     async with sampling(narrow.served.server) as stub:
         call = stub.Sample(sample_request(NAME, {"count": 1_000_000, "seed": 1, "label": GONE_LABEL}))
         await call.read()
@@ -104,7 +104,7 @@ async def test_a_cancel_takes_effect_by_the_end_of_the_calls_that_run(narrow: St
         call.cancel()
         cancelled = time.time()
         await asyncio.sleep(2)
-    assert narrow.traces.rows(GONE_LABEL, begun) > 0
+    assert narrow.traces.rows(GONE_LABEL, started) > 0
     # A worker holds two calls: one runs, one was on its way.
     assert narrow.traces.rows(GONE_LABEL, cancelled + 2 * CALL_S + 0.3) == 0
 
@@ -112,16 +112,16 @@ async def test_a_cancel_takes_effect_by_the_end_of_the_calls_that_run(narrow: St
 @pytest.mark.slow
 async def test_a_stop_under_load_ends_what_runs_and_refuses_what_comes(narrow: Stack) -> None:
     narrow.traces.set_pace(0.2)
-    asked = [300] * 2 + [1] * 5
-    running = asyncio.create_task(draw_many(narrow.served.server, asked))
+    counts = [300] * 2 + [1] * 5
+    running = asyncio.create_task(draw_many(narrow.served.server, counts))
     async with sampling(narrow.served.server) as stub:
         assert (await draw(stub, 1)).code is OK  # a connection from before the stop, as balancers keep
         narrow.served.process.send_signal(signal.SIGTERM)
         await asyncio.sleep(0.3)
         assert not running.done()
         late = [await draw(stub, 1, timeout_s=5), *await draw_many(narrow.served.server, [1] * 5, timeout_s=5)]
-    assert narrow.judge(await running) == {OK: len(asked)}
-    assert narrow.judge(late, GONE) == {GONE: 6}
+    assert narrow.check(await running) == {OK: len(counts)}
+    assert narrow.check(late, GONE) == {GONE: 6}
     assert await asyncio.to_thread(narrow.served.process.wait, 30) == 0
 
 
@@ -134,7 +134,7 @@ async def test_after_a_kill_and_a_restart_the_same_addresses_give_the_same_bytes
         running = asyncio.create_task(draw_many(first.served.server, [5000] * 4))
         await asyncio.sleep(0.3)
         first.served.process.kill()
-        assert first.judge(await running, GONE).total() == 4
+        assert first.check(await running, GONE).total() == 4
     with planted_stack(planted_archives, place, "--workers", "2") as second:
         assert second.truth == first.truth
-        assert first.judge(await draw_many(second.served.server, [1000] * 4 + [1] * 40)) == {OK: 44}
+        assert first.check(await draw_many(second.served.server, [1000] * 4 + [1] * 40)) == {OK: 44}

@@ -19,7 +19,7 @@ from tests.e2e.planted import NAME, SAMPLE_BYTES
 MEBIBYTE = 1 << 20
 UNREAD_MIB = UNREAD_BYTES // MEBIBYTE
 PIPE_MIB = 0.5
-"""What the gateway may hold for one connection beside unread samples: gRPC's own buffers and a call's objects."""
+"""What the gateway may hold for one connection in addition to buffered samples: gRPC's own buffers and a call's objects."""
 MANY = 200
 NARROW = (("grpc.http2.bdp_probe", 0), ("grpc.http2.lookahead_bytes", 1 << 16))
 """A client that takes in no more than 64 KiB unread: whatever else is drawn for it stays with the gateway."""
@@ -28,7 +28,7 @@ NARROW = (("grpc.http2.bdp_probe", 0), ("grpc.http2.lookahead_bytes", 1 << 16))
 @pytest.fixture
 def whole(planted: Stack) -> Stack:
     """The shared stack, all well: 200 streams' windows are many times what it may keep unread."""
-    planted.settle()
+    planted.wait_until_ready()
     return planted
 
 
@@ -50,7 +50,7 @@ async def stalled(stack: Stack, readers: int, *options: tuple[str, int]) -> Asyn
 
 
 async def drawn_rows(stack: Stack, quiet_s: float = 1.0, timeout_s: float = 60) -> int:
-    """Rows that workers have drawn, once they draw no more."""
+    """Rows that workers have drawn, when they are idle again."""
     async with asyncio.timeout(timeout_s):
         before = -1
         while (now := sum(sum(batch.rows) for batch in stack.traces.batches())) != before:
@@ -69,7 +69,7 @@ async def test_a_reader_that_stops_stops_its_own_generation_and_nobody_elses(who
         drawn = await drawn_rows(whole) - before
         print(f"drawn for one stalled reader: {drawn * SAMPLE_BYTES / MEBIBYTE:.1f} MiB")  # noqa: T201
         assert drawn * SAMPLE_BYTES < 32 * MEBIBYTE  # its window, and the buffers of both ends of a connection
-        assert whole.judge(await draw_many(whole.served.server, [2000] * 4 + [1] * 20, timeout_s=20)) == {OK: 24}
+        assert whole.check(await draw_many(whole.served.server, [2000] * 4 + [1] * 20, timeout_s=20)) == {OK: 24}
 
 
 async def test_a_slow_reader_gets_every_byte_and_slows_nobody_down(whole: Stack) -> None:
@@ -78,7 +78,7 @@ async def test_a_slow_reader_gets_every_byte_and_slows_nobody_down(whole: Stack)
         await asyncio.sleep(0.5)
         others = await draw_many(whole.served.server, [1000] * 4 + [1] * 40, timeout_s=20)
         assert not slow.done()
-        assert whole.judge([*others, await slow]) == {OK: 45}
+        assert whole.check([*others, await slow]) == {OK: 45}
 
 
 @pytest.mark.slow
@@ -91,10 +91,10 @@ async def test_two_hundred_stalled_readers_take_bounded_memory_and_others_are_se
         print(f"gateway: {before:.0f} MiB, with {MANY} stalled readers {during:.0f} MiB ({drawn:.0f} MiB "  # noqa: T201
               f"were drawn for them; {UNREAD_MIB} MiB may be unread)")  # fmt: skip
         others = await draw_many(whole.served.server, [500] * 8 + [1] * 40, timeout_s=30)
-    assert whole.judge(others) == {OK: 48}
+    assert whole.check(others) == {OK: 48}
     # What may be unread, and the pipes.
     assert during - before < UNREAD_MIB + PIPE_MIB * MANY
-    assert whole.judge(await draw_many(whole.served.server, [1] * 20)) == {OK: 20}
+    assert whole.check(await draw_many(whole.served.server, [1] * 20)) == {OK: 20}
 
 
 @pytest.mark.slow
@@ -106,5 +106,5 @@ async def test_two_hundred_slow_readers_all_get_every_byte(whole: Stack) -> None
         drawn = await asyncio.gather(*drawing)
     growth = gateway_mib(whole) - before
     print(f"{MANY} slow readers: gateway +{growth:.0f} MiB")  # noqa: T201
-    assert whole.judge(drawn) == {OK: MANY}
+    assert whole.check(drawn) == {OK: MANY}
     assert growth < UNREAD_MIB + PIPE_MIB * MANY

@@ -19,32 +19,32 @@ UNAVAILABLE = grpc.StatusCode.UNAVAILABLE
 
 
 async def test_requests_outlive_an_embedded_torchserve_killed_in_the_middle_of_them(planted: Stack) -> None:
-    planted.settle()
+    planted.wait_until_ready()
     planted.traces.set_pace(0.05)
-    asked = [1500] * 4 + [1] * 20
-    requests = asyncio.create_task(draw_many(planted.served.server, asked, timeout_s=60))
+    counts = [1500] * 4 + [1] * 20
+    requests = asyncio.create_task(draw_many(planted.served.server, counts, timeout_s=60))
     await asyncio.sleep(0.5)
     java, orphans = planted.served.java(), planted.served.workers()
     java.kill()
-    begun = time.monotonic()
-    ends = planted.judge(await requests, UNAVAILABLE)
+    started = time.monotonic()
+    ends = planted.check(await requests, UNAVAILABLE)
     planted.traces.set_pace(0)
-    await asyncio.to_thread(planted.settle)
-    print(f"ends {ends}, back after {time.monotonic() - begun:.1f} s")  # noqa: T201
-    assert planted.judge(await draw_many(planted.served.server, asked)) == {OK: len(asked)}
-    assert ends[OK] == len(asked)  # they waited: it is back well within --worker-wait
+    await asyncio.to_thread(planted.wait_until_ready)
+    print(f"ends {ends}, back after {time.monotonic() - started:.1f} s")  # noqa: T201
+    assert planted.check(await draw_many(planted.served.server, counts)) == {OK: len(counts)}
+    assert ends[OK] == len(counts)  # they waited: it restarts well within --worker-wait
     assert planted.served.java().pid != java.pid
     assert not psutil.wait_procs(orphans, timeout=5)[1]
 
 
 @pytest.mark.slow
-async def test_a_request_during_the_restart_waits_or_is_told_to_ask_again(planted: Stack) -> None:
-    planted.settle()
+async def test_a_request_during_the_restart_waits_or_gets_unavailable(planted: Stack) -> None:
+    planted.wait_until_ready()
     planted.served.java().kill()
     async with sampling(planted.served.server) as stub:
         drawn = await draw(stub, 16, timeout_s=40)
-    await asyncio.to_thread(planted.settle)
-    assert planted.judge([drawn], UNAVAILABLE).total() == 1
+    await asyncio.to_thread(planted.wait_until_ready)
+    assert planted.check([drawn], UNAVAILABLE).total() == 1
     if drawn.error:
         assert "ready worker" in str(drawn.error)
 
@@ -71,11 +71,11 @@ async def test_one_of_two_torchserves_killed_loses_no_request(planted_archives: 
         until(lambda: two.ready_workers() == 2, 60)
         two = Stack(served=served, traces=traces, truth=draw_truth(served))
         traces.set_pace(0.05)
-        asked = [2000] * 6 + [1] * 40
-        requests = asyncio.create_task(draw_many(served.server, asked))
+        counts = [2000] * 6 + [1] * 40
+        requests = asyncio.create_task(draw_many(served.server, counts))
         await asyncio.sleep(1.0)
         assert len({batch.pid for batch in traces.batches(time.time() - 1.0)}) == 2  # both were at it
         listener(addresses[0].partition(":")[2].partition("/")[0]).kill()
-        assert two.judge(await requests) == {OK: len(asked)}
-        assert two.judge(await draw_many(served.server, [1] * 20)) == {OK: 20}
+        assert two.check(await requests) == {OK: len(counts)}
+        assert two.check(await draw_many(served.server, [1] * 20)) == {OK: 20}
         until(lambda: two.ready_workers() == 1, 10)

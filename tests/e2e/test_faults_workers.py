@@ -20,15 +20,15 @@ MIXED = [600] * 8 + [1] * 40
 @pytest.fixture
 def paced(planted: Stack) -> Iterator[Stack]:
     """Workers slow enough to be met in the middle of a batch; whole again afterwards."""
-    planted.settle()
+    planted.wait_until_ready()
     planted.traces.set_pace(PACE_S)
     yield planted
     planted.traces.set_pace(0)
-    planted.settle()
+    planted.wait_until_ready()
 
 
 def busy_worker(stack: Stack) -> psutil.Process:
-    """A worker that began a batch this instant."""
+    """A worker that started a batch this instant."""
     since = time.time()
     until(lambda: bool(stack.traces.batches(since)), 20)
     return psutil.Process(stack.traces.batches(since)[-1].pid)
@@ -39,7 +39,7 @@ async def test_a_worker_killed_in_the_middle_of_a_batch_loses_no_request(paced: 
     await asyncio.sleep(0.5)
     worker = await asyncio.to_thread(busy_worker, paced)
     worker.kill()
-    assert paced.judge(await requests) == {OK: len(MIXED)}
+    assert paced.check(await requests) == {OK: len(MIXED)}
     assert not worker.is_running()
 
 
@@ -50,15 +50,15 @@ async def test_requests_wait_for_workers_that_were_all_killed(paced: Stack) -> N
     killed = alive(paced.served)
     for worker in killed:
         worker.kill()
-    assert paced.judge(await requests) == {OK: len(MIXED)}
+    assert paced.check(await requests) == {OK: len(MIXED)}
     assert not {each.pid for each in killed} & {each.pid for each in alive(paced.served)}
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("seconds", [5, 20], ids="{}-s".format)
 async def test_requests_are_answered_while_a_worker_is_stopped_for(paced: Stack, seconds: int) -> None:
-    asked = [200] * 8 + [1] * 20
-    requests = asyncio.create_task(draw_many(paced.served.server, asked))
+    counts = [200] * 8 + [1] * 20
+    requests = asyncio.create_task(draw_many(paced.served.server, counts))
     await asyncio.sleep(0.2)
     worker = await asyncio.to_thread(busy_worker, paced)
     os.kill(worker.pid, signal.SIGSTOP)
@@ -68,5 +68,5 @@ async def test_requests_are_answered_while_a_worker_is_stopped_for(paced: Stack,
         late = await draw_many(paced.served.server, [1] * 20, timeout_s=10)
     finally:
         os.kill(worker.pid, signal.SIGCONT)
-    assert paced.judge([*await requests, *late]) == {OK: len(asked) + 20}
+    assert paced.check([*await requests, *late]) == {OK: len(counts) + 20}
     assert worker.pid in {each.pid for each in alive(paced.served)}

@@ -82,5 +82,5 @@ def test_a_model_goes_all_the_way_without_a_clone(fount: Path, tmp_path: Path) -
 
 def test_the_commands_of_the_fresh_environment_are_its_own(fount: Path, tmp_path: Path) -> None:
     code = "import fount, handlers, service; print(fount.__file__, handlers.__file__, service.__file__)"
-    told = subprocess.run([str(fount.with_name("python")), "-c", code], cwd=tmp_path, text=True, capture_output=True)
-    assert all(Path(file).is_relative_to(fount.parents[1]) for file in told.stdout.split())
+    result = subprocess.run([str(fount.with_name("python")), "-c", code], cwd=tmp_path, text=True, capture_output=True)
+    assert all(Path(file).is_relative_to(fount.parents[1]) for file in result.stdout.split())

@@ -1,4 +1,4 @@
-"""Starting and stopping the real stack: nothing left behind, and every failure told with its remedy."""
+"""Starting and stopping the real stack: nothing left behind, and every failure names its remedy."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def test_a_stream_goes_on_where_it_stopped_after_everything_was_killed(archives:
             parts += stream
             with Client(again.server) as other:
                 whole = other.sample("digits-cvae", count=count, seed=4)
-            assert drawn_by(again) > count  # the rest of the stream, beside the whole
+            assert drawn_by(again) > count  # the rest of the stream, in addition to the whole
     assert [part.start_index for part in parts[1:]] == np.cumsum([len(part) for part in parts])[:-1].tolist()
     assert np.concatenate(parts).tobytes() == whole.tobytes()
 
@@ -101,17 +101,17 @@ def test_a_killed_torchserve_comes_back_and_calls_wait_or_fail_clearly(archives:
         killed = served.java()
         killed.kill()
         ends = time.monotonic() + 90
-        told: list[str] = []
+        result: list[str] = []
         after = None
         while after is None and time.monotonic() < ends:
-            begun = time.monotonic()
+            started = time.monotonic()
             try:
                 after = client.sample("digits-vae", count=5, seed=1)
             except ServerUnavailable as error:
-                told.append(str(error))
+                result.append(str(error))
                 time.sleep(0.2)
-            assert time.monotonic() - begun < 35
-        assert [each for each in told if "digits-vae" not in each] == []
+            assert time.monotonic() - started < 35
+        assert [each for each in result if "digits-vae" not in each] == []
         assert after is not None
         assert after.tobytes() == before.tobytes()
         assert served.java().pid != killed.pid
@@ -125,7 +125,7 @@ def drawn_by(served: Served) -> float:
 
 @pytest.fixture
 def damaged(archives: Path, tmp_path: Path) -> Path:
-    """Archives that work, with three broken ones beside them."""
+    """Archives that work, with three broken ones among them."""
     folder = tmp_path / "archives"
     shutil.copytree(archives, folder)
     whole = (folder / "digits-vae-1.0.mar").read_bytes()

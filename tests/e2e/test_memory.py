@@ -18,7 +18,7 @@ def pull(served: Served, count: int) -> tuple[float, float, float]:
     """Growth of client and gateway in MiB after the first tenth, and samples/s."""
     gateway, client_process = psutil.Process(served.process.pid), psutil.Process()
     seen, gateway_peak, client_peak, gateway_base, client_base = 0, 0, 0, 0, 0
-    begun = time.monotonic()
+    started = time.monotonic()
     with Client(served.server) as client:
         for number, chunk in enumerate(client.stream("digits-cvae", count=count, seed=1)):
             assert chunk.start_index == seen
@@ -28,7 +28,7 @@ def pull(served: Served, count: int) -> tuple[float, float, float]:
                 if seen < count // 10:
                     gateway_base, client_base = gateway_peak, client_peak
     assert seen == count
-    rate = count / (time.monotonic() - begun)
+    rate = count / (time.monotonic() - started)
     return (client_peak - client_base) / MEBIBYTE, (gateway_peak - gateway_base) / MEBIBYTE, rate
 
 

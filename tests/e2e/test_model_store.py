@@ -40,14 +40,14 @@ def test_the_good_models_are_served(served: Served) -> None:
         assert client.sample("shapes", label="b", count=3, seed=1).labels.tolist() == [1, 1, 1]
 
 
-def test_a_model_that_was_refused_says_why_to_who_asks_for_it(served: Served) -> None:
+def test_a_refused_model_gives_the_reason_in_the_error(served: Served) -> None:
     with Client(served.server) as client, pytest.raises(ServerUnavailable, match="fount check"):
         client.sample("unchecked", count=1)
 
 
-def test_what_is_not_served_is_said_at_the_start(served: Served) -> None:
-    told = "".join(served.lines)
-    assert "packed 2 of 4 models" in told
-    assert "warning: not served: " in told
-    assert "broken/model.yaml: " in told
-    assert "warning: unchecked 1.0 is not served: " in told
+def test_models_that_are_not_served_are_named_at_the_start(served: Served) -> None:
+    result = "".join(served.lines)
+    assert "packed 2 of 4 models" in result
+    assert "warning: not served: " in result
+    assert "broken/model.yaml: " in result
+    assert "warning: unchecked 1.0 is not served: " in result

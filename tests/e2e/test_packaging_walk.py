@@ -29,7 +29,7 @@ class Walked:
 
     folder: Path
     served: Served
-    told: dict[str, str]
+    result: dict[str, str]
     variables: dict[str, str]
 
     def type(self, command: str) -> str:
@@ -50,21 +50,21 @@ def lines_of(block: str) -> list[str]:
 
 
 def walk(folder: Path, variables: dict[str, str]) -> tuple[dict[str, str], list[str]]:
-    """Do what comes before the server; gives what commands told, and the commands left for after it."""
-    files, told = iter(FILES), dict[str, str]()
+    """Do what comes before the server; return the commands' outputs, and the remaining commands."""
+    files, result = iter(FILES), dict[str, str]()
     commands = list[str]()
     for language, block in BLOCKS:
         if language == "python":
             for command in commands:
-                told[command] = run(folder, command, variables)
+                result[command] = run(folder, command, variables)
             commands = []
             (folder / next(files)).write_text(block)
         else:
             commands += lines_of(block)
     before = commands.index(SERVE)
     for command in commands[:before]:
-        told[command] = run(folder, command, variables)
-    return told, commands[before + 1 :]
+        result[command] = run(folder, command, variables)
+    return result, commands[before + 1 :]
 
 
 @pytest.fixture(scope="module")
@@ -72,12 +72,12 @@ def walked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Walked]:
     folder = tmp_path_factory.mktemp("walk")
     path = f"{Path(sys.executable).parent}:{environment(folder)['PATH']}"
     variables = environment(folder, {"PATH": path, "OMP_NUM_THREADS": "1"})
-    told, after = walk(folder, variables)
+    result, after = walk(folder, variables)
     ports = {"FOUNT_SERVE_PORT": "0", "FOUNT_SERVE_HTTP_PORT": "0", "PATH": path}
     with served_by(shlex.split(SERVE), folder, ports) as served:
-        result = Walked(folder, served, told, variables | {"FOUNT_SERVER": served.server})
+        result = Walked(folder, served, result, variables | {"FOUNT_SERVER": served.server})
         for command in after:
-            told[command] = result.type(command)
+            result[command] = result.type(command)
         yield result
 
 
@@ -85,16 +85,16 @@ pytestmark = pytest.mark.slow
 
 
 def test_every_check_passes(walked: Walked) -> None:
-    told = walked.told["fount check shapes-gan"]
-    assert "✗" not in told
-    assert "16 pictures of example.safetensors up to" in told
+    result = walked.result["fount check shapes-gan"]
+    assert "✗" not in result
+    assert "16 pictures of example.safetensors up to" in result
 
 
 def test_the_card_that_is_shown_is_the_one_that_was_filled_in(walked: Walked) -> None:
-    told = walked.told["fount model shapes-gan"]
-    assert "Circles, squares and triangles of any colour on white, drawn by a DCGAN." in told
-    assert "32" in told
-    assert "UNTRAINED" not in told
+    result = walked.result["fount model shapes-gan"]
+    assert "Circles, squares and triangles of any colour on white, drawn by a DCGAN." in result
+    assert "32" in result
+    assert "UNTRAINED" not in result
 
 
 def test_the_picture_holds_sixteen_colour_tiles(walked: Walked) -> None:

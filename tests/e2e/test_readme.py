@@ -1,4 +1,4 @@
-"""What the README tells a newcomer to type works as it stands there."""
+"""The README's commands work as they are written."""
 
 from __future__ import annotations
 
@@ -44,38 +44,38 @@ def test_a_command_of_the_readme_works(served: Served, tmp_path: Path, command: 
 def test_a_generator_of_one_s_own_is_served_by_the_commands_of_the_readme(tmp_path: Path) -> None:
     *before, serve = commands("A generator of your own")
     for command in before:
-        told = run_fount(*command, home=tmp_path)
-        assert told.returncode == 0, told.stdout + told.stderr
+        result = run_fount(*command, home=tmp_path)
+        assert result.returncode == 0, result.stdout + result.stderr
     ports = {"FOUNT_SERVE_PORT": "0", "FOUNT_SERVE_HTTP_PORT": "0"}
     with served_by([FOUNT, *serve], tmp_path, ports) as own, Client(own.server) as client:
         assert client.sample("my-gan", count=2, seed=1).shape == (2, 32, 32, 3)
 
 
 def test_a_data_set_is_augmented_by_the_commands_of_the_readme(augmented: Augmented, tmp_path: Path) -> None:
-    (wishes,) = blocks("yaml")
-    (tmp_path / "tripled.yaml").write_text(wishes)
+    (specification,) = blocks("yaml")
+    (tmp_path / "tripled.yaml").write_text(specification)
     for command in commands("Augment a data set"):
-        told = run_fount(*command, home=tmp_path, extra={"FOUNT_SERVER": augmented.server})
-        assert told.returncode == 0, told.stdout + told.stderr
+        result = run_fount(*command, home=tmp_path, extra={"FOUNT_SERVER": augmented.server})
+        assert result.returncode == 0, result.stdout + result.stderr
     assert (tmp_path / "tripled" / "manifest.json").is_file()
     assert (tmp_path / "variants.png").is_file()
 
 
 def test_a_generator_is_evaluated_by_the_commands_of_the_readme(served: Served, tmp_path: Path) -> None:
     asked, listed = commands("Evaluate a generator")
-    told = run_fount(*asked, home=tmp_path, extra={"FOUNT_SERVER": served.server}, timeout=300)
-    assert told.returncode == 0, told.stdout + told.stderr
-    assert "passed  copy_rate.upper95 < 0.05" in told.stdout
+    result = run_fount(*asked, home=tmp_path, extra={"FOUNT_SERVER": served.server}, timeout=300)
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert "passed  copy_rate.upper95 < 0.05" in result.stdout
     assert (tmp_path / "report.html").read_text().startswith("<!doctype html>")
-    told = run_fount(*listed, home=tmp_path, extra={"FOUNT_SERVER": served.server})
-    assert "gates passed" in told.stdout, told.stderr
+    result = run_fount(*listed, home=tmp_path, extra={"FOUNT_SERVER": served.server})
+    assert "gates passed" in result.stdout, result.stderr
 
 
 @pytest.mark.parametrize("number", range(len(blocks("python"))))
 def test_python_of_the_readme_works(served: Served, tmp_path: Path, number: int) -> None:
-    told = subprocess.run(
+    result = subprocess.run(
         [sys.executable, "-c", blocks("python")[number]], env=environment(tmp_path, {"FOUNT_SERVER": served.server}),
         cwd=tmp_path, text=True, capture_output=True, timeout=120, check=False,
     )  # fmt: skip
-    assert told.returncode == 0, told.stderr
-    assert "(16, 8, 8, 1) uint8" in told.stdout
+    assert result.returncode == 0, result.stderr
+    assert "(16, 8, 8, 1) uint8" in result.stdout

@@ -10,7 +10,7 @@ from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoRe
 from tests.e2e.processes import Served
 
 
-class Stranger:
+class ReflectionClient:
     """A client without any generated code."""
 
     def __init__(self, channel: grpc.Channel) -> None:
@@ -33,11 +33,11 @@ class Stranger:
 
 def test_reflection_is_enough_to_list_and_draw(served: Served) -> None:
     with grpc.insecure_channel(served.server) as channel:
-        stranger = Stranger(channel)
-        listed = stranger.call("fount.v1.ModelService", "ListModels")
+        other = ReflectionClient(channel)
+        listed = other.call("fount.v1.ModelService", "ListModels")
         names = [model.ref.name for model in listed.models]
-        reference = stranger.message("fount.v1.ModelRef")(name="digits-cvae")
-        responses = list(stranger.call("fount.v1.SamplingService", "Sample", model=reference, count=3, seed=1))
+        reference = other.message("fount.v1.ModelRef")(name="digits-cvae")
+        responses = list(other.call("fount.v1.SamplingService", "Sample", model=reference, count=3, seed=1))
     assert names == ["digits-classifier", "digits-cvae", "digits-vae"]
     assert responses[0].header.model.digest.startswith("sha256:")
     assert sum(len(response.chunk.data) for response in responses[1:]) == 3 * 8 * 8

@@ -129,7 +129,7 @@ async def test_closing_while_it_is_started_again_leaves_nothing(archives, tmp_pa
 
 
 @pytest.mark.slow
-async def test_a_stopped_worker_of_two_holds_nobody_up(archives, tmp_path, temporary) -> None:
+async def test_a_stopped_worker_of_two_delays_no_request(archives, tmp_path, temporary) -> None:
     async with embedded(archives, tmp_path / "one", workers=2) as pool:
         toy, whole = target(pool), await draw(pool, target(pool))
         stopped = workers_of(pool)[0]
