@@ -139,7 +139,7 @@ def torchserve(
 
 
 def listening(pid: int) -> str:
-    """Find the two ports of a TorchServe as HOST:INFERENCE/MANAGEMENT: one alone answers management calls."""
+    """Find the two ports of a TorchServe, as HOST:INFERENCE/MANAGEMENT: one alone answers management calls."""
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
         time.sleep(0.2)

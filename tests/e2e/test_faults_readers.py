@@ -19,7 +19,7 @@ from tests.e2e.planted import NAME, SAMPLE_BYTES
 MEBIBYTE = 1 << 20
 UNREAD_MIB = UNREAD_BYTES // MEBIBYTE
 PIPE_MIB = 0.5
-"""What the gateway may hold for one connection in addition to buffered samples: gRPC's own buffers and a call's objects."""
+"""What the gateway may hold for one connection on top of buffered samples: gRPC's own buffers and call objects."""
 MANY = 200
 NARROW = (("grpc.http2.bdp_probe", 0), ("grpc.http2.lookahead_bytes", 1 << 16))
 """A client that takes in no more than 64 KiB unread: whatever else is drawn for it stays with the gateway."""
