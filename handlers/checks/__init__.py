@@ -1,5 +1,5 @@
-"""Checks of a model before it is packed: does it do in a worker what it did in its notebook?
+"""Checks that `fount check` runs on a model folder before the model is packed.
 
-A model's folder enters; findings leave, one a check, each failure with what to change. A child process runs the model
-as a worker would, so that nothing a model does can end the command that asks.
+A model folder enters; one finding for each check leaves, and each failure names what to change. The model runs in a
+child process as it would in a worker, so that its code cannot end the command.
 """

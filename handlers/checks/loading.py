@@ -1,4 +1,4 @@
-"""The checks `card` and `weights`: the card can be read, the model can be built, and its weights are all there."""
+"""The checks `card`, `weights` and `memory`: the card is valid, the model loads, and its memory use is known."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from handlers.cards.card import CardError, check_weights, load_card
-from handlers.checks.finding import Finding, failed, passed, warned
+from handlers.checks.report import Finding, failed, passed, warned
 from handlers.checks.subject import Subject
 from handlers.execution.network import build_network
 from handlers.execution.numerics import configure_torch
@@ -19,11 +19,14 @@ from handlers.loading.weights import WeightsError
 from handlers.models import UnknownFamilyError
 from handlers.scaffold.template import keys_unwritten
 
-__all__ = ["check_card", "check_memory", "check_weights_load", "resident_bytes", "tell_bytes"]
+__all__ = ["check_card", "check_memory", "check_weights_load"]
+
+_STATUS = Path("/proc/self/status")
+_MAX_SHARE = 0.5  # of the memory that is free; beyond it two workers do not fit
 
 
 def check_card(subject: Subject) -> Finding:
-    """Read the card; every problem is told at once."""
+    """Read the card, and report all of its problems at once."""
     try:
         card = load_card(subject.folder)
     except CardError as error:
@@ -36,86 +39,73 @@ def check_card(subject: Subject) -> Finding:
     seen = f"{card.name} {card.version}: {card.family.name}, {shape}, {labels}"
     if unwritten := keys_unwritten(card):
         keys = ", ".join(unwritten)
-        change = f"write in model.yaml what they ask for ({keys}): clients read it"
-        return warned("card", f"{seen}\nstill the text that `fount new` put there: {keys}", change)
+        change = f"replace the text of these keys in model.yaml ({keys}): clients read it"
+        return warned("card", f"{seen}\nstill the text that `fount new` wrote: {keys}", change)
     return passed("card", seen)
 
 
 def check_weights_load(subject: Subject) -> Finding:
-    """Build the model as a worker does, with its weights."""
+    """Build the model with its weights, as a worker does."""
     card, folder = subject.card, subject.folder
     configure_torch(subject.settings)
-    subject.resident_before = resident_bytes()
+    subject.resident_before = _resident_bytes()
     try:
-        check_room(folder / card.weights.file)  # first, since taking the digest of what cannot be loaded takes long
+        check_room(folder / card.weights.file)  # first: digesting a file that is too large to load takes long
         check_weights(card, folder)
         subject.network = build_network(card, build_module(card, folder), subject.settings)
     except (BuildError, CardError, RoomError, UnknownFamilyError, WeightsError) as error:
-        wrong, change = _cut(str(error) if not isinstance(error, CardError) else str(error.problems[0]))
-        return failed("weights", wrong, change, blocks=True)
-    module = subject.network.module
-    count = sum(parameter.numel() for parameter in module.parameters())
-    size = tell_bytes((folder / card.weights.file).stat().st_size)
+        sentence = str(error.problems[0]) if isinstance(error, CardError) else str(error)
+        wrong, _, change = sentence.rpartition("; ")  # the remedy follows the last semicolon
+        return failed("weights", wrong or sentence, change if wrong else "correct it, and check again", blocks=True)
+    count = sum(parameter.numel() for parameter in subject.network.module.parameters())
+    size = _format_bytes((folder / card.weights.file).stat().st_size)
     seen = f"{card.weights.file}: {count:,} parameters, {size}"
     return passed("weights", seen, numbers={"parameters": float(count)})
 
 
-def _cut(sentence: str) -> tuple[str, str]:
-    """Cut an error's sentence into what is wrong and the remedy, which follows its last semicolon."""
-    wrong, _, change = sentence.rpartition("; ")
-    return (wrong, change) if wrong else (sentence, "mend it, and check again")
-
-
-# FOLDED FROM handlers.checks.loading:
-# The check `memory`: what one worker of this model takes. The process is the child that runs the checks, so
-# what it takes before the model is loaded is what any worker takes.
-
-
-_STATUS = Path("/proc/self/status")
-_SHARE = 0.5  # of what is free, beyond which two workers would not fit
-
-
 def check_memory(subject: Subject) -> Finding:
-    """Run the largest batch a worker would, and read what the process took at most."""
+    """Run the largest batch of a worker, and read the peak memory use of this process.
+
+    The process is the child that runs the checks, so what it uses before the model is loaded is what any worker uses.
+    """
     largest = subject.profile.exec_batch_sizes[-1]
     subject.run(subject.rows(largest))
-    loaded, peak = resident_bytes(), _peak_bytes()
+    loaded, peak = _resident_bytes(), _peak_bytes()
     weights = (subject.folder / subject.card.weights.file).stat().st_size
-    before = subject.resident_before
     seen = (
-        f"weights {tell_bytes(weights)}; the process {tell_bytes(before)} before, {tell_bytes(loaded)} with the model,"
-        f" {tell_bytes(peak)} at most (batches of {largest})"
+        f"weights {_format_bytes(weights)}; the process {_format_bytes(subject.resident_before)} before,"
+        f" {_format_bytes(loaded)} with the model, {_format_bytes(peak)} at most (batches of {largest})"
     )
     numbers = {"weights_bytes": float(weights), "resident_bytes": float(loaded), "peak_bytes": float(peak)}
     if subject.settings.device != "cpu":
-        taken = torch.cuda.max_memory_allocated(subject.settings.device)
-        seen, numbers = f"{seen}; on the device {tell_bytes(taken)}", numbers | {"device_bytes": float(taken)}
-    free = available_bytes()
-    if free is not None and peak > _SHARE * (free + loaded):
-        change = "serve it with one worker, on a larger machine, or with a smaller limits.max_exec_batch"
-        return warned(
-            "memory", f"{seen}; {tell_bytes(free + loaded)} are there for all workers", change, numbers=numbers
+        on_device = torch.cuda.max_memory_allocated(subject.settings.device)
+        seen, numbers = (
+            f"{seen}; on the device {_format_bytes(on_device)}",
+            numbers | {"device_bytes": float(on_device)},
         )
+    free = available_bytes()
+    if free is not None and peak > _MAX_SHARE * (free + loaded):
+        change = "serve it with one worker, on a larger machine, or with a smaller limits.max_exec_batch"
+        seen = f"{seen}; {_format_bytes(free + loaded)} are available to all workers"
+        return warned("memory", seen, change, numbers=numbers)
     return passed("memory", seen, numbers=numbers)
 
 
-def resident_bytes() -> int:
-    """What the process holds in memory now; what it held at most where that is not told."""
-    return _read_status("VmRSS:") or _peak_bytes()
-
-
-def tell_bytes(count: float) -> str:
-    """Say a size as people do."""
+def _format_bytes(count: float) -> str:
     for unit, size in (("GiB", 2**30), ("MiB", 2**20), ("KiB", 2**10)):
         if count >= size:
             return f"{count / size:.3g} {unit}" if count < 1000 * size else f"{count / size:,.0f} {unit}"
     return f"{count:.0f} bytes"
 
 
+def _resident_bytes() -> int:
+    """Read the memory the process uses now; its peak on systems without /proc."""
+    return _read_status("VmRSS:") or _peak_bytes()
+
+
 def _peak_bytes() -> int:
-    found = _read_status("VmHWM:")
     scale = 1 if sys.platform == "darwin" else 1024  # Linux counts in KiB
-    return found or resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * scale
+    return _read_status("VmHWM:") or resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * scale
 
 
 def _read_status(key: str) -> int:

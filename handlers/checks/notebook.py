@@ -1,7 +1,8 @@
-"""The check `notebook`: given the same z and labels, a worker gives what the module gives where it was made.
+"""The check `notebook`: for the same z and labels, a worker returns what the module returned in its notebook.
 
-The module is built once more and called by hand, as a notebook would, and must give the same floats as the worker's
-way. That cannot show whether the weights are the notebook's; pictures saved there, in `example.safetensors`, can.
+The module is built once more and called directly, as a notebook does, and must return the same floats as through the
+worker's code. That cannot show whether the weights are the notebook's; pictures saved there in `example.safetensors`
+can.
 """
 
 from __future__ import annotations
@@ -16,9 +17,8 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from fount.address import Addresses, Stream
-from handlers.checks.entry_points import call_by_hand
-from handlers.checks.finding import Finding, apart, failed, passed, told_apart
-from handlers.checks.subject import CHECK_SEED, Subject, seed_globals
+from handlers.checks.report import Finding, failed, passed
+from handlers.checks.subject import CHECK_SEED, SEVERAL, Subject, largest_difference, seed_globals
 from handlers.execution.pixels import Float32s, find_rows_within, floats_to_uint8
 from handlers.family import Deadline, Noise, Sampler
 from handlers.loading.build import build_own
@@ -27,15 +27,14 @@ from handlers.verification.golden import MEAN_LEVELS, MOST_LEVELS
 __all__ = ["EXAMPLE_FILE", "check_notebook"]
 
 EXAMPLE_FILE = "example.safetensors"
-"""Beside the card: z, labels where there are classes, and the images the author's module gave for them."""
+"""File in the model's folder: z, labels if there are classes, and the images that the author's module returned."""
 
 CHECK = "notebook"
-_ROWS = 7
-_MOST_ROWS = 256
+_MAX_ROWS = 256
 _CAUSES = (
-    "likely causes: the notebook's module was in training mode (call eval() before saving the example); the weights are"
-    " others (a later step, or an average of weights such as EMA); pictures were scaled after the module gave them;"
-    " if `rows` or `deterministic` below fail too, mend those first"
+    "likely causes: the notebook's module was in training mode (call eval() before saving the example); the weights"
+    " differ (a later step, or an average of weights such as EMA); pictures were scaled after the module returned them;"
+    " if `rows` or `deterministic` below fail too, correct those first"
 )
 
 
@@ -45,7 +44,7 @@ class ExampleError(Exception):
 
 @dataclass(frozen=True, kw_only=True)
 class _Example:
-    """What a notebook gave.
+    """Inputs and results saved in a notebook.
 
     Attributes:
         z: (N, *latent) float32.
@@ -60,14 +59,14 @@ class _Example:
 
 @dataclass(frozen=True, kw_only=True)
 class _GivenNoise(Noise):
-    """Noise whose z is given instead of drawn."""
+    """Noise with a given z instead of a drawn one."""
 
     z: Tensor
 
     def normal(
         self, stream: Stream, shape: tuple[int, ...], *, step: int = 0, truncation: float | None = None
     ) -> Tensor:
-        """Give z for the stream LATENT; other streams are drawn by address."""
+        """Return z for the stream LATENT; draw other streams by address."""
         if stream is not Stream.LATENT:
             return super().normal(stream, shape, step=step, truncation=truncation)
         if tuple(self.z.shape[1:]) != shape:
@@ -76,32 +75,31 @@ class _GivenNoise(Noise):
 
 
 def check_notebook(subject: Subject) -> Finding:
-    """Call the module by hand, and compare; then compare with the example, if there is one."""
-    difference = _differ_from_hand(subject)
-    if difference != 0:
-        seen = f"called by hand the module gives other values, by up to {told_apart(subject, difference)}"
-        return failed(CHECK, seen, "look for what changes between calls or depends on how the module was brought there")
-    seen = "called by hand, the module gives the same floats"
+    """Compare the worker's results with a direct call of the module, and with the example if there is one."""
+    if difference := _compare_with_direct_call(subject):
+        seen = f"called directly the module gives other values, by up to {subject.describe_difference(difference)}"
+        return failed(CHECK, seen, "look for what changes between calls or depends on how the module was loaded")
+    seen = "called directly, the module gives the same floats"
     if not subject.samples:
         return passed(CHECK, seen)
     file = subject.folder / EXAMPLE_FILE
     if not file.exists():
-        return passed(CHECK, seen, change=_tell_how_to_save(subject))
+        return passed(CHECK, seen, change=_how_to_save(subject))
     try:
         return _compare_with_example(subject, _read_example(subject, file), seen)
     except ExampleError as error:
-        return failed(CHECK, f"{EXAMPLE_FILE}: {error}", _tell_how_to_save(subject))
+        return failed(CHECK, f"{EXAMPLE_FILE}: {error}", _how_to_save(subject))
 
 
-def _differ_from_hand(subject: Subject) -> float:
-    """The largest difference between a worker's way and a call by hand, for the same addresses."""
+def _compare_with_direct_call(subject: Subject) -> float:
+    """Compute the largest difference between a worker's result and a direct call, for the same addresses."""
     fresh = build_own(subject.card, subject.folder).to(subject.network.device).eval()
-    rows = subject.rows(subject.batch(_ROWS))
+    rows = subject.rows(subject.batch(SEVERAL))
     seed_globals(1)
     known = subject.run(rows)
     seed_globals(1)
-    given = call_by_hand(subject, fresh, rows)
-    return apart(known, _to_rows(given.cpu()) if isinstance(given, Tensor) else np.asarray(given))
+    direct = subject.call_module(fresh, rows)
+    return largest_difference(known, _to_rows(direct.cpu()) if isinstance(direct, Tensor) else np.asarray(direct))
 
 
 def _read_example(subject: Subject, file: Path) -> _Example:
@@ -109,19 +107,22 @@ def _read_example(subject: Subject, file: Path) -> _Example:
     try:
         with safe_open(file, framework="pt") as stream:
             names = set(stream.keys())
-            tensors = {name: stream.get_tensor(name)[:_MOST_ROWS] for name in names}
+            tensors = {name: stream.get_tensor(name)[:_MAX_ROWS] for name in names}
     except (OSError, SafetensorError, ValueError, TypeError, IndexError) as error:  # the last for a single number
         raise ExampleError(f"cannot be read as safetensors ({error})") from error
-    wanted = {"z", "images"} | ({"labels"} if classes else set())
-    if names != wanted:
-        raise ExampleError(f"holds {', '.join(sorted(names)) or 'nothing'}; it must hold {', '.join(sorted(wanted))}")
+    expected = {"z", "images"} | ({"labels"} if classes else set())
+    if names != expected:
+        found = ", ".join(sorted(names)) or "nothing"
+        raise ExampleError(f"contains {found}; it must contain {', '.join(sorted(expected))}")
     z, images = tensors["z"], tensors["images"]
     shape = (sample.channels, sample.height, sample.width)
     if tuple(images.shape[1:]) != shape or not len(images) or not images.is_floating_point():
-        told = f"{str(images.dtype).removeprefix('torch.')} {tuple(images.shape)}"
-        raise ExampleError(f"images are {told}; they must be floats (N, {', '.join(map(str, shape))})")
+        found = f"{str(images.dtype).removeprefix('torch.')} {tuple(images.shape)}"
+        raise ExampleError(f"images are {found}; they must be floats (N, {', '.join(map(str, shape))})")
     if len(z) != len(images) or not z.is_floating_point():
-        raise ExampleError(f"z has {len(z)} rows of {z.dtype}, images has {len(images)}; both must have as many")
+        raise ExampleError(
+            f"z has {len(z)} rows of {z.dtype}, images has {len(images)}; both must have equally many rows"
+        )
     return _Example(z=z.float(), labels=_read_labels(tensors.get("labels"), len(z), classes), images=_to_rows(images))
 
 
@@ -131,7 +132,9 @@ def _read_labels(labels: Tensor | None, count: int, classes: int) -> NDArray[np.
     if labels.is_floating_point() or tuple(labels.shape) != (count,):
         raise ExampleError(f"labels are {labels.dtype} {tuple(labels.shape)}; they must be whole numbers ({count},)")
     if not 0 <= int(labels.min()) <= int(labels.max()) < classes:
-        raise ExampleError(f"labels reach from {int(labels.min())} to {int(labels.max())}; the card has {classes}")
+        raise ExampleError(
+            f"labels reach from {int(labels.min())} to {int(labels.max())}; the card has {classes} classes"
+        )
     return labels.to(torch.int64).numpy()
 
 
@@ -150,15 +153,15 @@ def _compare_with_example(subject: Subject, example: _Example, seen: str) -> Fin
         - floats_to_uint8(example.images, value_range)
     )
     most, mean = int(levels.max()), float(levels.mean())
-    told = f"{len(levels)} pictures of {EXAMPLE_FILE} up to {most} levels apart, {mean:.3g} in the mean"
+    compared = f"{len(levels)} pictures of {EXAMPLE_FILE} up to {most} levels apart, {mean:.3g} on average"
     if most <= MOST_LEVELS and mean <= MEAN_LEVELS:
-        return passed(CHECK, f"{seen}; {told}", numbers={"example_levels": most, "example_mean_levels": mean})
-    return failed(CHECK, f"{told} ({MOST_LEVELS} and {MEAN_LEVELS} allowed)", _CAUSES)
+        return passed(CHECK, f"{seen}; {compared}", numbers={"example_levels": most, "example_mean_levels": mean})
+    return failed(CHECK, f"{compared} ({MOST_LEVELS} and {MEAN_LEVELS} allowed)", _CAUSES)
 
 
 @torch.inference_mode()
 def _draw_example(subject: Subject, example: _Example) -> Float32s:
-    """Draw the example's z through the worker's way, in batches."""
+    """Sample the example's z with the worker's code, in batches."""
     network, size = subject.network, subject.batch(32)
     assert isinstance(network.module, Sampler)
     parts: list[Float32s] = []
@@ -174,9 +177,9 @@ def _draw_example(subject: Subject, example: _Example) -> Float32s:
     return np.concatenate(parts)
 
 
-def _tell_how_to_save(subject: Subject) -> str:
+def _how_to_save(subject: Subject) -> str:
     labels = '"labels": labels, ' if subject.card.classes else ""
     return (
-        "to compare with your notebook, save there what its module gave, and put the file beside the card: "
+        "to compare with your notebook, save there what its module returned, and put the file into the model's folder: "
         f'safetensors.torch.save_file({{"z": z, {labels}"images": images}}, "{EXAMPLE_FILE}")'
     )

@@ -1,44 +1,132 @@
-"""The check `output`: what comes out has the shape, type and range that the card promises, under every label.
+"""The checks `output`, `uses-z` and `uses-label`: results match the card and depend on the inputs.
 
-A batch of several rows and one of a single row are asked for what the module gives, before a worker looks at it; then
-the values of many are looked at.
+`output` runs a batch of several rows and one of a single row, and compares shape and type of the module's result with
+the card before a worker would convert it; then it checks the values under every label and at the ends of every
+parameter. A generator that ignores z or its label may be intended, so the other two checks only warn.
 """
 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
 
+import numpy as np
+from numpy.typing import NDArray
 from torch import Tensor
 
 from handlers.cards.card import Card
-from handlers.checks.entry_points import call_by_hand, own_module, source_file_of
-from handlers.checks.finding import Finding, failed
-from handlers.checks.subject import Subject
-from handlers.checks.values import check_values
+from handlers.checks.report import Finding, failed, passed, warned
+from handlers.checks.subject import SEVERAL, Subject
+from handlers.execution.pixels import Float32s, find_finite_rows, find_rows_within, floats_to_uint8
+from handlers.execution.rows import SampleRows
 from handlers.execution.torch_errors import is_out_of_memory
+from handlers.family import Draw
 from handlers.faults import tell_fault
 
-__all__ = ["check_output", "find_wrong_shape"]
+__all__ = ["check_output", "check_uses_label", "check_uses_z"]
+
+_BATCH = 32
+_SHARE_OF_LIMIT = 0.25  # of the time of one check, for drawing every label
+_MAX_NAMED = 3  # labels in a message
+_Z_COUNT = 16  # z under one label
+_Z_PER_LABEL = 4  # z that every label is drawn with
+_MAX_LABELS = 64
+_SMALL = 1e-6  # difference of probabilities that counts as none
+_INVISIBLE = 2  # levels of 255 that nobody sees
+_EXPORT = 'torch.export.Dim("batch", min=1), and an example batch of 2 or more'
 
 
-CHECK = "output"
-_SEVERAL = 7
+@dataclass(kw_only=True)
+class _PixelStatistics:
+    """The range of the pixels of many pictures, and the labels of pictures that are not finite."""
+
+    low: float = np.inf
+    high: float = -np.inf
+    pictures: int = 0
+    wrong_labels: list[int] = dataclasses.field(default_factory=list)
+
+    def add(self, results: Float32s, labels: list[int]) -> None:
+        finite = find_finite_rows(results)
+        self.pictures += len(results)
+        self.wrong_labels += [label for label, good in zip(labels, finite, strict=True) if not good]
+        if finite.any():
+            self.low = min(self.low, float(results[finite].min()))
+            self.high = max(self.high, float(results[finite].max()))
 
 
 def check_output(subject: Subject) -> Finding:
-    """Draw, and compare with the card."""
-    several = subject.batch(_SEVERAL)
+    """Compare the shape, type and values of results with the card."""
+    several = subject.batch(SEVERAL)
     try:
         if finding := _find_wrong_batch(subject, several):
             return finding
     except Exception as error:
         if several == 1 or is_out_of_memory(error) or not _works(subject, 1):
             raise
-        # One row has the first label; so may several.
+        # A single row has the first label; so it is tried for several, too.
         if subject.card.classes and _works(subject, several, labels=[0] * several):
-            return _say_wrong_label(subject, error)
-        return _say_fixed_batch(subject, several, error)
-    return _find_fault_alone(subject) or check_values(subject)
+            return _fail_label(subject, error)
+        return _fail_fixed_batch(subject, several, error)
+    return _find_wrong_single_row(subject) or _check_values(subject)
+
+
+def check_uses_z(subject: Subject) -> Finding:
+    """Compare results of 16 z, or of 16 pictures, under one label."""
+    check = "uses-z"
+    label = [0] * _Z_COUNT if subject.card.classes else None
+    results = subject.run_in_batches(subject.rows(_Z_COUNT, labels=label))
+    if not subject.samples:
+        difference = float(np.ptp(results, axis=0).max())
+        if difference <= _SMALL:
+            seen = f"{_Z_COUNT} pictures give one result (they differ by {difference:.2g})"
+            return warned(check, seen, "find where the pictures are lost")
+        return passed(check, f"results of {_Z_COUNT} pictures differ by up to {difference:.2g}")
+    levels = np.ptp(_to_levels(subject, results), axis=0)
+    largest, mean = int(levels.max()), float(levels.mean())
+    under = f" under label {subject.card.classes[0]!r}" if subject.card.classes else ""
+    if largest <= _INVISIBLE:
+        change = "find where z is lost: it must reach a layer; if training collapsed, train again"
+        seen = f"{_Z_COUNT} z give one picture{under}: the largest difference is {largest} levels of 255"
+        return warned(check, seen, change)
+    return passed(check, f"{_Z_COUNT} z{under} change pixels by up to {largest} levels, {mean:.1f} on average")
+
+
+def check_uses_label(subject: Subject) -> Finding:
+    """Compare pictures of the same z under each label."""
+    check = "uses-label"
+    classes = subject.card.classes
+    if not subject.samples or not classes:
+        reads = bool(classes) and not subject.samples
+        return passed(check, "the model reads pictures and returns labels" if reads else "the model takes no labels")
+    if len(classes) == 1:
+        return passed(check, "there is one label")
+    count = min(len(classes), _MAX_LABELS, max(2, subject.held_rows(_MAX_LABELS * _Z_PER_LABEL) // _Z_PER_LABEL))
+    pictures = np.stack([_draw_label(subject, label) for label in range(count)])
+    duplicates = _find_duplicates(pictures)
+    if len(duplicates) == count - 1 and len({first for first, _ in duplicates}) == 1:
+        change = "find where the label is lost: it must reach a layer; or remove classes and prior from the card"
+        return warned(check, f"the same z gives the same picture under all {count} labels", change)
+    if duplicates:
+        named = ", ".join(f"{classes[i]!r} and {classes[j]!r}" for i, j in duplicates[:_MAX_NAMED])
+        more = f" and {len(duplicates) - _MAX_NAMED} more" if len(duplicates) > _MAX_NAMED else ""
+        change = "compare how labels are encoded in training and here; a class missing in training looks like another"
+        return warned(check, f"the same z gives the same picture under labels {named}{more}", change)
+    mean = float(np.ptp(pictures, axis=0).mean())
+    return passed(check, f"the same z under {count} labels: {mean:.1f} levels apart on average, no two alike")
+
+
+def _find_wrong_batch(subject: Subject, count: int, labels: list[int] | None = None) -> Finding | None:
+    """Run one batch, and report a wrong shape or type of its result."""
+    if not subject.samples:
+        rows = len(subject.run(subject.rows(count)))
+        return None if rows == count else failed("output", f"{count} rows gave {rows} results", "", blocks=True)
+    wrong = _find_wrong_shape(
+        subject.call_module(subject.module, subject.rows(count, labels=labels)), count, subject.card
+    )
+    return failed("output", wrong[0], wrong[1], blocks=True) if wrong else None
 
 
 def _works(subject: Subject, count: int, labels: list[int] | None = None) -> bool:
@@ -47,98 +135,184 @@ def _works(subject: Subject, count: int, labels: list[int] | None = None) -> boo
     return False
 
 
-def _say_wrong_label(subject: Subject, error: Exception) -> Finding:
-    """Say that the first label works and another does not: most often the card has more classes than the module."""
+def _fail_label(subject: Subject, error: Exception) -> Finding:
+    """Report that the first label works and another does not: usually the card has more classes than the module."""
     classes = subject.card.classes
     wrong = next((label for label in range(len(classes)) if not _works(subject, 1, [label])), None)
-    told = "another label" if wrong is None else f"label {wrong} ({classes[wrong]!r})"
-    seen = f"label 0 ({classes[0]!r}) works, {told} raised {tell_fault(error, source_file_of(subject))}"
-    change = f"the card has {len(classes)} classes: let the module know as many, or list in classes those it knows"
-    return failed(CHECK, seen, change, blocks=True)
+    named = "another label" if wrong is None else f"label {wrong} ({classes[wrong]!r})"
+    seen = f"label 0 ({classes[0]!r}) works, {named} raised {tell_fault(error, subject.source_file)}"
+    change = f"the card has {len(classes)} classes: make the module support as many, or list fewer in classes"
+    return failed("output", seen, change, blocks=True)
 
 
-def _say_fixed_batch(subject: Subject, count: int, error: Exception) -> Finding:
-    """Say that one row works and several do not."""
-    seen = f"one row works, a batch of {count} raised {tell_fault(error, source_file_of(subject))}"
+def _fail_fixed_batch(subject: Subject, count: int, error: Exception) -> Finding:
+    seen = f"one row works, a batch of {count} raised {tell_fault(error, subject.source_file)}"
+    change = "allow any number of rows in dimension 0: x.shape[0] instead of a fixed number"
     if subject.card.family.name == "exported":
-        change = (
-            "export it with dynamic_shapes that name dimension 0 of every input"
-            ' torch.export.Dim("batch", min=1), and an example batch of 2 or more'
-        )
-    else:
-        change = "let dimension 0 be any number of rows: x.shape[0] instead of a fixed number"
-    return failed(CHECK, seen, change, blocks=True)
+        change = f"export it with dynamic_shapes that name dimension 0 of every input {_EXPORT}"
+    return failed("output", seen, change, blocks=True)
 
 
-def _find_fault_alone(subject: Subject) -> Finding | None:
-    """Ask for one row, when several work; other checks may still say more about it."""
+def _find_wrong_single_row(subject: Subject) -> Finding | None:
+    """Run one row when several work; the finding does not block, so that other checks can add to it."""
     try:
         return _find_wrong_batch(subject, 1)
     except Exception as error:
         if is_out_of_memory(error):
             raise
-        seen = f"a batch works, one row alone raised {tell_fault(error, source_file_of(subject))}"
-        change = "let any number of rows be drawn, one too"
-        if subject.card.family.name == "exported":
-            change += ': torch.export.Dim("batch", min=1), and an example batch of 2 or more'
-        return failed(CHECK, seen, change)
+        seen = f"a batch works, one row alone raised {tell_fault(error, subject.source_file)}"
+        change = "allow any number of rows to be drawn, including one"
+        return failed("output", seen, change + (f": {_EXPORT}" if subject.card.family.name == "exported" else ""))
 
 
-def _find_wrong_batch(subject: Subject, count: int, labels: list[int] | None = None) -> Finding | None:
-    """Ask for one batch and say what is wrong with its shape or type."""
-    if subject.samples:
-        rows = subject.rows(count, labels=labels)
-        wrong = find_wrong_shape(call_by_hand(subject, own_module(subject), rows), count, subject.card)
-        if wrong is None:
-            return None
-        return failed(CHECK, wrong[0], wrong[1], blocks=True)
-    results = subject.run(subject.rows(count))
-    return None if len(results) == count else failed(CHECK, f"{len(results)} rows for {count}", "", blocks=True)
-
-
-# FOLDED FROM handlers.checks.output:
-# Shapes: what is wrong with what a module gave, and what would make it right.
-
-
-def find_wrong_shape(given: object, count: int, card: Card) -> tuple[str, str] | None:
-    """Compare what a module gave with what the card promises.
-
-    Args:
-        given: what it gave.
-        count: how many rows were asked for.
-        card: the card.
+def _find_wrong_shape(result: object, count: int, card: Card) -> tuple[str, str] | None:
+    """Compare a module's result for `count` rows with the card.
 
     Returns:
-        What is wrong and what to change; None when all is right.
+        What is wrong and what to change; None when the result is correct.
     """
-    if not isinstance(given, Tensor):
-        kind = type(given).__name__
-        return f"the module gave a {kind}, not a tensor", "return the images alone, a (B, C, H, W) tensor"
+    if not isinstance(result, Tensor):
+        kind = type(result).__name__
+        return f"the module returned a {kind}, not a tensor", "return the images alone, a (B, C, H, W) tensor"
     sample = card.sample
-    wanted = (count, sample.channels, sample.height, sample.width)
-    if (shape := tuple(given.shape)) != wanted:
-        seen = f"the module gave shape {shape} for {count} row{'s' * (count > 1)} where {wanted} is due"
-        return seen, _remedy(shape, count, wanted)
-    if not given.is_floating_point():
-        kind = str(given.dtype).removeprefix("torch.")
-        return (
-            f"the module gave {kind} where floats are due",
-            "return floats in the card's value_range: images.float() / 255",
-        )
+    expected = (count, sample.channels, sample.height, sample.width)
+    if (shape := tuple(result.shape)) != expected:
+        seen = f"the module returned shape {shape} for {count} row{'s' * (count > 1)} instead of {expected}"
+        return seen, _remedy_for_shape(shape, expected)
+    if not result.is_floating_point():
+        kind = str(result.dtype).removeprefix("torch.")
+        remedy = "return floats in the card's value_range: images.float() / 255"
+        return f"the module returned {kind} instead of floats", remedy
     return None
 
 
-def _remedy(shape: tuple[int, ...], count: int, wanted: tuple[int, int, int, int]) -> str:
-    _, channels, height, width = wanted
+def _remedy_for_shape(shape: tuple[int, ...], expected: tuple[int, int, int, int]) -> str:
+    count, channels, height, width = expected
     if not shape or shape[0] != count:
-        return "give one picture a row of z, in the order of z"
+        return "return one picture a row of z, in the order of z"
     rest = shape[1:]
     if rest == (height, width, channels):
         return "put channels first: images.permute(0, 3, 1, 2)"
     if rest == (height, width) and channels == 1:
         return "add the channel: images.unsqueeze(1)"
     if len(rest) == 1 and rest[0] == channels * height * width:
-        return f"give pictures: images.reshape(-1, {channels}, {height}, {width})"
+        return f"return pictures: images.reshape(-1, {channels}, {height}, {width})"
     if len(rest) == 3:
         return f"set sample: channels {rest[0]}, height {rest[1]}, width {rest[2]} in model.yaml, or change the module"
-    return "give (B, C, H, W)"
+    return "return (B, C, H, W)"
+
+
+def _check_values(subject: Subject) -> Finding:
+    """Check the values of results under every label and parameter, or of many pictures."""
+    if not subject.samples:
+        return _check_values_of_reader(subject)
+    found = _draw_labels(subject)
+    if found.wrong_labels:
+        return _fail_not_finite(subject, found)
+    if finding := _find_wrong_range(subject, found.low, found.high, "") or _find_wrong_parameter(subject):
+        return finding
+    sample = subject.card.sample
+    shape = f"{sample.height}×{sample.width}×{sample.channels}"
+    seen = f"{shape} floats, pixels from {found.low:.4g} to {found.high:.4g} in {found.pictures} pictures"
+    low, high = sample.value_range
+    if found.low >= (low + high) / 2 - 1e-3 or found.high <= (low + high) / 2 + 1e-3:
+        change = "set sample.value_range in model.yaml to the range of the module; otherwise pictures are pale or dark"
+        return warned("output", f"{seen}: half of the card's value_range {[low, high]} is never used", change)
+    return passed("output", seen, numbers={"low": found.low, "high": found.high})
+
+
+def _draw_labels(subject: Subject) -> _PixelStatistics:
+    """Draw every label twice and at least four batches, or as many as the time allows."""
+    found, classes = _PixelStatistics(), len(subject.card.classes)
+    size = subject.batch(_BATCH)
+    stop = time.monotonic() + _SHARE_OF_LIMIT * subject.time_limit_s
+    for start in range(0, max(4 * size, 2 * classes), size):
+        rows = subject.rows(size, start=start)
+        assert isinstance(rows, SampleRows)
+        found.add(subject.run(rows), [0] * size if rows.labels is None else rows.labels.tolist())
+        if time.monotonic() > stop:
+            break
+    return found
+
+
+def _fail_not_finite(subject: Subject, found: _PixelStatistics) -> Finding:
+    classes, wrong = subject.card.classes, sorted(set(found.wrong_labels))
+    under = ""
+    if classes:
+        named = ", ".join(repr(classes[label]) for label in wrong[:_MAX_NAMED])
+        under = f" under label{'s' * (len(wrong) > 1)} {named}" + (" and more" if len(wrong) > _MAX_NAMED else "")
+    seen = f"{len(found.wrong_labels)} of {found.pictures} pictures contain NaN or infinite values{under}"
+    change = "look for a division by zero, a log or root of a negative, or weights of a diverged training"
+    return failed("output", seen, change)
+
+
+def _find_wrong_range(subject: Subject, low: float, high: float, when: str) -> Finding | None:
+    value_range = subject.card.sample.value_range
+    if _within(low, high, value_range):
+        return None
+    seen = f"pixels{when} reach from {low:.4g} to {high:.4g}, the card's sample.value_range is {list(value_range)}"
+    return failed("output", seen, _remedy_for_range(low, high, value_range))
+
+
+def _within(low: float, high: float, value_range: tuple[float, float]) -> bool:
+    return bool(find_rows_within(np.array([[low], [high]], np.float32), value_range).all())
+
+
+def _remedy_for_range(low: float, high: float, value_range: tuple[float, float]) -> str:
+    for ends in ((0.0, 1.0), (-1.0, 1.0)):
+        if value_range != ends and _within(low, high, ends):
+            return f"set sample.value_range: [{ends[0]}, {ends[1]}] in model.yaml"
+    if high > 2 and 0 <= low <= high <= 255:
+        return "divide by 255, or set sample.value_range: [0.0, 255.0] in model.yaml"
+    ending = {(0.0, 1.0): "end with torch.sigmoid", (-1.0, 1.0): "end with torch.tanh"}.get(value_range, "scale it")
+    return f"{ending}, or set sample.value_range in model.yaml to the range of the module"
+
+
+def _find_wrong_parameter(subject: Subject) -> Finding | None:
+    """Draw at both ends of every parameter the card lists."""
+    for name, parameter in subject.card.parameters.items():
+        for end in (parameter.min, parameter.max):
+            value = int(end) if name in ("top_k", "steps") else end
+            draw: Draw = dataclasses.replace(subject.draw, **{str(name): value})  # type: ignore[arg-type]
+            results = subject.run(subject.rows(subject.batch(SEVERAL)), draw=draw)
+            when = f" at {name} {value:g}"
+            if not find_finite_rows(results).all():
+                change = f"narrow parameters.{name} in model.yaml to where the model works"
+                return failed("output", f"pictures contain NaN or infinite values{when}", change)
+            if finding := _find_wrong_range(subject, float(results.min()), float(results.max()), when):
+                change = f"clamp the result, or narrow parameters.{name} in model.yaml"
+                return dataclasses.replace(finding, change=change)
+    return None
+
+
+def _check_values_of_reader(subject: Subject) -> Finding:
+    """Check the values of a model that reads pictures."""
+    results = subject.run_in_batches(subject.rows(2 * subject.batch(_BATCH)))
+    if not find_finite_rows(results).all():
+        return failed("output", "results contain NaN or infinite values", "look for a division by zero, or train again")
+    if subject.transforms:
+        return passed("output", f"pictures of {results.shape[1]} values")
+    if "CLASSIFY" not in subject.card.operations:
+        return passed("output", f"embeddings of {results.shape[1]} values")
+    classes = len(subject.card.classes)
+    probabilities = results[:, :classes]
+    sums, lowest = probabilities.sum(axis=1), probabilities.min()
+    if lowest < 0 or np.abs(sums - 1).max() > 1e-3:
+        seen = f"probabilities of a picture sum to {sums.min():.4g} to {sums.max():.4g}, the lowest is {lowest:.4g}"
+        return failed("output", seen, "end classify with torch.softmax(..., dim=1)")
+    return passed("output", f"probabilities of {classes} classes and {results.shape[1] - classes} embedding values")
+
+
+def _draw_label(subject: Subject, label: int) -> NDArray[np.int16]:
+    return _to_levels(subject, subject.run_in_batches(subject.rows(_Z_PER_LABEL, labels=[label] * _Z_PER_LABEL)))
+
+
+def _to_levels(subject: Subject, results: Float32s) -> NDArray[np.int16]:
+    return floats_to_uint8(np.nan_to_num(results), subject.card.sample.value_range).astype(np.int16)
+
+
+def _find_duplicates(pictures: Sequence[NDArray[np.int16]] | NDArray[np.int16]) -> list[tuple[int, int]]:
+    """Pair each label with the first label before it that gave the same pictures."""
+    first_with: dict[bytes, int] = {}
+    labelled = [(first_with.setdefault(levels.tobytes(), label), label) for label, levels in enumerate(pictures)]
+    return [(first, label) for first, label in labelled if first != label]

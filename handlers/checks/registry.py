@@ -1,7 +1,7 @@
-"""The order of the checks, what each asks, and what each builds on; and how they are run.
+"""The checks in their order, with the question each answers and the checks each depends on; and how they are run.
 
-Enters: a subject with a folder. Leaves: one finding a check, in order. A check whose ground is missing is skipped; one
-that meets an error of the model's own code says what it was and where, and the next go on.
+A subject with a folder enters; one finding for each check leaves, in order. A check is skipped when one it depends on
+blocks. When the model's own code raises, the check's finding names the error and its line, and later checks still run.
 """
 
 from __future__ import annotations
@@ -10,24 +10,20 @@ import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from handlers.checks.batch_size import check_batch_size, check_precisions, check_speed
-from handlers.checks.entry_points import source_file_of
-from handlers.checks.finding import Finding, failed, skipped
-from handlers.checks.golden_samples import check_golden_samples
-from handlers.checks.inputs import check_uses_label, check_uses_z
 from handlers.checks.loading import check_card, check_memory, check_weights_load
 from handlers.checks.notebook import check_notebook
-from handlers.checks.output import check_output
-from handlers.checks.picture import check_picture
-from handlers.checks.repetition import check_deterministic
-from handlers.checks.row_independence import check_rows
+from handlers.checks.output import check_output, check_uses_label, check_uses_z
+from handlers.checks.performance import check_batch_size, check_precisions, check_speed
+from handlers.checks.report import Finding, failed, skipped
+from handlers.checks.reproducibility import check_deterministic, check_rows
+from handlers.checks.samples import check_golden_samples, check_picture
 from handlers.checks.subject import Subject
 from handlers.execution.torch_errors import is_out_of_memory
 from handlers.faults import tell_fault
 
 __all__ = ["CHECKS", "Check", "run_checks"]
 
-_OF_SHAPES = re.compile("shape|size|dimension|channels", re.IGNORECASE)  # in what torch says of a z that does not fit
+_SHAPE_WORDS = re.compile("shape|size|dimension|channels", re.IGNORECASE)  # in torch's message about a wrong z
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,29 +32,29 @@ class Check:
 
     Attributes:
         name: one word.
-        asks: what it asks, as a question.
+        question: the question it answers.
         needs: checks that must not have blocked.
-        run: makes the finding.
+        run: runs the check.
         needs_all: whether every check before must have passed or warned.
     """
 
     name: str
-    asks: str
+    question: str
     needs: tuple[str, ...]
     run: Callable[[Subject], Finding]
     needs_all: bool = False
 
 
-def _check(name: str, asks: str, run: Callable[[Subject], Finding], *needs: str) -> Check:
-    return Check(name=name, asks=asks, needs=needs, run=run)
+def _check(name: str, question: str, run: Callable[[Subject], Finding], *needs: str) -> Check:
+    return Check(name=name, question=question, needs=needs, run=run)
 
 
 CHECKS = (
     _check("card", "Can model.yaml be read?", check_card),
     _check("weights", "Can the model be built, with its weights?", check_weights_load, "card"),
     _check("output", "Do shape, type and range match the card, under every label?", check_output, "weights"),
-    _check("notebook", "Does it give what the module gives by hand, or gave in a notebook?", check_notebook, "output"),
-    _check("rows", "Is a row independent of its batch mates?", check_rows, "output"),
+    _check("notebook", "Are results equal to a direct call, and to a notebook's?", check_notebook, "output"),
+    _check("rows", "Is a row independent of the other rows of its batch?", check_rows, "output"),
     _check("deterministic", "Does an address give the same bytes again?", check_deterministic, "output"),
     _check("uses-z", "Does z change the picture?", check_uses_z, "deterministic"),
     _check("uses-label", "Does the label change the picture?", check_uses_label, "deterministic"),
@@ -68,7 +64,7 @@ CHECKS = (
     _check("speed", "How fast is it?", check_speed, "batch-size"),
     _check("picture", "What does it look like?", check_picture, "output"),
     Check(
-        name="golden", asks="Are its golden samples recorded?", needs=("batch-size",), run=check_golden_samples,
+        name="golden", question="Are its golden samples recorded?", needs=("batch-size",), run=check_golden_samples,
         needs_all=True,
     ),
 )  # fmt: skip
@@ -80,13 +76,13 @@ def run_checks(subject: Subject, begin: Callable[[str], None] = lambda name: Non
 
     Args:
         subject: the model.
-        begin: told the name of a check before it runs.
+        begin: called with the name of a check before it runs.
     """
     blocked: set[str] = set()
     first_failed = ""
     for check in CHECKS:
-        if ground := next((need for need in check.needs if need in blocked), ""):
-            finding = skipped(check.name, f"needs {ground}", blocks=True)
+        if missing := next((need for need in check.needs if need in blocked), ""):
+            finding = skipped(check.name, f"needs {missing}", blocks=True)
         elif check.needs_all and first_failed:
             finding = skipped(check.name, f"not recorded while {first_failed} fails", blocks=True)
         else:
@@ -100,29 +96,29 @@ def run_checks(subject: Subject, begin: Callable[[str], None] = lambda name: Non
 
 
 def _run(check: Check, subject: Subject) -> Finding:
-    """Run one check; what the author's code raises is a finding."""
+    """Run one check; an error of the model's code becomes its finding."""
     try:
         return check.run(subject)
     except (Exception, SystemExit) as error:  # noqa: BLE001 - an author's code may raise anything
-        return _say_fault(check, subject, error)
+        return _fail_with_error(check, subject, error)
 
 
-def _say_fault(check: Check, subject: Subject, error: BaseException) -> Finding:
+def _fail_with_error(check: Check, subject: Subject, error: BaseException) -> Finding:
     if is_out_of_memory(error):
         change = "lower limits.max_exec_batch in model.yaml, or check it on a machine with more memory"
         return failed(check.name, f"memory ran out: {tell_fault(error)}", change, blocks=True)
-    file = source_file_of(subject) if check.name not in ("card", "weights") else None
-    where = f"mend {file.name}" if file is not None else "mend the model"
-    change = f"{where}: a worker gives it z as (B, ...) floats, labels as (B,) int64, and any batch size B"
+    file = subject.source_file if check.name not in ("card", "weights") else None
+    where = f"correct {file.name}" if file is not None else "correct the model"
+    change = f"{where}: a worker passes z as (B, ...) floats, labels as (B,) int64, and any batch size B"
     if check.name == "output":
-        change = _tell_latent(subject, error) + change
+        change = _latent_advice(subject, error) + change
     return failed(check.name, f"the model raised {tell_fault(error, file)}", change, blocks=True)
 
 
-def _tell_latent(subject: Subject, error: BaseException) -> str:
-    """Say first that the card's latent may be wrong, when an error of the model's is about shapes."""
+def _latent_advice(subject: Subject, error: BaseException) -> str:
+    """Suggest that the card's latent may be wrong when an error of the model is about shapes; else ""."""
     latent = subject.card.latent
-    if latent is None or not _OF_SHAPES.search(str(error)):
+    if latent is None or not _SHAPE_WORDS.search(str(error)):
         return ""
     shape = list(latent.shape)
     return f"latent.shape in model.yaml is {shape}: if the module takes z of another shape, write that there; else "

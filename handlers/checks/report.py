@@ -1,29 +1,79 @@
-"""Reports: findings as a person reads them, and as a program does."""
+"""Findings of `fount check`, and their report as text and as JSON.
+
+A finding is the result of one check. Checks create findings in a child process, which sends them to the command as
+JSON. This module does not import torch.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from handlers.checks.finding import Finding, State, finding_to_json
+__all__ = ["Finding", "State", "failed", "finding_to_text", "has_failed", "passed", "report_to_json", "skipped",
+           "verdict", "warned"]  # fmt: skip
 
-__all__ = ["finding_to_text", "has_failed", "report_to_json", "verdict"]
+State = Literal["passed", "warned", "failed", "skipped"]
 
 _MARKS: dict[State, str] = {"passed": "✓", "warned": "!", "failed": "✗", "skipped": "–"}
-_PLAIN_MARKS: dict[State, str] = {"passed": "ok", "warned": "!", "failed": "X", "skipped": "-"}
+_ASCII_MARKS: dict[State, str] = {"passed": "ok", "warned": "!", "failed": "X", "skipped": "-"}
 _NAME_WIDTH = 14
 _INDENT = " " * (_NAME_WIDTH + 3)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Finding:
+    """The result of one check.
+
+    Attributes:
+        check: the check's name, as in `handlers.checks.registry.CHECKS`.
+        state: passed; warned: the model may still be packed; failed; skipped: the check could not run.
+        seen: what was measured or found, with numbers; lines after the first are details.
+        change: what to change; an optional improvement when the check passed; "" for nothing.
+        blocks: whether checks that depend on this one cannot run.
+        numbers: measured values, for programs that read the JSON report.
+    """
+
+    check: str
+    state: State
+    seen: str
+    change: str = ""
+    blocks: bool = False
+    numbers: Mapping[str, float] = field(default_factory=dict)
+
+
+def passed(check: str, seen: str, *, change: str = "", numbers: Mapping[str, float] | None = None) -> Finding:
+    """Create the finding of a check that passed; `change` is an optional improvement."""
+    return Finding(check=check, state="passed", seen=seen, change=change, numbers=numbers or {})
+
+
+def warned(check: str, seen: str, change: str, *, numbers: Mapping[str, float] | None = None) -> Finding:
+    """Create a finding for something that is probably wrong but may be intended."""
+    return Finding(check=check, state="warned", seen=seen, change=change, numbers=numbers or {})
+
+
+def failed(
+    check: str, seen: str, change: str, *, blocks: bool = False, numbers: Mapping[str, float] | None = None
+) -> Finding:
+    """Create a finding for something that must be changed before the model can be served."""
+    return Finding(check=check, state="failed", seen=seen, change=change, blocks=blocks, numbers=numbers or {})
+
+
+def skipped(check: str, why: str, *, blocks: bool = False) -> Finding:
+    """Create the finding of a check that did not run."""
+    return Finding(check=check, state="skipped", seen=why, blocks=blocks)
+
+
 def finding_to_text(finding: Finding, encoding: str = "utf-8") -> str:
-    """Write one finding: its mark and name, what was seen, and below what to change.
+    """Format one finding: its mark and name, what was seen, and below it what to change.
 
     Args:
         finding: the finding.
-        encoding: of the terminal; what it cannot show is written otherwise.
+        encoding: of the terminal; characters it cannot represent are replaced.
     """
-    marks = _MARKS if "utf" in encoding.lower() else _PLAIN_MARKS
+    marks = _MARKS if "utf" in encoding.lower() else _ASCII_MARKS
     seen = finding.seen.replace("\n", f"\n{_INDENT}")
     text = f"{marks[finding.state]:<2} {finding.check:<{_NAME_WIDTH}}{seen}"
     if finding.change:
@@ -33,26 +83,28 @@ def finding_to_text(finding: Finding, encoding: str = "utf-8") -> str:
 
 
 def has_failed(findings: Sequence[Finding]) -> bool:
-    """Whether the model may not be packed."""
+    """Whether any check failed, so that the model may not be packed."""
     return any(finding.state == "failed" for finding in findings)
 
 
 def verdict(name: str, findings: Sequence[Finding], next_command: str) -> str:
-    """Sum up in one or two lines, with what to do next."""
-    wrong = [finding.check for finding in findings if finding.state == "failed"]
+    """Summarise all findings in one or two lines, with the next command."""
+    failures = [finding.check for finding in findings if finding.state == "failed"]
     warnings = [finding.check for finding in findings if finding.state == "warned"]
-    told = f" with {len(warnings)} warning{'s' * (len(warnings) > 1)} ({', '.join(warnings)})" if warnings else ""
-    if wrong:
-        return f"{name} failed {', '.join(wrong)}: change what is named above, then check again."
-    return f"{name} passed{told}.\nNext: {next_command}"
+    if failures:
+        return f"{name} failed {', '.join(failures)}: change what is named above, then check again."
+    with_warnings = ""
+    if warnings:
+        with_warnings = f" with {len(warnings)} warning{'s' * (len(warnings) > 1)} ({', '.join(warnings)})"
+    return f"{name} passed{with_warnings}.\nNext: {next_command}"
 
 
 def report_to_json(folder: Path, findings: Sequence[Finding], next_command: str) -> dict[str, Any]:
-    """Make the document of `fount check --json`."""
-    failed = has_failed(findings)
+    """Create the document that `fount check --json` prints."""
+    failure = has_failed(findings)
     return {
         "folder": str(folder),
-        "verdict": "failed" if failed else "passed",
-        "next": None if failed else next_command,
-        "findings": [finding_to_json(finding) for finding in findings],
+        "verdict": "failed" if failure else "passed",
+        "next": None if failure else next_command,
+        "findings": [dataclasses.asdict(finding) for finding in findings],
     }

@@ -1,12 +1,13 @@
-"""The subject of the checks: one model's folder, and how far it was brought to life.
+"""The model under check: its card, network and batch-size profile, and the rows that checks run it with.
 
-Checks run in one order; each takes from the subject what earlier ones put there, and draws through the very network a
-worker runs. What is held at a time is bounded in bytes, whatever the size of a picture.
+Checks add what they load, so that later checks use it. Rows are drawn at fixed addresses or made from the images of a
+golden file; the size of a batch is bounded in bytes, whatever the size of a picture.
 """
 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import math
 import random
 from dataclasses import dataclass
@@ -16,24 +17,32 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
+from torch import nn
 
 from fount.address import Addresses, Stream
 from fount.v1 import sampling_pb2
-from handlers.cards.card import Card
+from handlers.cards.card import Card, source_of
 from handlers.execution.network import Network, Operation
 from handlers.execution.pixels import Float32s, Uint8s, uint8_to_floats
 from handlers.execution.rows import ImageRows, Rows, SampleRows
-from handlers.family import Draw
+from handlers.family import Deadline, Draw, Noise, Sampler
+from handlers.loading.build import is_own
+from handlers.models import OWN_FAMILY, PROGRAM_FAMILIES
+from handlers.models.own import call_own, values_by_name
 from handlers.settings import Settings
 from handlers.verification.profile import Profile
 from handlers.worker.items import made_up_manipulations, read_draw
 
-__all__ = ["CHECK_SEED", "Subject", "seed_globals"]
+__all__ = ["CHECK_SEED", "SEVERAL", "Subject", "largest_difference", "seed_globals"]
 
 CHECK_SEED = 0x434845434B
 """Seed of the addresses that checks draw."""
 
-_MOST_BYTES = 64 * 2**20  # of pictures held at a time
+SEVERAL = 7
+"""Rows of a batch of several; a prime, so that another dimension is hardly ever taken for the batch dimension."""
+
+_MAX_PICTURE_BYTES = 64 * 2**20  # pictures held at a time
+_RUN_ROWS = 32  # rows of one batch in `run_in_batches`
 
 
 @dataclass(kw_only=True)
@@ -41,12 +50,12 @@ class Subject:
     """A model under check.
 
     Attributes:
-        folder: the model's.
-        settings: how it is run.
-        picture: where its picture goes.
+        folder: the model's folder.
+        settings: device, threads and precision to run it with.
+        picture: file that the check `picture` writes.
         record: whether golden samples may be written.
-        time_limit_s: how long one check may take.
-        resident_before: bytes the process held before the model was loaded.
+        time_limit_s: limit of one check.
+        resident_before: bytes of memory the process used before the model was loaded.
     """
 
     folder: Path
@@ -61,7 +70,7 @@ class Subject:
 
     @property
     def card(self) -> Card:
-        """The card; the check `card` puts it there."""
+        """The model card, set by the check `card`."""
         assert self._card is not None, "the card has not been read"
         return self._card
 
@@ -71,7 +80,7 @@ class Subject:
 
     @property
     def network(self) -> Network:
-        """The loaded model; the check `weights` puts it there."""
+        """The loaded model, set by the check `weights`."""
         assert self._network is not None, "the weights have not been loaded"
         return self._network
 
@@ -81,7 +90,7 @@ class Subject:
 
     @property
     def profile(self) -> Profile:
-        """The batch sizes that may run; the check `batch-size` puts it there."""
+        """The batch sizes that may run, set by the check `batch-size`."""
         assert self._profile is not None, "the profile has not been measured"
         return self._profile
 
@@ -91,7 +100,7 @@ class Subject:
 
     @property
     def samples(self) -> bool:
-        """Whether the model draws pictures; else it reads them."""
+        """Whether the model generates pictures instead of reading them."""
         return "SAMPLE" in self.card.operations
 
     @property
@@ -101,70 +110,121 @@ class Subject:
 
     @property
     def scale(self) -> float:
-        """What differences are measured against: the width of the value range, or 1 for probabilities."""
+        """The unit of differences: the width of the value range for pictures, 1 for other results."""
         low, high = self.card.sample.value_range
         return high - low if self.samples else 1.0
 
-    def batch(self, wanted: int) -> int:
-        """How many rows to run at once: as wanted, within the card's largest batch and 64 MiB of pictures."""
-        return min(self.held_rows(wanted), self.card.limits.max_exec_batch)
+    @property
+    def draw(self) -> Draw:
+        """Sampling parameters of a request that sets none: the card's defaults."""
+        return read_draw(sampling_pb2.Parameters(), self.card)
 
-    def held_rows(self, wanted: int) -> int:
-        """How many rows' results to hold at a time: as wanted, within 64 MiB of pictures, one at least."""
+    @property
+    def module(self) -> nn.Module:
+        """The module whose layers are named: the user's own inside its wrapper, else the family's."""
+        module = self.network.module
+        inner = getattr(module, "module", None) if is_own(self.card) else module
+        return inner if isinstance(inner, nn.Module) else module
+
+    @property
+    def entry(self) -> str:
+        """The method of the module that a worker calls."""
+        if self.transforms:
+            return "transform"
+        if not self.samples:
+            return "classify" if "CLASSIFY" in self.card.operations else "embed"
+        return "sample" if callable(getattr(self.module, "sample", None)) else "forward"
+
+    @property
+    def source_file(self) -> Path | None:
+        """The user's source file; None when the model is a program or of this package."""
+        return source_of(self.card, self.folder) if self.card.family.name == OWN_FAMILY else None
+
+    @property
+    def export_advice(self) -> str:
+        """What follows a change of the code: a program must be saved again; "" for other models."""
+        is_program = self.card.family.name in PROGRAM_FAMILIES
+        return "; then save the program again, after module.eval()" if is_program else ""
+
+    def batch(self, count: int) -> int:
+        """Limit a batch of `count` rows to the card's largest batch and to 64 MiB of pictures."""
+        return min(self.held_rows(count), self.card.limits.max_exec_batch)
+
+    def held_rows(self, count: int) -> int:
+        """Limit how many rows' results are held at a time to 64 MiB of pictures; at least one."""
         sample = self.card.sample
-        return max(1, min(wanted, _MOST_BYTES // (4 * sample.height * sample.width * sample.channels)))
+        return max(1, min(count, _MAX_PICTURE_BYTES // (4 * sample.height * sample.width * sample.channels)))
 
     def rows(self, count: int, *, start: int = 0, labels: list[int] | None = None) -> Rows:
-        """Make rows to run.
+        """Create rows to run.
 
         Args:
             count: how many.
             start: index of the first.
-            labels: one a row; None is all classes in turn.
+            labels: one for each row; None cycles through all classes.
         """
         if self.transforms:
             sample, addresses = self.card.sample, Addresses.of_range(CHECK_SEED, start, count)
             return made_up_manipulations(addresses, (sample.height, sample.width, sample.channels))
         if not self.samples:
             return ImageRows(images=self._images(count, start))
-        classes = len(self.card.classes)
-        told = None
-        if classes:
-            told = np.array(labels if labels is not None else [(start + i) % classes for i in range(count)], np.int64)
-        return SampleRows(addresses=Addresses.of_range(CHECK_SEED, start, count), labels=told)
+        row_labels = None
+        if classes := len(self.card.classes):
+            row_labels = np.array(labels or [(start + i) % classes for i in range(count)], np.int64)
+        return SampleRows(addresses=Addresses.of_range(CHECK_SEED, start, count), labels=row_labels)
 
     def run(self, rows: Rows, network: Network | None = None, draw: Draw | None = None) -> Float32s:
-        """Run one batch of exactly these rows, as a request does that leaves every parameter unset.
+        """Run one batch of exactly these rows; by default with the loaded network and the card's parameters.
 
         Returns:
             (B, H, W, C) float32 for samplers; (B, F) for others: probabilities before embeddings, or pixels in [0, 1].
         """
-        network, draw = network or self.network, draw or self.draw
+        network = network or self.network
         if self.samples:
-            return np.asarray(network.run("SAMPLE", rows, draw=draw), np.float32)
-        if self.transforms:  # bytes as shares of white, (B, H, W, C) -> (B, H·W·C)
+            return np.asarray(network.run("SAMPLE", rows, draw=draw or self.draw), np.float32)
+        if self.transforms:
             levels = np.asarray(network.run("TRANSFORM", rows), np.uint8)
-            return uint8_to_floats(levels.reshape(len(rows), -1), (0.0, 1.0))
+            return uint8_to_floats(levels.reshape(len(rows), -1), (0.0, 1.0))  # (B, H, W, C) -> (B, H·W·C)
         operations: list[Operation] = [name for name in ("CLASSIFY", "EMBED") if name in self.card.operations]
         return np.concatenate([network.run(operation, rows) for operation in operations], axis=1)
 
     def run_in_batches(self, rows: Rows, network: Network | None = None) -> Float32s:
-        """Run any number of rows, in batches within bounds."""
-        size = self.batch(32)
+        """Run any number of rows in batches of bounded size."""
+        size = self.batch(_RUN_ROWS)
         parts = [self.run(rows.take(slice(i, i + size)), network) for i in range(0, len(rows), size)]
         return np.concatenate(parts)
 
-    @property
-    def draw(self) -> Draw:
-        """Parameters as the card has them when a request names none."""
-        return read_draw(sampling_pb2.Parameters(), self.card)
+    @torch.inference_mode()
+    def call_module(self, module: nn.Module, rows: Rows) -> object:
+        """Pass the z and labels of some rows to a module directly, as a notebook does.
 
-    def levels(self, difference: float) -> float:
-        """Turn a difference of floats into levels of 255."""
-        return 255 * difference / self.scale
+        Args:
+            module: `Subject.module`, or another one built alike.
+            rows: samples or pictures to run.
+
+        Returns:
+            The module's unchecked result: (B, C, H, W) floats when it is correct. For pictures, as in `run`.
+        """
+        network = self.network
+        if not isinstance(rows, SampleRows):
+            return self.run(rows, dataclasses.replace(network, module=module))
+        noise = Noise(addresses=rows.addresses, device=network.device, dtype=network.dtype)
+        labels = None if rows.labels is None else torch.from_numpy(rows.labels).to(network.device)
+        draw, latent = self.draw, self.card.latent
+        if latent is None or not is_own(self.card):
+            assert isinstance(module, Sampler)
+            return module.sample(noise, labels, draw, Deadline())
+        z = noise.normal(Stream.LATENT, latent.shape, truncation=draw.truncation)
+        return call_own(module, z, labels, values_by_name(noise, draw, Deadline(), latent.shape))
+
+    def describe_difference(self, difference: float) -> str:
+        """Format a difference: in levels of 255 for pictures, unscaled for other results."""
+        if not self.samples:
+            return f"{difference:.3g}"
+        return f"{255 * difference / self.scale:.3g} levels of 255"
 
     def golden_images(self) -> Uint8s | None:
-        """Read the images of an existing golden file, for models that read pictures; None when there are none."""
+        """Read the images of an existing golden file; None when there are none that fit the card."""
         sample = self.card.sample
         with contextlib.suppress(OSError, SafetensorError, ValueError):
             with safe_open(self.folder / self.card.golden.file, framework="np") as stream:
@@ -174,7 +234,7 @@ class Subject:
         return None
 
     def noise_images(self, count: int, start: int = 0) -> Uint8s:
-        """Make images of noise, (count, H, W, C) uint8, for models that read pictures."""
+        """Draw images of uniform noise, (count, H, W, C) uint8, for models that read pictures."""
         sample = self.card.sample
         shape = (sample.height, sample.width, sample.channels)
         uniforms = Addresses.of_range(CHECK_SEED, start, count).uniforms(Stream.LATENT, math.prod(shape))
@@ -190,7 +250,15 @@ class Subject:
 
 
 def seed_globals(seed: int) -> None:
-    """Set every global generator, so that a model which reads one can be told from a model which does not."""
+    """Seed every global random generator, so that a model which reads one can be detected."""
     torch.manual_seed(seed)
     np.random.seed(seed)
     random.seed(seed)
+
+
+def largest_difference(first: Float32s, second: Float32s) -> float:
+    """Compute the largest absolute difference; infinite where only one of both values is not finite."""
+    with np.errstate(invalid="ignore"):
+        differences = np.abs(first - second)
+    differences[(first == second) | (np.isnan(first) & np.isnan(second))] = 0
+    return float(np.nan_to_num(differences, nan=np.inf).max(initial=0.0))

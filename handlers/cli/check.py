@@ -1,4 +1,4 @@
-"""The command `fount check`: everything that must be right about a model before it is packed, asked in one go.
+"""The command `fount check`: everything that must be right about a model before it is packed, run together.
 
 The model runs in a child process, so torch is never loaded here.
 """
@@ -17,8 +17,8 @@ import click
 from handlers.cli.options import find_device, json_option, model_store_option, store_argument
 
 if TYPE_CHECKING:
-    from handlers.checks.finding import Finding
     from handlers.checks.process import CheckRequest
+    from handlers.checks.report import Finding
 
 __all__ = ["check"]
 
@@ -109,12 +109,12 @@ def check(
 
 
 def _run(request: CheckRequest) -> Iterator[Finding]:
-    """Give findings as they come, and turn a spinner meanwhile where somebody watches."""
-    from handlers.checks.process import Begin, run_in_child
+    """Return findings as they arrive, and show a spinner on a terminal."""
+    from handlers.checks.process import Running, run_in_child
 
     watched = sys.stderr.isatty()
     for count, event in enumerate(run_in_child(request)):
-        if isinstance(event, Begin):
+        if isinstance(event, Running):
             if watched and event.seconds > _SPINS_AFTER_S:
                 sign = _SPINNER[count % len(_SPINNER)]
                 click.echo(f"\r{sign}  {event.check} ({event.seconds:.0f} s)\x1b[K", nl=False, err=True)

@@ -10,8 +10,8 @@ import torch
 from safetensors.torch import save_file
 
 from handlers.cards import card as cards
-from handlers.checks.finding import Finding
 from handlers.checks.registry import run_checks
+from handlers.checks.report import Finding
 from handlers.checks.subject import Subject
 from handlers.loading.own_source import build_own_class
 from handlers.settings import Settings

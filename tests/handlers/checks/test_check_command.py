@@ -1,7 +1,8 @@
-"""`fount check`: a child process runs the model, whatever its code does, and the command says what became of it."""
+"""`fount check` runs a model in a child process, survives whatever its code does, and reports it."""
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 import time
@@ -14,9 +15,8 @@ from PIL import Image
 
 from fount.cli.main import main
 from handlers.cards import card as cards
-from handlers.checks.finding import failed, finding_from_json, finding_to_json
 from handlers.checks.registry import CHECKS, run_checks
-from handlers.checks.report import finding_to_text, verdict
+from handlers.checks.report import Finding, failed, finding_to_text, verdict
 from handlers.checks.subject import Subject
 from handlers.settings import Settings
 from tests.handlers.planted import plant
@@ -59,11 +59,11 @@ def test_a_good_model_passes_every_check_in_order(good: tuple[Path, Result]) -> 
     assert states(good[1]) == {check.name: "✓" for check in CHECKS}
 
 
-def test_what_a_model_prints_stays_out_of_the_report(good: tuple[Path, Result]) -> None:
+def test_the_output_of_a_model_stays_out_of_the_report(good: tuple[Path, Result]) -> None:
     assert "chatter" not in good[1].output
 
 
-def test_a_good_model_is_told_what_comes_next(good: tuple[Path, Result]) -> None:
+def test_a_good_model_is_followed_by_the_next_command(good: tuple[Path, Result]) -> None:
     assert good[1].stdout.endswith(f"planted passed.\nNext: fount pack {good[0]}\n")
 
 
@@ -76,9 +76,9 @@ def test_a_good_model_leaves_its_picture_and_golden_samples(good: tuple[Path, Re
 def test_colour_pictures_without_classes_pass(tmp_path: Path) -> None:
     sample = cards.Sample(modality="image", height=32, width=32, channels=3, value_range=(-1.0, 1.0))
     card = {"sample": sample, "classes": (), "prior": (), "latent": cards.Latent(shape=(8, 1, 1))}
-    result = check(plant(tmp_path / "colour", source=COLOUR, card=card), "--picture", str(tmp_path / "look.png"))
+    result = check(plant(tmp_path / "colour", source=COLOUR, card=card), "--picture", str(tmp_path / "picture.png"))
     assert result.exit_code == 0, result.stdout
-    assert mode_of(tmp_path / "look.png") == "RGB"
+    assert mode_of(tmp_path / "picture.png") == "RGB"
     assert not (tmp_path / "colour" / "check.png").exists()
 
 
@@ -116,7 +116,7 @@ def test_a_process_that_dies_is_the_finding_of_its_check(tmp_path: Path, line: s
 
 
 @pytest.mark.slow
-def test_a_loop_without_end_is_ended_at_the_time_limit_and_its_line_named(tmp_path: Path) -> None:
+def test_an_endless_loop_is_stopped_at_the_time_limit_and_its_line_named(tmp_path: Path) -> None:
     folder = plant(tmp_path / "planted", before="while True: pass")
     line = (folder / "generator.py").read_text().splitlines().index("        while True: pass") + 1
     start = time.monotonic()
@@ -126,7 +126,7 @@ def test_a_loop_without_end_is_ended_at_the_time_limit_and_its_line_named(tmp_pa
     assert "--time-limit" in result.stdout
 
 
-def test_what_a_process_printed_before_it_died_is_told(tmp_path: Path) -> None:
+def test_the_last_output_of_a_process_that_died_is_reported(tmp_path: Path) -> None:
     result = check(plant(tmp_path / "planted", before="import os; os.write(1, b'farewell'); os._exit(1)"))
     assert "it printed: farewell" in result.stdout
 
@@ -144,17 +144,17 @@ def test_a_failure_says_what_to_change_and_exits_with_1(tmp_path: Path, monkeypa
     result = check(plant(tmp_path / "planted", before="import notebook_code"))
     assert result.exit_code == 1
     assert "No module named 'notebook_code' (generator.py, line" in result.stdout
-    assert "change: mend generator.py" in result.stdout
+    assert "change: correct generator.py" in result.stdout
     assert result.stdout.endswith("planted failed output: change what is named above, then check again.\n")
 
 
-def test_a_model_that_is_not_there_is_told_with_those_that_are(tmp_path: Path) -> None:
+def test_an_unknown_model_is_reported_with_the_known_ones(tmp_path: Path) -> None:
     plant(tmp_path / "planted")
     result = CliRunner().invoke(main, ["check", "plante", "--model-store", str(tmp_path)])
     assert (result.exit_code, result.stderr) == (1, f"Error: {tmp_path} has no model 'plante'; it has planted.\n")
 
 
-def test_a_device_that_is_not_there_is_told(good: tuple[Path, Result]) -> None:
+def test_an_unknown_device_is_reported(good: tuple[Path, Result]) -> None:
     result = check(good[0], "--device", "nonsense")
     assert result.exit_code == 2
     assert "'nonsense' is not there" in result.stderr
@@ -171,13 +171,13 @@ def test_a_good_model_passes_on_a_gpu(tmp_path: Path) -> None:
 
 def test_a_finding_survives_the_pipe() -> None:
     finding = failed("rows", "seen", "change", blocks=True, numbers={"apart": 1.5})
-    assert finding_from_json(finding_to_json(finding)) == finding
+    assert Finding(**json.loads(json.dumps(dataclasses.asdict(finding)))) == finding
 
 
-def test_a_terminal_without_our_marks_gets_others() -> None:
-    assert finding_to_text(failed("rows", "8×8", "mend it"), "ascii").splitlines() == [
+def test_an_ascii_terminal_gets_ascii_marks() -> None:
+    assert finding_to_text(failed("rows", "8×8", "correct it"), "ascii").splitlines() == [
         "X  rows          8?8",
-        "                 change: mend it",
+        "                 change: correct it",
     ]
 
 

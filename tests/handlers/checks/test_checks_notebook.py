@@ -1,4 +1,4 @@
-"""The checks `notebook` and `golden`: a worker gives what the module gave where it was made, and keeps proof of it."""
+"""The checks `notebook` and `golden`: a worker reproduces the notebook, and golden samples are recorded and kept."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ def save_example(folder: Path, change: Callable[[Tensors], object] = lambda tens
     save_file(tensors, folder / "example.safetensors")
 
 
-def test_the_module_called_by_hand_gives_the_same_floats(tmp_path: Path) -> None:
+def test_a_direct_call_of_the_module_gives_the_same_floats(tmp_path: Path) -> None:
     finding = find(plant(tmp_path), "notebook")
     assert finding.state == "passed"
     assert "the same floats" in finding.seen
 
 
-def test_without_an_example_one_line_tells_how_to_save_one(tmp_path: Path) -> None:
+def test_without_an_example_it_shows_how_to_save_one(tmp_path: Path) -> None:
     line = 'save_file({"z": z, "labels": labels, "images": images}, "example.safetensors")'
     assert line in find(plant(tmp_path), "notebook").change
 
@@ -59,13 +59,13 @@ def test_an_example_of_other_weights_names_likely_causes(tmp_path: Path) -> None
     assert "levels apart" in finding.seen
     assert "training mode" in finding.change
     assert "EMA" in finding.change
-    assert finding.change.endswith("if `rows` or `deterministic` below fail too, mend those first")
+    assert finding.change.endswith("if `rows` or `deterministic` below fail too, correct those first")
 
 
 @pytest.mark.parametrize(
     ("change", "seen"),
     [
-        (lambda t: t.pop("labels"), "holds images, z; it must hold images, labels, z"),
+        (lambda t: t.pop("labels"), "contains images, z; it must contain images, labels, z"),
         (lambda t: t.update(images=t["images"].permute(0, 2, 3, 1).contiguous()), "must be floats (N, 1, 4, 4)"),
         (lambda t: t.update(images=2 * t["images"]), "the card's sample.value_range is [0.0, 1.0]"),
         (lambda t: t.update(z=t["z"][:5]), "z has 5 rows"),
@@ -79,7 +79,7 @@ def test_an_example_of_other_weights_names_likely_causes(tmp_path: Path) -> None
         "float labels",
     ],
 )  # fmt: skip
-def test_a_malformed_example_is_told(tmp_path: Path, change: Callable[[Tensors], object], seen: str) -> None:
+def test_a_malformed_example_is_reported(tmp_path: Path, change: Callable[[Tensors], object], seen: str) -> None:
     save_example(plant(tmp_path), change)
     finding = find(tmp_path, "notebook")
     assert finding.state == "failed"
@@ -87,7 +87,7 @@ def test_a_malformed_example_is_told(tmp_path: Path, change: Callable[[Tensors],
     assert "save_file" in finding.change
 
 
-def test_an_example_that_is_no_safetensors_is_told(tmp_path: Path) -> None:
+def test_an_example_that_is_no_safetensors_file_is_reported(tmp_path: Path) -> None:
     (plant(tmp_path) / "example.safetensors").write_bytes(b"nothing")
     assert "cannot be read as safetensors" in find(tmp_path, "notebook").seen
 
@@ -107,7 +107,7 @@ def test_golden_samples_of_other_weights_are_recorded_again(tmp_path: Path) -> N
     assert "recorded" in find(tmp_path, "golden").seen
 
 
-def test_golden_samples_that_do_not_come_out_fail(tmp_path: Path) -> None:
+def test_golden_samples_that_are_not_reproduced_fail(tmp_path: Path) -> None:
     find(plant(tmp_path), "golden")
     file = tmp_path / "golden.safetensors"
     with safe_open(file, framework="pt") as stream:
@@ -119,12 +119,12 @@ def test_golden_samples_that_do_not_come_out_fail(tmp_path: Path) -> None:
     assert "delete golden.safetensors and check again" in finding.change
 
 
-def test_nothing_is_recorded_when_it_is_not_wanted(tmp_path: Path) -> None:
+def test_no_golden_samples_are_recorded_when_recording_is_off(tmp_path: Path) -> None:
     assert find(plant(tmp_path), "golden", record=False).state == "passed"
     assert not (tmp_path / "golden.safetensors").exists()
 
 
-def test_nothing_is_recorded_when_something_failed(tmp_path: Path) -> None:
+def test_no_golden_samples_are_recorded_after_a_failure(tmp_path: Path) -> None:
     finding = find(plant(tmp_path, card={"precisions": ("fp32", "bf16")}), "golden")
     assert (finding.state, finding.seen) == ("skipped", "not recorded while precisions fails")
     assert not (tmp_path / "golden.safetensors").exists()

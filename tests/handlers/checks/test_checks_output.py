@@ -1,4 +1,4 @@
-"""The checks before and around the picture: card, weights, output, inputs, precisions, each with its remedy."""
+"""The checks `card`, `weights`, `output`, inputs, `batch-size`, `precisions` and `memory`, each with its remedy."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ WRONG_OUTPUT = {
     "flat": ("torch.sigmoid(x)", "shape (7, 16)", "images.reshape(-1, 1, 4, 4)"),
     "another size": ("torch.sigmoid(x).reshape(-1, 1, 2, 8)", "(7, 1, 2, 8)", "height 2, width 8 in model.yaml"),
     "one picture": ("torch.sigmoid(x[:1]).reshape(-1, 1, 4, 4)", "(1, 1, 4, 4) for 7 rows", "one picture a row"),
-    "integers": (f"(255 * {RESULT}).to(torch.uint8)", "gave uint8 where floats are due", "images.float() / 255"),
-    "a tuple": (f"({RESULT}, None)", "gave a tuple, not a tensor", "a (B, C, H, W) tensor"),
+    "integers": (f"(255 * {RESULT}).to(torch.uint8)", "returned uint8 instead of floats", "images.float() / 255"),
+    "a tuple": (f"({RESULT}, None)", "returned a tuple, not a tensor", "a (B, C, H, W) tensor"),
     "beyond its range": ("9 * torch.tanh(x).reshape(-1, 1, 4, 4)", "value_range is [0.0, 1.0]", "torch.sigmoid"),
     "within -1 and 1": ("torch.tanh(x).reshape(-1, 1, 4, 4)", "reach from -", "value_range: [-1.0, 1.0]"),
     "up to 255": (f"255 * {RESULT}", "value_range is [0.0, 1.0]", "divide by 255"),
-    "an exit": ("exit()", "raised SystemExit", "mend generator.py"),
-    "an error": ("x.nonsense()", "AttributeError", "mend generator.py"),
+    "an exit": ("exit()", "raised SystemExit", "correct generator.py"),
+    "an error": ("x.nonsense()", "AttributeError", "correct generator.py"),
 }
 
 
 @pytest.mark.parametrize(("result", "seen", "change"), WRONG_OUTPUT.values(), ids=WRONG_OUTPUT.keys())
-def test_a_wrong_output_is_told_with_its_remedy(tmp_path: Path, result: str, seen: str, change: str) -> None:
+def test_a_wrong_output_is_reported_with_its_remedy(tmp_path: Path, result: str, seen: str, change: str) -> None:
     finding = find(plant(tmp_path, result=result), "output")
     assert finding.state == "failed"
     assert seen in finding.seen
@@ -57,7 +57,7 @@ def test_a_label_that_the_module_does_not_know_is_named(tmp_path: Path) -> None:
     assert finding.seen.startswith(
         "label 0 ('a') works, label 3 ('../x') raised IndexError: index out of range in self"
     )
-    assert finding.change.startswith("the card has 4 classes: let the module know as many")
+    assert finding.change.startswith("the card has 4 classes: make the module support as many")
 
 
 def test_a_picture_that_cannot_be_written_is_warned_of(tmp_path: Path) -> None:
@@ -74,13 +74,13 @@ def test_half_a_range_is_warned_of(tmp_path: Path) -> None:
     assert "half of the card's value_range [-1.0, 1.0]" in finding.seen
 
 
-def test_a_batch_of_fixed_size_is_told(tmp_path: Path) -> None:
+def test_a_batch_of_fixed_size_is_reported(tmp_path: Path) -> None:
     finding = find(plant(tmp_path, result="torch.sigmoid(x).reshape(1, 1, 4, 4)"), "output")
     assert "one row works, a batch of 7 raised RuntimeError" in finding.seen
     assert "x.shape[0] instead of a fixed number" in finding.change
 
 
-def test_a_model_that_cannot_draw_one_row_is_told(tmp_path: Path) -> None:
+def test_a_model_that_cannot_draw_one_row_is_reported(tmp_path: Path) -> None:
     finding = find(plant(tmp_path, layer="nn.BatchNorm1d(16)", before="self.net[1].train()"), "output")
     assert "a batch works, one row alone raised ValueError" in finding.seen
 
@@ -94,7 +94,7 @@ def test_the_ends_of_a_parameter_are_drawn(tmp_path: Path) -> None:
     assert "narrow parameters.temperature" in finding.change
 
 
-def test_every_problem_of_a_card_is_told(tmp_path: Path) -> None:
+def test_every_problem_of_a_card_is_reported(tmp_path: Path) -> None:
     folder = plant(tmp_path)
     text = (folder / "model.yaml").read_text().replace("max_exec_batch: 8", "max_exec_batch: 0").replace("1.0", "one")
     (folder / "model.yaml").write_text(text)
@@ -103,7 +103,7 @@ def test_every_problem_of_a_card_is_told(tmp_path: Path) -> None:
     assert "limits.max_exec_batch: is 0; must be 1 or more" in finding.change
 
 
-def test_a_version_without_quotes_is_told_to_get_them(tmp_path: Path) -> None:
+def test_a_version_without_quotes_must_be_quoted(tmp_path: Path) -> None:
     text = (plant(tmp_path) / "model.yaml").read_text()
     (tmp_path / "model.yaml").write_text(re.sub("version: .*", "version: 2.0", text))
     assert find(tmp_path, "card").change == 'version: is 2.0; must be text: put it in quotes, like "2.0"'
@@ -119,7 +119,7 @@ def test_an_error_that_is_not_of_shapes_leaves_the_latent_out(tmp_path: Path) ->
     assert "latent" not in find(plant(tmp_path, result="x.nonsense()"), "output").change
 
 
-def test_checks_without_ground_are_skipped(tmp_path: Path) -> None:
+def test_checks_whose_dependency_failed_are_skipped(tmp_path: Path) -> None:
     (tmp_path / "model.yaml").write_text("name: nothing")
     assert find(tmp_path, "golden").state == "skipped"
 
@@ -127,14 +127,14 @@ def test_checks_without_ground_are_skipped(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("line", "seen", "change"),
     [
-        ("import einops_of_nobody", "imports einops_of_nobody, which this worker lacks", "worker's environment"),
+        ("import einops_missing", "imports einops_missing, which this worker lacks", "worker's environment"),
         ("class Generator: pass", "no torch.nn.Module", "derive Generator from torch.nn.Module"),
-        ("raise ValueError('no luck')", "ValueError: no luck (generator.py, line", "mend it"),
+        ("raise ValueError('no luck')", "ValueError: no luck (generator.py, line", "correct it"),
         ("raise SystemExit(0)", "SystemExit: 0", "__main__"),
     ],
     ids=["a missing package", "no module", "an error", "an exit"],
 )
-def test_a_file_that_cannot_be_used_is_told(tmp_path: Path, line: str, seen: str, change: str) -> None:
+def test_an_unusable_source_file_is_reported(tmp_path: Path, line: str, seen: str, change: str) -> None:
     folder = plant(tmp_path)
     with (folder / "generator.py").open("a") as file:
         file.write(f"\n{line}\n")
@@ -160,9 +160,9 @@ def test_pickled_weights_are_refused_with_the_command_that_converts_them(tmp_pat
     torch.save(weights, folder / "weights.safetensors")
     finding = find(folder, "weights")
     assert finding.state == "failed"
-    told = re.search("run `fount (convert .*)`, and set weights.file to converted.safetensors", finding.change)
-    assert told is not None
-    assert CliRunner().invoke(main, told[1].split()).exit_code == 0
+    command = re.search("run `fount (convert .*)`, and set weights.file to converted.safetensors", finding.change)
+    assert command is not None
+    assert CliRunner().invoke(main, command[1].split()).exit_code == 0
 
 
 @pytest.mark.parametrize(
@@ -180,7 +180,7 @@ def test_an_input_that_changes_nothing_is_warned_of(tmp_path: Path, check: str, 
     assert finding.change
 
 
-def test_inputs_that_count_are_told_in_levels(tmp_path: Path) -> None:
+def test_the_effect_of_inputs_is_reported_in_levels(tmp_path: Path) -> None:
     assert "levels" in find(plant(tmp_path), "uses-z").seen
     assert "no two alike" in find(plant(tmp_path), "uses-label").seen
 
@@ -192,7 +192,7 @@ def test_a_listed_bf16_that_is_too_far_off_fails(tmp_path: Path) -> None:
     assert "remove bf16" in finding.change
 
 
-def test_a_bf16_that_would_do_is_offered(tmp_path: Path) -> None:
+def test_a_sufficient_bf16_is_suggested(tmp_path: Path) -> None:
     finding = find(plant(tmp_path, after="x = (200.0 * (z[:, :1] > 0) - 100).expand(-1, 16)"), "precisions")
     assert finding.state == "passed"
     assert "precisions: [fp32, bf16]" in finding.change
@@ -202,11 +202,11 @@ def test_measuring_that_would_take_too_long_fails_before_it_starts(tmp_path: Pat
     folder = plant(tmp_path, after="time.sleep(0.02 * len(x))")
     finding = find(folder, "batch-size", time_limit_s=1.0)
     assert finding.state == "failed"
-    assert "would take about" in finding.seen
+    assert "takes about" in finding.seen
     assert "set limits.max_exec_batch" in finding.change
 
 
-def test_a_model_of_small_batches_is_told_that_larger_may_be_faster(tmp_path: Path) -> None:
+def test_larger_batches_are_suggested_for_a_model_of_small_ones(tmp_path: Path) -> None:
     limits = cards.Limits(max_count=10, max_labels=10, max_exec_batch=8)
     finding = find(plant(tmp_path, card={"limits": limits}), "batch-size")
     assert finding.numbers["best_batch"] == 8

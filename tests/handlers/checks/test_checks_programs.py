@@ -1,4 +1,4 @@
-"""Checks of programs: TorchScript and exported ones have no code to name, and are told what can be told."""
+"""Checks of TorchScript and exported programs, whose code cannot be named."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from handlers.cards import card as cards
-from handlers.checks.finding import Finding
+from handlers.checks.report import Finding
 from tests.handlers.planted import find, own_card
 
 
@@ -59,9 +59,7 @@ def test_a_good_program_passes(tmp_path: Path, kind: str) -> None:
 
 @pytest.mark.parametrize("kind", ["torchscript", "exported"])
 @pytest.mark.parametrize(("module", "check"), [(Mixing, "rows"), (Random, "deterministic")])
-def test_a_program_with_a_fault_is_to_be_saved_again(
-    tmp_path: Path, kind: str, module: type[nn.Module], check: str
-) -> None:
+def test_a_faulty_program_must_be_saved_again(tmp_path: Path, kind: str, module: type[nn.Module], check: str) -> None:
     finding: Finding = find(save(tmp_path, module(), kind), check)
     assert finding.state == "failed"
     assert "save the program again, after module.eval()" in finding.change
@@ -72,7 +70,7 @@ def test_a_program_that_mixes_rows_was_likely_saved_in_training_mode(tmp_path: P
     assert change.startswith("likely saved or run in training mode: call eval() before saving")
 
 
-def test_a_program_of_a_fixed_batch_is_told_how_to_be_exported(tmp_path: Path) -> None:
+def test_a_program_of_a_fixed_batch_is_reported_with_the_export_option(tmp_path: Path) -> None:
     finding = find(save(tmp_path, Plain(), "exported", rows=4), "weights")
     assert finding.state == "failed"
     assert "dynamic_shapes" in f"{finding.seen} {finding.change}"

@@ -1,4 +1,4 @@
-"""The checks `rows` and `deterministic`: who mixes rows, draws at random or remembers is named, with what to change."""
+"""The checks `rows` and `deterministic`: the cause of mixed, random or changing results is named with a remedy."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ MIXING: dict[str, tuple[Planted, str, str]] = {
     ),
     "code that counts places": (
         {"after": "x = x + torch.arange(len(x))[:, None]"},
-        "at another place in a batch of 7",
+        "at another index in a batch of 7",
         "sample() lets rows",
     ),
     "code that spares a lone row": (
@@ -61,7 +61,11 @@ RANDOM: dict[str, tuple[Planted, str, str]] = {
         "never torch.randn",
     ),
     "a functional dropout": ({"after": "x = F.dropout(x, 0.5)"}, "in sample() itself, after layer net", "noise(step)"),
-    "Python's random": ({"after": "x = x * random.random()"}, "global generators stood elsewhere", "take them from z"),
+    "Python's random": (
+        {"after": "x = x * random.random()"},
+        "other seeds of the global generators",
+        "take them from z",
+    ),
     "a generator of its own": (
         {"after": "g = torch.Generator(); g.seed(); x = x + torch.randn(16, generator=g)"},
         "when they were run again",
@@ -82,7 +86,7 @@ RANDOM: dict[str, tuple[Planted, str, str]] = {
 
 
 @pytest.mark.parametrize(("planted", "seen", "change"), MIXING.values(), ids=MIXING.keys())
-def test_what_mixes_rows_is_named(tmp_path: Path, planted: Planted, seen: str, change: str) -> None:
+def test_the_code_that_mixes_rows_is_named(tmp_path: Path, planted: Planted, seen: str, change: str) -> None:
     finding = find(plant(tmp_path, **planted), "rows")
     assert finding.state == "failed"
     assert seen in finding.seen
@@ -90,14 +94,14 @@ def test_what_mixes_rows_is_named(tmp_path: Path, planted: Planted, seen: str, c
 
 
 @pytest.mark.parametrize(("planted", "seen", "change"), RANDOM.values(), ids=RANDOM.keys())
-def test_what_is_not_the_same_again_is_named(tmp_path: Path, planted: Planted, seen: str, change: str) -> None:
+def test_the_cause_of_changing_results_is_named(tmp_path: Path, planted: Planted, seen: str, change: str) -> None:
     finding = find(plant(tmp_path, **planted), "deterministic")
     assert finding.state == "failed"
     assert seen in finding.seen
     assert change in finding.change
 
 
-def test_the_difference_is_told_in_levels(tmp_path: Path) -> None:
+def test_the_difference_is_reported_in_levels(tmp_path: Path) -> None:
     assert "levels of 255" in find(plant(tmp_path, after="x = x - x.mean(0)"), "rows").seen
 
 
@@ -126,7 +130,7 @@ def test_randomness_is_not_taken_for_mixing(tmp_path: Path) -> None:
     assert find(folder, "deterministic").state == "failed"
 
 
-def test_rows_cannot_be_told_apart_when_nothing_is_the_same_twice(tmp_path: Path) -> None:
+def test_rows_are_skipped_when_the_same_batch_gives_two_results(tmp_path: Path) -> None:
     finding = find(plant(tmp_path, after="self.calls += 1; x = x * self.calls"), "rows")
     assert finding.state == "skipped"
     assert "see deterministic" in finding.seen
