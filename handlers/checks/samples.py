@@ -6,12 +6,12 @@ golden samples remain those of the machine it was trained on.
 
 from __future__ import annotations
 
-import tempfile
 from pathlib import Path
 
 import numpy as np
 
 from fount.cli.output.images import image_grid
+from fount.files import atomic_path
 from handlers.checks.report import Finding, failed, passed, warned
 from handlers.checks.subject import Subject
 from handlers.execution.network import build_network
@@ -92,11 +92,9 @@ def _record_golden(subject: Subject, file: Path) -> Finding:
     if not subject.samples:
         images = known if known is not None and len(known) == GOLDEN_COUNT else subject.noise_images(GOLDEN_COUNT)
     try:
-        with tempfile.TemporaryDirectory(dir=file.parent, prefix=".golden-") as folder:
-            written = Path(folder) / file.name
+        with atomic_path(file) as part:
             module = build_module(subject.card, subject.folder)
-            record_golden(subject.card, module, written, images=images, folder=subject.folder)
-            written.replace(file)
+            record_golden(subject.card, module, part, images=images, folder=subject.folder)
     except (GoldenError, ProfileError) as error:
         return failed("golden", str(error), "correct what the checks above name")
     except OSError as error:
