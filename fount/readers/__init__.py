@@ -10,21 +10,18 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import MappingProxyType
 
-from fount.readers.dataset import DataError, Dataset, DatasetSource, DatasetSplit, Limits
+from fount.readers.dataset import DataError, Dataset, DatasetSource, DatasetSplit, Format, Limits
 from fount.readers.digits import read_digits
 from fount.readers.idx import find_idx, read_idx_folder
 from fount.readers.image_folder import read_image_folder
 from fount.readers.npz import read_npz
 from fount.readers.parquet import parquet_files, read_parquet
 
-__all__ = ["FORMATS", "DataError", "Dataset", "DatasetSource", "DatasetSplit", "Limits", "read_dataset"]
+__all__ = ["DataError", "Dataset", "DatasetSource", "DatasetSplit", "Format", "Limits", "read_dataset"]
 
-_READERS: Mapping[str, Callable[[DatasetSource, Path], Dataset]] = MappingProxyType(
+_READERS: Mapping[Format, Callable[[DatasetSource, Path], Dataset]] = MappingProxyType(
     {"idx": read_idx_folder, "npz": read_npz, "folder": read_image_folder, "parquet": read_parquet}
 )
-
-FORMATS = ("auto", *_READERS)
-"""The values of `DatasetSource.format`."""
 
 
 def read_dataset(source: DatasetSource) -> Dataset:
@@ -41,18 +38,17 @@ def read_dataset(source: DatasetSource) -> Dataset:
     if not path.exists():
         raise DataError(f"{path} does not exist; give the file or folder of {source.name}")
     format = _detect_format(path) if source.format == "auto" else source.format
-    if format not in _READERS:
-        raise DataError(f"{path}: the format {format!r} is unknown; give one of {', '.join(FORMATS)}")
     if format in ("idx", "folder") and not path.is_dir():
         raise DataError(f"{path} is not a folder, which the format {format} requires; give the folder")
     return _READERS[format](source, path)
 
 
-def _detect_format(path: Path) -> str:
+def _detect_format(path: Path) -> Format:
     if path.is_file():
-        suffix = path.suffix.lower().removeprefix(".")
-        if suffix in ("npz", "parquet"):
-            return suffix
+        if path.suffix.lower() == ".npz":
+            return "npz"
+        if path.suffix.lower() == ".parquet":
+            return "parquet"
         raise DataError(
             f"{path} has no supported format; give an .npz or .parquet file, a folder of IDX or Parquet files, or a "
             "folder with one subfolder per class"

@@ -12,12 +12,25 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Protocol, Self
+from typing import Literal, Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["ArrayPixels", "DataError", "Dataset", "DatasetSource", "DatasetSplit", "FileVersion", "Limits", "Pixels"]
+__all__ = [
+    "ArrayPixels",
+    "DataError",
+    "Dataset",
+    "DatasetSource",
+    "DatasetSplit",
+    "FileVersion",
+    "Format",
+    "Limits",
+    "Pixels",
+]
+
+Format = Literal["auto", "idx", "npz", "folder", "parquet"]
+"""How a data set is stored; "auto" detects it."""
 
 _HASH_BLOCK_BYTES = 16 << 20
 
@@ -50,7 +63,7 @@ class DatasetSource:
     Attributes:
         name: of the data set in requests.
         path: its file or folder; None for the built-in one.
-        format: one of `fount.readers.FORMATS`; "auto" detects it from the path.
+        format: how it is stored.
         classes: names of the labels 0, 1, ...; of a folder or string labels, the names to expect, in this order.
             Empty: as the files say, or the numbers themselves.
         group: the group column of a Parquet file or array of an NPZ file. Empty: "group" or "groups" where it exists.
@@ -63,7 +76,7 @@ class DatasetSource:
 
     name: str
     path: Path | None = None
-    format: str = "auto"
+    format: Format = "auto"
     classes: tuple[str, ...] = ()
     group: str = ""
     held_out: float | None = None

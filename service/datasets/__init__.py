@@ -1,6 +1,6 @@
-"""The data sets a gateway can augment: what is configured enters, an open `Dataset` leaves.
+"""The data sets a gateway can augment: configured settings enter, an open `Dataset` leaves.
 
-The catalogue is cheap to build; a data set is read, every pixel of it for its digest, when it is first asked for.
+The catalogue is cheap to build; a data set is read, every image of it for the digest, on first use.
 """
 
 from service.datasets.catalog import Datasets

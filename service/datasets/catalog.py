@@ -1,14 +1,14 @@
-"""The catalogue: data sets by name, read when they are first asked for and kept open.
+"""The data sets of a gateway by name, opened on first use and kept open.
 
-A reading that fails is not kept: the next call tries again, so that a mended file needs no restart.
+A failed reading is not kept: the next call tries again, so a corrected file needs no restart.
 """
 
 from __future__ import annotations
 
 import asyncio
-import difflib
 from collections.abc import Sequence
 
+from fount.documents import nearest
 from fount.readers import DataError, Dataset, read_dataset
 from service.datasets.configuration import BUILT_IN, DatasetSettings
 from service.errors import DatasetUnreadable, UnknownName, Violation
@@ -17,10 +17,10 @@ __all__ = ["Datasets"]
 
 
 class Datasets:
-    """Every data set there is.
+    """All data sets of a gateway.
 
     Args:
-        configured: those beside the built-in one; names differ.
+        configured: those in addition to the built-in one; names differ.
     """
 
     def __init__(self, configured: Sequence[DatasetSettings] = ()) -> None:
@@ -33,24 +33,24 @@ class Datasets:
         return tuple(self._settings)
 
     def settings(self, name: str, *, field: str = "dataset") -> DatasetSettings:
-        """What is configured for a data set.
+        """Look up the settings of a data set.
 
         Args:
             name: of the data set.
-            field: of the request that names it, for the message.
+            field: of the request that names it, for the error message.
 
         Raises:
             UnknownName: there is none of the name.
         """
         if name not in self._settings:
-            near = difflib.get_close_matches(name, self._settings, n=1)
-            hint = f"did you mean {near[0]!r}? " if near else ""
-            told = f"{name[:80]!r} is no data set here; {hint}ask ListDatasets which there are"
-            raise UnknownName((Violation(field=field, description=told, unknown=True),))
+            near = nearest(name, self.names())
+            hint = f"did you mean {near!r}? " if near else ""
+            message = f"{name[:80]!r} is not a data set of this gateway; {hint}ListDatasets lists them"
+            raise UnknownName((Violation(field=field, description=message, unknown=True),))
         return self._settings[name]
 
     async def open(self, name: str, *, field: str = "dataset") -> Dataset:
-        """A data set, read and with its digest known; callers at the same time share one reading.
+        """Open a data set and compute its digest; simultaneous callers share one reading.
 
         Raises:
             UnknownName: there is none of the name.
@@ -60,11 +60,9 @@ class Datasets:
         if name in self._opened:
             return self._opened[name]
         if name not in self._opening:
-            self._opening[name] = asyncio.create_task(self._read(settings))
-            self._opening[name].add_done_callback(
-                lambda task: task.cancelled() or task.exception()
-            )  # all may have left
-        return await asyncio.shield(self._opening[name])  # one caller's leaving must not end it for the others
+            self._opening[name] = task = asyncio.create_task(self._read(settings))
+            task.add_done_callback(lambda task: task.cancelled() or task.exception())  # all callers may be gone
+        return await asyncio.shield(self._opening[name])  # one cancelled caller must not cancel the others
 
     async def _read(self, settings: DatasetSettings) -> Dataset:
         try:
@@ -78,5 +76,5 @@ class Datasets:
 
 def _read(settings: DatasetSettings) -> Dataset:
     dataset = read_dataset(settings.source)
-    _ = dataset.digest  # reads every image: what is broken is found now, and kept is what was found
+    _ = dataset.digest  # reads every image, so damage is found now, and caches the digest
     return dataset

@@ -1,4 +1,4 @@
-"""DatasetService: what there is, who may see it, and what is said of what cannot be read."""
+"""DatasetService: listing, permissions, and data sets that cannot be read; and the command `fount datasets`."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ async def test_every_data_set_is_listed_by_name(stub) -> None:
     assert [(each.name, each.format) for each in listed] == [("digits", "built-in"), ("lost", "npz"), ("toys", "npz")]
 
 
-async def test_digits_tell_what_they_are(stub) -> None:
+async def test_digits_are_described(stub) -> None:
     digits = (await stub.GetDataset(dataset_pb2.GetDatasetRequest(name="digits"))).dataset
     assert [(split.name, split.rows) for split in digits.splits] == [("train", 1442), ("test", 355)]
     assert (list(digits.sample_spec.dims), digits.classifier) == ([8, 8, 1], "digits-classifier")
@@ -85,19 +85,19 @@ async def test_classes_and_groups_are_counted(stub) -> None:
     assert (list(toys.groups), toys.licence, toys.classifier) == (["0", "1"], "CC0", "toy")
 
 
-async def test_what_cannot_be_read_is_listed_with_its_problem(stub, tmp_path: Path) -> None:
+async def test_an_unreadable_data_set_is_listed_with_its_problem(stub, tmp_path: Path) -> None:
     listed = (await stub.ListDatasets(dataset_pb2.ListDatasetsRequest())).datasets
     assert listed[1].problem == f"data set lost: {tmp_path}/lost.npz does not exist; give the file or folder of lost"
     assert listed[1].digest == ""
 
 
-async def test_what_cannot_be_read_fails_as_a_precondition(stub) -> None:
+async def test_opening_an_unreadable_data_set_is_a_failed_precondition(stub) -> None:
     error = await refused(stub, "lost")
     assert error.code() is grpc.StatusCode.FAILED_PRECONDITION
     assert "lost.npz does not exist" in error.details()
 
 
-async def test_a_mended_file_needs_no_restart(stub, tmp_path: Path) -> None:
+async def test_a_corrected_file_needs_no_restart(stub, tmp_path: Path) -> None:
     await refused(stub, "lost")
     (tmp_path / "toys.npz").rename(tmp_path / "lost.npz")
     assert (await stub.GetDataset(dataset_pb2.GetDatasetRequest(name="lost"))).dataset.splits[0].rows == 4
@@ -114,7 +114,7 @@ async def test_an_empty_name_is_invalid(stub) -> None:
     assert (error.code(), fields(error)) == (grpc.StatusCode.INVALID_ARGUMENT, ["name"])
 
 
-async def test_a_caller_sees_what_was_granted(restricted) -> None:
+async def test_a_caller_sees_granted_data_sets_only(restricted) -> None:
     listed = (await restricted.ListDatasets(dataset_pb2.ListDatasetsRequest())).datasets
     assert [each.name for each in listed] == ["toys"]
 
@@ -127,21 +127,21 @@ async def test_without_the_grant_a_name_is_denied_known_or_not(restricted, name:
 # --- The catalogue ----------------------------------------------------------------------------------------------------
 
 
-async def test_callers_at_the_same_time_share_one_reading(config: GatewayConfig) -> None:
+async def test_simultaneous_callers_share_one_reading(config: GatewayConfig) -> None:
     datasets = Datasets(config.datasets)
     first, second = await asyncio.gather(datasets.open("toys"), datasets.open("toys"))
     assert first is second
 
 
-async def test_a_caller_who_leaves_does_not_end_the_reading(config: GatewayConfig) -> None:
+async def test_a_cancelled_caller_does_not_cancel_the_reading(config: GatewayConfig) -> None:
     datasets = Datasets(config.datasets)
-    leaving, staying = (asyncio.ensure_future(datasets.open("toys")) for _ in range(2))
+    cancelled, waiting = (asyncio.ensure_future(datasets.open("toys")) for _ in range(2))
     await asyncio.sleep(0)
-    leaving.cancel()
-    assert len((await staying).splits["train"]) == 4
+    cancelled.cancel()
+    assert len((await waiting).splits["train"]) == 4
 
 
-async def test_a_broken_row_is_found_when_a_data_set_is_opened(tmp_path: Path) -> None:
+async def test_a_broken_row_is_found_on_opening(tmp_path: Path) -> None:
     (tmp_path / "ant").mkdir()
     (tmp_path / "ant" / "0.png").write_bytes(b"not an image")
     datasets = Datasets([DatasetSettings(source=DatasetSource(name="ants", path=tmp_path))])
@@ -158,14 +158,14 @@ async def command(running: Running, *arguments: str):
     return await asyncio.to_thread(invoke, main, ["datasets", *arguments, "--server", server])
 
 
-async def test_the_command_lists_them(running: Running) -> None:
+async def test_the_command_lists_data_sets(running: Running) -> None:
     lines = (await command(running)).stdout.splitlines()
     assert lines[0].split() == ["DATA", "SET", "FORMAT", "CLASSES", "SHAPE", "ROWS", "CLASSIFIER"]
     assert " ".join(lines[1].split()) == "digits built-in 10 8 × 8 × 1 train 1,442, test 355 digits-classifier"
     assert "lost.npz does not exist" in lines[2]
 
 
-async def test_the_command_shows_one_with_its_classes(running: Running) -> None:
+async def test_the_command_shows_a_data_set_with_its_classes(running: Running) -> None:
     lines = [" ".join(line.split()) for line in (await command(running, "toys")).stdout.splitlines()]
     assert lines[lines.index("CLASS TRAIN") :] == [
         "CLASS TRAIN",
@@ -185,6 +185,6 @@ async def test_the_command_writes_json(running: Running) -> None:
     assert (message["name"], message["splits"][0]["class_counts"]) == ("toys", ["1", "3"])
 
 
-async def test_the_command_says_what_is_wrong(running: Running) -> None:
+async def test_the_command_reports_an_unknown_name(running: Running) -> None:
     result = await command(running, "digit")
     assert (result.exit_code, "did you mean 'digits'?" in result.stderr) == (1, True)
