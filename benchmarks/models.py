@@ -23,6 +23,7 @@ from benchmarks.child import ROOT
 from benchmarks.plan import MODEL, Precision
 from fount.address import Addresses
 from handlers.cards.card import load_card, write_card
+from handlers.cards.digests import FINGERPRINT_KEY, golden_fingerprint
 from handlers.execution.network import build_network
 from handlers.execution.numerics import configure_torch, read_numerics
 from handlers.execution.pixels import floats_to_uint8
@@ -30,7 +31,7 @@ from handlers.execution.rows import SampleRows
 from handlers.loading.build import build_module
 from handlers.packaging.pack import pack
 from handlers.settings import Settings
-from handlers.verification.golden import GOLDEN_COUNT, GOLDEN_SEED, MADE_OF, made_of
+from handlers.verification.golden import GOLDEN_COUNT, GOLDEN_SEED
 from handlers.verification.profile import measure_profile
 
 __all__ = ["main"]
@@ -56,7 +57,11 @@ def _copy_for_bf16(folder: Path) -> None:
     floats = np.concatenate([network.run("SAMPLE", rows.take(slice(start, start + size))) for start in starts])
     arrays |= {"labels": labels, "images": floats_to_uint8(floats, card.sample.value_range)}
     digest = "sha256:" + hashlib.sha256(floats.astype("<f4").tobytes()).hexdigest()
-    metadata = {"numerics": read_numerics(settings).id, "float_digest": digest, MADE_OF: str(made_of(card, folder))}
+    metadata = {
+        "numerics": read_numerics(settings).id,
+        "float_digest": digest,
+        FINGERPRINT_KEY: str(golden_fingerprint(card, folder)),
+    }
     save_file(arrays, folder / card.golden.file, metadata)
 
 

@@ -92,11 +92,16 @@ def nearest(word: object, known: Sequence[str]) -> str | None:
     return next(iter(difflib.get_close_matches(str(word), known, n=1)), None)
 
 
-def read_yaml(file: Path, max_bytes: int = 2**20) -> Any:
+def read_yaml(file: Path, max_bytes: int = 2**20, *, aliases: bool = True) -> Any:
     """Read a YAML file into plain values.
 
+    Args:
+        file: to read.
+        max_bytes: of the file.
+        aliases: whether YAML aliases (*) are accepted; the expansion of those in a hostile file has no bound.
+
     Raises:
-        DocumentError: it is larger than max_bytes, not YAML, or a key occurs twice.
+        DocumentError: it is larger than max_bytes, not YAML, has aliases that are not accepted, or a key occurs twice.
         OSError: it cannot be read.
     """
     with file.open("rb") as stream:
@@ -104,9 +109,13 @@ def read_yaml(file: Path, max_bytes: int = 2**20) -> Any:
     if len(text) > max_bytes:
         raise DocumentError([Problem(key="", wrong=f"is larger than {max_bytes} bytes", remedy="name another file")])
     try:
+        if not aliases and any(isinstance(token, yaml.AliasToken) for token in yaml.scan(text, yaml.SafeLoader)):
+            raise DocumentError([Problem(key="", wrong="has a YAML alias (*)", remedy="write the value out")])
         node = yaml.compose(text, yaml.SafeLoader)
         repeated = list(_repeated_keys(node, ""))
         value = yaml.safe_load(text)
+    except DocumentError:
+        raise
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         wrong = f"is not YAML: {' '.join(str(error).split())[:300]}"
         raise DocumentError([Problem(key="", wrong=wrong, remedy="correct this place")]) from error
@@ -239,7 +248,8 @@ def _repeated_keys(node: yaml.Node | None, key: str) -> Iterator[Problem]:
 
 
 def _path(loc: Sequence[int | str]) -> str:
-    return "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in loc).removeprefix(".")
+    steps = [step for step in loc if step != "[key]"]  # pydantic's mark for a problem of the key itself
+    return "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in steps).removeprefix(".")
 
 
 def _join(path: str, key: str) -> str:

@@ -19,7 +19,8 @@ from torch import Tensor, nn
 from benchmarks.lessons.climbing import climb
 from benchmarks.lessons.generators import codes, pictures
 from benchmarks.lessons.plain import codes_of, train_plain
-from handlers.cards.card import Card, Family, Golden, Latent, Limits, Sample, Weights, file_digest, write_card
+from handlers.cards.card import Card, Family, Golden, Latent, Limits, Sample, Weights, write_card
+from handlers.cards.digests import file_digest
 from handlers.loading.build import build_module
 from handlers.models.classifier import ConvClassifier
 from handlers.models.vae import Autoencoder

@@ -17,7 +17,7 @@ from fount.address import Addresses
 from handlers.execution.pixels import floats_to_uint8
 from handlers.family import Deadline, Draw, Noise, Sampler
 from handlers.models.classifier import ConvClassifier
-from handlers.models.own import OwnSampler
+from handlers.models.custom import CustomSampler
 from handlers.recipes.data.dataset import DataSet, Split
 from service.evaluation.evidence import NEIGHBOURS, Evidence, LabelGrid, Nearest, RealRows, Samples
 from service.evaluation.panels.part import EvidenceSummary
@@ -48,7 +48,7 @@ class Judged:
 
 def as_sampler(module: nn.Module, latent_dim: int) -> Sampler:
     """A conditional module of one's own as a worker calls it."""
-    return OwnSampler(module, (latent_dim,), labelled=True, listed={})
+    return CustomSampler(module, (latent_dim,), labelled=True, listed={})
 
 
 def judge(evidence: Evidence, panels: Sequence[Panel] = tuple(Panel)) -> Judged:

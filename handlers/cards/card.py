@@ -1,229 +1,300 @@
-"""Model cards: what a served model is, in one YAML file beside its weights.
+"""The model card: its schema as records, and reading and writing it as `model.yaml`.
 
-A card is read by packing, by workers and by the gateway's catalog, so nothing here imports torch. The model digest says
-what is served: weights, configuration, the family's source, the versions of noise and execution, and nothing measured.
+A card describes one served model and lies beside its weights. Packing, workers and `fount check` read it, so nothing
+here imports torch. The annotations of the records are the schema; rules between fields are in `_cross_check`.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-from collections.abc import Iterator, Mapping
+import math
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import yaml
+from pydantic import AfterValidator
 
-from fount.address import NOISE_VERSION
-from fount.archive import digest_of_ingredients
-from handlers.cards.reader import Problem, default_of, read_fields
-from handlers.cards.schema import (
-    Card,
-    Family,
-    Golden,
-    Latent,
-    Limits,
-    Parameter,
-    Quality,
-    Recipe,
-    Sample,
-    Weights,
-    cross_check,
-)
-from handlers.execution.rows import EXECUTION_VERSION
-from handlers.models import OWN_FAMILY, source_file
+from fount.documents import DocumentError, Problem, check, parse, read_yaml, record
+from handlers.models import CUSTOM_FAMILY, PROGRAM_FAMILIES
 
 __all__ = [
-    "CARD_FILE", "Card", "CardError", "Family", "Golden", "Latent", "Limits", "Parameter", "Problem", "Quality",
-    "Recipe", "Sample", "Weights", "check_weights", "file_digest", "load_card", "model_digest", "model_ingredients",
-    "source_of", "write_card",
+    "CARD_FILE", "NAME_RULE", "Card", "CardError", "Family", "Golden", "Latent", "Limits", "Parameter",
+    "ParameterName", "Problem", "Quality", "Recipe", "Sample", "Weights", "default_of", "is_model_name", "load_card",
+    "write_card",
 ]  # fmt: skip
 
 CARD_FILE = "model.yaml"
-_MAX_CARD_BYTES = 2**20
+
+
+def _matches(pattern: str, remedy: str) -> AfterValidator:
+    return check(lambda text: re.fullmatch(pattern, text) is not None, remedy)
+
+
+_DISTINCT = check(lambda items: len(set(items)) == len(items), "must be free of repetitions")
+_NOT_EMPTY = check(lambda items: len(items) > 0, "must be one or more")
+
+Text = Annotated[str, check(lambda text: bool(text.strip()), "must not be empty")]
+Count = Annotated[int, check(lambda count: count >= 1, "must be 1 or more")]
+Digest = Annotated[str, _matches("sha256:[0-9a-f]{64}", 'must be "sha256:" and 64 lower-case hexadecimal digits')]
+FileName = Annotated[
+    str,
+    _matches(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}", "must be a plain file name in the card's folder, without a path"),
+]
+SourceName = Annotated[
+    str, _matches(r"[A-Za-z_][A-Za-z0-9_]{0,123}\.py", "must be a Python file in the card's folder, like generator.py")
+]
+Interval = Annotated[tuple[float, float], check(lambda ends: ends[0] <= ends[1], "must have the lower end first")]
+Span = Annotated[tuple[float, float], check(lambda ends: ends[0] < ends[1], "must have the lower end first")]
+Unsigned = Annotated[int, check(lambda seed: 0 <= seed < 2**64, "must be 0 to 2^64 - 1")]
+NAME_RULE = "must be a lower-case letter, then a-z, 0-9 and -, 64 characters at most"
+Name = Annotated[str, check(lambda name: is_model_name(name), NAME_RULE)]
+ClassName = Annotated[
+    str,
+    check(
+        lambda name: 0 < len(name) <= 128 and name == name.strip() and name.isprintable(),
+        "must be text of 128 characters at most, without control characters or space at its ends",
+    ),
+]
+PythonName = Annotated[str, check(str.isidentifier, "must be the name of a Python class")]
+ParameterName = Literal["truncation", "temperature", "top_k", "top_p", "guidance_scale", "steps"]
 
 
 class CardError(Exception):
-    """A model's folder is not what its card must say. Mend each problem named, then load it again.
+    """A model folder does not match its card, or the card breaks its schema. Correct each problem listed.
 
     Attributes:
         problems: all of them.
     """
 
-    def __init__(self, where: Path, problems: list[Problem]) -> None:
+    def __init__(self, where: Path, problems: Sequence[Problem]) -> None:
         self.problems = tuple(problems)
         count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
         super().__init__("\n".join([f"{where}: {count}", *(f"  {problem}" for problem in problems)]))
 
 
+@record
+class Family:
+    """The architecture: a family of this package, the user's own module, or a program.
+
+    Attributes:
+        name: a family of `handlers.models`; "module" for a class in a file beside the card; "torchscript" or "exported"
+            for a program, which is then the weights file.
+        config: arguments of the family's `from_config`, or keyword arguments of the user's class.
+        source: the Python file beside the card that defines the class; for "module" only.
+        class_name: the class, a torch.nn.Module; for "module" only.
+    """
+
+    name: Name
+    config: Mapping[str, Any] = field(default_factory=dict)
+    source: SourceName | None = None
+    class_name: PythonName | None = None
+
+
+@record
+class Latent:
+    """The latent passed to the user's own model: z is (B, *shape), N(0, 1), drawn by address."""
+
+    shape: Annotated[tuple[Count, ...], _NOT_EMPTY]
+
+
+@record
+class Sample:
+    """The shape of one sample, or of the images a classifier reads. Floats lie within value_range, ends included.
+
+    A transformer takes images of any shape; this is the one it is measured and verified with.
+    """
+
+    modality: Literal["image"]
+    height: Count
+    width: Count
+    channels: Count
+    value_range: Span
+
+
+@record
+class Parameter:
+    """The range of one sampling parameter, ends included; a default of None means that it is off when unset."""
+
+    min: float
+    max: float
+    default: float | None
+    description: Text
+
+
+@record
+class Limits:
+    """Bounds of one request: samples, explicit labels, and samples in one executed batch."""
+
+    max_count: Count
+    max_labels: Count
+    max_exec_batch: Count
+
+
+@record
+class Recipe:
+    """How the weights were trained."""
+
+    name: Text
+    seed: Unsigned
+    steps: Count
+    data: Text
+    data_digest: Digest
+
+
+@record
+class Quality:
+    """One measured metric with its 95 % interval, and the same statistic of real data if it has one."""
+
+    metric: Text
+    value: float
+    interval: Interval
+    real_value: float | None = None
+    method: Text
+
+
+@record
+class Weights:
+    """The weights file beside the card: safetensors, or a program. A digest of None accepts any content."""
+
+    file: FileName
+    digest: Digest | None = None
+
+
+@record
+class Golden:
+    """The safetensors file beside the card with the recorded golden samples."""
+
+    file: FileName
+
+
+@record
+class Card:
+    """What a served model is. Classes, prior, recipe and quality are empty for models without them."""
+
+    name: Name
+    version: Annotated[str, _matches(r"[0-9]+(\.[0-9]+)*", 'must be digits and dots, in quotes, like "1.0"')]
+    description: Text
+    family: Family
+    operations: Annotated[tuple[Literal["SAMPLE", "CLASSIFY", "EMBED", "TRANSFORM"], ...], _NOT_EMPTY, _DISTINCT]
+    classes: Annotated[tuple[ClassName, ...], _DISTINCT] = ()
+    prior: tuple[float, ...] = ()
+    latent: Latent | None = None
+    sample: Sample
+    parameters: Mapping[ParameterName, Parameter]
+    encodings: Annotated[tuple[Literal["UINT8", "FLOAT32", "PNG"], ...], _DISTINCT]
+    limits: Limits
+    precisions: Annotated[tuple[Literal["fp32", "bf16"], ...], _DISTINCT]
+    recipe: Recipe | None = None
+    quality: tuple[Quality, ...] = ()
+    data_licence: Text
+    intended_use: Text
+    weights: Weights
+    golden: Golden = Golden(file="golden.safetensors")
+
+
+def is_model_name(text: str) -> bool:
+    """Return whether a text can be the name of a model; `NAME_RULE` is the rule in words."""
+    return re.fullmatch("[a-z][a-z0-9-]{0,63}", text) is not None
+
+
 def load_card(folder: Path) -> Card:
-    """Read a model's card.
+    """Read the card of a model folder.
 
     Raises:
-        CardError: the card is absent, larger than 1 MiB, not YAML, or breaks its schema; all problems at once.
+        CardError: the card is absent, larger than 1 MiB, not plain YAML, or breaks its schema; lists every problem.
     """
     file = folder / CARD_FILE
-    problems: list[Problem] = []
-    fields = read_fields(Card, _load_yaml(file), "", problems)
-    if fields is not None:
-        problems.extend(cross_check(fields))
-    if problems or fields is None:
-        raise CardError(file, problems)
-    return Card(**fields)
+    try:
+        return parse(Card, read_yaml(file, aliases=False), more=_cross_check)
+    except OSError as error:
+        problem = Problem(key="", wrong=f"cannot be read: {error.strerror}", remedy="every model folder needs a card")
+        raise CardError(file, [problem]) from error
+    except DocumentError as error:
+        raise CardError(file, error.problems) from error
 
 
 def write_card(card: Card, folder: Path) -> Path:
-    """Write a card in the order of its fields; optional keys at their defaults are left out."""
+    """Write a card with its keys in the order of the schema; optional keys at their defaults are left out."""
     file = folder / CARD_FILE
     text = yaml.safe_dump(_to_plain(card), sort_keys=False, allow_unicode=True, width=120, default_flow_style=None)
     file.write_text(text, encoding="utf-8")
     return file
 
 
-def file_digest(file: Path) -> str:
-    """SHA-256 of a file, as "sha256:" and hexadecimal digits."""
-    with file.open("rb") as stream:
-        return "sha256:" + hashlib.file_digest(stream, "sha256").hexdigest()
-
-
-def source_of(card: Card, folder: Path) -> Path:
-    """Find the file whose digest is the ingredient "source": the family's, or that of one's own beside the card.
-
-    Raises:
-        UnknownFamilyError: the family is not this package's.
-    """
-    own = card.family.name == OWN_FAMILY and card.family.source is not None
-    return folder / str(card.family.source) if own else source_file(card.family.name)
-
-
-def model_digest(card: Card, folder: Path, source: Path | None = None) -> str:
-    """Name what is served: weights, configuration, family source, and the versions of noise and execution.
-
-    Args:
-        card: the card.
-        folder: where its weights lie.
-        source: the family's source file; None is that of `source_of`.
-
-    Returns:
-        "sha256:" and 64 hexadecimal digits, of canonical JSON.
-
-    Raises:
-        CardError: the weights file is absent, or not the one the card names; or the source of one's own is absent.
-        UnknownFamilyError: no source is given and the family is not this package's.
-    """
-    return digest_of_ingredients(model_ingredients(card, folder, source))
-
-
-def model_ingredients(card: Card, folder: Path, source: Path | None = None) -> dict[str, Any]:
-    """List what the model digest is taken of.
-
-    The largest batch belongs to it: it decides which batch sizes agree, hence which bits come out. So do the prior, by
-    which labels are drawn, and the defaults of the parameters a request leaves unset.
-
-    Args:
-        card: the card.
-        folder: where its weights lie.
-        source: the family's source file; None is that of `source_of`.
-
-    Raises:
-        CardError: as in `model_digest`.
-        UnknownFamilyError: as in `model_digest`.
-    """
-    return {
-        "weights": check_weights(card, folder),
-        "config": _configuration(card),
-        "source": _source_digest(card, folder, source),
-        "noise": NOISE_VERSION,
-        "execution": EXECUTION_VERSION,
-    }
-
-
-def _configuration(card: Card) -> dict[str, Any]:
-    """Say what weights and source are run with; what only models of one's own have is left out for all others."""
-    configuration = {
-        "family": card.family.name,
-        "config": card.family.config,
-        "classes": list(card.classes) or None,
-        "prior": list(card.prior) or None,
-        "defaults": {name: parameter.default for name, parameter in card.parameters.items()},
-        "sample": dataclasses.asdict(card.sample),
-        "operations": list(card.operations),
-        "max_exec_batch": card.limits.max_exec_batch,
-    }
-    latent = {"latent": list(card.latent.shape)} if card.latent else {}
-    return configuration | latent | ({"class_name": card.family.class_name} if card.family.class_name else {})
-
-
-def _source_digest(card: Card, folder: Path, source: Path | None) -> str:
-    file = source or source_of(card, folder)
-    if not file.is_file():
-        problem = Problem(key="family.source", wrong=f"{file.name} is not in {folder}", remedy="put it beside the card")
-        raise CardError(folder / CARD_FILE, [problem])
-    return file_digest(file)
-
-
-def check_weights(card: Card, folder: Path) -> str:
-    """Make sure that the weights file is the one the card names, if it names one.
-
-    Returns:
-        The file's digest.
-
-    Raises:
-        CardError: it is absent, or its SHA-256 is another.
-    """
-    file = folder / card.weights.file
-    if not file.is_file():
-        problem = Problem(key="weights.file", wrong=f"{file.name} is not in {folder}", remedy="put it beside the card")
-        raise CardError(folder / CARD_FILE, [problem])
-    found = file_digest(file)
-    if card.weights.digest not in (None, found):
-        remedy = "restore the file, train again, or remove this key so that the file may be any"
-        problem = Problem(key="weights.digest", wrong=f"{file.name} has {found}", remedy=remedy)
-        raise CardError(folder / CARD_FILE, [problem])
-    return found
-
-
-def _load_yaml(file: Path) -> object:
-    """Read YAML without aliases, whose expansion a small file could make endless, and without keys that are lost."""
-    try:
-        if file.stat().st_size > _MAX_CARD_BYTES:
-            raise CardError(file, [Problem(key="", wrong="is larger than 1 MiB", remedy="keep data out of the card")])
-        text = file.read_text(encoding="utf-8")
-        if any(isinstance(token, yaml.AliasToken) for token in yaml.scan(text, Loader=yaml.SafeLoader)):
-            raise CardError(file, [Problem(key="", wrong="has a YAML alias (*)", remedy="write the value out")])
-        if twice := list(_find_repeated_keys(yaml.compose(text, Loader=yaml.SafeLoader), "")):
-            raise CardError(file, [Problem(key=key, wrong="is there twice", remedy="keep one") for key in twice])
-        return yaml.safe_load(text)
-    except OSError as error:
-        problem = Problem(key="", wrong=f"cannot be read: {error.strerror}", remedy="every model folder needs a card")
-        raise CardError(file, [problem]) from error
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        wrong = f"is not YAML: {' '.join(str(error).split())}"
-        raise CardError(file, [Problem(key="", wrong=wrong, remedy="mend the syntax")]) from error
-
-
-def _find_repeated_keys(node: yaml.Node | None, key: str) -> Iterator[str]:
-    """Name keys that a mapping has twice: YAML would silently keep the last."""
-    if isinstance(node, yaml.SequenceNode):
-        for i, item in enumerate(node.value):
-            yield from _find_repeated_keys(item, f"{key}[{i}]")
-    if not isinstance(node, yaml.MappingNode):
-        return
-    seen: set[tuple[str, str]] = set()
-    for name, item in node.value:
-        told = str(name.value) if isinstance(name, yaml.ScalarNode) else "?"
-        inner = f"{key}.{told}" if key else told
-        if isinstance(name, yaml.ScalarNode) and (name.tag, told) in seen:
-            yield inner
-        seen.add((name.tag, told))
-        yield from _find_repeated_keys(item, inner)
+def default_of(key: dataclasses.Field[Any]) -> Any:
+    """Return the value of an optional key when it is absent; `dataclasses.MISSING` for a required key."""
+    return key.default if key.default_factory is dataclasses.MISSING else key.default_factory()
 
 
 def _to_plain(value: Any) -> Any:
-    """Turn a record into what YAML and JSON can say; optional fields at their defaults are left out."""
     if dataclasses.is_dataclass(value):
-        kept = [f for f in dataclasses.fields(value) if getattr(value, f.name) != default_of(f)]
-        return {field.name: _to_plain(getattr(value, field.name)) for field in kept}
+        kept = [key.name for key in dataclasses.fields(value) if getattr(value, key.name) != default_of(key)]
+        return {name: _to_plain(getattr(value, name)) for name in kept}
     if isinstance(value, Mapping):
         return {name: _to_plain(item) for name, item in value.items()}
     return [_to_plain(item) for item in value] if isinstance(value, tuple | list) else value
+
+
+def _cross_check(card: Card) -> Iterator[Problem]:
+    """Check the rules between fields."""
+    yield from _check_family(card)
+    yield from _check_operations(card)
+    yield from _check_prior(card)
+    if "fp32" not in card.precisions:
+        yield Problem(key="precisions", wrong=f"is {list(card.precisions)}", remedy="must list fp32")
+    for name, parameter in card.parameters.items():
+        if parameter.min > parameter.max:
+            yield Problem(key=f"parameters.{name}", wrong="has min above max", remedy="exchange them")
+        elif parameter.default is not None and not parameter.min <= parameter.default <= parameter.max:
+            remedy = "must lie within min and max, or be null"
+            yield Problem(key=f"parameters.{name}.default", wrong=f"is {parameter.default:g}", remedy=remedy)
+
+
+def _check_family(card: Card) -> Iterator[Problem]:
+    family, latent = card.family, card.latent
+    is_module, is_program = family.name == CUSTOM_FAMILY, family.name in PROGRAM_FAMILIES
+    for key, value in (("source", family.source), ("class_name", family.class_name)):
+        if is_module and value is None:
+            remedy = "add the Python file" if key == "source" else "add the class in that file"
+            yield Problem(key=f"family.{key}", wrong="missing", remedy=f"family {CUSTOM_FAMILY} needs it: {remedy}")
+        elif not is_module and value is not None:
+            remedy = f"only family {CUSTOM_FAMILY} has one: remove it, or set family.name to {CUSTOM_FAMILY}"
+            yield Problem(key=f"family.{key}", wrong=f"is {value!r}", remedy=remedy)
+    if is_program and family.config:
+        remedy = "a program has no configuration: remove it"
+        yield Problem(key="family.config", wrong=f"has {', '.join(family.config)}", remedy=remedy)
+    if not (is_module or is_program):
+        if latent is not None:
+            remedy = f"family {family.name} defines its own latent: remove it"
+            yield Problem(key="latent", wrong=f"is {list(latent.shape)}", remedy=remedy)
+        return
+    if latent is None:
+        remedy = f"family {family.name} needs the shape of z: add, for instance, latent: {{shape: [100]}}"
+        yield Problem(key="latent", wrong="missing", remedy=remedy)
+    if card.operations != ("SAMPLE",):
+        remedy = f"a model of family {family.name} can only sample: set it to [SAMPLE]"
+        yield Problem(key="operations", wrong=f"is {list(card.operations)}", remedy=remedy)
+
+
+def _check_operations(card: Card) -> Iterator[Problem]:
+    if ("SAMPLE" in card.operations) != bool(card.encodings):
+        remedy = "must list the encodings it offers when operations has SAMPLE, else be []"
+        yield Problem(key="encodings", wrong=f"is {list(card.encodings)}", remedy=remedy)
+    if "CLASSIFY" in card.operations and not card.classes:
+        yield Problem(key="classes", wrong="missing", remedy="operations has CLASSIFY: add the classes it knows")
+    if "TRANSFORM" in card.operations and (len(card.operations) > 1 or card.classes):
+        remedy = "a transformer has no other operation and no classes: set it to [TRANSFORM], and remove classes"
+        yield Problem(key="operations", wrong=f"is {list(card.operations)}", remedy=remedy)
+
+
+def _check_prior(card: Card) -> Iterator[Problem]:
+    weights, expected = card.prior, len(card.classes) if "SAMPLE" in card.operations else 0
+    if len(weights) != expected:
+        remedy = f"must have {expected}, one for each class of a model that samples"
+        yield Problem(key="prior", wrong=f"has {len(weights)} weights", remedy=remedy)
+    elif weights and (min(weights) < 0 or not math.isclose(sum(weights), 1.0, abs_tol=1e-9)):
+        remedy = "must be weights of 0 or more that sum to 1"
+        yield Problem(key="prior", wrong=f"sums to {sum(weights):g}", remedy=remedy)

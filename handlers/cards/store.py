@@ -10,7 +10,7 @@ from pathlib import Path
 
 from handlers.cards.card import CARD_FILE, CardError, load_card
 
-__all__ = ["StoreError", "find_folder", "find_folders", "find_twins", "names_of"]
+__all__ = ["StoreError", "find_duplicates", "find_folder", "find_folders", "list_names"]
 
 _CARDS = f"[!.]*/{CARD_FILE}"  # a hidden folder is a model that `fount new` is still writing, or another program's
 
@@ -52,15 +52,15 @@ def find_folder(name: str, store: Path) -> Path:
     is_here = (Path(name) / CARD_FILE).is_file()
     _check_exists(store, f"say ./{name} for the folder here" if is_here else f"a model by its path, as in ./{name}")
     here = f" The folder here is ./{name}." if is_here else ""
-    raise StoreError(f"{store} has no model {name!r}; it has {names_of(store)}.{here}")
+    raise StoreError(f"{store} has no model {name!r}; it has {list_names(store)}.{here}")
 
 
-def names_of(store: Path) -> str:
+def list_names(store: Path) -> str:
     """Name the models of a store in a sentence; "none" when it has none."""
     return ", ".join(sorted(card.parent.name for card in store.glob(_CARDS))) or "none"
 
 
-def find_twins(folders: Sequence[Path]) -> dict[Path, str]:
+def find_duplicates(folders: Sequence[Path]) -> dict[Path, str]:
     """Find folders whose cards have one name and version: their archives would be one file.
 
     Returns:

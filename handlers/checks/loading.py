@@ -8,13 +8,14 @@ from pathlib import Path
 
 import torch
 
-from handlers.cards.card import CardError, check_weights, load_card
+from handlers.cards.card import CardError, load_card
+from handlers.cards.digests import check_weights
 from handlers.checks.report import Finding, failed, passed, warned
 from handlers.checks.subject import Subject
 from handlers.execution.network import build_network
 from handlers.execution.numerics import configure_torch
 from handlers.loading.build import BuildError, build_module
-from handlers.loading.memory import RoomError, available_bytes, check_room
+from handlers.loading.memory import InsufficientMemoryError, available_bytes, require_memory
 from handlers.loading.weights import WeightsError
 from handlers.models import UnknownFamilyError
 from handlers.scaffold.template import keys_unwritten
@@ -50,10 +51,10 @@ def check_weights_load(subject: Subject) -> Finding:
     configure_torch(subject.settings)
     subject.resident_before = _resident_bytes()
     try:
-        check_room(folder / card.weights.file)  # first: digesting a file that is too large to load takes long
+        require_memory(folder / card.weights.file)  # first: digesting a file that is too large to load takes long
         check_weights(card, folder)
         subject.network = build_network(card, build_module(card, folder), subject.settings)
-    except (BuildError, CardError, RoomError, UnknownFamilyError, WeightsError) as error:
+    except (BuildError, CardError, InsufficientMemoryError, UnknownFamilyError, WeightsError) as error:
         sentence = str(error.problems[0]) if isinstance(error, CardError) else str(error)
         wrong, _, change = sentence.rpartition("; ")  # the remedy follows the last semicolon
         return failed("weights", wrong or sentence, change if wrong else "correct it, and check again", blocks=True)

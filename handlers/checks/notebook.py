@@ -21,8 +21,8 @@ from handlers.checks.report import Finding, failed, passed
 from handlers.checks.subject import CHECK_SEED, SEVERAL, Subject, largest_difference, seed_globals
 from handlers.execution.pixels import Float32s, find_rows_within, floats_to_uint8
 from handlers.family import Deadline, Noise, Sampler
-from handlers.loading.build import build_own
-from handlers.verification.golden import MEAN_LEVELS, MOST_LEVELS
+from handlers.loading.build import build_unwrapped
+from handlers.verification.golden import MAX_LEVELS, MEAN_LEVELS
 
 __all__ = ["EXAMPLE_FILE", "check_notebook"]
 
@@ -93,7 +93,7 @@ def check_notebook(subject: Subject) -> Finding:
 
 def _compare_with_direct_call(subject: Subject) -> float:
     """Compute the largest difference between a worker's result and a direct call, for the same addresses."""
-    fresh = build_own(subject.card, subject.folder).to(subject.network.device).eval()
+    fresh = build_unwrapped(subject.card, subject.folder).to(subject.network.device).eval()
     rows = subject.rows(subject.batch(SEVERAL))
     seed_globals(1)
     known = subject.run(rows)
@@ -154,9 +154,9 @@ def _compare_with_example(subject: Subject, example: _Example, seen: str) -> Fin
     )
     most, mean = int(levels.max()), float(levels.mean())
     compared = f"{len(levels)} pictures of {EXAMPLE_FILE} up to {most} levels apart, {mean:.3g} on average"
-    if most <= MOST_LEVELS and mean <= MEAN_LEVELS:
+    if most <= MAX_LEVELS and mean <= MEAN_LEVELS:
         return passed(CHECK, f"{seen}; {compared}", numbers={"example_levels": most, "example_mean_levels": mean})
-    return failed(CHECK, f"{compared} ({MOST_LEVELS} and {MEAN_LEVELS} allowed)", _CAUSES)
+    return failed(CHECK, f"{compared} ({MAX_LEVELS} and {MEAN_LEVELS} allowed)", _CAUSES)
 
 
 @torch.inference_mode()

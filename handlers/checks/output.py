@@ -20,11 +20,10 @@ from torch import Tensor
 from handlers.cards.card import Card
 from handlers.checks.report import Finding, failed, passed, warned
 from handlers.checks.subject import SEVERAL, Subject
+from handlers.execution.errors import describe_error, is_out_of_memory
 from handlers.execution.pixels import Float32s, find_finite_rows, find_rows_within, floats_to_uint8
 from handlers.execution.rows import SampleRows
-from handlers.execution.torch_errors import is_out_of_memory
 from handlers.family import Draw
-from handlers.faults import tell_fault
 
 __all__ = ["check_output", "check_uses_label", "check_uses_z"]
 
@@ -140,13 +139,13 @@ def _fail_label(subject: Subject, error: Exception) -> Finding:
     classes = subject.card.classes
     wrong = next((label for label in range(len(classes)) if not _works(subject, 1, [label])), None)
     named = "another label" if wrong is None else f"label {wrong} ({classes[wrong]!r})"
-    seen = f"label 0 ({classes[0]!r}) works, {named} raised {tell_fault(error, subject.source_file)}"
+    seen = f"label 0 ({classes[0]!r}) works, {named} raised {describe_error(error, subject.source_file)}"
     change = f"the card has {len(classes)} classes: make the module support as many, or list fewer in classes"
     return failed("output", seen, change, blocks=True)
 
 
 def _fail_fixed_batch(subject: Subject, count: int, error: Exception) -> Finding:
-    seen = f"one row works, a batch of {count} raised {tell_fault(error, subject.source_file)}"
+    seen = f"one row works, a batch of {count} raised {describe_error(error, subject.source_file)}"
     change = "allow any number of rows in dimension 0: x.shape[0] instead of a fixed number"
     if subject.card.family.name == "exported":
         change = f"export it with dynamic_shapes that name dimension 0 of every input {_EXPORT}"
@@ -160,7 +159,7 @@ def _find_wrong_single_row(subject: Subject) -> Finding | None:
     except Exception as error:
         if is_out_of_memory(error):
             raise
-        seen = f"a batch works, one row alone raised {tell_fault(error, subject.source_file)}"
+        seen = f"a batch works, one row alone raised {describe_error(error, subject.source_file)}"
         change = "allow any number of rows to be drawn, including one"
         return failed("output", seen, change + (f": {_EXPORT}" if subject.card.family.name == "exported" else ""))
 

@@ -18,10 +18,9 @@ from numpy.typing import NDArray
 
 from handlers.checks.report import Finding, failed, passed, warned
 from handlers.checks.subject import Subject
+from handlers.execution.errors import describe_error, is_out_of_memory
 from handlers.execution.network import Network, build_network
 from handlers.execution.pixels import Float32s, find_finite_rows, floats_to_uint8
-from handlers.execution.torch_errors import is_out_of_memory
-from handlers.faults import tell_fault
 from handlers.loading.build import build_module
 from handlers.verification.golden import GOLDEN_COUNT, compare_outputs
 from handlers.verification.profile import CANDIDATES, Profile, ProfileError, measure_profile
@@ -150,7 +149,7 @@ def _try_bf16(subject: Subject) -> _Bf16Result:
     except Exception as error:  # a user's code may raise anything in bf16
         if is_out_of_memory(error):
             raise
-        return _Bf16Result(is_close=False, description=f"cannot be run: {tell_fault(error)}")
+        return _Bf16Result(is_close=False, description=f"cannot be run: {describe_error(error)}")
     description = f"is within tolerance ({difference}) and {speedup:.2g} times as fast"
     return _Bf16Result(is_close=True, description=description, speedup=speedup)
 

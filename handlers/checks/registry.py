@@ -18,8 +18,7 @@ from handlers.checks.report import Finding, failed, skipped
 from handlers.checks.reproducibility import check_deterministic, check_rows
 from handlers.checks.samples import check_golden_samples, check_picture
 from handlers.checks.subject import Subject
-from handlers.execution.torch_errors import is_out_of_memory
-from handlers.faults import tell_fault
+from handlers.execution.errors import describe_error, is_out_of_memory
 
 __all__ = ["CHECKS", "Check", "run_checks"]
 
@@ -106,13 +105,13 @@ def _run(check: Check, subject: Subject) -> Finding:
 def _fail_with_error(check: Check, subject: Subject, error: BaseException) -> Finding:
     if is_out_of_memory(error):
         change = "lower limits.max_exec_batch in model.yaml, or check it on a machine with more memory"
-        return failed(check.name, f"memory ran out: {tell_fault(error)}", change, blocks=True)
+        return failed(check.name, f"memory ran out: {describe_error(error)}", change, blocks=True)
     file = subject.source_file if check.name not in ("card", "weights") else None
     where = f"correct {file.name}" if file is not None else "correct the model"
     change = f"{where}: a worker passes z as (B, ...) floats, labels as (B,) int64, and any batch size B"
     if check.name == "output":
         change = _latent_advice(subject, error) + change
-    return failed(check.name, f"the model raised {tell_fault(error, file)}", change, blocks=True)
+    return failed(check.name, f"the model raised {describe_error(error, file)}", change, blocks=True)
 
 
 def _latent_advice(subject: Subject, error: BaseException) -> str:

@@ -12,6 +12,7 @@ import numpy as np
 
 from fount.cli.output.images import image_grid
 from fount.files import atomic_path
+from handlers.cards.digests import is_golden_stale
 from handlers.checks.report import Finding, failed, passed, warned
 from handlers.checks.subject import Subject
 from handlers.execution.network import build_network
@@ -20,7 +21,7 @@ from handlers.execution.pixels import Uint8s, floats_to_uint8
 from handlers.loading.build import build_module
 from handlers.settings import Settings
 from handlers.state import State
-from handlers.verification.golden import GOLDEN_COUNT, GoldenError, check_golden, is_golden_stale, record_golden
+from handlers.verification.golden import GOLDEN_COUNT, GoldenError, check_golden, record_golden
 from handlers.verification.profile import ProfileError, measure_profile
 
 __all__ = ["check_golden_samples", "check_picture"]

@@ -21,17 +21,19 @@ from torch import nn
 
 from fount.address import Addresses, Stream
 from fount.v1 import sampling_pb2
-from handlers.cards.card import Card, source_of
+from handlers.cards.card import Card
+from handlers.cards.digests import source_of
 from handlers.execution.network import Network, Operation
 from handlers.execution.pixels import Float32s, Uint8s, uint8_to_floats
 from handlers.execution.rows import ImageRows, Rows, SampleRows
 from handlers.family import Deadline, Draw, Noise, Sampler
-from handlers.loading.build import is_own
-from handlers.models import OWN_FAMILY, PROGRAM_FAMILIES
-from handlers.models.own import call_own, values_by_name
+from handlers.loading.build import is_custom
+from handlers.models import CUSTOM_FAMILY, PROGRAM_FAMILIES
+from handlers.models.custom import call_module, values_by_name
 from handlers.settings import Settings
+from handlers.verification.probes import make_manipulations
 from handlers.verification.profile import Profile
-from handlers.worker.items import made_up_manipulations, read_draw
+from handlers.worker.items import read_draw
 
 __all__ = ["CHECK_SEED", "SEVERAL", "Subject", "largest_difference", "seed_globals"]
 
@@ -123,7 +125,7 @@ class Subject:
     def module(self) -> nn.Module:
         """The module whose layers are named: the user's own inside its wrapper, else the family's."""
         module = self.network.module
-        inner = getattr(module, "module", None) if is_own(self.card) else module
+        inner = getattr(module, "module", None) if is_custom(self.card) else module
         return inner if isinstance(inner, nn.Module) else module
 
     @property
@@ -138,7 +140,7 @@ class Subject:
     @property
     def source_file(self) -> Path | None:
         """The user's source file; None when the model is a program or of this package."""
-        return source_of(self.card, self.folder) if self.card.family.name == OWN_FAMILY else None
+        return source_of(self.card, self.folder) if self.card.family.name == CUSTOM_FAMILY else None
 
     @property
     def export_advice(self) -> str:
@@ -165,7 +167,7 @@ class Subject:
         """
         if self.transforms:
             sample, addresses = self.card.sample, Addresses.of_range(CHECK_SEED, start, count)
-            return made_up_manipulations(addresses, (sample.height, sample.width, sample.channels))
+            return make_manipulations(addresses, (sample.height, sample.width, sample.channels))
         if not self.samples:
             return ImageRows(images=self._images(count, start))
         row_labels = None
@@ -211,11 +213,11 @@ class Subject:
         noise = Noise(addresses=rows.addresses, device=network.device, dtype=network.dtype)
         labels = None if rows.labels is None else torch.from_numpy(rows.labels).to(network.device)
         draw, latent = self.draw, self.card.latent
-        if latent is None or not is_own(self.card):
+        if latent is None or not is_custom(self.card):
             assert isinstance(module, Sampler)
             return module.sample(noise, labels, draw, Deadline())
         z = noise.normal(Stream.LATENT, latent.shape, truncation=draw.truncation)
-        return call_own(module, z, labels, values_by_name(noise, draw, Deadline(), latent.shape))
+        return call_module(module, z, labels, values_by_name(noise, draw, Deadline(), latent.shape))
 
     def describe_difference(self, difference: float) -> str:
         """Format a difference: in levels of 255 for pictures, unscaled for other results."""

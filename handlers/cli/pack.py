@@ -97,11 +97,11 @@ def pack(names: tuple[str, ...], every: bool, model_store: Path, out: Path, keep
 
 
 def _pack_each(folders: list[Path], out: Path) -> Iterator[_Packed | _Refused]:
-    from handlers.cards.store import find_twins
+    from handlers.cards.store import find_duplicates
     from handlers.packaging.pack import PackError
     from handlers.packaging.pack import pack as pack_model
 
-    twins = find_twins(folders)  # before anything is written: of two, either would replace the other
+    twins = find_duplicates(folders)  # before anything is written: of two, either would replace the other
     yield from (_Refused(folder=folder, reason=reason) for folder, reason in twins.items())
     for folder in folders:
         if folder in twins:
@@ -115,10 +115,10 @@ def _pack_each(folders: list[Path], out: Path) -> Iterator[_Packed | _Refused]:
 
 
 def _folders_to_pack(names: tuple[str, ...], every: bool, model_store: Path) -> list[Path]:
-    from handlers.cards.store import StoreError, find_folder, find_folders, names_of
+    from handlers.cards.store import StoreError, find_folder, find_folders, list_names
 
     if every == bool(names):
-        raise click.UsageError(f"Name models, or say --all. In {model_store}: {names_of(model_store)}.")
+        raise click.UsageError(f"Name models, or say --all. In {model_store}: {list_names(model_store)}.")
     try:
         folders = find_folders(model_store) if every else [find_folder(name, model_store) for name in names]
     except StoreError as error:

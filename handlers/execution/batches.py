@@ -20,9 +20,9 @@ from google.rpc import code_pb2, status_pb2
 from numpy.typing import NDArray
 
 from handlers.execution.batch_plan import BatchTimes
+from handlers.execution.errors import is_device_lost, is_out_of_memory
 from handlers.execution.pixels import Float32s, Values, find_finite_rows, find_rows_within
 from handlers.execution.rows import Rows, concatenate_rows, pad_rows
-from handlers.execution.torch_errors import is_device_lost, is_out_of_memory
 from handlers.family import Deadline, DeadlinePassed
 from handlers.statuses import status_of
 

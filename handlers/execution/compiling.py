@@ -29,7 +29,7 @@ __all__ = [
     "compiler_name",
     "compiler_version",
     "find_compiler",
-    "telling_compiler",
+    "translate_compile_errors",
 ]
 
 
@@ -94,7 +94,7 @@ def _inlined(forward: Callable[..., Any]) -> Callable[..., Any]:
 
 
 @contextmanager
-def telling_compiler() -> Iterator[None]:
+def translate_compile_errors() -> Iterator[None]:
     """Turn what torch raises while it compiles into a sentence.
 
     Raises:

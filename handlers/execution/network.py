@@ -20,7 +20,7 @@ from fount.address import Addresses
 from handlers.cards.card import Card
 from handlers.execution.pixels import Float32s, Uint8s, Values
 from handlers.execution.rows import ImageRows, ManipulationRows, Rows, SampleRows
-from handlers.execution.stepping import WHOLE, Cutting, Stretch
+from handlers.execution.stepping import ALL_STEPS, StepPlan, StepRange
 from handlers.family import (
     Classifier,
     Deadline,
@@ -70,7 +70,7 @@ class Network:
         rows: Rows,
         draw: Draw = _DEFAULT_DRAW,
         deadline: Deadline = _NEVER,
-        stretch: Stretch = WHOLE,
+        step_range: StepRange = ALL_STEPS,
     ) -> Values:
         """Run one batch of exactly these rows.
 
@@ -79,7 +79,7 @@ class Network:
             rows: that many are executed.
             draw: the parameters of samples.
             deadline: checked between steps.
-            stretch: the steps to take of samples that can be cut; those of `cut` alone.
+            step_range: the steps to take of samples that can be cut; those of `cut` alone.
 
         Returns:
             (B, H, W, C) float32 for SAMPLE, (B, classes) for CLASSIFY, (B, features) for EMBED, (B, H, W, C) uint8 for
@@ -90,16 +90,16 @@ class Network:
             DeadlinePassed: the family noticed between two steps.
         """
         if isinstance(rows, SampleRows):
-            return self._sample(rows, draw, deadline, stretch)
+            return self._sample(rows, draw, deadline, step_range)
         if isinstance(rows, ManipulationRows):
             return self._transform(rows)
         return self._read(operation, rows)
 
-    def cut(self, draw: Draw, first: int, limit: int) -> Cutting | None:
+    def cut(self, draw: Draw, first: int, limit: int) -> StepPlan | None:
         """Say how draws that are at step `first` are cut after `limit` steps; None when the model cannot be cut."""
         if self._stepped is None:
             return None
-        return Cutting(
+        return StepPlan(
             steps=self._stepped.steps(draw),
             first=first,
             limit=limit,
@@ -120,7 +120,7 @@ class Network:
         with torch.inference_mode():
             return tuple(self._stepped.begin(noise, labels, _DEFAULT_DRAW).shape[1:])
 
-    def _sample(self, rows: SampleRows, draw: Draw, deadline: Deadline, stretch: Stretch) -> Float32s:
+    def _sample(self, rows: SampleRows, draw: Draw, deadline: Deadline, step_range: StepRange) -> Float32s:
         if not isinstance(self.module, Sampler):
             raise WrongOutputError("the family cannot sample")
         noise = Noise(addresses=rows.addresses, device=self.device, dtype=self.dtype)
@@ -129,9 +129,9 @@ class Network:
             return self._images(self.module.sample(noise, labels, draw, deadline), len(rows))
         # Uncut draws take the same way, so that a cut changes no byte whatever the family's own `sample` does.
         state = None if rows.states is None else torch.from_numpy(rows.states).to(self.device)
-        steps = range(stretch.first, self._stepped.steps(draw) if stretch.stop is None else stretch.stop)
+        steps = range(step_range.first, self._stepped.steps(draw) if step_range.stop is None else step_range.stop)
         state = take_steps(self._stepped, state, steps, noise, labels, draw, deadline)
-        if stretch.stop is None:
+        if step_range.stop is None:
             return self._images(self._stepped.finish(state), len(rows))
         _check_shape(state, (len(rows), *self._state_shape))
         return _to_float32(state)

@@ -18,20 +18,9 @@ from fount.transform_columns import IDENTITY
 from handlers.execution.pixels import Float32s, Uint8s
 
 __all__ = [
-    "EXECUTION_VERSION", "ImageRows", "Int64s", "ManipulationRows", "Rows", "SampleRows", "concatenate_rows",
+    "ImageRows", "Int64s", "ManipulationRows", "Rows", "SampleRows", "concatenate_rows",
     "pad_rows",
 ]  # fmt: skip
-
-EXECUTION_VERSION = "execution-1"
-"""Part of every model digest: other execution, other digest.
-
-Raise it when a change of this package gives a sample other bytes on the same numerics: how floats are rounded to uint8
-(`handlers.execution.pixels`), the layout a network runs in (`handlers.execution.network`), how batches are padded
-(here), which sizes may
-run (`handlers.verification.profile`), which of them a batch gets (`handlers.execution.batches`), or how models of
-one's own are built and
-called (`handlers.loading.own_source`, `handlers.models.own`).
-"""
 
 Int64s = NDArray[np.int64]
 

@@ -2,7 +2,7 @@
 
 A draw that would keep a worker too long is cut between steps: its call ends with the sampler's state, and another call
 goes on from there, in other company and perhaps in another worker. All rows of a call stand at the same step. Enters:
-the step that the call's draws are at, and how many it may take. Leaves: a stretch for the network to run, and what the
+the step of the draws, and how many the call may take. Leaves: a step range for the network to run, and what the
 states that come and go with it look like.
 """
 
@@ -11,11 +11,11 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-__all__ = ["WHOLE", "Cutting", "Stretch"]
+__all__ = ["ALL_STEPS", "StepPlan", "StepRange"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Stretch:
+class StepRange:
     """Consecutive steps of a draw.
 
     Attributes:
@@ -27,12 +27,12 @@ class Stretch:
     stop: int | None = None
 
 
-WHOLE = Stretch()
+ALL_STEPS = StepRange()
 """A draw that is not cut."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Cutting:
+class StepPlan:
     """How one call cuts draws that can be cut.
 
     Attributes:
@@ -50,18 +50,18 @@ class Cutting:
     usual_steps: int
 
     @property
-    def stretch(self) -> Stretch:
+    def step_range(self) -> StepRange:
         """The steps that the call takes."""
         is_cut = 0 < self.limit < self.steps - self.first
-        return Stretch(first=self.first, stop=self.first + self.limit if is_cut else None)
+        return StepRange(first=self.first, stop=self.first + self.limit if is_cut else None)
 
     @property
     def share(self) -> float:
         """The steps that the call takes, of those of a draw without parameters."""
-        stop = self.stretch.stop or self.steps
+        stop = self.step_range.stop or self.steps
         return max(1, stop - self.first) / max(1, self.usual_steps)
 
     @property
     def state_bytes(self) -> int:
         """What the states of one row take in a call that cuts a draw or goes on with one; 0 in any other."""
-        return 4 * math.prod(self.state_shape) if self.stretch != WHOLE else 0
+        return 4 * math.prod(self.state_shape) if self.step_range != ALL_STEPS else 0

@@ -8,29 +8,28 @@ says what to change.
 from __future__ import annotations
 
 import importlib
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 
-from handlers.cards.card import Card, source_of
+from handlers.cards.card import Card
+from handlers.cards.digests import source_of
 from handlers.execution.network import FamilyBuilder
-from handlers.loading.memory import RoomError, check_room
-from handlers.loading.own_source import OwnSourceError, build_own_class
+from handlers.loading.custom_source import CustomSourceError, build_custom_class
+from handlers.loading.memory import InsufficientMemoryError, require_memory
 from handlers.loading.weights import load_weights
-from handlers.models import OWN_FAMILY, PROGRAM_FAMILIES, UnknownFamilyError, load_family
+from handlers.models import CUSTOM_FAMILY, PROGRAM_FAMILIES, UnknownFamilyError, load_family
 
-__all__ = ["BuildError", "build_module", "build_own", "call_own", "is_own", "source_of"]
+__all__ = ["BuildError", "build_module", "build_unwrapped", "is_custom", "source_of"]
 
 
 class BuildError(Exception):
     """A model cannot be built from its card, file and weights. Change what the message names."""
 
 
-def is_own(card: Card) -> bool:
+def is_custom(card: Card) -> bool:
     """Whether a model is a module or a program of one's own, rather than of a family of this package."""
-    return card.family.name in (OWN_FAMILY, *PROGRAM_FAMILIES)
+    return card.family.name in (CUSTOM_FAMILY, *PROGRAM_FAMILIES)
 
 
 def build_module(card: Card, folder: Path, build_family: FamilyBuilder = load_family) -> nn.Module:
@@ -49,14 +48,14 @@ def build_module(card: Card, folder: Path, build_family: FamilyBuilder = load_fa
         UnknownFamilyError: the family is not this package's.
         WeightsError: the weights do not fit.
     """
-    module = build_own(card, folder, build_family)
-    if not is_own(card):
+    module = build_unwrapped(card, folder, build_family)
+    if not is_custom(card):
         return module
     # Imported only when needed, so that archives of other families can do without.
-    own = importlib.import_module("handlers.models.own")
+    own = importlib.import_module("handlers.models.custom")
     listed = {str(name): parameter.default for name, parameter in card.parameters.items()}
     try:
-        sampler: nn.Module = own.OwnSampler(
+        sampler: nn.Module = own.CustomSampler(
             module, card.latent.shape if card.latent else (), labelled=bool(card.classes), listed=listed
         )
     except ValueError as error:
@@ -64,29 +63,24 @@ def build_module(card: Card, folder: Path, build_family: FamilyBuilder = load_fa
     return sampler
 
 
-def build_own(card: Card, folder: Path, build_family: FamilyBuilder = load_family) -> nn.Module:
+def build_unwrapped(card: Card, folder: Path, build_family: FamilyBuilder = load_family) -> nn.Module:
     """Build the model itself, with its weights and unwrapped: what its author's notebook would hold.
 
     Args and raises: as in `build_module`.
     """
     file = folder / card.weights.file
     try:
-        check_room(file)
+        require_memory(file)
         if card.family.name in PROGRAM_FAMILIES:
             return _load_program(card, file)
-        if card.family.name == OWN_FAMILY:
-            module = build_own_class(source_of(card, folder), str(card.family.class_name), card.family.config)
+        if card.family.name == CUSTOM_FAMILY:
+            module = build_custom_class(source_of(card, folder), str(card.family.class_name), card.family.config)
         else:
             module = _build_family(card, build_family)
-    except (OwnSourceError, RoomError) as error:
+    except (CustomSourceError, InsufficientMemoryError) as error:
         raise BuildError(str(error)) from error
     load_weights(module, file)
     return module
-
-
-def call_own(module: nn.Module, z: Tensor, labels: Tensor | None, values: Mapping[str, object] | None = None) -> Any:
-    """Call a module of one's own as a worker does; see `handlers.models.own.call_own`."""
-    return importlib.import_module("handlers.models.own").call_own(module, z, labels, values)
 
 
 def _build_family(card: Card, build_family: FamilyBuilder) -> nn.Module:
@@ -112,4 +106,4 @@ def _load_program(card: Card, file: Path) -> nn.Module:
 
 
 def _file_of(card: Card) -> str:
-    return str(card.family.source if card.family.name == OWN_FAMILY else card.weights.file)
+    return str(card.family.source if card.family.name == CUSTOM_FAMILY else card.weights.file)

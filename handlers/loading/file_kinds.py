@@ -10,7 +10,7 @@ import zipfile
 from pathlib import Path
 from typing import Literal
 
-__all__ = ["Kind", "kind_of", "tell_wrong_kind"]
+__all__ = ["Kind", "describe_wrong_kind", "kind_of"]
 
 Kind = Literal["safetensors", "pickle", "torchscript", "exported", "unknown"]
 
@@ -34,7 +34,7 @@ def kind_of(file: Path) -> Kind:
     return "pickle" if start.startswith(_PICKLE) else "unknown"
 
 
-def tell_wrong_kind(file: Path, wanted: Kind) -> str | None:
+def describe_wrong_kind(file: Path, wanted: Kind) -> str | None:
     """Say why a file cannot be what a card's family needs, and what to do; None when nothing speaks against it.
 
     Args:

@@ -21,14 +21,15 @@ from typing import Self
 from torch import nn
 
 from fount.archive import ArchiveContents, ArchiveError, verify_folder
-from handlers.cards.card import Card, CardError, load_card, model_digest
+from handlers.cards.card import Card, CardError, load_card
+from handlers.cards.digests import model_digest
 from handlers.execution.batch_plan import BatchTimes
-from handlers.execution.compiling import CompileError, compile_called, telling_compiler
+from handlers.execution.compiling import CompileError, compile_called, translate_compile_errors
+from handlers.execution.errors import describe_error, exit_process, is_device_lost, is_out_of_memory
 from handlers.execution.network import FamilyBuilder, Network, Operation, WrongOutputError, build_network
 from handlers.execution.numerics import Numerics, configure_torch, read_numerics
-from handlers.execution.torch_errors import is_device_lost, is_out_of_memory, keep_freed_memory, leave_process
-from handlers.faults import tell_fault
-from handlers.loading.build import BuildError, build_module, is_own, source_of
+from handlers.loading.build import BuildError, build_module, is_custom, source_of
+from handlers.loading.memory import keep_freed_memory
 from handlers.loading.weights import WeightsError
 from handlers.models import UnknownFamilyError
 from handlers.settings import Settings, SettingsError, settings_from_environment
@@ -113,7 +114,7 @@ def load_model(
             return model
         if tries_left:
             time.sleep(_DELAY_S)
-    leave_process("the model could not be loaded for want of memory")
+    exit_process("the model could not be loaded for want of memory")
     raise AssertionError("the process has ended")
 
 
@@ -132,7 +133,7 @@ def _try_to_load(
             _LOG.warning("not enough memory to load the model", exc_info=error)
             return None
         if is_device_lost(error):
-            leave_process(f"the device is lost ({error})")
+            exit_process(f"the device is lost ({error})")
         model.reason = _tell_failure(error, model.card, folder)
         _LOG.exception("the model cannot be served")
     return model
@@ -168,7 +169,7 @@ def _compiling(network: Network, settings: Settings) -> Iterator[None]:
         yield
         return
     cache = settings.state_dir / "compiled" if settings.state_dir else None
-    with telling_compiler():
+    with translate_compile_errors():
         inductor = compile_called(network.module, partial(run_probe, network), cache)
         yield
         if not inductor.graphs:
@@ -177,7 +178,7 @@ def _compiling(network: Network, settings: Settings) -> Iterator[None]:
 
 def _build(card: Card, folder: Path, contents: ArchiveContents, build_family: FamilyBuilder) -> nn.Module:
     module = build_module(card, folder, build_family)
-    source = source_of(card, folder) if is_own(card) else Path(inspect.getfile(type(module)))
+    source = source_of(card, folder) if is_custom(card) else Path(inspect.getfile(type(module)))
     found = model_digest(card, folder, source)
     if found != contents.model_digest:
         raise LoadError(f"card, weights and family source give {found}, the archive says {contents.model_digest}")
@@ -186,7 +187,7 @@ def _build(card: Card, folder: Path, contents: ArchiveContents, build_family: Fa
 
 def _tell_failure(error: Exception, card: Card | None, folder: Path) -> str:
     """Say what failed; of a model of one's own, its author wants to know where."""
-    if card is None or not is_own(card):
+    if card is None or not is_custom(card):
         return f"loading failed with {type(error).__name__}; the worker's log has the traceback"
     remedy = "mend the model; it must take z, and the label if it has classes, of any number of rows"
-    return f"the model failed when it was first run: {tell_fault(error, source_of(card, folder))}; {remedy}"
+    return f"the model failed when it was first run: {describe_error(error, source_of(card, folder))}; {remedy}"

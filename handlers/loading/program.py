@@ -18,9 +18,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from handlers.execution.torch_errors import is_out_of_memory
-from handlers.faults import tell_fault
-from handlers.loading.file_kinds import tell_wrong_kind
+from handlers.execution.errors import describe_error, is_out_of_memory
+from handlers.loading.file_kinds import describe_wrong_kind
 from handlers.models.program import load_exported, load_torchscript
 
 __all__ = ["FILE_OPERATORS", "check_exported_archive", "check_torchscript_archive", "load_program"]
@@ -43,7 +42,7 @@ def load_program(file: Path, kind: str, *, most_rows: int) -> nn.Module:
         MemoryError: or torch's own error: there is not enough memory for it, now.
     """
     try:
-        if wrong := tell_wrong_kind(file, "torchscript" if kind == "torchscript" else "exported"):
+        if wrong := describe_wrong_kind(file, "torchscript" if kind == "torchscript" else "exported"):
             raise ValueError(wrong)
         if kind == "torchscript":
             check_torchscript_archive(file)
@@ -56,7 +55,7 @@ def load_program(file: Path, kind: str, *, most_rows: int) -> nn.Module:
         if is_out_of_memory(error):
             raise
         remedy = "save the program again with this version of torch, or copy the file again"
-        raise ValueError(f"{file.name} cannot be read as {kind}: {tell_fault(error)}; {remedy}") from error
+        raise ValueError(f"{file.name} cannot be read as {kind}: {describe_error(error)}; {remedy}") from error
 
 
 # FOLDED FROM handlers.loading.program:

@@ -17,7 +17,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from handlers.loading.file_kinds import tell_wrong_kind
+from handlers.loading.file_kinds import describe_wrong_kind
 
 __all__ = ["WeightsError", "load_weights"]
 
@@ -50,7 +50,7 @@ def load_weights(module: nn.Module, file: Path) -> None:
 
 def _read(file: Path) -> dict[str, Tensor]:
     try:
-        if wrong := tell_wrong_kind(file, "safetensors"):
+        if wrong := describe_wrong_kind(file, "safetensors"):
             raise WeightsError(wrong)
         return load_file(file)
     except (OSError, SafetensorError, ValueError, KeyError) as error:
@@ -61,8 +61,8 @@ def _own_class(module: nn.Module) -> str:
     """Name what of one's own is to match the weights; empty when the module's class is of a package."""
     kind = type(module)
     source = getattr(sys.modules.get(kind.__module__), "__file__", None) or ""
-    is_own = bool(source) and Path(source).name == source  # `own_source` gives such a file no folder
-    return f"{source}'s class {kind.__name__} and family.config" if is_own else ""
+    is_custom = bool(source) and Path(source).name == source  # `own_source` gives such a file no folder
+    return f"{source}'s class {kind.__name__} and family.config" if is_custom else ""
 
 
 def _compare_names(file: Path, expected: Mapping[str, Tensor], found: Collection[str], place: str) -> set[str]:

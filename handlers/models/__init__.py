@@ -16,7 +16,12 @@ if TYPE_CHECKING:
     from handlers.family import Classifier, Sampler, Transformer
 
 __all__ = [
-    "FAMILIES", "OWN_FAMILY", "PROGRAM_FAMILIES", "UnknownFamilyError", "load_family", "source_file",
+    "CUSTOM_FAMILY",
+    "FAMILIES",
+    "PROGRAM_FAMILIES",
+    "UnknownFamilyError",
+    "load_family",
+    "source_file",
 ]  # fmt: skip
 
 FAMILIES: Mapping[str, tuple[str, str]] = MappingProxyType(
@@ -30,7 +35,7 @@ FAMILIES: Mapping[str, tuple[str, str]] = MappingProxyType(
 )
 """Family name to (file here without .py, class). Files are imported only when asked for: an archive has one."""
 
-OWN_FAMILY = "module"
+CUSTOM_FAMILY = "module"
 """The family of a class that lies in a file beside the card."""
 
 PROGRAM_FAMILIES = ("torchscript", "exported")
@@ -41,7 +46,7 @@ class UnknownFamilyError(ValueError):
     """The family is not in the table. Name one that is, or add its file and a line to the table."""
 
     def __init__(self, name: str) -> None:
-        known = ", ".join([*FAMILIES, OWN_FAMILY, *PROGRAM_FAMILIES])
+        known = ", ".join([*FAMILIES, CUSTOM_FAMILY, *PROGRAM_FAMILIES])
         super().__init__(f"family {name!r} is unknown; known families: {known}")
 
 

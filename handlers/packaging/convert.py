@@ -21,9 +21,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from handlers.faults import tell_fault
+from handlers.execution.errors import describe_error
 from handlers.loading.file_kinds import Kind, kind_of
-from handlers.loading.memory import RoomError, check_room
+from handlers.loading.memory import InsufficientMemoryError, require_memory
 
 __all__ = ["Conversion", "ConvertError", "convert"]
 
@@ -102,10 +102,10 @@ def convert(
 def _read(file: Path) -> object:
     try:
         kind = kind_of(file)
-        check_room(file)
+        require_memory(file)
     except OSError as error:
         raise ConvertError(f"{file} cannot be read ({error.strerror}); check the path") from error
-    except RoomError as error:
+    except InsufficientMemoryError as error:
         raise ConvertError(str(error)) from error
     if kind in ("torchscript", "exported"):
         remedy = f"serve it as it is: weights.file {file.name}, family.name {kind}, and latent in the card"
@@ -129,7 +129,7 @@ def _read_kind(file: Path, kind: Kind) -> object:
         wants = ", ".join(_find_globals(file)) or "more than tensors"
         raise ConvertError(f"{file} holds {wants}, and reading those could run code; {_SAVE_RIGHTLY}") from error
     except (OSError, RuntimeError, ValueError, EOFError, KeyError, SafetensorError) as error:
-        raise ConvertError(f"{file} is damaged: {tell_fault(error)}; copy it or save it again") from error
+        raise ConvertError(f"{file} is damaged: {describe_error(error)}; copy it or save it again") from error
 
 
 def _find_globals(file: Path) -> list[str]:

@@ -27,11 +27,11 @@ from fount.archive import (
     digest_of_ingredients,
     verify_archive,
 )
-from handlers.cards.card import CARD_FILE, Card, CardError, file_digest, load_card, model_ingredients, source_of
-from handlers.loading.file_kinds import Kind, tell_wrong_kind
-from handlers.models import OWN_FAMILY, PROGRAM_FAMILIES, UnknownFamilyError, source_file
+from handlers.cards.card import CARD_FILE, Card, CardError, load_card
+from handlers.cards.digests import file_digest, is_golden_stale, model_ingredients, source_of
+from handlers.loading.file_kinds import Kind, describe_wrong_kind
+from handlers.models import CUSTOM_FAMILY, PROGRAM_FAMILIES, UnknownFamilyError, source_file
 from handlers.packaging.imports import FAMILY_IMPORTS, modules_needed, strangers_of_family
-from handlers.verification.golden import is_golden_stale
 
 __all__ = ["PackError", "pack"]
 
@@ -94,7 +94,7 @@ def _sources(card: Card, folder: Path) -> dict[str, Path | bytes]:
     served = {CARD_FILE: folder / CARD_FILE, card.weights.file: weights, card.golden.file: golden}
     if len(served) < 3 or served.keys() & (modules.keys() | {CONTENTS_FILE, _CONFIG_FILE}):
         raise PackError(f"{folder}: weights and golden samples need file names of their own; rename {list(served)}")
-    if card.family.name == OWN_FAMILY:
+    if card.family.name == CUSTOM_FAMILY:
         served |= _own_source(card, folder, {*modules, *served, CONTENTS_FILE, _CONFIG_FILE})
     return {**modules, **served}
 
@@ -103,7 +103,7 @@ def _check_parts(card: Card, folder: Path) -> None:
     """Make sure that weights are weights, and golden samples are there and of these weights."""
     wanted: dict[str, Kind] = {"torchscript": "torchscript", "exported": "exported"}
     weights = folder / card.weights.file
-    if wrong := tell_wrong_kind(weights, wanted.get(card.family.name, "safetensors")):
+    if wrong := describe_wrong_kind(weights, wanted.get(card.family.name, "safetensors")):
         raise PackError(f"{folder}: {wrong}")
     if not (folder / card.golden.file).is_file():
         raise PackError(f"{folder / card.golden.file} is missing; run `fount check {folder}`, which records it")
@@ -115,8 +115,8 @@ def _check_parts(card: Card, folder: Path) -> None:
 def _modules_of_family(card: Card) -> list[str]:
     """Name what a worker imports for this family alone."""
     name = card.family.name
-    if name in (OWN_FAMILY, *PROGRAM_FAMILIES):
-        return ["handlers.models.own", *(["handlers.loading.program"] if name in PROGRAM_FAMILIES else [])]
+    if name in (CUSTOM_FAMILY, *PROGRAM_FAMILIES):
+        return ["handlers.models.custom", *(["handlers.loading.program"] if name in PROGRAM_FAMILIES else [])]
     family = source_file(name)
     if strangers := strangers_of_family(_ROOT, family):
         allowed = f"{', '.join(FAMILY_IMPORTS)} and the standard library"

@@ -7,8 +7,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Literal
 
-from handlers.cards.card import Parameter
-from handlers.cards.schema import ParameterName
+from handlers.cards.card import Parameter, ParameterName
 from handlers.recipes.tasks.augmentations import RandomAffine
 from handlers.recipes.tasks.task import ClassifierFit, GanFit, VaeFit
 

@@ -24,12 +24,11 @@ from handlers.cards.card import (
     Quality,
     Sample,
     Weights,
-    check_weights,
-    file_digest,
     load_card,
     write_card,
 )
 from handlers.cards.card import Recipe as CardRecipe
+from handlers.cards.digests import check_weights, file_digest
 from handlers.execution.pixels import Uint8s, floats_to_uint8
 from handlers.loading.build import build_module
 from handlers.models.classifier import ConvClassifier

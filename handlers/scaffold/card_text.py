@@ -13,9 +13,7 @@ from typing import Any
 
 import yaml
 
-from handlers.cards.card import Card, Quality, Recipe
-from handlers.cards.reader import default_of
-from handlers.cards.schema import Latent
+from handlers.cards.card import Card, Latent, Quality, Recipe, default_of
 
 __all__ = ["KEY_COMMENTS", "card_to_text"]
 

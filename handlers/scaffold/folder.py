@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from handlers.cards.card import CARD_FILE, Card, CardError, load_card
-from handlers.models import OWN_FAMILY, PROGRAM_FAMILIES, load_family
+from handlers.models import CUSTOM_FAMILY, PROGRAM_FAMILIES, load_family
 from handlers.scaffold.card_text import card_to_text
 from handlers.scaffold.template import Wish, WishError, card_of
 
@@ -64,7 +64,7 @@ def _fill(made: Path, wish: Wish, folder: Path) -> None:
         load_card(made)
     except CardError as error:
         raise WishError("\n".join(["no card can say this:", *(f"  {each}" for each in error.problems)])) from error
-    own = wish.family == OWN_FAMILY or wish.family in PROGRAM_FAMILIES
+    own = wish.family == CUSTOM_FAMILY or wish.family in PROGRAM_FAMILIES
     if own:
         shutil.copyfile(_STUBS / f"{_stub_of(wish)}.py", made / "generator.py")
     if wish.family in PROGRAM_FAMILIES:
@@ -84,7 +84,7 @@ def _untrained(wish: Wish) -> nn.Module:
     """Build what the folder's weights belong to: the same numbers every time, and no random state touched."""
     with torch.random.fork_rng():
         torch.manual_seed(_SEED)
-        if wish.family != OWN_FAMILY:
+        if wish.family != CUSTOM_FAMILY:
             module = load_family(wish.family, card_of(wish).family.config)
             assert isinstance(module, nn.Module)
             return module
@@ -141,7 +141,7 @@ def _weights_steps(wish: Wish, folder: Path) -> list[str]:
     others = [f"Make `family.config` in {folder}/model.yaml the one your weights were trained with."]
     save = f'`safetensors.torch.save_file(module.state_dict(), "{folder}/weights.safetensors")`'
     return [
-        *(own if wish.family == OWN_FAMILY else others),
+        *(own if wish.family == CUSTOM_FAMILY else others),
         f"Write your trained weights there, from Python with {save}, or from a checkpoint file with {convert}.",
     ]
 

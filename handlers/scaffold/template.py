@@ -6,9 +6,19 @@ import re
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from handlers.cards.card import Card, Family, Golden, Limits, Parameter, Sample, Weights
-from handlers.cards.schema import Latent, Name
-from handlers.models import OWN_FAMILY, PROGRAM_FAMILIES
+from handlers.cards.card import (
+    NAME_RULE,
+    Card,
+    Family,
+    Golden,
+    Latent,
+    Limits,
+    Parameter,
+    Sample,
+    Weights,
+    is_model_name,
+)
+from handlers.models import CUSTOM_FAMILY, PROGRAM_FAMILIES
 
 __all__ = ["FAMILIES", "FamilyName", "Wish", "WishError", "card_of", "keys_unwritten"]
 
@@ -56,9 +66,8 @@ class Wish:
         Raises:
             WishError: the name is none, the size is beyond reason, or classes and family contradict each other.
         """
-        rule = get_args(Name)[1]
-        if not rule.holds(self.name):
-            raise WishError(f"the name {self.name!r} must be {rule.must_be}{_suggest(self.name)}")
+        if not is_model_name(self.name):
+            raise WishError(f"the name {self.name!r} {NAME_RULE}{_suggest(self.name)}")
         if self.height * self.width * self.channels > _MOST_PIXELS:
             raise WishError(f"one sample of {self.height}×{self.width}×{self.channels} has more than 2^26 values; "
                             "ask for a smaller --size")  # fmt: skip
@@ -77,7 +86,7 @@ class Wish:
 def card_of(wish: Wish) -> Card:
     """Write the card of a model nobody has trained yet."""
     classes, size = wish.classes, f"{wish.height}×{wish.width}×{wish.channels}"
-    own = wish.family == OWN_FAMILY or wish.family in PROGRAM_FAMILIES
+    own = wish.family == CUSTOM_FAMILY or wish.family in PROGRAM_FAMILIES
     return Card(
         name=wish.name,
         version="1.0",
@@ -118,8 +127,8 @@ def keys_unwritten(card: Card) -> tuple[str, ...]:
 
 
 def _family_of(wish: Wish) -> Family:
-    if wish.family == OWN_FAMILY:
-        return Family(name=OWN_FAMILY, config=wish.stub_config, source="generator.py", class_name="Generator")
+    if wish.family == CUSTOM_FAMILY:
+        return Family(name=CUSTOM_FAMILY, config=wish.stub_config, source="generator.py", class_name="Generator")
     if wish.family in PROGRAM_FAMILIES:
         return Family(name=wish.family)
     return Family(name=wish.family, config=wish.stub_config | _built_in_config(wish))
@@ -138,4 +147,4 @@ def _built_in_config(wish: Wish) -> dict[str, int]:
 
 def _suggest(name: str) -> str:
     near = re.sub("[^a-z0-9]+", "-", name.lower()).strip("-")[:64].rstrip("-")
-    return f"; try {near}" if get_args(Name)[1].holds(near) else ""
+    return f"; try {near}" if is_model_name(near) else ""

@@ -13,14 +13,10 @@ import sys
 import time
 from pathlib import Path
 
-import numpy as np
-
-from fount.address import Addresses, Stream
-from handlers.execution.pixels import uint8_to_floats
-from handlers.execution.rows import ImageRows, Rows, SampleRows
+from fount.address import Addresses
 from handlers.loading.load import Engine, load_model
 from handlers.models import load_family
-from handlers.worker.items import made_up_manipulations
+from handlers.verification.probes import make_probe_rows
 
 __all__ = ["main", "time_sizes"]
 
@@ -50,7 +46,8 @@ def time_sizes(engine: Engine, seconds: float) -> dict[int, float]:
     """
     times: dict[int, list[float]] = {size: [] for size in engine.profile.exec_batch_sizes}
     operation = engine.network.card.operations[0]
-    rows = {size: _rows(engine, size) for size in times}
+    card = engine.network.card
+    rows = {size: make_probe_rows(card, operation, Addresses.of_range(0, 0, size)) for size in times}
     began, rounds = time.perf_counter(), 0
     while rounds < _LEAST_ROUNDS or time.perf_counter() - began < seconds:
         for size, spent in times.items():
@@ -59,20 +56,6 @@ def time_sizes(engine: Engine, seconds: float) -> dict[int, float]:
             spent.append(time.perf_counter() - start)
         rounds += 1
     return {size: statistics.median(spent) for size, spent in times.items()}
-
-
-def _rows(engine: Engine, size: int) -> Rows:
-    card = engine.network.card
-    addresses = Addresses.of_range(0, 0, size)
-    if "SAMPLE" in card.operations:
-        labels = np.arange(size, dtype=np.int64) % len(card.classes) if card.classes else None
-        return SampleRows(addresses=addresses, labels=labels)
-    shape = (card.sample.height, card.sample.width, card.sample.channels)
-    if "TRANSFORM" in card.operations:
-        return made_up_manipulations(addresses, shape)
-    levels = (addresses.uniforms(Stream.LATENT, int(np.prod(shape))) * 256).astype(np.uint8)
-    # (n, H W C) -> (n, H, W, C)
-    return ImageRows(images=uint8_to_floats(levels.reshape(size, *shape), card.sample.value_range))
 
 
 if __name__ == "__main__":

@@ -1,12 +1,12 @@
-"""The profile: at which batch sizes a row gets the same bits, wherever it stands and whoever is with it.
+"""The profile: the batch sizes at which a row gets the same bits, wherever it is placed and whatever is in its batch.
 
 Kernels choose their blocking by the batch size, so a row may be rounded in another order at another size, or at the
-tail of a batch. Each candidate size runs the same rows several times, shuffled into other places among other rows. A
-size that disagrees with itself is dropped; sizes that agree with each other form groups; one group becomes
-`exec_batch_sizes`, the only shapes the worker ever executes. The choice goes by the equalities alone, never by time, so
-that every worker of the same numerics makes it alike. Parameters of a draw are at their defaults while measuring.
+tail of a batch. Each candidate size runs the same rows several times, shuffled among other rows. A size that disagrees
+with itself is dropped; sizes that agree with each other form groups; one group becomes `exec_batch_sizes`, the only
+shapes the worker ever executes. The choice depends on these equalities alone, never on time, so every worker of the
+same numerics chooses alike. Sampling parameters are at their defaults while measuring.
 
-How long a batch takes is measured beside it, as the least of several: whatever else runs here can only add to it.
+The time of a batch is measured as well, as the minimum of several: other load on the machine can only add to it.
 """
 
 from __future__ import annotations
@@ -23,32 +23,27 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fount.address import Addresses, Stream
-from handlers.cards.card import Card
 from handlers.execution.network import Network, Operation
 from handlers.execution.numerics import Numerics
-from handlers.execution.pixels import uint8_to_floats
-from handlers.execution.rows import ImageRows, Rows, SampleRows
+from handlers.execution.rows import Rows
 from handlers.state import State
-from handlers.worker.items import made_up_manipulations
+from handlers.verification.probes import make_probe_rows
+from handlers.versions import PROFILE_VERSION
 
 __all__ = [
-    "CANDIDATES", "PROFILE_VERSION", "Profile", "ProfileError", "choose_sizes", "load_or_measure_profile",
-    "measure_profile", "run_probe",
+    "CANDIDATES", "Profile", "ProfileError", "choose_sizes", "load_or_measure_profile", "measure_profile", "run_probe",
 ]  # fmt: skip
 
 _LOG = logging.getLogger(__name__)
 
 CANDIDATES = (1, 8, 16, 32, 64, 128, 256)
-"""Batch sizes that may be executed, where the card's limits.max_exec_batch allows them."""
-
-PROFILE_VERSION = 2
-"""Raise it when profiles are measured or chosen in another way; those kept from before are then measured again."""
+"""Batch sizes that may be executed, up to the card's limits.max_exec_batch."""
 
 _KIND = "profiles"
 _ROUNDS = 2
-_TIMED_ROUNDS, _TIMED_S = 8, 1.0  # what timing takes at most; batches that take long are timed less often
-_SMALLEST_POOL = 16
-_LARGEST_COMPILED = 64  # each size takes seconds to compile, and larger ones are seldom faster a row
+_TIMED_ROUNDS, _TIMED_S = 8, 1.0  # limits of the timing; slow batches are timed less often
+_MIN_POOL = 16
+_LARGEST_COMPILED = 64  # each size takes seconds to compile, and larger ones are rarely faster per row
 _PROBE_SEED = 0x50524F42
 _SHUFFLE_SEED = 0x53485546
 
@@ -59,12 +54,12 @@ class ProfileError(Exception):
 
 @dataclass(frozen=True, kw_only=True)
 class Profile:
-    """What was measured of one model on one numerics.
+    """Measurements of one model on one numerics.
 
     Attributes:
         exec_batch_sizes: ascending, never empty; every row is equal at every one of them.
-        seconds_per_batch: least time of one batch seen, for each candidate size, all operations together; never more
-            than that of a larger size.
+        seconds_per_batch: minimum time of one batch for each candidate size, all operations together; never more than
+            that of a larger size.
     """
 
     exec_batch_sizes: tuple[int, ...]
@@ -72,10 +67,10 @@ class Profile:
 
 
 def load_or_measure_profile(network: Network, model_digest: str, numerics: Numerics, state: State) -> Profile:
-    """Read the profile from the worker's state, or measure it and keep it there.
+    """Read the profile from the worker's state, or measure and store it.
 
-    A kept profile is believed only when rows are still equal at its sizes: one that is wrong would break the promise of
-    addresses without a sign.
+    A stored profile is used only if rows are still equal at its sizes: a wrong one would silently break the promise
+    that an address determines its sample.
 
     Raises:
         ProfileError: no size is usable.
@@ -85,7 +80,7 @@ def load_or_measure_profile(network: Network, model_digest: str, numerics: Numer
     if document is not None and (stored := _read_document(document, candidates)):
         if _rows_agree(network, stored.exec_batch_sizes):
             return stored
-        _LOG.warning("rows are not equal at the kept sizes %s; measuring again", stored.exec_batch_sizes)
+        _LOG.warning("rows are not equal at the stored sizes %s; measuring again", stored.exec_batch_sizes)
     profile = measure_profile(network)
     state.write(_KIND, model_digest, numerics.id, _to_document(profile, candidates))
     return profile
@@ -98,7 +93,7 @@ def measure_profile(network: Network) -> Profile:
         ProfileError: no size agrees with itself.
     """
     candidates = _candidates(network)
-    probes = {operation: _probe_rows(network.card, operation, candidates[-1]) for operation in network.card.operations}
+    probes = {operation: _probe_rows(network, operation, candidates[-1]) for operation in network.card.operations}
     digests: dict[int, tuple[bytes, ...] | None] = {}
     seconds: dict[int, float] = {}
     for size in candidates:
@@ -115,7 +110,7 @@ def measure_profile(network: Network) -> Profile:
 def run_probe(network: Network) -> None:
     """Run one row of each operation."""
     for operation in network.card.operations:
-        network.run(operation, _probe_rows(network.card, operation, 1).take(slice(0, 1)))
+        network.run(operation, _probe_rows(network, operation, 1).take(slice(0, 1)))
 
 
 def choose_sizes(digests: Mapping[int, tuple[bytes, ...] | None]) -> tuple[int, ...]:
@@ -138,12 +133,12 @@ def choose_sizes(digests: Mapping[int, tuple[bytes, ...] | None]) -> tuple[int, 
 def _time_again(
     network: Network, probes: Mapping[Operation, Rows], sizes: Sequence[int], seconds: dict[int, float]
 ) -> None:
-    """Lower the seconds of chosen sizes to the least seen, all sizes in turn so that a busy moment hits each alike."""
-    begun = time.perf_counter()
+    """Lower the seconds of chosen sizes to the minimum of several rounds; a busy moment hits all sizes alike."""
+    started = time.perf_counter()
     for _ in range(_TIMED_ROUNDS):
         for size in sizes:
             start = time.perf_counter()
-            if start - begun > _TIMED_S:
+            if start - started > _TIMED_S:
                 return
             for operation, rows in probes.items():
                 network.run(operation, rows.take(slice(0, size)))
@@ -151,17 +146,16 @@ def _time_again(
 
 
 def _rows_agree(network: Network, sizes: Sequence[int]) -> bool:
-    """Run the same rows at every size, and compare; no call then waits for kernels to be chosen, either."""
+    """Run the same rows at every size and compare; this also warms up kernel selection before the first call."""
     for operation in network.card.operations:
-        rows = _probe_rows(network.card, operation, sizes[-1])
-        seen = {_digest_rows(network, operation, rows, size) for size in sizes}
-        if len(seen) > 1:
+        rows = _probe_rows(network, operation, sizes[-1])
+        if len({_digest_rows(network, operation, rows, size) for size in sizes}) > 1:
             return False
     return True
 
 
 def _digest_rows(network: Network, operation: Operation, rows: Rows, size: int) -> bytes:
-    """Digest the results of as many rows as the largest size, cut into batches of one size; sizes divide each other."""
+    """Digest the results of rows that run in batches of one size; the row count is a multiple of every size."""
     digest = hashlib.sha256()
     for start in range(0, len(rows), size):
         digest.update(network.run(operation, rows.take(slice(start, start + size))).tobytes())
@@ -176,14 +170,14 @@ def _candidates(network: Network) -> tuple[int, ...]:
 def _measure_size(
     network: Network, probes: Mapping[Operation, Rows], size: int
 ) -> tuple[tuple[bytes, ...] | None, float]:
-    """Run every probe row at one size, in several shufflings.
+    """Run every probe row at one size, shuffled several times.
 
     Returns:
         The digest of each row, or None when a row had two; and the least seconds of a batch.
     """
     seen: dict[int, bytes] = {}
     seconds, consistent = [], True
-    for places in _shufflings(len(next(iter(probes.values()))), size):
+    for places in _shuffles(len(next(iter(probes.values()))), size):
         start = time.perf_counter()
         results = [network.run(operation, rows.take(places)) for operation, rows in probes.items()]
         seconds.append(time.perf_counter() - start)
@@ -193,26 +187,17 @@ def _measure_size(
     return (tuple(seen[row] for row in sorted(seen)) if consistent else None), min(seconds)
 
 
-def _shufflings(pool: int, size: int) -> Iterator[NDArray[np.intp]]:
-    """Cut several shufflings of the pool into batches: every row once a round, so every place is filled, too."""
+def _shuffles(pool: int, size: int) -> Iterator[NDArray[np.intp]]:
+    """Split several shuffles of the pool into batches: every row runs once a round, and every place is filled."""
     keys = Addresses.of_range(_SHUFFLE_SEED, size * _ROUNDS, _ROUNDS).words(Stream.LATENT, pool)  # (rounds, pool)
     for order in np.argsort(keys, axis=1, kind="stable"):
         yield from np.split(order, pool // size)
 
 
-def _probe_rows(card: Card, operation: Operation, largest: int) -> Rows:
-    """Make rows to measure with, of all labels: two of the largest batch, so that mates change there, too."""
-    pool = max(2 * largest, _SMALLEST_POOL)
-    addresses = Addresses.of_range(_PROBE_SEED, 0, pool)
-    if operation == "SAMPLE":
-        labels = np.arange(pool, dtype=np.int64) % len(card.classes) if card.classes else None
-        return SampleRows(addresses=addresses, labels=labels)
-    shape = (card.sample.height, card.sample.width, card.sample.channels)
-    if operation == "TRANSFORM":
-        return made_up_manipulations(addresses, shape)
-    levels = (addresses.uniforms(Stream.LATENT, int(np.prod(shape))) * 256).astype(np.uint8)
-    # (pool, H W C) -> (pool, H, W, C)
-    return ImageRows(images=uint8_to_floats(levels.reshape(pool, *shape), card.sample.value_range))
+def _probe_rows(network: Network, operation: Operation, largest: int) -> Rows:
+    """Make the probe rows: two batches of the largest size, so that its rows are shuffled among others, too."""
+    addresses = Addresses.of_range(_PROBE_SEED, 0, max(2 * largest, _MIN_POOL))
+    return make_probe_rows(network.card, operation, addresses)
 
 
 def _to_document(profile: Profile, candidates: Sequence[int]) -> dict[str, Any]:
@@ -225,16 +210,16 @@ def _to_document(profile: Profile, candidates: Sequence[int]) -> dict[str, Any]:
 
 
 def _read_document(document: Mapping[str, Any], candidates: Sequence[int]) -> Profile | None:
-    """Read a kept profile; None when it was measured under other limits or in another way, or is not one."""
+    """Read a stored profile; None when it is malformed, or was measured under other limits or by another version."""
     sizes, seconds = document.get("exec_batch_sizes"), document.get("seconds_per_batch")
-    known = (document.get("version"), document.get("candidates")) == (PROFILE_VERSION, list(candidates))
-    if not known or not isinstance(sizes, list) or not isinstance(seconds, dict):
+    is_current = (document.get("version"), document.get("candidates")) == (PROFILE_VERSION, list(candidates))
+    if not is_current or not isinstance(sizes, list) or not isinstance(seconds, dict):
         return None
     if not sizes or sizes != [size for size in candidates if size in sizes]:
         return None
     if not all(isinstance(value, float) and value >= 0 for value in seconds.values()):
         return None
     measured = {size: seconds[str(size)] for size in candidates if str(size) in seconds}
-    if any(not measured.get(size) for size in sizes):  # the plan of batches goes by them
+    if any(not measured.get(size) for size in sizes):  # batch planning needs a time for each of them
         return None
-    return Profile(exec_batch_sizes=tuple(size for size in candidates if size in sizes), seconds_per_batch=measured)
+    return Profile(exec_batch_sizes=tuple(sizes), seconds_per_batch=measured)

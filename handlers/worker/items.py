@@ -15,8 +15,8 @@ import numpy as np
 from google.rpc import code_pb2, status_pb2
 from numpy.typing import NDArray
 
-from fount.address import MAX_INDEX, Addresses, Stream
-from fount.transform_columns import COLUMNS, IDENTITY
+from fount.address import MAX_INDEX, Addresses
+from fount.transform_columns import COLUMNS
 from fount.v1 import model_pb2, sampling_pb2
 from fount.worker.v1 import worker_pb2
 from handlers.cards.card import Card
@@ -24,7 +24,7 @@ from handlers.execution.batches import Outcome, RowFault, Work
 from handlers.execution.network import Operation
 from handlers.execution.pixels import Float32s, Uint8s, floats_to_uint8, uint8_to_floats
 from handlers.execution.rows import ImageRows, Int64s, ManipulationRows, SampleRows
-from handlers.execution.stepping import Cutting
+from handlers.execution.stepping import StepPlan
 from handlers.family import Draw
 from handlers.statuses import status_of
 
@@ -36,7 +36,6 @@ __all__ = [
     "add_outcome",
     "check_range",
     "check_size",
-    "made_up_manipulations",
     "read_addresses",
     "read_draw",
     "read_manipulation",
@@ -51,7 +50,7 @@ _DTYPES: Mapping[int, np.dtype[Any]] = {
 
 
 def read_work(
-    item: worker_pb2.WorkerItem, operation: Operation, card: Card, budget: Budget, cutting: Cutting | None = None
+    item: worker_pb2.WorkerItem, operation: Operation, card: Card, budget: Budget, step_plan: StepPlan | None = None
 ) -> Work:
     """Turn an item into work.
 
@@ -60,15 +59,15 @@ def read_work(
         operation: of the call.
         card: the model's.
         budget: what the call may still hold.
-        cutting: how the call cuts draws; None when they cannot be cut.
+        step_plan: how the call cuts draws; None when they cannot be cut.
 
     Raises:
         ItemError: it cannot be done; nothing of it was kept, nor taken from the budget.
     """
-    if item.HasField("carry") and cutting is None:
+    if item.HasField("carry") and step_plan is None:
         raise ItemError("CARRY_NOT_TAKEN", f"{operation} of this model cannot be cut; leave carry unset")
     if operation == "SAMPLE":
-        return _read_samples(item, card, budget, cutting)
+        return _read_samples(item, card, budget, step_plan)
     if operation == "TRANSFORM":
         return Work(rows=read_manipulation(item, budget), encode=_as_floats)
     if item.dtype not in (model_pb2.DTYPE_UNSPECIFIED, model_pb2.DTYPE_FLOAT32):
@@ -98,7 +97,7 @@ def _status_of_row(fault: RowFault, request_id: str) -> status_pb2.Status:
     return status_of(code_pb2.INTERNAL, fault, message)
 
 
-def _read_samples(item: worker_pb2.WorkerItem, card: Card, budget: Budget, cutting: Cutting | None) -> Work:
+def _read_samples(item: worker_pb2.WorkerItem, card: Card, budget: Budget, step_plan: StepPlan | None) -> Work:
     if item.WhichOneof("kind") != "range":
         raise ItemError("KIND_WRONG", "SAMPLE takes a range of addresses; set item.range")
     if item.dtype not in (model_pb2.DTYPE_UNSPECIFIED, *_DTYPES):
@@ -108,14 +107,14 @@ def _read_samples(item: worker_pb2.WorkerItem, card: Card, budget: Budget, cutti
     as_uint8 = item.dtype == model_pb2.DTYPE_UINT8
     row_bytes = math.prod(_image_shape(card)) * (1 if as_uint8 else 4)
     # The larger of both at every step, so that a draw that was begun can be gone on with.
-    size_bytes = wanted.count * max(row_bytes, cutting.state_bytes if cutting else 0)
+    size_bytes = wanted.count * max(row_bytes, step_plan.state_bytes if step_plan else 0)
     check_size(wanted.count, size_bytes)
     labels = _read_labels(wanted, len(card.classes))
-    states = _read_states(item, cutting) if cutting else None
+    states = _read_states(item, step_plan) if step_plan else None
     budget.take(wanted.count, size_bytes)
     rows = SampleRows(addresses=read_addresses(wanted), labels=labels, states=states)
-    if cutting and cutting.stretch.stop is not None:
-        return Work(rows=rows, encode=_as_floats, next_step=cutting.stretch.stop)
+    if step_plan and step_plan.step_range.stop is not None:
+        return Work(rows=rows, encode=_as_floats, next_step=step_plan.step_range.stop)
     value_range = card.sample.value_range
     return Work(
         rows=rows,
@@ -138,17 +137,17 @@ def _read_labels(wanted: worker_pb2.Range, classes: int) -> Int64s | None:
     return np.broadcast_to(labels, (wanted.count,)).copy()
 
 
-def _read_states(item: worker_pb2.WorkerItem, cutting: Cutting) -> Float32s | None:
+def _read_states(item: worker_pb2.WorkerItem, step_plan: StepPlan) -> Float32s | None:
     """Read where an earlier call left an item's draws, NaN and all; None when they begin."""
     at = item.carry.next_step
-    if item.HasField("carry") and not 1 <= at < cutting.steps:
-        raise ItemError("STEP_WRONG", f"carry.next_step is {at}; it must be above 0 and below {cutting.steps}")
-    if at != cutting.first:
-        other = f"the item is at step {at}, the first of its call at {cutting.first}"
+    if item.HasField("carry") and not 1 <= at < step_plan.steps:
+        raise ItemError("STEP_WRONG", f"carry.next_step is {at}; it must be above 0 and below {step_plan.steps}")
+    if at != step_plan.first:
+        other = f"the item is at step {at}, the first of its call at {step_plan.first}"
         raise ItemError("STEP_NOT_SHARED", f"{other}; send it with others at its step")
     if not at:
         return None
-    state, shape = item.carry.state, (item.range.count, *cutting.state_shape)
+    state, shape = item.carry.state, (item.range.count, *step_plan.state_shape)
     if state.dtype != model_pb2.DTYPE_FLOAT32:
         raise ItemError("DTYPE_WRONG", f"carry.state.dtype is {state.dtype}; states are FLOAT32")
     if tuple(state.dims) != shape:
@@ -240,13 +239,6 @@ _MOST = 1000.0  # beyond any parameter that a policy can draw; keeps every pixel
 _ZOOM = COLUMNS.index("zoom_factor")
 _LEAST_ZOOM = 0.001
 
-_TRIED = {
-    "flip_horizontal": (0.0, 1.0), "flip_vertical": (0.0, 1.0), "rotate_degrees": (-180.0, 180.0),
-    "shear_degrees": (-30.0, 30.0), "zoom_factor": (0.5, 2.0), "shift_x": (-0.2, 0.2), "shift_y": (-0.2, 0.2),
-    "brightness": (-0.2, 0.2), "contrast_factor": (0.5, 2.0), "noise_std": (0.0, 0.1), "erase_x": (0.0, 0.5),
-    "erase_y": (0.0, 0.5), "erase_width": (0.0, 0.4), "erase_height": (0.0, 0.4),
-}  # fmt: skip
-
 
 def read_manipulation(item: worker_pb2.WorkerItem, budget: Budget) -> ManipulationRows:
     """Turn an item into rows.
@@ -318,24 +310,6 @@ def _check_addresses(addresses: worker_pb2.Range, rows: int) -> None:
         raise ItemError("ADDRESSES_WRONG", f"{addresses.count} addresses for {rows} images; give one an image")
     if addresses.labels:
         raise ItemError("LABEL_NOT_TAKEN", "images are transformed whatever their label; leave labels empty")
-
-
-def made_up_manipulations(addresses: Addresses, shape: tuple[int, int, int]) -> ManipulationRows:
-    """Make images of noise with every transform in some of them; each eighth row is to stay as it is.
-
-    Args:
-        addresses: one a row.
-        shape: (H, W, C).
-    """
-    levels = (addresses.uniforms(Stream.LATENT, math.prod(shape)) * 256).astype(np.uint8)
-    ends = np.array([_TRIED[name] for name in COLUMNS])  # (columns, 2)
-    uniforms = addresses.uniforms(Stream.TRANSFORM, 2 * len(COLUMNS))  # (n, 2·columns)
-    drawn = ends[:, 0] + (ends[:, 1] - ends[:, 0]) * uniforms[:, : len(COLUMNS)]
-    left = uniforms[:, len(COLUMNS) :] < 0.5
-    left |= (addresses.indices % np.uint64(8) == 0)[:, None]
-    table = np.where(left, IDENTITY, drawn.astype(np.float32))
-    # (n, H·W·C) -> (n, H, W, C)
-    return ManipulationRows(images=levels.reshape(len(addresses), *shape), table=table, addresses=addresses)
 
 
 # FOLDED FROM handlers.worker.items:

@@ -22,10 +22,10 @@ from fount.v1 import model_pb2
 from fount.worker.v1 import worker_pb2
 from handlers.cards.card import Card
 from handlers.execution.batches import BatchRunner, Outcome, Work
+from handlers.execution.errors import exit_process, is_out_of_memory
 from handlers.execution.network import FamilyBuilder, Network, Operation
 from handlers.execution.rows import ManipulationRows
-from handlers.execution.stepping import WHOLE, Cutting
-from handlers.execution.torch_errors import is_out_of_memory, leave_process
+from handlers.execution.stepping import ALL_STEPS, StepPlan
 from handlers.family import Deadline, Draw
 from handlers.loading.load import Engine, LoadedModel, load_model
 from handlers.models import load_family
@@ -132,17 +132,17 @@ class Worker:
         operation = cast("Operation", model_pb2.Operation.Name(request.operation).removeprefix("OPERATION_"))
         deadline = Deadline(unix_s=request.deadline_unix_ms / 1000 if request.deadline_unix_ms else None)
         draw = read_draw(request.parameters, card)
-        cutting = _read_cutting(request, operation, engine.network, draw)
-        read = _read_items(request, operation, card, cutting)
-        stretch = cutting.stretch if cutting else WHOLE
+        step_plan = _read_cutting(request, operation, engine.network, draw)
+        read = _read_items(request, operation, card, step_plan)
+        step_range = step_plan.step_range if step_plan else ALL_STEPS
         works = [work for work in read if isinstance(work, Work)]
         runner = BatchRunner(
-            compute=partial(engine.network.run, operation, draw=draw, deadline=deadline, stretch=stretch),
+            compute=partial(engine.network.run, operation, draw=draw, deadline=deadline, step_range=step_range),
             times=engine.times[operation],
             deadline=deadline,
             request_id=request.request_id,
-            on_device_lost=partial(leave_process, "the device is lost"),
-            share=cutting.share if cutting else _share_of_images(works, card),
+            on_device_lost=partial(exit_process, "the device is lost"),
+            share=step_plan.share if step_plan else _share_of_images(works, card),
         )
         outcomes = iter(runner.run(works))
         answers = [next(outcomes) if isinstance(work, Work) else work for work in read]
@@ -197,7 +197,7 @@ def _batch_seconds(engine: Engine) -> list[float]:
 
 def _read_cutting(
     request: worker_pb2.WorkerRequest, operation: Operation, network: Network, draw: Draw
-) -> Cutting | None:
+) -> StepPlan | None:
     """Say how a call cuts draws, all at the first item's step; None when it does not draw, or the model is not cut."""
     if operation != "SAMPLE":
         return None
@@ -215,14 +215,14 @@ def _share_of_images(works: list[Work], card: Card) -> float:
 
 
 def _read_items(
-    request: worker_pb2.WorkerRequest, operation: Operation, card: Card, cutting: Cutting | None
+    request: worker_pb2.WorkerRequest, operation: Operation, card: Card, step_plan: StepPlan | None
 ) -> list[Work | Outcome]:
     """Turn each item into work, or into the outcome it already has."""
     budget = Budget()
     read: list[Work | Outcome] = []
     for item in request.items:
         try:
-            read.append(read_work(item, operation, card, budget, cutting))
+            read.append(read_work(item, operation, card, budget, step_plan))
         except ItemError as error:
             read.append(Outcome(failure=error.status))
     return read

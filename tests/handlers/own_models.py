@@ -15,8 +15,9 @@ from torch import nn
 
 from fount.v1 import model_pb2
 from handlers.cards import card as cards
+from handlers.cards import digests
 from handlers.loading.build import build_module
-from handlers.loading.own_source import build_own_class
+from handlers.loading.custom_source import build_custom_class
 from handlers.packaging.pack import pack
 from handlers.verification.golden import record_golden
 from handlers.worker.worker import Worker
@@ -91,7 +92,7 @@ def write_own(folder: Path, source: str, card: cards.Card, *, weights: bool = Tr
     if not weights:
         save_file({"net.weight": torch.zeros(1)}, folder / card.weights.file)
         return None
-    module = build_own_class(folder / "generator.py", "Generator", card.family.config)
+    module = build_custom_class(folder / "generator.py", "Generator", card.family.config)
     with torch.no_grad():
         for i, tensor in enumerate(module.state_dict().values()):
             if tensor.is_floating_point():
@@ -103,7 +104,7 @@ def write_own(folder: Path, source: str, card: cards.Card, *, weights: bool = Tr
 def reason_of(folder: Path) -> str:
     """Load a folder as a worker would, without golden samples, and say why it cannot serve; "" when it can."""
     card = cards.load_card(folder)
-    source = cards.source_of(card, folder)
+    source = digests.source_of(card, folder)
     if source.parent != folder:
         shutil.copy(source, folder / "program.py")  # as an archive has it, elsewhere
     seal_folder(folder, card, source)

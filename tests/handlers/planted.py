@@ -13,7 +13,7 @@ from handlers.cards import card as cards
 from handlers.checks.registry import run_checks
 from handlers.checks.report import Finding
 from handlers.checks.subject import Subject
-from handlers.loading.own_source import build_own_class
+from handlers.loading.custom_source import build_custom_class
 from handlers.settings import Settings
 from tests.handlers.toys import toy_card
 
@@ -80,7 +80,7 @@ def plant(
     file = folder / "generator.py"
     file.write_text(source)
     torch.manual_seed(0)
-    save_file(build_own_class(file, "Generator", {}).state_dict(), folder / "weights.safetensors")
+    save_file(build_custom_class(file, "Generator", {}).state_dict(), folder / "weights.safetensors")
     cards.write_card(own_card(**(card or {})), folder)
     return folder
 

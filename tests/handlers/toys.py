@@ -19,6 +19,7 @@ from fount.archive import CONTENTS_FILE, FORMAT, MANIFEST_FILE, digest_of_ingred
 from fount.v1 import model_pb2
 from fount.worker.v1 import worker_pb2
 from handlers.cards import card as cards
+from handlers.cards import digests
 from handlers.execution.batch_plan import BatchTimes
 from handlers.execution.rows import ManipulationRows
 from handlers.family import Deadline, Draw, Noise
@@ -197,7 +198,7 @@ def write_model(folder: Path, card: cards.Card, module: nn.Module) -> cards.Card
     """Write card, weights and golden samples."""
     folder.mkdir(parents=True, exist_ok=True)
     save_file(module.state_dict(), folder / card.weights.file)
-    digest = cards.file_digest(folder / card.weights.file)
+    digest = digests.file_digest(folder / card.weights.file)
     card = dataclasses.replace(card, weights=dataclasses.replace(card.weights, digest=digest))
     cards.write_card(card, folder)
     images = None if "SAMPLE" in card.operations else toy_images(64)
@@ -213,12 +214,12 @@ def seal_folder(folder: Path, card: cards.Card, source: Path = Path(__file__)) -
     (folder / CONTENTS_FILE).unlink(missing_ok=True)
     files = [file for file in folder.rglob("*") if file.is_file()]
     written = dataclasses.replace(
-        card, weights=cards.Weights(file=card.weights.file, digest=cards.file_digest(folder / card.weights.file))
+        card, weights=cards.Weights(file=card.weights.file, digest=digests.file_digest(folder / card.weights.file))
     )
-    model = cards.model_ingredients(written, folder, source)
+    model = digests.model_ingredients(written, folder, source)
     contents = {"format": FORMAT, "name": card.name, "version": card.version, "model": model}
     contents["model_digest"] = digest_of_ingredients(model)
-    contents["files"] = {file.relative_to(folder).as_posix(): cards.file_digest(file) for file in files}
+    contents["files"] = {file.relative_to(folder).as_posix(): digests.file_digest(file) for file in files}
     (folder / CONTENTS_FILE).write_text(json.dumps(contents))
 
 

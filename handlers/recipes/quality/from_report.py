@@ -13,7 +13,8 @@ from typing import Any
 
 import yaml
 
-from handlers.cards.card import CARD_FILE, Card, CardError, Problem, Quality, load_card, model_digest
+from handlers.cards.card import CARD_FILE, Card, CardError, Problem, Quality, load_card
+from handlers.cards.digests import model_digest
 from handlers.recipes.quality.measure_model import CannotMeasure
 from handlers.recipes.run.checkpoints import write_whole
 

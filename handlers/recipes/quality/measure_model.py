@@ -17,7 +17,7 @@ from fount.v1 import sampling_pb2
 from handlers.cards.card import Card, Quality, load_card
 from handlers.execution.pixels import find_rows_within
 from handlers.family import Deadline, Draw, Noise, Sampler
-from handlers.loading.build import is_own
+from handlers.loading.build import is_custom
 from handlers.models.classifier import ConvClassifier
 from handlers.recipes.catalogue import classifier_of
 from handlers.recipes.data.dataset import DataSet, check_classes
@@ -73,7 +73,7 @@ class Measuring:
             raise CannotMeasure(f"{told}; name a generator or a classifier")
         data = self._load_data(card)
         _check_fit(card, data)
-        if is_own(card) and not (folder / card.golden.file).is_file():
+        if is_custom(card) and not (folder / card.golden.file).is_file():
             raise CannotMeasure(f"{card.name} has no golden samples yet; run: fount check {folder}")
         samples = "SAMPLE" in card.operations
         name = (self._judge or classifier_of(data.name).name) if samples else None

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 import yaml
 
-from handlers.cards.card import CardError, check_weights, file_digest, load_card, write_card
+from handlers.cards.card import CardError, load_card, write_card
+from handlers.cards.digests import check_weights, file_digest
 
 MODEL_STORE = Path(__file__).resolve().parents[3] / "model_store"
 SHIPPED = ("digits-classifier", "digits-cvae", "digits-vae")
@@ -144,7 +145,7 @@ def set_at(*path: Any) -> Callable[[Plain], None]:
         ),
         pytest.param(
             set_at("name", "Toy"),
-            "name: is 'Toy'; must be a lower-case letter, then a-z, 0-9 and -, 64 in all at most",
+            "name: is 'Toy'; must be a lower-case letter, then a-z, 0-9 and -, 64 characters at most",
             id="an upper-case name",
         ),
         pytest.param(
@@ -154,8 +155,8 @@ def set_at(*path: Any) -> Callable[[Plain], None]:
         ),
         pytest.param(
             set_at("operations", ["SAMPLE", "TRANSFORM"]),
-            "operations: is ['SAMPLE', 'TRANSFORM']; a transformer takes images of any class and does nothing else:"
-            " set it to [TRANSFORM], without classes",
+            "operations: is ['SAMPLE', 'TRANSFORM']; a transformer has no other operation and no classes:"
+            " set it to [TRANSFORM], and remove classes",
             id="a transformer that samples",
         ),
         pytest.param(
@@ -168,12 +169,12 @@ def set_at(*path: Any) -> Callable[[Plain], None]:
         ),
         pytest.param(
             lambda plain: plain.pop("prior"),
-            "prior: has 0 weights; must have 2, one a class to sample",
+            "prior: has 0 weights; must have 2, one for each class of a model that samples",
             id="classes without a prior",
         ),
         pytest.param(
             set_at("encodings", []),
-            "encodings: is []; must list what it can give when operations has SAMPLE, else be []",
+            "encodings: is []; must list the encodings it offers when operations has SAMPLE, else be []",
             id="samples without an encoding",
         ),
         pytest.param(
@@ -191,7 +192,7 @@ def set_at(*path: Any) -> Callable[[Plain], None]:
         ),
         pytest.param(
             set_at("quality", 0, "interval", [0.6, 0.4]),
-            "quality[0].interval: is [0.6, 0.4]; must be low end first",
+            "quality[0].interval: is [0.6, 0.4]; must have the lower end first",
             id="an interval upside down",
         ),
         pytest.param(
@@ -227,9 +228,8 @@ def test_every_problem_is_named_at_once(tmp_path: Path) -> None:
         plain["prior"] = [1.0]
 
     assert problems_of(tmp_path, change) == [
-        "nmae: unknown key; did you mean 'name'?",
         "sample.height: is '8'; must be a whole number",
-        "prior: has 1 weights; must have 2, one a class to sample",
+        "nmae: unknown key; did you mean 'name'?",
     ]
 
 
@@ -240,7 +240,7 @@ def test_an_absent_card_is_named(tmp_path: Path) -> None:
 
 def test_a_card_of_more_than_a_mebibyte_is_not_parsed(tmp_path: Path) -> None:
     (tmp_path / "model.yaml").write_text("#" * (2**20 + 1))
-    with pytest.raises(CardError, match="is larger than 1 MiB; keep data out of the card"):
+    with pytest.raises(CardError, match="is larger than 1048576 bytes"):
         load_card(tmp_path)
 
 
@@ -269,7 +269,7 @@ def test_a_file_that_is_no_plain_mapping_is_refused(tmp_path: Path, text: str, m
 )
 def test_a_key_that_is_there_twice_is_refused(tmp_path: Path, text: str, key: str) -> None:
     (tmp_path / "model.yaml").write_text(text)
-    with pytest.raises(CardError, match=f"1 problem\n  {key}: is there twice; keep one"):
+    with pytest.raises(CardError, match=f"1 problem\n  {key}: occurs twice; keep one of them"):
         load_card(tmp_path)
 
 

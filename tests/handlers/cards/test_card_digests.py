@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from handlers.cards.card import CardError, Parameter, check_weights, load_card, model_digest
+from handlers.cards.card import CardError, Parameter, load_card
+from handlers.cards.digests import check_weights, model_digest
 from tests.handlers.cards.test_card import WEIGHTS, plain_card, write
 
 
@@ -62,7 +63,7 @@ def test_a_model_digest_changes_with_what_is_served(tmp_path: Path, change: dict
 def test_a_model_digest_changes_with_the_way_of_execution(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     card = load_card(write(tmp_path, plain_card()))
     before = model_digest(card, tmp_path)
-    monkeypatch.setattr("handlers.cards.card.EXECUTION_VERSION", "execution-2")
+    monkeypatch.setattr("handlers.cards.digests.EXECUTION_VERSION", "execution-2")
     assert model_digest(card, tmp_path) != before
 
 

@@ -14,7 +14,8 @@ from torch import Tensor
 
 from handlers.cards.card import load_card
 from handlers.checks.subject import Subject
-from handlers.loading.build import build_own, call_own
+from handlers.loading.build import build_unwrapped
+from handlers.models.custom import call_module
 from handlers.settings import Settings
 from tests.handlers.planted import find, plant
 
@@ -23,11 +24,11 @@ Tensors = dict[str, Tensor]
 
 def save_example(folder: Path, change: Callable[[Tensors], object] = lambda tensors: None) -> None:
     """What an author's notebook would save."""
-    module = build_own(load_card(folder), folder).eval()
+    module = build_unwrapped(load_card(folder), folder).eval()
     torch.manual_seed(5)
     z, labels = torch.randn(20, 4), torch.arange(20) % 3
     with torch.no_grad():
-        tensors = {"z": z, "labels": labels, "images": call_own(module, z, labels)}
+        tensors = {"z": z, "labels": labels, "images": call_module(module, z, labels)}
     change(tensors)
     save_file(tensors, folder / "example.safetensors")
 

@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 
 from fount.cli.main import main
 from handlers.cards import card as cards
-from handlers.cards.schema import Parameter
+from handlers.cards.card import Parameter
 from tests.handlers.planted import RESULT, SOURCE, find, own_card, plant
 
 WRONG_OUTPUT = {
@@ -216,7 +216,7 @@ def test_larger_batches_are_suggested_for_a_model_of_small_ones(tmp_path: Path) 
 def test_a_model_larger_than_memory_fails_before_it_is_loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("handlers.loading.memory.available_bytes", lambda: 1000)
     monkeypatch.setattr(
-        "handlers.cards.card.file_digest", lambda file: pytest.fail("a digest of what is too large was taken")
+        "handlers.cards.digests.file_digest", lambda file: pytest.fail("a digest of what is too large was taken")
     )
     finding = find(plant(tmp_path), "weights")
     assert finding.state == "failed"

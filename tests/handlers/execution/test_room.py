@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from handlers.loading.memory import RoomError, available_bytes, check_room
+from handlers.loading.memory import InsufficientMemoryError, available_bytes, require_memory
 
 MEMINFO = "MemTotal: 2000 kB\nMemAvailable: 1000 kB\nHugePages_Total: 0\n"
 
@@ -66,7 +66,7 @@ def test_a_file_needs_twice_its_size(tmp_path: Path, monkeypatch: pytest.MonkeyP
     (tmp_path / "w").write_bytes(bytes(size))
     monkeypatch.setattr("handlers.loading.memory.available_bytes", lambda: 2000)
     if fits:
-        check_room(tmp_path / "w")
+        require_memory(tmp_path / "w")
     else:
-        with pytest.raises(RoomError, match="use a machine or a limit with more memory"):
-            check_room(tmp_path / "w")
+        with pytest.raises(InsufficientMemoryError, match="use a machine or a limit with more memory"):
+            require_memory(tmp_path / "w")

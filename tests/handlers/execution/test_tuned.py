@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 
 from fount.tuned import TunedError, TunedModel, read_tuned, write_tuned
-from handlers.execution.torch_errors import keep_freed_memory
+from handlers.loading.memory import keep_freed_memory
 from handlers.settings import Settings, SettingsError, settings_from_environment
 from tests.handlers.toys import ToySampler, ask, drawing, load, request
 
-WHOLE = "models: {toy: {workers: 2, threads: 2, precision: bf16, layout: nchw, compiled: true}}"
+ALL_STEPS = "models: {toy: {workers: 2, threads: 2, precision: bf16, layout: nchw, compiled: true}}"
 ENVIRONMENT = {"FOUNT_WORKER_THREADS": "3", "FOUNT_WORKER_LAYOUT": "nhwc"}
 
 
@@ -22,7 +22,7 @@ def _settings(file: Path, text: str, model: str = "toy") -> Settings:
 
 
 def test_a_models_entry_goes_before_the_environment(tmp_path: Path) -> None:
-    found = _settings(tmp_path / "workers.yaml", WHOLE)
+    found = _settings(tmp_path / "workers.yaml", ALL_STEPS)
     assert found == Settings(threads=2, precision="bf16", chosen_layout="nchw", compiled=True)
 
 
@@ -32,7 +32,7 @@ def test_keys_an_entry_lacks_are_those_of_the_environment(tmp_path: Path) -> Non
 
 
 def test_a_model_without_an_entry_has_the_settings_of_the_environment(tmp_path: Path) -> None:
-    assert _settings(tmp_path / "workers.yaml", WHOLE, model="other") == Settings(threads=3, chosen_layout="nhwc")
+    assert _settings(tmp_path / "workers.yaml", ALL_STEPS, model="other") == Settings(threads=3, chosen_layout="nhwc")
 
 
 def test_an_entry_can_turn_compiling_off(tmp_path: Path) -> None:
@@ -96,4 +96,4 @@ def test_an_allocator_that_cannot_keep_memory_is_left_alone(
     monkeypatch.setattr("ctypes.CDLL", lambda _name: object())
     with caplog.at_level("INFO"):
         assert not keep_freed_memory()
-    assert "cannot be told to keep freed memory" in caplog.text
+    assert "does not support keeping freed memory" in caplog.text

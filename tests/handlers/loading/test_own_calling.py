@@ -6,8 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from handlers.loading.build import call_own
-from handlers.models.own import Calling
+from handlers.models.custom import CallSignature, call_module
 
 Z, LABELS = torch.ones(2, 3), torch.tensor([4, 5])
 
@@ -69,24 +68,24 @@ class Optional(Echo):
     ids=lambda value: type(value).__name__ if isinstance(value, nn.Module) else "",
 )
 def test_z_and_label_go_where_they_belong(module: nn.Module, labels: Tensor | None, got: tuple[object, ...]) -> None:
-    found = call_own(module, Z, labels)
+    found = call_module(module, Z, labels)
     assert all(a is b or a == b for a, b in zip(found, got, strict=True))
 
 
 def test_a_value_is_passed_to_who_takes_it() -> None:
-    assert call_own(KeywordLabel(), Z, LABELS, {"temperature": 2.0, "steps": 9})[2] == 2.0
+    assert call_module(KeywordLabel(), Z, LABELS, {"temperature": 2.0, "steps": 9})[2] == 2.0
 
 
 def test_an_unset_value_is_left_to_the_modules_default() -> None:
-    assert call_own(KeywordLabel(), Z, LABELS, {"temperature": None})[2] == 0.5
+    assert call_module(KeywordLabel(), Z, LABELS, {"temperature": None})[2] == 0.5
 
 
 def test_hooks_run_as_in_a_notebook() -> None:
     module, seen = Forward(), []
     module.register_forward_hook(lambda *_: seen.append(1))
-    call_own(module, Z, None)
+    call_module(module, Z, None)
     assert seen == [1]
 
 
 def test_truncation_belongs_to_z_and_may_be_listed_without_being_taken() -> None:
-    assert Calling.read(Forward(), labelled=False, listed={"truncation": None}).told == "Forward.forward(input)"
+    assert CallSignature.read(Forward(), labelled=False, listed={"truncation": None}).told == "Forward.forward(input)"

@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from fount.address import Addresses, Stream
-from handlers.cards.card import Parameter, load_card, model_digest, write_card
+from handlers.cards.card import Parameter, load_card, write_card
+from handlers.cards.digests import model_digest
 from handlers.worker.worker import Worker
 from tests.handlers.own_models import CONDITIONAL, LATENT, UNCONDITIONAL, draw, own_card, reason_of, serve, write_own
 from tests.handlers.toys import ask, drawing, request

@@ -65,7 +65,7 @@ CLASS = "import torch\nfrom torch import nn\n\nclass Generator(nn.Module):\n"
         ),
         pytest.param(
             "from torch import nn\nclass Other(nn.Module): pass\nclass More(nn.Linear): pass\n",
-            "generator.py has no Generator; name one of its modules in family.class_name: Other, More",
+            "generator.py has no Generator; set family.class_name to one of: Other, More",
             id="another class",
         ),
         pytest.param(
@@ -244,7 +244,7 @@ def test_an_absent_file_is_told(tmp_path: Path) -> None:
         ),
         pytest.param(
             {"family": Family(name="exported", config={"depth": 2})},
-            "family.config: has depth; a program is whole as it is: remove it", id="a program with a configuration",
+            "family.config: has depth; a program has no configuration: remove it", id="a program with a configuration",
         ),
         pytest.param(
             {"family": Family(name="torchscript", source="generator.py")},
@@ -253,11 +253,12 @@ def test_an_absent_file_is_told(tmp_path: Path) -> None:
         ),
         pytest.param(
             {"family": Family(name="vae", config={})},
-            "latent: is [6]; family vae has a z of its own: remove it", id="a family with a latent",
+            "latent: is [6]; family vae defines its own latent: remove it", id="a family with a latent",
         ),
         pytest.param(
             {"operations": ("SAMPLE", "EMBED")},
-            "operations: is ['SAMPLE', 'EMBED']; a family module samples: set it to [SAMPLE]", id="other operations",
+            "operations: is ['SAMPLE', 'EMBED']; a model of family module can only sample: set it to [SAMPLE]",
+            id="other operations",
         ),
         pytest.param(
             {"family": dataclasses.replace(own_card().family, source="lib/generator.py")},

@@ -14,7 +14,7 @@ from safetensors.torch import save_file, save_model
 from torch import Tensor, nn
 
 from fount.cli.main import main
-from handlers.loading.own_source import build_own_class
+from handlers.loading.custom_source import build_custom_class
 from handlers.loading.weights import WeightsError, load_weights
 
 
@@ -101,7 +101,7 @@ def test_a_prefix_of_all_names_that_are_due_is_told(tmp_path: Path, prefix: str,
 
 def test_a_class_of_ones_own_is_named_with_its_file(tmp_path: Path) -> None:
     (tmp_path / "generator.py").write_text("from torch import nn\nclass Mine(nn.Linear): pass\n")
-    module = build_own_class(tmp_path / "generator.py", "Mine", {"in_features": 2, "out_features": 2})
+    module = build_custom_class(tmp_path / "generator.py", "Mine", {"in_features": 2, "out_features": 2})
     remedy = "; make generator.py's class Mine and family.config match these weights"
     assert _refusal(tmp_path, {"other": torch.ones(1)}, module).endswith(remedy)
     assert _refusal(tmp_path, {"weight": torch.ones(3, 2), "bias": torch.ones(2)}, module).endswith(remedy)

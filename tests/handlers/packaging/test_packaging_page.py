@@ -20,7 +20,7 @@ from handlers.execution.network import build_network
 from handlers.execution.rows import SampleRows
 from handlers.family import Draw
 from handlers.loading.build import build_module
-from handlers.models import FAMILIES, OWN_FAMILY, PROGRAM_FAMILIES
+from handlers.models import CUSTOM_FAMILY, FAMILIES, PROGRAM_FAMILIES
 from handlers.settings import Settings
 from handlers.trial import open_trial
 
@@ -59,7 +59,7 @@ def test_every_check_is_in_the_table() -> None:
 def test_every_family_that_samples_is_in_the_table() -> None:
     cells = re.findall(r"^\| (`.*?) \|", section("Three ways in"), re.M)[1:]
     named = {name for cell in cells for name in re.findall(r"`([\w-]+)`", cell)}
-    assert named == {OWN_FAMILY, *PROGRAM_FAMILIES, *FAMILIES} - {"classifier", "transforms"}
+    assert named == {CUSTOM_FAMILY, *PROGRAM_FAMILIES, *FAMILIES} - {"classifier", "transforms"}
 
 
 def test_the_conditional_class_fits_the_card_that_is_written(tmp_path: Path) -> None:

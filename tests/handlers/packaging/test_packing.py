@@ -16,7 +16,8 @@ from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
 from fount.archive import verify_archive, verify_folder
-from handlers.cards.card import load_card, model_digest, write_card
+from handlers.cards.card import load_card, write_card
+from handlers.cards.digests import model_digest
 from handlers.cli.pack import pack as pack_command
 from handlers.models import source_file
 from handlers.packaging.pack import PackError, pack
@@ -155,7 +156,7 @@ def test_golden_samples_of_other_weights_are_refused(store: Path, tmp_path: Path
 def test_golden_samples_that_do_not_say_what_they_are_of_are_refused(store: Path, tmp_path: Path) -> None:
     file = store / "small/golden.safetensors"
     with safe_open(file, framework="np") as stream:
-        metadata = {key: text for key, text in stream.metadata().items() if key != "made_of"}
+        metadata = {key: text for key, text in stream.metadata().items() if key != "fingerprint"}
     save_file(load_file(file), file, metadata)
     with pytest.raises(PackError, match="run `fount check"):
         pack(store / "small", tmp_path)

@@ -214,12 +214,12 @@ def test_a_name_beyond_ascii_is_refused(archive: Path) -> None:
 
 
 def test_text_that_unpacks_too_large_is_refused(archive: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fount.archive_zip, "MAX_TEXT_BYTES", 100)
+    monkeypatch.setattr(fount.archive, "MAX_TEXT_BYTES", 100)
     assert "unpacks to more than 64 MiB of text" in _refusal(archive)
 
 
 def test_an_archive_that_unpacks_too_large_is_refused(archive: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fount.archive_zip, "_MAX_TOTAL_BYTES", 1000)
+    monkeypatch.setattr(fount.archive, "_MAX_TOTAL_BYTES", 1000)
     assert "unpacks to more than" in _refusal(archive)
 
 

@@ -12,7 +12,8 @@ import torch
 from click.testing import CliRunner, Result
 from safetensors.torch import save_file
 
-from handlers.cards.card import Card, Family, Latent, Weights, load_card, model_digest, write_card
+from handlers.cards.card import Card, Family, Latent, Weights, load_card, write_card
+from handlers.cards.digests import model_digest
 from handlers.cli.quality import quality
 from handlers.recipes.quality import from_report
 

@@ -15,7 +15,7 @@ from fount.v1 import model_pb2
 from fount.worker.v1 import worker_pb2
 from handlers.cards.card import load_card, write_card
 from handlers.models import load_family, source_file
-from handlers.worker.items import made_up_manipulations
+from handlers.verification.probes import make_manipulations
 from handlers.worker.worker import Worker
 from tests.handlers.toys import ask, drawing, reading, request, seal_folder, transforming
 
@@ -58,7 +58,7 @@ def _items(worker: Worker, sizes: tuple[int, ...]) -> Items:
     assert card is not None, worker.model.reason
     starts = [0, *accumulate(sizes)][:-1]
     if "TRANSFORM" in card.operations:
-        rows = made_up_manipulations(Addresses.of_range(5, 0, sum(sizes)), (28, 28, 1))
+        rows = make_manipulations(Addresses.of_range(5, 0, sum(sizes)), (28, 28, 1))
         return [transforming(rows.take(slice(at, at + size))) for at, size in zip(starts, sizes, strict=True)]
     if "SAMPLE" not in card.operations:
         shape = (sum(sizes), card.sample.height, card.sample.width, card.sample.channels)

@@ -13,7 +13,7 @@ from click.testing import CliRunner, Result
 
 from handlers.cards.card import Card, load_card, write_card
 from handlers.cli.new import new
-from handlers.loading.build import build_own
+from handlers.loading.build import build_unwrapped
 from handlers.trial import open_trial
 from tests.handlers.planted import find
 
@@ -115,7 +115,7 @@ def test_a_program_is_saved_by_the_script_beside_it(tmp_path: Path, family: str,
 )
 def test_an_architecture_of_founts_own_needs_no_class(tmp_path: Path, family: str, labels: str, kind: str) -> None:
     card = begin(tmp_path, "built-in", "--family", family, "--labels", labels, "--size", "12x20", "--latent", "7")
-    assert type(build_own(card, tmp_path / "built-in")).__name__ == kind
+    assert type(build_unwrapped(card, tmp_path / "built-in")).__name__ == kind
     assert open_trial(tmp_path / "built-in").draw(count=2).shape == (2, 12, 20, 3)
     assert not (tmp_path / "built-in/generator.py").exists()
 

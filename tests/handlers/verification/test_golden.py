@@ -174,7 +174,7 @@ def test_numerics_known_from_before_are_compared_byte_for_byte(sampled: Path, tm
     _check(sampled, toy_card(), tmp_path / "state")
     file = next((tmp_path / "state").rglob("*.json"))
     file.write_text(json.dumps(json.loads(file.read_text()) | {"float_digest": "sha256:" + "0" * 64}))
-    with pytest.raises(GoldenError, match=f"not the same bytes that {file} says .* delete that file"):
+    with pytest.raises(GoldenError, match=f"not the same bytes that {file} recorded .* delete that file"):
         _check(sampled, toy_card(), tmp_path / "state")
 
 
@@ -187,7 +187,7 @@ def test_a_kept_digest_does_not_excuse_pictures_beyond_the_tolerance(sampled: Pa
 
 
 def test_recording_refuses_pictures_beyond_the_cards_range(tmp_path: Path) -> None:
-    with pytest.raises(GoldenError, match=r"reach from .* value_range is \[0\.0, 1\.0\]; mend the family or the card"):
+    with pytest.raises(GoldenError, match=r"reach from .* is \[0\.0, 1\.0\]; correct the family or the card"):
         record_golden(toy_card(), BrightSampler(3), tmp_path / "golden.safetensors")
 
 

@@ -138,7 +138,7 @@ def test_a_kept_profile_whose_rows_differ_is_measured_again(tmp_path: Path, capl
     _load_coupled(tmp_path)
     _edit(tmp_path, exec_batch_sizes=[1, 8, 16, 32])
     assert _load_coupled(tmp_path).exec_batch_sizes == (16, 32)
-    assert "rows are not equal at the kept sizes (1, 8, 16, 32); measuring again" in caplog.text
+    assert "rows are not equal at the stored sizes (1, 8, 16, 32); measuring again" in caplog.text
 
 
 def test_a_profile_measured_again_replaces_the_wrong_one(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from fount.address import Addresses
 from fount.transform_columns import COLUMNS, IDENTITY, NOISE_FIRST_BLOCK
 from fount.transforms import RANGES, Policy, Transform, draw
 from handlers.models.transforms import Transforms
-from handlers.worker.items import made_up_manipulations
+from handlers.verification.probes import make_manipulations
 
 Image = NDArray[np.uint8]
 FAMILY = Transforms.from_config({})
@@ -146,7 +146,7 @@ SHAPES = [(28, 28, 1), (8, 8, 1), (17, 33, 3), (1, 1, 1), (5, 1, 4)]
 
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 def test_a_row_has_the_same_bytes_in_any_company(shape: tuple[int, int, int]) -> None:
-    rows = made_up_manipulations(Addresses.of_range(3, 0, 200), shape)
+    rows = make_manipulations(Addresses.of_range(3, 0, 200), shape)
     whole = run(rows.images, rows.table, rows.addresses)
     order = np.random.default_rng(1).permutation(200)
     mixed = rows.take(order)

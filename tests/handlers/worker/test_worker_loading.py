@@ -16,7 +16,8 @@ from safetensors.torch import load_file, save_file
 
 from fount.v1 import model_pb2
 from fount.worker.v1 import worker_pb2
-from handlers.cards.card import file_digest, load_card, write_card
+from handlers.cards.card import load_card, write_card
+from handlers.cards.digests import file_digest
 from handlers.entry import Entry
 from handlers.worker.worker import Worker
 from tests.handlers.toys import (
@@ -194,7 +195,7 @@ def test_a_device_that_is_lost_while_loading_ends_the_process_at_once(
     with pytest.raises(Left):
         Worker.load(toy_folder, {}, build_family=_failing([RuntimeError("CUDA error: unknown error")]))
     assert delays == []
-    assert "the device is lost (CUDA error: unknown error); leaving" in caplog.text
+    assert "the device is lost (CUDA error: unknown error); exiting" in caplog.text
 
 
 def test_a_family_that_is_random_is_unavailable(toy_folder: Path) -> None:

@@ -15,7 +15,7 @@ from fount.v1 import model_pb2
 from fount.worker.v1 import worker_pb2
 from handlers.cards.card import load_card, write_card
 from handlers.models import load_family, source_file
-from handlers.worker.items import made_up_manipulations
+from handlers.verification.probes import make_manipulations
 from handlers.worker.worker import Worker
 from tests.handlers.toys import ask, drawing, request, seal_folder, transforming
 
@@ -37,7 +37,7 @@ def worker(tmp_path_factory: pytest.TempPathFactory) -> Worker:
 
 
 def item(start: int = 0, count: int = 4, shape: tuple[int, int, int] = SHAPE) -> worker_pb2.WorkerItem:
-    return transforming(made_up_manipulations(Addresses.of_range(3, start, count), shape))
+    return transforming(make_manipulations(Addresses.of_range(3, start, count), shape))
 
 
 def test_it_is_ready(worker: Worker) -> None:
@@ -61,7 +61,7 @@ def test_images_come_back_as_bytes_of_their_shape(worker: Worker) -> None:
 
 
 def test_an_image_that_nothing_is_done_to_comes_back_as_it_went(worker: Worker) -> None:
-    rows = made_up_manipulations(Addresses.of_range(3, 0, 9), SHAPE)  # rows 0 and 8 are to stay
+    rows = make_manipulations(Addresses.of_range(3, 0, 9), SHAPE)  # rows 0 and 8 are to stay
     data = answer(worker, transforming(rows)).items[0].value.data
     images = np.frombuffer(data, np.uint8).reshape(9, *SHAPE)
     assert images[[0, 8]].tobytes() == rows.images[[0, 8]].tobytes()

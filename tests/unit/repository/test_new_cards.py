@@ -11,8 +11,7 @@ from typing import get_args, get_origin, get_type_hints
 import pytest
 from click.testing import CliRunner
 
-from handlers.cards.card import load_card
-from handlers.cards.schema import Card
+from handlers.cards.card import Card, load_card
 from handlers.cli.new import new
 from handlers.scaffold.card_text import KEY_COMMENTS, card_to_text
 from handlers.scaffold.template import FAMILIES, Wish, WishError, card_of
@@ -76,7 +75,7 @@ def test_optional_keys_become_valid_when_their_comment_sign_goes(tmp_path: Path)
 def test_a_name_no_client_could_use_is_refused_with_one_near_it(name: str, near: str) -> None:
     with pytest.raises(WishError) as told:
         wish(name=name)
-    assert str(told.value).endswith(f"must be a lower-case letter, then a-z, 0-9 and -, 64 in all at most{near}")
+    assert str(told.value).endswith(f"must be a lower-case letter, then a-z, 0-9 and -, 64 characters at most{near}")
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@
 The module's method `sample` is called, or else the module itself: z, then the label where the card has classes, then
 whatever else it takes by name of what a worker knows. All of it is read from the signature when the model is loaded, so
 that a module that cannot be called is refused there and in plain words. How z is drawn and given is part of
-`handlers.execution.rows.EXECUTION_VERSION`.
+`handlers.versions.EXECUTION_VERSION`.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from fount.address import Stream
 from handlers.family import Deadline, Draw, Noise
 
-__all__ = ["Calling", "OwnSampler", "call_own", "values_by_name"]
+__all__ = ["CallSignature", "CustomSampler", "call_module", "values_by_name"]
 
 _DRAWN = ("temperature", "top_k", "top_p", "guidance_scale", "steps")
 _GIVEN = ("noise", "check_deadline")
@@ -30,7 +30,7 @@ _NAMED = (*_POSITIONAL, _P.KEYWORD_ONLY)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Calling:
+class CallSignature:
     """How a module is called.
 
     Attributes:
@@ -87,7 +87,7 @@ class Calling:
         return function(*positional, **by_name)
 
 
-class OwnSampler(nn.Module):
+class CustomSampler(nn.Module):
     """A module of one's own, or a program, as a sampler."""
 
     def __init__(
@@ -108,7 +108,7 @@ class OwnSampler(nn.Module):
         self.module = module
         self.latent_shape = tuple(latent_shape)
         self.defaults = {name: _as_drawn(name, value) for name, value in listed.items() if name in _DRAWN}
-        self.calling = Calling.read(module, labelled=labelled, listed=listed)
+        self.calling = CallSignature.read(module, labelled=labelled, listed=listed)
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> Self:
@@ -146,7 +146,7 @@ class OwnSampler(nn.Module):
         return images
 
 
-def call_own(module: nn.Module, z: Tensor, labels: Tensor | None, values: Mapping[str, object] | None = None) -> Any:
+def call_module(module: nn.Module, z: Tensor, labels: Tensor | None, values: Mapping[str, object] | None = None) -> Any:
     """Call a module of one's own as a worker does.
 
     Args:
@@ -158,7 +158,7 @@ def call_own(module: nn.Module, z: Tensor, labels: Tensor | None, values: Mappin
     Returns:
         What the module returns, which should be (B, C, H, W) floating.
     """
-    calling = Calling.read(module, labelled=labels is not None)
+    calling = CallSignature.read(module, labelled=labels is not None)
     return calling.call(module, {"z": z, "label": labels} | dict(values or {}))
 
 

@@ -2,7 +2,7 @@
 
 The file stands beside the card and is whole: it may import what the worker's environment has, and no file beside it.
 It runs with the rights of the worker, so only files one trusts belong into a model's folder. Enters: the file, a class
-name and a configuration. Leaves: the built module, or an `OwnSourceError` that names file and line.
+name and a configuration. Leaves: the built module, or an `CustomSourceError` that names file and line.
 """
 
 from __future__ import annotations
@@ -18,19 +18,18 @@ from typing import Any, TypeVar
 import torch
 from torch import nn
 
-from handlers.execution.torch_errors import is_out_of_memory
-from handlers.faults import tell_fault
+from handlers.execution.errors import describe_error, is_out_of_memory
 
-__all__ = ["OwnSourceError", "build_own_class"]
+__all__ = ["CustomSourceError", "build_custom_class"]
 
 _Result = TypeVar("_Result")
 
 
-class OwnSourceError(Exception):
+class CustomSourceError(Exception):
     """A model's own Python file cannot be used. Mend what the message names, in that file or in the card."""
 
 
-def build_own_class(file: Path, class_name: str, config: Mapping[str, Any]) -> nn.Module:
+def build_custom_class(file: Path, class_name: str, config: Mapping[str, Any]) -> nn.Module:
     """Run a file and build its class with untrained weights.
 
     Args:
@@ -39,7 +38,7 @@ def build_own_class(file: Path, class_name: str, config: Mapping[str, Any]) -> n
         config: what it is constructed with, by name.
 
     Raises:
-        OwnSourceError: the file cannot be run, has no such class, or the class cannot be built so.
+        CustomSourceError: the file cannot be run, has no such class, or the class cannot be built so.
         MemoryError: or torch's own error: there is not enough memory for it, now.
     """
     kind = _find_class(_run_file(file), file, class_name)
@@ -55,7 +54,7 @@ def _run_file(file: Path) -> ModuleType:
     try:
         text = file.read_bytes()
     except OSError as error:
-        raise OwnSourceError(f"{file.name} cannot be read ({error.strerror}); put it beside the card") from error
+        raise CustomSourceError(f"{file.name} cannot be read ({error.strerror}); put it beside the card") from error
     module = ModuleType(f"_fount_own_{hashlib.sha256(str(file.resolve()).encode()).hexdigest()[:16]}")
     # Of no package and no folder, so nothing can be relative to it: an archive has nothing else of the author's.
     module.__file__, module.__package__ = file.name, ""
@@ -64,7 +63,7 @@ def _run_file(file: Path) -> ModuleType:
     try:
         # The author's own code, whose digest the model's digest covers.
         _guard(lambda: exec(code, module.__dict__), file, f"{file.name} cannot be imported", "mend it")  # noqa: S102
-    except OwnSourceError:
+    except CustomSourceError:
         del sys.modules[module.__name__]
         raise
     return module
@@ -78,14 +77,14 @@ def _guard(run: Callable[[], _Result], file: Path, what: str, remedy: str) -> _R
         if is_out_of_memory(error):
             raise
         if isinstance(error, ModuleNotFoundError) and error.name:
-            raise OwnSourceError(_tell_missing(file, error.name)) from error
+            raise CustomSourceError(_tell_missing(file, error.name)) from error
         if isinstance(error, ImportError) and "relative import" in str(error):
             remedy = "a model of one's own is one file: put what it imports into it"
         if isinstance(error, FileNotFoundError):
             remedy = "a model of one's own is one file: put what it reads into it, or into the weights, as buffers"
         if isinstance(error, SystemExit):
             remedy = 'put what is to run alone under if __name__ == "__main__":'
-        raise OwnSourceError(f"{what}: {tell_fault(error, file)}; {remedy}") from error
+        raise CustomSourceError(f"{what}: {describe_error(error, file)}; {remedy}") from error
 
 
 def _tell_missing(file: Path, name: str) -> str:
@@ -103,13 +102,13 @@ def _find_class(module: ModuleType, file: Path, class_name: str) -> Callable[...
     own = [item for item in vars(module).values() if isinstance(item, type) and item.__module__ == module.__name__]
     there = ", ".join(item.__name__ for item in own if issubclass(item, nn.Module)) or "none"
     if kind is None:
-        raise OwnSourceError(f"{file.name} has no {class_name}; name one of its modules in family.class_name: {there}")
+        raise CustomSourceError(f"{file.name} has no {class_name}; set family.class_name to one of: {there}")
     if isinstance(kind, type):
         bases = ", ".join(base.__name__ for base in kind.__bases__)
         wrong, remedy = f"is a class of {bases} and no torch.nn.Module", f"derive {class_name} from torch.nn.Module"
     else:
         wrong, remedy = f"is a {type(kind).__name__} and no class", "name a class that is a torch.nn.Module"
-    raise OwnSourceError(f"{class_name} in {file.name} {wrong}; {remedy} (modules there: {there})")
+    raise CustomSourceError(f"{class_name} in {file.name} {wrong}; {remedy} (modules there: {there})")
 
 
 def _check_arguments(kind: Callable[..., nn.Module], file: Path, config: Mapping[str, Any]) -> None:
@@ -119,4 +118,4 @@ def _check_arguments(kind: Callable[..., nn.Module], file: Path, config: Mapping
     except TypeError as error:
         name, given = getattr(kind, "__name__", "the class"), ", ".join(config) or "nothing"
         wrong = f"{name}{signature} in {file.name} cannot be built with family.config, which gives {given}: {error}"
-        raise OwnSourceError(f"{wrong}; make the two match") from error
+        raise CustomSourceError(f"{wrong}; make the two match") from error

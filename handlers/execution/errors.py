@@ -1,0 +1,76 @@
+"""Errors of models and of torch: describe them in one line, tell what they mean, and exit when a process is unusable.
+
+Torch reports most causes by the text of a RuntimeError, so those texts are kept in this one place.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import traceback
+from pathlib import Path
+
+import torch
+
+__all__ = ["describe_error", "exit_process", "is_device_lost", "is_out_of_memory"]
+
+_LOG = logging.getLogger(__name__)
+_CPU_OUT_OF_MEMORY = ("DefaultCPUAllocator", "not enough memory", "could not create a memory")
+_DEVICE_LOST = (
+    "CUDA error", "CUDNN_STATUS_EXECUTION_FAILED", "CUDNN_STATUS_MAPPING_ERROR", "CUBLAS_STATUS_EXECUTION_FAILED",
+    "CUBLAS_STATUS_INTERNAL_ERROR", "device-side assert",
+)  # fmt: skip
+_TORCHSCRIPT = "failed in the TorchScript interpreter"
+_MAX_CHARACTERS = 300  # of an error's message
+
+
+def describe_error(error: BaseException, file: Path | None = None) -> str:
+    """Describe an error in one line.
+
+    Args:
+        error: any exception.
+        file: the model author's file; the last line of it in the traceback is named.
+
+    Returns:
+        Like "ValueError: wrong size (generator.py, line 12)".
+    """
+    text = str(error.msg if isinstance(error, SyntaxError) else error)
+    if _TORCHSCRIPT in text:  # the message ends with the error, after TorchScript's own traceback
+        text = text.strip().splitlines()[-1].removeprefix(f"{type(error).__name__}: ")
+    message = " ".join(text.split())
+    message = message if len(message) <= _MAX_CHARACTERS else f"{message[: _MAX_CHARACTERS - 3]}..."
+    line = None if file is None else _line_in(error, file)
+    place = "" if line is None or file is None else f" ({file.name}, line {line})"
+    return f"{type(error).__name__}{f': {message}' if message else ''}{place}"
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Return whether memory of the host or the device ran out; later or smaller work may succeed."""
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return True
+    return isinstance(error, RuntimeError) and any(text in str(error) for text in _CPU_OUT_OF_MEMORY)
+
+
+def is_device_lost(error: BaseException) -> bool:
+    """Return whether this process can no longer use its CUDA device."""
+    if not isinstance(error, RuntimeError) or is_out_of_memory(error):
+        return False
+    return isinstance(error, torch.AcceleratorError) or any(text in str(error) for text in _DEVICE_LOST)
+
+
+def exit_process(reason: str) -> None:
+    """Exit at once, without waiting for threads or finalisers; TorchServe starts a new process, with backoff.
+
+    Args:
+        reason: for the log.
+    """
+    _LOG.critical("%s; exiting, so that a new worker is started", reason)
+    logging.shutdown()
+    os._exit(1)
+
+
+def _line_in(error: BaseException, file: Path) -> int | None:
+    if isinstance(error, SyntaxError) and error.filename == str(file):
+        return error.lineno
+    frames = traceback.extract_tb(error.__traceback__)
+    return next((frame.lineno for frame in reversed(frames) if frame.filename == str(file)), None)
