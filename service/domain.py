@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 
 __all__ = [
     "Call",
-    "Carry",
     "Dtype",
     "Encoding",
     "Failure",
+    "FailureCode",
     "Images",
     "Item",
     "Labels",
@@ -29,9 +29,11 @@ __all__ = [
     "Outcome",
     "ParameterRange",
     "Parameters",
+    "Priority",
     "RangeItem",
     "Reply",
     "Rows",
+    "SamplerState",
     "ServedModel",
     "Target",
     "TensorItem",
@@ -75,6 +77,15 @@ class Dtype(IntEnum):
     def numpy(self) -> np.dtype[np.uint8] | np.dtype[np.float32]:
         """The little-endian numpy dtype."""
         return np.dtype(np.uint8) if self is Dtype.UINT8 else np.dtype("<f4")
+
+
+class Priority(Enum):
+    """How urgent a stream is."""
+
+    #: throughput matters; streams share workers by cost.
+    BULK = "bulk"
+    #: latency matters: it goes before bulk, whose calls are kept short meanwhile.
+    INTERACTIVE = "interactive"
 
 
 class ModelState(Enum):
@@ -162,8 +173,8 @@ class Target:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Carry:
-    """A many-step draw, cut before `next_step`: (n, ...) float32 state, one row a sample."""
+class SamplerState:
+    """A draw of many steps that was preempted before `next_step`: (n, ...) float32 state, one row a sample."""
 
     next_step: int
     state: NDArray[np.float32]
@@ -177,7 +188,7 @@ class RangeItem:
         seed, start_index, count: which.
         labels: (count,), or None for an unconditional model.
         dtype: of the rows wanted back.
-        carry: where an earlier call left the draw; None when it begins.
+        resume_from: the state of a preempted draw; None: from the first step.
         indices: (count,) uint64, where they are not consecutive; start_index is then 0. None: they are.
     """
 
@@ -186,7 +197,7 @@ class RangeItem:
     count: int
     labels: Labels | None
     dtype: Dtype
-    carry: Carry | None = None
+    resume_from: SamplerState | None = None
     indices: NDArray[np.uint64] | None = None
 
 
@@ -239,8 +250,8 @@ class Call:
         items: the work; outcomes come in the same order.
         deadline_unix_s: when the answer stops being wanted; None is never.
         request_id: for logs.
-        step_limit: most steps to take of a many-step draw; 0 for all. One not through by then comes back as its carry.
-        cost_s: how long a worker is expected to take; 0 when nobody knows. The least laden worker is chosen by it.
+        step_limit: how many steps of a draw to take; None: all. A draw that needs more is returned as SamplerState.
+        cost_s: how long a worker is expected to take; None: unknown. The least loaded worker is chosen by it.
     """
 
     target: Target
@@ -249,13 +260,23 @@ class Call:
     items: tuple[Item, ...]
     deadline_unix_s: float | None = None
     request_id: str = ""
-    step_limit: int = 0
-    cost_s: float = 0.0
+    step_limit: int | None = None
+    cost_s: float | None = None
+
+
+class FailureCode(IntEnum):
+    """The google.rpc codes that the service itself gives a meaning."""
+
+    DEADLINE_EXCEEDED = 4
+    RESOURCE_EXHAUSTED = 8
+    FAILED_PRECONDITION = 9
+    INTERNAL = 13
+    UNAVAILABLE = 14
 
 
 @dataclass(frozen=True, kw_only=True)
 class Failure:
-    """Why an item or a row has no value: a google.rpc code, a reason for programs, a sentence for people."""
+    """Why an item or a row has no value: a google.rpc code, a reason for programs, a message for users."""
 
     code: int
     reason: str
@@ -270,7 +291,7 @@ class Rows:
     failures: Mapping[int, Failure]
 
 
-Outcome = Rows | Failure | Carry
+Outcome = Rows | Failure | SamplerState
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

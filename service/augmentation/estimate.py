@@ -20,8 +20,8 @@ from service.augmentation.synthesis import Synthesiser
 from service.augmentation.targets import Cells, Filling
 from service.catalog import Catalog
 from service.errors import DatasetUnreadable
-from service.scheduler.costs import CostModel
 from service.scheduler.inference import InferenceClient, RequestContext
+from service.scheduler.timing import CostModel
 
 __all__ = ["Trial", "class_weights", "pull_seconds", "source_counts", "try_generator", "warnings_of"]
 

@@ -76,8 +76,8 @@ class RowMaker:
         synthesiser = self._synthesiser(plan)
 
         async def make(span: range) -> MadeRows:
-            patient = replace(context, patient=context.patient or span.start > first)
-            return await self._make(plan, synthesiser, span, level, patient)
+            span_context = replace(context, retry_overloaded=context.retry_overloaded or span.start > first)
+            return await self._make(plan, synthesiser, span, level, span_context)
 
         spans = batches(first, end, plan.split.shape)
         async with aclosing(in_order(spans, make, size=lambda _: 1, window=_BATCHES)) as made:
@@ -105,7 +105,7 @@ class RowMaker:
                 indices=slots.index[begun.transformed],
                 context=context,
             )
-            context = replace(context, patient=True)  # what has begun waits its turn
+            context = replace(context, retry_overloaded=True)  # what has begun waits its turn
         if len(rows := begun.synthesised) and synthesiser:
             try:
                 synthesised = await synthesiser.rows(slots.index[rows], slots.label[rows], context)

@@ -107,14 +107,14 @@ class Synthesiser:
             made.images[left[tried.passed]] = tried.images[tried.passed]
             left = left[~tried.passed]
             made.attempts[left] += 1
-            context = replace(context, patient=True)  # what has begun waits its turn
+            context = replace(context, retry_overloaded=True)  # what has begun waits its turn
             if not len(left):
                 break
         return made
 
     async def _try(self, seed: int, indices: NDArray[np.uint64], labels: Labels, context: RequestContext) -> _Tried:
         """Draw one sample for each row, and let the filters look at those that came out."""
-        drawn, context = await self._draw(seed, indices, labels, context), replace(context, patient=True)
+        drawn, context = await self._draw(seed, indices, labels, context), replace(context, retry_overloaded=True)
         passed = np.ones(len(indices), np.bool_)
         passed[list(drawn.failures)] = False
         confidences = np.full(len(indices), np.nan, np.float32)

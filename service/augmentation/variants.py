@@ -76,7 +76,7 @@ class VariantMaker:
 
         async def make(job: _Job) -> MadeRows:
             first = job.first_row == self._order.start_index and not job.span.start
-            return await self._make(job, replace(context, patient=context.patient or not first))
+            return await self._make(job, replace(context, retry_overloaded=context.retry_overloaded or not first))
 
         jobs = self._jobs(requests)
         async with aclosing(in_order(jobs, make, size=self._size, window=self._window_bytes)) as made:

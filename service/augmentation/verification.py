@@ -91,7 +91,7 @@ class Verification:
             raise DatasetUnreadable(f"data set {self._plan.dataset.name}: {error}") from error
         labels = self._labels_of[self._plan.split.labels[rows]]
         right = await self._read_rightly(images, labels)
-        self._context = replace(self._context, patient=True)  # what has begun waits its turn
+        self._context = replace(self._context, retry_overloaded=True)  # what has begun waits its turn
         return images[right], labels[right]
 
     async def _read_rightly(self, images: Images, labels: Labels) -> NDArray[np.bool_]:

@@ -27,7 +27,7 @@ class LocalWorkers:
     def __init__(self, inference: InferenceClient, catalog: Catalog, caller: Caller | None = None) -> None:
         self._inference, self._catalog = inference, catalog
         caller = caller or Caller(subject="evaluations", grants=frozenset({"*"}))
-        self._context = RequestContext(caller=caller, patient=False)
+        self._context = RequestContext(caller=caller, retry_overloaded=False)
 
     async def sample(
         self,

@@ -163,7 +163,7 @@ def _request_context(context: Context) -> RequestContext:
         caller=current_caller(),
         deadline_unix_s=None if remaining_s is None else time.time() + remaining_s,
         request_id=current_request_id(),
-        patient=False,
+        retry_overloaded=False,
     )
 
 

@@ -19,7 +19,7 @@ from service.augmentation.open_plan import MadeRows, Origins
 from service.config import CHUNK_BYTES
 from service.domain import Encoding, Failure, ServedModel
 from service.rpc.wire_format import floats_field, frame_chunk, frame_rows
-from service.scheduler import Piece
+from service.scheduler.work import Piece
 
 __all__ = ["image_spec", "join_pieces", "piece_to_responses", "rows_to_responses", "sample_spec"]
 

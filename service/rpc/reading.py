@@ -15,7 +15,7 @@ from fount.v1 import model_pb2, sampling_pb2
 from fount.worker.v1 import worker_pb2
 from service.caller import current_caller
 from service.catalog import Catalog
-from service.domain import Dtype, Operation, ServedModel, Target
+from service.domain import Dtype, Operation, Priority, ServedModel, Target
 from service.errors import InvalidRequest, NotReady, Retired, Violation
 from service.rpc.interceptor import current_request_id
 from service.scheduler.inference import InferenceClient, RequestContext
@@ -62,8 +62,8 @@ class ReadingServicer(runner_pb2_grpc.ReadingServiceServicer):
             caller=current_caller(),
             deadline_unix_s=None if remaining_s is None else time.time() + remaining_s,
             request_id=current_request_id(),
-            urgent=request.priority == sampling_pb2.PRIORITY_INTERACTIVE,
-            patient=False,
+            priority=Priority.INTERACTIVE if request.priority == sampling_pb2.PRIORITY_INTERACTIVE else Priority.BULK,
+            retry_overloaded=False,
         )
         read = self._inference.embed if order.operation is Operation.EMBED else self._inference.classify
         rows = await read(order.target, order.model, order.images, request_context)

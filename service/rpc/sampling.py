@@ -14,12 +14,12 @@ from fount.v1 import model_pb2, sampling_pb2, sampling_pb2_grpc
 from service.caller import current_caller
 from service.catalog import Catalog
 from service.config import CHUNK_BYTES
-from service.domain import Encoding
+from service.domain import Encoding, Priority
 from service.rpc.chunks import join_pieces, piece_to_responses, sample_spec
 from service.rpc.interceptor import current_request_id
 from service.rpc.sampling_request import SampleOrder, read_sample_request
-from service.scheduler import Piece, Scheduler, Work
-from service.scheduler.feeds import RangeFeed
+from service.scheduler.scheduler import BatchingScheduler
+from service.scheduler.work import Piece, RangeFeed, Work
 from service.telemetry.metrics import Metrics
 
 __all__ = ["SamplingServicer"]
@@ -33,7 +33,7 @@ if TYPE_CHECKING:  # generic in the stubs alone
 class SamplingServicer(sampling_pb2_grpc.SamplingServiceServicer):
     """Answers Sample and SampleOnce."""
 
-    def __init__(self, catalog: Catalog, scheduler: Scheduler, metrics: Metrics) -> None:
+    def __init__(self, catalog: Catalog, scheduler: BatchingScheduler, metrics: Metrics) -> None:
         self._catalog = catalog
         self._scheduler = scheduler
         self._metrics = metrics
@@ -89,7 +89,7 @@ class SamplingServicer(sampling_pb2_grpc.SamplingServiceServicer):
             caller=current_caller(),
             deadline_unix_s=None if remaining_s is None else time.time() + remaining_s,
             request_id=current_request_id(),
-            urgent=request.priority == sampling_pb2.PRIORITY_INTERACTIVE,
+            priority=Priority.INTERACTIVE if request.priority == sampling_pb2.PRIORITY_INTERACTIVE else Priority.BULK,
         )
         begun: float | None = time.monotonic()
         async with aclosing(self._scheduler.run(work)) as pieces:

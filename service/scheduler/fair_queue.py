@@ -1,9 +1,9 @@
-"""Whose turn it is: deficit round robin by cost, interactive streams before bulk, and bulk never forgotten.
+"""The fair queue of one target: deficit round robin by cost, interactive streams before bulk, bulk never starved.
 
-A call has one leader, whose turn it is, and room for a time that is the same whoever leads; so a stream whose samples
-take twenty steps gets a twentieth as many. Streams of the leader's lane (equal operation, parameters and shape) and
-priority share the room evenly; what one cannot use goes to the others. What rounding gives or takes is carried to the
-next call.
+A call has one leader, the next stream in the ring, and a capacity in time that is the same for every leader; so a
+stream whose samples take twenty steps gets a twentieth as many. Streams of the leader's lane (equal operation,
+parameters and shape) and priority share the capacity evenly; what one cannot use goes to the others. The difference
+between a stream's fair share and what it received is its deficit, which carries over to the next call.
 
 Source: Shreedhar and Varghese, "Efficient fair queuing using deficit round robin", 1996.
 """
@@ -12,123 +12,129 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 
+from service.domain import Priority
 from service.scheduler.stream import SampleStream
 
 __all__ = ["INTERACTIVE_CALLS", "FairQueue"]
 
 INTERACTIVE_CALLS = 4
-"""How many interactive calls may go before one of bulk when both wait."""
+"""How many interactive calls may precede one bulk call when both wait."""
+
+_Deficits = dict[SampleStream, float]
+"""A ring of streams, the next one first, with their deficits in samples."""
 
 
 class FairQueue:
-    """The streams of one target, in turn."""
+    """The streams of one target, in order of service."""
 
     def __init__(self) -> None:
-        self._rings: dict[bool, dict[SampleStream, float]] = {True: {}, False: {}}  # urgent: stream: deficit in samples
-        self._issued: set[SampleStream] = set()  # all of them: they only wait for answers
-        self._passed_over = 0  # interactive calls since bulk had its last turn
+        self._rings: dict[Priority, _Deficits] = {Priority.INTERACTIVE: {}, Priority.BULK: {}}
+        self._issued: set[SampleStream] = set()  # streams that only wait for replies
+        self._calls_before_bulk = 0  # interactive calls since the last bulk call
 
     def __iter__(self) -> Iterator[SampleStream]:
-        """Every stream."""
+        """Iterate over all streams."""
         for ring in self._rings.values():
             yield from ring
         yield from self._issued
 
     def __bool__(self) -> bool:
-        """Whether there are any."""
+        """Whether there are any streams."""
         return any(self._rings.values()) or bool(self._issued)
 
     @property
-    def interactive_waits(self) -> bool:
-        """Whether samples somebody sits waiting for could be issued now."""
-        return any(stream.demand for stream in self._rings[True])
+    def has_interactive_demand(self) -> bool:
+        """Whether an interactive stream could issue samples now."""
+        return self._next(Priority.INTERACTIVE) is not None
 
     def add(self, stream: SampleStream) -> None:
-        """Let a stream take part, last in turn."""
-        self._rings[stream.work.urgent][stream] = 0.0
+        """Add a stream at the end of its ring."""
+        self._ring(stream)[stream] = 0.0
 
     def remove(self, stream: SampleStream) -> None:
-        """Forget a stream."""
-        self._rings[stream.work.urgent].pop(stream, None)
+        """Remove a stream."""
+        self._ring(stream).pop(stream, None)
         self._issued.discard(stream)
 
-    def pass_by(self, stream: SampleStream) -> None:
-        """Ask a stream no more: it has issued all it wants."""
-        self._rings[stream.work.urgent].pop(stream, None)
+    def mark_issued(self, stream: SampleStream) -> None:
+        """Take a stream that has issued all its samples out of its ring."""
+        self._ring(stream).pop(stream, None)
         self._issued.add(stream)
 
-    def next_call(self, room_of: Callable[[SampleStream], int]) -> list[tuple[SampleStream, int]]:
-        """Choose what goes into the next call.
+    def next_call(self, capacity_of: Callable[[SampleStream], int]) -> list[tuple[SampleStream, int]]:
+        """Choose the content of the next call.
 
         Args:
-            room_of: how many samples a call led by a stream may hold, 1 or more.
+            capacity_of: how many samples a call led by a stream may hold, 1 or more.
 
         Returns:
-            Streams of one lane and one priority, and how many samples each issues; empty when nobody wants any.
+            Streams of one lane and one priority, and how many samples each issues; empty when none has demand.
         """
-        interactive, bulk = self._firsts()
-        leader = self._leader(interactive, bulk)
+        leader = self._leader()
         if leader is None:
             return []
-        self._passed_over = self._passed_over + 1 if leader is interactive and bulk else 0
-        ring = self._rings[leader.work.urgent]
+        passes_over_bulk = leader.work.priority is Priority.INTERACTIVE and self._next(Priority.BULK) is not None
+        self._calls_before_bulk = self._calls_before_bulk + 1 if passes_over_bulk else 0
+        ring = self._ring(leader)
         ring[leader] = ring.pop(leader)  # to the end
-        return _share(ring, _lane(ring, leader), room_of(leader))
+        return _share(ring, _lane(ring, leader), capacity_of(leader))
 
-    def would_fill(self, room_of: Callable[[SampleStream], int]) -> bool:
+    def would_fill(self, capacity_of: Callable[[SampleStream], int]) -> bool:
         """Whether the next call would be full."""
-        leader = self._leader(*self._firsts())
+        leader = self._leader()
         if leader is None:
             return False
-        lane = _lane(self._rings[leader.work.urgent], leader)
-        return sum(stream.demand for stream in lane) >= room_of(leader)
+        return sum(stream.demand for stream in _lane(self._ring(leader), leader)) >= capacity_of(leader)
 
-    def first_new(self) -> SampleStream | None:
-        """The stream whose turn it is, if it is of bulk and has not had one yet."""
-        leader = self._leader(*self._firsts())
-        return None if leader is None or leader.work.urgent or leader.slices_issued else leader
+    def new_bulk_leader(self) -> SampleStream | None:
+        """Return the next stream to be served if it is a bulk stream that was never served before."""
+        leader = self._leader()
+        is_new = leader is not None and leader.work.priority is Priority.BULK and not leader.slices_issued
+        return leader if is_new else None
 
-    def _firsts(self) -> tuple[SampleStream | None, SampleStream | None]:
-        """Those whose turn it is among interactive and bulk streams."""
-        interactive, bulk = (next((stream for stream in ring if stream.demand), None) for ring in self._rings.values())
-        return interactive, bulk
+    def _ring(self, stream: SampleStream) -> _Deficits:
+        return self._rings[stream.work.priority]
 
-    def _leader(self, interactive: SampleStream | None, bulk: SampleStream | None) -> SampleStream | None:
-        owed = bulk is not None and self._passed_over >= INTERACTIVE_CALLS
-        return bulk if interactive is None or owed else interactive
+    def _next(self, priority: Priority) -> SampleStream | None:
+        return next((stream for stream in self._rings[priority] if stream.demand), None)
+
+    def _leader(self) -> SampleStream | None:
+        interactive, bulk = self._next(Priority.INTERACTIVE), self._next(Priority.BULK)
+        bulk_is_due = bulk is not None and self._calls_before_bulk >= INTERACTIVE_CALLS
+        return bulk if interactive is None or bulk_is_due else interactive
 
 
-def _lane(ring: dict[SampleStream, float], leader: SampleStream) -> list[SampleStream]:
+def _lane(ring: _Deficits, leader: SampleStream) -> list[SampleStream]:
     return [stream for stream in ring if stream.work.lane == leader.work.lane and stream.demand]
 
 
-def _share(ring: dict[SampleStream, float], lane: list[SampleStream], room: int) -> list[tuple[SampleStream, int]]:
-    """Give every stream of a lane its share of a call; those that had too little before come first."""
+def _share(ring: _Deficits, lane: list[SampleStream], capacity: int) -> list[tuple[SampleStream, int]]:
+    """Divide a call among the streams of a lane; those with the largest deficit come first."""
     for stream in lane:
-        ring[stream] += room / len(lane)
+        ring[stream] += capacity / len(lane)
     lane.sort(key=lambda stream: -ring[stream])
     counts = dict.fromkeys(lane, 0)
-    left = _give(lane, counts, ring, room, dict(ring))  # first what each has a claim to,
-    left = _give(lane, counts, ring, left, dict.fromkeys(lane, max(1, left // len(lane))))  # then the rest, evenly;
-    _give(lane, counts, ring, left, dict.fromkeys(lane, left))  # then all of it to whoever wants it
+    left = _allot(lane, counts, ring, capacity, dict(ring))  # first each stream's own deficit,
+    left = _allot(lane, counts, ring, left, dict.fromkeys(lane, max(1, left // len(lane))))  # then the rest, evenly,
+    _allot(lane, counts, ring, left, dict.fromkeys(lane, left))  # then all of it to streams that still have demand
     for stream in lane:
         if counts[stream] == stream.demand:
-            ring[stream] = 0.0  # it wants nothing more: no claim is saved up, no debt stays
-        ring[stream] = min(max(ring[stream], -float(room)), float(room))
+            ring[stream] = 0.0  # it has no more demand: neither deficit nor debt carries over
+        ring[stream] = min(max(ring[stream], -float(capacity)), float(capacity))
     return [(stream, count) for stream, count in counts.items() if count]
 
 
-def _give(
+def _allot(
     lane: list[SampleStream],
     counts: dict[SampleStream, int],
-    ring: dict[SampleStream, float],
-    room: int,
-    most: Mapping[SampleStream, float],
+    ring: _Deficits,
+    capacity: int,
+    limits: Mapping[SampleStream, float],
 ) -> int:
-    """Give each stream in turn up to so many samples, and charge it; returns the room that is left."""
+    """Give each stream up to its limit and reduce its deficit; return the remaining capacity."""
     for stream in lane:
-        taken = max(0, min(room, stream.demand - counts[stream], int(most[stream])))
+        taken = max(0, min(capacity, stream.demand - counts[stream], int(limits[stream])))
         counts[stream] += taken
         ring[stream] -= taken
-        room -= taken
-    return room
+        capacity -= taken
+    return capacity

@@ -1,7 +1,7 @@
-"""One stream within the scheduler: what is still to be issued, what is out, what waits to be read.
+"""One stream within the scheduler: the rows still to be issued, in flight, and waiting to be read.
 
-A stream hands out slices of itself to be packed and yields their pieces in order. It never has more than its share of
-`SendBuffer` out or unread, so a reader that stops stops its own generation and nobody else's.
+A stream issues slices of itself for worker calls and yields their pieces in order. It never has more than its share of
+the `SendBuffer` in flight or unread, so a reader that stops pauses its own generation and no other.
 """
 
 from __future__ import annotations
@@ -12,21 +12,46 @@ from collections import deque
 from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass, replace
 
-from google.rpc import code_pb2
-
-from service.domain import Carry, Failure, Item, Outcome, RangeItem, Rows
+from service.config import GatewayConfig
+from service.domain import Failure, FailureCode, Item, Outcome, RangeItem, Rows, SamplerState
 from service.errors import FountServiceError, NotReady, Overloaded, TooLate, WorkerFault
-from service.scheduler import Piece, Work
-from service.scheduler.admission import SendBuffer
+from service.scheduler.work import Piece, Work
 
-__all__ = ["SampleStream", "Slice"]
+__all__ = ["SampleStream", "SendBuffer", "Slice"]
 
 _WINDOW_SAMPLES = 1 << 14  # of samples so small that bytes would not bound the work done ahead of a reader
 
 
+class SendBuffer:
+    """The memory for results that their readers have not taken yet, of one stream and of all together.
+
+    Half of it is shared by the streams whose readers are fast; the other half is a minimum for each stream, so that
+    stopped readers starve no one. It is the flow-control window of every stream.
+
+    Args:
+        config: `window_bytes` a stream, `max_unread_bytes` for all of them, `max_streams`.
+
+    Attributes:
+        streams: how many streams use it.
+        held: bytes reserved by all of them.
+    """
+
+    def __init__(self, config: GatewayConfig) -> None:
+        self._window = config.window_bytes
+        self._shared = config.max_unread_bytes // 2
+        self._minimum = config.max_unread_bytes // (2 * config.max_streams)
+        self.streams = 0
+        self.held = 0
+
+    def available(self, held: int) -> int:
+        """Return how many more bytes a stream that holds `held` may reserve now; may be 0 or less."""
+        share = min(self._window, self._shared // max(1, self.streams))
+        return max(min(self._minimum, self._window) - held, min(share - held, self._shared - self.held))
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Slice:
-    """Consecutive rows of one stream, done by one call, from row `first` on."""
+    """Consecutive rows of one stream that one worker call computes, from row `first` on."""
 
     stream: SampleStream
     first: int
@@ -35,83 +60,84 @@ class Slice:
 
     @property
     def is_wanted(self) -> bool:
-        """Whether anybody still waits for it: its reader is there, and its deadline has not passed."""
+        """Whether its reader is still there and its deadline has not passed."""
         return not self.done.done() and not self.stream.is_closed and not self.stream.is_late
 
     @property
-    def carry(self) -> Carry | None:
-        """Where an earlier call left its draw; None when it begins."""
-        return self.item.carry if isinstance(self.item, RangeItem) else None
+    def state(self) -> SamplerState | None:
+        """Where its preempted draw resumes; None before the first step."""
+        return self.item.resume_from if isinstance(self.item, RangeItem) else None
 
-    def cut(self, item: RangeItem, carry: Carry) -> Slice:
-        """The rest of this slice's draw; the stream waits for it as for the whole."""
-        return replace(self, item=replace(item, carry=carry))
+    def resumed(self, item: RangeItem, state: SamplerState) -> Slice:
+        """Return the same slice with its draw at a later step."""
+        return replace(self, item=replace(item, resume_from=state))
 
-    def settle(self, outcome: Outcome) -> None:
-        """Give the stream what a worker answered for this slice."""
+    def complete(self, outcome: Outcome) -> None:
+        """Pass a worker's outcome to the stream."""
         if isinstance(outcome, Failure):
             self.fail(_failure_to_error(outcome))
-        elif isinstance(outcome, Carry):
-            self.fail(WorkerFault("the worker cut a draw that was not to be cut"))
-        elif not self._has_its_size(outcome):
-            self.fail(WorkerFault("the worker answered rows of another size than was asked for"))
+        elif isinstance(outcome, SamplerState):
+            self.fail(WorkerFault("the worker preempted a draw that was not to be preempted"))
+        elif not self._has_expected_size(outcome):
+            self.fail(WorkerFault("the worker returned rows of another size than requested"))
         elif not self.done.done():
             labels = self.item.labels if isinstance(self.item, RangeItem) else None
             failures = dict(outcome.failures)
             self.done.set_result(Piece(start_index=self.first, rows=outcome.array, labels=labels, failures=failures))
 
-    def _has_its_size(self, rows: Rows) -> bool:
+    def _has_expected_size(self, rows: Rows) -> bool:
         work = self.stream.work
-        return work.is_guessed or rows.array.nbytes == self.item.count * work.sample_bytes
+        return work.sample_bytes_estimated or rows.array.nbytes == self.item.count * work.sample_bytes
 
     def fail(self, error: BaseException) -> None:
-        """Give the stream an error in place of this slice."""
+        """Pass an error to the stream in place of the rows."""
         if not self.done.done():
             self.done.set_exception(error)
 
-    def drop(self) -> None:
-        """Forget the slice: nobody will read it."""
+    def discard(self) -> None:
+        """Cancel the slice: its reader is gone."""
         if not self.done.cancel() and not self.done.cancelled():
-            self.done.exception()  # an error nobody waits for is not to be logged as forgotten
+            self.done.exception()  # marks an error as retrieved, so that asyncio does not log it
 
 
 class SampleStream:
-    """The rows of one `Work`, on their way.
+    """The rows of one `Work` in progress.
 
     Args:
-        work: what to do.
-        unread: the room all streams share.
+        work: what to compute.
+        buffer: shared by all streams.
         wake: called when there may be something new to issue.
 
     Attributes:
-        began_s: when it was opened, `time.monotonic()`.
-        slices_issued: how many slices were taken so far.
+        opened_s: `time.monotonic()` when it was opened.
+        slices_issued: how many slices were issued so far.
     """
 
-    def __init__(self, work: Work, unread: SendBuffer, wake: Callable[[], None]) -> None:
+    def __init__(self, work: Work, buffer: SendBuffer, wake: Callable[[], None]) -> None:
         self.work = work
-        self._unread = unread
+        self._buffer = buffer
         self._wake = wake
         self._next_index = work.start_index
         self._end = work.start_index + work.count
-        self._held = 0  # samples out or unread
+        self._held = 0  # samples in flight or unread
         self._slices: deque[Slice] = deque()
         self._changed = asyncio.Event()
         self._error: BaseException | None = None
         self._closed = False
-        self.began_s = time.monotonic()
+        self.opened_s = time.monotonic()
         self.slices_issued = 0
-        unread.streams += 1
+        buffer.streams += 1
 
     @property
     def demand(self) -> int:
         """How many samples could be issued now."""
-        left = self._end - self._next_index
-        if not left or self._closed or self._error:
+        remaining = self._end - self._next_index
+        if not remaining or self._closed or self._error:
             return 0
         size = self.work.sample_bytes
-        room = min(self._unread.left_for(self._held * size) // size, _WINDOW_SAMPLES - self._held)
-        return max(0, min(left, max(room, 0 if self._held else 1)))  # a sample larger than any window goes alone
+        fitting = min(self._buffer.available(self._held * size) // size, _WINDOW_SAMPLES - self._held)
+        # A sample larger than any window is issued alone.
+        return max(0, min(remaining, max(fitting, 0 if self._held else 1)))
 
     @property
     def unissued(self) -> int:
@@ -119,36 +145,46 @@ class SampleStream:
         return self._end - self._next_index
 
     @property
+    def steps(self) -> int:
+        """How many steps its draw takes."""
+        return self.work.parameters.steps or 1
+
+    @property
+    def sample_units(self) -> float:
+        """What a whole sample costs, in steps of a sample of the model's own size; see `CostModel`."""
+        return self.steps * self.work.row_cost
+
+    @property
     def is_closed(self) -> bool:
-        """True once nobody reads it any more."""
+        """Whether its reader is gone."""
         return self._closed
 
     @property
     def is_late(self) -> bool:
-        """True once its deadline has passed."""
+        """Whether its deadline has passed."""
         return self.work.deadline_unix_s is not None and time.time() >= self.work.deadline_unix_s
 
-    def take(self, most: int) -> Slice:
-        """Issue the next samples, at most `most` of the demand."""
-        first, count = self._next_index, min(most, self.demand)
+    def take(self, max_samples: int) -> Slice:
+        """Issue the next samples, at most `max_samples` of the demand."""
+        first, count = self._next_index, min(max_samples, self.demand)
         item = self.work.feed.item(first, count)
-        piece = Slice(stream=self, first=first, item=item, done=asyncio.get_running_loop().create_future())
-        self._slices.append(piece)
+        issued = Slice(stream=self, first=first, item=item, done=asyncio.get_running_loop().create_future())
+        self._slices.append(issued)
         self._next_index += count
         self._hold(count)
         self.slices_issued += 1
         self._changed.set()
-        return piece
+        return issued
 
     def fail(self, error: BaseException) -> None:
-        """Issue no more; the error comes after what was already drawn."""
+        """Issue no more; the reader receives the error after the rows already computed."""
         self._error = self._error or error
         for each in self._slices:
             each.fail(error)
         self._changed.set()
 
     async def pieces(self) -> AsyncGenerator[Piece, None]:
-        """Yield pieces in order; closing it ends the stream."""
+        """Yield pieces in order; closing the generator ends the stream."""
         read = self.work.start_index
         try:
             while read < self._end:
@@ -157,25 +193,25 @@ class SampleStream:
                 count = self._slices.popleft().item.count
                 yield piece
                 read += count
-                self._hold(-count)  # only now: the reader came back, so the piece has left this process's hands
+                self._hold(-count)  # only when the reader returns for more has the piece left this process
         finally:
             self.close()
 
     def close(self) -> None:
-        """End it: nobody reads it any more."""
+        """End it: its reader is gone."""
         if self._closed:
             return
         self._closed = True
         for each in self._slices:
-            each.drop()
+            each.discard()
         self._slices.clear()
         self._hold(-self._held)
-        self._unread.streams -= 1
+        self._buffer.streams -= 1
         self._wake()
 
     def _hold(self, samples: int) -> None:
         self._held += samples
-        self._unread.held += samples * self.work.sample_bytes
+        self._buffer.held += samples * self.work.sample_bytes
 
     async def _head(self) -> Slice:
         while not self._slices:
@@ -187,8 +223,11 @@ class SampleStream:
 
 
 def _failure_to_error(failure: Failure) -> FountServiceError:
-    """What a stream ends with when a worker refuses a whole slice."""
-    if failure.code == code_pb2.RESOURCE_EXHAUSTED:
+    """Return the error of a stream whose whole slice a worker refused."""
+    if failure.code == FailureCode.RESOURCE_EXHAUSTED:
         return Overloaded(failure.message, retry_after_s=1.0)
-    kinds = {code_pb2.DEADLINE_EXCEEDED: TooLate, code_pb2.UNAVAILABLE: NotReady}
+    kinds: dict[int, type[FountServiceError]] = {
+        FailureCode.DEADLINE_EXCEEDED: TooLate,
+        FailureCode.UNAVAILABLE: NotReady,
+    }
     return kinds.get(failure.code, WorkerFault)(failure.message)

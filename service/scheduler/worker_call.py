@@ -1,18 +1,18 @@
-"""Slices that share a call, on their way to a worker: what the call says, and what becomes of its outcomes.
+"""One worker call: slices of several streams that are computed together, and how its reply reaches them.
 
-A draw of many steps that would keep a worker too long is cut between steps: its call names a limit, its slices come
-back with the sampler's state, and go on in another call, with the same bytes as if they had not been cut.
+A draw of many steps that would occupy a worker too long is preempted between steps: its call has a step limit, the
+worker returns the sampler's state, and another call resumes from there, with the same bytes as an uninterrupted draw.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from service.domain import Call, Carry, RangeItem, Reply, Target
-from service.scheduler.costs import CostModel
+from service.domain import Call, RangeItem, Reply, SamplerState, Target
 from service.scheduler.stream import SampleStream, Slice
+from service.scheduler.timing import CostModel
 
-__all__ = ["WorkerCall", "steps_of", "units_of"]
+__all__ = ["WorkerCall"]
 
 
 @dataclass(kw_only=True, eq=False)
@@ -21,8 +21,8 @@ class WorkerCall:
 
     Attributes:
         slices: of one lane, all at the same step; never empty when sent.
-        lost: how often a worker went away under them.
-        died: how often the worker's own process died.
+        lost: how many attempts ended with a lost worker.
+        died: in how many of these the worker's own process died.
     """
 
     slices: list[Slice]
@@ -31,17 +31,17 @@ class WorkerCall:
 
     @property
     def leader(self) -> SampleStream:
-        """The stream whose turn it was."""
+        """The stream that the fair queue chose."""
         return self.slices[0].stream
 
     @property
-    def is_cut(self) -> bool:
-        """Whether they are the rest of a draw."""
-        return self.slices[0].carry is not None
+    def is_resumed(self) -> bool:
+        """Whether it continues a preempted draw."""
+        return self.slices[0].state is not None
 
     @property
     def samples(self) -> int:
-        """How many samples they are together."""
+        """How many samples the slices have together."""
         return sum(each.item.count for each in self.slices)
 
     @property
@@ -52,19 +52,18 @@ class WorkerCall:
     @property
     def steps_left(self) -> int:
         """How many steps their draw still takes."""
-        carry = self.slices[0].carry
-        return steps_of(self.leader) - (carry.next_step if carry else 0)
+        return self.leader.steps - _next_step(self.slices[0])
 
     def keep_wanted(self) -> bool:
-        """Drop what nobody waits for any more; False when nothing is left."""
+        """Drop the slices whose readers are gone or late; return whether any remain."""
         self.slices = [each for each in self.slices if each.is_wanted]
         return bool(self.slices)
 
     def to_call(self, target: Target, costs: CostModel, budget_s: float) -> Call:
-        """The call: cut between steps where all of them would take more than the budget."""
+        """Build the call, with a step limit when all remaining steps would take more than the budget."""
         works = [each.stream.work for each in self.slices]
         deadlines = [work.deadline_unix_s for work in works if work.deadline_unix_s is not None]
-        within, steps = max(1, int(costs.units_within(budget_s) / self.units)), self.steps_left
+        steps, affordable = self.steps_left, max(1, int(costs.units_within(budget_s) / self.units))
         return Call(
             target=target,
             operation=works[0].operation,
@@ -72,37 +71,31 @@ class WorkerCall:
             items=tuple(each.item for each in self.slices),
             deadline_unix_s=max(deadlines) if len(deadlines) == len(works) else None,
             request_id=works[0].request_id,
-            step_limit=within if within < steps else 0,
-            cost_s=costs.seconds(self.units * min(within, steps)),
+            step_limit=affordable if affordable < steps else None,
+            cost_s=costs.seconds(self.units * min(affordable, steps)),
         )
 
-    def settle(self, reply: Reply) -> WorkerCall | None:
-        """Give streams what a worker answered; what it cut is left, to be sent on."""
-        rest = []
+    def complete(self, reply: Reply) -> WorkerCall | None:
+        """Pass a worker's outcomes to the streams; return the call that resumes preempted slices, if there are any."""
+        preempted = []
         for each, outcome in zip(self.slices, reply.outcomes, strict=True):
             item = each.item
-            if isinstance(outcome, Carry) and isinstance(item, RangeItem) and self._goes_on(each, outcome):
-                rest.append(each.cut(item, outcome))
+            if isinstance(outcome, SamplerState) and isinstance(item, RangeItem) and _advances(each, outcome):
+                preempted.append(each.resumed(item, outcome))
             else:
-                each.settle(outcome)
-        return WorkerCall(slices=rest) if rest else None
+                each.complete(outcome)
+        return WorkerCall(slices=preempted) if preempted else None
 
     def fail(self, error: BaseException) -> None:
-        """Give every stream an error in place of its slice."""
+        """Pass an error to every stream in place of its slice."""
         for each in self.slices:
             each.fail(error)
 
-    def _goes_on(self, each: Slice, carry: Carry) -> bool:
-        """Whether a carry is of this slice and nearer to its end; else it would go round for ever."""
-        before = each.carry.next_step if each.carry else 0
-        return len(carry.state) == each.item.count and before < carry.next_step < steps_of(each.stream)
+
+def _next_step(each: Slice) -> int:
+    return each.state.next_step if each.state else 0
 
 
-def steps_of(stream: SampleStream) -> int:
-    """How many steps a draw of this stream takes."""
-    return stream.work.parameters.steps or 1
-
-
-def units_of(stream: SampleStream) -> float:
-    """What a row of this stream costs, whole, in steps of a row of the model's own size."""
-    return steps_of(stream) * stream.work.row_cost
+def _advances(each: Slice, state: SamplerState) -> bool:
+    """Whether a state is of this slice and nearer to its end; otherwise the draw would be resumed for ever."""
+    return len(state.state) == each.item.count and _next_step(each) < state.next_step < each.stream.steps

@@ -123,9 +123,9 @@ class Metrics:
         self._report_bytes.set(report_bytes)
         self._oldest.set(oldest_queued_s)
 
-    def streams(self, open_streams: int) -> None:
+    def open_streams(self, count: int) -> None:
         """Tell how many streams are open."""
-        self._streams.set(open_streams)
+        self._streams.set(count)
 
     def queued(self, target: Target, seconds: float) -> None:
         """Tell how long a stream waited until its first samples were sent to a worker."""

@@ -77,7 +77,7 @@ class WorkerPool(Protocol):
         """How many ready workers a target has now."""
         ...
 
-    def room(self, target: Target) -> int:
+    def capacity(self, target: Target) -> int:
         """How many more calls the target's workers take now: CALLS_PER_WORKER each, less those in flight."""
         ...
 

@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 
 from service.domain import (
     Call,
-    Carry,
     Failure,
     Item,
     ManipulationItem,
@@ -26,6 +25,7 @@ from service.domain import (
     RangeItem,
     Reply,
     Rows,
+    SamplerState,
     ServedModel,
     Target,
     TensorItem,
@@ -147,7 +147,7 @@ class MemoryPool:
         """So many a target, when up."""
         return sum(offer.workers for offer in self.offers() if offer.target == target)
 
-    def room(self, target: Target) -> int:
+    def capacity(self, target: Target) -> int:
         """How many more calls its workers take now."""
         return max(0, CALLS_PER_WORKER * self.workers(target) - self._in_flight[target])
 
@@ -225,16 +225,16 @@ def _indices(item: Item) -> set[int]:
 
 def _steps_taken(call: Call) -> int:
     item = call.items[0]
-    begun = item.carry.next_step if isinstance(item, RangeItem) and item.carry else 0
+    begun = item.resume_from.next_step if isinstance(item, RangeItem) and item.resume_from else 0
     left = (call.parameters.steps or 1) - begun
     return min(left, call.step_limit or left)
 
 
-def _carry(call: Call, item: RangeItem) -> Carry | None:
+def _carry(call: Call, item: RangeItem) -> SamplerState | None:
     """The state of a draw that is not through: the indices of its samples, by which a mix-up would be noticed."""
     indices = indices_of(item).astype(np.float32)[:, None]  # (n, 1)
-    begun = item.carry.next_step if item.carry else 0
-    if item.carry and not np.array_equal(item.carry.state, indices):
+    begun = item.resume_from.next_step if item.resume_from else 0
+    if item.resume_from and not np.array_equal(item.resume_from.state, indices):
         raise ValueError("a draw was gone on with in another's place")
     step = begun + _steps_taken(call)
-    return None if step == (call.parameters.steps or 1) else Carry(next_step=step, state=indices)
+    return None if step == (call.parameters.steps or 1) else SamplerState(next_step=step, state=indices)

@@ -137,7 +137,7 @@ async def test_a_stopped_worker_of_two_delays_no_request(archives, tmp_path, tem
         answers = await asyncio.wait_for(asyncio.gather(*(draw(pool, toy) for _ in range(8))), 30)
         stopped.resume()
         assert set(answers) == {whole}
-        await until(lambda: pool.room(toy) == 4)
+        await until(lambda: pool.capacity(toy) == 4)
 
 
 @pytest.mark.slow

@@ -272,9 +272,9 @@ class EmbeddedPool:
         """How many ready workers a target has now."""
         return self._pool.workers(target) if self._pool else 0
 
-    def room(self, target: Target) -> int:
+    def capacity(self, target: Target) -> int:
         """How many more calls its workers take now; see `WorkerPool.room`."""
-        return self._pool.room(target) if self._pool else 0
+        return self._pool.capacity(target) if self._pool else 0
 
     async def call(self, call: Call, *, timeout_s: float) -> Reply:
         """Have one worker do a call; see `WorkerPool.call`."""

@@ -14,7 +14,6 @@ from fount.v1 import model_pb2, sampling_pb2
 from fount.worker.v1 import worker_pb2
 from service.domain import (
     Call,
-    Carry,
     Dtype,
     Failure,
     Item,
@@ -26,6 +25,7 @@ from service.domain import (
     RangeItem,
     Reply,
     Rows,
+    SamplerState,
 )
 from service.errors import WorkerFault
 
@@ -48,7 +48,7 @@ def call_to_request(call: Call) -> worker_pb2.WorkerRequest:
         items=[_item(each) for each in call.items],
         numerics=call.target.numerics,
         model_digest=call.target.model.digest,
-        step_limit=call.step_limit,
+        step_limit=call.step_limit or 0,
     )
 
 
@@ -81,7 +81,7 @@ def _item(item: Item) -> worker_pb2.WorkerItem:
         addresses = worker_pb2.Range(
             seed=item.seed, start_index=item.start_index, count=item.count, labels=labels, indices=_told(item.indices)
         )
-        return worker_pb2.WorkerItem(range=addresses, dtype=_DTYPES[item.dtype], carry=_told_carry(item.carry))
+        return worker_pb2.WorkerItem(range=addresses, dtype=_DTYPES[item.dtype], carry=_told_carry(item.resume_from))
     if isinstance(item, ManipulationItem):
         addresses = worker_pb2.Range(seed=item.seed, count=item.count, indices=_told(item.indices))
         manipulation = worker_pb2.Manipulation(
@@ -107,20 +107,20 @@ def _told_labels(labels: Labels) -> list[int]:
     return labels[:1].tolist() if is_one else labels.tolist()  # type: ignore[no-any-return]
 
 
-def _told_carry(carry: Carry | None) -> worker_pb2.Carry | None:
+def _told_carry(carry: SamplerState | None) -> worker_pb2.Carry | None:
     if carry is None:
         return None
     return worker_pb2.Carry(next_step=carry.next_step, state=_tensor(carry.state))
 
 
-def _carry(rows: int, told: worker_pb2.Carry) -> Carry:
+def _carry(rows: int, told: worker_pb2.Carry) -> SamplerState:
     if told.state.dtype != _DTYPES[Dtype.FLOAT32] or tuple(told.state.dims)[:1] != (rows,):
         raise WorkerFault(f"the worker cut a draw of {rows} rows to a state of {list(told.state.dims)}")
     try:
         state = np.frombuffer(told.state.data, "<f4").reshape(tuple(told.state.dims))
     except ValueError as error:
         raise WorkerFault(f"the worker's state does not hold what it says: {error}") from error
-    return Carry(next_step=told.next_step, state=state)
+    return SamplerState(next_step=told.next_step, state=state)
 
 
 def _outcome(item: Item, outcome: worker_pb2.WorkerOutcome) -> Outcome:

@@ -75,11 +75,11 @@ class TorchServePool:
         """How many ready workers a target has now."""
         return sum(replica.workers(target) for replica in self._replicas)
 
-    def room(self, target: Target) -> int:
+    def capacity(self, target: Target) -> int:
         """How many more calls its workers take now; see `WorkerPool.room`."""
         able = self._able(target)
         trusted = [replica for replica in able if not replica.is_avoided(target)]
-        return sum(replica.room(target) for replica in trusted or able)
+        return sum(replica.capacity(target) for replica in trusted or able)
 
     async def call(self, call: Call, *, timeout_s: float) -> Reply:
         """Have the least laden replica do a call, and another when it stalls; see `WorkerPool.call`."""
@@ -90,7 +90,7 @@ class TorchServePool:
         return await self._hedge.answer(
             self._start(replica, call, timeout_s),
             lambda: self._start_again(replica, call, ends_s - time.monotonic()),
-            max(_PATIENCE_S, _PATIENCE_COSTS * call.cost_s),
+            max(_PATIENCE_S, _PATIENCE_COSTS * (call.cost_s or 0)),
         )
 
     def _able(self, target: Target) -> list[Replica]:
@@ -102,7 +102,7 @@ class TorchServePool:
 
         def burden(replica: Replica) -> tuple[bool, bool, float, int]:
             laden_s = replica.load.seconds(target) / replica.workers(target)
-            return replica.is_avoided(target), not replica.room(target), laden_s, replica.chosen
+            return replica.is_avoided(target), not replica.capacity(target), laden_s, replica.chosen
 
         return min(able, key=burden, default=None)
 

@@ -101,7 +101,7 @@ class Replica:
         offer = self.offers.get((target.model.name, target.model.version))
         return offer.workers if offer and offer.target == target else 0
 
-    def room(self, target: Target) -> int:
+    def capacity(self, target: Target) -> int:
         """How many more calls they take."""
         return max(0, CALLS_PER_WORKER * self.workers(target) - self.load.calls(target))
 
@@ -338,12 +338,12 @@ class Load:
 
     def add(self, call: Call) -> None:
         """Count a call."""
-        self._costs.setdefault(call.target, []).append(max(call.cost_s, _UNKNOWN_S))
+        self._costs.setdefault(call.target, []).append(max(call.cost_s or 0, _UNKNOWN_S))
 
     def remove(self, call: Call) -> None:
         """Count it no more."""
         costs = self._costs[call.target]
-        costs.remove(max(call.cost_s, _UNKNOWN_S))
+        costs.remove(max(call.cost_s or 0, _UNKNOWN_S))
         if not costs:
             del self._costs[call.target]
 

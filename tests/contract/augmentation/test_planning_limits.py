@@ -73,7 +73,7 @@ async def office(tmp_path: Path) -> AsyncIterator[Office]:
 
 async def test_a_caller_with_one_stream_has_a_policy_verified(office: Office) -> None:
     caller = replace(ADA, limits=CallerLimits(max_streams=1))
-    plan = await office.planner.plan(wish(TRANSFORMED), RequestContext(caller=caller, patient=False))
+    plan = await office.planner.plan(wish(TRANSFORMED), RequestContext(caller=caller, retry_overloaded=False))
     assert plan.agreement.rows == 64
 
 

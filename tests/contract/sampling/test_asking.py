@@ -15,10 +15,9 @@ from service.caller import Caller, CallerLimits
 from service.config import GatewayConfig
 from service.domain import Dtype, Operation, Parameters, RangeItem, Rows, ServedModel, Target, TensorItem
 from service.errors import NotReady, Overloaded, TooLate, WorkerFault
-from service.scheduler import Work
-from service.scheduler.feeds import TensorFeed
 from service.scheduler.inference import InferenceClient, RequestContext
 from service.scheduler.scheduler import BatchingScheduler
+from service.scheduler.work import TensorFeed, Work
 from service.telemetry.metrics import Metrics
 from service.workers.memory import MemoryPool, memory_model, memory_sample
 from service.workers.memory_models import memory_embed
@@ -163,7 +162,7 @@ async def test_what_is_no_list_of_features_is_a_fault(monkeypatch: pytest.Monkey
     async with inference() as asker:
         made = lambda item: np.zeros((item.count, *shape), np.float32)  # noqa: E731
         monkeypatch.setattr("service.workers.memory.memory_embed", made)
-        with pytest.raises(WorkerFault, match="where float32 rows of one number of features were asked for"):
+        with pytest.raises(WorkerFault, match="and float32 rows of one number of features were requested"):
             await asker.embed(PICTURES)
 
 
@@ -268,7 +267,7 @@ async def test_whoever_is_refused_comes_again() -> None:
 async def test_the_first_work_of_a_request_may_be_refused() -> None:
     async with inference() as asker, full_gateway(asker, 0.3):
         with pytest.raises(Overloaded):
-            await asker.sample([1, 2], context=replace(BUSY, patient=False))
+            await asker.sample([1, 2], context=replace(BUSY, retry_overloaded=False))
 
 
 async def test_nobody_comes_again_after_the_deadline() -> None:
@@ -304,7 +303,7 @@ async def test_work_that_has_begun_goes_on_where_it_was() -> None:
     async with inference() as asker:
         middle = RefusesInTheMiddle(asker.scheduler)
         asker.inference = InferenceClient(middle)
-        drawn = await asker.sample([9, 8, 7, 6, 5, 4], context=replace(ASKED, patient=False))
+        drawn = await asker.sample([9, 8, 7, 6, 5, 4], context=replace(ASKED, retry_overloaded=False))
         assert middle.begun == [0, 2, 4]
         assert np.array_equal(drawn.images, np.stack([sample(index) for index in (9, 8, 7, 6, 5, 4)]))
 
@@ -313,8 +312,8 @@ async def test_many_arrays_of_one_caller_leave_nothing_behind() -> None:
     async with inference() as asker:
         table = np.zeros((5, 2))
         await asyncio.gather(*(asker.transform(PICTURES, table) for _ in range(50)))
-        assert (asker.scheduler._unread.streams, asker.scheduler._unread.held) == (0, 0)
-        assert not asker.scheduler._streams_of
+        assert (asker.scheduler.buffer.streams, asker.scheduler.buffer.held) == (0, 0)
+        assert not asker.scheduler.open_streams
 
 
 async def test_a_cancelled_array_is_forgotten() -> None:
@@ -325,7 +324,7 @@ async def test_a_cancelled_array_is_forgotten() -> None:
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
-        assert not asker.scheduler._streams_of
+        assert not asker.scheduler.open_streams
 
 
 async def test_a_gateway_that_stops_says_so() -> None:

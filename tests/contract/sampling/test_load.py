@@ -176,7 +176,7 @@ async def test_a_refusal_leaves_nothing_behind(pool: MemoryPool) -> None:
         call.cancel()
         scheduler = running.gateway._scheduler
         await until(lambda: at_rest(scheduler))
-        assert (scheduler._unread.streams, scheduler._unread.held) == (0, 0)
+        assert (scheduler.buffer.streams, scheduler.buffer.held) == (0, 0)
 
 
 async def test_a_worker_that_is_busy_is_asked_again_however_often(pool: MemoryPool) -> None:

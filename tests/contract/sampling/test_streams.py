@@ -29,7 +29,7 @@ async def until(condition, timeout_s: float = 5) -> None:
 def at_rest(scheduler) -> bool:
     """Whether no stream, no call and no sample is left of anything."""
     idle = all(backlog.is_idle for backlog in scheduler._backlogs.values())
-    return idle and not scheduler._streams_of.total() and not scheduler._unread.held
+    return idle and not scheduler.open_streams and not scheduler.buffer.held
 
 
 async def test_a_reader_that_stops_stops_its_own_generation(config) -> None:
@@ -79,7 +79,7 @@ async def test_a_hundred_clients_that_vanish_leave_the_gateway_working(running: 
         await asyncio.sleep(0.0005 * (k % 7))
         call.cancel()
     scheduler = running.gateway._scheduler
-    await until(lambda: not scheduler._streams_of.total())
+    await until(lambda: not scheduler.open_streams)
     _, chunks = await running.sample(request(3))
     assert len(data(chunks)) == 18
 
@@ -129,7 +129,7 @@ async def test_a_passed_deadline_ends_the_stream_and_frees_its_place(running: Ru
     with pytest.raises(grpc.aio.AioRpcError) as error:
         await running.sample(request(1_000_000), timeout=0.3)
     assert error.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
-    await until(lambda: not running.gateway._scheduler._streams_of.total())
+    await until(lambda: not running.gateway._scheduler.open_streams)
 
 
 async def test_the_deadline_travels_to_the_worker(running: Running) -> None:

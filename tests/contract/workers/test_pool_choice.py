@@ -32,7 +32,7 @@ class Pooled:
     fakes: tuple[FakeTorchServe, ...]
     target: Target
 
-    def call(self, cost_s: float = 0.0, timeout_s: float = 5) -> Awaitable:
+    def call(self, cost_s: float | None = None, timeout_s: float = 5) -> Awaitable:
         item = RangeItem(seed=1, start_index=0, count=1, labels=None, dtype=Dtype.UINT8)
         call = Call(target=self.target, operation=Operation.SAMPLE, parameters=Parameters(), items=(item,),
                     cost_s=cost_s)  # fmt: skip
@@ -65,8 +65,8 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("service.workers.torchserve.pool._PATIENCE_S", 0.2)
 
 
-@pytest.mark.parametrize("cost_s", [0.0, 0.02], ids=["cost-unknown", "cost-known"])
-async def test_calls_of_equal_cost_are_shared_equally(cost_s: float) -> None:
+@pytest.mark.parametrize("cost_s", [None, 0.02], ids=["cost-unknown", "cost-known"])
+async def test_calls_of_equal_cost_are_shared_equally(cost_s: float | None) -> None:
     async with pooled(FakeTorchServe(), FakeTorchServe()) as both:
         for _ in range(10):
             await both.call(cost_s)
@@ -97,10 +97,10 @@ async def test_room_is_two_calls_a_worker_of_one_target() -> None:
         both.fakes[0].stalled = both.fakes[1].stalled = asyncio.Event()
         calls = [both.call() for _ in range(5)]
         await until(lambda: sum(both.drawn) == 5)
-        assert (both.pool.room(both.target), both.pool.room(stranger)) == (1, 0)
+        assert (both.pool.capacity(both.target), both.pool.capacity(stranger)) == (1, 0)
         both.fakes[0].stalled.set()
         await asyncio.gather(*calls)
-        assert both.pool.room(both.target) == 6
+        assert both.pool.capacity(both.target) == 6
 
 
 async def test_a_cheap_call_goes_where_there_is_room_and_not_where_there_is_least_to_do() -> None:
@@ -120,7 +120,7 @@ async def test_beyond_all_room_the_least_laden_is_called() -> None:
         both.fakes[0].stalled = both.fakes[1].stalled = asyncio.Event()
         calls = [both.call(1.0) for _ in range(6)]
         await until(lambda: sum(both.drawn) == 6)
-        assert (both.drawn, both.pool.room(both.target)) == ([3, 3], 0)
+        assert (both.drawn, both.pool.capacity(both.target)) == ([3, 3], 0)
         both.fakes[0].stalled.set()
         await asyncio.gather(*calls)
 
@@ -137,10 +137,10 @@ async def test_a_lost_call_is_repeated_elsewhere() -> None:
 async def test_a_replica_that_lost_a_call_has_no_room_for_a_moment() -> None:
     async with pooled(FakeTorchServe(reply=DIED), FakeTorchServe()) as both:
         told: list[int] = []
-        both.pool.watch(lambda: told.append(both.pool.room(both.target)))
+        both.pool.watch(lambda: told.append(both.pool.capacity(both.target)))
         with pytest.raises(WorkerLost):
             await both.call()
-        assert both.pool.room(both.target) == 2
+        assert both.pool.capacity(both.target) == 2
         await until(lambda: told and told[-1] == 4)
 
 
@@ -149,14 +149,14 @@ async def test_the_only_replica_is_called_again_though_it_lost_a_call() -> None:
         for _ in range(2):
             with pytest.raises(WorkerLost):
                 await one.call()
-        assert one.pool.room(one.target) == 2
+        assert one.pool.capacity(one.target) == 2
 
 
 async def test_a_handler_that_raised_is_not_avoided() -> None:
     async with pooled(FakeTorchServe(reply=(grpc.StatusCode.UNAVAILABLE, "Prediction failed"))) as one:
         with pytest.raises(WorkerFault):
             await one.call()
-        assert one.pool.room(one.target) == 2
+        assert one.pool.capacity(one.target) == 2
         assert not one.pool._replicas[0].is_avoided(one.target)
 
 
@@ -198,9 +198,9 @@ async def test_a_stalled_call_counts_as_load_until_it_ends() -> None:
         stalled = both.fakes[0].stalled = asyncio.Event()
         for _ in range(3):
             await both.call()
-        assert (both.drawn, both.pool.room(both.target)) == ([1, 3], 3)
+        assert (both.drawn, both.pool.capacity(both.target)) == ([1, 3], 3)
         told: list[int] = []
-        both.pool.watch(lambda: told.append(both.pool.room(both.target)))
+        both.pool.watch(lambda: told.append(both.pool.capacity(both.target)))
         stalled.set()
         await until(lambda: told and told[-1] == 4)
 

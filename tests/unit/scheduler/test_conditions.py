@@ -1,4 +1,4 @@
-"""Conditions become labels that depend on the sample's address alone."""
+"""Labels that conditions assign to samples by their addresses alone."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ import pytest
 from service.catalog.conditions import DrawnLabels, GivenLabels, NoLabels, OneLabel
 
 
-def test_no_labels_are_none() -> None:
+def test_an_unconditional_model_has_no_labels() -> None:
     assert NoLabels().labels(1, 0, 5) is None
 
 
-def test_one_label_is_every_samples() -> None:
+def test_one_label_applies_to_every_sample() -> None:
     assert OneLabel(label=3).labels(1, 0, 3).tolist() == [3, 3, 3]
 
 

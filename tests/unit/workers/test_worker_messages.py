@@ -11,7 +11,6 @@ from fount.v1 import model_pb2
 from fount.worker.v1 import worker_pb2
 from service.domain import (
     Call,
-    Carry,
     Dtype,
     Item,
     ManipulationItem,
@@ -20,6 +19,7 @@ from service.domain import (
     Parameters,
     RangeItem,
     Rows,
+    SamplerState,
     Target,
     TensorItem,
 )
@@ -83,7 +83,7 @@ STATE = np.arange(6, dtype=np.float32).reshape(1, 2, 3)
 
 
 def test_a_draw_that_goes_on_is_told_where_it_was_left() -> None:
-    item = dataclasses.replace(drawn([1]), carry=Carry(next_step=7, state=STATE))
+    item = dataclasses.replace(drawn([1]), resume_from=SamplerState(next_step=7, state=STATE))
     told = call_to_request(call(item, step_limit=5))
     carry = told.items[0].carry
     assert (told.step_limit, carry.next_step, list(carry.state.dims)) == (5, 7, [1, 2, 3])
@@ -101,7 +101,7 @@ def cut(state: worker_pb2.Tensor) -> worker_pb2.WorkerReply:
 def test_a_draw_that_was_cut_comes_back_with_its_state() -> None:
     told = worker_pb2.Tensor(dims=[1, 2, 3], dtype=model_pb2.DTYPE_FLOAT32, data=STATE.tobytes())
     (carry,) = reply_to_domain(call(drawn([1])), cut(told)).outcomes
-    assert isinstance(carry, Carry)
+    assert isinstance(carry, SamplerState)
     assert carry.next_step == 7
     assert np.array_equal(carry.state, STATE)
 

@@ -1,4 +1,4 @@
-"""What a stretch of a stream asks of a worker."""
+"""The items of worker calls that feeds build from ranges of a stream."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import pytest
 
 from service.catalog.conditions import GivenLabels
 from service.domain import Dtype
-from service.scheduler.feeds import IndexFeed, ManipulationFeed, RangeFeed, TensorFeed
+from service.scheduler.work import IndexFeed, ManipulationFeed, RangeFeed, TensorFeed
 
 LABELS = np.array([7, 8, 9, 6], np.uint32)
 IMAGES = np.arange(24, dtype=np.uint8).reshape(4, 2, 3, 1)
@@ -26,20 +26,20 @@ def test_a_range_is_counted_by_its_indices() -> None:
 
 
 @pytest.mark.parametrize(
-    ("indices", "start", "told"),
+    ("indices", "start", "sent"),
     [((5, 6, 7, 8), 6, None), ((5, 9, 10, 1), 9, None), ((5, 9, 3, 4), 0, [9, 3]), ((5, 2, 2, 4), 0, [2, 2]),
      ((0, 2**64 - 1, 0, 1), 0, [2**64 - 1, 0])],
-    ids=["consecutive", "consecutive here", "down", "twice the same", "around the end"],
+    ids=["consecutive", "consecutive within the range", "down", "repeated", "around the end"],
 )  # fmt: skip
-def test_indices_are_told_only_where_they_are_not_consecutive(indices, start, told) -> None:
+def test_indices_are_sent_only_where_they_are_not_consecutive(indices, start, sent) -> None:
     item = of_indices(*indices).item(1, 2)
     assert (item.start_index, item.count) == (start, 2)
-    assert (item.indices if item.indices is None else item.indices.tolist()) == told
+    assert (item.indices if item.indices is None else item.indices.tolist()) == sent
     assert item.labels is not None
     assert item.labels.tolist() == [8, 9]
 
 
-def test_the_last_index_of_all_is_followed_by_none() -> None:
+def test_the_largest_index_has_no_successor() -> None:
     assert of_indices(2**64 - 2, 2**64 - 1, 0, 1).item(0, 2).start_index == 2**64 - 2
 
 
@@ -47,14 +47,14 @@ def test_an_unconditional_model_has_no_labels() -> None:
     assert of_indices(1, 2, 3, 4, labels=None).item(0, 3).labels is None
 
 
-def test_images_are_cut_without_a_copy() -> None:
+def test_images_are_sliced_without_a_copy() -> None:
     feed = TensorFeed(rows=IMAGES)
     item = feed.item(1, 2)
     assert np.shares_memory(item.rows, IMAGES)
     assert (item.count, item.rows[0, 0, 0, 0], feed.row_dims, feed.row_bytes) == (2, 6, (2, 3, 1), 6)
 
 
-def test_a_manipulation_keeps_rows_and_table_and_addresses_together() -> None:
+def test_a_manipulation_keeps_rows_table_and_addresses_aligned() -> None:
     table = np.arange(8, dtype=np.float32).reshape(4, 2)
     feed = ManipulationFeed(rows=IMAGES, table=table, seed=3, indices=np.array([9, 4, 2, 7], np.uint64))
     item = feed.item(2, 2)
