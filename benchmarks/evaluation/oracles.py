@@ -22,7 +22,7 @@ from fount.intervals import wilson_interval
 from service.evaluation.statistics.fid import Moments, frechet_distance
 from service.evaluation.statistics.histogram import compare_histograms
 from service.evaluation.statistics.inception_score import ProbabilitySums, inception_score
-from service.evaluation.statistics.intervals import clopper_pearson, poisson, rate_ratio
+from service.evaluation.statistics.intervals import clopper_pearson_interval, poisson_interval, rate_ratio_interval
 from service.evaluation.statistics.kid import kid
 from service.evaluation.statistics.sliced_wasserstein import SlicedReference, sliced_wasserstein
 from service.evaluation.statistics.vendi_score import SecondMoments, vendi_score
@@ -183,6 +183,7 @@ def _tables() -> list[Pair]:
     test = compare_histograms(a, b)
     g = stats.chi2_contingency(np.stack([a, b])[:, :5], correction=False, lambda_="log-likelihood")
     shares = stats.binomtest(7, 300)
+    ours = clopper_pearson_interval(7, 300)
     scores, exact = shares.proportion_ci(method="wilson"), shares.proportion_ci(method="exact")
     ratio = stats.binomtest(7, 26).proportion_ci(method="exact").high
     return [
@@ -190,10 +191,10 @@ def _tables() -> list[Pair]:
         ("p of two histograms", "scipy (chi2_contingency)", float(g.pvalue), test.p),
         ("Wilson, 7 of 300, lower", "scipy (binomtest)", float(scores.low), wilson_interval(7, 300)[0]),
         ("Wilson, 7 of 300, upper", "scipy (binomtest)", float(scores.high), wilson_interval(7, 300)[1]),
-        ("Clopper-Pearson, 7 of 300, lower", "scipy (binomtest)", float(exact.low), clopper_pearson(7, 300)[0]),
-        ("Clopper-Pearson, 7 of 300, upper", "scipy (binomtest)", float(exact.high), clopper_pearson(7, 300)[1]),
-        ("Poisson mean, count 7, lower", "scipy (chi2)", float(stats.chi2.ppf(0.025, 14) / 2), poisson(7)[0]),
-        ("Poisson mean, count 7, upper", "scipy (chi2)", float(stats.chi2.ppf(0.975, 16) / 2), poisson(7)[1]),
+        ("Clopper-Pearson, 7 of 300, lower", "scipy (binomtest)", float(exact.low), ours[0]),
+        ("Clopper-Pearson, 7 of 300, upper", "scipy (binomtest)", float(exact.high), ours[1]),
+        ("Poisson mean, count 7, lower", "scipy (chi2)", float(stats.chi2.ppf(0.025, 14) / 2), poisson_interval(7)[0]),
+        ("Poisson mean, count 7, upper", "scipy (chi2)", float(stats.chi2.ppf(0.975, 16) / 2), poisson_interval(7)[1]),
         ("ratio of rates, 7 in 2 and 19 in 3, upper", "scipy (binomtest)", float(ratio / (1 - ratio) * 3 / 2),
-         rate_ratio(7, 2, 19, 3)[1]),
+         rate_ratio_interval(7, 2, 19, 3)[1]),
     ]  # fmt: skip

@@ -29,7 +29,7 @@ from service.evaluation.panels.per_class import PerClassMetric, over, relative_t
 from service.evaluation.panels.reference_sample import DRAWS, ImageSet, class_reference_sample, held_out, held_out_class
 from service.evaluation.results import Metric, Null, Panel
 from service.evaluation.statistics.histogram import compare_histograms
-from service.evaluation.statistics.precision_recall import K, coverage_null
+from service.evaluation.statistics.precision_recall import K, expected_coverage
 from service.evaluation.statistics.vendi_score import estimate_vendi
 
 __all__ = ["CLASSES", "CLASS_PARTS", "PARTS", "metrics"]
@@ -120,7 +120,9 @@ def metrics(outputs: Mapping[str, JSON], facts: EvidenceSummary) -> list[Metric]
     reached = f"share of held-out rows nearer to a sample than the sample's {K}th nearest sample is"
     covered = f"share of held-out rows with a sample nearer than their {K}th nearest held-out row"
     closed = (
-        coverage_null(facts.held_out_rows, facts.compared) if min(facts.held_out_rows, facts.compared) > K else math.nan
+        expected_coverage(facts.held_out_rows, facts.compared)
+        if min(facts.held_out_rows, facts.compared) > K
+        else math.nan
     )
     expected = (
         ""

@@ -36,7 +36,7 @@ from service.evaluation.panels.reference_sample import (
 )
 from service.evaluation.results import ClassValue, Metric, Panel
 from service.evaluation.statistics.birthday import ENOUGH, Collisions, calibrate, count_collisions, effective_size
-from service.evaluation.statistics.intervals import Estimate, rate_ratio
+from service.evaluation.statistics.intervals import Estimate, rate_ratio_interval
 from service.evaluation.verdicts import compare_with_null
 
 __all__ = ["BIRTHDAY", "BIRTHDAY_PARTS", "ENOUGH_REAL", "FEWEST_IN_CLASS", "effective_metrics"]
@@ -194,7 +194,7 @@ def _ratio(own: JSON, rate: JSON) -> JSON:
     if own is None or rate is None or not own["pairs_compared"] or not rate["pairs_compared"]:
         return _MISSING
     above, below = Collisions(**rate), Collisions(**own)
-    ends = rate_ratio(*_independent(above), *_independent(below))
+    ends = rate_ratio_interval(*_independent(above), *_independent(below))
     if not above.count or not below.count:
         where = "samples" if not below.count else "training rows"
         output: JSON = to_json(Estimate(float("inf"), ends), f"there is no duplicate among the {where}")

@@ -18,7 +18,7 @@ from service.evaluation.panels.part import JSON, EvidenceSummary, MetricPart
 from service.evaluation.panels.per_class import lowest
 from service.evaluation.panels.reference_sample import generator
 from service.evaluation.results import ClassValue, Metric, Null, Panel
-from service.evaluation.statistics.intervals import Estimate, jackknife
+from service.evaluation.statistics.intervals import Estimate, jackknife_interval
 from service.evaluation.verdicts import compare_with_null
 
 __all__ = ["PARTS", "metrics"]
@@ -192,7 +192,7 @@ def _mean_over_addresses(values: NDArray[np.float64]) -> Estimate:
     if n < 2:
         return Estimate(mean)
     left_out = (values.sum() - values) / (n - 1)
-    low, high = jackknife(mean, left_out)
+    low, high = jackknife_interval(mean, left_out)
     return Estimate(mean, (max(0.0, low), min(1.0, high)))
 
 

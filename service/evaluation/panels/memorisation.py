@@ -23,7 +23,7 @@ from service.evaluation.panels.reference_sample import generator
 from service.evaluation.results import Better, Metric, Panel
 from service.evaluation.statistics.copies import copy_ratios, copy_threshold, estimate_copy_rate, nearest_auc
 from service.evaluation.statistics.hashes import difference_hashes, exact_hashes, near_matches
-from service.evaluation.statistics.intervals import Estimate, clopper_pearson
+from service.evaluation.statistics.intervals import Estimate, clopper_pearson_interval
 
 __all__ = ["PARTS", "metrics"]
 
@@ -170,7 +170,7 @@ def _shift(name: str, found: JSON, facts: EvidenceSummary, space: str) -> Metric
 
 def _share(hits: NDArray[np.bool_]) -> JSON:
     count = int(np.count_nonzero(hits))
-    return attempt(lambda: Estimate(count / max(1, len(hits)), clopper_pearson(count, len(hits))))
+    return attempt(lambda: Estimate(count / max(1, len(hits)), clopper_pearson_interval(count, len(hits))))
 
 
 def _hash(images: NDArray[np.uint8]) -> NDArray[np.void]:

@@ -109,10 +109,7 @@ def nearest_training_rows(evidence: Evidence) -> FigureData:
 
 def _without_balls(features: NDArray[np.float32]) -> precision_recall.Manifold:
     """Samples as `compare` takes them; realism rests on the balls of real rows alone."""
-    n = len(features)
-    return precision_recall.Manifold(
-        features=features, squared_radii=np.zeros(n), k=precision_recall.K, numbers=np.arange(n)
-    )
+    return precision_recall.Manifold(features=features, squared_radii=np.zeros(len(features)), k=precision_recall.K)
 
 
 def _beside_row(evidence: Evidence, position: int, row: int) -> dict[str, Any]:

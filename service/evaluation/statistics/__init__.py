@@ -1,5 +1,8 @@
-"""The statistics: arrays in, numbers with their intervals out. Nothing here knows of jobs, workers or panels.
+"""Statistics of an evaluation: arrays enter, estimates with 95 % intervals leave; one module a metric.
 
-Every one that can be is a mergeable state, so that any split of the samples gives the same number; distances are taken
-block by block, so that memory never grows with the square of the rows.
+Nothing here knows of jobs, workers or panels. Functions named `estimate_*` return an `Estimate`: the value and its
+interval. The interval is a delete-block jackknife (`intervals.py`) where the statistic is a function
+of moments, kernels or probabilities. The argument `blocks` is the number of jackknife blocks; 1 gives the value alone,
+for repeated draws whose values show their spread by themselves. Distances between rows are computed tile by tile, so
+that memory never grows with the square of the number of rows.
 """

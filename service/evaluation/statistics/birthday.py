@@ -1,17 +1,18 @@
-"""The birthday test, made automatic: how many different things a generator makes, told from how often two are alike.
+"""Birthday test, made automatic: how many different images a generator makes, from how often two are nearly equal.
 
-Features enter, a number of things leaves. Among s draws from N equally likely things there are about s(s - 1) / 2N
-pairs of equal ones: s need only be about the root of N. "Alike" is nearer than a threshold at which pairs of held-out
-rows hardly ever are (`calibrate`), so the same count on real rows says what it should be.
+Features enter, the effective number of different images leaves. Among s draws from N equally likely images there are
+about s(s − 1) / 2N pairs of equal ones: s need only be about the root of N. A pair is a collision when its distance is
+at most a threshold, which hardly any pair of held-out rows falls below (`calibrate`), so the same count on real rows
+shows what to expect.
 
-What is estimated is N_eff = 1 / sum p², the Hill number of order 2. Counting stops at the row that brings enough pairs,
-so that a collapsed generator is seen in few samples, and while pairs are few they are nearly independent. Where some
-things are much likelier than others, pairs come in bunches that share a row: from how often two pairs do, the count's
-variance is known, and the interval is widened by it.
+The estimate is N_eff = 1 / Σ p², the Hill number of order 2. Counting stops at the row that brings enough collisions,
+so that a collapsed generator is detected in few samples, and while collisions are few they are nearly independent.
+Where some images are much likelier than others, several collisions share a row: from how often two do, the count's
+variance follows, and the interval is widened by it.
 
-Source: Arora, Risteski, Zhang, "Do GANs learn the distribution? Some theory and empirics", ICLR 2018, section 3; the
-calibrated threshold, the stop and the interval are this project's own; the count's variance: Lee, "U-Statistics", 1990,
-section 1.3.
+Sources: Arora, Risteski, Zhang, "Do GANs learn the distribution? Some theory and empirics", ICLR 2018, section 3; the
+count's variance: Lee, "U-Statistics", 1990, section 1.3. The calibrated threshold, the stop and the interval are this
+project's own.
 """
 
 from __future__ import annotations
@@ -22,10 +23,9 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import gammaincinv
 
 from service.evaluation.statistics.distances import Rows, prepare, tiles
-from service.evaluation.statistics.intervals import Estimate, Interval
+from service.evaluation.statistics.intervals import Estimate, poisson_interval
 
 __all__ = ["ENOUGH", "Collisions", "calibrate", "closest_pairs", "count_collisions", "effective_size"]
 
@@ -33,18 +33,17 @@ ENOUGH = 20
 """Collisions at which counting stops: N_eff is then known to within about 0.65 to 1.6 times."""
 
 Features = NDArray[np.floating[Any]]
-Float64s = NDArray[np.float64]
 Int64s = NDArray[np.int64]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Collisions:
-    """What was counted.
+    """A count of collisions.
 
     Attributes:
-        count: pairs that are alike.
-        rows: how many rows were looked at, from the first.
-        pairs_compared: how many pairs those rows make, of equal group where there are groups.
+        count: pairs at most the threshold apart.
+        rows: how many rows were examined, from the first.
+        pairs_compared: how many pairs those rows make.
         dispersion: the count's variance over that of independent pairs, at least 1.
     """
 
@@ -55,52 +54,48 @@ class Collisions:
 
 
 def calibrate(features: Features, collisions: int = ENOUGH) -> float:
-    """The distance at or below which that many pairs of held-out rows lie.
+    """Return the distance at or below which a number of pairs of held-out rows lie.
 
     Args:
         features: (m, d) of held-out rows, float32 or float64.
         collisions: how many pairs.
 
     Raises:
-        ValueError: fewer pairs than that, or rows that are not finite; it says how many.
+        ValueError: fewer pairs than that, or rows that are not finite; the message says how many.
     """
     if len(features) * (len(features) - 1) // 2 < collisions:
         raise ValueError(f"{len(features)} rows make fewer than {collisions} pairs")
     return closest_pairs(features, collisions)[-1][2]
 
 
-def count_collisions(
-    features: Features, threshold: float, *, enough: int = ENOUGH, block: int = 256, groups: NDArray[Any] | None = None
-) -> Collisions:
+def count_collisions(features: Features, threshold: float, *, enough: int = ENOUGH, block: int = 256) -> Collisions:
     """Count pairs at most the threshold apart, row after row, until there are enough.
 
     Args:
         features: (n, d) float32 or float64, in the order they were drawn.
         threshold: of `calibrate`.
         enough: stop at the row with which the count reaches it.
-        block: how many rows are taken up at a time; it changes the speed alone.
-        groups: (n,) of any kind that can be compared; only pairs of equal group count. None: all do.
+        block: rows examined at a time; it affects the speed alone.
 
     Raises:
-        ValueError: fewer than two rows, or rows that are not finite; it says how many.
+        ValueError: fewer than two rows, or rows that are not finite; the message says how many.
     """
-    rows = _prepared(features)
-    of = np.zeros(len(rows), np.int64) if groups is None else np.unique(groups, return_inverse=True)[1]
+    rows = _prepare_pairs(features)
     found, count = [], 0
     for first in range(0, len(rows), block):
-        found.append(_alike(rows, first, min(first + block, len(rows)), threshold, of))
+        found.append(_collisions_of_block(rows, first, min(first + block, len(rows)), threshold))
         count += found[-1].shape[1]
         if count >= enough:
             break
     pairs = np.concatenate(found, axis=1)  # (2, pairs): the smaller row number, the larger
-    seen = int(np.partition(pairs[1], enough - 1)[enough - 1]) + 1 if count >= enough else len(rows)
-    return _summarise(pairs[:, pairs[1] < seen], of[:seen])
+    examined = int(np.partition(pairs[1], enough - 1)[enough - 1]) + 1 if count >= enough else len(rows)
+    return _summarise(pairs[:, pairs[1] < examined], examined)
 
 
 def effective_size(collisions: Collisions) -> Estimate:
-    """N_eff = pairs / collisions, with the exact Poisson interval of the count, widened by its dispersion.
+    """Estimate N_eff = pairs / collisions, with the exact Poisson interval of the count, widened by its dispersion.
 
-    Without a collision the value and the upper end are infinite, and the lower end is what can still be said.
+    Without a collision the value and the upper end are infinite, and only the lower end is known.
 
     Raises:
         ValueError: no pair was compared.
@@ -108,13 +103,13 @@ def effective_size(collisions: Collisions) -> Estimate:
     if not collisions.pairs_compared:
         raise ValueError(f"{collisions.rows} rows made no pair to compare")
     pairs, independent = float(collisions.pairs_compared), collisions.count / collisions.dispersion
-    low, high = (end * collisions.dispersion for end in _poisson(independent))
+    low, high = (end * collisions.dispersion for end in poisson_interval(independent))
     value = pairs / collisions.count if collisions.count else math.inf
     return Estimate(value, (pairs / high, pairs / low if low else math.inf))
 
 
 def closest_pairs(features: Features, most: int) -> list[tuple[int, int, float]]:
-    """The pairs of rows that lie closest together.
+    """Find the pairs of rows with the smallest distances.
 
     Args:
         features: (n, d) float32 or float64.
@@ -125,15 +120,17 @@ def closest_pairs(features: Features, most: int) -> list[tuple[int, int, float]]
         distances are left out is the same each time.
 
     Raises:
-        ValueError: fewer than two rows, or rows that are not finite; it says how many.
+        ValueError: fewer than two rows, or rows that are not finite; the message says how many.
     """
-    rows = _prepared(features)
+    rows = _prepare_pairs(features)
     found = np.empty((0, 3))  # squared distance, smaller number, larger: ascending
     for tile in tiles(rows, rows, lower=True):
         limit = found[most - 1, 0] if len(found) >= most else np.inf
         if limit == 0:
             break  # nothing is nearer
-        chosen = _earlier(tile.squares < np.nextafter(limit + tile.slack, np.inf), tile.first_query, tile.first_row)
+        chosen = _keep_earlier_rows(
+            tile.squares < np.nextafter(limit + tile.slack, np.inf), tile.first_query, tile.first_row
+        )
         if np.count_nonzero(chosen) > 4 * most:
             tightest = np.partition(tile.squares[chosen], most - 1)[most - 1]
             chosen &= tile.squares <= tightest + 2 * tile.slack.max()
@@ -145,46 +142,41 @@ def closest_pairs(features: Features, most: int) -> list[tuple[int, int, float]]
     return [(int(earlier), int(later), math.sqrt(square)) for square, earlier, later in found]
 
 
-def _prepared(features: Features) -> Rows:
+def _prepare_pairs(features: Features) -> Rows:
     if len(features) < 2:
         raise ValueError(f"a pair takes two rows, there are {len(features)}")
     return prepare(features)
 
 
-def _alike(rows: Rows, first: int, last: int, threshold: float, of: Int64s) -> Int64s:
-    """Pairs at most the threshold apart, whose larger row number is one of first to last: (2, pairs)."""
+def _collisions_of_block(rows: Rows, first: int, last: int, threshold: float) -> Int64s:
+    """Find pairs at most the threshold apart whose larger row number is in [first, last): (2, pairs)."""
     found = [np.empty((2, 0), np.int64)]
     limit = threshold * threshold
     for tile in tiles(rows.part(first, last), rows.part(0, last)):
-        chosen = _earlier(tile.squares <= limit * (1 + 1e-12) + tile.slack, tile.first_query + first, tile.first_row)
+        chosen = _keep_earlier_rows(
+            tile.squares <= limit * (1 + 1e-12) + tile.slack, tile.first_query + first, tile.first_row
+        )
         later, earlier = np.divmod(np.flatnonzero(chosen), chosen.shape[1])
-        pairs = np.stack([earlier + tile.first_row, later + tile.first_query + first])
-        near = of[pairs[0]] == of[pairs[1]]
-        near[near] = np.sqrt(tile.direct(later[near], earlier[near])) <= threshold
-        found.append(pairs[:, near])
+        near = np.sqrt(tile.direct(later, earlier)) <= threshold
+        found.append(np.stack([earlier[near] + tile.first_row, later[near] + tile.first_query + first]))
     return np.concatenate(found, axis=1)
 
 
-def _earlier(chosen: NDArray[np.bool_], first_query: int, first_row: int) -> NDArray[np.bool_]:
-    """Leave only pairs whose row has the smaller number, in place."""
+def _keep_earlier_rows(chosen: NDArray[np.bool_], first_query: int, first_row: int) -> NDArray[np.bool_]:
+    """Keep only pairs whose row has a smaller number than the query, in place."""
     if first_row + chosen.shape[1] > first_query:
-        high, wide = chosen.shape
-        chosen &= np.tri(high, wide, first_query - first_row - 1, dtype=np.bool_)
+        height, width = chosen.shape
+        chosen &= np.tri(height, width, first_query - first_row - 1, dtype=np.bool_)
     return chosen
 
 
-def _summarise(pairs: Int64s, of: Int64s) -> Collisions:
-    """Collisions (2, pairs) among rows of groups (rows,)."""
-    sizes, degrees = np.bincount(of).astype(np.float64), np.bincount(pairs.ravel())
-    count, compared = pairs.shape[1], int((sizes * (sizes - 1)).sum()) // 2
+def _summarise(pairs: Int64s, rows: int) -> Collisions:
+    """Summarise collisions (2, pairs) among so many rows."""
+    count, compared = pairs.shape[1], rows * (rows - 1) // 2
     if not count:
-        return Collisions(count=0, rows=len(of), pairs_compared=compared)
-    shared = float((degrees * (degrees - 1)).sum()) / 2  # two pairs with a row in common
-    if_even = float((sizes * (sizes - 1) * (sizes - 2)).sum()) / 2 * (count / compared) ** 2
-    dispersion = 1.0 + 2.0 * max(0.0, shared - if_even) / count
-    return Collisions(count=count, rows=len(of), pairs_compared=compared, dispersion=dispersion)
-
-
-def _poisson(count: float) -> Interval:
-    """The exact interval of a Poisson count's mean, continued to counts that are not whole."""
-    return float(gammaincinv(count, 0.025)) if count else 0.0, float(gammaincinv(count + 1, 0.975))
+        return Collisions(count=0, rows=rows, pairs_compared=compared)
+    degrees = np.bincount(pairs.ravel())
+    shared = float((degrees * (degrees - 1)).sum()) / 2  # pairs of collisions with a row in common
+    expected = float(rows) * (rows - 1) * (rows - 2) / 2 * (count / compared) ** 2  # of equally likely images
+    dispersion = 1.0 + 2.0 * max(0.0, shared - expected) / count
+    return Collisions(count=count, rows=rows, pairs_compared=compared, dispersion=dispersion)

@@ -1,9 +1,9 @@
-"""How near samples lie to training rows, compared with rows that nobody was trained on.
+"""Copy statistics: how close samples are to training rows, compared with held-out rows.
 
 Distances to the nearest training rows enter (`distances.nearest`), two statistics leave, since no single one tells
-copying from shrinkage. The copy rate asks whether one row is much nearer than the others are: it stays quiet when a
-generator keeps to the middle of the data. The AUC asks whether samples are nearer than held-out rows at all: it sees
-both, and a few copies hardly.
+copying from shrinkage. The copy rate depends on whether one training row is much nearer than the next ones: it stays
+low when a generator keeps to the middle of the data. The AUC depends on whether samples are nearer than held-out rows
+at all: it reacts to both, and hardly to a few copies.
 
 Sources: Carlini et al., "Extracting training data from diffusion models", USENIX Security 2023, section 5 (the ratio);
 Meehan et al., "A non-parametric test to detect data-copying in generative models", AISTATS 2020 (the shift); DeLong,
@@ -16,49 +16,46 @@ import math
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import ndtri
 from scipy.stats import rankdata
 
-from service.evaluation.statistics.intervals import Estimate, Interval, clopper_pearson
+from service.evaluation.statistics.intervals import TAIL, Z_95, Estimate, Interval, clopper_pearson_interval
 
 __all__ = ["copy_ratios", "copy_threshold", "estimate_copy_rate", "nearest_auc"]
 
 Float64s = NDArray[np.float64]
 
-FEWEST_ROWS = 3
-"""Distances a ratio takes: a mean of one distance says nothing."""
-
-_TAIL = 0.025
+FEWEST_DISTANCES = 3
+"""Distances a ratio needs: a mean of one further distance would be too noisy."""
 
 
 def copy_ratios(distances: Float64s) -> Float64s:
-    """The nearest distance over the mean of the next ones: about 1 among many, towards 0 beside one.
+    """Divide the nearest distance by the mean of the next ones: about 1 for a typical row, near 0 for a copy.
 
     Args:
         distances: (n, k) Euclidean, ascending; infinity where there are fewer than k rows.
 
     Returns:
-        (n,) d1 / mean(d2 ... dk) of those there are; 0 where all of them are 0; NaN where there are fewer than 3.
+        (n,) d1 / mean(d2 ... dk) of the finite ones; 0 where all of them are 0; NaN where there are fewer than 3.
     """
-    there = np.isfinite(distances)
+    finite = np.isfinite(distances)
     total = np.zeros(len(distances))
     for column in range(1, distances.shape[1]):  # a fixed order: np.sum's depends on the processor
-        total += np.where(there[:, column], distances[:, column], 0.0)
-    count = there.sum(axis=1)
+        total += np.where(finite[:, column], distances[:, column], 0.0)
+    count = finite.sum(axis=1)
     mean = total / np.maximum(count - 1, 1)
     ratios = np.divide(distances[:, 0], mean, out=np.zeros(len(mean)), where=mean > 0)
-    return np.asarray(np.where(count >= FEWEST_ROWS, ratios, np.nan))
+    return np.asarray(np.where(count >= FEWEST_DISTANCES, ratios, np.nan))
 
 
 def copy_threshold(held_out_ratios: Float64s, share: float = 0.01) -> float:
-    """The ratio that a share of held-out rows lie below.
+    """Return the ratio below which a share of the held-out rows lies.
 
     Args:
         held_out_ratios: (m,); NaN ones are left out.
         share: that share, 0 to 0.5.
 
     Raises:
-        ValueError: so few ratios that not one of them would lie below it; it says how many it takes.
+        ValueError: so few ratios that not one of them would lie below it; the message says how many are needed.
     """
     ratios = np.sort(held_out_ratios[~np.isnan(held_out_ratios)])
     if len(ratios) * share < 1:
@@ -69,7 +66,7 @@ def copy_threshold(held_out_ratios: Float64s, share: float = 0.01) -> float:
 
 
 def estimate_copy_rate(ratios: Float64s, threshold: float) -> Estimate:
-    """The share of samples whose ratio is below the threshold, with its exact interval, the threshold taken as given.
+    """Estimate the share of samples whose ratio is below a fixed threshold, with its Clopper-Pearson interval.
 
     Args:
         ratios: (n,); NaN ones are left out.
@@ -80,13 +77,13 @@ def estimate_copy_rate(ratios: Float64s, threshold: float) -> Estimate:
     """
     known = ratios[~np.isnan(ratios)]
     if not len(known):
-        raise ValueError(f"none of {len(ratios)} samples has a ratio: fewer than {FEWEST_ROWS} training rows")
+        raise ValueError(f"none of {len(ratios)} samples has a ratio: fewer than {FEWEST_DISTANCES} training rows")
     hits = int(np.count_nonzero(known < threshold))
-    return Estimate(hits / len(known), clopper_pearson(hits, len(known)))
+    return Estimate(hits / len(known), clopper_pearson_interval(hits, len(known)))
 
 
 def nearest_auc(sample_nearest: Float64s, held_out_nearest: Float64s) -> Estimate:
-    """How often a sample lies farther from the training rows than a held-out row, ties half.
+    """Estimate the probability that a sample is farther from the training rows than a held-out row, ties half.
 
     Args:
         sample_nearest: (n,) distances to the nearest training row; n at least 2.
@@ -109,16 +106,14 @@ def nearest_auc(sample_nearest: Float64s, held_out_nearest: Float64s) -> Estimat
     if wrong:
         raise ValueError(f"{wrong} of {len(both)} distances are not finite")
     ranks = rankdata(both)
-    beaten = (ranks[:n] - rankdata(sample_nearest)) / m  # share of held-out rows that are nearer than each sample
-    beating = 1.0 - (ranks[n:] - rankdata(held_out_nearest)) / n  # share of samples that are farther than each row
-    value = float(beaten.mean())
-    return Estimate(value, _delong(value, beaten, beating))
+    nearer = (ranks[:n] - rankdata(sample_nearest)) / m  # share of held-out rows that are nearer than each sample
+    farther = 1.0 - (ranks[n:] - rankdata(held_out_nearest)) / n  # share of samples that are farther than each row
+    value = float(nearer.mean())
+    return Estimate(value, _delong_interval(value, nearer, farther))
 
 
-def _delong(value: float, beaten: Float64s, beating: Float64s) -> Interval:
-    variance = float(beaten.var(ddof=1)) / len(beaten) + float(beating.var(ddof=1)) / len(beating)
-    if variance == 0:
-        reach = 1.0 - _TAIL ** (1 / min(len(beaten), len(beating)))  # what a share that was never seen may still be
-        return max(0.0, value - reach), min(1.0, value + reach)
-    half = float(ndtri(1 - _TAIL)) * math.sqrt(variance)
+def _delong_interval(value: float, nearer: Float64s, farther: Float64s) -> Interval:
+    variance = float(nearer.var(ddof=1)) / len(nearer) + float(farther.var(ddof=1)) / len(farther)
+    unobserved = 1.0 - TAIL ** (1 / min(len(nearer), len(farther)))  # upper bound of a share that was never observed
+    half = Z_95 * math.sqrt(variance) if variance else unobserved
     return max(0.0, value - half), min(1.0, value + half)

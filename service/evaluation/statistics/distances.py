@@ -1,13 +1,13 @@
-"""Nearest rows, block by block: what copies, manifolds and birthdays are counted from.
+"""Exact nearest neighbours by Euclidean distance, tile by tile: the basis of copy, manifold and birthday statistics.
 
-Rows enter, distances and row numbers leave. Pictures (uint8) have exact whole-number squared distances; features are
-centred, multiplied as one matrix product a tile, and every pair that may matter is then taken again, directly, in
-float64: a product alone gives a row a distance to itself that is not 0, and no duplicate is ever found. Memory is that
-of the answer and of one tile, never of all pairs.
+Rows enter, distances and row numbers leave. Images (uint8) have exact whole-number squared distances. Features are
+centred and multiplied as one matrix product a tile; every pair that may be among the nearest is then computed again,
+directly, in float64: from a product alone a row's distance to itself would not be 0, and duplicates would not be found.
+Memory is that of the result and of one tile, never of all pairs.
 
 A tile's squared distances are within `slack` of the direct ones: the rounding of a product of d terms is at most about
-d · 2^-53 of the factors' lengths (Higham, "Accuracy and Stability of Numerical Algorithms", 2002, section 3.1), taken
-four times over.
+d · 2^-53 of the factors' lengths (Higham, "Accuracy and Stability of Numerical Algorithms", 2002, section 3.1); four
+times that is allowed for.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ __all__ = ["Rows", "Tile", "nearest", "nearest_squares", "prepare", "tiles"]
 
 _QUERIES = 512
 _ROWS = 2048  # a tile of 512 x 2048 is 4 or 8 MiB
-_DENSE = 8  # times k candidates a query: then the k-th of the tile is found first
-_DIRECT = 1 << 21  # numbers of the pairs that are taken directly at once
+_MOST_CANDIDATES = 8  # times k a query; with more, the k-th of the tile is found first
+_DIRECT_NUMBERS = 1 << 21  # numbers of the pairs that are computed directly at once
 
 Float64s = NDArray[np.float64]
 Int64s = NDArray[np.int64]
@@ -35,12 +35,12 @@ Bools = NDArray[np.bool_]
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Rows:
-    """Rows ready to be compared. Made by `prepare`.
+    """Rows prepared for comparison by `prepare`.
 
     Attributes:
-        values: (n, D) uint8, float32 or float64, as they came.
-        centre: (D,) float64, taken off before products; None for uint8.
-        squares: (n,) squared lengths less the centre; integers for uint8.
+        values: (n, D) uint8, float32 or float64, unchanged.
+        centre: (D,) float64, subtracted before products; None for uint8.
+        squares: (n,) squared lengths after centring; integers for uint8.
     """
 
     values: NDArray[Any]
@@ -51,19 +51,19 @@ class Rows:
         return len(self.values)
 
     def part(self, first: int, last: int) -> Rows:
-        """Some of them, by number."""
+        """Return rows first to last - 1."""
         return Rows(values=self.values[first:last], centre=self.centre, squares=self.squares[first:last])
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Tile:
-    """Squared distances of some queries with some rows.
+    """Squared distances between some queries and some rows.
 
     Attributes:
         first_query: number of its first query.
         first_row: number of its first row.
         squares: (q, r) int32, int64 or float64.
-        slack: (q, 1) float64, how far from the direct ones they may be; 0 for uint8.
+        slack: (q, 1) float64, a bound of their rounding error; 0 for uint8.
     """
 
     first_query: int
@@ -74,11 +74,11 @@ class Tile:
     _rows: Rows
 
     def direct(self, queries: Int64s, rows: Int64s) -> Float64s:
-        """Squared distances of pairs, given by their place in the tile: (pairs,), exactly 0 for equal rows."""
+        """Compute squared distances of pairs, given by position in the tile: (pairs,), exactly 0 for equal rows."""
         if self._queries.centre is None:
             return self.squares[queries, rows].astype(np.float64)
         a, b = self._queries.values, self._rows.values
-        step = max(1, _DIRECT // a.shape[1])
+        step = max(1, _DIRECT_NUMBERS // a.shape[1])
         result = np.empty(len(queries))
         for at in range(0, len(queries), step):
             pairs = slice(at, at + step)
@@ -89,14 +89,14 @@ class Tile:
 
 
 def prepare(rows: NDArray[Any], centre: Float64s | None = None) -> Rows:
-    """Make rows ready, once for many calls of `nearest`. Pictures are not copied.
+    """Prepare rows, once for many calls of `nearest`. Images are not copied.
 
     Args:
-        rows: (n, ...) uint8, float32 or float64; whatever the shape after axis 0, it is seen as one row.
-        centre: (D,) float64 to take off; unset: the mean of the rows.
+        rows: (n, ...) uint8, float32 or float64; the axes after the first are flattened.
+        centre: (D,) float64 to subtract; unset: the mean of the rows.
 
     Raises:
-        ValueError: some rows are not finite; it says how many.
+        ValueError: some rows are not finite; the message says how many.
     """
     values = rows.reshape(len(rows), -1)  # (n, ...) -> (n, D)
     if values.dtype == np.uint8:
@@ -115,16 +115,16 @@ def prepare(rows: NDArray[Any], centre: Float64s | None = None) -> Rows:
 
 
 def tiles(queries: Rows, rows: Rows, *, lower: bool = False) -> Iterator[Tile]:
-    """All squared distances, a tile at a time: queries outside, rows inside, both ascending.
+    """Yield all squared distances, a tile at a time: queries in the outer loop, rows in the inner, both ascending.
 
     Args:
         queries: with the centre of `rows`.
-        rows: compared with.
-        lower: queries and rows are the same; only tiles that hold a row of a smaller number than a query's.
+        rows: to compare with.
+        lower: queries and rows are the same; only tiles with a row of a smaller number than a query's.
     """
     for first in range(0, len(queries), _QUERIES):
         part = queries.part(first, first + _QUERIES)
-        left = _left(part)
+        left = _left_factor(part)
         for start in range(0, first + len(part) if lower else len(rows), _ROWS):
             block = rows.part(start, min(start + _ROWS, first + len(part)) if lower else start + _ROWS)
             squares, slack = _squares(part, left, block)
@@ -134,17 +134,17 @@ def tiles(queries: Rows, rows: Rows, *, lower: bool = False) -> Iterator[Tile]:
 def nearest(
     queries: NDArray[Any], rows: NDArray[Any] | Rows, k: int, *, exclude_self: bool = False
 ) -> tuple[Float64s, Int64s]:
-    """The k nearest rows of each query, ascending; of equal distances, the smaller row number first.
+    """Find the k nearest rows of each query, ascending; of equal distances, the smaller row number first.
 
     Args:
         queries: (n, ...) of the rows' shape and kind.
-        rows: (m, ...) uint8, float32 or float64; or what `prepare` made of them.
+        rows: (m, ...) uint8, float32 or float64; or the result of `prepare`.
         k: how many.
         exclude_self: the queries are the rows; none is compared with itself.
 
     Returns:
-        Euclidean distances (n, k) and row numbers (n, k); infinity and -1 where there are fewer rows. How the queries
-        are cut into calls changes no bit.
+        Euclidean distances (n, k) and row numbers (n, k); infinity and -1 where there are fewer rows. Splitting the
+        queries over several calls changes no bit.
 
     Raises:
         ValueError: some rows are not finite, or shapes differ.
@@ -156,20 +156,20 @@ def nearest(
 def nearest_squares(
     queries: NDArray[Any], rows: NDArray[Any] | Rows, k: int, *, exclude_self: bool = False
 ) -> tuple[Float64s, Int64s]:
-    """As `nearest`, with squared distances."""
+    """Find the same as `nearest`, with squared distances."""
     ready = rows if isinstance(rows, Rows) else prepare(rows)
-    _check_alike(queries, ready, exclude_self)
-    asked = prepare(queries, ready.centre)
-    squares, numbers = np.full((len(asked), k), np.inf), np.full((len(asked), k), -1, np.int64)
-    for tile in tiles(asked, ready):
+    _check_same_kind(queries, ready, exclude_self)
+    prepared = prepare(queries, ready.centre)
+    squares, numbers = np.full((len(prepared), k), np.inf), np.full((len(prepared), k), -1, np.int64)
+    for tile in tiles(prepared, ready):
         part = slice(tile.first_query, tile.first_query + len(tile.squares))
         if exclude_self:
-            _strike_out_diagonal(tile)
-        _improve(squares[part], numbers[part], tile)
+            _exclude_diagonal(tile)
+        _update_nearest(squares[part], numbers[part], tile)
     return squares, numbers
 
 
-def _check_alike(queries: NDArray[Any], rows: Rows, exclude_self: bool) -> None:
+def _check_same_kind(queries: NDArray[Any], rows: Rows, exclude_self: bool) -> None:
     width, pixels = int(np.prod(queries.shape[1:])), queries.dtype == np.uint8
     if pixels != (rows.centre is None) or width != rows.values.shape[1]:
         raise ValueError(
@@ -180,8 +180,8 @@ def _check_alike(queries: NDArray[Any], rows: Rows, exclude_self: bool) -> None:
         raise ValueError(f"{len(queries)} queries cannot be the {len(rows)} rows themselves")
 
 
-def _left(queries: Rows) -> NDArray[Any]:
-    """The left factor of a tile: pixels (q, D), or features as (q, D + 2): -2x, 1, |x|²."""
+def _left_factor(queries: Rows) -> NDArray[Any]:
+    """Return the left factor of a tile's product: pixels (q, D), or features as (q, D + 2): -2x, 1, |x|²."""
     if queries.centre is None:
         return centred_pixels(queries.values)
     left = np.empty((len(queries), queries.values.shape[1] + 2))
@@ -192,7 +192,7 @@ def _left(queries: Rows) -> NDArray[Any]:
 
 
 def _squares(queries: Rows, left: NDArray[Any], rows: Rows) -> tuple[NDArray[Any], Float64s]:
-    """Squared distances (q, r) and their slack (q, 1): |y|² - 2xy + |x|²."""
+    """Compute squared distances (q, r) and their slack (q, 1): |y|² - 2xy + |x|²."""
     if rows.centre is None:
         products = exact_products(left, centred_pixels(rows.values))
         products *= -2
@@ -207,20 +207,16 @@ def _squares(queries: Rows, left: NDArray[Any], rows: Rows) -> tuple[NDArray[Any
     return left @ right.T, 4 * (left.shape[1] + 8) * 2.0**-53 * reach**2
 
 
-def _strike_out_diagonal(tile: Tile) -> None:
-    """Put a row out of its own reach."""
+def _exclude_diagonal(tile: Tile) -> None:
+    """Set each row's distance to itself to more than any other."""
     own = np.arange(len(tile.squares)) + tile.first_query - tile.first_row
     inside = np.flatnonzero((own >= 0) & (own < tile.squares.shape[1]))
-    tile.squares[inside, own[inside]] = _beyond(tile.squares)
+    kind = tile.squares.dtype
+    tile.squares[inside, own[inside]] = np.inf if kind.kind == "f" else np.iinfo(kind).max
 
 
-def _beyond(squares: NDArray[Any]) -> Any:
-    """What no squared distance reaches."""
-    return np.inf if squares.dtype.kind == "f" else np.iinfo(squares.dtype).max
-
-
-def _improve(squares: Float64s, numbers: Int64s, tile: Tile) -> None:
-    """Let the rows of a tile in among the nearest (q, k) so far, in place."""
+def _update_nearest(squares: Float64s, numbers: Int64s, tile: Tile) -> None:
+    """Merge the rows of a tile into the nearest (q, k) so far, in place."""
     chosen = _candidates(squares[:, -1:], squares.shape[1], tile)
     queries, rows = np.divmod(np.flatnonzero(chosen), chosen.shape[1])
     if not len(queries):
@@ -234,11 +230,11 @@ def _improve(squares: Float64s, numbers: Int64s, tile: Tile) -> None:
     squares[touched], numbers[touched] = all_squares[kept], all_numbers[kept]
 
 
-def _candidates(worst: Float64s, k: int, tile: Tile) -> Bools:
-    """Which of a tile (q, r) may be nearer than the worst kept (q, 1); nothing is nearer than 0."""
-    limit = np.where(worst > 0, worst + tile.slack, -np.inf)
+def _candidates(farthest: Float64s, k: int, tile: Tile) -> Bools:
+    """Return which of a tile (q, r) may be nearer than the farthest kept (q, 1); nothing is nearer than 0."""
+    limit = np.where(farthest > 0, farthest + tile.slack, -np.inf)
     chosen = _below(tile.squares, limit)
-    if np.count_nonzero(chosen) > _DENSE * k * len(chosen) and k < chosen.shape[1]:
+    if np.count_nonzero(chosen) > _MOST_CANDIDATES * k * len(chosen) and k < chosen.shape[1]:
         best = np.partition(tile.squares, k - 1, axis=1)[:, k - 1 : k].astype(np.float64)
         chosen &= _below(tile.squares, np.nextafter(best + 2 * tile.slack, np.inf))
     return chosen

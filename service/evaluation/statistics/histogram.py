@@ -1,7 +1,7 @@
-"""Two histograms over the same classes: how far apart they are, and whether chance explains it.
+"""Compare two histograms over the same classes: total variation distance, and a G-test of equal shares.
 
 Sources: Sokal and Rohlf, "Biometry", chapter 17 (the G-test of independence); the interval of the total variation is
-the delta method's.
+that of the delta method.
 """
 
 from __future__ import annotations
@@ -12,23 +12,21 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import chdtrc, ndtri, xlogy
+from scipy.special import chdtrc, xlogy
 
-from service.evaluation.statistics.intervals import Estimate
+from service.evaluation.statistics.intervals import Z_95, Estimate
 
 __all__ = ["HistogramTest", "compare_histograms"]
-
-Float64s = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
 class HistogramTest:
-    """How two histograms compare.
+    """The comparison of two histograms.
 
     Attributes:
         total_variation: half the sum of absolute differences between shares, in [0, 1].
         g: the log-likelihood ratio statistic.
-        p: how often histograms of the same shares differ by as much.
+        p: the probability that histograms of equal shares differ by as much.
     """
 
     total_variation: Estimate
@@ -37,14 +35,14 @@ class HistogramTest:
 
 
 def compare_histograms(counts_a: NDArray[Any], counts_b: NDArray[Any]) -> HistogramTest:
-    """Test two histograms for one distribution.
+    """Test whether two histograms have the same distribution.
 
     Args:
         counts_a: (C,) whole numbers not below 0, with at least one count.
         counts_b: (C,) of the other set. Classes that are empty in both are left out.
 
     Raises:
-        ValueError: another shape, negative or broken counts, or a set of nothing.
+        ValueError: another shape, negative or fractional counts, or a histogram without counts.
     """
     a, b = np.asarray(counts_a, dtype=np.float64), np.asarray(counts_b, dtype=np.float64)
     if a.ndim != 1 or a.shape != b.shape:
@@ -60,18 +58,18 @@ def compare_histograms(counts_a: NDArray[Any], counts_b: NDArray[Any]) -> Histog
     return HistogramTest(_total_variation(counts), g, float(chdtrc(freedom, g)) if freedom else 1.0)
 
 
-def _total_variation(counts: Float64s) -> Estimate:
-    """Half of Σ|p − q|; both histograms are taken as drawn.
+def _total_variation(counts: NDArray[np.float64]) -> Estimate:
+    """Estimate half of Σ|p − q| from counts (2, C), both of them random.
 
-    The variance is that of Σ s (p − q)/2 with the signs s as they came out. Where p and q are near, signs go with the
-    chance that made them, and the interval is wider than it need be. Classes with p = q count without a sign, so that
-    equal histograms do not claim to be equal for sure.
+    The variance is that of Σ s (p − q)/2 with the observed signs s. Where p and q are close, chance decides the signs,
+    and the interval is wider than needed. Classes with p = q have no sign, so that equal histograms do not get an
+    interval of no width.
     """
     totals = counts.sum(axis=1)
     shares = counts / totals[:, None]
     difference = shares[0] - shares[1]
     value = float(np.abs(difference).sum() / 2)
-    leaning = shares @ np.sign(difference)
-    variance = float(np.sum((1 - leaning**2) / totals) / 4)
-    half = float(ndtri(0.975)) * math.sqrt(max(0.0, variance))
+    signed = shares @ np.sign(difference)
+    variance = float(np.sum((1 - signed**2) / totals) / 4)
+    half = Z_95 * math.sqrt(max(0.0, variance))
     return Estimate(value, (max(0.0, value - half), min(1.0, value + half)))

@@ -1,7 +1,9 @@
-"""The inception score: how sure a classifier is of each sample, and how evenly the classes come.
+"""Inception score: how confident a classifier is about each sample, and how evenly the classes are represented.
 
-It looks at no real row: a generator that draws one good picture of each class scores best. The highest value is the
-number of classes, C; of n samples, a perfect generator scores about C·exp(−(C − 1)/(2n)).
+    IS = exp E KL(p(y|x) ‖ p(y))
+
+It uses no real rows: a generator that draws one good image of each class scores best. The highest value is the number
+of classes, C; with n samples, a perfect generator scores about C·exp(−(C − 1)/(2n)).
 
 Sources: Salimans et al., "Improved techniques for training GANs", 2016, section 4; Barratt and Sharma, "A note on the
 inception score", 2018 (one split, not ten).
@@ -22,12 +24,30 @@ from service.evaluation.statistics.rows import check_rows
 
 __all__ = ["ProbabilitySums", "estimate_inception_score", "inception_score"]
 
-_OFF = 1e-3  # how far from 1 a row of float32 (or of rounded) probabilities may sum
+_SUM_TOLERANCE = 1e-3  # how far from 1 a row of float32 (or of rounded) probabilities may sum
+
+
+def estimate_inception_score(probabilities: NDArray[Any], blocks: int = BLOCKS) -> Estimate:
+    """Estimate the inception score with its jackknife interval.
+
+    Args:
+        probabilities: (n, C) float32 or float64, each row of numbers not below 0 that sum to 1; n at least 1.
+        blocks: of the jackknife.
+
+    Returns:
+        The score, and the interval of its expectation at n rows; no interval for a single row.
+
+    Raises:
+        ValueError: no rows, rows that are not finite, or not probabilities.
+    """
+    p = _normalised(probabilities, least=1)
+    states = [ProbabilitySums._of_normalised(p[rows]) for rows in block_rows(len(p), blocks)]
+    return clip(estimate_from_blocks(states, inception_score, least=1), 1, p.shape[1])
 
 
 @dataclass(frozen=True, eq=False)
 class ProbabilitySums:
-    """Sums over rows of class probabilities; a mergeable state.
+    """Sums over rows of class probabilities; mergeable.
 
     Attributes:
         count: n.
@@ -41,10 +61,7 @@ class ProbabilitySums:
 
     @classmethod
     def of(cls, probabilities: NDArray[Any]) -> Self:
-        """Sum over rows.
-
-        Args:
-            probabilities: (n, C) float32 or float64, each row of numbers not below 0 that sum to 1; n may be 0.
+        """Sum over rows of probabilities (n, C), as `estimate_inception_score` takes them; n may be 0.
 
         Raises:
             ValueError: rows that are not finite, or not probabilities.
@@ -56,7 +73,7 @@ class ProbabilitySums:
         return cls(len(p), p.sum(axis=0), float(np.sum(xlogy(p, p))))
 
     def merge(self, other: Self) -> Self:
-        """The sums over the rows of both.
+        """Return the sums over the rows of both.
 
         Raises:
             ValueError: rows of another number of classes.
@@ -68,7 +85,7 @@ class ProbabilitySums:
 
 
 def inception_score(state: ProbabilitySums) -> float:
-    """The score, exp E KL(p(y|x) ‖ p(y)), in [1, C]; p(y) is the mean over all rows: one split.
+    """Compute exp E KL(p(y|x) ‖ p(y)), in [1, C]; p(y) is the mean over all rows: one split.
 
     Raises:
         ValueError: there are no rows.
@@ -80,31 +97,13 @@ def inception_score(state: ProbabilitySums) -> float:
     return float(min(len(marginal), math.exp(max(0.0, information))))
 
 
-def estimate_inception_score(probabilities: NDArray[Any], blocks: int = BLOCKS) -> Estimate:
-    """The inception score of rows.
-
-    Args:
-        probabilities: (n, C) float32 or float64, each row of numbers not below 0 that sum to 1; n at least 1.
-        blocks: of the jackknife; 1: the value alone, for draws that show their spread by themselves.
-
-    Returns:
-        Its interval speaks of the expectation at n rows (jackknife over blocks of rows); none for a single row.
-
-    Raises:
-        ValueError: no rows, rows that are not finite, or not probabilities.
-    """
-    p = _normalised(probabilities, least=1)
-    states = [ProbabilitySums._of_normalised(p[rows]) for rows in block_rows(len(p), blocks)]
-    return clip(estimate_from_blocks(states, inception_score, least=1), 1, p.shape[1])
-
-
 def _normalised(probabilities: NDArray[Any], least: int = 0) -> NDArray[np.float64]:
-    """(n, C), each row exactly 1 in all, as rounded ones are not; refuses rows that are no probabilities."""
+    """Check probabilities (n, C), and divide each row by its sum, which rounding moves away from 1."""
     check_rows(probabilities, least)
     p = probabilities.astype(np.float64)
     sums = p.sum(axis=1, keepdims=True)
-    wrong = int(np.count_nonzero((p < 0).any(axis=1) | (np.abs(sums[:, 0] - 1) > _OFF)))
+    wrong = int(np.count_nonzero((p < 0).any(axis=1) | (np.abs(sums[:, 0] - 1) > _SUM_TOLERANCE)))
     if wrong:
-        raise ValueError(f"{wrong} of {len(p)} rows are not probabilities: not below 0, and 1 in all")
+        raise ValueError(f"{wrong} of {len(p)} rows are not probabilities: numbers not below 0 that sum to 1")
     p /= sums
     return p

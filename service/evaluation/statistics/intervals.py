@@ -1,16 +1,18 @@
-"""95 % intervals: of shares, counts, rates, and by leaving out blocks of rows.
+"""95 % intervals: exact ones of shares, counts and rates, and the delete-block jackknife for everything else.
 
-Statistics of moments, kernels and probabilities get theirs from the delete-block jackknife: the rows are cut into
-blocks, and the statistic is taken again without each of them. It speaks of the estimator's expectation **at this number
-of rows**, so it is to be compared with real rows of the same number. It never resamples with replacement: repeated rows
-look like collapse to a statistic of moments, and bootstrap intervals of FID do not even hold their own estimate.
+Statistics of moments, kernels and probabilities (FID, KID, Inception score, Vendi score, sliced Wasserstein distance)
+get their interval from the jackknife: the rows are divided into blocks, and the statistic is computed again without
+each of them. The interval is one for the estimator's expectation **at this number of rows**, so it is to be compared
+with real rows of the same number. Nothing is resampled with replacement: repeated rows look like collapse to a
+statistic of moments, and bootstrap intervals of FID do not even contain their own estimate.
 
 Where a statistic is flat in its moments (FID, KID and sliced distances of samples that are as good as real ones), the
-jackknife is wider than it need be, by up to the square root of two; on average it is never too narrow (Efron and
+jackknife interval is wider than needed, by up to the square root of two; on average it is never too narrow (Efron and
 Stein, "The jackknife estimate of variance", 1981).
 
-Sources: Clopper and Pearson 1934; Garwood 1936 (Poisson); Przyborowski and Wilenski 1940 (ratio of rates);
-Busing, Meijer, van der Leeden, "Delete-m jackknife for unequal m", Statistics and Computing 9, 1999.
+Wilson's interval of a share is `fount.intervals.wilson_interval`. Sources: Clopper and Pearson 1934; Garwood 1936
+(Poisson); Przyborowski and Wilenski 1940 (ratio of rates); Busing, Meijer, van der Leeden, "Delete-m jackknife for
+unequal m", Statistics and Computing 9, 1999.
 """
 
 from __future__ import annotations
@@ -22,33 +24,48 @@ from typing import Protocol, Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import betaincinv, gammaincinv, stdtrit
+from scipy.special import betaincinv, gammaincinv, ndtri, stdtrit
 
 __all__ = [
     "BLOCKS",
+    "TAIL",
+    "Z_95",
     "Estimate",
     "Interval",
     "Mergeable",
-    "block_bounds",
     "block_rows",
     "clip",
-    "clopper_pearson",
+    "clopper_pearson_interval",
     "estimate_from_blocks",
-    "jackknife",
-    "poisson",
+    "jackknife_interval",
+    "poisson_interval",
     "prediction_range",
-    "rate_ratio",
+    "rate_ratio_interval",
 ]
 
-
 BLOCKS = 20
-"""How many blocks the jackknife leaves out in turn."""
+"""Number of jackknife blocks."""
 
-_TAIL = 0.025
+TAIL = 0.025
+"""Probability outside a 95 % interval, on either side."""
+
+Z_95 = float(ndtri(1 - TAIL))
+"""Half the width of a 95 % interval of a normal variable, in standard deviations."""
+
+Interval = tuple[float, float]
+"""The ends of a 95 % interval."""
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A point estimate, and its 95 % interval; None where there is none."""
+
+    value: float
+    interval: Interval | None = None
 
 
 class Mergeable(Protocol):
-    """What a statistic needs to know of some rows, and how it is put together from parts."""
+    """The sufficient statistics of some rows, which merge into those of all rows whatever the split."""
 
     @property
     def count(self) -> int:
@@ -56,7 +73,7 @@ class Mergeable(Protocol):
         ...
 
     def merge(self, other: Self, /) -> Self:
-        """Of the rows of both."""
+        """Return the statistics of the rows of both."""
         ...
 
 
@@ -66,34 +83,38 @@ _State = TypeVar("_State", bound=Mergeable)
 # --- Shares, counts, rates --------------------------------------------------------------------------------------------
 
 
-def clopper_pearson(hits: float, of: float) -> Interval:
-    """A share's interval by exact binomial tails; never covers less than it says. Counts need not be whole.
+def clopper_pearson_interval(hits: float, of: float) -> Interval:
+    """Compute the interval of a share by exact binomial tails; it never covers less than 95 %.
+
+    Args:
+        hits: 0 to `of`; need not be whole.
+        of: above 0.
 
     Raises:
         ValueError: `of` is not positive, or `hits` is not within it.
     """
-    _check_share(hits, of)
-    low = 0.0 if hits == 0 else float(betaincinv(hits, of - hits + 1, _TAIL))
-    high = 1.0 if hits == of else float(betaincinv(hits + 1, of - hits, 1 - _TAIL))
+    if not 0 <= hits <= of or of <= 0:
+        raise ValueError(f"{hits} of {of} is not a share")
+    low = 0.0 if hits == 0 else float(betaincinv(hits, of - hits + 1, TAIL))
+    high = 1.0 if hits == of else float(betaincinv(hits + 1, of - hits, 1 - TAIL))
     return low, high
 
 
-def poisson(count: int) -> Interval:
-    """The exact interval of a Poisson count's mean.
+def poisson_interval(count: float) -> Interval:
+    """Compute the exact interval of a Poisson count's mean, continued to counts that are not whole.
 
     Raises:
         ValueError: the count is negative.
     """
     if count < 0:
         raise ValueError(f"a count is not negative, got {count}")
-    low = 0.0 if count == 0 else float(gammaincinv(count, _TAIL))
-    return low, float(gammaincinv(count + 1, 1 - _TAIL))
+    return float(gammaincinv(count, TAIL)) if count else 0.0, float(gammaincinv(count + 1, 1 - TAIL))
 
 
-def rate_ratio(count_a: float, exposure_a: float, count_b: float, exposure_b: float) -> Interval:
-    """The exact interval of rate a over rate b, of two Poisson counts, each in an exposure of its own.
+def rate_ratio_interval(count_a: float, exposure_a: float, count_b: float, exposure_b: float) -> Interval:
+    """Compute the exact interval of rate a over rate b, of two Poisson counts, each in an exposure of its own.
 
-    Given their sum, count a is binomial; the share's Clopper-Pearson ends are turned into ratios. The ends are 0 where
+    Given their sum, count a is binomial; the share's Clopper-Pearson ends are converted to ratios. The ends are 0 where
     `count_a` is 0 and infinite where `count_b` is. A count whose variance is c times its mean enters divided by c, as
     does its exposure.
 
@@ -104,21 +125,16 @@ def rate_ratio(count_a: float, exposure_a: float, count_b: float, exposure_b: fl
         raise ValueError("counts are not negative and exposures are positive")
     if count_a + count_b == 0:
         return 0.0, math.inf
-    shares = clopper_pearson(count_a, count_a + count_b)
+    shares = clopper_pearson_interval(count_a, count_a + count_b)
     low, high = (math.inf if share == 1 else share / (1 - share) * (exposure_b / exposure_a) for share in shares)
     return low, high
-
-
-def _check_share(hits: float, of: float) -> None:
-    if not 0 <= hits <= of or of <= 0:
-        raise ValueError(f"{hits} of {of} is not a share")
 
 
 # --- Values of repeated draws -----------------------------------------------------------------------------------------
 
 
 def prediction_range(values: NDArray[np.floating]) -> tuple[float, Interval]:
-    """Where further values will lie, once some of them are known.
+    """Predict where a further value lies, given the values of some draws.
 
     Args:
         values: (R,) of independent draws, close to normal; R at least 2.
@@ -133,36 +149,30 @@ def prediction_range(values: NDArray[np.floating]) -> tuple[float, Interval]:
     if drawn.size < 2 or not np.isfinite(drawn).all():
         raise ValueError("at least two values are needed, all of them finite")
     mean, spread = float(drawn.mean()), float(drawn.std(ddof=1))
-    half = float(stdtrit(drawn.size - 1, 1 - _TAIL)) * spread * math.sqrt(1 + 1 / drawn.size)
+    half = float(stdtrit(drawn.size - 1, 1 - TAIL)) * spread * math.sqrt(1 + 1 / drawn.size)
     return mean, (mean - half, mean + half)
 
 
-# --- Leaving out blocks -----------------------------------------------------------------------------------------------
-
-
-def block_bounds(n: int, blocks: int = BLOCKS) -> NDArray[np.int64]:
-    """Where blocks of nearly equal size start and end: block j is rows bounds[j] to bounds[j + 1].
-
-    Returns:
-        (blocks + 1,) int64, from 0 to n; some blocks are empty where n is less than `blocks`.
-    """
-    return np.arange(blocks + 1, dtype=np.int64) * n // blocks
+# --- Jackknife over blocks of rows ------------------------------------------------------------------------------------
 
 
 def block_rows(n: int, blocks: int = BLOCKS) -> list[NDArray[np.int64]]:
-    """The rows of each block: n of them shuffled, always in the same way, and cut.
+    """Divide n rows into jackknife blocks of nearly equal size, always in the same way.
 
-    Shuffled, since rows that are ordered by class would make blocks differ by more than chance.
+    Rows are shuffled, since rows that are ordered by class would make blocks differ by more than chance.
 
     Returns:
-        min(n, blocks) arrays of int64, none of them empty.
+        The row numbers of min(n, blocks) blocks, int64, none of them empty.
     """
     order = np.random.Generator(np.random.Philox(key=n)).permutation(n).astype(np.int64)
-    return np.split(order, block_bounds(n, min(n, blocks))[1:-1]) if n else []
+    blocks = min(n, blocks)
+    return np.split(order, np.arange(1, blocks, dtype=np.int64) * n // blocks) if n else []
 
 
-def jackknife(value: float, left_out: NDArray[np.floating], sizes: NDArray[np.integer] | None = None) -> Interval:
-    """The interval around a statistic that was taken again without each block.
+def jackknife_interval(
+    value: float, left_out: NDArray[np.floating], sizes: NDArray[np.integer] | None = None
+) -> Interval:
+    """Compute the interval of a statistic from its values without each block (delete-m_j jackknife).
 
     Args:
         value: from all rows.
@@ -185,51 +195,35 @@ def jackknife(value: float, left_out: NDArray[np.floating], sizes: NDArray[np.in
     pseudo = value / shares - (1 / shares - 1) * without
     centre = g * value - np.sum((1 - shares) * without)
     variance = float(np.mean((pseudo - centre) ** 2 / (1 / shares - 1)))
-    half = float(stdtrit(g - 1, 1 - _TAIL)) * math.sqrt(variance)
+    half = float(stdtrit(g - 1, 1 - TAIL)) * math.sqrt(variance)
     return value - half, value + half
 
 
 def estimate_from_blocks(states: Sequence[_State], statistic: Callable[[_State], float], least: int) -> Estimate:
-    """The statistic of all blocks' rows, with its jackknife interval.
+    """Compute a statistic of all blocks' rows, with its jackknife interval.
 
     Args:
-        states: one for each block, none of them empty.
+        states: of each block, none of them empty.
         statistic: of the rows of a state.
-        least: how many rows it takes; where leaving out a block leaves fewer, there is no interval.
+        least: rows the statistic needs; where leaving out a block leaves fewer, there is no interval.
     """
-    behind = [states[-1]]  # behind[j]: the last j + 1 blocks
+    after = [states[-1]]  # after[j]: the last j + 1 blocks
     for state in reversed(states[:-1]):
-        behind.append(state.merge(behind[-1]))
-    value = statistic(behind[-1])
+        after.append(state.merge(after[-1]))
+    value = statistic(after[-1])
     sizes = np.array([state.count for state in states])
     if len(states) < 2 or sizes.sum() - sizes.max() < least:
         return Estimate(value)
-    left_out, before = [statistic(behind[-2])], states[0]
+    left_out, before = [statistic(after[-2])], states[0]
     for place in range(1, len(states) - 1):
-        left_out.append(statistic(before.merge(behind[-place - 2])))
+        left_out.append(statistic(before.merge(after[-place - 2])))
         before = before.merge(states[place])
     left_out.append(statistic(before))
-    return Estimate(value, jackknife(value, np.array(left_out), sizes))
+    return Estimate(value, jackknife_interval(value, np.array(left_out), sizes))
 
 
 def clip(estimate: Estimate, low: float, high: float = math.inf) -> Estimate:
-    """The estimate with its interval cut to where the statistic can lie at all."""
+    """Clip an estimate's interval to the range of its statistic."""
     if estimate.interval is None:
         return estimate
     return Estimate(estimate.value, (max(float(low), estimate.interval[0]), min(float(high), estimate.interval[1])))
-
-
-# FOLDED FROM service.evaluation.statistics.intervals:
-# A number with its interval: what every statistic gives.
-
-
-Interval = tuple[float, float]
-"""The ends of a 95 % interval."""
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """A point estimate, and its 95 % interval; None where there is none."""
-
-    value: float
-    interval: Interval | None = None

@@ -1,11 +1,17 @@
-"""Precision, density, recall and coverage: samples and real rows, each seen as balls around the other's points.
+"""Precision, density, recall, coverage and realism from k-nearest-neighbour balls around samples and real rows.
 
-Features of samples and of real rows enter; for each sample whether, and how deep, it lies among real rows, and for each
-real row which samples reach it, leave. A ball reaches from a row to its k-th nearest other row of the same set.
+Features of samples and of real rows enter, each as a `Manifold`: the union of balls around its rows, from a row to its
+k-th nearest other row of the same set. `compare` examines every pair; a `Comparison` gives
 
-None of the four is 1 for a perfect generator but density; compare with real rows in the place of samples. The intervals
-are over draws of samples, the real rows held fixed. Precision and density are means over independent samples. Recall
-and coverage are shares of real rows that depend on each other, since one sample reaches several: see `Reach`.
+    precision   share of samples inside the ball of a real row
+    density     balls of real rows that hold a sample, on average, over k
+    recall      share of real rows inside the ball of a sample
+    coverage    share of real rows whose ball holds a sample
+    realism     of one sample: the largest radius / distance over real rows
+
+None of the first four but density is 1 for a perfect generator; compare with real rows in the place of samples. The
+intervals are over draws of samples, the real rows held fixed. Precision and density are means over independent samples.
+Recall and coverage are shares of real rows that depend on each other, since one sample reaches several: see `Reach`.
 
 Sources: Kynkäänniemi et al., "Improved precision and recall metric for assessing generative models", NeurIPS 2019
 (precision, recall, equation 2; realism, equation 3); Naeem et al., "Reliable fidelity and diversity metrics for
@@ -15,24 +21,23 @@ generative models", ICML 2020 (density, coverage, equations 3 and 5; the expecte
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import ndtri
 
 from fount.intervals import wilson_interval
 from service.evaluation.statistics.distances import Tile, nearest_squares, prepare, tiles
-from service.evaluation.statistics.intervals import Estimate
+from service.evaluation.statistics.intervals import Z_95, Estimate
 
-__all__ = ["Comparison", "K", "Manifold", "Reach", "compare", "coverage_null", "keys_of"]
-
+__all__ = ["Comparison", "K", "Manifold", "Reach", "compare", "expected_coverage"]
 
 K = 5
-"""To which other row a ball reaches."""
+"""A ball reaches to the K-th nearest other row."""
 
 _RECALL_DEPENDENCE = 2.0
+_SMOOTHING = np.array([31, 26, 16, 6, 1]) / 32  # P(Binomial(5, 1/2) >= 1 ... 5)
 
 Features = NDArray[np.floating[Any]]
 Float64s = NDArray[np.float64]
@@ -47,14 +52,12 @@ class Manifold:
     Attributes:
         features: (n, d) float32 or float64.
         squared_radii: (n,) float64, to the k-th other row; 0 where k others are equal to it: such a ball holds nothing.
-        k: to which.
-        numbers: (n,) of the rows within the whole set.
+        k: to which other row the balls reach.
     """
 
     features: Features
     squared_radii: Float64s
     k: int
-    numbers: Int64s
 
     def __len__(self) -> int:
         return len(self.features)
@@ -64,24 +67,63 @@ class Manifold:
         """Measure the balls.
 
         Raises:
-            ValueError: fewer than k + 1 rows, or rows that are not finite; it says how many.
+            ValueError: fewer than k + 1 rows, or rows that are not finite; the message says how many.
         """
         if len(features) < k + 1:
             raise ValueError(f"balls to row {k} take at least {k + 1} rows, there are {len(features)}")
         radii = nearest_squares(features, features, k, exclude_self=True)[0][:, -1]
-        return cls(features=features, squared_radii=radii, k=k, numbers=np.arange(len(features), dtype=np.int64))
+        return cls(features=features, squared_radii=radii, k=k)
 
-    def part(self, first: int, last: int) -> Manifold:
-        """Some of the rows, with the balls they have within all."""
-        part = slice(first, last)
-        return replace(
-            self, features=self.features[part], squared_radii=self.squared_radii[part], numbers=self.numbers[part]
-        )
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Reach:
+    """How many samples reach each real row, and which ones, up to hash collisions.
+
+    Attributes:
+        counts: (m,) int64.
+        keys: (m,) uint64, the sum of the hashes of those samples: equal for equal sets of samples.
+    """
+
+    counts: Int64s
+    keys: NDArray[np.uint64]
+
+    def share(self, samples: int, dependence: float = 1.0) -> Estimate:
+        """Estimate the share of real rows that any sample reaches, with an interval over draws of samples.
+
+        Its variance is that of a count of points that no ball holds. By the chaos expansion of a Poisson process it is
+        the sum, over sets T of samples, of (−1)^(|T| + 1) c(T)², c(T) being the number of real rows that exactly the
+        samples T reach; alternating signs make it as noisy as a Good-Toulmin estimate of unseen species, so it is
+        smoothed as that is, by the tails of a binomial distribution. The variance is never taken as less than that of
+        independent real rows, times the dependence. The interval is Wilson's for as many independent rows as have that
+        variance.
+
+        Args:
+            samples: how many there were.
+            dependence: how many real rows at least vary together.
+
+        Sources: Last and Penrose, "Lectures on the Poisson process", 2017, theorem 18.6; Efron and Thisted, Biometrika
+        63, 1976 (the smoothing).
+        """
+        value = float(np.count_nonzero(self.counts)) / len(self.counts)
+        rows = self._independent_rows(value, samples, dependence)
+        return Estimate(value, wilson_interval(value * rows, rows))
+
+    def _independent_rows(self, value: float, samples: int, dependence: float) -> float:
+        """Return the number of independent rows whose share would vary as much."""
+        alone = value * (1 - value) * dependence / len(self.counts)
+        if alone == 0:
+            return len(self.counts) / dependence
+        total = 0.0
+        for size, weight in enumerate(_SMOOTHING, start=1):
+            _, together = np.unique(self.keys[self.counts == size], return_counts=True)
+            total += (-1) ** (size + 1) * float(weight) * float(np.square(together, dtype=np.float64).sum())
+        total -= float(np.count_nonzero(self.counts == 1)) ** 2 / samples  # samples are a fixed number, not Poisson
+        return value * (1 - value) / max(total / len(self.counts) ** 2, alone)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Comparison:
-    """Samples against real rows; parts of the samples merge to the whole.
+    """Samples compared with real rows.
 
     Attributes:
         k: of both manifolds.
@@ -99,31 +141,6 @@ class Comparison:
     recall_reach: Reach
 
     @property
-    def inside(self) -> Bools:
-        """(n,) bool: which samples lie in the ball of a real row."""
-        return self.balls > 0
-
-    @property
-    def covered(self) -> Bools:
-        """(m,) bool: which real rows have a sample in their ball."""
-        return self.coverage_reach.counts > 0
-
-    @property
-    def recalled(self) -> Bools:
-        """(m,) bool: which real rows lie in the ball of a sample."""
-        return self.recall_reach.counts > 0
-
-    def merge(self, other: Comparison) -> Comparison:
-        """Of the samples of both, these first."""
-        return Comparison(
-            k=self.k,
-            balls=np.concatenate([self.balls, other.balls]),
-            realism=np.concatenate([self.realism, other.realism]),
-            coverage_reach=self.coverage_reach.merge(other.coverage_reach),
-            recall_reach=self.recall_reach.merge(other.recall_reach),
-        )
-
-    @property
     def precision(self) -> Estimate:
         """The share of samples inside the ball of a real row; Wilson's interval."""
         hits = int(np.count_nonzero(self.balls))
@@ -135,7 +152,7 @@ class Comparison:
         value = float(self.balls.mean()) / self.k
         if len(self.balls) < 2:
             return Estimate(value)
-        half = float(ndtri(0.975)) * float(self.balls.std(ddof=1)) / self.k / math.sqrt(len(self.balls))
+        half = Z_95 * float(self.balls.std(ddof=1)) / self.k / math.sqrt(len(self.balls))
         return Estimate(value, (max(0.0, value - half), value + half))
 
     @property
@@ -143,9 +160,9 @@ class Comparison:
         """The share of real rows inside the ball of a sample.
 
         Its interval is measured, not derived: balls of samples shrink as samples are added, which `Reach` does not
-        know. In draws of Gaussians (half to twice as many samples as real rows) the variance was 0.7 to 1.9 times that
-        of independent rows in 16 and 64 dimensions, up to 2.5 times in 2; twice is taken. It is too narrow where
-        samples are of few kinds with about k + 1 samples each: a ball may then reach from one kind to the next, or not.
+        model. In draws of Gaussians (half to twice as many samples as real rows) the variance was 0.7 to 1.9 times that
+        of independent rows in 16 and 64 dimensions, up to 2.5 times in 2; a factor of 2 is used. It is too narrow where
+        samples form few clusters of about k + 1 samples each: a ball may then reach the next cluster, or not.
         """
         return self.recall_reach.share(len(self.balls), _RECALL_DEPENDENCE)
 
@@ -156,14 +173,10 @@ class Comparison:
 
 
 def compare(samples: Manifold, real: Manifold) -> Comparison:
-    """Look at every pair of a sample and a real row, a tile at a time; a point on a ball's edge is outside.
-
-    Args:
-        samples: all of them, or a part.
-        real: all real rows.
+    """Compare every sample with every real row, a tile at a time; a point on a ball's edge is outside.
 
     Raises:
-        ValueError: features of another width, another k, or real rows so alike that all their balls have radius 0.
+        ValueError: features of another width, another k, or real rows so similar that all their balls have radius 0.
     """
     if samples.k != real.k or samples.features.shape[1] != real.features.shape[1]:
         raise ValueError(
@@ -172,81 +185,80 @@ def compare(samples: Manifold, real: Manifold) -> Comparison:
         )
     if not real.squared_radii.any():
         raise ValueError(f"each of {len(real)} real rows equals {real.k} others: all their balls have radius 0")
-    order = np.argsort(real.squared_radii, kind="stable")  # the smaller half is then a slice
+    order = np.argsort(real.squared_radii, kind="stable")  # the half with the smaller balls is then a slice
     rows = prepare(real.features[order])
-    tally = _Tally(samples, real.squared_radii[order])
+    counts = _PairCounts(samples.squared_radii, real.squared_radii[order])
     for tile in tiles(prepare(samples.features, rows.centre), rows):
-        tally.add(tile)
-    return tally.result(real.k, order)
+        counts.add(tile)
+    return counts.result(real.k, order)
 
 
-def coverage_null(real: int, samples: int, k: int = K) -> float:
-    """The expected coverage of samples that are drawn like the real rows.
+def expected_coverage(real: int, samples: int, k: int = K) -> float:
+    """Compute the expected coverage of samples with the distribution of the real rows.
 
     Args:
         real: how many real rows; more than k.
         samples: how many samples.
         k: of the balls.
 
-    Source: Naeem et al. 2020, lemma 2: 1 - prod over i = 1 ... k of (N - i) / (M + N - i).
+    Source: Naeem et al. 2020, lemma 2: 1 − ∏ over i = 1 ... k of (N − i) / (M + N − i).
     """
     return 1.0 - math.prod((real - i) / (samples + real - i) for i in range(1, k + 1))
 
 
-class _Tally:
-    """What has been seen of all tiles; real rows in order of their radius."""
+class _PairCounts:
+    """Counts over the tiles added so far; real rows in order of their radius."""
 
-    def __init__(self, samples: Manifold, squared_radii: Float64s) -> None:
-        n, m = len(samples), len(squared_radii)
-        self._sample_radii = samples.squared_radii
-        self._radii = squared_radii
-        self._keys = keys_of(samples.numbers)
+    def __init__(self, sample_radii: Float64s, real_radii: Float64s) -> None:
+        n, m = len(sample_radii), len(real_radii)
+        self._sample_radii, self._real_radii = sample_radii, real_radii
+        self._sample_keys = _hash_numbers(n)
         self._balls = np.zeros(n, np.int64)
-        self._reach = {name: Reach(counts=np.zeros(m, np.int64), keys=np.zeros(m, np.uint64)) for name in ("c", "r")}
-        self._least = np.full(n, np.inf)  # of squared distance / squared radius
-        self._small = _smaller_half(squared_radii)
+        self._coverage, self._recall = (
+            Reach(counts=np.zeros(m, np.int64), keys=np.zeros(m, np.uint64)) for _ in range(2)
+        )
+        self._least_ratio = np.full(n, np.inf)  # of squared distance / squared radius
+        self._small = _smaller_half(real_radii)
 
     def add(self, tile: Tile) -> None:
         queries = slice(tile.first_query, tile.first_query + tile.squares.shape[0])
         rows = slice(tile.first_row, tile.first_row + tile.squares.shape[1])
-        inside = _within(tile, self._radii[rows][None, :])
+        inside = _within(tile, self._real_radii[rows][None, :])
         self._balls[queries] += np.count_nonzero(inside, axis=1)
-        self._add_reach("c", inside, queries, rows)
-        self._add_reach("r", _within(tile, self._sample_radii[queries][:, None]), queries, rows)
+        self._add_reach(self._coverage, inside, queries, rows)
+        self._add_reach(self._recall, _within(tile, self._sample_radii[queries][:, None]), queries, rows)
         self._add_realism(tile, queries)
 
-    def _add_reach(self, name: str, reached: Bools, queries: slice, rows: slice) -> None:
+    def _add_reach(self, reach: Reach, reached: Bools, queries: slice, rows: slice) -> None:
         sample, row = np.divmod(np.flatnonzero(reached), reached.shape[1])
-        reach = self._reach[name]
         reach.counts[rows] += np.bincount(row, minlength=reached.shape[1])
-        np.add.at(reach.keys, row + rows.start, self._keys[queries][sample])
+        np.add.at(reach.keys, row + rows.start, self._sample_keys[queries][sample])
 
     def _add_realism(self, tile: Tile, queries: slice) -> None:
         first, last = max(self._small.start - tile.first_row, 0), self._small.stop - tile.first_row
-        ratios = tile.squares[:, first : max(first, last)]
-        if not ratios.shape[1]:
+        squares = tile.squares[:, first : max(first, last)]
+        if not squares.shape[1]:
             return
-        radii = self._radii[tile.first_row + first : tile.first_row + first + ratios.shape[1]]
-        best = np.argmin(ratios * (1.0 / radii), axis=1)
-        squares = tile.direct(np.arange(len(best)), best + first)
-        least = squares / radii[best]
-        self._least[queries] = np.minimum(self._least[queries], least)
+        radii = self._real_radii[tile.first_row + first : tile.first_row + first + squares.shape[1]]
+        best = np.argmin(squares * (1.0 / radii), axis=1)
+        ratios = tile.direct(np.arange(len(best)), best + first) / radii[best]
+        self._least_ratio[queries] = np.minimum(self._least_ratio[queries], ratios)
 
     def result(self, k: int, order: Int64s) -> Comparison:
         back = np.argsort(order)
         coverage, recall = (
-            Reach(counts=self._reach[name].counts[back], keys=self._reach[name].keys[back]) for name in ("c", "r")
+            Reach(counts=reach.counts[back], keys=reach.keys[back]) for reach in (self._coverage, self._recall)
         )
         with np.errstate(divide="ignore"):
-            realism = 1.0 / np.sqrt(self._least)
+            realism = 1.0 / np.sqrt(self._least_ratio)
         return Comparison(k=k, balls=self._balls, realism=realism, coverage_reach=coverage, recall_reach=recall)
 
 
 def _within(tile: Tile, squared_radii: Float64s) -> Bools:
-    """Which pairs of a tile are nearer than the radii, (1, r) or (q, 1); close cases are taken directly."""
-    apart = tile.squares - squared_radii
-    within = apart < 0
-    queries, rows = np.divmod(np.flatnonzero(np.abs(apart, out=apart) <= tile.slack), within.shape[1])
+    """Return which pairs of a tile are nearer than the radii, (1, r) or (q, 1); close cases are computed directly."""
+    excess = tile.squares - squared_radii
+    within = excess < 0
+    queries, rows = np.divmod(np.flatnonzero(np.abs(excess, out=excess) <= tile.slack), within.shape[1])
     if len(queries):
         limits = np.broadcast_to(squared_radii, within.shape)[queries, rows]
         within[queries, rows] = tile.direct(queries, rows) < limits
@@ -254,75 +266,14 @@ def _within(tile: Tile, squared_radii: Float64s) -> Bools:
 
 
 def _smaller_half(ascending: Float64s) -> slice:
-    """Where the positive radii up to their median stand."""
+    """Return where the positive radii up to their median are."""
     first = int(np.searchsorted(ascending, 0.0, side="right"))
     return slice(first, int(np.searchsorted(ascending, np.median(ascending[first:]), side="right")))
 
 
-# FOLDED FROM service.evaluation.statistics.precision_recall:
-# The share of real rows that samples reach, and how far it strays from one draw of samples to another. Which
-# samples reach which real row enters, as sums over samples that merge; a share with its interval leaves. One
-# sample reaches several real rows, so these do not vary on their own: real rows that exactly the same samples
-# reach come and go together, and are found by a sum of the samples' keys. Sources: Last and Penrose, "Lectures
-# on the Poisson process", 2017, theorem 18.6; Efron and Thisted, Biometrika 63, 1976 (the smoothing).
-
-
-_SMOOTHED = np.array([31, 26, 16, 6, 1]) / 32  # P(Binomial(5, 1/2) >= 1 ... 5)
-_KEY = 0x9E3779B97F4A7C15
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Reach:
-    """How many samples reach each real row, and which ones, as far as it matters. Mergeable.
-
-    Attributes:
-        counts: (m,) int64.
-        keys: (m,) uint64, the sum of keys of those samples: equal for equal sets of samples.
-    """
-
-    counts: Int64s
-    keys: NDArray[np.uint64]
-
-    def merge(self, other: Reach) -> Reach:
-        """Of the samples of both."""
-        return Reach(counts=self.counts + other.counts, keys=self.keys + other.keys)
-
-    def share(self, samples: int, dependence: float = 1.0) -> Estimate:
-        """The share of real rows that any sample reaches.
-
-        Its variance over draws of samples is that of a count of points no ball holds. By the chaos expansion of a
-        Poisson process it is the sum, over sets T of samples, of (-1)^(|T| + 1) c(T)², c(T) being the number of real
-        rows that exactly the samples T reach; alternating signs make it as noisy as a Good-Toulmin estimate of unseen
-        species, so it is smoothed as that is, by the tails of a binomial distribution. It is never taken for less than
-        that of independent real rows, times the dependence.
-
-        Args:
-            samples: how many there were.
-            dependence: how many real rows at least vary as one.
-
-        Sources: Last and Penrose, "Lectures on the Poisson process", 2017, theorem 18.6; Efron and Thisted, Biometrika
-        63, 1976 (the smoothing).
-        """
-        value = float(np.count_nonzero(self.counts)) / len(self.counts)
-        rows = self._independent_rows(value, samples, dependence)
-        return Estimate(value, wilson_interval(value * rows, rows))
-
-    def _independent_rows(self, value: float, samples: int, dependence: float) -> float:
-        """Of how many independent rows a share would vary as much."""
-        alone = value * (1 - value) * dependence / len(self.counts)
-        if alone == 0:
-            return len(self.counts) / dependence
-        total = 0.0
-        for size, weight in enumerate(_SMOOTHED, start=1):
-            _, together = np.unique(self.keys[self.counts == size], return_counts=True)
-            total += (-1) ** (size + 1) * float(weight) * float(np.square(together, dtype=np.float64).sum())
-        total -= float(np.count_nonzero(self.counts == 1)) ** 2 / samples  # samples are a fixed number, not Poisson
-        return value * (1 - value) / max(total / len(self.counts) ** 2, alone)
-
-
-def keys_of(numbers: Int64s) -> NDArray[np.uint64]:
-    """A word for each number, so that sums of few of them are hardly ever equal (SplitMix64)."""
-    word = (numbers.astype(np.uint64) + np.uint64(1)) * np.uint64(_KEY)
+def _hash_numbers(count: int) -> NDArray[np.uint64]:
+    """Hash 0 to count − 1, so that sums of few of the hashes are hardly ever equal (SplitMix64)."""
+    word = (np.arange(count, dtype=np.uint64) + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15)
     word = (word ^ (word >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     word = (word ^ (word >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return np.asarray(word ^ (word >> np.uint64(31)))

@@ -1,4 +1,4 @@
-"""What every statistic asks of the rows it is given, and how they are gone through without a float64 copy of all."""
+"""Check rows of features, and iterate over them in float64 without converting all of them at once."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["STRETCH", "check_rows", "stretches"]
+__all__ = ["CHUNK_NUMBERS", "check_rows", "float64_chunks"]
 
-STRETCH = 2**17
-"""How many numbers are worked on in float64 at a time: 1 MiB stays in a processor's cache."""
+CHUNK_NUMBERS = 2**17
+"""How many numbers are converted to float64 at a time: 1 MiB stays in a processor's cache."""
 
-_FEWEST = 256  # rows of a stretch, however wide they are
+_FEWEST_CHUNK_ROWS = 256
 
 
 def check_rows(rows: NDArray[Any], least: int = 1) -> None:
-    """Refuse what no statistic can be taken of.
+    """Check that a statistic can be computed from rows.
 
     Args:
         rows: (n, d), any real dtype.
@@ -36,15 +36,15 @@ def check_rows(rows: NDArray[Any], least: int = 1) -> None:
         raise ValueError(f"{wrong} of {len(rows)} rows are not finite")
 
 
-def stretches(rows: NDArray[Any]) -> Iterator[NDArray[np.float64]]:
-    """The rows in float64, some at a time, in their order.
+def float64_chunks(rows: NDArray[Any]) -> Iterator[NDArray[np.float64]]:
+    """Yield the rows (n, d) in float64, chunk by chunk, in order.
 
-    Each part is a copy, to be worked on in place, and is written over by the next: fresh memory for each costs more
-    than the copy does.
+    Each chunk may be modified in place. It is overwritten by the next one: fresh memory for each costs more than the
+    copy does.
     """
-    most = max(_FEWEST, STRETCH // rows.shape[1])
+    most = max(_FEWEST_CHUNK_ROWS, CHUNK_NUMBERS // rows.shape[1])
     buffer = np.empty((min(most, len(rows)), rows.shape[1]))
     for start in range(0, len(rows), most):
-        part = buffer[: min(most, len(rows) - start)]
-        part[...] = rows[start : start + most]
-        yield part
+        chunk = buffer[: min(most, len(rows) - start)]
+        chunk[...] = rows[start : start + most]
+        yield chunk

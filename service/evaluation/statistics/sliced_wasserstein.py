@@ -1,7 +1,7 @@
-"""The sliced Wasserstein distance: rows seen along random directions, where optimal transport is sorting.
+"""Sliced Wasserstein distance: rows projected on random directions, where optimal transport is sorting.
 
-It needs no trained features, so it is taken of pixels: it sees what a classifier's features were trained not to see
-(contrast, blur, noise). Directions belong to the seed and to their number alone.
+It needs no trained features, so it is computed from pixels: it sees what a classifier's features were trained to ignore
+(contrast, blur, noise). Directions depend on the seed and on their number alone.
 
 Sources: Rabin et al., "Wasserstein barycenter and its application to texture mixing", 2011; Bonneel et al., "Sliced and
 Radon Wasserstein barycenters of measures", 2015.
@@ -17,20 +17,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fount.address import Addresses, Stream
-from service.evaluation.statistics.intervals import BLOCKS, Estimate, block_rows, clip, jackknife
-from service.evaluation.statistics.rows import check_rows, stretches
+from service.evaluation.statistics.intervals import BLOCKS, Estimate, block_rows, clip, jackknife_interval
+from service.evaluation.statistics.rows import check_rows, float64_chunks
 
 __all__ = ["PROJECTIONS", "SlicedReference", "estimate_sliced_wasserstein", "sliced_wasserstein"]
 
 Float64s = NDArray[np.float64]
 
 PROJECTIONS = 256
-"""Directions, unless told otherwise."""
+"""Default number of directions."""
 
 
 @dataclass(frozen=True, eq=False)
 class SlicedReference:
-    """Rows to compare with, seen along the directions.
+    """Rows to compare with, projected on the directions.
 
     Attributes:
         directions: (D, P) float64, of length 1.
@@ -44,10 +44,10 @@ class SlicedReference:
 
     @classmethod
     def of(cls, rows: NDArray[Any], seed: int, projections: int = PROJECTIONS) -> Self:
-        """Look at rows along random directions.
+        """Project rows on random directions.
 
         Args:
-            rows: (m, D) uint8, taken as 0 to 1, or floats, taken as they are; m at least 1.
+            rows: (m, D) uint8, scaled to [0, 1], or floats, taken as they are; m at least 1.
             seed: of the directions.
             projections: how many directions.
 
@@ -63,7 +63,7 @@ class SlicedReference:
 
 
 def sliced_wasserstein(rows: NDArray[Any], reference: SlicedReference) -> float:
-    """The value of `estimate_sliced_wasserstein` alone, which costs a tenth: for draws of real rows.
+    """Compute the value of `estimate_sliced_wasserstein` alone, at a tenth of the cost.
 
     Raises:
         ValueError: no rows, rows that are not finite, or of another kind or width.
@@ -72,55 +72,57 @@ def sliced_wasserstein(rows: NDArray[Any], reference: SlicedReference) -> float:
 
 
 def estimate_sliced_wasserstein(rows: NDArray[Any], reference: SlicedReference, blocks: int = BLOCKS) -> Estimate:
-    """The root of the mean over directions of the squared 2-Wasserstein distance.
+    """Estimate the root of the mean over directions of the squared 2-Wasserstein distance, with its jackknife interval.
 
-    In the units of the rows: between two single rows that are r apart it is about r/√D. Sets of unequal sizes are
-    compared exactly, by their quantile functions. The reference is taken as it is.
+    In the units of the rows: between two single rows at distance r it is about r/√D. Sets of unequal sizes are compared
+    exactly, by their quantile functions. The reference is held fixed.
 
     Args:
         rows: (n, D) of the reference's kind and width; n at least 1.
         reference: of other rows.
-        blocks: of the jackknife; 1: the value alone, for draws that show their spread by themselves.
+        blocks: of the jackknife.
 
     Returns:
-        Its interval speaks of the expectation at n rows (jackknife over blocks of rows); none for a single row.
+        The distance, and the interval of its expectation at n rows; no interval for a single row.
 
     Raises:
         ValueError: no rows, rows that are not finite, or of another kind or width.
     """
-    numbers = block_rows(len(rows), blocks)
-    if len(numbers) < 2:
+    members = block_rows(len(rows), blocks)
+    if len(members) < 2:
         return Estimate(sliced_wasserstein(rows, reference))
     projected = _projections(rows, reference)
     order = np.argsort(projected, axis=1, kind="stable")
     ascending = np.take_along_axis(projected, order, axis=1)
     value = _distance(ascending, reference.projected)
     block_of = np.empty(len(rows), dtype=np.int64)
-    for place, block in enumerate(numbers):
-        block_of[block] = place
-    owner = block_of[order]  # (P, n): whose block each sorted value is of
-    left_out = [_distance(ascending[owner != place].reshape(len(ascending), -1), reference.projected)
-                for place in range(len(numbers))]  # fmt: skip
-    sizes = np.array([len(block) for block in numbers])
-    return clip(Estimate(value, jackknife(value, np.array(left_out), sizes)), 0)
+    for number, block in enumerate(members):
+        block_of[block] = number
+    owner = block_of[order]  # (P, n): the block of each sorted value
+    left_out = [
+        _distance(ascending[owner != number].reshape(len(ascending), -1), reference.projected)
+        for number in range(len(members))
+    ]
+    sizes = np.array([len(block) for block in members])
+    return clip(Estimate(value, jackknife_interval(value, np.array(left_out), sizes)), 0)
 
 
 def _projections(rows: NDArray[Any], reference: SlicedReference) -> Float64s:
-    """Rows along the reference's directions, once they are such rows."""
+    """Check rows (n, D) and project them on the reference's directions: (P, n)."""
     check_rows(rows)
     if rows.shape[1] != len(reference.directions) or (rows.dtype == np.uint8) != reference.whole_numbers:
-        raise ValueError("rows have the width and the kind (uint8 or floats) of the reference's")
+        raise ValueError("rows must have the width and the kind (uint8 or floats) of the reference's rows")
     return _project(rows, reference.directions)
 
 
 def _project(rows: NDArray[Any], directions: Float64s) -> Float64s:
-    """(P, n) float64, contiguous."""
+    """(n, D) -> (P, n) float64, contiguous."""
     scale = 255.0 if rows.dtype == np.uint8 else 1.0
-    return np.concatenate([directions.T @ (part / scale).T for part in stretches(rows)], axis=1)
+    return np.concatenate([directions.T @ (chunk / scale).T for chunk in float64_chunks(rows)], axis=1)
 
 
 def _distance(a: Float64s, b: Float64s) -> float:
-    """Of (P, n) and (P, m), ascending: the quantile functions are steps, so the integral is a sum of both' steps."""
+    """Compare (P, n) with (P, m), both ascending: quantile functions are steps, so the integral is a sum over steps."""
     n, m = a.shape[1], b.shape[1]
     if n == m:
         return math.sqrt(float(np.mean((a - b) ** 2)))

@@ -1,10 +1,11 @@
-"""The Vendi score: how many different things a set holds, as an effective number.
+"""Vendi score: the effective number of different rows in a set.
 
-It is the exponential of the entropy of the eigenvalues of K/n, K the cosine similarities of the features. 1: all rows
-point the same way; n: all at right angles. It needs no real rows, but grows with n and with the features' dimensions,
-so it is read beside that of as many real rows. Of order 2 it is n²/‖K‖², the soft form of the birthday estimate.
+It is the exponential of the entropy of the eigenvalues of K/n, K the (n, n) cosine similarities of the features. 1: all
+rows have the same direction; n: all are orthogonal. It needs no real rows, but grows with n and with the number of
+features, so it is compared with that of as many real rows. Of order 2 it is n²/‖K‖².
 
-The eigenvalues are taken of the d × d matrix Σ x xᵀ/n, which has the same ones as K/n and merges by addition.
+The eigenvalues are computed from the (d, d) matrix Σ x xᵀ/n of unit vectors, which has the same ones as K/n and merges
+by addition.
 
 Sources: Friedman and Dieng, "The Vendi score", 2023; Pasarkar and Dieng, "Cousins of the Vendi score", 2024 (orders).
 """
@@ -21,21 +22,41 @@ from numpy.typing import NDArray
 from scipy.linalg import eigvalsh
 
 from service.evaluation.statistics.intervals import BLOCKS, Estimate, block_rows, clip, estimate_from_blocks
-from service.evaluation.statistics.rows import check_rows, stretches
+from service.evaluation.statistics.rows import check_rows, float64_chunks
 
 __all__ = ["SecondMoments", "estimate_vendi", "vendi_score"]
 
 Float64s = NDArray[np.float64]
 
 
+def estimate_vendi(features: NDArray[Any], order: float = 1.0, blocks: int = BLOCKS) -> Estimate:
+    """Estimate the Vendi score with its jackknife interval.
+
+    Args:
+        features: (n, d) float32 or float64; n at least 1.
+        order: as of `vendi_score`.
+        blocks: of the jackknife.
+
+    Returns:
+        The score, and the interval of its expectation at n rows; no interval for a single row.
+
+    Raises:
+        ValueError: no rows, rows that are not finite, or an order that is not above 0.
+    """
+    check_rows(features)
+    states = [SecondMoments.of(features[rows]) for rows in block_rows(len(features), blocks)]
+    return clip(estimate_from_blocks(states, lambda state: vendi_score(state, order), least=1), 1, len(features))
+
+
 @dataclass(frozen=True, eq=False)
 class SecondMoments:
-    """The second moments of rows scaled to length 1; a mergeable state.
+    """Second moments of rows scaled to length 1; mergeable.
 
     Attributes:
         count: n.
-        total: (d, d) float64, Σ x xᵀ over rows that have a direction.
-        zeros: rows of nothing but zeros. They have no direction; they count as like each other, and unlike all else.
+        total: (d, d) float64, Σ x xᵀ over rows that are not zero.
+        zeros: rows of nothing but zeros. They have no direction; they count as equal to each other, and as orthogonal
+            to every other row.
     """
 
     count: int
@@ -44,27 +65,24 @@ class SecondMoments:
 
     @classmethod
     def of(cls, features: NDArray[Any]) -> Self:
-        """Take the second moments of rows.
-
-        Args:
-            features: (n, d) float32 or float64, of any length; n may be 0.
+        """Compute the second moments of features (n, d), float32 or float64, of any length; n may be 0.
 
         Raises:
             ValueError: not two axes, or rows that are not finite.
         """
         check_rows(features, least=0)
         empty = cls(0, np.zeros((features.shape[1],) * 2), 0)
-        return reduce(cls.merge, (cls._of_stretch(part) for part in stretches(features)), empty)
+        return reduce(cls.merge, (cls._of_chunk(chunk) for chunk in float64_chunks(features)), empty)
 
     @classmethod
-    def _of_stretch(cls, part: Float64s) -> Self:
-        largest = np.abs(part).max(axis=1, keepdims=True)
-        directed = part[largest[:, 0] > 0] / largest[largest[:, 0] > 0]  # squares of tiny numbers would be 0
-        directed /= np.sqrt(np.sum(directed**2, axis=1, keepdims=True))
-        return cls(len(part), directed.T @ directed, len(part) - len(directed))
+    def _of_chunk(cls, chunk: Float64s) -> Self:
+        largest = np.abs(chunk).max(axis=1, keepdims=True)
+        directions = chunk[largest[:, 0] > 0] / largest[largest[:, 0] > 0]  # squares of tiny numbers would be 0
+        directions /= np.sqrt(np.sum(directions**2, axis=1, keepdims=True))
+        return cls(len(chunk), directions.T @ directions, len(chunk) - len(directions))
 
     def merge(self, other: Self) -> Self:
-        """The second moments of the rows of both.
+        """Return the second moments of the rows of both.
 
         Raises:
             ValueError: rows of another width.
@@ -75,11 +93,11 @@ class SecondMoments:
 
 
 def vendi_score(state: SecondMoments, order: float = 1.0) -> float:
-    """The effective number of different rows, in [1, n].
+    """Compute the effective number of different rows, in [1, n].
 
     Args:
         state: of at least one row.
-        order: of the entropy, above 0: 1 is Shannon's, 2 looks at pairs, infinity at the commonest direction alone.
+        order: of the entropy, above 0: 1 is Shannon's, 2 depends on pairs, infinity on the commonest direction alone.
 
     Raises:
         ValueError: no rows, or an order that is not above 0.
@@ -95,22 +113,3 @@ def vendi_score(state: SecondMoments, order: float = 1.0) -> float:
     else:
         entropy = np.log(np.sum(shares**order)) / (1 - order)
     return float(np.clip(np.exp(entropy), 1, state.count))
-
-
-def estimate_vendi(features: NDArray[Any], order: float = 1.0, blocks: int = BLOCKS) -> Estimate:
-    """The Vendi score of rows.
-
-    Args:
-        features: (n, d) float32 or float64; n at least 1.
-        order: as of `vendi_score`.
-        blocks: of the jackknife; 1: the value alone, for draws that show their spread by themselves.
-
-    Returns:
-        Its interval speaks of the expectation at n rows (jackknife over blocks of rows); none for a single row.
-
-    Raises:
-        ValueError: no rows, rows that are not finite, or an order that is not above 0.
-    """
-    check_rows(features)
-    states = [SecondMoments.of(features[rows]) for rows in block_rows(len(features), blocks)]
-    return clip(estimate_from_blocks(states, lambda state: vendi_score(state, order), least=1), 1, len(features))

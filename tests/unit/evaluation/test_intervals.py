@@ -1,4 +1,4 @@
-"""Intervals: closed forms, ends, and what they refuse."""
+"""Intervals: closed forms, bounds, and invalid input."""
 
 from __future__ import annotations
 
@@ -12,74 +12,73 @@ from service.evaluation.statistics.fid import Moments
 from service.evaluation.statistics.intervals import (
     BLOCKS,
     Estimate,
-    block_bounds,
     block_rows,
     clip,
-    clopper_pearson,
+    clopper_pearson_interval,
     estimate_from_blocks,
-    jackknife,
-    poisson,
+    jackknife_interval,
+    poisson_interval,
     prediction_range,
-    rate_ratio,
+    rate_ratio_interval,
 )
 
 T_19 = 2.093024  # the 97.5 % point of t with 19 degrees of freedom
 
 
-def test_wilson_is_symmetric_and_known_at_a_half():
+def test_wilson_is_symmetric_and_matches_a_known_value_at_a_half():
     assert wilson_interval(500, 1000) == pytest.approx((0.469070, 0.530930), abs=1e-6)
     low, high = wilson_interval(7, 300)
     assert wilson_interval(293, 300) == pytest.approx((1 - high, 1 - low))
 
 
-@pytest.mark.parametrize("share", [wilson_interval, clopper_pearson])
-def test_a_share_of_none_or_all_ends_at_the_border(share):
+@pytest.mark.parametrize("share", [wilson_interval, clopper_pearson_interval])
+def test_a_share_of_none_or_all_has_a_bound_of_0_or_1(share):
     assert share(0, 50)[0] == 0.0
     assert share(50, 50)[1] == 1.0
     assert 0 < share(0, 50)[1] < 0.1
 
 
 def test_clopper_pearson_of_no_hits_is_closed_form():
-    assert clopper_pearson(0, 50)[1] == pytest.approx(1 - 0.025 ** (1 / 50))
+    assert clopper_pearson_interval(0, 50)[1] == pytest.approx(1 - 0.025 ** (1 / 50))
 
 
-def test_poisson_of_nothing_ends_where_nothing_is_rare():
-    assert poisson(0) == pytest.approx((0, -math.log(0.025)))
-    assert poisson(10) == pytest.approx((4.795389, 18.390356), abs=1e-6)
+def test_poisson_matches_closed_forms():
+    assert poisson_interval(0) == pytest.approx((0, -math.log(0.025)))
+    assert poisson_interval(10) == pytest.approx((4.795389, 18.390356), abs=1e-6)
 
 
-@pytest.mark.parametrize("share", [wilson_interval, clopper_pearson])
+@pytest.mark.parametrize("share", [wilson_interval, clopper_pearson_interval])
 @pytest.mark.parametrize(("hits", "of"), [(-1, 5), (6, 5), (0, 0)])
-def test_a_share_that_is_none_is_refused(share, hits, of):
+def test_an_invalid_share_is_refused(share, hits, of):
     with pytest.raises(ValueError, match=f"{hits} of {of}"):
         share(hits, of)
 
 
 def test_a_negative_count_is_refused():
     with pytest.raises(ValueError, match="not negative"):
-        poisson(-1)
+        poisson_interval(-1)
 
 
-def test_rate_ratio_turns_over_when_its_sides_are_exchanged():
-    low, high = rate_ratio(7, 2.0, 19, 3.0)
-    assert rate_ratio(19, 3.0, 7, 2.0) == pytest.approx((1 / high, 1 / low))
+def test_rate_ratio_inverts_when_its_sides_are_exchanged():
+    low, high = rate_ratio_interval(7, 2.0, 19, 3.0)
+    assert rate_ratio_interval(19, 3.0, 7, 2.0) == pytest.approx((1 / high, 1 / low))
     assert low < (7 / 2) / (19 / 3) < high
 
 
 def test_rate_ratio_scales_with_exposures():
-    assert np.array(rate_ratio(7, 20.0, 19, 3.0)) * 10 == pytest.approx(rate_ratio(7, 2.0, 19, 3.0))
+    assert np.array(rate_ratio_interval(7, 20.0, 19, 3.0)) * 10 == pytest.approx(rate_ratio_interval(7, 2.0, 19, 3.0))
 
 
-def test_rate_ratio_has_open_ends_where_a_count_is_zero():
-    assert rate_ratio(0, 1, 5, 1)[0] == 0
-    assert rate_ratio(5, 1, 0, 1)[1] == math.inf
-    assert rate_ratio(0, 1, 0, 1) == (0.0, math.inf)
+def test_rate_ratio_is_unbounded_where_a_count_is_zero():
+    assert rate_ratio_interval(0, 1, 5, 1)[0] == 0
+    assert rate_ratio_interval(5, 1, 0, 1)[1] == math.inf
+    assert rate_ratio_interval(0, 1, 0, 1) == (0.0, math.inf)
 
 
 @pytest.mark.parametrize("wrong", [(-1, 1, 1, 1), (1, 0, 1, 1), (1, 1, 1, math.nan)])
-def test_rate_ratio_refuses_what_is_no_rate(wrong):
+def test_rate_ratio_refuses_invalid_counts_and_exposures(wrong):
     with pytest.raises(ValueError, match="exposures are positive"):
-        rate_ratio(*wrong)
+        rate_ratio_interval(*wrong)
 
 
 def test_prediction_range_is_wider_than_that_of_the_mean():
@@ -98,7 +97,7 @@ def test_prediction_range_holds_95_percent_of_further_values():
 
 
 @pytest.mark.parametrize("values", [[1.0], [1.0, math.nan]])
-def test_prediction_range_refuses_what_has_no_spread(values):
+def test_prediction_range_refuses_fewer_than_two_finite_values(values):
     with pytest.raises(ValueError, match="at least two values"):
         prediction_range(np.array(values))
 
@@ -107,35 +106,37 @@ def test_the_jackknife_of_a_mean_is_its_t_interval_over_blocks():
     rows = np.random.default_rng(1).normal(size=(BLOCKS, 50))
     left_out = (rows.sum() - rows.sum(axis=1)) / (rows.size - 50)
     error = rows.mean(axis=1).std(ddof=1) / math.sqrt(BLOCKS)
-    assert jackknife(rows.mean(), left_out) == pytest.approx((rows.mean() - T_19 * error, rows.mean() + T_19 * error))
+    assert jackknife_interval(rows.mean(), left_out) == pytest.approx(
+        (rows.mean() - T_19 * error, rows.mean() + T_19 * error)
+    )
 
 
-def test_the_jackknife_takes_blocks_of_unequal_size():
+def test_the_jackknife_weights_blocks_of_unequal_size():
     sizes = np.array([30, 50, 20, 60, 40])
     rows = np.random.default_rng(1).normal(size=200)
     parts = np.split(rows, np.cumsum(sizes)[:-1])
     left_out = np.array([(rows.sum() - part.sum()) / (200 - len(part)) for part in parts])
     means = np.array([part.mean() for part in parts])
     error = math.sqrt(np.mean((means - rows.mean()) ** 2 * sizes / (200 - sizes)))
-    assert jackknife(rows.mean(), left_out, sizes)[1] == pytest.approx(rows.mean() + 2.776445 * error)
-    assert jackknife(rows.mean(), left_out, sizes) != jackknife(rows.mean(), left_out)
+    assert jackknife_interval(rows.mean(), left_out, sizes)[1] == pytest.approx(rows.mean() + 2.776445 * error)
+    assert jackknife_interval(rows.mean(), left_out, sizes) != jackknife_interval(rows.mean(), left_out)
 
 
-def test_the_jackknife_ignores_how_sizes_are_scaled():
+def test_the_jackknife_does_not_depend_on_the_scale_of_sizes():
     left_out = np.array([1.0, 2.0, 4.0])
-    assert jackknife(2.0, left_out, np.array([7, 7, 7])) == pytest.approx(jackknife(2.0, left_out))
+    assert jackknife_interval(2.0, left_out, np.array([7, 7, 7])) == pytest.approx(jackknife_interval(2.0, left_out))
 
 
 @pytest.mark.parametrize(("value", "left_out"), [(1.0, [1.0]), (math.nan, [1.0, 2.0]), (1.0, [1.0, math.inf])])
-def test_the_jackknife_refuses_what_it_cannot_tell(value, left_out):
+def test_the_jackknife_refuses_a_single_block_and_values_that_are_not_finite(value, left_out):
     with pytest.raises(ValueError, match="at least two blocks"):
-        jackknife(value, np.array(left_out))
+        jackknife_interval(value, np.array(left_out))
 
 
 def test_blocks_are_of_nearly_equal_size():
-    assert block_bounds(10, 4).tolist() == [0, 2, 5, 7, 10]
-    assert len(block_bounds(10)) == BLOCKS + 1
-    assert block_bounds(0, 3).tolist() == [0, 0, 0, 0]
+    assert [len(block) for block in block_rows(10, 4)] == [2, 3, 2, 3]
+    assert [len(block) for block in block_rows(40)] == [2] * BLOCKS
+    assert block_rows(0, 3) == []
 
 
 @pytest.mark.parametrize("n", [1, 7, 20, 1234])
@@ -146,7 +147,7 @@ def test_every_row_is_in_one_block(n):
     assert all(map(np.array_equal, blocks, block_rows(n)))
 
 
-def test_rows_that_are_sorted_do_not_widen_the_interval():
+def test_sorted_rows_do_not_widen_the_interval():
     rows = np.random.default_rng(2).normal(size=(1000, 1))
     statistic = lambda state: float(state.mean[0])  # noqa: E731
     spread = []
@@ -156,7 +157,7 @@ def test_rows_that_are_sorted_do_not_widen_the_interval():
     assert spread[1] == pytest.approx(spread[0], rel=0.5)
 
 
-def test_leaving_out_a_block_is_merging_the_others():
+def test_leaving_out_a_block_merges_the_others():
     rows = np.random.default_rng(2).normal(size=(9, 2))
     states = [Moments.of(part) for part in np.split(rows, [2, 5])]
     seen = []
