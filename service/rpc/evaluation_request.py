@@ -24,7 +24,8 @@ from service.evaluation.panels.registry import FEWEST_SAMPLES
 from service.evaluation.results import Panel
 from service.evaluation.specification import Specification
 from service.rpc.evaluation_message import PANELS
-from service.validation import raise_violations, read_parameters
+from service.rpc.fields import parameter_values
+from service.validation import check_parameters, raise_violations
 
 __all__ = ["read_create_request"]
 
@@ -275,7 +276,9 @@ class _Reader:
     def _parameters(self, generator: PinnedRole | None) -> Parameters:
         if generator is None:
             return Parameters()
-        return read_parameters(self.request.parameters, "parameters", generator.model, self.violations)
+        return check_parameters(
+            parameter_values(self.request.parameters), "parameters", generator.model, self.violations
+        )
 
 
 def _can_read(model: ServedModel | None, dataset: Dataset) -> bool:

@@ -27,8 +27,9 @@ from service.catalog import Catalog
 from service.catalog.roles import Roles, class_labels, unknown_classes
 from service.domain import Parameters
 from service.errors import Violation
+from service.rpc.fields import label_value, parameter_values
 from service.rpc.policy import policy_from_proto
-from service.validation import label_list, raise_violations, read_label, read_parameters
+from service.validation import check_label, check_parameters, label_list, raise_violations
 
 __all__ = [
     "MAX_COUNTS",
@@ -330,7 +331,7 @@ def _read_kind(target: augmentation_pb2.Target, dataset: Dataset, violations: li
             return Balance(label=None, by_group=target.by_group)
         case "balance_to_class":
             field = "target.balance_to_class"
-            label = read_label(target.balance_to_class, field, dataset.name, dataset.classes, violations)
+            label = check_label(label_value(target.balance_to_class), field, dataset.name, dataset.classes, violations)
             return Balance(label=label, by_group=target.by_group)
         case "factor":
             return _read_factor(target, violations)
@@ -360,7 +361,7 @@ def _read_counts(target: augmentation_pb2.Target, dataset: Dataset, violations: 
     counts: dict[tuple[int, int | None], tuple[int, int]] = {}
     for place, each in enumerate(given):
         field, known = f"target.counts.counts[{place}]", len(violations)
-        label = read_label(each.label, f"{field}.label", dataset.name, dataset.classes, violations)
+        label = check_label(label_value(each.label), f"{field}.label", dataset.name, dataset.classes, violations)
         group = _read_group(each.group, f"{field}.group", dataset, violations)
         if each.count > MAX_ROWS:
             violations.append(Violation(field=f"{field}.count", description=f"must be at most {MAX_ROWS}"))
@@ -401,7 +402,7 @@ def _read_weights(target: augmentation_pb2.Target, dataset: Dataset, violations:
         if not (math.isfinite(each.weight) and each.weight >= 0):
             description = f"must be finite and not negative, got {each.weight:g}"
             violations.append(Violation(field=f"{field}.weight", description=description))
-        label = read_label(each.label, f"{field}.label", dataset.name, dataset.classes, violations)
+        label = check_label(label_value(each.label), f"{field}.label", dataset.name, dataset.classes, violations)
         if len(violations) == known and label in weights:
             violations.append(Violation(field=f"{field}.label", description=f"names label {label} a second time"))
         weights[label] = each.weight
@@ -494,7 +495,9 @@ class SynthesisReader:
         return SynthesisWish(
             generator=generator,
             classifier=classifier,
-            parameters=read_parameters(wish.parameters, "synthesis.parameters", generator.model, self._violations),
+            parameters=check_parameters(
+                parameter_values(wish.parameters), "synthesis.parameters", generator.model, self._violations
+            ),
             min_confidence=confidence,
             copy_quantile=quantile,
             attempts=attempts,

@@ -16,7 +16,8 @@ from service.catalog import Catalog, Entry, LabelSource
 from service.catalog.conditions import DrawnLabels, GivenLabels, NoLabels, OneLabel
 from service.domain import Dtype, Encoding, Operation, Parameters, ServedModel, Target
 from service.errors import FountServiceError, InvalidRequest, NotReady, Retired, Violation
-from service.validation import label_list, raise_violations, read_label, read_parameters
+from service.rpc.fields import label_value, parameter_values
+from service.validation import check_label, check_parameters, label_list, raise_violations
 
 __all__ = ["SampleOrder", "read_sample_request"]
 
@@ -70,7 +71,7 @@ def read_sample_request(request: sampling_pb2.SampleRequest, catalog: Catalog) -
         raise_violations(violations)
         raise refusal or NotReady(f"{entry.name} {entry.version} is not ready: {entry.reason}")
     encoding = _read_encoding(request, model, violations)
-    parameters = read_parameters(request.parameters, "parameters", model, violations)
+    parameters = check_parameters(parameter_values(request.parameters), "parameters", model, violations)
     labels = _read_condition(request, model, violations)
     if request.count > model.max_count:
         violations.append(
@@ -144,7 +145,9 @@ def _read_condition(
         return NoLabels()
     if kind == "label":
         return OneLabel(
-            label=read_label(request.condition.label, "condition.label", model.key.name, model.labels, violations)
+            label=check_label(
+                label_value(request.condition.label), "condition.label", model.key.name, model.labels, violations
+            )
         )
     if kind == "labels":
         return _read_labels(request, model, violations)
@@ -183,7 +186,7 @@ def _read_mixture(mixture: sampling_pb2.Mixture, model: ServedModel, violations:
             description = f"must be finite and not negative, got {component.weight:g}"
             violations.append(Violation(field=f"{field}.weight", description=description))
         known = len(violations)
-        label = read_label(component.label, f"{field}.label", model.key.name, model.labels, violations)
+        label = check_label(label_value(component.label), f"{field}.label", model.key.name, model.labels, violations)
         if len(violations) > known:
             continue
         if label in seen:
