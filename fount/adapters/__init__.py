@@ -1,7 +1,7 @@
 """Plans as data sets of the libraries that train on them: torch, Hugging Face `datasets`, Ray Data.
 
 A plan or its ticket enters; a data set leaves whose rows are pulled from the gateway as they are read. Each library is
-imported on first use, so that none of them needs to be installed for the others.
+imported on first use, so only those in use need to be installed.
 
 Example:
     >>> from fount.adapters import Pull
@@ -22,8 +22,15 @@ if TYPE_CHECKING:
 
 __all__ = ["PlanDatasource", "Pull", "iterable_dataset"]
 
-# name: (home, extra)
-_HOMES = {
+BATCH_FIELDS = {
+    "label": "labels", "row": "rows", "group": "groups", "weight": "weights", "source": "sources",
+    "source_row": "source_rows", "seed": "seeds", "index": "indices", "attempt": "attempts", "transforms": "transforms",
+    "confidence": "confidences", "copy_ratio": "copy_ratios",
+}  # fmt: skip
+"""The columns of a row, other than its image, and the field of `RowBatch` each is read from."""
+
+# name: (module, extra)
+_MODULES = {
     "PlanDatasource": ("fount.adapters.ray", "ray"),
     "Pull": ("fount.adapters.torch_dataset", "torch"),
     "iterable_dataset": ("fount.adapters.huggingface", "huggingface"),
@@ -31,11 +38,11 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
+    if name not in _MODULES:
         raise AttributeError(f"module 'fount.adapters' has no attribute {name!r}")
-    home, extra = _HOMES[name]
+    module, extra = _MODULES[name]
     try:
-        return getattr(import_module(home), name)
+        return getattr(import_module(module), name)
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] == "fount":
             raise

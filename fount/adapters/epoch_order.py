@@ -1,9 +1,8 @@
-"""In which order an epoch visits the rows of a plan, and who takes which of them.
+"""The order in which an epoch visits the rows of a plan, its division among consumers, and the pulling of its rows.
 
-An epoch is a sequence of N places. In epoch 0, place p holds row p; in any other, blocks of rows change places by a
-shuffle keyed by (plan, epoch), so every epoch visits every row once. A plan's rows are mixed already, so blocks are
-enough, and one block is one stretch to pull. Who takes what is said in spans of places: consumers take disjoint spans
-that make up the whole.
+An epoch is a sequence of N places. In epoch 0, place p holds row p. In every other epoch, blocks of rows are shuffled
+by a key made of plan and epoch, so each epoch visits every row once. The rows of a plan are mixed already, so shuffling
+blocks is enough, and one block is one contiguous range to pull. Consumers take disjoint spans of places.
 """
 
 from __future__ import annotations
@@ -21,23 +20,22 @@ from fount.augmentation.rows import RowBatch
 from fount.augmentation.shards import MAX_SHARDS, shard_range
 from fount.client.sync import Client
 
-__all__ = ["EpochOrder", "Left", "Span", "Stretch", "cut", "pull_places", "share", "subtract"]
+__all__ = ["EpochOrder", "RemainingPlaces", "RowRange", "Span", "pull_places", "split_spans", "subtract"]
 
-
-_BLOCK_ROWS, _LEAST_BLOCK_ROWS = 4096, 64
+_MAX_BLOCK_ROWS, _MIN_BLOCK_ROWS = 4096, 64
 
 Span = tuple[int, int]
 """Places first to end - 1."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Stretch:
-    """Consecutive rows at consecutive places, as one pull gives them.
+class RowRange:
+    """Consecutive rows at consecutive places, in one shard: what one call pulls.
 
     Attributes:
         first_place: the place of the first row.
-        shard: the shard, and
-        shards: of how many, the rows belong to.
+        shard: the shard the rows belong to.
+        shards: the number of shards the plan is split into.
         first_row: the first row.
         end_row: one beyond the last.
     """
@@ -54,22 +52,22 @@ class EpochOrder:
 
     def __init__(self, plan_id: str, rows: int, epoch: int) -> None:
         self._rows = rows
-        block_rows = min(_BLOCK_ROWS, max(_LEAST_BLOCK_ROWS, rows // 64))
+        block_rows = min(_MAX_BLOCK_ROWS, max(_MIN_BLOCK_ROWS, rows // 64))
         self._blocks = min(MAX_SHARDS, -(-rows // block_rows)) if epoch and rows else 1
         self._order = _shuffled(plan_id, epoch, self._blocks) if epoch else np.zeros(1, np.int64)
-        sizes = [self._first_row(block + 1) - self._first_row(block) for block in self._order.tolist()]
+        sizes = [len(shard_range(rows, block, self._blocks)) for block in self._order.tolist()]
         self._first_places = np.concatenate([[0], np.cumsum(sizes, dtype=np.int64)])
 
-    def stretches(self, spans: Iterable[Span]) -> Iterator[Stretch]:
-        """The rows at some places, in the order of the places."""
+    def row_ranges(self, spans: Iterable[Span]) -> Iterator[RowRange]:
+        """Find the rows at some places, in the order of the places."""
         for first, end in spans:
             place = first
             while place < end:
                 number = int(np.searchsorted(self._first_places, place, side="right")) - 1
                 until = min(end, int(self._first_places[number + 1]))
                 block = int(self._order[number])
-                first_row = self._first_row(block) + place - int(self._first_places[number])
-                yield Stretch(
+                first_row = shard_range(self._rows, block, self._blocks).start + place - int(self._first_places[number])
+                yield RowRange(
                     first_place=place,
                     shard=block,
                     shards=self._blocks,
@@ -78,96 +76,68 @@ class EpochOrder:
                 )
                 place = until
 
-    def _first_row(self, block: int) -> int:
-        return shard_range(self._rows, block, self._blocks).start
-
-
-def share(rows: int, consumer: int, consumers: int) -> list[Span]:
-    """The places of one consumer of a whole epoch."""
-    places = shard_range(rows, consumer, consumers)
-    return _spans([(places.start, places.stop)])
-
-
-def cut(spans: Sequence[Span], part: int, parts: int) -> list[Span]:
-    """One of some equal parts of the places in spans, in their order."""
-    total = sum(end - first for first, end in spans)
-    wanted = shard_range(total, part, parts)
-    starts = np.concatenate([[0], np.cumsum([end - first for first, end in spans], dtype=np.int64)]).tolist()
-    return _spans(
-        (first + max(wanted.start - before, 0), min(end, first + wanted.stop - before))
-        for (first, end), before in zip(spans, starts, strict=False)
-    )
-
-
-def subtract(spans: Sequence[Span], taken: Iterable[Span]) -> list[Span]:
-    """The places in spans that are in none of the others; both in ascending order."""
-    left: list[Span] = []
-    gone = [*_merged(taken)]
-    at = 0
-    for first, end in spans:
-        while at < len(gone) and gone[at][1] <= first:
-            at += 1
-        here = at
-        while here < len(gone) and gone[here][0] < end:
-            left.append((first, gone[here][0]))
-            first = max(first, gone[here][1])
-            here += 1
-        left.append((first, end))
-    return _spans(left)
-
-
-def _merged(spans: Iterable[Span]) -> Iterator[Span]:
-    """The same places in as few spans as there can be, ascending."""
-    current: Span | None = None
-    for first, end in sorted(spans):
-        if current is not None and first <= current[1]:
-            current = (current[0], max(current[1], end))
-            continue
-        if current is not None:
-            yield current
-        current = (first, end)
-    if current is not None:
-        yield current
-
-
-def _spans(spans: Iterable[Span]) -> list[Span]:
-    return [(first, end) for first, end in spans if first < end]
-
 
 def _shuffled(plan_id: str, epoch: int, blocks: int) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
-    """The blocks in the order of 64-bit keys drawn for each."""
+    """Sort the blocks by 64-bit keys drawn for each."""
     seed = int.from_bytes(hashlib.sha256(f"{plan_id}/{epoch}".encode()).digest()[:8], "little")
     words = Addresses.of_range(seed, 0, blocks).words(Stream.ORDER, 2).astype(np.uint64)  # (blocks, 2)
     keys = (words[:, 1] << np.uint64(32)) | words[:, 0]
     return np.argsort(keys, kind="stable").astype(np.int64)
 
 
-# FOLDED FROM fount.adapters.epoch_order:
-# Rows at the places of an epoch: pulled stretch by stretch, no further than a consumer's spans go.
+def split_spans(spans: Sequence[Span], part: int, parts: int) -> list[Span]:
+    """Return one of several equal parts of the places in spans, in their order."""
+    chosen = shard_range(sum(end - first for first, end in spans), part, parts)
+    found, before = [], 0  # places in earlier spans
+    for first, end in spans:
+        found.append((first + max(chosen.start - before, 0), min(end, first + chosen.stop - before)))
+        before += end - first
+    return _without_empty(found)
 
 
-class Left:
-    """The places that an iteration has not given yet.
+def subtract(spans: Sequence[Span], taken: Iterable[Span]) -> list[Span]:
+    """Return the places in spans, which are ascending, that are in none of the taken spans."""
+    remaining: list[Span] = []
+    gone = sorted(taken)
+    at = 0
+    for first, end in spans:
+        while at < len(gone) and gone[at][1] <= first:
+            at += 1
+        here = at
+        while here < len(gone) and gone[here][0] < end:
+            remaining.append((first, gone[here][0]))
+            first = max(first, gone[here][1])
+            here += 1
+        remaining.append((first, end))
+    return _without_empty(remaining)
+
+
+def _without_empty(spans: Iterable[Span]) -> list[Span]:
+    return [(first, end) for first, end in spans if first < end]
+
+
+class RemainingPlaces:
+    """The places that an iteration has not returned yet.
 
     Attributes:
-        spans: ascending; whoever keeps the list sees it shrink.
+        spans: ascending; updated in place.
     """
 
     def __init__(self, spans: Iterable[Span]) -> None:
         self.spans = list(spans)
 
     def enter(self, place: int) -> int:
-        """Come to rows at a place.
+        """Start with a batch whose first row is at a place.
 
         Returns:
-            The first place not accounted for: this one, or that of the rows without a sample just before it.
+            The first place not accounted for: this one, or that of the rejected rows just before it.
         """
         while self.spans[0][1] <= place:
             del self.spans[0]
         return self.spans[0][0]
 
     def advance(self, end: int) -> None:
-        """Account for everything up to a place."""
+        """Account for every place before `end`."""
         self.spans[0] = (end, self.spans[0][1])
 
 
@@ -177,24 +147,20 @@ def pull_places(
     """Pull the rows at some places, in the order of the places.
 
     Returns:
-        Batches, each with the place of its first row; the others follow it one by one.
+        Batches of consecutive places, each with the place of its first row.
 
     Raises:
-        FountError: the rest did not come.
+        FountError: rows could not be pulled.
     """
-    for stretch in order.stretches(spans):
-        for batch in _pull_stretch(client, ticket, stretch, provenance):
-            yield stretch.first_place + batch.start_index - stretch.first_row, batch
-
-
-def _pull_stretch(client: Client, ticket: bytes, stretch: Stretch, provenance: Level) -> Iterator[RowBatch]:
-    batches = client.pull(
-        ticket,
-        shard=stretch.shard,
-        shards=stretch.shards,
-        start_index=stretch.first_row,
-        end_index=stretch.end_row,
-        provenance=provenance,
-    )
-    with closing(batches):
-        yield from batches
+    for rows in order.row_ranges(spans):
+        batches = client.pull(
+            ticket,
+            shard=rows.shard,
+            shards=rows.shards,
+            start_index=rows.first_row,
+            end_index=rows.end_row,
+            provenance=provenance,
+        )
+        with closing(batches):
+            for batch in batches:
+                yield rows.first_place + batch.start_index - rows.first_row, batch

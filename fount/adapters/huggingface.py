@@ -1,7 +1,7 @@
 """A plan as an `IterableDataset` of Hugging Face `datasets`: columns `image` and `label`, split by its shards.
 
-Each shard is pulled by whoever reads it: `split_dataset_by_node` and DataLoader workers share the shards among them,
-and `state_dict` goes on within one. Rows without a sample are left out.
+Each shard is pulled by the process that reads it: `split_dataset_by_node` and DataLoader workers divide the shards, and
+`state_dict` resumes within a shard. Rejected rows are omitted.
 """
 
 from __future__ import annotations
@@ -10,8 +10,6 @@ from collections.abc import Iterator
 from typing import Any
 
 import datasets
-import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
 
 from fount.augmentation.plan import AnyPlan, ticket_of
@@ -23,12 +21,12 @@ __all__ = ["iterable_dataset"]
 
 
 def iterable_dataset(plan: AnyPlan, server: str | None = None, *, shards: int = 64) -> datasets.IterableDataset:
-    """See a plan as a data set of images and class labels; rows are pulled as they are read.
+    """Make a data set of images and class labels from a plan; rows are pulled as they are read.
 
     Args:
         plan: a plan, or its ticket.
         server: as in `Client`.
-        shards: into how many parts it is cut: at most so many workers share it, best a multiple of their number.
+        shards: number of parts, and so the most workers that can share it; best a multiple of their number.
 
     Raises:
         InvalidRequest: the number of shards is not 1 to 65536.
@@ -41,20 +39,16 @@ def iterable_dataset(plan: AnyPlan, server: str | None = None, *, shards: int = 
     with Client(server) as client:
         info = client.pull_info(ticket, shards=shards, provenance="none")
     features = datasets.Features({"image": datasets.Image(), "label": datasets.ClassLabel(names=list(info.classes))})
-    # `datasets` splits what is a list among workers, and gives everything else to each.
-    among = {"ticket": ticket, "server": server, "of": shards, "shards": list(range(shards))}
-    return datasets.IterableDataset.from_generator(_examples, features=features, gen_kwargs=among)
+    # `datasets` divides lists among workers, and passes every other value to each of them.
+    arguments = {"ticket": ticket, "server": server, "total": shards, "shards": list(range(shards))}
+    return datasets.IterableDataset.from_generator(_examples, features=features, gen_kwargs=arguments)
 
 
-def _examples(ticket: bytes, server: str | None, of: int, shards: list[int]) -> Iterator[dict[str, Any]]:
+def _examples(ticket: bytes, server: str | None, total: int, shards: list[int]) -> Iterator[dict[str, Any]]:
     with Client(server) as client:
         for shard in shards:
-            for batch in client.pull(ticket, shard=shard, shards=of, provenance="none"):
+            for batch in client.pull(ticket, shard=shard, shards=total, provenance="none"):
                 accepted = batch.accepted()
                 for image, label in zip(accepted.images, accepted.labels.tolist(), strict=True):
-                    yield {"image": _picture(image), "label": label}
-
-
-def _picture(pixels: NDArray[np.uint8]) -> Image.Image:
-    """(H, W, C) as a picture; one channel is grey."""
-    return Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels)
+                    pixels = image[..., 0] if image.shape[-1] == 1 else image  # one channel is grey
+                    yield {"image": Image.fromarray(pixels), "label": label}

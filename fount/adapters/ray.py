@@ -1,7 +1,7 @@
 """A plan as a data source of Ray Data: `ray.data.read_datasource(PlanDatasource(plan))`.
 
-Each read task pulls one shard, wherever Ray runs it; rows are columns `image` (H, W, C) uint8 and `label`, and what
-provenance was asked for. Rows without a sample are left out.
+Each read task pulls one shard, wherever Ray runs it. Rows have the columns `image` (H, W, C) uint8 and `label`, and
+those of the requested provenance. Rejected rows are omitted.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from ray.data import Datasource, ReadTask
 from ray.data.block import Block, BlockAccessor, BlockMetadata
 
+from fount.adapters import BATCH_FIELDS
 from fount.augmentation.plan import AnyPlan, ticket_of
 from fount.augmentation.pull import Level
 from fount.augmentation.rows import RowBatch
@@ -24,12 +25,7 @@ from fount.client.sync import Client
 
 __all__ = ["PlanDatasource"]
 
-_BLOCK_BYTES = 16 * 2**20  # rows are gathered to blocks of about so much
-_COLUMNS = {
-    "label": "labels", "row": "rows", "group": "groups", "weight": "weights", "source": "sources",
-    "source_row": "source_rows", "seed": "seeds", "index": "indices", "attempt": "attempts",
-    "confidence": "confidences", "copy_ratio": "copy_ratios",
-}  # fmt: skip
+_BLOCK_BYTES = 16 * 2**20  # the approximate size of a block
 
 
 class PlanDatasource(Datasource):
@@ -40,12 +36,12 @@ class PlanDatasource(Datasource):
     """
 
     def __init__(self, plan: AnyPlan, server: str | None = None, *, provenance: Level = "none") -> None:
-        """Ask what the plan holds.
+        """Request the description of the plan.
 
         Args:
             plan: a plan, or its ticket.
-            server: as in `Client`, but seen from wherever Ray runs.
-            provenance: how much each row tells, as columns.
+            server: as in `Client`; must be reachable from wherever Ray runs.
+            provenance: how much provenance each row has, as columns.
 
         Raises:
             FountError: the gateway does not know the plan, or does not answer.
@@ -55,15 +51,14 @@ class PlanDatasource(Datasource):
             self._info = client.pull_info(self._ticket, provenance=provenance)
 
     def estimate_inmemory_data_size(self) -> int | None:
-        """Bytes of all rows."""
+        """Estimate the bytes of all rows."""
         return self._info.rows * self._row_bytes
 
     def get_read_tasks(
         self, parallelism: int, per_task_row_limit: int | None = None, data_context: Any = None
     ) -> list[ReadTask]:
-        """One task a shard, as many as Ray wants and there are rows for."""
-        rows = self._info.rows
-        shards = max(1, min(parallelism, rows, MAX_SHARDS))
+        """Make `parallelism` read tasks of one shard each, but no more than there are rows."""
+        shards = max(1, min(parallelism, self._info.rows, MAX_SHARDS))
         return [self._task(shard, shards, per_task_row_limit) for shard in range(shards)]
 
     @property
@@ -82,35 +77,31 @@ class PlanDatasource(Datasource):
 def _read(
     ticket: bytes, server: str | None, shard: int, shards: int, provenance: Level, block_rows: int
 ) -> Iterator[Block]:
-    gathered: list[RowBatch] = []
+    batches: list[RowBatch] = []
     with Client(server) as client:
         for batch in client.pull(ticket, shard=shard, shards=shards, provenance=provenance):
-            gathered.append(batch.accepted())
-            if sum(map(len, gathered)) >= block_rows:
-                yield _block(gathered)
-                gathered = []
-    if sum(map(len, gathered)):
-        yield _block(gathered)
+            batches.append(batch.accepted())
+            if sum(map(len, batches)) >= block_rows:
+                yield _block(batches)
+                batches = []
+    if sum(map(len, batches)):
+        yield _block(batches)
 
 
 def _block(batches: list[RowBatch]) -> Block:
     columns: dict[str, NDArray[Any]] = {"image": np.concatenate([batch.images for batch in batches])}
-    for name, field in _COLUMNS.items():
-        values = [getattr(batch, field) for batch in batches]
-        if any(each is not None for each in values):
-            columns[name] = np.concatenate(
-                [_filled(each, field, len(batch)) for each, batch in zip(values, batches, strict=True)]
-            )
+    for name, field in BATCH_FIELDS.items():
+        arrays = [getattr(batch, field) for batch in batches]
+        if name == "transforms" or all(array is None for array in arrays):
+            continue
+        absent = np.int64(1) if name == "weight" else np.float32("nan")  # in batches that lack the column
+        columns[name] = np.concatenate(
+            [
+                np.full(len(batch), absent) if array is None else array
+                for array, batch in zip(arrays, batches, strict=True)
+            ]
+        )
     if batches[0].transforms is not None:
-        for column, name in enumerate(batches[0].transform_columns):
-            columns[name] = np.concatenate(
-                [batch.transforms[:, column] for batch in batches if batch.transforms is not None]
-            )
+        parameters = np.concatenate([batch.transforms for batch in batches if batch.transforms is not None])
+        columns |= {name: parameters[:, k] for k, name in enumerate(batches[0].transform_columns)}
     return BlockAccessor.batch_to_arrow_block(columns)
-
-
-def _filled(values: NDArray[Any] | None, field: str, count: int) -> NDArray[Any]:
-    """What a batch tells of a column that others of the block have."""
-    if values is not None:
-        return values
-    return np.full(count, 1, np.int64) if field == "weights" else np.full(count, np.nan, np.float32)

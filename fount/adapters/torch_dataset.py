@@ -1,12 +1,12 @@
-"""A plan as a torch `IterableDataset`: rows for a plain `DataLoader`, split by rank and worker, resumable to the row.
+"""A plan as a torch `IterableDataset`: rows for a plain `DataLoader`, split by rank and worker, resumable at any row.
 
-Rows are pulled as they are read. The channel is opened where and when iteration begins, so a data set holds a ticket
-and an address alone: it can be pickled, and workers may be forked or spawned. Rows without a sample are left out.
+Rows are pulled as they are read. The channel is opened where and when iteration starts, so a data set holds only a
+ticket and an address: it can be pickled, and workers may be forked or spawned. Rejected rows are omitted.
 
-    with workers      the loader asks ahead, so only the main process knows what was used: ask for the column "place",
-                      and hand it to `track` after each batch; `state_dict` then says exactly what is left
+    with workers      workers prefetch, so only the main process knows which rows were used: request the column "place",
+                      pass it to `track` after each batch, and `state_dict` is exact
     without workers   `state_dict` is exact by itself
-    torchdata         `StatefulDataLoader` asks `state_dict` within each worker, which is exact there by itself
+    torchdata         `StatefulDataLoader` calls `state_dict` within each worker, where it is exact by itself
 
 Source: the interface is that of `torch.utils.data.IterableDataset` and of torchdata's `Stateful`.
 """
@@ -22,7 +22,8 @@ import numpy as np
 import torch
 from torch.utils.data import IterableDataset, get_worker_info
 
-from fount.adapters.epoch_order import EpochOrder, Left, Span, cut, pull_places, share, subtract
+from fount.adapters import BATCH_FIELDS
+from fount.adapters.epoch_order import EpochOrder, RemainingPlaces, Span, pull_places, split_spans, subtract
 from fount.augmentation.plan import AnyPlan, PlanInfo, ticket_of
 from fount.augmentation.pull import Level
 from fount.augmentation.rows import RowBatch
@@ -32,41 +33,35 @@ from fount.v1 import augmentation_pb2
 
 __all__ = ["COLUMNS", "Pull"]
 
-_State = dict[str, Any]
-_ALWAYS, _IDS, _FULL = (
-    ("image", "label", "place", "row", "group", "weight"),
-    ("source", "source_row", "seed", "index", "attempt"),
-    ("transforms", "confidence", "copy_ratio"),
-)
-COLUMNS = (*_ALWAYS, *_IDS, *_FULL)
-"""What a row can give: those of `RowBatch`, and its place in the epoch, for `Pull.track`."""
-
-_FIELDS = {
-    "label": "labels", "row": "rows", "group": "groups", "weight": "weights", "source": "sources",
-    "source_row": "source_rows", "seed": "seeds", "index": "indices", "attempt": "attempts", "transforms": "transforms",
-    "confidence": "confidences", "copy_ratio": "copy_ratios",
-}  # fmt: skip
+_State = Mapping[str, Any]
+_COLUMNS_OF_LEVEL: Mapping[Level, tuple[str, ...]] = {
+    "none": ("image", "label", "place", "row", "group", "weight"),
+    "ids": ("source", "source_row", "seed", "index", "attempt"),
+    "full": ("transforms", "confidence", "copy_ratio"),
+}
+COLUMNS = tuple(column for columns in _COLUMNS_OF_LEVEL.values() for column in columns)
+"""The columns a row can have: those of `RowBatch`, and its place in the epoch, for `Pull.track`."""
 
 _ABSENT = {"group": -1, "weight": 1}
-_VERSION = 1
-_MOST_WORKERS = 1023
+_STATE_VERSION = 1
+_MAX_WORKERS = 1023
 
 
 class Pull(IterableDataset[tuple[Any, ...]]):
-    """The rows of a plan, each a tuple of the columns asked for.
+    """The rows of a plan, each a tuple of the requested columns.
 
-    `image` is a (C, H, W) uint8 tensor, or what the transform makes of it; `label` an int; `place` a (2,) int64 tensor
-    for `track`. The others are as `RowBatch` has them, unsigned numbers as the int64 of the same bits; where rows have
-    none, `group` is -1, `weight` 1 and a real number NaN.
+    `image` is a (C, H, W) uint8 tensor, or the result of the transform; `label` an int; `place` a (2,) int64 tensor for
+    `track`. The others are as in `RowBatch`, with unsigned numbers as the int64 of the same bits; where a plan lacks a
+    column, `group` is -1, `weight` 1 and a real number NaN.
 
-    Every epoch visits the same rows, each once; `set_epoch` gives them another order, in which blocks of up to 4096
-    rows change places.
+    Every epoch visits the same rows, each once; `set_epoch` selects another order, in which blocks of up to 4096 rows
+    are shuffled.
 
     Example:
         >>> pull = Pull(plan, columns=("image", "label", "place"))
         >>> for images, labels, places in DataLoader(pull, batch_size=64, num_workers=2):
         ...     train(images, labels)
-        ...     pull.track(places)  # then pull.state_dict() says what is left
+        ...     pull.track(places)  # then pull.state_dict() has the remaining rows
     """
 
     def __init__(
@@ -80,33 +75,34 @@ class Pull(IterableDataset[tuple[Any, ...]]):
         world_size: int | None = None,
         timeout_s: float | None = 60.0,
     ) -> None:
-        """Name the rows; nothing is pulled, and no channel opened, before iteration begins.
+        """Describe the rows; no channel is opened and nothing is pulled before iteration starts.
 
         Args:
             plan: a plan, or its ticket.
             server: as in `Client`.
-            columns: what each row gives, of `COLUMNS`.
-            transform: is given each image.
-            rank: which process of
-            world_size: how many this is; unset, as torch.distributed or the environment (RANK, WORLD_SIZE) has it.
+            columns: of each row, from `COLUMNS`.
+            transform: applied to each image.
+            rank: this process, 0 to `world_size` - 1.
+            world_size: number of processes; unset, both come from torch.distributed or the environment (RANK,
+                WORLD_SIZE).
             timeout_s: seconds to wait for rows.
 
         Raises:
-            InvalidRequest: a column is not known, or the rank is none of the world's.
+            InvalidRequest: a column is unknown, or the rank is not within the world size.
         """
         self._ticket, self._server, self._timeout_s = ticket_of(plan), server, timeout_s
         self._columns, self._transform = tuple(columns), transform
-        self._rank, self._world_size = _place_in_world(rank, world_size)
+        self._rank, self._world_size = _distributed_rank(rank, world_size)
         self._check()
         self._plan = (plan.id, plan.rows) if isinstance(plan, PlanInfo | augmentation_pb2.Plan) else None
-        # Shared, so that workers that outlive an epoch see the next one's number.
+        # Shared, so that workers that outlive an epoch see the number of the next.
         self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()  # type: ignore[no-untyped-call]
-        # How often iteration began: here, and in each worker. Shared, because workers alone see when theirs does.
-        self._visits = torch.zeros(1 + _MOST_WORKERS, dtype=torch.int64).share_memory_()  # type: ignore[no-untyped-call]
-        self._seen = 0  # visits that `_left` is of
-        self._left: list[Span] | None = None  # what iteration, or `track`, has left of the visit; None: all
-        self._resume: _State | None = None  # where the visit after `_resume_after` begins; None: at the beginning
-        self._resume_after = self._visits.clone()
+        # How often iteration started: here, and in each worker. Shared, because only a worker sees when its own does.
+        self._starts = torch.zeros(1 + _MAX_WORKERS, dtype=torch.int64).share_memory_()  # type: ignore[no-untyped-call]
+        self._seen_starts = 0  # those that `_remaining` takes into account
+        self._remaining: list[Span] | None = None  # places that iteration, or `track`, has not used; None: all
+        self._resume: _State | None = None  # where the iteration after `_resume_after` starts; None: at the first row
+        self._resume_after = self._starts.clone()
 
     def _check(self) -> None:
         problems = [
@@ -123,123 +119,126 @@ class Pull(IterableDataset[tuple[Any, ...]]):
 
     @property
     def epoch(self) -> int:
-        """The epoch that iteration gives."""
+        """The current epoch."""
         return int(self._epoch.item())
 
     def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch, before iteration begins; another one than the current begins with all of its rows."""
+        """Select the epoch before iteration starts; an epoch other than the current one starts with all of its rows."""
         if epoch != self.epoch:
             self._epoch.fill_(epoch)
-            self._left = self._resume = None
-            self._seen = self._begun()
+            self._remaining = self._resume = None
+            self._seen_starts = self._count_starts()
 
     def track(self, places: torch.Tensor) -> None:
-        """Take note, in the main process, that a batch of rows was used.
+        """Record, in the main process, that a batch of rows was used.
 
         Args:
             places: (B, 2) int64, the column "place".
         """
-        self._notice_visit()
-        if self._left is None:
-            self._left = self._share(self._known()[1])
-        self._left = subtract(self._left, ((first, end) for first, end in places.tolist()))
+        self._notice_start()
+        if self._remaining is None:
+            self._remaining = self._share(self._plan_info()[1])
+        self._remaining = subtract(self._remaining, ((first, end) for first, end in places.tolist()))
 
-    def state_dict(self) -> _State:
-        """What of the epoch is left: values that JSON can hold."""
-        plan_id, rows = self._known()
+    def state_dict(self) -> dict[str, Any]:
+        """Return the remaining places of the epoch, as values that JSON can store."""
+        plan_id, rows = self._plan_info()
         worker = get_worker_info()
         if worker is None:
-            self._notice_visit()
+            self._notice_start()
         return {
-            "version": _VERSION,
+            "version": _STATE_VERSION,
             "plan": plan_id,
             "epoch": self.epoch,
             "rank": [self._rank, self._world_size],
             "worker": None if worker is None else [worker.id, worker.num_workers],
-            "left": [list(span) for span in (self._share(rows) if self._left is None else self._left)],
+            "left": [list(span) for span in (self._share(rows) if self._remaining is None else self._remaining)],
         }
 
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Let the next iteration give what was left, and those after it everything again.
+    def load_state_dict(self, state: _State) -> None:
+        """Resume: the next iteration returns the remaining rows, those after it all rows.
 
-        The number of workers may be another, but that of ranks may not. Workers that stay from epoch to epoch
-        (`persistent_workers`) must not have begun.
+        The number of workers may differ, the number of ranks may not. Workers that stay from epoch to epoch
+        (`persistent_workers`) must not have started.
 
         Raises:
-            InvalidRequest: it is of another plan, rank or world, or of a version that is not known.
+            InvalidRequest: it is of another plan, rank or world size, or of an unknown version.
         """
-        due = {"version": _VERSION, "rank": [self._rank, self._world_size]}
+        expected = {"version": _STATE_VERSION, "rank": [self._rank, self._world_size]}
         if self._plan is not None:
-            due["plan"] = self._plan[0]
+            expected["plan"] = self._plan[0]
         if wrong := [
             (key, f"is {state.get(key)!r} in the state, {value!r} here")
-            for key, value in due.items()
+            for key, value in expected.items()
             if state.get(key) != value
         ]:
-            raise InvalidRequest("The state cannot be gone on with:", fields=wrong)
+            raise InvalidRequest("The state cannot be resumed:", fields=wrong)
         self._epoch.fill_(state["epoch"])
-        self._resume, self._left = dict(state), _left_of(state)
-        self._resume_after, self._seen = self._visits.clone(), self._begun()
+        self._resume, self._remaining = dict(state), _remaining_of(state)
+        self._resume_after, self._seen_starts = self._starts.clone(), self._count_starts()
 
     def __iter__(self) -> Iterator[tuple[Any, ...]]:
         with Client(self._server, timeout_s=self._timeout_s) as client:
-            plan_id, rows = self._plan = self._plan or _ask(client, self._ticket)
-            left = Left(self._begin(plan_id, rows))
-            self._left = left.spans
+            plan_id, rows = self._plan = self._plan or _request_plan(client, self._ticket)
+            remaining = RemainingPlaces(self._start(plan_id, rows))
+            self._remaining = remaining.spans
             order = EpochOrder(plan_id, rows, self.epoch)
-            for first, batch in pull_places(client, self._ticket, order, [*left.spans], self._level()):
-                begin = left.enter(first)
+            for first, batch in pull_places(client, self._ticket, order, [*remaining.spans], self._level()):
+                begin = remaining.enter(first)
                 ends = (np.flatnonzero(~batch.rejected) + first + 1).tolist()
                 for row, end in zip(self._rows(batch.accepted(), [begin, *ends]), ends, strict=True):
-                    left.advance(end)
-                    self._left = left.spans
+                    remaining.advance(end)
+                    self._remaining = remaining.spans
                     yield row
-            self._left = []
+            self._remaining = []
 
-    def _begin(self, plan_id: str, rows: int) -> list[Span]:
-        """The places of this worker, or of what is left of them when a state was loaded."""
+    def _start(self, plan_id: str, rows: int) -> list[Span]:
+        """Start an iteration: return the places of this worker, or the remaining ones of a loaded state."""
         info = get_worker_info()
         worker = (0, 1) if info is None else (info.id, info.num_workers)
-        place = 0 if info is None else 1 + info.id % _MOST_WORKERS
-        state = self._resume if self._visits[place] == self._resume_after[place] else None
-        self._visits[place] += 1
-        self._seen = self._begun()
+        slot = 0 if info is None else 1 + info.id % _MAX_WORKERS
+        state = self._resume if self._starts[slot] == self._resume_after[slot] else None
+        self._starts[slot] += 1
+        self._seen_starts = self._count_starts()
         if state is None:
-            return cut(self._share(rows), *worker)
-        of_worker = state["worker"]
-        if state["plan"] != plan_id or (of_worker is not None and tuple(of_worker) != worker):
-            text = f"is of plan {state['plan']} and worker {of_worker}; this is worker {list(worker)} of plan {plan_id}"
-            raise InvalidRequest("The state cannot be gone on with:", fields=[("state", text)])
-        left = _left_of(state)
-        return left if of_worker is not None else cut(left, *worker)
+            return split_spans(self._share(rows), *worker)
+        saved_worker = state["worker"]
+        if state["plan"] != plan_id or (saved_worker is not None and tuple(saved_worker) != worker):
+            text = (
+                f"is of plan {state['plan']} and worker {saved_worker}; this is worker {list(worker)} of plan {plan_id}"
+            )
+            raise InvalidRequest("The state cannot be resumed:", fields=[("state", text)])
+        remaining = _remaining_of(state)
+        return remaining if saved_worker is not None else split_spans(remaining, *worker)
 
-    def _begun(self) -> int:
-        """How often iteration began, as far as it was here or in the first worker, which every visit has."""
-        return int(self._visits[:2].sum())
+    def _count_starts(self) -> int:
+        """Count the iterations started here or in the first worker, which takes part in each."""
+        return int(self._starts[:2].sum())
 
-    def _notice_visit(self) -> None:
-        """Take note, in the main process, that workers have begun another visit."""
-        if (begun := self._begun()) != self._seen:
-            is_resumed = self._resume is not None and begun == int(self._resume_after[:2].sum()) + 1
-            self._left = _left_of(self._resume) if is_resumed and self._resume else None
-            self._seen = begun
+    def _notice_start(self) -> None:
+        """Detect, in the main process, that workers have started another iteration."""
+        if (starts := self._count_starts()) != self._seen_starts:
+            is_resumed = self._resume is not None and starts == int(self._resume_after[:2].sum()) + 1
+            self._remaining = _remaining_of(self._resume) if is_resumed and self._resume else None
+            self._seen_starts = starts
 
     def _share(self, rows: int) -> list[Span]:
-        return share(rows, self._rank, self._world_size)
+        return split_spans([(0, rows)], self._rank, self._world_size)
 
-    def _known(self) -> tuple[str, int]:
+    def _plan_info(self) -> tuple[str, int]:
         if self._plan is None:
             with Client(self._server, timeout_s=self._timeout_s) as client:
-                self._plan = _ask(client, self._ticket)
+                self._plan = _request_plan(client, self._ticket)
         return self._plan
 
     def _level(self) -> Level:
-        if any(column in _FULL for column in self._columns):
-            return "full"
-        return "ids" if any(column in _IDS for column in self._columns) else "none"
+        """The least provenance that has the requested columns."""
+        return next(
+            (level for level in ("full", "ids") if not set(_COLUMNS_OF_LEVEL[level]).isdisjoint(self._columns)), "none"
+        )
 
     def _rows(self, batch: RowBatch, bounds: list[int]) -> Iterator[tuple[Any, ...]]:
-        """The rows of a batch; row k accounts for the places bounds[k] to bounds[k + 1] - 1."""
+        """Make the rows of a batch; row k accounts for the places bounds[k] to bounds[k + 1] - 1."""
         return zip(*(self._column(name, batch, bounds) for name in self._columns), strict=True)
 
     def _column(self, name: str, batch: RowBatch, bounds: list[int]) -> Iterable[Any]:
@@ -249,7 +248,7 @@ class Pull(IterableDataset[tuple[Any, ...]]):
             return images.unbind() if self._transform is None else map(self._transform, images)
         if name == "place":
             return torch.tensor([bounds[:-1], bounds[1:]]).T.unbind()  # (2, N) -> (N, 2)
-        values = getattr(batch, _FIELDS[name])
+        values = getattr(batch, BATCH_FIELDS[name])
         if values is None:
             return [_ABSENT.get(name, math.nan)] * len(batch)
         if values.ndim > 1:
@@ -258,18 +257,18 @@ class Pull(IterableDataset[tuple[Any, ...]]):
         return plain
 
 
-def _left_of(state: _State | Mapping[str, Any]) -> list[Span]:
+def _remaining_of(state: _State) -> list[Span]:
     return [(first, end) for first, end in state["left"]]
 
 
-def _ask(client: Client, ticket: bytes) -> tuple[str, int]:
+def _request_plan(client: Client, ticket: bytes) -> tuple[str, int]:
     info = client.pull_info(ticket, provenance="none")
     return info.plan_id, info.rows
 
 
-def _place_in_world(rank: int | None, world_size: int | None) -> tuple[int, int]:
+def _distributed_rank(rank: int | None, world_size: int | None) -> tuple[int, int]:
     if (rank is None) != (world_size is None):
-        raise InvalidRequest("The rows cannot be pulled:", fields=[("rank", "and world_size go together; give both")])
+        raise InvalidRequest("The rows cannot be pulled:", fields=[("rank", "requires world_size; give both or none")])
     if rank is not None and world_size is not None:
         return rank, world_size
     if torch.distributed.is_available() and torch.distributed.is_initialized():

@@ -9,8 +9,7 @@ from contextlib import contextmanager
 import numpy as np
 import pytest
 
-from fount import Client
-from fount import adapters as fount_datasets
+from fount import Client, adapters
 from fount.errors import InvalidRequest, MissingExtra
 from tests.contract.fake_plans import CLASSES, FakePlans, row_pixels, serving_plans
 
@@ -50,14 +49,14 @@ def test_it_names_the_extra_that_is_missing(monkeypatch, name, extra):
     def absent(module):
         raise ModuleNotFoundError("No module named 'library'", name="library")
 
-    monkeypatch.setattr(fount_datasets, "import_module", absent)
+    monkeypatch.setattr(adapters, "import_module", absent)
     with pytest.raises(MissingExtra, match=rf"pip install 'fount\[{extra}\]' \(missing: library\)"):
-        getattr(fount_datasets, name)
+        getattr(adapters, name)
 
 
 def test_it_has_no_other_names():
     with pytest.raises(AttributeError, match="no attribute 'Push'"):
-        fount_datasets.Push  # noqa: B018
+        adapters.Push  # noqa: B018
 
 
 class TestHuggingFace:
@@ -67,9 +66,9 @@ class TestHuggingFace:
         monkeypatch.setenv("HF_HUB_OFFLINE", "1")
         pytest.importorskip("datasets", reason="datasets is not installed; pip install 'fount[huggingface]'")
 
-    def test_it_gives_pictures_and_class_labels(self):
+    def test_it_gives_images_and_class_labels(self):
         with plan_of() as (plan, server):
-            examples = fount_datasets.iterable_dataset(plan, server, shards=4)
+            examples = adapters.iterable_dataset(plan, server, shards=4)
             first = next(iter(examples))
         assert examples.features["label"].names == list(CLASSES)
         assert np.array_equal(np.asarray(first["image"]), row_pixels(1)[..., 0])
@@ -77,30 +76,30 @@ class TestHuggingFace:
 
     def test_it_gives_every_row_once(self):
         with plan_of() as (plan, server):
-            assert pixels_of(fount_datasets.iterable_dataset(plan, server, shards=4)) == PIXELS
+            assert pixels_of(adapters.iterable_dataset(plan, server, shards=4)) == PIXELS
 
     def test_its_nodes_share_the_rows(self):
         from datasets.distributed import split_dataset_by_node
 
         with plan_of() as (plan, server):
-            examples = fount_datasets.iterable_dataset(plan.ticket, server, shards=4)
+            examples = adapters.iterable_dataset(plan.ticket, server, shards=4)
             nodes = [list(split_dataset_by_node(examples, rank=rank, world_size=2)) for rank in range(2)]
         assert pixels_of(nodes[0] + nodes[1]) == PIXELS
         assert min(map(len, nodes)) > 20
 
-    def test_it_goes_on_from_its_state(self):
+    def test_it_resumes_from_its_state(self):
         with plan_of() as (plan, server):
-            examples = fount_datasets.iterable_dataset(plan, server, shards=4)
-            begun = iter(examples)
-            taken = [next(begun) for _ in range(20)]
+            examples = adapters.iterable_dataset(plan, server, shards=4)
+            started = iter(examples)
+            taken = [next(started) for _ in range(20)]
             state = examples.state_dict()
-            resumed = fount_datasets.iterable_dataset(plan, server, shards=4)
+            resumed = adapters.iterable_dataset(plan, server, shards=4)
             resumed.load_state_dict(state)
             assert pixels_of([*taken, *resumed]) == PIXELS
 
-    def test_it_refuses_no_shards(self):
+    def test_it_refuses_zero_shards(self):
         with pytest.raises(InvalidRequest, match="shards: is 0"):
-            fount_datasets.iterable_dataset(b"ticket", shards=0)
+            adapters.iterable_dataset(b"ticket", shards=0)
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # Ray's own
@@ -109,19 +108,19 @@ class TestRay:
     def source(self):
         pytest.importorskip("ray.data", reason="ray is not installed; pip install 'fount[ray]'")
         with plan_of() as (plan, server):
-            yield fount_datasets.PlanDatasource(plan, server, provenance="full")
+            yield adapters.PlanDatasource(plan, server, provenance="full")
 
     def test_its_tasks_make_up_the_plan(self, source):
         tables = [table for task in source.get_read_tasks(4) for table in task()]
         rows = [row for table in tables for row in table.column("row").to_pylist()]
         assert rows == ACCEPTED
 
-    def test_its_tables_tell_where_rows_came_from(self, source):
+    def test_its_tables_hold_provenance(self, source):
         table = next(iter(source.get_read_tasks(1)[0]()))
-        told = {name: table.column(name)[1].as_py() for name in ("label", "source", "source_row", "rotate_degrees")}
-        assert told == {"label": 2, "source": 3, "source_row": 102, "rotate_degrees": 1.0}
+        found = {name: table.column(name)[1].as_py() for name in ("label", "source", "source_row", "rotate_degrees")}
+        assert found == {"label": 2, "source": 3, "source_row": 102, "rotate_degrees": 1.0}
 
-    def test_it_makes_no_more_tasks_than_rows(self, source):
+    def test_it_makes_at_most_one_task_per_row(self, source):
         assert len(source.get_read_tasks(1000)) == ROWS
 
     def test_it_estimates_its_size(self, source):

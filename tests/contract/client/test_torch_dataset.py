@@ -19,7 +19,7 @@ REJECTED = frozenset({0, 17, 18, 19, 100, 101, 202})
 ACCEPTED = [row for row in range(ROWS) if row not in REJECTED]
 TRACKED = ("row", "place")
 
-# PyTorch tells that a thread runs while it forks, which is the case in a test: the gateway's.
+# PyTorch warns when a thread runs while it forks; in a test the gateway's threads do.
 pytestmark = [
     pytest.mark.filterwarnings("ignore:.*use of fork:DeprecationWarning"),
     pytest.mark.filterwarnings("ignore:This DataLoader will create:UserWarning"),  # of more workers than cores
@@ -44,7 +44,7 @@ def rows_of(batches):
 
 
 def interrupted(pull, workers, batches):
-    """Rows of some batches, and the state then, as it would be stored."""
+    """Read some batches; return their rows and the state after them, as it would be stored."""
     rows = []
     for number, (row, place) in enumerate(loader(pull, workers), start=1):
         rows += row.tolist()
@@ -100,12 +100,12 @@ def test_it_gives_every_column():
 @pytest.mark.parametrize(
     "query", [{"columns": ("imge",)}, {"columns": ()}, {"rank": 2, "world_size": 2}, {"rank": 0}], ids=str
 )
-def test_it_refuses_what_cannot_be(query):
+def test_it_refuses_invalid_arguments(query):
     with pytest.raises(InvalidRequest):
         Pull(b"ticket", **query)
 
 
-def test_it_says_in_the_main_process_that_nobody_answers():
+def test_it_reports_an_absent_server_in_the_main_process():
     with pytest.raises(ServerUnavailable, match="fount serve"):
         next(iter(loader(Pull(b"ticket", "127.0.0.1:1", timeout_s=5), 1)))
 
@@ -131,14 +131,14 @@ def test_its_ranks_share_the_rows():
     assert all(60 <= len(each) <= 68 for each in rows)
 
 
-def test_it_takes_rank_and_world_from_the_environment(monkeypatch):
+def test_it_reads_rank_and_world_size_from_the_environment(monkeypatch):
     monkeypatch.setenv("RANK", "1")
     monkeypatch.setenv("WORLD_SIZE", "2")
     with plan_of() as (plan, server):
         assert rows_of(loader(Pull(plan, server, columns=("row",)))) == [row for row in ACCEPTED if row >= ROWS // 2]
 
 
-def test_it_needs_no_more_than_a_ticket():
+def test_it_needs_only_a_ticket():
     with plan_of() as (plan, server):
         pull = pickle.loads(pickle.dumps(Pull(plan.ticket, server, columns=("row",))))
         assert sorted(rows_of(loader(pull, 2))) == ACCEPTED
@@ -158,19 +158,19 @@ def test_every_epoch_has_the_same_rows_in_another_order():
     assert len({tuple(rows) for rows in epochs}) == 3
 
 
-def test_an_epoch_may_be_had_again():
+def test_an_epoch_can_be_repeated():
     with plan_of() as (plan, server):
         pull = Pull(plan, server, columns=("row",))
         assert rows_of(loader(pull)) == rows_of(loader(pull)) == ACCEPTED
 
 
-def test_workers_that_stay_see_the_next_epoch():
+def test_persistent_workers_see_the_next_epoch():
     with plan_of() as (plan, server):
         pull = Pull(plan, server, columns=("row",))
-        staying = loader(pull, 2, persistent_workers=True)
-        first = rows_of(staying)
+        persistent = loader(pull, 2, persistent_workers=True)
+        first = rows_of(persistent)
         pull.set_epoch(1)
-        second = rows_of(staying)
+        second = rows_of(persistent)
     assert sorted(first) == sorted(second) == ACCEPTED
     assert first != second
 
@@ -192,7 +192,7 @@ def test_a_resumed_epoch_gives_exactly_the_remaining_rows(before, after, batches
     assert sorted(taken + rest) == ACCEPTED
 
 
-def test_an_epoch_may_be_interrupted_again_and_again():
+def test_an_epoch_can_be_interrupted_repeatedly():
     with plan_of() as (plan, server):
         pull, rows, state = Pull(plan, server, columns=TRACKED), [], None
         for workers in (2, 1, 3, 0):
@@ -209,8 +209,8 @@ def test_an_epoch_may_be_interrupted_again_and_again():
 def test_it_resumes_in_order_without_workers():
     with plan_of() as (plan, server):
         pull = Pull(plan, server, columns=("row",))
-        begun = iter(loader(pull))
-        taken = rows_of([next(begun), next(begun)])
+        started = iter(loader(pull))
+        taken = rows_of([next(started), next(started)])
         pull.load_state_dict(pull.state_dict())
         assert taken + rows_of(loader(pull)) == ACCEPTED
 
@@ -236,7 +236,7 @@ def test_the_epoch_after_a_resumed_one_is_whole():
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_a_visit_after_a_resumed_one_is_whole_without_another_epoch(workers):
+def test_an_iteration_after_a_resumed_one_is_whole_in_the_same_epoch(workers):
     with plan_of() as (plan, server):
         pull = Pull(plan, server, columns=TRACKED)
         taken, state = interrupted(pull, 2, 6)
@@ -247,7 +247,7 @@ def test_a_visit_after_a_resumed_one_is_whole_without_another_epoch(workers):
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_the_state_of_a_second_visit_is_its_own(workers):
+def test_the_state_of_a_second_iteration_is_independent(workers):
     with plan_of() as (plan, server):
         pull = Pull(plan, server, columns=TRACKED)
         for _, places in loader(pull, workers):
@@ -258,7 +258,7 @@ def test_the_state_of_a_second_visit_is_its_own(workers):
         assert sorted(taken + rows_of(loader(resumed, workers))) == ACCEPTED
 
 
-def test_ranks_resume_each_its_own():
+def test_ranks_resume_their_own_states():
     rows = []
     with plan_of() as (plan, server):
         for rank in range(2):
@@ -286,9 +286,9 @@ class Stateful(torch.utils.data.IterableDataset):
 
 def test_it_resumes_by_the_states_of_its_workers():
     with plan_of() as (plan, server):
-        begun = Stateful(Pull(plan, server, columns=("row",)))
+        started = Stateful(Pull(plan, server, columns=("row",)))
         taken, states = [], {}
-        for number, (row, worker, state) in enumerate(DataLoader(begun, batch_size=None, num_workers=2)):
+        for number, (row, worker, state) in enumerate(DataLoader(started, batch_size=None, num_workers=2)):
             taken.append(row)
             states[worker] = state
             if number == 50:
@@ -299,14 +299,14 @@ def test_it_resumes_by_the_states_of_its_workers():
 
 
 @pytest.mark.parametrize("changed", [{"version": 2}, {"plan": "other"}, {"rank": [0, 2]}], ids=str)
-def test_it_refuses_the_state_of_something_else(changed):
+def test_it_refuses_the_state_of_another_plan_or_world(changed):
     with plan_of() as (plan, server):
         pull = Pull(plan, server)
         with pytest.raises(InvalidRequest, match=f"{next(iter(changed))}: is"):
             pull.load_state_dict({**pull.state_dict(), **changed})
 
 
-def test_it_refuses_a_worker_s_state_elsewhere():
+def test_it_refuses_the_state_of_another_worker():
     with plan_of() as (plan, server):
         pull = Pull(plan, server)
         pull.load_state_dict({**pull.state_dict(), "worker": [1, 2]})
