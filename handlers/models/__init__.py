@@ -1,7 +1,7 @@
-"""Model families, one file each: architecture, configuration and sampling together.
+"""Model families, one module each: architecture, configuration and sampling.
 
 A card's family and configuration enter `load_family`; a module that samples, classifies, embeds or transforms leaves.
-Modules and programs of one's own come in beside them, through `own` and `program`.
+Custom modules and programs are wrapped by `custom` and loaded by `program`.
 """
 
 from __future__ import annotations
@@ -16,12 +16,7 @@ if TYPE_CHECKING:
     from handlers.family import Classifier, Sampler, Transformer
 
 __all__ = [
-    "CUSTOM_FAMILY",
-    "FAMILIES",
-    "PROGRAM_FAMILIES",
-    "UnknownFamilyError",
-    "load_family",
-    "source_file",
+    "CUSTOM_FAMILY", "FAMILIES", "PROGRAM_FAMILIES", "UnknownFamilyError", "load_family", "source_file",
 ]  # fmt: skip
 
 FAMILIES: Mapping[str, tuple[str, str]] = MappingProxyType(
@@ -33,17 +28,17 @@ FAMILIES: Mapping[str, tuple[str, str]] = MappingProxyType(
         "transforms": ("transforms", "Transforms"),
     }
 )
-"""Family name to (file here without .py, class). Files are imported only when asked for: an archive has one."""
+"""Family name to (module here, class). Modules are imported on use: an archive contains only its own family's."""
 
 CUSTOM_FAMILY = "module"
-"""The family of a class that lies in a file beside the card."""
+"""The family of a class in a file beside the card."""
 
 PROGRAM_FAMILIES = ("torchscript", "exported")
 """The families whose weights file is the whole model."""
 
 
 class UnknownFamilyError(ValueError):
-    """The family is not in the table. Name one that is, or add its file and a line to the table."""
+    """The family is not in the table. Use one that is, or add a module and a line to the table."""
 
     def __init__(self, name: str) -> None:
         known = ", ".join([*FAMILIES, CUSTOM_FAMILY, *PROGRAM_FAMILIES])
@@ -55,19 +50,19 @@ def load_family(name: str, config: Mapping[str, Any]) -> Sampler | Classifier | 
 
     Args:
         name: a key of `FAMILIES`.
-        config: given to the family's `from_config` as it is.
+        config: passed to the family's `from_config`.
 
     Raises:
         UnknownFamilyError: the name is not in the table.
         ValueError: the configuration is wrong; the message names the key.
     """
-    file, kind = _find(name)
-    family: type[Sampler | Classifier | Transformer] = getattr(importlib.import_module(f"{__name__}.{file}"), kind)
+    module, kind = _find(name)
+    family: type[Sampler | Classifier | Transformer] = getattr(importlib.import_module(f"{__name__}.{module}"), kind)
     return family.from_config(config)
 
 
 def source_file(name: str) -> Path:
-    """Find the one file a family is written in, without importing it; programs are run by one file, too.
+    """Find the one source file of a family without importing it; all programs have the same.
 
     Raises:
         UnknownFamilyError: the name is not in the table.

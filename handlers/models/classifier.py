@@ -1,7 +1,7 @@
 """A small convolutional classifier: class probabilities, and the features its last layer reads.
 
-Images enter once from a client or from an evaluation; probabilities label them, features compare distributions.
-GroupNorm normalises each row by itself, so a row's answer never depends on its batch mates.
+Images enter from a client or an evaluation; probabilities label them, features compare distributions. GroupNorm
+normalises each row by itself, so a row's result never depends on the other rows of its batch.
 
 Sources: LeCun, Bottou, Bengio, Haffner 1998 (convolutions, then features, then classes); Wu and He, "Group
 normalization", 2018.
@@ -30,7 +30,7 @@ class ClassifierConfig:
         width: pixels, divisible by 4.
         channels: of the images.
         classes: 2 or more.
-        features: channels of the first convolution, divisible by 4; the others have twice as many.
+        features: channels of the first convolution, divisible by 4; the other convolutions have twice as many.
         embedding_dim: length of the feature vectors.
     """
 
@@ -64,7 +64,7 @@ class ClassifierConfig:
 
 
 class ConvClassifier(nn.Module):
-    """Three convolutions, two of them halving the picture, then features, then classes."""
+    """Three convolutions, two of which halve height and width, then features, then classes."""
 
     def __init__(self, config: ClassifierConfig) -> None:
         super().__init__()
@@ -89,7 +89,7 @@ class ConvClassifier(nn.Module):
         return cls(ClassifierConfig.read(config))
 
     def forward(self, images: Tensor) -> Tensor:
-        """Class logits.
+        """Compute class logits.
 
         Args:
             images: (B, C, H, W) floating.
@@ -101,18 +101,18 @@ class ConvClassifier(nn.Module):
         return logits
 
     def classify(self, images: Tensor) -> Tensor:
-        """Class probabilities.
+        """Compute class probabilities.
 
         Args:
             images: (B, C, H, W) floating in the card's value range.
 
         Returns:
-            (B, classes), the softmax in float32 whatever the precision of the layers, so that rows sum to 1.
+            (B, classes) float32 whatever the precision of the layers, so that rows sum to 1.
         """
         return torch.softmax(self(images).float(), dim=1)
 
     def embed(self, images: Tensor) -> Tensor:
-        """Feature vectors, those the last layer reads.
+        """Compute feature vectors, the input of the last layer.
 
         Args:
             images: (B, C, H, W) floating in the card's value range.

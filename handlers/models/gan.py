@@ -1,8 +1,9 @@
 """A conditional generative adversarial network: a generator that is served, and the discriminator that trains it.
 
-x is a picture, y its class, z ~ N(0, 1) the latent: x = G(z, y), and D(x, y) is high for real pictures of y. Both are
-told y as a one-hot vector, D as one map a class beside the picture. Batch normalisation works in training alone: in
-evaluation mode it is a fixed scale and shift, so no layer mixes the rows of a batch. Only G is in a weights file.
+x is an image, y its class, z ~ N(0, 1) the latent: x = G(z, y), and D(x, y) is high for real images of y. Both get y
+one-hot, D as one constant map for each class in addition to the image's channels. Batch normalisation uses batch
+statistics in training only: in evaluation mode it is a fixed scale and shift, so no layer mixes the rows of a batch.
+Only G is in a weights file.
 
 Sources: Goodfellow et al., "Generative adversarial nets", 2014, algorithm 1; Mirza and Osindero, "Conditional
 generative adversarial nets", 2014; Radford, Metz, Chintala, "Unsupervised representation learning with deep
@@ -39,8 +40,8 @@ class GanConfig:
         width: pixels, divisible by 2^stages.
         channels: of the images.
         latent_dim: length of z.
-        features: channels of the last feature map, at full size; those before have twice as many.
-        stages: how often height and width are doubled, 1 or more.
+        features: channels of the last feature map, at full size; the earlier ones have twice as many.
+        stages: number of times height and width are doubled, 1 or more.
         classes: 1 or more.
     """
 
@@ -71,7 +72,7 @@ class GanConfig:
         return cls(**config)
 
     def small_shape(self, features: int) -> tuple[int, int, int]:
-        """Channels, height and width of the smallest feature map, of generator or discriminator features."""
+        """Return channels, height and width of the smallest feature map, for generator or discriminator features."""
         return 2 * features, self.height >> self.stages, self.width >> self.stages
 
 
@@ -85,7 +86,7 @@ class ConditionalGan(nn.Module):
         self.small_shape = config.small_shape(narrow)
         self.input = nn.Linear(config.latent_dim + config.classes, math.prod(self.small_shape))
         layers: list[nn.Module] = []
-        for stage in reversed(range(config.stages)):  # each doubles height and width; the last gives the narrow maps
+        for stage in reversed(range(config.stages)):  # each doubles height and width; the last has narrow maps
             layers += [nn.BatchNorm2d(wide), nn.ReLU()]
             layers += [nn.ConvTranspose2d(wide, wide if stage else narrow, 4, stride=2, padding=1, bias=False)]
         layers += [nn.BatchNorm2d(narrow), nn.ReLU(), nn.Conv2d(narrow, config.channels, 3, padding=1), nn.Tanh()]
@@ -101,7 +102,7 @@ class ConditionalGan(nn.Module):
         return cls(GanConfig.read(config))
 
     def forward(self, z: Tensor, labels: Tensor) -> Tensor:
-        """Give G(z, y).
+        """Compute G(z, y).
 
         Args:
             z: (B, latent_dim), N(0, 1).
@@ -117,7 +118,7 @@ class ConditionalGan(nn.Module):
         return images
 
     def sample(self, noise: Noise, labels: Tensor | None, draw: Draw, deadline: Deadline) -> Tensor:
-        """Draw one picture a row: z by address, then the generator.
+        """Draw one image for each row: z by address, then the generator.
 
         Args:
             noise: B addresses.
@@ -129,11 +130,11 @@ class ConditionalGan(nn.Module):
             (B, C, H, W) in [-1, 1].
 
         Raises:
-            ValueError: there are no labels.
-            DeadlinePassed: it has.
+            ValueError: labels is None.
+            DeadlinePassed: the deadline passed.
         """
         if labels is None:
-            raise ValueError(f"a model of {self.config.classes} classes takes one label a row")
+            raise ValueError(f"a model of {self.config.classes} classes takes one label for each row")
         z = noise.normal(Stream.LATENT, (self.config.latent_dim,), truncation=draw.truncation)
         deadline.check()
         images: Tensor = self(z, labels)
@@ -141,19 +142,18 @@ class ConditionalGan(nn.Module):
 
 
 class Discriminator(nn.Module):
-    """D(x, y): strided convolutions of spectral norm 1 over the picture and the maps of its class. Never served.
+    """D(x, y): strided convolutions of spectral norm 1 over the image and its class maps. Never served.
 
-    With a projection, what it sees is scored twice: for being real, and, by a vector of the class, for being of it.
+    With a projection, the score has two terms: a linear one for realism, and a class vector's for matching the class.
     """
 
     def __init__(self, config: GanConfig, features: int, projection: int = 0) -> None:
         """Build the network with untrained weights.
 
         Args:
-            config: of the generator it judges.
-            features: channels of the first convolution; the others have twice as many.
-            projection: length of the features h in D(x, y) = v·h + w_y·h, which ask once more whether the picture is
-                one of y; 0 is a plain linear layer.
+            config: of the generator it is trained against.
+            features: channels of the first convolution; the other layers have twice as many.
+            projection: length of the features h in D(x, y) = v·h + w_y·h; 0 has only v·h, a linear layer.
         """
         super().__init__()
         self.config = config
@@ -174,19 +174,19 @@ class Discriminator(nn.Module):
         self.head = spectral_norm(nn.Linear(projection or flat, 1))
 
     def forward(self, images: Tensor, labels: Tensor) -> Tensor:
-        """Give D(x, y).
+        """Compute D(x, y).
 
         Args:
             images: (B, C, H, W) in [-1, 1].
             labels: (B,) int64.
 
         Returns:
-            (B,), unbounded: above 0 is real.
+            (B,), unbounded: above 0 means real.
 
         Source: Miyato and Koyama 2018, equation 7 (the projection).
         """
         y = nn.functional.one_hot(labels, self.config.classes).to(images.dtype)
-        # (B, K) -> (B, K, H, W): every pixel is told the class
+        # (B, K) -> (B, K, H, W): constant over all pixels
         maps = y[:, :, None, None].expand(-1, -1, self.config.height, self.config.width)
         h = self.layers(torch.cat([images, maps], dim=1))  # (B, 2F·h·w) or (B, projection)
         scores: Tensor = self.head(h)[:, 0]  # (B, 1) -> (B,)
@@ -194,14 +194,14 @@ class Discriminator(nn.Module):
 
 
 def discriminator_loss(real: Tensor, fake: Tensor) -> Tensor:
-    """Hinge of the discriminator: E max(0, 1 - D(x, y)) + E max(0, 1 + D(G(z, y), y)).
+    """Compute the discriminator's hinge loss, E max(0, 1 - D(x, y)) + E max(0, 1 + D(G(z, y), y)).
 
     Args:
-        real: (B,) scores of real pictures.
+        real: (B,) scores of real images.
         fake: (B,) scores of generated ones.
 
     Returns:
-        () loss, 0 when every score is beyond 1 on its side.
+        () loss, 0 when every real score is above 1 and every fake one below -1.
 
     Source: Lim and Ye 2017, equation 8.
     """
@@ -209,7 +209,7 @@ def discriminator_loss(real: Tensor, fake: Tensor) -> Tensor:
 
 
 def generator_loss(fake: Tensor) -> Tensor:
-    """Loss of the generator, -E D(G(z, y), y), (), of (B,) scores of generated pictures.
+    """Compute the generator's loss, -E D(G(z, y), y), (), from the (B,) scores of generated images.
 
     Source: Lim and Ye 2017, equation 9.
     """

@@ -1,8 +1,8 @@
-"""Programs: models that bring their own graph, as TorchScript (.pt) or as an exported program (.pt2).
+"""Programs: models whose file contains their graph, as TorchScript (.pt) or as an exported program (.pt2).
 
-TorchScript is read by torch's own reader in C++, which knows tensors and TorchScript's types and runs no Python, but
-whose operators can open files. An exported program is read by Python code that trusts it. So `handlers.loading.program`
-looks at either file first. A program must take any number of rows.
+Torch reads TorchScript in C++, which knows tensors and TorchScript's types and runs no Python, but whose operators can
+open files. It reads an exported program by Python code that trusts the file. Therefore `handlers.loading.program`
+checks either file before it is loaded here. A program must accept any number of rows.
 
 Sources: torch.jit.load; torch.export.load.
 """
@@ -21,7 +21,7 @@ from torch import nn
 
 __all__ = ["load_exported", "load_torchscript"]
 
-_HARMLESS_LOWER = 2  # torch writes 2 for "any number" where it did not look at 0 and 1
+_HARMLESS_LOWER = 2  # torch writes 2 for "any number" when it did not check 0 and 1
 
 
 def load_torchscript(file: Path) -> nn.Module:
@@ -31,49 +31,49 @@ def load_torchscript(file: Path) -> nn.Module:
         RuntimeError: torch cannot read it.
     """
     with warnings.catch_warnings():
-        # Deprecated, and what many trained models are kept in.
+        # Deprecated, but many trained models are stored so.
         warnings.filterwarnings("ignore", r"`torch\.jit\.load` is deprecated", DeprecationWarning)
         module: nn.Module = torch.jit.load(str(file), map_location="cpu")  # type: ignore[no-untyped-call]
     return module
 
 
 def load_exported(file: Path, *, most_rows: int) -> nn.Module:
-    """Load an exported program that was found harmless, on the CPU.
+    """Load an exported program that was checked before, on the CPU.
 
     Args:
         file: the program.
-        most_rows: how many rows it must be able to take at once.
+        most_rows: the number of rows it must accept at once.
 
     Returns:
-        A module whose `forward` is the program's; asking it for a mode changes nothing.
+        A module whose `forward` is the program's; `train` and `eval` do not change it.
 
     Raises:
-        ValueError: it takes only some numbers of rows; the message says how to export it.
-        RuntimeError: or anything else torch raises: it cannot read it.
+        ValueError: it accepts only some numbers of rows; the message says how to export it.
+        RuntimeError: torch cannot read it; torch may raise other exceptions, too.
     """
     try:
         with _weights_only():
             program = torch.export.load(file)
-    except ValueError as error:  # torch's own says nothing of what to do
+    except ValueError as error:  # this function's ValueErrors have a remedy, torch's have not
         raise RuntimeError(str(error)) from error
     _check_rows(file, program, most_rows)
-    # Without guards: torch would compile them from the file's text. What they say of rows has been checked.
+    # Without guards: torch would compile them from the file's text. Their constraint on rows was just checked.
     module: nn.Module = program.module(check_guards=False)
 
-    def stay(self: nn.Module, mode: bool = True) -> nn.Module:
-        """A program has no modes: it is what was exported, and torch's own method raises."""
+    def keep_mode(self: nn.Module, mode: bool = True) -> nn.Module:
+        """Return the module unchanged: an exported program has no modes, and torch's own method raises."""
         return self
 
     for part in module.modules():
-        part.training = False  # a container of the graph keeps torch's default, which nothing reads
-    module.train = types.MethodType(stay, module)  # type: ignore[method-assign]
-    module.eval = types.MethodType(stay, module)  # type: ignore[method-assign]
+        part.training = False  # containers of the graph keep torch's default, which has no effect
+    module.train = types.MethodType(keep_mode, module)  # type: ignore[method-assign]
+    module.eval = types.MethodType(keep_mode, module)  # type: ignore[method-assign]
     return module
 
 
 @contextlib.contextmanager
 def _weights_only() -> Iterator[None]:
-    """Make torch refuse to unpickle anything but tensors, even where its own code asks for more."""
+    """Make torch unpickle nothing but tensors, even where its own code requests more."""
     name = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"
     before = os.environ.get(name)
     os.environ[name] = "1"
@@ -87,14 +87,14 @@ def _weights_only() -> Iterator[None]:
 
 
 def _check_rows(file: Path, program: torch.export.ExportedProgram, most_rows: int) -> None:
-    """Make sure that every input's first dimension is free."""
+    """Check that every input's first dimension is dynamic."""
     inputs = set(program.graph_signature.user_inputs)
     for node in program.graph.find_nodes(op="placeholder"):
         value = node.meta.get("val")
         if node.name not in inputs or not isinstance(value, torch.Tensor) or not value.ndim:
             continue
         if (wrong := _wrong_rows(program, value.shape[0], most_rows)) is not None:
-            example = 'with b = torch.export.Dim("batch") and dynamic_shapes=({0: b}, ...), one entry an input'
+            example = 'with b = torch.export.Dim("batch") and dynamic_shapes=({0: b}, ...), one entry for each input'
             raise ValueError(f"{file.name} takes {wrong} of {node.name}; export it again {example}")
 
 

@@ -1,11 +1,11 @@
-"""Transforms: images turned, moved, shaded, made noisy and erased, each by its own row of a table.
+"""Image transforms: geometry, brightness, contrast, noise and erasing, each image by its own row of a table.
 
-Nothing is learned and nothing but noise is drawn here: the table was drawn by the gateway. Geometry is one affine map a
-row, in the order flip, rotate, shear, zoom, shift, read bilinearly with black beyond the edges; then brightness and
-contrast about the image's mean, noise, and the erased rectangle; one rounding at the end.
+Nothing is learned, and only noise is drawn here: the table was drawn by the gateway. Geometry is one affine map for
+each row, in the order flip, rotate, shear, zoom, shift, sampled bilinearly with black beyond the edges; then brightness
+and contrast about the image's mean, noise, and the erased rectangle; values are rounded once, at the end.
 
-A row's bytes never depend on its mates: every step works on the rows that need it, and by operations that keep rows
-apart. The one sum over an image, its mean, is of whole numbers, which have no order of rounding.
+A row's bytes never depend on the other rows of its batch: every step works on the rows that need it, by operations that
+do not mix rows. The only sum over an image, its mean, is of whole numbers, so its order of summation does not matter.
 
 Sources: Jaderberg, Simonyan, Zisserman, Kavukcuoglu, "Spatial transformer networks", 2015, equations 1 and 5 (sampling
 grid, bilinear reading); Zhong, Zheng, Kang, Li, Yang, "Random erasing data augmentation", 2020 (erase).
@@ -32,10 +32,10 @@ Float64s = NDArray[np.float64]
 Table = Mapping[str, Float64s]
 
 _WHITE = 255.0
-_CHUNK_VALUES = 2**18  # values worked on at once: what a core's cache holds
-_FINE = 2.0**16  # parts of a level that a mean is summed in: whole numbers up to 2^24 are exact in float32
+_CHUNK_VALUES = 2**18  # values processed at once: they fit a core's cache
+_FINE = 2.0**16  # means are summed in units of 1/2^16 of a level: whole numbers up to 2^24 are exact in float32
 _NOISE_VALUES = 2**20  # noise values drawn at once
-_LEVELS = 2**16  # different noise values, of equal chance
+_LEVELS = 2**16  # distinct noise values, equally likely
 
 _GEOMETRY = ("flip_horizontal", "flip_vertical", "rotate_degrees", "shear_degrees", "zoom_factor", "shift_x", "shift_y")
 
@@ -48,19 +48,19 @@ class Transforms(nn.Module):
         """Build the module.
 
         Raises:
-            ValueError: there is something to configure, but it takes nothing.
+            ValueError: the configuration is not empty.
         """
         if config:
             raise ValueError(f"transforms take no configuration, got {sorted(config)}")
         return cls()
 
     def transform(self, images: Tensor, table: NDArray[np.float32], addresses: Addresses) -> Tensor:
-        """Do with each image what its row of the table says.
+        """Transform each image by its row of the table.
 
         Args:
             images: (B, H, W, C) uint8.
             table: (B, columns) float32, finite, zoom above 0; columns as in `fount.transform_columns`.
-            addresses: B of them, where noise is read.
+            addresses: B, at which noise is read.
 
         Returns:
             (B, H, W, C) uint8.
@@ -80,7 +80,7 @@ class Transforms(nn.Module):
 
 
 def _round_into(out: Tensor, x: Tensor) -> None:
-    """Round, halves to the even level, (b, C, H, W) to (b, H, W, C); by ways torch has fast kernels for."""
+    """Round half to even, (b, C, H, W) to (b, H, W, C), by operations that torch has fast kernels for."""
     levels = x.round_().clamp_(0.0, _WHITE).to(torch.int16).to(torch.uint8)
     for channel in range(x.shape[1]):
         out[..., channel] = levels[:, channel]
@@ -102,11 +102,11 @@ def _move(x: Tensor, table: Table) -> Tensor:
 
 
 def _inverse(table: Table, rows: NDArray[np.intp], height: int, width: int) -> NDArray[np.float32]:
-    """Find from where each pixel is read: the inverse of shift · zoom · shear · rotation · flip, about the middle.
+    """Compute where each pixel is read: the inverse of shift · zoom · shear · rotation · flip about the centre.
 
     Returns:
-        (n, 2, 3) float32: factors of x and y in pixels from the middle, and an offset, giving the place in the units of
-        `grid_sample`, where a picture reaches from -1 to 1.
+        (n, 2, 3) float32: factors of x and y in pixels from the centre, and an offset, giving the position in the units
+        of `grid_sample`, where an image spans -1 to 1.
     """
     angle, lean = np.deg2rad(table["rotate_degrees"][rows]), np.tan(np.deg2rad(table["shear_degrees"][rows]))
     cosine, sine, zoom = np.cos(angle), np.sin(angle), table["zoom_factor"][rows]
@@ -121,15 +121,15 @@ def _inverse(table: Table, rows: NDArray[np.intp], height: int, width: int) -> N
 
 
 def _grid(theta: Tensor, height: int, width: int) -> Tensor:
-    """Say where each pixel of each row is read, by sums alone: `affine_grid` multiplies matrices, and is slower.
+    """Compute where each pixel of each row is read, by sums only: `affine_grid` multiplies matrices and is slower.
 
     Args:
         theta: (n, 2, 3) float32.
-        height: of the pictures.
-        width: of the pictures.
+        height: of the images.
+        width: of the images.
 
     Returns:
-        (n, H, W, 2) float32, x and y in [-1, 1] within the picture.
+        (n, H, W, 2) float32, x and y in [-1, 1] within the image.
     """
     x = torch.arange(width, dtype=torch.float32, device=theta.device) - (width - 1) / 2
     y = torch.arange(height, dtype=torch.float32, device=theta.device) - (height - 1) / 2
@@ -141,19 +141,19 @@ def _grid(theta: Tensor, height: int, width: int) -> Tensor:
 
 
 def _shade(x: Tensor, table: Table) -> Tensor:
-    """Add brightness, then stretch about the mean: (v - m) f + m + b, with m the mean before."""
+    """Scale contrast about the mean and add brightness: (v - m) f + m + b, with m the mean before either."""
     factor, brightness = table["contrast_factor"], table["brightness"] * _WHITE
-    stretched = _rows_with(table, ("contrast_factor",))
-    if not len(stretched) and not brightness.any():
+    scaled = _rows_with(table, ("contrast_factor",))
+    if not len(scaled) and not brightness.any():
         return x
     offset = brightness.copy()
-    if len(stretched):
-        offset[stretched] += _means(x[torch.from_numpy(stretched).to(x.device)]) * (1.0 - factor[stretched])
-    return x.mul_(_spread(factor, x)).add_(_spread(offset, x))  # by 1 and 0 where a row needs neither
+    if len(scaled):
+        offset[scaled] += _means(x[torch.from_numpy(scaled).to(x.device)]) * (1.0 - factor[scaled])
+    return x.mul_(_spread(factor, x)).add_(_spread(offset, x))  # by 1 and 0 for rows that need neither
 
 
 def _means(x: Tensor) -> Float64s:
-    """The mean of each image, (n, C, H, W) to (n,), the same in whatever order it is summed."""
+    """Compute the mean of each image, (n, C, H, W) to (n,), independent of the order of summation."""
     fine = (x * _FINE).round_().sum(dim=(1, 2, 3), dtype=torch.float64)
     return np.asarray(fine.cpu().numpy() / (_FINE * x[0].numel()), np.float64)
 
@@ -171,20 +171,20 @@ def _add_noise(x: Tensor, table: Table, addresses: Addresses) -> Tensor:
 
 
 def _normals(addresses: Addresses, count: int) -> NDArray[np.float32]:
-    """Draw noise: 2^16 quantiles of the normal distribution, chosen by half a word each.
+    """Draw noise: 2^16 quantiles of the normal distribution, each selected by half a word.
 
-    Pixels have 256 levels, so finer noise than that is not seen; Box-Muller takes six times as long.
+    Pixels have 256 levels, so finer noise would not be visible; Box-Muller takes six times as long.
 
     Returns:
         (n, count) float32, within ±4.33, of standard deviation 1.
     """
     z = np.empty((len(addresses), count), np.float32)
-    stretch = max(8, _NOISE_VALUES // len(addresses) // 8 * 8)  # eight values a block
-    for start in range(0, count, stretch):
-        wanted = min(stretch, count - start)
-        words = addresses.words(Stream.TRANSFORM, -(-wanted // 2), NOISE_FIRST_BLOCK + start // 8)
+    part = max(8, _NOISE_VALUES // len(addresses) // 8 * 8)  # eight values a block
+    for start in range(0, count, part):
+        drawn = min(part, count - start)
+        words = addresses.words(Stream.TRANSFORM, -(-drawn // 2), NOISE_FIRST_BLOCK + start // 8)
         halves = np.ascontiguousarray(words).astype("<u4", copy=False).view("<u2")
-        z[:, start : start + wanted] = _quantiles()[halves[:, :wanted]]
+        z[:, start : start + drawn] = _quantiles()[halves[:, :drawn]]
     return z
 
 
@@ -195,7 +195,7 @@ def _quantiles() -> NDArray[np.float32]:
 
 
 def _erase(x: Tensor, table: Table) -> Tensor:
-    """Blacken the rectangle of each row, its edges at the nearest pixels."""
+    """Set the rectangle of each row to black, its edges at the nearest pixels."""
     if not (table["erase_width"] * table["erase_height"]).any():
         return x
     columns = _between(table["erase_x"], table["erase_width"], x.shape[3], x)  # (b, W)

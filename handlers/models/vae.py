@@ -1,9 +1,9 @@
 """Variational autoencoders: plain, and conditional on a class.
 
-x is a picture, y its class, z the latent, q(z|x, y) = N(mu, exp(logvar)). p(x|z, y) is normal around the decoder's
-mean with one learned σ for all pixels, or, for pictures that are nearly black and white, Bernoulli in each pixel: both
-leave no weight between reconstruction and divergence to choose. Told the class, p(z) = N(0, 1); without it, p(z) is a
-learned mixture of normals, since between the classes no z gives a picture. A sample is the decoder's mean, without
+x is an image, y its class, z the latent, q(z|x, y) = N(mu, exp(logvar)). p(x|z, y) is normal around the decoder's mean
+with one learned σ for all pixels, or, for nearly black-and-white images, Bernoulli in each pixel: neither needs a
+weight between reconstruction and divergence. With a class, p(z) = N(0, 1); without, p(z) is a learned mixture of
+normals, because values of z between the classes decode to no plausible image. A sample is the decoder's mean, without
 pixel noise. No layer mixes the rows of a batch.
 
 Sources: Kingma and Welling, "Auto-encoding variational Bayes", 2014; Sohn, Lee, Yan, "Learning structured output
@@ -41,12 +41,12 @@ class VaeConfig:
         width: pixels, divisible by 2^stages.
         channels: of the images.
         latent_dim: length of z.
-        encoder_features: channels of the encoder's convolution at full size; those below have twice as many.
-        decoder_features: the same of the decoder.
-        stages: how often the picture is halved, 1 or more.
-        classes: of the conditional model; 0 is unconditional.
-        components: normals in the prior of the unconditional model; 0 is N(0, 1).
-        hidden: width of the dense layers on both sides of z, where latent and class meet; 0 has none.
+        encoder_features: channels of the encoder's convolution at full size; the smaller maps have twice as many.
+        decoder_features: the same for the decoder.
+        stages: number of times height and width are halved, 1 or more.
+        classes: of the conditional model; 0 for the unconditional one.
+        components: normals in the prior of the unconditional model; 0 for N(0, 1).
+        hidden: width of the dense layers on both sides of z, where latent and class are combined; 0 for no such layers.
         likelihood: p(x|z, y) is "normal" or "bernoulli".
     """
 
@@ -83,7 +83,7 @@ class VaeConfig:
         return cls(**config)
 
     def small_shape(self, features: int) -> tuple[int, int, int]:
-        """Channels, height and width of the smallest feature map, of encoder or decoder features."""
+        """Return channels, height and width of the smallest feature map, for encoder or decoder features."""
         return 2 * features, self.height >> self.stages, self.width >> self.stages
 
 
@@ -101,7 +101,7 @@ class Elbo:
 
 
 def kl_to_standard_normal(mu: Tensor, logvar: Tensor) -> Tensor:
-    """Divergence of N(mu, exp(logvar)) from N(0, 1), summed over z.
+    """Compute the divergence of N(mu, exp(logvar)) from N(0, 1), summed over z.
 
     Args:
         mu: (B, latent_dim).
@@ -127,13 +127,13 @@ class MixturePrior(nn.Module):
         self.log_scales = nn.Parameter(torch.full((components, latent_dim), -0.5))
 
     def log_density(self, z: Tensor) -> Tensor:
-        """Give log p(z), (B,) nats, at z, (B, latent_dim)."""
+        """Compute log p(z), (B,) nats, at z, (B, latent_dim)."""
         standard = (z[:, None] - self.means) * (-self.log_scales).exp()  # (B, components, latent_dim)
         densities = -0.5 * standard**2 - self.log_scales - _HALF_LOG_2PI
         return torch.logsumexp(densities.sum(dim=2), dim=1) - math.log(len(self.means))
 
     def place(self, epsilon: Tensor, component: Tensor) -> Tensor:
-        """Bring standard normals to their components.
+        """Shift and scale standard normals to their components.
 
         Args:
             epsilon: (B, latent_dim), N(0, 1).
@@ -146,7 +146,7 @@ class MixturePrior(nn.Module):
 
 
 class Autoencoder(nn.Module):
-    """What both autoencoders share; the prior is N(0, 1) unless a subclass has another."""
+    """The base of both autoencoders; the prior is N(0, 1) unless a subclass has another."""
 
     conditional: ClassVar[bool] = False
 
@@ -171,7 +171,7 @@ class Autoencoder(nn.Module):
         return cls(VaeConfig.read(config, conditional=cls.conditional))
 
     def divergence(self, mu: Tensor, logvar: Tensor, epsilon: Tensor) -> Tensor:
-        """KL(q(z|x, y) || p(z)), (B,) nats; epsilon is the noise of the z drawn, for priors without a closed form."""
+        """Compute KL(q(z|x, y) || p(z)), (B,) nats; priors without a closed form use epsilon, the noise of z."""
         return kl_to_standard_normal(mu, logvar)
 
     def draw_latents(self, noise: Noise, truncation: float | None) -> Tensor:
@@ -179,20 +179,20 @@ class Autoencoder(nn.Module):
         return noise.normal(Stream.LATENT, (self.config.latent_dim,), truncation=truncation)
 
     def encode(self, images: Tensor, labels: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Give mu and logvar of q(z|x, y), each (B, latent_dim).
+        """Compute mu and logvar of q(z|x, y), each (B, latent_dim).
 
         Args:
             images: (B, C, H, W) in [0, 1].
             labels: (B,) int64, or None when unconditional.
         """
         y = self._one_hot(labels, len(images), images)
-        # (B, K) -> (B, K, H, W): every pixel is told the class
+        # (B, K) -> (B, K, H, W): constant over all pixels
         maps = y[:, :, None, None].expand(-1, -1, self.config.height, self.config.width)
         mu, logvar = self.encoder(torch.cat([images, maps], dim=1)).chunk(2, dim=1)
         return mu, logvar
 
     def decode(self, z: Tensor, labels: Tensor | None) -> Tensor:
-        """Give the mean of p(x|z, y).
+        """Compute the mean of p(x|z, y).
 
         Args:
             z: (B, latent_dim).
@@ -206,7 +206,7 @@ class Autoencoder(nn.Module):
         return torch.sigmoid(self.decoder(nn.functional.silu(h.unflatten(1, self.small_shape))))
 
     def elbo(self, images: Tensor, labels: Tensor | None, epsilon: Tensor) -> Elbo:
-        """Estimate the evidence lower bound with one z a picture.
+        """Estimate the evidence lower bound with one z for each image.
 
         Args:
             images: (B, C, H, W) in [0, 1].
@@ -217,11 +217,11 @@ class Autoencoder(nn.Module):
         """
         mu, logvar = self.encode(images, labels)
         mean = self.decode(mu + (0.5 * logvar).exp() * epsilon, labels)
-        reconstruction = self._surprise(images, mean).mean()
+        reconstruction = self._negative_log_likelihood(images, mean).mean()
         return Elbo(reconstruction=reconstruction, divergence=self.divergence(mu, logvar, epsilon).mean())
 
-    def _surprise(self, images: Tensor, mean: Tensor) -> Tensor:
-        """-log p(x|z, y), (B,) nats."""
+    def _negative_log_likelihood(self, images: Tensor, mean: Tensor) -> Tensor:
+        """Compute -log p(x|z, y), (B,) nats."""
         if self.config.likelihood == "bernoulli":
             return nn.functional.binary_cross_entropy(mean, images, reduction="none").flatten(1).sum(dim=1)
         squares = ((images - mean) ** 2).flatten(1).sum(dim=1)  # (B, C, H, W) -> (B,)
@@ -229,28 +229,28 @@ class Autoencoder(nn.Module):
         return 0.5 * squares * (-2 * self.log_sigma).exp() + constant
 
     def sample(self, noise: Noise, labels: Tensor | None, draw: Draw, deadline: Deadline) -> Tensor:
-        """Draw one picture a row, as `Sampler.sample` says: z by address, then the decoder's mean, in [0, 1].
+        """Draw one image for each row (see `Sampler.sample`): z by address, then the decoder's mean, in [0, 1].
 
         Raises:
             ValueError: labels are given to an unconditional model, or missing for a conditional one.
-            DeadlinePassed: it has, before the decoder ran.
+            DeadlinePassed: the deadline passed before the decoder ran.
         """
         z = self.draw_latents(noise, draw.truncation)
         deadline.check()
         return self.decode(z, labels)
 
     def _one_hot(self, labels: Tensor | None, rows: int, like: Tensor) -> Tensor:
-        """Labels as (B, classes) of the given tensor's type; (B, 0) when unconditional."""
+        """Encode labels as (B, classes) of the given tensor's type; (B, 0) when unconditional."""
         if (labels is None) != (self.config.classes == 0):
-            wanted = "one label a row" if self.config.classes else "no labels"
-            raise ValueError(f"a model of {self.config.classes} classes takes {wanted}")
+            expected = "one label for each row" if self.config.classes else "no labels"
+            raise ValueError(f"a model of {self.config.classes} classes takes {expected}")
         if labels is None:
             return like.new_zeros(rows, 0)
         return nn.functional.one_hot(labels, self.config.classes).to(like.dtype)
 
 
 class ConditionalVae(Autoencoder):
-    """An autoencoder that is told the class, so that z is left for the manner of writing."""
+    """An autoencoder conditional on the class, so that z encodes only the variation within it."""
 
     conditional = True
 
@@ -263,13 +263,13 @@ class Vae(Autoencoder):
         self.prior = MixturePrior(config.components, config.latent_dim)
 
     def divergence(self, mu: Tensor, logvar: Tensor, epsilon: Tensor) -> Tensor:
-        """Estimate the divergence with the z drawn: log q(z|x) - log p(z)."""
+        """Estimate the divergence with the drawn z: log q(z|x) - log p(z)."""
         z = mu + (0.5 * logvar).exp() * epsilon
         log_q = (-0.5 * epsilon**2 - 0.5 * logvar - _HALF_LOG_2PI).sum(dim=1)  # (B, latent_dim) -> (B,)
         return log_q - self.prior.log_density(z)
 
     def draw_latents(self, noise: Noise, truncation: float | None) -> Tensor:
-        """Draw a component on the stream `label`, which no condition uses here, and z within it."""
+        """Draw a component on the stream LABEL, otherwise unused without classes, and z within it."""
         epsilon = noise.normal(Stream.LATENT, (self.config.latent_dim,), truncation=truncation)
         uniforms = noise.addresses.uniforms(Stream.LABEL, 1)[:, 0]  # (B, 1) -> (B,) float64, equal on every machine
         component = torch.from_numpy((uniforms * self.config.components).astype("int64"))
@@ -287,7 +287,7 @@ def _build_encoder(config: VaeConfig) -> nn.Sequential:
 
 
 def _connect(*sizes: int) -> nn.Module:
-    """One dense layer between each two sizes, with SiLU between them."""
+    """Chain dense layers of the given sizes, with SiLU between them."""
     first, *others = (nn.Linear(above, below) for above, below in pairwise(sizes))
     return nn.Sequential(first, *(part for layer in others for part in (nn.SiLU(), layer))) if others else first
 
@@ -295,6 +295,6 @@ def _connect(*sizes: int) -> nn.Module:
 def _build_decoder(config: VaeConfig) -> nn.Sequential:
     narrow, wide = config.decoder_features, 2 * config.decoder_features
     layers: list[nn.Module] = []
-    for stage in reversed(range(config.stages)):  # each doubles height and width; the last gives the narrow maps
+    for stage in reversed(range(config.stages)):  # each doubles height and width; the last has narrow maps
         layers += [nn.Upsample(scale_factor=2), nn.Conv2d(wide, wide if stage else narrow, 3, padding=1), nn.SiLU()]
     return nn.Sequential(*layers, nn.Conv2d(narrow, config.channels, 3, padding=1))

@@ -88,4 +88,4 @@ def test_hooks_run_as_in_a_notebook() -> None:
 
 
 def test_truncation_belongs_to_z_and_may_be_listed_without_being_taken() -> None:
-    assert CallSignature.read(Forward(), labelled=False, listed={"truncation": None}).told == "Forward.forward(input)"
+    assert CallSignature.read(Forward(), labelled=False, listed={"truncation": None}).text == "Forward.forward(input)"

@@ -125,7 +125,7 @@ def test_a_file_that_cannot_be_used_is_told(tmp_path: Path, source: str, reason:
         pytest.param("*, z", 0, "Generator.sample(*, z) takes no z; make z its first parameter", id="no z"),
         pytest.param(
             "z, *, mood", 0,
-            "Generator.sample(z, *, mood) needs mood, which no worker has; give it a default, or take one of "
+            "Generator.sample(z, *, mood) needs mood, which workers do not provide; give it a default, or use "
             "temperature, top_k, top_p, guidance_scale, steps, noise, check_deadline", id="an unknown parameter",
         ),
         pytest.param(
@@ -176,7 +176,7 @@ def test_a_module_that_can_do_nothing_is_told(tmp_path: Path) -> None:
         ),
         pytest.param(
             "return self.net(input), input",
-            "the model failed when it was first run: TypeError: Generator.forward(input) gave a tuple; return one "
+            "the model failed when it was first run: TypeError: Generator.forward(input) returned a tuple; return one "
             "tensor (B, C, H, W); mend the model; it must take z, and the label if it has classes, of any number "
             "of rows",
             id="a tuple",

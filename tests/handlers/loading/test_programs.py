@@ -113,7 +113,7 @@ def test_a_program_exported_for_one_number_of_rows_is_told(tmp_path: Path, gener
     save_exported(tmp_path / "program.pt2", generator, rows=False)
     assert _reason(tmp_path, "exported", "program.pt2") == (
         'program.pt2 takes exactly 2 rows of z; export it again with b = torch.export.Dim("batch") and '
-        "dynamic_shapes=({0: b}, ...), one entry an input"
+        "dynamic_shapes=({0: b}, ...), one entry for each input"
     )
 
 

@@ -217,7 +217,7 @@ def test_truncation_brings_samples_closer_together(kind: type[Any], config: dict
     ("kind", "config", "labels", "message"),
     [
         pytest.param(Vae, VAE, torch.zeros(1, dtype=torch.int64), "0 classes takes no labels", id="too many"),
-        pytest.param(ConditionalVae, CVAE, None, "10 classes takes one label a row", id="too few"),
+        pytest.param(ConditionalVae, CVAE, None, "10 classes takes one label for each row", id="too few"),
     ],
 )
 def test_labels_must_fit_the_model(

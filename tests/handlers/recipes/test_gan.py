@@ -67,7 +67,7 @@ def test_truncation_changes_the_picture() -> None:
 
 
 def test_a_picture_without_a_label_is_refused() -> None:
-    with pytest.raises(ValueError, match="10 classes takes one label a row"):
+    with pytest.raises(ValueError, match="10 classes takes one label for each row"):
         build().sample(noise(1), None, Draw(), Deadline())
 
 
