@@ -1,28 +1,12 @@
-"""One gateway: servicers, scheduler, pool, health and the side port, put together; started, drained, stopped."""
+"""The gateway: the composition root of servicers, scheduler, worker pool, health and the HTTP side port."""
 
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections import Counter
 from collections.abc import Callable
 from importlib.metadata import version
 
-import grpc
-from grpc_health.v1 import health, health_pb2, health_pb2_grpc
-from grpc_reflection.v1alpha import reflection
-
-from fount.v1 import (
-    augmentation_pb2,
-    augmentation_pb2_grpc,
-    dataset_pb2,
-    dataset_pb2_grpc,
-    evaluation_pb2,
-    model_pb2,
-    model_pb2_grpc,
-    sampling_pb2,
-    sampling_pb2_grpc,
-)
 from service.augmentation.copy_filter import CopyFilters
 from service.augmentation.plan_store import plans_at
 from service.augmentation.planner import Planner
@@ -40,6 +24,7 @@ from service.rpc.datasets import DatasetServicer
 from service.rpc.interceptor import CallInterceptor
 from service.rpc.models import ModelServicer
 from service.rpc.sampling import SamplingServicer
+from service.rpc.server import RpcServer
 from service.scheduler.inference import InferenceClient
 from service.scheduler.scheduler import BatchingScheduler
 from service.telemetry.http import SidePort
@@ -48,31 +33,24 @@ from service.workers import WorkerPool
 
 __all__ = ["Gateway"]
 
-_log = logging.getLogger(__name__)
-
-_SERVICES = (
-    augmentation_pb2.DESCRIPTOR.services_by_name["AugmentationService"].full_name,
-    dataset_pb2.DESCRIPTOR.services_by_name["DatasetService"].full_name,
-    evaluation_pb2.DESCRIPTOR.services_by_name["EvaluationService"].full_name,
-    model_pb2.DESCRIPTOR.services_by_name["ModelService"].full_name,
-    sampling_pb2.DESCRIPTOR.services_by_name["SamplingService"].full_name,
-)
-_PENDING_CALLS = 1 << 16
-_MOST_ANSWERED = 64 << 20  # bytes in one message: features of 4 MiB of images; chunks and pages are far smaller
-_EVERYWHERE = ("0.0.0.0", "::", "[::]")  # noqa: S104  # compared with, not listened on
+_ALL_ADDRESSES = ("0.0.0.0", "::", "[::]")  # noqa: S104  # compared with, not listened on
 
 
 class Gateway:
-    """A running gateway.
+    """A gateway: create it, start it, and stop it, which drains.
 
     Args:
         pool: its workers; started and closed with it.
-        config: how it runs.
-        policy: who callers are. Unset: everyone is anonymous with every grant, which is for loopback.
+        config: its settings.
+        policy: identifies callers. Unset: every caller is anonymous with every grant, which is for loopback.
         evaluations: where evaluations are kept; started and closed with it. Unset: as `config` says.
 
+    Attributes:
+        pool, catalog, datasets, scheduler, inference, metrics: its parts.
+        port, http_port: where it listens; 0 before it is started.
+
     Raises:
-        SetupError: the URL of the database of evaluations is none.
+        SetupError: the URL of the database of evaluations is invalid.
     """
 
     def __init__(
@@ -83,13 +61,14 @@ class Gateway:
         *,
         evaluations: Evaluations | None = None,
     ) -> None:
-        self._pool = pool
         self._config = config
+        self._policy = policy or Anonymous()
+        self.pool = pool
         self.metrics = Metrics(version("fount"))
         self.catalog = Catalog(pool, default_versions=config.default_versions, required_models=config.required_models)
         self.datasets = Datasets(config.datasets)
-        self._scheduler = BatchingScheduler(pool, config, self.metrics)
-        self.inference = InferenceClient(self._scheduler)
+        self.scheduler = BatchingScheduler(pool, config, self.metrics)
+        self.inference = InferenceClient(self.scheduler)
         self._evaluating = Evaluating(
             evaluations=evaluations,
             catalog=self.catalog,
@@ -98,20 +77,18 @@ class Gateway:
             metrics=self.metrics,
             config=config,
         )
-        self._health = health.aio.HealthServicer()
-        self._side = SidePort(self.metrics, self.why_not_ready)
-        self._interceptor = CallInterceptor(policy or Anonymous(), self.metrics)
-        self._server: grpc.aio.Server | None = None
+        self._side_port = SidePort(self.metrics, self.why_not_ready)
+        self._server: RpcServer | None = None
         self._draining = False
-        self._ready_changed = asyncio.Event()
-        self._untold = asyncio.Event()
-        self._telling: asyncio.Task[None] | None = None
+        self._offers_changed = asyncio.Event()
+        self._readiness_changed = asyncio.Event()
+        self._readiness: asyncio.Task[None] | None = None
         self.port = 0
         self.http_port = 0
 
     @property
     def evaluates(self) -> bool:
-        """Whether evaluations can be asked for."""
+        """Whether evaluations are on."""
         return self._evaluating.on
 
     async def start(self) -> None:
@@ -121,141 +98,122 @@ class Gateway:
             SetupError: a port is taken, or the ticket keys, the folder of plans or the database of evaluations cannot
                 be used.
         """
+        config = self._config
         await self._evaluating.open()
-        self._server = self._build_server()
-        address = f"{self._config.host}:{self._config.port}"
-        try:
-            self.port = self._server.add_insecure_port(address)
-        except RuntimeError as error:
-            raise SetupError(f"cannot listen on {address} for gRPC; it is taken or may not be used; "
-                             "choose another with --port") from error  # fmt: skip
-        self.http_port = await self._side.start(self._config.host, self._config.http_port)
-        await self._server.start()
-        self._pool.watch(self._offers_changed)
-        self._telling = asyncio.get_running_loop().create_task(self._tell_changes())
-        await self._pool.start()
-        host = "127.0.0.1" if self._config.host in _EVERYWHERE else self._config.host
+        self._server = server = self._build_server()
+        self.port = server.bind(config.host, config.port)
+        self.http_port = await self._side_port.start(config.host, config.http_port)
+        await server.start()
+        self.pool.watch(self._on_offers_changed)
+        self._readiness = asyncio.get_running_loop().create_task(self._publish_readiness(server))
+        await self.pool.start()
+        host = "127.0.0.1" if config.host in _ALL_ADDRESSES else config.host
         await self._evaluating.run(f"{host}:{self.port}")
+
+    async def stop(self, grace_s: float | None = None) -> None:
+        """Drain: refuse new calls, let running ones end within the grace period, then close everything."""
+        self._draining = True
+        if self._readiness:
+            self._readiness.cancel()
+        if self._server:
+            await self._server.announce_stop()
+        async with asyncio.TaskGroup() as draining:
+            draining.create_task(self._evaluating.drain())
+            if self._server:
+                draining.create_task(self._server.stop(self._config.drain_grace_s if grace_s is None else grace_s))
+        await self._evaluating.close()
+        await self.scheduler.close()
+        await self._side_port.close()
+        await self.pool.close()
 
     async def wait_ready(self, timeout_s: float) -> None:
         """Wait until calls can be answered.
 
         Raises:
-            SetupError: they cannot within `timeout_s`; says what is missing.
+            SetupError: they cannot within `timeout_s`; names what is missing.
         """
         await self._wait_until(lambda: not self.why_not_ready(), timeout_s)
 
-    async def wait_settled(self, timeout_s: float) -> None:
-        """Wait until every model is ready or known not to be.
+    async def wait_loaded(self, timeout_s: float) -> None:
+        """Wait until every model is ready or known not to become ready.
 
         Raises:
             SetupError: some are still loading after `timeout_s`.
         """
 
-        def settled() -> bool:
+        def loaded() -> bool:
             entries = self.catalog.entries()
             return bool(entries) and all(entry.state is not ModelState.LOADING for entry in entries)
 
-        await self._wait_until(settled, timeout_s)
-
-    async def _wait_until(self, condition: Callable[[], bool], timeout_s: float) -> None:
-        try:
-            async with asyncio.timeout(timeout_s):
-                while not condition():
-                    self._ready_changed.clear()
-                    await self._ready_changed.wait()
-        except TimeoutError as error:
-            raise SetupError(f"not ready after {timeout_s:g} s: {self.why_not_ready()}") from error
-
-    async def stop(self, grace_s: float | None = None) -> None:
-        """Drain: refuse new calls, let running ones end within the grace, then let go of everything."""
-        self._draining = True
-        if self._telling:
-            self._telling.cancel()
-        await self._health.enter_graceful_shutdown()
-        async with asyncio.TaskGroup() as ending:
-            ending.create_task(self._evaluating.drain())
-            if self._server:
-                grace = self._config.drain_grace_s if grace_s is None else grace_s
-                ending.create_task(self._server.stop(grace))
-        await self._evaluating.close()
-        await self._scheduler.close()
-        await self._side.close()
-        await self._pool.close()
+        await self._wait_until(loaded, timeout_s)
 
     def why_not_ready(self) -> str:
-        """An empty string when ready, else one sentence."""
+        """Return the reason why calls cannot be answered; empty when they can."""
         if self._draining:
             return "draining"
         if self.catalog.is_ready():
             return ""
         entries = self.catalog.entries()
-        waits = [f"{entry.name} {entry.version}: {entry.reason}" for entry in entries if not entry.ready]
+        reasons = [f"{entry.name} {entry.version}: {entry.reason}" for entry in entries if not entry.ready]
         absent = self._config.required_models - {entry.name for entry in entries}
-        waits += [f"{name}: required, and no worker has it" for name in sorted(absent)]
-        if not self._pool.has_looked():
-            waits.append("not every TorchServe has answered yet; the log says why")
-        return "; ".join(waits) or "no workers found"
+        reasons += [f"{name}: required, and no worker has it" for name in sorted(absent)]
+        if not self.pool.is_discovered():
+            reasons.append("not every TorchServe has answered yet; the log contains the reason")
+        return "; ".join(reasons) or "no workers found"
 
-    def _build_server(self) -> grpc.aio.Server:
-        options = [
-            ("grpc.max_receive_message_length", self._config.max_request_bytes),
-            ("grpc.max_send_message_length", _MOST_ANSWERED),
-            ("grpc.so_reuseport", 0),
-            # Beyond these, grpc drops calls at random, as CANCELLED; ours are refused in words by the scheduler.
-            ("grpc.server.max_pending_requests", _PENDING_CALLS),
-            ("grpc.server.max_pending_requests_hard_limit", _PENDING_CALLS),
-        ]
-        server = grpc.aio.server(interceptors=[self._interceptor], options=options)
-        model_pb2_grpc.add_ModelServiceServicer_to_server(ModelServicer(self.catalog), server)
-        dataset_pb2_grpc.add_DatasetServiceServicer_to_server(DatasetServicer(self.datasets), server)
-        sampling = SamplingServicer(self.catalog, self._scheduler, self.metrics)
-        sampling_pb2_grpc.add_SamplingServiceServicer_to_server(sampling, server)
-        augmentation_pb2_grpc.add_AugmentationServiceServicer_to_server(self._augmentation(), server)
-        self._evaluating.add_to(server)
-        health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
-        reflection.enable_server_reflection((*_SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
-        return server
+    async def _wait_until(self, condition: Callable[[], bool], timeout_s: float) -> None:
+        try:
+            async with asyncio.timeout(timeout_s):
+                while not condition():
+                    self._offers_changed.clear()
+                    await self._offers_changed.wait()
+        except TimeoutError as error:
+            raise SetupError(f"not ready after {timeout_s:g} s: {self.why_not_ready()}") from error
 
-    def _augmentation(self) -> AugmentationServicer:
-        copies = CopyFilters()
+    def _build_server(self) -> RpcServer:
+        config, copies = self._config, CopyFilters()
         planner = Planner(
             datasets=self.datasets,
             catalog=self.catalog,
             inference=self.inference,
             copies=copies,
-            keys=TicketKeys.at(self._config.ticket_keys),
-            plans=plans_at(self._config.plans),
+            keys=TicketKeys.at(config.ticket_keys),
+            plans=plans_at(config.plans),
         )
-        return AugmentationServicer(
+        augmentation = AugmentationServicer(
             planner=planner,
             catalog=self.catalog,
             datasets=self.datasets,
             inference=self.inference,
             copies=copies,
             metrics=self.metrics,
-            config=self._config,
+            config=config,
         )
+        rpc = RpcServer(
+            interceptor=CallInterceptor(self._policy, self.metrics),
+            max_request_bytes=config.max_request_bytes,
+            models=ModelServicer(self.catalog),
+            datasets=DatasetServicer(self.datasets),
+            sampling=SamplingServicer(self.catalog, self.scheduler, self.metrics),
+            augmentation=augmentation,
+        )
+        self._evaluating.add_to(rpc.server)
+        return rpc
 
-    def _offers_changed(self) -> None:
-        self._ready_changed.set()
-        self._untold.set()
+    def _on_offers_changed(self) -> None:
+        self._offers_changed.set()
+        self._readiness_changed.set()
 
-    async def _tell_changes(self) -> None:
-        """Tell health of every change, one after the other, so that the last word is the latest."""
+    async def _publish_readiness(self, server: RpcServer) -> None:
+        """Update health checks and metrics after every change, one at a time, so that the last update is the latest."""
         while not self._draining:
-            self._untold.clear()
-            await self._tell_health()
-            await self._untold.wait()
-
-    async def _tell_health(self) -> None:
-        ready = not self.why_not_ready()
-        serving = health_pb2.HealthCheckResponse.SERVING if ready else health_pb2.HealthCheckResponse.NOT_SERVING
-        for service in ("", *_SERVICES):
-            await self._health.set(service, serving)
-        models: dict[tuple[str, str], Counter[str]] = {}
-        for entry in self.catalog.entries():
-            counted = models.setdefault((entry.name, entry.version), Counter())
-            for offer in entry.ready:  # several addresses may have the same numerics
-                counted[offer.numerics] += offer.workers
-        self.metrics.readiness(ready, models)
+            self._readiness_changed.clear()
+            ready = not self.why_not_ready()
+            await server.set_serving(ready)
+            models: dict[tuple[str, str], Counter[str]] = {}
+            for entry in self.catalog.entries():
+                workers = models.setdefault((entry.name, entry.version), Counter())
+                for offer in entry.ready:  # several addresses may have the same numerics
+                    workers[offer.numerics] += offer.workers
+            self.metrics.readiness(ready, models)
+            await self._readiness_changed.wait()

@@ -124,7 +124,7 @@ class Catalog:
             raise InvalidRequest(tuple(wrong))
         versions = [entry for entry in self.entries() if entry.name == name]
         if not versions:
-            if not self._pool.has_looked():
+            if not self._pool.is_discovered():
                 raise NotReady("not every worker has told what it serves yet; try again in a moment")
             raise UnknownName((self._unknown("model.name", name, sorted({each.name for each in self.entries()})),))
         chosen = self._choose(versions, version, digest)

@@ -1,7 +1,7 @@
-"""A model store, packed before it is served: `fount serve --model-store`.
+"""Pack a model store before it is served: `fount serve --model-store`.
 
-Packing belongs to the workers' side, which this one never imports, so it runs as a process of its own. A folder of
-models enters; a folder of archives leaves, with what is left out and why.
+A folder of models enters; a folder of archives leaves, with the models that were left out and why. Packing belongs to
+the workers' side, which the service never imports, so it runs as a process.
 """
 
 from __future__ import annotations
@@ -20,23 +20,24 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from service.cli.signals import stop_signals
 from service.domain import ModelState
 from service.errors import SetupError
 from service.workers import Offer
 
-__all__ = ["PackedStore", "archives_folder", "model_folders", "pack_store", "tell"]
+__all__ = ["PackedStore", "archives_folder", "format_reason", "model_folders", "pack_store"]
 
 _CARD_FILE = "model.yaml"
 
 
 @dataclass(frozen=True, kw_only=True)
 class PackedStore:
-    """What became of a model store.
+    """The result of packing a model store.
 
     Attributes:
-        archives: the folder of archives: those of the store's models, and no other.
-        refused: the others, each with the reason, as a catalog lists them.
-        nameless: the reasons of those whose card does not say name and version, by folder.
+        archives: the folder with the archives of the store's models, and no others.
+        refused: models that could not be packed, each with the reason, as the catalog lists them.
+        nameless: the reasons of those whose card has no valid name and version, by folder.
     """
 
     archives: Path
@@ -45,23 +46,23 @@ class PackedStore:
 
 
 def model_folders(store: Path) -> list[Path]:
-    """List the folders of a store that have a card; hidden ones are none of its models.
+    """List the folders of a store that have a card; hidden folders do not count.
 
     Raises:
-        SetupError: it is no folder, or has none.
+        SetupError: the store is not a folder, or has no model.
     """
     if not store.is_dir():
         raise SetupError(f"{store} is not a folder; name the folder that holds one folder a model with --model-store")
     folders = sorted(card.parent for card in store.glob(f"[!.]*/{_CARD_FILE}"))
     if not folders and (store / _CARD_FILE).is_file():
-        raise SetupError(f"{store} is one model; name the folder it lies in: --model-store {store.resolve().parent}")
+        raise SetupError(f"{store} is one model; name its parent folder: --model-store {store.resolve().parent}")
     if not folders:
-        raise SetupError(f"{store} holds no model; begin one with `fount new NAME --model-store {store}`")
+        raise SetupError(f"{store} holds no model; create one with `fount new NAME --model-store {store}`")
     return folders
 
 
 def archives_folder(store: Path, state: Path) -> Path:
-    """Say where the archives of a store are kept: one folder a store, below the state folder."""
+    """Return the folder of a store's archives, below the state folder."""
     digest = hashlib.sha256(os.fsencode(store.resolve())).hexdigest()
     return state / "archives" / digest[:16]
 
@@ -69,65 +70,64 @@ def archives_folder(store: Path, state: Path) -> Path:
 def pack_store(store: Path, state: Path) -> PackedStore:
     """Pack every model of a store that can be packed, and remove archives of models that it no longer has.
 
-    Models that have not changed since are read and left as they are.
+    Models that have not changed since the last time are only read.
 
     Args:
         store: folder with one folder a model.
-        state: the state folder; made when missing.
+        state: the state folder; created when missing.
 
     Raises:
-        SetupError: no model can be packed, naming every reason; or packing does not run here.
+        SetupError: no model can be packed, naming every reason; or packing cannot run.
     """
     model_folders(store)
-    out, began_s = archives_folder(store, state), time.time()
+    out, started_s = archives_folder(store, state), time.time()
     results = _run_pack(store, out)
     kept = {Path(result["path"]).name for result in results if "path" in result}
     refused = [result for result in results if "error" in result]
     if not kept:
-        reasons = "".join(f"\n{tell(result['folder'], result['error'])}" for result in refused)
+        reasons = "".join(f"\n{format_reason(result['folder'], result['error'])}" for result in refused)
         raise SetupError(f"no model of {store} can be served:{reasons}")
-    _remove_others(out, kept, began_s)
+    _remove_others(out, kept, started_s)
     nameless = {result["folder"]: result["error"] for result in refused if "name" not in result}
     return PackedStore(archives=out, refused=_to_offers(refused), nameless=nameless)
 
 
-def tell(folder: str, reason: str) -> str:
-    """Say why a model is refused, with its folder once: most reasons begin with a file in it."""
+def format_reason(folder: str, reason: str) -> str:
+    """Prefix the reason why a model is refused with its folder, unless it begins with a file in that folder."""
     return reason if reason.startswith(folder) else f"{folder}: {reason}"
 
 
 def _run_pack(store: Path, out: Path) -> list[dict[str, Any]]:
-    # -P: a folder named like one of our packages, where the command was typed, is not ours
+    # -P: a folder in the current directory that is named like one of our packages is not imported
     command = (sys.executable, "-P", "-m", "fount", "pack", "--all", "--keep-going", "--json",
                "--model-store", str(store), "--out", str(out))  # fmt: skip
     pipe = subprocess.PIPE
     with (
         subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=pipe, stderr=pipe, text=True) as packing,
-        _stopped_with_us(packing),
+        _ends_with_this_process(packing),
     ):
-        printed, complained = packing.communicate()
+        output, errors = packing.communicate()
     try:
-        results: list[dict[str, Any]] = json.loads(printed)
+        results: list[dict[str, Any]] = json.loads(output)
     except ValueError:
-        told = complained.strip().removeprefix("Error: ") or f"it ended with code {packing.returncode}"
-        raise SetupError(f"the models of {store} cannot be packed: {told}") from None
+        reason = errors.strip().removeprefix("Error: ") or f"packing ended with code {packing.returncode}"
+        raise SetupError(f"the models of {store} cannot be packed: {reason}") from None
     return results
 
 
 @contextmanager
-def _stopped_with_us(child: subprocess.Popen[str]) -> Iterator[None]:
-    """End packing when the system or a closed terminal ends us; a Ctrl-C reaches it by itself.
+def _ends_with_this_process(child: subprocess.Popen[str]) -> Iterator[None]:
+    """Terminate a child when a signal stops this process; Ctrl-C reaches the child as well.
 
-    What it leaves half written then, the next start removes.
+    The next start removes what it leaves half-written.
     """
 
     def stop(number: int, frame: object) -> None:
-        raise SystemExit(0)  # as a stop ends the server itself
+        raise SystemExit(0)  # the exit code of a stopped server
 
     is_main = threading.current_thread() is threading.main_thread()
-    ours = (signal.SIGTERM, signal.SIGHUP) if is_main else ()
-    kept = [each for each in ours if signal.getsignal(each) is signal.SIG_IGN]  # nohup: the terminal may close
-    before = {each: signal.signal(each, stop) for each in ours if each not in kept}
+    handled = [each for each in stop_signals() if each is not signal.SIGINT] if is_main else []
+    before = {each: signal.signal(each, stop) for each in handled}
     try:
         yield
     except BaseException:
@@ -138,19 +138,19 @@ def _stopped_with_us(child: subprocess.Popen[str]) -> Iterator[None]:
             signal.signal(each, handler)
 
 
-def _remove_others(out: Path, kept: Set[str], began_s: float) -> None:
-    """Remove archives that are not of the store, and what packing left half written when it was killed before."""
+def _remove_others(out: Path, kept: Set[str], started_s: float) -> None:
+    """Remove archives that are not of the store, and temporary files of a packing that was killed."""
     for archive in out.glob("*.mar"):
         if archive.name not in kept:
             archive.unlink(missing_ok=True)
-    for half in out.glob(".*.mar.*"):
+    for part in out.glob(".*.mar.*"):
         with suppress(FileNotFoundError):
-            if half.stat().st_mtime < began_s:  # else somebody is writing it now
-                half.unlink()
+            if part.stat().st_mtime < started_s:  # newer ones are being written by another process
+                part.unlink()
 
 
 def _to_offers(refused: Sequence[dict[str, Any]]) -> tuple[Offer, ...]:
-    """Two folders of one name and version are one offer."""
+    """Make one offer a name and version, also when several folders have the same."""
     reasons = {(result["name"], result["version"]): result["error"] for result in refused if "name" in result}
     return tuple(
         Offer(name=name, version=version, state=ModelState.UNAVAILABLE, reason=" ".join(reason.split()))

@@ -1,33 +1,52 @@
-"""The options of every command that runs a gateway, and the settings they make.
+"""The options of the service's commands, and the settings made from them.
 
-What is on the command line, or in its FOUNT_ twins, enters; a `GatewayConfig` leaves.
+The command line and its FOUNT_ environment variables enter; a `GatewayConfig` leaves, and for commands that run their
+own workers an `EmbeddedPool` that is not started yet.
 """
 
 from __future__ import annotations
 
+import logging
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
 import click
+from click.core import ParameterSource
 
-from service.cli.dataset_options import data_set_option, data_sets_option
-from service.cli.log_option import log_level_option
+from service.cli.model_store import PackedStore, format_reason, model_folders, pack_store
 from service.config import GatewayConfig
 from service.datasets.configuration import configured_datasets
 from service.errors import SetupError
+from service.workers.torchserve.embedded import EmbeddedPool
+from service.workers.torchserve.launch import TorchServeConfig
 
-__all__ = ["Command", "gateway_config", "gateway_options", "options"]
+__all__ = [
+    "archives_options",
+    "choose_archives",
+    "data_set_option",
+    "data_sets_option",
+    "embedded_pool",
+    "gateway_config",
+    "gateway_options",
+    "log_level_option",
+    "worker_options",
+]
 
 _PORT, _POSITIVE = click.IntRange(0, 65535), click.IntRange(min=1)
 _ABOVE_0 = click.FloatRange(min=0, min_open=True)
 _LOOPBACK = ("127.0.0.1", "localhost", "::1", "[::1]")
+_ARCHIVES, _STORE, _STATE = Path("build/archives"), Path("model_store"), Path("~/.local/state/fount")
+_TUNED = "workers.yaml"
+_MAX_NAMED = 8  # models in one line of output
 
-Command = TypeVar("Command", bound=Callable[..., None])
+Command = TypeVar("Command", bound=Callable[..., Any])
+Decorator = Callable[[Command], Command]
 
 
-def options(*decorators: Callable[[Command], Command]) -> Callable[[Command], Command]:
-    """Join options that several commands have to one decorator; they are listed in this order."""
+def _options(*decorators: Decorator[Command]) -> Decorator[Command]:
+    """Combine options to one decorator; help lists them in this order."""
 
     def decorate(command: Command) -> Command:
         for decorator in reversed(decorators):
@@ -37,67 +56,110 @@ def options(*decorators: Callable[[Command], Command]) -> Callable[[Command], Co
     return decorate
 
 
-gateway_options = options(
+def _set_up_logs(context: click.Context, option: click.Parameter, level: str) -> None:
+    logging.basicConfig(level=level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+
+
+log_level_option = click.option(
+    "--log-level", type=click.Choice(["debug", "info", "warning", "error"]), default="warning", show_default=True,
+    show_envvar=True, expose_value=False, is_eager=True, callback=_set_up_logs,
+)  # fmt: skip
+
+data_set_option = click.option(
+    "--data-set", multiple=True, metavar="NAME=PATH", show_envvar=True,
+    help="A data set to augment or to compare with: a folder of IDX or Parquet files, one with a folder a class, "
+         "an NPZ or a Parquet file. Repeatable; digits are always available.",
+)  # fmt: skip
+
+data_sets_option = click.option(
+    "--data-sets", type=click.Path(path_type=Path), metavar="FILE", show_envvar=True,
+    help="Data sets with classes, splits, classifier and policy, as YAML; see docs/augmentation.md.",
+)  # fmt: skip
+
+archives_options = _options(
+    click.option("--archives", type=click.Path(path_type=Path), default=_ARCHIVES, show_default=True,
+                 show_envvar=True, help="Folder of .mar files, as `fount pack` writes them."),
+    click.option("--model-store", type=click.Path(path_type=Path), show_envvar=True,
+                 help="Instead of --archives: folder with one folder a model; each is packed at the start, and "
+                      "served."),
+)  # fmt: skip
+
+worker_options = _options(
+    archives_options,
+    click.option("--state-dir", type=click.Path(path_type=Path), default=_STATE, show_default=True, show_envvar=True,
+                 help="Folder of the workers' measurements and of packed model stores."),
+    click.option("--workers", type=click.IntRange(1, 64), default=1, show_default=True, show_envvar=True,
+                 help="Worker processes a model version."),
+    click.option("--threads", type=click.IntRange(1, 256), default=1, show_default=True, show_envvar=True,
+                 help="Torch threads a worker process."),
+    click.option("--precision", type=click.Choice(["fp32", "bf16"]), default="fp32", show_default=True,
+                 show_envvar=True, help="Precision of the workers; a model whose card forbids it is not served."),
+    click.option("--tuned", type=click.Path(path_type=Path), show_envvar=True, metavar="FILE",
+                 help="Settings of each model from `fount tune`; they take precedence over the three above. Unset: "
+                      "workers.yaml in the state folder, when none of the three is given."),
+)  # fmt: skip
+
+gateway_options = _options(
     click.option("--host", default="127.0.0.1", show_default=True, show_envvar=True, help="Address to listen on."),
     click.option("--port", type=_PORT, default=50051, show_default=True, show_envvar=True,
-                 help="gRPC port; 0 takes a free one."),
+                 help="gRPC port; 0: any free one."),
     click.option("--http-port", type=_PORT, default=8000, show_default=True, show_envvar=True,
-                 help="Port of /metrics, /livez and /readyz; 0 takes a free one."),
+                 help="Port of /metrics, /livez and /readyz; 0: any free one."),
     click.option("--require", multiple=True, metavar="MODEL", show_envvar=True,
                  help="A model that must be ready before the gateway is. Repeatable."),
     click.option("--default-version", multiple=True, metavar="MODEL=VERSION", show_envvar=True,
-                 help="What an empty version means; otherwise the newest. Repeatable."),
+                 help="The version that an empty version means; otherwise the newest. Repeatable."),
     data_set_option,
     data_sets_option,
     click.option("--ticket-keys", type=click.Path(path_type=Path), metavar="FILE", show_envvar=True,
-                 help="Keys that sign the tickets of plans, id:hex a line, the first signs; made if it is not there. "
-                      "Gateways that share it serve each other's plans. Unset: ticket-keys in the state folder of "
-                      "`fount serve`; of `fount gateway`, a key that ends with the process."),
+                 help="Keys that sign the tickets of plans, id:hex a line, the first signs; created if missing. "
+                      "Gateways that share it accept each other's tickets. Unset: ticket-keys in the state folder of "
+                      "`fount serve`; for `fount gateway`, a key that ends with the process."),
     click.option("--plans", type=click.Path(path_type=Path), metavar="DIR", show_envvar=True,
                  help="Folder where plans are kept; gateways may share it. Unset: plans in the state folder of "
-                      "`fount serve`; of `fount gateway`, in memory."),
+                      "`fount serve`; for `fount gateway`, in memory."),
     click.option("--jobs", metavar="URL", show_envvar=True,
                  help="Database of evaluations: sqlite:///PATH, or postgresql://USER@HOST/DATABASE, which gateways and "
                       "runners on several machines share. Empty: evaluations are off. Unset: evaluations.db in the "
-                      "state folder of `fount serve`; of `fount gateway`, off. It may hold a password: give it by the "
-                      "environment then."),
+                      "state folder of `fount serve`; for `fount gateway`, off. If it contains a password, set it in "
+                      "the environment."),
     click.option("--runners", type=click.IntRange(0, 64), show_envvar=True,
-                 help="Processes that work on evaluations, started and stopped with this command; 0: they run "
-                      "elsewhere (`fount runner`). Unset: 1 where evaluations are on."),
+                 help="Processes that run evaluations, started and stopped with this command; 0: they run elsewhere "
+                      "(`fount runner`). Unset: 1 when evaluations are on."),
     click.option("--max-evaluation-samples", type=click.IntRange(min=100), default=50_000, show_default=True,
-                 show_envvar=True, help="Most samples of one evaluation."),
+                 show_envvar=True, help="Limit of the samples of one evaluation."),
     click.option("--keep-reports-days", type=_ABOVE_0, default=30.0, show_default=True, show_envvar=True,
-                 help="How long evaluations and their reports are kept once they have ended."),
+                 help="How long evaluations and their reports are kept after they have ended."),
     click.option("--report-bytes", type=_POSITIVE, default=1 << 30, show_default=True, show_envvar=True,
-                 help="Most bytes of reports kept; the oldest go first."),
+                 help="Limit of the bytes of all reports; the oldest are deleted first."),
     click.option("--drain", type=click.FloatRange(min=0), default=10.0, show_default=True, show_envvar=True,
-                 help="Seconds running streams may go on after a stop was asked for."),
+                 help="Seconds that running streams may continue after a stop signal."),
     click.option("--max-streams", type=_POSITIVE, default=1024, show_default=True, show_envvar=True,
-                 help="Sample streams open at once; more are refused with a time to retry."),
+                 help="Limit of open sample streams; more are refused with a time to retry."),
     click.option("--max-batch-ms", type=_ABOVE_0, default=20.0, show_default=True, show_envvar=True,
-                 help="How long what is before an interactive request may keep a worker."),
+                 help="How long the calls before an interactive request may occupy a worker."),
     click.option("--bulk-batch-ms", type=_ABOVE_0, default=200.0, show_default=True, show_envvar=True,
-                 help="How long one worker call may take when no interactive request is about."),
+                 help="How long one worker call may take when there are no interactive requests."),
     click.option("--max-queue-s", type=_ABOVE_0, default=60.0, show_default=True, show_envvar=True,
-                 help="Most work waiting for a model, in seconds until its workers are through with it."),
+                 help="Limit of the work waiting for a model, in seconds until its workers finish it."),
     click.option("--caller-queue-s", type=_ABOVE_0, default=600.0, show_default=True, show_envvar=True,
-                 help="Most work waiting for one caller, in seconds of one worker."),
+                 help="Limit of the work waiting for one caller, in seconds of one worker."),
     click.option("--total-queue-s", type=_ABOVE_0, default=600.0, show_default=True, show_envvar=True,
-                 help="Most work waiting, in seconds of one worker."),
+                 help="Limit of all waiting work, in seconds of one worker."),
     click.option("--window-bytes", type=_POSITIVE, default=4 << 20, show_default=True, show_envvar=True,
-                 help="Samples of one stream made but not yet taken by its client."),
+                 help="Flow-control window: samples of one stream that its client has not taken yet."),
     click.option("--max-unread-bytes", type=_POSITIVE, default=256 << 20, show_default=True, show_envvar=True,
-                 help="The same for all streams together: half is shared, half is a floor under each."),
+                 help="The same for all streams together: half is shared, half is a minimum for each."),
     click.option("--worker-timeout", type=_ABOVE_0, default=100.0, show_default=True, show_envvar=True,
                  help="Seconds a worker call may take."),
     click.option("--worker-wait", type=_ABOVE_0, default=30.0, show_default=True, show_envvar=True,
-                 help="Seconds running streams wait for workers that went away."),
+                 help="Seconds that running streams wait for a worker when none is ready."),
     log_level_option,
 )  # fmt: skip
 
 
 def gateway_config(context: click.Context) -> GatewayConfig:
-    """The gateway's settings among a command's options."""
+    """Read the gateway's settings from a command's options."""
     given = context.params
     versions = {}
     for each in given["default_version"]:
@@ -109,44 +171,48 @@ def gateway_config(context: click.Context) -> GatewayConfig:
         click.echo(f"warning: {given['host']} is not loopback, and every caller gets every grant; "
                    "keep it on a private network", err=True)  # fmt: skip
     jobs = _jobs(given)
+    same = ("host", "port", "http_port", "max_streams", "max_batch_ms", "bulk_batch_ms", "max_queue_s",
+            "caller_queue_s", "total_queue_s", "window_bytes", "max_unread_bytes", "max_evaluation_samples",
+            "keep_reports_days", "report_bytes")  # fmt: skip
     try:
         return GatewayConfig(
-            host=given["host"],
-            port=given["port"],
-            http_port=given["http_port"],
+            **{name: given[name] for name in same},
             default_versions=versions,
             required_models=frozenset(given["require"]),
-            max_streams=given["max_streams"],
-            max_batch_ms=given["max_batch_ms"],
-            bulk_batch_ms=given["bulk_batch_ms"],
-            max_queue_s=given["max_queue_s"],
-            caller_queue_s=given["caller_queue_s"],
-            total_queue_s=given["total_queue_s"],
-            window_bytes=given["window_bytes"],
-            max_unread_bytes=given["max_unread_bytes"],
             worker_timeout_s=given["worker_timeout"],
             worker_wait_s=given["worker_wait"],
             drain_grace_s=given["drain"],
-            ticket_keys=_kept(given, "ticket_keys"),
-            plans=_kept(given, "plans"),
+            ticket_keys=_state_path(given, "ticket_keys"),
+            plans=_state_path(given, "plans"),
             jobs=jobs,
             runners=_runners(given, jobs),
             runner_options=_runner_options(given),
-            max_evaluation_samples=given["max_evaluation_samples"],
-            keep_reports_days=given["keep_reports_days"],
-            report_bytes=given["report_bytes"],
             datasets=configured_datasets(given["data_set"], given["data_sets"]),
         )
     except SetupError as error:
         raise click.UsageError(str(error)) from error
 
 
+def _state_folder(given: Mapping[str, Any]) -> Path | None:
+    """The state folder of a command that has one."""
+    state = given.get("state_dir")
+    return Path(state).expanduser() if state else None
+
+
+def _state_path(given: Mapping[str, Any], name: str) -> Path | None:
+    """A path as given, or else in the state folder."""
+    if given[name] is not None:
+        return Path(given[name]).expanduser()
+    state = _state_folder(given)
+    return state / name.replace("_", "-") if state else None
+
+
 def _jobs(given: Mapping[str, Any]) -> str | None:
     """The URL of the database of evaluations; None: they are off."""
     if given["jobs"] is not None:
         return given["jobs"] or None
-    state = given.get("state_dir")
-    return f"sqlite:///{Path(state).expanduser().absolute() / 'evaluations.db'}" if state else None
+    state = _state_folder(given)
+    return f"sqlite:///{state.absolute() / 'evaluations.db'}" if state else None
 
 
 def _runners(given: Mapping[str, Any], jobs: str | None) -> int:
@@ -156,16 +222,75 @@ def _runners(given: Mapping[str, Any], jobs: str | None) -> int:
 
 
 def _runner_options(given: Mapping[str, Any]) -> tuple[str, ...]:
-    """What runners are told beside the gateway's address and, by the environment, the database."""
+    """The command line of runners, except for the gateway's address and the database."""
     options = [part for each in given["data_set"] for part in ("--data-set", each)]
     options += ["--data-sets", str(given["data_sets"])] if given["data_sets"] else []
-    state = given.get("state_dir")
-    return (*options, *(("--work-dir", str(Path(state).expanduser() / "evaluations")) if state else ()))
+    state = _state_folder(given)
+    return (*options, *(("--work-dir", str(state / "evaluations")) if state else ()))
 
 
-def _kept(given: Mapping[str, Any], name: str) -> Path | None:
-    """A place to keep something: as given, or in the state folder of a command that has one."""
-    if given[name] is not None:
-        return Path(given[name]).expanduser()
-    state = given.get("state_dir")
-    return Path(state).expanduser() / name.replace("_", "-") if state else None
+def embedded_pool(context: click.Context) -> EmbeddedPool:
+    """Make a pool over an own TorchServe from a command's options."""
+    given, store = context.params, choose_archives(context)
+    config = TorchServeConfig(
+        archives=store.archives,
+        state=given["state_dir"].expanduser(),
+        workers=given["workers"],
+        threads=given["threads"],
+        precision=given["precision"],
+        tuned=_tuned(context),
+    )
+    return EmbeddedPool(config, refused=store.refused)
+
+
+def _tuned(context: click.Context) -> Path | None:
+    """The file given, or else the one in the state folder if no option that it would replace is given."""
+    given = context.params
+    if given["tuned"] is not None:
+        return Path(given["tuned"]).expanduser()
+    sources = {context.get_parameter_source(name) for name in ("workers", "threads", "precision")}
+    found = Path(given["state_dir"]).expanduser() / _TUNED
+    return found if found.is_file() and sources == {ParameterSource.DEFAULT} else None
+
+
+def choose_archives(context: click.Context) -> PackedStore:
+    """Find the archives that a command's options name; a model store is packed, which takes seconds a model.
+
+    Raises:
+        click.UsageError: both options are given.
+        click.ClickException: no model of the store can be packed, or no option is given and there are no archives.
+    """
+    archives, store = context.params["archives"], context.params["model_store"]
+    is_default = context.get_parameter_source("archives") is ParameterSource.DEFAULT
+    if store is None:
+        if is_default and not archives.is_dir() and _STORE.is_dir():
+            raise click.ClickException(
+                f"{archives} is not a folder, but {_STORE} is: serve its models with --model-store {_STORE}, "
+                f"or pack them first with `fount pack --all --out {archives}`"
+            )
+        if is_default and not archives.is_dir():
+            raise click.ClickException(
+                f"neither {archives} nor {_STORE} is a folder here: name a folder with one folder a model by "
+                "--model-store, or a folder of .mar files, as `fount pack` writes them, by --archives"
+            )
+        return PackedStore(archives=archives)
+    if not is_default:
+        raise click.UsageError("--archives and --model-store exclude each other, also when they are set in the "
+                               "environment; give one.")  # fmt: skip
+    try:
+        return _pack(store, context.params["state_dir"].expanduser())
+    except SetupError as error:
+        raise click.ClickException(str(error)) from error
+
+
+def _pack(store: Path, state: Path) -> PackedStore:
+    names = [folder.name for folder in model_folders(store)]
+    more = f" and {len(names) - _MAX_NAMED} more" if len(names) > _MAX_NAMED else ""
+    click.echo(f"packing {', '.join(names[:_MAX_NAMED])}{more} of {store} …", err=True)
+    started_s = time.perf_counter()
+    packed = pack_store(store, state)
+    count = len(list(packed.archives.glob("*.mar")))
+    click.echo(f"packed {count} of {len(names)} models in {time.perf_counter() - started_s:.1f} s", err=True)
+    for folder, reason in packed.nameless.items():  # the catalog lists the others
+        click.echo(f"warning: not served: {format_reason(folder, reason)}", err=True)
+    return packed

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import click
 
-from service.cli.dataset_options import data_set_option, data_sets_option
-from service.cli.log_option import log_level_option
+from service.cli.options import data_set_option, data_sets_option, log_level_option
+from service.cli.signals import stop_event
 from service.datasets import Datasets
 from service.datasets.configuration import configured_datasets
 from service.errors import SetupError
@@ -76,11 +76,7 @@ async def _run(
     from service.evaluation.pipeline.pipeline import Pipeline
     from service.rpc.runner_client import RemoteWorkers
 
-    stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for each in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        if each is not signal.SIGHUP or signal.getsignal(each) is not signal.SIG_IGN:  # nohup: the terminal may close
-            loop.add_signal_handler(each, stop.set)
+    stop = stop_event()
     watching = asyncio.create_task(end_with_parent(stop))
     workers = RemoteWorkers(server)
     pipeline = Pipeline(workers=workers, datasets=datasets, folder=folder, reference_bytes=reference_bytes)

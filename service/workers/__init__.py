@@ -65,7 +65,7 @@ class WorkerPool(Protocol):
         """What is offered now, cheaply."""
         ...
 
-    def has_looked(self) -> bool:
+    def is_discovered(self) -> bool:
         """Whether every address has told what it serves, at least once; until then an unknown name may yet appear."""
         ...
 

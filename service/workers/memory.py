@@ -135,7 +135,7 @@ class MemoryPool:
         ]
         return (*mine, *self.extra_offers)
 
-    def has_looked(self) -> bool:
+    def is_discovered(self) -> bool:
         """Nothing is ever hidden here."""
         return True
 

@@ -204,7 +204,7 @@ async def augmenting_gateway(
     await gateway.wait_ready(5)
     channel = grpc.aio.insecure_channel(f"127.0.0.1:{gateway.port}")
     try:
-        yield Running(gateway, gateway._pool, channel)
+        yield Running(gateway, gateway.pool, channel)
     finally:
         await channel.close()
         await gateway.stop(grace_s=0)

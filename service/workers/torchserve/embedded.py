@@ -258,9 +258,9 @@ class EmbeddedPool:
         known = {(offer.name, offer.version) for offer in offers}
         return (*offers, *self._awaited(known), *self._refused(known))
 
-    def has_looked(self) -> bool:
+    def is_discovered(self) -> bool:
         """Whether every process has told what it serves, at least once."""
-        return self._pool is not None and self._pool.has_looked()
+        return self._pool is not None and self._pool.is_discovered()
 
     def watch(self, changed: Callable[[], None]) -> None:
         """Have `changed` called whenever offers may have changed."""

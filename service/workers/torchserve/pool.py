@@ -63,9 +63,9 @@ class TorchServePool:
         """What every address offers."""
         return tuple(offer for replica in self._replicas for offer in replica.offers.values())
 
-    def has_looked(self) -> bool:
+    def is_discovered(self) -> bool:
         """Whether every address has told what it serves, at least once."""
-        return all(replica.has_looked for replica in self._replicas)
+        return all(replica.is_discovered for replica in self._replicas)
 
     def watch(self, changed: Callable[[], None]) -> None:
         """Have `changed` called whenever offers may have changed."""

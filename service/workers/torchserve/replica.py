@@ -50,7 +50,7 @@ class Replica:
     def __init__(self, address: Address, changed: Callable[[], None]) -> None:
         self.offers: dict[ModelVersion, Offer] = {}
         self.load = Load()
-        self.has_looked = False
+        self.is_discovered = False
         self.chosen = 0
         self._changed = changed
         self._look_now = asyncio.Event()
@@ -215,7 +215,7 @@ class Replica:
             self._tell_away(error)
             offers = {key: _away(offer) for key, offer in before.items()}
         else:
-            self._away, self.has_looked, self._silent_since = False, True, None
+            self._away, self.is_discovered, self._silent_since = False, True, None
             # Side by side: one worker that is slow to describe itself does not hide the others.
             described = await asyncio.gather(*(self._offer(key, state) for key, state in states.items()))
             offers = dict(zip(states, described, strict=True))

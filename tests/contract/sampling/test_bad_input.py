@@ -254,7 +254,7 @@ async def test_a_configured_default_that_is_absent_is_not_replaced() -> None:
     pinned = GatewayConfig(port=0, http_port=0, default_versions={"toy": "7"})
     gateway = Gateway(MemoryPool(), pinned)
     await gateway.start()
-    running = Running(gateway, gateway._pool, grpc.aio.insecure_channel(f"127.0.0.1:{gateway.port}"))
+    running = Running(gateway, gateway.pool, grpc.aio.insecure_channel(f"127.0.0.1:{gateway.port}"))
     error = await running.refused(request())
     assert (error.code(), "toy 7" in error.details()) == (grpc.StatusCode.UNAVAILABLE, True)
     await running.channel.close()

@@ -64,7 +64,7 @@ async def test_a_cut_draw_that_nobody_wants_is_not_gone_on_with(pool: MemoryPool
         call = pull(running, 4, parameters=steps(1000))
         await until(lambda: len(pool.calls) > 3)
         call.cancel()
-        scheduler = running.gateway._scheduler
+        scheduler = running.gateway.scheduler
         await until(lambda: at_rest(scheduler))
         before = len(pool.calls)
         await asyncio.sleep(0.2)

@@ -174,7 +174,7 @@ async def test_a_refusal_leaves_nothing_behind(pool: MemoryPool) -> None:
         for _ in range(3):
             await running.refused(request(900))
         call.cancel()
-        scheduler = running.gateway._scheduler
+        scheduler = running.gateway.scheduler
         await until(lambda: at_rest(scheduler))
         assert (scheduler.buffer.streams, scheduler.buffer.held) == (0, 0)
 
@@ -268,4 +268,4 @@ async def test_a_target_without_workers_is_forgotten(pool: MemoryPool) -> None:
     async with serving(pool) as running:
         await running.sample(request(4))
         pool.set_up(False)
-        assert not running.gateway._scheduler._backlogs
+        assert not running.gateway.scheduler._backlogs

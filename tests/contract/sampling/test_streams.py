@@ -65,7 +65,7 @@ async def test_a_client_that_goes_away_leaves_nothing_behind(running: Running, m
         await call.read()
     await asyncio.sleep(0.05)
     call.cancel()
-    scheduler = running.gateway._scheduler
+    scheduler = running.gateway.scheduler
     await until(lambda: at_rest(scheduler))
     before = issued(running)
     await asyncio.sleep(0.1)
@@ -78,7 +78,7 @@ async def test_a_hundred_clients_that_vanish_leave_the_gateway_working(running: 
     for k, call in enumerate(calls):
         await asyncio.sleep(0.0005 * (k % 7))
         call.cancel()
-    scheduler = running.gateway._scheduler
+    scheduler = running.gateway.scheduler
     await until(lambda: not scheduler.open_streams)
     _, chunks = await running.sample(request(3))
     assert len(data(chunks)) == 18
@@ -129,7 +129,7 @@ async def test_a_passed_deadline_ends_the_stream_and_frees_its_place(running: Ru
     with pytest.raises(grpc.aio.AioRpcError) as error:
         await running.sample(request(1_000_000), timeout=0.3)
     assert error.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
-    await until(lambda: not running.gateway._scheduler.open_streams)
+    await until(lambda: not running.gateway.scheduler.open_streams)
 
 
 async def test_the_deadline_travels_to_the_worker(running: Running) -> None:

@@ -34,7 +34,7 @@ async def test_readers_that_stopped_leave_room_for_those_who_read(pool: MemoryPo
         stalled = [pull(running, seed=k) for k in range(40)]
         for each in stalled:
             await each.read()
-        unread = running.gateway._scheduler.buffer
+        unread = running.gateway.scheduler.buffer
         before = await settled(lambda: unread.held)
         assert before <= 4 << 20
         _, chunks = await running.sample(request(200))

@@ -121,7 +121,7 @@ async def test_what_it_served_is_loading_until_it_is_back(caplog: pytest.LogCapt
         loading = (ModelState.LOADING, "TorchServe was restarted; workers are loading", True)
         assert seen[-1] == (ModelState.READY, "", True)
         assert loading in seen
-        assert stack.pool.has_looked()
+        assert stack.pool.is_discovered()
     assert "the JVM had enough" in caplog.text
 
 

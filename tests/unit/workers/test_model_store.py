@@ -1,4 +1,4 @@
-"""Serving a model store: packed by a process of its own, the broken named, the gone removed."""
+"""Packing a model store before it is served."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from service.cli.archives_option import archives_options, choose_archives
 from service.cli.model_store import archives_folder, model_folders, pack_store
+from service.cli.options import archives_options, choose_archives
 from service.domain import ModelState
 from service.errors import SetupError
 
@@ -34,7 +34,7 @@ def break_card(store: Path, name: str, text: str) -> None:
     (store / name / "model.yaml").write_text(text)
 
 
-def test_the_good_are_packed_and_the_broken_named(store: Path, tmp_path: Path) -> None:
+def test_valid_models_are_packed_and_broken_ones_are_listed(store: Path, tmp_path: Path) -> None:
     break_card(store, "broken", "name: broken\n")
     shutil.copytree(store / "digits-vae", store / "unchecked")
     text = (store / "unchecked/model.yaml").read_text()
@@ -49,7 +49,7 @@ def test_the_good_are_packed_and_the_broken_named(store: Path, tmp_path: Path) -
     assert list(packed.nameless) == [f"{store}/broken"]
 
 
-def test_a_model_that_is_gone_is_not_served_again(store: Path, tmp_path: Path) -> None:
+def test_the_archive_of_a_removed_model_is_deleted(store: Path, tmp_path: Path) -> None:
     shutil.copytree(store / "digits-vae", store / "newer")
     text = (store / "newer/model.yaml").read_text()
     (store / "newer/model.yaml").write_text(text.replace("version: '1.0'", "version: '2.0'"))
@@ -59,7 +59,7 @@ def test_a_model_that_is_gone_is_not_served_again(store: Path, tmp_path: Path) -
     assert [file.name for file in pack_store(store, tmp_path / "state").archives.iterdir()] == ["digits-vae-1.0.mar"]
 
 
-def test_what_did_not_change_is_not_written_again(store: Path, tmp_path: Path) -> None:
+def test_an_unchanged_model_is_not_written_again(store: Path, tmp_path: Path) -> None:
     shutil.copytree(SHIPPED / "digits-classifier", store / "digits-classifier")
     archives = pack_store(store, tmp_path / "state").archives
     before = {file.name: file.stat().st_ino for file in archives.iterdir()}
@@ -72,7 +72,7 @@ def test_what_did_not_change_is_not_written_again(store: Path, tmp_path: Path) -
     }
 
 
-def test_what_was_left_half_written_is_removed(store: Path, tmp_path: Path) -> None:
+def test_temporary_files_of_a_killed_packing_are_deleted(store: Path, tmp_path: Path) -> None:
     archives = archives_folder(store, tmp_path / "state")
     archives.mkdir(parents=True)
     (archives / ".digits-vae-1.0.mar.x1y2").write_bytes(b"PK")
@@ -82,7 +82,7 @@ def test_what_was_left_half_written_is_removed(store: Path, tmp_path: Path) -> N
 
 @pytest.fixture
 def usual_hangup() -> Iterator[None]:
-    """What a process does by default when its terminal closes, even if these tests run under nohup."""
+    """Set the default action of SIGHUP, even if these tests run under nohup."""
     before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
     yield
     signal.signal(signal.SIGHUP, before)
@@ -90,15 +90,15 @@ def usual_hangup() -> Iterator[None]:
 
 @pytest.mark.usefixtures("usual_hangup")
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
-def test_a_stop_while_packing_ends_the_packing_too(store: Path, tmp_path: Path, monkeypatch, number: int) -> None:
-    began, ended = tmp_path / "began", tmp_path / "ended"
+def test_a_stop_signal_ends_the_packing_process_too(store: Path, tmp_path: Path, monkeypatch, number: int) -> None:
+    started, ended = tmp_path / "started", tmp_path / "ended"
     python = tmp_path / "python"
-    python.write_text(f"#!/bin/sh\ntrap 'touch {ended}; exit 1' TERM\ntouch {began}\nwhile :; do sleep 0.05; done\n")
+    python.write_text(f"#!/bin/sh\ntrap 'touch {ended}; exit 1' TERM\ntouch {started}\nwhile :; do sleep 0.05; done\n")
     python.chmod(0o755)
     monkeypatch.setattr(sys, "executable", str(python))
 
     def stop() -> None:
-        while not began.exists():
+        while not started.exists():
             time.sleep(0.01)
         os.kill(os.getpid(), number)
 
@@ -109,20 +109,20 @@ def test_a_stop_while_packing_ends_the_packing_too(store: Path, tmp_path: Path, 
     assert (ended.exists(), signal.getsignal(number)) == (True, before)
 
 
-def test_a_folder_that_is_still_being_written_is_no_model(store: Path, tmp_path: Path) -> None:
+def test_a_hidden_folder_is_not_a_model(store: Path, tmp_path: Path) -> None:
     break_card(store, ".shapes.x1y2", "name: shapes\n")
     assert (pack_store(store, tmp_path / "state").nameless, model_folders(store)) == ({}, [store / "digits-vae"])
 
 
-def test_two_of_one_name_and_version_are_one_offer_that_names_both(store: Path, tmp_path: Path) -> None:
-    shutil.copytree(store / "digits-vae", store / "twin")
+def test_two_models_of_one_name_and_version_are_one_offer(store: Path, tmp_path: Path) -> None:
+    shutil.copytree(store / "digits-vae", store / "copy")
     shutil.copytree(SHIPPED / "digits-classifier", store / "digits-classifier")
     (offer,) = pack_store(store, tmp_path / "state").refused
     assert (offer.name, offer.version) == ("digits-vae", "1.0")
-    assert f"{store}/digits-vae and {store}/twin are both digits-vae 1.0" in offer.reason
+    assert f"{store}/digits-vae and {store}/copy are both digits-vae 1.0" in offer.reason
 
 
-def test_a_store_of_broken_models_alone_is_refused_with_every_reason(tmp_path: Path) -> None:
+def test_a_store_with_only_broken_models_is_an_error_with_every_reason(tmp_path: Path) -> None:
     (tmp_path / "store").mkdir()
     for name in ("one", "two"):
         break_card(tmp_path / "store", name, "name: x\n")
@@ -130,7 +130,7 @@ def test_a_store_of_broken_models_alone_is_refused_with_every_reason(tmp_path: P
         pack_store(tmp_path / "store", tmp_path / "state")
 
 
-def test_a_folder_named_like_a_package_where_it_was_typed_does_no_harm(
+def test_a_folder_named_like_a_package_in_the_current_directory_is_not_imported(
     store: Path, tmp_path: Path, monkeypatch
 ) -> None:
     (tmp_path / "here/fount").mkdir(parents=True)
@@ -139,25 +139,25 @@ def test_a_folder_named_like_a_package_where_it_was_typed_does_no_harm(
     assert pack_store(store, tmp_path / "state").refused == ()
 
 
-@pytest.mark.parametrize(("name", "remedy"), [("nowhere", "is not a folder"), ("empty", "begin one with `fount new")])
-def test_a_store_that_is_none_is_told_with_the_remedy(tmp_path: Path, name: str, remedy: str) -> None:
+@pytest.mark.parametrize(("name", "remedy"), [("nowhere", "is not a folder"), ("empty", "create one with `fount new")])
+def test_an_error_for_an_invalid_store_contains_the_remedy(tmp_path: Path, name: str, remedy: str) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(SetupError, match=remedy):
         pack_store(tmp_path / name, tmp_path / "state")
 
 
-def test_a_model_named_as_a_store_is_told_which_folder_to_name(store: Path, tmp_path: Path) -> None:
-    with pytest.raises(SetupError, match=f"name the folder it lies in: --model-store {store}$"):
+def test_a_model_given_as_a_store_gets_the_parent_folder_suggested(store: Path, tmp_path: Path) -> None:
+    with pytest.raises(SetupError, match=f"name its parent folder: --model-store {store}$"):
         pack_store(store / "digits-vae", tmp_path / "state")
 
 
-def test_packing_that_does_not_run_is_told_in_its_own_words(store: Path, tmp_path: Path) -> None:
+def test_an_error_of_the_packing_process_is_reported(store: Path, tmp_path: Path) -> None:
     (tmp_path / "state").write_text("a file")
     with pytest.raises(SetupError, match="cannot be written"):
         pack_store(store, tmp_path / "state")
 
 
-def test_an_extra_that_packing_lacks_is_named(store: Path, tmp_path: Path, monkeypatch) -> None:
+def test_a_missing_extra_of_the_packing_process_is_reported(store: Path, tmp_path: Path, monkeypatch) -> None:
     python = tmp_path / "python"
     python.write_text('#!/bin/sh\necho "Error: \\`fount pack\\` needs the extra \\`torch\\`" >&2\nexit 1\n')
     python.chmod(0o755)
@@ -166,7 +166,7 @@ def test_an_extra_that_packing_lacks_is_named(store: Path, tmp_path: Path, monke
         pack_store(store, tmp_path / "state")
 
 
-def test_every_store_has_archives_of_its_own(tmp_path: Path) -> None:
+def test_every_store_has_its_own_archives_folder(tmp_path: Path) -> None:
     folders = {archives_folder(tmp_path / name, tmp_path) for name in ("a", "b", "./a", "a/")}
     assert len(folders) == 2
     assert all(folder.parent == tmp_path / "archives" for folder in folders)
@@ -181,17 +181,17 @@ def probe(context: click.Context, **_: object) -> None:
 
 
 def test_archives_and_model_store_exclude_each_other(store: Path) -> None:
-    told = CliRunner().invoke(probe, ["--archives", "build/archives", "--model-store", str(store)])
-    assert told.exit_code == 2
-    assert "give one" in told.output
+    result = CliRunner().invoke(probe, ["--archives", "build/archives", "--model-store", str(store)])
+    assert result.exit_code == 2
+    assert "give one" in result.output
 
 
-def test_a_folder_without_archives_and_store_is_told_of_both(tmp_path: Path, monkeypatch) -> None:
+def test_a_folder_without_archives_and_store_gets_both_options_suggested(tmp_path: Path, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
-    told = CliRunner().invoke(probe)
-    assert told.exit_code == 1
-    assert "neither build/archives nor model_store is a folder here" in told.output
-    assert "--model-store, or" in told.output
+    result = CliRunner().invoke(probe)
+    assert result.exit_code == 1
+    assert "neither build/archives nor model_store is a folder here" in result.output
+    assert "--model-store, or" in result.output
 
 
 def test_archives_are_the_default(tmp_path: Path, monkeypatch) -> None:
@@ -200,17 +200,17 @@ def test_archives_are_the_default(tmp_path: Path, monkeypatch) -> None:
     assert CliRunner().invoke(probe).output == "build/archives\n"
 
 
-def test_a_store_where_archives_are_missing_is_suggested(store: Path, tmp_path: Path, monkeypatch) -> None:
+def test_a_store_is_suggested_where_archives_are_missing(store: Path, tmp_path: Path, monkeypatch) -> None:
     store.rename(tmp_path / "model_store")
     monkeypatch.chdir(tmp_path)
-    told = CliRunner().invoke(probe)
-    assert told.exit_code == 1
-    assert "serve its models with --model-store model_store" in told.output
+    result = CliRunner().invoke(probe)
+    assert result.exit_code == 1
+    assert "serve its models with --model-store model_store" in result.output
 
 
-def test_it_tells_what_it_packs_and_which_are_refused(store: Path, tmp_path: Path) -> None:
+def test_it_reports_what_it_packs_and_what_it_does_not(store: Path, tmp_path: Path) -> None:
     break_card(store, "broken", "name: x\n")
-    told = CliRunner().invoke(probe, ["--model-store", str(store), "--state-dir", str(tmp_path / "state")])
-    assert f"packing broken, digits-vae of {store}" in told.stderr
-    assert "packed 1 of 2 models" in told.stderr
-    assert f"warning: not served: {store}/broken/model.yaml: 12 problems\n" in told.stderr
+    result = CliRunner().invoke(probe, ["--model-store", str(store), "--state-dir", str(tmp_path / "state")])
+    assert f"packing broken, digits-vae of {store}" in result.stderr
+    assert "packed 1 of 2 models" in result.stderr
+    assert f"warning: not served: {store}/broken/model.yaml: 12 problems\n" in result.stderr

@@ -1,0 +1,107 @@
+"""The gRPC server of a gateway: its services, health and reflection, on one port."""
+
+from __future__ import annotations
+
+import grpc
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+from fount.v1 import (
+    augmentation_pb2,
+    augmentation_pb2_grpc,
+    dataset_pb2,
+    dataset_pb2_grpc,
+    evaluation_pb2,
+    model_pb2,
+    model_pb2_grpc,
+    sampling_pb2,
+    sampling_pb2_grpc,
+)
+from service.errors import SetupError
+from service.rpc.augmentation import AugmentationServicer
+from service.rpc.datasets import DatasetServicer
+from service.rpc.interceptor import CallInterceptor
+from service.rpc.models import ModelServicer
+from service.rpc.sampling import SamplingServicer
+
+__all__ = ["RpcServer"]
+
+_SERVICES = (
+    augmentation_pb2.DESCRIPTOR.services_by_name["AugmentationService"].full_name,
+    dataset_pb2.DESCRIPTOR.services_by_name["DatasetService"].full_name,
+    evaluation_pb2.DESCRIPTOR.services_by_name["EvaluationService"].full_name,
+    model_pb2.DESCRIPTOR.services_by_name["ModelService"].full_name,
+    sampling_pb2.DESCRIPTOR.services_by_name["SamplingService"].full_name,
+)
+_MAX_PENDING_CALLS = 1 << 16
+_MAX_RESPONSE_BYTES = 64 << 20  # features of 4 MiB of images; chunks and pages are far smaller
+
+
+class RpcServer:
+    """A gRPC server with Fount's services. Create it within the running event loop.
+
+    Args:
+        interceptor: wraps every RPC.
+        max_request_bytes: largest request message.
+        models, datasets, sampling, augmentation: answer the services' methods.
+
+    Attributes:
+        server: for more services, before it is started.
+    """
+
+    def __init__(
+        self,
+        *,
+        interceptor: CallInterceptor,
+        max_request_bytes: int,
+        models: ModelServicer,
+        datasets: DatasetServicer,
+        sampling: SamplingServicer,
+        augmentation: AugmentationServicer,
+    ) -> None:
+        options = [
+            ("grpc.max_receive_message_length", max_request_bytes),
+            ("grpc.max_send_message_length", _MAX_RESPONSE_BYTES),
+            ("grpc.so_reuseport", 0),
+            # Beyond these, grpc drops calls at random as CANCELLED; the scheduler refuses with a reason.
+            ("grpc.server.max_pending_requests", _MAX_PENDING_CALLS),
+            ("grpc.server.max_pending_requests_hard_limit", _MAX_PENDING_CALLS),
+        ]
+        self.server = grpc.aio.server(interceptors=[interceptor], options=options)
+        self._health = health.aio.HealthServicer()
+        model_pb2_grpc.add_ModelServiceServicer_to_server(models, self.server)
+        dataset_pb2_grpc.add_DatasetServiceServicer_to_server(datasets, self.server)
+        sampling_pb2_grpc.add_SamplingServiceServicer_to_server(sampling, self.server)
+        augmentation_pb2_grpc.add_AugmentationServiceServicer_to_server(augmentation, self.server)
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, self.server)
+        reflection.enable_server_reflection((*_SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME), self.server)
+
+    def bind(self, host: str, port: int) -> int:
+        """Bind a port, 0 for any free one, and return it.
+
+        Raises:
+            SetupError: the port is taken or may not be used.
+        """
+        try:
+            return self.server.add_insecure_port(f"{host}:{port}")
+        except RuntimeError as error:
+            raise SetupError(f"cannot listen on {host}:{port} for gRPC; it is taken or may not be used; "
+                             "choose another with --port") from error  # fmt: skip
+
+    async def start(self) -> None:
+        """Accept RPCs."""
+        await self.server.start()
+
+    async def set_serving(self, serving: bool) -> None:  # a value, not a flag
+        """Answer health checks of the server and of each service."""
+        status = health_pb2.HealthCheckResponse
+        for service in ("", *_SERVICES):
+            await self._health.set(service, status.SERVING if serving else status.NOT_SERVING)
+
+    async def announce_stop(self) -> None:
+        """Answer health checks with NOT_SERVING from now on."""
+        await self._health.enter_graceful_shutdown()
+
+    async def stop(self, grace_s: float) -> None:
+        """Refuse new RPCs, and cancel those that still run after `grace_s`."""
+        await self.server.stop(grace_s)
