@@ -52,7 +52,7 @@ def bring(folder: Path, source: str, **changes: object) -> None:
 
 
 def test_every_check_is_in_the_table() -> None:
-    named = re.findall(r"^\| (`[\w`, -]+`) \|", section("What `fount check` says"), re.M)
+    named = re.findall(r"^\| (`[\w`, -]+`) \|", section("The checks of `fount check`"), re.M)
     assert [name for cell in named for name in re.findall(r"`([\w-]+)`", cell)] == [check.name for check in CHECKS]
 
 
