@@ -1,8 +1,7 @@
-"""Fount: samples from trained generators, each with an address of its own.
+"""Fount: reproducible samples from trained generators, served over gRPC.
 
-A client's request enters through `Client` (or `fount.client.aio.Client`); arrays with labels, seed and provenance
-leave.
-Names are imported on first use, so that a worker can read `fount.address` without loading a gRPC client.
+`Client` (or `aio.Client` for asyncio) sends requests to a gateway and returns arrays with labels, seed and provenance.
+Names are imported on first use, so that a worker can import `fount.address` without loading a gRPC client.
 """
 
 from __future__ import annotations
@@ -13,14 +12,15 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from fount.augmentation.plan import PlanInfo as PlanInfo
     from fount.augmentation.rows import RowBatch as RowBatch
+    from fount.client import aio as aio
     from fount.client.sync import Client as Client
     from fount.evaluation.types import EvaluationInfo as EvaluationInfo
     from fount.sampling.types import Chunk as Chunk
     from fount.sampling.types import Samples as Samples
 
-__all__ = ["Chunk", "Client", "EvaluationInfo", "PlanInfo", "RowBatch", "Samples", "__version__"]
+__all__ = ["Chunk", "Client", "EvaluationInfo", "PlanInfo", "RowBatch", "Samples", "__version__", "aio"]
 
-_HOMES = {
+_MODULES = {
     "Chunk": "fount.sampling.types",
     "Client": "fount.client.sync",
     "EvaluationInfo": "fount.evaluation.types",
@@ -33,6 +33,8 @@ _HOMES = {
 def __getattr__(name: str) -> Any:
     if name == "__version__":
         return import_module("importlib.metadata").version("fount")
-    if name in _HOMES:
-        return getattr(import_module(_HOMES[name]), name)
+    if name == "aio":
+        return import_module("fount.client.aio")
+    if name in _MODULES:
+        return getattr(import_module(_MODULES[name]), name)
     raise AttributeError(f"module 'fount' has no attribute {name!r}")

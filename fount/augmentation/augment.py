@@ -1,129 +1,122 @@
-"""One stream of variants over as many attempts as it takes: what to send, how much ahead of the answers, and what came.
+"""An `Augment` call over all its attempts: the caller's rows are sent in messages, and variants of each are received.
 
-No I/O happens here. Rows are cut into messages and kept until their variants came, a few messages at most; so a client
-never runs far ahead of what it reads, and a stream that broke is asked for again from the first row not answered whole,
-with the seed and the model that the server chose. Variants of a row depend on its own address alone, so they are the
-same.
+No I/O happens here. Arrays of images enter; messages to send and checked `RowBatch` values leave. Sent rows are kept
+until their variants are received, a few messages at most, so a client never reads far ahead of its source, and a stream
+that broke is requested again from the first row not fully answered, with the seed and the model that the server chose.
+Variants of a row depend on its own address alone, so they are the same.
 """
 
 from __future__ import annotations
 
-import operator
+import asyncio
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
+from queue import SimpleQueue
 from typing import Any, SupportsIndex, TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fount.augmentation.plan import policy_message
-from fount.augmentation.pull import Level, provenance_level
+from fount.augmentation.pull import PROVENANCE_LEVELS, Level
 from fount.augmentation.rows import RowBatch, RowParts, read_row_batch
 from fount.errors import BadReply, FountError, InvalidRequest
-from fount.retry import Patience
-from fount.sampling.decode import read_shape
+from fount.retry import RetryState
+from fount.sampling.arguments import UINT64_MAX, Arguments
+from fount.sampling.decode import misplaced, read_shape
 from fount.sampling.request import model_ref
 from fount.v1 import augmentation_pb2, model_pb2
 
-__all__ = ["AugmentExchange", "AugmentQuery", "Images", "Rows", "augment_config", "cut_rows", "items_of"]
+__all__ = ["AioFeed", "AugmentQuery", "AugmentStream", "Feed", "Images", "Rows", "augment_config", "items_of"]
 
 Images = NDArray[np.uint8]
 """(N, H, W, C) or (N, H, W) uint8."""
 
 Rows = Images | Iterable[Images | tuple[Images, Any]]
-"""What may be augmented: images, or an iterable of images or of pairs of images and labels."""
+"""Images, or an iterable of images or of pairs of images and labels."""
 
+_Request = augmentation_pb2.AugmentRequest
+_Message = tuple[augmentation_pb2.AugmentRows, tuple[int, ...]]  # rows, and the shape of their images
+
+_FAILURE = "The rows cannot be augmented:"
 _MESSAGE_BYTES = 2**20
-_MESSAGES_AHEAD = 4  # messages sent and not yet answered
+_MAX_UNANSWERED = 4  # messages
 
 
 class AugmentQuery(TypedDict, total=False):
-    """What is done to every row of a stream; everything may be left out, and None is the same as leaving it out."""
+    """How every row of a stream is transformed; None is the same as leaving an argument out."""
 
-    # A list as under `policy` in a plan file, or its message; unset: the safe policy of `dataset`, if it is named,
-    # else a gentle one for any picture.
+    # A list as under `policy` in a plan file, or its message; unset: the safe policy of `dataset` if it is given, else
+    # a gentle one for any image.
     policy: Sequence[Mapping[str, Any]] | Mapping[str, Any] | augmentation_pb2.TransformPolicy | None
-    # How many of each row, 1 to 1000; unset: 1.
+    # Number of variants of each row, 1 to 1000; unset: 1.
     variants: SupportsIndex | None
-    # 0 to 2^64 - 1; unset: the server draws one, which provenance tells.
+    # 0 to 2^64 - 1; unset: the server draws one and reports it in provenance.
     seed: SupportsIndex | None
-    # Index of the first row; row i of a seed has the same variants always. Unset: 0.
+    # Index of the first row; row i of a seed always has the same variants. Unset: 0.
     start_index: SupportsIndex | None
-    # The data set whose safe policy is meant; unset: none.
+    # The data set whose safe policy is used; unset: none.
     dataset: str | None
-    # The transformer, as `Client.sample` names models; unset: the one that is served.
+    # The transformer, named as in `Client.sample`; unset: the one that is served.
     model: str | None
-    # How much each variant tells of what was done to it; unset: "ids".
+    # How much provenance each variant has; unset: "ids".
     provenance: Level | None
 
 
 def augment_config(query: AugmentQuery) -> augmentation_pb2.AugmentConfig:
-    """Build the first message of a stream but for the shape of the images.
+    """Build the first message of a stream, without the shape of the images, from checked arguments.
 
     Raises:
-        InvalidRequest: values are wrong whatever the server; every one is named.
-        TypeError: an argument is unknown, or has a type it cannot have.
+        InvalidRequest: values are wrong for every server; every one is reported.
+        TypeError: an argument is unknown or has the wrong type.
     """
-    if unknown := query.keys() - AugmentQuery.__annotations__.keys():
-        raise TypeError(f"augment() got an unexpected argument {sorted(unknown)[0]!r}")
-    problems: list[tuple[str, str]] = []
+    arguments = Arguments("augment", query, AugmentQuery.__annotations__, _FAILURE)
     config = augmentation_pb2.AugmentConfig(
-        variants=_whole("variants", query.get("variants"), 1, (1, 1000), problems),
-        start_index=_whole("start_index", query.get("start_index"), 0, (0, 2**64 - 1), problems),
-        dataset=query.get("dataset") or "",
-        provenance=provenance_level(query.get("provenance") or "ids", problems),
+        variants=arguments.whole("variants", 1, 1000) or 1,
+        start_index=arguments.whole("start_index", 0, UINT64_MAX) or 0,
+        seed=arguments.whole("seed", 0, UINT64_MAX),
+        dataset=arguments.text("dataset"),
+        provenance=arguments.choice("provenance", PROVENANCE_LEVELS, "ids"),
     )
-    if (seed := query.get("seed")) is not None:
-        config.seed = _whole("seed", seed, 0, (0, 2**64 - 1), problems)
-    if problems:
-        raise InvalidRequest("The rows cannot be augmented:", fields=problems)
+    arguments.finish()
     if (policy := query.get("policy")) is not None:
+        from fount.augmentation.plan_file import policy_message  # loads pydantic, which nothing else here needs
+
         config.policy.CopyFrom(policy_message(policy))
     if model := query.get("model"):
         config.model.CopyFrom(model_ref(model))
     return config
 
 
-def _whole(
-    name: str, value: SupportsIndex | None, unset: int, limits: tuple[int, int], problems: list[tuple[str, str]]
-) -> int:
-    number = unset if value is None else operator.index(value)
-    if limits[0] <= number <= limits[1]:
-        return number
-    problems.append((name, f"is {number}; it may be {limits[0]} to {limits[1]}"))
-    return unset
-
-
-class AugmentExchange:
-    """An `Augment` call without its I/O.
+class AugmentStream:
+    """An `Augment` call over all its attempts.
 
     Attributes:
-        patience: the time and attempts left.
+        retry: the time and the attempts left.
     """
 
-    def __init__(self, config: augmentation_pb2.AugmentConfig, patience: Patience) -> None:
-        self._config, self.patience = config, patience
+    def __init__(self, config: augmentation_pb2.AugmentConfig, retry: RetryState) -> None:
+        self._config, self.retry = config, retry
         self._header: augmentation_pb2.AugmentHeader | None = None
-        self._is_headed, self._parts = False, RowParts()  # of this attempt
-        self._ahead: deque[tuple[int, augmentation_pb2.AugmentRows]] = deque()  # first row, rows; not answered whole
+        self._has_header, self._parts = False, RowParts()  # of this attempt
+        self._unanswered: deque[tuple[int, augmentation_pb2.AugmentRows]] = deque()  # first row, rows
         self._sent_rows = config.start_index  # one beyond the last row that was sent
-        self._start = self._next = config.start_index * config.variants  # index of the variant that is due
-        self._due = self._next  # what this attempt sends next, which may have been received before it
+        self._start = self._next = config.start_index * config.variants  # index of the first variant not yet received
+        self._due = self._next  # index of the variant this attempt sends next, which an earlier one may have sent
         self._shape: tuple[int, ...] = ()
 
     @property
-    def has_room(self) -> bool:
-        """Whether another message may be sent before more variants come."""
-        return len(self._ahead) < _MESSAGES_AHEAD
+    def can_send(self) -> bool:
+        """Whether another message may be sent before more variants are received."""
+        return len(self._unanswered) < _MAX_UNANSWERED
 
     @property
     def has_rows(self) -> bool:
-        """Whether a row was sent at all."""
+        """Whether any row was sent."""
         return self._sent_rows > self._config.start_index
 
-    def begin(self) -> list[augmentation_pb2.AugmentRequest]:
-        """The messages to begin an attempt with: the config, and the rows whose variants are missing."""
-        self._is_headed, self._parts = False, RowParts()
+    def begin(self) -> list[_Request]:
+        """Return the first messages of the next attempt: the config, and the rows whose variants are missing."""
+        self._has_header, self._parts = False, RowParts()
         first_row = self._next // self._config.variants
         config = augmentation_pb2.AugmentConfig()
         config.CopyFrom(self._config)
@@ -133,140 +126,213 @@ class AugmentExchange:
             config.seed = self._header.seed
             config.policy.CopyFrom(self._header.policy)
             config.model.CopyFrom(self._header.model.model)
-        rows = [self._without_answered(row, message, first_row) for row, message in self._ahead]
-        return [
-            augmentation_pb2.AugmentRequest(config=config),
-            *(augmentation_pb2.AugmentRequest(rows=message) for message in rows),
-        ]
+        rows = [_rows_from(max(first_row - row, 0), message) for row, message in self._unanswered]
+        return [_Request(config=config), *(_Request(rows=message) for message in rows)]
 
-    def send(self, rows: augmentation_pb2.AugmentRows, shape: tuple[int, ...]) -> augmentation_pb2.AugmentRequest:
-        """Take note of the next message, and give it.
+    def send(self, rows: augmentation_pb2.AugmentRows, shape: tuple[int, ...]) -> _Request:
+        """Add rows, and return the message that sends them.
 
         Raises:
-            InvalidRequest: its images have another shape than those before.
+            InvalidRequest: the images have another shape than those before.
         """
         if not self._shape:
             self._shape = shape
             self._config.height, self._config.width, self._config.channels = shape
         if shape != self._shape:
             text = f"row {self._sent_rows} is of shape {shape} after rows of {self._shape}; send one shape a call"
-            raise InvalidRequest("The rows cannot be augmented:", fields=[("images", text)])
-        self._ahead.append((self._sent_rows, rows))
+            raise InvalidRequest(_FAILURE, fields=[("images", text)])
+        self._unanswered.append((self._sent_rows, rows))
         self._sent_rows += rows.count
-        return augmentation_pb2.AugmentRequest(rows=rows)
+        return _Request(rows=rows)
 
     def receive(self, response: augmentation_pb2.AugmentResponse) -> RowBatch | None:
-        """Take one message in, and give the variants it completes that had not come before.
+        """Check one message, and return the variants in it that were not received before.
 
         Raises:
-            BadReply: it contradicts the request, or what came before.
+            BadReply: it contradicts the request or an earlier message.
             SampleFailed: rows failed.
         """
         kind = response.WhichOneof("kind")
-        if kind == "header" and not self._is_headed:
+        if kind == "header" and not self._has_header:
             self._accept_header(response.header)
             return None
-        if kind != "chunk" or not self._is_headed:
-            raise BadReply(f"The stream has {'no kind of message' if kind is None else f'a {kind}'} out of its place")
+        if kind != "chunk" or not self._has_header or self._header is None:
+            raise misplaced(kind)
         chunk = self._parts.join(response.chunk)
-        return None if chunk is None else self._accept_chunk(chunk)
+        return None if chunk is None else self._accept_chunk(chunk, self._header)
 
     def finish(self) -> None:
-        """Take note that the stream ended well.
+        """Check that no variant is missing at the end of the stream.
 
         Raises:
             BadReply: variants are missing.
         """
         if (missing := self._sent_rows * self._config.variants - self._next) > 0:
-            raise BadReply(f"The stream ended before variant {self._next}; {missing} are missing")
+            raise BadReply(f"The stream ended before variant {self._next}; {missing} are missing.")
 
     def recover(self, error: FountError) -> float | None:
-        """Decide what a broken stream means.
+        """Decide what to do about a broken stream.
 
         Returns:
-            Seconds to wait before `begin`.
+            Seconds to wait before the next attempt.
 
         Raises:
             FountError: the error itself, when it is final.
         """
-        count = self._sent_rows * self._config.variants - self._start
-        return self.patience.resume_delay_s(
-            error, received=self._next - self._start, count=count, next_index=self._next
-        )
+        received, count = self._next - self._start, self._sent_rows * self._config.variants - self._start
+        return self.retry.resume_delay_s(error, received=received, count=count, next_index=self._next)
 
     def _accept_header(self, header: augmentation_pb2.AugmentHeader) -> None:
-        wanted = self._header or header
-        seed = self._config.seed if self._config.HasField("seed") else wanted.seed
-        for field, due, got in (
-            ("seed", seed, header.seed),
+        pinned = self._header or header
+        for field, due, found in (
+            ("seed", self._config.seed if self._config.HasField("seed") else pinned.seed, header.seed),
             ("variants", self._config.variants, header.variants),
-            ("policy", wanted.policy, header.policy),
-            ("model", wanted.model, header.model),
+            ("policy", pinned.policy, header.policy),
+            ("model", pinned.model, header.model),
             ("shape", self._shape, read_shape(header.sample_spec, model_pb2.ENCODING_UINT8).dims),
         ):
-            if due != got:
-                raise BadReply(f"The server gave {field} {got!r} where {due!r} was due; variants would not match")
-        self._header, self._is_headed = header, True
+            if due != found:
+                raise BadReply(f"The server sent {field} {found!r}, but {due!r} is due; variants would not match.")
+        self._header, self._has_header = header, True
 
-    def _accept_chunk(self, chunk: augmentation_pb2.RowChunk) -> RowBatch | None:
+    def _accept_chunk(
+        self, chunk: augmentation_pb2.RowChunk, header: augmentation_pb2.AugmentHeader
+    ) -> RowBatch | None:
         samples, end = chunk.samples, self._sent_rows * self._config.variants
         if samples.start_index != self._due or not 0 < samples.count <= end - self._due:
-            raise BadReply(
-                f"Variants {self._due} to {end - 1} are due, but {samples.count} from {samples.start_index} came"
-            )
-        assert self._header is not None
-        shape = read_shape(self._header.sample_spec, model_pb2.ENCODING_UINT8)
-        batch = read_row_batch(chunk, shape, groups=0, columns=self._header.transform_columns)
+            found = f"{samples.count} from variant {samples.start_index}"
+            raise BadReply(f"Variants {self._due} to {end - 1} are due, but {found} arrived.")
+        shape = read_shape(header.sample_spec, model_pb2.ENCODING_UINT8)
+        batch = read_row_batch(chunk, shape, groups=0, columns=header.transform_columns)
         self._due += samples.count
-        known = self._next - batch.start_index  # variants that had come before the stream broke
+        known = self._next - batch.start_index  # variants received before the stream broke
         if known >= len(batch):
             return None
         self._next = batch.end_index
-        while self._ahead and (self._ahead[0][0] + self._ahead[0][1].count) * self._config.variants <= self._next:
-            self._ahead.popleft()
-        self.patience.take_progress()
+        while self._unanswered and self._is_answered(*self._unanswered[0]):
+            self._unanswered.popleft()
+        self.retry.record_progress()
         return batch.take(slice(known, None)) if known > 0 else batch
 
-    def _without_answered(
-        self, row: int, message: augmentation_pb2.AugmentRows, first_row: int
-    ) -> augmentation_pb2.AugmentRows:
-        done = max(first_row - row, 0)
-        if not done:
-            return message
-        row_bytes = len(message.data) // message.count
-        return augmentation_pb2.AugmentRows(
-            count=message.count - done, labels=message.labels[done:], data=message.data[done * row_bytes :]
-        )
+    def _is_answered(self, row: int, message: augmentation_pb2.AugmentRows) -> bool:
+        return (row + message.count) * self._config.variants <= self._next
 
 
-# --- Rows as a caller has them ----------------------------------------------------------------------------------------
+def _rows_from(first: int, message: augmentation_pb2.AugmentRows) -> augmentation_pb2.AugmentRows:
+    """Return a message without its first rows."""
+    if not first:
+        return message
+    data = message.data[first * (len(message.data) // message.count) :]
+    return augmentation_pb2.AugmentRows(count=message.count - first, labels=message.labels[first:], data=data)
+
+
+class Feed:
+    """Reads the caller's rows in the thread that reads the variants, only while the stream can send more.
+
+    gRPC's own thread waits for the requests. As `fount.client.calls` expects it of a stream in both directions.
+    """
+
+    def __init__(self, stream: AugmentStream, items: Iterator[Any]) -> None:
+        self._stream = stream
+        self._messages = (message for item in items for message in split_rows(item))
+        self._outbox: SimpleQueue[_Request | None] = SimpleQueue()
+        self._is_exhausted = self._is_open = False
+
+    def fill(self) -> bool:
+        """Send as much as may be sent; False when there is not a single row."""
+        while self._stream.can_send and not self._is_exhausted:
+            message = next(self._messages, None)
+            self._is_exhausted = message is None
+            request = None if message is None else self._stream.send(*message)
+            if self._is_open:
+                self._outbox.put(request)
+        return self._stream.has_rows
+
+    def requests(self) -> Iterator[_Request]:
+        """Begin an attempt and return its requests."""
+        self.close()
+        self._outbox, self._is_open = SimpleQueue(), True
+        for request in self._stream.begin():
+            self._outbox.put(request)
+        if self._is_exhausted:
+            self._outbox.put(None)
+        return iter(self._outbox.get, None)
+
+    def close(self) -> None:
+        """End the requests, for which gRPC's thread may be waiting."""
+        self._outbox.put(None)
+
+
+class AioFeed:
+    """The same within an event loop; the caller's rows may also come from an async iterator."""
+
+    def __init__(self, stream: AugmentStream, items: Iterator[Any] | AsyncIterator[Any]) -> None:
+        self._stream = stream
+        self._messages = _split_each(items)
+        self._outbox: asyncio.Queue[_Request | None] = asyncio.Queue()
+        self._is_exhausted = self._is_open = False
+
+    async def fill(self) -> bool:
+        """Send as much as may be sent; False when there is not a single row."""
+        while self._stream.can_send and not self._is_exhausted:
+            message = await anext(self._messages, None)
+            self._is_exhausted = message is None
+            request = None if message is None else self._stream.send(*message)
+            if self._is_open:
+                self._outbox.put_nowait(request)
+        return self._stream.has_rows
+
+    async def requests(self) -> AsyncIterator[_Request]:
+        """Begin an attempt and yield its requests."""
+        outbox: asyncio.Queue[_Request | None] = asyncio.Queue()
+        self._outbox, self._is_open = outbox, True
+        for request in self._stream.begin():
+            outbox.put_nowait(request)
+        if self._is_exhausted:
+            outbox.put_nowait(None)
+        while (due := await outbox.get()) is not None:
+            yield due
+
+
+async def _split_each(items: Iterator[Any] | AsyncIterator[Any]) -> AsyncIterator[_Message]:
+    if isinstance(items, AsyncIterator):
+        async for item in items:
+            for message in split_rows(item):
+                yield message
+    else:
+        for item in items:
+            for message in split_rows(item):
+                yield message
 
 
 def items_of(images: Any, labels: Any) -> Any:
-    """What a caller gives as an iterable of items for `cut_rows`: one array is one item.
+    """Return the caller's images as an iterable of items for `split_rows`: one array is one item.
 
     Raises:
-        InvalidRequest: labels go with no array.
+        InvalidRequest: labels are given without an array.
     """
     if isinstance(images, np.ndarray):
         return [(images, labels)]
     if labels is not None:
         text = "goes with one array of images; of several, give pairs of images and labels"
-        raise InvalidRequest("The rows cannot be augmented:", fields=[("labels", text)])
+        raise InvalidRequest(_FAILURE, fields=[("labels", text)])
     return images
 
 
-def cut_rows(item: Any) -> Iterator[tuple[augmentation_pb2.AugmentRows, tuple[int, ...]]]:
-    """Cut (N, H, W, C) or (N, H, W) uint8 images, alone or with N labels, into messages, each with its images' shape.
+def split_rows(item: Any) -> Iterator[_Message]:
+    """Split (N, H, W, C) or (N, H, W) uint8 images, alone or with N labels, into messages.
+
+    Yields:
+        Each message with the shape of its images.
 
     Raises:
-        InvalidRequest: it is of another type or shape, or labels are not one class id a row.
+        InvalidRequest: the images have another type or shape, or labels are not one class id a row.
     """
     images, labels = item if isinstance(item, tuple) else (item, None)
     array = np.asarray(images)
     if array.dtype != np.uint8 or array.ndim not in (3, 4) or 0 in array.shape[1:]:
         text = f"are {array.dtype} of shape {array.shape}; give uint8 of (rows, height, width, channels)"
-        raise InvalidRequest("The rows cannot be augmented:", fields=[("images", text)])
+        raise InvalidRequest(_FAILURE, fields=[("images", text)])
     array = array[..., None] if array.ndim == 3 else array  # (N, H, W) -> (N, H, W, 1)
     ids = _label_ids(labels, len(array))
     rows = max(1, _MESSAGE_BYTES // array[0].nbytes) if len(array) else 1
@@ -282,5 +348,5 @@ def _label_ids(labels: Any, count: int) -> list[int]:
     ids = np.asarray(labels)
     if ids.shape != (count,) or ids.dtype.kind not in "iu" or (count and not 0 <= ids.min() <= ids.max() < 2**32):
         text = f"are {ids.dtype} of shape {ids.shape}; give one class id, 0 or more, for each of {count} images"
-        raise InvalidRequest("The rows cannot be augmented:", fields=[("labels", text)])
+        raise InvalidRequest(_FAILURE, fields=[("labels", text)])
     return [int(each) for each in ids]

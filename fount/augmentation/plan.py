@@ -1,16 +1,13 @@
-"""A plan as a client sees it: frozen values made of `fount.v1.Plan`, with the ticket its rows are pulled by."""
+"""Plans as the client returns them: frozen values decoded from `fount.v1.Plan`, with the ticket for pulling rows."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
-from typing import Any
+from datetime import datetime
 
-from google.protobuf import timestamp_pb2
-
-from fount.augmentation.plan_file import TRANSFORM_KINDS, load_wishes, plan_request, policy_message
 from fount.errors import InvalidRequest
+from fount.sampling.decode import enum_name, model_id, optional, utc
 from fount.sampling.types import ModelId
 from fount.v1 import augmentation_pb2
 
@@ -22,12 +19,8 @@ __all__ = [
     "PlanInfo",
     "PlanWarning",
     "SlotInfo",
-    "Wishes",
-    "load_wishes",
+    "pinned_models",
     "plan_info",
-    "plan_message",
-    "plan_request",
-    "policy_message",
     "ticket_of",
 ]
 
@@ -37,21 +30,19 @@ SOURCES = {
     augmentation_pb2.SOURCE_TRANSFORMED: "transformed",
     augmentation_pb2.SOURCE_SYNTHESISED: "synthesised",
 }
-"""Where a row can come from, by the number that `RowBatch.sources` holds."""
-
-_KIND_NAMES = {number: name for name, number in TRANSFORM_KINDS.items()}
+"""The sources of rows, by the numbers in `RowBatch.sources`."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class SlotInfo:
-    """How many rows of one class, group and source.
+    """The number of rows of one class, group and source.
 
     Attributes:
         label: the class's name.
         label_id: its id.
         group: the group's name; empty for rows without one.
         source: "real", "resampled", "transformed" or "synthesised".
-        count: how many.
+        count: the number of rows.
     """
 
     label: str
@@ -63,10 +54,10 @@ class SlotInfo:
 
 @dataclass(frozen=True, kw_only=True)
 class PlanWarning:
-    """One thing to know before the plan is used.
+    """A warning about a plan.
 
     Attributes:
-        reason: a word for programs, as "CLASS_EMPTY".
+        reason: its code, as "CLASS_EMPTY".
         message: one sentence.
     """
 
@@ -76,13 +67,13 @@ class PlanWarning:
 
 @dataclass(frozen=True, kw_only=True)
 class AgreementInfo:
-    """How a classifier read rows before and after they were transformed.
+    """How often a classifier agrees with the labels of rows before and after they are transformed.
 
     Attributes:
-        rows: how many were tried.
-        before: the share read as their label as they are.
-        after: the share of those that are still read so when transformed.
-        transforms: the same for each transform alone, by its name.
+        rows: number of rows classified.
+        before: the share of rows classified as their label without transforms.
+        after: the share of those still classified so after the transforms.
+        transforms: the same after each transform alone, by its name.
     """
 
     rows: int
@@ -98,7 +89,7 @@ class PinnedModelInfo:
     Attributes:
         role: "generator", "classifier", "transformer" or "verifier".
         model: the resolved model.
-        numerics: the numerics id rows are made on.
+        numerics: the numerics id rows are computed on.
     """
 
     role: str
@@ -108,32 +99,32 @@ class PinnedModelInfo:
 
 @dataclass(frozen=True, kw_only=True)
 class PlanInfo:
-    """Exact slots, and the ticket they are pulled by.
+    """A plan: the exact number of rows of each kind, and the ticket for pulling them.
 
     Attributes:
-        id: the plan's id; equal wishes with equal seed and digests have equal ids.
-        ticket: what `Client.pull` takes.
+        id: the plan's id; equal specifications with equal seed and digests have equal ids.
+        ticket: the argument of `Client.pull`.
         dataset: the data set's name.
         dataset_digest: the digest of the rows it was planned on.
         split: the split it augments.
-        seed: what keys everything drawn.
-        shards: into how many parts it is cut unless a pull says otherwise.
+        seed: the seed of everything drawn.
+        shards: the number of shards unless a pull gives another.
         classes: class names by id.
         groups: group names by id; empty without a group column.
-        rows: how many rows it has, rejected slots included.
+        rows: number of rows, rejected slots included.
         slots: the counts by class, group and source.
-        warnings: what somebody should know before using it.
+        warnings: about classes or sources that are not as requested.
         class_weights: weights for a loss on the data set as it is, by class id: the alternative to oversampling.
-        expected_rejected: about how many slots will hold no sample; None when nothing is synthesised.
-        expected_attempts: about how many samples are drawn for one synthesised row; None when nothing is.
-        estimated_time_s: about how many seconds pulling all of it takes on idle workers.
-        agreement: what verification measured; None when nothing was verified.
+        expected_rejected: expected number of slots without a sample; None when nothing is synthesised.
+        expected_attempts: expected number of samples drawn for one synthesised row; None when nothing is.
+        estimated_time_s: estimated seconds for pulling all rows from idle workers.
+        agreement: the result of verification; None when nothing was verified.
         copy_threshold: the ratio below which a sample is a copy; None without the filter.
         models: the models the ticket pins.
         created: when it was planned, UTC.
         expires: when the ticket ends, UTC.
-        request: the wishes with everything left open filled in; planning it again gives the same plan.
-        message: the message itself.
+        request: the specification with every default filled in; planning it again gives the same plan.
+        message: the message it was decoded from.
     """
 
     id: str
@@ -162,34 +153,15 @@ class PlanInfo:
 
 
 AnyPlan = bytes | PlanInfo | augmentation_pb2.Plan
-"""What rows can be pulled by: a plan, or its ticket."""
-
-Wishes = Mapping[str, Any] | augmentation_pb2.PlanDatasetRequest
-"""What can be planned: a mapping as in a plan file, or the request itself."""
-
-
-def plan_message(
-    wishes: Mapping[str, Any] | augmentation_pb2.PlanDatasetRequest,
-) -> augmentation_pb2.PlanDatasetRequest:
-    """The request for wishes in either form.
-
-    Raises:
-        InvalidRequest: keys or values of a mapping are wrong.
-        TypeError: it is neither a mapping nor a request.
-    """
-    if isinstance(wishes, augmentation_pb2.PlanDatasetRequest):
-        return wishes
-    if not isinstance(wishes, Mapping):
-        raise TypeError(f"wishes must be a mapping or a PlanDatasetRequest, got {type(wishes).__name__}")
-    return plan_request(wishes)
+"""A plan, or its ticket."""
 
 
 def ticket_of(plan: AnyPlan) -> bytes:
-    """The ticket of a plan in any form.
+    """Return the ticket of a plan in any form.
 
     Raises:
         InvalidRequest: it is empty.
-        TypeError: it is no plan and no ticket.
+        TypeError: the argument is neither a plan nor a ticket.
     """
     ticket = plan.ticket if isinstance(plan, PlanInfo | augmentation_pb2.Plan) else plan
     if not isinstance(ticket, bytes | bytearray):
@@ -200,7 +172,7 @@ def ticket_of(plan: AnyPlan) -> bytes:
 
 
 def plan_info(plan: augmentation_pb2.Plan) -> PlanInfo:
-    """Read a plan from its message; enum values a newer server may have are given by number."""
+    """Decode a plan; enum values that only a newer server knows become numbers."""
     classes, groups = tuple(plan.classes), tuple(plan.groups)
     return PlanInfo(
         id=plan.id,
@@ -216,29 +188,22 @@ def plan_info(plan: augmentation_pb2.Plan) -> PlanInfo:
         slots=tuple(_slot(slot, classes, groups) for slot in plan.slots),
         warnings=tuple(PlanWarning(reason=each.reason, message=each.message) for each in plan.warnings),
         class_weights=tuple(plan.class_weights),
-        expected_rejected=plan.expected_rejected if plan.HasField("expected_rejected") else None,
-        expected_attempts=plan.expected_attempts if plan.HasField("expected_attempts") else None,
+        expected_rejected=optional(plan, "expected_rejected"),
+        expected_attempts=optional(plan, "expected_attempts"),
         estimated_time_s=plan.estimated_time.ToTimedelta().total_seconds(),
         agreement=_agreement(plan.agreement) if plan.HasField("agreement") else None,
-        copy_threshold=plan.copy_threshold if plan.HasField("copy_threshold") else None,
+        copy_threshold=optional(plan, "copy_threshold"),
         models=pinned_models(plan.models),
-        created=_moment(plan.create_time),
-        expires=_moment(plan.expire_time),
+        created=utc(plan.create_time),
+        expires=utc(plan.expire_time),
         request=plan.request,
         message=plan,
     )
 
 
-def pinned_models(models: Any) -> tuple[PinnedModelInfo, ...]:
-    """Read the models of a plan, or of a stream's header."""
-    return tuple(
-        PinnedModelInfo(
-            role=each.role,
-            model=ModelId(name=each.model.name, version=each.model.version, digest=each.model.digest),
-            numerics=each.numerics,
-        )
-        for each in models
-    )
+def pinned_models(models: Iterable[augmentation_pb2.PinnedModel]) -> tuple[PinnedModelInfo, ...]:
+    """Decode the models of a plan, or of the header of a stream."""
+    return tuple(PinnedModelInfo(role=each.role, model=model_id(each.model), numerics=each.numerics) for each in models)
 
 
 def _slot(slot: augmentation_pb2.SlotCount, classes: tuple[str, ...], groups: tuple[str, ...]) -> SlotInfo:
@@ -256,9 +221,7 @@ def _agreement(agreement: augmentation_pb2.LabelAgreement) -> AgreementInfo:
         rows=agreement.rows,
         before=agreement.before,
         after=agreement.after,
-        transforms={_KIND_NAMES.get(each.kind, str(each.kind)): each.after for each in agreement.transforms},
+        transforms={
+            enum_name(augmentation_pb2.Transform.Kind, "KIND_", each.kind): each.after for each in agreement.transforms
+        },
     )
-
-
-def _moment(stamp: timestamp_pb2.Timestamp) -> datetime:
-    return stamp.ToDatetime(tzinfo=UTC)

@@ -1,8 +1,7 @@
-"""From a plan as people write it, YAML or a mapping, to a `PlanDatasetRequest`; every wrong key is named at once.
+"""Plan specifications: read from a YAML file or a mapping, checked, and converted to a `PlanDatasetRequest`.
 
-Types, keys and choices are checked here. What depends on the data set or the models (classes, shapes, ranges, sums) is
-the gateway's to judge, and comes back with the paths of the contract's fields, which are those of the file but for its
-short forms: `target.balance`, `policy[0].rotate`.
+Types, keys, choices and policies are checked here, and every problem is reported at once with its path. What depends on
+the data set or the models (classes, shapes, sums) is checked by the gateway.
 
     dataset: mnist
     target: {balance: largest}
@@ -13,19 +12,31 @@ short forms: `target.balance`, `policy[0].rotate`.
 
 from __future__ import annotations
 
-import difflib
 import os
-import sys
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any, Literal, NoReturn
 
-from fount.errors import FountError, InvalidRequest, NotFound
+from pydantic import AfterValidator, PlainValidator
+
+from fount.augmentation.shards import MAX_SHARDS
+from fount.documents import DocumentError, Problem, check, parse, read_yaml, record
+from fount.errors import InvalidRequest, NotFound
+from fount.sampling.arguments import UINT32_MAX, UINT64_MAX
 from fount.sampling.request import model_ref
-from fount.v1 import augmentation_pb2, sampling_pb2
+from fount.transforms import Policy, PolicyDocument
+from fount.v1 import augmentation_pb2, model_pb2, sampling_pb2
 
-__all__ = ["REAL_MODES", "TRANSFORM_KINDS", "Reader", "load_wishes", "plan_request", "policy_message"]
-
+__all__ = [
+    "REAL_MODES",
+    "AnyPlanSpec",
+    "PlanSpec",
+    "load_plan_file",
+    "load_policy_file",
+    "plan_request",
+    "policy_message",
+]
 
 REAL_MODES = {
     "once": augmentation_pb2.RealRows.MODE_ONCE,
@@ -33,388 +44,302 @@ REAL_MODES = {
     "poisson": augmentation_pb2.RealRows.MODE_POISSON,
     "none": augmentation_pb2.RealRows.MODE_NONE,
 }
-"""What `real` may be."""
+"""The values of `real`."""
 
-TRANSFORM_KINDS = {
-    name.removeprefix("KIND_").lower().replace("_", "-"): number
-    for name, number in augmentation_pb2.Transform.Kind.items()
-    if number
-}
-"""What a policy's transforms are called, as "flip-horizontal"."""
-
-_FLIPS = ("flip-horizontal", "flip-vertical")
 _TARGET_KINDS = ("balance", "factor", "counts", "weights")
-_KEYS = (
-    "dataset", "split", "seed", "target", "real", "mix", "policy", "synthesis", "verification", "shards",
-    "time_to_live_hours",
-)  # fmt: skip
+_MAX_HOURS = 30 * 24
 
 
-def load_wishes(path: str | os.PathLike[str]) -> Mapping[str, Any]:
+def _whole(low: int, high: int) -> Any:
+    return check(lambda number: low <= number <= high, f"must be a whole number from {low} to {high}")
+
+
+def _check_model(text: str) -> str:
+    try:
+        model_ref(text)
+    except InvalidRequest as error:
+        raise ValueError(error.fields[0][1]) from error
+    return text
+
+
+def _class_name(value: object) -> str:
+    """Read the name of a class; YAML reads a class called 8 as a number, which is its name all the same."""
+    if isinstance(value, bool) or not isinstance(value, str | int) or value == "":
+        raise ValueError("must be the name of a class")
+    return str(value)
+
+
+Uint32 = Annotated[int, _whole(0, UINT32_MAX)]
+Uint64 = Annotated[int, _whole(0, UINT64_MAX)]
+ModelName = Annotated[str, AfterValidator(_check_model)]
+ClassName = Annotated[str, PlainValidator(_class_name)]
+Hours = Annotated[float, check(lambda hours: 0 < hours <= _MAX_HOURS, f"must be above 0 and up to {_MAX_HOURS}")]
+
+
+@record
+class CountSpec:
+    """The number of rows of one class, or of one of its groups."""
+
+    label: ClassName
+    count: Uint64
+    group: str | None = None
+
+
+def _parse_counts(value: object) -> tuple[CountSpec, ...]:
+    """Read counts by class, {"8": 6000}, or a list of `CountSpec`, which can also name groups."""
+    if isinstance(value, Mapping):
+        counts: dict[str, int] = parse(dict[str, Uint64], value)
+        return tuple(CountSpec(label=label, count=count) for label, count in counts.items())
+    return parse(tuple[CountSpec, ...], value)
+
+
+@record
+class TargetSpec:
+    """How many rows each class gets: exactly one of `balance`, `factor`, `counts` and `weights`.
+
+    Attributes:
+        balance: "largest", or the class whose size every class gets.
+        factor: times the rows that a class has.
+        counts: rows by class.
+        weights: shares of `total` by class.
+        total: rows in all; with `weights` alone.
+        by_group: apply the target to every group of a class.
+        subsample: also make classes smaller.
+    """
+
+    balance: ClassName | None = None
+    factor: float | None = None
+    counts: Annotated[tuple[CountSpec, ...], PlainValidator(_parse_counts)] | None = None
+    weights: dict[str, float] | None = None
+    total: Annotated[int, _whole(1, UINT64_MAX)] | None = None
+    by_group: bool | None = None
+    subsample: bool | None = None
+
+
+@record
+class MixSpec:
+    """Relative weights of the sources of additional rows."""
+
+    resampled: float | None = None
+    transformed: float | None = None
+    synthesised: float | None = None
+    max_synthetic_ratio: float | None = None
+
+
+@record
+class ParametersSpec:
+    """Sampling parameters of synthesised rows, as in `fount.v1.Parameters`."""
+
+    truncation: float | None = None
+    temperature: float | None = None
+    top_k: Uint32 | None = None
+    top_p: float | None = None
+    guidance_scale: float | None = None
+    steps: Uint32 | None = None
+
+
+@record
+class SynthesisSpec:
+    """Which generator makes synthesised rows, and which of its samples are rejected."""
+
+    model: ModelName
+    parameters: ParametersSpec | None = None
+    classifier: ModelName | None = None
+    min_confidence: float | None = None
+    copy_quantile: float | None = None
+    attempts: Annotated[int, _whole(1, 64)] | None = None
+
+
+@record
+class VerificationSpec:
+    """How the policy is checked to keep labels."""
+
+    classifier: ModelName | None = None
+    min_agreement: float | None = None
+    rows: Annotated[int, _whole(16, 4096)] | None = None
+
+
+@record
+class PlanSpec:
+    """A plan specification; `docs/augmentation.md` describes every key. None leaves a choice to the gateway."""
+
+    dataset: str
+    split: str | None = None
+    seed: Uint64 | None = None
+    target: TargetSpec | None = None
+    real: Literal["once", "bootstrap", "poisson", "none"] | None = None
+    mix: MixSpec | None = None
+    policy: PolicyDocument | None = None
+    synthesis: SynthesisSpec | None = None
+    verification: VerificationSpec | None = None
+    shards: Annotated[int, _whole(1, MAX_SHARDS)] | None = None
+    time_to_live_hours: Hours | None = None
+
+
+@record
+class _PolicySpec:
+    policy: PolicyDocument
+
+
+AnyPlanSpec = PlanSpec | Mapping[str, Any] | augmentation_pb2.PlanDatasetRequest
+"""A plan specification in any form: parsed, as a mapping like a plan file, or as the request itself."""
+
+
+def load_plan_file(path: str | os.PathLike[str]) -> PlanSpec:
     """Read a plan file.
 
     Raises:
         NotFound: there is no such file, or it cannot be read.
-        InvalidRequest: it is no YAML, or holds no mapping.
+        InvalidRequest: it is not a plan; every problem is reported.
     """
-    import yaml  # only who reads a file waits for it
-
-    try:
-        wishes = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise NotFound(f"The plan {os.fspath(path)!r} cannot be read: {error.strerror or error}.") from error
-    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: not UTF-8, or no such date
-        raise InvalidRequest(f"The plan {os.fspath(path)!r} is not YAML: {error}") from error
-    if not isinstance(wishes, Mapping):
+    document = _read("plan", path)
+    if not isinstance(document, Mapping):
         raise InvalidRequest(f"The plan {os.fspath(path)!r} holds no mapping; begin with a line `dataset: NAME`.")
-    return wishes
+    return _parse_plan(document, f"The plan {os.fspath(path)!r} is wrong:")
 
 
-def plan_request(wishes: Mapping[str, Any]) -> augmentation_pb2.PlanDatasetRequest:
-    """Build the request for a plan, whole and checked.
-
-    Args:
-        wishes: as in a plan file; `docs/augmentation.md` lists every key.
+def load_policy_file(path: str | os.PathLike[str]) -> augmentation_pb2.TransformPolicy:
+    """Read a file with a policy alone, or under its key `policy`.
 
     Raises:
-        InvalidRequest: keys or values are wrong; every one is named.
+        NotFound: there is no such file, or it cannot be read.
+        InvalidRequest: it is not a policy; every problem is reported.
     """
-    reader = Reader.of(wishes, _KEYS, required=("dataset",))
+    return policy_message(_read("policy", path))
+
+
+def plan_request(spec: AnyPlanSpec) -> augmentation_pb2.PlanDatasetRequest:
+    """Build the request for a plan.
+
+    Raises:
+        InvalidRequest: keys or values of a mapping are wrong; every problem is reported.
+        TypeError: the specification has another type.
+    """
+    if isinstance(spec, augmentation_pb2.PlanDatasetRequest):
+        return spec
+    if isinstance(spec, Mapping):
+        spec = _parse_plan(spec, "The plan cannot be made:")
+    if not isinstance(spec, PlanSpec):
+        raise TypeError(f"spec must be a mapping, a PlanSpec or a PlanDatasetRequest, got {type(spec).__name__}")
     request = augmentation_pb2.PlanDatasetRequest(
-        dataset=reader.text("dataset"), split=reader.text("split"), shards=reader.whole("shards", 1, 65536) or 0
+        dataset=spec.dataset,
+        split=spec.split or "",
+        seed=spec.seed,
+        target=_target(spec.target) if spec.target else None,
+        real=augmentation_pb2.RealRows(mode=REAL_MODES[spec.real]) if spec.real else None,
+        mix=augmentation_pb2.Mix(**asdict(spec.mix)) if spec.mix else None,
+        policy=_policy(spec.policy) if spec.policy else None,
+        synthesis=_synthesis(spec.synthesis) if spec.synthesis else None,
+        verification=_verification(spec.verification) if spec.verification else None,
+        shards=spec.shards or 0,
     )
-    if (seed := reader.whole("seed", 0, 2**64 - 1)) is not None:
-        request.seed = seed
-    if (mode := reader.choice("real", REAL_MODES)) is not None:
-        request.real.mode = mode
-    if (hours := reader.real("time_to_live_hours")) is not None:
-        _set_hours(request, hours, reader)
-    if (target := reader.record("target", (*_TARGET_KINDS, "total", "by_group", "subsample"))) is not None:
-        _set_target(request.target, target)
-    if (mix := reader.record("mix", ("resampled", "transformed", "synthesised", "max_synthetic_ratio"))) is not None:
-        _set_mix(request.mix, mix)
-    if "policy" in reader:
-        request.policy.CopyFrom(_policy(reader))
-    _set_synthesis(request, reader)
-    _set_verification(request, reader)
-    reader.finish("The plan cannot be made:")
+    if spec.time_to_live_hours is not None:
+        request.time_to_live.FromMilliseconds(round(spec.time_to_live_hours * 3_600_000))
     return request
 
 
-def policy_message(policy: object) -> augmentation_pb2.TransformPolicy:
-    """Build a policy from its list, as under `policy` in a plan file, or a mapping that holds just this list.
+def policy_message(
+    policy: Sequence[Mapping[str, Any]] | Mapping[str, Any] | augmentation_pb2.TransformPolicy,
+) -> augmentation_pb2.TransformPolicy:
+    """Build a policy from its list, as under `policy` in a plan file, or from a mapping that holds only this list.
 
     Raises:
-        InvalidRequest: keys or values are wrong; every one is named.
+        InvalidRequest: keys or values are wrong; every problem is reported.
     """
     if isinstance(policy, augmentation_pb2.TransformPolicy):
         return policy
-    whole = policy if isinstance(policy, Mapping) else {"policy": policy}
-    reader = Reader.of(whole, ("policy",), required=("policy",))
-    message = _policy(reader)
-    reader.finish("The policy cannot be used:")
-    return message
+    try:
+        return _policy(parse(_PolicySpec, policy if isinstance(policy, Mapping) else {"policy": policy}).policy)
+    except DocumentError as error:
+        _refuse("The policy cannot be used:", error)
 
 
-def _set_hours(request: augmentation_pb2.PlanDatasetRequest, hours: float, reader: Reader) -> None:
-    if not 0 < hours <= 30 * 24:
-        reader.wrong("time_to_live_hours", f"is {hours:g}; it is above 0 and up to {30 * 24}, which is 30 days")
+def _read(kind: str, path: str | os.PathLike[str]) -> Any:
+    try:
+        return read_yaml(Path(path))
+    except OSError as error:
+        raise NotFound(f"The {kind} {os.fspath(path)!r} cannot be read: {error.strerror or error}.") from error
+    except DocumentError as error:
+        raise InvalidRequest(f"The {kind} {os.fspath(path)!r} {error}") from error
+
+
+def _parse_plan(document: Mapping[str, Any], failure: str) -> PlanSpec:
+    try:
+        return parse(PlanSpec, _with_text_keys(document), _contradictions)
+    except DocumentError as error:
+        _refuse(failure, error)
+
+
+def _refuse(failure: str, error: DocumentError) -> NoReturn:
+    fields = [(each.key or "(the whole)", f"{each.wrong}; {each.remedy}") for each in error.problems]
+    raise InvalidRequest(failure, fields=fields) from error
+
+
+def _with_text_keys(value: Any) -> Any:
+    """Turn whole numbers among the keys of mappings into text: YAML reads a class called 8 as a number."""
+    if isinstance(value, Mapping):
+        return {str(key) if type(key) is int else key: _with_text_keys(item) for key, item in value.items()}
+    return value
+
+
+def _contradictions(spec: PlanSpec) -> Iterator[Problem]:
+    target = spec.target
+    if target is None:
         return
-    request.time_to_live.FromMilliseconds(round(hours * 3_600_000))
-
-
-# --- Targets ----------------------------------------------------------------------------------------------------------
-
-
-def _set_target(target: augmentation_pb2.Target, reader: Reader) -> None:
-    target.by_group = reader.flag("by_group")
-    target.subsample = reader.flag("subsample")
-    given = [kind for kind in _TARGET_KINDS if kind in reader]
+    given = [kind for kind in _TARGET_KINDS if getattr(target, kind) is not None]
     if len(given) != 1:
-        reader.wrong("", f"gives {' and '.join(given) or 'none'} of {', '.join(_TARGET_KINDS)}; give one of them")
-        return
-    if given != ["weights"] and "total" in reader:
-        reader.wrong("total", "goes with weights alone; leave it out")
-    {"balance": _set_balance, "factor": _set_factor, "counts": _set_counts, "weights": _set_weights}[given[0]](
-        target, reader
+        wrong = f"gives {' and '.join(given) or 'none'} of {', '.join(_TARGET_KINDS)}"
+        yield Problem(key="target", wrong=wrong, remedy="give one of them")
+    elif given == ["weights"] and target.total is None:
+        yield Problem(key="target.total", wrong="is missing", remedy="give the number of rows that the weights share")
+    elif given != ["weights"] and target.total is not None:
+        yield Problem(key="target.total", wrong="goes with weights alone", remedy="leave it out")
+
+
+def _target(spec: TargetSpec) -> augmentation_pb2.Target:
+    target = augmentation_pb2.Target(by_group=bool(spec.by_group), subsample=bool(spec.subsample))
+    if spec.factor is not None:
+        target.factor = spec.factor
+    elif spec.balance == "largest":
+        target.balance_to_largest = True
+    elif spec.balance is not None:
+        target.balance_to_class.name = spec.balance
+    elif spec.counts is not None:
+        target.counts.SetInParent()
+        for each in spec.counts:
+            target.counts.counts.add(label=_label(each.label), group=each.group, count=each.count)
+    elif spec.weights is not None:
+        target.weights.total = spec.total or 0
+        for label, weight in spec.weights.items():
+            target.weights.weights.add(label=_label(label), weight=weight)
+    return target
+
+
+def _label(name: str) -> sampling_pb2.LabelRef:
+    return sampling_pb2.LabelRef(name=name)
+
+
+def _policy(policy: Policy) -> augmentation_pb2.TransformPolicy:
+    transforms = [augmentation_pb2.Transform(**asdict(transform)) for transform in policy.transforms]
+    return augmentation_pb2.TransformPolicy(transforms=transforms)
+
+
+def _synthesis(spec: SynthesisSpec) -> augmentation_pb2.Synthesis:
+    return augmentation_pb2.Synthesis(
+        model=model_ref(spec.model),
+        parameters=sampling_pb2.Parameters(**asdict(spec.parameters)) if spec.parameters else None,
+        classifier=_optional_model(spec.classifier),
+        min_confidence=spec.min_confidence,
+        copy_quantile=spec.copy_quantile,
+        attempts=spec.attempts or 0,
     )
 
 
-def _set_balance(target: augmentation_pb2.Target, reader: Reader) -> None:
-    if reader.value("balance") == "largest":
-        target.balance_to_largest = True
-    else:
-        target.balance_to_class.CopyFrom(_label(reader, "balance"))
+def _verification(spec: VerificationSpec) -> augmentation_pb2.Verification:
+    return augmentation_pb2.Verification(
+        classifier=_optional_model(spec.classifier), min_agreement=spec.min_agreement, rows=spec.rows or 0
+    )
 
 
-def _set_factor(target: augmentation_pb2.Target, reader: Reader) -> None:
-    target.factor = reader.real("factor") or 0.0
-
-
-def _set_counts(target: augmentation_pb2.Target, reader: Reader) -> None:
-    counts: list[augmentation_pb2.TargetCount] = []
-    if isinstance(reader.value("counts"), Mapping):
-        for name in reader.pairs("counts"):
-            label = _name_of(name)
-            counts.append(augmentation_pb2.TargetCount(label=label, count=reader.pair_whole("counts", name)))
-    else:
-        for entry in reader.records("counts", ("label", "group", "count"), required=("label", "count")):
-            count = entry.whole("count", 0, 2**64 - 1) or 0
-            label = _label(entry, "label")
-            counts.append(augmentation_pb2.TargetCount(label=label, group=entry.text("group"), count=count))
-    target.counts.counts.extend(counts)
-
-
-def _set_weights(target: augmentation_pb2.Target, reader: Reader) -> None:
-    if "total" not in reader:
-        reader.wrong("total", "is missing; say how many rows the weights share")
-    target.weights.total = reader.whole("total", 1, 2**64 - 1) or 0
-    for name in reader.pairs("weights"):
-        target.weights.weights.add(label=_name_of(name), weight=reader.pair_real("weights", name))
-
-
-def _label(reader: Reader, key: str) -> sampling_pb2.LabelRef:
-    if (value := reader.value(key)) is None:
-        return sampling_pb2.LabelRef()
-    if isinstance(value, bool) or not isinstance(value, str | int) or value == "":
-        reader.wrong(key, f"is {value!r}; give a class by its name")
-        return sampling_pb2.LabelRef()
-    return _name_of(value)
-
-
-def _name_of(value: str | int) -> sampling_pb2.LabelRef:
-    """A class by name; YAML reads a class called 8 as a number, which is its name all the same."""
-    return sampling_pb2.LabelRef(name=str(value))
-
-
-# --- Mix, policy, synthesis, verification -----------------------------------------------------------------------------
-
-
-def _set_mix(mix: augmentation_pb2.Mix, reader: Reader) -> None:
-    mix.resampled = reader.real("resampled") or 0.0
-    mix.transformed = reader.real("transformed") or 0.0
-    mix.synthesised = reader.real("synthesised") or 0.0
-    if (ratio := reader.real("max_synthetic_ratio")) is not None:
-        mix.max_synthetic_ratio = ratio
-    mix.SetInParent()
-
-
-def _policy(reader: Reader) -> augmentation_pb2.TransformPolicy:
-    policy = augmentation_pb2.TransformPolicy()
-    for entry in reader.records("policy", ("probability", *TRANSFORM_KINDS)):
-        named = [kind for kind in TRANSFORM_KINDS if kind in entry]
-        if len(named) != 1:
-            entry.wrong("", f"names {' and '.join(named) or 'no transform'}; name one of {', '.join(TRANSFORM_KINDS)}")
-            continue
-        low, high = _range(entry, named[0])
-        transform = policy.transforms.add(kind=TRANSFORM_KINDS[named[0]], min=low, max=high)
-        if (probability := entry.real("probability")) is not None:
-            transform.probability = probability
-    return policy
-
-
-def _range(reader: Reader, kind: str) -> tuple[float, float]:
-    if kind in _FLIPS:
-        if reader.value(kind) is not True:
-            reader.wrong(kind, f"is {reader.value(kind)!r}; a flip has no range: write `{kind}: true`")
-        return 0.0, 0.0
-    return reader.range(kind)
-
-
-def _set_synthesis(request: augmentation_pb2.PlanDatasetRequest, reader: Reader) -> None:
-    keys = ("model", "parameters", "classifier", "min_confidence", "copy_quantile", "attempts")
-    if (record := reader.record("synthesis", keys, required=("model",))) is None:
-        return
-    synthesis = request.synthesis
-    synthesis.SetInParent()
-    synthesis.attempts = record.whole("attempts", 1, 64) or 0
-    if (confidence := record.real("min_confidence")) is not None:
-        synthesis.min_confidence = confidence
-    if (quantile := record.real("copy_quantile")) is not None:
-        synthesis.copy_quantile = quantile
-    for key, model in (("model", synthesis.model), ("classifier", synthesis.classifier)):
-        _set_model(model, record, key)
-    _set_parameters(synthesis.parameters, record)
-
-
-def _set_parameters(parameters: sampling_pb2.Parameters, reader: Reader) -> None:
-    names = tuple(parameters.DESCRIPTOR.fields_by_name)
-    if (record := reader.record("parameters", names)) is None:
-        return
-    for name in names:
-        if name in ("top_k", "steps"):
-            if (whole := record.whole(name, 0, 2**32 - 1)) is not None:
-                setattr(parameters, name, whole)
-        elif (real := record.real(name)) is not None:
-            setattr(parameters, name, real)
-
-
-def _set_verification(request: augmentation_pb2.PlanDatasetRequest, reader: Reader) -> None:
-    if (record := reader.record("verification", ("classifier", "min_agreement", "rows"))) is None:
-        return
-    request.verification.SetInParent()
-    request.verification.rows = record.whole("rows", 16, 4096) or 0
-    if (agreement := record.real("min_agreement")) is not None:
-        request.verification.min_agreement = agreement
-    _set_model(request.verification.classifier, record, "classifier")
-
-
-def _set_model(model: Any, reader: Reader, key: str) -> None:
-    if not (text := reader.text(key)):
-        return
-    try:
-        model.CopyFrom(model_ref(text))
-    except FountError as error:
-        reader.wrong(key, f'is "{text}": {error}')
-
-
-# FOLDED FROM fount.augmentation.plan_file:
-# Plain values, as YAML gives them, read key by key; problems are gathered under their paths, none is raised at
-# once. Enters: a mapping and the keys it may have. Leaves: texts, numbers and nested readers, with neutral
-# values where something is wrong, and one `InvalidRequest` that names everything.
-
-
-_Choice = TypeVar("_Choice")
-_Problems = list[tuple[str, str]]
-
-
-class Reader:
-    """One mapping of a file, and what is wrong within it. A key that is null is as good as left out."""
-
-    def __init__(
-        self, values: object, known: Sequence[str], *, required: Sequence[str], path: str, problems: _Problems
-    ) -> None:
-        self._path, self._problems = path, problems
-        self._values: Mapping[Any, Any] = values if isinstance(values, Mapping) else {}
-        if not isinstance(values, Mapping):
-            self.wrong("", f"is {values!r}; write a mapping of {', '.join(known)}")
-            return
-        for key in values:
-            if key not in known:
-                self.wrong(str(key), f"is not known; {_meant(str(key), known)}")
-        for key in required:
-            if key not in self:
-                self.wrong(key, "is missing")
-
-    @classmethod
-    def of(cls, values: object, known: Sequence[str], *, required: Sequence[str] = ()) -> Reader:
-        """Read a whole file."""
-        return cls(values, known, required=required, path="", problems=[])
-
-    def __contains__(self, key: object) -> bool:
-        return self._values.get(key) is not None
-
-    def wrong(self, key: str, text: str) -> None:
-        """Note what is wrong with a key of this mapping; with "", with the mapping itself."""
-        self._problems.append((".".join(part for part in (self._path, key) if part) or "(the whole)", text))
-
-    def finish(self, message: str) -> None:
-        """Take note that everything was read.
-
-        Raises:
-            InvalidRequest: something was wrong; every problem is named.
-        """
-        if self._problems:
-            raise InvalidRequest(message, fields=self._problems)
-
-    def value(self, key: str) -> Any:
-        """What stands there, as it is."""
-        return self._values.get(key)
-
-    def text(self, key: str) -> str:
-        """A text; "" when it is left out."""
-        value = self.value(key)
-        if value is None or isinstance(value, str):
-            return value or ""
-        self.wrong(key, f"is {value!r}, not a text; put it in quotes")
-        return ""
-
-    def flag(self, key: str) -> bool:
-        """True or false; false when it is left out."""
-        value = self.value(key)
-        if value is not None and not isinstance(value, bool):
-            self.wrong(key, f"is {value!r}; write true or false")
-        return value is True
-
-    def whole(self, key: str, least: int, most: int) -> int | None:
-        """A whole number; None when it is left out, or wrong."""
-        return self._whole(key, self.value(key), least, most)
-
-    def real(self, key: str) -> float | None:
-        """A finite number; None when it is left out, or wrong."""
-        return self._real(key, self.value(key))
-
-    def choice(self, key: str, choices: Mapping[str, _Choice]) -> _Choice | None:
-        """One of some words; None when it is left out, or wrong."""
-        value = self.value(key)
-        if value is None or (isinstance(value, str) and value in choices):
-            return None if value is None else choices[value]
-        self.wrong(key, f"is {value!r}; {_meant(str(value), tuple(choices))}")
-        return None
-
-    def range(self, key: str) -> tuple[float, float]:
-        """Two finite numbers, [least, most]; (0, 0) when they are wrong."""
-        value = self.value(key)
-        if not isinstance(value, list | tuple) or len(value) != 2:
-            self.wrong(key, f"is {value!r}; write its range, as [least, most]")
-            return 0.0, 0.0
-        low, high = (self._real(f"{key}[{i}]", each) for i, each in enumerate(value))
-        return low or 0.0, high or 0.0
-
-    def record(self, key: str, known: Sequence[str], *, required: Sequence[str] = ()) -> Reader | None:
-        """A mapping within this one; None when it is left out."""
-        return self._child(key, self.value(key), known, required) if key in self else None
-
-    def records(self, key: str, known: Sequence[str], *, required: Sequence[str] = ()) -> list[Reader]:
-        """A list of mappings; empty when it is left out, or wrong."""
-        value = self.value(key)
-        if not isinstance(value, list | tuple):
-            if value is not None:
-                self.wrong(key, f"is {value!r}; write a list")
-            return []
-        return [self._child(f"{key}[{i}]", each, known, required) for i, each in enumerate(value)]
-
-    def pairs(self, key: str) -> Iterator[str | int]:
-        """The keys of a mapping whose keys are names, as of classes; none when it is wrong."""
-        value = self.value(key)
-        if not isinstance(value, Mapping):
-            self.wrong(key, f"is {value!r}; write a mapping from class names")
-            return
-        for name in value:
-            if isinstance(name, bool) or not isinstance(name, str | int):
-                self.wrong(f"{key}.{name}", "is no class name; put it in quotes")
-            else:
-                yield name
-
-    def pair_whole(self, key: str, name: str | int) -> int:
-        """The whole number, 0 or more, that stands under a name; 0 when it is wrong."""
-        return self._whole(f"{key}.{name}", self.value(key)[name], 0, 2**64 - 1, absent=False) or 0
-
-    def pair_real(self, key: str, name: str | int) -> float:
-        """The number that stands under a name; 0 when it is wrong."""
-        return self._real(f"{key}.{name}", self.value(key)[name], absent=False) or 0.0
-
-    def _child(self, key: str, value: object, known: Sequence[str], required: Sequence[str]) -> Reader:
-        path = f"{self._path}.{key}" if self._path else key
-        return Reader(value, known, required=required, path=path, problems=self._problems)
-
-    def _whole(self, key: str, value: object, least: int, most: int, *, absent: bool = True) -> int | None:
-        if value is None and absent:
-            return None
-        if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
-            self.wrong(key, f"is {value!r}; it is a whole number from {least} to {most}")
-            return None
-        return value
-
-    def _real(self, key: str, value: object, *, absent: bool = True) -> float | None:
-        if value is None and absent:
-            return None
-        if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= sys.float_info.max:
-            self.wrong(key, f"is {value!r}; it is a finite number")
-            return None
-        return float(value)
-
-
-def _meant(word: str, known: Sequence[str]) -> str:
-    near = difflib.get_close_matches(word, known, n=1)
-    return f'did you mean "{near[0]}"?' if near else f"it may be {', '.join(known)}"
+def _optional_model(name: str | None) -> model_pb2.ModelRef | None:
+    return model_ref(name) if name else None

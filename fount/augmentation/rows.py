@@ -1,7 +1,7 @@
-"""What a pull gets: consecutive rows with their labels, and where each of them came from.
+"""The rows that a pull returns: images with labels and provenance, decoded from the chunks of a stream.
 
-A `RowBatch` is made of one `RowChunk` of the stream. It keeps the rows that hold no sample, so that its rows stand
-where the plan has them; `accepted()` leaves them out.
+A `RowBatch` is decoded from one `RowChunk`. It keeps rejected rows, which hold no sample, so that rows keep the order
+and indices they have in the plan; `accepted()` leaves them out.
 """
 
 from __future__ import annotations
@@ -23,16 +23,15 @@ __all__ = ["RowBatch", "RowParts", "read_row_batch"]
 
 _REJECTED = grpc.StatusCode.ABORTED.name
 _NO_SOURCE_ROW = 2**64 - 1
-_UNFILTERED = ("start_index", "end_index", "transform_columns")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class RowBatch:
-    """Consecutive rows of a plan, or variants of a client's own rows. All arrays are read along their first axis.
+    """Consecutive rows of a plan, or variants of the caller's own rows. The first axis of every array is the row.
 
     Attributes:
-        start_index: index of the first row of the batch, as it came.
-        end_index: one beyond the last, as it came: where a pull that took this batch goes on.
+        start_index: index of the first row of the chunk.
+        end_index: one beyond its last row, where a pull that received this batch continues.
         rows: (N,) uint64, the index of each row in its plan.
         images: (N, H, W, C) uint8, read-only; zero in rejected rows.
         labels: (N,) int64 class ids; of variants, -1 where the client gave none.
@@ -40,15 +39,16 @@ class RowBatch:
         errors: why, one for each rejected row.
         groups: (N,) int64 group ids, -1 for a row without one; None without a group column.
         weights: (N,) int64; None when all are 1.
-        sources: (N,) uint8, keys of `fount.augmentation.plan.SOURCES`; None, as all that follows, when no provenance
-        was asked for.
+        sources: (N,) uint8, keys of `fount.augmentation.plan.SOURCES`; None, like all attributes below, without
+            provenance.
         source_rows: (N,) int64, the row of the data set's split; -1 for a synthesised row.
         seeds: (N,) uint64, and
         indices: (N,) uint64, the address the row was drawn at; of a synthesised row, `Client.sample` gives it again.
-        attempts: (N,) int64, how many samples were refused before this one.
-        transforms: (N, K) float32, what was done, NaN where nothing was; None unless provenance is "full".
-        transform_columns: what the K columns are, as "rotate_degrees".
-        confidences: (N,) float32, what the classifier gave a synthesised row's label, NaN for others; or None.
+        attempts: (N,) int64, how many samples were rejected before this one.
+        transforms: (N, K) float32, parameters of the transforms, NaN where none was applied; None unless provenance is
+            "full".
+        transform_columns: the names of the K columns, as "rotate_degrees".
+        confidences: (N,) float32, the classifier's confidence in a synthesised row's label, NaN for others; or None.
         copy_ratios: (N,) float32, the copy filter's ratio of a synthesised row, NaN for others; or None.
     """
 
@@ -75,7 +75,7 @@ class RowBatch:
         return len(self.rows)
 
     def take(self, rows: slice | NDArray[np.bool_] | NDArray[np.intp]) -> RowBatch:
-        """Choose rows; `start_index` and `end_index` go on saying what the batch covered."""
+        """Choose rows; `start_index` and `end_index` stay those of the chunk."""
         chosen: dict[str, Any] = {
             each.name: value[rows] for each in fields(self) if isinstance(value := getattr(self, each.name), np.ndarray)
         }
@@ -83,49 +83,46 @@ class RowBatch:
         return replace(self, **chosen, errors=tuple(error for error in self.errors if error.index in kept))
 
     def accepted(self) -> RowBatch:
-        """The rows that hold a sample; the batch itself when all do."""
+        """Return the rows that hold a sample; the batch itself when all do."""
         return self.take(~self.rejected) if self.rejected.any() else self
 
 
 class RowParts:
-    """The parts of one row larger than a chunk, as far as they came."""
+    """Joins the parts of a row that is larger than a chunk."""
 
     def __init__(self) -> None:
         self._parts = Parts()
         self._first: augmentation_pb2.RowChunk | None = None
 
     def join(self, chunk: augmentation_pb2.RowChunk) -> augmentation_pb2.RowChunk | None:
-        """Take a chunk in, and give it whole, with what its first part told; None while parts are missing.
+        """Add a chunk, and return the whole one with the columns of its first part; None while parts are missing.
 
         Raises:
-            BadReply: it does not follow what came before.
+            BadReply: it does not follow the parts before.
         """
         samples, first = self._parts.join(chunk.samples), self._first or chunk
         self._first = first if samples is None else None
         if samples is None or samples is chunk.samples:
             return None if samples is None else chunk
+        provenance = first.provenance if first.HasField("provenance") else None
         return augmentation_pb2.RowChunk(
-            samples=samples, groups=first.groups, weights=first.weights, provenance=_told(first)
+            samples=samples, groups=first.groups, weights=first.weights, provenance=provenance
         )
-
-
-def _told(chunk: augmentation_pb2.RowChunk) -> augmentation_pb2.RowProvenance | None:
-    return chunk.provenance if chunk.HasField("provenance") else None
 
 
 def read_row_batch(
     chunk: augmentation_pb2.RowChunk, shape: SampleShape, *, groups: int, columns: Sequence[str]
 ) -> RowBatch:
-    """Read a chunk of whole rows.
+    """Decode a chunk of whole rows.
 
     Args:
-        chunk: as it came, large rows joined.
-        shape: how an image is to be read.
-        groups: how many groups there are; a row without one names the id after the last.
+        chunk: with large rows joined.
+        shape: shape and element type of an image.
+        groups: number of groups; a row without one has the id after the last.
         columns: the names of the transforms' parameters; empty unless provenance is full.
 
     Raises:
-        BadReply: a column has another length than the chunk, or the bytes disagree with the count.
+        BadReply: a column has another length than the chunk, or the bytes contradict the count.
         SampleFailed: rows failed otherwise than by being rejected.
     """
     samples = chunk.samples
@@ -142,34 +139,34 @@ def read_row_batch(
         end_index=samples.start_index + count,
         rows=rows,
         images=read.samples,
-        labels=_required(samples.labels, np.int64, count, f"{place} labels", fill=-1),
+        labels=_required(samples.labels, np.int64, count, f"labels of {place}", fill=-1),
         rejected=rejected,
         errors=read.errors,
-        groups=_group_ids(_column(chunk.groups, np.int64, count, f"{place} groups"), groups),
-        weights=_column(chunk.weights, np.int64, count, f"{place} weights"),
+        groups=_group_ids(_column(chunk.groups, np.int64, count, f"groups of {place}"), groups),
+        weights=_column(chunk.weights, np.int64, count, f"weights of {place}"),
     )
     return _with_provenance(batch, chunk.provenance, tuple(columns)) if chunk.HasField("provenance") else batch
 
 
-def _with_provenance(batch: RowBatch, told: augmentation_pb2.RowProvenance, columns: tuple[str, ...]) -> RowBatch:
+def _with_provenance(batch: RowBatch, provenance: augmentation_pb2.RowProvenance, columns: tuple[str, ...]) -> RowBatch:
     count, place = len(batch), f"rows {batch.start_index} to {batch.end_index - 1}"
-    source_rows = _required(told.source_rows, np.uint64, count, f"{place} source rows", fill=_NO_SOURCE_ROW)
+    source_rows = _required(provenance.source_rows, np.uint64, count, f"source rows of {place}", fill=_NO_SOURCE_ROW)
     transforms = None
     if columns:
         shape = (count, len(columns))
-        flat = _required(told.transforms, np.float32, count * len(columns), f"{place} transforms", fill=np.nan)
+        flat = _required(provenance.transforms, np.float32, count * len(columns), f"transforms of {place}", fill=np.nan)
         transforms = flat.reshape(shape)  # (N * K,) -> (N, K)
     return replace(
         batch,
-        sources=_required(told.sources, np.uint8, count, f"{place} sources"),
+        sources=_required(provenance.sources, np.uint8, count, f"sources of {place}"),
         source_rows=source_rows.view(np.int64),  # 2^64 - 1 is -1
-        seeds=_required(told.seeds, np.uint64, count, f"{place} seeds"),
-        indices=_required(told.indices, np.uint64, count, f"{place} indices"),
-        attempts=_required(told.attempts, np.int64, count, f"{place} attempts", fill=0),
+        seeds=_required(provenance.seeds, np.uint64, count, f"seeds of {place}"),
+        indices=_required(provenance.indices, np.uint64, count, f"indices of {place}"),
+        attempts=_required(provenance.attempts, np.int64, count, f"attempts of {place}", fill=0),
         transforms=transforms,
         transform_columns=columns,
-        confidences=_column(told.confidences, np.float32, count, f"{place} confidences"),
-        copy_ratios=_column(told.copy_ratios, np.float32, count, f"{place} copy ratios"),
+        confidences=_column(provenance.confidences, np.float32, count, f"confidences of {place}"),
+        copy_ratios=_column(provenance.copy_ratios, np.float32, count, f"copy ratios of {place}"),
     )
 
 
@@ -178,14 +175,14 @@ def _group_ids(ids: NDArray[np.int64] | None, groups: int) -> NDArray[np.int64] 
 
 
 def _column(values: Sequence[Any], dtype: Any, count: int, name: str) -> NDArray[Any] | None:
-    """A repeated field as an array; None when it is empty."""
+    """Return a repeated field as an array; None when it is empty."""
     return _required(values, dtype, count, name) if len(values) else None
 
 
 def _required(values: Sequence[Any], dtype: Any, count: int, name: str, *, fill: Any = None) -> NDArray[Any]:
-    """A repeated field as an array, filled where it may be empty and is."""
+    """Return a repeated field as an array; where the field may be empty, `fill` gives the value of every row."""
     if not len(values) and fill is not None:
         return np.full(count, fill, dtype)
     if len(values) != count:
-        raise BadReply(f"Of {name} came {len(values)}; {count} are due")
+        raise BadReply(f"The chunk has {len(values)} {name}, but {count} are due.")
     return np.fromiter(values, dtype, count)

@@ -8,11 +8,10 @@ from pathlib import Path
 
 import click
 import numpy as np
-import yaml
 from numpy.typing import NDArray
 from PIL import Image
 
-from fount.augmentation.plan import policy_message
+from fount.augmentation.plan_file import load_policy_file
 from fount.augmentation.rows import RowBatch
 from fount.cli.connection import connected
 from fount.cli.options import echo_json, json_option, option, server_option, timeout_option
@@ -20,7 +19,7 @@ from fount.cli.output.images import variants_sheet
 from fount.cli.output.writer import writing
 from fount.cli.picture_files import Pictures, read_pictures
 from fount.client.sync import Client
-from fount.errors import InvalidRequest, NotFound, OutputError
+from fount.errors import NotFound, OutputError
 from fount.v1 import augmentation_pb2
 
 __all__ = ["augment"]
@@ -69,7 +68,7 @@ def augment(
         raise click.UsageError("Name pictures, or a data set with --dataset")
     if Path(out).suffix.lower() != ".png":
         raise OutputError(f"{out} is no picture's name: write to a .png file")
-    wanted = None if policy is None else _policy(Path(policy))
+    wanted = None if policy is None else load_policy_file(policy)
     pictures = read_pictures(images, rows) if images else None
     with connected(server, timeout_s) as client:
         if pictures is None:
@@ -90,16 +89,6 @@ def _save(sheet: Image.Image, path: Path) -> None:
             part.replace(path)
         finally:
             part.unlink(missing_ok=True)
-
-
-def _policy(path: Path) -> augmentation_pb2.TransformPolicy:
-    try:
-        policy = yaml.safe_load(path.read_text("utf-8"))
-    except OSError as error:
-        raise NotFound(f"The policy {str(path)!r} cannot be read: {error.strerror or error}.") from error
-    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: not UTF-8, or no such date
-        raise InvalidRequest(f"The policy {str(path)!r} is not YAML: {error}") from error
-    return policy_message(policy)
 
 
 def _of_dataset(client: Client, name: str, most: int) -> Pictures:

@@ -9,8 +9,8 @@ import grpc
 from google.protobuf import json_format
 
 from fount.cli.options import echo_json, json_option, plain, server_option, timeout_option
+from fount.client.channel import CHANNEL_OPTIONS
 from fount.client.status import error_of
-from fount.retry import CHANNEL_OPTIONS
 from fount.v1 import dataset_pb2, dataset_pb2_grpc
 
 __all__ = ["datasets"]

@@ -18,10 +18,10 @@ from tqdm import tqdm
 from fount.cli.evaluation_table import echo_evaluation, metric_line, outcome_problem, written_lines
 from fount.cli.options import echo_json, plain
 from fount.cli.output.reports import write_reports
+from fount.client.channel import default_server
 from fount.client.sync import Client
 from fount.errors import BadReply, DeadlineExceeded, FountError, ServerUnavailable
 from fount.evaluation.types import EvaluationInfo, evaluation_json
-from fount.retry import default_server
 
 __all__ = [
     "Detachable",

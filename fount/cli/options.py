@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 import click
 
-from fount.retry import DEFAULT_SERVER
+from fount.client.channel import DEFAULT_SERVER
 
 __all__ = ["echo_json", "json_option", "option", "parameter_options", "plain", "server_option", "timeout_option"]
 

@@ -10,7 +10,8 @@ from typing import Any
 import click
 from google.protobuf.json_format import MessageToDict
 
-from fount.augmentation.plan import SOURCES, AgreementInfo, PlanInfo, load_wishes, plan_request
+from fount.augmentation.plan import SOURCES, AgreementInfo, PlanInfo
+from fount.augmentation.plan_file import load_plan_file
 from fount.cli.connection import connected
 from fount.cli.options import echo_json, json_option, option, plain, server_option, timeout_option
 from fount.errors import OutputError
@@ -59,7 +60,7 @@ def plan(
         raise click.UsageError("Name a plan file, or give --id ID, or --list")
     if as_list and ticket_out is not None:
         raise click.UsageError("--ticket-out is of one plan; give --id ID with it")
-    request = None if file is None else plan_request(load_wishes(file))
+    request = None if file is None else load_plan_file(file)
     with connected(server, timeout_s) as client:
         if as_list:
             _echo_list(client.plans(), as_json)

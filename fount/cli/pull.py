@@ -13,7 +13,7 @@ from typing import Any, cast
 import click
 from tqdm import tqdm
 
-from fount.augmentation.plan import load_wishes, plan_request
+from fount.augmentation.plan_file import load_plan_file
 from fount.augmentation.pull import Level
 from fount.augmentation.shards import MAX_SHARDS
 from fount.cli.connection import connected
@@ -76,7 +76,7 @@ def pull(
     )
     wanted.format.require()
     if is_plan_file(plan):
-        plan_request(load_wishes(plan))  # what is wrong with it is said before anything is made
+        load_plan_file(plan)  # what is wrong with it is said before anything is made
     place = Place(out)
     rates: list[float] = []
 

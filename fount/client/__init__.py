@@ -1,4 +1,4 @@
-"""The gRPC client, synchronous and for asyncio.
+"""The gRPC client: `sync.Client`, and `aio.Client` for asyncio.
 
-Python arguments enter; frozen values and arrays leave. Retries and resumed streams are handled here.
+Python arguments enter; frozen values and arrays leave. Calls are retried and broken streams resumed here.
 """

@@ -1,33 +1,32 @@
-"""The client for asyncio: `fount.client.sync` with async and await.
+"""The asyncio client: `fount.client.sync` with async and await.
 
-It moves bytes and waits; everything else (requests, checks, resuming, retries) is shared with `fount.client.sync`.
+The methods, their arguments and their errors are those of `fount.client.sync.Client`, which describes them; all
+that does no I/O is shared with it.
 """
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Iterator
 from contextlib import aclosing
 from types import TracebackType
-from typing import Any, Self, Unpack
+from typing import TYPE_CHECKING, Any, Self, Unpack
 
 import grpc
 import grpc.aio
 
-from fount.augmentation.augment import AugmentExchange, AugmentQuery, Rows, augment_config, items_of
-from fount.augmentation.feed import AsyncFeed
-from fount.augmentation.plan import AnyPlan, PlanInfo, Wishes, plan_info, plan_message
-from fount.augmentation.pull import HeaderExchange, PullExchange, PullInfo, PullQuery, pull_request
+from fount.augmentation.augment import AioFeed, AugmentQuery, AugmentStream, Rows, augment_config, items_of
+from fount.augmentation.plan import AnyPlan, PlanInfo, plan_info
+from fount.augmentation.pull import PullInfo, PullInfoStream, PullQuery, PullStream, pull_request
 from fount.augmentation.rows import RowBatch
-from fount.client.aio_calls import AioCall, AioCalling, tell_own_cancelling
+from fount.client.calls import AioCalls
 from fount.client.catalog import DatasetInfo, ModelInfo, dataset_info, model_info
-from fount.client.status import error_of
-from fount.errors import Cancelled
+from fount.client.channel import CHANNEL_OPTIONS, default_server
 from fount.evaluation.request import EvaluationQuery, Format, State, evaluation_request, list_request, report_request
-from fount.evaluation.stream import ReportExchange, WatchExchange
+from fount.evaluation.stream import EvaluationWatch, ReportDownload
 from fount.evaluation.types import EvaluationInfo, EvaluationReport, evaluation_info
-from fount.retry import CHANNEL_OPTIONS, RetryPolicy, SampleExchange, default_server
-from fount.sampling.request import SampleQuery, model_ref, refuse_files
+from fount.retry import RetryPolicy
+from fount.sampling.request import SampleQuery, model_ref, refuse_files, sample_request
+from fount.sampling.stream import SampleStream
 from fount.sampling.types import Chunk, SampleCollector, Samples
 from fount.v1 import (
     augmentation_pb2,
@@ -41,124 +40,17 @@ from fount.v1 import (
     sampling_pb2_grpc,
 )
 
-__all__ = ["AioEvaluationMethods", "Client"]
+if TYPE_CHECKING:
+    from fount.augmentation.plan_file import AnyPlanSpec
 
-# FOLDED FROM fount.client.aio:
-# What the client for asyncio asks about evaluations; a part of `fount.client.aio.Client`. It moves bytes and
-# waits; requests, checks and what a broken stream means are shared with `fount.client.sync`.
-
-
-class AioEvaluationMethods:
-    """Evaluations: asked for, watched, listed, ended, and their reports."""
-
-    _calling: AioCalling
-    _evaluations: evaluation_pb2_grpc.EvaluationServiceAsyncStub
-
-    # Asked of both clients, so it is one TypedDict rather than fourteen arguments written twice.
-    async def evaluate(self, model: str, **query: Unpack[EvaluationQuery]) -> EvaluationInfo:
-        """Ask for an evaluation, which outlives this client; `watch_evaluation` tells how far it is.
-
-        Args:
-            model: as in `sample`.
-            **query: against what, and how; see `fount.evaluation.request.EvaluationQuery`. With the `request_id` of an
-                earlier call and the same arguments, the earlier evaluation comes back.
-
-        Raises:
-            InvalidRequest: a value is wrong; every one is named.
-            NotFound: the model, data set or a split is unknown.
-            FailedPrecondition: the reference is of another shape, or a model cannot do it.
-            Overloaded: more are queued than may be.
-            FountError: no answer came.
-            TypeError: an argument has a type it cannot have.
-        """
-        request = evaluation_request(model, query)
-        return evaluation_info((await self._calling.ask(self._evaluations.CreateEvaluation, request)).evaluation)
-
-    async def evaluation(self, id: str) -> EvaluationInfo:
-        """Look one of the caller's own evaluations up.
-
-        Raises:
-            NotFound: it is unknown, expired, deleted, or someone else's.
-            FountError: no answer came.
-        """
-        request = evaluation_pb2.GetEvaluationRequest(id=id)
-        return evaluation_info((await self._calling.ask(self._evaluations.GetEvaluation, request)).evaluation)
-
-    async def evaluations(self, states: Iterable[State] = (), model: str | None = None) -> list[EvaluationInfo]:
-        """List the caller's own evaluations, newest first, without their metrics.
-
-        Args:
-            states: those wanted; none: all.
-            model: the name of the model wanted; None: every model.
-
-        Raises:
-            InvalidRequest: there is no such state.
-            FountError: no answer came.
-        """
-        found: list[EvaluationInfo] = []
-        request = list_request(states, model)
-        while True:
-            reply = await self._calling.ask(self._evaluations.ListEvaluations, request)
-            found += map(evaluation_info, reply.evaluations)
-            if not reply.next_page_token:
-                return found
-            request.page_token = reply.next_page_token
-
-    def watch_evaluation(self, id: str) -> AsyncGenerator[EvaluationInfo]:
-        """Look at an evaluation whenever it changes, and every few seconds, until it has ended; the last look says how.
-
-        As `fount.client.sync.Client.watch_evaluation`; use `contextlib.aclosing` to end the watch early.
-
-        Raises:
-            NotFound: as in `evaluation`, also when it is deleted meanwhile.
-            FountError: the rest did not come.
-        """
-        exchange = WatchExchange(id, self._calling.patience(between_messages=True))
-        return self._calling.follow(
-            lambda timeout_s: self._evaluations.WatchEvaluation(exchange.begin(), timeout=timeout_s), exchange
-        )
-
-    async def cancel_evaluation(self, id: str) -> EvaluationInfo:
-        """End an evaluation that is queued or running; one that has ended stays as it is.
-
-        Raises:
-            NotFound: as in `evaluation`.
-            FountError: no answer came.
-        """
-        request = evaluation_pb2.CancelEvaluationRequest(id=id)
-        return evaluation_info((await self._calling.ask(self._evaluations.CancelEvaluation, request)).evaluation)
-
-    async def delete_evaluation(self, id: str) -> None:
-        """Remove an evaluation with its report, cancelling it where needed.
-
-        Raises:
-            NotFound: as in `evaluation`; also when an attempt of this very call removed it, and its answer was lost.
-            FountError: no answer came.
-        """
-        await self._calling.ask(self._evaluations.DeleteEvaluation, evaluation_pb2.DeleteEvaluationRequest(id=id))
-
-    async def evaluation_report(self, id: str, format: Format = "html") -> EvaluationReport:
-        """Fetch the report of an evaluation that succeeded, as one file.
-
-        Args:
-            id: the evaluation's.
-            format: "html", one page that opens offline, or "json", everything it shows.
-
-        Raises:
-            NotFound: as in `evaluation`.
-            FailedPrecondition: it has not succeeded.
-            FountError: the file did not come.
-        """
-        exchange = ReportExchange(report_request(id, format), self._calling.patience(between_messages=True))
-        parts = self._calling.follow(
-            lambda timeout_s: self._evaluations.GetEvaluationReport(exchange.begin(), timeout=timeout_s), exchange
-        )
-        async with aclosing(parts):
-            return [each async for each in parts][-1]  # one that was not completed has raised
+__all__ = ["Client"]
 
 
-class Client(AioEvaluationMethods):
+class Client:
     """A connection to one gateway, used within one event loop.
+
+    Leaving an `async for` early does not close an async generator at once: use `contextlib.aclosing`, which cancels the
+    call.
 
     Example:
         >>> async with Client() as client:
@@ -175,7 +67,7 @@ class Client(AioEvaluationMethods):
     ) -> None:
         """Open a channel, as `fount.client.sync.Client` does; needs a running event loop."""
         self.server = server or default_server()
-        self._calling = AioCalling(self.server, timeout_s, retry or RetryPolicy())
+        self._calls = AioCalls(self.server, timeout_s, retry or RetryPolicy())
         self._channel = (
             grpc.aio.insecure_channel(self.server, CHANNEL_OPTIONS)
             if credentials is None
@@ -199,190 +91,122 @@ class Client(AioEvaluationMethods):
         """Close the channel; calls in progress are cancelled."""
         await self._channel.close()
 
-    # Four methods take one query, so it is one TypedDict rather than sixteen arguments written four times.
     async def sample(self, model: str, **query: Unpack[SampleQuery]) -> Samples:
-        """Draw samples into one array, as `fount.client.sync.Client.sample` does.
-
-        Args:
-            model: "name", "name:version", or both with "@" and the digest.
-            **query: what to draw; see `fount.sampling.request.SampleQuery`.
-
-        Raises:
-            FountError: it did not come; the class says what to do about it.
-            TypeError: an argument has a type it cannot have.
-        """
+        """Draw samples into one array."""
         refuse_files(query)
-        exchange = SampleExchange(model, query, self._calling.patience())
-        collector = SampleCollector(exchange.count)
-        if exchange.is_few:
-            for chunk in await self._ask_once(exchange):
+        stream = SampleStream(sample_request(model, query), self._calls.retry_state())
+        collector = SampleCollector(stream.count)
+        if stream.fits_unary:
+            reply = await self._calls.first(self._sampling.SampleOnce, stream.begin_once, stream)
+            if reply is not None and (chunk := stream.receive_once(reply)):
                 collector.add(chunk)
-        if not exchange.is_complete:
-            async with aclosing(self._chunks(exchange)) as chunks:
+        if not stream.is_complete:
+            async with aclosing(self._calls.stream(self._sampling.Sample, stream)) as chunks:
                 async for chunk in chunks:
                     collector.add(chunk)
         return collector.finish()
 
-    def stream(self, model: str, **query: Unpack[SampleQuery]) -> AsyncGenerator[Chunk, None]:
-        """Draw samples chunk by chunk, as `fount.client.sync.Client.stream` does.
-
-        Leaving an `async for` early does not close an async generator at once: use `contextlib.aclosing`, and the
-        call is cancelled there.
-
-        Args:
-            model: as in `sample`.
-            **query: as in `sample`.
-
-        Raises:
-            FountError: the rest did not come; the class says what to do about it.
-            TypeError: an argument has a type it cannot have.
-        """
-        return self._chunks(SampleExchange(model, query, self._calling.patience(between_messages=True)))
+    def stream(self, model: str, **query: Unpack[SampleQuery]) -> AsyncGenerator[Chunk]:
+        """Draw samples chunk by chunk, in order, in constant memory."""
+        stream = SampleStream(sample_request(model, query), self._calls.retry_state(between_messages=True))
+        return self._calls.stream(self._sampling.Sample, stream)
 
     async def models(self) -> list[ModelInfo]:
-        """List every version served, by name and then version.
-
-        Raises:
-            FountError: no answer came.
-        """
-        models: list[ModelInfo] = []
+        """List every version served, by name and then version."""
         request = model_pb2.ListModelsRequest(page_size=1000)
-        while True:
-            reply = await self._calling.ask(self._models.ListModels, request)
-            models += map(model_info, reply.models)
-            if not reply.next_page_token:
-                return models
-            request.page_token = reply.next_page_token
+        return [model_info(each) async for each in self._calls.pages(self._models.ListModels, request, "models")]
 
     async def model(self, model: str, *, digest: str | None = None) -> ModelInfo:
-        """Look one model up, named as in `sample`.
-
-        Raises:
-            NotFound: it is not served.
-            FountError: no answer came.
-        """
+        """Look up one model."""
         request = model_pb2.GetModelRequest(model=model_ref(model, digest))
-        return model_info((await self._calling.ask(self._models.GetModel, request)).model)
+        return model_info((await self._calls.unary(self._models.GetModel, request)).model)
 
     async def datasets(self) -> list[DatasetInfo]:
-        """List every data set that may be augmented, by name.
-
-        Raises:
-            FountError: no answer came.
-        """
-        reply = await self._calling.ask(self._datasets.ListDatasets, dataset_pb2.ListDatasetsRequest())
+        """List every data set that the gateway can augment, by name."""
+        reply = await self._calls.unary(self._datasets.ListDatasets, dataset_pb2.ListDatasetsRequest())
         return [dataset_info(each) for each in reply.datasets]
 
     async def dataset(self, name: str) -> DatasetInfo:
-        """Look one data set up, as `fount.client.sync.Client.dataset` does.
-
-        Raises:
-            FountError: no answer came, or there is none of the name.
-        """
+        """Look up one data set."""
         request = dataset_pb2.GetDatasetRequest(name=name)
-        return dataset_info((await self._calling.ask(self._datasets.GetDataset, request)).dataset)
+        return dataset_info((await self._calls.unary(self._datasets.GetDataset, request)).dataset)
 
-    async def plan(self, wishes: Wishes) -> PlanInfo:
-        """Turn wishes for a data set into exact slots and a ticket, as `fount.client.sync.Client.plan` does.
+    async def plan(self, spec: AnyPlanSpec) -> PlanInfo:
+        """Turn a specification of a data set into exact numbers of rows, and a ticket for pulling them."""
+        from fount.augmentation.plan_file import plan_request  # loads pydantic, which nothing else here needs
 
-        Raises:
-            FountError: no answer came, or the wishes cannot be met; the class says what to do about it.
-        """
-        return plan_info((await self._calling.ask(self._augmentation.PlanDataset, plan_message(wishes))).plan)
+        return plan_info((await self._calls.unary(self._augmentation.PlanDataset, plan_request(spec))).plan)
 
     async def get_plan(self, plan_id: str) -> PlanInfo:
-        """Look one of the caller's own plans up.
-
-        Raises:
-            FountError: no answer came, or it is unknown, expired, or someone else's.
-        """
+        """Look up one of the caller's own plans."""
         request = augmentation_pb2.GetPlanRequest(id=plan_id)
-        return plan_info((await self._calling.ask(self._augmentation.GetPlan, request)).plan)
+        return plan_info((await self._calls.unary(self._augmentation.GetPlan, request)).plan)
 
     async def plans(self) -> list[PlanInfo]:
-        """List the caller's own plans, newest first, without expired ones.
-
-        Raises:
-            FountError: no answer came.
-        """
-        plans: list[PlanInfo] = []
+        """List the caller's own plans, newest first, without expired ones."""
         request = augmentation_pb2.ListPlansRequest(page_size=1000)
-        while True:
-            reply = await self._calling.ask(self._augmentation.ListPlans, request)
-            plans += map(plan_info, reply.plans)
-            if not reply.next_page_token:
-                return plans
-            request.page_token = reply.next_page_token
+        return [plan_info(each) async for each in self._calls.pages(self._augmentation.ListPlans, request, "plans")]
 
     def pull(self, plan: AnyPlan, **query: Unpack[PullQuery]) -> AsyncGenerator[RowBatch]:
-        """Pull the rows of a plan, or of one shard of it, as `fount.client.sync.Client.pull` does.
-
-        Raises:
-            FountError: the rest did not come; the class says what to do about it.
-            TypeError: an argument has a type it cannot have.
-        """
-        exchange = PullExchange(pull_request(plan, query), self._calling.patience(between_messages=True))
-        return self._calling.follow(self._pull_call(exchange), exchange)
+        """Pull the rows of a plan, or of one shard of it, in order, in constant memory."""
+        stream = PullStream(pull_request(plan, query), self._calls.retry_state(between_messages=True))
+        return self._calls.stream(self._augmentation.PullDataset, stream)
 
     async def pull_info(self, plan: AnyPlan, **query: Unpack[PullQuery]) -> PullInfo:
-        """Ask what the stream of `pull` with the same arguments is, without pulling rows.
-
-        Raises:
-            FountError: no answer came.
-            TypeError: an argument has a type it cannot have.
-        """
-        exchange = PullExchange(pull_request(plan, query), self._calling.patience(between_messages=True))
-        async with aclosing(self._calling.follow(self._pull_call(exchange), HeaderExchange(exchange))) as answers:
-            return await anext(answers)
+        """Return what the stream of `pull` with the same arguments consists of, without pulling rows."""
+        stream = PullInfoStream(pull_request(plan, query), self._calls.retry_state(between_messages=True))
+        async with aclosing(self._calls.stream(self._augmentation.PullDataset, stream)) as infos:
+            return await anext(infos)
 
     def augment(
         self, images: Rows | AsyncIterator[Any], labels: Any = None, **query: Unpack[AugmentQuery]
     ) -> AsyncGenerator[RowBatch]:
-        """Push rows and receive variants of each, as `fount.client.sync.Client.augment` does.
-
-        Raises:
-            FountError: the rest did not come; the class says what to do about it.
-            TypeError: an argument has a type it cannot have.
-        """
-        exchange = AugmentExchange(augment_config(query), self._calling.patience(between_messages=True))
+        """Send rows, which may come from an async iterator, and receive variants of each, in order."""
+        stream = AugmentStream(augment_config(query), self._calls.retry_state(between_messages=True))
         items = items_of(images, labels)
-        return self._variants(exchange, items if isinstance(items, AsyncIterator) else iter(items))
-
-    async def _ask_once(self, exchange: SampleExchange) -> list[Chunk]:
-        """The first samples, by one message each way; none from a server that knows streams alone."""
-        delay_s: float | None = 0.0
-        while delay_s is not None:
-            await asyncio.sleep(delay_s)
-            try:
-                timeout_s = exchange.patience.call_timeout_s()
-                reply = await self._sampling.SampleOnce(exchange.begin_once(), timeout=timeout_s)
-                return exchange.receive_once(reply)
-            except grpc.aio.AioRpcError as error:
-                if error.code() is grpc.StatusCode.UNIMPLEMENTED:
-                    break
-                delay_s = exchange.recover(error_of(error, self.server))
-            except asyncio.CancelledError as error:
-                tell_own_cancelling(error)
-                raise Cancelled("The client was closed.") from error
-        return []
-
-    def _chunks(self, exchange: SampleExchange) -> AsyncGenerator[Chunk]:
-        return self._calling.follow(
-            lambda timeout_s: self._sampling.Sample(exchange.begin(), timeout=timeout_s), exchange
-        )
-
-    def _pull_call(self, exchange: PullExchange) -> Callable[[float | None], AioCall]:
-        return lambda timeout_s: self._augmentation.PullDataset(exchange.begin(), timeout=timeout_s)
+        return self._variants(stream, items if isinstance(items, AsyncIterator) else iter(items))
 
     async def _variants(
-        self, exchange: AugmentExchange, items: Iterator[Any] | AsyncIterator[Any]
+        self, stream: AugmentStream, items: Iterator[Any] | AsyncIterator[Any]
     ) -> AsyncGenerator[RowBatch]:
-        feed = AsyncFeed(exchange, items)
+        feed = AioFeed(stream, items)
         if not await feed.fill():
             return
-        batches = self._calling.follow(
-            lambda timeout_s: self._augmentation.Augment(feed.requests(), timeout=timeout_s), exchange, feed.fill
-        )
-        async with aclosing(batches):
+        async with aclosing(self._calls.stream(self._augmentation.Augment, stream, feed)) as batches:
             async for batch in batches:
                 yield batch
+
+    async def evaluate(self, model: str, **query: Unpack[EvaluationQuery]) -> EvaluationInfo:
+        """Create an evaluation, which outlives this client."""
+        request = evaluation_request(model, query)
+        return evaluation_info((await self._calls.unary(self._evaluations.CreateEvaluation, request)).evaluation)
+
+    async def evaluation(self, id: str) -> EvaluationInfo:
+        """Look up one of the caller's own evaluations."""
+        request = evaluation_pb2.GetEvaluationRequest(id=id)
+        return evaluation_info((await self._calls.unary(self._evaluations.GetEvaluation, request)).evaluation)
+
+    async def evaluations(self, states: Iterable[State] = (), model: str | None = None) -> list[EvaluationInfo]:
+        """List the caller's own evaluations, newest first, without their metrics."""
+        pages = self._calls.pages(self._evaluations.ListEvaluations, list_request(states, model), "evaluations")
+        return [evaluation_info(each) async for each in pages]
+
+    def watch_evaluation(self, id: str) -> AsyncGenerator[EvaluationInfo]:
+        """Yield the evaluation whenever it changes, and every few seconds, until it has ended."""
+        watch = EvaluationWatch(id, self._calls.retry_state(between_messages=True))
+        return self._calls.stream(self._evaluations.WatchEvaluation, watch)
+
+    async def cancel_evaluation(self, id: str) -> EvaluationInfo:
+        """Cancel an evaluation that is queued or running."""
+        request = evaluation_pb2.CancelEvaluationRequest(id=id)
+        return evaluation_info((await self._calls.unary(self._evaluations.CancelEvaluation, request)).evaluation)
+
+    async def delete_evaluation(self, id: str) -> None:
+        """Delete an evaluation with its report, and cancel it first where needed."""
+        await self._calls.unary(self._evaluations.DeleteEvaluation, evaluation_pb2.DeleteEvaluationRequest(id=id))
+
+    async def evaluation_report(self, id: str, format: Format = "html") -> EvaluationReport:
+        """Download the report of an evaluation that succeeded, as one file."""
+        download = ReportDownload(report_request(id, format), self._calls.retry_state(between_messages=True))
+        async with aclosing(self._calls.stream(self._evaluations.GetEvaluationReport, download)) as reports:
+            return [report async for report in reports][-1]  # one that is not completed has raised

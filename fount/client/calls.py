@@ -1,154 +1,191 @@
-"""How the client talks: calls that are tried again, streams that are gone on with, and a watch on silence.
+"""Calls of the clients: unary calls that are retried, and streams that are resumed, synchronous and for asyncio.
 
-Bytes and waiting alone; what to send, what came and when to give up is decided by the exchanges it is given.
+Sends, receives and waits, and nothing else: a stream's own class builds the request of each attempt and checks what is
+received, and `fount.retry` decides whether to repeat a call.
 """
 
 from __future__ import annotations
 
+import asyncio
 import threading
-from collections.abc import Callable, Generator, Iterator
-from typing import Any, Generic, Protocol, TypeVar
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Generator, Iterator
+from typing import Any, Protocol, TypeVar, cast
 
 import grpc
+import grpc.aio
 
 from fount.client.status import error_of
 from fount.errors import Cancelled, DeadlineExceeded, FountError
-from fount.retry import Patience, RetryPolicy
+from fount.retry import RetryPolicy, RetryState
 
-__all__ = ["Calling", "Exchange"]
+__all__ = ["AioCalls", "Calls", "ResumableStream"]
 
 _Reply = TypeVar("_Reply")
-_Response = TypeVar("_Response")
-_Response_contra = TypeVar("_Response_contra", contravariant=True)
-_Piece = TypeVar("_Piece")
-_Piece_co = TypeVar("_Piece_co", covariant=True)
+_Item = TypeVar("_Item")
+_Item_co = TypeVar("_Item_co", covariant=True)
 
 
-class Exchange(Protocol[_Response_contra, _Piece_co]):
-    """A call that answers with a stream, without its I/O."""
+class ResumableStream(Protocol[_Item_co]):
+    """The state of a streaming call over all its attempts, without I/O."""
 
     @property
-    def patience(self) -> Patience:
-        """The time and attempts left."""
+    def retry(self) -> RetryState:
+        """The time and the attempts left."""
 
-    def receive(self, response: _Response_contra, /) -> _Piece_co | None:
-        """Take one message in, and give the piece it completes."""
+    def begin(self) -> Any:
+        """Return the request of the next attempt: all of it at first, and the rest after a break."""
+
+    def receive(self, response: Any, /) -> _Item_co | None:
+        """Check one message, and return the item it completes."""
 
     def finish(self) -> None:
-        """Take note that the stream ended well."""
+        """Check that the stream was complete when it ended without an error."""
 
     def recover(self, error: FountError) -> float | None:
-        """Seconds to wait before the next attempt, or None when all of it came."""
+        """Return the seconds to wait before the next attempt; None when everything was received."""
 
 
-class _Call(Protocol):
-    """A stream of messages being read."""
+class _Feed(Protocol):
+    """Requests of a call that streams in both directions."""
 
-    def __next__(self) -> Any: ...
-    def cancel(self) -> bool: ...
+    def fill(self) -> object: ...
+    def requests(self) -> Iterator[Any]: ...
 
 
-class Calling:
-    """The calls of one client to one server.
+class _AioFeed(Protocol):
+    def fill(self) -> Awaitable[object]: ...
+    def requests(self) -> AsyncIterator[Any]: ...
 
-    Attributes:
-        closed: set once the client was closed.
-    """
 
-    def __init__(self, server: str, timeout_s: float | None, retry: RetryPolicy) -> None:
-        self._server, self._timeout_s, self._retry = server, timeout_s, retry
-        self.closed = threading.Event()
+class _CallSettings:
+    def __init__(self, server: str, timeout_s: float | None, policy: RetryPolicy) -> None:
+        self._server, self._timeout_s, self._policy = server, timeout_s, policy
 
-    def patience(self, *, between_messages: bool = False) -> Patience:
-        """The time and the attempts of one question, from now on."""
-        return Patience(self._timeout_s, self._retry, between_messages=between_messages)
+    def retry_state(self, *, between_messages: bool = False) -> RetryState:
+        """Start the time of one call."""
+        return RetryState(self._timeout_s, self._policy, between_messages=between_messages)
 
-    def ask(self, call: Callable[..., _Reply], request: object) -> _Reply:
-        """Call for one message.
+
+class Calls(_CallSettings):
+    """The calls of one synchronous client to one server."""
+
+    def __init__(self, server: str, timeout_s: float | None, policy: RetryPolicy) -> None:
+        super().__init__(server, timeout_s, policy)
+        self._closed = threading.Event()
+
+    def close(self) -> None:
+        """End waits between two attempts with `Cancelled`, in every thread."""
+        self._closed.set()
+
+    def unary(self, call: Callable[..., _Reply], request: object) -> _Reply:
+        """Send one request and return its reply.
 
         Raises:
-            FountError: no answer came.
+            FountError: no reply was received.
         """
-        patience = self.patience()
-        delay_s = 0.0
+        retry, delay_s = self.retry_state(), 0.0
         while True:
-            self.pause(delay_s)
+            self._wait(delay_s)
             try:
-                return call(request, timeout=patience.call_timeout_s())
+                return call(request, timeout=retry.call_timeout_s())
             except grpc.RpcError as error:
-                delay_s = patience.delay_s(error_of(error, self._server))
+                delay_s = retry.delay_s(error_of(error, self._server))
 
-    def pause(self, delay_s: float) -> None:
-        """Wait.
+    def pages(self, call: Callable[..., Any], request: Any, field: str) -> Iterator[Any]:
+        """Request every page of a list, and yield the entries of the reply's field.
 
         Raises:
-            Cancelled: the client was closed.
+            FountError: no reply was received.
         """
-        if self.closed.wait(delay_s):
-            raise Cancelled("The client was closed.")
+        while True:
+            reply = self.unary(call, request)
+            yield from getattr(reply, field)
+            if not reply.next_page_token:
+                return
+            request.page_token = reply.next_page_token
 
-    def follow(
-        self,
-        open_call: Callable[[float | None], Any],
-        exchange: Exchange[Any, _Piece],
-        before_read: Callable[[], object] | None = None,
-    ) -> Generator[_Piece]:
-        """Read a stream to its end, over as many calls as it takes; closing the iterator cancels the call.
-
-        Args:
-            open_call: begins an attempt with a timeout in seconds, and gives the call.
-            exchange: what came, and when to give up.
-            before_read: is called before each message is waited for.
+    def first(
+        self, call: Callable[..., Any], request: Callable[[], object], stream: ResumableStream[Any]
+    ) -> Any | None:
+        """Send a stream's request as a unary call; None when the server does not know the call, or none is needed.
 
         Raises:
-            FountError: the rest did not come.
+            FountError: no reply was received.
         """
         delay_s: float | None = 0.0
-        patience = exchange.patience
-        patience.touch()
         while delay_s is not None:
-            self.pause(delay_s)
-            call = open_call(patience.call_timeout_s())
-            watch: _Watch[Any] = _Watch(call, patience)
+            self._wait(delay_s)
             try:
-                for response in watch.messages(before_read):
-                    piece = exchange.receive(response)
-                    if piece is not None:
-                        yield piece
-                    patience.touch()
-                exchange.finish()
-                return
+                return call(request(), timeout=stream.retry.call_timeout_s())
             except grpc.RpcError as error:
-                delay_s = exchange.recover(watch.expired or error_of(error, self._server))
-            finally:
-                call.cancel()
-                watch.stop()
+                if cast(grpc.Call, error).code() is grpc.StatusCode.UNIMPLEMENTED:
+                    return None
+                delay_s = stream.recover(error_of(error, self._server))
+        return None
 
+    def stream(
+        self, call: Callable[..., Any], stream: ResumableStream[_Item], feed: _Feed | None = None
+    ) -> Generator[_Item]:
+        """Read a stream to its end, over as many attempts as needed; closing the generator cancels the call.
 
-class _Watch(Generic[_Response]):
-    """Cancels a call whose next message does not come in time, for which gRPC has no timeout of its own.
-
-    Attributes:
-        expired: the error to raise once it did so.
-    """
-
-    def __init__(self, call: _Call, patience: Patience) -> None:
-        self._call, self._patience = call, patience
-        self._waiting, self._stopped = False, threading.Event()
-        self.expired: DeadlineExceeded | None = None
-
-    def messages(self, before_read: Callable[[], object] | None) -> Iterator[_Response]:
-        """Read the call's messages; time counts only while one is waited for.
+        Args:
+            call: the stub's method.
+            stream: builds requests and checks messages.
+            feed: the requests of a call that streams in both directions; filled before each message is read.
 
         Raises:
-            DeadlineExceeded: there was no time to begin with.
+            FountError: the rest was not received.
         """
-        if (timeout_s := self._patience.message_timeout_s()) is not None:
+        delay_s: float | None = 0.0
+        stream.retry.restart_message_timer()
+        while delay_s is not None:
+            self._wait(delay_s)
+            timeout_s = stream.retry.call_timeout_s()
+            opened = call(stream.begin() if feed is None else feed.requests(), timeout=timeout_s)
+            watchdog = _Watchdog(opened, stream.retry)
+            try:
+                for response in watchdog.messages(feed):
+                    item = stream.receive(response)
+                    if item is not None:
+                        yield item
+                    stream.retry.restart_message_timer()
+                stream.finish()
+                return
+            except grpc.RpcError as error:
+                delay_s = stream.recover(watchdog.timed_out or error_of(error, self._server))
+            finally:
+                opened.cancel()
+                watchdog.stop()
+
+    def _wait(self, delay_s: float) -> None:
+        if self._closed.wait(delay_s):
+            raise Cancelled("The client was closed.")
+
+
+class _Watchdog:
+    """Cancels a call whose next message does not arrive in time, for which gRPC has no timeout of its own.
+
+    Attributes:
+        timed_out: the error to raise after it did so.
+    """
+
+    def __init__(self, call: Any, retry: RetryState) -> None:
+        self._call, self._retry = call, retry
+        self._waiting, self._stopped = False, threading.Event()
+        self.timed_out: DeadlineExceeded | None = None
+
+    def messages(self, feed: _Feed | None) -> Iterator[Any]:
+        """Read the call's messages; time counts only while waiting for one.
+
+        Raises:
+            DeadlineExceeded: no time was left at the start.
+        """
+        if (timeout_s := self._retry.message_timeout_s()) is not None:
             threading.Thread(target=self._watch, args=(timeout_s,), name="fount-watch", daemon=True).start()
         while True:
-            if before_read is not None:
-                before_read()
-                self._patience.touch()
+            if feed is not None:
+                feed.fill()
+                self._retry.restart_message_timer()
             self._waiting = True
             try:
                 response = next(self._call)
@@ -158,16 +195,105 @@ class _Watch(Generic[_Response]):
             yield response
 
     def stop(self) -> None:
-        """End the watch."""
+        """End the thread that watches."""
         self._stopped.set()
 
     def _watch(self, timeout_s: float) -> None:
         wait_s = timeout_s
-        # A wait is never longer than the time allowed, so an end that was put off is met exactly by the wait after.
+        # No wait is longer than the timeout, so a deadline that moved is met exactly by the wait that follows.
         while not self._stopped.wait(wait_s):
             try:
-                wait_s = timeout_s if not self._waiting else self._patience.message_timeout_s() or timeout_s
+                wait_s = timeout_s if not self._waiting else self._retry.message_timeout_s() or timeout_s
             except DeadlineExceeded as error:
-                self.expired = error
+                self.timed_out = error
                 self._call.cancel()
                 return
+
+
+class AioCalls(_CallSettings):
+    """The calls of one asyncio client to one server, within one event loop; methods as those of `Calls`."""
+
+    async def unary(self, call: Callable[..., Awaitable[_Reply]], request: object) -> _Reply:
+        """Send one request and return its reply; see `Calls.unary`."""
+        retry = self.retry_state()
+        while True:
+            try:
+                return await call(request, timeout=retry.call_timeout_s())
+            except grpc.aio.AioRpcError as error:
+                await asyncio.sleep(retry.delay_s(error_of(error, self._server)))
+
+    async def pages(self, call: Callable[..., Awaitable[Any]], request: Any, field: str) -> AsyncIterator[Any]:
+        """Request every page of a list, and yield the entries of the reply's field; see `Calls.pages`."""
+        while True:
+            reply = await self.unary(call, request)
+            for entry in getattr(reply, field):
+                yield entry
+            if not reply.next_page_token:
+                return
+            request.page_token = reply.next_page_token
+
+    async def first(
+        self, call: Callable[..., Awaitable[Any]], request: Callable[[], object], stream: ResumableStream[Any]
+    ) -> Any | None:
+        """Send a stream's request as a unary call; see `Calls.first`."""
+        delay_s: float | None = 0.0
+        while delay_s is not None:
+            await asyncio.sleep(delay_s)
+            try:
+                return await call(request(), timeout=stream.retry.call_timeout_s())
+            except grpc.aio.AioRpcError as error:
+                if error.code() is grpc.StatusCode.UNIMPLEMENTED:
+                    return None
+                delay_s = stream.recover(error_of(error, self._server))
+            except asyncio.CancelledError as error:
+                _reraise_if_task_cancelled(error)
+                raise Cancelled("The client was closed.") from error
+        return None
+
+    async def stream(
+        self, call: Callable[..., Any], stream: ResumableStream[_Item], feed: _AioFeed | None = None
+    ) -> AsyncGenerator[_Item]:
+        """Read a stream to its end, over as many attempts as needed; see `Calls.stream`."""
+        delay_s: float | None = 0.0
+        stream.retry.restart_message_timer()
+        while delay_s is not None:
+            await asyncio.sleep(delay_s)
+            timeout_s = stream.retry.call_timeout_s()
+            opened = call(stream.begin() if feed is None else feed.requests(), timeout=timeout_s)
+            try:
+                while True:
+                    if feed is not None:
+                        await feed.fill()
+                        stream.retry.restart_message_timer()
+                    if (response := await _read(opened, stream.retry)) is None:
+                        break
+                    item = stream.receive(response)
+                    if item is not None:
+                        yield item
+                    stream.retry.restart_message_timer()
+                stream.finish()
+                return
+            except grpc.aio.AioRpcError as error:
+                delay_s = stream.recover(error_of(error, self._server))
+            finally:
+                opened.cancel()
+
+
+async def _read(call: Any, retry: RetryState) -> Any:
+    """Read the next message within the time left for it; None at the end of the stream."""
+    try:
+        async with asyncio.timeout(retry.message_timeout_s()):
+            response = await call.read()
+    except TimeoutError as error:
+        raise retry.timeout_error() from error
+    except asyncio.CancelledError as error:
+        _reraise_if_task_cancelled(error)
+        raise Cancelled(f"The server cancelled the call: {await call.details()}") from error
+    return None if response is grpc.aio.EOF else response
+
+
+def _reraise_if_task_cancelled(error: asyncio.CancelledError) -> None:
+    """Raise the error again when the caller's task is cancelled, rather than the call."""
+    task = asyncio.current_task()
+    if task is None or task.cancelling():
+        raise error

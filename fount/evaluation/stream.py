@@ -1,110 +1,114 @@
-"""Watching an evaluation, and fetching its report, without the I/O: what came, and whether to ask again.
+"""Streaming calls about evaluations over all their attempts: a watch, and the download of a report.
 
-Both streams may be opened again at any time: a watch begins with what the evaluation is then, a report with its first
-byte.
+No I/O happens here. Both streams may be opened again at any time: a watch begins with the current state of the
+evaluation, a report with its first byte.
 """
 
 from __future__ import annotations
 
 from fount.errors import BadReply, FountError
 from fount.evaluation.types import EvaluationInfo, EvaluationReport, evaluation_info
-from fount.retry import Patience
+from fount.retry import RetryState
 from fount.v1 import evaluation_pb2
 
-__all__ = ["ReportExchange", "WatchExchange"]
+__all__ = ["EvaluationWatch", "ReportDownload"]
 
 
-class WatchExchange:
-    """A `WatchEvaluation` call without its I/O.
+class EvaluationWatch:
+    """A `WatchEvaluation` call over all its attempts.
 
     Attributes:
-        patience: the time and attempts left.
+        retry: the time and the attempts left.
     """
 
-    def __init__(self, id: str, patience: Patience) -> None:
-        self._id, self.patience = id, patience
+    def __init__(self, id: str, retry: RetryState) -> None:
+        self._id, self.retry = id, retry
         self._last: EvaluationInfo | None = None
 
     def begin(self) -> evaluation_pb2.WatchEvaluationRequest:
-        """The request to send now."""
+        """Return the request of the next attempt."""
         return evaluation_pb2.WatchEvaluationRequest(id=self._id)
 
     def receive(self, response: evaluation_pb2.WatchEvaluationResponse) -> EvaluationInfo:
-        """Take one look in.
+        """Decode one state of the evaluation.
 
         Raises:
             BadReply: it is of another evaluation.
         """
         if response.evaluation.id != self._id:
-            raise BadReply(f"Evaluation {self._id!r} is watched, but {response.evaluation.id!r} came")
+            raise BadReply(f"Evaluation {self._id!r} is watched, but {response.evaluation.id!r} arrived.")
         self._last = evaluation_info(response.evaluation)
-        self.patience.take_progress()
+        self.retry.record_progress()
         return self._last
 
     def finish(self) -> None:
-        """Take note that the stream ended well.
+        """Check that the evaluation has ended.
 
         Raises:
-            BadReply: the evaluation has not ended.
+            BadReply: it has not.
         """
-        if self._last is None or not self._last.is_over:
-            raise BadReply(f"The watch of evaluation {self._id!r} ended before the evaluation did")
+        if not self._is_over:
+            raise BadReply(f"The watch of evaluation {self._id!r} ended before the evaluation did.")
 
     def recover(self, error: FountError) -> float | None:
-        """Decide what a broken stream means.
+        """Decide what to do about a broken stream.
 
         Returns:
-            Seconds to wait before `begin`, or None when the evaluation had ended before it broke.
+            Seconds to wait before the next attempt; None when the evaluation has ended.
 
         Raises:
             FountError: the error itself, when it is final.
         """
-        return None if self._last is not None and self._last.is_over else self.patience.delay_s(error)
+        return None if self._is_over else self.retry.delay_s(error)
+
+    @property
+    def _is_over(self) -> bool:
+        return self._last is not None and self._last.is_over
 
 
-class ReportExchange:
-    """A `GetEvaluationReport` call without its I/O.
+class ReportDownload:
+    """A `GetEvaluationReport` call over all its attempts.
 
     Attributes:
-        patience: the time and attempts left.
+        retry: the time and the attempts left.
     """
 
-    def __init__(self, request: evaluation_pb2.GetEvaluationReportRequest, patience: Patience) -> None:
-        self._request, self.patience = request, patience
+    def __init__(self, request: evaluation_pb2.GetEvaluationReportRequest, retry: RetryState) -> None:
+        self._request, self.retry = request, retry
         self._data = bytearray()
         self._first: evaluation_pb2.GetEvaluationReportResponse | None = None
 
     def begin(self) -> evaluation_pb2.GetEvaluationReportRequest:
-        """The request to send now: of the whole file, whatever came before a break."""
+        """Return the request of the next attempt, always of the whole file."""
         self._data, self._first = bytearray(), None
         return self._request
 
     def receive(self, response: evaluation_pb2.GetEvaluationReportResponse) -> EvaluationReport | None:
-        """Take one part in, and give the report it completes.
+        """Add one part, and return the report it completes.
 
         Raises:
-            BadReply: parts disagree about the file, or are more than it has.
+            BadReply: parts disagree about the file, or hold more than its size.
         """
         first = self._first = self._first or response
-        said = (response.total_bytes, response.redacted)
-        if said != (first.total_bytes, first.redacted) or len(self._data) + len(response.data) > first.total_bytes:
-            raise BadReply(f"Parts of the report of evaluation {self._request.id!r} do not belong together")
+        same_file = (response.total_bytes, response.redacted) == (first.total_bytes, first.redacted)
+        if not same_file or len(self._data) + len(response.data) > first.total_bytes:
+            raise BadReply(f"The parts of the report of evaluation {self._request.id!r} do not belong together.")
         self._data += response.data
         return EvaluationReport(data=bytes(self._data), redacted=first.redacted) if self._is_complete else None
 
     def finish(self) -> None:
-        """Take note that the stream ended well.
+        """Check that no part is missing.
 
         Raises:
             BadReply: parts are missing.
         """
         if not self._is_complete:
             total = 0 if self._first is None else self._first.total_bytes
-            raise BadReply(f"The report ended after {len(self._data):,} of {total:,} bytes")
+            raise BadReply(f"The report ended after {len(self._data):,} of {total:,} bytes.")
 
     def recover(self, error: FountError) -> float | None:
-        """Decide what a broken stream means, as `WatchExchange.recover` does."""
-        return None if self._is_complete else self.patience.delay_s(error)
+        """Decide what to do about a broken stream, as `EvaluationWatch.recover` does."""
+        return None if self._is_complete else self.retry.delay_s(error)
 
     @property
     def _is_complete(self) -> bool:

@@ -1,17 +1,16 @@
-"""An evaluation as a client sees it: frozen values; `fount.evaluation.types` makes them of messages."""
+"""Evaluations as the client returns them: frozen values, decoded from messages, and written as JSON."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, is_dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
-from google.protobuf import timestamp_pb2
-
+from fount.sampling.decode import enum_name, model_id, optional, utc
 from fount.sampling.types import ModelId
-from fount.v1 import evaluation_pb2, model_pb2
+from fount.v1 import evaluation_pb2
 
 __all__ = [
     "PANELS",
@@ -38,7 +37,7 @@ PANELS = {
     "memorisation": evaluation_pb2.PANEL_MEMORISATION,
     "label-fidelity": evaluation_pb2.PANEL_LABEL_FIDELITY,
 }
-"""The questions there are, in the order of the report."""
+"""The panels of an evaluation, in the order of the report."""
 
 STATES = {
     "queued": evaluation_pb2.Evaluation.STATE_QUEUED,
@@ -47,20 +46,20 @@ STATES = {
     "failed": evaluation_pb2.Evaluation.STATE_FAILED,
     "cancelled": evaluation_pb2.Evaluation.STATE_CANCELLED,
 }
-"""Where an evaluation can be; the last three are final."""
+"""The states of an evaluation; the last three are final."""
 
 _FINAL = ("succeeded", "failed", "cancelled")
 
 
 @dataclass(frozen=True, kw_only=True)
 class NullInfo:
-    """What real rows score in the place of samples.
+    """The null distribution of a metric: its value for real rows in place of samples.
 
     Attributes:
         mean: over the draws of real rows.
-        range: where 95 % of such values lie.
-        draws: how many were taken; 0: known in closed form, or from one interval.
-        rows: how many real rows stood in the place of samples.
+        range: the range of 95 % of such values.
+        draws: how many were drawn; 0: known in closed form, or from one interval.
+        rows: how many real rows replaced the samples.
     """
 
     mean: float
@@ -77,7 +76,7 @@ class ClassMetricInfo:
         class_name: the class.
         value: the point estimate; None when the class has too few samples or rows.
         interval: the 95 % interval; None when there is none.
-        null_mean: the same for real rows; None when it has none.
+        null_mean: the mean of the null distribution; None when the metric has none.
         verdict: as in `MetricInfo`.
     """
 
@@ -90,21 +89,21 @@ class ClassMetricInfo:
 
 @dataclass(frozen=True, kw_only=True)
 class MetricInfo:
-    """One number with its interval, and with what real data scores.
+    """One metric with its interval and its null distribution.
 
     Attributes:
-        name: what gates call it.
-        panel: the question it belongs to.
+        name: its name in gates.
+        panel: the panel it belongs to.
         value: the point estimate; None when it could not be computed, and `note` says why.
         interval: the 95 % interval; None when there is none.
-        null: the same for real rows; None when it has none.
+        null: its value for real rows; None when it has none.
         verdict: "like-real", "near-real", "worse" or "none".
-        decides: whether the panel's verdict rests on it.
-        better: "lower", "higher", or "null" for as near to the real value as can be.
+        decides: whether it determines the panel's verdict.
+        better: "lower", "higher", or "null": the nearer to the value of real rows, the better.
         method: how it was estimated, with sizes and source.
-        note: what a reader must know beside the number; empty when nothing.
-        samples: how many samples it is of.
-        classes: the same within each class; empty when it is not taken by class.
+        note: what limits its meaning; empty when nothing does.
+        samples: the number of samples it was computed on.
+        classes: its values within each class; empty when it is not computed by class.
     """
 
     name: str
@@ -123,7 +122,7 @@ class MetricInfo:
 
 @dataclass(frozen=True, kw_only=True)
 class PanelInfo:
-    """The answer to one question: the worst verdict of its deciding metrics, and a sentence for people."""
+    """The verdict of one panel: the worst of its deciding metrics, with a sentence that explains it."""
 
     panel: str
     verdict: str
@@ -132,13 +131,13 @@ class PanelInfo:
 
 @dataclass(frozen=True, kw_only=True)
 class GateInfo:
-    """What became of a gate.
+    """The outcome of a gate.
 
     Attributes:
         gate: the condition as it was given.
-        passed: whether it holds; one on a number that could not be computed does not.
-        actual: the number it looked at; None when there is none, and `note` says why.
-        note: why there is no number; empty when there is.
+        passed: whether it holds; a condition on a value that could not be computed does not.
+        actual: the value compared; None when there is none, and `note` says why.
+        note: why there is no value; empty when there is one.
     """
 
     gate: str
@@ -149,13 +148,13 @@ class GateInfo:
 
 @dataclass(frozen=True, kw_only=True)
 class ProgressInfo:
-    """How far an evaluation is.
+    """The progress of an evaluation.
 
     Attributes:
-        stage: a word or two for people; empty before it began.
+        stage: the current stage in a word or two; empty before it started.
         done: steps done.
-        total: how many there are; 0 while that is not known.
-        updated: when the runner last gave a sign of life, UTC; None before it began.
+        total: number of steps; 0 while it is unknown.
+        updated: when the runner last reported, UTC; None before it started.
     """
 
     stage: str
@@ -166,7 +165,7 @@ class ProgressInfo:
 
 @dataclass(frozen=True, kw_only=True)
 class EnvelopeInfo:
-    """All that a result depends on. Equal ones give the same report but for times and ids.
+    """Everything a result depends on. Equal envelopes give the same report but for times and ids.
 
     Attributes:
         model: the generator.
@@ -177,18 +176,18 @@ class EnvelopeInfo:
         classifier_numerics: its numerics id.
         dataset: the data set's name.
         dataset_digest: the digest of its rows.
-        training_split: what the generator may have seen.
-        held_out_split: what it has not.
-        training_rows: rows of the first.
-        held_out_rows: rows of the second.
-        count: how many samples are drawn.
-        seed: what keys them.
-        parameters: those of the draw, by name.
-        panels: the questions, in the order of the report.
+        training_split: the split the generator may have been trained on.
+        held_out_split: the split it was not trained on.
+        training_rows: rows of the training split.
+        held_out_rows: rows of the held-out split.
+        count: number of samples.
+        seed: the seed of the samples.
+        parameters: the sampling parameters, by name.
+        panels: in the order of the report.
         gates: the conditions, as they were given.
         classes: class names by id.
-        conditional: whether samples were asked for by label.
-        code_version: Fount's.
+        conditional: whether samples are drawn by label.
+        code_version: the version of Fount.
     """
 
     model: ModelId
@@ -215,25 +214,25 @@ class EnvelopeInfo:
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluationInfo:
-    """A job: what was asked, how far it is, what was found.
+    """An evaluation job: its request, progress and results.
 
     Attributes:
-        id: what names it.
+        id: its identifier.
         state: "queued", "running", "succeeded", "failed" or "cancelled".
-        state_reason: one sentence; empty when there is nothing to say.
+        state_reason: one sentence; empty when there is no reason to give.
         envelope: what was resolved when it was created.
-        progress: how far it is.
+        progress: the progress.
         metrics: those known so far, in the order of the report; those of a running evaluation may still change.
         panels: the verdicts known so far, one a panel.
         gates: the outcomes, in the order of the request; empty until it has succeeded.
         gates_passed: whether every gate passed; None until it has succeeded.
-        created: when it was asked for, UTC.
-        started: when a runner first took it up; None when none has.
+        created: when it was created, UTC.
+        started: when a runner first started it; None when none has.
         ended: when it ended; None when it has not.
         expires: when it is removed, with its report; None until it has ended.
-        report_bytes: how much room its report takes; 0 until it has succeeded.
-        request_id: the request's.
-        message: the message itself.
+        report_bytes: size of its report; 0 until it has succeeded.
+        request_id: the id of the request.
+        message: the message it was decoded from.
     """
 
     id: str
@@ -255,19 +254,19 @@ class EvaluationInfo:
 
     @property
     def is_over(self) -> bool:
-        """Whether it has ended, well or not."""
+        """Whether it has ended, successfully or not."""
         return self.state in _FINAL
 
     def metric(self, name: str) -> MetricInfo:
-        """The metric of a name.
+        """Return the metric of a name.
 
         Raises:
-            KeyError: it is not known, or not yet.
+            KeyError: there is none of the name, or not yet.
         """
-        for each in self.metrics:
-            if each.name == name:
-                return each
-        raise KeyError(f"no metric {name!r}; there are: {', '.join(each.name for each in self.metrics) or 'none yet'}")
+        metrics = {each.name: each for each in self.metrics}
+        if name not in metrics:
+            raise KeyError(f"There is no metric {name!r}; there are: {', '.join(metrics) or 'none yet'}.")
+        return metrics[name]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -276,22 +275,18 @@ class EvaluationReport:
 
     Attributes:
         data: the file, UTF-8.
-        redacted: whether nearest training rows were left out, for want of the grant view-training-neighbours.
+        redacted: whether nearest training rows are left out, because the grant view-training-neighbours is missing.
     """
 
     data: bytes = field(repr=False)
     redacted: bool
 
 
-# FOLDED FROM fount.evaluation.types:
-# From the messages of an evaluation to the values a client gets, and from those to JSON.
-
-
 def evaluation_info(evaluation: evaluation_pb2.Evaluation) -> EvaluationInfo:
-    """Read an evaluation from its message; enum values a newer server may have are given by number."""
+    """Decode an evaluation; enum values that only a newer server knows become numbers."""
     return EvaluationInfo(
         id=evaluation.id,
-        state=_name(evaluation_pb2.Evaluation.State, "STATE_", evaluation.state),
+        state=enum_name(evaluation_pb2.Evaluation.State, "STATE_", evaluation.state),
         state_reason=evaluation.state_reason,
         envelope=_envelope(evaluation.envelope),
         progress=ProgressInfo(
@@ -306,7 +301,7 @@ def evaluation_info(evaluation: evaluation_pb2.Evaluation) -> EvaluationInfo:
             for each in evaluation.panels
         ),
         gates=tuple(
-            GateInfo(gate=each.gate, passed=each.passed, actual=_optional(each, "actual"), note=each.note)
+            GateInfo(gate=each.gate, passed=each.passed, actual=optional(each, "actual"), note=each.note)
             for each in evaluation.gates
         ),
         gates_passed=evaluation.gates_passed if evaluation.HasField("gates_passed") else None,
@@ -321,7 +316,7 @@ def evaluation_info(evaluation: evaluation_pb2.Evaluation) -> EvaluationInfo:
 
 
 def evaluation_json(info: EvaluationInfo) -> dict[str, Any]:
-    """An evaluation as JSON has it: times as ISO 8601, and null for what is no finite number."""
+    """Return an evaluation as JSON values: times in ISO 8601, and null for numbers that are not finite."""
     return {name: _plain(value) for name, value in vars(info).items() if name != "message"}
 
 
@@ -341,11 +336,11 @@ def _plain(value: Any) -> Any:
 
 def _envelope(envelope: evaluation_pb2.Envelope) -> EnvelopeInfo:
     return EnvelopeInfo(
-        model=_model(envelope.model),
+        model=model_id(envelope.model),
         model_numerics=envelope.model_numerics,
-        extractor=_model(envelope.extractor),
+        extractor=model_id(envelope.extractor),
         extractor_numerics=envelope.extractor_numerics,
-        classifier=_model(envelope.classifier),
+        classifier=model_id(envelope.classifier),
         classifier_numerics=envelope.classifier_numerics,
         dataset=envelope.reference.dataset,
         dataset_digest=envelope.dataset_digest,
@@ -369,7 +364,7 @@ def _metric(metric: evaluation_pb2.Metric) -> MetricInfo:
     return MetricInfo(
         name=metric.name,
         panel=_panel(metric.panel),
-        value=_optional(metric, "value"),
+        value=optional(metric, "value"),
         interval=_interval(metric),
         null=NullInfo(mean=null.mean, range=(null.range.min, null.range.max), draws=null.draws, rows=null.rows)
         if metric.HasField("null")
@@ -383,9 +378,9 @@ def _metric(metric: evaluation_pb2.Metric) -> MetricInfo:
         classes=tuple(
             ClassMetricInfo(
                 class_name=each.class_name,
-                value=_optional(each, "value"),
+                value=optional(each, "value"),
                 interval=_interval(each),
-                null_mean=_optional(each, "null_mean"),
+                null_mean=optional(each, "null_mean"),
                 verdict=_verdict(each.verdict),
             )
             for each in metric.classes
@@ -397,27 +392,13 @@ def _interval(message: evaluation_pb2.Metric | evaluation_pb2.ClassValue) -> Int
     return (message.interval.min, message.interval.max) if message.HasField("interval") else None
 
 
-def _optional(message: Any, name: str) -> float | None:
-    return float(getattr(message, name)) if message.HasField(name) else None
-
-
 def _moment(message: Any, name: str) -> datetime | None:
-    stamp: timestamp_pb2.Timestamp = getattr(message, name)
-    return stamp.ToDatetime(tzinfo=UTC) if message.HasField(name) else None
-
-
-def _model(ref: model_pb2.ModelRef) -> ModelId:
-    return ModelId(name=ref.name, version=ref.version, digest=ref.digest)
+    return utc(getattr(message, name)) if message.HasField(name) else None
 
 
 def _panel(number: int) -> str:
-    return _name(evaluation_pb2.Panel, "PANEL_", number)
+    return enum_name(evaluation_pb2.Panel, "PANEL_", number)
 
 
 def _verdict(number: int) -> str:
-    return _name(evaluation_pb2.Verdict, "VERDICT_", number) if number else "none"
-
-
-def _name(enum: Any, prefix: str, number: int) -> str:
-    value = enum.DESCRIPTOR.values_by_number.get(number)
-    return str(number) if value is None else str(value.name).removeprefix(prefix).lower().replace("_", "-")
+    return enum_name(evaluation_pb2.Verdict, "VERDICT_", number) if number else "none"

@@ -14,7 +14,7 @@ from typing import Any
 from google.protobuf.json_format import MessageToDict, ParseDict, ParseError
 
 from fount.augmentation.plan import PlanInfo, plan_info
-from fount.augmentation.plan_file import load_wishes, plan_request
+from fount.augmentation.plan_file import load_plan_file, plan_request
 from fount.client.sync import Client
 from fount.errors import NotFound, OutputError
 from fount.export.target_folder import Place
@@ -56,7 +56,7 @@ def choose(client: Client, place: Place, path: Path) -> Chosen:
             return Chosen(ticket=path.read_bytes(), plan=None)
         except OSError as error:
             raise NotFound(f"The ticket {str(path)!r} cannot be read: {error.strerror or error}.") from error
-    request = plan_request(load_wishes(path))
+    request = plan_request(load_plan_file(path))
     wishes = _as_json(request)
     known = place.plan()
     if known is None:

@@ -1,21 +1,34 @@
-"""From a caller's Python arguments to a `SampleRequest`: types and ranges that need no model card are checked here.
+"""Build a `SampleRequest` from the Python arguments of `Client.sample` and `Client.stream`.
 
-Everything wrong is named at once, as the gateway does. What depends on the model (its labels, parameters, ranges,
-limits) is the gateway's to judge.
+Types and ranges that need no model card are checked here, and every wrong value is reported at once. What depends on
+the model (its labels, parameters, ranges, limits) is checked by the gateway.
 """
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, SupportsIndex, TypedDict, TypeVar
+from typing import Any, Literal, SupportsIndex, TypedDict
 
 import numpy as np
 
 from fount.errors import InvalidRequest
+from fount.sampling.arguments import UINT32_MAX, UINT64_MAX, Arguments, text_of
 from fount.v1 import model_pb2, sampling_pb2
 
-__all__ = ["ENCODINGS", "PRIORITIES", "ParametersQuery", "SampleQuery", "model_ref", "refuse_files", "sample_request"]
+__all__ = [
+    "ENCODINGS",
+    "PRIORITIES",
+    "SEND_FAILURE",
+    "ParametersQuery",
+    "SampleQuery",
+    "model_ref",
+    "refuse_files",
+    "sample_request",
+    "set_parameters",
+]
+
+SEND_FAILURE = "The request cannot be sent:"
+"""Begins the message of an error found before anything is sent."""
 
 ENCODINGS = {
     "uint8": model_pb2.ENCODING_UINT8,
@@ -24,15 +37,12 @@ ENCODINGS = {
 }
 PRIORITIES = {"bulk": sampling_pb2.PRIORITY_BULK, "interactive": sampling_pb2.PRIORITY_INTERACTIVE}
 
-_Choice = TypeVar("_Choice")
-
-_UINT32, _UINT64 = 2**32, 2**64
 _WHOLE_PARAMETERS = ("top_k", "steps")
 _REAL_PARAMETERS = ("truncation", "temperature", "top_p", "guidance_scale")
 
 
 class ParametersQuery(TypedDict, total=False):
-    """Parameters of a draw; each model says which it takes, and in what range."""
+    """Sampling parameters; the card of a model lists those it takes, with their ranges."""
 
     truncation: float | None
     temperature: float | None
@@ -43,16 +53,16 @@ class ParametersQuery(TypedDict, total=False):
 
 
 class SampleQuery(ParametersQuery, total=False):
-    """What may be asked of a model; everything may be left out, and None is the same as leaving it out.
+    """The optional arguments of `Client.sample` and `Client.stream`; None is the same as leaving one out.
 
     At most one of `label`, `labels` and `mixture`; none on a conditional model draws labels from the card's prior.
     """
 
-    # How many samples; unset: as many as labels, or 1.
+    # Number of samples; unset: as many as labels, or 1.
     count: SupportsIndex | None
     # Index of the first sample; unset: 0.
     start_index: SupportsIndex | None
-    # 0 to 2^64 - 1; unset: the server draws one, found in the reply.
+    # 0 to 2^64 - 1; unset: the server draws one and reports it in the reply.
     seed: SupportsIndex | None
     # One class for all: its index (int) or its name (str).
     label: SupportsIndex | str | None
@@ -70,168 +80,126 @@ class SampleQuery(ParametersQuery, total=False):
 
 
 def model_ref(model: str, digest: str | None = None) -> model_pb2.ModelRef:
-    """Read "name", "name:version" or "name:version@sha256:...", the last being how replies name a model.
+    """Parse "name", "name:version" or "name:version@sha256:...", which is how replies name a model.
 
     Raises:
         TypeError: the model or the digest is not a string.
         InvalidRequest: there is no name, or two digests disagree.
     """
-    _check_text("model", model)
-    _check_text("digest", digest or "")
-    named, _, pinned = model.partition("@")
+    named, _, pinned = text_of("model", model).partition("@")
     name, _, version = named.partition(":")
+    text_of("digest", digest or "")
     if not name:
-        raise _invalid([("model", f'"{model}" has no name; give "name" or "name:version"')])
+        text = f'"{model}" has no name; give "name" or "name:version"'
+        raise InvalidRequest(SEND_FAILURE, fields=[("model", text)])
     if digest and pinned and digest != pinned:
-        raise _invalid([("digest", f'"{digest}" differs from that of the model, "{pinned}"')])
+        text = f'"{digest}" differs from that of the model, "{pinned}"'
+        raise InvalidRequest(SEND_FAILURE, fields=[("digest", text)])
     return model_pb2.ModelRef(name=name, version=version, digest=digest or pinned)
 
 
 def sample_request(model: str, query: SampleQuery) -> sampling_pb2.SampleRequest:
-    """Build a request, whole and checked.
+    """Build a request from checked arguments.
 
     Raises:
-        TypeError: an argument is unknown, or has a type it cannot have.
-        InvalidRequest: a value is out of range whatever the model, or conditions contradict each other.
+        TypeError: an argument is unknown or has the wrong type.
+        InvalidRequest: a value is out of range for every model, or conditions contradict each other.
     """
-    if unknown := query.keys() - SampleQuery.__annotations__.keys():
-        raise TypeError(f"sample() got an unexpected argument {sorted(unknown)[0]!r}")
-    given = {name: value for name, value in query.items() if value is not None}
-    _check_text("numerics", given.get("numerics", ""))
-    problems: list[tuple[str, str]] = []
+    arguments = Arguments("sample", query, SampleQuery.__annotations__, SEND_FAILURE)
     request = sampling_pb2.SampleRequest(
         model=model_ref(model, query.get("digest")),
-        start_index=_whole("start_index", given.get("start_index", 0), 0, _UINT64, problems),
-        encoding=_choice("encoding", given.get("encoding", "uint8"), ENCODINGS, problems),
-        numerics=str(given.get("numerics", "")),
+        start_index=arguments.whole("start_index", 0, UINT64_MAX) or 0,
+        seed=arguments.whole("seed", 0, UINT64_MAX),
+        encoding=arguments.choice("encoding", ENCODINGS, "uint8"),
+        numerics=arguments.text("numerics"),
     )
-    if "priority" in given:
-        request.priority = _choice("priority", given["priority"], PRIORITIES, problems)
-    if "seed" in given:
-        request.seed = _whole("seed", given["seed"], 0, _UINT64, problems)
-    _set_condition(request, given, problems)
-    _set_count(request, given, problems)
-    _set_parameters(request, given, problems)
-    if problems:
-        raise _invalid(problems)
+    if "priority" in arguments:
+        request.priority = arguments.choice("priority", PRIORITIES, "bulk")
+    _set_condition(request.condition, arguments)
+    _set_count(request, arguments)
+    set_parameters(request.parameters, arguments)
+    arguments.finish()
     return request
 
 
 def refuse_files(query: SampleQuery) -> None:
-    """Refuse what cannot become one array.
+    """Refuse an encoding that does not become one array.
 
     Raises:
-        InvalidRequest: PNG files were asked for.
+        InvalidRequest: PNG files are requested.
     """
     if query.get("encoding") == "png":
-        raise _invalid([("encoding", '"png" gives files, not an array; use stream(..., encoding="png") and .files')])
+        text = '"png" gives files, not an array; use stream(..., encoding="png") and .files'
+        raise InvalidRequest(SEND_FAILURE, fields=[("encoding", text)])
 
 
-def _set_count(request: sampling_pb2.SampleRequest, given: Mapping[str, Any], problems: list[tuple[str, str]]) -> None:
+def set_parameters(parameters: sampling_pb2.Parameters, arguments: Arguments) -> None:
+    """Set the sampling parameters that are given."""
+    for name in _REAL_PARAMETERS:
+        if name in arguments:
+            setattr(parameters, name, arguments.real_of(name, arguments.given[name]))
+    for name in _WHOLE_PARAMETERS:
+        if name in arguments:
+            setattr(parameters, name, arguments.whole(name, 0, UINT32_MAX))
+
+
+def _set_count(request: sampling_pb2.SampleRequest, arguments: Arguments) -> None:
     ids = len(request.condition.labels.ids)
-    request.count = count = _whole("count", given.get("count", ids or 1), 1, _UINT64, problems)
+    count = arguments.whole("count", 1, UINT64_MAX)
+    request.count = count = count or ids or 1
     if ids and count != ids:
-        problems.append(("labels", f"holds {ids} classes for {count} samples; leave count out, or make them equal"))
-    if request.start_index + count > _UINT64:
-        problems.append(("count", f"start_index + count is {request.start_index + count}, above 2^64"))
+        arguments.add("labels", f"holds {ids} classes for {count} samples; leave count out, or make them equal")
+    if request.start_index + count > UINT64_MAX + 1:
+        arguments.add("count", f"start_index + count is {request.start_index + count}, above 2^64")
 
 
-def _set_condition(
-    request: sampling_pb2.SampleRequest, given: Mapping[str, Any], problems: list[tuple[str, str]]
-) -> None:
-    kinds = [kind for kind in ("label", "labels", "mixture") if kind in given]
+def _set_condition(condition: sampling_pb2.Condition, arguments: Arguments) -> None:
+    kinds = [kind for kind in ("label", "labels", "mixture") if kind in arguments]
     if len(kinds) > 1:
-        problems.append((kinds[1], f"cannot go with {kinds[0]}; give one of label, labels and mixture"))
-    if "label" in given:
-        request.condition.label.CopyFrom(_label_ref("label", given["label"], problems))
-    elif "labels" in given:
-        request.condition.labels.ids.extend(_label_ids(given["labels"], problems))
-    elif "mixture" in given:
-        request.condition.mixture.CopyFrom(_mixture(given["mixture"], problems))
+        arguments.add(kinds[1], f"cannot go with {kinds[0]}; give one of label, labels and mixture")
+    if "label" in arguments:
+        condition.label.CopyFrom(_label_ref("label", arguments.given["label"], arguments))
+    elif "labels" in arguments:
+        condition.labels.ids.extend(_label_ids(arguments.given["labels"], arguments))
+    elif "mixture" in arguments:
+        condition.mixture.CopyFrom(_mixture(arguments.given["mixture"], arguments))
 
 
-def _label_ref(argument: str, label: object, problems: list[tuple[str, str]]) -> sampling_pb2.LabelRef:
+def _label_ref(name: str, label: object, arguments: Arguments) -> sampling_pb2.LabelRef:
     if isinstance(label, str):
         return sampling_pb2.LabelRef(name=label)
-    if isinstance(label, bool) or not hasattr(label, "__index__"):
-        raise TypeError(f"{argument} must be a class index (int) or a class name (str), got {_type_name(label)}")
-    return sampling_pb2.LabelRef(id=_whole(argument, label, 0, _UINT32, problems))
+    if isinstance(label, bool) or not isinstance(label, SupportsIndex):
+        raise TypeError(f"{name} must be a class index (int) or a class name (str), got {type(label).__name__}")
+    return sampling_pb2.LabelRef(id=arguments.whole_of(name, label, 0, UINT32_MAX))
 
 
-def _label_ids(labels: object, problems: list[tuple[str, str]]) -> Sequence[int]:
+def _label_ids(labels: object, arguments: Arguments) -> Sequence[int]:
     if isinstance(labels, str | bytes) or not isinstance(labels, Sequence | np.ndarray):
-        raise TypeError(f"labels must be a sequence of class indices, got {_type_name(labels)}")
-    beyond = [each for each in labels if isinstance(each, int) and not 0 <= each < _UINT32]
-    if beyond:
-        problems.append(("labels", f"holds {beyond[0]}; indices are 0 to 2^32 - 1"))
+        raise TypeError(f"labels must be a sequence of class indices, got {type(labels).__name__}")
+    outside = [each for each in labels if isinstance(each, int) and not 0 <= each <= UINT32_MAX]
+    if outside:
+        arguments.add("labels", f"holds {outside[0]}; indices are 0 to 2^32 - 1")
         return []
     ids = np.asarray(labels)
     if ids.ndim != 1 or (ids.size and ids.dtype.kind not in "iu"):
         raise TypeError(f"labels must be a flat sequence of class indices (int), got {ids.dtype} of shape {ids.shape}")
     if not ids.size:
-        problems.append(("labels", "is empty; give one class index a sample"))
-    elif ids.min() < 0 or ids.max() >= _UINT32:
-        problems.append(("labels", f"holds {int(ids.min())} to {int(ids.max())}; indices are 0 to 2^32 - 1"))
+        arguments.add("labels", "is empty; give one class index a sample")
+    elif ids.min() < 0 or ids.max() > UINT32_MAX:
+        arguments.add("labels", f"holds {int(ids.min())} to {int(ids.max())}; indices are 0 to 2^32 - 1")
         return []
     return list(map(int, ids))
 
 
-def _mixture(mixture: object, problems: list[tuple[str, str]]) -> sampling_pb2.Mixture:
+def _mixture(mixture: object, arguments: Arguments) -> sampling_pb2.Mixture:
     if not isinstance(mixture, Mapping):
-        raise TypeError(f"mixture must map labels to weights, got {_type_name(mixture)}")
+        raise TypeError(f"mixture must map labels to weights, got {type(mixture).__name__}")
+    if not mixture:
+        arguments.add("mixture", "is empty; give at least one class and its weight")
     components = [
         sampling_pb2.MixtureComponent(
-            label=_label_ref("mixture", label, problems), weight=_real(f"mixture[{label!r}]", weight)
+            label=_label_ref("mixture", label, arguments), weight=arguments.real_of(f"mixture[{label!r}]", weight)
         )
         for label, weight in mixture.items()
     ]
-    if not components:
-        problems.append(("mixture", "is empty; give at least one class and its weight"))
     return sampling_pb2.Mixture(components=components)
-
-
-def _set_parameters(
-    request: sampling_pb2.SampleRequest, given: Mapping[str, Any], problems: list[tuple[str, str]]
-) -> None:
-    for name in _REAL_PARAMETERS:
-        if name in given:
-            setattr(request.parameters, name, _real(name, given[name]))
-    for name in _WHOLE_PARAMETERS:
-        if name in given:
-            setattr(request.parameters, name, _whole(name, given[name], 0, _UINT32, problems))
-
-
-def _whole(argument: str, value: object, low: int, limit: int, problems: list[tuple[str, str]]) -> int:
-    if isinstance(value, bool) or not isinstance(value, SupportsIndex):
-        raise TypeError(f"{argument} must be a whole number, got {_type_name(value)}")
-    if low <= operator.index(value) < limit:
-        return operator.index(value)
-    problems.append((argument, f"is {operator.index(value)}; it may be {low} to {limit - 1}"))
-    return low
-
-
-def _real(argument: str, value: object) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float | np.integer | np.floating):
-        raise TypeError(f"{argument} must be a number, got {_type_name(value)}")
-    return float(value)
-
-
-def _choice(argument: str, value: object, choices: Mapping[str, _Choice], problems: list[tuple[str, str]]) -> _Choice:
-    if not isinstance(value, str):
-        raise TypeError(f"{argument} must be one of {', '.join(choices)}, got {_type_name(value)}")
-    if value not in choices:
-        problems.append((argument, f'is "{value}"; it may be {", ".join(choices)}'))
-    return choices.get(value, next(iter(choices.values())))
-
-
-def _check_text(argument: str, value: object) -> None:
-    if not isinstance(value, str):
-        raise TypeError(f"{argument} must be a str, got {_type_name(value)}")
-
-
-def _type_name(value: object) -> str:
-    return type(value).__name__
-
-
-def _invalid(problems: Sequence[tuple[str, str]]) -> InvalidRequest:
-    return InvalidRequest("The request cannot be sent:", fields=problems)

@@ -1,8 +1,8 @@
-"""How far a stream of samples has come: what was received, whether it can be true, and what to ask for after a break.
+"""A call for samples over all its attempts: requests, checks of what is received, and where to resume.
 
-No I/O happens here. `StreamProgress` is told of messages and says which chunk they make; when the stream breaks, it
-gives the request for the rest: seed, digest and numerics pinned to the header's, starting at the first index missing.
-That is safe for every condition, because a sample depends on its own address alone.
+No I/O happens here. A request enters, and then the messages of the gateway; checked chunks leave. When a stream breaks,
+the rest is requested from the first missing index, with seed, digest and numerics pinned to those of the header. This
+is safe for every condition, because a sample depends on its own address alone.
 """
 
 from __future__ import annotations
@@ -11,110 +11,147 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fount.errors import BadReply
-from fount.sampling.decode import Parts, brief, read_rows, read_shape
-from fount.sampling.types import Chunk, ModelId, Provenance, SampleShape
+from fount.errors import BadReply, FountError
+from fount.retry import RetryState
+from fount.sampling.decode import Parts, brief, misplaced, model_id, read_rows, read_shape
+from fount.sampling.types import Chunk, Provenance, SampleShape
 from fount.v1 import sampling_pb2
 
-__all__ = ["StreamProgress"]
+__all__ = ["SampleStream"]
+
+_MAX_UNARY_COUNT = 64  # samples that one message is likely to hold
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Heading:
-    """What an attempt's header said."""
+class _Header:
+    """The header of one attempt, decoded."""
 
     provenance: Provenance
     shape: SampleShape
 
 
-class StreamProgress:
-    """One request's stream, over as many attempts as it takes."""
+class SampleStream:
+    """A `Sample` call over all its attempts.
 
-    def __init__(self, request: sampling_pb2.SampleRequest) -> None:
-        self._request = request
-        self._next = request.start_index
+    Attributes:
+        retry: the time and the attempts left.
+        count: how many samples are requested.
+        next_index: index of the first sample not yet received.
+    """
+
+    def __init__(self, request: sampling_pb2.SampleRequest, retry: RetryState) -> None:
+        self._request, self.retry, self.count = request, retry, request.count
+        self.next_index = request.start_index
         self._end = request.start_index + request.count
-        self._header: sampling_pb2.SampleHeader | None = None
-        self._heading: _Heading | None = None  # of this attempt
+        self._first_header: sampling_pb2.SampleHeader | None = None
+        self._header: _Header | None = None  # of this attempt
         self._parts = Parts()
 
     @property
-    def next_index(self) -> int:
-        """Index of the first sample not yet received."""
-        return self._next
+    def fits_unary(self) -> bool:
+        """Whether the reply of one SampleOnce call is likely to hold all samples."""
+        return self.count <= _MAX_UNARY_COUNT
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether every sample was received."""
+        return self.next_index == self._end
 
     def begin(self) -> sampling_pb2.SampleRequest:
-        """Begin an attempt: the request itself first, then the request for what is missing."""
-        self._heading, self._parts = None, Parts()
+        """Return the request of the next attempt: all samples at first, and those missing after a break."""
+        self._header, self._parts = None, Parts()
         request = sampling_pb2.SampleRequest()
         request.CopyFrom(self._request)
-        if self._header is None:
+        if self._first_header is None:
             return request
-        done = self._next - self._request.start_index
-        request.start_index, request.count = self._next, self._end - self._next
-        request.seed, request.numerics = self._header.seed, self._header.numerics
-        request.model.CopyFrom(self._header.model)
+        received = self.next_index - self._request.start_index
+        request.start_index, request.count = self.next_index, self._end - self.next_index
+        request.seed, request.numerics = self._first_header.seed, self._first_header.numerics
+        request.model.CopyFrom(self._first_header.model)
         if request.condition.WhichOneof("kind") == "labels":
-            del request.condition.labels.ids[:done]
+            del request.condition.labels.ids[:received]
         return request
 
+    def begin_once(self) -> sampling_pb2.SampleOnceRequest:
+        """Return the request of a SampleOnce call."""
+        return sampling_pb2.SampleOnceRequest(request=self.begin())
+
     def receive(self, response: sampling_pb2.SampleResponse) -> Chunk | None:
-        """Take one message in.
+        """Check one message.
 
         Returns:
             The chunk it completes; None for a header, or a part of a sample.
 
         Raises:
-            BadReply: it contradicts the request, or what came before.
+            BadReply: it contradicts the request or an earlier message.
         """
         kind = response.WhichOneof("kind")
-        if kind == "header" and self._heading is None:
-            self._heading = self._accept_header(response.header)
+        if kind == "header" and self._header is None:
+            self._header = self._accept_header(response.header)
             return None
-        if kind != "chunk" or self._heading is None:
-            raise BadReply(f"The stream has {'no kind of message' if kind is None else f'a {kind}'} out of its place")
+        if kind != "chunk" or self._header is None:
+            raise misplaced(kind)
         chunk = self._parts.join(response.chunk)
-        return None if chunk is None else self._accept_chunk(chunk, self._heading)
+        return None if chunk is None else self._accept_chunk(chunk, self._header)
 
-    @property
-    def is_complete(self) -> bool:
-        """Whether every sample asked for came."""
-        return self._next == self._end
-
-    def finish(self) -> None:
-        """Take note that the stream ended well.
+    def receive_once(self, response: sampling_pb2.SampleOnceResponse) -> Chunk | None:
+        """Check the reply of a SampleOnce call; a stream goes on with the samples it does not hold.
 
         Raises:
-            BadReply: it ended before the last sample.
+            BadReply: it contradicts the request.
+        """
+        self.receive(sampling_pb2.SampleResponse(header=response.header))
+        return self.receive(sampling_pb2.SampleResponse(chunk=response.chunk)) if response.chunk.count else None
+
+    def finish(self) -> None:
+        """Check that no sample is missing at the end of the stream.
+
+        Raises:
+            BadReply: samples are missing.
         """
         if not self.is_complete:
-            raise BadReply(f"The stream ended before sample {self._next}; {self._end - self._next} are missing")
+            missing = self._end - self.next_index
+            raise BadReply(f"The stream ended before sample {self.next_index}; {missing} are missing.")
 
-    def _accept_header(self, header: sampling_pb2.SampleHeader) -> _Heading:
-        pinned = self._header or _as_pinned(self._request, header)
-        for field, wanted, got in (
+    def recover(self, error: FountError) -> float | None:
+        """Decide what to do about a broken stream.
+
+        Returns:
+            Seconds to wait before the next attempt; None when every sample was received.
+
+        Raises:
+            FountError: the error itself, when it is final.
+        """
+        if self.is_complete:
+            return None
+        received = self.next_index - self._request.start_index
+        return self.retry.resume_delay_s(error, received=received, count=self.count, next_index=self.next_index)
+
+    def _accept_header(self, header: sampling_pb2.SampleHeader) -> _Header:
+        pinned = self._first_header or _pinned_header(self._request, header)
+        for field, due, found in (
             ("digest", pinned.model.digest, header.model.digest),
             ("seed", pinned.seed, header.seed),
             ("numerics", pinned.numerics, header.numerics),
         ):
-            if wanted != got:
-                raise BadReply(f"The server gave {field} {got!r} where {wanted!r} was pinned; samples would not match")
+            if due != found:
+                raise BadReply(f"The server sent {field} {found!r}, but {due!r} was pinned; samples would not match.")
         if pinned.sample_spec != header.sample_spec:
-            raise BadReply("The server changed how samples are to be read in the middle of a stream")
-        self._header = header
-        model = ModelId(name=header.model.name, version=header.model.version, digest=header.model.digest)
-        provenance = Provenance(model=model, seed=header.seed, numerics=header.numerics)
-        return _Heading(provenance=provenance, shape=read_shape(header.sample_spec, self._request.encoding))
+            raise BadReply("The server changed the shape or encoding of samples in the middle of a stream.")
+        self._first_header = header
+        provenance = Provenance(model=model_id(header.model), seed=header.seed, numerics=header.numerics)
+        return _Header(provenance=provenance, shape=read_shape(header.sample_spec, self._request.encoding))
 
-    def _accept_chunk(self, chunk: sampling_pb2.SampleChunk, heading: _Heading) -> Chunk:
-        if chunk.start_index != self._next or not 0 < chunk.count <= self._end - self._next:
-            raise BadReply(f"Samples {self._next} to {self._end - 1} are due, but {brief(chunk)} came")
+    def _accept_chunk(self, chunk: sampling_pb2.SampleChunk, header: _Header) -> Chunk:
+        if chunk.start_index != self.next_index or not 0 < chunk.count <= self._end - self.next_index:
+            raise BadReply(f"Samples {self.next_index} to {self._end - 1} are due, but {brief(chunk)} arrived.")
         self._check_labels(chunk)
-        rows = read_rows(chunk, heading.shape)
-        self._next += chunk.count
+        rows = read_rows(chunk, header.shape)
+        self.next_index += chunk.count
+        self.retry.record_progress()
         return Chunk(
-            provenance=heading.provenance,
-            shape_of_one=heading.shape,
+            provenance=header.provenance,
+            shape_of_one=header.shape,
             start_index=chunk.start_index,
             count=chunk.count,
             samples=rows.samples,
@@ -127,19 +164,19 @@ class StreamProgress:
         condition = self._request.condition
         kind = condition.WhichOneof("kind")
         if len(chunk.labels) not in ((0, chunk.count) if kind is None else (chunk.count,)):
-            raise BadReply(f"{brief(chunk)} came with {len(chunk.labels)} labels")
-        wanted: list[int] | None = None
+            raise BadReply(f"The chunk with {brief(chunk)} has {len(chunk.labels)} labels.")
+        due: list[int] | None = None
         if kind == "labels":
-            done = chunk.start_index - self._request.start_index
-            wanted = condition.labels.ids[done : done + chunk.count]
+            first = chunk.start_index - self._request.start_index
+            due = condition.labels.ids[first : first + chunk.count]
         elif kind == "label" and condition.label.WhichOneof("kind") == "id":
-            wanted = [condition.label.id] * chunk.count
-        if wanted is not None and wanted != list(chunk.labels):
-            raise BadReply(f"{brief(chunk)} came with other labels than those asked for")
+            due = [condition.label.id] * chunk.count
+        if due is not None and due != list(chunk.labels):
+            raise BadReply(f"The chunk with {brief(chunk)} has other labels than requested.")
 
 
-def _as_pinned(request: sampling_pb2.SampleRequest, header: sampling_pb2.SampleHeader) -> sampling_pb2.SampleHeader:
-    """The header that a request pins, what it leaves open being the server's choice."""
+def _pinned_header(request: sampling_pb2.SampleRequest, header: sampling_pb2.SampleHeader) -> sampling_pb2.SampleHeader:
+    """Return the header that a request demands; the server chooses what the request leaves open."""
     pinned = sampling_pb2.SampleHeader()
     pinned.CopyFrom(header)
     pinned.model.digest = request.model.digest or header.model.digest

@@ -19,8 +19,9 @@ from numpy.typing import NDArray
 
 from fount import errors as client_errors
 from fount.client import aio
-from fount.client.aio_calls import AioCalling
-from fount.retry import CHANNEL_OPTIONS, RetryPolicy
+from fount.client.calls import AioCalls
+from fount.client.channel import CHANNEL_OPTIONS
+from fount.retry import RetryPolicy
 from fount.runner.v1 import runner_pb2, runner_pb2_grpc
 from fount.v1 import model_pb2, sampling_pb2
 from fount.worker.v1 import worker_pb2
@@ -56,7 +57,7 @@ class RemoteWorkers:
 
     def __init__(self, server: str, *, retry: RetryPolicy = _RETRY, timeout_s: float = _TIMEOUT_S) -> None:
         self._server, self._retry, self._timeout_s = server, retry, timeout_s
-        self._calling = AioCalling(server, timeout_s, retry)
+        self._calls = AioCalls(server, timeout_s, retry)
         self._opened: tuple[aio.Client, grpc.aio.Channel] | None = None
 
     async def sample(
@@ -167,7 +168,7 @@ class RemoteWorkers:
             priority=sampling_pb2.PRIORITY_BULK,
         )
         async with _told_as_ours():
-            reply = await self._calling.ask(runner_pb2_grpc.ReadingServiceStub(channel).Read, request)
+            reply = await self._calls.unary(runner_pb2_grpc.ReadingServiceStub(channel).Read, request)
         return _rows(reply.rows, len(images))
 
     def _open(self) -> tuple[aio.Client, grpc.aio.Channel]:

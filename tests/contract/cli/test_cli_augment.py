@@ -90,7 +90,7 @@ def test_a_wrong_policy_names_what_is_wrong(tmp_path):
     draw("a.png")
     (tmp_path / "policy.yaml").write_text("- {rotat: [0, 15]}\n")
     result = fount("a.png", "--policy", "policy.yaml", "--out", "sheet.png")
-    assert (result.exit_code, 'did you mean "rotate"?' in result.stderr) == (1, True)
+    assert (result.exit_code, "did you mean 'rotate'?" in result.stderr) == (1, True)
 
 
 def test_pictures_of_two_sizes_are_refused(tmp_path):

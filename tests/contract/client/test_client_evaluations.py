@@ -7,8 +7,6 @@ import pytest
 
 from fount import Client
 from fount.client import aio
-from fount.client.aio import AioEvaluationMethods
-from fount.client.sync import EvaluationMethods
 from fount.errors import (
     BadReply,
     FailedPrecondition,
@@ -362,8 +360,8 @@ def test_both_clients_have_the_same_methods():
     def public(kind):
         return {name for name in vars(kind) if not name.startswith("_")}
 
-    assert len(public(EvaluationMethods)) == 7
-    assert public(EvaluationMethods) == public(AioEvaluationMethods)
+    assert len(public(Client)) == 20
+    assert public(Client) == public(aio.Client)
 
 
 async def test_the_asyncio_client_refuses_what_the_other_refuses():

@@ -82,7 +82,7 @@ def test_it_hands_on_what_the_gateway_says_is_wrong():
 
 
 def test_it_names_wrong_keys_before_anything_is_sent():
-    with Client("127.0.0.1:1") as client, pytest.raises(InvalidRequest, match='did you mean "dataset"'):
+    with Client("127.0.0.1:1") as client, pytest.raises(InvalidRequest, match="did you mean 'dataset'"):
         client.plan({"dataste": "digits"})
 
 

@@ -1,12 +1,12 @@
-"""What a pull asks for, and what it refuses to believe."""
+"""A pull: what it requests, accepts and refuses."""
 
 import numpy as np
 import pytest
 from google.rpc import code_pb2, status_pb2
 
-from fount.augmentation.pull import PullExchange, pull_request
+from fount.augmentation.pull import PullStream, pull_request
 from fount.errors import BadReply, InvalidRequest, SampleFailed, ServerUnavailable
-from fount.retry import Patience, RetryPolicy
+from fount.retry import RetryPolicy, RetryState
 from fount.v1 import augmentation_pb2, model_pb2, sampling_pb2
 
 SPEC = model_pb2.SampleSpec(
@@ -18,9 +18,9 @@ SPEC = model_pb2.SampleSpec(
 )
 
 
-def exchange(**query):
+def opened(**query):
     policy = RetryPolicy(base_s=0, jitter=lambda: 1)
-    pull = PullExchange(pull_request(b"ticket", query), Patience(10, policy, between_messages=True))
+    pull = PullStream(pull_request(b"ticket", query), RetryState(10, policy, between_messages=True))
     pull.begin()
     return pull
 
@@ -49,7 +49,7 @@ def failed(index, code):
     return sampling_pb2.SampleError(index=index, status=status_pb2.Status(code=code, message="no"))
 
 
-def test_it_asks_for_what_it_is_told():
+def test_it_requests_what_its_arguments_say():
     request = pull_request(
         b"t", {"shard": 2, "shards": 4, "start_index": 7, "end_index": 9, "provenance": "full", "part": "out-of-bag"}
     )
@@ -58,7 +58,7 @@ def test_it_asks_for_what_it_is_told():
     )
 
 
-def test_it_leaves_the_start_and_the_shards_to_the_plan():
+def test_it_leaves_start_and_shards_to_the_plan():
     request = pull_request(b"t", {})
     assert not request.HasField("start_index")
     assert (request.shards, request.provenance) == (0, augmentation_pb2.PROVENANCE_LEVEL_IDS)
@@ -75,7 +75,7 @@ def test_it_leaves_the_start_and_the_shards_to_the_plan():
         ({"part": "bag"}, "part"),
     ],
 )
-def test_it_names_a_value_that_cannot_be(query, field):
+def test_it_names_a_value_out_of_range(query, field):
     with pytest.raises(InvalidRequest) as error:
         pull_request(b"t", query)
     assert [name for name, _ in error.value.fields] == [field]
@@ -86,8 +86,8 @@ def test_it_refuses_an_argument_it_does_not_know():
         pull_request(b"t", {"shrad": 1})
 
 
-def test_it_gives_rows_with_their_place_in_the_plan():
-    pull = exchange()
+def test_it_returns_rows_with_their_indices_in_the_plan():
+    pull = opened()
     assert pull.receive(header(groups=["a", "b"])) is None
     batch = pull.receive(chunk(5, 2, groups=[1, 2], weights=[3, 0]))
     assert (batch.start_index, batch.end_index, batch.rows.tolist()) == (5, 7, [5, 6])
@@ -96,11 +96,11 @@ def test_it_gives_rows_with_their_place_in_the_plan():
     assert batch.sources is None
 
 
-def test_it_fills_provenance_that_goes_without_saying():
-    pull = exchange(provenance="full")
+def test_it_fills_provenance_that_is_omitted():
+    pull = opened(provenance="full")
     pull.receive(header(transform_columns=["rotate_degrees", "shift_x"]))
-    told = augmentation_pb2.RowProvenance(sources=[4, 4], seeds=[2**64 - 1, 0], indices=[5, 6])
-    batch = pull.receive(chunk(5, 2, provenance=told))
+    provenance = augmentation_pb2.RowProvenance(sources=[4, 4], seeds=[2**64 - 1, 0], indices=[5, 6])
+    batch = pull.receive(chunk(5, 2, provenance=provenance))
     assert (batch.source_rows.tolist(), batch.attempts.tolist()) == ([-1, -1], [0, 0])
     assert batch.transforms.shape == (2, 2)
     assert np.isnan(batch.transforms).all()
@@ -108,20 +108,20 @@ def test_it_fills_provenance_that_goes_without_saying():
     assert batch.confidences is None
 
 
-def test_it_reads_parameters_row_by_row():
-    pull = exchange(provenance="full")
+def test_it_reads_transform_parameters_row_by_row():
+    pull = opened(provenance="full")
     pull.receive(header(transform_columns=["rotate_degrees", "shift_x"]))
-    told = augmentation_pb2.RowProvenance(
+    provenance = augmentation_pb2.RowProvenance(
         sources=[3, 1], source_rows=[8, 9], seeds=[1, 1], indices=[5, 6], transforms=[1, 2, 3, 4], copy_ratios=[0.5, 1]
     )
-    batch = pull.receive(chunk(5, 2, provenance=told))
+    batch = pull.receive(chunk(5, 2, provenance=provenance))
     assert batch.transforms.tolist() == [[1, 2], [3, 4]]
     assert batch.copy_ratios.tolist() == [0.5, 1]
     assert batch.source_rows.tolist() == [8, 9]
 
 
-def test_it_marks_rejected_rows_and_leaves_them_out_when_asked():
-    pull = exchange()
+def test_it_marks_rejected_rows_and_can_leave_them_out():
+    pull = opened()
     pull.receive(header())
     batch = pull.receive(chunk(5, 3, errors=[failed(6, code_pb2.ABORTED)]))
     assert batch.rejected.tolist() == [False, True, False]
@@ -131,15 +131,15 @@ def test_it_marks_rejected_rows_and_leaves_them_out_when_asked():
     assert (accepted.start_index, accepted.end_index, len(accepted)) == (5, 8, 2)
 
 
-def test_it_takes_no_other_failure_for_a_rejection():
-    pull = exchange()
+def test_it_does_not_take_another_failure_for_a_rejection():
+    pull = opened()
     pull.receive(header())
     with pytest.raises(SampleFailed, match="sample 6: INTERNAL"):
         pull.receive(chunk(5, 3, errors=[failed(6, code_pb2.INTERNAL)]))
 
 
 def test_it_joins_a_row_larger_than_a_chunk():
-    pull = exchange()
+    pull = opened()
     pull.receive(header(groups=["a"]))
     first = chunk(5, 1, data=b"\1\2\3", part_total=4, groups=[0])
     assert pull.receive(first) is None
@@ -148,8 +148,8 @@ def test_it_joins_a_row_larger_than_a_chunk():
     assert batch.groups.tolist() == [0]
 
 
-def test_it_goes_on_after_a_break_with_the_first_row_missing():
-    pull = exchange(shard=1, shards=4)
+def test_it_resumes_with_the_first_missing_row():
+    pull = opened(shard=1, shards=4)
     pull.receive(header())
     pull.receive(chunk(5, 2))
     assert pull.recover(ServerUnavailable("gone")) == 0
@@ -160,16 +160,16 @@ def test_it_goes_on_after_a_break_with_the_first_row_missing():
     pull.finish()
 
 
-def test_it_is_done_when_a_stream_breaks_after_its_last_row():
-    pull = exchange(start_index=8)
+def test_it_is_complete_when_a_stream_breaks_after_its_last_row():
+    pull = opened(start_index=8)
     pull.receive(header())
     pull.receive(chunk(8, 2))
     assert pull.recover(ServerUnavailable("gone")) is None
 
 
-def test_it_says_how_far_it_came_before_nobody_answered():
+def test_it_reports_how_much_was_received_when_it_gives_up():
     policy = RetryPolicy(attempts=1, base_s=0)
-    pull = PullExchange(pull_request(b"t", {}), Patience(10, policy, between_messages=True))
+    pull = PullStream(pull_request(b"t", {}), RetryState(10, policy, between_messages=True))
     pull.receive(header())
     pull.receive(chunk(5, 2))
     with pytest.raises(ServerUnavailable, match="broke after 2 of 5 samples; index 7 was next"):
@@ -189,7 +189,7 @@ def test_it_says_how_far_it_came_before_nobody_answered():
     ids=lambda value: next(iter(value)),
 )
 def test_it_refuses_another_plan_after_a_break(changed):
-    pull = exchange()
+    pull = opened()
     pull.receive(header())
     pull.begin()
     with pytest.raises(BadReply, match=f"another {next(iter(changed))} after a break"):
@@ -200,7 +200,7 @@ def test_it_refuses_another_plan_after_a_break(changed):
     "reply",
     [
         pytest.param(chunk(6, 2), id="a row is left out"),
-        pytest.param(chunk(4, 2), id="a row comes twice"),
+        pytest.param(chunk(4, 2), id="a row is repeated"),
         pytest.param(chunk(5, 6), id="beyond the shard"),
         pytest.param(chunk(5, 0), id="nothing"),
         pytest.param(chunk(5, 2, labels=[1]), id="a label is missing"),
@@ -211,36 +211,36 @@ def test_it_refuses_another_plan_after_a_break(changed):
         pytest.param(augmentation_pb2.PullDatasetResponse(), id="an empty message"),
     ],
 )
-def test_it_refuses_a_message_that_cannot_be(reply):
-    pull = exchange()
+def test_it_refuses_a_message_that_contradicts_the_request(reply):
+    pull = opened()
     pull.receive(header())
     with pytest.raises(BadReply):
         pull.receive(reply)
 
 
 def test_it_refuses_rows_without_a_header():
-    with pytest.raises(BadReply, match="out of its place"):
-        exchange().receive(chunk(5, 2))
+    with pytest.raises(BadReply, match="a chunk out of order"):
+        opened().receive(chunk(5, 2))
 
 
-def test_it_refuses_images_it_cannot_read():
+def test_it_refuses_images_it_cannot_decode():
     spec = model_pb2.SampleSpec()
     spec.CopyFrom(SPEC)
     spec.dtype = model_pb2.DTYPE_FLOAT32
-    with pytest.raises(BadReply, match="does not read"):
-        exchange().receive(header(sample_spec=spec))
+    with pytest.raises(BadReply, match="cannot decode"):
+        opened().receive(header(sample_spec=spec))
 
 
 @pytest.mark.parametrize("labels", [[0, 5], []], ids=["unknown", "none"])
 def test_it_refuses_labels_that_are_no_class(labels):
-    pull = exchange()
+    pull = opened()
     pull.receive(header())
-    with pytest.raises(BadReply, match="samples 5 to 6 have labels that are none of the 5 classes"):
+    with pytest.raises(BadReply, match="samples 5 to 6 has labels that are none of the 5 classes"):
         pull.receive(chunk(5, 2, labels=labels))
 
 
 def test_it_refuses_a_stream_that_ends_early():
-    pull = exchange()
+    pull = opened()
     pull.receive(header())
     pull.receive(chunk(5, 2))
     with pytest.raises(BadReply, match="ended before row 7; 3 are missing"):
@@ -249,9 +249,9 @@ def test_it_refuses_a_stream_that_ends_early():
 
 def test_it_refuses_a_stream_without_a_header():
     with pytest.raises(BadReply, match="without a header"):
-        exchange().finish()
+        opened().finish()
 
 
 def test_it_refuses_a_shard_that_does_not_hold_the_start():
     with pytest.raises(BadReply, match="from row 3"):
-        exchange(start_index=3).receive(header())
+        opened(start_index=3).receive(header())

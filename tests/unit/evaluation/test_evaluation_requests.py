@@ -70,8 +70,8 @@ def test_everything_wrong_is_named_at_once():
         ("gates", 'hold an empty one; give conditions as "copy_rate.upper95 < 0.01"'),
         ("request_id", "is 'run 1'; give 1 to 128 letters, digits, dots, dashes or underscores"),
         ("reference", 'is "digits:train"; give "DATASET" or "DATASET:TRAINING:HELD_OUT"'),
-        ("extractor", '":1" has no name; give "name" or "name:version"'),
         ("seed", "is -1; it may be 0 to 18446744073709551615"),
+        ("extractor", '":1" has no name; give "name" or "name:version"'),
     ]
 
 

@@ -1,11 +1,12 @@
-"""A stream of samples: what is received, refused, and asked for after a break."""
+"""A stream of samples: what it accepts, refuses, and requests after a break."""
 
 import numpy as np
 import pytest
 
 from fount.errors import BadReply
+from fount.retry import RetryPolicy, RetryState
 from fount.sampling.request import sample_request
-from fount.sampling.stream import StreamProgress
+from fount.sampling.stream import SampleStream
 from fount.v1 import model_pb2, sampling_pb2
 
 DIGEST = "sha256:" + "a" * 64
@@ -26,67 +27,69 @@ def chunk(start, data, count=None, **fields):
     )
 
 
+def opened(query):
+    stream = SampleStream(sample_request("digits", query), RetryState(None, RetryPolicy()))
+    stream.begin()
+    return stream
+
+
 def begun(query, **fields):
-    progress = StreamProgress(sample_request("digits", query))
-    progress.begin()
-    progress.receive(header(**fields))
-    return progress
+    stream = opened(query)
+    stream.receive(header(**fields))
+    return stream
 
 
 def failed(index):
     return sampling_pb2.SampleError(index=index, status={"code": 13, "message": "not finite"})
 
 
-def test_a_chunk_carries_its_samples_and_their_provenance():
-    progress = begun({"count": 2, "start_index": 3})
-    got = progress.receive(chunk(3, b"\1\2\3\4", labels=[7, 8]))
+def test_it_returns_samples_with_provenance():
+    stream = begun({"count": 2, "start_index": 3})
+    got = stream.receive(chunk(3, b"\1\2\3\4", labels=[7, 8]))
     assert got.samples.tolist() == [[[[1], [2]]], [[[3], [4]]]]
     assert (got.labels.tolist(), got.indices.tolist()) == ([7, 8], [3, 4])
     assert (got.seed, got.numerics, str(got.model)) == (5, "cpu", f"digits:1.0@{DIGEST}")
 
 
-def test_floats_are_read_little_endian():
+def test_it_reads_floats_as_little_endian():
     data = np.array([0.5, -1.0], "<f4").tobytes()
-    progress = begun({"encoding": "float32"}, dtype=model_pb2.DTYPE_FLOAT32, encoding=2)
-    assert progress.receive(chunk(0, data, count=1)).samples.ravel().tolist() == [0.5, -1.0]
+    stream = begun({"encoding": "float32"}, dtype=model_pb2.DTYPE_FLOAT32, encoding=2)
+    assert stream.receive(chunk(0, data, count=1)).samples.ravel().tolist() == [0.5, -1.0]
 
 
-def test_the_first_attempt_asks_for_everything():
-    request = sample_request("digits", {"count": 4})
-    assert StreamProgress(request).begin() == request
+def test_it_requests_everything_at_first():
+    stream = SampleStream(sample_request("digits", {"count": 4}), RetryState(None, RetryPolicy()))
+    assert stream.begin() == sample_request("digits", {"count": 4})
 
 
-def test_before_a_header_the_same_is_asked_again():
-    request = sample_request("digits", {"count": 4})
-    progress = StreamProgress(request)
-    progress.begin()
-    assert progress.begin() == request
+def test_it_repeats_the_request_before_a_header():
+    assert opened({"count": 4}).begin() == sample_request("digits", {"count": 4})
 
 
-def test_after_a_header_the_rest_is_asked_for_with_everything_pinned():
-    progress = begun({"count": 4, "start_index": 10})
-    progress.receive(chunk(10, b"\1\2\3\4"))
-    resumed = progress.begin()
+def test_it_requests_the_rest_with_everything_pinned_after_a_header():
+    stream = begun({"count": 4, "start_index": 10})
+    stream.receive(chunk(10, b"\1\2\3\4"))
+    resumed = stream.begin()
     assert (resumed.start_index, resumed.count, resumed.seed, resumed.numerics) == (12, 2, 5, "cpu")
     assert resumed.model == model_pb2.ModelRef(name="digits", version="1.0", digest=DIGEST)
 
 
-def test_labels_are_cut_to_the_rest():
-    progress = begun({"labels": [7, 8, 9]})
-    progress.receive(chunk(0, b"\1\2", labels=[7]))
-    assert list(progress.begin().condition.labels.ids) == [8, 9]
+def test_it_requests_the_labels_of_the_rest():
+    stream = begun({"labels": [7, 8, 9]})
+    stream.receive(chunk(0, b"\1\2", labels=[7]))
+    assert list(stream.begin().condition.labels.ids) == [8, 9]
 
 
 @pytest.mark.parametrize("other", [{"digest": "sha256:b"}, {"seed": 6}, {"numerics": "gpu"}, {"dims": (2, 1, 1)}])
-def test_a_resumed_stream_of_another_kind_is_refused(other):
-    progress = begun({"count": 4})
-    progress.begin()
+def test_it_refuses_a_resumed_stream_of_another_kind(other):
+    stream = begun({"count": 4})
+    stream.begin()
     with pytest.raises(BadReply, match=r"changed|would not match"):
-        progress.receive(header(**other))
+        stream.receive(header(**other))
 
 
 @pytest.mark.parametrize("pinned", [{"digest": "sha256:b"}, {"seed": 6}, {"numerics": "gpu"}])
-def test_a_header_that_ignores_what_was_pinned_is_refused(pinned):
+def test_it_refuses_a_header_that_ignores_what_was_pinned(pinned):
     with pytest.raises(BadReply, match="was pinned"):
         begun(pinned)
 
@@ -107,38 +110,36 @@ def test_a_header_that_ignores_what_was_pinned_is_refused(pinned):
         sampling_pb2.SampleResponse(),
     ],
     ids=[
-        "gap", "more than asked for", "no samples", "odd bytes", "too many bytes", "other number of labels",
+        "gap", "more than requested", "no samples", "odd bytes", "too many bytes", "other number of labels",
         "error outside", "error that is OK", "lengths that do not sum", "second header", "no kind",
     ],
 )  # fmt: skip
-def test_a_message_that_cannot_be_true_is_refused(response):
+def test_it_refuses_a_message_that_contradicts_the_request(response):
     with pytest.raises(BadReply):
         begun({"count": 2}).receive(response)
 
 
-def test_an_overlap_is_refused():
-    progress = begun({"count": 4})
-    progress.receive(chunk(0, b"\1\2\3\4"))
-    with pytest.raises(BadReply, match="Samples 2 to 3 are due, but samples 1 to 2 came"):
-        progress.receive(chunk(1, b"\1\2\3\4"))
+def test_it_refuses_an_overlap():
+    stream = begun({"count": 4})
+    stream.receive(chunk(0, b"\1\2\3\4"))
+    with pytest.raises(BadReply, match="Samples 2 to 3 are due, but samples 1 to 2 arrived"):
+        stream.receive(chunk(1, b"\1\2\3\4"))
 
 
-def test_a_chunk_before_the_header_is_refused():
-    progress = StreamProgress(sample_request("digits", {}))
-    progress.begin()
-    with pytest.raises(BadReply):
-        progress.receive(chunk(0, b"\1\2"))
+def test_it_refuses_a_chunk_before_the_header():
+    with pytest.raises(BadReply, match="a chunk out of order"):
+        opened({}).receive(chunk(0, b"\1\2"))
 
 
-def test_a_short_stream_is_refused():
-    progress = begun({"count": 3})
-    progress.receive(chunk(0, b"\1\2"))
+def test_it_refuses_a_short_stream():
+    stream = begun({"count": 3})
+    stream.receive(chunk(0, b"\1\2"))
     with pytest.raises(BadReply, match="ended before sample 1; 2 are missing"):
-        progress.finish()
+        stream.finish()
 
 
 @pytest.mark.parametrize("query", [{"label": 7, "count": 2}, {"labels": [7, 7]}], ids=["label", "labels"])
-def test_a_label_that_was_not_asked_for_is_refused(query):
+def test_it_refuses_a_label_that_was_not_requested(query):
     with pytest.raises(BadReply, match="other labels"):
         begun(query).receive(chunk(0, b"\1\2\3\4", labels=[7, 3]))
 
@@ -146,25 +147,25 @@ def test_a_label_that_was_not_asked_for_is_refused(query):
 @pytest.mark.parametrize(
     "fields", [{"dims": (-1, 2, 1)}, {"dims": (2,)}, {"dims": (2**20, 2**20, 1)}, {"encoding": 2}, {"dtype": 2}]
 )
-def test_a_form_it_cannot_read_is_refused(fields):
-    with pytest.raises(BadReply, match="does not read"):
+def test_it_refuses_a_form_it_cannot_decode(fields):
+    with pytest.raises(BadReply, match="cannot decode"):
         begun({"count": 1}, **fields)
 
 
-def test_a_large_sample_is_joined_of_its_parts():
-    progress = begun({"count": 2})
-    assert progress.receive(chunk(0, b"\1", count=1, part_total=2)) is None
-    whole = progress.receive(chunk(0, b"\2", count=1, part_offset=1, part_total=2))
-    assert (whole.samples.ravel().tolist(), progress.next_index) == ([1, 2], 1)
+def test_it_joins_the_parts_of_a_large_sample():
+    stream = begun({"count": 2})
+    assert stream.receive(chunk(0, b"\1", count=1, part_total=2)) is None
+    whole = stream.receive(chunk(0, b"\2", count=1, part_offset=1, part_total=2))
+    assert (whole.samples.ravel().tolist(), stream.next_index) == ([1, 2], 1)
 
 
-def test_a_break_between_parts_starts_the_sample_again():
-    progress = begun({"count": 1})
-    progress.receive(chunk(0, b"\1", count=1, part_total=2))
-    assert progress.begin().start_index == 0
-    progress.receive(header())
-    progress.receive(chunk(0, b"\1", count=1, part_total=2))
-    assert progress.receive(chunk(0, b"\2", count=1, part_offset=1, part_total=2)) is not None
+def test_it_requests_a_sample_again_after_a_break_between_its_parts():
+    stream = begun({"count": 1})
+    stream.receive(chunk(0, b"\1", count=1, part_total=2))
+    assert stream.begin().start_index == 0
+    stream.receive(header())
+    stream.receive(chunk(0, b"\1", count=1, part_total=2))
+    assert stream.receive(chunk(0, b"\2", count=1, part_offset=1, part_total=2)) is not None
 
 
 @pytest.mark.parametrize(
@@ -179,41 +180,41 @@ def test_a_break_between_parts_starts_the_sample_again():
     ],
     ids=["again", "other total", "too long", "other sample", "empty", "whole sample"],
 )
-def test_parts_that_do_not_fit_are_refused(second):
-    progress = begun({"count": 2})
-    progress.receive(chunk(0, b"\1", count=1, part_total=2))
-    with pytest.raises(BadReply, match="Of sample 0 came 1 bytes"):
-        progress.receive(second)
+def test_it_refuses_parts_that_do_not_fit(second):
+    stream = begun({"count": 2})
+    stream.receive(chunk(0, b"\1", count=1, part_total=2))
+    with pytest.raises(BadReply, match="After 1 bytes of sample 0, samples"):
+        stream.receive(second)
 
 
-def test_a_sample_too_large_to_be_true_is_refused():
+def test_it_refuses_a_sample_above_the_size_limit():
     with pytest.raises(BadReply, match="larger than 1073741824 bytes"):
         begun({"count": 1}).receive(chunk(0, b"\1", count=1, part_total=2**40))
 
 
-def test_a_failed_sample_is_zero_and_named():
+def test_it_returns_a_failed_sample_as_zeros_with_its_error():
     got = begun({"count": 2}).receive(chunk(0, b"\0\0\3\4", errors=[failed(0)]))
     assert [(error.index, error.code, error.message) for error in got.errors] == [(0, "INTERNAL", "not finite")]
 
 
-def test_a_failed_sample_without_bytes_is_filled_with_zeros():
+def test_it_fills_a_failed_sample_without_bytes_with_zeros():
     got = begun({"count": 2}).receive(chunk(0, b"\3\4", count=2, lengths=[0, 2], errors=[failed(0)]))
     assert got.samples.ravel().tolist() == [0, 0, 3, 4]
 
 
-def test_files_are_cut_by_their_lengths():
+def test_it_splits_files_by_their_lengths():
     got = begun({"count": 3, "encoding": "png"}, encoding=3).receive(
         chunk(0, b"abcde", count=3, lengths=[2, 0, 3], errors=[failed(1)])
     )
     assert (got.files, got.samples) == ((b"ab", b"", b"cde"), None)
 
 
-def test_an_empty_file_without_an_error_is_refused():
+def test_it_refuses_an_empty_file_without_an_error():
     with pytest.raises(BadReply, match="empty sample"):
         begun({"count": 2, "encoding": "png"}, encoding=3).receive(chunk(0, b"ab", count=2, lengths=[2, 0]))
 
 
-def test_a_chunk_of_files_is_no_array():
+def test_it_does_not_turn_files_into_an_array():
     got = begun({"encoding": "png"}, encoding=3).receive(chunk(0, b"ab", count=1, lengths=[2]))
     with pytest.raises(TypeError, match="files"):
         np.asarray(got)

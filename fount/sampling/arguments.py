@@ -1,0 +1,126 @@
+"""Check the Python arguments of a client call, and report every wrong value at once.
+
+Wrong types raise `TypeError` immediately; wrong values are collected and raised as one `InvalidRequest`. Only what is
+wrong for every server is checked here: what depends on models and data sets is checked by the gateway.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Container, Iterable, Mapping
+from typing import Any, SupportsIndex, TypeVar
+
+import numpy as np
+
+from fount.errors import InvalidRequest
+
+__all__ = ["UINT32_MAX", "UINT64_MAX", "Arguments", "text_of"]
+
+UINT32_MAX, UINT64_MAX = 2**32 - 1, 2**64 - 1
+
+_Choice = TypeVar("_Choice")
+
+
+class Arguments:
+    """The optional keyword arguments of one call; None is the same as leaving an argument out.
+
+    Attributes:
+        given: the arguments that are not None.
+        problems: (argument, what is wrong), as found so far.
+    """
+
+    def __init__(self, function: str, query: Mapping[str, Any], known: Container[str], failure: str) -> None:
+        """Take the arguments.
+
+        Args:
+            function: the name of the function called.
+            query: its keyword arguments.
+            known: the names there are.
+            failure: begins the message of the error, as "The request cannot be sent:".
+
+        Raises:
+            TypeError: an argument is unknown.
+        """
+        if unknown := sorted(name for name in query if name not in known):
+            raise TypeError(f"{function}() got an unexpected argument {unknown[0]!r}")
+        self.given = {name: value for name, value in query.items() if value is not None}
+        self.problems: list[tuple[str, str]] = []
+        self._failure = failure
+
+    def __contains__(self, name: str) -> bool:
+        return name in self.given
+
+    def add(self, name: str, text: str) -> None:
+        """Add a problem."""
+        self.problems.append((name, text))
+
+    def finish(self) -> None:
+        """Raise the problems.
+
+        Raises:
+            InvalidRequest: there are some.
+        """
+        if self.problems:
+            raise InvalidRequest(self._failure, fields=self.problems)
+
+    def whole(self, name: str, low: int, high: int) -> int | None:
+        """Read a whole number from low to high; None when it is not given."""
+        return self.whole_of(name, self.given[name], low, high) if name in self.given else None
+
+    def whole_of(self, name: str, value: object, low: int, high: int) -> int:
+        """Check a whole number; low stands for one that is out of range."""
+        if isinstance(value, bool) or not isinstance(value, SupportsIndex):
+            raise TypeError(f"{name} must be a whole number, got {type(value).__name__}")
+        number = operator.index(value)
+        if low <= number <= high:
+            return number
+        limits = f"{low} or more" if number < low and low and high == UINT64_MAX else f"{low} to {high}"
+        self.add(name, f"is {number}; it may be {limits}")
+        return low
+
+    def real_of(self, name: str, value: object) -> float:
+        """Check a number."""
+        if isinstance(value, bool) or not isinstance(value, int | float | np.integer | np.floating):
+            raise TypeError(f"{name} must be a number, got {type(value).__name__}")
+        return float(value)
+
+    def text(self, name: str) -> str:
+        """Read a text; empty when it is not given."""
+        return text_of(name, self.given.get(name, ""))
+
+    def texts(self, name: str) -> list[str]:
+        """Read texts; none when they are not given."""
+        values = self.given.get(name, ())
+        if isinstance(values, str | bytes) or not isinstance(values, Iterable):
+            raise TypeError(f"{name} must be a sequence of str, got {type(values).__name__}")
+        return [text_of(name, each) for each in values]
+
+    def choice(self, name: str, choices: Mapping[str, _Choice], default: str) -> _Choice:
+        """Read one of some words."""
+        value = self.given.get(name, default)
+        if not isinstance(value, str):
+            raise TypeError(f"{name} must be one of {', '.join(choices)}, got {type(value).__name__}")
+        if value not in choices:
+            self.add(name, f'is "{value}"; it may be {", ".join(choices)}')
+        return choices.get(value, choices[default])
+
+    def choices(self, name: str, choices: Mapping[str, _Choice]) -> list[_Choice]:
+        """Read some of some words, each at most once."""
+        words = self.texts(name)
+        for word in dict.fromkeys(words):
+            if word not in choices:
+                self.add(name, f'hold "{word}"; there are {", ".join(choices)}')
+            elif words.count(word) > 1:
+                self.add(name, f'hold "{word}" {words.count(word)} times')
+        return [choices[word] for word in words if word in choices]
+
+
+def text_of(name: str, value: object) -> str:
+    """Check a text.
+
+    Raises:
+        TypeError: it is none.
+    """
+    if not isinstance(value, str):
+        raise TypeError(f"{name} must be a str, got {type(value).__name__}")
+    return value
