@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from service.evaluation.evidence import NEIGHBOURS, Evidence, LabelGrid, Nearest, RealRows, Samples
-from service.evaluation.panels import JSON, EvidenceSummary, evaluate_panel, parts_of
+from service.evaluation.panels.part import JSON, EvidenceSummary
+from service.evaluation.panels.registry import evaluate_panel, parts_of
 from service.evaluation.results import Metric, Panel, PanelResult
 from service.evaluation.statistics.distances import nearest
 

@@ -59,8 +59,8 @@ def judge(evidence: Evidence, panels: Sequence[Panel] = tuple(Panel)) -> Judged:
         panels: those to ask, in the order of the report.
     """
     outputs = {part.name: part.compute(evidence) for part in parts_of(panels, True)}
-    facts = EvidenceSummary.of(evidence)
-    answers = [evaluate_panel(panel, outputs, facts) for panel in panels]
+    summary = EvidenceSummary.of(evidence)
+    answers = [evaluate_panel(panel, outputs, summary) for panel in panels]
     return Judged(
         metrics={metric.name: metric for metrics, _ in answers for metric in metrics},
         panels={result.panel: result for _, result in answers},

@@ -1,27 +1,7 @@
-"""The panels: evidence becomes metrics, in parts that take a few seconds each.
+"""The panels: evidence enters, metrics with their intervals, null distributions and verdicts leave.
 
-A part is a function of the evidence and leaves JSON, so that it can be a step of a job; `evaluate_panel` turns what the
-parts of a panel left into metrics and a verdict.
+Each panel answers one question (realism, diversity, memorisation, label fidelity). Its work is divided into metric
+parts of a few seconds each: functions of the evidence that return JSON, so that each can be a step of a job. `registry`
+lists the panels, their parts and metrics; `registry.evaluate_panel` turns the outputs of a panel's parts into metrics
+and a verdict.
 """
-
-from service.evaluation.panels.part import JSON, EvidenceSummary, MetricPart
-from service.evaluation.panels.registry import (
-    FEWEST_SAMPLES,
-    METRICS,
-    evaluate_panel,
-    needs_label_grid,
-    needs_neighbours,
-    parts_of,
-)
-
-__all__ = [
-    "FEWEST_SAMPLES",
-    "JSON",
-    "METRICS",
-    "EvidenceSummary",
-    "MetricPart",
-    "evaluate_panel",
-    "needs_label_grid",
-    "needs_neighbours",
-    "parts_of",
-]

@@ -1,20 +1,24 @@
-"""A part of a panel: one small function of the evidence, whose output is JSON."""
+"""Metric parts: small functions of the evidence whose output is JSON, and what panels share between them."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Self, TypeVar, cast
 from weakref import WeakKeyDictionary
 
 from service.evaluation.evidence import Evidence
+from service.evaluation.panels.reference_sample import DRAWS
 from service.evaluation.results import Panel
 
-__all__ = ["JSON", "EvidenceSummary", "MetricPart", "cached_per_evidence"]
-
+__all__ = ["JSON", "EvidenceSummary", "MetricPart", "cached_per_evidence", "outputs_of_draws", "parts_with_draws"]
 
 JSON = Any
 """What `json` writes and reads back the same: None, bool, int, finite float, str, lists and dicts of such."""
+
+_Value = TypeVar("_Value")
+_CACHE: WeakKeyDictionary[Evidence, dict[str, Any]] = WeakKeyDictionary()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,9 +26,9 @@ class MetricPart:
     """A step of a panel, of a few seconds at most.
 
     Attributes:
-        name: unique among all parts; outputs are kept by it.
-        panel: the first question it is for; later panels may read its output, too.
-        stage: words for people.
+        name: unique among all parts; outputs are stored by it.
+        panel: the first panel that uses it; later panels may read its output, too.
+        stage: progress message.
         compute: evidence to JSON. The same evidence gives the same output.
     """
 
@@ -34,72 +38,72 @@ class MetricPart:
     compute: Callable[[Evidence], JSON]
 
 
-# FOLDED FROM service.evaluation.panels.part:
-# What several parts need of the same evidence, computed once: kept as long as the evidence is, and never
-# beyond.
+def parts_with_draws(
+    name: str, panel: Panel, stage: str, compute: Callable[[int | None, Evidence], JSON]
+) -> tuple[MetricPart, ...]:
+    """Make the part that measures the samples, and one for each reference sample drawn in their place.
+
+    Args:
+        name: parts are called `name.samples` and `name.real.0`, `name.real.1`, ...
+        panel: of the parts.
+        stage: of the parts.
+        compute: takes None for the samples or the number of a reference sample, and the evidence; its output is None
+            for a reference sample that is not drawn.
+    """
+    draws: dict[str, int | None] = {f"{name}.samples": None} | {f"{name}.real.{draw}": draw for draw in range(DRAWS)}
+    return tuple(
+        MetricPart(name=each, panel=panel, stage=stage, compute=partial(compute, draw)) for each, draw in draws.items()
+    )
 
 
-_Value = TypeVar("_Value")
-_KEPT: WeakKeyDictionary[Evidence, dict[str, Any]] = WeakKeyDictionary()
+def outputs_of_draws(outputs: Mapping[str, JSON], name: str) -> list[JSON]:
+    """Return the outputs of the reference samples of `parts_with_draws` that were drawn."""
+    return [output for draw in range(DRAWS) if (output := outputs[f"{name}.real.{draw}"]) is not None]
 
 
 def cached_per_evidence(evidence: Evidence, name: str, compute: Callable[[], _Value]) -> _Value:
-    """Compute something of the evidence, or give what was computed before.
+    """Compute a value that several parts need of the same evidence once, and keep it as long as the evidence lives.
 
-    Two threads that come at once both compute it, to the same value.
+    Two threads that call this at the same time both compute it, to the same value.
     """
-    kept = _KEPT.setdefault(evidence, {})
-    if name not in kept:
-        kept[name] = compute()
-    return cast(_Value, kept[name])
-
-
-# FOLDED FROM service.evaluation.panels.part:
-# What is known beside what parts left: counts and names.
+    values = _CACHE.setdefault(evidence, {})
+    if name not in values:
+        values[name] = compute()
+    return cast(_Value, values[name])
 
 
 @dataclass(frozen=True, kw_only=True)
 class EvidenceSummary:
-    """Counts and names.
+    """Counts and names of the evidence, which metrics need in addition to the outputs of parts.
 
     Attributes:
-        samples: that were drawn and read; failed ones are not among them.
-        failed: samples left out.
-        compared: the first samples, as many as there are training rows at most: those that are compared as sets.
-        training_rows, held_out_rows: real rows.
-        features: how many numbers describe an image.
+        samples: how many were drawn and read; failed ones are not among them.
+        compared: the first samples, at most as many as there are training rows: those that are compared as sets.
+        training_rows, held_out_rows: how many real rows.
+        features: width of a feature vector.
         classes: names, in order of their id.
-        conditional: samples were asked for by label.
-        seed: of everything that is drawn.
         extractor, classifier: names of the models that read the images.
     """
 
     samples: int
-    failed: int
     compared: int
     training_rows: int
     held_out_rows: int
     features: int
     classes: tuple[str, ...]
-    conditional: bool
-    seed: int
     extractor: str = "the extractor"
     classifier: str = "the classifier"
 
     @classmethod
     def of(cls, evidence: Evidence, *, extractor: str = "the extractor", classifier: str = "the classifier") -> Self:
-        """Read them off the evidence."""
-        samples = evidence.samples
+        """Summarise the evidence."""
         return cls(
-            samples=len(samples),
-            failed=evidence.failed,
-            compared=min(len(samples), len(evidence.training)),
+            samples=len(evidence.samples),
+            compared=min(len(evidence.samples), len(evidence.training)),
             training_rows=len(evidence.training),
             held_out_rows=len(evidence.held_out),
-            features=samples.features.shape[1],
+            features=evidence.samples.features.shape[1],
             classes=evidence.classes,
-            conditional=samples.labels is not None,
-            seed=evidence.seed,
             extractor=extractor,
             classifier=classifier,
         )

@@ -1,12 +1,14 @@
-"""Who stands in the place of samples: the samples themselves, or as many training rows, drawn without replacement.
+"""Image sets that statistics compare: the samples, the held-out rows, and reference samples of training rows.
 
-Statistics of realism and diversity compare either with the held-out rows, so that what real rows score comes from the
-same computation at the same size. All draws are keyed by the evaluation's seed.
+Statistics of realism and diversity compare the samples with the held-out rows, and in the same way several reference
+samples: as many training rows, drawn without replacement, in the place of samples. So the null distribution, what real
+rows score, comes from the same computation at the same size. All draws are keyed by the evaluation's seed. Each
+function takes all rows, or those of one class.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,119 +19,102 @@ from service.evaluation.statistics.intervals import BLOCKS
 __all__ = [
     "DRAWS",
     "ImageSet",
-    "as_drawn",
-    "class_reference_sample",
-    "class_samples",
-    "classes_of",
-    "compared",
-    "generator",
+    "are_draws_distinct",
+    "class_members",
+    "compared_samples",
     "held_out",
-    "held_out_class",
+    "random_generator",
     "reference_sample",
-]  # fmt: skip
+    "samples_or_reference",
+]
 
 DRAWS = 8
-"""How often training rows are drawn to stand in the place of samples. Of 8 draws the range is 2.5 deviations wide a
-side."""
+"""How many reference samples are drawn. With 8 draws the range is 2.5 standard deviations wide on each side."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class ImageSet:
-    """Rows in the place of samples.
+    """Images that are compared as a set.
 
     Attributes:
         images: (n, H, W, C) uint8.
         features: (n, d) float32.
         probabilities: (n, classes) float32.
-        of: how many rows they were drawn from; n or more.
-        blocks: of a jackknife of them; 1 where other draws of the same show the spread, and the value is enough.
+        blocks: of the jackknife; 1 for one of several reference samples, whose values show their spread themselves.
     """
 
     images: NDArray[np.uint8]
     features: NDArray[np.float32]
     probabilities: NDArray[np.float32]
-    of: int
     blocks: int = BLOCKS
 
     def __len__(self) -> int:
         return len(self.images)
 
 
-def generator(seed: int, purpose: str, number: int = 0) -> np.random.Generator:
-    """A generator keyed by the evaluation's seed, the purpose and a number; the same on every machine."""
-    words = [seed & 0xFFFFFFFF, seed >> 32, number, *purpose.encode()]
-    return np.random.Generator(np.random.Philox(np.random.SeedSequence(words)))
+def samples_or_reference(evidence: Evidence, draw: int | None, class_id: int | None = None) -> ImageSet | None:
+    """Return the compared samples for None, or a reference sample by its number, as `reference_sample`."""
+    if draw is None:
+        return compared_samples(evidence, class_id)
+    return reference_sample(evidence, draw, class_id)
 
 
-def compared(evidence: Evidence) -> ImageSet:
-    """The samples that are compared as sets: as many as there are training rows at most."""
-    return _take(evidence.samples, slice(0, len(evidence.training)), len(evidence.samples))
+def compared_samples(evidence: Evidence, class_id: int | None = None) -> ImageSet:
+    """Return the first samples, at most as many as there are training rows."""
+    members = class_members(evidence, evidence.samples, class_id)
+    return _take(evidence.samples, members[: len(class_members(evidence, evidence.training, class_id))])
 
 
-def reference_sample(evidence: Evidence, number: int) -> ImageSet | None:
-    """Draw training rows, as many as samples are compared.
-
-    Args:
-        evidence: what there is.
-        number: of the draw, from 0.
+def reference_sample(evidence: Evidence, draw: int, class_id: int | None = None) -> ImageSet | None:
+    """Draw as many training rows as samples are compared, without replacement.
 
     Returns:
         The rows; None for any draw but the first when it would repeat more than half of the training rows.
     """
-    count = min(len(evidence.samples), len(evidence.training))
-    rows = np.arange(len(evidence.training))
-    return _draw(evidence.training, rows, count, generator(evidence.seed, "draw", number), number)
+    rows = class_members(evidence, evidence.training, class_id)
+    count = min(len(class_members(evidence, evidence.samples, class_id)), len(rows))
+    several = are_draws_distinct(count, len(rows))
+    if draw > 0 and not several:
+        return None
+    random = random_generator(evidence.seed, "draw" if class_id is None else f"class {class_id}", draw)
+    return _take(evidence.training, np.sort(random.choice(rows, count, replace=False)), blocks=1 if several else BLOCKS)
 
 
-def held_out(evidence: Evidence) -> ImageSet:
-    """The held-out rows, which everything is compared with."""
-    return _take(evidence.held_out, slice(None), len(evidence.held_out))
+def held_out(evidence: Evidence, class_id: int | None = None) -> ImageSet:
+    """Return the held-out rows, which the other sets are compared with."""
+    return _take(evidence.held_out, class_members(evidence, evidence.held_out, class_id))
 
 
-def classes_of(evidence: Evidence, rows: Samples | RealRows) -> NDArray[np.int64]:
-    """The class of each row: what was asked for, or the true one; of unconditional models what the classifier reads."""
-    if evidence.samples.labels is None or rows.labels is None:
-        read: NDArray[np.int64] = np.argmax(rows.probabilities, axis=1).astype(np.int64)
-        return read
-    return rows.labels
+def class_members(evidence: Evidence, rows: Samples | RealRows, class_id: int | None) -> NDArray[np.int64]:
+    """Return the row numbers of a class, ascending; all of them for None.
+
+    The class of a sample is its requested label, that of a real row its own; where the generator takes no labels, it is
+    what the classifier predicts for either.
+    """
+    if class_id is None:
+        return np.arange(len(rows))
+    unconditional = evidence.samples.labels is None
+    classes = np.argmax(rows.probabilities, axis=1) if unconditional else rows.labels
+    return np.flatnonzero(classes == class_id)
 
 
-def class_samples(evidence: Evidence, class_id: int) -> ImageSet:
-    """All samples of a class."""
-    return _take(evidence.samples, np.flatnonzero(classes_of(evidence, evidence.samples) == class_id), 0)
-
-
-def class_reference_sample(evidence: Evidence, class_id: int, number: int | None) -> ImageSet | None:
-    """The samples of a class that are compared, or a draw of as many training rows of it; None as `reference_sample`."""  # noqa: E501
-    rows = np.flatnonzero(classes_of(evidence, evidence.training) == class_id)
-    own = np.flatnonzero(classes_of(evidence, evidence.samples) == class_id)
-    count = min(len(own), len(rows))
-    if number is None:
-        return _take(evidence.samples, own[:count], len(own))
-    return _draw(evidence.training, rows, count, generator(evidence.seed, f"class {class_id}", number), number)
-
-
-def held_out_class(evidence: Evidence, class_id: int) -> ImageSet:
-    """The held-out rows of a class."""
-    return _take(evidence.held_out, np.flatnonzero(classes_of(evidence, evidence.held_out) == class_id), 0)
-
-
-def as_drawn(rows: int, of: int) -> bool:
-    """Whether draws of `rows` from `of` differ enough from each other to be a null: they take half of them at most."""
+def are_draws_distinct(rows: int, of: int) -> bool:
+    """Return whether draws of `rows` from `of` differ enough to show a null distribution: they take at most half."""
     return 2 * rows <= of
 
 
-def _draw(
-    training: RealRows, rows: NDArray[np.int64], count: int, drawing: np.random.Generator, number: int
-) -> ImageSet | None:
-    several = as_drawn(count, len(rows))
-    if number > 0 and not several:
-        return None
-    drawn = _take(training, np.sort(drawing.choice(rows, count, replace=False)), len(rows))
-    return replace(drawn, blocks=1) if several else drawn
+def random_generator(seed: int, purpose: str, number: int = 0) -> np.random.Generator:
+    """Make a generator keyed by the evaluation's seed, the purpose and a number; the same on every machine."""
+    words = [seed & 0xFFFFFFFF, seed >> 32, number, *purpose.encode()]
+    return np.random.Generator(np.random.Philox(np.random.SeedSequence(words)))
 
 
-def _take(rows: Samples | RealRows, which: slice | NDArray[np.int64], of: int) -> ImageSet:
+def _take(rows: Samples | RealRows, members: NDArray[np.int64], blocks: int = BLOCKS) -> ImageSet:
+    first_rows = len(members) > 0 and members[-1] == len(members) - 1  # members are ascending; then nothing is copied
+    chosen = slice(len(members)) if first_rows else members
     return ImageSet(
-        images=rows.images[which], features=rows.features[which], probabilities=rows.probabilities[which], of=of
+        images=rows.images[chosen],
+        features=rows.features[chosen],
+        probabilities=rows.probabilities[chosen],
+        blocks=blocks,
     )

@@ -1,11 +1,12 @@
-"""The panels in order: which parts they take, what they need, which metrics they have.
+"""The panels in the order of the report: their parts, their metrics, and what they need.
 
-Two panels may share parts; those are computed once, and named once.
+Two panels may share parts; those are computed once.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from types import MappingProxyType
 
 from service.evaluation.panels import diversity, label_fidelity, memorisation, realism
@@ -23,86 +24,126 @@ __all__ = [
     "parts_of",
 ]
 
-FEWEST_SAMPLES: Mapping[Panel, int] = MappingProxyType(
-    {Panel.REALISM: 100, Panel.DIVERSITY: 100, Panel.MEMORISATION: 50, Panel.LABEL_FIDELITY: 50}
-)
-"""Samples a panel needs."""
-_PARTS: Mapping[Panel, tuple[MetricPart, ...]] = MappingProxyType(
+
+@dataclass(frozen=True, kw_only=True)
+class _PanelSpec:
+    """What a panel is made of.
+
+    Attributes:
+        parts: their outputs are the input of `build_metrics`.
+        build_metrics: makes metrics of the outputs by name of the part, and the summary of the evidence.
+        metrics: names of the metrics, in the order of the report.
+        fewest_samples: how many samples the panel needs.
+    """
+
+    parts: tuple[MetricPart, ...]
+    build_metrics: Callable[[Mapping[str, JSON], EvidenceSummary], list[Metric]]
+    metrics: tuple[str, ...]
+    fewest_samples: int
+
+
+_PANELS: Mapping[Panel, _PanelSpec] = MappingProxyType(
     {
-        Panel.REALISM: realism.PARTS,
-        Panel.DIVERSITY: diversity.PARTS,
-        Panel.MEMORISATION: memorisation.PARTS,
-        Panel.LABEL_FIDELITY: label_fidelity.PARTS,
+        Panel.REALISM: _PanelSpec(
+            parts=realism.PARTS,
+            build_metrics=realism.metrics,
+            metrics=("precision", "density", "realism_median", "fid", "kid", "sliced_wasserstein", "inception_score"),
+            fewest_samples=100,
+        ),
+        Panel.DIVERSITY: _PanelSpec(
+            parts=diversity.PARTS,
+            build_metrics=diversity.metrics,
+            metrics=(
+                "recall_per_precision",
+                "effective_size_ratio",
+                "effective_size",
+                "worst_class_effective_size_ratio",
+                "vendi_ratio",
+                "class_distance",
+                "worst_class_recall_per_precision",
+                "worst_class_recall",
+                "worst_class_coverage",
+                "worst_class_vendi_ratio",
+                "recall",
+                "coverage",
+            ),
+            fewest_samples=100,
+        ),
+        Panel.MEMORISATION: _PanelSpec(
+            parts=memorisation.PARTS,
+            build_metrics=memorisation.metrics,
+            metrics=(
+                "copy_rate",
+                "copy_rate_features",
+                "exact_copies",
+                "copy_rate_strict",
+                "near_copies",
+                "nearest_auc",
+                "nearest_auc_features",
+            ),
+            fewest_samples=50,
+        ),
+        Panel.LABEL_FIDELITY: _PanelSpec(
+            parts=label_fidelity.PARTS,
+            build_metrics=label_fidelity.metrics,
+            metrics=("label_agreement", "worst_class_agreement", "label_response", "label_effect"),
+            fewest_samples=50,
+        ),
     }
 )
-_METRICS: Mapping[Panel, Callable[[Mapping[str, JSON], EvidenceSummary], list[Metric]]] = MappingProxyType(
-    {
-        Panel.REALISM: realism.metrics,
-        Panel.DIVERSITY: diversity.metrics,
-        Panel.MEMORISATION: memorisation.metrics,
-        Panel.LABEL_FIDELITY: label_fidelity.metrics,
-    }
+
+FEWEST_SAMPLES: Mapping[Panel, int] = MappingProxyType({panel: spec.fewest_samples for panel, spec in _PANELS.items()})
+"""How many samples a panel needs."""
+
+METRICS: Mapping[str, Panel] = MappingProxyType(
+    {name: panel for panel, spec in _PANELS.items() for name in spec.metrics}
 )
-_NAMES: Mapping[Panel, tuple[str, ...]] = MappingProxyType(
-    {
-        Panel.REALISM: (
-            "precision", "density", "realism_median", "fid", "kid", "sliced_wasserstein", "inception_score",
-        ),
-        Panel.DIVERSITY: (
-            "recall_per_precision", "effective_size_ratio", "effective_size", "worst_class_effective_size_ratio",
-            "vendi_ratio", "class_distance", "worst_class_recall_per_precision", "worst_class_recall",
-            "worst_class_coverage", "worst_class_vendi_ratio", "recall", "coverage",
-        ),
-        Panel.MEMORISATION: (
-            "copy_rate", "copy_rate_features", "exact_copies", "copy_rate_strict", "near_copies", "nearest_auc",
-            "nearest_auc_features",
-        ),
-        Panel.LABEL_FIDELITY: ("label_agreement", "worst_class_agreement", "label_response", "label_effect"),
-    }
-)  # fmt: skip
-METRICS: Mapping[str, Panel] = MappingProxyType({name: panel for panel, names in _NAMES.items() for name in names})
-"""Every metric's name, in the order of the report, and the question it belongs to."""
+"""Every metric's name, in the order of the report, and the panel it belongs to."""
+
 PER_CLASS_METRICS = frozenset(
     {"recall_per_precision", "effective_size_ratio", "vendi_ratio", "recall", "coverage", "label_agreement"}
 )
-"""Metrics that are taken within each class too."""
+"""Metrics that are computed within each class, too."""
 
 
 def parts_of(panels: Sequence[Panel], conditional: bool) -> tuple[MetricPart, ...]:
-    """The parts that these panels take, in order, each once.
+    """Return the parts that these panels need, in order, each once.
 
     Args:
-        panels: the questions, in the order of the report.
-        conditional: samples are asked for by label.
+        panels: in the order of the report.
+        conditional: labels are requested for the samples.
 
     Raises:
-        ValueError: label fidelity is asked of a model without labels.
+        ValueError: label fidelity of a model that takes no labels.
     """
     if Panel.LABEL_FIDELITY in panels and not conditional:
-        raise ValueError("label fidelity is asked of a model that takes no labels")
-    parts = {part.name: part for panel in reversed(panels) for part in reversed(_PARTS[panel])}
-    return tuple(reversed(parts.values()))
+        raise ValueError("label fidelity cannot be evaluated of a model that takes no labels")
+    parts: dict[str, MetricPart] = {}
+    for panel in panels:
+        for part in _PANELS[panel].parts:
+            parts.setdefault(part.name, part)
+    return tuple(parts.values())
 
 
 def evaluate_panel(
-    panel: Panel, outputs: Mapping[str, JSON], facts: EvidenceSummary
+    panel: Panel, outputs: Mapping[str, JSON], summary: EvidenceSummary
 ) -> tuple[list[Metric], PanelResult]:
-    """The metrics of a panel and its answer.
+    """Make the metrics of a panel and its verdict.
 
     Args:
-        panel: the question.
-        outputs: what parts left, by their name: all of the panel's, shared ones included; others are not looked at.
-        facts: counts and names.
+        panel: which.
+        outputs: of parts, by name: all of the panel's, shared ones included; others are ignored.
+        summary: of the evidence.
     """
-    metrics = _METRICS[panel](outputs, facts)
+    metrics = _PANELS[panel].build_metrics(outputs, summary)
     return metrics, decide_panel(panel, metrics)
 
 
 def needs_neighbours(panels: Sequence[Panel]) -> bool:
-    """Whether the nearest training rows must be known."""
+    """Return whether the nearest training rows must be found."""
     return Panel.MEMORISATION in panels
 
 
 def needs_label_grid(panels: Sequence[Panel]) -> bool:
-    """Whether the same noise must be drawn under every label."""
+    """Return whether the same noise must be drawn under every label."""
     return Panel.LABEL_FIDELITY in panels

@@ -121,14 +121,14 @@ class Work:
         """What these panels found; their parts are done."""
         evidence = await self.gathering.evidence()
         asked = self.specification
-        facts = EvidenceSummary.of(evidence, extractor=asked.extractor.name, classifier=asked.classifier.name)
+        summary = EvidenceSummary.of(evidence, extractor=asked.extractor.name, classifier=asked.classifier.name)
         parts = parts_of(asked.panels, asked.conditional)
         outputs = {
             each.name: await self._output(f"part-{each.name}", each.compute)
             for each in parts
             if asked.panels.index(each.panel) <= max(map(asked.panels.index, panels))
         }
-        judged = [await asyncio.to_thread(evaluate_panel, panel, outputs, facts) for panel in panels]
+        judged = [await asyncio.to_thread(evaluate_panel, panel, outputs, summary) for panel in panels]
         metrics = tuple(metric for each, _ in judged for metric in each)
         return Found(metrics=metrics, panels=tuple(result for _, result in judged))
 

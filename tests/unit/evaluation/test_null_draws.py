@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from service.evaluation.panels.estimates import null_from_draws
-from service.evaluation.panels.per_class import worst_null
+from service.evaluation.panels.per_class import null_of_worst_class
 from service.evaluation.panels.realism import PARTS
-from service.evaluation.panels.reference_sample import compared, reference_sample
+from service.evaluation.panels.reference_sample import compared_samples, reference_sample
 from service.evaluation.statistics.fid import Moments, estimate_fid
 from service.evaluation.statistics.inception_score import estimate_inception_score
 from service.evaluation.statistics.intervals import Estimate
@@ -45,7 +45,7 @@ def test_one_of_many_draws_has_no_interval_and_the_only_one_has() -> None:
     assert outputs["distances.samples"].compute(many)["fid"]["interval"] is not None
     assert outputs["distances.real.0"].compute(few)["fid"]["interval"] is not None
     assert reference_sample(few, 1) is None
-    assert replace(compared(many), blocks=1).blocks == reference_sample(many, 0).blocks == 1
+    assert replace(compared_samples(many), blocks=1).blocks == reference_sample(many, 0).blocks == 1
 
 
 def test_a_single_value_without_an_interval_is_no_range() -> None:
@@ -57,4 +57,4 @@ def test_a_single_value_without_an_interval_is_no_range() -> None:
 def test_a_class_of_many_draws_counts_beside_a_class_of_one() -> None:
     many = [{"value": value, "interval": None} for value in (0.2, 1.0, 1.8)]
     one = [{"value": 1.0, "interval": [0.9, 1.1]}]
-    assert worst_null([many, one], 10).range[0] < 0.2
+    assert null_of_worst_class([many, one], 10).range[0] < 0.2

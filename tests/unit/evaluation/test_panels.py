@@ -9,17 +9,17 @@ from functools import cache
 import numpy as np
 import pytest
 
-from service.evaluation.panels import (
+from service.evaluation.panels.estimates import build_metric
+from service.evaluation.panels.part import EvidenceSummary
+from service.evaluation.panels.registry import (
     FEWEST_SAMPLES,
     METRICS,
-    EvidenceSummary,
+    PER_CLASS_METRICS,
     evaluate_panel,
     needs_label_grid,
     needs_neighbours,
     parts_of,
 )
-from service.evaluation.panels.estimates import build_metric
-from service.evaluation.panels.registry import PER_CLASS_METRICS
 from service.evaluation.results import Metric, Null, Panel, PanelResult, Verdict
 from tests.unit.evidence import CLASSES, answers_of, evidence, images_of, labels_of, samples_of, with_samples
 
@@ -127,7 +127,7 @@ def test_diversity_fires_on_the_collapse_of_one_class() -> None:
     assert panels[Panel.DIVERSITY].verdict is Verdict.WORSE
     worst = metrics["worst_class_effective_size_ratio"]
     assert worst.verdict is Verdict.WORSE
-    assert worst.note == "The lowest is of class 'one'"
+    assert worst.note == "The lowest is that of class 'one'"
     assert [each.verdict is Verdict.WORSE for each in metrics["effective_size_ratio"].classes] == [False, True, False]
 
 
@@ -190,4 +190,4 @@ def test_a_wide_interval_is_told_from_likeness(value: float, unsure: bool) -> No
     output = {"value": value, "interval": [value / 4, value * 4], "note": ""}
     metric = build_metric("recall", Panel.DIVERSITY, output, null=null, better="higher", method="", samples=1,
                           tolerance=0.5)  # fmt: skip
-    assert (metric.verdict, "not told apart" in metric.note) == (Verdict.LIKE_REAL, unsure)
+    assert (metric.verdict, "not significant" in metric.note) == (Verdict.LIKE_REAL, unsure)

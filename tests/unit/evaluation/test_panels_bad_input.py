@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from service.evaluation.evidence import RealRows
-from service.evaluation.panels import METRICS
+from service.evaluation.panels.registry import METRICS
 from service.evaluation.results import Panel, Verdict
 from tests.unit.evaluation.test_panels import outcome
 from tests.unit.evidence import FEATURES, evidence, images_of, labels_of, samples_of, with_samples
