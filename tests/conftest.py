@@ -1,17 +1,23 @@
-"""What all tests share: how they are distributed over processes."""
+"""What all tests share: how `pytest -n 2` distributes them over processes."""
+
+from typing import Any
 
 import pytest
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Group tests for `pytest -n 2 --dist loadgroup`.
+    """Run end-to-end tests first: they take longest, and another process runs the rest meanwhile."""
+    items.sort(key=lambda item: not item.nodeid.startswith("tests/e2e/"))
 
-    End-to-end tests form one group, because they share stacks with a TorchServe; they run first, because they take
-    longest.
-    The tests of any other file form a group, because they share fixtures.
-    """
-    for item in items:
-        e2e = "tests/e2e/" in item.nodeid
-        item.add_marker(pytest.mark.xdist_group("e2e" if e2e else item.nodeid.partition("::")[0]))
-    items.sort(key=lambda item: "tests/e2e/" not in item.nodeid)
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Keep the tests of a file in one process, and all end-to-end tests, because they share stacks with a TorchServe."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class ByStackOrFile(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return "tests/e2e" if nodeid.startswith("tests/e2e/") else nodeid.partition("::")[0]
+
+    return ByStackOrFile(config, log)
