@@ -13,7 +13,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """Keep the tests of a file in one process, and all end-to-end tests, because they share stacks with a TorchServe."""
+    """Run the tests of a file in one process; and all end-to-end tests, because they share stacks with a TorchServe."""
     from xdist.scheduler import LoadScopeScheduling
 
     class ByStackOrFile(LoadScopeScheduling):
