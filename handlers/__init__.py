@@ -1,4 +1,4 @@
-"""The workers' side: torch lives here, and nothing of the gateway.
+"""Workers, packaging and training: everything that uses torch.
 
 A worker.v1 request enters from TorchServe and its reply leaves; cards, weights and recipes become archives.
 """

@@ -1,7 +1,7 @@
-"""The file TorchServe loads: the one class it looks for, and no more.
+"""The module TorchServe loads, with the one class it looks for.
 
-At packing this file goes to the archive's root, beside the card. TorchServe gives each call as a mapping of names to
-bytes and wants one bytes back for each.
+Packing copies this file to the archive's root. TorchServe passes each call as a mapping of names to bytes and expects
+one bytes value back for each.
 """
 
 from __future__ import annotations
@@ -18,24 +18,24 @@ __all__ = ["Entry"]
 
 
 class Entry:
-    """TorchServe's view of a worker."""
+    """TorchServe's interface to a worker."""
 
     def __init__(self) -> None:
         self._worker: Worker | None = None
 
     def initialize(self, context: Any) -> None:
-        """Load the model; whatever is wrong with it is told by DESCRIBE, never raised.
+        """Load the model; problems with it are reported by DESCRIBE, never raised.
 
         Args:
             context: TorchServe's; `system_properties` has the archive's folder and the device.
         """
-        # TorchServe's own code says several lines a call at INFO; what this package says is kept.
+        # TorchServe's own code logs several lines a call at INFO; this package's lines are kept.
         logging.getLogger().setLevel(logging.WARNING)
         logging.getLogger("handlers").setLevel(logging.INFO)
         properties = context.system_properties
         gpu_id = properties.get("gpu_id")
         self._worker = Worker.load(Path(properties["model_dir"]), gpu_id=None if gpu_id is None else int(gpu_id))
-        # What is loaded stays for good: a full collection would walk all of torch in the middle of a call.
+        # Everything loaded so far is permanent: a full collection would walk all of torch in the middle of a call.
         gc.collect()
         gc.freeze()
 
@@ -44,10 +44,10 @@ class Entry:
 
         Args:
             data: for each call a mapping whose `body` (or `data`) is a WorkerRequest.
-            context: TorchServe's, not used: what a call is about travels in its bytes.
+            context: TorchServe's, unused: everything about a call is in its bytes.
 
         Returns:
-            For each call a WorkerReply.
+            A WorkerReply for each call.
         """
         worker = self._worker
         if worker is None:

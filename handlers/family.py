@@ -1,9 +1,9 @@
-"""What a model family is to a worker: the seam every architecture enters through.
+"""The interface of a model family: the protocols that every architecture implements, and the values they receive.
 
-A family is a torch module built from its configuration. It gets noise by address and labels by row, never a seed and
-never a global generator, and gives float32 images in its own value range. One-shot samplers read the noise once;
-many-step samplers read `noise.normal(..., step=k)` and call `deadline.check()` between steps; one that also tells its
-steps apart can be cut between them, and gone on with elsewhere.
+A family is a torch module built from its configuration. It gets noise by address and labels by row, never a seed or a
+global generator, and returns float32 images in its own value range. One-step samplers read the noise once; many-step
+samplers read `noise.normal(..., step=k)` and call `deadline.check()` between steps. A `SteppedSampler` also exposes its
+steps, so that a draw can be preempted between two of them and resumed elsewhere.
 """
 
 from __future__ import annotations
@@ -27,28 +27,28 @@ __all__ = [
 
 
 class WrongOutputError(Exception):
-    """A family gave something other than one row for each row it got. Mend the family."""
+    """A family returned something other than one row for each input row. Correct the family."""
 
 
 class DeadlinePassed(Exception):
-    """The answer is no longer wanted. Ask with more time, or for fewer samples."""
+    """The deadline of a call passed. Request with more time, or fewer samples."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Deadline:
-    """When an answer stops being wanted.
+    """The time after which nobody waits for the result.
 
     Attributes:
-        unix_s: seconds since 1970; None is never.
+        unix_s: seconds since 1970; None for no deadline.
     """
 
     unix_s: float | None = None
 
     def check(self) -> None:
-        """Stop here if it is too late.
+        """Raise if the deadline has passed.
 
         Raises:
-            DeadlinePassed: it is.
+            DeadlinePassed: it has.
         """
         if self.unix_s is not None and time.time() >= self.unix_s:
             raise DeadlinePassed(f"the deadline passed {time.time() - self.unix_s:.3f} s ago")
@@ -59,9 +59,9 @@ class Noise:
     """The noise of a batch, read by address.
 
     Attributes:
-        addresses: one a row.
-        device: where tensors are wanted.
-        dtype: the floating type they are wanted in; drawn in float32 and cast once.
+        addresses: one for each row.
+        device: of the tensors returned.
+        dtype: of the tensors returned; noise is drawn in float32 and cast once.
     """
 
     addresses: Addresses
@@ -71,10 +71,10 @@ class Noise:
     def normal(
         self, stream: Stream, shape: tuple[int, ...], *, step: int = 0, truncation: float | None = None
     ) -> Tensor:
-        """Standard normals of one stream.
+        """Draw standard normals of one stream.
 
         Returns:
-            (B, *shape), N(0, 1), the same for an address whatever its batch.
+            (B, *shape), N(0, 1), the same for an address in every batch.
         """
         count = int(torch.Size(shape).numel())
         z = self.addresses.normals(stream, count, step=step, truncation=truncation)
@@ -84,10 +84,7 @@ class Noise:
 
 @dataclass(frozen=True, kw_only=True)
 class Draw:
-    """How samples are to be drawn: the parameters of a request, those unset being None.
-
-    Attributes are those of fount.v1.Parameters.
-    """
+    """The sampling parameters of a request, those of fount.v1.Parameters; None when unset."""
 
     truncation: float | None = None
     temperature: float | None = None
@@ -111,7 +108,7 @@ class Sampler(Protocol):
         ...
 
     def sample(self, noise: Noise, labels: Tensor | None, draw: Draw, deadline: Deadline) -> Tensor:
-        """Draw one image a row.
+        """Draw one image for each row.
 
         Args:
             noise: B addresses.
@@ -127,22 +124,22 @@ class Sampler(Protocol):
 
 @runtime_checkable
 class SteppedSampler(Sampler, Protocol):
-    """A sampler that can be cut between two steps: its `sample` is `sample_in_steps`.
+    """A sampler that can be preempted between two steps: its `sample` is `sample_in_steps`.
 
-    A draw that was cut goes on from its state alone, in another batch and perhaps another process, so nothing else may
-    be kept between steps. What comes to `advance` and `finish` is a float32, row-major copy of the state, whatever was
-    given back; a family whose network runs in another precision casts it to `noise.dtype`.
+    A preempted draw resumes from its state alone, in another batch and perhaps another process, so nothing else may be
+    kept between steps. `advance` and `finish` receive a float32, row-major copy of the state, whatever was returned; a
+    family whose network runs in another precision casts it to `noise.dtype`.
     """
 
     def steps(self, draw: Draw) -> int:
-        """How many steps a draw takes, 1 or more; without parameters, too."""
+        """Return how many steps a draw takes, 1 or more; also for a draw without parameters."""
         ...
 
     def begin(self, noise: Noise, labels: Tensor | None, draw: Draw) -> Tensor:
-        """The state before step 0.
+        """Return the state before step 0.
 
         Returns:
-            (B, ...) floating, at most float32; of one shape a row, whatever the draw and the step.
+            (B, ...) floating, at most float32; the shape of a row must not depend on draw or step.
         """
         ...
 
@@ -157,12 +154,12 @@ class SteppedSampler(Sampler, Protocol):
             draw: parameters, the same at every step.
 
         Returns:
-            The state after the step, as `begin` gives it.
+            The state after the step, of the shape that `begin` returned.
         """
         ...
 
     def finish(self, state: Tensor) -> Tensor:
-        """Turn the state after the last step into images, as `Sampler.sample` gives them."""
+        """Turn the state after the last step into images, as `Sampler.sample` returns them."""
         ...
 
 
@@ -176,7 +173,7 @@ class Classifier(Protocol):
         ...
 
     def classify(self, images: Tensor) -> Tensor:
-        """Class probabilities.
+        """Compute class probabilities.
 
         Args:
             images: (B, C, H, W) floating in the card's value range.
@@ -187,7 +184,7 @@ class Classifier(Protocol):
         ...
 
     def embed(self, images: Tensor) -> Tensor:
-        """Feature vectors, those the classifier's last layer reads.
+        """Compute feature vectors, the input of the classifier's last layer.
 
         Returns:
             (B, features) floating.
@@ -205,12 +202,12 @@ class Transformer(Protocol):
         ...
 
     def transform(self, images: Tensor, table: NDArray[np.float32], addresses: Addresses) -> Tensor:
-        """Manipulate each image; its bytes may depend on nothing but its own row.
+        """Transform each image; its bytes may depend on nothing but its own row.
 
         Args:
             images: (B, H, W, C) uint8, of any shape.
-            table: (B, columns) float32, on the host: what is done to each; see `fount.transform_columns`.
-            addresses: B of them, where noise is read.
+            table: (B, columns) float32, on the host: the transforms of each image; see `fount.transform_columns`.
+            addresses: B, at which noise is read.
 
         Returns:
             (B, H, W, C) uint8.
@@ -221,11 +218,11 @@ class Transformer(Protocol):
 def sample_in_steps(
     sampler: SteppedSampler, noise: Noise, labels: Tensor | None, draw: Draw, deadline: Deadline
 ) -> Tensor:
-    """Draw from begin to finish: the `sample` of a `SteppedSampler`.
+    """Take all steps of a draw: the `sample` of a `SteppedSampler`.
 
     Raises:
-        DeadlinePassed: noticed between two steps.
-        WrongOutputError: the state is not what `SteppedSampler` says.
+        DeadlinePassed: the deadline passed between two steps.
+        WrongOutputError: the state is not what `SteppedSampler` requires.
     """
     steps = range(sampler.steps(draw))
     return sampler.finish(take_steps(sampler, None, steps, noise, labels, draw, deadline))
@@ -243,39 +240,39 @@ def take_steps(
     """Take some steps of a draw.
 
     Args:
-        sampler: whose.
-        state: (B, ...) before the first of them; None begins the draw.
-        steps: which.
+        sampler: the family.
+        state: (B, ...) before the first of these steps; None starts the draw.
+        steps: to take.
         noise: B addresses.
         labels: (B,) int64, or None for an unconditional model.
         draw: parameters.
         deadline: checked before every step.
 
     Returns:
-        (B, ...) float32, row-major: the state after them.
+        (B, ...) float32, row-major: the state after the last of these steps.
 
     Raises:
-        DeadlinePassed: noticed between two steps.
-        WrongOutputError: the state is not what `SteppedSampler` says.
+        DeadlinePassed: the deadline passed between two steps.
+        WrongOutputError: the state is not what `SteppedSampler` requires.
     """
-    state = _settle(sampler.begin(noise, labels, draw) if state is None else state)
+    state = _copy_state(sampler.begin(noise, labels, draw) if state is None else state)
     if state.shape[:1] != (len(noise.addresses),):
         raise WrongOutputError(f"the state has shape {tuple(state.shape)} for {len(noise.addresses)} rows of noise")
     for step in steps:
         deadline.check()
-        after = _settle(sampler.advance(state, step, noise, labels, draw))
+        after = _copy_state(sampler.advance(state, step, noise, labels, draw))
         if after.shape != state.shape:
             shapes = f"{tuple(state.shape)} to {tuple(after.shape)}"
-            raise WrongOutputError(f"the state went from shape {shapes} at step {step}; keep its shape")
+            raise WrongOutputError(f"step {step} changed the shape of the state from {shapes}; keep its shape")
         state = after
     return state
 
 
-def _settle(state: Tensor) -> Tensor:
-    """Copy a state into what it would be had it crossed to a gateway and back, so that a cut never shows in values.
+def _copy_state(state: Tensor) -> Tensor:
+    """Copy a state into the form it has after a transfer to a gateway and back, so that preemption changes no values.
 
-    Kernels round by how memory lies, so strides are made anew, even where `contiguous` would leave them.
+    Kernels round by memory layout, so strides are rebuilt, even where `contiguous` would keep them.
     """
     if state.dtype not in (torch.float32, torch.bfloat16, torch.float16):
-        raise WrongOutputError(f"the state is {state.dtype}; give float32, or less")
+        raise WrongOutputError(f"the state is {state.dtype}; return float32 or a shorter float type")
     return torch.empty(state.shape, dtype=torch.float32, device=state.device).copy_(state)

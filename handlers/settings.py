@@ -1,7 +1,7 @@
-"""How one worker process is to run: precision, layout, threads, device and where it keeps its own state.
+"""Settings of one worker process: precision, memory layout, threads, device and state folder.
 
-Enters: the process environment (`FOUNT_` names), what was tuned for the model, and the device TorchServe assigned.
-Leaves: a `Settings` value, the one thing the rest of the worker reads.
+The process environment (`FOUNT_` names), the model's entry in `workers.yaml` and the device TorchServe assigned enter;
+a `Settings` value leaves, which the rest of the worker reads.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _CONFIG = "FOUNT_WORKER_CONFIG"
 
 
 class SettingsError(Exception):
-    """A worker setting cannot be read. Mend the environment variable, or the key of the file, that it names."""
+    """A worker setting cannot be read. Correct the environment variable or the key that the message names."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,11 +32,11 @@ class Settings:
 
     Attributes:
         device: a torch device, like "cpu" or "cuda:0".
-        precision: what weights and activations are kept in.
-        chosen_layout: how pictures lie in memory while the network runs; None is what its precision does best with.
+        precision: of weights and activations.
+        chosen_layout: memory layout of images in the network; None selects the one that suits the precision.
         compiled: whether the network is compiled for this machine at load.
-        threads: threads of one operation on a CPU.
-        state_dir: the worker's own folder for what it measured; None keeps nothing.
+        threads: of one operation on a CPU.
+        state_dir: the folder for stored measurements; None stores nothing.
     """
 
     device: str = "cpu"
@@ -48,22 +48,22 @@ class Settings:
 
     @property
     def layout(self) -> Layout:
-        """How pictures lie in memory: as chosen, else nchw in fp32 and nhwc in bf16."""
+        """Memory layout of images: as chosen, else nchw in fp32 and nhwc in bf16."""
         return self.chosen_layout or ("nhwc" if self.precision == "bf16" else "nchw")
 
 
 def settings_from_environment(
     environment: Mapping[str, str], gpu_id: int | None = None, model: str | None = None
 ) -> Settings:
-    """Read settings; those tuned for a model go before those of the environment.
+    """Read settings; those tuned for a model take precedence over the environment.
 
     Args:
         environment: FOUNT_WORKER_THREADS (default 1), FOUNT_WORKER_PRECISION (fp32 or bf16, default fp32),
             FOUNT_WORKER_LAYOUT (nchw or nhwc, default by precision), FOUNT_WORKER_COMPILED (0 or 1, default 0),
-            FOUNT_WORKER_CONFIG (a file as `fount tune` writes it, default: none) and FOUNT_STATE_DIR (default:
-            nothing is kept).
+            FOUNT_WORKER_CONFIG (a file written by `fount tune`, default: none) and FOUNT_STATE_DIR (default: nothing
+            is stored).
         gpu_id: the CUDA device TorchServe assigned; None is the CPU.
-        model: the model's name; None reads nothing from the file.
+        model: the model's name; None ignores the file.
 
     Raises:
         SettingsError: one of them cannot be read; the message names it.

@@ -1,19 +1,19 @@
-"""The worker's own state: small JSON documents about what it measured, kept between starts.
+"""Stored measurements of a worker: small JSON documents that survive restarts.
 
-State only saves time and sharpens a comparison, so nothing here ever stops a worker: a folder that cannot be written or
-a document that cannot be read costs a warning in the log, and the measurement is made again.
+They only save time and sharpen a comparison, so nothing here stops a worker: a folder that cannot be written or a
+document that cannot be read is logged as a warning, and the measurement is repeated.
 """
 
 from __future__ import annotations
 
 import json
 import logging
-import os
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from fount.files import atomic_write
 
 __all__ = ["State"]
 
@@ -24,16 +24,16 @@ _MAX_BYTES = 2**20
 
 @dataclass(frozen=True, kw_only=True)
 class State:
-    """A folder of documents, one a kind, model and numerics.
+    """A folder of documents, one for each kind, model and numerics.
 
     Attributes:
-        folder: where they lie, as `<kind>/<digest>/<numerics>.json`; None keeps nothing.
+        folder: holds them as `<kind>/<digest>/<numerics>.json`; None stores nothing.
     """
 
     folder: Path | None
 
     def read(self, kind: str, model_digest: str, numerics: str) -> dict[str, Any] | None:
-        """Read a document; None when there is none that can be read."""
+        """Read a document; None when there is none or it cannot be used."""
         file = self.file(kind, model_digest, numerics)
         if file is None:
             return None
@@ -43,41 +43,30 @@ class State:
             document = json.loads(file.read_text(encoding="utf-8"))
             if not isinstance(document, dict):
                 raise ValueError("is not a JSON object")
+            if (document.get("model_digest"), document.get("numerics")) != (model_digest, numerics):
+                raise ValueError("is about another model or numerics")
         except (FileNotFoundError, NotADirectoryError):
             return None
         except (OSError, ValueError, RecursionError) as error:
             _LOG.warning("%s cannot be used (%s); measuring again", file, error)
             return None
-        if (document.get("model_digest"), document.get("numerics")) != (model_digest, numerics):
-            _LOG.warning("%s is about another model or numerics; measuring again", file)
-            return None
         return document
 
     def write(self, kind: str, model_digest: str, numerics: str, document: Mapping[str, Any]) -> None:
-        """Write a document whole or not at all."""
+        """Write a document atomically."""
         file = self.file(kind, model_digest, numerics)
         if file is None:
             return
-        whole = {"model_digest": model_digest, "numerics": numerics} | dict(document)
+        content = {"model_digest": model_digest, "numerics": numerics} | dict(document)
+        text = json.dumps(content, indent=2, sort_keys=True) + "\n"
         try:
             file.parent.mkdir(parents=True, exist_ok=True)
-            _replace(file, json.dumps(whole, indent=2, sort_keys=True) + "\n")
+            atomic_write(file, text.encode(), durable=False)
         except OSError as error:
             _LOG.warning("%s cannot be written (%s); it will be measured again at the next start", file, error)
 
     def file(self, kind: str, model_digest: str, numerics: str) -> Path | None:
-        """Name the file of a document, there or not; None when nothing is kept."""
+        """Return the path of a document, whether it exists or not; None when nothing is stored."""
         if self.folder is None:
             return None
         return self.folder / kind / model_digest.removeprefix("sha256:")[:_DIGEST_DIGITS] / f"{numerics}.json"
-
-
-def _replace(file: Path, text: str) -> None:
-    handle, temporary = tempfile.mkstemp(dir=file.parent, prefix=f".{file.name}.")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as stream:
-            stream.write(text)
-        os.replace(temporary, file)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise

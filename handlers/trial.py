@@ -1,6 +1,6 @@
-"""A model tried without a server: what a worker would draw, for tests and notebooks of its author.
+"""Draw samples from a model folder without a server, for the author's tests and notebooks.
 
-Enters: a model folder. Leaves: arrays of samples by their addresses, before they are rounded to uint8.
+A model folder enters; arrays of samples by address leave, the same a worker draws, before rounding to uint8.
 """
 
 from __future__ import annotations
@@ -26,27 +26,27 @@ class Trial:
     """A loaded generator.
 
     Attributes:
-        network: what a worker runs, on the CPU in float32.
+        network: the loaded model, on the CPU in float32.
     """
 
     network: Network
 
     @property
     def card(self) -> Card:
-        """What it is."""
+        """The model's card."""
         return self.network.card
 
     def draw(self, *, count: int, seed: int = 0, start_index: int = 0, label: int | None = None) -> Float32s:
         """Draw samples of consecutive addresses, all in one batch.
 
         Args:
-            count: how many.
+            count: of samples.
             seed: 0 to 2^64 - 1.
-            start_index: of the first.
-            label: one class for all, from 0; None is class i mod classes for index i, or no class where there is none.
+            start_index: of the first sample.
+            label: one class for all, from 0; None draws class i mod classes for index i, or no class if there are none.
 
         Returns:
-            (count, H, W, C) float32, as the module gives them.
+            (count, H, W, C) float32, as the module returns them.
         """
         classes, indices = len(self.card.classes), np.arange(start_index, start_index + count)
         labels = (indices % classes if label is None else np.full(count, label)).astype(np.int64) if classes else None
@@ -59,7 +59,7 @@ def open_trial(folder: Path) -> Trial:
 
     Raises:
         CardError: its card is not valid.
-        BuildError: it cannot be built.
+        BuildError: the model cannot be built.
         WeightsError: its weights do not fit.
     """
     card = load_card(folder)

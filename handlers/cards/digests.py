@@ -8,7 +8,6 @@ samples of other weights or other code are not packed by mistake. Nothing here i
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ from safetensors import SafetensorError, safe_open
 
 from fount.address import NOISE_VERSION
 from fount.archive import digest_of_ingredients
+from fount.files import sha256_of
 from handlers.cards.card import CARD_FILE, Card, CardError, Problem
 from handlers.models import CUSTOM_FAMILY, source_file
 from handlers.versions import EXECUTION_VERSION
@@ -33,8 +33,7 @@ _FORMER_KEY = "made_of"  # its name in golden files of Fount 0.1
 
 def file_digest(file: Path) -> str:
     """Compute the SHA-256 of a file, as "sha256:" and hexadecimal digits."""
-    with file.open("rb") as stream:
-        return "sha256:" + hashlib.file_digest(stream, "sha256").hexdigest()
+    return f"sha256:{sha256_of(file)[0]}"
 
 
 def source_of(card: Card, folder: Path) -> Path:
@@ -105,7 +104,7 @@ def golden_fingerprint(card: Card, folder: Path) -> str | None:
 
     Args:
         card: the card.
-        folder: the model folder, with the weights and the user's own source file if there is one.
+        folder: the model folder, with the weights and the custom source file if there is one.
 
     Returns:
         "sha256:" and 64 hexadecimal digits; None when the weights or the user's own source are absent.

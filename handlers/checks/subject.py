@@ -33,7 +33,7 @@ from handlers.models.custom import call_module, values_by_name
 from handlers.settings import Settings
 from handlers.verification.probes import make_manipulations
 from handlers.verification.profile import Profile
-from handlers.worker.items import read_draw
+from handlers.worker.requests import read_draw
 
 __all__ = ["CHECK_SEED", "SEVERAL", "Subject", "largest_difference", "seed_globals"]
 

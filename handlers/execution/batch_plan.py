@@ -1,9 +1,11 @@
-"""The plan: into which batches waiting rows are cut, so that the time they are predicted to take is least.
+"""Batch planning: split waiting rows into batches so that the predicted total time is least.
 
-Which size is fastest a row depends on caches and kernels, and is rarely the largest; rows that do not fill a batch may
-run padded in a larger one, or in several smaller ones. Enters: the seconds of a batch of each size that may be
-executed. Leaves: for any number of rows, sizes that hold them. All sizes give the same bytes, so a plan never shows in
-values.
+The fastest size per row depends on caches and kernels and is rarely the largest; rows that do not fill a batch may run
+padded in a larger one, or in several smaller ones. The time of each executable size enters; sizes that hold a number of
+rows leave. All sizes give the same bytes, so a plan never changes values.
+
+Times measured at load become outdated when other workers start or another program uses a core. `BatchTimes` therefore
+updates the estimate of a size with every batch that runs, and plans anew when an estimate has changed enough.
 """
 
 from __future__ import annotations
@@ -17,30 +19,33 @@ from itertools import accumulate
 
 __all__ = ["BatchPlan", "BatchTimes", "plan_batches"]
 
-
-_EXACT = 2  # times the largest size: up to so many rows the cut is the best there is
+_EXACT = 2  # times the largest size: up to so many rows the split is optimal
+_MIN_GAIN = 0.1  # weight of a new time in an estimate from many batches
+_MAX_RATIO = 2.0  # to the estimate: slower batches count as this, so that one stall changes little
+_REPLAN_CHANGE = 0.05  # relative change of an estimate that causes a new plan
+_IDLE_BATCHES = 256  # after so many others, the estimate of a size that did not run is reset to its measured time
 
 
 @dataclass(frozen=True, kw_only=True)
 class BatchPlan:
-    """How to cut rows.
+    """How to split rows.
 
     Attributes:
-        bulk: the size that is fastest a row.
-        first: first[n] is the size to begin with when n rows wait; first[0] is not read.
+        bulk: the size that is fastest per row.
+        first: first[n] is the size to run first when n rows wait; first[0] is unused.
     """
 
     bulk: int
     first: tuple[int, ...]
 
-    def cut(self, rows: int) -> list[int]:
-        """Cut rows into batches, those that may be padded last.
+    def split(self, rows: int) -> list[int]:
+        """Split rows into batches.
 
         Args:
-            rows: how many wait, 0 or more.
+            rows: waiting, 0 or more.
 
         Returns:
-            Sizes to execute in order; all but the last are filled.
+            Sizes to execute in order; only the last may be padded.
         """
         exact = len(self.first) - 1
         sizes = [self.bulk] * max(0, -(-(rows - exact) // self.bulk))
@@ -51,57 +56,12 @@ class BatchPlan:
         return sizes
 
 
-def plan_batches(seconds: Mapping[int, float]) -> BatchPlan:
-    """Plan by the predicted time of each size.
-
-    Args:
-        seconds: of one batch, for each size that may be executed; never empty. A size that seems slower than a larger
-            one is taken to be as fast: rows can always be padded.
-    """
-    sizes = tuple(sorted(seconds))
-    rising = accumulate((seconds[size] for size in reversed(sizes)), min)
-    return _plan(sizes, tuple(rising)[::-1])
-
-
-@lru_cache(maxsize=64)
-def _plan(sizes: tuple[int, ...], seconds: tuple[float, ...]) -> BatchPlan:
-    """Find the best first size for each number of rows, from fewer to more (dynamic programming)."""
-    descending = list(zip(sizes, seconds, strict=True))[::-1]
-    first, least = [0], [0.0]
-    for rows in range(1, _EXACT * sizes[-1] + 1):
-        # Of equals the first tried: one padded batch before several, and larger ones before smaller ones.
-        covering = bisect_left(sizes, rows)
-        best = sizes[covering] if covering < len(sizes) else 0
-        best_cost = seconds[covering] if best else math.inf
-        for size, cost in descending[max(0, len(sizes) - covering) :]:
-            if cost + least[rows - size] < best_cost:
-                best, best_cost = size, cost + least[rows - size]
-        first.append(best)
-        least.append(best_cost)
-    _, bulk = min((cost / size, -size) for size, cost in descending)
-    return BatchPlan(bulk=-bulk, first=tuple(first))
-
-
-# FOLDED FROM handlers.execution.batch_plan:
-# Batch times: how long a batch of each size takes now, kept up to date while batches run. What was measured at
-# load grows old: other workers start, another program takes a core. So every batch that runs moves the estimate
-# of its size, one stall moving it little, and the plan follows when an estimate has moved far enough. A size
-# that did not run for long is believed as it was measured again, so that one bad hour does not rule it out for
-# ever.
-
-
-_SLOWEST_GAIN = 0.1  # share of a new time in an estimate that has seen many
-_STALL = 2.0  # times the estimate: what a slower batch counts as
-_MOVED = 0.05  # share by which an estimate must have moved for a new plan
-_FORGOTTEN = 256  # batches after which a size that did not run is believed as measured
-
-
 @dataclass(kw_only=True)
 class BatchTimes:
-    """Seconds of a batch of each executed size.
+    """Seconds of a batch of each executable size, updated while batches run.
 
     Attributes:
-        measured: at load, for each size that may be executed; never empty.
+        measured: at load, for each executable size; never empty.
     """
 
     measured: Mapping[int, float]
@@ -119,34 +79,67 @@ class BatchTimes:
 
     @property
     def sizes(self) -> tuple[int, ...]:
-        """The sizes that may be executed, ascending."""
+        """The executable sizes, ascending."""
         return tuple(sorted(self.measured))
 
     @property
     def seconds(self) -> Mapping[int, float]:
-        """What a batch of each size takes now."""
+        """The current estimate for a batch of each size."""
         return dict(self._now)
 
     def plan(self, largest: int) -> BatchPlan:
-        """Plan with the sizes up to the largest that there is memory for."""
+        """Plan with the sizes up to the largest that fits into memory."""
         if largest not in self._plans:
             fitting = {size: seconds for size, seconds in self._planned.items() if size <= largest}
             self._plans[largest] = plan_batches(fitting)
         return self._plans[largest]
 
     def observe(self, size: int, seconds: float) -> None:
-        """Learn from a batch that ran."""
+        """Update the estimates with a batch that ran."""
         estimate = self._now[size]
-        gain = max(_SLOWEST_GAIN, 1 / (self._seen[size] + 1))
-        self._now[size] = estimate + gain * (min(seconds, _STALL * estimate) - estimate)
+        gain = max(_MIN_GAIN, 1 / (self._seen[size] + 1))
+        self._now[size] = estimate + gain * (min(seconds, _MAX_RATIO * estimate) - estimate)
         self._seen[size] += 1
-        self._forget_others(size)
-        if any(abs(now - self._planned[other]) > _MOVED * self._planned[other] for other, now in self._now.items()):
+        self._reset_idle(size)
+        planned = self._planned
+        if any(abs(now - planned[other]) > _REPLAN_CHANGE * planned[other] for other, now in self._now.items()):
             self._planned = dict(self._now)
             self._plans.clear()
 
-    def _forget_others(self, size: int) -> None:
+    def _reset_idle(self, size: int) -> None:
+        """Reset sizes that did not run for long, so that one slow period does not exclude them forever."""
         for other in self._idle:
             self._idle[other] = 0 if other == size else self._idle[other] + 1
-            if self._idle[other] == _FORGOTTEN:
+            if self._idle[other] == _IDLE_BATCHES:
                 self._now[other], self._seen[other], self._idle[other] = self.measured[other], 1, 0
+
+
+def plan_batches(seconds: Mapping[int, float]) -> BatchPlan:
+    """Plan by the predicted time of each size.
+
+    Args:
+        seconds: of one batch, for each executable size; never empty. A size that seems slower than a larger one is
+            taken to be as fast, because rows can always be padded.
+    """
+    sizes = tuple(sorted(seconds))
+    rising = accumulate((seconds[size] for size in reversed(sizes)), min)
+    return _plan(sizes, tuple(rising)[::-1])
+
+
+@lru_cache(maxsize=64)
+def _plan(sizes: tuple[int, ...], seconds: tuple[float, ...]) -> BatchPlan:
+    """Find the best first size for each number of rows, from fewer to more (dynamic programming)."""
+    descending = list(zip(sizes, seconds, strict=True))[::-1]
+    first, least = [0], [0.0]
+    for rows in range(1, _EXACT * sizes[-1] + 1):
+        # Of equal costs the first one tried wins: one padded batch over several, and larger sizes over smaller ones.
+        covering = bisect_left(sizes, rows)
+        best = sizes[covering] if covering < len(sizes) else 0
+        best_cost = seconds[covering] if best else math.inf
+        for size, cost in descending[max(0, len(sizes) - covering) :]:
+            if cost + least[rows - size] < best_cost:
+                best, best_cost = size, cost + least[rows - size]
+        first.append(best)
+        least.append(best_cost)
+    _, bulk = min((cost / size, -size) for size, cost in descending)
+    return BatchPlan(bulk=-bulk, first=tuple(first))

@@ -1,9 +1,9 @@
-"""Compiling: a network's modules turned into machine code for exactly the shapes a worker runs.
+"""Compile a network's modules into machine code for exactly the shapes a worker runs.
 
-torch's inductor fuses what lies between convolutions and writes C++, so a CPU worker needs a C++ compiler. Which
-modules to compile is seen, not declared: those that a batch calls from outside. What was compiled has numerics of its
-own, a profile and golden samples like any other. Enters: a network. Leaves: the same, whose first run at each size
-compiles.
+torch's inductor fuses the operations between convolutions and writes C++, so a CPU worker needs a C++ compiler. The
+modules to compile are observed, not declared: those that a batch calls directly. A compiled network has numerics of its
+own, with a profile and golden samples. A network enters; the same network leaves, compiling at its first run of each
+size.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -23,29 +23,24 @@ import torch
 from torch import nn
 
 __all__ = [
-    "CompileError",
-    "Inductor",
-    "compile_called",
-    "compiler_name",
-    "compiler_version",
-    "find_compiler",
+    "CompileError", "Inductor", "compile_called", "compiler_name", "compiler_version", "find_compiler",
     "translate_compile_errors",
-]
+]  # fmt: skip
 
-
-_SHAPES = 64  # versions of one piece of code: a size each, of each module that shares it
+_MAX_VERSIONS = 64  # of one piece of code: one for each size and each module that shares it
 _CACHE = "TORCHINDUCTOR_CACHE_DIR"
+_TIMEOUT_S = 20.0
 
 
 class CompileError(Exception):
-    """A network cannot be compiled. Install the compiler it names, or do without: compiled is 0."""
+    """A network cannot be compiled. Install the compiler that the message names, or set compiled to 0."""
 
 
 class Inductor:
-    """torch's compiler of graphs, which counts them: torch runs what it cannot trace as it was, without a word.
+    """torch's graph compiler, counting graphs: torch silently runs uncompiled what it cannot trace.
 
     Attributes:
-        graphs: how many were compiled, one a size and module at least.
+        graphs: compiled so far, at least one for each size and module.
     """
 
     def __init__(self) -> None:
@@ -58,34 +53,78 @@ class Inductor:
 
 
 def compile_called(module: nn.Module, run_once: Callable[[], object], cache: Path | None) -> Inductor:
-    """Compile what one batch calls, for every shape it will meet; machine code is made at the first run of each.
+    """Set up the compilation of the modules that one batch calls; each shape is compiled at its first run.
 
     Args:
         module: the family's.
         run_once: runs one small batch through it.
-        cache: where machine code is kept between starts; None keeps it as long as the process lives.
+        cache: where machine code is stored between starts; None keeps it for the life of the process.
 
     Returns:
-        What will compile; its graphs must be above 0 when the batch has run.
+        The compiler; its graphs must be above 0 after the first batch.
 
     Raises:
         CompileError: there is no compiler, or nothing that could be compiled.
     """
     if find_compiler() is None:
-        raise CompileError(_no_compiler())
-    with _watching(module) as called:
+        raise CompileError(
+            f"the model is to be compiled, but there is no C++ compiler {compiler_name()!r}; install it, name another "
+            "with CXX, or set compiled to 0"
+        )
+    with _record_calls(module) as called:
         run_once()
     if not called or any(isinstance(part, torch.jit.ScriptModule) for part in called):
-        raise CompileError("the model runs in no module of Python that could be compiled; set compiled to 0")
+        raise CompileError("the model runs no Python module that could be compiled; set compiled to 0")
     _configure(cache)
     inductor = Inductor()
     for part in called:
-        part.forward = torch.compile(_inlined(part.forward), dynamic=False, backend=inductor)
+        part.forward = torch.compile(_wrap(part.forward), dynamic=False, backend=inductor)
     return inductor
 
 
-def _inlined(forward: Callable[..., Any]) -> Callable[..., Any]:
-    """Wrap a forward in a function of our own: torch refuses to begin tracing in its own modules, like Sequential."""
+@contextmanager
+def translate_compile_errors() -> Iterator[None]:
+    """Turn what torch raises while it compiles into a CompileError.
+
+    Raises:
+        CompileError: compiling failed.
+    """
+    from torch._dynamo.exc import TorchDynamoException  # imported only by workers that compile
+
+    try:
+        yield
+    except (TorchDynamoException, subprocess.CalledProcessError) as error:
+        reason = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+        raise CompileError(
+            f"the model cannot be compiled with {compiler_version()}: {reason}; set FOUNT_WORKER_COMPILED to 0, or "
+            "repair the compiler"
+        ) from error
+
+
+def compiler_name(environment: Mapping[str, str] = os.environ) -> str:
+    """Name the C++ compiler that inductor uses: CXX, or the platform's default."""
+    return environment.get("CXX") or ("clang++" if sys.platform == "darwin" else "g++")
+
+
+def find_compiler(environment: Mapping[str, str] = os.environ) -> str | None:
+    """Find the path of the compiler; None when it is not installed."""
+    return shutil.which(compiler_name(environment), path=environment.get("PATH"))
+
+
+def compiler_version(environment: Mapping[str, str] = os.environ) -> str:
+    """Return the compiler's version line, which the bytes of compiled networks depend on; "none" without a compiler."""
+    found = find_compiler(environment)
+    if found is None:
+        return "none"
+    try:
+        done = subprocess.run([found, "--version"], capture_output=True, text=True, timeout=_TIMEOUT_S, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return "unknown"
+    return done.stdout.partition("\n")[0].strip()
+
+
+def _wrap(forward: Callable[..., Any]) -> Callable[..., Any]:
+    """Wrap a forward in a function of this package: torch does not trace its own modules, like Sequential, directly."""
 
     def run(*arguments: Any, **named: Any) -> Any:
         return forward(*arguments, **named)
@@ -94,25 +133,8 @@ def _inlined(forward: Callable[..., Any]) -> Callable[..., Any]:
 
 
 @contextmanager
-def translate_compile_errors() -> Iterator[None]:
-    """Turn what torch raises while it compiles into a sentence.
-
-    Raises:
-        CompileError: compiling failed.
-    """
-    from torch._dynamo.exc import TorchDynamoException  # loaded with the compiler alone
-
-    try:
-        yield
-    except (TorchDynamoException, subprocess.CalledProcessError) as error:
-        said = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
-        told = f"the model cannot be compiled with {compiler_version()}: {said}"
-        raise CompileError(f"{told}; set FOUNT_WORKER_COMPILED to 0, or mend the compiler") from error
-
-
-@contextmanager
-def _watching(module: nn.Module) -> Iterator[list[nn.Module]]:
-    """Note the modules that are called while no other runs, each once, in order."""
+def _record_calls(module: nn.Module) -> Iterator[list[nn.Module]]:
+    """Record the modules that are called while no other runs, each once, in order."""
     called: list[nn.Module] = []
     running: list[nn.Module] = []
 
@@ -124,23 +146,15 @@ def _watching(module: nn.Module) -> Iterator[list[nn.Module]]:
     def leave(_part: nn.Module, _inputs: object, _outputs: object) -> None:
         running.pop()
 
-    handles = [handle for part in module.modules() for handle in _hook(part, enter, leave)]
-    try:
+    with ExitStack() as hooks:
+        for part in module.modules():
+            hooks.callback(part.register_forward_pre_hook(enter).remove)
+            hooks.callback(part.register_forward_hook(leave).remove)
         yield called
-    finally:
-        for handle in handles:
-            handle.remove()
-
-
-def _hook(
-    part: nn.Module, enter: Callable[[nn.Module, object], None], leave: Callable[[nn.Module, object, object], None]
-) -> Iterator[torch.utils.hooks.RemovableHandle]:
-    yield part.register_forward_pre_hook(enter)
-    yield part.register_forward_hook(leave)
 
 
 def _configure(cache: Path | None) -> None:
-    """Set inductor for a worker: no processes of its own, and no cache that would be unpickled."""
+    """Configure inductor for a worker: no processes of its own, and no cache that would be unpickled."""
     import torch._dynamo.config as tracing
     import torch._functorch.config as differentiating
     import torch._inductor.config as inductor
@@ -154,39 +168,5 @@ def _configure(cache: Path | None) -> None:
     inductor.compile_threads = 1
     inductor.fx_graph_cache = False
     differentiating.enable_autograd_cache = False
-    tracing.recompile_limit = _SHAPES
+    tracing.recompile_limit = _MAX_VERSIONS
     tracing.fail_on_recompile_limit_hit = True  # rather than run some sizes uncompiled, with other bytes
-
-
-def _no_compiler() -> str:
-    wanted = f"the C++ compiler {compiler_name()!r} is not there"
-    return f"{wanted}, and the model is to be compiled; install it, name another with CXX, or set compiled to 0"
-
-
-# FOLDED FROM handlers.execution.compiling:
-# The C++ compiler that torch's inductor uses: where it is, and which. No torch here.
-
-
-_TIMEOUT_S = 20.0
-
-
-def compiler_name(environment: Mapping[str, str] = os.environ) -> str:
-    """Name the compiler as inductor does: CXX, or the platform's own."""
-    return environment.get("CXX") or ("clang++" if sys.platform == "darwin" else "g++")
-
-
-def find_compiler(environment: Mapping[str, str] = os.environ) -> str | None:
-    """Find it; None when it is not there."""
-    return shutil.which(compiler_name(environment), path=environment.get("PATH"))
-
-
-def compiler_version(environment: Mapping[str, str] = os.environ) -> str:
-    """Name it with its version, which the bytes of compiled networks depend on; "none" without one."""
-    found = find_compiler(environment)
-    if found is None:
-        return "none"
-    try:
-        done = subprocess.run([found, "--version"], capture_output=True, text=True, timeout=_TIMEOUT_S, check=True)
-    except (OSError, subprocess.SubprocessError):
-        return "unknown"
-    return done.stdout.partition("\n")[0].strip()

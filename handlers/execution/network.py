@@ -1,8 +1,8 @@
-"""The network: one loaded family on one device in one precision, fed rows and giving float32 arrays.
+"""The network: one loaded family on one device in one precision.
 
-Enters: rows already cut to an executed batch. Leaves: what the family gave, checked for shape and brought to float32 in
-row-major NHWC order; images that were transformed stay bytes. Weights are cast, and laid out, once; unless settings say
-otherwise, fp32 runs in NCHW and bf16 with channels last.
+The rows of one batch enter; the family's results leave, checked for shape and converted to float32 in row-major NHWC
+order (transformed images stay uint8). Weights are cast, and laid out in memory, once; unless settings say otherwise,
+fp32 runs in NCHW and bf16 with channels last.
 """
 
 from __future__ import annotations
@@ -48,12 +48,12 @@ class Network:
     """A loaded model, ready to run.
 
     Attributes:
-        card: what it is.
+        card: the model's card.
         module: the family's module, in evaluation mode, on the device and in the precision it runs in.
         device: where it runs.
         dtype: the floating type of its weights and activations.
-        layout: how pictures lie in memory while it runs.
-        compiled: whether each size is compiled when it first runs, which takes seconds.
+        layout: memory layout of images.
+        compiled: whether each size is compiled on its first run, which takes seconds.
     """
 
     card: Card
@@ -75,19 +75,19 @@ class Network:
         """Run one batch of exactly these rows.
 
         Args:
-            operation: what to do with them.
-            rows: that many are executed.
+            operation: to run.
+            rows: exactly these are executed.
             draw: the parameters of samples.
             deadline: checked between steps.
-            step_range: the steps to take of samples that can be cut; those of `cut` alone.
+            step_range: of a preemptible sampler, as `plan_steps` gives it.
 
         Returns:
             (B, H, W, C) float32 for SAMPLE, (B, classes) for CLASSIFY, (B, features) for EMBED, (B, H, W, C) uint8 for
-            TRANSFORM; (B, ...), the states, for samples that are cut; row-major.
+            TRANSFORM; (B, ...), the states, for preempted samples; row-major.
 
         Raises:
-            WrongOutputError: the family gave another shape.
-            DeadlinePassed: the family noticed between two steps.
+            WrongOutputError: the family returned another shape.
+            DeadlinePassed: the deadline passed between two steps.
         """
         if isinstance(rows, SampleRows):
             return self._sample(rows, draw, deadline, step_range)
@@ -95,8 +95,8 @@ class Network:
             return self._transform(rows)
         return self._read(operation, rows)
 
-    def cut(self, draw: Draw, first: int, limit: int) -> StepPlan | None:
-        """Say how draws that are at step `first` are cut after `limit` steps; None when the model cannot be cut."""
+    def plan_steps(self, draw: Draw, first: int, limit: int | None) -> StepPlan | None:
+        """Plan the steps of draws at step `first`, at most `limit`; None for a model that cannot be preempted."""
         if self._stepped is None:
             return None
         return StepPlan(
@@ -113,7 +113,7 @@ class Network:
 
     @cached_property
     def _state_shape(self) -> tuple[int, ...]:
-        """What the state of one row looks like, seen once: a worker may go on with draws before it began any."""
+        """The shape of one row's state, found by starting a draw: a worker may resume draws before it started any."""
         assert self._stepped is not None
         noise = Noise(addresses=Addresses.of_range(0, 0, 1), device=self.device, dtype=self.dtype)
         labels = torch.zeros(1, dtype=torch.int64, device=self.device) if self.card.classes else None
@@ -127,7 +127,7 @@ class Network:
         labels = None if rows.labels is None else torch.from_numpy(rows.labels).to(self.device)
         if self._stepped is None:
             return self._images(self.module.sample(noise, labels, draw, deadline), len(rows))
-        # Uncut draws take the same way, so that a cut changes no byte whatever the family's own `sample` does.
+        # Never through the family's own `sample`, so that preemption changes no byte.
         state = None if rows.states is None else torch.from_numpy(rows.states).to(self.device)
         steps = range(step_range.first, self._stepped.steps(draw) if step_range.stop is None else step_range.stop)
         state = take_steps(self._stepped, state, steps, noise, labels, draw, deadline)
@@ -160,13 +160,15 @@ class Network:
         images = torch.from_numpy(rows.images).to(self.device)
         values = self.module.transform(images, rows.table, rows.addresses)
         if values.shape != images.shape or values.dtype != torch.uint8:
-            gave = f"{values.dtype} of shape {tuple(values.shape)}"
-            raise WrongOutputError(f"the family gave {gave} for images of {tuple(images.shape)}; give as many bytes")
+            found = f"{values.dtype} of shape {tuple(values.shape)}"
+            raise WrongOutputError(
+                f"the family returned {found} for images of {tuple(images.shape)}; return uint8 of the same shape"
+            )
         return np.ascontiguousarray(values.cpu().numpy())
 
 
 def build_network(card: Card, module: nn.Module, settings: Settings) -> Network:
-    """Bring a family's module with its trained weights to where and how it will run."""
+    """Move a family's module with its weights to the device, precision and memory layout of the settings."""
     device = torch.device(settings.device)
     dtype = torch.bfloat16 if settings.precision == "bf16" else torch.float32
     layout = torch.channels_last if settings.layout == "nhwc" else torch.contiguous_format
@@ -177,10 +179,10 @@ def build_network(card: Card, module: nn.Module, settings: Settings) -> Network:
 
 def _check_shape(values: Tensor, expected: tuple[int, ...]) -> None:
     if tuple(values.shape) != expected:
-        remedy = "give one row for each row of z, or mend the card"
-        raise WrongOutputError(f"the family gave shape {tuple(values.shape)} where {expected} was due; {remedy}")
+        remedy = "return one row for each row of z, or correct the card"
+        raise WrongOutputError(f"the family returned shape {tuple(values.shape)}, expected {expected}; {remedy}")
     if not values.is_floating_point():
-        raise WrongOutputError(f"the family gave {values.dtype} where floats were due; give floats in value_range")
+        raise WrongOutputError(f"the family returned {values.dtype}, expected floats; return floats in value_range")
 
 
 def _to_float32(values: Tensor) -> Float32s:

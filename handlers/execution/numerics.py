@@ -1,8 +1,8 @@
-"""Numerics: a name for everything the bytes of a sample depend on besides its address and its model.
+"""Numerics: the name of everything the bytes of a sample depend on in addition to its address and its model.
 
 Kernels are chosen by processor, instruction set, element type, layout, thread count and library version, and each
-choice rounds in its own order. Enters: this process, and how it runs its model. Leaves: a `Numerics` whose id is equal
-exactly when all of that is: `cpu-avx2-fp32-nchw-t1-torch2.13.0-1a2b3c4d`.
+choice rounds in its own order. This process and its settings enter; a `Numerics` leaves whose id is equal exactly when
+all of that is equal: `cpu-avx2-fp32-nchw-t1-torch2.13.0-1a2b3c4d`.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _CAPS = (
     "MKL_DEBUG_CPU_TYPE", "CUBLAS_WORKSPACE_CONFIG", "NVIDIA_TF32_OVERRIDE", "TORCH_BLAS_PREFER_CUBLASLT",
     "OPENBLAS_CORETYPE", "DISABLE_ADDMM_CUDA_LT",
 )  # fmt: skip
-"""Environment variables by which libraries are told to choose other kernels."""
+"""Environment variables that make libraries choose other kernels."""
 
 _COMPILER_CAP = re.compile(r"TORCHINDUCTOR_(?!CACHE_DIR|COMPILE_THREADS)|TORCH_COMPILE|CXXFLAGS|CPPFLAGS")
 
@@ -51,7 +51,7 @@ class Numerics:
 
     Attributes:
         id: letters, digits, points, dashes and underscores; equal for equal details.
-        details: what it stands for, sorted "key: value" lines.
+        details: sorted "key: value" lines.
     """
 
     id: str
@@ -59,7 +59,7 @@ class Numerics:
 
 
 def configure_torch(settings: Settings) -> None:
-    """Set what torch chooses kernels by for the whole process: threads, and no TF32 or trial of algorithms on CUDA."""
+    """Configure kernel selection for the whole process: threads, and neither TF32 nor algorithm benchmarks on CUDA."""
     torch.set_num_threads(settings.threads)
     torch.backends.cuda.matmul.allow_tf32 = False
     torch.backends.cuda.matmul.allow_bf16_reduced_precision_reduction = False
@@ -69,7 +69,7 @@ def configure_torch(settings: Settings) -> None:
 
 
 def read_numerics(settings: Settings, environment: Mapping[str, str] = os.environ) -> Numerics:
-    """Name the numerics of this process under these settings."""
+    """Determine the numerics of this process under these settings."""
     device = torch.device(settings.device)
     layout = settings.layout
     details = {"device": device.type, "precision": settings.precision, "layout": layout, "torch": torch.__version__}
@@ -96,9 +96,9 @@ def _kind_of(device: torch.device, threads: int, environment: Mapping[str, str],
 
 
 def _read_compiling(environment: Mapping[str, str]) -> dict[str, str]:
-    """Read what compiled code depends on, besides the processor and torch."""
-    told = {f"cap {name}": value for name, value in environment.items() if _COMPILER_CAP.match(name)}
-    return {"compiled by": compiler_version(environment)} | told
+    """Read what compiled code depends on in addition to the processor and torch."""
+    caps = {f"cap {name}": value for name, value in environment.items() if _COMPILER_CAP.match(name)}
+    return {"compiled by": compiler_version(environment)} | caps
 
 
 def _read_cpu(threads: int) -> dict[str, str]:
@@ -113,7 +113,7 @@ def _read_cpu(threads: int) -> dict[str, str]:
 
 
 def _read_processor() -> dict[str, str]:
-    """Tell the first processor from others; where there is no /proc/cpuinfo, by what the platform says."""
+    """Identify the first processor, by /proc/cpuinfo or else by the platform module."""
     try:
         text = Path("/proc/cpuinfo").read_text(encoding="utf-8").split("\n\n")[0]
     except OSError:
@@ -126,7 +126,7 @@ def _read_processor() -> dict[str, str]:
 
 
 def _read_caches() -> Iterator[str]:
-    """Sizes of the first processor's caches, by which matrix products are cut into blocks."""
+    """Read the sizes of the first processor's caches, which determine the blocking of matrix products."""
     for size in sorted(_CACHES.glob("index*/size")):
         try:
             yield size.read_text(encoding="utf-8").strip()
@@ -150,7 +150,7 @@ def _read_cuda(device: torch.device) -> dict[str, str]:
 
 
 def _read_driver() -> str:
-    """Read the version of NVIDIA's kernel module; where it is not told, "unknown"."""
+    """Read the version of NVIDIA's kernel module; "unknown" if it cannot be read."""
     try:
         found = re.search(r"Kernel Module.*?(\d+(?:\.\d+)+)", _DRIVER.read_text(encoding="utf-8", errors="replace"))
     except OSError:

@@ -1,6 +1,6 @@
-"""Pixels: the one place where a model's floats become bytes and bytes become floats.
+"""Pixel conversion between a model's floats and bytes; nothing else converts them.
 
-Floats lie in the card's value range [a, b]; bytes are 0 to 255. Every step is an exactly rounded float32 operation, so
+Floats lie in the card's value range [a, b], bytes in 0 to 255. Every step is an exactly rounded float32 operation, so
 equal floats give equal bytes on every processor.
 """
 
@@ -18,11 +18,11 @@ Uint8s = NDArray[np.uint8]
 Values = Float32s | Uint8s
 
 _LEVELS = np.float32(255)
-_SLACK = 1e-5  # of the range's width: what rounding may add to the end of a range
+_SLACK = 1e-5  # of the range's width: the tolerance for rounding at its ends
 
 
 def floats_to_uint8(images: Float32s, value_range: tuple[float, float]) -> Uint8s:
-    """Round floats to bytes: round(255 (x - a) / (b - a)), clipped to 0 to 255; halves go to the even level.
+    """Round floats to bytes: round(255 (x - a) / (b - a)), clipped to 0 to 255; round half to even.
 
     Args:
         images: any shape, finite.
@@ -37,18 +37,18 @@ def floats_to_uint8(images: Float32s, value_range: tuple[float, float]) -> Uint8
 
 
 def uint8_to_floats(images: Uint8s, value_range: tuple[float, float]) -> Float32s:
-    """Undo `floats_to_uint8`: a + (b - a) u / 255, in float32."""
+    """Invert `floats_to_uint8`: a + (b - a) u / 255, in float32."""
     low, high = (np.float32(end) for end in value_range)
     return np.asarray(low + (high - low) * (images.astype(np.float32) / _LEVELS), np.float32)
 
 
 def find_finite_rows(values: Values) -> NDArray[np.bool_]:
-    """Tell which rows of (B, ...) hold finite values alone; (B,)."""
+    """Return which rows of (B, ...) are all finite; (B,)."""
     return np.asarray(np.isfinite(values).reshape(len(values), -1).all(axis=1))  # (B, ...) -> (B,)
 
 
 def find_rows_within(images: Values, value_range: tuple[float, float]) -> NDArray[np.bool_]:
-    """Tell which rows of (B, ...) lie within a range, but for rounding; (B,). NaN does not."""
+    """Return which rows of (B, ...) lie within a range, up to rounding; (B,). Rows with NaN do not."""
     low, high = value_range
     slack = _SLACK * (high - low)
     within = (images >= low - slack) & (images <= high + slack)

@@ -1,8 +1,7 @@
-"""Rows: the work of an item, cut and joined without knowing what is computed of it.
+"""Rows: the unit of work of a batch, split and joined independently of what is computed of them.
 
-A row is an address with its label, an image, or an image with what is to be done to it. Rows of many items are joined
-into one executed batch, padded by ordinary rows whose results nobody reads; the caller cuts the batch's results apart
-again.
+A row is an address with its label, an image, or an image with its transforms. Rows of many items are joined into one
+batch and padded by ordinary rows whose results are dropped; the caller splits the results again.
 """
 
 from __future__ import annotations
@@ -30,9 +29,9 @@ class SampleRows:
     """Samples to draw.
 
     Attributes:
-        addresses: one a row.
+        addresses: one for each row.
         labels: (n,) int64, or None for an unconditional model.
-        states: (n, ...) float32, where an earlier call left the draws; None when they begin.
+        states: (n, ...) float32, of draws that an earlier call preempted; None for new draws.
     """
 
     addresses: Addresses
@@ -43,7 +42,7 @@ class SampleRows:
         return len(self.addresses)
 
     def take(self, rows: slice | NDArray[np.intp]) -> SampleRows:
-        """Choose rows."""
+        """Select rows."""
         labels = None if self.labels is None else self.labels[rows]
         states = None if self.states is None else self.states[rows]
         return SampleRows(addresses=self.addresses.take(rows), labels=labels, states=states)
@@ -63,7 +62,7 @@ class ImageRows:
         return len(self.images)
 
     def take(self, rows: slice | NDArray[np.intp]) -> ImageRows:
-        """Choose rows."""
+        """Select rows."""
         return ImageRows(images=self.images[rows])
 
 
@@ -73,8 +72,8 @@ class ManipulationRows:
 
     Attributes:
         images: (n, H, W, C) uint8, of any shape.
-        table: (n, columns) float32, what is to be done to each; see `fount.transform_columns`.
-        addresses: one a row, where noise is read.
+        table: (n, columns) float32, the transforms of each; see `fount.transform_columns`.
+        addresses: one for each row, at which noise is read.
     """
 
     images: Uint8s
@@ -85,7 +84,7 @@ class ManipulationRows:
         return len(self.images)
 
     def take(self, rows: slice | NDArray[np.intp]) -> ManipulationRows:
-        """Choose rows."""
+        """Select rows."""
         return ManipulationRows(images=self.images[rows], table=self.table[rows], addresses=self.addresses.take(rows))
 
 
@@ -115,7 +114,7 @@ def _concatenate_samples(samples: Sequence[SampleRows]) -> SampleRows:
     labels = [part.labels for part in samples if part.labels is not None]
     states = [part.states for part in samples if part.states is not None]
     if len(states) not in (0, len(samples)):
-        raise TypeError("draws that begin and draws that go on cannot share a batch")
+        raise TypeError("new draws and resumed draws cannot share a batch")
     return SampleRows(
         addresses=Addresses.concatenate([part.addresses for part in samples]),
         labels=np.concatenate(labels) if labels else None,
@@ -124,9 +123,9 @@ def _concatenate_samples(samples: Sequence[SampleRows]) -> SampleRows:
 
 
 def pad_rows(rows: Rows, size: int) -> Rows:
-    """Fill a batch up to `size` rows: with address (0, 0) under label 0 in a state of zeros, or images of zeros.
+    """Pad a batch to `size` rows: with address (0, 0), label 0 and a state of zeros, or with images of zeros.
 
-    Nothing is done to images that only fill a batch of those to be transformed.
+    Padding among images to transform gets the identity.
     """
     missing = size - len(rows)
     if missing <= 0:

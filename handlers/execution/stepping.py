@@ -1,9 +1,8 @@
-"""Stepping: which steps of a many-step draw one call takes.
+"""Step ranges: which steps of a many-step draw one call takes.
 
-A draw that would keep a worker too long is cut between steps: its call ends with the sampler's state, and another call
-goes on from there, in other company and perhaps in another worker. All rows of a call stand at the same step. Enters:
-the step of the draws, and how many the call may take. Leaves: a step range for the network to run, and what the
-states that come and go with it look like.
+A draw that would occupy a worker too long is preempted between steps: its call returns the sampler's state, and another
+call resumes from there, in another batch and perhaps another worker. All rows of a call are at the same step. That step
+and the limit of the call enter; the step range to run and the size of the states leave.
 """
 
 from __future__ import annotations
@@ -19,8 +18,8 @@ class StepRange:
     """Consecutive steps of a draw.
 
     Attributes:
-        first: the step to begin with; above 0, the draw goes on from a state.
-        stop: the step to be cut before; None goes on to the images.
+        first: the first step; above 0, the draw resumes from a state.
+        stop: the step before which the draw is preempted; None runs to the images.
     """
 
     first: int = 0
@@ -28,40 +27,40 @@ class StepRange:
 
 
 ALL_STEPS = StepRange()
-"""A draw that is not cut."""
+"""A draw that is not preempted."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class StepPlan:
-    """How one call cuts draws that can be cut.
+    """The steps that one call takes of its draws.
 
     Attributes:
         steps: of the whole draw.
-        first: the step all of the call's draws are at.
-        limit: how many steps it takes at most; 0 for all.
+        first: the step all draws of the call are at.
+        limit: of steps in this call; None for no limit.
         state_shape: of one row's state.
         usual_steps: of a draw without parameters, by which batches were timed.
     """
 
     steps: int
     first: int
-    limit: int
+    limit: int | None
     state_shape: tuple[int, ...]
     usual_steps: int
 
     @property
     def step_range(self) -> StepRange:
-        """The steps that the call takes."""
-        is_cut = 0 < self.limit < self.steps - self.first
-        return StepRange(first=self.first, stop=self.first + self.limit if is_cut else None)
+        """The steps of this call."""
+        is_preempted = self.limit is not None and self.limit < self.steps - self.first
+        return StepRange(first=self.first, stop=self.first + (self.limit or 0) if is_preempted else None)
 
     @property
     def share(self) -> float:
-        """The steps that the call takes, of those of a draw without parameters."""
+        """The number of steps of this call relative to a draw without parameters."""
         stop = self.step_range.stop or self.steps
         return max(1, stop - self.first) / max(1, self.usual_steps)
 
     @property
     def state_bytes(self) -> int:
-        """What the states of one row take in a call that cuts a draw or goes on with one; 0 in any other."""
+        """Size of one row's states in a call that preempts or resumes draws; 0 in any other."""
         return 4 * math.prod(self.state_shape) if self.step_range != ALL_STEPS else 0

@@ -1,6 +1,6 @@
-"""The worker: bytes of a WorkerRequest in, bytes of a WorkerReply out, whatever happens.
+"""The worker: the bytes of a WorkerRequest enter, the bytes of a WorkerReply leave.
 
-TorchServe fails batch mates together and turns a handler's exception into UNAVAILABLE, which clients try again; so
+TorchServe fails all calls of a batch together and turns a handler's exception into UNAVAILABLE, which clients retry; so
 nothing is raised here. Every item gets a value or a status of its own, in the order of the request.
 """
 
@@ -23,15 +23,15 @@ from fount.worker.v1 import worker_pb2
 from handlers.cards.card import Card
 from handlers.execution.batches import BatchRunner, Outcome, Work
 from handlers.execution.errors import exit_process, is_out_of_memory
-from handlers.execution.network import FamilyBuilder, Network, Operation
+from handlers.execution.network import FamilyBuilder, Operation
 from handlers.execution.rows import ManipulationRows
 from handlers.execution.stepping import ALL_STEPS, StepPlan
-from handlers.family import Deadline, Draw
+from handlers.family import Deadline
 from handlers.loading.load import Engine, LoadedModel, load_model
 from handlers.models import load_family
-from handlers.statuses import status_of
-from handlers.worker.describe import card_to_proto
-from handlers.worker.items import Budget, ItemError, add_outcome, read_draw, read_work
+from handlers.statuses import ItemError, status_of
+from handlers.worker.replies import add_outcome, card_to_proto
+from handlers.worker.requests import CallCapacity, read_draw, read_work
 
 __all__ = ["Worker"]
 
@@ -43,7 +43,7 @@ class Worker:
     """One model in one process.
 
     Attributes:
-        model: what was loaded, or why it was not.
+        model: the loaded model, or why it was not loaded.
     """
 
     model: LoadedModel
@@ -56,7 +56,7 @@ class Worker:
         gpu_id: int | None = None,
         build_family: FamilyBuilder = load_family,
     ) -> Self:
-        """Load an unpacked archive; a worker whose model cannot serve answers UNAVAILABLE and says why.
+        """Load an unpacked archive; a worker whose model cannot serve answers UNAVAILABLE with the reason.
 
         Args:
             folder: where the archive was unpacked.
@@ -86,15 +86,17 @@ class Worker:
                 raise DecodeError("the call carried no bytes")
             request = worker_pb2.WorkerRequest.FromString(request_bytes)
         except DecodeError as error:
-            status = status_of(
-                code_pb2.INVALID_ARGUMENT, "REQUEST_UNREADABLE", f"not a WorkerRequest: {error}; send one"
-            )
+            message = f"not a WorkerRequest: {error}; send one"
+            status = status_of(code_pb2.INVALID_ARGUMENT, "REQUEST_UNREADABLE", message)
             return self._reply([worker_pb2.WorkerOutcome(status=status)]).SerializeToString()
         try:
-            return self._answer(request, arrived).SerializeToString()
+            reply = self._answer(request, arrived)
+        except ItemError as error:  # of the parameters, which all items share
+            reply = self._refuse(request, error.status)
         except Exception as error:  # noqa: BLE001 - the last guard: TorchServe must never see an exception
             _LOG.exception("request %r failed as a whole", request.request_id)
-            return self._refuse(request, _status_of_failure(error, request.request_id)).SerializeToString()
+            reply = self._refuse(request, _status_of_failure(error, request.request_id))
+        return reply.SerializeToString()
 
     def _answer(self, request: worker_pb2.WorkerRequest, arrived: float) -> worker_pb2.WorkerReply:
         if request.operation == model_pb2.OPERATION_DESCRIBE:
@@ -104,51 +106,50 @@ class Worker:
             return reply
         if (refusal := self._find_refusal(request)) is not None:
             return self._refuse(request, refusal)
-        card, engine = cast("Card", self.model.card), cast("Engine", self.model.engine)
-        try:
-            return self._run(request, card, engine, arrived)
-        except ItemError as error:  # of the parameters, which all items share
-            return self._refuse(request, error.status)
+        return self._run(request, cast("Card", self.model.card), cast("Engine", self.model.engine), arrived)
 
     def _find_refusal(self, request: worker_pb2.WorkerRequest) -> status_pb2.Status | None:
-        """Find what makes every item impossible."""
-        model, wanted = self.model, request.operation
+        """Find a reason to refuse every item."""
+        model, operation = self.model, request.operation
         if model.engine is None or model.card is None:
             return status_of(code_pb2.UNAVAILABLE, "MODEL_UNAVAILABLE", model.reason)
-        if wanted not in [model_pb2.Operation.Value(f"OPERATION_{name}") for name in model.card.operations]:
-            message = f"operation {wanted} is not one of {', '.join(model.card.operations)}; ask a model that has it"
-            return status_of(code_pb2.FAILED_PRECONDITION, "OPERATION_NOT_SUPPORTED", message)
-        if request.numerics and request.numerics != self._numerics_id:
-            message = f"this worker's numerics are {self._numerics_id}, not {request.numerics}; ask one that has them"
-            return status_of(code_pb2.FAILED_PRECONDITION, "NUMERICS_MISMATCH", message)
-        if request.model_digest and request.model_digest != self._model_digest:
-            message = f"this worker has loaded {self._model_digest}, not {request.model_digest}; ask one that has it"
-            return status_of(code_pb2.FAILED_PRECONDITION, "DIGEST_MISMATCH", message)
-        return None
+        if operation not in [model_pb2.Operation.Value(f"OPERATION_{name}") for name in model.card.operations]:
+            offered = ", ".join(model.card.operations)
+            reason, message = "OPERATION_NOT_SUPPORTED", f"operation {operation} is not one of {offered}"
+        elif request.numerics and request.numerics != self._numerics_id:
+            found = f"this worker's numerics are {self._numerics_id}"
+            reason, message = "NUMERICS_MISMATCH", f"{found}, not {request.numerics}"
+        elif request.model_digest and request.model_digest != self._model_digest:
+            found = f"this worker has loaded {self._model_digest}"
+            reason, message = "DIGEST_MISMATCH", f"{found}, not {request.model_digest}"
+        else:
+            return None
+        return status_of(code_pb2.FAILED_PRECONDITION, reason, f"{message}; send the request to another worker")
 
     def _run(
         self, request: worker_pb2.WorkerRequest, card: Card, engine: Engine, arrived: float
     ) -> worker_pb2.WorkerReply:
         operation = cast("Operation", model_pb2.Operation.Name(request.operation).removeprefix("OPERATION_"))
         deadline = Deadline(unix_s=request.deadline_unix_ms / 1000 if request.deadline_unix_ms else None)
-        draw = read_draw(request.parameters, card)
-        step_plan = _read_cutting(request, operation, engine.network, draw)
-        read = _read_items(request, operation, card, step_plan)
-        step_range = step_plan.step_range if step_plan else ALL_STEPS
-        works = [work for work in read if isinstance(work, Work)]
+        draw, steps = read_draw(request.parameters, card), None
+        if operation == "SAMPLE":
+            first = request.items[0].carry.next_step if request.items else 0  # all items must be at the same step
+            steps = engine.network.plan_steps(draw, first, request.step_limit or None)
+        items = _read_items(request, operation, card, steps)
+        works = [item for item in items if isinstance(item, Work)]
+        step_range = steps.step_range if steps else ALL_STEPS
         runner = BatchRunner(
             compute=partial(engine.network.run, operation, draw=draw, deadline=deadline, step_range=step_range),
             times=engine.times[operation],
             deadline=deadline,
             request_id=request.request_id,
             on_device_lost=partial(exit_process, "the device is lost"),
-            share=step_plan.share if step_plan else _share_of_images(works, card),
+            share=steps.share if steps else _share_of_images(works, card),
         )
         outcomes = iter(runner.run(works))
-        answers = [next(outcomes) if isinstance(work, Work) else work for work in read]
         reply = self._reply([])
-        for answer in answers:
-            add_outcome(reply, answer, request.request_id)
+        for item in items:
+            add_outcome(reply, next(outcomes) if isinstance(item, Work) else item, request.request_id)
         reply.timings.queue_s = (runner.first_batch_at or time.perf_counter()) - arrived
         reply.timings.compute_s = runner.compute_s
         reply.timings.batch_sizes.extend(runner.batch_sizes)
@@ -168,19 +169,23 @@ class Worker:
     def _describe(self) -> worker_pb2.Description:
         model = self.model
         if model.card is not None:
-            told = card_to_proto(model.card, self._model_digest, model.reason)
+            described = card_to_proto(model.card, self._model_digest, model.reason)
         else:
             ref = model_pb2.ModelRef(digest=self._model_digest)
             if model.contents is not None:
                 ref.name, ref.version = model.contents.name, model.contents.version
-            told = model_pb2.Model(ref=ref, state=model_pb2.Model.STATE_UNAVAILABLE, state_reason=model.reason)
-        return worker_pb2.Description(
-            model=told,
+            described = model_pb2.Model(ref=ref, state=model_pb2.Model.STATE_UNAVAILABLE, state_reason=model.reason)
+        description = worker_pb2.Description(
+            model=described,
             numerics=self._numerics_id,
-            exec_batch_sizes=model.engine.profile.exec_batch_sizes if model.engine else (),
-            exec_batch_seconds=_batch_seconds(model.engine) if model.engine else (),
             numerics_details=model.numerics.details if model.numerics else (),
         )
+        if model.engine:
+            profile = model.engine.profile
+            seconds = [profile.seconds_per_batch.get(size, 0.0) for size in profile.exec_batch_sizes]
+            description.exec_batch_sizes.extend(profile.exec_batch_sizes)
+            description.exec_batch_seconds.extend(seconds)
+        return description
 
     @property
     def _numerics_id(self) -> str:
@@ -191,22 +196,8 @@ class Worker:
         return self.model.contents.model_digest if self.model.contents else ""
 
 
-def _batch_seconds(engine: Engine) -> list[float]:
-    return [engine.profile.seconds_per_batch.get(size, 0.0) for size in engine.profile.exec_batch_sizes]
-
-
-def _read_cutting(
-    request: worker_pb2.WorkerRequest, operation: Operation, network: Network, draw: Draw
-) -> StepPlan | None:
-    """Say how a call cuts draws, all at the first item's step; None when it does not draw, or the model is not cut."""
-    if operation != "SAMPLE":
-        return None
-    first = request.items[0].carry.next_step if request.items else 0
-    return network.cut(draw, first, request.step_limit)
-
-
 def _share_of_images(works: list[Work], card: Card) -> float:
-    """Say how much work a row is, where images may be larger or smaller than those batches were timed with."""
+    """Compute the work of a row relative to those that batches were timed with; images to transform vary in size."""
     if not works or not isinstance(works[0].rows, ManipulationRows):
         return 1.0
     height, width, channels = works[0].rows.images.shape[1:]
@@ -215,22 +206,22 @@ def _share_of_images(works: list[Work], card: Card) -> float:
 
 
 def _read_items(
-    request: worker_pb2.WorkerRequest, operation: Operation, card: Card, step_plan: StepPlan | None
+    request: worker_pb2.WorkerRequest, operation: Operation, card: Card, steps: StepPlan | None
 ) -> list[Work | Outcome]:
-    """Turn each item into work, or into the outcome it already has."""
-    budget = Budget()
-    read: list[Work | Outcome] = []
+    """Parse each item into work, or into the outcome of a refused item."""
+    capacity = CallCapacity()
+    parsed: list[Work | Outcome] = []
     for item in request.items:
         try:
-            read.append(read_work(item, operation, card, budget, step_plan))
+            parsed.append(read_work(item, operation, card, capacity, steps))
         except ItemError as error:
-            read.append(Outcome(failure=error.status))
-    return read
+            parsed.append(Outcome(failure=error.status))
+    return parsed
 
 
 def _status_of_failure(error: Exception, request_id: str) -> status_pb2.Status:
     if is_out_of_memory(error):
-        message = "the worker has not enough memory for this call; ask for fewer rows"
+        message = "the worker has not enough memory for this call; request fewer rows"
         return status_of(code_pb2.RESOURCE_EXHAUSTED, "OUT_OF_MEMORY", message)
     message = f"the worker failed; its log has more under request {request_id!r}"
     return status_of(code_pb2.INTERNAL, "WORKER_FAILED", message)

@@ -24,7 +24,7 @@ from handlers.recipes.data.dataset import DataSet, check_classes
 from handlers.recipes.data.load import DATA_SETS, load_data
 from handlers.recipes.model_folder import load_judge, load_module
 from handlers.recipes.quality.metrics import measure
-from handlers.worker.items import read_draw
+from handlers.worker.requests import read_draw
 
 __all__ = ["AsServed", "CannotMeasure", "Measuring"]
 

@@ -76,7 +76,7 @@ def test_a_model_of_which_nothing_could_be_compiled_is_told(
 def test_a_compiler_that_is_not_there_is_named(small_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CXX", "no-such-compiler")
     reason = load(small_folder, DeepSampler, COMPILED).model.reason
-    assert reason.startswith("the C++ compiler 'no-such-compiler' is not there, and the model is to be compiled")
+    assert reason.startswith("the model is to be compiled, but there is no C++ compiler 'no-such-compiler'")
 
 
 @needs_compiler

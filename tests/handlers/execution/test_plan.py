@@ -24,11 +24,11 @@ FASTEST_IS_32 = {1: 0.9, 8: 3.2, 16: 6.0, 32: 11.0, 64: 24.0, 256: 100.0}
     ],
 )
 def test_rows_are_cut_by_predicted_time(rows: int, sizes: list[int]) -> None:
-    assert plan_batches(FASTEST_IS_32).cut(rows) == sizes
+    assert plan_batches(FASTEST_IS_32).split(rows) == sizes
 
 
 def test_a_smaller_size_that_seems_slower_than_a_larger_one_is_still_used_for_few_rows() -> None:
-    assert plan_batches({8: 9.0, 16: 2.0}).cut(8) == [8]
+    assert plan_batches({8: 9.0, 16: 2.0}).split(8) == [8]
 
 
 @pytest.mark.parametrize("seconds", [{1: 1.0, 4: 2.5, 16: 11.0}, {2: 1.0, 8: 3.0, 16: 4.0}, {4: 1.0}], ids=str)
@@ -39,10 +39,10 @@ def test_up_to_twice_the_largest_size_no_other_cut_is_faster(seconds: dict[int, 
 
     plan = plan_batches(seconds)
     for rows in range(1, 33):
-        cut = plan.cut(rows)
-        assert sum(cut[:-1]) < rows <= sum(cut)
+        sizes = plan.split(rows)
+        assert sum(sizes[:-1]) < rows <= sum(sizes)
         if rows <= 2 * max(seconds):
-            assert sum(seconds[size] for size in cut) == pytest.approx(least(rows))
+            assert sum(seconds[size] for size in sizes) == pytest.approx(least(rows))
 
 
 def test_an_estimate_moves_to_what_is_seen() -> None:
@@ -62,14 +62,14 @@ def test_one_stall_moves_an_estimate_little() -> None:
 
 def test_the_plan_follows_the_estimates() -> None:
     times = BatchTimes(measured={8: 1.0, 16: 1.9})
-    before = times.plan(16).cut(16)
+    before = times.plan(16).split(16)
     for _ in range(20):
         times.observe(16, 3.0)
-    assert (before, times.plan(16).cut(16)) == ([16], [8, 8])
+    assert (before, times.plan(16).split(16)) == ([16], [8, 8])
 
 
 def test_a_plan_stays_within_the_size_there_is_memory_for() -> None:
-    assert BatchTimes(measured={8: 1.0, 16: 1.1}).plan(8).cut(16) == [8, 8]
+    assert BatchTimes(measured={8: 1.0, 16: 1.1}).plan(8).split(16) == [8, 8]
 
 
 def test_a_size_that_did_not_run_for_long_is_believed_as_measured_again() -> None:
@@ -82,4 +82,4 @@ def test_a_size_that_did_not_run_for_long_is_believed_as_measured_again() -> Non
         times.observe(8, 1.0)
     assert seen[-1] > 2.5
     assert times.seconds[16] == 1.9
-    assert times.plan(16).cut(16) == [16]
+    assert times.plan(16).split(16) == [16]

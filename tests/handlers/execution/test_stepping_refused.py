@@ -9,7 +9,7 @@ import pytest
 from google.rpc import code_pb2, error_details_pb2
 
 from fount.v1 import model_pb2
-from handlers.worker.items import Budget
+from handlers.worker.requests import CallCapacity
 from handlers.worker.worker import Worker
 from tests.handlers.stepping_toys import (
     CHANNELS,
@@ -60,7 +60,7 @@ def test_a_refused_carry_says_what_is_wrong(stepped: Worker) -> None:
     begun = cut_once(stepped, drawing(count=3))
     begun.carry.state.dims[1] = 1
     message = ask(stepped, request(begun)).items[0].status.message
-    assert message == "carry.state has dims [3, 1, 4, 4]; those of this item are [3, 3, 4, 4]"
+    assert message == "carry.state.dims are [3, 1, 4, 4]; this item takes [3, 3, 4, 4]"
 
 
 def test_a_model_that_cannot_be_cut_takes_no_carry(worker: Worker, stepped: Worker) -> None:
@@ -80,7 +80,7 @@ def test_states_count_towards_what_a_call_holds(stepped: Worker, monkeypatch: py
     pictures, states = 3 * SIDE * SIDE, 3 * 4 * CHANNELS * SIDE * SIDE  # bytes: uint8 and float32
     item = drawing(count=3, dtype=UINT8)
     begun = cut_once(stepped, item)
-    monkeypatch.setattr("handlers.worker.worker.Budget", lambda: Budget(size_bytes=states - 1))
+    monkeypatch.setattr("handlers.worker.worker.CallCapacity", lambda: CallCapacity(size_bytes=states - 1))
     assert pictures < states - 1
     assert codes(ask(stepped, request(item))) == [0]
     for wanted in (calling(item, limit=2), calling(begun, limit=2), calling(begun)):
@@ -88,6 +88,6 @@ def test_states_count_towards_what_a_call_holds(stepped: Worker, monkeypatch: py
 
 
 def test_states_that_no_call_holds_are_refused(stepped: Worker, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("handlers.worker.items.MAX_CALL_BYTES", 3 * 4 * CHANNELS * SIDE * SIDE - 1)
+    monkeypatch.setattr("handlers.worker.requests.MAX_CALL_BYTES", 3 * 4 * CHANNELS * SIDE * SIDE - 1)
     reply = ask(stepped, calling(drawing(count=3), limit=2))
     assert _reason(reply.items[0].status) == "ITEM_TOO_LARGE"

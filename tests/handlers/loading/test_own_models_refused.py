@@ -165,13 +165,13 @@ def test_a_module_that_can_do_nothing_is_told(tmp_path: Path) -> None:
     [
         pytest.param(
             "return self.net(input)",
-            "the family gave shape (1, 16) where (1, 1, 4, 4) was due; give one row for each row of z, "
-            "or mend the card",
+            "the family returned shape (1, 16), expected (1, 1, 4, 4); return one row for each row of z, "
+            "or correct the card",
             id="no pictures",
         ),
         pytest.param(
             "return self.net(input).reshape(-1, 1, 4, 4).int()",
-            "the family gave torch.int32 where floats were due; give floats in value_range",
+            "the family returned torch.int32, expected floats; return floats in value_range",
             id="whole numbers",
         ),
         pytest.param(

@@ -59,7 +59,7 @@ def test_the_check_of_zips_travels_with_the_check_of_archives() -> None:
         ("from .near import help", "handlers.near"),
         ("import handlers.near", "handlers.near"),
         ("import scipy.linalg", "scipy.linalg"),
-        ("from fount import client", "fount.client.sync"),
+        ("from fount import client", "fount.client"),
     ],
 )
 def test_a_helper_of_a_family_is_named(house: Path, statement: str, stranger: str) -> None:

@@ -12,7 +12,7 @@ from google.rpc import code_pb2, error_details_pb2
 
 from fount.v1 import model_pb2
 from fount.worker.v1 import worker_pb2
-from handlers.worker.items import Budget
+from handlers.worker.requests import CallCapacity
 from handlers.worker.worker import Worker
 from tests.handlers.toys import (
     GIVES_NAN,
@@ -115,7 +115,7 @@ def test_a_refused_item_takes_no_room_from_those_after_it(worker: Worker) -> Non
 
 
 def test_refused_images_take_no_room_from_those_after_them(classifier: Worker, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("handlers.worker.worker.Budget", lambda: Budget(rows=2))
+    monkeypatch.setattr("handlers.worker.worker.CallCapacity", lambda: CallCapacity(rows=2))
     refused, good = reading(np.full((2, 4, 4, 1), np.nan, "<f4")), reading(toy_images(2))
     assert codes(ask(classifier, request(refused, good, operation=CLASSIFY))) == [code_pb2.INVALID_ARGUMENT, 0]
 
