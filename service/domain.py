@@ -30,6 +30,7 @@ __all__ = [
     "ParameterRange",
     "Parameters",
     "Priority",
+    "QualityFigure",
     "RangeItem",
     "Reply",
     "Rows",
@@ -130,6 +131,15 @@ class Parameters:
 
 
 @dataclass(frozen=True, kw_only=True)
+class QualityFigure:
+    """One quality figure of a model card: a metric's value and its interval (low, high)."""
+
+    metric: str
+    value: float
+    interval: tuple[float, float]
+
+
+@dataclass(frozen=True, kw_only=True)
 class ServedModel:
     """What one served version accepts and gives.
 
@@ -144,6 +154,7 @@ class ServedModel:
         encodings: what it can give.
         max_count, max_labels: limits of one request.
         card: the serialized fount.v1.Model its worker described itself with.
+        quality: figures measured when the model was trained.
     """
 
     key: ModelKey
@@ -157,6 +168,7 @@ class ServedModel:
     max_count: int
     max_labels: int
     card: bytes = field(repr=False)
+    quality: tuple[QualityFigure, ...] = ()
 
     def sample_bytes(self, dtype: Dtype) -> int:
         """Bytes of one raw sample."""
@@ -267,9 +279,11 @@ class Call:
 class FailureCode(IntEnum):
     """The google.rpc codes that the service itself gives a meaning."""
 
+    CANCELLED = 1
     DEADLINE_EXCEEDED = 4
     RESOURCE_EXHAUSTED = 8
     FAILED_PRECONDITION = 9
+    ABORTED = 10
     INTERNAL = 13
     UNAVAILABLE = 14
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from importlib.metadata import version
 
 from service.augmentation.copy_filter import CopyFilters
-from service.augmentation.plan_store import plans_at
+from service.augmentation.plan_store import plan_store_at
 from service.augmentation.planner import Planner
 from service.augmentation.tickets import TicketKeys
 from service.caller import Anonymous, CallerPolicy
@@ -23,6 +23,7 @@ from service.rpc.augmentation import AugmentationServicer
 from service.rpc.datasets import DatasetServicer
 from service.rpc.interceptor import CallInterceptor
 from service.rpc.models import ModelServicer
+from service.rpc.plan_request import PlanRequests
 from service.rpc.sampling import SamplingServicer
 from service.rpc.server import RpcServer
 from service.scheduler.inference import InferenceClient
@@ -172,16 +173,18 @@ class Gateway:
 
     def _build_server(self) -> RpcServer:
         config, copies = self._config, CopyFilters()
+        requests = PlanRequests(self.datasets, self.catalog)
         planner = Planner(
-            datasets=self.datasets,
+            codec=requests,
             catalog=self.catalog,
             inference=self.inference,
             copies=copies,
             keys=TicketKeys.at(config.ticket_keys),
-            plans=plans_at(config.plans),
         )
         augmentation = AugmentationServicer(
             planner=planner,
+            requests=requests,
+            plans=plan_store_at(config.plans),
             catalog=self.catalog,
             datasets=self.datasets,
             inference=self.inference,

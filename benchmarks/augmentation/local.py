@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from service.augmentation.open_plan import Level, OpenPlan, Pinned
 
 from fount.address import Addresses
 from fount.readers import Dataset, DatasetSource, read_dataset
@@ -31,7 +32,6 @@ from handlers.execution.rows import ImageRows, ManipulationRows, Rows, SampleRow
 from handlers.loading.load import Engine
 from handlers.worker.worker import Worker
 from service.augmentation.copy_filter import CopyFilters
-from service.augmentation.open_plan import Level, OpenPlan, Pinned
 from service.augmentation.rows import RowMaker
 from service.augmentation.slots import Layout, RealMode, Source, Stratum
 from service.caller import Caller

@@ -1,4 +1,4 @@
-"""Augmentation: a labelled data set made larger, balanced or varied, as rows that can be had again.
+"""Augmentation: a labelled data set made larger, balanced or varied, in rows that can be made again at any time.
 
-Wishes enter; a plan of exact slots leaves with a ticket, and its rows are made for whoever holds it, by any gateway.
+A specification enters; a plan of exact slots leaves with a ticket, from which any gateway makes the rows.
 """

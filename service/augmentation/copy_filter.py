@@ -1,15 +1,15 @@
-"""The copy filter: how near a sample is to one training row, compared with how near it is to others.
+"""The copy filter: compare how near a sample is to one training row with how near it is to others.
 
 Images and their labels enter; for each leaves d1 / mean(d2 ... d10) of its distances to the training rows of its class:
-about 1 where many are equally near, towards 0 where one was taken over. `calibrate` says below which ratio held-out
-real rows hardly ever are.
+about 1 where many are equally near, towards 0 where one was copied. `calibrate` finds the ratio that held-out real rows
+are hardly ever below.
 
 Every ratio has the same bits on every processor. Squared distances are exact whole numbers
 (`service/pixel_products.py`), roots and quotients are rounded exactly by IEEE 754, and the mean is added in a fixed
 order.
 
 Source: Carlini et al., "Extracting training data from diffusion models", USENIX Security 2023, section 5 (a distance
-counts beside those of the neighbours); the threshold from held-out rows is this project's own.
+relative to those of the neighbours); the threshold from held-out rows is this project's own.
 """
 
 from __future__ import annotations
@@ -31,14 +31,15 @@ __all__ = ["CopyFilter", "CopyFilters", "PixelCache", "calibrate"]
 
 NEIGHBOURS = 10
 FEWEST_ROWS = 3
-"""A class of fewer training rows has no filter: a mean of one distance says nothing."""
+"""A class of fewer training rows has no filter: a mean needs two distances besides the nearest."""
 
 _BLOCK_BYTES = 8 << 20  # of training rows as float32
 _MOST_ROWS = 4096  # of a block, so that rows of few pixels do not make tall distance tables
 _IMAGES_AT_ONCE = 256  # a table of 256 x 4096 distances is 4 or 8 MiB
-_IMAGES_BYTES = 128 << 20  # of them as float32; not fewer, for each time all training rows may have to be read
+_IMAGES_BYTES = 128 << 20  # of them as float32; large, since all training rows may have to be read for each
 _DRAWN_AT_ONCE = 1 << 16  # words that choose rows
 _CACHE_BYTES = 512 << 20
+_CALIBRATION_ROWS = 2000
 
 Images = NDArray[np.uint8]
 Float32s = NDArray[np.float32]
@@ -54,10 +55,10 @@ class _Block:
 
 
 class PixelCache:
-    """Training rows ready for distances, those used last, over all data sets. Thread-safe.
+    """The training rows used last, prepared for distances, over all data sets. Thread-safe.
 
     Args:
-        most_bytes: what it holds at most; beyond it, rows are read again each time.
+        most_bytes: most bytes to hold; beyond it, rows are read again each time.
     """
 
     def __init__(self, most_bytes: int = _CACHE_BYTES) -> None:
@@ -67,14 +68,14 @@ class PixelCache:
         self._lock = threading.Lock()
 
     def get(self, key: tuple[object, ...]) -> _Block | None:
-        """A block held, or None."""
+        """Return a block, or None when it is not in the cache."""
         with self._lock:
             if key in self._blocks:
                 self._blocks.move_to_end(key)
             return self._blocks.get(key)
 
     def put(self, key: tuple[object, ...], block: _Block) -> None:
-        """Hold a block, letting go of those not used for longest."""
+        """Add a block and drop those used longest ago."""
         with self._lock:
             if key in self._blocks or block.pixels.nbytes > self._most_bytes:
                 return
@@ -89,9 +90,9 @@ class CopyFilter:
     """Compares images with the training rows of their class.
 
     Args:
-        train: the rows a generator was, or may have been, trained on.
-        cache: where rows are kept between calls. Unset: one of its own.
-        name: of these rows in a cache that is shared; equal names mean equal rows.
+        train: the rows a generator may have been trained on.
+        cache: where rows are kept between calls; None: a cache of its own.
+        name: names these rows in a shared cache; equal names mean equal rows.
     """
 
     def __init__(self, train: DatasetSplit, cache: PixelCache | None = None, name: tuple[str, ...] = ()) -> None:
@@ -108,7 +109,7 @@ class CopyFilter:
             labels: (n,) class ids.
 
         Returns:
-            (n,) d1 / mean(d2 ... d10), of all there are where they are fewer; NaN where fewer than 3.
+            (n,) d1 / mean(d2 ... d10), over fewer rows where there are fewer; NaN where fewer than 3.
 
         Raises:
             DataError: a training row cannot be read.
@@ -130,7 +131,7 @@ class CopyFilter:
         return self._rows[label]
 
     def _nearest(self, images: Images, label: int) -> Integers:
-        """Squared distances to the nearest training rows of a class, ascending: (n, at most 10)."""
+        """Return the squared distances to the nearest training rows of a class, ascending: (n, at most 10)."""
         pixels = centred_pixels(images)
         squares = exact_squares(pixels)
         nearest = np.empty((len(images), 0), squares.dtype)
@@ -145,7 +146,7 @@ class CopyFilter:
 
     @staticmethod
     def _nearest_to_ratios(nearest: Integers) -> Float64s:
-        """(n, k) squared distances, ascending, to (n,) ratios; 0 where all k are 0."""
+        """Turn (n, k) squared distances, ascending, into (n,) ratios; 0 where all k are 0."""
         distances = np.sqrt(nearest.astype(np.float64))  # exact below 2^53
         total = np.zeros(len(distances))
         for column in range(1, distances.shape[1]):  # a fixed order: np.sum's depends on the processor
@@ -167,28 +168,30 @@ class CopyFilter:
 
 
 class CopyFilters:
-    """The copy filters of one gateway, which share what they hold of a data set between pulls."""
+    """The copy filters of one gateway; they share a cache of training rows between pulls."""
 
     def __init__(self, cache: PixelCache | None = None) -> None:
         self._cache = cache or PixelCache()
 
     def of(self, dataset: Dataset, train: DatasetSplit) -> CopyFilter:
-        """The filter of a split; equal data sets by digest share their rows."""
+        """Return the filter of a split; data sets of equal digest share their rows."""
         return CopyFilter(train, self._cache, (dataset.digest, train.name))
 
 
-def calibrate(train: DatasetSplit, held_out: DatasetSplit, quantile: float, seed: int, most: int = 2000) -> float:
-    """The ratio below which a share of real rows that nobody was trained on are. Slow: not for an event loop.
+def calibrate(
+    train: DatasetSplit, held_out: DatasetSplit, quantile: float, seed: int, most: int = _CALIBRATION_ROWS
+) -> float:
+    """Find the ratio that a share of real rows outside the training set are below. Slow: not for an event loop.
 
     Args:
         train: the rows compared with.
         held_out: real rows of the same classes.
-        quantile: that share, 0 to 0.5.
+        quantile: the share, 0 to 0.5.
         seed: chooses the rows.
-        most: how many rows of `held_out` are tried.
+        most: number of rows of `held_out` to try.
 
     Returns:
-        The threshold; a sample below it counts as a copy. 0.0 when no class has enough rows: then nothing does.
+        The threshold; a sample below it counts as a copy. 0.0 when no class has enough rows: then no sample does.
 
     Raises:
         DataError: a row cannot be read.
@@ -205,7 +208,7 @@ def calibrate(train: DatasetSplit, held_out: DatasetSplit, quantile: float, seed
 
 
 def _choose(count: int, most: int, seed: int) -> NDArray[np.int64]:
-    """At most `most` of `count` rows, those with the smallest words on the stream ORDER, ascending."""
+    """Choose at most `most` of `count` rows, those with the smallest words on the stream ORDER, ascending."""
     if count <= most:
         return np.arange(count, dtype=np.int64)
     words = np.empty(count, np.uint32)

@@ -1,7 +1,7 @@
-"""A keyed permutation of 0 … size - 1: the order in which a plan's slots are sent, without a list of them.
+"""A keyed permutation of 0 … size - 1: the order in which a plan's slots are sent, computed without a list of them.
 
 A Feistel network over the next power of two, with cycle walking: a value that falls outside is encrypted again until it
-falls inside. So every stretch of rows is a mix of all strata, in memory that does not grow with the plan.
+falls inside. So every range of rows is a mix of all strata, in memory that does not grow with the plan.
 
 Sources: Black and Rogaway, "Ciphers with arbitrary finite domains", CT-RSA 2002, sections 3 and 5 (cycle walking,
 Feistel); Steele, Lea, Flood, "Fast splittable pseudorandom number generators", OOPSLA 2014, figure 16 (the mix).
@@ -16,12 +16,12 @@ from numpy.typing import NDArray
 
 from fount.address import Addresses, Stream
 
-__all__ = ["KEY_BLOCKS", "MAX_ROWS", "Order"]
+__all__ = ["KEY_BLOCKS", "MAX_ROWS", "Permutation"]
 
 MAX_ROWS = 2**40
 """The most rows of a plan."""
 
-_ROUNDS = 8  # even, so that the halves, which may differ by a bit, are back in their places
+_ROUNDS = 8  # even, so that the halves, which may differ by a bit, end in their places
 
 KEY_BLOCKS = _ROUNDS // 2
 """Blocks of the stream `order` that the keys take at address (seed, 0)."""
@@ -33,12 +33,12 @@ Uint64s = NDArray[np.uint64]
 _Step = Callable[[Uint64s], Uint64s]
 
 
-class Order:
+class Permutation:
     """The permutation of one seed and size.
 
     Args:
         seed: of the plan; keys are read on the stream `order` at address (seed, 0).
-        size: how many values, 0 to MAX_ROWS.
+        size: number of values, 0 to MAX_ROWS.
     """
 
     def __init__(self, seed: int, size: int) -> None:
@@ -50,15 +50,15 @@ class Order:
         self._high_bits = bits - self._low_bits
 
     def slots(self, rows: Uint64s) -> Uint64s:
-        """The slots of rows: π(rows), each below `size`, as the rows must be."""
+        """Return π(rows): the slots of rows, which must be below `size`."""
         return self._walk(rows, self._encrypt)
 
     def rows(self, slots: Uint64s) -> Uint64s:
-        """The rows of slots: the inverse of `slots`."""
+        """Return the rows of slots: the inverse of `slots`."""
         return self._walk(slots, self._decrypt)
 
     def _walk(self, values: Uint64s, step: _Step) -> Uint64s:
-        """Step until inside; fewer than two steps a value on average, since the domain is less than twice the size."""
+        """Step until inside: fewer than two steps a value on average, since the domain is less than twice the size."""
         values = step(values)
         outside = np.flatnonzero(values >= self._size)
         while len(outside):
@@ -89,7 +89,7 @@ def _mask(bits: int) -> np.uint64:
 
 
 def _mix(values: Uint64s, key: np.uint64) -> Uint64s:
-    """Spread every bit of (values + key) over all 64; wraps, as it must."""
+    """Spread every bit of (values + key) over all 64, modulo 2^64."""
     z = values + key
     z = (z ^ (z >> _SHIFT_30)) * _MIX_1
     z = (z ^ (z >> _SHIFT_27)) * _MIX_2

@@ -1,7 +1,7 @@
-"""Work done ahead of its reader, in order: a bounded window of it, ended with its reader.
+"""Run jobs concurrently and yield their results in order, with a bounded window of work ahead of the reader.
 
-Jobs enter as they are read, results leave in the same order. Reading goes on beside answering, so that a client may
-wait for its first answers before it sends more; and it stops while a whole window is not taken.
+Jobs are read while results are taken, so that a client may wait for its first results before it sends more; reading
+stops while a whole window of results is not taken. Closing the generator cancels all work.
 """
 
 from __future__ import annotations
@@ -11,84 +11,64 @@ from collections.abc import AsyncGenerator, Callable, Coroutine
 from contextlib import aclosing
 from typing import Any, TypeVar
 
-__all__ = ["in_order"]
+__all__ = ["map_in_order"]
 
 Job = TypeVar("Job")
-Made = TypeVar("Made")
+Result = TypeVar("Result")
 
 
-class _Room:
-    """How much is being made or waits to be taken."""
-
-    def __init__(self, most: int) -> None:
-        self._most = most
-        self._held = 0
-        self._changed = asyncio.Event()
-
-    def take(self, size: int) -> None:
-        self._held += size
-
-    def give(self, size: int) -> None:
-        self._held -= size
-        self._changed.set()
-
-    async def wait(self) -> None:
-        """Return once less than the most is held: the next job may then be of any size."""
-        while self._held >= self._most:
-            self._changed.clear()
-            await self._changed.wait()
-
-
-async def in_order(
+async def map_in_order(
     jobs: AsyncGenerator[Job],
-    make: Callable[[Job], Coroutine[Any, Any, Made]],
+    run: Callable[[Job], Coroutine[Any, Any, Result]],
     *,
     size: Callable[[Job], int],
     window: int,
-) -> AsyncGenerator[Made]:
-    """Make jobs side by side, and yield what they became in order; closing it cancels all of them.
+) -> AsyncGenerator[Result]:
+    """Run each job in a task of its own and yield the results in the order of the jobs.
 
-    The first is made alone: what refuses it refuses the whole.
+    The first job runs alone, so that whatever refuses it refuses the whole.
 
     Args:
-        jobs: read only while less than `window` is made ahead. An error of theirs comes after what was read before it.
-        make: called for each, in a task of its own.
+        jobs: read only while the jobs ahead of the reader are smaller than `window` together. An error raised by it is
+            raised after the results of the jobs before it.
+        run: called for each job.
         size: of a job, in the unit of `window`.
-        window: how much is in the making, or waits to be taken, before no more jobs are read.
+        window: how much may run, or wait to be taken, before no more jobs are read.
     """
-    room, begun = _Room(window), asyncio.Queue[tuple[asyncio.Task[Made], int] | None]()
-    tasks = set[asyncio.Task[Made]]()
+    started = asyncio.Queue[tuple[asyncio.Task[Result], int] | None]()
+    tasks = set[asyncio.Task[Any]]()
+    ahead, taken = 0, asyncio.Event()
 
     async def read() -> None:
+        nonlocal ahead
         is_first = True
         try:
             async with aclosing(jobs):
                 async for job in jobs:
-                    task = asyncio.create_task(make(job))
+                    task = asyncio.create_task(run(job))
                     tasks.add(task)
-                    room.take(size(job))
-                    begun.put_nowait((task, size(job)))
+                    ahead += size(job)
+                    started.put_nowait((task, size(job)))
                     if is_first:
-                        await asyncio.wait({task})  # it must not be refused for the room the next ones take
+                        await asyncio.wait({task})  # the capacity that later jobs take must not refuse it
                     is_first = False
-                    await room.wait()
+                    while ahead >= window:
+                        taken.clear()
+                        await taken.wait()
         finally:
-            begun.put_nowait(None)
+            started.put_nowait(None)
 
     reader = asyncio.create_task(read())
+    tasks.add(reader)
     try:
-        while (each := await begun.get()) is not None:
-            task, taken = each
+        while (each := await started.get()) is not None:
+            task, job_size = each
             yield await task
             tasks.discard(task)
-            room.give(taken)  # only now: the reader came back, so the result has left this process's hands
-        await reader  # raises what the jobs did
+            ahead -= job_size  # only now: the consumer came back for more, so it has sent the result
+            taken.set()
+        await reader  # raises what `jobs` raised
     finally:
-        await _end({reader, *tasks})
-
-
-async def _end(tasks: set[asyncio.Task[Any]]) -> None:
-    """Cancel tasks, and wait until they have let go of what they hold."""
-    for task in tasks:
-        task.cancel()
-    await asyncio.gather(*tasks, return_exceptions=True)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)

@@ -1,7 +1,7 @@
-"""The rows of a plan, made when they are pulled.
+"""Make the rows of a plan when they are pulled.
 
-An open plan and a stretch of its rows enter; the rows leave in order, a batch at a time, a few batches in the making at
-once. A row is made from the plan and its own number alone, so no batch, shard or start changes a byte of it.
+An open plan and a range of its rows enter; the rows leave in order, batch by batch, with a few batches made at once. A
+row is made from the plan and its own number alone, so no batch, shard or start changes a byte of it.
 """
 
 from __future__ import annotations
@@ -11,38 +11,101 @@ import math
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import dataclass, replace
+from enum import IntEnum
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fount.address import Addresses
-from fount.readers.dataset import DataError, DatasetSplit
+from fount.readers import DataError, DatasetSplit
 from fount.transforms import COLUMNS, draw, draw_provenance
 from service.augmentation.copy_filter import CopyFilters
-from service.augmentation.open_plan import NO_ROW, Level, MadeRows, OpenPlan, Origins
-from service.augmentation.read_ahead import in_order
+from service.augmentation.plan_spec import OpenPlan
+from service.augmentation.read_ahead import map_in_order
 from service.augmentation.slots import Slots, Source
-from service.augmentation.synthesis import Synthesised, Synthesiser
+from service.augmentation.synthesis import SynthesisedRows, Synthesiser
 from service.errors import DatasetUnreadable
 from service.scheduler.inference import InferenceClient, RequestContext
 
-__all__ = ["RowMaker", "batches", "out_of_bag_rows", "read_images"]
+__all__ = ["NO_ROW", "MadeRows", "Provenance", "ProvenanceLevel", "RowMaker", "out_of_bag_rows"]
 
+NO_ROW = 2**64 - 1
+"""The source row of a synthesised row."""
 
-_FIRST_ROWS, _MOST_ROWS = 256, 2048  # of a batch: the first is small, so that the first rows come soon
+_FIRST_ROWS, _MOST_ROWS = 256, 2048  # of a batch: the first is small, so that the first rows arrive soon
 _BATCH_BYTES = 4 << 20
-_BATCHES = 3  # in the making at once
+_BATCHES = 3  # made at once
+
+
+class ProvenanceLevel(IntEnum):
+    """How much is reported of each row's provenance, numbered as in fount.v1.ProvenanceLevel."""
+
+    NONE = 1
+    IDS = 2
+    FULL = 3
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class _Begun:
-    """A batch before any worker was asked.
+class Provenance:
+    """Where rows come from, one column for each fact.
+
+    Attributes:
+        sources: (n,) uint8, as `Source`.
+        source_rows: (n,) uint64, rows of the split, or NO_ROW.
+        seeds, indices: (n,) uint64, the address of what was drawn for each.
+        attempts: (n,) uint32, samples rejected before; None: nothing was synthesised.
+        transforms: (n, columns) float32, NaN where a transform was not applied; None: none was, or the level is not
+            FULL.
+        confidences: (n,) float32, NaN where none; None: no sample was classified, or the level is not FULL.
+        copy_ratios: (n,) float32, likewise.
+    """
+
+    sources: NDArray[np.uint8]
+    source_rows: NDArray[np.uint64]
+    seeds: NDArray[np.uint64]
+    indices: NDArray[np.uint64]
+    attempts: NDArray[np.uint32] | None = None
+    transforms: NDArray[np.float32] | None = None
+    confidences: NDArray[np.float32] | None = None
+    copy_ratios: NDArray[np.float32] | None = None
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class MadeRows:
+    """Consecutive rows.
+
+    Attributes:
+        first_index: index of the first.
+        images: (n, H, W, C) uint8, C-contiguous; zero for rejected slots.
+        labels: (n,) uint32; None: they have none.
+        groups: (n,) uint32; None: no group column.
+        weights: (n,) uint32; None: all are 1.
+        rejected: rows, from 0, for which no sample was accepted, and the number of samples tried.
+        provenance: None at level NONE.
+        source_counts: rows by source, without rejected ones, for metrics.
+        rejected_samples: samples rejected for these rows, for metrics.
+    """
+
+    first_index: int
+    images: NDArray[np.uint8]
+    labels: NDArray[np.uint32] | None
+    groups: NDArray[np.uint32] | None = None
+    weights: NDArray[np.uint32] | None = None
+    rejected: dict[int, int]
+    provenance: Provenance | None
+    source_counts: dict[Source, int]
+    rejected_samples: int = 0
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Prepared:
+    """A batch before any worker call.
 
     Attributes:
         slots: what its rows are made from.
         images: (n, H, W, C) uint8, source rows as they are; zero for synthesised ones.
-        transformed, synthesised: the rows of either kind, from 0.
-        table: (transformed, columns) float32, what is to be done to them.
+        transformed, synthesised: the rows of either source, from 0.
+        table: (transformed, columns) float32, how they are to be transformed.
     """
 
     slots: Slots
@@ -56,7 +119,7 @@ class RowMaker:
     """Makes the rows of plans.
 
     Args:
-        inference: classifies, embeds, transforms and samples on workers.
+        inference: calls the workers.
         copies: the copy filters, shared by all pulls.
     """
 
@@ -65,57 +128,85 @@ class RowMaker:
         self._copies = copies
 
     async def rows(
-        self, plan: OpenPlan, first: int, end: int, level: Level, context: RequestContext
+        self, plan: OpenPlan, first: int, end: int, level: ProvenanceLevel, context: RequestContext
     ) -> AsyncGenerator[MadeRows]:
-        """Make rows `first` to `end - 1` of a plan; closing it ends the work on them.
+        """Make rows `first` to `end - 1` of a plan; closing the generator ends the work on them.
 
         Raises:
             DatasetUnreadable: a source row cannot be read.
-            Overloaded, NotReady, TooLate, WorkerFault: as `InferenceClient`.
+            Overloaded, NotReady, TooLate, WorkerFault: as `InferenceClient`; only the first batch may be refused as
+                `context` says, later ones wait for capacity.
         """
-        synthesiser = self._synthesiser(plan)
+        synthesiser = None
+        if plan.synthesis:
+            copies = self._copies.of(plan.dataset, plan.split) if plan.copy_threshold else None
+            synthesiser = Synthesiser(plan, copies, self._inference)
 
-        async def make(span: range) -> MadeRows:
-            span_context = replace(context, retry_overloaded=context.retry_overloaded or span.start > first)
-            return await self._make(plan, synthesiser, span, level, span_context)
+        async def make(batch: range) -> MadeRows:
+            own_context = replace(context, retry_overloaded=context.retry_overloaded or batch.start > first)
+            return await self._make(plan, synthesiser, batch, level, own_context)
 
-        spans = batches(first, end, plan.split.shape)
-        async with aclosing(in_order(spans, make, size=lambda _: 1, window=_BATCHES)) as made:
+        batches = _batches(first, end, plan.split.shape)
+        async with aclosing(map_in_order(batches, make, size=lambda _: 1, window=_BATCHES)) as made:
             async for each in made:
                 yield each
 
-    def _synthesiser(self, plan: OpenPlan) -> Synthesiser | None:
-        if plan.generator is None:
-            return None
-        copies = self._copies.of(plan.dataset, plan.split) if plan.copy_threshold > 0 else None
-        return Synthesiser(plan, copies, self._inference)
-
     async def _make(
-        self, plan: OpenPlan, synthesiser: Synthesiser | None, span: range, level: Level, context: RequestContext
+        self,
+        plan: OpenPlan,
+        synthesiser: Synthesiser | None,
+        batch: range,
+        level: ProvenanceLevel,
+        context: RequestContext,
     ) -> MadeRows:
-        begun, synthesised = await asyncio.to_thread(_begin, plan, span), None
-        slots, images = begun.slots, begun.images
-        if len(begun.transformed) and plan.transformer:
-            images[begun.transformed] = await self._inference.transform(
+        prepared, synthesised = await asyncio.to_thread(_prepare, plan, batch), None
+        slots, images = prepared.slots, prepared.images
+        if len(rows := prepared.transformed) and plan.transformer:
+            images[rows] = await self._inference.transform(
                 plan.transformer.target,
                 plan.transformer.model,
-                images[begun.transformed],
-                begun.table,
+                images[rows],
+                prepared.table,
                 seed=plan.seed,
-                indices=slots.index[begun.transformed],
+                indices=slots.index[rows],
                 context=context,
             )
-            context = replace(context, retry_overloaded=True)  # what has begun waits its turn
-        if len(rows := begun.synthesised) and synthesiser:
+            context = replace(context, retry_overloaded=True)  # a batch that has started waits for capacity
+        if len(rows := prepared.synthesised) and synthesiser:
             try:
                 synthesised = await synthesiser.rows(slots.index[rows], slots.label[rows], context)
             except DataError as error:
                 raise DatasetUnreadable(str(error)) from error
             images[rows] = synthesised.images
-        return await asyncio.to_thread(_finish, plan, begun, synthesised, level)
+        return await asyncio.to_thread(_assemble, plan, prepared, synthesised, level)
 
 
-async def batches(first: int, end: int, shape: tuple[int, int, int]) -> AsyncGenerator[range]:
+async def out_of_bag_rows(
+    plan: OpenPlan, rows: NDArray[np.int64], first: int, end: int, level: ProvenanceLevel
+) -> AsyncGenerator[MadeRows]:
+    """Read the rows that the plan's bootstrap did not draw, as they are and in order: test data for what it trains.
+
+    Args:
+        plan: whose bootstrap.
+        rows: all rows of the split out of bag, ascending.
+        first: the one to start at, of `rows`.
+        end: one beyond the last.
+        level: how much provenance is reported.
+
+    Raises:
+        DatasetUnreadable: a row cannot be read.
+    """
+
+    async def read(batch: range) -> MadeRows:
+        return await asyncio.to_thread(_read_out_of_bag, plan, rows, batch, level)
+
+    batches = _batches(first, end, plan.split.shape)
+    async with aclosing(map_in_order(batches, read, size=lambda _: 1, window=2)) as made:
+        async for each in made:
+            yield each
+
+
+async def _batches(first: int, end: int, shape: tuple[int, int, int]) -> AsyncGenerator[range]:
     """Cut rows into batches of bounded rows and bytes, the first ones small."""
     most = max(1, min(_MOST_ROWS, _BATCH_BYTES // math.prod(shape)))
     count = min(_FIRST_ROWS, most)
@@ -124,29 +215,24 @@ async def batches(first: int, end: int, shape: tuple[int, int, int]) -> AsyncGen
         first, count = first + count, min(2 * count, most)
 
 
-def read_images(split: DatasetSplit, rows: NDArray[np.int64]) -> NDArray[np.uint8]:
-    """Read rows of a split.
-
-    Raises:
-        DatasetUnreadable: one cannot be read; names it.
-    """
+def _read_images(split: DatasetSplit, rows: NDArray[np.int64]) -> NDArray[np.uint8]:
     try:
         return split.images(rows)
     except DataError as error:
         raise DatasetUnreadable(str(error)) from error
 
 
-def _begin(plan: OpenPlan, span: range) -> _Begun:
-    """What needs no worker: slots, source rows, and the table of transforms."""
-    slots = plan.layout.rows(span.start, len(span))
+def _prepare(plan: OpenPlan, batch: range) -> _Prepared:
+    """Compute what needs no worker: slots, source rows, and the table of transforms."""
+    slots = plan.layout.rows(batch.start, len(batch))
     transformed = np.flatnonzero(slots.source == Source.TRANSFORMED)
     synthesised = slots.source == Source.SYNTHESISED
-    images = np.zeros((len(span), *plan.split.shape), np.uint8)
+    images = np.zeros((len(batch), *plan.split.shape), np.uint8)
     if not synthesised.all():
-        images[~synthesised] = read_images(plan.split, slots.source_row[~synthesised])
+        images[~synthesised] = _read_images(plan.split, slots.source_row[~synthesised])
     addresses = _addresses(plan, slots.index[transformed])
     table = draw(plan.policy, addresses) if len(transformed) else np.empty((0, len(COLUMNS)), np.float32)
-    return _Begun(
+    return _Prepared(
         slots=slots, images=images, transformed=transformed, synthesised=np.flatnonzero(synthesised), table=table
     )
 
@@ -155,100 +241,74 @@ def _addresses(plan: OpenPlan, indices: NDArray[np.uint64]) -> Addresses:
     return Addresses(seeds=np.full(len(indices), plan.seed, np.uint64), indices=indices)
 
 
-def _finish(plan: OpenPlan, begun: _Begun, synthesised: Synthesised | None, level: Level) -> MadeRows:
-    slots, rejected, counts = begun.slots, dict[int, int](), np.bincount(begun.slots.source)
-    if synthesised:
-        refused = begun.synthesised[~synthesised.accepted]
-        rejected = dict.fromkeys(refused.tolist(), plan.attempts)
-        counts[Source.SYNTHESISED] -= len(refused)
+def _assemble(
+    plan: OpenPlan, prepared: _Prepared, synthesised: SynthesisedRows | None, level: ProvenanceLevel
+) -> MadeRows:
+    slots, counts = prepared.slots, np.bincount(prepared.slots.source, minlength=len(Source) + 1)
+    rejected: dict[int, int] = {}
+    if synthesised and plan.synthesis:
+        rows = prepared.synthesised[~synthesised.accepted]
+        rejected = dict.fromkeys(rows.tolist(), plan.synthesis.attempts)
+        counts[Source.SYNTHESISED] -= len(rows)
     return MadeRows(
         first_index=int(slots.index[0]),
-        images=begun.images,
+        images=prepared.images,
         labels=slots.label,
         groups=slots.group if plan.dataset.groups else None,
         weights=None if (slots.weight == 1).all() else slots.weight,
         rejected=rejected,
-        origins=None if level is Level.NONE else _origins(plan, begun, synthesised, level),
-        counts={source: count for source, count in enumerate(counts.tolist()) if count},
-        refused=int(synthesised.attempts.sum()) if synthesised else 0,
+        provenance=None if level is ProvenanceLevel.NONE else _provenance(plan, prepared, synthesised, level),
+        source_counts={source: int(counts[source]) for source in Source if counts[source]},
+        rejected_samples=int(synthesised.attempts.sum()) if synthesised else 0,
     )
 
 
-def _origins(plan: OpenPlan, begun: _Begun, synthesised: Synthesised | None, level: Level) -> Origins:
-    slots, count = begun.slots, len(begun.images)
+def _provenance(
+    plan: OpenPlan, prepared: _Prepared, synthesised: SynthesisedRows | None, level: ProvenanceLevel
+) -> Provenance:
+    slots, count = prepared.slots, len(prepared.images)
     source_rows = slots.source_row.astype(np.uint64)
     source_rows[slots.source_row < 0] = NO_ROW
-    seeds = np.full(count, plan.seed, np.uint64)
-    origins = Origins(sources=slots.source, source_rows=source_rows, seeds=seeds, indices=slots.index)
+    seeds, attempts = np.full(count, plan.seed, np.uint64), None
     if synthesised:
         attempts = np.zeros(count, np.uint32)
-        seeds[begun.synthesised], attempts[begun.synthesised] = synthesised.seeds, synthesised.attempts
-        origins = replace(origins, attempts=attempts)
-    return origins if level is Level.IDS else _in_full(plan, begun, synthesised, origins)
+        seeds[prepared.synthesised], attempts[prepared.synthesised] = synthesised.seeds, synthesised.attempts
+    provenance = Provenance(
+        sources=slots.source, source_rows=source_rows, seeds=seeds, indices=slots.index, attempts=attempts
+    )
+    if level is ProvenanceLevel.IDS:
+        return provenance
+    transforms = confidences = copy_ratios = None
+    if len(rows := prepared.transformed):
+        transforms = _spread(count, rows, draw_provenance(plan.policy, _addresses(plan, slots.index[rows])))
+    if synthesised and plan.synthesis and plan.synthesis.classifier and plan.synthesis.min_confidence > 0:
+        confidences = _spread(count, prepared.synthesised, synthesised.confidences)
+    if synthesised and plan.copy_threshold:
+        copy_ratios = _spread(count, prepared.synthesised, synthesised.copy_ratios)
+    return replace(provenance, transforms=transforms, confidences=confidences, copy_ratios=copy_ratios)
 
 
-def _in_full(plan: OpenPlan, begun: _Begun, synthesised: Synthesised | None, origins: Origins) -> Origins:
-    """What is drawn and read beside the address, each column as long as the batch."""
-    count = len(begun.images)
-    if len(begun.transformed):
-        transforms = np.full((count, len(COLUMNS)), np.nan, np.float32)
-        addresses = _addresses(plan, begun.slots.index[begun.transformed])
-        transforms[begun.transformed] = draw_provenance(plan.policy, addresses)
-        origins = replace(origins, transforms=transforms)
-    if synthesised and plan.classifier and plan.min_confidence > 0:
-        confidences = np.full(count, np.nan, np.float32)
-        confidences[begun.synthesised] = synthesised.confidences
-        origins = replace(origins, confidences=confidences)
-    if synthesised and plan.copy_threshold > 0:
-        copy_ratios = np.full(count, np.nan, np.float32)
-        copy_ratios[begun.synthesised] = synthesised.copy_ratios
-        origins = replace(origins, copy_ratios=copy_ratios)
-    return origins
+def _spread(count: int, rows: NDArray[np.intp], values: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Place (rows, ...) values in an array of `count` rows; NaN in the others."""
+    column = np.full((count, *values.shape[1:]), np.nan, np.float32)
+    column[rows] = values
+    return column
 
 
-# FOLDED FROM service.augmentation.rows:
-# The rows a plan's bootstrap did not draw: real ones, as they are, to judge what was trained on the plan by.
-
-
-async def out_of_bag_rows(
-    plan: OpenPlan, rows: NDArray[np.int64], first: int, end: int, level: Level
-) -> AsyncGenerator[MadeRows]:
-    """Read rows out of bag, in order.
-
-    Args:
-        plan: whose bag it is.
-        rows: all rows of the split out of it, ascending.
-        first: of them, the one to begin at.
-        end: one beyond the last.
-        level: how much each tells.
-
-    Raises:
-        DatasetUnreadable: a row cannot be read.
-    """
-
-    async def read(span: range) -> MadeRows:
-        return await asyncio.to_thread(_read, plan, rows, span, level)
-
-    spans = batches(first, end, plan.split.shape)
-    async with aclosing(in_order(spans, read, size=lambda _: 1, window=2)) as made:
-        async for each in made:
-            yield each
-
-
-def _read(plan: OpenPlan, rows: NDArray[np.int64], span: range, level: Level) -> MadeRows:
-    chosen, split = rows[span.start : span.stop], plan.split
-    origins = Origins(
+def _read_out_of_bag(plan: OpenPlan, rows: NDArray[np.int64], batch: range, level: ProvenanceLevel) -> MadeRows:
+    chosen, split = rows[batch.start : batch.stop], plan.split
+    provenance = Provenance(
         sources=np.full(len(chosen), Source.REAL, np.uint8),
         source_rows=chosen.astype(np.uint64),
         seeds=np.full(len(chosen), plan.seed, np.uint64),
-        indices=np.arange(span.start, span.stop, dtype=np.uint64),
+        indices=np.arange(batch.start, batch.stop, dtype=np.uint64),
     )
     return MadeRows(
-        first_index=span.start,
-        images=read_images(split, chosen),
+        first_index=batch.start,
+        images=_read_images(split, chosen),
         labels=split.labels[chosen],
         groups=None if split.groups is None else split.groups[chosen],
         rejected={},
-        origins=None if level is Level.NONE else origins,
-        counts={int(Source.REAL): len(chosen)},
+        provenance=None if level is ProvenanceLevel.NONE else provenance,
+        source_counts={Source.REAL: len(chosen)},
     )

@@ -1,20 +1,22 @@
-"""The slots of a plan: what every row is made from, known before any is made.
+"""The slots of a plan: what every row is made from, known before any row is made.
 
-Slots are listed stratum by stratum, one stratum for each class, group and source that has rows; row i is the slot π(i),
-π being the plan's keyed permutation. Everything drawn for row i is read at address (plan seed, i), so any row can be
-told alone. Memory grows with the data set, never with the plan.
+Slots are listed stratum by stratum; a stratum is one class, group and source. Row i is slot π(i), π being the plan's
+keyed permutation (`permutation.py`). Everything drawn for row i is read at address (plan seed, i), so any row can be
+computed alone. Memory grows with the data set, never with the plan.
 
-Which rows of the data set a stratum is fed from:
+Which rows of the data set a stratum takes:
 
     REAL, once        each row of the cell once, or a random choice without replacement
     REAL, bootstrap   drawn with replacement, slot by slot
     REAL, poisson     each row once; its weight is drawn from Poisson(1) at the row's own address (seed, source row), so
-                      every plan of that seed weighs it the same
+                      every plan of that seed gives it the same weight
     RESAMPLED         drawn with replacement from the bag
-    TRANSFORMED       the bag in a shuffled order, round and round, so that every row is used as often as any other, ± 1
+    TRANSFORMED       the bag in a shuffled order, over and over, so that all rows are used equally often, ± 1
 
-The bag is what the REAL rows of the cell are: all of them, the bootstrap's draws, or the rows of Poisson weight above
-0. So a row out of bag is nowhere in the plan with a weight above 0, and can judge what was trained on it.
+The bag holds the REAL rows of the cell: all of them, the bootstrap's draws, or the rows of Poisson weight above 0. So a
+row out of bag is nowhere in the plan with a weight above 0, and can test what was trained on it.
+
+Sources: Efron 1979 (bootstrap); Oza and Russell, "Online bagging and boosting", AISTATS 2001 (Poisson weights).
 """
 
 from __future__ import annotations
@@ -26,10 +28,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fount.address import Addresses, Stream
-from service.augmentation.permutation import KEY_BLOCKS, MAX_ROWS, Order
+from service.augmentation.permutation import KEY_BLOCKS, MAX_ROWS, Permutation
 
-__all__ = ["Cells", "Layout", "RealMode", "Slots", "Source", "Stratum", "draw", "poisson_weights"]
+__all__ = ["Layout", "RealMode", "Slots", "Source", "Stratum", "poisson_weights"]
 
+_STEP = 1 << 16  # rows computed together
+_POISSON_BLOCK = 1  # of the stream `resample`; block 0 is for draws with replacement
+_E_INVERSE = 0.36787944117144233
 
 _Cell = tuple[int, int]
 """Class and group; group 0 without a group column."""
@@ -65,7 +70,7 @@ class Stratum:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Slots:
-    """What consecutive rows are made from, a column a fact.
+    """What consecutive rows are made from, one column for each fact.
 
     Attributes:
         index: (n,) uint64, the rows.
@@ -73,7 +78,7 @@ class Slots:
         label: (n,) uint32, class ids of the data set.
         group: (n,) uint32; the number of groups for a row that has none.
         source_row: (n,) int64, rows of the split; -1 for synthesised ones.
-        weight: (n,) uint32; 1 but for real rows of a Poisson bootstrap.
+        weight: (n,) uint32; 1 except for real rows of a Poisson bootstrap.
     """
 
     index: NDArray[np.uint64]
@@ -85,12 +90,12 @@ class Slots:
 
 
 class Layout:
-    """All slots of one plan, computed when asked for.
+    """All slots of one plan, computed when they are read.
 
     Args:
         labels: (rows,) class ids of the split.
         groups: (rows,) group ids of the split; None without a group column.
-        group_count: how many groups the data set has; 0 without a group column.
+        group_count: number of groups of the data set; 0 without a group column.
         strata: in any order; those with count 0 are left out.
         mode: how real rows are taken.
         seed: of the plan.
@@ -98,10 +103,11 @@ class Layout:
     Attributes:
         count: rows of the plan.
         strata: those with rows, by class, group and source.
+        is_bootstrapped: whether real rows are bootstrapped, so that there may be rows out of bag.
 
     Raises:
-        ValueError: a stratum asks for rows of a cell that has none, or for more of a real cell than it has; or there
-            are more than MAX_ROWS.
+        ValueError: a stratum needs rows of a cell that has none, or more real rows than a cell has; or there are more
+            than MAX_ROWS.
     """
 
     def __init__(
@@ -119,30 +125,32 @@ class Layout:
         self.count = sum(each.count for each in self.strata)
         if self.count > MAX_ROWS:
             raise ValueError(f"a plan has at most {MAX_ROWS} rows, not {self.count}")
+        self.is_bootstrapped = mode in (RealMode.BOOTSTRAP, RealMode.POISSON)
         self._seed, self._mode = seed, mode
-        self._order = Order(seed, self.count)
+        self._permutation = Permutation(seed, self.count)
         self._ends = np.cumsum([each.count for each in self.strata], dtype=np.uint64)
         self._labels = np.array([each.label for each in self.strata], np.uint32)
         self._groups = np.array([each.group for each in self.strata], np.uint32)
         self._sources = np.array([each.source for each in self.strata], np.uint8)
         self._starts = self._ends - np.array([each.count for each in self.strata], np.uint64)
-        self._cells = Cells.of(labels, groups, group_count, seed)
+        self._cells = _ShuffledCells.of(labels, groups, group_count, seed)
         real = (k for k, each in enumerate(self.strata) if each.source is Source.REAL)
         self._real_at = {(self.strata[k].label, self.strata[k].group): k for k in real}
-        self._feeds = {cell: self._feed(cell) for cell in self._cells_fed()}
-        self._place_feeds()
+        cells = {(each.label, each.group): None for each in self.strata if each.source is not Source.SYNTHESISED}
+        self._source_rows = {cell: self._rows_of_cell(cell) for cell in cells}
+        self._place_source_rows()
 
     def rows(self, first: int, count: int) -> Slots:
-        """Tell what rows `first` to `first + count - 1` are made from."""
+        """Compute what rows `first` to `first + count - 1` are made from."""
         index = np.uint64(first) + np.arange(count, dtype=np.uint64)
-        slot = self._order.slots(index)
+        slot = self._permutation.slots(index)
         stratum = np.searchsorted(self._ends, slot, side="right")
         k = slot - self._starts[stratum]
         source = self._sources[stratum]
         source_row, resampled = np.full(count, -1, np.int64), source == Source.RESAMPLED
-        fed, size = source != Source.SYNTHESISED, self._feed_sizes[stratum]
-        k[resampled] = draw(self._seed, index[resampled], size[resampled])
-        source_row[fed] = self._fed_rows[self._feed_starts[stratum[fed]] + k[fed] % size[fed]]
+        from_data, size = source != Source.SYNTHESISED, self._list_sizes[stratum]
+        k[resampled] = _draw(self._seed, index[resampled], size[resampled])
+        source_row[from_data] = self._lists[self._list_starts[stratum[from_data]] + k[from_data] % size[from_data]]
         weight = np.ones(count, np.uint32)
         if self._mode is RealMode.POISSON:
             real = source == Source.REAL
@@ -157,81 +165,70 @@ class Layout:
         )
 
     def out_of_bag(self) -> NDArray[np.int64]:
-        """The rows of the split, ascending, that the plan's bootstrap did not draw.
+        """Return the rows of the split, ascending, that the plan's bootstrap did not draw.
 
-        Classes and groups of which the plan takes no real row are left out altogether.
+        Classes and groups of which the plan takes no real row are left out.
 
         Raises:
             ValueError: real rows are not bootstrapped.
         """
-        if self._mode not in (RealMode.BOOTSTRAP, RealMode.POISSON):
+        if not self.is_bootstrapped:
             raise ValueError("real rows are not bootstrapped, so none is out of bag")
-        cells = [cell for cell, feed in self._feeds.items() if len(feed.real)]
+        cells = [cell for cell, rows in self._source_rows.items() if len(rows.real)]
         members = [np.empty(0, np.int64), *(self._cells.members(*cell) for cell in cells)]
-        bags = [np.empty(0, np.int64), *(self._feeds[cell].bag for cell in cells)]
+        bags = [np.empty(0, np.int64), *(self._source_rows[cell].bag for cell in cells)]
         return np.setdiff1d(np.concatenate(members), np.concatenate(bags))
 
-    def _cells_fed(self) -> list[_Cell]:
-        fed = (each for each in self.strata if each.source is not Source.SYNTHESISED)
-        return list(dict.fromkeys((each.label, each.group) for each in fed))
-
-    def _feed(self, cell: _Cell) -> _Feed:
-        """The rows of the split that a cell's strata are fed from."""
+    def _rows_of_cell(self, cell: _Cell) -> _SourceRows:
+        """Choose the rows of the split that a cell's strata take."""
         members = self._cells.members(*cell)
         at = self._real_at.get(cell)
         count = 0 if at is None else self.strata[at].count
         if not len(members) or count > len(members):
-            raise ValueError(f"class {cell[0]}, group {cell[1]} has {len(members)} rows, and {count} were asked for")
+            raise ValueError(f"class {cell[0]}, group {cell[1]} has {len(members)} rows, and the plan needs {count}")
         if at is None or self._mode is RealMode.NONE:
-            return _Feed(real=members[:0], bag=members)
+            return _SourceRows(real=members[:0], bag=members)
         real = members[:count]
         if self._mode is RealMode.BOOTSTRAP:
-            rows = self._order.rows(self._starts[at] + np.arange(count, dtype=np.uint64))
-            real = members[draw(self._seed, rows, len(members))]
+            rows = self._permutation.rows(self._starts[at] + np.arange(count, dtype=np.uint64))
+            real = members[_draw(self._seed, rows, len(members))]
         if self._mode is not RealMode.POISSON:
-            return _Feed(real=real, bag=real)
-        heavy = real[poisson_weights(self._seed, real) > 0]
-        return _Feed(real=real, bag=heavy if len(heavy) else real)
+            return _SourceRows(real=real, bag=real)
+        positive = real[poisson_weights(self._seed, real) > 0]
+        return _SourceRows(real=real, bag=positive if len(positive) else real)
 
-    def _place_feeds(self) -> None:
-        """Lay the feeds end to end, and note where each stratum's lies."""
+    def _place_source_rows(self) -> None:
+        """Join the lists of source rows to one array, and note where each stratum's list lies."""
         lists, places, end = [np.empty(0, np.int64)], dict[int, int](), 0
         starts, sizes = [], []
         for each in self.strata:
-            feed = self._feeds.get((each.label, each.group)) if each.source is not Source.SYNTHESISED else None
-            rows = lists[0] if feed is None else feed.real if each.source is Source.REAL else feed.bag
+            chosen = self._source_rows.get((each.label, each.group)) if each.source is not Source.SYNTHESISED else None
+            rows = lists[0] if chosen is None else chosen.real if each.source is Source.REAL else chosen.bag
             if id(rows) not in places:
                 places[id(rows)], end = end, end + len(rows)
                 lists.append(rows)
             starts.append(places[id(rows)])
             sizes.append(max(len(rows), 1))
-        self._feed_starts, self._feed_sizes = np.array(starts, np.uint64), np.array(sizes, np.uint64)
-        self._fed_rows = np.concatenate(lists)
+        self._list_starts, self._list_sizes = np.array(starts, np.uint64), np.array(sizes, np.uint64)
+        self._lists = np.concatenate(lists)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class _Feed:
-    """The rows of the split that one cell's real rows are, and those its other rows are made from."""
+class _SourceRows:
+    """The rows of the split for one cell: those of its real rows, and the bag its other rows are made from."""
 
     real: NDArray[np.int64]
     bag: NDArray[np.int64]
 
 
-# FOLDED FROM service.augmentation.slots:
-# The rows of a split by class and group, shuffled within each by the plan's seed.
-
-
-_STEP = 1 << 16  # rows looked at together
-
-
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Cells:
-    """The rows of a split by class and group, shuffled within each.
+class _ShuffledCells:
+    """The rows of a split by class and group, shuffled within each by the plan's seed.
 
     Attributes:
         rows: (n,) int64, cell by cell.
         cells: (n,) int64, the cell of each, ascending.
-        groups: how many groups; 1 without a group column.
+        groups: number of groups; 1 without a group column.
     """
 
     rows: NDArray[np.int64]
@@ -239,7 +236,9 @@ class Cells:
     groups: int
 
     @classmethod
-    def of(cls, labels: NDArray[np.uint32], groups: NDArray[np.uint32] | None, group_count: int, seed: int) -> Cells:
+    def of(
+        cls, labels: NDArray[np.uint32], groups: NDArray[np.uint32] | None, group_count: int, seed: int
+    ) -> _ShuffledCells:
         """Sort rows by cell, and within a cell by a number drawn at (seed, row) on the stream `order`."""
         cells = labels.astype(np.int64) * max(group_count, 1)
         if groups is not None:
@@ -248,7 +247,7 @@ class Cells:
         return cls(rows=order.astype(np.int64), cells=cells[order], groups=max(group_count, 1))
 
     def members(self, label: int, group: int) -> NDArray[np.int64]:
-        """The rows of one cell, shuffled."""
+        """Return the rows of one cell, shuffled."""
         cell = label * self.groups + group
         first, end = np.searchsorted(self.cells, [cell, cell + 1])
         return self.rows[first:end]
@@ -256,25 +255,15 @@ class Cells:
 
 def _shuffle_words(seed: int, count: int) -> NDArray[np.uint64]:
     parts = [np.empty(0, np.uint64)]
-    for at in range(0, count, _STEP):
-        addresses = Addresses.of_range(seed, at, min(_STEP, count - at))
+    for first in range(0, count, _STEP):
+        addresses = Addresses.of_range(seed, first, min(_STEP, count - first))
         words = addresses.words(Stream.ORDER, 2, KEY_BLOCKS).astype(np.uint64)  # (n, 2)
         parts.append(words[:, 0] | (words[:, 1] << np.uint64(32)))
     return np.concatenate(parts)
 
 
-# FOLDED FROM service.augmentation.slots:
-# Draws with replacement and Poisson weights: the two ways to bootstrap, read at addresses. Sources: Efron 1979
-# (bootstrap); Oza and Russell, "Online bagging and boosting", AISTATS 2001 (Poisson weights).
-
-
-_DRAW_STEP = 1 << 16  # rows looked at together
-_POISSON_BLOCK = 1  # of the stream `resample`; block 0 is for draws with replacement
-_E_INVERSE = 0.36787944117144233
-
-
 def poisson_weights(seed: int, source_rows: NDArray[np.int64]) -> NDArray[np.uint32]:
-    """Weights of rows of a split, by inversion of Poisson(1).
+    """Draw weights of rows of a split by inversion of Poisson(1).
 
     Args:
         seed: of the plan.
@@ -284,8 +273,8 @@ def poisson_weights(seed: int, source_rows: NDArray[np.int64]) -> NDArray[np.uin
         (n,) uint32; 0 with probability 1/e.
     """
     weights = [np.empty(0, np.uint32)]
-    for at in range(0, len(source_rows), _DRAW_STEP):
-        indices = source_rows[at : at + _DRAW_STEP].astype(np.uint64)
+    for first in range(0, len(source_rows), _STEP):
+        indices = source_rows[first : first + _STEP].astype(np.uint64)
         addresses = Addresses(seeds=np.full(len(indices), seed, np.uint64), indices=indices)
         uniform = addresses.uniforms(Stream.RESAMPLE, 1, _POISSON_BLOCK)[:, 0]
         weights.append(np.searchsorted(_POISSON_CUMULATIVE, uniform, side="right").astype(np.uint32))
@@ -293,7 +282,7 @@ def poisson_weights(seed: int, source_rows: NDArray[np.int64]) -> NDArray[np.uin
 
 
 def _poisson_cumulative() -> NDArray[np.float64]:
-    """P(weight <= k), by exactly rounded operations; beyond the last, 2^-53 is all that is left."""
+    """Compute P(weight <= k) for k = 0 to 17, by exactly rounded operations; what remains beyond is 2^-53."""
     term = total = _E_INVERSE
     cumulative = [total]
     for k in range(1, 18):
@@ -306,7 +295,7 @@ def _poisson_cumulative() -> NDArray[np.float64]:
 _POISSON_CUMULATIVE = _poisson_cumulative()
 
 
-def draw(seed: int, rows: NDArray[np.uint64], sizes: NDArray[np.uint64] | int) -> NDArray[np.uint64]:
+def _draw(seed: int, rows: NDArray[np.uint64], sizes: NDArray[np.uint64] | int) -> NDArray[np.uint64]:
     """Draw one of 0 to sizes - 1 for each row, at its own address."""
     addresses = Addresses(seeds=np.full(len(rows), seed, np.uint64), indices=rows)
     uniform = addresses.uniforms(Stream.RESAMPLE, 1)[:, 0]

@@ -1,8 +1,8 @@
-"""Synthesised rows: attempt after attempt, until the filters let one through.
+"""Synthesise rows: draw one sample after another for each row, until the filters accept one.
 
 Rows to make enter; for each leaves its first sample that a classifier reads as its label and that is no copy of a
-training row, or none. Attempt a of row i is the ordinary sample i of seed s_a, which the plan's seed and a alone
-decide; so rows never depend on each other, and whoever knows (s_a, i) can draw the sample again by itself.
+training row, or none. Attempt a of row i is the ordinary sample i of seed s_a, which depends on the plan's seed and a
+alone; so rows never depend on each other, and anyone who knows (s_a, i) can draw the sample again.
 """
 
 from __future__ import annotations
@@ -11,37 +11,38 @@ import asyncio
 from dataclasses import dataclass, replace
 
 import numpy as np
-from google.rpc import code_pb2
 from numpy.typing import NDArray
 
 from fount.address import Addresses, Stream
 from service.augmentation.copy_filter import CopyFilter
-from service.augmentation.open_plan import OpenPlan, Pinned
-from service.domain import Failure, Labels
-from service.errors import NotReady, TooLate
+from service.augmentation.plan_spec import OpenPlan
+from service.catalog.roles import PinnedModel
+from service.domain import FailureCode, Labels
+from service.errors import FountServiceError, NotReady, TooLate
 from service.scheduler.inference import DrawnSamples, InferenceClient, RequestContext
 
-__all__ = ["Synthesised", "Synthesiser", "attempt_seed"]
+__all__ = ["SynthesisedRows", "Synthesiser", "attempt_seed"]
 
-_PASSING = {
-    code_pb2.DEADLINE_EXCEEDED: TooLate,
-    code_pb2.UNAVAILABLE: NotReady,
-    code_pb2.RESOURCE_EXHAUSTED: NotReady,
-    code_pb2.CANCELLED: NotReady,
+_TRANSIENT: dict[int, type[FountServiceError]] = {
+    FailureCode.DEADLINE_EXCEEDED: TooLate,
+    FailureCode.UNAVAILABLE: NotReady,
+    FailureCode.RESOURCE_EXHAUSTED: NotReady,
+    FailureCode.CANCELLED: NotReady,
 }
+"""Failures that would not happen another time. Counted as a rejection, one would change the bytes of the row."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Synthesised:
-    """Rows of a generator, a column a fact.
+class SynthesisedRows:
+    """Synthesised rows, one column for each fact.
 
     Attributes:
         images: (n, H, W, C) uint8, zero where no attempt was accepted.
         accepted: (n,) bool.
-        attempts: (n,) uint32, how many samples were refused.
-        seeds: (n,) uint64, of the sample accepted, or of the last one refused.
-        confidences: (n,) float32, of that same sample; NaN where the classifier was not asked.
-        copy_ratios: (n,) float32, likewise; NaN where it was not compared.
+        attempts: (n,) uint32, number of samples rejected.
+        seeds: (n,) uint64, of the accepted sample, or of the last one rejected.
+        confidences: (n,) float32, of that same sample; NaN where it was not classified.
+        copy_ratios: (n,) float32, of that same sample; NaN where it was not compared.
     """
 
     images: NDArray[np.uint8]
@@ -51,19 +52,21 @@ class Synthesised:
     confidences: NDArray[np.float32]
     copy_ratios: NDArray[np.float32]
 
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class _Tried:
-    """One attempt of some rows: which passed, and what the filters read."""
-
-    images: NDArray[np.uint8]
-    passed: NDArray[np.bool_]
-    confidences: NDArray[np.float32]
-    copy_ratios: NDArray[np.float32]
+    @classmethod
+    def empty(cls, count: int, shape: tuple[int, int, int]) -> SynthesisedRows:
+        """Return rows before their first attempt."""
+        return cls(
+            images=np.zeros((count, *shape), np.uint8),
+            accepted=np.zeros(count, np.bool_),
+            attempts=np.zeros(count, np.uint32),
+            seeds=np.zeros(count, np.uint64),
+            confidences=np.full(count, np.nan, np.float32),
+            copy_ratios=np.full(count, np.nan, np.float32),
+        )
 
 
 def attempt_seed(seed: int, attempt: int) -> int:
-    """The seed that attempt `attempt` of every row of a plan is drawn with."""
+    """Return the seed that attempt `attempt` of every row of a plan is drawn with."""
     low, high = Addresses.of_range(seed, attempt, 1).words(Stream.ATTEMPT, 2)[0].tolist()
     return int(low | high << 32)
 
@@ -73,101 +76,90 @@ class Synthesiser:
 
     Args:
         plan: with a generator.
-        copies: refuses copies; None: nothing does.
-        inference: classifies, embeds, transforms and samples on workers.
+        copies: rejects copies; None: no filter.
+        inference: calls the workers.
     """
 
     def __init__(self, plan: OpenPlan, copies: CopyFilter | None, inference: InferenceClient) -> None:
-        if plan.generator is None:
+        if plan.synthesis is None:
             raise ValueError("the plan has no generator")
-        self._generator: Pinned = plan.generator
-        self._plan = plan
+        self._plan, self._synthesis = plan, plan.synthesis
         self._copies = copies
         self._inference = inference
-        self._seeds = [attempt_seed(plan.seed, attempt) for attempt in range(plan.attempts)]
+        self._seeds = [attempt_seed(plan.seed, attempt) for attempt in range(plan.synthesis.attempts)]
 
-    async def rows(self, indices: NDArray[np.uint64], labels: Labels, context: RequestContext) -> Synthesised:
+    async def rows(self, indices: NDArray[np.uint64], labels: Labels, context: RequestContext) -> SynthesisedRows:
         """Make rows.
 
         Args:
             indices: (n,) rows of the plan.
             labels: (n,) their classes, as the data set numbers them.
-            context: on whose behalf.
+            context: of the request.
 
         Raises:
-            NotReady: the workers are gone; also whatever else `InferenceClient` raises.
+            NotReady: no worker is ready; also whatever else `InferenceClient` raises.
             DataError: a training row cannot be read.
         """
-        made = _nothing(len(indices), self._plan.dataset.shape)
-        left = np.arange(len(indices))
+        made = SynthesisedRows.empty(len(indices), self._plan.dataset.shape)
+        rows = np.arange(len(indices))
         for seed in self._seeds:
-            tried = await self._try(seed, indices[left], labels[left], context)
-            made.seeds[left], made.accepted[left] = seed, tried.passed
-            made.confidences[left], made.copy_ratios[left] = tried.confidences, tried.copy_ratios
-            made.images[left[tried.passed]] = tried.images[tried.passed]
-            left = left[~tried.passed]
-            made.attempts[left] += 1
-            context = replace(context, retry_overloaded=True)  # what has begun waits its turn
-            if not len(left):
+            await self._attempt(seed, rows, indices, labels, context, made)
+            rows = rows[~made.accepted[rows]]
+            made.attempts[rows] += 1
+            context = replace(context, retry_overloaded=True)  # work that has started waits for capacity
+            if not len(rows):
                 break
         return made
 
-    async def _try(self, seed: int, indices: NDArray[np.uint64], labels: Labels, context: RequestContext) -> _Tried:
-        """Draw one sample for each row, and let the filters look at those that came out."""
-        drawn, context = await self._draw(seed, indices, labels, context), replace(context, retry_overloaded=True)
-        passed = np.ones(len(indices), np.bool_)
+    async def _attempt(
+        self,
+        seed: int,
+        rows: NDArray[np.intp],
+        indices: NDArray[np.uint64],
+        labels: Labels,
+        context: RequestContext,
+        made: SynthesisedRows,
+    ) -> None:
+        """Draw one sample for each of some rows, apply the filters, and write the outcome to `made`."""
+        drawn = await self._draw(seed, indices[rows], labels[rows], context)
+        context = replace(context, retry_overloaded=True)
+        passed = np.ones(len(rows), np.bool_)
         passed[list(drawn.failures)] = False
-        confidences = np.full(len(indices), np.nan, np.float32)
-        copy_ratios = np.full(len(indices), np.nan, np.float32)
-        rows = np.flatnonzero(passed)
-        if len(rows) and self._plan.classifier and self._plan.min_confidence > 0:
-            confidences[rows] = await self._confidences(
-                self._plan.classifier, drawn.images[rows], labels[rows], context
-            )
-            passed[rows] = confidences[rows] >= self._plan.min_confidence  # NaN, which a failed row has, is not
-            rows = np.flatnonzero(passed)
-        if len(rows) and self._copies and self._plan.copy_threshold > 0:
-            ratios = await asyncio.to_thread(self._copies.ratios, drawn.images[rows], labels[rows])
-            copy_ratios[rows] = ratios
-            passed[rows] = ~(ratios < self._plan.copy_threshold)  # NaN: the class has too few rows to have a filter
-        return _Tried(images=drawn.images, passed=passed, confidences=confidences, copy_ratios=copy_ratios)
+        confidences, copy_ratios = (np.full(len(rows), np.nan, np.float32) for _ in range(2))
+        left = np.flatnonzero(passed)
+        classifier = self._synthesis.classifier
+        if len(left) and classifier and self._synthesis.min_confidence > 0:
+            confidences[left] = await self._confidences(classifier, drawn.images[left], labels[rows[left]], context)
+            passed[left] = confidences[left] >= self._synthesis.min_confidence  # False for NaN: the worker failed
+            left = np.flatnonzero(passed)
+        if len(left) and self._copies and self._plan.copy_threshold:
+            ratios = await asyncio.to_thread(self._copies.ratios, drawn.images[left], labels[rows[left]])
+            copy_ratios[left] = ratios
+            passed[left] = ~(ratios < self._plan.copy_threshold)  # True for NaN: the class has too few rows to filter
+        made.seeds[rows], made.accepted[rows] = seed, passed
+        made.confidences[rows], made.copy_ratios[rows] = confidences, copy_ratios
+        made.images[rows[passed]] = drawn.images[passed]
 
     async def _draw(
         self, seed: int, indices: NDArray[np.uint64], labels: Labels, context: RequestContext
     ) -> DrawnSamples:
         drawn = await self._inference.sample(
-            self._generator.target,
-            self._generator.model,
+            self._synthesis.generator.target,
+            self._synthesis.generator.model,
             seed=seed,
             indices=indices,
-            labels=self._plan.generator_labels[labels],
-            parameters=self._plan.parameters,
+            labels=self._synthesis.generator_labels[labels],
+            parameters=self._synthesis.parameters,
             context=context,
         )
         for failure in drawn.failures.values():
-            _raise_passing(failure)
+            if failure.code in _TRANSIENT:
+                raise _TRANSIENT[failure.code](failure.message)
         return drawn
 
     async def _confidences(
-        self, classifier: Pinned, images: NDArray[np.uint8], labels: Labels, context: RequestContext
+        self, classifier: PinnedModel, images: NDArray[np.uint8], labels: Labels, context: RequestContext
     ) -> NDArray[np.float32]:
-        """The probability of each image's own label: (n,)."""
+        """Return the probability of each image's own label: (n,)."""
         probabilities = await self._inference.classify(classifier.target, classifier.model, images, context)
-        return probabilities[np.arange(len(labels)), self._plan.classifier_labels[labels]]
-
-
-def _nothing(count: int, shape: tuple[int, int, int]) -> Synthesised:
-    return Synthesised(
-        images=np.zeros((count, *shape), np.uint8),
-        accepted=np.zeros(count, np.bool_),
-        attempts=np.zeros(count, np.uint32),
-        seeds=np.zeros(count, np.uint64),
-        confidences=np.full(count, np.nan, np.float32),
-        copy_ratios=np.full(count, np.nan, np.float32),
-    )
-
-
-def _raise_passing(failure: Failure) -> None:
-    """End the stream for what another time would not be: counted as a refusal, it would make the row another one."""
-    if failure.code in _PASSING:
-        raise _PASSING[failure.code](failure.message)
+        return probabilities[np.arange(len(labels)), self._synthesis.classifier_labels[labels]]

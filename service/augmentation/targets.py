@@ -1,7 +1,8 @@
-"""Target counts, and how they are filled: from wishes to exact counts by class, group and source.
+"""Allocate rows: from a target rule to exact counts by class, group and source.
 
-Counts of a data set and a rule enter; strata leave, with what could not be had. Everything is exact: shares are whole
-fractions, and what rounding leaves over goes to the largest remainders (Hare and Niemeyer), the first among equals.
+The rows of a data set by class and group, a target rule and a mix enter; strata leave, with what the rule could not
+get. Everything is exact: shares are whole fractions, and the rows that rounding leaves go to the largest remainders
+(Hare and Niemeyer), the first among equals.
 """
 
 from __future__ import annotations
@@ -17,98 +18,155 @@ from numpy.typing import NDArray
 from service.augmentation.slots import RealMode, Source, Stratum
 
 __all__ = [
+    "Allocation",
     "Balance",
-    "Capped",
-    "Cells",
+    "CapReached",
+    "CellCounts",
     "Counts",
     "Factor",
-    "Filling",
-    "MixRule",
-    "Rule",
+    "Mix",
     "Shortage",
+    "TargetRule",
     "Weights",
+    "allocate",
     "count_cells",
-    "fill",
     "share",
 ]
 
-
-Cells = NDArray[np.int64]
+CellCounts = NDArray[np.int64]
 """(classes, groups) rows of a split; one column without a group column."""
+
+
+# --- Rules ------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class Balance:
+    """As many rows of each class as the largest has, or as `label` has; by_group: of each group of each class."""
+
+    label: int | None
+    by_group: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Factor:
+    """So many times the rows of each class, rounded down; by_group: of each group of each class."""
+
+    factor: float
+    by_group: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Counts:
+    """Exact counts by class, or by class and group; others keep the rows they have.
+
+    Attributes:
+        counts: (label, group) to count, in the order of the request; group None stands for the class as a whole.
+    """
+
+    counts: dict[tuple[int, int | None], int]
+
+    @property
+    def by_group(self) -> bool:
+        """Whether entries name groups."""
+        return any(group is not None for _, group in self.counts)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Weights:
+    """A total shared among classes by weights.
+
+    Attributes:
+        total: number of rows.
+        weights: weight by label, in the order of the request; 0 for other labels.
+    """
+
+    total: int
+    weights: dict[int, float]
+
+
+TargetRule = Balance | Factor | Counts | Weights
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mix:
+    """What fills a class up to its target: relative weights, and the most synthesised rows for one real row.
+
+    `max_synthetic_ratio` None: any number.
+    """
+
+    resampled: float = 1.0
+    transformed: float = 0.0
+    synthesised: float = 0.0
+    max_synthetic_ratio: float | None = None
+
+    @property
+    def weights(self) -> dict[Source, float]:
+        """The weights by source."""
+        return {
+            Source.RESAMPLED: self.resampled,
+            Source.TRANSFORMED: self.transformed,
+            Source.SYNTHESISED: self.synthesised,
+        }
+
+
+# --- Results ----------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, kw_only=True)
 class Shortage:
-    """A target that is wrong for what there is.
+    """A target that contradicts the data: fewer rows than there are without subsampling, or rows made from none.
 
     Attributes:
-        field: its place in the request.
-        label, group: whose; group None stands for the class as a whole.
-        there, target: rows it has, and would have: fewer without leave to subsample, or some made from none.
+        field: the target's path in the request.
+        label, group: the class and group; group None stands for the class as a whole.
+        available, target: rows it has, and rows it would have.
     """
 
     field: str
     label: int
     group: int | None
-    there: int
+    available: int
     target: int
 
 
 @dataclass(frozen=True, kw_only=True)
-class Capped:
-    """Synthesised rows of a class that the cap forbade; `missing` of them nothing else made up for."""
+class CapReached:
+    """A class that gets fewer synthesised rows than the mix requests; no other source replaces `missing` of them."""
 
     label: int
-    wished: int
+    requested: int
     allowed: int
     missing: int
 
 
 @dataclass(kw_only=True)
-class Filling:
-    """What a rule comes to.
+class Allocation:
+    """What a target rule comes to.
 
     Attributes:
         strata: by class, group and source; none of count 0.
-        shortages: what makes the rule wrong; empty when it is sound.
-        capped: where the cap held.
-        made_alone: classes without a row, of which all are synthesised.
-        left_empty: (label, group) without a row that stay empty, though rows were wanted; group None stands for the
-            class as a whole.
+        shortages: what makes the rule wrong; then there are no strata.
+        caps_reached: the classes where the cap on synthesised rows held.
+        synthesised_alone: classes without a row, all of whose rows are synthesised.
+        left_empty: (label, group) without a row that stay empty, though the target wants rows; group None stands for
+            the class as a whole.
     """
 
     strata: tuple[Stratum, ...] = ()
     shortages: list[Shortage] = field(default_factory=list)
-    capped: list[Capped] = field(default_factory=list)
-    made_alone: list[int] = field(default_factory=list)
+    caps_reached: list[CapReached] = field(default_factory=list)
+    synthesised_alone: list[int] = field(default_factory=list)
     left_empty: list[tuple[int, int | None]] = field(default_factory=list)
 
-
-@dataclass(frozen=True, kw_only=True)
-class _Unit:
-    """Rows that have one target: a class, or one group of a class.
-
-    Attributes:
-        label, group: which; group None stands for the class as a whole.
-        there: rows of each group it spans, in order of `groups`.
-        groups: their ids.
-        target: how many it is to have.
-        field: where the request says so.
-        is_explicit: somebody named this very unit.
-    """
-
-    label: int
-    group: int | None
-    there: tuple[int, ...]
-    groups: tuple[int, ...]
-    target: int
-    field: str
-    is_explicit: bool
+    def labels_of(self, source: Source) -> set[int]:
+        """Return the classes with rows of a source."""
+        return {each.label for each in self.strata if each.source is source}
 
 
 def count_cells(
     labels: NDArray[np.uint32], groups: NDArray[np.uint32] | None, class_count: int, group_count: int
-) -> Cells:
+) -> CellCounts:
     """Count the rows of a split by class and group."""
     width = max(group_count, 1)
     cells = labels.astype(np.int64) * width
@@ -136,10 +194,10 @@ def share(total: int, weights: Sequence[float | int]) -> list[int]:
     return shares
 
 
-def fill(
-    cells: Cells, rule: Rule, *, group_count: int, mix: MixRule, mode: RealMode, subsample: bool = False
-) -> Filling:
-    """Turn a rule into strata.
+def allocate(
+    cells: CellCounts, rule: TargetRule, *, group_count: int, mix: Mix, mode: RealMode, subsample: bool = False
+) -> Allocation:
+    """Turn a target rule into strata. Slow for many classes and groups: not for an event loop.
 
     Args:
         cells: rows there are.
@@ -150,212 +208,167 @@ def fill(
         subsample: whether rows may be left out.
     """
     units = _units(cells, rule)
-    found = [_shortage(unit, mix, mode=mode, subsample=subsample) for unit in units]
-    shortages = [each for each in found if each]
+    shortages = [each for unit in units if (each := _shortage(unit, mix, mode=mode, subsample=subsample))]
     if shortages:
-        return Filling(shortages=shortages)
-    filler = _Filler(mix=mix, mode=mode, group_count=group_count)
+        return Allocation(shortages=shortages)
+    allocator = _Allocator(mix=mix, mode=mode, group_count=group_count)
     for label, of_class in groupby(units, key=lambda unit: unit.label):
-        filler.add(list(of_class), int(cells[label].sum()))
-    filler.filling.strata = tuple(
+        allocator.add_class(list(of_class), int(cells[label].sum()))
+    allocator.result.strata = tuple(
         Stratum(label=label, group=group, source=source, count=count)
-        for (label, group, source), count in sorted(filler.strata.items())
+        for (label, group, source), count in sorted(allocator.strata.items())
         if count
     )
-    return filler.filling
+    return allocator.result
 
 
 # --- Targets ----------------------------------------------------------------------------------------------------------
 
 
-def _units(cells: Cells, rule: Rule) -> list[_Unit]:
-    if isinstance(rule, Counts):
-        return _counted(cells, rule)
+@dataclass(frozen=True, kw_only=True)
+class _Unit:
+    """Rows that have one target: a class, or one group of a class.
+
+    Attributes:
+        label, group: the class and group; group None stands for the class as a whole.
+        available: rows of each group it spans, in order of `groups`.
+        groups: their ids.
+        target: how many rows it is to have.
+        field: the target's path in the request.
+        is_explicit: the request names this very class or group.
+    """
+
+    label: int
+    group: int | None
+    available: tuple[int, ...]
+    groups: tuple[int, ...]
+    target: int
+    field: str
+    is_explicit: bool = False
+
+    @classmethod
+    def of(cls, cells: CellCounts, label: int, group: int | None, target: int, field: str, explicit: bool) -> _Unit:
+        groups = tuple(range(cells.shape[1])) if group is None else (group,)
+        available = tuple(cells[label, list(groups)].tolist())
+        return cls(
+            label=label,
+            group=group,
+            available=available,
+            groups=groups,
+            target=target,
+            field=field,
+            is_explicit=explicit,
+        )
+
+
+def _units(cells: CellCounts, rule: TargetRule) -> list[_Unit]:
     if isinstance(rule, Weights):
-        shares = share(rule.total, rule.weights)
-        return [_class_unit(cells, k, shares[k], "target.weights", is_explicit=True) for k in range(len(cells))]
+        shares = share(rule.total, [rule.weights.get(label, 0.0) for label in range(len(cells))])
+        return [_Unit.of(cells, label, None, count, "target.weights", True) for label, count in enumerate(shares)]
+    cell_groups = range(cells.shape[1]) if rule.by_group else (None,)
+    if isinstance(rule, Counts):
+        return _counted(cells, rule, cell_groups)
     counts = cells if rule.by_group else cells.sum(axis=1, keepdims=True)
     if isinstance(rule, Balance):
-        field_name = "target.balance_to_largest" if rule.label is None else "target.balance_to_class"
+        name = "target.balance_to_largest" if rule.label is None else "target.balance_to_class"
         largest = int((counts if rule.label is None else counts[rule.label]).max())
         targets = np.full(counts.shape, largest).tolist()
     else:
-        field_name = "target.factor"
+        name = "target.factor"
         factor = Fraction(rule.factor)  # as a double it is exact, and so is its product with a count
         targets = [[int(count * factor) for count in row] for row in counts.tolist()]
-    if not rule.by_group:
-        return [_class_unit(cells, k, targets[k][0], field_name) for k in range(len(cells))]
-    return [_cell_unit(cells, k, g, targets[k][g], field_name) for k, g in np.ndindex(*cells.shape)]
+    return [
+        _Unit.of(cells, label, group, targets[label][group or 0], name, False)
+        for label in range(len(cells))
+        for group in cell_groups
+    ]
 
 
-def _counted(cells: Cells, rule: Counts) -> list[_Unit]:
+def _counted(cells: CellCounts, rule: Counts, cell_groups: Sequence[int | None]) -> list[_Unit]:
+    places = {key: f"target.counts.counts[{place}]" for place, key in enumerate(rule.counts)}
     units = []
     for label in range(len(cells)):
-        for group in range(cells.shape[1]) if rule.by_group else (None,):
-            there = int(cells[label].sum() if group is None else cells[label, group])
-            target, place = rule.counts.get((label, group), (there, None))
-            name = "" if place is None else f"target.counts.counts[{place}]"
-            if group is None:
-                units.append(_class_unit(cells, label, target, name, is_explicit=place is not None))
-            else:
-                units.append(_cell_unit(cells, label, group, target, name, is_explicit=place is not None))
+        for group in cell_groups:
+            available = int(cells[label].sum() if group is None else cells[label, group])
+            target, name = rule.counts.get((label, group), available), places.get((label, group), "")
+            units.append(_Unit.of(cells, label, group, target, name, bool(name)))
     return units
 
 
-def _class_unit(cells: Cells, label: int, target: int, name: str, *, is_explicit: bool = False) -> _Unit:
-    there = tuple(cells[label].tolist())
-    groups = tuple(range(len(there)))
-    return _Unit(
-        label=label, group=None, there=there, groups=groups, target=target, field=name, is_explicit=is_explicit
-    )
-
-
-def _cell_unit(cells: Cells, label: int, group: int, target: int, name: str, *, is_explicit: bool = False) -> _Unit:
-    there = (int(cells[label, group]),)
-    return _Unit(
-        label=label, group=group, there=there, groups=(group,), target=target, field=name, is_explicit=is_explicit
-    )
-
-
-def _shortage(unit: _Unit, mix: MixRule, *, mode: RealMode, subsample: bool) -> Shortage | None:
-    there = sum(unit.there)
-    below = unit.target < there and mode is not RealMode.NONE and not subsample
-    from_nothing = unit.target and not there and unit.is_explicit and not mix.synthesised
+def _shortage(unit: _Unit, mix: Mix, *, mode: RealMode, subsample: bool) -> Shortage | None:
+    available = sum(unit.available)
+    below = unit.target < available and mode is not RealMode.NONE and not subsample
+    from_nothing = unit.target and not available and unit.is_explicit and not mix.synthesised
     if below or from_nothing:
-        return Shortage(field=unit.field, label=unit.label, group=unit.group, there=there, target=unit.target)
+        return Shortage(field=unit.field, label=unit.label, group=unit.group, available=available, target=unit.target)
     return None
 
 
-# --- Filling ----------------------------------------------------------------------------------------------------------
+# --- Sources ----------------------------------------------------------------------------------------------------------
 
 
 @dataclass(kw_only=True)
-class _Filler:
-    """Fills classes one by one."""
+class _Allocator:
+    """Allocates the rows of classes to sources, class by class."""
 
-    mix: MixRule
+    mix: Mix
     mode: RealMode
     group_count: int
-    filling: Filling = field(default_factory=Filling)
+    result: Allocation = field(default_factory=Allocation)
     strata: dict[tuple[int, int, Source], int] = field(default_factory=dict)
 
-    def add(self, units: list[_Unit], rows: int) -> None:
-        """Fill the units of one class, which has so many rows."""
+    def add_class(self, units: list[_Unit], rows: int) -> None:
+        """Allocate the units of one class, which has so many rows."""
         needs = [self._take_real(unit) for unit in units]
-        wishes = [self._split(unit, need) for unit, need in zip(units, needs, strict=True)]
-        allowed = self._cap(units, [each[Source.SYNTHESISED] for each in wishes], rows)
-        missing = 0
-        for unit, wish, synthesised in zip(units, wishes, allowed, strict=True):
-            missing += self._fill_up(unit, wish, synthesised)
-        wished = sum(each[Source.SYNTHESISED] for each in wishes)
-        if wished > sum(allowed):
-            self.filling.capped.append(
-                Capped(label=units[0].label, wished=wished, allowed=sum(allowed), missing=missing)
+        requests = [self._split(unit, need) for unit, need in zip(units, needs, strict=True)]
+        synthesised = [each[Source.SYNTHESISED] for each in requests]
+        allowed = self._cap(synthesised, rows)
+        missing = sum(
+            self._fill_up(unit, request, count) for unit, request, count in zip(units, requests, allowed, strict=True)
+        )
+        label = units[0].label
+        if sum(synthesised) > sum(allowed):
+            self.result.caps_reached.append(
+                CapReached(label=label, requested=sum(synthesised), allowed=sum(allowed), missing=missing)
             )
         if sum(allowed) and not rows:
-            self.filling.made_alone.append(units[0].label)
+            self.result.synthesised_alone.append(label)
 
     def _take_real(self, unit: _Unit) -> int:
-        """Place a unit's real rows; returns how many others it needs."""
+        """Place a unit's real rows; return how many others it needs."""
         if self.mode is RealMode.NONE:
             return unit.target
-        real = min(unit.target, sum(unit.there))
+        real = min(unit.target, sum(unit.available))
         self._spread(unit, Source.REAL, real)
         return unit.target - real
 
     def _split(self, unit: _Unit, need: int) -> dict[Source, int]:
         weights = self.mix.weights
-        if not sum(unit.there):
+        if not sum(unit.available):
             if need and (unit.group is not None or not self.mix.synthesised):  # synthesised rows have no group
-                self.filling.left_empty.append((unit.label, unit.group))
+                self.result.left_empty.append((unit.label, unit.group))
             weights = {**weights, Source.RESAMPLED: 0.0, Source.TRANSFORMED: 0.0}
         return dict(zip(weights, share(need, list(weights.values())), strict=True))
 
-    def _cap(self, units: list[_Unit], wishes: list[int], rows: int) -> list[int]:
+    def _cap(self, synthesised: list[int], rows: int) -> list[int]:
         if self.mix.max_synthetic_ratio is None:
-            return wishes
+            return synthesised
         cap = int(Fraction(self.mix.max_synthetic_ratio) * rows)
-        return wishes if sum(wishes) <= cap else share(cap, wishes)
+        return synthesised if sum(synthesised) <= cap else share(cap, synthesised)
 
-    def _fill_up(self, unit: _Unit, wish: dict[Source, int], synthesised: int) -> int:
-        """Place what a unit needs; returns how many of its rows the cap left missing."""
-        real_made = [Source.RESAMPLED, Source.TRANSFORMED]
-        left = wish[Source.SYNTHESISED] - synthesised
-        weights = [self.mix.weights[source] if sum(unit.there) else 0.0 for source in real_made]
-        for source, more in zip(real_made, share(left, weights), strict=True):
-            self._spread(unit, source, wish[source] + more)
+    def _fill_up(self, unit: _Unit, request: dict[Source, int], synthesised: int) -> int:
+        """Place the rows that fill a unit up; return how many the cap leaves missing."""
+        others = [Source.RESAMPLED, Source.TRANSFORMED]
+        excess = request[Source.SYNTHESISED] - synthesised
+        weights = [self.mix.weights[source] if sum(unit.available) else 0.0 for source in others]
+        for source, more in zip(others, share(excess, weights), strict=True):
+            self._spread(unit, source, request[source] + more)
         key = (unit.label, self.group_count, Source.SYNTHESISED)
         self.strata[key] = self.strata.get(key, 0) + synthesised
-        return 0 if any(weights) else left
+        return 0 if any(weights) else excess
 
     def _spread(self, unit: _Unit, source: Source, count: int) -> None:
-        """Share rows among a unit's groups as its own rows are."""
-        for group, part in zip(unit.groups, share(count, unit.there), strict=True):
+        """Share rows among a unit's groups in proportion to its own rows."""
+        for group, part in zip(unit.groups, share(count, unit.available), strict=True):
             key = (unit.label, group, source)
             self.strata[key] = self.strata.get(key, 0) + part
-
-
-# FOLDED FROM service.augmentation.targets:
-# How many rows there are to be, and what fills them up: the rules a target can follow.
-
-
-@dataclass(frozen=True, kw_only=True)
-class Balance:
-    """As many rows of each class as the largest has, or as `label` has; by_group: of each group of each class."""
-
-    label: int | None
-    by_group: bool
-
-
-@dataclass(frozen=True, kw_only=True)
-class Factor:
-    """So many times the rows, rounded down."""
-
-    factor: float
-    by_group: bool
-
-
-@dataclass(frozen=True, kw_only=True)
-class Counts:
-    """Exact counts by class, or by class and group; what is left out stays as it is.
-
-    Attributes:
-        counts: (label, group) to count and the entry's place; group None stands for the class as a whole.
-    """
-
-    counts: dict[tuple[int, int | None], tuple[int, int]]
-
-    @property
-    def by_group(self) -> bool:
-        """Whether entries name groups."""
-        return any(group is not None for _, group in self.counts)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Weights:
-    """A total shared among classes by weights, one a class."""
-
-    total: int
-    weights: tuple[float, ...]
-
-
-Rule = Balance | Factor | Counts | Weights
-
-
-@dataclass(frozen=True, kw_only=True)
-class MixRule:
-    """What fills a class up: relative weights, and how many synthesised rows a real one allows; None: any number."""
-
-    resampled: float = 1.0
-    transformed: float = 0.0
-    synthesised: float = 0.0
-    max_synthetic_ratio: float | None = None
-
-    @property
-    def weights(self) -> dict[Source, float]:
-        """By source."""
-        return {
-            Source.RESAMPLED: self.resampled,
-            Source.TRANSFORMED: self.transformed,
-            Source.SYNTHESISED: self.synthesised,
-        }

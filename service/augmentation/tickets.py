@@ -1,7 +1,8 @@
-"""Tickets: what a plan was made from, signed, so that any gateway with the key can make its rows.
+"""Tickets: everything the rows of a plan depend on, signed, so that any gateway with the key can make the rows.
 
-A `TicketPayload` enters with keys; opaque bytes leave, and the other way round. The mark is HMAC-SHA256 over a fixed
-prefix, the key's id and the payload as it was serialized, compared in constant time.
+A `TicketPayload` and keys enter; opaque bytes leave, and the other way round. The signature is HMAC-SHA256 over a fixed
+prefix, the id of the key and the serialized payload, compared in constant time. This module alone knows the message
+`fount.ticket.v1`; the specification inside it stays serialized (`service.augmentation.plan_spec.SpecCodec`).
 """
 
 from __future__ import annotations
@@ -9,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import hmac
 import logging
-import os
 import re
 import secrets
 import time
@@ -18,41 +18,97 @@ from pathlib import Path
 
 from google.protobuf.message import DecodeError
 
+from fount.files import atomic_write
 from fount.ticket.v1 import ticket_pb2
+from service.catalog.roles import PinnedModel
 from service.errors import NotPermitted, SetupError, TicketInvalid
 
-__all__ = ["LAYOUT_VERSION", "MAX_TICKET_BYTES", "TicketKeys", "open_ticket", "sign"]
-
+__all__ = ["LAYOUT_VERSION", "MAX_TICKET_BYTES", "ModelPin", "TicketKeys", "TicketPayload", "open_ticket", "sign"]
 
 LAYOUT_VERSION = 1
-"""Of the way from a resolved request to its slots and rows: another way, another version."""
+"""Version of the way from a specification to its slots and rows; another way needs another version."""
 
 MAX_TICKET_BYTES = 64 << 10
 
+_log = logging.getLogger(__name__)
 _PREFIX = b"fount.ticket.v1\0"
+_ID_DIGITS = 24
+_KEY_BYTES = 32
+_LINE = re.compile(r"(?P<id>[A-Za-z0-9._-]{1,64}):(?P<key>[0-9a-fA-F]{64})")
 
 
-def sign(payload: ticket_pb2.TicketPayload, keys: TicketKeys) -> bytes:
+@dataclass(frozen=True, kw_only=True)
+class ModelPin:
+    """A model that rows depend on, by its role, digest and numerics."""
+
+    role: str
+    name: str
+    version: str
+    digest: str
+    numerics: str
+
+    @classmethod
+    def of(cls, pinned: PinnedModel) -> ModelPin:
+        """Pin a served model."""
+        key = pinned.model.key
+        return cls(
+            role=pinned.role, name=key.name, version=key.version, digest=key.digest, numerics=pinned.target.numerics
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class TicketPayload:
+    """What a ticket holds.
+
+    Attributes:
+        subject: the caller it is for.
+        expire_unix_s: when it ends.
+        spec: the serialized specification, a fount.v1.PlanDatasetRequest.
+        dataset_digest: of the rows it was planned on.
+        models: the models rows depend on.
+        copy_threshold: ratio below which a sample is a copy; None: no filter.
+    """
+
+    subject: str
+    expire_unix_s: int
+    spec: bytes
+    dataset_digest: str
+    models: tuple[ModelPin, ...]
+    copy_threshold: float | None
+
+    @property
+    def plan_id(self) -> str:
+        """The id of the plan: a digest of what its rows are made from, so equal plans have equal ids."""
+        message = _to_message(self)
+        message.request.ClearField("time_to_live")
+        digest = hashlib.sha256(self.dataset_digest.encode())
+        for part in (message.request, *message.models):
+            content = part.SerializeToString(deterministic=True)
+            digest.update(len(content).to_bytes(8, "big") + content)
+        return digest.hexdigest()[:_ID_DIGITS]
+
+
+def sign(payload: TicketPayload, keys: TicketKeys) -> bytes:
     """Make a ticket."""
+    message = _to_message(payload)
+    message.plan_id = payload.plan_id
     key_id, key = keys.signing
-    content = payload.SerializeToString(deterministic=True)
+    content = message.SerializeToString(deterministic=True)
     ticket = ticket_pb2.Ticket(key_id=key_id, payload=content, mac=_mac(key_id, key, content))
     return ticket.SerializeToString(deterministic=True)
 
 
-def open_ticket(
-    ticket: bytes, keys: TicketKeys, subject: str, *, now_unix_s: float | None = None
-) -> ticket_pb2.TicketPayload:
+def open_ticket(ticket: bytes, keys: TicketKeys, subject: str, *, now_unix_s: float | None = None) -> TicketPayload:
     """Check a ticket and read it.
 
     Args:
         ticket: as a client sent it.
         keys: of this gateway.
-        subject: who brings it.
-        now_unix_s: for tests; the clock's otherwise.
+        subject: the caller who sent it.
+        now_unix_s: for tests; None: the present time.
 
     Raises:
-        TicketInvalid: it is none, was changed, has expired, or is of an unknown key or another release.
+        TicketInvalid: it is not a ticket, was changed, has expired, or is of an unknown key or another release.
         NotPermitted: it is another caller's.
     """
     if not ticket or len(ticket) > MAX_TICKET_BYTES:
@@ -67,16 +123,53 @@ def open_ticket(
             f"was signed with the key {outer.key_id[:80]!r}, which this gateway does not have; plan again"
         )
     if not hmac.compare_digest(_mac(outer.key_id, key, outer.payload), outer.mac):
-        raise TicketInvalid("was changed after it was signed; take it as PlanDataset returned it")
-    payload = ticket_pb2.TicketPayload.FromString(outer.payload)
-    if payload.layout_version != LAYOUT_VERSION:
-        raise TicketInvalid("was made by another release, whose rows would be others; plan again")
+        raise TicketInvalid("was changed after it was signed; send it as PlanDataset returned it")
+    message = ticket_pb2.TicketPayload.FromString(outer.payload)
+    if message.layout_version != LAYOUT_VERSION:
+        raise TicketInvalid("was made by another release, which would make other rows; plan again")
     now = time.time() if now_unix_s is None else now_unix_s
-    if now >= payload.expire_unix_s:
-        raise TicketInvalid(f"expired {now - payload.expire_unix_s:.0f} s ago; plan again")
-    if payload.subject != subject:
+    if now >= message.expire_unix_s:
+        raise TicketInvalid(f"expired {now - message.expire_unix_s:.0f} s ago; plan again")
+    if message.subject != subject:
         raise NotPermitted(f"the ticket was made for another caller than {subject}; plan for yourself")
-    return payload
+    return _from_message(message)
+
+
+def _to_message(payload: TicketPayload) -> ticket_pb2.TicketPayload:
+    """Write a payload, all but its plan id."""
+    message = ticket_pb2.TicketPayload(
+        layout_version=LAYOUT_VERSION,
+        subject=payload.subject,
+        expire_unix_s=payload.expire_unix_s,
+        dataset_digest=payload.dataset_digest,
+        copy_threshold=payload.copy_threshold or 0.0,
+    )
+    message.request.MergeFromString(payload.spec)
+    for each in payload.models:
+        pin = message.models.add(role=each.role, numerics=each.numerics)
+        pin.model.name, pin.model.version, pin.model.digest = each.name, each.version, each.digest
+    return message
+
+
+def _from_message(message: ticket_pb2.TicketPayload) -> TicketPayload:
+    models = (
+        ModelPin(
+            role=each.role,
+            name=each.model.name,
+            version=each.model.version,
+            digest=each.model.digest,
+            numerics=each.numerics,
+        )
+        for each in message.models
+    )
+    return TicketPayload(
+        subject=message.subject,
+        expire_unix_s=message.expire_unix_s,
+        spec=message.request.SerializeToString(deterministic=True),
+        dataset_digest=message.dataset_digest,
+        models=tuple(models),
+        copy_threshold=message.copy_threshold or None,
+    )
 
 
 def _mac(key_id: str, key: bytes, content: bytes) -> bytes:
@@ -84,24 +177,15 @@ def _mac(key_id: str, key: bytes, content: bytes) -> bytes:
     return hmac.new(key, _PREFIX + len(name).to_bytes(2, "big") + name + content, hashlib.sha256).digest()
 
 
-# FOLDED FROM service.augmentation.tickets:
-# The keys tickets are signed with: a file that gateways share, or a key of one process alone. A file holds one
-# `id:key` a line, the key in 64 hexadecimal digits. The first signs, all verify: a new key is put first, and
-# the old one is taken out when its last ticket has expired. `#` begins a comment.
-
-
-_log = logging.getLogger(__name__)
-
-_KEY_BYTES = 32
-_LINE = re.compile(r"(?P<id>[A-Za-z0-9._-]{1,64}):(?P<key>[0-9a-fA-F]{64})")
-
-
 @dataclass(frozen=True, kw_only=True)
 class TicketKeys:
-    """Keys by id; the first signs.
+    """The keys that tickets are signed with, from a file that gateways share, or of one process alone.
+
+    A file holds one `id:key` a line, the key in 64 hexadecimal digits; `#` starts a comment. The first key signs, all
+    verify: put a new key first, and remove the old one when its last ticket has expired.
 
     Attributes:
-        keys: 32 bytes each, at least one.
+        keys: 32 bytes each by id, at least one.
         are_lasting: whether they outlive this process.
     """
 
@@ -115,27 +199,24 @@ class TicketKeys:
 
     @classmethod
     def at(cls, path: Path | None) -> TicketKeys:
-        """Those of a file, or of this process when there is none."""
-        return cls.of_process() if path is None else cls.of_file(path)
-
-    @classmethod
-    def of_process(cls) -> TicketKeys:
-        """A key that ends with this process."""
+        """Return the keys of a file, or new ones that end with this process when there is no file."""
+        if path is not None:
+            return cls.of_file(path)
         return cls(keys={f"process-{secrets.token_hex(4)}": secrets.token_bytes(_KEY_BYTES)}, are_lasting=False)
 
     @classmethod
     def of_file(cls, path: Path) -> TicketKeys:
-        """Read a file; made with one new key, readable by its owner alone, if it is not there.
+        """Read a file; if it does not exist, create it with one new key, readable by its owner alone.
 
         Raises:
-            SetupError: it cannot be read or made, or a line is wrong; names the line and never shows a key.
+            SetupError: it cannot be read or created, or a line is wrong; names the line and never shows a key.
         """
         try:
             if not path.exists():
-                _make(path)
+                _create(path)
             text = path.read_text()
             if path.stat().st_mode & 0o077:
-                _log.warning("ticket keys %s can be read by others; whoever has them can make tickets: chmod 600", path)
+                _log.warning("ticket keys %s can be read by others, who can then make tickets: chmod 600", path)
         except (OSError, UnicodeDecodeError) as error:
             raise SetupError(
                 f"ticket keys {path} cannot be read: {error}; name another file with --ticket-keys, or another folder "
@@ -161,17 +242,11 @@ def _parse(text: str, path: Path) -> dict[str, bytes]:
     return keys
 
 
-def _make(path: Path) -> None:
-    """Write a file with one key, whole or not at all; of two gateways that begin together, one wins for both."""
+def _create(path: Path) -> None:
+    """Write a file with one new key; of two gateways that start together, both use the file of the first."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    half = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}")
+    content = f"key-{secrets.token_hex(4)}:{secrets.token_hex(_KEY_BYTES)}\n"
     try:
-        with os.fdopen(os.open(half, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-            file.write(f"key-{secrets.token_hex(4)}:{secrets.token_hex(_KEY_BYTES)}\n")
-            file.flush()
-            os.fsync(file.fileno())
-        os.link(half, path)
+        atomic_write(path, content.encode(), mode=0o600, overwrite=False)
     except FileExistsError:
         return
-    finally:
-        half.unlink(missing_ok=True)

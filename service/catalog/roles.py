@@ -1,26 +1,36 @@
-"""The models of a plan in their roles: generator, classifier, transformer, verifier.
+"""Find served models for the roles of a plan: generator, classifier, verifier and transformer.
 
-References enter, as a request or a ticket has them; what workers serve now leaves, or the reason why not.
+References enter as a request or a ticket names them. Models with their workers leave; wrong references and the first
+reason why a named model cannot serve are collected, so that a caller learns everything at once.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fount.readers import Dataset
-from fount.v1 import model_pb2
-from service.augmentation.open_plan import Pinned
-from service.catalog import Catalog, Entry
-from service.domain import Operation, ServedModel
+from service.catalog.catalog import Catalog, Entry
+from service.domain import Operation, ServedModel, Target
 from service.errors import FountServiceError, InvalidRequest, NotReady, PlanRefused, Retired, UnknownName, Violation
 
-__all__ = ["Roles", "class_labels", "unknown_classes"]
+__all__ = [
+    "NO_TRANSFORMER",
+    "ModelReference",
+    "PinnedModel",
+    "RoleResolver",
+    "class_labels",
+    "default_transformer",
+    "unknown_classes",
+]
+
+NO_TRANSFORMER = "no model with the operation TRANSFORM is served; serve the archive `transforms` as well"
 
 _TRANSFORMER = "transforms"
-"""The built-in transformer; any other model with the operation serves when it is absent."""
+"""The built-in transformer; without it, any other model with the operation serves."""
 
 _OPERATIONS = {
     "generator": Operation.SAMPLE,
@@ -30,17 +40,41 @@ _OPERATIONS = {
 }
 
 
-class Roles:
-    """Finds models for one request.
+@dataclass(frozen=True, kw_only=True)
+class ModelReference:
+    """A model as a request names it. Version and digest may be empty: the default version, any digest."""
+
+    name: str
+    version: str = ""
+    digest: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PinnedModel:
+    """A model in a role of a plan, with the workers that must run it.
+
+    Attributes:
+        role: "generator", "classifier", "transformer" or "verifier".
+        target: its workers, all of the pinned numerics.
+        model: what it accepts.
+    """
+
+    role: str
+    target: Target
+    model: ServedModel
+
+
+class RoleResolver:
+    """Finds the models of one request.
 
     Args:
-        catalog: what is served.
-        dataset: whose images they make or read.
-        numerics: by role, where they are pinned.
+        catalog: the served models.
+        dataset: the data set whose images the models make or read.
+        numerics: pinned numerics by role; any numerics for other roles.
 
     Attributes:
         violations: wrong references.
-        refusal: the first reason why a well-named model cannot do it; None so far.
+        refusal: the first reason why a correctly named model cannot serve; None so far.
     """
 
     def __init__(self, catalog: Catalog, dataset: Dataset, numerics: Mapping[str, str]) -> None:
@@ -48,11 +82,12 @@ class Roles:
         self.violations: list[Violation] = []
         self.refusal: FountServiceError | None = None
 
-    def find(self, role: str, ref: model_pb2.ModelRef, field: str) -> Pinned | None:
-        """The model of a reference; None, noted, when there is none."""
+    def find(self, role: str, reference: ModelReference, field: str) -> PinnedModel | None:
+        """Find the model of a reference; None when there is none, with the reason noted under `field`."""
         try:
-            entry = self._catalog.find(ref.name, ref.version, ref.digest)
-            pinned = self._pin(role, entry, ref.digest)
+            entry = self._catalog.find(reference.name, reference.version, reference.digest)
+            numerics = self._numerics.get(role, "")
+            target, model = self._catalog.choose(entry, _OPERATIONS[role], digest=reference.digest, numerics=numerics)
         except InvalidRequest as error:
             self.violations += [
                 Violation(
@@ -62,51 +97,42 @@ class Roles:
             ]
             return None
         except (NotReady, Retired) as error:
-            self.refuse(error)
+            self._refuse(error)
             return None
-        self._check_shape(role, pinned.model)
-        return pinned
+        self._check_shape(role, model)
+        return PinnedModel(role=role, target=target, model=model)
 
-    def find_default(self, role: str, name: str) -> Pinned | None:
-        """The model that configuration names, if it is served; None without a word if not."""
+    def find_default(self, role: str, name: str) -> PinnedModel | None:
+        """Find the model that configuration names; None, with nothing noted, when it is not served."""
         if not name or not any(entry.name == name for entry in self._catalog.entries()):
             return None
-        return self.find(role, model_pb2.ModelRef(name=name), role)
+        return self.find(role, ModelReference(name=name), role)
 
-    def transformer(self) -> Pinned | None:
-        """The model that transforms images; None, noted, when none is served."""
-        able = [entry for entry in self._catalog.entries() if entry.is_default and _can_transform(entry)]
-        if not able:
-            self.refuse(self._why_no_transformer())
+    def find_transformer(self) -> PinnedModel | None:
+        """Find a model that transforms images; None, with the reason noted, when none is served."""
+        entry = default_transformer(self._catalog)
+        if entry is None:
+            self._refuse(self._why_no_transformer())
             return None
-        entry = min(able, key=lambda each: (each.name != _TRANSFORMER, each.name))
-        return self.find("transformer", model_pb2.ModelRef(name=entry.name, version=entry.version), "transformer")
+        return self.find("transformer", ModelReference(name=entry.name, version=entry.version), "transformer")
 
     def _why_no_transformer(self) -> FountServiceError:
         try:
             entry = self._catalog.find(_TRANSFORMER)
         except UnknownName:
-            return PlanRefused(
-                "no model with the operation TRANSFORM is served; serve the archive `transforms` beside the others"
-            )
+            return PlanRefused(NO_TRANSFORMER)
         except NotReady as error:
             return error
         return NotReady(f"{entry.name} {entry.version} is not ready: {entry.reason}")
 
-    def refuse(self, refusal: FountServiceError) -> None:
-        """Note why it cannot be done; the first reason counts."""
+    def _refuse(self, refusal: FountServiceError) -> None:
         self.refusal = self.refusal or refusal
-
-    def _pin(self, role: str, entry: Entry, digest: str) -> Pinned:
-        numerics = self._numerics.get(role, "")
-        target, model = self._catalog.choose(entry, _OPERATIONS[role], digest=digest, numerics=numerics)
-        return Pinned(role=role, target=target, model=model)
 
     def _check_shape(self, role: str, model: ServedModel) -> None:
         if role == "transformer" or model.sample_dims == self._dataset.shape:
             return
         theirs, ours = ("×".join(map(str, each)) for each in (model.sample_dims, self._dataset.shape))
-        self.refuse(
+        self._refuse(
             PlanRefused(
                 f"{model.key.name}, the {role}, is for images of {theirs}, and {self._dataset.name} has {ours}; "
                 f"name a {role} of that shape"
@@ -114,17 +140,23 @@ class Roles:
         )
 
 
+def default_transformer(catalog: Catalog) -> Entry | None:
+    """Choose the served model that transforms images where a request names none."""
+    able = [
+        entry
+        for entry in catalog.entries()
+        if entry.is_default and entry.model and Operation.TRANSFORM in entry.model.operations
+    ]
+    return min(able, key=lambda each: (each.name != _TRANSFORMER, each.name), default=None)
+
+
 def class_labels(dataset: Dataset, model: ServedModel | None) -> NDArray[np.uint32]:
-    """A model's label of each class of a data set, by name; a number beyond its labels where it has none."""
+    """Map the classes of a data set to a model's labels by name; the number of labels where it has no such label."""
     labels = model.labels if model else ()
     places = {name: place for place, name in enumerate(labels)}
     return np.array([places.get(name, len(labels)) for name in dataset.classes], np.uint32)
 
 
-def unknown_classes(dataset: Dataset, labels: NDArray[np.uint32], model: ServedModel, of: set[int]) -> list[str]:
-    """The names of those classes, among some, that a model does not know."""
-    return [dataset.classes[k] for k in sorted(of) if labels[k] >= len(model.labels)]
-
-
-def _can_transform(entry: Entry) -> bool:
-    return entry.model is not None and Operation.TRANSFORM in entry.model.operations
+def unknown_classes(dataset: Dataset, labels: NDArray[np.uint32], model: ServedModel, classes: set[int]) -> list[str]:
+    """Return the names of those of some classes that a model does not know; `labels` is of `class_labels`."""
+    return [dataset.classes[k] for k in sorted(classes) if labels[k] >= len(model.labels)]

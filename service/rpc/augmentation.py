@@ -11,21 +11,23 @@ from typing import TYPE_CHECKING
 import grpc
 
 from fount.transforms import COLUMNS
-from fount.v1 import augmentation_pb2, augmentation_pb2_grpc, model_pb2
+from fount.v1 import augmentation_pb2, augmentation_pb2_grpc
 from service.augmentation.copy_filter import CopyFilters
-from service.augmentation.open_plan import Level, MadeRows, Pinned
+from service.augmentation.plan_store import PlanStore, StoredPlan
 from service.augmentation.planner import Planner
-from service.augmentation.rows import RowMaker, out_of_bag_rows
-from service.augmentation.slots import Source
-from service.augmentation.variants import VariantMaker
+from service.augmentation.rows import MadeRows, ProvenanceLevel, RowMaker, out_of_bag_rows
+from service.augmentation.variants import VariantMaker, VariantSpec
 from service.caller import current_caller
 from service.catalog import Catalog
 from service.config import GatewayConfig
 from service.datasets import Datasets
-from service.errors import InvalidRequest, NotReady
-from service.rpc.augment_request import VariantsOrder, read_config
+from service.errors import InvalidRequest, NotReady, UnknownName, Violation
+from service.rpc.augment_request import AugmentRequests
 from service.rpc.chunks import image_spec, rows_to_responses
 from service.rpc.interceptor import current_request_id
+from service.rpc.paging import page_of_plans, read_page_size
+from service.rpc.plan_message import pin_to_message, plan_to_message
+from service.rpc.plan_request import PlanRequests
 from service.rpc.policy import policy_to_proto
 from service.rpc.pull_request import Pull, open_pull
 from service.scheduler.inference import InferenceClient, RequestContext
@@ -36,19 +38,19 @@ __all__ = ["AugmentationServicer"]
 if TYPE_CHECKING:  # generic in the stubs alone
     Context = grpc.aio.ServicerContext[object, object]
 
-_SOURCES = {int(source): source.name.lower() for source in Source}
-
 
 class AugmentationServicer(augmentation_pb2_grpc.AugmentationServiceServicer):
     """Answers the five RPCs.
 
     Args:
-        planner: makes plans, keeps them, opens their tickets.
-        catalog: what is served now.
-        datasets: whose safe policies may be asked for.
-        inference: classifies, embeds, transforms and samples on workers.
+        planner: makes plans, and opens their tickets.
+        requests: reads the requests for plans.
+        plans: keeps plans for their callers.
+        catalog: the served models.
+        datasets: whose safe policies a config may name.
+        inference: calls the workers.
         copies: the copy filters, shared with the planner.
-        metrics: counts.
+        metrics: counts rows and streams.
         config: the window of a stream, and the largest request.
     """
 
@@ -56,6 +58,8 @@ class AugmentationServicer(augmentation_pb2_grpc.AugmentationServiceServicer):
         self,
         *,
         planner: Planner,
+        requests: PlanRequests,
+        plans: PlanStore,
         catalog: Catalog,
         datasets: Datasets,
         inference: InferenceClient,
@@ -63,35 +67,57 @@ class AugmentationServicer(augmentation_pb2_grpc.AugmentationServiceServicer):
         metrics: Metrics,
         config: GatewayConfig,
     ) -> None:
-        self._planner = planner
+        self._planner, self._requests, self._plans = planner, requests, plans
         self._catalog = catalog
-        self._datasets = datasets
         self._inference = inference
         self._metrics = metrics
-        self._config = config
+        self._window_bytes = config.window_bytes
+        self._augment_requests = AugmentRequests(datasets, catalog, config.max_request_bytes)
         self._rows = RowMaker(inference, copies)
 
     async def PlanDataset(  # noqa: N802  # gRPC's name
         self, request: augmentation_pb2.PlanDatasetRequest, context: Context
     ) -> augmentation_pb2.PlanDatasetResponse:
-        """Turn wishes into slots and a ticket."""
-        return augmentation_pb2.PlanDatasetResponse(plan=await self._planner.plan(request, _request_context(context)))
+        """Make a plan and keep it for its caller."""
+        caller = current_caller()
+        spec = await self._requests.read(request, caller)
+        plan = plan_to_message(await self._planner.plan(spec, _request_context(context)))
+        stored = StoredPlan(
+            id=plan.id,
+            created_ns=plan.create_time.ToNanoseconds(),
+            expires_ns=plan.expire_time.ToNanoseconds(),
+            content=plan.SerializeToString(),
+        )
+        await asyncio.to_thread(self._plans.put, caller.subject, stored)
+        return augmentation_pb2.PlanDatasetResponse(plan=plan)
 
     async def GetPlan(  # noqa: N802  # gRPC's name
         self, request: augmentation_pb2.GetPlanRequest, context: Context
     ) -> augmentation_pb2.GetPlanResponse:
-        """Return a plan of the caller's own."""
-        plan = await asyncio.to_thread(self._planner.get, request.id, current_caller())  # plans may lie on a disk
-        return augmentation_pb2.GetPlanResponse(plan=plan)
+        """Return a plan of the caller."""
+        if not request.id:
+            raise InvalidRequest((Violation(field="id", description="name a plan; ListPlans lists them"),))
+        plan = await asyncio.to_thread(self._plans.get, current_caller().subject, request.id)
+        if plan is None:
+            problem = f"you have no plan {request.id[:80]!r}, or it has expired; ListPlans lists yours"
+            raise UnknownName((Violation(field="id", description=problem, unknown=True),))
+        return augmentation_pb2.GetPlanResponse(plan=augmentation_pb2.Plan.FromString(plan.content))
 
     async def ListPlans(  # noqa: N802  # gRPC's name
         self, request: augmentation_pb2.ListPlansRequest, context: Context
     ) -> augmentation_pb2.ListPlansResponse:
-        """Return the caller's plans, a page at a time."""
-        plans, token = await asyncio.to_thread(
-            self._planner.list, current_caller(), request.page_size, request.page_token
-        )
-        return augmentation_pb2.ListPlansResponse(plans=plans, next_page_token=token)
+        """Return one page of the caller's plans, newest first."""
+        wrong: list[Violation] = []
+        size = read_page_size(request.page_size, wrong)
+        plans = await asyncio.to_thread(self._plans.plans_of, current_caller().subject)
+        try:
+            page, token = page_of_plans(plans, size, request.page_token)
+        except ValueError as error:
+            wrong.append(Violation(field="page_token", description=str(error)))
+        if wrong:
+            raise InvalidRequest(tuple(wrong))
+        messages = [augmentation_pb2.Plan.FromString(each.content) for each in page]
+        return augmentation_pb2.ListPlansResponse(plans=messages, next_page_token=token)
 
     async def PullDataset(  # type: ignore[override]  # noqa: N802  # gRPC's name; chunks are framed messages
         self, request: augmentation_pb2.PullDatasetRequest, context: Context
@@ -109,9 +135,9 @@ class AugmentationServicer(augmentation_pb2_grpc.AugmentationServiceServicer):
                             header_sent = True
                         for response in rows_to_responses(made):
                             yield response
-                        self._delivered(made)
+                        self._count(made)
             except NotReady:
-                self._name_what_retired(pull)
+                self._raise_retired(pull)
                 raise
             if not header_sent:
                 yield header
@@ -119,40 +145,35 @@ class AugmentationServicer(augmentation_pb2_grpc.AugmentationServiceServicer):
     async def Augment(  # type: ignore[override]  # noqa: N802  # gRPC's name; chunks are framed messages
         self, request_iterator: AsyncIterator[augmentation_pb2.AugmentRequest], context: Context
     ) -> AsyncGenerator[augmentation_pb2.AugmentResponse | bytes, None]:
-        """Stream a header, then the variants of every row that comes."""
+        """Stream a header, then the variants of every row that arrives."""
         with self._metrics.open_pull("Augment"):
             requests = aiter(request_iterator)
-            order = read_config(
-                await anext(requests, None),
-                catalog=self._catalog,
-                datasets=self._datasets,
-                caller=current_caller(),
-                max_request_bytes=self._config.max_request_bytes,
-            )
-            yield augmentation_pb2.AugmentResponse(header=_augment_header(order))
-            maker = VariantMaker(order, self._inference, self._config.window_bytes)
-            async with aclosing(maker.variants(requests, _request_context(context))) as variants:
+            spec = self._augment_requests.read_config(await anext(requests, None), current_caller())
+            yield augmentation_pb2.AugmentResponse(header=_augment_header(spec))
+            received = self._augment_requests.read_rows(requests, spec)
+            maker = VariantMaker(spec, self._inference, self._window_bytes)
+            async with aclosing(maker.variants(received, _request_context(context))) as variants:
                 async for made in variants:
                     for response in rows_to_responses(made):
                         yield response
                     self._metrics.delivered_variants(len(made.images))
 
-    def _pulled(self, pull: Pull, request_context: RequestContext) -> AsyncGenerator[MadeRows]:
+    def _pulled(self, pull: Pull, context: RequestContext) -> AsyncGenerator[MadeRows]:
         if pull.out_of_bag is None:
-            return self._rows.rows(pull.plan, pull.start, pull.end, pull.level, request_context)
+            return self._rows.rows(pull.plan, pull.start, pull.end, pull.level, context)
         return out_of_bag_rows(pull.plan, pull.out_of_bag, pull.start, pull.end, pull.level)
 
-    def _delivered(self, made: MadeRows) -> None:
-        counts = {_SOURCES[source]: count for source, count in made.counts.items()}
-        self._metrics.delivered_rows(counts, rejected=len(made.rejected), refused=made.refused)
+    def _count(self, made: MadeRows) -> None:
+        counts = {source.name.lower(): count for source, count in made.source_counts.items()}
+        self._metrics.delivered_rows(counts, rejected=len(made.rejected), refused=made.rejected_samples)
 
-    def _name_what_retired(self, pull: Pull) -> None:
-        """Raise Retired when workers are gone for good: another digest, or other numerics, is served in their place."""
-        for pinned in _pins(pull):
-            key, operation = pinned.target.model, min(pinned.model.operations)  # any it has: the pins are in question
+    def _raise_retired(self, pull: Pull) -> None:
+        """Raise Retired when workers are gone for good: another digest, or other numerics, is served instead."""
+        for pinned in pull.plan.models:
+            key, operation = pinned.target.model, min(pinned.model.operations)  # any it has: only pins are in question
             try:
                 entry = self._catalog.find(key.name, key.version, key.digest)
-            except InvalidRequest:  # nothing of that name is left, which may pass
+            except InvalidRequest:  # no model of that name is served, which may be temporary
                 continue
             self._catalog.choose(entry, operation, digest=key.digest, numerics=pinned.target.numerics)
 
@@ -167,12 +188,6 @@ def _request_context(context: Context) -> RequestContext:
     )
 
 
-def _pins(pull: Pull) -> list[Pinned]:
-    """The models rows of the stream depend on."""
-    plan = pull.plan
-    return [each for each in (plan.generator, plan.classifier, plan.transformer) if each]
-
-
 def _pull_header(pull: Pull) -> augmentation_pb2.PullHeader:
     plan = pull.plan
     return augmentation_pb2.PullHeader(
@@ -185,24 +200,17 @@ def _pull_header(pull: Pull) -> augmentation_pb2.PullHeader:
         groups=plan.dataset.groups,
         dataset=plan.dataset.name,
         dataset_digest=plan.dataset.digest,
-        models=[_pinned_model(each) for each in _pins(pull)],
-        transform_columns=COLUMNS if pull.level is Level.FULL else (),
+        models=[pin_to_message(each) for each in plan.models],
+        transform_columns=COLUMNS if pull.level is ProvenanceLevel.FULL else (),
     )
 
 
-def _pinned_model(pinned: Pinned) -> augmentation_pb2.PinnedModel:
-    key = pinned.target.model
-    ref = model_pb2.ModelRef(name=key.name, version=key.version, digest=key.digest)
-    return augmentation_pb2.PinnedModel(role=pinned.role, model=ref, numerics=pinned.target.numerics)
-
-
-def _augment_header(order: VariantsOrder) -> augmentation_pb2.AugmentHeader:
-    transformer = Pinned(role="transformer", target=order.target, model=order.model)
+def _augment_header(spec: VariantSpec) -> augmentation_pb2.AugmentHeader:
     return augmentation_pb2.AugmentHeader(
-        seed=order.seed,
-        variants=order.variants,
-        policy=policy_to_proto(order.policy),
-        model=_pinned_model(transformer),
-        sample_spec=image_spec(order.shape),
-        transform_columns=COLUMNS if order.level is Level.FULL else (),
+        seed=spec.seed,
+        variants=spec.variants,
+        policy=policy_to_proto(spec.policy),
+        model=pin_to_message(spec.transformer),
+        sample_spec=image_spec(spec.shape),
+        transform_columns=COLUMNS if spec.level is ProvenanceLevel.FULL else (),
     )

@@ -6,10 +6,11 @@ import grpc
 import numpy as np
 
 from fount.readers import Dataset, DatasetSplit
-from fount.v1 import dataset_pb2, dataset_pb2_grpc, model_pb2
+from fount.v1 import dataset_pb2, dataset_pb2_grpc
 from service.caller import current_caller
 from service.datasets import Datasets, DatasetSettings
 from service.errors import DatasetUnreadable, InvalidRequest, Violation
+from service.rpc.chunks import image_spec
 
 __all__ = ["DatasetServicer"]
 
@@ -23,7 +24,7 @@ class DatasetServicer(dataset_pb2_grpc.DatasetServiceServicer):
     async def ListDatasets(  # noqa: N802  # gRPC's name
         self, request: dataset_pb2.ListDatasetsRequest, context: grpc.aio.ServicerContext[object, object]
     ) -> dataset_pb2.ListDatasetsResponse:
-        """What the caller may see, the unreadable ones with what is wrong with them."""
+        """Return the data sets the caller may see, unreadable ones with the problem."""
         caller = current_caller()
         names = [name for name in self._datasets.names() if caller.may(f"dataset:{name}")]
         return dataset_pb2.ListDatasetsResponse(datasets=[await self._message(name) for name in names])
@@ -31,7 +32,7 @@ class DatasetServicer(dataset_pb2_grpc.DatasetServiceServicer):
     async def GetDataset(  # noqa: N802  # gRPC's name
         self, request: dataset_pb2.GetDatasetRequest, context: grpc.aio.ServicerContext[object, object]
     ) -> dataset_pb2.GetDatasetResponse:
-        """One of them."""
+        """Return one data set."""
         if not request.name:
             raise InvalidRequest((Violation(field="name", description="is empty; name a data set"),))
         current_caller().require(f"dataset:{request.name}")
@@ -44,9 +45,12 @@ class DatasetServicer(dataset_pb2_grpc.DatasetServiceServicer):
             return _readable(await self._datasets.open(name), settings)
         except DatasetUnreadable as error:
             source = settings.source
-            told = "built-in" if source.path is None else source.format
             return dataset_pb2.Dataset(
-                name=name, format=told, licence=source.licence, classifier=settings.classifier, problem=str(error)
+                name=name,
+                format="built-in" if source.path is None else source.format,
+                licence=source.licence,
+                classifier=settings.classifier,
+                problem=str(error),
             )
 
 
@@ -56,7 +60,7 @@ def _readable(dataset: Dataset, settings: DatasetSettings) -> dataset_pb2.Datase
         digest=dataset.digest,
         classes=dataset.classes,
         groups=dataset.groups,
-        sample_spec=_sample_spec(dataset),
+        sample_spec=image_spec(dataset.shape),
         splits=[_split(dataset, split) for split in dataset.splits.values()],
         format=dataset.format,
         licence=dataset.licence,
@@ -70,15 +74,4 @@ def _split(dataset: Dataset, split: DatasetSplit) -> dataset_pb2.DatasetSplit:
         rows=len(split),
         class_counts=np.bincount(split.labels, minlength=len(dataset.classes)).tolist(),
         group_counts=[] if split.groups is None else np.bincount(split.groups, minlength=len(dataset.groups)).tolist(),
-    )
-
-
-def _sample_spec(dataset: Dataset) -> model_pb2.SampleSpec:
-    return model_pb2.SampleSpec(
-        modality=model_pb2.SampleSpec.MODALITY_IMAGE,
-        dtype=model_pb2.DTYPE_UINT8,
-        dims=dataset.shape,
-        layout=model_pb2.SampleSpec.LAYOUT_HWC,
-        encoding=model_pb2.ENCODING_UINT8,
-        value_range=model_pb2.ValueRange(min=0, max=255),
     )

@@ -1,4 +1,4 @@
-"""The one interceptor: every RPC gets a caller, a request id, its metrics, and a status for whatever is raised."""
+"""The interceptor of every RPC: it sets the caller and request id, counts, and turns errors into statuses."""
 
 from __future__ import annotations
 
@@ -34,16 +34,16 @@ if TYPE_CHECKING:  # generic in the stubs alone
 
 
 def current_request_id() -> str:
-    """The id of the RPC being handled, from its `x-request-id` or drawn here."""
+    """Return the id of the RPC being handled: its `x-request-id`, or one drawn here."""
     return _request_id.get()
 
 
 class CallInterceptor(grpc.aio.ServerInterceptor):
-    """Wraps every handler but those that read a stream and answer once, of which there are none.
+    """Wraps every handler, except those that read a stream and answer once, of which there are none.
 
     Args:
-        policy: names the caller.
-        metrics: counts.
+        policy: identifies the caller.
+        metrics: counts RPCs.
     """
 
     def __init__(self, policy: CallerPolicy, metrics: Metrics) -> None:
@@ -62,7 +62,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
             return known
         handler = await continuation(handler_call_details)
         if handler is None or (handler.request_streaming and not handler.response_streaming):
-            return handler  # unknown methods are answered by grpc
+            return handler  # grpc answers unknown methods
         wrapped = self._wrapped[handler_call_details.method] = self._wrap(handler, handler_call_details.method)
         return wrapped
 
@@ -75,7 +75,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
                 response_serializer=serializer(handler.response_serializer),
             )
         if handler.response_streaming:
-            # Health.Watch writes to its context and returns, our own handlers are generators; both are streams.
+            # Health.Watch writes to its context and returns; our own handlers are generators. Both are streams.
             writes = inspect.iscoroutinefunction(handler.unary_stream)
             wrap = self._wrap_unary if writes else self._wrap_stream
             return grpc.unary_stream_rpc_method_handler(
@@ -91,29 +91,29 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
 
     def _wrap_unary(self, behave: Any, rpc: tuple[str, str, str]) -> Any:
         async def unary(request: Any, context: Context) -> Any:
-            with self._watched(rpc) as ended:
+            with self._measured(rpc) as report_code:
                 try:
                     self._enter(context)
                     response = await behave(request, context)
-                    ended("OK")
+                    report_code("OK")
                 except Exception as error:  # noqa: BLE001  # the edge: every error becomes a status here
-                    await _abort(context, error, ended)
+                    await _abort(context, error, report_code)
                 return response
 
         return unary
 
     def _wrap_stream(self, behave: Any, rpc: tuple[str, str, str]) -> Any:
         async def stream(request: Any, context: Context) -> AsyncGenerator[Any, None]:
-            with self._watched(rpc) as ended:
+            with self._measured(rpc) as report_code:
                 try:
                     self._enter(context)
                     responses: AsyncIterator[Any] = behave(request, context)
                     async with aclosing(responses):  # type: ignore[type-var]  # handlers are generators
                         async for response in responses:
                             yield response
-                    ended("OK")
+                    report_code("OK")
                 except Exception as error:  # noqa: BLE001  # the edge, as above
-                    await _abort(context, error, ended)
+                    await _abort(context, error, report_code)
 
         return stream
 
@@ -124,24 +124,24 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         enter_caller(self._policy.identify(context.peer(), metadata))
 
     @contextmanager
-    def _watched(self, rpc: tuple[str, str, str]) -> Iterator[Callable[[str], None]]:
-        code = "CANCELLED"  # what it is when nobody says otherwise: the client went away
-        begun = time.monotonic()
+    def _measured(self, rpc: tuple[str, str, str]) -> Iterator[Callable[[str], None]]:
+        code = "CANCELLED"  # unless a handler ends: then the client went away
+        start_s = time.monotonic()
         self._metrics.rpc_started(rpc)
 
-        def ended(with_code: str) -> None:
+        def report_code(with_code: str) -> None:
             nonlocal code
             code = with_code
 
         try:
-            yield ended
+            yield report_code
         finally:
-            self._metrics.rpc_handled(rpc, code, time.monotonic() - begun)
+            self._metrics.rpc_handled(rpc, code, time.monotonic() - start_s)
 
 
-async def _abort(context: Context, error: Exception, ended: Callable[[str], None]) -> NoReturn:
-    if isinstance(error, grpc.aio.AbortError):  # a handler of grpc's own answered already
-        ended(_code_name(context))
+async def _abort(context: Context, error: Exception, report_code: Callable[[str], None]) -> NoReturn:
+    if isinstance(error, grpc.aio.AbortError):  # a handler of grpc's own has answered
+        report_code(_code_name(context))
         raise error
     request_id = current_request_id()
     if isinstance(error, FountServiceError):
@@ -151,10 +151,10 @@ async def _abort(context: Context, error: Exception, ended: Callable[[str], None
     else:
         status = unexpected_status(request_id)
         _log.error("call %s failed", request_id, exc_info=error)
-    ended(code_pb2.Code.Name(status.code))
+    report_code(code_pb2.Code.Name(status.code))
     rich = rpc_status.to_status(status)
     await context.abort(rich.code, rich.details, rich.trailing_metadata)
-    raise asyncio.CancelledError  # abort raises; this is for the reader
+    raise asyncio.CancelledError  # not reached: abort raises
 
 
 def _code_name(context: Context) -> str:

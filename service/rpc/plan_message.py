@@ -1,122 +1,101 @@
-"""Wishes as a request again, with everything left open filled in: what a plan shows, and what a ticket holds.
+"""Write plans and their specifications as messages.
 
-Reading a resolved request gives the same wishes again, so a plan can be rebuilt from its ticket alone.
+A `PlanSpec` becomes a PlanDatasetRequest with everything filled in that the caller left open: what a plan shows, and
+what a ticket holds. Reading it again gives the same specification, so a plan can be rebuilt from its ticket alone.
 """
 
 from __future__ import annotations
 
-import hashlib
-from dataclasses import fields
+from dataclasses import asdict
 
 from fount.v1 import augmentation_pb2, model_pb2, sampling_pb2
-from service.augmentation.open_plan import Pinned
-from service.augmentation.targets import MixRule
-from service.domain import Parameters
-from service.rpc.plan_request import SynthesisWish, Wishes
+from service.augmentation.plan_spec import PlanSpec, SynthesisSpec
+from service.augmentation.planner import Plan
+from service.augmentation.tickets import ModelPin
+from service.augmentation.verification import LabelAgreement
+from service.catalog.roles import PinnedModel
+from service.domain import ModelKey
+from service.rpc.plan_target import target_to_message
 from service.rpc.policy import policy_to_proto
 
-__all__ = ["plan_id", "resolve", "to_pinned_model"]
-
-_ID_DIGITS = 24
+__all__ = ["pin_to_message", "plan_to_message", "reference_to_message", "spec_to_message"]
 
 
-def resolve(request: augmentation_pb2.PlanDatasetRequest, wishes: Wishes) -> augmentation_pb2.PlanDatasetRequest:
-    """Fill a request in.
-
-    Args:
-        request: as it was asked.
-        wishes: as it was read.
-    """
-    resolved = augmentation_pb2.PlanDatasetRequest(
-        dataset=wishes.dataset.name,
-        split=wishes.split.name,
-        seed=wishes.seed,
-        target=_target(request, wishes),
-        real=augmentation_pb2.RealRows(mode=int(wishes.mode)),  # type: ignore[arg-type]  # enums by number
-        mix=_mix(wishes.mix),
-        shards=wishes.shards,
+def plan_to_message(plan: Plan) -> augmentation_pb2.Plan:
+    """Write a plan as its caller gets it."""
+    message = augmentation_pb2.Plan(
+        id=plan.id,
+        ticket=plan.ticket,
+        request=spec_to_message(plan.spec),
+        dataset_digest=plan.spec.dataset.digest,
+        classes=plan.spec.dataset.classes,
+        groups=plan.spec.dataset.groups,
+        rows=plan.layout.count,
+        slots=[
+            augmentation_pb2.SlotCount(label=each.label, group=each.group, source=int(each.source), count=each.count)  # type: ignore[arg-type]  # enums by number
+            for each in plan.layout.strata
+        ],
+        warnings=[augmentation_pb2.PlanWarning(reason=each.reason, message=each.message) for each in plan.warnings],
+        class_weights=plan.class_weights,
+        expected_rejected=plan.trial.expected_rejected if plan.trial else None,
+        expected_attempts=plan.trial.expected_attempts if plan.trial else None,
+        agreement=_agreement(plan.agreement) if plan.agreement else None,
+        copy_threshold=plan.copy_threshold,
+        models=[pin_to_message(each) for each in plan.models],
     )
-    resolved.time_to_live.FromNanoseconds(round(wishes.time_to_live_s * 1e9))
-    if wishes.mix.transformed:
-        resolved.policy.CopyFrom(policy_to_proto(wishes.policy))
-        verification = wishes.verification
-        resolved.verification.min_agreement = verification.min_agreement
-        resolved.verification.rows = verification.rows
-        if verification.verifier:
-            resolved.verification.classifier.CopyFrom(_ref(verification.verifier))
-    if wishes.synthesis:
-        resolved.synthesis.CopyFrom(_synthesis(wishes.synthesis))
-    return resolved
+    message.estimated_time.FromNanoseconds(round(plan.estimated_time_s * 1e9))
+    message.create_time.FromNanoseconds(plan.create_time_ns)
+    message.expire_time.FromSeconds(plan.expire_unix_s)
+    return message
 
 
-def plan_id(
-    resolved: augmentation_pb2.PlanDatasetRequest, dataset_digest: str, models: list[augmentation_pb2.PinnedModel]
-) -> str:
-    """Name a plan by what its rows are made from: equal wishes with equal seed and digests have equal ids."""
-    wishes = augmentation_pb2.PlanDatasetRequest()
-    wishes.CopyFrom(resolved)
-    wishes.ClearField("time_to_live")
-    digest = hashlib.sha256(dataset_digest.encode())
-    for message in (wishes, *models):
-        content = message.SerializeToString(deterministic=True)
-        digest.update(len(content).to_bytes(8, "big") + content)
-    return digest.hexdigest()[:_ID_DIGITS]
+def spec_to_message(spec: PlanSpec) -> augmentation_pb2.PlanDatasetRequest:
+    """Write a specification as a request that leaves nothing open."""
+    message = augmentation_pb2.PlanDatasetRequest(
+        dataset=spec.dataset.name,
+        split=spec.split.name,
+        seed=spec.seed,
+        target=target_to_message(spec.target, spec.dataset, subsample=spec.subsample),
+        real=augmentation_pb2.RealRows(mode=int(spec.mode)),  # type: ignore[arg-type]  # enums by number
+        mix=augmentation_pb2.Mix(**asdict(spec.mix)),
+        shards=spec.shards,
+        synthesis=_synthesis(spec.synthesis) if spec.synthesis else None,
+    )
+    message.time_to_live.FromNanoseconds(round(spec.time_to_live_s * 1e9))
+    if spec.mix.transformed:
+        message.policy.CopyFrom(policy_to_proto(spec.policy))
+        message.verification.min_agreement = spec.verification.min_agreement
+        message.verification.rows = spec.verification.rows
+        if spec.verification.verifier:
+            message.verification.classifier.CopyFrom(reference_to_message(spec.verification.verifier.model.key))
+    return message
 
 
-def to_pinned_model(pinned: Pinned) -> augmentation_pb2.PinnedModel:
-    """A model in its role, as a message."""
-    return augmentation_pb2.PinnedModel(role=pinned.role, model=_ref(pinned), numerics=pinned.target.numerics)
-
-
-def _ref(pinned: Pinned) -> model_pb2.ModelRef:
-    key = pinned.model.key
+def reference_to_message(key: ModelKey) -> model_pb2.ModelRef:
+    """Write a reference to a served model."""
     return model_pb2.ModelRef(name=key.name, version=key.version, digest=key.digest)
 
 
-def _target(request: augmentation_pb2.PlanDatasetRequest, wishes: Wishes) -> augmentation_pb2.Target:
-    """The target with class ids in place of names, which are longer."""
-    if not request.HasField("target"):
-        return augmentation_pb2.Target(factor=1.0)
-    target = augmentation_pb2.Target()
-    target.CopyFrom(request.target)
-    labels = [each.label for each in target.counts.counts] + [each.label for each in target.weights.weights]
-    if target.WhichOneof("kind") == "balance_to_class":
-        labels.append(target.balance_to_class)
-    for label in labels:
-        _number(label, wishes.dataset.classes)
-    return target
+def pin_to_message(pin: ModelPin | PinnedModel) -> augmentation_pb2.PinnedModel:
+    """Write a pinned model."""
+    pin = ModelPin.of(pin) if isinstance(pin, PinnedModel) else pin
+    reference = model_pb2.ModelRef(name=pin.name, version=pin.version, digest=pin.digest)
+    return augmentation_pb2.PinnedModel(role=pin.role, model=reference, numerics=pin.numerics)
 
 
-def _number(label: sampling_pb2.LabelRef, classes: tuple[str, ...]) -> None:
-    if label.WhichOneof("kind") == "name":
-        label.id = classes.index(label.name)
-
-
-def _mix(mix: MixRule) -> augmentation_pb2.Mix:
-    return augmentation_pb2.Mix(
-        resampled=mix.resampled,
-        transformed=mix.transformed,
-        synthesised=mix.synthesised,
-        max_synthetic_ratio=mix.max_synthetic_ratio,
+def _synthesis(spec: SynthesisSpec) -> augmentation_pb2.Synthesis:
+    return augmentation_pb2.Synthesis(
+        model=reference_to_message(spec.generator.model.key),
+        parameters=sampling_pb2.Parameters(**asdict(spec.parameters)),  # None is unset
+        classifier=reference_to_message(spec.classifier.model.key) if spec.classifier else None,
+        min_confidence=spec.min_confidence,
+        copy_quantile=spec.copy_quantile,
+        attempts=spec.attempts,
     )
 
 
-def _synthesis(wish: SynthesisWish) -> augmentation_pb2.Synthesis:
-    synthesis = augmentation_pb2.Synthesis(
-        model=_ref(wish.generator),
-        parameters=_parameters(wish.parameters),
-        min_confidence=wish.min_confidence,
-        copy_quantile=wish.copy_quantile,
-        attempts=wish.attempts,
-    )
-    if wish.classifier:
-        synthesis.classifier.CopyFrom(_ref(wish.classifier))
-    return synthesis
-
-
-def _parameters(parameters: Parameters) -> sampling_pb2.Parameters:
-    message = sampling_pb2.Parameters()
-    for each in fields(Parameters):
-        if (value := getattr(parameters, each.name)) is not None:
-            setattr(message, each.name, value)
+def _agreement(agreement: LabelAgreement) -> augmentation_pb2.LabelAgreement:
+    message = augmentation_pb2.LabelAgreement(rows=agreement.rows, before=agreement.before, after=agreement.after)
+    for kind, after in agreement.transforms:
+        message.transforms.add(kind=int(kind), after=after)
     return message

@@ -1,7 +1,7 @@
-"""From a PullDatasetRequest to a stretch of rows: every field checked, every wrong one named.
+"""Read a PullDatasetRequest: every field is checked, and every wrong one is reported.
 
-What is right depends on the plan, so the ticket is opened first; fields that are wrong with any ticket are named beside
-whatever is wrong with this one.
+Which fields are right depends on the plan, so the ticket is opened first; fields that are wrong with any ticket are
+reported together with whatever is wrong with this one.
 """
 
 from __future__ import annotations
@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 
 from fount.augmentation.shards import MAX_SHARDS, shard_range
 from fount.v1 import augmentation_pb2
-from service.augmentation.open_plan import Level, OpenPlan
+from service.augmentation.plan_spec import OpenPlan
 from service.augmentation.planner import Planner
+from service.augmentation.rows import ProvenanceLevel
 from service.caller import Caller
 from service.errors import InvalidRequest, Violation
 
@@ -29,12 +30,12 @@ class Pull:
     """A checked request.
 
     Attributes:
-        plan: what its ticket opened to.
-        out_of_bag: rows of the split out of bag; None: the rows of the plan are asked for.
+        plan: the plan of its ticket.
+        out_of_bag: rows of the split out of bag; None: the request is for the rows of the plan.
         count: rows of the plan, or out of bag, over all shards.
         shard: rows of the shard.
-        start, end: the rows wanted of it.
-        level: how much each row tells.
+        start, end: the rows to send of it.
+        level: how much provenance is reported.
     """
 
     plan: OpenPlan
@@ -43,11 +44,11 @@ class Pull:
     shard: range
     start: int
     end: int
-    level: Level
+    level: ProvenanceLevel
 
 
 async def open_pull(request: augmentation_pb2.PullDatasetRequest, planner: Planner, caller: Caller) -> Pull:
-    """Open a ticket, and check what is asked of it.
+    """Open the ticket of a request, and check its fields.
 
     Raises:
         InvalidRequest: some field is wrong; names every one. Also whatever `Planner.open` raises.
@@ -64,9 +65,16 @@ async def open_pull(request: augmentation_pb2.PullDatasetRequest, planner: Plann
         if violations:
             raise InvalidRequest((*error.violations, *violations)) from error
         raise
-    out_of_bag = await _out_of_bag(request, plan, violations)
+    out_of_bag = None
+    if request.part == augmentation_pb2.PullDatasetRequest.PART_OUT_OF_BAG:
+        out_of_bag = await _out_of_bag(plan, violations)
     count = plan.layout.count if out_of_bag is None else len(out_of_bag)
-    shard = _shard(request, plan, count, violations)
+    shards, shard = request.shards or plan.shards, range(0)
+    if request.shard < shards:
+        shard = shard_range(count, request.shard, shards)
+    else:
+        description = f"must be below the number of shards, {shards}, got {request.shard}"
+        violations.append(Violation(field="shard", description=description))
     start = request.start_index if request.HasField("start_index") else shard.start
     if not violations and not shard.start <= start <= shard.stop:
         description = (
@@ -82,34 +90,19 @@ async def open_pull(request: augmentation_pb2.PullDatasetRequest, planner: Plann
     return Pull(plan=plan, out_of_bag=out_of_bag, count=count, shard=shard, start=start, end=end, level=level)
 
 
-def read_level(value: int, field: str, violations: list[Violation]) -> Level:
+def read_level(value: int, field: str, violations: list[Violation]) -> ProvenanceLevel:
     """Read a ProvenanceLevel; unset is IDS."""
-    if value and value not in Level.__members__.values():
+    if value and value not in list(ProvenanceLevel):
         violations.append(Violation(field=field, description=f"{value} is not a ProvenanceLevel"))
-        return Level.IDS
-    return Level(value or Level.IDS)
+        return ProvenanceLevel.IDS
+    return ProvenanceLevel(value or ProvenanceLevel.IDS)
 
 
-async def _out_of_bag(
-    request: augmentation_pb2.PullDatasetRequest, plan: OpenPlan, violations: list[Violation]
-) -> NDArray[np.int64] | None:
-    if request.part != augmentation_pb2.PullDatasetRequest.PART_OUT_OF_BAG:
-        return None
-    if plan.bootstrapped:
+async def _out_of_bag(plan: OpenPlan, violations: list[Violation]) -> NDArray[np.int64] | None:
+    if plan.layout.is_bootstrapped:
         return await asyncio.to_thread(plan.layout.out_of_bag)
     description = (
         "no row is out of bag: the plan's real rows are not bootstrapped; plan with MODE_BOOTSTRAP or _POISSON"
     )
     violations.append(Violation(field="part", description=description))
     return None
-
-
-def _shard(
-    request: augmentation_pb2.PullDatasetRequest, plan: OpenPlan, count: int, violations: list[Violation]
-) -> range:
-    shards = request.shards or plan.shards
-    if request.shard < shards:
-        return shard_range(count, request.shard, shards)
-    description = f"must be below the number of shards, {shards}, got {request.shard}"
-    violations.append(Violation(field="shard", description=description))
-    return range(0)

@@ -1,11 +1,14 @@
-"""One table from error class to gRPC status, and the details each carries."""
+"""Write errors as google.rpc statuses: one table from error class to code, and the details each carries."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 from google.protobuf import any_pb2, duration_pb2
 from google.protobuf.message import Message
 from google.rpc import code_pb2, error_details_pb2, status_pb2
 
+from service.domain import Failure
 from service.errors import (
     DatasetUnreadable,
     EvaluationNotDone,
@@ -29,7 +32,7 @@ from service.errors import (
     WorkerLost,
 )
 
-__all__ = ["CODES", "error_to_status", "unexpected_status"]
+__all__ = ["CODES", "error_to_status", "failure_to_status", "unexpected_status"]
 
 CODES: dict[type[FountServiceError], int] = {
     InvalidRequest: code_pb2.INVALID_ARGUMENT,
@@ -58,8 +61,8 @@ _MESSAGE_BYTES, _DETAIL_BYTES = 1000, 3000  # trailers above 8 KiB may be refuse
 
 
 def error_to_status(error: FountServiceError, request_id: str) -> status_pb2.Status:
-    """The status an expected error is answered with."""
-    details: list[Message] = [_error_info(error.reason, request_id)]
+    """Write the status of an expected error."""
+    details: list[Message] = [_error_info(error.reason, request_id=request_id)]
     if isinstance(error, InvalidRequest):
         details.append(_bad_request(error.violations))
     if isinstance(error, Overloaded):
@@ -70,17 +73,22 @@ def error_to_status(error: FountServiceError, request_id: str) -> status_pb2.Sta
 
 
 def unexpected_status(request_id: str) -> status_pb2.Status:
-    """The status of an error nobody expected; its traceback is in the log under the id."""
-    message = f"something went wrong here; the log has it under request id {request_id}"
-    return _status(code_pb2.INTERNAL, message, [_error_info("UNEXPECTED", request_id)])
+    """Write the status of an unexpected error, whose traceback is in the log under the id."""
+    message = f"the gateway failed unexpectedly; its log has the reason under request id {request_id}"
+    return _status(code_pb2.INTERNAL, message, [_error_info("UNEXPECTED", request_id=request_id)])
+
+
+def failure_to_status(failure: Failure) -> status_pb2.Status:
+    """Write the status of a sample that has no value."""
+    return _pack(failure.code, failure.message, [_error_info(failure.reason)])
 
 
 def _bad_request(violations: tuple[Violation, ...]) -> error_details_pb2.BadRequest:
-    """Every violation, as far as they fit into trailers, which gRPC limits; the last entry counts the rest."""
-    bad, left = error_details_pb2.BadRequest(), _DETAIL_BYTES
+    """Write violations as far as they fit into trailers, which gRPC limits; the last entry counts the others."""
+    bad, remaining = error_details_pb2.BadRequest(), _DETAIL_BYTES
     for number, each in enumerate(violations):
-        left -= len(each.field.encode()) + len(each.description.encode())
-        if left < 0 and number:
+        remaining -= len(each.field.encode()) + len(each.description.encode())
+        if remaining < 0 and number:
             bad.field_violations.add(field="", description=f"and {len(violations) - number} more fields are wrong")
             break
         bad.field_violations.add(field=each.field, description=_shorten(each.description, _MESSAGE_BYTES))
@@ -88,7 +96,7 @@ def _bad_request(violations: tuple[Violation, ...]) -> error_details_pb2.BadRequ
 
 
 def _shorten(text: str, most_bytes: int) -> str:
-    """Cut a text to so many bytes as gRPC sends it: percent-encoded, whatever is not ASCII taking three for each."""
+    """Cut a text to so many bytes as gRPC sends it: percent-encoded, with three bytes for each that is not ASCII."""
     size = 0
     for number, character in enumerate(text):
         size += 1 if character.isascii() and character.isprintable() else 3 * len(character.encode())
@@ -97,12 +105,16 @@ def _shorten(text: str, most_bytes: int) -> str:
     return text
 
 
-def _error_info(reason: str, request_id: str) -> error_details_pb2.ErrorInfo:
-    return error_details_pb2.ErrorInfo(reason=reason, domain=_DOMAIN, metadata={"request_id": request_id})
+def _error_info(reason: str, **metadata: str) -> error_details_pb2.ErrorInfo:
+    return error_details_pb2.ErrorInfo(reason=reason, domain=_DOMAIN, metadata=metadata)
 
 
 def _status(code: int, message: str, details: list[Message]) -> status_pb2.Status:
-    status = status_pb2.Status(code=code, message=_shorten(message, _MESSAGE_BYTES))
+    return _pack(code, _shorten(message, _MESSAGE_BYTES), details)
+
+
+def _pack(code: int, message: str, details: Sequence[Message]) -> status_pb2.Status:
+    status = status_pb2.Status(code=code, message=message)
     for detail in details:
         packed = any_pb2.Any()
         packed.Pack(detail)

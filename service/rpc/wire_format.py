@@ -1,8 +1,8 @@
-"""Chunks as bytes on the wire, without copying their samples into a message first.
+"""Frame chunks as bytes on the wire, without copying their samples into a message first.
 
 protobuf's Python runtime copies a `bytes` field when it is set and again when the message around it is serialized,
-which costs more than everything else a chunk needs. A framed chunk is the same wire format, put together by one join:
-the message without its data, then the data field by hand.
+which costs more than all other work on a chunk. A framed chunk is the same wire format, put together by one join: the
+message without its data, then the data field.
 
 Source: protobuf's encoding, https://protobuf.dev/programming-guides/encoding/ (fields may come in any order).
 """
@@ -85,11 +85,11 @@ def frame_rows(
 
 
 def floats_field(message: type[Message], field: str, values: NDArray[np.float32]) -> bytes:
-    """A packed field of floats by hand; appended to a serialized message, it is read as one of its fields."""
+    """Serialize a packed field of floats; appended to a serialized message, it is read as one of its fields."""
     data = np.ascontiguousarray(values, "<f4").tobytes()
     return _tag_of(message, field) + _varint(len(data)) + data
 
 
 def serializer(serialize: Callable[[Any], bytes] | None) -> Callable[[Any], bytes]:
-    """A method's serializer that lets framed messages through as they are."""
+    """Wrap the serializer of a method so that framed messages pass through it unchanged."""
     return lambda message: message if type(message) is bytes or serialize is None else serialize(message)

@@ -11,12 +11,12 @@ from typing import Any
 import grpc
 import numpy as np
 import pytest
+from service.augmentation.open_plan import OpenPlan, Pinned
 
 from fount.readers import Dataset, DatasetSource, read_dataset
 from fount.transforms import Kind, Policy, Transform
 from fount.v1 import augmentation_pb2, augmentation_pb2_grpc
 from service.augmentation.copy_filter import CopyFilters
-from service.augmentation.open_plan import OpenPlan, Pinned
 from service.augmentation.slots import Layout, RealMode, Source, Stratum
 from service.caller import Anonymous, Caller, CallerPolicy
 from service.catalog import Catalog

@@ -11,7 +11,7 @@ from google.protobuf.message import DecodeError
 
 from fount.v1 import model_pb2
 from fount.worker.v1 import worker_pb2
-from service.domain import Encoding, ModelKey, ModelState, Operation, ParameterRange, ServedModel
+from service.domain import Encoding, ModelKey, ModelState, Operation, ParameterRange, QualityFigure, ServedModel
 from service.errors import WorkerFault
 from service.workers import Offer
 from service.workers.torchserve.channel import TorchServeChannel
@@ -69,6 +69,10 @@ def card_to_model(card: model_pb2.Model) -> ServedModel:
         max_count=card.limits.max_count,
         max_labels=card.limits.max_labels,
         card=card.SerializeToString(),
+        quality=tuple(
+            QualityFigure(metric=each.metric, value=each.value, interval=(each.interval.min, each.interval.max))
+            for each in card.quality
+        ),
     )
 
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from service.augmentation.open_plan import NO_ROW, MadeRows, Origins
 
 from fount.v1 import augmentation_pb2 as pb
-from service.augmentation.open_plan import NO_ROW, MadeRows, Origins
 from service.rpc.chunks import rows_to_responses
 
 

@@ -1,0 +1,186 @@
+"""What a plan is to be, with every choice made: the specification between a request and its rows.
+
+`service/rpc/plan_request.py` reads a `PlanSpec` from a request or from a ticket, and writes it back; this module knows
+no message. `OpenPlan` adds the layout of slots and the copy threshold: everything that rows are made from.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fount.readers import Dataset, DatasetSplit
+from fount.transforms import Policy
+from service.augmentation.slots import Layout, RealMode, Source
+from service.augmentation.targets import Allocation, CellCounts, Mix, TargetRule
+from service.augmentation.tickets import TicketPayload
+from service.caller import Caller
+from service.catalog.roles import PinnedModel
+from service.domain import Parameters
+
+__all__ = ["OpenPlan", "PlanSpec", "SpecCodec", "SynthesisSpec", "VerificationSpec", "held_out_split"]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class SynthesisSpec:
+    """How rows are synthesised.
+
+    Attributes:
+        generator: draws the samples.
+        classifier: accepts or rejects them; None: no sample is classified.
+        parameters: of the draws, with the defaults of the model card filled in.
+        min_confidence: least probability of a sample's label; 0: no filter.
+        copy_quantile: share of held-out rows below the copy threshold; 0: no filter.
+        attempts: most samples to draw for one row.
+        generator_labels, classifier_labels: (classes,) uint32, the model's label of each class of the data set; the
+            number of its labels where it has none.
+    """
+
+    generator: PinnedModel
+    classifier: PinnedModel | None
+    parameters: Parameters
+    min_confidence: float
+    copy_quantile: float
+    attempts: int
+    generator_labels: NDArray[np.uint32]
+    classifier_labels: NDArray[np.uint32]
+
+
+@dataclass(frozen=True, kw_only=True)
+class VerificationSpec:
+    """How the labels of transformed rows are checked.
+
+    Attributes:
+        verifier: the classifier; None: labels are not checked.
+        min_agreement: share of labels that transforms must keep.
+        rows: how many rows are tried.
+    """
+
+    verifier: PinnedModel | None
+    min_agreement: float
+    rows: int
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class PlanSpec:
+    """A complete, checked specification: names are resolved, models pinned, rows allocated.
+
+    Attributes:
+        dataset, split: what is augmented.
+        cells: rows of the split by class and group.
+        seed: keys everything that is drawn.
+        target, subsample, mode, mix: how many rows of each class, and where they come from.
+        allocation: the rows by class, group and source that these come to.
+        policy: how rows are transformed.
+        transformer: None when nothing is transformed.
+        synthesis: None when nothing is synthesised.
+        verification: of transformed labels.
+        shards: number of parts the rows are planned to be pulled in.
+        time_to_live_s: of the ticket.
+    """
+
+    dataset: Dataset
+    split: DatasetSplit
+    cells: CellCounts
+    seed: int
+    target: TargetRule
+    subsample: bool
+    mode: RealMode
+    mix: Mix
+    allocation: Allocation
+    policy: Policy
+    transformer: PinnedModel | None
+    synthesis: SynthesisSpec | None
+    verification: VerificationSpec
+    shards: int
+    time_to_live_s: float
+
+    def lay_out(self) -> Layout:
+        """Lay out the slots. Slow for large data sets: not for an event loop."""
+        return Layout(
+            labels=self.split.labels,
+            groups=self.split.groups,
+            group_count=len(self.dataset.groups),
+            strata=self.allocation.strata,
+            mode=self.mode,
+            seed=self.seed,
+        )
+
+    def open(self, plan_id: str, layout: Layout, copy_threshold: float | None) -> OpenPlan:
+        """Put an open plan together, without the models that no row needs."""
+        sources = {each.source for each in layout.strata}
+        return OpenPlan(
+            id=plan_id,
+            seed=self.seed,
+            dataset=self.dataset,
+            split=self.split,
+            layout=layout,
+            policy=self.policy,
+            shards=self.shards,
+            synthesis=self.synthesis if Source.SYNTHESISED in sources else None,
+            transformer=self.transformer if Source.TRANSFORMED in sources else None,
+            copy_threshold=copy_threshold,
+        )
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class OpenPlan:
+    """A plan whose rows can be made on this gateway.
+
+    Attributes:
+        id: of the plan.
+        seed: keys everything that is drawn.
+        dataset: with the digest the plan was made on.
+        split: the part that is augmented.
+        layout: its slots.
+        policy: how rows are transformed.
+        shards: number of parts it is planned to be pulled in.
+        synthesis, transformer: None when no row needs them.
+        copy_threshold: ratio below which a sample is a copy; None: no filter.
+    """
+
+    id: str
+    seed: int
+    dataset: Dataset
+    split: DatasetSplit
+    layout: Layout
+    policy: Policy
+    shards: int
+    synthesis: SynthesisSpec | None
+    transformer: PinnedModel | None
+    copy_threshold: float | None
+
+    @property
+    def models(self) -> list[PinnedModel]:
+        """The models that rows depend on: generator, classifier, transformer."""
+        synthesis = [self.synthesis.generator, self.synthesis.classifier] if self.synthesis else []
+        return [each for each in (*synthesis, self.transformer) if each]
+
+
+class SpecCodec(Protocol):
+    """Writes and reads the form of a specification that a ticket holds; implemented in `service/rpc/`."""
+
+    def encode(self, spec: PlanSpec) -> bytes:
+        """Serialize a specification; equal ones have equal bytes."""
+        ...
+
+    async def decode(self, ticket: TicketPayload, caller: Caller) -> PlanSpec:
+        """Read the specification of a ticket, against what this gateway has now.
+
+        Raises:
+            InvalidRequest: the data set or a model does not exist any more.
+            NotPermitted: the caller has no grant for the data set any more.
+            Retired: the data set, or a model, has another digest, or its numerics are gone.
+            NotReady: a model has no ready worker.
+            DatasetUnreadable: a file of the data set is damaged.
+        """
+        ...
+
+
+def held_out_split(dataset: Dataset, split: DatasetSplit) -> DatasetSplit | None:
+    """Choose the rows that calibrate a copy filter: "test", or else another split with rows; None: there is none."""
+    others = [each for name, each in dataset.splits.items() if name != split.name and len(each)]
+    return min(others, key=lambda each: each.name != "test", default=None)

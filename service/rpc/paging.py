@@ -1,0 +1,74 @@
+"""Cut lists into pages: the size and token that a List request gives, and how many entries one answer holds.
+
+A token is opaque to clients: the URL-safe base64 of a text that names the last entry of the page before.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import Iterable, Sequence
+from itertools import accumulate
+
+from service.augmentation.plan_store import StoredPlan
+from service.errors import Violation
+
+__all__ = ["count_fitting", "decode_token", "encode_token", "page_of_plans", "read_page_size"]
+
+_PAGE_SIZE, _PAGE_SIZE_MAX = 100, 1000
+_PAGE_BYTES = 1 << 20  # of entries in one answer, which is one message
+
+
+def read_page_size(page_size: int, violations: list[Violation]) -> int:
+    """Read a page size; 0 is the default, and larger ones than the maximum are the maximum."""
+    if page_size < 0:
+        violations.append(Violation(field="page_size", description=f"must not be negative, got {page_size}"))
+    return min(max(page_size, 0) or _PAGE_SIZE, _PAGE_SIZE_MAX)
+
+
+def encode_token(text: str) -> str:
+    """Make a token."""
+    return base64.urlsafe_b64encode(text.encode()).decode()
+
+
+def decode_token(token: str) -> str:
+    """Read a token.
+
+    Raises:
+        ValueError: it is none.
+    """
+    try:
+        return base64.b64decode(token.encode(), altchars=b"-_", validate=True).decode()
+    except (binascii.Error, UnicodeDecodeError) as error:
+        raise ValueError("is not one this gateway gave") from error
+
+
+def count_fitting(sizes: Iterable[int], most_bytes: int = _PAGE_BYTES) -> int:
+    """Count the first entries of these sizes in bytes that fit one answer; one at least."""
+    return max(1, sum(end <= most_bytes for end in accumulate(sizes)))
+
+
+def page_of_plans(
+    plans: Sequence[StoredPlan], size: int, token: str, most_bytes: int = _PAGE_BYTES
+) -> tuple[Sequence[StoredPlan], str]:
+    """Cut one page from plans, newest first.
+
+    It ends before `size` plans when they come to more than `most_bytes`, but holds at least one.
+
+    Returns:
+        The plans, and the token of the next page; empty at the end.
+
+    Raises:
+        ValueError: the token is none.
+    """
+    rest = plans
+    if token:
+        age, _, plan_id = decode_token(token).partition(" ")
+        if not age.lstrip("-").isdecimal():
+            raise ValueError("is not one this gateway gave")
+        rest = [plan for plan in plans if plan.age > (int(age), plan_id)]
+    fitting = count_fitting((len(each.content) for each in rest[:size]), most_bytes)
+    if len(rest) <= fitting:
+        return rest, ""
+    age_of_last, last_id = rest[fitting - 1].age
+    return rest[:fitting], encode_token(f"{age_of_last} {last_id}")
