@@ -20,7 +20,6 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from service.augmentation.open_plan import Level, OpenPlan, Pinned
 
 from fount.address import Addresses
 from fount.readers import Dataset, DatasetSource, read_dataset
@@ -32,9 +31,11 @@ from handlers.execution.rows import ImageRows, ManipulationRows, Rows, SampleRow
 from handlers.loading.load import Engine
 from handlers.worker.worker import Worker
 from service.augmentation.copy_filter import CopyFilters
-from service.augmentation.rows import RowMaker
+from service.augmentation.plan_spec import OpenPlan, SynthesisSpec
+from service.augmentation.rows import ProvenanceLevel, RowMaker
 from service.augmentation.slots import Layout, RealMode, Source, Stratum
 from service.caller import Caller
+from service.catalog.roles import PinnedModel
 from service.domain import Parameters
 from service.rpc.policy import policy_from_proto
 from service.scheduler.inference import DrawnSamples, RequestContext
@@ -102,24 +103,29 @@ def _open(plan: augmentation_pb2.Plan, dataset: Dataset) -> OpenPlan:
     )  # fmt: skip
     ids = np.arange(len(dataset.classes), dtype=np.uint32)
     pinned = {each.role: _pinned(each) for each in plan.models}
+    synthesis = None
+    if "generator" in pinned:
+        synthesis = SynthesisSpec(
+            generator=pinned["generator"], classifier=pinned.get("classifier"), parameters=Parameters(),
+            min_confidence=request.synthesis.min_confidence, copy_quantile=request.synthesis.copy_quantile,
+            attempts=request.synthesis.attempts, generator_labels=ids, classifier_labels=ids,
+        )  # fmt: skip
     return OpenPlan(
         id=plan.id, seed=request.seed, dataset=dataset, split=split, layout=layout,
-        policy=policy_from_proto(request.policy), shards=1, bootstrapped=False, generator=pinned.get("generator"),
-        classifier=pinned.get("classifier"), transformer=pinned.get("transformer"), parameters=Parameters(),
-        attempts=request.synthesis.attempts or 1, min_confidence=request.synthesis.min_confidence,
-        copy_threshold=plan.copy_threshold, generator_labels=ids, classifier_labels=ids,
+        policy=policy_from_proto(request.policy), shards=1, synthesis=synthesis,
+        transformer=pinned.get("transformer"), copy_threshold=plan.copy_threshold or None,
     )  # fmt: skip
 
 
-def _pinned(each: augmentation_pb2.PinnedModel) -> Pinned:
+def _pinned(each: augmentation_pb2.PinnedModel) -> PinnedModel:
     model = SimpleNamespace(key=SimpleNamespace(name=each.model.name))
-    return Pinned(role=each.role, target=None, model=model)  # type: ignore[arg-type]  # only the name is looked at
+    return PinnedModel(role=each.role, target=None, model=model)  # type: ignore[arg-type]  # only the name is looked at
 
 
 async def _make(maker: RowMaker, plan: OpenPlan, rows: int) -> tuple[int, float, str]:
     """Rows made, seconds, and a digest of their images."""
     digest, made, begun = hashlib.sha256(), 0, time.monotonic()
-    async with aclosing(maker.rows(plan, 0, min(rows, plan.layout.count), Level.IDS, _CONTEXT)) as batches:
+    async with aclosing(maker.rows(plan, 0, min(rows, plan.layout.count), ProvenanceLevel.IDS, _CONTEXT)) as batches:
         async for batch in batches:
             made += len(batch.images)
             digest.update(batch.images.tobytes())

@@ -1,33 +1,40 @@
-"""A gateway's augmentation with in-memory workers, a small data set, and plans that tests open themselves."""
+"""Augmentation with in-memory workers and a small data set: its service with given plans, its planner, a gateway."""
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import grpc
 import numpy as np
 import pytest
-from service.augmentation.open_plan import OpenPlan, Pinned
+from google.protobuf import text_format
 
 from fount.readers import Dataset, DatasetSource, read_dataset
 from fount.transforms import Kind, Policy, Transform
 from fount.v1 import augmentation_pb2, augmentation_pb2_grpc
 from service.augmentation.copy_filter import CopyFilters
+from service.augmentation.plan_spec import OpenPlan, SynthesisSpec
+from service.augmentation.plan_store import PlanStore
+from service.augmentation.planner import Planner
 from service.augmentation.slots import Layout, RealMode, Source, Stratum
+from service.augmentation.tickets import TicketKeys
 from service.caller import Anonymous, Caller, CallerPolicy
 from service.catalog import Catalog
+from service.catalog.roles import PinnedModel
 from service.config import GatewayConfig
 from service.datasets import Datasets, DatasetSettings
-from service.domain import Operation, Parameters, Target
-from service.errors import TicketInvalid
+from service.domain import Operation, Parameters, ServedModel, Target
+from service.errors import FountServiceError, InvalidRequest, TicketInvalid
 from service.gateway import Gateway
 from service.rpc.augmentation import AugmentationServicer
 from service.rpc.interceptor import CallInterceptor
-from service.scheduler.inference import InferenceClient
+from service.rpc.plan_message import plan_to_message
+from service.rpc.plan_request import PlanRequests
+from service.scheduler.inference import InferenceClient, RequestContext
 from service.scheduler.scheduler import BatchingScheduler
 from service.telemetry.metrics import Metrics
 from service.workers.memory import MemoryPool
@@ -39,8 +46,16 @@ CLASSES = ("zero", "one", "two")
 COUNTS = (40, 20, 4)
 """Training rows of each class; the test split has 10 of each."""
 
+ADA = Caller(subject="ada", grants=frozenset({"*"}))
+BOB = Caller(subject="bob", grants=frozenset({"*"}))
+KEYS = TicketKeys(keys={"k": b"k" * 32})
+SYNTHESIS = 'synthesis { model { name: "painter" } copy_quantile: 0 }'
+ALL_SOURCES = (
+    f"seed: 5 target {{ balance_to_largest: true }} mix {{ resampled: 1 transformed: 1 synthesised: 1 }} {SYNTHESIS}"
+)
+
 GENERATOR = memory_model("painter", labels=CLASSES, dims=SHAPE)
-CLASSIFIER = memory_model("judge", labels=CLASSES, dims=SHAPE, operations=frozenset({Operation.CLASSIFY}))
+CLASSIFIER = memory_model("reader", labels=CLASSES, dims=SHAPE, operations=frozenset({Operation.CLASSIFY}))
 TRANSFORMER = memory_model("transforms", labels=(), dims=SHAPE, operations=frozenset({Operation.TRANSFORM}))
 POLICY = Policy(
     transforms=(Transform(kind=Kind.ROTATE, max=15.0), Transform(kind=Kind.SHIFT, probability=0.5, max=0.1))
@@ -70,7 +85,7 @@ def write_npz(folder: Path) -> Path:
 def small_settings(folder: Path) -> DatasetSettings:
     """The data set `small` as a gateway is configured with it."""
     source = DatasetSource(name="small", path=write_npz(folder), classes=CLASSES)
-    return DatasetSettings(source=source, classifier="judge", policy=POLICY)
+    return DatasetSettings(source=source, classifier="reader", policy=POLICY)
 
 
 def small_dataset(folder: Path) -> Dataset:
@@ -80,7 +95,7 @@ def small_dataset(folder: Path) -> Dataset:
 def open_plan(
     dataset: Dataset, counts: dict[tuple[int, int], int] = EVERYTHING, *, seed: int = 7, **changed
 ) -> OpenPlan:
-    """A plan of so many rows by class and source."""
+    """A plan of so many rows by class and source; `changed` are fields of it, or of its synthesis."""
     split, mode = dataset.splits["train"], changed.pop("mode", RealMode.ONCE)
     strata = tuple(
         Stratum(label=label, group=0, source=Source(source), count=count) for (label, source), count in counts.items()
@@ -95,42 +110,45 @@ def open_plan(
         "layout": layout,
         "policy": POLICY,
         "shards": 1,
-        "bootstrapped": mode in (RealMode.BOOTSTRAP, RealMode.POISSON),
-        "generator": Pinned(role="generator", target=target(GENERATOR), model=GENERATOR),
-        "classifier": Pinned(role="classifier", target=target(CLASSIFIER), model=CLASSIFIER),
-        "transformer": Pinned(role="transformer", target=target(TRANSFORMER), model=TRANSFORMER),
+        "transformer": pinned("transformer", TRANSFORMER),
+        "copy_threshold": None,
+    }
+    synthesis = {
+        "generator": pinned("generator", GENERATOR),
+        "classifier": pinned("classifier", CLASSIFIER),
         "parameters": Parameters(),
         "attempts": 4,
         "min_confidence": 0.5,
-        "copy_threshold": 0.0,
+        "copy_quantile": 0.0,
         "generator_labels": own,
         "classifier_labels": own,
     }
-    return OpenPlan(**(values | changed))
+    synthesis |= {name: changed.pop(name) for name in synthesis.keys() & changed.keys()}
+    return OpenPlan(synthesis=SynthesisSpec(**synthesis), **(values | changed))
 
 
-def target(model) -> Target:
-    return Target(model=model.key, numerics="memory")
+def pinned(role: str, model: ServedModel) -> PinnedModel:
+    return PinnedModel(role=role, target=Target(model=model.key, numerics="memory"), model=model)
 
 
 @dataclass
-class PlantedPlanner:
-    """Opens the tickets that tests made up."""
+class GivenPlans:
+    """A planner that opens the tickets that tests give it."""
 
     plans: dict[bytes, OpenPlan] = field(default_factory=dict)
 
     async def open(self, ticket: bytes, caller: Caller) -> OpenPlan:
         if ticket not in self.plans:
-            raise TicketInvalid("is not one of ours; plan again")
+            raise TicketInvalid("is not one of this gateway; plan again")
         return self.plans[ticket]
 
 
 @dataclass
 class Augmenting:
-    """A running service, and a client that knows the protos alone."""
+    """A running service, and a client that knows only the protos."""
 
     pool: MemoryPool
-    planner: PlantedPlanner
+    planner: GivenPlans
     metrics: Metrics
     channel: grpc.aio.Channel
 
@@ -153,8 +171,8 @@ class Augmenting:
         return self.metrics.registry.get_sample_value(name, labels) or 0.0
 
 
-def plant(service: Augmenting, ticket: bytes = b"other", counts=EVERYTHING, **changed) -> OpenPlan:
-    """Have a ticket open to another plan of the same data set."""
+def give_plan(service: Augmenting, ticket: bytes = b"other", counts=EVERYTHING, **changed) -> OpenPlan:
+    """Let a ticket open to another plan of the same data set."""
     plan = service.planner.plans[ticket] = open_plan(service.planner.plans[b"plan"].dataset, counts, **changed)
     return plan
 
@@ -164,15 +182,18 @@ async def augmenting(
     folder: Path, *, pool: MemoryPool | None = None, policy: CallerPolicy | None = None, **settings
 ) -> AsyncIterator[Augmenting]:
     """The service on a free port, with the plan of EVERYTHING under the ticket `plan`."""
-    pool, planner, metrics = pool or augmenting_pool(), PlantedPlanner(), Metrics("test")
+    pool, planner, metrics = pool or augmenting_pool(), GivenPlans(), Metrics("test")
     config = GatewayConfig(port=0, http_port=0, **settings)
     scheduler = BatchingScheduler(pool, config, metrics)
     own = small_settings(folder)
     planner.plans[b"plan"] = open_plan(read_dataset(own.source))
+    catalog, datasets = Catalog(pool), Datasets((own,))
     servicer = AugmentationServicer(
         planner=planner,  # type: ignore[arg-type]
-        catalog=Catalog(pool),
-        datasets=Datasets((own,)),
+        requests=PlanRequests(datasets, catalog),
+        plans=PlanStore(),
+        catalog=catalog,
+        datasets=datasets,
         inference=InferenceClient(scheduler),
         copies=CopyFilters(),
         metrics=metrics,
@@ -191,6 +212,62 @@ async def augmenting(
         await server.stop(0)
         await scheduler.close()
         await pool.close()
+
+
+@dataclass
+class Planning:
+    """A planner with what it needs; requests are in text format, for the data set `small` unless they name one."""
+
+    pool: MemoryPool
+    datasets: Datasets
+    catalog: Catalog
+    inference: InferenceClient
+
+    def __post_init__(self) -> None:
+        self.requests = PlanRequests(self.datasets, self.catalog)
+        self.planner = self.another_planner()
+
+    async def plan(self, text: str = "", caller: Caller = ADA, **context) -> augmentation_pb2.Plan:
+        spec = await self.requests.read(plan_request(text), caller)
+        return plan_to_message(await self.planner.plan(spec, RequestContext(caller=caller, **context)))
+
+    async def refusal(self, text: str, kind: type[FountServiceError] = InvalidRequest) -> FountServiceError:
+        with pytest.raises(kind) as error:
+            await self.plan(text)
+        assert type(error.value) is kind
+        return error.value
+
+    def another_planner(self, keys: TicketKeys = KEYS) -> Planner:
+        """The planner of another gateway."""
+        return Planner(
+            codec=PlanRequests(self.datasets, self.catalog), catalog=self.catalog, inference=self.inference,
+            copies=CopyFilters(), keys=keys,
+        )  # fmt: skip
+
+
+def plan_request(text: str) -> augmentation_pb2.PlanDatasetRequest:
+    default = "" if "dataset:" in text else 'dataset: "small" '
+    return text_format.Parse(default + text, augmentation_pb2.PlanDatasetRequest())
+
+
+@asynccontextmanager
+async def planning_with(pool: MemoryPool, *settings: DatasetSettings) -> AsyncIterator[Planning]:
+    """A planner of these data sets before these workers."""
+    await pool.start()
+    scheduler = BatchingScheduler(pool, GatewayConfig(), Metrics("test"))
+    yield Planning(pool, Datasets(settings), Catalog(pool), InferenceClient(scheduler))
+    await scheduler.close()
+    await pool.close()
+
+
+class NamedCallers:
+    """A policy that names callers by their metadata, and gives them all these grants."""
+
+    def __init__(self, *grants: str) -> None:
+        self.grants = frozenset(grants or {"*"})
+
+    def identify(self, peer, metadata) -> Caller:
+        return Caller(subject=str(dict(metadata).get("caller", "nobody")), grants=self.grants)
 
 
 @asynccontextmanager
@@ -226,10 +303,10 @@ class Row:
 
 
 def rows_of(chunks) -> list[Row]:
-    """Every row of some chunks, whatever their boundaries."""
+    """Return every row of some chunks, whatever their boundaries."""
     rows = []
     for chunk in chunks:
-        samples, told = chunk.samples, chunk.provenance
+        samples, provenance = chunk.samples, chunk.provenance
         size = len(samples.data) // samples.count
         errors = {each.index: each.status.message for each in samples.errors}
         for k in range(samples.count):
@@ -240,10 +317,14 @@ def rows_of(chunks) -> list[Row]:
                 label=samples.labels[k] if samples.labels else -1,
                 error=errors.get(index, ""),
             )
-            if told.sources:
-                row = Row(
-                    row.index, row.image, row.label, row.error, told.sources[k], told.source_rows[k], told.seeds[k],
-                    told.indices[k], told.attempts[k] if told.attempts else 0,
-                )  # fmt: skip
+            if provenance.sources:
+                row = replace(
+                    row,
+                    source=provenance.sources[k],
+                    source_row=provenance.source_rows[k],
+                    seed=provenance.seeds[k],
+                    address=provenance.indices[k],
+                    attempts=provenance.attempts[k] if provenance.attempts else 0,
+                )
             rows.append(row)
     return rows

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+import asyncio
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 
 import grpc
@@ -12,6 +13,13 @@ from fount.v1 import model_pb2_grpc, sampling_pb2, sampling_pb2_grpc
 from service.config import GatewayConfig
 from service.gateway import Gateway
 from service.workers.memory import MemoryPool
+
+
+async def until(condition: Callable[[], object], timeout_s: float = 5) -> None:
+    """Wait for a condition."""
+    async with asyncio.timeout(timeout_s):
+        while not condition():
+            await asyncio.sleep(0.01)
 
 
 @dataclass

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,8 @@ from fount import Client
 from fount.augmentation.plan import PlanInfo
 from fount.errors import FailedPrecondition, FountError, InvalidRequest, NotAllowed
 from fount.readers import DatasetSource, DatasetSplit, read_dataset
-from fount.ticket.v1 import ticket_pb2
 from service.augmentation.copy_filter import CopyFilter
-from service.augmentation.tickets import TicketKeys, sign
+from service.augmentation.tickets import TicketKeys, TicketPayload, open_ticket, sign
 from tests.e2e.augmenting import (
     EVERYTHING,
     GENERATOR,
@@ -184,23 +184,21 @@ def tampered(plan: PlanInfo, keys: TicketKeys) -> bytes:
 
 def foreign(plan: PlanInfo, keys: TicketKeys) -> bytes:
     """Signed with a key that the gateway does not have."""
-    return sign(payload_of(plan), TicketKeys.of_process())
+    return sign(payload_of(plan, keys), TicketKeys.at(None))
 
 
 def forged(plan: PlanInfo, keys: TicketKeys) -> bytes:
     """Signed with a key that goes by the name of the gateway's."""
-    return sign(payload_of(plan), TicketKeys(keys={keys.signing[0]: bytes(32)}))
+    return sign(payload_of(plan, keys), TicketKeys(keys={keys.signing[0]: bytes(32)}))
 
 
 def stolen(plan: PlanInfo, keys: TicketKeys) -> bytes:
     """Of another caller."""
-    payload = payload_of(plan)
-    payload.subject = "somebody else"
-    return sign(payload, keys)
+    return sign(replace(payload_of(plan, keys), subject="somebody else"), keys)
 
 
-def payload_of(plan: PlanInfo) -> ticket_pb2.TicketPayload:
-    return ticket_pb2.TicketPayload.FromString(ticket_pb2.Ticket.FromString(plan.ticket).payload)
+def payload_of(plan: PlanInfo, keys: TicketKeys) -> TicketPayload:
+    return open_ticket(plan.ticket, keys, "anonymous")
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,8 @@
-"""What the copy filter finds on real rows: copies of training rows planted among rows that nobody was trained on.
+"""What the copy filter finds on real rows: copies of training rows planted among rows outside the training set.
 
-Held-out rows stand in for an honest generator's samples: half of them calibrate the threshold, as a plan does, the
-other half are judged. One in twenty of these is replaced by a training row of its class, as it is or a little changed.
+Held-out rows stand for the samples of a generator that does not copy: half of them calibrate the threshold, as a plan
+does, the other half are tested. One in twenty of these is replaced by a training row of its class, as it is or a little
+changed.
 """
 
 from __future__ import annotations
@@ -61,14 +62,14 @@ def found(name: str, path, change) -> tuple[float, float]:
     train, held_out = dataset.splits["train"], dataset.splits["test"]
     rng = np.random.default_rng(5)
     order = rng.permutation(len(held_out))
-    calibrating, judged = (part(held_out, np.sort(half)) for half in np.array_split(order, 2))
+    calibrating, tested = (part(held_out, np.sort(half)) for half in np.array_split(order, 2))
     threshold = calibrate(train, calibrating, QUANTILE, seed=1)
-    judged = part(judged, np.arange(len(judged))[:1000])
-    images, labels, copies = judged.images(np.arange(len(judged))), judged.labels, CopyFilter(train)
+    tested = part(tested, np.arange(len(tested))[:1000])
+    images, labels, copies = tested.images(np.arange(len(tested))), tested.labels, CopyFilter(train)
     alarms = copies.ratios(images, labels) < threshold
     hits = []
     for _ in range(ROUNDS):
-        planted = rng.choice(len(judged), round(SHARE * len(judged)), replace=False)
+        planted = rng.choice(len(tested), round(SHARE * len(tested)), replace=False)
         sources = np.array([rng.choice(np.flatnonzero(train.labels == label)) for label in labels[planted]])
         hits.append(copies.ratios(change(train.images(sources), rng), labels[planted]) < threshold)
     recall, false_alarms = float(np.concatenate(hits).mean()), float(alarms.mean())
@@ -86,14 +87,14 @@ datasets = pytest.mark.parametrize(
 
 @pytest.mark.parametrize(("change", "least"), [(exact, 1.0), (noisy, 0.95)], ids=["exact", "noise of 8 levels"])
 @datasets
-def test_it_refuses_planted_copies_and_few_other_rows(name, path, change, least) -> None:
+def test_it_rejects_planted_copies_and_few_other_rows(name, path, change, least) -> None:
     recall, false_alarms = found(name, path, change)
     assert recall >= least
     assert false_alarms <= 0.03
 
 
 @datasets
-def test_it_does_not_know_a_copy_that_was_shifted(name, path) -> None:
-    """It compares pixels in their place; a filter that knew shifts would be another one, and `docs/` would say so."""
+def test_it_does_not_detect_a_shifted_copy(name, path) -> None:
+    """It compares pixels at the same place: a documented limit."""
     recall, _ = found(name, path, shifted)
     assert recall <= 0.1

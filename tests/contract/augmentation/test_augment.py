@@ -1,9 +1,9 @@
-"""Variants of rows a client pushes: what they are, that they come in order, and what a stream that misbehaves gets."""
+"""Augment: the variants of rows that a client sends, in order, and streams that are refused or that stop."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import Iterable
 
 import grpc
 import numpy as np
@@ -12,19 +12,15 @@ import pytest
 from fount.address import Addresses
 from fount.transforms import COLUMNS, draw, draw_provenance, gentle_policy
 from fount.v1 import augmentation_pb2 as pb
+from fount.v1 import model_pb2
 from service.domain import ManipulationItem
 from service.rpc.policy import policy_to_proto
+from service.workers.memory import MemoryPool
 from service.workers.memory_models import memory_transform
-from tests.contract.augmenting import POLICY, Augmenting, augmenting
-from tests.contract.sampling.test_streams import until
+from tests.contract.augmenting import CLASSIFIER, POLICY, Augmenting, NamedCallers, augmenting
+from tests.contract.conftest import until
 
 FULL, NONE = pb.PROVENANCE_LEVEL_FULL, pb.PROVENANCE_LEVEL_NONE
-
-
-@pytest.fixture
-async def service(tmp_path) -> AsyncIterator[Augmenting]:
-    async with augmenting(tmp_path) as running:
-        yield running
 
 
 def config(**fields) -> pb.AugmentRequest:
@@ -62,7 +58,7 @@ def addresses(indices, seed: int = 7) -> Addresses:
     return Addresses(seeds=np.full(len(indices), seed, np.uint64), indices=indices)
 
 
-async def test_header_says_what_was_resolved(service) -> None:
+async def test_the_header_reports_what_was_resolved(service) -> None:
     header, _ = await answers(service, config(provenance=FULL))
     assert (header.seed, header.variants, list(header.sample_spec.dims)) == (7, 3, [4, 4, 1])
     assert (header.model.role, header.model.model.name, header.model.numerics) == (
@@ -81,7 +77,7 @@ async def test_each_row_has_its_variants_in_order(service) -> None:
     assert [label for chunk in chunks for label in chunk.samples.labels] == list(np.repeat([4, 5, 6, 7, 8], 3))
 
 
-async def test_requests_may_be_cut_anywhere(service) -> None:
+async def test_rows_may_be_split_into_requests_anywhere(service) -> None:
     images = pixels(40)
     parts = [rows(part) for part in np.split(images, [1, 2, 17])]
     _, chunks = await answers(service, config(), *parts)
@@ -89,7 +85,7 @@ async def test_requests_may_be_cut_anywhere(service) -> None:
     assert [chunk.samples.start_index for chunk in chunks] == [0, 3, 6, 51]
 
 
-async def test_many_variants_are_made_bit_by_bit(service) -> None:
+async def test_many_variants_are_made_in_batches(service) -> None:
     images = pixels(7)
     _, chunks = await answers(service, config(variants=1000), rows(images))
     assert data(chunks) == expected(images, variants=1000)
@@ -105,10 +101,10 @@ async def test_a_stream_is_resumed_at_a_row(service) -> None:
 
 async def test_provenance_names_row_and_address(service) -> None:
     _, (chunk,) = await answers(service, config(provenance=FULL, start_index=10), rows(pixels(2)))
-    told_ = chunk.provenance
-    assert list(told_.source_rows) == [10, 10, 10, 11, 11, 11]
-    assert (list(told_.indices), set(told_.seeds)) == (list(range(30, 36)), {7})
-    table = np.array(told_.transforms, np.float32).reshape(6, len(COLUMNS))
+    provenance = chunk.provenance
+    assert list(provenance.source_rows) == [10, 10, 10, 11, 11, 11]
+    assert (list(provenance.indices), set(provenance.seeds)) == (list(range(30, 36)), {7})
+    table = np.array(provenance.transforms, np.float32).reshape(6, len(COLUMNS))
     np.testing.assert_array_equal(table, draw_provenance(POLICY, addresses(np.arange(30, 36, dtype=np.uint64))))
 
 
@@ -124,7 +120,7 @@ async def test_without_a_data_set_the_policy_is_gentle(service) -> None:
     assert data(chunks) == expected(images, policy=gentle_policy())
 
 
-async def test_a_seed_left_out_is_drawn_and_told(service) -> None:
+async def test_an_unset_seed_is_drawn_and_reported(service) -> None:
     unseeded = config()
     unseeded.config.ClearField("seed")
     images = pixels(3)
@@ -155,31 +151,31 @@ async def test_a_lost_worker_changes_nothing(service) -> None:
     assert data(chunks) == expected(pixels(9))
 
 
-async def test_a_client_that_pushes_and_never_reads_is_read_no_further(tmp_path) -> None:
-    """Each request becomes 1000 times its size, so what it may push ahead is little."""
+async def test_a_client_that_sends_and_never_reads_is_read_no_further(tmp_path) -> None:
+    """Each request becomes 1000 times its size, so it may send little ahead."""
     async with augmenting(tmp_path, window_bytes=1 << 20) as service:
         call = service.stub.Augment()
         await call.write(config(variants=1000))
-        pushed = [0]
-        pushing = asyncio.create_task(push(call, pushed))
+        sent = [0]
+        sending = asyncio.create_task(send_all(call, sent))
         before = -1
-        while pushed[0] != before:
-            before = pushed[0]
+        while sent[0] != before:
+            before = sent[0]
             await asyncio.sleep(0.5)
         made = service.metric("fount_variants_total") * 16
-        pushing.cancel()
+        sending.cancel()
         call.cancel()
         assert made < 32 << 20
         await until(lambda: service.metric("fount_open_pulls", rpc="Augment") == 0)
 
 
-async def push(call, pushed: list[int]) -> None:
+async def send_all(call, sent: list[int]) -> None:
     while True:
         await call.write(rows(pixels(4096)))
-        pushed[0] += 1
+        sent[0] += 1
 
 
-async def test_a_client_that_goes_ends_the_work(service) -> None:
+async def test_a_cancelled_stream_ends_the_work(service) -> None:
     service.pool.faults.delay_s = 0.01
     call = service.stub.Augment()
     await call.write(config(variants=1000))
@@ -191,7 +187,7 @@ async def test_a_client_that_goes_ends_the_work(service) -> None:
     await until(lambda: not service.pool.running)
 
 
-async def test_a_stream_half_closed_at_once_is_answered_whole(service) -> None:
+async def test_a_stream_closed_early_by_the_client_is_answered_whole(service) -> None:
     service.pool.faults.delay_s = 0.02
     call = service.stub.Augment(timeout=20)
     for request in (config(), rows(pixels(30))):
@@ -199,3 +195,101 @@ async def test_a_stream_half_closed_at_once_is_answered_whole(service) -> None:
     await call.done_writing()
     responses = [each async for each in call]
     assert data([each.chunk for each in responses[1:]]) == expected(pixels(30))
+
+
+# --- What is refused --------------------------------------------------------------------------------------------------
+
+
+async def until_refused(service: Augmenting, *requests: pb.AugmentRequest):
+    """Return the responses before the error, and the error."""
+    responses = []
+    try:
+        async for each in service.stub.Augment(iter(requests), timeout=20):
+            responses.append(each)
+    except grpc.aio.AioRpcError as error:
+        return responses, error
+    pytest.fail("the stream was not refused")
+
+
+BAD_CONFIGS = [
+    pytest.param({"height": 0}, {"config.height"}, id="no height"),
+    pytest.param({"width": 4097}, {"config.width"}, id="too wide"),
+    pytest.param({"channels": 5}, {"config.channels"}, id="too many channels"),
+    pytest.param({"height": 4096, "width": 4096}, {"config.height"}, id="larger than a request may be"),
+    pytest.param({"variants": 1001}, {"config.variants"}, id="too many variants"),
+    pytest.param({"start_index": 2**64 - 1}, {"config.start_index"}, id="beyond the last index"),
+    pytest.param({"provenance": 9}, {"config.provenance"}, id="no such provenance"),
+    pytest.param({"policy": pb.TransformPolicy()}, {"config.policy.transforms"}, id="an empty policy"),
+    pytest.param({"width": 0, "variants": 2000}, {"config.width", "config.variants"}, id="two at once"),
+]
+
+
+@pytest.mark.parametrize(("fields", "named"), BAD_CONFIGS)
+async def test_every_wrong_field_of_a_config_is_named(service, fields, named) -> None:
+    _, error = await until_refused(service, config(**fields))
+    assert error.code() is grpc.StatusCode.INVALID_ARGUMENT
+    assert {each.split(":")[0] for each in error.details().split("; ") if ":" in each} >= named
+
+
+@pytest.mark.parametrize("requests", [(), (rows(pixels(1)),), (pb.AugmentRequest(),)], ids=["none", "rows", "neither"])
+async def test_a_stream_must_start_with_a_config(service, requests) -> None:
+    _, error = await until_refused(service, *requests)
+    assert (error.code(), error.details().split(":")[0]) == (grpc.StatusCode.INVALID_ARGUMENT, "config")
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [{"dataset": "nowhere"}, {"model": model_pb2.ModelRef(name="nobody")}],
+    ids=["data set", "model"],
+)
+async def test_unknown_names_are_not_found(service, fields) -> None:
+    _, error = await until_refused(service, config(**fields))
+    assert error.code() is grpc.StatusCode.NOT_FOUND
+
+
+async def test_a_model_that_does_not_transform_is_refused(service) -> None:
+    _, error = await until_refused(service, config(model=model_pb2.ModelRef(name="reader")))
+    assert error.code() is grpc.StatusCode.FAILED_PRECONDITION
+    assert "TRANSFORM" in error.details()
+
+
+async def test_without_a_transformer_the_error_names_the_archive(tmp_path) -> None:
+    async with augmenting(tmp_path, pool=MemoryPool(models=[CLASSIFIER])) as service:
+        _, error = await until_refused(service, config())
+    assert error.code() is grpc.StatusCode.FAILED_PRECONDITION
+    assert "serve the archive `transforms`" in error.details()
+
+
+def bad_rows(**fields) -> pb.AugmentRequest:
+    return pb.AugmentRequest(rows=pb.AugmentRows(**({"count": 2, "data": bytes(32)} | fields)))
+
+
+BAD_ROWS = [
+    pytest.param(bad_rows(count=0, data=b""), "rows.count", id="no rows"),
+    pytest.param(bad_rows(data=bytes(31)), "rows.data", id="a byte too few"),
+    pytest.param(bad_rows(data=bytes(128)), "rows.data", id="floats"),
+    pytest.param(bad_rows(labels=[1]), "rows.labels", id="labels missing"),
+    pytest.param(bad_rows(count=1 << 17, data=bytes(1 << 21)), "rows.data", id="too many at once"),
+    pytest.param(config(), "config", id="a second config"),
+    pytest.param(pb.AugmentRequest(), "rows", id="nothing"),
+]
+
+
+@pytest.mark.parametrize(("request_", "field"), BAD_ROWS)
+async def test_bad_rows_are_refused_after_earlier_rows_are_answered(service, request_, field) -> None:
+    images = pixels(4)
+    responses, error = await until_refused(service, config(), rows(images), request_)
+    assert (error.code(), error.details().split(":")[0]) == (grpc.StatusCode.INVALID_ARGUMENT, field)
+    assert data([each.chunk for each in responses[1:]]) == expected(images)
+
+
+async def test_rows_beyond_the_last_index_are_refused(service) -> None:
+    _, error = await until_refused(service, config(variants=2, start_index=2**63 - 1), rows(pixels(2)))
+    assert error.details().startswith("rows.count: ")
+
+
+async def test_naming_a_data_set_needs_its_grant(tmp_path) -> None:
+    async with augmenting(tmp_path, policy=NamedCallers("dataset:other")) as service:
+        _, error = await until_refused(service, config())
+    assert error.code() is grpc.StatusCode.PERMISSION_DENIED
+    assert "dataset:small" in error.details()

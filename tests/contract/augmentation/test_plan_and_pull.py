@@ -1,4 +1,4 @@
-"""A plan made by one gateway is pulled from any gateway with its keys: the same rows, whole, however they are cut."""
+"""A plan made by one gateway is pulled from any gateway with its keys: the same rows, in any shards."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from service.config import GatewayConfig
 from service.gateway import Gateway
 from tests.contract.augmenting import augmenting_pool, rows_of, small_settings
 
-WISH = """
+REQUEST = """
 dataset: "small" seed: 5 target { factor: 3 } real { mode: MODE_BOOTSTRAP }
 mix { resampled: 1 transformed: 1 synthesised: 1 } synthesis { model { name: "painter" } copy_quantile: 0.05 }
 """
@@ -33,7 +33,7 @@ class Served:
         return augmentation_pb2_grpc.AugmentationServiceStub(self.channel)
 
     async def plan(self) -> augmentation_pb2.Plan:
-        request = text_format.Parse(WISH, augmentation_pb2.PlanDatasetRequest())
+        request = text_format.Parse(REQUEST, augmentation_pb2.PlanDatasetRequest())
         return (await self.stub.PlanDataset(request, timeout=20)).plan
 
     async def rows(self, ticket: bytes, **fields) -> list:
@@ -81,7 +81,7 @@ async def test_shards_are_the_same_rows(served: Served, shards: int) -> None:
     assert [row for part in parts for row in part] == await served.rows(ticket)
 
 
-async def test_another_gateway_goes_on_where_one_ended(served: Served, tmp_path: Path) -> None:
+async def test_another_gateway_continues_where_one_ended(served: Served, tmp_path: Path) -> None:
     ticket = (await served.plan()).ticket
     whole = await served.rows(ticket)
     other = await start(tmp_path)
@@ -107,7 +107,7 @@ async def test_a_gateway_with_other_keys_refuses_the_ticket(served: Served, tmp_
     assert "plan again" in error.value.details()
 
 
-async def test_what_a_bootstrap_left_out_is_in_no_row(served: Served) -> None:
+async def test_rows_out_of_bag_are_in_no_row_of_the_plan(served: Served) -> None:
     ticket = (await served.plan()).ticket
     used = {row.source_row for row in await served.rows(ticket)}
     left_out = {
@@ -117,7 +117,7 @@ async def test_what_a_bootstrap_left_out_is_in_no_row(served: Served) -> None:
     assert len(left_out) > 10
 
 
-async def test_a_refusal_is_a_status(served: Served) -> None:
+async def test_an_unknown_data_set_is_not_found(served: Served) -> None:
     request = augmentation_pb2.PlanDatasetRequest(dataset="nowhere")
     with pytest.raises(grpc.aio.AioRpcError) as error:
         await served.stub.PlanDataset(request)

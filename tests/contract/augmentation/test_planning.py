@@ -1,10 +1,10 @@
-"""Plans over in-memory workers: what is asked, what is told, and what a ticket opens to."""
+"""Plans over in-memory workers: what they contain, what they warn of, what is refused, and what a ticket opens to."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,17 +13,12 @@ from google.protobuf import text_format
 
 from fount.readers import DatasetSource
 from fount.transforms import Kind
-from fount.v1 import augmentation_pb2, model_pb2
-from service.augmentation.copy_filter import CopyFilters
-from service.augmentation.plan_store import MemoryPlans
-from service.augmentation.planner import Planner
+from fount.v1 import augmentation_pb2
 from service.augmentation.slots import Source
 from service.augmentation.tickets import TicketKeys
 from service.caller import Caller
-from service.catalog import Catalog
-from service.config import GatewayConfig
-from service.datasets import Datasets, DatasetSettings
-from service.domain import Operation
+from service.datasets import DatasetSettings
+from service.domain import Operation, QualityFigure
 from service.errors import (
     DatasetUnreadable,
     FountServiceError,
@@ -35,51 +30,22 @@ from service.errors import (
     TicketInvalid,
     UnknownName,
 )
-from service.scheduler.inference import InferenceClient, RequestContext
-from service.scheduler.scheduler import BatchingScheduler
-from service.telemetry.metrics import Metrics
 from service.workers import Offer
-from service.workers.memory import MemoryPool
 from service.workers.memory_models import memory_model
-from tests.contract.augmenting import CLASSES, CLASSIFIER, GENERATOR, SHAPE, augmenting_pool, small_settings
-
-ADA = Caller(subject="ada", grants=frozenset({"*"}))
-BOB = Caller(subject="bob", grants=frozenset({"*"}))
-KEYS = TicketKeys(keys={"k": b"k" * 32})
-SYNTHESIS = 'synthesis { model { name: "painter" } copy_quantile: 0 }'
-ALL = f"seed: 5 target {{ balance_to_largest: true }} mix {{ resampled: 1 transformed: 1 synthesised: 1 }} {SYNTHESIS}"
-
-
-@dataclass
-class Office:
-    """A planner, and what stands behind it."""
-
-    planner: Planner
-    pool: MemoryPool
-    datasets: Datasets
-    catalog: Catalog
-    inference: InferenceClient
-
-    async def plan(self, text: str = "", caller: Caller = ADA) -> augmentation_pb2.Plan:
-        return await self.planner.plan(wish(text), RequestContext(caller=caller))
-
-    async def refusal(self, text: str, kind: type[FountServiceError] = InvalidRequest) -> FountServiceError:
-        with pytest.raises(kind) as error:
-            await self.plan(text)
-        assert type(error.value) is kind
-        return error.value
-
-    def another(self, keys: TicketKeys = KEYS) -> Planner:
-        """The planner of another gateway."""
-        return Planner(
-            datasets=self.datasets, catalog=self.catalog, inference=self.inference,
-            copies=CopyFilters(), keys=keys, plans=MemoryPlans(),
-        )  # fmt: skip
-
-
-def wish(text: str) -> augmentation_pb2.PlanDatasetRequest:
-    default = "" if "dataset:" in text else 'dataset: "small" '
-    return text_format.Parse(default + text, augmentation_pb2.PlanDatasetRequest())
+from tests.contract.augmenting import (
+    ADA,
+    ALL_SOURCES,
+    BOB,
+    CLASSES,
+    CLASSIFIER,
+    GENERATOR,
+    SHAPE,
+    SYNTHESIS,
+    Planning,
+    augmenting_pool,
+    planning_with,
+    small_settings,
+)
 
 
 def settings_with_groups(folder: Path) -> DatasetSettings:
@@ -92,16 +58,9 @@ def settings_with_groups(folder: Path) -> DatasetSettings:
 
 
 @pytest.fixture
-async def office(tmp_path: Path) -> AsyncIterator[Office]:
-    pool = augmenting_pool()
-    await pool.start()
-    scheduler = BatchingScheduler(pool, GatewayConfig(), Metrics("test"))
-    datasets = Datasets((small_settings(tmp_path), settings_with_groups(tmp_path)))
-    office = Office(None, pool, datasets, Catalog(pool), InferenceClient(scheduler))  # type: ignore[arg-type]
-    office.planner = office.another()
-    yield office
-    await scheduler.close()
-    await pool.close()
+async def planning(tmp_path: Path) -> AsyncIterator[Planning]:
+    async with planning_with(augmenting_pool(), small_settings(tmp_path), settings_with_groups(tmp_path)) as planning:
+        yield planning
 
 
 def slots(plan: augmentation_pb2.Plan) -> dict[tuple[int, int], int]:
@@ -118,28 +77,28 @@ def fields_of(error: FountServiceError) -> list[str]:
     return [each.field for each in error.violations]
 
 
-# --- What is told -----------------------------------------------------------------------------------------------------
+# --- What a plan contains ---------------------------------------------------------------------------------------------
 
 
-async def test_a_plan_without_wishes_is_the_data_set(office: Office) -> None:
-    plan = await office.plan()
+async def test_an_empty_request_plans_the_data_set_as_it_is(planning: Planning) -> None:
+    plan = await planning.plan()
     assert slots(plan) == {(0, 1): 40, (1, 1): 20, (2, 1): 4}
     assert plan.rows == 64
     assert list(plan.models) == []
     assert reasons(plan) == []
 
 
-async def test_slots_are_exact(office: Office) -> None:
-    plan = await office.plan(ALL)
+async def test_slots_are_exact(planning: Planning) -> None:
+    plan = await planning.plan(ALL_SOURCES)
     assert slots(plan) == {
         (0, 1): 40, (1, 1): 20, (1, 2): 7, (1, 3): 7, (1, 4): 6, (2, 1): 4, (2, 2): 12, (2, 3): 12, (2, 4): 12,
     }  # fmt: skip
     assert plan.rows == 120
 
 
-async def test_everything_left_open_is_filled_in(office: Office) -> None:
+async def test_every_unset_field_is_filled_in(planning: Planning) -> None:
     request = (
-        await office.plan('mix { transformed: 1 synthesised: 1 } synthesis { model { name: "painter" } }')
+        await planning.plan('mix { transformed: 1 synthesised: 1 } synthesis { model { name: "painter" } }')
     ).request
     assert request.HasField("seed")
     assert request.split == "train"
@@ -154,74 +113,76 @@ async def test_everything_left_open_is_filled_in(office: Office) -> None:
     assert request.time_to_live.seconds == 86400
 
 
-async def test_the_resolved_request_plans_the_same(office: Office) -> None:
-    plan = await office.plan(ALL)
-    again = await office.planner.plan(plan.request, RequestContext(caller=ADA))
+async def test_the_resolved_request_plans_the_same(planning: Planning) -> None:
+    plan = await planning.plan(ALL_SOURCES)
+    again = await planning.plan(text_format.MessageToString(plan.request))
     assert again.id == plan.id
     assert again.request == plan.request
 
 
-async def test_another_seed_is_another_plan(office: Office) -> None:
-    assert (await office.plan("seed: 1")).id != (await office.plan("seed: 2")).id
+async def test_another_seed_is_another_plan(planning: Planning) -> None:
+    assert (await planning.plan("seed: 1")).id != (await planning.plan("seed: 2")).id
 
 
-async def test_a_longer_life_is_the_same_plan(office: Office) -> None:
-    short, long = await office.plan("seed: 1"), await office.plan("seed: 1 time_to_live { seconds: 999999 }")
+async def test_a_longer_time_to_live_is_the_same_plan(planning: Planning) -> None:
+    short, long = await planning.plan("seed: 1"), await planning.plan("seed: 1 time_to_live { seconds: 999999 }")
     assert short.id == long.id
     assert short.expire_time.seconds < long.expire_time.seconds
 
 
-async def test_models_are_pinned(office: Office) -> None:
-    plan = await office.plan(ALL)
+async def test_models_are_pinned(planning: Planning) -> None:
+    plan = await planning.plan(ALL_SOURCES)
     assert [(each.role, each.model.name, each.numerics) for each in plan.models] == [
-        ("generator", "painter", "memory"), ("classifier", "judge", "memory"), ("transformer", "transforms", "memory"),
+        ("generator", "painter", "memory"), ("classifier", "reader", "memory"), ("transformer", "transforms", "memory"),
     ]  # fmt: skip
 
 
-async def test_class_weights_make_classes_count_alike(office: Office) -> None:
-    weights = np.array((await office.plan()).class_weights)
+async def test_class_weights_make_classes_count_alike(planning: Planning) -> None:
+    weights = np.array((await planning.plan()).class_weights)
     assert weights * [40, 20, 4] == pytest.approx(64 / 3)
 
 
-async def test_agreement_is_told_for_each_transform(office: Office) -> None:
-    agreement = (await office.plan("target { factor: 2 } mix { transformed: 1 }")).agreement
+async def test_agreement_is_measured_for_each_transform(planning: Planning) -> None:
+    agreement = (await planning.plan("target { factor: 2 } mix { transformed: 1 }")).agreement
     assert (agreement.rows, agreement.before, agreement.after) == (64, 1.0, 1.0)
     assert [(each.kind, each.after) for each in agreement.transforms] == [(Kind.ROTATE, 1.0), (Kind.SHIFT, 1.0)]
 
 
-async def test_rejections_are_expected_from_a_trial(office: Office) -> None:
-    plan = await office.plan(ALL)
+async def test_rejections_are_expected_from_a_trial(planning: Planning) -> None:
+    plan = await planning.plan(ALL_SOURCES)
     assert plan.expected_attempts == 1.0
     assert plan.expected_rejected == 0.0
 
 
-async def test_a_filter_that_nothing_passes_rejects_all(office: Office) -> None:
-    plan = await office.plan(ALL.replace("copy_quantile: 0", "copy_quantile: 0 min_confidence: 0.95 attempts: 3"))
+async def test_a_filter_that_nothing_passes_rejects_every_slot(planning: Planning) -> None:
+    plan = await planning.plan(
+        ALL_SOURCES.replace("copy_quantile: 0", "copy_quantile: 0 min_confidence: 0.95 attempts: 3")
+    )
     assert plan.expected_attempts == 3.0
     assert plan.expected_rejected == 18.0
 
 
-async def test_time_is_estimated(office: Office) -> None:
-    few, many = await office.plan("seed: 1"), await office.plan("seed: 1 target { factor: 1000 }")
+async def test_time_is_estimated(planning: Planning) -> None:
+    few, many = await planning.plan("seed: 1"), await planning.plan("seed: 1 target { factor: 1000 }")
     assert 0 < few.estimated_time.ToNanoseconds() < many.estimated_time.ToNanoseconds()
 
 
-async def test_a_copy_threshold_is_calibrated(office: Office) -> None:
-    plan = await office.plan(ALL.replace("copy_quantile: 0", "copy_quantile: 0.1"))
+async def test_a_copy_threshold_is_calibrated(planning: Planning) -> None:
+    plan = await planning.plan(ALL_SOURCES.replace("copy_quantile: 0", "copy_quantile: 0.1"))
     assert 0 < plan.copy_threshold < 1
 
 
 # --- Warnings ---------------------------------------------------------------------------------------------------------
 
 
-async def test_a_changed_prior_is_warned_of(office: Office) -> None:
-    plan = await office.plan("target { balance_to_largest: true }")
+async def test_a_changed_prior_is_warned_of(planning: Planning) -> None:
+    plan = await planning.plan("target { balance_to_largest: true }")
     assert reasons(plan) == ["PRIOR_CHANGED"]
     assert "'zero' is 62.5% of the data and 33.3% of the plan" in plan.warnings[0].message
 
 
-async def test_a_cap_is_warned_of(office: Office) -> None:
-    plan = await office.plan(
+async def test_a_cap_is_warned_of(planning: Planning) -> None:
+    plan = await planning.plan(
         f"target {{ balance_to_largest: true }} mix {{ synthesised: 1 max_synthetic_ratio: 1 }} {SYNTHESIS}"
     )
     message = next(each.message for each in plan.warnings if each.reason == "CAPPED")
@@ -229,63 +190,62 @@ async def test_a_cap_is_warned_of(office: Office) -> None:
     assert "32 rows are missing" in message
 
 
-async def test_a_copy_filter_that_is_off_is_warned_of(office: Office) -> None:
-    assert "COPY_FILTER_OFF" in reasons(await office.plan(ALL))
+async def test_a_copy_filter_that_is_off_is_warned_of(planning: Planning) -> None:
+    assert "COPY_FILTER_OFF" in reasons(await planning.plan(ALL_SOURCES))
 
 
-async def test_few_rows_for_a_copy_filter_are_warned_of(office: Office) -> None:
-    plan = await office.plan(ALL.replace("copy_quantile: 0", "copy_quantile: 0.1"))
+async def test_few_rows_for_a_copy_filter_are_warned_of(planning: Planning) -> None:
+    plan = await planning.plan(ALL_SOURCES.replace("copy_quantile: 0", "copy_quantile: 0.1"))
     assert "'two' has fewer than 10 rows" in next(each.message for each in plan.warnings if each.reason == "FEW_ROWS")
 
 
-async def test_an_empty_group_is_warned_of(office: Office) -> None:
-    plan = await office.plan('dataset: "grouped" target { balance_to_largest: true by_group: true }')
+async def test_an_empty_group_is_warned_of(planning: Planning) -> None:
+    plan = await planning.plan('dataset: "grouped" target { balance_to_largest: true by_group: true }')
     message = next(each.message for each in plan.warnings if each.reason == "GROUP_EMPTY")
     assert "'one' of '1'" in message
 
 
-async def test_a_class_that_convinces_no_classifier_is_warned_of(office: Office) -> None:
-    office.pool.models[1] = memory_model(
-        "judge", labels=("zero", "two", "one"), dims=SHAPE, operations=frozenset({Operation.CLASSIFY})
+async def test_a_class_of_low_confidence_is_warned_of(planning: Planning) -> None:
+    planning.pool.models[1] = memory_model(
+        "reader", labels=("zero", "two", "one"), dims=SHAPE, operations=frozenset({Operation.CLASSIFY})
     )
-    plan = await office.plan(f"target {{ factor: 2 }} mix {{ synthesised: 1 }} {SYNTHESIS}")
+    plan = await planning.plan(f"target {{ factor: 2 }} mix {{ synthesised: 1 }} {SYNTHESIS}")
     message = next(each.message for each in plan.warnings if each.reason == "GENERATOR_WEAK")
     assert "'one' (5% sure, 0% accepted), 'two' (5% sure, 0% accepted)" in message
 
 
-async def test_filters_that_leave_hardly_a_sample_are_warned_of(office: Office) -> None:
+async def test_filters_that_reject_nearly_all_samples_are_warned_of(planning: Planning) -> None:
     strict = SYNTHESIS.replace("copy_quantile: 0", "copy_quantile: 0 min_confidence: 1 attempts: 2")
-    plan = await office.plan(f"target {{ factor: 2 }} mix {{ synthesised: 1 }} {strict}")
-    told = [each.message for each in plan.warnings if each.reason == "GENERATOR_WEAK"]
-    assert [each for each in told if "about 64 of 64 synthesised slots will be rejected, of 'zero' 100%" in each]
+    plan = await planning.plan(f"target {{ factor: 2 }} mix {{ synthesised: 1 }} {strict}")
+    messages = [each.message for each in plan.warnings if each.reason == "GENERATOR_WEAK"]
+    assert [each for each in messages if "about 64 of 64 synthesised slots will be rejected, of 'zero' 100%" in each]
 
 
-async def test_a_weak_card_is_warned_of(office: Office) -> None:
-    card = model_pb2.Model.FromString(GENERATOR.card)
-    card.quality.add(metric="label-accuracy", value=0.71, interval=model_pb2.ValueRange(min=0.7, max=0.72))
-    office.pool.models[0] = replace(GENERATOR, card=card.SerializeToString())
-    plan = await office.plan(ALL)
+async def test_a_weak_card_is_warned_of(planning: Planning) -> None:
+    figure = QualityFigure(metric="label-accuracy", value=0.71, interval=(0.7, 0.72))
+    planning.pool.models[0] = replace(GENERATOR, quality=(figure,))
+    plan = await planning.plan(ALL_SOURCES)
     assert "label-accuracy of 0.71 (0.7 to 0.72), below 0.9" in next(
         each.message for each in plan.warnings if each.reason == "GENERATOR_WEAK"
     )
 
 
-async def test_unverified_transforms_are_warned_of(office: Office) -> None:
-    del office.pool.models[1]
-    plan = await office.plan("target { factor: 2 } mix { transformed: 1 }")
+async def test_unverified_transforms_are_warned_of(planning: Planning) -> None:
+    del planning.pool.models[1]
+    plan = await planning.plan("target { factor: 2 } mix { transformed: 1 }")
     assert "NOT_VERIFIED" in reasons(plan)
     assert not plan.HasField("agreement")
 
 
-async def test_rows_of_the_test_split_are_warned_of(office: Office) -> None:
-    assert reasons(await office.plan('split: "test"')) == ["TRAINED_ON_TEST"]
+async def test_rows_of_the_test_split_are_warned_of(planning: Planning) -> None:
+    assert reasons(await planning.plan('split: "test"')) == ["TRAINED_ON_TEST"]
 
 
 # --- What is refused --------------------------------------------------------------------------------------------------
 
 
-async def test_every_wrong_field_is_named(office: Office) -> None:
-    error = await office.refusal(
+async def test_every_wrong_field_is_named(planning: Planning) -> None:
+    error = await planning.refusal(
         "target { factor: -1 } mix { synthesised: 1 max_synthetic_ratio: -2 } shards: 70000 time_to_live { seconds: 0 }"
         'synthesis { model { name: "painter" } min_confidence: 2 copy_quantile: 0.7 attempts: 65'
         " parameters { truncation: 99 top_k: 3 } } verification { min_agreement: 7 rows: 3 } real { mode: 9 }"
@@ -334,8 +294,8 @@ async def test_every_wrong_field_is_named(office: Office) -> None:
         ("policy { }", "policy.transforms", ""),
     ],
 )
-async def test_a_wrong_field_says_what_is_right(office: Office, text: str, field: str, words: str) -> None:
-    error = await office.refusal(text)
+async def test_a_wrong_field_is_explained(planning: Planning, text: str, field: str, words: str) -> None:
+    error = await planning.refusal(text)
     assert field in fields_of(error)
     assert words in str(error)
 
@@ -352,232 +312,201 @@ async def test_a_wrong_field_says_what_is_right(office: Office, text: str, field
         ('mix { transformed: 1 } verification { classifier { name: "j" } }', "verification.classifier.name"),
     ],
 )
-async def test_an_unknown_name_is_not_found(office: Office, text: str, field: str) -> None:
-    assert fields_of(await office.refusal(text, UnknownName)) == [field]
+async def test_an_unknown_name_is_not_found(planning: Planning, text: str, field: str) -> None:
+    assert fields_of(await planning.refusal(text, UnknownName)) == [field]
 
 
-async def test_counts_with_and_without_groups_do_not_mix(office: Office) -> None:
+async def test_counts_with_and_without_groups_do_not_mix(planning: Planning) -> None:
     counts = "counts { label { id: 0 } group: '0' count: 9 } counts { label { id: 1 } count: 9 }"
-    error = await office.refusal(f'dataset: "grouped" target {{ counts {{ {counts} }} }}')
+    error = await planning.refusal(f'dataset: "grouped" target {{ counts {{ {counts} }} }}')
     assert fields_of(error) == ["target.counts.counts"]
 
 
-async def test_a_class_the_generator_does_not_know_is_named(office: Office) -> None:
-    office.pool.models[0] = memory_model("painter", labels=("zero", "one"), dims=SHAPE)
-    error = await office.refusal(ALL)
+async def test_a_class_the_generator_does_not_know_is_named(planning: Planning) -> None:
+    planning.pool.models[0] = memory_model("painter", labels=("zero", "one"), dims=SHAPE)
+    error = await planning.refusal(ALL_SOURCES)
     assert fields_of(error) == ["synthesis.model"]
     assert "painter does not know 'two'; it knows 0 ('zero'), 1 ('one')" in str(error)
 
 
-async def test_an_unconditional_generator_is_refused(office: Office) -> None:
-    office.pool.models[0] = memory_model("painter", labels=(), dims=SHAPE)
-    assert "unconditional" in str(await office.refusal(ALL))
+async def test_an_unconditional_generator_is_refused(planning: Planning) -> None:
+    planning.pool.models[0] = memory_model("painter", labels=(), dims=SHAPE)
+    assert "unconditional" in str(await planning.refusal(ALL_SOURCES))
 
 
-async def test_a_generator_of_another_shape_is_refused(office: Office) -> None:
-    office.pool.models[0] = memory_model("painter", labels=CLASSES, dims=(8, 8, 1))
-    error = await office.refusal(ALL, PlanRefused)
+async def test_a_generator_of_another_shape_is_refused(planning: Planning) -> None:
+    planning.pool.models[0] = memory_model("painter", labels=CLASSES, dims=(8, 8, 1))
+    error = await planning.refusal(ALL_SOURCES, PlanRefused)
     assert "painter, the generator, is for images of 8×8×1, and small has 4×4×1" in str(error)
 
 
-async def test_a_model_that_does_not_sample_is_refused(office: Office) -> None:
-    error = await office.refusal(ALL.replace("painter", "judge"), Retired)
+async def test_a_model_that_does_not_sample_is_refused(planning: Planning) -> None:
+    error = await planning.refusal(ALL_SOURCES.replace("painter", "reader"), Retired)
     assert "lacks the operation SAMPLE" in str(error)
 
 
-async def test_no_transformer_is_refused_with_the_remedy(office: Office) -> None:
-    del office.pool.models[2]
-    assert "serve the archive `transforms`" in str(await office.refusal("mix { transformed: 1 }", PlanRefused))
+async def test_no_transformer_is_refused_with_the_remedy(planning: Planning) -> None:
+    del planning.pool.models[2]
+    assert "serve the archive `transforms`" in str(await planning.refusal("mix { transformed: 1 }", PlanRefused))
 
 
-async def test_a_transformer_that_loads_is_waited_for(office: Office) -> None:
-    office.pool.models.pop()
-    office.pool.extra_offers.append(Offer(name="transforms", version="1"))
-    assert "transforms 1 is not ready" in str(await office.refusal("mix { transformed: 1 }", NotReady))
+async def test_a_transformer_that_is_loading_is_not_ready(planning: Planning) -> None:
+    planning.pool.models.pop()
+    planning.pool.extra_offers.append(Offer(name="transforms", version="1"))
+    assert "transforms 1 is not ready" in str(await planning.refusal("mix { transformed: 1 }", NotReady))
 
 
-async def test_workers_that_are_gone_are_waited_for(office: Office) -> None:
-    office.pool.set_up(False)
-    await office.refusal(ALL, NotReady)
+async def test_absent_workers_are_not_ready(planning: Planning) -> None:
+    planning.pool.set_up(False)
+    await planning.refusal(ALL_SOURCES, NotReady)
 
 
-async def test_a_policy_that_changes_labels_is_refused_by_name(office: Office, monkeypatch) -> None:
-    transform = office.inference.transform
+async def test_a_policy_that_changes_labels_is_refused_by_name(planning: Planning, monkeypatch) -> None:
+    transform = planning.inference.transform
 
     async def break_labels(target, model, images, table, **rest):
         made = await transform(target, model, images, table, **rest)
-        made[table[:, 2] != 0, 0, 0, 0] = 2  # whatever is turned is a two
+        made[table[:, 2] != 0, 0, 0, 0] = 2  # every rotated row becomes a two
         return made
 
-    monkeypatch.setattr(office.inference, "transform", break_labels)
-    message = str(await office.refusal("target { factor: 2 } mix { transformed: 1 }", PlanRefused))
+    monkeypatch.setattr(planning.inference, "transform", break_labels)
+    message = str(await planning.refusal("target { factor: 2 } mix { transformed: 1 }", PlanRefused))
     assert "ROTATE changes labels: alone it leaves 6.2% of 64 rows" in message
     assert "below verification.min_agreement 90.0%" in message
 
 
-async def test_agreement_is_only_reported_where_that_is_asked(office: Office, monkeypatch) -> None:
+async def test_a_minimum_of_0_only_reports_the_agreement(planning: Planning, monkeypatch) -> None:
     async def blank(target, model, images, table, **rest):
         return np.zeros_like(images)
 
-    monkeypatch.setattr(office.inference, "transform", blank)
-    plan = await office.plan("target { factor: 2 } mix { transformed: 1 } verification { min_agreement: 0 }")
+    monkeypatch.setattr(planning.inference, "transform", blank)
+    plan = await planning.plan("target { factor: 2 } mix { transformed: 1 } verification { min_agreement: 0 }")
     assert plan.agreement.after == 40 / 64
 
 
-async def test_a_broken_data_set_is_named(office: Office, tmp_path: Path) -> None:
+async def test_a_broken_data_set_is_named(planning: Planning, tmp_path: Path) -> None:
     (tmp_path / "small.npz").write_bytes(b"PK")
-    assert "small.npz" in str(await office.refusal("", DatasetUnreadable))
+    assert "small.npz" in str(await planning.refusal("", DatasetUnreadable))
 
 
-async def test_a_ticket_that_would_be_too_large_is_refused(office: Office, monkeypatch) -> None:
+async def test_a_ticket_that_would_be_too_large_is_refused(planning: Planning, monkeypatch) -> None:
     monkeypatch.setattr("service.augmentation.planner.MAX_TICKET_BYTES", 100)
-    assert fields_of(await office.refusal("")) == ["target"]
+    assert fields_of(await planning.refusal("")) == ["target"]
 
 
 @pytest.mark.parametrize("missing", ["dataset:small", "sample:painter"])
-async def test_grants_are_asked_for(office: Office, missing: str) -> None:
+async def test_grants_are_required(planning: Planning, missing: str) -> None:
     grants = {"dataset:small", "sample:painter"} - {missing}
     with pytest.raises(NotPermitted, match=missing):
-        await office.plan(ALL, Caller(subject="ada", grants=frozenset(grants)))
-
-
-# --- Plans kept -------------------------------------------------------------------------------------------------------
-
-
-async def test_a_plan_is_its_caller_s_own(office: Office) -> None:
-    plan = await office.plan()
-    assert office.planner.get(plan.id, ADA) == plan
-    with pytest.raises(UnknownName):
-        office.planner.get(plan.id, BOB)
-
-
-async def test_plans_are_listed_in_pages(office: Office) -> None:
-    made = [(await office.plan(f"seed: {seed}")).id for seed in range(3)]
-    first, token = office.planner.list(ADA, 2, "")
-    rest, end = office.planner.list(ADA, 2, token)
-    assert [each.id for each in (*first, *rest)] == made[::-1]
-    assert end == ""
-    assert office.planner.list(BOB, 0, "") == ([], "")
-
-
-@pytest.mark.parametrize(("size", "token", "field"), [(-1, "", "page_size"), (1, "?", "page_token")])
-async def test_a_wrong_page_is_named(office: Office, size: int, token: str, field: str) -> None:
-    with pytest.raises(InvalidRequest) as error:
-        office.planner.list(ADA, size, token)
-    assert fields_of(error.value) == [field]
-
-
-async def test_no_id_is_named(office: Office) -> None:
-    with pytest.raises(InvalidRequest, match="id: name a plan"):
-        office.planner.get("", ADA)
+        await planning.plan(ALL_SOURCES, Caller(subject="ada", grants=frozenset(grants)))
 
 
 # --- Tickets ----------------------------------------------------------------------------------------------------------
 
 
-async def test_a_ticket_opens_to_the_plan(office: Office) -> None:
-    plan = await office.plan(ALL + " shards: 3")
-    opened = await office.planner.open(plan.ticket, ADA)
+async def test_a_ticket_opens_to_the_plan(planning: Planning) -> None:
+    plan = await planning.plan(ALL_SOURCES + " shards: 3")
+    opened = await planning.planner.open(plan.ticket, ADA)
     assert (opened.id, opened.seed, opened.shards, opened.layout.count) == (plan.id, 5, 3, 120)
-    assert opened.generator.model.key.name == "painter"
-    assert opened.attempts == 8
-    assert opened.min_confidence == 0.5
-    assert opened.generator_labels.tolist() == [0, 1, 2]
+    assert opened.synthesis.generator.model.key.name == "painter"
+    assert opened.synthesis.attempts == 8
+    assert opened.synthesis.min_confidence == 0.5
+    assert opened.synthesis.generator_labels.tolist() == [0, 1, 2]
 
 
-async def test_models_that_no_row_needs_are_not_opened(office: Office) -> None:
-    opened = await office.planner.open((await office.plan()).ticket, ADA)
-    assert (opened.generator, opened.classifier, opened.transformer) == (None, None, None)
+async def test_models_that_no_row_needs_are_not_opened(planning: Planning) -> None:
+    opened = await planning.planner.open((await planning.plan()).ticket, ADA)
+    assert (opened.synthesis, opened.transformer) == (None, None)
 
 
-async def test_another_gateway_with_the_key_has_the_same_rows(office: Office) -> None:
-    ticket = (await office.plan(ALL)).ticket
-    here, there = [await each.open(ticket, ADA) for each in (office.planner, office.another())]
+async def test_another_gateway_with_the_key_has_the_same_rows(planning: Planning) -> None:
+    ticket = (await planning.plan(ALL_SOURCES)).ticket
+    here, there = [await each.open(ticket, ADA) for each in (planning.planner, planning.another_planner())]
     ours, theirs = here.layout.rows(0, 120), there.layout.rows(0, 120)
     assert ours.source_row.tolist() == theirs.source_row.tolist()
     assert ours.source.tolist() == theirs.source.tolist()
 
 
-async def test_labels_are_mapped_by_name(office: Office) -> None:
-    office.pool.models[0] = memory_model("painter", labels=("two", "other", "zero", "one"), dims=SHAPE)
-    opened = await office.planner.open((await office.plan(ALL)).ticket, ADA)
-    assert opened.generator_labels.tolist() == [2, 3, 0]
+async def test_labels_are_mapped_by_name(planning: Planning) -> None:
+    planning.pool.models[0] = memory_model("painter", labels=("two", "other", "zero", "one"), dims=SHAPE)
+    opened = await planning.planner.open((await planning.plan(ALL_SOURCES)).ticket, ADA)
+    assert opened.synthesis.generator_labels.tolist() == [2, 3, 0]
 
 
-async def test_a_ticket_is_opened_often_and_counted_once(office: Office) -> None:
-    ticket = (await office.plan(ALL)).ticket
-    first, second = await asyncio.gather(office.planner.open(ticket, ADA), office.planner.open(ticket, ADA))
-    assert (await office.planner.open(ticket, ADA)).layout in (first.layout, second.layout)
+async def test_the_layout_of_a_ticket_is_computed_once(planning: Planning) -> None:
+    ticket = (await planning.plan(ALL_SOURCES)).ticket
+    first, second = await asyncio.gather(planning.planner.open(ticket, ADA), planning.planner.open(ticket, ADA))
+    assert (await planning.planner.open(ticket, ADA)).layout in (first.layout, second.layout)
 
 
-async def test_a_foreign_ticket_is_refused(office: Office) -> None:
-    ticket = (await office.plan()).ticket
+async def test_a_foreign_ticket_is_refused(planning: Planning) -> None:
+    ticket = (await planning.plan()).ticket
     with pytest.raises(TicketInvalid):
-        await office.another(TicketKeys(keys={"k": b"x" * 32})).open(ticket, ADA)
+        await planning.another_planner(TicketKeys(keys={"k": b"x" * 32})).open(ticket, ADA)
 
 
-async def test_another_caller_s_ticket_is_refused(office: Office) -> None:
+async def test_another_caller_s_ticket_is_refused(planning: Planning) -> None:
     with pytest.raises(NotPermitted):
-        await office.planner.open((await office.plan()).ticket, BOB)
+        await planning.planner.open((await planning.plan()).ticket, BOB)
 
 
 @pytest.mark.parametrize("missing", ["dataset:small", "sample:painter"])
-async def test_grants_are_checked_again(office: Office, missing: str) -> None:
-    ticket, grants = (await office.plan(ALL)).ticket, {"dataset:small", "sample:painter"} - {missing}
+async def test_grants_are_checked_again(planning: Planning, missing: str) -> None:
+    ticket, grants = (await planning.plan(ALL_SOURCES)).ticket, {"dataset:small", "sample:painter"} - {missing}
     with pytest.raises(NotPermitted, match=missing):
-        await office.planner.open(ticket, Caller(subject="ada", grants=frozenset(grants)))
+        await planning.planner.open(ticket, Caller(subject="ada", grants=frozenset(grants)))
 
 
 @pytest.mark.parametrize("place", [0, 1, 2], ids=["generator", "classifier", "transformer"])
-async def test_a_retired_model_is_named(office: Office, place: int) -> None:
-    ticket, model = (await office.plan(ALL)).ticket, office.pool.models[place]
-    office.pool.models[place] = replace(model, key=replace(model.key, digest="sha256:" + "0" * 64))
+async def test_a_retired_model_is_named(planning: Planning, place: int) -> None:
+    ticket, model = (await planning.plan(ALL_SOURCES)).ticket, planning.pool.models[place]
+    planning.pool.models[place] = replace(model, key=replace(model.key, digest="sha256:" + "0" * 64))
     with pytest.raises(Retired, match=model.key.digest):
-        await office.planner.open(ticket, ADA)
+        await planning.planner.open(ticket, ADA)
 
 
-async def test_a_model_that_is_gone_is_named(office: Office) -> None:
-    ticket = (await office.plan(ALL)).ticket
-    del office.pool.models[0]
+async def test_a_model_that_is_no_longer_served_is_named(planning: Planning) -> None:
+    ticket = (await planning.plan(ALL_SOURCES)).ticket
+    del planning.pool.models[0]
     with pytest.raises(Retired, match="'painter' is not served"):
-        await office.planner.open(ticket, ADA)
+        await planning.planner.open(ticket, ADA)
 
 
-async def test_retired_numerics_are_named(office: Office) -> None:
-    ticket = (await office.plan(ALL)).ticket
-    office.pool.numerics = ("other",)
+async def test_retired_numerics_are_named(planning: Planning) -> None:
+    ticket = (await planning.plan(ALL_SOURCES)).ticket
+    planning.pool.numerics = ("other",)
     with pytest.raises(Retired, match="has the numerics 'memory'; there are other"):
-        await office.planner.open(ticket, ADA)
+        await planning.planner.open(ticket, ADA)
 
 
-async def test_rows_stay_on_the_pinned_numerics(office: Office) -> None:
-    ticket = (await office.plan(ALL)).ticket
-    office.pool.numerics = ("another", "memory")
-    opened = await office.planner.open(ticket, ADA)
-    assert {each.target.numerics for each in (opened.generator, opened.classifier, opened.transformer)} == {"memory"}
+async def test_rows_stay_on_the_pinned_numerics(planning: Planning) -> None:
+    ticket = (await planning.plan(ALL_SOURCES)).ticket
+    planning.pool.numerics = ("another", "memory")
+    opened = await planning.planner.open(ticket, ADA)
+    assert {each.target.numerics for each in opened.models} == {"memory"}
 
 
-async def test_a_changed_data_set_is_named(office: Office) -> None:
-    plan = await office.plan()
-    dataset = await office.datasets.open("small")
+async def test_a_changed_data_set_is_named(planning: Planning) -> None:
+    plan = await planning.plan()
+    dataset = await planning.datasets.open("small")
     dataset.__dict__["digest"] = "sha256:other"
     with pytest.raises(Retired, match=plan.dataset_digest):
-        await office.planner.open(plan.ticket, ADA)
+        await planning.planner.open(plan.ticket, ADA)
 
 
-async def test_a_verifier_is_not_needed_to_pull(office: Office) -> None:
-    ticket = (await office.plan("target { factor: 2 } mix { transformed: 1 }")).ticket
-    del office.pool.models[1]
-    assert (await office.planner.open(ticket, ADA)).transformer is not None
+async def test_a_verifier_is_not_needed_to_pull(planning: Planning) -> None:
+    ticket = (await planning.plan("target { factor: 2 } mix { transformed: 1 }")).ticket
+    del planning.pool.models[1]
+    assert (await planning.planner.open(ticket, ADA)).transformer is not None
 
 
 @pytest.mark.parametrize("mode", ["MODE_BOOTSTRAP", "MODE_POISSON"])
-async def test_a_bootstrap_is_told(office: Office, mode: str) -> None:
-    opened = await office.planner.open((await office.plan(f"real {{ mode: {mode} }}")).ticket, ADA)
-    assert opened.bootstrapped
+async def test_a_bootstrap_leaves_rows_out_of_bag(planning: Planning, mode: str) -> None:
+    opened = await planning.planner.open((await planning.plan(f"real {{ mode: {mode} }}")).ticket, ADA)
+    assert opened.layout.is_bootstrapped
     assert 0 < len(opened.layout.out_of_bag()) < 64
 
 
-async def test_a_plan_without_real_rows_has_none(office: Office) -> None:
-    plan = await office.plan("real { mode: MODE_NONE } target { factor: 0.5 }")
+async def test_a_plan_without_real_rows_has_none(planning: Planning) -> None:
+    plan = await planning.plan("real { mode: MODE_NONE } target { factor: 0.5 }")
     assert {each.source for each in plan.slots} == {Source.RESAMPLED}

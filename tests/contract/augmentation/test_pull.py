@@ -1,9 +1,8 @@
-"""Pulling rows of a plan: where they come from, that they are always the same, how streams begin, resume and end."""
+"""Pull the rows of a plan: where they come from, that they are always equal, how streams start, resume and end."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import AsyncIterator
 
 import numpy as np
 import pytest
@@ -19,20 +18,12 @@ from tests.contract.augmenting import (
     EVERYTHING,
     GENERATOR,
     POLICY,
-    Augmenting,
-    augmenting,
-    plant,
+    give_plan,
     rows_of,
 )
 
 FULL, NONE = pb.PROVENANCE_LEVEL_FULL, pb.PROVENANCE_LEVEL_NONE
 OUT_OF_BAG = pb.PullDatasetRequest.PART_OUT_OF_BAG
-
-
-@pytest.fixture
-async def service(tmp_path) -> AsyncIterator[Augmenting]:
-    async with augmenting(tmp_path) as running:
-        yield running
 
 
 def addressed(seed: int, indices) -> Addresses:
@@ -43,13 +34,13 @@ def of_source(rows, source: Source):
     return [row for row in rows if row.source == source]
 
 
-async def test_header_says_what_the_stream_is(service) -> None:
+async def test_the_header_describes_the_stream(service) -> None:
     header, _ = await service.pull()
     assert (header.plan_id, header.rows, header.first_index, header.end_index) == ("planned", 150, 0, 150)
     assert (list(header.sample_spec.dims), list(header.classes)) == ([4, 4, 1], ["zero", "one", "two"])
     assert header.dataset_digest == service.planner.plans[b"plan"].dataset.digest
     assert [(each.role, each.model.name, each.numerics) for each in header.models] == [
-        ("generator", "painter", "memory"), ("classifier", "judge", "memory"), ("transformer", "transforms", "memory"),
+        ("generator", "painter", "memory"), ("classifier", "reader", "memory"), ("transformer", "transforms", "memory"),
     ]  # fmt: skip
 
 
@@ -60,7 +51,7 @@ async def test_rows_are_those_of_the_plan(service) -> None:
     assert Counter((row.label, row.source) for row in rows) == EVERYTHING
 
 
-async def test_real_rows_are_the_data_sets(service) -> None:
+async def test_real_rows_are_those_of_the_data_set(service) -> None:
     _, chunks = await service.pull()
     split = service.planner.plans[b"plan"].split
     real = of_source(rows_of(chunks), Source.REAL) + of_source(rows_of(chunks), Source.RESAMPLED)
@@ -109,15 +100,15 @@ async def test_the_end_of_a_shard_is_a_header_and_no_rows(service) -> None:
     assert (header.first_index, header.end_index, chunks) == (50, 100, [])
 
 
-async def test_no_row_beyond_the_end_that_is_wanted_is_sent(service) -> None:
+async def test_rows_beyond_the_requested_end_are_not_sent(service) -> None:
     _, whole = await service.pull(provenance=FULL)
     header, part = await service.pull(provenance=FULL, start_index=20, end_index=33)
     assert rows_of(part) == rows_of(whole)[20:33]
     assert (header.first_index, header.end_index) == (0, 150)
 
 
-async def test_batches_change_nothing(service, monkeypatch) -> None:
-    plant(service, min_confidence=0.0, counts={(0, 3): 3000, (1, 4): 2000})
+async def test_batch_sizes_change_no_row(service, monkeypatch) -> None:
+    give_plan(service, min_confidence=0.0, counts={(0, 3): 3000, (1, 4): 2000})
     _, whole = await service.pull(b"other", provenance=FULL)
     monkeypatch.setattr("service.augmentation.rows._FIRST_ROWS", 7)
     monkeypatch.setattr("service.augmentation.rows._MOST_ROWS", 900)
@@ -131,7 +122,7 @@ async def test_provenance_may_be_left_out(service) -> None:
     assert sum(chunk.samples.count for chunk in chunks) == 150
 
 
-async def test_full_provenance_tells_the_transforms(service) -> None:
+async def test_full_provenance_reports_the_transforms(service) -> None:
     header, chunks = await service.pull(provenance=FULL)
     rows = rows_of(chunks)
     table = np.concatenate([np.array(chunk.provenance.transforms, np.float32) for chunk in chunks])
@@ -142,8 +133,8 @@ async def test_full_provenance_tells_the_transforms(service) -> None:
     assert np.isnan(np.delete(table, changed, axis=0)).all()
 
 
-async def test_full_provenance_tells_confidences_and_copy_ratios(service) -> None:
-    plant(service, copy_threshold=0.01)
+async def test_full_provenance_reports_confidences_and_copy_ratios(service) -> None:
+    give_plan(service, copy_threshold=0.01)
     _, chunks = await service.pull(b"other", provenance=FULL)
     made = np.array([row.source == Source.SYNTHESISED for row in rows_of(chunks)])
     confidences = np.concatenate([np.array(chunk.provenance.confidences) for chunk in chunks])
@@ -154,9 +145,9 @@ async def test_full_provenance_tells_confidences_and_copy_ratios(service) -> Non
     assert np.isnan(ratios[~made]).all()
 
 
-async def test_a_refused_sample_is_followed_by_the_next_attempt(service) -> None:
+async def test_a_slot_whose_samples_all_fail_is_rejected(service) -> None:
     rows = range(0, 40, 3)
-    plant(service, counts={(1, 4): 40})
+    give_plan(service, counts={(1, 4): 40})
     service.pool.faults.bad_indices = frozenset(rows)
     del service.planner.plans[b"plan"]
     _, chunks = await service.pull(b"other")
@@ -164,8 +155,8 @@ async def test_a_refused_sample_is_followed_by_the_next_attempt(service) -> None
     assert all(row.image == bytes(16) and row.attempts == 4 for row in rows_of(chunks) if row.error)
 
 
-async def test_a_confidence_nobody_reaches_rejects_every_synthesised_slot(service) -> None:
-    plant(service, min_confidence=0.95)
+async def test_a_confidence_that_no_sample_reaches_rejects_every_synthesised_slot(service) -> None:
+    give_plan(service, min_confidence=0.95)
     _, chunks = await service.pull(b"other")
     rejected = [row for row in rows_of(chunks) if row.error]
     assert Counter(row.source for row in rejected) == {Source.SYNTHESISED: 40}
@@ -173,9 +164,9 @@ async def test_a_confidence_nobody_reaches_rejects_every_synthesised_slot(servic
     assert (error.status.code, b"REJECTED" in error.status.details[0].value) == (10, True)
 
 
-async def test_a_copy_is_refused_and_the_next_attempt_taken(service) -> None:
+async def test_a_copy_is_rejected_and_the_next_attempt_taken(service) -> None:
     """A threshold half of the samples pass: the others are made by later attempts, each by its own seed."""
-    plan = plant(service, counts={(0, 4): 200}, attempts=64, copy_threshold=0.75)
+    plan = give_plan(service, counts={(0, 4): 200}, attempts=64, copy_threshold=0.75)
     _, chunks = await service.pull(b"other", provenance=FULL)
     rows = rows_of(chunks)
     ratios = np.concatenate([np.array(chunk.provenance.copy_ratios) for chunk in chunks])
@@ -187,16 +178,16 @@ async def test_a_copy_is_refused_and_the_next_attempt_taken(service) -> None:
     assert rows[0].image == memory_sample(GENERATOR, one).tobytes()
 
 
-async def test_poisson_weights_come_with_the_rows(service) -> None:
-    plant(service, counts={(0, 1): 40}, mode=RealMode.POISSON)
+async def test_poisson_weights_are_sent_with_the_rows(service) -> None:
+    give_plan(service, counts={(0, 1): 40}, mode=RealMode.POISSON)
     _, chunks = await service.pull(b"other")
     weights = [weight for chunk in chunks for weight in chunk.weights]
     assert len(weights) == 40
     assert {0, 1} < set(weights)
 
 
-async def test_rows_out_of_bag_are_those_nobody_drew(service) -> None:
-    plan = plant(service, counts={(0, 1): 40, (1, 1): 20}, mode=RealMode.BOOTSTRAP)
+async def test_rows_out_of_bag_are_those_the_bootstrap_did_not_draw(service) -> None:
+    plan = give_plan(service, counts={(0, 1): 40, (1, 1): 20}, mode=RealMode.BOOTSTRAP)
     _, drawn = await service.pull(b"other")
     header, left = await service.pull(b"other", part=OUT_OF_BAG)
     bag, out = {row.source_row for row in rows_of(drawn)}, [row.source_row for row in rows_of(left)]
@@ -207,7 +198,7 @@ async def test_rows_out_of_bag_are_those_nobody_drew(service) -> None:
 
 
 async def test_rows_are_counted_by_source(service) -> None:
-    plant(service, min_confidence=0.95)
+    give_plan(service, min_confidence=0.95)
     await service.pull(b"other")
     counted = {source: service.metric("fount_rows_total", source=source) for source in ("real", "transformed")}
     assert counted == {"real": 64, "transformed": 36}

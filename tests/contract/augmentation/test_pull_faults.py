@@ -1,26 +1,19 @@
-"""Pulls that go wrong: wrong fields, lost workers, clients that go, gateways that are full."""
+"""Pulls that fail: wrong fields, lost workers, cancelled streams, overloaded gateways."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 from dataclasses import replace
 
 import grpc
 import pytest
 
 from fount.v1 import augmentation_pb2 as pb
-from tests.contract.augmenting import GENERATOR, Augmenting, augmenting, plant, rows_of
-from tests.contract.sampling.test_streams import until
+from tests.contract.augmenting import GENERATOR, augmenting, give_plan, rows_of
+from tests.contract.conftest import until
 
 FULL = pb.PROVENANCE_LEVEL_FULL
 OUT_OF_BAG = pb.PullDatasetRequest.PART_OUT_OF_BAG
-
-
-@pytest.fixture
-async def service(tmp_path) -> AsyncIterator[Augmenting]:
-    async with augmenting(tmp_path) as running:
-        yield running
 
 
 async def rest(call) -> None:
@@ -40,7 +33,7 @@ BAD = [
     pytest.param({"start_index": 20, "end_index": 19}, {"end_index"}, id="an end before the start"),
     pytest.param({"provenance": 9}, {"provenance"}, id="no such provenance"),
     pytest.param({"part": 9}, {"part"}, id="no such part"),
-    pytest.param({"part": OUT_OF_BAG}, {"part"}, id="out of a bag that is not there"),
+    pytest.param({"part": OUT_OF_BAG}, {"part"}, id="out of bag without a bootstrap"),
     pytest.param({"ticket": b"", "provenance": 9, "part": 9}, {"ticket", "provenance", "part"}, id="everything"),
 ]
 
@@ -52,16 +45,16 @@ async def test_every_wrong_field_is_named(service, fields, named) -> None:
     assert {each.split(":")[0] for each in error.details().split("; ") if ":" in each} >= named
 
 
-async def test_a_lost_worker_changes_nothing(service) -> None:
+async def test_a_lost_worker_changes_no_row(service) -> None:
     _, whole = await service.pull()
     service.pool.faults.lose_calls = 2
     _, again = await service.pull()
     assert rows_of(again) == rows_of(whole)
 
 
-async def test_workers_of_another_digest_end_the_stream_with_what_retired(tmp_path) -> None:
+async def test_workers_of_another_digest_end_the_stream_with_the_retired_model(tmp_path) -> None:
     async with augmenting(tmp_path, worker_wait_s=0.2) as service:
-        plant(service, counts={(0, 4): 100_000})
+        give_plan(service, counts={(0, 4): 100_000})
         call = service.stub.PullDataset(pb.PullDatasetRequest(ticket=b"other"), timeout=20)
         await call.read()
         service.pool.models[0] = replace(GENERATOR, key=replace(GENERATOR.key, digest="sha256:" + "0" * 64))
@@ -72,8 +65,8 @@ async def test_workers_of_another_digest_end_the_stream_with_what_retired(tmp_pa
         assert GENERATOR.key.digest in error.value.details()
 
 
-async def test_a_client_that_goes_ends_the_work(service) -> None:
-    plant(service, counts={(0, 4): 1_000_000})
+async def test_a_cancelled_stream_ends_the_work(service) -> None:
+    give_plan(service, counts={(0, 4): 1_000_000})
     service.pool.faults.delay_s = 0.01
     call = service.stub.PullDataset(pb.PullDatasetRequest(ticket=b"other"))
     for _ in range(3):
@@ -87,7 +80,7 @@ async def test_a_client_that_goes_ends_the_work(service) -> None:
 
 
 async def test_a_client_that_does_not_read_stops_the_work(service) -> None:
-    plant(service, counts={(0, 4): 1_000_000}, min_confidence=0.0)
+    give_plan(service, counts={(0, 4): 1_000_000}, min_confidence=0.0)
     call = service.stub.PullDataset(pb.PullDatasetRequest(ticket=b"other", provenance=FULL))
     await call.read()
     calls, before = 0, -1
@@ -99,7 +92,7 @@ async def test_a_client_that_does_not_read_stops_the_work(service) -> None:
 
 
 async def test_a_deadline_ends_the_stream(service) -> None:
-    plant(service, counts={(0, 4): 1_000_000})
+    give_plan(service, counts={(0, 4): 1_000_000})
     service.pool.faults.delay_s = 0.05
     with pytest.raises(grpc.aio.AioRpcError) as error:
         async for _ in service.stub.PullDataset(pb.PullDatasetRequest(ticket=b"other"), timeout=0.3):
@@ -107,10 +100,10 @@ async def test_a_deadline_ends_the_stream(service) -> None:
     assert error.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
 
 
-async def test_a_gateway_that_is_full_refuses_a_pull_before_its_header(tmp_path) -> None:
+async def test_an_overloaded_gateway_refuses_a_pull_before_its_header(tmp_path) -> None:
     async with augmenting(tmp_path, max_streams=1) as service:
         service.pool.faults.delay_s = 0.2
-        plant(service, counts={(0, 4): 1000})
+        give_plan(service, counts={(0, 4): 1000})
         one = service.stub.PullDataset(pb.PullDatasetRequest(ticket=b"other"))
         await until(lambda: service.pool.running)
         error = await service.refused(b"other")
@@ -118,8 +111,8 @@ async def test_a_gateway_that_is_full_refuses_a_pull_before_its_header(tmp_path)
     assert error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
 
 
-async def test_a_pull_that_has_begun_waits_for_its_turn(tmp_path) -> None:
+async def test_a_pull_that_has_started_waits_for_capacity(tmp_path) -> None:
     async with augmenting(tmp_path, max_streams=1) as service:
-        plant(service, counts={(0, 3): 1000, (0, 4): 1000})
+        give_plan(service, counts={(0, 3): 1000, (0, 4): 1000})
         _, chunks = await service.pull(b"other")
     assert sum(chunk.samples.count for chunk in chunks) == 2000

@@ -1,4 +1,4 @@
-"""Pulling by a ticket the gateway itself signed: who may, what a changed one gets, and what provenance is good for."""
+"""Pull by a ticket that the gateway signed: who may, what a changed ticket gets, and what provenance identifies."""
 
 from __future__ import annotations
 
@@ -9,10 +9,9 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from fount.v1 import augmentation_pb2 as pb
 from fount.v1 import augmentation_pb2_grpc, model_pb2, sampling_pb2
-from service.caller import Caller
-from tests.contract.augmenting import augmenting_gateway, rows_of
+from tests.contract.augmenting import NamedCallers, augmenting_gateway, rows_of
 
-WISHES = pb.PlanDatasetRequest(
+REQUEST = pb.PlanDatasetRequest(
     dataset="small",
     seed=11,
     target=pb.Target(balance_to_largest=True),
@@ -27,7 +26,7 @@ def stub(running) -> augmentation_pb2_grpc.AugmentationServiceStub:
 
 
 async def plan(running) -> pb.Plan:
-    return (await stub(running).PlanDataset(WISHES, timeout=20)).plan
+    return (await stub(running).PlanDataset(REQUEST, timeout=20)).plan
 
 
 async def pull(running, ticket: bytes, **fields):
@@ -74,18 +73,8 @@ async def test_a_ticket_with_any_byte_changed_is_refused(tmp_path) -> None:
             assert await refused(running, bytes(forged)) is grpc.StatusCode.INVALID_ARGUMENT
 
 
-class Granting:
-    """Callers are called as their metadata says, with these grants."""
-
-    def __init__(self) -> None:
-        self.grants = frozenset({"*"})
-
-    def identify(self, peer, metadata) -> Caller:
-        return Caller(subject=str(dict(metadata).get("caller", "nobody")), grants=self.grants)
-
-
-async def test_a_ticket_is_of_no_use_to_another_caller(tmp_path) -> None:
-    async with augmenting_gateway(tmp_path, policy=Granting()) as running:
+async def test_another_caller_s_ticket_is_refused(tmp_path) -> None:
+    async with augmenting_gateway(tmp_path, policy=NamedCallers()) as running:
         ticket = (await plan(running)).ticket
         call = stub(running).PullDataset(pb.PullDatasetRequest(ticket=ticket), metadata=[("caller", "thief")])
         with pytest.raises(grpc.aio.AioRpcError) as error:
@@ -95,21 +84,21 @@ async def test_a_ticket_is_of_no_use_to_another_caller(tmp_path) -> None:
 
 @pytest.mark.parametrize("left", ["dataset:small", "sample:painter"], ids=["no generator", "no data set"])
 async def test_grants_are_checked_again_when_rows_are_pulled(tmp_path, left: str) -> None:
-    policy = Granting()
+    policy = NamedCallers()
     async with augmenting_gateway(tmp_path, policy=policy) as running:
         ticket = (await plan(running)).ticket
         policy.grants = frozenset({left})
         assert await refused(running, ticket) is grpc.StatusCode.PERMISSION_DENIED
 
 
-async def test_health_knows_the_service(tmp_path) -> None:
+async def test_health_reports_the_service(tmp_path) -> None:
     async with augmenting_gateway(tmp_path) as running:
         request = health_pb2.HealthCheckRequest(service="fount.v1.AugmentationService")
         answer = await health_pb2_grpc.HealthStub(running.channel).Check(request, timeout=5)
     assert answer.status == health_pb2.HealthCheckResponse.SERVING
 
 
-async def test_reflection_knows_the_service(tmp_path) -> None:
+async def test_reflection_lists_the_service(tmp_path) -> None:
     async with augmenting_gateway(tmp_path) as running:
         requests = [reflection_pb2.ServerReflectionRequest(list_services="")]
         reflecting = reflection_pb2_grpc.ServerReflectionStub(running.channel)

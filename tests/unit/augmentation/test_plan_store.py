@@ -8,143 +8,152 @@ from pathlib import Path
 
 import pytest
 
-from fount.v1 import augmentation_pb2
-from service.augmentation.plan_store import FolderPlans, MemoryPlans, Plans, page, plans_at
+from service.augmentation.plan_store import FolderPlanStore, PlanStore, StoredPlan, plan_store_at
 from service.errors import SetupError
+from service.rpc.paging import page_of_plans
 
 
-def plan(plan_id: str, age_s: int = 0, left_s: int = 60) -> augmentation_pb2.Plan:
-    made = augmentation_pb2.Plan(id=plan_id, rows=3)
-    made.create_time.FromSeconds(int(time.time()) - age_s)
-    made.expire_time.FromSeconds(int(time.time()) + left_s)
-    return made
+def plan(plan_id: str, age_s: int = 0, left_s: int = 60) -> StoredPlan:
+    now_s = int(time.time())
+    times = {"created_ns": (now_s - age_s) * 10**9, "expires_ns": (now_s + left_s) * 10**9}
+    return StoredPlan(id=plan_id, content=b"three rows", **times)
 
 
 @pytest.fixture(params=["memory", "folder"])
-def few(request: pytest.FixtureRequest, tmp_path: Path) -> Plans:
+def few(request: pytest.FixtureRequest, tmp_path: Path) -> PlanStore:
     """A store of two plans a caller and three in all."""
-    return MemoryPlans(2, 3) if request.param == "memory" else FolderPlans(tmp_path / "plans", 2, 3)
+    return PlanStore(2, 3) if request.param == "memory" else FolderPlanStore(tmp_path / "plans", 2, 3)
 
 
-def ids(plans: list[augmentation_pb2.Plan]) -> list[str]:
+def ids(plans: list[StoredPlan]) -> list[str]:
     return [each.id for each in plans]
 
 
-def test_it_returns_what_it_keeps(few: Plans) -> None:
+def test_it_returns_what_it_keeps(few: PlanStore) -> None:
     few.put("ada", plan("a1"))
-    assert few.get("ada", "a1").rows == 3
+    assert few.get("ada", "a1").content == b"three rows"
 
 
-def test_it_is_each_caller_s_own(few: Plans) -> None:
+def test_plans_of_another_caller_are_not_returned(few: PlanStore) -> None:
     few.put("ada", plan("a1"))
     assert few.get("bob", "a1") is None
-    assert few.list("bob") == []
+    assert few.plans_of("bob") == []
 
 
-def test_it_lists_newest_first(few: Plans) -> None:
+def test_it_lists_newest_first(few: PlanStore) -> None:
     few.put("ada", plan("a1", age_s=50))
     few.put("ada", plan("a2", age_s=20))
-    assert ids(few.list("ada")) == ["a2", "a1"]
+    assert ids(few.plans_of("ada")) == ["a2", "a1"]
 
 
-def test_it_keeps_one_of_an_id(few: Plans) -> None:
+def test_a_plan_replaces_one_of_the_same_id(few: PlanStore) -> None:
     few.put("ada", plan("a1", age_s=50))
     few.put("ada", plan("a1"))
-    assert len(few.list("ada")) == 1
+    assert len(few.plans_of("ada")) == 1
 
 
-def test_expired_plans_are_gone(few: Plans) -> None:
+def test_expired_plans_are_not_returned(few: PlanStore) -> None:
     few.put("ada", plan("a1", left_s=-1))
     assert few.get("ada", "a1") is None
-    assert few.list("ada") == []
+    assert few.plans_of("ada") == []
 
 
-def test_a_caller_s_oldest_goes(few: Plans) -> None:
+def test_the_oldest_plan_of_a_caller_is_dropped(few: PlanStore) -> None:
     for number in range(3):
         few.put("ada", plan(f"a{number}", age_s=50 - number))
-    assert ids(few.list("ada")) == ["a2", "a1"]
+    assert ids(few.plans_of("ada")) == ["a2", "a1"]
 
 
-def test_the_oldest_of_all_goes(few: Plans) -> None:
+def test_the_oldest_plan_of_all_is_dropped(few: PlanStore) -> None:
     for number, subject in enumerate(("ada", "bob", "cy", "di")):
         few.put(subject, plan(f"p{number}", age_s=50 - number))
-    assert few.list("ada") == []
-    assert ids(few.list("di")) == ["p3"]
+    assert few.plans_of("ada") == []
+    assert ids(few.plans_of("di")) == ["p3"]
 
 
 def test_a_folder_outlives_its_process(tmp_path: Path) -> None:
-    FolderPlans(tmp_path).put("ada", plan("a1"))
-    assert FolderPlans(tmp_path).get("ada", "a1").id == "a1"
+    FolderPlanStore(tmp_path).put("ada", plan("a1"))
+    assert FolderPlanStore(tmp_path).get("ada", "a1").id == "a1"
 
 
 def test_a_folder_is_shared(tmp_path: Path) -> None:
-    first, second = FolderPlans(tmp_path), FolderPlans(tmp_path)
+    first, second = FolderPlanStore(tmp_path), FolderPlanStore(tmp_path)
     first.put("ada", plan("a1", age_s=9))
-    assert ids(second.list("ada")) == ["a1"]
+    assert ids(second.plans_of("ada")) == ["a1"]
     first.put("ada", plan("a2"))
-    assert ids(second.list("ada")) == ["a2", "a1"]
+    assert ids(second.plans_of("ada")) == ["a2", "a1"]
 
 
 def test_a_damaged_file_is_left_out(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    FolderPlans(tmp_path).put("ada", plan("a1"))
+    FolderPlanStore(tmp_path).put("ada", plan("a1"))
     file = next(tmp_path.glob("*/*.plan"))
     file.write_bytes(file.read_bytes()[:-1])
     with caplog.at_level(logging.WARNING):
-        assert FolderPlans(tmp_path).list("ada") == []
+        assert FolderPlanStore(tmp_path).plans_of("ada") == []
     assert "a1.plan is not a plan" in caplog.text
 
 
+@pytest.mark.parametrize("place", [0, 40, 50], ids=["digest", "times", "content"])
+def test_a_changed_byte_is_detected(tmp_path: Path, place: int) -> None:
+    FolderPlanStore(tmp_path).put("ada", plan("a1"))
+    file = next(tmp_path.glob("*/*.plan"))
+    content = bytearray(file.read_bytes())
+    content[place - 1] ^= 1
+    file.write_bytes(content)
+    assert FolderPlanStore(tmp_path).get("ada", "a1") is None
+
+
 def test_an_id_reaches_no_other_path(tmp_path: Path) -> None:
-    assert FolderPlans(tmp_path).get("ada", "../../etc/passwd") is None
+    assert FolderPlanStore(tmp_path).get("ada", "../../etc/passwd") is None
 
 
-def test_nothing_half_written_lies_about(tmp_path: Path) -> None:
-    FolderPlans(tmp_path).put("ada", plan("a1"))
+def test_no_temporary_file_remains(tmp_path: Path) -> None:
+    FolderPlanStore(tmp_path).put("ada", plan("a1"))
     assert [each.name for each in tmp_path.glob("*/*")] == ["a1.plan"]
 
 
 def test_a_folder_that_cannot_be_made_names_the_option(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(SetupError, match="--plans"):
-        plans_at(tmp_path / "file" / "plans")
+        plan_store_at(tmp_path / "file" / "plans")
 
 
 def test_pages_cover_all_once() -> None:
-    plans, seen, token = MemoryPlans(), [], ""
+    plans, seen, token = PlanStore(), [], ""
     for number in range(5):
         plans.put("ada", plan(f"a{number}", age_s=number))
     for _ in range(3):
-        found, token = page(plans.list("ada"), 2, token)
+        found, token = page_of_plans(plans.plans_of("ada"), 2, token)
         seen += ids(found)
     assert seen == ["a0", "a1", "a2", "a3", "a4"]
     assert token == ""
 
 
-def test_pages_go_on_though_plans_were_made_between() -> None:
-    plans = MemoryPlans()
+def test_pages_continue_when_plans_are_added_in_between() -> None:
+    plans = PlanStore()
     for number in range(3):
         plans.put("ada", plan(f"a{number}", age_s=10 + number))
-    _, token = page(plans.list("ada"), 1, "")
+    _, token = page_of_plans(plans.plans_of("ada"), 1, "")
     plans.put("ada", plan("new"))
-    assert ids(page(plans.list("ada"), 9, token)[0]) == ["a1", "a2"]
+    assert ids(page_of_plans(plans.plans_of("ada"), 9, token)[0]) == ["a1", "a2"]
 
 
 @pytest.mark.parametrize("token", ["?", "YWJj", "bm90IGE="])
 def test_a_foreign_token_is_refused(token: str) -> None:
     with pytest.raises(ValueError, match="not one this gateway gave"):
-        page([], 1, token)
+        page_of_plans([], 1, token)
 
 
-def test_a_page_ends_before_it_is_too_large_for_a_message() -> None:
+def test_a_page_fits_one_message() -> None:
     plans = [plan(f"a{k}", age_s=k) for k in range(5)]
-    size = plans[0].ByteSize()
-    first, token = page(plans, 5, "", most_bytes=2 * size)
-    second, token = page(plans, 5, token, most_bytes=2 * size)
-    last, end = page(plans, 5, token, most_bytes=2 * size)
+    size = len(plans[0].content)
+    first, token = page_of_plans(plans, 5, "", most_bytes=2 * size)
+    second, token = page_of_plans(plans, 5, token, most_bytes=2 * size)
+    last, end = page_of_plans(plans, 5, token, most_bytes=2 * size)
     assert [ids(first), ids(second), ids(last), end] == [["a0", "a1"], ["a2", "a3"], ["a4"], ""]
 
 
 def test_a_page_holds_one_plan_however_large() -> None:
-    first, token = page([plan("a1"), plan("a2", age_s=9)], 5, "", most_bytes=1)
+    first, token = page_of_plans([plan("a1"), plan("a2", age_s=9)], 5, "", most_bytes=1)
     assert ids(first) == ["a1"]
-    assert ids(page([plan("a1"), plan("a2", age_s=9)], 5, token)[0]) == ["a2"]
+    assert ids(page_of_plans([plan("a1"), plan("a2", age_s=9)], 5, token)[0]) == ["a2"]

@@ -1,4 +1,4 @@
-"""Slots: what every row of a plan is made from, told from its number alone."""
+"""Slots: what every row of a plan is made from, computed from its number alone."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def test_rows_come_from_their_own_group() -> None:
     assert (LABELS[slots.source_row] == slots.label).all()
 
 
-def test_any_stretch_is_told_alike() -> None:
+def test_any_range_has_the_same_rows() -> None:
     plan = layout(stratum(0, Source.REAL, 50), stratum(0, Source.RESAMPLED, 500), stratum(2, Source.TRANSFORMED, 99))
     whole, part = plan.rows(0, plan.count), plan.rows(123, 45)
     for name in ("index", "source", "label", "group", "source_row", "weight"):
@@ -52,7 +52,7 @@ def test_synthesised_rows_have_no_source_row() -> None:
     assert slots.weight.tolist() == [1] * 5
 
 
-def test_real_rows_come_once() -> None:
+def test_each_real_row_is_taken_once() -> None:
     slots = layout(stratum(1, Source.REAL, 30)).rows(0, 30)
     assert sorted(slots.source_row.tolist()) == list(range(50, 80))
 
@@ -64,7 +64,7 @@ def test_a_smaller_class_is_a_choice_without_replacement() -> None:
     assert set(chosen) != set(other)
 
 
-def test_transformed_rows_use_every_row_alike() -> None:
+def test_transformed_rows_use_every_row_equally_often() -> None:
     slots = layout(stratum(2, Source.TRANSFORMED, 45)).rows(0, 45)
     assert set(np.bincount(slots.source_row - 80).tolist()) == {2, 3}
 
@@ -93,7 +93,7 @@ def test_nothing_is_made_from_rows_out_of_bag(mode: RealMode) -> None:
     assert len(used) + len(plan.out_of_bag()) == 100
 
 
-def test_poisson_rows_come_once_with_weights() -> None:
+def test_poisson_rows_are_taken_once_with_weights() -> None:
     slots = layout(stratum(0, Source.REAL, 50), mode=RealMode.POISSON).rows(0, 50)
     assert sorted(slots.source_row.tolist()) == list(range(50))
     assert slots.weight.tolist() == poisson_weights(1, slots.source_row).tolist()
@@ -109,15 +109,15 @@ def test_out_of_bag_needs_a_bootstrap() -> None:
         layout(stratum(0, Source.REAL, 50)).out_of_bag()
 
 
-def test_a_cell_without_rows_feeds_nothing() -> None:
+def test_a_class_without_rows_is_an_error() -> None:
     with pytest.raises(ValueError, match="class 3, group 0 has 0 rows"):
         layout(stratum(3, Source.RESAMPLED, 1))
 
 
-def test_it_is_the_same_for_ever() -> None:
+def test_it_never_changes() -> None:
     slots = layout(stratum(0, Source.REAL, 3), stratum(1, Source.RESAMPLED, 3), stratum(2, Source.TRANSFORMED, 2))
-    told = slots.rows(0, 8)
-    assert list(zip(told.source.tolist(), told.source_row.tolist(), strict=True)) == [
+    rows = slots.rows(0, 8)
+    assert list(zip(rows.source.tolist(), rows.source_row.tolist(), strict=True)) == [
         (1, 27),
         (1, 6),
         (3, 84),
@@ -129,6 +129,6 @@ def test_it_is_the_same_for_ever() -> None:
     ]
 
 
-def test_a_plan_far_beyond_memory_is_told() -> None:
+def test_a_plan_far_larger_than_memory_can_be_read() -> None:
     plan = layout(stratum(0, Source.SYNTHESISED, 2**39), stratum(1, Source.RESAMPLED, 2**39))
     assert (plan.rows(2**40 - 3, 3).index == np.array([2**40 - 3, 2**40 - 2, 2**40 - 1], np.uint64)).all()

@@ -1,4 +1,4 @@
-"""Tickets: signed by one gateway, opened by any with the key; nothing else is."""
+"""Tickets: signed by one gateway, opened by any with the key; all others are refused."""
 
 from __future__ import annotations
 
@@ -8,7 +8,16 @@ from pathlib import Path
 import pytest
 
 from fount.ticket.v1 import ticket_pb2
-from service.augmentation.tickets import LAYOUT_VERSION, MAX_TICKET_BYTES, TicketKeys, open_ticket, sign
+from fount.v1 import augmentation_pb2
+from service.augmentation.tickets import (
+    LAYOUT_VERSION,
+    MAX_TICKET_BYTES,
+    ModelPin,
+    TicketKeys,
+    TicketPayload,
+    open_ticket,
+    sign,
+)
 from service.errors import NotPermitted, SetupError, TicketInvalid
 
 KEYS = TicketKeys(keys={"new": b"n" * 32, "old": b"o" * 32})
@@ -16,9 +25,13 @@ OLD = TicketKeys(keys={"old": b"o" * 32})
 FOREIGN = TicketKeys(keys={"new": b"x" * 32})
 
 
-def payload(**fields) -> ticket_pb2.TicketPayload:
-    values = {"layout_version": LAYOUT_VERSION, "plan_id": "abc", "subject": "ada", "expire_unix_s": 1000}
-    return ticket_pb2.TicketPayload(**(values | fields))
+PIN = ModelPin(role="generator", name="painter", version="1", digest="sha256:1", numerics="cpu")
+SPEC = augmentation_pb2.PlanDatasetRequest(dataset="small", seed=3)
+
+
+def payload(expire_unix_s: int = 1000, spec: augmentation_pb2.PlanDatasetRequest = SPEC, **fields) -> TicketPayload:
+    values = {"dataset_digest": "sha256:2", "models": (PIN,), "copy_threshold": 0.5, "subject": "ada"} | fields
+    return TicketPayload(expire_unix_s=expire_unix_s, spec=spec.SerializeToString(deterministic=True), **values)
 
 
 def refusal(ticket: bytes, keys: TicketKeys = KEYS, now: float = 999) -> str:
@@ -33,7 +46,7 @@ def test_it_opens_what_it_signed() -> None:
 
 
 def test_it_opens_what_an_older_key_signed() -> None:
-    assert open_ticket(sign(payload(), OLD), KEYS, "ada", now_unix_s=999).plan_id == "abc"
+    assert open_ticket(sign(payload(), OLD), KEYS, "ada", now_unix_s=999) == payload()
 
 
 def test_the_first_key_signs() -> None:
@@ -44,17 +57,17 @@ def test_a_ticket_of_an_unknown_key_is_refused() -> None:
     assert "key 'new', which this gateway does not have" in refusal(sign(payload(), KEYS), OLD)
 
 
-def test_a_ticket_of_another_key_of_that_name_is_refused() -> None:
+def test_a_ticket_of_another_key_of_the_same_name_is_refused() -> None:
     assert "was changed" in refusal(sign(payload(), FOREIGN))
 
 
 def test_a_changed_payload_is_refused() -> None:
     ticket = ticket_pb2.Ticket.FromString(sign(payload(), KEYS))
-    ticket.payload = payload(expire_unix_s=99999).SerializeToString()
+    ticket.payload = ticket_pb2.Ticket.FromString(sign(payload(expire_unix_s=99999), FOREIGN)).payload
     assert "was changed" in refusal(ticket.SerializeToString())
 
 
-def test_another_key_id_over_the_same_mark_is_refused() -> None:
+def test_another_key_id_with_the_same_signature_is_refused() -> None:
     ticket = ticket_pb2.Ticket.FromString(sign(payload(), KEYS))
     ticket.key_id = "old"
     assert "was changed" in refusal(ticket.SerializeToString())
@@ -69,7 +82,7 @@ def test_no_byte_can_be_changed(byte: int) -> None:
 
 
 @pytest.mark.parametrize("ticket", [b"", b"\xff\xff", b"a ticket", b"x" * (MAX_TICKET_BYTES + 1)])
-def test_what_is_no_ticket_is_refused(ticket: bytes) -> None:
+def test_other_bytes_are_refused(ticket: bytes) -> None:
     assert "PlanDataset" in refusal(ticket) or "key ''" in refusal(ticket)
 
 
@@ -77,8 +90,11 @@ def test_an_expired_ticket_is_refused() -> None:
     assert "expired 5 s ago; plan again" in refusal(sign(payload(), KEYS), now=1005)
 
 
-def test_a_ticket_of_another_release_is_refused() -> None:
-    assert "another release" in refusal(sign(payload(layout_version=LAYOUT_VERSION + 1), KEYS))
+def test_a_ticket_of_another_release_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("service.augmentation.tickets.LAYOUT_VERSION", LAYOUT_VERSION + 1)
+    ticket = sign(payload(), KEYS)
+    monkeypatch.undo()
+    assert "another release" in refusal(ticket)
 
 
 def test_another_caller_s_ticket_is_refused() -> None:
@@ -86,10 +102,21 @@ def test_another_caller_s_ticket_is_refused() -> None:
         open_ticket(sign(payload(), KEYS), KEYS, "bob", now_unix_s=999)
 
 
+def test_a_plan_of_other_content_has_another_id() -> None:
+    changed = [payload(spec=augmentation_pb2.PlanDatasetRequest(dataset="small", seed=4)), payload(models=())]
+    assert len({each.plan_id for each in (payload(), *changed, payload(dataset_digest="sha256:3"))}) == 4
+
+
+def test_the_time_to_live_is_not_part_of_the_id() -> None:
+    longer = augmentation_pb2.PlanDatasetRequest(dataset="small", seed=3)
+    longer.time_to_live.seconds = 9
+    assert payload(spec=longer, expire_unix_s=2000, subject="bob").plan_id == payload().plan_id
+
+
 # --- Keys -------------------------------------------------------------------------------------------------------------
 
 
-def test_a_file_is_made_for_its_owner_alone(tmp_path: Path) -> None:
+def test_a_new_file_is_readable_by_its_owner_alone(tmp_path: Path) -> None:
     path = tmp_path / "state" / "ticket-keys"
     made = TicketKeys.of_file(path)
     assert path.stat().st_mode & 0o777 == 0o600
@@ -97,7 +124,7 @@ def test_a_file_is_made_for_its_owner_alone(tmp_path: Path) -> None:
     assert [each.name for each in path.parent.iterdir()] == ["ticket-keys"]
 
 
-def test_a_file_says_its_keys_in_order(tmp_path: Path) -> None:
+def test_keys_are_read_in_order(tmp_path: Path) -> None:
     path = tmp_path / "keys"
     path.write_text(f"# rotated in May\nmay:{'ab' * 32}  # signs\n\napril:{'01' * 32}\n")
     path.chmod(0o600)
@@ -140,6 +167,6 @@ def test_keys_are_not_shown() -> None:
     assert "nnn" not in repr(KEYS)
 
 
-def test_a_process_s_key_does_not_last() -> None:
+def test_a_key_of_a_process_does_not_last() -> None:
     assert not TicketKeys.at(None).are_lasting
     assert TicketKeys.at(None).keys != TicketKeys.at(None).keys

@@ -11,7 +11,7 @@ from fount.readers.dataset import DatasetSplit
 from service.augmentation.copy_filter import CopyFilter, PixelCache, calibrate
 
 
-class Held:
+class CountedPixels:
     """Pixels in memory that count how often they are read."""
 
     def __init__(self, images) -> None:
@@ -25,7 +25,9 @@ class Held:
 
 def split(images, labels, name: str = "train") -> DatasetSplit:
     images = np.asarray(images, np.uint8)
-    return DatasetSplit(name=name, labels=np.asarray(labels, np.uint32), shape=images.shape[1:], pixels=Held(images))
+    return DatasetSplit(
+        name=name, labels=np.asarray(labels, np.uint32), shape=images.shape[1:], pixels=CountedPixels(images)
+    )
 
 
 def noise(count: int, shape=(4, 4, 1), seed: int = 0):
@@ -33,7 +35,7 @@ def noise(count: int, shape=(4, 4, 1), seed: int = 0):
 
 
 def ratio_by_definition(image, rows) -> float:
-    """Whole numbers of any size, and the mean added from near to far."""
+    """Compute the ratio with integers of any size, and the mean added from near to far."""
     squares = sorted(sum((int(a) - int(b)) ** 2 for a, b in zip(image.flat, row.flat, strict=True)) for row in rows)
     far = [math.sqrt(each) for each in squares[:10]]
     total = 0.0
@@ -83,14 +85,14 @@ def test_two_rows_are_not_enough() -> None:
     assert np.isnan(CopyFilter(split(noise(2), [0] * 2)).ratios(noise(1), np.zeros(1, np.uint32))).all()
 
 
-def test_company_changes_nothing() -> None:
+def test_other_images_change_no_ratio() -> None:
     compare, images = CopyFilter(split(noise(500), [0] * 500)), noise(300, seed=1)
     together = compare.ratios(images, np.zeros(300, np.uint32))
     alone = [compare.ratios(images[i : i + 1], np.zeros(1, np.uint32))[0] for i in range(0, 300, 50)]
     assert together[::50].tolist() == alone
 
 
-def test_rows_in_several_blocks_are_compared_as_in_one(monkeypatch) -> None:
+def test_blocks_change_no_ratio(monkeypatch) -> None:
     rows, images, labels = noise(100), noise(20, seed=1), np.zeros(20, np.uint32)
     whole = CopyFilter(split(rows, [0] * 100)).ratios(images, labels)
     monkeypatch.setattr("service.augmentation.copy_filter._MOST_ROWS", 7)
@@ -105,7 +107,7 @@ def test_rows_are_read_once_while_they_fit() -> None:
     assert train.pixels.reads == 1
 
 
-def test_a_cache_that_is_full_lets_go_and_changes_nothing() -> None:
+def test_a_full_cache_drops_rows_and_changes_no_ratio() -> None:
     rows, labels = noise(40), [0, 1] * 20
     small = CopyFilter(split(rows, labels), PixelCache(most_bytes=20 * 16 * 4))
     images, of = noise(8, seed=1), np.array([0, 1] * 4, np.uint32)
@@ -120,7 +122,7 @@ def test_the_threshold_is_passed_by_all_but_the_quantile() -> None:
     assert (ratios < threshold).sum() == 20
 
 
-def test_the_threshold_tells_planted_copies_from_rows() -> None:
+def test_near_copies_are_below_the_threshold() -> None:
     train = split(noise(300, (8, 8, 1)), [0] * 300)
     threshold = calibrate(train, split(noise(300, (8, 8, 1), seed=1), [0] * 300, "test"), 0.01, seed=3)
     copies = train.images(np.arange(50)) ^ np.uint8(1)  # every pixel is off by one
@@ -133,12 +135,12 @@ def test_the_seed_chooses_which_rows_are_tried() -> None:
     assert thresholds[0] == thresholds[1] != thresholds[2]
 
 
-def test_there_is_no_threshold_without_rows_to_compare() -> None:
+def test_the_threshold_is_0_without_rows_to_compare() -> None:
     assert calibrate(split(noise(2), [0, 0]), split(noise(5), [0] * 5, "test"), 0.01, seed=0) == 0.0
 
 
 @pytest.mark.parametrize("images", [1, 3])
-def test_large_images_are_compared_few_at_a_time_to_the_same_end(monkeypatch, images: int) -> None:
+def test_large_images_are_compared_in_small_batches_to_the_same_result(monkeypatch, images: int) -> None:
     train, held_out = split(noise(40), [0] * 40), split(noise(20, seed=1), [0] * 20, "test")
     whole = calibrate(train, held_out, 0.2, 3)
     monkeypatch.setattr("service.augmentation.copy_filter._IMAGES_BYTES", images * 4 * 16)
@@ -147,7 +149,7 @@ def test_large_images_are_compared_few_at_a_time_to_the_same_end(monkeypatch, im
     assert held_out.pixels.reads == -(-20 // images)
 
 
-def test_the_rows_tried_are_the_same_however_many_words_are_drawn_at_once(monkeypatch) -> None:
+def test_the_rows_tried_do_not_depend_on_how_many_words_are_drawn_at_once(monkeypatch) -> None:
     train, held_out = split(noise(40), [0] * 40), split(noise(50, seed=1), [0] * 50, "test")
     whole = calibrate(train, held_out, 0.2, 3, 20)
     monkeypatch.setattr("service.augmentation.copy_filter._DRAWN_AT_ONCE", 7)
