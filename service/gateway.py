@@ -6,6 +6,7 @@ import asyncio
 from collections import Counter
 from collections.abc import Callable
 from importlib.metadata import version
+from typing import TYPE_CHECKING
 
 from service.augmentation.copy_filter import CopyFilters
 from service.augmentation.plan_store import plan_store_at
@@ -17,13 +18,14 @@ from service.config import GatewayConfig
 from service.datasets import Datasets
 from service.domain import ModelState
 from service.errors import SetupError
-from service.evaluation.hosting import Evaluating
-from service.evaluation.record import Evaluations
+from service.evaluation.hosting import EvaluationHost
 from service.rpc.augmentation import AugmentationServicer
 from service.rpc.datasets import DatasetServicer
+from service.rpc.evaluation import EvaluationServicer
 from service.rpc.interceptor import CallInterceptor
 from service.rpc.models import ModelServicer
 from service.rpc.plan_request import PlanRequests
+from service.rpc.reading import ReadingServicer
 from service.rpc.sampling import SamplingServicer
 from service.rpc.server import RpcServer
 from service.scheduler.inference import InferenceClient
@@ -31,6 +33,9 @@ from service.scheduler.scheduler import BatchingScheduler
 from service.telemetry.http import SidePort
 from service.telemetry.metrics import Metrics
 from service.workers import WorkerPool
+
+if TYPE_CHECKING:
+    from service.evaluation.jobs.evaluations import Evaluations  # loads database libraries
 
 __all__ = ["Gateway"]
 
@@ -47,7 +52,7 @@ class Gateway:
         evaluations: where evaluations are kept; started and closed with it. Unset: as `config` says.
 
     Attributes:
-        pool, catalog, datasets, scheduler, inference, metrics: its parts.
+        pool, catalog, datasets, scheduler, inference, evaluation, metrics: its parts.
         port, http_port: where it listens; 0 before it is started.
 
     Raises:
@@ -70,14 +75,7 @@ class Gateway:
         self.datasets = Datasets(config.datasets)
         self.scheduler = BatchingScheduler(pool, config, self.metrics)
         self.inference = InferenceClient(self.scheduler)
-        self._evaluating = Evaluating(
-            evaluations=evaluations,
-            catalog=self.catalog,
-            datasets=self.datasets,
-            inference=self.inference,
-            metrics=self.metrics,
-            config=config,
-        )
+        self.evaluation = EvaluationHost(evaluations=evaluations, metrics=self.metrics, config=config)
         self._side_port = SidePort(self.metrics, self.why_not_ready)
         self._server: RpcServer | None = None
         self._draining = False
@@ -90,7 +88,7 @@ class Gateway:
     @property
     def evaluates(self) -> bool:
         """Whether evaluations are on."""
-        return self._evaluating.on
+        return self.evaluation.evaluations is not None
 
     async def start(self) -> None:
         """Listen, and begin to look for workers.
@@ -100,7 +98,7 @@ class Gateway:
                 be used.
         """
         config = self._config
-        await self._evaluating.open()
+        await self.evaluation.open()
         self._server = server = self._build_server()
         self.port = server.bind(config.host, config.port)
         self.http_port = await self._side_port.start(config.host, config.http_port)
@@ -109,7 +107,7 @@ class Gateway:
         self._readiness = asyncio.get_running_loop().create_task(self._publish_readiness(server))
         await self.pool.start()
         host = "127.0.0.1" if config.host in _ALL_ADDRESSES else config.host
-        await self._evaluating.run(f"{host}:{self.port}")
+        await self.evaluation.run(f"{host}:{self.port}")
 
     async def stop(self, grace_s: float | None = None) -> None:
         """Drain: refuse new calls, let running ones end within the grace period, then close everything."""
@@ -119,10 +117,10 @@ class Gateway:
         if self._server:
             await self._server.announce_stop()
         async with asyncio.TaskGroup() as draining:
-            draining.create_task(self._evaluating.drain())
+            draining.create_task(self.evaluation.drain())
             if self._server:
                 draining.create_task(self._server.stop(self._config.drain_grace_s if grace_s is None else grace_s))
-        await self._evaluating.close()
+        await self.evaluation.close()
         await self.scheduler.close()
         await self._side_port.close()
         await self.pool.close()
@@ -192,16 +190,19 @@ class Gateway:
             metrics=self.metrics,
             config=config,
         )
-        rpc = RpcServer(
+        evaluation = EvaluationServicer(
+            evaluations=self.evaluation.evaluations, catalog=self.catalog, datasets=self.datasets, config=config
+        )
+        return RpcServer(
             interceptor=CallInterceptor(self._policy, self.metrics),
             max_request_bytes=config.max_request_bytes,
             models=ModelServicer(self.catalog),
             datasets=DatasetServicer(self.datasets),
             sampling=SamplingServicer(self.catalog, self.scheduler, self.metrics),
             augmentation=augmentation,
+            evaluation=evaluation,
+            reading=ReadingServicer(self.catalog, self.inference),
         )
-        self._evaluating.add_to(rpc.server)
-        return rpc
 
     def _on_offers_changed(self) -> None:
         self._offers_changed.set()

@@ -1,7 +1,7 @@
-"""A gateway's evaluations: where they are kept, the servicers that speak of them, runners of its own, and their gauges.
+"""The evaluations of one gateway: its job database, its runner processes and its usage gauges.
 
-A gateway without a database of jobs has the servicers all the same: they say that evaluations are off, and how to turn
-them on.
+`Gateway` starts, drains and closes an `EvaluationHost`, and builds the servicers on its `evaluations`. Without a job
+database there are no evaluations; the servicer then answers every call with how to turn them on.
 """
 
 from __future__ import annotations
@@ -10,112 +10,80 @@ import asyncio
 import logging
 from typing import TYPE_CHECKING
 
-import grpc
-
-from fount.runner.v1 import runner_pb2_grpc
-from fount.v1 import evaluation_pb2_grpc
-from service.catalog import Catalog
 from service.config import GatewayConfig
-from service.datasets import Datasets
 from service.errors import FountServiceError
-from service.evaluation.record import Evaluations, State
-from service.rpc.evaluation import EvaluationServicer
-from service.rpc.reading import ReadingServicer
-from service.scheduler.inference import InferenceClient
+from service.evaluation.record import State
 from service.telemetry.metrics import Metrics
 
-if TYPE_CHECKING:  # with evaluations on alone
+if TYPE_CHECKING:  # database libraries take long to import, and are needed only when evaluations are on
+    from service.evaluation.jobs.evaluations import Evaluations
     from service.evaluation.jobs.runner_process import RunnerProcesses
 
-__all__ = ["JOBS_VARIABLE", "Evaluating"]
+__all__ = ["JOBS_VARIABLE", "EvaluationHost", "open_evaluations", "runner_processes"]
+
+JOBS_VARIABLE = "FOUNT_RUNNER_JOBS"
+"""Passes the database URL to runners: it may hold a password, and command lines are visible to every user."""
+
+_USAGE_INTERVAL_S = 5.0
 
 _log = logging.getLogger(__name__)
 
-JOBS_VARIABLE = "FOUNT_RUNNER_JOBS"
-"""How a runner is told the database: its URL may hold a password, and command lines are seen by everyone."""
 
-_USAGE_S = 5.0
-
-
-class Evaluating:
+class EvaluationHost:
     """Evaluations of one gateway.
 
     Args:
-        evaluations: where they are kept; None: as the settings say.
-        catalog, datasets, inference: what evaluations are about, and the client of the workers.
-        metrics: gauges.
-        config: the settings.
+        evaluations: the store of evaluations; None: the one that `config` names, if any.
+        metrics: the gauges to update.
+        config: database, limits and number of runners.
+
+    Attributes:
+        evaluations: the store of evaluations; None: evaluations are off.
     """
 
-    def __init__(
-        self,
-        *,
-        evaluations: Evaluations | None,
-        catalog: Catalog,
-        datasets: Datasets,
-        inference: InferenceClient,
-        metrics: Metrics,
-        config: GatewayConfig,
-    ) -> None:
-        self._evaluations = evaluations or evaluations_at(config)
+    def __init__(self, *, evaluations: Evaluations | None, metrics: Metrics, config: GatewayConfig) -> None:
+        self.evaluations = evaluations or open_evaluations(config)
         self._metrics, self._config = metrics, config
-        self._servicer = EvaluationServicer(
-            evaluations=self._evaluations, catalog=catalog, datasets=datasets, config=config
-        )
-        self._reading = ReadingServicer(catalog, inference)
-        self._looking: asyncio.Task[None] | None = None
+        self._gauges: asyncio.Task[None] | None = None
         self._runners: RunnerProcesses | None = None
-
-    @property
-    def on(self) -> bool:
-        """Whether evaluations can be asked for."""
-        return self._evaluations is not None
 
     async def open(self) -> None:
         """Open the database.
 
         Raises:
-            SetupError: it cannot be used as configured.
+            SetupError: the database cannot be used as configured.
         """
-        if self._evaluations is not None:
-            await self._evaluations.start()
-
-    def add_to(self, server: grpc.aio.Server) -> None:
-        """Answer at a server."""
-        evaluation_pb2_grpc.add_EvaluationServiceServicer_to_server(self._servicer, server)
-        runner_pb2_grpc.add_ReadingServiceServicer_to_server(self._reading, server)
+        if self.evaluations is not None:
+            await self.evaluations.start()
 
     async def run(self, server: str) -> None:
-        """Start runners that reach this gateway at `server`, and look at what evaluations take from now on."""
-        if self._evaluations is None:
+        """Start the runner processes, which reach this gateway at `server`, and update the gauges from now on."""
+        if self.evaluations is None:
             return
-        self._looking = asyncio.create_task(self._look(self._evaluations))
+        self._gauges = asyncio.create_task(self._update_gauges_forever())
         if self._config.runners:
             self._runners = runner_processes(self._config, server)
             await self._runners.start()
 
     async def drain(self) -> None:
-        """End watches and runners; what runners work on is taken up again, here or elsewhere."""
-        self._servicer.drain()
+        """Stop the runner processes; another runner, or the next start, continues their evaluations."""
         if self._runners:
             await self._runners.close()
 
     async def close(self) -> None:
-        """Let go of the database."""
-        if self._looking:
-            self._looking.cancel()
-        if self._evaluations is not None:
-            await self._evaluations.close()
+        """Close the database."""
+        if self._gauges:
+            self._gauges.cancel()
+        if self.evaluations is not None:
+            await self.evaluations.close()
 
-    async def _look(self, evaluations: Evaluations) -> None:
-        while True:
-            await self._count(evaluations)
-            await asyncio.sleep(_USAGE_S)
-
-    async def _count(self, evaluations: Evaluations) -> None:
+    async def update_gauges(self) -> None:
+        """Export how many evaluations there are and what they occupy; leave the gauges as they are on an error."""
+        if self.evaluations is None:
+            return
         try:
-            usage = await evaluations.usage()
-        except FountServiceError as error:  # it may answer again
+            usage = await self.evaluations.usage()
+        except FountServiceError as error:  # the database may answer again later
             _log.warning("the evaluations could not be counted: %s", error)
             return
         self._metrics.evaluations(
@@ -124,25 +92,27 @@ class Evaluating:
             oldest_queued_s=usage.oldest_queued_s,
         )
 
+    async def _update_gauges_forever(self) -> None:
+        while True:
+            await self.update_gauges()
+            await asyncio.sleep(_USAGE_INTERVAL_S)
 
-def evaluations_at(config: GatewayConfig) -> Evaluations | None:
-    """Evaluations in the database of the settings; None: they are off.
+
+def open_evaluations(config: GatewayConfig) -> Evaluations | None:
+    """Construct the store of evaluations that the settings name; None: evaluations are off.
 
     Raises:
-        SetupError: the URL is none of a database that will do.
+        SetupError: the URL names no supported database.
     """
     if not config.jobs:
         return None
-    import service.rpc.evaluation_request  # noqa: F401  # statistics load slowly: now, rather than under the first request
-    from service.evaluation.jobs.durable_evaluations import DurableEvaluations  # databases load slowly, too
-    from service.evaluation.jobs.store import Limits
+    from service.evaluation.jobs.evaluations import Evaluations, Limits
 
-    limits = Limits(keep_days=config.keep_reports_days, report_bytes=config.report_bytes)
-    return DurableEvaluations(config.jobs, limits)
+    return Evaluations(config.jobs, Limits(keep_days=config.keep_reports_days, report_bytes=config.report_bytes))
 
 
 def runner_processes(config: GatewayConfig, server: str) -> RunnerProcesses:
-    """The runners of a gateway that is reached at `server`."""
+    """Construct the runner processes of a gateway that listens at `server`."""
     from service.evaluation.jobs.runner_process import RunnerProcesses
 
     options = ("--server", server, *config.runner_options)

@@ -1,4 +1,7 @@
-"""What a runner asks of workers: draw these samples, embed or classify these images. Whole arrays, in order."""
+"""The protocol by which the pipeline reaches workers: whole arrays in, whole arrays out, in order.
+
+`service.rpc.runner_client.RemoteWorkers` implements it as a client of a gateway.
+"""
 
 from __future__ import annotations
 
@@ -16,21 +19,22 @@ __all__ = ["DrawnSamples", "Workers"]
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class DrawnSamples:
-    """Samples: (n, H, W, C) uint8, failed ones zero; and which failed, (n,) bool."""
+    """Samples (n, H, W, C) uint8, zero where they failed; and which failed, (n,) bool."""
 
     images: NDArray[np.uint8]
     failed: NDArray[np.bool_]
 
 
 class Workers(Protocol):
-    """The way to the workers, at bulk priority.
+    """The workers of exact models, at bulk priority.
 
     Every method raises:
-        NotReady: workers are gone or still load; ask again.
-        Overloaded: too much waits; ask again.
+        NotReady: the workers are gone or still load; try again.
+        Overloaded: too many calls wait; try again.
+        TooLate: there was no answer in time; try again.
         Retired: the digest or numerics is not served any more.
-        UnknownName: nothing of that name is served.
-        WorkerFault: a worker answered wrongly.
+        UnknownName: no model of that name is served.
+        WorkerFault: a worker returned a wrong answer.
     """
 
     async def sample(
@@ -55,5 +59,5 @@ class Workers(Protocol):
         ...
 
     async def close(self) -> None:
-        """Let go of connections."""
+        """Close connections."""
         ...

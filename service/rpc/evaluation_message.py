@@ -7,16 +7,20 @@ import binascii
 import hashlib
 from dataclasses import fields
 from itertools import accumulate
+from typing import TYPE_CHECKING
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from fount.v1 import evaluation_pb2, model_pb2, sampling_pb2
 from service.domain import Parameters
 from service.errors import InvalidRequest, UnknownEvaluation, Violation
-from service.evaluation.record import Evaluations, Record, State
+from service.evaluation.record import Record, State
 from service.evaluation.results import ClassValue, Metric, Panel, Verdict
 from service.evaluation.specification import PinnedModel, Specification
 from service.evaluation.statistics.intervals import Interval
+
+if TYPE_CHECKING:
+    from service.evaluation.jobs.evaluations import Evaluations
 
 __all__ = ["PANELS", "STATES", "list_evaluations", "record_to_message"]
 
@@ -68,9 +72,9 @@ def record_to_message(record: Record, *, with_metrics: bool = True) -> evaluatio
     return message
 
 
-def _time(unix_s: float) -> Timestamp | None:
-    """A time; None, which leaves the field unset, of 0."""
-    if not unix_s:
+def _time(unix_s: float | None) -> Timestamp | None:
+    """A time; None, which leaves the field unset, where it is not known."""
+    if unix_s is None:
         return None
     time = Timestamp()
     time.FromNanoseconds(round(unix_s * 1e9))

@@ -1,4 +1,4 @@
-"""ReadingService: whole arrays of images in, what a classifier or an extractor makes of them out. For runners alone."""
+"""ReadingService, for runners alone: arrays of images in, features or class probabilities out."""
 
 from __future__ import annotations
 
@@ -34,13 +34,12 @@ _IMAGE_DIMS = 4  # rows, height, width, channels
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class _Order:
-    """A checked request."""
-
+class _CheckedRequest:
     operation: Operation
     target: Target
     model: ServedModel
     images: NDArray[np.uint8]
+    priority: Priority
 
 
 class ReadingServicer(runner_pb2_grpc.ReadingServiceServicer):
@@ -48,7 +47,7 @@ class ReadingServicer(runner_pb2_grpc.ReadingServiceServicer):
 
     Args:
         catalog: what is served.
-        inference: classifies, embeds, transforms and samples on workers.
+        inference: calls workers.
     """
 
     def __init__(self, catalog: Catalog, inference: InferenceClient) -> None:
@@ -56,24 +55,25 @@ class ReadingServicer(runner_pb2_grpc.ReadingServiceServicer):
 
     async def Read(self, request: runner_pb2.ReadRequest, context: Context) -> runner_pb2.ReadResponse:  # noqa: N802
         """Classify or embed images."""
-        order = self._order(request)
+        checked = self._check(request)
         remaining_s = context.time_remaining()
         request_context = RequestContext(
             caller=current_caller(),
             deadline_unix_s=None if remaining_s is None else time.time() + remaining_s,
             request_id=current_request_id(),
-            priority=Priority.INTERACTIVE if request.priority == sampling_pb2.PRIORITY_INTERACTIVE else Priority.BULK,
+            priority=checked.priority,
             retry_overloaded=False,
         )
-        read = self._inference.embed if order.operation is Operation.EMBED else self._inference.classify
-        rows = await read(order.target, order.model, order.images, request_context)
-        return runner_pb2.ReadResponse(rows=_tensor(rows), numerics=order.target.numerics)
+        read = self._inference.embed if checked.operation is Operation.EMBED else self._inference.classify
+        rows = await read(checked.target, checked.model, checked.images, request_context)
+        return runner_pb2.ReadResponse(rows=_tensor(rows), numerics=checked.target.numerics)
 
-    def _order(self, request: runner_pb2.ReadRequest) -> _Order:
+    def _check(self, request: runner_pb2.ReadRequest) -> _CheckedRequest:
         """Check a request against the model it names."""
         caller = current_caller()
         caller.require("evaluate")
-        if request.priority == sampling_pb2.PRIORITY_INTERACTIVE:
+        is_interactive = request.priority == sampling_pb2.PRIORITY_INTERACTIVE
+        if is_interactive:
             caller.require("priority:interactive")
         violations: list[Violation] = []
         operation, images = _operation(request, violations), _images(request.images, violations)
@@ -91,7 +91,8 @@ class ReadingServicer(runner_pb2_grpc.ReadingServiceServicer):
             raise
         _check_shape(images, model, violations)
         raise_violations(violations)
-        return _Order(operation=operation, target=target, model=model, images=images)
+        priority = Priority.INTERACTIVE if is_interactive else Priority.BULK
+        return _CheckedRequest(operation=operation, target=target, model=model, images=images, priority=priority)
 
 
 def _operation(request: runner_pb2.ReadRequest, violations: list[Violation]) -> Operation:
@@ -102,14 +103,15 @@ def _operation(request: runner_pb2.ReadRequest, violations: list[Violation]) -> 
 
 
 def _images(tensor: worker_pb2.Tensor, violations: list[Violation]) -> NDArray[np.uint8]:
-    """The images; none, noted, when the tensor holds something else."""
+    """Return the images; none, with a violation, if the tensor holds something else."""
     dims = tuple(tensor.dims)
+    size = np.prod(dims, dtype=object)
     if tensor.dtype != model_pb2.DTYPE_UINT8 or len(dims) != _IMAGE_DIMS or 0 in dims:
-        told = f"must be UINT8 images of dims (n, H, W, C), got dtype {tensor.dtype} of dims {list(dims)}"
-        violations.append(Violation(field="images", description=told))
-    elif len(tensor.data) != int(np.prod(dims, dtype=object)):
-        told = f"dims {list(dims)} are {np.prod(dims, dtype=object)} bytes, got {len(tensor.data)}"
-        violations.append(Violation(field="images.data", description=told))
+        description = f"must be UINT8 images of dims (n, H, W, C), got dtype {tensor.dtype} of dims {list(dims)}"
+        violations.append(Violation(field="images", description=description))
+    elif len(tensor.data) != size:
+        description = f"dims {list(dims)} are {size} bytes, got {len(tensor.data)}"
+        violations.append(Violation(field="images.data", description=description))
     else:
         return np.frombuffer(tensor.data, np.uint8).reshape(dims)
     return np.zeros((0, 0, 0, 0), np.uint8)
@@ -117,9 +119,9 @@ def _images(tensor: worker_pb2.Tensor, violations: list[Violation]) -> NDArray[n
 
 def _check_shape(images: NDArray[np.uint8], model: ServedModel, violations: list[Violation]) -> None:
     if len(images) and images.shape[1:] != model.sample_dims:
-        ours, theirs = ("×".join(map(str, each)) for each in (images.shape[1:], model.sample_dims))
-        told = f"are {ours}, and {model.key.name} reads {theirs}"
-        violations.append(Violation(field="images.dims", description=told))
+        given, accepted = ("×".join(map(str, each)) for each in (images.shape[1:], model.sample_dims))
+        description = f"are {given}, and {model.key.name} reads {accepted}"
+        violations.append(Violation(field="images.dims", description=description))
 
 
 def _tensor(rows: NDArray[np.float32]) -> worker_pb2.Tensor:

@@ -1,7 +1,8 @@
-"""`Workers` of a runner: samples as any client draws them, images read by the gateway's private ReadingService.
+"""The workers as a runner reaches them: a client of the gateway, which implements `service.evaluation.workers.Workers`.
 
-Both resume and repeat what broke for a while; what is left then is told as the gateway's own errors are, so that
-whoever asked knows whether to ask again.
+Samples are drawn with the public SamplingService, as any client draws them; images are read with the private
+ReadingService. The client resumes and repeats broken calls; an error that remains is raised as the gateway's own error
+for the same cause, from which the pipeline decides whether to try again.
 """
 
 from __future__ import annotations
@@ -10,7 +11,6 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import fields
-from typing import Any
 
 import grpc
 import grpc.aio
@@ -32,13 +32,12 @@ from service.evaluation.workers import DrawnSamples
 
 __all__ = ["RemoteWorkers"]
 
-_MESSAGE_BYTES = 3 << 20  # of images; a gateway takes 4 MiB
-_MESSAGE_ROWS = 1024  # so that wide features fit the answer
-_IN_FLIGHT = 4  # messages of one array: one is read, others are on their way
-_DRAWN_AT_ONCE = 1000  # samples of one call; cards may limit the labels of one
+_MESSAGE_BYTES = 3 << 20  # of images; a gateway accepts 4 MiB
+_MESSAGE_ROWS = 1024  # so that wide features fit into the response
+_MESSAGES_AT_ONCE = 4  # of one array: one is read while others are transferred
+_SAMPLES_PER_CALL = 1000  # cards may limit the labels of one call
 _TIMEOUT_S = 60.0  # for a message, or between two of a stream
-_RETRY = RetryPolicy(first_attempts=6, attempts=12)
-_OVERLOADED_S = 1.0  # where the gateway names no time
+_OVERLOADED_S = 1.0  # where the gateway names no delay
 
 _OPERATIONS = {
     Operation.CLASSIFY: model_pb2.OPERATION_CLASSIFY,
@@ -47,17 +46,17 @@ _OPERATIONS = {
 
 
 class RemoteWorkers:
-    """Asks the workers behind a gateway; used within one event loop.
+    """The workers of a gateway; used within one event loop.
 
     Args:
         server: the gateway, as HOST:PORT.
-        retry: how patiently it is asked again.
-        timeout_s: for a message to be answered, or between two of a stream.
+        retry: how the client repeats broken calls; None: as every client does.
+        timeout_s: for a message to be answered, or between two messages of a stream.
     """
 
-    def __init__(self, server: str, *, retry: RetryPolicy = _RETRY, timeout_s: float = _TIMEOUT_S) -> None:
-        self._server, self._retry, self._timeout_s = server, retry, timeout_s
-        self._calls = AioCalls(server, timeout_s, retry)
+    def __init__(self, server: str, *, retry: RetryPolicy | None = None, timeout_s: float = _TIMEOUT_S) -> None:
+        self._server, self._retry, self._timeout_s = server, retry or RetryPolicy(), timeout_s
+        self._calls = AioCalls(server, timeout_s, self._retry)
         self._opened: tuple[aio.Client, grpc.aio.Channel] | None = None
 
     async def sample(
@@ -72,10 +71,10 @@ class RemoteWorkers:
     ) -> DrawnSamples:
         """See `Workers`."""
         drawn: list[DrawnSamples] = []
-        for first in range(0, count, _DRAWN_AT_ONCE):
-            some = min(_DRAWN_AT_ONCE, count - first)
-            asked = None if labels is None else labels[first : first + some]
-            drawn.append(await self._draw(model, seed, start_index + first, some, asked, parameters))
+        for first in range(0, count, _SAMPLES_PER_CALL):
+            some = min(_SAMPLES_PER_CALL, count - first)
+            part = None if labels is None else labels[first : first + some]
+            drawn.append(await self._draw(model, seed, start_index + first, some, part, parameters))
         images = np.concatenate([each.images for each in drawn])
         return DrawnSamples(images=images, failed=np.concatenate([each.failed for each in drawn]))
 
@@ -88,7 +87,7 @@ class RemoteWorkers:
         return await self._read(model, Operation.CLASSIFY, images)
 
     async def close(self) -> None:
-        """Let go of connections."""
+        """See `Workers`."""
         opened, self._opened = self._opened, None
         if opened:
             await opened[0].close()
@@ -103,7 +102,7 @@ class RemoteWorkers:
         labels: NDArray[np.uint32] | None,
         parameters: Parameters,
     ) -> DrawnSamples:
-        """The samples of one call."""
+        """Draw the samples of one call."""
         client, _ = self._open()
         given = {
             each.name: value for each in fields(parameters) if (value := getattr(parameters, each.name)) is not None
@@ -122,10 +121,10 @@ class RemoteWorkers:
         )
         images: NDArray[np.uint8] | None = None
         failed = np.zeros(count, bool)
-        async with _told_as_ours(), aclosing(stream) as chunks:
+        async with _as_service_errors(), aclosing(stream) as chunks:
             async for chunk in chunks:
                 if chunk.samples is None or chunk.samples.dtype != np.uint8:
-                    raise WorkerFault("the gateway sent samples that are no bytes")
+                    raise WorkerFault("the gateway sent samples that are not bytes")
                 if images is None:
                     images = np.zeros((count, *chunk.samples.shape[1:]), np.uint8)
                 first = chunk.start_index - start_index
@@ -136,29 +135,30 @@ class RemoteWorkers:
         return DrawnSamples(images=images, failed=failed)
 
     async def _read(self, model: PinnedModel, operation: Operation, images: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """The rows of all images, a few messages under way at once."""
+        """Read all images, with a few messages in flight."""
         if not len(images):
             return np.zeros((0, 0), np.float32)
-        most = max(1, min(_MESSAGE_ROWS, _MESSAGE_BYTES // max(1, images[0].nbytes)))
-        room = asyncio.Semaphore(_IN_FLIGHT)
+        message_rows = max(1, min(_MESSAGE_ROWS, _MESSAGE_BYTES // max(1, images[0].nbytes)))
+        slots = asyncio.Semaphore(_MESSAGES_AT_ONCE)
 
         async def read(first: int) -> NDArray[np.float32]:
-            async with room:
-                return await self._ask(model, operation, images[first : first + most])
+            async with slots:
+                return await self._read_message(model, operation, images[first : first + message_rows])
 
         tasks: list[asyncio.Task[NDArray[np.float32]]] = []
         try:
             async with asyncio.TaskGroup() as group:
-                tasks += [group.create_task(read(first)) for first in range(0, len(images), most)]
+                tasks += [group.create_task(read(first)) for first in range(0, len(images), message_rows)]
         except* FountServiceError as several:
             raise several.exceptions[0] from several
         rows = [task.result() for task in tasks]
         if len({each.shape[1:] for each in rows}) > 1:
-            raise WorkerFault("the gateway answered rows of several widths")
+            raise WorkerFault("the gateway returned rows of several widths")
         return np.concatenate(rows)
 
-    async def _ask(self, model: PinnedModel, operation: Operation, images: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """The rows of one message."""
+    async def _read_message(
+        self, model: PinnedModel, operation: Operation, images: NDArray[np.uint8]
+    ) -> NDArray[np.float32]:
         _, channel = self._open()
         request = runner_pb2.ReadRequest(
             model=model_pb2.ModelRef(name=model.name, version=model.version, digest=model.digest),
@@ -167,12 +167,12 @@ class RemoteWorkers:
             images=worker_pb2.Tensor(dims=images.shape, dtype=model_pb2.DTYPE_UINT8, data=images.tobytes()),
             priority=sampling_pb2.PRIORITY_BULK,
         )
-        async with _told_as_ours():
-            reply = await self._calls.unary(runner_pb2_grpc.ReadingServiceStub(channel).Read, request)
-        return _rows(reply.rows, len(images))
+        async with _as_service_errors():
+            response = await self._calls.unary(runner_pb2_grpc.ReadingServiceStub(channel).Read, request)
+        return _rows(response.rows, len(images))
 
     def _open(self) -> tuple[aio.Client, grpc.aio.Channel]:
-        """The connections, opened when they are first needed: that takes a running event loop."""
+        """Return the connections, opened with the first call: that needs a running event loop."""
         if self._opened is None:
             client = aio.Client(self._server, timeout_s=self._timeout_s, retry=self._retry)
             self._opened = client, grpc.aio.insecure_channel(self._server, CHANNEL_OPTIONS)
@@ -182,32 +182,32 @@ class RemoteWorkers:
 def _rows(tensor: worker_pb2.Tensor, count: int) -> NDArray[np.float32]:
     dims = tuple(tensor.dims)
     if tensor.dtype != model_pb2.DTYPE_FLOAT32 or len(dims) != 2 or dims[0] != count:
-        raise WorkerFault(f"the gateway answered dtype {tensor.dtype} of dims {list(dims)} for {count} images")
+        raise WorkerFault(f"the gateway returned dtype {tensor.dtype} of dims {list(dims)} for {count} images")
     try:
         return np.frombuffer(tensor.data, "<f4").astype(np.float32).reshape(dims)
     except ValueError as error:
-        raise WorkerFault(f"the gateway's rows do not hold what they say: {error}") from error
+        raise WorkerFault(f"the gateway's rows do not match their dims: {error}") from error
 
 
 @asynccontextmanager
-async def _told_as_ours() -> AsyncIterator[None]:
+async def _as_service_errors() -> AsyncIterator[None]:
     """Raise the client's errors as those that `Workers` names."""
     try:
         yield
     except client_errors.FountError as error:
-        raise _ours(error) from error
+        raise _service_error(error) from error
 
 
-def _ours(error: client_errors.FountError) -> FountServiceError:
-    told: Any = str(error)
+def _service_error(error: client_errors.FountError) -> FountServiceError:
+    message = str(error)
     match error:
         case client_errors.Overloaded():
-            return Overloaded(told, retry_after_s=error.retry_after_s or _OVERLOADED_S)
+            return Overloaded(message, retry_after_s=error.retry_after_s or _OVERLOADED_S)
         case client_errors.ServerUnavailable() | client_errors.DeadlineExceeded() | client_errors.Cancelled():
-            return NotReady(told)
+            return NotReady(message)
         case client_errors.FailedPrecondition():
-            return Retired(told)
+            return Retired(message)
         case client_errors.NotFound():
-            return UnknownName((Violation(field="model", description=told, unknown=True),))
+            return UnknownName((Violation(field="model", description=message, unknown=True),))
         case _:
-            return WorkerFault(told)
+            return WorkerFault(message)

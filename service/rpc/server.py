@@ -6,12 +6,14 @@ import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
+from fount.runner.v1 import runner_pb2_grpc
 from fount.v1 import (
     augmentation_pb2,
     augmentation_pb2_grpc,
     dataset_pb2,
     dataset_pb2_grpc,
     evaluation_pb2,
+    evaluation_pb2_grpc,
     model_pb2,
     model_pb2_grpc,
     sampling_pb2,
@@ -20,8 +22,10 @@ from fount.v1 import (
 from service.errors import SetupError
 from service.rpc.augmentation import AugmentationServicer
 from service.rpc.datasets import DatasetServicer
+from service.rpc.evaluation import EvaluationServicer
 from service.rpc.interceptor import CallInterceptor
 from service.rpc.models import ModelServicer
+from service.rpc.reading import ReadingServicer
 from service.rpc.sampling import SamplingServicer
 
 __all__ = ["RpcServer"]
@@ -43,10 +47,7 @@ class RpcServer:
     Args:
         interceptor: wraps every RPC.
         max_request_bytes: largest request message.
-        models, datasets, sampling, augmentation: answer the services' methods.
-
-    Attributes:
-        server: for more services, before it is started.
+        models, datasets, sampling, augmentation, evaluation, reading: answer the services' methods.
     """
 
     def __init__(
@@ -58,6 +59,8 @@ class RpcServer:
         datasets: DatasetServicer,
         sampling: SamplingServicer,
         augmentation: AugmentationServicer,
+        evaluation: EvaluationServicer,
+        reading: ReadingServicer,
     ) -> None:
         options = [
             ("grpc.max_receive_message_length", max_request_bytes),
@@ -67,14 +70,17 @@ class RpcServer:
             ("grpc.server.max_pending_requests", _MAX_PENDING_CALLS),
             ("grpc.server.max_pending_requests_hard_limit", _MAX_PENDING_CALLS),
         ]
-        self.server = grpc.aio.server(interceptors=[interceptor], options=options)
+        self._server = grpc.aio.server(interceptors=[interceptor], options=options)
         self._health = health.aio.HealthServicer()
-        model_pb2_grpc.add_ModelServiceServicer_to_server(models, self.server)
-        dataset_pb2_grpc.add_DatasetServiceServicer_to_server(datasets, self.server)
-        sampling_pb2_grpc.add_SamplingServiceServicer_to_server(sampling, self.server)
-        augmentation_pb2_grpc.add_AugmentationServiceServicer_to_server(augmentation, self.server)
-        health_pb2_grpc.add_HealthServicer_to_server(self._health, self.server)
-        reflection.enable_server_reflection((*_SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME), self.server)
+        self._evaluation = evaluation
+        model_pb2_grpc.add_ModelServiceServicer_to_server(models, self._server)
+        dataset_pb2_grpc.add_DatasetServiceServicer_to_server(datasets, self._server)
+        sampling_pb2_grpc.add_SamplingServiceServicer_to_server(sampling, self._server)
+        augmentation_pb2_grpc.add_AugmentationServiceServicer_to_server(augmentation, self._server)
+        evaluation_pb2_grpc.add_EvaluationServiceServicer_to_server(evaluation, self._server)
+        runner_pb2_grpc.add_ReadingServiceServicer_to_server(reading, self._server)
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+        reflection.enable_server_reflection((*_SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME), self._server)
 
     def bind(self, host: str, port: int) -> int:
         """Bind a port, 0 for any free one, and return it.
@@ -83,14 +89,14 @@ class RpcServer:
             SetupError: the port is taken or may not be used.
         """
         try:
-            return self.server.add_insecure_port(f"{host}:{port}")
+            return self._server.add_insecure_port(f"{host}:{port}")
         except RuntimeError as error:
             raise SetupError(f"cannot listen on {host}:{port} for gRPC; it is taken or may not be used; "
                              "choose another with --port") from error  # fmt: skip
 
     async def start(self) -> None:
         """Accept RPCs."""
-        await self.server.start()
+        await self._server.start()
 
     async def set_serving(self, serving: bool) -> None:  # a value, not a flag
         """Answer health checks of the server and of each service."""
@@ -99,9 +105,10 @@ class RpcServer:
             await self._health.set(service, status.SERVING if serving else status.NOT_SERVING)
 
     async def announce_stop(self) -> None:
-        """Answer health checks with NOT_SERVING from now on."""
+        """Answer health checks with NOT_SERVING from now on, and end every watch of an evaluation."""
+        self._evaluation.drain()
         await self._health.enter_graceful_shutdown()
 
     async def stop(self, grace_s: float) -> None:
         """Refuse new RPCs, and cancel those that still run after `grace_s`."""
-        await self.server.stop(grace_s)
+        await self._server.stop(grace_s)

@@ -1,6 +1,6 @@
-"""Workers, a specification and a runner for tests of evaluations: all of them deterministic, none needs torch.
+"""Workers, a specification and a runner for tests of evaluations: deterministic, without torch.
 
-`python -m tests.contract.evaluating URL FOLDER` is a runner process that draws and reads by `FakeWorkers`.
+`python -m tests.contract.evaluating URL FOLDER` is a runner process whose workers are `FakeWorkers`.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def specification(
 ) -> Specification:
     """Digits against a generator that mixes training rows."""
     found = digits()
-    asked = panels if conditional else tuple(each for each in panels if each is not Panel.LABEL_FIDELITY)
+    fitting = panels if conditional else tuple(each for each in panels if each is not Panel.LABEL_FIDELITY)
     labels = tuple(range(10))
     return Specification(
         model=pinned("mixer"),
@@ -67,7 +67,7 @@ def specification(
         count=count,
         seed=seed,
         parameters=Parameters(),
-        panels=asked,
+        panels=fitting,
         gates=gates,
         code_version="test",
     )
@@ -82,8 +82,8 @@ class FakeWorkers:
         errors: raised by the next calls, one each.
         bad_indices: samples that fail.
         blank: every sample is black.
-        spoiled: features of samples with a black first row are not finite.
-        calls: how often each operation was asked for.
+        spoiled: no features are finite.
+        calls: calls of each operation.
     """
 
     delay_s: float = 0.0
@@ -149,11 +149,11 @@ def _class_means() -> NDArray[np.float64]:
     return np.stack([images[split.labels == each].mean(axis=0) for each in range(10)])
 
 
-def pipeline(folder: Path, workers: FakeWorkers | None = None, *, most_wait_s: float = 600.0) -> Pipeline:
-    return Pipeline(workers=workers or FakeWorkers(), datasets=Datasets(), folder=folder, most_wait_s=most_wait_s)
+def pipeline(folder: Path, workers: FakeWorkers | None = None, *, max_wait_s: float = 600.0) -> Pipeline:
+    return Pipeline(workers=workers or FakeWorkers(), datasets=Datasets(), folder=folder, max_wait_s=max_wait_s)
 
 
-async def run_until_told(url: str, folder: Path, delay_s: float) -> None:
+async def run_until_terminated(url: str, folder: Path, delay_s: float) -> None:
     from service.evaluation.jobs.database import jobs_url
     from service.evaluation.jobs.runner import Runner
 
@@ -167,4 +167,4 @@ async def run_until_told(url: str, folder: Path, delay_s: float) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(run_until_told(sys.argv[1], Path(sys.argv[2]), float(os.environ.get("FAKE_DELAY_S", "0"))))
+    asyncio.run(run_until_terminated(sys.argv[1], Path(sys.argv[2]), float(os.environ.get("FAKE_DELAY_S", "0"))))

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import AsyncIterator, Collection, Sequence
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +19,6 @@ from service.catalog import Catalog
 from service.config import GatewayConfig
 from service.datasets import Datasets, DatasetSettings
 from service.domain import Encoding, Operation, Parameters
-from service.errors import EvaluationNotDone, UnknownEvaluation
-from service.evaluation.record import Evaluations, Record, State, Usage
 from service.evaluation.results import Panel
 from service.evaluation.specification import PinnedModel, Specification
 from service.rpc.evaluation import EvaluationServicer
@@ -32,6 +29,7 @@ from service.scheduler.inference import InferenceClient
 from service.scheduler.scheduler import BatchingScheduler
 from service.telemetry.metrics import Metrics
 from service.workers.memory import MemoryPool, memory_model
+from tests.contract.memory_evaluations import MemoryEvaluations
 
 SHAPE = (4, 4, 1)
 CLASSES = ("zero", "one", "two")
@@ -89,87 +87,6 @@ def specification(**changed) -> Specification:
     return replace(whole, **changed)
 
 
-@dataclass
-class KeptEvaluations:
-    """Keeps evaluations in a dict, and does nothing with them: tests say what becomes of each."""
-
-    records: dict[str, Record] = field(default_factory=dict)
-    bundles: dict[str, bytes] = field(default_factory=dict)
-    started: int = 0
-    failure: Exception | None = None
-
-    async def start(self) -> None:
-        self.started += 1
-
-    async def close(self) -> None:
-        self.started -= 1
-
-    async def create(
-        self, subject: str, specification: Specification, *, request_id: str = "", request_digest: str = ""
-    ) -> Record:
-        self._fail()
-        if request_id and (earlier := await self.find(subject, request_id)):
-            return earlier
-        record = Record(
-            id=f"e{len(self.records):04}",
-            subject=subject,
-            request_id=request_id,
-            request_digest=request_digest,
-            specification=specification,
-            state=State.QUEUED,
-            create_unix_s=time.time(),
-        )
-        self.records[record.id] = record
-        return record
-
-    async def find(self, subject: str, request_id: str) -> Record | None:
-        mine = (each for each in self.records.values() if (each.subject, each.request_id) == (subject, request_id))
-        return next(mine, None)
-
-    async def get(self, subject: str, evaluation_id: str) -> Record:
-        self._fail()
-        record = self.records.get(evaluation_id)
-        if record is None or record.subject != subject:
-            raise UnknownEvaluation(f"you have no evaluation {evaluation_id!r}")
-        return record
-
-    async def list(
-        self, subject: str, *, states: Collection[State] = (), model: str = "", after: str = "", limit: int = 100
-    ) -> Sequence[Record]:
-        mine = [each for each in self.records.values() if each.subject == subject and (not after or each.id < after)]
-        mine = [each for each in mine if not states or each.state in states]
-        mine = [each for each in mine if not model or each.specification.model.name == model]
-        return sorted(mine, key=lambda each: each.id, reverse=True)[:limit]
-
-    async def cancel(self, subject: str, evaluation_id: str) -> Record:
-        if not (await self.get(subject, evaluation_id)).state.ended:
-            self.change(evaluation_id, state=State.CANCELLED, reason="somebody cancelled it")
-        return self.records[evaluation_id]
-
-    async def delete(self, subject: str, evaluation_id: str) -> None:
-        del self.records[(await self.get(subject, evaluation_id)).id]
-
-    async def report(self, subject: str, evaluation_id: str) -> bytes:
-        record = await self.get(subject, evaluation_id)
-        if record.state is not State.SUCCEEDED:
-            raise EvaluationNotDone(f"{evaluation_id} is {record.state}")
-        return self.bundles[evaluation_id]
-
-    async def usage(self) -> Usage:
-        self._fail()
-        states = {state: sum(each.state is state for each in self.records.values()) for state in State}
-        return Usage(states=states, report_bytes=12, oldest_queued_s=3.5)
-
-    def change(self, evaluation_id: str, **changed) -> Record:
-        """Let something become of one."""
-        self.records[evaluation_id] = replace(self.records[evaluation_id], **changed)
-        return self.records[evaluation_id]
-
-    def _fail(self) -> None:
-        if self.failure:
-            raise self.failure
-
-
 class Policy:
     """Takes a caller's name and grants from metadata; everyone may do everything unless they say otherwise."""
 
@@ -184,7 +101,7 @@ class Evaluating:
     """A server of evaluations, reading and samples, and stubs to it."""
 
     pool: MemoryPool
-    kept: KeptEvaluations
+    kept: MemoryEvaluations
     servicer: EvaluationServicer
     channel: grpc.aio.Channel
     catalog: Catalog
@@ -210,10 +127,13 @@ async def evaluating(folder: Path, *, off: bool = False, **changed) -> AsyncIter
     """Serve them on a free port, with one data set; `off`: without evaluations."""
     config, metrics, pool = GatewayConfig(**changed), Metrics("0"), MemoryPool(models=list(MODELS))
     scheduler, catalog = BatchingScheduler(pool, config, metrics), Catalog(pool)
-    kept, inference = KeptEvaluations(), InferenceClient(scheduler)
-    found: Evaluations | None = None if off else kept
+    kept, inference = MemoryEvaluations(), InferenceClient(scheduler)
     servicer = EvaluationServicer(
-        evaluations=found, catalog=catalog, datasets=Datasets([settings(folder)]), config=config, look_s=0.02
+        evaluations=None if off else kept,
+        catalog=catalog,
+        datasets=Datasets([settings(folder)]),
+        config=config,
+        poll_interval_s=0.02,
     )
     options = [("grpc.so_reuseport", 0), ("grpc.max_send_message_length", 64 << 20)]
     server = grpc.aio.server(interceptors=[CallInterceptor(Policy(), metrics)], options=options)

@@ -1,59 +1,73 @@
-"""Evaluations as runners see them: taken up for a turn, told about, ended; and which runners are alive.
+"""Leases: the right of one runner to write to one evaluation, renewed by heartbeats.
 
-A turn is one runner's time with one evaluation. Whatever it writes is guarded by its name, so that a runner that was
-taken for dead, or whose evaluation was cancelled, writes nothing. Every function blocks and may raise JobsUnreachable.
+A lease is acquired when a runner takes an evaluation from the queue. Its random token guards every later write, so that
+a runner that only seemed dead, or whose evaluation was cancelled or deleted, writes nothing and gets LeaseLost. A lease
+that is not renewed for `LEASE_S` seconds has expired: `runner.Recovery` then gives the evaluation to another runner.
 """
 
 from __future__ import annotations
 
+import asyncio
 import json
-import os
+import logging
 import secrets
-import socket
-from collections.abc import Collection, Sequence
+import time
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import sqlalchemy as sa
 
-from service.evaluation.jobs.database import Database, Now, evaluations, reports, runners, to_text
+from service.errors import JobsUnreachable
+from service.evaluation.jobs.database import Database, Now, evaluations, raise_if_full, reports, to_json_text
+from service.evaluation.jobs.queue import RunStep
+from service.evaluation.pipeline.reporter import LeaseLost
 from service.evaluation.record import State
 from service.evaluation.results import GateOutcome, Metric, PanelResult
 
-__all__ = ["ALIVE_S", "MOST_ATTEMPTS", "Turn", "Turns"]
+__all__ = ["LEASE_S", "MAX_ATTEMPTS", "Lease", "LeaseReporter", "LeaseStore"]
 
-ALIVE_S = 10.0
-"""A runner whose last beat is older is taken for dead."""
+LEASE_S = 10.0
+"""A lease that was not renewed for so long has expired."""
 
-MOST_ATTEMPTS = 10
-"""How often an evaluation is taken up without getting any further before it has failed."""
+MAX_ATTEMPTS = 10
+"""An evaluation fails when so many leases in a row ended without progress."""
 
-_FORGOTTEN_S = 3600.0  # of runners that ended without saying so
-_MOST_CHARACTERS = 2000  # of a reason
-_SETTLING_S = 5.0  # a gateway may still be about to enqueue what it just kept
+_REASON_CHARACTERS = 2000
+_WRITE_TIMEOUT_S, _WRITE_RETRY_S = 60.0, 1.0
+
+_log = logging.getLogger(__name__)
+
+_c = evaluations.c
+_is_open = _c.state.in_([State.QUEUED.value, State.RUNNING.value])
+_is_in_use = sa.and_(  # its run holds a valid lease, or has just ended the evaluation
+    sa.or_(_c.lease != "", sa.not_(_is_open)),
+    _c.update_unix_s >= Now() - LEASE_S,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Turn:
-    """One runner's time with one evaluation.
+class Lease:
+    """The right to write to one evaluation.
 
     Attributes:
         id: of the evaluation.
-        name: what its writes are guarded by.
-        specification: as it was kept; of any format.
-        stage: where an earlier turn got to.
-        attempts: how many turns, with this one, began since the evaluation last got further.
+        token: guards the writes.
+        specification: as stored, of any format.
+        stage: how far an earlier run came.
+        attempts: leases acquired since the evaluation last made progress, with this one.
     """
 
     id: str
-    name: str
+    token: str
     specification: dict[str, Any]
     stage: str
     attempts: int
 
 
-class Turns:
-    """What one runner does with the table of evaluations.
+class LeaseStore:
+    """Evaluations as one runner uses them. Every method blocks and may raise JobsUnreachable.
 
     Args:
         database: open.
@@ -61,160 +75,194 @@ class Turns:
     """
 
     def __init__(self, database: Database, runner: str) -> None:
-        self._database, self.runner = database, runner
+        self._database, self._runner = database, runner
 
-    # -- one evaluation ------------------------------------------------------------------------------------------
-
-    def take(self, evaluation_id: str) -> Turn | None:
-        """Begin a turn; None: it has ended, or is gone."""
-        name = secrets.token_hex(8)
+    def acquire(self, evaluation_id: str) -> Lease | None:
+        """Acquire a lease, which ends any earlier one; None: the evaluation has ended or was deleted."""
+        token = secrets.token_hex(8)
         values = {
             "state": State.RUNNING.value,
-            "owner": name,
-            "runner": self.runner,
+            "lease": token,
+            "runner": self._runner,
             "reason": "",
-            "enqueued": True,
-            "attempts": evaluations.c.attempts + 1,
+            "attempts": _c.attempts + 1,
             "update_unix_s": Now(),
-            "start_unix_s": sa.case((evaluations.c.start_unix_s == 0.0, Now()), else_=evaluations.c.start_unix_s),
+            "start_unix_s": sa.case((_c.start_unix_s == 0.0, Now()), else_=_c.start_unix_s),
         }
-        open_ones = evaluations.c.state.in_([State.QUEUED.value, State.RUNNING.value])
-        wanted = (evaluations.c.specification, evaluations.c.stage, evaluations.c.attempts)
+        update = sa.update(evaluations).where(_c.id == evaluation_id, _is_open).values(**values)
         with self._database.write() as connection:
-            statement = sa.update(evaluations).where(evaluations.c.id == evaluation_id, open_ones).values(**values)
-            row = connection.execute(statement.returning(*wanted)).mappings().first()
+            row = connection.execute(update.returning(_c.specification, _c.stage, _c.attempts)).first()
         if row is None:
             return None
-        kept = json.loads(row["specification"])
-        return Turn(id=evaluation_id, name=name, specification=kept, stage=row["stage"], attempts=row["attempts"])
+        specification = json.loads(row.specification)
+        return Lease(id=evaluation_id, token=token, specification=specification, stage=row.stage, attempts=row.attempts)
 
-    def tell(self, turn: Turn, *, stage: str, done: int, total: int, reason: str) -> bool:
-        """Say how far it is; False: the turn is over."""
-        further = done > evaluations.c.done
-        return self._write(
-            turn,
-            stage=sa.case((done >= evaluations.c.done, stage), else_=evaluations.c.stage),
+    def renew(self, leases: Collection[Lease]) -> set[str]:
+        """Renew leases; return the tokens of those that are still valid."""
+        if not leases:
+            return set()
+        valid = (_c.lease.in_([each.token for each in leases]), _c.state == State.RUNNING.value)
+        update = sa.update(evaluations).where(*valid).values(update_unix_s=Now())
+        with self._database.write() as connection:
+            return set(connection.execute(update.returning(_c.lease)).scalars())
+
+    def release(self, lease: Lease) -> None:
+        """Give an unfinished evaluation back in good order: that does not count as an attempt."""
+        self._write(lease, lease="", attempts=0, reason="waits for a runner")
+
+    def report_progress(self, lease: Lease, *, stage: str, done: int, total: int, reason: str) -> None:
+        """Store progress; `done` and `stage` never go back, also when a later run repeats steps.
+
+        Raises:
+            LeaseLost: the lease is not valid any more.
+        """
+        is_further = done > _c.done
+        self._write(
+            lease,
+            stage=sa.case((done >= _c.done, stage), else_=_c.stage),
             total=total,
-            reason=_plain(reason),
-            done=sa.case((further, done), else_=evaluations.c.done),
-            attempts=sa.case((further, 1), else_=evaluations.c.attempts),
+            reason=_storable(reason),
+            done=sa.case((is_further, done), else_=_c.done),
+            attempts=sa.case((is_further, 1), else_=_c.attempts),
         )
 
-    def partial(self, turn: Turn, metrics: Sequence[Metric], panels: Sequence[PanelResult]) -> bool:
-        """Say what was found so far; False: the turn is over."""
-        return self._write(turn, metrics=to_text(metrics), panels=to_text(panels))
+    def report_results(self, lease: Lease, metrics: Sequence[Metric], panels: Sequence[PanelResult]) -> None:
+        """Store the results so far; raises as `report_progress`."""
+        self._write(lease, metrics=to_json_text(metrics), panels=to_json_text(panels))
 
     def succeed(
         self,
-        turn: Turn,
+        lease: Lease,
         *,
         metrics: Sequence[Metric],
         panels: Sequence[PanelResult],
         gates: Sequence[GateOutcome],
         bundle: bytes,
-    ) -> bool:
-        """End it with its report; False: the turn is over, and nothing was written."""
-        found: dict[str, Any] = {"metrics": to_text(metrics), "panels": to_text(panels), "gates": to_text(gates)}
-        found["done"] = evaluations.c.total
+    ) -> None:
+        """End the evaluation with its report, in one transaction; raises as `report_progress`."""
+        values = {
+            "metrics": to_json_text(metrics),
+            "panels": to_json_text(panels),
+            "gates": to_json_text(gates),
+            "done": _c.total,
+            "report_bytes": len(bundle),
+        }
         with self._database.write() as connection:
-            if not self._update(connection, turn, report_bytes=len(bundle), **_ended(State.SUCCEEDED, ""), **found):
-                return False
-            connection.execute(sa.delete(reports).where(reports.c.id == turn.id))
-            connection.execute(sa.insert(reports).values(id=turn.id, bundle=bundle))
-            return True
+            _update(connection, lease, **_ended(State.SUCCEEDED, ""), **values)
+            connection.execute(sa.delete(reports).where(reports.c.id == lease.id))
+            connection.execute(sa.insert(reports).values(id=lease.id, bundle=bundle))
 
-    def fail(self, turn: Turn, reason: str) -> bool:
-        """End it without a report; False: the turn is over."""
-        return self._write(turn, **_ended(State.FAILED, reason))
+    def fail(self, lease: Lease, reason: str) -> None:
+        """End the evaluation without a report; raises as `report_progress`."""
+        self._write(lease, **_ended(State.FAILED, reason))
 
-    def release(self, turn: Turn) -> bool:
-        """Let go of it in good order: that is not held against the evaluation."""
-        return self._write(turn, attempts=0, reason="waits for a runner")
+    def in_use(self) -> set[str]:
+        """Return the evaluations that a run holds a valid lease for, or has ended a moment ago."""
+        return set(self._ids(sa.select(_c.id).where(_is_in_use)))
 
-    def _write(self, turn: Turn, **values: Any) -> bool:
-        with self._database.write() as connection:
-            return self._update(connection, turn, **values)
-
-    def _update(self, connection: sa.Connection, turn: Turn, **values: Any) -> bool:
-        mine = (
-            evaluations.c.id == turn.id,
-            evaluations.c.state == State.RUNNING.value,
-            evaluations.c.owner == turn.name,
-        )
-        statement = sa.update(evaluations).where(*mine).values(update_unix_s=Now(), **values)
-        return bool(connection.execute(statement).rowcount)
-
-    # -- runners -------------------------------------------------------------------------------------------------
-
-    def beat(self, turns: Collection[Turn]) -> set[str]:
-        """Say that this runner is alive, and so are its turns; returns the names of those that are not over."""
-        with self._database.write() as connection:
-            alive = sa.update(runners).where(runners.c.id == self.runner).values(beat_unix_s=Now())
-            if not connection.execute(alive).rowcount:
-                me = {"id": self.runner, "host": socket.gethostname(), "pid": os.getpid()}
-                connection.execute(sa.insert(runners).values(**me, start_unix_s=Now(), beat_unix_s=Now()))
-            mine = (
-                evaluations.c.owner.in_([each.name for each in turns]),
-                evaluations.c.state == State.RUNNING.value,
-            )
-            told = sa.update(evaluations).where(*mine).values(update_unix_s=Now()).returning(evaluations.c.owner)
-            return set(connection.execute(told).scalars()) if turns else set()
-
-    def leave(self) -> None:
-        """Say that this runner is gone."""
-        with self._database.write() as connection:
-            connection.execute(sa.delete(runners).where(runners.c.id == self.runner))
-
-    def alive(self) -> set[str]:
-        """The ids of runners whose last beat is not old."""
-        with self._database.write() as connection:
-            connection.execute(sa.delete(runners).where(runners.c.beat_unix_s < Now() - _FORGOTTEN_S))
-            found = sa.select(runners.c.id).where(runners.c.beat_unix_s >= Now() - ALIVE_S)
-            return set(connection.execute(found).scalars())
-
-    # -- what was left behind ------------------------------------------------------------------------------------
-
-    def not_enqueued(self, most: int) -> list[str]:
-        """Evaluations whose gateway went away between keeping and enqueueing them, oldest first."""
-        lost = (
-            evaluations.c.state == State.QUEUED.value,
-            evaluations.c.enqueued.is_(False),
-            evaluations.c.create_unix_s < Now() - _SETTLING_S,
-        )
-        return self._ids(sa.select(evaluations.c.id).where(*lost).order_by(evaluations.c.create_unix_s).limit(most))
-
-    def oldest_queued(self, most: int) -> list[str]:
-        """Evaluations that the engine should have, oldest first."""
-        waiting = (evaluations.c.state == State.QUEUED.value, evaluations.c.enqueued.is_(True))
-        return self._ids(sa.select(evaluations.c.id).where(*waiting).order_by(evaluations.c.create_unix_s).limit(most))
-
-    def silent(self) -> list[str]:
-        """Running evaluations that nobody gave a sign of life of for as long as the dead take."""
-        old = (
-            evaluations.c.state == State.RUNNING.value,
-            evaluations.c.update_unix_s < Now() - ALIVE_S,
-        )
-        return self._ids(sa.select(evaluations.c.id).where(*old))
+    def without_lease(self, limit: int) -> list[str]:
+        """Return unfinished evaluations without a valid lease: running ones first, then queued ones by age."""
+        query = sa.select(_c.id).where(_is_open, sa.not_(_is_in_use))
+        return self._ids(query.order_by(_c.state.desc(), _c.create_unix_s).limit(limit))
 
     def open_among(self, ids: Collection[str]) -> set[str]:
-        """Which of these are queued or running."""
-        open_ones = evaluations.c.state.in_([State.QUEUED.value, State.RUNNING.value])
-        return set(self._ids(sa.select(evaluations.c.id).where(evaluations.c.id.in_(list(ids)), open_ones)))
+        """Return which of these evaluations are queued or running."""
+        return set(self._ids(sa.select(_c.id).where(_c.id.in_(list(ids)), _is_open)))
 
-    def mark_enqueued(self, evaluation_id: str) -> None:
-        """Note that the engine knows it."""
-        with self._database.write() as connection:
-            connection.execute(sa.update(evaluations).where(evaluations.c.id == evaluation_id).values(enqueued=True))
-
-    def _ids(self, wanted: sa.Select[str]) -> list[str]:
+    def now(self) -> float:
+        """Return the time of the database."""
         with self._database.read() as connection:
-            return list(connection.execute(wanted).scalars())
+            return float(connection.execute(sa.select(Now())).scalar_one())
+
+    def _write(self, lease: Lease, /, **values: Any) -> None:
+        with self._database.write() as connection:
+            _update(connection, lease, **values)
+
+    def _ids(self, query: sa.Select[str]) -> list[str]:
+        with self._database.read() as connection:
+            return list(connection.execute(query).scalars())
 
 
-def _plain(reason: str) -> str:
-    """As any database takes it: names of files and words of workers may hold anything."""
-    return reason.encode("utf-8", "replace").decode().replace("\0", "?")[:_MOST_CHARACTERS]
+class LeaseReporter:
+    """The `JobReporter` of one run: writes under its lease, and repeats a write while the database does not answer.
+
+    Args:
+        leases: of this runner.
+        lease: guards the writes.
+        run_step: of the job engine.
+        stopping: set when this runner stops: the run then ends at its next step.
+        on_end: called before a write that ends the evaluation, and with it the lease.
+    """
+
+    def __init__(
+        self,
+        leases: LeaseStore,
+        lease: Lease,
+        run_step: RunStep,
+        *,
+        stopping: asyncio.Event,
+        on_end: Callable[[Lease], None],
+    ) -> None:
+        self._leases, self._lease, self._run_step = leases, lease, run_step
+        self._stopping, self._on_end = stopping, on_end
+
+    async def report_progress(self, *, stage: str, done: int, total: int, reason: str = "") -> None:
+        """See `JobReporter`."""
+        if self._stopping.is_set():
+            raise LeaseLost("the runner stops")
+        report = partial(self._leases.report_progress, stage=stage, done=done, total=total, reason=reason)
+        await self._write(report)
+
+    async def report_results(self, metrics: Sequence[Metric], panels: Sequence[PanelResult]) -> None:
+        """See `JobReporter`."""
+        await self._write(partial(self._leases.report_results, metrics=metrics, panels=panels))
+
+    async def succeed(
+        self,
+        *,
+        metrics: Sequence[Metric],
+        panels: Sequence[PanelResult],
+        gates: Sequence[GateOutcome],
+        bundle: bytes,
+    ) -> None:
+        """See `JobReporter`."""
+        self._on_end(self._lease)
+        await self._write(partial(self._leases.succeed, metrics=metrics, panels=panels, gates=gates, bundle=bundle))
+
+    async def fail(self, reason: str) -> None:
+        """See `JobReporter`; waits for disk space, too, which the files of this evaluation may have taken."""
+        self._on_end(self._lease)
+        await self._write(partial(self._leases.fail, reason=reason), wait_for_space=True)
+
+    async def run_step(self, work: Callable[[], Awaitable[str]]) -> str:
+        """See `JobReporter`."""
+        return await self._run_step(work)
+
+    async def _write(self, write: Callable[[Lease], None], *, wait_for_space: bool = False) -> None:
+        start_s = time.monotonic()
+        while True:
+            try:
+                return await asyncio.to_thread(write, self._lease)
+            except JobsUnreachable as error:
+                if not wait_for_space:
+                    raise_if_full(error)
+                if self._stopping.is_set() or time.monotonic() - start_s > _WRITE_TIMEOUT_S:
+                    _log.warning("evaluation %s is left to another run: %s", self._lease.id, error)
+                    raise LeaseLost(str(error)) from error
+                await asyncio.sleep(_WRITE_RETRY_S)
+
+
+def _update(connection: sa.Connection, lease: Lease, /, **values: Any) -> None:
+    valid = (_c.id == lease.id, _c.state == State.RUNNING.value, _c.lease == lease.token)
+    update = sa.update(evaluations).where(*valid).values(**{"update_unix_s": Now(), **values})
+    if not connection.execute(update).rowcount:
+        raise LeaseLost(f"evaluation {lease.id} has ended, or another runner has it")
 
 
 def _ended(state: State, reason: str) -> dict[str, Any]:
-    return {"state": state.value, "reason": _plain(reason), "end_unix_s": Now(), "owner": ""}
+    return {"state": state.value, "reason": _storable(reason), "end_unix_s": Now(), "lease": ""}
+
+
+def _storable(reason: str) -> str:
+    """Return text that every database accepts: file names and workers' messages may hold any characters."""
+    return reason.encode("utf-8", "replace").decode().replace("\0", "?")[:_REASON_CHARACTERS]

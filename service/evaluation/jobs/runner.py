@@ -1,229 +1,304 @@
-"""A runner: takes evaluations from the queue and runs each through the pipeline, until it is told to end."""
+"""A runner: takes evaluations from the queue, runs each through the pipeline, and keeps its leases alive.
+
+Ids come from the queue; progress, results and reports go to the database under a lease. `Recovery`, which every runner
+runs, returns the evaluations of dead runners to the queue.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import logging
+import math
 import os
 import secrets
 import socket
 import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 from sqlalchemy.engine import URL
 
 from service.errors import JobsUnreachable, SetupError
 from service.evaluation.jobs.database import Database
-from service.evaluation.jobs.durable import DurableEngine, DurableRunner, Steps
-from service.evaluation.jobs.leases import MOST_ATTEMPTS, Turn, Turns
-from service.evaluation.jobs.reaper import REAP_S, Reaper
-from service.evaluation.jobs.store_desk import StoreDesk
-from service.evaluation.pipeline.files import Files
+from service.evaluation.jobs.leases import LEASE_S, MAX_ATTEMPTS, Lease, LeaseReporter, LeaseStore
+from service.evaluation.jobs.queue import JobQueue, QueueWorker, RunStep
+from service.evaluation.pipeline.files import StepFiles
 from service.evaluation.pipeline.pipeline import Pipeline
-from service.evaluation.pipeline.reporter import Over
+from service.evaluation.pipeline.reporter import LeaseLost
+from service.evaluation.record import ID_PATTERN
 from service.evaluation.specification import Specification
 
-__all__ = ["BEAT_S", "Heartbeat", "Runner"]
+__all__ = ["Heartbeat", "Recovery", "Runner"]
 
+_STOP_S = 8.0  # for the steps under way
+_HEARTBEAT_S = 2.0
+_STUCK_S = 30.0
+_RECOVERY_INTERVAL_S = 3.0
+_TIDY_INTERVAL_S = 30.0
+_ABANDONED_S = 3600.0
+_AT_ONCE = 200
 
 _log = logging.getLogger(__name__)
 
-_GRACE_S = 8.0
-
 
 class Runner:
-    """One a process.
+    """Runs evaluations; one a process.
 
     Args:
-        url: of the database, as `jobs_url` gives it.
-        pipeline: runs evaluations.
-        concurrency: how many at once.
+        url: of the database, as `jobs_url` returns it.
+        pipeline: runs one evaluation.
+        concurrency: evaluations at once.
     """
 
     def __init__(self, url: URL, pipeline: Pipeline, *, concurrency: int = 1) -> None:
         self.id = f"{socket.gethostname()[:20]}-{os.getpid()}-{secrets.token_hex(4)}"
         self._pipeline = pipeline
-        self._database, self._engine = Database(url), DurableEngine(url)
-        self._turns = Turns(self._database, self.id)
-        self._heartbeat = Heartbeat(self._turns, self._stop_turn)
-        self._reaper = Reaper(self._turns, self._engine, pipeline.folder, lambda: set(self._under_way))
-        self._queue = DurableRunner(url, runner=self.id, concurrency=concurrency, evaluate=self._evaluate)
-        self._under_way: dict[str, asyncio.Task[None] | None] = {}
-        self._ending = asyncio.Event()
-        self._reaping: asyncio.Task[None] | None = None
+        self._database, self._queue = Database(url), JobQueue(url)
+        self._leases = LeaseStore(self._database, self.id)
+        self._heartbeat = Heartbeat(self._leases, self._cancel_run)
+        self._recovery = Recovery(self._leases, self._queue, pipeline.folder)
+        self._worker = QueueWorker(url, runner=self.id, concurrency=concurrency, evaluate=self._evaluate)
+        self._runs: dict[str, asyncio.Task[None] | None] = {}
+        self._stopping = asyncio.Event()
+        self._recovering: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
         """Take evaluations from now on.
 
         Raises:
-            SetupError: the database or the folder for files cannot be used.
+            SetupError: the database or the work folder cannot be used.
         """
-        folder = self._pipeline.folder
-        try:
-            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        except OSError as error:
-            raise SetupError(f"{folder} cannot be made: {error}; name another with --work-dir") from error
-        if not os.access(folder, os.W_OK | os.X_OK) or folder.stat().st_uid != os.getuid():
-            raise SetupError(f"{folder} is not this user's, or may not be written; name another with --work-dir")
+        _prepare_folder(self._pipeline.folder)
         await asyncio.to_thread(self._database.open)
-        await asyncio.to_thread(self._engine.open)
-        try:
-            await self._heartbeat.start()
-        except JobsUnreachable as error:
-            raise SetupError(str(error)) from error
-        await self._queue.start()
-        self._reaping = asyncio.create_task(self._reap())
+        await asyncio.to_thread(self._queue.open)
+        self._heartbeat.start()
+        await self._worker.start()
+        self._recovering = asyncio.create_task(self._recover_forever())
 
     async def stop(self) -> None:
-        """Finish the steps under way, let go of their evaluations, and end."""
-        self._ending.set()
-        if self._reaping:
-            self._reaping.cancel()
-            await asyncio.wait([self._reaping])
-        tasks = [each for each in self._under_way.values() if each]
-        if tasks:
-            _, late = await asyncio.wait(tasks, timeout=_GRACE_S)
+        """Finish the steps under way, give their evaluations back to the queue, and close everything."""
+        self._stopping.set()
+        if self._recovering:
+            self._recovering.cancel()
+            await asyncio.wait([self._recovering])
+        if runs := [each for each in self._runs.values() if each]:
+            _, late = await asyncio.wait(runs, timeout=_STOP_S)
             for each in late:
                 each.cancel()
             if late:
                 await asyncio.wait(late, timeout=1.0)
-        if self._reaping:  # it was started
-            await self._queue.stop()
+        if self._recovering:  # it was started
+            await self._worker.stop()
         with contextlib.suppress(JobsUnreachable):
-            await asyncio.to_thread(self._reaper.give_up)
+            await asyncio.to_thread(self._recovery.resume_jobs_of, self.id)
         await self._heartbeat.stop()
-        self._engine.close()
+        self._queue.close()
         self._database.close()
 
-    async def _evaluate(self, evaluation_id: str, steps: Steps) -> None:
-        if self._ending.is_set():
-            raise Over
-        self._under_way[evaluation_id] = task = asyncio.current_task()
+    async def _evaluate(self, evaluation_id: str, run_step: RunStep) -> None:
+        """Run one evaluation under a lease; raises LeaseLost where another run has to continue."""
+        if self._stopping.is_set():
+            raise LeaseLost("the runner stops")
+        self._runs[evaluation_id] = task = asyncio.current_task()
         try:
-            await self._take(evaluation_id, steps)
-        finally:
-            if self._under_way.get(evaluation_id) is task:
-                del self._under_way[evaluation_id]
-            self._heartbeat.under_way.pop(evaluation_id, None)
-
-    async def _take(self, evaluation_id: str, steps: Steps) -> None:
-        try:
-            turn = await asyncio.to_thread(self._turns.take, evaluation_id)
+            lease = await asyncio.to_thread(self._leases.acquire, evaluation_id)
+            if lease is not None:
+                await self._run(lease, run_step)
         except JobsUnreachable as error:
-            raise Over from error  # it is given away by the reaper, once the database is back
-        if turn is None:
-            return
-        self._heartbeat.under_way[evaluation_id] = turn
-        try:
-            await self._run(turn, StoreDesk(self._turns, turn, steps, self._ending, self._end_turn))
+            raise LeaseLost(str(error)) from error  # recovery queues it again once the database answers
         finally:
-            await self._clear(turn)
+            if self._runs.get(evaluation_id) is task:
+                del self._runs[evaluation_id]
 
-    async def _run(self, turn: Turn, desk: StoreDesk) -> None:
-        if turn.attempts > MOST_ATTEMPTS:
-            await desk.fail(f"its runners died {MOST_ATTEMPTS} times while {turn.stage or 'beginning'}; ask for fewer "
-                            "samples, or give runners more memory")  # fmt: skip
-            return
+    async def _run(self, lease: Lease, run_step: RunStep) -> None:
+        self._heartbeat.leases[lease.id] = lease
+        end = self._heartbeat.drop
+        reporter = LeaseReporter(self._leases, lease, run_step, stopping=self._stopping, on_end=end)
         try:
-            specification = Specification.from_json(turn.specification)
-        except ValueError:
-            await desk.fail("asked for by another version of Fount; ask again")
-            return
-        await self._pipeline.run(turn.id, specification, desk)
+            if lease.attempts > MAX_ATTEMPTS:
+                await reporter.fail(f"its runners died {MAX_ATTEMPTS} times while {lease.stage or 'starting'}; "
+                                    "evaluate fewer samples, or give runners more memory")  # fmt: skip
+                return
+            try:
+                specification = Specification.from_json(lease.specification)
+            except ValueError:
+                await reporter.fail("it was created by another version of Fount; evaluate again")
+                return
+            await self._pipeline.run(lease.id, specification, reporter)
+        finally:
+            end(lease)
+            await self._clean_up(lease)
 
-    def _end_turn(self, turn: Turn) -> None:
-        """A turn is about to end by itself: that it is over will be no news."""
-        self._heartbeat.under_way.pop(turn.id, None)
-
-    def _stop_turn(self, turn: Turn) -> None:
-        if task := self._under_way.get(turn.id):
+    def _cancel_run(self, lease: Lease) -> None:
+        if task := self._runs.get(lease.id):
             task.cancel()
 
-    async def _clear(self, turn: Turn) -> None:
-        """Remove the files of an evaluation that has ended; of one that goes on elsewhere, they stay."""
-        with contextlib.suppress(JobsUnreachable):
-            if not await asyncio.to_thread(self._turns.open_among, [turn.id]):
-                await asyncio.to_thread(Files(self._pipeline.folder / turn.id).remove)
-            elif self._ending.is_set():
-                await asyncio.to_thread(self._turns.release, turn)
+    async def _clean_up(self, lease: Lease) -> None:
+        """Remove the files of an evaluation that has ended; release the lease of one that another run continues."""
+        with contextlib.suppress(JobsUnreachable, LeaseLost):
+            if not await asyncio.to_thread(self._leases.open_among, [lease.id]):
+                await asyncio.to_thread(StepFiles(self._pipeline.folder / lease.id).remove)
+            elif self._stopping.is_set():
+                await asyncio.to_thread(self._leases.release, lease)
 
-    async def _reap(self) -> None:
+    async def _recover_forever(self) -> None:
         while True:
             try:
-                await asyncio.to_thread(self._reaper.look)
+                await asyncio.to_thread(self._recovery.run)
             except JobsUnreachable as error:
                 _log.warning("%s", error)
-            except Exception:  # noqa: BLE001 - this runner's own work goes on
-                _log.exception("looking for what was left behind")
-            await asyncio.sleep(REAP_S)
-
-
-# FOLDED FROM service.evaluation.jobs.runner:
-# A runner's sign of life, from a thread of its own, so that a busy step does not silence it. On the way it
-# learns which turns are over, so that a step that waits for workers ends soon when its evaluation is cancelled.
-# The thread watches the event loop in turn: a runner whose loop stands still is as good as dead, and silent.
-
-
-BEAT_S = 2.0
-_STUCK_S = 30.0
+            except Exception:  # noqa: BLE001 - this runner's own evaluations go on
+                _log.exception("recovery failed")
+            await asyncio.sleep(_RECOVERY_INTERVAL_S)
 
 
 class Heartbeat:
-    """Beats while it runs.
+    """Renews this runner's leases, from a thread of its own: a busy event loop does not let them expire.
+
+    It also finds leases that are not valid any more, so that a step that waits for workers ends soon after its
+    evaluation is cancelled. If the event loop itself hangs, the heartbeat stops, and other runners take over.
 
     Args:
-        turns: of this runner.
-        over: called in the event loop when a turn is found to be over.
+        leases: of this runner.
+        on_lost: called in the event loop when a lease is found invalid.
+
+    Attributes:
+        leases: those to renew, by evaluation id.
     """
 
-    def __init__(self, turns: Turns, over: Callable[[Turn], None]) -> None:
-        self._turns, self._over = turns, over
-        self.under_way: dict[str, Turn] = {}
-        self._loop_seen = time.monotonic()
-        self._ending = threading.Event()
-        self._thread = threading.Thread(target=self._beat, name="heartbeat", daemon=True)
+    def __init__(self, leases: LeaseStore, on_lost: Callable[[Lease], None]) -> None:
+        self.leases: dict[str, Lease] = {}
+        self._store, self._on_lost = leases, on_lost
+        self._loop_alive_s = time.monotonic()
+        self._stopping = threading.Event()
+        self._thread: threading.Thread | None = None
         self._watch: asyncio.Task[None] | None = None
-        self._loop: asyncio.AbstractEventLoop | None = None
 
-    async def start(self) -> None:
-        """Begin, with a first beat done when this returns."""
-        self._loop = asyncio.get_running_loop()
-        await asyncio.to_thread(self._turns.beat, ())
-        self._watch = asyncio.create_task(self._be_seen())
+    def start(self) -> None:
+        """Begin; call it in the event loop."""
+        self._watch = asyncio.create_task(self._watch_loop())
+        loop = asyncio.get_running_loop()
+        self._thread = threading.Thread(target=self._renew_forever, args=(loop,), name="heartbeat", daemon=True)
         self._thread.start()
 
     async def stop(self) -> None:
-        """End, and say that this runner is gone."""
-        self._ending.set()
-        if self._watch:
+        """Renew no more."""
+        self._stopping.set()
+        if self._watch and self._thread:
             self._watch.cancel()
-        if self._thread.is_alive():
-            await asyncio.to_thread(self._thread.join, BEAT_S)
-        with contextlib.suppress(JobsUnreachable):
-            await asyncio.to_thread(self._turns.leave)
+            await asyncio.to_thread(self._thread.join, _HEARTBEAT_S)
 
-    async def _be_seen(self) -> None:
+    def drop(self, lease: Lease) -> None:
+        """Renew a lease no more: its evaluation ends, or this runner leaves it."""
+        if self.leases.get(lease.id) is lease:
+            del self.leases[lease.id]
+
+    async def _watch_loop(self) -> None:
         while True:
-            self._loop_seen = time.monotonic()
-            await asyncio.sleep(BEAT_S / 2)
+            self._loop_alive_s = time.monotonic()
+            await asyncio.sleep(_HEARTBEAT_S / 2)
 
-    def _beat(self) -> None:
-        while not self._ending.wait(BEAT_S):
-            if time.monotonic() - self._loop_seen > _STUCK_S:
-                _log.error("this runner stands still, and gives its evaluations away")
+    def _renew_forever(self, loop: asyncio.AbstractEventLoop) -> None:
+        while not self._stopping.wait(_HEARTBEAT_S):
+            if time.monotonic() - self._loop_alive_s > _STUCK_S:
+                _log.error("the event loop of this runner hangs; its leases will expire")
                 continue
-            told = list(self.under_way.values())
+            leases = list(self.leases.values())
             try:
-                going_on = self._turns.beat(told)
+                valid = self._store.renew(leases)
             except JobsUnreachable as error:
-                _log.warning("no sign of life could be given: %s", error)
+                _log.warning("leases could not be renewed: %s", error)
                 continue
-            for turn in told:
-                if turn.name not in going_on and self._loop is not None:
-                    self._loop.call_soon_threadsafe(self._look_at, turn)
+            for lease in leases:
+                if lease.token not in valid:
+                    loop.call_soon_threadsafe(self._report_lost, lease)
 
-    def _look_at(self, turn: Turn) -> None:
-        if self.under_way.get(turn.id) is turn:  # and it did not end by itself meanwhile
-            self._over(turn)
+    def _report_lost(self, lease: Lease) -> None:
+        if self.leases.get(lease.id) is lease:  # its evaluation did not end meanwhile
+            self._on_lost(lease)
+
+
+class Recovery:
+    """Makes the queue agree with the table, and removes what ended evaluations left. Every method blocks.
+
+    The table decides: an unfinished evaluation either has a valid lease or is in the queue. What disagrees comes from
+    runners that died or left an evaluation, from gateways that died before they changed the queue, or from a lost
+    queue. All runners do this at the same time; what two of them do twice costs a repeated step at most.
+
+    Args:
+        leases: the table.
+        queue: the job engine.
+        folder: the runner's work folder.
+    """
+
+    def __init__(self, leases: LeaseStore, queue: JobQueue, folder: Path) -> None:
+        self._leases, self._queue, self._folder = leases, queue, folder
+        self._tidy_at_s = 0.0
+
+    def run(self) -> None:
+        """Make one pass; may raise JobsUnreachable."""
+        self._resume_abandoned()
+        self._enqueue_missing()
+        if time.monotonic() >= self._tidy_at_s:
+            self._tidy_at_s = time.monotonic() + _TIDY_INTERVAL_S
+            self._forget_finished()
+            self._remove_files()
+
+    def resume_jobs_of(self, runner: str) -> None:
+        """Return the jobs of a runner that stops to the queue."""
+        for job in self._queue.started():
+            if job.runner == runner:
+                self._queue.resume(job.id)
+
+    def _resume_abandoned(self) -> None:
+        """Queue jobs again that no runner holds a lease for; a job of an ended evaluation then ends at once."""
+        started = self._queue.started()
+        if not started:
+            return
+        in_use, now = self._leases.in_use(), self._leases.now()
+        for job in started:
+            if job.id not in in_use and now - job.start_unix_s > LEASE_S:  # a job that just started has no lease yet
+                _log.warning("evaluation %s is taken over from runner %s", job.id, job.runner)
+                self._queue.resume(job.id)
+
+    def _enqueue_missing(self) -> None:
+        ids = self._leases.without_lease(_AT_ONCE)
+        unfinished = self._queue.unfinished(ids)
+        for each in ids:
+            if each not in unfinished:
+                self._queue.forget([each])
+                self._queue.enqueue(each)
+
+    def _forget_finished(self) -> None:
+        finished = self._queue.finished(_AT_ONCE)
+        self._queue.forget(set(finished) - self._leases.open_among(finished))
+
+    def _remove_files(self) -> None:
+        """Remove the files of evaluations that are not open; young ones stay, as another database may own them."""
+        newest_s = time.time() - _ABANDONED_S
+        folders = [
+            each.name
+            for each in self._folder.iterdir()
+            if ID_PATTERN.fullmatch(each.name) and _changed_unix_s(each) < newest_s
+        ]
+        for each in set(folders) - self._leases.open_among(folders):
+            StepFiles(self._folder / each).remove()
+
+
+def _prepare_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    except OSError as error:
+        raise SetupError(f"{folder} cannot be created: {error}; name another with --work-dir") from error
+    if not os.access(folder, os.W_OK | os.X_OK) or folder.stat().st_uid != os.getuid():
+        raise SetupError(f"{folder} belongs to another user, or is not writable; name another with --work-dir")
+
+
+def _changed_unix_s(folder: Path) -> float:
+    """Return when a folder changed, by this machine's clock; infinity if another runner just removed it."""
+    try:
+        return folder.stat().st_mtime
+    except OSError:
+        return math.inf

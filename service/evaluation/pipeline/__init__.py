@@ -1,5 +1,6 @@
-"""The pipeline: a specification enters, and small steps draw, read, compare and judge; a report leaves.
+"""The pipeline: runs one evaluation in small steps, from its specification to its report.
 
-Each step leaves one file. Files are a cache: what is missing or damaged is made again with the same content, so that a
-runner on another machine goes on with nothing but the database.
+A `Specification` enters; progress, results and the report leave through a `JobReporter`. Each step leaves one file.
+Files are a cache: a missing or damaged one is made again with the same content, so that a runner on another machine can
+continue an evaluation with the database alone.
 """

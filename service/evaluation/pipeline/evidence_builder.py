@@ -1,6 +1,6 @@
-"""From what steps left to the evidence: samples, real rows, nearest training rows, answers.
+"""Builds the evidence of one evaluation from the files its steps left: samples, real rows, nearest rows, label grid.
 
-Everything is kept in memory once it was gathered; panels and figures look at it one after the other.
+Evidence stays in memory once it is built: the panels and figures read it one after the other.
 """
 
 from __future__ import annotations
@@ -14,55 +14,57 @@ from numpy.typing import NDArray
 
 from service.evaluation.evidence import NEIGHBOURS, Evidence, Nearest, RealRows, Samples
 from service.evaluation.panels.registry import FEWEST_SAMPLES, needs_label_grid, needs_neighbours
-from service.evaluation.pipeline.files import Arrays, Files
-from service.evaluation.pipeline.reference import Reference, SplitRows
+from service.evaluation.pipeline.files import Arrays, StepFiles
+from service.evaluation.pipeline.reference import HeldOutNeighbours, SplitRows
 from service.evaluation.pipeline.reporter import Failed
-from service.evaluation.pipeline.sampling import Drawing
+from service.evaluation.pipeline.sampling import SamplingStage
 from service.evaluation.specification import Specification
 from service.evaluation.statistics.distances import Rows, nearest, prepare
 
-__all__ = ["SPACES", "Gathering"]
+__all__ = ["SPACES", "EvidenceBuilder"]
 
 Space = Literal["pixels", "features"]
+Split = Literal["training", "held_out"]
 
 SPACES: tuple[Space, ...] = ("pixels", "features")
+"""In which nearest rows are searched."""
 
-_FEWEST_ROWS = 50
+_MIN_ROWS = 50
 
 
-class Gathering:
-    """The evidence of one evaluation, as far as it is needed.
+class EvidenceBuilder:
+    """Builds what the panels of one evaluation need, and nothing else.
 
     Args:
         specification: of the evaluation.
-        drawing: its samples.
+        sampling: its samples.
         training, held_out: its real rows.
-        reference: what held-out rows are to training rows.
-        files: where nearest rows are left.
+        held_out_neighbours: the nearest training rows of held-out rows.
+        files: where the nearest training rows of samples are left.
     """
 
     def __init__(
         self,
         specification: Specification,
         *,
-        drawing: Drawing,
+        sampling: SamplingStage,
         training: SplitRows,
         held_out: SplitRows,
-        reference: Reference,
-        files: Files,
+        held_out_neighbours: HeldOutNeighbours,
+        files: StepFiles,
     ) -> None:
-        self._specification, self._drawing, self._files = specification, drawing, files
-        self._splits = {"training": training, "held_out": held_out}
-        self._reference = reference
-        self._real: dict[str, RealRows] = {}
+        self._specification, self._sampling, self._files = specification, sampling, files
+        self._splits: dict[Split, SplitRows] = {"training": training, "held_out": held_out}
+        self._held_out_neighbours = held_out_neighbours
+        self._loaded: dict[Split, RealRows] = {}
         self._prepared: dict[Space, Rows] = {}
         self._evidence: Evidence | None = None
 
     async def nearest(self, space: Space, number: int) -> Arrays:
-        """The nearest training rows of one chunk's samples: distances (n, NEIGHBOURS), rows (n,)."""
+        """Find the nearest training rows of one chunk of samples: distances (n, NEIGHBOURS), rows (n,)."""
 
         async def make() -> Arrays:
-            samples = await self._drawing.kept(number)
+            samples = await self._sampling.valid_samples(number)
             if samples is None:
                 return {"distances": np.zeros((0, NEIGHBOURS)), "rows": np.zeros(0, np.int64)}
             rows = await self._training_rows(space)
@@ -72,66 +74,62 @@ class Gathering:
         return await self._files.arrays(f"nearest-{space}-{number:05d}", make)
 
     async def held_out_nearest(self, space: Space, number: int) -> Arrays:
-        """The same for one chunk of held-out rows."""
+        """Find the nearest training rows of one chunk of held-out rows: distances (n, NEIGHBOURS)."""
         held_out, training = await self._rows("held_out"), await self._training_rows(space)
-        return await self._reference.nearest(space, number, held_out, training)
+        return await self._held_out_neighbours.nearest(space, number, held_out, training)
 
     async def evidence(self) -> Evidence:
-        """All of it.
+        """Return all evidence.
 
         Raises:
-            Failed: there is too little to look at.
+            Failed: too many samples or rows failed.
         """
         if self._evidence is None:
-            self._evidence = await self._gather()
+            self._evidence = await self._build()
         return self._evidence
 
-    async def _gather(self) -> Evidence:
-        panels = self._specification.panels
-        parts = [await self._drawing.kept(number) for number in range(len(self._drawing.chunks))]
+    async def _build(self) -> Evidence:
+        panels, count = self._specification.panels, self._specification.count
+        parts = [await self._sampling.valid_samples(number) for number in range(len(self._sampling.chunks))]
         samples = _join([each for each in parts if each is not None])
-        self._check_enough(0 if samples is None else len(samples))
-        assert samples is not None  # some are enough
+        valid = 0 if samples is None else len(samples)
+        for panel in panels:
+            if valid < FEWEST_SAMPLES[panel]:
+                raise Failed(f"{count - valid} of {count} samples failed or were not finite; {valid} remain, and "
+                             f"{panel.value} needs {FEWEST_SAMPLES[panel]}; check the generator")  # fmt: skip
+        assert samples is not None  # every panel needs some
         held_out, training = await self._rows("held_out"), await self._rows("training")
         spaces = SPACES if needs_neighbours(panels) else ()
-        self._prepared.clear()  # they are through with
+        self._prepared.clear()  # the searches are done
         return Evidence(
             samples=samples,
-            failed=self._specification.count - len(samples),
+            failed=count - valid,
             held_out=held_out,
             training=training,
             nearest={space: await self._all_nearest(space) for space in spaces},
-            label_grid=await self._drawing.answers() if needs_label_grid(panels) else None,
+            label_grid=await self._sampling.label_grid() if needs_label_grid(panels) else None,
             classes=self._specification.classes,
             seed=self._specification.seed,
         )
 
-    def _check_enough(self, samples: int) -> None:
-        for panel in self._specification.panels:
-            if samples < FEWEST_SAMPLES[panel]:
-                lost = self._specification.count - samples
-                raise Failed(
-                    f"{lost} of {self._specification.count} samples failed or were not finite; {samples} are "
-                    f"left, and {panel.value} needs {FEWEST_SAMPLES[panel]}; look at the generator"
-                )
-
     async def _all_nearest(self, space: Space) -> Nearest:
-        of_samples = [await self.nearest(space, number) for number in range(len(self._drawing.chunks))]
-        of_rows = [await self.held_out_nearest(space, number) for number in range(len(self._reference.chunks))]
+        of_samples = [await self.nearest(space, number) for number in range(len(self._sampling.chunks))]
+        chunks = range(len(self._held_out_neighbours.chunks))
+        of_rows = [await self.held_out_nearest(space, number) for number in chunks]
         return Nearest(
             sample_distances=np.concatenate([each["distances"] for each in of_samples]),
             sample_rows=np.concatenate([each["rows"] for each in of_samples]),
             held_out_distances=np.concatenate([each["distances"] for each in of_rows]),
         )
 
-    async def _rows(self, split: str) -> RealRows:
-        if split not in self._real:
-            rows = await self._splits[split].gather()
-            if len(rows) < _FEWEST_ROWS:
-                raise Failed(f"{len(rows)} rows of the {split.replace('_', '-')} split could be read, and "
-                             f"{_FEWEST_ROWS} are needed; look at the extractor and the classifier")  # fmt: skip
-            self._real[split] = rows
-        return self._real[split]
+    async def _rows(self, split: Split) -> RealRows:
+        if split not in self._loaded:
+            rows = await self._splits[split].load()
+            if len(rows) < _MIN_ROWS:
+                raise Failed(f"{len(rows)} rows of the {split.replace('_', '-')} split could be read, and {_MIN_ROWS} "
+                             "are needed; check the extractor and the classifier")  # fmt: skip
+            self._loaded[split] = rows
+        return self._loaded[split]
 
     async def _training_rows(self, space: Space) -> Rows:
         if space not in self._prepared:

@@ -1,18 +1,15 @@
-"""Files that steps leave: whole, with a checksum, or not at all.
+"""Files that steps leave: arrays as npz without pickle, everything else as JSON, each with a checksum.
 
-Arrays are npz without pickle, everything else JSON. A file that is missing or damaged reads as None, and is made again.
+A missing or damaged file reads as None and is made again.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import hashlib
 import io
 import json
 import logging
-import os
-import secrets
 import shutil
 import zipfile
 from collections.abc import Awaitable, Callable, Mapping
@@ -22,17 +19,19 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Arrays", "Files"]
+from fount.files import atomic_write
 
-_log = logging.getLogger(__name__)
+__all__ = ["Arrays", "StepFiles"]
 
 _DIGEST_BYTES = 32
+
+_log = logging.getLogger(__name__)
 
 Arrays = dict[str, NDArray[Any]]
 
 
-class Files:
-    """A folder of them, made when the first is written. Any thread may call; several processes may share it.
+class StepFiles:
+    """A folder of files, created with the first file. Threads and processes may share it.
 
     Args:
         folder: where.
@@ -42,10 +41,10 @@ class Files:
         self.folder = folder
 
     async def arrays(self, name: str, make: Callable[[], Awaitable[Arrays]]) -> Arrays:
-        """What a step left, made if it is not there.
+        """Return the arrays in a file, made and written if they are not there.
 
         Raises:
-            OSError: it could not be written.
+            OSError: the file could not be written.
         """
         found = await asyncio.to_thread(self.read_arrays, name)
         if found is None:
@@ -62,7 +61,7 @@ class Files:
         return json.loads(found)
 
     def read_arrays(self, name: str) -> Arrays | None:
-        """Arrays by name; None: there are none, or they are damaged."""
+        """Read arrays by name; None: the file is missing or damaged."""
         content = self._read(name)
         if content is None:
             return None
@@ -76,14 +75,14 @@ class Files:
         """Write arrays.
 
         Raises:
-            OSError: they could not be written.
+            OSError: the file could not be written.
         """
         buffer = io.BytesIO()
         np.savez(buffer, allow_pickle=False, **arrays)
         self._write(name, buffer.getvalue())
 
     def remove(self) -> None:
-        """Remove the folder and all that is in it."""
+        """Remove the folder with all its files."""
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def _read(self, name: str) -> bytes | None:
@@ -97,20 +96,13 @@ class Files:
             return None
         return content
 
-    def _put(self, part: Path, name: str, content: bytes) -> None:
-        self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        with part.open("wb") as stream:
-            stream.write(hashlib.sha256(content).digest())
-            stream.write(content)
-        part.replace(self.folder / name)
-
     def _write(self, name: str, content: bytes) -> None:
-        part = self.folder / f".{name}.{os.getpid()}.{secrets.token_hex(4)}.part"
+        data = hashlib.sha256(content).digest() + content
         try:
-            self._put(part, name, content)
-        except FileNotFoundError:  # somebody tidied the folder away at this moment
-            self._put(part, name, content)
-        except BaseException:
-            with contextlib.suppress(OSError):
-                part.unlink(missing_ok=True)
-            raise
+            self._put(name, data)
+        except FileNotFoundError:  # another process removed the folder at this moment
+            self._put(name, data)
+
+    def _put(self, name: str, data: bytes) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        atomic_write(self.folder / name, data, durable=False)

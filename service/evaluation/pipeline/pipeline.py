@@ -1,4 +1,4 @@
-"""One evaluation from its specification to its report, step by step."""
+"""Runs one evaluation from its specification to its report, step by step."""
 
 from __future__ import annotations
 
@@ -12,36 +12,36 @@ from typing import TypeVar
 from fount.readers import DataError, Dataset
 from service.datasets import Datasets
 from service.errors import DatasetUnreadable, UnknownName
-from service.evaluation.pipeline.evidence_builder import Gathering
-from service.evaluation.pipeline.features import MOST_WAIT_S, Patience, Reader
-from service.evaluation.pipeline.files import Files
-from service.evaluation.pipeline.reference import Reference, SplitRows, keep_within
-from service.evaluation.pipeline.reporter import Desk, Failed
-from service.evaluation.pipeline.sampling import Drawing, label_samples
-from service.evaluation.pipeline.steps import Found, Step, Work
+from service.evaluation.pipeline.evidence_builder import EvidenceBuilder
+from service.evaluation.pipeline.features import MAX_WAIT_S, ImageReader, WorkerRetry
+from service.evaluation.pipeline.files import StepFiles
+from service.evaluation.pipeline.reference import HeldOutNeighbours, SplitRows, limit_references
+from service.evaluation.pipeline.reporter import Failed, JobReporter, LeaseLost
+from service.evaluation.pipeline.sampling import SamplingStage, label_samples
+from service.evaluation.pipeline.steps import EvaluationSteps, Step
 from service.evaluation.results import Panel
 from service.evaluation.specification import Specification
 from service.evaluation.workers import Workers
 
 __all__ = ["REFERENCE_BYTES", "Pipeline"]
 
-_log = logging.getLogger(__name__)
-
 REFERENCE_BYTES = 4 << 30
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+_log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
 
 class Pipeline:
-    """Runs evaluations, several at once if asked to.
+    """Runs evaluations; several may run at once.
 
     Args:
-        workers: who draws and reads.
+        workers: draw samples and read images.
         datasets: real rows.
-        folder: for files of evaluations under way, and of references.
-        reference_bytes: how much references may take.
-        most_wait_s: how long an evaluation waits for workers.
+        folder: for the files of evaluations under way, and for the cache of references.
+        reference_bytes: limit of that cache.
+        max_wait_s: how long an evaluation waits for workers.
     """
 
     def __init__(
@@ -51,62 +51,67 @@ class Pipeline:
         datasets: Datasets,
         folder: Path,
         reference_bytes: int = REFERENCE_BYTES,
-        most_wait_s: float = MOST_WAIT_S,
+        max_wait_s: float = MAX_WAIT_S,
     ) -> None:
         self._workers, self._datasets, self.folder = workers, datasets, folder
-        self._reference_bytes, self._most_wait_s = reference_bytes, most_wait_s
+        self._reference_bytes, self._max_wait_s = reference_bytes, max_wait_s
         self._references = folder / "references"
-        self._used: list[str] = []  # keys of references under way
+        self._used: list[str] = []  # keys of references in use
 
-    async def run(self, evaluation_id: str, specification: Specification, desk: Desk) -> None:
-        """Run one to its end, and tell it to the desk.
+    async def run(self, evaluation_id: str, specification: Specification, reporter: JobReporter) -> None:
+        """Run one evaluation to its end.
 
         Raises:
-            Over: the desk said so; files stay, for whoever goes on.
+            LeaseLost: from the reporter; the files stay for the run that continues.
         """
-        files = Files(self.folder / evaluation_id)
-        run = _Run(desk, files.folder)
+        files = StepFiles(self.folder / evaluation_id)
+        run = _Run(reporter, files.folder)
         used: list[str] = []
         try:
-            work = await run.guard(lambda: self._prepare(specification, run, files))
-            used = [work.held_out.key, work.training.key, work.reference.key]
+            steps = await run.guard(lambda: self._prepare(specification, run, files))
+            used = [steps.held_out.key, steps.training.key, steps.held_out_neighbours.key]
             self._used += used
-            await run.through(work)
+            await run.complete(steps)
         except Failed as failed:
-            await asyncio.to_thread(files.remove)  # first: what there is to write may need the room
-            await desk.fail(str(failed))
+            await asyncio.to_thread(files.remove)  # first: the database may need the space
+            await reporter.fail(str(failed))
         finally:
             for key in used:
                 self._used.remove(key)
         await asyncio.to_thread(files.remove)
-        await asyncio.to_thread(keep_within, self._references, self._reference_bytes, set(self._used))
+        await asyncio.to_thread(limit_references, self._references, self._reference_bytes, set(self._used))
 
-    async def _prepare(self, specification: Specification, run: _Run, files: Files) -> Work:
-        await run.tell(stage="opening the data set")
+    async def _prepare(self, specification: Specification, run: _Run, files: StepFiles) -> EvaluationSteps:
+        await run.report("opening the data set")
         dataset = await self._open(specification)
-        held_out = dataset.splits[specification.held_out_split]
+        held_out_split = dataset.splits[specification.held_out_split]
         classes = None
         if specification.conditional:
-            names = len(specification.classes)
-            classes = await asyncio.to_thread(label_samples, held_out.labels, names, specification.count)
-        patience = Patience(run.waits, self._most_wait_s)
-        reader = Reader(specification, self._workers, patience)
-        drawing = Drawing(specification, classes, workers=self._workers, patience=patience, reader=reader, files=files)
-        rows = {
-            "training": SplitRows(
-                specification, dataset.splits[specification.training_split], reader, self._references
-            ),
-            "held_out": SplitRows(specification, held_out, reader, self._references),
-        }
-        reference = Reference(specification, self._references)
-        gathering = Gathering(specification, drawing=drawing, reference=reference, files=files, **rows)
-        return Work(
-            specification=specification,
-            drawing=drawing,
-            reference=reference,
-            gathering=gathering,
+            number = len(specification.classes)
+            classes = await asyncio.to_thread(label_samples, held_out_split.labels, number, specification.count)
+        retry = WorkerRetry(run.report_wait, self._max_wait_s)
+        reader = ImageReader(specification, self._workers, retry)
+        training_split = dataset.splits[specification.training_split]
+        training = SplitRows(specification, training_split, reader, self._references)
+        held_out = SplitRows(specification, held_out_split, reader, self._references)
+        neighbours = HeldOutNeighbours(specification, self._references)
+        sampling = SamplingStage(specification, classes, workers=self._workers, retry=retry, reader=reader, files=files)
+        evidence = EvidenceBuilder(
+            specification,
+            sampling=sampling,
+            training=training,
+            held_out=held_out,
+            held_out_neighbours=neighbours,
             files=files,
-            **rows,
+        )
+        return EvaluationSteps(
+            specification=specification,
+            sampling=sampling,
+            training=training,
+            held_out=held_out,
+            held_out_neighbours=neighbours,
+            evidence=evidence,
+            files=files,
         )
 
     async def _open(self, specification: Specification) -> Dataset:
@@ -116,7 +121,7 @@ class Pipeline:
         except (UnknownName, DatasetUnreadable) as error:
             raise Failed(f"this runner cannot open data set {name}: {error}") from error
         if dataset.digest != specification.dataset_digest:
-            raise Failed(f"data set {name} has digest {dataset.digest} here, and the evaluation was asked for with "
+            raise Failed(f"data set {name} has digest {dataset.digest} here, and the evaluation was created with "
                          f"{specification.dataset_digest}; give gateway and runners the same files")  # fmt: skip
         for split in (specification.training_split, specification.held_out_split):
             if split not in dataset.splits:
@@ -125,68 +130,68 @@ class Pipeline:
 
 
 class _Run:
-    """One run: where it is, and what it makes of what goes wrong."""
+    """One run: its progress, and the translation of errors into failures."""
 
-    def __init__(self, desk: Desk, folder: Path) -> None:
-        self._desk, self._folder = desk, folder
+    def __init__(self, reporter: JobReporter, folder: Path) -> None:
+        self._reporter, self._folder = reporter, folder
         self._stage, self._done, self._total = "", 0, 0
 
-    async def tell(self, stage: str, reason: str = "") -> None:
+    async def report(self, stage: str, reason: str = "") -> None:
         self._stage = stage
-        await self._desk.tell(stage=stage, done=self._done, total=self._total, reason=reason)
+        await self._reporter.report_progress(stage=stage, done=self._done, total=self._total, reason=reason)
 
-    async def waits(self, reason: str) -> None:
-        await self.tell(self._stage, reason)
+    async def report_wait(self, reason: str) -> None:
+        await self.report(self._stage, reason)
 
-    async def through(self, work: Work) -> None:
-        """Do all steps, tell what is found as it is found, and end it with its report."""
+    async def complete(self, work: EvaluationSteps) -> None:
+        """Run all steps, report results as panels are completed, and end the evaluation with its report."""
         steps = work.steps()
         self._total = len(steps) + 1
-        found: list[Panel] = []
+        completed: list[Panel] = []
         for number, step in enumerate(steps):
             self._done = number
-            await self.tell(step.stage)
-            await self._do(step)
-            if step.ends is not None:
-                found.append(step.ends)
-                so_far = await self.guard(lambda: work.found(tuple(found)))
-                await self._desk.partial(so_far.metrics, so_far.panels)
+            await self.report(step.stage)
+            await self._run_step(step)
+            if step.completes is not None:
+                completed.append(step.completes)
+                so_far = await self.guard(lambda: work.results(tuple(completed)))
+                await self._reporter.report_results(so_far.metrics, so_far.panels)
         self._done = len(steps)
-        await self.tell("writing the report")
-        all_found: Found = await self.guard(lambda: work.found(work.specification.panels))
-        gates = work.gates(all_found.metrics)
-        bundle = await self.guard(lambda: work.bundle(all_found, gates))
-        await self._desk.succeed(metrics=all_found.metrics, panels=all_found.panels, gates=gates, bundle=bundle)
+        await self.report("writing the report")
+        results = await self.guard(lambda: work.results(work.specification.panels))
+        gates = work.gates(results.metrics)
+        bundle = await self.guard(lambda: work.bundle(results, gates))
+        await self._reporter.succeed(metrics=results.metrics, panels=results.panels, gates=gates, bundle=bundle)
 
-    async def _do(self, step: Step) -> None:
+    async def _run_step(self, step: Step) -> None:
         async def work() -> str:
             try:
                 await self.guard(step.work)
-            except Failed as failed:
+            except Failed as failed:  # stored as the result of the step, so that a later run fails alike
                 return str(failed)
             return ""
 
-        if told := await self._desk.durably(work):
-            raise Failed(told)
+        if failure := await self._reporter.run_step(work):
+            raise Failed(failure)
 
     async def guard(self, work: Callable[[], Awaitable[T]]) -> T:
-        """Do something; whatever goes wrong with it is a sentence for people.
+        """Do some work; turn every error into one sentence for users.
 
         Raises:
-            Failed: it went wrong.
+            Failed: an error occurred.
         """
         try:
             return await work()
-        except (Failed, asyncio.CancelledError):
+        except (Failed, LeaseLost):
             raise
         except DataError as error:
             raise Failed(f"the data set cannot be read: {error}") from error
         except OSError as error:
             if error.errno in _FULL:
-                raise Failed(f"no space left in {self._folder.parent}; make room, or give the runner another "
-                             "--work-dir, and ask again") from error  # fmt: skip
-            raise Failed(f"files cannot be kept in {self._folder.parent}: {error.strerror or error}") from error
-        except Exception as error:  # what a step raises must end its evaluation, not its runner
+                raise Failed(f"no space left in {self._folder.parent}; free some, or give the runner another "
+                             "--work-dir, and evaluate again") from error  # fmt: skip
+            raise Failed(f"files cannot be written in {self._folder.parent}: {error.strerror or error}") from error
+        except Exception as error:  # an error of a step ends its evaluation, not its runner
             _log.exception("%s failed while %s", self._folder.name, self._stage)
-            raise Failed(f"an error nobody expected while {self._stage} ({type(error).__name__}); the runner's log "
-                         f"has it under {self._folder.name}") from error  # fmt: skip
+            raise Failed(f"unexpected error while {self._stage} ({type(error).__name__}); the runner's log has it "
+                         f"under {self._folder.name}") from error  # fmt: skip

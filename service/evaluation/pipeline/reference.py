@@ -1,7 +1,7 @@
-"""Real rows as the extractor and the classifier read them, kept for the next evaluation with the same models.
+"""Real rows as the extractor and the classifier read them, cached for later evaluations with the same models.
 
-`WORK/references/<key>` holds them; the key names all that they depend on. Several runners may share the folder. It is
-kept within bounds: what was not used for longest goes.
+The cache is `WORK/references/<key>`; the key is a digest of everything the content depends on. Several runners may
+share the folder. Its size is bounded: the least recently used references are removed first.
 """
 
 from __future__ import annotations
@@ -19,39 +19,44 @@ import numpy as np
 
 from fount.readers import DatasetSplit
 from service.evaluation.evidence import NEIGHBOURS, RealRows
-from service.evaluation.pipeline.features import Reader
-from service.evaluation.pipeline.files import Arrays, Files
+from service.evaluation.pipeline.features import ImageReader
+from service.evaluation.pipeline.files import Arrays, StepFiles
 from service.evaluation.pipeline.sampling import chunk_rows, chunks
 from service.evaluation.specification import FORMAT, Specification
 from service.evaluation.statistics.distances import Rows, nearest
 
-__all__ = ["Reference", "SplitRows", "keep_within"]
+__all__ = ["HeldOutNeighbours", "SplitRows", "limit_references"]
+
+_READ_ROWS, _QUERY_ROWS = 2000, 500  # of one step
+_KEY_DIGITS = 32
 
 _log = logging.getLogger(__name__)
 
-_ROWS = 2000
-_QUERIES = 500
-_KEY_DIGITS = 32
-
 
 class SplitRows:
-    """The rows of one split.
+    """The rows of one split, read and cached chunk by chunk.
 
     Args:
         specification: names data set and models.
         split: of the data set.
-        reader: reads them.
+        reader: reads images.
         references: the folder of all references.
+
+    Attributes:
+        key: of the reference.
+        chunks: of the rows.
     """
 
-    def __init__(self, specification: Specification, split: DatasetSplit, reader: Reader, references: Path) -> None:
+    def __init__(
+        self, specification: Specification, split: DatasetSplit, reader: ImageReader, references: Path
+    ) -> None:
         self._split, self._reader = split, reader
         self.key = _key(specification, split.name)
-        self._files = Files(references / self.key)
-        self.chunks = chunks(len(split), chunk_rows(split.shape, _ROWS))
+        self._files = StepFiles(references / self.key)
+        self.chunks = chunks(len(split), chunk_rows(split.shape, _READ_ROWS))
 
     async def read(self, number: int) -> Arrays:
-        """One chunk: features and probabilities, NaN where a worker failed."""
+        """Read one chunk: features and probabilities, NaN where a worker failed."""
 
         async def make() -> Arrays:
             chunk = self.chunks[number]
@@ -60,8 +65,8 @@ class SplitRows:
 
         return await self._files.arrays(f"rows-{number:05d}", make)
 
-    async def gather(self) -> RealRows:
-        """All rows that were read well, in order."""
+    async def load(self) -> RealRows:
+        """Return all rows that were read without failure, in order."""
         parts = [await self.read(number) for number in range(len(self.chunks))]
         await asyncio.to_thread(_touch, self._files.folder)
         return await asyncio.to_thread(self._join, parts)
@@ -71,7 +76,7 @@ class SplitRows:
         probabilities = np.concatenate([each["probabilities"] for each in parts])
         rows = np.flatnonzero(np.isfinite(features).all(axis=1) & np.isfinite(probabilities).all(axis=1))
         if len(rows) < len(features):
-            _log.warning("%d rows of %s were not read well", len(features) - len(rows), self._split.name)
+            _log.warning("%d rows of %s could not be read", len(features) - len(rows), self._split.name)
         return RealRows(
             images=self._split.images(rows),
             labels=self._split.labels[rows].astype(np.int64),
@@ -80,25 +85,29 @@ class SplitRows:
         )
 
 
-class Reference:
-    """What held-out rows are to training rows: their nearest ones, in one space.
+class HeldOutNeighbours:
+    """The nearest training rows of held-out rows, computed and cached chunk by chunk.
 
     Args:
         specification: names data set and models.
         references: the folder of all references.
+
+    Attributes:
+        key: of the reference.
+        chunks: of the held-out rows.
     """
 
     def __init__(self, specification: Specification, references: Path) -> None:
         self.key = _key(specification, specification.training_split, specification.held_out_split)
-        self._files = Files(references / self.key)
-        self.chunks = chunks(specification.held_out_rows, _QUERIES)
+        self._files = StepFiles(references / self.key)
+        self.chunks = chunks(specification.held_out_rows, _QUERY_ROWS)
 
     async def nearest(self, space: str, number: int, held_out: RealRows, training: Rows) -> Arrays:
-        """Distances of one chunk of held-out rows: (n, NEIGHBOURS) float64."""
+        """Return the distances of one chunk of held-out rows: (n, NEIGHBOURS) float64."""
 
         async def make() -> Arrays:
             queries = (held_out.images if space == "pixels" else held_out.features)[self.chunks[number]]
-            if not len(queries):  # rows that were not read well are left out, so that the last chunk may be empty
+            if not len(queries):  # rows that could not be read are left out, so the last chunk may be empty
                 return {"distances": np.zeros((0, NEIGHBOURS))}
             distances, _ = await asyncio.to_thread(nearest, queries, training, NEIGHBOURS)
             return {"distances": distances}
@@ -107,24 +116,24 @@ class Reference:
         return await self._files.arrays(f"{space}-{number:05d}", make)
 
 
-def keep_within(references: Path, most_bytes: int, used: Collection[str]) -> None:
-    """Remove references until they take `most_bytes` at most, those first that were not used for longest.
+def limit_references(references: Path, max_bytes: int, used: Collection[str]) -> None:
+    """Remove the least recently used references until all together have at most `max_bytes`.
 
     Args:
-        references: the folder of all.
-        most_bytes: together.
-        used: keys that stay.
+        references: the folder of all references.
+        max_bytes: of all references together.
+        used: keys of those in use, which stay.
     """
     found = []
     try:
-        for folder in filter(_is_ours, references.iterdir()):
+        for folder in filter(_is_reference, references.iterdir()):
             size = sum(each.stat().st_size for each in folder.iterdir())
             found.append((folder.stat().st_mtime, size, folder))
-    except OSError:  # another runner is at it
+    except OSError:  # another runner removes them at this moment
         return
     total = sum(size for _, size, _ in found)
     for _, size, folder in sorted(found):
-        if total <= most_bytes:
+        if total <= max_bytes:
             return
         if folder.name not in used:
             shutil.rmtree(folder, ignore_errors=True)
@@ -144,8 +153,8 @@ def _key(specification: Specification, *splits: str) -> str:
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:_KEY_DIGITS]
 
 
-def _is_ours(folder: Path) -> bool:
-    """Whether a key names it: whatever else people keep there stays."""
+def _is_reference(folder: Path) -> bool:
+    """Whether the name is a key; other folders, which users may have put there, are never removed."""
     return len(folder.name) == _KEY_DIGITS and not set(folder.name) - set("0123456789abcdef")
 
 
@@ -153,4 +162,4 @@ def _touch(folder: Path) -> None:
     try:
         os.utime(folder)
     except OSError:
-        return  # another runner removed it; it is made again where it is missing
+        return  # another runner removed it; missing files are made again

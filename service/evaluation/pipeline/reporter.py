@@ -1,33 +1,32 @@
-"""Between the pipeline and whoever keeps evaluations: how far it is, what was found, and whether to go on."""
+"""The interface between the pipeline and the keeper of evaluations: progress, results and finished steps."""
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Protocol
 
 from service.evaluation.results import GateOutcome, Metric, PanelResult
 
-__all__ = ["Desk", "Failed", "Over"]
+__all__ = ["Failed", "JobReporter", "LeaseLost"]
 
 
 class Failed(Exception):
-    """The evaluation cannot succeed. The message is one sentence for people: why, and what to do."""
+    """The evaluation cannot succeed. The message is one sentence for users: the cause and the remedy."""
 
 
-class Over(asyncio.CancelledError):
-    """Nothing is to be written any more: it was cancelled or deleted, or another runner has it, or this one ends."""
+class LeaseLost(Exception):
+    """This run must write no more: the evaluation was cancelled or deleted, or is, or will be, another runner's."""
 
 
-class Desk(Protocol):
-    """What one run tells. Every method raises Over; all but `fail` Failed, when there is no room to keep it."""
+class JobReporter(Protocol):
+    """Receives what one run reports. Every method raises LeaseLost; all but `fail` raise Failed if the disk is full."""
 
-    async def tell(self, *, stage: str, done: int, total: int, reason: str = "") -> None:
-        """Say how far it is; a reason is what it waits for."""
+    async def report_progress(self, *, stage: str, done: int, total: int, reason: str = "") -> None:
+        """Store how far the run is; the reason is what it waits for."""
         ...
 
-    async def partial(self, metrics: Sequence[Metric], panels: Sequence[PanelResult]) -> None:
-        """Say what was found so far."""
+    async def report_results(self, metrics: Sequence[Metric], panels: Sequence[PanelResult]) -> None:
+        """Store the results so far."""
         ...
 
     async def succeed(
@@ -38,13 +37,13 @@ class Desk(Protocol):
         gates: Sequence[GateOutcome],
         bundle: bytes,
     ) -> None:
-        """End it with its report."""
+        """End the evaluation with its report."""
         ...
 
     async def fail(self, reason: str) -> None:
-        """End it without a report."""
+        """End the evaluation without a report."""
         ...
 
-    async def durably(self, work: Callable[[], Awaitable[str]]) -> str:
-        """Do a piece of work unless an earlier run did it; returns what it returned."""
+    async def run_step(self, work: Callable[[], Awaitable[str]]) -> str:
+        """Run a step unless an earlier run finished it; return its result."""
         ...

@@ -1,4 +1,4 @@
-"""The steps of one evaluation, in order: what each does, and what people are told meanwhile."""
+"""The steps of one evaluation in order, and what follows from the files they leave: results, gates, the report."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from service.evaluation.evidence import Evidence
 from service.evaluation.gates import evaluate_gate, parse_gate
 from service.evaluation.panels.part import EvidenceSummary
 from service.evaluation.panels.registry import evaluate_panel, needs_label_grid, needs_neighbours, parts_of
-from service.evaluation.pipeline.evidence_builder import SPACES, Gathering
-from service.evaluation.pipeline.files import Files
-from service.evaluation.pipeline.reference import Reference, SplitRows
-from service.evaluation.pipeline.sampling import Drawing
+from service.evaluation.pipeline.evidence_builder import SPACES, EvidenceBuilder
+from service.evaluation.pipeline.files import StepFiles
+from service.evaluation.pipeline.reference import HeldOutNeighbours, SplitRows
+from service.evaluation.pipeline.sampling import SamplingStage
 from service.evaluation.report.bundle import make_bundle
 from service.evaluation.report.figures import figures_of
 from service.evaluation.results import GateOutcome, Metric, Panel, PanelResult
 from service.evaluation.specification import Specification
 
-__all__ = ["Found", "Step", "Work"]
+__all__ = ["EvaluationSteps", "Results", "Step"]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -29,116 +29,99 @@ class Step:
     """One step.
 
     Attributes:
-        name: for logs.
-        stage: words for people.
+        stage: shown to users while it runs.
         work: leaves a file, or finds it there.
-        ends: the panel whose last part this is.
+        completes: the panel whose last part this is.
     """
 
-    name: str
     stage: str
     work: Callable[[], Awaitable[Any]]
-    ends: Panel | None = None
+    completes: Panel | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
-class Found:
-    """What panels found."""
+class Results:
+    """Metrics and verdicts of panels."""
 
     metrics: tuple[Metric, ...]
     panels: tuple[PanelResult, ...]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Work:
-    """All there is to do for one evaluation.
+class EvaluationSteps:
+    """All work of one evaluation.
 
     Attributes:
         specification: of the evaluation.
-        drawing, training, held_out, reference, gathering: who does it.
-        files: where parts and figures are left.
+        sampling, training, held_out, held_out_neighbours, evidence: do the work.
+        files: where the outputs of parts and figures are left.
     """
 
     specification: Specification
-    drawing: Drawing
+    sampling: SamplingStage
     training: SplitRows
     held_out: SplitRows
-    reference: Reference
-    gathering: Gathering
-    files: Files
+    held_out_neighbours: HeldOutNeighbours
+    evidence: EvidenceBuilder
+    files: StepFiles
 
     def steps(self) -> list[Step]:
-        """Every step, in order. Equal specifications have equal steps."""
-        return [*self._reading(), *self._comparing(), *self._judging()]
+        """Return every step, in order. Equal specifications have equal steps."""
+        return [*self._reading_steps(), *self._neighbour_steps(), *self._panel_steps()]
 
-    def _reading(self) -> Iterator[Step]:
-        for number in range(len(self.drawing.chunks)):
-            yield _step("draw", number, "drawing samples", self.drawing.draw)
-            yield _step("read", number, "reading samples", self.drawing.read)
+    def _reading_steps(self) -> Iterator[Step]:
+        for number in range(len(self.sampling.chunks)):
+            yield Step(stage="drawing samples", work=partial(self.sampling.draw, number))
+            yield Step(stage="reading samples", work=partial(self.sampling.read, number))
         if needs_label_grid(self.specification.panels):
-            for number in range(len(self.drawing.answer_chunks)):
-                yield _step("answers", number, "same noise under every label", self.drawing.answer)
-        for split, stage in ((self.held_out, "reading held-out rows"), (self.training, "reading training rows")):
-            for number in range(len(split.chunks)):
-                yield _step(stage, number, stage, split.read)
+            yield from _chunked("same noise under every label", self.sampling.draw_grid, self.sampling.grid_chunks)
+        yield from _chunked("reading held-out rows", self.held_out.read, self.held_out.chunks)
+        yield from _chunked("reading training rows", self.training.read, self.training.chunks)
 
-    def _comparing(self) -> Iterator[Step]:
+    def _neighbour_steps(self) -> Iterator[Step]:
         if not needs_neighbours(self.specification.panels):
             return
         for space in SPACES:
-            stage = f"nearest training rows by {space}"
-            for number in range(len(self.drawing.chunks)):
-                yield _step(stage, number, stage, partial(self.gathering.nearest, space))
+            of_samples = partial(self.evidence.nearest, space)
+            yield from _chunked(f"nearest training rows by {space}", of_samples, self.sampling.chunks)
+            of_rows = partial(self.evidence.held_out_nearest, space)
             stage = f"nearest training rows of held-out rows by {space}"
-            for number in range(len(self.reference.chunks)):
-                yield _step(stage, number, stage, partial(self.gathering.held_out_nearest, space))
+            yield from _chunked(stage, of_rows, self.held_out_neighbours.chunks)
 
-    def _judging(self) -> Iterator[Step]:
-        yield Step(name="evidence", stage="gathering", work=self.gathering.evidence)
+    def _panel_steps(self) -> Iterator[Step]:
+        yield Step(stage="collecting evidence", work=self.evidence.evidence)
         parts = parts_of(self.specification.panels, self.specification.conditional)
         for position, part in enumerate(parts):
-            last = part.panel not in {each.panel for each in parts[position + 1 :]}
-            yield Step(
-                name=part.name,
-                stage=part.stage,
-                work=partial(self._output, f"part-{part.name}", part.compute),
-                ends=part.panel if last else None,
-            )
+            is_last = part.panel not in {each.panel for each in parts[position + 1 :]}
+            work = partial(self._output, f"part-{part.name}", part.compute)
+            yield Step(stage=part.stage, work=work, completes=part.panel if is_last else None)
         for figure in figures_of(self.specification.panels):
-            yield Step(
-                name=figure.name,
-                stage=figure.stage,
-                work=partial(self._output, f"figure-{figure.name}", figure.compute),
-            )
+            yield Step(stage=figure.stage, work=partial(self._output, f"figure-{figure.name}", figure.compute))
 
-    async def _output(self, name: str, compute: Callable[[Evidence], Any]) -> Any:
-        async def make() -> Any:
-            return await asyncio.to_thread(compute, await self.gathering.evidence())
-
-        return await self.files.json(name, make)
-
-    async def found(self, panels: Sequence[Panel]) -> Found:
-        """What these panels found; their parts are done."""
-        evidence = await self.gathering.evidence()
-        asked = self.specification
-        summary = EvidenceSummary.of(evidence, extractor=asked.extractor.name, classifier=asked.classifier.name)
-        parts = parts_of(asked.panels, asked.conditional)
+    async def results(self, panels: Sequence[Panel]) -> Results:
+        """Return the results of these panels, whose parts are done."""
+        spec = self.specification
+        evidence = await self.evidence.evidence()
+        summary = EvidenceSummary.of(evidence, extractor=spec.extractor.name, classifier=spec.classifier.name)
+        last = max(map(spec.panels.index, panels))
         outputs = {
             each.name: await self._output(f"part-{each.name}", each.compute)
-            for each in parts
-            if asked.panels.index(each.panel) <= max(map(asked.panels.index, panels))
+            for each in parts_of(spec.panels, spec.conditional)
+            if spec.panels.index(each.panel) <= last
         }
-        judged = [await asyncio.to_thread(evaluate_panel, panel, outputs, summary) for panel in panels]
-        metrics = tuple(metric for each, _ in judged for metric in each)
-        return Found(metrics=metrics, panels=tuple(result for _, result in judged))
+        evaluated = [await asyncio.to_thread(evaluate_panel, panel, outputs, summary) for panel in panels]
+        return Results(
+            metrics=tuple(metric for metrics, _ in evaluated for metric in metrics),
+            panels=tuple(result for _, result in evaluated),
+        )
 
     def gates(self, metrics: Sequence[Metric]) -> tuple[GateOutcome, ...]:
-        """What becomes of the gates."""
+        """Evaluate the gates."""
         return tuple(evaluate_gate(parse_gate(each), metrics) for each in self.specification.gates)
 
-    async def bundle(self, found: Found, gates: Sequence[GateOutcome]) -> bytes:
-        """The report."""
-        evidence = await self.gathering.evidence()
+    async def bundle(self, results: Results, gates: Sequence[GateOutcome]) -> bytes:
+        """Pack the report."""
+        evidence = await self.evidence.evidence()
         figures = {
             each.name: await self._output(f"figure-{each.name}", each.compute)
             for each in figures_of(self.specification.panels)
@@ -146,14 +129,21 @@ class Work:
         return await asyncio.to_thread(
             make_bundle,
             specification=self.specification,
-            metrics=found.metrics,
-            panels=found.panels,
+            metrics=results.metrics,
+            panels=results.panels,
             gates=gates,
             figures=figures,
             failed=evidence.failed,
             compared=min(len(evidence.samples), len(evidence.training)),
         )
 
+    async def _output(self, name: str, compute: Callable[[Evidence], Any]) -> Any:
+        async def make() -> Any:
+            return await asyncio.to_thread(compute, await self.evidence.evidence())
 
-def _step(name: str, number: int, stage: str, work: Callable[[int], Awaitable[Any]]) -> Step:
-    return Step(name=f"{name} {number}", stage=stage, work=partial(work, number))
+        return await self.files.json(name, make)
+
+
+def _chunked(stage: str, work: Callable[[int], Awaitable[Any]], chunks: Sequence[slice]) -> Iterator[Step]:
+    for number in range(len(chunks)):
+        yield Step(stage=stage, work=partial(work, number))

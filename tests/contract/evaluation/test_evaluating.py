@@ -18,21 +18,22 @@ from fount.v1 import evaluation_pb2, evaluation_pb2_grpc
 from service.cli.options import gateway_config, gateway_options
 from service.config import GatewayConfig
 from service.errors import JobsUnreachable, SetupError
-from service.evaluation.hosting import evaluations_at, runner_processes
+from service.evaluation.hosting import open_evaluations, runner_processes
 from service.gateway import Gateway
 from service.workers.memory import MemoryPool
-from tests.contract.evaluation_gateway import KeptEvaluations, specification
+from tests.contract.evaluation_gateway import specification
+from tests.contract.memory_evaluations import MemoryEvaluations
 
 CONFIG = GatewayConfig(port=0, http_port=0)
 
 
 @pytest.fixture
-async def kept() -> KeptEvaluations:
-    return KeptEvaluations()
+async def kept() -> MemoryEvaluations:
+    return MemoryEvaluations()
 
 
 @pytest.fixture
-async def gateway(kept: KeptEvaluations) -> AsyncIterator[Gateway]:
+async def gateway(kept: MemoryEvaluations) -> AsyncIterator[Gateway]:
     gateway = Gateway(MemoryPool(), CONFIG, evaluations=kept)
     await gateway.start()
     yield gateway
@@ -61,16 +62,16 @@ def configured(*args: str, state: Path | None = None) -> GatewayConfig:
 
 def test_a_gateway_alone_has_no_evaluations() -> None:
     config = configured()
-    assert (config.jobs, config.runners, evaluations_at(config)) == (None, 0, None)
+    assert (config.jobs, config.runners, open_evaluations(config)) == (None, 0, None)
 
 
-def test_a_state_folder_holds_them_and_one_runner_works_on_them(tmp_path: Path) -> None:
+def test_a_state_folder_holds_the_database_and_there_is_one_runner(tmp_path: Path) -> None:
     config = configured(state=tmp_path)
     assert (config.jobs, config.runners) == (f"sqlite:///{tmp_path}/evaluations.db", 1)
     assert config.runner_options == ("--work-dir", f"{tmp_path}/evaluations")
 
 
-def test_they_can_be_turned_off(tmp_path: Path) -> None:
+def test_evaluations_can_be_turned_off(tmp_path: Path) -> None:
     config = configured("--jobs", "", state=tmp_path)
     assert (config.jobs, config.runners) == (None, 0)
 
@@ -92,43 +93,45 @@ def test_limits_are_settings() -> None:
 @pytest.mark.parametrize(
     "wrong", [{"max_evaluation_samples": 99}, {"runners": 1}, {"runners": -1}, {"report_bytes": 0}]
 )
-def test_settings_that_cannot_work_are_refused(wrong: dict[str, int]) -> None:
+def test_impossible_settings_are_refused(wrong: dict[str, int]) -> None:
     with pytest.raises(SetupError, match=next(iter(wrong))):
         GatewayConfig(**wrong)
 
 
 def test_a_url_of_another_kind_is_refused() -> None:
     with pytest.raises(SetupError, match="sqlite:///PATH or postgresql://"):
-        evaluations_at(GatewayConfig(jobs="mysql://x/y"))
+        open_evaluations(GatewayConfig(jobs="mysql://x/y"))
 
 
-def test_runners_are_told_the_data_sets_on_the_command_line_and_the_database_in_their_environment(
+def test_runners_get_data_sets_by_options_and_the_database_by_their_environment(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    told = []
-    monkeypatch.setattr("service.evaluation.jobs.runner_process.RunnerProcesses", lambda *args: told.append(args))
+    given = []
+    monkeypatch.setattr("service.evaluation.jobs.runner_process.RunnerProcesses", lambda *args: given.append(args))
     url = "postgresql://fount:secret@db/fount"
     runner_processes(configured("--jobs", url, "--runners", "3", "--data-set", "a=/x"), "127.0.0.1:7")
-    assert told == [(3, ("--server", "127.0.0.1:7", "--data-set", "a=/x"), {"FOUNT_RUNNER_JOBS": url})]
+    assert given == [(3, ("--server", "127.0.0.1:7", "--data-set", "a=/x"), {"FOUNT_RUNNER_JOBS": url})]
 
 
 # --- A gateway --------------------------------------------------------------------------------------------------------
 
 
 class Runners:
-    """Stands for the child processes."""
+    """A double of the child processes."""
 
     def __init__(self) -> None:
-        self.told: list[str] = []
+        self.calls: list[str] = []
 
     async def start(self) -> None:
-        self.told.append("started")
+        self.calls.append("started")
 
     async def close(self) -> None:
-        self.told.append("closed")
+        self.calls.append("closed")
 
 
-async def test_runners_start_and_end_with_it(kept: KeptEvaluations, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_runners_start_and_stop_with_the_gateway(
+    kept: MemoryEvaluations, monkeypatch: pytest.MonkeyPatch
+) -> None:
     runners, servers = Runners(), []
     monkeypatch.setattr(
         "service.evaluation.hosting.runner_processes", lambda config, server: servers.append(server) or runners
@@ -136,12 +139,12 @@ async def test_runners_start_and_end_with_it(kept: KeptEvaluations, monkeypatch:
     config = GatewayConfig(host="0.0.0.0", port=0, http_port=0, jobs="sqlite:///x", runners=1)
     gateway = Gateway(MemoryPool(), config, evaluations=kept)
     await gateway.start()
-    assert (kept.started, runners.told, servers) == (1, ["started"], [f"127.0.0.1:{gateway.port}"])
+    assert (kept.started, runners.calls, servers) == (1, ["started"], [f"127.0.0.1:{gateway.port}"])
     await gateway.stop(grace_s=0)
-    assert (kept.started, runners.told) == (0, ["started", "closed"])
+    assert (kept.started, runners.calls) == (0, ["started", "closed"])
 
 
-async def test_one_that_cannot_open_the_database_does_not_start(kept: KeptEvaluations) -> None:
+async def test_a_gateway_that_cannot_open_the_database_does_not_start(kept: MemoryEvaluations) -> None:
     async def refuse() -> None:
         raise SetupError("no such database")
 
@@ -152,11 +155,11 @@ async def test_one_that_cannot_open_the_database_does_not_start(kept: KeptEvalua
     await gateway.stop(grace_s=0)
 
 
-async def test_watches_end_when_it_drains(gateway: Gateway, kept: KeptEvaluations) -> None:
-    made = await kept.create("anonymous", specification())
+async def test_watches_end_when_the_gateway_drains(gateway: Gateway, kept: MemoryEvaluations) -> None:
+    created = await kept.create("anonymous", specification())
     async with grpc.aio.insecure_channel(f"127.0.0.1:{gateway.port}") as channel:
         stub = evaluation_pb2_grpc.EvaluationServiceStub(channel)
-        watch = stub.WatchEvaluation(evaluation_pb2.WatchEvaluationRequest(id=made.id))
+        watch = stub.WatchEvaluation(evaluation_pb2.WatchEvaluationRequest(id=created.id))
         await watch.read()
         stopping = asyncio.ensure_future(gateway.stop(grace_s=5))
         with pytest.raises(grpc.aio.AioRpcError) as ended:
@@ -165,9 +168,9 @@ async def test_watches_end_when_it_drains(gateway: Gateway, kept: KeptEvaluation
     assert ended.value.code() is grpc.StatusCode.UNAVAILABLE
 
 
-async def test_gauges_tell_what_evaluations_take(gateway: Gateway, kept: KeptEvaluations) -> None:
+async def test_gauges_count_evaluations(gateway: Gateway, kept: MemoryEvaluations) -> None:
     await kept.create("a", specification())
-    await gateway._evaluating._count(kept)
+    await gateway.evaluation.update_gauges()
     body = await scrape(gateway)
     assert 'fount_evaluations{state="queued"} 1.0' in body
     assert 'fount_evaluations{state="failed"} 0.0' in body
@@ -176,11 +179,11 @@ async def test_gauges_tell_what_evaluations_take(gateway: Gateway, kept: KeptEva
 
 
 async def test_a_database_that_does_not_answer_leaves_the_gauges_as_they_were(
-    gateway: Gateway, kept: KeptEvaluations, caplog: pytest.LogCaptureFixture
+    gateway: Gateway, kept: MemoryEvaluations, caplog: pytest.LogCaptureFixture
 ) -> None:
-    await gateway._evaluating._count(kept)
+    await gateway.evaluation.update_gauges()
     kept.failure = JobsUnreachable("gone")
-    await gateway._evaluating._count(kept)
+    await gateway.evaluation.update_gauges()
     assert "could not be counted: gone" in caplog.text
     assert "fount_evaluation_report_bytes 12.0" in await scrape(gateway)
 
@@ -190,11 +193,13 @@ async def scrape(gateway: Gateway) -> str:
     return (await asyncio.to_thread(lambda: urllib.request.urlopen(url, timeout=5).read())).decode()
 
 
-async def test_health_knows_the_service_and_reflection_does_not_show_the_private_one(gateway: Gateway) -> None:
+async def test_health_covers_the_service_and_reflection_hides_the_private_one(gateway: Gateway) -> None:
     server = f"127.0.0.1:{gateway.port}"
     async with grpc.aio.insecure_channel(server) as channel:
-        asked = health_pb2.HealthCheckRequest(service="fount.v1.EvaluationService")
-        assert (await health_pb2_grpc.HealthStub(channel).Check(asked)).status == health_pb2.HealthCheckResponse.SERVING
+        request = health_pb2.HealthCheckRequest(service="fount.v1.EvaluationService")
+        assert (
+            await health_pb2_grpc.HealthStub(channel).Check(request)
+        ).status == health_pb2.HealthCheckResponse.SERVING
     assert await asyncio.to_thread(shown, server) == ["fount.v1.EvaluationService"]
 
 

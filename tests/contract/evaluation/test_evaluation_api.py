@@ -1,4 +1,4 @@
-"""EvaluationService over a real gRPC server: what is kept, who sees it, and how it is watched and fetched."""
+"""EvaluationService over a real gRPC server: creating, looking up, listing, watching and fetching."""
 
 from __future__ import annotations
 
@@ -58,29 +58,29 @@ async def everything(stream):
 # --- Creating ---------------------------------------------------------------------------------------------------------
 
 
-async def test_an_evaluation_is_queued_with_all_it_depends_on(served: Evaluating) -> None:
-    made = await served.create(gates=["precision >= 0.5"])
-    envelope = made.envelope
-    assert (made.state, made.id, made.request_id) == (Evaluation.STATE_QUEUED, "e0000", "")
+async def test_an_evaluation_is_queued_with_everything_it_depends_on(served: Evaluating) -> None:
+    created = await served.create(gates=["precision >= 0.5"])
+    envelope = created.envelope
+    assert (created.state, created.id, created.request_id) == (Evaluation.STATE_QUEUED, "e0000", "")
     assert (envelope.model.name, envelope.model_numerics, envelope.classifier.name) == ("painter", "memory", "judge")
     assert (envelope.reference.dataset, envelope.reference.held_out_split) == ("small", "test")
     assert (envelope.count, envelope.seed, envelope.training_rows, envelope.conditional) == (100, 1, 60, True)
     assert (list(envelope.panels), list(envelope.gates)) == ([1, 2, 3, 4], ["precision >= 0.5"])
-    assert made.HasField("create_time")
-    assert not any(made.HasField(each) for each in ("start_time", "end_time", "expire_time", "gates_passed"))
+    assert created.HasField("create_time")
+    assert not any(created.HasField(each) for each in ("start_time", "end_time", "expire_time", "gates_passed"))
 
 
-async def test_a_request_id_finds_the_earlier_one_also_when_the_model_is_gone(served: Evaluating) -> None:
-    made = await served.create(request_id="release-1")
+async def test_a_request_id_finds_the_earlier_evaluation_also_without_the_model(served: Evaluating) -> None:
+    created = await served.create(request_id="release-1")
     served.pool.models.clear()
     again = await served.create(request_id="release-1")
-    assert (again.id, again.request_id, len(served.kept.records)) == (made.id, "release-1", 1)
+    assert (again.id, again.request_id, len(served.kept.records)) == (created.id, "release-1", 1)
 
 
-async def test_a_request_id_of_another_request_is_refused(served: Evaluating) -> None:
+async def test_a_request_id_of_a_different_request_is_refused(served: Evaluating) -> None:
     await served.create(request_id="release-1")
-    code, told = await refusal(served.create(request_id="release-1", count=200))
-    assert (code, "request_id: 'release-1' was the request_id of another request" in told) == (
+    code, message = await refusal(served.create(request_id="release-1", count=200))
+    assert (code, "request_id: 'release-1' is the request_id of a different request" in message) == (
         grpc.StatusCode.INVALID_ARGUMENT,
         True,
     )
@@ -91,17 +91,17 @@ async def test_two_callers_may_use_one_request_id(served: Evaluating) -> None:
     assert ours.id != theirs.id
 
 
-async def test_without_a_request_id_every_call_makes_a_new_one(served: Evaluating) -> None:
+async def test_without_a_request_id_every_call_creates_an_evaluation(served: Evaluating) -> None:
     assert (await served.create()).id != (await served.create()).id
 
 
 @pytest.mark.parametrize("wrong", ["a b", "x" * 129, "ä", "a/b"])
 async def test_a_request_id_of_other_characters_is_refused(served: Evaluating, wrong: str) -> None:
-    code, told = await refusal(served.create(request_id=wrong))
-    assert (code, told.startswith("request_id: ")) == (grpc.StatusCode.INVALID_ARGUMENT, True)
+    code, message = await refusal(served.create(request_id=wrong))
+    assert (code, message.startswith("request_id: ")) == (grpc.StatusCode.INVALID_ARGUMENT, True)
 
 
-async def test_a_full_queue_says_when_to_come_again(served: Evaluating) -> None:
+async def test_a_full_queue_names_a_delay(served: Evaluating) -> None:
     served.kept.failure = Overloaded("100 wait", retry_after_s=30)
     with pytest.raises(grpc.aio.AioRpcError) as error:
         await served.create()
@@ -118,8 +118,8 @@ async def test_a_full_queue_says_when_to_come_again(served: Evaluating) -> None:
 async def test_each_grant_is_needed(served: Evaluating, missing: str) -> None:
     grants = {"evaluate", "sample:painter", "dataset:small"} - {missing}
     reference = evaluation_pb2.Reference(dataset="small")
-    code, told = await refusal(served.create((("x-grants", " ".join(grants)),), reference=reference))
-    assert (code, f"lacks the grant {missing}" in told) == (grpc.StatusCode.PERMISSION_DENIED, True)
+    code, message = await refusal(served.create((("x-grants", " ".join(grants)),), reference=reference))
+    assert (code, f"lacks the grant {missing}" in message) == (grpc.StatusCode.PERMISSION_DENIED, True)
 
 
 async def test_the_three_grants_are_enough(served: Evaluating) -> None:
@@ -127,11 +127,11 @@ async def test_the_three_grants_are_enough(served: Evaluating) -> None:
     assert (await served.create(metadata)).envelope.reference.dataset == "small"
 
 
-async def test_nothing_is_evaluated_where_evaluations_are_off(tmp_path: Path) -> None:
+async def test_calls_are_refused_where_evaluations_are_off(tmp_path: Path) -> None:
     async with evaluating(tmp_path, off=True) as served:
         for call in (served.create(), served.stub.ListEvaluations(List())):
-            code, told = await refusal(call)
-            assert (code, "evaluations are off" in told, "--jobs sqlite:///PATH" in told) == (
+            code, message = await refusal(call)
+            assert (code, "evaluations are off" in message, "--jobs sqlite:///PATH" in message) == (
                 grpc.StatusCode.FAILED_PRECONDITION,
                 True,
                 True,
@@ -143,7 +143,7 @@ async def test_a_database_that_does_not_answer_is_unavailable(served: Evaluating
     assert (await refusal(served.stub.GetEvaluation(Get(id="e"))))[0] is grpc.StatusCode.UNAVAILABLE
 
 
-# --- Looking ----------------------------------------------------------------------------------------------------------
+# --- Get, cancel, delete ----------------------------------------------------------------------------------------------
 
 
 def calls_on(served: Evaluating, evaluation_id: str, metadata):
@@ -158,17 +158,17 @@ def calls_on(served: Evaluating, evaluation_id: str, metadata):
     }
 
 
-async def test_someone_else_s_is_not_found(served: Evaluating) -> None:
-    made = await served.create(A)
-    for name, call in calls_on(served, made.id, B).items():
+async def test_the_evaluations_of_others_are_not_found(served: Evaluating) -> None:
+    created = await served.create(A)
+    for name, call in calls_on(served, created.id, B).items():
         assert (name, (await refusal(call))[0]) == (name, grpc.StatusCode.NOT_FOUND)
-    assert (await served.stub.GetEvaluation(Get(id=made.id), metadata=A)).evaluation.id == made.id
+    assert (await served.stub.GetEvaluation(Get(id=created.id), metadata=A)).evaluation.id == created.id
 
 
 async def test_an_id_is_needed(served: Evaluating) -> None:
     for name, call in calls_on(served, "", A).items():
-        code, told = await refusal(call)
-        assert (name, code, told) == (
+        code, message = await refusal(call)
+        assert (name, code, message) == (
             name,
             grpc.StatusCode.INVALID_ARGUMENT,
             "id: name an evaluation; ListEvaluations lists them",
@@ -176,46 +176,46 @@ async def test_an_id_is_needed(served: Evaluating) -> None:
 
 
 async def test_every_method_needs_the_grant(served: Evaluating) -> None:
-    made = await served.create(A)
-    for name, call in calls_on(served, made.id, (*A, ("x-grants", "sample:*"))).items():
+    created = await served.create(A)
+    for name, call in calls_on(served, created.id, (*A, ("x-grants", "sample:*"))).items():
         assert (name, (await refusal(call))[0]) == (name, grpc.StatusCode.PERMISSION_DENIED)
 
 
-async def test_what_is_known_is_told(served: Evaluating) -> None:
-    made = await served.create(gates=["precision > 0.8"])
+async def test_an_evaluation_has_all_that_is_known(served: Evaluating) -> None:
+    created = await served.create(gates=["precision > 0.8"])
     served.kept.change(
-        made.id,
+        created.id,
         state=State.SUCCEEDED,
         progress=Progress(stage="done", done=7, total=7, update_unix_s=5.0),
         metrics=(METRIC,),
-        panels=(PanelResult(panel=Panel.REALISM, verdict=Verdict.WORSE, sentence="Told apart."),),
+        panels=(PanelResult(panel=Panel.REALISM, verdict=Verdict.WORSE, sentence="Unlike real rows."),),
         gates=(GateOutcome(gate="precision > 0.8", passed=False, actual=0.75),),
         start_unix_s=2.0,
         end_unix_s=3.5,
         expire_unix_s=4.0,
         report_bytes=9,
     )
-    told = (await served.stub.GetEvaluation(Get(id=made.id))).evaluation
-    (metric,) = told.metrics
+    found = (await served.stub.GetEvaluation(Get(id=created.id))).evaluation
+    (metric,) = found.metrics
     assert (metric.value, metric.interval.max, metric.null.range.min, metric.null.draws) == (0.75, 0.875, 0.8, 20)
     assert (metric.verdict, metric.decides, metric.better) == (evaluation_pb2.VERDICT_WORSE, True, "higher")
     assert (metric.classes[0].class_name, metric.classes[0].HasField("value")) == ("one", False)
-    assert (told.panels[0].sentence, told.gates[0].actual, told.gates_passed) == ("Told apart.", 0.75, False)
-    assert (told.progress.done, told.progress.update_time.seconds, told.report_bytes) == (7, 5, 9)
-    assert (told.start_time.seconds, told.end_time.nanos, told.expire_time.seconds) == (2, 500_000_000, 4)
+    assert (found.panels[0].sentence, found.gates[0].actual, found.gates_passed) == ("Unlike real rows.", 0.75, False)
+    assert (found.progress.done, found.progress.update_time.seconds, found.report_bytes) == (7, 5, 9)
+    assert (found.start_time.seconds, found.end_time.nanos, found.expire_time.seconds) == (2, 500_000_000, 4)
 
 
-async def test_one_that_was_cancelled_says_so(served: Evaluating) -> None:
-    made = await served.create()
-    cancelled = await served.stub.CancelEvaluation(evaluation_pb2.CancelEvaluationRequest(id=made.id))
+async def test_a_cancelled_evaluation_says_who_cancelled_it(served: Evaluating) -> None:
+    created = await served.create()
+    cancelled = await served.stub.CancelEvaluation(evaluation_pb2.CancelEvaluationRequest(id=created.id))
     assert cancelled.evaluation.state == Evaluation.STATE_CANCELLED
-    assert cancelled.evaluation.state_reason == "somebody cancelled it"
+    assert cancelled.evaluation.state_reason == "cancelled by the caller"
 
 
-async def test_one_that_was_deleted_is_gone(served: Evaluating) -> None:
-    made = await served.create()
-    await served.stub.DeleteEvaluation(evaluation_pb2.DeleteEvaluationRequest(id=made.id))
-    assert (await refusal(served.stub.GetEvaluation(Get(id=made.id))))[0] is grpc.StatusCode.NOT_FOUND
+async def test_a_deleted_evaluation_is_gone(served: Evaluating) -> None:
+    created = await served.create()
+    await served.stub.DeleteEvaluation(evaluation_pb2.DeleteEvaluationRequest(id=created.id))
+    assert (await refusal(served.stub.GetEvaluation(Get(id=created.id))))[0] is grpc.StatusCode.NOT_FOUND
 
 
 # --- Lists ------------------------------------------------------------------------------------------------------------
@@ -236,19 +236,19 @@ async def test_pages_are_newest_first_and_end(served: Evaluating) -> None:
     assert await pages(served, page_size=2) == [["e0004", "e0003"], ["e0002", "e0001"], ["e0000"]]
 
 
-async def test_a_list_leaves_metrics_out_and_tells_verdicts(served: Evaluating) -> None:
-    made = await served.create(gates=["precision >= 0.5"])
+async def test_a_list_has_verdicts_and_no_metrics(served: Evaluating) -> None:
+    created = await served.create(gates=["precision >= 0.5"])
     panel = PanelResult(panel=Panel.REALISM, verdict=Verdict.WORSE, sentence="worse")
     gate = GateOutcome(gate="precision >= 0.5", passed=True, actual=0.75)
-    served.kept.change(made.id, state=State.SUCCEEDED, metrics=(METRIC,), panels=(panel,), gates=(gate,))
+    served.kept.change(created.id, state=State.SUCCEEDED, metrics=(METRIC,), panels=(panel,), gates=(gate,))
     (listed,) = (await served.stub.ListEvaluations(List())).evaluations
     assert len(listed.metrics) == 0
     assert ([each.sentence for each in listed.panels], listed.gates_passed) == (["worse"], True)
 
 
-async def test_gates_that_a_list_does_not_know_are_not_said_to_pass(served: Evaluating) -> None:
-    made = await served.create(gates=["precision > 0"])
-    served.kept.change(made.id, state=State.SUCCEEDED)
+async def test_gates_that_were_not_evaluated_do_not_pass(served: Evaluating) -> None:
+    created = await served.create(gates=["precision > 0"])
+    served.kept.change(created.id, state=State.SUCCEEDED)
     (listed,) = (await served.stub.ListEvaluations(List())).evaluations
     assert not listed.HasField("gates_passed")
 
@@ -268,78 +268,78 @@ async def test_large_evaluations_make_shorter_pages(served: Evaluating) -> None:
     assert [len(page) for page in await pages(served)] == [2, 2, 1]
 
 
-async def test_a_token_is_for_its_own_filter(served: Evaluating) -> None:
+async def test_a_page_token_belongs_to_its_filter(served: Evaluating) -> None:
     for _ in range(3):
         await served.create()
     token = (await served.stub.ListEvaluations(List(page_size=1))).next_page_token
-    code, told = await refusal(served.stub.ListEvaluations(List(page_token=token, model="painter")))
-    assert (code, told.startswith("page_token: ")) == (grpc.StatusCode.INVALID_ARGUMENT, True)
+    code, message = await refusal(served.stub.ListEvaluations(List(page_token=token, model="painter")))
+    assert (code, message.startswith("page_token: ")) == (grpc.StatusCode.INVALID_ARGUMENT, True)
 
 
-async def test_everything_wrong_with_a_list_is_named(served: Evaluating) -> None:
-    code, told = await refusal(served.stub.ListEvaluations(List(page_size=-1, page_token="?", states=[1, 99])))
+async def test_every_wrong_field_of_a_list_is_named(served: Evaluating) -> None:
+    code, message = await refusal(served.stub.ListEvaluations(List(page_size=-1, page_token="?", states=[1, 99])))
     assert code is grpc.StatusCode.INVALID_ARGUMENT
-    assert [part in told for part in ("page_size: ", "page_token: ", "states[1]: ")] == [True] * 3
+    assert [part in message for part in ("page_size: ", "page_token: ", "states[1]: ")] == [True] * 3
 
 
 # --- Watching ---------------------------------------------------------------------------------------------------------
 
 
-async def test_a_watch_tells_every_change_and_ends(served: Evaluating) -> None:
-    made = await served.create()
-    watch = served.stub.WatchEvaluation(Watch(id=made.id), timeout=20)
+async def test_a_watch_sends_every_change_and_ends(served: Evaluating) -> None:
+    created = await served.create()
+    watch = served.stub.WatchEvaluation(Watch(id=created.id), timeout=20)
     assert (await watch.read()).evaluation.state == Evaluation.STATE_QUEUED
-    served.kept.change(made.id, state=State.RUNNING, progress=Progress(stage="drawing", done=1, total=9))
+    served.kept.change(created.id, state=State.RUNNING, progress=Progress(stage="drawing", done=1, total=9))
     assert (await watch.read()).evaluation.progress.stage == "drawing"
-    served.kept.change(made.id, state=State.FAILED, reason="no space left")
+    served.kept.change(created.id, state=State.FAILED, reason="no space left")
     assert (await watch.read()).evaluation.state_reason == "no space left"
     assert await watch.read() is grpc.aio.EOF
 
 
-async def test_a_watch_of_one_that_ended_tells_it_once(served: Evaluating) -> None:
-    made = await served.create()
-    served.kept.change(made.id, state=State.CANCELLED)
-    assert len(await everything(served.stub.WatchEvaluation(Watch(id=made.id), timeout=20))) == 1
+async def test_a_watch_of_an_ended_evaluation_sends_it_once(served: Evaluating) -> None:
+    created = await served.create()
+    served.kept.change(created.id, state=State.CANCELLED)
+    assert len(await everything(served.stub.WatchEvaluation(Watch(id=created.id), timeout=20))) == 1
 
 
-async def test_a_watch_is_never_silent_for_long(served: Evaluating, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("service.rpc.evaluation._SAY_S", 0.1)
-    made = await served.create()
-    watch = served.stub.WatchEvaluation(Watch(id=made.id), timeout=20)
+async def test_a_watch_sends_a_message_every_few_seconds(served: Evaluating, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("service.rpc.evaluation._MESSAGE_INTERVAL_S", 0.1)
+    created = await served.create()
+    watch = served.stub.WatchEvaluation(Watch(id=created.id), timeout=20)
     first, second = await watch.read(), await asyncio.wait_for(watch.read(), 5)
     assert first == second
     watch.cancel()
 
 
-async def test_a_watch_of_one_that_is_deleted_meanwhile_ends_not_found(served: Evaluating) -> None:
-    made = await served.create()
-    watch = served.stub.WatchEvaluation(Watch(id=made.id), timeout=20)
+async def test_a_watch_of_a_deleted_evaluation_ends_not_found(served: Evaluating) -> None:
+    created = await served.create()
+    watch = served.stub.WatchEvaluation(Watch(id=created.id), timeout=20)
     await watch.read()
-    del served.kept.records[made.id]
+    del served.kept.records[created.id]
     assert (await refusal(watch.read()))[0] is grpc.StatusCode.NOT_FOUND
 
 
 async def test_a_drain_ends_watches(served: Evaluating) -> None:
-    made = await served.create()
-    watch = served.stub.WatchEvaluation(Watch(id=made.id), timeout=20)
+    created = await served.create()
+    watch = served.stub.WatchEvaluation(Watch(id=created.id), timeout=20)
     await watch.read()
     served.servicer.drain()
-    code, told = await refusal(watch.read())
-    assert (code, told) == (grpc.StatusCode.UNAVAILABLE, "the gateway is draining; watch again")
+    code, message = await refusal(watch.read())
+    assert (code, message) == (grpc.StatusCode.UNAVAILABLE, "the gateway is draining; watch again")
 
 
 # --- Reports ----------------------------------------------------------------------------------------------------------
 
 
-async def reported(served: Evaluating, sentence: str = "Told apart.") -> str:
+async def reported(served: Evaluating, sentence: str = "Unlike real rows.") -> str:
     """An evaluation with a report."""
-    made = await served.create()
+    created = await served.create()
     panel = PanelResult(panel=Panel.REALISM, verdict=Verdict.WORSE, sentence=sentence)
-    served.kept.bundles[made.id] = make_bundle(
+    served.kept.bundles[created.id] = make_bundle(
         specification=specification(), metrics=[METRIC], panels=[panel], gates=[], figures={}, failed=0, compared=60
     )
-    served.kept.change(made.id, state=State.SUCCEEDED, end_unix_s=3.0)
-    return made.id
+    served.kept.change(created.id, state=State.SUCCEEDED, end_unix_s=3.0)
+    return created.id
 
 
 async def test_a_json_report_is_one_object(served: Evaluating) -> None:
@@ -353,10 +353,10 @@ async def test_an_html_report_is_a_page(served: Evaluating) -> None:
     asked = Fetch(id=await reported(served), format=Fetch.FORMAT_HTML)
     parts = await everything(served.stub.GetEvaluationReport(asked, timeout=20))
     page = b"".join(each.data for each in parts).decode()
-    assert (page.lstrip().lower().startswith("<!doctype html>"), "Told apart." in page) == (True, True)
+    assert (page.lstrip().lower().startswith("<!doctype html>"), "Unlike real rows." in page) == (True, True)
 
 
-async def test_a_large_report_comes_in_parts(served: Evaluating) -> None:
+async def test_a_large_report_is_sent_in_parts(served: Evaluating) -> None:
     evaluation_id = await reported(served, sentence="x" * (5 << 19))
     parts = await everything(served.stub.GetEvaluationReport(Fetch(id=evaluation_id), timeout=20))
     assert ([len(each.data) for each in parts[:2]], len(parts)) == ([1 << 20, 1 << 20], 3)
@@ -370,20 +370,20 @@ async def test_nearest_training_rows_need_a_grant(served: Evaluating, grants: st
     assert {each.redacted for each in await everything(stream)} == {redacted}
 
 
-async def test_there_is_no_report_before_it_has_succeeded(served: Evaluating) -> None:
-    made = await served.create()
-    assert (await refusal(everything(served.stub.GetEvaluationReport(Fetch(id=made.id)))))[0] is (
+async def test_there_is_no_report_before_success(served: Evaluating) -> None:
+    created = await served.create()
+    assert (await refusal(everything(served.stub.GetEvaluationReport(Fetch(id=created.id)))))[0] is (
         grpc.StatusCode.FAILED_PRECONDITION
     )
 
 
 async def test_an_unknown_format_is_refused(served: Evaluating) -> None:
-    code, told = await refusal(everything(served.stub.GetEvaluationReport(Fetch(id="x", format=9))))
-    assert (code, told) == (grpc.StatusCode.INVALID_ARGUMENT, "format: 9 is not a Format")
+    code, message = await refusal(everything(served.stub.GetEvaluationReport(Fetch(id="x", format=9))))
+    assert (code, message) == (grpc.StatusCode.INVALID_ARGUMENT, "format: 9 is not a Format")
 
 
-async def test_a_report_of_another_release_says_to_evaluate_again(served: Evaluating) -> None:
+async def test_a_report_of_another_release_is_refused(served: Evaluating) -> None:
     evaluation_id = await reported(served)
     served.kept.bundles[evaluation_id] = b"other"
-    code, told = await refusal(everything(served.stub.GetEvaluationReport(Fetch(id=evaluation_id))))
-    assert (code, told.endswith("evaluate again")) == (grpc.StatusCode.FAILED_PRECONDITION, True)
+    code, message = await refusal(everything(served.stub.GetEvaluationReport(Fetch(id=evaluation_id))))
+    assert (code, message.endswith("evaluate again")) == (grpc.StatusCode.FAILED_PRECONDITION, True)

@@ -1,4 +1,4 @@
-"""The pipeline with workers that need no torch: what it leaves, what it survives, what it says when it gives up."""
+"""The pipeline with workers that need no torch: its files, what it survives, and how it reports failures."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ import numpy as np
 import pytest
 
 from service.errors import NotReady, Overloaded, Retired
-from service.evaluation.pipeline.features import Patience
-from service.evaluation.pipeline.files import Files
-from service.evaluation.pipeline.reference import keep_within
-from service.evaluation.pipeline.reporter import Failed, Over
+from service.evaluation.pipeline.features import WorkerRetry
+from service.evaluation.pipeline.files import StepFiles
+from service.evaluation.pipeline.reference import limit_references
+from service.evaluation.pipeline.reporter import Failed, LeaseLost
 from service.evaluation.pipeline.sampling import label_samples
 from service.evaluation.report.bundle import read_bundle
 from service.evaluation.results import GateOutcome, Metric, Panel, PanelResult
@@ -29,10 +29,10 @@ QUICK = (Panel.MEMORISATION, Panel.LABEL_FIDELITY)
 
 
 class Notes:
-    """A desk that writes down what it is told, and says Over at a given moment."""
+    """A reporter that records what it receives, and loses its lease at a given report."""
 
-    def __init__(self, over_at: int | None = None) -> None:
-        self.over_at = over_at
+    def __init__(self, lost_at: int | None = None) -> None:
+        self.lost_at = lost_at
         self.stages: list[str] = []
         self.reasons: list[str] = []
         self.failed = ""
@@ -41,14 +41,14 @@ class Notes:
         self.gates: list[GateOutcome] = []
         self.done: list[tuple[int, int]] = []
 
-    async def tell(self, *, stage: str, done: int, total: int, reason: str = "") -> None:
-        if self.over_at is not None and len(self.done) >= self.over_at:
-            raise Over
+    async def report_progress(self, *, stage: str, done: int, total: int, reason: str = "") -> None:
+        if self.lost_at is not None and len(self.done) >= self.lost_at:
+            raise LeaseLost
         self.stages += [] if self.stages[-1:] == [stage] else [stage]
         self.reasons += [reason] if reason else []
         self.done.append((done, total))
 
-    async def partial(self, metrics: Sequence[Metric], panels: Sequence[PanelResult]) -> None:
+    async def report_results(self, metrics: Sequence[Metric], panels: Sequence[PanelResult]) -> None:
         self.metrics = list(metrics)
 
     async def succeed(
@@ -64,21 +64,21 @@ class Notes:
     async def fail(self, reason: str) -> None:
         self.failed = reason
 
-    async def durably(self, work: Callable[[], Awaitable[str]]) -> str:
+    async def run_step(self, work: Callable[[], Awaitable[str]]) -> str:
         return await work()
 
 
 async def run(
-    folder: Path, asked: Specification, workers: FakeWorkers | None = None, *, most_wait_s: float = 600.0
+    folder: Path, spec: Specification, workers: FakeWorkers | None = None, *, max_wait_s: float = 600.0
 ) -> Notes:
     notes = Notes()
-    await pipeline(folder, workers, most_wait_s=most_wait_s).run("e1", asked, notes)
+    await pipeline(folder, workers, max_wait_s=max_wait_s).run("e1", spec, notes)
     return notes
 
 
-async def interrupt(folder: Path, asked: Specification, over_at: int) -> None:
-    with pytest.raises(asyncio.CancelledError):
-        await pipeline(folder).run("e1", asked, Notes(over_at))
+async def interrupt(folder: Path, spec: Specification, lost_at: int) -> None:
+    with pytest.raises(LeaseLost):
+        await pipeline(folder).run("e1", spec, Notes(lost_at))
 
 
 @pytest.fixture(scope="module")
@@ -86,7 +86,7 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Notes:
     return asyncio.run(run(tmp_path_factory.mktemp("undisturbed"), specification(100, panels=QUICK)))
 
 
-async def test_it_leaves_a_report_and_nothing_else(tmp_path: Path) -> None:
+async def test_it_ends_with_a_report_and_no_files(tmp_path: Path) -> None:
     notes = await run(tmp_path, specification(100, panels=LABELS, gates=("label_agreement > 0.5",)))
     assert not notes.failed
     assert read_bundle(notes.bundle)["specification"]["seed"] == 7
@@ -95,11 +95,11 @@ async def test_it_leaves_a_report_and_nothing_else(tmp_path: Path) -> None:
     assert [each.name for each in tmp_path.iterdir()] == ["references"]
 
 
-async def test_it_makes_room_before_it_says_that_there_is_none(tmp_path: Path) -> None:
+async def test_it_removes_its_files_before_it_reports_a_full_disk(tmp_path: Path) -> None:
     left: list[Path] = []
 
     class Full(Notes):
-        async def tell(self, *, stage: str, done: int, total: int, reason: str = "") -> None:
+        async def report_progress(self, *, stage: str, done: int, total: int, reason: str = "") -> None:
             if done == 2:
                 raise Failed("no space left")
 
@@ -119,37 +119,37 @@ async def test_it_counts_its_steps(undisturbed: Notes) -> None:
     assert totals == {steps[-1] + 1}
 
 
-async def test_it_gives_the_same_report_again(tmp_path: Path, undisturbed: Notes) -> None:
+async def test_equal_specifications_have_equal_reports(tmp_path: Path, undisturbed: Notes) -> None:
     assert (await run(tmp_path, specification(100, panels=QUICK))).bundle == undisturbed.bundle
 
 
-async def test_it_gives_another_report_for_another_seed(tmp_path: Path, undisturbed: Notes) -> None:
+async def test_another_seed_gives_another_report(tmp_path: Path, undisturbed: Notes) -> None:
     assert (await run(tmp_path, specification(100, panels=QUICK, seed=8))).bundle != undisturbed.bundle
 
 
-@pytest.mark.parametrize(("over_at", "calls"), [(1, 11), (4, 5), (12, 0), (20, 0)])
-async def test_it_goes_on_where_it_was_interrupted(
-    tmp_path: Path, undisturbed: Notes, over_at: int, calls: int
+@pytest.mark.parametrize(("lost_at", "calls"), [(1, 11), (4, 5), (12, 0), (20, 0)])
+async def test_it_continues_where_it_was_interrupted(
+    tmp_path: Path, undisturbed: Notes, lost_at: int, calls: int
 ) -> None:
-    asked, workers = specification(100, panels=QUICK), FakeWorkers()
-    await interrupt(tmp_path, asked, over_at)
-    notes = await run(tmp_path, asked, workers)
+    spec, workers = specification(100, panels=QUICK), FakeWorkers()
+    await interrupt(tmp_path, spec, lost_at)
+    notes = await run(tmp_path, spec, workers)
     assert notes.bundle == undisturbed.bundle
     assert workers.calls["sample"] == calls
 
 
-@pytest.mark.parametrize("harm", ["cut", "flip", "remove", "other"])
-async def test_it_makes_damaged_files_again(tmp_path: Path, undisturbed: Notes, harm: str) -> None:
-    asked = specification(100, panels=QUICK)
-    await interrupt(tmp_path, asked, 20)
+@pytest.mark.parametrize("damage", ["truncate", "flip", "remove", "empty"])
+async def test_it_makes_damaged_files_again(tmp_path: Path, undisturbed: Notes, damage: str) -> None:
+    spec = specification(100, panels=QUICK)
+    await interrupt(tmp_path, spec, 20)
     for file in [each for each in tmp_path.rglob("*") if each.is_file()]:
         content = bytearray(file.read_bytes())
         content[-1] ^= 1
-        made = {"cut": bytes(content[:-7]), "flip": bytes(content), "other": b"", "remove": b""}
-        file.write_bytes(made[harm])
-        if harm == "remove":
+        damaged = {"truncate": bytes(content[:-7]), "flip": bytes(content), "empty": b"", "remove": b""}
+        file.write_bytes(damaged[damage])
+        if damage == "remove":
             file.unlink()
-    assert (await run(tmp_path, asked)).bundle == undisturbed.bundle
+    assert (await run(tmp_path, spec)).bundle == undisturbed.bundle
 
 
 async def test_it_reads_real_rows_once(tmp_path: Path) -> None:
@@ -159,14 +159,14 @@ async def test_it_reads_real_rows_once(tmp_path: Path) -> None:
     assert workers.calls["embed"] == 2 + 2  # samples each time, two splits once
 
 
-async def test_it_evaluates_what_is_unconditional(tmp_path: Path) -> None:
+async def test_it_evaluates_an_unconditional_model(tmp_path: Path) -> None:
     notes = await run(tmp_path, specification(100, panels=(Panel.MEMORISATION,), conditional=False))
     assert notes.metrics
     assert "same noise under every label" not in notes.stages
 
 
 @pytest.mark.slow
-async def test_it_evaluates_samples_that_are_all_the_same(tmp_path: Path) -> None:
+async def test_it_evaluates_identical_samples(tmp_path: Path) -> None:
     notes = await run(tmp_path, specification(100), FakeWorkers(blank=True))
     assert not notes.failed
     assert {each.panel for each in notes.metrics} == set(Panel)
@@ -177,29 +177,29 @@ async def test_it_leaves_failed_samples_out_and_counts_them(tmp_path: Path) -> N
     assert read_bundle(notes.bundle)["failed"] == 3
 
 
-async def test_it_says_when_too_few_samples_are_left(tmp_path: Path) -> None:
+async def test_it_fails_when_too_few_samples_remain(tmp_path: Path) -> None:
     notes = await run(tmp_path, specification(100, panels=LABELS), FakeWorkers(bad_indices=frozenset(range(51))))
-    assert "51 of 100 samples failed or were not finite; 49 are left, and label-fidelity needs 50" in notes.failed
+    assert "51 of 100 samples failed or were not finite; 49 remain, and label-fidelity needs 50" in notes.failed
     assert not (tmp_path / "e1").exists()
 
 
-async def test_it_says_when_no_sample_is_left(tmp_path: Path) -> None:
+async def test_it_fails_when_no_sample_remains(tmp_path: Path) -> None:
     notes = await run(tmp_path, specification(100, panels=LABELS), FakeWorkers(bad_indices=frozenset(range(100))))
     assert "100 of 100 samples failed" in notes.failed
 
 
-async def test_it_says_when_no_features_are_finite(tmp_path: Path) -> None:
+async def test_it_fails_when_no_features_are_finite(tmp_path: Path) -> None:
     notes = await run(tmp_path, specification(100, panels=LABELS), FakeWorkers(spoiled=True))
-    assert "not finite; 0 are left" in notes.failed
+    assert "not finite; 0 remain" in notes.failed
 
 
-async def test_it_names_both_digests_of_another_data_set(tmp_path: Path) -> None:
+async def test_it_names_both_digests_of_a_different_data_set(tmp_path: Path) -> None:
     notes = await run(tmp_path, specification(100, dataset_digest="sha256:other"))
     assert specification().dataset_digest in notes.failed
     assert "sha256:other" in notes.failed
 
 
-async def test_it_says_which_data_set_is_missing(tmp_path: Path) -> None:
+async def test_it_names_a_missing_data_set(tmp_path: Path) -> None:
     notes = await run(tmp_path, replace(specification(100), dataset="mnist"))
     assert "cannot open data set mnist" in notes.failed
 
@@ -211,52 +211,54 @@ async def test_it_waits_for_workers(tmp_path: Path) -> None:
     assert notes.bundle
 
 
-async def test_it_gives_up_on_workers_that_stay_away(tmp_path: Path) -> None:
+async def test_it_fails_when_workers_do_not_return(tmp_path: Path) -> None:
     workers = FakeWorkers(errors=[NotReady("gone")] * 9)
-    notes = await run(tmp_path, specification(100, panels=LABELS), workers, most_wait_s=0.3)
-    assert "for workers of mixer in vain (gone); ask again when they are ready" in notes.failed
+    notes = await run(tmp_path, specification(100, panels=LABELS), workers, max_wait_s=0.3)
+    assert "workers of mixer did not return within 0 minutes (gone); evaluate again when they are ready" in notes.failed
 
 
-async def test_it_gives_up_on_what_is_not_served_any_more(tmp_path: Path) -> None:
+async def test_it_fails_when_the_model_is_not_served_any_more(tmp_path: Path) -> None:
     workers = FakeWorkers(errors=[Retired("digest sha256:mixer is not served")])
     notes = await run(tmp_path, specification(100, panels=LABELS), workers)
     assert notes.failed == "mixer: digest sha256:mixer is not served"
 
 
-async def test_it_stops_waiting_when_it_is_over() -> None:
-    async def over(reason: str) -> None:
-        raise Over
+async def test_it_stops_waiting_when_the_lease_is_lost() -> None:
+    async def lose(reason: str) -> None:
+        raise LeaseLost
 
     async def call() -> None:
         raise NotReady("gone")
 
-    with pytest.raises(asyncio.CancelledError):
-        await Patience(over).ask("mixer", call)
+    with pytest.raises(LeaseLost):
+        await WorkerRetry(lose).call("mixer", call)
 
 
-async def test_it_says_when_the_disk_is_full(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = Files.write_arrays
+async def test_it_fails_when_the_disk_is_full(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = StepFiles.write_arrays
 
-    def write(self: Files, name: str, arrays: Any) -> None:
+    def write(self: StepFiles, name: str, arrays: Any) -> None:
         if name.startswith("read"):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         whole(self, name, arrays)
 
-    monkeypatch.setattr(Files, "write_arrays", write)
+    monkeypatch.setattr(StepFiles, "write_arrays", write)
     notes = await run(tmp_path, specification(100, panels=LABELS))
-    assert f"no space left in {tmp_path}; make room" in notes.failed
+    assert f"no space left in {tmp_path}; free some" in notes.failed
     assert not (tmp_path / "e1").exists()
 
 
-async def test_it_fails_alone_by_an_error_nobody_expected(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+async def test_an_unexpected_error_fails_the_evaluation_alone(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     workers = FakeWorkers()
     workers.errors = [ZeroDivisionError("oh")]  # type: ignore[list-item]
     notes = await run(tmp_path, specification(100, panels=LABELS), workers)
-    assert "nobody expected while drawing samples (ZeroDivisionError); the runner's log has it under e1" in notes.failed
+    assert (
+        "unexpected error while drawing samples (ZeroDivisionError); the runner's log has it under e1" in notes.failed
+    )
     assert "oh" in caplog.text
 
 
-def test_it_matches_held_out_shares_with_every_prefix() -> None:
+def test_every_prefix_has_the_class_frequencies_of_the_held_out_split() -> None:
     held_out = np.array([0] * 50 + [1] * 30 + [3] * 20)
     chosen = label_samples(held_out, 4, 1000)
     assert chosen[:5].tolist() == [0, 1, 3, 0, 0]  # by hand
@@ -265,20 +267,20 @@ def test_it_matches_held_out_shares_with_every_prefix() -> None:
         assert np.abs(found - count * np.array([0.5, 0.3, 0.0, 0.2])).max() < 1.0
 
 
-def test_it_keeps_references_within_their_room(tmp_path: Path) -> None:
+def test_the_least_recently_used_references_are_removed(tmp_path: Path) -> None:
     old, used, new = (each * 32 for each in "0ae")
     for number, name in enumerate((old, used, new)):
         (tmp_path / name).mkdir()
         (tmp_path / name / "rows").write_bytes(bytes(100))
         os.utime(tmp_path / name, (number, number))
-    keep_within(tmp_path, 250, {used})
+    limit_references(tmp_path, 250, {used})
     assert sorted(each.name for each in tmp_path.iterdir()) == [used, new]
-    keep_within(tmp_path, 50, {used})
+    limit_references(tmp_path, 50, {used})
     assert sorted(each.name for each in tmp_path.iterdir()) == [used]
 
 
 def test_it_does_not_unpickle_files(tmp_path: Path) -> None:
-    files = Files(tmp_path)
+    files = StepFiles(tmp_path)
     with pytest.raises(ValueError, match="allow_pickle"):
         files.write_arrays("a", {"x": np.array([{}], object)})
     assert list(tmp_path.iterdir()) == []

@@ -1,4 +1,4 @@
-"""ReadingService, and the two ways a runner asks workers: over gRPC and within a gateway."""
+"""ReadingService, and the workers as a runner reaches them through a gateway."""
 
 from __future__ import annotations
 
@@ -17,9 +17,7 @@ from fount.v1 import model_pb2, sampling_pb2
 from fount.worker.v1 import worker_pb2
 from service.domain import Dtype, Operation, Parameters, RangeItem, TensorItem
 from service.errors import NotReady, Overloaded, Retired, UnknownName, WorkerFault
-from service.evaluation.local_workers import LocalWorkers
 from service.evaluation.specification import PinnedModel
-from service.evaluation.workers import Workers
 from service.rpc.runner_client import RemoteWorkers
 from service.workers.memory_models import memory_classify, memory_embed, memory_sample
 from tests.contract.evaluation_gateway import JUDGE, PAINTER, SHAPE, Evaluating, evaluating, pinned
@@ -34,13 +32,11 @@ async def served(tmp_path: Path) -> AsyncIterator[Evaluating]:
         yield served
 
 
-@pytest.fixture(params=["remote", "local"])
-async def workers(request: pytest.FixtureRequest, served: Evaluating) -> AsyncIterator[Workers]:
-    made: Workers = LocalWorkers(served.asking, served.catalog)
-    if request.param == "remote":
-        made = RemoteWorkers(served.server, retry=SOON)
-    yield made
-    await made.close()
+@pytest.fixture
+async def workers(served: Evaluating) -> AsyncIterator[RemoteWorkers]:
+    workers = RemoteWorkers(served.server, retry=SOON)
+    yield workers
+    await workers.close()
 
 
 def request(**changed) -> runner_pb2.ReadRequest:
@@ -66,7 +62,7 @@ async def refusal(call) -> tuple[grpc.StatusCode, str]:
     ],
     ids=["embed", "classify"],
 )
-async def test_images_are_read(served: Evaluating, operation, expected: np.ndarray) -> None:
+async def test_images_are_classified_and_embedded(served: Evaluating, operation, expected: np.ndarray) -> None:
     reply = await served.reading.Read(request(operation=operation), timeout=20)
     assert (list(reply.rows.dims), reply.numerics) == ([40, expected.shape[1]], "memory")
     assert np.array_equal(np.frombuffer(reply.rows.data, "<f4").reshape(expected.shape), expected)
@@ -93,10 +89,10 @@ WRONG = {
 }
 
 
-@pytest.mark.parametrize(("changed", "told"), WRONG.values(), ids=WRONG.keys())
-async def test_a_wrong_field_is_named(served: Evaluating, changed: dict[str, object], told: str) -> None:
+@pytest.mark.parametrize(("changed", "message"), WRONG.values(), ids=WRONG.keys())
+async def test_a_wrong_field_is_named(served: Evaluating, changed: dict[str, object], message: str) -> None:
     code, details = await refusal(served.reading.Read(request(**changed)))
-    assert (code, told in details) == (grpc.StatusCode.INVALID_ARGUMENT, True), details
+    assert (code, message in details) == (grpc.StatusCode.INVALID_ARGUMENT, True), details
 
 
 @pytest.mark.parametrize(
@@ -126,11 +122,11 @@ async def test_the_grant_evaluate_is_enough_to_read(served: Evaluating) -> None:
     ],
     ids=["model", "operation", "numerics", "digest"],
 )
-async def test_what_is_not_served_is_told(served: Evaluating, changed: dict[str, object], code) -> None:
+async def test_a_model_that_is_not_served_is_refused(served: Evaluating, changed: dict[str, object], code) -> None:
     assert (await refusal(served.reading.Read(request(**changed))))[0] is code
 
 
-async def test_a_full_gateway_says_when_to_come_again(tmp_path: Path) -> None:
+async def test_a_busy_gateway_refuses_images(tmp_path: Path) -> None:
     async with evaluating(tmp_path, max_streams=1) as served:
         served.pool.faults.delay_s = 0.5
         first = asyncio.ensure_future(served.reading.Read(request(), timeout=20))
@@ -141,18 +137,18 @@ async def test_a_full_gateway_says_when_to_come_again(tmp_path: Path) -> None:
         await first
 
 
-# --- Both ways --------------------------------------------------------------------------------------------------------
+# --- A client ---------------------------------------------------------------------------------------------------------
 
 
-async def draw(workers: Workers, model: PinnedModel, **changed):
-    asked = {
+async def draw(workers: RemoteWorkers, model: PinnedModel, **changed):
+    arguments = {
         "seed": 7, "start_index": 5, "count": 6, "labels": np.array([0, 1, 2, 3, 0, 1], np.uint32),
         "parameters": Parameters(truncation=1.0),
     } | changed  # fmt: skip
-    return await workers.sample(model, **asked)
+    return await workers.sample(model, **arguments)
 
 
-async def test_samples_are_those_of_their_addresses(workers: Workers) -> None:
+async def test_samples_are_those_of_their_addresses(workers: RemoteWorkers) -> None:
     drawn = await draw(workers, pinned("painter"))
     labels = np.array([0, 1, 2, 3, 0, 1], np.uint32)
     item = RangeItem(seed=7, start_index=5, count=6, labels=labels, dtype=Dtype.UINT8)
@@ -160,19 +156,19 @@ async def test_samples_are_those_of_their_addresses(workers: Workers) -> None:
     assert not drawn.failed.any()
 
 
-async def test_an_unconditional_model_is_drawn_from_without_labels(workers: Workers) -> None:
+async def test_an_unconditional_model_is_drawn_from_without_labels(workers: RemoteWorkers) -> None:
     drawn = await draw(workers, pinned("blind"), labels=None, count=2500)
     assert (drawn.images.shape, len(np.unique(drawn.images.reshape(2500, -1), axis=0))) == ((2500, *SHAPE), 2500)
 
 
-async def test_parts_of_a_draw_are_the_draw(workers: Workers) -> None:
+async def test_a_part_of_a_draw_equals_that_part_of_the_whole(workers: RemoteWorkers) -> None:
     labels = (np.arange(2100) % 4).astype(np.uint32)
     whole = await draw(workers, pinned("painter"), labels=labels, count=2100)
     part = await draw(workers, pinned("painter"), labels=labels[1500:1700], start_index=1505, count=200)
     assert np.array_equal(whole.images[1500:1700], part.images)
 
 
-async def test_samples_that_failed_are_marked(served: Evaluating, workers: Workers) -> None:
+async def test_samples_that_failed_are_marked(served: Evaluating, workers: RemoteWorkers) -> None:
     served.pool.faults.bad_indices = frozenset({6, 9})
     drawn = await draw(workers, pinned("painter"))
     assert drawn.failed.tolist() == [False, True, False, False, True, False]
@@ -180,7 +176,7 @@ async def test_samples_that_failed_are_marked(served: Evaluating, workers: Worke
 
 
 @pytest.mark.parametrize("count", [0, 1, 5000])
-async def test_images_are_embedded_and_classified(workers: Workers, count: int) -> None:
+async def test_images_are_embedded_and_classified(workers: RemoteWorkers, count: int) -> None:
     images = np.random.default_rng(0).integers(0, 256, (count, *SHAPE), dtype=np.uint8)
     features, classes = await workers.embed(pinned("judge"), images), await workers.classify(pinned("judge"), images)
     if count:
@@ -189,7 +185,7 @@ async def test_images_are_embedded_and_classified(workers: Workers, count: int) 
     assert (features.dtype, len(features), len(classes)) == (np.float32, count, count)
 
 
-async def test_rows_that_failed_are_nan(served: Evaluating, workers: Workers) -> None:
+async def test_rows_that_failed_are_nan(served: Evaluating, workers: RemoteWorkers) -> None:
     images = IMAGES.copy()
     images[:, 0, 0, 0] = np.arange(40)
     served.pool.faults.bad_pixels = frozenset({3})
@@ -206,14 +202,16 @@ async def test_rows_that_failed_are_nan(served: Evaluating, workers: Workers) ->
     ],
     ids=["digest", "numerics", "name"],
 )
-async def test_what_is_gone_is_told_apart(workers: Workers, changed: dict[str, str], error: type[Exception]) -> None:
+async def test_what_is_gone_is_told_apart(
+    workers: RemoteWorkers, changed: dict[str, str], error: type[Exception]
+) -> None:
     with pytest.raises(error):
         await draw(workers, replace(pinned("painter"), **changed))
     with pytest.raises(error):
         await workers.embed(replace(pinned("judge"), **changed), IMAGES)
 
 
-async def test_workers_that_are_gone_are_not_ready(served: Evaluating, workers: Workers) -> None:
+async def test_absent_workers_are_not_ready(served: Evaluating, workers: RemoteWorkers) -> None:
     served.pool.set_up(False)
     with pytest.raises(NotReady):
         await draw(workers, pinned("painter"))
@@ -221,44 +219,44 @@ async def test_workers_that_are_gone_are_not_ready(served: Evaluating, workers: 
         await workers.classify(pinned("judge"), IMAGES)
 
 
-async def test_a_worker_that_refuses_is_a_fault(served: Evaluating, workers: Workers) -> None:
+async def test_a_worker_that_refuses_is_a_fault(served: Evaluating, workers: RemoteWorkers) -> None:
     served.pool.faults.refused_indices = frozenset({6})
     with pytest.raises(WorkerFault):
         await draw(workers, pinned("painter"))
 
 
-# --- Over gRPC --------------------------------------------------------------------------------------------------------
+# --- Broken calls -----------------------------------------------------------------------------------------------------
 
 
-async def test_a_gateway_that_is_not_there_is_not_ready() -> None:
+async def test_an_absent_gateway_is_not_ready() -> None:
     workers = RemoteWorkers("127.0.0.1:1", retry=SOON)
     with pytest.raises(NotReady):
         await workers.embed(pinned("judge"), IMAGES)
     await workers.close()
 
 
-async def test_a_full_gateway_is_told_with_its_time(tmp_path: Path) -> None:
+async def test_a_busy_gateway_names_a_delay(tmp_path: Path) -> None:
     async with evaluating(tmp_path, max_streams=1) as served:
         served.pool.faults.delay_s = 1
         workers = RemoteWorkers(served.server, retry=SOON, timeout_s=0.3)
         reading = asyncio.ensure_future(served.reading.Read(request(), timeout=20))
         while not served.pool.running:
             await asyncio.sleep(0.01)
-        with pytest.raises(Overloaded) as told:
+        with pytest.raises(Overloaded) as refusal:
             await workers.embed(pinned("judge"), IMAGES)
-        assert told.value.retry_after_s > 0
+        assert refusal.value.retry_after_s > 0
         reading.cancel()
         await workers.close()
 
 
-async def test_a_lost_worker_is_not_noticed(served: Evaluating) -> None:
+async def test_a_lost_worker_is_not_visible(served: Evaluating) -> None:
     workers = RemoteWorkers(served.server, retry=SOON)
     served.pool.faults.lose_calls = 1
     assert len(await workers.embed(pinned("judge"), IMAGES)) == 40
     await workers.close()
 
 
-async def test_images_are_cut_to_messages_that_a_gateway_takes(
+async def test_images_are_split_into_messages_that_a_gateway_accepts(
     served: Evaluating, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("service.workers.memory.memory_embed", lambda item: np.zeros((item.count, 1), np.float32))

@@ -1,4 +1,4 @@
-"""Work folders that are tidied, and disks that are full."""
+"""Recovery: the queue is made to agree with the table, work folders are tidied, and full disks are survived."""
 
 from __future__ import annotations
 
@@ -6,71 +6,130 @@ import asyncio
 import os
 import sqlite3
 from collections.abc import Collection
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from service.errors import JobsUnreachable
-from service.evaluation.jobs import store_desk
-from service.evaluation.jobs.database import insist_on_room
-from service.evaluation.jobs.leases import Turn
-from service.evaluation.jobs.reaper import Reaper
-from service.evaluation.jobs.store_desk import StoreDesk
-from service.evaluation.pipeline.reference import keep_within
+from service.evaluation.jobs import leases
+from service.evaluation.jobs.database import raise_if_full
+from service.evaluation.jobs.leases import Lease, LeaseReporter
+from service.evaluation.jobs.queue import StartedJob
+from service.evaluation.jobs.runner import Recovery
+from service.evaluation.pipeline.reference import limit_references
 from service.evaluation.pipeline.reporter import Failed
 
-ENDED, UNDER_WAY, FRESH = ("0" * 26 + each for each in "123")
-TURN = Turn(id=ENDED, name="t", specification={}, stage="", attempts=1)
+ENDED, OPEN, YOUNG = ("0" * 26 + each for each in "123")
+LEASE = Lease(id=ENDED, token="t", specification={}, stage="", attempts=1)
+NOW_S = 1000.0
 
 
-class NothingLeft:
-    """Turns and an engine with one evaluation under way, and nothing to take up."""
+@dataclass
+class Table:
+    """A lease store: open evaluations, and which of them are in use."""
 
-    runner = "r"
+    open: set[str] = field(default_factory=set)
+    used: set[str] = field(default_factory=set)
 
-    def not_enqueued(self, most: int) -> list[str]:
-        return []
+    def in_use(self) -> set[str]:
+        return self.used
 
-    oldest_queued = ended = not_enqueued
-
-    def silent(self) -> list[str]:
-        return []
-
-    running = silent
-
-    def jobs(self, ids: Collection[str]) -> list[Any]:
-        return []
-
-    def forget(self, ids: Collection[str]) -> None:
-        """Nothing is known."""
+    def without_lease(self, limit: int) -> list[str]:
+        return sorted(self.open - self.used)[:limit]
 
     def open_among(self, ids: Collection[str]) -> set[str]:
-        return {UNDER_WAY} & set(ids)
+        return self.open & set(ids)
+
+    def now(self) -> float:
+        return NOW_S
 
 
-def test_it_removes_old_files_of_evaluations_and_nothing_else(tmp_path: Path) -> None:
-    for name in (ENDED, UNDER_WAY, FRESH, "references", "thesis"):
+@dataclass
+class Queue:
+    """A job queue: jobs that wait, jobs that runners took, with their age in seconds, and jobs that are done."""
+
+    waiting: set[str] = field(default_factory=set)
+    ages_s: dict[str, float] = field(default_factory=dict)
+    done: set[str] = field(default_factory=set)
+
+    def started(self) -> list[StartedJob]:
+        return [StartedJob(id=each, runner="r", start_unix_s=NOW_S - age_s) for each, age_s in self.ages_s.items()]
+
+    def unfinished(self, ids: Collection[str]) -> set[str]:
+        return (self.waiting | self.ages_s.keys()) & set(ids)
+
+    def finished(self, limit: int) -> list[str]:
+        return sorted(self.done)
+
+    def resume(self, evaluation_id: str) -> None:
+        del self.ages_s[evaluation_id]
+        self.waiting.add(evaluation_id)
+
+    def enqueue(self, evaluation_id: str) -> None:
+        self.waiting |= {evaluation_id} - self.done
+
+    def forget(self, ids: Collection[str]) -> None:
+        self.done -= set(ids)
+        self.waiting -= set(ids)
+
+
+def recover(table: Table, queue: Queue, folder: Path) -> Queue:
+    stores: Any = (table, queue)
+    Recovery(*stores, folder).run()
+    return queue
+
+
+@pytest.mark.parametrize("is_open", [True, False], ids=["open", "ended"])
+@pytest.mark.parametrize(
+    ("used", "age_s", "resumed"),
+    [(True, 99.0, False), (False, 99.0, True), (False, 1.0, False)],
+    ids=["leased", "abandoned", "just started"],
+)
+def test_it_resumes_jobs_that_no_lease_holds(
+    tmp_path: Path, *, is_open: bool, used: bool, age_s: float, resumed: bool
+) -> None:
+    table = Table({OPEN} if is_open else set(), {OPEN} if used else set())
+    queue = recover(table, Queue(ages_s={OPEN: age_s}), tmp_path)
+    assert queue.waiting == ({OPEN} if resumed else set())
+
+
+@pytest.mark.parametrize("queue", [Queue(), Queue(done={OPEN})], ids=["lost", "done"])
+def test_it_enqueues_open_evaluations_that_the_queue_does_not_have(tmp_path: Path, queue: Queue) -> None:
+    assert recover(Table({OPEN}), queue, tmp_path) == Queue(waiting={OPEN})
+
+
+def test_it_leaves_the_queue_as_it_is_where_it_agrees(tmp_path: Path) -> None:
+    queue = recover(Table({OPEN, YOUNG}, {YOUNG}), Queue({OPEN}, {YOUNG: 99.0}), tmp_path)
+    assert queue == Queue({OPEN}, {YOUNG: 99.0})
+
+
+def test_it_forgets_finished_jobs_of_ended_evaluations(tmp_path: Path) -> None:
+    assert recover(Table(), Queue(done={ENDED}), tmp_path) == Queue()
+
+
+def test_it_removes_old_files_of_ended_evaluations_and_nothing_else(tmp_path: Path) -> None:
+    for name in (ENDED, OPEN, YOUNG, "references", "thesis"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "file").touch()
-        if name != FRESH:
+        if name != YOUNG:
             os.utime(tmp_path / name, (1, 1))
-    left: Any = NothingLeft()
-    Reaper(left, left, tmp_path, set).look()
-    assert {each.name for each in tmp_path.iterdir()} == {UNDER_WAY, FRESH, "references", "thesis"}
+    recover(Table({OPEN}), Queue(), tmp_path)
+    assert {each.name for each in tmp_path.iterdir()} == {OPEN, YOUNG, "references", "thesis"}
 
 
 def test_it_removes_references_and_nothing_else(tmp_path: Path) -> None:
     for name in ("a" * 32, "papers"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "file").write_bytes(bytes(100))
-    keep_within(tmp_path, 10, ())
+    limit_references(tmp_path, 10, ())
     assert [each.name for each in tmp_path.iterdir()] == ["papers"]
 
 
 @pytest.fixture(scope="module")
 def full() -> str:
-    """What SQLite says when there is no room."""
+    """SQLite's message about a full disk."""
     connection = sqlite3.connect(":memory:")
     connection.execute("CREATE TABLE t (x)")
     connection.execute("PRAGMA max_page_count = 2")
@@ -80,28 +139,29 @@ def full() -> str:
     return str(error.value)
 
 
-def test_it_knows_a_full_disk_when_it_is_told_of_one(full: str) -> None:
-    with pytest.raises(Failed, match="no space left for the database of evaluations; make room"):
-        insist_on_room(JobsUnreachable(f"the database of evaluations does not answer: {full}"))
-    insist_on_room(JobsUnreachable("connection refused"))
+def test_it_tells_a_full_disk_from_other_errors(full: str) -> None:
+    with pytest.raises(Failed, match="no space left for the database of evaluations; free some"):
+        raise_if_full(JobsUnreachable(f"the database of evaluations does not answer: {full}"))
+    raise_if_full(JobsUnreachable("connection refused"))
 
 
-async def test_it_gives_up_what_cannot_be_kept_but_waits_to_say_so(full: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    class Turns:
-        room = 3
+async def test_a_full_disk_fails_an_evaluation_once_there_is_space_to_store_that(
+    full: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class FullStore:
+        refusals = 3
 
-        def tell(self, *args: object, **kwargs: object) -> bool:
-            self.room -= 1
-            if self.room > 0:
+        def write(self, *args: object, **kwargs: object) -> None:
+            self.refusals -= 1
+            if self.refusals > 0:
                 raise JobsUnreachable(full)
-            return True
 
-        fail = tell
+        report_progress = fail = write
 
-    monkeypatch.setattr(store_desk, "_PAUSE_S", 0.0)
-    turns: Any = Turns()
-    desk = StoreDesk(turns, TURN, lambda work: work(), asyncio.Event(), lambda turn: None)
+    monkeypatch.setattr(leases, "_WRITE_RETRY_S", 0.0)
+    store: Any = FullStore()
+    reporter = LeaseReporter(store, LEASE, lambda work: work(), stopping=asyncio.Event(), on_end=lambda lease: None)
     with pytest.raises(Failed, match="no space left"):
-        await desk.tell(stage="drawing", done=1, total=2)
-    await desk.fail("no space left")
-    assert turns.room == 0
+        await reporter.report_progress(stage="drawing", done=1, total=2)
+    await reporter.fail("no space left")
+    assert store.refusals == 0

@@ -5,67 +5,76 @@ from __future__ import annotations
 import contextlib
 import json
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
 
 from service.errors import EvaluationNotDone, JobsUnreachable, Overloaded, SetupError, UnknownEvaluation
-from service.evaluation.jobs.database import Database, evaluations, jobs_url, layout, metadata, queue_url, runners
-from service.evaluation.jobs.leases import Turn, Turns
-from service.evaluation.jobs.store import EvaluationStore, Limits
+from service.evaluation.jobs.database import Database, evaluations, jobs_url, layout, metadata, queue_url
+from service.evaluation.jobs.evaluations import Evaluations, Limits
+from service.evaluation.jobs.leases import Lease, LeaseStore
+from service.evaluation.pipeline.reporter import LeaseLost
 from service.evaluation.record import Record, State
 from service.evaluation.results import GateOutcome, Metric, Panel, PanelResult, Verdict
 from tests.contract.evaluating import specification
 from tests.databases import postgres
 
-METRIC = Metric(name="fid", panel=Panel.REALISM, value=1.5, interval=(1.0, 2.0), better="lower", method="as ever")
+METRIC = Metric(name="fid", panel=Panel.REALISM, value=1.5, interval=(1.0, 2.0), better="lower", method="m")
+DAY_S = 86_400
 
 
 @pytest.fixture(scope="module", params=["sqlite", "postgres"])
-def opened(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Database]:
+def url(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     with contextlib.ExitStack() as stack:
         if request.param == "postgres":
-            url = stack.enter_context(postgres())
+            yield stack.enter_context(postgres())
         else:
-            url = f"sqlite:///{tmp_path_factory.mktemp('store') / 'deep' / 'jobs.db'}"
-        database = Database(jobs_url(url))
-        database.open()
-        stack.callback(database.close)
-        yield database
+            yield f"sqlite:///{tmp_path_factory.mktemp('store') / 'deep' / 'jobs.db'}"
 
 
 @pytest.fixture
-def database(opened: Database) -> Database:
-    with opened.write() as connection:
+def database(url: str) -> Iterator[Database]:
+    """Open and empty."""
+    database = Database(jobs_url(url))
+    database.open()
+    with database.write() as connection:
         for table in set(metadata.tables.values()) - {layout}:
             connection.execute(sa.delete(table))
-    return opened
+    yield database
+    database.close()
 
 
 @pytest.fixture
-def store(database: Database) -> EvaluationStore:
-    return EvaluationStore(database, Limits(queued_each=3, queued=5, keep_days=1.0, report_bytes=100))
+async def store(url: str, database: Database) -> AsyncIterator[Evaluations]:
+    """Its queue stays closed: the table is under test."""
+    store = Evaluations(url, Limits(queued_each=3, queued=5, keep_days=1.0, report_bytes=100))
+    yield store
+    await store.close()
 
 
 @pytest.fixture
-def turns(database: Database) -> Turns:
-    return Turns(database, "runner-1")
+def leases(database: Database) -> LeaseStore:
+    return LeaseStore(database, "runner-1")
 
 
-def create(store: EvaluationStore, subject: str = "ada", request_id: str = "") -> Record:
-    return store.create(subject, specification(100), request_id=request_id, request_digest="d")[0]
+async def create(store: Evaluations, subject: str = "ada", request_id: str = "", count: int = 100) -> Record:
+    return await store.create(subject, specification(count), request_id=request_id, request_digest=f"d{count}")
 
 
-def take(turns: Turns, record: Record) -> Turn:
-    turn = turns.take(record.id)
-    assert turn is not None
-    return turn
+def acquire(leases: LeaseStore, record: Record) -> Lease:
+    lease = leases.acquire(record.id)
+    assert lease is not None
+    return lease
 
 
-def succeed(turns: Turns, record: Record, bundle: bytes = b"report") -> None:
-    assert turns.succeed(take(turns, record), metrics=[METRIC], panels=[], gates=[], bundle=bundle)
+def report(leases: LeaseStore, lease: Lease, done: int, stage: str = "drawing") -> None:
+    leases.report_progress(lease, stage=stage, done=done, total=9, reason="")
+
+
+def succeed(leases: LeaseStore, record: Record, bundle: bytes = b"report") -> None:
+    leases.succeed(acquire(leases, record), metrics=[METRIC], panels=[], gates=[], bundle=bundle)
 
 
 def age(database: Database, record: Record, seconds: float) -> None:
@@ -74,190 +83,155 @@ def age(database: Database, record: Record, seconds: float) -> None:
         connection.execute(sa.update(evaluations).where(evaluations.c.id == record.id).values(**older))
 
 
-def test_it_gives_back_what_was_asked_for(store: EvaluationStore) -> None:
-    made = create(store)
-    assert made.state is State.QUEUED
-    assert made.specification == specification(100)
-    assert store.get("ada", made.id) == made
+# --- What callers see -------------------------------------------------------------------------------------------------
 
 
-def test_it_returns_the_earlier_one_of_a_request_id(store: EvaluationStore) -> None:
-    first, is_new = store.create("ada", specification(100), request_id="r1", request_digest="d")
-    again, is_new_again = store.create("ada", specification(200), request_id="r1", request_digest="e")
-    assert (is_new, is_new_again) == (True, False)
-    assert again.id == first.id
-    assert again.request_digest == "d"
+async def test_it_returns_what_was_created(store: Evaluations) -> None:
+    created = await create(store)
+    assert created.state is State.QUEUED
+    assert created.specification == specification(100)
+    assert await store.get("ada", created.id) == created
 
 
-def test_it_keeps_request_ids_of_others_apart(store: EvaluationStore) -> None:
-    assert create(store, "ada", "r1").id != create(store, "bob", "r1").id
+async def test_it_returns_the_earlier_evaluation_of_a_request_id(store: Evaluations) -> None:
+    first = await create(store, request_id="r1")
+    again = await create(store, request_id="r1", count=200)
+    assert (again.id, again.request_digest) == (first.id, "d100")
 
 
-def test_it_hides_what_is_someone_elses(store: EvaluationStore) -> None:
-    made = create(store)
-    for ask in (store.get, store.cancel, store.delete, store.report):
-        with pytest.raises(UnknownEvaluation, match=made.id):
-            ask("bob", made.id)
-    assert store.get("ada", made.id).state is State.QUEUED
+async def test_subjects_may_use_the_same_request_id(store: Evaluations) -> None:
+    assert (await create(store, "ada", "r1")).id != (await create(store, "bob", "r1")).id
 
 
-def test_it_lists_newest_first_from_behind_one_on(store: EvaluationStore) -> None:
-    ids = [create(store).id for _ in range(3)]
-    every = store.page("ada", states=(), model="", after="", limit=100)
-    rest = store.page("ada", states=(), model="", after=every[0].id, limit=1)
+async def test_it_hides_the_evaluations_of_others(store: Evaluations) -> None:
+    created = await create(store)
+    for method in (store.get, store.cancel, store.delete, store.report):
+        with pytest.raises(UnknownEvaluation, match=created.id):
+            await method("bob", created.id)
+    assert (await store.get("ada", created.id)).state is State.QUEUED
+
+
+async def test_it_lists_newest_first_after_an_id(store: Evaluations) -> None:
+    ids = [(await create(store)).id for _ in range(3)]
+    every = await store.list("ada")
+    rest = await store.list("ada", after=every[0].id, limit=1)
     assert [each.id for each in every] == sorted(ids, reverse=True)
     assert [each.id for each in rest] == [every[1].id]
 
 
-def test_it_lists_what_is_wanted_without_metrics(store: EvaluationStore, turns: Turns) -> None:
-    done, _ = create(store), create(store)
+async def test_it_filters_a_list_and_leaves_metrics_out(store: Evaluations, leases: LeaseStore) -> None:
+    done, _ = await create(store), await create(store)
     outcome = GateOutcome(gate="fid < 2", passed=True, actual=1.5)
     panel = PanelResult(panel=Panel.REALISM, verdict=Verdict.LIKE_REAL, sentence="like real")
-    assert turns.succeed(take(turns, done), metrics=[METRIC], panels=[panel], gates=[outcome], bundle=b"report")
-    found = store.page("ada", states=(State.SUCCEEDED,), model="mixer", after="", limit=10)
+    leases.succeed(acquire(leases, done), metrics=[METRIC], panels=[panel], gates=[outcome], bundle=b"report")
+    found = await store.list("ada", states=(State.SUCCEEDED,), model="mixer")
     assert [each.id for each in found] == [done.id]
     assert (found[0].metrics, found[0].panels, found[0].gates) == ((), (panel,), (outcome,))
-    assert store.get("ada", done.id).metrics == (METRIC,)
-    assert store.page("ada", states=(), model="other", after="", limit=10) == []
+    assert (await store.get("ada", done.id)).metrics == (METRIC,)
+    assert await store.list("ada", model="other") == []
 
 
-@pytest.mark.parametrize(("subjects", "told"), [(["ada"] * 4, "of yours"), (["ada", "bob", "cy"] * 2, "5 evaluations")])
-def test_it_refuses_more_than_may_be_queued(store: EvaluationStore, subjects: list[str], told: str) -> None:
+@pytest.mark.parametrize(
+    ("subjects", "message"), [(["ada"] * 4, "of yours"), (["ada", "bob", "cy"] * 2, "5 evaluations")]
+)
+async def test_it_refuses_more_than_may_be_queued(store: Evaluations, subjects: list[str], message: str) -> None:
     for each in subjects[:-1]:
-        create(store, each)
-    with pytest.raises(Overloaded, match=told) as refusal:
-        create(store, subjects[-1])
+        await create(store, each)
+    with pytest.raises(Overloaded, match=message) as refusal:
+        await create(store, subjects[-1])
     assert refusal.value.retry_after_s > 0
 
 
-def test_it_does_not_let_what_was_cancelled_succeed(store: EvaluationStore, turns: Turns) -> None:
-    made = create(store)
-    turn = take(turns, made)
-    assert store.cancel("ada", made.id).state is State.CANCELLED
-    assert not turns.succeed(turn, metrics=[], panels=[], gates=[], bundle=b"late")
-    assert not turns.tell(turn, stage="late", done=1, total=2, reason="")
-    assert turns.take(made.id) is None
-    assert store.get("ada", made.id).state is State.CANCELLED
+async def test_a_cancelled_evaluation_cannot_succeed(store: Evaluations, leases: LeaseStore) -> None:
+    created = await create(store)
+    lease = acquire(leases, created)
+    assert (await store.cancel("ada", created.id)).state is State.CANCELLED
+    with pytest.raises(LeaseLost):
+        leases.succeed(lease, metrics=[], panels=[], gates=[], bundle=b"late")
+    with pytest.raises(LeaseLost):
+        report(leases, lease, 1)
+    assert leases.acquire(created.id) is None
+    assert (await store.get("ada", created.id)).state is State.CANCELLED
     with pytest.raises(EvaluationNotDone, match="cancelled"):
-        store.report("ada", made.id)
+        await store.report("ada", created.id)
 
 
-def test_it_leaves_what_has_ended_as_it_is_when_cancelled(store: EvaluationStore, turns: Turns) -> None:
-    made = create(store)
-    succeed(turns, made)
-    assert store.cancel("ada", made.id).state is State.SUCCEEDED
+async def test_cancelling_leaves_an_ended_evaluation_as_it_is(store: Evaluations, leases: LeaseStore) -> None:
+    created = await create(store)
+    succeed(leases, created)
+    assert (await store.cancel("ada", created.id)).state is State.SUCCEEDED
 
 
-def test_it_lets_only_the_latest_turn_write(store: EvaluationStore, turns: Turns) -> None:
-    made = create(store)
-    first = take(turns, made)
-    second = take(turns, made)
-    assert not turns.fail(first, "late")
-    assert turns.tell(second, stage="drawing", done=1, total=9, reason="")
-    assert store.get("ada", made.id).progress.done == 1
-
-
-def test_it_keeps_the_report_of_what_succeeded(store: EvaluationStore, turns: Turns) -> None:
-    made = create(store)
-    succeed(turns, made, b"a report")
-    found = store.get("ada", made.id)
-    assert store.report("ada", made.id) == b"a report"
+async def test_it_keeps_the_report(store: Evaluations, leases: LeaseStore) -> None:
+    created = await create(store)
+    succeed(leases, created, b"a report")
+    found = await store.get("ada", created.id)
+    assert await store.report("ada", created.id) == b"a report"
     assert found.report_bytes == 8
-    assert found.expire_unix_s - found.end_unix_s == pytest.approx(86_400)
+    assert found.expire_unix_s - found.end_unix_s == pytest.approx(DAY_S)
 
 
-def test_it_forgets_what_was_deleted(store: EvaluationStore, turns: Turns) -> None:
-    made = create(store)
-    turn = take(turns, made)
-    store.delete("ada", made.id)
-    assert not turns.partial(turn, [METRIC], [])
-    with pytest.raises(UnknownEvaluation, match=made.id):
-        store.get("ada", made.id)
+async def test_a_deleted_evaluation_is_gone(store: Evaluations, leases: LeaseStore) -> None:
+    created = await create(store)
+    lease = acquire(leases, created)
+    await store.delete("ada", created.id)
+    with pytest.raises(LeaseLost):
+        leases.report_results(lease, [METRIC], [])
+    with pytest.raises(UnknownEvaluation, match=created.id):
+        await store.get("ada", created.id)
 
 
-def test_it_is_done_once_it_has_succeeded(store: EvaluationStore, turns: Turns) -> None:
-    made = create(store)
-    turn = take(turns, made)
-    turns.tell(turn, stage="writing the report", done=8, total=9, reason="")
-    assert turns.succeed(turn, metrics=[METRIC], panels=[], gates=[], bundle=b"report")
-    progress = store.get("ada", made.id).progress
-    assert (progress.done, progress.total) == (9, 9)
-
-
-def test_it_never_says_less_progress_than_before(store: EvaluationStore, turns: Turns) -> None:
-    made = create(store)
-    turns.tell(take(turns, made), stage="judging", done=7, total=9, reason="")
-    turns.tell(take(turns, made), stage="drawing", done=1, total=9, reason="")
-    progress = store.get("ada", made.id).progress
-    assert (progress.stage, progress.done) == ("judging", 7)
-
-
-def test_it_counts_turns_that_got_no_further(store: EvaluationStore, turns: Turns) -> None:
-    made = create(store)
-    for _ in range(3):
-        turn = take(turns, made)
-    assert turn.attempts == 3
-    turns.tell(turn, stage="drawing", done=1, total=9, reason="")
-    assert take(turns, made).attempts == 2
-
-
-def test_it_hides_and_removes_what_has_expired(store: EvaluationStore, turns: Turns, database: Database) -> None:
-    made = create(store)
-    succeed(turns, made)
-    age(database, made, 2 * 86_400)
-    with pytest.raises(UnknownEvaluation):
-        store.get("ada", made.id)
-    assert store.page("ada", states=(), model="", after="", limit=9) == []
-    assert store.tidy() == [made.id]
-
-
-def test_it_makes_anew_what_a_request_id_made_that_has_expired(
-    store: EvaluationStore, turns: Turns, database: Database
+async def test_it_hides_and_removes_expired_evaluations(
+    store: Evaluations, leases: LeaseStore, database: Database
 ) -> None:
-    old = create(store, request_id="r1")
-    succeed(turns, old)
-    age(database, old, 2 * 86_400)
-    new, is_new = store.create("ada", specification(100), request_id="r1", request_digest="d")
-    assert (is_new, new.state) == (True, State.QUEUED)
-    assert store.usage().report_bytes == 0
+    created = await create(store)
+    succeed(leases, created)
+    age(database, created, 2 * DAY_S)
+    with pytest.raises(UnknownEvaluation):
+        await store.get("ada", created.id)
+    assert await store.list("ada") == []
+    assert await store.tidy() == [created.id]
+
+
+async def test_the_request_id_of_an_expired_evaluation_can_be_used_again(
+    store: Evaluations, leases: LeaseStore, database: Database
+) -> None:
+    old = await create(store, request_id="r1")
+    succeed(leases, old)
+    age(database, old, 2 * DAY_S)
+    new = await create(store, request_id="r1")
+    assert new.id != old.id
+    assert new.state is State.QUEUED
+    assert (await store.usage()).report_bytes == 0
 
 
 @pytest.mark.parametrize("odd", ["a\0b", "\ud800", "'; --", "A" * 27, "0" * 28, ""])
-def test_it_knows_no_evaluation_of_an_id_it_never_gave(store: EvaluationStore, odd: str) -> None:
-    for ask in (store.get, store.cancel, store.delete, store.report):
+async def test_an_id_of_another_form_is_unknown(store: Evaluations, odd: str) -> None:
+    for method in (store.get, store.cancel, store.delete, store.report):
         with pytest.raises(UnknownEvaluation):
-            ask("ada", odd)
+            await method("ada", odd)
 
 
-def test_it_lists_nothing_of_a_model_no_name_can_be(store: EvaluationStore) -> None:
-    create(store)
-    assert store.page("ada", states=(), model="mixer\0", after="", limit=9) == []
+async def test_no_evaluation_is_of_a_model_with_an_impossible_name(store: Evaluations) -> None:
+    await create(store)
+    assert await store.list("ada", model="mixer\0") == []
 
 
-@pytest.mark.parametrize("odd", ["a \0", "file \udcff"], ids=["nul", "surrogate"])
-def test_it_keeps_whatever_reason_there_is(store: EvaluationStore, turns: Turns, odd: str) -> None:
-    made = create(store)
-    turn = take(turns, made)
-    assert turns.tell(turn, stage="drawing", done=1, total=2, reason=odd)
-    assert turns.fail(turn, odd)
-    assert store.get("ada", made.id).reason == odd[:-1] + "?"
-
-
-def test_it_removes_the_oldest_reports_beyond_their_room(
-    store: EvaluationStore, turns: Turns, database: Database
+async def test_it_removes_the_oldest_reports_beyond_the_limit(
+    store: Evaluations, leases: LeaseStore, database: Database
 ) -> None:
-    made = [create(store) for _ in range(3)]
-    for number, each in enumerate(made):
-        succeed(turns, each, bytes(60))
+    created = [await create(store) for _ in range(3)]
+    for number, each in enumerate(created):
+        succeed(leases, each, bytes(60))
         age(database, each, 100.0 - number)
-    assert sorted(store.tidy()) == sorted(each.id for each in made[:2])
-    assert store.usage().report_bytes == 60
+    assert sorted(await store.tidy()) == sorted(each.id for each in created[:2])
+    assert (await store.usage()).report_bytes == 60
 
 
-def test_it_tells_what_evaluations_take(store: EvaluationStore, turns: Turns, database: Database) -> None:
-    succeed(turns, create(store))
-    age(database, create(store, "bob"), 50.0)
-    usage = store.usage()
+async def test_it_counts_usage(store: Evaluations, leases: LeaseStore, database: Database) -> None:
+    succeed(leases, await create(store))
+    age(database, await create(store, "bob"), 50.0)
+    usage = await store.usage()
     assert usage.states[State.QUEUED] == 1
     assert usage.states[State.SUCCEEDED] == 1
     assert usage.states[State.FAILED] == 0
@@ -265,55 +239,132 @@ def test_it_tells_what_evaluations_take(store: EvaluationStore, turns: Turns, da
     assert usage.oldest_queued_s == pytest.approx(50, abs=5)
 
 
-def test_it_knows_which_runners_are_alive(turns: Turns, database: Database) -> None:
-    turns.beat(())
-    Turns(database, "runner-2").beat(())
-    with database.write() as connection:
-        old = sa.update(runners).where(runners.c.id == "runner-2").values(beat_unix_s=runners.c.beat_unix_s - 11)
-        connection.execute(old)
-    assert turns.alive() == {"runner-1"}
-    turns.leave()
-    assert turns.alive() == set()
-
-
-def test_it_finds_what_was_left_behind(store: EvaluationStore, turns: Turns, database: Database) -> None:
-    lost, fresh, queued, silent = create(store), create(store), create(store), create(store, "bob")
-    store.mark_enqueued(queued.id)
-    turn = take(turns, silent)
-    for each in (lost, silent):
-        age(database, each, 20.0)
-    assert turns.not_enqueued(10) == [lost.id]
-    assert turns.oldest_queued(10) == [queued.id]
-    assert turns.silent() == [silent.id]
-    turns.beat([turn])
-    assert turns.silent() == []
-    assert fresh.id in turns.open_among([fresh.id, "gone"])
-
-
-def test_it_shows_what_another_version_asked_for(store: EvaluationStore, database: Database) -> None:
-    made = create(store)
+async def test_it_shows_an_evaluation_of_another_version(store: Evaluations, database: Database) -> None:
+    created = await create(store)
     with database.write() as connection:
         connection.execute(sa.update(evaluations).values(specification=json.dumps({"format": 99, "new": 1})))
-    found = store.get("ada", made.id)
+    found = await store.get("ada", created.id)
     assert (found.specification.format, found.specification.model.name) == (99, "mixer")
 
 
-def test_it_refuses_another_layout(database: Database) -> None:
+# --- Leases -----------------------------------------------------------------------------------------------------------
+
+
+async def test_only_the_latest_lease_may_write(store: Evaluations, leases: LeaseStore) -> None:
+    created = await create(store)
+    first = acquire(leases, created)
+    second = acquire(leases, created)
+    with pytest.raises(LeaseLost):
+        leases.fail(first, "late")
+    report(leases, second, 1)
+    assert (await store.get("ada", created.id)).progress.done == 1
+
+
+async def test_success_completes_the_progress(store: Evaluations, leases: LeaseStore) -> None:
+    created = await create(store)
+    lease = acquire(leases, created)
+    report(leases, lease, 8, "writing the report")
+    leases.succeed(lease, metrics=[METRIC], panels=[], gates=[], bundle=b"report")
+    progress = (await store.get("ada", created.id)).progress
+    assert (progress.done, progress.total) == (9, 9)
+
+
+async def test_progress_never_goes_back(store: Evaluations, leases: LeaseStore) -> None:
+    created = await create(store)
+    report(leases, acquire(leases, created), 7, "comparing")
+    report(leases, acquire(leases, created), 1, "drawing")
+    progress = (await store.get("ada", created.id)).progress
+    assert (progress.stage, progress.done) == ("comparing", 7)
+
+
+async def test_attempts_without_progress_are_counted(store: Evaluations, leases: LeaseStore) -> None:
+    created = await create(store)
+    for _ in range(3):
+        lease = acquire(leases, created)
+    assert lease.attempts == 3
+    report(leases, lease, 1)
+    lease = acquire(leases, created)
+    assert lease.attempts == 2
+    leases.release(lease)
+    assert acquire(leases, created).attempts == 1
+
+
+@pytest.mark.parametrize("odd", ["a \0", "file \udcff"], ids=["nul", "surrogate"])
+async def test_a_reason_may_hold_any_characters(store: Evaluations, leases: LeaseStore, odd: str) -> None:
+    created = await create(store)
+    lease = acquire(leases, created)
+    leases.report_progress(lease, stage="drawing", done=1, total=2, reason=odd)
+    leases.fail(lease, odd)
+    assert (await store.get("ada", created.id)).reason == odd[:-1] + "?"
+
+
+async def test_a_lease_is_valid_while_it_is_renewed(store: Evaluations, leases: LeaseStore, database: Database) -> None:
+    created = await create(store)
+    lease = acquire(leases, created)
+    assert (leases.in_use(), leases.without_lease(9)) == ({created.id}, [])
+    age(database, created, 11)
+    assert (leases.in_use(), leases.without_lease(9)) == (set(), [created.id])
+    assert leases.renew([lease]) == {lease.token}
+    assert leases.in_use() == {created.id}
+    leases.release(lease)
+    assert (leases.in_use(), leases.renew([lease])) == (set(), set())
+
+
+async def test_running_evaluations_without_a_lease_come_before_queued_ones(
+    store: Evaluations, leases: LeaseStore
+) -> None:
+    first, second, third = [await create(store) for _ in range(3)]
+    leases.release(acquire(leases, third))
+    assert leases.without_lease(9) == [third.id, first.id, second.id]
+    assert leases.without_lease(2) == [third.id, first.id]
+    assert leases.open_among([first.id, "gone"]) == {first.id}
+
+
+async def test_an_evaluation_that_just_ended_is_in_use(
+    store: Evaluations, leases: LeaseStore, database: Database
+) -> None:
+    """Its run finishes a moment later."""
+    created = await create(store)
+    succeed(leases, created)
+    assert (leases.in_use(), leases.without_lease(9)) == ({created.id}, [])
+    age(database, created, 11)
+    assert (leases.in_use(), leases.without_lease(9)) == (set(), [])
+
+
+# --- Opening ----------------------------------------------------------------------------------------------------------
+
+
+async def test_it_upgrades_layout_1(store: Evaluations, database: Database) -> None:
+    created = await create(store)
     with database.write() as connection:
-        connection.execute(sa.update(layout).values(version=2))
+        for statement in (
+            "ALTER TABLE fount_evaluations RENAME COLUMN lease TO owner",
+            "ALTER TABLE fount_evaluations ADD COLUMN enqueued BOOLEAN NOT NULL DEFAULT FALSE",
+            "CREATE TABLE fount_runners (id TEXT)",
+            "UPDATE fount_layout SET version = 1",
+        ):
+            connection.exec_driver_sql(statement)
+    database.open()
+    assert (await store.get("ada", created.id)).state is State.QUEUED
+    assert (await create(store)).state is State.QUEUED
+
+
+def test_it_refuses_an_unknown_layout(database: Database) -> None:
+    with database.write() as connection:
+        connection.execute(sa.update(layout).values(version=3))
     try:
-        with pytest.raises(SetupError, match=r"layout 2 .* reads 1; use the Fount that made it"):
+        with pytest.raises(SetupError, match=r"layout 3 .* reads 2; use the version that created it"):
             database.open()
     finally:
         with database.write() as connection:
-            connection.execute(sa.update(layout).values(version=1))
+            connection.execute(sa.update(layout).values(version=2))
 
 
 def test_it_refuses_tables_that_are_not_its_own(tmp_path: Path) -> None:
     with sqlite3.connect(tmp_path / "other.db") as connection:
-        connection.execute("CREATE TABLE fount_runners (id TEXT)")
+        connection.execute("CREATE TABLE fount_reports (id TEXT)")
     connection.close()
-    with pytest.raises(SetupError, match="fount_runners that are not Fount's"):
+    with pytest.raises(SetupError, match="fount_reports that Fount did not create"):
         Database(jobs_url(f"sqlite:///{tmp_path / 'other.db'}")).open()
 
 
@@ -323,21 +374,21 @@ def test_it_refuses_a_file_that_is_no_database(tmp_path: Path) -> None:
         Database(jobs_url(f"sqlite:///{tmp_path / 'no.db'}")).open()
 
 
-def test_it_says_when_nobody_answers() -> None:
-    database = Database(jobs_url("postgresql://ada:secret@127.0.0.1:1/fount"))
+async def test_it_reports_a_server_that_does_not_answer() -> None:
+    store = Evaluations("postgresql://ada:secret@127.0.0.1:1/fount")
     with pytest.raises(SetupError, match="check --jobs") as refusal:
-        database.open()
+        await store.start()
     assert "secret" not in str(refusal.value)
     with pytest.raises(JobsUnreachable, match="does not answer"):
-        EvaluationStore(database, Limits()).usage()
+        await store.usage()
 
 
 @pytest.mark.parametrize("text", ["", "mysql://a/b", "sqlite://", "sqlite:///:memory:", "postgresql://host", "no url"])
-def test_it_names_the_urls_it_takes(text: str) -> None:
+def test_it_refuses_other_urls_and_names_those_it_takes(text: str) -> None:
     with pytest.raises(SetupError, match=r"sqlite:///PATH or postgresql://"):
         jobs_url(text)
 
 
-def test_it_keeps_the_queue_beside_the_table() -> None:
+def test_the_queue_is_a_second_file_or_in_the_same_database() -> None:
     assert queue_url(jobs_url("sqlite:////a/jobs.db")) == "sqlite:////a/jobs-queue.db"
     assert queue_url(jobs_url("postgresql://u:p@h/d")) == "postgresql://u:p@h/d"
