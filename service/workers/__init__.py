@@ -1,6 +1,6 @@
-"""The worker pool: which replica does a call.
+"""The worker pool: choose the replica that executes a call.
 
-A `Call` enters, a `Reply` leaves. `torchserve` is the real pool; `memory` is the double that ships beside it.
+A `Call` enters, a `Reply` leaves. `torchserve` is the real pool; `memory` is the test double that ships with it.
 """
 
 from __future__ import annotations
@@ -15,22 +15,21 @@ from service.domain import Call, ModelState, Reply, ServedModel, Target
 __all__ = ["CALLS_PER_WORKER", "Offer", "WorkerPool"]
 
 CALLS_PER_WORKER = 2
-"""Calls a worker holds at once: one runs, one hides the way there. The rest waits where it can still be reordered."""
+"""Calls a worker holds at once: one runs, one hides the transfer. More wait where they can still be reordered."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Offer:
-    """What a group of workers of one address offers.
+    """What the workers of one model version at one address serve.
 
     Attributes:
+        name, version: of the model, known before it is described.
         model: what they serve; None while they have not described it.
-        name: the model's name, known before it is described.
-        version: likewise.
         numerics: their numerics id; empty until described.
         state: whether they can serve.
         reason: why not; empty when ready.
         workers: how many are ready.
-        batch_seconds: the batch sizes they execute, and how long one of each took at warm-up; empty when not told.
+        batch_seconds: the batch sizes they execute, and how long one of each took at warm-up; empty when unknown.
     """
 
     name: str
@@ -54,41 +53,41 @@ class WorkerPool(Protocol):
     """Workers, wherever they run."""
 
     async def start(self) -> None:
-        """Begin to look for workers; returns at once, offers appear as workers load."""
+        """Begin to look for workers; return at once, since offers appear as workers load."""
         ...
 
     async def close(self) -> None:
-        """Let go of every worker."""
+        """Disconnect from every worker."""
         ...
 
     def offers(self) -> tuple[Offer, ...]:
-        """What is offered now, cheaply."""
+        """Return what is served now, from memory."""
         ...
 
     def is_discovered(self) -> bool:
-        """Whether every address has told what it serves, at least once; until then an unknown name may yet appear."""
+        """Whether every address has reported its models at least once; until then, an unknown name may yet appear."""
         ...
 
     def watch(self, changed: Callable[[], None]) -> None:
-        """Have `changed` called whenever offers may have changed."""
+        """Call `changed` whenever offers or capacity may have changed."""
         ...
 
     def workers(self, target: Target) -> int:
-        """How many ready workers a target has now."""
+        """Return how many ready workers a target has now."""
         ...
 
     def capacity(self, target: Target) -> int:
-        """How many more calls the target's workers take now: CALLS_PER_WORKER each, less those in flight."""
+        """Return how many more calls the target's workers accept now: CALLS_PER_WORKER each, less those in flight."""
         ...
 
     async def call(self, call: Call, *, timeout_s: float) -> Reply:
-        """Have the worker with the least outstanding cost do a call.
+        """Execute a call on the worker with the least outstanding cost.
 
         Raises:
             NotReady: the target has no ready worker.
-            WorkerBusy: a worker's queue is full; the call may be repeated, and does not count as tried.
+            WorkerBusy: a worker's queue is full; the call may be repeated, and does not count as an attempt.
             WorkerLost: the worker went away; the call may be repeated.
-            WorkerFault: the worker answered wrongly; it may not.
-            TooLate: no answer within `timeout_s`.
+            WorkerFault: the worker returned an invalid result; it may not be repeated.
+            TooLate: there was no reply within `timeout_s`.
         """
         ...

@@ -1,4 +1,4 @@
-"""A gRPC server that speaks as TorchServe does, with answers a test chooses."""
+"""A gRPC server with TorchServe's methods, whose answers a test chooses; and pools over such servers."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import asyncio
 import json
 import tempfile
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -15,7 +15,9 @@ import grpc
 from fount.torchserve.v1 import torchserve_pb2
 from fount.v1 import model_pb2
 from fount.worker.v1 import worker_pb2
+from service.domain import Call, Dtype, Operation, Parameters, RangeItem, Target
 from service.workers.torchserve.channel import Address
+from service.workers.torchserve.pool import TorchServePool
 
 DIGEST = "sha256:" + "a" * 64
 NO_WORKER = (grpc.StatusCode.INTERNAL, 'Model "toy" has no worker to serve inference request.')
@@ -24,7 +26,7 @@ NO_WORKER = (grpc.StatusCode.INTERNAL, 'Model "toy" has no worker to serve infer
 def description(
     state: int = model_pb2.Model.STATE_READY, numerics: str = "avx2", seconds: dict[int, float] | None = None
 ) -> worker_pb2.WorkerReply:
-    """What a worker of `toy` 1 says of itself; `seconds` by batch size."""
+    """The description of a worker of `toy` 1; `seconds` by batch size."""
     model = model_pb2.Model(
         ref=model_pb2.ModelRef(name="toy", version="1", digest=DIGEST),
         state=state,
@@ -35,10 +37,10 @@ def description(
         encodings=[model_pb2.ENCODING_UINT8],
         limits=model_pb2.Limits(max_count=100, max_labels=100),
     )
-    told = worker_pb2.Description(
+    described = worker_pb2.Description(
         model=model, numerics=numerics, exec_batch_sizes=seconds or (), exec_batch_seconds=(seconds or {}).values()
     )
-    return worker_pb2.WorkerReply(description=told)
+    return worker_pb2.WorkerReply(description=described)
 
 
 def rows(count: int = 1) -> worker_pb2.WorkerReply:
@@ -49,18 +51,18 @@ def rows(count: int = 1) -> worker_pb2.WorkerReply:
 
 @dataclass
 class FakeTorchServe:
-    """Its answers, changed at will.
+    """Its answers, which a test may change at any time.
 
     Attributes:
         pids: of the workers that are ready.
         delay_s: how long a worker takes.
-        queue: most calls that run or wait; None is any number.
-        stalled: the next calls that are begun wait until it is set.
+        queue: limit of calls that run or wait; None: unlimited.
+        stalled: the next calls wait until it is set.
         describe_delay_s: how long a worker takes to describe itself.
-        describe_refused: what is answered in place of a description.
-        silent: its management keeps callers waiting.
-        asked: what each prediction begun asked for.
-        running, most_running: predictions under way, now and at most.
+        describe_refused: the error in place of a description.
+        unresponsive: its management does not answer.
+        requests: of all predictions that were started.
+        running, max_running: predictions in progress, now and at most.
     """
 
     pids: list[int] = field(default_factory=lambda: [11])
@@ -71,29 +73,29 @@ class FakeTorchServe:
     stalled: asyncio.Event | None = None
     describe_delay_s: float = 0
     describe_refused: tuple[grpc.StatusCode, str] | None = None
-    silent: bool = False
-    asked: list[worker_pb2.WorkerRequest] = field(default_factory=list)
+    unresponsive: bool = False
+    requests: list[worker_pb2.WorkerRequest] = field(default_factory=list)
     running: int = 0
-    most_running: int = 0
+    max_running: int = 0
     seen_metadata: list[tuple[str, str]] = field(default_factory=list)
 
     @property
     def predictions(self) -> int:
-        return len(self.asked)
+        return len(self.requests)
 
     async def predict(self, request: torchserve_pb2.PredictionsRequest, context) -> torchserve_pb2.PredictionResponse:
         self.seen_metadata = list(context.invocation_metadata())
-        asked = worker_pb2.WorkerRequest.FromString(request.input["body"])
-        if asked.operation == model_pb2.OPERATION_DESCRIBE:
+        message = worker_pb2.WorkerRequest.FromString(request.input["body"])
+        if message.operation == model_pb2.OPERATION_DESCRIBE:
             await asyncio.sleep(self.describe_delay_s)
             if self.describe_refused:
                 await context.abort(*self.describe_refused)
             return torchserve_pb2.PredictionResponse(prediction=self.described.SerializeToString())
-        self.asked.append(asked)
+        self.requests.append(message)
         if self.queue is not None and self.running >= self.queue:
             await context.abort(*NO_WORKER)
         self.running += 1
-        self.most_running = max(self.most_running, self.running)
+        self.max_running = max(self.max_running, self.running)
         try:
             await (self.stalled.wait() if self.stalled else asyncio.sleep(self.delay_s))
         finally:
@@ -104,16 +106,16 @@ class FakeTorchServe:
         return torchserve_pb2.PredictionResponse(prediction=body)
 
     async def list_models(self, request, context) -> torchserve_pb2.ManagementResponse:
-        await self._may_be_silent()
+        await self._wait_if_unresponsive()
         return torchserve_pb2.ManagementResponse(msg=json.dumps({"models": [{"modelName": "toy"}]}))
 
     async def describe(self, request, context) -> torchserve_pb2.ManagementResponse:
-        await self._may_be_silent()
+        await self._wait_if_unresponsive()
         workers = [{"pid": pid, "status": "READY"} for pid in self.pids]
         return torchserve_pb2.ManagementResponse(msg=json.dumps([{"modelVersion": "1", "workers": workers}]))
 
-    async def _may_be_silent(self) -> None:
-        while self.silent:
+    async def _wait_if_unresponsive(self) -> None:
+        while self.unresponsive:
             await asyncio.sleep(0.01)
 
 
@@ -146,3 +148,29 @@ async def running(fake: FakeTorchServe) -> AsyncIterator[Address]:
             yield Address(inference=f"127.0.0.1:{port}", management=f"127.0.0.1:{port}", token_file=tokens)
     finally:
         await server.stop(0)
+
+
+@asynccontextmanager
+async def started_pool(*fakes: FakeTorchServe) -> AsyncIterator[TorchServePool]:
+    """A started pool over fakes; stalled calls are released at the end."""
+    async with AsyncExitStack() as stack:
+        pool = TorchServePool([await stack.enter_async_context(running(fake)) for fake in fakes])
+        await pool.start()
+        try:
+            yield pool
+        finally:
+            for fake in fakes:
+                if fake.stalled:
+                    fake.stalled.set()
+            await pool.close()
+
+
+def ready_target(pool: TorchServePool) -> Target:
+    """The first target with a ready worker."""
+    return next(offer.target for offer in pool.offers() if offer.target)
+
+
+def sample_call(target: Target, cost_s: float | None = None) -> Call:
+    """A call for one sample."""
+    item = RangeItem(seed=1, start_index=0, count=1, labels=None, dtype=Dtype.UINT8)
+    return Call(target=target, operation=Operation.SAMPLE, parameters=Parameters(), items=(item,), cost_s=cost_s)

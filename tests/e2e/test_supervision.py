@@ -19,10 +19,11 @@ from fount.errors import ServerUnavailable
 from fount.sampling.types import Chunk
 from service.domain import Call, Dtype, Operation, Parameters, RangeItem, Rows, Target
 from service.errors import WorkerBusy, WorkerLost
-from service.workers.torchserve import supervisor
+from service.workers.torchserve import embedded as embedded_module
 from service.workers.torchserve.embedded import EmbeddedPool
 from service.workers.torchserve.launch import TorchServeConfig
 from tests.e2e.processes import Served, serving
+from tests.waiting import until
 
 BACK_S = 90
 
@@ -44,16 +45,10 @@ async def embedded(archives: Path, one: Path, workers: int = 1) -> AsyncIterator
     pool = EmbeddedPool(TorchServeConfig(archives=one, state=archives.parent / "state", workers=workers))
     await pool.start()
     try:
-        await until(lambda: sum(offer.workers for offer in pool.offers()) == workers)
+        await until(lambda: sum(offer.workers for offer in pool.offers()) == workers, BACK_S)
         yield pool
     finally:
         await pool.close()
-
-
-async def until(condition, timeout_s: float = BACK_S) -> None:
-    async with asyncio.timeout(timeout_s):
-        while not condition():
-            await asyncio.sleep(0.02)
 
 
 def target(pool: EmbeddedPool) -> Target:
@@ -92,9 +87,9 @@ async def test_a_killed_java_comes_back_with_the_same_bytes_and_leaves_nothing(a
         before[0].kill()
         with pytest.raises(WorkerLost):
             await asyncio.wait_for(lost, 10)
-        await until(lambda: not pool.workers(toy))
+        await until(lambda: not pool.workers(toy), BACK_S)
         assert "TorchServe was restarted" in pool.offers()[0].reason
-        await until(lambda: pool.workers(toy) == 1)
+        await until(lambda: pool.workers(toy) == 1, BACK_S)
         assert await draw(pool, toy) == whole
         assert alive(before) == []
         assert len(set(temporary.iterdir())) == 1
@@ -104,13 +99,13 @@ async def test_a_killed_java_comes_back_with_the_same_bytes_and_leaves_nothing(a
 
 @pytest.mark.slow
 async def test_a_stopped_java_is_replaced(archives, tmp_path, temporary, monkeypatch) -> None:
-    monkeypatch.setattr(supervisor, "_SILENT_S", 2.0)
-    monkeypatch.setattr("service.workers.torchserve.channel._PROBE_S", 1.0)
+    monkeypatch.setattr(embedded_module, "_UNRESPONSIVE_S", 2.0)
+    monkeypatch.setattr("service.workers.torchserve.channel._MANAGEMENT_TIMEOUT_S", 1.0)
     async with embedded(archives, tmp_path / "one") as pool:
         toy, before, whole = target(pool), family(pool), await draw(pool, target(pool))
         before[0].suspend()
-        await until(lambda: alive(before) == [])
-        await until(lambda: pool.workers(toy) == 1)
+        await until(lambda: alive(before) == [], BACK_S)
+        await until(lambda: pool.workers(toy) == 1, BACK_S)
         assert await draw(pool, toy) == whole
 
 
@@ -122,7 +117,7 @@ async def test_closing_while_it_is_started_again_leaves_nothing(archives, tmp_pa
     async with embedded(archives, tmp_path / "one") as pool:
         toy = target(pool)
         family(pool)[0].kill()
-        await until(lambda: not pool.workers(toy))
+        await until(lambda: not pool.workers(toy), BACK_S)
         await asyncio.sleep(after_s)
     assert alive([each for each in mine.children(recursive=True) if each not in before]) == []
     assert list(temporary.iterdir()) == []
@@ -137,7 +132,7 @@ async def test_a_stopped_worker_of_two_delays_no_request(archives, tmp_path, tem
         answers = await asyncio.wait_for(asyncio.gather(*(draw(pool, toy) for _ in range(8))), 30)
         stopped.resume()
         assert set(answers) == {whole}
-        await until(lambda: pool.capacity(toy) == 4)
+        await until(lambda: pool.capacity(toy) == 4, BACK_S)
 
 
 @pytest.mark.slow

@@ -1,4 +1,4 @@
-"""TorchServe, behind one door: started, found, watched and spoken to here and nowhere else.
+"""The worker pool over TorchServe: processes, connections, worker.v1 messages and the choice of replicas.
 
-Calls enter; predictions of TorchServe's private gRPC leave. Clients never meet it.
+A `Call` enters `pool`, a `Reply` leaves; `embedded` also starts, supervises and stops the TorchServe processes.
 """

@@ -1,4 +1,4 @@
-"""TorchServe's private gRPC: the calls the pool makes, with their tokens."""
+"""TorchServe's private gRPC interface: the methods the pool uses, with their tokens, and what its statuses mean."""
 
 from __future__ import annotations
 
@@ -12,8 +12,18 @@ import grpc
 from google.protobuf.message import Message
 
 from fount.torchserve.v1 import torchserve_pb2
+from service.domain import Call
+from service.errors import NotReady, TooLate, WorkerFault, WorkerLost
 
-__all__ = ["Address", "TorchServeChannel", "WorkerState", "read_tokens"]
+__all__ = [
+    "Address",
+    "TorchServeChannel",
+    "WorkerState",
+    "error_to_domain",
+    "is_unresponsive",
+    "read_tokens",
+    "says_no_worker",
+]
 
 _INFERENCE = "/org.pytorch.serve.grpc.inference.InferenceAPIsService/"
 _MANAGEMENT = "/org.pytorch.serve.grpc.management.ManagementAPIsService/"
@@ -22,17 +32,21 @@ _OPTIONS = (
     ("grpc.max_send_message_length", -1),
     ("grpc.use_local_subchannel_pool", 1),
     ("grpc.initial_reconnect_backoff_ms", 100),
-    ("grpc.max_reconnect_backoff_ms", 2000),  # one that was away for long is found soon after it is back
+    ("grpc.max_reconnect_backoff_ms", 2000),  # so that an address that was away for long is found soon
 )
 _MODELS_A_PAGE = 100
-_PROBE_S = 5.0
+_MANAGEMENT_TIMEOUT_S = 5.0
+
+_NO_WORKER = "has no worker to serve"
+_GONE = (_NO_WORKER, "Model not found")
+_UNREACHABLE = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED)
 
 Answer = TypeVar("Answer", bound=Message)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Address:
-    """Where a TorchServe is.
+    """Where a TorchServe listens.
 
     Attributes:
         inference, management: host:port of its two gRPC services.
@@ -46,13 +60,13 @@ class Address:
 
 @dataclass(frozen=True, kw_only=True)
 class WorkerState:
-    """What TorchServe tells of one model version: process ids of the workers that are ready."""
+    """What TorchServe reports of one model version: process ids of the workers that are ready."""
 
     ready_pids: frozenset[int]
 
 
 class TorchServeChannel:
-    """The channels to one TorchServe."""
+    """The connections to one TorchServe."""
 
     def __init__(self, address: Address) -> None:
         self._inference = grpc.aio.insecure_channel(address.inference, options=_OPTIONS)
@@ -67,36 +81,36 @@ class TorchServeChannel:
         self._tokens: dict[str, str] = {}
 
     async def close(self) -> None:
-        """Let go of the connections."""
+        """Close the connections."""
         await self._inference.close()
         await self._management.close()
 
     async def predict(self, name: str, version: str, body: bytes, timeout_s: float) -> bytes:
-        """One prediction."""
+        """Call a model's handler."""
         request = torchserve_pb2.PredictionsRequest(model_name=name, model_version=version, input={"body": body})
         answer: torchserve_pb2.PredictionResponse = await self._predict(
-            request, timeout=timeout_s, metadata=self._bearer("inference")
+            request, timeout=timeout_s, metadata=self._authorization("inference")
         )
         return answer.prediction
 
     def forget_tokens(self) -> None:
-        """Read the token file again with the next call: TorchServe draws new tokens when it starts."""
+        """Read the token file again for the next call: TorchServe writes new tokens when it starts."""
         self._tokens = {}
 
     async def list_models(self) -> list[str]:
-        """The names registered."""
+        """List the names of the registered models."""
         names: list[str] = []
         page = 0
         while True:
             request = torchserve_pb2.ListModelsRequest(limit=_MODELS_A_PAGE, next_page_token=page)
-            told = json.loads(await self._manage("ListModels", request))
-            names += [each["modelName"] for each in told["models"]]
-            if not told.get("nextPageToken"):
+            answer = json.loads(await self._manage("ListModels", request))
+            names += [each["modelName"] for each in answer["models"]]
+            if not answer.get("nextPageToken"):
                 return names
-            page = int(told["nextPageToken"])
+            page = int(answer["nextPageToken"])
 
     async def describe(self, name: str) -> dict[str, WorkerState]:
-        """The state of every version of a model."""
+        """Return the state of every version of a model."""
         request = torchserve_pb2.DescribeModelRequest(model_name=name, model_version="all")
         return {
             each["modelVersion"]: WorkerState(
@@ -107,11 +121,11 @@ class TorchServeChannel:
 
     async def _manage(self, method: str, request: Message) -> str:
         answer: torchserve_pb2.ManagementResponse = await self._manage_by[method](
-            request, timeout=_PROBE_S, metadata=self._bearer("management")
+            request, timeout=_MANAGEMENT_TIMEOUT_S, metadata=self._authorization("management")
         )
         return answer.msg
 
-    def _bearer(self, service: str) -> tuple[tuple[str, str], ...]:
+    def _authorization(self, service: str) -> tuple[tuple[str, str], ...]:
         if self._token_file is not None and not self._tokens:
             self._tokens = read_tokens(self._token_file)
         token = self._tokens.get(service)
@@ -119,12 +133,43 @@ class TorchServeChannel:
 
 
 def read_tokens(file: Path) -> dict[str, str]:
-    """The tokens of a TorchServe by service; none while the file is not there or not whole."""
+    """Read the tokens of a TorchServe by service; empty while the file is missing or incomplete."""
     try:
         keys = json.loads(file.read_text())
         return {service: str(keys[service]["key"]) for service in ("inference", "management")}
     except (OSError, ValueError, KeyError, TypeError):
         return {}
+
+
+def error_to_domain(error: grpc.aio.AioRpcError, call: Call) -> NotReady | TooLate | WorkerFault:
+    """Translate the error of a prediction; TorchServe uses INTERNAL or UNAVAILABLE for almost everything."""
+    code, details = error.code(), error.details() or ""
+    model = f"{call.target.model.name} {call.target.model.version}"
+    if code is grpc.StatusCode.DEADLINE_EXCEEDED:
+        return TooLate(f"no worker of {model} answered in time")
+    if code is grpc.StatusCode.UNAVAILABLE and "Prediction failed" in details:
+        return WorkerFault(f"the handler of {model} raised an exception")
+    if code in _UNREACHABLE:
+        return WorkerLost(f"the TorchServe of {model} went away")
+    if code is grpc.StatusCode.PERMISSION_DENIED:
+        return WorkerLost(f"the TorchServe of {model} requires another token")
+    if "Worker died" in details:
+        return WorkerLost(f"the worker of {model} died", died=True)
+    if any(each in details for each in _GONE):
+        return WorkerLost(f"the worker of {model} went away")
+    return WorkerFault(f"TorchServe refused a call of {model}: {code.name} {details[:200]}")
+
+
+def says_no_worker(error: grpc.aio.AioRpcError) -> bool:
+    """Whether the model's queue is full or its workers are gone: TorchServe has one message for both."""
+    return _NO_WORKER in (error.details() or "")
+
+
+def is_unresponsive(error: Exception) -> bool:
+    """Whether there was no answer at all."""
+    return isinstance(error, grpc.aio.AioRpcError) and error.code() in (
+        *_UNREACHABLE, grpc.StatusCode.DEADLINE_EXCEEDED,
+    )  # fmt: skip
 
 
 def _method(channel: grpc.aio.Channel, path: str, parse: Callable[[bytes], Answer]) -> Any:

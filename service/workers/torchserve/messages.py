@@ -1,4 +1,4 @@
-"""Between domain values and what crosses to a worker: a `Call` becomes a WorkerRequest, a WorkerReply a `Reply`."""
+"""Convert between domain values and worker.v1 messages: a `Call` to a WorkerRequest, a WorkerReply to a `Reply`."""
 
 from __future__ import annotations
 
@@ -33,13 +33,13 @@ __all__ = ["call_to_request", "reply_to_domain"]
 
 _IMAGE_DIMS = 4  # rows, height, width, channels
 
-# Looked up once: every call needs them.
+# Looked up once, because every call needs them.
 _OPERATIONS = {each: model_pb2.Operation.Value(f"OPERATION_{each.name}") for each in Operation}
 _DTYPES = {each: model_pb2.Dtype.Value(f"DTYPE_{each.name}") for each in Dtype}
 
 
 def call_to_request(call: Call) -> worker_pb2.WorkerRequest:
-    """The worker.v1 request of a call."""
+    """Convert a call."""
     return worker_pb2.WorkerRequest(
         operation=_OPERATIONS[call.operation],
         request_id=call.request_id,
@@ -53,13 +53,13 @@ def call_to_request(call: Call) -> worker_pb2.WorkerRequest:
 
 
 def reply_to_domain(call: Call, reply: worker_pb2.WorkerReply) -> Reply:
-    """The domain value of a worker's reply.
+    """Convert a worker's reply.
 
     Raises:
         WorkerFault: it does not fit the call.
     """
     if len(reply.items) != len(call.items):
-        raise WorkerFault(f"the worker answered {len(reply.items)} items of {len(call.items)}")
+        raise WorkerFault(f"the worker returned {len(reply.items)} outcomes for {len(call.items)} items")
     return Reply(
         outcomes=tuple(_outcome(item, outcome) for item, outcome in zip(call.items, reply.items, strict=True)),
         queue_s=reply.timings.queue_s,
@@ -70,20 +70,25 @@ def reply_to_domain(call: Call, reply: worker_pb2.WorkerReply) -> Reply:
 
 @lru_cache(maxsize=256)
 def _parameters(parameters: Parameters) -> sampling_pb2.Parameters:
-    """The message of a lane's parameters; calls copy it."""
+    """Convert the parameters of a lane; calls copy the message."""
     given = {field.name: getattr(parameters, field.name) for field in fields(parameters)}
     return sampling_pb2.Parameters(**{name: value for name, value in given.items() if value is not None})
 
 
 def _item(item: Item) -> worker_pb2.WorkerItem:
     if isinstance(item, RangeItem):
-        labels = [] if item.labels is None else _told_labels(item.labels)
         addresses = worker_pb2.Range(
-            seed=item.seed, start_index=item.start_index, count=item.count, labels=labels, indices=_told(item.indices)
+            seed=item.seed,
+            start_index=item.start_index,
+            count=item.count,
+            labels=[] if item.labels is None else _shortest(item.labels),
+            indices=[] if item.indices is None else item.indices.tolist(),
         )
-        return worker_pb2.WorkerItem(range=addresses, dtype=_DTYPES[item.dtype], carry=_told_carry(item.resume_from))
+        state = item.resume_from
+        carry = None if state is None else worker_pb2.Carry(next_step=state.next_step, state=_tensor(state.state))
+        return worker_pb2.WorkerItem(range=addresses, dtype=_DTYPES[item.dtype], carry=carry)
     if isinstance(item, ManipulationItem):
-        addresses = worker_pb2.Range(seed=item.seed, count=item.count, indices=_told(item.indices))
+        addresses = worker_pb2.Range(seed=item.seed, count=item.count, indices=item.indices.tolist())
         manipulation = worker_pb2.Manipulation(
             images=_tensor(item.rows), parameters=_tensor(item.table), addresses=addresses
         )
@@ -97,37 +102,17 @@ def _tensor(array: NDArray[np.uint8] | NDArray[np.float32]) -> worker_pb2.Tensor
     return worker_pb2.Tensor(dims=array.shape, dtype=_DTYPES[dtype], data=data)
 
 
-def _told(indices: NDArray[np.uint64] | None) -> list[int]:
-    return [] if indices is None else indices.tolist()
-
-
-def _told_labels(labels: Labels) -> list[int]:
-    """A single one when all are the same, as when one class is asked for."""
-    is_one = len(labels) > 1 and bool((labels == labels[0]).all())
-    return labels[:1].tolist() if is_one else labels.tolist()  # type: ignore[no-any-return]
-
-
-def _told_carry(carry: SamplerState | None) -> worker_pb2.Carry | None:
-    if carry is None:
-        return None
-    return worker_pb2.Carry(next_step=carry.next_step, state=_tensor(carry.state))
-
-
-def _carry(rows: int, told: worker_pb2.Carry) -> SamplerState:
-    if told.state.dtype != _DTYPES[Dtype.FLOAT32] or tuple(told.state.dims)[:1] != (rows,):
-        raise WorkerFault(f"the worker cut a draw of {rows} rows to a state of {list(told.state.dims)}")
-    try:
-        state = np.frombuffer(told.state.data, "<f4").reshape(tuple(told.state.dims))
-    except ValueError as error:
-        raise WorkerFault(f"the worker's state does not hold what it says: {error}") from error
-    return SamplerState(next_step=told.next_step, state=state)
+def _shortest(labels: Labels) -> list[int]:
+    """List labels; a single one when all are equal, as in a request for one class."""
+    all_equal = len(labels) > 1 and bool((labels == labels[0]).all())
+    return labels[:1].tolist() if all_equal else labels.tolist()  # type: ignore[no-any-return]
 
 
 def _outcome(item: Item, outcome: worker_pb2.WorkerOutcome) -> Outcome:
     if outcome.HasField("status"):
         return _failure(outcome.status)
     if outcome.HasField("carry"):
-        return _carry(item.count, outcome.carry)
+        return _sampler_state(item.count, outcome.carry)
     value = outcome.value
     dims = tuple(value.dims)
     _check_kind(item, value.dtype, dims)
@@ -136,21 +121,31 @@ def _outcome(item: Item, outcome: worker_pb2.WorkerOutcome) -> Outcome:
         flat = np.frombuffer(value.data, "<f4") if is_float else np.frombuffer(value.data, np.uint8)
         array = flat.reshape(dims)
     except ValueError as error:
-        raise WorkerFault(f"the worker's tensor does not hold what it says: {error}") from error
+        raise WorkerFault(f"the data of the worker's tensor do not fit its dtype and dims: {error}") from error
     if array.shape[:1] != (item.count,):
-        raise WorkerFault(f"the worker answered rows {array.shape[:1]} of {item.count}")
+        raise WorkerFault(f"the worker returned rows {array.shape[:1]} of {item.count}")
     return Rows(array=array, failures={each.row: _failure(each.status) for each in outcome.row_errors})
 
 
+def _sampler_state(rows: int, carry: worker_pb2.Carry) -> SamplerState:
+    if carry.state.dtype != _DTYPES[Dtype.FLOAT32] or tuple(carry.state.dims)[:1] != (rows,):
+        raise WorkerFault(f"the worker preempted a draw of {rows} rows with a state of {list(carry.state.dims)}")
+    try:
+        state = np.frombuffer(carry.state.data, "<f4").reshape(tuple(carry.state.dims))
+    except ValueError as error:
+        raise WorkerFault(f"the data of the worker's state do not fit its dims: {error}") from error
+    return SamplerState(next_step=carry.next_step, state=state)
+
+
 def _check_kind(item: Item, dtype: int, dims: tuple[int, ...]) -> None:
-    """Refuse an answer that is not of the kind asked for: images for addresses, the same shape for a manipulation."""
+    """Check that addresses return images, and a manipulation images of the same shape."""
     wrong = False
     if isinstance(item, RangeItem):
         wrong = (dtype, len(dims)) != (_DTYPES[item.dtype], _IMAGE_DIMS)
     elif isinstance(item, ManipulationItem):
         wrong = (dtype, dims) != (_DTYPES[Dtype.UINT8], item.rows.shape)
     if wrong:
-        raise WorkerFault(f"the worker answered dtype {dtype} of dims {list(dims)}")
+        raise WorkerFault(f"the worker returned dtype {dtype} of dims {list(dims)}")
 
 
 def _failure(status: Any) -> Failure:

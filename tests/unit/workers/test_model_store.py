@@ -115,11 +115,11 @@ def test_a_hidden_folder_is_not_a_model(store: Path, tmp_path: Path) -> None:
 
 
 def test_two_models_of_one_name_and_version_are_one_offer(store: Path, tmp_path: Path) -> None:
-    shutil.copytree(store / "digits-vae", store / "copy")
+    shutil.copytree(store / "digits-vae", store / "duplicate")
     shutil.copytree(SHIPPED / "digits-classifier", store / "digits-classifier")
     (offer,) = pack_store(store, tmp_path / "state").refused
     assert (offer.name, offer.version) == ("digits-vae", "1.0")
-    assert f"{store}/digits-vae and {store}/copy are both digits-vae 1.0" in offer.reason
+    assert f"{store}/digits-vae and {store}/duplicate are both digits-vae 1.0" in offer.reason
 
 
 def test_a_store_with_only_broken_models_is_an_error_with_every_reason(tmp_path: Path) -> None:
