@@ -1,4 +1,4 @@
-"""`python -m fount`: the command `fount`, for an interpreter whose scripts are not on the path."""
+"""Run the command `fount` as `python -m fount`."""
 
 from fount.cli.main import main
 

@@ -1,12 +1,12 @@
-"""Sample addresses: noise that belongs to (seed, index), never to a request, a batch or a worker.
+"""Sample addresses: noise is a function of (seed, index), independent of request, batch and worker.
 
-Every random number in Fount is read from Philox4x32-10 at a 128-bit counter, so it can be had again, alone, anywhere:
+Every random number in Fount is read from Philox4x32-10 at a 128-bit counter, so any one can be reproduced alone:
 
     key     = seed                                   (64 bit)
     counter = index (64 bit) · block (48 bit) · stream (16 bit)
 
-The condition never enters the counter: the same noise can be seen under every label. Normals are Box-Muller in float64
-built from additions, multiplications, divisions and square roots alone. IEEE 754 rounds those exactly, so the noise has
+The condition is not part of the counter: the same noise can be used under every label. Normals are Box-Muller in
+float64, built from additions, multiplications, divisions and square roots alone. IEEE 754 rounds those exactly, so the noise has
 the same bits on every processor; `log`, `sin` and `cos` of a maths library would not.
 
 Sources: Salmon, Moraes, Dror, Shaw, "Parallel random numbers: as easy as 1, 2, 3", SC 2011 (Philox); Box and Muller
@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 __all__ = ["MAX_INDEX", "NOISE_VERSION", "Addresses", "Stream", "philox4x32_10"]
 
 NOISE_VERSION = "philox4x32-10/box-muller-1"
-"""Part of every model digest: other noise, other digest."""
+"""Version of the noise; part of every model digest."""
 
 MAX_INDEX = 2**64 - 1
 """The largest sample index."""
@@ -48,7 +48,7 @@ _BLOCK_LIMIT = 2**48
 
 
 class Stream(IntEnum):
-    """What a number is for; streams of one address never share a number."""
+    """The purpose of a random number; streams of one address never share numbers."""
 
     LATENT = 0
     LABEL = 1
@@ -123,19 +123,19 @@ class Addresses:
         """Read uniform 32-bit words.
 
         Args:
-            stream: what they are for.
+            stream: their purpose.
             count: words a row.
-            first_block: block of four words to begin at, 0 to 2^48 - 1.
+            first_block: first block of four words, 0 to 2^48 - 1.
 
         Returns:
             (B, count) uint32.
 
         Raises:
-            ValueError: the blocks leave the 48 bits they have.
+            ValueError: the blocks exceed their 48 bits.
         """
         blocks = -(-count // 4)
         if not 0 <= first_block <= _BLOCK_LIMIT - blocks:
-            raise ValueError(f"blocks {first_block} to {first_block + blocks} leave 0 to 2^48")
+            raise ValueError(f"blocks {first_block} to {first_block + blocks} are outside 0 to 2^48")
         block = np.arange(first_block, first_block + blocks, dtype=np.uint64)
         counter = np.empty((len(self), blocks, 4), np.uint32)  # (B, blocks, 4)
         counter[..., 0] = (self.indices & _LOW_32)[:, None]
@@ -160,18 +160,18 @@ class Addresses:
         """Read standard normals.
 
         Args:
-            stream: what they are for.
+            stream: their purpose.
             count: normals a row.
-            step: which step of a many-step sampler; each has numbers of its own.
-            truncation: components beyond this many standard deviations are drawn again from the row's own
-                further blocks. None: no bound.
+            step: step of a many-step sampler; each has its own numbers.
+            truncation: components beyond this many standard deviations are redrawn from further blocks of the
+                row. None: no bound.
 
         Returns:
             (B, count) float32, N(0, 1), or its truncation to [-truncation, truncation].
 
         Raises:
-            ValueError: the truncation is not above 0, is asked for beyond step 255 (whose blocks redraws would
-                meet), or is so small that 65 535 redraws did not meet it.
+            ValueError: the truncation is not above 0, is requested beyond step 255 (whose blocks overlap those of
+                redraws), or is so small that 65 535 redraws were not enough.
         """
         first = step << _STEP_SHIFT
         z = _box_muller(self.words(stream, 2 * (-(-count // 2)), first))[:, :count]
@@ -191,7 +191,7 @@ class Addresses:
             block = (redraw << _REDRAW_SHIFT) | first
             again = _box_muller(self.take(rows).words(stream, 2 * (-(-count // 2)), block))[:, :count]
             z[rows] = np.where(beyond[rows], again, z[rows])
-        raise ValueError(f"truncation {bound} was not met in {_MAX_REDRAWS} redraws")
+        raise ValueError(f"truncation {bound} was not reached in {_MAX_REDRAWS} redraws")
 
 
 def _box_muller(words: Uint32s) -> Float32s:
@@ -201,7 +201,7 @@ def _box_muller(words: Uint32s) -> Float32s:
         words: (B, 2k) uint32.
 
     Returns:
-        (B, 2k) float32, N(0, 1), at most sqrt(2 ln 2^33) = 6.77 in size.
+        (B, 2k) float32, N(0, 1), at most sqrt(2 ln 2^33) = 6.77 in magnitude.
 
     Source: Box and Muller 1958, equation 1, with u1 at the middle of its cell so that it is never 0.
     """
@@ -221,7 +221,7 @@ _LOG_COEFFICIENTS = (
 
 
 def _log(x: Float64s) -> Float64s:
-    """Natural logarithm of 0 < x < 1 by exactly rounded operations alone, within 1 unit in the last place.
+    """Compute the natural logarithm of 0 < x < 1 by exactly rounded operations alone, within 1 unit in the last place.
 
     Source: FreeBSD msun `e_log.c`: x = 2^k (1 + f), log(1 + f) = f - (f²/2 - s (f²/2 + R)), s = f / (2 + f).
     """
@@ -247,11 +247,11 @@ _COS_COEFFICIENTS = (
 
 
 def _sin_cos_of_turn(words: Uint32s) -> tuple[Float64s, Float64s]:
-    """Sine and cosine of words / 2^32 turns, by exactly rounded operations alone.
+    """Compute sine and cosine of words / 2^32 turns by exactly rounded operations alone.
 
     Source: FreeBSD msun `k_sin.c`, `k_cos.c` on the nearest eighth of a turn, then the quadrant's signs.
     """
-    # The nearest quarter turn is taken off in integers, which is exact: what is left is within an eighth of a turn.
+    # The nearest quarter turn is subtracted in integers, which is exact: the rest is within an eighth of a turn.
     quarter = ((words.astype(np.uint64) + np.uint64(1 << 29)) >> np.uint64(30)).astype(np.int64)
     rest = words.astype(np.int64) - (quarter << 30)
     angle = rest.astype(np.float64) * (2.0 * math.pi * 2.0**-32)  # [-π/4, π/4]

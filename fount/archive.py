@@ -22,8 +22,9 @@ import struct
 import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from io import BufferedIOBase
 from pathlib import Path, PurePosixPath
-from typing import IO, Any, NoReturn, Protocol
+from typing import IO, Any, NoReturn, Protocol, cast
 
 __all__ = [
     "CONTENTS_FILE",
@@ -210,7 +211,7 @@ def _verify(source: _Source) -> ArchiveContents:
         raise _Problem(f"{name} is not in its list; {_DO_NOT_USE}")
     for name, expected in contents.files.items():
         with source.open(name) as stream:
-            found = "sha256:" + hashlib.file_digest(stream, "sha256").hexdigest()
+            found = "sha256:" + hashlib.file_digest(cast(BufferedIOBase, stream), "sha256").hexdigest()
         if found != expected:
             raise _Problem(f"{name} has {found}, its list says {expected}; {_COPY_AGAIN}")
     _check_model(document["model"], contents)

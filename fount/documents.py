@@ -1,6 +1,6 @@
 """Read YAML documents into frozen dataclasses, and report every problem at once, each with its path.
 
-Model cards, plan files, files of data sets and `workers.yaml` are read here. The type annotations of a dataclass made
+Model cards, plan files, data-set files and `workers.yaml` are read with it. The type annotations of a dataclass made
 with `record` are its schema; pydantic checks them. `read_yaml` gives plain values, `parse` gives the record.
 
 Example:
@@ -88,7 +88,7 @@ def check(holds: Callable[[Any], bool], remedy: str) -> AfterValidator:
 
 
 def nearest(word: object, known: Sequence[str]) -> str | None:
-    """Find the known word a misspelt one was probably meant to be; None when nothing is near."""
+    """Return the known word nearest to a misspelt one; None when none is near."""
     return next(iter(difflib.get_close_matches(str(word), known, n=1)), None)
 
 
@@ -162,10 +162,10 @@ def _problems(kind: Any, error: ValidationError) -> list[Problem]:
         where = _path(e["loc"])
         if e["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
             known = _fields_at(kind, e["loc"][:-1])
-            beside = _path(e["loc"][:-1])
-            absent = [str(key) for path, key in missing.items() if path.removesuffix(str(key)).rstrip(".") == beside]
+            parent = _path(e["loc"][:-1])
+            absent = [str(key) for path, key in missing.items() if path.removesuffix(str(key)).rstrip(".") == parent]
             meant = nearest(e["loc"][-1], absent) or nearest(e["loc"][-1], known)
-            missing.pop(f"{beside}.{meant}" if beside else str(meant), None)
+            missing.pop(f"{parent}.{meant}" if parent else str(meant), None)
             remedy = f"did you mean {meant!r}?" if meant else f"known keys: {', '.join(known)}"
             found.append(Problem(key=where, wrong="unknown key", remedy=remedy))
         elif isinstance(nested := e.get("ctx", {}).get("error"), DocumentError):  # of a field with a parser of its own
@@ -213,7 +213,7 @@ def _plain_type(kind: Any) -> Any:
 
 
 def _not_plain(value: object, key: str) -> Iterator[Problem]:
-    """Find what JSON cannot say: dates, bytes, sets, keys that are no text, numbers that are not finite."""
+    """Find what JSON cannot express: dates, bytes, sets, keys that are no text, numbers that are not finite."""
     if isinstance(value, Mapping):
         for name, item in value.items():
             where = f"{key}.{name}" if key else str(name)

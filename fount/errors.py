@@ -1,21 +1,21 @@
-"""What can go wrong for a client, by what its caller can do about it.
+"""The errors of the client, one class for each remedy.
 
     FountError
-    ├── ServerUnavailable      nobody answers, or the model has no ready worker
+    ├── ServerUnavailable      no server answers, or the model has no ready worker
     ├── Overloaded             queue, budget or quota is full
-    ├── DeadlineExceeded       the time allowed ran out
+    ├── DeadlineExceeded       the timeout expired
     ├── InvalidRequest         a field is wrong
     ├── NotFound               a name is unknown
     ├── FailedPrecondition     the model cannot do it, or what was pinned is gone
-    ├── NotAllowed             the caller may not
-    ├── Cancelled              the server gave the call up
-    ├── InternalError          a fault of the server's own
-    │   └── BadReply           the server contradicts itself
+    ├── NotAllowed             the caller lacks a grant
+    ├── Cancelled              the server or a proxy cancelled the call
+    ├── InternalError          a fault of the server
+    │   └── BadReply           the reply contradicts the request or itself
     ├── SampleFailed           samples of a reply carry errors
     ├── OutputError            a result cannot be written
-    └── MissingExtra           a command needs a part that is not installed
+    └── MissingExtra           a command needs an extra that is not installed
 
-`fount.client.status` makes them from gRPC statuses; nothing here knows gRPC.
+`fount.client.status` maps gRPC statuses to them; this module does not import gRPC.
 """
 
 from __future__ import annotations
@@ -43,14 +43,14 @@ _NAMED_FAILURES = 10
 
 
 class FountError(Exception):
-    """Anything Fount's client expects to go wrong. Its text is one a person can act on."""
+    """The base of every error that the client expects. Its message says what to do."""
 
 
 class ServerUnavailable(FountError):
-    """Nobody answers at the address, or the model has no ready worker. Start the server, or ask again later.
+    """No server answers at the address, or the model has no ready worker. Start the server, or try again later.
 
     Attributes:
-        retry_after_s: seconds after which the server asks to be tried again; None when it named none.
+        retry_after_s: seconds to wait as the server says; None when it does not say.
     """
 
     def __init__(self, message: str, *, retry_after_s: float | None = None) -> None:
@@ -58,23 +58,21 @@ class ServerUnavailable(FountError):
         self.retry_after_s = retry_after_s
 
     @classmethod
-    def nobody_at(cls, server: str) -> ServerUnavailable:
-        """Say that no server runs, and how to start one."""
+    def no_server_at(cls, server: str) -> ServerUnavailable:
+        """Report that no server answers, and how to start one."""
         return cls(f"No Fount server answers at {server}. Start one with `fount serve`, or name another with --server.")
 
     def after(self, received: int, count: int, next_index: int) -> ServerUnavailable:
-        """The same, saying how far a stream came and where it can go on; itself when nothing came."""
-        if not received:
-            return self
+        """Return the error with how much of a stream was received, and where it can be resumed."""
         where = f"The stream broke after {received:,} of {count:,} samples; index {next_index} was next."
         return ServerUnavailable(f"{where} {self}", retry_after_s=self.retry_after_s)
 
 
 class Overloaded(FountError):
-    """A queue, a budget or a quota is full. Wait as long as the server says, then ask again.
+    """A queue, a budget or a quota is full. Wait as long as the server says, then try again.
 
     Attributes:
-        retry_after_s: seconds after which the server expects room; None when it named none.
+        retry_after_s: seconds after which the server expects to have capacity; None when it does not say.
     """
 
     def __init__(self, message: str, *, retry_after_s: float | None = None) -> None:
@@ -83,13 +81,13 @@ class Overloaded(FountError):
 
 
 class DeadlineExceeded(FountError):
-    """The time allowed ran out. Ask for fewer samples, or allow more time."""
+    """The timeout expired. Request fewer samples, or allow more time."""
 
     @classmethod
     def after(cls, timeout_s: float) -> DeadlineExceeded:
-        """Say how long was waited."""
+        """Report the timeout."""
         return cls(
-            f"No answer within {timeout_s:g} s. Ask for fewer samples, or allow more time with timeout_s (--timeout)."
+            f"No answer within {timeout_s:g} s. Request fewer samples, or allow more time with timeout_s (--timeout)."
         )
 
 
@@ -97,7 +95,7 @@ class InvalidRequest(FountError):
     """A field of the request is wrong. Correct every field listed.
 
     Attributes:
-        fields: (field, what is wrong with it), one a bad field; empty when the server named none.
+        fields: (field, what is wrong with it), one a wrong field; empty when the server names none.
     """
 
     def __init__(self, message: str, *, fields: Sequence[tuple[str, str]] = ()) -> None:
@@ -115,18 +113,18 @@ class FailedPrecondition(FountError):
 
 
 class NotAllowed(FountError):
-    """The caller may not do this. Ask whoever runs the server for the grant."""
+    """The caller lacks a grant. Ask the operator of the server for it."""
 
 
 class Cancelled(FountError):
-    """The server, or something before it, gave the call up. Ask again."""
+    """The server, a proxy or the client itself cancelled the call. Try again."""
 
 
 class InternalError(FountError):
-    """A fault of the server's own. Its log has the traceback under the request id.
+    """A fault of the server. Its log has the traceback under the request id.
 
     Attributes:
-        request_id: what to search the server's log for; empty when it named none.
+        request_id: the id to search the server's log for; empty when there is none.
     """
 
     def __init__(self, message: str, *, request_id: str = "") -> None:
@@ -135,11 +133,11 @@ class InternalError(FountError):
 
 
 class BadReply(InternalError):
-    """The server's reply contradicts itself or the request, so none of it can be trusted. Tell whoever runs it."""
+    """The reply contradicts the request or itself, and is not used. Report it to the operator of the server."""
 
 
 class SampleFailed(FountError):
-    """Some samples of a reply carry errors instead of values. `Client.stream` gives the others.
+    """Some samples of a reply are errors instead of values. `Client.stream` returns the others.
 
     Attributes:
         failures: (index, what went wrong), one a failed sample.
@@ -159,13 +157,13 @@ class SampleFailed(FountError):
 
 
 class OutputError(FountError):
-    """A result cannot be written where it was asked for. Name another place, or make room."""
+    """A result cannot be written. Name another path, or free disk space."""
 
 
 class MissingExtra(FountError):
-    """A command needs a part of Fount that is not installed. Install the extra it names."""
+    """A command needs an extra that is not installed. Install the one it names."""
 
     @classmethod
     def of(cls, *, command: str, extra: str, missing: str) -> MissingExtra:
-        """Say which extra to install."""
+        """Report which extra to install."""
         return cls(f"`fount {command}` needs the extra `{extra}`: pip install 'fount[{extra}]' (missing: {missing})")

@@ -1,9 +1,9 @@
-"""The columns of a table of transforms: what a gateway draws for each image and a worker does to it.
+"""The columns of a table of transforms: the parameters a gateway draws and a worker applies, one row an image.
 
 Rotation is anticlockwise, shear leans the top to the right, a zoom above 1 is larger, shifts go right and down. Shifts,
 and the left, top, width and height of the erased rectangle, are shares of the picture's width and height; brightness
 and noise are shares of the full range of a pixel. The order is part of the contract between gateway and worker: columns
-may be added at the end, none may move.
+may be added at the end, and none may move.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ COLUMNS: tuple[str, ...] = tuple(_IDENTITY)
 """Their names, in order."""
 
 IDENTITY: NDArray[np.float32] = np.array(list(_IDENTITY.values()), np.float32)
-"""(columns,) float32: the row that leaves an image as it is."""
+"""(columns,) float32: the row that leaves an image unchanged."""
 
 NOISE_FIRST_BLOCK = 2**24
-"""Where the noise of pixels begins on the stream `transform`; below are the parameters, and they share no number."""
+"""First block of pixel noise on the stream `transform`; the blocks below are for the parameters."""

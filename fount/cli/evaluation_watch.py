@@ -156,7 +156,7 @@ def when_ready(ask: Callable[[], EvaluationInfo], server: str, progress: WatchPr
         try:
             return ask()
         except ServerUnavailable as error:
-            is_nobody = str(error) == str(ServerUnavailable.nobody_at(server))
+            is_nobody = str(error) == str(ServerUnavailable.no_server_at(server))
             if time.monotonic() >= ends_s or (is_nobody and not told):
                 raise
             if str(error) != told:

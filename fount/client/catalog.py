@@ -1,9 +1,10 @@
-"""What a served model is, as a client sees it: a frozen value made of `fount.v1.Model`."""
+"""Served models and data sets as the client returns them: frozen values decoded from messages."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
+from fount.sampling.decode import enum_name, optional
 from fount.sampling.types import ModelId
 from fount.v1 import dataset_pb2, model_pb2
 
@@ -12,12 +13,12 @@ __all__ = ["DatasetInfo", "ModelInfo", "ParameterInfo", "QualityInfo", "SplitInf
 
 @dataclass(frozen=True, kw_only=True)
 class ParameterInfo:
-    """A sampling parameter that a model takes.
+    """A sampling parameter of a model.
 
     Attributes:
-        name: the argument of `Client.sample` it is set by.
-        range: (least, most), ends included.
-        default: used when unset; None when unset means off.
+        name: the argument of `Client.sample` that sets it.
+        range: (smallest, largest), both included.
+        default: the value when unset; None: off when unset.
         description: one sentence.
     """
 
@@ -35,7 +36,7 @@ class QualityInfo:
         metric: what was measured.
         value: the point estimate.
         interval: the 95 % interval.
-        real_value: the same statistic for real data at the same size; None when it has none.
+        real_value: the same statistic for real data of the same size; None when there is none.
         method: how it was measured, with sizes.
     """
 
@@ -53,25 +54,25 @@ class ModelInfo:
     Attributes:
         name: the model's name.
         version: the version served.
-        digest: what pins it.
+        digest: the model digest, which pins it.
         is_default: whether the name alone means this version.
         state: "loading", "ready" or "unavailable".
         state_reason: why it is not ready; empty when it is.
-        family: the kind of network.
+        family: the model family.
         description: one sentence.
-        operations: what it can do, as "sample" or "classify".
+        operations: its operations, as "sample" or "classify".
         labels: class names by index; empty when unconditional.
         prior: one weight a class, summing to 1; empty when unconditional.
-        sample_shape: (height, width, channels) of one sample; empty when it handles none.
+        sample_shape: (height, width, channels) of one sample; empty when it has no samples.
         dtype: element type in the default encoding, "uint8" or "float32"; empty without a sample shape.
         value_range: the smallest and largest element in the default encoding.
-        parameters: the sampling parameters it takes.
-        encodings: "uint8", "float32", "png", as far as it can give them.
+        parameters: its sampling parameters.
+        encodings: those it supports of "uint8", "float32" and "png".
         max_count: the most samples of one request.
         max_labels: the most entries of `labels` in one request.
         numerics: numerics ids that may be pinned now.
-        quality: what was measured.
-        intended_use: what it is for, and where it fails.
+        quality: the metrics measured.
+        intended_use: what it is for, and its limitations.
         data_licence: licence of the training data.
         recipe: how it was trained.
     """
@@ -102,30 +103,30 @@ class ModelInfo:
 
     @property
     def model(self) -> ModelId:
-        """The model as replies name it."""
+        """The model, named as in replies."""
         return ModelId(name=self.name, version=self.version, digest=self.digest)
 
 
 def model_info(model: model_pb2.Model) -> ModelInfo:
-    """Read a model from its message; enum values a newer server may have are given by number."""
+    """Decode a model; enum values that only a newer server knows become numbers."""
     spec = model.sample_spec
     return ModelInfo(
         name=model.ref.name,
         version=model.ref.version,
         digest=model.ref.digest,
         is_default=model.is_default,
-        state=_name(model_pb2.Model.State, "STATE_", model.state),
+        state=enum_name(model_pb2.Model.State, "STATE_", model.state),
         state_reason=model.state_reason,
         family=model.family,
         description=model.description,
-        operations=tuple(_name(model_pb2.Operation, "OPERATION_", operation) for operation in model.operations),
+        operations=tuple(enum_name(model_pb2.Operation, "OPERATION_", operation) for operation in model.operations),
         labels=tuple(label.name for label in sorted(model.condition.labels, key=lambda label: label.id)),
         prior=tuple(model.condition.prior),
         sample_shape=tuple(spec.dims),
-        dtype=_name(model_pb2.Dtype, "DTYPE_", spec.dtype) if spec.dtype else "",
+        dtype=enum_name(model_pb2.Dtype, "DTYPE_", spec.dtype) if spec.dtype else "",
         value_range=(spec.value_range.min, spec.value_range.max),
         parameters=tuple(_parameter(parameter) for parameter in model.parameters),
-        encodings=tuple(_name(model_pb2.Encoding, "ENCODING_", encoding) for encoding in model.encodings),
+        encodings=tuple(enum_name(model_pb2.Encoding, "ENCODING_", encoding) for encoding in model.encodings),
         max_count=model.limits.max_count,
         max_labels=model.limits.max_labels,
         numerics=tuple(model.numerics),
@@ -140,7 +141,7 @@ def _parameter(parameter: model_pb2.ParameterSpec) -> ParameterInfo:
     return ParameterInfo(
         name=parameter.name,
         range=(parameter.range.min, parameter.range.max),
-        default=parameter.default_value if parameter.HasField("default_value") else None,
+        default=optional(parameter, "default_value"),
         description=parameter.description,
     )
 
@@ -150,32 +151,20 @@ def _quality(quality: model_pb2.Quality) -> QualityInfo:
         metric=quality.metric,
         value=quality.value,
         interval=(quality.interval.min, quality.interval.max),
-        real_value=quality.real_value if quality.HasField("real_value") else None,
+        real_value=optional(quality, "real_value"),
         method=quality.method,
     )
 
 
-_Enums = type[model_pb2.Model.State] | type[model_pb2.Operation] | type[model_pb2.Dtype] | type[model_pb2.Encoding]
-
-
-def _name(enum: _Enums, prefix: str, number: int) -> str:
-    value = enum.DESCRIPTOR.values_by_number.get(number)
-    return str(number) if value is None else str(value.name).removeprefix(prefix).lower()
-
-
-# FOLDED FROM fount.client.catalog:
-# What a data set of a gateway is, as a client sees it: a frozen value made of `fount.v1.Dataset`.
-
-
 @dataclass(frozen=True, kw_only=True)
 class SplitInfo:
-    """One part of a data set.
+    """One split of a data set.
 
     Attributes:
         name: "train", "test", or as configured.
-        rows: how many images it has.
-        class_counts: how many of each class, by id.
-        group_counts: how many of each group, by id; empty without a group column.
+        rows: number of images.
+        class_counts: images of each class, by id.
+        group_counts: images of each group, by id; empty without a group column.
     """
 
     name: str
@@ -189,14 +178,14 @@ class DatasetInfo:
     """Labelled images that a gateway can augment.
 
     Attributes:
-        name: what plans call it.
+        name: its name in plans.
         digest: of the pixels and labels of all splits; empty when it cannot be read.
         classes: class names by id.
         groups: group names by id; empty without a group column.
         shape: (height, width, channels) of one image; empty when it cannot be read.
-        splits: its parts, "train" first.
-        format: what it is packed in.
-        licence: the licence of the data; empty when nobody said.
+        splits: its splits, "train" first.
+        format: the format of its files.
+        licence: the licence of the data; empty when unknown.
         classifier: the model that checks its labels; empty when none is configured.
         problem: why it cannot be read; empty when it can.
     """
@@ -214,7 +203,7 @@ class DatasetInfo:
 
 
 def dataset_info(dataset: dataset_pb2.Dataset) -> DatasetInfo:
-    """Read a data set from its message."""
+    """Decode a data set."""
     return DatasetInfo(
         name=dataset.name,
         digest=dataset.digest,

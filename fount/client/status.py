@@ -1,4 +1,4 @@
-"""The edge where gRPC statuses become the client's errors: one table, total over every status there is.
+"""Map gRPC statuses to the client's errors: one table, with an entry for every status.
 
 Details are those of `google.rpc`: BadRequest names fields, RetryInfo a delay, RequestInfo or ErrorInfo a request id.
 """
@@ -29,8 +29,8 @@ from fount.errors import (
 __all__ = ["ERRORS", "error_of"]
 
 
-_BROKEN_IN_CORE = "Internal error from Core"
-"""What grpc.aio says, as INTERNAL, when a stream broke while it was being opened or written: no server said so."""
+_BROKEN_STREAM = "Internal error from Core"
+"""The message of grpc.aio, with status INTERNAL, when a stream broke while it was opened or written."""
 
 
 class _EndedCall(Protocol):
@@ -40,7 +40,7 @@ class _EndedCall(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class _Failure:
-    """A failed call, read: what the server said, and the details it attached."""
+    """The message of a failed call and the details that the server attached."""
 
     server: str
     message: str
@@ -51,14 +51,14 @@ class _Failure:
 
 
 def _unavailable(failure: _Failure) -> FountError:
-    if failure.reason:  # a Fount server said so itself, rather than nobody having answered
+    if failure.reason:  # reported by a Fount server, which is therefore there
         return ServerUnavailable(failure.message, retry_after_s=failure.retry_after_s)
-    return ServerUnavailable.nobody_at(failure.server)
+    return ServerUnavailable.no_server_at(failure.server)
 
 
 def _internal(failure: _Failure) -> FountError:
-    if not failure.reason and failure.message.startswith(_BROKEN_IN_CORE):
-        return ServerUnavailable.nobody_at(failure.server)
+    if not failure.reason and failure.message.startswith(_BROKEN_STREAM):
+        return ServerUnavailable.no_server_at(failure.server)
     return InternalError(failure.message, request_id=failure.request_id)
 
 
@@ -74,7 +74,7 @@ ERRORS: dict[grpc.StatusCode, Callable[[_Failure], FountError]] = {
         f"The server at {failure.server} does not know this call: {failure.message}"
     ),
     grpc.StatusCode.DEADLINE_EXCEEDED: lambda failure: DeadlineExceeded(
-        f"{failure.message}. Ask for fewer samples, or allow more time with timeout_s (--timeout)."
+        f"{failure.message}. Request fewer samples, or allow more time with timeout_s (--timeout)."
     ),
     grpc.StatusCode.UNAVAILABLE: _unavailable,
     grpc.StatusCode.PERMISSION_DENIED: lambda failure: NotAllowed(failure.message),
@@ -89,11 +89,11 @@ ERRORS: dict[grpc.StatusCode, Callable[[_Failure], FountError]] = {
 
 
 def error_of(error: grpc.RpcError, server: str) -> FountError:
-    """Make a client's error of a failed call's, which becomes its cause.
+    """Return the client's error for a failed call, with gRPC's as its cause.
 
     Args:
-        error: what a sync or async gRPC call raised.
-        server: the address that was called, for the message.
+        error: raised by a synchronous or an asyncio call.
+        server: the address of the server, for the message.
     """
     call = cast(_EndedCall, error)
     made = ERRORS[call.code()](_read(error, call, server))
@@ -105,7 +105,7 @@ def _read(error: grpc.RpcError, call: _EndedCall, server: str) -> _Failure:
     message = call.details() or call.code().name
     try:
         status = rpc_status.from_call(error)
-    except ValueError:  # details that disagree with the status itself: not a Fount server's
+    except ValueError:  # details that contradict the status: not sent by a Fount server
         status = None
     details = {} if status is None else {detail.TypeName(): detail for detail in status.details}
     info, retry = error_details_pb2.ErrorInfo(), error_details_pb2.RetryInfo()

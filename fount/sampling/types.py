@@ -1,7 +1,6 @@
-"""What a client gets: samples that know their labels and their addresses.
+"""The samples that the client returns: `Samples`, one array, and `Chunk`, a part of a stream.
 
-`Samples` is one whole answer, an array. `Chunk` is one piece of a stream. Both carry what is needed to have any of
-their samples again: the model's digest, the seed, the indices and the numerics.
+Both hold what is needed to reproduce any of their samples: the model's digest, the seed, the indices and the numerics.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ Uint64s = NDArray[np.uint64]
 
 @dataclass(frozen=True, kw_only=True)
 class ModelId:
-    """A model as a server resolved it; as text "name:version@sha256:...", which may be asked for again.
+    """A model as a server resolved it; as text "name:version@sha256:...", which requests accept.
 
     Attributes:
         name: the model's name.
@@ -42,11 +41,11 @@ class ModelId:
 
 @dataclass(frozen=True, kw_only=True)
 class Provenance:
-    """Where samples come from: with an index, enough to have one again.
+    """The origin of samples: together with an index, enough to reproduce one.
 
     Attributes:
         model: the resolved model.
-        seed: the request's, or the one the server drew.
+        seed: that of the request, or the one the server drew.
         numerics: the numerics id the samples were computed on.
     """
 
@@ -57,7 +56,7 @@ class Provenance:
 
 @dataclass(frozen=True, kw_only=True)
 class SampleShape:
-    """How one sample is to be read.
+    """Shape, element type and encoding of one sample.
 
     Attributes:
         dims: (height, width, channels).
@@ -93,9 +92,9 @@ class Chunk:
 
     Attributes:
         provenance: model, seed and numerics, the same for a whole stream.
-        shape_of_one: how a sample is to be read.
+        shape_of_one: shape, element type and encoding of a sample.
         start_index: index of the first sample.
-        count: how many samples, failed ones included.
+        count: number of samples, failed ones included.
         samples: (N, H, W, C) uint8 or float32, read-only, rows of failed samples being zero; None for encoding "png".
         files: one PNG file a sample for encoding "png", that of a failed sample being empty; else empty.
         labels: (N,) int64 class indices; None when the model is unconditional.
@@ -116,7 +115,7 @@ class Chunk:
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> Array:
         if self.samples is None:
-            raise TypeError("a chunk of PNG files is no array; read its .files")
+            raise TypeError("A chunk of PNG files is not an array; read its .files.")
         return np.array(self.samples, dtype=dtype, copy=copy)
 
     @property
@@ -141,15 +140,14 @@ class Chunk:
 
 
 class Samples(np.ndarray[tuple[int, ...], np.dtype[Any]]):
-    """One whole answer: an array that knows its labels and addresses.
+    """An (N, H, W, C) uint8 or float32 array of samples with their labels and addresses.
 
-    It is an (N, H, W, C) uint8 or float32 array. Picking rows, as in `samples[3:5]` or `samples[samples.labels == 7]`,
-    and `copy()` keep labels and indices; whatever else makes an array of it forgets them, and arithmetic gives plain
-    arrays.
+    Selecting rows, as in `samples[3:5]` or `samples[samples.labels == 7]`, and `copy()` keep labels and indices; other
+    views of the array lose them, and arithmetic returns plain arrays.
 
     Attributes:
-        labels: (N,) int64 class indices; None when the model is unconditional, or once forgotten.
-        indices: (N,) uint64, the index of each sample; None once forgotten.
+        labels: (N,) int64 class indices; None when the model is unconditional, or once lost.
+        indices: (N,) uint64, the index of each sample; None once lost.
         provenance: model, seed and numerics.
         value_range: the smallest and the largest an element can be.
     """
@@ -169,14 +167,14 @@ class Samples(np.ndarray[tuple[int, ...], np.dtype[Any]]):
         provenance: Provenance,
         value_range: tuple[float, float],
     ) -> Samples:
-        """See an array as samples, without copying it."""
+        """View an array as samples, without copying it."""
         samples = array.view(cls)
         samples.labels, samples.indices = labels, indices
         samples.provenance, samples.value_range = provenance, value_range
         return samples
 
     def __array_finalize__(self, obj: Any) -> None:
-        self.labels = self.indices = None  # of another shape or order than obj's, for all that is known here
+        self.labels = self.indices = None  # shape and order may differ from those of obj
         if isinstance(obj, Samples) and hasattr(obj, "provenance"):
             self.provenance, self.value_range = obj.provenance, obj.value_range
 
@@ -185,12 +183,12 @@ class Samples(np.ndarray[tuple[int, ...], np.dtype[Any]]):
         return plain[()] if return_scalar else plain
 
     def __getitem__(self, key: Any) -> Any:
-        picked = super().__getitem__(key)
-        if not _picks_rows(key) or not isinstance(picked, Samples):
-            return picked.view(np.ndarray) if isinstance(picked, Samples) else picked
-        picked.labels = None if self.labels is None else self.labels[key]
-        picked.indices = None if self.indices is None else self.indices[key]
-        return picked
+        selected = super().__getitem__(key)
+        if not _selects_rows(key) or not isinstance(selected, Samples):
+            return selected.view(np.ndarray) if isinstance(selected, Samples) else selected
+        selected.labels = None if self.labels is None else self.labels[key]
+        selected.indices = None if self.indices is None else self.indices[key]
+        return selected
 
     def __reduce__(self) -> tuple[Callable[..., Samples], tuple[Any, ...]]:
         return _restore, (self.view(np.ndarray), self.labels, self.indices, self.provenance, self.value_range)
@@ -219,11 +217,11 @@ class Samples(np.ndarray[tuple[int, ...], np.dtype[Any]]):
 
     @property
     def start_index(self) -> int | None:
-        """Index of the first sample; None when there is none, or once forgotten."""
+        """Index of the first sample; None when there is none, or once lost."""
         return int(self.indices[0]) if self.indices is not None and len(self.indices) else None
 
 
-def _picks_rows(key: object) -> bool:
+def _selects_rows(key: object) -> bool:
     if isinstance(key, slice):
         return True
     return isinstance(key, list | np.ndarray) and np.ndim(key) == 1
@@ -240,7 +238,7 @@ def _restore(
 
 
 class SampleCollector:
-    """Fills one array from the chunks of a stream, which it needs to be whole and in order."""
+    """Fills one array from the chunks of a stream, which must be complete and in order."""
 
     def __init__(self, count: int) -> None:
         self._count, self._filled = count, 0
@@ -250,7 +248,7 @@ class SampleCollector:
         self._failures: list[tuple[int, str]] = []
 
     def add(self, chunk: Chunk) -> None:
-        """Copy a chunk to where it belongs.
+        """Copy a chunk to its place in the array.
 
         Raises:
             InvalidRequest: the array for all samples does not fit in memory.
@@ -269,21 +267,21 @@ class SampleCollector:
     def _allocate(self, shape: SampleShape) -> Array:
         try:
             return np.empty((self._count, *shape.dims), shape.dtype)
-        except (MemoryError, ValueError) as error:  # more bytes than there are, or than can be counted
+        except (MemoryError, ValueError) as error:  # more bytes than memory, or than can be counted
             fields = [("count", f"{self._count} samples do not fit in memory; use stream")]
-            raise InvalidRequest("The answer cannot be held:", fields=fields) from error
+            raise InvalidRequest("The reply cannot be stored:", fields=fields) from error
 
     def finish(self) -> Samples:
-        """Give the whole answer.
+        """Return the array.
 
         Raises:
-            SampleFailed: some samples carry errors.
+            SampleFailed: some samples failed.
             BadReply: there were no chunks.
         """
         if self._failures:
             raise SampleFailed(self._failures)
         if self._array is None or self._first is None:
-            raise BadReply("No samples came")
+            raise BadReply("The reply holds no samples.")
         return Samples.of(
             self._array,
             labels=self._labels,

@@ -146,7 +146,7 @@ def test_a_bound_nothing_reaches_changes_nothing() -> None:
 
 @pytest.mark.parametrize("first_block", [-1, 2**48])
 def test_blocks_outside_their_48_bits_are_refused(first_block: int) -> None:
-    with pytest.raises(ValueError, match=r"leave 0 to 2\^48"):
+    with pytest.raises(ValueError, match=r"outside 0 to 2\^48"):
         Addresses.of_range(0, 0, 1).words(Stream.LATENT, 1, first_block)
 
 
@@ -167,7 +167,7 @@ def test_truncation_is_refused_where_redraws_would_meet_steps() -> None:
 
 def test_a_truncation_that_is_never_met_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(address, "_MAX_REDRAWS", 3)
-    with pytest.raises(ValueError, match="was not met in 3 redraws"):
+    with pytest.raises(ValueError, match="was not reached in 3 redraws"):
         Addresses.of_range(0, 0, 1).normals(Stream.LATENT, 8, truncation=1e-6)
 
 

@@ -122,7 +122,7 @@ def test_a_bad_field_that_the_message_names_is_not_repeated():
 def test_a_stream_that_broke_says_how_far_it_came() -> None:
     from fount.errors import ServerUnavailable
 
-    error = ServerUnavailable.nobody_at("localhost:1").after(158_720, 1_000_000, 158_720)
+    error = ServerUnavailable.no_server_at("localhost:1").after(158_720, 1_000_000, 158_720)
     assert str(error).startswith("The stream broke after 158,720 of 1,000,000 samples; index 158720 was next. No Fount")
 
 
