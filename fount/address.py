@@ -6,8 +6,8 @@ Every random number in Fount is read from Philox4x32-10 at a 128-bit counter, so
     counter = index (64 bit) · block (48 bit) · stream (16 bit)
 
 The condition is not part of the counter: the same noise can be used under every label. Normals are Box-Muller in
-float64, built from additions, multiplications, divisions and square roots alone. IEEE 754 rounds those exactly, so the noise has
-the same bits on every processor; `log`, `sin` and `cos` of a maths library would not.
+float64, built from additions, multiplications, divisions and square roots alone. IEEE 754 rounds those exactly, so the
+noise has the same bits on every processor; `log`, `sin` and `cos` of a maths library would not.
 
 Sources: Salmon, Moraes, Dror, Shaw, "Parallel random numbers: as easy as 1, 2, 3", SC 2011 (Philox); Box and Muller
 1958; Brock, Donahue, Simonyan, "Large scale GAN training", 2019, section 3.1 (truncation); FreeBSD msun, `e_log.c`,
