@@ -1,5 +1,6 @@
-"""Evaluation: is this generator realistic, diverse, and not a copy?
+"""Evaluation: whether a generator's samples are realistic, diverse, not copies, and show the requested label.
 
-A request enters and becomes a specification; a runner draws samples through the gateway, has workers read them, and
-panels turn what they saw into metrics, each with its interval and with what real data scores. A report leaves.
+A request becomes a specification (`specification`) and a job (`jobs`). The `pipeline` draws samples through the
+gateway, has workers extract features and builds the evidence; `panels` compute metrics from it with `statistics`;
+`verdicts` and `gates` compare them with real data and with the request; `report` renders the result.
 """

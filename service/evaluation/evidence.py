@@ -1,6 +1,6 @@
-"""What the panels look at: samples and real rows, as workers read them.
+"""Evidence: the samples and real rows of an evaluation, as workers and the pipeline leave them.
 
-The pipeline gathers it chunk by chunk, from files that steps left; panels and figures are functions of it. Memory grows
+The evidence builder collects it from the files of earlier steps; panels and figures are functions of it. Memory grows
 with the number of rows, never with its square.
 """
 
@@ -15,17 +15,17 @@ from numpy.typing import NDArray
 __all__ = ["NEIGHBOURS", "Evidence", "LabelGrid", "Nearest", "RealRows", "Samples"]
 
 NEIGHBOURS = 10
-"""How many nearest training rows are kept of each sample."""
+"""How many nearest training rows are kept for each sample."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Samples:
-    """What the generator drew, in order of the index, failed ones left out.
+    """Samples of the generator, in order of the index, without failed ones.
 
     Attributes:
-        indices: (n,) uint64, ascending: with the seed, where each can be drawn again.
+        indices: (n,) uint64, ascending: with the seed, the address at which each can be drawn again.
         images: (n, H, W, C) uint8.
-        labels: (n,) int64, the class each was asked for, as the data set numbers them; None: unconditional.
+        labels: (n,) int64, the requested class, numbered as in the data set; None: unconditional.
         features: (n, d) float32, finite.
         probabilities: (n, classes) float32, in the data set's order of classes, finite.
     """
@@ -77,11 +77,11 @@ class Nearest:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class LabelGrid:
-    """The same noise under every label: address a, class k.
+    """Samples of the same noise under every label: address a, class k.
 
     Attributes:
         images: (a, classes, H, W, C) uint8.
-        predicted: (a, classes) int64, what the classifier reads; -1 where it failed.
+        predicted: (a, classes) int64, the classifier's prediction; -1 where it failed.
     """
 
     images: NDArray[np.uint8]
@@ -90,17 +90,17 @@ class LabelGrid:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Evidence:
-    """Everything there is to look at.
+    """All data of an evaluation that panels and figures use.
 
     Attributes:
         samples: of the generator.
-        failed: how many samples could not be drawn, or were not finite once read.
-        held_out: rows it has not seen.
-        training: rows it may have learned from.
-        nearest: by space; empty where memorisation is not asked about.
-        label_grid: None where label fidelity is not asked about.
+        failed: how many samples could not be drawn, or were not finite.
+        held_out: real rows that the generator was not trained on.
+        training: real rows that it may have been trained on.
+        nearest: by space; empty without the memorisation panel.
+        label_grid: None without the label fidelity panel.
         classes: names, in order of their id.
-        seed: of everything that is drawn here.
+        seed: of all random draws.
     """
 
     samples: Samples

@@ -1,7 +1,7 @@
-"""Gates: conditions a release pipeline stops at, as `copy_rate.upper95 < 0.01` or `recall[7] >= 0.5`.
+"""Gates: conditions on metrics that a release must meet, such as `copy_rate.upper95 < 0.01` or `recall[7] >= 0.5`.
 
-A text enters when an evaluation is asked for, and parses or is refused; metrics enter when it is done, and an outcome
-leaves.
+The text of a gate is parsed, or refused, when an evaluation is requested; when it is done, the gate is evaluated on its
+metrics.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from service.evaluation.results import ClassValue, GateOutcome, Metric, Panel
 __all__ = ["FIELDS", "OPERATORS", "Gate", "evaluate_gate", "parse_gate"]
 
 FIELDS = ("value", "lower95", "upper95", "null_mean")
-"""What of a metric a gate may look at; the first is meant when none is named."""
+"""Numbers of a metric that a gate may compare; the first is the default."""
 OPERATORS: Mapping[str, Callable[[float, float], bool]] = MappingProxyType(
     {"<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge}
 )
@@ -28,8 +28,8 @@ _GATE = re.compile(r"\s*(?P<left>.*?)\s*(?P<op><=|>=|==|!=|=<|=>|<|>|=)\s*(?P<nu
 _LEFT = re.compile(
     r"(?P<metric>[^\W\d][^\[\].\s]*)\s*(\[(?P<class>[^\]]*)\])?\s*(\.\s*(?P<field>[^\s.\[\]]+))?", re.DOTALL
 )
-_NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?%?")
-_FORM = "a gate reads METRIC.FIELD < NUMBER, as copy_rate.upper95 < 0.01, or METRIC[CLASS].FIELD >= NUMBER"
+_NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?")
+_FORM = "a gate has the form METRIC.FIELD < NUMBER, as copy_rate.upper95 < 0.01, or METRIC[CLASS].FIELD >= NUMBER"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,12 +37,12 @@ class Gate:
     """One condition.
 
     Attributes:
-        text: as it was given.
+        text: as it was requested.
         metric: one of `METRICS`.
-        class_name: of the data set; None: over all.
+        class_name: of the data set; None: over all classes.
         field: one of `FIELDS`.
         op: one of `OPERATORS`.
-        number: what is compared with, finite.
+        number: to compare with, finite.
     """
 
     text: str
@@ -54,95 +54,85 @@ class Gate:
 
     @property
     def panel(self) -> Panel:
-        """The question its metric belongs to."""
+        """The panel of its metric."""
         return METRICS[self.metric]
 
 
 def parse_gate(text: str) -> Gate:
-    """Read a gate.
+    """Parse a gate.
 
     Args:
-        text: `METRIC[CLASS].FIELD op NUMBER`; the class and the field may be left out, spaces are free, and a class
-            name may hold anything but `]`.
+        text: `METRIC[CLASS].FIELD op NUMBER`; the class and the field are optional, spaces are ignored, and a class
+            name may contain anything but `]`.
 
     Raises:
-        ValueError: it does not parse, or no panel has the metric; says what is wrong and what to write instead.
+        ValueError: it does not parse, or no panel has the metric; the message says what is wrong and what to write.
     """
-    halves = _GATE.fullmatch(_hide_class(text))
-    if halves is None:
+    # A class name may contain signs: replaced by as many underscores, they compare nothing.
+    without_class = re.sub(r"\[[^\]]*\]", lambda found: "[" + "_" * (len(found[0]) - 2) + "]", text, count=1)
+    parts = _GATE.fullmatch(without_class)
+    if parts is None:
         raise ValueError(f"{text!r} compares nothing; {_FORM}")
-    if halves["op"] not in OPERATORS:
-        raise ValueError(f"{text!r} compares by {halves['op']!r}; write one of {' '.join(OPERATORS)}")
-    left = _LEFT.fullmatch(text[halves.start("left") : halves.end("left")])
+    if parts["op"] not in OPERATORS:
+        raise ValueError(f"{text!r} compares by {parts['op']!r}; write one of {' '.join(OPERATORS)}")
+    left = _LEFT.fullmatch(text[parts.start("left") : parts.end("left")])
     if left is None:
         raise ValueError(f"{text!r} does not name one metric; {_FORM}")
+    metric = _one_of(text, left["metric"], tuple(METRICS), "metric")
+    if left["class"] is not None and metric not in PER_CLASS_METRICS:
+        by_class = ", ".join(sorted(PER_CLASS_METRICS))
+        raise ValueError(f"{text!r}: {metric} is not computed by class; metrics by class are {by_class}")
     return Gate(
         text=text,
-        metric=_metric(text, left["metric"], left["class"]),
+        metric=metric,
         class_name=left["class"],
-        field=_known(text, left["field"] or FIELDS[0], FIELDS, "field"),
-        op=halves["op"],
-        number=_number(text, halves["number"]),
+        field=_one_of(text, left["field"] or FIELDS[0], FIELDS, "field"),
+        op=parts["op"],
+        number=_number(text, parts["number"]),
     )
 
 
 def evaluate_gate(gate: Gate, metrics: Iterable[Metric]) -> GateOutcome:
-    """See whether a gate holds; on a number that could not be computed it does not."""
+    """Evaluate a gate on metrics; it does not pass on a number that could not be computed."""
     metric = next((each for each in metrics if each.name == gate.metric), None)
     if metric is None:
-        return _no_number(gate, f"{gate.metric} was not computed: the {gate.panel} panel was not asked for")
+        return _no_number(gate, f"{gate.metric} was not computed: the {gate.panel} panel was not requested")
     if gate.class_name is None:
-        actual = _of_metric(metric, gate.field)
+        null_mean = None if metric.null is None else metric.null.mean
+        actual = _field(metric, null_mean, gate.field)
         note = metric.note or f"{metric.name} has no {gate.field}"
     else:
         classes = {each.class_name: each for each in metric.classes}
         if gate.class_name not in classes:
             listed = ", ".join(list(classes)[:20]) or "none"
             return _no_number(gate, f"{metric.name} has no class {gate.class_name!r}; its classes are {listed}")
-        actual = _of_class(classes[gate.class_name], gate.field)
+        of_class = classes[gate.class_name]
+        actual = _field(of_class, of_class.null_mean, gate.field)
         note = f"{metric.name} has no {gate.field} in class {gate.class_name!r}: too few samples or rows"
     if actual is None or not math.isfinite(actual):
         return _no_number(gate, note)
     return GateOutcome(gate=gate.text, passed=OPERATORS[gate.op](actual, gate.number), actual=actual)
 
 
-def _hide_class(text: str) -> str:
-    """The same length with the class name blanked, so that signs inside it compare nothing."""
-    return re.sub(r"\[[^\]]*\]", lambda found: "[" + "_" * (len(found[0]) - 2) + "]", text, count=1)
-
-
-def _metric(text: str, name: str, class_name: str | None) -> str:
-    known = _known(text, name, tuple(METRICS), "metric")
-    if class_name is not None and known not in PER_CLASS_METRICS:
-        raise ValueError(f"{text!r}: {name} is not taken by class; those are {', '.join(sorted(PER_CLASS_METRICS))}")
-    return known
-
-
-def _known(text: str, name: str, names: tuple[str, ...], what: str) -> str:
+def _one_of(text: str, name: str, names: tuple[str, ...], what: str) -> str:
     if name in names:
         return name
-    near = get_close_matches(name.lower(), names, 1, cutoff=0.0)[0]
-    raise ValueError(f"{text!r}: there is no {what} {name!r}, did you mean {near!r}? There are {', '.join(names)}")
+    similar = get_close_matches(name.lower(), names, 1, cutoff=0.0)[0]
+    raise ValueError(f"{text!r}: there is no {what} {name!r}, did you mean {similar!r}? There are {', '.join(names)}")
 
 
 def _number(text: str, number: str) -> float:
-    if _NUMBER.fullmatch(number) is None or number.endswith("%"):
+    if _NUMBER.fullmatch(number) is None:
         raise ValueError(f"{text!r}: {number!r} is not a number; write one as 0.01 or 1e-3")
-    read = float(number)
-    if not math.isfinite(read):
-        raise ValueError(f"{text!r}: {number} is beyond what a number can be")
-    return read
+    value = float(number)
+    if not math.isfinite(value):
+        raise ValueError(f"{text!r}: {number} is too large for a number")
+    return value
 
 
-def _of_metric(metric: Metric, field: str) -> float | None:
-    ends = metric.interval or (None, None)
-    null_mean = None if metric.null is None else metric.null.mean
-    return {"value": metric.value, "lower95": ends[0], "upper95": ends[1], "null_mean": null_mean}[field]
-
-
-def _of_class(of: ClassValue, field: str) -> float | None:
-    ends = of.interval or (None, None)
-    return {"value": of.value, "lower95": ends[0], "upper95": ends[1], "null_mean": of.null_mean}[field]
+def _field(of: Metric | ClassValue, null_mean: float | None, field: str) -> float | None:
+    low, high = of.interval or (None, None)
+    return {"value": of.value, "lower95": low, "upper95": high, "null_mean": null_mean}[field]
 
 
 def _no_number(gate: Gate, note: str) -> GateOutcome:

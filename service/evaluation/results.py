@@ -1,25 +1,28 @@
-"""What panels find: metrics with their intervals and with what real data scores, verdicts, outcomes of gates.
+"""Results of an evaluation: metrics with their intervals and null distributions, verdicts, outcomes of gates.
 
-All of it is plain values that JSON holds, so that a step can leave it in a file and a report can show it.
+All of it is plain values that JSON can hold, so that a step can store it in a file and a report can show it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from enum import StrEnum
+from functools import cache
 from typing import Any, Literal, Self
+
+from pydantic import TypeAdapter
 
 from service.evaluation.statistics.intervals import Interval
 
 __all__ = ["Better", "ClassValue", "GateOutcome", "Metric", "Null", "Panel", "PanelResult", "Verdict"]
 
 Better = Literal["lower", "higher", "null"]
-"""Which direction is good; "null": as near to the real value as can be."""
+"""Which direction is good; "null": as close to the real value as possible."""
 
 
 class Panel(StrEnum):
-    """One question about a generator, in the order of the report."""
+    """A group of metrics that answers one question about a generator, in the order of the report."""
 
     REALISM = "realism"
     DIVERSITY = "diversity"
@@ -32,23 +35,42 @@ class Verdict(StrEnum):
 
     #: it could not be computed, or there is no real value.
     NONE = "none"
-    #: within what real rows score against real rows.
+    #: within the range of what real rows score.
     LIKE_REAL = "like-real"
-    #: told apart from real rows, by less than the metric's tolerance.
+    #: significantly different from real rows, by less than the metric's tolerance.
     NEAR_REAL = "near-real"
-    #: told apart from real rows, by more than the metric's tolerance.
+    #: significantly different from real rows, by more than the metric's tolerance.
     WORSE = "worse"
+
+
+class _JsonValue:
+    """A dataclass that is written as JSON and read back."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Convert to values that JSON can hold."""
+        return asdict(self)  # type: ignore[call-overload, no-any-return]
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> Self:
+        """Read the result of `to_json`."""
+        read: Self = _adapter(cls).validate_python(dict(value))  # type: ignore[arg-type]
+        return read
+
+
+@cache
+def _adapter(kind: type) -> TypeAdapter[Any]:
+    return TypeAdapter(kind)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Null:
-    """The same statistic for real rows in the place of samples.
+    """The null distribution of a metric: the same statistic for real rows in the place of samples.
 
     Attributes:
         mean: over the draws of real rows.
         range: where 95 % of such values lie.
-        draws: how many were taken; 0: known in closed form, or from one interval.
-        rows: how many real rows stood in the place of samples.
+        draws: how many reference samples were drawn; 0: known in closed form, or from one interval.
+        rows: how many real rows were in the place of samples.
     """
 
     mean: float
@@ -69,22 +91,22 @@ class ClassValue:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Metric:
-    """One number.
+class Metric(_JsonValue):
+    """One number of the report.
 
     Attributes:
-        name: what gates call it, lower case with underscores.
-        panel: the question it belongs to.
+        name: as in gates, lower case with underscores.
+        panel: it belongs to.
         value: the point estimate; None: it could not be computed, and `note` says why.
         interval: 95 %; None: there is none.
         null: for real rows; None: it has none.
-        verdict: compares the two.
-        decides: the panel's verdict rests on it.
+        verdict: of the comparison with real rows.
+        decides: whether the panel's verdict depends on it.
         better: which direction is good.
         tolerance: how far from real is still near, in the metric's own unit.
         method: how it was estimated, with sizes and source.
-        note: what a reader must know beside the number.
-        samples: how many samples it is of.
+        note: what a reader must know to interpret the number.
+        samples: how many samples it was computed from.
         classes: the same within each class.
     """
 
@@ -102,75 +124,28 @@ class Metric:
     samples: int = 0
     classes: tuple[ClassValue, ...] = ()
 
-    def to_json(self) -> dict[str, Any]:
-        """As JSON has it."""
-        return asdict(self)
-
-    @classmethod
-    def from_json(cls, value: Mapping[str, Any]) -> Self:
-        """Read what `to_json` gave."""
-        read: dict[str, Any] = dict(value)
-        null = read["null"]
-        return cls(
-            **read
-            | {
-                "panel": Panel(read["panel"]),
-                "verdict": Verdict(read["verdict"]),
-                "interval": _interval(read["interval"]),
-                "null": None if null is None else Null(**null | {"range": _interval(null["range"])}),
-                "classes": tuple(_class_value(each) for each in read["classes"]),
-            }
-        )
-
 
 @dataclass(frozen=True, kw_only=True)
-class PanelResult:
-    """The answer to one question: the worst verdict among its deciding metrics, and a sentence for people."""
+class PanelResult(_JsonValue):
+    """The answer of a panel: the worst verdict among its deciding metrics, and a sentence."""
 
     panel: Panel
     verdict: Verdict
     sentence: str
 
-    def to_json(self) -> dict[str, Any]:
-        """As JSON has it."""
-        return asdict(self)
-
-    @classmethod
-    def from_json(cls, value: Mapping[str, Any]) -> Self:
-        """Read what `to_json` gave."""
-        return cls(panel=Panel(value["panel"]), verdict=Verdict(value["verdict"]), sentence=value["sentence"])
-
 
 @dataclass(frozen=True, kw_only=True)
-class GateOutcome:
-    """What became of a gate.
+class GateOutcome(_JsonValue):
+    """The outcome of a gate.
 
     Attributes:
-        gate: as it was given.
-        passed: whether it holds; one on a number that could not be computed does not.
-        actual: the number it looked at; None: it could not be computed.
+        gate: as it was requested.
+        passed: whether it holds; a gate on a number that could not be computed does not.
+        actual: the number it compares; None: it could not be computed.
         note: why there is no number.
     """
 
     gate: str
     passed: bool
     actual: float | None
-    note: str = field(default="")
-
-    def to_json(self) -> dict[str, Any]:
-        """As JSON has it."""
-        return asdict(self)
-
-    @classmethod
-    def from_json(cls, value: Mapping[str, Any]) -> Self:
-        """Read what `to_json` gave."""
-        return cls(**dict(value))
-
-
-def _interval(value: Any) -> Any:
-    return None if value is None else (value[0], value[1])
-
-
-def _class_value(value: Mapping[str, Any]) -> ClassValue:
-    read: dict[str, Any] = dict(value)
-    return ClassValue(**read | {"interval": _interval(read["interval"]), "verdict": Verdict(read["verdict"])})
+    note: str = ""

@@ -18,7 +18,7 @@ from service.catalog.roles import class_labels
 from service.datasets import Datasets
 from service.domain import ModelState, Operation, Parameters, ServedModel
 from service.errors import DatasetUnreadable, FountServiceError, InvalidRequest, NotReady, Retired, Violation
-from service.evaluation.compatibility import PinnedRole, check_fit, name_list, shape_words
+from service.evaluation.compatibility import PinnedRole, check_fit, format_names, format_shape
 from service.evaluation.gates import parse_gate
 from service.evaluation.panels.registry import FEWEST_SAMPLES
 from service.evaluation.results import Panel
@@ -218,8 +218,8 @@ class _Reader:
         fitting = fitting or [each.name for each in mine if not each.classifier and await self._fits(each.name, dims)]
         if len(fitting) == 1:
             return fitting[0]
-        told = f"of {shape_words(dims)} that a served classifier can read"
-        which = f"there are several {told}: {name_list(fitting)}" if fitting else f"there is none {told}"
+        told = f"of {format_shape(dims)} that a served classifier can read"
+        which = f"there are several {told}: {format_names(fitting)}" if fitting else f"there is none {told}"
         self._wrong("reference.dataset", f"name a data set: {which}")
         return ""
 
@@ -301,5 +301,5 @@ def _why_no_gate(text: str, panels: Sequence[Panel], classes: Sequence[str] | No
     if gate.panel not in panels:
         return f"{gate.metric} is of the panel {gate.panel}, which is not asked for; add the panel, or drop the gate"
     if gate.class_name is not None and classes is not None and gate.class_name not in classes:
-        return f"{gate.class_name[:80]!r} is no class of the reference; there are {name_list(classes)}"
+        return f"{gate.class_name[:80]!r} is no class of the reference; there are {format_names(classes)}"
     return ""

@@ -17,7 +17,7 @@ from service.evaluation.record import Record
 from service.evaluation.report.figures import FIGURES
 from service.evaluation.results import GateOutcome, Metric, PanelResult
 from service.evaluation.specification import Specification
-from service.evaluation.verdicts import overall, overall_sentence
+from service.evaluation.verdicts import overall_sentence, overall_verdict
 
 __all__ = [
     "FORMAT",
@@ -104,7 +104,7 @@ def report_facts(bundle: bytes, *, redacted: bool) -> dict[str, Any]:
         "format": FORMAT,
         "redacted": redacted,
         "left_out": [{"figure": name, "grant": GRANT} for name in hidden],
-        "verdict": overall(panels).value,
+        "verdict": overall_verdict(panels).value,
         "sentence": overall_sentence(panels),
         "gates_passed": all(gate["passed"] for gate in content["gates"]),
         "panels": content["panels"],

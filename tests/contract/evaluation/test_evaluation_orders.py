@@ -265,7 +265,7 @@ async def test_images_too_large_for_a_message_are_refused(desk: Desk, monkeypatc
 
 
 async def test_a_generator_that_gives_no_bytes_is_refused(desk: Desk) -> None:
-    with pytest.raises(EvaluationRefused, match="floats cannot give UINT8"):
+    with pytest.raises(EvaluationRefused, match="floats cannot return UINT8"):
         await desk.read(model=Ref(name="floats"))
 
 

@@ -1,4 +1,4 @@
-"""Gates: what parses, what is refused and how, what passes."""
+"""Gates: parsing, refusals, and evaluation."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ RECALLS = metric(
         ("recall[ü[x] > 0", "recall", "ü[x", "value", ">", 0.0),
     ],
 )
-def test_it_reads(text: str, metric_name: str, class_name: str | None, field: str, op: str, number: float) -> None:
+def test_it_parses(text: str, metric_name: str, class_name: str | None, field: str, op: str, number: float) -> None:
     gate = parse_gate(text)
     assert (gate.metric, gate.class_name, gate.field, gate.op, gate.number) == (
         metric_name, class_name, field, op, number
@@ -50,7 +50,7 @@ def test_it_reads(text: str, metric_name: str, class_name: str | None, field: st
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "message"),
     [
         ("", "compares nothing"),
         ("copy_rate", "compares nothing"),
@@ -65,17 +65,17 @@ def test_it_reads(text: str, metric_name: str, class_name: str | None, field: st
         ("copy_rate < ", "'' is not a number"),
         ("copy_rate < nan", "'nan' is not a number"),
         ("copy_rate < inf", "'inf' is not a number"),
-        ("copy_rate < 1e999", "beyond what a number can be"),
+        ("copy_rate < 1e999", "too large for a number"),
         ("0.01 > copy_rate", "does not name one metric"),
         ("copy rate < 0.01", "does not name one metric"),
         ("0 < copy_rate < 0.01", "does not name one metric"),
         ("recall[7 < 0.5", "does not name one metric"),
-        ("fid[7] < 0.5", "fid is not taken by class"),
+        ("fid[7] < 0.5", "fid is not computed by class"),
         ("< 0.5", "does not name one metric"),
     ],
 )
-def test_it_refuses_and_says_what_to_write(text: str, told: str) -> None:
-    with pytest.raises(ValueError, match=re.escape(told)):
+def test_it_refuses_invalid_text_and_says_what_to_write(text: str, message: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(message)):
         parse_gate(text)
 
 
@@ -92,17 +92,17 @@ def test_it_refuses_and_says_what_to_write(text: str, told: str) -> None:
         ("copy_rate.null_mean < 0.01", True, 0.005),
     ],
 )
-def test_it_judges(text: str, passed: bool, actual: float) -> None:
+def test_it_compares_the_named_number(text: str, passed: bool, actual: float) -> None:
     outcome = evaluate_gate(parse_gate(text), [RECALLS, metric()])
     assert (outcome.gate, outcome.passed, outcome.actual, outcome.note) == (text, passed, actual, "")
 
 
-def test_it_judges_within_a_class() -> None:
+def test_it_compares_a_number_within_a_class() -> None:
     assert evaluate_gate(parse_gate("recall[7].lower95 > 0.3"), [RECALLS]).passed
     assert evaluate_gate(parse_gate("recall[7].null_mean > 0.8"), [RECALLS]).actual == 0.9
 
 
-def test_it_fails_on_a_number_that_could_not_be_computed_and_says_why() -> None:
+def test_it_fails_with_a_reason_when_the_number_could_not_be_computed() -> None:
     outcome = evaluate_gate(parse_gate("copy_rate < 1"), [metric(value=None, interval=None, note="too few rows")])
     assert (outcome.passed, outcome.actual, outcome.note) == (False, None, "too few rows")
     outcome = evaluate_gate(parse_gate("recall[a < b.value] > 0"), [RECALLS])
@@ -110,22 +110,22 @@ def test_it_fails_on_a_number_that_could_not_be_computed_and_says_why() -> None:
     assert "too few samples" in outcome.note
 
 
-def test_it_judges_an_end_of_an_interval_that_has_no_value() -> None:
+def test_it_compares_a_bound_of_a_metric_without_a_value() -> None:
     assert evaluate_gate(parse_gate("effective_size.lower95 > 5"), [metric("effective_size", None, (9.0, 1e15))]).passed
 
 
-def test_it_fails_on_a_class_there_is_none_of_and_names_those_there_are() -> None:
+def test_it_fails_on_an_unknown_class_and_lists_the_known_ones() -> None:
     outcome = evaluate_gate(parse_gate("recall[9] > 0"), [RECALLS])
     assert not outcome.passed
     assert "no class '9'" in outcome.note
     assert "7" in outcome.note
 
 
-def test_it_fails_on_a_metric_whose_panel_was_not_asked_for() -> None:
+def test_it_fails_on_a_metric_whose_panel_was_not_requested() -> None:
     outcome = evaluate_gate(parse_gate("fid < 1"), [metric()])
     assert not outcome.passed
-    assert "realism panel was not asked for" in outcome.note
+    assert "realism panel was not requested" in outcome.note
 
 
-def test_it_knows_the_panel() -> None:
+def test_it_knows_the_panel_of_its_metric() -> None:
     assert parse_gate("label_agreement > 0.9").panel is Panel.LABEL_FIDELITY

@@ -108,7 +108,7 @@ def test_realism_fires_on_noise() -> None:
     metrics, panels = outcome(planted(np.clip(noisy, 0, 255).astype(np.uint8)), (Panel.REALISM,))
     assert panels[Panel.REALISM].verdict is Verdict.WORSE
     assert metrics["precision"].verdict is Verdict.WORSE
-    assert panels[Panel.REALISM].sentence.startswith("Samples are told apart from real rows: ")
+    assert panels[Panel.REALISM].sentence.startswith("Samples are less realistic than real rows: ")
 
 
 def test_diversity_fires_on_collapse() -> None:
