@@ -92,8 +92,7 @@ def _speeds(part: str) -> Found:
 
 def _why_no_mnist(data: Path | None) -> str | None:
     """Why there is no MNIST; None: it is there."""
-    from handlers.recipes.data.dataset import DataError
-    from handlers.recipes.data.load import load_data
+    from handlers.recipes.data.load import DataError, load_data
 
     if data is None:
         return "no --data was given"

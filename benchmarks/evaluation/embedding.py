@@ -97,9 +97,9 @@ def _images(data: Path | None, count: int) -> NDArray[np.uint8]:
     """Training rows of MNIST; random pixels where it is absent."""
     if data is None:
         return np.random.Generator(np.random.Philox(0)).integers(0, 256, (count, 28, 28, 1), np.uint8)
-    from handlers.recipes.data.load import load_mnist
+    from handlers.recipes.data.load import load_data
 
-    rows = load_mnist(data).train.images[:count].permute(0, 2, 3, 1)  # (N, C, H, W) -> (N, H, W, C)
+    rows = load_data("mnist", data).train.images[:count].permute(0, 2, 3, 1)  # (N, C, H, W) -> (N, H, W, C)
     scaled: NDArray[np.uint8] = (rows * 255).round().numpy().astype(np.uint8)
     return scaled
 

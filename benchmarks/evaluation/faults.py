@@ -33,7 +33,7 @@ from benchmarks.evaluation.planting import (
 )
 from handlers.cards.card import load_card
 from handlers.loading.build import build_module
-from handlers.recipes.data.load import load_mnist
+from handlers.recipes.data.load import load_data
 from service.evaluation.results import Metric, Panel, PanelResult, Verdict
 
 __all__ = ["Row", "main", "measure", "problems", "read_with", "to_markdown"]
@@ -62,7 +62,7 @@ def read_with(folder: Path) -> Reader:
 def measure(data: Path, names: Sequence[str] = (), count: int = _COUNT) -> list[Row]:
     """Evaluate every fault, or those named."""
     read = read_with(ROOT / "model_store" / "mnist-classifier")
-    mnist = load_mnist(data)
+    mnist = load_data("mnist", data)
     images, labels = _rows(mnist.train)
     order = np.random.default_rng(0).permutation(len(images))
     seen, rest = order[:_TRAINING], order[_TRAINING:]

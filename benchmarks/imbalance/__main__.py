@@ -27,7 +27,7 @@ from benchmarks.imbalance.serving import serve
 from benchmarks.imbalance.training import TRAINED
 from benchmarks.machine import machine_facts
 from fount import Client
-from handlers.recipes.data.load import load_mnist
+from handlers.recipes.data.load import load_data
 
 _DATASET = "mnist-cut"
 
@@ -76,7 +76,7 @@ def _run(client: Client, arm: Arm, seed: int, data: Path, threads: int) -> dict[
     batches = [batch.accepted() for batch in client.pull(plan, provenance="none")]
     images = np.concatenate([batch.images for batch in batches])
     labels = np.concatenate([batch.labels for batch in batches])
-    test = load_mnist(data).test
+    test = load_data("mnist", data).test
     weights = list(plan.class_weights) if arm.weighted else None
     score = train_and_score(
         images, labels, (test.images, test.labels), seed=seed, class_weights=weights, threads=threads

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from handlers.recipes.data.load import load_mnist
+from handlers.recipes.data.load import load_data
 
 __all__ = ["CUT_CLASS", "KEPT_SHARE", "write_cut_mnist"]
 
@@ -28,7 +28,7 @@ def write_cut_mnist(source: Path, folder: Path) -> int:
     Raises:
         DataError: the real files are missing or damaged.
     """
-    data = load_mnist(source)
+    data = load_data("mnist", source)
     folder.mkdir(parents=True, exist_ok=True)
     left = 0
     for split, prefix in ((data.train, "train"), (data.test, "t10k")):

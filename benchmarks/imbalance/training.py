@@ -12,8 +12,8 @@ from pathlib import Path
 from benchmarks.child import ROOT
 from handlers.recipes.catalogue import RECIPES
 from handlers.recipes.data.load import load_data
-from handlers.recipes.model_folder import load_judge, write_model
-from handlers.recipes.training import Order, train_module
+from handlers.recipes.model_folder import load_evaluator, write_model
+from handlers.recipes.training import TrainingOptions, train_module
 
 __all__ = ["TRAINED", "main"]
 
@@ -28,9 +28,11 @@ def main(data_folder: Path, work: Path) -> None:
         if (folder / "model.yaml").is_file():
             continue
         data = load_data(recipe.data, data_folder)
-        judge = load_judge(ROOT / "model_store" / recipe.judge, data) if recipe.judge else None  # draws curves only
-        order = Order(steps=recipe.steps, seed=0, run_folder=work / "runs" / name, resume=True)
-        module = train_module(recipe, data, judge, order, say=_say)
+        evaluator = (
+            load_evaluator(ROOT / "model_store" / recipe.evaluator, data) if recipe.evaluator else None
+        )  # draws curves only
+        options = TrainingOptions(steps=recipe.steps, seed=0, run_folder=work / "runs" / name, resume=True)
+        module = train_module(recipe, data, evaluator, options, log=_say)
         write_model(recipe, folder, data, module, (), steps=recipe.steps, seed=0)
 
 

@@ -21,7 +21,7 @@ from benchmarks.machine import machine_facts
 from fount import Client
 from fount.evaluation.types import EvaluationInfo
 from handlers.recipes.data.load import load_data
-from handlers.recipes.model_folder import load_judge
+from handlers.recipes.model_folder import load_evaluator
 
 __all__ = ["main"]
 
@@ -59,7 +59,9 @@ def _build(name: str, data: Path | None, store: Path, shipped: list[str], steps:
     for model in (*shipped, classifier):
         shutil.copytree(ROOT / "model_store" / model, store / model, dirs_exist_ok=True)
     rows = load_data(name, data)
-    build_lessons(rows, load_judge(store / classifier, rows), store, steps=steps, threads=threads, say=_say)
+    build_lessons(
+        rows, load_evaluator(store / classifier, rows).classifier, store, steps=steps, threads=threads, say=_say
+    )
 
 
 def _evaluate(name: str, data: Path | None, folder: Path, models: list[str], count: int) -> dict[str, EvaluationInfo]:

@@ -25,7 +25,7 @@ from handlers.loading.build import build_module
 from handlers.models.classifier import ConvClassifier
 from handlers.models.vae import Autoencoder
 from handlers.recipes.catalogue import RECIPES
-from handlers.recipes.data.dataset import DataSet
+from handlers.recipes.data.load import TrainingData
 from handlers.verification.golden import record_golden
 
 __all__ = ["LESSONS", "Lesson", "Made", "build_lessons", "climbed_generator", "codes_generators", "table_generator"]
@@ -90,7 +90,7 @@ LESSONS: Mapping[str, Lesson] = {
 
 
 def build_lessons(
-    data: DataSet,
+    data: TrainingData,
     classifier: ConvClassifier,
     store: Path,
     *,
@@ -118,7 +118,7 @@ def build_lessons(
         _write(LESSONS[name], store / name, data, module, config)
 
 
-def codes_generators(plain: Autoencoder, data: DataSet) -> tuple[Made, Made]:
+def codes_generators(plain: Autoencoder, data: TrainingData) -> tuple[Made, Made]:
     """The decoder with codes brought to the mean and sd of the training rows' codes, and with codes from N(0, 1)."""
     of = plain.config
     config = {
@@ -147,7 +147,7 @@ def climbed_generator(
     return _table(climb(classifier, labels, steps=steps, say=say), labels, classes)
 
 
-def table_generator(data: DataSet) -> Made:
+def table_generator(data: TrainingData) -> Made:
     """A table of all training rows."""
     images = (data.train.images * 255).round().to(torch.uint8)
     return _table(images, data.train.labels, len(data.classes))
@@ -164,7 +164,7 @@ def _table(images: Tensor, labels: Tensor, classes: int) -> Made:
     return module.eval(), config
 
 
-def _write(lesson: Lesson, folder: Path, data: DataSet, module: nn.Module, config: dict[str, Any]) -> None:
+def _write(lesson: Lesson, folder: Path, data: TrainingData, module: nn.Module, config: dict[str, Any]) -> None:
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     shutil.copyfile(_GENERATORS / lesson.source, folder / _SOURCE)
@@ -174,7 +174,7 @@ def _write(lesson: Lesson, folder: Path, data: DataSet, module: nn.Module, confi
     write_card(card, folder)
 
 
-def _card(lesson: Lesson, folder: Path, data: DataSet, config: dict[str, Any]) -> Card:
+def _card(lesson: Lesson, folder: Path, data: TrainingData, config: dict[str, Any]) -> Card:
     classes, (channels, height, width) = data.classes, data.train.images.shape[1:]
     return Card(
         name=lesson.name,

@@ -18,7 +18,7 @@ from handlers.execution.pixels import floats_to_uint8
 from handlers.family import Deadline, Draw, Noise, Sampler
 from handlers.models.classifier import ConvClassifier
 from handlers.models.custom import CustomSampler
-from handlers.recipes.data.dataset import DataSet, Split
+from handlers.recipes.data.load import Split, TrainingData
 from service.evaluation.evidence import NEIGHBOURS, Evidence, LabelGrid, Nearest, RealRows, Samples
 from service.evaluation.panels.part import EvidenceSummary
 from service.evaluation.panels.registry import evaluate_panel, parts_of
@@ -67,7 +67,7 @@ def judge(evidence: Evidence, panels: Sequence[Panel] = tuple(Panel)) -> Judged:
     )
 
 
-def gather(sampler: Sampler, data: DataSet, classifier: ConvClassifier, *, count: int, seed: int) -> Evidence:
+def gather(sampler: Sampler, data: TrainingData, classifier: ConvClassifier, *, count: int, seed: int) -> Evidence:
     """Draw and read, as a runner does.
 
     Args:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from handlers.models.vae import Autoencoder
 from handlers.recipes.catalogue import Recipe
-from handlers.recipes.data.dataset import DataSet, Split
+from handlers.recipes.data.load import Split, TrainingData
 from handlers.recipes.run.reproducible import reproducible
 from handlers.recipes.tasks.autoencoders import AutoencoderTask
 
@@ -39,7 +39,13 @@ class PlainTask(AutoencoderTask):
 
 
 def train_plain(
-    recipe: Recipe, data: DataSet, *, steps: int, seed: int = 0, threads: int = 1, say: Callable[[str], None] = print
+    recipe: Recipe,
+    data: TrainingData,
+    *,
+    steps: int,
+    seed: int = 0,
+    threads: int = 1,
+    say: Callable[[str], None] = print,
 ) -> Autoencoder:
     """Train a plain autoencoder by the recipe of a conditional one.
 

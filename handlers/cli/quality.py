@@ -13,7 +13,7 @@ from handlers.cli.options import data_option, json_option, model_store_option
 
 if TYPE_CHECKING:
     from handlers.cards.card import Card, Quality
-    from handlers.recipes.quality.measure_model import Measuring
+    from handlers.recipes.quality.measure_model import ModelMeasurer
 
 __all__ = ["quality"]
 
@@ -21,7 +21,7 @@ __all__ = ["quality"]
 @click.command()
 @click.argument("names", nargs=-1, metavar="NAME...")
 @data_option()
-@model_store_option("Folder with one folder a model; the classifiers that judge samples are in it, too.")
+@model_store_option("Folder with one folder a model; it also contains the evaluator classifiers.")
 @click.option("--quick", is_flag=True, show_envvar=True, help="Leave out training classifiers on samples.")
 @click.option("--report", type=click.Path(path_type=Path, exists=True, dir_okay=False), show_envvar=True,
               help="Measure nothing: take the numbers of an evaluation, as `fount evaluate --report FILE.json` wrote "
@@ -67,12 +67,12 @@ def quality(
         raise click.UsageError("Name models to measure, or say --table to print what all cards say.")
     if report and len(names) != 1:
         raise click.UsageError("A report is of one model: name it, and no other.")
-    from handlers.recipes.quality.measure_model import Measuring
+    from handlers.recipes.quality.measure_model import ModelMeasurer
 
-    measuring = Measuring(data=data, model_store=model_store, data_set=data_set, judge=judge)
+    measurer = ModelMeasurer(data=data, model_store=model_store, data_set=data_set, evaluator=judge)
     documents = []
     for folder in [_find(name, model_store) for name in names]:
-        card, found = _measure(measuring, folder, quick=quick, report=report, write=write)
+        card, found = _measure(measurer, folder, quick=quick, report=report, write=write)
         documents.append({"model": card.name, "quality": [_to_document(card, entry) for entry in found]})
         if not as_json:
             click.echo(_to_text(card, found, verbose) + (f"\n  written to {folder}" if write else ""))
@@ -90,24 +90,24 @@ def _find(name: str, model_store: Path) -> Path:
 
 
 def _measure(
-    measuring: Measuring, folder: Path, *, quick: bool, report: Path | None, write: bool
+    measurer: ModelMeasurer, folder: Path, *, quick: bool, report: Path | None, write: bool
 ) -> tuple[Card, tuple[Quality, ...]]:
     from handlers.cards.card import CardError, load_card
     from handlers.loading.build import BuildError
     from handlers.loading.weights import WeightsError
     from handlers.models import UnknownFamilyError
-    from handlers.recipes.data.dataset import DataError
-    from handlers.recipes.quality.from_report import merge_quality, read_report, write_quality
-    from handlers.recipes.quality.measure_model import CannotMeasure
+    from handlers.recipes.data.load import DataError
+    from handlers.recipes.quality.card_quality import merge_quality, read_report, write_quality
+    from handlers.recipes.quality.measure_model import MeasurementError
 
     try:
-        found = measuring.measure_folder(folder, quick=quick) if report is None else ()
+        found = measurer.measure_folder(folder, quick=quick) if report is None else ()
         card = load_card(folder)
         if report is not None:
             found = read_report(report, card, folder)
         if write:
             write_quality(folder, merge_quality(card.quality, found))
-    except (BuildError, CannotMeasure, CardError, DataError, UnknownFamilyError, WeightsError) as error:
+    except (BuildError, MeasurementError, CardError, DataError, UnknownFamilyError, WeightsError) as error:
         raise click.ClickException(str(error)) from error
     except OSError as error:
         told = f"{folder} cannot be written: {error.strerror or error}"
@@ -134,7 +134,7 @@ def _to_text(card: Card, found: tuple[Quality, ...], verbose: bool) -> str:
 
 
 def _to_document(card: Card, entry: Quality) -> dict[str, object]:
-    from handlers.recipes.quality.table import wanted_text
+    from handlers.recipes.quality.table import threshold_text
 
-    wanted = wanted_text(card.recipe.name, entry.metric) if card.recipe else ""
+    wanted = threshold_text(card.recipe.name, entry.metric) if card.recipe else ""
     return dataclasses.asdict(entry) | {"wanted": wanted or None}

@@ -13,7 +13,7 @@ from handlers.cli.options import FOLDER, data_option, find_device, model_store_o
 if TYPE_CHECKING:
     from handlers.cards.card import Card, Quality
     from handlers.recipes.catalogue import Recipe
-    from handlers.recipes.training import Order
+    from handlers.recipes.training import TrainingOptions
 
 __all__ = ["train"]
 
@@ -36,7 +36,7 @@ _SECONDS = click.FloatRange(min=0, min_open=True)
     show_envvar=True,
     help="Folder for checkpoints and pictures.  [default: build/training/NAME]",
 )
-@click.option("--resume", is_flag=True, show_envvar=True, help="Go on from the newest checkpoint, if there is one.")
+@click.option("--resume", is_flag=True, show_envvar=True, help="Continue from the newest checkpoint, if there is one.")
 @click.option("--steps", type=click.IntRange(min=1), show_envvar=True, help="Optimiser steps.  [default: the recipe's]")
 @click.option(
     "--max-seconds", type=_SECONDS, show_envvar=True, help="Stop after so long, with a checkpoint.  [default: never]"
@@ -98,94 +98,94 @@ def train(
       fount train mnist-cgan --data ~/mnist --resume
     """  # noqa: D301 - \b is click's mark for lines to keep
     from handlers.recipes.catalogue import RECIPES
-    from handlers.recipes.run.run import Pace
-    from handlers.recipes.training import Order
+    from handlers.recipes.run.run import Schedule
+    from handlers.recipes.training import TrainingOptions
 
     if name not in RECIPES:
         raise click.BadParameter(f"{name!r} is unknown; known recipes: {', '.join(RECIPES)}", param_hint="NAME")
     recipe, folder = RECIPES[name], out or model_store / name
-    order = Order(
+    options = TrainingOptions(
         steps=steps or recipe.steps,
         seed=seed,
         run_folder=run_folder or Path("build/training") / name,
         resume=resume,
         device=find_device(device),
         threads=threads,
-        pace=Pace(max_seconds=max_seconds, checkpoint_seconds=checkpoint_seconds),
+        schedule=Schedule(max_seconds=max_seconds, checkpoint_seconds=checkpoint_seconds),
     )
-    card = _train(recipe, folder, order, data, model_store)
-    click.echo("\n".join(_describe(folder, order, card)))
+    card = _train(recipe, folder, options, data, model_store)
+    click.echo("\n".join(_describe(folder, options, card)))
 
 
-def _train(recipe: Recipe, folder: Path, order: Order, data: Path, model_store: Path) -> Card:
-    """Train; what a person can act on is a message."""
+def _train(recipe: Recipe, folder: Path, options: TrainingOptions, data: Path, model_store: Path) -> Card:
+    """Train; errors that the user can correct become messages."""
     from handlers.cards.card import CardError
     from handlers.loading.build import BuildError
     from handlers.loading.weights import WeightsError
-    from handlers.recipes.data.dataset import DataError
+    from handlers.recipes.data.load import DataError
     from handlers.recipes.run.checkpoints import CheckpointError
-    from handlers.recipes.run.run import Paused, TrainingFailed
+    from handlers.recipes.run.run import TrainingFailed, TrainingInterrupted
     from handlers.recipes.training import train_model
 
-    judge = _find_judge(recipe.judge, model_store) if recipe.judge else None
+    evaluator = _find_evaluator(recipe.evaluator, model_store) if recipe.evaluator else None
     try:
-        return train_model(recipe, folder, order, data_folder=data, judge_folder=judge, say=_say)
+        return train_model(recipe, folder, options, data_folder=data, evaluator_folder=evaluator, log=_log)
     except (BuildError, CardError, WeightsError) as error:
-        again = f"\nTrain the classifier first: fount train {recipe.judge}" if recipe.judge else ""
+        again = f"\nTrain the classifier first: fount train {recipe.evaluator}" if recipe.evaluator else ""
         raise click.ClickException(f"{error}{again}") from error
     except (CheckpointError, DataError, TrainingFailed) as error:
         raise click.ClickException(str(error)) from error
-    except Paused as pause:
-        click.echo(str(pause), err=True)
-        raise click.exceptions.Exit(pause.exit_code) from pause
-    except KeyboardInterrupt as stop:  # while it was measured, or the second of two
-        told = f"stopped at once; {order.run_folder} has its last checkpoint. Go on by the same command with --resume."
-        click.echo(told, err=True)
-        raise click.exceptions.Exit(128 + signal.SIGINT) from stop
+    except TrainingInterrupted as interruption:
+        click.echo(str(interruption), err=True)
+        raise click.exceptions.Exit(interruption.exit_code) from interruption
+    except KeyboardInterrupt as interruption:  # during the measurement, or the second signal
+        message = f"stopped at once; the last checkpoint is in {options.run_folder}. Continue with the same command and"
+        click.echo(f"{message} --resume.", err=True)
+        raise click.exceptions.Exit(128 + signal.SIGINT) from interruption
     except OSError as error:
         raise click.ClickException(
             f"{folder} cannot be written ({error}); the same command with --resume and another --out writes it from "
-            f"{order.run_folder}"
+            f"{options.run_folder}"
         ) from error
 
 
-def _find_judge(name: str, model_store: Path) -> Path:
+def _find_evaluator(name: str, model_store: Path) -> Path:
     if not (model_store / name).is_dir():
         raise click.ClickException(
-            f"{model_store} has no {name} to judge samples by; name the folder that has it with --model-store, or "
+            f"{model_store} has no {name} to evaluate samples; name the folder that has it with --model-store, or "
             f"train it: fount train {name}{store_argument(model_store)}"
         )
     return model_store / name
 
 
-def _say(line: str) -> None:
+def _log(line: str) -> None:
     click.echo(line, err=True)
 
 
-def _describe(folder: Path, order: Order, card: Card) -> list[str]:
-    """Say where the model is, how good, and what to do next."""
+def _describe(folder: Path, options: TrainingOptions, card: Card) -> list[str]:
+    """Report where the model is, its quality, and what to do next."""
     measured = [f"  {_measured(card, entry)}" for entry in card.quality]
-    pictures = f"  curves and pictures: {order.run_folder}"
+    pictures = f"  curves and pictures: {options.run_folder}"
     following = f"  next: fount pack {folder.name}{store_argument(folder.parent)}"
     return [f"{folder}: trained", *measured, pictures, following, *_misses(card)]
 
 
 def _misses(card: Card) -> list[str]:
-    """Count wanted values that are not reached, in one line; none when all are."""
-    from handlers.recipes.quality.table import is_reached, wanted_text
+    """Count the thresholds that are not reached, in one line; none when all are."""
+    from handlers.recipes.quality.table import meets_threshold, threshold_text
 
     recipe = card.recipe.name if card.recipe else ""
-    wanted = [entry for entry in card.quality if wanted_text(recipe, entry.metric)]
-    missed = [entry.metric for entry in wanted if not is_reached(recipe, entry.metric, entry.value)]
-    return [f"{len(missed)} of {len(wanted)} wishes missed: {', '.join(missed)}"] if missed else []
+    required = [entry for entry in card.quality if threshold_text(recipe, entry.metric)]
+    missed = [entry.metric for entry in required if not meets_threshold(recipe, entry.metric, entry.value)]
+    return [f"{len(missed)} of {len(required)} thresholds missed: {', '.join(missed)}"] if missed else []
 
 
 def _measured(card: Card, entry: Quality) -> str:
-    """Give a value with its interval, and what was wanted where that is not reached."""
-    from handlers.recipes.quality.table import is_reached, wanted_text
+    """Format a value with its interval, and its threshold if that is not reached."""
+    from handlers.recipes.quality.table import meets_threshold, threshold_text
 
     low, high = entry.interval
-    told = f"{entry.metric} {entry.value:g} [{low:g}, {high:g}]"
-    if card.recipe is None or is_reached(card.recipe.name, entry.metric, entry.value):
-        return told
-    return f"{told} (missed: {wanted_text(card.recipe.name, entry.metric)} is wanted)"
+    measured = f"{entry.metric} {entry.value:g} [{low:g}, {high:g}]"
+    if card.recipe is None or meets_threshold(card.recipe.name, entry.metric, entry.value):
+        return measured
+    return f"{measured} (missed: {threshold_text(card.recipe.name, entry.metric)} is required)"

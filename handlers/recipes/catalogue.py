@@ -1,4 +1,4 @@
-"""The recipes by name: what each trains, on what, for how long, and what its card says besides what is measured."""
+"""The recipes by name: model family, data, length and hyperparameters of the training, and texts of the model card."""
 
 from __future__ import annotations
 
@@ -29,18 +29,18 @@ class Recipe:
     Attributes:
         name: of the recipe and of the model.
         description: one sentence for its card.
-        intended_use: what it is for and where it fails.
+        intended_use: purpose and limits, for its card.
         family: name in `handlers.models.FAMILIES`.
         config: for the family's `from_config`.
         data: name in `handlers.recipes.data.load.DATA_SETS`.
-        steps: optimiser steps when nothing else is asked for.
-        fit: how its task trains.
+        steps: default number of optimiser steps.
+        fit: hyperparameters of its task.
         operations: what a worker can do with it.
-        classes: those it knows; empty is unconditional.
-        value_range: of the floats it gives or reads.
-        precisions: those whose results stay within the golden samples' tolerance.
-        judge: recipe of the classifier that measures it; None for a classifier.
-        wanted: by metric, the least value it is shipped with.
+        classes: names; empty is unconditional.
+        value_range: of the floats it returns or reads.
+        precisions: those whose results stay within the tolerance of golden samples.
+        evaluator: recipe of the classifier that measures it; None for a classifier.
+        thresholds: by metric, the least value it is shipped with.
     """
 
     name: str
@@ -55,8 +55,8 @@ class Recipe:
     classes: tuple[str, ...]
     value_range: tuple[float, float] = (0.0, 1.0)
     precisions: tuple[Literal["fp32", "bf16"], ...] = ("fp32",)
-    judge: str | None = None
-    wanted: Mapping[str, float] = field(default_factory=dict)
+    evaluator: str | None = None
+    thresholds: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def samples(self) -> bool:
@@ -90,8 +90,8 @@ _DIGITS_MODELS = (
         fit=VaeFit(),
         operations=("SAMPLE",),
         classes=_DIGITS,
-        judge="digits-classifier",
-        wanted={
+        evaluator="digits-classifier",
+        thresholds={
             "label-accuracy": 0.95, "classification-accuracy-score": 0.92, "within-class-distance-ratio": 0.80,
         },
     ),
@@ -112,8 +112,8 @@ _DIGITS_MODELS = (
         fit=VaeFit(),
         operations=("SAMPLE",),
         classes=(),
-        judge="digits-classifier",
-        wanted={"clear-digit-share": 0.75, "rarest-class-share": 0.05},
+        evaluator="digits-classifier",
+        thresholds={"clear-digit-share": 0.75, "rarest-class-share": 0.05},
     ),
     Recipe(
         name="digits-cgan",
@@ -130,8 +130,8 @@ _DIGITS_MODELS = (
         operations=("SAMPLE",),
         classes=_DIGITS,
         value_range=(-1.0, 1.0),
-        judge="digits-classifier",
-        wanted={
+        evaluator="digits-classifier",
+        thresholds={
             "label-accuracy": 0.95, "classification-accuracy-score": 0.92, "within-class-distance-ratio": 0.80,
         },
     ),
@@ -150,7 +150,7 @@ _DIGITS_MODELS = (
         operations=("CLASSIFY", "EMBED"),
         classes=_DIGITS,
         precisions=("fp32", "bf16"),
-        wanted={"test-accuracy": 0.98},
+        thresholds={"test-accuracy": 0.98},
     ),
 )  # fmt: skip
 
@@ -172,8 +172,8 @@ _MNIST_MODELS = (
         fit=VaeFit(averaging=0.005),
         operations=("SAMPLE",),
         classes=_DIGITS,
-        judge="mnist-classifier",
-        wanted={
+        evaluator="mnist-classifier",
+        thresholds={
             "label-accuracy": 0.96, "classification-accuracy-score": 0.95, "within-class-distance-ratio": 0.80,
         },
     ),
@@ -192,8 +192,8 @@ _MNIST_MODELS = (
         operations=("SAMPLE",),
         classes=_DIGITS,
         value_range=(-1.0, 1.0),
-        judge="mnist-classifier",
-        wanted={
+        evaluator="mnist-classifier",
+        thresholds={
             "label-accuracy": 0.99, "classification-accuracy-score": 0.975, "within-class-distance-ratio": 0.90,
         },
     ),
@@ -212,7 +212,7 @@ _MNIST_MODELS = (
         operations=("CLASSIFY", "EMBED"),
         classes=_DIGITS,
         precisions=("fp32", "bf16"),
-        wanted={"test-accuracy": 0.993},
+        thresholds={"test-accuracy": 0.993},
     ),
 )  # fmt: skip
 
@@ -221,5 +221,5 @@ RECIPES: Mapping[str, Recipe] = MappingProxyType({recipe.name: recipe for recipe
 
 
 def classifier_of(data: str) -> Recipe:
-    """Give the recipe of a data set's classifier."""
+    """Find the recipe of a data set's classifier."""
     return next(recipe for recipe in RECIPES.values() if recipe.data == data and not recipe.samples)

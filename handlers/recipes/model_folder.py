@@ -1,18 +1,20 @@
-"""Model folders of recipes: a trained module and what was measured become card, weights and golden samples, and back.
+"""Model folders of recipes: write card, weights and golden samples of a trained module, and load them again.
 
-Files are written beside and renamed, weights first and the card last. A card names its weights' digest, so a folder
-whose writing was ended in between says so when it is loaded; before the first rename it is the folder it was.
+Files are replaced atomically, the weights first and the card last. A card names its weights' digest, so a folder whose
+writing was interrupted is detected when it is loaded; before the first file is replaced it is unchanged.
 """
 
 from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from safetensors.torch import save_file
 from torch import nn
 
+from fount.files import atomic_write
 from handlers.cards.card import (
     CARD_FILE,
     Card,
@@ -33,21 +35,33 @@ from handlers.execution.pixels import Uint8s, floats_to_uint8
 from handlers.loading.build import build_module
 from handlers.models.classifier import ConvClassifier
 from handlers.recipes.catalogue import Recipe
-from handlers.recipes.data.dataset import DataSet
-from handlers.recipes.run.checkpoints import write_whole
+from handlers.recipes.data.load import TrainingData
 from handlers.verification.golden import GOLDEN_COUNT, record_golden
 
-__all__ = ["load_judge", "load_module", "write_model"]
+__all__ = ["Evaluator", "load_evaluator", "load_module", "write_model"]
 
 _VERSION = "1.0"
 _WEIGHTS_FILE, _GOLDEN_FILE = "weights.safetensors", "golden.safetensors"
 _LIMITS = Limits(max_count=100_000_000, max_labels=100_000, max_exec_batch=256)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Evaluator:
+    """The trained classifier that generators are measured with.
+
+    Attributes:
+        name: of its folder.
+        classifier: on the CPU, in evaluation mode.
+    """
+
+    name: str
+    classifier: ConvClassifier
+
+
 def write_model(
     recipe: Recipe,
     folder: Path,
-    data: DataSet,
+    data: TrainingData,
     module: nn.Module,
     quality: tuple[Quality, ...],
     *,
@@ -58,37 +72,37 @@ def write_model(
 
     Args:
         recipe: how it was trained.
-        folder: made when absent; the three files in it are replaced, others stay.
+        folder: created when absent; the three files in it are replaced, others stay.
         data: what it was trained on.
         module: the family's module, on the CPU, in evaluation mode; of a GAN the generator alone.
-        quality: what was measured.
-        steps: optimiser steps it was trained for.
-        seed: of the training.
+        quality: its measured quality.
+        steps: optimiser steps of its training.
+        seed: of its training.
 
     Returns:
         The card written.
     """
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".writing-", dir=folder) as name:
-        beside = Path(name)
-        weights = beside / _WEIGHTS_FILE
+        staging = Path(name)
+        weights = staging / _WEIGHTS_FILE
         save_file({name: tensor.contiguous() for name, tensor in module.state_dict().items()}, weights)
         origin = CardRecipe(name=recipe.name, seed=seed, steps=steps, data=data.name, data_digest=data.digest)
         card = _describe(recipe, origin, data, quality, Weights(file=_WEIGHTS_FILE, digest=file_digest(weights)))
         images = None if recipe.samples else _golden_images(data, recipe.value_range)
-        record_golden(card, module, beside / _GOLDEN_FILE, images=images)
-        write_card(card, beside)
+        record_golden(card, module, staging / _GOLDEN_FILE, images=images)
+        write_card(card, staging)
         for file in (_WEIGHTS_FILE, _GOLDEN_FILE, CARD_FILE):
-            write_whole(folder / file, (beside / file).read_bytes())
-            (folder / file).chmod(0o644)  # whoever trained it: a worker may be another user
+            atomic_write(folder / file, (staging / file).read_bytes())
+            (folder / file).chmod(0o644)  # a worker may run as another user
     return card
 
 
 def load_module(card: Card, folder: Path) -> nn.Module:
-    """Load a model's module with its weights, in evaluation mode, whichever way it came in.
+    """Load a model's module with its weights, in evaluation mode.
 
     Raises:
-        CardError: the weights file is absent or another than the card names.
+        CardError: the weights file is missing or differs from the card's digest.
         BuildError: the module cannot be built.
         WeightsError: the weights do not fit it.
     """
@@ -96,43 +110,43 @@ def load_module(card: Card, folder: Path) -> nn.Module:
     return build_module(card, folder).eval()
 
 
-def load_judge(folder: Path, data: DataSet) -> ConvClassifier:
-    """Load the trained classifier that generators are measured by.
+def load_evaluator(folder: Path, data: TrainingData) -> Evaluator:
+    """Load the trained classifier that generators are measured with.
 
     Args:
-        folder: its own.
-        data: what it is to label.
+        folder: the classifier's.
+        data: data set it must be able to label.
 
     Raises:
-        CardError: it is not whole, no classifier, or not one that reads these data.
+        CardError: the folder is damaged, or its model is not a classifier that reads these data.
         BuildError: as in `load_module`.
         WeightsError: as in `load_module`.
     """
     card = load_card(folder)
-    judge = load_module(card, folder)
-    if not isinstance(judge, ConvClassifier):
+    module = load_module(card, folder)
+    if not isinstance(module, ConvClassifier):
         problem = Problem(key="family.name", wrong=f"{card.family.name} labels nothing", remedy="name a classifier")
         raise CardError(folder / CARD_FILE, [problem])
-    if problems := list(_misfits(card, judge, data)):
+    if problems := list(_mismatches(card, module, data)):
         raise CardError(folder / CARD_FILE, problems)
-    return judge
+    return Evaluator(name=folder.name, classifier=module)
 
 
-def _misfits(card: Card, judge: ConvClassifier, data: DataSet) -> Iterator[Problem]:
-    """Compare what a classifier reads with data, which lie in [0, 1]."""
-    config, remedy = judge.config, f"name a classifier of {data.name}"
+def _mismatches(card: Card, classifier: ConvClassifier, data: TrainingData) -> Iterator[Problem]:
+    """Compare a classifier's input and classes with data, whose pixels are in [0, 1]."""
+    config, remedy = classifier.config, f"name a classifier of {data.name}"
     reads = (config.channels, config.height, config.width, config.classes)
-    there = (*data.test.images.shape[1:], len(data.classes))
-    if reads != there:
-        told = "{2}×{1}×{0} pixels and {3} classes"
-        wrong = f"reads {told.format(*reads)}, {data.name} has {told.format(*there)}"
+    actual = (*data.test.images.shape[1:], len(data.classes))
+    if reads != actual:
+        text = "{2}×{1}×{0} pixels and {3} classes"
+        wrong = f"reads {text.format(*reads)}, {data.name} has {text.format(*actual)}"
         yield Problem(key="family.config", wrong=wrong, remedy=remedy)
     if card.sample.value_range != (0.0, 1.0):
-        yield Problem(key="sample.value_range", wrong="is not [0.0, 1.0], as data are", remedy=remedy)
+        yield Problem(key="sample.value_range", wrong="is not [0.0, 1.0], the range of the data", remedy=remedy)
 
 
 def _describe(
-    recipe: Recipe, origin: CardRecipe, data: DataSet, quality: tuple[Quality, ...], weights: Weights
+    recipe: Recipe, origin: CardRecipe, data: TrainingData, quality: tuple[Quality, ...], weights: Weights
 ) -> Card:
     classes = recipe.classes
     return Card(
@@ -162,8 +176,8 @@ def _sample_of(config: Mapping[str, int | str], value_range: tuple[float, float]
     return Sample(modality="image", height=height, width=width, channels=channels, value_range=value_range)
 
 
-def _golden_images(data: DataSet, value_range: tuple[float, float]) -> Uint8s:
-    """Give the first test rows, (64, H, W, C) uint8."""
-    assert value_range == (0.0, 1.0), "data sets lie in [0, 1], and so do the pictures classifiers read"
+def _golden_images(data: TrainingData, value_range: tuple[float, float]) -> Uint8s:
+    """Select the first test rows, (64, H, W, C) uint8."""
+    assert value_range == (0.0, 1.0), "pixels of data sets and inputs of classifiers are in [0, 1]"
     images = data.test.images[:GOLDEN_COUNT].permute(0, 2, 3, 1)  # (N, C, H, W) -> (N, H, W, C)
     return floats_to_uint8(images.numpy(), value_range)

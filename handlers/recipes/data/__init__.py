@@ -1,4 +1,4 @@
 """Data sets for training: digits and MNIST.
 
-A name and a folder enter; a `DataSet` of training and test rows leaves.
+A name and a folder enter; a `TrainingData` of training and test rows leaves.
 """

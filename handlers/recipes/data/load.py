@@ -1,33 +1,92 @@
-"""Data sets by name.
+"""Data sets for training, by name: scikit-learn's digits and MNIST, with the split of their authors.
 
-A recipe names its data, and `load_data` reads it. Nothing here draws random numbers: a data set is the same rows in the
-same order on every machine.
+A name and a folder enter; a `TrainingData` of training and test rows leaves. Tasks train on its training rows, quality
+measurements use its test rows. Nothing here draws random numbers: a data set has the same rows in the same order on
+every machine, and its digest identifies them.
+
+Source: LeCun, Bottou, Bengio, Haffner, "Gradient-based learning applied to document recognition", 1998 (MNIST).
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
+from fount.readers.dataset import DataError
 from fount.readers.digits import DIGITS_CLASSES, DIGITS_LICENCE, LARGEST_PIXEL, DigitRows, read_digit_rows
 from fount.readers.idx import find_idx, read_idx
-from handlers.recipes.data.dataset import DataError, DataSet, Split
 
-__all__ = ["DATA_SETS", "MNIST_FILES", "load_data", "load_mnist", "load_split_digits"]
+__all__ = ["DATA_SETS", "MNIST_FILES", "DataError", "Split", "TrainingData", "check_classes", "load_data"]
+
+MNIST_FILES = (
+    "train-images-idx3-ubyte",
+    "train-labels-idx1-ubyte",
+    "t10k-images-idx3-ubyte",
+    "t10k-labels-idx1-ubyte",
+)
+"""Files of MNIST, each plain or with the suffix .gz."""
+
+_MNIST_SIDE = 28
+_MNIST_CLASSES = tuple(str(digit) for digit in range(10))
+_MNIST_LICENCE = (
+    "CC BY-SA 3.0: Yann LeCun and Corinna Cortes, The MNIST database of handwritten digits, "
+    "derived from NIST Special Databases 1 and 3"
+)
+_MIN_OF_CLASS = 2  # pictures of a class: distances are measured between two of them
 
 
-def load_data(name: str, folder: Path | None = None) -> DataSet:
+@dataclass(frozen=True, kw_only=True)
+class Split:
+    """Labelled pictures.
+
+    Attributes:
+        images: (N, C, H, W) float32 in [0, 1].
+        labels: (N,) int64.
+    """
+
+    images: Tensor
+    labels: Tensor
+
+    def of_class(self, label: int) -> Tensor:
+        """Select the pictures of one class, (n, C, H, W), in their order."""
+        return self.images[self.labels == label]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingData:
+    """A data set of labelled pictures with its training and test rows.
+
+    Attributes:
+        name: key of `DATA_SETS`.
+        train: rows to train on.
+        test: rows to measure with, none of them in `train`.
+        classes: names of the labels 0, 1, ...
+        digest: SHA-256 of all pixels and labels, independent of the file format.
+        licence: of the data, for model cards.
+    """
+
+    name: str
+    train: Split
+    test: Split
+    classes: tuple[str, ...]
+    digest: str
+    licence: str
+
+
+def load_data(name: str, folder: Path | None = None) -> TrainingData:
     """Read a data set.
 
     Args:
         name: key of `DATA_SETS`.
-        folder: where the sets that are files lie; digits are inside scikit-learn and need none.
+        folder: contains the data sets that are files; digits are part of scikit-learn and need none.
 
     Raises:
         DataError: the name is unknown, or files are missing or damaged.
@@ -37,121 +96,79 @@ def load_data(name: str, folder: Path | None = None) -> DataSet:
     return DATA_SETS[name](folder)
 
 
-def _load_digits(_folder: Path | None) -> DataSet:
-    pass
-
-    return load_split_digits()
-
-
-def _load_mnist(folder: Path | None) -> DataSet:
-    pass
-
-    return load_mnist(folder)
-
-
-DATA_SETS: Mapping[str, Callable[[Path | None], DataSet]] = MappingProxyType(
-    {"digits": _load_digits, "mnist": _load_mnist}
-)
-"""Loaders by name; each gets the data folder."""
-
-
-# FOLDED FROM handlers.recipes.data.load:
-# The digits of scikit-learn, as training sees them: pixels from 0 to 1 in the seventeen steps the file has.
-
-
-def load_split_digits() -> DataSet:
-    """Read 1442 training and 355 test rows from scikit-learn's wheel.
+def check_classes(data: TrainingData) -> None:
+    """Make sure that every class can be trained and measured.
 
     Raises:
-        DataError: scikit-learn is not installed, or its file is not what it was.
+        DataError: training or test rows have too few pictures of a class; all such classes are named.
     """
+    for part, rows in (("training", data.train), ("test", data.test)):
+        counts = torch.bincount(rows.labels, minlength=len(data.classes)).tolist()
+        if few := [name for name, count in zip(data.classes, counts, strict=True) if count < _MIN_OF_CLASS]:
+            raise DataError(
+                f"the {part} rows of {data.name} have fewer than {_MIN_OF_CLASS} pictures of {', '.join(few)}; name "
+                "the folder of the whole data set with --data"
+            )
+
+
+def _load_digits(_folder: Path | None) -> TrainingData:
+    """Read 1442 training and 355 test rows from scikit-learn's wheel; pixels have 17 levels."""
     rows = read_digit_rows()
-    return DataSet(
+    return TrainingData(
         name="digits",
-        train=_take(rows, ~rows.is_test),
-        test=_take(rows, rows.is_test),
+        train=_select_digits(rows, ~rows.is_test),
+        test=_select_digits(rows, rows.is_test),
         classes=DIGITS_CLASSES,
         digest=rows.digest,
         licence=DIGITS_LICENCE,
     )
 
 
-def _take(rows: DigitRows, chosen: NDArray[np.bool_]) -> Split:
+def _select_digits(rows: DigitRows, chosen: NDArray[np.bool_]) -> Split:
     images = torch.from_numpy(rows.pixels[chosen].astype(np.float32) / LARGEST_PIXEL)
     labels = torch.from_numpy(rows.labels[chosen].astype(np.int64))
     return Split(images=images[:, None], labels=labels)  # (N, 8, 8) -> (N, 1, 8, 8)
 
 
-# FOLDED FROM handlers.recipes.data.load:
-# MNIST: 60 000 training and 10 000 test pictures of handwritten digits, 28×28 pixels, from four IDX files. The
-# split is the authors' own. The files are read as any mirror gives them, gzip or plain, with the same digest.
-# Source: LeCun, Bottou, Bengio, Haffner, "Gradient-based learning applied to document recognition", 1998.
-
-
-MNIST_FILES = (
-    "train-images-idx3-ubyte",
-    "train-labels-idx1-ubyte",
-    "t10k-images-idx3-ubyte",
-    "t10k-labels-idx1-ubyte",
-)
-"""Each plain, or with .gz."""
-
-_SIDE = 28
-_CLASSES = tuple(str(digit) for digit in range(10))
-_LICENCE = (
-    "CC BY-SA 3.0: Yann LeCun and Corinna Cortes, The MNIST database of handwritten digits, "
-    "derived from NIST Special Databases 1 and 3"
-)
-
-Arrays = tuple[NDArray[np.uint8], NDArray[np.uint8]]
-
-
-def load_mnist(folder: Path | None) -> DataSet:
-    """Read the four files.
-
-    Args:
-        folder: holds them, or a subfolder `mnist` that does.
-
-    Raises:
-        DataError: files are missing, damaged, of other sizes, or do not belong together.
-    """
-    files = _find_files(folder)
-    train, test = _read_split(*files[:2]), _read_split(*files[2:])
+def _load_mnist(folder: Path | None) -> TrainingData:
+    """Read 60 000 training and 10 000 test rows from the four files in a folder or its subfolder `mnist`."""
+    files = _find_mnist(folder)
+    train, test = _read_mnist(*files[:2]), _read_mnist(*files[2:])
     digest = hashlib.sha256()
     for array in (*train, *test):
         digest.update(array.data)
-    return DataSet(
+    return TrainingData(
         name="mnist",
         train=_to_split(*train),
         test=_to_split(*test),
-        classes=_CLASSES,
+        classes=_MNIST_CLASSES,
         digest=f"sha256:{digest.hexdigest()}",
-        licence=_LICENCE,
+        licence=_MNIST_LICENCE,
     )
 
 
-def _find_files(folder: Path | None) -> list[Path]:
+def _find_mnist(folder: Path | None) -> list[Path]:
     places = [] if folder is None else [folder, folder / "mnist"]
     found = [{name: file for name in MNIST_FILES if (file := find_idx(place, name))} for place in places]
     best = max(found, key=len, default={})
     if missing := [name for name in MNIST_FILES if name not in best]:
-        looked = f" (looked in {' and '.join(map(str, places))})" if places else ""
+        searched = f" (looked in {' and '.join(map(str, places))})" if places else ""
         raise DataError(
-            f"MNIST lacks {', '.join(missing)}{looked}; get the four files {', '.join(MNIST_FILES)}, plain or .gz, "
+            f"MNIST lacks {', '.join(missing)}{searched}; get the four files {', '.join(MNIST_FILES)}, plain or .gz, "
             "from any mirror of MNIST, and name their folder with --data DIR or FOUNT_DATA"
         )
     return [best[name] for name in MNIST_FILES]
 
 
-def _read_split(images_file: Path, labels_file: Path) -> Arrays:
+def _read_mnist(images_file: Path, labels_file: Path) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
     images, labels = read_idx(images_file, 3), read_idx(labels_file, 1)
-    if images.shape[1:] != (_SIDE, _SIDE):
+    if images.shape[1:] != (_MNIST_SIDE, _MNIST_SIDE):
         found = "×".join(map(str, images.shape[1:]))
-        raise DataError(f"{images_file} holds pictures of {found} pixels, MNIST's have 28×28; put MNIST's file there")
+        raise DataError(f"{images_file} has pictures of {found} pixels, MNIST's have 28×28; put MNIST's file there")
     if len(images) != len(labels) or not len(labels):
-        counts = f"{images_file} holds {len(images)} pictures and {labels_file} {len(labels)} labels"
-        raise DataError(f"{counts}; they must be as many, and some; put files of one download there")
-    if len(wrong := np.flatnonzero(labels >= len(_CLASSES))):
+        counts = f"{images_file} has {len(images)} pictures and {labels_file} {len(labels)} labels"
+        raise DataError(f"{counts}; both must be equal and not 0; put files of one download there")
+    if len(wrong := np.flatnonzero(labels >= len(_MNIST_CLASSES))):
         row = int(wrong[0])
         raise DataError(f"{labels_file} has label {labels[row]} in row {row}, digits are 0 to 9; download it again")
     return images, labels
@@ -160,3 +177,9 @@ def _read_split(images_file: Path, labels_file: Path) -> Arrays:
 def _to_split(images: NDArray[np.uint8], labels: NDArray[np.uint8]) -> Split:
     floats = torch.from_numpy(images.astype(np.float32) / np.float32(255))
     return Split(images=floats[:, None], labels=torch.from_numpy(labels.astype(np.int64)))  # (N, H, W) -> (N, 1, H, W)
+
+
+DATA_SETS: Mapping[str, Callable[[Path | None], TrainingData]] = MappingProxyType(
+    {"digits": _load_digits, "mnist": _load_mnist}
+)
+"""Loaders by name; each receives the data folder."""

@@ -1,4 +1,4 @@
-"""Tables of quality: for a terminal, what was measured of one model; for the README, what the cards of a store say."""
+"""Tables of quality entries: of one model for a terminal, and of all cards for the README; and their thresholds."""
 
 from __future__ import annotations
 
@@ -8,10 +8,11 @@ from types import MappingProxyType
 from handlers.cards.card import Card, Quality
 from handlers.recipes.catalogue import RECIPES
 
-__all__ = ["is_reached", "to_markdown", "to_text", "wanted_text"]
-
+__all__ = ["meets_threshold", "threshold_text", "to_markdown", "to_text"]
 
 _RATIO = "within-class-distance-ratio"
+_MUST_BE_ZERO = ("duplicate-share", "training-copy-share")
+"""Shares that must be 0 for every generator with a recipe."""
 
 _COLUMNS: Mapping[str, Mapping[str, str]] = MappingProxyType(
     {
@@ -20,38 +21,51 @@ _COLUMNS: Mapping[str, Mapping[str, str]] = MappingProxyType(
         "diversity": {_RATIO: "", "rarest-class-share": "rarest class: "},
     }
 )
-"""Columns of the README's table: the metrics of each, and what stands before those that are not what it says.
+"""Columns of the README's table: metrics, each with the prefix of its value.
 
-Copies have none: a shipped model has 0 of them, which a test proves and a sentence says."""
+Copies have no column: shipped models have none, as a test proves and the README says."""
+
+
+def threshold_text(recipe: str, metric: str) -> str:
+    """Format what a recipe's model must reach, as "≥ 0.95" or "0"; "" without a threshold."""
+    if recipe not in RECIPES:
+        return ""
+    if metric in _MUST_BE_ZERO:
+        return "0"
+    least = RECIPES[recipe].thresholds.get(metric)
+    return "" if least is None else f"≥ {least:g}"
+
+
+def meets_threshold(recipe: str, metric: str, value: float) -> bool:
+    """Whether a value reaches its threshold; true without a threshold."""
+    if recipe not in RECIPES:
+        return True
+    return value == 0 if metric in _MUST_BE_ZERO else value >= RECIPES[recipe].thresholds.get(metric, float("-inf"))
 
 
 def to_text(card: Card, quality: Sequence[Quality], *, verbose: bool) -> str:
-    """Write a model's measurements for a terminal, one line a metric.
+    """Format a model's measurements for a terminal, one line a metric.
 
     Args:
         card: the model's.
-        quality: what was measured.
-        verbose: add how, below each.
+        quality: its measured entries.
+        verbose: add the method below each.
     """
     recipe = card.recipe.name if card.recipe else ""
-    rows = [("metric", "value", "95 % interval", "real data", "wanted"), *(_cells(recipe, entry) for entry in quality)]
+    rows = [
+        ("metric", "value", "95 % interval", "real data", "required"),
+        *(_cells(recipe, entry) for entry in quality),
+    ]
     widths = [max(len(row[i]) for row in rows) for i in range(5)]
     lines = ["  " + "  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)) for row in rows]
-    told = [f"\n      {entry.method}" if verbose else "" for entry in quality]
-    return "\n".join([card.name, *(line.rstrip() + more for line, more in zip(lines, ["", *told], strict=True))])
-
-
-def _cells(recipe: str, entry: Quality) -> tuple[str, str, str, str, str]:
-    wanted = wanted_text(recipe, entry.metric)
-    missed = "" if is_reached(recipe, entry.metric, entry.value) else " (missed)"
-    real = "" if entry.real_value is None else f"{entry.real_value:.4f}"
-    return entry.metric, f"{entry.value:.4f}", "[{:.4f}, {:.4f}]".format(*entry.interval), real, wanted + missed
+    methods = [f"\n      {entry.method}" if verbose else "" for entry in quality]
+    return "\n".join([card.name, *(line.rstrip() + more for line, more in zip(lines, ["", *methods], strict=True))])
 
 
 def to_markdown(cards: Sequence[Card]) -> str:
-    """Write the README's table from cards, in the catalogue's order; models of one's own come last, by name.
+    """Format the README's table of cards, in the order of the catalogue, then other models by name.
 
-    Transformers are left out: nothing of them was learned, so there is nothing to measure.
+    Transformers are left out: they are not learned, so there is nothing to measure.
     """
     order = list(RECIPES)
     learned = [card for card in cards if "TRANSFORM" not in card.operations]
@@ -60,56 +74,37 @@ def to_markdown(cards: Sequence[Card]) -> str:
     return "\n".join(_to_row(cells) for cells in [head, ["---"] * len(head), *map(_markdown_cells, ranked)])
 
 
+def _cells(recipe: str, entry: Quality) -> tuple[str, str, str, str, str]:
+    missed = "" if meets_threshold(recipe, entry.metric, entry.value) else " (missed)"
+    real = "" if entry.real_value is None else f"{entry.real_value:.4f}"
+    interval = "[{:.4f}, {:.4f}]".format(*entry.interval)
+    return entry.metric, f"{entry.value:.4f}", interval, real, threshold_text(recipe, entry.metric) + missed
+
+
 def _to_row(cells: Iterable[str]) -> str:
     return "|" + "|".join(f" {cell} " if cell else " " for cell in cells) + "|"
 
 
 def _markdown_cells(card: Card) -> Iterator[str]:
-    """Name a model, then tell each column's metrics."""
     yield f"`{card.name}`"
     for metrics in _COLUMNS.values():
         yield ", ".join(metrics[entry.metric] + _describe(entry) for entry in card.quality if entry.metric in metrics)
 
 
 def _describe(entry: Quality) -> str:
-    """Give a value, its interval, and the same of real data."""
+    """Format a value, its interval, and the value of real data."""
     low, high = entry.interval
-    write = _to_ratio if entry.metric == _RATIO else _percent
-    real = "" if entry.real_value is None else f" / {write(entry.real_value)}"
-    return f"{write(entry.value)} [{write(low)}, {write(high)}]{real}"
+    to_cell = _to_ratio if entry.metric == _RATIO else _to_percent
+    real = "" if entry.real_value is None else f" / {to_cell(entry.real_value)}"
+    return f"{to_cell(entry.value)} [{to_cell(low)}, {to_cell(high)}]{real}"
 
 
 def _to_ratio(value: float) -> str:
     return f"{value:.2f}"
 
 
-def _percent(share: float) -> str:
-    """Write a share in per cent, to a tenth, and to a hundredth where a tenth would say all or nothing of some."""
+def _to_percent(share: float) -> str:
+    """Format a share in per cent with one decimal, or two where one would round to 0 or 100."""
     if share in (0, 1):
         return f"{100 * share:.0f}"
     return f"{100 * share:.1f}" if 0.0005 <= share <= 0.9994 else f"{100 * share:.2f}"
-
-
-# FOLDED FROM handlers.recipes.quality.table:
-# What a shipped model must reach: floors by recipe, and samples that are nobody's copies.
-
-
-_NEVER = ("duplicate-share", "training-copy-share")
-"""Shares that must be 0 for every generator with a recipe."""
-
-
-def wanted_text(recipe: str, metric: str) -> str:
-    """Say what a recipe's model must reach, as "≥ 0.95" or "0"; "" where nothing is wanted."""
-    if recipe not in RECIPES:
-        return ""
-    if metric in _NEVER:
-        return "0"
-    least = RECIPES[recipe].wanted.get(metric)
-    return "" if least is None else f"≥ {least:g}"
-
-
-def is_reached(recipe: str, metric: str, value: float) -> bool:
-    """Whether a value is good enough; where nothing is wanted, all are."""
-    if recipe not in RECIPES:
-        return True
-    return value == 0 if metric in _NEVER else value >= RECIPES[recipe].wanted.get(metric, float("-inf"))

@@ -1,7 +1,7 @@
-"""Training that gives the same bits again: threads, kernels and seeds, set for a while and then put back.
+"""Contexts for reproducible training: they set threads, deterministic kernels and seeds, and restore them.
 
-Everything random comes from one generator on the CPU, so that a seed means the same rows and noise on every device;
-weights are the same on the same numerics (`docs/numerics.md`).
+Everything random is drawn from one generator on the CPU, so that a seed gives the same rows and noise on every device;
+weights are equal on equal numerics (`docs/numerics.md`).
 
 Source: https://docs.pytorch.org/docs/stable/notes/randomness.html
 """
@@ -22,27 +22,27 @@ _CUBLAS_WORKSPACE = "CUBLAS_WORKSPACE_CONFIG"
 
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """Let torch compute on one thread, and then on as many as before."""
+    """Let torch compute on one thread, and restore the number of threads."""
     with _threads(1):
         yield
 
 
 @contextmanager
 def reproducible(seed: int, *, threads: int = 1, device: torch.device = _CPU) -> Iterator[torch.Generator]:
-    """Train with deterministic kernels; leave torch as it was.
+    """Train with deterministic kernels, and restore torch's state.
 
     Args:
         seed: of everything random.
-        threads: how many torch computes on; other counts add in another order.
-        device: where. On CUDA the few kernels that have no deterministic twin warn instead of stopping.
+        threads: number of torch's threads; another number sums in another order.
+        device: where to train. On CUDA the few kernels without a deterministic variant warn instead of failing.
 
     Yields:
-        The generator of everything random but initial weights, which come from torch's own, seeded alike and put back.
+        The generator of everything random but initial weights, which are drawn from torch's own, seeded alike.
     """
     if device.type == "cuda":
-        os.environ.setdefault(_CUBLAS_WORKSPACE, ":4096:8")  # before CUDA starts, or cuBLAS adds in any order
+        os.environ.setdefault(_CUBLAS_WORKSPACE, ":4096:8")  # before CUDA starts; otherwise cuBLAS sums in any order
     strict, warns = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
-    with _threads(threads), _no_shortcuts(), torch.random.fork_rng(devices=[]):
+    with _threads(threads), _exact_cuda(), torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
         torch.use_deterministic_algorithms(True, warn_only=device.type == "cuda")
         try:
@@ -62,8 +62,8 @@ def _threads(count: int) -> Iterator[None]:
 
 
 @contextmanager
-def _no_shortcuts() -> Iterator[None]:
-    """No TF32 and no trial of algorithms on CUDA: the first is coarse, the second chooses by the clock."""
+def _exact_cuda() -> Iterator[None]:
+    """Disable TF32, which is imprecise, and the benchmark of algorithms, whose choice depends on the clock."""
     cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
     before = cudnn.allow_tf32, cudnn.benchmark, cudnn.deterministic, matmul.allow_tf32
     cudnn.allow_tf32, cudnn.benchmark, cudnn.deterministic, matmul.allow_tf32 = False, False, True, False

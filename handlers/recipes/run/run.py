@@ -1,10 +1,10 @@
-"""The training run: a task's steps one after another, watched, drawn and put away, so that nothing loses them.
+"""The loop of a training run: takes a task's steps, measures and draws on the way, and writes checkpoints.
 
-A task and where it writes enter; the task leaves trained, or an exception says how far it came and what to do. Looks
-are taken and runs are stopped by step, so that they are the same every time; checkpoints, pictures and lines come by
-the clock, and none of them touches the task's random numbers. So weights depend on neither.
+A task and a run folder enter; the trained task leaves, or an exception says how far it got and what to do. Snapshots
+are taken and runs are stopped by step number, so that they are the same every time; checkpoints, pictures and progress
+lines depend on the clock, and none of them touches the task's random numbers. So weights depend on neither.
 
-A run's folder holds `checkpoints/`, `pictures/step-….png`, and `curves.png`.
+A run's folder contains `checkpoints/`, `pictures/step-….png` and `curves.png`.
 """
 
 from __future__ import annotations
@@ -21,93 +21,60 @@ from types import FrameType
 from typing import Any, NoReturn
 
 import torch
+from PIL import Image
 from tqdm import tqdm
 
+from fount.files import atomic_path
 from handlers.recipes.run.checkpoints import (
     Checkpoint,
     CheckpointError,
-    History,
     check_identity,
     has_checkpoint,
     load_checkpoint,
     newest_healthy,
     save_checkpoint,
 )
-from handlers.recipes.run.pictures import draw_curves, write_picture
+from handlers.recipes.run.divergence import find_collapse, find_divergence, is_healthy
+from handlers.recipes.run.history import History, draw_curves
 from handlers.recipes.run.probes import Probe
-from handlers.recipes.run.watch import Look, find_collapse, find_divergence, is_healthy
 from handlers.recipes.tasks.task import Task
 
-__all__ = [
-    "LOOKS",
-    "Clock",
-    "Interruption",
-    "Pace",
-    "Paused",
-    "Place",
-    "Run",
-    "TrainingFailed",
-    "noticing_interruption",
-]
+__all__ = ["SNAPSHOTS", "Run", "RunContext", "Schedule", "TrainingFailed", "TrainingInterrupted"]
 
-# FOLDED FROM handlers.recipes.run.run:
-# Being asked to stop: the first Ctrl-C or SIGTERM is noted, so that a run can put its state away; a second ends
-# it.
+SNAPSHOTS = 40
+"""Number of snapshots in a run."""
 
-
+_CHECK_STEPS = 20  # steps between two checks of the weights and updates of the progress bar
+_EXIT_OUT_OF_TIME = 75  # EX_TEMPFAIL of sysexits.h: try again later
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
-class Interruption:
-    """Which signal came, if any.
+class TrainingFailed(Exception):
+    """Training diverged or collapsed. The message names a picture, the last healthy checkpoint, and what to change."""
+
+
+class TrainingInterrupted(Exception):
+    """Training was stopped before its end and has written a checkpoint. The message says how to continue.
 
     Attributes:
-        signal: the first that came; None so far.
+        exit_code: of the command that trains.
     """
 
-    signal: signal.Signals | None = None
-
-
-@contextmanager
-def noticing_interruption() -> Iterator[Interruption]:
-    """Note the first signal instead of ending. Python allows that in the main thread alone; elsewhere none is noted."""
-    seen = Interruption()
-    if threading.current_thread() is not threading.main_thread():
-        yield seen
-        return
-    before: dict[signal.Signals, Any] = {number: signal.getsignal(number) for number in _SIGNALS}
-
-    def put_back() -> None:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-    def note(number: int, _frame: FrameType | None) -> None:
-        seen.signal = signal.Signals(number)
-        put_back()
-
-    for number in _SIGNALS:
-        signal.signal(number, note)
-    try:
-        yield seen
-    finally:
-        put_back()
-
-
-# FOLDED FROM handlers.recipes.run.run:
-# What comes by the clock in a training run: checkpoints, pictures, lines, and the end of its time. None of it
-# touches the task, so a run that is drawn or put away more often has the same weights.
+    def __init__(self, message: str, exit_code: int) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code
 
 
 @dataclass(frozen=True, kw_only=True)
-class Pace:
-    """What comes by the clock.
+class Schedule:
+    """Times of a run, in seconds.
 
     Attributes:
-        max_seconds: stop then; None is never.
+        max_seconds: stop after this; None is never.
         checkpoint_seconds: between two checkpoints.
         picture_seconds: between two pictures.
-        first_picture_seconds: before the first.
-        line_seconds: between two lines where there is no progress bar.
+        first_picture_seconds: before the first picture.
+        line_seconds: between two progress lines where there is no progress bar.
     """
 
     max_seconds: float | None = None
@@ -117,60 +84,17 @@ class Pace:
     line_seconds: float = 60.0
 
 
-class Clock:
-    """What is due in this process, counted from when the clock was made."""
-
-    def __init__(self, pace: Pace) -> None:
-        self._start = time.monotonic()
-        self._last = {"picture": self._start + pace.first_picture_seconds - pace.picture_seconds}
-
-    def seconds(self) -> float:
-        """Seconds since the start."""
-        return time.monotonic() - self._start
-
-    def is_due(self, what: str, every_s: float) -> bool:
-        """Tell whether it is time, and if so count from now."""
-        now = time.monotonic()
-        if now - self._last.get(what, self._start) < every_s:
-            return False
-        self._last[what] = now
-        return True
-
-
-LOOKS = 40
-"""How often a run is looked at."""
-
-_SHOWN_EVERY = 20  # steps between two updates of the bar's losses
-_OUT_OF_TIME = 75  # EX_TEMPFAIL of sysexits.h: try again later
-
-
-class TrainingFailed(Exception):
-    """Training diverged or collapsed. The message names a picture, the last healthy checkpoint, and what to change."""
-
-
-class Paused(Exception):
-    """Training was stopped and put away before its last step. The message says how to go on.
-
-    Attributes:
-        exit_code: for a command that ends so.
-    """
-
-    def __init__(self, message: str, exit_code: int) -> None:
-        super().__init__(message)
-        self.exit_code = exit_code
-
-
 @dataclass(frozen=True, kw_only=True)
-class Place:
-    """Whose run it is and where it writes.
+class RunContext:
+    """The identity and the folder of a run.
 
     Attributes:
         name: of the recipe.
         folder: of the run.
-        identity: what its weights depend on.
-        classes: names of the classes its probe looks at.
-        remedy: what to change when it fails, half a sentence.
-        say: told of everything worth a line.
+        identity: everything its weights depend on.
+        classes: names of the classes in its snapshots.
+        remedy: what to change when it fails, a clause.
+        log: called with every progress message.
     """
 
     name: str
@@ -178,7 +102,7 @@ class Place:
     identity: Mapping[str, str]
     classes: tuple[str, ...]
     remedy: str
-    say: Callable[[str], None]
+    log: Callable[[str], None]
 
     @property
     def checkpoints(self) -> Path:
@@ -192,163 +116,223 @@ class Run:
 
     Attributes:
         task: what is trained.
-        probe: how it is looked at.
+        probe: measures and draws it.
         steps: of the whole run.
-        place: whose it is and where it writes.
-        pace: what comes by the clock.
-        done: steps taken, those before a resume included.
-        history: what was seen.
+        context: identity and folder.
+        schedule: times of checkpoints, pictures and lines.
+        done: steps taken, including those before a resume.
+        history: losses and snapshots so far.
     """
 
     task: Task
     probe: Probe
     steps: int
-    place: Place
-    pace: Pace = field(default_factory=Pace)
+    context: RunContext
+    schedule: Schedule = field(default_factory=Schedule)
     done: int = 0
     history: History = field(default_factory=History)
 
     def start(self, *, resume: bool) -> None:
-        """Begin, or take up the newest checkpoint.
+        """Start at step 0, or load the newest checkpoint.
 
         Raises:
             CheckpointError: there is a checkpoint and resume is False, or it is damaged or of another run.
         """
-        folder, place = self.place.checkpoints, self.place
+        context, folder = self.context, self.context.folder
         if not resume:
-            if has_checkpoint(folder):
+            if has_checkpoint(context.checkpoints):
                 raise CheckpointError(
-                    f"{place.folder} has the checkpoint of a training run; go on with it by --resume, train in another "
-                    f"folder by --run, or delete {place.folder} to start anew"
+                    f"{folder} has the checkpoint of a training run; continue it with --resume, train in another "
+                    f"folder with --run, or delete {folder} to start again"
                 )
             return
-        checkpoint = load_checkpoint(folder, place.say)
+        checkpoint = load_checkpoint(context.checkpoints, context.log)
         if checkpoint is None:
-            place.say(f"no checkpoint in {place.folder}; starting from the beginning")
+            context.log(f"no checkpoint in {folder}; starting at step 0")
             return
-        check_identity(place.folder, checkpoint.identity, place.identity)
+        check_identity(folder, checkpoint.identity, context.identity)
         try:
             self.task.load_state(checkpoint.state)
         except (KeyError, RuntimeError, ValueError) as error:
             raise CheckpointError(
-                f"the checkpoint in {place.folder} does not fit this version of {place.name}; delete {place.folder} to "
-                "start anew"
+                f"the checkpoint in {folder} does not fit this version of {context.name}; delete {folder} to start "
+                "again"
             ) from error
         self.done, self.history = checkpoint.step, checkpoint.history
-        place.say(f"going on from step {self.done} of {self.steps}")
+        context.log(f"continuing from step {self.done} of {self.steps}")
 
     def finish(self) -> None:
-        """Take all steps that are left.
+        """Take all remaining steps.
 
         Raises:
-            TrainingFailed: it diverged or collapsed.
-            Paused: it was interrupted, or its time is up; all it needs to go on is put away.
+            TrainingFailed: training diverged or collapsed.
+            TrainingInterrupted: a signal arrived or the time is up; a checkpoint has been written.
             CheckpointError: a checkpoint could not be written.
         """
-        with noticing_interruption() as interruption, self._bar() as bar:
-            clock = Clock(self.pace)
+        bar = tqdm(total=self.steps, initial=self.done, unit="step", desc=self.context.name, disable=None)
+        with _catch_signal() as interruption, bar:
+            timer = _Timer(self.schedule)
             while self.done < self.steps:
                 self._step(bar)
-                self._keep_up(clock, bar)
-                self._pause_if_asked(clock, interruption)
+                self._do_scheduled(timer, bar)
+                self._stop_if_due(timer, interruption)
             self._save()
             self._draw()
-            self._pause_if_asked(clock, interruption)  # what comes after training may take minutes
-
-    def _bar(self) -> tqdm[Any]:
-        return tqdm(total=self.steps, initial=self.done, unit="step", desc=self.place.name, disable=None)
+            self._stop_if_due(timer, interruption)  # measuring after training may take minutes
 
     def _step(self, bar: tqdm[Any]) -> None:
-        """Take one step, and look when it is time to."""
+        """Take one step, and a snapshot when one is due."""
         losses = {name: float(loss) for name, loss in self.task.step(self.done).items()}
         self.done += 1
         if reason := find_divergence(losses):
             self._fail("diverged", reason)
-        if self.done % _SHOWN_EVERY == 0:  # losses show it first, most of the time
+        if self.done % _CHECK_STEPS == 0:  # losses usually show it first
             self._check_weights()
         self.history.add_losses(self.done, losses)
-        if self.done % max(1, self.steps // LOOKS) == 0 or self.done == self.steps:
-            self.history.looks.append(self.probe.look(self.task.averaged(), self.done))
-            if reason := find_collapse(self.history.looks, classes=self.place.classes, steps=self.steps):
+        if self.done % max(1, self.steps // SNAPSHOTS) == 0 or self.done == self.steps:
+            self.history.snapshots.append(self.probe.measure(self.task.averaged(), self.done))
+            if reason := find_collapse(self.history.snapshots, classes=self.context.classes, steps=self.steps):
                 self._fail("collapsed", reason)
         bar.update()
-        if self.done % _SHOWN_EVERY == 0:
+        if self.done % _CHECK_STEPS == 0:
             bar.set_postfix_str(self._describe(losses), refresh=False)
+
+    def _do_scheduled(self, timer: _Timer, bar: tqdm[Any]) -> None:
+        """Write the checkpoint, picture and progress line that are due."""
+        if timer.is_due("checkpoint", self.schedule.checkpoint_seconds) and self._is_healthy():
+            self._save()
+        if timer.is_due("picture", self.schedule.picture_seconds):
+            self._draw()
+        if bar.disable and timer.is_due("line", self.schedule.line_seconds):
+            losses = self.history.losses[-1][1] if self.history.losses else {}
+            percent = 100 * self.done // self.steps
+            self.context.log(f"step {self.done} of {self.steps} ({percent} %): {self._describe(losses)}")
+
+    def _stop_if_due(self, timer: _Timer, interruption: _Interruption) -> None:
+        if interruption.signal is not None:
+            reason, code = f"by {interruption.signal.name}", 128 + interruption.signal
+        elif self.done < self.steps and timer.seconds() >= (self.schedule.max_seconds or math.inf):
+            reason, code = f"after {self.schedule.max_seconds:g} s", _EXIT_OUT_OF_TIME
+        else:
+            return
+        self._save()
+        self._draw()
+        message = (
+            f"stopped {reason} at step {self.done} of {self.steps}; its state is saved in {self.context.folder}. "
+            "Continue with the same command and --resume."
+        )
+        raise TrainingInterrupted(message, code)
+
+    def _is_healthy(self) -> bool:
+        return is_healthy(self.history.snapshots, steps=self.steps)
 
     def _check_weights(self) -> None:
         for name, value in self.task.averaged().state_dict().items():
             if not bool(torch.isfinite(value).all()):
                 self._fail("diverged", f"the weight {name} is not finite")
 
-    def _keep_up(self, clock: Clock, bar: tqdm[Any]) -> None:
-        """Do what is due by the clock."""
-        if clock.is_due("checkpoint", self.pace.checkpoint_seconds) and is_healthy(
-            self.history.looks, steps=self.steps
-        ):
-            self._save()
-        if clock.is_due("picture", self.pace.picture_seconds):
-            self._draw()
-        if bar.disable and clock.is_due("line", self.pace.line_seconds):
-            self.place.say(f"step {self.done} of {self.steps} ({100 * self.done // self.steps} %): {self._describe()}")
-
-    def _pause_if_asked(self, clock: Clock, interruption: Interruption) -> None:
-        if interruption.signal is not None:
-            reason, code = f"by {interruption.signal.name}", 128 + interruption.signal
-        elif self.done < self.steps and clock.seconds() >= (self.pace.max_seconds or math.inf):
-            reason, code = f"after {self.pace.max_seconds:g} s", _OUT_OF_TIME
-        else:
-            return
-        self._save()
-        self._draw()
-        message = (
-            f"stopped {reason} at step {self.done} of {self.steps}; {self.place.folder} has all of it. "
-            "Go on by the same command with --resume."
-        )
-        raise Paused(message, code)
-
     def _save(self) -> None:
         self._check_weights()
-        save_checkpoint(
-            self.place.checkpoints,
-            Checkpoint(
-                step=self.done,
-                identity=self.place.identity,
-                history=self.history,
-                healthy=is_healthy(self.history.looks, steps=self.steps),
-                state=self.task.state(),
-            ),
+        checkpoint = Checkpoint(
+            step=self.done,
+            identity=self.context.identity,
+            history=self.history,
+            healthy=self._is_healthy(),
+            state=self.task.state(),
         )
+        save_checkpoint(self.context.checkpoints, checkpoint)
 
     def _draw(self) -> Path | None:
-        """Write both pictures; where they cannot be written, training goes on without."""
-        file = self.place.folder / "pictures" / f"step-{self.done:09d}.png"
+        """Write both pictures; training continues when they cannot be written.
+
+        Returns:
+            The picture of samples; None when it could not be written.
+        """
+        file = self.context.folder / "pictures" / f"step-{self.done:09d}.png"
         try:
             file.parent.mkdir(parents=True, exist_ok=True)
-            write_picture(file, self.probe.draw(self.task.averaged()))
-            write_picture(self.place.folder / "curves.png", draw_curves(self.history, self.place.name))
+            _write_png(file, self.probe.draw(self.task.averaged()))
+            _write_png(self.context.folder / "curves.png", draw_curves(self.history, self.context.name))
         except OSError as error:
-            self.place.say(f"{file} cannot be written ({error})")
+            self.context.log(f"{file} cannot be written ({error})")
             return None
         return file
 
-    def _fail(self, what: str, reason: str) -> NoReturn:
-        picture, healthy = self._draw(), newest_healthy(self.place.checkpoints)
+    def _fail(self, failure: str, reason: str) -> NoReturn:
+        picture, healthy = self._draw(), newest_healthy(self.context.checkpoints)
         raise TrainingFailed(
-            f"training {what} at step {self.done} of {self.steps}: {reason}.\n"
-            f"  picture: {picture or 'none'}, and curves.png beside its folder\n"
+            f"training {failure} at step {self.done} of {self.steps}: {reason}.\n"
+            f"  picture: {picture or 'none'}, and {self.context.folder}/curves.png\n"
             f"  last healthy checkpoint: {healthy or 'none yet'}\n"
-            f"  what to change: {self.place.remedy}; then delete {self.place.folder} and train again"
+            f"  what to change: {self.context.remedy}; then delete {self.context.folder} and train again"
         )
 
-    def _describe(self, losses: Mapping[str, float] | None = None) -> str:
-        """Name losses, and what the last look saw."""
-        losses = losses or (self.history.losses[-1][1] if self.history.losses else {})
-        seen = {f"{name} loss" if name != "loss" else name: f"{loss:.3f}" for name, loss in losses.items()}
-        if self.history.looks:
-            seen |= _describe_look(self.history.looks[-1])
-        return ", ".join(f"{name} {value}" for name, value in seen.items())
+    def _describe(self, losses: Mapping[str, float]) -> str:
+        """List losses and the values of the last snapshot."""
+        values = {f"{name} loss" if name != "loss" else name: loss for name, loss in losses.items()}
+        if self.history.snapshots:
+            snapshot = self.history.snapshots[-1]
+            if snapshot.accuracies:
+                values["label accuracy"] = sum(snapshot.accuracies) / len(snapshot.accuracies)
+            if snapshot.ratio is not None:
+                values["distance ratio"] = snapshot.ratio
+        return ", ".join(f"{name} {value:.3f}" for name, value in values.items())
 
 
-def _describe_look(look: Look) -> dict[str, str]:
-    accuracy = {"label accuracy": f"{sum(look.accuracies) / len(look.accuracies):.3f}"} if look.accuracies else {}
-    return accuracy | ({"distance ratio": f"{look.ratio:.3f}"} if look.ratio is not None else {})
+class _Interruption:
+    """The first signal that arrived; None so far."""
+
+    signal: signal.Signals | None = None
+
+
+@contextmanager
+def _catch_signal() -> Iterator[_Interruption]:
+    """Record the first SIGINT or SIGTERM instead of ending the process; the second ends it.
+
+    Python handles signals in the main thread alone; in other threads none is recorded.
+    """
+    caught = _Interruption()
+    if threading.current_thread() is not threading.main_thread():
+        yield caught
+        return
+    before: dict[signal.Signals, Any] = {number: signal.getsignal(number) for number in _SIGNALS}
+
+    def restore() -> None:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+    def record(number: int, _frame: FrameType | None) -> None:
+        caught.signal = signal.Signals(number)
+        restore()
+
+    for number in _SIGNALS:
+        signal.signal(number, record)
+    try:
+        yield caught
+    finally:
+        restore()
+
+
+class _Timer:
+    """Tells when recurring work is due, counted from the creation of the timer."""
+
+    def __init__(self, schedule: Schedule) -> None:
+        self._start = time.monotonic()
+        self._last = {"picture": self._start + schedule.first_picture_seconds - schedule.picture_seconds}
+
+    def seconds(self) -> float:
+        """Seconds since the start."""
+        return time.monotonic() - self._start
+
+    def is_due(self, work: str, every_s: float) -> bool:
+        """Whether some work is due; if so, its interval starts again."""
+        now = time.monotonic()
+        if now - self._last.get(work, self._start) < every_s:
+            return False
+        self._last[work] = now
+        return True
+
+
+def _write_png(file: Path, image: Image.Image) -> None:
+    with atomic_path(file) as part:
+        image.save(part, format="PNG")

@@ -1,4 +1,4 @@
-"""Training tasks: what one optimiser step of each kind of model is.
+"""Training tasks: the optimiser step of each kind of model.
 
 Data and a configuration enter; losses and updated modules leave.
 """

@@ -1,6 +1,6 @@
-"""Random changes of training pictures: a classifier is to see through them, a discriminator is not to lean on them.
+"""Random augmentations of training pictures, for classifiers and discriminators.
 
-Pictures and a generator on the CPU enter, changed pictures leave, on the device they came from. Gradients pass.
+Pictures and a generator on the CPU enter; changed pictures leave on the same device. Gradients pass through.
 
 Sources: Simard, Steinkraus, Platt, "Best practices for convolutional neural networks", 2003 (affine distortions of
 digits); Zhao et al., "Differentiable augmentation for data-efficient GAN training", 2020 (translation, brightness).
@@ -18,10 +18,10 @@ __all__ = ["Augmentation", "RandomAffine", "ShiftAndNoise", "translate"]
 
 
 class Augmentation(Protocol):
-    """A frozen value that says how pictures are changed."""
+    """Parameters of a random change of pictures; frozen, since checkpoints identify a run by their repr."""
 
     def change(self, images: Tensor, generator: torch.Generator) -> Tensor:
-        """Change every picture in its own way.
+        """Change every picture at random.
 
         Args:
             images: (B, C, H, W) in [0, 1].
@@ -35,7 +35,7 @@ class Augmentation(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class ShiftAndNoise:
-    """Shift some pictures by up to a pixel, and add noise to all; for pictures too small for anything finer.
+    """Shift some pictures by up to a pixel, and add noise to all; for very small pictures.
 
     Attributes:
         shifted_share: of the pictures.
@@ -56,12 +56,12 @@ class ShiftAndNoise:
 
 @dataclass(frozen=True, kw_only=True)
 class RandomAffine:
-    """Turn, stretch, slant and shift every picture a little.
+    """Rotate, scale, shear and shift every picture.
 
     Attributes:
         rotation: largest angle, in radians.
-        scale: largest stretch or shrinking, as a share of the size.
-        shear: largest slant, columns a row.
+        scale: largest change of size, as a share of the size.
+        shear: largest shear, columns per row.
         shift_px: largest shift in each direction, in pixels.
     """
 
@@ -71,13 +71,13 @@ class RandomAffine:
     shift_px: float = 2.0
 
     def change(self, images: Tensor, generator: torch.Generator) -> Tensor:
-        """Move all four ways at once, with one bilinear reading, as in `Augmentation`."""
+        """Apply all four with one bilinear interpolation, as in `Augmentation`."""
         count, _, height, width = images.shape
-        angle, stretch, slant, right, down = 2 * torch.rand(5, count, generator=generator) - 1  # each (B,), in [-1, 1]
-        zoom = 1 + self.scale * stretch
+        angle, size, shear, right, down = 2 * torch.rand(5, count, generator=generator) - 1  # each (B,), in [-1, 1]
+        zoom = 1 + self.scale * size
         cos, sin = (self.rotation * angle).cos() / zoom, (self.rotation * angle).sin() / zoom
         right, down = self.shift_px * 2 / width * right, self.shift_px * 2 / height * down  # the grid is [-1, 1] wide
-        rows = [torch.stack([cos, self.shear * slant - sin, right], 1), torch.stack([sin, cos, down], 1)]
+        rows = [torch.stack([cos, self.shear * shear - sin, right], 1), torch.stack([sin, cos, down], 1)]
         grid = nn.functional.affine_grid(torch.stack(rows, 1), list(images.shape), align_corners=False)  # (B, H, W, 2)
         return nn.functional.grid_sample(images, grid.to(images.device), align_corners=False)
 
@@ -87,9 +87,9 @@ def translate(images: Tensor, most: int, generator: torch.Generator, *, backgrou
 
     Args:
         images: (B, C, H, W).
-        most: 0 leaves everything as it is, and draws nothing.
+        most: 0 changes nothing and draws no random numbers.
         generator: of the shifts, on the CPU.
-        background: what comes in from outside.
+        background: value of pixels from outside the picture.
 
     Returns:
         (B, C, H, W).
@@ -103,7 +103,7 @@ def translate(images: Tensor, most: int, generator: torch.Generator, *, backgrou
 
 
 def _shift(images: Tensor, shifts: Tensor, most: int, background: float = 0.0) -> Tensor:
-    """Read every picture (down, right) pixels further on; shifts: (2, B, 1) whole numbers in [-most, most]."""
+    """Shift every picture by (down, right) pixels; shifts: (2, B, 1) whole numbers in [-most, most]."""
     count, _, height, width = images.shape
     down, right = shifts[0] + torch.arange(height) + most, shifts[1] + torch.arange(width) + most  # (B, H), (B, W)
     padded = nn.functional.pad(images, (most, most, most, most), value=background).movedim(1, -1)  # (B, H+2m, W+2m, C)

@@ -1,4 +1,4 @@
-"""Training of the autoencoders: maximise the evidence lower bound on the pictures, with or without classes.
+"""Training of autoencoders: maximises the evidence lower bound of the pictures, with or without classes.
 
 Source: Kingma and Welling, "Auto-encoding variational Bayes", 2014, algorithm 1; Sohn, Lee, Yan 2015 for the classes.
 """
@@ -13,17 +13,17 @@ from torch import Tensor
 
 from handlers.models import load_family
 from handlers.models.vae import Autoencoder
-from handlers.recipes.tasks.task import DescentTask, VaeFit
+from handlers.recipes.tasks.task import SingleNetworkTask, VaeFit
 
 if TYPE_CHECKING:
     from handlers.recipes.catalogue import Recipe
-    from handlers.recipes.data.dataset import Split
+    from handlers.recipes.data.load import Split
 
 __all__ = ["AutoencoderTask"]
 
 
-class AutoencoderTask(DescentTask):
-    """One batch a step, one z a picture; the loss is reconstruction plus divergence, in nats a picture."""
+class AutoencoderTask(SingleNetworkTask):
+    """One batch a step, one z a picture; the loss is reconstruction plus divergence, in nats per picture."""
 
     def __init__(
         self, recipe: Recipe, rows: Split, *, steps: int, generator: torch.Generator, device: torch.device
@@ -31,8 +31,8 @@ class AutoencoderTask(DescentTask):
         """Build the network.
 
         Args:
-            recipe: its family, configuration and fit.
-            rows: what to learn.
+            recipe: family, configuration and fit.
+            rows: to train on.
             steps: of the whole training.
             generator: of batches and posterior noise.
             device: where to train.
@@ -45,7 +45,7 @@ class AutoencoderTask(DescentTask):
         self._images, self._labels = rows.images.to(device), rows.labels.to(device)
 
     def losses(self, rows: Tensor, generator: torch.Generator) -> Mapping[str, Tensor]:
-        """The negative evidence lower bound, and its two parts."""
+        """Compute the negative evidence lower bound and its two parts."""
         config = self._autoencoder.config
         epsilon = torch.randn(len(rows), config.latent_dim, generator=generator).to(self._device)
         rows = rows.to(self._device)

@@ -1,7 +1,7 @@
-"""Training of a classifier: cross-entropy with smoothed labels, on pictures that are changed a little every time.
+"""Training of a classifier: cross-entropy with smoothed labels on augmented pictures.
 
-Trained on real rows it labels and embeds what is generated; trained on generated rows and tested on real ones it says
-how much of the data a generator has learned.
+A classifier trained on real rows labels and embeds samples. Trained on samples and tested on real rows, its accuracy
+measures how much of the data a generator has learned.
 
 Sources: Szegedy et al., "Rethinking the inception architecture", 2016 (smoothed labels); Ravuri and Vinyals,
 "Classification accuracy score for conditional generative models", 2019.
@@ -19,19 +19,19 @@ from tqdm import tqdm
 from handlers.models.classifier import ConvClassifier
 from handlers.recipes.quality.measures import label_accuracy
 from handlers.recipes.run.reproducible import reproducible
-from handlers.recipes.tasks.task import ClassifierFit, DescentTask
+from handlers.recipes.tasks.task import ClassifierFit, SingleNetworkTask
 
 if TYPE_CHECKING:
     from handlers.recipes.catalogue import Recipe
-    from handlers.recipes.data.dataset import DataSet, Split
+    from handlers.recipes.data.load import Split, TrainingData
 
 __all__ = ["ClassifierTask", "train_classifier"]
 
-_LOOKS = 10  # at the test rows while training, for the progress bar alone
+_TESTS = 10  # of the test rows during training, for the progress bar
 
 
-class ClassifierTask(DescentTask):
-    """One batch of changed pictures a step."""
+class ClassifierTask(SingleNetworkTask):
+    """One batch of augmented pictures a step."""
 
     def __init__(
         self, recipe: Recipe, rows: Split, *, steps: int, generator: torch.Generator, device: torch.device
@@ -39,8 +39,8 @@ class ClassifierTask(DescentTask):
         """Build the network.
 
         Args:
-            recipe: its configuration and fit.
-            rows: what to learn.
+            recipe: configuration and fit.
+            rows: to train on.
             steps: of the whole training.
             generator: of batches and augmentation.
             device: where to train.
@@ -48,26 +48,26 @@ class ClassifierTask(DescentTask):
         assert isinstance(recipe.fit, ClassifierFit)
         classifier = ConvClassifier.from_config(recipe.config).to(device)
         super().__init__(classifier, len(rows.labels), recipe.fit, steps=steps, generator=generator)
-        self._fit = recipe.fit
+        self._smoothing, self._augmentation = recipe.fit.smoothing, recipe.fit.augmentation
         self._images, self._labels = rows.images.to(device), rows.labels.to(device)
 
     def losses(self, rows: Tensor, generator: torch.Generator) -> Mapping[str, Tensor]:
-        """The cross-entropy."""
+        """Compute the cross-entropy."""
         rows = rows.to(self._images.device)
-        logits = self.module(self._fit.augmentation.change(self._images[rows], generator))
-        entropy = nn.functional.cross_entropy(logits, self._labels[rows], label_smoothing=self._fit.smoothing)
+        logits = self.module(self._augmentation.change(self._images[rows], generator))
+        entropy = nn.functional.cross_entropy(logits, self._labels[rows], label_smoothing=self._smoothing)
         return {"loss": entropy}
 
 
 def train_classifier(
-    recipe: Recipe, data: DataSet, rows: Split, *, steps: int, seed: int, device: torch.device
+    recipe: Recipe, data: TrainingData, rows: Split, *, steps: int, seed: int, device: torch.device
 ) -> ConvClassifier:
-    """Train a classifier from beginning to end, with nothing written anywhere.
+    """Train a classifier without checkpoints.
 
     Args:
         recipe: of a classifier.
-        data: the real data set; its test rows are watched in the progress bar, never learned.
-        rows: what to learn: the real training rows, or generated ones.
+        data: the real data set; the accuracy on its test rows is shown in the progress bar.
+        rows: to train on: the real training rows, or generated ones.
         steps: optimiser steps.
         seed: of initial weights, batches and augmentation.
         device: where to train.
@@ -80,7 +80,7 @@ def train_classifier(
         with tqdm(total=steps, unit="step", disable=None, leave=False) as bar:
             for number in range(steps):
                 task.step(number)
-                if not bar.disable and (number + 1) % max(1, steps // _LOOKS) == 0:
+                if not bar.disable and (number + 1) % max(1, steps // _TESTS) == 0:
                     bar.set_postfix(accuracy=f"{_test(task, data.test, device):.3f}")
                 bar.update()
     trained = task.averaged()
@@ -89,7 +89,7 @@ def train_classifier(
 
 
 def _test(task: ClassifierTask, rows: Split, device: torch.device) -> float:
-    """Share of the test rows that are labelled right."""
+    """Compute the accuracy on test rows."""
     classifier = task.averaged()
     assert isinstance(classifier, ConvClassifier)
     return label_accuracy(classifier, rows.images.to(device), rows.labels.to(device)) / len(rows.labels)

@@ -1,7 +1,8 @@
-"""Training of the conditional GAN: one step of the discriminator, one of the generator, in turn.
+"""Training of the conditional GAN: alternating steps of the discriminator and the generator.
 
-Today's stable practice around algorithm 1: hinge losses, spectral norms in the discriminator, two rates, no momentum,
-averaged weights for the generator that is kept, and, for small data, pictures shifted alike on both sides.
+It adds established measures to algorithm 1: hinge losses, spectral norms in the discriminator, two learning rates, no
+momentum, averaged weights for the generator that is kept, and, for small data, random shifts of real and generated
+pictures.
 
 Sources: Goodfellow et al., "Generative adversarial nets", 2014, algorithm 1; Miyato et al. 2018, section 4 (rates and
 betas); Heusel et al., "GANs trained by a two time-scale update rule", 2017; Yazıcı et al., "The unusual effectiveness
@@ -23,7 +24,7 @@ from handlers.recipes.tasks.task import GanFit, average_into, pack_state, unpack
 
 if TYPE_CHECKING:
     from handlers.recipes.catalogue import Recipe
-    from handlers.recipes.data.dataset import Split
+    from handlers.recipes.data.load import Split
 
 __all__ = ["GanTask", "rate_share"]
 
@@ -31,14 +32,14 @@ _BLACK = -1.0  # of pictures in [-1, 1]
 
 
 def rate_share(number: int, steps: int, fit: GanFit) -> float:
-    """Give the share of the rates at a step, from 1 down to `last_share`."""
+    """Compute the share of the learning rates at a step, from 1 down to `last_share`."""
     falling = 1 - fit.constant_share
-    left = 1 - number / steps
-    return 1.0 if left >= falling else max(fit.last_share, left / falling)
+    remaining = 1 - number / steps
+    return 1.0 if remaining >= falling else max(fit.last_share, remaining / falling)
 
 
 class GanTask:
-    """A generator against a discriminator."""
+    """A generator and its discriminator."""
 
     def __init__(
         self, recipe: Recipe, rows: Split, *, steps: int, generator: torch.Generator, device: torch.device
@@ -46,8 +47,8 @@ class GanTask:
         """Build both networks.
 
         Args:
-            recipe: its configuration and fit.
-            rows: what is real.
+            recipe: configuration and fit.
+            rows: real pictures.
             steps: of the whole training.
             generator: of batches, latents, labels and shifts.
             device: where to train.
@@ -56,8 +57,8 @@ class GanTask:
         self._fit, self._steps, self._random, self._device = recipe.fit, steps, generator, device
         self.module = ConditionalGan.from_config(recipe.config).to(device)
         self._average = copy.deepcopy(self.module).requires_grad_(False).eval()
-        judge = Discriminator(self.module.config, recipe.fit.discriminator_features, recipe.fit.projection)
-        self._discriminator = judge.to(device)
+        discriminator = Discriminator(self.module.config, recipe.fit.discriminator_features, recipe.fit.projection)
+        self._discriminator = discriminator.to(device)
         self._images, self._labels = (2 * rows.images - 1).to(device), rows.labels.to(device)
         betas = recipe.fit.betas
         self._optimizers = {
@@ -83,18 +84,18 @@ class GanTask:
         rows = torch.randint(len(self._labels), (self._fit.batch,), generator=self._random).to(self._device)
         with torch.no_grad():
             fake, fake_labels = self._draw()
-        # real and generated rows in one batch, (2B, C, H, W), shifted alike
+        # real and generated rows in one batch, (2B, C, H, W)
         images = self._shift(torch.cat([self._images[rows], fake]))
         real_scores, fake_scores = self._discriminator(images, torch.cat([self._labels[rows], fake_labels])).chunk(2)
         return discriminator_loss(real_scores, fake_scores)
 
     def _generator_loss(self) -> Tensor:
-        self._discriminator.requires_grad_(False)  # it only passes gradients on
+        self._discriminator.requires_grad_(False)  # it only passes gradients to the generator
         fake, labels = self._draw()
         return generator_loss(self._discriminator(self._shift(fake), labels))
 
     def _draw(self) -> tuple[Tensor, Tensor]:
-        """Draw a batch from the prior, every class being as likely: (B, C, H, W) in [-1, 1], and (B,) int64."""
+        """Draw a batch with uniformly distributed classes: (B, C, H, W) in [-1, 1], and (B,) int64."""
         config, batch = self.module.config, self._fit.batch
         z = torch.randn(batch, config.latent_dim, generator=self._random).to(self._device)
         labels = torch.randint(config.classes, (batch,), generator=self._random).to(self._device)
@@ -112,15 +113,15 @@ class GanTask:
         optimizer.step()
 
     def state(self) -> dict[str, Tensor]:
-        """Name all that the next step depends on, as in `Task`."""
+        """Return everything the next step depends on, as in `Task`."""
         return pack_state(self._modules(), self._optimizers, self._random)
 
     def load_state(self, state: Mapping[str, Tensor]) -> None:
-        """Go back to where a state was taken, as in `Task`."""
+        """Restore a state, as in `Task`."""
         unpack_state(state, self._modules(), self._optimizers, self._random)
 
     def averaged(self) -> nn.Module:
-        """Give the generator with averaged weights, as in `Task`."""
+        """Return the generator with averaged weights, as in `Task`."""
         return self._average
 
     def _modules(self) -> dict[str, nn.Module]:

@@ -1,9 +1,8 @@
-"""What a training run is made of: tasks, one optimiser step at a time, whose whole state can be put away and taken up.
+"""Training tasks: the interface of one optimiser step, its hyperparameters, and the task of one network with one loss.
 
-A task enters the loop of `handlers.recipes.run.run`; named losses leave it at every step, a generator or classifier
-with
-averaged weights at the end. Its state is everything that the next step depends on, so that a run that was cut off goes
-on to the very same weights.
+The loop of `handlers.recipes.run.run` takes a task's steps; named losses leave at every step, and a generator or
+classifier with averaged weights at the end. A task's state is everything the next step depends on, so that a resumed
+run ends in the same weights.
 
 Sources: Loshchilov and Hutter, "Decoupled weight decay regularization", 2019; Polyak and Juditsky 1992 (averaging).
 """
@@ -23,10 +22,10 @@ from torch import Tensor, nn
 from handlers.recipes.tasks.augmentations import Augmentation, ShiftAndNoise
 
 __all__ = [
+    "AdamWFit",
     "ClassifierFit",
-    "Descent",
-    "DescentTask",
     "GanFit",
+    "SingleNetworkTask",
     "Task",
     "VaeFit",
     "average_into",
@@ -34,20 +33,22 @@ __all__ = [
     "unpack_state",
 ]
 
+_RANDOM = "random"  # name of the generator in a packed state
+
 
 class Task(Protocol):
-    """Something that is trained."""
+    """One model in training."""
 
     @property
     def module(self) -> nn.Module:
-        """The network that is trained and kept, with the weights of the last step."""
+        """The trained network that is kept, with the weights of the last step."""
         ...
 
     def step(self, number: int) -> Mapping[str, Tensor]:
         """Take one optimiser step.
 
         Args:
-            number: of the step, from 0; rates depend on it.
+            number: of the step, from 0; learning rates depend on it.
 
         Returns:
             Named losses, each (), detached.
@@ -55,11 +56,11 @@ class Task(Protocol):
         ...
 
     def state(self) -> dict[str, Tensor]:
-        """Name all that the next step depends on: weights, averages, buffers, moments, random states."""
+        """Return everything the next step depends on: weights, averages, buffers, moments, random states."""
         ...
 
     def load_state(self, state: Mapping[str, Tensor]) -> None:
-        """Go back to where a `state` was taken.
+        """Restore a `state`.
 
         Raises:
             KeyError: it is of another task.
@@ -67,91 +68,22 @@ class Task(Protocol):
         ...
 
     def averaged(self) -> nn.Module:
-        """Give the network with averaged weights, in evaluation mode; it goes on changing."""
+        """Return the network with averaged weights, in evaluation mode; later steps change it."""
         ...
 
 
-class DescentTask(ABC):
-    """A task with one network and one loss."""
-
-    def __init__(self, module: nn.Module, rows: int, how: Descent, *, steps: int, generator: torch.Generator) -> None:
-        self.module = module
-        self._rows, self._how, self._steps, self._generator = rows, how, steps, generator
-        self._average = copy.deepcopy(module).requires_grad_(False).eval()
-        self._optimizer = torch.optim.AdamW(module.parameters(), lr=how.rate, weight_decay=how.decay)
-
-    @abstractmethod
-    def losses(self, rows: Tensor, generator: torch.Generator) -> Mapping[str, Tensor]:
-        """Say what a batch costs.
-
-        Args:
-            rows: (B,) int64, of the training set.
-            generator: of noise and augmentation.
-
-        Returns:
-            Named losses, each (); the first is minimised, the others are shown.
-        """
-
-    def step(self, number: int) -> Mapping[str, Tensor]:
-        """Take one optimiser step, as in `Task`."""
-        how = self._how
-        self._optimizer.param_groups[0]["lr"] = how.rate * 0.5 * (1 + math.cos(math.pi * number / self._steps))
-        losses = self.losses(torch.randint(self._rows, (how.batch,), generator=self._generator), self._generator)
-        self._optimizer.zero_grad()
-        next(iter(losses.values())).backward()  # type: ignore[no-untyped-call]
-        nn.utils.clip_grad_norm_(self.module.parameters(), how.max_gradient_norm)
-        self._optimizer.step()
-        average_into(self._average, self.module, max(how.averaging, 1 / (number + 1)))
-        return {name: loss.detach() for name, loss in losses.items()}
-
-    def state(self) -> dict[str, Tensor]:
-        """Name all that the next step depends on, as in `Task`."""
-        return pack_state(self._modules(), {"optimizer": self._optimizer}, self._generator)
-
-    def load_state(self, state: Mapping[str, Tensor]) -> None:
-        """Go back to where a state was taken, as in `Task`."""
-        unpack_state(state, self._modules(), {"optimizer": self._optimizer}, self._generator)
-
-    def averaged(self) -> nn.Module:
-        """Give the network with averaged weights, as in `Task`."""
-        return self._average
-
-    def _modules(self) -> dict[str, nn.Module]:
-        return {"module": self.module, "average": self._average}
-
-
-@torch.no_grad()
-def average_into(average: nn.Module, module: nn.Module, weight: float) -> None:
-    """Move a running average towards a module's weights, running statistics included; counters are copied.
-
-    Args:
-        average: as many parameters and buffers as the module has.
-        module: what it follows.
-        weight: 0 keeps the average, 1 copies the module.
-    """
-    means, values = ((*m.parameters(), *m.buffers()) for m in (average, module))
-    for mean, value in zip(means, values, strict=True):
-        if mean.is_floating_point():
-            mean.lerp_(value, weight)
-        else:
-            mean.copy_(value)
-
-
-# FOLDED FROM handlers.recipes.tasks.task:
-# Fits: the numbers a recipe is trained with, one record a kind of task. The catalogue fills them in, tasks read
-# them. A fit is part of what a run's weights depend on.
-
-
 @dataclass(frozen=True, kw_only=True)
-class Descent:
-    """How one network goes downhill: Adam with decoupled decay, and a rate that falls to 0 along half a cosine.
+class AdamWFit:
+    """Hyperparameters of AdamW with a learning rate that falls to 0 along half a cosine.
+
+    A run's weights depend on its fit; checkpoints identify it by its repr, so fields keep their names.
 
     Attributes:
-        batch: rows a step, drawn with replacement.
+        batch: rows of a step, drawn with replacement.
         rate: learning rate at the start.
         decay: decoupled weight decay.
         averaging: weight of each step's weights in their running average.
-        max_gradient_norm: longer gradients are shortened to this.
+        max_gradient_norm: gradients are clipped to this norm.
     """
 
     batch: int = 128
@@ -162,13 +94,13 @@ class Descent:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ClassifierFit(Descent):
-    """How a classifier is trained.
+class ClassifierFit(AdamWFit):
+    """Hyperparameters of a classifier.
 
     Attributes:
         decay: decoupled weight decay.
-        smoothing: share of a label that is spread over all classes.
-        augmentation: how pictures are changed.
+        smoothing: share of a label that is distributed over all classes.
+        augmentation: random changes of pictures.
     """
 
     decay: float = 0.05
@@ -177,23 +109,23 @@ class ClassifierFit(Descent):
 
 
 @dataclass(frozen=True, kw_only=True)
-class VaeFit(Descent):
-    """How an autoencoder is trained; nothing stands between reconstruction and divergence to be chosen."""
+class VaeFit(AdamWFit):
+    """Hyperparameters of an autoencoder; reconstruction and divergence have equal weights."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class GanFit:
-    """How a conditional GAN is trained.
+    """Hyperparameters of a conditional GAN.
 
     Attributes:
-        batch: real rows a step, drawn with replacement, and as many generated ones.
+        batch: real rows of a step, drawn with replacement, and as many generated ones.
         discriminator_features: channels of its first convolution.
         projection: length of the features that its projection compares with the class; 0 is none.
         generator_rate: learning rate at the start.
         discriminator_rate: the same of the discriminator.
         betas: of Adam, for both.
-        constant_share: of the steps at full rate; then rates fall in a straight line.
-        last_share: of the rates that is left at the end.
+        constant_share: of the steps at full rate; then rates fall linearly.
+        last_share: of the rates, at the end.
         averaging: weight of each step's weights in their running average.
         augment_shift: largest shift, in whole pixels, of what the discriminator sees; 0 is none.
     """
@@ -210,27 +142,86 @@ class GanFit:
     augment_shift: int = 0
 
 
-# FOLDED FROM handlers.recipes.tasks.task:
-# The state of a training run as named tensors: modules, optimisers and random numbers, put away and taken up.
-# Names are `<module>.<weight>`, `<optimizer>.<number of the parameter>.<moment>` and `random`. What is not a
-# tensor, such as a rate, follows from the step's number and is not kept.
+class SingleNetworkTask(ABC):
+    """A task with one network and one loss."""
+
+    def __init__(self, module: nn.Module, rows: int, fit: AdamWFit, *, steps: int, generator: torch.Generator) -> None:
+        self.module = module
+        self._rows, self._fit, self._steps, self._generator = rows, fit, steps, generator
+        self._average = copy.deepcopy(module).requires_grad_(False).eval()
+        self._optimizer = torch.optim.AdamW(module.parameters(), lr=fit.rate, weight_decay=fit.decay)
+
+    @abstractmethod
+    def losses(self, rows: Tensor, generator: torch.Generator) -> Mapping[str, Tensor]:
+        """Compute the losses of a batch.
+
+        Args:
+            rows: (B,) int64, of the training set.
+            generator: of noise and augmentation.
+
+        Returns:
+            Named losses, each (); the first is minimised, the others are shown.
+        """
+
+    def step(self, number: int) -> Mapping[str, Tensor]:
+        """Take one optimiser step, as in `Task`."""
+        fit = self._fit
+        self._optimizer.param_groups[0]["lr"] = fit.rate * 0.5 * (1 + math.cos(math.pi * number / self._steps))
+        losses = self.losses(torch.randint(self._rows, (fit.batch,), generator=self._generator), self._generator)
+        self._optimizer.zero_grad()
+        next(iter(losses.values())).backward()  # type: ignore[no-untyped-call]
+        nn.utils.clip_grad_norm_(self.module.parameters(), fit.max_gradient_norm)
+        self._optimizer.step()
+        average_into(self._average, self.module, max(fit.averaging, 1 / (number + 1)))
+        return {name: loss.detach() for name, loss in losses.items()}
+
+    def state(self) -> dict[str, Tensor]:
+        """Return everything the next step depends on, as in `Task`."""
+        return pack_state(self._modules(), {"optimizer": self._optimizer}, self._generator)
+
+    def load_state(self, state: Mapping[str, Tensor]) -> None:
+        """Restore a state, as in `Task`."""
+        unpack_state(state, self._modules(), {"optimizer": self._optimizer}, self._generator)
+
+    def averaged(self) -> nn.Module:
+        """Return the network with averaged weights, as in `Task`."""
+        return self._average
+
+    def _modules(self) -> dict[str, nn.Module]:
+        return {"module": self.module, "average": self._average}
 
 
-_RANDOM = "random"
+@torch.no_grad()
+def average_into(average: nn.Module, module: nn.Module, weight: float) -> None:
+    """Update a running average of a module's weights and running statistics; counters are copied.
+
+    Args:
+        average: a module alike.
+        module: with the new weights.
+        weight: of the new weights; 0 keeps the average, 1 copies the module.
+    """
+    means, values = ((*m.parameters(), *m.buffers()) for m in (average, module))
+    for mean, value in zip(means, values, strict=True):
+        if mean.is_floating_point():
+            mean.lerp_(value, weight)
+        else:
+            mean.copy_(value)
 
 
 def pack_state(
     modules: Mapping[str, nn.Module], optimizers: Mapping[str, torch.optim.Optimizer], generator: torch.Generator
 ) -> dict[str, Tensor]:
-    """Copy everything to the CPU.
+    """Copy the state of modules, optimisers and random numbers to the CPU.
+
+    What is not a tensor, such as a learning rate, follows from the number of the step and is not included.
 
     Args:
-        modules: by name; weights and buffers are taken.
-        optimizers: by name, none of a module's.
+        modules: by name; their weights and buffers are copied.
+        optimizers: by name; names differ from those of modules.
         generator: on the CPU.
 
     Returns:
-        Named tensors that share no memory with anything.
+        Copied tensors: `<module>.<weight>`, `<optimizer>.<number of the parameter>.<moment>` and `random`.
     """
     packed = {f"{name}.{key}": value for name, module in modules.items() for key, value in module.state_dict().items()}
     for name, optimizer in optimizers.items():
@@ -246,7 +237,7 @@ def unpack_state(
     optimizers: Mapping[str, torch.optim.Optimizer],
     generator: torch.Generator,
 ) -> None:
-    """Undo `pack_state`, into modules and optimisers made alike, on whatever device they are.
+    """Restore the result of `pack_state` in modules and optimisers built alike, on any device.
 
     Raises:
         KeyError: a name is missing.
@@ -264,6 +255,6 @@ def unpack_state(
 
 
 def _below(state: Mapping[str, Tensor], name: str) -> dict[str, Tensor]:
-    """What stands under a name, without it."""
+    """Select the entries of one module or optimiser, without its name."""
     prefix = f"{name}."
     return {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}

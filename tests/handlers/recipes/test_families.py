@@ -1,4 +1,4 @@
-"""Model families: closed forms, configurations, and rows that do not know their batch mates."""
+"""Model families: closed forms, configurations, and rows that are independent of their batch."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def test_the_estimated_divergence_from_the_posterior_itself_is_0() -> None:
     torch.testing.assert_close(module.divergence(mu, logvar, epsilon), torch.zeros(1), atol=1e-5, rtol=0)
 
 
-def test_the_components_of_a_mixture_are_drawn_alike() -> None:
+def test_the_components_of_a_mixture_are_drawn_equally_often() -> None:
     module = build(Vae, {**VAE, "latent_dim": 1})
     module.prior.means.copy_(torch.tensor([[0.0], [100.0], [200.0]]))
     z = module.draw_latents(noise(3000), None)
@@ -117,7 +117,7 @@ def test_a_bernoulli_reconstruction_is_the_log_probability_of_the_pixels() -> No
     torch.testing.assert_close(module.elbo(images, None, epsilon).reconstruction, expected)
 
 
-def test_hidden_layers_stand_on_both_sides_of_the_latent() -> None:
+def test_hidden_layers_are_on_both_sides_of_the_latent() -> None:
     plain, deep = build(Vae, VAE).state_dict(), build(Vae, {**VAE, "hidden": 5}).state_dict()
     assert {name for name in deep if 5 in deep[name].shape} == {
         "decoder_input.0.weight", "decoder_input.0.bias", "decoder_input.2.weight", "decoder_input.2.bias",
@@ -168,7 +168,7 @@ def test_a_family_is_built_by_name(family: str, config: dict[str, Any], protocol
     assert isinstance(load_family(family, config), protocol)
 
 
-def test_naming_families_loads_no_torch() -> None:
+def test_importing_the_names_of_families_loads_no_torch() -> None:
     code = "import sys, handlers.cards.card, handlers.models; raise SystemExit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
@@ -191,7 +191,7 @@ def test_samples_have_the_shape_and_range_of_the_card(
     assert 0 <= images.min() <= images.max() <= 1
 
 
-def test_a_sample_does_not_depend_on_its_batch_mates() -> None:
+def test_a_sample_does_not_depend_on_its_batch() -> None:
     module, labels = build(ConditionalVae, CVAE), torch.arange(8)
     together = module.sample(noise(8), labels, Draw(), Deadline())
     alone = torch.cat([module.sample(noise(1, i), labels[i : i + 1], Draw(), Deadline()) for i in range(8)])
@@ -248,13 +248,13 @@ def test_the_last_layer_reads_the_features() -> None:
     torch.testing.assert_close(module.classify(images), expected)
 
 
-def test_a_class_does_not_depend_on_batch_mates() -> None:
+def test_a_class_does_not_depend_on_its_batch() -> None:
     module, images = build(ConvClassifier, CLASSIFIER), torch.rand(4, 1, 8, 8)
     alone = torch.cat([module.classify(images[i : i + 1]) for i in range(4)])
     torch.testing.assert_close(module.classify(images), alone, atol=1e-6, rtol=0)
 
 
-def test_no_family_couples_the_rows_of_a_batch() -> None:
+def test_no_family_mixes_the_rows_of_a_batch() -> None:
     modules = [build(Vae, VAE), build(ConditionalVae, CVAE), build(ConvClassifier, CLASSIFIER)]
     layers = [layer for module in modules for layer in module.modules()]
     assert not any(isinstance(layer, nn.modules.batchnorm._BatchNorm) for layer in layers)

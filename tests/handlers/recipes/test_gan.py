@@ -1,4 +1,4 @@
-"""The conditional GAN's family: shapes, configurations, spectral norms, hinge losses, and rows alone."""
+"""The conditional GAN: shapes, configurations, spectral norms, hinge losses, and independent rows."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def discriminator(stages: int = 2, projection: int = 0) -> Discriminator:
 # --- The generator ----------------------------------------------------------------------------------------------------
 
 
-def test_the_family_is_in_the_table() -> None:
+def test_the_family_is_built_by_name() -> None:
     assert isinstance(load_family("conditional-gan", CONFIG), ConditionalGan)
 
 
@@ -50,7 +50,7 @@ def test_a_picture_has_the_size_of_the_configuration(changes: dict[str, int]) ->
     assert -1 <= images.min() < images.max() <= 1
 
 
-def test_a_row_is_the_same_alone_and_in_company() -> None:
+def test_a_row_is_the_same_alone_and_in_a_batch() -> None:
     module = build()
     together = draw(module, 8)
     torch.testing.assert_close(draw(module, 1, start_index=5), together[5:6], rtol=0, atol=1e-6)
@@ -71,7 +71,7 @@ def test_a_picture_without_a_label_is_refused() -> None:
         build().sample(noise(1), None, Draw(), Deadline())
 
 
-def test_the_deadline_is_kept() -> None:
+def test_a_passed_deadline_ends_a_draw() -> None:
     with pytest.raises(DeadlinePassed):
         build().sample(noise(1), torch.tensor([0]), Draw(), Deadline(unix_s=1.0))
 
@@ -143,5 +143,5 @@ def test_scores_beyond_1_on_their_side_cost_nothing() -> None:
     assert discriminator_loss(torch.tensor([1.0, 2.0]), torch.tensor([-1.0, -9.0])).item() == 0
 
 
-def test_the_generator_wants_high_scores() -> None:
+def test_the_generator_loss_is_the_negative_mean_score() -> None:
     assert generator_loss(torch.tensor([1.0, 2.0])).item() == -1.5

@@ -15,9 +15,8 @@ from handlers.family import Sampler
 from handlers.models.classifier import ConvClassifier
 from handlers.models.vae import Autoencoder
 from handlers.recipes.catalogue import RECIPES
-from handlers.recipes.data.dataset import DataSet
-from handlers.recipes.data.load import load_data
-from handlers.recipes.model_folder import load_judge, load_module
+from handlers.recipes.data.load import TrainingData, load_data
+from handlers.recipes.model_folder import load_evaluator, load_module
 from service.evaluation.evidence import Evidence
 from service.evaluation.results import Panel, Verdict
 from service.evaluation.statistics.fid import Moments, frechet_distance
@@ -33,29 +32,29 @@ def silent(_: str) -> None:
 
 
 @pytest.fixture(scope="module")
-def digits() -> DataSet:
+def digits() -> TrainingData:
     return load_data("digits")
 
 
 @pytest.fixture(scope="module")
-def classifier(digits: DataSet) -> ConvClassifier:
-    return load_judge(STORE / "digits-classifier", digits)
+def classifier(digits: TrainingData) -> ConvClassifier:
+    return load_evaluator(STORE / "digits-classifier", digits)
 
 
 @pytest.fixture(scope="module")
-def vae(digits: DataSet, classifier: ConvClassifier) -> Evidence:
+def vae(digits: TrainingData, classifier: ConvClassifier) -> Evidence:
     folder = STORE / "digits-cvae"
     module = load_module(load_card(folder), folder)
     assert isinstance(module, Sampler)
     return gather(module, digits, classifier, count=COUNT, seed=1)
 
 
-def seen(made: Made, digits: DataSet, classifier: ConvClassifier) -> Evidence:
+def seen(made: Made, digits: TrainingData, classifier: ConvClassifier) -> Evidence:
     module, config = made
     return gather(as_sampler(module, config.get("latent_dim", 1)), digits, classifier, count=COUNT, seed=1)
 
 
-def plain(digits: DataSet, steps: int) -> Autoencoder:
+def plain(digits: TrainingData, steps: int) -> Autoencoder:
     return train_plain(RECIPES["digits-cvae"], digits, steps=steps, say=silent)
 
 
@@ -68,7 +67,7 @@ def precision(evidence: Evidence) -> float:
 
 
 def test_random_codes_through_a_plain_decoder_are_far_worse_than_a_vae(
-    digits: DataSet, classifier: ConvClassifier, vae: Evidence
+    digits: TrainingData, classifier: ConvClassifier, vae: Evidence
 ) -> None:
     for made in codes_generators(plain(digits, 8), digits):  # codes placed as real ones, and from N(0, 1)
         found = seen(made, digits, classifier)
@@ -77,7 +76,7 @@ def test_random_codes_through_a_plain_decoder_are_far_worse_than_a_vae(
 
 
 def test_climbing_a_classifier_gets_a_high_inception_score_and_nothing_real(
-    digits: DataSet, classifier: ConvClassifier, vae: Evidence
+    digits: TrainingData, classifier: ConvClassifier, vae: Evidence
 ) -> None:
     found = seen(climbed_generator(classifier, 50, steps=60, say=silent), digits, classifier)
     rows = (found.samples, found.held_out, vae.samples)
@@ -88,7 +87,7 @@ def test_climbing_a_classifier_gets_a_high_inception_score_and_nothing_real(
 
 
 def test_a_table_of_training_pictures_is_real_and_all_copies(
-    digits: DataSet, classifier: ConvClassifier, vae: Evidence
+    digits: TrainingData, classifier: ConvClassifier, vae: Evidence
 ) -> None:
     found = seen(table_generator(digits), digits, classifier)
     copies = judge(found, [Panel.MEMORISATION])
@@ -99,7 +98,7 @@ def test_a_table_of_training_pictures_is_real_and_all_copies(
     assert judge(vae, [Panel.MEMORISATION]).panels[Panel.MEMORISATION].verdict is not Verdict.WORSE
 
 
-def test_the_decoder_served_is_the_one_trained(digits: DataSet) -> None:
+def test_the_decoder_served_is_the_one_trained(digits: TrainingData) -> None:
     trained = plain(digits, 2)
     _, (module, _) = codes_generators(trained, digits)
     z, labels = torch.linspace(-1, 1, 48).reshape(3, 16), torch.tensor([0, 4, 9])
@@ -109,7 +108,7 @@ def test_the_decoder_served_is_the_one_trained(digits: DataSet) -> None:
 
 @pytest.mark.slow
 def test_a_plain_decoder_that_reconstructs_well_still_samples_badly(
-    digits: DataSet, classifier: ConvClassifier, vae: Evidence
+    digits: TrainingData, classifier: ConvClassifier, vae: Evidence
 ) -> None:
     trained = plain(digits, 1500)
     with torch.inference_mode():
@@ -123,7 +122,7 @@ def test_a_plain_decoder_that_reconstructs_well_still_samples_badly(
 
 
 @pytest.mark.slow
-def test_panels_tell_a_climber_and_a_table_apart(digits: DataSet, classifier: ConvClassifier) -> None:
+def test_panels_tell_a_climber_and_a_table_apart(digits: TrainingData, classifier: ConvClassifier) -> None:
     climber = judge(seen(climbed_generator(classifier, 200, steps=40, say=silent), digits, classifier))
     table = judge(seen(table_generator(digits), digits, classifier))
     wanted = {

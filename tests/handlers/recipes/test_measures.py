@@ -1,4 +1,4 @@
-"""Measures and their intervals: closed forms, pictures as they are served, and what counts as equal."""
+"""Measures and their intervals: closed forms, served pixels, and equality of pictures."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from fount.intervals import wilson_interval
 from handlers.family import Deadline, Draw, Noise
 from handlers.recipes.quality.measures import (
     count_copies,
@@ -18,7 +19,6 @@ from handlers.recipes.quality.measures import (
     resampled_smallest_share,
     smallest_quantile_interval,
     smallest_share_interval,
-    wilson_interval,
 )
 
 # --- Pictures as they are served --------------------------------------------------------------------------------------
@@ -32,7 +32,7 @@ class Ramp:
         return (torch.linspace(-1, 0.5, 8) + rows / 1000).reshape(-1, 1, 2, 4)
 
 
-def test_pictures_are_drawn_in_the_levels_a_client_gets() -> None:
+def test_pictures_have_the_levels_a_client_receives() -> None:
     images = draw_images(Ramp(), 1, 250, None, value_range=(-1.0, 1.0))
     levels = 255 * images
     assert torch.allclose(levels, levels.round(), atol=1e-4)
@@ -86,7 +86,7 @@ def test_the_bootstrap_of_a_distance_ratio_lies_around_it() -> None:
     assert resampled.quantile(0.025) < distance_ratio(images, real) < resampled.quantile(0.975)
 
 
-def test_a_picture_drawn_twice_lies_not_nearer_for_it() -> None:
+def test_a_picture_drawn_twice_does_not_lower_the_mean() -> None:
     images = torch.tensor([0.0, 1.0])[:, None, None, None]
     resampled = resampled_distance_ratios(images, images, 50, torch.Generator().manual_seed(0))
     assert set(resampled[resampled.isfinite()].tolist()) == {1.0}
@@ -116,18 +116,18 @@ def test_the_bounds_of_the_smallest_share_are_wilsons_at_two_tails() -> None:
 
 
 @pytest.mark.parametrize("shares", RAREST.values(), ids=RAREST)
-def test_the_interval_of_the_smallest_share_holds_it_19_times_in_20(shares: list[float]) -> None:
+def test_the_interval_of_the_smallest_share_contains_it_19_times_in_20(shares: list[float]) -> None:
     intervals = [smallest_share_interval(counts) for counts in draw_counts(shares)]
     assert sum(low <= min(shares) <= high for low, high in intervals) >= 950
 
 
-def test_an_interval_of_the_smallest_class_alone_would_miss_one_time_in_four() -> None:
+def test_an_interval_of_the_smallest_class_alone_misses_one_time_in_four() -> None:
     intervals = [wilson_interval(min(counts), 10_000) for counts in draw_counts(RAREST["all equal"])]
     assert sum(low <= 0.1 <= high for low, high in intervals) < 800
 
 
 @pytest.mark.parametrize("ratios", [[0.9] * 5, [0.7, 0.9, 0.9, 0.9, 0.9]], ids=["all equal", "one small"])
-def test_the_interval_of_the_smallest_ratio_holds_it_9_times_in_10_at_least(ratios: list[float]) -> None:
+def test_the_interval_of_the_smallest_ratio_contains_it_9_times_in_10(ratios: list[float]) -> None:
     generator = torch.Generator().manual_seed(0)
     held = 0
     for _ in range(200):

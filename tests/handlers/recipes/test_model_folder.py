@@ -1,4 +1,4 @@
-"""Model folders of recipes: whole, and the old one until the new one is."""
+"""Model folders of recipes: written atomically, and loaded as evaluators."""
 
 from __future__ import annotations
 
@@ -14,18 +14,12 @@ from handlers.cards.card import Card, CardError, load_card, write_card
 from handlers.models import load_family
 from handlers.recipes import model_folder
 from handlers.recipes.catalogue import RECIPES
-from handlers.recipes.data.dataset import DataSet
-from handlers.recipes.data.load import load_data
-from handlers.recipes.model_folder import load_judge, load_module, write_model
+from handlers.recipes.data.load import TrainingData
+from handlers.recipes.model_folder import load_evaluator, load_module, write_model
+from tests.handlers.training_toys import MODEL_STORE
 
-MODEL_STORE = Path(__file__).resolve().parents[3] / "model_store"
 FILES = ["golden.safetensors", "model.yaml", "weights.safetensors"]
 DIGITS = [recipe for recipe in RECIPES.values() if recipe.data == "digits"]
-
-
-@pytest.fixture(scope="module")
-def digits() -> DataSet:
-    return load_data("digits")
 
 
 def build(name: str, seed: int = 0) -> nn.Module:
@@ -35,12 +29,12 @@ def build(name: str, seed: int = 0) -> nn.Module:
     return module.eval()
 
 
-def write(name: str, folder: Path, digits: DataSet, seed: int = 0) -> Card:
+def write(name: str, folder: Path, digits: TrainingData, seed: int = 0) -> Card:
     return write_model(RECIPES[name], folder, digits, build(name, seed), (), steps=2, seed=9)
 
 
 @pytest.mark.parametrize("name", [recipe.name for recipe in DIGITS])
-def test_a_recipes_model_is_written_whole_and_read_back(name: str, tmp_path: Path, digits: DataSet) -> None:
+def test_a_recipes_model_is_written_and_read_back(name: str, tmp_path: Path, digits: TrainingData) -> None:
     card = write(name, tmp_path, digits)
     assert sorted(file.name for file in tmp_path.iterdir()) == FILES
     assert load_card(tmp_path) == card
@@ -51,12 +45,12 @@ def test_a_recipes_model_is_written_whole_and_read_back(name: str, tmp_path: Pat
     assert all(torch.equal(read[key], written[key]) for key in written)
 
 
-def test_the_files_may_be_read_by_another_user(tmp_path: Path, digits: DataSet) -> None:
+def test_the_files_may_be_read_by_another_user(tmp_path: Path, digits: TrainingData) -> None:
     write("digits-vae", tmp_path, digits)
     assert {oct(file.stat().st_mode & 0o777) for file in tmp_path.iterdir()} == {"0o644"}
 
 
-def test_other_files_of_a_folder_stay(tmp_path: Path, digits: DataSet) -> None:
+def test_other_files_of_a_folder_stay(tmp_path: Path, digits: TrainingData) -> None:
     (tmp_path / "NOTES.txt").write_text("mine")
     write("digits-vae", tmp_path, digits)
     assert (tmp_path / "NOTES.txt").read_text() == "mine"
@@ -64,8 +58,8 @@ def test_other_files_of_a_folder_stay(tmp_path: Path, digits: DataSet) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("written", range(4))
-def test_a_writing_that_ends_early_leaves_the_old_model_or_says_so(
-    written: int, tmp_path: Path, digits: DataSet, monkeypatch: pytest.MonkeyPatch
+def test_an_interrupted_write_leaves_the_old_model_or_is_detected(
+    written: int, tmp_path: Path, digits: TrainingData, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     old, left = write("digits-vae", tmp_path, digits), iter(range(written))
 
@@ -74,7 +68,7 @@ def test_a_writing_that_ends_early_leaves_the_old_model_or_says_so(
             raise KeyboardInterrupt
         file.write_bytes(content)
 
-    monkeypatch.setattr(model_folder, "write_whole", end_early)
+    monkeypatch.setattr(model_folder, "atomic_write", end_early)
     if written < 3:
         with pytest.raises(KeyboardInterrupt):
             write("digits-vae", tmp_path, digits, seed=1)
@@ -89,22 +83,22 @@ def test_a_writing_that_ends_early_leaves_the_old_model_or_says_so(
     assert sorted(file.name for file in tmp_path.iterdir()) == FILES
 
 
-def test_a_generator_is_no_judge(digits: DataSet) -> None:
+def test_a_generator_is_no_evaluator(digits: TrainingData) -> None:
     with pytest.raises(CardError, match="vae labels nothing; name a classifier"):
-        load_judge(MODEL_STORE / "digits-vae", digits)
+        load_evaluator(MODEL_STORE / "digits-vae", digits)
 
 
-def test_a_classifier_of_other_pictures_is_no_judge(digits: DataSet) -> None:
+def test_a_classifier_of_other_pictures_is_no_evaluator(digits: TrainingData) -> None:
     wrong = "reads 28×28×1 pixels and 10 classes, digits has 8×8×1 pixels and 10 classes; name a classifier of digits"
     with pytest.raises(CardError, match=wrong):
-        load_judge(MODEL_STORE / "mnist-classifier", digits)
+        load_evaluator(MODEL_STORE / "mnist-classifier", digits)
 
 
-def test_a_classifier_of_another_value_range_is_no_judge(tmp_path: Path, digits: DataSet) -> None:
+def test_a_classifier_of_another_value_range_is_no_evaluator(tmp_path: Path, digits: TrainingData) -> None:
     card = write("digits-classifier", tmp_path, digits)
     write_card(dataclasses.replace(card, sample=dataclasses.replace(card.sample, value_range=(-1.0, 1.0))), tmp_path)
-    with pytest.raises(CardError, match=r"sample\.value_range: is not \[0\.0, 1\.0\], as data are"):
-        load_judge(tmp_path, digits)
+    with pytest.raises(CardError, match=r"sample\.value_range: is not \[0\.0, 1\.0\], the range of the data"):
+        load_evaluator(tmp_path, digits)
 
 
 @pytest.mark.parametrize("name", sorted(card.parent.name for card in MODEL_STORE.glob("*/model.yaml")))
@@ -124,6 +118,6 @@ def test_every_recipe_builds_its_family(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", [recipe.name for recipe in RECIPES.values() if recipe.samples])
-def test_every_generator_is_judged_by_the_classifier_of_its_data(name: str) -> None:
-    judge = RECIPES[str(RECIPES[name].judge)]
-    assert (judge.data, judge.operations) == (RECIPES[name].data, ("CLASSIFY", "EMBED"))
+def test_every_generator_is_evaluated_by_the_classifier_of_its_data(name: str) -> None:
+    evaluator = RECIPES[str(RECIPES[name].evaluator)]
+    assert (evaluator.data, evaluator.operations) == (RECIPES[name].data, ("CLASSIFY", "EMBED"))

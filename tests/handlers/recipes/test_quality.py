@@ -1,4 +1,4 @@
-"""Quality: real rows and samples are measured alike, and what was measured gets into a card and no further."""
+"""Quality: real rows and samples are measured alike, and only the quality section of a card is changed."""
 
 from __future__ import annotations
 
@@ -13,38 +13,23 @@ from torch import Tensor, nn
 from fount.address import Stream
 from handlers.cards.card import CardError, Quality, load_card
 from handlers.family import Deadline, Draw, Noise
-from handlers.models.classifier import ConvClassifier
-from handlers.recipes.catalogue import RECIPES, Recipe
-from handlers.recipes.data.dataset import DataSet
-from handlers.recipes.data.load import load_data
-from handlers.recipes.model_folder import load_judge
-from handlers.recipes.quality import training_value
-from handlers.recipes.quality.from_report import merge_quality, write_quality
-from handlers.recipes.quality.metrics import measure
-from handlers.recipes.quality.table import is_reached, to_markdown, to_text, wanted_text
-
-MODEL_STORE = Path(__file__).resolve().parents[3] / "model_store"
-
-
-@pytest.fixture(scope="module")
-def digits() -> DataSet:
-    return load_data("digits")
-
-
-@pytest.fixture(scope="module")
-def judge(digits: DataSet) -> ConvClassifier:
-    return load_judge(MODEL_STORE / "digits-classifier", digits)
-
+from handlers.recipes.catalogue import RECIPES
+from handlers.recipes.data.load import TrainingData
+from handlers.recipes.model_folder import Evaluator
+from handlers.recipes.quality.card_quality import merge_quality, write_quality
+from handlers.recipes.quality.metrics import measure, measure_training_value
+from handlers.recipes.quality.table import meets_threshold, threshold_text, to_markdown, to_text
+from tests.handlers.training_toys import MODEL_STORE
 
 # --- Real data and samples are measured alike -------------------------------------------------------------------------
 
 
 class Copyist(nn.Module):
-    """A generator that has learned nothing but the real rows; its floats lie within `span`."""
+    """A generator that returns real rows, scaled to a value range."""
 
-    def __init__(self, digits: DataSet, span: tuple[float, float] = (0.0, 1.0)) -> None:
+    def __init__(self, digits: TrainingData, value_range: tuple[float, float] = (0.0, 1.0)) -> None:
         super().__init__()
-        self.digits, self.span = digits, span
+        self.digits, self.value_range = digits, value_range
         self.everything = torch.cat([digits.train.images, digits.test.images])
 
     @classmethod
@@ -52,7 +37,7 @@ class Copyist(nn.Module):
         raise NotImplementedError
 
     def sample(self, noise: Noise, labels: Tensor | None, draw: Draw, deadline: Deadline) -> Tensor:
-        low, high = self.span
+        low, high = self.value_range
         return low + (high - low) * self.choose(noise, labels)
 
     def choose(self, noise: Noise, labels: Tensor | None) -> Tensor:
@@ -64,16 +49,20 @@ class Copyist(nn.Module):
         return torch.stack([rows[k][turn % len(rows[k])] for k, turn in zip(labels.tolist(), turns, strict=True)])
 
 
-def measure_quickly(recipe: Recipe, digits: DataSet, module: nn.Module, judge: ConvClassifier) -> dict[str, Quality]:
-    return {entry.metric: entry for entry in measure(recipe, digits, module, judge, seed=0, quick=True)}
+def measure_quickly(
+    digits: TrainingData, module: Copyist, evaluator: Evaluator, *, conditional: bool = True
+) -> dict[str, Quality]:
+    value_range = module.value_range
+    found = measure(digits, module, evaluator, conditional=conditional, value_range=value_range, seed=0, quick=True)
+    return {entry.metric: entry for entry in found}
 
 
 @pytest.fixture(scope="module")
-def copied(digits: DataSet, judge: ConvClassifier) -> dict[str, Quality]:
-    return measure_quickly(RECIPES["digits-cvae"], digits, Copyist(digits), judge)
+def copied(digits: TrainingData, evaluator: Evaluator) -> dict[str, Quality]:
+    return measure_quickly(digits, Copyist(digits), evaluator)
 
 
-def test_training_rows_lie_as_far_apart_as_the_real_value_says(copied: dict[str, Quality]) -> None:
+def test_training_rows_have_the_distances_of_the_real_value(copied: dict[str, Quality]) -> None:
     spread = copied["within-class-distance-ratio"]
     assert spread.value == pytest.approx(spread.real_value, abs=1e-3)  # a 16th is not quite one of 255 levels
 
@@ -82,27 +71,28 @@ def test_training_rows_are_found_to_be_copies_of_each_other(copied: dict[str, Qu
     assert (copied["duplicate-share"].value, copied["training-copy-share"].value) == (1.0, 1.0)
 
 
-def test_real_rows_hold_no_copies(copied: dict[str, Quality]) -> None:
+def test_real_rows_contain_no_copies(copied: dict[str, Quality]) -> None:
     assert (copied["duplicate-share"].real_value, copied["training-copy-share"].real_value) == (0.0, 0.0)
 
 
 def test_a_model_of_another_value_range_is_measured_alike(
-    digits: DataSet, judge: ConvClassifier, copied: dict[str, Quality]
+    digits: TrainingData, evaluator: Evaluator, copied: dict[str, Quality]
 ) -> None:
-    signed = dataclasses.replace(RECIPES["digits-cvae"], value_range=(-1.0, 1.0))
-    assert measure_quickly(signed, digits, Copyist(digits, (-1.0, 1.0)), judge) == copied
+    assert measure_quickly(digits, Copyist(digits, (-1.0, 1.0)), evaluator) == copied
 
 
-def test_real_rows_drawn_freely_have_the_rarest_class_of_the_real_value(digits: DataSet, judge: ConvClassifier) -> None:
-    rarest = measure_quickly(RECIPES["digits-vae"], digits, Copyist(digits), judge)["rarest-class-share"]
+def test_random_real_rows_have_the_rarest_class_of_the_real_value(digits: TrainingData, evaluator: Evaluator) -> None:
+    rarest = measure_quickly(digits, Copyist(digits), evaluator, conditional=False)["rarest-class-share"]
     assert rarest.value == pytest.approx(rarest.real_value, abs=0.005)  # one draw of 10 000 has an error of 0.002
 
 
-def test_training_on_copies_is_worth_what_real_rows_are(digits: DataSet, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_training_on_copies_gives_the_accuracy_of_real_rows(
+    digits: TrainingData, monkeypatch: pytest.MonkeyPatch
+) -> None:
     recipe = RECIPES["digits-classifier"]
     short = dataclasses.replace(recipe, steps=60, config={**recipe.config, "features": 8})
-    monkeypatch.setattr(training_value, "classifier_of", {"digits": short}.get)
-    entry = training_value.measure_training_value(digits, Copyist(digits), value_range=(0.0, 1.0), seed=0)
+    monkeypatch.setattr("handlers.recipes.quality.metrics.classifier_of", {"digits": short}.get)
+    entry = measure_training_value(digits, Copyist(digits), value_range=(0.0, 1.0), seed=0)
     assert entry.real_value is not None
     assert entry.value == pytest.approx(entry.real_value, abs=0.02)
     assert entry.value > 0.8
@@ -110,15 +100,15 @@ def test_training_on_copies_is_worth_what_real_rows_are(digits: DataSet, monkeyp
 
 
 def test_a_measurement_does_not_depend_on_the_one_before(
-    digits: DataSet, judge: ConvClassifier, copied: dict[str, Quality]
+    digits: TrainingData, evaluator: Evaluator, copied: dict[str, Quality]
 ) -> None:
     torch.manual_seed(5)
-    assert measure_quickly(RECIPES["digits-cvae"], digits, Copyist(digits), judge) == copied
+    assert measure_quickly(digits, Copyist(digits), evaluator) == copied
 
 
 # --- Into the card ----------------------------------------------------------------------------------------------------
 
-ENTRY = Quality(metric="label-accuracy", value=0.5, interval=(0.4, 0.6), real_value=0.9, method="Looked: hard.")
+ENTRY = Quality(metric="label-accuracy", value=0.5, interval=(0.4, 0.6), real_value=0.9, method="Counted: all.")
 CARD = (MODEL_STORE / "digits-cvae" / "model.yaml").read_text("utf-8")
 BEFORE, _, REST = CARD.partition("quality:\n")
 AFTER = REST[REST.index("data_licence:") :]
@@ -147,21 +137,21 @@ def test_only_the_quality_of_a_card_is_replaced(tmp_path: Path, card: str) -> No
     ]
 
 
-def test_what_was_there_is_written_byte_for_byte(tmp_path: Path) -> None:
+def test_unchanged_quality_leaves_the_same_bytes(tmp_path: Path) -> None:
     (tmp_path / "model.yaml").write_text(CARD, "utf-8")
     write_quality(tmp_path, load_card(tmp_path).quality)
     assert (tmp_path / "model.yaml").read_text("utf-8") == CARD
 
 
-def test_a_section_that_cannot_be_told_apart_is_left_alone(tmp_path: Path) -> None:
+def test_a_section_that_cannot_be_separated_is_not_changed(tmp_path: Path) -> None:
     strange = BEFORE + "quality: [\n]\n" + AFTER
     (tmp_path / "model.yaml").write_text(strange, "utf-8")
-    with pytest.raises(CardError, match=r"quality: cannot be told from its neighbours; write it as a block"):
+    with pytest.raises(CardError, match=r"quality: cannot be separated from other sections; write it as a block"):
         write_quality(tmp_path, (ENTRY,))
     assert (tmp_path / "model.yaml").read_text("utf-8") == strange
 
 
-def test_entries_that_were_not_measured_stay_where_they_are() -> None:
+def test_entries_that_were_not_measured_stay_in_place() -> None:
     old = [dataclasses.replace(ENTRY, metric=metric) for metric in ("mine", "label-accuracy", "slow")]
     new = [dataclasses.replace(ENTRY, metric=metric, value=0.55) for metric in ("label-accuracy", "new")]
     merged = merge_quality(tuple(old), tuple(new))
@@ -181,14 +171,14 @@ def test_the_table_of_the_readme_has_a_row_a_model() -> None:
     ]
 
 
-def test_the_table_says_which_cells_are_of_another_metric() -> None:
+def test_the_table_marks_cells_of_another_metric() -> None:
     other = [dataclasses.replace(ENTRY, metric=metric) for metric in ("clear-digit-share", "rarest-class-share")]
     card = dataclasses.replace(load_card(MODEL_STORE / "digits-vae"), quality=tuple(other))
     cells = "clear: 50.0 [40.0, 60.0] / 90.0 | | rarest class: 50.0 [40.0, 60.0] / 90.0"
     assert to_markdown([card]).splitlines()[2:] == [f"| `digits-vae` | {cells} |"]
 
 
-def test_models_stand_in_the_catalogues_order_and_ones_own_last() -> None:
+def test_models_are_in_the_order_of_the_catalogue_and_others_last() -> None:
     card = dataclasses.replace(load_card(MODEL_STORE / "digits-cvae"), quality=())
     names = ["zebra", "digits-classifier", "ant", "digits-cvae"]
     table = to_markdown([dataclasses.replace(card, name=name) for name in names])
@@ -196,17 +186,17 @@ def test_models_stand_in_the_catalogues_order_and_ones_own_last() -> None:
     assert found == ["digits-cvae", "digits-classifier", "ant", "zebra"]
 
 
-def test_a_value_below_what_is_wanted_is_marked() -> None:
+def test_a_value_below_its_threshold_is_marked() -> None:
     card = load_card(MODEL_STORE / "digits-cvae")
-    told = to_text(card, [ENTRY], verbose=True).splitlines()
-    assert told[2].split() == ["label-accuracy", "0.5000", "[0.4000,", "0.6000]", "0.9000", "≥", "0.95", "(missed)"]
-    assert told[3] == "      Looked: hard."
+    lines = to_text(card, [ENTRY], verbose=True).splitlines()
+    assert lines[2].split() == ["label-accuracy", "0.5000", "[0.4000,", "0.6000]", "0.9000", "≥", "0.95", "(missed)"]
+    assert lines[3] == "      Counted: all."
 
 
 def test_one_copy_in_ten_thousand_is_too_many() -> None:
-    assert wanted_text("mnist-cgan", "duplicate-share") == "0"
-    assert not is_reached("mnist-cgan", "duplicate-share", 0.0001)
+    assert threshold_text("mnist-cgan", "duplicate-share") == "0"
+    assert not meets_threshold("mnist-cgan", "duplicate-share", 0.0001)
 
 
-def test_nothing_is_wanted_of_a_model_without_recipe() -> None:
-    assert (wanted_text("mine", "label-accuracy"), is_reached("mine", "duplicate-share", 1.0)) == ("", True)
+def test_a_model_without_recipe_has_no_thresholds() -> None:
+    assert (threshold_text("mine", "label-accuracy"), meets_threshold("mine", "duplicate-share", 1.0)) == ("", True)

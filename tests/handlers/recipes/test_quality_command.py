@@ -1,4 +1,4 @@
-"""The command `fount quality`: of shipped models, of one's own, and what it says when it cannot."""
+"""The command `fount quality`: shipped models, a user's own, reports of evaluations, and its errors."""
 
 from __future__ import annotations
 
@@ -15,9 +15,8 @@ from safetensors.torch import save_file
 from handlers.cards.card import Card, Family, Latent, Weights, load_card, write_card
 from handlers.cards.digests import model_digest
 from handlers.cli.quality import quality
-from handlers.recipes.quality import from_report
+from tests.handlers.training_toys import MODEL_STORE
 
-MODEL_STORE = Path(__file__).resolve().parents[3] / "model_store"
 OWN = """
 import torch
 
@@ -51,14 +50,14 @@ def own_card() -> Card:
 
 @pytest.fixture
 def store(tmp_path: Path) -> Path:
-    """A store with the shipped digits, and a generator of one's own that draws noise."""
+    """A store with the shipped digits, and a user's generator that draws noise."""
     for name in ("digits-cvae", "digits-classifier"):
         shutil.copytree(MODEL_STORE / name, tmp_path / name)
     own = tmp_path / "own"
     own.mkdir()
     (own / "generator.py").write_text(OWN)
     save_file({"shades": torch.linspace(-0.5, 0.5, 10)}, own / "weights.safetensors")
-    (own / "golden.safetensors").write_bytes(b"")  # that it was checked; nobody reads it here
+    (own / "golden.safetensors").write_bytes(b"")  # as if it was checked; it is not read here
     write_card(own_card(), own)
     return tmp_path
 
@@ -72,7 +71,7 @@ def test_a_model_is_measured_and_nothing_is_written(store: Path) -> None:
     assert (store / "digits-cvae" / "model.yaml").read_bytes() == before
 
 
-def test_what_is_written_keeps_the_value_that_quick_left_out(store: Path) -> None:
+def test_writing_keeps_the_value_that_quick_leaves_out(store: Path) -> None:
     def scores() -> list[float]:
         found = load_card(store / "digits-cvae").quality
         return [entry.value for entry in found if entry.metric == "classification-accuracy-score"]
@@ -82,27 +81,27 @@ def test_what_is_written_keeps_the_value_that_quick_left_out(store: Path) -> Non
     assert scores() == before != []
 
 
-def test_measurements_come_as_json(store: Path) -> None:
+def test_measurements_are_printed_as_json(store: Path) -> None:
     (document,) = json.loads(run("digits-classifier", "--json", store=store).output)
     (entry,) = document["quality"]
     assert (document["model"], entry["metric"], entry["wanted"]) == ("digits-classifier", "test-accuracy", "≥ 0.98")
     assert 0.98 < entry["interval"][1] <= 1
 
 
-def test_verbose_says_how_it_was_measured(store: Path) -> None:
+def test_verbose_adds_the_method(store: Path) -> None:
     assert "likeliest class is right; Wilson" in run("digits-classifier", "--verbose", store=store).output
 
 
-def test_the_table_needs_no_measuring() -> None:
+def test_the_table_measures_nothing() -> None:
     result = run("--table", "digits-classifier")
     assert result.output.startswith("| model | read as their label | trained on | diversity |\n")
     assert "\n| `digits-classifier` | real: 99.4 [98.0, 99.9] | | |\n" in result.output
 
 
-# --- One's own --------------------------------------------------------------------------------------------------------
+# --- A user's own model -----------------------------------------------------------------------------------------------
 
 
-def test_a_model_of_ones_own_is_measured_by_the_data_one_names(store: Path) -> None:
+def test_a_users_model_is_measured_with_the_named_data(store: Path) -> None:
     result = run(store / "own", "--data-set", "digits", "--quick", "--write", store=store)
     assert result.exit_code == 0, result.output
     measured = {entry.metric: entry.value for entry in load_card(store / "own").quality}
@@ -113,22 +112,28 @@ def test_a_model_of_ones_own_is_measured_by_the_data_one_names(store: Path) -> N
 
 FAULTS = {
     "raises": ("raise KeyError('w')", "own failed with KeyError: 'w'"),
-    "no channels": ("return torch.zeros(len(z), 8, 8)", "own drew (100, 8, 8), its card says (100, 1, 8, 8)"),
-    "NaN": ("return torch.full((len(z), 1, 8, 8), torch.nan)", "own drew pictures that are not finite or not within"),
+    "no channels": (
+        "return torch.zeros(len(z), 8, 8)",
+        "own returned pictures of shape (100, 8, 8), its card",
+    ),
+    "NaN": (
+        "return torch.full((len(z), 1, 8, 8), torch.nan)",
+        "own returned pictures that are not finite",
+    ),
     "too bright": ("return torch.full((len(z), 1, 8, 8), 255.0)", "not within [-1, 1]"),
 }
 
 
-@pytest.mark.parametrize(("body", "told"), FAULTS.values(), ids=FAULTS)
-def test_a_model_of_ones_own_that_cannot_be_served_is_not_measured(body: str, told: str, store: Path) -> None:
+@pytest.mark.parametrize(("body", "message"), FAULTS.values(), ids=FAULTS)
+def test_a_users_model_that_cannot_be_served_is_not_measured(body: str, message: str, store: Path) -> None:
     (store / "own" / "generator.py").write_text(OWN[: OWN.index("return torch.tanh")] + body)
     result = run("own", "--data-set", "digits", "--quick", store=store)
     assert result.exit_code == 1
-    assert told in result.output
+    assert message in result.output
     assert f"; run: fount check {store / 'own'}" in result.output
 
 
-def test_what_is_measured_is_drawn_with_the_cards_defaults(store: Path) -> None:
+def test_samples_are_drawn_with_the_defaults_of_the_card(store: Path) -> None:
     def spread() -> float:
         (document,) = json.loads(run("digits-cvae", "--quick", "--json", store=store).output)
         return next(float(q["value"]) for q in document["quality"] if q["metric"] == "within-class-distance-ratio")
@@ -139,20 +144,20 @@ def test_what_is_measured_is_drawn_with_the_cards_defaults(store: Path) -> None:
     assert spread() < 0.8 * free
 
 
-def test_a_model_without_recipe_needs_data_to_be_named(store: Path) -> None:
+def test_a_model_without_recipe_needs_named_data(store: Path) -> None:
     result = run("own", "--quick", store=store)
     assert result.exit_code == 1
     assert "own: its card does not say what it was trained on; name data of its kind with --data-set" in result.output
 
 
-def test_a_model_that_was_never_checked_is_to_be_checked_first(store: Path) -> None:
+def test_a_model_without_golden_samples_must_be_checked_first(store: Path) -> None:
     (store / "own" / "golden.safetensors").unlink()
     result = run("own", "--data-set", "digits", store=store)
     assert f"own has no golden samples yet; run: fount check {store / 'own'}" in result.output
 
 
-def test_the_judge_may_be_another_of_the_store(store: Path) -> None:
-    assert f"{store} has no strict to judge samples" in run("digits-cvae", "--judge", "strict", store=store).output
+def test_the_evaluator_may_be_another_classifier_of_the_store(store: Path) -> None:
+    assert f"{store} has no strict to evaluate samples" in run("digits-cvae", "--judge", "strict", store=store).output
     shutil.copytree(store / "digits-classifier", store / "strict")
     result = run("digits-cvae", "--judge", "strict", "--quick", "--verbose", store=store)
     assert "that strict gives their label" in result.output
@@ -167,23 +172,23 @@ def test_a_transformer_is_not_measured_nor_in_the_table() -> None:
     assert "transforms" not in run("--table").output
 
 
-def test_no_name_is_answered_with_what_to_do() -> None:
+def test_a_missing_name_is_reported() -> None:
     assert "Name models to measure, or say --table" in run().output
 
 
-def test_an_unknown_model_is_answered_with_the_known_ones(store: Path) -> None:
+def test_an_unknown_model_is_reported_with_the_known_ones(store: Path) -> None:
     assert "has no model 'cvae'; it has digits-classifier, digits-cvae, own" in run("cvae", store=store).output
 
 
 @pytest.mark.parametrize("arguments", [("cvae",), ("--table",)])
-def test_a_store_that_is_not_there_is_told_with_the_remedy(tmp_path: Path, arguments: tuple[str, ...]) -> None:
+def test_a_missing_store_is_reported_with_the_remedy(tmp_path: Path, arguments: tuple[str, ...]) -> None:
     result = run(*arguments, store=tmp_path / "nowhere")
     assert result.exit_code == 1
     assert f"the folder {tmp_path}/nowhere does not exist; name the one that holds one folder a model" in result.output
     assert "with --model-store" in result.output
 
 
-def test_missing_data_are_answered_with_the_way_to_get_them(tmp_path: Path) -> None:
+def test_missing_data_are_reported_with_their_source(tmp_path: Path) -> None:
     result = run("digits-vae", "--data-set", "mnist", "--data", tmp_path)
     assert "MNIST lacks train-images-idx3-ubyte" in result.output
     assert "any mirror of MNIST" in result.output
@@ -193,7 +198,7 @@ def test_data_of_another_kind_are_refused(store: Path) -> None:
     card = load_card(store / "digits-cvae")
     write_card(dataclasses.replace(card, classes=card.classes[:9], prior=(1 / 9,) * 9), store / "digits-cvae")
     result = run("digits-cvae", store=store)
-    assert "digits-cvae cannot be measured on digits: it has 9 classes, those 10" in result.output
+    assert "digits-cvae cannot be measured on digits: it has 9 classes, the data have 10" in result.output
 
 
 def test_other_rows_than_a_model_was_trained_on_are_refused(store: Path) -> None:
@@ -206,20 +211,20 @@ def test_other_rows_than_a_model_was_trained_on_are_refused(store: Path) -> None
     assert "name the folder it was trained on with --data" in result.output
 
 
-def test_a_missing_judge_is_answered_with_how_to_train_it(store: Path) -> None:
+def test_a_missing_evaluator_is_reported_with_its_training_command(store: Path) -> None:
     shutil.rmtree(store / "digits-classifier")
     result = run("digits-cvae", "--quick", store=store)
-    assert f"{store} has no digits-classifier to judge samples; name the folder that has it with" in result.output
+    assert f"{store} has no digits-classifier to evaluate samples; name the folder that has it with" in result.output
     assert "--model-store, or run: fount train digits-classifier" in result.output
 
 
-def test_damaged_weights_are_a_sentence(store: Path) -> None:
+def test_damaged_weights_are_reported(store: Path) -> None:
     (store / "digits-cvae" / "weights.safetensors").write_bytes(b"none")
     result = run("digits-cvae", store=store)
     assert (result.exit_code, "weights.digest: weights.safetensors has sha256:" in result.output) == (1, True)
 
 
-def test_an_unknown_family_is_answered_with_the_known_ones(store: Path) -> None:
+def test_an_unknown_family_is_reported_with_the_known_ones(store: Path) -> None:
     card = load_card(store / "digits-cvae")
     write_card(dataclasses.replace(card, family=Family(name="diffusion")), store / "digits-cvae")
     result = run("digits-cvae", store=store)
@@ -230,13 +235,13 @@ def test_a_folder_that_cannot_be_written_is_named(store: Path, monkeypatch: pyte
     def refuse(file: Path, content: bytes) -> None:
         raise PermissionError(13, "Permission denied", str(file))
 
-    monkeypatch.setattr(from_report, "write_whole", refuse)
+    monkeypatch.setattr("handlers.recipes.quality.card_quality.atomic_write", refuse)
     result = run("digits-classifier", "--write", store=store)
     assert "digits-classifier cannot be written: Permission denied; make it writable, or leave out" in result.output
 
 
 def report_of(folder: Path, file: Path, **changes: object) -> Path:
-    """A JSON report of a model, as far as its numbers are read."""
+    """Write the part of a JSON report that is read."""
     card = load_card(folder)
     metric = {
         "name": "copy_rate",
@@ -249,9 +254,9 @@ def report_of(folder: Path, file: Path, **changes: object) -> Path:
     pinned = {"name": card.name, "version": card.version, "digest": model_digest(card, folder)}
     envelope = {"model": pinned, "count": 1000, "seed": 1, "dataset": "digits", "training_rows": 1442,
                 "held_out_rows": 355, "extractor": {"name": "digits-classifier"}}  # fmt: skip
-    beside = metric | {"name": "kid", "decides": False}
+    not_deciding = metric | {"name": "kid", "decides": False}
     unknown = metric | {"name": "recall", "value": None, "interval": None, "null": None}
-    report = {"format": 1, "envelope": envelope, "metrics": [metric, beside, unknown]} | changes
+    report = {"format": 1, "envelope": envelope, "metrics": [metric, not_deciding, unknown]} | changes
     file.write_text(json.dumps(report))
     return file
 
@@ -284,7 +289,7 @@ def test_a_report_of_another_format_is_refused(changes: dict[str, object], store
     assert (result.exit_code, "evaluate again" in result.output) == (1, True)
 
 
-def test_what_is_no_report_is_refused(store: Path, tmp_path: Path) -> None:
+def test_another_json_document_is_refused(store: Path, tmp_path: Path) -> None:
     (tmp_path / "report.json").write_text("[]")
     result = run("digits-cvae", "--report", tmp_path / "report.json", store=store)
     assert (result.exit_code, "is no report" in result.output) == (1, True)

@@ -1,4 +1,4 @@
-"""The shipped models keep the promise of addresses: the same bytes in requests of any size, at any place."""
+"""The shipped models return the same bytes for an address, in requests and batches of any size."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ SHIPPED = sorted(card.parent.name for card in MODEL_STORE.glob("*/model.yaml"))
 LARGE = ("mnist-cgan", "mnist-cvae")  # their profiles take a while to measure
 NAMES = [pytest.param(name, marks=pytest.mark.slow) if name in LARGE else name for name in SHIPPED]
 SIZES = (1, 7, 8, 9, 33, 64, 65, 113)
-"""Of requests that share a call; together 300 rows, hence batches of 256 and less."""
+"""Rows of requests in one call; together 300, so that batches of 256 and less are run."""
 
 Items = list[worker_pb2.WorkerItem]
 HERE = pytest.param("cpu", id="cpu")
@@ -53,7 +53,7 @@ def shipped(request: pytest.FixtureRequest, device: str, tmp_path_factory: pytes
 
 
 def _items(worker: Worker, sizes: tuple[int, ...]) -> Items:
-    """Ask for the same rows 0 to 299, in requests of some sizes."""
+    """Create requests of some sizes for the rows 0 to 299."""
     card = worker.model.card
     assert card is not None, worker.model.reason
     starts = [0, *accumulate(sizes)][:-1]
@@ -90,15 +90,15 @@ def test_requests_of_mixed_sizes_have_the_floats_of_one_request(shipped: Worker)
         assert _data(shipped, _items(shipped, SIZES[::-1]), operation) == together
 
 
-def test_rows_asked_for_alone_have_the_floats_of_one_request(shipped: Worker) -> None:
+def test_requests_of_single_rows_have_the_floats_of_one_request(shipped: Worker) -> None:
     for operation in _operations(shipped):
         together = _data(shipped, _items(shipped, (40,)), operation)
         assert b"".join(_data(shipped, [item], operation) for item in _items(shipped, (1,) * 40)) == together
 
 
-def test_strangers_before_a_request_change_none_of_its_floats(shipped: Worker) -> None:
+def test_other_requests_before_a_request_change_none_of_its_floats(shipped: Worker) -> None:
     for operation in _operations(shipped):
         items = _items(shipped, SIZES)
         alone = _data(shipped, items[-1:], operation)
-        for strangers in (1, 3, 5):
-            assert _data(shipped, [*items[:strangers], items[-1]], operation).endswith(alone)
+        for others in (1, 3, 5):
+            assert _data(shipped, [*items[:others], items[-1]], operation).endswith(alone)

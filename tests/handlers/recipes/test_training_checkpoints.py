@@ -1,4 +1,4 @@
-"""Checkpoints: whole or not taken for whole, of one run alone, and never more than two."""
+"""Checkpoints: damage is detected, runs are not mixed up, and the two newest are kept."""
 
 from __future__ import annotations
 
@@ -11,22 +11,20 @@ import torch
 from handlers.recipes.run.checkpoints import (
     Checkpoint,
     CheckpointError,
-    History,
-    alone_in,
     check_identity,
     has_checkpoint,
     load_checkpoint,
+    lock_folder,
     newest_healthy,
     save_checkpoint,
-    write_whole,
 )
-from handlers.recipes.run.watch import Look
+from handlers.recipes.run.history import History, Snapshot
 
 IDENTITY = {"recipe": "digits-cgan", "seed": "5"}
 
 
 def checkpoint(step: int, *, healthy: bool = True) -> Checkpoint:
-    history = History(losses=[(step, {"loss": 0.1})], looks=[Look(step=step, accuracies=(0.5,), ratio=0.9)])
+    history = History(losses=[(step, {"loss": 0.1})], snapshots=[Snapshot(step=step, accuracies=(0.5,), ratio=0.9)])
     state = {"module.weight": torch.full((3,), float(step)), "random": torch.arange(4, dtype=torch.uint8)}
     return Checkpoint(step=step, identity=IDENTITY, history=history, healthy=healthy, state=state)
 
@@ -48,7 +46,7 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path / "run" / "checkpoints"
 
 
-def test_the_newest_is_read_as_it_was_written(folder: Path) -> None:
+def test_the_newest_checkpoint_is_read_as_written(folder: Path) -> None:
     found, warnings = load(folder)
     assert found is not None
     assert (found.step, found.identity, found.history) == (9, IDENTITY, checkpoint(9).history)
@@ -69,15 +67,15 @@ def test_the_two_newest_are_kept(folder: Path) -> None:
     ]
 
 
-def test_what_was_never_finished_is_cleared_away(folder: Path) -> None:
-    (folder / "step-000000010.safetensors").write_bytes(b"cut off before its document")
-    (folder / "step-000000010.json.part").write_bytes(b"{")
+def test_incomplete_files_are_deleted(folder: Path) -> None:
+    (folder / "step-000000010.safetensors").write_bytes(b"interrupted before its document")
+    (folder / ".step-000000010.json.1a2b.part").write_bytes(b"{")
     assert load(folder)[1] == []
     save_checkpoint(folder, checkpoint(11))
     assert [name for name in names(folder) if "010" in name] == []
 
 
-def test_no_folder_is_no_checkpoint(tmp_path: Path) -> None:
+def test_a_missing_folder_has_no_checkpoint(tmp_path: Path) -> None:
     assert load(tmp_path / "none") == (None, [])
     assert not has_checkpoint(tmp_path / "none")
 
@@ -96,7 +94,7 @@ DAMAGES = {
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
-def test_a_damaged_newest_falls_back_to_the_one_before_and_says_so(folder: Path, damage: str) -> None:
+def test_a_damaged_newest_checkpoint_is_reported_and_the_one_before_is_read(folder: Path, damage: str) -> None:
     suffix, change = DAMAGES[damage]
     file = folder / f"step-000000009.{suffix}"
     content = file.read_bytes()
@@ -108,31 +106,31 @@ def test_a_damaged_newest_falls_back_to_the_one_before_and_says_so(folder: Path,
     assert "step-000000009.json is damaged" in warnings[0]
 
 
-def test_a_damaged_one_is_gone_after_the_next_is_saved(folder: Path) -> None:
+def test_a_damaged_checkpoint_is_deleted_when_the_next_is_saved(folder: Path) -> None:
     (folder / "step-000000009.safetensors").write_bytes(b"")
     save_checkpoint(folder, checkpoint(8))
     assert [name for name in names(folder) if name.endswith("json")] == ["step-000000007.json", "step-000000008.json"]
 
 
-def test_nothing_but_damaged_ones_says_what_to_delete(folder: Path) -> None:
+def test_only_damaged_checkpoints_are_an_error(folder: Path) -> None:
     for file in folder.glob("*.json"):
         file.write_text("{}")
-    with pytest.raises(CheckpointError, match=rf"no checkpoint in .* is whole; delete {folder.parent} and train again"):
+    with pytest.raises(CheckpointError, match=rf"every checkpoint in .* is damaged; delete {folder.parent} and train"):
         load(folder)
 
 
-def test_a_checkpoint_that_cannot_be_written_says_so(tmp_path: Path) -> None:
+def test_a_checkpoint_that_cannot_be_written_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "checkpoints").write_text("a file is in the way")
-    with pytest.raises(CheckpointError, match=r"cannot be written .*; make room, then go on by --resume"):
+    with pytest.raises(CheckpointError, match=r"cannot be written .*; free space, then continue with --resume"):
         save_checkpoint(tmp_path / "checkpoints", checkpoint(1))
 
 
-def test_an_unhealthy_one_is_passed_over_when_a_healthy_one_is_looked_for(folder: Path) -> None:
+def test_the_newest_healthy_checkpoint_is_found(folder: Path) -> None:
     save_checkpoint(folder, checkpoint(11, healthy=False))
     assert newest_healthy(folder) == folder / "step-000000009.safetensors"
 
 
-def test_another_run_is_refused_with_every_difference(tmp_path: Path) -> None:
+def test_the_checkpoint_of_another_run_is_refused_with_every_difference(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError) as error:
         check_identity(tmp_path, IDENTITY | {"steps": "9"}, IDENTITY | {"seed": "6", "torch": "2.0"})
     assert str(error.value).splitlines()[1:4] == [
@@ -140,26 +138,19 @@ def test_another_run_is_refused_with_every_difference(tmp_path: Path) -> None:
         "  torch: none there, 2.0 here",
         "  steps: 9 there, none here",
     ]
-    assert f"or delete {tmp_path} to start anew" in str(error.value)
+    assert f"or delete {tmp_path} to start again" in str(error.value)
 
 
-def test_nothing_is_unpickled(folder: Path) -> None:
+def test_a_checkpoint_is_json_and_safetensors(folder: Path) -> None:
     document = json.loads((folder / "step-000000009.json").read_text())
     assert document["step"] == 9
     assert (folder / "step-000000009.safetensors").read_bytes()[8:9] == b"{"
 
 
 def test_two_processes_do_not_train_in_one_folder(tmp_path: Path) -> None:
-    with alone_in(tmp_path), pytest.raises(CheckpointError, match="another process trains in"), alone_in(tmp_path):
+    with (
+        lock_folder(tmp_path),
+        pytest.raises(CheckpointError, match="another process trains in"),
+        lock_folder(tmp_path),
+    ):
         pass
-
-
-def test_a_file_is_replaced_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(_handle: int) -> None:
-        raise OSError("no space left")
-
-    write_whole(tmp_path / "file", b"before")
-    monkeypatch.setattr("os.fsync", fail)
-    with pytest.raises(OSError, match="no space left"):
-        write_whole(tmp_path / "file", b"after")
-    assert (names(tmp_path), (tmp_path / "file").read_bytes()) == (["file"], b"before")

@@ -1,4 +1,4 @@
-"""Tasks of training: one seed gives one set of weights, a state taken up goes on the same, and every option counts."""
+"""Training tasks: seeds and resumed states reproduce weights, and every option of a fit has an effect."""
 
 from __future__ import annotations
 
@@ -9,34 +9,35 @@ import torch
 from torch import nn
 
 from handlers.recipes.catalogue import RECIPES
+from handlers.recipes.data.load import TrainingData
 from handlers.recipes.tasks.augmentations import RandomAffine, ShiftAndNoise, translate
 from handlers.recipes.tasks.classifiers import train_classifier
 from handlers.recipes.tasks.gans import rate_share
 from handlers.recipes.tasks.task import GanFit, average_into
-from tests.handlers.training_toys import CPU, DIGITS, advance, are_equal, begin, digits, refit, small
+from tests.handlers.training_toys import CPU, DIGITS, advance, are_equal, new_task, refit, small
 
 # --- Resuming and seeds -----------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", DIGITS)
-def test_a_task_taken_up_in_the_middle_ends_with_the_same_bits(name: str) -> None:
+def test_a_resumed_task_ends_with_the_same_bits(name: str) -> None:
     recipe = small(name)
-    whole = advance(begin(recipe), 0, 12)
-    half = advance(begin(recipe), 0, 5).state()
-    resumed = begin(recipe, seed=6)
+    whole = advance(new_task(recipe), 0, 12)
+    half = advance(new_task(recipe), 0, 5).state()
+    resumed = new_task(recipe, seed=6)
     resumed.load_state(half)
     assert are_equal(advance(resumed, 5, 12).state(), whole.state())
 
 
 @pytest.mark.parametrize("name", ["digits-cvae", "digits-cgan", "digits-classifier"])
-def test_the_same_seed_gives_the_same_weights_and_another_others(name: str) -> None:
-    one, same, other = (advance(begin(small(name), seed), 0, 3).averaged().state_dict() for seed in (5, 5, 6))
+def test_a_seed_determines_the_weights(name: str) -> None:
+    one, same, other = (advance(new_task(small(name), seed), 0, 3).averaged().state_dict() for seed in (5, 5, 6))
     assert are_equal(one, same)
     assert not are_equal(one, other)
 
 
 def test_a_state_shares_no_memory_with_its_task() -> None:
-    task = begin(small("digits-cgan"))
+    task = new_task(small("digits-cgan"))
     before = task.state()
     advance(task, 0, 1)
     assert not are_equal(before, task.state())
@@ -44,22 +45,21 @@ def test_a_state_shares_no_memory_with_its_task() -> None:
 
 def test_the_state_of_another_network_is_refused() -> None:
     with pytest.raises((KeyError, RuntimeError)):
-        begin(small("digits-cvae")).load_state(begin(small("digits-vae")).state())
+        new_task(small("digits-cvae")).load_state(new_task(small("digits-vae")).state())
 
 
-def test_training_leaves_torch_as_it_was() -> None:
+def test_training_restores_the_state_of_torch(digits: TrainingData) -> None:
     before = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled(), torch.get_rng_state().tolist()
-    data = digits()
-    train_classifier(RECIPES["digits-classifier"], data, data.train, steps=1, seed=5, device=CPU)
+    train_classifier(RECIPES["digits-classifier"], digits, digits.train, steps=1, seed=5, device=CPU)
     after = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled(), torch.get_rng_state().tolist()
     assert after == before
 
 
-def test_a_classifier_learns() -> None:
-    data, recipe = digits(), RECIPES["digits-classifier"]
-    trained = train_classifier(recipe, data, data.train, steps=100, seed=5, device=CPU)
+def test_a_classifier_learns(digits: TrainingData) -> None:
+    recipe = RECIPES["digits-classifier"]
+    trained = train_classifier(recipe, digits, digits.train, steps=100, seed=5, device=CPU)
     with torch.inference_mode():
-        assert (trained.classify(data.test.images).argmax(1) == data.test.labels).float().mean() > 0.9
+        assert (trained.classify(digits.test.images).argmax(1) == digits.test.labels).float().mean() > 0.9
 
 
 # --- Options ----------------------------------------------------------------------------------------------------------
@@ -90,11 +90,11 @@ OPTIONS = [
 @pytest.mark.parametrize(("name", "option", "value"), OPTIONS, ids=lambda value: str(value)[:40])
 def test_every_option_of_a_fit_changes_the_weights(name: str, option: str, value: object) -> None:
     plain, changed = small(name), refit(small(name), **{option: value})
-    one, other = (advance(begin(recipe, steps=3), 0, 3).averaged().state_dict() for recipe in (plain, changed))
+    one, other = (advance(new_task(recipe, steps=3), 0, 3).averaged().state_dict() for recipe in (plain, changed))
     assert not are_equal(one, other)
 
 
-def test_rates_of_a_gan_stay_and_then_fall_to_the_last_share() -> None:
+def test_learning_rates_of_a_gan_are_constant_and_then_fall() -> None:
     fit = GanFit(constant_share=0.5, last_share=0.1)
     assert [rate_share(number, 100, fit) for number in (0, 50, 75, 99)] == pytest.approx([1, 1, 0.5, 0.1])
 
@@ -102,7 +102,7 @@ def test_rates_of_a_gan_stay_and_then_fall_to_the_last_share() -> None:
 # --- Averages ---------------------------------------------------------------------------------------------------------
 
 
-def test_an_average_moves_statistics_and_copies_counters() -> None:
+def test_an_average_includes_statistics_and_copies_counters() -> None:
     average, module = nn.BatchNorm2d(1), nn.BatchNorm2d(1)
     nn.init.constant_(module.weight, 3.0)
     module.running_mean, module.num_batches_tracked = torch.tensor([4.0]), torch.tensor(7)
@@ -128,7 +128,7 @@ def test_a_translation_moves_whole_pixels_within_its_bounds() -> None:
     assert rows == columns == {-2, -1, 0, 1, 2}
 
 
-def test_a_translation_brings_in_the_background() -> None:
+def test_a_translation_fills_with_the_background() -> None:
     moved = translate(torch.zeros(64, 1, 4, 4), 1, torch.Generator().manual_seed(0), background=-1.0)
     assert moved.unique().tolist() == [-1.0, 0.0]
 
@@ -140,7 +140,7 @@ def test_no_translation_draws_no_random_numbers() -> None:
     assert torch.equal(generator.get_state(), before)
 
 
-def test_gradients_pass_a_translation() -> None:
+def test_gradients_pass_through_a_translation() -> None:
     images = dot().requires_grad_()
     translate(images, 1, torch.Generator().manual_seed(0), background=0.0).sum().backward()  # type: ignore[no-untyped-call]
     assert images.grad is not None
@@ -148,7 +148,7 @@ def test_gradients_pass_a_translation() -> None:
 
 
 @pytest.mark.parametrize("option", ["rotation", "scale", "shear", "shift_px"])
-def test_an_affine_change_without_any_of_its_parts_changes_nothing(option: str) -> None:
+def test_every_part_of_an_affine_change_has_an_effect(option: str) -> None:
     still = {"rotation": 0.0, "scale": 0.0, "shear": 0.0, "shift_px": 0.0}
     images = torch.rand(8, 1, 28, 28, generator=torch.Generator().manual_seed(1))
     kept, changed = (
@@ -158,7 +158,7 @@ def test_an_affine_change_without_any_of_its_parts_changes_nothing(option: str) 
     assert (changed - images).abs().max() > 0.01
 
 
-def test_an_affine_shift_is_counted_in_pixels() -> None:
+def test_an_affine_shift_is_in_pixels() -> None:
     still = RandomAffine(rotation=0, scale=0, shear=0, shift_px=2.0)
     moved = still.change(dot(27, 27), torch.Generator().manual_seed(0))
     rows = (moved.sum(dim=(1, 3)) * torch.arange(27)).sum(1) / moved.sum(dim=(1, 2, 3)) - 13  # centres of mass

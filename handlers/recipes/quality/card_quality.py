@@ -1,0 +1,138 @@
+"""The `quality` section of a card: read entries from an evaluation report, merge them, and write them into the card.
+
+The JSON report that `fount evaluate --report FILE.json` writes enters, if it is of the same model; the card's file
+leaves, in which only the `quality` section is changed. Comments and entries of other metrics are kept.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from fount.files import atomic_write
+from handlers.cards.card import CARD_FILE, Card, CardError, Problem, Quality, load_card
+from handlers.cards.digests import model_digest
+from handlers.recipes.quality.measure_model import MeasurementError
+
+__all__ = ["merge_quality", "read_report", "write_quality"]
+
+_FORMAT = 1
+_ALWAYS = frozenset({"fid"})
+"""Metrics that decide no verdict and are reported all the same, since models are compared by them."""
+
+_SECTION = re.compile(r"^quality[ ]*:.*\n?(?:(?:[ \t#-].*)?\n)*(?:[ \t#-].*)?", re.MULTILINE)
+_TRAILING = re.compile(r"(?:^[ \t]*(?:#.*)?\n)+\Z", re.MULTILINE)  # comments and gaps that belong to the next section
+
+
+def read_report(file: Path, card: Card, folder: Path) -> tuple[Quality, ...]:
+    """Read the metrics that decide verdicts, and FID.
+
+    Args:
+        file: a JSON report.
+        card: of the model.
+        folder: the model's.
+
+    Raises:
+        MeasurementError: the file is no report, or of another format or model.
+    """
+    report = _load(file)
+    envelope = report["envelope"]
+    model = envelope["model"]
+    if model["digest"] != (digest := model_digest(card, folder)):
+        raise MeasurementError(
+            f"{file} is of {model['name']} {model['version']} with digest {model['digest']}; "
+            f"{card.name} {card.version} here has {digest}; evaluate this one"
+        )
+    conditions = (
+        f"{envelope['count']} samples of seed {envelope['seed']} against {envelope['dataset']}, "
+        f"{envelope['training_rows']} training and {envelope['held_out_rows']} held-out rows, "
+        f"read by {envelope['extractor']['name']}; the real value is of real rows in the place of samples"
+    )
+    return tuple(
+        _to_entry(metric, conditions)
+        for metric in report["metrics"]
+        if metric["interval"] and None not in metric["interval"] and (metric["decides"] or metric["name"] in _ALWAYS)
+    )
+
+
+def merge_quality(old: tuple[Quality, ...], new: tuple[Quality, ...]) -> tuple[Quality, ...]:
+    """Replace entries of the same metric in place, and append the others."""
+    measured = {entry.metric: entry for entry in new}
+    kept = tuple(measured.pop(entry.metric, entry) for entry in old)
+    return (*kept, *measured.values())
+
+
+def write_quality(folder: Path, quality: tuple[Quality, ...]) -> None:
+    """Replace the quality section of a model's card atomically.
+
+    Args:
+        folder: the model's.
+        quality: all entries of the section.
+
+    Raises:
+        CardError: the card cannot be read, or its section cannot be separated from the rest.
+    """
+    load_card(folder)
+    file = folder / CARD_FILE
+    with file.open(encoding="utf-8", newline="") as stream:
+        text = stream.read()  # with its line ends
+    plain = {"quality": [_to_plain(entry) for entry in quality]}
+    section = yaml.safe_dump(plain, sort_keys=False, allow_unicode=True, width=120, default_flow_style=None)
+    new = _replace_section(text, section)
+    if not _equals(new, yaml.safe_load(text) | plain):
+        remedy = "write it as a block, `quality:` and one `- metric: …` an entry, below a line of its own"
+        raise CardError(file, [Problem(key="quality", wrong="cannot be separated from other sections", remedy=remedy)])
+    atomic_write(file, new.encode())
+
+
+def _load(file: Path) -> dict[str, Any]:
+    try:
+        report = json.loads(file.read_bytes())
+    except (OSError, ValueError) as error:
+        raise MeasurementError(f"{file} cannot be read: {error}; name a JSON report of `fount evaluate`") from error
+    if not isinstance(report, dict) or not {"envelope", "metrics"} <= report.keys():
+        raise MeasurementError(f"{file} is no report; write one with `fount evaluate NAME --report FILE.json`")
+    if report.get("format") != _FORMAT:
+        raise MeasurementError(
+            f"{file} has format {report.get('format')!r}, this version reads {_FORMAT}; evaluate again"
+        )
+    return report
+
+
+def _to_entry(metric: Mapping[str, Any], conditions: str) -> Quality:
+    low, high = metric["interval"]
+    null = metric["null"]
+    return Quality(
+        metric=metric["name"].replace("_", "-"),
+        value=round(metric["value"], 4),
+        interval=(round(low, 4), round(high, 4)),
+        real_value=None if null is None else round(null["mean"], 4),
+        method=f"evaluation: {metric['method']}; {conditions}",
+    )
+
+
+def _equals(text: str, expected: object) -> bool:
+    try:
+        return bool(yaml.safe_load(text) == expected)
+    except yaml.YAMLError:
+        return False
+
+
+def _replace_section(text: str, section: str) -> str:
+    found = _SECTION.search(text)
+    if found is None:
+        return text + "\n" * (not text.endswith("\n")) + section
+    rest = _TRAILING.search(found.group())
+    return text[: found.start()] + section + (rest.group() if rest else "") + text[found.end() :]
+
+
+def _to_plain(entry: Quality) -> dict[str, Any]:
+    plain: dict[str, Any] = {"metric": entry.metric, "value": entry.value, "interval": list(entry.interval)}
+    if entry.real_value is not None:
+        plain["real_value"] = entry.real_value
+    return plain | {"method": entry.method}
