@@ -1,8 +1,8 @@
-"""Building: from a card and its folder to a module with its weights, whichever of three ways the model comes in.
+"""Build a model from its card and folder into a module with its weights.
 
-A family of this package, with a state dict; a class in a file of one's own, with a state dict; or a program, which is
-both. Enters: a card and the folder it lies in. Leaves: a sampler or classifier that a network can run, or an error that
-says what to change.
+A model is a family of this package with a state dict, a class in the user's own file with a state dict, or a program,
+which contains both. A card and its folder enter; a sampler, classifier or transformer for a network leaves, or an error
+that says what to change.
 """
 
 from __future__ import annotations
@@ -20,51 +20,51 @@ from handlers.loading.memory import InsufficientMemoryError, require_memory
 from handlers.loading.weights import load_weights
 from handlers.models import CUSTOM_FAMILY, PROGRAM_FAMILIES, UnknownFamilyError, load_family
 
-__all__ = ["BuildError", "build_module", "build_unwrapped", "is_custom", "source_of"]
+__all__ = ["BuildError", "build_module", "build_unwrapped", "is_custom"]
 
 
 class BuildError(Exception):
-    """A model cannot be built from its card, file and weights. Change what the message names."""
+    """A model cannot be built from its card, source and weights. Change what the message names."""
 
 
 def is_custom(card: Card) -> bool:
-    """Whether a model is a module or a program of one's own, rather than of a family of this package."""
+    """Return whether a model is a custom module or a program, rather than of a family of this package."""
     return card.family.name in (CUSTOM_FAMILY, *PROGRAM_FAMILIES)
 
 
 def build_module(card: Card, folder: Path, build_family: FamilyBuilder = load_family) -> nn.Module:
-    """Build what a network runs.
+    """Build the module that a network runs.
 
     Args:
         card: the card.
-        folder: where its weights, and a file of one's own, lie.
+        folder: the model folder, with the weights and a custom source file.
         build_family: builds a family's module from its name and configuration.
 
     Returns:
-        A Sampler or Classifier with its weights.
+        A Sampler, Classifier or Transformer with its weights.
 
     Raises:
-        BuildError: it cannot be built; one sentence says why and what to do.
-        UnknownFamilyError: the family is not this package's.
+        BuildError: it cannot be built; the message says why and what to do.
+        UnknownFamilyError: the family is not one of this package.
         WeightsError: the weights do not fit.
     """
     module = build_unwrapped(card, folder, build_family)
     if not is_custom(card):
         return module
-    # Imported only when needed, so that archives of other families can do without.
-    own = importlib.import_module("handlers.models.custom")
+    # Imported only when needed, because archives of other families do not contain it.
+    custom = importlib.import_module("handlers.models.custom")
     listed = {str(name): parameter.default for name, parameter in card.parameters.items()}
+    latent_shape = card.latent.shape if card.latent else ()
     try:
-        sampler: nn.Module = own.CustomSampler(
-            module, card.latent.shape if card.latent else (), labelled=bool(card.classes), listed=listed
-        )
+        sampler: nn.Module = custom.CustomSampler(module, latent_shape, labelled=bool(card.classes), listed=listed)
     except ValueError as error:
-        raise BuildError(f"{_file_of(card)}: {error}") from error
+        file = card.family.source if card.family.name == CUSTOM_FAMILY else card.weights.file
+        raise BuildError(f"{file}: {error}") from error
     return sampler
 
 
 def build_unwrapped(card: Card, folder: Path, build_family: FamilyBuilder = load_family) -> nn.Module:
-    """Build the model itself, with its weights and unwrapped: what its author's notebook would hold.
+    """Build the model itself with its weights, a custom module without the wrapper that makes it a sampler.
 
     Args and raises: as in `build_module`.
     """
@@ -90,20 +90,16 @@ def _build_family(card: Card, build_family: FamilyBuilder) -> nn.Module:
     except UnknownFamilyError:
         raise
     except ValueError as error:
-        raise BuildError(f"the family {name} refuses its configuration: {error}; mend the card") from error
+        raise BuildError(f"the family {name} refuses its configuration: {error}; correct the card") from error
     if not isinstance(module, nn.Module):
-        raise BuildError(f"the family {name} is no torch module; mend the family")
+        raise BuildError(f"the family {name} is no torch module; correct the family")
     return module
 
 
 def _load_program(card: Card, file: Path) -> nn.Module:
-    loading = importlib.import_module("handlers.loading.program")  # needed for programs alone, as above
+    loading = importlib.import_module("handlers.loading.program")  # needed for programs only, as above
     try:
         module: nn.Module = loading.load_program(file, card.family.name, most_rows=card.limits.max_exec_batch)
     except ValueError as error:
         raise BuildError(str(error)) from error
     return module
-
-
-def _file_of(card: Card) -> str:
-    return str(card.family.source if card.family.name == CUSTOM_FAMILY else card.weights.file)

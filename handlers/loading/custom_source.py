@@ -1,8 +1,8 @@
-"""The Python file of a model of one's own: read, run once, and its class built, with faults told in its author's terms.
+"""Run the user's Python file and build its class, with errors that name the author's file and line.
 
-The file stands beside the card and is whole: it may import what the worker's environment has, and no file beside it.
-It runs with the rights of the worker, so only files one trusts belong into a model's folder. Enters: the file, a class
-name and a configuration. Leaves: the built module, or an `CustomSourceError` that names file and line.
+The file is in the model folder and self-contained: it may import what the worker's environment has installed, and no
+other file of the folder. It runs with the rights of the worker, so only trusted files belong into a model folder. The
+file, a class name and a configuration enter; the built module leaves, or a `CustomSourceError`.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _Result = TypeVar("_Result")
 
 
 class CustomSourceError(Exception):
-    """A model's own Python file cannot be used. Mend what the message names, in that file or in the card."""
+    """A custom source file cannot be used. Correct what the message names, in that file or in the card."""
 
 
 def build_custom_class(file: Path, class_name: str, config: Mapping[str, Any]) -> nn.Module:
@@ -35,34 +35,34 @@ def build_custom_class(file: Path, class_name: str, config: Mapping[str, Any]) -
     Args:
         file: the Python file.
         class_name: a torch.nn.Module in it.
-        config: what it is constructed with, by name.
+        config: its keyword arguments.
 
     Raises:
         CustomSourceError: the file cannot be run, has no such class, or the class cannot be built so.
-        MemoryError: or torch's own error: there is not enough memory for it, now.
+        MemoryError: or torch's own error: there is not enough memory for it now.
     """
     kind = _find_class(_run_file(file), file, class_name)
     _check_arguments(kind, file, config)
-    # The class may draw what is not among its weights: the same numbers in every worker.
+    # The class may draw values that are not among its weights: make them the same in every worker.
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        return _guard(lambda: kind(**config), file, f"{class_name} cannot be built", "mend it, or family.config")
+        return _guard(lambda: kind(**config), file, f"{class_name} cannot be built", "correct it, or family.config")
 
 
 def _run_file(file: Path) -> ModuleType:
-    """Run a file as a module of a private name; nothing is written beside it and nothing beside it is found."""
+    """Run a file as a module of a private name, that finds no other file of its folder and writes none there."""
     try:
         text = file.read_bytes()
     except OSError as error:
         raise CustomSourceError(f"{file.name} cannot be read ({error.strerror}); put it beside the card") from error
     module = ModuleType(f"_fount_own_{hashlib.sha256(str(file.resolve()).encode()).hexdigest()[:16]}")
-    # Of no package and no folder, so nothing can be relative to it: an archive has nothing else of the author's.
+    # Without package and folder, so that relative imports fail: an archive has no other file of the author.
     module.__file__, module.__package__ = file.name, ""
     sys.modules[module.__name__] = module  # dataclasses and inspect look a class's module up there
-    code = _guard(lambda: compile(text, str(file), "exec"), file, f"{file.name} is not Python", "mend it")
+    code = _guard(lambda: compile(text, str(file), "exec"), file, f"{file.name} is not Python", "correct it")
     try:
         # The author's own code, whose digest the model's digest covers.
-        _guard(lambda: exec(code, module.__dict__), file, f"{file.name} cannot be imported", "mend it")  # noqa: S102
+        _guard(lambda: exec(code, module.__dict__), file, f"{file.name} cannot be imported", "correct it")  # noqa: S102
     except CustomSourceError:
         del sys.modules[module.__name__]
         raise
@@ -70,27 +70,27 @@ def _run_file(file: Path) -> ModuleType:
 
 
 def _guard(run: Callable[[], _Result], file: Path, what: str, remedy: str) -> _Result:
-    """Run an author's code and tell its fault, whatever it is; only want of memory is passed on."""
+    """Run an author's code and translate any exception, except one for lack of memory."""
     try:
         return run()
     except (Exception, SystemExit) as error:
         if is_out_of_memory(error):
             raise
         if isinstance(error, ModuleNotFoundError) and error.name:
-            raise CustomSourceError(_tell_missing(file, error.name)) from error
+            raise CustomSourceError(_describe_missing(file, error.name)) from error
         if isinstance(error, ImportError) and "relative import" in str(error):
-            remedy = "a model of one's own is one file: put what it imports into it"
+            remedy = "a custom model is one file: put what it imports into it"
         if isinstance(error, FileNotFoundError):
-            remedy = "a model of one's own is one file: put what it reads into it, or into the weights, as buffers"
+            remedy = "a custom model is one file: put what it reads into it, or into the weights, as buffers"
         if isinstance(error, SystemExit):
-            remedy = 'put what is to run alone under if __name__ == "__main__":'
+            remedy = 'put code for running the file as a script under if __name__ == "__main__":'
         raise CustomSourceError(f"{what}: {describe_error(error, file)}; {remedy}") from error
 
 
-def _tell_missing(file: Path, name: str) -> str:
+def _describe_missing(file: Path, name: str) -> str:
     top = name.split(".")[0]
     if (file.parent / f"{top}.py").is_file() or (file.parent / top).is_dir():
-        return f"{file.name} imports {top} from its own folder; a model of one's own is one file: put it into that"
+        return f"{file.name} imports {top} from its own folder; a custom model is one file: put it into that"
     lacks = f"{file.name} imports {name}, which this worker lacks"
     return f"{lacks}; install it in the worker's environment, or remove the import"
 

@@ -1,6 +1,6 @@
-"""What a file of weights is, told by its first bytes and never by its name.
+"""Detect the kind of a weights file by its content, never by its name.
 
-Enters: any file. Leaves: its kind. Nothing is unpickled and no torch is needed, so packing and workers can ask alike.
+Any file enters; its kind leaves. Nothing is unpickled and torch is not needed, so packing and workers both use this.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ Kind = Literal["safetensors", "pickle", "torchscript", "exported", "unknown"]
 
 _ZIP = b"PK\x03\x04"
 _PICKLE = b"\x80"  # the opcode PROTO, which every pickle of protocol 2 and later begins with
-_MOST_HEADER_BYTES = 100_000_000  # what the safetensors library allows
+_MAX_HEADER_BYTES = 100_000_000  # what the safetensors library allows
 
 
 def kind_of(file: Path) -> Kind:
-    """Tell what a file is; "pickle" is also a zip of torch.save.
+    """Detect the kind of a file; "pickle" includes the zip files of torch.save.
 
     Raises:
         OSError: it cannot be read.
@@ -29,35 +29,35 @@ def kind_of(file: Path) -> Kind:
         start = stream.read(9)
     if start.startswith(_ZIP):
         return _kind_of_zip(file)
-    if len(start) == 9 and start[8:] == b"{" and struct.unpack("<Q", start[:8])[0] <= _MOST_HEADER_BYTES:
+    if len(start) == 9 and start[8:] == b"{" and struct.unpack("<Q", start[:8])[0] <= _MAX_HEADER_BYTES:
         return "safetensors"
     return "pickle" if start.startswith(_PICKLE) else "unknown"
 
 
-def describe_wrong_kind(file: Path, wanted: Kind) -> str | None:
-    """Say why a file cannot be what a card's family needs, and what to do; None when nothing speaks against it.
+def describe_wrong_kind(file: Path, expected: Kind) -> str | None:
+    """Describe why a file cannot be what a card's family needs, and what to do; None when it may be.
 
     Args:
         file: the card's weights file.
-        wanted: "safetensors", or the kind of a program.
+        expected: "safetensors", or the kind of a program.
     """
     found = kind_of(file)
-    if found in (wanted, "unknown"):
+    if found in (expected, "unknown"):
         return None
-    if wanted == "safetensors" and found in ("torchscript", "exported"):
+    if expected == "safetensors" and found in ("torchscript", "exported"):
         remedy = f"set family.name to {found} and give latent, which serves it as it is"
         return f"{file.name} is a {found} program, not weights; {remedy}"
     if found == "pickle":
-        why = "is a pickle, as torch.save writes it; reading one runs whatever code it holds, so it is never read here"
+        why = "is a pickle, as torch.save writes it; reading one can run code, so it is never read here"
         out = _converted(file)
         remedy = f"run `fount convert {file} --out {out}`, and set weights.file to {out.name}"
         return f"{file.name} {why}; {remedy}"
     remedy = f"set family.name to {found}" if found != "safetensors" else "set family.name to module or to a family"
-    return f"{file.name} is {found}, not a program of kind {wanted}; {remedy}"
+    return f"{file.name} is {found}, not a program of kind {expected}; {remedy}"
 
 
 def _converted(file: Path) -> Path:
-    """Name the file beside it that holds its tensors; never itself, which is not written over."""
+    """Choose the name of the converted file, different from the file itself."""
     name = "weights.safetensors"
     return file.with_name(name if file.name != name else "converted.safetensors")
 
@@ -69,7 +69,7 @@ def _kind_of_zip(file: Path) -> Kind:
     except (zipfile.BadZipFile, ValueError, NotImplementedError):
         return "unknown"
     if min((info.header_offset for info in infos), default=1) != 0:
-        return "unknown"  # cut short: what was found is a member that is a zip itself
+        return "unknown"  # truncated: the directory that was found is that of a nested zip
     names = [info.filename.partition("/")[2] for info in infos]
     if any(name.startswith("code/") for name in names) or "constants.pkl" in names:
         return "torchscript"

@@ -1,9 +1,9 @@
-"""Loading: from an unpacked archive to a model that may serve, or to the reason why it may not.
+"""Load an unpacked archive into a model that may serve, or the reason why it may not.
 
-In order: the folder is the archive that was packed; the model is built and takes its weights; it is the digest's; the
-numerics get their name; the profile says which shapes may run; the golden samples come out as recorded. Nothing is
-raised: a worker that cannot serve stays up and says why, because one that dies is started again for ever. Only what may
-be otherwise next time, memory or a device, is tried again, and then makes way for a new process.
+In order: verify the folder against the archive's digests; build the model with its weights; compare its digest;
+determine the numerics; measure or read the profile; reproduce the golden samples. Nothing is raised: a worker that
+cannot serve stays up and reports why, because one that dies is restarted forever. Only transient causes, memory or a
+device, are retried, and then the process exits for a new one.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from torch import nn
 
 from fount.archive import ArchiveContents, ArchiveError, verify_folder
 from handlers.cards.card import Card, CardError, load_card
-from handlers.cards.digests import model_digest
+from handlers.cards.digests import model_digest, source_of
 from handlers.execution.batch_plan import BatchTimes
 from handlers.execution.compiling import CompileError, compile_called, translate_compile_errors
 from handlers.execution.errors import describe_error, exit_process, is_device_lost, is_out_of_memory
 from handlers.execution.network import FamilyBuilder, Network, Operation, WrongOutputError, build_network
 from handlers.execution.numerics import Numerics, configure_torch, read_numerics
-from handlers.loading.build import BuildError, build_module, is_custom, source_of
+from handlers.loading.build import BuildError, build_module, is_custom
 from handlers.loading.memory import keep_freed_memory
 from handlers.loading.weights import WeightsError
 from handlers.models import UnknownFamilyError
@@ -44,7 +44,7 @@ _TRIES, _DELAY_S = 3, 2.0
 
 
 class LoadError(Exception):
-    """The parts of an archive do not belong together, or not to these settings. Pack again, or change the settings."""
+    """The parts of an archive do not match each other or the settings. Pack again, or change the settings."""
 
 
 _EXPECTED = (
@@ -55,12 +55,12 @@ _EXPECTED = (
 
 @dataclass(frozen=True, kw_only=True)
 class Engine:
-    """What runs batches: only there when every check was passed.
+    """A model that passed every check and may serve.
 
     Attributes:
         network: the loaded model.
-        profile: the shapes it may run.
-        times: how long each of them takes now, by operation.
+        profile: the batch sizes it may run.
+        times: the current time of each, by operation.
     """
 
     network: Network
@@ -69,7 +69,7 @@ class Engine:
 
     @classmethod
     def of(cls, network: Network, profile: Profile) -> Self:
-        """Begin with the times that were measured."""
+        """Create an engine whose times are those of the profile."""
         operations = network.card.operations
         shares = {size: profile.seconds_per_batch[size] / len(operations) for size in profile.exec_batch_sizes}
         times = {operation: BatchTimes(measured=shares) for operation in operations}
@@ -78,14 +78,14 @@ class Engine:
 
 @dataclass(kw_only=True)
 class LoadedModel:
-    """How far loading came.
+    """The result of loading, as far as it succeeded.
 
     Attributes:
-        contents: what the archive says of itself; None when it is not one.
+        contents: the archive's contents file; None when it is no valid archive.
         card: the card; None when it could not be read.
-        numerics: what it runs on; None when that was not reached.
-        engine: what runs batches; None when it cannot serve.
-        golden: how far golden samples are from the recorded ones; "" when they were not drawn.
+        numerics: of this process; None when loading failed earlier.
+        engine: the model; None when it cannot serve.
+        golden: the difference of golden samples from the recorded ones; "" when they were not drawn.
         reason: why it cannot serve, one sentence; "" when it can.
     """
 
@@ -100,7 +100,7 @@ class LoadedModel:
 def load_model(
     folder: Path, environment: Mapping[str, str], gpu_id: int | None, build_family: FamilyBuilder
 ) -> LoadedModel:
-    """Load an unpacked archive. The process ends when there is no memory for it, three times, or its device is lost.
+    """Load an unpacked archive. The process exits when memory runs out three times, or its device is lost.
 
     Args:
         folder: where it was unpacked.
@@ -114,27 +114,27 @@ def load_model(
             return model
         if tries_left:
             time.sleep(_DELAY_S)
-    exit_process("the model could not be loaded for want of memory")
-    raise AssertionError("the process has ended")
+    exit_process("there was not enough memory to load the model")
+    raise AssertionError("unreachable: the process has exited")
 
 
 def _try_to_load(
     folder: Path, environment: Mapping[str, str], gpu_id: int | None, build_family: FamilyBuilder
 ) -> LoadedModel | None:
-    """Load once; None when memory ran out, and everything half-loaded has been let go."""
+    """Load once; None when memory ran out, with nothing of the attempt kept."""
     model = LoadedModel()
     try:
         _load(model, folder, environment, gpu_id, build_family)
     except _EXPECTED as error:
         model.reason = " ".join(str(error).split())
         _LOG.error("the model cannot be served: %s", model.reason)
-    except Exception as error:  # noqa: BLE001 - whatever a family raises, the worker stays up to say so
+    except Exception as error:  # noqa: BLE001 - whatever a family raises, the worker stays up to report it
         if is_out_of_memory(error):
             _LOG.warning("not enough memory to load the model", exc_info=error)
             return None
         if is_device_lost(error):
             exit_process(f"the device is lost ({error})")
-        model.reason = _tell_failure(error, model.card, folder)
+        model.reason = _describe_failure(error, model.card, folder)
         _LOG.exception("the model cannot be served")
     return model
 
@@ -146,8 +146,8 @@ def _load(
     model.card = load_card(folder)
     settings = settings_from_environment(environment, gpu_id, model.card.name)
     if settings.precision not in model.card.precisions:
-        wrong = f"the precision is to be {settings.precision}, the card allows {', '.join(model.card.precisions)}"
-        raise LoadError(f"{wrong}; set FOUNT_WORKER_PRECISION, or the model's entry in a tuned file, to one of those")
+        wrong = f"the precision is set to {settings.precision}, the card allows {', '.join(model.card.precisions)}"
+        raise LoadError(f"{wrong}; set FOUNT_WORKER_PRECISION, or the model's entry in workers.yaml, to one of those")
     keep_freed_memory()
     configure_torch(settings)
     model.numerics = read_numerics(settings)
@@ -164,7 +164,7 @@ def _load(
 
 @contextmanager
 def _compiling(network: Network, settings: Settings) -> Iterator[None]:
-    """Have a network compiled, if it is to be, while each of its sizes runs for the first time."""
+    """Compile a network, if the settings say so, while each of its sizes runs for the first time."""
     if not settings.compiled:
         yield
         return
@@ -173,7 +173,7 @@ def _compiling(network: Network, settings: Settings) -> Iterator[None]:
         inductor = compile_called(network.module, partial(run_probe, network), cache)
         yield
         if not inductor.graphs:
-            raise CompileError("torch could compile nothing of the model; set compiled to 0")
+            raise CompileError("torch could not compile any part of the model; set compiled to 0")
 
 
 def _build(card: Card, folder: Path, contents: ArchiveContents, build_family: FamilyBuilder) -> nn.Module:
@@ -181,13 +181,13 @@ def _build(card: Card, folder: Path, contents: ArchiveContents, build_family: Fa
     source = source_of(card, folder) if is_custom(card) else Path(inspect.getfile(type(module)))
     found = model_digest(card, folder, source)
     if found != contents.model_digest:
-        raise LoadError(f"card, weights and family source give {found}, the archive says {contents.model_digest}")
+        raise LoadError(f"card, weights and family source have the digest {found}, the archive {contents.model_digest}")
     return module
 
 
-def _tell_failure(error: Exception, card: Card | None, folder: Path) -> str:
-    """Say what failed; of a model of one's own, its author wants to know where."""
+def _describe_failure(error: Exception, card: Card | None, folder: Path) -> str:
+    """Describe an unexpected error; for a custom model with the line in its author's file."""
     if card is None or not is_custom(card):
         return f"loading failed with {type(error).__name__}; the worker's log has the traceback"
-    remedy = "mend the model; it must take z, and the label if it has classes, of any number of rows"
+    remedy = "correct the model; it must accept z, and the label if it has classes, of any number of rows"
     return f"the model failed when it was first run: {describe_error(error, source_of(card, folder))}; {remedy}"

@@ -1,8 +1,8 @@
-"""Weights: safetensors into a module, strictly.
+"""Load safetensors weights into a module, strictly.
 
-Every name the module has must be in the file with its shape, nothing else may be, and every value must be finite: a
-network that is half-loaded or full of NaN would still draw pictures, only wrong ones. A tensor with two names may stand
-there under one.
+Every name of the module must be in the file with its shape, there may be no others, and every value must be finite: a
+network that is partly loaded or contains NaN would still draw images, only wrong ones. A tensor that the module shares
+under two names may be in the file once.
 """
 
 from __future__ import annotations
@@ -22,28 +22,30 @@ from handlers.loading.file_kinds import describe_wrong_kind
 __all__ = ["WeightsError", "load_weights"]
 
 _LOG = logging.getLogger(__name__)
-_MOST_NAMED = 5
+_MAX_NAMED = 5
 
 
 class WeightsError(Exception):
-    """A weights file does not fit its module, or holds no usable numbers. Train or export it again."""
+    """A weights file does not fit its module, or has unusable values. Train or export it again."""
 
 
 def load_weights(module: nn.Module, file: Path) -> None:
     """Fill a module from a file; floats become the module's own type.
 
     Raises:
-        WeightsError: the file is not safetensors, lacks or adds names, has other shapes or no floats where floats are
-            due, or a value is not finite.
+        WeightsError: the file is not safetensors, lacks or adds names, has other shapes or element types, or a
+            value is not finite.
     """
     found = _read(file)
     expected: Mapping[str, Tensor] = module.state_dict()
-    config = _own_class(module) or "the card's family.config"
-    absent = _compare_names(file, expected, found.keys(), _own_class(module) or "the card's family and configuration")
+    config = _custom_class(module) or "the card's family.config"
+    absent = _compare_names(
+        file, expected, found.keys(), _custom_class(module) or "the card's family and configuration"
+    )
     _compare_shapes(file, found, expected, config)
     for name, tensor in found.items():
         _compare_tensor(file, name, tensor, expected[name])
-    _tell_rounding(file, found, expected)
+    _log_rounding(file, found, expected)
     with torch.no_grad():
         module.load_state_dict(found, strict=not absent)
 
@@ -57,26 +59,25 @@ def _read(file: Path) -> dict[str, Tensor]:
         raise WeightsError(f"{file.name} cannot be read as safetensors ({error}); export the weights again") from error
 
 
-def _own_class(module: nn.Module) -> str:
-    """Name what of one's own is to match the weights; empty when the module's class is of a package."""
+def _custom_class(module: nn.Module) -> str:
+    """Name the custom class that must match the weights; empty when the module's class is of a package."""
     kind = type(module)
     source = getattr(sys.modules.get(kind.__module__), "__file__", None) or ""
-    is_custom = bool(source) and Path(source).name == source  # `own_source` gives such a file no folder
+    is_custom = bool(source) and Path(source).name == source  # `custom_source` sets no folder
     return f"{source}'s class {kind.__name__} and family.config" if is_custom else ""
 
 
 def _compare_names(file: Path, expected: Mapping[str, Tensor], found: Collection[str], place: str) -> set[str]:
-    """Make sure that names match; `place` is what to change if they do not.
+    """Check that names match; `place` is what to change if they do not.
 
     Returns:
-        Those that the file lacks because they are second names of a tensor it has.
+        The names that the file lacks because they are second names of a tensor it has.
     """
-    there = {_place_of(expected[name]) for name in found if name in expected}
+    present = {_storage_of(expected[name]) for name in found if name in expected}
     missing, extra = expected.keys() - set(found), set(found) - expected.keys()
-    tied = {name for name in missing if _place_of(expected[name]) in there}
+    tied = {name for name in missing if _storage_of(expected[name]) in present}
     named = [
-        f"{what} {', '.join(names[:_MOST_NAMED])}"
-        + (f" and {len(names) - _MOST_NAMED} more" * (len(names) > _MOST_NAMED))
+        f"{what} {', '.join(names[:_MAX_NAMED])}" + (f" and {len(names) - _MAX_NAMED} more" * (len(names) > _MAX_NAMED))
         for what, names in (("lacks", sorted(missing - tied)), ("has unknown", sorted(extra)))
         if names
     ]
@@ -86,8 +87,8 @@ def _compare_names(file: Path, expected: Mapping[str, Tensor], found: Collection
     return tied
 
 
-def _place_of(tensor: Tensor) -> tuple[int, tuple[int, ...], tuple[int, ...]] | int:
-    """Name the memory a tensor is in; empty ones are all their own."""
+def _storage_of(tensor: Tensor) -> tuple[int, tuple[int, ...], tuple[int, ...]] | int:
+    """Identify the memory of a tensor; empty tensors share none."""
     return (tensor.data_ptr(), tuple(tensor.shape), tensor.stride()) if tensor.numel() else id(tensor)
 
 
@@ -96,7 +97,7 @@ def _remedy_of_match(place: str) -> str:
 
 
 def _remedy_of_prefix(file: Path, expected: Collection[str], found: Collection[str]) -> str | None:
-    """Say how to take off a prefix, if the module knows names of the file without it: all of them, or all it needs."""
+    """Suggest stripping a prefix, if the module has names of the file without it: all of them, or all it needs."""
     convert = f"run `fount convert {file} --out {file.parent / 'stripped.safetensors'} --strip-prefix"
     prefix = next(iter(found), "").rpartition(".")[0]
     while prefix:
@@ -104,38 +105,42 @@ def _remedy_of_prefix(file: Path, expected: Collection[str], found: Collection[s
         if all(name.startswith(start) and name not in expected for name in found) and any(
             name.removeprefix(start) in expected for name in found
         ):
-            return f"all begin with {start}, the module's do not: {convert} {start}`, and set weights.file to that"
+            return (
+                f"all names begin with {start}, the module's do not: {convert} {start}`, and set weights.file to that"
+            )
         prefix = prefix.rpartition(".")[0]
     first = min(expected, default="")
     starts = sorted(name.removesuffix(first) for name in found if first and name.endswith(f".{first}"))
     for start in starts:
         if all(start + name in found for name in expected):
-            told = f"the module's names are all there behind {start}"
-            return f"{told}: {convert} {start}`, and set weights.file to that"
+            found_all = f"the file has all names of the module after {start}"
+            return f"{found_all}: {convert} {start}`, and set weights.file to that"
     return None
 
 
 def _compare_shapes(file: Path, found: Mapping[str, Tensor], expected: Mapping[str, Tensor], place: str) -> None:
     wrong = [
-        f"{name} has shape {tuple(tensor.shape)}, the module wants {tuple(expected[name].shape)}"
+        f"{name} has shape {tuple(tensor.shape)}, the module has {tuple(expected[name].shape)}"
         for name, tensor in found.items()
         if tensor.shape != expected[name].shape
     ]
     if wrong:
-        more = [f"{len(wrong) - _MOST_NAMED} more"] if len(wrong) > _MOST_NAMED else []
-        told = "; ".join([*wrong[:_MOST_NAMED], *more])
-        raise WeightsError(f"{file.name}: {told}; {_remedy_of_match(place)}")
+        more = [f"{len(wrong) - _MAX_NAMED} more"] if len(wrong) > _MAX_NAMED else []
+        shown = "; ".join([*wrong[:_MAX_NAMED], *more])
+        raise WeightsError(f"{file.name}: {shown}; {_remedy_of_match(place)}")
 
 
 def _compare_tensor(file: Path, name: str, found: Tensor, expected: Tensor) -> None:
-    if _sort_of(found) != _sort_of(expected):
-        sorts = f"{_sort_of(found)} ({found.dtype}), the module wants {_sort_of(expected)} ({expected.dtype})"
-        raise WeightsError(f"{file.name}: {name} holds {sorts}; export the weights of this module again")
+    if _category_of(found) != _category_of(expected):
+        categories = (
+            f"{_category_of(found)} ({found.dtype}), the module has {_category_of(expected)} ({expected.dtype})"
+        )
+        raise WeightsError(f"{file.name}: {name} holds {categories}; export the weights of this module again")
     if found.is_floating_point() and not _is_usable(found, expected):
         raise WeightsError(f"{file.name}: {name} holds NaN or infinite values; train the model again")
 
 
-def _sort_of(tensor: Tensor) -> str:
+def _category_of(tensor: Tensor) -> str:
     if tensor.is_floating_point():
         return "floats"
     if tensor.is_complex():
@@ -144,14 +149,14 @@ def _sort_of(tensor: Tensor) -> str:
 
 
 def _is_usable(found: Tensor, expected: Tensor) -> bool:
-    """Whether values are finite, but for those that the untrained module has there, too: a mask's infinities."""
+    """Return whether values are finite, except where the untrained module has the same: a mask's infinities."""
     values = found if found.dtype in (torch.float32, torch.float64) else found.float()
     bad = ~torch.isfinite(values)
     return not bool(bad.any()) or torch.equal(values[bad], expected.to(values.dtype)[bad])
 
 
-def _tell_rounding(file: Path, found: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> None:
-    """Say in the log when values are rounded: samples may then differ a little from those the file's own type gives."""
+def _log_rounding(file: Path, found: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> None:
+    """Log when values are rounded: samples may then differ slightly from those in the file's own precision."""
     kinds = {name: (tensor.dtype, expected[name].dtype) for name, tensor in found.items() if tensor.is_floating_point()}
     rounded = [name for name, (old, new) in kinds.items() if torch.promote_types(old, new) != new]
     if rounded:

@@ -70,7 +70,7 @@ def test_a_model_of_which_nothing_could_be_compiled_is_told(
 ) -> None:
     monkeypatch.setattr("torch.compile", lambda run, dynamic, backend: run)
     reason = load(small_folder, DeepSampler, COMPILED).model.reason
-    assert reason == "torch could compile nothing of the model; set compiled to 0"
+    assert reason == "torch could not compile any part of the model; set compiled to 0"
 
 
 def test_a_compiler_that_is_not_there_is_named(small_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

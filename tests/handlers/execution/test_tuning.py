@@ -81,7 +81,7 @@ def test_a_way_that_cannot_serve_is_dropped_with_the_workers_reason(
     card.write_text(card.read_text().replace("precisions: [fp32, bf16]", "precisions: [fp32]"))
     result = _tune(store, monkeypatch, [LOST])
     assert result.exit_code == 1
-    assert "dropped: 1×1, bf16, nhwc: the precision is to be bf16, the card allows fp32" in result.stdout
+    assert "dropped: 1×1, bf16, nhwc: the precision is set to bf16, the card allows fp32" in result.stdout
     assert not (store / "state" / "workers.yaml").exists()
 
 

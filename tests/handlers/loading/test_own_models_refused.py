@@ -31,36 +31,36 @@ CLASS = "import torch\nfrom torch import nn\n\nclass Generator(nn.Module):\n"
         ),
         pytest.param(
             "from layers import Block\n",
-            "generator.py imports layers from its own folder; a model of one's own is one file: put it into that",
+            "generator.py imports layers from its own folder; a custom model is one file: put it into that",
             id="a file beside it",
         ),
         pytest.param(
             "from .layers import Block\n",
             "generator.py cannot be imported: ImportError: attempted relative import with no known parent package "
-            "(generator.py, line 1); a model of one's own is one file: put what it imports into it",
+            "(generator.py, line 1); a custom model is one file: put what it imports into it",
             id="a relative import",
         ),
         pytest.param(
             "from pathlib import Path\nSTATISTICS = Path(__file__).with_name('model.yaml').read_text()\n",
             "generator.py cannot be imported: FileNotFoundError: [Errno 2] No such file or directory: 'model.yaml' "
-            "(generator.py, line 2); a model of one's own is one file: put what it reads into it, or into the weights, "
+            "(generator.py, line 2); a custom model is one file: put what it reads into it, or into the weights, "
             "as buffers",
             id="data beside it",
         ),
         pytest.param(
             "from torch import nn\n\nclass Generator(nn.Module:\n",
-            "generator.py is not Python: SyntaxError: invalid syntax (generator.py, line 3); mend it",
+            "generator.py is not Python: SyntaxError: invalid syntax (generator.py, line 3); correct it",
             id="no Python",
         ),
         pytest.param(
             "import sys\nsys.exit(3)\n",
-            "generator.py cannot be imported: SystemExit: 3 (generator.py, line 2); put what is to run alone under "
-            'if __name__ == "__main__":',
+            "generator.py cannot be imported: SystemExit: 3 (generator.py, line 2); put code for running "
+            'the file as a script under if __name__ == "__main__":',
             id="a script that exits",
         ),
         pytest.param(
             "a = 1\nb = a / 0\n",
-            "generator.py cannot be imported: ZeroDivisionError: division by zero (generator.py, line 2); mend it",
+            "generator.py cannot be imported: ZeroDivisionError: division by zero (generator.py, line 2); correct it",
             id="a fault at import",
         ),
         pytest.param(
@@ -88,13 +88,13 @@ CLASS = "import torch\nfrom torch import nn\n\nclass Generator(nn.Module):\n"
         ),
         pytest.param(
             CLASS + "    def __init__(self, height, width, channels):\n        raise ValueError('no such size')\n",
-            "Generator cannot be built: ValueError: no such size (generator.py, line 6); mend it, or family.config",
+            "Generator cannot be built: ValueError: no such size (generator.py, line 6); correct it, or family.config",
             id="a fault when built",
         ),
         pytest.param(
             CLASS + "    def __init__(self, height, width, channels):\n        self.net = nn.Linear(6, 16)\n",
             "Generator cannot be built: AttributeError: cannot assign module before Module.__init__() call "
-            "(generator.py, line 6); mend it, or family.config",
+            "(generator.py, line 6); correct it, or family.config",
             id="no super",
         ),
     ],
@@ -119,7 +119,7 @@ def test_a_file_that_cannot_be_used_is_told(tmp_path: Path, source: str, reason:
             "card, or give the parameter a default", id="a label too many",
         ),
         pytest.param(
-            "z, truncation", 0, "Generator.sample(z, truncation) needs truncation, but the z it is given is bounded "
+            "z, truncation", 0, "Generator.sample(z, truncation) needs truncation, but the z it gets is truncated "
             "already; remove the parameter, or give it a default", id="truncation",
         ),
         pytest.param("*, z", 0, "Generator.sample(*, z) takes no z; make z its first parameter", id="no z"),
@@ -177,14 +177,14 @@ def test_a_module_that_can_do_nothing_is_told(tmp_path: Path) -> None:
         pytest.param(
             "return self.net(input), input",
             "the model failed when it was first run: TypeError: Generator.forward(input) returned a tuple; return one "
-            "tensor (B, C, H, W); mend the model; it must take z, and the label if it has classes, of any number "
+            "tensor (B, C, H, W); correct the model; it must accept z, and the label if it has classes, of any number "
             "of rows",
             id="a tuple",
         ),
         pytest.param(
             "return self.net(input[:, :3])",
             "the model failed when it was first run: RuntimeError: mat1 and mat2 shapes cannot be multiplied (1x3 and "
-            "6x16) (generator.py, line 12); mend the model; it must take z, and the label if it has classes, "
+            "6x16) (generator.py, line 12); correct the model; it must accept z, and the label if it has classes, "
             "of any number of rows",
             id="a fault",
         ),

@@ -143,7 +143,7 @@ def test_a_program_traced_for_one_number_of_rows_is_told(tmp_path: Path) -> None
     _save_traced(tmp_path / "program.pt", Fixed())
     reason = _reason(tmp_path, "torchscript", "program.pt")
     assert "shape '[2, 1, 4, 4]' is invalid" in reason
-    assert reason.endswith("it must take z, and the label if it has classes, of any number of rows")
+    assert reason.endswith("it must accept z, and the label if it has classes, of any number of rows")
 
 
 def test_a_program_that_takes_a_label_on_a_card_without_classes_is_told(tmp_path: Path, generator: Generator) -> None:

@@ -51,7 +51,7 @@ def test_a_pickle_is_never_read_whatever_it_is_called(tmp_path: Path, name: str,
         load_weights(_module(), file)
     out = "converted.safetensors" if name == "weights.safetensors" else "weights.safetensors"
     assert str(caught.value) == (
-        f"{name} is a pickle, as torch.save writes it; reading one runs whatever code it holds, so it is never read "
+        f"{name} is a pickle, as torch.save writes it; reading one can run code, so it is never read "
         f"here; run `fount convert {file} --out {tmp_path}/{out}`, and set weights.file to {out}"
     )
     assert not (tmp_path / "ran").exists()
@@ -83,8 +83,8 @@ def test_a_file_that_is_cut_short_is_told(tmp_path: Path) -> None:
 def test_a_prefix_of_all_names_is_told_with_the_command(tmp_path: Path, prefix: str) -> None:
     told = _refusal(tmp_path, {prefix + name: tensor for name, tensor in _module().state_dict().items()})
     assert told.endswith(
-        f"; all begin with {prefix}, the module's do not: run `fount convert {tmp_path}/weights.safetensors --out "
-        f"{tmp_path}/stripped.safetensors --strip-prefix {prefix}`, and set weights.file to that"
+        f"; all names begin with {prefix}, the module's do not: run `fount convert "
+        f"{tmp_path}/weights.safetensors --out {tmp_path}/stripped.safetensors --strip-prefix {prefix}`, and set weights.file to that"
     )
 
 
@@ -92,7 +92,7 @@ def test_a_prefix_of_all_names_is_told_with_the_command(tmp_path: Path, prefix: 
 def test_a_prefix_of_all_names_that_are_due_is_told(tmp_path: Path, prefix: str, other: str) -> None:
     state = {prefix + name: tensor for name, tensor in _module().state_dict().items()}
     told = _refusal(tmp_path, state | {other: torch.tensor(1)})
-    assert f"; the module's names are all there behind {prefix}: run `fount convert {tmp_path}/" in told
+    assert f"; the file has all names of the module after {prefix}: run `fount convert {tmp_path}/" in told
     command = re.search("`fount (convert .*)`", told)
     assert command is not None
     assert CliRunner().invoke(main, command[1].split()).exit_code == 0
@@ -109,8 +109,8 @@ def test_a_class_of_ones_own_is_named_with_its_file(tmp_path: Path) -> None:
 
 def test_five_wrong_shapes_are_told_and_the_rest_counted(tmp_path: Path) -> None:
     told = _refusal(tmp_path, {f"{i}.weight": torch.ones(3) for i in range(6)}, nn.Sequential(*_norms(6)))
-    assert told.startswith("weights.safetensors: 0.weight has shape (3,), the module wants (2,); 1.weight has shape")
-    assert told.endswith("4.weight has shape (3,), the module wants (2,); 1 more; make the card's family.config match")
+    assert told.startswith("weights.safetensors: 0.weight has shape (3,), the module has (2,); 1.weight has shape")
+    assert told.endswith("4.weight has shape (3,), the module has (2,); 1 more; make the card's family.config match")
 
 
 def _norms(count: int) -> list[nn.Module]:
@@ -127,9 +127,9 @@ def test_five_missing_names_are_told_and_the_rest_counted(tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("name", "tensor", "told"),
     [
-        ("0.weight", torch.ones(2, 3, dtype=torch.int64), "whole numbers (torch.int64), the module wants floats"),
-        ("1.num_batches_tracked", torch.tensor(1.0), "floats (torch.float32), the module wants whole numbers"),
-        ("0.bias", torch.ones(2, dtype=torch.bool), "truth values (torch.bool), the module wants floats"),
+        ("0.weight", torch.ones(2, 3, dtype=torch.int64), "whole numbers (torch.int64), the module has floats"),
+        ("1.num_batches_tracked", torch.tensor(1.0), "floats (torch.float32), the module has whole numbers"),
+        ("0.bias", torch.ones(2, dtype=torch.bool), "truth values (torch.bool), the module has floats"),
     ],
     ids=["floats", "whole", "truths"],
 )

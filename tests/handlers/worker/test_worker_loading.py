@@ -69,7 +69,7 @@ def _describe(worker: Worker) -> worker_pb2.Description:
         ),
         pytest.param(
             lambda tensors: tensors | {"decode.bias": torch.zeros(3)},
-            "weights.safetensors: decode.bias has shape (3,), the module wants (16,); "
+            "weights.safetensors: decode.bias has shape (3,), the module has (16,); "
             "make the card's family.config match",
             id="wrong-shape",
         ),
@@ -114,7 +114,7 @@ def test_a_precision_the_card_lacks_is_told(tmp_path: Path) -> None:
     card = dataclasses.replace(toy_card(), precisions=("fp32",))
     folder = write_folder(tmp_path / "toy", card, ToySampler(3))
     reason = load(folder, ToySampler, {"FOUNT_WORKER_PRECISION": "bf16"}).model.reason
-    assert reason.startswith("the precision is to be bf16, the card allows fp32; set FOUNT_WORKER_PRECISION, or")
+    assert reason.startswith("the precision is set to bf16, the card allows fp32; set FOUNT_WORKER_PRECISION, or")
 
 
 @pytest.mark.parametrize(
