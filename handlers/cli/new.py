@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from handlers.cli.options import model_store_option
-from handlers.scaffold.template import FAMILIES, FamilyName, Wish, WishError
+from handlers.scaffold.template import FAMILIES, FamilyName, ModelTemplate, TemplateError
 
 __all__ = ["new"]
 
@@ -100,7 +100,7 @@ def new(  # one argument an option
       fount new my-digits --family conditional-vae --size 28 --channels 1 --labels 10 --latent 16
     """  # noqa: D301  # \b is click's mark for lines to keep
     try:
-        wish = Wish(
+        template = ModelTemplate(
             name=name,
             height=size[0],
             width=size[1],
@@ -111,8 +111,8 @@ def new(  # one argument an option
         )
         from handlers.scaffold.folder import write_folder
 
-        folder = write_folder(wish, model_store)
-    except WishError as error:
+        folder = write_folder(template, model_store)
+    except TemplateError as error:
         raise click.ClickException(str(error)) from error
     click.echo(f"Wrote {folder}: {', '.join(sorted(file.name for file in folder.iterdir()))}\n")
     click.echo((folder / "README.md").read_text(encoding="utf-8").split("\n\n", 1)[1], nl=False)

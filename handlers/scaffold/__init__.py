@@ -1,4 +1,4 @@
-"""A model folder to begin with: `fount new`.
+"""The scaffold of `fount new`: a model folder for a user's own generator.
 
-What a person asked for enters; a folder leaves that can be checked, packed and served at once, with untrained weights.
+Options enter; a folder leaves that can be checked, packed and served at once, with untrained weights.
 """

@@ -1,4 +1,4 @@
-"""What is asked of `fount new`, checked, and the card it leads to. No torch here."""
+"""The model template of `fount new`: its validated options, and the card of the new model. Does not import torch."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from handlers.cards.card import (
 )
 from handlers.models import CUSTOM_FAMILY, PROGRAM_FAMILIES
 
-__all__ = ["FAMILIES", "FamilyName", "Wish", "WishError", "card_of", "keys_unwritten"]
+__all__ = ["FAMILIES", "FamilyName", "ModelTemplate", "TemplateError", "keys_unwritten", "template_to_card"]
 
 FamilyName = Literal["module", "conditional-gan", "vae", "conditional-vae", "torchscript", "exported"]
 FAMILIES: tuple[FamilyName, ...] = get_args(FamilyName)
@@ -30,26 +30,26 @@ _UNTRAINED = "UNTRAINED"
 _LICENCE = "Say whose data the weights were trained on, and under which licence."
 _USE = "Say what the samples are for, and what they are not for."
 _PROGRAM_FILES = {"torchscript": "generator.pt", "exported": "generator.pt2"}
-_MOST_STAGES = 3
-_MOST_PIXELS = 2**26  # of one sample; larger ones are a slip of the finger
+_MAX_STAGES = 3
+_MAX_VALUES = 2**26  # of one sample; larger ones are typing errors
 
 
-class WishError(Exception):
-    """A model cannot be begun as asked. Ask again as the message says."""
+class TemplateError(Exception):
+    """A model folder cannot be created with these options. The message says what to change."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Wish:
-    """A model to begin.
+class ModelTemplate:
+    """Options of a new model.
 
     Attributes:
-        name: of model and folder.
+        name: of the model and its folder.
         height: pixels.
         width: pixels.
         channels: 1 is grey, 3 is RGB.
         classes: names, in the order of their labels; empty is unconditional.
         latent_dim: length of z.
-        family: how the model comes in.
+        family: kind of model.
     """
 
     name: str
@@ -61,44 +61,43 @@ class Wish:
     family: FamilyName
 
     def __post_init__(self) -> None:
-        """Refuse what no card can say.
+        """Validate the options.
 
         Raises:
-            WishError: the name is none, the size is beyond reason, or classes and family contradict each other.
+            TemplateError: the name is invalid, the size is too large, or classes and family contradict each other.
         """
         if not is_model_name(self.name):
-            raise WishError(f"the name {self.name!r} {NAME_RULE}{_suggest(self.name)}")
-        if self.height * self.width * self.channels > _MOST_PIXELS:
-            raise WishError(f"one sample of {self.height}×{self.width}×{self.channels} has more than 2^26 values; "
-                            "ask for a smaller --size")  # fmt: skip
+            raise TemplateError(f"the name {self.name!r} {NAME_RULE}{_suggest(self.name)}")
+        if self.height * self.width * self.channels > _MAX_VALUES:
+            raise TemplateError(f"one sample of {self.height}×{self.width}×{self.channels} has more than 2^26 values; "
+                            "use a smaller --size")  # fmt: skip
         if self.family.startswith("conditional-") and not self.classes:
-            raise WishError(f"family {self.family} needs classes; name them with --labels")
+            raise TemplateError(f"family {self.family} needs classes; name them with --labels")
         if self.family == "vae" and self.classes:
-            raise WishError("family vae has no classes; use --family conditional-vae, or leave --labels out")
+            raise TemplateError("family vae has no classes; use --family conditional-vae, or leave --labels out")
 
     @property
     def stub_config(self) -> dict[str, int]:
-        """What the stand-in's class is built with."""
+        """Keyword arguments of the placeholder class."""
         size = {"latent_dim": self.latent_dim, "height": self.height, "width": self.width, "channels": self.channels}
         return size | ({"classes": len(self.classes)} if self.classes else {})
 
 
-def card_of(wish: Wish) -> Card:
-    """Write the card of a model nobody has trained yet."""
-    classes, size = wish.classes, f"{wish.height}×{wish.width}×{wish.channels}"
-    own = wish.family == CUSTOM_FAMILY or wish.family in PROGRAM_FAMILIES
+def template_to_card(template: ModelTemplate) -> Card:
+    """Create the card of an untrained model."""
+    classes, size = template.classes, f"{template.height}×{template.width}×{template.channels}"
     return Card(
-        name=wish.name,
+        name=template.name,
         version="1.0",
-        description=f"{_UNTRAINED}: noise of {size}, until your own generator is here. Say then what it draws.",
-        family=_family_of(wish),
+        description=f"{_UNTRAINED}: noise of {size}, until you add your own generator. Then describe it here.",
+        family=_family_of(template),
         operations=("SAMPLE",),
         classes=classes,
         prior=tuple(1 / len(classes) for _ in classes),
-        latent=Latent(shape=(wish.latent_dim,)) if own else None,
+        latent=Latent(shape=(template.latent_dim,)) if template.family in (CUSTOM_FAMILY, *PROGRAM_FAMILIES) else None,
         sample=Sample(
-            modality="image", height=wish.height, width=wish.width, channels=wish.channels,
-            value_range=(-1.0, 1.0) if wish.family in _TANH else (0.0, 1.0),
+            modality="image", height=template.height, width=template.width, channels=template.channels,
+            value_range=(-1.0, 1.0) if template.family in _TANH else (0.0, 1.0),
         ),
         parameters={
             "truncation": Parameter(
@@ -106,42 +105,44 @@ def card_of(wish: Wish) -> Card:
                 description="Draws components of z beyond this many standard deviations again: lower is more typical.",
             )
         },
-        encodings=("UINT8", "FLOAT32", "PNG") if wish.channels in (1, 3) else ("UINT8", "FLOAT32"),
+        encodings=("UINT8", "FLOAT32", "PNG") if template.channels in (1, 3) else ("UINT8", "FLOAT32"),
         limits=Limits(max_count=100_000_000, max_labels=100_000, max_exec_batch=64),
         precisions=("fp32",),
         data_licence=_LICENCE,
         intended_use=_USE,
-        weights=Weights(file=_PROGRAM_FILES.get(wish.family, "weights.safetensors")),
+        weights=Weights(file=_PROGRAM_FILES.get(template.family, "weights.safetensors")),
         golden=Golden(file="golden.safetensors"),
     )  # fmt: skip
 
 
 def keys_unwritten(card: Card) -> tuple[str, ...]:
-    """Name the keys of a card whose text still is what `card_of` put there for its author to replace."""
-    stand_ins = {
+    """Name the keys of a card that still have the placeholder text of `template_to_card`."""
+    placeholders = {
         "description": card.description.startswith(_UNTRAINED),
         "data_licence": card.data_licence.strip() == _LICENCE,
         "intended_use": card.intended_use.strip() == _USE,
     }
-    return tuple(key for key, is_stand_in in stand_ins.items() if is_stand_in)
+    return tuple(key for key, is_placeholder in placeholders.items() if is_placeholder)
 
 
-def _family_of(wish: Wish) -> Family:
-    if wish.family == CUSTOM_FAMILY:
-        return Family(name=CUSTOM_FAMILY, config=wish.stub_config, source="generator.py", class_name="Generator")
-    if wish.family in PROGRAM_FAMILIES:
-        return Family(name=wish.family)
-    return Family(name=wish.family, config=wish.stub_config | _built_in_config(wish))
+def _family_of(template: ModelTemplate) -> Family:
+    if template.family == CUSTOM_FAMILY:
+        return Family(name=CUSTOM_FAMILY, config=template.stub_config, source="generator.py", class_name="Generator")
+    if template.family in PROGRAM_FAMILIES:
+        return Family(name=template.family)
+    return Family(name=template.family, config=template.stub_config | _built_in_config(template))
 
 
-def _built_in_config(wish: Wish) -> dict[str, int]:
-    """Choose the rest of a built-in family's configuration: sizes of an ordinary small model."""
-    stages = next((n for n in range(_MOST_STAGES, 0, -1) if not wish.height % 2**n and not wish.width % 2**n), 0)
+def _built_in_config(template: ModelTemplate) -> dict[str, int]:
+    """Choose the remaining configuration of a built-in family: sizes of a small model."""
+    stages = next((n for n in range(_MAX_STAGES, 0, -1) if not template.height % 2**n and not template.width % 2**n), 0)
     if not stages:
-        raise WishError(f"family {wish.family} halves height and width; ask for an even --size, or use --family module")
-    if wish.family == "conditional-gan":
+        raise TemplateError(
+            f"family {template.family} halves height and width; use an even --size, or use --family module"
+        )
+    if template.family == "conditional-gan":
         return {"features": 32, "stages": stages}
-    prior = {"components": 50} if wish.family == "vae" else {}
+    prior = {"components": 50} if template.family == "vae" else {}
     return {"encoder_features": 16, "decoder_features": 32, "stages": stages} | prior
 
 

@@ -1,4 +1,4 @@
-"""Files that `fount new` copies into a model folder, and its owner then changes.
+"""Files that `fount new` copies into a model folder, for its owner to change.
 
-They are modules here, so that what is copied has been read by the linter, the type checker and the tests.
+They are modules, so that the linter, the type checker and the tests check them.
 """

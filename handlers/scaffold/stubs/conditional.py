@@ -1,7 +1,7 @@
-"""The generator of this model: replace the class by your own, and keep what it needs in this one file.
+"""The generator of this model: replace the class by your own, and keep everything it needs in this file.
 
-A worker builds it as Generator(**config), config being `family.config` of model.yaml, loads weights.safetensors into
-it, strictly, puts it into evaluation mode, and calls `sample`.
+A worker builds Generator(**config) with `family.config` of model.yaml, loads weights.safetensors strictly, calls eval()
+and then `sample`.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ __all__ = ["Generator"]
 
 
 class Generator(nn.Module):
-    """A stand-in that draws smooth colours, so that everything around it works before your own is here."""
+    """A placeholder that draws smooth colours, so that everything works before you replace it."""
 
     def __init__(self, latent_dim: int, height: int, width: int, channels: int, classes: int) -> None:
         super().__init__()
@@ -32,17 +32,16 @@ class Generator(nn.Module):
         Returns:
             (B, channels, height, width) in [-1, 1], the card's value_range.
         """
-        told = torch.cat([z, nn.functional.one_hot(label, self.classes).to(z.dtype)], dim=1)
-        small = torch.relu(self.read(told)).reshape(-1, 32, 4, 4)  # (B, 512) -> (B, 32, 4, 4)
+        inputs = torch.cat([z, nn.functional.one_hot(label, self.classes).to(z.dtype)], dim=1)
+        small = torch.relu(self.read(inputs)).reshape(-1, 32, 4, 4)  # (B, 512) -> (B, 32, 4, 4)
         large = nn.functional.interpolate(small, self.size, mode="bilinear")
         return torch.tanh(self.draw(large))
 
     def sample(self, z: Tensor, label: Tensor) -> Tensor:
-        """What a worker calls; without a `sample`, it calls the module itself.
+        """Generate samples; a worker calls this method, or the module itself if it is missing.
 
-        Draw from z alone, never from torch.randn, so that a sample is the same whenever it is asked for. What else may
-        be taken by name: temperature, top_k, top_p, guidance_scale and steps, once model.yaml lists them under
-        `parameters`; noise, where noise(step) is shaped like z and is the noise of a step; and check_deadline, to be
-        called between steps.
+        Use z alone and never torch.randn, so that a sample is the same in every request. Optional arguments are
+        temperature, top_k, top_p, guidance_scale and steps, if model.yaml lists them under `parameters`; noise, where
+        noise(step) is the noise of a step in the shape of z; and check_deadline, a function to call between steps.
         """
         return self.forward(z, label)

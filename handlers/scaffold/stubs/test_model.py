@@ -1,4 +1,4 @@
-"""Tests of this model, through the code that a worker runs: type `pytest` in its folder (pip install pytest)."""
+"""Tests of this model with the code of a worker: run `pytest` in its folder (pip install pytest)."""
 
 from pathlib import Path
 
@@ -18,7 +18,7 @@ def test_samples_have_the_shape_of_the_card(model: Trial) -> None:
     assert model.draw(count=4).shape == (4, sample.height, sample.width, sample.channels)
 
 
-def test_samples_lie_within_the_value_range(model: Trial) -> None:
+def test_samples_are_within_the_value_range(model: Trial) -> None:
     low, high = model.card.sample.value_range
     images = model.draw(count=16)
     assert low <= images.min() <= images.max() <= high

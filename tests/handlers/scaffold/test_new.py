@@ -1,4 +1,4 @@
-"""`fount new`: a folder that works from its first moment, and says what to do with it."""
+"""`fount new` writes a folder that can be checked and served at once, and prints the next steps."""
 
 from __future__ import annotations
 
@@ -22,64 +22,66 @@ def run(store: Path, *arguments: str) -> Result:
     return CliRunner().invoke(new, [*arguments, "--model-store", str(store)])
 
 
-def begin(store: Path, name: str, *options: str) -> Card:
-    told = run(store, name, *options)
-    assert told.exit_code == 0, told.output
+def create(store: Path, name: str, *options: str) -> Card:
+    result = run(store, name, *options)
+    assert result.exit_code == 0, result.output
     return load_card(store / name)
 
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     store = tmp_path_factory.mktemp("store")
-    begin(store, "pets", "--labels", "cat,dog", "--size", "17x23", "--channels", "4")
+    create(store, "pets", "--labels", "cat,dog", "--size", "17x23", "--channels", "4")
     return store / "pets"
 
 
-def test_the_folder_holds_card_class_tests_weights_and_steps(made: Path) -> None:
+def test_the_folder_contains_card_class_tests_weights_and_steps(made: Path) -> None:
     names = ["README.md", "generator.py", "model.yaml", "test_pets.py", "weights.safetensors"]
     assert sorted(file.name for file in made.iterdir()) == names
 
 
-def test_the_stand_in_draws_what_the_card_says(made: Path) -> None:
+def test_the_placeholder_draws_samples_of_the_card(made: Path) -> None:
     assert open_trial(made).draw(count=2).shape == (2, 17, 23, 4)
 
 
 def test_the_tests_it_writes_pass(made: Path) -> None:
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:asyncio", "."]
-    told = subprocess.run(command, cwd=made, capture_output=True, text=True, check=False)
-    assert "6 passed" in told.stdout, told.stdout + told.stderr
+    done = subprocess.run(command, cwd=made, capture_output=True, text=True, check=False)
+    assert "6 passed" in done.stdout, done.stdout + done.stderr
 
 
 def test_the_tests_it_writes_fail_for_a_module_that_ignores_z(made: Path, tmp_path: Path) -> None:
-    begin(tmp_path, "stuck")
+    create(tmp_path, "stuck")
     stub = (tmp_path / "stuck/generator.py").read_text()
     (tmp_path / "stuck/generator.py").write_text(stub.replace("return self.forward(z)", "return self.forward(0 * z)"))
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:asyncio", "."]
-    told = subprocess.run(command, cwd=tmp_path / "stuck", capture_output=True, text=True, check=False)
-    assert "FAILED test_stuck.py::test_another_seed_gives_other_samples" in told.stdout
+    done = subprocess.run(command, cwd=tmp_path / "stuck", capture_output=True, text=True, check=False)
+    assert "FAILED test_stuck.py::test_another_seed_gives_other_samples" in done.stdout
 
 
-def test_it_says_loudly_that_the_weights_are_untrained(tmp_path: Path) -> None:
-    told = run(tmp_path, "shapes").output
-    assert "UNTRAINED" in told
+def test_the_weights_are_marked_as_untrained(tmp_path: Path) -> None:
+    output = run(tmp_path, "shapes").output
+    assert "UNTRAINED" in output
     assert "UNTRAINED" in load_card(tmp_path / "shapes").description
-    assert told.endswith((tmp_path / "shapes/README.md").read_text().split("\n\n", 1)[1])
+    assert output.endswith((tmp_path / "shapes/README.md").read_text().split("\n\n", 1)[1])
 
 
-def test_its_texts_are_warned_of_until_they_are_written(tmp_path: Path) -> None:
-    card = begin(tmp_path, "shapes")
+def test_placeholder_texts_of_the_card_are_warned_of(tmp_path: Path) -> None:
+    card = create(tmp_path, "shapes")
     finding = find(tmp_path / "shapes", "card")
     assert (finding.state, finding.blocks) == ("warned", False)
-    assert finding.change.startswith("write in model.yaml what they ask for (description, data_licence, intended_use)")
+    assert finding.change.startswith(
+        "replace the text of these keys in model.yaml (description, data_licence, intended_use)"
+    )
     written = dataclasses.replace(card, description="Draws shapes.", data_licence="Ours.")
     write_card(written, tmp_path / "shapes")
-    assert find(tmp_path / "shapes", "card").seen.endswith("put there: intended_use")
-    write_card(dataclasses.replace(written, intended_use="Say hello."), tmp_path / "shapes")
+    assert find(tmp_path / "shapes", "card").seen.endswith("wrote: intended_use")
+    write_card(dataclasses.replace(written, intended_use="Greetings."), tmp_path / "shapes")
     assert find(tmp_path / "shapes", "card").state == "passed"
 
 
-def test_the_steps_come_in_order(tmp_path: Path) -> None:
-    told = run(tmp_path, "shapes").output
+def test_the_next_steps_are_in_order(tmp_path: Path) -> None:
+    output = run(tmp_path, "shapes").output
     steps = [
         "save_file(module.state_dict(),",
         "fount convert",
@@ -87,14 +89,14 @@ def test_the_steps_come_in_order(tmp_path: Path) -> None:
         "fount pack shapes",
         "fount serve",
     ]
-    assert [told.index(step) for step in steps] == sorted(told.index(step) for step in steps)
-    assert f"--model-store {tmp_path}" in told
+    assert [output.index(step) for step in steps] == sorted(output.index(step) for step in steps)
+    assert f"--model-store {tmp_path}" in output
 
 
 def test_the_weights_are_the_same_every_time(tmp_path: Path) -> None:
     for name in ("one", "two"):
         torch.randn(3)
-        begin(tmp_path, name)
+        create(tmp_path, name)
     one, two = ((tmp_path / name / "weights.safetensors").read_bytes() for name in ("one", "two"))
     assert one == two
 
@@ -102,8 +104,8 @@ def test_the_weights_are_the_same_every_time(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("family", "labels", "file"), [("torchscript", "none", "generator.pt"), ("exported", "cat,dog", "generator.pt2")]
 )
-def test_a_program_is_saved_by_the_script_beside_it(tmp_path: Path, family: str, labels: str, file: str) -> None:
-    begin(tmp_path, "program", "--family", family, "--labels", labels, "--size", "8")
+def test_a_program_is_saved_by_its_script(tmp_path: Path, family: str, labels: str, file: str) -> None:
+    create(tmp_path, "program", "--family", family, "--labels", labels, "--size", "8")
     assert (tmp_path / "program/save_program.py").is_file()
     assert (tmp_path / "program" / file).is_file()
     assert open_trial(tmp_path / "program").draw(count=3).shape == (3, 8, 8, 3)
@@ -113,33 +115,33 @@ def test_a_program_is_saved_by_the_script_beside_it(tmp_path: Path, family: str,
     ("family", "labels", "kind"),
     [("vae", "none", "Vae"), ("conditional-vae", "3", "ConditionalVae"), ("conditional-gan", "3", "ConditionalGan")],
 )
-def test_an_architecture_of_founts_own_needs_no_class(tmp_path: Path, family: str, labels: str, kind: str) -> None:
-    card = begin(tmp_path, "built-in", "--family", family, "--labels", labels, "--size", "12x20", "--latent", "7")
+def test_a_built_in_architecture_needs_no_class(tmp_path: Path, family: str, labels: str, kind: str) -> None:
+    card = create(tmp_path, "built-in", "--family", family, "--labels", labels, "--size", "12x20", "--latent", "7")
     assert type(build_unwrapped(card, tmp_path / "built-in")).__name__ == kind
     assert open_trial(tmp_path / "built-in").draw(count=2).shape == (2, 12, 20, 3)
     assert not (tmp_path / "built-in/generator.py").exists()
 
 
-def test_a_folder_that_is_there_is_left_as_it_is(tmp_path: Path) -> None:
+def test_an_existing_folder_is_not_changed(tmp_path: Path) -> None:
     (tmp_path / "shapes").mkdir()
     (tmp_path / "shapes/mine.txt").write_text("mine")
-    told = run(tmp_path, "shapes")
-    assert told.exit_code == 1
-    assert "is there already, and is left as it is; choose another name" in told.output
+    result = run(tmp_path, "shapes")
+    assert result.exit_code == 1
+    assert "exists already and is not changed; choose another name" in result.output
     assert [file.name for file in tmp_path.rglob("*") if file.is_file()] == ["mine.txt"]
 
 
-def test_nothing_is_left_of_a_folder_that_could_not_be_filled(tmp_path: Path) -> None:
-    told = run(tmp_path, "pets", "--labels", "cat,cat")
-    assert "classes: is" in told.output
+def test_no_files_remain_after_a_failure(tmp_path: Path) -> None:
+    result = run(tmp_path, "pets", "--labels", "cat,cat")
+    assert "classes: is" in result.output
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_store_that_cannot_be_written_is_told_with_the_remedy(tmp_path: Path) -> None:
+def test_a_store_that_cannot_be_written_is_reported_with_the_remedy(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    told = run(tmp_path / "file" / "store", "shapes")
-    assert told.exit_code == 1
-    assert "name another --model-store" in told.output
+    result = run(tmp_path / "file" / "store", "shapes")
+    assert result.exit_code == 1
+    assert "name another --model-store" in result.output
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""What `fount new` asks for, and the card with every key explained that comes of it."""
+"""Validation of the options of `fount new`, and its card with a comment for every key."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from click.testing import CliRunner
 from handlers.cards.card import Card, load_card
 from handlers.cli.new import new
 from handlers.scaffold.card_text import KEY_COMMENTS, card_to_text
-from handlers.scaffold.template import FAMILIES, Wish, WishError, card_of
+from handlers.scaffold.template import FAMILIES, ModelTemplate, TemplateError, template_to_card
 
 
-def wish(**changes) -> Wish:
+def template(**changes) -> ModelTemplate:
     usual = {"name": "shapes", "height": 32, "width": 24, "channels": 3, "classes": (), "latent_dim": 100}
-    return Wish(**({"family": "module"} | usual | changes))
+    return ModelTemplate(**({"family": "module"} | usual | changes))
 
 
 def records_in(hint: object) -> Iterator[type]:
@@ -37,19 +37,19 @@ def keys_of(record: type, prefix: str = "") -> Iterator[str]:
             yield from keys_of(inner, f"{prefix}{name}.")
 
 
-def test_every_key_of_the_schema_is_explained_and_no_other() -> None:
+def test_every_key_of_the_schema_has_a_comment() -> None:
     assert sorted(KEY_COMMENTS) == sorted(keys_of(Card))
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_a_card_with_comments_is_the_card(tmp_path: Path, family: str) -> None:
-    card = card_of(wish(family=family, classes=("no", "1.0", "a: b")[: 0 if family == "vae" else 3]))
+def test_a_card_with_comments_reads_as_the_card(tmp_path: Path, family: str) -> None:
+    card = template_to_card(template(family=family, classes=("no", "1.0", "a: b")[: 0 if family == "vae" else 3]))
     (tmp_path / "model.yaml").write_text(card_to_text(card), encoding="utf-8")
     assert load_card(tmp_path) == card
 
 
-def test_every_key_stands_below_a_comment() -> None:
-    lines = card_to_text(card_of(wish())).splitlines()
+def test_every_key_is_below_a_comment() -> None:
+    lines = card_to_text(template_to_card(template())).splitlines()
     bare = [line.removeprefix("# ") for line in lines]
     for key in sorted({name.rpartition(".")[2] for name in KEY_COMMENTS}):
         places = [i for i, line in enumerate(bare) if re.match(rf"( *|- |  # ){key}:", line)]
@@ -57,12 +57,14 @@ def test_every_key_stands_below_a_comment() -> None:
         assert all("# " in lines[i - 1] for i in places), key
 
 
-def test_optional_keys_become_valid_when_their_comment_sign_goes(tmp_path: Path) -> None:
-    text = card_to_text(card_of(wish()))
+def test_optional_keys_are_valid_when_uncommented(tmp_path: Path) -> None:
+    text = card_to_text(template_to_card(template()))
     start = text.index("# recipe:")
     blocks = text[start:].split("\n\n")
-    freed = re.sub("^# (?=recipe|quality|  |-)", "", "\n\n".join(blocks[:2]), flags=re.M)
-    (tmp_path / "model.yaml").write_text(text[:start] + freed + "\n\n" + "\n\n".join(blocks[2:]), encoding="utf-8")
+    uncommented = re.sub("^# (?=recipe|quality|  |-)", "", "\n\n".join(blocks[:2]), flags=re.M)
+    (tmp_path / "model.yaml").write_text(
+        text[:start] + uncommented + "\n\n" + "\n\n".join(blocks[2:]), encoding="utf-8"
+    )
     card = load_card(tmp_path)
     assert card.recipe is not None
     assert [quality.metric for quality in card.quality] == ["label-accuracy"]
@@ -72,10 +74,10 @@ def test_optional_keys_become_valid_when_their_comment_sign_goes(tmp_path: Path)
     ("name", "near"),
     [("Shapes GAN", "; try shapes-gan"), ("../up", "; try up"), ("7", ""), ("x" * 65, f"; try {'x' * 64}"), ("", "")],
 )
-def test_a_name_no_client_could_use_is_refused_with_one_near_it(name: str, near: str) -> None:
-    with pytest.raises(WishError) as told:
-        wish(name=name)
-    assert str(told.value).endswith(f"must be a lower-case letter, then a-z, 0-9 and -, 64 characters at most{near}")
+def test_an_invalid_name_is_refused_with_a_suggestion(name: str, near: str) -> None:
+    with pytest.raises(TemplateError) as error:
+        template(name=name)
+    assert str(error.value).endswith(f"must be a lower-case letter, then a-z, 0-9 and -, 64 characters at most{near}")
 
 
 @pytest.mark.parametrize(
@@ -83,19 +85,19 @@ def test_a_name_no_client_could_use_is_refused_with_one_near_it(name: str, near:
     [
         ({"family": "conditional-gan"}, "name them with --labels"),
         ({"family": "vae", "classes": ("a",)}, "use --family conditional-vae, or leave --labels out"),
-        ({"family": "vae", "width": 23}, "ask for an even --size, or use --family module"),
-        ({"height": 99999, "width": 99999}, "ask for a smaller --size"),
+        ({"family": "vae", "width": 23}, "use an even --size, or use --family module"),
+        ({"height": 99999, "width": 99999}, "use a smaller --size"),
     ],
 )
-def test_a_wish_that_contradicts_itself_is_told_with_the_remedy(changes, remedy: str) -> None:
-    with pytest.raises(WishError, match=remedy):
-        card_of(wish(**changes))
+def test_contradicting_options_are_refused_with_the_remedy(changes, remedy: str) -> None:
+    with pytest.raises(TemplateError, match=remedy):
+        template_to_card(template(**changes))
 
 
 @pytest.mark.parametrize(
     "arguments", [("--size", "0"), ("--size", "8x8x3"), ("--channels", "0"), ("--labels", "99999")]
 )
-def test_an_option_that_cannot_be_read_is_a_mistake_of_usage(arguments: tuple[str, str]) -> None:
-    told = CliRunner().invoke(new, ["shapes", *arguments])
-    assert told.exit_code == 2
-    assert arguments[0] in told.output
+def test_an_invalid_option_is_a_usage_error(arguments: tuple[str, str]) -> None:
+    result = CliRunner().invoke(new, ["shapes", *arguments])
+    assert result.exit_code == 2
+    assert arguments[0] in result.output
