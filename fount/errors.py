@@ -20,7 +20,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
 
 __all__ = [
     "BadReply",
@@ -37,6 +39,7 @@ __all__ = [
     "Overloaded",
     "SampleFailed",
     "ServerUnavailable",
+    "output_errors",
 ]
 
 _NAMED_FAILURES = 10
@@ -158,6 +161,15 @@ class SampleFailed(FountError):
 
 class OutputError(FountError):
     """A result cannot be written. Name another path, or free disk space."""
+
+
+@contextmanager
+def output_errors(path: Path) -> Iterator[None]:
+    """Raise an `OSError` within the block as an `OutputError` that names the path."""
+    try:
+        yield
+    except OSError as error:
+        raise OutputError(f"{path} cannot be written: {error.strerror or error}") from error
 
 
 class MissingExtra(FountError):

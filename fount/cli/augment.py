@@ -1,26 +1,24 @@
-"""`fount augment`: originals beside their variants in one picture, to see what a policy does before training on it."""
+"""`fount augment`: draw originals next to their variants, to see the effect of a policy before training on it."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
 
 import click
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
+from fount.augmentation.augment import AugmentQuery
 from fount.augmentation.plan_file import load_policy_file
-from fount.augmentation.rows import RowBatch
 from fount.cli.connection import connected
-from fount.cli.options import echo_json, json_option, option, server_option, timeout_option
+from fount.cli.input_images import InputImages, read_images
+from fount.cli.options import option, server_options
 from fount.cli.output.images import variants_sheet
-from fount.cli.output.writer import writing
-from fount.cli.picture_files import Pictures, read_pictures
+from fount.cli.output.text import echo_json
 from fount.client.sync import Client
-from fount.errors import NotFound, OutputError
-from fount.v1 import augmentation_pb2
+from fount.errors import NotFound, OutputError, output_errors
+from fount.files import atomic_path
 
 __all__ = ["augment"]
 
@@ -30,15 +28,13 @@ _VARIANTS = click.IntRange(1, 50)
 
 @click.command()
 @click.argument("images", nargs=-1, type=click.Path(path_type=Path))
-@option("--dataset", metavar="NAME", help="Vary rows of the server's data set; with IMAGES, use its safe policy.")
-@option("--rows", type=_ROWS, metavar="N", default="8", help="How many pictures at most.")
-@option("--variants", type=_VARIANTS, metavar="K", default="8", help="How many variants of each.")
-@option("--policy", metavar="POLICY.yaml", help="How to vary; unset, the data set's safe policy, or a gentle one.")
-@option("--seed", type=int, metavar="N", help="Key of what is drawn, 0 to 2^64 - 1; unset, the server draws one.")
-@click.option("--out", required=True, envvar="FOUNT_AUGMENT_OUT", show_envvar=True, metavar="FILE.png", help="The picture.")  # fmt: skip  # noqa: E501
-@server_option
-@timeout_option
-@json_option
+@option("--dataset", metavar="NAME", help="Augment rows of the server's data set; with IMAGES, use its safe policy.")
+@option("--rows", type=_ROWS, metavar="N", default="8", help="The most images.")
+@option("--variants", type=_VARIANTS, metavar="K", default="8", help="Number of variants per image.")
+@option("--policy", metavar="POLICY.yaml", help="The transforms; unset, the data set's safe policy, or a gentle one.")
+@option("--seed", type=int, metavar="N", help="Seed of the transforms, 0 to 2^64 - 1; unset, the server draws one.")
+@click.option("--out", required=True, envvar="FOUNT_AUGMENT_OUT", show_envvar=True, metavar="FILE.png", help="The image to write.")  # fmt: skip  # noqa: E501
+@server_options
 def augment(
     images: tuple[Path, ...],
     dataset: str | None,
@@ -51,9 +47,9 @@ def augment(
     timeout_s: float,
     as_json: bool,
 ) -> None:
-    """Show pictures beside their variants.
+    """Draw images next to their variants.
 
-    IMAGES are picture files, folders of them, or an NPZ file with `images`; all of one size. POLICY.yaml is a list of
+    IMAGES are image files, folders of them, or an NPZ file with `images`; all of one size. POLICY.yaml is a list of
     transforms, as `policy` in a plan file.
 
     \b
@@ -65,65 +61,40 @@ def augment(
       - {shift: [0, 0.07]}
     """  # noqa: D301  # \b is click's: keep the lines as they are
     if not images and dataset is None:
-        raise click.UsageError("Name pictures, or a data set with --dataset")
+        raise click.UsageError("Name images, or a data set with --dataset")
     if Path(out).suffix.lower() != ".png":
-        raise OutputError(f"{out} is no picture's name: write to a .png file")
-    wanted = None if policy is None else load_policy_file(policy)
-    pictures = read_pictures(images, rows) if images else None
+        raise OutputError(f"{out} is not a PNG file name: write to a .png file")
+    message = None if policy is None else load_policy_file(policy)
+    originals = read_images(images, rows) if images else None
     with connected(server, timeout_s) as client:
-        if pictures is None:
-            pictures = _of_dataset(client, dataset or "", rows)
-        made, seed = _varied(client, pictures.images, dataset or "", wanted, variants, seed)
-    _save(variants_sheet(pictures.images, made, pictures.names), Path(out))
+        if originals is None:
+            originals = _images_of_dataset(client, dataset or "", rows)
+        query = AugmentQuery(dataset=dataset, policy=message, variants=variants, seed=seed)
+        batches = list(client.augment(originals.images, **query))
+    if seed is None and batches[0].seeds is not None:
+        seed = int(batches[0].seeds[0])
+    count, *shape = originals.images.shape
+    made = np.concatenate([batch.images for batch in batches]).reshape(count, variants, *shape)  # (N K, …) -> (N, K, …)
+    with output_errors(Path(out)), atomic_path(Path(out)) as temporary:
+        variants_sheet(originals.images, made, originals.names).save(temporary, "PNG")
     if as_json:
-        echo_json({"pictures": len(made), "variants": variants, "seed": seed, "out": out})
+        echo_json({"pictures": count, "variants": variants, "seed": seed or 0, "out": out})
         return
-    click.echo(f"{len(made)} pictures, {variants} variants of each\nSeed      {seed}\nWritten   {out}")
+    click.echo(f"{count} images, {variants} variants of each\nSeed      {seed or 0}\nWritten   {out}")
 
 
-def _save(sheet: Image.Image, path: Path) -> None:
-    part = path.with_name(f".{path.name}.part")
-    with writing(path):
-        try:
-            sheet.save(part, "PNG")
-            part.replace(path)
-        finally:
-            part.unlink(missing_ok=True)
-
-
-def _of_dataset(client: Client, name: str, most: int) -> Pictures:
-    """The first rows of a plan that takes the data set as it is: a mix of its classes."""
+def _images_of_dataset(client: Client, name: str, limit: int) -> InputImages:
+    """Pull the first rows of a plan of the unchanged data set, which mixes its classes."""
     plan = client.plan({"dataset": name, "seed": 0})
     images: list[NDArray[np.uint8]] = []
     names: list[str] = []
     with closing(client.pull(plan, provenance="none")) as batches:
         for batch in batches:
-            images.append(batch.images[: most - len(names)])
-            names += [plan.classes[label] for label in batch.labels[: most - len(names)].tolist()]
-            if len(names) == most:
+            missing = limit - len(names)
+            images.append(batch.images[:missing])
+            names += [plan.classes[label] for label in batch.labels[:missing].tolist()]
+            if len(names) == limit:
                 break
     if not names:
-        raise NotFound(f"The data set {name!r} has no rows to vary.")
-    return Pictures(images=np.concatenate(images), names=names)
-
-
-def _varied(
-    client: Client,
-    images: NDArray[np.uint8],
-    dataset: str,
-    policy: augmentation_pb2.TransformPolicy | None,
-    variants: int,
-    seed: int | None,
-) -> tuple[NDArray[np.uint8], int]:
-    """Ask for variants.
-
-    Returns:
-        (N, K, H, W, C) uint8, and the seed they were drawn with.
-    """
-    batches = list(client.augment(images, dataset=dataset, policy=policy, variants=variants, seed=seed))
-    made = np.concatenate([batch.images for batch in batches])
-    return made.reshape(len(images), variants, *images.shape[1:]), _seed_of(batches, seed)  # (N K, …) -> (N, K, …)
-
-
-def _seed_of(batches: Sequence[RowBatch], seed: int | None) -> int:
-    return int(batches[0].seeds[0]) if seed is None and batches[0].seeds is not None else seed or 0
+        raise NotFound(f"The data set {name!r} has no rows to augment.")
+    return InputImages(images=np.concatenate(images), names=names)

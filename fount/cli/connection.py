@@ -1,8 +1,8 @@
-"""A command's connection to a server, which Ctrl-C closes.
+"""Connect a command to a server, so that Ctrl-C ends it cleanly.
 
-A KeyboardInterrupt may land anywhere, gRPC's own locks included, and a call cut there never ends. So the first Ctrl-C
-closes the client from another thread: the calls end, the command tidies up, and then it is stopped. A second one is
-Python's own.
+A KeyboardInterrupt can be raised anywhere, also inside gRPC's locks, and a call interrupted there may never end. So the
+first Ctrl-C closes the client from another thread: the calls end, the command cleans up, and then it stops. A second
+Ctrl-C raises KeyboardInterrupt as usual.
 """
 
 from __future__ import annotations
@@ -26,31 +26,31 @@ def connected(server: str, timeout_s: float) -> Iterator[Client]:
     """
     with Client(server, timeout_s=timeout_s) as client:
         if signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
-            yield client  # whoever started the command ignores or handles Ctrl-C
+            yield client  # the process that started the command ignores or handles Ctrl-C
             return
-        asked, over = threading.Event(), threading.Event()
+        interrupted, finished = threading.Event(), threading.Event()
 
-        def ask(*_: object) -> None:
+        def interrupt(*_: object) -> None:
             signal.signal(signal.SIGINT, signal.default_int_handler)
-            asked.set()
+            interrupted.set()
 
-        def close() -> None:
-            asked.wait()
-            if not over.is_set():
+        def close_when_interrupted() -> None:
+            interrupted.wait()
+            if not finished.is_set():
                 client.close()
 
-        threading.Thread(target=close, name="fount-interrupt", daemon=True).start()
-        signal.signal(signal.SIGINT, ask)
+        threading.Thread(target=close_when_interrupted, name="fount-interrupt", daemon=True).start()
+        signal.signal(signal.SIGINT, interrupt)
         try:
             yield client
         except BaseException:
-            if asked.is_set():
+            if interrupted.is_set():
                 raise KeyboardInterrupt from None
             raise
         else:
-            if asked.is_set():  # too late to end anything, but whoever pressed it is told so
+            if interrupted.is_set():  # too late to end a call, but the command still has to exit as interrupted
                 raise KeyboardInterrupt
         finally:
             signal.signal(signal.SIGINT, signal.default_int_handler)
-            over.set()
-            asked.set()
+            finished.set()
+            interrupted.set()  # lets the thread end

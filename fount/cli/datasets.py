@@ -1,4 +1,4 @@
-"""`fount datasets`: the data sets a server can augment."""
+"""`fount datasets`: list the data sets a server can augment, or show one."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ import click
 import grpc
 from google.protobuf import json_format
 
-from fount.cli.options import echo_json, json_option, plain, server_option, timeout_option
+from fount.cli.options import server_options
+from fount.cli.output.text import align, echo_json, plain, table
 from fount.client.channel import CHANNEL_OPTIONS
 from fount.client.status import error_of
 from fount.v1 import dataset_pb2, dataset_pb2_grpc
@@ -18,9 +19,7 @@ __all__ = ["datasets"]
 
 @click.command()
 @click.argument("name", required=False)
-@server_option
-@timeout_option
-@json_option
+@server_options
 def datasets(name: str | None, server: str, timeout_s: float, as_json: bool) -> None:
     """List the data sets a server can augment, or show NAME with its classes.
 
@@ -29,16 +28,16 @@ def datasets(name: str | None, server: str, timeout_s: float, as_json: bool) -> 
       fount datasets
       fount datasets digits
     """  # noqa: D301  # \b is click's: keep the lines as they are
-    found = _ask(name, server, timeout_s)
+    found = _fetch(name, server, timeout_s)
     if as_json:
-        told = [json_format.MessageToDict(each, preserving_proto_field_name=True) for each in found]
-        echo_json(told if name is None else told[0])
+        values = [json_format.MessageToDict(each, preserving_proto_field_name=True) for each in found]
+        echo_json(values if name is None else values[0])
         return
     for line in _list(found) if name is None else _show(found[0]):
         click.echo(line.rstrip())
 
 
-def _ask(name: str | None, server: str, timeout_s: float) -> Sequence[dataset_pb2.Dataset]:
+def _fetch(name: str | None, server: str, timeout_s: float) -> Sequence[dataset_pb2.Dataset]:
     with grpc.insecure_channel(server, CHANNEL_OPTIONS) as channel:
         stub = dataset_pb2_grpc.DatasetServiceStub(channel)
         try:
@@ -50,21 +49,14 @@ def _ask(name: str | None, server: str, timeout_s: float) -> Sequence[dataset_pb
 
 
 def _list(found: Sequence[dataset_pb2.Dataset]) -> Iterator[str]:
-    header = ("DATA SET", "FORMAT", "CLASSES", "SHAPE", "ROWS", "CLASSIFIER")
-    for row, each in zip(_aligned([header, *(_row(each) for each in found)]), [None, *found], strict=True):
-        yield f"{row}  {plain(each.problem)}" if each and each.problem else row
-
-
-def _row(each: dataset_pb2.Dataset) -> tuple[str, ...]:
-    rows = ", ".join(f"{split.name} {split.rows:,}" for split in each.splits)
-    return (
-        each.name,
-        each.format or "-",
-        str(len(each.classes) or "-"),
-        _shape(each),
-        rows or "-",
-        each.classifier or "-",
-    )
+    """Make a line per data set; the problem of one that cannot be read is appended."""
+    rows: list[tuple[str, ...]] = [("DATA SET", "FORMAT", "CLASSES", "SHAPE", "ROWS", "CLASSIFIER")]
+    for each in found:
+        splits = ", ".join(f"{split.name} {split.rows:,}" for split in each.splits)
+        cells = (each.name, each.format, str(len(each.classes) or ""), _shape(each), splits, each.classifier)
+        rows.append(tuple(cell or "-" for cell in cells))
+    for row, problem in zip(align(rows), ["", *(each.problem for each in found)], strict=True):
+        yield "  ".join([*row, plain(problem)])
 
 
 def _show(each: dataset_pb2.Dataset) -> Iterator[str]:
@@ -72,31 +64,23 @@ def _show(each: dataset_pb2.Dataset) -> Iterator[str]:
         ("Data set", each.name),
         ("Digest", each.digest),
         ("Format", each.format),
-        ("Image", f"{_shape(each)} uint8"),
+        ("Image", f"{_shape(each) or '-'} uint8"),
         ("Classifier", each.classifier),
         ("Licence", each.licence),
         ("Problem", each.problem),
     )
     yield from (f"{title:<12} {plain(text)}" for title, text in facts if text)
     splits = list(each.splits)
-    for what, names, counts in (
+    for title, names, counts in (
         ("CLASS", each.classes, [split.class_counts for split in splits]),
         ("GROUP", each.groups, [split.group_counts for split in splits]),
     ):
         if names:
-            header = (what, *(split.name.upper() for split in splits))
-            lines = [(name, *(f"{column[k]:,}" for column in counts)) for k, name in enumerate(names)]
-            total = ("all", *(f"{split.rows:,}" for split in splits))
+            header = (title, *(split.name.upper() for split in splits))
+            rows = [(name, *(f"{column[k]:,}" for column in counts)) for k, name in enumerate(names)]
             yield ""
-            yield from _aligned([header, *lines, total])
+            yield from table([header, *rows, ("all", *(f"{split.rows:,}" for split in splits))])
 
 
 def _shape(each: dataset_pb2.Dataset) -> str:
-    return " × ".join(map(str, each.sample_spec.dims)) or "-"
-
-
-def _aligned(cells: Sequence[tuple[str, ...]]) -> Iterator[str]:
-    shown = [tuple(map(plain, row)) for row in cells]
-    widths = [max(map(len, column)) for column in zip(*shown, strict=True)]
-    for row in shown:
-        yield "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True))
+    return " × ".join(map(str, each.sample_spec.dims))

@@ -1,4 +1,8 @@
-"""Watching an evaluation from a command: a bar for who looks, lines for a log, and how to go on after Ctrl-C."""
+"""Wait for an evaluation: progress as a bar or lines, retries while the server is away, and detaching by Ctrl-C.
+
+Used by `fount evaluate` and `fount evaluation --watch`. Snapshots of an evaluation enter; progress goes to stderr, and
+the final evaluation is returned.
+"""
 
 from __future__ import annotations
 
@@ -7,251 +11,227 @@ import sys
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing, contextmanager
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from threading import Event, Lock, Thread
-from typing import Any
+from typing import Any, Self
 
 import click
 from tqdm import tqdm
 
-from fount.cli.evaluation_table import echo_evaluation, metric_line, outcome_problem, written_lines
-from fount.cli.options import echo_json, plain
+from fount.cli.evaluation_summary import echo_evaluation, failure, metric_line, report_lines
 from fount.cli.output.reports import write_reports
+from fount.cli.output.text import echo_json, error_is_terminal, plain
 from fount.client.channel import default_server
 from fount.client.sync import Client
 from fount.errors import BadReply, DeadlineExceeded, FountError, ServerUnavailable
 from fount.evaluation.types import EvaluationInfo, evaluation_json
 
-__all__ = [
-    "Detachable",
-    "WatchProgress",
-    "conclude",
-    "detachable",
-    "how_to_go_on",
-    "watch",
-    "watch_progress",
-    "when_ready",
-]
+__all__ = ["WatchProgress", "conclude", "continuation", "detach_on_interrupt", "retry_until_ready", "watch"]
 
-_LINE_EVERY_S = 4.5
-_TICK_S = 0.5
-_AWAY_S, _PAUSE_S = 120.0, 1.0  # how long a server may be away, and how often it is looked for
-_BAR_ROWS = 20  # lines a terminal is taken to have; the bar needs one
-_INTERRUPTED = 130  # 128 + SIGINT, as shells have it
-_NO_TOTAL = "{desc}, {elapsed}"  # tqdm's own would have question marks
+_LINE_INTERVAL_S = 4.5
+_REFRESH_INTERVAL_S = 0.5
+_MAX_OUTAGE_S, _RETRY_INTERVAL_S = 120.0, 1.0
+_BAR_ROWS = 20  # terminal height assumed by tqdm, which gives no bar when it is unknown
+_INTERRUPTED = 130  # exit code after SIGINT, 128 + 2
+_BAR_WITHOUT_TOTAL = "{desc}, {elapsed}"  # tqdm's own shows question marks
 
 
 class WatchProgress:
-    """Shows looks at an evaluation on stderr, and that time goes by before and between them."""
+    """Shows snapshots of an evaluation on stderr, and the elapsed time between them, until the block ends."""
 
     def __init__(self, *, quiet: bool) -> None:
-        is_terminal = _is_terminal()
-        self._says_lines, self._quiet = not is_terminal and not quiet, quiet
-        self._lock, self._over = Lock(), Event()
-        self._began_s = self._line_s = time.monotonic()
+        show_bar = error_is_terminal() and not quiet
+        self._quiet, self._show_lines = quiet, not show_bar and not quiet
+        self._lock, self._closed = Lock(), Event()
+        self._start_s = self._line_s = time.monotonic()
         self._stage, self._line = "", "waiting for an answer"
-        self._known: set[str] = set()
+        self._shown_metrics: set[str] = set()
         self.bar: tqdm[Any] = tqdm(
             desc=self._line,
             unit=" steps",
-            bar_format=_NO_TOTAL,
-            disable=quiet or not is_terminal,
+            bar_format=_BAR_WITHOUT_TOTAL,
+            disable=not show_bar,
             leave=False,
-            # Said, because a terminal that does not tell its size gets no bar otherwise.
             ncols=shutil.get_terminal_size().columns - 1,
             nrows=_BAR_ROWS,
         )
-        self._ticks = Thread(target=self._tick, name="fount-progress", daemon=True)
-        self._ticks.start()
+        self._thread = Thread(target=self._refresh, name="fount-progress", daemon=True)
 
-    def say(self, text: str) -> None:
-        """Write a line that stays."""
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._closed.set()
+        self._thread.join()
+        self.bar.close()
+
+    def print(self, text: str) -> None:
+        """Write a line that stays above the bar."""
         if not self._quiet:
             with self._lock:
                 self.bar.write(plain(text), file=sys.stderr)
 
     def show(self, info: EvaluationInfo) -> None:
-        """Take a look in."""
-        progress, waits = info.progress, info.state == "queued" or not info.progress.stage
-        stage = plain(info.state if waits else progress.stage)
-        reason = plain(f": {info.state_reason}") if info.state_reason else ""
+        """Show a snapshot."""
+        progress, is_waiting = info.progress, info.state == "queued" or not info.progress.stage
+        stage = plain(info.state if is_waiting else progress.stage)
+        text = stage + (plain(f": {info.state_reason}") if info.state_reason else "")
         with self._lock:
             if not self.bar.disable:
-                self._show_metrics(info)
-                self._move_bar(info, f"{stage}{reason}")
-            self._count_from(info)
-            self._line = f"{stage}{reason}"
-            if progress.total:
-                self._line += f", {progress.done:,} of {progress.total:,} steps"
+                self._print_new_metrics(info)
+                if self.bar.total is None and progress.total:
+                    self.bar.initial = progress.done  # done before the watch started: not part of the rate
+                self.bar.total, self.bar.n = progress.total or None, progress.done
+                self.bar.bar_format = None if progress.total else _BAR_WITHOUT_TOTAL
+                self.bar.set_description_str(text)
+            self._count_from_start_of(info)
+            self._line = text + (f", {progress.done:,} of {progress.total:,} steps" if progress.total else "")
             if self._stage != stage:
                 self._stage = stage
-                self._say()
+                self._print_line()
 
-    def close(self) -> None:
-        """End the bar and the lines."""
-        self._over.set()
-        self._ticks.join()
-        self.bar.close()
-
-    def _move_bar(self, info: EvaluationInfo, told: str) -> None:
-        progress = info.progress
-        if self.bar.total is None and progress.total:
-            self.bar.initial = progress.done  # done before anybody watched: no part of the rate
-        self.bar.total, self.bar.n = progress.total or None, progress.done
-        self.bar.bar_format = None if progress.total else _NO_TOTAL
-        self.bar.set_description_str(told)
-
-    def _count_from(self, info: EvaluationInfo) -> None:
-        """Count the time of one that began before anybody watched from its beginning."""
-        if info.started is None or info.is_over:
-            return
-        earlier_s = (datetime.now(UTC) - info.started).total_seconds() - (time.monotonic() - self._began_s)
-        if earlier_s <= 0:
-            return
-        self._began_s -= earlier_s
-        if not self.bar.disable:
-            self.bar.start_t -= earlier_s
-            self.bar.initial = 0  # its whole time counts, and so does all that was done in it
-
-    def _show_metrics(self, info: EvaluationInfo) -> None:
+    def _print_new_metrics(self, info: EvaluationInfo) -> None:
         for metric in info.metrics:
-            if metric.name not in self._known and not info.is_over:
-                self._known.add(metric.name)
+            if metric.name not in self._shown_metrics and not info.is_over:
+                self._shown_metrics.add(metric.name)
                 self.bar.write(f"so far  {metric_line(metric)}", file=sys.stderr)
 
-    def _tick(self) -> None:
-        while not self._over.wait(_TICK_S):
+    def _count_from_start_of(self, info: EvaluationInfo) -> None:
+        """Include the time that the evaluation ran before the watch started."""
+        if info.started is None or info.is_over:
+            return
+        earlier_s = (datetime.now(UTC) - info.started).total_seconds() - (time.monotonic() - self._start_s)
+        if earlier_s > 0:
+            self._start_s -= earlier_s
+            if not self.bar.disable:
+                self.bar.start_t -= earlier_s
+                self.bar.initial = 0  # the rate now covers the whole time, and so all steps
+
+    def _refresh(self) -> None:
+        while not self._closed.wait(_REFRESH_INTERVAL_S):
             with self._lock:
                 if not self.bar.disable:
                     self.bar.refresh()
-                if time.monotonic() - self._line_s >= _LINE_EVERY_S:
-                    self._say()
+                if time.monotonic() - self._line_s >= _LINE_INTERVAL_S:
+                    self._print_line()
 
-    def _say(self) -> None:
+    def _print_line(self) -> None:
         self._line_s = time.monotonic()
-        if self._says_lines:
-            click.echo(f"{self._line}, {self._line_s - self._began_s:.0f} s", err=True)
+        if self._show_lines:
+            click.echo(f"{self._line}, {self._line_s - self._start_s:.0f} s", err=True)
 
 
-@contextmanager
-def watch_progress(*, quiet: bool) -> Iterator[WatchProgress]:
-    """Show progress until the block ends.
-
-    Args:
-        quiet: whether nothing is to be shown.
-    """
-    with closing(WatchProgress(quiet=quiet)) as progress:
-        yield progress
-
-
-def when_ready(ask: Callable[[], EvaluationInfo], server: str, progress: WatchProgress) -> EvaluationInfo:
-    """Ask again and again while a server says that it cannot yet: workers load, or it is being restarted.
+def retry_until_ready(request: Callable[[], EvaluationInfo], server: str, progress: WatchProgress) -> EvaluationInfo:
+    """Repeat a request while the server is not ready: workers load, or it is being restarted.
 
     Raises:
-        FountError: no answer came; nobody at the address is told at once.
+        FountError: the request failed; at once when no server answers the first attempt.
     """
-    ends_s, told = time.monotonic() + _AWAY_S, ""
+    end_s, reported = time.monotonic() + _MAX_OUTAGE_S, ""
     while True:
         try:
-            return ask()
+            return request()
         except ServerUnavailable as error:
-            is_nobody = str(error) == str(ServerUnavailable.no_server_at(server))
-            if time.monotonic() >= ends_s or (is_nobody and not told):
+            is_absent = str(error) == str(ServerUnavailable.no_server_at(server))
+            if time.monotonic() >= end_s or (is_absent and not reported):
                 raise
-            if str(error) != told:
-                told = str(error)
-                progress.say(f"{told}; waiting for it, up to {_AWAY_S:.0f} s")
-        time.sleep(_PAUSE_S)
+            if str(error) != reported:
+                reported = str(error)
+                progress.print(f"{reported}; retrying for up to {_MAX_OUTAGE_S:.0f} s")
+        time.sleep(_RETRY_INTERVAL_S)
 
 
 def watch(client: Client, id: str, progress: WatchProgress) -> EvaluationInfo:
-    """Show how far an evaluation is until it has ended.
+    """Show the progress of an evaluation until it has ended.
+
+    Returns:
+        The final snapshot.
 
     Raises:
-        FountError: it cannot be watched to its end; the text says how to go on.
+        FountError: it cannot be watched to its end; the message says how to continue.
     """
     last: EvaluationInfo | None = None
-    with closing(_looks(client, id)) as looks:
+    with closing(_snapshots(client, id)) as snapshots:
         try:
-            for last in looks:
+            for last in snapshots:
                 progress.show(last)
         except (ServerUnavailable, DeadlineExceeded) as error:
-            commands = how_to_go_on(client.server, id)
-            raise FountError(f"{error}\nThe evaluation does not depend on this command:\n{commands}") from error
+            commands = continuation(client.server, id)
+            raise FountError(f"{error}\nThe evaluation continues without this command:\n{commands}") from error
     if last is None:
-        raise BadReply(f"The watch of evaluation {id!r} showed nothing")
+        raise BadReply(f"The watch of evaluation {id!r} returned nothing")
     return last
 
 
-def _looks(client: Client, id: str) -> Generator[EvaluationInfo]:
-    """Watch an evaluation, also over a restart of the server, which takes longer than a client is patient."""
-    heard_s: float | None = None
+def _snapshots(client: Client, id: str) -> Generator[EvaluationInfo]:
+    """Watch an evaluation, also across a restart of the server, which exceeds the client's own retries."""
+    last_s: float | None = None
     while True:
         try:
-            with closing(client.watch_evaluation(id)) as looks:
-                for info in looks:
-                    heard_s = time.monotonic()
+            with closing(client.watch_evaluation(id)) as snapshots:
+                for info in snapshots:
+                    last_s = time.monotonic()
                     yield info
             return
         except (ServerUnavailable, DeadlineExceeded):
-            if heard_s is None or time.monotonic() - heard_s >= _AWAY_S:
+            if last_s is None or time.monotonic() - last_s >= _MAX_OUTAGE_S:
                 raise
-            time.sleep(_PAUSE_S)
+            time.sleep(_RETRY_INTERVAL_S)
 
 
 def conclude(client: Client, info: EvaluationInfo, reports: Sequence[Path], *, as_json: bool) -> None:
-    """Write an evaluation that has ended, and its reports.
+    """Show an evaluation that has ended, and write its reports.
 
     Raises:
         ClickException: it did not succeed, or a gate failed.
-        FountError: a report did not come, or cannot be written.
+        FountError: a report could not be fetched or written.
     """
     if not as_json:
         echo_evaluation(info)
     written = write_reports(client, info.id, reports) if info.state == "succeeded" else []
     if as_json:
         echo_json({**evaluation_json(info), "reports": written})
-    for line in () if as_json else written_lines(written):
-        click.echo(line)
-    if (problem := outcome_problem(info)) is not None:
+    else:
+        for line in report_lines(written):
+            click.echo(line)
+    if (problem := failure(info)) is not None:
         raise click.ClickException(problem)
 
 
-class Detachable:
-    """What a command waits for, which goes on without it.
+@dataclass
+class _Watched:
+    """The evaluation that is being watched.
 
     Attributes:
-        id: the evaluation's; empty before it is known, and once nothing is waited for.
+        id: None before it is known, and after the watch.
     """
 
-    def __init__(self) -> None:
-        self.id = ""
+    id: str | None = None
 
 
 @contextmanager
-def detachable(server: str) -> Iterator[Detachable]:
-    """Let Ctrl-C end the command, and not the evaluation.
+def detach_on_interrupt(server: str) -> Iterator[_Watched]:
+    """Let Ctrl-C end the command, but not the evaluation whose id the block sets.
 
     Raises:
-        Exit: it did; how to go on was said.
+        Exit: Ctrl-C was pressed; the commands to continue were printed.
     """
-    waited = Detachable()
+    watched = _Watched()
     try:
-        yield waited
+        yield watched
     except KeyboardInterrupt:
-        if not waited.id:
+        if watched.id is None:
             raise
-        click.echo(f"Detached; evaluation {plain(waited.id)} goes on.\n{how_to_go_on(server, waited.id)}", err=True)
+        click.echo(f"Detached; evaluation {plain(watched.id)} continues.\n{continuation(server, watched.id)}", err=True)
         raise click.exceptions.Exit(_INTERRUPTED) from None
 
 
-def how_to_go_on(server: str, id: str) -> str:
-    """The commands to watch an evaluation and to end it."""
-    named = plain(id if server == default_server() else f"{id} --server {server}")
-    return f"  fount evaluation {named} --watch   to go on watching\n  fount evaluation {named} --cancel  to end it"
-
-
-def _is_terminal() -> bool:
-    """Whether somebody may be looking; a bar in a log is noise."""
-    return sys.stderr.isatty()
+def continuation(server: str, id: str) -> str:
+    """Return the commands that watch an evaluation further and that cancel it."""
+    target = plain(id if server == default_server() else f"{id} --server {server}")
+    return (
+        f"  fount evaluation {target} --watch   to watch it again\n  fount evaluation {target} --cancel  to cancel it"
+    )

@@ -1,4 +1,4 @@
-"""`fount models` and `fount model`: what a server offers."""
+"""`fount models` and `fount model`: list the models a server offers, or show one."""
 
 from __future__ import annotations
 
@@ -9,19 +9,18 @@ from dataclasses import asdict
 import click
 
 from fount.cli.connection import connected
-from fount.cli.options import echo_json, json_option, option, plain, server_option, timeout_option
-from fount.client.catalog import ModelInfo, ParameterInfo, QualityInfo
+from fount.cli.options import option, server_options
+from fount.cli.output.text import align, echo_json, plain
+from fount.client.catalog import ModelInfo
 
 __all__ = ["model", "models"]
 
-_UNKNOWN_TERMINAL = (160, 24)  # columns and lines where output goes to a file
-_LEAST_REASON = 40  # characters, even where the line is full
+_DEFAULT_TERMINAL = (160, 24)  # columns and lines where stdout is not a terminal
+_MIN_REASON = 40  # characters, even if the line becomes wider than the terminal
 
 
 @click.command()
-@server_option
-@timeout_option
-@json_option
+@server_options
 def models(server: str, timeout_s: float, as_json: bool) -> None:
     """List the models a server offers.
 
@@ -35,21 +34,18 @@ def models(server: str, timeout_s: float, as_json: bool) -> None:
     if as_json:
         echo_json([_as_json(info) for info in found])
         return
-    header = ("MODEL", "STATE", "CAN", "CLASSES", "SHAPE", "DESCRIPTION")
-    for line in _table(header, found):
+    for line in _list(found):
         click.echo(line)
     if any(info.state_reason for info in found):
-        click.echo("The whole reason a model is not ready: fount model NAME", err=True)
+        click.echo("The full reason why a model is not ready: fount model NAME", err=True)
 
 
 @click.command()
 @click.argument("name")
-@option("--digest", metavar="SHA256", help="Only the model of this digest.")
-@server_option
-@timeout_option
-@json_option
+@option("--digest", metavar="SHA256", help="Only the model with this digest.")
+@server_options
 def model(name: str, digest: str | None, server: str, timeout_s: float, as_json: bool) -> None:
-    """Show one model: what it takes, and how well it does.
+    """Show one model: its inputs, outputs and measured quality.
 
     NAME is a model's name, or name:version.
 
@@ -71,24 +67,21 @@ def _as_json(info: ModelInfo) -> dict[str, object]:
     return {**asdict(info), "model": str(info.model)}
 
 
-def _row(info: ModelInfo) -> tuple[str, ...]:
-    named = f"{info.name}:{info.version}{' (default)' if info.is_default else ''}"
-    classes = str(len(info.labels)) if info.labels else "-"
-    return named, info.state, ", ".join(info.operations), classes, _shape(info) or "-", info.description
+def _list(found: Sequence[ModelInfo]) -> Iterator[str]:
+    """Make a line per model; for one that is not ready, the last column is the reason, cut to the terminal's width."""
+    rows = [("MODEL", "STATE", "CAN", "CLASSES", "SHAPE")]
+    for info in found:
+        name = f"{info.name}:{info.version}{' (default)' if info.is_default else ''}"
+        classes = str(len(info.labels)) if info.labels else "-"
+        rows.append((name, info.state, ", ".join(info.operations), classes, _shape(info) or "-"))
+    cells = ["  ".join(row) for row in align(rows)]
+    width = max(_MIN_REASON, shutil.get_terminal_size(_DEFAULT_TERMINAL).columns - len(cells[0]) - 2)
+    last = [_truncated(plain(info.state_reason), width) or plain(info.description) for info in found]
+    for line, text in zip(cells, ["DESCRIPTION", *last], strict=True):
+        yield f"{line}  {text}".rstrip()
 
 
-def _table(header: tuple[str, ...], found: Sequence[ModelInfo]) -> Iterator[str]:
-    """Write a line a model; of one that is not ready, the last column says why, as far as the line has room."""
-    cells = [header, *(tuple(map(plain, _row(info))) for info in found)]
-    *widths, _ = (max(map(len, column)) for column in zip(*cells, strict=True))
-    room = max(_LEAST_REASON, shutil.get_terminal_size(_UNKNOWN_TERMINAL).columns - sum(widths) - 2 * len(widths))
-    reasons = ["", *(_cut(plain(info.state_reason), room) for info in found)]
-    for (*row, description), reason in zip(cells, reasons, strict=True):
-        shown = [cell.ljust(width) for cell, width in zip(row, widths, strict=True)]
-        yield "  ".join([*shown, reason or description]).rstrip()
-
-
-def _cut(text: str, width: int) -> str:
+def _truncated(text: str, width: int) -> str:
     return text if len(text) <= width else f"{text[: width - 1]}…"
 
 
@@ -103,11 +96,15 @@ def _facts(info: ModelInfo) -> Iterator[tuple[str, str]]:
     yield "Encodings", ", ".join(info.encodings)
     yield "Classes", ", ".join(info.labels)
     for parameter in info.parameters:
-        yield "Parameter", _parameter(parameter)
-    yield "Most samples", f"{info.max_count:,} a request" if info.max_count else ""
+        low, high = parameter.range
+        unset = "off" if parameter.default is None else f"{parameter.default:g}"
+        yield "Parameter", f"{parameter.name}, {low:g} to {high:g}, unset {unset}: {parameter.description}"
+    yield "Most samples", f"{info.max_count:,} per request" if info.max_count else ""
     yield "Numerics", ", ".join(info.numerics)
     for quality in info.quality:
-        yield "Quality", _quality(quality)
+        low, high = quality.interval
+        real = "" if quality.real_value is None else f", real data {quality.real_value:g}"
+        yield "Quality", f"{quality.metric} {quality.value:g} [{low:g}, {high:g}]{real}; {quality.method}"
     yield "Intended use", info.intended_use
     yield "Data licence", info.data_licence
     yield "Recipe", info.recipe
@@ -115,15 +112,3 @@ def _facts(info: ModelInfo) -> Iterator[tuple[str, str]]:
 
 def _shape(info: ModelInfo) -> str:
     return " × ".join(map(str, info.sample_shape)) + f" {info.dtype}" if info.sample_shape else ""
-
-
-def _parameter(parameter: ParameterInfo) -> str:
-    low, high = parameter.range
-    unset = "off" if parameter.default is None else f"{parameter.default:g}"
-    return f"{parameter.name}, {low:g} to {high:g}, unset {unset}: {parameter.description}"
-
-
-def _quality(quality: QualityInfo) -> str:
-    low, high = quality.interval
-    real = "" if quality.real_value is None else f", real data {quality.real_value:g}"
-    return f"{quality.metric} {quality.value:g} [{low:g}, {high:g}]{real}; {quality.method}"

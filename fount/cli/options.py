@@ -1,8 +1,7 @@
-"""What the client's commands have in common: how a server is named, and how a result is written."""
+"""Options that several commands share; each option shows the environment variable it can be set by."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -10,9 +9,10 @@ import click
 
 from fount.client.channel import DEFAULT_SERVER
 
-__all__ = ["echo_json", "json_option", "option", "parameter_options", "plain", "server_option", "timeout_option"]
+__all__ = ["many", "option", "parameter_options", "server_options"]
 
-_Function = TypeVar("_Function", bound=Callable[..., Any])
+_Command = TypeVar("_Command", bound=Callable[..., Any])
+_Decorator = Callable[[Any], Any]
 
 
 def option(
@@ -22,8 +22,8 @@ def option(
     type: Callable[..., object] | None = None,
     metavar: str | None = None,
     default: str | None = None,
-) -> Callable[[_Function], _Function]:
-    """An option that shows the environment variable it may be given by."""
+) -> Callable[[_Command], _Command]:
+    """Make an option that may be given once."""
     return click.option(
         flag,
         help=help,
@@ -35,40 +35,33 @@ def option(
     )
 
 
-_PARAMETERS = (
-    option("--truncation", type=float, metavar="X", help="Draw noise beyond so many standard deviations again."),
+def many(
+    flag: str, name: str, *, type: click.ParamType[Any], help: str, metavar: str | None = None
+) -> Callable[[_Command], _Command]:
+    """Make an option that may be given any number of times; `name` is its parameter."""
+    return click.option(flag, name, type=type, metavar=metavar, multiple=True, show_envvar=True, help=help)
+
+
+_PARAMETERS: tuple[_Decorator, ...] = (
+    option("--truncation", type=float, metavar="X", help="Draw noise beyond X standard deviations again."),
     option("--temperature", type=float, metavar="X", help="Scale of the noise, or divisor of logits."),
-    option("--top-k", type=int, metavar="K", help="Keep the k likeliest values a step."),
-    option("--top-p", type=float, metavar="P", help="Keep the likeliest values up to this mass a step."),
+    option("--top-k", type=int, metavar="K", help="Keep the K most likely values per step."),
+    option("--top-p", type=float, metavar="P", help="Keep the most likely values up to this probability per step."),
     option("--guidance-scale", type=float, metavar="X", help="Weight of the condition."),
-    option("--steps", type=int, metavar="N", help="Steps of a many-step sampler."),
+    option("--steps", type=int, metavar="N", help="Steps of an iterative sampler."),
 )
 
-
-def parameter_options(command: _Function) -> _Function:
-    """Add the parameters of a draw."""
-    for decorate in reversed(_PARAMETERS):
-        command = decorate(command)
-    return command
-
-
-def server_option(command: _Function) -> _Function:
-    """Add --server."""
-    decorate = click.option(
+_SERVER: tuple[_Decorator, ...] = (
+    click.option(
         "--server",
         envvar="FOUNT_SERVER",
         show_envvar=True,
         default=DEFAULT_SERVER,
         show_default=True,
         metavar="HOST:PORT",
-        help="The gateway to ask.",
-    )
-    return decorate(command)
-
-
-def timeout_option(command: _Function) -> _Function:
-    """Add --timeout."""
-    decorate = click.option(
+        help="The gateway.",
+    ),
+    click.option(
         "--timeout",
         "timeout_s",
         envvar="FOUNT_TIMEOUT",
@@ -78,28 +71,29 @@ def timeout_option(command: _Function) -> _Function:
         show_default=True,
         metavar="SECONDS",
         help="How long to wait for an answer, or for the next samples.",
-    )
-    return decorate(command)
-
-
-def json_option(command: _Function) -> _Function:
-    """Add --json."""
-    decorate = click.option(
+    ),
+    click.option(
         "--json",
         "as_json",
         envvar="FOUNT_JSON",
         is_flag=True,
         show_envvar=True,
         help="Write one JSON value to stdout, and nothing else.",
-    )
-    return decorate(command)
+    ),
+)
 
 
-def echo_json(value: object) -> None:
-    """Write one JSON value to stdout."""
-    click.echo(json.dumps(value, indent=2))
+def parameter_options(command: _Command) -> _Command:
+    """Add the sampling parameters."""
+    return _add(_PARAMETERS, command)
 
 
-def plain(text: str) -> str:
-    """Text of a server's as one line, without characters that would move the cursor or colour the terminal."""
-    return "".join(character if character.isprintable() else " " for character in text)
+def server_options(command: _Command) -> _Command:
+    """Add --server, --timeout and --json."""
+    return _add(_SERVER, command)
+
+
+def _add(options: tuple[_Decorator, ...], command: _Command) -> _Command:
+    for decorate in reversed(options):
+        command = decorate(command)
+    return command

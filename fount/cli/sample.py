@@ -1,10 +1,9 @@
-"""`fount sample`: samples into a picture, a file or a folder, with their address said so that they can be had again."""
+"""`fount sample`: write samples to an image grid, a file or a folder, and report the address that reproduces them."""
 
 from __future__ import annotations
 
 import hashlib
 import math
-import sys
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -16,9 +15,9 @@ from google.protobuf.json_format import MessageToDict
 from tqdm import tqdm
 
 from fount.cli.connection import connected
-from fount.cli.options import echo_json, json_option, option, parameter_options, plain, server_option, timeout_option
-from fount.cli.output.grid import Run, SampleWriter, open_output
-from fount.cli.output.writer import refuse_failed
+from fount.cli.options import option, parameter_options, server_options
+from fount.cli.output.sample_writers import SampleRun, SampleWriter, open_output, refuse_failed
+from fount.cli.output.text import echo_json, error_is_terminal, plain
 from fount.client.catalog import ModelInfo
 from fount.sampling.request import ENCODINGS, PRIORITIES, SampleQuery, sample_request
 from fount.sampling.types import Chunk, Provenance
@@ -26,28 +25,28 @@ from fount.v1 import sampling_pb2
 
 __all__ = ["sample"]
 
-_USUAL_COUNT = 16
-_LONG = 1000  # samples from which on a bar is worth its line
+_DEFAULT_COUNT = 16
+_MIN_BAR_COUNT = 1000  # samples from which on a progress bar is shown
 
 
 def _label(text: str) -> int | str:
-    """Read a class: digits are its index, anything else its name."""
+    """Parse a class: digits are its index, anything else its name."""
     text = text.strip()
     if not text:
-        raise click.BadParameter(f"{text!r} is no label; name a class by its index or its name")
+        raise click.BadParameter(f"{text!r} is not a label; give the index or the name of a class")
     return int(text) if text.isascii() and text.isdigit() else text
 
 
 def _labels(text: str) -> list[int]:
-    """Read class indices with commas between."""
+    """Parse class indices separated by commas."""
     try:
         return [int(label) for label in text.split(",")]
     except ValueError:
-        raise click.BadParameter(f"{text!r} is not class indices with commas between, as 1,2,3") from None
+        raise click.BadParameter(f"{text!r} is not a list of class indices, as in 1,2,3") from None
 
 
 def _mixture(text: str) -> dict[int | str, float]:
-    """Read labels and weights, as 7=0.9,1=0.1."""
+    """Parse labels and weights, as in 7=0.9,1=0.1."""
     mixture: dict[int | str, float] = {}
     for component in text.split(","):
         name, _, weight = component.rpartition("=")
@@ -57,15 +56,15 @@ def _mixture(text: str) -> dict[int | str, float]:
         try:
             mixture[label] = float(weight)
         except ValueError:
-            raise click.BadParameter(f"{component!r} is not a label and its weight, as 7=0.9") from None
+            raise click.BadParameter(f"{component!r} is not a label and its weight, as in 7=0.9") from None
     return mixture
 
 
 @dataclass(kw_only=True)
 class _Tally:
-    """What came so far."""
+    """What arrived so far."""
 
-    began_s: float = field(default_factory=time.perf_counter)
+    start_s: float = field(default_factory=time.perf_counter)
     count: int = 0
     provenance: Provenance | None = None
     by_label: dict[int, int] = field(default_factory=dict)
@@ -80,29 +79,32 @@ class _Tally:
 
 @click.command()
 @click.argument("name")
-@option("--count", type=int, metavar="N", help="How many samples; unset, as many as labels, or 16.")
-@option("--seed", type=int, metavar="N", help="Key of the noise, 0 to 2^64 - 1; unset, the server draws one.")
+@option("--count", type=int, metavar="N", help="Number of samples; unset, the number of labels, or 16.")
+@option("--seed", type=int, metavar="N", help="Seed of the noise, 0 to 2^64 - 1; unset, the server draws one.")
 @option("--start-index", type=int, metavar="N", help="Index of the first sample; unset, 0.")
-@option("--label", type=_label, metavar="LABEL", help="One class for all: its index if digits, else its name.")
-@option("--labels", type=_labels, metavar="1,2,3", help="One class index a sample.")
+@option(
+    "--label",
+    type=_label,
+    metavar="LABEL",
+    help="One class for all: digits are its index, anything else its name.",
+)
+@option("--labels", type=_labels, metavar="1,2,3", help="One class index per sample.")
 @option("--mixture", type=_mixture, metavar="7=0.9,1=0.1", help="Classes and their relative weights.")
 @parameter_options
-@option("--encoding", type=click.Choice(list(ENCODINGS)), default="uint8", help="How samples come; png for folders.")
+@option("--encoding", type=click.Choice(list(ENCODINGS)), default="uint8", help="Encoding; png only for folders.")
 @option("--digest", metavar="SHA256", help="Pin the model's digest.")
-@option("--numerics", metavar="ID", help="Pin the numerics, as a reply or `fount model` names them.")
-@option("--priority", type=click.Choice(list(PRIORITIES)), help="How urgent it is.")
-@option("--out", metavar="PATH", help="A .png grid, a .npz file, or a folder ending with / for one PNG file a sample.")
-@server_option
-@timeout_option
-@json_option
+@option("--numerics", metavar="ID", help="Pin the numerics, as `fount model` names them.")
+@option("--priority", type=click.Choice(list(PRIORITIES)), help="Priority of the request.")
+@option("--out", metavar="PATH", help="A .png grid, a .npz file, or a folder/ for one PNG file per sample.")
+@server_options
 # The options are the query's fields, so they arrive as one value rather than as sixteen arguments.
 def sample(
     name: str, out: str | None, server: str, timeout_s: float, as_json: bool, **query: Unpack[SampleQuery]
 ) -> None:
-    """Draw samples of a model into a picture, an NPZ file or a folder.
+    """Draw samples of a model into an image grid, an NPZ file or a folder.
 
-    NAME is a model's name, name:version, or both with @ and the digest. The same model, seed and indices give the same
-    samples, today and tomorrow.
+    NAME is a model's name, name:version, or both with @ and the digest. The same model, seed and indices always give
+    the same samples.
 
     \b
     Example:
@@ -111,23 +113,18 @@ def sample(
       fount sample digits-cvae --mixture 7=0.9,1=0.1 --count 500 --out sevens/
     """  # noqa: D301  # \b is click's: keep the lines as they are
     if query.get("count") is None and query.get("labels") is None:
-        query["count"] = _USUAL_COUNT
-    request = sample_request(name, query)  # what is wrong with it is said before anything is asked
+        query["count"] = _DEFAULT_COUNT
+    request = sample_request(name, query)  # reports wrong options before anything is requested
     with connected(server, timeout_s) as client:
         info = client.model(name, digest=query.get("digest"))
         writer = None if out is None else open_output(out, _run(request, info))
-        show_bar = not as_json and request.count >= _LONG and _is_terminal()
+        show_bar = not as_json and request.count >= _MIN_BAR_COUNT and error_is_terminal()
         tally = _draw(client.stream(str(info.model), **query), writer, tqdm(total=request.count, disable=not show_bar))
     summary = _summary(tally, info, request.start_index, out)
     if as_json:
         echo_json(summary)
     else:
-        click.echo(_in_words(summary))
-
-
-def _is_terminal() -> bool:
-    """Whether somebody may be looking; a bar in a log is noise."""
-    return sys.stderr.isatty()
+        click.echo(_summary_text(summary))
 
 
 def _draw(chunks: Iterator[Chunk], writer: SampleWriter | None, bar: tqdm[Any]) -> _Tally:
@@ -149,26 +146,26 @@ def _draw(chunks: Iterator[Chunk], writer: SampleWriter | None, bar: tqdm[Any]) 
     return tally
 
 
-def _run(request: sampling_pb2.SampleRequest, info: ModelInfo) -> Run:
+def _run(request: sampling_pb2.SampleRequest, info: ModelInfo) -> SampleRun:
     encoding = next(name for name, value in ENCODINGS.items() if value == request.encoding)
     condition = MessageToDict(request.condition)
     if "labels" in condition:
-        # One class a sample: another list, or the same one from another index on, is another run.
+        # One class per sample: another list, or the same one from another start index, is another run.
         ids = np.asarray(request.condition.labels.ids, np.uint32).tobytes()
         condition["labels"] = f"from {request.start_index}, sha256:{hashlib.sha256(ids).hexdigest()}"
-    return Run(
+    return SampleRun(
         count=request.count,
         start_index=request.start_index,
         seed=request.seed if request.HasField("seed") else None,
         encoding=encoding,
         class_names=info.labels,
-        bytes_each=math.prod(info.sample_shape) * (4 if encoding == "float32" else 1),
-        asked={"condition": condition, "parameters": MessageToDict(request.parameters)},
+        sample_bytes=math.prod(info.sample_shape) * (4 if encoding == "float32" else 1),
+        request={"condition": condition, "parameters": MessageToDict(request.parameters)},
     )
 
 
 def _summary(tally: _Tally, info: ModelInfo, start_index: int, out: str | None) -> dict[str, Any]:
-    seconds = time.perf_counter() - tally.began_s
+    seconds = time.perf_counter() - tally.start_s
     names = dict(enumerate(info.labels))
     return {
         "model": f"{info.name}:{info.version}",
@@ -183,11 +180,11 @@ def _summary(tally: _Tally, info: ModelInfo, start_index: int, out: str | None) 
     }
 
 
-def _in_words(summary: Mapping[str, Any]) -> str:
+def _summary_text(summary: Mapping[str, Any]) -> str:
     last = summary["start_index"] + summary["count"] - 1
     labels = ", ".join(f"{plain(name)} ({count:,})" for name, count in summary["labels"].items())
     lines = [
-        f"{summary['count']:,} samples of {plain(summary['model'])}, {summary['samples_per_s']:,} a second",
+        f"{summary['count']:,} samples of {plain(summary['model'])}, {summary['samples_per_s']:,} per second",
         f"Digest    {plain(summary['digest'])}",
         f"Seed      {summary['seed']}, indices {summary['start_index']} to {last}",
         f"Numerics  {plain(str(summary['numerics']))}",

@@ -1,45 +1,56 @@
-"""One export from its beginning to its end: what it is of, what of it is there, and making the rest."""
+"""One export of a plan into a folder, from resolving the plan to the manifest.
+
+A plan file or ticket and `ExportOptions` enter; `ExportResult` leaves. A plan file without a seed gives another plan
+each time, so the plan is saved in the folder, and a second run continues with its ticket. When the gateway no longer
+accepts the ticket, the same plan is made again from its resolved request.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Mapping
+import json
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+from google.protobuf.json_format import MessageToDict, ParseDict, ParseError
+
+from fount.augmentation.plan import PlanInfo, plan_info
+from fount.augmentation.plan_file import load_plan_file, plan_request
 from fount.augmentation.pull import Level, PullInfo
 from fount.augmentation.pull import Part as PartOfPlan
 from fount.augmentation.rows import RowBatch
 from fount.augmentation.shards import MAX_SHARDS
-from fount.cli.output.writer import writing
 from fount.client.sync import Client
-from fount.errors import InvalidRequest, OutputError
+from fount.errors import InvalidRequest, NotFound, OutputError, output_errors
+from fount.export.export_folder import MANIFEST, ExportFolder
 from fount.export.formats import Format
-from fount.export.journal import Record
-from fount.export.manifest import finish, finished, sound_records
+from fount.export.manifest import intact_records, read_manifest, write_manifest
 from fount.export.parallel import PartWriter, export_parts
-from fount.export.plan_choice import Chosen, renew
-from fount.export.table import Contents, cut, rows_a_part
-from fount.export.target_folder import MANIFEST, Place
+from fount.export.partition import Part, rows_per_part, split_into_parts
+from fount.export.table import TableSchema
+from fount.v1 import augmentation_pb2
 
-__all__ = ["Export", "Outcome", "Wanted"]
+__all__ = ["Export", "ExportOptions", "ExportResult", "is_plan_file"]
 
+_PLAN_SUFFIXES = (".yaml", ".yml", ".json")
 _SPLITS: Mapping[PartOfPlan, str] = {"plan": "train", "out-of-bag": "out_of_bag"}
 
-Showing = Callable[[int, int], AbstractContextManager[Callable[[int], None]]]
-"""Shows progress of (rows in all, rows there already), and gives what is told of rows that came."""
+ShowProgress = Callable[[int, int], AbstractContextManager[Callable[[int], None]]]
+"""Shows progress of (rows in total, rows that exist already); the context's value is called with each count of rows."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Wanted:
-    """What was asked for.
+class ExportOptions:
+    """What to export and how.
 
     Attributes:
-        format: how files are written.
-        provenance: how much every row tells.
+        format: of the files.
+        provenance: how much provenance every row has.
         part: which rows of the plan.
-        shards: into how many shards rows are cut; None: as planned.
-        jobs: how many streams at a time.
+        shards: number of shards; None: as planned.
+        jobs: number of simultaneous streams.
     """
 
     format: Format
@@ -50,105 +61,151 @@ class Wanted:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Outcome:
-    """What came of it.
+class ExportResult:
+    """The result of one run.
 
     Attributes:
-        manifest: the export's.
-        made: how many parts were made now.
-        again: how many of those were there before, and had been changed or cut off.
+        manifest: of the export.
+        written: number of parts written by this run.
+        replaced: how many of those existed before, and had been changed or truncated.
     """
 
     manifest: Mapping[str, Any]
-    made: int
-    again: int
+    written: int
+    replaced: int
+
+
+def is_plan_file(path: Path) -> bool:
+    """Whether a file is a plan file rather than a ticket, by its suffix."""
+    return path.suffix.lower() in _PLAN_SUFFIXES
 
 
 class Export:
-    """Rows of a plan on their way into a folder, which is held."""
+    """An export of a plan into a folder that is locked."""
 
-    def __init__(self, client: Client, place: Place, chosen: Chosen, wanted: Wanted) -> None:
-        """See what the plan is, and that the folder is for it.
+    def __init__(self, client: Client, folder: ExportFolder, source: Path, options: ExportOptions) -> None:
+        """Resolve the plan, and check that the folder is for this export.
 
-        Raises:
-            OutputError: the folder holds another export.
-            FountError: the server does not know the plan, or does not answer.
-        """
-        self._client, self._place, self._wanted = client, place, wanted
-        self._chosen, self._info = self._ask(chosen)
-        self._contents = _contents(self._info, wanted.provenance)
-        planned = 1 if self._chosen.plan is None else self._chosen.plan.shards
-        self._shards = min(wanted.shards or planned, MAX_SHARDS)
-        most = rows_a_part(self._contents.shape)
-        self._parts = cut(self._info.rows, self._shards, most)
-        split = _SPLITS[wanted.part]
-        self._files = [wanted.format.file_of(part.number, len(self._parts), split) for part in self._parts]
-        self._identity = self._describe(most)
-        place.claim(self._identity)
-
-    def run(self, showing: Showing) -> Outcome:
-        """Make what is missing, and the manifest.
+        Args:
+            client: connected to the gateway.
+            folder: locked.
+            source: a plan file, or a ticket.
+            options: what to export and how.
 
         Raises:
-            OutputError: it cannot be written; what is whole stays, and the next run goes on.
-            FountError: rows did not come; likewise.
+            InvalidRequest: the plan file is wrong.
+            OutputError: the folder holds another export, or cannot be written.
+            FountError: the gateway cannot make the plan or does not know it, or does not answer.
         """
-        journal, total = self._place.journal(), self._info.rows
-        known = [record for record in journal.records.values() if self._is_of(record.part, record.file)]
-        sound = sound_records(self._place.folder, self._wanted.format, known, self._wanted.jobs)
-        done = {record.part: record for record in sound}
-        missing = [part for part in self._parts if part.number not in done]
-        if not missing and (whole := self._finished([done[part.number] for part in self._parts])) is not None:
-            return Outcome(manifest=whole, made=0, again=0)
-        with writing(self._place.folder):
-            (self._place.folder / MANIFEST).unlink(missing_ok=True)
-        writer = PartWriter(self._place, self._wanted.format, journal, self._files)
-        with showing(total, total - sum(map(len, missing))) as came:
-            export_parts(self._pull, writer, missing, contents=self._contents, jobs=self._wanted.jobs, came=came)
-        records = [journal.records[part.number] for part in self._parts]
-        manifest = finish(self._place, self._wanted.format, self._contents, records, self._told())
-        return Outcome(manifest=manifest, made=len(missing), again=len(known) - len(sound))
-
-    def _finished(self, records: list[Record]) -> Mapping[str, Any] | None:
-        return finished(self._place, self._wanted.format, self._contents, records, self._told())
-
-    def _is_of(self, number: int, file: str) -> bool:
-        return 0 <= number < len(self._files) and self._files[number] == file
-
-    def _ask(self, chosen: Chosen) -> tuple[Chosen, PullInfo]:
+        self._client, self._folder, self._options = client, folder, options
+        plan = self._resolve_plan(source) if is_plan_file(source) else None
+        self._ticket = _read_ticket(source) if plan is None else plan.ticket
         try:
-            return chosen, self._ask_once(chosen)
+            self._info = self._request_info()
         except InvalidRequest as error:
-            if chosen.plan is None or all(field != "ticket" for field, _ in error.fields):
+            if plan is None or all(field != "ticket" for field, _ in error.fields):
                 raise
-            chosen = renew(self._client, self._place, chosen.plan)
-            return chosen, self._ask_once(chosen)
+            plan = self._plan_again(plan)
+            self._ticket = plan.ticket
+            self._info = self._request_info()
+        self._schema = _schema(self._info, options.provenance)
+        self._shards = min(options.shards or (1 if plan is None else plan.shards), MAX_SHARDS)
+        max_rows = rows_per_part(self._schema.shape)
+        self._parts = split_into_parts(self._info.rows, self._shards, max_rows)
+        split = _SPLITS[options.part]
+        self._files = [options.format.file_of(part.number, len(self._parts), split) for part in self._parts]
+        self._identity = self._describe(max_rows)
+        folder.claim(self._identity)
 
-    def _ask_once(self, chosen: Chosen) -> PullInfo:
-        return self._client.pull_info(chosen.ticket, provenance=self._wanted.provenance, part=self._wanted.part)
+    def run(self, show_progress: ShowProgress) -> ExportResult:
+        """Write the missing parts and the manifest.
 
-    def _pull(self, *, shard: int, start_index: int, end_index: int) -> Generator[RowBatch, None, None]:
+        Raises:
+            OutputError: it cannot be written; complete parts remain, and the next run resumes.
+            FountError: rows could not be pulled; likewise.
+        """
+        folder, format, jobs = self._folder, self._options.format, self._options.jobs
+        journal, total = folder.journal(), self._info.rows
+        files = dict(enumerate(self._files))
+        recorded = [record for record in journal.records.values() if files.get(record.part) == record.file]
+        intact = {record.part: record for record in intact_records(folder, format, recorded, jobs)}
+        missing = [part for part in self._parts if part.number not in intact]
+        description = self._identity | {"request": self._saved_request()}
+        if not missing:
+            records = [intact[part.number] for part in self._parts]
+            if (manifest := read_manifest(folder, format, self._schema, records, description)) is not None:
+                return ExportResult(manifest=manifest, written=0, replaced=0)
+        with output_errors(folder.path):
+            (folder.path / MANIFEST).unlink(missing_ok=True)
+        writer = PartWriter(folder, format, journal, self._files)
+        with show_progress(total, total - sum(map(len, missing))) as on_rows:
+            export_parts(self._pull, writer, missing, schema=self._schema, jobs=jobs, on_rows=on_rows)
+        records = [journal.records[part.number] for part in self._parts]
+        manifest = write_manifest(folder, format, self._schema, records, description)
+        return ExportResult(manifest=manifest, written=len(missing), replaced=len(recorded) - len(intact))
+
+    def _resolve_plan(self, file: Path) -> PlanInfo:
+        """Make the plan of a plan file, or read the one that an earlier run made and saved."""
+        request = plan_request(load_plan_file(file))
+        saved = self._folder.plan()
+        if saved is None:
+            return self._save(_as_json(request), self._client.plan(request))
+        if saved.get("spec") != _as_json(request):
+            raise OutputError(
+                f"{self._folder.path} holds an export of another plan file than {file} is now; "
+                "name another folder with --out"
+            )
+        try:
+            return plan_info(ParseDict(saved.get("plan", {}), augmentation_pb2.Plan()))
+        except (ParseError, ValueError) as error:
+            found = f"{self._folder.path} holds a plan that cannot be read ({error})"
+            raise OutputError(f"{found}; name another folder with --out") from error
+
+    def _plan_again(self, plan: PlanInfo) -> PlanInfo:
+        """Make the same plan again, when the gateway no longer accepts its ticket."""
+        again = self._client.plan(plan.request)
+        if again.id != plan.id:
+            raise OutputError(
+                f"{self._folder.path} holds rows of plan {plan.id}, whose ticket is no longer accepted, and planning "
+                f"it again gives {again.id}; name another folder with --out"
+            )
+        return self._save((self._folder.plan() or {}).get("spec"), again)
+
+    def _save(self, spec: Any, plan: PlanInfo) -> PlanInfo:
+        self._folder.save_plan({"spec": spec, "plan": _as_json(plan.message)}, plan.ticket)
+        return plan
+
+    def _saved_request(self) -> Any:
+        """Read the resolved request of the saved plan; None when the export is not of that plan."""
+        saved = (self._folder.plan() or {}).get("plan") or {}
+        return saved.get("request") if saved.get("id") == self._info.plan_id else None
+
+    def _request_info(self) -> PullInfo:
+        options = self._options
+        return self._client.pull_info(self._ticket, provenance=options.provenance, part=options.part)
+
+    def _pull(self, parts: Sequence[Part]) -> Generator[RowBatch]:
         return self._client.pull(
-            self._chosen.ticket,
-            shard=shard,
+            self._ticket,
+            shard=parts[0].shard,
             shards=self._shards,
-            start_index=start_index,
-            end_index=end_index,
-            provenance=self._wanted.provenance,
-            part=self._wanted.part,
+            start_index=parts[0].first,
+            end_index=parts[-1].end,
+            provenance=self._options.provenance,
+            part=self._options.part,
         )
 
-    def _describe(self, most: int) -> dict[str, Any]:
-        """What makes this export another than the next; JSON values."""
-        info, wanted = self._info, self._wanted
+    def _describe(self, max_rows: int) -> dict[str, Any]:
+        """Return what distinguishes this export from others, as JSON values."""
+        info, options = self._info, self._options
         return {
             "plan_id": info.plan_id,
-            "format": wanted.format.name,
-            "provenance": wanted.provenance,
-            "part": wanted.part,
+            "format": options.format.name,
+            "provenance": options.provenance,
+            "part": options.part,
             "shards": self._shards,
             "rows": info.rows,
-            "rows_a_part": most,
+            "rows_a_part": max_rows,
             "dataset": info.dataset,
             "dataset_digest": info.dataset_digest,
             "models": [
@@ -160,21 +217,28 @@ class Export:
             "transforms": list(info.transform_columns),
         }
 
-    def _told(self) -> dict[str, Any]:
-        """What the manifest says beside the parts."""
-        kept = (self._place.plan() or {}).get("plan") or {}
-        is_its_own = kept.get("id") == self._info.plan_id  # not that of wishes this folder was refused for
-        return {**self._identity, "request": kept.get("request") if is_its_own else None}
+
+def _read_ticket(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise NotFound(f"The ticket {str(path)!r} cannot be read: {error.strerror or error}.") from error
 
 
-def _contents(info: PullInfo, provenance: Level) -> Contents:
+def _schema(info: PullInfo, provenance: Level) -> TableSchema:
     if len(info.shape) != 3:
-        raise OutputError(f"The rows have the shape {info.shape}; pictures of (height, width, channels) can be written")
+        raise OutputError(
+            f"The rows have the shape {info.shape}; only images of (height, width, channels) are exported"
+        )
     height, width, channels = info.shape
-    return Contents(
+    return TableSchema(
         classes=info.classes,
         groups=info.groups,
         shape=(height, width, channels),
         provenance=provenance,
         transforms=info.transform_columns,
     )
+
+
+def _as_json(message: Any) -> Any:
+    return json.loads(json.dumps(MessageToDict(message)))

@@ -1,169 +1,157 @@
-"""The formats an export can have: how each names its files, and what makes them."""
+"""The file formats of an export: Parquet, WebDataset, NPZ and class folders; how each names and encodes its files.
+
+The `Table` of a part enters; the bytes of its file leave. Equal rows make equal files: times, owners and modes in
+archives are fixed.
+
+Source: POSIX.1-1988, ustar interchange format; Hugging Face `datasets`, `Image` and `ClassLabel` features.
+"""
 
 from __future__ import annotations
 
+import csv
+import hashlib
 import json
 import re
 import tarfile
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib import import_module
-from io import BytesIO
+from io import BytesIO, StringIO
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fount.errors import MissingExtra
-from fount.export.folder import deflated_pngs, encode_folder, stored_pngs
-from fount.export.table import Contents, Table, values_of
+from fount.export.png import deflated_pngs, stored_pngs
+from fount.export.table import Table, TableSchema
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-__all__ = ["DATA", "FORMATS", "Format", "encode_npz", "encode_parquet", "encode_webdataset"]
-
+__all__ = ["DATA", "FORMATS", "Format", "class_folder_names", "csv_header"]
 
 DATA = "data"
 """The folder in an export that holds its rows."""
 
-Save = Callable[[str, bytes], None]
+_MAX_FOLDER_NAME = 64
+_ROWS_PER_GROUP = 2000  # of Parquet
+_COMPRESSION, _COMPRESSION_LEVEL = "zstd", -5  # as fast as snappy, and smaller
+_ZIP_EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest time in a zip archive
+
+_Save = Callable[[str, bytes], None]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Format:
-    """One way to write rows.
+    """One file format.
 
     Attributes:
-        name: what --format calls it.
-        ending: of its files; empty when each row is a file of its own, and a part the list of them.
-        encode: makes the file of a part; files of single rows are given to its second argument.
-        needs: a package that is not always installed; empty when there is none.
+        name: the value of --format.
+        suffix: of its files; empty when each row is a file of its own, and a part is the list of them.
+        encode: makes the file of a part; its second argument saves the files of single rows.
+        requires: a package that is not always installed; None: none.
     """
 
     name: str
-    ending: str
-    encode: Callable[[Table, Save], bytes]
-    needs: str = ""
+    suffix: str
+    encode: Callable[[Table, _Save], bytes]
+    requires: str | None = None
 
-    def require(self) -> None:
-        """See that all it needs is installed.
+    def check_installed(self) -> None:
+        """Import the package the format requires.
 
         Raises:
-            MissingExtra: it is not.
+            MissingExtra: it is not installed.
         """
-        if not self.needs:
+        if self.requires is None:
             return
         try:
-            import_module(self.needs)
+            import_module(self.requires)
         except ModuleNotFoundError as error:
-            raise MissingExtra.of(command="pull", extra=self.name, missing=self.needs) from error
+            raise MissingExtra.of(command="pull", extra=self.name, missing=self.requires) from error
 
     def file_of(self, number: int, parts: int, split: str) -> str:
         """Name a part's file within the export.
 
-        Hugging Face knows the split by such names: data/train-00003-of-00010.parquet.
+        Hugging Face reads the split from such names: data/train-00003-of-00010.parquet.
 
         Args:
-            number: which part.
-            parts: how many there are.
-            split: what the rows are called together; only letters, digits and "_" of it are kept.
+            number: of the part.
+            parts: number of parts.
+            split: name of all rows together, of letters, digits and "_".
         """
-        if not self.ending:
+        if not self.suffix:
             return f".fount/rows/{number:05d}.csv"
-        return f"{DATA}/{re.sub(r'[^A-Za-z0-9_]+', '_', split) or 'rows'}-{number:05d}-of-{parts:05d}{self.ending}"
+        return f"{DATA}/{split}-{number:05d}-of-{parts:05d}{self.suffix}"
 
 
-FORMATS = {
-    format.name: format
-    for format in (
-        Format(
-            name="parquet", ending=".parquet", encode=lambda table, _: encode_parquet(table), needs="pyarrow.parquet"
-        ),
-        Format(name="webdataset", ending=".tar", encode=lambda table, _: encode_webdataset(table)),
-        Format(name="npz", ending=".npz", encode=lambda table, _: encode_npz(table)),
-        Format(name="folder", ending="", encode=encode_folder),
-    )
-}
-"""Every format by its name."""
+# --- NPZ --------------------------------------------------------------------------------------------------------------
 
 
-# FOLDED FROM fount.export.formats:
-# NPZ: one archive of arrays a part, as NumPy reads it.
+def _encode_npz(table: Table, _: _Save) -> bytes:
+    """Make an NPZ file of a part: `images`, one array per column, and the names of the ids.
 
-
-_EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest a zip archive can say: equal rows make equal files
-
-
-def encode_npz(table: Table) -> bytes:
-    """Make an NPZ file of a part: `images`, one array a column, and the names that ids stand for.
-
-    label and group are ids, source is a code of `fount.v1.Source`; -1 or NaN where a row has none.
+    label and group are ids, source is a code of `fount.v1.Source`; -1 or NaN where absent.
     """
     arrays: dict[str, NDArray[Any]] = {"images": table.images, **table.columns}
-    arrays["classes"] = np.array(table.contents.classes, np.str_)
-    if table.contents.groups:
-        arrays["groups"] = np.array(table.contents.groups, np.str_)
+    arrays["classes"] = np.array(table.schema.classes, np.str_)
+    if table.schema.groups:
+        arrays["groups"] = np.array(table.schema.groups, np.str_)
     sink = BytesIO()
     with zipfile.ZipFile(sink, "w", zipfile.ZIP_STORED) as archive:
         for name, array in arrays.items():
-            with archive.open(zipfile.ZipInfo(f"{name}.npy", _EPOCH), "w", force_zip64=True) as member:
+            with archive.open(zipfile.ZipInfo(f"{name}.npy", _ZIP_EPOCH), "w", force_zip64=True) as member:
                 np.lib.format.write_array(member, np.ascontiguousarray(array), allow_pickle=False)
     return sink.getvalue()
 
 
-# FOLDED FROM fount.export.formats:
-# WebDataset: one tar file a part, in which the files of a row share a name: `000000012.png`, `.cls` and
-# `.json`. Times, owners and modes are fixed, so that equal rows make equal files. The head of a member is a
-# template with its name, size and checksum put in: the standard library takes longer for a head than zlib for a
-# small picture. Source: POSIX.1-1988, ustar interchange format.
+# --- WebDataset -------------------------------------------------------------------------------------------------------
 
-
-_TEMPLATE = tarfile.TarInfo("").tobuf(tarfile.USTAR_FORMAT)
+# A member's header is a template with name, size and checksum put in: the standard library needs longer for a header
+# than zlib for a small image.
+_TAR_TEMPLATE = tarfile.TarInfo("").tobuf(tarfile.USTAR_FORMAT)
 _NAME, _SIZE, _CHECKSUM = slice(0, 100), slice(124, 136), slice(148, 156)
-_BETWEEN = _TEMPLATE[_NAME.stop : _SIZE.start], _TEMPLATE[_SIZE.stop : _CHECKSUM.start], _TEMPLATE[_CHECKSUM.stop :]
-_BARE_SUM = sum(map(sum, _BETWEEN)) + sum(b" " * 8)  # as if the checksum were blanks, without name and size
+_BEFORE_SIZE = _TAR_TEMPLATE[_NAME.stop : _SIZE.start]
+_BEFORE_CHECKSUM = _TAR_TEMPLATE[_SIZE.stop : _CHECKSUM.start]
+_AFTER_CHECKSUM = _TAR_TEMPLATE[_CHECKSUM.stop :]
+_TEMPLATE_SUM = sum(map(sum, (_BEFORE_SIZE, _BEFORE_CHECKSUM, _AFTER_CHECKSUM))) + sum(b" " * 8)  # blank checksum
 
 
-def encode_webdataset(table: Table) -> bytes:
-    """Make a tar file of a part: the picture, its class id, and every column by name."""
+def _encode_webdataset(table: Table, _: _Save) -> bytes:
+    """Make a tar file of a part; a row is KEY.png, KEY.cls with its class id, and KEY.json with every column."""
     names = list(table.columns)
-    values = zip(*(values_of(table, name) for name in names), strict=True)
+    rows = zip(*(table.values(name) for name in names), strict=True)
     pieces: list[bytes] = []
-    for png, row in zip(deflated_pngs(table.images), values, strict=True):
-        told = dict(zip(names, row, strict=True)) | {"class": table.contents.classes[row[names.index("label")]]}
-        key = f"{told['index']:09d}"
-        pieces += _member(f"{key}.png", png)
-        pieces += _member(f"{key}.cls", str(told["label"]).encode())
-        pieces += _member(f"{key}.json", json.dumps(told).encode())
+    for png, row in zip(deflated_pngs(table.images), rows, strict=True):
+        values = dict(zip(names, row, strict=True))
+        values["class"] = table.schema.classes[values["label"]]
+        key = f"{values['index']:09d}"
+        pieces += _tar_member(f"{key}.png", png)
+        pieces += _tar_member(f"{key}.cls", str(values["label"]).encode())
+        pieces += _tar_member(f"{key}.json", json.dumps(values).encode())
     pieces.append(bytes(2 * tarfile.BLOCKSIZE))
     return b"".join(pieces)
 
 
-def _member(name: str, data: bytes) -> list[bytes]:
-    """A member of an ASCII name within 100 bytes, and less than 8 GiB."""
-    named, size = name.encode("ascii"), b"%011o\0" % len(data)
-    checksum = b"%06o\0 " % (_BARE_SUM + sum(named) + sum(size))
-    before, between, behind = _BETWEEN
-    head = b"".join((named.ljust(_NAME.stop, b"\0"), before, size, between, checksum, behind))
-    return [head, data, bytes(-len(data) % tarfile.BLOCKSIZE)]
+def _tar_member(name: str, data: bytes) -> list[bytes]:
+    """Make a member with an ASCII name within 100 bytes, and less than 8 GiB."""
+    encoded, size = name.encode("ascii"), b"%011o\0" % len(data)
+    checksum = b"%06o\0 " % (_TEMPLATE_SUM + sum(encoded) + sum(size))
+    header = (encoded.ljust(_NAME.stop, b"\0"), _BEFORE_SIZE, size, _BEFORE_CHECKSUM, checksum, _AFTER_CHECKSUM)
+    return [b"".join(header), data, bytes(-len(data) % tarfile.BLOCKSIZE)]
 
 
-# FOLDED FROM fount.export.formats:
-# Parquet, with pictures the way Hugging Face `datasets` reads them: a struct of PNG bytes and a path. The
-# features are named in the schema's metadata, so that `load_dataset` gives pictures and class names, not
-# structs and numbers. The PNG files are stored, and Parquet compresses the column: faster and smaller than each
-# file by itself.
+# --- Parquet ----------------------------------------------------------------------------------------------------------
 
 
-_ROWS_A_GROUP = 2000
-_COMPRESSION = "zstd"
-_COMPRESSION_LEVEL = -5  # as fast as snappy, and smaller
+def _encode_parquet(table: Table, _: _Save) -> bytes:
+    """Make a Parquet file of a part, with images as Hugging Face `datasets` reads them.
 
-
-def encode_parquet(table: Table) -> bytes:
-    """Make a Parquet file of a part.
+    An image is a struct of PNG bytes and a path.
+    The features in the schema's metadata make `load_dataset` return images and class names rather than structs and
+    numbers. The PNG files are stored and Parquet compresses the column: faster and smaller than compressing each file.
 
     Raises:
         ModuleNotFoundError: pyarrow is not installed.
@@ -171,8 +159,8 @@ def encode_parquet(table: Table) -> bytes:
     import pyarrow as pa
     from pyarrow import parquet
 
-    schema = _schema(table.contents)
-    arrays = [_images(table.images), *(_array(table, name, schema.field(name).type) for name in table.columns)]
+    schema = _parquet_schema(table.schema)
+    arrays = [_image_column(table.images), *(_array(table, name, schema.field(name).type) for name in table.columns)]
     sink = BytesIO()
     with parquet.ParquetWriter(
         sink,
@@ -183,29 +171,23 @@ def encode_parquet(table: Table) -> bytes:
         write_statistics=list(table.columns),
     ) as writer:
         if len(table):  # `datasets` cannot read a row group without rows, only a file without row groups
-            writer.write_table(pa.Table.from_arrays(arrays, schema=schema), row_group_size=_ROWS_A_GROUP)
+            writer.write_table(pa.Table.from_arrays(arrays, schema=schema), row_group_size=_ROWS_PER_GROUP)
     return sink.getvalue()
 
 
-def _schema(contents: Contents) -> pa.Schema:
+def _parquet_schema(schema: TableSchema) -> pa.Schema:
     import pyarrow as pa
 
-    image = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
-    fields = [("image", image), *((name, _type(name, kind)) for name, kind in contents.columns().items())]
-    features = {"image": {"_type": "Image"}} | {
-        name: _feature(name, kind, contents) for name, kind in contents.columns().items()
-    }
+    fields = [("image", pa.struct([("bytes", pa.binary()), ("path", pa.string())]))]
+    features: dict[str, Any] = {"image": {"_type": "Image"}}
+    for name, kind in schema.columns().items():
+        fields.append((name, pa.string() if name == "source" else pa.from_numpy_dtype(kind)))
+        features[name] = _feature(name, kind, schema)
     return pa.schema(fields, metadata={"huggingface": json.dumps({"info": {"features": features}})})
 
 
-def _type(name: str, kind: np.dtype[Any]) -> pa.DataType:
-    import pyarrow as pa
-
-    return pa.string() if name == "source" else pa.from_numpy_dtype(kind)
-
-
-def _feature(name: str, kind: np.dtype[Any], contents: Contents) -> dict[str, Any]:
-    names = {"label": contents.classes, "group": contents.groups}.get(name)
+def _feature(name: str, kind: np.dtype[Any], schema: TableSchema) -> dict[str, Any]:
+    names = {"label": schema.classes, "group": schema.groups}.get(name)
     if names is not None:
         return {"names": list(names), "_type": "ClassLabel"}
     return {"dtype": "string" if name == "source" else kind.name, "_type": "Value"}
@@ -219,11 +201,11 @@ def _array(table: Table, name: str, kind: pa.DataType) -> pa.Array:
         return pa.array(column, kind, from_pandas=True)  # NaN is null
     if column.dtype.kind == "u" and name != "source":
         return pa.array(column, kind)
-    return pa.array(values_of(table, name), kind)
+    return pa.array(table.values(name), kind)
 
 
-def _images(images: NDArray[np.uint8]) -> pa.Array:
-    """The struct column: every file has one length, so the offsets are multiples of it."""
+def _image_column(images: NDArray[np.uint8]) -> pa.Array:
+    """Make the struct column; all files have one length, so the offsets are multiples of it."""
     import pyarrow as pa
 
     files = stored_pngs(images)
@@ -232,3 +214,63 @@ def _images(images: NDArray[np.uint8]) -> pa.Array:
     data = pa.Array.from_buffers(pa.binary(), len(files), buffers)
     paths = pa.nulls(len(files), pa.string())
     return pa.StructArray.from_arrays([data, paths], ["bytes", "path"])
+
+
+# --- Class folders ----------------------------------------------------------------------------------------------------
+
+
+def _encode_folder(table: Table, save: _Save) -> bytes:
+    """Save a PNG file per row in the folder of its class, and return the part's lines of `rows.csv`."""
+    folders = class_folder_names(table.schema.classes)
+    rows = zip(*(table.values(name) for name in table.columns), strict=True)
+    labels, indices = table.columns["label"].tolist(), table.columns["index"].tolist()
+    lines: list[list[Any]] = []
+    for png, label, index, row in zip(deflated_pngs(table.images), labels, indices, rows, strict=True):
+        path = f"{folders[label]}/{index:09d}.png"
+        save(path, png)
+        lines.append([path, hashlib.sha256(png).hexdigest(), table.schema.classes[label], *row])
+    return _to_csv(lines)
+
+
+def csv_header(schema: TableSchema) -> bytes:
+    """Return the first line of `rows.csv`."""
+    return _to_csv([["file", "sha256", "class", *schema.columns()]])
+
+
+def class_folder_names(classes: Sequence[str]) -> list[str]:
+    """Name the folder of each class: a safe form of the class name, all different.
+
+    Args:
+        classes: untrusted class names by id.
+
+    Returns:
+        Names of ASCII letters, digits, "-", "_" and "." that do not begin with "."; followed by the id where a name was
+        changed or is taken.
+    """
+    names: list[str] = []
+    taken: set[str] = set()
+    for label, name in enumerate(classes):
+        safe = re.sub(r"[^A-Za-z0-9_.-]+", "-", name).lstrip(".-")[:_MAX_FOLDER_NAME].rstrip(".") or "class"
+        while safe.lower() in taken or (safe != name and not safe.endswith(f"_{label}")):
+            safe = f"{safe}_{label}"
+        taken.add(safe.lower())
+        names.append(safe)
+    return names
+
+
+def _to_csv(lines: Sequence[Sequence[Any]]) -> bytes:
+    text = StringIO()
+    csv.writer(text, lineterminator="\n").writerows(lines)
+    return text.getvalue().encode()
+
+
+FORMATS = {
+    format.name: format
+    for format in (
+        Format(name="parquet", suffix=".parquet", encode=_encode_parquet, requires="pyarrow.parquet"),
+        Format(name="webdataset", suffix=".tar", encode=_encode_webdataset),
+        Format(name="npz", suffix=".npz", encode=_encode_npz),
+        Format(name="folder", suffix="", encode=_encode_folder),
+    )
+}
+"""Every format by its name."""

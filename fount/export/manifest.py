@@ -1,4 +1,7 @@
-"""The last steps of an export: `rows.csv` where files are single rows, and the manifest that says all is whole."""
+"""Complete an export: write `rows.csv` for class folders and the manifest; verify the files of an earlier run.
+
+The records of all parts enter, and the manifest leaves, whose presence marks the export as complete.
+"""
 
 from __future__ import annotations
 
@@ -8,143 +11,123 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 from fount.augmentation.plan import SOURCES
-from fount.cli.output.writer import writing
-from fount.export.folder import heading_line
-from fount.export.formats import DATA, Format
-from fount.export.journal import Record
-from fount.export.table import Contents
-from fount.export.target_folder import MANIFEST, Place
-from fount.files import sha256_of, sync_folder
+from fount.errors import output_errors
+from fount.export.export_folder import MANIFEST, ExportFolder, PartRecord
+from fount.export.formats import DATA, Format, csv_header
+from fount.export.table import TableSchema
+from fount.files import atomic_path, sha256_of
 
-__all__ = ["finish", "finished", "sound_records"]
+__all__ = ["intact_records", "read_manifest", "write_manifest"]
 
-
-ROWS = "rows.csv"
+_ROWS_FILE = "rows.csv"
 
 
-def finish(
-    place: Place,
+def write_manifest(
+    folder: ExportFolder,
     format: Format,
-    contents: Contents,
-    records: Sequence[Record],
-    told: Mapping[str, Any],
+    schema: TableSchema,
+    records: Sequence[PartRecord],
+    description: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """Make an export whole.
+    """Write the last files of an export.
 
     Args:
-        place: its folder, held.
-        format: what its files are.
-        contents: what its columns are.
+        folder: of the export, locked.
+        format: of its files.
+        schema: of its rows.
         records: every part, in order.
-        told: what else the manifest says: plan, models, and so on.
+        description: further keys of the manifest: plan, models, and so on.
 
     Returns:
         The manifest.
 
     Raises:
-        OutputError: it cannot be written; the export is not whole.
+        OutputError: it cannot be written; the export is incomplete.
     """
-    with writing(place.folder):
-        if not format.ending:
-            _join_rows(place, contents, records)
-        manifest = _manifest(place, format, contents, records, told)
-    place.write(MANIFEST, (json.dumps(manifest, indent=2) + "\n").encode())
+    with output_errors(folder.path):
+        if not format.suffix:
+            _join_row_lists(folder, schema, records)
+        manifest = _manifest(folder, format, schema, records, description)
+    folder.write(MANIFEST, (json.dumps(manifest, indent=2) + "\n").encode())
     return manifest
 
 
-def finished(
-    place: Place, format: Format, contents: Contents, records: Sequence[Record], told: Mapping[str, Any]
+def read_manifest(
+    folder: ExportFolder,
+    format: Format,
+    schema: TableSchema,
+    records: Sequence[PartRecord],
+    description: Mapping[str, Any],
 ) -> dict[str, Any] | None:
-    """The manifest that `finish` wrote; None when it, or `rows.csv`, is not there as it was written.
+    """Read the manifest that `write_manifest` wrote for these arguments.
 
-    Args:
-        place: as for `finish`, and so are the others.
-        format: see there.
-        contents: see there.
-        records: see there.
-        told: see there.
+    Returns:
+        The manifest; None when it, or `rows.csv`, is missing or was changed.
     """
-    known = place.manifest()
+    found = folder.manifest()
     try:
-        due = _manifest(place, format, contents, records, told)
+        expected = _manifest(folder, format, schema, records, description)
     except OSError:
         return None
-    return known if known == json.loads(json.dumps(due)) else None
+    return found if found == json.loads(json.dumps(expected)) else None
 
 
 def _manifest(
-    place: Place, format: Format, contents: Contents, records: Sequence[Record], told: Mapping[str, Any]
+    folder: ExportFolder,
+    format: Format,
+    schema: TableSchema,
+    records: Sequence[PartRecord],
+    description: Mapping[str, Any],
 ) -> dict[str, Any]:
-    files = [] if format.ending else [_digest_of_rows(place)]
+    files = []
+    if not format.suffix:
+        digest, size = sha256_of(folder.path / _ROWS_FILE)
+        files.append({"file": _ROWS_FILE, "bytes": size, "sha256": digest})
     return {
-        **told,
+        **description,
         "written": sum(record.rows for record in records),
         "rejected": sum(record.rejected for record in records),
-        "by_class": _sum([record.by_class for record in records], contents.classes),
-        "by_source": _sum([record.by_source for record in records], SOURCES.values()),
+        "by_class": _total([record.by_class for record in records], schema.classes),
+        "by_source": _total([record.by_source for record in records], SOURCES.values()),
         "files": files,
         "parts": [asdict(record) for record in records],
     }
 
 
-def _digest_of_rows(place: Place) -> dict[str, Any]:
-    digest, size = sha256_of(place.folder / ROWS)
-    return {"file": ROWS, "bytes": size, "sha256": digest}
-
-
-def _join_rows(place: Place, contents: Contents, records: Sequence[Record]) -> None:
-    """Join the lines of all parts, and bring every row's file to the disk: one by one they were not."""
-    part = place.staging / f"{ROWS}.part"
-    with part.open("wb") as file:
-        file.write(heading_line(contents))
+def _join_row_lists(folder: ExportFolder, schema: TableSchema, records: Sequence[PartRecord]) -> None:
+    """Concatenate the lines of all parts, and sync the image files, which were written without it."""
+    with atomic_path(folder.path / _ROWS_FILE, staging=folder.staging) as temporary, temporary.open("wb") as file:
+        file.write(csv_header(schema))
         for record in records:
-            file.write((place.folder / record.file).read_bytes())
-        file.flush()
-        os.fsync(file.fileno())
-    if hasattr(os, "sync"):
-        os.sync()
-    part.replace(place.folder / ROWS)
-    sync_folder(place.folder)
+            file.write((folder.path / record.file).read_bytes())
+        if hasattr(os, "sync"):
+            os.sync()
 
 
-def _sum(counts: Sequence[Mapping[str, int]], names: Iterable[str]) -> dict[str, int]:
-    """Counts over all parts, in the order of the names, without those that have none."""
+def _total(counts: Sequence[Mapping[str, int]], names: Iterable[str]) -> dict[str, int]:
+    """Sum counts over all parts, in the order of the names; no zeros."""
     totals = {name: sum(each.get(name, 0) for each in counts) for name in names}
     return {name: total for name, total in totals.items() if total}
 
 
-# FOLDED FROM fount.export.manifest:
-# Whether what an export says is whole still is: sizes and digests of every file, read again.
-
-
-def sound_records(folder: Path, format: Format, records: Sequence[Record], jobs: int) -> list[Record]:
-    """Keep the records whose files are as they were written.
-
-    Args:
-        folder: the export's.
-        format: what its files are.
-        records: what it says is whole.
-        jobs: how many are read at a time.
-    """
+def intact_records(folder: ExportFolder, format: Format, records: Sequence[PartRecord], jobs: int) -> list[PartRecord]:
+    """Keep the records whose files still have their size and digest; `jobs` files are read at a time."""
     with ThreadPoolExecutor(jobs, "fount-verify") as pool:
-        sound = list(pool.map(lambda record: _is_sound(folder, format, record), records))
-    return [record for record, is_sound in zip(records, sound, strict=True) if is_sound]
+        intact = list(pool.map(lambda record: _is_intact(folder, format, record), records))
+    return [record for record, is_intact in zip(records, intact, strict=True) if is_intact]
 
 
-def _is_sound(folder: Path, format: Format, record: Record) -> bool:
-    path = folder / record.file
+def _is_intact(folder: ExportFolder, format: Format, record: PartRecord) -> bool:
+    path = folder.path / record.file
     try:
         if path.stat().st_size != record.bytes or sha256_of(path) != (record.sha256, record.bytes):
             return False
-        return bool(format.ending) or _are_listed_sound(folder, path)
+        if format.suffix:
+            return True
+        with path.open(newline="") as file:  # the part is a list of files with their digests
+            return all(sha256_of(folder.path / DATA / name)[0] == digest for name, digest, *_ in csv.reader(file))
     except OSError:
         return False
-
-
-def _are_listed_sound(folder: Path, lines: Path) -> bool:
-    with lines.open(newline="") as file:
-        return all(sha256_of(folder / DATA / path)[0] == digest for path, digest, *_ in csv.reader(file))

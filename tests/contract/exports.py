@@ -1,4 +1,4 @@
-"""`fount pull` as tests use it: run in this process or one of its own, and what it left."""
+"""`fount pull` as tests run it, in this process or one of its own, and the files of an export."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ import time
 from contextlib import contextmanager
 from pathlib import Path
 
-from click.testing import CliRunner
-
-from fount.cli.main import main
+from fount.export import partition
+from tests.contract.commands import fount
 
 # Parts of 10 rows, so that a few rows make several.
-SMALL = "from fount.export import table; table._MOST_ROWS = 10;"
+SMALL = "from fount.export import partition; partition._MAX_ROWS = 10;"
 FOUNT = [sys.executable, "-c", f"{SMALL} from fount.cli.main import main; main(prog_name='fount')"]
 FORMATS = ["parquet", "webdataset", "npz", "folder"]
 
 
-def fount(*arguments):
-    return CliRunner().invoke(main, arguments)
+def use_small_parts(monkeypatch):
+    """Make parts of 10 rows."""
+    monkeypatch.setattr(partition, "_MAX_ROWS", 10)
 
 
 def pull(*arguments, out="out", format="npz"):
@@ -28,7 +28,7 @@ def pull(*arguments, out="out", format="npz"):
 
 
 def contents(folder):
-    """Every file a reader sees, by its name."""
+    """Every file of an export, by its name, without the metadata."""
     files = [path for path in Path(folder).rglob("*") if path.is_file() and ".fount" not in path.parts]
     return {str(path.relative_to(folder)): path.read_bytes() for path in files}
 
@@ -41,8 +41,8 @@ def manifest(folder="out"):
     return json.loads(Path(folder, "manifest.json").read_text())
 
 
-def ticket(gateway):
-    """A ticket in a file: the same plan every time, whatever the folder."""
+def ticket():
+    """Write a ticket: the same plan every time, independent of the folder."""
     fount("plan", "plan.yaml", "--ticket-out", "plan.ticket")
     return "plan.ticket"
 
@@ -60,7 +60,7 @@ def running(*arguments, preexec_fn=None):
 
 
 def wait_for_parts(folder, count, process):
-    """Wait until so many parts are in the journal."""
+    """Wait until the journal has so many parts."""
     journal = Path(folder, ".fount", "journal.jsonl")
     while not journal.exists() or journal.read_bytes().count(b"\n") < count:
         assert process.poll() is None, process.stderr.read()

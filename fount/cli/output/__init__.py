@@ -1,4 +1,4 @@
-"""Write samples and reports where a command was told to: picture grids, NPZ, folders, HTML.
+"""Write results of commands: samples as image grid, NPZ or folder, reports as files, tables and JSON as text.
 
-Chunks of samples enter; whole files leave.
+Chunks of samples, reports and client values enter; complete files and lines of text leave.
 """

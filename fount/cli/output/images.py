@@ -1,4 +1,4 @@
-"""Pictures for people: samples as Pillow images, alone or in a labelled grid. Never on the way of a request."""
+"""Draw samples as Pillow images, alone or in a captioned grid; used by commands, never while serving a request."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-__all__ = ["image_grid", "picture", "to_uint8", "variants_sheet"]
+__all__ = ["image_grid", "to_pillow", "to_uint8", "variants_sheet"]
 
 _MARGIN = 8  # pixels around and between tiles
 _CAPTION_SIZE = 13  # pixels
 _CAPTION_HEIGHT = _CAPTION_SIZE + 5
-_SMALLEST_TILE = 72  # pixels that small pictures are scaled up to, at least
-_PAPER, _INK = "white", "black"
+_MIN_TILE = 72  # pixels; smaller images are scaled up to it
+_BACKGROUND, _TEXT_COLOUR = "white", "black"
 
 
 def to_uint8(images: NDArray[Any], value_range: tuple[float, float] = (0.0, 1.0)) -> NDArray[np.uint8]:
-    """Turn images into bytes.
+    """Convert images to uint8.
 
     Args:
-        images: any shape; uint8 is given back as it is, floats lie in `value_range`.
-        value_range: (a, b), what becomes 0 and 255.
+        images: any shape; uint8 is returned unchanged, floats are in `value_range`.
+        value_range: (a, b), the values that become 0 and 255.
 
     Returns:
         round(255 (x - a) / (b - a)), clipped to 0..255, NaN being 0.
@@ -37,8 +37,8 @@ def to_uint8(images: NDArray[Any], value_range: tuple[float, float] = (0.0, 1.0)
     return np.where(np.isnan(scaled), 0.0, np.clip(scaled, 0, 255)).astype(np.uint8)
 
 
-def picture(image: NDArray[np.uint8]) -> Image.Image:
-    """Make a Pillow image of one sample.
+def to_pillow(image: NDArray[np.uint8]) -> Image.Image:
+    """Convert one sample to a Pillow image.
 
     Args:
         image: (H, W) or (H, W, 1), grey, or (H, W, 3), RGB.
@@ -49,7 +49,7 @@ def picture(image: NDArray[np.uint8]) -> Image.Image:
     if image.ndim == 3 and image.shape[2] == 1:
         image = image[..., 0]
     if image.ndim != 2 and (image.ndim != 3 or image.shape[2] != 3):
-        raise ValueError(f"a picture is (H, W), (H, W, 1) or (H, W, 3), not {image.shape}")
+        raise ValueError(f"an image is (H, W), (H, W, 1) or (H, W, 3), not {image.shape}")
     return Image.fromarray(np.ascontiguousarray(image))
 
 
@@ -61,27 +61,29 @@ def image_grid(
     scale: int | None = None,
     value_range: tuple[float, float] = (0.0, 1.0),
 ) -> Image.Image:
-    """Draw pictures in rows, each with its caption above.
+    """Draw images in a grid, each with its caption above.
 
     Args:
         images: (N, H, W), (N, H, W, 1) or (N, H, W, 3), uint8, or floats in `value_range`; N at least 1.
-        labels: N captions; unset, the position of each picture.
-        columns: pictures a row; unset, about as many as rows.
-        scale: how many times larger to draw, by nearest neighbour; unset, so that small pictures can be seen.
-        value_range: what is black and white for floats.
+        labels: N captions; unset, the position of each image.
+        columns: images per row; unset, about as many as rows.
+        scale: integer magnification by nearest neighbour; unset, small images are scaled up to be visible.
+        value_range: black and white of floats.
 
     Returns:
-        A grey image, or an RGB one for RGB pictures.
+        A grey image, or an RGB one for RGB images.
 
     Raises:
-        ValueError: there are no pictures, another number of labels, or columns or scale below 1.
+        ValueError: there are no images, another number of labels, or columns or scale below 1.
     """
     captions = [str(label) for label in (range(len(images)) if labels is None else labels)]
     columns = math.ceil(math.sqrt(len(images))) if columns is None else columns
     if not len(images) or len(captions) != len(images) or columns < 1 or (scale is not None and scale < 1):
-        raise ValueError(f"{len(images)} images, {len(captions)} labels, columns {columns}, scale {scale}: no grid")
-    tiles = [picture(image) for image in to_uint8(np.asarray(images), value_range)]
-    factor = max(1, math.ceil(_SMALLEST_TILE / min(tiles[0].size))) if scale is None else scale
+        raise ValueError(
+            f"cannot draw a grid of {len(images)} images, {len(captions)} labels, columns {columns}, scale {scale}"
+        )
+    tiles = [to_pillow(image) for image in to_uint8(np.asarray(images), value_range)]
+    factor = max(1, math.ceil(_MIN_TILE / min(tiles[0].size))) if scale is None else scale
     return _sheet(tiles, captions, min(columns, len(tiles)), factor)
 
 
@@ -92,19 +94,21 @@ def variants_sheet(
     *,
     scale: int | None = None,
 ) -> Image.Image:
-    """Draw each original at the left, and its variants beside it.
+    """Draw a row per original: the original, then its variants.
 
     Args:
         originals: (N, H, W, 1 or 3) uint8, N at least 1.
         variants: (N, K, H, W, 1 or 3) uint8, K at least 1.
         captions: N texts above the originals; variants are numbered from 1.
-        scale: how many times larger to draw, by nearest neighbour; unset, so that small pictures can be seen.
+        scale: integer magnification by nearest neighbour; unset, small images are scaled up to be visible.
 
     Raises:
-        ValueError: the arrays do not belong together, or scale is below 1.
+        ValueError: the arrays do not match, or scale is below 1.
     """
     if len({len(originals), len(variants), len(captions)}) != 1 or originals.shape[1:] != variants.shape[2:]:
-        raise ValueError(f"{originals.shape} originals, {variants.shape} variants, {len(captions)} captions: no sheet")
+        raise ValueError(
+            f"cannot draw originals {originals.shape}, variants {variants.shape}, {len(captions)} captions"
+        )
     lines = np.concatenate([originals[:, None], variants], axis=1)  # (N, 1 + K, H, W, C)
     above = [text for caption in captions for text in (caption, *range(1, lines.shape[1]))]
     return image_grid(lines.reshape(-1, *lines.shape[2:]), above, columns=lines.shape[1], scale=scale)
@@ -114,7 +118,7 @@ def _sheet(tiles: Sequence[Image.Image], captions: Sequence[str], columns: int, 
     width, height = tiles[0].width * scale, tiles[0].height * scale
     across, down = width + _MARGIN, height + _CAPTION_HEIGHT + _MARGIN
     rows = math.ceil(len(tiles) / columns)
-    sheet = Image.new(tiles[0].mode, (columns * across + _MARGIN, rows * down + _MARGIN), _PAPER)
+    sheet = Image.new(tiles[0].mode, (columns * across + _MARGIN, rows * down + _MARGIN), _BACKGROUND)
     for i, (tile, caption) in enumerate(zip(tiles, captions, strict=True)):
         left, top = _MARGIN + i % columns * across, _MARGIN + i // columns * down
         _write_caption(sheet, caption, left, top, width)
@@ -129,10 +133,10 @@ def _write_caption(sheet: Image.Image, caption: str, left: int, top: int, width:
     while shown and draw.textlength(shown, font=font) > width:
         text = text[:-1]
         shown = text and f"{text}..."
-    draw.text((left + width / 2, top + _CAPTION_SIZE), shown, fill=_INK, font=font, anchor="ms")
+    draw.text((left + width / 2, top + _CAPTION_SIZE), shown, fill=_TEXT_COLOUR, font=font, anchor="ms")
 
 
 def _to_ascii(text: str) -> str:
-    """What Pillow's own font can draw: accents are dropped, anything else unknown is a question mark."""
+    """Keep what Pillow's built-in font can draw: accents are dropped, any other character becomes a question mark."""
     letters = (letter for letter in unicodedata.normalize("NFKD", text) if not unicodedata.combining(letter))
     return "".join(letter if letter.isascii() and letter.isprintable() else "?" for letter in letters)

@@ -1,4 +1,4 @@
-"""Where reports of evaluations go: files whose ending says what they hold, each whole or not there at all."""
+"""Write evaluation reports to files whose suffix selects the format."""
 
 from __future__ import annotations
 
@@ -9,38 +9,36 @@ from typing import Any, cast
 
 import click
 
-from fount.cli.output.writer import writing
 from fount.client.sync import Client
+from fount.errors import output_errors
 from fount.evaluation.request import REPORT_FORMATS, Format
+from fount.files import atomic_write
 
-__all__ = ["REPORT_FILE", "check_places", "write_reports"]
-
-_ENDINGS = " or ".join(f".{name}" for name in REPORT_FORMATS)
+__all__ = ["REPORT_FILE", "check_report_paths", "write_reports"]
 
 
 class _ReportFile(click.ParamType[Path]):
-    """A path that ends with a format's name."""
-
     name = "file"
     envvar_list_splitter = os.path.pathsep
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
-        """Read a path."""
+        """Check the suffix of a path."""
         path = Path(value)
         if _format(path) not in REPORT_FORMATS:
-            self.fail(f"{str(value)!r} says no format: let it end with {_ENDINGS}", param, ctx)
+            suffixes = " or ".join(f".{name}" for name in REPORT_FORMATS)
+            self.fail(f"{str(value)!r} has no supported suffix: let it end with {suffixes}", param, ctx)
         return path
 
 
 REPORT_FILE = _ReportFile()
-"""What an option for reports takes."""
+"""The parameter type of --report: a path that ends with the name of a format."""
 
 
-def check_places(paths: Sequence[Path]) -> None:
-    """Say what can be known to be wrong with the places, before anything is asked for.
+def check_report_paths(paths: Sequence[Path]) -> None:
+    """Check that reports can be written, before anything is requested.
 
     Raises:
-        UsageError: a file could not be written there.
+        UsageError: a path cannot be written.
     """
     for path in paths:
         if path.is_dir():
@@ -52,33 +50,24 @@ def check_places(paths: Sequence[Path]) -> None:
 
 
 def write_reports(client: Client, id: str, paths: Sequence[Path]) -> list[dict[str, Any]]:
-    """Fetch the report of an evaluation for every file, and write it.
+    """Fetch the report of an evaluation for every path, and write it.
 
     Returns:
-        One {"path", "bytes", "redacted"} a file.
+        {"path", "bytes", "redacted"} for each.
 
     Raises:
         OutputError: one cannot be written.
-        FountError: one did not come.
+        FountError: one could not be fetched.
     """
     written = []
     for path in paths:
         report = client.evaluation_report(id, _format(path))
-        _write(path, report.data)
+        with output_errors(path):
+            atomic_write(path, report.data)
         written.append({"path": str(path), "bytes": len(report.data), "redacted": report.redacted})
     return written
 
 
 def _format(path: Path) -> Format:
-    """What the path's ending names, which need not be a format."""
+    """Return the path's suffix, which need not be a format."""
     return cast(Format, path.suffix.lower().removeprefix("."))
-
-
-def _write(path: Path, data: bytes) -> None:
-    part = path.with_name(f".{path.name}.part")
-    with writing(path):
-        try:
-            part.write_bytes(data)
-            part.replace(path)
-        finally:
-            part.unlink(missing_ok=True)

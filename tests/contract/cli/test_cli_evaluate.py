@@ -1,35 +1,20 @@
-"""`fount evaluate` against a real server that breaks when told."""
+"""`fount evaluate` against a real server with faults."""
 
 import json
 import os
 import re
-import signal
-import subprocess
-import sys
 import threading
 import time
 
 import pytest
-from click.testing import CliRunner
 
 from fount.cli import evaluation_watch
-from fount.cli.main import main
 from fount.v1 import evaluation_pb2
+from tests.contract.commands import fount, interrupted
 from tests.contract.fake_evaluations import CANCELLED, FAILED, FakeEvaluations, serving_evaluations
 from tests.contract.fake_gateway import DIGEST, error_info, invalid, overloaded, rich, unavailable
 
-FOUNT = [
-    sys.executable,
-    "-c",
-    "import signal; signal.signal(2, signal.default_int_handler);"
-    " from fount.cli.main import main; main(prog_name='fount')",
-]
 GATES = ("--gate", "fid < 5", "--gate", "copy_rate.upper95 < 0.01")
-
-
-@pytest.fixture(autouse=True)
-def in_an_empty_folder(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
 
 
 @pytest.fixture
@@ -40,11 +25,7 @@ def gateway(monkeypatch):
         yield gateway
 
 
-def fount(*arguments, **options):
-    return CliRunner().invoke(main, arguments, **options)
-
-
-# --- What is asked ----------------------------------------------------------------------------------------------------
+# --- The request ------------------------------------------------------------------------------------------------------
 
 
 def test_a_model_alone_is_enough(gateway):
@@ -92,54 +73,54 @@ def test_gates_in_the_environment_have_semicolons_between(gateway, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "message"),
     [
         (("--count", "3"), "count: is 3; it may be 50 or more"),
         (("--reference", "a:b"), 'reference: is "a:b"'),
         (("--panel", "beauty"), "'beauty' is not one of"),
-        (("--report", "x.pdf"), "'x.pdf' says no format: let it end with .html or .json"),
+        (("--report", "x.pdf"), "'x.pdf' has no supported suffix: let it end with .html or .json"),
         (("--detach", "--report", "x.html"), "--report is written at the end"),
         (("--request-id", "a b"), "request_id: is 'a b'"),
     ],
 )
-def test_a_wrong_question_is_a_mistake_of_usage(gateway, arguments, told):
+def test_an_invalid_request_is_a_usage_error(gateway, arguments, message):
     result = fount("evaluate", "digits-cvae", *arguments)
     assert (result.exit_code, gateway.requests) == (2, [])
-    assert told in " ".join(result.stderr.split())
+    assert message in " ".join(result.stderr.split())
 
 
-def test_a_question_that_the_server_finds_wrong_is_a_mistake_of_usage_too(gateway):
+def test_a_request_that_the_server_finds_invalid_is_a_usage_error(gateway):
     refusal = invalid(gates="fid >> 5 does not parse", count="is above 50000")
     refusal.message = "gates: fid >> 5 does not parse; count: is abo …"  # as long as trailers may be
     gateway.refusals = [refusal]
     result = fount("evaluate", "digits-cvae")
     assert result.exit_code == 2
     assert result.stderr.splitlines()[-3:] == [
-        "Error: The question is wrong:",
+        "Error: The request is invalid:",
         "  gates: fid >> 5 does not parse",
         "  count: is above 50000",
     ]
 
 
 @pytest.mark.parametrize(
-    ("code", "told"), [(5, 'no model "ghost"'), (9, "ghost has no labels"), (3, "it cannot be evaluated")]
+    ("code", "message"), [(5, 'no model "ghost"'), (9, "ghost has no labels"), (3, "it cannot be evaluated")]
 )
-def test_whatever_the_server_refuses_of_a_question_is_a_mistake_of_usage(gateway, code, told):
-    gateway.refusals = [rich(code, told, error_info("REFUSED"))]
+def test_a_request_that_the_server_refuses_is_a_usage_error(gateway, code, message):
+    gateway.refusals = [rich(code, message, error_info("REFUSED"))]
     result = fount("evaluate", "ghost")
-    assert (result.exit_code, result.stderr.splitlines()[-1]) == (2, f"Error: {told}")
+    assert (result.exit_code, result.stderr.splitlines()[-1]) == (2, f"Error: {message}")
 
 
-def test_what_another_can_mend_is_no_mistake_of_usage(gateway):
+def test_a_missing_grant_is_not_a_usage_error(gateway):
     gateway.refusals = [rich(7, "no grant", error_info("NOT_PERMITTED"))]
     result = fount("evaluate", "ghost")
     assert (result.exit_code, result.stderr) == (1, "Error: no grant\n")
 
 
-# --- What is told -----------------------------------------------------------------------------------------------------
+# --- The result -------------------------------------------------------------------------------------------------------
 
 
-def test_an_evaluation_is_a_table_beside_real_data(gateway):
+def test_an_evaluation_is_a_table_next_to_real_data(gateway):
     gateway.failing = frozenset({"fid < 5"})
     result = fount("evaluate", "digits-cvae", "--seed", "7", "--truncation", "0.5", *GATES)
     assert result.stdout.splitlines() == [
@@ -153,7 +134,7 @@ def test_an_evaluation_is_a_table_beside_real_data(gateway):
         "realism       fid        12.5   [11, 14]       2 [1.5, 2.5]         (worse)",
         "realism       kid        -      -              -                    -",
         "memorisation  copy_rate  0.004  [0.001, 0.02]  0.01 [0.005, 0.015]  like real",
-        "(in brackets: told beside the panel's verdict, which does not rest on it)",
+        "(in brackets: not used for the panel's verdict)",
         "",
         "kid: features are not finite",
         "",
@@ -167,7 +148,7 @@ def test_an_evaluation_is_a_table_beside_real_data(gateway):
     ]
 
 
-def test_notes_beside_numbers_are_left_to_the_report(gateway):
+def test_notes_of_metrics_with_values_are_only_in_json(gateway):
     finish = gateway.finish
 
     def annotate(evaluation):
@@ -179,17 +160,17 @@ def test_notes_beside_numbers_are_left_to_the_report(gateway):
     assert "of 359 rows" in fount("evaluate", "digits-cvae", "--json").stdout
 
 
-def test_an_evaluation_can_be_read_by_a_program(gateway):
+def test_an_evaluation_can_be_json(gateway):
     result = fount("evaluate", "digits-cvae", "--json", *GATES)
-    told = json.loads(result.stdout)
-    assert (result.exit_code, result.stderr, told["state"], told["gates_passed"]) == (0, "", "succeeded", True)
-    assert told["metrics"][2]["interval"] == [0.001, 0.02]
-    assert (told["envelope"]["panels"], told["reports"]) == (["realism", "memorisation"], [])
+    message = json.loads(result.stdout)
+    assert (result.exit_code, result.stderr, message["state"], message["gates_passed"]) == (0, "", "succeeded", True)
+    assert message["metrics"][2]["interval"] == [0.001, 0.02]
+    assert (message["envelope"]["panels"], message["reports"]) == (["realism", "memorisation"], [])
 
 
 @pytest.mark.parametrize("no_color", ["", "1"], ids=["wanted", "not wanted"])
-def test_verdicts_are_coloured_on_a_terminal_unless_nobody_wants_that(gateway, monkeypatch, no_color):
-    monkeypatch.setattr("fount.cli.evaluation_table._is_terminal", lambda: True)
+def test_verdicts_are_coloured_on_a_terminal_unless_no_color_is_set(gateway, monkeypatch, no_color):
+    monkeypatch.setattr("fount.cli.evaluation_summary._is_terminal", lambda: True)
     monkeypatch.setenv("NO_COLOR", no_color)
     gateway.failing = frozenset({"fid < 5"})
     text = fount("evaluate", "digits-cvae", *GATES, color=True).stdout
@@ -199,7 +180,7 @@ def test_verdicts_are_coloured_on_a_terminal_unless_nobody_wants_that(gateway, m
     assert ("\x1b" in text) is not bool(no_color)
 
 
-def test_verdicts_are_plain_in_a_file(gateway):
+def test_verdicts_are_not_coloured_in_a_file(gateway):
     assert "\x1b" not in fount("evaluate", "digits-cvae", *GATES, color=True).stdout
 
 
@@ -218,7 +199,7 @@ def test_every_gate_passed_is_exit_code_0(gateway):
     assert (result.exit_code, result.stdout.splitlines()[-1]) == (0, "Overall     worse; 2 of 2 gates passed")
 
 
-def test_a_verdict_alone_stops_no_pipeline(gateway):
+def test_a_verdict_alone_does_not_fail(gateway):
     result = fount("evaluate", "digits-cvae")
     assert (result.exit_code, result.stdout.splitlines()[-1]) == (0, "Overall     worse")
 
@@ -241,30 +222,30 @@ def test_a_gate_without_an_outcome_does_not_pass(gateway, monkeypatch):
     gateway.finish = forget
     result = fount("evaluate", "digits-cvae", *GATES)
     assert result.exit_code == 1
-    assert "does not say of every gate that it passed: 1 outcomes of 2 gates" in result.stderr
+    assert "does not report that every gate passed: 1 outcomes of 2 gates" in result.stderr
 
 
 @pytest.mark.parametrize(
-    ("end", "told"),
+    ("end", "message"),
     [(FAILED, "Evaluation ev-1 failed: disk full"), (CANCELLED, "Evaluation ev-1 was cancelled")],
 )
-def test_an_evaluation_that_did_not_succeed_is_exit_code_1(gateway, end, told):
+def test_an_evaluation_that_did_not_succeed_is_exit_code_1(gateway, end, message):
     gateway.end, gateway.end_reason = end, "disk full"
     result = fount("evaluate", "digits-cvae", "--report", "x.html")
-    assert (result.exit_code, result.stderr.splitlines()[-1]) == (1, f"Error: {told}")
+    assert (result.exit_code, result.stderr.splitlines()[-1]) == (1, f"Error: {message}")
 
 
-def test_nobody_there_is_told():
+def test_an_absent_server_is_reported_at_once():
     result = fount("evaluate", "digits-cvae", "--server", "127.0.0.1:1")
     assert result.exit_code == 1
-    assert "waiting for it" not in result.stderr
+    assert "retrying" not in result.stderr
     assert "No Fount server answers at 127.0.0.1:1" in result.stderr
 
 
-# --- On the way -------------------------------------------------------------------------------------------------------
+# --- Progress and faults ----------------------------------------------------------------------------------------------
 
 
-def test_a_log_gets_a_line_a_stage(gateway):
+def test_a_log_gets_a_line_per_stage(gateway):
     lines = fount("evaluate", "digits-cvae").stderr.splitlines()
     assert lines[0] == f"Evaluation ev-1 of digits-cvae:1.0@{DIGEST}"
     assert [line.rpartition(",")[0] for line in lines[1:]] == [
@@ -274,29 +255,29 @@ def test_a_log_gets_a_line_a_stage(gateway):
     ]
 
 
-def test_a_log_is_never_silent_for_long(gateway, monkeypatch):
-    monkeypatch.setattr(evaluation_watch, "_LINE_EVERY_S", 0.05)
-    monkeypatch.setattr(evaluation_watch, "_TICK_S", 0.01)
+def test_a_log_gets_lines_at_intervals(gateway, monkeypatch):
+    monkeypatch.setattr(evaluation_watch, "_LINE_INTERVAL_S", 0.05)
+    monkeypatch.setattr(evaluation_watch, "_REFRESH_INTERVAL_S", 0.01)
     gateway.hold = threading.Event()
     threading.Timer(0.8, gateway.hold.set).start()
     lines = fount("evaluate", "digits-cvae").stderr.splitlines()
     assert sum(line.startswith("drawing samples, 3 of 10 steps, ") for line in lines) > 3
 
 
-def test_a_log_is_not_silent_before_the_server_answers_either(gateway, monkeypatch):
-    monkeypatch.setattr(evaluation_watch, "_LINE_EVERY_S", 0.05)
-    monkeypatch.setattr(evaluation_watch, "_TICK_S", 0.01)
+def test_a_log_gets_lines_before_the_server_answers(gateway, monkeypatch):
+    monkeypatch.setattr(evaluation_watch, "_LINE_INTERVAL_S", 0.05)
+    monkeypatch.setattr(evaluation_watch, "_REFRESH_INTERVAL_S", 0.01)
     gateway.refusals = [overloaded(0.5)]
     assert fount("evaluate", "digits-cvae").stderr.startswith("waiting for an answer, 0 s\n")
 
 
-def test_a_line_comes_at_least_every_5_s():
-    assert evaluation_watch._LINE_EVERY_S + evaluation_watch._TICK_S <= 5
+def test_lines_are_at_most_5_s_apart():
+    assert evaluation_watch._LINE_INTERVAL_S + evaluation_watch._REFRESH_INTERVAL_S <= 5
 
 
-def test_a_terminal_gets_a_bar_with_stage_and_steps_and_metrics_as_they_come(gateway, monkeypatch):
-    monkeypatch.setattr(evaluation_watch, "_is_terminal", lambda: True)
-    monkeypatch.setattr(evaluation_watch, "_TICK_S", 0.01)
+def test_a_terminal_gets_a_bar_and_new_metrics(gateway, monkeypatch):
+    monkeypatch.setattr(evaluation_watch, "error_is_terminal", lambda: True)
+    monkeypatch.setattr(evaluation_watch, "_REFRESH_INTERVAL_S", 0.01)
     gateway.looks += [(3, 10, "drawing samples")] * 2
     gateway.hold = threading.Event()
     threading.Timer(0.2, gateway.hold.set).start()
@@ -307,42 +288,42 @@ def test_a_terminal_gets_a_bar_with_stage_and_steps_and_metrics_as_they_come(gat
     assert "of 10 steps" not in result.stderr
 
 
-def test_a_bar_moves_while_nothing_comes(gateway, monkeypatch):
-    monkeypatch.setattr(evaluation_watch, "_is_terminal", lambda: True)
-    monkeypatch.setattr(evaluation_watch, "_TICK_S", 0.01)
+def test_a_bar_is_refreshed_between_snapshots(gateway, monkeypatch):
+    monkeypatch.setattr(evaluation_watch, "error_is_terminal", lambda: True)
+    monkeypatch.setattr(evaluation_watch, "_REFRESH_INTERVAL_S", 0.01)
     gateway.hold = threading.Event()
     threading.Timer(0.3, gateway.hold.set).start()
     assert fount("evaluate", "digits-cvae").stderr.count("drawing samples:  30%|") > 5
 
 
-def test_a_watch_that_breaks_is_gone_on_with(gateway):
+def test_a_broken_watch_is_resumed(gateway):
     gateway.breaks = [1, 2]
     assert fount("evaluate", "digits-cvae").exit_code == 0
     assert gateway.watched == 3
 
 
-def test_a_server_that_is_restarted_is_waited_for(gateway, monkeypatch):
+def test_a_restarted_server_is_waited_for(gateway, monkeypatch):
     monkeypatch.setattr("fount.retry.RetryPolicy.delay_s", lambda self, failures: 0.001)
-    monkeypatch.setattr(evaluation_watch, "_PAUSE_S", 0.001)
+    monkeypatch.setattr(evaluation_watch, "_RETRY_INTERVAL_S", 0.001)
     gateway.breaks = [1] + [0] * 20
     assert fount("evaluate", "digits-cvae").exit_code == 0
     assert gateway.watched == 22
 
 
-def test_workers_that_load_are_waited_for(gateway, monkeypatch):
+def test_loading_workers_are_waited_for(gateway, monkeypatch):
     monkeypatch.setattr("fount.retry.RetryPolicy.delay_s", lambda self, failures: 0.001)
-    monkeypatch.setattr(evaluation_watch, "_PAUSE_S", 0.001)
+    monkeypatch.setattr(evaluation_watch, "_RETRY_INTERVAL_S", 0.001)
     gateway.refusals = [unavailable("digits-cvae 1 is not ready: workers are loading")] * 10
     result = fount("evaluate", "digits-cvae")
     assert (result.exit_code, len({request.request_id for request in gateway.requests})) == (0, 1)
-    told = "digits-cvae 1 is not ready: workers are loading; waiting for it, up to 120 s"
-    assert result.stderr.splitlines().count(told) == 1
+    message = "digits-cvae 1 is not ready: workers are loading; retrying for up to 120 s"
+    assert result.stderr.splitlines().count(message) == 1
 
 
-def test_workers_that_never_load_are_told(gateway, monkeypatch):
+def test_workers_that_never_load_are_reported(gateway, monkeypatch):
     monkeypatch.setattr("fount.retry.RetryPolicy.delay_s", lambda self, failures: 0.001)
-    monkeypatch.setattr(evaluation_watch, "_PAUSE_S", 0.001)
-    monkeypatch.setattr(evaluation_watch, "_AWAY_S", 0.05)
+    monkeypatch.setattr(evaluation_watch, "_RETRY_INTERVAL_S", 0.001)
+    monkeypatch.setattr(evaluation_watch, "_MAX_OUTAGE_S", 0.05)
     gateway.refusals = [unavailable("digits-cvae 1 is not ready: workers are loading")] * 1000
     result = fount("evaluate", "digits-cvae")
     assert result.exit_code == 1
@@ -350,94 +331,81 @@ def test_workers_that_never_load_are_told(gateway, monkeypatch):
 
 
 @pytest.mark.parametrize("is_terminal", [True, False], ids=["bar", "log"])
-def test_the_time_of_one_that_began_earlier_counts_from_its_beginning(gateway, monkeypatch, is_terminal):
-    monkeypatch.setattr(evaluation_watch, "_is_terminal", lambda: is_terminal)
-    monkeypatch.setattr(evaluation_watch, "_TICK_S", 0.01)
+def test_elapsed_time_counts_from_the_start_of_the_evaluation(gateway, monkeypatch, is_terminal):
+    monkeypatch.setattr(evaluation_watch, "error_is_terminal", lambda: is_terminal)
+    monkeypatch.setattr(evaluation_watch, "_REFRESH_INTERVAL_S", 0.01)
     gateway.make().start_time.FromSeconds(int(time.time()) - 600)
     gateway.hold = threading.Event()
     threading.Timer(0.2, gateway.hold.set).start()
-    told = fount("evaluation", "ev-1", "--watch").stderr
-    assert re.search(r"30%\|.*\[10:0\d<" if is_terminal else r"3 of 10 steps, 60\d s", told)
+    message = fount("evaluation", "ev-1", "--watch").stderr
+    assert re.search(r"30%\|.*\[10:0\d<" if is_terminal else r"3 of 10 steps, 60\d s", message)
 
 
-def test_a_bar_of_steps_not_known_has_no_question_marks(gateway, monkeypatch):
-    monkeypatch.setattr(evaluation_watch, "_is_terminal", lambda: True)
-    monkeypatch.setattr(evaluation_watch, "_TICK_S", 0.01)
+def test_a_bar_without_a_total_has_no_question_marks(gateway, monkeypatch):
+    monkeypatch.setattr(evaluation_watch, "error_is_terminal", lambda: True)
+    monkeypatch.setattr(evaluation_watch, "_REFRESH_INTERVAL_S", 0.01)
     gateway.looks, gateway.hold = [(0, 0, "")], threading.Event()
     threading.Timer(0.2, gateway.hold.set).start()
-    told = fount("evaluate", "digits-cvae").stderr
-    assert "\rqueued: waits for a runner, 00:00" in told
-    assert "?" not in told.partition("writing the report")[0]
+    message = fount("evaluate", "digits-cvae").stderr
+    assert "\rqueued: waits for a runner, 00:00" in message
+    assert "?" not in message.partition("writing the report")[0]
 
 
-def test_a_server_that_stays_away_is_told_with_the_commands_to_go_on(gateway, monkeypatch):
+def test_a_server_that_stays_away_is_reported_with_the_commands_to_continue(gateway, monkeypatch):
     monkeypatch.setattr("fount.retry.RetryPolicy.delay_s", lambda self, failures: 0.001)
-    monkeypatch.setattr(evaluation_watch, "_AWAY_S", 0.0)
+    monkeypatch.setattr(evaluation_watch, "_MAX_OUTAGE_S", 0.0)
     gateway.breaks = [1] + [0] * 20
     result = fount("evaluate", "digits-cvae")
     assert result.exit_code == 1
     assert result.stderr.splitlines()[-4:] == [
         "Error: draining",
-        "The evaluation does not depend on this command:",
-        "  fount evaluation ev-1 --watch   to go on watching",
-        "  fount evaluation ev-1 --cancel  to end it",
+        "The evaluation continues without this command:",
+        "  fount evaluation ev-1 --watch   to watch it again",
+        "  fount evaluation ev-1 --cancel  to cancel it",
     ]
 
 
-def test_ctrl_c_leaves_the_evaluation_and_says_how_to_go_on(gateway):
+def test_ctrl_c_detaches_and_prints_the_commands_to_continue(gateway):
     gateway.hold = threading.Event()
-    code, told = interrupted("evaluate", "digits-cvae", when=lambda: gateway.watched)
+    code, message = interrupted("evaluate", "digits-cvae", when=lambda: gateway.watched)
     assert code == 130
-    assert told.splitlines()[-3:] == [
-        "Detached; evaluation ev-1 goes on.",
-        "  fount evaluation ev-1 --watch   to go on watching",
-        "  fount evaluation ev-1 --cancel  to end it",
+    assert message.splitlines()[-3:] == [
+        "Detached; evaluation ev-1 continues.",
+        "  fount evaluation ev-1 --watch   to watch it again",
+        "  fount evaluation ev-1 --cancel  to cancel it",
     ]
     assert (gateway.cancelled, list(gateway.made)) == ([], ["ev-1"])
 
 
-def test_ctrl_c_ends_a_watch_and_not_the_evaluation(gateway):
+def test_ctrl_c_ends_a_watch_but_not_the_evaluation(gateway):
     gateway.make()
     gateway.hold = threading.Event()
-    code, told = interrupted("evaluation", "ev-1", "--watch", "--json", when=lambda: gateway.watched)
-    assert (code, told.splitlines()[0]) == (130, "Detached; evaluation ev-1 goes on.")
+    code, message = interrupted("evaluation", "ev-1", "--watch", "--json", when=lambda: gateway.watched)
+    assert (code, message.splitlines()[0]) == (130, "Detached; evaluation ev-1 continues.")
     assert gateway.cancelled == []
 
 
-def interrupted(*arguments, when):
-    """Press Ctrl-C on a command; as in a terminal, however the tests themselves were started."""
-    with subprocess.Popen([*FOUNT, *arguments], stderr=subprocess.PIPE, text=True) as running:
-        try:
-            while not when() and running.poll() is None:
-                time.sleep(0.001)
-            time.sleep(0.1)
-            running.send_signal(signal.SIGINT)
-            return running.wait(10), running.stderr.read()
-        finally:
-            running.kill()
-
-
-def test_a_detached_evaluation_is_only_asked_for(gateway):
+def test_a_detached_evaluation_is_only_created(gateway):
     result = fount("evaluate", "digits-cvae", "--detach")
     assert (result.exit_code, result.stdout) == (
         0,
         "Evaluation ev-1, queued\n"
-        "  fount evaluation ev-1 --watch   to go on watching\n"
-        "  fount evaluation ev-1 --cancel  to end it\n",
+        "  fount evaluation ev-1 --watch   to watch it again\n"
+        "  fount evaluation ev-1 --cancel  to cancel it\n",
     )
     assert gateway.watched == 0
 
 
-def test_how_to_go_on_names_a_server_that_is_not_the_usual_one(gateway, monkeypatch):
+def test_the_commands_to_continue_name_a_server_other_than_the_default(gateway, monkeypatch):
     server = os.environ["FOUNT_SERVER"]
     monkeypatch.delenv("FOUNT_SERVER")
-    told = fount("evaluate", "digits-cvae", "--detach", "--server", server).stdout
-    assert f"fount evaluation ev-1 --server {server} --watch" in told
+    message = fount("evaluate", "digits-cvae", "--detach", "--server", server).stdout
+    assert f"fount evaluation ev-1 --server {server} --watch" in message
 
 
-def test_a_detached_evaluation_can_be_read_by_a_program(gateway):
-    told = json.loads(fount("evaluate", "digits-cvae", "--detach", "--json").stdout)
-    assert (told["id"], told["state"]) == ("ev-1", "queued")
+def test_a_detached_evaluation_can_be_json(gateway):
+    message = json.loads(fount("evaluate", "digits-cvae", "--detach", "--json").stdout)
+    assert (message["id"], message["state"]) == ("ev-1", "queued")
 
 
 def test_the_same_request_id_waits_for_the_same_evaluation(gateway):
@@ -446,7 +414,7 @@ def test_the_same_request_id_waits_for_the_same_evaluation(gateway):
     assert list(gateway.made) == ["ev-1"]
 
 
-def test_a_call_tried_again_makes_one_evaluation(gateway):
+def test_a_retried_request_makes_one_evaluation(gateway):
     gateway.refusals = [unavailable()]
     assert fount("evaluate", "digits-cvae").exit_code == 0
     assert list(gateway.made) == ["ev-1"]

@@ -1,23 +1,17 @@
-"""`fount evaluations`, `fount evaluation`, and reports, against a real server that breaks when told."""
+"""`fount evaluations`, `fount evaluation`, and reports, against a real server with faults."""
 
 import json
 import time
 
 import pytest
-from click.testing import CliRunner
 
-from fount.cli.evaluation_table import age
-from fount.cli.main import main
+from fount.cli.evaluation_summary import age
 from fount.evaluation.types import STATES, evaluation_info
 from fount.v1 import evaluation_pb2
+from tests.contract.commands import fount
 from tests.contract.fake_evaluations import SUCCEEDED, FakeEvaluations, serving_evaluations
 
 GATES = ("--gate", "fid < 5", "--gate", "copy_rate.upper95 < 0.01")
-
-
-@pytest.fixture(autouse=True)
-def in_an_empty_folder(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
 
 
 @pytest.fixture
@@ -28,14 +22,10 @@ def gateway(monkeypatch):
         yield gateway
 
 
-def fount(*arguments):
-    return CliRunner().invoke(main, arguments)
-
-
 # --- Reports ----------------------------------------------------------------------------------------------------------
 
 
-def test_reports_are_written_in_the_formats_their_names_say(gateway, tmp_path):
+def test_a_report_has_the_format_of_its_suffix(gateway, tmp_path):
     result = fount("evaluate", "digits-cvae", "--report", "a.html", "--report", "b.json")
     assert (tmp_path / "a.html").read_bytes() == b"<html>report</html>"
     assert (tmp_path / "b.json").read_bytes() == b'{"report": 1}'
@@ -55,7 +45,7 @@ def test_a_report_of_a_failed_gate_is_written_too(gateway, tmp_path):
     assert (tmp_path / "a.html").exists()
 
 
-def test_a_report_that_breaks_leaves_the_earlier_one(gateway, tmp_path, monkeypatch):
+def test_a_broken_report_leaves_the_earlier_one(gateway, tmp_path, monkeypatch):
     monkeypatch.setattr("fount.retry.RetryPolicy.delay_s", lambda self, failures: 0.001)
     (tmp_path / "a.html").write_text("earlier")
     gateway.cut = [2] * 20
@@ -64,22 +54,24 @@ def test_a_report_that_breaks_leaves_the_earlier_one(gateway, tmp_path, monkeypa
     assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {"a.html": "earlier"}
 
 
-def test_a_redacted_report_is_told(gateway):
+def test_a_redacted_report_is_reported(gateway):
     gateway.redacted = True
     result = fount("evaluate", "digits-cvae", "--report", "a.html", "--json")
     assert json.loads(result.stdout)["reports"] == [{"path": "a.html", "bytes": 19, "redacted": True}]
     assert "they need the grant view-training-neighbours" in fount("evaluation", "ev-1", "--report", "a.html").stdout
 
 
-@pytest.mark.parametrize(("place", "told"), [("no/a.html", "there is no folder no"), ("folder.html", "it is a folder")])
-def test_a_place_that_cannot_be_written_is_told_before_anything_is_asked(gateway, tmp_path, place, told):
+@pytest.mark.parametrize(
+    ("path", "message"), [("no/a.html", "there is no folder no"), ("folder.html", "it is a folder")]
+)
+def test_an_unwritable_path_is_reported_before_anything_is_requested(gateway, tmp_path, path, message):
     (tmp_path / "folder.html").mkdir()
-    result = fount("evaluate", "digits-cvae", "--report", place)
-    assert (result.exit_code, result.stderr.splitlines()[-1]) == (2, f"Error: {place} cannot be written: {told}")
+    result = fount("evaluate", "digits-cvae", "--report", path)
+    assert (result.exit_code, result.stderr.splitlines()[-1]) == (2, f"Error: {path} cannot be written: {message}")
     assert gateway.requests == []
 
 
-# --- The evaluations there are ----------------------------------------------------------------------------------------
+# --- Lists ------------------------------------------------------------------------------------------------------------
 
 
 def test_evaluations_are_listed_in_a_table(gateway, monkeypatch):
@@ -96,60 +88,60 @@ def test_evaluations_are_listed_in_a_table(gateway, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("options", "told"),
+    ("options", "message"),
     [((), "none yet: fount evaluate MODEL\n"), (("--state", "failed"), "none: fount evaluations lists all\n")],
 )
-def test_an_empty_list_says_what_to_do(gateway, options, told):
+def test_an_empty_list_names_the_next_command(gateway, options, message):
     result = fount("evaluations", *options)
-    assert (result.exit_code, result.stdout, result.stderr) == (0, "", told)
+    assert (result.exit_code, result.stdout, result.stderr) == (0, "", message)
 
 
-def test_one_that_succeeded_is_done_whatever_its_steps_say(gateway):
+def test_an_evaluation_that_succeeded_is_at_100_percent(gateway):
     progress = gateway.make(end=SUCCEEDED).progress
     progress.done, progress.total = 99, 100
     assert " 100 % " in fount("evaluations").stdout
 
 
-def test_a_list_may_be_of_states_and_of_a_model(gateway):
+def test_a_list_can_be_filtered_by_state_and_model(gateway):
     fount("evaluations", "--state", "queued", "--state", "running", "--model", "digits-cvae")
     (request,) = gateway.listed
     assert (list(request.states), request.model) == ([1, 2], "digits-cvae")
 
 
-def test_a_list_can_be_read_by_a_program(gateway):
+def test_a_list_can_be_json(gateway):
     gateway.make()
     assert [each["id"] for each in json.loads(fount("evaluations", "--json").stdout)] == ["ev-1"]
 
 
-def test_a_state_that_there_is_not_is_a_mistake_of_usage():
+def test_an_unknown_state_is_a_usage_error():
     result = fount("evaluations", "--state", "done")
     assert result.exit_code == 2
     assert all(state in result.stderr for state in STATES)
 
 
 @pytest.mark.parametrize(
-    ("seconds", "told"), [(0, "0 s"), (59, "59 s"), (119, "1 min"), (7200, "2 h"), (200_000, "2 d"), (-5, "0 s")]
+    ("seconds", "message"), [(0, "0 s"), (59, "59 s"), (119, "1 min"), (7200, "2 h"), (200_000, "2 d"), (-5, "0 s")]
 )
-def test_an_age_is_told_in_its_largest_unit(seconds, told):
+def test_an_age_has_its_largest_unit(seconds, message):
     evaluation = evaluation_pb2.Evaluation()
     evaluation.create_time.FromSeconds(1000)
     evaluation.end_time.FromSeconds(1000 + seconds)
     info = evaluation_info(evaluation)
-    assert age(info.created, info.ended) == told
+    assert age(info.created, info.ended) == message
 
 
 # --- One evaluation ---------------------------------------------------------------------------------------------------
 
 
-def test_an_evaluation_that_waits_is_shown_as_it_is(gateway):
+def test_a_queued_evaluation_is_shown_without_waiting(gateway):
     gateway.make().create_time.FromSeconds(int(time.time()) - 200)
     result = fount("evaluation", "ev-1")
     assert (result.exit_code, gateway.watched) == (0, 0)
     assert result.stdout.splitlines()[0] == "Evaluation  ev-1, queued for 3 min: waits for a runner"
-    assert "  fount evaluation ev-1 --watch   to go on watching" in result.stdout.splitlines()
+    assert "  fount evaluation ev-1 --watch   to watch it again" in result.stdout.splitlines()
 
 
-def test_an_evaluation_that_runs_says_how_far_it_is(gateway):
+def test_a_running_evaluation_is_shown_with_its_progress(gateway):
     made = gateway.make()
     made.state, made.state_reason = evaluation_pb2.Evaluation.STATE_RUNNING, ""
     made.start_time.FromSeconds(int(time.time()) - 200)
@@ -157,18 +149,18 @@ def test_an_evaluation_that_runs_says_how_far_it_is(gateway):
     lines = fount("evaluation", "ev-1").stdout.splitlines()
     assert lines[0] == "Evaluation  ev-1, running for 3 min, drawing samples, 27 %"
     assert lines[-2:] == [
-        "  fount evaluation ev-1 --watch   to go on watching",
-        "  fount evaluation ev-1 --cancel  to end it",
+        "  fount evaluation ev-1 --watch   to watch it again",
+        "  fount evaluation ev-1 --cancel  to cancel it",
     ]
 
 
-def test_an_evaluation_that_has_ended_is_not_to_be_watched(gateway):
+def test_an_evaluation_that_has_ended_has_no_commands_to_continue(gateway):
     gateway.make(end=SUCCEEDED)
     assert "--watch" not in fount("evaluation", "ev-1").stdout
 
 
 @pytest.mark.parametrize(
-    ("options", "told"),
+    ("options", "message"),
     [
         ((), "Evaluation  ev-1, queued"),
         (("--watch",), "Evaluation  ev-1, succeeded"),
@@ -176,35 +168,37 @@ def test_an_evaluation_that_has_ended_is_not_to_be_watched(gateway):
         (("--delete",), "Evaluation ev-1 is deleted."),
     ],
 )
-def test_the_beginning_of_an_id_is_enough(gateway, monkeypatch, options, told):
+def test_a_unique_prefix_of_an_id_is_enough(gateway, monkeypatch, options, message):
     gateway.make()
     gateway.made["0199e2c4b-1"] = gateway.made.pop("ev-1")
     gateway.made["0199e2c4b-1"].id = "0199e2c4b-1"
     result = fount("evaluation", "0199e", *options)
-    assert (result.exit_code, result.stdout.replace("0199e2c4b-1", "ev-1").startswith(told)) == (0, True)
+    assert (result.exit_code, result.stdout.replace("0199e2c4b-1", "ev-1").startswith(message)) == (0, True)
 
 
-def test_the_beginning_of_several_names_them(gateway):
+def test_a_prefix_of_several_ids_is_a_usage_error(gateway):
     for _ in range(12):
         gateway.make()
     result = fount("evaluation", "ev-1", "--json")
-    assert json.loads(result.stdout)["id"] == "ev-1"  # one that is named whole is meant
+    assert json.loads(result.stdout)["id"] == "ev-1"  # a whole id takes precedence
     for number in range(1, 13):
         gateway.made[f"0199e-{number}"] = gateway.made.pop(f"ev-{number}")
         gateway.made[f"0199e-{number}"].id = f"0199e-{number}"
     result = fount("evaluation", "0199", "--delete")
     assert (result.exit_code, len(gateway.made)) == (2, 12)
-    assert "Error: 12 evaluations begin with '0199'; give more of one:\n  0199e-12\n  0199e-11" in result.stderr
+    assert (
+        "Error: 12 evaluations begin with '0199'; give more characters of one:\n  0199e-12\n  0199e-11" in result.stderr
+    )
     assert result.stderr.endswith("  0199e-3\n  and 2 more\n")
 
 
-def test_fewer_than_4_characters_begin_nothing(gateway):
+def test_fewer_than_4_characters_are_no_prefix(gateway):
     gateway.make()
     result = fount("evaluation", "ev-")
     assert (result.exit_code, gateway.listed) == (1, [])
 
 
-def test_showing_one_whose_gate_failed_is_no_failure(gateway):
+def test_showing_an_evaluation_with_a_failed_gate_succeeds(gateway):
     gateway.failing = frozenset({"fid < 5"})
     fount("evaluate", "digits-cvae", *GATES)
     result = fount("evaluation", "ev-1")
@@ -212,7 +206,7 @@ def test_showing_one_whose_gate_failed_is_no_failure(gateway):
     assert "FAILED  fid < 5  (it is 0.02)" in result.stdout.splitlines()
 
 
-def test_watching_one_has_the_exit_codes_of_evaluate(gateway):
+def test_watching_has_the_exit_codes_of_evaluate(gateway):
     gateway.failing = frozenset({"fid < 5"})
     fount("evaluate", "digits-cvae", "--detach", *GATES)
     result = fount("evaluation", "ev-1", "--watch", "--report", "a.json")
@@ -221,7 +215,7 @@ def test_watching_one_has_the_exit_codes_of_evaluate(gateway):
     assert "Written     a.json" in result.stdout
 
 
-def test_one_is_cancelled(gateway):
+def test_an_evaluation_is_cancelled(gateway):
     gateway.make()
     result = fount("evaluation", "ev-1", "--cancel")
     assert result.stdout.splitlines()[0] == "Evaluation  ev-1, was cancelled"
@@ -229,23 +223,23 @@ def test_one_is_cancelled(gateway):
 
 
 @pytest.mark.parametrize(
-    ("options", "told"),
+    ("options", "message"),
     [((), "Evaluation ev-1 is deleted.\n"), (("--json",), '{\n  "id": "ev-1",\n  "deleted": true\n}\n')],
 )
-def test_one_is_deleted(gateway, options, told):
+def test_an_evaluation_is_deleted(gateway, options, message):
     gateway.make()
-    assert fount("evaluation", "ev-1", "--delete", *options).stdout == told
+    assert fount("evaluation", "ev-1", "--delete", *options).stdout == message
     assert gateway.made == {}
 
 
-def test_the_report_of_an_earlier_one_is_written(gateway, tmp_path):
+def test_the_report_of_an_earlier_evaluation_is_written(gateway, tmp_path):
     gateway.make(end=SUCCEEDED)
     result = fount("evaluation", "ev-1", "--report", "a.html")
     assert (tmp_path / "a.html").read_bytes() == b"<html>report</html>"
     assert result.stdout.splitlines()[-1] == "Written     a.html"
 
 
-def test_one_without_a_report_yet_is_told(gateway, tmp_path):
+def test_a_missing_report_is_reported(gateway, tmp_path):
     gateway.make()
     result = fount("evaluation", "ev-1", "--report", "a.html")
     assert (result.exit_code, result.stderr) == (1, "Error: it has no report yet\n")
@@ -261,13 +255,13 @@ def test_one_without_a_report_yet_is_told(gateway, tmp_path):
         ("--cancel", "--report", "a.html"),
     ],
 )
-def test_one_thing_is_done_at_a_time(gateway, options):
+def test_actions_exclude_each_other(gateway, options):
     gateway.make()
     assert fount("evaluation", "ev-1", *options).exit_code == 2
     assert (gateway.cancelled, list(gateway.made)) == ([], ["ev-1"])
 
 
 @pytest.mark.parametrize("option", ["--watch", "--cancel", "--delete", "--json"])
-def test_an_unknown_one_is_told(gateway, option):
+def test_an_unknown_evaluation_is_reported(gateway, option):
     result = fount("evaluation", "ghost", option)
     assert (result.exit_code, result.stderr) == (1, 'Error: no evaluation "ghost"\n')

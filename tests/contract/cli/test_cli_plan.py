@@ -3,31 +3,16 @@
 import json
 
 import pytest
-from click.testing import CliRunner
 
-from fount.cli.main import main
+from tests.contract.commands import fount
 from tests.contract.fake_gateway import DIGEST
-from tests.contract.fake_plans import FakePlans, serving_plans
 
 PLAN = "dataset: digits\nseed: 1\nshards: 3\ntarget: {balance: largest}\n"
 
 
 @pytest.fixture(autouse=True)
-def in_a_folder_with_a_plan(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
+def a_plan_file(tmp_path):
     (tmp_path / "plan.yaml").write_text(PLAN)
-
-
-@pytest.fixture
-def gateway(monkeypatch):
-    gateway = FakePlans()
-    with serving_plans(gateway) as server:
-        monkeypatch.setenv("FOUNT_SERVER", server)
-        yield gateway
-
-
-def fount(*arguments):
-    return CliRunner().invoke(main, arguments)
 
 
 def test_a_plan_is_a_table_of_classes_and_sources(gateway):
@@ -40,19 +25,19 @@ def test_a_plan_is_a_table_of_classes_and_sources(gateway):
     ]
 
 
-def test_groups_have_lines_of_their_own(gateway):
+def test_groups_have_their_own_lines(gateway):
     gateway.groups = ("clinic-a",)
     lines = fount("plan", "plan.yaml").stdout.splitlines()
     assert lines[1] == "zero     clinic-a  1,001        1,004  2,005       1"
 
 
-def test_what_else_there_is_to_know_is_told(gateway):
+def test_facts_about_a_plan_are_shown(gateway):
     text = fount("plan", "plan.yaml").stdout
     for line in (
         "Seed       1",
         f"Data set   digits/train, {DIGEST}",
-        "Rejected   about 3 rows, 1.5 samples drawn for each row",
-        "Copies     a sample whose ratio is below 0.25 is refused",
+        "Rejected   about 3 rows, 1.5 samples drawn per row",
+        "Copies     a sample whose ratio is below 0.25 is rejected",
         "           by transform: rotate 98.0%",
         "Time       about 1 min 30 s on idle workers",
         "Ticket     ends 2023-11-15 22:13:20 UTC",
@@ -61,7 +46,7 @@ def test_what_else_there_is_to_know_is_told(gateway):
         assert line in text.splitlines()
 
 
-def test_a_plan_can_be_read_by_a_program(gateway):
+def test_a_plan_can_be_json(gateway):
     plan = json.loads(fount("plan", "plan.yaml", "--json").stdout)
     assert (plan["rows"], plan["request"]["seed"], plan["slots"][0]["count"]) == ("40", "1", "1001")
 
@@ -72,7 +57,7 @@ def test_the_ticket_is_written(gateway, tmp_path):
     assert "written to plan.ticket" in result.stdout
 
 
-def test_a_ticket_that_cannot_be_written_is_told(gateway):
+def test_an_unwritable_ticket_path_is_reported(gateway):
     result = fount("plan", "plan.yaml", "--ticket-out", "nowhere/plan.ticket")
     assert (result.exit_code, result.stderr) == (
         1,
@@ -87,19 +72,19 @@ def test_plans_are_listed(gateway):
     assert line.split() == [plan_id, "digits/train", "40", "2023-11-14", "22:13:20", "2023-11-15", "22:13:20"]
 
 
-def test_a_plan_is_shown_again_by_its_id(gateway):
+def test_a_plan_can_be_shown_again_by_its_id(gateway):
     shown = fount("plan", "plan.yaml")
     (plan_id,) = gateway.plans
     assert fount("plan", "--id", plan_id).stdout == shown.stdout
 
 
-def test_an_unknown_id_is_told(gateway):
+def test_an_unknown_id_is_reported(gateway):
     result = fount("plan", "--id", "nobody")
     assert result.exit_code == 1
     assert 'no plan "nobody"' in result.stderr
 
 
-def test_every_wrong_key_is_named_before_anything_is_asked(tmp_path):
+def test_every_wrong_key_is_named_before_anything_is_requested(tmp_path):
     (tmp_path / "plan.yaml").write_text("dataset: digits\nsed: 1\ntarget: {balanc: largest}\n")
     result = fount("plan", "plan.yaml")
     assert result.exit_code == 1
@@ -110,11 +95,11 @@ def test_every_wrong_key_is_named_before_anything_is_asked(tmp_path):
 @pytest.mark.parametrize(
     "arguments", [(), ("plan.yaml", "--list"), ("--id", "1", "--list")], ids=["none", "two", "both"]
 )
-def test_one_thing_is_asked_for_at_a_time(arguments):
+def test_a_file_an_id_and_a_list_exclude_each_other(arguments):
     assert fount("plan", *arguments).exit_code == 2
 
 
-def test_a_server_that_is_not_there_is_named():
+def test_an_absent_server_is_named():
     result = fount("plan", "plan.yaml", "--server", "127.0.0.1:1", "--timeout", "2")
     assert result.exit_code == 1
     assert "No Fount server answers at 127.0.0.1:1" in result.stderr

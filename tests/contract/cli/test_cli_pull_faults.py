@@ -1,4 +1,4 @@
-"""`fount pull` against a real server: what it refuses, and what goes wrong on the way."""
+"""`fount pull` against a real server: refusals, and faults during an export."""
 
 import os
 import resource
@@ -10,42 +10,33 @@ from pathlib import Path
 
 import pytest
 
-from fount.export import table
+from tests.contract.commands import fount
 from tests.contract.exports import (
     FORMATS,
     FOUNT,
     contents,
     data_of,
-    fount,
     manifest,
     pull,
     running,
     ticket,
+    use_small_parts,
     wait_for_parts,
 )
-from tests.contract.fake_plans import FakePlans, serving_plans
+from tests.contract.fake_plans import serving_plans
 
 
 @pytest.fixture(autouse=True)
-def in_a_folder_with_a_plan(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(table, "_MOST_ROWS", 10)
+def a_plan_file_and_small_parts(tmp_path, monkeypatch):
+    use_small_parts(monkeypatch)
     (tmp_path / "plan.yaml").write_text("dataset: digits\n")
 
 
-@pytest.fixture
-def gateway(monkeypatch):
-    gateway = FakePlans()
-    with serving_plans(gateway) as server:
-        monkeypatch.setenv("FOUNT_SERVER", server)
-        yield gateway
-
-
-# --- What is refused --------------------------------------------------------------------------------------------------
+# --- Refusals ---------------------------------------------------------------------------------------------------------
 
 
 def test_a_folder_of_another_plan_is_refused(gateway):
-    name = ticket(gateway)
+    name = ticket()
     pull()
     before = contents("out")
     result = fount("pull", name, "--out", "out", "--format", "npz")
@@ -54,15 +45,15 @@ def test_a_folder_of_another_plan_is_refused(gateway):
     assert contents("out") == before
 
 
-def test_a_folder_of_other_wishes_is_refused(gateway):
+def test_a_folder_of_another_plan_file_is_refused(gateway):
     pull()
     Path("plan.yaml").write_text("dataset: digits\nseed: 2\n")
-    assert "holds an export of other wishes than plan.yaml has now" in pull().stderr
+    assert "holds an export of another plan file than plan.yaml is now" in pull().stderr
 
 
 def test_another_format_in_the_same_folder_is_refused(gateway):
     pull()
-    assert 'format "npz", where "folder" was asked for' in pull(format="folder").stderr
+    assert 'format "npz", requested is "folder"' in pull(format="folder").stderr
 
 
 def test_a_folder_with_something_else_is_refused_before_anything_is_planned(gateway):
@@ -72,20 +63,20 @@ def test_a_folder_with_something_else_is_refused_before_anything_is_planned(gate
     assert gateway.given == 0
 
 
-def test_a_wrong_plan_is_named_before_a_folder_is_made():
+def test_a_wrong_plan_file_is_reported_before_a_folder_is_created():
     Path("plan.yaml").write_text("dataset: digits\nsed: 1\n")
     assert 'did you mean "seed"?' in pull().stderr
     assert not Path("out").exists()
 
 
-def test_a_ticket_that_is_none_is_told(gateway):
+def test_an_invalid_ticket_is_reported(gateway):
     Path("plan.ticket").write_bytes(b"nonsense")
     result = fount("pull", "plan.ticket", "--out", "out")
     assert result.exit_code == 1
     assert "ticket: has expired; plan again" in result.stderr
 
 
-def test_a_ticket_file_that_is_not_there_is_told(gateway):
+def test_an_absent_ticket_file_is_reported(gateway):
     assert "The ticket 'no.ticket' cannot be read" in fount("pull", "no.ticket", "--out", "out").stderr
 
 
@@ -103,12 +94,12 @@ def test_a_missing_package_names_the_extra(gateway, monkeypatch):
     assert "needs the extra `parquet`: pip install 'fount[parquet]'" in result.stderr
 
 
-# --- What goes wrong on the way ---------------------------------------------------------------------------------------
+# --- Faults during an export ------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("format", FORMATS)
-def test_a_full_disk_is_told_and_the_next_run_goes_on(gateway, format):
-    name = ticket(gateway)
+def test_a_full_disk_is_reported_and_the_next_run_resumes(gateway, format):
+    name = ticket()
     fount("pull", name, "--out", "whole", "--format", format)
     limit = max(len(data) for data in data_of("whole").values() if data) // 2
     limit = max(limit, 60) if format == "folder" else limit
@@ -125,14 +116,14 @@ def test_a_full_disk_is_told_and_the_next_run_goes_on(gateway, format):
     assert contents("out") == contents("whole")
 
 
-def test_a_folder_that_cannot_be_written_is_told(gateway):
+def test_an_unwritable_folder_is_reported(gateway):
     assert "there is no folder" in pull(out="nowhere/out").stderr
 
 
-def test_ctrl_c_ends_with_130_and_the_next_run_goes_on(gateway):
+def test_ctrl_c_exits_with_130_and_the_next_run_resumes(gateway):
     gateway.hold_from = 10
-    heeding = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # a suite in the background does not
-    with running("pull", "plan.yaml", "--out", "out", "--format", "npz", preexec_fn=heeding) as process:
+    default_sigint = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # which a suite in the background ignores
+    with running("pull", "plan.yaml", "--out", "out", "--format", "npz", preexec_fn=default_sigint) as process:
         wait_for_parts("out", 1, process)
         process.send_signal(signal.SIGINT)
         _, errors = process.communicate(timeout=30)
@@ -142,9 +133,9 @@ def test_ctrl_c_ends_with_130_and_the_next_run_goes_on(gateway):
     assert (manifest()["written"], gateway.given) == (40, 1)
 
 
-def test_a_server_that_goes_away_leaves_what_is_finished(gateway):
+def test_finished_files_remain_when_the_server_stops(gateway):
     gateway.hold_from = 10
-    name = ticket(gateway)
+    name = ticket()
     with serving_plans(gateway) as other:
         process = subprocess.Popen(
             [*FOUNT, "pull", name, "--out", "out", "--format", "npz", "--server", other, "--timeout", "1"],
@@ -154,5 +145,5 @@ def test_a_server_that_goes_away_leaves_what_is_finished(gateway):
         wait_for_parts("out", 1, process)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 1
-    assert errors.splitlines()[-1] == "What is finished stays: run the same command again to go on."
+    assert errors.splitlines()[-1] == "Finished files remain: run the same command again to resume."
     assert os.listdir("out/data")

@@ -1,19 +1,16 @@
 """The command `fount` against a real server."""
 
 import json
-import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
 import pytest
-from click.testing import CliRunner
 from PIL import Image
 
-from fount.cli.main import main
 from fount.v1 import model_pb2, sampling_pb2
+from tests.contract.commands import fount, interrupted
 from tests.contract.fake_gateway import (
     DIGEST,
     NUMERICS,
@@ -26,13 +23,6 @@ from tests.contract.fake_gateway import (
     unavailable,
 )
 
-FOUNT = [sys.executable, "-c", "from fount.cli.main import main; main(prog_name='fount')"]
-
-
-@pytest.fixture(autouse=True)
-def in_an_empty_folder(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-
 
 @pytest.fixture
 def gateway(monkeypatch):
@@ -40,10 +30,6 @@ def gateway(monkeypatch):
     with serving(gateway) as server:
         monkeypatch.setenv("FOUNT_SERVER", server)
         yield gateway
-
-
-def fount(*arguments):
-    return CliRunner().invoke(main, arguments)
 
 
 # --- Models -----------------------------------------------------------------------------------------------------------
@@ -56,34 +42,34 @@ def test_models_are_listed_in_a_table(gateway):
     ]
 
 
-def test_models_can_be_read_by_a_program(gateway):
+def test_models_can_be_json(gateway):
     (model,) = json.loads(fount("models", "--json").stdout)
     assert (model["name"], model["state"], model["parameters"][0]["range"]) == ("digits-cvae", "ready", [0.5, 4.0])
 
 
-def test_one_model_is_told_in_full(gateway):
+def test_a_model_is_shown_in_full(gateway):
     lines = fount("model", "digits-cvae").stdout.splitlines()
     assert "Parameter     truncation, 0.5 to 4, unset off: How far z may be from 0." in lines
     assert "Quality       label-accuracy 0.98 [0.975, 0.985], real data 0.99; 10 000 samples" in lines
 
 
-def test_a_terminal_is_not_steered_by_a_server(gateway):
+def test_text_of_a_server_cannot_control_the_terminal(gateway):
     hostile = gateway.model()
     hostile.description = "red\x1b[31m\nline"
     gateway.pages = [[hostile]]
     assert fount("models").stdout.splitlines()[1].endswith("red [31m line")
 
 
-def test_a_model_that_is_not_ready_says_why_in_the_width_of_the_terminal(gateway, monkeypatch):
+def test_the_reason_of_a_model_that_is_not_ready_fits_the_terminal(gateway, monkeypatch):
     monkeypatch.setenv("COLUMNS", "120")
     broken = model_pb2.Model(state=model_pb2.Model.STATE_UNAVAILABLE, state_reason="its weights\nare damaged; " * 9)
     broken.ref.name, broken.ref.version = "digits-vae", "1.0"
     gateway.pages = [[gateway.model(), broken]]
-    told = fount("models")
-    *_, line = told.stdout.splitlines()
+    message = fount("models")
+    *_, line = message.stdout.splitlines()
     assert line.endswith("  -        -                its weights are damaged; its weights are dama…")
     assert len(line) == 120
-    assert told.stderr == "The whole reason a model is not ready: fount model NAME\n"
+    assert message.stderr == "The full reason why a model is not ready: fount model NAME\n"
 
 
 def test_an_unknown_model_is_one_line_and_exit_code_1(gateway):
@@ -108,13 +94,13 @@ def test_an_npz_file_is_written(gateway):
 
 
 @pytest.mark.parametrize("encoding", ["uint8", "float32", "png"])
-def test_a_folder_holds_the_same_pictures_in_any_encoding(gateway, encoding):
+def test_a_folder_has_the_same_images_in_any_encoding(gateway, encoding):
     result = fount("sample", "digits-cvae", "--count", "2", "--seed", "1", "--out", "x/", "--encoding", encoding)
     assert result.exit_code == 0
     assert np.array_equal(np.asarray(Image.open("x/00000001_label1.png")), pixels(1, 1)[..., 0])
 
 
-def test_the_summary_says_how_to_have_the_samples_again(gateway):
+def test_the_summary_has_the_address_of_the_samples(gateway):
     lines = fount("sample", "digits-cvae", "--label", "7", "--count", "3").stdout.splitlines()
     assert lines[0].startswith("3 samples of digits-cvae:1.0, ")
     assert lines[1:] == [
@@ -123,7 +109,7 @@ def test_the_summary_says_how_to_have_the_samples_again(gateway):
     ]  # fmt: skip
 
 
-def test_the_summary_can_be_read_by_a_program(gateway):
+def test_the_summary_can_be_json(gateway):
     result = fount("sample", "digits-cvae", "--labels", "1,2,2", "--seed", "1", "--out", "x.npz", "--json")
     summary = json.loads(result.stdout)
     assert summary.pop("samples_per_s") > 0
@@ -159,7 +145,7 @@ def test_each_option_reaches_the_server(gateway, option, value, field, sent):
 
 
 @pytest.mark.parametrize("name", ["COUNT", "SEED", "START_INDEX"])
-def test_an_option_may_be_given_by_the_environment(gateway, monkeypatch, name):
+def test_an_option_can_be_set_by_the_environment(gateway, monkeypatch, name):
     monkeypatch.setenv(f"FOUNT_SAMPLE_{name}", "3")
     fount("sample", "digits-cvae")
     assert getattr(gateway.requests[0], name.lower()) == 3
@@ -179,7 +165,7 @@ def test_a_mixture_is_labels_and_weights(gateway):
     assert [(component.label.id, component.weight) for component in components] == [(7, 0.9), (1, 0.1)]
 
 
-def test_the_digest_the_card_was_read_of_is_pinned(gateway):
+def test_the_digest_of_the_card_is_pinned(gateway):
     fount("sample", "digits-cvae")
     assert gateway.requests[0].model.digest == DIGEST
 
@@ -188,14 +174,14 @@ def test_the_digest_the_card_was_read_of_is_pinned(gateway):
     "arguments",
     [("--mixture", "7"), ("--mixture", "7=a"), ("--mixture", "7=1,7=2"), ("--labels", "1,a"), ("--timeout", "0")],
 )
-def test_what_cannot_be_read_is_a_mistake_of_usage(arguments):
+def test_an_invalid_option_is_a_usage_error(arguments):
     result = fount("sample", "digits-cvae", *arguments)
     assert result.exit_code == 2
     assert arguments[0] in result.stderr
 
 
 def test_a_long_run_shows_a_bar_on_stderr(gateway, monkeypatch):
-    monkeypatch.setattr("fount.cli.sample._is_terminal", lambda: True)
+    monkeypatch.setattr("fount.cli.sample.error_is_terminal", lambda: True)
     gateway.chunk_count = 1000
     result = fount("sample", "digits-cvae", "--count", "10001")
     assert "10001/10001" in result.stderr
@@ -206,10 +192,10 @@ def test_a_log_gets_no_bar(gateway):
     assert fount("sample", "digits-cvae", "--count", "10001").stderr == ""
 
 
-# --- What goes wrong --------------------------------------------------------------------------------------------------
+# --- Faults -----------------------------------------------------------------------------------------------------------
 
 
-def test_nobody_there_says_how_to_start_a_server():
+def test_an_absent_server_is_reported_with_the_command_to_start_one():
     result = fount("models", "--server", "127.0.0.1:1")
     assert (result.exit_code, result.stdout, result.stderr) == (
         1, "",
@@ -217,14 +203,14 @@ def test_nobody_there_says_how_to_start_a_server():
     )  # fmt: skip
 
 
-def test_each_bad_field_is_a_line(gateway):
+def test_each_wrong_field_is_a_line(gateway):
     gateway.attempts = [Behaviour(status=invalid(truncation="is 9, above 4", seed="is odd"))]
     result = fount("sample", "digits-cvae")
     assert result.exit_code == 1
     assert result.stderr.splitlines()[1:] == ["  truncation: is 9, above 4", "  seed: is odd"]
 
 
-def test_a_place_that_cannot_be_written_is_told_before_anything_is_drawn(gateway):
+def test_an_unwritable_path_is_reported_before_anything_is_drawn(gateway):
     result = fount("sample", "digits-cvae", "--out", "no/x.npz")
     assert (result.exit_code, result.stderr) == (1, "Error: no/x.npz cannot be written: there is no folder no\n")
     assert gateway.requests == []
@@ -238,7 +224,7 @@ def test_failed_samples_leave_no_file(gateway):
     assert list(Path().iterdir()) == []
 
 
-def test_a_file_system_that_is_full_is_told_and_left_as_it_was(gateway):
+def test_a_full_disk_is_reported_and_no_file_remains(gateway):
     gateway.chunk_count = 1000
     command = "from fount.cli.main import main; main(['sample', 'digits-cvae', '--count', '9000', '--out', 'x.npz'])"
     limited = subprocess.run(
@@ -248,47 +234,34 @@ def test_a_file_system_that_is_full_is_told_and_left_as_it_was(gateway):
     assert list(Path().iterdir()) == []
 
 
-def test_a_server_that_goes_away_leaves_no_file(gateway):
+def test_no_file_remains_when_the_server_stops(gateway):
     gateway.attempts = [Behaviour(status=unavailable(), break_after=0)] * 3
     result = fount("sample", "digits-cvae", "--out", "x.npz")
     assert (result.exit_code, result.stderr) == (1, "Error: draining\n")
     assert list(Path().iterdir()) == []
 
 
-def test_a_server_that_falls_silent_is_given_up(gateway):
+def test_a_silent_server_times_out(gateway):
     gateway.attempts = [Behaviour(silent_after=1)]
     result = fount("sample", "digits-cvae", "--timeout", "0.6")
     assert result.exit_code == 1
     assert "No answer within 0.6 s" in result.stderr
 
 
-def test_ctrl_c_stops_it_with_130_and_leaves_no_file(gateway):
+def test_ctrl_c_exits_with_130_and_leaves_no_file(gateway):
     gateway.attempts = [Behaviour(silent_after=1)]
-    told = interrupted("sample", "digits-cvae", "--out", "x.npz", when=lambda: gateway.chunks_sent)
-    assert told == (130, "Stopped.\n")
+    message = interrupted("sample", "digits-cvae", "--out", "x.npz", when=lambda: gateway.chunks_sent)
+    assert message == (130, "Stopped.\n")
     assert list(Path().iterdir()) == []
 
 
 def test_ctrl_c_ends_the_wait_for_a_server_that_is_overloaded(gateway):
     gateway.attempts = [Behaviour(status=overloaded(30))]
-    told = interrupted("sample", "digits-cvae", when=lambda: not gateway.attempts)
-    assert told == (130, "Stopped.\n")
+    message = interrupted("sample", "digits-cvae", when=lambda: not gateway.attempts)
+    assert message == (130, "Stopped.\n")
 
 
-def interrupted(*arguments, when):
-    """Press Ctrl-C on a command; as in a terminal, however the tests themselves were started."""
-    command = [sys.executable, "-c", f"import signal; signal.signal(2, signal.default_int_handler); {FOUNT[-1]}"]
-    with subprocess.Popen([*command, *arguments], stderr=subprocess.PIPE, text=True) as running:
-        try:
-            while not when() and running.poll() is None:
-                time.sleep(0.001)
-            running.send_signal(signal.SIGINT)
-            return running.wait(10), running.stderr.read()
-        finally:
-            running.kill()
-
-
-def test_a_reader_that_left_is_no_traceback(gateway):
+def test_a_closed_pipe_is_no_traceback(gateway):
     piped = subprocess.run(
         f'{sys.executable} -c "from fount.cli.main import main; main()" models --json | true',
         shell=True, capture_output=True, text=True, check=False,

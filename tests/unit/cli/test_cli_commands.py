@@ -1,4 +1,4 @@
-"""The command's group: every command listed, none loaded before it is used."""
+"""The command group: every command is listed, none is imported before it is used."""
 
 import subprocess
 import sys
@@ -36,11 +36,11 @@ def test_help_loads_no_grpc():
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
-def test_the_version_is_told():
+def test_the_version_is_shown():
     assert fount("--version").stdout == "fount, version 0.1.0\n"
 
 
-def test_an_unknown_command_is_a_mistake_of_usage():
+def test_an_unknown_command_is_a_usage_error():
     result = fount("sampel")
     assert result.exit_code == 2
     assert "No such command 'sampel'" in result.stderr
@@ -55,7 +55,7 @@ def test_help_has_an_example_and_each_options_variable(command):
     assert text.count("env") >= sum(line.startswith("  --") for line in text.splitlines())
 
 
-def test_a_command_of_another_part_is_found_by_its_entry_point(monkeypatch):
+def test_a_command_of_an_extra_is_found_by_its_entry_point(monkeypatch):
     @click.command()
     def serve():
         click.echo("serving")
@@ -75,7 +75,7 @@ def test_a_missing_dependency_names_the_extra(monkeypatch):
     )
 
 
-def test_a_dependency_found_missing_only_in_use_names_the_extra_too(monkeypatch):
+def test_a_dependency_missing_at_run_time_names_the_extra(monkeypatch):
     @click.command()
     def train():
         import not_installed  # noqa: F401
@@ -86,12 +86,12 @@ def test_a_dependency_found_missing_only_in_use_names_the_extra_too(monkeypatch)
     assert "needs the extra `torch`" in fount("train").stderr
 
 
-def test_a_part_that_is_not_there_at_all_names_the_extra(monkeypatch):
+def test_a_missing_entry_point_names_the_extra(monkeypatch):
     offer(monkeypatch)
     assert "pip install 'fount[torch]'" in fount("pack").stderr
 
 
-def test_a_module_of_our_own_that_is_missing_is_no_missing_extra(monkeypatch):
+def test_a_missing_module_of_our_own_is_no_missing_extra(monkeypatch):
     offer(monkeypatch, EntryPoint("serve", "fount.nowhere:serve", "fount.commands"))
     assert isinstance(fount("serve").exception, ModuleNotFoundError)
 

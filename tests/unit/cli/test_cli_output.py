@@ -1,4 +1,4 @@
-"""Where samples go: what is written, and what is refused before anything is drawn."""
+"""Writers of samples: what is written, and what is refused before any sample is requested."""
 
 import errno
 import json
@@ -10,10 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fount.cli.output.folder import file_name
-from fount.cli.output.grid import MAX_GRID, open_output
-from fount.cli.output.writer import Run, writing
-from fount.errors import OutputError, SampleFailed
+from fount.cli.output.sample_writers import MAX_GRID, SampleRun, image_file_name, open_output
+from fount.errors import OutputError, SampleFailed, output_errors
 from fount.sampling.types import Chunk, ModelId, Provenance, RowError, SampleShape
 
 SIDE = 8
@@ -43,47 +41,47 @@ def write(path, chunks, run):
     writer.finish()
 
 
-# --- What is refused --------------------------------------------------------------------------------------------------
+# --- Refusals ---------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
     ("name", "run", "message"),
     [
-        ("x.jpg", Run(count=1), "says no format"),
-        ("x", Run(count=1), "says no format"),
-        ("no/x.npz", Run(count=1), "there is no folder"),
-        ("no/x/", Run(count=1), "there is no folder"),
-        ("x.npz", Run(count=10**9, bytes_each=10**9), "bytes; .* are free"),
-        ("x.png", Run(count=MAX_GRID + 1), "2500 pictures at most"),
-        ("x.png", Run(count=16, bytes_each=2**25), "2500 pictures at most"),
-        ("x.npz", Run(count=1, encoding="png"), "made of arrays"),
-        ("x.png", Run(count=1, encoding="png"), "made of arrays"),
+        ("x.jpg", SampleRun(count=1), "has no known suffix"),
+        ("x", SampleRun(count=1), "has no known suffix"),
+        ("no/x.npz", SampleRun(count=1), "there is no folder"),
+        ("no/x/", SampleRun(count=1), "there is no folder"),
+        ("x.npz", SampleRun(count=10**9, sample_bytes=10**9), "bytes; .* are free"),
+        ("x.png", SampleRun(count=MAX_GRID + 1), "2500 images at most"),
+        ("x.png", SampleRun(count=16, sample_bytes=2**25), "2500 images at most"),
+        ("x.npz", SampleRun(count=1, encoding="png"), "holds arrays"),
+        ("x.png", SampleRun(count=1, encoding="png"), "holds arrays"),
     ],
     ids=[
-        "suffix", "no suffix", "no folder", "no folder above", "no room", "too many", "too large", "files in npz",
+        "suffix", "no suffix", "no folder", "no folder above", "disk full", "too many", "too large", "files in npz",
         "files in grid",
     ],
 )  # fmt: skip
-def test_a_place_that_cannot_take_samples_is_refused_at_once(tmp_path, name, run, message):
+def test_a_path_that_cannot_be_written_is_refused_at_once(tmp_path, name, run, message):
     with pytest.raises(OutputError, match=message):
         open_output(f"{tmp_path}/{name}", run)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_place_without_permission_is_refused_at_once(tmp_path, monkeypatch):
+def test_a_path_without_permission_is_refused_at_once(tmp_path, monkeypatch):
     monkeypatch.setattr("os.access", lambda path, mode: False)
     with pytest.raises(OutputError, match="no permission"):
-        open_output(f"{tmp_path}/x.npz", Run(count=1))
+        open_output(f"{tmp_path}/x.npz", SampleRun(count=1))
 
 
-def test_what_the_file_system_refuses_names_the_place(tmp_path):
-    with pytest.raises(OutputError, match=r"x\.npz cannot be written: No space left on device"), writing("x.npz"):
+def test_an_error_of_the_file_system_names_the_path(tmp_path):
+    with pytest.raises(OutputError, match=r"x\.npz cannot be written: No space left on device"), output_errors("x.npz"):
         raise OSError(errno.ENOSPC, "No space left on device")
 
 
 @pytest.mark.parametrize("name", ["x.png", "x.npz", "x/"])
 def test_a_failed_sample_is_not_written(tmp_path, name):
-    writer = open_output(f"{tmp_path}/{name}", Run(count=1))
+    writer = open_output(f"{tmp_path}/{name}", SampleRun(count=1))
     with pytest.raises(SampleFailed, match="sample 0"):
         writer.add(piece(0, 1, errors=[FAILED]))
     writer.abandon()
@@ -93,8 +91,8 @@ def test_a_failed_sample_is_not_written(tmp_path, name):
 # --- NPZ --------------------------------------------------------------------------------------------------------------
 
 
-def test_an_npz_file_holds_samples_and_where_they_are_from(tmp_path):
-    write(tmp_path / "x.npz", [piece(3, 2, labels=[7, 8]), piece(5, 1, labels=[9])], Run(count=3, start_index=3))
+def test_an_npz_file_holds_samples_and_their_address(tmp_path):
+    write(tmp_path / "x.npz", [piece(3, 2, labels=[7, 8]), piece(5, 1, labels=[9])], SampleRun(count=3, start_index=3))
     with np.load(tmp_path / "x.npz", allow_pickle=False) as npz:
         assert npz["samples"].shape == (3, 8, 8, 1)
         assert npz["samples"][:, 0, 0, 0].tolist() == [3, 3, 5]
@@ -104,27 +102,27 @@ def test_an_npz_file_holds_samples_and_where_they_are_from(tmp_path):
 
 
 def test_without_classes_an_npz_file_has_no_labels(tmp_path):
-    write(tmp_path / "x.npz", [piece(0, 1)], Run(count=1))
+    write(tmp_path / "x.npz", [piece(0, 1)], SampleRun(count=1))
     with np.load(tmp_path / "x.npz") as npz:
         assert "labels" not in npz.files
 
 
-def test_an_npz_file_of_the_largest_indices_names_them(tmp_path):
-    write(tmp_path / "x.npz", [piece(2**64 - 1, 1)], Run(count=1, start_index=2**64 - 1))
+def test_an_npz_file_can_hold_the_largest_index(tmp_path):
+    write(tmp_path / "x.npz", [piece(2**64 - 1, 1)], SampleRun(count=1, start_index=2**64 - 1))
     with np.load(tmp_path / "x.npz") as npz:
         assert npz["indices"].tolist() == [2**64 - 1]
 
 
 def test_an_abandoned_npz_file_leaves_nothing(tmp_path):
-    writer = open_output(f"{tmp_path}/x.npz", Run(count=2))
+    writer = open_output(f"{tmp_path}/x.npz", SampleRun(count=2))
     writer.add(piece(0, 1))
     writer.abandon()
     assert list(tmp_path.iterdir()) == []
 
 
-def test_an_npz_file_is_not_seen_before_it_is_whole(tmp_path):
+def test_an_npz_file_appears_once_it_is_complete(tmp_path):
     (tmp_path / "x.npz").write_bytes(b"old")
-    writer = open_output(f"{tmp_path}/x.npz", Run(count=1))
+    writer = open_output(f"{tmp_path}/x.npz", SampleRun(count=1))
     writer.add(piece(0, 1))
     assert (tmp_path / "x.npz").read_bytes() == b"old"
     writer.finish()
@@ -134,7 +132,7 @@ def test_an_npz_file_is_not_seen_before_it_is_whole(tmp_path):
 def test_a_large_npz_file_takes_no_more_memory_than_a_small_one(tmp_path):
     tracemalloc.start()
     chunks = (piece(start, 4096, labels=[0] * 4096) for start in range(0, 4096 * 64, 4096))
-    write(tmp_path / "x.npz", chunks, Run(count=4096 * 64))
+    write(tmp_path / "x.npz", chunks, SampleRun(count=4096 * 64))
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert (tmp_path / "x.npz").stat().st_size > 16 * 2**20
@@ -144,16 +142,16 @@ def test_a_large_npz_file_takes_no_more_memory_than_a_small_one(tmp_path):
 # --- Grid -------------------------------------------------------------------------------------------------------------
 
 
-def test_a_grid_is_a_picture_of_all_samples(tmp_path):
-    write(tmp_path / "x.png", [piece(0, 4, labels=[7] * 4)], Run(count=4))
+def test_a_grid_shows_all_samples(tmp_path):
+    write(tmp_path / "x.png", [piece(0, 4, labels=[7] * 4)], SampleRun(count=4))
     with Image.open(tmp_path / "x.png") as grid:
         assert grid.size == (168, 204)
     assert [file.name for file in tmp_path.iterdir()] == ["x.png"]
 
 
-def test_a_grid_has_class_names_above_its_pictures(tmp_path):
-    write(tmp_path / "a.png", [piece(0, 1, labels=[0])], Run(count=1, class_names=["cat"]))
-    write(tmp_path / "b.png", [piece(0, 1, labels=[0])], Run(count=1, class_names=["dog"]))
+def test_a_grid_has_class_names_above_its_images(tmp_path):
+    write(tmp_path / "a.png", [piece(0, 1, labels=[0])], SampleRun(count=1, class_names=["cat"]))
+    write(tmp_path / "b.png", [piece(0, 1, labels=[0])], SampleRun(count=1, class_names=["dog"]))
     assert (tmp_path / "a.png").read_bytes() != (tmp_path / "b.png").read_bytes()
 
 
@@ -174,19 +172,19 @@ def test_a_grid_has_class_names_above_its_pictures(tmp_path):
         (0, ["z" * 99], f"00000007_label0_{'z' * 32}.png"),
     ],
 )
-def test_a_file_is_named_by_index_and_class_whatever_a_server_calls_it(label, names, expected):
-    assert file_name(7, label, names) == expected
+def test_a_file_name_has_index_and_a_safe_class_name(label, names, expected):
+    assert image_file_name(7, label, names) == expected
 
 
-def test_a_folder_gets_one_picture_a_sample_and_a_manifest(tmp_path):
-    write(f"{tmp_path}/x/", [piece(3, 2, labels=[7, 8])], Run(count=2, start_index=3))
+def test_a_folder_has_one_image_per_sample_and_a_manifest(tmp_path):
+    write(f"{tmp_path}/x/", [piece(3, 2, labels=[7, 8])], SampleRun(count=2, start_index=3))
     names = sorted(file.name for file in (tmp_path / "x").iterdir())
     assert names == ["00000003_label7.png", "00000004_label8.png", "manifest.json"]
     assert np.asarray(Image.open(tmp_path / "x" / names[0])).tolist() == [[3] * 8] * 8
 
 
-def test_the_manifest_says_which_run_it_is(tmp_path):
-    run = Run(count=2, start_index=3, asked={"parameters": {"truncation": 1.0}})
+def test_the_manifest_identifies_the_run(tmp_path):
+    run = SampleRun(count=2, start_index=3, request={"parameters": {"truncation": 1.0}})
     write(f"{tmp_path}/x/", [piece(3, 2)], run)
     assert json.loads((tmp_path / "x" / "manifest.json").read_text()) == {
         "model": "digits:1.0@sha256:a",
@@ -197,51 +195,51 @@ def test_the_manifest_says_which_run_it_is(tmp_path):
     }
 
 
-def test_the_same_run_can_go_on_in_its_folder(tmp_path):
-    write(f"{tmp_path}/x/", [piece(0, 2)], Run(count=2, seed=5))
-    write(f"{tmp_path}/x/", [piece(2, 2)], Run(count=2, start_index=2, seed=5))
+def test_the_same_run_can_be_continued_in_its_folder(tmp_path):
+    write(f"{tmp_path}/x/", [piece(0, 2)], SampleRun(count=2, seed=5))
+    write(f"{tmp_path}/x/", [piece(2, 2)], SampleRun(count=2, start_index=2, seed=5))
     assert json.loads((tmp_path / "x" / "manifest.json").read_text())["ranges"] == [[0, 2], [2, 4]]
 
 
-def test_a_run_that_was_not_finished_counts_for_nothing(tmp_path):
-    writer = open_output(f"{tmp_path}/x/", Run(count=2, seed=5))
+def test_an_unfinished_run_is_not_in_the_manifest(tmp_path):
+    writer = open_output(f"{tmp_path}/x/", SampleRun(count=2, seed=5))
     writer.add(piece(0, 1))
     writer.abandon()
     assert json.loads((tmp_path / "x" / "manifest.json").read_text())["ranges"] == []
 
 
 @pytest.mark.parametrize("seed", [6, None], ids=["other seed", "no seed"])
-def test_a_folder_of_another_seed_is_refused_before_anything_is_drawn(tmp_path, seed):
-    write(f"{tmp_path}/x/", [piece(0, 1)], Run(count=1, seed=5))
-    with pytest.raises(OutputError, match=r"another run .seed 5; give --seed 5 to go on"):
-        open_output(f"{tmp_path}/x/", Run(count=1, seed=seed))
+def test_a_folder_of_another_seed_is_refused_at_once(tmp_path, seed):
+    write(f"{tmp_path}/x/", [piece(0, 1)], SampleRun(count=1, seed=5))
+    with pytest.raises(OutputError, match=r"another run .seed 5; give --seed 5 to continue it"):
+        open_output(f"{tmp_path}/x/", SampleRun(count=1, seed=seed))
 
 
 def test_a_folder_of_other_parameters_is_refused(tmp_path):
-    write(f"{tmp_path}/x/", [piece(0, 1)], Run(count=1, seed=5))
-    writer = open_output(f"{tmp_path}/x/", Run(count=1, seed=5, asked={"parameters": {"truncation": 1.0}}))
+    write(f"{tmp_path}/x/", [piece(0, 1)], SampleRun(count=1, seed=5))
+    writer = open_output(f"{tmp_path}/x/", SampleRun(count=1, seed=5, request={"parameters": {"truncation": 1.0}}))
     with pytest.raises(OutputError, match="another run"):
         writer.add(piece(0, 1))
 
 
 @pytest.mark.parametrize("content", [None, "not json", "[]"], ids=["none", "broken", "a list"])
-def test_a_folder_of_something_else_is_refused(tmp_path, content):
+def test_a_folder_with_other_files_is_refused(tmp_path, content):
     (tmp_path / "holiday.jpg").touch()
     if content is not None:
         (tmp_path / "manifest.json").write_text(content)
     with pytest.raises(OutputError, match="name another folder"):
-        open_output(str(tmp_path), Run(count=1))
+        open_output(str(tmp_path), SampleRun(count=1))
 
 
-def test_room_is_measured_where_the_samples_go(tmp_path, monkeypatch):
+def test_free_space_is_checked(tmp_path, monkeypatch):
     monkeypatch.setattr(shutil, "disk_usage", lambda path: namedtuple("Usage", "free")(free=63))
     with pytest.raises(OutputError, match="needs about 64 bytes; 63 are free"):
-        open_output(f"{tmp_path}/x.npz", Run(count=1, bytes_each=64))
+        open_output(f"{tmp_path}/x.npz", SampleRun(count=1, sample_bytes=64))
 
 
-def test_a_folder_keeps_every_picture_whatever_a_server_calls_its_classes(tmp_path):
+def test_class_names_cannot_leave_the_folder(tmp_path):
     (tmp_path / "a").mkdir()
-    run = Run(count=2, class_names=["../x", "<script>"])
+    run = SampleRun(count=2, class_names=["../x", "<script>"])
     write(f"{tmp_path}/a/b/", [piece(0, 2, labels=[0, 1])], run)
     names = sorted(str(file.relative_to(tmp_path)) for file in tmp_path.rglob("*") if file.is_file())
     assert names == ["a/b/00000000_label0_x.png", "a/b/00000001_label1_script.png", "a/b/manifest.json"]

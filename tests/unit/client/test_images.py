@@ -1,9 +1,9 @@
-"""Pictures for people."""
+"""Image grids and conversion of samples to images."""
 
 import numpy as np
 import pytest
 
-from fount.cli.output.images import image_grid, picture, to_uint8
+from fount.cli.output.images import image_grid, to_pillow, to_uint8
 
 
 def images(count, channels=1, side=8, value=0):
@@ -14,41 +14,41 @@ def test_floats_become_bytes_by_their_value_range():
     assert to_uint8(np.array([-1.0, 0.0, 1.0]), (-1.0, 1.0)).tolist() == [0, 128, 255]
 
 
-def test_what_is_outside_the_range_is_clipped():
+def test_values_outside_the_range_are_clipped():
     assert to_uint8(np.array([-0.5, 1.5, np.nan])).tolist() == [0, 255, 0]
 
 
-def test_bytes_stay_as_they_are():
+def test_uint8_is_unchanged():
     assert to_uint8(np.array([0, 7, 255], np.uint8), (-1.0, 1.0)).tolist() == [0, 7, 255]
 
 
 @pytest.mark.parametrize(
     ("shape", "mode"), [((4, 6), "L"), ((4, 6, 1), "L"), ((4, 6, 3), "RGB")], ids=["flat", "grey", "colour"]
 )
-def test_a_picture_has_the_mode_of_its_channels(shape, mode):
-    image = picture(np.zeros(shape, np.uint8))
+def test_an_image_has_the_mode_of_its_channels(shape, mode):
+    image = to_pillow(np.zeros(shape, np.uint8))
     assert (image.mode, image.size) == (mode, (6, 4))
 
 
 @pytest.mark.parametrize("shape", [(4,), (4, 4, 2), (4, 4, 4), (1, 4, 4, 1)], ids=str)
-def test_a_picture_of_another_shape_is_refused(shape):
-    with pytest.raises(ValueError, match="a picture is"):
-        picture(np.zeros(shape, np.uint8))
+def test_an_image_of_another_shape_is_refused(shape):
+    with pytest.raises(ValueError, match="an image is"):
+        to_pillow(np.zeros(shape, np.uint8))
 
 
-def test_small_pictures_are_scaled_up_and_16_make_a_square():
+def test_small_images_are_scaled_up_and_16_make_a_square():
     assert image_grid(images(16)).size == (4 * 80 + 8, 4 * 98 + 8)
 
 
-def test_columns_and_scale_are_as_asked():
+def test_columns_and_scale_can_be_set():
     assert image_grid(images(6), columns=3, scale=2).size == (3 * 24 + 8, 2 * 42 + 8)
 
 
-def test_fewer_pictures_than_columns_leave_no_empty_ones():
+def test_fewer_images_than_columns_leave_no_empty_columns():
     assert image_grid(images(2), columns=8, scale=2).size == (2 * 24 + 8, 42 + 8)
 
 
-def test_a_grid_of_colour_pictures_is_in_colour():
+def test_a_grid_of_colour_images_is_in_colour():
     assert image_grid(images(1, channels=3)).mode == "RGB"
 
 
@@ -59,13 +59,13 @@ def test_pixels_are_repeated_not_blurred():
     assert grid[26:30, 8:12].tolist() == [[200, 200, 0, 0], [200, 200, 0, 0], [0, 0, 0, 0], [0, 0, 0, 0]]
 
 
-def test_the_caption_changes_the_picture_above_its_tile_alone():
+def test_a_caption_changes_only_the_pixels_above_its_tile():
     seven, one = (np.asarray(image_grid(images(1), [label])) for label in (7, 1))
     assert (seven != one)[:26].any()
     assert (seven == one)[26:].all()
 
 
-def test_without_labels_pictures_are_counted_from_0():
+def test_without_labels_images_are_numbered_from_0():
     assert image_grid(images(2)).tobytes() == image_grid(images(2), ["0", "1"]).tobytes()
 
 
@@ -83,13 +83,13 @@ def test_floats_are_drawn_in_their_value_range():
 @pytest.mark.parametrize(
     ("count", "labels", "columns", "scale"),
     [(0, [], None, None), (2, [1], None, None), (2, None, 0, None), (2, None, None, 0)],
-    ids=["no pictures", "labels missing", "no columns", "no scale"],
+    ids=["no images", "labels missing", "no columns", "no scale"],
 )
-def test_what_makes_no_grid_is_refused(count, labels, columns, scale):
-    with pytest.raises(ValueError, match="no grid"):
+def test_invalid_arguments_are_refused(count, labels, columns, scale):
+    with pytest.raises(ValueError, match="cannot draw a grid"):
         image_grid(images(count), labels, columns=columns, scale=scale)
 
 
-def test_a_caption_keeps_to_letters_the_font_has():
+def test_a_caption_has_only_characters_of_the_font():
     assert image_grid(images(1), ["é"]).tobytes() == image_grid(images(1), ["e"]).tobytes()
     assert image_grid(images(1), ["数"]).tobytes() == image_grid(images(1), ["?"]).tobytes()

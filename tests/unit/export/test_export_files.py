@@ -1,4 +1,4 @@
-"""What an export is made of: pictures, cuts, names, journals and places."""
+"""Parts of an export: PNG encoding, partition, class folders, journal and folder."""
 
 import io
 import json
@@ -8,10 +8,10 @@ import pytest
 from PIL import Image
 
 from fount.errors import OutputError
-from fount.export.folder import deflated_pngs, folder_names, stored_pngs
-from fount.export.journal import Journal, Record
-from fount.export.table import cut, rows_a_part, stretches
-from fount.export.target_folder import Place
+from fount.export.export_folder import ExportFolder, Journal, PartRecord
+from fount.export.formats import class_folder_names
+from fount.export.partition import group_for_streams, rows_per_part, split_into_parts
+from fount.export.png import deflated_pngs, stored_pngs
 
 IDENTITY = {"plan_id": "p1", "format": "npz"}
 
@@ -21,17 +21,17 @@ def some_images(shape, count=3):
 
 
 def record(part=0):
-    return Record(
+    return PartRecord(
         part=part, first=0, end=4, file="f", bytes=1, sha256="00", rows=4, rejected=0, by_class={"a": 4}, by_source={}
     )
 
 
-# --- Pictures ---------------------------------------------------------------------------------------------------------
+# --- PNG --------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("encode", [stored_pngs, deflated_pngs])
 @pytest.mark.parametrize("shape", [(8, 8, 1), (5, 7, 2), (28, 28, 3), (6, 4, 4), (200, 350, 1)], ids=str)
-def test_a_picture_is_read_back_as_it_was(encode, shape):
+def test_an_encoded_image_is_decoded_unchanged(encode, shape):
     images = some_images(shape)
     for file, image in zip(encode(images), images, strict=True):
         with Image.open(io.BytesIO(bytes(file))) as read:
@@ -41,34 +41,38 @@ def test_a_picture_is_read_back_as_it_was(encode, shape):
 
 
 @pytest.mark.parametrize("encode", [stored_pngs, deflated_pngs])
-def test_no_pictures_make_no_files(encode):
+def test_no_images_make_no_files(encode):
     assert len(encode(some_images((8, 8, 1), count=0))) == 0
 
 
-# --- Cuts -------------------------------------------------------------------------------------------------------------
+# --- Partition --------------------------------------------------------------------------------------------------------
 
 
 def test_parts_stay_within_shards_and_cover_every_row_once():
-    parts = cut(25, 2, 10)
+    parts = split_into_parts(25, 2, 10)
     assert [(part.shard, part.first, part.end) for part in parts] == [(0, 0, 10), (0, 10, 12), (1, 12, 22), (1, 22, 25)]
     assert [part.number for part in parts] == [0, 1, 2, 3]
 
 
 def test_more_shards_than_rows_leave_shards_without_parts():
-    assert [(part.first, part.end) for part in cut(2, 5, 10)] == [(0, 1), (1, 2)]
+    assert [(part.first, part.end) for part in split_into_parts(2, 5, 10)] == [(0, 1), (1, 2)]
 
 
 def test_no_rows_make_no_parts():
-    assert cut(0, 4, 10) == []
+    assert split_into_parts(0, 4, 10) == []
 
 
-def test_large_pictures_make_parts_of_fewer_rows():
-    assert (rows_a_part((28, 28, 1)), rows_a_part((256, 256, 3)), rows_a_part((4096, 4096, 4))) == (10_000, 341, 1)
+def test_large_images_make_parts_of_fewer_rows():
+    assert (rows_per_part((28, 28, 1)), rows_per_part((256, 256, 3)), rows_per_part((4096, 4096, 4))) == (
+        10_000,
+        341,
+        1,
+    )
 
 
-def test_a_stretch_ends_at_a_gap_and_at_a_shard():
-    parts = cut(60, 2, 10)
-    groups = stretches([part for part in parts if part.number != 1], jobs=1)
+def test_a_group_ends_at_a_gap_and_at_a_shard():
+    parts = split_into_parts(60, 2, 10)
+    groups = group_for_streams([part for part in parts if part.number != 1], jobs=1)
     assert [[part.number for part in group] for group in groups] == [[0], [2], [3, 4], [5]]
 
 
@@ -80,13 +84,13 @@ def test_a_stretch_ends_at_a_gap_and_at_a_shard():
     [
         pytest.param(["0", "7"], ["0", "7"], id="plain"),
         pytest.param(["../x", "a/b"], ["x_0", "a-b_1"], id="paths"),
-        pytest.param(["a", "A"], ["a", "A_1"], id="alike where case does not count"),
+        pytest.param(["a", "A"], ["a", "A_1"], id="equal without case"),
         pytest.param(["", "…"], ["class_0", "class_1"], id="nothing safe"),
         pytest.param(["a/b", "a-b_0", "..."], ["a-b_0", "a-b_0_1", "class_2"], id="taken"),
     ],
 )
-def test_a_class_s_folder_is_safe_and_its_own(classes, folders):
-    assert folder_names(classes) == folders
+def test_a_class_folder_has_a_safe_and_unique_name(classes, folders):
+    assert class_folder_names(classes) == folders
 
 
 # --- The journal ------------------------------------------------------------------------------------------------------
@@ -102,7 +106,7 @@ def test_a_journal_is_read_back(tmp_path):
 @pytest.mark.parametrize(
     "torn", [b'{"part": 1, "fir', b'{"part": 1}\n', b"\0\0\0\0"], ids=["short", "other keys", "zeros"]
 )
-def test_a_torn_line_is_forgotten_and_written_over(tmp_path, torn):
+def test_a_torn_line_is_dropped_and_overwritten(tmp_path, torn):
     path = tmp_path / "j"
     Journal(path).add(record(0))
     path.write_bytes(path.read_bytes() + torn)
@@ -112,62 +116,63 @@ def test_a_torn_line_is_forgotten_and_written_over(tmp_path, torn):
     assert list(Journal(path).records) == [0, 1]
 
 
-def test_a_part_made_again_replaces_its_line(tmp_path):
+def test_a_part_made_again_refolders_its_line(tmp_path):
     journal = Journal(tmp_path / "j")
     journal.add(record())
     journal.add(record())
     assert list(Journal(tmp_path / "j").records) == [0]
 
 
-# --- Places -----------------------------------------------------------------------------------------------------------
+# --- The folder -------------------------------------------------------------------------------------------------------
 
 
-def test_a_folder_with_something_else_is_refused(tmp_path):
+def test_a_folder_with_other_files_is_refused(tmp_path):
     (tmp_path / "holiday.jpg").write_bytes(b"")
     with pytest.raises(OutputError, match="is not empty and holds no export; name another folder"):
-        Place(tmp_path)
+        ExportFolder(tmp_path)
 
 
-def test_a_file_is_no_folder(tmp_path):
+def test_a_file_is_refused(tmp_path):
     (tmp_path / "x").write_bytes(b"")
     with pytest.raises(OutputError, match="is a file"):
-        Place(tmp_path / "x")
+        ExportFolder(tmp_path / "x")
 
 
-def test_a_folder_in_no_folder_is_refused(tmp_path):
+def test_a_folder_without_a_parent_is_refused(tmp_path):
     with pytest.raises(OutputError, match="there is no folder"):
-        Place(tmp_path / "a" / "b")
+        ExportFolder(tmp_path / "a" / "b")
 
 
-def test_two_cannot_write_at_once(tmp_path):
-    with Place(tmp_path).held(), pytest.raises(OutputError, match="being written by another"), Place(tmp_path).held():
+def test_two_exports_cannot_write_at_once(tmp_path):
+    folder = ExportFolder(tmp_path)
+    with folder.locked(), pytest.raises(OutputError, match="being written by another"), folder.locked():
         pass
 
 
-def test_what_was_half_written_is_thrown_away(tmp_path):
-    place = Place(tmp_path)
-    place.staging.mkdir(parents=True)
-    (place.staging / "data.parquet.part").write_bytes(b"half")
-    with place.held():
-        assert list(place.staging.iterdir()) == []
+def test_half_written_files_are_deleted(tmp_path):
+    folder = ExportFolder(tmp_path)
+    folder.staging.mkdir(parents=True)
+    (folder.staging / "data.parquet.part").write_bytes(b"half")
+    with folder.locked():
+        assert list(folder.staging.iterdir()) == []
 
 
-def test_the_same_export_is_let_in_again(tmp_path):
-    place = Place(tmp_path)
-    with place.held():
-        place.claim(IDENTITY)
-        place.claim(IDENTITY)
+def test_the_same_export_can_claim_its_folder_again(tmp_path):
+    folder = ExportFolder(tmp_path)
+    with folder.locked():
+        folder.claim(IDENTITY)
+        folder.claim(IDENTITY)
 
 
-def test_another_export_is_refused_and_told_in_what_it_differs(tmp_path):
-    place = Place(tmp_path)
-    with place.held():
-        place.claim(IDENTITY)
-        with pytest.raises(OutputError, match=r'another export \(plan id "p1", where "p2" was asked for\)'):
-            place.claim({**IDENTITY, "plan_id": "p2"})
+def test_another_export_is_refused_with_the_difference(tmp_path):
+    folder = ExportFolder(tmp_path)
+    with folder.locked():
+        folder.claim(IDENTITY)
+        with pytest.raises(OutputError, match=r'another export \(plan id "p1", requested is "p2"\)'):
+            folder.claim({**IDENTITY, "plan_id": "p2"})
 
 
-def test_a_manifest_that_is_no_manifest_makes_nothing_whole(tmp_path):
+def test_an_invalid_manifest_is_ignored(tmp_path):
     (tmp_path / ".fount").mkdir()
     (tmp_path / "manifest.json").write_text(json.dumps([]))
-    assert Place(tmp_path).manifest() is None
+    assert ExportFolder(tmp_path).manifest() is None

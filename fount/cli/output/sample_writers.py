@@ -1,0 +1,332 @@
+"""Write a stream of samples to an image grid, one NPZ file, or a folder of PNG files.
+
+`open_output` selects the writer by the path and reports what is wrong with the path before any sample is requested.
+Chunks enter in order, in bounded memory; no partial result is ever mistaken for a complete one.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import re
+import shutil
+import tempfile
+import zipfile
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fount.cli.output.images import image_grid, to_pillow, to_uint8
+from fount.errors import OutputError, SampleFailed, output_errors
+from fount.files import atomic_path, atomic_write
+from fount.sampling.types import Chunk
+
+__all__ = ["MAX_GRID", "SampleRun", "SampleWriter", "image_file_name", "open_output", "refuse_failed"]
+
+MAX_GRID = 2500
+"""The most images in a grid."""
+
+_MAX_GRID_BYTES = 2**28
+_MAX_CLASS_CHARACTERS = 32  # of a file name
+_INDICES_PER_BLOCK = 2**16
+_MANIFEST = "manifest.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class SampleRun:
+    """What is going to be written.
+
+    Attributes:
+        count: number of samples.
+        start_index: index of the first.
+        seed: as requested; None when the server draws it.
+        encoding: "uint8", "float32" or "png".
+        class_names: by index; empty when unconditional.
+        sample_bytes: approximate size of one sample, to check the free disk space.
+        request: condition and parameters as requested, as JSON values; with digest, seed and numerics they identify a
+            run of samples.
+    """
+
+    count: int
+    start_index: int = 0
+    seed: int | None = None
+    encoding: str = "uint8"
+    class_names: Sequence[str] = ()
+    sample_bytes: int = 0
+    request: Mapping[str, Any] = field(default_factory=dict)
+
+
+class SampleWriter(Protocol):
+    """Writes the chunks of a stream, in order."""
+
+    def add(self, chunk: Chunk) -> None:
+        """Write a chunk.
+
+        Raises:
+            OutputError: it cannot be written.
+            SampleFailed: a sample of it carries an error.
+        """
+        ...
+
+    def finish(self) -> None:
+        """Complete what was written and make it visible.
+
+        Raises:
+            OutputError: it cannot be written.
+        """
+        ...
+
+    def abandon(self) -> None:
+        """Leave nothing that could be mistaken for a complete result."""
+        ...
+
+
+def open_output(path: str, run: SampleRun) -> SampleWriter:
+    """Select a writer by the path's suffix, and check the path before any sample is requested.
+
+    Args:
+        path: "*.png", "*.npz", or a folder: an existing one, or a path ending with "/".
+        run: what is going to be written.
+
+    Raises:
+        OutputError: the suffix is unknown, the path cannot be written, the disk is too full, or a folder holds
+            something else.
+    """
+    target = Path(path)
+    if path.endswith(("/", os.sep)) or target.is_dir():
+        _check_path(target, run)
+        return _FolderWriter(target, run)
+    if target.suffix.lower() not in (".png", ".npz"):
+        raise OutputError(f"{path} has no known suffix: write to a .png file, a .npz file, or a folder ending with /")
+    if run.encoding == "png":
+        raise OutputError(f"{path} holds arrays: use the encoding uint8, or write PNG files to a folder/")
+    _check_path(target, run)
+    if target.suffix.lower() == ".npz":
+        return _NpzWriter(target, run)
+    if run.count > MAX_GRID or run.count * run.sample_bytes > _MAX_GRID_BYTES:
+        raise OutputError(f"A grid shows {MAX_GRID} images at most; write {run.count} to a .npz file or a folder/")
+    return _GridWriter(target, run)
+
+
+def _check_path(path: Path, run: SampleRun) -> None:
+    if not path.parent.is_dir():
+        raise OutputError(f"{path} cannot be written: there is no folder {path.parent}")
+    existing = path if path.is_dir() else path.parent
+    if not os.access(existing, os.W_OK | os.X_OK):
+        raise OutputError(f"{path} cannot be written: no permission to write in {existing}")
+    free, needed = shutil.disk_usage(existing).free, run.count * run.sample_bytes
+    if needed > free:
+        raise OutputError(f"{path} needs about {needed:,} bytes; {free:,} are free")
+
+
+def refuse_failed(chunk: Chunk) -> None:
+    """Refuse a chunk with failed samples, whose values are not samples.
+
+    Raises:
+        SampleFailed: the chunk has errors.
+    """
+    if chunk.errors:
+        raise SampleFailed([(error.index, f"{error.code}: {error.message}") for error in chunk.errors])
+
+
+class _GridWriter:
+    """One image of all samples, each with its class name, or its index when unconditional, above."""
+
+    def __init__(self, path: Path, run: SampleRun) -> None:
+        self._path, self._run = path, run
+        self._chunks: list[Chunk] = []
+
+    def add(self, chunk: Chunk) -> None:
+        refuse_failed(chunk)
+        self._chunks.append(chunk)
+
+    def finish(self) -> None:
+        images = np.concatenate([np.asarray(chunk) for chunk in self._chunks])
+        captions = [caption for chunk in self._chunks for caption in self._captions(chunk)]
+        grid = image_grid(images, captions, value_range=self._chunks[0].shape_of_one.value_range)
+        with output_errors(self._path), atomic_path(self._path) as temporary:
+            grid.save(temporary, "PNG")
+
+    def abandon(self) -> None:
+        self._chunks.clear()
+
+    def _captions(self, chunk: Chunk) -> list[str]:
+        if chunk.labels is None:
+            return [str(index) for index in chunk.indices]
+        names = self._run.class_names
+        return [names[label] if label < len(names) else str(label) for label in chunk.labels]
+
+
+class _FolderWriter:
+    """One PNG file per sample, and a manifest that identifies their run.
+
+    The same run may be continued or repeated in its folder, since a sample's address determines its bytes. A folder
+    that holds anything else is refused, so samples of another run are never overwritten or mixed in.
+    """
+
+    def __init__(self, path: Path, run: SampleRun) -> None:
+        self._path, self._run = path, run
+        self._known = self._read_manifest()
+        self._identity: dict[str, Any] | None = None
+        if self._known is not None and self._known.get("seed") != run.seed:
+            seed = self._known.get("seed")
+            raise self._other_run(f"seed {seed}; give --seed {seed} to continue it")
+
+    def add(self, chunk: Chunk) -> None:
+        refuse_failed(chunk)
+        if self._identity is None:
+            self._start(chunk)
+        labels = [None] * len(chunk) if chunk.labels is None else chunk.labels.tolist()
+        with output_errors(self._path):
+            for row, label in enumerate(labels):
+                file = self._path / image_file_name(chunk.start_index + row, label, self._run.class_names)
+                if chunk.samples is None:
+                    file.write_bytes(chunk.files[row])
+                else:
+                    pixels = to_uint8(np.asarray(chunk.samples[row]), chunk.shape_of_one.value_range)
+                    to_pillow(pixels).save(file, "PNG")
+
+    def finish(self) -> None:
+        ranges = self._known_ranges()
+        written = [self._run.start_index, self._run.start_index + self._run.count]
+        self._write_manifest(sorted([*ranges, written] if written not in ranges else ranges))
+
+    def abandon(self) -> None:
+        """Leave the files: the manifest does not count them, and the same run can be repeated over them."""
+
+    def _start(self, chunk: Chunk) -> None:
+        identity = {
+            "model": str(chunk.model),
+            "seed": chunk.seed,
+            "numerics": chunk.numerics,
+            "asked": dict(self._run.request),
+        }
+        for key, value in identity.items():
+            if self._known is not None and self._known.get(key) != value:
+                raise self._other_run(f"{key} {self._known.get(key)}")
+        self._identity = identity
+        with output_errors(self._path):
+            self._path.mkdir(exist_ok=True)
+        self._write_manifest(self._known_ranges())
+
+    def _known_ranges(self) -> list[list[int]]:
+        return [] if self._known is None else list(self._known.get("ranges", []))
+
+    def _read_manifest(self) -> Mapping[str, Any] | None:
+        if not self._path.is_dir() or not any(self._path.iterdir()):
+            return None
+        try:
+            manifest = json.loads((self._path / _MANIFEST).read_text("utf-8"))
+        except (OSError, ValueError) as error:
+            raise OutputError(f"{self._path} is not empty and has no {_MANIFEST}; name another folder") from error
+        if not isinstance(manifest, dict):
+            raise OutputError(f"{self._path / _MANIFEST} is not a manifest; name another folder")
+        return manifest
+
+    def _write_manifest(self, ranges: list[list[int]]) -> None:
+        manifest = {**(self._identity or {}), "ranges": ranges}
+        with output_errors(self._path):
+            atomic_write(self._path / _MANIFEST, (json.dumps(manifest, indent=2) + "\n").encode())
+
+    def _other_run(self, difference: str) -> OutputError:
+        return OutputError(f"{self._path} holds samples of another run ({difference}); name another folder")
+
+
+def image_file_name(index: int, label: int | None, class_names: Sequence[str]) -> str:
+    """Name a sample's file by its index, class, and the class's name if that differs from the number.
+
+    Args:
+        index: of the sample.
+        label: its class; None when unconditional.
+        class_names: untrusted names by class, of which ASCII letters, digits and "-" are kept.
+    """
+    if label is None:
+        return f"{index:08d}.png"
+    name = class_names[label] if label < len(class_names) else ""
+    safe = re.sub(r"[^A-Za-z0-9]+", "-", name)[:_MAX_CLASS_CHARACTERS].strip("-")
+    return f"{index:08d}_label{label}{f'_{safe}' if safe and safe != str(label) else ''}.png"
+
+
+class _NpzWriter:
+    """Arrays `samples`, `labels` (absent when unconditional), `indices`, `seed`, `model`, `digest` and `numerics`.
+
+    Memory is constant: `samples` goes into the archive chunk by chunk behind a header with its final shape, and labels
+    wait in a temporary file, because a zip archive takes one member at a time.
+    """
+
+    def __init__(self, path: Path, run: SampleRun) -> None:
+        self._path, self._run = path, run
+        self._resources = ExitStack()
+        with output_errors(path):
+            temporary = self._resources.enter_context(atomic_path(path))
+            self._file = self._resources.enter_context(temporary.open("wb"))
+            self._labels = self._resources.enter_context(tempfile.TemporaryFile(dir=path.parent))  # noqa: SIM115 - the stack closes it
+        self._archive = zipfile.ZipFile(self._file, "w", zipfile.ZIP_STORED)
+        self._samples: IO[bytes] | None = None
+        self._first: Chunk | None = None
+
+    def add(self, chunk: Chunk) -> None:
+        refuse_failed(chunk)
+        if chunk.samples is None:
+            raise OutputError(f"{self._path} holds arrays, not PNG files")
+        with output_errors(self._path):
+            if self._samples is None:
+                self._first = chunk
+                self._samples = self._open_array("samples", chunk.samples.shape[1:], chunk.samples.dtype)
+            self._samples.write(chunk.samples.data)
+            if chunk.labels is not None:
+                self._labels.write(chunk.labels.astype("<i8").data)
+
+    def finish(self) -> None:
+        first = self._first
+        if first is None or self._samples is None:
+            raise OutputError(f"{self._path} cannot be written: no samples arrived")
+        with output_errors(self._path):
+            self._samples.close()
+            if first.labels is not None:
+                self._labels.seek(0)
+                with self._open_array("labels", (), np.dtype("<i8")) as member:
+                    shutil.copyfileobj(self._labels, member, 2**20)
+            self._write_indices()
+            self._write_array("seed", np.array(first.seed, np.uint64))
+            self._write_array("model", np.array(str(first.model)))
+            self._write_array("digest", np.array(first.model.digest))
+            self._write_array("numerics", np.array(first.numerics))
+            self._archive.close()
+            self._resources.close()
+
+    def abandon(self) -> None:
+        with suppress(OSError, ValueError):  # completing the archive may fail, and does not matter
+            if self._samples is not None:
+                self._samples.close()
+            self._archive.close()
+        abandoned = OutputError(f"{self._path} was abandoned")  # an exception makes `atomic_path` remove the file
+        with suppress(OSError):
+            self._resources.__exit__(OutputError, abandoned, None)
+
+    def _open_array(self, name: str, sample_shape: tuple[int, ...], dtype: np.dtype[Any]) -> IO[bytes]:
+        """Start an array whose first axis is the samples; the caller writes its elements."""
+        header = io.BytesIO()
+        shape = (self._run.count, *sample_shape)
+        description = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}
+        np.lib.format.write_array_header_1_0(header, description)
+        member = self._archive.open(f"{name}.npy", "w", force_zip64=True)
+        member.write(header.getvalue())
+        return member
+
+    def _write_indices(self) -> None:
+        with self._open_array("indices", (), np.dtype("<u8")) as member:
+            for done in range(0, self._run.count, _INDICES_PER_BLOCK):
+                length = min(_INDICES_PER_BLOCK, self._run.count - done)
+                block = np.uint64(self._run.start_index + done) + np.arange(length, dtype="<u8")
+                member.write(block.data)
+
+    def _write_array(self, name: str, array: NDArray[Any]) -> None:
+        with self._archive.open(f"{name}.npy", "w") as member:
+            np.lib.format.write_array(member, array, allow_pickle=False)

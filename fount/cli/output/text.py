@@ -1,0 +1,48 @@
+"""Write results of commands as text: JSON, tables, and text from a server made safe for a terminal."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator, Sequence
+
+import click
+
+__all__ = ["align", "echo_json", "error_is_terminal", "plain", "table"]
+
+
+def echo_json(value: object) -> None:
+    """Write one JSON value to stdout."""
+    click.echo(json.dumps(value, indent=2))
+
+
+def plain(text: str) -> str:
+    """Make one line of a server's text, without characters that would move the cursor or colour the terminal."""
+    return "".join(character if character.isprintable() else " " for character in text)
+
+
+def align(rows: Sequence[Sequence[str]], *, right_from: int | None = None) -> Iterator[tuple[str, ...]]:
+    """Pad the cells of a table to the widths of their columns.
+
+    Args:
+        rows: all of one length; cells may be text of a server.
+        right_from: the column from which on cells are aligned to the right; None: all are to the left.
+    """
+    cells = [tuple(map(plain, row)) for row in rows]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    for row in cells:
+        yield tuple(
+            cell.ljust(width) if right_from is None or place < right_from else cell.rjust(width)
+            for place, (cell, width) in enumerate(zip(row, widths, strict=True))
+        )
+
+
+def table(rows: Sequence[Sequence[str]], *, right_from: int | None = None) -> Iterator[str]:
+    """Make the lines of a table; arguments as in `align`."""
+    for cells in align(rows, right_from=right_from):
+        yield "  ".join(cells).rstrip()
+
+
+def error_is_terminal() -> bool:
+    """Whether stderr is a terminal, where progress bars are shown."""
+    return sys.stderr.isatty()
