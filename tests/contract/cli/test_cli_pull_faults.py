@@ -65,7 +65,7 @@ def test_a_folder_with_something_else_is_refused_before_anything_is_planned(gate
 
 def test_a_wrong_plan_file_is_reported_before_a_folder_is_created():
     Path("plan.yaml").write_text("dataset: digits\nsed: 1\n")
-    assert 'did you mean "seed"?' in pull().stderr
+    assert "did you mean 'seed'?" in pull().stderr
     assert not Path("out").exists()
 
 
