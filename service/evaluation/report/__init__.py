@@ -1,1 +1,5 @@
-"""The report: figures drawn from the evidence, a bundle that holds all a reader may see, and the page made of it."""
+"""The report of an evaluation: figures computed from the evidence, a bundle with everything a report may show, a page.
+
+Evidence and metrics enter; the JSON report (`bundle`) and one HTML file (`page`) leave. `figures` lists the figures,
+`charts` and `galleries` compute them, `views` and `formatting` prepare their data for the templates.
+"""

@@ -1,7 +1,7 @@
-"""The bundle: all that a report may show, in one run of bytes, without times; JSON reports are made of it here.
+"""The bundle: everything a report may show, as compressed JSON without times; JSON reports are made from it.
 
-Equal evaluations give equal bundles. What only callers with a grant may see is in it, and is left out when a report is
-made for others.
+Equal evaluations give equal bundles. It contains what only callers with a grant may see; that is left out of reports
+for others.
 """
 
 from __future__ import annotations
@@ -19,21 +19,13 @@ from service.evaluation.results import GateOutcome, Metric, PanelResult
 from service.evaluation.specification import Specification
 from service.evaluation.verdicts import overall_sentence, overall_verdict
 
-__all__ = [
-    "FORMAT",
-    "GRANT",
-    "job_facts",
-    "make_bundle",
-    "read_bundle",
-    "report_facts",
-    "to_report_json",
-]
+__all__ = ["FORMAT", "GRANT", "job_facts", "make_bundle", "read_bundle", "report_facts", "to_report_json"]
 
 FORMAT = 1
 """Of the bundle and of JSON reports."""
 
 GRANT = "view-training-neighbours"
-"""What a caller needs to see restricted figures."""
+"""The grant that a caller needs to see restricted figures."""
 
 _RESTRICTED = frozenset(figure.name for figure in FIGURES if figure.restricted)
 _COMPRESSION = 6
@@ -50,16 +42,16 @@ def make_bundle(
     failed: int,
     compared: int,
 ) -> bytes:
-    """Pack a report.
+    """Pack the results of an evaluation.
 
     Args:
-        specification: what was asked for.
-        metrics: what was found, in the order of the report.
+        specification: of the evaluation.
+        metrics: in the order of the report.
         panels: their verdicts.
         gates: their outcomes.
-        figures: what each `Figure` left, by its name.
-        failed: samples that could not be drawn or read.
-        compared: samples that metrics with a null were taken of.
+        figures: the data of each `Figure`, by its name.
+        failed: how many samples could not be drawn or read.
+        compared: how many samples were compared as a set.
     """
     content = {
         "format": FORMAT,
@@ -75,7 +67,7 @@ def make_bundle(
 
 
 def read_bundle(bundle: bytes) -> dict[str, Any]:
-    """Unpack what `make_bundle` gave.
+    """Unpack the result of `make_bundle`.
 
     Raises:
         ValueError: it is damaged, or of another format.
@@ -90,7 +82,7 @@ def read_bundle(bundle: bytes) -> dict[str, Any]:
 
 
 def report_facts(bundle: bytes, *, redacted: bool) -> dict[str, Any]:
-    """All that a report shows, but for times and ids; without restricted figures where it is redacted.
+    """Return everything a report shows except times and ids; without restricted figures where it is redacted.
 
     Raises:
         ValueError: as `read_bundle`.
@@ -116,7 +108,7 @@ def report_facts(bundle: bytes, *, redacted: bool) -> dict[str, Any]:
 
 
 def to_report_json(bundle: bytes, *, redacted: bool, record: Record) -> bytes:
-    """The JSON report: one object, ASCII; times and the id are in its `job` alone.
+    """Make the JSON report: one object, ASCII; times and the id are in its `job` alone.
 
     Raises:
         ValueError: as `read_bundle`.
@@ -125,29 +117,26 @@ def to_report_json(bundle: bytes, *, redacted: bool, record: Record) -> bytes:
 
 
 def job_facts(record: Record) -> dict[str, str | None]:
-    """The id, and when it was asked for, taken up and done: UTC, to the second; None: not known."""
+    """Return the id, and when the job was created, started and ended: UTC, to the second; None: not known."""
     times = {"created": record.create_unix_s, "started": record.start_unix_s, "ended": record.end_unix_s}
-    return {"id": record.id} | {name: _moment(unix_s) if unix_s else None for name, unix_s in times.items()}
+    return {"id": record.id} | {name: _format_time(unix_s) if unix_s else None for name, unix_s in times.items()}
 
 
-def _moment(unix_s: float) -> str:
+def _format_time(unix_s: float) -> str:
     return datetime.fromtimestamp(int(unix_s), UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def _canonical(content: Any) -> bytes:
-    text = json.dumps(_plain(content), sort_keys=True, separators=(",", ":"), allow_nan=False)
+    text = json.dumps(_rounded(content), sort_keys=True, separators=(",", ":"), allow_nan=False)
     return text.encode("ascii")
 
 
-def _plain(value: Any) -> Any:
-    """The same with numbers of nine digits, so that how many threads summed them does not show, and finite ones alone.
-
-    None stands for what JSON has no word for, such as the open end of an interval.
-    """
+def _rounded(value: Any) -> Any:
+    """Round numbers to nine digits, so that they do not depend on the number of threads; None if not finite."""
     if isinstance(value, float):
         return float(f"{value:.{_DIGITS}g}") if math.isfinite(value) else None
     if isinstance(value, Mapping):
-        return {key: _plain(each) for key, each in value.items()}
+        return {key: _rounded(each) for key, each in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(each) for each in value]
+        return [_rounded(each) for each in value]
     return value

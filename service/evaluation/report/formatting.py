@@ -1,4 +1,4 @@
-"""Numbers and words as people read them: few digits, every verdict in words."""
+"""Format numbers and names for the page: three significant digits, every verdict in words."""
 
 from __future__ import annotations
 
@@ -22,10 +22,6 @@ __all__ = [
 ]
 
 NO_NUMBER = "–"
-_DIGITS = 3
-_LARGE, _SMALL = 1e7, 1e-4
-_THIN = "\u202f"  # narrow no-break space, between thousands
-_SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 VERDICT_WORDS: Mapping[str, str] = MappingProxyType(
     {
@@ -36,12 +32,11 @@ VERDICT_WORDS: Mapping[str, str] = MappingProxyType(
     }
 )
 VERDICT_SIGNS: Mapping[str, str] = MappingProxyType({"like-real": "●", "near-real": "◐", "worse": "▲", "none": "○"})
-"""Beside every colour, so that nobody needs to see it."""
+"""Shown with every colour, so that verdicts can be read without seeing colours."""
 
 BETTER: Mapping[str, str] = MappingProxyType(
     {"lower": "lower is better", "higher": "higher is better", "null": "best where real rows are"}
 )
-
 PANEL_TITLES: Mapping[str, str] = MappingProxyType(
     {
         "realism": "Realism",
@@ -55,23 +50,22 @@ PANEL_QUESTIONS: Mapping[str, str] = MappingProxyType(
         "realism": "Do samples look like real rows?",
         "diversity": "Are there as many different samples as real rows?",
         "memorisation": "Are samples copies of training rows?",
-        "label-fidelity": "Do samples show the label they were asked for?",
+        "label-fidelity": "Do samples show the requested label?",
     }
 )
-
 _METRIC_TITLES: Mapping[str, str] = MappingProxyType(
     {
         "realism_median": "Realism, median",
         "fid": "Fréchet distance (FID)",
         "kid": "Kernel distance (KID)",
         "sliced_wasserstein": "Sliced Wasserstein distance",
-        "vendi_ratio": "Vendi score against real rows",
-        "effective_size_ratio": "Effective size against real rows",
+        "vendi_ratio": "Vendi score relative to real rows",
+        "effective_size_ratio": "Effective size relative to real rows",
         "worst_class_recall": "Recall of the worst class",
         "worst_class_coverage": "Coverage of the worst class",
         "worst_class_recall_per_precision": "Recall per precision of the worst class",
-        "worst_class_vendi_ratio": "Vendi score of the worst class against real rows",
-        "worst_class_effective_size_ratio": "Effective size of the worst class against real rows",
+        "worst_class_vendi_ratio": "Vendi score of the worst class relative to real rows",
+        "worst_class_effective_size_ratio": "Effective size of the worst class relative to real rows",
         "worst_class_agreement": "Agreement of the worst class",
         "copy_rate_features": "Copy rate in features",
         "copy_rate_strict": "Copy rate at the strict threshold",
@@ -79,49 +73,51 @@ _METRIC_TITLES: Mapping[str, str] = MappingProxyType(
         "nearest_auc_features": "Nearness to training rows in features (AUC)",
     }
 )
+_DIGITS = 3
+_LARGE, _SMALL = 1e7, 1e-4
+_THOUSANDS = "\u202f"  # narrow no-break space
+_SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
 def number(value: float | None) -> str:
-    """Three significant digits, whole numbers whole: 0.861, 12 346, 3.2×10⁻⁵."""
-    if value is None:
+    """Format with three significant digits, whole numbers whole: 0.861, 12 346, 3.2×10⁻⁵."""
+    if value is None or math.isnan(value):
         return NO_NUMBER
-    if math.isinf(value) or math.isnan(value):
-        return {True: "∞", False: "−∞"}[value > 0] if math.isinf(value) else NO_NUMBER
     size = abs(value)
-    if size == 0:
+    if math.isinf(value):
+        text = "∞"
+    elif size == 0:
         return "0"
-    if size >= _LARGE or size < _SMALL:
-        mantissa, power = f"{value:.{_DIGITS - 1}e}".split("e")
-        return _signed(f"{mantissa}×10{str(int(power)).translate(_SUPERSCRIPT)}")
-    if size >= 10 ** (_DIGITS - 1) or float(value).is_integer():
-        return _signed(f"{value:,.0f}".replace(",", _THIN))
-    return _signed(f"{value:#.{_DIGITS}g}".rstrip("."))
+    elif size >= _LARGE or size < _SMALL:
+        mantissa, power = f"{size:.{_DIGITS - 1}e}".split("e")
+        text = f"{mantissa}×10{str(int(power)).translate(_SUPERSCRIPT)}"
+    elif size >= 10 ** (_DIGITS - 1) or size.is_integer():
+        text = f"{size:,.0f}".replace(",", _THOUSANDS)
+    else:
+        text = f"{size:#.{_DIGITS}g}".rstrip(".")
+    return f"−{text}" if value < 0 else text
 
 
 def whole(value: int) -> str:
-    """A count: 12 346."""
-    return f"{value:,}".replace(",", _THIN)
+    """Format a count: 12 346."""
+    return f"{value:,}".replace(",", _THOUSANDS)
 
 
 def exact(value: float | None) -> str:
-    """All digits there are."""
+    """Format with all digits."""
     return "not known" if value is None else repr(value)
 
 
 def percent(share: float) -> str:
-    """A share of 1: 12.3 %; below a hundredth with two digits: 0.012 %."""
-    return f"{100 * share:.1f}{_THIN}%" if share >= 0.01 or share == 0 else f"{100 * share:.2g}{_THIN}%"
+    """Format a share of 1: 12.3 %; below a hundredth with two digits: 0.012 %."""
+    return f"{100 * share:.1f}{_THOUSANDS}%" if share >= 0.01 or share == 0 else f"{100 * share:.2g}{_THOUSANDS}%"
 
 
 def metric_title(name: str) -> str:
-    """What people call a metric: its name in words where there is no better one."""
+    """Return the title of a metric; by default its name with spaces."""
     return _METRIC_TITLES.get(name) or name.replace("_", " ").capitalize()
 
 
 def sentence(text: str) -> str:
-    """The text with a stop at its end."""
+    """Add a full stop where there is none."""
     return text if not text or text[-1] in ".!?" else f"{text}."
-
-
-def _signed(text: str) -> str:
-    return text.replace("-", "−", 1) if text.startswith("-") else text

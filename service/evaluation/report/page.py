@@ -1,54 +1,51 @@
-"""The page: a report as one HTML file that opens offline, without scripts or anything from outside.
+"""The page: a report as one HTML file that opens offline, without scripts or anything loaded from elsewhere.
 
-Everything that came from others, class names before all, passes through the template's escaping; no markup is made in
-Python.
+All text, class names above all, is escaped by the template engine; no markup is made in Python.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from importlib import resources
+from types import MappingProxyType
 from typing import Any
 
 import jinja2
 
 from service.evaluation.record import Record
-from service.evaluation.report import formatting
+from service.evaluation.report import formatting, views
 from service.evaluation.report.bundle import GRANT, job_facts, report_facts
-from service.evaluation.report.views import (
-    PLOT_HEIGHT,
-    PLOT_WIDTH,
-    confusion_view,
-    distance_views,
-    histogram_view,
-    map_view,
-    metric_views,
-    noise_view,
-    sheet_width,
-    tile_width,
-)
 
 __all__ = ["render"]
 
 _TEMPLATE = "page.html.j2"
+_CHARTS: Mapping[str, Callable[[Mapping[str, Any], Sequence[str]], Any]] = MappingProxyType(
+    {
+        "class-histogram": views.histogram_view,
+        "confusion": views.confusion_view,
+        "distances": lambda figure, _: views.distance_views(figure),
+        "feature-map": views.map_view,
+        "same-noise": views.noise_view,
+    }
+)
 
 
 def render(bundle: bytes, *, redacted: bool, record: Record) -> bytes:
-    """Make the page of a bundle: UTF-8; times and the id are in its last section alone.
+    """Render the page of a bundle: UTF-8; times and the id are in its last section alone.
 
     Raises:
         ValueError: as `read_bundle`.
     """
     report = report_facts(bundle, redacted=redacted)
-    classes: Sequence[str] = report["envelope"]["classes"]
+    classes, figures = report["envelope"]["classes"], report["figures"]
     content = {
         "report": report,
         "envelope": report["envelope"],
         "classes": classes,
         "panels": [_panel_view(panel, report) for panel in report["panels"]],
-        "charts": _chart_views(report["figures"], classes),
-        "figures": report["figures"],
+        "charts": {name: view(figures[name], classes) for name, view in _CHARTS.items() if name in figures},
+        "figures": figures,
         "job": job_facts(record),
         "grant": GRANT,
     }
@@ -56,30 +53,14 @@ def render(bundle: bytes, *, redacted: bool, record: Record) -> bytes:
 
 
 def _panel_view(panel: Mapping[str, Any], report: Mapping[str, Any]) -> dict[str, Any]:
-    metrics = metric_views(report["metrics"], panel["panel"])
+    metrics = views.metric_views(report["metrics"], panel["panel"])
     return {
         **panel,
         "title": formatting.PANEL_TITLES[panel["panel"]],
         "question": formatting.PANEL_QUESTIONS[panel["panel"]],
-        "metrics": metrics,
         "deciding": [metric for metric in metrics if metric["decides"]],
-        "beside": [metric for metric in metrics if not metric["decides"]],
+        "other": [metric for metric in metrics if not metric["decides"]],
     }
-
-
-def _chart_views(figures: Mapping[str, Any], classes: Sequence[str]) -> dict[str, Any]:
-    drawn: dict[str, Any] = {}
-    if figure := figures.get("class-histogram"):
-        drawn["histogram"] = histogram_view(figure, classes)
-    if figure := figures.get("confusion"):
-        drawn["confusion"] = confusion_view(figure, classes)
-    if figure := figures.get("distances"):
-        drawn["distances"] = distance_views(figure)
-    if figure := figures.get("feature-map"):
-        drawn["map"] = map_view(figure, classes)
-    if figure := figures.get("same-noise"):
-        drawn["noise"] = noise_view(figure, classes)
-    return drawn
 
 
 @cache
@@ -95,12 +76,10 @@ def _environment() -> jinja2.Environment:
     environment.globals.update(
         verdict_words=formatting.VERDICT_WORDS,
         verdict_signs=formatting.VERDICT_SIGNS,
-        tile_width=tile_width,
-        sheet_width=sheet_width,
-        plot_width=PLOT_WIDTH,
-        plot_height=PLOT_HEIGHT,
+        tile_width=views.tile_width,
+        sheet_width=views.sheet_width,
+        plot_width=views.PLOT_WIDTH,
+        plot_height=views.PLOT_HEIGHT,
     )
-    environment.filters.update(
-        number=formatting.number, exact=formatting.exact, whole=formatting.whole, percent=formatting.percent
-    )
+    environment.filters.update({name: getattr(formatting, name) for name in ("number", "exact", "whole", "percent")})
     return environment

@@ -15,12 +15,12 @@ def report(packed, redacted=False, **changes):
     return json.loads(to_report_json(packed, redacted=redacted, record=record(**changes)))
 
 
-def test_equal_findings_give_equal_bytes():
+def test_equal_results_give_equal_bytes():
     assert bundle() == bundle()
     assert bundle() != bundle(failed=1)
 
 
-def test_a_bundle_reads_as_what_was_packed():
+def test_a_bundle_reads_back_what_was_packed():
     content = read_bundle(bundle())
     assert content["metrics"][0]["value"] == 0.71234567
     assert content["specification"]["model"]["digest"] == "sha256:maker"
@@ -35,9 +35,9 @@ def test_an_open_end_of_an_interval_is_null():
 @pytest.mark.parametrize(
     "damaged",
     [b"", b"nonsense", bundle()[:-9], zlib.compress(b"[1]"), zlib.compress(b'{"format": 99}'), zlib.compress(b"{")],
-    ids=["empty", "not zlib", "cut", "not an object", "another format", "not JSON"],
+    ids=["empty", "not zlib", "truncated", "not an object", "another format", "not JSON"],
 )
-def test_a_bundle_that_cannot_be_read_says_why(damaged):
+def test_a_bundle_that_cannot_be_read_is_refused_with_the_reason(damaged):
     with pytest.raises(ValueError, match=r"it is damaged|it is not of format 1"):
         read_bundle(damaged)
 
@@ -74,13 +74,13 @@ def test_a_redacted_report_has_no_training_rows():
     assert json.loads(text)["left_out"] == [{"figure": "nearest-training-rows", "grant": "view-training-neighbours"}]
 
 
-def test_a_whole_report_has_them():
+def test_a_whole_report_has_training_rows():
     whole = report(bundle(figures={"nearest-training-rows": NEIGHBOURS}))
     assert whole["figures"]["nearest-training-rows"] == NEIGHBOURS
     assert (whole["redacted"], whole["left_out"]) == (False, [])
 
 
-def test_gates_pass_when_every_one_does():
+def test_gates_pass_when_every_gate_does():
     gate = {"gate": "fid < 1", "passed": True, "actual": 0.5, "note": ""}
     content = read_bundle(bundle())
     passed = content | {"gates": [gate, gate]}

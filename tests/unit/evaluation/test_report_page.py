@@ -16,7 +16,7 @@ from tests.unit.report_evidence import bundle, evidence, metric, panel, record, 
 
 ROOT = Path(__file__).resolve().parents[3]
 VOID = {"meta", "img", "br", "line", "path", "rect", "circle"}
-NASTY = ("<script>alert(1)</script>", '"] onload="x', "a" * 300, "\u202ebackwards", "plain & simple")
+HOSTILE_NAMES = ("<script>alert(1)</script>", '"] onload="x', "a" * 300, "\u202ebackwards", "plain & simple")
 
 
 class Page(HTMLParser):
@@ -66,30 +66,30 @@ def whole():
     return page(figures=figures(evidence()), panels=ALL_PANELS)
 
 
-# --- What it says -----------------------------------------------------------------------------------------------------
+# --- Content -----------------------------------------------------------------------------------------------------
 
 
-def test_it_says_the_verdict_and_a_sentence_a_panel_before_anything_else(whole):
+def test_it_begins_with_the_verdict_and_a_sentence_for_each_panel(whole):
     words = Page(whole).words()
     assert words.index("Like real data") < words.index("A sentence on realism.") < words.index("Every gate passed")
-    assert words.index("Every gate passed") < words.index("Of 60 samples.")
+    assert words.index("Every gate passed") < words.index("Computed from 60 samples.")
 
 
 def test_it_shows_a_metric_with_interval_real_rows_and_verdict():
     words = Page(page()).words()
-    for said in ("0.712", "0.650 to 0.770", "0.860", "0.840 to 0.880", "Worse than real data", "higher is better"):
-        assert said in words
+    for text in ("0.712", "0.650 to 0.770", "0.860", "0.840 to 0.880", "Worse than real data", "higher is better"):
+        assert text in words
     assert "Share of samples within the held-out rows' manifold" in words
     assert 'title="0.71234567"' in page().decode()
 
 
 def test_it_shows_metrics_that_decide_first():
-    words = Page(page(metrics=[metric(name="beside_it", decides=False), metric(name="decider")])).words()
-    assert words.index("The verdict rests on") < words.index("decider") < words.index("Told beside")
-    assert words.index("Told beside") < words.index("beside_it")
+    words = Page(page(metrics=[metric(name="another", decides=False), metric(name="decider")])).words()
+    assert words.index("Metrics that decide the verdict") < words.index("decider") < words.index("Other metrics")
+    assert words.index("Other metrics") < words.index("another")
 
 
-def test_it_tells_gates_in_words():
+def test_it_shows_the_outcome_of_each_gate():
     gates = [
         GateOutcome(gate="fid < 1", passed=False, actual=2.5),
         GateOutcome(gate="kid < 1", passed=False, actual=None, note="it could not be computed"),
@@ -101,30 +101,30 @@ def test_it_tells_gates_in_words():
     assert "kid < 1 – it could not be computed ✗ Failed" in words
 
 
-def test_it_says_that_no_gates_were_set():
+def test_it_states_that_no_gates_were_set():
     assert "No gates were set." in Page(page(gates=[])).words()
 
 
 def test_it_shows_every_figure(whole):
     headings = Page(whole).words()
-    for said in (
+    for text in (
         "Samples a 20 samples",
         "Most realistic samples",
         "Least realistic samples",
         "Closest pairs of samples",
-        "How often each class is seen",
+        "Shares of the classes",
         "Distance to the nearest training row",
         "Nearest training rows",
-        "Asked label and the label read",
+        "Requested label and predicted class",
         "The same noise under every label",
         "A map of the features",
     ):
-        assert said in headings
+        assert text in headings
 
 
 def test_it_shows_the_envelope():
     words = Page(page(failed=3, compared=40)).words()
-    for said in (
+    for text in (
         "sha256:maker",
         "sha256:reader",
         "sha256:things",
@@ -132,24 +132,24 @@ def test_it_shows_the_envelope():
         "Seed 5",
         "truncation = 0.7",
         "Fount 0.1.0",
-        "60 asked for, 3 failed, 40 compared",
+        "60 requested, 3 failed, 40 compared",
         "train, 1\u202f000 rows".replace("\u202f", " "),
         "2023-11-14 22:14:20 UTC",
     ):
-        assert said in words
+        assert text in words
 
 
-def test_it_differs_in_the_last_section_alone_for_another_job_of_the_same_kind():
+def test_it_differs_in_the_last_section_alone_for_another_job_of_the_same_specification():
     other = record(id="e2", create_unix_s=5.0, start_unix_s=0.0, end_unix_s=9.0)
     first, second = (page(the_record=each).split(b'<section id="job">') for each in (record(), other))
     assert first[0] == second[0]
     assert first[1] != second[1]
 
 
-# --- What it leaves out -----------------------------------------------------------------------------------------------
+# --- Redaction -----------------------------------------------------------------------------------------------
 
 
-def test_the_redacted_form_shows_no_training_row_and_names_the_grant():
+def test_the_redacted_form_shows_no_training_rows_and_names_the_grant():
     drawn = figures(evidence())
     made = page(redacted=True, figures=drawn, panels=ALL_PANELS)
     words = Page(made).words()
@@ -168,7 +168,7 @@ def test_the_whole_form_shows_training_rows(whole):
 # --- Safe and self-contained ------------------------------------------------------------------------------------------
 
 
-def test_it_needs_nothing_from_outside(whole):
+def test_it_loads_nothing_from_outside(whole):
     parsed = Page(whole)
     assert not parsed.names & {"script", "link", "iframe", "object", "form", "base"}
     for _, attributes in parsed.tags:
@@ -182,12 +182,12 @@ def test_it_forbids_scripts_and_everything_from_outside(whole):
     assert policy.startswith("default-src 'none'; style-src 'unsafe-inline'; img-src data:;")
 
 
-def test_names_never_become_markup():
-    seen = evidence(classes=NASTY)
-    classes = tuple(ClassValue(class_name=name, value=0.5) for name in NASTY)
-    hostile = NASTY[0]
+def test_names_are_escaped():
+    seen = evidence(classes=HOSTILE_NAMES)
+    classes = tuple(ClassValue(class_name=name, value=0.5) for name in HOSTILE_NAMES)
+    hostile = HOSTILE_NAMES[0]
     made = page(
-        specification=specification(NASTY, dataset=hostile, code_version=hostile),
+        specification=specification(HOSTILE_NAMES, dataset=hostile, code_version=hostile),
         figures=figures(seen),
         panels=[panel(each, sentence=hostile) for each in Panel],
         metrics=[metric(name=hostile, method=hostile, note=hostile, classes=classes)],
@@ -197,18 +197,18 @@ def test_names_never_become_markup():
     assert "script" not in parsed.names
     assert not any(name.startswith("on") for _, attributes in parsed.tags for name in attributes)
     assert hostile in parsed.text
-    assert NASTY[1] in parsed.text
+    assert HOSTILE_NAMES[1] in parsed.text
 
 
-def test_a_name_that_is_no_text_is_replaced():
+def test_a_name_that_is_not_valid_text_is_replaced():
     assert b"?name" in page(specification=specification(("\udc80name",)), metrics=[metric(
         classes=(ClassValue(class_name="\udc80name", value=0.5),))])  # fmt: skip
 
 
-# --- Odd evaluations --------------------------------------------------------------------------------------------------
+# --- Unusual evaluations ----------------------------------------------------------------------------------------------
 
 
-def test_it_bears_a_thousand_classes():
+def test_it_renders_a_thousand_classes():
     names = tuple(f"class-{i}" for i in range(1000))
     rows = tuple(
         ClassValue(
@@ -227,17 +227,17 @@ def test_it_bears_a_thousand_classes():
     assert "The 40 of 1 000 classes that differ most." in words
 
 
-def test_it_bears_one_class_and_no_labels():
+def test_it_renders_one_class_and_no_labels():
     panels = [Panel.REALISM, Panel.DIVERSITY, Panel.MEMORISATION]
     seen = evidence(classes=("all",), conditional=False)
     drawn = {each.name: each.compute(seen) for each in figures_of(panels)}
     made = page(specification=specification(("all",), model_labels=()), figures=drawn, panels=ALL_PANELS[:3])
     words = Page(made).words()
-    assert "by the label the classifier reads" in words
-    assert "the generator takes none" in words
+    assert "by the class that the classifier predicts" in words
+    assert "the generator is unconditional" in words
 
 
-def test_it_bears_metrics_without_numbers_and_a_report_without_figures():
+def test_it_renders_metrics_without_numbers_and_a_report_without_figures():
     empty = metric(value=None, interval=None, null=None, verdict=Verdict.NONE, note="Too few.", classes=())
     words = Page(page(metrics=[empty], panels=ALL_PANELS, figures={}, gates=[])).words()
     assert "Too few." in words
@@ -245,7 +245,7 @@ def test_it_bears_metrics_without_numbers_and_a_report_without_figures():
     assert "There are no metrics." in words
 
 
-def test_it_bears_figures_that_could_not_be_drawn():
+def test_it_renders_figures_without_data():
     drawn = {
         "best-and-worst": {"best": [], "worst": [], "note": "all rows are identical"},
         "closest-pairs": {"pairs": [], "samples": 1, "held_out_rows": 1, "held_out_distance": None},
@@ -257,12 +257,12 @@ def test_it_bears_figures_that_could_not_be_drawn():
         "class-histogram": {"generated": [0, 0, 0], "real": [0, 0, 0], "real_labels": [0, 0, 0]},
     }
     words = Page(page(figures=drawn, panels=ALL_PANELS)).words()
-    assert "There is no order: all rows are identical." in words
+    assert "They cannot be ranked: all rows are identical." in words
     assert "There are no pairs." in words
     assert "There are no distances." in words
 
 
-def test_it_bears_open_intervals():
+def test_it_renders_open_intervals():
     words = Page(page(metrics=[metric(value=math.inf, interval=(120.0, math.inf))])).words()
     assert "120 to ∞" in words
 
@@ -276,13 +276,13 @@ def test_a_histogram_of_many_classes_shows_those_that_differ_most():
     assert (names[:3], len(names)) == (["c43", "c44", "c0"], 40)
 
 
-def test_it_calls_metrics_what_people_call_them():
+def test_it_shows_titles_of_metrics():
     words = Page(page(metrics=[metric(name="fid"), metric(name="label_response")])).words()
     assert "Fréchet distance (FID) fid" in words
     assert "Label response label_response" in words
 
 
-def test_it_ends_notes_with_a_stop():
+def test_it_ends_notes_with_a_full_stop():
     words = Page(page(metrics=[metric(note="It may be below 0")])).words()
     assert "It may be below 0." in words
 
@@ -291,7 +291,7 @@ def test_it_ends_notes_with_a_stop():
     ("share", "shown"),
     [(0.0, "0.0\u202f%"), (0.1234, "12.3\u202f%"), (1.0, "100.0\u202f%"), (0.00123, "0.12\u202f%")],
 )
-def test_shares_are_told_in_per_cent(share, shown):
+def test_shares_are_formatted_in_per_cent(share, shown):
     assert percent(share) == shown
 
 
@@ -318,14 +318,14 @@ def test_numbers_have_three_significant_digits(value, shown):
     assert number(value) == shown
 
 
-def test_a_plot_puts_all_on_one_scale():
+def test_a_plot_has_one_scale():
     plot = interval_plot(metric(value=5.0, interval=(0.0, 10.0), null=None).to_json())
     assert plot["bar"] == {"x": 8.0, "width": 184.0}
     assert plot["point"] == 100.0
     assert plot["band"] is None
 
 
-def test_a_plot_of_equal_numbers_is_in_the_middle():
+def test_a_plot_of_equal_numbers_is_centred():
     null = Null(mean=2.0, range=(2.0, 2.0), draws=1, rows=9)
     plot = interval_plot(metric(value=2.0, interval=(2.0, 2.0), null=null).to_json())
     assert (plot["point"], plot["mean"]) == (100.0, 100.0)
