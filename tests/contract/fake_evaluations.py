@@ -1,4 +1,4 @@
-"""A gateway of evaluations in a few lines: a real gRPC server that shows the looks it is given, and breaks as told."""
+"""A fake gateway for evaluations: a real gRPC server that reports configured states, and breaks as configured."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ CREATED_S = 1_700_000_000
 
 
 def metrics() -> list[evaluation_pb2.Metric]:
-    """Three metrics: one that decides, one told beside, one that could not be computed."""
+    """Return three metrics: one that decides, one that does not, and one that could not be computed."""
     fid = evaluation_pb2.Metric(
         name="fid",
         panel=evaluation_pb2.PANEL_REALISM,
@@ -63,24 +63,24 @@ def ref(name: str) -> model_pb2.ModelRef:
 @dataclass
 class FakeEvaluations(evaluation_pb2_grpc.EvaluationServiceServicer):
     """Attributes:
-    refusals: statuses that the next calls, whichever, end with.
-    looks: what a watch shows before the end, as (done, total, stage); the metrics come with the last.
-    end: the state it ends in.
-    end_reason: why.
-    failing: gates that do not hold.
-    breaks: of the next watches: after how many looks each breaks, as an UNAVAILABLE stream.
-    stops: whether a watch ends as if it were whole, before the evaluation has ended.
-    hold: a watch shows its looks, and nothing more until it is set; None: it goes on.
+    refusals: statuses with which the next calls of any kind end.
+    states: what a watch reports before the end, as (done, total, stage); the last has metrics.
+    end: the final state.
+    end_reason: the reason of the final state.
+    failing: gates that do not pass.
+    breaks: the number of states after which each of the next watches breaks with UNAVAILABLE.
+    stops: whether a watch ends without an error before the evaluation has ended.
+    hold: a watch waits for it before the final state; None: it does not wait.
     report: the file of a report.
     part_bytes: bytes a part.
-    redacted: whether the report is.
-    cut: of the next reports: after how many parts each breaks.
+    redacted: whether the report is redacted.
+    report_breaks: the number of parts after which each of the next reports breaks.
     page: evaluations a page of a list.
     made: evaluations by id.
     """
 
     refusals: list[status_pb2.Status] = field(default_factory=list)
-    looks: list[tuple[int, int, str]] = field(default_factory=lambda: [(0, 0, ""), (3, 10, "drawing samples")])
+    states: list[tuple[int, int, str]] = field(default_factory=lambda: [(0, 0, ""), (3, 10, "drawing samples")])
     end: int = SUCCEEDED
     end_reason: str = ""
     failing: frozenset[str] = frozenset()
@@ -90,7 +90,7 @@ class FakeEvaluations(evaluation_pb2_grpc.EvaluationServiceServicer):
     report: bytes = b"<html>report</html>"
     part_bytes: int = 4
     redacted: bool = False
-    cut: list[int] = field(default_factory=list)
+    report_breaks: list[int] = field(default_factory=list)
     page: int = 2
     made: dict[str, evaluation_pb2.Evaluation] = field(default_factory=dict)
     requests: list[evaluation_pb2.CreateEvaluationRequest] = field(default_factory=list)
@@ -158,10 +158,10 @@ class FakeEvaluations(evaluation_pb2_grpc.EvaluationServiceServicer):
         self._refuse(context)
         evaluation = self.find(request.id, context)
         break_after = self.breaks.pop(0) if self.breaks else None
-        for shown, (done, total, stage) in enumerate([*self.looks, (10, 10, "writing the report")]):
+        for shown, (done, total, stage) in enumerate([*self.states, (10, 10, "writing the report")]):
             if shown == break_after:
                 abort(context, rich(code_pb2.UNAVAILABLE, "draining", error_info("DRAINING")))
-            if shown == len(self.looks):
+            if shown == len(self.states):
                 if self.hold is not None:
                     self.hold.wait(30)
                 if self.stops:
@@ -178,9 +178,10 @@ class FakeEvaluations(evaluation_pb2_grpc.EvaluationServiceServicer):
         if self.find(request.id, context).state != SUCCEEDED:
             abort(context, rich(code_pb2.FAILED_PRECONDITION, "it has no report yet", error_info("NOT_DONE")))
         is_html = request.format == evaluation_pb2.GetEvaluationReportRequest.FORMAT_HTML
-        data, cut = self.report if is_html else b'{"report": 1}', self.cut.pop(0) if self.cut else None
+        data = self.report if is_html else b'{"report": 1}'
+        break_after = self.report_breaks.pop(0) if self.report_breaks else None
         for part, start in enumerate(range(0, len(data), self.part_bytes)):
-            if part == cut:
+            if part == break_after:
                 abort(context, rich(code_pb2.UNAVAILABLE, "draining", error_info("DRAINING")))
             yield evaluation_pb2.GetEvaluationReportResponse(
                 data=data[start : start + self.part_bytes], total_bytes=len(data), redacted=self.redacted
@@ -194,7 +195,7 @@ class FakeEvaluations(evaluation_pb2_grpc.EvaluationServiceServicer):
             return
         replace(evaluation.metrics, metrics())
         panels = [
-            evaluation_pb2.PanelVerdict(panel=1, verdict=WORSE, sentence="Samples are told from real rows."),
+            evaluation_pb2.PanelVerdict(panel=1, verdict=WORSE, sentence="Samples differ from real rows."),
             evaluation_pb2.PanelVerdict(panel=3, verdict=LIKE_REAL, sentence="No more copies than held-out rows."),
         ]
         replace(evaluation.panels, panels)
@@ -211,7 +212,7 @@ class FakeEvaluations(evaluation_pb2_grpc.EvaluationServiceServicer):
         return self.made[id]
 
     def make(self, model: str = "digits-cvae", end: int | None = None) -> evaluation_pb2.Evaluation:
-        """An evaluation that is there already."""
+        """Create an evaluation before the test starts."""
         request = evaluation_pb2.CreateEvaluationRequest(model={"name": model}, request_id=f"made-{len(self.made)}")
         evaluation = self.made[self.CreateEvaluation(request, None).evaluation.id]
         self.requests.clear()
@@ -236,7 +237,7 @@ def abort(context: grpc.ServicerContext, status: status_pb2.Status) -> None:
 
 @contextmanager
 def serving_evaluations(evaluations: FakeEvaluations) -> Iterator[str]:
-    """Serve on a free port, by threads; gives the address."""
+    """Serve on a free port with threads, and yield the address."""
     server = grpc.server(futures.ThreadPoolExecutor(8))
     evaluation_pb2_grpc.add_EvaluationServiceServicer_to_server(evaluations, server)
     port = server.add_insecure_port("127.0.0.1:0")

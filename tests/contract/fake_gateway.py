@@ -1,6 +1,6 @@
-"""A gateway of a few lines: a real grpc.aio server that answers as told, and breaks when told.
+"""A fake gateway for samples: a real grpc.aio server that replies and breaks as configured.
 
-Sample i of seed s is filled with the bytes of (s, i), so that what a client puts together can be checked by hand.
+Sample i of seed s is filled with the bytes of (s, i), so that what a client assembles can be checked by hand.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ SIDE = 4
 
 
 def pixels(seed: int, index: int) -> np.ndarray:
-    """(4, 4, 1) uint8: what sample `index` of `seed` is."""
+    """Return sample `index` of `seed`, (4, 4, 1) uint8."""
     return ((np.arange(SIDE * SIDE) + 31 * seed + 7 * index) % 256).astype(np.uint8).reshape(SIDE, SIDE, 1)
 
 
@@ -68,16 +68,16 @@ def invalid(**fields: str) -> status_pb2.Status:
 
 @dataclass
 class Behaviour:
-    """How the gateway answers one attempt.
+    """How the gateway replies to one attempt.
 
     Attributes:
-        status: fails with it, after `break_after` chunks; None: it does well.
+        status: the error after `break_after` chunks; None: no error.
         break_after: chunks sent before the status.
-        silent_after: chunks sent before it says nothing more; None: it never falls silent.
-        digest: the digest the header names.
-        numerics: the numerics the header names, unless the request pins one.
+        silent_after: chunks sent before it stops sending; None: it never stops.
+        stop_after: chunks sent before it ends the stream without an error; None: it sends all.
         delay_s: seconds before each chunk.
-        stop_after: chunks sent before it ends the stream as if it were whole.
+        digest: the digest in the header.
+        numerics: the numerics id in the header.
     """
 
     status: status_pb2.Status | None = None
@@ -92,10 +92,10 @@ class Behaviour:
 @dataclass
 class FakeGateway(sampling_pb2_grpc.SamplingServiceServicer, model_pb2_grpc.ModelServiceServicer):
     """Attributes:
-    attempts: how it answers one attempt after the other; when they run out, well.
+    attempts: how it replies to one attempt after the other; without an error when they run out.
     chunk_count: samples a chunk.
-    part_bytes: bytes a part, for samples larger than that; None: samples are whole.
-    failed: indices of samples that carry an error.
+    part_bytes: bytes a part of a sample; None: samples are not split.
+    failed: indices of samples with an error.
     pages: pages of ListModels, one list of models each.
     """
 
@@ -251,7 +251,7 @@ async def abort(context: grpc.aio.ServicerContext, status: status_pb2.Status) ->
 
 @asynccontextmanager
 async def started(gateway: FakeGateway) -> AsyncIterator[str]:
-    """Serve on a free port, in the running event loop; gives the address."""
+    """Serve on a free port in the running event loop, and yield the address."""
     server = grpc.aio.server()
     sampling_pb2_grpc.add_SamplingServiceServicer_to_server(gateway, server)
     model_pb2_grpc.add_ModelServiceServicer_to_server(gateway, server)
@@ -263,7 +263,7 @@ async def started(gateway: FakeGateway) -> AsyncIterator[str]:
 
 @contextmanager
 def serving(gateway: FakeGateway) -> Iterator[str]:
-    """Serve on a free port, in a thread of its own; gives the address."""
+    """Serve on a free port in a thread, and yield the address."""
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever)
     thread.start()

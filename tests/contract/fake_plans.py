@@ -1,6 +1,6 @@
-"""A gateway of plans in a few lines: a real gRPC server whose rows can be checked by hand.
+"""A fake gateway for plans: a real gRPC server whose rows can be checked by hand.
 
-Row i of a plan is filled with bytes of i; its class is i mod 3. Tickets are "<plan id>#<how many were given>".
+Row i of a plan is filled with bytes of i; its class is i mod 3. Tickets are "<plan id>#<number of plans made>".
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import numpy as np
 from google.rpc import code_pb2
 from grpc_status import rpc_status
 
+from fount.augmentation.shards import shard_range
 from fount.v1 import augmentation_pb2, augmentation_pb2_grpc, model_pb2, sampling_pb2
 from tests.contract.fake_gateway import DIGEST, NUMERICS, SIDE, error_info, invalid, rich, sample_spec
 
@@ -35,14 +36,14 @@ class FakePlans(augmentation_pb2_grpc.AugmentationServiceServicer):
     """Attributes:
     rows: rows of every plan.
     chunk: rows a message.
-    hold_from: a row that no stream passes until `released`; None: none is held.
-    released: lets held streams go on.
+    hold_from: the row at which streams wait for `released`; None: none waits.
+    released: lets waiting streams continue.
     rejected: slots without a sample.
-    groups: the group names; row i is of group i mod their number, every fifth of none.
-    void_tickets: tickets that are no longer taken.
-    break_at: a row before which the first stream that reaches it breaks; None: none does.
+    groups: the group names; row i is of group i mod their number, and every fifth row of none.
+    void_tickets: tickets that are refused as expired.
+    break_at: the row before which the first stream that reaches it breaks; None: none breaks.
     pulls: every request for rows.
-    other_ids: whether planning the same again gives another plan.
+    other_ids: whether planning the same specification again gives another plan.
     """
 
     rows: int = 40
@@ -114,13 +115,13 @@ class FakePlans(augmentation_pb2_grpc.AugmentationServiceServicer):
             abort(context, invalid(ticket="has expired; plan again"))
         is_full = request.provenance == augmentation_pb2.PROVENANCE_LEVEL_FULL
         shards = request.shards or 2
-        first, end = (self.rows * each // shards for each in (request.shard, request.shard + 1))
+        shard = shard_range(self.rows, request.shard, shards)
         yield augmentation_pb2.PullDatasetResponse(
             header=augmentation_pb2.PullHeader(
                 plan_id=request.ticket.decode().partition("#")[0],
                 rows=self.rows,
-                first_index=first,
-                end_index=end,
+                first_index=shard.start,
+                end_index=shard.stop,
                 sample_spec=sample_spec(model_pb2.ENCODING_UINT8),
                 classes=CLASSES,
                 groups=self.groups,
@@ -130,8 +131,8 @@ class FakePlans(augmentation_pb2_grpc.AugmentationServiceServicer):
                 transform_columns=COLUMNS if is_full else (),
             )
         )
-        start = request.start_index if request.HasField("start_index") else first
-        end = request.end_index if request.HasField("end_index") else end
+        start = request.start_index if request.HasField("start_index") else shard.start
+        end = request.end_index if request.HasField("end_index") else shard.stop
         for index in range(start, end, self.chunk):
             if self.hold_from is not None and index >= self.hold_from:
                 self.released.wait(30)
@@ -156,16 +157,16 @@ class FakePlans(augmentation_pb2_grpc.AugmentationServiceServicer):
             status = rich(code_pb2.ABORTED, "no sample was accepted", error_info("REJECTED"))
             chunk.samples.errors.add(index=index, status=status)
         if level != augmentation_pb2.PROVENANCE_LEVEL_NONE:
-            told = chunk.provenance
-            told.sources.extend(SOURCES[index % 4] for index in rows)
-            told.source_rows.extend(2**64 - 1 if index % 4 == 3 else 100 + index for index in rows)
-            told.seeds.extend(2**64 - 1 - index for index in rows)
-            told.indices.extend(rows)
+            provenance = chunk.provenance
+            provenance.sources.extend(SOURCES[index % 4] for index in rows)
+            provenance.source_rows.extend(2**64 - 1 if index % 4 == 3 else 100 + index for index in rows)
+            provenance.seeds.extend(2**64 - 1 - index for index in rows)
+            provenance.indices.extend(rows)
         if level == augmentation_pb2.PROVENANCE_LEVEL_FULL:
-            told.transforms.extend(
+            provenance.transforms.extend(
                 x for i in rows for x in ((float("nan"),) * 2 if i % 4 != 2 else (i / 2, float("nan")))
             )
-            told.confidences.extend(0.5 if index % 4 == 3 else float("nan") for index in rows)
+            provenance.confidences.extend(0.5 if index % 4 == 3 else float("nan") for index in rows)
         return chunk
 
     def model(self) -> augmentation_pb2.PinnedModel:
@@ -173,7 +174,7 @@ class FakePlans(augmentation_pb2_grpc.AugmentationServiceServicer):
         return augmentation_pb2.PinnedModel(role="generator", model=ref, numerics=NUMERICS)
 
     def Augment(self, requests, context) -> Iterator[augmentation_pb2.AugmentResponse]:
-        """Variant v of an image is the image brightened by v + 1."""
+        """Return as variant v of an image the image brightened by v + 1."""
         config = next(requests).config
         spec = sample_spec(model_pb2.ENCODING_UINT8)
         spec.dims[:] = [config.height, config.width, config.channels]
@@ -191,11 +192,13 @@ class FakePlans(augmentation_pb2_grpc.AugmentationServiceServicer):
             made = np.stack([images + np.uint8(v + 1) for v in range(config.variants)], axis=1)
             count = len(images) * config.variants
             samples = sampling_pb2.SampleChunk(start_index=at * config.variants, count=count, data=made.tobytes())
-            told = augmentation_pb2.RowProvenance(
+            provenance = augmentation_pb2.RowProvenance(
                 sources=[3] * count, source_rows=[0] * count, seeds=[header.seed] * count, indices=range(count)
             )
             at += len(images)
-            yield augmentation_pb2.AugmentResponse(chunk=augmentation_pb2.RowChunk(samples=samples, provenance=told))
+            yield augmentation_pb2.AugmentResponse(
+                chunk=augmentation_pb2.RowChunk(samples=samples, provenance=provenance)
+            )
 
 
 def abort(context: grpc.ServicerContext, status) -> None:
@@ -205,7 +208,7 @@ def abort(context: grpc.ServicerContext, status) -> None:
 
 @contextmanager
 def serving_plans(plans: FakePlans) -> Iterator[str]:
-    """Serve on a free port, by threads; gives the address."""
+    """Serve on a free port with threads, and yield the address."""
     server = grpc.server(futures.ThreadPoolExecutor(16))
     augmentation_pb2_grpc.add_AugmentationServiceServicer_to_server(plans, server)
     port = server.add_insecure_port("127.0.0.1:0")

@@ -138,7 +138,7 @@ def test_an_evaluation_is_a_table_next_to_real_data(gateway):
         "",
         "kid: features are not finite",
         "",
-        "realism       worse      Samples are told from real rows.",
+        "realism       worse      Samples differ from real rows.",
         "memorisation  like real  No more copies than held-out rows.",
         "",
         "FAILED  fid < 5  (it is 0.02)",
@@ -278,7 +278,7 @@ def test_lines_are_at_most_5_s_apart():
 def test_a_terminal_gets_a_bar_and_new_metrics(gateway, monkeypatch):
     monkeypatch.setattr(evaluation_watch, "error_is_terminal", lambda: True)
     monkeypatch.setattr(evaluation_watch, "_REFRESH_INTERVAL_S", 0.01)
-    gateway.looks += [(3, 10, "drawing samples")] * 2
+    gateway.states += [(3, 10, "drawing samples")] * 2
     gateway.hold = threading.Event()
     threading.Timer(0.2, gateway.hold.set).start()
     result = fount("evaluate", "digits-cvae")
@@ -344,7 +344,7 @@ def test_elapsed_time_counts_from_the_start_of_the_evaluation(gateway, monkeypat
 def test_a_bar_without_a_total_has_no_question_marks(gateway, monkeypatch):
     monkeypatch.setattr(evaluation_watch, "error_is_terminal", lambda: True)
     monkeypatch.setattr(evaluation_watch, "_REFRESH_INTERVAL_S", 0.01)
-    gateway.looks, gateway.hold = [(0, 0, "")], threading.Event()
+    gateway.states, gateway.hold = [(0, 0, "")], threading.Event()
     threading.Timer(0.2, gateway.hold.set).start()
     message = fount("evaluate", "digits-cvae").stderr
     assert "\rqueued: waits for a runner, 00:00" in message

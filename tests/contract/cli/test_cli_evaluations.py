@@ -48,7 +48,7 @@ def test_a_report_of_a_failed_gate_is_written_too(gateway, tmp_path):
 def test_a_broken_report_leaves_the_earlier_one(gateway, tmp_path, monkeypatch):
     monkeypatch.setattr("fount.retry.RetryPolicy.delay_s", lambda self, failures: 0.001)
     (tmp_path / "a.html").write_text("earlier")
-    gateway.cut = [2] * 20
+    gateway.report_breaks = [2] * 20
     result = fount("evaluate", "digits-cvae", "--report", "a.html")
     assert result.exit_code == 1
     assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {"a.html": "earlier"}

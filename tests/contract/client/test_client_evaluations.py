@@ -1,7 +1,7 @@
-"""Both clients' evaluations against a real server that breaks when told."""
+"""Evaluations through both clients, against a real server that breaks as configured."""
 
 import json
-from contextlib import aclosing, closing, contextmanager
+from contextlib import aclosing, closing
 
 import pytest
 
@@ -16,7 +16,6 @@ from fount.errors import (
     ServerUnavailable,
 )
 from fount.evaluation.types import ClassMetricInfo, NullInfo, evaluation_info, evaluation_json
-from fount.retry import RetryPolicy
 from fount.v1 import evaluation_pb2
 from tests.contract.fake_evaluations import (
     CANCELLED,
@@ -24,33 +23,18 @@ from tests.contract.fake_evaluations import (
     SUCCEEDED,
     FakeEvaluations,
     metrics,
-    serving_evaluations,
 )
 from tests.contract.fake_gateway import DIGEST, invalid, overloaded, unavailable
 
-QUICK = RetryPolicy(first_attempts=2, attempts=3, base_s=0.001)
 
-
-@contextmanager
-def client_of(gateway):
-    with serving_evaluations(gateway) as server, Client(server, timeout_s=10, retry=QUICK) as client:
-        yield client
-
-
-@contextmanager
-def aio_client_of(gateway):
-    with serving_evaluations(gateway) as server:
-        yield aio.Client(server, timeout_s=10, retry=QUICK)
-
-
-def states(looks):
-    return [(info.state, info.progress.done) for info in looks]
+def states(infos):
+    return [(info.state, info.progress.done) for info in infos]
 
 
 # --- Values -----------------------------------------------------------------------------------------------------------
 
 
-def test_an_evaluation_is_read_whole():
+def test_it_decodes_an_evaluation(client_of):
     gateway = FakeEvaluations(failing=frozenset({"fid < 5"}))
     with client_of(gateway) as client:
         info = client.evaluate("digits-cvae", count=500, seed=7, gates=["fid < 5", "kid < 1"], truncation=0.5)
@@ -71,18 +55,19 @@ def test_an_evaluation_is_read_whole():
     assert last.expires is None
 
 
-def test_an_envelope_is_all_that_the_result_depends_on():
+def test_it_decodes_the_envelope(client_of):
     with client_of(FakeEvaluations()) as client:
-        asked = client.evaluate("digits-cvae", count=500, seed=7, truncation=0.5, panels=["realism"]).envelope
-    assert str(asked.model) == f"digits-cvae:1.0@{DIGEST}"
-    assert (asked.dataset, asked.training_split, asked.held_out_split, asked.held_out_rows) == (
+        envelope = client.evaluate("digits-cvae", count=500, seed=7, truncation=0.5, panels=["realism"]).envelope
+    assert str(envelope.model) == f"digits-cvae:1.0@{DIGEST}"
+    assert (envelope.dataset, envelope.training_split, envelope.held_out_split, envelope.held_out_rows) == (
         "digits", "train", "test", 359,
     )  # fmt: skip
-    assert (asked.count, asked.seed, asked.parameters, asked.panels) == (500, 7, {"truncation": 0.5}, ("realism",))
-    assert (asked.classes, asked.conditional) == (("zero", "one"), True)
+    assert (envelope.count, envelope.seed, envelope.parameters) == (500, 7, {"truncation": 0.5})
+    assert envelope.panels == ("realism",)
+    assert (envelope.classes, envelope.conditional) == (("zero", "one"), True)
 
 
-def test_a_metric_tells_its_interval_and_what_real_data_scores():
+def test_it_decodes_the_interval_and_null_distribution_of_a_metric():
     info = evaluation_info(evaluation_pb2.Evaluation(id="ev-1", metrics=metrics()))
     fid = info.metric("fid")
     assert (fid.value, fid.interval, fid.null) == (
@@ -91,44 +76,44 @@ def test_a_metric_tells_its_interval_and_what_real_data_scores():
     assert (fid.panel, fid.verdict, fid.decides, fid.better) == ("realism", "worse", False, "lower")
 
 
-def test_what_could_not_be_computed_is_none_and_says_why():
+def test_it_returns_none_for_a_value_that_could_not_be_computed():
     kid = evaluation_info(evaluation_pb2.Evaluation(metrics=metrics())).metric("kid")
     assert (kid.value, kid.interval, kid.null, kid.verdict) == (None, None, None, "none")
     assert kid.note == "features are not finite"
 
 
-def test_a_metric_tells_of_its_classes():
+def test_it_decodes_the_classes_of_a_metric():
     zero, one = evaluation_info(evaluation_pb2.Evaluation(metrics=metrics())).metric("copy_rate").classes
     assert zero == ClassMetricInfo(class_name="zero", value=0.5, interval=None, null_mean=None, verdict="near-real")
     assert (one.class_name, one.value) == ("one", None)
 
 
-def test_a_metric_that_there_is_not_names_those_there_are():
+def test_it_names_the_metrics_when_one_is_unknown():
     info = evaluation_info(evaluation_pb2.Evaluation(metrics=metrics()))
     with pytest.raises(KeyError, match="no metric 'fidd'; there are: fid, kid, copy_rate"):
         info.metric("fidd")
 
 
-def test_values_of_a_newer_server_are_given_by_number():
+def test_it_returns_unknown_enum_values_by_number():
     message = evaluation_pb2.Evaluation(state=9, panels=[evaluation_pb2.PanelVerdict(panel=8, verdict=7)])
     info = evaluation_info(message)
     assert (info.state, info.is_over, info.panels[0].panel, info.panels[0].verdict) == ("9", False, "8", "7")
 
 
-def test_json_holds_no_number_that_is_not_finite():
+def test_it_writes_numbers_that_are_not_finite_as_null():
     metric = evaluation_pb2.Metric(name="effective_size", value=float("nan"))
     metric.interval.max = float("inf")
     evaluation = evaluation_pb2.Evaluation(id="ev-1", metrics=[metric])
     evaluation.create_time.FromSeconds(0)
-    told = json.loads(json.dumps(evaluation_json(evaluation_info(evaluation)), allow_nan=False))
-    assert (told["metrics"][0]["value"], told["metrics"][0]["interval"]) == (None, [0.0, None])
-    assert (told["created"], told["ended"]) == ("1970-01-01T00:00:00+00:00", None)
+    document = json.loads(json.dumps(evaluation_json(evaluation_info(evaluation)), allow_nan=False))
+    assert (document["metrics"][0]["value"], document["metrics"][0]["interval"]) == (None, [0.0, None])
+    assert (document["created"], document["ended"]) == ("1970-01-01T00:00:00+00:00", None)
 
 
-# --- Asked ------------------------------------------------------------------------------------------------------------
+# --- Calls ------------------------------------------------------------------------------------------------------------
 
 
-def test_a_call_tried_again_makes_one_evaluation():
+def test_it_repeats_a_call_with_the_same_request_id(client_of):
     gateway = FakeEvaluations(refusals=[unavailable()])
     with client_of(gateway) as client:
         client.evaluate("digits-cvae")
@@ -137,27 +122,27 @@ def test_a_call_tried_again_makes_one_evaluation():
     assert len(gateway.requests[0].request_id) == 32
 
 
-def test_the_same_request_id_gives_the_earlier_evaluation():
+def test_it_returns_the_earlier_evaluation_of_a_request_id(client_of):
     with client_of(FakeEvaluations()) as client:
         first = client.evaluate("digits-cvae", request_id="release-3")
         assert client.evaluate("digits-cvae", request_id="release-3").id == first.id
         assert client.evaluate("digits-cvae", request_id="release-4").id != first.id
 
 
-def test_each_field_the_server_refuses_is_told():
+def test_it_reports_every_field_that_the_server_refuses(client_of):
     gateway = FakeEvaluations(refusals=[invalid(gates="does not parse")])
     with client_of(gateway) as client, pytest.raises(InvalidRequest) as error:
         client.evaluate("digits-cvae", gates=["fid"])
     assert error.value.fields == [("gates", "does not parse")]
 
 
-def test_a_full_queue_is_overload():
+def test_it_reports_a_full_queue(client_of):
     gateway = FakeEvaluations(refusals=[overloaded(None)])
     with client_of(gateway) as client, pytest.raises(Overloaded):
         client.evaluate("digits-cvae")
 
 
-def test_evaluations_are_listed_over_all_pages():
+def test_it_lists_the_evaluations_of_all_pages(client_of):
     gateway = FakeEvaluations()
     for _ in range(5):
         gateway.make()
@@ -165,7 +150,7 @@ def test_evaluations_are_listed_over_all_pages():
         assert [info.id for info in client.evaluations()] == ["ev-5", "ev-4", "ev-3", "ev-2", "ev-1"]
 
 
-def test_a_list_keeps_its_filter_over_pages():
+def test_it_keeps_the_filter_of_a_list_over_pages(client_of):
     gateway = FakeEvaluations()
     for _ in range(3):
         gateway.make()
@@ -177,7 +162,7 @@ def test_a_list_keeps_its_filter_over_pages():
     ]
 
 
-def test_an_evaluation_is_cancelled_and_deleted():
+def test_it_cancels_and_deletes_an_evaluation(client_of):
     gateway = FakeEvaluations()
     gateway.make()
     with client_of(gateway) as client:
@@ -188,20 +173,20 @@ def test_an_evaluation_is_cancelled_and_deleted():
             client.evaluation("ev-1")
 
 
-# --- Watched ----------------------------------------------------------------------------------------------------------
+# --- Watches ----------------------------------------------------------------------------------------------------------
 
 
-def test_a_watch_ends_with_the_evaluation():
+def test_it_watches_until_the_evaluation_ends(client_of):
     gateway = FakeEvaluations()
     gateway.make()
     with client_of(gateway) as client:
-        looks = list(client.watch_evaluation("ev-1"))
-    assert states(looks) == [("queued", 0), ("running", 3), ("succeeded", 10)]
-    assert [len(info.metrics) for info in looks] == [0, 1, 3]
+        infos = list(client.watch_evaluation("ev-1"))
+    assert states(infos) == [("queued", 0), ("running", 3), ("succeeded", 10)]
+    assert [len(info.metrics) for info in infos] == [0, 1, 3]
 
 
 @pytest.mark.parametrize(("end", "state"), [(FAILED, "failed"), (CANCELLED, "cancelled")])
-def test_a_watch_ends_with_an_evaluation_that_does_not_succeed(end, state):
+def test_it_watches_an_evaluation_that_does_not_succeed(client_of, end, state):
     gateway = FakeEvaluations(end=end, end_reason="why")
     gateway.make()
     with client_of(gateway) as client:
@@ -209,7 +194,7 @@ def test_a_watch_ends_with_an_evaluation_that_does_not_succeed(end, state):
     assert (last.state, last.state_reason, last.is_over) == (state, "why", True)
 
 
-def test_a_watch_that_breaks_is_opened_again():
+def test_it_opens_a_broken_watch_again(client_of):
     gateway = FakeEvaluations(breaks=[1, 2, 1, 2, 1])
     gateway.make()
     with client_of(gateway) as client:
@@ -217,42 +202,42 @@ def test_a_watch_that_breaks_is_opened_again():
     assert (last.state, gateway.watched) == ("succeeded", 6)
 
 
-def test_a_break_after_the_end_loses_nothing():
-    gateway = FakeEvaluations(looks=[(1, 2, "drawing")])
-    gateway.looks.append((2, 2, ""))
+def test_it_is_complete_when_a_watch_breaks_after_the_end(client_of):
+    gateway = FakeEvaluations(states=[(1, 2, "drawing")])
+    gateway.states.append((2, 2, ""))
     evaluation = gateway.make(end=SUCCEEDED)
-    gateway.looks, gateway.breaks = [(0, 0, "")], [1]
+    gateway.states, gateway.breaks = [(0, 0, "")], [1]
     with client_of(gateway) as client:
-        looks = list(client.watch_evaluation(evaluation.id))
-    assert (states(looks), gateway.watched) == ([("succeeded", 0)], 1)
+        infos = list(client.watch_evaluation(evaluation.id))
+    assert (states(infos), gateway.watched) == ([("succeeded", 0)], 1)
 
 
-def test_a_server_that_stays_away_is_told():
+def test_it_reports_a_server_that_stays_unavailable(client_of):
     gateway = FakeEvaluations(breaks=[1, 0, 0, 0])
     gateway.make()
     with client_of(gateway) as client, pytest.raises(ServerUnavailable, match="draining"):
         list(client.watch_evaluation("ev-1"))
-    assert gateway.watched == 4 - 1  # three attempts since it was heard of
+    assert gateway.watched == 4 - 1  # three attempts since the last message
 
 
-def test_a_watch_that_ends_too_soon_is_a_bad_reply():
+def test_it_refuses_a_watch_that_ends_early(client_of):
     gateway = FakeEvaluations(stops=True)
     gateway.make()
     with client_of(gateway) as client, pytest.raises(BadReply, match="ended before the evaluation did"):
         list(client.watch_evaluation("ev-1"))
 
 
-def test_leaving_a_watch_leaves_the_evaluation():
+def test_it_does_not_cancel_an_evaluation_when_a_watch_is_closed(client_of):
     gateway = FakeEvaluations()
     gateway.make()
     with client_of(gateway) as client:
-        with closing(client.watch_evaluation("ev-1")) as looks:
-            next(looks)
+        with closing(client.watch_evaluation("ev-1")) as infos:
+            next(infos)
         assert gateway.cancelled == []
         assert client.evaluation("ev-1").state != "cancelled"
 
 
-def test_an_unknown_evaluation_cannot_be_watched():
+def test_it_reports_an_unknown_evaluation_to_watch(client_of):
     with client_of(FakeEvaluations()) as client, pytest.raises(NotFound, match='no evaluation "ghost"'):
         list(client.watch_evaluation("ghost"))
 
@@ -260,7 +245,7 @@ def test_an_unknown_evaluation_cannot_be_watched():
 # --- Reports ----------------------------------------------------------------------------------------------------------
 
 
-def test_a_report_is_joined_of_its_parts():
+def test_it_joins_the_parts_of_a_report(client_of):
     gateway = FakeEvaluations()
     gateway.make(end=SUCCEEDED)
     with client_of(gateway) as client:
@@ -269,29 +254,29 @@ def test_a_report_is_joined_of_its_parts():
         assert client.evaluation_report("ev-1", "json").data == b'{"report": 1}'
 
 
-def test_a_redacted_report_says_so():
+def test_it_reports_that_a_report_is_redacted(client_of):
     gateway = FakeEvaluations(redacted=True)
     gateway.make(end=SUCCEEDED)
     with client_of(gateway) as client:
         assert client.evaluation_report("ev-1").redacted is True
 
 
-def test_a_report_that_breaks_is_fetched_again_from_its_first_byte():
-    gateway = FakeEvaluations(cut=[2])
+def test_it_downloads_a_broken_report_again_from_its_first_byte(client_of):
+    gateway = FakeEvaluations(report_breaks=[2])
     gateway.make(end=SUCCEEDED)
     with client_of(gateway) as client:
         assert client.evaluation_report("ev-1").data == b"<html>report</html>"
 
 
-def test_a_report_that_breaks_every_time_is_given_up():
-    gateway = FakeEvaluations(cut=[2] * 9)
+def test_it_gives_up_on_a_report_that_always_breaks(client_of):
+    gateway = FakeEvaluations(report_breaks=[2] * 9)
     gateway.make(end=SUCCEEDED)
     with client_of(gateway) as client, pytest.raises(ServerUnavailable):
         client.evaluation_report("ev-1")
-    assert len(gateway.cut) == 7
+    assert len(gateway.report_breaks) == 7
 
 
-def test_there_is_no_report_before_the_end():
+def test_it_reports_that_there_is_no_report_yet(client_of):
     gateway = FakeEvaluations()
     gateway.make()
     with client_of(gateway) as client, pytest.raises(FailedPrecondition, match="no report yet"):
@@ -309,7 +294,7 @@ def test_there_is_no_report_before_the_end():
     ],
     ids=["short", "empty", "long", "another size", "another redaction"],
 )
-def test_a_report_that_contradicts_itself_is_a_bad_reply(monkeypatch, parts, text):
+def test_it_refuses_a_report_that_contradicts_itself(client_of, monkeypatch, parts, text):
     def answer(self, request, context):
         for data, total, redacted in parts:
             yield evaluation_pb2.GetEvaluationReportResponse(data=data, total_bytes=total, redacted=redacted)
@@ -322,41 +307,38 @@ def test_a_report_that_contradicts_itself_is_a_bad_reply(monkeypatch, parts, tex
 # --- asyncio ----------------------------------------------------------------------------------------------------------
 
 
-async def test_the_asyncio_client_evaluates_too():
-    gateway = FakeEvaluations(refusals=[unavailable()], breaks=[1], cut=[1])
-    with aio_client_of(gateway) as client:
-        async with client:
-            info = await client.evaluate("digits-cvae", gates=["fid < 5"], request_id="one")
-            looks = [each async for each in client.watch_evaluation(info.id)]
-            report = await client.evaluation_report(info.id, "json")
-    assert states(looks)[-1] == ("succeeded", 10)
+async def test_it_evaluates_within_an_event_loop(aio_client_of):
+    gateway = FakeEvaluations(refusals=[unavailable()], breaks=[1], report_breaks=[1])
+    async with aio_client_of(gateway) as client:
+        info = await client.evaluate("digits-cvae", gates=["fid < 5"], request_id="one")
+        infos = [each async for each in client.watch_evaluation(info.id)]
+        report = await client.evaluation_report(info.id, "json")
+    assert states(infos)[-1] == ("succeeded", 10)
     assert (report.data, gateway.watched, len(gateway.requests)) == (b'{"report": 1}', 2, 2)
 
 
-async def test_the_asyncio_client_lists_cancels_and_deletes():
+async def test_it_lists_cancels_and_deletes_within_an_event_loop(aio_client_of):
     gateway = FakeEvaluations()
     for _ in range(3):
         gateway.make()
-    with aio_client_of(gateway) as client:
-        async with client:
-            assert [info.id for info in await client.evaluations(["queued"])] == ["ev-3", "ev-2", "ev-1"]
-            assert (await client.cancel_evaluation("ev-1")).state == "cancelled"
-            assert (await client.evaluation("ev-1")).state == "cancelled"
-            await client.delete_evaluation("ev-1")
-            with pytest.raises(NotFound):
-                await client.evaluation("ev-1")
+    async with aio_client_of(gateway) as client:
+        assert [info.id for info in await client.evaluations(["queued"])] == ["ev-3", "ev-2", "ev-1"]
+        assert (await client.cancel_evaluation("ev-1")).state == "cancelled"
+        assert (await client.evaluation("ev-1")).state == "cancelled"
+        await client.delete_evaluation("ev-1")
+        with pytest.raises(NotFound):
+            await client.evaluation("ev-1")
 
 
-async def test_the_asyncio_client_may_leave_a_watch():
+async def test_it_can_close_a_watch_within_an_event_loop(aio_client_of):
     gateway = FakeEvaluations()
     gateway.make()
-    with aio_client_of(gateway) as client:
-        async with client, aclosing(client.watch_evaluation("ev-1")) as looks:
-            assert (await anext(looks)).state == "queued"
+    async with aio_client_of(gateway) as client, aclosing(client.watch_evaluation("ev-1")) as infos:
+        assert (await anext(infos)).state == "queued"
     assert gateway.cancelled == []
 
 
-def test_both_clients_have_the_same_methods():
+def test_it_has_the_same_methods_in_both_clients():
     def public(kind):
         return {name for name in vars(kind) if not name.startswith("_")}
 
@@ -364,8 +346,7 @@ def test_both_clients_have_the_same_methods():
     assert public(Client) == public(aio.Client)
 
 
-async def test_the_asyncio_client_refuses_what_the_other_refuses():
-    with aio_client_of(FakeEvaluations()) as client:
-        async with client:
-            with pytest.raises(InvalidRequest, match="count: is 1; it may be 50 or more"):
-                await client.evaluate("digits-cvae", count=1)
+async def test_it_checks_arguments_within_an_event_loop(aio_client_of):
+    async with aio_client_of(FakeEvaluations()) as client:
+        with pytest.raises(InvalidRequest, match="count: is 1; it may be 50 or more"):
+            await client.evaluate("digits-cvae", count=1)

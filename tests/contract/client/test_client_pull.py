@@ -1,7 +1,7 @@
-"""Plans, pulls and variants through the client, against a gateway whose rows can be checked by hand."""
+"""Plans, pulls and variants through both clients, against a gateway whose rows can be checked by hand."""
 
 from collections.abc import Iterator
-from contextlib import aclosing, contextmanager
+from contextlib import aclosing
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -9,48 +9,39 @@ import pytest
 from google.rpc import code_pb2
 
 from fount import Client
-from fount.client import aio
 from fount.errors import DeadlineExceeded, FountError, InvalidRequest, NotFound, ServerUnavailable
-from fount.retry import RetryPolicy
 from fount.v1 import augmentation_pb2
 from tests.contract.fake_gateway import error_info, rich
-from tests.contract.fake_plans import FakePlans, abort, row_pixels, serving_plans
+from tests.contract.fake_plans import FakePlans, abort, row_pixels
 
-QUICK = RetryPolicy(first_attempts=2, attempts=3, base_s=0.001)
-WISHES = {"dataset": "digits", "seed": 1, "shards": 3}
+SPEC = {"dataset": "digits", "seed": 1, "shards": 3}
 
 
 @dataclass
 class BreakingPlans(FakePlans):
     """Attributes:
-    breaks: after how many messages of variants each stream breaks, one after the other; then none does.
+    breaks: the number of messages after which each stream of variants breaks; later streams do not break.
     configs: the first message of every stream of variants.
-    taken: rows read from clients, in all.
+    received_rows: rows received from clients in total.
     """
 
     breaks: list[int] = field(default_factory=list)
     configs: list[augmentation_pb2.AugmentConfig] = field(default_factory=list)
-    taken: int = 0
+    received_rows: int = 0
 
     def Augment(self, requests, context) -> Iterator[augmentation_pb2.AugmentResponse]:
         last = self.breaks.pop(0) if self.breaks else None
-        for sent, response in enumerate(super().Augment(self.noted(requests), context)):
+        for sent, response in enumerate(super().Augment(self.recorded(requests), context)):
             if sent - 1 == last:
                 abort(context, rich(code_pb2.UNAVAILABLE, "draining", error_info("DRAINING")))
             yield response
 
-    def noted(self, requests):
+    def recorded(self, requests):
         for request in requests:
             if request.HasField("config"):
                 self.configs.append(request.config)
-            self.taken += request.rows.count
+            self.received_rows += request.rows.count
             yield request
-
-
-@contextmanager
-def client_of(plans, timeout_s=10.0):
-    with serving_plans(plans) as server, Client(server, timeout_s=timeout_s, retry=QUICK) as client:
-        yield client
 
 
 def expected(first, end):
@@ -61,22 +52,22 @@ def images_of(batches):
     return np.concatenate([batch.images for batch in batches])
 
 
-def pictures(count, side=4):
+def random_images(count, side=4):
     return np.random.default_rng(0).integers(0, 200, (count, side, side, 1), dtype=np.uint8)
 
 
 # --- Plans ------------------------------------------------------------------------------------------------------------
 
 
-def test_it_plans_and_finds_its_plans_again():
+def test_it_plans_and_looks_up_plans(client_of):
     with client_of(FakePlans()) as client:
-        plan = client.plan(WISHES)
+        plan = client.plan(SPEC)
         assert client.get_plan(plan.id) == plan
         assert client.plans() == [plan]
     assert (plan.rows, plan.shards, plan.seed, plan.dataset, plan.split) == (40, 3, 1, "digits", "train")
 
 
-def test_it_hands_on_what_the_gateway_says_is_wrong():
+def test_it_reports_what_the_gateway_refuses(client_of):
     with client_of(FakePlans()) as client, pytest.raises(NotFound, match='no data set "ghosts"'):
         client.plan({"dataset": "ghosts"})
 
@@ -89,42 +80,42 @@ def test_it_names_wrong_keys_before_anything_is_sent():
 # --- Pulls ------------------------------------------------------------------------------------------------------------
 
 
-def test_it_pulls_shards_that_make_up_the_plan():
+def test_it_pulls_shards_that_make_up_the_plan(client_of):
     with client_of(FakePlans()) as client:
-        plan = client.plan(WISHES)
+        plan = client.plan(SPEC)
         batches = [batch for shard in range(3) for batch in client.pull(plan, shard=shard, shards=3)]
     assert np.array_equal(images_of(batches), expected(0, 40))
     assert np.concatenate([batch.rows for batch in batches]).tolist() == list(range(40))
 
 
-def test_it_pulls_by_a_ticket_alone():
+def test_it_pulls_by_a_ticket_alone(client_of):
     with client_of(FakePlans()) as client:
-        ticket = client.plan(WISHES).ticket
+        ticket = client.plan(SPEC).ticket
         assert len(images_of(client.pull(ticket, shards=1))) == 40
 
 
-def test_it_begins_where_it_is_told():
+def test_it_starts_at_a_row(client_of):
     with client_of(FakePlans()) as client:
-        batches = list(client.pull(client.plan(WISHES), shards=1, start_index=33))
+        batches = list(client.pull(client.plan(SPEC), shards=1, start_index=33))
     assert np.array_equal(images_of(batches), expected(33, 40))
 
 
-def test_it_gives_nothing_from_the_end_of_a_shard():
+def test_it_returns_nothing_from_the_end_of_a_shard(client_of):
     with client_of(FakePlans()) as client:
-        assert list(client.pull(client.plan(WISHES), shards=1, start_index=40)) == []
+        assert list(client.pull(client.plan(SPEC), shards=1, start_index=40)) == []
 
 
-def test_it_resumes_a_pull_where_it_broke():
+def test_it_resumes_a_pull_where_it_broke(client_of):
     plans = FakePlans(break_at=9)
     with client_of(plans) as client:
-        batches = list(client.pull(client.plan(WISHES), shards=1))
+        batches = list(client.pull(client.plan(SPEC), shards=1))
     assert np.array_equal(images_of(batches), expected(0, 40))
     assert [pull.start_index for pull in plans.pulls] == [0, 12]
 
 
-def test_it_tells_where_rows_came_from():
+def test_it_returns_provenance(client_of):
     with client_of(FakePlans()) as client:
-        batch = next(client.pull(client.plan(WISHES), shards=1, provenance="full"))
+        batch = next(client.pull(client.plan(SPEC), shards=1, provenance="full"))
     assert batch.sources.tolist() == [1, 2, 3, 4]
     assert batch.source_rows.tolist() == [100, 101, 102, -1]
     assert batch.transform_columns == ("rotate_degrees", "shift_x")
@@ -132,47 +123,47 @@ def test_it_tells_where_rows_came_from():
     assert np.isnan(batch.transforms[[0, 1, 3]]).all()
 
 
-def test_it_tells_nothing_that_was_not_asked_for():
+def test_it_returns_no_provenance_that_was_not_requested(client_of):
     with client_of(FakePlans()) as client:
-        batch = next(client.pull(client.plan(WISHES), shards=1, provenance="none"))
+        batch = next(client.pull(client.plan(SPEC), shards=1, provenance="none"))
     assert (batch.sources, batch.seeds, batch.transforms) == (None, None, None)
 
 
-def test_it_marks_slots_without_a_sample():
+def test_it_marks_slots_without_a_sample(client_of):
     with client_of(FakePlans(rejected=frozenset({1, 7}))) as client:
-        batches = list(client.pull(client.plan(WISHES), shards=1))
+        batches = list(client.pull(client.plan(SPEC), shards=1))
     assert np.flatnonzero(np.concatenate([batch.rejected for batch in batches])).tolist() == [1, 7]
     assert sum(len(batch.accepted()) for batch in batches) == 38
 
 
-def test_it_says_what_a_pull_is_without_pulling_it():
+def test_it_describes_a_pull_without_pulling_rows(client_of):
     with client_of(FakePlans(groups=("a", "b"))) as client:
-        info = client.pull_info(client.plan(WISHES), shard=1, shards=4, provenance="full")
+        info = client.pull_info(client.plan(SPEC), shard=1, shards=4, provenance="full")
     assert (info.rows, info.first_index, info.end_index, info.shape) == (40, 10, 20, (4, 4, 1))
     assert (info.groups, info.transform_columns) == (("a", "b"), ("rotate_degrees", "shift_x"))
 
 
-def test_it_refuses_a_void_ticket():
+def test_it_reports_an_expired_ticket(client_of):
     plans = FakePlans()
     with client_of(plans) as client:
-        plan = client.plan(WISHES)
+        plan = client.plan(SPEC)
         plans.void_tickets.add(plan.ticket)
         with pytest.raises(InvalidRequest, match="ticket: has expired"):
             next(client.pull(plan))
 
 
-def test_it_gives_up_on_a_stream_that_falls_silent():
+def test_it_gives_up_on_a_stream_that_stops_sending(client_of):
     plans = FakePlans(hold_from=0)
     with client_of(plans, timeout_s=0.2) as client:
-        plan = client.plan(WISHES)
+        plan = client.plan(SPEC)
         with pytest.raises(DeadlineExceeded):
             next(client.pull(plan))
         plans.released.set()
 
 
-def test_it_says_that_nobody_answers():
+def test_it_reports_that_no_server_answers(quick):
     with (
-        Client("127.0.0.1:1", timeout_s=5, retry=QUICK) as client,
+        Client("127.0.0.1:1", timeout_s=5, retry=quick) as client,
         pytest.raises(ServerUnavailable, match="fount serve"),
     ):
         next(client.pull(b"ticket"))
@@ -185,46 +176,46 @@ def brightened(images, variants):
     return np.concatenate([np.stack([image + np.uint8(v + 1) for v in range(variants)]) for image in images])
 
 
-def test_it_gives_variants_of_an_array_in_order():
+def test_it_returns_variants_of_an_array_in_order(client_of):
     with client_of(FakePlans()) as client:
-        batches = list(client.augment(pictures(5), variants=3, seed=2))
-    assert np.array_equal(images_of(batches), brightened(pictures(5), 3))
+        batches = list(client.augment(random_images(5), variants=3, seed=2))
+    assert np.array_equal(images_of(batches), brightened(random_images(5), 3))
     assert np.concatenate([batch.rows for batch in batches]).tolist() == list(range(15))
 
 
-def test_it_takes_pairs_from_an_iterable():
-    images = pictures(5)
+def test_it_reads_pairs_from_an_iterable(client_of):
+    images = random_images(5)
     with client_of(BreakingPlans()) as client:
         batches = list(client.augment((images[i : i + 2], [1] * len(images[i : i + 2])) for i in range(0, 5, 2)))
     assert np.array_equal(images_of(batches), brightened(images, 1))
 
 
-def test_it_asks_for_nothing_when_there_is_nothing():
+def test_it_sends_nothing_without_rows(client_of):
     plans = BreakingPlans()
     with client_of(plans) as client:
         assert list(client.augment([])) == []
-        assert list(client.augment(pictures(0))) == []
+        assert list(client.augment(random_images(0))) == []
     assert plans.configs == []
 
 
-def test_it_takes_grey_images_without_channels():
+def test_it_accepts_grey_images_without_channels(client_of):
     plans = BreakingPlans()
     with client_of(plans) as client:
-        assert next(client.augment(pictures(2)[..., 0])).images.shape == (2, 4, 4, 1)
+        assert next(client.augment(random_images(2)[..., 0])).images.shape == (2, 4, 4, 1)
     assert (plans.configs[0].height, plans.configs[0].channels) == (4, 1)
 
 
-def test_it_cuts_large_arrays_into_messages():
-    images = pictures(40, side=256)  # 16 of them are a MiB
+def test_it_splits_large_arrays_into_messages(client_of):
+    images = random_images(40, side=256)  # 16 of them are a MiB
     with client_of(FakePlans()) as client:
         batches = list(client.augment(images))
     assert [len(batch) for batch in batches] == [16, 16, 8]
     assert np.array_equal(images_of(batches), images + np.uint8(1))
 
 
-def test_it_resumes_a_stream_of_variants_with_the_seed_it_was_given():
+def test_it_resumes_a_stream_of_variants_with_the_seed_it_was_given(client_of):
     plans = BreakingPlans(breaks=[2, 1])
-    images = pictures(9)
+    images = random_images(9)
     with client_of(plans) as client:
         batches = list(client.augment((image[None] for image in images), variants=2))
     assert np.array_equal(images_of(batches), brightened(images, 2))
@@ -233,14 +224,14 @@ def test_it_resumes_a_stream_of_variants_with_the_seed_it_was_given():
     assert plans.configs[1].model.digest
 
 
-def test_it_does_not_run_ahead_of_what_is_read():
+def test_it_does_not_read_ahead(client_of):
     plans = BreakingPlans()
     taken = []
 
     def source():
         for i in range(1000):
             taken.append(i)
-            yield pictures(1)
+            yield random_images(1)
 
     with client_of(plans) as client:
         variants = client.augment(source())
@@ -250,9 +241,9 @@ def test_it_does_not_run_ahead_of_what_is_read():
     assert len(taken) < 10
 
 
-def test_it_raises_what_the_source_raises():
+def test_it_raises_the_error_of_the_source(client_of):
     def source():
-        yield pictures(1)
+        yield random_images(1)
         raise OSError("the disk is gone")
 
     with client_of(FakePlans()) as client, pytest.raises(OSError, match="the disk is gone"):
@@ -271,7 +262,7 @@ def test_it_raises_what_the_source_raises():
         pytest.param([np.zeros((1, 4, 4, 1), np.uint8)], [1], "goes with one array", id="stray labels"),
     ],
 )
-def test_it_refuses_rows_that_cannot_be(images, labels, text):
+def test_it_refuses_invalid_rows(client_of, images, labels, text):
     with client_of(FakePlans()) as client, pytest.raises(InvalidRequest, match=text):
         list(client.augment(images, labels))
 
@@ -279,54 +270,52 @@ def test_it_refuses_rows_that_cannot_be(images, labels, text):
 @pytest.mark.parametrize(
     "query", [{"variants": 0}, {"seed": -1}, {"provenance": "all"}, {"policy": [{"rotat": [0, 1]}]}]
 )
-def test_it_names_options_that_cannot_be(query):
+def test_it_refuses_invalid_options(query):
     with Client("127.0.0.1:1") as client, pytest.raises(InvalidRequest):
-        client.augment(pictures(1), **query)
+        client.augment(random_images(1), **query)
 
 
 def test_it_refuses_an_option_it_does_not_know():
     with Client("127.0.0.1:1") as client, pytest.raises(TypeError, match="unexpected argument 'variant'"):
-        client.augment(pictures(1), variant=2)
+        client.augment(random_images(1), variant=2)
 
 
 # --- asyncio ----------------------------------------------------------------------------------------------------------
 
 
-async def test_it_plans_and_pulls_within_an_event_loop():
-    with serving_plans(FakePlans(break_at=9)) as server:
-        async with aio.Client(server, retry=QUICK) as client:
-            plan = await client.plan(WISHES)
-            assert (await client.pull_info(plan, shards=1)).rows == 40
-            batches = [batch async for batch in client.pull(plan, shards=1)]
-            assert (await client.plans(), await client.get_plan(plan.id)) == ([plan], plan)
+async def test_it_plans_and_pulls_within_an_event_loop(aio_client_of):
+    async with aio_client_of(FakePlans(break_at=9)) as client:
+        plan = await client.plan(SPEC)
+        assert (await client.pull_info(plan, shards=1)).rows == 40
+        batches = [batch async for batch in client.pull(plan, shards=1)]
+        assert (await client.plans(), await client.get_plan(plan.id)) == ([plan], plan)
     assert np.array_equal(images_of(batches), expected(0, 40))
 
 
-async def test_it_resumes_variants_within_an_event_loop():
+async def test_it_resumes_variants_within_an_event_loop(aio_client_of):
     async def source():
-        for image in pictures(9):
+        for image in random_images(9):
             yield image[None]
 
     plans = BreakingPlans(breaks=[2, 1])
-    with serving_plans(plans) as server:
-        async with aio.Client(server, retry=QUICK) as client:
-            batches = [batch async for batch in client.augment(source(), variants=2)]
-    assert np.array_equal(images_of(batches), brightened(pictures(9), 2))
+    async with aio_client_of(plans) as client:
+        batches = [batch async for batch in client.augment(source(), variants=2)]
+    assert np.array_equal(images_of(batches), brightened(random_images(9), 2))
     assert [config.start_index for config in plans.configs] == [0, 2, 3]
 
 
-async def test_it_does_not_run_ahead_within_an_event_loop():
+async def test_it_does_not_read_ahead_within_an_event_loop(aio_client_of):
     plans = BreakingPlans()
-    with serving_plans(plans) as server:
-        client = aio.Client(server, retry=QUICK)
-        async with client, aclosing(client.augment(pictures(1) for _ in range(1000))) as variants:
-            await anext(variants)
-    assert plans.taken < 10
+    async with (
+        aio_client_of(plans) as client,
+        aclosing(client.augment(random_images(1) for _ in range(1000))) as variants,
+    ):
+        await anext(variants)
+    assert plans.received_rows < 10
 
 
-async def test_it_cuts_an_array_within_an_event_loop():
-    with serving_plans(FakePlans()) as server:
-        async with aio.Client(server, retry=QUICK) as client:
-            with pytest.raises(FountError, match="one class id"):
-                await anext(client.augment(pictures(2), [1]))
-            assert len([batch async for batch in client.augment(pictures(40, side=256))]) == 3
+async def test_it_splits_an_array_within_an_event_loop(aio_client_of):
+    async with aio_client_of(FakePlans()) as client:
+        with pytest.raises(FountError, match="one class id"):
+            await anext(client.augment(random_images(2), [1]))
+        assert len([batch async for batch in client.augment(random_images(40, side=256))]) == 3

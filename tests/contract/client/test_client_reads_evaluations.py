@@ -1,4 +1,4 @@
-"""The gateway's evaluations as the client reads them: one word for one thing on both sides."""
+"""Evaluations encoded by the gateway and decoded by the client: the same words on both sides."""
 
 import pytest
 
@@ -16,7 +16,7 @@ def pinned(name):
 
 def info_of(**fields):
     specification = Specification(
-        model=pinned("vae"), model_labels=(1, 0), extractor=pinned("eye"), classifier=pinned("judge"),
+        model=pinned("vae"), model_labels=(1, 0), extractor=pinned("extractor"), classifier=pinned("classifier"),
         classifier_labels=(0, 1), dataset="digits", dataset_digest="sha256:d", training_split="train",
         held_out_split="test", training_rows=7, held_out_rows=3, classes=("a", "b"), image_shape=(8, 8, 1), count=100,
         seed=2**64 - 1, parameters=Parameters(truncation=0.5), panels=tuple(Panel), gates=("fid < 5",),
@@ -33,43 +33,48 @@ def metric(**fields):
 
 
 @pytest.mark.parametrize("state", list(State))
-def test_a_state_has_one_word(state):
+def test_it_names_states_alike(state):
     info = info_of(state=state)
     assert (info.state, info.is_over) == (state.value, state.ended)
 
 
 @pytest.mark.parametrize("panel", list(Panel))
-def test_a_panel_has_one_word(panel):
+def test_it_names_panels_alike(panel):
     result = PanelResult(panel=panel, verdict=Verdict.WORSE, sentence="s")
     assert info_of(panels=(result,)).panels[0].panel == panel.value
     assert panel.value in PANELS
 
 
 @pytest.mark.parametrize("verdict", list(Verdict))
-def test_a_verdict_has_one_word(verdict):
+def test_it_names_verdicts_alike(verdict):
     assert info_of(metrics=(metric(verdict=verdict),)).metrics[0].verdict == verdict.value
 
 
-def test_there_are_as_many_words_on_both_sides():
+def test_it_names_every_panel_and_state():
     assert (len(PANELS), len(STATES)) == (len(Panel), len(State))
 
 
-def test_an_envelope_is_the_specification():
-    asked = info_of().envelope
-    assert [str(model) for model in (asked.model, asked.extractor, asked.classifier)] == [
-        "vae:1@sha256:vae", "eye:1@sha256:eye", "judge:1@sha256:judge",
+def test_it_decodes_the_specification_as_the_envelope():
+    envelope = info_of().envelope
+    assert [str(model) for model in (envelope.model, envelope.extractor, envelope.classifier)] == [
+        "vae:1@sha256:vae", "extractor:1@sha256:extractor", "classifier:1@sha256:classifier",
     ]  # fmt: skip
-    assert (asked.count, asked.seed, asked.parameters, asked.gates) == (
+    assert (envelope.count, envelope.seed, envelope.parameters, envelope.gates) == (
         100,
         2**64 - 1,
         {"truncation": 0.5},
         ("fid < 5",),
     )
-    assert (asked.training_rows, asked.held_out_rows, asked.classes, asked.conditional) == (7, 3, ("a", "b"), True)
-    assert asked.panels == ("realism", "diversity", "memorisation", "label-fidelity")
+    assert (envelope.training_rows, envelope.held_out_rows, envelope.classes, envelope.conditional) == (
+        7,
+        3,
+        ("a", "b"),
+        True,
+    )
+    assert envelope.panels == ("realism", "diversity", "memorisation", "label-fidelity")
 
 
-def test_a_metric_is_read_whole():
+def test_it_decodes_a_metric():
     given = metric(
         interval=(1.0, 4.0), null=Null(mean=1.5, range=(1.0, 2.0), draws=9, rows=50), decides=True, note="n",
         samples=100,
@@ -82,17 +87,17 @@ def test_a_metric_is_read_whole():
 
 
 @pytest.mark.parametrize(
-    ("state", "passed", "told"),
+    ("state", "passed", "expected"),
     [(State.SUCCEEDED, True, True), (State.SUCCEEDED, False, False), (State.RUNNING, True, None)],
 )
-def test_whether_the_gates_passed_is_known_at_the_end(state, passed, told):
+def test_it_reports_whether_gates_passed_only_at_the_end(state, passed, expected):
     outcome = GateOutcome(gate="fid < 5", passed=passed, actual=2.5)
     info = info_of(state=state, gates=(outcome,) if state is State.SUCCEEDED else ())
-    assert info.gates_passed is told
+    assert info.gates_passed is expected
     assert [gate.actual for gate in info.gates] == ([2.5] if state is State.SUCCEEDED else [])
 
 
-def test_times_are_none_until_they_are_known():
+def test_it_returns_none_for_unknown_times():
     info = info_of(start_unix_s=12.0)
     assert (info.started - info.created).total_seconds() == 1.5
     assert (info.ended, info.expires, info.progress.updated) == (None, None, None)
