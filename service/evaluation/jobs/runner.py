@@ -13,9 +13,9 @@ import math
 import os
 import secrets
 import socket
-import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from sqlalchemy.engine import URL
@@ -34,7 +34,6 @@ __all__ = ["Heartbeat", "Recovery", "Runner"]
 
 _STOP_S = 8.0  # for the steps under way
 _HEARTBEAT_S = 2.0
-_STUCK_S = 30.0
 _RECOVERY_INTERVAL_S = 3.0
 _TIDY_INTERVAL_S = 30.0
 _ABANDONED_S = 3600.0
@@ -62,7 +61,7 @@ class Runner:
         self._worker = QueueWorker(url, runner=self.id, concurrency=concurrency, evaluate=self._evaluate)
         self._runs: dict[str, asyncio.Task[None] | None] = {}
         self._stopping = asyncio.Event()
-        self._recovering: asyncio.Task[None] | None = None
+        self._background: list[asyncio.Task[None]] = []
 
     async def start(self) -> None:
         """Take evaluations from now on.
@@ -73,27 +72,25 @@ class Runner:
         _prepare_folder(self._pipeline.folder)
         await asyncio.to_thread(self._database.open)
         await asyncio.to_thread(self._queue.open)
-        self._heartbeat.start()
         await self._worker.start()
-        self._recovering = asyncio.create_task(self._recover_forever())
+        self._background = [asyncio.create_task(each) for each in (self._heartbeat.run(), self._recover_forever())]
 
     async def stop(self) -> None:
         """Finish the steps under way, give their evaluations back to the queue, and close everything."""
         self._stopping.set()
-        if self._recovering:
-            self._recovering.cancel()
-            await asyncio.wait([self._recovering])
         if runs := [each for each in self._runs.values() if each]:
             _, late = await asyncio.wait(runs, timeout=_STOP_S)
             for each in late:
                 each.cancel()
             if late:
                 await asyncio.wait(late, timeout=1.0)
-        if self._recovering:  # it was started
+        if self._background:  # it was started
+            for each in self._background:
+                each.cancel()
+            await asyncio.wait(self._background)
             await self._worker.stop()
-        with contextlib.suppress(JobsUnreachable):
-            await asyncio.to_thread(self._recovery.resume_jobs_of, self.id)
-        await self._heartbeat.stop()
+            with contextlib.suppress(JobsUnreachable):
+                await asyncio.to_thread(self._recovery.resume_jobs_of, self.id)
         self._queue.close()
         self._database.close()
 
@@ -155,14 +152,14 @@ class Runner:
 
 
 class Heartbeat:
-    """Renews this runner's leases, from a thread of its own: a busy event loop does not let them expire.
+    """Renews this runner's leases every two seconds, in a thread of its own: busy worker threads do not delay it.
 
     It also finds leases that are not valid any more, so that a step that waits for workers ends soon after its
-    evaluation is cancelled. If the event loop itself hangs, the heartbeat stops, and other runners take over.
+    evaluation is cancelled. If the event loop hangs, the heartbeat stops with it, and other runners take over.
 
     Args:
         leases: of this runner.
-        on_lost: called in the event loop when a lease is found invalid.
+        on_lost: called when a lease is found invalid.
 
     Attributes:
         leases: those to renew, by evaluation id.
@@ -171,53 +168,27 @@ class Heartbeat:
     def __init__(self, leases: LeaseStore, on_lost: Callable[[Lease], None]) -> None:
         self.leases: dict[str, Lease] = {}
         self._store, self._on_lost = leases, on_lost
-        self._loop_alive_s = time.monotonic()
-        self._stopping = threading.Event()
-        self._thread: threading.Thread | None = None
-        self._watch: asyncio.Task[None] | None = None
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="heartbeat")
 
-    def start(self) -> None:
-        """Begin; call it in the event loop."""
-        self._watch = asyncio.create_task(self._watch_loop())
+    async def run(self) -> None:
+        """Renew until cancelled."""
         loop = asyncio.get_running_loop()
-        self._thread = threading.Thread(target=self._renew_forever, args=(loop,), name="heartbeat", daemon=True)
-        self._thread.start()
-
-    async def stop(self) -> None:
-        """Renew no more."""
-        self._stopping.set()
-        if self._watch and self._thread:
-            self._watch.cancel()
-            await asyncio.to_thread(self._thread.join, _HEARTBEAT_S)
+        while True:
+            await asyncio.sleep(_HEARTBEAT_S)
+            leases = list(self.leases.values())
+            try:
+                valid = await loop.run_in_executor(self._thread, self._store.renew, leases)
+            except JobsUnreachable as error:
+                _log.warning("leases could not be renewed: %s", error)
+                continue
+            for lease in leases:
+                if lease.token not in valid and self.leases.get(lease.id) is lease:  # it did not end meanwhile
+                    self._on_lost(lease)
 
     def drop(self, lease: Lease) -> None:
         """Renew a lease no more: its evaluation ends, or this runner leaves it."""
         if self.leases.get(lease.id) is lease:
             del self.leases[lease.id]
-
-    async def _watch_loop(self) -> None:
-        while True:
-            self._loop_alive_s = time.monotonic()
-            await asyncio.sleep(_HEARTBEAT_S / 2)
-
-    def _renew_forever(self, loop: asyncio.AbstractEventLoop) -> None:
-        while not self._stopping.wait(_HEARTBEAT_S):
-            if time.monotonic() - self._loop_alive_s > _STUCK_S:
-                _log.error("the event loop of this runner hangs; its leases will expire")
-                continue
-            leases = list(self.leases.values())
-            try:
-                valid = self._store.renew(leases)
-            except JobsUnreachable as error:
-                _log.warning("leases could not be renewed: %s", error)
-                continue
-            for lease in leases:
-                if lease.token not in valid:
-                    loop.call_soon_threadsafe(self._report_lost, lease)
-
-    def _report_lost(self, lease: Lease) -> None:
-        if self.leases.get(lease.id) is lease:  # its evaluation did not end meanwhile
-            self._on_lost(lease)
 
 
 class Recovery:

@@ -107,7 +107,7 @@ def test_runners_get_data_sets_by_options_and_the_database_by_their_environment(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     given = []
-    monkeypatch.setattr("service.evaluation.jobs.runner_process.RunnerProcesses", lambda *args: given.append(args))
+    monkeypatch.setattr("service.evaluation.hosting.RunnerProcesses", lambda *args: given.append(args))
     url = "postgresql://fount:secret@db/fount"
     runner_processes(configured("--jobs", url, "--runners", "3", "--data-set", "a=/x"), "127.0.0.1:7")
     assert given == [(3, ("--server", "127.0.0.1:7", "--data-set", "a=/x"), {"FOUNT_RUNNER_JOBS": url})]
