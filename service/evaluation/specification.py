@@ -1,26 +1,27 @@
-"""What an evaluation was asked for, resolved: all that its result depends on, and nothing else.
+"""The specification of an evaluation: everything its result depends on, and nothing else.
 
-It is made once, when the evaluation is created, and kept as JSON; runners read it, whichever takes the evaluation up.
+It is made once, when the evaluation is created, and stored as JSON; every runner that works on the evaluation reads it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict
 from typing import Any, Self
 
+from fount.documents import parse, record
 from service.domain import ModelKey, Parameters, Target
 from service.evaluation.results import Panel
 
 __all__ = ["FORMAT", "PinnedModel", "Specification"]
 
 FORMAT = 1
-"""Of the specification and of what steps leave behind. A runner refuses another one."""
+"""Version of the specification and of the files that steps leave. A runner refuses any other."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@record
 class PinnedModel:
-    """A model, exactly: which version with which digest, on which numerics."""
+    """An exact model: which version with which digest, on which numerics."""
 
     name: str
     version: str
@@ -29,14 +30,14 @@ class PinnedModel:
 
     @property
     def target(self) -> Target:
-        """The workers that may be asked."""
+        """The workers that serve it."""
         key = ModelKey(name=self.name, version=self.version, digest=self.digest)
         return Target(model=key, numerics=self.numerics)
 
 
-@dataclass(frozen=True, kw_only=True)
+@record
 class Specification:
-    """One evaluation, resolved.
+    """One evaluation, with every default filled in and every model pinned.
 
     Attributes:
         model: the generator.
@@ -46,15 +47,15 @@ class Specification:
         classifier_labels: the classifier's label of each class of the data set.
         dataset, dataset_digest: the real data.
         training_split, held_out_split: its parts.
-        training_rows, held_out_rows: how many rows those have.
+        training_rows, held_out_rows: sizes of the parts.
         classes: the data set's, in order of their id.
         image_shape: (H, W, C) of samples and rows alike.
         count: samples.
-        seed: of the samples, and of everything else that is drawn.
-        parameters: of the draw, whole.
+        seed: of the samples and of everything else that is random.
+        parameters: sampling parameters with the defaults of the model's card.
         panels: in the order of the report.
-        gates: as given; they parse.
-        code_version: Fount's, when it was asked.
+        gates: as given; they can be parsed.
+        code_version: Fount's version at creation.
         format: of this value.
     """
 
@@ -81,36 +82,20 @@ class Specification:
 
     @property
     def conditional(self) -> bool:
-        """Whether samples are asked for by label."""
+        """Whether samples are requested by label."""
         return bool(self.model_labels)
 
     def to_json(self) -> dict[str, Any]:
-        """As JSON has it."""
+        """Return plain values for JSON."""
         return asdict(self) | {"panels": [each.value for each in self.panels]}
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Self:
-        """Read what `to_json` gave.
+        """Read what `to_json` returned.
 
         Raises:
-            ValueError: it is of another format, or not a specification.
+            ValueError: it has another format, or is no specification.
         """
         if value.get("format") != FORMAT:
-            raise ValueError(f"the specification has format {value.get('format')!r}, this code reads {FORMAT}")
-        try:
-            read = {field.name: value[field.name] for field in fields(cls)}
-            models = {role: PinnedModel(**read[role]) for role in ("model", "extractor", "classifier")}
-            tuples = {name: tuple(read[name]) for name in ("model_labels", "classifier_labels", "classes", "gates")}
-            height, width, channels = read["image_shape"]
-            return cls(
-                **read
-                | models
-                | tuples
-                | {
-                    "image_shape": (height, width, channels),
-                    "parameters": Parameters(**read["parameters"]),
-                    "panels": tuple(Panel(each) for each in read["panels"]),
-                }
-            )
-        except (KeyError, TypeError) as error:
-            raise ValueError(f"not a specification: {error}") from error
+            raise ValueError(f"the specification has format {value.get('format')!r}, and this code reads {FORMAT}")
+        return parse(cls, value)
