@@ -1,7 +1,7 @@
-"""From a CreateEvaluationRequest to a `Specification`: every field checked, everything left open filled in.
+"""Parse a CreateEvaluationRequest into a `Specification`: check every field, and fill in everything that is unset.
 
-Digests and numerics are pinned here, once; whatever runs the evaluation later asks for exactly these. What is wrong is
-collected and raised together: fields first, then the first reason why well-named things do not fit.
+Digests and numerics are pinned here, once; runners call exactly these models later. Problems are collected and raised
+together: wrong fields first, then the first reason why valid names cannot be evaluated together.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ from service.validation import check_parameters, raise_violations
 
 __all__ = ["read_create_request"]
 
-_COUNT = 10_000
-_FEWEST_SAMPLES, _FEWEST_ROWS = 50, 50
-_MOST_GATES, _MOST_GATE_CHARACTERS = 64, 200
-_TRAINING, _HELD_OUT = "train", "test"
+_DEFAULT_COUNT = 10_000
+_MIN_SAMPLES, _MIN_ROWS = 50, 50
+_MAX_GATES, _MAX_GATE_CHARACTERS = 64, 200
+_TRAINING_SPLIT, _HELD_OUT_SPLIT = "train", "test"
 
 _OPERATIONS = {"model": Operation.SAMPLE, "extractor": Operation.EMBED, "classifier": Operation.CLASSIFY}
 _PANELS = {number: panel for panel, number in PANELS.items()}
@@ -40,7 +40,7 @@ _PANELS = {number: panel for panel, number in PANELS.items()}
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class _Reference:
-    """The real data."""
+    """The real data that a request names."""
 
     dataset: Dataset
     training: DatasetSplit
@@ -57,20 +57,20 @@ async def read_create_request(
     max_samples: int,
     code_version: str,
 ) -> Specification:
-    """Check a request and resolve it.
+    """Check and resolve a request.
 
     Args:
-        request: as it was asked.
-        catalog: the models served.
-        datasets: the data sets there are.
-        caller: who asks; the data set of an unset reference is one that they may use.
-        max_samples: the most that may be drawn.
-        code_version: Fount's.
+        request: the message.
+        catalog: the served models.
+        datasets: the configured data sets.
+        caller: must have grants for the model and the data set; the default data set is one that they may use.
+        max_samples: limit of the sample count.
+        code_version: Fount's version.
 
     Raises:
         InvalidRequest: fields are wrong; names every one. UnknownName when names alone are unknown.
         NotPermitted: no grant for the model or the data set.
-        EvaluationRefused: the models, their classes and the data set do not fit each other.
+        EvaluationRefused: the models and the data set do not fit each other.
         Retired: a digest or an operation is not served.
         NotReady: a model has no ready worker to pin.
         DatasetUnreadable: a file of the data set is broken.
@@ -85,11 +85,11 @@ async def read_create_request(
 
 @dataclass(kw_only=True, eq=False)
 class _Reader:
-    """Reads one request, noting what is wrong as it goes.
+    """Reads one request and collects its problems.
 
     Attributes:
         violations: wrong fields.
-        refusal: the first reason why well-named things do not fit; None so far.
+        refusal: the first reason why valid names cannot be evaluated together; None: none so far.
     """
 
     request: evaluation_pb2.CreateEvaluationRequest
@@ -101,7 +101,7 @@ class _Reader:
     refusal: FountServiceError | None = None
 
     async def read(self, code_version: str) -> Specification:
-        """All of it."""
+        """Return the specification, or raise every problem."""
         request = self.request
         generator = self._find("model", request.model)
         reference = await self._reference(generator)
@@ -115,7 +115,7 @@ class _Reader:
         raise_violations(self.violations)
         if self.refusal:
             raise self.refusal
-        if not (reference and generator and classifier and extractor):  # some violation or refusal said why
+        if not (reference and generator and classifier and extractor):  # a violation or refusal has the reason
             raise InvalidRequest((Violation(field="", description="cannot be evaluated"),))
         check_fit(reference.dataset, generator, classifier, extractor)
         dataset, labels = reference.dataset, class_labels(reference.dataset, generator.model).tolist()
@@ -145,11 +145,10 @@ class _Reader:
         self.violations.append(Violation(field=name, description=description, unknown=unknown))
 
     def _refuse(self, refusal: FountServiceError) -> None:
-        """Note why it cannot be done; the first reason counts."""
         self.refusal = self.refusal or refusal
 
     def _find(self, role: str, ref: model_pb2.ModelRef) -> PinnedRole | None:
-        """The model of a reference; None, noted, when there is none."""
+        """Find the model of a reference; None, with a problem noted, if there is none."""
         try:
             entry = self.catalog.find(ref.name, ref.version, ref.digest)
             target, model = self.catalog.choose(entry, _OPERATIONS[role], digest=ref.digest)
@@ -163,26 +162,26 @@ class _Reader:
         return PinnedRole(target=target, model=model)
 
     def _reader_of(self, role: str, ref: model_pb2.ModelRef, reference: _Reference | None) -> PinnedRole | None:
-        """The extractor or the classifier: the one named, or else the classifier of the reference."""
+        """Find the extractor or the classifier: the one named, or else the classifier of the reference."""
         if ref.ByteSize():
             return self._find(role, ref)
-        if reference is None:  # said already
+        if reference is None:  # its problem is noted
             return None
         if name := reference.classifier or self._only_reader(reference.dataset):
             return self._find(role, model_pb2.ModelRef(name=name))
-        told = f"data set {reference.dataset.name} has no classifier, and not one model alone can read it"
-        self._wrong(role, f"{told}; name a model, or give the data set a classifier with --data-sets")
+        problem = f"data set {reference.dataset.name} has no classifier, and not exactly one model can read it"
+        self._wrong(role, f"{problem}; name a model, or give the data set a classifier with --data-sets")
         return None
 
     def _only_reader(self, dataset: Dataset) -> str:
-        """The one served model that embeds and classifies images of a data set, in its classes; empty: not one."""
+        """Return the only served model that embeds and classifies images of a data set; empty: not exactly one does."""
         able = [entry.name for entry in self.catalog.entries() if entry.is_default and _can_read(entry.model, dataset)]
         return able[0] if len(able) == 1 else ""
 
     async def _reference(self, generator: PinnedRole | None) -> _Reference | None:
-        """The data set and its splits; None, noted, when they are not there."""
-        asked = self.request.reference
-        name = asked.dataset or await self._default_dataset(generator)
+        """Open the data set and its splits; None, with a problem noted, if they do not exist."""
+        reference = self.request.reference
+        name = reference.dataset or await self._default_dataset(generator)
         if not name:
             return None
         try:
@@ -191,40 +190,40 @@ class _Reader:
             self.violations += error.violations
             return None
         dataset = await self.datasets.open(name, field="reference.dataset")
-        training = self._split(dataset, "training_split", asked.training_split or _TRAINING)
-        held_out = self._split(dataset, "held_out_split", asked.held_out_split or _HELD_OUT)
+        training = self._split(dataset, "training_split", reference.training_split or _TRAINING_SPLIT)
+        held_out = self._split(dataset, "held_out_split", reference.held_out_split or _HELD_OUT_SPLIT)
         if training is None or held_out is None:
             return None
         if training is held_out:
-            self._wrong("reference.held_out_split", f"is {held_out.name!r}, which is training_split, too")
+            self._wrong("reference.held_out_split", f"is {held_out.name!r}, which is also training_split")
         return _Reference(dataset=dataset, training=training, held_out=held_out, classifier=settings.classifier)
 
     async def _default_dataset(self, generator: PinnedRole | None) -> str:
-        """The one data set of the generator's shape that a classifier can read; empty, noted, when it is not one.
+        """Return the only data set of the generator's shape that a classifier can read.
 
-        Data sets with a classifier of their own go before others.
+        Data sets with a configured classifier are preferred. Empty, with a problem noted, if there is not exactly one.
         """
         if generator is None:
             return ""
         dims = generator.model.sample_dims
-        mine = [self.datasets.settings(name) for name in self.datasets.names() if self.caller.may(f"dataset:{name}")]
+        usable = [self.datasets.settings(name) for name in self.datasets.names() if self.caller.may(f"dataset:{name}")]
         served = {entry.name: entry for entry in self.catalog.entries() if entry.is_default}
-        judges = {each.name: served[each.classifier] for each in mine if each.classifier in served}
-        fitting = [name for name, judge in judges.items() if judge.model and judge.model.sample_dims == dims]
-        loading = [judge.name for judge in judges.values() if judge.state is ModelState.LOADING and not judge.model]
+        classifiers = {each.name: served[each.classifier] for each in usable if each.classifier in served}
+        fitting = [name for name, entry in classifiers.items() if entry.model and entry.model.sample_dims == dims]
+        loading = [each.name for each in classifiers.values() if each.state is ModelState.LOADING and not each.model]
         if loading and not fitting:
             self._refuse(NotReady(f"{loading[0]} is not ready; name a data set, or try again in a moment"))
             return ""
-        fitting = fitting or [each.name for each in mine if not each.classifier and await self._fits(each.name, dims)]
+        fitting = fitting or [each.name for each in usable if not each.classifier and await self._fits(each.name, dims)]
         if len(fitting) == 1:
             return fitting[0]
-        told = f"of {format_shape(dims)} that a served classifier can read"
-        which = f"there are several {told}: {format_names(fitting)}" if fitting else f"there is none {told}"
-        self._wrong("reference.dataset", f"name a data set: {which}")
+        kind = f"of {format_shape(dims)} that a served classifier can read"
+        problem = f"there are several {kind}: {format_names(fitting)}" if fitting else f"there is none {kind}"
+        self._wrong("reference.dataset", f"name a data set: {problem}")
         return ""
 
     async def _fits(self, name: str, dims: tuple[int, int, int]) -> bool:
-        """Whether one served model can read a data set of that shape; not where its files cannot be read."""
+        """Whether a data set can be opened, has that shape, and exactly one served model can read it."""
         try:
             dataset = await self.datasets.open(name)
         except DatasetUnreadable:
@@ -234,14 +233,15 @@ class _Reader:
     def _split(self, dataset: Dataset, role: str, name: str) -> DatasetSplit | None:
         split = dataset.splits.get(name)
         if split is None:
-            there = ", ".join(dataset.splits)
-            self._wrong(f"reference.{role}", f"{dataset.name} has no split {name[:80]!r}; it has {there}", unknown=True)
-        elif len(split) < _FEWEST_ROWS:
-            self._wrong(f"reference.{role}", f"must have at least {_FEWEST_ROWS} rows; {name} has {len(split)}")
+            existing = ", ".join(dataset.splits)
+            problem = f"{dataset.name} has no split {name[:80]!r}; it has {existing}"
+            self._wrong(f"reference.{role}", problem, unknown=True)
+        elif len(split) < _MIN_ROWS:
+            self._wrong(f"reference.{role}", f"must have at least {_MIN_ROWS} rows; {name} has {len(split)}")
         return split
 
     def _panels(self, conditional: bool | None) -> tuple[Panel, ...]:
-        """The panels asked for, in the order of the report; `conditional` is None where nobody knows."""
+        """Return the requested panels in the order of the report; `conditional` is None if the model is unknown."""
         chosen: set[Panel] = set()
         for k, number in enumerate(self.request.panels):
             name, panel = f"panels[{k}]", _PANELS.get(number)
@@ -252,13 +252,14 @@ class _Reader:
             elif panel is Panel.LABEL_FIDELITY and conditional is False:
                 self._wrong(name, f"{self.request.model.name} is unconditional; {panel} is for models with labels")
             chosen |= {panel} if panel else set()
-        every = [each for each in Panel if each is not Panel.LABEL_FIDELITY or conditional is not False]
-        return tuple(each for each in Panel if each in chosen) if self.request.panels else tuple(every)
+        if not self.request.panels:
+            chosen = {each for each in Panel if each is not Panel.LABEL_FIDELITY or conditional is not False}
+        return tuple(each for each in Panel if each in chosen)
 
     def _count(self, panels: Sequence[Panel]) -> int:
-        count = self.request.count or min(_COUNT, self.max_samples)
-        if not _FEWEST_SAMPLES <= count <= self.max_samples:
-            self._wrong("count", f"must be {_FEWEST_SAMPLES} to {self.max_samples}, got {count}")
+        count = self.request.count or min(_DEFAULT_COUNT, self.max_samples)
+        if not _MIN_SAMPLES <= count <= self.max_samples:
+            self._wrong("count", f"must be {_MIN_SAMPLES} to {self.max_samples}, got {count}")
             return count
         if short := [f"{each} ({FEWEST_SAMPLES[each]})" for each in panels if count < FEWEST_SAMPLES[each]]:
             self._wrong("count", f"{count} samples are too few for {', '.join(short)}; draw more, or name other panels")
@@ -266,12 +267,12 @@ class _Reader:
 
     def _check_gates(self, panels: Sequence[Panel], reference: _Reference | None) -> None:
         gates = self.request.gates
-        if len(gates) > _MOST_GATES:
-            self._wrong("gates", f"must be at most {_MOST_GATES}, got {len(gates)}")
+        if len(gates) > _MAX_GATES:
+            self._wrong("gates", f"must be at most {_MAX_GATES}, got {len(gates)}")
             return
         for k, text in enumerate(gates):
-            if why := _why_no_gate(text, panels, reference.dataset.classes if reference else None):
-                self._wrong(f"gates[{k}]", why)
+            if problem := _gate_problem(text, panels, reference.dataset.classes if reference else None):
+                self._wrong(f"gates[{k}]", problem)
 
     def _parameters(self, generator: PinnedRole | None) -> Parameters:
         if generator is None:
@@ -290,16 +291,16 @@ def _can_read(model: ServedModel | None, dataset: Dataset) -> bool:
     )
 
 
-def _why_no_gate(text: str, panels: Sequence[Panel], classes: Sequence[str] | None) -> str:
-    """Say what is wrong with a gate; empty when nothing is."""
-    if len(text) > _MOST_GATE_CHARACTERS:
-        return f"has {len(text)} characters; a gate has at most {_MOST_GATE_CHARACTERS}"
+def _gate_problem(text: str, panels: Sequence[Panel], classes: Sequence[str] | None) -> str:
+    """Return what is wrong with a gate; empty: nothing."""
+    if len(text) > _MAX_GATE_CHARACTERS:
+        return f"has {len(text)} characters; a gate has at most {_MAX_GATE_CHARACTERS}"
     try:
         gate = parse_gate(text)
     except ValueError as error:
         return str(error)
     if gate.panel not in panels:
-        return f"{gate.metric} is of the panel {gate.panel}, which is not asked for; add the panel, or drop the gate"
+        return f"{gate.metric} is of the panel {gate.panel}, which is not requested; add the panel, or remove the gate"
     if gate.class_name is not None and classes is not None and gate.class_name not in classes:
-        return f"{gate.class_name[:80]!r} is no class of the reference; there are {format_names(classes)}"
+        return f"{gate.class_name[:80]!r} is not a class of the reference; its classes are {format_names(classes)}"
     return ""
