@@ -126,7 +126,7 @@ def test_an_export_outlives_a_gateway_killed_and_started_again(
         served.process.kill()
         _, errors = process.communicate(timeout=60)
     assert process.returncode == 1
-    assert errors.splitlines()[-1] == "What is finished stays: run the same command again to go on."
+    assert errors.splitlines()[-1] == "Finished files remain: run the same command again to resume."
     with second_gateway(augmented, tmp_path) as served:
         assert goes_on(exports, "gateway", served.server)
 
@@ -142,7 +142,7 @@ def test_an_export_killed_over_and_over_is_whole_in_the_end(exports: Path, augme
     print(f"{kills} kills")  # noqa: T201
     assert kills > 1
     ended = run_fount(*pull("over-and-over"), "--server", augmented.server, home=exports)
-    assert "Already whole" in ended.stdout
+    assert "Already complete" in ended.stdout
     assert contents(exports / "over-and-over") == contents(exports / "whole")
 
 
