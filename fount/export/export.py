@@ -7,16 +7,21 @@ accepts the ticket, the same plan is made again from its resolved request.
 
 from __future__ import annotations
 
+import csv
+import hashlib
 import json
-from collections.abc import Callable, Generator, Mapping, Sequence
+import os
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from google.protobuf.json_format import MessageToDict, ParseDict, ParseError
 
-from fount.augmentation.plan import PlanInfo, plan_info
+from fount.augmentation.plan import SOURCES, PlanInfo, plan_info
 from fount.augmentation.plan_file import load_plan_file, plan_request
 from fount.augmentation.pull import Level, PullInfo
 from fount.augmentation.pull import Part as PartOfPlan
@@ -24,17 +29,17 @@ from fount.augmentation.rows import RowBatch
 from fount.augmentation.shards import MAX_SHARDS
 from fount.client.sync import Client
 from fount.errors import InvalidRequest, NotFound, OutputError, output_errors
-from fount.export.export_folder import MANIFEST, ExportFolder
-from fount.export.formats import Format
-from fount.export.manifest import intact_records, read_manifest, write_manifest
-from fount.export.parallel import PartWriter, export_parts
-from fount.export.partition import Part, rows_per_part, split_into_parts
-from fount.export.table import TableSchema
+from fount.export.export_folder import MANIFEST, ExportFolder, PartRecord
+from fount.export.formats import DATA, Format, csv_header
+from fount.export.parts import Part, export_parts, rows_per_part, split_into_parts
+from fount.export.table import Table, TableSchema
+from fount.files import atomic_path, sha256_of
 from fount.v1 import augmentation_pb2
 
 __all__ = ["Export", "ExportOptions", "ExportResult", "is_plan_file"]
 
 _PLAN_SUFFIXES = (".yaml", ".yml", ".json")
+_ROWS_FILE = "rows.csv"
 _SPLITS: Mapping[PartOfPlan, str] = {"plan": "train", "out-of-bag": "out_of_bag"}
 
 ShowProgress = Callable[[int, int], AbstractContextManager[Callable[[int], None]]]
@@ -116,6 +121,7 @@ class Export:
         self._files = [options.format.file_of(part.number, len(self._parts), split) for part in self._parts]
         self._identity = self._describe(max_rows)
         folder.claim(self._identity)
+        self._journal = folder.journal()
 
     def run(self, show_progress: ShowProgress) -> ExportResult:
         """Write the missing parts and the manifest.
@@ -124,25 +130,27 @@ class Export:
             OutputError: it cannot be written; complete parts remain, and the next run resumes.
             FountError: rows could not be pulled; likewise.
         """
-        folder, format, jobs = self._folder, self._options.format, self._options.jobs
-        journal, total = folder.journal(), self._info.rows
+        folder, jobs, total = self._folder, self._options.jobs, self._info.rows
         files = dict(enumerate(self._files))
-        recorded = [record for record in journal.records.values() if files.get(record.part) == record.file]
-        intact = {record.part: record for record in intact_records(folder, format, recorded, jobs)}
+        recorded = [each for each in self._journal.records.values() if files.get(each.part) == each.file]
+        with ThreadPoolExecutor(jobs, "fount-verify") as pool:
+            checks = list(pool.map(self._is_intact, recorded))
+        intact = {each.part for each, is_intact in zip(recorded, checks, strict=True) if is_intact}
         missing = [part for part in self._parts if part.number not in intact]
-        description = self._identity | {"request": self._saved_request()}
-        if not missing:
-            records = [intact[part.number] for part in self._parts]
-            if (manifest := read_manifest(folder, format, self._schema, records, description)) is not None:
-                return ExportResult(manifest=manifest, written=0, replaced=0)
+        if not missing and (manifest := self._valid_manifest()) is not None:
+            return ExportResult(manifest=manifest, written=0, replaced=0)
         with output_errors(folder.path):
             (folder.path / MANIFEST).unlink(missing_ok=True)
-        writer = PartWriter(folder, format, journal, self._files)
         with show_progress(total, total - sum(map(len, missing))) as on_rows:
-            export_parts(self._pull, writer, missing, schema=self._schema, jobs=jobs, on_rows=on_rows)
-        records = [journal.records[part.number] for part in self._parts]
-        manifest = write_manifest(folder, format, self._schema, records, description)
+            export_parts(self._pull, self._write_part, missing, schema=self._schema, jobs=jobs, on_rows=on_rows)
+        with output_errors(folder.path):
+            if not self._options.format.suffix:
+                self._join_row_lists()
+            manifest = self._make_manifest()
+        folder.write(MANIFEST, (json.dumps(manifest, indent=2) + "\n").encode())
         return ExportResult(manifest=manifest, written=len(missing), replaced=len(recorded) - len(intact))
+
+    # --- The plan -----------------------------------------------------------------------------------------------------
 
     def _resolve_plan(self, file: Path) -> PlanInfo:
         """Make the plan of a plan file, or read the one that an earlier run made and saved."""
@@ -175,11 +183,6 @@ class Export:
         self._folder.save_plan({"spec": spec, "plan": _as_json(plan.message)}, plan.ticket)
         return plan
 
-    def _saved_request(self) -> Any:
-        """Read the resolved request of the saved plan; None when the export is not of that plan."""
-        saved = (self._folder.plan() or {}).get("plan") or {}
-        return saved.get("request") if saved.get("id") == self._info.plan_id else None
-
     def _request_info(self) -> PullInfo:
         options = self._options
         return self._client.pull_info(self._ticket, provenance=options.provenance, part=options.part)
@@ -194,6 +197,81 @@ class Export:
             provenance=self._options.provenance,
             part=self._options.part,
         )
+
+    # --- Files --------------------------------------------------------------------------------------------------------
+
+    def _write_part(self, part: Part, table: Table) -> None:
+        """Write a part, and then record it in the journal; until then it counts as missing."""
+        file = self._files[part.number]
+        with output_errors(self._folder.path / file):
+            data = self._options.format.encode(table, self._save_image)
+            self._folder.write(file, data)
+            record = PartRecord(
+                part=part.number,
+                first=part.first,
+                end=part.end,
+                file=file,
+                bytes=len(data),
+                sha256=hashlib.sha256(data).hexdigest(),
+                rows=len(table),
+                rejected=table.rejected,
+                by_class=_counts(table, "label", dict(enumerate(self._schema.classes))),
+                by_source=_counts(table, "source", {int(code): name for code, name in SOURCES.items()}),
+            )
+            self._journal.add(record)
+
+    def _save_image(self, path: str, data: bytes) -> None:
+        self._folder.write(f"{DATA}/{path}", data, durable=False)  # `_join_row_lists` syncs all images at once
+
+    def _is_intact(self, record: PartRecord) -> bool:
+        """Whether the files of a part still have their sizes and digests."""
+        folder = self._folder.path
+        path = folder / record.file
+        try:
+            if path.stat().st_size != record.bytes or sha256_of(path) != (record.sha256, record.bytes):
+                return False
+            if self._options.format.suffix:
+                return True
+            with path.open(newline="") as file:  # the part is a list of images with their digests
+                return all(sha256_of(folder / DATA / name)[0] == digest for name, digest, *_ in csv.reader(file))
+        except OSError:
+            return False
+
+    def _join_row_lists(self) -> None:
+        """Write `rows.csv` from the lists of all parts, and sync the images they list."""
+        rows_file = self._folder.path / _ROWS_FILE
+        with atomic_path(rows_file, staging=self._folder.staging) as temporary, temporary.open("wb") as file:
+            file.write(csv_header(self._schema))
+            for part_file in self._files:
+                file.write((self._folder.path / part_file).read_bytes())
+            if hasattr(os, "sync"):
+                os.sync()
+
+    def _valid_manifest(self) -> dict[str, Any] | None:
+        """Read the manifest of an earlier run; None when it, or `rows.csv`, is missing or was changed."""
+        found = self._folder.manifest()
+        try:
+            return found if found == json.loads(json.dumps(self._make_manifest())) else None
+        except OSError:
+            return None
+
+    def _make_manifest(self) -> dict[str, Any]:
+        saved = (self._folder.plan() or {}).get("plan") or {}
+        records = [self._journal.records[part.number] for part in self._parts]
+        files = []
+        if not self._options.format.suffix:
+            digest, size = sha256_of(self._folder.path / _ROWS_FILE)
+            files.append({"file": _ROWS_FILE, "bytes": size, "sha256": digest})
+        return {
+            **self._identity,
+            "request": saved.get("request") if saved.get("id") == self._info.plan_id else None,
+            "written": sum(record.rows for record in records),
+            "rejected": sum(record.rejected for record in records),
+            "by_class": _total([record.by_class for record in records], self._schema.classes),
+            "by_source": _total([record.by_source for record in records], SOURCES.values()),
+            "files": files,
+            "parts": [asdict(record) for record in records],
+        }
 
     def _describe(self, max_rows: int) -> dict[str, Any]:
         """Return what distinguishes this export from others, as JSON values."""
@@ -238,6 +316,19 @@ def _schema(info: PullInfo, provenance: Level) -> TableSchema:
         provenance=provenance,
         transforms=info.transform_columns,
     )
+
+
+def _counts(table: Table, column: str, names: Mapping[int, str]) -> dict[str, int]:
+    if column not in table.columns:
+        return {}
+    ids, counts = np.unique(table.columns[column], return_counts=True)
+    return {names.get(id, str(id)): count for id, count in zip(ids.tolist(), counts.tolist(), strict=True)}
+
+
+def _total(counts: Sequence[Mapping[str, int]], names: Iterable[str]) -> dict[str, int]:
+    """Sum counts over all parts, in the order of the names; no zeros."""
+    totals = {name: sum(each.get(name, 0) for each in counts) for name in names}
+    return {name: total for name, total in totals.items() if total}
 
 
 def _as_json(message: Any) -> Any:

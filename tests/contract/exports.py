@@ -9,18 +9,18 @@ import time
 from contextlib import contextmanager
 from pathlib import Path
 
-from fount.export import partition
+from fount.export import parts
 from tests.contract.commands import fount
 
 # Parts of 10 rows, so that a few rows make several.
-SMALL = "from fount.export import partition; partition._MAX_ROWS = 10;"
+SMALL = "from fount.export import parts; parts._MAX_ROWS = 10;"
 FOUNT = [sys.executable, "-c", f"{SMALL} from fount.cli.main import main; main(prog_name='fount')"]
 FORMATS = ["parquet", "webdataset", "npz", "folder"]
 
 
 def use_small_parts(monkeypatch):
     """Make parts of 10 rows."""
-    monkeypatch.setattr(partition, "_MAX_ROWS", 10)
+    monkeypatch.setattr(parts, "_MAX_ROWS", 10)
 
 
 def pull(*arguments, out="out", format="npz"):

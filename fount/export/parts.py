@@ -1,85 +1,93 @@
-"""Pull the missing parts of an export over several streams, and write each part when its last row arrived.
+"""Split the rows of a plan into the parts of an export, and pull missing parts over several streams at a time.
 
-A crash leaves complete parts; the next run pulls the rest.
+The split depends only on the plan and the number of shards, so a second run makes the same parts as the first. Each
+part is written when its last row arrived: a crash leaves complete parts, and the next run pulls the rest.
 """
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+import math
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from contextlib import closing
+from dataclasses import dataclass
 from threading import Event
 
-import numpy as np
-
-from fount.augmentation.plan import SOURCES
 from fount.augmentation.rows import RowBatch
-from fount.errors import BadReply, output_errors
-from fount.export.export_folder import ExportFolder, Journal, PartRecord
-from fount.export.formats import DATA, Format
-from fount.export.partition import Part, group_for_streams
+from fount.augmentation.shards import shard_range
+from fount.errors import BadReply
 from fount.export.table import Table, TableSchema, build_table
 
-__all__ = ["PartWriter", "PullParts", "export_parts"]
+__all__ = ["Part", "export_parts", "group_for_streams", "rows_per_part", "split_into_parts"]
 
-PullParts = Callable[[Sequence[Part]], Generator[RowBatch]]
+_MAX_ROWS = 10_000
+_MAX_PIXEL_BYTES = 2**26
+_GROUPS_PER_JOB = 4  # so that jobs end at about the same time
+
+PullParts = Callable[[Sequence["Part"]], Generator[RowBatch]]
 """Opens a stream of the rows of consecutive parts of one shard; called from several threads."""
 
-
-class PartWriter:
-    """Writes parts to the folder and records them in the journal; thread-safe."""
-
-    def __init__(self, folder: ExportFolder, format: Format, journal: Journal, files: Sequence[str]) -> None:
-        """Prepare to write.
-
-        Args:
-            folder: of the export, locked.
-            format: encodes parts.
-            journal: records complete parts.
-            files: the path of each part, relative to the folder.
-        """
-        self._folder, self._format, self._journal, self._files = folder, format, journal, files
-
-    def write(self, part: Part, table: Table) -> None:
-        """Write a part, and record that it is complete.
-
-        Raises:
-            OutputError: it cannot be written; it counts as missing.
-        """
-        file = self._files[part.number]
-        with output_errors(self._folder.path / file):
-            data = self._format.encode(table, self._save_image)
-            self._folder.write(file, data)
-            self._journal.add(
-                PartRecord(
-                    part=part.number,
-                    first=part.first,
-                    end=part.end,
-                    file=file,
-                    bytes=len(data),
-                    sha256=hashlib.sha256(data).hexdigest(),
-                    rows=len(table),
-                    rejected=table.rejected,
-                    by_class=_counts(table, "label", dict(enumerate(table.schema.classes))),
-                    by_source=_counts(table, "source", {int(code): name for code, name in SOURCES.items()}),
-                )
-            )
-
-    def _save_image(self, path: str, data: bytes) -> None:
-        self._folder.write(f"{DATA}/{path}", data, durable=False)
+WritePart = Callable[["Part", Table], None]
+"""Writes the rows of a part; called from several threads."""
 
 
-def _counts(table: Table, column: str, names: Mapping[int, str]) -> dict[str, int]:
-    if column not in table.columns:
-        return {}
-    ids, counts = np.unique(table.columns[column], return_counts=True)
-    return {names.get(id, str(id)): count for id, count in zip(ids.tolist(), counts.tolist(), strict=True)}
+@dataclass(frozen=True, kw_only=True)
+class Part:
+    """A range of a plan's rows that makes one file.
+
+    Attributes:
+        number: its position among all parts, from 0.
+        shard: the shard it is in.
+        first: its first row.
+        end: one beyond its last row.
+    """
+
+    number: int
+    shard: int
+    first: int
+    end: int
+
+    def __len__(self) -> int:
+        return self.end - self.first
+
+
+def rows_per_part(shape: Sequence[int]) -> int:
+    """Return the most rows of a part: 10 000, or fewer for large images of shape (H, W, C)."""
+    return max(1, min(_MAX_ROWS, _MAX_PIXEL_BYTES // math.prod(shape)))
+
+
+def split_into_parts(rows: int, shards: int, max_rows: int) -> list[Part]:
+    """Split rows into the gateway's shards, and each shard into parts of at most `max_rows` rows."""
+    bounds = [
+        (shard, first, min(first + max_rows, whole.stop))
+        for shard in range(shards)
+        for whole in [shard_range(rows, shard, shards)]
+        for first in whole[::max_rows]
+    ]
+    return [Part(number=n, shard=shard, first=first, end=end) for n, (shard, first, end) in enumerate(bounds)]
+
+
+def group_for_streams(parts: Sequence[Part], jobs: int) -> list[list[Part]]:
+    """Group parts that are consecutive within a shard; one stream pulls each group.
+
+    Args:
+        parts: the missing ones, in order.
+        jobs: number of simultaneous streams.
+    """
+    longest = max(1, math.ceil(len(parts) / (jobs * _GROUPS_PER_JOB)))
+    groups: list[list[Part]] = []
+    for part in parts:
+        last = groups[-1] if groups else []
+        if last and len(last) < longest and (last[-1].shard, last[-1].end) == (part.shard, part.first):
+            last.append(part)
+        else:
+            groups.append([part])
+    return groups
 
 
 def export_parts(
     pull: PullParts,
-    writer: PartWriter,
+    write: WritePart,
     parts: Sequence[Part],
     *,
     schema: TableSchema,
@@ -90,7 +98,7 @@ def export_parts(
 
     Args:
         pull: opens streams.
-        writer: writes complete parts.
+        write: writes complete parts.
         parts: the missing ones, in order.
         schema: of the rows.
         jobs: number of simultaneous streams.
@@ -111,7 +119,7 @@ def export_parts(
                 table = build_table(rows, schema)
                 if len(table) + table.rejected != len(part):
                     raise BadReply(f"The stream ended within rows {part.first} to {part.end - 1}; run it again")
-                writer.write(part, table)
+                write(part, table)
 
     with ThreadPoolExecutor(jobs, "fount-export") as pool:
         futures = [pool.submit(run, group) for group in group_for_streams(parts, jobs)]
