@@ -15,14 +15,7 @@ from dataclasses import dataclass
 
 from fount.readers import DataError
 from service.augmentation.copy_filter import CopyFilters, calibrate
-from service.augmentation.estimate import (
-    PlanWarning,
-    Trial,
-    class_weights,
-    find_warnings,
-    pull_seconds,
-    try_generator,
-)
+from service.augmentation.estimate import PlanWarning, Trial, class_weights, find_warnings, pull_seconds, try_generator
 from service.augmentation.plan_spec import OpenPlan, PlanSpec, SpecCodec, held_out_split
 from service.augmentation.slots import Layout, Source
 from service.augmentation.tickets import MAX_TICKET_BYTES, ModelPin, TicketKeys, TicketPayload, open_ticket, sign
@@ -85,13 +78,7 @@ class Planner:
     """
 
     def __init__(
-        self,
-        *,
-        codec: SpecCodec,
-        catalog: Catalog,
-        inference: InferenceClient,
-        copies: CopyFilters,
-        keys: TicketKeys,
+        self, *, codec: SpecCodec, catalog: Catalog, inference: InferenceClient, copies: CopyFilters, keys: TicketKeys
     ) -> None:
         self._codec, self._catalog, self._inference = codec, catalog, inference
         self._copies, self._keys = copies, keys
