@@ -18,7 +18,7 @@ from service.augmentation.copy_filter import CopyFilters, calibrate
 from service.augmentation.estimate import PlanWarning, Trial, class_weights, find_warnings, pull_seconds, try_generator
 from service.augmentation.plan_spec import OpenPlan, PlanSpec, SpecCodec, held_out_split
 from service.augmentation.slots import Layout, Source
-from service.augmentation.tickets import MAX_TICKET_BYTES, ModelPin, TicketKeys, TicketPayload, open_ticket, sign
+from service.augmentation.tickets import MAX_TICKET_BYTES, TicketKeys, TicketPayload, open_ticket, sign
 from service.augmentation.verification import LabelAgreement, Verification
 from service.caller import Caller
 from service.catalog import Catalog
@@ -42,7 +42,7 @@ class Plan:
         create_time_ns, expire_unix_s: when it was made, and when the ticket ends, since 1970.
         spec: what it was made from.
         layout: its slots.
-        models: what the ticket pins.
+        models: what the ticket pins, by role.
         class_weights: one for each class, for a loss on the data set as it is.
         warnings: what to know before using it.
         trial: of the generator; None: nothing is synthesised.
@@ -57,7 +57,7 @@ class Plan:
     expire_unix_s: int
     spec: PlanSpec
     layout: Layout
-    models: tuple[ModelPin, ...]
+    models: dict[str, Target]
     class_weights: tuple[float, ...]
     warnings: tuple[PlanWarning, ...]
     trial: Trial | None
@@ -103,7 +103,7 @@ class Planner:
             expire_unix_s=int(time.time()) + max(1, round(spec.time_to_live_s)),
             spec=self._codec.encode(spec),
             dataset_digest=spec.dataset.digest,
-            models=tuple(ModelPin.of(each) for each in opened.models),
+            models={each.role: each.target for each in opened.models},
             copy_threshold=threshold,
         )
         return Plan(
@@ -133,9 +133,8 @@ class Planner:
             DatasetUnreadable: a file of the data set is damaged.
         """
         payload = open_ticket(ticket, self._keys, caller.subject)
-        for pin in payload.models:
-            if pin.role == "generator":
-                caller.require(f"sample:{pin.name}")
+        if generator := payload.models.get("generator"):
+            caller.require(f"sample:{generator.model.name}")
         try:
             spec = await self._codec.decode(payload, caller)
         except InvalidRequest as error:

@@ -23,6 +23,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import IntEnum
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -133,7 +134,7 @@ class Layout:
         self._groups = np.array([each.group for each in self.strata], np.uint32)
         self._sources = np.array([each.source for each in self.strata], np.uint8)
         self._starts = self._ends - np.array([each.count for each in self.strata], np.uint64)
-        self._cells = _ShuffledCells.of(labels, groups, group_count, seed)
+        self._cells = _shuffled_cells(labels, groups, group_count, seed)
         real = (k for k, each in enumerate(self.strata) if each.source is Source.REAL)
         self._real_at = {(self.strata[k].label, self.strata[k].group): k for k in real}
         cells = {(each.label, each.group): None for each in self.strata if each.source is not Source.SYNTHESISED}
@@ -175,13 +176,13 @@ class Layout:
         if not self.is_bootstrapped:
             raise ValueError("real rows are not bootstrapped, so none is out of bag")
         cells = [cell for cell, rows in self._source_rows.items() if len(rows.real)]
-        members = [np.empty(0, np.int64), *(self._cells.members(*cell) for cell in cells)]
+        members = [np.empty(0, np.int64), *(self._cells[cell] for cell in cells)]
         bags = [np.empty(0, np.int64), *(self._source_rows[cell].bag for cell in cells)]
         return np.setdiff1d(np.concatenate(members), np.concatenate(bags))
 
     def _rows_of_cell(self, cell: _Cell) -> _SourceRows:
         """Choose the rows of the split that a cell's strata take."""
-        members = self._cells.members(*cell)
+        members = self._cells.get(cell, np.empty(0, np.int64))
         at = self._real_at.get(cell)
         count = 0 if at is None else self.strata[at].count
         if not len(members) or count > len(members):
@@ -213,53 +214,27 @@ class Layout:
         self._lists = np.concatenate(lists)
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class _SourceRows:
+class _SourceRows(NamedTuple):
     """The rows of the split for one cell: those of its real rows, and the bag its other rows are made from."""
 
     real: NDArray[np.int64]
     bag: NDArray[np.int64]
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class _ShuffledCells:
-    """The rows of a split by class and group, shuffled within each by the plan's seed.
-
-    Attributes:
-        rows: (n,) int64, cell by cell.
-        cells: (n,) int64, the cell of each, ascending.
-        groups: number of groups; 1 without a group column.
-    """
-
-    rows: NDArray[np.int64]
-    cells: NDArray[np.int64]
-    groups: int
-
-    @classmethod
-    def of(
-        cls, labels: NDArray[np.uint32], groups: NDArray[np.uint32] | None, group_count: int, seed: int
-    ) -> _ShuffledCells:
-        """Sort rows by cell, and within a cell by a number drawn at (seed, row) on the stream `order`."""
-        cells = labels.astype(np.int64) * max(group_count, 1)
-        if groups is not None:
-            cells += groups
-        order = np.lexsort((_shuffle_words(seed, len(labels)), cells))  # stable: equal words keep the rows' order
-        return cls(rows=order.astype(np.int64), cells=cells[order], groups=max(group_count, 1))
-
-    def members(self, label: int, group: int) -> NDArray[np.int64]:
-        """Return the rows of one cell, shuffled."""
-        cell = label * self.groups + group
-        first, end = np.searchsorted(self.cells, [cell, cell + 1])
-        return self.rows[first:end]
-
-
-def _shuffle_words(seed: int, count: int) -> NDArray[np.uint64]:
-    parts = [np.empty(0, np.uint64)]
-    for first in range(0, count, _STEP):
-        addresses = Addresses.of_range(seed, first, min(_STEP, count - first))
-        words = addresses.words(Stream.ORDER, 2, KEY_BLOCKS).astype(np.uint64)  # (n, 2)
-        parts.append(words[:, 0] | (words[:, 1] << np.uint64(32)))
-    return np.concatenate(parts)
+def _shuffled_cells(
+    labels: NDArray[np.uint32], groups: NDArray[np.uint32] | None, group_count: int, seed: int
+) -> dict[_Cell, NDArray[np.int64]]:
+    """Sort rows by cell, and within a cell by a number drawn at (seed, row) on the stream `order`."""
+    width = max(group_count, 1)
+    cells = labels.astype(np.int64) * width + (0 if groups is None else groups)
+    words = [np.empty(0, np.uint64)]
+    for first in range(0, len(labels), _STEP):
+        addresses = Addresses.of_range(seed, first, min(_STEP, len(labels) - first))
+        pairs = addresses.words(Stream.ORDER, 2, KEY_BLOCKS).astype(np.uint64)  # (n, 2)
+        words.append(pairs[:, 0] | (pairs[:, 1] << np.uint64(32)))
+    order = np.lexsort((np.concatenate(words), cells)).astype(np.int64)  # stable: equal words keep the rows' order
+    keys, starts = np.unique(cells[order], return_index=True)
+    return {divmod(key, width): rows for key, rows in zip(keys.tolist(), np.split(order, starts[1:]), strict=False)}
 
 
 def poisson_weights(seed: int, source_rows: NDArray[np.int64]) -> NDArray[np.uint32]:

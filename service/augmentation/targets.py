@@ -7,6 +7,7 @@ get. Everything is exact: shares are whole fractions, and the rows that rounding
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -212,8 +213,8 @@ def allocate(
     if shortages:
         return Allocation(shortages=shortages)
     allocator = _Allocator(mix=mix, mode=mode, group_count=group_count)
-    for label, of_class in groupby(units, key=lambda unit: unit.label):
-        allocator.add_class(list(of_class), int(cells[label].sum()))
+    for _, of_class in groupby(units, key=lambda unit: unit.label):
+        allocator.add_class(list(of_class))
     allocator.result.strata = tuple(
         Stratum(label=label, group=group, source=source, count=count)
         for (label, group, source), count in sorted(allocator.strata.items())
@@ -227,12 +228,11 @@ def allocate(
 
 @dataclass(frozen=True, kw_only=True)
 class _Unit:
-    """Rows that have one target: a class, or one group of a class.
+    """A class, or one group of a class, with the rows it is to have.
 
     Attributes:
         label, group: the class and group; group None stands for the class as a whole.
-        available: rows of each group it spans, in order of `groups`.
-        groups: their ids.
+        available: rows of each group it spans, by group id.
         target: how many rows it is to have.
         field: the target's path in the request.
         is_explicit: the request names this very class or group.
@@ -240,68 +240,53 @@ class _Unit:
 
     label: int
     group: int | None
-    available: tuple[int, ...]
-    groups: tuple[int, ...]
+    available: dict[int, int]
     target: int
     field: str
-    is_explicit: bool = False
+    is_explicit: bool
 
-    @classmethod
-    def of(cls, cells: CellCounts, label: int, group: int | None, target: int, field: str, explicit: bool) -> _Unit:
-        groups = tuple(range(cells.shape[1])) if group is None else (group,)
-        available = tuple(cells[label, list(groups)].tolist())
-        return cls(
-            label=label,
-            group=group,
-            available=available,
-            groups=groups,
-            target=target,
-            field=field,
-            is_explicit=explicit,
-        )
+    @property
+    def rows(self) -> int:
+        """Number of rows there are."""
+        return sum(self.available.values())
 
 
 def _units(cells: CellCounts, rule: TargetRule) -> list[_Unit]:
-    if isinstance(rule, Weights):
-        shares = share(rule.total, [rule.weights.get(label, 0.0) for label in range(len(cells))])
-        return [_Unit.of(cells, label, None, count, "target.weights", True) for label, count in enumerate(shares)]
-    cell_groups = range(cells.shape[1]) if rule.by_group else (None,)
-    if isinstance(rule, Counts):
-        return _counted(cells, rule, cell_groups)
-    counts = cells if rule.by_group else cells.sum(axis=1, keepdims=True)
-    if isinstance(rule, Balance):
-        name = "target.balance_to_largest" if rule.label is None else "target.balance_to_class"
-        largest = int((counts if rule.label is None else counts[rule.label]).max())
-        targets = np.full(counts.shape, largest).tolist()
-    else:
-        name = "target.factor"
-        factor = Fraction(rule.factor)  # as a double it is exact, and so is its product with a count
-        targets = [[int(count * factor) for count in row] for row in counts.tolist()]
+    by_group = not isinstance(rule, Weights) and rule.by_group
+    keys = [(label, group) for label in range(len(cells)) for group in (range(cells.shape[1]) if by_group else [None])]
+    available = [
+        dict(enumerate(cells[label].tolist())) if group is None else {group: int(cells[label, group])}
+        for label, group in keys
+    ]
+    rows = [sum(each.values()) for each in available]
+    fields, explicit = ["target.factor"] * len(keys), [isinstance(rule, Weights)] * len(keys)
+    match rule:
+        case Weights():
+            targets = share(rule.total, [rule.weights.get(label, 0.0) for label, _ in keys])
+            fields = ["target.weights"] * len(keys)
+        case Counts():
+            places = {key: f"target.counts.counts[{place}]" for place, key in enumerate(rule.counts)}
+            targets = [rule.counts.get(key, count) for key, count in zip(keys, rows, strict=True)]
+            fields, explicit = [places.get(key, "") for key in keys], [key in places for key in keys]
+        case Balance():
+            largest = max(count for (label, _), count in zip(keys, rows, strict=True) if rule.label in (None, label))
+            targets = [largest] * len(keys)
+            fields = ["target.balance_to_largest" if rule.label is None else "target.balance_to_class"] * len(keys)
+        case Factor():
+            factor = Fraction(rule.factor)  # as a double it is exact, and so is its product with a count
+            targets = [int(count * factor) for count in rows]
     return [
-        _Unit.of(cells, label, group, targets[label][group or 0], name, False)
-        for label in range(len(cells))
-        for group in cell_groups
+        _Unit(label=key[0], group=key[1], available=there, target=target, field=name, is_explicit=is_explicit)
+        for key, there, target, name, is_explicit in zip(keys, available, targets, fields, explicit, strict=True)
     ]
 
 
-def _counted(cells: CellCounts, rule: Counts, cell_groups: Sequence[int | None]) -> list[_Unit]:
-    places = {key: f"target.counts.counts[{place}]" for place, key in enumerate(rule.counts)}
-    units = []
-    for label in range(len(cells)):
-        for group in cell_groups:
-            available = int(cells[label].sum() if group is None else cells[label, group])
-            target, name = rule.counts.get((label, group), available), places.get((label, group), "")
-            units.append(_Unit.of(cells, label, group, target, name, bool(name)))
-    return units
-
-
 def _shortage(unit: _Unit, mix: Mix, *, mode: RealMode, subsample: bool) -> Shortage | None:
-    available = sum(unit.available)
-    below = unit.target < available and mode is not RealMode.NONE and not subsample
-    from_nothing = unit.target and not available and unit.is_explicit and not mix.synthesised
-    if below or from_nothing:
-        return Shortage(field=unit.field, label=unit.label, group=unit.group, available=available, target=unit.target)
-    return None
+    below = unit.target < unit.rows and mode is not RealMode.NONE and not subsample
+    from_nothing = unit.target and not unit.rows and unit.is_explicit and not mix.synthesised
+    if not (below or from_nothing):
+        return None
+    return Shortage(field=unit.field, label=unit.label, group=unit.group, available=unit.rows, target=unit.target)
 
 
 # --- Sources ----------------------------------------------------------------------------------------------------------
@@ -315,18 +300,17 @@ class _Allocator:
     mode: RealMode
     group_count: int
     result: Allocation = field(default_factory=Allocation)
-    strata: dict[tuple[int, int, Source], int] = field(default_factory=dict)
+    strata: Counter[tuple[int, int, Source]] = field(default_factory=Counter)
 
-    def add_class(self, units: list[_Unit], rows: int) -> None:
-        """Allocate the units of one class, which has so many rows."""
-        needs = [self._take_real(unit) for unit in units]
-        requests = [self._split(unit, need) for unit, need in zip(units, needs, strict=True)]
-        synthesised = [each[Source.SYNTHESISED] for each in requests]
-        allowed = self._cap(synthesised, rows)
-        missing = sum(
-            self._fill_up(unit, request, count) for unit, request, count in zip(units, requests, allowed, strict=True)
-        )
-        label = units[0].label
+    def add_class(self, units: list[_Unit]) -> None:
+        """Allocate the units of one class."""
+        label, rows = units[0].label, sum(unit.rows for unit in units)
+        requests = [self._split(unit, self._take_real(unit)) for unit in units]
+        synthesised = allowed = [each[Source.SYNTHESISED] for each in requests]
+        if self.mix.max_synthetic_ratio is not None:
+            cap = int(Fraction(self.mix.max_synthetic_ratio) * rows)
+            allowed = synthesised if sum(synthesised) <= cap else share(cap, synthesised)
+        missing = sum(map(self._fill_up, units, requests, allowed))
         if sum(synthesised) > sum(allowed):
             self.result.caps_reached.append(
                 CapReached(label=label, requested=sum(synthesised), allowed=sum(allowed), missing=missing)
@@ -336,39 +320,30 @@ class _Allocator:
 
     def _take_real(self, unit: _Unit) -> int:
         """Place a unit's real rows; return how many others it needs."""
-        if self.mode is RealMode.NONE:
-            return unit.target
-        real = min(unit.target, sum(unit.available))
+        real = 0 if self.mode is RealMode.NONE else min(unit.target, unit.rows)
         self._spread(unit, Source.REAL, real)
         return unit.target - real
 
     def _split(self, unit: _Unit, need: int) -> dict[Source, int]:
+        """Share the rows that a unit needs among the sources that can make them."""
         weights = self.mix.weights
-        if not sum(unit.available):
+        if not unit.rows:
             if need and (unit.group is not None or not self.mix.synthesised):  # synthesised rows have no group
                 self.result.left_empty.append((unit.label, unit.group))
             weights = {**weights, Source.RESAMPLED: 0.0, Source.TRANSFORMED: 0.0}
         return dict(zip(weights, share(need, list(weights.values())), strict=True))
 
-    def _cap(self, synthesised: list[int], rows: int) -> list[int]:
-        if self.mix.max_synthetic_ratio is None:
-            return synthesised
-        cap = int(Fraction(self.mix.max_synthetic_ratio) * rows)
-        return synthesised if sum(synthesised) <= cap else share(cap, synthesised)
-
     def _fill_up(self, unit: _Unit, request: dict[Source, int], synthesised: int) -> int:
         """Place the rows that fill a unit up; return how many the cap leaves missing."""
         others = [Source.RESAMPLED, Source.TRANSFORMED]
         excess = request[Source.SYNTHESISED] - synthesised
-        weights = [self.mix.weights[source] if sum(unit.available) else 0.0 for source in others]
+        weights = [self.mix.weights[source] if unit.rows else 0.0 for source in others]
         for source, more in zip(others, share(excess, weights), strict=True):
             self._spread(unit, source, request[source] + more)
-        key = (unit.label, self.group_count, Source.SYNTHESISED)
-        self.strata[key] = self.strata.get(key, 0) + synthesised
+        self.strata[unit.label, self.group_count, Source.SYNTHESISED] += synthesised
         return 0 if any(weights) else excess
 
     def _spread(self, unit: _Unit, source: Source, count: int) -> None:
         """Share rows among a unit's groups in proportion to its own rows."""
-        for group, part in zip(unit.groups, share(count, unit.available), strict=True):
-            key = (unit.label, group, source)
-            self.strata[key] = self.strata.get(key, 0) + part
+        for group, part in zip(unit.available, share(count, list(unit.available.values())), strict=True):
+            self.strata[unit.label, group, source] += part

@@ -13,17 +13,17 @@ import logging
 import re
 import secrets
 import time
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from google.protobuf.message import DecodeError
 
 from fount.files import atomic_write
 from fount.ticket.v1 import ticket_pb2
-from service.catalog.roles import PinnedModel
+from service.domain import ModelKey, Target
 from service.errors import NotPermitted, SetupError, TicketInvalid
 
-__all__ = ["LAYOUT_VERSION", "MAX_TICKET_BYTES", "ModelPin", "TicketKeys", "TicketPayload", "open_ticket", "sign"]
+__all__ = ["LAYOUT_VERSION", "MAX_TICKET_BYTES", "TicketKeys", "TicketPayload", "open_ticket", "sign"]
 
 LAYOUT_VERSION = 1
 """Version of the way from a specification to its slots and rows; another way needs another version."""
@@ -38,25 +38,6 @@ _LINE = re.compile(r"(?P<id>[A-Za-z0-9._-]{1,64}):(?P<key>[0-9a-fA-F]{64})")
 
 
 @dataclass(frozen=True, kw_only=True)
-class ModelPin:
-    """A model that rows depend on, by its role, digest and numerics."""
-
-    role: str
-    name: str
-    version: str
-    digest: str
-    numerics: str
-
-    @classmethod
-    def of(cls, pinned: PinnedModel) -> ModelPin:
-        """Pin a served model."""
-        key = pinned.model.key
-        return cls(
-            role=pinned.role, name=key.name, version=key.version, digest=key.digest, numerics=pinned.target.numerics
-        )
-
-
-@dataclass(frozen=True, kw_only=True)
 class TicketPayload:
     """What a ticket holds.
 
@@ -65,7 +46,7 @@ class TicketPayload:
         expire_unix_s: when it ends.
         spec: the serialized specification, a fount.v1.PlanDatasetRequest.
         dataset_digest: of the rows it was planned on.
-        models: the models rows depend on.
+        models: the models rows depend on, by role, with their digests and numerics.
         copy_threshold: ratio below which a sample is a copy; None: no filter.
     """
 
@@ -73,7 +54,7 @@ class TicketPayload:
     expire_unix_s: int
     spec: bytes
     dataset_digest: str
-    models: tuple[ModelPin, ...]
+    models: dict[str, Target]
     copy_threshold: float | None
 
     @property
@@ -145,29 +126,22 @@ def _to_message(payload: TicketPayload) -> ticket_pb2.TicketPayload:
         copy_threshold=payload.copy_threshold or 0.0,
     )
     message.request.MergeFromString(payload.spec)
-    for each in payload.models:
-        pin = message.models.add(role=each.role, numerics=each.numerics)
-        pin.model.name, pin.model.version, pin.model.digest = each.name, each.version, each.digest
+    for role, target in payload.models.items():
+        message.models.add(role=role, model=asdict(target.model), numerics=target.numerics)
     return message
 
 
 def _from_message(message: ticket_pb2.TicketPayload) -> TicketPayload:
-    models = (
-        ModelPin(
-            role=each.role,
-            name=each.model.name,
-            version=each.model.version,
-            digest=each.model.digest,
-            numerics=each.numerics,
-        )
-        for each in message.models
-    )
+    models = {}
+    for each in message.models:
+        key = ModelKey(name=each.model.name, version=each.model.version, digest=each.model.digest)
+        models[each.role] = Target(model=key, numerics=each.numerics)
     return TicketPayload(
         subject=message.subject,
         expire_unix_s=message.expire_unix_s,
         spec=message.request.SerializeToString(deterministic=True),
         dataset_digest=message.dataset_digest,
-        models=tuple(models),
+        models=models,
         copy_threshold=message.copy_threshold or None,
     )
 

@@ -14,12 +14,11 @@ from numpy.typing import NDArray
 
 from fount.readers import Dataset
 from service.catalog.catalog import Catalog, Entry
-from service.domain import Operation, ServedModel, Target
+from service.domain import ModelKey, Operation, ServedModel, Target
 from service.errors import FountServiceError, InvalidRequest, NotReady, PlanRefused, Retired, UnknownName, Violation
 
 __all__ = [
     "NO_TRANSFORMER",
-    "ModelReference",
     "PinnedModel",
     "RoleResolver",
     "class_labels",
@@ -38,15 +37,6 @@ _OPERATIONS = {
     "verifier": Operation.CLASSIFY,
     "transformer": Operation.TRANSFORM,
 }
-
-
-@dataclass(frozen=True, kw_only=True)
-class ModelReference:
-    """A model as a request names it. Version and digest may be empty: the default version, any digest."""
-
-    name: str
-    version: str = ""
-    digest: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,8 +72,14 @@ class RoleResolver:
         self.violations: list[Violation] = []
         self.refusal: FountServiceError | None = None
 
-    def find(self, role: str, reference: ModelReference, field: str) -> PinnedModel | None:
-        """Find the model of a reference; None when there is none, with the reason noted under `field`."""
+    def find(self, role: str, reference: ModelKey, field: str) -> PinnedModel | None:
+        """Find the model of a reference, whose version and digest may be empty; None, with the reason noted, if there is none.
+
+        Args:
+            role: what the model does.
+            reference: its name, version and digest.
+            field: path of the reference in the request.
+        """
         try:
             entry = self._catalog.find(reference.name, reference.version, reference.digest)
             numerics = self._numerics.get(role, "")
@@ -106,7 +102,7 @@ class RoleResolver:
         """Find the model that configuration names; None, with nothing noted, when it is not served."""
         if not name or not any(entry.name == name for entry in self._catalog.entries()):
             return None
-        return self.find(role, ModelReference(name=name), role)
+        return self.find(role, ModelKey(name=name, version="", digest=""), role)
 
     def find_transformer(self) -> PinnedModel | None:
         """Find a model that transforms images; None, with the reason noted, when none is served."""
@@ -114,7 +110,7 @@ class RoleResolver:
         if entry is None:
             self._refuse(self._why_no_transformer())
             return None
-        return self.find("transformer", ModelReference(name=entry.name, version=entry.version), "transformer")
+        return self.find("transformer", ModelKey(name=entry.name, version=entry.version, digest=""), "transformer")
 
     def _why_no_transformer(self) -> FountServiceError:
         try:

@@ -200,7 +200,7 @@ def _pull_header(pull: Pull) -> augmentation_pb2.PullHeader:
         groups=plan.dataset.groups,
         dataset=plan.dataset.name,
         dataset_digest=plan.dataset.digest,
-        models=[pin_to_message(each) for each in plan.models],
+        models=[pin_to_message(each.role, each.target) for each in plan.models],
         transform_columns=COLUMNS if pull.level is ProvenanceLevel.FULL else (),
     )
 
@@ -210,7 +210,7 @@ def _augment_header(spec: VariantSpec) -> augmentation_pb2.AugmentHeader:
         seed=spec.seed,
         variants=spec.variants,
         policy=policy_to_proto(spec.policy),
-        model=pin_to_message(spec.transformer),
+        model=pin_to_message("transformer", spec.transformer.target),
         sample_spec=image_spec(spec.shape),
         transform_columns=COLUMNS if spec.level is ProvenanceLevel.FULL else (),
     )

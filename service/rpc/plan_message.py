@@ -11,10 +11,8 @@ from dataclasses import asdict
 from fount.v1 import augmentation_pb2, model_pb2, sampling_pb2
 from service.augmentation.plan_spec import PlanSpec, SynthesisSpec
 from service.augmentation.planner import Plan
-from service.augmentation.tickets import ModelPin
 from service.augmentation.verification import LabelAgreement
-from service.catalog.roles import PinnedModel
-from service.domain import ModelKey
+from service.domain import ModelKey, Target
 from service.rpc.plan_target import target_to_message
 from service.rpc.policy import policy_to_proto
 
@@ -41,7 +39,7 @@ def plan_to_message(plan: Plan) -> augmentation_pb2.Plan:
         expected_attempts=plan.trial.expected_attempts if plan.trial else None,
         agreement=_agreement(plan.agreement) if plan.agreement else None,
         copy_threshold=plan.copy_threshold,
-        models=[pin_to_message(each) for each in plan.models],
+        models=[pin_to_message(role, target) for role, target in plan.models.items()],
     )
     message.estimated_time.FromNanoseconds(round(plan.estimated_time_s * 1e9))
     message.create_time.FromNanoseconds(plan.create_time_ns)
@@ -76,11 +74,9 @@ def reference_to_message(key: ModelKey) -> model_pb2.ModelRef:
     return model_pb2.ModelRef(name=key.name, version=key.version, digest=key.digest)
 
 
-def pin_to_message(pin: ModelPin | PinnedModel) -> augmentation_pb2.PinnedModel:
+def pin_to_message(role: str, target: Target) -> augmentation_pb2.PinnedModel:
     """Write a pinned model."""
-    pin = ModelPin.of(pin) if isinstance(pin, PinnedModel) else pin
-    reference = model_pb2.ModelRef(name=pin.name, version=pin.version, digest=pin.digest)
-    return augmentation_pb2.PinnedModel(role=pin.role, model=reference, numerics=pin.numerics)
+    return augmentation_pb2.PinnedModel(role=role, model=reference_to_message(target.model), numerics=target.numerics)
 
 
 def _synthesis(spec: SynthesisSpec) -> augmentation_pb2.Synthesis:

@@ -21,11 +21,12 @@ from service.augmentation.permutation import MAX_ROWS
 from service.augmentation.plan_spec import PlanSpec, SynthesisSpec, VerificationSpec, held_out_split
 from service.augmentation.slots import RealMode, Source
 from service.augmentation.targets import Allocation, Mix, Shortage, allocate, count_cells
-from service.augmentation.tickets import ModelPin, TicketPayload
+from service.augmentation.tickets import TicketPayload
 from service.caller import Caller
 from service.catalog import Catalog
-from service.catalog.roles import ModelReference, PinnedModel, RoleResolver, class_labels, unknown_classes
+from service.catalog.roles import PinnedModel, RoleResolver, class_labels, unknown_classes
 from service.datasets import Datasets, DatasetSettings
+from service.domain import ModelKey, Target
 from service.errors import InvalidRequest, Retired, Violation
 from service.rpc.fields import parameter_values
 from service.rpc.plan_message import spec_to_message
@@ -82,7 +83,7 @@ class PlanRequests:
                 f"data set {dataset.name} with digest {ticket.dataset_digest} is not served; "
                 f"{dataset.digest} is; plan again"
             )
-        return await self._read(request, dataset, {each.role: each for each in ticket.models})
+        return await self._read(request, dataset, ticket.models)
 
     async def _open(self, name: str, caller: Caller) -> Dataset:
         if not name:
@@ -92,7 +93,7 @@ class PlanRequests:
         return await self._datasets.open(name)
 
     async def _read(
-        self, request: augmentation_pb2.PlanDatasetRequest, dataset: Dataset, pins: Mapping[str, ModelPin] | None
+        self, request: augmentation_pb2.PlanDatasetRequest, dataset: Dataset, pins: Mapping[str, Target] | None
     ) -> PlanSpec:
         split = _choose_split(request, dataset)
         settings = self._datasets.settings(dataset.name)
@@ -126,11 +127,11 @@ class _RequestReader:
         split: DatasetSplit,
         settings: DatasetSettings,
         catalog: Catalog,
-        pins: Mapping[str, ModelPin] | None,
+        pins: Mapping[str, Target] | None,
     ) -> None:
         self._request, self._dataset, self._split, self._settings = request, dataset, split, settings
         self._pins = pins
-        self._roles = RoleResolver(catalog, dataset, {role: pin.numerics for role, pin in (pins or {}).items()})
+        self._roles = RoleResolver(catalog, dataset, {role: target.numerics for role, target in (pins or {}).items()})
         self._violations: list[Violation] = []
 
     async def read(self) -> PlanSpec:
@@ -287,8 +288,7 @@ class _RequestReader:
 
     def _find_transformer(self) -> PinnedModel | None:
         if self._pins and (pin := self._pins.get("transformer")):
-            reference = ModelReference(name=pin.name, version=pin.version, digest=pin.digest)
-            return self._roles.find("transformer", reference, "transformer")
+            return self._roles.find("transformer", pin.model, "transformer")
         return self._roles.find_transformer()
 
     def _read_shards(self) -> int:
@@ -336,5 +336,5 @@ class _RequestReader:
         return Violation(field=short.field, description=description)
 
 
-def _reference(message: model_pb2.ModelRef) -> ModelReference:
-    return ModelReference(name=message.name, version=message.version, digest=message.digest)
+def _reference(message: model_pb2.ModelRef) -> ModelKey:
+    return ModelKey(name=message.name, version=message.version, digest=message.digest)

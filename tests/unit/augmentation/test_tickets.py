@@ -12,12 +12,12 @@ from fount.v1 import augmentation_pb2
 from service.augmentation.tickets import (
     LAYOUT_VERSION,
     MAX_TICKET_BYTES,
-    ModelPin,
     TicketKeys,
     TicketPayload,
     open_ticket,
     sign,
 )
+from service.domain import ModelKey, Target
 from service.errors import NotPermitted, SetupError, TicketInvalid
 
 KEYS = TicketKeys(keys={"new": b"n" * 32, "old": b"o" * 32})
@@ -25,12 +25,17 @@ OLD = TicketKeys(keys={"old": b"o" * 32})
 FOREIGN = TicketKeys(keys={"new": b"x" * 32})
 
 
-PIN = ModelPin(role="generator", name="painter", version="1", digest="sha256:1", numerics="cpu")
+GENERATOR = Target(model=ModelKey(name="painter", version="1", digest="sha256:1"), numerics="cpu")
 SPEC = augmentation_pb2.PlanDatasetRequest(dataset="small", seed=3)
 
 
 def payload(expire_unix_s: int = 1000, spec: augmentation_pb2.PlanDatasetRequest = SPEC, **fields) -> TicketPayload:
-    values = {"dataset_digest": "sha256:2", "models": (PIN,), "copy_threshold": 0.5, "subject": "ada"} | fields
+    values = {
+        "dataset_digest": "sha256:2",
+        "models": {"generator": GENERATOR},
+        "copy_threshold": 0.5,
+        "subject": "ada",
+    } | fields
     return TicketPayload(expire_unix_s=expire_unix_s, spec=spec.SerializeToString(deterministic=True), **values)
 
 
@@ -103,7 +108,7 @@ def test_another_caller_s_ticket_is_refused() -> None:
 
 
 def test_a_plan_of_other_content_has_another_id() -> None:
-    changed = [payload(spec=augmentation_pb2.PlanDatasetRequest(dataset="small", seed=4)), payload(models=())]
+    changed = [payload(spec=augmentation_pb2.PlanDatasetRequest(dataset="small", seed=4)), payload(models={})]
     assert len({each.plan_id for each in (payload(), *changed, payload(dataset_digest="sha256:3"))}) == 4
 
 
