@@ -6,16 +6,34 @@ Every check appends what is wrong to a list of violations, so that a caller rece
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import fields
 
 from service.domain import Parameters, ServedModel
 from service.errors import InvalidRequest, UnknownName, Violation
 
-__all__ = ["check_label", "check_parameters", "label_list", "raise_violations"]
+__all__ = ["Violations", "check_label", "check_parameters", "label_list", "raise_violations"]
 
 
-def raise_violations(violations: list[Violation]) -> None:
+class Violations(list[Violation]):
+    """Collects what is wrong with a request."""
+
+    def add(self, field: str, description: str, *, unknown: bool = False) -> None:
+        """Append a violation; see `Violation`."""
+        self.append(Violation(field=field, description=description, unknown=unknown))
+
+    def check_range(self, field: str, value: float, low: float, high: float) -> None:
+        """Append a violation unless a value is within low and high."""
+        if not low <= value <= high:  # NaN as well
+            self.add(field, f"must be {low:.16g} to {high:.16g}, got {value:.16g}")
+
+    def check_weight(self, field: str, weight: float) -> None:
+        """Append a violation unless a weight is finite and not negative."""
+        if not 0 <= weight < math.inf:  # NaN as well
+            self.add(field, f"must be finite and not negative, got {weight:g}")
+
+
+def raise_violations(violations: Sequence[Violation]) -> None:
     """Raise the violations found, if any.
 
     Raises:

@@ -34,6 +34,9 @@ _WEAK_CONFIDENCE = 0.8
 _MANY_REJECTED = 0.1  # of a class's synthesised slots
 _SHOWN = 8
 
+_Warnings = Iterator[tuple[str, str]]
+"""Reasons and messages."""
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Trial:
@@ -157,14 +160,14 @@ def find_warnings(plan: OpenPlan, spec: PlanSpec, trial: Trial | None, not_verif
         found += [*_weak_card(plan.synthesis), *_weak_classes(plan, plan.synthesis, trial)]
         found += [*_rejecting(plan, plan.synthesis, trial), *_copies(plan, spec, plan.synthesis)]
     if not_verified:
-        found.append(PlanWarning(reason="NOT_VERIFIED", message=not_verified))
+        found.append(("NOT_VERIFIED", not_verified))
     if plan.split.name == "test":
         message = "the rows come from the split test; what is trained on them can no longer be tested on it"
-        found.append(PlanWarning(reason="TRAINED_ON_TEST", message=message))
-    return found
+        found.append(("TRAINED_ON_TEST", message))
+    return [PlanWarning(reason=reason, message=message) for reason, message in found]
 
 
-def _prior(plan: OpenPlan, spec: PlanSpec) -> Iterator[PlanWarning]:
+def _prior(plan: OpenPlan, spec: PlanSpec) -> _Warnings:
     """Warn when the plan has other class shares than the data; name the class that changes most."""
     target = np.zeros(len(spec.cells))
     for each in plan.layout.strata:
@@ -177,36 +180,36 @@ def _prior(plan: OpenPlan, spec: PlanSpec) -> Iterator[PlanWarning]:
         f"class {plan.dataset.classes[most]!r} is {data[most]:.1%} of the data and {target[most]:.1%} of the plan: "
         "a classifier trained on it expects the plan's shares, so correct its prior where the data's hold"
     )
-    yield PlanWarning(reason="PRIOR_CHANGED", message=message)
+    yield "PRIOR_CHANGED", message
 
 
-def _empty(spec: PlanSpec) -> Iterator[PlanWarning]:
+def _empty(spec: PlanSpec) -> _Warnings:
     dataset, allocation = spec.dataset, spec.allocation
     classes = [label for label, group in allocation.left_empty if group is None]
     cells = [(label, group) for label, group in allocation.left_empty if group is not None]
     if allocation.synthesised_alone:
         names = _names(dataset.classes, allocation.synthesised_alone)
-        yield PlanWarning(reason="CLASS_EMPTY", message=f"no real row of {names}: the generator makes all of it")
+        yield "CLASS_EMPTY", f"no real row of {names}: the generator makes all of it"
     if classes:
         names = _names(dataset.classes, classes)
-        yield PlanWarning(reason="CLASS_EMPTY", message=f"no row of {names} to make others from: it stays empty")
+        yield "CLASS_EMPTY", f"no row of {names} to make others from: it stays empty"
     if cells:
         shown = ", ".join(f"{dataset.classes[k]!r} of {dataset.groups[g]!r}" for k, g in cells[:_SHOWN])
         more = f" and {len(cells) - _SHOWN} more" if len(cells) > _SHOWN else ""
-        yield PlanWarning(reason="GROUP_EMPTY", message=f"no row of {shown}{more}: groups stay empty")
+        yield "GROUP_EMPTY", f"no row of {shown}{more}: groups stay empty"
 
 
-def _capped(spec: PlanSpec) -> Iterator[PlanWarning]:
+def _capped(spec: PlanSpec) -> _Warnings:
     for each in spec.allocation.caps_reached[:_SHOWN]:
         rest = f"{each.missing} rows are missing" if each.missing else "other sources make up for the rest"
         message = (
             f"class {spec.dataset.classes[each.label]!r} gets {each.allowed} synthesised rows, not {each.requested}, "
             f"by mix.max_synthetic_ratio; {rest}"
         )
-        yield PlanWarning(reason="CAPPED", message=message)
+        yield "CAPPED", message
 
 
-def _weak_card(synthesis: SynthesisSpec) -> Iterator[PlanWarning]:
+def _weak_card(synthesis: SynthesisSpec) -> _Warnings:
     """Warn of low quality figures in the generator's card."""
     model = synthesis.generator.model
     for figure in model.quality:
@@ -216,10 +219,10 @@ def _weak_card(synthesis: SynthesisSpec) -> Iterator[PlanWarning]:
                 f"{model.key.name} has a {figure.metric} of {figure.value:.3g} "
                 f"({low:.3g} to {high:.3g}), below {_WEAK_METRICS[figure.metric]:g}"
             )
-            yield PlanWarning(reason="GENERATOR_WEAK", message=message)
+            yield "GENERATOR_WEAK", message
 
 
-def _weak_classes(plan: OpenPlan, synthesis: SynthesisSpec, trial: Trial) -> Iterator[PlanWarning]:
+def _weak_classes(plan: OpenPlan, synthesis: SynthesisSpec, trial: Trial) -> _Warnings:
     """Warn of the classes whose samples have a low mean confidence."""
     weak = [k for k in np.argsort(trial.confidences, kind="stable") if trial.confidences[k] < _WEAK_CONFIDENCE]
     if not weak or synthesis.classifier is None:
@@ -232,10 +235,10 @@ def _weak_classes(plan: OpenPlan, synthesis: SynthesisSpec, trial: Trial) -> Ite
         f"{synthesis.classifier.model.key.name} is on average less than {_WEAK_CONFIDENCE:.0%} sure of what "
         f"{synthesis.generator.model.key.name} makes of {shown}"
     )
-    yield PlanWarning(reason="GENERATOR_WEAK", message=message)
+    yield "GENERATOR_WEAK", message
 
 
-def _rejecting(plan: OpenPlan, synthesis: SynthesisSpec, trial: Trial) -> Iterator[PlanWarning]:
+def _rejecting(plan: OpenPlan, synthesis: SynthesisSpec, trial: Trial) -> _Warnings:
     """Warn of the classes whose slots the filters often leave empty."""
     rejected = (1 - trial.accepted) ** synthesis.attempts
     most = [k for k in np.argsort(-rejected, kind="stable") if rejected[k] > _MANY_REJECTED]
@@ -246,10 +249,10 @@ def _rejecting(plan: OpenPlan, synthesis: SynthesisSpec, trial: Trial) -> Iterat
         f"about {trial.expected_rejected:,.0f} of {_count(plan, Source.SYNTHESISED):,} synthesised slots will be "
         f"rejected, of {shown}: lower synthesis.min_confidence or copy_quantile, or allow more attempts"
     )
-    yield PlanWarning(reason="GENERATOR_WEAK", message=message)
+    yield "GENERATOR_WEAK", message
 
 
-def _copies(plan: OpenPlan, spec: PlanSpec, synthesis: SynthesisSpec) -> Iterator[PlanWarning]:
+def _copies(plan: OpenPlan, spec: PlanSpec, synthesis: SynthesisSpec) -> _Warnings:
     if not plan.copy_threshold:
         why = (
             f"more than {synthesis.copy_quantile:.2%} of the held-out rows are training rows themselves, or no class "
@@ -258,16 +261,16 @@ def _copies(plan: OpenPlan, spec: PlanSpec, synthesis: SynthesisSpec) -> Iterato
             else "synthesis.copy_quantile is 0"
         )
         message = f"nothing keeps synthesised rows from being copies of training rows: {why}"
-        yield PlanWarning(reason="COPY_FILTER_OFF", message=message)
+        yield "COPY_FILTER_OFF", message
         return
     synthesised = sorted(spec.allocation.labels_of(Source.SYNTHESISED))
     counts: NDArray[np.int64] = spec.cells.sum(axis=1)
     if few := [label for label in synthesised if FEWEST_ROWS <= counts[label] < NEIGHBOURS]:
         message = f"{_names(plan.dataset.classes, few)} has fewer than {NEIGHBOURS} rows: its copy filter is coarse"
-        yield PlanWarning(reason="FEW_ROWS", message=message)
+        yield "FEW_ROWS", message
     if none := [label for label in synthesised if counts[label] < FEWEST_ROWS]:
         message = f"{_names(plan.dataset.classes, none)} has fewer than {FEWEST_ROWS} rows: nothing filters its copies"
-        yield PlanWarning(reason="FEW_ROWS", message=message)
+        yield "FEW_ROWS", message
 
 
 def _names(classes: tuple[str, ...], labels: list[int]) -> str:

@@ -22,6 +22,7 @@ from service.augmentation.tickets import MAX_TICKET_BYTES, TicketKeys, TicketPay
 from service.augmentation.verification import LabelAgreement, Verification
 from service.caller import Caller
 from service.catalog import Catalog
+from service.domain import Target
 from service.errors import DatasetUnreadable, InvalidRequest, Retired, Violation
 from service.scheduler.inference import InferenceClient, RequestContext
 

@@ -73,11 +73,11 @@ class RoleResolver:
         self.refusal: FountServiceError | None = None
 
     def find(self, role: str, reference: ModelKey, field: str) -> PinnedModel | None:
-        """Find the model of a reference, whose version and digest may be empty; None, with the reason noted, if there is none.
+        """Find the model of a reference; None, with the reason noted, when there is none.
 
         Args:
             role: what the model does.
-            reference: its name, version and digest.
+            reference: its name, version and digest; the last two may be empty.
             field: path of the reference in the request.
         """
         try:

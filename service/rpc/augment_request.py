@@ -23,7 +23,7 @@ from service.domain import Operation
 from service.errors import InvalidRequest, Retired, UnknownName, Violation
 from service.rpc.policy import policy_from_proto
 from service.rpc.pull_request import read_level
-from service.validation import raise_violations
+from service.validation import Violations, raise_violations
 
 __all__ = ["AugmentRequests"]
 
@@ -57,14 +57,13 @@ class AugmentRequests:
         """
         if request is None or request.WhichOneof("kind") != "config":
             raise InvalidRequest((Violation(field="config", description="the first request must be a config"),))
-        config, wrong = request.config, list[Violation]()
+        config, wrong = request.config, Violations()
         shape = self._read_shape(config, wrong)
         level = read_level(config.provenance, "config.provenance", wrong)
         variants, start_index = config.variants or 1, config.start_index
-        if variants > _MOST_VARIANTS:
-            wrong.append(_violation("variants", f"must be 1 to {_MOST_VARIANTS}, got {variants}"))
+        wrong.check_range("config.variants", variants, 1, _MOST_VARIANTS)
         if start_index * variants >= _INDEX_LIMIT:
-            wrong.append(_violation("start_index", f"start_index · variants must be below 2^64, got {start_index}"))
+            wrong.add("config.start_index", f"start_index · variants must be below 2^64, got {start_index}")
         return VariantSpec(
             shape=shape,
             policy=self._read_policy(config, shape, caller, wrong),
@@ -93,18 +92,14 @@ class AugmentRequests:
             yield rows
             first_row += len(rows.images)
 
-    def _read_shape(self, config: augmentation_pb2.AugmentConfig, wrong: list[Violation]) -> tuple[int, int, int]:
+    def _read_shape(self, config: augmentation_pb2.AugmentConfig, wrong: Violations) -> tuple[int, int, int]:
         shape = (config.height, config.width, config.channels)
         limits = (_MOST_SIDE, _MOST_SIDE, _MOST_CHANNELS)
-        beyond = [
-            _violation(name, f"must be 1 to {most}, got {side}")
-            for name, side, most in zip(("height", "width", "channels"), shape, limits, strict=True)
-            if not 1 <= side <= most
-        ]
-        if not beyond and math.prod(shape) > self._most_image_bytes:
+        for name, side, most in zip(("height", "width", "channels"), shape, limits, strict=True):
+            wrong.check_range(f"config.{name}", side, 1, most)
+        if not wrong and math.prod(shape) > self._most_image_bytes:
             size = f"one image is {math.prod(shape)} bytes, and a request holds {self._most_image_bytes}"
-            beyond.append(_violation("height", f"{size}; send smaller images"))
-        wrong += beyond
+            wrong.add("config.height", f"{size}; send smaller images")
         return shape
 
     def _read_policy(
@@ -112,7 +107,7 @@ class AugmentRequests:
         config: augmentation_pb2.AugmentConfig,
         shape: tuple[int, int, int],
         caller: Caller,
-        wrong: list[Violation],
+        wrong: Violations,
     ) -> Policy:
         """Read the config's own policy, or choose the safe one of its data set, or the gentle one."""
         safe = gentle_policy()
@@ -127,11 +122,12 @@ class AugmentRequests:
         if not config.HasField("policy"):
             return safe
         policy = policy_from_proto(config.policy)
-        wrong += [_violation(f"policy.{each.key}", f"{each.wrong}; {each.remedy}") for each in violations(policy)]
+        for each in violations(policy):
+            wrong.add(f"config.policy.{each.key}", f"{each.wrong}; {each.remedy}")
         return policy
 
     def _find_transformer(
-        self, config: augmentation_pb2.AugmentConfig, caller: Caller, wrong: list[Violation]
+        self, config: augmentation_pb2.AugmentConfig, caller: Caller, wrong: Violations
     ) -> PinnedModel:
         """Find the workers that transform; raises everything that is wrong with the config, the model included."""
         reference, default = config.model, default_transformer(self._catalog)
@@ -152,32 +148,26 @@ class AugmentRequests:
 
 
 def _read_rows(rows: augmentation_pb2.AugmentRows, spec: VariantSpec, first_row: int) -> ReceivedRows:
-    size, wrong = math.prod(spec.shape), list[Violation]()
+    size, wrong = math.prod(spec.shape), Violations()
     if not rows.count:
-        wrong.append(Violation(field="rows.count", description="must be at least 1"))
+        wrong.add("rows.count", "must be at least 1")
     if (first_row + rows.count) * spec.variants > _INDEX_LIMIT:
         last = first_row + rows.count - 1
         description = f"the variants of row {last} would have indices beyond 2^64; start at a lower row"
-        wrong.append(Violation(field="rows.count", description=description))
+        wrong.add("rows.count", description)
     if len(rows.labels) not in (0, rows.count):
-        description = f"must hold one label a row or none: count is {rows.count}, got {len(rows.labels)}"
-        wrong.append(Violation(field="rows.labels", description=description))
+        wrong.add("rows.labels", f"must hold one label a row or none: count is {rows.count}, got {len(rows.labels)}")
     if len(rows.data) != rows.count * size:
         height, width, channels = spec.shape
         description = (
             f"must hold count · height · width · channels bytes, {rows.count} · {height} · {width} · {channels} = "
             f"{rows.count * size}, got {len(rows.data)}; pixels are uint8"
         )
-        wrong.append(Violation(field="rows.data", description=description))
+        wrong.add("rows.data", description)
     if rows.count > 1 and len(rows.data) > _ROWS_BYTES:
         description = f"must hold at most {_ROWS_BYTES} bytes, or one image, got {len(rows.data)}; send fewer rows"
-        wrong.append(Violation(field="rows.data", description=description))
-    if wrong:
-        raise InvalidRequest(tuple(wrong))
+        wrong.add("rows.data", description)
+    raise_violations(wrong)
     images = np.frombuffer(rows.data, np.uint8).reshape(rows.count, *spec.shape)  # (bytes,) -> (n, H, W, C)
     labels = np.asarray(rows.labels, np.uint32) if rows.labels else None
     return ReceivedRows(first_row=first_row, images=images, labels=labels)
-
-
-def _violation(field: str, description: str) -> Violation:
-    return Violation(field=f"config.{field}", description=description)

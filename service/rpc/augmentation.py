@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
 from typing import TYPE_CHECKING
@@ -24,7 +23,7 @@ from service.datasets import Datasets
 from service.errors import InvalidRequest, NotReady, UnknownName, Violation
 from service.rpc.augment_request import AugmentRequests
 from service.rpc.chunks import image_spec, rows_to_responses
-from service.rpc.interceptor import current_request_id
+from service.rpc.interceptor import request_context
 from service.rpc.paging import page_of_plans, read_page_size
 from service.rpc.plan_message import pin_to_message, plan_to_message
 from service.rpc.plan_request import PlanRequests
@@ -32,6 +31,7 @@ from service.rpc.policy import policy_to_proto
 from service.rpc.pull_request import Pull, open_pull
 from service.scheduler.inference import InferenceClient, RequestContext
 from service.telemetry.metrics import Metrics
+from service.validation import Violations, raise_violations
 
 __all__ = ["AugmentationServicer"]
 
@@ -81,7 +81,7 @@ class AugmentationServicer(augmentation_pb2_grpc.AugmentationServiceServicer):
         """Make a plan and keep it for its caller."""
         caller = current_caller()
         spec = await self._requests.read(request, caller)
-        plan = plan_to_message(await self._planner.plan(spec, _request_context(context)))
+        plan = plan_to_message(await self._planner.plan(spec, request_context(context)))
         stored = StoredPlan(
             id=plan.id,
             created_ns=plan.create_time.ToNanoseconds(),
@@ -107,15 +107,14 @@ class AugmentationServicer(augmentation_pb2_grpc.AugmentationServiceServicer):
         self, request: augmentation_pb2.ListPlansRequest, context: Context
     ) -> augmentation_pb2.ListPlansResponse:
         """Return one page of the caller's plans, newest first."""
-        wrong: list[Violation] = []
+        wrong = Violations()
         size = read_page_size(request.page_size, wrong)
         plans = await asyncio.to_thread(self._plans.plans_of, current_caller().subject)
         try:
             page, token = page_of_plans(plans, size, request.page_token)
         except ValueError as error:
-            wrong.append(Violation(field="page_token", description=str(error)))
-        if wrong:
-            raise InvalidRequest(tuple(wrong))
+            wrong.add("page_token", str(error))
+        raise_violations(wrong)
         messages = [augmentation_pb2.Plan.FromString(each.content) for each in page]
         return augmentation_pb2.ListPlansResponse(plans=messages, next_page_token=token)
 
@@ -128,7 +127,7 @@ class AugmentationServicer(augmentation_pb2_grpc.AugmentationServiceServicer):
             header = augmentation_pb2.PullDatasetResponse(header=_pull_header(pull))
             header_sent = False
             try:
-                async with aclosing(self._pulled(pull, _request_context(context))) as rows:
+                async with aclosing(self._pulled(pull, request_context(context))) as rows:
                     async for made in rows:
                         if not header_sent:  # only now: whatever refuses the stream refuses it before its header
                             yield header
@@ -152,7 +151,7 @@ class AugmentationServicer(augmentation_pb2_grpc.AugmentationServiceServicer):
             yield augmentation_pb2.AugmentResponse(header=_augment_header(spec))
             received = self._augment_requests.read_rows(requests, spec)
             maker = VariantMaker(spec, self._inference, self._window_bytes)
-            async with aclosing(maker.variants(received, _request_context(context))) as variants:
+            async with aclosing(maker.variants(received, request_context(context))) as variants:
                 async for made in variants:
                     for response in rows_to_responses(made):
                         yield response
@@ -176,16 +175,6 @@ class AugmentationServicer(augmentation_pb2_grpc.AugmentationServiceServicer):
             except InvalidRequest:  # no model of that name is served, which may be temporary
                 continue
             self._catalog.choose(entry, operation, digest=key.digest, numerics=pinned.target.numerics)
-
-
-def _request_context(context: Context) -> RequestContext:
-    remaining_s = context.time_remaining()
-    return RequestContext(
-        caller=current_caller(),
-        deadline_unix_s=None if remaining_s is None else time.time() + remaining_s,
-        request_id=current_request_id(),
-        retry_overloaded=False,
-    )
 
 
 def _pull_header(pull: Pull) -> augmentation_pb2.PullHeader:

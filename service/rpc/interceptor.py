@@ -16,13 +16,14 @@ import grpc
 from google.rpc import code_pb2
 from grpc_status import rpc_status
 
-from service.caller import CallerPolicy, enter_caller
+from service.caller import CallerPolicy, current_caller, enter_caller
 from service.errors import FountServiceError
 from service.rpc.status import error_to_status, unexpected_status
 from service.rpc.wire_format import serializer
+from service.scheduler.inference import RequestContext
 from service.telemetry.metrics import Metrics
 
-__all__ = ["CallInterceptor", "current_request_id"]
+__all__ = ["CallInterceptor", "current_request_id", "request_context"]
 
 _log = logging.getLogger(__name__)
 _request_id: ContextVar[str] = ContextVar("fount_request_id", default="")
@@ -36,6 +37,17 @@ if TYPE_CHECKING:  # generic in the stubs alone
 def current_request_id() -> str:
     """Return the id of the RPC being handled: its `x-request-id`, or one drawn here."""
     return _request_id.get()
+
+
+def request_context(context: Context) -> RequestContext:
+    """Return on whose behalf the RPC being handled calls workers; refused at once when the gateway is overloaded."""
+    remaining_s = context.time_remaining()
+    return RequestContext(
+        caller=current_caller(),
+        deadline_unix_s=None if remaining_s is None else time.time() + remaining_s,
+        request_id=current_request_id(),
+        retry_overloaded=False,
+    )
 
 
 class CallInterceptor(grpc.aio.ServerInterceptor):

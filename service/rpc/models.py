@@ -10,6 +10,7 @@ from service.catalog import Catalog, Entry
 from service.domain import ModelState
 from service.errors import InvalidRequest, Violation
 from service.rpc.paging import decode_token, encode_token, read_page_size
+from service.validation import Violations, raise_violations
 
 __all__ = ["ModelServicer"]
 
@@ -52,14 +53,13 @@ class ModelServicer(model_pb2_grpc.ModelServiceServicer):
 
 def _read_page(request: model_pb2.ListModelsRequest) -> tuple[str, int]:
     """Read the name and version after which a page starts, and its size."""
-    violations: list[Violation] = []
-    size, after = read_page_size(request.page_size, violations), ""
+    wrong, after = Violations(), ""
+    size = read_page_size(request.page_size, wrong)
     try:
         after = decode_token(request.page_token)
     except ValueError as error:
-        violations.append(Violation(field="page_token", description=str(error)))
-    if violations:
-        raise InvalidRequest(tuple(violations))
+        wrong.add("page_token", str(error))
+    raise_violations(wrong)
     return after, size
 
 

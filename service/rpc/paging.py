@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from itertools import accumulate
 
 from service.augmentation.plan_store import StoredPlan
-from service.errors import Violation
+from service.validation import Violations
 
 __all__ = ["count_fitting", "decode_token", "encode_token", "page_of_plans", "read_page_size"]
 
@@ -19,10 +19,10 @@ _PAGE_SIZE, _PAGE_SIZE_MAX = 100, 1000
 _PAGE_BYTES = 1 << 20  # of entries in one answer, which is one message
 
 
-def read_page_size(page_size: int, violations: list[Violation]) -> int:
+def read_page_size(page_size: int, wrong: Violations) -> int:
     """Read a page size; 0 is the default, and larger ones than the maximum are the maximum."""
     if page_size < 0:
-        violations.append(Violation(field="page_size", description=f"must not be negative, got {page_size}"))
+        wrong.add("page_size", f"must not be negative, got {page_size}")
     return min(max(page_size, 0) or _PAGE_SIZE, _PAGE_SIZE_MAX)
 
 

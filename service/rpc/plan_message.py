@@ -8,15 +8,16 @@ from __future__ import annotations
 
 from dataclasses import asdict
 
-from fount.v1 import augmentation_pb2, model_pb2, sampling_pb2
+from fount.v1 import augmentation_pb2, sampling_pb2
 from service.augmentation.plan_spec import PlanSpec, SynthesisSpec
 from service.augmentation.planner import Plan
 from service.augmentation.verification import LabelAgreement
-from service.domain import ModelKey, Target
+from service.domain import Target
+from service.rpc.fields import reference_to_message
 from service.rpc.plan_target import target_to_message
 from service.rpc.policy import policy_to_proto
 
-__all__ = ["pin_to_message", "plan_to_message", "reference_to_message", "spec_to_message"]
+__all__ = ["pin_to_message", "plan_to_message", "spec_to_message"]
 
 
 def plan_to_message(plan: Plan) -> augmentation_pb2.Plan:
@@ -67,11 +68,6 @@ def spec_to_message(spec: PlanSpec) -> augmentation_pb2.PlanDatasetRequest:
         if spec.verification.verifier:
             message.verification.classifier.CopyFrom(reference_to_message(spec.verification.verifier.model.key))
     return message
-
-
-def reference_to_message(key: ModelKey) -> model_pb2.ModelRef:
-    """Write a reference to a served model."""
-    return model_pb2.ModelRef(name=key.name, version=key.version, digest=key.digest)
 
 
 def pin_to_message(role: str, target: Target) -> augmentation_pb2.PinnedModel:

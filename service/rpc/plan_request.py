@@ -7,7 +7,6 @@ resolved, models found, everything left open filled in, and rows allocated.
 from __future__ import annotations
 
 import asyncio
-import math
 import secrets
 from collections.abc import Mapping
 
@@ -16,7 +15,7 @@ import numpy as np
 from fount.augmentation.shards import MAX_SHARDS
 from fount.readers import Dataset, DatasetSplit
 from fount.transforms import Policy, safe_policy, violations
-from fount.v1 import augmentation_pb2, model_pb2
+from fount.v1 import augmentation_pb2
 from service.augmentation.permutation import MAX_ROWS
 from service.augmentation.plan_spec import PlanSpec, SynthesisSpec, VerificationSpec, held_out_split
 from service.augmentation.slots import RealMode, Source
@@ -26,13 +25,13 @@ from service.caller import Caller
 from service.catalog import Catalog
 from service.catalog.roles import PinnedModel, RoleResolver, class_labels, unknown_classes
 from service.datasets import Datasets, DatasetSettings
-from service.domain import ModelKey, Target
+from service.domain import Target
 from service.errors import InvalidRequest, Retired, Violation
-from service.rpc.fields import parameter_values
+from service.rpc.fields import parameter_values, read_reference
 from service.rpc.plan_message import spec_to_message
 from service.rpc.plan_target import read_target
 from service.rpc.policy import policy_from_proto
-from service.validation import check_parameters, label_list, raise_violations
+from service.validation import Violations, check_parameters, label_list, raise_violations
 
 __all__ = ["PlanRequests"]
 
@@ -132,17 +131,18 @@ class _RequestReader:
         self._request, self._dataset, self._split, self._settings = request, dataset, split, settings
         self._pins = pins
         self._roles = RoleResolver(catalog, dataset, {role: target.numerics for role, target in (pins or {}).items()})
-        self._violations: list[Violation] = []
+        self._wrong = Violations()
 
     async def read(self) -> PlanSpec:
         """Read all fields, allocate rows, and raise everything that is wrong; see `PlanRequests.read`."""
         request, dataset, split = self._request, self._dataset, self._split
-        target, mix = read_target(request, dataset, self._violations), self._read_mix()
-        can_allocate = not self._violations
+        target, mix = read_target(request, dataset, self._wrong), self._read_mix()
+        can_allocate = not self._wrong
         mode, policy = self._read_mode(), self._read_policy()
         synthesis = self._read_synthesis() if mix.synthesised and self._is_needed("generator") else None
         verification = self._read_verification(mix)
-        shards, time_to_live_s = self._read_shards(), self._read_time_to_live()
+        shards, time_to_live_s = request.shards or 1, self._read_time_to_live()
+        self._wrong.check_range("shards", shards, 1, MAX_SHARDS)
         cells, allocation, transformer = np.zeros((0, 1), np.int64), Allocation(), None
         if can_allocate:
             transformer = self._find_transformer() if mix.transformed and self._is_needed("transformer") else None
@@ -159,7 +159,7 @@ class _RequestReader:
                 subsample=request.target.subsample,
             )
             self._check_allocation(allocation, synthesis)
-        raise_violations([*self._violations, *self._roles.violations])
+        raise_violations([*self._wrong, *self._roles.violations])
         if self._roles.refusal:
             raise self._roles.refusal
         return PlanSpec(
@@ -180,9 +180,6 @@ class _RequestReader:
             time_to_live_s=time_to_live_s,
         )
 
-    def _add(self, field: str, description: str) -> None:
-        self._violations.append(Violation(field=field, description=description))
-
     def _is_needed(self, role: str) -> bool:
         """Whether to find a model: of a ticket, only those it pins, since rows depend on no other."""
         return self._pins is None or role in self._pins
@@ -190,7 +187,7 @@ class _RequestReader:
     def _read_mode(self) -> RealMode:
         mode = self._request.real.mode or RealMode.ONCE
         if mode not in list(RealMode):
-            self._add("real.mode", f"{mode} is not a RealRows.Mode")
+            self._wrong.add("real.mode", f"{mode} is not a RealRows.Mode")
             return RealMode.ONCE
         return RealMode(mode)
 
@@ -199,45 +196,49 @@ class _RequestReader:
             return Mix()
         mix = self._request.mix
         weights = {name: getattr(mix, name) for name in ("resampled", "transformed", "synthesised")}
-        wrong = [name for name, weight in weights.items() if not (math.isfinite(weight) and weight >= 0)]
-        for name in wrong:
-            self._add(f"mix.{name}", f"must be finite and not negative, got {weights[name]:g}")
-        if not wrong and not any(weights.values()):
-            self._add("mix", "must hold at least one weight above 0; leave it out to draw rows again")
+        known = len(self._wrong)
+        for name, weight in weights.items():
+            self._wrong.check_weight(f"mix.{name}", weight)
+        is_wrong = len(self._wrong) > known
+        if not any(weights.values()):
+            self._wrong.add("mix", "must hold at least one weight above 0; leave it out to draw rows again")
         cap = mix.max_synthetic_ratio if mix.HasField("max_synthetic_ratio") else None
-        if cap is not None and not (math.isfinite(cap) and cap >= 0):
-            self._add("mix.max_synthetic_ratio", f"must be finite and not negative, got {cap:g}")
-        return Mix() if wrong else Mix(**weights, max_synthetic_ratio=cap)
+        if cap is not None:
+            self._wrong.check_weight("mix.max_synthetic_ratio", cap)
+        return Mix() if is_wrong else Mix(**weights, max_synthetic_ratio=cap)
 
     def _read_policy(self) -> Policy:
         if not self._request.HasField("policy"):
             return self._settings.policy or safe_policy(self._dataset.name, self._dataset.shape)
         policy = policy_from_proto(self._request.policy)
         for each in violations(policy):
-            self._add(f"policy.{each.key}", f"{each.wrong}; {each.remedy}")
+            self._wrong.add(f"policy.{each.key}", f"{each.wrong}; {each.remedy}")
         return policy
 
     def _read_synthesis(self) -> SynthesisSpec | None:
         """Read the synthesis; None, noted, when there is none, or no generator."""
         if not self._request.HasField("synthesis"):
-            self._add("synthesis", "is needed, for mix.synthesised is above 0; name a generator in synthesis.model")
+            self._wrong.add(
+                "synthesis", "is needed, for mix.synthesised is above 0; name a generator in synthesis.model"
+            )
             return None
         given, dataset = self._request.synthesis, self._dataset
         attempts = given.attempts or _ATTEMPTS
-        if attempts > _MAX_ATTEMPTS:
-            self._add("synthesis.attempts", f"must be 1 to {_MAX_ATTEMPTS}, got {attempts}")
+        self._wrong.check_range("synthesis.attempts", attempts, 1, _MAX_ATTEMPTS)
         quantile, classifier = self._read_quantile(), self._read_classifier()
         confidence = given.min_confidence if given.HasField("min_confidence") else _CONFIDENCE if classifier else 0.0
-        generator = self._roles.find("generator", _reference(given.model), "synthesis.model")
+        generator = self._roles.find("generator", read_reference(given.model), "synthesis.model")
         if generator is None:
             return None
         if not generator.model.labels:
-            self._add("synthesis.model", f"{generator.model.key.name} is unconditional; name a conditional generator")
+            self._wrong.add(
+                "synthesis.model", f"{generator.model.key.name} is unconditional; name a conditional generator"
+            )
         return SynthesisSpec(
             generator=generator,
             classifier=classifier,
             parameters=check_parameters(
-                parameter_values(given.parameters), "synthesis.parameters", generator.model, self._violations
+                parameter_values(given.parameters), "synthesis.parameters", generator.model, self._wrong
             ),
             min_confidence=confidence,
             copy_quantile=quantile,
@@ -251,37 +252,33 @@ class _RequestReader:
         field, quantile = "synthesis.copy_quantile", given.copy_quantile
         if not given.HasField("copy_quantile"):
             return _QUANTILE if held_out else 0.0
-        if not 0 <= quantile <= 0.5:  # NaN as well
-            self._add(field, f"must be 0 to 0.5, got {quantile:g}")
-        elif quantile and held_out is None:
-            self._add(field, f"must be 0: {self._dataset.name} has no other split to calibrate it on")
+        self._wrong.check_range(field, quantile, 0, 0.5)
+        if quantile and held_out is None:
+            self._wrong.add(field, f"must be 0: {self._dataset.name} has no other split to calibrate it on")
         return quantile
 
     def _read_classifier(self) -> PinnedModel | None:
         given, field = self._request.synthesis, "synthesis.min_confidence"
         confidence = given.min_confidence if given.HasField("min_confidence") else _CONFIDENCE
-        if not 0 <= confidence <= 1:
-            self._add(field, f"must be 0 to 1, got {confidence:g}")
+        self._wrong.check_range(field, confidence, 0, 1)
         if confidence == 0:
             return None
         if given.HasField("classifier"):
-            return self._roles.find("classifier", _reference(given.classifier), "synthesis.classifier")
+            return self._roles.find("classifier", read_reference(given.classifier), "synthesis.classifier")
         found = self._roles.find_default("classifier", self._settings.classifier)
         if found is None and given.HasField("min_confidence") and self._roles.refusal is None:
-            self._add(field, f"must be 0: no classifier of {self._dataset.name} is served; or name one")
+            self._wrong.add(field, f"must be 0: no classifier of {self._dataset.name} is served; or name one")
         return found
 
     def _read_verification(self, mix: Mix) -> VerificationSpec:
         given, verifier = self._request.verification, None
         agreement = given.min_agreement if given.HasField("min_agreement") else _MIN_AGREEMENT
-        if not 0 <= agreement <= 1:
-            self._add("verification.min_agreement", f"must be 0 to 1, got {agreement:g}")
         rows = given.rows or _VERIFIED_ROWS
-        if not 16 <= rows <= 4096:
-            self._add("verification.rows", f"must be 16 to 4096, got {rows}")
+        self._wrong.check_range("verification.min_agreement", agreement, 0, 1)
+        self._wrong.check_range("verification.rows", rows, 16, 4096)
         if mix.transformed and self._pins is None:
             if given.HasField("classifier"):
-                verifier = self._roles.find("verifier", _reference(given.classifier), "verification.classifier")
+                verifier = self._roles.find("verifier", read_reference(given.classifier), "verification.classifier")
             else:
                 verifier = self._roles.find_default("verifier", self._settings.classifier)
         return VerificationSpec(verifier=verifier, min_agreement=agreement, rows=rows)
@@ -291,29 +288,24 @@ class _RequestReader:
             return self._roles.find("transformer", pin.model, "transformer")
         return self._roles.find_transformer()
 
-    def _read_shards(self) -> int:
-        shards = self._request.shards or 1
-        if shards > MAX_SHARDS:
-            self._add("shards", f"must be 1 to {MAX_SHARDS}, got {shards}")
-        return shards
-
     def _read_time_to_live(self) -> float:
         if not self._request.HasField("time_to_live"):
             return float(_DAY_S)
         given = self._request.time_to_live
         seconds = given.seconds + given.nanos / 1e9
         if not 0 < seconds <= _MAX_TTL_S:
-            self._add("time_to_live", f"must be above 0 and at most 30 days, got {seconds:g} s")
+            self._wrong.add("time_to_live", f"must be above 0 and at most 30 days, got {seconds:g} s")
         return seconds
 
     def _check_allocation(self, allocation: Allocation, synthesis: SynthesisSpec | None) -> None:
         """Check that the target can be reached, and that models know every class they make or read."""
         if allocation.shortages:
-            self._violations += [self._shortage(each) for each in allocation.shortages]
+            for short in allocation.shortages:
+                self._add_shortage(short)
             return
         rows = sum(each.count for each in allocation.strata)
         if not 0 < rows <= MAX_ROWS:
-            self._add("target", f"must come to 1 to {MAX_ROWS} rows, and comes to {rows}")
+            self._wrong.add("target", f"must come to 1 to {MAX_ROWS} rows, and comes to {rows}")
         classes = allocation.labels_of(Source.SYNTHESISED)
         if not (classes and synthesis):
             return
@@ -323,18 +315,13 @@ class _RequestReader:
         for field, pinned, labels in needed:
             if pinned and (unknown := unknown_classes(self._dataset, labels, pinned.model, classes)):
                 names, known = ", ".join(map(repr, unknown[:12])), label_list(pinned.model.labels) or "no labels"
-                self._add(field, f"{pinned.model.key.name} does not know {names}; it knows {known}")
+                self._wrong.add(field, f"{pinned.model.key.name} does not know {names}; it knows {known}")
 
-    def _shortage(self, short: Shortage) -> Violation:
+    def _add_shortage(self, short: Shortage) -> None:
         owner = f"class {self._dataset.classes[short.label]!r}"
         if short.group is not None and self._dataset.groups:
             owner += f" of group {self._dataset.groups[short.group]!r}"
         remedy = "set target.subsample to leave rows out"
         if not short.available:
             remedy = "give mix.synthesised a weight to have them made by a generator, or leave it out"
-        description = f"{owner} has {short.available} rows and would have {short.target}; {remedy}"
-        return Violation(field=short.field, description=description)
-
-
-def _reference(message: model_pb2.ModelRef) -> ModelKey:
-    return ModelKey(name=message.name, version=message.version, digest=message.digest)
+        self._wrong.add(short.field, f"{owner} has {short.available} rows and would have {short.target}; {remedy}")

@@ -18,7 +18,8 @@ from service.augmentation.plan_spec import OpenPlan
 from service.augmentation.planner import Planner
 from service.augmentation.rows import ProvenanceLevel
 from service.caller import Caller
-from service.errors import InvalidRequest, Violation
+from service.errors import InvalidRequest
+from service.validation import Violations, raise_violations
 
 __all__ = ["Pull", "open_pull", "read_level"]
 
@@ -53,56 +54,45 @@ async def open_pull(request: augmentation_pb2.PullDatasetRequest, planner: Plann
     Raises:
         InvalidRequest: some field is wrong; names every one. Also whatever `Planner.open` raises.
     """
-    violations: list[Violation] = []
-    level = read_level(request.provenance, "provenance", violations)
+    wrong = Violations()
+    level = read_level(request.provenance, "provenance", wrong)
     if request.part not in _Part.values():
-        violations.append(Violation(field="part", description=f"{request.part} is not a Part"))
-    if request.shards > MAX_SHARDS:
-        violations.append(Violation(field="shards", description=f"must be 1 to {MAX_SHARDS}, got {request.shards}"))
+        wrong.add("part", f"{request.part} is not a Part")
+    wrong.check_range("shards", request.shards or 1, 1, MAX_SHARDS)
     try:
         plan = await planner.open(request.ticket, caller)
     except InvalidRequest as error:
-        if violations:
-            raise InvalidRequest((*error.violations, *violations)) from error
+        if wrong:
+            raise InvalidRequest((*error.violations, *wrong)) from error
         raise
     out_of_bag = None
     if request.part == augmentation_pb2.PullDatasetRequest.PART_OUT_OF_BAG:
-        out_of_bag = await _out_of_bag(plan, violations)
+        if plan.layout.is_bootstrapped:
+            out_of_bag = await asyncio.to_thread(plan.layout.out_of_bag)
+        else:
+            modes = "MODE_BOOTSTRAP or _POISSON"
+            wrong.add("part", f"no row is out of bag: the plan's real rows are not bootstrapped; plan with {modes}")
     count = plan.layout.count if out_of_bag is None else len(out_of_bag)
     shards, shard = request.shards or plan.shards, range(0)
     if request.shard < shards:
         shard = shard_range(count, request.shard, shards)
     else:
-        description = f"must be below the number of shards, {shards}, got {request.shard}"
-        violations.append(Violation(field="shard", description=description))
+        wrong.add("shard", f"must be below the number of shards, {shards}, got {request.shard}")
     start = request.start_index if request.HasField("start_index") else shard.start
-    if not violations and not shard.start <= start <= shard.stop:
-        description = (
-            f"must be within the shard, {shard.start} to {shard.stop}, got {start}; it counts rows of the whole plan"
-        )
-        violations.append(Violation(field="start_index", description=description))
+    if not wrong and not shard.start <= start <= shard.stop:
+        bounds = f"{shard.start} to {shard.stop}"
+        wrong.add("start_index", f"must be within the shard, {bounds}, got {start}; it counts rows of the whole plan")
     end = request.end_index if request.HasField("end_index") else shard.stop
-    if not violations and not start <= end <= shard.stop:
-        description = f"must be within the shard and not before its start, {start} to {shard.stop}, got {end}"
-        violations.append(Violation(field="end_index", description=description))
-    if violations:
-        raise InvalidRequest(tuple(violations))
+    if not wrong and not start <= end <= shard.stop:
+        bounds = f"{start} to {shard.stop}"
+        wrong.add("end_index", f"must be within the shard and not before its start, {bounds}, got {end}")
+    raise_violations(wrong)
     return Pull(plan=plan, out_of_bag=out_of_bag, count=count, shard=shard, start=start, end=end, level=level)
 
 
-def read_level(value: int, field: str, violations: list[Violation]) -> ProvenanceLevel:
+def read_level(value: int, field: str, wrong: Violations) -> ProvenanceLevel:
     """Read a ProvenanceLevel; unset is IDS."""
     if value and value not in list(ProvenanceLevel):
-        violations.append(Violation(field=field, description=f"{value} is not a ProvenanceLevel"))
+        wrong.add(field, f"{value} is not a ProvenanceLevel")
         return ProvenanceLevel.IDS
     return ProvenanceLevel(value or ProvenanceLevel.IDS)
-
-
-async def _out_of_bag(plan: OpenPlan, violations: list[Violation]) -> NDArray[np.int64] | None:
-    if plan.layout.is_bootstrapped:
-        return await asyncio.to_thread(plan.layout.out_of_bag)
-    description = (
-        "no row is out of bag: the plan's real rows are not bootstrapped; plan with MODE_BOOTSTRAP or _POISSON"
-    )
-    violations.append(Violation(field="part", description=description))
-    return None

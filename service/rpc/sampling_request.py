@@ -1,41 +1,41 @@
-"""From a SampleRequest to an order the scheduler can work on: every field checked, every wrong one named.
+"""Read a SampleRequest: every field is checked against the model it names, and every wrong one is reported.
 
-A fount.v1.SampleRequest enters with its catalog; a `SampleOrder` leaves, or the one error that names all bad fields.
+A request enters; a `SampleSpec` leaves, which the scheduler can work on.
 """
 
 from __future__ import annotations
 
-import math
 import secrets
 from dataclasses import dataclass
 
 import numpy as np
 
 from fount.v1 import sampling_pb2
-from service.catalog import Catalog, Entry, LabelSource
+from service.catalog import Catalog, LabelSource
 from service.catalog.conditions import DrawnLabels, GivenLabels, NoLabels, OneLabel
-from service.domain import Dtype, Encoding, Operation, Parameters, ServedModel, Target
-from service.errors import FountServiceError, InvalidRequest, NotReady, Retired, Violation
+from service.domain import Dtype, Encoding, Operation, Parameters, Priority, ServedModel, Target
+from service.errors import FountServiceError, InvalidRequest, NotReady, Retired
 from service.rpc.fields import label_value, parameter_values
-from service.validation import check_label, check_parameters, label_list, raise_violations
+from service.validation import Violations, check_label, check_parameters, label_list, raise_violations
 
-__all__ = ["SampleOrder", "read_sample_request"]
+__all__ = ["SampleSpec", "read_sample_request"]
 
 _INDEX_LIMIT = 2**64
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class SampleOrder:
+class SampleSpec:
     """A checked request.
 
     Attributes:
         model: what to draw from.
-        target: the workers that may.
+        target: its workers.
         seed: the request's, or one drawn here.
         start_index, count: which samples.
         labels: where their labels come from.
-        parameters: with the card's defaults filled in.
+        parameters: with the defaults of the model card filled in.
         encoding: how samples become bytes.
+        priority: interactive samples go before bulk.
     """
 
     model: ServedModel
@@ -46,14 +46,15 @@ class SampleOrder:
     labels: LabelSource
     parameters: Parameters
     encoding: Encoding
+    priority: Priority
 
     @property
     def dtype(self) -> Dtype:
-        """What workers are to send: floats only where floats are wanted."""
+        """What workers send: floats only for float samples."""
         return Dtype.FLOAT32 if self.encoding is Encoding.FLOAT32 else Dtype.UINT8
 
 
-def read_sample_request(request: sampling_pb2.SampleRequest, catalog: Catalog) -> SampleOrder:
+def read_sample_request(request: sampling_pb2.SampleRequest, catalog: Catalog) -> SampleSpec:
     """Check a request against the model it names.
 
     Raises:
@@ -62,27 +63,39 @@ def read_sample_request(request: sampling_pb2.SampleRequest, catalog: Catalog) -
         Retired: the digest, the numerics or the operation is not served.
         NotReady: no worker of the model is ready.
     """
-    violations = _range_violations(request)
-    entry = _find(request, catalog, violations)
+    wrong, reference = Violations(), request.model
+    if request.count == 0:
+        wrong.add("count", "must be at least 1")
+    if request.start_index + request.count > _INDEX_LIMIT:
+        sum_ = f"{request.start_index} + {request.count}"
+        wrong.add("start_index", f"start_index + count must be at most 2^64, got {sum_}")
+    try:
+        entry = catalog.find(reference.name, reference.version, reference.digest)
+    except InvalidRequest as error:
+        raise_violations([*error.violations, *wrong])
+        raise
     if entry.model and Operation.SAMPLE not in entry.model.operations:
-        catalog.choose(entry, Operation.SAMPLE)  # raises Retired: fields of a draw mean nothing to such a model
-    target, model, refusal = _choose(request, catalog, entry)
+        catalog.choose(entry, Operation.SAMPLE)  # raises Retired: other fields mean nothing to such a model
+    target, model, refusal = None, entry.model, FountServiceError()
+    try:
+        target, model = catalog.choose(entry, Operation.SAMPLE, digest=reference.digest, numerics=request.numerics)
+    except (NotReady, Retired) as error:
+        refusal = error  # raised only when no field is wrong
     if model is None:
-        raise_violations(violations)
-        raise refusal or NotReady(f"{entry.name} {entry.version} is not ready: {entry.reason}")
-    encoding = _read_encoding(request, model, violations)
-    parameters = check_parameters(parameter_values(request.parameters), "parameters", model, violations)
-    labels = _read_condition(request, model, violations)
+        raise_violations(wrong)
+        raise refusal
+    encoding = _read_encoding(request, model, wrong)
+    parameters = check_parameters(parameter_values(request.parameters), "parameters", model, wrong)
+    labels = _read_condition(request, model, wrong)
     if request.count > model.max_count:
-        violations.append(
-            Violation(field="count", description=f"must be at most {model.max_count}, got {request.count}")
-        )
+        wrong.add("count", f"must be at most {model.max_count}, got {request.count}")
     if request.priority not in sampling_pb2.Priority.values():
-        violations.append(Violation(field="priority", description=f"{request.priority} is not a Priority"))
-    raise_violations(violations)
+        wrong.add("priority", f"{request.priority} is not a Priority")
+    raise_violations(wrong)
     if target is None:
-        raise refusal or NotReady(f"{entry.name} {entry.version} is not ready: {entry.reason}")
-    return SampleOrder(
+        raise refusal
+    is_interactive = request.priority == sampling_pb2.PRIORITY_INTERACTIVE
+    return SampleSpec(
         model=model,
         target=target,
         seed=request.seed if request.HasField("seed") else secrets.randbits(64),
@@ -91,109 +104,71 @@ def read_sample_request(request: sampling_pb2.SampleRequest, catalog: Catalog) -
         labels=labels,
         parameters=parameters,
         encoding=encoding,
+        priority=Priority.INTERACTIVE if is_interactive else Priority.BULK,
     )
 
 
-def _choose(
-    request: sampling_pb2.SampleRequest, catalog: Catalog, entry: Entry
-) -> tuple[Target | None, ServedModel | None, FountServiceError | None]:
-    """The target with what it accepts; when there is none, what the model accepts, and the refusal for later."""
-    try:
-        target, model = catalog.choose(entry, Operation.SAMPLE, digest=request.model.digest, numerics=request.numerics)
-    except (NotReady, Retired) as error:
-        return None, entry.model, error
-    return target, model, None
-
-
-def _range_violations(request: sampling_pb2.SampleRequest) -> list[Violation]:
-    violations = []
-    if request.count == 0:
-        violations.append(Violation(field="count", description="must be at least 1"))
-    if request.start_index + request.count > _INDEX_LIMIT:
-        description = f"start_index + count must be at most 2^64, got {request.start_index} + {request.count}"
-        violations.append(Violation(field="start_index", description=description))
-    return violations
-
-
-def _find(request: sampling_pb2.SampleRequest, catalog: Catalog, violations: list[Violation]) -> Entry:
-    try:
-        return catalog.find(request.model.name, request.model.version, request.model.digest)
-    except InvalidRequest as error:
-        raise_violations([*error.violations, *violations])
-        raise
-
-
-def _read_encoding(request: sampling_pb2.SampleRequest, model: ServedModel, violations: list[Violation]) -> Encoding:
-    wanted = request.encoding or Encoding.UINT8
-    if wanted in model.encodings:
-        return Encoding(wanted)
+def _read_encoding(request: sampling_pb2.SampleRequest, model: ServedModel, wrong: Violations) -> Encoding:
+    encoding = request.encoding or Encoding.UINT8
+    if encoding in model.encodings:
+        return Encoding(encoding)
     able = ", ".join(each.name for each in sorted(model.encodings)) or "none"
-    name = Encoding(wanted).name if wanted in Encoding.__members__.values() else str(wanted)
-    violations.append(Violation(field="encoding", description=f"the model cannot give {name}; it gives {able}"))
+    name = Encoding(encoding).name if encoding in list(Encoding) else str(encoding)
+    wrong.add("encoding", f"the model cannot give {name}; it gives {able}")
     return Encoding.UINT8
 
 
-def _read_condition(
-    request: sampling_pb2.SampleRequest, model: ServedModel, violations: list[Violation]
-) -> LabelSource:
+def _read_condition(request: sampling_pb2.SampleRequest, model: ServedModel, wrong: Violations) -> LabelSource:
     if not request.HasField("condition"):
         return DrawnLabels.of_weights(model.prior) if model.labels else NoLabels()
-    kind = request.condition.WhichOneof("kind")
     if not model.labels:
-        description = f"{model.key.name} is unconditional; leave the condition out"
-        violations.append(Violation(field="condition", description=description))
+        wrong.add("condition", f"{model.key.name} is unconditional; leave the condition out")
         return NoLabels()
-    if kind == "label":
-        return OneLabel(
-            label=check_label(
-                label_value(request.condition.label), "condition.label", model.key.name, model.labels, violations
-            )
-        )
-    if kind == "labels":
-        return _read_labels(request, model, violations)
-    if kind == "mixture":
-        return _read_mixture(request.condition.mixture, model, violations)
-    description = "set label, labels or mixture, or leave the condition out for the model's prior"
-    violations.append(Violation(field="condition", description=description))
+    condition = request.condition
+    match condition.WhichOneof("kind"):
+        case "label":
+            given, name = label_value(condition.label), model.key.name
+            return OneLabel(label=check_label(given, "condition.label", name, model.labels, wrong))
+        case "labels":
+            return _read_labels(request, model, wrong)
+        case "mixture":
+            return _read_mixture(condition.mixture, model, wrong)
+    wrong.add("condition", "set label, labels or mixture, or leave the condition out for the model's prior")
     return NoLabels()
 
 
-def _read_labels(request: sampling_pb2.SampleRequest, model: ServedModel, violations: list[Violation]) -> LabelSource:
+def _read_labels(request: sampling_pb2.SampleRequest, model: ServedModel, wrong: Violations) -> LabelSource:
     given, field = request.condition.labels.ids, "condition.labels.ids"
     if len(given) != request.count:
-        description = f"must hold one label a sample: count is {request.count}, got {len(given)}"
-        violations.append(Violation(field=field, description=description))
+        wrong.add(field, f"must hold one label a sample: count is {request.count}, got {len(given)}")
     if len(given) > model.max_labels:
-        description = f"must hold at most {model.max_labels} labels, got {len(given)}; ask in several requests"
-        violations.append(Violation(field=field, description=description))
+        wrong.add(field, f"must hold at most {model.max_labels} labels, got {len(given)}; send several requests")
         return NoLabels()
     ids = np.asarray(given, np.uint32)
     for k in np.flatnonzero(ids >= len(model.labels))[:3]:
         description = f"{model.key.name} has no label {ids[k]}; it has {label_list(model.labels)}"
-        violations.append(Violation(field=f"{field}[{k}]", description=description, unknown=True))
+        wrong.add(f"{field}[{k}]", description, unknown=True)
     return GivenLabels(first_index=request.start_index, ids=ids)
 
 
-def _read_mixture(mixture: sampling_pb2.Mixture, model: ServedModel, violations: list[Violation]) -> LabelSource:
-    if len(mixture.components) > len(model.labels):
-        description = f"must hold at most the model's {len(model.labels)} labels, got {len(mixture.components)}"
-        violations.append(Violation(field="condition.mixture.components", description=description))
+def _read_mixture(mixture: sampling_pb2.Mixture, model: ServedModel, wrong: Violations) -> LabelSource:
+    components, path, before = mixture.components, "condition.mixture.components", len(wrong)
+    if len(components) > len(model.labels):
+        wrong.add(path, f"must hold at most the model's {len(model.labels)} labels, got {len(components)}")
         return NoLabels()
-    weights, seen, before = [0.0] * len(model.labels), set[int](), len(violations)
-    for k, component in enumerate(mixture.components):
-        field = f"condition.mixture.components[{k}]"
-        if not (math.isfinite(component.weight) and component.weight >= 0):
-            description = f"must be finite and not negative, got {component.weight:g}"
-            violations.append(Violation(field=f"{field}.weight", description=description))
-        known = len(violations)
-        label = check_label(label_value(component.label), f"{field}.label", model.key.name, model.labels, violations)
-        if len(violations) > known:
+    weights: dict[int, float] = {}
+    for k, component in enumerate(components):
+        field = f"{path}[{k}]"
+        wrong.check_weight(f"{field}.weight", component.weight)
+        known = len(wrong)
+        label = check_label(label_value(component.label), f"{field}.label", model.key.name, model.labels, wrong)
+        if len(wrong) > known:
             continue
-        if label in seen:
-            violations.append(Violation(field=f"{field}.label", description=f"names label {label} a second time"))
-        seen.add(label)
+        if label in weights:
+            wrong.add(f"{field}.label", f"names label {label} a second time")
         weights[label] = component.weight
-    if len(violations) == before and not any(weights):
-        description = "must hold at least one weight above 0" if mixture.components else "must not be empty"
-        violations.append(Violation(field="condition.mixture.components", description=description))
-    return DrawnLabels.of_weights(tuple(weights)) if len(violations) == before else NoLabels()
+    if len(wrong) == before and not any(weights.values()):
+        wrong.add(path, "must hold at least one weight above 0" if components else "must not be empty")
+    if len(wrong) > before:
+        return NoLabels()
+    return DrawnLabels.of_weights(tuple(weights.get(label, 0.0) for label in range(len(model.labels))))
