@@ -1,7 +1,7 @@
-"""Databases for tests: SQLite in a temporary folder, and PostgreSQL where there is one.
+"""PostgreSQL databases for tests.
 
-PostgreSQL is looked for at FOUNT_TEST_POSTGRES (postgresql://postgres@127.0.0.1:5432/postgres where unset); tests make
-databases of their own there, and drop them. Without one they are skipped, unless FOUNT_REQUIRE names postgres.
+The server is FOUNT_TEST_POSTGRES (default postgresql://postgres@127.0.0.1:5432/postgres). Tests create databases of
+their own there, and drop them. Without a server they are skipped, unless FOUNT_REQUIRE names postgres.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _SERVER = os.environ.get("FOUNT_TEST_POSTGRES", "postgresql://postgres@127.0.0.1
 
 @contextmanager
 def postgres() -> Iterator[str]:
-    """The URL of a new database, dropped afterwards."""
+    """Create a database, yield its URL, and drop it."""
     try:
         server = psycopg.connect(_SERVER, autocommit=True, connect_timeout=2)
     except psycopg.OperationalError as error:

@@ -49,7 +49,7 @@ class Record:
         id: matches `ID_PATTERN`.
         subject: the caller who created it.
         request_id: of the request that created it; empty: it had none.
-        request_digest: of that request without its request_id; tells a repeated request from a different one.
+        request_digest: of that request without its request_id; distinguishes a repeated request from a different one.
         specification: what is evaluated.
         state: where it is in its life.
         reason: one sentence about the state, for users; empty: nothing to report.

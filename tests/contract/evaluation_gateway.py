@@ -1,4 +1,4 @@
-"""A gateway's evaluations with in-memory workers, a small data set, and a place that keeps evaluations as tests say."""
+"""A gateway's evaluation services with in-memory workers, a small data set and an in-memory store of evaluations."""
 
 from __future__ import annotations
 
@@ -36,16 +36,16 @@ CLASSES = ("zero", "one", "two")
 
 PAINTER = memory_model("painter", labels=("two", "one", "zero", "three"), dims=SHAPE)
 BLIND = memory_model("blind", labels=(), dims=SHAPE)
-JUDGE = memory_model("judge", labels=CLASSES, dims=SHAPE, operations=frozenset({Operation.CLASSIFY, Operation.EMBED}))
+READER = memory_model("reader", labels=CLASSES, dims=SHAPE, operations=frozenset({Operation.CLASSIFY, Operation.EMBED}))
 EYES = memory_model("eyes", labels=(), dims=SHAPE, operations=frozenset({Operation.EMBED}))
 WIDE = memory_model("wide", labels=CLASSES, dims=(4, 5, 1))
 FEW = memory_model("few", labels=("zero",), dims=SHAPE, operations=frozenset(Operation))
 FLOATS = memory_model("floats", dims=SHAPE, labels=CLASSES, encodings=frozenset({Encoding.FLOAT32}))
-MODELS = [PAINTER, BLIND, JUDGE, EYES, WIDE, FEW, FLOATS]
+MODELS = [PAINTER, BLIND, READER, EYES, WIDE, FEW, FLOATS]
 
 
-def settings(folder: Path, name: str = "small", classifier: str = "judge", *, rows: int = 60) -> DatasetSettings:
-    """A data set of 60 training rows and so many held-out ones; every image's first pixel is its label."""
+def settings(folder: Path, name: str = "small", classifier: str = "reader", *, rows: int = 60) -> DatasetSettings:
+    """A data set of 60 training rows and `rows` held-out ones; the first pixel of every image is its label."""
     rng, arrays = np.random.default_rng(0), dict[str, Any]()
     for split, count in (("train", 60), ("test", rows)):
         labels = (np.arange(count) % 3).astype(np.uint8)
@@ -62,12 +62,12 @@ def pinned(name: str) -> PinnedModel:
 
 
 def specification(**changed) -> Specification:
-    """One whose panels are all there are."""
-    whole = Specification(
+    """A specification with every panel."""
+    complete = Specification(
         model=pinned("painter"),
         model_labels=(2, 1, 0),
-        extractor=pinned("judge"),
-        classifier=pinned("judge"),
+        extractor=pinned("reader"),
+        classifier=pinned("reader"),
         classifier_labels=(0, 1, 2),
         dataset="small",
         dataset_digest="sha256:" + "0" * 64,
@@ -84,16 +84,16 @@ def specification(**changed) -> Specification:
         gates=(),
         code_version="1.0",
     )
-    return replace(whole, **changed)
+    return replace(complete, **changed)
 
 
 class Policy:
-    """Takes a caller's name and grants from metadata; everyone may do everything unless they say otherwise."""
+    """Takes a caller's name and grants from metadata; every grant is the default."""
 
     def identify(self, peer: str, metadata: tuple[tuple[str, str | bytes], ...]) -> Caller:
-        told = {key: str(value) for key, value in metadata}
-        grants = frozenset(told["x-grants"].split()) if "x-grants" in told else frozenset({"*"})
-        return Caller(subject=told.get("x-subject", "anonymous"), grants=grants)
+        given = {key: str(value) for key, value in metadata}
+        grants = frozenset(given["x-grants"].split()) if "x-grants" in given else frozenset({"*"})
+        return Caller(subject=given.get("x-subject", "anonymous"), grants=grants)
 
 
 @dataclass
@@ -101,7 +101,7 @@ class Evaluating:
     """A server of evaluations, reading and samples, and stubs to it."""
 
     pool: MemoryPool
-    kept: MemoryEvaluations
+    evaluations: MemoryEvaluations
     servicer: EvaluationServicer
     channel: grpc.aio.Channel
     catalog: Catalog
@@ -124,12 +124,12 @@ class Evaluating:
 
 @asynccontextmanager
 async def evaluating(folder: Path, *, off: bool = False, **changed) -> AsyncIterator[Evaluating]:
-    """Serve them on a free port, with one data set; `off`: without evaluations."""
+    """Serve on a free port, with one data set; `off`: without evaluations."""
     config, metrics, pool = GatewayConfig(**changed), Metrics("0"), MemoryPool(models=list(MODELS))
     scheduler, catalog = BatchingScheduler(pool, config, metrics), Catalog(pool)
-    kept, inference = MemoryEvaluations(), InferenceClient(scheduler)
+    evaluations, inference = MemoryEvaluations(), InferenceClient(scheduler)
     servicer = EvaluationServicer(
-        evaluations=None if off else kept,
+        evaluations=None if off else evaluations,
         catalog=catalog,
         datasets=Datasets([settings(folder)]),
         config=config,
@@ -144,6 +144,6 @@ async def evaluating(folder: Path, *, off: bool = False, **changed) -> AsyncIter
     await server.start()
     await pool.start()
     async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
-        yield Evaluating(pool, kept, servicer, channel, catalog, inference, f"127.0.0.1:{port}")
+        yield Evaluating(pool, evaluations, servicer, channel, catalog, inference, f"127.0.0.1:{port}")
     await server.stop(0)
     await scheduler.close()

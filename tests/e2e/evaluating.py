@@ -1,4 +1,4 @@
-"""Evaluations on the real stack: asked for by clients and commands, worked on by runners, and their reports."""
+"""Helpers for evaluations on the real stack: clients, runner processes and reports."""
 
 from __future__ import annotations
 
@@ -21,24 +21,24 @@ from fount.evaluation.types import EvaluationInfo
 from tests.e2e.processes import FOUNT, Served, environment
 
 GENERATOR = "digits-cvae"
-LIVES_S = 300
-"""How long an evaluation may take here, with what is done to it."""
+TIMEOUT_S = 300
+"""How long an evaluation may take here, with all the faults."""
 
 T = TypeVar("T")
 
 
-def whole(client: Client, id: str) -> EvaluationInfo:
-    """What an evaluation was at its end, with a report."""
+def wait_for_success(client: Client, id: str) -> EvaluationInfo:
+    """Watch an evaluation to its end, which must be a success."""
     *_, last = client.watch_evaluation(id)
     assert (last.state, last.state_reason) == ("succeeded", ""), last.state_reason
     return last
 
 
 def content(report: bytes | Path) -> dict[str, Any]:
-    """What a JSON report tells, but for its job: equal questions have equal ones."""
-    told: dict[str, Any] = json.loads(report if isinstance(report, bytes) else report.read_bytes())
-    assert set(told.pop("job")) >= {"id"}
-    return told
+    """Parse a JSON report without its job: equal evaluations have equal content."""
+    parsed: dict[str, Any] = json.loads(report if isinstance(report, bytes) else report.read_bytes())
+    assert set(parsed.pop("job")) >= {"id"}
+    return parsed
 
 
 def report_of(client: Client, id: str) -> dict[str, Any]:
@@ -46,7 +46,7 @@ def report_of(client: Client, id: str) -> dict[str, Any]:
 
 
 def runners_of(served: Served) -> list[psutil.Process]:
-    """The runner processes of a gateway that are alive."""
+    """Return the live runner processes of a gateway."""
     found = []
     for each in psutil.Process(served.process.pid).children():
         try:
@@ -57,12 +57,12 @@ def runners_of(served: Served) -> list[psutil.Process]:
     return found
 
 
-def patiently(ask: Callable[[], T], timeout_s: float = 120) -> T:
-    """Ask until there is an answer: models load, gateways start."""
+def retry(call: Callable[[], T], timeout_s: float = 120) -> T:
+    """Repeat a call while the server is unavailable: models load, gateways start."""
     deadline = time.monotonic() + timeout_s
     while True:
         try:
-            return ask()
+            return call()
         except ServerUnavailable:
             if time.monotonic() > deadline:
                 raise
@@ -70,7 +70,7 @@ def patiently(ask: Callable[[], T], timeout_s: float = 120) -> T:
 
 
 def reached(condition: Callable[[], bool], timeout_s: float = 60) -> None:
-    """Wait until something is so."""
+    """Wait for a condition."""
     deadline = time.monotonic() + timeout_s
     while not condition():
         if time.monotonic() > deadline:
@@ -81,7 +81,7 @@ def reached(condition: Callable[[], bool], timeout_s: float = 60) -> None:
 def until(
     client: Client, id: str, condition: Callable[[EvaluationInfo], bool], timeout_s: float = 120
 ) -> EvaluationInfo:
-    """Look until an evaluation is so far; it must not have ended before, unless that is what is waited for."""
+    """Poll an evaluation until a condition holds; it must not end before."""
     deadline = time.monotonic() + timeout_s
     while not condition(info := client.evaluation(id)):
         if info.is_over or time.monotonic() > deadline:
@@ -90,32 +90,32 @@ def until(
     return info
 
 
-class Silence:
-    """Watches an evaluation from a thread, and takes the longest time without a word."""
+class Watch:
+    """Watches an evaluation from a thread, and measures the longest time between messages."""
 
     def __init__(self, server: str, id: str) -> None:
         self.longest_s = 0.0
-        self.looks: list[EvaluationInfo] = []
+        self.states: list[EvaluationInfo] = []
         self.error: FountError | None = None
         self._server, self._id = server, id
         self._thread = threading.Thread(target=self._watch, daemon=True)
         self._thread.start()
 
     def end(self) -> list[EvaluationInfo]:
-        """Wait for the last look."""
-        self._thread.join(LIVES_S)
+        """Wait for the last state."""
+        self._thread.join(TIMEOUT_S)
         assert self.error is None, self.error
-        assert self.looks[-1].is_over
-        return self.looks
+        assert self.states[-1].is_over
+        return self.states
 
     def _watch(self) -> None:
-        heard_s = time.monotonic()
+        last_s = time.monotonic()
         try:
             with Client(self._server) as client:
-                for look in client.watch_evaluation(self._id):
-                    heard_s, before_s = time.monotonic(), heard_s
-                    self.longest_s = max(self.longest_s, heard_s - before_s)
-                    self.looks.append(look)
+                for state in client.watch_evaluation(self._id):
+                    last_s, before_s = time.monotonic(), last_s
+                    self.longest_s = max(self.longest_s, last_s - before_s)
+                    self.states.append(state)
         except FountError as error:
             self.error = error
 

@@ -1,4 +1,4 @@
-"""Every shipped generator is evaluated, and its report fetched."""
+"""Evaluate every shipped generator, and fetch its report."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from fount import Client
-from tests.e2e.evaluating import patiently, whole
+from tests.e2e.evaluating import retry, wait_for_success
 from tests.e2e.processes import REPOSITORY, run_fount, serving
 from tests.handlers.mnist import DATA, needs_mnist
 
@@ -31,14 +31,14 @@ def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
 
 
 def evaluated(client: Client, name: str, data: str, count: int) -> list[str]:
-    """The panels it has verdicts of, with a report of the size that is promised."""
+    """Evaluate a model; return the panels with a verdict, after checking that its report is not too large."""
     reader = f"{data}-classifier"
-    asked = patiently(
+    created = retry(
         lambda: client.evaluate(name, reference=data, count=count, seed=4, extractor=reader, classifier=reader)
     )
-    last = whole(client, asked.id)
+    last = wait_for_success(client, created.id)
     assert all(panel.verdict in ("like-real", "near-real", "worse") for panel in last.panels)
-    page = client.evaluation_report(asked.id, "html")
+    page = client.evaluation_report(created.id, "html")
     assert not page.redacted
     assert page.data.startswith(b"<!doctype html>")
     assert len(page.data) < MOST_BYTES

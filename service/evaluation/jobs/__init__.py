@@ -13,7 +13,7 @@ What our tables add to DBOS, and why:
 - subject, request id, specification, limits, expiry: queries that DBOS's list of workflows cannot answer;
 - reports and results: DBOS stores step results as text, and reports are megabytes;
 - leases: without its commercial service, DBOS resumes the jobs of a dead process only when a process with the same id
-  starts. A lease that expired tells the other runners to resume the job, and it guards every write, so that a runner
+  starts. An expired lease makes the other runners resume the job, and a lease guards every write, so that a runner
   that only seemed dead, or whose evaluation was cancelled, cannot change the record.
 
     QUEUED ──acquire (runner)──► RUNNING ──succeed (runner)──► SUCCEEDED ──┐

@@ -142,7 +142,7 @@ def jobs_url(text: str) -> URL:
 
 
 def queue_url(url: URL) -> str:
-    """Return where DBOS keeps its tables: the same PostgreSQL database, or a second SQLite file beside the first."""
+    """Return where DBOS keeps its tables: the same PostgreSQL database, or a second SQLite file in the same folder."""
     if url.get_backend_name() != "sqlite":
         return url.set(drivername="postgresql").render_as_string(hide_password=False)
     file = Path(str(url.database))

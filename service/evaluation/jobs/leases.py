@@ -55,7 +55,7 @@ class Lease:
         id: of the evaluation.
         token: guards the writes.
         specification: as stored, of any format.
-        stage: how far an earlier run came.
+        stage: where an earlier run was.
         attempts: leases acquired since the evaluation last made progress, with this one.
     """
 

@@ -18,7 +18,7 @@ from service.evaluation.specification import Specification
 from service.rpc.evaluation_request import read_create_request
 from service.workers import Offer
 from service.workers.memory import MemoryPool
-from tests.contract.evaluation_gateway import JUDGE, MODELS, PAINTER, settings
+from tests.contract.evaluation_gateway import MODELS, PAINTER, READER, settings
 
 ANYONE = Caller(subject="a", grants=frozenset({"*"}))
 Ref, Reference = model_pb2.ModelRef, evaluation_pb2.Reference
@@ -65,7 +65,7 @@ async def test_unset_fields_are_filled_in(reader: Reader) -> None:
     spec = await reader.read(count=None)
     assert (spec.model.digest, spec.model.numerics, spec.model.version) == (PAINTER.key.digest, "memory", "1")
     assert (spec.classifier, spec.extractor) == (spec.classifier, spec.classifier)
-    assert (spec.classifier.name, spec.classifier.digest) == ("judge", JUDGE.key.digest)
+    assert (spec.classifier.name, spec.classifier.digest) == ("reader", READER.key.digest)
     assert (spec.dataset, spec.training_split, spec.held_out_split) == ("small", "train", "test")
     assert (spec.training_rows, spec.held_out_rows, spec.image_shape) == (60, 60, (4, 4, 1))
     assert (spec.count, spec.panels, spec.gates, spec.code_version) == (10_000, tuple(Panel), (), "1.2")
@@ -108,7 +108,7 @@ async def test_panels_are_in_the_order_of_the_report(reader: Reader) -> None:
 async def test_an_extractor_and_splits_may_be_named(reader: Reader) -> None:
     reference = Reference(dataset="small", training_split="test", held_out_split="train")
     spec = await reader.read(extractor=Ref(name="eyes", version="1"), reference=reference)
-    assert (spec.extractor.name, spec.classifier.name) == ("eyes", "judge")
+    assert (spec.extractor.name, spec.classifier.name) == ("eyes", "reader")
     assert (spec.training_split, spec.held_out_split) == ("test", "train")
 
 
@@ -153,9 +153,9 @@ async def test_no_matching_data_set_is_a_problem(reader: Reader) -> None:
 
 
 async def test_a_loading_classifier_is_waited_for(reader: Reader) -> None:
-    reader.pool.models.remove(JUDGE)
-    reader.pool.extra_offers = [Offer(name="judge", version="1")]
-    with pytest.raises(NotReady, match="judge is not ready; name a data set, or try again"):
+    reader.pool.models.remove(READER)
+    reader.pool.extra_offers = [Offer(name="reader", version="1")]
+    with pytest.raises(NotReady, match="reader is not ready; name a data set, or try again"):
         await reader.read()
 
 
@@ -192,7 +192,7 @@ WRONG = {
     ),
     "extractor": ({"extractor": Ref(name="eye")}, "extractor.name", "did you mean 'eyes'?"),
     "no extractor": ({"extractor": Ref(version="1")}, "extractor.name", "name a model"),
-    "classifier": ({"classifier": Ref(name="judge", version="2")}, "classifier.version", "'2' is not served"),
+    "classifier": ({"classifier": Ref(name="reader", version="2")}, "classifier.version", "'2' is not served"),
 }
 
 
@@ -222,7 +222,7 @@ async def test_unknown_names_are_not_found(reader: Reader, name: str) -> None:
 
 async def test_a_data_set_without_a_classifier_needs_one_if_several_models_can_read_it(reader: Reader) -> None:
     reader.data_sets = [settings(reader.folder, "plain", "")]
-    second = replace(JUDGE, key=replace(JUDGE.key, name="second"))
+    second = replace(READER, key=replace(READER.key, name="second"))
     reader.pool = MemoryPool(models=[*MODELS, second])
     reader.pool.set_up(True)
     problems = await reader.violations(reference=Reference(dataset="plain"))
@@ -233,7 +233,7 @@ async def test_a_data_set_without_a_classifier_needs_one_if_several_models_can_r
 async def test_the_only_model_that_can_read_a_data_set_is_the_default(reader: Reader) -> None:
     reader.data_sets = [settings(reader.folder, "plain", "")]
     spec = await reader.read()
-    assert (spec.dataset, spec.classifier.name, spec.extractor.name) == ("plain", "judge", "judge")
+    assert (spec.dataset, spec.classifier.name, spec.extractor.name) == ("plain", "reader", "reader")
 
 
 async def test_a_held_out_split_needs_rows(reader: Reader) -> None:
@@ -274,7 +274,7 @@ async def test_a_generator_without_uint8_is_refused(reader: Reader) -> None:
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"model": Ref(name="judge")}, "judge 1 lacks the operation SAMPLE; it has CLASSIFY, EMBED"),
+        ({"model": Ref(name="reader")}, "reader 1 lacks the operation SAMPLE; it has CLASSIFY, EMBED"),
         ({"extractor": Ref(name="painter")}, "painter 1 lacks the operation EMBED"),
         ({"classifier": Ref(name="eyes")}, "eyes 1 lacks the operation CLASSIFY"),
     ],

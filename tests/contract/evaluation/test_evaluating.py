@@ -28,13 +28,13 @@ CONFIG = GatewayConfig(port=0, http_port=0)
 
 
 @pytest.fixture
-async def kept() -> MemoryEvaluations:
+async def evaluations() -> MemoryEvaluations:
     return MemoryEvaluations()
 
 
 @pytest.fixture
-async def gateway(kept: MemoryEvaluations) -> AsyncIterator[Gateway]:
-    gateway = Gateway(MemoryPool(), CONFIG, evaluations=kept)
+async def gateway(evaluations: MemoryEvaluations) -> AsyncIterator[Gateway]:
+    gateway = Gateway(MemoryPool(), CONFIG, evaluations=evaluations)
     await gateway.start()
     yield gateway
     await gateway.stop(grace_s=0)
@@ -130,33 +130,33 @@ class Runners:
 
 
 async def test_runners_start_and_stop_with_the_gateway(
-    kept: MemoryEvaluations, monkeypatch: pytest.MonkeyPatch
+    evaluations: MemoryEvaluations, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     runners, servers = Runners(), []
     monkeypatch.setattr(
         "service.evaluation.hosting.runner_processes", lambda config, server: servers.append(server) or runners
     )
     config = GatewayConfig(host="0.0.0.0", port=0, http_port=0, jobs="sqlite:///x", runners=1)
-    gateway = Gateway(MemoryPool(), config, evaluations=kept)
+    gateway = Gateway(MemoryPool(), config, evaluations=evaluations)
     await gateway.start()
-    assert (kept.started, runners.calls, servers) == (1, ["started"], [f"127.0.0.1:{gateway.port}"])
+    assert (evaluations.started, runners.calls, servers) == (1, ["started"], [f"127.0.0.1:{gateway.port}"])
     await gateway.stop(grace_s=0)
-    assert (kept.started, runners.calls) == (0, ["started", "closed"])
+    assert (evaluations.started, runners.calls) == (0, ["started", "closed"])
 
 
-async def test_a_gateway_that_cannot_open_the_database_does_not_start(kept: MemoryEvaluations) -> None:
+async def test_a_gateway_that_cannot_open_the_database_does_not_start(evaluations: MemoryEvaluations) -> None:
     async def refuse() -> None:
         raise SetupError("no such database")
 
-    kept.start = refuse
-    gateway = Gateway(MemoryPool(), CONFIG, evaluations=kept)
+    evaluations.start = refuse
+    gateway = Gateway(MemoryPool(), CONFIG, evaluations=evaluations)
     with pytest.raises(SetupError, match="no such database"):
         await gateway.start()
     await gateway.stop(grace_s=0)
 
 
-async def test_watches_end_when_the_gateway_drains(gateway: Gateway, kept: MemoryEvaluations) -> None:
-    created = await kept.create("anonymous", specification())
+async def test_watches_end_when_the_gateway_drains(gateway: Gateway, evaluations: MemoryEvaluations) -> None:
+    created = await evaluations.create("anonymous", specification())
     async with grpc.aio.insecure_channel(f"127.0.0.1:{gateway.port}") as channel:
         stub = evaluation_pb2_grpc.EvaluationServiceStub(channel)
         watch = stub.WatchEvaluation(evaluation_pb2.WatchEvaluationRequest(id=created.id))
@@ -168,8 +168,8 @@ async def test_watches_end_when_the_gateway_drains(gateway: Gateway, kept: Memor
     assert ended.value.code() is grpc.StatusCode.UNAVAILABLE
 
 
-async def test_gauges_count_evaluations(gateway: Gateway, kept: MemoryEvaluations) -> None:
-    await kept.create("a", specification())
+async def test_gauges_count_evaluations(gateway: Gateway, evaluations: MemoryEvaluations) -> None:
+    await evaluations.create("a", specification())
     await gateway.evaluation.update_gauges()
     body = await scrape(gateway)
     assert 'fount_evaluations{state="queued"} 1.0' in body
@@ -179,10 +179,10 @@ async def test_gauges_count_evaluations(gateway: Gateway, kept: MemoryEvaluation
 
 
 async def test_a_database_that_does_not_answer_leaves_the_gauges_as_they_were(
-    gateway: Gateway, kept: MemoryEvaluations, caplog: pytest.LogCaptureFixture
+    gateway: Gateway, evaluations: MemoryEvaluations, caplog: pytest.LogCaptureFixture
 ) -> None:
     await gateway.evaluation.update_gauges()
-    kept.failure = JobsUnreachable("gone")
+    evaluations.failure = JobsUnreachable("gone")
     await gateway.evaluation.update_gauges()
     assert "could not be counted: gone" in caplog.text
     assert "fount_evaluation_report_bytes 12.0" in await scrape(gateway)

@@ -62,7 +62,11 @@ async def test_an_evaluation_is_queued_with_everything_it_depends_on(served: Eva
     created = await served.create(gates=["precision >= 0.5"])
     envelope = created.envelope
     assert (created.state, created.id, created.request_id) == (Evaluation.STATE_QUEUED, "e0000", "")
-    assert (envelope.model.name, envelope.model_numerics, envelope.classifier.name) == ("painter", "memory", "judge")
+    assert (envelope.model.name, envelope.model_numerics, envelope.classifier.name) == (
+        "painter",
+        "memory",
+        "reader",
+    )
     assert (envelope.reference.dataset, envelope.reference.held_out_split) == ("small", "test")
     assert (envelope.count, envelope.seed, envelope.training_rows, envelope.conditional) == (100, 1, 60, True)
     assert (list(envelope.panels), list(envelope.gates)) == ([1, 2, 3, 4], ["precision >= 0.5"])
@@ -74,7 +78,7 @@ async def test_a_request_id_finds_the_earlier_evaluation_also_without_the_model(
     created = await served.create(request_id="release-1")
     served.pool.models.clear()
     again = await served.create(request_id="release-1")
-    assert (again.id, again.request_id, len(served.kept.records)) == (created.id, "release-1", 1)
+    assert (again.id, again.request_id, len(served.evaluations.records)) == (created.id, "release-1", 1)
 
 
 async def test_a_request_id_of_a_different_request_is_refused(served: Evaluating) -> None:
@@ -102,7 +106,7 @@ async def test_a_request_id_of_other_characters_is_refused(served: Evaluating, w
 
 
 async def test_a_full_queue_names_a_delay(served: Evaluating) -> None:
-    served.kept.failure = Overloaded("100 wait", retry_after_s=30)
+    served.evaluations.failure = Overloaded("100 wait", retry_after_s=30)
     with pytest.raises(grpc.aio.AioRpcError) as error:
         await served.create()
     retry = error_details_pb2.RetryInfo()
@@ -139,7 +143,7 @@ async def test_calls_are_refused_where_evaluations_are_off(tmp_path: Path) -> No
 
 
 async def test_a_database_that_does_not_answer_is_unavailable(served: Evaluating) -> None:
-    served.kept.failure = JobsUnreachable("the database does not answer")
+    served.evaluations.failure = JobsUnreachable("the database does not answer")
     assert (await refusal(served.stub.GetEvaluation(Get(id="e"))))[0] is grpc.StatusCode.UNAVAILABLE
 
 
@@ -183,7 +187,7 @@ async def test_every_method_needs_the_grant(served: Evaluating) -> None:
 
 async def test_an_evaluation_has_all_that_is_known(served: Evaluating) -> None:
     created = await served.create(gates=["precision > 0.8"])
-    served.kept.change(
+    served.evaluations.change(
         created.id,
         state=State.SUCCEEDED,
         progress=Progress(stage="done", done=7, total=7, update_unix_s=5.0),
@@ -240,7 +244,7 @@ async def test_a_list_has_verdicts_and_no_metrics(served: Evaluating) -> None:
     created = await served.create(gates=["precision >= 0.5"])
     panel = PanelResult(panel=Panel.REALISM, verdict=Verdict.WORSE, sentence="worse")
     gate = GateOutcome(gate="precision >= 0.5", passed=True, actual=0.75)
-    served.kept.change(created.id, state=State.SUCCEEDED, metrics=(METRIC,), panels=(panel,), gates=(gate,))
+    served.evaluations.change(created.id, state=State.SUCCEEDED, metrics=(METRIC,), panels=(panel,), gates=(gate,))
     (listed,) = (await served.stub.ListEvaluations(List())).evaluations
     assert len(listed.metrics) == 0
     assert ([each.sentence for each in listed.panels], listed.gates_passed) == (["worse"], True)
@@ -248,7 +252,7 @@ async def test_a_list_has_verdicts_and_no_metrics(served: Evaluating) -> None:
 
 async def test_gates_that_were_not_evaluated_do_not_pass(served: Evaluating) -> None:
     created = await served.create(gates=["precision > 0"])
-    served.kept.change(created.id, state=State.SUCCEEDED)
+    served.evaluations.change(created.id, state=State.SUCCEEDED)
     (listed,) = (await served.stub.ListEvaluations(List())).evaluations
     assert not listed.HasField("gates_passed")
 
@@ -256,7 +260,7 @@ async def test_gates_that_were_not_evaluated_do_not_pass(served: Evaluating) -> 
 async def test_a_list_is_filtered(served: Evaluating) -> None:
     await served.create()
     await served.create(model=model_pb2.ModelRef(name="blind"))
-    served.kept.change("e0000", state=State.RUNNING)
+    served.evaluations.change("e0000", state=State.RUNNING)
     assert await pages(served, states=[Evaluation.STATE_RUNNING]) == [["e0000"]]
     assert await pages(served, model="blind") == [["e0001"]]
 
@@ -264,7 +268,7 @@ async def test_a_list_is_filtered(served: Evaluating) -> None:
 async def test_large_evaluations_make_shorter_pages(served: Evaluating) -> None:
     classes = tuple(f"{'name' * 100}{k}" for k in range(1000))  # 400 kB each
     for _ in range(5):
-        await served.kept.create("anonymous", specification(classes=classes))
+        await served.evaluations.create("anonymous", specification(classes=classes))
     assert [len(page) for page in await pages(served)] == [2, 2, 1]
 
 
@@ -289,16 +293,16 @@ async def test_a_watch_sends_every_change_and_ends(served: Evaluating) -> None:
     created = await served.create()
     watch = served.stub.WatchEvaluation(Watch(id=created.id), timeout=20)
     assert (await watch.read()).evaluation.state == Evaluation.STATE_QUEUED
-    served.kept.change(created.id, state=State.RUNNING, progress=Progress(stage="drawing", done=1, total=9))
+    served.evaluations.change(created.id, state=State.RUNNING, progress=Progress(stage="drawing", done=1, total=9))
     assert (await watch.read()).evaluation.progress.stage == "drawing"
-    served.kept.change(created.id, state=State.FAILED, reason="no space left")
+    served.evaluations.change(created.id, state=State.FAILED, reason="no space left")
     assert (await watch.read()).evaluation.state_reason == "no space left"
     assert await watch.read() is grpc.aio.EOF
 
 
 async def test_a_watch_of_an_ended_evaluation_sends_it_once(served: Evaluating) -> None:
     created = await served.create()
-    served.kept.change(created.id, state=State.CANCELLED)
+    served.evaluations.change(created.id, state=State.CANCELLED)
     assert len(await everything(served.stub.WatchEvaluation(Watch(id=created.id), timeout=20))) == 1
 
 
@@ -315,7 +319,7 @@ async def test_a_watch_of_a_deleted_evaluation_ends_not_found(served: Evaluating
     created = await served.create()
     watch = served.stub.WatchEvaluation(Watch(id=created.id), timeout=20)
     await watch.read()
-    del served.kept.records[created.id]
+    del served.evaluations.records[created.id]
     assert (await refusal(watch.read()))[0] is grpc.StatusCode.NOT_FOUND
 
 
@@ -335,10 +339,10 @@ async def reported(served: Evaluating, sentence: str = "Unlike real rows.") -> s
     """An evaluation with a report."""
     created = await served.create()
     panel = PanelResult(panel=Panel.REALISM, verdict=Verdict.WORSE, sentence=sentence)
-    served.kept.bundles[created.id] = make_bundle(
+    served.evaluations.bundles[created.id] = make_bundle(
         specification=specification(), metrics=[METRIC], panels=[panel], gates=[], figures={}, failed=0, compared=60
     )
-    served.kept.change(created.id, state=State.SUCCEEDED, end_unix_s=3.0)
+    served.evaluations.change(created.id, state=State.SUCCEEDED, end_unix_s=3.0)
     return created.id
 
 
@@ -350,8 +354,8 @@ async def test_a_json_report_is_one_object(served: Evaluating) -> None:
 
 
 async def test_an_html_report_is_a_page(served: Evaluating) -> None:
-    asked = Fetch(id=await reported(served), format=Fetch.FORMAT_HTML)
-    parts = await everything(served.stub.GetEvaluationReport(asked, timeout=20))
+    request = Fetch(id=await reported(served), format=Fetch.FORMAT_HTML)
+    parts = await everything(served.stub.GetEvaluationReport(request, timeout=20))
     page = b"".join(each.data for each in parts).decode()
     assert (page.lstrip().lower().startswith("<!doctype html>"), "Unlike real rows." in page) == (True, True)
 
@@ -384,6 +388,6 @@ async def test_an_unknown_format_is_refused(served: Evaluating) -> None:
 
 async def test_a_report_of_another_release_is_refused(served: Evaluating) -> None:
     evaluation_id = await reported(served)
-    served.kept.bundles[evaluation_id] = b"other"
+    served.evaluations.bundles[evaluation_id] = b"other"
     code, message = await refusal(everything(served.stub.GetEvaluationReport(Fetch(id=evaluation_id))))
     assert (code, message.endswith("evaluate again")) == (grpc.StatusCode.FAILED_PRECONDITION, True)

@@ -53,7 +53,7 @@ async def test_a_request_becomes_a_report(stub: evaluation_pb2_grpc.EvaluationSe
     assert (Evaluation.State.Name(last.state), last.state_reason) == ("STATE_SUCCEEDED", "")
     assert ([gate.passed for gate in last.gates], last.gates_passed) == ([True, False], False)
     (agreement,) = [metric for metric in last.metrics if metric.name == "label_agreement"]
-    # The first pixel is the painter's label, which the judge takes for its own: they mean the same by "one" alone.
+    # The classifier reads the painter's label id from the first pixel; only "one" has the same id in both.
     assert (agreement.value, agreement.samples) == (pytest.approx(1 / 3, abs=0.01), 100)
     assert [panel.panel for panel in last.panels] == [evaluation_pb2.PANEL_LABEL_FIDELITY]
     parts = [each async for each in stub.GetEvaluationReport(Fetch(id=created.id), timeout=20)]

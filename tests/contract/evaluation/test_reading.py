@@ -20,7 +20,7 @@ from service.errors import NotReady, Overloaded, Retired, UnknownName, WorkerFau
 from service.evaluation.specification import PinnedModel
 from service.rpc.runner_client import RemoteWorkers
 from service.workers.memory_models import memory_classify, memory_embed, memory_sample
-from tests.contract.evaluation_gateway import JUDGE, PAINTER, SHAPE, Evaluating, evaluating, pinned
+from tests.contract.evaluation_gateway import PAINTER, READER, SHAPE, Evaluating, evaluating, pinned
 
 IMAGES = np.random.default_rng(3).integers(0, 256, (40, *SHAPE), dtype=np.uint8)
 SOON = RetryPolicy(first_attempts=2, attempts=2, base_s=0.01, cap_s=0.01)
@@ -41,7 +41,7 @@ async def workers(served: Evaluating) -> AsyncIterator[RemoteWorkers]:
 
 def request(**changed) -> runner_pb2.ReadRequest:
     tensor = worker_pb2.Tensor(dims=IMAGES.shape, dtype=model_pb2.DTYPE_UINT8, data=IMAGES.tobytes())
-    fields = {"model": model_pb2.ModelRef(name="judge"), "operation": model_pb2.OPERATION_EMBED, "images": tensor}
+    fields = {"model": model_pb2.ModelRef(name="reader"), "operation": model_pb2.OPERATION_EMBED, "images": tensor}
     return runner_pb2.ReadRequest(**(fields | changed))
 
 
@@ -58,7 +58,7 @@ async def refusal(call) -> tuple[grpc.StatusCode, str]:
     ("operation", "expected"),
     [
         (model_pb2.OPERATION_EMBED, memory_embed(TensorItem(rows=IMAGES))),
-        (model_pb2.OPERATION_CLASSIFY, memory_classify(JUDGE, TensorItem(rows=IMAGES))),
+        (model_pb2.OPERATION_CLASSIFY, memory_classify(READER, TensorItem(rows=IMAGES))),
     ],
     ids=["embed", "classify"],
 )
@@ -83,7 +83,7 @@ WRONG = {
     ),
     "shape": (
         {"images": worker_pb2.Tensor(dims=[1, 2, 2, 1], dtype=1, data=b"1234")},
-        "images.dims: are 2×2×1, and judge reads 4×4×1",
+        "images.dims: are 2×2×1, and reader reads 4×4×1",
     ),
     "priority": ({"priority": 9}, "priority: 9 is not a Priority"),
 }
@@ -115,10 +115,13 @@ async def test_the_grant_evaluate_is_enough_to_read(served: Evaluating) -> None:
 @pytest.mark.parametrize(
     ("changed", "code"),
     [
-        ({"model": model_pb2.ModelRef(name="nobody")}, grpc.StatusCode.NOT_FOUND),
+        ({"model": model_pb2.ModelRef(name="unknown")}, grpc.StatusCode.NOT_FOUND),
         ({"model": model_pb2.ModelRef(name="painter")}, grpc.StatusCode.FAILED_PRECONDITION),
         ({"numerics": "other"}, grpc.StatusCode.FAILED_PRECONDITION),
-        ({"model": model_pb2.ModelRef(name="judge", digest="sha256:" + "0" * 64)}, grpc.StatusCode.FAILED_PRECONDITION),
+        (
+            {"model": model_pb2.ModelRef(name="reader", digest="sha256:" + "0" * 64)},
+            grpc.StatusCode.FAILED_PRECONDITION,
+        ),
     ],
     ids=["model", "operation", "numerics", "digest"],
 )
@@ -178,10 +181,13 @@ async def test_samples_that_failed_are_marked(served: Evaluating, workers: Remot
 @pytest.mark.parametrize("count", [0, 1, 5000])
 async def test_images_are_embedded_and_classified(workers: RemoteWorkers, count: int) -> None:
     images = np.random.default_rng(0).integers(0, 256, (count, *SHAPE), dtype=np.uint8)
-    features, classes = await workers.embed(pinned("judge"), images), await workers.classify(pinned("judge"), images)
+    features, classes = (
+        await workers.embed(pinned("reader"), images),
+        await workers.classify(pinned("reader"), images),
+    )
     if count:
         assert np.array_equal(features, memory_embed(TensorItem(rows=images)))
-        assert np.array_equal(classes, memory_classify(JUDGE, TensorItem(rows=images)))
+        assert np.array_equal(classes, memory_classify(READER, TensorItem(rows=images)))
     assert (features.dtype, len(features), len(classes)) == (np.float32, count, count)
 
 
@@ -189,7 +195,10 @@ async def test_rows_that_failed_are_nan(served: Evaluating, workers: RemoteWorke
     images = IMAGES.copy()
     images[:, 0, 0, 0] = np.arange(40)
     served.pool.faults.bad_pixels = frozenset({3})
-    for rows in (await workers.embed(pinned("judge"), images), await workers.classify(pinned("judge"), images)):
+    for rows in (
+        await workers.embed(pinned("reader"), images),
+        await workers.classify(pinned("reader"), images),
+    ):
         assert np.flatnonzero(np.isnan(rows).any(axis=1)).tolist() == [3]
 
 
@@ -198,17 +207,17 @@ async def test_rows_that_failed_are_nan(served: Evaluating, workers: RemoteWorke
     [
         ({"digest": "sha256:" + "0" * 64}, Retired),
         ({"numerics": "other"}, Retired),
-        ({"name": "nobody"}, UnknownName),
+        ({"name": "unknown"}, UnknownName),
     ],
     ids=["digest", "numerics", "name"],
 )
-async def test_what_is_gone_is_told_apart(
+async def test_models_that_are_not_served_have_their_own_errors(
     workers: RemoteWorkers, changed: dict[str, str], error: type[Exception]
 ) -> None:
     with pytest.raises(error):
         await draw(workers, replace(pinned("painter"), **changed))
     with pytest.raises(error):
-        await workers.embed(replace(pinned("judge"), **changed), IMAGES)
+        await workers.embed(replace(pinned("reader"), **changed), IMAGES)
 
 
 async def test_absent_workers_are_not_ready(served: Evaluating, workers: RemoteWorkers) -> None:
@@ -216,7 +225,7 @@ async def test_absent_workers_are_not_ready(served: Evaluating, workers: RemoteW
     with pytest.raises(NotReady):
         await draw(workers, pinned("painter"))
     with pytest.raises(NotReady):
-        await workers.classify(pinned("judge"), IMAGES)
+        await workers.classify(pinned("reader"), IMAGES)
 
 
 async def test_a_worker_that_refuses_is_a_fault(served: Evaluating, workers: RemoteWorkers) -> None:
@@ -231,7 +240,7 @@ async def test_a_worker_that_refuses_is_a_fault(served: Evaluating, workers: Rem
 async def test_an_absent_gateway_is_not_ready() -> None:
     workers = RemoteWorkers("127.0.0.1:1", retry=SOON)
     with pytest.raises(NotReady):
-        await workers.embed(pinned("judge"), IMAGES)
+        await workers.embed(pinned("reader"), IMAGES)
     await workers.close()
 
 
@@ -243,7 +252,7 @@ async def test_a_busy_gateway_names_a_delay(tmp_path: Path) -> None:
         while not served.pool.running:
             await asyncio.sleep(0.01)
         with pytest.raises(Overloaded) as refusal:
-            await workers.embed(pinned("judge"), IMAGES)
+            await workers.embed(pinned("reader"), IMAGES)
         assert refusal.value.retry_after_s > 0
         reading.cancel()
         await workers.close()
@@ -252,7 +261,7 @@ async def test_a_busy_gateway_names_a_delay(tmp_path: Path) -> None:
 async def test_a_lost_worker_is_not_visible(served: Evaluating) -> None:
     workers = RemoteWorkers(served.server, retry=SOON)
     served.pool.faults.lose_calls = 1
-    assert len(await workers.embed(pinned("judge"), IMAGES)) == 40
+    assert len(await workers.embed(pinned("reader"), IMAGES)) == 40
     await workers.close()
 
 
@@ -261,9 +270,9 @@ async def test_images_are_split_into_messages_that_a_gateway_accepts(
 ) -> None:
     monkeypatch.setattr("service.workers.memory.memory_embed", lambda item: np.zeros((item.count, 1), np.float32))
     large = np.zeros((9, 1200, 1000, 1), np.uint8)
-    served.pool.models.append(replace(JUDGE, key=replace(JUDGE.key, name="large"), sample_dims=(1200, 1000, 1)))
+    served.pool.models.append(replace(READER, key=replace(READER.key, name="large"), sample_dims=(1200, 1000, 1)))
     workers = RemoteWorkers(served.server, retry=SOON)
-    features = await workers.embed(replace(pinned("judge"), name="large"), large)
+    features = await workers.embed(replace(pinned("reader"), name="large"), large)
     assert len(features) == 9
     embedded = [call for call in served.pool.calls if call.operation is Operation.EMBED]
     assert sum(item.count for call in embedded for item in call.items) == 9

@@ -1,4 +1,4 @@
-"""From arguments to requests about evaluations: every wrong one is named before anything is asked."""
+"""Arguments become requests about evaluations; every wrong one is named before a call."""
 
 import numpy as np
 import pytest
@@ -15,7 +15,7 @@ def refused(**query):
     return error.value.fields
 
 
-def test_a_model_alone_leaves_everything_to_the_server():
+def test_a_model_alone_leaves_every_other_field_unset():
     request = evaluation_request("digits-cvae:1.0", {})
     request.request_id = ""
     assert request == evaluation_pb2.CreateEvaluationRequest(model={"name": "digits-cvae", "version": "1.0"})
@@ -36,7 +36,7 @@ def test_every_argument_has_its_field():
     )  # fmt: skip
 
 
-def test_none_is_the_same_as_leaving_out():
+def test_none_is_the_same_as_unset():
     query = {"reference": None, "count": None, "seed": None, "panels": None, "gates": None, "extractor": None}
     request = evaluation_request("digits-cvae", query)
     assert [field.name for field, _ in request.ListFields()] == ["model", "request_id"]
@@ -48,7 +48,7 @@ def test_every_call_has_a_request_id_of_its_own():
     assert first != second
 
 
-def test_a_reference_without_splits_leaves_them_to_the_server():
+def test_splits_may_be_left_to_the_server():
     reference = evaluation_request("digits-cvae", {"reference": "digits"}).reference
     assert (reference.dataset, reference.training_split, reference.held_out_split) == ("digits", "", "")
 
@@ -58,7 +58,7 @@ def test_one_split_may_be_left_to_the_server():
     assert (reference.training_split, reference.held_out_split) == ("", "valid")
 
 
-def test_everything_wrong_is_named_at_once():
+def test_all_problems_are_named_at_once():
     fields = refused(
         reference="digits:train", count=49, seed=-1, panels=["realism", "beauty", "realism"], gates=["fid < 5", " "],
         extractor=":1", request_id="run 1",
@@ -76,7 +76,7 @@ def test_everything_wrong_is_named_at_once():
 
 
 @pytest.mark.parametrize("reference", ["", ":train:test", "digits:a", "digits:a:b:c"])
-def test_a_reference_that_cannot_be_read_is_named(reference):
+def test_an_invalid_reference_is_named(reference):
     assert [field for field, _ in refused(reference=reference)] == ["reference"]
 
 
@@ -85,7 +85,7 @@ def test_a_model_without_a_name_is_named():
         evaluation_request(":1.0", {})
 
 
-def test_more_gates_than_there_may_be_are_refused():
+def test_too_many_gates_are_refused():
     assert evaluation_request("digits-cvae", {"gates": ["fid < 1"] * 64}).gates
     assert refused(gates=["fid < 1"] * 65) == [("gates", "are 65; there may be 64")]
 
@@ -118,7 +118,7 @@ def test_a_list_is_of_states_and_a_model():
     assert (list(request.states), request.model, request.page_size) == ([1, 4], "digits-cvae", 1000)
 
 
-def test_a_state_that_there_is_not_is_named():
+def test_an_unknown_state_is_named():
     with pytest.raises(InvalidRequest, match='hold "done"; there are queued, running, succeeded, failed, cancelled'):
         list_request(["done"], None)
 
@@ -130,7 +130,7 @@ def test_a_report_has_a_format():
 
 
 @pytest.mark.parametrize(
-    ("words", "enum"),
+    ("names", "enum"),
     [
         (PANELS, evaluation_pb2.Panel),
         (STATES, evaluation_pb2.Evaluation.State),
@@ -138,5 +138,5 @@ def test_a_report_has_a_format():
     ],
     ids=["panels", "states", "formats"],
 )
-def test_every_value_of_the_contract_has_a_word(words, enum):
-    assert set(words.values()) == set(enum.values()) - {0}
+def test_every_enum_value_has_a_name(names, enum):
+    assert set(names.values()) == set(enum.values()) - {0}
