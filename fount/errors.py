@@ -49,8 +49,8 @@ class FountError(Exception):
     """The base of every error that the client expects. Its message says what to do."""
 
 
-class ServerUnavailable(FountError):
-    """No server answers at the address, or the model has no ready worker. Start the server, or try again later.
+class _Temporary(FountError):
+    """An error that ends by itself.
 
     Attributes:
         retry_after_s: seconds to wait as the server says; None when it does not say.
@@ -59,6 +59,10 @@ class ServerUnavailable(FountError):
     def __init__(self, message: str, *, retry_after_s: float | None = None) -> None:
         super().__init__(message)
         self.retry_after_s = retry_after_s
+
+
+class ServerUnavailable(_Temporary):
+    """No server answers at the address, or the model has no ready worker. Start the server, or try again later."""
 
     @classmethod
     def no_server_at(cls, server: str) -> ServerUnavailable:
@@ -71,16 +75,8 @@ class ServerUnavailable(FountError):
         return ServerUnavailable(f"{where} {self}", retry_after_s=self.retry_after_s)
 
 
-class Overloaded(FountError):
-    """A queue, a budget or a quota is full. Wait as long as the server says, then try again.
-
-    Attributes:
-        retry_after_s: seconds after which the server expects to have capacity; None when it does not say.
-    """
-
-    def __init__(self, message: str, *, retry_after_s: float | None = None) -> None:
-        super().__init__(message)
-        self.retry_after_s = retry_after_s
+class Overloaded(_Temporary):
+    """A queue, a budget or a quota is full. Wait as long as the server says, then try again."""
 
 
 class DeadlineExceeded(FountError):

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
 
 from fount.errors import InvalidRequest
-from fount.sampling.decode import enum_name, model_id, optional, utc
+from fount.sampling.decode import decode, enum_name
 from fount.sampling.types import ModelId
 from fount.v1 import augmentation_pb2
 
@@ -173,40 +173,34 @@ def ticket_of(plan: AnyPlan) -> bytes:
 
 def plan_info(plan: augmentation_pb2.Plan) -> PlanInfo:
     """Decode a plan; enum values that only a newer server knows become numbers."""
-    classes, groups = tuple(plan.classes), tuple(plan.groups)
-    return PlanInfo(
-        id=plan.id,
-        ticket=plan.ticket,
-        dataset=plan.request.dataset,
-        dataset_digest=plan.dataset_digest,
-        split=plan.request.split,
-        seed=plan.request.seed,
-        shards=plan.request.shards or 1,
-        classes=classes,
-        groups=groups,
-        rows=plan.rows,
-        slots=tuple(_slot(slot, classes, groups) for slot in plan.slots),
-        warnings=tuple(PlanWarning(reason=each.reason, message=each.message) for each in plan.warnings),
-        class_weights=tuple(plan.class_weights),
-        expected_rejected=optional(plan, "expected_rejected"),
-        expected_attempts=optional(plan, "expected_attempts"),
+    request, agreement = plan.request, plan.agreement
+    return decode(
+        PlanInfo,
+        plan,
+        dataset=request.dataset,
+        split=request.split,
+        seed=request.seed,
+        shards=request.shards or 1,
+        slots=tuple(_slot(slot, plan.classes, plan.groups) for slot in plan.slots),
+        warnings=tuple(decode(PlanWarning, each) for each in plan.warnings),
         estimated_time_s=plan.estimated_time.ToTimedelta().total_seconds(),
-        agreement=_agreement(plan.agreement) if plan.HasField("agreement") else None,
-        copy_threshold=optional(plan, "copy_threshold"),
+        agreement=decode(AgreementInfo, agreement, transforms=_kinds(agreement))
+        if plan.HasField("agreement")
+        else None,
         models=pinned_models(plan.models),
-        created=utc(plan.create_time),
-        expires=utc(plan.expire_time),
-        request=plan.request,
+        created=plan.create_time.ToDatetime(tzinfo=UTC),
+        expires=plan.expire_time.ToDatetime(tzinfo=UTC),
+        request=request,
         message=plan,
     )
 
 
 def pinned_models(models: Iterable[augmentation_pb2.PinnedModel]) -> tuple[PinnedModelInfo, ...]:
     """Decode the models of a plan, or of the header of a stream."""
-    return tuple(PinnedModelInfo(role=each.role, model=model_id(each.model), numerics=each.numerics) for each in models)
+    return tuple(decode(PinnedModelInfo, each) for each in models)
 
 
-def _slot(slot: augmentation_pb2.SlotCount, classes: tuple[str, ...], groups: tuple[str, ...]) -> SlotInfo:
+def _slot(slot: augmentation_pb2.SlotCount, classes: Sequence[str], groups: Sequence[str]) -> SlotInfo:
     return SlotInfo(
         label=classes[slot.label] if slot.label < len(classes) else str(slot.label),
         label_id=slot.label,
@@ -216,12 +210,6 @@ def _slot(slot: augmentation_pb2.SlotCount, classes: tuple[str, ...], groups: tu
     )
 
 
-def _agreement(agreement: augmentation_pb2.LabelAgreement) -> AgreementInfo:
-    return AgreementInfo(
-        rows=agreement.rows,
-        before=agreement.before,
-        after=agreement.after,
-        transforms={
-            enum_name(augmentation_pb2.Transform.Kind, "KIND_", each.kind): each.after for each in agreement.transforms
-        },
-    )
+def _kinds(agreement: augmentation_pb2.LabelAgreement) -> dict[str, float]:
+    kind = augmentation_pb2.Transform.Kind
+    return {enum_name(kind, "KIND_", each.kind): each.after for each in agreement.transforms}

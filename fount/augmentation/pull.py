@@ -16,7 +16,7 @@ from fount.augmentation.shards import MAX_SHARDS
 from fount.errors import BadReply, FountError
 from fount.retry import RetryState
 from fount.sampling.arguments import UINT64_MAX, Arguments
-from fount.sampling.decode import brief, misplaced, read_shape
+from fount.sampling.decode import brief, decode, misplaced, read_shape
 from fount.v1 import augmentation_pb2, model_pb2
 
 __all__ = [
@@ -242,16 +242,5 @@ def _changed_field(before: augmentation_pb2.PullHeader, after: augmentation_pb2.
 
 
 def _pull_info(header: augmentation_pb2.PullHeader) -> PullInfo:
-    return PullInfo(
-        plan_id=header.plan_id,
-        rows=header.rows,
-        first_index=header.first_index,
-        end_index=header.end_index,
-        shape=read_shape(header.sample_spec, model_pb2.ENCODING_UINT8).dims,
-        classes=tuple(header.classes),
-        groups=tuple(header.groups),
-        dataset=header.dataset,
-        dataset_digest=header.dataset_digest,
-        models=pinned_models(header.models),
-        transform_columns=tuple(header.transform_columns),
-    )
+    shape = read_shape(header.sample_spec, model_pb2.ENCODING_UINT8).dims
+    return decode(PullInfo, header, shape=shape, models=pinned_models(header.models))

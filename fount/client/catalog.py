@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from fount.sampling.decode import enum_name, optional
+from fount.sampling.decode import decode, enum_name
 from fount.sampling.types import ModelId
 from fount.v1 import dataset_pb2, model_pb2
 
@@ -110,50 +110,29 @@ class ModelInfo:
 def model_info(model: model_pb2.Model) -> ModelInfo:
     """Decode a model; enum values that only a newer server knows become numbers."""
     spec = model.sample_spec
-    return ModelInfo(
+    return decode(
+        ModelInfo,
+        model,
         name=model.ref.name,
         version=model.ref.version,
         digest=model.ref.digest,
-        is_default=model.is_default,
         state=enum_name(model_pb2.Model.State, "STATE_", model.state),
-        state_reason=model.state_reason,
-        family=model.family,
-        description=model.description,
         operations=tuple(enum_name(model_pb2.Operation, "OPERATION_", operation) for operation in model.operations),
         labels=tuple(label.name for label in sorted(model.condition.labels, key=lambda label: label.id)),
         prior=tuple(model.condition.prior),
         sample_shape=tuple(spec.dims),
         dtype=enum_name(model_pb2.Dtype, "DTYPE_", spec.dtype) if spec.dtype else "",
         value_range=(spec.value_range.min, spec.value_range.max),
-        parameters=tuple(_parameter(parameter) for parameter in model.parameters),
+        parameters=tuple(decode(ParameterInfo, each, default=_default(each)) for each in model.parameters),
         encodings=tuple(enum_name(model_pb2.Encoding, "ENCODING_", encoding) for encoding in model.encodings),
         max_count=model.limits.max_count,
         max_labels=model.limits.max_labels,
-        numerics=tuple(model.numerics),
-        quality=tuple(_quality(quality) for quality in model.quality),
-        intended_use=model.intended_use,
-        data_licence=model.data_licence,
-        recipe=model.recipe,
+        quality=tuple(decode(QualityInfo, each) for each in model.quality),
     )
 
 
-def _parameter(parameter: model_pb2.ParameterSpec) -> ParameterInfo:
-    return ParameterInfo(
-        name=parameter.name,
-        range=(parameter.range.min, parameter.range.max),
-        default=optional(parameter, "default_value"),
-        description=parameter.description,
-    )
-
-
-def _quality(quality: model_pb2.Quality) -> QualityInfo:
-    return QualityInfo(
-        metric=quality.metric,
-        value=quality.value,
-        interval=(quality.interval.min, quality.interval.max),
-        real_value=optional(quality, "real_value"),
-        method=quality.method,
-    )
+def _default(parameter: model_pb2.ParameterSpec) -> float | None:
+    return parameter.default_value if parameter.HasField("default_value") else None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -204,23 +183,5 @@ class DatasetInfo:
 
 def dataset_info(dataset: dataset_pb2.Dataset) -> DatasetInfo:
     """Decode a data set."""
-    return DatasetInfo(
-        name=dataset.name,
-        digest=dataset.digest,
-        classes=tuple(dataset.classes),
-        groups=tuple(dataset.groups),
-        shape=tuple(dataset.sample_spec.dims),
-        splits=tuple(
-            SplitInfo(
-                name=split.name,
-                rows=split.rows,
-                class_counts=tuple(split.class_counts),
-                group_counts=tuple(split.group_counts),
-            )
-            for split in dataset.splits
-        ),
-        format=dataset.format,
-        licence=dataset.licence,
-        classifier=dataset.classifier,
-        problem=dataset.problem,
-    )
+    splits = tuple(decode(SplitInfo, split) for split in dataset.splits)
+    return decode(DatasetInfo, dataset, shape=tuple(dataset.sample_spec.dims), splits=splits)

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field, is_dataclass
 from datetime import datetime
 from typing import Any
 
-from fount.sampling.decode import enum_name, model_id, optional, utc
+from fount.sampling.decode import decode, enum_name, utc
 from fount.sampling.types import ModelId
 from fount.v1 import evaluation_pb2
 
@@ -284,35 +284,56 @@ class EvaluationReport:
 
 def evaluation_info(evaluation: evaluation_pb2.Evaluation) -> EvaluationInfo:
     """Decode an evaluation; enum values that only a newer server knows become numbers."""
-    return EvaluationInfo(
-        id=evaluation.id,
+    progress = evaluation.progress
+    return decode(
+        EvaluationInfo,
+        evaluation,
         state=enum_name(evaluation_pb2.Evaluation.State, "STATE_", evaluation.state),
-        state_reason=evaluation.state_reason,
         envelope=_envelope(evaluation.envelope),
-        progress=ProgressInfo(
-            stage=evaluation.progress.stage,
-            done=evaluation.progress.done,
-            total=evaluation.progress.total,
-            updated=_moment(evaluation.progress, "update_time"),
-        ),
-        metrics=tuple(_metric(each) for each in evaluation.metrics),
+        progress=decode(ProgressInfo, progress, updated=utc(progress, "update_time")),
+        metrics=tuple(map(_metric, evaluation.metrics)),
         panels=tuple(
-            PanelInfo(panel=_panel(each.panel), verdict=_verdict(each.verdict), sentence=each.sentence)
+            decode(PanelInfo, each, panel=_panel(each.panel), verdict=_verdict(each.verdict))
             for each in evaluation.panels
         ),
-        gates=tuple(
-            GateInfo(gate=each.gate, passed=each.passed, actual=optional(each, "actual"), note=each.note)
-            for each in evaluation.gates
-        ),
-        gates_passed=evaluation.gates_passed if evaluation.HasField("gates_passed") else None,
-        created=_moment(evaluation, "create_time"),
-        started=_moment(evaluation, "start_time"),
-        ended=_moment(evaluation, "end_time"),
-        expires=_moment(evaluation, "expire_time"),
-        report_bytes=evaluation.report_bytes,
-        request_id=evaluation.request_id,
+        gates=tuple(decode(GateInfo, each) for each in evaluation.gates),
+        created=utc(evaluation, "create_time"),
+        started=utc(evaluation, "start_time"),
+        ended=utc(evaluation, "end_time"),
+        expires=utc(evaluation, "expire_time"),
         message=evaluation,
     )
+
+
+def _envelope(envelope: evaluation_pb2.Envelope) -> EnvelopeInfo:
+    return decode(
+        EnvelopeInfo,
+        envelope,
+        dataset=envelope.reference.dataset,
+        training_split=envelope.reference.training_split,
+        held_out_split=envelope.reference.held_out_split,
+        parameters={each.name: value for each, value in envelope.parameters.ListFields()},
+        panels=tuple(map(_panel, envelope.panels)),
+    )
+
+
+def _metric(metric: evaluation_pb2.Metric) -> MetricInfo:
+    return decode(
+        MetricInfo,
+        metric,
+        panel=_panel(metric.panel),
+        null=decode(NullInfo, metric.null) if metric.HasField("null") else None,
+        verdict=_verdict(metric.verdict),
+        classes=tuple(decode(ClassMetricInfo, each, verdict=_verdict(each.verdict)) for each in metric.classes),
+    )
+
+
+def _panel(number: int) -> str:
+    return enum_name(evaluation_pb2.Panel, "PANEL_", number)
+
+
+def _verdict(number: int) -> str:
+    return enum_name(evaluation_pb2.Verdict, "VERDICT_", number) if number else "none"
 
 
 def evaluation_json(info: EvaluationInfo) -> dict[str, Any]:
@@ -332,73 +353,3 @@ def _plain(value: Any) -> Any:
     if is_dataclass(value) and not isinstance(value, type):
         return _plain(asdict(value))
     return value
-
-
-def _envelope(envelope: evaluation_pb2.Envelope) -> EnvelopeInfo:
-    return EnvelopeInfo(
-        model=model_id(envelope.model),
-        model_numerics=envelope.model_numerics,
-        extractor=model_id(envelope.extractor),
-        extractor_numerics=envelope.extractor_numerics,
-        classifier=model_id(envelope.classifier),
-        classifier_numerics=envelope.classifier_numerics,
-        dataset=envelope.reference.dataset,
-        dataset_digest=envelope.dataset_digest,
-        training_split=envelope.reference.training_split,
-        held_out_split=envelope.reference.held_out_split,
-        training_rows=envelope.training_rows,
-        held_out_rows=envelope.held_out_rows,
-        count=envelope.count,
-        seed=envelope.seed,
-        parameters={each.name: value for each, value in envelope.parameters.ListFields()},
-        panels=tuple(map(_panel, envelope.panels)),
-        gates=tuple(envelope.gates),
-        classes=tuple(envelope.classes),
-        conditional=envelope.conditional,
-        code_version=envelope.code_version,
-    )
-
-
-def _metric(metric: evaluation_pb2.Metric) -> MetricInfo:
-    null = metric.null
-    return MetricInfo(
-        name=metric.name,
-        panel=_panel(metric.panel),
-        value=optional(metric, "value"),
-        interval=_interval(metric),
-        null=NullInfo(mean=null.mean, range=(null.range.min, null.range.max), draws=null.draws, rows=null.rows)
-        if metric.HasField("null")
-        else None,
-        verdict=_verdict(metric.verdict),
-        decides=metric.decides,
-        better=metric.better,
-        method=metric.method,
-        note=metric.note,
-        samples=metric.samples,
-        classes=tuple(
-            ClassMetricInfo(
-                class_name=each.class_name,
-                value=optional(each, "value"),
-                interval=_interval(each),
-                null_mean=optional(each, "null_mean"),
-                verdict=_verdict(each.verdict),
-            )
-            for each in metric.classes
-        ),
-    )
-
-
-def _interval(message: evaluation_pb2.Metric | evaluation_pb2.ClassValue) -> Interval | None:
-    return (message.interval.min, message.interval.max) if message.HasField("interval") else None
-
-
-def _moment(message: Any, name: str) -> datetime | None:
-    return utc(getattr(message, name)) if message.HasField(name) else None
-
-
-def _panel(number: int) -> str:
-    return enum_name(evaluation_pb2.Panel, "PANEL_", number)
-
-
-def _verdict(number: int) -> str:
-    return enum_name(evaluation_pb2.Verdict, "VERDICT_", number) if number else "none"

@@ -5,14 +5,16 @@ A chunk whose lengths, errors or bytes contradict its count is refused with `Bad
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, TypeVar
 
 import grpc
 import numpy as np
 from google.protobuf import timestamp_pb2
+from google.protobuf.message import Message
 from numpy.typing import NDArray
 
 from fount.errors import BadReply
@@ -24,14 +26,16 @@ __all__ = [
     "Parts",
     "Rows",
     "brief",
+    "decode",
     "enum_name",
     "misplaced",
     "model_id",
-    "optional",
     "read_rows",
     "read_shape",
     "utc",
 ]
+
+_T = TypeVar("_T")
 
 ROW_BYTES_LIMIT = 2**30
 """The most bytes one sample may have."""
@@ -179,11 +183,31 @@ def model_id(ref: model_pb2.ModelRef) -> ModelId:
     return ModelId(name=ref.name, version=ref.version, digest=ref.digest)
 
 
-def optional(message: Any, name: str) -> float | None:
-    """Return a field with explicit presence; None when it is unset."""
-    return float(getattr(message, name)) if message.HasField(name) else None
+def decode(kind: type[_T], message: Message, /, **values: Any) -> _T:
+    """Build a dataclass from a message.
+
+    Args:
+        kind: the dataclass.
+        message: fields of the same name are converted: repeated ones to tuples, ranges to pairs, models to `ModelId`,
+            and unset ones with presence to None.
+        **values: the attributes that are not fields of the same name.
+    """
+    names = [field.name for field in dataclasses.fields(kind) if field.name not in values]  # type: ignore[arg-type]
+    return kind(**values, **{name: _attribute(message, name) for name in names})
 
 
-def utc(stamp: timestamp_pb2.Timestamp) -> datetime:
-    """Decode a time."""
-    return stamp.ToDatetime(tzinfo=UTC)
+def _attribute(message: Any, name: str) -> Any:
+    value = getattr(message, name)
+    if isinstance(value, model_pb2.ModelRef):
+        return model_id(value)
+    if message.DESCRIPTOR.fields_by_name[name].has_presence and not message.HasField(name):
+        return None
+    if isinstance(value, model_pb2.ValueRange):
+        return value.min, value.max
+    return value if isinstance(value, str | bytes | int | float) else tuple(value)
+
+
+def utc(message: Message, name: str) -> datetime | None:
+    """Decode a time; None when it is unset."""
+    stamp: timestamp_pb2.Timestamp = getattr(message, name)
+    return stamp.ToDatetime(tzinfo=UTC) if message.HasField(name) else None

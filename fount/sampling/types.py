@@ -54,6 +54,25 @@ class Provenance:
     numerics: str
 
 
+class _HasProvenance:
+    provenance: Provenance
+
+    @property
+    def model(self) -> ModelId:
+        """The model as the server resolved it."""
+        return self.provenance.model
+
+    @property
+    def seed(self) -> int:
+        """The seed, also when the server drew it."""
+        return self.provenance.seed
+
+    @property
+    def numerics(self) -> str:
+        """The numerics id the samples were computed on."""
+        return self.provenance.numerics
+
+
 @dataclass(frozen=True, kw_only=True)
 class SampleShape:
     """Shape, element type and encoding of one sample.
@@ -87,7 +106,7 @@ class RowError:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Chunk:
+class Chunk(_HasProvenance):
     """Consecutive samples of a stream.
 
     Attributes:
@@ -119,27 +138,12 @@ class Chunk:
         return np.array(self.samples, dtype=dtype, copy=copy)
 
     @property
-    def model(self) -> ModelId:
-        """The model as the server resolved it."""
-        return self.provenance.model
-
-    @property
-    def seed(self) -> int:
-        """The seed, also when the server drew it."""
-        return self.provenance.seed
-
-    @property
-    def numerics(self) -> str:
-        """The numerics id the samples were computed on."""
-        return self.provenance.numerics
-
-    @property
     def indices(self) -> Uint64s:
         """(N,) uint64, the index of each sample."""
         return np.uint64(self.start_index) + np.arange(self.count, dtype=np.uint64)
 
 
-class Samples(np.ndarray[tuple[int, ...], np.dtype[Any]]):
+class Samples(_HasProvenance, np.ndarray[tuple[int, ...], np.dtype[Any]]):
     """An (N, H, W, C) uint8 or float32 array of samples with their labels and addresses.
 
     Selecting rows, as in `samples[3:5]` or `samples[samples.labels == 7]`, and `copy()` keep labels and indices; other
@@ -199,21 +203,6 @@ class Samples(np.ndarray[tuple[int, ...], np.dtype[Any]]):
         copied.labels = None if self.labels is None else self.labels.copy()
         copied.indices = None if self.indices is None else self.indices.copy()
         return copied
-
-    @property
-    def model(self) -> ModelId:
-        """The model as the server resolved it."""
-        return self.provenance.model
-
-    @property
-    def seed(self) -> int:
-        """The seed, also when the server drew it."""
-        return self.provenance.seed
-
-    @property
-    def numerics(self) -> str:
-        """The numerics id the samples were computed on."""
-        return self.provenance.numerics
 
     @property
     def start_index(self) -> int | None:
