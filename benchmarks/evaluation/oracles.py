@@ -23,7 +23,7 @@ from service.evaluation.statistics.fid import Moments, frechet_distance
 from service.evaluation.statistics.histogram import compare_histograms
 from service.evaluation.statistics.inception_score import ProbabilitySums, inception_score
 from service.evaluation.statistics.intervals import clopper_pearson_interval, poisson_interval, rate_ratio_interval
-from service.evaluation.statistics.kid import kid
+from service.evaluation.statistics.kid import KernelSums, kid
 from service.evaluation.statistics.sliced_wasserstein import SlicedReference, sliced_wasserstein
 from service.evaluation.statistics.vendi_score import SecondMoments, vendi_score
 
@@ -91,9 +91,9 @@ def _distances() -> list[Pair]:
         ("FID, 20 rows, d = 24", "torchmetrics", _two_sets(FrechetInceptionDistance, few, b), _fid(few, b)),
         ("FID, 700 and 500 rows, d = 24", "scipy (sqrtm)", _fid_by_sqrtm(a, b), _fid(a, b)),
         ("KID, 500 rows, d = 24 (sums)", "torchmetrics", _two_sets(KernelInceptionDistance, even, b, **small),
-         kid(even, b)),
+         kid(KernelSums.of(even), KernelSums.of(b))),
         ("KID, 300 rows, d = 200 (pairs)", "torchmetrics", _two_sets(KernelInceptionDistance, wide_a, wide_b, **wide),
-         kid(wide_a, wide_b)),
+         kid(KernelSums.of(wide_a), KernelSums.of(wide_b))),
     ]  # fmt: skip
 
 

@@ -27,7 +27,7 @@ from service.evaluation.statistics.fid import Moments, estimate_fid
 from service.evaluation.statistics.histogram import compare_histograms
 from service.evaluation.statistics.inception_score import estimate_inception_score
 from service.evaluation.statistics.intervals import Estimate
-from service.evaluation.statistics.kid import estimate_kid, kernel_state
+from service.evaluation.statistics.kid import KernelSums, estimate_kid
 from service.evaluation.statistics.sliced_wasserstein import SlicedReference, estimate_sliced_wasserstein
 from service.evaluation.statistics.vendi_score import estimate_vendi
 
@@ -57,7 +57,7 @@ def fid(rows: int) -> Take:
 
 
 def kid_from(rows: int) -> Take:
-    state = kernel_state(reference(rows))
+    state = KernelSums.of(reference(rows))
     return lambda drawn: estimate_kid(drawn, state)
 
 

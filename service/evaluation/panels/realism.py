@@ -25,7 +25,7 @@ from service.evaluation.panels.reference_sample import held_out, samples_or_refe
 from service.evaluation.results import Better, Metric, Panel
 from service.evaluation.statistics.fid import Moments, estimate_fid
 from service.evaluation.statistics.inception_score import estimate_inception_score
-from service.evaluation.statistics.kid import estimate_kid, kernel_state
+from service.evaluation.statistics.kid import KernelSums, estimate_kid
 from service.evaluation.statistics.precision_recall import K
 from service.evaluation.statistics.sliced_wasserstein import SlicedReference, estimate_sliced_wasserstein
 
@@ -47,7 +47,7 @@ def _measure_distances(draw: int | None, evidence: Evidence) -> JSON:
     cached = partial(cached_per_evidence, evidence)
     return {
         "fid": estimate_or_note(lambda: estimate_fid(rows, cached("moments", lambda: Moments.of(real)), blocks)),
-        "kid": estimate_or_note(lambda: estimate_kid(rows, cached("kernel", lambda: kernel_state(real)), blocks)),
+        "kid": estimate_or_note(lambda: estimate_kid(rows, cached("kernel", lambda: KernelSums.of(real)), blocks)),
         "inception_score": estimate_or_note(lambda: estimate_inception_score(images.probabilities, blocks)),
     }
 

@@ -81,11 +81,7 @@ class Moments:
 
     @classmethod
     def of(cls, features: NDArray[Any]) -> Self:
-        """Compute the moments of features (n, d), float32 or float64; n may be 0.
-
-        Raises:
-            ValueError: not two axes, or rows that are not finite.
-        """
+        """Compute the moments of features (n, d), float32 or float64; n may be 0."""
         check_rows(features, least=0)
         width = features.shape[1]
         empty = cls(0, np.zeros(width), np.zeros((width, width)))
@@ -99,13 +95,7 @@ class Moments:
         return cls(len(chunk), pilot + step, chunk.T @ chunk - np.outer(step, step * len(chunk)))
 
     def merge(self, other: Self) -> Self:
-        """Return the moments of the rows of both.
-
-        Raises:
-            ValueError: rows of another width.
-
-        Source: Chan et al. 1979, equation 2.1, for vectors.
-        """
+        """Return the moments of the rows of both."""
         if len(self.mean) != len(other.mean):
             raise ValueError(f"rows of {len(self.mean)} and of {len(other.mean)} features do not merge")
         if not self.count or not other.count:

@@ -61,11 +61,7 @@ class ProbabilitySums:
 
     @classmethod
     def of(cls, probabilities: NDArray[Any]) -> Self:
-        """Sum over rows of probabilities (n, C), as `estimate_inception_score` takes them; n may be 0.
-
-        Raises:
-            ValueError: rows that are not finite, or not probabilities.
-        """
+        """Sum over rows of probabilities (n, C), as `estimate_inception_score` takes them; n may be 0."""
         return cls._of_normalised(_normalised(probabilities))
 
     @classmethod
@@ -73,11 +69,7 @@ class ProbabilitySums:
         return cls(len(p), p.sum(axis=0), float(np.sum(xlogy(p, p))))
 
     def merge(self, other: Self) -> Self:
-        """Return the sums over the rows of both.
-
-        Raises:
-            ValueError: rows of another number of classes.
-        """
+        """Return the sums over the rows of both."""
         if len(self.total) != len(other.total):
             raise ValueError(f"rows of {len(self.total)} and of {len(other.total)} classes do not merge")
         negative_entropy = self.negative_entropy + other.negative_entropy

@@ -65,11 +65,7 @@ class SecondMoments:
 
     @classmethod
     def of(cls, features: NDArray[Any]) -> Self:
-        """Compute the second moments of features (n, d), float32 or float64, of any length; n may be 0.
-
-        Raises:
-            ValueError: not two axes, or rows that are not finite.
-        """
+        """Compute the second moments of features (n, d), float32 or float64, of any length; n may be 0."""
         check_rows(features, least=0)
         empty = cls(0, np.zeros((features.shape[1],) * 2), 0)
         return reduce(cls.merge, (cls._of_chunk(chunk) for chunk in float64_chunks(features)), empty)
@@ -82,11 +78,7 @@ class SecondMoments:
         return cls(len(chunk), directions.T @ directions, len(chunk) - len(directions))
 
     def merge(self, other: Self) -> Self:
-        """Return the second moments of the rows of both.
-
-        Raises:
-            ValueError: rows of another width.
-        """
+        """Return the second moments of the rows of both."""
         if self.total.shape != other.total.shape:
             raise ValueError(f"rows of {len(self.total)} and of {len(other.total)} features do not merge")
         return type(self)(self.count + other.count, self.total + other.total, self.zeros + other.zeros)

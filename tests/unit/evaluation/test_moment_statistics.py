@@ -9,7 +9,7 @@ import pytest
 
 from service.evaluation.statistics.fid import Moments, estimate_fid, frechet_distance
 from service.evaluation.statistics.inception_score import ProbabilitySums, estimate_inception_score, inception_score
-from service.evaluation.statistics.kid import CubicSums, KernelRows, estimate_kid, kernel_state, kid
+from service.evaluation.statistics.kid import KernelSums, estimate_kid, kid
 from service.evaluation.statistics.vendi_score import SecondMoments, estimate_vendi, vendi_score
 
 # --- Merging ----------------------------------------------------------------------------------------------------------
@@ -71,7 +71,7 @@ def test_moments_far_from_zero_keep_their_digits():
 def test_long_sets_are_processed_in_chunks():
     rows = features(0, 20_000, 2).astype(np.float32)
     np.testing.assert_allclose(Moments.of(rows).covariance, np.cov(rows.astype(np.float64).T), rtol=1e-12)
-    assert SecondMoments.of(rows).count == CubicSums.of(rows).count == 20_000
+    assert SecondMoments.of(rows).count == KernelSums.of(rows).count == 20_000
 
 
 # --- Fréchet distance -------------------------------------------------------------------------------------------------
@@ -147,47 +147,43 @@ def by_definition(a: np.ndarray, b: np.ndarray) -> float:
     return within - 2 * xy.mean()
 
 
+def kid_of(a: np.ndarray, b: np.ndarray) -> float:
+    return kid(KernelSums.of(a), KernelSums.of(b))
+
+
 @pytest.mark.parametrize("d", [1, 2, 7])
-def test_kid_of_sums_and_of_rows_matches_the_definition(d):
+@pytest.mark.parametrize("most_features", [128, 0], ids=["tensors", "rows"])
+def test_kid_matches_the_definition(d, most_features, monkeypatch):
+    monkeypatch.setattr("service.evaluation.statistics.kid.CUBIC_FEATURES", most_features)
     a, b = features(1, 40, d), features(2, 25, d)
-    assert kid(CubicSums.of(a), CubicSums.of(b)) == pytest.approx(by_definition(a, b), rel=1e-12)
-    assert kid(KernelRows.of(a), KernelRows.of(b)) == pytest.approx(by_definition(a, b), rel=1e-12)
+    assert kid_of(a, b) == pytest.approx(by_definition(a, b), rel=1e-12)
 
 
-def test_kid_state_has_one_number_for_each_triple():
-    assert CubicSums.of(features(1, 3, 10)).tensor.shape == (286,)
+def test_kid_tensor_has_one_number_for_each_triple():
+    assert KernelSums.of(features(1, 3, 10)).summary.shape == (286,)
 
 
 def test_kid_keeps_rows_where_there_are_many_features():
     a, b = features(1, 1030, 129), features(2, 30, 129)  # more than one tile
-    assert isinstance(kernel_state(a), KernelRows)
-    assert kid(a, b) == pytest.approx(by_definition(a, b), rel=1e-10)
-    with pytest.raises(ValueError, match="129 features"):
-        CubicSums.of(a)
+    assert KernelSums.of(a).summary.shape == a.shape
+    assert kid_of(a, b) == pytest.approx(by_definition(a, b), rel=1e-10)
 
 
 def test_kid_of_sets_of_one_distribution_is_zero_on_average_and_may_be_negative():
     rng = np.random.default_rng(1)
-    values = np.array([kid(rng.normal(size=(50, 3)), rng.normal(size=(60, 3))) for _ in range(200)])
+    values = np.array([kid_of(rng.normal(size=(50, 3)), rng.normal(size=(60, 3))) for _ in range(200)])
     assert abs(values.mean()) < 3 * values.std() / np.sqrt(200)
     assert values.min() < 0
 
 
-@pytest.mark.parametrize("d", [3, 130], ids=["sums", "rows"])
+@pytest.mark.parametrize("d", [3, 130], ids=["tensors", "rows"])
 def test_kid_interval_is_the_jackknifes(d):
     a, b = features(1, 4, d), features(2, 9, d)
-    estimate = estimate_kid(a, b)
+    estimate = estimate_kid(a, KernelSums.of(b))
     left_out = np.array([by_definition(np.delete(a, row, 0), b) for row in range(4)])
     half = 3.182446 * np.sqrt(3 / 4 * np.sum((left_out - left_out.mean()) ** 2))  # t, 3 degrees of freedom
     assert estimate.value == pytest.approx(by_definition(a, b))
     assert np.array(estimate.interval) - estimate.value == pytest.approx((-half, half), rel=1e-6)
-    assert estimate_kid(a, kernel_state(b)) == estimate
-
-
-def test_kid_does_not_compare_sums_with_rows():
-    rows = features(1, 5, 3)
-    with pytest.raises(ValueError, match="two kinds"):
-        kid(CubicSums.of(rows), KernelRows.of(rows))
 
 
 # --- Inception score --------------------------------------------------------------------------------------------------
@@ -264,7 +260,7 @@ def test_vendi_refuses_orders_not_above_0(order):
 
 ESTIMATES = {
     "FID": lambda rows: estimate_fid(rows, Moments.of(np.eye(4))),
-    "KID": lambda rows: estimate_kid(rows, np.eye(4)),
+    "KID": lambda rows: estimate_kid(rows, KernelSums.of(np.eye(4))),
     "inception score": estimate_inception_score,
     "Vendi": estimate_vendi,
 }
@@ -319,8 +315,8 @@ def test_sets_of_different_widths_are_refused():
     with pytest.raises(ValueError, match="4 and of 3 features"):
         estimate_fid(np.ones((5, 4)), Moments.of(np.eye(3)))
     with pytest.raises(ValueError, match="4 and of 3 features"):
-        estimate_kid(np.ones((5, 4)), np.eye(3))
+        estimate_kid(np.ones((5, 4)), KernelSums.of(np.eye(3)))
     with pytest.raises(ValueError, match="2 rows"):
-        kid(np.ones((5, 3)), np.ones((1, 3)))
+        kid_of(np.ones((5, 3)), np.ones((1, 3)))
     with pytest.raises(ValueError, match="at least 2 rows"):
         frechet_distance(Moments.of(np.eye(3)), Moments.of(np.ones((1, 3))))

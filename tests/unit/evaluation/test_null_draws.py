@@ -14,7 +14,7 @@ from service.evaluation.panels.reference_sample import compared_samples, referen
 from service.evaluation.statistics.fid import Moments, estimate_fid
 from service.evaluation.statistics.inception_score import estimate_inception_score
 from service.evaluation.statistics.intervals import Estimate
-from service.evaluation.statistics.kid import estimate_kid
+from service.evaluation.statistics.kid import KernelSums, estimate_kid
 from service.evaluation.statistics.sliced_wasserstein import SlicedReference, estimate_sliced_wasserstein
 from service.evaluation.statistics.vendi_score import estimate_vendi
 from tests.unit.evidence import evidence
@@ -22,7 +22,7 @@ from tests.unit.evidence import evidence
 ROWS, REAL = (np.random.default_rng(seed).normal(size=(90, 4)) for seed in (1, 2))
 TAKE = {
     "FID": lambda rows, **more: estimate_fid(rows, Moments.of(REAL), **more),
-    "KID": lambda rows, **more: estimate_kid(rows, REAL, **more),
+    "KID": lambda rows, **more: estimate_kid(rows, KernelSums.of(REAL), **more),
     "sliced": lambda rows, **more: estimate_sliced_wasserstein(rows, SlicedReference.of(REAL, 3, 8), **more),
     "Vendi": estimate_vendi,
     "inception score": lambda rows, **more: estimate_inception_score(
