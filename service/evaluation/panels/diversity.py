@@ -31,7 +31,15 @@ from service.evaluation.statistics.histogram import compare_histograms
 from service.evaluation.statistics.precision_recall import K, expected_coverage
 from service.evaluation.statistics.vendi_score import estimate_vendi
 
-__all__ = ["PARTS", "metrics"]
+__all__ = ["FEWEST_SAMPLES", "METRICS", "PARTS", "build_metrics"]
+
+FEWEST_SAMPLES = 100
+METRICS = (
+    "recall_per_precision", "effective_size_ratio", "effective_size", "worst_class_effective_size_ratio",
+    "vendi_ratio", "class_distance", "worst_class_recall_per_precision", "worst_class_recall", "worst_class_coverage",
+    "worst_class_vendi_ratio", "recall", "coverage",
+)  # fmt: skip
+"""Names, in the order of the report."""
 
 RECALL_TOLERANCE = 0.1
 PER_PRECISION_TOLERANCE = 0.2
@@ -89,7 +97,7 @@ PARTS: tuple[MetricPart, ...] = (
 )
 
 
-def metrics(outputs: Mapping[str, JSON], summary: EvidenceSummary) -> list[Metric]:
+def build_metrics(outputs: Mapping[str, JSON], summary: EvidenceSummary) -> list[Metric]:
     """Make metrics of the outputs of the parts, those that decide first."""
     manifold, manifold_draws = outputs[f"{MANIFOLD}.samples"], outputs_of_draws(outputs, MANIFOLD)
     spread, spread_draws = outputs[f"{_SPREAD}.samples"], outputs_of_draws(outputs, _SPREAD)

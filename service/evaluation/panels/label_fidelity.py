@@ -22,7 +22,11 @@ from service.evaluation.results import ClassValue, Metric, Null, Panel
 from service.evaluation.statistics.intervals import Estimate, clip, jackknife_interval
 from service.evaluation.verdicts import compare_with_null
 
-__all__ = ["PARTS", "metrics"]
+__all__ = ["FEWEST_SAMPLES", "METRICS", "PARTS", "build_metrics"]
+
+FEWEST_SAMPLES = 50
+METRICS = ("label_agreement", "worst_class_agreement", "label_response", "label_effect")
+"""Names, in the order of the report."""
 
 AGREEMENT_TOLERANCE = 0.02
 """One sample in fifty with another label than requested."""
@@ -114,7 +118,7 @@ PARTS: tuple[MetricPart, ...] = (
 )
 
 
-def metrics(outputs: Mapping[str, JSON], summary: EvidenceSummary) -> list[Metric]:
+def build_metrics(outputs: Mapping[str, JSON], summary: EvidenceSummary) -> list[Metric]:
     """Make metrics of the outputs of the parts, those that decide first."""
     agreement, grid = outputs["agreement"], outputs["answers"]
     simulated = agreement["null"]

@@ -25,7 +25,14 @@ from service.evaluation.statistics.copies import copy_ratios, copy_threshold, es
 from service.evaluation.statistics.hashes import difference_hashes, exact_hashes, near_matches
 from service.evaluation.statistics.intervals import Estimate, clopper_pearson_interval
 
-__all__ = ["PARTS", "metrics"]
+__all__ = ["FEWEST_SAMPLES", "METRICS", "PARTS", "build_metrics"]
+
+FEWEST_SAMPLES = 50
+METRICS = (
+    "copy_rate", "copy_rate_features", "exact_copies", "copy_rate_strict", "near_copies", "nearest_auc",
+    "nearest_auc_features",
+)  # fmt: skip
+"""Names, in the order of the report."""
 
 SHARE, STRICT_SHARE = 0.01, 0.001
 """Share of held-out rows below the threshold."""
@@ -106,7 +113,7 @@ PARTS: tuple[MetricPart, ...] = (
 )
 
 
-def metrics(outputs: Mapping[str, JSON], summary: EvidenceSummary) -> list[Metric]:
+def build_metrics(outputs: Mapping[str, JSON], summary: EvidenceSummary) -> list[Metric]:
     """Make metrics of the outputs of the parts, those that decide first."""
     pixels, features, hashes = outputs["copies.pixels"], outputs["copies.features"], outputs["hashes"]
     metric = partial(build_metric, panel=Panel.MEMORISATION, samples=summary.samples)

@@ -29,7 +29,11 @@ from service.evaluation.statistics.kid import KernelSums, estimate_kid
 from service.evaluation.statistics.precision_recall import K
 from service.evaluation.statistics.sliced_wasserstein import SlicedReference, estimate_sliced_wasserstein
 
-__all__ = ["PARTS", "metrics"]
+__all__ = ["FEWEST_SAMPLES", "METRICS", "PARTS", "build_metrics"]
+
+FEWEST_SAMPLES = 100
+METRICS = ("precision", "density", "realism_median", "fid", "kid", "sliced_wasserstein", "inception_score")
+"""Names, in the order of the report."""
 
 _DISTANCES, _PIXELS = "distances", "pixels"
 _ALSO_VARIETY = "It reacts to missing variety too, so it does not decide"
@@ -70,7 +74,7 @@ PARTS: tuple[MetricPart, ...] = (
 )
 
 
-def metrics(outputs: Mapping[str, JSON], summary: EvidenceSummary) -> list[Metric]:
+def build_metrics(outputs: Mapping[str, JSON], summary: EvidenceSummary) -> list[Metric]:
     """Make metrics of the outputs of the parts, those that decide first."""
     sizes = f"{summary.compared} samples and {summary.held_out_rows} held-out rows"
     features = f"{summary.features} features of {summary.extractor}, {sizes}"

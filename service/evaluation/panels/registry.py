@@ -1,13 +1,13 @@
 """The panels in the order of the report: their parts, their metrics, and what they need.
 
-Two panels may share parts; those are computed once.
+Each panel is a module with the names of its `METRICS`, its `PARTS`, and `build_metrics`, which makes the metrics of the
+outputs of the parts. Two panels may share parts; those are computed once.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from types import MappingProxyType
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType, ModuleType
 
 from service.evaluation.panels import diversity, label_fidelity, memorisation, realism
 from service.evaluation.panels.part import JSON, EvidenceSummary, MetricPart
@@ -25,81 +25,18 @@ __all__ = [
 ]
 
 
-@dataclass(frozen=True, kw_only=True)
-class _PanelSpec:
-    """What a panel is made of.
-
-    Attributes:
-        parts: their outputs are the input of `build_metrics`.
-        build_metrics: makes metrics of the outputs by name of the part, and the summary of the evidence.
-        metrics: names of the metrics, in the order of the report.
-        fewest_samples: how many samples the panel needs.
-    """
-
-    parts: tuple[MetricPart, ...]
-    build_metrics: Callable[[Mapping[str, JSON], EvidenceSummary], list[Metric]]
-    metrics: tuple[str, ...]
-    fewest_samples: int
-
-
-_PANELS: Mapping[Panel, _PanelSpec] = MappingProxyType(
+_PANELS: Mapping[Panel, ModuleType] = MappingProxyType(
     {
-        Panel.REALISM: _PanelSpec(
-            parts=realism.PARTS,
-            build_metrics=realism.metrics,
-            metrics=("precision", "density", "realism_median", "fid", "kid", "sliced_wasserstein", "inception_score"),
-            fewest_samples=100,
-        ),
-        Panel.DIVERSITY: _PanelSpec(
-            parts=diversity.PARTS,
-            build_metrics=diversity.metrics,
-            metrics=(
-                "recall_per_precision",
-                "effective_size_ratio",
-                "effective_size",
-                "worst_class_effective_size_ratio",
-                "vendi_ratio",
-                "class_distance",
-                "worst_class_recall_per_precision",
-                "worst_class_recall",
-                "worst_class_coverage",
-                "worst_class_vendi_ratio",
-                "recall",
-                "coverage",
-            ),
-            fewest_samples=100,
-        ),
-        Panel.MEMORISATION: _PanelSpec(
-            parts=memorisation.PARTS,
-            build_metrics=memorisation.metrics,
-            metrics=(
-                "copy_rate",
-                "copy_rate_features",
-                "exact_copies",
-                "copy_rate_strict",
-                "near_copies",
-                "nearest_auc",
-                "nearest_auc_features",
-            ),
-            fewest_samples=50,
-        ),
-        Panel.LABEL_FIDELITY: _PanelSpec(
-            parts=label_fidelity.PARTS,
-            build_metrics=label_fidelity.metrics,
-            metrics=("label_agreement", "worst_class_agreement", "label_response", "label_effect"),
-            fewest_samples=50,
-        ),
+        Panel.REALISM: realism,
+        Panel.DIVERSITY: diversity,
+        Panel.MEMORISATION: memorisation,
+        Panel.LABEL_FIDELITY: label_fidelity,
     }
 )
-
-FEWEST_SAMPLES: Mapping[Panel, int] = MappingProxyType({panel: spec.fewest_samples for panel, spec in _PANELS.items()})
+FEWEST_SAMPLES: Mapping[Panel, int] = MappingProxyType({panel: each.FEWEST_SAMPLES for panel, each in _PANELS.items()})
 """How many samples a panel needs."""
-
-METRICS: Mapping[str, Panel] = MappingProxyType(
-    {name: panel for panel, spec in _PANELS.items() for name in spec.metrics}
-)
+METRICS: Mapping[str, Panel] = MappingProxyType({name: panel for panel in _PANELS for name in _PANELS[panel].METRICS})
 """Every metric's name, in the order of the report, and the panel it belongs to."""
-
 PER_CLASS_METRICS = frozenset(
     {"recall_per_precision", "effective_size_ratio", "vendi_ratio", "recall", "coverage", "label_agreement"}
 )
@@ -120,7 +57,7 @@ def parts_of(panels: Sequence[Panel], conditional: bool) -> tuple[MetricPart, ..
         raise ValueError("label fidelity cannot be evaluated of a model that takes no labels")
     parts: dict[str, MetricPart] = {}
     for panel in panels:
-        for part in _PANELS[panel].parts:
+        for part in _PANELS[panel].PARTS:
             parts.setdefault(part.name, part)
     return tuple(parts.values())
 
@@ -135,7 +72,7 @@ def evaluate_panel(
         outputs: of parts, by name: all of the panel's, shared ones included; others are ignored.
         summary: of the evidence.
     """
-    metrics = _PANELS[panel].build_metrics(outputs, summary)
+    metrics: list[Metric] = _PANELS[panel].build_metrics(outputs, summary)
     return metrics, decide_panel(panel, metrics)
 
 
