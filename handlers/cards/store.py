@@ -1,6 +1,6 @@
-"""A model store: any folder with one folder a model, each with its card.
+"""Find models in a model store: any folder that contains one folder for each model, with its card.
 
-Names and paths, as a person types them, enter; model folders leave. No torch here.
+Names and paths, as the user types them, enter; model folders leave. Nothing here imports torch.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ from handlers.cards.card import CARD_FILE, CardError, load_card
 
 __all__ = ["StoreError", "find_duplicates", "find_folder", "find_folders", "list_names"]
 
-_CARDS = f"[!.]*/{CARD_FILE}"  # a hidden folder is a model that `fount new` is still writing, or another program's
+_CARDS = f"[!.]*/{CARD_FILE}"  # `fount new` writes into a hidden folder first
 
 
 class StoreError(Exception):
-    """A model is not where it was looked for. Name one that the message lists, or another store."""
+    """A model was not found. Name one that the message lists, or another store."""
 
 
 def find_folders(store: Path) -> list[Path]:
@@ -25,12 +25,14 @@ def find_folders(store: Path) -> list[Path]:
     Raises:
         StoreError: it does not exist, or has none.
     """
-    _check_exists(store, "begin a model there with `fount new NAME`")
+    _check_exists(store, "create a model there with `fount new NAME`")
     folders = sorted(card.parent for card in store.glob(_CARDS))
     if not folders and (store / CARD_FILE).is_file():
-        raise StoreError(f"{store} is one model; name the folder it lies in: --model-store {store.resolve().parent}")
+        raise StoreError(
+            f"{store} is a model folder; name the folder that contains it: --model-store {store.resolve().parent}"
+        )
     if not folders:
-        raise StoreError(f"{store} has no model; name another with --model-store, or begin one with `fount new NAME`")
+        raise StoreError(f"{store} has no model; name another with --model-store, or create one with `fount new NAME`")
     return folders
 
 
@@ -38,11 +40,11 @@ def find_folder(name: str, store: Path) -> Path:
     """Find the folder of one model.
 
     Args:
-        name: of a folder in the store, or a path with a / to a folder anywhere.
-        store: where names are looked up.
+        name: of a folder in the store, or a path with a / to any folder.
+        store: in which names are looked up.
 
     Raises:
-        StoreError: there is no card where it points.
+        StoreError: there is no card in that folder.
     """
     folder = Path(name).expanduser() if _is_path(name) else store / name
     if (folder / CARD_FILE).is_file():
@@ -50,21 +52,21 @@ def find_folder(name: str, store: Path) -> Path:
     if _is_path(name):
         raise StoreError(f"{folder} has no {CARD_FILE}; name a model folder, as `fount new` writes one")
     is_here = (Path(name) / CARD_FILE).is_file()
-    _check_exists(store, f"say ./{name} for the folder here" if is_here else f"a model by its path, as in ./{name}")
-    here = f" The folder here is ./{name}." if is_here else ""
+    _check_exists(store, f"./{name} for the folder here" if is_here else f"a model by its path, as in ./{name}")
+    here = f" Use ./{name} for the folder here." if is_here else ""
     raise StoreError(f"{store} has no model {name!r}; it has {list_names(store)}.{here}")
 
 
 def list_names(store: Path) -> str:
-    """Name the models of a store in a sentence; "none" when it has none."""
+    """List the models of a store as text; "none" when it has none."""
     return ", ".join(sorted(card.parent.name for card in store.glob(_CARDS))) or "none"
 
 
 def find_duplicates(folders: Sequence[Path]) -> dict[Path, str]:
-    """Find folders whose cards have one name and version: their archives would be one file.
+    """Find folders whose cards have the same name and version: their archives would be the same file.
 
     Returns:
-        What is wrong, for each such folder; folders whose card cannot be read are left to packing.
+        The problem of each such folder; unreadable cards are ignored here and reported by packing.
     """
     by_key: dict[tuple[str, str], list[Path]] = {}
     for folder in folders:
@@ -74,17 +76,17 @@ def find_duplicates(folders: Sequence[Path]) -> dict[Path, str]:
             continue
         by_key.setdefault((card.name, card.version), []).append(folder)
     return {
-        folder: f"{' and '.join(map(str, twins))} are both {name} {version}; give one another name or version"
-        for (name, version), twins in by_key.items()
-        if len(twins) > 1
-        for folder in twins
+        folder: f"{' and '.join(map(str, duplicates))} are both {name} {version}; change the name or version of one"
+        for (name, version), duplicates in by_key.items()
+        if len(duplicates) > 1
+        for folder in duplicates
     }
 
 
 def _check_exists(store: Path, otherwise: str) -> None:
     if not store.is_dir():
-        told = f"the folder {store} does not exist" if not store.exists() else f"{store} is not a folder"
-        raise StoreError(f"{told}; name the one that holds one folder a model with --model-store, or {otherwise}")
+        wrong = f"the folder {store} does not exist" if not store.exists() else f"{store} is not a folder"
+        raise StoreError(f"{wrong}; name the folder of your models with --model-store, or {otherwise}")
 
 
 def _is_path(name: str) -> bool:

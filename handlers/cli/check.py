@@ -1,6 +1,6 @@
-"""The command `fount check`: everything that must be right about a model before it is packed, run together.
+"""The command `fount check`: every check of a model before it is packed.
 
-The model runs in a child process, so torch is never loaded here.
+The model runs in a child process, so torch is never imported here.
 """
 
 from __future__ import annotations
@@ -14,7 +14,16 @@ from typing import TYPE_CHECKING
 
 import click
 
-from handlers.cli.options import find_device, json_option, model_store_option, store_argument
+from handlers.cli.options import (
+    FILE,
+    THREADS,
+    find_device,
+    find_model,
+    json_option,
+    model_store_option,
+    option,
+    store_argument,
+)
 
 if TYPE_CHECKING:
     from handlers.checks.process import CheckRequest
@@ -23,40 +32,19 @@ if TYPE_CHECKING:
 __all__ = ["check"]
 
 _SPINNER = "|/-\\"
-_SPINS_AFTER_S = 0.5
+_SPINNER_AFTER_S = 0.5
 
 
 @click.command()
 @click.argument("name", metavar="NAME")
-@model_store_option("Folder with one folder a model.")
-@click.option(
-    "--picture",
-    type=click.Path(dir_okay=False, path_type=Path),
-    show_envvar=True,
-    help="Where the picture goes.  [default: check.png in the model's folder]",
-)
-@click.option("--no-record", is_flag=True, show_envvar=True, help="Do not write golden samples.")
-@click.option(
-    "--threads",
-    type=click.IntRange(1, 1024),
-    default=1,
-    show_default=True,
-    envvar="FOUNT_WORKER_THREADS",
-    show_envvar=True,
-    help="Threads of one operation, as a worker will have.",
-)
-@click.option(
-    "--device", default="cpu", show_default=True, show_envvar=True, help="Where to run: cpu, cuda, cuda:1, ..."
-)
-@click.option(
-    "--time-limit",
-    type=click.FloatRange(min=1),
-    default=300,
-    show_default=True,
-    show_envvar=True,
-    help="Seconds that one check may take.",
-)
-@json_option("Print one JSON document instead.")
+@model_store_option("Folder with one folder for each model.")
+@option("--picture", type=FILE, help="File for the picture of samples.  [default: check.png in the model's folder]")
+@option("--no-record", is_flag=True, help="Do not write golden samples.")
+@option("--threads", type=THREADS, default=1, envvar="FOUNT_WORKER_THREADS",
+        help="Threads of one operation, as in a worker.")  # fmt: skip
+@option("--device", default="cpu", help="Device to run on: cpu, cuda, cuda:1, ...")
+@option("--time-limit", type=click.FloatRange(min=1), default=300, help="Maximum seconds of one check.")
+@json_option("Print one JSON document instead of text.")
 def check(
     name: str,
     model_store: Path,
@@ -70,36 +58,34 @@ def check(
     """Check the model NAME as a worker would run it, and record its golden samples.
 
     NAME is a folder of the model store, or a path to a model folder (./shapes-gan). Each failure says what to change;
-    the exit code is then 1. The model's own code runs in a process of its own, without a server.
+    the exit code is then 1. The model's own code runs in a separate process, without a server.
 
     \b
     Example:
       fount check digits-cvae
       fount check ./shapes-gan --picture shapes.png
       fount check my-gan --json > my-gan.json
-    """  # noqa: D301 - \b is click's mark for lines to keep
-    from handlers.cards.store import StoreError, find_folder
+    """  # noqa: D301 - \b makes click keep the lines
     from handlers.checks.process import CheckRequest
     from handlers.checks.report import finding_to_text, has_failed, report_to_json, verdict
 
-    try:
-        folder = find_folder(name, model_store)
-    except StoreError as error:
-        raise click.ClickException(str(error)) from error
+    folder = find_model(name, model_store)
+    if device != "cpu":  # the CPU is known to exist without importing torch
+        find_device(device)
     request = CheckRequest(
         folder=folder,
         picture=picture or folder / "check.png",
         record=not no_record,
         time_limit_s=time_limit,
         threads=threads,
-        device=_read_device(device),
+        device=device,
     )
     findings: list[Finding] = []
     for finding in _run(request):
         findings.append(finding)
         if not as_json:
             click.echo(finding_to_text(finding, getattr(sys.stdout, "encoding", None) or "utf-8"))
-    next_command = _next_command(name, model_store)
+    next_command = f"fount pack {shlex.quote(name)}{'' if '/' in name else store_argument(model_store)}"
     if as_json:
         click.echo(json.dumps(report_to_json(folder, findings, next_command), indent=2))
     else:
@@ -109,28 +95,16 @@ def check(
 
 
 def _run(request: CheckRequest) -> Iterator[Finding]:
-    """Return findings as they arrive, and show a spinner on a terminal."""
+    """Yield findings as they arrive; show a spinner in between on a terminal."""
     from handlers.checks.process import Running, run_in_child
 
-    watched = sys.stderr.isatty()
+    is_terminal = sys.stderr.isatty()
     for count, event in enumerate(run_in_child(request)):
         if isinstance(event, Running):
-            if watched and event.seconds > _SPINS_AFTER_S:
+            if is_terminal and event.seconds > _SPINNER_AFTER_S:
                 sign = _SPINNER[count % len(_SPINNER)]
                 click.echo(f"\r{sign}  {event.check} ({event.seconds:.0f} s)\x1b[K", nl=False, err=True)
             continue
-        if watched:
+        if is_terminal:
             click.echo("\r\x1b[K", nl=False, err=True)
         yield event
-
-
-def _read_device(device: str) -> str:
-    """Make sure that a device is there, without torch where it is the CPU."""
-    if device != "cpu":
-        find_device(device)
-    return device
-
-
-def _next_command(name: str, model_store: Path) -> str:
-    store = "" if "/" in name else store_argument(model_store)
-    return f"fount pack {shlex.quote(name)}{store}"

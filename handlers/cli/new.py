@@ -1,4 +1,4 @@
-"""The command `fount new`: a model folder to fill in, that works from its first moment."""
+"""The command `fount new`: write a complete model folder that the user then fills in."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ from pathlib import Path
 
 import click
 
-from handlers.cli.options import model_store_option
+from handlers.cli.options import model_store_option, option
 from handlers.scaffold.template import FAMILIES, FamilyName, ModelTemplate, TemplateError
 
 __all__ = ["new"]
 
-_MOST_CLASSES = 10_000
+_MAX_CLASSES = 10_000
 
 
 def _size(context: click.Context, option: click.Parameter, text: str) -> tuple[int, int]:
-    """Read HEIGHTxWIDTH, or one number for both."""
+    """Parse HEIGHTxWIDTH, or one number for both."""
     found = re.fullmatch(r"([1-9]\d{0,4})(?:[x×]([1-9]\d{0,4}))?", text)
     if found is None:
         raise click.BadParameter(f"{text!r} is not HEIGHTxWIDTH in pixels, as 32x32")
@@ -24,62 +24,27 @@ def _size(context: click.Context, option: click.Parameter, text: str) -> tuple[i
 
 
 def _labels(context: click.Context, option: click.Parameter, text: str) -> tuple[str, ...]:
-    """Read names with commas between, a number of classes, or none."""
+    """Parse comma-separated names, a number of classes, or none."""
     if text in ("", "none", "0"):
         return ()
     if text.isascii() and text.isdigit():
-        if int(text) > _MOST_CLASSES:
-            raise click.BadParameter(f"{text} classes are more than {_MOST_CLASSES}")
+        if int(text) > _MAX_CLASSES:
+            raise click.BadParameter(f"{text} classes are more than {_MAX_CLASSES}")
         return tuple(str(label) for label in range(int(text)))
     return tuple(name.strip() for name in text.split(","))
 
 
 @click.command()
 @click.argument("name")
-@model_store_option("Folder with one folder a model; made when absent.")
-@click.option(
-    "--size",
-    callback=_size,
-    default="32x32",
-    show_default=True,
-    show_envvar=True,
-    metavar="HEIGHTxWIDTH",
-    help="Of one sample, in pixels.",
-)
-@click.option(
-    "--channels",
-    type=click.IntRange(min=1, max=1024),
-    default=3,
-    show_default=True,
-    show_envvar=True,
-    help="1 is grey, 3 is RGB.",
-)
-@click.option(
-    "--labels",
-    callback=_labels,
-    default="none",
-    show_default=True,
-    show_envvar=True,
-    metavar="cat,dog | N | none",
-    help="Names of the classes, or how many; none is unconditional.",
-)
-@click.option(
-    "--latent",
-    type=click.IntRange(min=1, max=2**20),
-    default=100,
-    show_default=True,
-    show_envvar=True,
-    help="Length of z.",
-)
-@click.option(
-    "--family",
-    type=click.Choice(FAMILIES),
-    default="module",
-    show_default=True,
-    show_envvar=True,
-    help="How the model comes in: a class of your own, an architecture of Fount's, or a program.",
-)
-def new(  # one argument an option
+@model_store_option("Folder with one folder for each model; created if absent.")
+@option("--size", callback=_size, default="32x32", metavar="HEIGHTxWIDTH", help="Size of one sample, in pixels.")
+@option("--channels", type=click.IntRange(min=1, max=1024), default=3, help="1 is grey, 3 is RGB.")
+@option("--labels", callback=_labels, default="none", metavar="cat,dog | N | none",
+        help="Names of the classes, or their number; none for an unconditional model.")  # fmt: skip
+@option("--latent", type=click.IntRange(min=1, max=2**20), default=100, help="Length of z.")
+@option("--family", type=click.Choice(FAMILIES), default="module",
+        help="Kind of model: a class of your own, an architecture of Fount, or a program.")  # fmt: skip
+def new(
     name: str,
     model_store: Path,
     size: tuple[int, int],
@@ -88,9 +53,9 @@ def new(  # one argument an option
     latent: int,
     family: FamilyName,
 ) -> None:
-    """Write a model folder to fill in, for a generator of your own.
+    """Write a model folder for a generator of your own.
 
-    NAME is what clients will ask for. The folder has a card with every key explained, a class to replace, its tests,
+    NAME is the model's name in requests. The folder has a card with every key explained, a class to replace, its tests,
     and untrained weights, so that check, pack and serve work before anything is changed. Nothing is ever overwritten.
 
     \b
@@ -98,7 +63,7 @@ def new(  # one argument an option
       fount new shapes-gan --size 32x32 --channels 3
       fount new pets --labels cat,dog --size 64x64
       fount new my-digits --family conditional-vae --size 28 --channels 1 --labels 10 --latent 16
-    """  # noqa: D301  # \b is click's mark for lines to keep
+    """  # noqa: D301 - \b makes click keep the lines
     try:
         template = ModelTemplate(
             name=name,

@@ -1,4 +1,4 @@
-"""Options that several commands of the workers' side share, so that they have one name, one default and one twin."""
+"""Options and lookups that several commands of this package share, each with one name and one default."""
 
 from __future__ import annotations
 
@@ -12,43 +12,62 @@ import click
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["FOLDER", "STORE", "data_option", "find_device", "json_option", "model_store_option", "store_argument"]
+__all__ = [
+    "FILE", "FOLDER", "STORE", "THREADS", "data_option", "find_device", "find_model", "json_option",
+    "model_store_option", "option", "store_argument",
+]  # fmt: skip
 
+FILE = click.Path(dir_okay=False, path_type=Path)
 FOLDER = click.Path(file_okay=False, path_type=Path)
+THREADS = click.IntRange(1, 1024)
 STORE = Path("model_store")
-"""The model store when none is named."""
+"""The default model store."""
 
 Decorator = Callable[[Any], Any]
 
 
-def model_store_option(told: str) -> Decorator:
-    """Add --model-store; its help says what it is, and what else of it the command reads."""
-    return click.option(
-        "--model-store", type=FOLDER, default=STORE, show_default=True, envvar="FOUNT_MODEL_STORE", show_envvar=True,
-        help=told,
-    )  # fmt: skip
+def option(*names: str, **settings: Any) -> Decorator:
+    """Declare an option whose help shows its default, if it has one, and its environment variable."""
+    return click.option(*names, **({"show_envvar": True, "show_default": "default" in settings or None} | settings))
+
+
+def model_store_option(help_text: str) -> Decorator:
+    """Add --model-store."""
+    return option("--model-store", type=FOLDER, default=STORE, envvar="FOUNT_MODEL_STORE", help=help_text)
 
 
 def data_option() -> Decorator:
     """Add --data."""
-    return click.option(
-        "--data", type=FOLDER, default=Path("data"), show_default=True, envvar="FOUNT_DATA", show_envvar=True,
-        help="Folder with the files of MNIST, or with a folder mnist that has them; the digits need none.",
-    )  # fmt: skip
+    help_text = "Folder with the files of MNIST, or with a folder mnist that has them; the digits need none."
+    return option("--data", type=FOLDER, default=Path("data"), envvar="FOUNT_DATA", help=help_text)
 
 
-def json_option(told: str) -> Decorator:
+def json_option(help_text: str) -> Decorator:
     """Add --json."""
-    return click.option("--json", "as_json", is_flag=True, envvar="FOUNT_JSON", show_envvar=True, help=told)
+    return option("--json", "as_json", is_flag=True, envvar="FOUNT_JSON", help=help_text)
 
 
 def store_argument(store: Path) -> str:
-    """Write --model-store for a command that is suggested; "" where it is the default."""
+    """Format --model-store for a suggested command; "" for the default."""
     return "" if store == STORE else f" --model-store {shlex.quote(str(store))}"
 
 
+def find_model(name: str, store: Path) -> Path:
+    """Find a model folder by name or path.
+
+    Raises:
+        click.ClickException: there is none.
+    """
+    from handlers.cards.store import StoreError, find_folder
+
+    try:
+        return find_folder(name, store)
+    except StoreError as error:
+        raise click.ClickException(str(error)) from error
+
+
 def find_device(name: str) -> torch.device:
-    """Make sure that a device is there.
+    """Check that a device is available.
 
     Raises:
         click.BadParameter: it is not.
@@ -58,6 +77,6 @@ def find_device(name: str) -> torch.device:
     try:
         device = torch.device(name)
         torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:  # torch says the latter when it was built without CUDA
-        raise click.BadParameter(f"{name!r} is not there: {error}", param_hint="--device") from error
+    except (RuntimeError, AssertionError) as error:  # an AssertionError when torch was built without CUDA
+        raise click.BadParameter(f"{name!r} is not available: {error}", param_hint="--device") from error
     return device

@@ -1,4 +1,4 @@
-"""The command `fount pack`: model folders become archives, and their digests are shown."""
+"""The command `fount pack`: model folders to archives, with their digests."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from handlers.cli.options import FOLDER, json_option, model_store_option
+from handlers.cli.options import FOLDER, find_model, json_option, model_store_option, option
 
 if TYPE_CHECKING:
     from fount.archive import ArchiveInfo
@@ -21,8 +21,6 @@ __all__ = ["pack"]
 
 @dataclass(frozen=True, kw_only=True)
 class _Packed:
-    """A model that was packed, and its archive."""
-
     path: Path
     info: ArchiveInfo
 
@@ -32,44 +30,26 @@ class _Packed:
 
 @dataclass(frozen=True, kw_only=True)
 class _Refused:
-    """A model that was not, and why."""
-
     folder: Path
     reason: str
 
     def to_json(self) -> dict[str, object]:
         from handlers.cards.card import CardError, load_card
 
-        known: dict[str, object] = {"folder": str(self.folder), "error": self.reason}
+        refusal: dict[str, object] = {"folder": str(self.folder), "error": self.reason}
         try:
             card = load_card(self.folder)
         except CardError:
-            return known
-        return {"name": card.name, "version": card.version} | known
+            return refusal
+        return {"name": card.name, "version": card.version} | refusal
 
 
 @click.command()
 @click.argument("names", nargs=-1, metavar="NAME...")
-@click.option(
-    "--all", "every", is_flag=True, envvar="FOUNT_PACK_ALL", show_envvar=True, help="Pack every model of the store."
-)
-@model_store_option("Folder with one folder a model.")
-@click.option(
-    "--out",
-    type=FOLDER,
-    default=Path("build/archives"),
-    show_default=True,
-    envvar="FOUNT_ARCHIVES",
-    show_envvar=True,
-    help="Folder the archives go to.",
-)
-@click.option(
-    "--keep-going",
-    is_flag=True,
-    envvar="FOUNT_PACK_KEEP_GOING",
-    show_envvar=True,
-    help="Pack the others when one is refused.",
-)
+@option("--all", "every", is_flag=True, envvar="FOUNT_PACK_ALL", help="Pack every model of the store.")
+@model_store_option("Folder with one folder for each model.")
+@option("--out", type=FOLDER, default=Path("build/archives"), envvar="FOUNT_ARCHIVES", help="Folder for the archives.")
+@option("--keep-going", is_flag=True, envvar="FOUNT_PACK_KEEP_GOING", help="Pack the others when a model is refused.")
 @json_option("Print a JSON array instead of text.")
 def pack(names: tuple[str, ...], every: bool, model_store: Path, out: Path, keep_going: bool, as_json: bool) -> None:
     """Pack models into archives that TorchServe runs.
@@ -81,18 +61,27 @@ def pack(names: tuple[str, ...], every: bool, model_store: Path, out: Path, keep
     Example:
       fount pack digits-cvae digits-classifier
       fount pack --all --out build/archives
-    """  # noqa: D301 - \b is click's mark for lines to keep
-    folders = _folders_to_pack(names, every, model_store)
+    """  # noqa: D301 - \b makes click keep the lines
+    from handlers.cards.store import list_names
+
+    if every == bool(names):
+        raise click.UsageError(f"Name models, or use --all. In {model_store}: {list_names(model_store)}.")
+    folders = _folders_to_pack(names, model_store)
     results: list[_Packed | _Refused] = []
     for result in _pack_each(folders, out):
         if isinstance(result, _Refused) and not keep_going:
             raise click.ClickException(result.reason)
         results.append(result)
+    refused = [result for result in results if isinstance(result, _Refused)]
     if as_json:
         click.echo(json.dumps([result.to_json() for result in results], indent=2))
     else:
-        _say(results)
-    if any(isinstance(result, _Refused) for result in results):
+        for result in results:
+            if isinstance(result, _Packed):
+                click.echo(_to_text(result.path, result.info))
+        for refusal in refused:
+            click.echo(f"Error: {refusal.reason}", err=True)
+    if refused:
         raise click.exceptions.Exit(1)
 
 
@@ -101,10 +90,10 @@ def _pack_each(folders: list[Path], out: Path) -> Iterator[_Packed | _Refused]:
     from handlers.packaging.pack import PackError
     from handlers.packaging.pack import pack as pack_model
 
-    twins = find_duplicates(folders)  # before anything is written: of two, either would replace the other
-    yield from (_Refused(folder=folder, reason=reason) for folder, reason in twins.items())
+    duplicates = find_duplicates(folders)  # before anything is written: one would replace the other
+    yield from (_Refused(folder=folder, reason=reason) for folder, reason in duplicates.items())
     for folder in folders:
-        if folder in twins:
+        if folder in duplicates:
             continue
         try:
             info = pack_model(folder, out)
@@ -114,26 +103,17 @@ def _pack_each(folders: list[Path], out: Path) -> Iterator[_Packed | _Refused]:
             yield _Packed(path=out / f"{info.name}-{info.version}.mar", info=info)
 
 
-def _folders_to_pack(names: tuple[str, ...], every: bool, model_store: Path) -> list[Path]:
-    from handlers.cards.store import StoreError, find_folder, find_folders, list_names
+def _folders_to_pack(names: tuple[str, ...], model_store: Path) -> list[Path]:
+    """Find the named folders, or all when there are no names."""
+    from handlers.cards.store import StoreError, find_folders
 
-    if every == bool(names):
-        raise click.UsageError(f"Name models, or say --all. In {model_store}: {list_names(model_store)}.")
+    if names:
+        # A folder named twice, by name and by path, is packed once, and is no duplicate of itself.
+        return list({folder.resolve(): folder for folder in (find_model(name, model_store) for name in names)}.values())
     try:
-        folders = find_folders(model_store) if every else [find_folder(name, model_store) for name in names]
+        return find_folders(model_store)
     except StoreError as error:
         raise click.ClickException(str(error)) from error
-    # One folder named twice, by name and by path, is packed once, and is no twin of itself.
-    return list({folder.resolve(): folder for folder in folders}.values())
-
-
-def _say(results: list[_Packed | _Refused]) -> None:
-    for result in results:
-        if isinstance(result, _Packed):
-            click.echo(_to_text(result.path, result.info))
-    for result in results:
-        if isinstance(result, _Refused):
-            click.echo(f"Error: {result.reason}", err=True)
 
 
 def _to_text(path: Path, info: ArchiveInfo) -> str:

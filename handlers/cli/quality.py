@@ -1,4 +1,4 @@
-"""The command `fount quality`. Torch is loaded when something is measured, not before."""
+"""The command `fount quality`. Torch is imported only when something is measured."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from handlers.cli.options import data_option, json_option, model_store_option
+from handlers.cli.options import data_option, find_model, json_option, model_store_option, option
 
 if TYPE_CHECKING:
     from handlers.cards.card import Card, Quality
@@ -21,19 +21,18 @@ __all__ = ["quality"]
 @click.command()
 @click.argument("names", nargs=-1, metavar="NAME...")
 @data_option()
-@model_store_option("Folder with one folder a model; it also contains the evaluator classifiers.")
-@click.option("--quick", is_flag=True, show_envvar=True, help="Leave out training classifiers on samples.")
-@click.option("--report", type=click.Path(path_type=Path, exists=True, dir_okay=False), show_envvar=True,
-              help="Measure nothing: take the numbers of an evaluation, as `fount evaluate --report FILE.json` wrote "
-                   "them.")  # fmt: skip
-@click.option("--write", is_flag=True, show_envvar=True, help="Put what was measured into the cards.")
-@click.option("--verbose", is_flag=True, show_envvar=True, help="Say below each metric how it was measured.")
+@model_store_option("Folder with one folder for each model; it also contains the evaluator classifiers.")
+@option("--quick", is_flag=True, help="Skip training classifiers on samples.")
+@option("--report", type=click.Path(path_type=Path, exists=True, dir_okay=False),
+        help="Measure nothing: read the results of an evaluation, as `fount evaluate --report FILE.json` wrote "
+             "them.")  # fmt: skip
+@option("--write", is_flag=True, help="Write the results into the cards.")
+@option("--verbose", is_flag=True, help="Print below each metric how it was measured.")
 @json_option("Print a JSON array instead of text.")
-@click.option("--table", is_flag=True, show_envvar=True, help="Measure nothing: print what the cards say as Markdown.")
-@click.option("--data-set", show_envvar=True, help="Measure by this data set.  [default: the one the card names]")
-@click.option(
-    "--judge", show_envvar=True, help="Classifier of the store that labels samples.  [default: the data set's]"
-)
+@option("--table", is_flag=True, help="Measure nothing: print the values of the cards as Markdown.")
+@option("--data-set", help="Measure with this data set.  [default: the one the card names]")
+@option("--judge", "evaluator", envvar="FOUNT_QUALITY_JUDGE",
+        help="Classifier of the store that labels samples.  [default: the data set's]")  # fmt: skip
 def quality(
     names: tuple[str, ...],
     data: Path,
@@ -45,12 +44,12 @@ def quality(
     as_json: bool,
     table: bool,
     data_set: str | None,
-    judge: str | None,
+    evaluator: str | None,
 ) -> None:
     """Measure the models NAME on held-out real data, each value with its 95 % interval.
 
-    NAME is a folder of the model store, or a path to a model folder (./my-gan). On MNIST the whole takes some ten
-    minutes a generator, --quick half a minute. With --quick --write, a card keeps its older value of what was left out.
+    NAME is a folder of the model store, or a path to a model folder (./my-gan). On MNIST a generator takes about ten
+    minutes, with --quick half a minute. With --quick --write, a card keeps its older value of skipped metrics.
 
     \b
     Example:
@@ -59,34 +58,25 @@ def quality(
       fount quality ./my-gan --data-set mnist --write
       fount quality ./my-gan --report report.json --write
       fount quality --table
-    """  # noqa: D301 - \b is click's mark for lines to keep
+    """  # noqa: D301 - \b makes click keep the lines
     if table:
         click.echo(_tabulate(names, model_store))
         return
     if not names:
-        raise click.UsageError("Name models to measure, or say --table to print what all cards say.")
+        raise click.UsageError("Name models to measure, or use --table to print the values of all cards.")
     if report and len(names) != 1:
-        raise click.UsageError("A report is of one model: name it, and no other.")
+        raise click.UsageError("A report is about one model: name only that one.")
     from handlers.recipes.quality.measure_model import ModelMeasurer
 
-    measurer = ModelMeasurer(data=data, model_store=model_store, data_set=data_set, evaluator=judge)
+    measurer = ModelMeasurer(data=data, model_store=model_store, data_set=data_set, evaluator=evaluator)
     documents = []
-    for folder in [_find(name, model_store) for name in names]:
+    for folder in [find_model(name, model_store) for name in names]:
         card, found = _measure(measurer, folder, quick=quick, report=report, write=write)
         documents.append({"model": card.name, "quality": [_to_document(card, entry) for entry in found]})
         if not as_json:
             click.echo(_to_text(card, found, verbose) + (f"\n  written to {folder}" if write else ""))
     if as_json:
         click.echo(json.dumps(documents, indent=2, ensure_ascii=False))
-
-
-def _find(name: str, model_store: Path) -> Path:
-    from handlers.cards.store import StoreError, find_folder
-
-    try:
-        return find_folder(name, model_store)
-    except StoreError as error:
-        raise click.ClickException(str(error)) from error
 
 
 def _measure(
@@ -110,8 +100,8 @@ def _measure(
     except (BuildError, MeasurementError, CardError, DataError, UnknownFamilyError, WeightsError) as error:
         raise click.ClickException(str(error)) from error
     except OSError as error:
-        told = f"{folder} cannot be written: {error.strerror or error}"
-        raise click.ClickException(f"{told}; make it writable, or leave out --write") from error
+        wrong = f"{folder} cannot be written: {error.strerror or error}"
+        raise click.ClickException(f"{wrong}; make it writable, or leave out --write") from error
     return card, found
 
 
@@ -121,7 +111,7 @@ def _tabulate(names: tuple[str, ...], model_store: Path) -> str:
     from handlers.recipes.quality.table import to_markdown
 
     try:
-        folders = [_find(name, model_store) for name in names] or find_folders(model_store)
+        folders = [find_model(name, model_store) for name in names] or find_folders(model_store)
         return to_markdown([load_card(folder) for folder in folders])
     except (CardError, StoreError) as error:
         raise click.ClickException(str(error)) from error

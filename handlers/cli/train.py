@@ -1,4 +1,4 @@
-"""The command `fount train`. Torch is loaded when it runs, not before."""
+"""The command `fount train`. Torch is imported only when it runs."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from handlers.cli.options import FOLDER, data_option, find_device, model_store_option, store_argument
+from handlers.cli.options import FOLDER, THREADS, data_option, find_device, model_store_option, option, store_argument
 
 if TYPE_CHECKING:
     from handlers.cards.card import Card, Quality
@@ -23,52 +23,17 @@ _SECONDS = click.FloatRange(min=0, min_open=True)
 @click.command()
 @click.argument("name", metavar="NAME")
 @data_option()
-@click.option(
-    "--out",
-    type=FOLDER,
-    show_envvar=True,
-    help="Folder of the model.  [default: the model store's folder of that name]",
-)
-@click.option(
-    "--run",
-    "run_folder",
-    type=FOLDER,
-    show_envvar=True,
-    help="Folder for checkpoints and pictures.  [default: build/training/NAME]",
-)
-@click.option("--resume", is_flag=True, show_envvar=True, help="Continue from the newest checkpoint, if there is one.")
-@click.option("--steps", type=click.IntRange(min=1), show_envvar=True, help="Optimiser steps.  [default: the recipe's]")
-@click.option(
-    "--max-seconds", type=_SECONDS, show_envvar=True, help="Stop after so long, with a checkpoint.  [default: never]"
-)
-@click.option(
-    "--checkpoint-seconds",
-    type=click.FloatRange(min=0),
-    default=60.0,
-    show_default=True,
-    show_envvar=True,
-    help="Seconds between two checkpoints; 0 is after every step.",
-)
-@click.option(
-    "--seed",
-    type=click.IntRange(0, 2**63 - 1),
-    default=0,
-    show_default=True,
-    show_envvar=True,
-    help="Seed of everything.",
-)
-@click.option(
-    "--device", default="cpu", show_default=True, show_envvar=True, help="Where to train: cpu, cuda, cuda:1, ..."
-)
-@click.option(
-    "--threads",
-    type=click.IntRange(1, 1024),
-    default=1,
-    show_default=True,
-    show_envvar=True,
-    help="Threads of torch; another number gives other weights.",
-)
-@model_store_option("Folder with one folder a model; generators are measured by a classifier in it.")
+@option("--out", type=FOLDER, help="Folder of the model.  [default: the model store's folder of that name]")
+@option("--run", "run_folder", type=FOLDER, help="Folder for checkpoints and pictures.  [default: build/training/NAME]")
+@option("--resume", is_flag=True, help="Continue from the newest checkpoint, if there is one.")
+@option("--steps", type=click.IntRange(min=1), help="Optimiser steps.  [default: the recipe's]")
+@option("--max-seconds", type=_SECONDS, help="Stop after this time, with a checkpoint.  [default: no limit]")
+@option("--checkpoint-seconds", type=click.FloatRange(min=0), default=60.0,
+        help="Seconds between checkpoints; 0 writes one after every step.")  # fmt: skip
+@option("--seed", type=click.IntRange(0, 2**63 - 1), default=0, help="Seed of all randomness.")
+@option("--device", default="cpu", help="Device to train on: cpu, cuda, cuda:1, ...")
+@option("--threads", type=THREADS, default=1, help="Threads of torch; another number gives other weights.")
+@model_store_option("Folder with one folder for each model; generators are measured by a classifier in it.")
 def train(
     name: str,
     data: Path,
@@ -85,9 +50,9 @@ def train(
 ) -> None:
     """Train the model NAME by its recipe, measure it, and write its folder.
 
-    An unknown NAME is answered with the known ones. The same seed, steps, threads and machine give the same weights,
-    however often training was stopped and resumed. It stops with exit code 1 when it diverges or collapses, and with
-    75 when its time is up.
+    An unknown NAME lists the known ones. The same seed, steps, threads and machine give the same weights, however often
+    training was stopped and resumed. The exit code is 1 when training diverges or collapses, and 75 when its time is
+    up.
 
     \b
     Example:
@@ -96,7 +61,7 @@ def train(
       fount train mnist-classifier --data ~/mnist
       fount train mnist-cgan --data ~/mnist --max-seconds 3600
       fount train mnist-cgan --data ~/mnist --resume
-    """  # noqa: D301 - \b is click's mark for lines to keep
+    """  # noqa: D301 - \b makes click keep the lines
     from handlers.recipes.catalogue import RECIPES
     from handlers.recipes.run.run import Schedule
     from handlers.recipes.training import TrainingOptions

@@ -1,16 +1,14 @@
-"""Converting: the tensors of a checkpoint, read without unpickling anything else, written as safetensors.
+"""Convert checkpoints to safetensors, reading only tensors and plain values.
 
-A checkpoint of torch.save is a pickle. Torch's weights-only reader takes tensors and plain values from one and refuses
-everything that would run code; what it refuses is told and never loaded. Enters: a checkpoint. Leaves: one safetensors
-file with the names a module expects, and an account of what was taken off and left out.
+A checkpoint of torch.save is a pickle. Torch's weights-only reader refuses everything in it that would run code; what
+it refuses is reported and never loaded. A checkpoint enters; a safetensors file with the names a module expects leaves,
+with a summary of stripped prefixes and skipped entries.
 """
 
 from __future__ import annotations
 
 import logging
-import os
 import pickle
-import tempfile
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +19,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from fount.files import atomic_path
 from handlers.execution.errors import describe_error
 from handlers.loading.file_kinds import Kind, kind_of
 from handlers.loading.memory import InsufficientMemoryError, require_memory
@@ -28,15 +27,15 @@ from handlers.loading.memory import InsufficientMemoryError, require_memory
 __all__ = ["Conversion", "ConvertError", "convert"]
 
 ROOT_KEY = "."
-"""What a key is called that means the checkpoint itself."""
+"""The key of the checkpoint itself."""
 
 _LOG = logging.getLogger(__name__)
 _WRAPPERS = ("module.", "_orig_mod.")  # of DataParallel and AveragedModel, and of torch.compile
-_COUNTER = "n_averaged"  # which AveragedModel saves beside the names that begin with "module."
+_COUNTER = "n_averaged"  # which AveragedModel saves in addition to the names that start with "module."
 _GENERATORS = ("generator", "gen", "g", "netg", "net_g", "g_ema", "generator_ema")
 _DISCRIMINATORS = ("discriminator", "disc", "d", "netd", "net_d", "critic")
-_MOST_NAMED = 5
-_SAVE_RIGHTLY = (
+_MAX_NAMED = 5
+_SAVE_REMEDY = (
     "where it was trained, save the weights alone: from safetensors.torch import save_file; "
     'save_file(model.state_dict(), "weights.safetensors")'
 )
@@ -51,18 +50,18 @@ class Conversion:
     """What was written.
 
     Attributes:
-        tensors: how many.
+        tensors: their number.
         size_bytes: of the file.
-        key: where in the checkpoint they were; "." is the checkpoint itself.
-        taken_off: prefixes that names lost, in order.
-        left_out: names that were not written: no tensors, without the prefix asked for, or an average's counter.
+        key: the path of the tensors in the checkpoint; "." is the checkpoint itself.
+        stripped: prefixes removed from names, in order.
+        skipped: names that were not written: no tensors, without the requested prefix, or an average's counter.
     """
 
     tensors: int
     size_bytes: int
     key: str
-    taken_off: tuple[str, ...]
-    left_out: tuple[str, ...]
+    stripped: tuple[str, ...]
+    skipped: tuple[str, ...]
 
 
 def convert(
@@ -72,30 +71,35 @@ def convert(
 
     Args:
         file: a checkpoint of torch.save, or safetensors.
-        out: the safetensors file to write, whole or not at all.
+        out: the safetensors file, written atomically.
         key: the dotted path of the state dict within the checkpoint; None finds the only one.
-        prefix: what names must begin with, and lose; None takes off what DataParallel, AveragedModel and torch.compile
-            put on.
+        prefix: of the names to write, removed from them; None removes those that DataParallel, AveragedModel and
+            torch.compile add.
         force: replace `out`.
 
     Raises:
         ConvertError: it cannot be read safely, has no or several state dicts, or `out` cannot be written.
     """
     if out.exists() and (not force or out.samefile(file)):
-        remedy = "name another file" if out.samefile(file) else "name another file, or say --force"
+        remedy = "name another file" if out.samefile(file) else "name another file, or add --force"
         raise ConvertError(f"{out} exists; {remedy}")
     found, state = _choose(file, _find_states(_read(file)), key)
     tensors = {str(name): value for name, value in state.items() if isinstance(value, Tensor)}
     no_tensors = [str(name) for name in state if str(name) not in tensors]
-    stripped, taken_off, dropped = _strip(file, tensors, prefix)
-    _tell_several(file, stripped)
-    _write({name: _own_memory(file, name, tensor) for name, tensor in stripped.items()}, out)
+    renamed, stripped, skipped = _strip(file, tensors, prefix)
+    _warn_of_discriminator(file, renamed)
+    copies = {name: _copy(file, name, tensor) for name, tensor in renamed.items()}
+    try:
+        with atomic_path(out) as part:
+            save_file(copies, part)
+    except (OSError, SafetensorError) as error:
+        raise ConvertError(f"{out} cannot be written ({error}); name another file or free some space") from error
     return Conversion(
-        tensors=len(stripped),
+        tensors=len(renamed),
         size_bytes=out.stat().st_size,
         key=found,
-        taken_off=tuple(taken_off),
-        left_out=(*no_tensors, *dropped),
+        stripped=tuple(stripped),
+        skipped=(*no_tensors, *skipped),
     )
 
 
@@ -122,21 +126,21 @@ def _read_kind(file: Path, kind: Kind) -> object:
         with file.open("rb") as stream:
             is_zip = stream.read(2) == b"PK"
             stream.seek(0)
-            if file.suffix == ".safetensors":  # torch believes the name of a path
+            if file.suffix == ".safetensors":  # torch would trust the file's suffix
                 return torch.load(stream, map_location="cpu", weights_only=True)
         return torch.load(file, map_location="cpu", weights_only=True, mmap=is_zip)
     except pickle.UnpicklingError as error:
-        wants = ", ".join(_find_globals(file)) or "more than tensors"
-        raise ConvertError(f"{file} holds {wants}, and reading those could run code; {_SAVE_RIGHTLY}") from error
+        content = ", ".join(_find_globals(file)) or "more than tensors"
+        raise ConvertError(f"{file} contains {content}, and reading those could run code; {_SAVE_REMEDY}") from error
     except (OSError, RuntimeError, ValueError, EOFError, KeyError, SafetensorError) as error:
         raise ConvertError(f"{file} is damaged: {describe_error(error)}; copy it or save it again") from error
 
 
 def _find_globals(file: Path) -> list[str]:
-    """Name what a checkpoint would import, without importing it."""
+    """List what a checkpoint would import, without importing it."""
     try:
-        return sorted(torch.serialization.get_unsafe_globals_in_checkpoint(file))[:_MOST_NAMED]
-    except Exception:  # noqa: BLE001 - it reads a broken or foreign pickle; the refusal stands without it
+        return sorted(torch.serialization.get_unsafe_globals_in_checkpoint(file))[:_MAX_NAMED]
+    except Exception:  # noqa: BLE001 - it parses a broken or foreign pickle; the refusal does not depend on it
         return []
 
 
@@ -156,17 +160,17 @@ def _find_states(value: object, path: tuple[str, ...] = ()) -> Iterator[tuple[st
 def _choose(
     file: Path, states: Iterator[tuple[str, Mapping[Any, Any]]], key: str | None
 ) -> tuple[str, Mapping[Any, Any]]:
-    there = dict(states)
-    if key in there:
-        return key, there[key]
-    told = ", ".join(f"{name} ({_count(state)} tensors)" for name, state in there.items())
-    if not there:
-        raise ConvertError(f"{file} holds no mapping of names to tensors; {_SAVE_RIGHTLY}")
+    found = dict(states)
+    if key in found:
+        return key, found[key]
+    listed = ", ".join(f"{name} ({_count(state)} tensors)" for name, state in found.items())
+    if not found:
+        raise ConvertError(f"{file} contains no mapping of names to tensors; {_SAVE_REMEDY}")
     if key is not None:
-        raise ConvertError(f"{file} has no tensors at {key!r}; say --key with one of: {told}")
-    if len(there) > 1:
-        raise ConvertError(f"{file} holds several models; say --key with one of: {told}")
-    return next(iter(there.items()))
+        raise ConvertError(f"{file} has no tensors at {key!r}; set --key to one of: {listed}")
+    if len(found) > 1:
+        raise ConvertError(f"{file} contains several models; set --key to one of: {listed}")
+    return next(iter(found.items()))
 
 
 def _count(state: Mapping[Any, Any]) -> int:
@@ -176,68 +180,54 @@ def _count(state: Mapping[Any, Any]) -> int:
 def _strip(
     file: Path, tensors: Mapping[str, Tensor], prefix: str | None
 ) -> tuple[dict[str, Tensor], list[str], list[str]]:
-    """Take prefixes off names.
+    """Strip prefixes from names.
 
     Returns:
-        Tensors by their new names, the prefixes taken off, and the names left out: those without the prefix asked for,
+        Tensors by their new names, the prefixes stripped, and the names skipped: those without the requested prefix,
         and the counter of an average of weights.
     """
-    taken_off: list[str] = []
-    named, left_out = dict(tensors), list[str]()
-    if prefix is None or not any(name.startswith(prefix) for name in named):  # it may be that of a wrapper, too
-        named = _unwrap(named, taken_off, left_out)
+    stripped, skipped, named = list[str](), list[str](), dict(tensors)
+    if prefix is None or not any(name.startswith(prefix) for name in named):  # the prefix may be inside a wrapper's
+        named = _unwrap(named, stripped, skipped)
     if prefix is None:
-        return named, taken_off, left_out
+        return named, stripped, skipped
     kept = {name.removeprefix(prefix): tensor for name, tensor in named.items() if name.startswith(prefix)}
-    left_out += [name for name in named if not name.startswith(prefix)]
+    skipped += [name for name in named if not name.startswith(prefix)]
     if not kept or "" in kept:
-        there = ", ".join(sorted({f"{name.split('.')[0]}." for name in named})[:_MOST_NAMED])
-        raise ConvertError(f"{file} has no names that begin with {prefix!r} and go on; they begin with {there}")
-    taken_off.append(prefix)
-    return _unwrap(kept, taken_off, left_out), taken_off, left_out
+        starts = ", ".join(sorted({f"{name.split('.')[0]}." for name in named})[:_MAX_NAMED])
+        raise ConvertError(f"{file} has no names that continue after {prefix!r}; they begin with {starts}")
+    stripped.append(prefix)
+    return _unwrap(kept, stripped, skipped), stripped, skipped
 
 
-def _unwrap(tensors: dict[str, Tensor], taken_off: list[str], left_out: list[str]) -> dict[str, Tensor]:
-    """Take off what wrappers put on all names; both lists grow."""
-    for wrapper in _WRAPPERS * 2:  # one may stand around the other, in either order
+def _unwrap(tensors: dict[str, Tensor], stripped: list[str], skipped: list[str]) -> dict[str, Tensor]:
+    """Strip what wrappers add to all names; appends to both lists."""
+    for wrapper in _WRAPPERS * 2:  # wrappers may be nested in either order
         inner = {name: tensor for name, tensor in tensors.items() if name != _COUNTER or wrapper != "module."}
         if inner and all(name.startswith(wrapper) and name != wrapper for name in inner):
-            left_out += [name for name in tensors if name not in inner]
+            skipped += [name for name in tensors if name not in inner]
             tensors = {name.removeprefix(wrapper): tensor for name, tensor in inner.items()}
-            taken_off.append(wrapper)
+            stripped.append(wrapper)
     return tensors
 
 
-def _tell_several(file: Path, names: Collection[str]) -> None:
-    """Say in the log when a discriminator is among what was converted: a generator then is one prefix of several."""
+def _warn_of_discriminator(file: Path, names: Collection[str]) -> None:
+    """Log a warning when a discriminator was converted, too: the generator alone has a prefix of its own."""
     tops = sorted({name.split(".")[0] for name in names if "." in name})
     others = [top for top in tops if top.lower() not in _DISCRIMINATORS]
     if others and len(others) < len(tops):
         likely = next((top for top in others if top.lower() in _GENERATORS), others[0])
-        told = ", ".join(f"{top}." for top in tops)
+        starts = ", ".join(f"{top}." for top in tops)
         _LOG.warning(
-            "%s: names begin with %s; to keep the generator alone, convert with --strip-prefix %s.", file, told, likely
+            "%s: names begin with %s; to keep the generator alone, convert with --strip-prefix %s.",
+            file,
+            starts,
+            likely,
         )
 
 
-def _own_memory(file: Path, name: str, tensor: Tensor) -> Tensor:
-    """Give a tensor memory of its own, in row-major order: safetensors shares none."""
+def _copy(file: Path, name: str, tensor: Tensor) -> Tensor:
+    """Copy a tensor into row-major memory of its own: safetensors does not support shared memory."""
     if tensor.layout != torch.strided or tensor.is_quantized:
         raise ConvertError(f"{file}: {name} is sparse or quantised; save it as a plain tensor")
     return tensor.detach().clone(memory_format=torch.contiguous_format)
-
-
-def _write(tensors: dict[str, Tensor], out: Path) -> None:
-    """Write beside the place, then move there."""
-    try:
-        handle, temporary = tempfile.mkstemp(dir=out.parent, prefix=f".{out.name}.")
-        os.close(handle)
-        try:
-            save_file(tensors, temporary)
-            Path(temporary).chmod(0o644)
-            os.replace(temporary, out)
-        except BaseException:
-            Path(temporary).unlink(missing_ok=True)
-            raise
-    except (OSError, SafetensorError) as error:
-        raise ConvertError(f"{out} cannot be written ({error}); name another file or make room") from error

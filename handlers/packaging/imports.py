@@ -1,6 +1,6 @@
-"""Imports: which modules of this distribution a module needs, read from sources and never by running them.
+"""Trace imports: which modules of this distribution a module needs, by parsing sources, never by running them.
 
-Packing takes exactly these, so an archive runs without the distribution installed and carries nothing it does not need.
+Packing includes exactly these, so an archive runs without the distribution installed and has nothing it does not need.
 """
 
 from __future__ import annotations
@@ -10,11 +10,11 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-__all__ = ["FAMILY_IMPORTS", "modules_needed", "strangers_of_family"]
+__all__ = ["FAMILY_IMPORTS", "foreign_imports", "modules_needed"]
 
 FAMILY_IMPORTS = ("torch", "numpy", "fount.address", "fount.transform_columns", "handlers.family")
-"""What the one file of a family may import besides the standard library: its source is in the model digest, and
-helpers of its own would not be."""
+"""What the one file of a family may import in addition to the standard library: its source is in the model digest,
+and the source of further modules would not be."""
 
 _PACKAGES = ("fount", "handlers")
 
@@ -24,28 +24,28 @@ def modules_needed(root: Path, start: str) -> dict[str, Path]:
 
     Args:
         root: the folder that has `fount` and `handlers`.
-        start: where to begin, like "handlers.worker.worker".
+        start: the first module, like "handlers.worker.worker".
 
     Returns:
-        For each module reached, and each package around it, its path relative to root and its file. Imports for type
-        checkers alone are not followed.
+        The file of each module reached, and of each package that contains one, by its path relative to root. Imports
+        for type checkers only are not followed.
     """
-    reached: dict[str, Path] = {}
+    found: dict[str, Path] = {}
     waiting = [start]
     while waiting:
         name = waiting.pop()
         file = _file_of(root, name)
         path = file.relative_to(root).as_posix() if file else None
-        if file is None or path is None or path in reached:
+        if file is None or path is None or path in found:
             continue
-        reached[path] = file
+        found[path] = file
         waiting.extend(name for name in _imports_of(file, root) if name.split(".")[0] in _PACKAGES)
-        waiting.extend(_packages_around(name))
-    return reached
+        waiting.extend(_packages_containing(name))
+    return found
 
 
-def strangers_of_family(root: Path, file: Path) -> list[str]:
-    """Name what a family's file imports beyond `FAMILY_IMPORTS`, sorted.
+def foreign_imports(root: Path, file: Path) -> list[str]:
+    """List what a family's file imports beyond `FAMILY_IMPORTS`, sorted.
 
     Args:
         root: the folder that has `fount` and `handlers`.
@@ -68,24 +68,24 @@ def _file_of(root: Path, name: str) -> Path | None:
     return None
 
 
-def _packages_around(name: str) -> Iterator[str]:
+def _packages_containing(name: str) -> Iterator[str]:
     parts = name.split(".")
     yield from (".".join(parts[:count]) for count in range(1, len(parts)))
 
 
 def _imports_of(file: Path, root: Path) -> Iterator[str]:
-    """Name what a file imports, relative imports in full."""
+    """Yield what a file imports, relative imports in full."""
     package = file.relative_to(root).parent.parts
-    for node in _running_nodes(ast.parse(file.read_text(encoding="utf-8"))):
+    for node in _runtime_nodes(ast.parse(file.read_text(encoding="utf-8"))):
         yield from _names_in(node, package)
 
 
-def _running_nodes(node: ast.AST) -> Iterator[ast.AST]:
-    """Walk all nodes but those for type checkers alone."""
+def _runtime_nodes(node: ast.AST) -> Iterator[ast.AST]:
+    """Walk all nodes except those for type checkers only."""
     yield node
     typing_only = isinstance(node, ast.If) and ast.unparse(node.test) in ("TYPE_CHECKING", "typing.TYPE_CHECKING")
     for child in node.orelse if isinstance(node, ast.If) and typing_only else ast.iter_child_nodes(node):
-        yield from _running_nodes(child)
+        yield from _runtime_nodes(child)
 
 
 def _names_in(node: ast.AST, package: tuple[str, ...]) -> Iterator[str]:

@@ -1,7 +1,7 @@
-"""Packing: a model's folder becomes one archive that TorchServe can run, the same bytes from the same inputs.
+"""Pack a model folder into an archive that TorchServe can run; the same inputs give the same bytes.
 
-Members are sorted and stored, with one fixed time and mode, so that neither the clock nor the version of a compressor
-shows in the archive's digest. Enters: a folder of the model store. Leaves: `<name>-<version>.mar`, whole or not at all.
+Members are sorted and stored uncompressed, with one fixed time and mode, so that neither the clock nor the version of a
+compressor changes the archive's digest. A model folder enters; `<name>-<version>.mar` leaves, written atomically.
 """
 
 from __future__ import annotations
@@ -9,10 +9,8 @@ from __future__ import annotations
 import hashlib
 import importlib.machinery
 import json
-import os
 import shutil
 import sys
-import tempfile
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -27,11 +25,12 @@ from fount.archive import (
     digest_of_ingredients,
     verify_archive,
 )
+from fount.files import atomic_path
 from handlers.cards.card import CARD_FILE, Card, CardError, load_card
 from handlers.cards.digests import file_digest, is_golden_stale, model_ingredients, source_of
 from handlers.loading.file_kinds import Kind, describe_wrong_kind
 from handlers.models import CUSTOM_FAMILY, PROGRAM_FAMILIES, UnknownFamilyError, source_file
-from handlers.packaging.imports import FAMILY_IMPORTS, modules_needed, strangers_of_family
+from handlers.packaging.imports import FAMILY_IMPORTS, foreign_imports, modules_needed
 
 __all__ = ["PackError", "pack"]
 
@@ -39,8 +38,8 @@ _ROOT = Path(__file__).resolve().parents[2]
 _ENTRY = "handlers/entry.py"
 _CONFIG_FILE = "model-config.yaml"
 _CONFIG = (
-    "# The gateway packs requests, so TorchServe must not.\nbatchSize: 1\nmaxBatchDelay: 1\nresponseTimeout: 120\n"
-    "# Measuring a profile, and compiling, take their time at the first start.\nstartupTimeout: 600\n"
+    "# The gateway batches requests, so TorchServe must not.\nbatchSize: 1\nmaxBatchDelay: 1\nresponseTimeout: 120\n"
+    "# The first start measures a profile and may compile.\nstartupTimeout: 600\n"
 )
 _TIME = (1980, 1, 1, 0, 0, 0)
 _MODE = 0o100644
@@ -48,23 +47,23 @@ _COPY_BYTES = 1 << 20
 
 
 class PackError(Exception):
-    """A model cannot be packed. Mend what the message names, then pack it again."""
+    """A model cannot be packed. Correct what the message names, then pack it again."""
 
 
 def pack(folder: Path, out: Path) -> ArchiveInfo:
     """Pack one model.
 
     Args:
-        folder: its card, weights and golden samples.
-        out: the folder the archive goes to; made when absent. An archive of the same name is replaced, unless it holds
-            the very same: then weights of many gigabytes are not copied again.
+        folder: the model folder.
+        out: the folder for the archive; created if absent. An archive of the same name is replaced, unless its
+            content is the same: then large weights are not copied again.
 
     Returns:
-        What was written.
+        The archive.
 
     Raises:
-        PackError: the card is invalid, the weights are not the card's or no weights, the golden samples are missing or
-            of something else, the family is unknown, or the archive cannot be written.
+        PackError: the card is invalid, the weights are not the card's or of a wrong kind, the golden samples are
+            missing or stale, the family is unknown, or the archive cannot be written.
     """
     try:
         card = load_card(folder)
@@ -80,11 +79,11 @@ def pack(folder: Path, out: Path) -> ArchiveInfo:
         _write(members, file)
         return verify_archive(file)
     except (OSError, ArchiveError) as error:
-        raise PackError(f"{file} cannot be written: {error}; choose another folder or make room") from error
+        raise PackError(f"{file} cannot be written: {error}; choose another folder or free some space") from error
 
 
 def _sources(card: Card, folder: Path) -> dict[str, Path | bytes]:
-    """Name the files that go in as they are."""
+    """List the files that are packed unchanged."""
     weights, golden = folder / card.weights.file, folder / card.golden.file
     _check_parts(card, folder)
     modules = modules_needed(_ROOT, "handlers.entry")
@@ -93,39 +92,41 @@ def _sources(card: Card, folder: Path) -> dict[str, Path | bytes]:
     modules["entry.py"] = modules.pop(_ENTRY)
     served = {CARD_FILE: folder / CARD_FILE, card.weights.file: weights, card.golden.file: golden}
     if len(served) < 3 or served.keys() & (modules.keys() | {CONTENTS_FILE, _CONFIG_FILE}):
-        raise PackError(f"{folder}: weights and golden samples need file names of their own; rename {list(served)}")
+        raise PackError(
+            f"{folder}: weights and golden samples need distinct names that no other member has; rename {list(served)}"
+        )
     if card.family.name == CUSTOM_FAMILY:
-        served |= _own_source(card, folder, {*modules, *served, CONTENTS_FILE, _CONFIG_FILE})
+        served |= _custom_source(card, folder, {*modules, *served, CONTENTS_FILE, _CONFIG_FILE})
     return {**modules, **served}
 
 
 def _check_parts(card: Card, folder: Path) -> None:
-    """Make sure that weights are weights, and golden samples are there and of these weights."""
-    wanted: dict[str, Kind] = {"torchscript": "torchscript", "exported": "exported"}
+    """Check that the weights are of the right kind, and that golden samples are present and of these weights."""
+    expected: dict[str, Kind] = {"torchscript": "torchscript", "exported": "exported"}
     weights = folder / card.weights.file
-    if wrong := describe_wrong_kind(weights, wanted.get(card.family.name, "safetensors")):
+    if wrong := describe_wrong_kind(weights, expected.get(card.family.name, "safetensors")):
         raise PackError(f"{folder}: {wrong}")
     if not (folder / card.golden.file).is_file():
         raise PackError(f"{folder / card.golden.file} is missing; run `fount check {folder}`, which records it")
     if is_golden_stale(card, folder):
-        stale = f"{folder / card.golden.file} is of other weights or other code than {folder} holds now"
+        stale = f"{folder / card.golden.file} was recorded with other weights or other code than {folder} has now"
         raise PackError(f"{stale}; run `fount check {folder}`, which records it again")
 
 
 def _modules_of_family(card: Card) -> list[str]:
-    """Name what a worker imports for this family alone."""
+    """List the modules that a worker imports for this family only."""
     name = card.family.name
     if name in (CUSTOM_FAMILY, *PROGRAM_FAMILIES):
         return ["handlers.models.custom", *(["handlers.loading.program"] if name in PROGRAM_FAMILIES else [])]
     family = source_file(name)
-    if strangers := strangers_of_family(_ROOT, family):
+    if foreign := foreign_imports(_ROOT, family):
         allowed = f"{', '.join(FAMILY_IMPORTS)} and the standard library"
-        raise PackError(f"{family} imports {', '.join(strangers)}; a family is one file that imports {allowed} alone")
+        raise PackError(f"{family} imports {', '.join(foreign)}; a family is one file that imports only {allowed}")
     return [f"handlers.models.{family.stem}"]
 
 
-def _own_source(card: Card, folder: Path, taken: set[str]) -> dict[str, Path]:
-    """Name the author's file; in an archive it lies where Python looks for modules first, and must hide none."""
+def _custom_source(card: Card, folder: Path, taken: set[str]) -> dict[str, Path]:
+    """List the custom source file. In an archive Python finds it first, so it must shadow no module."""
     file = source_of(card, folder)
     known = file.stem in sys.stdlib_module_names or file.stem in ("fount", "handlers")
     if known or file.name in taken or _is_installed(file.stem):
@@ -135,14 +136,14 @@ def _own_source(card: Card, folder: Path, taken: set[str]) -> dict[str, Path]:
 
 
 def _is_installed(name: str) -> bool:
-    """Whether Python finds a module of this name elsewhere than in the folder it was started from."""
+    """Return whether Python finds a module of this name outside the current folder."""
     here = Path.cwd().resolve()
     places = [place for place in sys.path if place and Path(place).resolve() != here]
     return importlib.machinery.PathFinder.find_spec(name, places) is not None
 
 
 def _texts(card: Card, ingredients: Mapping[str, Any], sources: Mapping[str, Path | bytes]) -> dict[str, Path | bytes]:
-    """Write what an archive says of itself."""
+    """Generate the archive's configuration, manifest and contents file."""
     texts = {_CONFIG_FILE: _CONFIG.encode(), MANIFEST_FILE: _to_json(_manifest(card))}
     contents = {
         "format": FORMAT,
@@ -157,7 +158,7 @@ def _texts(card: Card, ingredients: Mapping[str, Any], sources: Mapping[str, Pat
 
 def _manifest(card: Card) -> dict[str, Any]:
     model = {"modelName": card.name, "modelVersion": card.version, "handler": "entry.py", "configFile": _CONFIG_FILE}
-    # TorchServe asks for createdOn; the true time would give equal inputs other bytes.
+    # TorchServe requires createdOn; the true time would change the bytes.
     return {"createdOn": "01/01/1980 00:00:00", "runtime": "python", "model": model, "archiverVersion": FORMAT}
 
 
@@ -170,34 +171,26 @@ def _digest(member: Path | bytes) -> str:
 
 
 def _already_written(members: Mapping[str, Path | bytes], file: Path) -> ArchiveInfo | None:
-    """Look at an archive that lies there; None when it is another one, not whole, or not packed here."""
+    """Return the existing archive if it has the same content; None when it differs or is damaged."""
     try:
-        info = verify_archive(file)  # its members are those that its list of digests names
+        info = verify_archive(file)  # its members match its list of digests
     except ArchiveError:
         return None
     with zipfile.ZipFile(file) as archive:
         is_same = archive.read(CONTENTS_FILE) == members[CONTENTS_FILE]
-        is_ours = all(member.date_time == _TIME for member in archive.infolist())
-    return info if is_same and is_ours else None
+        is_packed_here = all(member.date_time == _TIME for member in archive.infolist())
+    return info if is_same and is_packed_here else None
 
 
 def _write(members: Mapping[str, Path | bytes], file: Path) -> None:
-    """Write the zip beside its place, then move it there."""
     file.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=file.parent, prefix=f".{file.name}.")
-    try:
-        with os.fdopen(handle, "wb") as stream, zipfile.ZipFile(stream, "w", zipfile.ZIP_STORED) as archive:
-            for name, member in sorted(members.items()):
-                info = zipfile.ZipInfo(name, _TIME)
-                info.external_attr, info.create_system = _MODE << 16, 3
-                if isinstance(member, bytes):
-                    archive.writestr(info, member)
-                    continue
-                info.file_size = member.stat().st_size  # beyond 2 GiB, the header is another
-                with member.open("rb") as source, archive.open(info, "w") as target:
-                    shutil.copyfileobj(source, target, _COPY_BYTES)
-        Path(temporary).chmod(0o644)
-        os.replace(temporary, file)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+    with atomic_path(file, mode=0o644) as part, zipfile.ZipFile(part, "w", zipfile.ZIP_STORED) as archive:
+        for name, member in sorted(members.items()):
+            info = zipfile.ZipInfo(name, _TIME)
+            info.external_attr, info.create_system = _MODE << 16, 3
+            if isinstance(member, bytes):
+                archive.writestr(info, member)
+                continue
+            info.file_size = member.stat().st_size  # beyond 2 GiB, the header is another
+            with member.open("rb") as source, archive.open(info, "w") as target:
+                shutil.copyfileobj(source, target, _COPY_BYTES)

@@ -1,4 +1,4 @@
-"""Tuning: ways to run one model on this machine, each measured as a worker would run it.
+"""Tuning: measure the ways to run one model on this machine, each as a worker would run it.
 
-A model folder enters; measurements leave, and the best of them as an entry of the file that workers read.
+A model folder enters; measurements leave, the best of which becomes the model's entry in `workers.yaml`.
 """

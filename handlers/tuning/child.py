@@ -1,7 +1,7 @@
-"""One worker of a candidate, in a process of its own: it loads as TorchServe's would, waits for its mates, and runs.
+"""One worker process of a candidate: it loads the model as TorchServe's worker does, waits for the others, and runs.
 
-Events leave on standard output, a JSON line each: {"reason", "golden"} when loaded, then {"seconds": {size: median}}.
-Whatever the model's code prints goes to standard error. A line on standard input is the sign to begin.
+Events are JSON lines on standard output: {"reason", "golden"} when loaded, then {"seconds": {size: median}}. Whatever
+the model's code prints goes to standard error. A line on standard input starts the measurement.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from handlers.verification.probes import make_probe_rows
 
 __all__ = ["main", "time_sizes"]
 
-_LEAST_ROUNDS = 3
+_MIN_ROUNDS = 3
 
 
 def main(folder: str, seconds: str) -> None:
-    """Load, wait, measure.
+    """Load the model, wait for the start signal, and measure.
 
     Args:
-        folder: an unpacked archive; settings are those of the environment.
+        folder: an unpacked archive; settings come from the environment.
         seconds: how long to measure.
     """
     with os.fdopen(os.dup(sys.stdout.fileno()), "w", buffering=1) as events:
@@ -39,7 +39,7 @@ def main(folder: str, seconds: str) -> None:
 
 
 def time_sizes(engine: Engine, seconds: float) -> dict[int, float]:
-    """Run every size in turn for so long, three times at least.
+    """Run all sizes in turn for a time, at least three times.
 
     Returns:
         The median seconds of a batch of each size.
@@ -48,8 +48,8 @@ def time_sizes(engine: Engine, seconds: float) -> dict[int, float]:
     operation = engine.network.card.operations[0]
     card = engine.network.card
     rows = {size: make_probe_rows(card, operation, Addresses.of_range(0, 0, size)) for size in times}
-    began, rounds = time.perf_counter(), 0
-    while rounds < _LEAST_ROUNDS or time.perf_counter() - began < seconds:
+    started, rounds = time.perf_counter(), 0
+    while rounds < _MIN_ROUNDS or time.perf_counter() - started < seconds:
         for size, spent in times.items():
             start = time.perf_counter()
             engine.network.run(operation, rows[size])

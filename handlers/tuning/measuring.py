@@ -1,14 +1,13 @@
-"""Measuring: the workers of one candidate, started, brought to the line together, and timed while all of them run.
+"""Measure candidates: ways to run one model on this machine, each timed with all of its workers running.
 
-Workers run in fresh processes, so that nothing of one candidate, neither threads nor memory nor kernels chosen, is left
-for the next. Enters: an unpacked archive and a candidate. Leaves: what its workers did together, or why it is dropped.
-No torch here.
+Workers run in fresh processes, so that no threads, memory or chosen kernels of one candidate affect the next. An
+unpacked archive and a candidate enter; a measurement leaves, or why the candidate is dropped. Nothing here imports
+torch.
 """
 
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import json
 import os
 import subprocess
@@ -17,28 +16,73 @@ import tempfile
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import product
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Literal
 
-from handlers.tuning.candidates import Candidate, Goal
+from fount.tuned import TunedModel
+from handlers.settings import Layout, Precision
 
-__all__ = ["Measurement", "best_first", "measure", "to_document", "to_table"]
+__all__ = ["Candidate", "Goal", "Measurement", "best_first", "list_candidates", "measure"]
+
+Goal = Literal["throughput", "latency"]
+
+_LAYOUTS: tuple[Layout, ...] = ("nchw", "nhwc")
+_SMALL = 8  # rows of the batch that latency is measured with
+_START_S = 900.0  # limit for starting; compiling for every size is slow on some machines
+_Worker = tuple[subprocess.Popen[bytes], IO[bytes]]
 
 
-_SMALL = 8  # rows of the batch that latency is judged by
-_START_S = 900.0  # compiling for every size on a slow machine
+@dataclass(frozen=True, kw_only=True)
+class Candidate:
+    """One way to run a model.
+
+    Attributes:
+        workers: processes that run at the same time.
+        threads: of one operation, in each.
+        precision: of weights and activations.
+        layout: memory layout of images.
+        compiled: whether the network is compiled.
+    """
+
+    workers: int
+    threads: int
+    precision: Precision
+    layout: Layout
+    compiled: bool
+
+    def __str__(self) -> str:
+        compiled = ", compiled" if self.compiled else ""
+        return f"{self.workers}×{self.threads}, {self.precision}, {self.layout}{compiled}"
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """The environment of a worker's process."""
+        return {
+            "FOUNT_WORKER_THREADS": str(self.threads),
+            "FOUNT_WORKER_PRECISION": self.precision,
+            "FOUNT_WORKER_LAYOUT": self.layout,
+            "FOUNT_WORKER_COMPILED": str(int(self.compiled)),
+            "OMP_NUM_THREADS": str(self.threads),
+            "OMP_WAIT_POLICY": "PASSIVE",
+        }
+
+    @property
+    def entry(self) -> TunedModel:
+        """The model's entry in `workers.yaml`."""
+        return TunedModel(**vars(self))
 
 
 @dataclass(frozen=True, kw_only=True)
 class Measurement:
-    """What a candidate did.
+    """The measurement of one candidate.
 
     Attributes:
         candidate: the way of running.
         dropped: why it cannot be used; "" when it can.
-        golden: how far golden samples are from the recorded ones.
-        per_second: rows a second at each executed size, all workers together.
-        seconds: of one batch at each, the slowest worker's.
+        golden: the difference of golden samples from the recorded ones.
+        per_second: rows per second at each executed size, all workers together.
+        seconds: of one batch at each size, of the slowest worker.
     """
 
     candidate: Candidate
@@ -49,17 +93,17 @@ class Measurement:
 
     @property
     def best_batch(self) -> int:
-        """The size with the most rows a second."""
+        """The size with the most rows per second."""
         return max(self.per_second, key=lambda size: self.per_second[size])
 
     @property
     def best_per_second(self) -> float:
-        """Rows a second at the best size."""
+        """Rows per second at the best size."""
         return self.per_second[self.best_batch]
 
     @property
     def small_batch(self) -> int:
-        """The size latency is judged by: 8, or the smallest there is."""
+        """The size that latency is measured with: 8, or the smallest executed size."""
         return _SMALL if _SMALL in self.seconds else min(self.seconds)
 
     @property
@@ -68,8 +112,29 @@ class Measurement:
         return self.seconds[self.small_batch]
 
 
+def list_candidates(cores: int, precisions: Sequence[Precision], *, can_compile: bool) -> list[Candidate]:
+    """List the candidates to measure, those that start quickly first.
+
+    Args:
+        cores: processors this process may use.
+        precisions: those the card allows.
+        can_compile: whether there is a C++ compiler.
+
+    Returns:
+        One worker of one thread, and every power-of-two number of workers whose threads use all cores (rounded down to
+        a power of two); each in all precisions and layouts.
+    """
+    full = 1 << (cores.bit_length() - 1)
+    shares = [(1 << power, full >> power) for power in range(full.bit_length())]
+    ways = product((False, True) if can_compile else (False,), dict.fromkeys([(1, 1), *shares]), precisions, _LAYOUTS)
+    return [
+        Candidate(workers=workers, threads=threads, precision=precision, layout=layout, compiled=compiled)
+        for compiled, (workers, threads), precision, layout in ways
+    ]
+
+
 def best_first(measurements: Sequence[Measurement], goal: Goal) -> list[Measurement]:
-    """Sort what can be used: by rows a second, or by the time of a small batch; ties by the other."""
+    """Sort the usable measurements by rows per second or by the time of a small batch; ties by the other."""
 
     def throughput(one: Measurement) -> tuple[float, float]:
         return -one.best_per_second, one.small_s
@@ -87,21 +152,21 @@ def measure(candidate: Candidate, folder: Path, state_dir: Path, seconds: float)
     Args:
         candidate: how to run.
         folder: an unpacked archive.
-        state_dir: where workers keep profiles; those measured here serve the real ones.
-        seconds: how long all workers run at once.
+        state_dir: where workers store profiles; served workers reuse those measured here.
+        seconds: how long all workers run at the same time.
     """
     environment = os.environ | candidate.environment | {"FOUNT_STATE_DIR": str(state_dir)}
     environment.pop("FOUNT_WORKER_CONFIG", None)
     with contextlib.ExitStack() as stack:
         workers = []
         for _ in range(candidate.workers):
-            # One after the other: the first leaves its profile, and its machine code, for those after it.
-            workers.append(stack.enter_context(_started(folder, seconds, environment)))
+            # One after the other: the later ones reuse the profile and the machine code of the first.
+            workers.append(stack.enter_context(_start(folder, seconds, environment)))
             loaded = _read_event(*workers[-1])
             if loaded.get("reason"):
                 return Measurement(candidate=candidate, dropped=loaded["reason"])
         for process, _ in workers:
-            _say_go(process)
+            _send_go(process)
         times = [_read_event(*worker) for worker in workers]
     if reasons := [one["reason"] for one in times if "reason" in one]:
         return Measurement(candidate=candidate, dropped=reasons[0])
@@ -114,12 +179,9 @@ def measure(candidate: Candidate, folder: Path, state_dir: Path, seconds: float)
     )
 
 
-_Worker = tuple[subprocess.Popen[bytes], IO[bytes]]
-
-
 @contextlib.contextmanager
-def _started(folder: Path, seconds: float, environment: Mapping[str, str]) -> Iterator[_Worker]:
-    """Start a worker; it is gone afterwards, whatever it was doing, and does not outlast its time."""
+def _start(folder: Path, seconds: float, environment: Mapping[str, str]) -> Iterator[_Worker]:
+    """Start a worker; it is killed at the end of the context, or when it exceeds its time."""
     command = [sys.executable, "-P", "-m", "handlers.tuning.child", str(folder), str(seconds)]
     with tempfile.TemporaryFile() as printed:
         process = subprocess.Popen(
@@ -135,80 +197,19 @@ def _started(folder: Path, seconds: float, environment: Mapping[str, str]) -> It
             process.communicate()
 
 
-def _say_go(process: subprocess.Popen[bytes]) -> None:
+def _send_go(process: subprocess.Popen[bytes]) -> None:
     assert process.stdin is not None
-    with contextlib.suppress(BrokenPipeError):  # it died, which reading from it will tell
+    with contextlib.suppress(BrokenPipeError):  # it died, and reading from it reports that
         process.stdin.write(b"go\n")
         process.stdin.flush()
 
 
 def _read_event(process: subprocess.Popen[bytes], printed: IO[bytes]) -> dict[str, Any]:
-    """Read a worker's next event; when it has died, the reason is what it printed last."""
+    """Read a worker's next event; when it has died, the reason is the last line it printed."""
     assert process.stdout is not None
     if line := process.stdout.readline():
         event: dict[str, Any] = json.loads(line)
         return event
     printed.seek(0)
-    said = printed.read().decode(errors="replace").strip().splitlines()
-    return {"reason": f"its process ended with status {process.wait()}{f': {said[-1]}' if said else ''}"}
-
-
-# FOLDED FROM handlers.tuning.measuring:
-# The report of `fount tune`: a table for people, a document for programs.
-
-
-_HEADER = ("workers", "threads", "precision", "layout", "compiled", "per second", "batch", "ms for 8", "golden samples")
-_TEXT_COLUMNS = (2, 3, 4, 8)
-
-
-def to_table(ordered: Sequence[Measurement], dropped: Sequence[Measurement]) -> str:
-    """Write what was measured, best first, then what was dropped and why."""
-    rows = [_HEADER, *(_row(one) for one in ordered)]
-    widths = [max(len(row[column]) for row in rows) for column in range(len(_HEADER))]
-    lines = ["  ".join(_align(row, widths)).rstrip() for row in rows]
-    return "\n".join([*lines, *(f"dropped: {one.candidate}: {one.dropped}" for one in dropped)])
-
-
-def to_document(
-    model: str, ordered: Sequence[Measurement], dropped: Sequence[Measurement], written: Path | None
-) -> dict[str, Any]:
-    """Make the JSON document."""
-    return {
-        "model": model,
-        "written": str(written) if written else None,
-        "best": dataclasses.asdict(ordered[0].candidate) if ordered else None,
-        "measured": [_measured(one) for one in ordered],
-        "dropped": [dataclasses.asdict(one.candidate) | {"reason": one.dropped} for one in dropped],
-    }
-
-
-def _row(one: Measurement) -> tuple[str, ...]:
-    how = one.candidate
-    note = "" if one.small_batch == 8 else f" (for {one.small_batch})"
-    return (
-        str(how.workers),
-        str(how.threads),
-        how.precision,
-        how.layout,
-        "yes" if how.compiled else "no",
-        f"{one.best_per_second:,.0f}",
-        str(one.best_batch),
-        f"{1000 * one.small_s:.2f}{note}",
-        one.golden,
-    )
-
-
-def _align(row: Sequence[str], widths: Sequence[int]) -> list[str]:
-    return [
-        text.ljust(width) if column in _TEXT_COLUMNS else text.rjust(width)
-        for column, (text, width) in enumerate(zip(row, widths, strict=True))
-    ]
-
-
-def _measured(one: Measurement) -> dict[str, Any]:
-    return dataclasses.asdict(one.candidate) | {
-        "per_second": {str(size): rate for size, rate in one.per_second.items()},
-        "seconds_per_batch": {str(size): seconds for size, seconds in one.seconds.items()},
-        "best_batch": one.best_batch,
-        "golden": one.golden,
-    }
+    lines = printed.read().decode(errors="replace").strip().splitlines()
+    return {"reason": f"its process ended with status {process.wait()}{f': {lines[-1]}' if lines else ''}"}

@@ -157,7 +157,7 @@ def test_an_unknown_model_is_reported_with_the_known_ones(tmp_path: Path) -> Non
 def test_an_unknown_device_is_reported(good: tuple[Path, Result]) -> None:
     result = check(good[0], "--device", "nonsense")
     assert result.exit_code == 2
-    assert "'nonsense' is not there" in result.stderr
+    assert "'nonsense' is not available" in result.stderr
 
 
 @pytest.mark.gpu

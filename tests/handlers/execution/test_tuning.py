@@ -10,8 +10,8 @@ from click.testing import CliRunner, Result
 
 from fount.cli.main import main
 from fount.tuned import TunedModel, read_tuned
-from handlers.tuning.candidates import Candidate, list_candidates
-from handlers.tuning.measuring import Measurement, best_first, to_table
+from handlers.cli.tune import to_table
+from handlers.tuning.measuring import Candidate, Measurement, best_first, list_candidates
 
 PLAIN = Candidate(workers=1, threads=1, precision="fp32", layout="nchw", compiled=False)
 TWO = Candidate(workers=2, threads=1, precision="fp32", layout="nhwc", compiled=False)

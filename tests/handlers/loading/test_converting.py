@@ -65,7 +65,7 @@ def test_the_only_state_dict_is_found_beside_an_optimisers(tmp_path: Path) -> No
 
 def test_several_models_are_listed_with_their_counts(tmp_path: Path) -> None:
     file = _save(tmp_path, {"models": {"g": STATE, "d": {"w": torch.ones(1)}}})
-    told = f"{file} holds several models; say --key with one of: models.g (2 tensors), models.d (1 tensors)"
+    told = f"{file} contains several models; set --key to one of: models.g (2 tensors), models.d (1 tensors)"
     assert _refusal(file) == told
 
 
@@ -76,30 +76,30 @@ def test_a_key_chooses_among_them(tmp_path: Path) -> None:
 
 def test_a_key_that_is_not_there_is_told(tmp_path: Path) -> None:
     file = _save(tmp_path, {"g": STATE})
-    assert _refusal(file, key="ema") == f"{file} has no tensors at 'ema'; say --key with one of: g (2 tensors)"
+    assert _refusal(file, key="ema") == f"{file} has no tensors at 'ema'; set --key to one of: g (2 tensors)"
 
 
 @pytest.mark.parametrize(
-    ("wrapper", "taken_off"),
+    ("wrapper", "stripped"),
     [("module.", ("module.",)), ("_orig_mod.", ("_orig_mod.",)), ("module._orig_mod.", ("module.", "_orig_mod."))],
 )
-def test_what_wrappers_put_on_names_is_taken_off(tmp_path: Path, wrapper: str, taken_off: tuple[str, ...]) -> None:
+def test_what_wrappers_put_on_names_is_stripped(tmp_path: Path, wrapper: str, stripped: tuple[str, ...]) -> None:
     file = _save(tmp_path, {wrapper + name: tensor for name, tensor in STATE.items()})
-    assert convert(file, tmp_path / "out.safetensors").taken_off == taken_off
+    assert convert(file, tmp_path / "out.safetensors").stripped == stripped
     assert set(load_file(tmp_path / "out.safetensors")) == {"net.weight", "net.bias"}
 
 
 def test_an_averaged_model_loses_its_prefix_and_its_counter(tmp_path: Path) -> None:
     averaged = torch.optim.swa_utils.AveragedModel(nn.Linear(2, 2))
     conversion = convert(_save(tmp_path, averaged.state_dict()), tmp_path / "out.safetensors")
-    assert (conversion.taken_off, conversion.left_out) == (("module.",), ("n_averaged",))
+    assert (conversion.stripped, conversion.skipped) == (("module.",), ("n_averaged",))
     assert set(load_file(tmp_path / "out.safetensors")) == {"weight", "bias"}
 
 
 def test_a_wrappers_prefix_may_be_asked_for(tmp_path: Path) -> None:
     file = _save(tmp_path, {"module.a": torch.ones(1), "n_averaged": torch.tensor(3)})
     conversion = convert(file, tmp_path / "out.safetensors", prefix="module.")
-    assert (conversion.tensors, conversion.taken_off, conversion.left_out) == (1, ("module.",), ("n_averaged",))
+    assert (conversion.tensors, conversion.stripped, conversion.skipped) == (1, ("module.",), ("n_averaged",))
 
 
 def test_a_discriminator_beside_the_generator_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -116,18 +116,18 @@ def test_layers_of_one_model_are_not_taken_for_several(tmp_path: Path, caplog: p
 def test_a_prefix_keeps_its_own_names_alone(tmp_path: Path) -> None:
     file = _save(tmp_path, {"g.net.weight": torch.ones(1), "d.net.weight": torch.zeros(1)})
     conversion = convert(file, tmp_path / "out.safetensors", prefix="g.")
-    assert (conversion.tensors, conversion.taken_off, conversion.left_out) == (1, ("g.",), ("d.net.weight",))
+    assert (conversion.tensors, conversion.stripped, conversion.skipped) == (1, ("g.",), ("d.net.weight",))
     assert load_file(tmp_path / "out.safetensors")["net.weight"].item() == 1.0
 
 
 def test_a_prefix_that_no_name_has_is_told(tmp_path: Path) -> None:
     file = _save(tmp_path, {"g.a": torch.ones(1), "d.b": torch.ones(1)})
-    assert _refusal(file, prefix="f.") == f"{file} has no names that begin with 'f.' and go on; they begin with d., g."
+    assert _refusal(file, prefix="f.") == f"{file} has no names that continue after 'f.'; they begin with d., g."
 
 
-def test_what_is_no_tensor_is_left_out_and_named(tmp_path: Path) -> None:
+def test_what_is_no_tensor_is_skipped_and_named(tmp_path: Path) -> None:
     conversion = convert(_save(tmp_path, STATE | {"epoch": 3, "note": "x"}), tmp_path / "out.safetensors")
-    assert conversion.left_out == ("epoch", "note")
+    assert conversion.skipped == ("epoch", "note")
 
 
 def test_tensors_that_share_memory_are_written_out(tmp_path: Path) -> None:
@@ -158,7 +158,7 @@ def test_a_pickled_module_is_told_by_the_names_it_wants(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("checkpoint", [{"epoch": 3}, [1, 2], torch.ones(3)], ids=["no tensors", "a list", "a tensor"])
 def test_a_checkpoint_without_a_state_dict_is_told(tmp_path: Path, checkpoint: object) -> None:
-    assert "holds no mapping of names to tensors" in _refusal(_save(tmp_path, checkpoint))
+    assert "contains no mapping of names to tensors" in _refusal(_save(tmp_path, checkpoint))
 
 
 def test_a_program_is_told_to_be_served_as_it_is(tmp_path: Path) -> None:
@@ -190,7 +190,7 @@ def test_a_checkpoint_larger_than_memory_is_told(tmp_path: Path, monkeypatch: py
 
 def test_a_file_that_is_there_is_kept(tmp_path: Path) -> None:
     (tmp_path / "out.safetensors").write_bytes(b"precious")
-    with pytest.raises(ConvertError, match="exists; name another file, or say --force"):
+    with pytest.raises(ConvertError, match="exists; name another file, or add --force"):
         convert(_save(tmp_path, STATE), tmp_path / "out.safetensors")
     assert (tmp_path / "out.safetensors").read_bytes() == b"precious"
 
@@ -213,7 +213,7 @@ def test_the_command_says_what_it_did(tmp_path: Path) -> None:
     size = out.stat().st_size
     assert (status, output.splitlines()) == (
         0,
-        [f"{out}: 2 tensors, {size} bytes", "  from        state_dict", "  taken off   module.", "  left out    note"],
+        [f"{out}: 2 tensors, {size} bytes", "  from        state_dict", "  stripped    module.", "  skipped     note"],
     )
 
 
@@ -237,7 +237,7 @@ def test_the_command_refuses_in_a_sentence(tmp_path: Path) -> None:
 def test_a_place_that_cannot_be_written_is_told(tmp_path: Path) -> None:
     status, output = _run(_save(tmp_path, STATE), "--out", tmp_path / "absent" / "w.safetensors")
     assert status == 1
-    assert "name another file or make room" in output
+    assert "name another file or free some space" in output
 
 
 def test_the_commands_help_has_an_example() -> None:

@@ -84,7 +84,8 @@ def test_a_prefix_of_all_names_is_told_with_the_command(tmp_path: Path, prefix: 
     told = _refusal(tmp_path, {prefix + name: tensor for name, tensor in _module().state_dict().items()})
     assert told.endswith(
         f"; all names begin with {prefix}, the module's do not: run `fount convert "
-        f"{tmp_path}/weights.safetensors --out {tmp_path}/stripped.safetensors --strip-prefix {prefix}`, and set weights.file to that"
+        f"{tmp_path}/weights.safetensors --out {tmp_path}/stripped.safetensors --strip-prefix {prefix}`, "
+        "and set weights.file to that"
     )
 
 

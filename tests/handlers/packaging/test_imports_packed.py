@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from handlers.packaging.imports import modules_needed, strangers_of_family
+from handlers.packaging.imports import foreign_imports, modules_needed
 from handlers.packaging.pack import PackError, pack
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -53,7 +53,7 @@ def test_the_check_of_zips_travels_with_the_check_of_archives() -> None:
 
 
 @pytest.mark.parametrize(
-    ("statement", "stranger"),
+    ("statement", "foreign"),
     [
         ("from . import near", "handlers.near"),
         ("from .near import help", "handlers.near"),
@@ -62,15 +62,15 @@ def test_the_check_of_zips_travels_with_the_check_of_archives() -> None:
         ("from fount import client", "fount.client"),
     ],
 )
-def test_a_helper_of_a_family_is_named(house: Path, statement: str, stranger: str) -> None:
+def test_a_helper_of_a_family_is_named(house: Path, statement: str, foreign: str) -> None:
     (house / "handlers/start.py").write_text(statement)
-    assert stranger in strangers_of_family(house, house / "handlers/start.py")
+    assert foreign in foreign_imports(house, house / "handlers/start.py")
 
 
 def test_a_family_may_import_torch_noise_and_its_interface(house: Path) -> None:
     lines = "import math\nimport numpy as np\nfrom torch import nn\nfrom fount.address import Stream\n"
     (house / "handlers/start.py").write_text(f"{lines}from handlers.family import Noise\n")
-    assert strangers_of_family(house, house / "handlers/start.py") == []
+    assert foreign_imports(house, house / "handlers/start.py") == []
 
 
 def test_a_family_with_a_helper_is_not_packed(store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -21,7 +21,7 @@ def archives(out: Path) -> list[str]:
 
 
 @pytest.fixture
-def twins(store: Path) -> Path:
+def duplicates(store: Path) -> Path:
     """Two folders of one name and version, one of another version, and a broken one."""
     shutil.copytree(store / "small", store / "twin")
     shutil.copytree(store / "small", store / "newer")
@@ -32,68 +32,71 @@ def twins(store: Path) -> Path:
     return store
 
 
-def test_two_folders_of_one_name_and_version_are_refused_before_anything_is_written(twins: Path, tmp_path) -> None:
-    told = run(twins, tmp_path / "out", "--all")
-    assert told.exit_code == 1
-    assert f"{twins}/small and {twins}/twin are both small 1.0; give one another name or version" in told.output
+def test_two_folders_of_one_name_and_version_are_refused_before_anything_is_written(duplicates: Path, tmp_path) -> None:
+    result = run(duplicates, tmp_path / "out", "--all")
+    assert result.exit_code == 1
+    assert (
+        f"{duplicates}/small and {duplicates}/twin are both small 1.0; change the name or version of one"
+        in result.output
+    )
     assert archives(tmp_path / "out") == []
 
 
-def test_keep_going_packs_the_others(twins: Path, tmp_path: Path) -> None:
-    told = run(twins, tmp_path / "out", "--all", "--keep-going")
-    assert told.exit_code == 1
+def test_keep_going_packs_the_others(duplicates: Path, tmp_path: Path) -> None:
+    result = run(duplicates, tmp_path / "out", "--all", "--keep-going")
+    assert result.exit_code == 1
     assert archives(tmp_path / "out") == ["small-2.0.mar"]
-    assert "Error: " in told.stderr
-    assert "small 2.0" in told.stdout
+    assert "Error: " in result.stderr
+    assert "small 2.0" in result.stdout
 
 
-def test_json_holds_the_packed_and_the_refused(twins: Path, tmp_path: Path) -> None:
-    told = json.loads(run(twins, tmp_path / "out", "--all", "--keep-going", "--json").stdout)
-    packed = [each["path"] for each in told if "path" in each]
-    refused = {each["folder"]: each.get("name") for each in told if "error" in each}
+def test_json_holds_the_packed_and_the_refused(duplicates: Path, tmp_path: Path) -> None:
+    result = json.loads(run(duplicates, tmp_path / "out", "--all", "--keep-going", "--json").stdout)
+    packed = [each["path"] for each in result if "path" in each]
+    refused = {each["folder"]: each.get("name") for each in result if "error" in each}
     assert packed == [f"{tmp_path}/out/small-2.0.mar"]
-    assert refused == {f"{twins}/broken": None, f"{twins}/small": "small", f"{twins}/twin": "small"}
+    assert refused == {f"{duplicates}/broken": None, f"{duplicates}/small": "small", f"{duplicates}/twin": "small"}
 
 
-def test_a_model_named_alone_has_no_twin(twins: Path, tmp_path: Path) -> None:
-    assert run(twins, tmp_path / "out", "small").exit_code == 0
+def test_a_model_named_alone_is_no_duplicate(duplicates: Path, tmp_path: Path) -> None:
+    assert run(duplicates, tmp_path / "out", "small").exit_code == 0
     assert archives(tmp_path / "out") == ["small-1.0.mar"]
 
 
 def test_a_path_names_a_folder_outside_the_store(store: Path, tmp_path: Path) -> None:
-    told = run(tmp_path / "nowhere", tmp_path / "out", f"{store}/small")
-    assert told.exit_code == 0, told.output
+    result = run(tmp_path / "nowhere", tmp_path / "out", f"{store}/small")
+    assert result.exit_code == 0, result.output
     assert archives(tmp_path / "out") == ["small-1.0.mar"]
 
 
 def test_a_folder_named_twice_is_packed_once(store: Path, tmp_path: Path) -> None:
-    told = run(store, tmp_path / "out", "small", f"{store}/small", "--json")
-    assert len(json.loads(told.stdout)) == 1
+    result = run(store, tmp_path / "out", "small", f"{store}/small", "--json")
+    assert len(json.loads(result.stdout)) == 1
 
 
-def test_a_path_without_a_card_is_told_with_the_remedy(tmp_path: Path) -> None:
-    told = run(tmp_path, tmp_path / "out", f"{tmp_path}/nothing")
-    assert told.exit_code == 1
-    assert "has no model.yaml; name a model folder, as `fount new` writes one" in told.output
+def test_a_path_without_a_card_is_result_with_the_remedy(tmp_path: Path) -> None:
+    result = run(tmp_path, tmp_path / "out", f"{tmp_path}/nothing")
+    assert result.exit_code == 1
+    assert "has no model.yaml; name a model folder, as `fount new` writes one" in result.output
 
 
 def test_a_folder_here_is_not_taken_for_one_of_the_store(store: Path, tmp_path: Path, monkeypatch) -> None:
     monkeypatch.chdir(store)
-    told = run(tmp_path, tmp_path / "out", "small")
-    assert told.exit_code == 1
-    assert "has no model 'small'; it has none. The folder here is ./small." in told.output
+    result = run(tmp_path, tmp_path / "out", "small")
+    assert result.exit_code == 1
+    assert "has no model 'small'; it has none. Use ./small for the folder here." in result.output
 
 
-def test_a_store_without_models_is_told_with_the_remedy(tmp_path: Path) -> None:
-    told = run(tmp_path, tmp_path / "out", "--all")
-    assert told.exit_code == 1
-    assert "or begin one with `fount new NAME`" in told.output
+def test_a_store_without_models_is_result_with_the_remedy(tmp_path: Path) -> None:
+    result = run(tmp_path, tmp_path / "out", "--all")
+    assert result.exit_code == 1
+    assert "or create one with `fount new NAME`" in result.output
 
 
-def test_a_model_named_as_a_store_is_told_which_folder_to_name(store: Path, tmp_path: Path) -> None:
-    told = run(store / "small", tmp_path / "out", "--all")
-    assert told.exit_code == 1
-    assert f"name the folder it lies in: --model-store {store}\n" in told.output
+def test_a_model_named_as_a_store_is_result_which_folder_to_name(store: Path, tmp_path: Path) -> None:
+    result = run(store / "small", tmp_path / "out", "--all")
+    assert result.exit_code == 1
+    assert f"name the folder that contains it: --model-store {store}\n" in result.output
 
 
 def test_a_hidden_folder_is_no_model(store: Path, tmp_path: Path) -> None:

@@ -149,7 +149,7 @@ def test_golden_samples_of_other_weights_are_refused(store: Path, tmp_path: Path
     save_file({name: tensor * 2 for name, tensor in weights.items()}, folder / "weights.safetensors")
     card = load_card(folder)
     write_card(dataclasses.replace(card, weights=dataclasses.replace(card.weights, digest=None)), folder)
-    with pytest.raises(PackError, match=r"is of other weights or other code .*; run `fount check .*`"):
+    with pytest.raises(PackError, match=r"was recorded with other weights or other code .*; run `fount check .*`"):
         pack(folder, tmp_path)
 
 
@@ -173,13 +173,13 @@ def test_a_file_name_that_is_taken_is_refused(store: Path, tmp_path: Path) -> No
     card = load_card(store / "small")
     (store / "small/golden.safetensors").rename(store / "small/entry.py")
     write_card(dataclasses.replace(card, golden=dataclasses.replace(card.golden, file="entry.py")), store / "small")
-    with pytest.raises(PackError, match="need file names of their own"):
+    with pytest.raises(PackError, match="need distinct names"):
         pack(store / "small", tmp_path)
 
 
 def test_a_folder_that_cannot_be_made_is_told(store: Path, tmp_path: Path) -> None:
     (tmp_path / "out").write_text("a file where a folder should be")
-    with pytest.raises(PackError, match="choose another folder or make room"):
+    with pytest.raises(PackError, match="choose another folder or free some space"):
         pack(store / "small", tmp_path / "out")
 
 
@@ -261,7 +261,7 @@ def test_the_command_says_in_a_sentence_what_is_wrong(store: Path, tmp_path: Pat
 def test_the_command_wants_names_or_all(store: Path) -> None:
     status, output = _run("--model-store", str(store))
     assert status == 2
-    assert "Name models, or say --all." in output
+    assert "Name models, or use --all." in output
 
 
 def test_the_commands_help_has_an_example() -> None:

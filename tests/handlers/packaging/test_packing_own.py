@@ -61,7 +61,7 @@ def test_golden_samples_of_an_older_file_are_refused(folder: Path) -> None:
     (folder / "generator.py").write_text(CONDITIONAL.replace("torch.tanh(", "0.5 * torch.tanh("))
     golden = folder / "golden.safetensors"
     assert _refusal(folder) == (
-        f"{golden} is of other weights or other code than {folder} holds now; run `fount check {folder}`, "
+        f"{golden} was recorded with other weights or other code than {folder} has now; run `fount check {folder}`, "
         "which records it again"
     )
 

@@ -184,7 +184,7 @@ def test_an_unknown_model_is_reported_with_the_known_ones(store: Path) -> None:
 def test_a_missing_store_is_reported_with_the_remedy(tmp_path: Path, arguments: tuple[str, ...]) -> None:
     result = run(*arguments, store=tmp_path / "nowhere")
     assert result.exit_code == 1
-    assert f"the folder {tmp_path}/nowhere does not exist; name the one that holds one folder a model" in result.output
+    assert f"the folder {tmp_path}/nowhere does not exist; name the folder of your models" in result.output
     assert "with --model-store" in result.output
 
 

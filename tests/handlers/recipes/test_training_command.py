@@ -173,7 +173,7 @@ def test_missing_data_are_reported_with_their_files(tmp_path: Path) -> None:
 
 def test_a_missing_device_is_named(tmp_path: Path) -> None:
     result = run("digits-vae", "--out", tmp_path, "--device", "nowhere")
-    assert (result.exit_code, "'nowhere' is not there" in result.output) == (2, True)
+    assert (result.exit_code, "'nowhere' is not available" in result.output) == (2, True)
 
 
 def test_a_model_that_cannot_be_written_can_be_written_elsewhere(tmp_path: Path) -> None:
