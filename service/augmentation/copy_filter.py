@@ -55,11 +55,7 @@ class _Block:
 
 
 class PixelCache:
-    """The training rows used last, prepared for distances, over all data sets. Thread-safe.
-
-    Args:
-        most_bytes: most bytes to hold; beyond it, rows are read again each time.
-    """
+    """The training rows used last, prepared for distances, over all data sets; at most `most_bytes`. Thread-safe."""
 
     def __init__(self, most_bytes: int = _CACHE_BYTES) -> None:
         self._most_bytes = most_bytes

@@ -110,7 +110,7 @@ class PlanSpec:
         )
 
     def open(self, plan_id: str, layout: Layout, copy_threshold: float | None) -> OpenPlan:
-        """Put an open plan together, without the models that no row needs."""
+        """Return the open plan, without the models that no row needs."""
         sources = {each.source for each in layout.strata}
         return OpenPlan(
             id=plan_id,
@@ -168,14 +168,10 @@ class SpecCodec(Protocol):
         ...
 
     async def decode(self, ticket: TicketPayload, caller: Caller) -> PlanSpec:
-        """Read the specification of a ticket, against what this gateway has now.
+        """Read the specification of a ticket, against what this gateway has now; raises as `Planner.open`.
 
         Raises:
             InvalidRequest: the data set or a model does not exist any more.
-            NotPermitted: the caller has no grant for the data set any more.
-            Retired: the data set, or a model, has another digest, or its numerics are gone.
-            NotReady: a model has no ready worker.
-            DatasetUnreadable: a file of the data set is damaged.
         """
         ...
 

@@ -119,13 +119,8 @@ class FolderPlanStore(PlanStore):
 
     A file is a SHA-256 digest of what follows it, the two times, and the plan. It is read again when it has changed.
 
-    Args:
-        folder: created if it does not exist.
-        most_each: most plans of one caller.
-        most: most plans of all callers.
-
     Raises:
-        SetupError: the folder cannot be written.
+        SetupError: the folder cannot be created or written.
     """
 
     def __init__(self, folder: Path, most_each: int = _MOST_EACH, most: int = _MOST) -> None:

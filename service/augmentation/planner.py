@@ -68,15 +68,7 @@ class Plan:
 
 
 class Planner:
-    """Makes plans and opens tickets.
-
-    Args:
-        codec: writes and reads the specifications that tickets hold.
-        catalog: the served models.
-        inference: calls the workers.
-        copies: the copy filters, shared by all pulls.
-        keys: sign tickets and verify them.
-    """
+    """Makes plans and opens tickets; all pulls share its copy filters."""
 
     def __init__(
         self, *, codec: SpecCodec, catalog: Catalog, inference: InferenceClient, copies: CopyFilters, keys: TicketKeys

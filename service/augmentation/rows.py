@@ -116,12 +116,7 @@ class _Prepared:
 
 
 class RowMaker:
-    """Makes the rows of plans.
-
-    Args:
-        inference: calls the workers.
-        copies: the copy filters, shared by all pulls.
-    """
+    """Makes the rows of plans; all pulls share its copy filters."""
 
     def __init__(self, inference: InferenceClient, copies: CopyFilters) -> None:
         self._inference = inference

@@ -72,13 +72,7 @@ def attempt_seed(seed: int, attempt: int) -> int:
 
 
 class Synthesiser:
-    """Makes the synthesised rows of one plan.
-
-    Args:
-        plan: with a generator.
-        copies: rejects copies; None: no filter.
-        inference: calls the workers.
-    """
+    """Makes the synthesised rows of one plan, which has a generator; `copies` None: no filter of copies."""
 
     def __init__(self, plan: OpenPlan, copies: CopyFilter | None, inference: InferenceClient) -> None:
         if plan.synthesis is None:

@@ -80,13 +80,7 @@ def sign(payload: TicketPayload, keys: TicketKeys) -> bytes:
 
 
 def open_ticket(ticket: bytes, keys: TicketKeys, subject: str, *, now_unix_s: float | None = None) -> TicketPayload:
-    """Check a ticket and read it.
-
-    Args:
-        ticket: as a client sent it.
-        keys: of this gateway.
-        subject: the caller who sent it.
-        now_unix_s: for tests; None: the present time.
+    """Check a ticket that a caller, `subject`, sent at a time (None: now), and read it.
 
     Raises:
         TicketInvalid: it is not a ticket, was changed, has expired, or is of an unknown key or another release.

@@ -77,13 +77,7 @@ class _Batch:
 
 
 class VariantMaker:
-    """Makes the variants of one stream.
-
-    Args:
-        spec: how variants are made.
-        inference: calls the workers.
-        window_bytes: of variants being made or not yet taken, before no more rows are read.
-    """
+    """Makes the variants of one stream, with at most about `window_bytes` of them being made or not yet taken."""
 
     def __init__(self, spec: VariantSpec, inference: InferenceClient, window_bytes: int) -> None:
         self._spec = spec

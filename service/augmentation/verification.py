@@ -48,14 +48,7 @@ class LabelAgreement:
 
 
 class Verification:
-    """Checks the policy of one plan.
-
-    Args:
-        plan: with a transformer.
-        spec: with a verifier.
-        inference: calls the workers.
-        context: of the request.
-    """
+    """Checks the policy of one plan, which has a transformer, by a specification that has a verifier."""
 
     def __init__(
         self, plan: OpenPlan, spec: VerificationSpec, inference: InferenceClient, context: RequestContext

@@ -73,12 +73,9 @@ class RoleResolver:
         self.refusal: FountServiceError | None = None
 
     def find(self, role: str, reference: ModelKey, field: str) -> PinnedModel | None:
-        """Find the model of a reference; None, with the reason noted, when there is none.
+        """Find the model of a reference, which `field` of the request holds; None, with the reason noted, without one.
 
-        Args:
-            role: what the model does.
-            reference: its name, version and digest; the last two may be empty.
-            field: path of the reference in the request.
+        The reference's version and digest may be empty.
         """
         try:
             entry = self._catalog.find(reference.name, reference.version, reference.digest)

@@ -34,13 +34,7 @@ _MESSAGE_OVERHEAD = 1 << 16  # labels and tags, in addition to the pixels of a r
 
 
 class AugmentRequests:
-    """Reads Augment streams.
-
-    Args:
-        datasets: whose safe policies a config may name.
-        catalog: the served models.
-        max_request_bytes: the largest message.
-    """
+    """Reads Augment streams, whose messages hold at most `max_request_bytes`."""
 
     def __init__(self, datasets: Datasets, catalog: Catalog, max_request_bytes: int) -> None:
         self._datasets, self._catalog = datasets, catalog

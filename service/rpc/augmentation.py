@@ -40,19 +40,7 @@ if TYPE_CHECKING:  # generic in the stubs alone
 
 
 class AugmentationServicer(augmentation_pb2_grpc.AugmentationServiceServicer):
-    """Answers the five RPCs.
-
-    Args:
-        planner: makes plans, and opens their tickets.
-        requests: reads the requests for plans.
-        plans: keeps plans for their callers.
-        catalog: the served models.
-        datasets: whose safe policies a config may name.
-        inference: calls the workers.
-        copies: the copy filters, shared with the planner.
-        metrics: counts rows and streams.
-        config: the window of a stream, and the largest request.
-    """
+    """Answers the five RPCs; shares its copy filters with the planner."""
 
     def __init__(
         self,

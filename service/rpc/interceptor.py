@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import asyncio
 import inspect
 import logging
 import os
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import aclosing, contextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from contextlib import aclosing, asynccontextmanager
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 import grpc
-from google.rpc import code_pb2
+from google.rpc import code_pb2, status_pb2
 from grpc_status import rpc_status
 
 from service.caller import CallerPolicy, current_caller, enter_caller
@@ -51,12 +50,7 @@ def request_context(context: Context) -> RequestContext:
 
 
 class CallInterceptor(grpc.aio.ServerInterceptor):
-    """Wraps every handler, except those that read a stream and answer once, of which there are none.
-
-    Args:
-        policy: identifies the caller.
-        metrics: counts RPCs.
-    """
+    """Wraps every handler, except those that read a stream and answer once, of which there are none."""
 
     def __init__(self, policy: CallerPolicy, metrics: Metrics) -> None:
         self._policy = policy
@@ -80,93 +74,71 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
 
     def _wrap(self, handler: Handler, path: str) -> Handler:
         _, service, method = path.split("/", 2)
+        wrap: Callable[[Any, tuple[str, str, str]], Any] = self._wrap_stream
         if handler.request_streaming:
-            return grpc.stream_stream_rpc_method_handler(
-                self._wrap_stream(handler.stream_stream, ("bidi_stream", service, method)),
-                request_deserializer=handler.request_deserializer,
-                response_serializer=serializer(handler.response_serializer),
-            )
-        if handler.response_streaming:
+            kind, behave, make = "bidi_stream", handler.stream_stream, grpc.stream_stream_rpc_method_handler
+        elif handler.response_streaming:
+            kind, behave, make = "server_stream", handler.unary_stream, grpc.unary_stream_rpc_method_handler
             # Health.Watch writes to its context and returns; our own handlers are generators. Both are streams.
-            writes = inspect.iscoroutinefunction(handler.unary_stream)
-            wrap = self._wrap_unary if writes else self._wrap_stream
-            return grpc.unary_stream_rpc_method_handler(
-                wrap(handler.unary_stream, ("server_stream", service, method)),
-                request_deserializer=handler.request_deserializer,
-                response_serializer=serializer(handler.response_serializer),
-            )
-        return grpc.unary_unary_rpc_method_handler(
-            self._wrap_unary(handler.unary_unary, ("unary", service, method)),
+            wrap = self._wrap_unary if inspect.iscoroutinefunction(behave) else self._wrap_stream
+        else:
+            kind, behave, make = "unary", handler.unary_unary, grpc.unary_unary_rpc_method_handler
+            wrap = self._wrap_unary
+        return make(
+            wrap(behave, (kind, service, method)),
             request_deserializer=handler.request_deserializer,
             response_serializer=serializer(handler.response_serializer),
         )
 
     def _wrap_unary(self, behave: Any, rpc: tuple[str, str, str]) -> Any:
         async def unary(request: Any, context: Context) -> Any:
-            with self._measured(rpc) as report_code:
-                try:
-                    self._enter(context)
-                    response = await behave(request, context)
-                    report_code("OK")
-                except Exception as error:  # noqa: BLE001  # the edge: every error becomes a status here
-                    await _abort(context, error, report_code)
-                return response
+            async with self._handled(rpc, context):
+                return await behave(request, context)
 
         return unary
 
     def _wrap_stream(self, behave: Any, rpc: tuple[str, str, str]) -> Any:
         async def stream(request: Any, context: Context) -> AsyncGenerator[Any, None]:
-            with self._measured(rpc) as report_code:
-                try:
-                    self._enter(context)
-                    responses: AsyncIterator[Any] = behave(request, context)
-                    async with aclosing(responses):  # type: ignore[type-var]  # handlers are generators
-                        async for response in responses:
-                            yield response
-                    report_code("OK")
-                except Exception as error:  # noqa: BLE001  # the edge, as above
-                    await _abort(context, error, report_code)
+            async with self._handled(rpc, context), aclosing(behave(request, context)) as responses:
+                async for response in responses:
+                    yield response
 
         return stream
 
-    def _enter(self, context: Context) -> None:
-        metadata = tuple(context.invocation_metadata() or ())
-        given = dict(metadata).get("x-request-id", "")
-        _request_id.set(str(given)[:_MAX_REQUEST_ID] or os.urandom(16).hex())
-        enter_caller(self._policy.identify(context.peer(), metadata))
-
-    @contextmanager
-    def _measured(self, rpc: tuple[str, str, str]) -> Iterator[Callable[[str], None]]:
-        code = "CANCELLED"  # unless a handler ends: then the client went away
-        start_s = time.monotonic()
+    @asynccontextmanager
+    async def _handled(self, rpc: tuple[str, str, str], context: Context) -> AsyncIterator[None]:
+        """Set the caller and request id, measure the block, and abort the RPC with the status of an error."""
+        code, start_s = "CANCELLED", time.monotonic()  # unless the block ends or fails: then the client went away
         self._metrics.rpc_started(rpc)
-
-        def report_code(with_code: str) -> None:
-            nonlocal code
-            code = with_code
-
         try:
-            yield report_code
+            metadata = tuple(context.invocation_metadata() or ())
+            given = dict(metadata).get("x-request-id", "")
+            _request_id.set(str(given)[:_MAX_REQUEST_ID] or os.urandom(16).hex())
+            enter_caller(self._policy.identify(context.peer(), metadata))
+            yield
+            code = "OK"
+        except grpc.aio.AbortError:  # a handler of grpc's own has answered
+            code = _code_name(context)
+            raise
+        except Exception as error:  # noqa: BLE001  # the edge: every error becomes a status here
+            status = _log_error(error)
+            code = code_pb2.Code.Name(status.code)
+            rich = rpc_status.to_status(status)
+            await context.abort(rich.code, rich.details, rich.trailing_metadata)
         finally:
             self._metrics.rpc_handled(rpc, code, time.monotonic() - start_s)
 
 
-async def _abort(context: Context, error: Exception, report_code: Callable[[str], None]) -> NoReturn:
-    if isinstance(error, grpc.aio.AbortError):  # a handler of grpc's own has answered
-        report_code(_code_name(context))
-        raise error
+def _log_error(error: Exception) -> status_pb2.Status:
+    """Log an error, and return its status."""
     request_id = current_request_id()
     if isinstance(error, FountServiceError):
         status = error_to_status(error, request_id)
         level = logging.ERROR if status.code == code_pb2.INTERNAL else logging.INFO
         _log.log(level, "call %s refused: %s", request_id, error, exc_info=error.__cause__)
-    else:
-        status = unexpected_status(request_id)
-        _log.error("call %s failed", request_id, exc_info=error)
-    report_code(code_pb2.Code.Name(status.code))
-    rich = rpc_status.to_status(status)
-    await context.abort(rich.code, rich.details, rich.trailing_metadata)
-    raise asyncio.CancelledError  # not reached: abort raises
+        return status
+    _log.error("call %s failed", request_id, exc_info=error)
+    return unexpected_status(request_id)
 
 
 def _code_name(context: Context) -> str:

@@ -43,12 +43,7 @@ _MAX_ATTEMPTS = 64
 
 
 class PlanRequests:
-    """Reads and writes PlanDatasetRequests; the `SpecCodec` of the planner.
-
-    Args:
-        datasets: the catalogue of data sets.
-        catalog: the served models.
-    """
+    """Reads and writes PlanDatasetRequests; the `SpecCodec` of the planner."""
 
     def __init__(self, datasets: Datasets, catalog: Catalog) -> None:
         self._datasets, self._catalog = datasets, catalog
@@ -111,12 +106,8 @@ def _choose_split(request: augmentation_pb2.PlanDatasetRequest, dataset: Dataset
 class _RequestReader:
     """Reads one request.
 
-    Args:
-        request: the request.
-        dataset, split, settings: what it augments.
-        catalog: the served models.
-        pins: the models of a ticket by role; then others are not looked for, and labels not verified again. None: the
-            request of a client.
+    `pins` are the models of a ticket by role: no others are looked for, and labels are not verified again. None: the
+    request is a client's.
     """
 
     def __init__(
