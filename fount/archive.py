@@ -74,8 +74,6 @@ class ArchiveContents:
     """The list of a verified archive.
 
     Attributes:
-        name: the model's name.
-        version: the model's version.
         model_digest: "sha256:" and 64 hexadecimal digits.
         files: member path to "sha256:..." of its bytes; every member but archive.json.
     """
@@ -91,11 +89,8 @@ class ArchiveInfo:
     """A verified archive file.
 
     Attributes:
-        name: the model's name.
-        version: the model's version.
         model_digest: identifies the model; "sha256:" and 64 hexadecimal digits.
         archive_digest: SHA-256 of the file itself, in the same form.
-        size_bytes: the file's size.
     """
 
     name: str

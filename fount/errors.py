@@ -7,6 +7,7 @@
     ├── InvalidRequest         a field is wrong
     ├── NotFound               a name is unknown
     ├── FailedPrecondition     the model cannot do it, or what was pinned is gone
+    │   └── UnknownCall        the server is older than the client
     ├── NotAllowed             the caller lacks a grant
     ├── Cancelled              the server or a proxy cancelled the call
     ├── InternalError          a fault of the server
@@ -39,6 +40,7 @@ __all__ = [
     "Overloaded",
     "SampleFailed",
     "ServerUnavailable",
+    "UnknownCall",
     "output_errors",
 ]
 
@@ -109,6 +111,10 @@ class NotFound(FountError):
 
 class FailedPrecondition(FountError):
     """The model lacks the operation, or the pinned digest or numerics is retired. Pin another, or none."""
+
+
+class UnknownCall(FailedPrecondition):
+    """The server does not know the call. Update the server."""
 
 
 class NotAllowed(FountError):

@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
+from copy import deepcopy
 from queue import SimpleQueue
 from typing import Any, SupportsIndex, TypedDict
 
@@ -118,8 +119,7 @@ class AugmentStream:
         """Return the first messages of the next attempt: the config, and the rows whose variants are missing."""
         self._has_header, self._parts = False, RowParts()
         first_row = self._next // self._config.variants
-        config = augmentation_pb2.AugmentConfig()
-        config.CopyFrom(self._config)
+        config = deepcopy(self._config)
         config.start_index = first_row
         self._due = first_row * config.variants
         if self._header is not None:
@@ -226,72 +226,83 @@ def _rows_from(first: int, message: augmentation_pb2.AugmentRows) -> augmentatio
     return augmentation_pb2.AugmentRows(count=message.count - first, labels=message.labels[first:], data=data)
 
 
-class Feed:
+class _Outbox:
+    """What both feeds share: which requests are due, without the queue they wait in."""
+
+    def __init__(self, stream: AugmentStream) -> None:
+        self._stream = stream
+        self._is_exhausted = self._is_open = False
+
+    @property
+    def _can_fill(self) -> bool:
+        return self._stream.can_send and not self._is_exhausted
+
+    def _next_request(self, message: _Message | None) -> _Request | None:
+        """Send rows; None, which ends the requests, after the last."""
+        self._is_exhausted = message is None
+        return None if message is None else self._stream.send(*message)
+
+    def _first_requests(self) -> list[_Request | None]:
+        self._is_open = True
+        return [*self._stream.begin(), *([None] if self._is_exhausted else [])]
+
+
+class Feed(_Outbox):
     """Reads the caller's rows in the thread that reads the variants, only while the stream can send more.
 
-    gRPC's own thread waits for the requests. As `fount.client.calls` expects it of a stream in both directions.
+    gRPC's own thread waits for the requests.
     """
 
     def __init__(self, stream: AugmentStream, items: Iterator[Any]) -> None:
-        self._stream = stream
+        super().__init__(stream)
         self._messages = (message for item in items for message in split_rows(item))
-        self._outbox: SimpleQueue[_Request | None] = SimpleQueue()
-        self._is_exhausted = self._is_open = False
+        self._queue: SimpleQueue[_Request | None] = SimpleQueue()
 
     def fill(self) -> bool:
         """Send as much as may be sent; False when there is not a single row."""
-        while self._stream.can_send and not self._is_exhausted:
-            message = next(self._messages, None)
-            self._is_exhausted = message is None
-            request = None if message is None else self._stream.send(*message)
+        while self._can_fill:
+            request = self._next_request(next(self._messages, None))
             if self._is_open:
-                self._outbox.put(request)
+                self._queue.put(request)
         return self._stream.has_rows
 
     def requests(self) -> Iterator[_Request]:
         """Begin an attempt and return its requests."""
         self.close()
-        self._outbox, self._is_open = SimpleQueue(), True
-        for request in self._stream.begin():
-            self._outbox.put(request)
-        if self._is_exhausted:
-            self._outbox.put(None)
-        return iter(self._outbox.get, None)
+        self._queue = SimpleQueue()
+        for request in self._first_requests():
+            self._queue.put(request)
+        return iter(self._queue.get, None)
 
     def close(self) -> None:
         """End the requests, for which gRPC's thread may be waiting."""
-        self._outbox.put(None)
+        self._queue.put(None)
 
 
-class AioFeed:
+class AioFeed(_Outbox):
     """The same within an event loop; the caller's rows may also come from an async iterator."""
 
     def __init__(self, stream: AugmentStream, items: Iterator[Any] | AsyncIterator[Any]) -> None:
-        self._stream = stream
+        super().__init__(stream)
         self._messages = _split_each(items)
-        self._outbox: asyncio.Queue[_Request | None] = asyncio.Queue()
-        self._is_exhausted = self._is_open = False
+        self._queue: asyncio.Queue[_Request | None] = asyncio.Queue()
 
     async def fill(self) -> bool:
         """Send as much as may be sent; False when there is not a single row."""
-        while self._stream.can_send and not self._is_exhausted:
-            message = await anext(self._messages, None)
-            self._is_exhausted = message is None
-            request = None if message is None else self._stream.send(*message)
+        while self._can_fill:
+            request = self._next_request(await anext(self._messages, None))
             if self._is_open:
-                self._outbox.put_nowait(request)
+                self._queue.put_nowait(request)
         return self._stream.has_rows
 
     async def requests(self) -> AsyncIterator[_Request]:
         """Begin an attempt and yield its requests."""
-        outbox: asyncio.Queue[_Request | None] = asyncio.Queue()
-        self._outbox, self._is_open = outbox, True
-        for request in self._stream.begin():
-            outbox.put_nowait(request)
-        if self._is_exhausted:
-            outbox.put_nowait(None)
-        while (due := await outbox.get()) is not None:
-            yield due
+        queue: asyncio.Queue[_Request | None] = asyncio.Queue()
+        self._queue = queue
+        for first in self._first_requests():
+            queue.put_nowait(first)
+        while (request := await queue.get()) is not None:
+            yield request
 
 
 async def _split_each(items: Iterator[Any] | AsyncIterator[Any]) -> AsyncIterator[_Message]:

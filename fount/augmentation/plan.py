@@ -39,10 +39,8 @@ class SlotInfo:
 
     Attributes:
         label: the class's name.
-        label_id: its id.
         group: the group's name; empty for rows without one.
         source: "real", "resampled", "transformed" or "synthesised".
-        count: the number of rows.
     """
 
     label: str
@@ -58,7 +56,6 @@ class PlanWarning:
 
     Attributes:
         reason: its code, as "CLASS_EMPTY".
-        message: one sentence.
     """
 
     reason: str
@@ -88,7 +85,6 @@ class PinnedModelInfo:
 
     Attributes:
         role: "generator", "classifier", "transformer" or "verifier".
-        model: the resolved model.
         numerics: the numerics id rows are computed on.
     """
 
@@ -104,9 +100,7 @@ class PlanInfo:
     Attributes:
         id: the plan's id; equal specifications with equal seed and digests have equal ids.
         ticket: the argument of `Client.pull`.
-        dataset: the data set's name.
         dataset_digest: the digest of the rows it was planned on.
-        split: the split it augments.
         seed: the seed of everything drawn.
         shards: the number of shards unless a pull gives another.
         classes: class names by id.

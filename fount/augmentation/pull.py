@@ -7,6 +7,7 @@ and must be of the same plan, data set, models and numerics.
 
 from __future__ import annotations
 
+from copy import deepcopy
 from dataclasses import dataclass
 from typing import Literal, SupportsIndex, TypedDict
 
@@ -53,15 +54,12 @@ class PullInfo:
     """The header of a stream of rows.
 
     Attributes:
-        plan_id: the plan's id.
         rows: number of rows over all shards.
         first_index: index of the shard's first row.
         end_index: one beyond the shard's last row.
         shape: (height, width, channels) of one image.
         classes: class names by id.
         groups: group names by id; empty without a group column.
-        dataset: the data set's name.
-        dataset_digest: its digest.
         models: the models rows depend on.
         transform_columns: the columns of `RowBatch.transforms`; empty unless provenance is "full".
     """
@@ -138,8 +136,7 @@ class _Pull:
     def begin(self) -> augmentation_pb2.PullDatasetRequest:
         """Return the request of the next attempt: the shard at first, and the rest of it after a break."""
         self._parts, self._has_header = RowParts(), False
-        request = augmentation_pb2.PullDatasetRequest()
-        request.CopyFrom(self._request)
+        request = deepcopy(self._request)
         if self._header is not None:
             request.start_index = self._next
         return request

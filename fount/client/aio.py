@@ -7,7 +7,7 @@ that does no I/O is shared with it.
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Iterator
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, Unpack
 
@@ -21,6 +21,7 @@ from fount.augmentation.rows import RowBatch
 from fount.client.calls import AioCalls
 from fount.client.catalog import DatasetInfo, ModelInfo, dataset_info, model_info
 from fount.client.channel import CHANNEL_OPTIONS, default_server
+from fount.errors import UnknownCall
 from fount.evaluation.request import EvaluationQuery, Format, State, evaluation_request, list_request, report_request
 from fount.evaluation.stream import EvaluationWatch, ReportDownload
 from fount.evaluation.types import EvaluationInfo, EvaluationReport, evaluation_info
@@ -97,9 +98,10 @@ class Client:
         stream = SampleStream(sample_request(model, query), self._calls.retry_state())
         collector = SampleCollector(stream.count)
         if stream.fits_unary:
-            reply = await self._calls.first(self._sampling.SampleOnce, stream.begin_once, stream)
-            if reply is not None and (chunk := stream.receive_once(reply)):
-                collector.add(chunk)
+            with suppress(UnknownCall):  # a server that only streams
+                reply = await self._calls.unary(self._sampling.SampleOnce, stream.begin_once(), stream.retry)
+                if (chunk := stream.receive_once(reply)) is not None:
+                    collector.add(chunk)
         if not stream.is_complete:
             async with aclosing(self._calls.stream(self._sampling.Sample, stream)) as chunks:
                 async for chunk in chunks:

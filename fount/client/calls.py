@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Generator, Iterator
-from typing import Any, Protocol, TypeVar, cast
+from typing import Any, Protocol, TypeVar
 
 import grpc
 import grpc.aio
@@ -77,13 +77,18 @@ class Calls(_CallSettings):
         """End waits between two attempts with `Cancelled`, in every thread."""
         self._closed.set()
 
-    def unary(self, call: Callable[..., _Reply], request: object) -> _Reply:
+    def unary(self, call: Callable[..., _Reply], request: object, retry: RetryState | None = None) -> _Reply:
         """Send one request and return its reply.
+
+        Args:
+            call: the stub's method.
+            request: its request.
+            retry: the time and the attempts left; None: those of a new call.
 
         Raises:
             FountError: no reply was received.
         """
-        retry, delay_s = self.retry_state(), 0.0
+        retry, delay_s = retry or self.retry_state(), 0.0
         while True:
             self._wait(delay_s)
             try:
@@ -103,25 +108,6 @@ class Calls(_CallSettings):
             if not reply.next_page_token:
                 return
             request.page_token = reply.next_page_token
-
-    def first(
-        self, call: Callable[..., Any], request: Callable[[], object], stream: ResumableStream[Any]
-    ) -> Any | None:
-        """Send a stream's request as a unary call; None when the server does not know the call, or none is needed.
-
-        Raises:
-            FountError: no reply was received.
-        """
-        delay_s: float | None = 0.0
-        while delay_s is not None:
-            self._wait(delay_s)
-            try:
-                return call(request(), timeout=stream.retry.call_timeout_s())
-            except grpc.RpcError as error:
-                if cast(grpc.Call, error).code() is grpc.StatusCode.UNIMPLEMENTED:
-                    return None
-                delay_s = stream.recover(error_of(error, self._server))
-        return None
 
     def stream(
         self, call: Callable[..., Any], stream: ResumableStream[_Item], feed: _Feed | None = None
@@ -213,14 +199,19 @@ class _Watchdog:
 class AioCalls(_CallSettings):
     """The calls of one asyncio client to one server, within one event loop; methods as those of `Calls`."""
 
-    async def unary(self, call: Callable[..., Awaitable[_Reply]], request: object) -> _Reply:
+    async def unary(
+        self, call: Callable[..., Awaitable[_Reply]], request: object, retry: RetryState | None = None
+    ) -> _Reply:
         """Send one request and return its reply; see `Calls.unary`."""
-        retry = self.retry_state()
+        retry = retry or self.retry_state()
         while True:
             try:
                 return await call(request, timeout=retry.call_timeout_s())
             except grpc.aio.AioRpcError as error:
                 await asyncio.sleep(retry.delay_s(error_of(error, self._server)))
+            except asyncio.CancelledError as error:
+                _reraise_if_task_cancelled(error)
+                raise Cancelled("The client was closed.") from error
 
     async def pages(self, call: Callable[..., Awaitable[Any]], request: Any, field: str) -> AsyncIterator[Any]:
         """Request every page of a list, and yield the entries of the reply's field; see `Calls.pages`."""
@@ -231,24 +222,6 @@ class AioCalls(_CallSettings):
             if not reply.next_page_token:
                 return
             request.page_token = reply.next_page_token
-
-    async def first(
-        self, call: Callable[..., Awaitable[Any]], request: Callable[[], object], stream: ResumableStream[Any]
-    ) -> Any | None:
-        """Send a stream's request as a unary call; see `Calls.first`."""
-        delay_s: float | None = 0.0
-        while delay_s is not None:
-            await asyncio.sleep(delay_s)
-            try:
-                return await call(request(), timeout=stream.retry.call_timeout_s())
-            except grpc.aio.AioRpcError as error:
-                if error.code() is grpc.StatusCode.UNIMPLEMENTED:
-                    return None
-                delay_s = stream.recover(error_of(error, self._server))
-            except asyncio.CancelledError as error:
-                _reraise_if_task_cancelled(error)
-                raise Cancelled("The client was closed.") from error
-        return None
 
     async def stream(
         self, call: Callable[..., Any], stream: ResumableStream[_Item], feed: _AioFeed | None = None

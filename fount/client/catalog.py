@@ -19,7 +19,6 @@ class ParameterInfo:
         name: the argument of `Client.sample` that sets it.
         range: (smallest, largest), both included.
         default: the value when unset; None: off when unset.
-        description: one sentence.
     """
 
     name: str
@@ -33,7 +32,6 @@ class QualityInfo:
     """One measured metric.
 
     Attributes:
-        metric: what was measured.
         value: the point estimate.
         interval: the 95 % interval.
         real_value: the same statistic for real data of the same size; None when there is none.
@@ -52,14 +50,10 @@ class ModelInfo:
     """One served version of a model, with its card.
 
     Attributes:
-        name: the model's name.
-        version: the version served.
         digest: the model digest, which pins it.
         is_default: whether the name alone means this version.
         state: "loading", "ready" or "unavailable".
         state_reason: why it is not ready; empty when it is.
-        family: the model family.
-        description: one sentence.
         operations: its operations, as "sample" or "classify".
         labels: class names by index; empty when unconditional.
         prior: one weight a class, summing to 1; empty when unconditional.
@@ -71,9 +65,7 @@ class ModelInfo:
         max_count: the most samples of one request.
         max_labels: the most entries of `labels` in one request.
         numerics: numerics ids that may be pinned now.
-        quality: the metrics measured.
         intended_use: what it is for, and its limitations.
-        data_licence: licence of the training data.
         recipe: how it was trained.
     """
 
@@ -141,7 +133,6 @@ class SplitInfo:
 
     Attributes:
         name: "train", "test", or as configured.
-        rows: number of images.
         class_counts: images of each class, by id.
         group_counts: images of each group, by id; empty without a group column.
     """
@@ -163,7 +154,6 @@ class DatasetInfo:
         groups: group names by id; empty without a group column.
         shape: (height, width, channels) of one image; empty when it cannot be read.
         splits: its splits, "train" first.
-        format: the format of its files.
         licence: the licence of the data; empty when unknown.
         classifier: the model that checks its labels; empty when none is configured.
         problem: why it cannot be read; empty when it can.

@@ -24,6 +24,7 @@ from fount.errors import (
     NotFound,
     Overloaded,
     ServerUnavailable,
+    UnknownCall,
 )
 
 __all__ = ["ERRORS", "error_of"]
@@ -70,7 +71,7 @@ ERRORS: dict[grpc.StatusCode, Callable[[_Failure], FountError]] = {
         failure.message, retry_after_s=failure.retry_after_s
     ),
     grpc.StatusCode.FAILED_PRECONDITION: lambda failure: FailedPrecondition(failure.message),
-    grpc.StatusCode.UNIMPLEMENTED: lambda failure: FailedPrecondition(
+    grpc.StatusCode.UNIMPLEMENTED: lambda failure: UnknownCall(
         f"The server at {failure.server} does not know this call: {failure.message}"
     ),
     grpc.StatusCode.DEADLINE_EXCEEDED: lambda failure: DeadlineExceeded(

@@ -7,7 +7,7 @@ Every method builds a request, sends it and decodes the reply. Requests, checks,
 from __future__ import annotations
 
 from collections.abc import Generator, Iterable, Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, Unpack
 
@@ -20,6 +20,7 @@ from fount.augmentation.rows import RowBatch
 from fount.client.calls import Calls
 from fount.client.catalog import DatasetInfo, ModelInfo, dataset_info, model_info
 from fount.client.channel import CHANNEL_OPTIONS, default_server
+from fount.errors import UnknownCall
 from fount.evaluation.request import EvaluationQuery, Format, State, evaluation_request, list_request, report_request
 from fount.evaluation.stream import EvaluationWatch, ReportDownload
 from fount.evaluation.types import EvaluationInfo, EvaluationReport, evaluation_info
@@ -119,9 +120,10 @@ class Client:
         stream = SampleStream(sample_request(model, query), self._calls.retry_state())
         collector = SampleCollector(stream.count)
         if stream.fits_unary:
-            reply = self._calls.first(self._sampling.SampleOnce, stream.begin_once, stream)
-            if reply is not None and (chunk := stream.receive_once(reply)):
-                collector.add(chunk)
+            with suppress(UnknownCall):  # a server that only streams
+                reply = self._calls.unary(self._sampling.SampleOnce, stream.begin_once(), stream.retry)
+                if (chunk := stream.receive_once(reply)) is not None:
+                    collector.add(chunk)
         if not stream.is_complete:
             for chunk in self._calls.stream(self._sampling.Sample, stream):
                 collector.add(chunk)

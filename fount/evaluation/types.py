@@ -73,7 +73,6 @@ class ClassMetricInfo:
     """A metric within one class.
 
     Attributes:
-        class_name: the class.
         value: the point estimate; None when the class has too few samples or rows.
         interval: the 95 % interval; None when there is none.
         null_mean: the mean of the null distribution; None when the metric has none.
@@ -134,7 +133,6 @@ class GateInfo:
     """The outcome of a gate.
 
     Attributes:
-        gate: the condition as it was given.
         passed: whether it holds; a condition on a value that could not be computed does not.
         actual: the value compared; None when there is none, and `note` says why.
         note: why there is no value; empty when there is one.
@@ -152,7 +150,6 @@ class ProgressInfo:
 
     Attributes:
         stage: the current stage in a word or two; empty before it started.
-        done: steps done.
         total: number of steps; 0 while it is unknown.
         updated: when the runner last reported, UTC; None before it started.
     """
@@ -168,20 +165,11 @@ class EnvelopeInfo:
     """Everything a result depends on. Equal envelopes give the same report but for times and ids.
 
     Attributes:
-        model: the generator.
-        model_numerics: its numerics id.
         extractor: the model whose features are compared.
-        extractor_numerics: its numerics id.
         classifier: the model whose labels are compared.
-        classifier_numerics: its numerics id.
-        dataset: the data set's name.
         dataset_digest: the digest of its rows.
         training_split: the split the generator may have been trained on.
         held_out_split: the split it was not trained on.
-        training_rows: rows of the training split.
-        held_out_rows: rows of the held-out split.
-        count: number of samples.
-        seed: the seed of the samples.
         parameters: the sampling parameters, by name.
         panels: in the order of the report.
         gates: the conditions, as they were given.
@@ -217,11 +205,9 @@ class EvaluationInfo:
     """An evaluation job: its request, progress and results.
 
     Attributes:
-        id: its identifier.
         state: "queued", "running", "succeeded", "failed" or "cancelled".
         state_reason: one sentence; empty when there is no reason to give.
         envelope: what was resolved when it was created.
-        progress: the progress.
         metrics: those known so far, in the order of the report; those of a running evaluation may still change.
         panels: the verdicts known so far, one a panel.
         gates: the outcomes, in the order of the request; empty until it has succeeded.
@@ -231,8 +217,6 @@ class EvaluationInfo:
         ended: when it ended; None when it has not.
         expires: when it is removed, with its report; None until it has ended.
         report_bytes: size of its report; 0 until it has succeeded.
-        request_id: the id of the request.
-        message: the message it was decoded from.
     """
 
     id: str

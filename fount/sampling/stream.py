@@ -7,6 +7,7 @@ is safe for every condition, because a sample depends on its own address alone.
 
 from __future__ import annotations
 
+from copy import deepcopy
 from dataclasses import dataclass
 
 import numpy as np
@@ -60,8 +61,7 @@ class SampleStream:
     def begin(self) -> sampling_pb2.SampleRequest:
         """Return the request of the next attempt: all samples at first, and those missing after a break."""
         self._header, self._parts = None, Parts()
-        request = sampling_pb2.SampleRequest()
-        request.CopyFrom(self._request)
+        request = deepcopy(self._request)
         if self._first_header is None:
             return request
         received = self.next_index - self._request.start_index
@@ -177,8 +177,7 @@ class SampleStream:
 
 def _pinned_header(request: sampling_pb2.SampleRequest, header: sampling_pb2.SampleHeader) -> sampling_pb2.SampleHeader:
     """Return the header that a request demands; the server chooses what the request leaves open."""
-    pinned = sampling_pb2.SampleHeader()
-    pinned.CopyFrom(header)
+    pinned = deepcopy(header)
     pinned.model.digest = request.model.digest or header.model.digest
     pinned.seed = request.seed if request.HasField("seed") else header.seed
     pinned.numerics = request.numerics or header.numerics

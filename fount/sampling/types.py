@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -26,8 +27,6 @@ class ModelId:
     """A model as a server resolved it; as text "name:version@sha256:...", which requests accept.
 
     Attributes:
-        name: the model's name.
-        version: the version served.
         digest: "sha256:" and 64 hexadecimal digits.
     """
 
@@ -97,7 +96,6 @@ class RowError:
     Attributes:
         index: the sample's index.
         code: the name of the gRPC status, as "INTERNAL".
-        message: what went wrong.
     """
 
     index: int
@@ -188,14 +186,23 @@ class Samples(_HasProvenance, np.ndarray[tuple[int, ...], np.dtype[Any]]):
 
     def __getitem__(self, key: Any) -> Any:
         selected = super().__getitem__(key)
-        if not _selects_rows(key) or not isinstance(selected, Samples):
-            return selected.view(np.ndarray) if isinstance(selected, Samples) else selected
+        if not isinstance(selected, Samples):
+            return selected
+        if not (isinstance(key, slice) or (isinstance(key, list | np.ndarray) and np.ndim(key) == 1)):
+            return selected.view(np.ndarray)
         selected.labels = None if self.labels is None else self.labels[key]
         selected.indices = None if self.indices is None else self.indices[key]
         return selected
 
     def __reduce__(self) -> tuple[Callable[..., Samples], tuple[Any, ...]]:
-        return _restore, (self.view(np.ndarray), self.labels, self.indices, self.provenance, self.value_range)
+        restore = partial(
+            Samples.of,
+            labels=self.labels,
+            indices=self.indices,
+            provenance=self.provenance,
+            value_range=self.value_range,
+        )
+        return restore, (self.view(np.ndarray),)
 
     def copy(self, order: Any = "C") -> Samples:
         """Copy the array, with its labels and indices."""
@@ -208,22 +215,6 @@ class Samples(_HasProvenance, np.ndarray[tuple[int, ...], np.dtype[Any]]):
     def start_index(self) -> int | None:
         """Index of the first sample; None when there is none, or once lost."""
         return int(self.indices[0]) if self.indices is not None and len(self.indices) else None
-
-
-def _selects_rows(key: object) -> bool:
-    if isinstance(key, slice):
-        return True
-    return isinstance(key, list | np.ndarray) and np.ndim(key) == 1
-
-
-def _restore(
-    array: Array,
-    labels: Int64s | None,
-    indices: Uint64s | None,
-    provenance: Provenance,
-    value_range: tuple[float, float],
-) -> Samples:
-    return Samples.of(array, labels=labels, indices=indices, provenance=provenance, value_range=value_range)
 
 
 class SampleCollector:

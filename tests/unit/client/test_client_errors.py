@@ -47,7 +47,7 @@ def test_every_status_but_ok_has_an_error():
         ("NOT_FOUND", errors.NotFound),
         ("RESOURCE_EXHAUSTED", errors.Overloaded),
         ("FAILED_PRECONDITION", errors.FailedPrecondition),
-        ("UNIMPLEMENTED", errors.FailedPrecondition),
+        ("UNIMPLEMENTED", errors.UnknownCall),
         ("DEADLINE_EXCEEDED", errors.DeadlineExceeded),
         ("UNAVAILABLE", errors.ServerUnavailable),
         ("PERMISSION_DENIED", errors.NotAllowed),
