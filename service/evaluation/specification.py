@@ -10,7 +10,7 @@ from dataclasses import asdict
 from typing import Any, Self
 
 from fount.documents import parse, record
-from service.domain import ModelKey, Parameters, Target
+from service.domain import Parameters
 from service.evaluation.results import Panel
 
 __all__ = ["FORMAT", "PinnedModel", "Specification"]
@@ -27,12 +27,6 @@ class PinnedModel:
     version: str
     digest: str
     numerics: str
-
-    @property
-    def target(self) -> Target:
-        """The workers that serve it."""
-        key = ModelKey(name=self.name, version=self.version, digest=self.digest)
-        return Target(model=key, numerics=self.numerics)
 
 
 @record

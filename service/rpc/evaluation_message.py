@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
 import hashlib
 from dataclasses import fields
-from itertools import accumulate
 from typing import TYPE_CHECKING
 
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -18,6 +15,8 @@ from service.evaluation.record import Record, State
 from service.evaluation.results import ClassValue, Metric, Panel, Verdict
 from service.evaluation.specification import PinnedModel, Specification
 from service.evaluation.statistics.intervals import Interval
+from service.rpc.paging import count_fitting, decode_token, encode_token, read_page_size
+from service.validation import Violations, raise_violations
 
 if TYPE_CHECKING:
     from service.evaluation.jobs.evaluations import Evaluations  # loads database libraries
@@ -35,8 +34,6 @@ _VERDICTS = {
     verdict: evaluation_pb2.Verdict.Value(f"VERDICT_{'UNSPECIFIED' if verdict is Verdict.NONE else verdict.name}")
     for verdict in Verdict
 }
-_PAGE_SIZE, _MAX_PAGE_SIZE = 100, 1000
-_PAGE_BYTES = 1 << 20  # of evaluations in one response
 _FILTER_DIGITS = 16
 
 
@@ -80,8 +77,7 @@ async def list_evaluations(
     Raises:
         InvalidRequest: fields are wrong; names every one.
     """
-    after = _check_list(request)
-    size = min(request.page_size or _PAGE_SIZE, _MAX_PAGE_SIZE)
+    size, after = _check_list(request)
     states = {_STATES[each] for each in request.states}
     try:
         records = await evaluations.list(subject, states=states, model=request.model, after=after, limit=size + 1)
@@ -89,37 +85,27 @@ async def list_evaluations(
         description = "names an evaluation that does not exist any more"
         raise InvalidRequest((Violation(field="page_token", description=description),)) from error
     messages = [record_to_message(each, with_metrics=False) for each in records[:size]]
-    fitting = max(1, sum(end <= _PAGE_BYTES for end in accumulate(each.ByteSize() for each in messages)))
-    page = messages[:fitting]
-    token = _page_token(request, page[-1].id) if len(records) > len(page) else ""
+    page = messages[: count_fitting(each.ByteSize() for each in messages)]
+    token = encode_token(f"{_filter_digest(request)} {page[-1].id}") if len(records) > len(page) else ""
     return evaluation_pb2.ListEvaluationsResponse(evaluations=page, next_page_token=token)
 
 
-def _check_list(request: evaluation_pb2.ListEvaluationsRequest) -> str:
-    """Check every field; return the id after which the page begins, empty for the first page."""
-    wrong = []
-    if request.page_size < 0:
-        wrong.append(Violation(field="page_size", description=f"must not be negative, got {request.page_size}"))
+def _check_list(request: evaluation_pb2.ListEvaluationsRequest) -> tuple[int, str]:
+    """Check every field; return the page size, and the id after which the page begins, empty for the first page."""
+    violations, after = Violations(), ""
+    size = read_page_size(request.page_size, violations)
     for k, number in enumerate(request.states):
         if number not in _STATES:
-            wrong.append(Violation(field=f"states[{k}]", description=f"{number} is not a State"))
-    after = ""
+            violations.add(f"states[{k}]", f"{number} is not a State")
     try:
         if request.page_token:
-            decoded = base64.b64decode(request.page_token.encode(), altchars=b"-_", validate=True).decode()
-            filtered_by, _, after = decoded.partition(" ")
+            filtered_by, _, after = decode_token(request.page_token).partition(" ")
             if filtered_by != _filter_digest(request) or not after.isalnum():
                 raise ValueError(filtered_by)
-    except (binascii.Error, ValueError):
-        description = "is not one that this gateway returned for this filter; start again without it"
-        wrong.append(Violation(field="page_token", description=description))
-    if wrong:
-        raise InvalidRequest(tuple(wrong))
-    return after
-
-
-def _page_token(request: evaluation_pb2.ListEvaluationsRequest, last: str) -> str:
-    return base64.urlsafe_b64encode(f"{_filter_digest(request)} {last}".encode()).decode()
+    except ValueError:
+        violations.add("page_token", "is not one that this gateway returned for this filter; start again without it")
+    raise_violations(violations)
+    return size, after
 
 
 def _filter_digest(request: evaluation_pb2.ListEvaluationsRequest) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from fount.readers import Dataset, DatasetSplit
 from fount.v1 import evaluation_pb2, model_pb2
@@ -25,7 +25,7 @@ from service.evaluation.results import Panel
 from service.evaluation.specification import Specification
 from service.rpc.evaluation_message import PANELS
 from service.rpc.fields import parameter_values
-from service.validation import check_parameters, raise_violations
+from service.validation import Violations, check_parameters, raise_violations
 
 __all__ = ["read_create_request"]
 
@@ -97,7 +97,7 @@ class _Reader:
     datasets: Datasets
     caller: Caller
     max_samples: int
-    violations: list[Violation] = field(default_factory=list)
+    violations: Violations = field(default_factory=Violations)
     refusal: FountServiceError | None = None
 
     async def read(self, code_version: str) -> Specification:
@@ -111,7 +111,10 @@ class _Reader:
         panels = self._panels(conditional)
         count = self._count(panels)
         self._check_gates(panels, reference)
-        parameters = self._parameters(generator)
+        parameters = Parameters()
+        if generator is not None:
+            given = parameter_values(request.parameters)
+            parameters = check_parameters(given, "parameters", generator.model, self.violations)
         raise_violations(self.violations)
         if self.refusal:
             raise self.refusal
@@ -141,9 +144,6 @@ class _Reader:
             code_version=code_version,
         )
 
-    def _wrong(self, name: str, description: str, *, unknown: bool = False) -> None:
-        self.violations.append(Violation(field=name, description=description, unknown=unknown))
-
     def _refuse(self, refusal: FountServiceError) -> None:
         self.refusal = self.refusal or refusal
 
@@ -154,7 +154,7 @@ class _Reader:
             target, model = self.catalog.choose(entry, _OPERATIONS[role], digest=ref.digest)
         except InvalidRequest as error:
             for each in error.violations:
-                self._wrong(each.field.replace("model", role, 1), each.description, unknown=each.unknown)
+                self.violations.append(replace(each, field=each.field.replace("model", role, 1)))
             return None
         except (NotReady, Retired) as error:
             self._refuse(error)
@@ -170,7 +170,7 @@ class _Reader:
         if name := reference.classifier or self._only_reader(reference.dataset):
             return self._find(role, model_pb2.ModelRef(name=name))
         problem = f"data set {reference.dataset.name} has no classifier, and not exactly one model can read it"
-        self._wrong(role, f"{problem}; name a model, or give the data set a classifier with --data-sets")
+        self.violations.add(role, f"{problem}; name a model, or give the data set a classifier with --data-sets")
         return None
 
     def _only_reader(self, dataset: Dataset) -> str:
@@ -195,7 +195,7 @@ class _Reader:
         if training is None or held_out is None:
             return None
         if training is held_out:
-            self._wrong("reference.held_out_split", f"is {held_out.name!r}, which is also training_split")
+            self.violations.add("reference.held_out_split", f"is {held_out.name!r}, which is also training_split")
         return _Reference(dataset=dataset, training=training, held_out=held_out, classifier=settings.classifier)
 
     async def _default_dataset(self, generator: PinnedRole | None) -> str:
@@ -219,7 +219,7 @@ class _Reader:
             return fitting[0]
         kind = f"of {format_shape(dims)} that a served classifier can read"
         problem = f"there are several {kind}: {format_names(fitting)}" if fitting else f"there is none {kind}"
-        self._wrong("reference.dataset", f"name a data set: {problem}")
+        self.violations.add("reference.dataset", f"name a data set: {problem}")
         return ""
 
     async def _fits(self, name: str, dims: tuple[int, int, int]) -> bool:
@@ -235,9 +235,9 @@ class _Reader:
         if split is None:
             existing = ", ".join(dataset.splits)
             problem = f"{dataset.name} has no split {name[:80]!r}; it has {existing}"
-            self._wrong(f"reference.{role}", problem, unknown=True)
+            self.violations.add(f"reference.{role}", problem, unknown=True)
         elif len(split) < _MIN_ROWS:
-            self._wrong(f"reference.{role}", f"must have at least {_MIN_ROWS} rows; {name} has {len(split)}")
+            self.violations.add(f"reference.{role}", f"must have at least {_MIN_ROWS} rows; {name} has {len(split)}")
         return split
 
     def _panels(self, conditional: bool | None) -> tuple[Panel, ...]:
@@ -246,11 +246,13 @@ class _Reader:
         for k, number in enumerate(self.request.panels):
             name, panel = f"panels[{k}]", _PANELS.get(number)
             if panel is None:
-                self._wrong(name, f"{number} is not a Panel")
+                self.violations.add(name, f"{number} is not a Panel")
             elif panel in chosen:
-                self._wrong(name, f"names {panel} a second time")
+                self.violations.add(name, f"names {panel} a second time")
             elif panel is Panel.LABEL_FIDELITY and conditional is False:
-                self._wrong(name, f"{self.request.model.name} is unconditional; {panel} is for models with labels")
+                self.violations.add(
+                    name, f"{self.request.model.name} is unconditional; {panel} is for models with labels"
+                )
             chosen |= {panel} if panel else set()
         if not self.request.panels:
             chosen = {each for each in Panel if each is not Panel.LABEL_FIDELITY or conditional is not False}
@@ -258,28 +260,21 @@ class _Reader:
 
     def _count(self, panels: Sequence[Panel]) -> int:
         count = self.request.count or min(_DEFAULT_COUNT, self.max_samples)
-        if not _MIN_SAMPLES <= count <= self.max_samples:
-            self._wrong("count", f"must be {_MIN_SAMPLES} to {self.max_samples}, got {count}")
-            return count
-        if short := [f"{each} ({FEWEST_SAMPLES[each]})" for each in panels if count < FEWEST_SAMPLES[each]]:
-            self._wrong("count", f"{count} samples are too few for {', '.join(short)}; draw more, or name other panels")
+        self.violations.check_range("count", count, _MIN_SAMPLES, self.max_samples)
+        short = [f"{each} ({FEWEST_SAMPLES[each]})" for each in panels if count < FEWEST_SAMPLES[each]]
+        if short and count >= _MIN_SAMPLES:
+            problem = f"{count} samples are too few for {', '.join(short)}"
+            self.violations.add("count", f"{problem}; draw more, or name other panels")
         return count
 
     def _check_gates(self, panels: Sequence[Panel], reference: _Reference | None) -> None:
         gates = self.request.gates
         if len(gates) > _MAX_GATES:
-            self._wrong("gates", f"must be at most {_MAX_GATES}, got {len(gates)}")
+            self.violations.add("gates", f"must be at most {_MAX_GATES}, got {len(gates)}")
             return
         for k, text in enumerate(gates):
             if problem := _gate_problem(text, panels, reference.dataset.classes if reference else None):
-                self._wrong(f"gates[{k}]", problem)
-
-    def _parameters(self, generator: PinnedRole | None) -> Parameters:
-        if generator is None:
-            return Parameters()
-        return check_parameters(
-            parameter_values(self.request.parameters), "parameters", generator.model, self.violations
-        )
+                self.violations.add(f"gates[{k}]", problem)
 
 
 def _can_read(model: ServedModel | None, dataset: Dataset) -> bool:

@@ -16,10 +16,10 @@ from fount.worker.v1 import worker_pb2
 from service.caller import current_caller
 from service.catalog import Catalog
 from service.domain import Dtype, Operation, Priority, ServedModel, Target
-from service.errors import InvalidRequest, NotReady, Retired, Violation
+from service.errors import InvalidRequest, NotReady, Retired
 from service.rpc.interceptor import current_request_id
 from service.scheduler.inference import InferenceClient, RequestContext
-from service.validation import raise_violations
+from service.validation import Violations, raise_violations
 
 __all__ = ["ReadingServicer"]
 
@@ -75,10 +75,10 @@ class ReadingServicer(runner_pb2_grpc.ReadingServiceServicer):
         is_interactive = request.priority == sampling_pb2.PRIORITY_INTERACTIVE
         if is_interactive:
             caller.require("priority:interactive")
-        violations: list[Violation] = []
+        violations = Violations()
         operation, images = _operation(request, violations), _images(request.images, violations)
         if request.priority not in sampling_pb2.Priority.values():
-            violations.append(Violation(field="priority", description=f"{request.priority} is not a Priority"))
+            violations.add("priority", f"{request.priority} is not a Priority")
         try:
             ref = request.model
             entry = self._catalog.find(ref.name, ref.version, ref.digest)
@@ -95,33 +95,33 @@ class ReadingServicer(runner_pb2_grpc.ReadingServiceServicer):
         return _CheckedRequest(operation=operation, target=target, model=model, images=images, priority=priority)
 
 
-def _operation(request: runner_pb2.ReadRequest, violations: list[Violation]) -> Operation:
+def _operation(request: runner_pb2.ReadRequest, violations: Violations) -> Operation:
     if request.operation not in _OPERATIONS:
         description = f"must be OPERATION_CLASSIFY or OPERATION_EMBED, got {request.operation}"
-        violations.append(Violation(field="operation", description=description))
+        violations.add("operation", description)
     return _OPERATIONS.get(request.operation, Operation.CLASSIFY)
 
 
-def _images(tensor: worker_pb2.Tensor, violations: list[Violation]) -> NDArray[np.uint8]:
+def _images(tensor: worker_pb2.Tensor, violations: Violations) -> NDArray[np.uint8]:
     """Return the images; none, with a violation, if the tensor holds something else."""
     dims = tuple(tensor.dims)
     size = np.prod(dims, dtype=object)
     if tensor.dtype != model_pb2.DTYPE_UINT8 or len(dims) != _IMAGE_DIMS or 0 in dims:
         description = f"must be UINT8 images of dims (n, H, W, C), got dtype {tensor.dtype} of dims {list(dims)}"
-        violations.append(Violation(field="images", description=description))
+        violations.add("images", description)
     elif len(tensor.data) != size:
         description = f"dims {list(dims)} are {size} bytes, got {len(tensor.data)}"
-        violations.append(Violation(field="images.data", description=description))
+        violations.add("images.data", description)
     else:
         return np.frombuffer(tensor.data, np.uint8).reshape(dims)
     return np.zeros((0, 0, 0, 0), np.uint8)
 
 
-def _check_shape(images: NDArray[np.uint8], model: ServedModel, violations: list[Violation]) -> None:
+def _check_shape(images: NDArray[np.uint8], model: ServedModel, violations: Violations) -> None:
     if len(images) and images.shape[1:] != model.sample_dims:
         given, accepted = ("×".join(map(str, each)) for each in (images.shape[1:], model.sample_dims))
         description = f"are {given}, and {model.key.name} reads {accepted}"
-        violations.append(Violation(field="images.dims", description=description))
+        violations.add("images.dims", description)
 
 
 def _tensor(rows: NDArray[np.float32]) -> worker_pb2.Tensor:

@@ -9,8 +9,9 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from service.errors import EvaluationNotDone, UnknownEvaluation
-from service.evaluation.pipeline.reporter import JobReporter, LeaseLost
+from service.evaluation.pipeline.reporter import JobReporter, LeaseLost, Results
 from service.evaluation.record import Progress, Record, State, Usage
+from service.evaluation.results import GateOutcome
 from service.evaluation.specification import Specification
 
 Run = Callable[[str, Specification, JobReporter], Awaitable[None]]
@@ -122,13 +123,13 @@ class MemoryReporter:
         progress = Progress(stage=stage, done=done, total=total, update_unix_s=time.time())
         self._change(state=State.RUNNING, progress=progress, reason=reason)
 
-    async def report_results(self, metrics, panels) -> None:
-        self._change(metrics=tuple(metrics), panels=tuple(panels))
+    async def report_results(self, results: Results) -> None:
+        self._change(metrics=tuple(results.metrics), panels=tuple(results.panels))
 
-    async def succeed(self, *, metrics, panels, gates, bundle: bytes) -> None:
+    async def succeed(self, results: Results, gates: Sequence[GateOutcome], bundle: bytes) -> None:
+        await self.report_results(results)
         self._evaluations.bundles[self._id] = bundle
-        results = {"metrics": tuple(metrics), "panels": tuple(panels), "gates": tuple(gates)}
-        self._change(state=State.SUCCEEDED, end_unix_s=time.time(), report_bytes=len(bundle), **results)
+        self._change(state=State.SUCCEEDED, end_unix_s=time.time(), report_bytes=len(bundle), gates=tuple(gates))
 
     async def fail(self, reason: str) -> None:
         self._change(state=State.FAILED, end_unix_s=time.time(), reason=reason)

@@ -330,25 +330,19 @@ def _read_specification(value: Mapping[str, Any], model: str) -> Specification:
 
 def _unreadable_specification(model: str, written_format: Any) -> Specification:
     unknown = PinnedModel(name="", version="", digest="", numerics="")
+    texts = ("dataset", "dataset_digest", "training_split", "held_out_split", "code_version")
+    lists = ("model_labels", "classifier_labels", "classes", "panels", "gates")
+    fields: dict[str, Any] = dict.fromkeys(texts, "") | dict.fromkeys(lists, ())
     return Specification(
         model=replace(unknown, name=model),
-        model_labels=(),
         extractor=unknown,
         classifier=unknown,
-        classifier_labels=(),
-        dataset="",
-        dataset_digest="",
-        training_split="",
-        held_out_split="",
+        image_shape=(0, 0, 0),
         training_rows=0,
         held_out_rows=0,
-        classes=(),
-        image_shape=(0, 0, 0),
         count=0,
         seed=0,
         parameters=Parameters(),
-        panels=(),
-        gates=(),
-        code_version="",
         format=written_format if isinstance(written_format, int) else 0,
+        **fields,
     )

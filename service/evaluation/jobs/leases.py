@@ -22,9 +22,9 @@ import sqlalchemy as sa
 from service.errors import JobsUnreachable
 from service.evaluation.jobs.database import Database, Now, evaluations, raise_if_full, reports, to_json_text
 from service.evaluation.jobs.queue import RunStep
-from service.evaluation.pipeline.reporter import LeaseLost
+from service.evaluation.pipeline.reporter import LeaseLost, Results
 from service.evaluation.record import State
-from service.evaluation.results import GateOutcome, Metric, PanelResult
+from service.evaluation.results import GateOutcome
 
 __all__ = ["LEASE_S", "MAX_ATTEMPTS", "Lease", "LeaseReporter", "LeaseStore"]
 
@@ -126,23 +126,15 @@ class LeaseStore:
             attempts=sa.case((is_further, 1), else_=_c.attempts),
         )
 
-    def report_results(self, lease: Lease, metrics: Sequence[Metric], panels: Sequence[PanelResult]) -> None:
+    def report_results(self, lease: Lease, results: Results) -> None:
         """Store the results so far; raises as `report_progress`."""
-        self._write(lease, metrics=to_json_text(metrics), panels=to_json_text(panels))
+        self._write(lease, metrics=to_json_text(results.metrics), panels=to_json_text(results.panels))
 
-    def succeed(
-        self,
-        lease: Lease,
-        *,
-        metrics: Sequence[Metric],
-        panels: Sequence[PanelResult],
-        gates: Sequence[GateOutcome],
-        bundle: bytes,
-    ) -> None:
+    def succeed(self, lease: Lease, results: Results, gates: Sequence[GateOutcome], bundle: bytes) -> None:
         """End the evaluation with its report, in one transaction; raises as `report_progress`."""
         values = {
-            "metrics": to_json_text(metrics),
-            "panels": to_json_text(panels),
+            "metrics": to_json_text(results.metrics),
+            "panels": to_json_text(results.panels),
             "gates": to_json_text(gates),
             "done": _c.total,
             "report_bytes": len(bundle),
@@ -213,21 +205,14 @@ class LeaseReporter:
         report = partial(self._leases.report_progress, stage=stage, done=done, total=total, reason=reason)
         await self._write(report)
 
-    async def report_results(self, metrics: Sequence[Metric], panels: Sequence[PanelResult]) -> None:
+    async def report_results(self, results: Results) -> None:
         """See `JobReporter`."""
-        await self._write(partial(self._leases.report_results, metrics=metrics, panels=panels))
+        await self._write(partial(self._leases.report_results, results=results))
 
-    async def succeed(
-        self,
-        *,
-        metrics: Sequence[Metric],
-        panels: Sequence[PanelResult],
-        gates: Sequence[GateOutcome],
-        bundle: bytes,
-    ) -> None:
+    async def succeed(self, results: Results, gates: Sequence[GateOutcome], bundle: bytes) -> None:
         """See `JobReporter`."""
         self._on_end(self._lease)
-        await self._write(partial(self._leases.succeed, metrics=metrics, panels=panels, gates=gates, bundle=bundle))
+        await self._write(partial(self._leases.succeed, results=results, gates=gates, bundle=bundle))
 
     async def fail(self, reason: str) -> None:
         """See `JobReporter`; waits for disk space, too, which the files of this evaluation may have taken."""

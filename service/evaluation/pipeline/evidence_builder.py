@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
@@ -32,10 +33,11 @@ SPACES: tuple[Space, ...] = ("pixels", "features")
 _MIN_ROWS = 50
 
 
+@dataclass(kw_only=True, eq=False)
 class EvidenceBuilder:
     """Builds what the panels of one evaluation need, and nothing else.
 
-    Args:
+    Attributes:
         specification: of the evaluation.
         sampling: its samples.
         training, held_out: its real rows.
@@ -43,40 +45,38 @@ class EvidenceBuilder:
         files: where the nearest training rows of samples are left.
     """
 
-    def __init__(
-        self,
-        specification: Specification,
-        *,
-        sampling: SamplingStage,
-        training: SplitRows,
-        held_out: SplitRows,
-        held_out_neighbours: HeldOutNeighbours,
-        files: StepFiles,
-    ) -> None:
-        self._specification, self._sampling, self._files = specification, sampling, files
-        self._splits: dict[Split, SplitRows] = {"training": training, "held_out": held_out}
-        self._held_out_neighbours = held_out_neighbours
-        self._loaded: dict[Split, RealRows] = {}
-        self._prepared: dict[Space, Rows] = {}
-        self._evidence: Evidence | None = None
+    specification: Specification
+    sampling: SamplingStage
+    training: SplitRows
+    held_out: SplitRows
+    held_out_neighbours: HeldOutNeighbours
+    files: StepFiles
+    _loaded: dict[Split, RealRows] = field(default_factory=dict)
+    _prepared: dict[Space, Rows] = field(default_factory=dict)
+    _evidence: Evidence | None = None
+
+    @property
+    def reference_keys(self) -> list[str]:
+        """The cached references it uses."""
+        return [self.training.key, self.held_out.key, self.held_out_neighbours.key]
 
     async def nearest(self, space: Space, number: int) -> Arrays:
         """Find the nearest training rows of one chunk of samples: distances (n, NEIGHBOURS), rows (n,)."""
 
         async def make() -> Arrays:
-            samples = await self._sampling.valid_samples(number)
+            samples = await self.sampling.valid_samples(number)
             if samples is None:
                 return {"distances": np.zeros((0, NEIGHBOURS)), "rows": np.zeros(0, np.int64)}
             rows = await self._training_rows(space)
             distances, found = await asyncio.to_thread(nearest, _in(space, samples), rows, NEIGHBOURS)
             return {"distances": distances, "rows": found[:, 0]}
 
-        return await self._files.arrays(f"nearest-{space}-{number:05d}", make)
+        return await self.files.arrays(f"nearest-{space}-{number:05d}", make)
 
     async def held_out_nearest(self, space: Space, number: int) -> Arrays:
         """Find the nearest training rows of one chunk of held-out rows: distances (n, NEIGHBOURS)."""
         held_out, training = await self._rows("held_out"), await self._training_rows(space)
-        return await self._held_out_neighbours.nearest(space, number, held_out, training)
+        return await self.held_out_neighbours.nearest(space, number, held_out, training)
 
     async def evidence(self) -> Evidence:
         """Return all evidence.
@@ -89,8 +89,8 @@ class EvidenceBuilder:
         return self._evidence
 
     async def _build(self) -> Evidence:
-        panels, count = self._specification.panels, self._specification.count
-        parts = [await self._sampling.valid_samples(number) for number in range(len(self._sampling.chunks))]
+        panels, count = self.specification.panels, self.specification.count
+        parts = [await self.sampling.valid_samples(number) for number in range(len(self.sampling.chunks))]
         samples = _join([each for each in parts if each is not None])
         valid = 0 if samples is None else len(samples)
         for panel in panels:
@@ -107,14 +107,14 @@ class EvidenceBuilder:
             held_out=held_out,
             training=training,
             nearest={space: await self._all_nearest(space) for space in spaces},
-            label_grid=await self._sampling.label_grid() if needs_label_grid(panels) else None,
-            classes=self._specification.classes,
-            seed=self._specification.seed,
+            label_grid=await self.sampling.label_grid() if needs_label_grid(panels) else None,
+            classes=self.specification.classes,
+            seed=self.specification.seed,
         )
 
     async def _all_nearest(self, space: Space) -> Nearest:
-        of_samples = [await self.nearest(space, number) for number in range(len(self._sampling.chunks))]
-        chunks = range(len(self._held_out_neighbours.chunks))
+        of_samples = [await self.nearest(space, number) for number in range(len(self.sampling.chunks))]
+        chunks = range(len(self.held_out_neighbours.chunks))
         of_rows = [await self.held_out_nearest(space, number) for number in chunks]
         return Nearest(
             sample_distances=np.concatenate([each["distances"] for each in of_samples]),
@@ -124,7 +124,7 @@ class EvidenceBuilder:
 
     async def _rows(self, split: Split) -> RealRows:
         if split not in self._loaded:
-            rows = await self._splits[split].load()
+            rows = await (self.training if split == "training" else self.held_out).load()
             if len(rows) < _MIN_ROWS:
                 raise Failed(f"{len(rows)} rows of the {split.replace('_', '-')} split could be read, and {_MIN_ROWS} "
                              "are needed; check the extractor and the classifier")  # fmt: skip

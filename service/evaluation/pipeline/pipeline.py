@@ -69,7 +69,7 @@ class Pipeline:
         used: list[str] = []
         try:
             steps = await run.guard(lambda: self._prepare(specification, run, files))
-            used = [steps.held_out.key, steps.training.key, steps.held_out_neighbours.key]
+            used = steps.evidence.reference_keys
             self._used += used
             await run.complete(steps)
         except Failed as failed:
@@ -92,27 +92,17 @@ class Pipeline:
         retry = WorkerRetry(run.report_wait, self._max_wait_s)
         reader = ImageReader(specification, self._workers, retry)
         training_split = dataset.splits[specification.training_split]
-        training = SplitRows(specification, training_split, reader, self._references)
-        held_out = SplitRows(specification, held_out_split, reader, self._references)
-        neighbours = HeldOutNeighbours(specification, self._references)
-        sampling = SamplingStage(specification, classes, workers=self._workers, retry=retry, reader=reader, files=files)
         evidence = EvidenceBuilder(
-            specification,
-            sampling=sampling,
-            training=training,
-            held_out=held_out,
-            held_out_neighbours=neighbours,
-            files=files,
-        )
-        return EvaluationSteps(
             specification=specification,
-            sampling=sampling,
-            training=training,
-            held_out=held_out,
-            held_out_neighbours=neighbours,
-            evidence=evidence,
+            sampling=SamplingStage(
+                specification, classes, workers=self._workers, retry=retry, reader=reader, files=files
+            ),
+            training=SplitRows(specification, training_split, reader, self._references),
+            held_out=SplitRows(specification, held_out_split, reader, self._references),
+            held_out_neighbours=HeldOutNeighbours(specification, self._references),
             files=files,
         )
+        return EvaluationSteps(evidence)
 
     async def _open(self, specification: Specification) -> Dataset:
         name = specification.dataset
@@ -155,13 +145,13 @@ class _Run:
             if step.completes is not None:
                 completed.append(step.completes)
                 so_far = await self.guard(lambda: work.results(tuple(completed)))
-                await self._reporter.report_results(so_far.metrics, so_far.panels)
+                await self._reporter.report_results(so_far)
         self._done = len(steps)
         await self.report("writing the report")
-        results = await self.guard(lambda: work.results(work.specification.panels))
+        results = await self.guard(lambda: work.results(work.evidence.specification.panels))
         gates = work.gates(results.metrics)
         bundle = await self.guard(lambda: work.bundle(results, gates))
-        await self._reporter.succeed(metrics=results.metrics, panels=results.panels, gates=gates, bundle=bundle)
+        await self._reporter.succeed(results, gates, bundle)
 
     async def _run_step(self, step: Step) -> None:
         async def work() -> str:

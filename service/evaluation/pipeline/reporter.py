@@ -1,13 +1,14 @@
-"""The interface between the pipeline and the keeper of evaluations: progress, results and finished steps."""
+"""The interface between the pipeline and the store of evaluations: progress, results and finished steps."""
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 from service.evaluation.results import GateOutcome, Metric, PanelResult
 
-__all__ = ["Failed", "JobReporter", "LeaseLost"]
+__all__ = ["Failed", "JobReporter", "LeaseLost", "Results"]
 
 
 class Failed(Exception):
@@ -18,6 +19,14 @@ class LeaseLost(Exception):
     """This run must write no more: the evaluation was cancelled or deleted, or is, or will be, another runner's."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Results:
+    """Metrics and verdicts of panels."""
+
+    metrics: Sequence[Metric]
+    panels: Sequence[PanelResult]
+
+
 class JobReporter(Protocol):
     """Receives what one run reports. Every method raises LeaseLost; all but `fail` raise Failed if the disk is full."""
 
@@ -25,18 +34,11 @@ class JobReporter(Protocol):
         """Store how far the run is; the reason is what it waits for."""
         ...
 
-    async def report_results(self, metrics: Sequence[Metric], panels: Sequence[PanelResult]) -> None:
+    async def report_results(self, results: Results) -> None:
         """Store the results so far."""
         ...
 
-    async def succeed(
-        self,
-        *,
-        metrics: Sequence[Metric],
-        panels: Sequence[PanelResult],
-        gates: Sequence[GateOutcome],
-        bundle: bytes,
-    ) -> None:
+    async def succeed(self, results: Results, gates: Sequence[GateOutcome], bundle: bytes) -> None:
         """End the evaluation with its report."""
         ...
 

@@ -13,15 +13,12 @@ from service.evaluation.gates import evaluate_gate, parse_gate
 from service.evaluation.panels.part import EvidenceSummary
 from service.evaluation.panels.registry import evaluate_panel, needs_label_grid, needs_neighbours, parts_of
 from service.evaluation.pipeline.evidence_builder import SPACES, EvidenceBuilder
-from service.evaluation.pipeline.files import StepFiles
-from service.evaluation.pipeline.reference import HeldOutNeighbours, SplitRows
-from service.evaluation.pipeline.sampling import SamplingStage
+from service.evaluation.pipeline.reporter import Results
 from service.evaluation.report.bundle import make_bundle
 from service.evaluation.report.figures import figures_of
-from service.evaluation.results import GateOutcome, Metric, Panel, PanelResult
-from service.evaluation.specification import Specification
+from service.evaluation.results import GateOutcome, Metric, Panel
 
-__all__ = ["EvaluationSteps", "Results", "Step"]
+__all__ = ["EvaluationSteps", "Step"]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -39,68 +36,53 @@ class Step:
     completes: Panel | None = None
 
 
-@dataclass(frozen=True, kw_only=True)
-class Results:
-    """Metrics and verdicts of panels."""
-
-    metrics: tuple[Metric, ...]
-    panels: tuple[PanelResult, ...]
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
 class EvaluationSteps:
     """All work of one evaluation.
 
-    Attributes:
-        specification: of the evaluation.
-        sampling, training, held_out, held_out_neighbours, evidence: do the work.
-        files: where the outputs of parts and figures are left.
+    Args:
+        evidence: draws, reads and compares; its files also hold the outputs of parts and figures.
     """
 
-    specification: Specification
-    sampling: SamplingStage
-    training: SplitRows
-    held_out: SplitRows
-    held_out_neighbours: HeldOutNeighbours
-    evidence: EvidenceBuilder
-    files: StepFiles
+    def __init__(self, evidence: EvidenceBuilder) -> None:
+        self.evidence, self._specification = evidence, evidence.specification
 
     def steps(self) -> list[Step]:
         """Return every step, in order. Equal specifications have equal steps."""
         return [*self._reading_steps(), *self._neighbour_steps(), *self._panel_steps()]
 
     def _reading_steps(self) -> Iterator[Step]:
-        for number in range(len(self.sampling.chunks)):
-            yield Step(stage="drawing samples", work=partial(self.sampling.draw, number))
-            yield Step(stage="reading samples", work=partial(self.sampling.read, number))
-        if needs_label_grid(self.specification.panels):
-            yield from _chunked("same noise under every label", self.sampling.draw_grid, self.sampling.grid_chunks)
-        yield from _chunked("reading held-out rows", self.held_out.read, self.held_out.chunks)
-        yield from _chunked("reading training rows", self.training.read, self.training.chunks)
+        sampling, held_out, training = self.evidence.sampling, self.evidence.held_out, self.evidence.training
+        for number in range(len(sampling.chunks)):
+            yield Step(stage="drawing samples", work=partial(sampling.draw, number))
+            yield Step(stage="reading samples", work=partial(sampling.read, number))
+        if needs_label_grid(self._specification.panels):
+            yield from _chunked("same noise under every label", sampling.draw_grid, sampling.grid_chunks)
+        yield from _chunked("reading held-out rows", held_out.read, held_out.chunks)
+        yield from _chunked("reading training rows", training.read, training.chunks)
 
     def _neighbour_steps(self) -> Iterator[Step]:
-        if not needs_neighbours(self.specification.panels):
+        if not needs_neighbours(self._specification.panels):
             return
         for space in SPACES:
             of_samples = partial(self.evidence.nearest, space)
-            yield from _chunked(f"nearest training rows by {space}", of_samples, self.sampling.chunks)
+            yield from _chunked(f"nearest training rows by {space}", of_samples, self.evidence.sampling.chunks)
             of_rows = partial(self.evidence.held_out_nearest, space)
             stage = f"nearest training rows of held-out rows by {space}"
-            yield from _chunked(stage, of_rows, self.held_out_neighbours.chunks)
+            yield from _chunked(stage, of_rows, self.evidence.held_out_neighbours.chunks)
 
     def _panel_steps(self) -> Iterator[Step]:
         yield Step(stage="collecting evidence", work=self.evidence.evidence)
-        parts = parts_of(self.specification.panels, self.specification.conditional)
+        parts = parts_of(self._specification.panels, self._specification.conditional)
         for position, part in enumerate(parts):
             is_last = part.panel not in {each.panel for each in parts[position + 1 :]}
             work = partial(self._output, f"part-{part.name}", part.compute)
             yield Step(stage=part.stage, work=work, completes=part.panel if is_last else None)
-        for figure in figures_of(self.specification.panels):
+        for figure in figures_of(self._specification.panels):
             yield Step(stage=figure.stage, work=partial(self._output, f"figure-{figure.name}", figure.compute))
 
     async def results(self, panels: Sequence[Panel]) -> Results:
         """Return the results of these panels, whose parts are done."""
-        spec = self.specification
+        spec = self._specification
         evidence = await self.evidence.evidence()
         summary = EvidenceSummary.of(evidence, extractor=spec.extractor.name, classifier=spec.classifier.name)
         last = max(map(spec.panels.index, panels))
@@ -117,18 +99,18 @@ class EvaluationSteps:
 
     def gates(self, metrics: Sequence[Metric]) -> tuple[GateOutcome, ...]:
         """Evaluate the gates."""
-        return tuple(evaluate_gate(parse_gate(each), metrics) for each in self.specification.gates)
+        return tuple(evaluate_gate(parse_gate(each), metrics) for each in self._specification.gates)
 
     async def bundle(self, results: Results, gates: Sequence[GateOutcome]) -> bytes:
         """Pack the report."""
         evidence = await self.evidence.evidence()
         figures = {
             each.name: await self._output(f"figure-{each.name}", each.compute)
-            for each in figures_of(self.specification.panels)
+            for each in figures_of(self._specification.panels)
         }
         return await asyncio.to_thread(
             make_bundle,
-            specification=self.specification,
+            specification=self._specification,
             metrics=results.metrics,
             panels=results.panels,
             gates=gates,
@@ -141,7 +123,7 @@ class EvaluationSteps:
         async def make() -> Any:
             return await asyncio.to_thread(compute, await self.evidence.evidence())
 
-        return await self.files.json(name, make)
+        return await self.evidence.files.json(name, make)
 
 
 def _chunked(stage: str, work: Callable[[int], Awaitable[Any]], chunks: Sequence[slice]) -> Iterator[Step]:

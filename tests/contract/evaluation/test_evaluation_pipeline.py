@@ -17,10 +17,10 @@ from service.errors import NotReady, Overloaded, Retired
 from service.evaluation.pipeline.features import WorkerRetry
 from service.evaluation.pipeline.files import StepFiles
 from service.evaluation.pipeline.reference import limit_references
-from service.evaluation.pipeline.reporter import Failed, LeaseLost
+from service.evaluation.pipeline.reporter import Failed, LeaseLost, Results
 from service.evaluation.pipeline.sampling import label_samples
 from service.evaluation.report.bundle import read_bundle
-from service.evaluation.results import GateOutcome, Metric, Panel, PanelResult
+from service.evaluation.results import GateOutcome, Metric, Panel
 from service.evaluation.specification import Specification
 from tests.contract.evaluating import FakeWorkers, pipeline, specification
 
@@ -48,18 +48,11 @@ class Notes:
         self.reasons += [reason] if reason else []
         self.done.append((done, total))
 
-    async def report_results(self, metrics: Sequence[Metric], panels: Sequence[PanelResult]) -> None:
-        self.metrics = list(metrics)
+    async def report_results(self, results: Results) -> None:
+        self.metrics = list(results.metrics)
 
-    async def succeed(
-        self,
-        *,
-        metrics: Sequence[Metric],
-        panels: Sequence[PanelResult],
-        gates: Sequence[GateOutcome],
-        bundle: bytes,
-    ) -> None:
-        self.metrics, self.gates, self.bundle = list(metrics), list(gates), bundle
+    async def succeed(self, results: Results, gates: Sequence[GateOutcome], bundle: bytes) -> None:
+        self.metrics, self.gates, self.bundle = list(results.metrics), list(gates), bundle
 
     async def fail(self, reason: str) -> None:
         self.failed = reason

@@ -6,6 +6,7 @@ import contextlib
 import json
 import sqlite3
 from collections.abc import AsyncIterator, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,13 +16,14 @@ from service.errors import EvaluationNotDone, JobsUnreachable, Overloaded, Setup
 from service.evaluation.jobs.database import Database, evaluations, jobs_url, layout, metadata, queue_url
 from service.evaluation.jobs.evaluations import Evaluations, Limits
 from service.evaluation.jobs.leases import Lease, LeaseStore
-from service.evaluation.pipeline.reporter import LeaseLost
+from service.evaluation.pipeline.reporter import LeaseLost, Results
 from service.evaluation.record import Record, State
 from service.evaluation.results import GateOutcome, Metric, Panel, PanelResult, Verdict
 from tests.contract.evaluating import specification
 from tests.databases import postgres
 
 METRIC = Metric(name="fid", panel=Panel.REALISM, value=1.5, interval=(1.0, 2.0), better="lower", method="m")
+RESULTS = Results(metrics=[METRIC], panels=[])
 DAY_S = 86_400
 
 
@@ -74,7 +76,7 @@ def report(leases: LeaseStore, lease: Lease, done: int, stage: str = "drawing") 
 
 
 def succeed(leases: LeaseStore, record: Record, bundle: bytes = b"report") -> None:
-    leases.succeed(acquire(leases, record), metrics=[METRIC], panels=[], gates=[], bundle=bundle)
+    leases.succeed(acquire(leases, record), RESULTS, [], bundle)
 
 
 def age(database: Database, record: Record, seconds: float) -> None:
@@ -123,7 +125,7 @@ async def test_it_filters_a_list_and_leaves_metrics_out(store: Evaluations, leas
     done, _ = await create(store), await create(store)
     outcome = GateOutcome(gate="fid < 2", passed=True, actual=1.5)
     panel = PanelResult(panel=Panel.REALISM, verdict=Verdict.LIKE_REAL, sentence="like real")
-    leases.succeed(acquire(leases, done), metrics=[METRIC], panels=[panel], gates=[outcome], bundle=b"report")
+    leases.succeed(acquire(leases, done), replace(RESULTS, panels=[panel]), [outcome], b"report")
     found = await store.list("ada", states=(State.SUCCEEDED,), model="mixer")
     assert [each.id for each in found] == [done.id]
     assert (found[0].metrics, found[0].panels, found[0].gates) == ((), (panel,), (outcome,))
@@ -147,7 +149,7 @@ async def test_a_cancelled_evaluation_cannot_succeed(store: Evaluations, leases:
     lease = acquire(leases, created)
     assert (await store.cancel("ada", created.id)).state is State.CANCELLED
     with pytest.raises(LeaseLost):
-        leases.succeed(lease, metrics=[], panels=[], gates=[], bundle=b"late")
+        leases.succeed(lease, RESULTS, [], b"late")
     with pytest.raises(LeaseLost):
         report(leases, lease, 1)
     assert leases.acquire(created.id) is None
@@ -176,7 +178,7 @@ async def test_a_deleted_evaluation_is_gone(store: Evaluations, leases: LeaseSto
     lease = acquire(leases, created)
     await store.delete("ada", created.id)
     with pytest.raises(LeaseLost):
-        leases.report_results(lease, [METRIC], [])
+        leases.report_results(lease, RESULTS)
     with pytest.raises(UnknownEvaluation, match=created.id):
         await store.get("ada", created.id)
 
@@ -264,7 +266,7 @@ async def test_success_completes_the_progress(store: Evaluations, leases: LeaseS
     created = await create(store)
     lease = acquire(leases, created)
     report(leases, lease, 8, "writing the report")
-    leases.succeed(lease, metrics=[METRIC], panels=[], gates=[], bundle=b"report")
+    leases.succeed(lease, RESULTS, [], b"report")
     progress = (await store.get("ada", created.id)).progress
     assert (progress.done, progress.total) == (9, 9)
 
