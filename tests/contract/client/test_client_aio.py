@@ -7,6 +7,7 @@ import grpc
 import numpy as np
 import pytest
 
+import fount
 from fount.client.aio import Client
 from fount.errors import Cancelled, DeadlineExceeded, InvalidRequest, NotFound, ServerUnavailable
 from tests.contract.fake_gateway import Behaviour, FakeGateway, invalid, overloaded, rich, unavailable
@@ -69,7 +70,9 @@ async def test_it_cancels_the_call_when_the_task_is_cancelled(aio_client_of):
     gateway = FakeGateway(attempts=[Behaviour(silent_after=1)])
     async with aio_client_of(gateway) as client:
         task = asyncio.create_task(client.sample("digits-cvae", count=8))
-        await asyncio.sleep(0.2)
+        async with asyncio.timeout(5):
+            while not gateway.chunks_sent:
+                await asyncio.sleep(0.01)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
@@ -109,3 +112,7 @@ async def test_it_reports_an_unknown_model(aio_client_of):
         assert (await client.model("digits-cvae")).name == "digits-cvae"
         with pytest.raises(NotFound, match='no model "ghost"'):
             await client.model("ghost")
+
+
+def test_it_is_reachable_as_an_attribute_of_the_package():
+    assert fount.aio.Client is Client

@@ -25,47 +25,47 @@ def blocks_of(words: np.ndarray) -> set[bytes]:
 # --- A row belongs to its address -------------------------------------------------------------------------------------
 
 
-def test_a_row_does_not_depend_on_its_batch() -> None:
+def test_it_draws_a_row_independently_of_its_batch() -> None:
     together = latent(11, 0, 50)
     assert all(np.array_equal(together[i : i + 1], latent(11, i, 1)) for i in range(50))
 
 
 @pytest.mark.parametrize("cuts", [[0, 50], [0, 1, 50], [0, 13, 26, 39, 50], list(range(51))], ids=len)
-def test_a_range_is_the_sum_of_its_parts(cuts: list[int]) -> None:
+def test_it_draws_a_range_like_its_parts(cuts: list[int]) -> None:
     parts = [latent(11, low, high - low) for low, high in pairwise(cuts)]
     assert np.array_equal(np.concatenate(parts), latent(11, 0, 50))
 
 
-def test_rows_follow_the_order_of_their_addresses() -> None:
+def test_it_keeps_the_order_of_addresses() -> None:
     order = np.array([3, 0, 4, 1, 2])
     rows = Addresses.of_range(11, 0, 5).take(order).normals(Stream.LATENT, 7)
     assert np.array_equal(rows, latent(11, 0, 5)[order])
 
 
-def test_seeds_may_be_mixed_in_one_batch() -> None:
+def test_it_accepts_several_seeds_in_one_batch() -> None:
     mixed = Addresses.concatenate([Addresses.of_range(1, 5, 2), Addresses.of_range(2, 9, 3)])
     assert np.array_equal(mixed.normals(Stream.LATENT, 7), np.concatenate([latent(1, 5, 2), latent(2, 9, 3)]))
 
 
-def test_a_row_begins_the_same_whatever_its_length() -> None:
+def test_it_starts_a_row_alike_at_any_length() -> None:
     addresses = Addresses.of_range(11, 0, 5)
     assert np.array_equal(addresses.normals(Stream.LATENT, 64)[:, :7], addresses.normals(Stream.LATENT, 7))
 
 
-def test_the_last_index_can_be_addressed() -> None:
+def test_it_addresses_the_last_index() -> None:
     assert Addresses.of_range(1, MAX_INDEX - 2, 3).indices.tolist() == [2**64 - 3, 2**64 - 2, 2**64 - 1]
 
 
-def test_a_range_next_to_the_last_index_is_the_sum_of_its_parts() -> None:
+def test_it_draws_a_range_at_the_last_index_like_its_parts() -> None:
     singles = [latent(1, MAX_INDEX - 2 + i, 1) for i in range(3)]
     assert np.array_equal(latent(1, MAX_INDEX - 2, 3), np.concatenate(singles))
 
 
-def test_an_empty_range_gives_no_rows() -> None:
+def test_it_returns_no_rows_for_an_empty_range() -> None:
     assert latent(1, 0, 0).shape == (0, 7)
 
 
-def test_truncated_rows_do_not_depend_on_their_batch() -> None:
+def test_it_truncates_a_row_independently_of_its_batch() -> None:
     together = Addresses.of_range(11, 0, 20).normals(Stream.LATENT, 16, truncation=0.5)
     alone = [Addresses.of_range(11, i, 1).normals(Stream.LATENT, 16, truncation=0.5) for i in range(20)]
     assert np.array_equal(together, np.concatenate(alone))
@@ -74,30 +74,30 @@ def test_truncated_rows_do_not_depend_on_their_batch() -> None:
 # --- No two purposes share a number -----------------------------------------------------------------------------------
 
 
-def test_streams_share_no_block() -> None:
+def test_it_shares_no_block_between_streams() -> None:
     addresses = Addresses.of_range(0, 0, 100)
     blocks = [blocks_of(addresses.words(stream, 400)) for stream in Stream]
     assert len(set.union(*blocks)) == len(Stream) * 100 * 100
 
 
-def test_seeds_share_no_block() -> None:
+def test_it_shares_no_block_between_seeds() -> None:
     blocks = [blocks_of(Addresses.of_range(seed, 0, 100).words(Stream.LATENT, 400)) for seed in (0, 1, 2**32, 2**63)]
     assert len(set.union(*blocks)) == 4 * 100 * 100
 
 
-def test_indices_share_no_block() -> None:
+def test_it_shares_no_block_between_indices() -> None:
     starts = (0, 100, 2**32, 2**63)
     blocks = [blocks_of(Addresses.of_range(0, start, 100).words(Stream.LATENT, 400)) for start in starts]
     assert len(set.union(*blocks)) == 4 * 100 * 100
 
 
-def test_steps_share_no_number() -> None:
+def test_it_shares_no_number_between_steps() -> None:
     addresses = Addresses.of_range(0, 0, 10)
     steps = np.concatenate([addresses.normals(Stream.STEP, 20, step=step) for step in (0, 1, 2, 999)])
     assert len(np.unique(steps)) == 4 * 10 * 20
 
 
-def test_redraws_share_no_number_with_steps() -> None:
+def test_it_shares_no_number_between_redraws_and_steps() -> None:
     addresses = Addresses.of_range(0, 0, 10)
     steps = {float(z) for step in range(256) for z in addresses.normals(Stream.STEP, 4, step=step).ravel()}
     redrawn = addresses.normals(Stream.STEP, 4, step=0, truncation=0.1).ravel()
@@ -105,37 +105,37 @@ def test_redraws_share_no_number_with_steps() -> None:
     assert not steps & {float(z) for z, drawn in zip(redrawn, first, strict=True) if z != drawn}
 
 
-def test_seed_0_is_an_ordinary_seed() -> None:
+def test_it_treats_seed_0_like_any_other() -> None:
     assert not np.array_equal(latent(0, 0, 4), latent(1, 0, 4))
 
 
 # --- Uniforms and truncation ------------------------------------------------------------------------------------------
 
 
-def test_uniforms_are_at_least_0_and_below_1() -> None:
+def test_it_draws_uniforms_from_0_to_below_1() -> None:
     uniforms = Addresses.of_range(3, 0, 100_000).uniforms(Stream.LABEL, 1)
     assert uniforms.min() >= 0
     assert uniforms.max() < 1
 
 
-def test_the_largest_words_give_a_uniform_below_1(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_it_draws_a_uniform_below_1_from_the_largest_words(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(address, "philox4x32_10", lambda counter, key: np.full_like(counter, 2**32 - 1))
     assert Addresses.of_range(0, 0, 1).uniforms(Stream.LABEL, 1).item() == 1 - 2**-53
 
 
 @pytest.mark.parametrize("bound", [0.1, 1.0, 4.0])
-def test_truncated_normals_stay_within_their_bound(bound: float) -> None:
+def test_it_keeps_truncated_normals_within_their_bound(bound: float) -> None:
     z = Addresses.of_range(3, 0, 100).normals(Stream.LATENT, 100, truncation=bound)
     assert np.abs(z).max() <= np.float32(bound)
 
 
-def test_truncation_changes_only_what_was_beyond_it() -> None:
+def test_it_changes_only_normals_beyond_the_truncation() -> None:
     addresses = Addresses.of_range(3, 0, 100)
     free, bounded = addresses.normals(Stream.LATENT, 100), addresses.normals(Stream.LATENT, 100, truncation=1.0)
     assert np.array_equal(free == bounded, np.abs(free) <= 1)
 
 
-def test_a_bound_nothing_reaches_changes_nothing() -> None:
+def test_it_changes_nothing_when_no_normal_is_beyond_the_truncation() -> None:
     addresses = Addresses.of_range(3, 0, 10)
     free = addresses.normals(Stream.LATENT, 10)
     assert np.array_equal(addresses.normals(Stream.LATENT, 10, truncation=8.0), free)
@@ -145,27 +145,27 @@ def test_a_bound_nothing_reaches_changes_nothing() -> None:
 
 
 @pytest.mark.parametrize("first_block", [-1, 2**48])
-def test_blocks_outside_their_48_bits_are_refused(first_block: int) -> None:
+def test_it_refuses_blocks_outside_48_bits(first_block: int) -> None:
     with pytest.raises(ValueError, match=r"outside 0 to 2\^48"):
         Addresses.of_range(0, 0, 1).words(Stream.LATENT, 1, first_block)
 
 
-def test_the_last_block_can_be_read() -> None:
+def test_it_reads_the_last_block() -> None:
     assert Addresses.of_range(0, 0, 1).words(Stream.LATENT, 4, 2**48 - 1).shape == (1, 4)
 
 
 @pytest.mark.parametrize("truncation", [0.0, -1.0, math.nan])
-def test_a_truncation_not_above_0_is_refused(truncation: float) -> None:
+def test_it_refuses_a_truncation_not_above_0(truncation: float) -> None:
     with pytest.raises(ValueError, match="truncation must be above 0"):
         Addresses.of_range(0, 0, 1).normals(Stream.LATENT, 1, truncation=truncation)
 
 
-def test_truncation_is_refused_where_redraws_would_meet_steps() -> None:
+def test_it_refuses_truncation_where_redraws_would_overlap_steps() -> None:
     with pytest.raises(ValueError, match="of steps 0 to 255"):
         Addresses.of_range(0, 0, 1).normals(Stream.STEP, 1, step=256, truncation=1.0)
 
 
-def test_a_truncation_that_is_never_met_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_it_refuses_a_truncation_that_redraws_do_not_reach(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(address, "_MAX_REDRAWS", 3)
     with pytest.raises(ValueError, match="was not reached in 3 redraws"):
         Addresses.of_range(0, 0, 1).normals(Stream.LATENT, 8, truncation=1e-6)
@@ -180,14 +180,14 @@ def uniforms_for_log() -> np.ndarray:
     return (np.concatenate([words, edges]).astype(np.float64) + 0.5) * 2.0**-32
 
 
-def test_log_is_within_2_units_in_the_last_place() -> None:
+def test_it_computes_log_within_2_units_in_the_last_place() -> None:
     x = uniforms_for_log()
     expected = np.array([math.log(value) for value in x])
     assert (np.abs(address._log(x) - expected) / np.spacing(np.abs(expected))).max() <= 2
 
 
 @pytest.mark.parametrize(("position", "function"), [(0, math.sin), (1, math.cos)], ids=["sine", "cosine"])
-def test_sine_and_cosine_are_within_2_units_in_the_last_place(
+def test_it_computes_sine_and_cosine_within_2_units_in_the_last_place(
     position: int, function: Callable[[float], float]
 ) -> None:
     words = np.concatenate([np.arange(1, EIGHTH_TURN, 30_011), [EIGHTH_TURN - 1]]).astype(np.uint32)
@@ -196,7 +196,7 @@ def test_sine_and_cosine_are_within_2_units_in_the_last_place(
     assert (np.abs(drawn - expected) / np.spacing(expected)).max() <= 2
 
 
-def test_a_quarter_turn_makes_a_sine_a_cosine() -> None:
+def test_it_computes_equal_sine_and_cosine_a_quarter_turn_apart() -> None:
     words = np.arange(0, 2**32, 100_003, dtype=np.uint64)
     sine, cosine = address._sin_cos_of_turn(words.astype(np.uint32))
     later_sine, later_cosine = address._sin_cos_of_turn(((words + QUARTER_TURN) % 2**32).astype(np.uint32))
@@ -204,19 +204,19 @@ def test_a_quarter_turn_makes_a_sine_a_cosine() -> None:
     assert np.array_equal(later_cosine, -sine)
 
 
-def test_quarter_turns_have_exact_sines_and_cosines() -> None:
+def test_it_computes_quarter_turns_exactly() -> None:
     sine, cosine = address._sin_cos_of_turn(np.array([0, 1, 2, 3], np.uint32) * np.uint32(QUARTER_TURN))
     assert sine.tolist() == [0, 1, 0, -1]
     assert cosine.tolist() == [1, 0, -1, 0]
 
 
-def test_an_eighth_of_a_turn_has_equal_sine_and_cosine() -> None:
+def test_it_computes_equal_sine_and_cosine_at_an_eighth_of_a_turn() -> None:
     sine, cosine = address._sin_cos_of_turn(np.array([EIGHTH_TURN], np.uint32))
     assert abs(sine.item()) == pytest.approx(math.sqrt(0.5), abs=2e-16)
     assert abs(cosine.item()) == pytest.approx(math.sqrt(0.5), abs=2e-16)
 
 
-def test_no_normal_is_larger_than_the_smallest_word_allows() -> None:
+def test_it_draws_no_normal_larger_than_the_smallest_word_allows() -> None:
     z = address._box_muller(np.zeros((1, 2), np.uint32))
     assert z[0].tolist() == pytest.approx([math.sqrt(2 * math.log(2**33)), 0.0])
 
@@ -232,7 +232,7 @@ def layouts(values: np.ndarray) -> list[np.ndarray]:
 
 
 @pytest.mark.parametrize("length", [1, 2, 3, 5, 8, 17, 64, 1001])
-def test_arithmetic_does_not_depend_on_the_array_s_length(length: int) -> None:
+def test_it_computes_alike_at_any_array_length(length: int) -> None:
     x, words = uniforms_for_log()[:2000], np.arange(0, 2**32, 2147483, dtype=np.uint32)[:2000]
     assert address._log(x[:length]).tobytes() == address._log(x)[:length].tobytes()
     parts, whole = address._sin_cos_of_turn(words[:length]), address._sin_cos_of_turn(words)
@@ -240,7 +240,7 @@ def test_arithmetic_does_not_depend_on_the_array_s_length(length: int) -> None:
 
 
 @pytest.mark.parametrize("layout", range(4), ids=["reversed", "strided", "unaligned", "column"])
-def test_arithmetic_does_not_depend_on_the_array_s_layout(layout: int) -> None:
+def test_it_computes_alike_in_any_array_layout(layout: int) -> None:
     x, words = uniforms_for_log()[:1001], np.arange(0, 2**32, 4294967, dtype=np.uint32)
     assert address._log(layouts(x)[layout]).tobytes() == address._log(x).tobytes()
     drawn, expected = address._sin_cos_of_turn(layouts(words)[layout]), address._sin_cos_of_turn(words)

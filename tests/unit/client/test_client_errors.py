@@ -1,4 +1,4 @@
-"""From gRPC statuses to errors a person can act on."""
+"""gRPC statuses as errors of the client, each with its remedy."""
 
 import grpc
 import pytest
@@ -10,7 +10,7 @@ from fount import errors
 from fount.client.status import ERRORS, error_of
 from fount.errors import InvalidRequest, MissingExtra
 
-NOBODY = "No Fount server answers at here:1. Start one with `fount serve`, or name another with --server."
+NO_SERVER = "No Fount server answers at here:1. Start one with `fount serve`, or name another with --server."
 
 
 class EndedCall(grpc.RpcError):
@@ -35,7 +35,7 @@ def ended(code, *details):
     return EndedCall(code, "text", status.trailing_metadata)
 
 
-def test_every_status_but_ok_has_an_error():
+def test_it_has_an_error_for_every_status_but_ok():
     assert ERRORS.keys() == set(grpc.StatusCode) - {grpc.StatusCode.OK}
 
 
@@ -60,23 +60,23 @@ def test_every_status_but_ok_has_an_error():
         ("UNKNOWN", errors.InternalError),
     ],
 )
-def test_a_status_becomes_its_error(code, kind):
+def test_it_maps_a_status_to_its_error(code, kind):
     call = EndedCall(grpc.StatusCode[code])
     error = error_of(call, "here:1")
     assert type(error) is kind
     assert error.__cause__ is call
 
 
-def test_no_answer_says_how_to_start_a_server():
-    assert str(error_of(EndedCall(grpc.StatusCode.UNAVAILABLE, "connection refused"), "here:1")) == NOBODY
+def test_it_reports_how_to_start_a_server_when_none_answers():
+    assert str(error_of(EndedCall(grpc.StatusCode.UNAVAILABLE, "connection refused"), "here:1")) == NO_SERVER
 
 
-def test_a_server_that_says_it_is_not_ready_is_quoted():
+def test_it_quotes_a_server_that_is_not_ready():
     info = error_details_pb2.ErrorInfo(reason="LOADING", domain="fount")
     assert str(error_of(ended(grpc.StatusCode.UNAVAILABLE, info), "here:1")) == "text"
 
 
-def test_every_bad_field_is_listed():
+def test_it_lists_every_wrong_field():
     bad = error_details_pb2.BadRequest()
     bad.field_violations.add(field="count", description="is 0")
     bad.field_violations.add(field="seed", description="is odd")
@@ -86,7 +86,7 @@ def test_every_bad_field_is_listed():
     assert str(error) == "text\n  count: is 0\n  seed: is odd"
 
 
-def test_a_retry_delay_is_read_in_seconds():
+def test_it_reads_a_retry_delay_in_seconds():
     retry = error_details_pb2.RetryInfo(retry_delay={"seconds": 1, "nanos": 500_000_000})
     assert error_of(ended(grpc.StatusCode.RESOURCE_EXHAUSTED, retry), "here:1").retry_after_s == 1.5
 
@@ -99,34 +99,32 @@ def test_a_retry_delay_is_read_in_seconds():
     ],
     ids=["ErrorInfo", "RequestInfo"],
 )
-def test_a_fault_of_the_server_names_its_request_id(detail):
+def test_it_names_the_request_id_of_a_server_fault(detail):
     error = error_of(ended(grpc.StatusCode.INTERNAL, detail), "here:1")
     assert (error.request_id, str(error)) == ("r-1", "text (request id r-1)")
 
 
-def test_a_missing_extra_says_what_to_install():
+def test_it_names_the_extra_to_install():
     assert str(MissingExtra.of(command="serve", extra="serve", missing="aiohttp")) == (
         "`fount serve` needs the extra `serve`: pip install 'fount[serve]' (missing: aiohttp)"
     )
 
 
-def test_every_error_is_drawn_in_the_tree():
+def test_it_lists_every_error_in_the_tree():
     kinds = [name for name in errors.__all__ if isinstance(getattr(errors, name), type)]
     assert [name for name in kinds if name not in (errors.__doc__ or "")] == []
 
 
-def test_a_bad_field_that_the_message_names_is_not_repeated():
+def test_it_does_not_repeat_a_field_that_the_message_names():
     assert str(InvalidRequest("count: is 0", fields=[("count", "is 0")])) == "count: is 0"
 
 
-def test_a_stream_that_broke_says_how_far_it_came() -> None:
-    from fount.errors import ServerUnavailable
-
-    error = ServerUnavailable.no_server_at("localhost:1").after(158_720, 1_000_000, 158_720)
+def test_it_reports_how_much_of_a_broken_stream_was_received():
+    error = errors.ServerUnavailable.no_server_at("localhost:1").after(158_720, 1_000_000, 158_720)
     assert str(error).startswith("The stream broke after 158,720 of 1,000,000 samples; index 158720 was next. No Fount")
 
 
-def test_a_stream_that_broke_within_grpc_may_be_tried_again():
+def test_it_reports_a_stream_that_broke_within_grpc_as_unavailable():
     error = error_of(EndedCall(grpc.StatusCode.INTERNAL, "Internal error from Core"), "here:1")
     assert isinstance(error, errors.ServerUnavailable)
-    assert str(error) == NOBODY
+    assert str(error) == NO_SERVER

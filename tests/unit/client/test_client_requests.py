@@ -20,49 +20,49 @@ DIGEST = "sha256:" + "a" * 64
     ],
     ids=["name", "version", "as replies name it", "name and digest"],
 )
-def test_a_model_is_named_in_any_of_four_ways(text, parts):
+def test_it_parses_the_name_of_a_model(text, parts):
     ref = model_ref(text)
     assert (ref.name, ref.version, ref.digest) == parts
 
 
-def test_a_digest_may_be_given_apart():
+def test_it_accepts_a_separate_digest():
     assert model_ref("digits", DIGEST).digest == DIGEST
 
 
-def test_two_digests_that_disagree_are_refused():
+def test_it_refuses_two_digests_that_disagree():
     with pytest.raises(InvalidRequest, match="differs"):
         model_ref(f"digits@{DIGEST}", "sha256:b")
 
 
-def test_a_model_without_a_name_is_refused():
+def test_it_refuses_a_model_without_a_name():
     with pytest.raises(InvalidRequest, match="no name"):
         model_ref(":1.0")
 
 
-def test_nothing_but_a_model_asks_for_one_sample():
+def test_it_requests_one_sample_by_default():
     request = sample_request("digits", {})
     assert request == sampling_pb2.SampleRequest(
         model=model_pb2.ModelRef(name="digits"), count=1, encoding=model_pb2.ENCODING_UINT8
     )
 
 
-def test_seed_0_is_sent_and_no_seed_is_not():
+def test_it_distinguishes_seed_0_from_none():
     assert sample_request("digits", {"seed": 0}).HasField("seed")
     assert not sample_request("digits", {"seed": None}).HasField("seed")
 
 
-def test_a_label_is_an_index_or_a_name():
+def test_it_accepts_a_label_by_index_or_name():
     assert sample_request("digits", {"label": 7}).condition.label.id == 7
     assert sample_request("digits", {"label": "seven"}).condition.label.name == "seven"
     assert sample_request("digits", {"label": np.int64(0)}).condition.label.WhichOneof("kind") == "id"
 
 
-def test_labels_give_the_count():
+def test_it_takes_the_count_from_labels():
     request = sample_request("digits", {"labels": np.array([1, 2, 3])})
     assert (request.count, list(request.condition.labels.ids)) == (3, [1, 2, 3])
 
 
-def test_a_mixture_names_its_classes_by_index_or_name():
+def test_it_accepts_a_mixture_by_index_or_name():
     mixture = sample_request("digits", {"mixture": {7: 0.9, "one": 0.1}}).condition.mixture
     assert [(c.label.id, c.label.name, c.weight) for c in mixture.components] == [(7, "", 0.9), (0, "one", 0.1)]
 
@@ -78,7 +78,7 @@ def test_a_mixture_names_its_classes_by_index_or_name():
         ("steps", 10),
     ],
 )
-def test_each_parameter_is_sent(name, value):
+def test_it_sends_each_parameter(name, value):
     parameters = sample_request("digits", {name: value}).parameters
     assert [(field.name, sent) for field, sent in parameters.ListFields()] == [(name, value)]
 
@@ -93,7 +93,7 @@ def test_each_parameter_is_sent(name, value):
         ("count", 5, 5),
     ],
 )
-def test_each_plain_field_is_sent(name, value, sent):
+def test_it_sends_each_plain_field(name, value, sent):
     assert getattr(sample_request("digits", {name: value}), name) == sent
 
 
@@ -115,13 +115,13 @@ def test_each_plain_field_is_sent(name, value, sent):
         ({"steps": -1}, "steps"),
     ],
 )
-def test_a_value_no_model_could_take_is_named(query, field):
+def test_it_names_a_value_out_of_range(query, field):
     with pytest.raises(InvalidRequest) as refused:
         sample_request("digits", query)
     assert [name for name, _ in refused.value.fields] == [field]
 
 
-def test_every_bad_value_is_named_at_once():
+def test_it_names_every_wrong_value_at_once():
     with pytest.raises(InvalidRequest) as refused:
         sample_request("digits", {"count": 0, "seed": -1, "encoding": "jpeg"})
     assert [name for name, _ in refused.value.fields] == ["seed", "encoding", "count"]
@@ -143,11 +143,11 @@ def test_every_bad_value_is_named_at_once():
         ({"lable": 7}, "unexpected argument 'lable'"),
     ],
 )
-def test_a_wrong_type_names_its_argument(query, message):
+def test_it_names_an_argument_of_the_wrong_type(query, message):
     with pytest.raises(TypeError, match=message):
         sample_request("digits", query)
 
 
-def test_files_are_not_for_arrays():
+def test_it_refuses_files_where_an_array_is_returned():
     with pytest.raises(InvalidRequest, match="use stream"):
         refuse_files({"encoding": "png"})

@@ -1,4 +1,4 @@
-"""Samples as an array that knows its labels and addresses, and forgets them before they could lie."""
+"""Samples as an array with labels and addresses, which views that could contradict them lose."""
 
 import pickle
 
@@ -36,7 +36,7 @@ def test_it_is_an_array(samples):
     assert np.asarray(samples).ravel().tolist() == [0, 1, 2, 3, 4, 5]
 
 
-def test_it_knows_where_it_is_from(samples):
+def test_it_has_provenance(samples):
     assert (samples.seed, samples.numerics, str(samples.model)) == (5, "cpu", "digits:1.0@sha256:a")
     assert (samples.labels.tolist(), samples.indices.tolist(), samples.start_index) == ([7, 8, 9], [10, 11, 12], 10)
 
@@ -56,31 +56,31 @@ def test_it_can_be_written_to(samples):
     ],
     ids=["slice", "backwards", "list", "mask"],
 )
-def test_rows_picked_keep_their_own_labels_and_indices(samples, key, labels, indices):
-    picked = samples[key]
-    assert (picked.labels.tolist(), picked.indices.tolist(), picked.seed) == (labels, indices, 5)
+def test_it_keeps_labels_and_indices_of_selected_rows(samples, key, labels, indices):
+    selected = samples[key]
+    assert (selected.labels.tolist(), selected.indices.tolist(), selected.seed) == (labels, indices, 5)
 
 
 @pytest.mark.parametrize("key", [0, (slice(None), 0), np.zeros((3, 1, 2, 1), bool), None], ids=str)
-def test_anything_else_picked_is_a_plain_array(samples, key):
+def test_it_returns_a_plain_array_for_other_selections(samples, key):
     assert type(samples[key]) is np.ndarray
 
 
-def test_one_number_picked_is_a_number(samples):
+def test_it_returns_a_number_for_one_element(samples):
     assert samples[1, 0, 1, 0] == 3
 
 
-def test_another_order_forgets_labels(samples):
+def test_it_loses_labels_in_another_order(samples):
     assert samples.reshape(-1).labels is None
     assert np.roll(samples, 1, axis=0).labels is None
 
 
-def test_arithmetic_gives_plain_arrays(samples):
+def test_it_returns_plain_arrays_from_arithmetic(samples):
     assert type(samples / 255) is np.ndarray
     assert samples.mean() == 2.5
 
 
-def test_a_copy_keeps_labels(samples):
+def test_it_keeps_labels_in_a_copy(samples):
     copied = samples.copy()
     copied.labels[0] = 0
     assert (samples.labels[0], copied.indices.tolist()) == (7, [10, 11, 12])
@@ -92,13 +92,13 @@ def test_it_survives_pickling(samples):
     assert (again.tolist(), again.labels.tolist(), again.seed) == (samples.tolist(), [7, 8, 9], 5)
 
 
-def test_without_classes_there_are_no_labels():
+def test_it_has_no_labels_without_classes():
     collector = SampleCollector(1)
     collector.add(piece(0, [1, 2]))
     assert collector.finish().labels is None
 
 
-def test_failed_samples_are_named():
+def test_it_names_failed_samples():
     collector = SampleCollector(2)
     collector.add(piece(0, [0, 0, 1, 1], errors=[RowError(index=0, code="INTERNAL", message="not finite")]))
     with pytest.raises(SampleFailed, match="sample 0: INTERNAL: not finite") as failed:
@@ -106,15 +106,15 @@ def test_failed_samples_are_named():
     assert failed.value.indices == [0]
 
 
-def test_many_failed_samples_are_counted():
+def test_it_counts_many_failed_samples():
     assert str(SampleFailed([(i, "bad") for i in range(12)])).endswith("and 2 more")
 
 
-def test_a_chunk_is_an_array_too():
+def test_it_converts_a_chunk_to_an_array():
     got = piece(4, [0, 1, 2, 3])
     assert (np.asarray(got).shape, len(got), got.indices.tolist()) == ((2, 1, 2, 1), 2, [4, 5])
 
 
-def test_more_samples_than_memory_holds_are_refused_with_advice():
+def test_it_refuses_more_samples_than_fit_in_memory():
     with pytest.raises(InvalidRequest, match="do not fit in memory; use stream"):
         SampleCollector(2**63).add(piece(0, [0, 1]))

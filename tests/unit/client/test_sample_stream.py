@@ -33,7 +33,7 @@ def opened(query):
     return stream
 
 
-def begun(query, **fields):
+def with_header(query, **fields):
     stream = opened(query)
     stream.receive(header(**fields))
     return stream
@@ -44,7 +44,7 @@ def failed(index):
 
 
 def test_it_returns_samples_with_provenance():
-    stream = begun({"count": 2, "start_index": 3})
+    stream = with_header({"count": 2, "start_index": 3})
     got = stream.receive(chunk(3, b"\1\2\3\4", labels=[7, 8]))
     assert got.samples.tolist() == [[[[1], [2]]], [[[3], [4]]]]
     assert (got.labels.tolist(), got.indices.tolist()) == ([7, 8], [3, 4])
@@ -53,7 +53,7 @@ def test_it_returns_samples_with_provenance():
 
 def test_it_reads_floats_as_little_endian():
     data = np.array([0.5, -1.0], "<f4").tobytes()
-    stream = begun({"encoding": "float32"}, dtype=model_pb2.DTYPE_FLOAT32, encoding=2)
+    stream = with_header({"encoding": "float32"}, dtype=model_pb2.DTYPE_FLOAT32, encoding=2)
     assert stream.receive(chunk(0, data, count=1)).samples.ravel().tolist() == [0.5, -1.0]
 
 
@@ -67,7 +67,7 @@ def test_it_repeats_the_request_before_a_header():
 
 
 def test_it_requests_the_rest_with_everything_pinned_after_a_header():
-    stream = begun({"count": 4, "start_index": 10})
+    stream = with_header({"count": 4, "start_index": 10})
     stream.receive(chunk(10, b"\1\2\3\4"))
     resumed = stream.begin()
     assert (resumed.start_index, resumed.count, resumed.seed, resumed.numerics) == (12, 2, 5, "cpu")
@@ -75,14 +75,14 @@ def test_it_requests_the_rest_with_everything_pinned_after_a_header():
 
 
 def test_it_requests_the_labels_of_the_rest():
-    stream = begun({"labels": [7, 8, 9]})
+    stream = with_header({"labels": [7, 8, 9]})
     stream.receive(chunk(0, b"\1\2", labels=[7]))
     assert list(stream.begin().condition.labels.ids) == [8, 9]
 
 
 @pytest.mark.parametrize("other", [{"digest": "sha256:b"}, {"seed": 6}, {"numerics": "gpu"}, {"dims": (2, 1, 1)}])
 def test_it_refuses_a_resumed_stream_of_another_kind(other):
-    stream = begun({"count": 4})
+    stream = with_header({"count": 4})
     stream.begin()
     with pytest.raises(BadReply, match=r"changed|would not match"):
         stream.receive(header(**other))
@@ -91,7 +91,7 @@ def test_it_refuses_a_resumed_stream_of_another_kind(other):
 @pytest.mark.parametrize("pinned", [{"digest": "sha256:b"}, {"seed": 6}, {"numerics": "gpu"}])
 def test_it_refuses_a_header_that_ignores_what_was_pinned(pinned):
     with pytest.raises(BadReply, match="was pinned"):
-        begun(pinned)
+        with_header(pinned)
 
 
 @pytest.mark.parametrize(
@@ -116,11 +116,11 @@ def test_it_refuses_a_header_that_ignores_what_was_pinned(pinned):
 )  # fmt: skip
 def test_it_refuses_a_message_that_contradicts_the_request(response):
     with pytest.raises(BadReply):
-        begun({"count": 2}).receive(response)
+        with_header({"count": 2}).receive(response)
 
 
 def test_it_refuses_an_overlap():
-    stream = begun({"count": 4})
+    stream = with_header({"count": 4})
     stream.receive(chunk(0, b"\1\2\3\4"))
     with pytest.raises(BadReply, match="Samples 2 to 3 are due, but samples 1 to 2 arrived"):
         stream.receive(chunk(1, b"\1\2\3\4"))
@@ -132,7 +132,7 @@ def test_it_refuses_a_chunk_before_the_header():
 
 
 def test_it_refuses_a_short_stream():
-    stream = begun({"count": 3})
+    stream = with_header({"count": 3})
     stream.receive(chunk(0, b"\1\2"))
     with pytest.raises(BadReply, match="ended before sample 1; 2 are missing"):
         stream.finish()
@@ -141,7 +141,7 @@ def test_it_refuses_a_short_stream():
 @pytest.mark.parametrize("query", [{"label": 7, "count": 2}, {"labels": [7, 7]}], ids=["label", "labels"])
 def test_it_refuses_a_label_that_was_not_requested(query):
     with pytest.raises(BadReply, match="other labels"):
-        begun(query).receive(chunk(0, b"\1\2\3\4", labels=[7, 3]))
+        with_header(query).receive(chunk(0, b"\1\2\3\4", labels=[7, 3]))
 
 
 @pytest.mark.parametrize(
@@ -149,18 +149,18 @@ def test_it_refuses_a_label_that_was_not_requested(query):
 )
 def test_it_refuses_a_form_it_cannot_decode(fields):
     with pytest.raises(BadReply, match="cannot decode"):
-        begun({"count": 1}, **fields)
+        with_header({"count": 1}, **fields)
 
 
 def test_it_joins_the_parts_of_a_large_sample():
-    stream = begun({"count": 2})
+    stream = with_header({"count": 2})
     assert stream.receive(chunk(0, b"\1", count=1, part_total=2)) is None
     whole = stream.receive(chunk(0, b"\2", count=1, part_offset=1, part_total=2))
     assert (whole.samples.ravel().tolist(), stream.next_index) == ([1, 2], 1)
 
 
 def test_it_requests_a_sample_again_after_a_break_between_its_parts():
-    stream = begun({"count": 1})
+    stream = with_header({"count": 1})
     stream.receive(chunk(0, b"\1", count=1, part_total=2))
     assert stream.begin().start_index == 0
     stream.receive(header())
@@ -181,7 +181,7 @@ def test_it_requests_a_sample_again_after_a_break_between_its_parts():
     ids=["again", "other total", "too long", "other sample", "empty", "whole sample"],
 )
 def test_it_refuses_parts_that_do_not_fit(second):
-    stream = begun({"count": 2})
+    stream = with_header({"count": 2})
     stream.receive(chunk(0, b"\1", count=1, part_total=2))
     with pytest.raises(BadReply, match="After 1 bytes of sample 0, samples"):
         stream.receive(second)
@@ -189,21 +189,21 @@ def test_it_refuses_parts_that_do_not_fit(second):
 
 def test_it_refuses_a_sample_above_the_size_limit():
     with pytest.raises(BadReply, match="larger than 1073741824 bytes"):
-        begun({"count": 1}).receive(chunk(0, b"\1", count=1, part_total=2**40))
+        with_header({"count": 1}).receive(chunk(0, b"\1", count=1, part_total=2**40))
 
 
 def test_it_returns_a_failed_sample_as_zeros_with_its_error():
-    got = begun({"count": 2}).receive(chunk(0, b"\0\0\3\4", errors=[failed(0)]))
+    got = with_header({"count": 2}).receive(chunk(0, b"\0\0\3\4", errors=[failed(0)]))
     assert [(error.index, error.code, error.message) for error in got.errors] == [(0, "INTERNAL", "not finite")]
 
 
 def test_it_fills_a_failed_sample_without_bytes_with_zeros():
-    got = begun({"count": 2}).receive(chunk(0, b"\3\4", count=2, lengths=[0, 2], errors=[failed(0)]))
+    got = with_header({"count": 2}).receive(chunk(0, b"\3\4", count=2, lengths=[0, 2], errors=[failed(0)]))
     assert got.samples.ravel().tolist() == [0, 0, 3, 4]
 
 
 def test_it_splits_files_by_their_lengths():
-    got = begun({"count": 3, "encoding": "png"}, encoding=3).receive(
+    got = with_header({"count": 3, "encoding": "png"}, encoding=3).receive(
         chunk(0, b"abcde", count=3, lengths=[2, 0, 3], errors=[failed(1)])
     )
     assert (got.files, got.samples) == ((b"ab", b"", b"cde"), None)
@@ -211,10 +211,10 @@ def test_it_splits_files_by_their_lengths():
 
 def test_it_refuses_an_empty_file_without_an_error():
     with pytest.raises(BadReply, match="empty sample"):
-        begun({"count": 2, "encoding": "png"}, encoding=3).receive(chunk(0, b"ab", count=2, lengths=[2, 0]))
+        with_header({"count": 2, "encoding": "png"}, encoding=3).receive(chunk(0, b"ab", count=2, lengths=[2, 0]))
 
 
 def test_it_does_not_turn_files_into_an_array():
-    got = begun({"encoding": "png"}, encoding=3).receive(chunk(0, b"ab", count=1, lengths=[2]))
+    got = with_header({"encoding": "png"}, encoding=3).receive(chunk(0, b"ab", count=1, lengths=[2]))
     with pytest.raises(TypeError, match="files"):
         np.asarray(got)
