@@ -12,14 +12,12 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from fount.readers import DataError
 from service.augmentation.copy_filter import FEWEST_ROWS, NEIGHBOURS, CopyFilters
 from service.augmentation.plan_spec import OpenPlan, PlanSpec, SynthesisSpec
 from service.augmentation.slots import Source
 from service.augmentation.synthesis import Synthesiser
 from service.catalog import Catalog
 from service.catalog.roles import PinnedModel
-from service.errors import DatasetUnreadable
 from service.scheduler.inference import InferenceClient, RequestContext
 from service.scheduler.timing import CostModel
 
@@ -86,10 +84,7 @@ async def try_generator(
     labels = np.repeat(np.array(tried, np.uint32), each)
     once = replace(plan, synthesis=replace(plan.synthesis, attempts=1))
     synthesiser = Synthesiser(once, copies.of(plan.dataset, plan.split), inference)
-    try:
-        made = await synthesiser.rows(np.arange(len(labels), dtype=np.uint64), labels, context)
-    except DataError as error:
-        raise DatasetUnreadable(f"data set {plan.dataset.name}: {error}") from error
+    made = await synthesiser.rows(np.arange(len(labels), dtype=np.uint64), labels, context)
     accepted = made.accepted.reshape(len(tried), each).mean(axis=1)
     weights = np.array([counts[label] for label in tried], np.float64)
     most = plan.synthesis.attempts

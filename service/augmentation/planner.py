@@ -13,7 +13,6 @@ from collections import OrderedDict
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
-from fount.readers import DataError
 from service.augmentation.copy_filter import CopyFilters, calibrate
 from service.augmentation.estimate import PlanWarning, Trial, class_weights, find_warnings, pull_seconds, try_generator
 from service.augmentation.plan_spec import OpenPlan, PlanSpec, SpecCodec, held_out_split
@@ -22,8 +21,9 @@ from service.augmentation.tickets import MAX_TICKET_BYTES, TicketKeys, TicketPay
 from service.augmentation.verification import LabelAgreement, Verification
 from service.caller import Caller
 from service.catalog import Catalog
+from service.datasets import unreadable_errors
 from service.domain import Target
-from service.errors import DatasetUnreadable, InvalidRequest, Retired, Violation
+from service.errors import InvalidRequest, Retired, Violation
 from service.scheduler.inference import InferenceClient, RequestContext
 
 __all__ = ["Plan", "Planner"]
@@ -148,12 +148,10 @@ class Planner:
         if not (synthesis and synthesis.copy_quantile and held_out and spec.allocation.labels_of(Source.SYNTHESISED)):
             return None
         loop = asyncio.get_running_loop()
-        try:
+        with unreadable_errors(spec.dataset.name):
             threshold = await loop.run_in_executor(
                 self._calibrating, calibrate, spec.split, held_out, synthesis.copy_quantile, spec.seed
             )
-        except DataError as error:
-            raise DatasetUnreadable(f"data set {spec.dataset.name}: {error}") from error
         return threshold or None
 
     async def _verify(

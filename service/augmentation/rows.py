@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import AsyncGenerator
-from contextlib import aclosing
 from dataclasses import dataclass, replace
 from enum import IntEnum
 
@@ -17,14 +16,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fount.address import Addresses
-from fount.readers import DataError, DatasetSplit
 from fount.transforms import COLUMNS, draw, draw_provenance
 from service.augmentation.copy_filter import CopyFilters
 from service.augmentation.plan_spec import OpenPlan
 from service.augmentation.read_ahead import map_in_order
 from service.augmentation.slots import Slots, Source
 from service.augmentation.synthesis import SynthesisedRows, Synthesiser
-from service.errors import DatasetUnreadable
+from service.datasets import unreadable_errors
 from service.scheduler.inference import InferenceClient, RequestContext
 
 __all__ = ["NO_ROW", "MadeRows", "Provenance", "ProvenanceLevel", "RowMaker", "out_of_bag_rows"]
@@ -68,6 +66,12 @@ class Provenance:
     transforms: NDArray[np.float32] | None = None
     confidences: NDArray[np.float32] | None = None
     copy_ratios: NDArray[np.float32] | None = None
+
+    @classmethod
+    def of(cls, source: Source, source_rows: NDArray[np.uint64], addresses: Addresses) -> Provenance:
+        """Describe rows of one source."""
+        sources = np.full(len(addresses), source, np.uint8)
+        return cls(sources=sources, source_rows=source_rows, seeds=addresses.seeds, indices=addresses.indices)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -122,7 +126,7 @@ class RowMaker:
         self._inference = inference
         self._copies = copies
 
-    async def rows(
+    def rows(
         self, plan: OpenPlan, first: int, end: int, level: ProvenanceLevel, context: RequestContext
     ) -> AsyncGenerator[MadeRows]:
         """Make rows `first` to `end - 1` of a plan; closing the generator ends the work on them.
@@ -142,9 +146,7 @@ class RowMaker:
             return await self._make(plan, synthesiser, batch, level, own_context)
 
         batches = _batches(first, end, plan.split.shape)
-        async with aclosing(map_in_order(batches, make, size=lambda _: 1, window=_BATCHES)) as made:
-            async for each in made:
-                yield each
+        return map_in_order(batches, make, size=lambda _: 1, window=_BATCHES)
 
     async def _make(
         self,
@@ -168,15 +170,12 @@ class RowMaker:
             )
             context = replace(context, retry_overloaded=True)  # a batch that has started waits for capacity
         if len(rows := prepared.synthesised) and synthesiser:
-            try:
-                synthesised = await synthesiser.rows(slots.index[rows], slots.label[rows], context)
-            except DataError as error:
-                raise DatasetUnreadable(str(error)) from error
+            synthesised = await synthesiser.rows(slots.index[rows], slots.label[rows], context)
             images[rows] = synthesised.images
         return await asyncio.to_thread(_assemble, plan, prepared, synthesised, level)
 
 
-async def out_of_bag_rows(
+def out_of_bag_rows(
     plan: OpenPlan, rows: NDArray[np.int64], first: int, end: int, level: ProvenanceLevel
 ) -> AsyncGenerator[MadeRows]:
     """Read the rows that the plan's bootstrap did not draw, as they are and in order: test data for what it trains.
@@ -195,10 +194,7 @@ async def out_of_bag_rows(
     async def read(batch: range) -> MadeRows:
         return await asyncio.to_thread(_read_out_of_bag, plan, rows, batch, level)
 
-    batches = _batches(first, end, plan.split.shape)
-    async with aclosing(map_in_order(batches, read, size=lambda _: 1, window=2)) as made:
-        async for each in made:
-            yield each
+    return map_in_order(_batches(first, end, plan.split.shape), read, size=lambda _: 1, window=2)
 
 
 async def _batches(first: int, end: int, shape: tuple[int, int, int]) -> AsyncGenerator[range]:
@@ -210,13 +206,6 @@ async def _batches(first: int, end: int, shape: tuple[int, int, int]) -> AsyncGe
         first, count = first + count, min(2 * count, most)
 
 
-def _read_images(split: DatasetSplit, rows: NDArray[np.int64]) -> NDArray[np.uint8]:
-    try:
-        return split.images(rows)
-    except DataError as error:
-        raise DatasetUnreadable(str(error)) from error
-
-
 def _prepare(plan: OpenPlan, batch: range) -> _Prepared:
     """Compute what needs no worker: slots, source rows, and the table of transforms."""
     slots = plan.layout.rows(batch.start, len(batch))
@@ -224,7 +213,8 @@ def _prepare(plan: OpenPlan, batch: range) -> _Prepared:
     synthesised = slots.source == Source.SYNTHESISED
     images = np.zeros((len(batch), *plan.split.shape), np.uint8)
     if not synthesised.all():
-        images[~synthesised] = _read_images(plan.split, slots.source_row[~synthesised])
+        with unreadable_errors(plan.dataset.name):
+            images[~synthesised] = plan.split.images(slots.source_row[~synthesised])
     addresses = _addresses(plan, slots.index[transformed])
     table = draw(plan.policy, addresses) if len(transformed) else np.empty((0, len(COLUMNS)), np.float32)
     return _Prepared(
@@ -292,15 +282,13 @@ def _spread(count: int, rows: NDArray[np.intp], values: NDArray[np.float32]) -> 
 
 def _read_out_of_bag(plan: OpenPlan, rows: NDArray[np.int64], batch: range, level: ProvenanceLevel) -> MadeRows:
     chosen, split = rows[batch.start : batch.stop], plan.split
-    provenance = Provenance(
-        sources=np.full(len(chosen), Source.REAL, np.uint8),
-        source_rows=chosen.astype(np.uint64),
-        seeds=np.full(len(chosen), plan.seed, np.uint64),
-        indices=np.arange(batch.start, batch.stop, dtype=np.uint64),
-    )
+    with unreadable_errors(plan.dataset.name):
+        images = split.images(chosen)
+    addresses = _addresses(plan, np.arange(batch.start, batch.stop, dtype=np.uint64))
+    provenance = Provenance.of(Source.REAL, chosen.astype(np.uint64), addresses)
     return MadeRows(
         first_index=batch.start,
-        images=_read_images(split, chosen),
+        images=images,
         labels=split.labels[chosen],
         groups=None if split.groups is None else split.groups[chosen],
         rejected={},

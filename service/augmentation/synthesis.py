@@ -17,6 +17,7 @@ from fount.address import Addresses, Stream
 from service.augmentation.copy_filter import CopyFilter
 from service.augmentation.plan_spec import OpenPlan
 from service.catalog.roles import PinnedModel
+from service.datasets import unreadable_errors
 from service.domain import FailureCode, Labels
 from service.errors import FountServiceError, NotReady, TooLate
 from service.scheduler.inference import DrawnSamples, InferenceClient, RequestContext
@@ -92,7 +93,7 @@ class Synthesiser:
 
         Raises:
             NotReady: no worker is ready; also whatever else `InferenceClient` raises.
-            DataError: a training row cannot be read.
+            DatasetUnreadable: a training row cannot be read.
         """
         made = SynthesisedRows.empty(len(indices), self._plan.dataset.shape)
         rows = np.arange(len(indices))
@@ -127,7 +128,8 @@ class Synthesiser:
             passed[left] = confidences[left] >= self._synthesis.min_confidence  # False for NaN: the worker failed
             left = np.flatnonzero(passed)
         if len(left) and self._copies and self._plan.copy_threshold:
-            ratios = await asyncio.to_thread(self._copies.ratios, drawn.images[left], labels[rows[left]])
+            with unreadable_errors(self._plan.dataset.name):
+                ratios = await asyncio.to_thread(self._copies.ratios, drawn.images[left], labels[rows[left]])
             copy_ratios[left] = ratios
             passed[left] = ~(ratios < self._plan.copy_threshold)  # True for NaN: the class has too few rows to filter
         made.seeds[rows], made.accepted[rows] = seed, passed

@@ -85,9 +85,7 @@ class VariantMaker:
         self._window_bytes = window_bytes
         self._image_bytes = math.prod(spec.shape)
 
-    async def variants(
-        self, received: AsyncGenerator[ReceivedRows], context: RequestContext
-    ) -> AsyncGenerator[MadeRows]:
+    def variants(self, received: AsyncGenerator[ReceivedRows], context: RequestContext) -> AsyncGenerator[MadeRows]:
         """Make the variants of rows, in order; closing the generator ends the work on them.
 
         Raises:
@@ -99,13 +97,10 @@ class VariantMaker:
             is_first = batch.rows.first_row == self._spec.start_index and not batch.variants.start
             return await self._make(batch, replace(context, retry_overloaded=context.retry_overloaded or not is_first))
 
-        batches = self._batches(received)
-        async with aclosing(map_in_order(batches, make, size=self._size, window=self._window_bytes)) as made:
-            async for each in made:
-                yield each
+        def size(batch: _Batch) -> int:
+            return max(_LEAST_BYTES, len(batch.variants) * self._image_bytes)
 
-    def _size(self, batch: _Batch) -> int:
-        return max(_LEAST_BYTES, len(batch.variants) * self._image_bytes)
+        return map_in_order(self._batches(received), make, size=size, window=self._window_bytes)
 
     async def _batches(self, received: AsyncGenerator[ReceivedRows]) -> AsyncGenerator[_Batch]:
         most = max(1, min(_MOST_ROWS, _BATCH_BYTES // self._image_bytes))
@@ -144,11 +139,7 @@ class VariantMaker:
     def _provenance(self, addresses: Addresses, source_rows: NDArray[np.uint64]) -> Provenance | None:
         if self._spec.level is ProvenanceLevel.NONE:
             return None
-        is_full = self._spec.level is ProvenanceLevel.FULL
-        return Provenance(
-            sources=np.full(len(addresses), Source.TRANSFORMED, np.uint8),
-            source_rows=source_rows,
-            seeds=addresses.seeds,
-            indices=addresses.indices,
-            transforms=draw_provenance(self._spec.policy, addresses) if is_full else None,
-        )
+        provenance = Provenance.of(Source.TRANSFORMED, source_rows, addresses)
+        if self._spec.level is ProvenanceLevel.IDS:
+            return provenance
+        return replace(provenance, transforms=draw_provenance(self._spec.policy, addresses))

@@ -13,14 +13,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fount.address import Addresses
-from fount.readers import DataError
 from fount.transforms import Kind, Policy, draw
 from service.augmentation.permutation import Permutation
 from service.augmentation.plan_spec import OpenPlan, VerificationSpec
 from service.augmentation.slots import Source
 from service.catalog.roles import class_labels
+from service.datasets import unreadable_errors
 from service.domain import Labels
-from service.errors import DatasetUnreadable, PlanRefused
+from service.errors import PlanRefused
 from service.scheduler.inference import InferenceClient, RequestContext
 
 __all__ = ["LabelAgreement", "Verification"]
@@ -98,10 +98,8 @@ class Verification:
 
     async def _read_correct(self, rows: NDArray[np.int64]) -> tuple[Images, Labels]:
         """Return those of some rows that are read as their label as they are, and their labels."""
-        try:
+        with unreadable_errors(self._plan.dataset.name):
             images = await asyncio.to_thread(self._plan.split.images, rows)
-        except DataError as error:
-            raise DatasetUnreadable(f"data set {self._plan.dataset.name}: {error}") from error
         labels = self._labels_of[self._plan.split.labels[rows]]
         correct = await self._are_correct(images, labels)
         self._context = replace(self._context, retry_overloaded=True)  # work that has started waits for capacity

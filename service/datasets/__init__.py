@@ -3,7 +3,7 @@
 The catalogue is cheap to build; a data set is read, every image of it for the digest, on first use.
 """
 
-from service.datasets.catalog import Datasets
+from service.datasets.catalog import Datasets, unreadable_errors
 from service.datasets.configuration import DatasetSettings
 
-__all__ = ["DatasetSettings", "Datasets"]
+__all__ = ["DatasetSettings", "Datasets", "unreadable_errors"]

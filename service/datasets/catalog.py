@@ -6,14 +6,15 @@ A failed reading is not kept: the next call tries again, so a corrected file nee
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 from fount.documents import nearest
 from fount.readers import DataError, Dataset, read_dataset
 from service.datasets.configuration import BUILT_IN, DatasetSettings
 from service.errors import DatasetUnreadable, UnknownName, Violation
 
-__all__ = ["Datasets"]
+__all__ = ["Datasets", "unreadable_errors"]
 
 
 class Datasets:
@@ -66,12 +67,20 @@ class Datasets:
 
     async def _read(self, settings: DatasetSettings) -> Dataset:
         try:
-            self._opened[settings.name] = await asyncio.to_thread(_read, settings)
+            with unreadable_errors(settings.name):
+                self._opened[settings.name] = await asyncio.to_thread(_read, settings)
             return self._opened[settings.name]
-        except DataError as error:
-            raise DatasetUnreadable(f"data set {settings.name}: {error}") from error
         finally:
             del self._opening[settings.name]
+
+
+@contextmanager
+def unreadable_errors(name: str) -> Iterator[None]:
+    """Raise DatasetUnreadable, with the name of the data set, when reading it in this block fails."""
+    try:
+        yield
+    except DataError as error:
+        raise DatasetUnreadable(f"data set {name}: {error}") from error
 
 
 def _read(settings: DatasetSettings) -> Dataset:

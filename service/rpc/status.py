@@ -8,51 +8,31 @@ from google.protobuf import any_pb2, duration_pb2
 from google.protobuf.message import Message
 from google.rpc import code_pb2, error_details_pb2, status_pb2
 
+from service import errors
 from service.domain import Failure
-from service.errors import (
-    DatasetUnreadable,
-    EvaluationNotDone,
-    EvaluationRefused,
-    FountServiceError,
-    InvalidRequest,
-    JobsUnreachable,
-    NotPermitted,
-    NotReady,
-    Overloaded,
-    PlanRefused,
-    Retired,
-    SetupError,
-    TicketInvalid,
-    TooLate,
-    UnknownEvaluation,
-    UnknownName,
-    Violation,
-    WorkerBusy,
-    WorkerFault,
-    WorkerLost,
-)
+from service.errors import FountServiceError, InvalidRequest, Overloaded, Violation
 
 __all__ = ["CODES", "error_to_status", "failure_to_status", "unexpected_status"]
 
 CODES: dict[type[FountServiceError], int] = {
-    InvalidRequest: code_pb2.INVALID_ARGUMENT,
-    UnknownName: code_pb2.NOT_FOUND,
-    TicketInvalid: code_pb2.INVALID_ARGUMENT,
-    NotPermitted: code_pb2.PERMISSION_DENIED,
-    Retired: code_pb2.FAILED_PRECONDITION,
-    PlanRefused: code_pb2.FAILED_PRECONDITION,
-    DatasetUnreadable: code_pb2.FAILED_PRECONDITION,
-    UnknownEvaluation: code_pb2.NOT_FOUND,
-    EvaluationRefused: code_pb2.FAILED_PRECONDITION,
-    EvaluationNotDone: code_pb2.FAILED_PRECONDITION,
-    JobsUnreachable: code_pb2.UNAVAILABLE,
-    Overloaded: code_pb2.RESOURCE_EXHAUSTED,
-    NotReady: code_pb2.UNAVAILABLE,
-    WorkerBusy: code_pb2.UNAVAILABLE,
-    WorkerLost: code_pb2.UNAVAILABLE,
-    TooLate: code_pb2.DEADLINE_EXCEEDED,
-    WorkerFault: code_pb2.INTERNAL,
-    SetupError: code_pb2.INTERNAL,
+    errors.InvalidRequest: code_pb2.INVALID_ARGUMENT,
+    errors.UnknownName: code_pb2.NOT_FOUND,
+    errors.TicketInvalid: code_pb2.INVALID_ARGUMENT,
+    errors.NotPermitted: code_pb2.PERMISSION_DENIED,
+    errors.Retired: code_pb2.FAILED_PRECONDITION,
+    errors.PlanRefused: code_pb2.FAILED_PRECONDITION,
+    errors.DatasetUnreadable: code_pb2.FAILED_PRECONDITION,
+    errors.UnknownEvaluation: code_pb2.NOT_FOUND,
+    errors.EvaluationRefused: code_pb2.FAILED_PRECONDITION,
+    errors.EvaluationNotDone: code_pb2.FAILED_PRECONDITION,
+    errors.JobsUnreachable: code_pb2.UNAVAILABLE,
+    errors.Overloaded: code_pb2.RESOURCE_EXHAUSTED,
+    errors.NotReady: code_pb2.UNAVAILABLE,
+    errors.WorkerBusy: code_pb2.UNAVAILABLE,
+    errors.WorkerLost: code_pb2.UNAVAILABLE,
+    errors.TooLate: code_pb2.DEADLINE_EXCEEDED,
+    errors.WorkerFault: code_pb2.INTERNAL,
+    errors.SetupError: code_pb2.INTERNAL,
 }
 """The google.rpc code of every expected error; a test proves that none is missing."""
 
