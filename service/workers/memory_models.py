@@ -27,7 +27,6 @@ from service.domain import (
     ServedModel,
     TensorItem,
 )
-from service.rpc.chunks import sample_spec
 
 __all__ = [
     "indices_of",
@@ -85,7 +84,14 @@ def _card(model: ServedModel) -> model_pb2.Model:
         description="A double.",
         operations=[model_pb2.Operation.Value(f"OPERATION_{each.name}") for each in sorted(model.operations)],
         condition=model_pb2.ConditionSchema(labels=labels, prior=model.prior) if labels else None,
-        sample_spec=sample_spec(model, Encoding.UINT8),
+        sample_spec=model_pb2.SampleSpec(
+            modality=model_pb2.SampleSpec.MODALITY_IMAGE,
+            dtype=model_pb2.DTYPE_UINT8,
+            dims=model.sample_dims,
+            layout=model_pb2.SampleSpec.LAYOUT_HWC,
+            value_range=model_pb2.ValueRange(min=0.0, max=255.0),
+            encoding=model_pb2.ENCODING_UINT8,
+        ),
         parameters=[
             model_pb2.ParameterSpec(name=name, range=model_pb2.ValueRange(min=each.minimum, max=each.maximum))
             for name, each in model.parameters.items()
