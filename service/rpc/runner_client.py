@@ -70,13 +70,38 @@ class RemoteWorkers:
         parameters: Parameters,
     ) -> DrawnSamples:
         """See `Workers`."""
-        drawn: list[DrawnSamples] = []
+        client, _ = self._open()
+        given = {
+            each.name: value for each in fields(parameters) if (value := getattr(parameters, each.name)) is not None
+        }
+        images: NDArray[np.uint8] | None = None
+        failed = np.zeros(count, bool)
         for first in range(0, count, _SAMPLES_PER_CALL):
-            some = min(_SAMPLES_PER_CALL, count - first)
-            part = None if labels is None else labels[first : first + some]
-            drawn.append(await self._draw(model, seed, start_index + first, some, part, parameters))
-        images = np.concatenate([each.images for each in drawn])
-        return DrawnSamples(images=images, failed=np.concatenate([each.failed for each in drawn]))
+            part = slice(first, min(first + _SAMPLES_PER_CALL, count))
+            stream = client.stream(
+                f"{model.name}:{model.version}",
+                count=part.stop - part.start,
+                start_index=start_index + first,
+                seed=seed,
+                labels=None if labels is None else labels[part],
+                digest=model.digest,
+                numerics=model.numerics,
+                encoding="uint8",
+                priority="bulk",
+                **given,
+            )
+            async with _as_service_errors(), aclosing(stream) as chunks:
+                async for chunk in chunks:
+                    if chunk.samples is None or chunk.samples.dtype != np.uint8:
+                        raise WorkerFault("the gateway sent samples that are not bytes")
+                    if images is None:
+                        images = np.zeros((count, *chunk.samples.shape[1:]), np.uint8)
+                    row = chunk.start_index - start_index
+                    images[row : row + chunk.count] = chunk.samples
+                    failed[[error.index - start_index for error in chunk.errors]] = True
+        if images is None:
+            raise WorkerFault(f"the gateway sent none of {count} samples")
+        return DrawnSamples(images=images, failed=failed)
 
     async def embed(self, model: PinnedModel, images: NDArray[np.uint8]) -> NDArray[np.float32]:
         """See `Workers`."""
@@ -92,47 +117,6 @@ class RemoteWorkers:
         if opened:
             await opened[0].close()
             await opened[1].close()
-
-    async def _draw(
-        self,
-        model: PinnedModel,
-        seed: int,
-        start_index: int,
-        count: int,
-        labels: NDArray[np.uint32] | None,
-        parameters: Parameters,
-    ) -> DrawnSamples:
-        """Draw the samples of one call."""
-        client, _ = self._open()
-        given = {
-            each.name: value for each in fields(parameters) if (value := getattr(parameters, each.name)) is not None
-        }
-        stream = client.stream(
-            f"{model.name}:{model.version}",
-            count=count,
-            start_index=start_index,
-            seed=seed,
-            labels=labels,
-            digest=model.digest,
-            numerics=model.numerics,
-            encoding="uint8",
-            priority="bulk",
-            **given,
-        )
-        images: NDArray[np.uint8] | None = None
-        failed = np.zeros(count, bool)
-        async with _as_service_errors(), aclosing(stream) as chunks:
-            async for chunk in chunks:
-                if chunk.samples is None or chunk.samples.dtype != np.uint8:
-                    raise WorkerFault("the gateway sent samples that are not bytes")
-                if images is None:
-                    images = np.zeros((count, *chunk.samples.shape[1:]), np.uint8)
-                first = chunk.start_index - start_index
-                images[first : first + chunk.count] = chunk.samples
-                failed[[error.index - start_index for error in chunk.errors]] = True
-        if images is None:
-            raise WorkerFault(f"the gateway sent none of {count} samples")
-        return DrawnSamples(images=images, failed=failed)
 
     async def _read(self, model: PinnedModel, operation: Operation, images: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Read all images, with a few messages in flight."""

@@ -16,9 +16,16 @@ What our tables add to DBOS, and why:
   starts. An expired lease makes the other runners resume the job, and a lease guards every write, so that a runner
   that only seemed dead, or whose evaluation was cancelled, cannot change the record.
 
-    QUEUED ──acquire (runner)──► RUNNING ──succeed (runner)──► SUCCEEDED ──┐
-      │                           │  ▲ └───fail (runner)─────► FAILED ─────┤ expire (gateway) or delete (caller)
-      │                           └──┘ acquire: the lease was released     │
-      │                                or has expired                      ▼
-      └──cancel (caller, gateway)─────┴──────────────────────► CANCELLED ─► removed
+Transitions:
+
+    create     (none)           → QUEUED     gateway   INSERT, then add a job to the queue
+    acquire    QUEUED, RUNNING  → RUNNING    runner    a job from the queue; the new lease ends any earlier one
+    report     RUNNING          → RUNNING    runner    progress and results; a heartbeat renews the lease every 2 s
+    release    RUNNING          → RUNNING    runner    it stops: no lease, and the job is queued again
+    (expiry)   RUNNING          → RUNNING    any       no heartbeat for 10 s: recovery queues the job again
+    succeed    RUNNING          → SUCCEEDED  runner    stores the report in the same transaction
+    fail       RUNNING          → FAILED     runner    an error, or ten leases in a row without progress
+    cancel     QUEUED, RUNNING  → CANCELLED  gateway   on request; the runner's next write raises LeaseLost
+    delete     any              → (none)     gateway   on request
+    expire     ended            → (none)     gateway   after `keep_days`, or beyond the limit on report bytes
 """
