@@ -103,8 +103,7 @@ def _configure(folder: Path, data: Path) -> Path:
     file = folder / "sets.yaml"
     digits = ", ".join(f"'{digit}'" for digit in range(10))
     file.write_text(f"bench: {{path: {data}, classifier: mnist-classifier, classes: [{digits}], policy: "
-                    "[{kind: rotate, max: 15}, {kind: shear, probability: 0.5, max: 10}, {kind: zoom, min: 0.9, "
-                    "max: 1.1}, {kind: shift, max: 0.07}, {kind: brightness, probability: 0.5, min: -0.1, max: 0.1}, "
-                    "{kind: contrast, probability: 0.5, min: 0.8, max: 1.2}, {kind: noise, probability: 0.25, "
-                    "max: 0.05}]}\n")  # fmt: skip
+                    "[{rotate: [0, 15]}, {shear: [0, 10], probability: 0.5}, {zoom: [0.9, 1.1]}, {shift: [0, 0.07]}, "
+                    "{brightness: [-0.1, 0.1], probability: 0.5}, {contrast: [0.8, 1.2], probability: 0.5}, "
+                    "{noise: [0, 0.05], probability: 0.25}]}\n")  # fmt: skip
     return file

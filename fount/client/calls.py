@@ -14,6 +14,7 @@ from typing import Any, Protocol, TypeVar
 import grpc
 import grpc.aio
 
+from fount.augmentation.augment import AioFeed, Feed
 from fount.client.status import error_of
 from fount.errors import Cancelled, DeadlineExceeded, FountError
 from fount.retry import RetryPolicy, RetryState
@@ -43,18 +44,6 @@ class ResumableStream(Protocol[_Item_co]):
 
     def recover(self, error: FountError) -> float | None:
         """Return the seconds to wait before the next attempt; None when everything was received."""
-
-
-class _Feed(Protocol):
-    """Requests of a call that streams in both directions."""
-
-    def fill(self) -> object: ...
-    def requests(self) -> Iterator[Any]: ...
-
-
-class _AioFeed(Protocol):
-    def fill(self) -> Awaitable[object]: ...
-    def requests(self) -> AsyncIterator[Any]: ...
 
 
 class _CallSettings:
@@ -110,7 +99,7 @@ class Calls(_CallSettings):
             request.page_token = reply.next_page_token
 
     def stream(
-        self, call: Callable[..., Any], stream: ResumableStream[_Item], feed: _Feed | None = None
+        self, call: Callable[..., Any], stream: ResumableStream[_Item], feed: Feed | None = None
     ) -> Generator[_Item]:
         """Read a stream to its end, over as many attempts as needed; closing the generator cancels the call.
 
@@ -160,7 +149,7 @@ class _Watchdog:
         self._waiting, self._stopped = False, threading.Event()
         self.timed_out: DeadlineExceeded | None = None
 
-    def messages(self, feed: _Feed | None) -> Iterator[Any]:
+    def messages(self, feed: Feed | None) -> Iterator[Any]:
         """Read the call's messages; time counts only while waiting for one.
 
         Raises:
@@ -224,7 +213,7 @@ class AioCalls(_CallSettings):
             request.page_token = reply.next_page_token
 
     async def stream(
-        self, call: Callable[..., Any], stream: ResumableStream[_Item], feed: _AioFeed | None = None
+        self, call: Callable[..., Any], stream: ResumableStream[_Item], feed: AioFeed | None = None
     ) -> AsyncGenerator[_Item]:
         """Read a stream to its end, over as many attempts as needed; see `Calls.stream`."""
         delay_s: float | None = 0.0
