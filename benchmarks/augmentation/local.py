@@ -31,9 +31,10 @@ from handlers.execution.rows import ImageRows, ManipulationRows, Rows, SampleRow
 from handlers.loading.load import Engine
 from handlers.worker.worker import Worker
 from service.augmentation.copy_filter import CopyFilters
-from service.augmentation.plan_spec import OpenPlan, SynthesisSpec
+from service.augmentation.plan_spec import OpenPlan, PlanSpec, SynthesisSpec, VerificationSpec
 from service.augmentation.rows import ProvenanceLevel, RowMaker
-from service.augmentation.slots import Layout, RealMode, Source, Stratum
+from service.augmentation.slots import RealMode, Source, Stratum
+from service.augmentation.targets import Allocation, Factor, Mix
 from service.caller import Caller
 from service.catalog.roles import PinnedModel
 from service.domain import Parameters
@@ -93,15 +94,8 @@ def _run(engine: Engine, operation: Operation, rows: Rows) -> NDArray[Any]:
 
 
 def _open(plan: augmentation_pb2.Plan, dataset: Dataset) -> OpenPlan:
-    request = plan.request
-    split = dataset.splits[request.split]
+    request, ids = plan.request, np.arange(len(dataset.classes), dtype=np.uint32)
     slots = [Stratum(label=s.label, group=s.group, source=Source(s.source), count=s.count) for s in plan.slots]
-    mode = RealMode(request.real.mode or RealMode.ONCE)
-    layout = Layout(
-        labels=split.labels, groups=split.groups, group_count=len(dataset.groups), strata=tuple(slots), mode=mode,
-        seed=request.seed,
-    )  # fmt: skip
-    ids = np.arange(len(dataset.classes), dtype=np.uint32)
     pinned = {each.role: _pinned(each) for each in plan.models}
     synthesis = None
     if "generator" in pinned:
@@ -110,11 +104,14 @@ def _open(plan: augmentation_pb2.Plan, dataset: Dataset) -> OpenPlan:
             min_confidence=request.synthesis.min_confidence, copy_quantile=request.synthesis.copy_quantile,
             attempts=request.synthesis.attempts, generator_labels=ids, classifier_labels=ids,
         )  # fmt: skip
-    return OpenPlan(
-        id=plan.id, seed=request.seed, dataset=dataset, split=split, layout=layout,
-        policy=policy_from_proto(request.policy), shards=1, synthesis=synthesis,
-        transformer=pinned.get("transformer"), copy_threshold=plan.copy_threshold or None,
+    spec = PlanSpec(
+        dataset=dataset, split=dataset.splits[request.split], cells=np.zeros((0, 1), np.int64), seed=request.seed,
+        target=Factor(factor=1.0, by_group=False), subsample=False, mode=RealMode(request.real.mode or RealMode.ONCE),
+        mix=Mix(), allocation=Allocation(strata=tuple(slots)), policy=policy_from_proto(request.policy),
+        transformer=pinned.get("transformer"), synthesis=synthesis,
+        verification=VerificationSpec(verifier=None, min_agreement=0.0, rows=0), shards=1, time_to_live_s=0.0,
     )  # fmt: skip
+    return OpenPlan(id=plan.id, spec=spec, layout=spec.lay_out(), copy_threshold=plan.copy_threshold or None)
 
 
 def _pinned(each: augmentation_pb2.PinnedModel) -> PinnedModel:

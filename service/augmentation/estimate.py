@@ -82,8 +82,8 @@ async def try_generator(
     tried = sorted(sorted(counts, key=lambda label: -counts[label])[:_MOST_CLASSES])
     each = max(_FEWEST_OF_CLASS, _SAMPLES // len(tried))
     labels = np.repeat(np.array(tried, np.uint32), each)
-    once = replace(plan, synthesis=replace(plan.synthesis, attempts=1))
-    synthesiser = Synthesiser(once, copies.of(plan.dataset, plan.split), inference)
+    once = replace(plan, spec=replace(plan.spec, synthesis=replace(plan.synthesis, attempts=1)))
+    synthesiser = Synthesiser(once, copies.of(plan.spec.dataset, plan.spec.split), inference)
     made = await synthesiser.rows(np.arange(len(labels), dtype=np.uint64), labels, context)
     accepted = made.accepted.reshape(len(tried), each).mean(axis=1)
     weights = np.array([counts[label] for label in tried], np.float64)
@@ -106,10 +106,10 @@ def _expected_attempts(share: float, most: int) -> float:
 
 def pull_seconds(plan: OpenPlan, trial: Trial | None, catalog: Catalog) -> float:
     """Estimate how long pulling all rows takes on idle workers: models and the gateway work at the same time."""
-    own_s = plan.layout.count * (_ROW_S + float(np.prod(plan.dataset.shape)) / _BYTES_PER_S)
-    work = [(plan.transformer, float(_count(plan, Source.TRANSFORMED)))]
+    own_s = plan.layout.count * (_ROW_S + float(np.prod(plan.spec.dataset.shape)) / _BYTES_PER_S)
+    work = [(plan.transformer, float(plan.count(Source.TRANSFORMED)))]
     if synthesis := plan.synthesis:
-        samples = _count(plan, Source.SYNTHESISED) * (trial.expected_attempts if trial else 1.0)
+        samples = plan.count(Source.SYNTHESISED) * (trial.expected_attempts if trial else 1.0)
         work.append((synthesis.generator, samples * (synthesis.parameters.steps or 1)))
         work.append((synthesis.classifier, samples if synthesis.min_confidence > 0 else 0.0))
     return max([own_s, *(units * _unit_seconds(model, catalog) for model, units in work if model and units)])
@@ -121,10 +121,6 @@ def _unit_seconds(pinned: PinnedModel, catalog: Catalog) -> float:
     workers = sum(offer.workers for offer in offers)
     seconds = CostModel(offers[0].batch_seconds if offers else {}).per_unit_s
     return seconds / max(workers, 1)
-
-
-def _count(plan: OpenPlan, source: Source) -> int:
-    return sum(each.count for each in plan.layout.strata if each.source is source)
 
 
 def class_weights(counts: NDArray[np.int64]) -> tuple[float, ...]:
@@ -141,41 +137,39 @@ def class_weights(counts: NDArray[np.int64]) -> tuple[float, ...]:
 # --- Warnings ---------------------------------------------------------------------------------------------------------
 
 
-def find_warnings(plan: OpenPlan, spec: PlanSpec, trial: Trial | None, not_verified: str | None) -> list[PlanWarning]:
+def find_warnings(plan: OpenPlan, trial: Trial | None, not_verified: str | None) -> list[PlanWarning]:
     """Find everything to warn of.
 
     Args:
         plan: the plan.
-        spec: its specification.
         trial: of its generator; None: nothing is synthesised.
         not_verified: why labels of transformed rows were not verified; None: they were, or none is transformed.
     """
-    found = [*_prior(plan, spec), *_empty(spec), *_capped(spec)]
+    found = [*_prior(plan), *_empty(plan.spec), *_capped(plan.spec)]
     if trial and plan.synthesis:
         found += [*_weak_card(plan.synthesis), *_weak_classes(plan, plan.synthesis, trial)]
-        found += [*_rejecting(plan, plan.synthesis, trial), *_copies(plan, spec, plan.synthesis)]
+        found += [*_rejecting(plan, plan.synthesis, trial), *_copies(plan, plan.synthesis)]
     if not_verified:
         found.append(("NOT_VERIFIED", not_verified))
-    if plan.split.name == "test":
+    if plan.spec.split.name == "test":
         message = "the rows come from the split test; what is trained on them can no longer be tested on it"
         found.append(("TRAINED_ON_TEST", message))
     return [PlanWarning(reason=reason, message=message) for reason, message in found]
 
 
-def _prior(plan: OpenPlan, spec: PlanSpec) -> _Warnings:
+def _prior(plan: OpenPlan) -> _Warnings:
     """Warn when the plan has other class shares than the data; name the class that changes most."""
-    target = np.zeros(len(spec.cells))
+    target = np.zeros(len(plan.spec.cells))
     for each in plan.layout.strata:
         target[each.label] += each.count
-    data, target = spec.cells.sum(axis=1) / max(1, spec.cells.sum()), target / target.sum()
-    if np.abs(target - data).sum() / 2 < _PRIOR_SHIFT:
-        return
+    data, target = plan.spec.cells.sum(axis=1) / max(1, plan.spec.cells.sum()), target / target.sum()
     most = int(np.abs(target - data).argmax())
-    message = (
-        f"class {plan.dataset.classes[most]!r} is {data[most]:.1%} of the data and {target[most]:.1%} of the plan: "
-        "a classifier trained on it expects the plan's shares, so correct its prior where the data's hold"
-    )
-    yield "PRIOR_CHANGED", message
+    if np.abs(target - data).sum() / 2 >= _PRIOR_SHIFT:
+        message = (
+            f"{_names(plan.spec, [most])} is {data[most]:.1%} of the data and {target[most]:.1%} of the plan: a "
+            "classifier trained on it expects the plan's shares, so correct its prior where the data's hold"
+        )
+        yield "PRIOR_CHANGED", message
 
 
 def _empty(spec: PlanSpec) -> _Warnings:
@@ -183,11 +177,10 @@ def _empty(spec: PlanSpec) -> _Warnings:
     classes = [label for label, group in allocation.left_empty if group is None]
     cells = [(label, group) for label, group in allocation.left_empty if group is not None]
     if allocation.synthesised_alone:
-        names = _names(dataset.classes, allocation.synthesised_alone)
+        names = _names(spec, allocation.synthesised_alone)
         yield "CLASS_EMPTY", f"no real row of {names}: the generator makes all of it"
     if classes:
-        names = _names(dataset.classes, classes)
-        yield "CLASS_EMPTY", f"no row of {names} to make others from: it stays empty"
+        yield "CLASS_EMPTY", f"no row of {_names(spec, classes)} to make others from: it stays empty"
     if cells:
         shown = ", ".join(f"{dataset.classes[k]!r} of {dataset.groups[g]!r}" for k, g in cells[:_SHOWN])
         more = f" and {len(cells) - _SHOWN} more" if len(cells) > _SHOWN else ""
@@ -197,11 +190,8 @@ def _empty(spec: PlanSpec) -> _Warnings:
 def _capped(spec: PlanSpec) -> _Warnings:
     for each in spec.allocation.caps_reached[:_SHOWN]:
         rest = f"{each.missing} rows are missing" if each.missing else "other sources make up for the rest"
-        message = (
-            f"class {spec.dataset.classes[each.label]!r} gets {each.allowed} synthesised rows, not {each.requested}, "
-            f"by mix.max_synthetic_ratio; {rest}"
-        )
-        yield "CAPPED", message
+        counts = f"{each.allowed} synthesised rows, not {each.requested}"
+        yield "CAPPED", f"{_names(spec, [each.label])} gets {counts}, by mix.max_synthetic_ratio; {rest}"
 
 
 def _weak_card(synthesis: SynthesisSpec) -> _Warnings:
@@ -222,15 +212,14 @@ def _weak_classes(plan: OpenPlan, synthesis: SynthesisSpec, trial: Trial) -> _Wa
     weak = [k for k in np.argsort(trial.confidences, kind="stable") if trial.confidences[k] < _WEAK_CONFIDENCE]
     if not weak or synthesis.classifier is None:
         return
+    classes = plan.spec.dataset.classes
     shown = ", ".join(
-        f"{plan.dataset.classes[trial.labels[k]]!r} ({trial.confidences[k]:.0%} sure, {trial.accepted[k]:.0%} accepted)"
+        f"{classes[trial.labels[k]]!r} ({trial.confidences[k]:.0%} sure, {trial.accepted[k]:.0%} accepted)"
         for k in weak[:_SHOWN]
     )
-    message = (
-        f"{synthesis.classifier.model.key.name} is on average less than {_WEAK_CONFIDENCE:.0%} sure of what "
-        f"{synthesis.generator.model.key.name} makes of {shown}"
-    )
-    yield "GENERATOR_WEAK", message
+    classifier, generator = synthesis.classifier.model.key.name, synthesis.generator.model.key.name
+    limit = f"less than {_WEAK_CONFIDENCE:.0%}"
+    yield "GENERATOR_WEAK", f"{classifier} is on average {limit} sure of what {generator} makes of {shown}"
 
 
 def _rejecting(plan: OpenPlan, synthesis: SynthesisSpec, trial: Trial) -> _Warnings:
@@ -239,15 +228,15 @@ def _rejecting(plan: OpenPlan, synthesis: SynthesisSpec, trial: Trial) -> _Warni
     most = [k for k in np.argsort(-rejected, kind="stable") if rejected[k] > _MANY_REJECTED]
     if not most:
         return
-    shown = ", ".join(f"{plan.dataset.classes[trial.labels[k]]!r} {rejected[k]:.0%}" for k in most[:_SHOWN])
+    shown = ", ".join(f"{plan.spec.dataset.classes[trial.labels[k]]!r} {rejected[k]:.0%}" for k in most[:_SHOWN])
     message = (
-        f"about {trial.expected_rejected:,.0f} of {_count(plan, Source.SYNTHESISED):,} synthesised slots will be "
+        f"about {trial.expected_rejected:,.0f} of {plan.count(Source.SYNTHESISED):,} synthesised slots will be "
         f"rejected, of {shown}: lower synthesis.min_confidence or copy_quantile, or allow more attempts"
     )
     yield "GENERATOR_WEAK", message
 
 
-def _copies(plan: OpenPlan, spec: PlanSpec, synthesis: SynthesisSpec) -> _Warnings:
+def _copies(plan: OpenPlan, synthesis: SynthesisSpec) -> _Warnings:
     if not plan.copy_threshold:
         why = (
             f"more than {synthesis.copy_quantile:.2%} of the held-out rows are training rows themselves, or no class "
@@ -255,20 +244,17 @@ def _copies(plan: OpenPlan, spec: PlanSpec, synthesis: SynthesisSpec) -> _Warnin
             if synthesis.copy_quantile
             else "synthesis.copy_quantile is 0"
         )
-        message = f"nothing keeps synthesised rows from being copies of training rows: {why}"
-        yield "COPY_FILTER_OFF", message
+        yield "COPY_FILTER_OFF", f"nothing keeps synthesised rows from being copies of training rows: {why}"
         return
-    synthesised = sorted(spec.allocation.labels_of(Source.SYNTHESISED))
-    counts: NDArray[np.int64] = spec.cells.sum(axis=1)
+    synthesised = sorted(plan.spec.allocation.labels_of(Source.SYNTHESISED))
+    counts: NDArray[np.int64] = plan.spec.cells.sum(axis=1)
     if few := [label for label in synthesised if FEWEST_ROWS <= counts[label] < NEIGHBOURS]:
-        message = f"{_names(plan.dataset.classes, few)} has fewer than {NEIGHBOURS} rows: its copy filter is coarse"
-        yield "FEW_ROWS", message
+        yield "FEW_ROWS", f"{_names(plan.spec, few)} has fewer than {NEIGHBOURS} rows: its copy filter is coarse"
     if none := [label for label in synthesised if counts[label] < FEWEST_ROWS]:
-        message = f"{_names(plan.dataset.classes, none)} has fewer than {FEWEST_ROWS} rows: nothing filters its copies"
-        yield "FEW_ROWS", message
+        yield "FEW_ROWS", f"{_names(plan.spec, none)} has fewer than {FEWEST_ROWS} rows: nothing filters its copies"
 
 
-def _names(classes: tuple[str, ...], labels: list[int]) -> str:
-    shown = ", ".join(repr(classes[label]) for label in labels[:_SHOWN])
+def _names(spec: PlanSpec, labels: list[int]) -> str:
+    shown = ", ".join(repr(spec.dataset.classes[label]) for label in labels[:_SHOWN])
     more = f" and {len(labels) - _SHOWN} more" if len(labels) > _SHOWN else ""
     return f"class {shown}{more}" if len(labels) == 1 else f"each of the classes {shown}{more}"

@@ -109,55 +109,42 @@ class PlanSpec:
             seed=self.seed,
         )
 
-    def open(self, plan_id: str, layout: Layout, copy_threshold: float | None) -> OpenPlan:
-        """Return the open plan, without the models that no row needs."""
-        sources = {each.source for each in layout.strata}
-        return OpenPlan(
-            id=plan_id,
-            seed=self.seed,
-            dataset=self.dataset,
-            split=self.split,
-            layout=layout,
-            policy=self.policy,
-            shards=self.shards,
-            synthesis=self.synthesis if Source.SYNTHESISED in sources else None,
-            transformer=self.transformer if Source.TRANSFORMED in sources else None,
-            copy_threshold=copy_threshold,
-        )
-
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class OpenPlan:
     """A plan whose rows can be made on this gateway.
 
     Attributes:
-        id: of the plan.
-        seed: keys everything that is drawn.
-        dataset: with the digest the plan was made on.
-        split: the part that is augmented.
+        id: of the plan; empty while it is planned.
+        spec: its specification.
         layout: its slots.
-        policy: how rows are transformed.
-        shards: number of parts it is planned to be pulled in.
-        synthesis, transformer: None when no row needs them.
         copy_threshold: ratio below which a sample is a copy; None: no filter.
     """
 
     id: str
-    seed: int
-    dataset: Dataset
-    split: DatasetSplit
+    spec: PlanSpec
     layout: Layout
-    policy: Policy
-    shards: int
-    synthesis: SynthesisSpec | None
-    transformer: PinnedModel | None
     copy_threshold: float | None
+
+    @property
+    def synthesis(self) -> SynthesisSpec | None:
+        """How rows are synthesised; None when no row is."""
+        return self.spec.synthesis if self.count(Source.SYNTHESISED) else None
+
+    @property
+    def transformer(self) -> PinnedModel | None:
+        """The model that transforms rows; None when no row is transformed."""
+        return self.spec.transformer if self.count(Source.TRANSFORMED) else None
 
     @property
     def models(self) -> list[PinnedModel]:
         """The models that rows depend on: generator, classifier, transformer."""
         synthesis = [self.synthesis.generator, self.synthesis.classifier] if self.synthesis else []
         return [each for each in (*synthesis, self.transformer) if each]
+
+    def count(self, source: Source) -> int:
+        """Count the rows of a source."""
+        return sum(each.count for each in self.layout.strata if each.source is source)
 
 
 class SpecCodec(Protocol):

@@ -88,8 +88,9 @@ class Planner:
             DatasetUnreadable: a row cannot be read. Also whatever `InferenceClient` raises.
         """
         threshold = await self._calibrate(spec)
-        opened = spec.open("", await asyncio.to_thread(spec.lay_out), threshold)
-        agreement, not_verified = await self._verify(opened, spec, context)
+        layout = await asyncio.to_thread(spec.lay_out)
+        opened = OpenPlan(id="", spec=spec, layout=layout, copy_threshold=threshold)
+        agreement, not_verified = await self._verify(opened, context)
         trial = await try_generator(opened, self._copies, self._inference, context)
         payload = TicketPayload(
             subject=context.caller.subject,
@@ -105,10 +106,10 @@ class Planner:
             create_time_ns=time.time_ns(),
             expire_unix_s=payload.expire_unix_s,
             spec=spec,
-            layout=opened.layout,
+            layout=layout,
             models=payload.models,
             class_weights=class_weights(spec.cells.sum(axis=1)),
-            warnings=tuple(find_warnings(opened, spec, trial, not_verified)),
+            warnings=tuple(find_warnings(opened, trial, not_verified)),
             trial=trial,
             agreement=agreement,
             estimated_time_s=pull_seconds(opened, trial, self._catalog),
@@ -140,7 +141,7 @@ class Planner:
         self._layouts.move_to_end(plan_id)
         while len(self._layouts) > _LAYOUTS_KEPT:
             self._layouts.popitem(last=False)
-        return spec.open(plan_id, layout, payload.copy_threshold)
+        return OpenPlan(id=plan_id, spec=spec, layout=layout, copy_threshold=payload.copy_threshold)
 
     async def _calibrate(self, spec: PlanSpec) -> float | None:
         """Find the copy threshold; None when nothing is synthesised or filtered, or there is none."""
@@ -154,17 +155,15 @@ class Planner:
             )
         return threshold or None
 
-    async def _verify(
-        self, plan: OpenPlan, spec: PlanSpec, context: RequestContext
-    ) -> tuple[LabelAgreement | None, str | None]:
+    async def _verify(self, plan: OpenPlan, context: RequestContext) -> tuple[LabelAgreement | None, str | None]:
         """Measure the agreement of labels; None, with the reason when rows are transformed, if it cannot be."""
         if plan.transformer is None:
             return None, None
-        verifier = spec.verification.verifier
+        verifier = plan.spec.verification.verifier
         if verifier is None:
-            return None, f"no classifier of {plan.dataset.name} is served to check what transforms do to labels"
-        agreement = await Verification(plan, spec.verification, self._inference, context).agreement()
-        reason = f"{verifier.model.key.name} reads no row of {plan.dataset.name} as its label"
+            return None, f"no classifier of {plan.spec.dataset.name} is served to check what transforms do to labels"
+        agreement = await Verification(plan, self._inference, context).agreement()
+        reason = f"{verifier.model.key.name} reads no row of {plan.spec.dataset.name} as its label"
         return agreement, None if agreement else reason
 
     def _sign(self, payload: TicketPayload) -> bytes:

@@ -138,14 +138,14 @@ class RowMaker:
         """
         synthesiser = None
         if plan.synthesis:
-            copies = self._copies.of(plan.dataset, plan.split) if plan.copy_threshold else None
+            copies = self._copies.of(plan.spec.dataset, plan.spec.split) if plan.copy_threshold else None
             synthesiser = Synthesiser(plan, copies, self._inference)
 
         async def make(batch: range) -> MadeRows:
             own_context = replace(context, retry_overloaded=context.retry_overloaded or batch.start > first)
             return await self._make(plan, synthesiser, batch, level, own_context)
 
-        batches = _batches(first, end, plan.split.shape)
+        batches = _batches(first, end, plan.spec.split.shape)
         return map_in_order(batches, make, size=lambda _: 1, window=_BATCHES)
 
     async def _make(
@@ -164,7 +164,7 @@ class RowMaker:
                 plan.transformer.model,
                 images[rows],
                 prepared.table,
-                seed=plan.seed,
+                seed=plan.spec.seed,
                 indices=slots.index[rows],
                 context=context,
             )
@@ -194,7 +194,7 @@ def out_of_bag_rows(
     async def read(batch: range) -> MadeRows:
         return await asyncio.to_thread(_read_out_of_bag, plan, rows, batch, level)
 
-    return map_in_order(_batches(first, end, plan.split.shape), read, size=lambda _: 1, window=2)
+    return map_in_order(_batches(first, end, plan.spec.split.shape), read, size=lambda _: 1, window=2)
 
 
 async def _batches(first: int, end: int, shape: tuple[int, int, int]) -> AsyncGenerator[range]:
@@ -211,19 +211,19 @@ def _prepare(plan: OpenPlan, batch: range) -> _Prepared:
     slots = plan.layout.rows(batch.start, len(batch))
     transformed = np.flatnonzero(slots.source == Source.TRANSFORMED)
     synthesised = slots.source == Source.SYNTHESISED
-    images = np.zeros((len(batch), *plan.split.shape), np.uint8)
+    images = np.zeros((len(batch), *plan.spec.split.shape), np.uint8)
     if not synthesised.all():
-        with unreadable_errors(plan.dataset.name):
-            images[~synthesised] = plan.split.images(slots.source_row[~synthesised])
+        with unreadable_errors(plan.spec.dataset.name):
+            images[~synthesised] = plan.spec.split.images(slots.source_row[~synthesised])
     addresses = _addresses(plan, slots.index[transformed])
-    table = draw(plan.policy, addresses) if len(transformed) else np.empty((0, len(COLUMNS)), np.float32)
+    table = draw(plan.spec.policy, addresses) if len(transformed) else np.empty((0, len(COLUMNS)), np.float32)
     return _Prepared(
         slots=slots, images=images, transformed=transformed, synthesised=np.flatnonzero(synthesised), table=table
     )
 
 
 def _addresses(plan: OpenPlan, indices: NDArray[np.uint64]) -> Addresses:
-    return Addresses(seeds=np.full(len(indices), plan.seed, np.uint64), indices=indices)
+    return Addresses(seeds=np.full(len(indices), plan.spec.seed, np.uint64), indices=indices)
 
 
 def _assemble(
@@ -239,7 +239,7 @@ def _assemble(
         first_index=int(slots.index[0]),
         images=prepared.images,
         labels=slots.label,
-        groups=slots.group if plan.dataset.groups else None,
+        groups=slots.group if plan.spec.dataset.groups else None,
         weights=None if (slots.weight == 1).all() else slots.weight,
         rejected=rejected,
         provenance=None if level is ProvenanceLevel.NONE else _provenance(plan, prepared, synthesised, level),
@@ -254,7 +254,7 @@ def _provenance(
     slots, count = prepared.slots, len(prepared.images)
     source_rows = slots.source_row.astype(np.uint64)
     source_rows[slots.source_row < 0] = NO_ROW
-    seeds, attempts = np.full(count, plan.seed, np.uint64), None
+    seeds, attempts = np.full(count, plan.spec.seed, np.uint64), None
     if synthesised:
         attempts = np.zeros(count, np.uint32)
         seeds[prepared.synthesised], attempts[prepared.synthesised] = synthesised.seeds, synthesised.attempts
@@ -265,7 +265,7 @@ def _provenance(
         return provenance
     transforms = confidences = copy_ratios = None
     if len(rows := prepared.transformed):
-        transforms = _spread(count, rows, draw_provenance(plan.policy, _addresses(plan, slots.index[rows])))
+        transforms = _spread(count, rows, draw_provenance(plan.spec.policy, _addresses(plan, slots.index[rows])))
     if synthesised and plan.synthesis and plan.synthesis.classifier and plan.synthesis.min_confidence > 0:
         confidences = _spread(count, prepared.synthesised, synthesised.confidences)
     if synthesised and plan.copy_threshold:
@@ -281,8 +281,8 @@ def _spread(count: int, rows: NDArray[np.intp], values: NDArray[np.float32]) -> 
 
 
 def _read_out_of_bag(plan: OpenPlan, rows: NDArray[np.int64], batch: range, level: ProvenanceLevel) -> MadeRows:
-    chosen, split = rows[batch.start : batch.stop], plan.split
-    with unreadable_errors(plan.dataset.name):
+    chosen, split = rows[batch.start : batch.stop], plan.spec.split
+    with unreadable_errors(plan.spec.dataset.name):
         images = split.images(chosen)
     addresses = _addresses(plan, np.arange(batch.start, batch.stop, dtype=np.uint64))
     provenance = Provenance.of(Source.REAL, chosen.astype(np.uint64), addresses)

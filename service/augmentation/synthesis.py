@@ -81,7 +81,7 @@ class Synthesiser:
         self._plan, self._synthesis = plan, plan.synthesis
         self._copies = copies
         self._inference = inference
-        self._seeds = [attempt_seed(plan.seed, attempt) for attempt in range(plan.synthesis.attempts)]
+        self._seeds = [attempt_seed(plan.spec.seed, attempt) for attempt in range(plan.synthesis.attempts)]
 
     async def rows(self, indices: NDArray[np.uint64], labels: Labels, context: RequestContext) -> SynthesisedRows:
         """Make rows.
@@ -95,7 +95,7 @@ class Synthesiser:
             NotReady: no worker is ready; also whatever else `InferenceClient` raises.
             DatasetUnreadable: a training row cannot be read.
         """
-        made = SynthesisedRows.empty(len(indices), self._plan.dataset.shape)
+        made = SynthesisedRows.empty(len(indices), self._plan.spec.dataset.shape)
         rows = np.arange(len(indices))
         for seed in self._seeds:
             await self._attempt(seed, rows, indices, labels, context, made)
@@ -128,7 +128,7 @@ class Synthesiser:
             passed[left] = confidences[left] >= self._synthesis.min_confidence  # False for NaN: the worker failed
             left = np.flatnonzero(passed)
         if len(left) and self._copies and self._plan.copy_threshold:
-            with unreadable_errors(self._plan.dataset.name):
+            with unreadable_errors(self._plan.spec.dataset.name):
                 ratios = await asyncio.to_thread(self._copies.ratios, drawn.images[left], labels[rows[left]])
             copy_ratios[left] = ratios
             passed[left] = ~(ratios < self._plan.copy_threshold)  # True for NaN: the class has too few rows to filter

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from fount.address import Addresses
 from fount.transforms import Kind, Policy, draw
 from service.augmentation.permutation import Permutation
-from service.augmentation.plan_spec import OpenPlan, VerificationSpec
+from service.augmentation.plan_spec import OpenPlan
 from service.augmentation.slots import Source
 from service.catalog.roles import class_labels
 from service.datasets import unreadable_errors
@@ -48,16 +48,15 @@ class LabelAgreement:
 
 
 class Verification:
-    """Checks the policy of one plan, which has a transformer, by a specification that has a verifier."""
+    """Checks the policy of one plan, which has a transformer and a verifier."""
 
-    def __init__(
-        self, plan: OpenPlan, spec: VerificationSpec, inference: InferenceClient, context: RequestContext
-    ) -> None:
+    def __init__(self, plan: OpenPlan, inference: InferenceClient, context: RequestContext) -> None:
+        spec = plan.spec.verification
         if plan.transformer is None or spec.verifier is None:
             raise ValueError("the plan transforms no row, or has no verifier")
         self._plan, self._spec, self._inference, self._context = plan, spec, inference, context
         self._transformer, self._verifier = plan.transformer, spec.verifier
-        self._labels_of = class_labels(plan.dataset, spec.verifier.model)
+        self._labels_of = class_labels(plan.spec.dataset, spec.verifier.model)
 
     async def agreement(self) -> LabelAgreement | None:
         """Measure the agreement; None when the verifier reads no row as its label as it is.
@@ -66,11 +65,11 @@ class Verification:
             PlanRefused: the agreement is below the minimum.
             DatasetUnreadable: a row cannot be read.
         """
-        rows, transforms = self._choose_rows(), self._plan.policy.transforms
+        rows, transforms = self._choose_rows(), self._plan.spec.policy.transforms
         alone = [Policy(transforms=(replace(each, probability=1.0),)) for each in transforms]
-        policies = [self._plan.policy, *alone]
+        policies = [self._plan.spec.policy, *alone]
         correct, kept = 0, [0] * len(policies)
-        step = max(1, _BYTES_AT_ONCE // math.prod(self._plan.split.shape))
+        step = max(1, _BYTES_AT_ONCE // math.prod(self._plan.spec.split.shape))
         for first in range(0, len(rows), step):
             images, labels = await self._read_correct(rows[first : first + step])
             for place, policy in enumerate(policies):  # one after the other: a caller may have few streams
@@ -92,15 +91,15 @@ class Verification:
         """Choose rows of the classes that are transformed and that the verifier knows, as the seed shuffles them."""
         transformed = {each.label for each in self._plan.layout.strata if each.source is Source.TRANSFORMED}
         known = [label for label in transformed if self._labels_of[label] < len(self._verifier.model.labels)]
-        of_classes = np.flatnonzero(np.isin(self._plan.split.labels, known))
+        of_classes = np.flatnonzero(np.isin(self._plan.spec.split.labels, known))
         first = np.arange(min(self._spec.rows, len(of_classes)), dtype=np.uint64)
-        return np.sort(of_classes[Permutation(self._plan.seed, len(of_classes)).slots(first)]).astype(np.int64)
+        return np.sort(of_classes[Permutation(self._plan.spec.seed, len(of_classes)).slots(first)]).astype(np.int64)
 
     async def _read_correct(self, rows: NDArray[np.int64]) -> tuple[Images, Labels]:
         """Return those of some rows that are read as their label as they are, and their labels."""
-        with unreadable_errors(self._plan.dataset.name):
-            images = await asyncio.to_thread(self._plan.split.images, rows)
-        labels = self._labels_of[self._plan.split.labels[rows]]
+        with unreadable_errors(self._plan.spec.dataset.name):
+            images = await asyncio.to_thread(self._plan.spec.split.images, rows)
+        labels = self._labels_of[self._plan.spec.split.labels[rows]]
         correct = await self._are_correct(images, labels)
         self._context = replace(self._context, retry_overloaded=True)  # work that has started waits for capacity
         return images[correct], labels[correct]
@@ -113,13 +112,13 @@ class Verification:
 
     async def _count_kept(self, policy: Policy, images: Images, labels: Labels, first: int) -> int:
         """Count rows read as their label when transformed, drawn at the addresses from `first` on."""
-        addresses = Addresses.of_range(self._plan.seed, first, len(images))
+        addresses = Addresses.of_range(self._plan.spec.seed, first, len(images))
         transformed = await self._inference.transform(
             self._transformer.target,
             self._transformer.model,
             images,
             draw(policy, addresses),
-            seed=self._plan.seed,
+            seed=self._plan.spec.seed,
             indices=addresses.indices,
             context=self._context,
         )

@@ -73,7 +73,7 @@ async def open_pull(request: augmentation_pb2.PullDatasetRequest, planner: Plann
             modes = "MODE_BOOTSTRAP or _POISSON"
             wrong.add("part", f"no row is out of bag: the plan's real rows are not bootstrapped; plan with {modes}")
     count = plan.layout.count if out_of_bag is None else len(out_of_bag)
-    shards, shard = request.shards or plan.shards, range(0)
+    shards, shard = request.shards or plan.spec.shards, range(0)
     if request.shard < shards:
         shard = shard_range(count, request.shard, shards)
     else:

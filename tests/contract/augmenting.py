@@ -17,10 +17,11 @@ from fount.readers import Dataset, DatasetSource, read_dataset
 from fount.transforms import Kind, Policy, Transform
 from fount.v1 import augmentation_pb2, augmentation_pb2_grpc
 from service.augmentation.copy_filter import CopyFilters
-from service.augmentation.plan_spec import OpenPlan, SynthesisSpec
+from service.augmentation.plan_spec import OpenPlan, PlanSpec, SynthesisSpec, VerificationSpec
 from service.augmentation.plan_store import PlanStore
 from service.augmentation.planner import Planner
-from service.augmentation.slots import Layout, RealMode, Source, Stratum
+from service.augmentation.slots import RealMode, Source, Stratum
+from service.augmentation.targets import Allocation, Factor, Mix
 from service.augmentation.tickets import TicketKeys
 from service.caller import Anonymous, Caller, CallerPolicy
 from service.catalog import Catalog
@@ -93,26 +94,10 @@ def small_dataset(folder: Path) -> Dataset:
 
 
 def open_plan(
-    dataset: Dataset, counts: dict[tuple[int, int], int] = EVERYTHING, *, seed: int = 7, **changed
+    dataset: Dataset, counts: dict[tuple[int, int], int] = EVERYTHING, *, copy_threshold: float | None = None, **changed
 ) -> OpenPlan:
-    """A plan of so many rows by class and source; `changed` are fields of it, or of its synthesis."""
-    split, mode = dataset.splits["train"], changed.pop("mode", RealMode.ONCE)
-    strata = tuple(
-        Stratum(label=label, group=0, source=Source(source), count=count) for (label, source), count in counts.items()
-    )
-    layout = Layout(labels=split.labels, groups=None, group_count=0, strata=strata, mode=mode, seed=seed)
+    """A plan of so many rows by class and source; `changed` are fields of its specification, or of its synthesis."""
     own = np.arange(len(CLASSES), dtype=np.uint32)
-    values = {
-        "id": "planned",
-        "seed": seed,
-        "dataset": dataset,
-        "split": split,
-        "layout": layout,
-        "policy": POLICY,
-        "shards": 1,
-        "transformer": pinned("transformer", TRANSFORMER),
-        "copy_threshold": None,
-    }
     synthesis = {
         "generator": pinned("generator", GENERATOR),
         "classifier": pinned("classifier", CLASSIFIER),
@@ -124,7 +109,28 @@ def open_plan(
         "classifier_labels": own,
     }
     synthesis |= {name: changed.pop(name) for name in synthesis.keys() & changed.keys()}
-    return OpenPlan(synthesis=SynthesisSpec(**synthesis), **(values | changed))
+    strata = tuple(
+        Stratum(label=label, group=0, source=Source(source), count=count) for (label, source), count in counts.items()
+    )
+    values = {
+        "dataset": dataset,
+        "split": dataset.splits["train"],
+        "cells": np.array(COUNTS)[:, None],
+        "seed": 7,
+        "target": Factor(factor=1.0, by_group=False),
+        "subsample": False,
+        "mode": RealMode.ONCE,
+        "mix": Mix(),
+        "allocation": Allocation(strata=strata),
+        "policy": POLICY,
+        "transformer": pinned("transformer", TRANSFORMER),
+        "synthesis": SynthesisSpec(**synthesis),
+        "verification": VerificationSpec(verifier=None, min_agreement=0.9, rows=256),
+        "shards": 1,
+        "time_to_live_s": 60.0,
+    }
+    spec = PlanSpec(**(values | changed))
+    return OpenPlan(id="planned", spec=spec, layout=spec.lay_out(), copy_threshold=copy_threshold)
 
 
 def pinned(role: str, model: ServedModel) -> PinnedModel:
@@ -173,7 +179,7 @@ class Augmenting:
 
 def give_plan(service: Augmenting, ticket: bytes = b"other", counts=EVERYTHING, **changed) -> OpenPlan:
     """Let a ticket open to another plan of the same data set."""
-    plan = service.planner.plans[ticket] = open_plan(service.planner.plans[b"plan"].dataset, counts, **changed)
+    plan = service.planner.plans[ticket] = open_plan(service.planner.plans[b"plan"].spec.dataset, counts, **changed)
     return plan
 
 

@@ -407,7 +407,7 @@ async def test_grants_are_required(planning: Planning, missing: str) -> None:
 async def test_a_ticket_opens_to_the_plan(planning: Planning) -> None:
     plan = await planning.plan(ALL_SOURCES + " shards: 3")
     opened = await planning.planner.open(plan.ticket, ADA)
-    assert (opened.id, opened.seed, opened.shards, opened.layout.count) == (plan.id, 5, 3, 120)
+    assert (opened.id, opened.spec.seed, opened.spec.shards, opened.layout.count) == (plan.id, 5, 3, 120)
     assert opened.synthesis.generator.model.key.name == "painter"
     assert opened.synthesis.attempts == 8
     assert opened.synthesis.min_confidence == 0.5

@@ -38,7 +38,7 @@ async def test_the_header_describes_the_stream(service) -> None:
     header, _ = await service.pull()
     assert (header.plan_id, header.rows, header.first_index, header.end_index) == ("planned", 150, 0, 150)
     assert (list(header.sample_spec.dims), list(header.classes)) == ([4, 4, 1], ["zero", "one", "two"])
-    assert header.dataset_digest == service.planner.plans[b"plan"].dataset.digest
+    assert header.dataset_digest == service.planner.plans[b"plan"].spec.dataset.digest
     assert [(each.role, each.model.name, each.numerics) for each in header.models] == [
         ("generator", "painter", "memory"), ("classifier", "reader", "memory"), ("transformer", "transforms", "memory"),
     ]  # fmt: skip
@@ -53,7 +53,7 @@ async def test_rows_are_those_of_the_plan(service) -> None:
 
 async def test_real_rows_are_those_of_the_data_set(service) -> None:
     _, chunks = await service.pull()
-    split = service.planner.plans[b"plan"].split
+    split = service.planner.plans[b"plan"].spec.split
     real = of_source(rows_of(chunks), Source.REAL) + of_source(rows_of(chunks), Source.RESAMPLED)
     images = split.images(np.array([row.source_row for row in real]))
     assert [row.image for row in real] == [image.tobytes() for image in images]
@@ -64,9 +64,9 @@ async def test_transformed_rows_are_drawn_at_their_own_address(service) -> None:
     _, chunks = await service.pull()
     plan, rows = service.planner.plans[b"plan"], of_source(rows_of(chunks), Source.TRANSFORMED)
     indices = np.array([row.index for row in rows], np.uint64)
-    addresses = addressed(plan.seed, indices)
-    images = plan.split.images(np.array([row.source_row for row in rows]))
-    item = ManipulationItem(rows=images, table=draw(POLICY, addresses), seed=plan.seed, indices=indices)
+    addresses = addressed(plan.spec.seed, indices)
+    images = plan.spec.split.images(np.array([row.source_row for row in rows]))
+    item = ManipulationItem(rows=images, table=draw(POLICY, addresses), seed=plan.spec.seed, indices=indices)
     assert [row.image for row in rows] == [image.tobytes() for image in memory_transform(item)]
 
 
@@ -172,7 +172,7 @@ async def test_a_copy_is_rejected_and_the_next_attempt_taken(service) -> None:
     ratios = np.concatenate([np.array(chunk.provenance.copy_ratios) for chunk in chunks])
     attempts = np.array([row.attempts for row in rows])
     assert attempts.max() > 1
-    assert all(row.seed == attempt_seed(plan.seed, row.attempts) for row in rows if not row.error)
+    assert all(row.seed == attempt_seed(plan.spec.seed, row.attempts) for row in rows if not row.error)
     assert (ratios[[not row.error for row in rows]] >= 0.75).all()
     one = RangeItem(seed=rows[0].seed, start_index=0, count=1, labels=np.zeros(1, np.uint32), dtype=Dtype.UINT8)
     assert rows[0].image == memory_sample(GENERATOR, one).tobytes()
@@ -192,9 +192,9 @@ async def test_rows_out_of_bag_are_those_the_bootstrap_did_not_draw(service) -> 
     header, left = await service.pull(b"other", part=OUT_OF_BAG)
     bag, out = {row.source_row for row in rows_of(drawn)}, [row.source_row for row in rows_of(left)]
     assert header.rows == len(out) > 10
-    assert sorted({*bag, *out}) == np.flatnonzero(plan.split.labels < 2).tolist()
+    assert sorted({*bag, *out}) == np.flatnonzero(plan.spec.split.labels < 2).tolist()
     assert not bag & set(out)
-    assert rows_of(left)[0].image == plan.split.images(np.array(out[:1])).tobytes()
+    assert rows_of(left)[0].image == plan.spec.split.images(np.array(out[:1])).tobytes()
 
 
 async def test_rows_are_counted_by_source(service) -> None:
