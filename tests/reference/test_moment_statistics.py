@@ -1,11 +1,10 @@
 """Moments, kernels and probabilities agree with torchmetrics, vendi-score and scipy on the same arrays.
 
-The arrays, and what each library is asked, are in `benchmarks/evaluation/oracles.py`. torchmetrics takes KID over
-random subsets and the inception score over ten splits by default; it is asked for one subset of all rows, and for one
-split.
-vendi-score's `score_X` ignores its order, so orders other than 1 are asked of `score_dual`. All is in float64, and
+The arrays and the calls of each library are in `benchmarks/evaluation/oracles.py`. By default torchmetrics computes KID
+over random subsets and the inception score over ten splits; here it uses one subset of all rows, and one split.
+vendi-score's `score_X` ignores its order, so orders other than 1 are computed by `score_dual`. All is in float64, and
 agrees to 1e-6 of the value; most to 1e-12. FID of fewer rows than features agrees to 1e-8 only: the roots of
-torchmetrics' eigenvalues that ought to be 0 are roots of rounding.
+torchmetrics' eigenvalues that should be 0 are roots of rounding errors.
 """
 
 from __future__ import annotations
@@ -30,11 +29,11 @@ def test_it_agrees_with_other_libraries(rows: list[OracleRow], metric: str):
     assert [row for row in ours if not row.difference <= 1e-6] == []
 
 
-def test_it_leaves_no_oracle_out(rows: list[OracleRow]):
+def test_every_oracle_is_compared(rows: list[OracleRow]):
     assert [row.metric for row in rows if not row.metric.startswith(METRICS)] == []
 
 
-def test_it_measures_differences_relative_to_the_other_library():
+def test_differences_are_relative_to_the_other_library():
     assert relative_difference(1.1, 1.0) == pytest.approx(0.1)
     assert relative_difference(0.0, 0.0) == 0
     assert relative_difference(1e-9, 0.0) == float("inf")

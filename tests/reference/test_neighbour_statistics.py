@@ -1,7 +1,7 @@
-"""Statistics of neighbours against prdc, scikit-learn and scipy.
+"""Nearest-neighbour statistics agree with prdc, scikit-learn and scipy.
 
-Counts of the same comparisons: equal but for the last bits of a quotient (1e-12). scikit-learn's trees take distances
-directly in float64, as we do at last.
+They count the same comparisons: equal except for the last bits of a quotient (1e-12). scikit-learn's trees compute
+distances directly in float64, as `distances` does for candidates.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ def rows() -> dict[str, OracleRow]:
     return {f"{row.metric} ({row.library})": row for row in neighbour_rows()}
 
 
-def test_every_number_is_that_of_the_other_library() -> None:
+def test_every_number_agrees_with_the_other_library() -> None:
     assert {name: (row.theirs, row.ours) for name, row in rows().items() if row.difference > 1e-12} == {}
 
 
-def test_the_comparison_is_of_all_of_them() -> None:
+def test_every_oracle_is_compared() -> None:
     assert len(rows()) == 19
 
 
@@ -37,7 +37,7 @@ def digits() -> np.ndarray:
 
 
 @pytest.mark.slow
-def test_digits_have_the_numbers_of_prdc() -> None:
+def test_digits_agree_with_prdc() -> None:
     images = digits()
     samples, real = images[:900], images[900:]
     comparison = compare(Manifold.of(samples), Manifold.of(real))
@@ -45,7 +45,7 @@ def test_digits_have_the_numbers_of_prdc() -> None:
     assert ours == pytest.approx(prdc_of(samples, real), rel=1e-12)
 
 
-def test_pictures_are_as_far_apart_as_their_pixels() -> None:
+def test_distances_of_images_are_those_of_their_pixels() -> None:
     images = digits().astype(np.uint8)
     distances, found = nearest(images[:60], images, 10)
     whole = images.astype(np.int64)

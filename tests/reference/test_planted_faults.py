@@ -1,4 +1,4 @@
-"""Faults planted into real handwritten digits: the panel of each fires, with the shipped classifier's features."""
+"""Faults planted into real handwritten digits are detected by their panel, with the shipped classifier's features."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in ("none", "collaps
 
 
 @pytest.mark.parametrize("name", ["copies", *SLOW])
-def test_its_own_panel_fires_on_digits(name: str) -> None:
+def test_its_own_panel_detects_a_fault_in_digits(name: str) -> None:
     source, held_out, far = digits()
     fault, classes = FAULTS[name], tuple(map(str, range(10)))
     rows = np.stack([np.flatnonzero(source.pool.labels == each)[:20] for each in range(10)], axis=1)
@@ -57,6 +57,6 @@ def test_every_panel_has_a_fault() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(MNIST is None, reason="MNIST is not here; name its folder with FOUNT_DATA")
-def test_every_panel_fires_on_its_own_fault_alone_on_mnist() -> None:
+@pytest.mark.skipif(MNIST is None, reason="MNIST is not available; set FOUNT_DATA to its folder")
+def test_every_panel_detects_its_own_fault_alone_on_mnist() -> None:
     assert [problem for row in measure(Path(str(MNIST))) for problem in problems(row)] == []

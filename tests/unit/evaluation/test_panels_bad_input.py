@@ -1,4 +1,4 @@
-"""Bad input: a metric without a number and a note that says why, never an exception, never NaN."""
+"""Unusable input: metrics without a number and with a note that gives the reason, never an exception, never NaN."""
 
 from __future__ import annotations
 
@@ -10,8 +10,15 @@ import pytest
 from service.evaluation.evidence import RealRows
 from service.evaluation.panels.registry import METRICS
 from service.evaluation.results import Panel, Verdict
-from tests.unit.evaluation.test_panels import outcome
-from tests.unit.evidence import FEATURES, evidence, images_of, labels_of, samples_of, with_samples
+from tests.unit.evaluation.synthetic_evidence import (
+    FEATURES,
+    evaluate,
+    evidence,
+    images_of,
+    labels_of,
+    samples_of,
+    with_samples,
+)
 
 
 def few(count: int = 60, training: int = 120, held_out: int = 60):
@@ -39,13 +46,13 @@ def without_class(of):
 
 
 def real_without_class(of):
-    def cut(rows: RealRows) -> RealRows:
+    def without(rows: RealRows) -> RealRows:
         keep = rows.labels != 2
         return RealRows(
             **{name: getattr(rows, name)[keep] for name in ("images", "labels", "features", "probabilities")}
         )
 
-    held_out, training = cut(of.held_out), cut(of.training)
+    held_out, training = without(of.held_out), without(of.training)
     changed = replace(of, held_out=held_out, training=training)
     return with_samples(changed, of.samples)
 
@@ -59,7 +66,7 @@ def constant_everything(of):
     return with_samples(changed, samples)
 
 
-def no_answers(of):
+def no_label_grid(of):
     return replace(of, label_grid=None)
 
 
@@ -72,14 +79,16 @@ def one_sample(_of):
 
 
 BAD = (real_without_class, constant_everything, tiny)
-ALSO_BAD = (constant, identical, singular, without_class, no_answers, one_sample)
+ALSO_BAD = (constant, identical, singular, without_class, no_label_grid, one_sample)
 
 
 @pytest.mark.parametrize(
-    "spoil", [*BAD, *(pytest.param(each, marks=pytest.mark.slow) for each in ALSO_BAD)], ids=lambda each: each.__name__
+    "make_bad",
+    [*BAD, *(pytest.param(each, marks=pytest.mark.slow) for each in ALSO_BAD)],
+    ids=lambda each: each.__name__,
 )
-def test_it_has_every_metric_with_a_number_or_a_note(spoil) -> None:
-    metrics, panels = outcome(spoil(few()), tuple(Panel))  # outcome writes JSON that allows no NaN
+def test_every_metric_has_a_number_or_a_note(make_bad) -> None:
+    metrics, panels = evaluate(make_bad(few()), tuple(Panel))
     assert set(metrics) == set(METRICS)
     for each in metrics.values():
         assert each.value is not None or each.note, each.name
@@ -88,38 +97,38 @@ def test_it_has_every_metric_with_a_number_or_a_note(spoil) -> None:
     assert set(panels) == set(Panel)
 
 
-def test_it_calls_constant_samples_worse() -> None:
-    _, panels = outcome(constant(few()), (Panel.DIVERSITY,))
+def test_constant_samples_are_less_diverse() -> None:
+    _, panels = evaluate(constant(few()), (Panel.DIVERSITY,))
     assert panels[Panel.DIVERSITY].verdict is Verdict.WORSE
 
 
-def test_it_calls_training_rows_copies() -> None:
-    metrics, panels = outcome(identical(few()), (Panel.MEMORISATION,))
+def test_training_rows_are_copies() -> None:
+    metrics, panels = evaluate(identical(few()), (Panel.MEMORISATION,))
     assert panels[Panel.MEMORISATION].verdict is Verdict.WORSE
     assert metrics["exact_copies"].value == 1.0
 
 
-def test_it_leaves_a_class_without_rows_empty() -> None:
-    metrics, _ = outcome(without_class(few()), (Panel.DIVERSITY, Panel.LABEL_FIDELITY))
+def test_a_class_without_samples_has_no_value() -> None:
+    metrics, _ = evaluate(without_class(few()), (Panel.DIVERSITY, Panel.LABEL_FIDELITY))
     assert metrics["label_agreement"].classes[2].value is None
     assert metrics["recall"].classes[2].value is None
 
 
-def test_it_gives_no_verdict_where_nothing_could_be_computed() -> None:
-    _, panels = outcome(tiny(None), (Panel.REALISM,))
+def test_there_is_no_verdict_where_nothing_could_be_computed() -> None:
+    _, panels = evaluate(tiny(None), (Panel.REALISM,))
     assert panels[Panel.REALISM].verdict is Verdict.NONE
     assert panels[Panel.REALISM].sentence == "No verdict: none of the deciding metrics could be computed."
 
 
-def test_it_does_without_a_null_of_draws_where_training_rows_are_few() -> None:
-    metrics, _ = outcome(evidence(count=90, training=100, held_out=100), (Panel.REALISM,))
+def test_with_few_training_rows_the_null_is_the_interval_of_one_draw() -> None:
+    metrics, _ = evaluate(evidence(count=90, training=100, held_out=100), (Panel.REALISM,))
     null = metrics["precision"].null
     assert null is not None
     assert (null.draws, null.rows) == (0, 90)
     assert null.range[0] < null.range[1]
 
 
-def test_it_compares_no_more_samples_than_there_are_training_rows() -> None:
-    metrics, _ = outcome(evidence(count=200, training=120, held_out=100), (Panel.REALISM, Panel.LABEL_FIDELITY))
+def test_no_more_samples_are_compared_than_there_are_training_rows() -> None:
+    metrics, _ = evaluate(evidence(count=200, training=120, held_out=100), (Panel.REALISM, Panel.LABEL_FIDELITY))
     assert metrics["precision"].samples == 120
     assert metrics["label_agreement"].samples == 200

@@ -6,7 +6,7 @@ import pytest
 
 from service.evaluation.report.bundle import read_bundle, to_report_json
 from service.evaluation.results import Panel, Verdict
-from tests.unit.report_evidence import bundle, metric, panel, record
+from tests.unit.evaluation.report_values import bundle, metric, panel, record
 
 NEIGHBOURS = {"pairs": [{"training_row": 7654321, "distance": 1.5}]}
 
@@ -23,7 +23,7 @@ def test_equal_results_give_equal_bytes():
 def test_a_bundle_reads_back_what_was_packed():
     content = read_bundle(bundle())
     assert content["metrics"][0]["value"] == 0.71234567
-    assert content["specification"]["model"]["digest"] == "sha256:maker"
+    assert content["specification"]["model"]["digest"] == "sha256:generator"
     assert content["gates"] == [{"gate": "precision.lower95 > 0.5", "passed": True, "actual": 0.65, "note": ""}]
 
 

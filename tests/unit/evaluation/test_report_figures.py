@@ -10,7 +10,7 @@ from PIL import Image
 from service.evaluation.report.figures import FIGURES, figures_of
 from service.evaluation.report.galleries import LARGEST_TILE, sheet, tile
 from service.evaluation.results import Panel
-from tests.unit.report_evidence import evidence
+from tests.unit.evaluation.report_values import evidence
 
 
 def figure(name, seen):

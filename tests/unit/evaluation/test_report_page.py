@@ -12,7 +12,7 @@ from service.evaluation.report.formatting import number, percent
 from service.evaluation.report.page import render
 from service.evaluation.report.views import histogram_view, interval_plot
 from service.evaluation.results import ClassValue, GateOutcome, Null, Panel, Verdict
-from tests.unit.report_evidence import bundle, evidence, metric, panel, record, specification
+from tests.unit.evaluation.report_values import bundle, evidence, metric, panel, record, specification
 
 ROOT = Path(__file__).resolve().parents[3]
 VOID = {"meta", "img", "br", "line", "path", "rect", "circle"}
@@ -125,9 +125,9 @@ def test_it_shows_every_figure(whole):
 def test_it_shows_the_envelope():
     words = Page(page(failed=3, compared=40)).words()
     for text in (
-        "sha256:maker",
-        "sha256:reader",
-        "sha256:things",
+        "sha256:generator",
+        "sha256:classifier",
+        "sha256:shapes",
         "numerics cpu-1",
         "Seed 5",
         "truncation = 0.7",

@@ -1,4 +1,4 @@
-"""Evidence, metrics and a bundle for tests of the report: small, made up, and the same every time."""
+"""Evidence, metrics and a bundle for tests of the report: small, random with a fixed seed."""
 
 from dataclasses import replace
 
@@ -35,14 +35,14 @@ def evidence(classes=("a", "b", "c"), samples=60, rows=50, side=8, conditional=T
         near = [np.sort(rng.random((n, NEIGHBOURS)) + 1, axis=1) for n in (samples, rows)]
         return Nearest(sample_distances=near[0], sample_rows=rng.integers(0, rows, samples), held_out_distances=near[1])
 
-    asked = np.arange(samples, dtype=np.int64) % kinds
+    labels = np.arange(samples, dtype=np.int64) % kinds
     return Evidence(
         samples=Samples(
             indices=np.arange(samples, dtype=np.uint64),
             images=images(samples),
-            labels=asked if conditional else None,
+            labels=labels if conditional else None,
             features=features(samples),
-            probabilities=probabilities(asked),
+            probabilities=probabilities(labels),
         ),
         failed=0,
         held_out=real(rows),
@@ -61,13 +61,13 @@ def specification(classes=("a", "b", "c"), **changes) -> Specification:
         return PinnedModel(name=name, version="1", digest=f"sha256:{name}", numerics="cpu-1")
 
     whole = Specification(
-        model=model("maker"),
+        model=model("generator"),
         model_labels=tuple(range(len(classes))),
-        extractor=model("reader"),
-        classifier=model("reader"),
+        extractor=model("classifier"),
+        classifier=model("classifier"),
         classifier_labels=tuple(range(len(classes))),
-        dataset="things",
-        dataset_digest="sha256:things",
+        dataset="shapes",
+        dataset_digest="sha256:shapes",
         training_split="train",
         held_out_split="test",
         training_rows=1000,
@@ -103,7 +103,7 @@ def metric(**changes) -> Metric:
     return replace(whole, **changes)
 
 
-def panel(panel=Panel.REALISM, verdict=Verdict.WORSE, sentence="Samples are told apart from real rows.") -> PanelResult:
+def panel(panel=Panel.REALISM, verdict=Verdict.WORSE, sentence="Samples look unrealistic.") -> PanelResult:
     return PanelResult(panel=panel, verdict=verdict, sentence=sentence)
 
 
@@ -124,7 +124,7 @@ def bundle(**changes) -> bytes:
 def record(**changes) -> Record:
     whole = Record(
         id="e1",
-        subject="someone",
+        subject="user",
         request_id="",
         request_digest="",
         specification=specification(),

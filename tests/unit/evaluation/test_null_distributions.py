@@ -1,4 +1,4 @@
-"""Draws of training rows: their values show the spread, so nothing is left out of them block by block."""
+"""Null distributions: several reference samples show the spread themselves, so they are not jackknifed."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from service.evaluation.statistics.intervals import Estimate
 from service.evaluation.statistics.kid import KernelSums, estimate_kid
 from service.evaluation.statistics.sliced_wasserstein import SlicedReference, estimate_sliced_wasserstein
 from service.evaluation.statistics.vendi_score import estimate_vendi
-from tests.unit.evidence import evidence
+from tests.unit.evaluation.synthetic_evidence import evidence
 
 ROWS, REAL = (np.random.default_rng(seed).normal(size=(90, 4)) for seed in (1, 2))
-TAKE = {
+ESTIMATES = {
     "FID": lambda rows, **more: estimate_fid(rows, Moments.of(REAL), **more),
     "KID": lambda rows, **more: estimate_kid(rows, KernelSums.of(REAL), **more),
     "sliced": lambda rows, **more: estimate_sliced_wasserstein(rows, SlicedReference.of(REAL, 3, 8), **more),
@@ -31,14 +31,14 @@ TAKE = {
 }
 
 
-@pytest.mark.parametrize("name", TAKE)
-def test_a_single_block_gives_the_same_value_and_no_interval(name: str) -> None:
-    alone, whole = TAKE[name](ROWS, blocks=1), TAKE[name](ROWS)
+@pytest.mark.parametrize("name", ESTIMATES)
+def test_a_single_block_gives_the_same_value_without_an_interval(name: str) -> None:
+    alone, whole = ESTIMATES[name](ROWS, blocks=1), ESTIMATES[name](ROWS)
     assert whole.interval is not None
     assert alone == Estimate(pytest.approx(whole.value, rel=1e-9, abs=1e-12))
 
 
-def test_one_of_many_draws_has_no_interval_and_the_only_one_has() -> None:
+def test_only_a_single_reference_sample_has_an_interval() -> None:
     many, few = evidence(count=60, training=120, held_out=60), evidence(count=60, training=100, held_out=60)
     outputs = {part.name: part for part in PARTS}
     assert outputs["distances.real.0"].compute(many)["fid"]["interval"] is None
@@ -48,13 +48,13 @@ def test_one_of_many_draws_has_no_interval_and_the_only_one_has() -> None:
     assert replace(compared_samples(many), blocks=1).blocks == reference_sample(many, 0).blocks == 1
 
 
-def test_a_single_value_without_an_interval_is_no_range() -> None:
+def test_a_single_value_without_an_interval_gives_no_range() -> None:
     draws = [{"value": None, "interval": None}, {"value": 2.0, "interval": None}]
     assert null_from_draws(draws, 10, 100) is None
     assert null_from_draws([draws[0], {"value": 2.0, "interval": [1.0, 3.0]}], 10, 100).range == (1.0, 3.0)
 
 
-def test_a_class_of_many_draws_counts_beside_a_class_of_one() -> None:
+def test_the_worst_class_takes_classes_of_many_draws_and_of_one() -> None:
     many = [{"value": value, "interval": None} for value in (0.2, 1.0, 1.8)]
     one = [{"value": 1.0, "interval": [0.9, 1.1]}]
     assert null_of_worst_class([many, one], 10).range[0] < 0.2
