@@ -5,8 +5,9 @@ from __future__ import annotations
 import hashlib
 import math
 import time
+from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Unpack
 
 import click
@@ -60,23 +61,6 @@ def _mixture(text: str) -> dict[int | str, float]:
     return mixture
 
 
-@dataclass(kw_only=True)
-class _Tally:
-    """What arrived so far."""
-
-    start_s: float = field(default_factory=time.perf_counter)
-    count: int = 0
-    provenance: Provenance | None = None
-    by_label: dict[int, int] = field(default_factory=dict)
-
-    def add(self, chunk: Chunk) -> None:
-        self.count += len(chunk)
-        self.provenance = chunk.provenance
-        if chunk.labels is not None:
-            for label, count in zip(*np.unique(chunk.labels, return_counts=True), strict=True):
-                self.by_label[int(label)] = self.by_label.get(int(label), 0) + int(count)
-
-
 @click.command()
 @click.argument("name")
 @option("--count", type=int, metavar="N", help="Number of samples; unset, the number of labels, or 16.")
@@ -119,23 +103,35 @@ def sample(
         info = client.model(name, digest=query.get("digest"))
         writer = None if out is None else open_output(out, _run(request, info))
         show_bar = not as_json and request.count >= _MIN_BAR_COUNT and error_is_terminal()
-        tally = _draw(client.stream(str(info.model), **query), writer, tqdm(total=request.count, disable=not show_bar))
-    summary = _summary(tally, info, request.start_index, out)
+        drawn = _draw(client.stream(str(info.model), **query), writer, tqdm(total=request.count, disable=not show_bar))
+    summary = _summary(drawn, info, request.start_index, out)
     if as_json:
         echo_json(summary)
-    else:
-        click.echo(_summary_text(summary))
+        return
+    for line in _summary_lines(summary):
+        click.echo(plain(line))
 
 
-def _draw(chunks: Iterator[Chunk], writer: SampleWriter | None, bar: tqdm[Any]) -> _Tally:
-    tally = _Tally()
+@dataclass(frozen=True, kw_only=True)
+class _Drawn:
+    """What was drawn: the address of the samples, and the number of samples of each class."""
+
+    provenance: Provenance | None
+    counts: Counter[int]
+    count: int
+    seconds: float
+
+
+def _draw(chunks: Iterator[Chunk], writer: SampleWriter | None, bar: tqdm[Any]) -> _Drawn:
+    start_s, provenance, counts, count = time.perf_counter(), None, Counter[int](), 0
     try:
         with bar:
             for chunk in chunks:
                 refuse_failed(chunk)
                 if writer is not None:
                     writer.add(chunk)
-                tally.add(chunk)
+                provenance, count = chunk.provenance, count + len(chunk)
+                counts.update([] if chunk.labels is None else chunk.labels.tolist())
                 bar.update(len(chunk))
         if writer is not None:
             writer.finish()
@@ -143,7 +139,7 @@ def _draw(chunks: Iterator[Chunk], writer: SampleWriter | None, bar: tqdm[Any]) 
         if writer is not None:
             writer.abandon()
         raise
-    return tally
+    return _Drawn(provenance=provenance, counts=counts, count=count, seconds=time.perf_counter() - start_s)
 
 
 def _run(request: sampling_pb2.SampleRequest, info: ModelInfo) -> SampleRun:
@@ -164,32 +160,27 @@ def _run(request: sampling_pb2.SampleRequest, info: ModelInfo) -> SampleRun:
     )
 
 
-def _summary(tally: _Tally, info: ModelInfo, start_index: int, out: str | None) -> dict[str, Any]:
-    seconds = time.perf_counter() - tally.start_s
+def _summary(drawn: _Drawn, info: ModelInfo, start_index: int, out: str | None) -> dict[str, Any]:
     names = dict(enumerate(info.labels))
     return {
         "model": f"{info.name}:{info.version}",
         "digest": info.digest,
-        "seed": None if tally.provenance is None else tally.provenance.seed,
-        "numerics": None if tally.provenance is None else tally.provenance.numerics,
+        "seed": None if drawn.provenance is None else drawn.provenance.seed,
+        "numerics": None if drawn.provenance is None else drawn.provenance.numerics,
         "start_index": start_index,
-        "count": tally.count,
-        "labels": {names.get(label, str(label)): count for label, count in sorted(tally.by_label.items())},
+        "count": drawn.count,
+        "labels": {names.get(label, str(label)): count for label, count in sorted(drawn.counts.items())},
         "out": out,
-        "samples_per_s": round(tally.count / seconds, 1),
+        "samples_per_s": round(drawn.count / drawn.seconds, 1),
     }
 
 
-def _summary_text(summary: Mapping[str, Any]) -> str:
+def _summary_lines(summary: Mapping[str, Any]) -> Iterator[str]:
     last = summary["start_index"] + summary["count"] - 1
-    labels = ", ".join(f"{plain(name)} ({count:,})" for name, count in summary["labels"].items())
-    lines = [
-        f"{summary['count']:,} samples of {plain(summary['model'])}, {summary['samples_per_s']:,} per second",
-        f"Digest    {plain(summary['digest'])}",
-        f"Seed      {summary['seed']}, indices {summary['start_index']} to {last}",
-        f"Numerics  {plain(str(summary['numerics']))}",
-    ]
-    if labels:
-        lines.append(f"Classes   {labels}")
-    written = f"Written   {summary['out']}" if summary["out"] else "Nothing was written; name a file with --out"
-    return "\n".join([*lines, written])
+    yield f"{summary['count']:,} samples of {summary['model']}, {summary['samples_per_s']:,} per second"
+    yield f"Digest    {summary['digest']}"
+    yield f"Seed      {summary['seed']}, indices {summary['start_index']} to {last}"
+    yield f"Numerics  {summary['numerics']}"
+    if summary["labels"]:
+        yield f"Classes   {', '.join(f'{name} ({count:,})' for name, count in summary['labels'].items())}"
+    yield f"Written   {summary['out']}" if summary["out"] else "Nothing was written; name a file with --out"

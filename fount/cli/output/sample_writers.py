@@ -6,21 +6,20 @@ Chunks enter in order, in bounded memory; no partial result is ever mistaken for
 
 from __future__ import annotations
 
-import io
 import json
 import os
 import re
 import shutil
 import tempfile
 import zipfile
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any, Protocol
+from typing import IO, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from fount.cli.output.images import image_grid, to_pillow, to_uint8
 from fount.errors import OutputError, SampleFailed, output_errors
@@ -62,8 +61,11 @@ class SampleRun:
     request: Mapping[str, Any] = field(default_factory=dict)
 
 
-class SampleWriter(Protocol):
-    """Writes the chunks of a stream, in order."""
+class SampleWriter(ABC):
+    """Writes the chunks of a stream in order: `add` each of them, then `finish`; or `abandon` after an error."""
+
+    def __init__(self, path: Path, run: SampleRun) -> None:
+        self._path, self._run = path, run
 
     def add(self, chunk: Chunk) -> None:
         """Write a chunk.
@@ -72,7 +74,9 @@ class SampleWriter(Protocol):
             OutputError: it cannot be written.
             SampleFailed: a sample of it carries an error.
         """
-        ...
+        refuse_failed(chunk)
+        with output_errors(self._path):
+            self._add(chunk)
 
     def finish(self) -> None:
         """Complete what was written and make it visible.
@@ -80,11 +84,18 @@ class SampleWriter(Protocol):
         Raises:
             OutputError: it cannot be written.
         """
-        ...
+        with output_errors(self._path):
+            self._finish()
 
+    @abstractmethod
+    def _add(self, chunk: Chunk) -> None: ...
+
+    @abstractmethod
+    def _finish(self) -> None: ...
+
+    @abstractmethod
     def abandon(self) -> None:
         """Leave nothing that could be mistaken for a complete result."""
-        ...
 
 
 def open_output(path: str, run: SampleRun) -> SampleWriter:
@@ -135,22 +146,21 @@ def refuse_failed(chunk: Chunk) -> None:
         raise SampleFailed([(error.index, f"{error.code}: {error.message}") for error in chunk.errors])
 
 
-class _GridWriter:
+class _GridWriter(SampleWriter):
     """One image of all samples, each with its class name, or its index when unconditional, above."""
 
     def __init__(self, path: Path, run: SampleRun) -> None:
-        self._path, self._run = path, run
+        super().__init__(path, run)
         self._chunks: list[Chunk] = []
 
-    def add(self, chunk: Chunk) -> None:
-        refuse_failed(chunk)
+    def _add(self, chunk: Chunk) -> None:
         self._chunks.append(chunk)
 
-    def finish(self) -> None:
+    def _finish(self) -> None:
         images = np.concatenate([np.asarray(chunk) for chunk in self._chunks])
         captions = [caption for chunk in self._chunks for caption in self._captions(chunk)]
         grid = image_grid(images, captions, value_range=self._chunks[0].shape_of_one.value_range)
-        with output_errors(self._path), atomic_path(self._path) as temporary:
+        with atomic_path(self._path) as temporary:
             grid.save(temporary, "PNG")
 
     def abandon(self) -> None:
@@ -163,7 +173,7 @@ class _GridWriter:
         return [names[label] if label < len(names) else str(label) for label in chunk.labels]
 
 
-class _FolderWriter:
+class _FolderWriter(SampleWriter):
     """One PNG file per sample, and a manifest that identifies their run.
 
     The same run may be continued or repeated in its folder, since a sample's address determines its bytes. A folder
@@ -171,31 +181,30 @@ class _FolderWriter:
     """
 
     def __init__(self, path: Path, run: SampleRun) -> None:
-        self._path, self._run = path, run
+        super().__init__(path, run)
         self._known = self._read_manifest()
+        self._ranges = [] if self._known is None else list(self._known.get("ranges", []))
         self._identity: dict[str, Any] | None = None
-        if self._known is not None and self._known.get("seed") != run.seed:
-            seed = self._known.get("seed")
+        if self._known is not None and (seed := self._known.get("seed")) != run.seed:
             raise self._other_run(f"seed {seed}; give --seed {seed} to continue it")
 
-    def add(self, chunk: Chunk) -> None:
-        refuse_failed(chunk)
+    def _add(self, chunk: Chunk) -> None:
         if self._identity is None:
             self._start(chunk)
         labels = [None] * len(chunk) if chunk.labels is None else chunk.labels.tolist()
-        with output_errors(self._path):
-            for row, label in enumerate(labels):
-                file = self._path / image_file_name(chunk.start_index + row, label, self._run.class_names)
-                if chunk.samples is None:
-                    file.write_bytes(chunk.files[row])
-                else:
-                    pixels = to_uint8(np.asarray(chunk.samples[row]), chunk.shape_of_one.value_range)
-                    to_pillow(pixels).save(file, "PNG")
+        for row, label in enumerate(labels):
+            file = self._path / image_file_name(chunk.start_index + row, label, self._run.class_names)
+            if chunk.samples is None:
+                file.write_bytes(chunk.files[row])
+            else:
+                pixels = to_uint8(np.asarray(chunk.samples[row]), chunk.shape_of_one.value_range)
+                to_pillow(pixels).save(file, "PNG")
 
-    def finish(self) -> None:
-        ranges = self._known_ranges()
+    def _finish(self) -> None:
         written = [self._run.start_index, self._run.start_index + self._run.count]
-        self._write_manifest(sorted([*ranges, written] if written not in ranges else ranges))
+        if written not in self._ranges:
+            self._ranges = sorted([*self._ranges, written])
+        self._write_manifest()
 
     def abandon(self) -> None:
         """Leave the files: the manifest does not count them, and the same run can be repeated over them."""
@@ -211,12 +220,8 @@ class _FolderWriter:
             if self._known is not None and self._known.get(key) != value:
                 raise self._other_run(f"{key} {self._known.get(key)}")
         self._identity = identity
-        with output_errors(self._path):
-            self._path.mkdir(exist_ok=True)
-        self._write_manifest(self._known_ranges())
-
-    def _known_ranges(self) -> list[list[int]]:
-        return [] if self._known is None else list(self._known.get("ranges", []))
+        self._path.mkdir(exist_ok=True)
+        self._write_manifest()
 
     def _read_manifest(self) -> Mapping[str, Any] | None:
         if not self._path.is_dir() or not any(self._path.iterdir()):
@@ -229,10 +234,9 @@ class _FolderWriter:
             raise OutputError(f"{self._path / _MANIFEST} is not a manifest; name another folder")
         return manifest
 
-    def _write_manifest(self, ranges: list[list[int]]) -> None:
-        manifest = {**(self._identity or {}), "ranges": ranges}
-        with output_errors(self._path):
-            atomic_write(self._path / _MANIFEST, (json.dumps(manifest, indent=2) + "\n").encode())
+    def _write_manifest(self) -> None:
+        manifest = {**(self._identity or {}), "ranges": self._ranges}
+        atomic_write(self._path / _MANIFEST, (json.dumps(manifest, indent=2) + "\n").encode())
 
     def _other_run(self, difference: str) -> OutputError:
         return OutputError(f"{self._path} holds samples of another run ({difference}); name another folder")
@@ -253,7 +257,7 @@ def image_file_name(index: int, label: int | None, class_names: Sequence[str]) -
     return f"{index:08d}_label{label}{f'_{safe}' if safe and safe != str(label) else ''}.png"
 
 
-class _NpzWriter:
+class _NpzWriter(SampleWriter):
     """Arrays `samples`, `labels` (absent when unconditional), `indices`, `seed`, `model`, `digest` and `numerics`.
 
     Memory is constant: `samples` goes into the archive chunk by chunk behind a header with its final shape, and labels
@@ -261,7 +265,7 @@ class _NpzWriter:
     """
 
     def __init__(self, path: Path, run: SampleRun) -> None:
-        self._path, self._run = path, run
+        super().__init__(path, run)
         self._resources = ExitStack()
         with output_errors(path):
             temporary = self._resources.enter_context(atomic_path(path))
@@ -271,35 +275,36 @@ class _NpzWriter:
         self._samples: IO[bytes] | None = None
         self._first: Chunk | None = None
 
-    def add(self, chunk: Chunk) -> None:
-        refuse_failed(chunk)
+    def _add(self, chunk: Chunk) -> None:
         if chunk.samples is None:
             raise OutputError(f"{self._path} holds arrays, not PNG files")
-        with output_errors(self._path):
-            if self._samples is None:
-                self._first = chunk
-                self._samples = self._open_array("samples", chunk.samples.shape[1:], chunk.samples.dtype)
-            self._samples.write(chunk.samples.data)
-            if chunk.labels is not None:
-                self._labels.write(chunk.labels.astype("<i8").data)
+        if self._samples is None:
+            self._first = chunk
+            self._samples = self._open_array("samples", chunk.samples.shape[1:], chunk.samples.dtype)
+        self._samples.write(chunk.samples.data)
+        if chunk.labels is not None:
+            self._labels.write(chunk.labels.astype("<i8").data)
 
-    def finish(self) -> None:
+    def _finish(self) -> None:
         first = self._first
         if first is None or self._samples is None:
             raise OutputError(f"{self._path} cannot be written: no samples arrived")
-        with output_errors(self._path):
-            self._samples.close()
-            if first.labels is not None:
-                self._labels.seek(0)
-                with self._open_array("labels", (), np.dtype("<i8")) as member:
-                    shutil.copyfileobj(self._labels, member, 2**20)
-            self._write_indices()
-            self._write_array("seed", np.array(first.seed, np.uint64))
-            self._write_array("model", np.array(str(first.model)))
-            self._write_array("digest", np.array(first.model.digest))
-            self._write_array("numerics", np.array(first.numerics))
-            self._archive.close()
-            self._resources.close()
+        self._samples.close()
+        if first.labels is not None:
+            self._labels.seek(0)
+            with self._open_array("labels", (), np.dtype("<i8")) as member:
+                shutil.copyfileobj(self._labels, member, 2**20)
+        with self._open_array("indices", (), np.dtype("<u8")) as member:
+            for done in range(0, self._run.count, _INDICES_PER_BLOCK):
+                length = min(_INDICES_PER_BLOCK, self._run.count - done)
+                member.write((np.uint64(self._run.start_index + done) + np.arange(length, dtype="<u8")).data)
+        texts = {"model": str(first.model), "digest": first.model.digest, "numerics": first.numerics}
+        scalars = {"seed": np.array(first.seed, np.uint64), **{name: np.array(text) for name, text in texts.items()}}
+        for name, scalar in scalars.items():
+            with self._archive.open(f"{name}.npy", "w") as member:
+                np.lib.format.write_array(member, scalar, allow_pickle=False)
+        self._archive.close()
+        self._resources.close()
 
     def abandon(self) -> None:
         with suppress(OSError, ValueError):  # completing the archive may fail, and does not matter
@@ -312,21 +317,8 @@ class _NpzWriter:
 
     def _open_array(self, name: str, sample_shape: tuple[int, ...], dtype: np.dtype[Any]) -> IO[bytes]:
         """Start an array whose first axis is the samples; the caller writes its elements."""
-        header = io.BytesIO()
+        member = self._archive.open(f"{name}.npy", "w", force_zip64=True)
         shape = (self._run.count, *sample_shape)
         description = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}
-        np.lib.format.write_array_header_1_0(header, description)
-        member = self._archive.open(f"{name}.npy", "w", force_zip64=True)
-        member.write(header.getvalue())
+        np.lib.format.write_array_header_1_0(member, description)
         return member
-
-    def _write_indices(self) -> None:
-        with self._open_array("indices", (), np.dtype("<u8")) as member:
-            for done in range(0, self._run.count, _INDICES_PER_BLOCK):
-                length = min(_INDICES_PER_BLOCK, self._run.count - done)
-                block = np.uint64(self._run.start_index + done) + np.arange(length, dtype="<u8")
-                member.write(block.data)
-
-    def _write_array(self, name: str, array: NDArray[Any]) -> None:
-        with self._archive.open(f"{name}.npy", "w") as member:
-            np.lib.format.write_array(member, array, allow_pickle=False)
