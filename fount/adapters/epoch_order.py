@@ -30,15 +30,7 @@ Span = tuple[int, int]
 
 @dataclass(frozen=True, kw_only=True)
 class RowRange:
-    """Consecutive rows at consecutive places, in one shard: what one call pulls.
-
-    Attributes:
-        first_place: the place of the first row.
-        shard: the shard the rows belong to.
-        shards: the number of shards the plan is split into.
-        first_row: the first row.
-        end_row: one beyond the last.
-    """
+    """Rows first_row to end_row - 1 of one of several shards, at consecutive places from first_place: one pull."""
 
     first_place: int
     shard: int
@@ -117,21 +109,13 @@ def _without_empty(spans: Iterable[Span]) -> list[Span]:
 
 
 class RemainingPlaces:
-    """The places that an iteration has not returned yet.
-
-    Attributes:
-        spans: ascending; updated in place.
-    """
+    """The spans, ascending and updated in place, that an iteration has not returned yet."""
 
     def __init__(self, spans: Iterable[Span]) -> None:
         self.spans = list(spans)
 
     def enter(self, place: int) -> int:
-        """Start with a batch whose first row is at a place.
-
-        Returns:
-            The first place not accounted for: this one, or that of the rejected rows just before it.
-        """
+        """Start a batch at a place; return the first place not accounted for: this one, or rejected rows before it."""
         while self.spans[0][1] <= place:
             del self.spans[0]
         return self.spans[0][0]
@@ -144,14 +128,7 @@ class RemainingPlaces:
 def pull_places(
     client: Client, ticket: bytes, order: EpochOrder, spans: Iterable[Span], provenance: Level
 ) -> Iterator[tuple[int, RowBatch]]:
-    """Pull the rows at some places, in the order of the places.
-
-    Returns:
-        Batches of consecutive places, each with the place of its first row.
-
-    Raises:
-        FountError: rows could not be pulled.
-    """
+    """Pull the rows at some places, in order: batches of consecutive places, each with the place of its first row."""
     for rows in order.row_ranges(spans):
         batches = client.pull(
             ticket,

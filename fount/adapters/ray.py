@@ -36,15 +36,12 @@ class PlanDatasource(Datasource):
     """
 
     def __init__(self, plan: AnyPlan, server: str | None = None, *, provenance: Level = "none") -> None:
-        """Request the description of the plan.
+        """Request the description of a plan, from the plan or its ticket.
 
         Args:
             plan: a plan, or its ticket.
             server: as in `Client`; must be reachable from wherever Ray runs.
             provenance: how much provenance each row has, as columns.
-
-        Raises:
-            FountError: the gateway does not know the plan, or does not answer.
         """
         self._ticket, self._server, self._provenance = ticket_of(plan), server, provenance
         with Client(server) as client:

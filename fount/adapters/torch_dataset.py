@@ -82,9 +82,8 @@ class Pull(IterableDataset[tuple[Any, ...]]):
             server: as in `Client`.
             columns: of each row, from `COLUMNS`.
             transform: applied to each image.
-            rank: this process, 0 to `world_size` - 1.
-            world_size: number of processes; unset, both come from torch.distributed or the environment (RANK,
-                WORLD_SIZE).
+            rank: this process, 0 to `world_size` - 1; unset, from torch.distributed or the environment (RANK).
+            world_size: number of processes; unset, from torch.distributed or the environment (WORLD_SIZE).
             timeout_s: seconds to wait for rows.
 
         Raises:
@@ -93,18 +92,6 @@ class Pull(IterableDataset[tuple[Any, ...]]):
         self._ticket, self._server, self._timeout_s = ticket_of(plan), server, timeout_s
         self._columns, self._transform = tuple(columns), transform
         self._rank, self._world_size = _distributed_rank(rank, world_size)
-        self._check()
-        self._plan = (plan.id, plan.rows) if isinstance(plan, PlanInfo | augmentation_pb2.Plan) else None
-        # Shared, so that workers that outlive an epoch see the number of the next.
-        self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()  # type: ignore[no-untyped-call]
-        # How often iteration started: here, and in each worker. Shared, because only a worker sees when its own does.
-        self._starts = torch.zeros(1 + _MAX_WORKERS, dtype=torch.int64).share_memory_()  # type: ignore[no-untyped-call]
-        self._seen_starts = 0  # those that `_remaining` takes into account
-        self._remaining: list[Span] | None = None  # places that iteration, or `track`, has not used; None: all
-        self._resume: _State | None = None  # where the iteration after `_resume_after` starts; None: at the first row
-        self._resume_after = self._starts.clone()
-
-    def _check(self) -> None:
         problems = [
             ("columns", f'holds "{column}"; it may hold {", ".join(COLUMNS)}')
             for column in self._columns
@@ -116,6 +103,15 @@ class Pull(IterableDataset[tuple[Any, ...]]):
             problems.append(("rank", f"is {self._rank} of {self._world_size}; ranks count from 0"))
         if problems:
             raise InvalidRequest("The rows cannot be pulled:", fields=problems)
+        self._plan = (plan.id, plan.rows) if isinstance(plan, PlanInfo | augmentation_pb2.Plan) else None
+        # Shared, so that workers that outlive an epoch see the number of the next.
+        self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()  # type: ignore[no-untyped-call]
+        # How often iteration started: here, and in each worker. Shared, because only a worker sees when its own does.
+        self._starts = torch.zeros(1 + _MAX_WORKERS, dtype=torch.int64).share_memory_()  # type: ignore[no-untyped-call]
+        self._seen_starts = 0  # those that `_remaining` takes into account
+        self._remaining: list[Span] | None = None  # places that iteration, or `track`, has not used; None: all
+        self._resume: _State | None = None  # where the iteration after `_resume_after` starts; None: at the first row
+        self._resume_after = self._starts.clone()
 
     @property
     def epoch(self) -> int:
@@ -130,11 +126,7 @@ class Pull(IterableDataset[tuple[Any, ...]]):
             self._seen_starts = self._count_starts()
 
     def track(self, places: torch.Tensor) -> None:
-        """Record, in the main process, that a batch of rows was used.
-
-        Args:
-            places: (B, 2) int64, the column "place".
-        """
+        """Record, in the main process, that a batch of rows was used; `places` is its column "place", (B, 2) int64."""
         self._notice_start()
         if self._remaining is None:
             self._remaining = self._share(self._plan_info()[1])

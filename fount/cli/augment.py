@@ -1,29 +1,44 @@
-"""`fount augment`: draw originals next to their variants, to see the effect of a policy before training on it."""
+"""`fount augment`: draw originals next to their variants, to see the effect of a policy before training on it.
+
+Image files, folders of them, an NPZ file or rows of a data set enter; one PNG file leaves. Sizes of input files are
+checked before anything is decoded, and nothing is unpickled.
+"""
 
 from __future__ import annotations
 
-from contextlib import closing
+import zipfile
+import zlib
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import click
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image, UnidentifiedImageError
 
 from fount.augmentation.augment import AugmentQuery
 from fount.augmentation.plan_file import load_policy_file
 from fount.cli.connection import connected
-from fount.cli.input_images import InputImages, read_images
 from fount.cli.options import option, server_options
 from fount.cli.output.images import variants_sheet
 from fount.cli.output.text import echo_json
 from fount.client.sync import Client
-from fount.errors import NotFound, OutputError, output_errors
+from fount.errors import InvalidRequest, NotFound, OutputError, output_errors
 from fount.files import atomic_path
 
 __all__ = ["augment"]
 
 _ROWS = click.IntRange(1, 100)
 _VARIANTS = click.IntRange(1, 50)
+_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
+_GREY_MODES = ("1", "L", "LA")
+_WIDE_MODES = ("I", "I;16", "I;16B", "F")  # of more than 8 bits, which Pillow would clip to white
+_MAX_SIDE = 4096  # pixels, as in the contract
+_ARRAYS = ("images", "samples")  # possible names in an NPZ file
+
+_Images = NDArray[np.uint8]
+"""(N, H, W, 1 or 3)."""
 
 
 @click.command()
@@ -65,28 +80,27 @@ def augment(
     if Path(out).suffix.lower() != ".png":
         raise OutputError(f"{out} is not a PNG file name: write to a .png file")
     message = None if policy is None else load_policy_file(policy)
-    originals = read_images(images, rows) if images else None
+    found = _read_images(images, rows) if images else None
     with connected(server, timeout_s) as client:
-        if originals is None:
-            originals = _images_of_dataset(client, dataset or "", rows)
+        originals, names = found or _pull_images(client, dataset or "", rows)
         query = AugmentQuery(dataset=dataset, policy=message, variants=variants, seed=seed)
-        batches = list(client.augment(originals.images, **query))
+        batches = list(client.augment(originals, **query))
     if seed is None and batches[0].seeds is not None:
         seed = int(batches[0].seeds[0])
-    count, *shape = originals.images.shape
+    count, *shape = originals.shape
     made = np.concatenate([batch.images for batch in batches]).reshape(count, variants, *shape)  # (N K, …) -> (N, K, …)
     with output_errors(Path(out)), atomic_path(Path(out)) as temporary:
-        variants_sheet(originals.images, made, originals.names).save(temporary, "PNG")
+        variants_sheet(originals, made, names).save(temporary, "PNG")
     if as_json:
         echo_json({"pictures": count, "variants": variants, "seed": seed or 0, "out": out})
         return
     click.echo(f"{count} images, {variants} variants of each\nSeed      {seed or 0}\nWritten   {out}")
 
 
-def _images_of_dataset(client: Client, name: str, limit: int) -> InputImages:
-    """Pull the first rows of a plan of the unchanged data set, which mixes its classes."""
-    plan = client.plan({"dataset": name, "seed": 0})
-    images: list[NDArray[np.uint8]] = []
+def _pull_images(client: Client, dataset: str, limit: int) -> tuple[_Images, list[str]]:
+    """Pull rows of a plan of the unchanged data set, which mixes its classes; return them and their classes."""
+    plan = client.plan({"dataset": dataset, "seed": 0})
+    images: list[_Images] = []
     names: list[str] = []
     with closing(client.pull(plan, provenance="none")) as batches:
         for batch in batches:
@@ -96,5 +110,76 @@ def _images_of_dataset(client: Client, name: str, limit: int) -> InputImages:
             if len(names) == limit:
                 break
     if not names:
-        raise NotFound(f"The data set {name!r} has no rows to augment.")
-    return InputImages(images=np.concatenate(images), names=names)
+        raise NotFound(f"The data set {dataset!r} has no rows to augment.")
+    return np.concatenate(images), names
+
+
+def _read_images(paths: Sequence[Path], limit: int) -> tuple[_Images, list[str]]:
+    """Read the first images of files, folders or an NPZ file; return them and their names."""
+    if len(paths) == 1 and paths[0].suffix.lower() == ".npz":
+        images = _read_npz(paths[0], limit)
+        return images, [str(row) for row in range(len(images))]
+    files = [file for path in paths for file in _image_files(path)][:limit]
+    found: list[NDArray[np.uint8]] = []
+    for file in files:
+        found.append(_read_file(file))
+        if found[0].shape != found[-1].shape:
+            first, other = (" × ".join(map(str, image.shape)) for image in (found[0], found[-1]))
+            raise _refused(files[0], f"is {first}, and {file} is {other}; give images of one size")
+    return np.stack(found), [file.stem for file in files]
+
+
+def _image_files(path: Path) -> Iterator[Path]:
+    if not path.is_dir():
+        yield path
+        return
+    found = [file for file in sorted(path.rglob("*")) if file.suffix.lower() in _SUFFIXES]
+    if not found:
+        raise NotFound(f"The folder {str(path)!r} has no images ({', '.join(_SUFFIXES)}).")
+    yield from found
+
+
+def _read_file(path: Path) -> NDArray[np.uint8]:
+    with _reading(path), Image.open(path) as image:
+        if max(image.size) > _MAX_SIDE:
+            raise _refused(path, f"has {image.width} × {image.height} pixels; a side may have at most {_MAX_SIDE}")
+        if image.mode in _WIDE_MODES:
+            found = f"has pixels of mode {image.mode}"
+            raise _refused(path, f"{found}, and only 8 bits per channel are read; convert it")
+        pixels = np.asarray(image.convert("L" if image.mode in _GREY_MODES else "RGB"), np.uint8)
+    return pixels.reshape(*pixels.shape[:2], -1)  # (H, W, 1 or 3)
+
+
+def _read_npz(path: Path, limit: int) -> _Images:
+    with _reading(path):
+        loaded = np.load(path, allow_pickle=False)
+        if isinstance(loaded, np.ndarray):
+            raise _refused(path, "is a single array; write it with numpy.savez, as `images`")
+        with loaded as arrays:
+            name = next((name for name in _ARRAYS if name in arrays), None)
+            if name is None:
+                raise _refused(path, f"holds {', '.join(arrays) or 'nothing'}; name the array of images `images`")
+            images = np.atleast_1d(arrays[name])[:limit]
+    images = images[..., None] if images.ndim == 3 else images
+    if images.dtype != np.uint8 or images.ndim != 4 or images.shape[3] not in (1, 3) or not len(images):
+        raise _refused(path, f"holds {name} of {images.shape} {images.dtype}; (N, H, W, 1 or 3) uint8 is supported")
+    return images
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    """Turn what numpy and Pillow raise over a file that is absent or damaged into an error that names it."""
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise NotFound(f"There is no file {str(path)!r}.") from error
+    except UnidentifiedImageError as error:
+        raise _refused(path, "is not a supported image") from error
+    except Image.DecompressionBombError as error:
+        raise _refused(path, f"is too large: {error}") from error
+    except (OSError, SyntaxError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        raise _refused(path, f"cannot be read: {error}") from error  # SyntaxError: Pillow's for broken PNG files
+
+
+def _refused(path: Path, text: str) -> InvalidRequest:
+    return InvalidRequest("The images cannot be augmented:", fields=[(str(path), text)])

@@ -45,16 +45,8 @@ class _Gate(click.ParamType[str]):
 @option("--seed", type=int, metavar="N", help="Seed of everything drawn, 0 to 2^64 - 1; unset, the server draws one.")
 @many("--panel", "panels", type=click.Choice(list(PANELS)), metavar="PANEL", help=f"What to evaluate: {', '.join(PANELS)}. May be repeated; unset, all that fit the model.")  # fmt: skip  # noqa: E501
 @many("--gate", "gates", type=_Gate(), metavar="'METRIC OP NUMBER'", help="A condition that has to hold, as in 'copy_rate.upper95 < 0.01'. May be repeated, separated by ; in the environment.")  # fmt: skip  # noqa: E501
-@option(
-    "--extractor",
-    metavar="MODEL",
-    help="The model whose features are compared; unset, the reference's classifier, or the one model that can read it.",
-)
-@option(
-    "--classifier",
-    metavar="MODEL",
-    help="The model whose labels are compared; unset, the reference's classifier, or the one model that can read it.",
-)
+@option("--extractor", metavar="MODEL", help="The model whose features are compared; unset, the reference's classifier, or the one model that can read it.")  # fmt: skip  # noqa: E501
+@option("--classifier", metavar="MODEL", help="The model whose labels are compared; unset, the reference's classifier, or the one model that can read it.")  # fmt: skip  # noqa: E501
 @parameter_options
 @many("--report", "reports", type=REPORT_FILE, metavar="FILE.html|FILE.json", help="Write the report to FILE. May be repeated.")  # fmt: skip  # noqa: E501
 @click.option("--detach", is_flag=True, show_envvar=True, help="Start it and exit; `fount evaluation ID --watch` waits for it.")  # fmt: skip  # noqa: E501
@@ -104,12 +96,7 @@ def evaluate(
 
 
 def _create(client: Client, model: str, query: EvaluationQuery, progress: WatchProgress) -> EvaluationInfo:
-    """Create the evaluation.
-
-    Raises:
-        UsageError: the request is invalid, as checked here or by the server.
-        FountError: there was no answer, or the request can only succeed after a change on the server.
-    """
+    """Create the evaluation; a request that is invalid, as checked here or by the server, is a UsageError."""
     try:
         # One id for every attempt, known before the first.
         query["request_id"] = evaluation_request(model, query).request_id

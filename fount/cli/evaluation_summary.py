@@ -31,7 +31,7 @@ def echo_evaluation(info: EvaluationInfo) -> None:
 def failure(info: EvaluationInfo) -> str | None:
     """Explain why a pipeline has to stop; None when the evaluation succeeded and every gate passed."""
     if info.state != "succeeded":
-        return plain(f"Evaluation {info.id} {_state(info)}{_reason(info)}")
+        return plain(f"Evaluation {info.id} {_status(info, detailed=False)}")
     requested, failed = len(info.envelope.gates), [gate for gate in info.gates if not gate.passed]
     if failed:
         return "\n".join([f"{len(failed)} of {requested} gates failed:", *(f"  {_gate(gate)}" for gate in failed)])
@@ -82,7 +82,7 @@ def report_lines(written: Sequence[Mapping[str, Any]]) -> Iterator[str]:
 def _facts(info: EvaluationInfo) -> Iterator[str]:
     envelope = info.envelope
     parameters = "".join(f", {name} {value:g}" for name, value in envelope.parameters.items())
-    yield plain(f"Evaluation  {info.id}, {_state(info)}{_elapsed(info)}{_stage(info)}{_reason(info)}")
+    yield plain(f"Evaluation  {info.id}, {_status(info, detailed=True)}")
     yield plain(f"Model       {envelope.model}, {envelope.count:,} samples, seed {envelope.seed}{parameters}")
     yield plain(
         f"Reference   {envelope.dataset}: held out {envelope.held_out_split} ({envelope.held_out_rows:,} rows), "
@@ -92,27 +92,20 @@ def _facts(info: EvaluationInfo) -> Iterator[str]:
         yield plain(f"{role:<10}  {model.name}:{model.version}")
 
 
-def _state(info: EvaluationInfo) -> str:
-    return f"was {info.state}" if info.state == "cancelled" else info.state
-
-
-def _elapsed(info: EvaluationInfo) -> str:
-    if info.is_over:
-        return "" if info.started is None or info.ended is None else f" after {age(info.started, info.ended)}"
-    since = info.created if info.state == "queued" else info.started
-    return "" if since is None else f" for {age(since)}"
-
-
-def _stage(info: EvaluationInfo) -> str:
-    if info.state != "running" or not info.progress.stage:
-        return ""
-    percent = progress_percent(info)
-    return f", {info.progress.stage}" + (f", {percent}" if percent else "")
-
-
-def _reason(info: EvaluationInfo) -> str:
+def _status(info: EvaluationInfo, *, detailed: bool) -> str:
+    """Describe the state and its reason; in detail, also how long it has lasted and the stage."""
+    is_cancelled = info.state == "cancelled"
+    text = "was cancelled" if is_cancelled else info.state
+    if detailed and info.is_over and info.started is not None and info.ended is not None:
+        text += f" after {age(info.started, info.ended)}"
+    if detailed and not info.is_over:
+        since = info.created if info.state == "queued" else info.started
+        text += "" if since is None else f" for {age(since)}"
+    if detailed and info.state == "running" and info.progress.stage:
+        percent = progress_percent(info)
+        text += f", {info.progress.stage}" + (f", {percent}" if percent else "")
     # The reason of a cancelled evaluation repeats its state.
-    return f": {info.state_reason}" if info.state_reason and info.state != "cancelled" else ""
+    return text + (f": {info.state_reason}" if info.state_reason and not is_cancelled else "")
 
 
 def _results(info: EvaluationInfo) -> Iterator[str]:

@@ -145,13 +145,10 @@ def retry_until_ready(request: Callable[[], EvaluationInfo], server: str, progre
 
 
 def watch(client: Client, id: str, progress: WatchProgress) -> EvaluationInfo:
-    """Show the progress of an evaluation until it has ended.
-
-    Returns:
-        The final snapshot.
+    """Show the progress of an evaluation until it has ended, and return its final snapshot.
 
     Raises:
-        FountError: it cannot be watched to its end; the message says how to continue.
+        FountError: it cannot be watched to its end; the message has the commands to continue.
     """
     last: EvaluationInfo | None = None
     with closing(_snapshots(client, id)) as snapshots:
@@ -187,7 +184,6 @@ def conclude(client: Client, info: EvaluationInfo, reports: Sequence[Path], *, a
 
     Raises:
         ClickException: it did not succeed, or a gate failed.
-        FountError: a report could not be fetched or written.
     """
     if not as_json:
         echo_evaluation(info)
@@ -203,22 +199,14 @@ def conclude(client: Client, info: EvaluationInfo, reports: Sequence[Path], *, a
 
 @dataclass
 class _Watched:
-    """The evaluation that is being watched.
-
-    Attributes:
-        id: None before it is known, and after the watch.
-    """
+    """The id of the evaluation that is being watched; None before it is known, and after the watch."""
 
     id: str | None = None
 
 
 @contextmanager
 def detach_on_interrupt(server: str) -> Iterator[_Watched]:
-    """Let Ctrl-C end the command, but not the evaluation whose id the block sets.
-
-    Raises:
-        Exit: Ctrl-C was pressed; the commands to continue were printed.
-    """
+    """Let Ctrl-C end the command, but not the evaluation whose id the block sets; print the commands to continue."""
     watched = _Watched()
     try:
         yield watched

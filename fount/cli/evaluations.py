@@ -110,13 +110,7 @@ def evaluation(
 
 
 def _find(client: Client, id: str) -> EvaluationInfo:
-    """Look up an evaluation by its id, or a unique prefix of it.
-
-    Raises:
-        NotFound: there is none.
-        UsageError: several ids have the prefix.
-        FountError: there was no answer.
-    """
+    """Look up an evaluation by its id, or a prefix of it; several ids with the prefix are a UsageError."""
     try:
         return client.evaluation(id)
     except NotFound:

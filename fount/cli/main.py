@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points, version
-from typing import Any
+from typing import Any, cast
 
 import click
 
@@ -65,7 +65,7 @@ class _LazyGroup(click.Group):
         """Import a command; None when there is none of the name."""
         if cmd_name in _CLIENT_COMMANDS:
             module, _, name = _CLIENT_COMMANDS[cmd_name][0].partition(":")
-            return _as_command(getattr(import_module(module), name))
+            return cast(click.Command, getattr(import_module(module), name))
         return _load(cmd_name) if cmd_name in _EXTRA_COMMANDS else None
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
@@ -92,7 +92,7 @@ def _load(name: str) -> click.Command:
     if not found:
         raise MissingExtra.of(command=name, extra=_EXTRA_COMMANDS[name][1], missing=f"the entry point {name}")
     with _naming_extra(lambda: name):
-        return _as_command(found[0].load())
+        return cast(click.Command, found[0].load())
 
 
 @contextmanager
@@ -107,19 +107,9 @@ def _naming_extra(command: Callable[[], str | None]) -> Iterator[None]:
         raise MissingExtra.of(command=name, extra=_EXTRA_COMMANDS[name][1], missing=module) from error
 
 
-def _as_command(loaded: Any) -> click.Command:
-    if not isinstance(loaded, click.Command):
-        raise TypeError(f"{loaded!r} is not a command")
-    return loaded
-
-
 @click.group(
     cls=_LazyGroup,
-    context_settings={
-        "help_option_names": ["-h", "--help"],
-        "auto_envvar_prefix": "FOUNT",
-        "max_content_width": 100,
-    },
+    context_settings={"help_option_names": ["-h", "--help"], "auto_envvar_prefix": "FOUNT", "max_content_width": 100},
 )
 @click.version_option(version("fount"), prog_name="fount")
 def main() -> None:

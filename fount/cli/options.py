@@ -25,13 +25,7 @@ def option(
 ) -> Callable[[_Command], _Command]:
     """Make an option that may be given once."""
     return click.option(
-        flag,
-        help=help,
-        type=type,
-        metavar=metavar,
-        default=default,
-        show_envvar=True,
-        show_default=default is not None,
+        flag, help=help, type=type, metavar=metavar, default=default, show_envvar=True, show_default=default is not None
     )
 
 

@@ -67,13 +67,7 @@ class ExportOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class ExportResult:
-    """The result of one run.
-
-    Attributes:
-        manifest: of the export.
-        written: number of parts written by this run.
-        replaced: how many of those existed before, and had been changed or truncated.
-    """
+    """The manifest, the number of parts this run wrote, and how many of those replaced damaged ones."""
 
     manifest: Mapping[str, Any]
     written: int
@@ -89,13 +83,7 @@ class Export:
     """An export of a plan into a folder that is locked."""
 
     def __init__(self, client: Client, folder: ExportFolder, source: Path, options: ExportOptions) -> None:
-        """Resolve the plan, and check that the folder is for this export.
-
-        Args:
-            client: connected to the gateway.
-            folder: locked.
-            source: a plan file, or a ticket.
-            options: what to export and how.
+        """Resolve the plan of a plan file or ticket, and check that the folder, which is locked, is for this export.
 
         Raises:
             InvalidRequest: the plan file is wrong.

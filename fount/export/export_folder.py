@@ -9,7 +9,8 @@
     .fount/staging/        files being written; emptied when an export starts
     .fount/lock            held during an export
 
-Only one process writes at a time; the operating system releases the lock of a process that dies.
+Only one process writes at a time; the operating system releases the lock of a process that dies. What cannot be read or
+written is an `OutputError` that names the path.
 """
 
 from __future__ import annotations
@@ -58,7 +59,7 @@ class ExportFolder:
         """Lock the folder until the block ends, and delete what a crash left half-written.
 
         Raises:
-            OutputError: another process holds the lock, or the folder cannot be written.
+            OutputError: another process holds the lock.
         """
         with output_errors(self.path):
             self._metadata.mkdir(parents=True, exist_ok=True)
@@ -75,11 +76,7 @@ class ExportFolder:
                 shutil.rmtree(self.staging, ignore_errors=True)
 
     def journal(self) -> Journal:
-        """Read the journal.
-
-        Raises:
-            OutputError: it cannot be read.
-        """
+        """Read the journal."""
         with output_errors(self.path):
             return Journal(self._metadata / "journal.jsonl")
 
@@ -103,28 +100,16 @@ class ExportFolder:
                 raise OutputError(f"{self.path} holds another export ({difference}); name another folder with --out")
 
     def plan(self) -> dict[str, Any] | None:
-        """Read what `save_plan` saved; None when there is none.
-
-        Raises:
-            OutputError: it exists, and cannot be read.
-        """
+        """Read what `save_plan` saved; None when there is none."""
         return self._read("plan.json")
 
     def save_plan(self, plan: Mapping[str, Any], ticket: bytes) -> None:
-        """Save the plan made for this folder, so that a second run continues with the same one.
-
-        Raises:
-            OutputError: it cannot be written.
-        """
+        """Save the plan made for this folder, so that a second run continues with the same one."""
         self._write("plan.json", plan)
         self.write(f"{_METADATA}/plan.ticket", ticket)
 
     def write(self, file: str, data: bytes, *, durable: bool = True) -> None:
-        """Write a file of the export atomically; its path is relative to the folder.
-
-        Raises:
-            OutputError: it cannot be written.
-        """
+        """Write a file of the export atomically; its path is relative to the folder."""
         path = self.path / file
         with output_errors(path):
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -207,29 +192,21 @@ class Journal:
     """
 
     def __init__(self, path: Path) -> None:
-        """Read the records, and truncate the file before a torn line.
-
-        Raises:
-            OSError: it cannot be read or truncated.
-        """
+        """Read the records, and truncate the file before a torn line."""
         self._path, self._lock = path, Lock()
         self.records: dict[int, PartRecord] = {}
         intact_bytes = 0
-        lines = path.read_bytes().splitlines(keepends=True) if path.exists() else []
-        for line in lines:
+        data = path.read_bytes() if path.exists() else b""
+        for line in data.splitlines(keepends=True):
             if (record := _parse_record(line)) is None:
                 break
             self.records[record.part] = record
             intact_bytes += len(line)
-        if intact_bytes < sum(map(len, lines)):
+        if intact_bytes < len(data):
             os.truncate(path, intact_bytes)
 
     def add(self, record: PartRecord) -> None:
-        """Record that a part is complete.
-
-        Raises:
-            OSError: it cannot be written; the journal is unchanged.
-        """
+        """Record that a part is complete; after an OSError the journal is unchanged."""
         line = json.dumps(asdict(record)).encode() + b"\n"
         with self._lock:
             is_new = not self._path.exists()

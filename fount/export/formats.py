@@ -73,14 +73,10 @@ class Format:
             raise MissingExtra.of(command="pull", extra=self.name, missing=self.requires) from error
 
     def file_of(self, number: int, parts: int, split: str) -> str:
-        """Name a part's file within the export.
+        """Name the file of one of all parts; Hugging Face reads the split from such names.
 
-        Hugging Face reads the split from such names: data/train-00003-of-00010.parquet.
-
-        Args:
-            number: of the part.
-            parts: number of parts.
-            split: name of all rows together, of letters, digits and "_".
+        Example:
+            data/train-00003-of-00010.parquet
         """
         if not self.suffix:
             return f".fount/rows/{number:05d}.csv"
@@ -91,10 +87,7 @@ class Format:
 
 
 def _encode_npz(table: Table, _: _Save) -> bytes:
-    """Make an NPZ file of a part: `images`, one array per column, and the names of the ids.
-
-    label and group are ids, source is a code of `fount.v1.Source`; -1 or NaN where absent.
-    """
+    """Make an NPZ file of a part: `images`, the columns as in `TableSchema.columns`, and the names of the ids."""
     arrays: dict[str, NDArray[Any]] = {"images": table.images, **table.columns}
     arrays["classes"] = np.array(table.schema.classes, np.str_)
     if table.schema.groups:

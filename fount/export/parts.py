@@ -33,14 +33,7 @@ WritePart = Callable[["Part", Table], None]
 
 @dataclass(frozen=True, kw_only=True)
 class Part:
-    """A range of a plan's rows that makes one file.
-
-    Attributes:
-        number: its position among all parts, from 0.
-        shard: the shard it is in.
-        first: its first row.
-        end: one beyond its last row.
-    """
+    """The rows first to end - 1 of a plan, in one shard, which make one file; `number` counts parts from 0."""
 
     number: int
     shard: int
@@ -68,12 +61,7 @@ def split_into_parts(rows: int, shards: int, max_rows: int) -> list[Part]:
 
 
 def group_for_streams(parts: Sequence[Part], jobs: int) -> list[list[Part]]:
-    """Group parts that are consecutive within a shard; one stream pulls each group.
-
-    Args:
-        parts: the missing ones, in order.
-        jobs: number of simultaneous streams.
-    """
+    """Group missing parts that are consecutive within a shard; one of `jobs` simultaneous streams pulls a group."""
     longest = max(1, math.ceil(len(parts) / (jobs * _GROUPS_PER_JOB)))
     groups: list[list[Part]] = []
     for part in parts:
@@ -94,15 +82,9 @@ def export_parts(
     jobs: int,
     on_rows: Callable[[int], None],
 ) -> None:
-    """Pull parts and write them, over several streams at a time.
+    """Pull missing parts, in order, over `jobs` simultaneous streams, and write them.
 
-    Args:
-        pull: opens streams.
-        write: writes complete parts.
-        parts: the missing ones, in order.
-        schema: of the rows.
-        jobs: number of simultaneous streams.
-        on_rows: called from any thread with the number of rows that arrived.
+    `on_rows` is called from any thread with the number of rows that arrived.
 
     Raises:
         FountError: a stream failed or a part cannot be written; complete parts remain.

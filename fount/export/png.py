@@ -24,14 +24,7 @@ _COMPRESSION_LEVEL = 1
 
 
 def stored_pngs(images: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Encode each image as a PNG file without compression.
-
-    Args:
-        images: (N, H, W, C) uint8, C 1 to 4: grey, grey with alpha, RGB, RGBA.
-
-    Returns:
-        (N, L) uint8: one file per row.
-    """
+    """Encode images, (N, H, W, 1 to 4) uint8, as PNG files without compression: (N, L) uint8, one file per row."""
     lines = _filtered(images)
     before, after = _before_data(images.shape[1:]), _chunk(b"IEND", b"")
     blocks = range(0, lines.shape[1], _MAX_BLOCK)
@@ -52,11 +45,7 @@ def stored_pngs(images: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 
 def deflated_pngs(images: NDArray[np.uint8]) -> list[bytes]:
-    """Encode each image as a PNG file, compressed.
-
-    Args:
-        images: (N, H, W, C) uint8, C 1 to 4.
-    """
+    """Encode images, (N, H, W, 1 to 4) uint8, as compressed PNG files."""
     before, after = _before_data(images.shape[1:]), _chunk(b"IEND", b"")
     return [before + _chunk(b"IDAT", zlib.compress(line, _COMPRESSION_LEVEL)) + after for line in _filtered(images)]
 

@@ -90,13 +90,7 @@ class Pixels(Protocol):
     """The images of a split, wherever they are stored; called from several threads at once."""
 
     def read(self, rows: NDArray[np.int64]) -> NDArray[np.uint8]:
-        """Read rows in the order given.
-
-        Args:
-            rows: (k,) int64, all within the split.
-
-        Returns:
-            (k, H, W, C) uint8.
+        """Read rows, (k,) int64 within the split, in the order given; (k, H, W, C) uint8.
 
         Raises:
             DataError: a row cannot be read.
@@ -201,16 +195,10 @@ def _id_bytes(ids: NDArray[np.uint32], count: int) -> bytes:
 
 @dataclass(frozen=True, kw_only=True)
 class FileVersion:
-    """A file as it was when it was first read, to detect later changes.
+    """A file with its size and modification time when it was first read, to detect later changes.
 
-    A plan promises the same bytes for a row at all times, and its ticket pins the digest of what was read first, so a
-    file that changed since is refused. Without the check, reading a memory map beyond the end of a file that became
-    shorter would also kill the process.
-
-    Attributes:
-        file: its path.
-        size: in bytes.
-        modified_ns: its modification time.
+    A plan promises the same bytes for a row at all times, so a file that changed is refused. Reading a memory map
+    beyond the end of a file that became shorter would also kill the process.
     """
 
     file: Path
@@ -219,11 +207,7 @@ class FileVersion:
 
     @classmethod
     def of(cls, file: Path) -> Self:
-        """Record the current size and modification time of a file.
-
-        Raises:
-            DataError: it cannot be accessed, or is not a regular file.
-        """
+        """Record the current size and time; raise a DataError for what cannot be accessed or is no regular file."""
         try:
             found = file.stat()
         except OSError as error:
@@ -233,23 +217,14 @@ class FileVersion:
         return cls(file=file, size=found.st_size, modified_ns=found.st_mtime_ns)
 
     def check_unchanged(self) -> None:
-        """Check that the file still has this size and modification time.
-
-        Raises:
-            DataError: it changed, or was removed.
-        """
+        """Raise a DataError if the file changed, or was removed."""
         if FileVersion.of(self.file) != self:
             raise DataError(f"{self.file} changed after it was read; restore it, or restart the process that reads it")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class ArrayPixels:
-    """The images of an array, in memory or memory-mapped.
-
-    Attributes:
-        array: (n, H, W, C) uint8.
-        version: of the file it is mapped from; None: it is in memory.
-    """
+    """The images of an (n, H, W, C) uint8 array in memory, or mapped from a file of a version."""
 
     array: NDArray[np.uint8]
     version: FileVersion | None = None

@@ -45,11 +45,7 @@ class ImageDecoder:
     max_pixels: int
 
     def decode(self, image: Path | bytes, where: str) -> NDArray[np.uint8]:
-        """Decode one image; `where` describes it in error messages.
-
-        Raises:
-            DataError: it is damaged, not an image, too large, or of another shape.
-        """
+        """Decode one image; a DataError says `where` it is damaged, not an image, too large, or of another shape."""
         height, width, channels = self.shape
         with _open(image, where, self.max_pixels) as opened:
             found = _channels_of(opened, where, converts=self.converts)
@@ -62,11 +58,7 @@ class ImageDecoder:
 
 
 def decoder_for(source: DatasetSource, first: Path | bytes, where: str) -> ImageDecoder:
-    """Make the decoder for images like the first one, or of the source's size and channels.
-
-    Raises:
-        DataError: the first one cannot be read.
-    """
+    """Make the decoder for images like the first one, or of the source's size and channels."""
     with _open(first, where, source.limits.max_pixels) as opened:
         size = source.size or (opened.height, opened.width)
         channels = source.channels or _channels_of(opened, where, converts=False)
@@ -140,10 +132,7 @@ class _FittedPixels:
 def fit_pixels(
     source: DatasetSource, pixels: Pixels, shape: tuple[int, int, int], where: Callable[[int], str]
 ) -> tuple[Pixels, tuple[int, int, int]]:
-    """Resize and convert the images of an array to the source's size and channels.
-
-    Returns:
-        The fitted pixels and their shape; those given when the source sets neither size nor channels.
+    """Resize and convert the images of an array to the source's size and channels, if set; return them and their shape.
 
     Raises:
         DataError: there are channels that cannot be converted.

@@ -43,19 +43,11 @@ def read_image_folder(source: DatasetSource, root: Path) -> Dataset:
         raise DataError(f"{found}; a folder holds either splits or classes; move it")
     listed = {name: _list_split(source, folder, inside) for name, folder in roots.items()}
     groups = _read_groups(source, root)
-    first = FileVersion.of(listed["train"][0].file).file  # refuses a pipe, which opening would wait on for ever
+    first = FileVersion.of(listed["train"][0]).file  # refuses a pipe, which opening would wait on for ever
     decoder = decoder_for(source, first, str(first))
     check_size(source, sum(map(len, listed.values())), decoder.shape)
-    splits = [_raw_split(name, entries, decoder, root, groups) for name, entries in listed.items()]
+    splits = [_raw_split(name, files, decoder, root, groups) for name, files in listed.items()]
     return build_dataset(source, format="folder", splits=splits)
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Entry:
-    """One image of a class."""
-
-    file: Path
-    label: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,19 +67,19 @@ class _FolderPixels:
 
 
 def _raw_split(
-    name: str, entries: list[_Entry], decoder: ImageDecoder, root: Path, groups: dict[str, str] | None
+    name: str, files: list[Path], decoder: ImageDecoder, root: Path, groups: dict[str, str] | None
 ) -> RawSplit:
     return RawSplit(
         name=name,
-        pixels=_FolderPixels(versions=tuple(FileVersion.of(entry.file) for entry in entries), decoder=decoder),
+        pixels=_FolderPixels(versions=tuple(map(FileVersion.of, files)), decoder=decoder),
         shape=decoder.shape,
-        labels=[entry.label for entry in entries],
-        groups=None if groups is None else [_group_of(entry.file, root, groups) for entry in entries],
-        where=lambda row: f"{entries[row].file} (row {row})",
+        labels=[file.parent.name for file in files],
+        groups=None if groups is None else [_group_of(file, root, groups) for file in files],
+        where=lambda row: f"{files[row]} (row {row})",
     )
 
 
-def _list_split(source: DatasetSource, folder: Path, inside: Path) -> list[_Entry]:
+def _list_split(source: DatasetSource, folder: Path, inside: Path) -> list[Path]:
     """List every image of every class, sorted by name."""
     classes = list(_folders(folder, inside))
     if not classes:
@@ -95,16 +87,16 @@ def _list_split(source: DatasetSource, folder: Path, inside: Path) -> list[_Entr
     if len(classes) > source.limits.max_classes:
         found = f"{folder} has {len(classes)} folders, and at most {source.limits.max_classes} classes are read"
         raise DataError(f"{found}; merge or remove some")
-    entries: list[_Entry] = []
+    files: list[Path] = []
     for each in classes:
         check_class_name(each.name, str(folder))
-        images = [_Entry(file=file, label=each.name) for file in _images(each, inside)]
+        images = list(_images(each, inside))
         if not images:
             raise DataError(f"{each} has no image; remove the folder, or put the images of the class there")
-        entries += images
-        if len(entries) > source.limits.max_rows:
+        files += images
+        if len(files) > source.limits.max_rows:
             raise DataError(f"{folder} has more than the {source.limits.max_rows} images that are read; split it")
-    return entries
+    return files
 
 
 def _folders(root: Path, inside: Path) -> Iterator[Path]:

@@ -14,6 +14,7 @@ from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -60,7 +61,7 @@ def read_parquet(source: DatasetSource, path: Path) -> Dataset:
             shape=decoder.shape,
             labels=columns[split][0],
             groups=columns[split][1],
-            where=_RowNames(files=tuple(found)).describe,
+            where=partial(_describe_row, found),
         )
         for split, found in files.items()
     ]
@@ -112,18 +113,13 @@ class _File:
         return int(self.group_ends[-1]) if len(self.group_ends) else 0
 
 
-@dataclass(frozen=True, kw_only=True)
-class _RowNames:
-    """Describes rows of several files for error messages."""
-
-    files: tuple[_File, ...]
-
-    def describe(self, row: int) -> str:
-        for file in self.files:
-            if row < file.rows:
-                return f"{file.version.file}, row {row}"
-            row -= file.rows
-        return f"row {row} past the end"
+def _describe_row(files: Sequence[_File], row: int) -> str:
+    """Name the file of a row, and the row within it, for error messages."""
+    for file in files:
+        if row < file.rows:
+            return f"{file.version.file}, row {row}"
+        row -= file.rows
+    return f"row {row} past the end"
 
 
 def _open_file(source: DatasetSource, file: Path) -> _File:
@@ -177,15 +173,7 @@ def _class_names(file: _File) -> tuple[str, ...]:
 
 @contextmanager
 def _opened(file: Path, *, dictionaries: Sequence[str] = ()) -> Iterator[Any]:
-    """Open a Parquet file, and turn what pyarrow raises within the block into a `DataError`.
-
-    Args:
-        file: the file.
-        dictionaries: columns that are read as dictionaries.
-
-    Raises:
-        DataError: pyarrow is not installed, or the file is damaged.
-    """
+    """Open a Parquet file, some columns as dictionaries; what pyarrow raises within the block becomes a `DataError`."""
     try:
         import pyarrow.parquet as pq
     except ModuleNotFoundError as error:

@@ -52,12 +52,12 @@ class RawSplit:
 def build_dataset(
     source: DatasetSource, *, format: str, splits: Sequence[RawSplit], class_names: Sequence[str] = ()
 ) -> Dataset:
-    """Validate splits and build the data set from them.
+    """Validate splits, "train" first, and build the data set from them.
 
     Args:
         source: the settings.
         format: the format they were read from.
-        splits: "train" first.
+        splits: what was read.
         class_names: the files' own names of labels 0, 1, ...; `source.classes` has precedence.
 
     Raises:
@@ -88,11 +88,7 @@ def build_dataset(
 
 
 def check_size(source: DatasetSource, rows: int, shape: tuple[int, ...]) -> None:
-    """Refuse a data set larger than its limits, before anything of it is decompressed.
-
-    Raises:
-        DataError: too many rows, too large images, or too many bytes in total.
-    """
+    """Raise a DataError for a data set larger than its limits, before anything of it is decompressed."""
     limits = source.limits
     size = rows * int(np.prod(shape, dtype=object))
     found = f"{source.path} announces {rows} images of {'×'.join(map(str, shape))}"
@@ -108,11 +104,7 @@ def check_size(source: DatasetSource, rows: int, shape: tuple[int, ...]) -> None
 
 
 def check_class_name(name: str, where: str) -> None:
-    """Refuse a name that is empty, is a path, or has control characters.
-
-    Raises:
-        DataError: names the place and the name.
-    """
+    """Raise a DataError for a name that is empty, is a path, or has control characters."""
     if name in (".", "..") or "/" in name or "\\" in name:
         raise DataError(f"{where}: the class name {name[:_SHOWN_CHARACTERS]!r} is a path; rename the class")
     _check_name(name, "class", where)

@@ -18,11 +18,7 @@ __all__ = ["Datasets", "unreadable_errors"]
 
 
 class Datasets:
-    """All data sets of a gateway.
-
-    Args:
-        configured: those in addition to the built-in one; names differ.
-    """
+    """All data sets of a gateway: the built-in one, and the configured ones, whose names differ."""
 
     def __init__(self, configured: Sequence[DatasetSettings] = ()) -> None:
         self._settings = {each.name: each for each in sorted((BUILT_IN, *configured), key=lambda each: each.name)}
@@ -34,11 +30,7 @@ class Datasets:
         return tuple(self._settings)
 
     def settings(self, name: str, *, field: str = "dataset") -> DatasetSettings:
-        """Look up the settings of a data set.
-
-        Args:
-            name: of the data set.
-            field: of the request that names it, for the error message.
+        """Look up the settings of a data set; `field` of the request names it.
 
         Raises:
             UnknownName: there is none of the name.

@@ -21,14 +21,9 @@ _BACKGROUND, _TEXT_COLOUR = "white", "black"
 
 
 def to_uint8(images: NDArray[Any], value_range: tuple[float, float] = (0.0, 1.0)) -> NDArray[np.uint8]:
-    """Convert images to uint8.
+    """Convert floats in a value range (a, b) to round(255 (x - a) / (b - a)), clipped to 0..255; NaN becomes 0.
 
-    Args:
-        images: any shape; uint8 is returned unchanged, floats are in `value_range`.
-        value_range: (a, b), the values that become 0 and 255.
-
-    Returns:
-        round(255 (x - a) / (b - a)), clipped to 0..255, NaN being 0.
+    Images of uint8 are returned unchanged.
     """
     if images.dtype == np.uint8:
         return images.astype(np.uint8, copy=False)
@@ -38,10 +33,7 @@ def to_uint8(images: NDArray[Any], value_range: tuple[float, float] = (0.0, 1.0)
 
 
 def to_pillow(image: NDArray[np.uint8]) -> Image.Image:
-    """Convert one sample to a Pillow image.
-
-    Args:
-        image: (H, W) or (H, W, 1), grey, or (H, W, 3), RGB.
+    """Convert one sample, (H, W) or (H, W, 1) grey or (H, W, 3) RGB, to a Pillow image.
 
     Raises:
         ValueError: it has another shape.
@@ -61,7 +53,7 @@ def image_grid(
     scale: int | None = None,
     value_range: tuple[float, float] = (0.0, 1.0),
 ) -> Image.Image:
-    """Draw images in a grid, each with its caption above.
+    """Draw images in a grid, each with its caption above; grey, or RGB for RGB images.
 
     Args:
         images: (N, H, W), (N, H, W, 1) or (N, H, W, 3), uint8, or floats in `value_range`; N at least 1.
@@ -69,9 +61,6 @@ def image_grid(
         columns: images per row; unset, about as many as rows.
         scale: integer magnification by nearest neighbour; unset, small images are scaled up to be visible.
         value_range: black and white of floats.
-
-    Returns:
-        A grey image, or an RGB one for RGB images.
 
     Raises:
         ValueError: there are no images, another number of labels, or columns or scale below 1.
@@ -88,11 +77,7 @@ def image_grid(
 
 
 def variants_sheet(
-    originals: NDArray[np.uint8],
-    variants: NDArray[np.uint8],
-    captions: Sequence[object],
-    *,
-    scale: int | None = None,
+    originals: NDArray[np.uint8], variants: NDArray[np.uint8], captions: Sequence[object], *, scale: int | None = None
 ) -> Image.Image:
     """Draw a row per original: the original, then its variants.
 

@@ -226,8 +226,7 @@ def test_a_gate_without_an_outcome_does_not_pass(gateway, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("end", "message"),
-    [(FAILED, "Evaluation ev-1 failed: disk full"), (CANCELLED, "Evaluation ev-1 was cancelled")],
+    ("end", "message"), [(FAILED, "Evaluation ev-1 failed: disk full"), (CANCELLED, "Evaluation ev-1 was cancelled")]
 )
 def test_an_evaluation_that_did_not_succeed_is_exit_code_1(gateway, end, message):
     gateway.end, gateway.end_reason = end, "disk full"
