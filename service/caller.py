@@ -1,7 +1,7 @@
-"""Who asks, and what they may: every call has a caller.
+"""The caller of an RPC: identity, grants and limits.
 
-Connection facts enter a `CallerPolicy`; a `Caller` leaves and travels with the call. Grants are resources such as
-`sample:digits-cvae` or `evaluate`; `*` after a colon or alone stands for all.
+A `CallerPolicy` identifies the `Caller` of a connection, which is then available during the RPC. Grants are resources
+such as `sample:digits-cvae` or `evaluate`; `*` after a colon or alone means all.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ __all__ = ["Anonymous", "Caller", "CallerLimits", "CallerPolicy", "current_calle
 
 @dataclass(frozen=True, kw_only=True)
 class CallerLimits:
-    """What one caller may hold at once.
+    """What one caller may use at once.
 
     Attributes:
-        max_streams: open Sample streams.
-        max_queue_s: seconds of a worker's time that their samples waiting to be drawn may cost.
+        max_streams: open streams.
+        max_queue_s: waiting work, in seconds of one worker.
     """
 
     max_streams: int = 1024
@@ -30,12 +30,12 @@ class CallerLimits:
 
 @dataclass(frozen=True, kw_only=True)
 class Caller:
-    """Whoever makes a call.
+    """The user or program that makes a call.
 
     Attributes:
         subject: a stable name, for logs and ownership.
-        grants: the resources they may use.
-        limits: what they may hold at once.
+        grants: the resources the caller may use.
+        limits: what the caller may use at once.
     """
 
     subject: str
@@ -43,36 +43,36 @@ class Caller:
     limits: CallerLimits = CallerLimits()
 
     def may(self, grant: str) -> bool:
-        """Tell whether a grant covers a resource."""
+        """Return whether the grants cover a resource."""
         kind = grant.partition(":")[0]
         return bool(self.grants & {"*", f"{kind}:*", grant})
 
     def require(self, grant: str) -> None:
-        """Insist on a grant.
+        """Check a grant.
 
         Raises:
             NotPermitted: the caller lacks it.
         """
         if not self.may(grant):
-            raise NotPermitted(f"{self.subject} lacks the grant {grant}; ask whoever runs this gateway for it")
+            raise NotPermitted(f"{self.subject} lacks the grant {grant}; request it from the operator of this gateway")
 
 
 class CallerPolicy(Protocol):
-    """Tells who a connection belongs to."""
+    """Identifies the callers of connections."""
 
     def identify(self, peer: str, metadata: tuple[tuple[str, str | bytes], ...]) -> Caller:
-        """Name the caller behind a connection."""
+        """Identify the caller of a connection."""
         ...
 
 
 @dataclass(frozen=True, kw_only=True)
 class Anonymous:
-    """The policy of loopback: everyone is `anonymous` with every grant."""
+    """The policy for loopback: every caller is `anonymous` with every grant."""
 
     limits: CallerLimits = CallerLimits()
 
     def identify(self, peer: str, metadata: tuple[tuple[str, str | bytes], ...]) -> Caller:
-        """Name the caller `anonymous`."""
+        """Return the caller `anonymous`."""
         return Caller(subject="anonymous", grants=frozenset({"*"}), limits=self.limits)
 
 
@@ -80,10 +80,10 @@ _caller: ContextVar[Caller] = ContextVar("fount_caller")
 
 
 def current_caller() -> Caller:
-    """The caller of the RPC being handled; set by the interceptor for every one."""
+    """Return the caller of the current RPC, which the interceptor has set."""
     return _caller.get()
 
 
 def enter_caller(caller: Caller) -> None:
-    """Make `caller` the one of the RPC handled by the present task."""
+    """Set the caller of the RPC that the current task handles."""
     _caller.set(caller)

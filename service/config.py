@@ -1,6 +1,6 @@
-"""The gateway's settings, checked once at the start.
+"""The gateway's settings, validated once at the start.
 
-Flags and their FOUNT_ environment twins enter through `service/cli/serve.py`; every other room reads this value.
+`service/cli/options.py` makes them from the command line and the environment; every other package reads this value.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ __all__ = ["CHUNK_BYTES", "GatewayConfig"]
 CHUNK_BYTES = 1 << 20
 """The most data in one SampleChunk."""
 
-_FEWEST_SAMPLES = 100  # with which every panel can be asked
+_MIN_EVALUATION_SAMPLES = 100  # enough for every panel
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,32 +25,32 @@ class GatewayConfig:
 
     Attributes:
         host: address to listen on, for gRPC and HTTP.
-        port: gRPC port; 0 takes a free one.
-        http_port: port of /metrics, /livez and /readyz; 0 takes a free one.
-        default_versions: model name to the version an empty version means; otherwise the newest.
-        required_models: names that must be ready before the gateway is; otherwise any one model is enough.
-        max_streams: Sample streams open at once, over all callers.
+        port: gRPC port; 0: any free one.
+        http_port: port of /metrics, /livez and /readyz; 0: any free one.
+        default_versions: model name: the version that an empty version means; otherwise the newest.
+        required_models: models that must be ready before the gateway is; without any, one ready model is enough.
+        max_streams: limit of open streams of all callers.
         max_request_bytes: largest request message.
-        max_batch_ms: how long the calls a worker holds may take together while interactive work is about.
+        max_batch_ms: how long the calls that a worker holds may take together while there is interactive work.
         bulk_batch_ms: how long one call may take otherwise.
-        max_queue_s: most work waiting for one model, in seconds until its ready workers are through with it.
-        caller_queue_s: most work waiting for one caller, in seconds of one worker.
-        total_queue_s: most work waiting, in seconds of one worker.
-        window_bytes: most bytes of one stream's samples made but not yet taken by its client.
-        max_unread_bytes: the same for all streams together; half is shared, half is a floor under each.
-        worker_timeout_s: longest a worker call may take.
-        worker_wait_s: how long streams wait for a ready worker when there was one.
+        max_queue_s: limit of the work waiting for one model, in seconds until its ready workers finish it.
+        caller_queue_s: limit of the work waiting for one caller, in seconds of one worker.
+        total_queue_s: limit of all waiting work, in seconds of one worker.
+        window_bytes: flow-control window: samples of one stream that its client has not taken yet.
+        max_unread_bytes: the same for all streams together; half is shared, half is a minimum for each.
+        worker_timeout_s: limit of the time of a worker call.
+        worker_wait_s: how long streams wait for a ready worker after there was one.
         worker_attempts: how often a call is tried when workers go away.
-        drain_grace_s: how long running streams may go on after a stop was asked for.
-        datasets: data sets beside the built-in one.
-        ticket_keys: file of the keys that tickets of plans are signed with; None: one of this process alone.
+        drain_grace_s: how long running streams may continue after a stop signal.
+        datasets: data sets in addition to the built-in one.
+        ticket_keys: file of the keys that sign tickets of plans; None: a key of this process alone.
         plans: folder where plans are kept; None: in memory.
         jobs: database of evaluations, as sqlite:///PATH or postgresql://…; None: evaluations are off.
-        runners: processes of this gateway's own that work on evaluations.
-        runner_options: what their command line says beside the gateway's address.
-        max_evaluation_samples: most samples of one evaluation.
-        keep_reports_days: how long evaluations are kept once they have ended.
-        report_bytes: most bytes of reports kept; the oldest go first.
+        runners: number of this gateway's processes that run evaluations.
+        runner_options: their command line, except for the gateway's address.
+        max_evaluation_samples: limit of the samples of one evaluation.
+        keep_reports_days: how long evaluations are kept after they have ended.
+        report_bytes: limit of the bytes of all reports; the oldest are deleted first.
     """
 
     host: str = "127.0.0.1"
@@ -82,10 +82,10 @@ class GatewayConfig:
     report_bytes: int = 1 << 30
 
     def __post_init__(self) -> None:
-        """Refuse what cannot work.
+        """Validate the settings.
 
         Raises:
-            SetupError: naming every setting out of range.
+            SetupError: some are out of range; names every one.
         """
         wrong = [
             f"{name} must be 0 to 65535" for name in ("port", "http_port") if not 0 <= getattr(self, name) <= 65535
@@ -96,8 +96,8 @@ class GatewayConfig:
         wrong += [f"{name} must be above 0" for name in positive if not getattr(self, name) > 0]
         if self.bulk_batch_ms < self.max_batch_ms:
             wrong.append("bulk_batch_ms must not be below max_batch_ms")
-        if self.max_evaluation_samples < _FEWEST_SAMPLES:
-            wrong.append(f"max_evaluation_samples must be at least {_FEWEST_SAMPLES}")
+        if self.max_evaluation_samples < _MIN_EVALUATION_SAMPLES:
+            wrong.append(f"max_evaluation_samples must be at least {_MIN_EVALUATION_SAMPLES}")
         if self.runners < 0:
             wrong.append("runners must not be negative")
         if self.runners and not self.jobs:

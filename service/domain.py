@@ -1,7 +1,7 @@
-"""The values that pass between the rooms: models, worker calls and their outcomes. No gRPC, no protobuf.
+"""The values that pass between the packages of the service: models, worker calls and their outcomes.
 
-A `ServedModel` says what a model accepts, a `Target` which workers may serve a stream, a `Call` what one worker is
-asked, a `Reply` what it answered.
+A `ServedModel` describes what a model accepts, a `Target` the workers that may serve a stream, a `Call` the request to
+one worker, a `Reply` its result. Protobuf is converted to and from these values in `service.rpc` and `service.workers`.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ Images = NDArray[np.uint8] | NDArray[np.float32]
 
 
 class Operation(IntEnum):
-    """What a worker can do, numbered as in fount.v1.Operation."""
+    """What a worker can compute, numbered as in fount.v1.Operation."""
 
     SAMPLE = 1
     CLASSIFY = 2
@@ -90,7 +90,7 @@ class Priority(Enum):
 
 
 class ModelState(Enum):
-    """Whether a model can be sampled."""
+    """Whether a model can be used."""
 
     #: its workers have not answered yet.
     LOADING = "loading"
@@ -102,7 +102,7 @@ class ModelState(Enum):
 
 @dataclass(frozen=True, kw_only=True, order=True)
 class ModelKey:
-    """Which served version of which model."""
+    """A version of a model, as it is served."""
 
     name: str
     version: str
@@ -111,7 +111,7 @@ class ModelKey:
 
 @dataclass(frozen=True, kw_only=True)
 class ParameterRange:
-    """A sampling parameter a model takes: its closed range and what unset means (None: off)."""
+    """A sampling parameter that a model accepts: its closed range and its default (None: off)."""
 
     minimum: float
     maximum: float
@@ -120,7 +120,7 @@ class ParameterRange:
 
 @dataclass(frozen=True, kw_only=True)
 class Parameters:
-    """Parameters of a draw, as in fount.v1.Parameters; None is unset. Hashable: equal ones share batches."""
+    """Parameters of a draw, as in fount.v1.Parameters; None: unset. Hashable: draws with equal ones share batches."""
 
     truncation: float | None = None
     temperature: float | None = None
@@ -141,19 +141,19 @@ class QualityFigure:
 
 @dataclass(frozen=True, kw_only=True)
 class ServedModel:
-    """What one served version accepts and gives.
+    """What one served version accepts and returns.
 
     Attributes:
         key: name, version, digest.
-        operations: what its workers can do.
+        operations: what its workers can compute.
         labels: class names by id; empty for an unconditional model.
         prior: one weight a label, summing to 1.
         sample_dims: (H, W, C).
         value_range: of the model's own float output.
         parameters: by name.
-        encodings: what it can give.
+        encodings: of its samples.
         max_count, max_labels: limits of one request.
-        card: the serialized fount.v1.Model its worker described itself with.
+        card: the serialized fount.v1.Model by which its worker described itself.
         quality: figures measured when the model was trained.
     """
 
@@ -171,14 +171,14 @@ class ServedModel:
     quality: tuple[QualityFigure, ...] = ()
 
     def sample_bytes(self, dtype: Dtype) -> int:
-        """Bytes of one raw sample."""
+        """Return the bytes of one raw sample."""
         height, width, channels = self.sample_dims
         return height * width * channels * dtype.numpy.itemsize
 
 
 @dataclass(frozen=True, kw_only=True)
 class Target:
-    """The workers that may serve a stream: all of one model and one numerics."""
+    """The workers that may serve a stream: those of one model and one numerics id."""
 
     model: ModelKey
     numerics: str
@@ -194,14 +194,14 @@ class SamplerState:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class RangeItem:
-    """Addresses to draw, consecutive ones unless `indices` says otherwise.
+    """Addresses to draw: consecutive ones, or those of `indices`.
 
     Attributes:
-        seed, start_index, count: which.
+        seed, start_index, count: of the addresses.
         labels: (count,), or None for an unconditional model.
-        dtype: of the rows wanted back.
+        dtype: of the rows in the reply.
         resume_from: the state of a preempted draw; None: from the first step.
-        indices: (count,) uint64, where they are not consecutive; start_index is then 0. None: they are.
+        indices: (count,) uint64 when they are not consecutive; start_index is then 0.
     """
 
     seed: int
@@ -215,13 +215,13 @@ class RangeItem:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class TensorItem:
-    """Rows to read: (n, H, W, C) uint8, or float32 in the model's value range."""
+    """Rows to classify or embed: (n, H, W, C) uint8, or float32 in the model's value range."""
 
     rows: Images
 
     @property
     def count(self) -> int:
-        """How many rows."""
+        """The number of rows."""
         return len(self.rows)
 
 
@@ -231,9 +231,8 @@ class ManipulationItem:
 
     Attributes:
         rows: (n, H, W, C) uint8.
-        table: (n, columns) float32, what is done to each, in the order of `fount.transforms.COLUMNS`.
-        seed: of the addresses where noise is read.
-        indices: (n,) uint64, theirs.
+        table: (n, columns) float32, the transforms of each row, in the order of `fount.transforms.COLUMNS`.
+        seed, indices: addresses of the noise; indices are (n,) uint64.
     """
 
     rows: NDArray[np.uint8]
@@ -243,12 +242,12 @@ class ManipulationItem:
 
     @property
     def count(self) -> int:
-        """How many rows."""
+        """The number of rows."""
         return len(self.rows)
 
 
 Item = RangeItem | TensorItem | ManipulationItem
-"""One piece of a call's work."""
+"""One item of a call."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -256,11 +255,11 @@ class Call:
     """One worker call.
 
     Attributes:
-        target: which workers may take it.
-        operation: what to do.
+        target: the workers that may execute it.
+        operation: what to compute.
         parameters: of the draw.
-        items: the work; outcomes come in the same order.
-        deadline_unix_s: when the answer stops being wanted; None is never.
+        items: the inputs; outcomes have the same order.
+        deadline_unix_s: when the result is no longer needed; None: never.
         request_id: for logs.
         step_limit: how many steps of a draw to take; None: all. A draw that needs more is returned as SamplerState.
         cost_s: how long a worker is expected to take; None: unknown. The least loaded worker is chosen by it.
@@ -299,7 +298,7 @@ class Failure:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Rows:
-    """The value of an item: one row for each asked, failed ones zero and named."""
+    """The result of an item: one row for each of its inputs; failed rows are zero and have a `Failure`."""
 
     array: NDArray[np.uint8] | NDArray[np.float32]
     failures: Mapping[int, Failure]
@@ -310,7 +309,7 @@ Outcome = Rows | Failure | SamplerState
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Reply:
-    """What a worker answered: outcomes in order, and where the time went."""
+    """The result of a call: outcomes in order, and timings."""
 
     outcomes: tuple[Outcome, ...]
     queue_s: float

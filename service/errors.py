@@ -1,4 +1,4 @@
-"""What can go wrong, sorted by who can mend it.
+"""The expected errors of the service, by what the caller can do about them.
 
     request ──► servicer ──► catalog ──► scheduler ──► worker pool
        │            │            │            │             │
@@ -8,25 +8,25 @@
     FountServiceError
     ├── InvalidRequest    fields of the request are wrong
     │   ├── UnknownName   a model, version or label is not known
-    │   └── TicketInvalid a ticket is not one of ours, was changed, or has expired
+    │   └── TicketInvalid a ticket is of another service, was changed, or has expired
     ├── NotPermitted      the caller lacks a grant
     ├── Retired           a pinned digest, numerics or operation is not served
     ├── PlanRefused       a plan would change labels, or needs what is not served
     ├── DatasetUnreadable the files of a data set are absent or damaged
-    ├── UnknownEvaluation an evaluation is unknown, gone, or someone else's
+    ├── UnknownEvaluation an evaluation is unknown, deleted, or of another caller
     ├── EvaluationRefused a reference and a model do not fit, or evaluations are off
-    ├── EvaluationNotDone a report is asked for before there is one
+    ├── EvaluationNotDone a report is requested before the evaluation has ended
     ├── JobsUnreachable   the database of evaluations does not answer
     ├── Overloaded        a queue or a quota is full
     ├── NotReady          no worker can do it now
     │   ├── WorkerLost    a worker went away in the middle of a call
     │   └── WorkerBusy    a worker's own queue is full
     ├── TooLate           the deadline passed
-    ├── WorkerFault       a worker answered, wrongly
+    ├── WorkerFault       a worker returned an invalid result
     └── SetupError        the service cannot start as configured
 
-All but `SetupError` reach a client, with their text; `service/rpc/status.py` maps each to its status. Anything
-else that is raised is unexpected: logged with its traceback, answered as INTERNAL with a request id.
+All but `SetupError` reach a client, with their text; `service/rpc/status.py` maps each to its status. Any other
+exception is unexpected: logged with its traceback, answered as INTERNAL with a request id.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ class Violation:
 
 
 class FountServiceError(Exception):
-    """The service expected this. The message says what to do.
+    """An expected error. The message contains the remedy.
 
     Attributes:
         reason: an UPPER_SNAKE word for programs.
@@ -83,7 +83,7 @@ class FountServiceError(Exception):
 
 
 class InvalidRequest(FountServiceError):
-    """Fields of the request are wrong. Mend each one named."""
+    """Fields of the request are wrong. Correct every field in the violations."""
 
     reason = "INVALID_REQUEST"
 
@@ -93,13 +93,13 @@ class InvalidRequest(FountServiceError):
 
 
 class UnknownName(InvalidRequest):
-    """A name in the request is not known, and nothing else is wrong. Ask ListModels what is."""
+    """A name in the request is not known, and nothing else is wrong. ListModels lists the known ones."""
 
     reason = "UNKNOWN_NAME"
 
 
 class TicketInvalid(InvalidRequest):
-    """A ticket is not one of ours, was changed, or has expired. Plan again, and pull by the new ticket."""
+    """A ticket is of another service, was changed, or has expired. Plan again, and pull with the new ticket."""
 
     reason = "TICKET_INVALID"
 
@@ -108,13 +108,13 @@ class TicketInvalid(InvalidRequest):
 
 
 class NotPermitted(FountServiceError):
-    """The caller lacks a grant. Ask whoever runs the service for it."""
+    """The caller lacks a grant. Request it from the operator of the service."""
 
     reason = "NOT_PERMITTED"
 
 
 class Retired(FountServiceError):
-    """A pinned digest, numerics or operation is not served. Drop the pin, or ask for what GetModel lists."""
+    """A pinned digest, numerics or operation is not served. Drop the pin, or use what GetModel lists."""
 
     reason = "RETIRED"
 
@@ -126,13 +126,13 @@ class PlanRefused(FountServiceError):
 
 
 class DatasetUnreadable(FountServiceError):
-    """The files of a data set are absent or damaged. Mend the file and row the message names, and ask again."""
+    """The files of a data set are absent or damaged. Correct the file and row that the message names."""
 
     reason = "DATASET_UNREADABLE"
 
 
 class UnknownEvaluation(FountServiceError):
-    """An evaluation is unknown, expired, deleted, or someone else's. Ask ListEvaluations which there are."""
+    """An evaluation is unknown, expired, deleted, or of another caller. ListEvaluations lists the caller's own."""
 
     reason = "UNKNOWN_EVALUATION"
 
@@ -144,13 +144,13 @@ class EvaluationRefused(FountServiceError):
 
 
 class EvaluationNotDone(FountServiceError):
-    """A report is asked for before there is one. Watch the evaluation until it has succeeded."""
+    """A report is requested before the evaluation has ended. Watch the evaluation until it has succeeded."""
 
     reason = "EVALUATION_NOT_DONE"
 
 
 class JobsUnreachable(FountServiceError):
-    """The database of evaluations does not answer. Try again; the log says why."""
+    """The database of evaluations does not answer. Try again; the log contains the reason."""
 
     reason = "JOBS_UNREACHABLE"
 
@@ -166,7 +166,7 @@ class Overloaded(FountServiceError):
 
 
 class NotReady(FountServiceError):
-    """No worker can do it now. Try again; GetModel tells the model's state."""
+    """No worker can do it now. Try again; GetModel returns the model's state."""
 
     reason = "NOT_READY"
 
@@ -175,7 +175,7 @@ class WorkerLost(NotReady):
     """A worker went away in the middle of a call. It is repeated elsewhere, safely: addresses give the same bytes.
 
     Attributes:
-        died: True when the worker's own process is known to have died of it, or under it.
+        died: whether the worker's own process is known to have died during the call.
     """
 
     reason = "WORKER_LOST"
@@ -186,19 +186,19 @@ class WorkerLost(NotReady):
 
 
 class WorkerBusy(NotReady):
-    """A worker's own queue is full, with other gateways' calls. Put back, and sent again in a moment."""
+    """A worker's queue is full, with calls of other gateways. The call is repeated after a moment."""
 
     reason = "WORKER_BUSY"
 
 
 class TooLate(FountServiceError):
-    """The deadline passed. Ask with more time, or for fewer samples."""
+    """The deadline passed. Allow more time, or request fewer samples."""
 
     reason = "DEADLINE_PASSED"
 
 
 class WorkerFault(FountServiceError):
-    """A worker answered, wrongly. Not to be repeated; report it with the request id."""
+    """A worker returned an invalid result. Do not repeat the call; report it with the request id."""
 
     reason = "WORKER_FAULT"
 

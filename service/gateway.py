@@ -213,11 +213,11 @@ class Gateway:
         while not self._draining:
             self._readiness_changed.clear()
             ready = not self.why_not_ready()
-            await server.set_serving(ready)
+            await server.set_serving(serving=ready)
             models: dict[tuple[str, str], Counter[str]] = {}
             for entry in self.catalog.entries():
                 workers = models.setdefault((entry.name, entry.version), Counter())
                 for offer in entry.ready:  # several addresses may have the same numerics
                     workers[offer.numerics] += offer.workers
-            self.metrics.readiness(ready, models)
+            self.metrics.readiness(models, ready=ready)
             await self._readiness_changed.wait()

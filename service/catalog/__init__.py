@@ -1,6 +1,6 @@
-"""The catalog: what is served, and which of it a reference means.
+"""The catalog: which models are served, and which of them a reference means.
 
-Offers of the worker pool enter; resolved models and targets leave.
+Offers of the worker pool enter; resolved models, targets and label sources leave.
 """
 
 from service.catalog.catalog import Catalog, Entry

@@ -1,12 +1,13 @@
-"""Resolves model references against what the worker pool offers now.
+"""Resolve model references against the current offers of the worker pool.
 
-It holds no state but the last grouping of those offers, which every request would else make anew.
+Its only state is the last grouping of these offers, which saves grouping them for every request.
 """
 
 from __future__ import annotations
 
 import difflib
 import re
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -22,11 +23,11 @@ _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 
 @dataclass(frozen=True, kw_only=True)
 class Entry:
-    """One version of one model, over all workers that offer it.
+    """One version of one model, with all offers of it.
 
     Attributes:
-        name, version: what it is.
-        is_default: True for the version an empty version means.
+        name, version: of the model.
+        is_default: whether an empty version means this one.
         offers: one or more, of any state.
     """
 
@@ -37,22 +38,22 @@ class Entry:
 
     @cached_property
     def ready(self) -> tuple[Offer, ...]:
-        """The offers that can serve."""
+        """The offers with ready workers."""
         return tuple(offer for offer in self.offers if offer.target)
 
     @property
     def state(self) -> ModelState:
-        """The best state among the offers."""
+        """The best state of the offers."""
         states = {offer.state for offer in self.offers}
         order = (ModelState.READY, ModelState.LOADING, ModelState.UNAVAILABLE)
         return next(state for state in order if state in states)
 
     @property
     def reason(self) -> str:
-        """Why it is not ready, in one sentence; empty when it is."""
-        return (
-            "" if self.ready else next((offer.reason for offer in self.offers if offer.reason), "workers are loading")
-        )
+        """Why it is not ready; empty when it is."""
+        if self.ready:
+            return ""
+        return next((offer.reason for offer in self.offers if offer.reason), "workers are loading")
 
     @cached_property
     def model(self) -> ServedModel | None:
@@ -63,19 +64,19 @@ class Entry:
     @cached_property
     def numerics(self) -> tuple[str, ...]:
         """The numerics ids with a ready worker, those with most workers first."""
-        workers: dict[str, int] = {}
+        workers = Counter[str]()
         for offer in self.ready:
-            workers[offer.numerics] = workers.get(offer.numerics, 0) + offer.workers
+            workers[offer.numerics] += offer.workers
         return tuple(sorted(workers, key=lambda each: (-workers[each], each)))
 
 
 class Catalog:
-    """What is served now.
+    """The served models.
 
     Args:
-        pool: where offers come from.
-        default_versions: model name to the version an empty version means; otherwise the newest.
-        required_models: names that must be ready for the gateway to be.
+        pool: source of the offers.
+        default_versions: model name: the version that an empty version means; otherwise the newest.
+        required_models: models that must be ready before the gateway is.
     """
 
     def __init__(
@@ -91,7 +92,7 @@ class Catalog:
         self._grouped: tuple[tuple[Offer, ...], tuple[Entry, ...]] = ((), ())
 
     def entries(self) -> tuple[Entry, ...]:
-        """Every served version, by name, newest version first."""
+        """Return every served version, by name, newest version first."""
         offers = self._pool.offers()
         known, entries = self._grouped
         if len(offers) != len(known) or any(a is not b for a, b in zip(offers, known, strict=True)):
@@ -125,7 +126,7 @@ class Catalog:
         versions = [entry for entry in self.entries() if entry.name == name]
         if not versions:
             if not self._pool.is_discovered():
-                raise NotReady("not every worker has told what it serves yet; try again in a moment")
+                raise NotReady("not every worker has described its model yet; try again in a moment")
             raise UnknownName((self._unknown("model.name", name, sorted({each.name for each in self.entries()})),))
         chosen = self._choose(versions, version, digest)
         if digest and not any(offer.model and offer.model.key.digest == digest for offer in chosen.offers):
@@ -147,23 +148,23 @@ class Catalog:
             NotReady: no worker of the model is ready.
             Retired: the model lacks the operation, or no ready worker has the pinned numerics.
         """
-        able_offers = [(offer.target, offer.model) for offer in entry.ready if offer.target and offer.model]
+        candidates = [(offer.target, offer.model) for offer in entry.ready if offer.target and offer.model]
         if digest:
-            able_offers = [(target, model) for target, model in able_offers if target.model.digest == digest]
+            candidates = [(target, model) for target, model in candidates if target.model.digest == digest]
         if entry.model is not None and operation not in entry.model.operations:
-            able = ", ".join(sorted(each.name for each in entry.model.operations))
-            raise Retired(f"{entry.name} {entry.version} lacks the operation {operation.name}; it has {able}")
-        if not able_offers:
+            operations = ", ".join(sorted(each.name for each in entry.model.operations))
+            raise Retired(f"{entry.name} {entry.version} lacks the operation {operation.name}; it has {operations}")
+        if not candidates:
             raise NotReady(f"{entry.name} {entry.version} is not ready: {entry.reason or 'no worker has that digest'}")
         for wanted in (numerics,) if numerics else entry.numerics:
-            for target, model in able_offers:
+            for target, model in candidates:
                 if target.numerics == wanted:
                     return target, model
         raise Retired(f"no ready worker of {entry.name} {entry.version} has the numerics {numerics[:80]!r}; "
                       f"there are {', '.join(entry.numerics)}")  # fmt: skip
 
     def is_ready(self) -> bool:
-        """Tell whether the gateway should be sent calls: every required model is ready, and any model is."""
+        """Return whether the gateway should receive calls: every required model, and at least one model, is ready."""
         ready = {entry.name for entry in self.entries() if entry.is_default and entry.ready}
         return bool(ready) and self._required <= ready
 
@@ -185,15 +186,15 @@ class Catalog:
         raise NotReady(f"{versions[0].name} {configured}, the version an empty one means here, has no worker")
 
     def _default(self, name: str, versions: Mapping[str, list[Offer]]) -> str:
-        """The configured version, or else the newest that is not broken: a bad archive must not hide a good one."""
+        """Return the configured version, or else the newest that is not broken, which must not hide a good one."""
         if name in self._default_versions:
             return self._default_versions[name]
-        sound = [
+        usable = [
             version
             for version, offers in versions.items()
             if any(offer.state is not ModelState.UNAVAILABLE for offer in offers)
         ]
-        return max(sound or versions, key=_version_order)
+        return max(usable or versions, key=_version_order)
 
     @staticmethod
     def _unknown(field: str, value: str, served: list[str]) -> Violation:
@@ -206,5 +207,5 @@ class Catalog:
 
 
 def _version_order(version: str) -> tuple[tuple[int, int | str], ...]:
-    """Order "1.9" before "1.10"; parts that are no numbers come before numbers."""
+    """Order "1.9" before "1.10"; parts that are not numbers precede numbers."""
     return tuple((1, int(part)) if part.isdecimal() else (0, part) for part in version.split("."))

@@ -1,6 +1,7 @@
-"""Conditions, resolved to one label a sample. Workers never see anything else.
+"""Label sources: the condition of a request, resolved to one label for each sample.
 
-A label depends on the sample's address alone, so any part of a stream can be had again with the labels it had.
+Workers receive labels only. A label depends on the sample's address alone, so that any part of a stream can be drawn
+again with the same labels.
 """
 
 from __future__ import annotations
@@ -19,41 +20,41 @@ __all__ = ["DrawnLabels", "GivenLabels", "LabelSource", "NoLabels", "OneLabel"]
 
 
 class LabelSource(Protocol):
-    """Where the labels of a stream come from."""
+    """The source of a stream's labels."""
 
     def labels(self, seed: int, start_index: int, count: int) -> Labels | None:
-        """The labels of consecutive samples, (count,) uint32; None for an unconditional model."""
+        """Return the labels of consecutive samples, (count,) uint32; None for an unconditional model."""
         ...
 
 
 @dataclass(frozen=True)
 class NoLabels:
-    """An unconditional model's."""
+    """The source for an unconditional model."""
 
     def labels(self, seed: int, start_index: int, count: int) -> None:
-        """No labels."""
+        """Return no labels."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class OneLabel:
-    """Every sample of one class."""
+    """One class for every sample."""
 
     label: int
 
     def labels(self, seed: int, start_index: int, count: int) -> Labels:
-        """The label, `count` times."""
+        """Return the label, `count` times."""
         return np.full(count, self.label, np.uint32)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class GivenLabels:
-    """Each sample's class, as the request gave it: ids[k] belongs to first_index + k."""
+    """A class for each sample, as given in the request: ids[k] belongs to first_index + k."""
 
     first_index: int
     ids: Labels
 
     def labels(self, seed: int, start_index: int, count: int) -> Labels:
-        """The stretch of the given ones."""
+        """Return the given labels of the range."""
         offset = start_index - self.first_index
         return self.ids[offset : offset + count]
 
@@ -69,7 +70,7 @@ class DrawnLabels:
     cumulative: NDArray[np.float64]
 
     @classmethod
-    @lru_cache(maxsize=64)  # a model's prior is asked for with every request
+    @lru_cache(maxsize=64)  # most requests use the model's prior
     def of_weights(cls, weights: tuple[float, ...]) -> DrawnLabels:
         """Build from relative weights, one a class, not all zero."""
         shares = np.asarray(weights, np.float64) / max(weights)  # so that sums of huge weights stay finite
@@ -78,6 +79,6 @@ class DrawnLabels:
         return cls(cumulative=cumulative)
 
     def labels(self, seed: int, start_index: int, count: int) -> Labels:
-        """Draw by inversion: the class whose stretch of [0, 1) holds the sample's uniform."""
+        """Draw by inversion: the class whose interval of [0, 1) contains the sample's uniform number."""
         uniform = Addresses.of_range(seed, start_index, count).uniforms(Stream.LABEL, 1)[:, 0]
         return np.searchsorted(self.cumulative, uniform, side="right").astype(np.uint32)

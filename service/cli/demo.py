@@ -1,4 +1,4 @@
-"""The demonstration: every class of every generator, drawn over gRPC, as pictures and as a table."""
+"""The demonstration: draw every class of every generator over gRPC, and report images and speeds."""
 
 from __future__ import annotations
 
@@ -27,16 +27,16 @@ _CALL_S = 60.0
 
 @dataclass(frozen=True, kw_only=True)
 class DemoRow:
-    """What one generator did.
+    """The result of one generator.
 
     Attributes:
         model: name and version.
-        samples: how many were drawn.
-        samples_per_s: over the whole stream, first sample included.
+        samples: number drawn.
+        samples_per_s: of the whole stream, including the time to the first sample.
         first_s: time to the first sample.
-        seed, numerics: to have the same again.
-        accuracy: share of samples the classifier gives the label asked for; None without labels or classifier.
-        picture: the grid.
+        seed, numerics: to draw the same samples again.
+        accuracy: share of samples that the classifier assigns to the requested class; None: no labels or classifier.
+        picture: file of the image grid.
     """
 
     model: str
@@ -50,7 +50,7 @@ class DemoRow:
 
 
 async def demonstrate(server: str, catalog: Catalog, pool: WorkerPool, out: Path) -> list[DemoRow]:
-    """Draw from every ready generator, judge, and paint."""
+    """Draw from every ready generator, classify the samples, and write an image grid into a folder."""
     out.mkdir(parents=True, exist_ok=True)
     async with aio.Client(server) as client:
         models = [model for model in await client.models() if "sample" in model.operations and model.state == "ready"]
@@ -62,25 +62,24 @@ async def _demonstrate_one(
 ) -> DemoRow:
     classes = len(model.labels) or 10
     labels = [label for label in range(classes) for _ in range(_PER_CLASS)] if model.labels else None
-    begun, first_s, images = time.monotonic(), 0.0, []
-    numerics = ""
-    name = f"{model.name}:{model.version}"  # a store may hold several versions
+    started_s, first_s, images, numerics = time.monotonic(), None, list[NDArray[np.uint8]](), ""
+    name = f"{model.name}:{model.version}"  # there may be several versions
     async for chunk in client.stream(name, count=classes * _PER_CLASS, labels=labels, seed=_SEED):
-        first_s = first_s or time.monotonic() - begun
+        first_s = time.monotonic() - started_s if first_s is None else first_s
         numerics = chunk.numerics
         images.append(np.asarray(chunk))
-    took_s = time.monotonic() - begun
+    took_s = time.monotonic() - started_s
     drawn = np.concatenate(images)
     picture = out / f"{model.name}-{model.version}.png"
-    stride = _PER_CLASS if labels else _SHOWN_PER_CLASS  # a row a class, or simply the first ones
+    stride = _PER_CLASS if labels else _SHOWN_PER_CLASS  # a row for each class, or simply the first samples
     shown = [k * stride + j for k in range(classes) for j in range(_SHOWN_PER_CLASS)]
-    captions = [model.labels[labels[i]] if labels else "" for i in shown]  # a number would read as a label
+    captions = [model.labels[labels[i]] if labels else "" for i in shown]  # a number would look like a label
     image_grid(drawn[shown], labels=captions, columns=_SHOWN_PER_CLASS).save(picture)
     return DemoRow(
         model=f"{model.name} {model.version}",
         samples=len(drawn),
         samples_per_s=len(drawn) / took_s,
-        first_s=first_s,
+        first_s=first_s or took_s,
         seed=_SEED,
         numerics=numerics,
         accuracy=await _accuracy(drawn, labels, model, catalog, pool) if labels else None,
@@ -92,8 +91,9 @@ async def _accuracy(
     images: NDArray[np.uint8], labels: Sequence[int], model: ModelInfo, catalog: Catalog, pool: WorkerPool
 ) -> float | None:
     for entry in catalog.entries():
-        judge = entry.model
-        if judge and entry.ready and Operation.CLASSIFY in judge.operations and _fits(judge, images, model):
+        classifier = entry.model
+        is_classifier = classifier and entry.ready and Operation.CLASSIFY in classifier.operations
+        if classifier and is_classifier and _fits(classifier, images, model):
             target, _ = catalog.choose(entry, Operation.CLASSIFY)
             items = (TensorItem(rows=images),)
             call = Call(target=target, operation=Operation.CLASSIFY, parameters=Parameters(), items=items)
@@ -103,12 +103,12 @@ async def _accuracy(
     return None
 
 
-def _fits(judge: ServedModel, images: NDArray[np.uint8], model: ModelInfo) -> bool:
-    return judge.sample_dims == images.shape[1:] and judge.labels == tuple(model.labels)
+def _fits(classifier: ServedModel, images: NDArray[np.uint8], model: ModelInfo) -> bool:
+    return classifier.sample_dims == images.shape[1:] and classifier.labels == tuple(model.labels)
 
 
 def rows_to_table(rows: Sequence[DemoRow]) -> str:
-    """The rows as a table for a terminal."""
+    """Format the rows as a table for a terminal."""
     head = ("model", "samples", "samples/s", "first sample", "seed", "numerics", "label accuracy", "picture")
     cells = [head] + [
         (

@@ -1,4 +1,4 @@
-"""Telemetry: what operations see.
+"""Telemetry: Prometheus metrics, and the HTTP side port that serves them with health checks.
 
-Calls and their outcomes enter; Prometheus series, health answers and log records leave.
+Calls and their outcomes enter; metrics and health responses leave.
 """

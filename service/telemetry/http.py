@@ -1,4 +1,4 @@
-"""The HTTP side port: /livez, /readyz, /metrics. Liveness never depends on workers or queues."""
+"""The HTTP side port: /livez, /readyz and /metrics. Liveness never depends on workers or queues."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ __all__ = ["SidePort"]
 
 
 class SidePort:
-    """Serves operations over HTTP.
+    """Serves health checks and metrics over HTTP.
 
     Args:
-        metrics: what /metrics shows.
-        why_not_ready: an empty string when ready, else one sentence.
+        metrics: served at /metrics.
+        why_not_ready: returns the reason why the gateway is not ready; empty when it is.
     """
 
     def __init__(self, metrics: Metrics, why_not_ready: Callable[[], str]) -> None:
@@ -33,7 +33,7 @@ class SidePort:
         self._runner = web.AppRunner(app, access_log=None)
 
     async def start(self, host: str, port: int) -> int:
-        """Listen; returns the port.
+        """Listen, and return the port.
 
         Raises:
             SetupError: the port is taken or may not be used.

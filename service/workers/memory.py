@@ -1,6 +1,6 @@
-"""The in-memory pool: the same promises without TorchServe, for fast tests beside the real ones.
+"""The in-memory worker pool: a test double of the TorchServe pool, which ships with it.
 
-What it answers is in `memory_models`. Faults are planted by the row's index or by the call.
+Its results are computed by `memory_models`. `Faults` select what fails, by the index of a row or by the call.
 """
 
 from __future__ import annotations
@@ -11,12 +11,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
-from google.rpc import code_pb2
 from numpy.typing import NDArray
 
 from service.domain import (
     Call,
     Failure,
+    FailureCode,
     Item,
     ManipulationItem,
     ModelState,
@@ -46,20 +46,20 @@ __all__ = ["Faults", "MemoryPool", "memory_model", "memory_sample"]
 
 @dataclass(kw_only=True)
 class Faults:
-    """What goes wrong, changed at will while the pool runs.
+    """Faults of the workers, which a test may change at any time.
 
     Attributes:
         delay_s: how long each call takes.
         sample_s: how much longer for each sample.
-        busy_calls: how many of the next calls find the worker's own queue full.
-        lose_calls: how many of the next calls end with a lost worker.
-        bad_indices: samples that come out as failed rows.
-        bad_pixels: read images whose first pixel is one of these come out as failed rows.
-        deadly_indices: calls that hold one of them end the worker's process.
-        refused_indices: items that hold one of them are refused whole.
-        crash: an exception nobody expects, raised by calls.
-        crash_truncation: calls with this truncation raise an exception nobody expects.
-        spoils: column of a table to the size above which what it says takes a transformed image's label away.
+        busy_calls: how many of the next calls meet a full worker queue.
+        lose_calls: how many of the next calls lose their worker.
+        bad_indices: samples that become failed rows.
+        bad_pixels: images to classify or embed whose first pixel is one of these become failed rows.
+        deadly_indices: a call with one of them ends the worker's process.
+        refused_indices: an item with one of them fails as a whole.
+        crash: an unexpected exception that calls raise.
+        crash_truncation: calls with this truncation raise an unexpected exception.
+        spoils: column of a manipulation table: absolute value above which a transformed image loses its label.
     """
 
     delay_s: float = 0.0
@@ -77,17 +77,17 @@ class Faults:
 
 @dataclass(kw_only=True)
 class MemoryPool:
-    """Workers within this process; see the module.
+    """Workers within this process.
 
     Attributes:
         models: what is served.
-        numerics: the ids with workers each.
-        workers_each: how many workers a model and numerics has.
-        batch_seconds: what they say a batch of each size took at warm-up.
-        faults: what goes wrong.
-        calls: every call made, for tests to look at.
-        extra_offers: offered beside the models.
-        running: calls under way.
+        numerics: ids, each with workers of every model.
+        workers_each: number of workers of a model and numerics.
+        batch_seconds: warm-up time of a batch of each size.
+        faults: of the workers.
+        calls: every call made, for assertions.
+        extra_offers: offers in addition to those of the models.
+        running: number of calls in progress.
     """
 
     models: list[ServedModel] = field(default_factory=lambda: [memory_model()])
@@ -104,23 +104,23 @@ class MemoryPool:
     _up: bool = False
 
     async def start(self) -> None:
-        """Be ready at once."""
+        """Make all workers ready."""
         self.set_up(True)
 
     async def close(self) -> None:
-        """Be gone."""
+        """Remove all workers."""
         self.set_up(False)
 
     def set_up(self, up: bool) -> None:
-        """Let all workers come or go."""
+        """Make all workers ready, or remove them."""
         self._up = up
         for changed in self._watchers:
             changed()
 
     def offers(self) -> tuple[Offer, ...]:
-        """One offer a model and numerics."""
+        """Return one offer for each model and numerics."""
         state = ModelState.READY if self._up else ModelState.LOADING
-        mine = [
+        offers = [
             Offer(
                 name=model.key.name,
                 version=model.key.version,
@@ -133,35 +133,35 @@ class MemoryPool:
             for model in self.models
             for numerics in self.numerics
         ]
-        return (*mine, *self.extra_offers)
+        return (*offers, *self.extra_offers)
 
     def is_discovered(self) -> bool:
-        """Nothing is ever hidden here."""
+        """Return True: all models are known from the start."""
         return True
 
     def watch(self, changed: Callable[[], None]) -> None:
-        """Have `changed` called when workers come or go."""
+        """Call `changed` when workers appear or disappear."""
         self._watchers.append(changed)
 
     def workers(self, target: Target) -> int:
-        """So many a target, when up."""
+        """Return how many workers a target has."""
         return sum(offer.workers for offer in self.offers() if offer.target == target)
 
     def capacity(self, target: Target) -> int:
-        """How many more calls its workers take now."""
+        """Return how many more calls its workers accept now."""
         return max(0, CALLS_PER_WORKER * self.workers(target) - self._in_flight[target])
 
     async def call(self, call: Call, *, timeout_s: float) -> Reply:
-        """Do a call, one a worker at a time; see `WorkerPool.call`."""
+        """Execute a call, one for each worker at a time; see `WorkerPool.call`."""
         self.calls.append(call)
         self._in_flight[call.target] += 1
         try:
             async with self._free.setdefault(call.target, asyncio.Semaphore(self.workers_each)):
-                return await self._do(call)
+                return await self._execute(call)
         finally:
             self._in_flight[call.target] -= 1
 
-    async def _do(self, call: Call) -> Reply:
+    async def _execute(self, call: Call) -> Reply:
         samples = sum(item.count for item in call.items)
         compute_s = self.faults.delay_s + self.faults.sample_s * samples * _steps_taken(call)
         self.running += 1
@@ -171,14 +171,14 @@ class MemoryPool:
             self.running -= 1
         if self.faults.busy_calls:
             self.faults.busy_calls -= 1
-            raise WorkerBusy("the worker was told to be busy")
+            raise WorkerBusy("the worker is set to be busy")
         if self.faults.crash_truncation and call.parameters.truncation == self.faults.crash_truncation:
-            raise ZeroDivisionError("the call was told to crash")
+            raise ZeroDivisionError("the call is set to crash")
         if not self.workers(call.target):
             raise NotReady(f"{call.target.model.name} has no worker")
         if self.faults.lose_calls:
             self.faults.lose_calls -= 1
-            raise WorkerLost("the worker was told to die")
+            raise WorkerLost("the worker is set to die")
         if self.faults.deadly_indices and any(self.faults.deadly_indices & _indices(item) for item in call.items):
             raise WorkerLost("the worker died", died=True)
         if self.faults.crash:
@@ -189,24 +189,24 @@ class MemoryPool:
 
     def _outcome(self, model: ServedModel, call: Call, item: Item) -> Outcome:
         if call.operation not in model.operations:
-            code = code_pb2.FAILED_PRECONDITION
-            return Failure(code=code, reason="OPERATION_UNKNOWN", message=f"{model.key.name} has no {call.operation}")
+            message = f"{model.key.name} has no {call.operation}"
+            return Failure(code=FailureCode.FAILED_PRECONDITION, reason="OPERATION_UNKNOWN", message=message)
         if self.faults.refused_indices & _indices(item):
-            return Failure(code=code_pb2.INTERNAL, reason="FAMILY_RAISED", message="the model failed on this item")
-        if isinstance(item, RangeItem) and (carry := _carry(call, item)) is not None:
-            return carry
+            return Failure(code=FailureCode.INTERNAL, reason="FAMILY_RAISED", message="the model failed on this item")
+        if isinstance(item, RangeItem) and (state := _preempted(call, item)) is not None:
+            return state
         rows = self._rows(model, call, item)
         bad = self._bad_rows(item)
         rows[bad] = 0
-        failure = Failure(code=code_pb2.INTERNAL, reason="NOT_FINITE", message="the sample is not finite")
+        failure = Failure(code=FailureCode.INTERNAL, reason="NOT_FINITE", message="the sample is not finite")
         return Rows(array=rows, failures=dict.fromkeys(bad, failure))
 
     def _bad_rows(self, item: Item) -> list[int]:
         if isinstance(item, TensorItem):
-            named, bad = item.rows.reshape(item.count, -1)[:, 0].tolist(), self.faults.bad_pixels
+            values, bad = item.rows.reshape(item.count, -1)[:, 0].tolist(), self.faults.bad_pixels
         else:
-            named, bad = indices_of(item).tolist(), self.faults.bad_indices
-        return [row for row, each in enumerate(named) if each in bad]
+            values, bad = indices_of(item).tolist(), self.faults.bad_indices
+        return [row for row, value in enumerate(values) if value in bad]
 
     def _rows(self, model: ServedModel, call: Call, item: Item) -> NDArray[np.uint8] | NDArray[np.float32]:
         if isinstance(item, RangeItem):
@@ -225,16 +225,19 @@ def _indices(item: Item) -> set[int]:
 
 def _steps_taken(call: Call) -> int:
     item = call.items[0]
-    begun = item.resume_from.next_step if isinstance(item, RangeItem) and item.resume_from else 0
-    left = (call.parameters.steps or 1) - begun
-    return min(left, call.step_limit or left)
+    first = item.resume_from.next_step if isinstance(item, RangeItem) and item.resume_from else 0
+    remaining = (call.parameters.steps or 1) - first
+    return min(remaining, call.step_limit or remaining)
 
 
-def _carry(call: Call, item: RangeItem) -> SamplerState | None:
-    """The state of a draw that is not through: the indices of its samples, by which a mix-up would be noticed."""
+def _preempted(call: Call, item: RangeItem) -> SamplerState | None:
+    """Return the state of a draw that is not finished, None of one that is.
+
+    The state holds the indices of the samples, so that a state of other samples is detected.
+    """
     indices = indices_of(item).astype(np.float32)[:, None]  # (n, 1)
-    begun = item.resume_from.next_step if item.resume_from else 0
+    first = item.resume_from.next_step if item.resume_from else 0
     if item.resume_from and not np.array_equal(item.resume_from.state, indices):
-        raise ValueError("a draw was gone on with in another's place")
-    step = begun + _steps_taken(call)
+        raise ValueError("a draw was resumed with the state of other samples")
+    step = first + _steps_taken(call)
     return None if step == (call.parameters.steps or 1) else SamplerState(next_step=step, state=indices)

@@ -1,8 +1,7 @@
-"""What the in-memory pool serves: models, and what they answer, as plain functions of what they are asked.
+"""The models of the in-memory pool: closed-form functions of the request, so that tests can compute expected results.
 
-A sample is a function of its address and label, a class of an image's first pixel, features of all its pixels, a
-transformed image of the image and its line of the table; so the address promise holds, and tests can say what they
-expect.
+A sample depends on its address and label alone, as real models guarantee; a class on an image's first pixel, features
+on all its pixels, a transformed image on the image and its row of the manipulation table.
 """
 
 from __future__ import annotations
@@ -37,7 +36,7 @@ __all__ = [
     "memory_transform",
 ]
 
-_SURE = np.float32(0.9)  # of the class an image's first pixel names
+_CONFIDENCE = np.float32(0.9)  # in the class that an image's first pixel contains
 _FEATURES = 8
 
 
@@ -51,12 +50,10 @@ def memory_model(
     encodings: frozenset[Encoding] = frozenset(Encoding),
     max_count: int = 10_000_000,
 ) -> ServedModel:
-    """A model for the in-memory pool; no labels make it unconditional."""
-    key = ModelKey(
-        name=name, version=version, digest="sha256:" + hashlib.sha256(f"{name} {version}".encode()).hexdigest()
-    )
+    """Make a model for the in-memory pool; without labels it is unconditional."""
+    digest = "sha256:" + hashlib.sha256(f"{name} {version}".encode()).hexdigest()
     served = ServedModel(
-        key=key,
+        key=ModelKey(name=name, version=version, digest=digest),
         operations=operations,
         labels=labels,
         prior=tuple(1 / len(labels) for _ in labels),
@@ -75,13 +72,13 @@ def memory_model(
 
 
 def _card(model: ServedModel) -> model_pb2.Model:
-    """The card the model would describe itself with."""
+    """Make the message by which a worker would describe the model."""
     labels = [model_pb2.Label(id=k, name=name) for k, name in enumerate(model.labels)]
     key = model.key
     return model_pb2.Model(
         ref=model_pb2.ModelRef(name=key.name, version=key.version, digest=key.digest),
         family="memory",
-        description="A double.",
+        description="A test double.",
         operations=[model_pb2.Operation.Value(f"OPERATION_{each.name}") for each in sorted(model.operations)],
         condition=model_pb2.ConditionSchema(labels=labels, prior=model.prior) if labels else None,
         sample_spec=model_pb2.SampleSpec(
@@ -103,7 +100,7 @@ def _card(model: ServedModel) -> model_pb2.Model:
 
 
 def memory_sample(model: ServedModel, item: RangeItem, truncation: float | None = None) -> Images:
-    """The samples of a range: noise squeezed into [0, 1], with the label as the first pixel."""
+    """Draw the samples of a range: noise scaled and clipped to [0, 1], with the label as the first pixel."""
     pixels = int(np.prod(model.sample_dims))
     addresses = Addresses(seeds=np.full(item.count, item.seed, np.uint64), indices=indices_of(item))
     z = addresses.normals(Stream.LATENT, pixels, truncation=truncation)
@@ -114,20 +111,20 @@ def memory_sample(model: ServedModel, item: RangeItem, truncation: float | None 
 
 
 def memory_classify(model: ServedModel, item: TensorItem) -> NDArray[np.float32]:
-    """(n, classes) probabilities: 0.9 for the class the first pixel names, as samples carry it; even, if it is none."""
+    """Return (n, classes) probabilities: 0.9 for the class in the first pixel; uniform, if it is not a class."""
     classes = len(model.labels)
     first = item.rows[:, 0, 0, 0]
-    named = first.astype(np.int64) if item.rows.dtype == np.uint8 else np.rint(first * 255).astype(np.int64)  # (n,)
-    known = named < classes if classes > 1 else np.zeros(item.count, bool)
-    even = np.float32(1 / classes)
-    rest = (1 - _SURE) / np.float32(max(1, classes - 1))
-    probabilities = np.where(known[:, None], rest, even).astype(np.float32).repeat(classes, axis=1)  # (n, classes)
-    probabilities[np.flatnonzero(known), named[known]] = _SURE
+    label = first.astype(np.int64) if item.rows.dtype == np.uint8 else np.rint(first * 255).astype(np.int64)  # (n,)
+    known = label < classes if classes > 1 else np.zeros(item.count, bool)
+    uniform = np.float32(1 / classes)
+    rest = (1 - _CONFIDENCE) / np.float32(max(1, classes - 1))
+    probabilities = np.where(known[:, None], rest, uniform).astype(np.float32).repeat(classes, axis=1)  # (n, classes)
+    probabilities[np.flatnonzero(known), label[known]] = _CONFIDENCE
     return probabilities
 
 
 def memory_embed(item: TensorItem) -> NDArray[np.float32]:
-    """(n, 8) features: fixed whole-number sums of an image's pixels, squeezed into (-1, 1)."""
+    """Return (n, 8) features: tanh of fixed integer combinations of an image's pixels."""
     flat = item.rows.reshape(item.count, -1)  # (n, pixels)
     values = flat.astype(np.int64) if flat.dtype == np.uint8 else np.rint(flat * 255).astype(np.int64)
     pixel, feature = np.ogrid[: flat.shape[1], :_FEATURES]
@@ -138,15 +135,15 @@ def memory_embed(item: TensorItem) -> NDArray[np.float32]:
 
 
 def memory_transform(item: ManipulationItem) -> NDArray[np.uint8]:
-    """The images with a hundred times the sum of their line of the table added, wrapping; the first pixel stays."""
+    """Add a hundred times the sum of an image's table row to it, modulo 256; the first pixel is unchanged."""
     shift = np.rint(100 * item.table.sum(axis=1, dtype=np.float64)).astype(np.int64) % 256  # (n,)
-    made: NDArray[np.uint8] = item.rows + shift.astype(np.uint8)[:, None, None, None]
-    made[:, 0, 0, 0] = item.rows[:, 0, 0, 0]
-    return made
+    images: NDArray[np.uint8] = item.rows + shift.astype(np.uint8)[:, None, None, None]
+    images[:, 0, 0, 0] = item.rows[:, 0, 0, 0]
+    return images
 
 
 def indices_of(item: RangeItem | TensorItem | ManipulationItem) -> NDArray[np.uint64]:
-    """(count,) uint64 sample indices; none of rows that have no address."""
+    """Return the (count,) uint64 sample indices; empty for rows without an address."""
     if isinstance(item, TensorItem):
         return np.zeros(0, np.uint64)
     if item.indices is not None:

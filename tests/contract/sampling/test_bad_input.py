@@ -282,7 +282,7 @@ async def test_a_stream_is_checked_against_the_very_digest_it_draws_from(config)
 async def test_a_name_is_not_unknown_before_every_worker_was_heard(config, monkeypatch) -> None:
     pool = MemoryPool()
     running = await start_gateway(pool, config)
-    monkeypatch.setattr(MemoryPool, "has_looked", lambda self: False)
+    monkeypatch.setattr(MemoryPool, "is_discovered", lambda self: False)
     error = await running.refused(request(model=model_pb2.ModelRef(name="later")))
     assert error.code() is grpc.StatusCode.UNAVAILABLE
     await running.channel.close()
