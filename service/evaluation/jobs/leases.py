@@ -12,9 +12,8 @@ import json
 import logging
 import secrets
 import time
-from collections.abc import Awaitable, Callable, Collection, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import sqlalchemy as sa
@@ -107,46 +106,23 @@ class LeaseStore:
             return set(connection.execute(update.returning(_c.lease)).scalars())
 
     def release(self, lease: Lease) -> None:
-        """Give an unfinished evaluation back in good order: that does not count as an attempt."""
-        self._write(lease, lease="", attempts=0, reason="waits for a runner")
+        """Give an unfinished evaluation back in good order: that does not count as an attempt; raises as `write`."""
+        self.write(lease, {"lease": "", "attempts": 0, "reason": "waits for a runner"})
 
-    def report_progress(self, lease: Lease, *, stage: str, done: int, total: int, reason: str) -> None:
-        """Store progress; `done` and `stage` never go back, also when a later run repeats steps.
+    def write(self, lease: Lease, values: Mapping[str, Any], bundle: bytes | None = None) -> None:
+        """Change the columns of an evaluation, and store its report if there is one, in one transaction.
 
         Raises:
-            LeaseLost: the lease is not valid any more.
+            LeaseLost: the lease is not valid any more, and nothing was written.
         """
-        is_further = done > _c.done
-        self._write(
-            lease,
-            stage=sa.case((done >= _c.done, stage), else_=_c.stage),
-            total=total,
-            reason=_storable(reason),
-            done=sa.case((is_further, done), else_=_c.done),
-            attempts=sa.case((is_further, 1), else_=_c.attempts),
-        )
-
-    def report_results(self, lease: Lease, results: Results) -> None:
-        """Store the results so far; raises as `report_progress`."""
-        self._write(lease, metrics=to_json_text(results.metrics), panels=to_json_text(results.panels))
-
-    def succeed(self, lease: Lease, results: Results, gates: Sequence[GateOutcome], bundle: bytes) -> None:
-        """End the evaluation with its report, in one transaction; raises as `report_progress`."""
-        values = {
-            "metrics": to_json_text(results.metrics),
-            "panels": to_json_text(results.panels),
-            "gates": to_json_text(gates),
-            "done": _c.total,
-            "report_bytes": len(bundle),
-        }
+        valid = (_c.id == lease.id, _c.state == State.RUNNING.value, _c.lease == lease.token)
+        update = sa.update(evaluations).where(*valid).values({"update_unix_s": Now(), **values})
         with self._database.write() as connection:
-            _update(connection, lease, **_ended(State.SUCCEEDED, ""), **values)
-            connection.execute(sa.delete(reports).where(reports.c.id == lease.id))
-            connection.execute(sa.insert(reports).values(id=lease.id, bundle=bundle))
-
-    def fail(self, lease: Lease, reason: str) -> None:
-        """End the evaluation without a report; raises as `report_progress`."""
-        self._write(lease, **_ended(State.FAILED, reason))
+            if not connection.execute(update).rowcount:
+                raise LeaseLost(f"evaluation {lease.id} has ended, or another runner has it")
+            if bundle is not None:
+                connection.execute(sa.delete(reports).where(reports.c.id == lease.id))
+                connection.execute(sa.insert(reports).values(id=lease.id, bundle=bundle))
 
     def in_use(self) -> set[str]:
         """Return the evaluations that a run holds a valid lease for, or has ended a moment ago."""
@@ -165,10 +141,6 @@ class LeaseStore:
         """Return the time of the database."""
         with self._database.read() as connection:
             return float(connection.execute(sa.select(Now())).scalar_one())
-
-    def _write(self, lease: Lease, /, **values: Any) -> None:
-        with self._database.write() as connection:
-            _update(connection, lease, **values)
 
     def _ids(self, query: sa.Select[str]) -> list[str]:
         with self._database.read() as connection:
@@ -199,35 +171,45 @@ class LeaseReporter:
         self._stopping, self._on_end = stopping, on_end
 
     async def report_progress(self, *, stage: str, done: int, total: int, reason: str = "") -> None:
-        """See `JobReporter`."""
+        """See `JobReporter`; `done` and `stage` never go back, also when a later run repeats steps."""
         if self._stopping.is_set():
             raise LeaseLost("the runner stops")
-        report = partial(self._leases.report_progress, stage=stage, done=done, total=total, reason=reason)
-        await self._write(report)
+        is_further = done > _c.done
+        values = {
+            "stage": sa.case((done >= _c.done, stage), else_=_c.stage),
+            "total": total,
+            "reason": _storable(reason),
+            "done": sa.case((is_further, done), else_=_c.done),
+            "attempts": sa.case((is_further, 1), else_=_c.attempts),
+        }
+        await self._write(values)
 
     async def report_results(self, results: Results) -> None:
         """See `JobReporter`."""
-        await self._write(partial(self._leases.report_results, results=results))
+        await self._write(_columns(results))
 
     async def succeed(self, results: Results, gates: Sequence[GateOutcome], bundle: bytes) -> None:
         """See `JobReporter`."""
         self._on_end(self._lease)
-        await self._write(partial(self._leases.succeed, results=results, gates=gates, bundle=bundle))
+        values = {"gates": to_json_text(gates), "done": _c.total, "report_bytes": len(bundle)}
+        await self._write(_ended(State.SUCCEEDED, "") | _columns(results) | values, bundle)
 
     async def fail(self, reason: str) -> None:
         """See `JobReporter`; waits for disk space, too, which the files of this evaluation may have taken."""
         self._on_end(self._lease)
-        await self._write(partial(self._leases.fail, reason=reason), wait_for_space=True)
+        await self._write(_ended(State.FAILED, reason), wait_for_space=True)
 
     async def run_step(self, work: Callable[[], Awaitable[str]]) -> str:
         """See `JobReporter`."""
         return await self._run_step(work)
 
-    async def _write(self, write: Callable[[Lease], None], *, wait_for_space: bool = False) -> None:
+    async def _write(
+        self, values: Mapping[str, Any], bundle: bytes | None = None, *, wait_for_space: bool = False
+    ) -> None:
         start_s = time.monotonic()
         while True:
             try:
-                return await asyncio.to_thread(write, self._lease)
+                return await asyncio.to_thread(self._leases.write, self._lease, values, bundle)
             except JobsUnreachable as error:
                 if not wait_for_space:
                     raise_if_full(error)
@@ -237,11 +219,8 @@ class LeaseReporter:
                 await asyncio.sleep(_WRITE_RETRY_S)
 
 
-def _update(connection: sa.Connection, lease: Lease, /, **values: Any) -> None:
-    valid = (_c.id == lease.id, _c.state == State.RUNNING.value, _c.lease == lease.token)
-    update = sa.update(evaluations).where(*valid).values(**{"update_unix_s": Now(), **values})
-    if not connection.execute(update).rowcount:
-        raise LeaseLost(f"evaluation {lease.id} has ended, or another runner has it")
+def _columns(results: Results) -> dict[str, Any]:
+    return {"metrics": to_json_text(results.metrics), "panels": to_json_text(results.panels)}
 
 
 def _ended(state: State, reason: str) -> dict[str, Any]:

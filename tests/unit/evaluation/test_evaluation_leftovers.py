@@ -156,8 +156,6 @@ async def test_a_full_disk_fails_an_evaluation_once_there_is_space_to_store_that
             if self.refusals > 0:
                 raise JobsUnreachable(full)
 
-        report_progress = fail = write
-
     monkeypatch.setattr(leases, "_WRITE_RETRY_S", 0.0)
     store: Any = FullStore()
     reporter = LeaseReporter(store, LEASE, lambda work: work(), stopping=asyncio.Event(), on_end=lambda lease: None)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 import sqlite3
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,7 +16,7 @@ import sqlalchemy as sa
 from service.errors import EvaluationNotDone, JobsUnreachable, Overloaded, SetupError, UnknownEvaluation
 from service.evaluation.jobs.database import Database, evaluations, jobs_url, layout, metadata, queue_url
 from service.evaluation.jobs.evaluations import Evaluations, Limits
-from service.evaluation.jobs.leases import Lease, LeaseStore
+from service.evaluation.jobs.leases import Lease, LeaseReporter, LeaseStore
 from service.evaluation.pipeline.reporter import LeaseLost, Results
 from service.evaluation.record import Record, State
 from service.evaluation.results import GateOutcome, Metric, Panel, PanelResult, Verdict
@@ -71,12 +72,19 @@ def acquire(leases: LeaseStore, record: Record) -> Lease:
     return lease
 
 
-def report(leases: LeaseStore, lease: Lease, done: int, stage: str = "drawing") -> None:
-    leases.report_progress(lease, stage=stage, done=done, total=9, reason="")
+def reporter(leases: LeaseStore, lease: Lease) -> LeaseReporter:
+    async def run_step(work: Callable[[], Awaitable[str]]) -> str:
+        return await work()
+
+    return LeaseReporter(leases, lease, run_step, stopping=asyncio.Event(), on_end=lambda lease: None)
 
 
-def succeed(leases: LeaseStore, record: Record, bundle: bytes = b"report") -> None:
-    leases.succeed(acquire(leases, record), RESULTS, [], bundle)
+async def report(leases: LeaseStore, lease: Lease, done: int, stage: str = "drawing", reason: str = "") -> None:
+    await reporter(leases, lease).report_progress(stage=stage, done=done, total=9, reason=reason)
+
+
+async def succeed(leases: LeaseStore, record: Record, bundle: bytes = b"report") -> None:
+    await reporter(leases, acquire(leases, record)).succeed(RESULTS, [], bundle)
 
 
 def age(database: Database, record: Record, seconds: float) -> None:
@@ -125,7 +133,8 @@ async def test_it_filters_a_list_and_leaves_metrics_out(store: Evaluations, leas
     done, _ = await create(store), await create(store)
     outcome = GateOutcome(gate="fid < 2", passed=True, actual=1.5)
     panel = PanelResult(panel=Panel.REALISM, verdict=Verdict.LIKE_REAL, sentence="like real")
-    leases.succeed(acquire(leases, done), replace(RESULTS, panels=[panel]), [outcome], b"report")
+    results = replace(RESULTS, panels=[panel])
+    await reporter(leases, acquire(leases, done)).succeed(results, [outcome], b"report")
     found = await store.list("ada", states=(State.SUCCEEDED,), model="mixer")
     assert [each.id for each in found] == [done.id]
     assert (found[0].metrics, found[0].panels, found[0].gates) == ((), (panel,), (outcome,))
@@ -149,9 +158,9 @@ async def test_a_cancelled_evaluation_cannot_succeed(store: Evaluations, leases:
     lease = acquire(leases, created)
     assert (await store.cancel("ada", created.id)).state is State.CANCELLED
     with pytest.raises(LeaseLost):
-        leases.succeed(lease, RESULTS, [], b"late")
+        await reporter(leases, lease).succeed(RESULTS, [], b"late")
     with pytest.raises(LeaseLost):
-        report(leases, lease, 1)
+        await report(leases, lease, 1)
     assert leases.acquire(created.id) is None
     assert (await store.get("ada", created.id)).state is State.CANCELLED
     with pytest.raises(EvaluationNotDone, match="cancelled"):
@@ -160,13 +169,13 @@ async def test_a_cancelled_evaluation_cannot_succeed(store: Evaluations, leases:
 
 async def test_cancelling_leaves_an_ended_evaluation_as_it_is(store: Evaluations, leases: LeaseStore) -> None:
     created = await create(store)
-    succeed(leases, created)
+    await succeed(leases, created)
     assert (await store.cancel("ada", created.id)).state is State.SUCCEEDED
 
 
 async def test_it_keeps_the_report(store: Evaluations, leases: LeaseStore) -> None:
     created = await create(store)
-    succeed(leases, created, b"a report")
+    await succeed(leases, created, b"a report")
     found = await store.get("ada", created.id)
     assert await store.report("ada", created.id) == b"a report"
     assert found.report_bytes == 8
@@ -178,7 +187,7 @@ async def test_a_deleted_evaluation_is_gone(store: Evaluations, leases: LeaseSto
     lease = acquire(leases, created)
     await store.delete("ada", created.id)
     with pytest.raises(LeaseLost):
-        leases.report_results(lease, RESULTS)
+        await reporter(leases, lease).report_results(RESULTS)
     with pytest.raises(UnknownEvaluation, match=created.id):
         await store.get("ada", created.id)
 
@@ -187,7 +196,7 @@ async def test_it_hides_and_removes_expired_evaluations(
     store: Evaluations, leases: LeaseStore, database: Database
 ) -> None:
     created = await create(store)
-    succeed(leases, created)
+    await succeed(leases, created)
     age(database, created, 2 * DAY_S)
     with pytest.raises(UnknownEvaluation):
         await store.get("ada", created.id)
@@ -199,7 +208,7 @@ async def test_the_request_id_of_an_expired_evaluation_can_be_used_again(
     store: Evaluations, leases: LeaseStore, database: Database
 ) -> None:
     old = await create(store, request_id="r1")
-    succeed(leases, old)
+    await succeed(leases, old)
     age(database, old, 2 * DAY_S)
     new = await create(store, request_id="r1")
     assert new.id != old.id
@@ -224,14 +233,14 @@ async def test_it_removes_the_oldest_reports_beyond_the_limit(
 ) -> None:
     created = [await create(store) for _ in range(3)]
     for number, each in enumerate(created):
-        succeed(leases, each, bytes(60))
+        await succeed(leases, each, bytes(60))
         age(database, each, 100.0 - number)
     assert sorted(await store.tidy()) == sorted(each.id for each in created[:2])
     assert (await store.usage()).report_bytes == 60
 
 
 async def test_it_counts_usage(store: Evaluations, leases: LeaseStore, database: Database) -> None:
-    succeed(leases, await create(store))
+    await succeed(leases, await create(store))
     age(database, await create(store, "bob"), 50.0)
     usage = await store.usage()
     assert usage.states[State.QUEUED] == 1
@@ -257,24 +266,24 @@ async def test_only_the_latest_lease_may_write(store: Evaluations, leases: Lease
     first = acquire(leases, created)
     second = acquire(leases, created)
     with pytest.raises(LeaseLost):
-        leases.fail(first, "late")
-    report(leases, second, 1)
+        await reporter(leases, first).fail("late")
+    await report(leases, second, 1)
     assert (await store.get("ada", created.id)).progress.done == 1
 
 
 async def test_success_completes_the_progress(store: Evaluations, leases: LeaseStore) -> None:
     created = await create(store)
     lease = acquire(leases, created)
-    report(leases, lease, 8, "writing the report")
-    leases.succeed(lease, RESULTS, [], b"report")
+    await report(leases, lease, 8, "writing the report")
+    await reporter(leases, lease).succeed(RESULTS, [], b"report")
     progress = (await store.get("ada", created.id)).progress
     assert (progress.done, progress.total) == (9, 9)
 
 
 async def test_progress_never_goes_back(store: Evaluations, leases: LeaseStore) -> None:
     created = await create(store)
-    report(leases, acquire(leases, created), 7, "comparing")
-    report(leases, acquire(leases, created), 1, "drawing")
+    await report(leases, acquire(leases, created), 7, "comparing")
+    await report(leases, acquire(leases, created), 1, "drawing")
     progress = (await store.get("ada", created.id)).progress
     assert (progress.stage, progress.done) == ("comparing", 7)
 
@@ -284,7 +293,7 @@ async def test_attempts_without_progress_are_counted(store: Evaluations, leases:
     for _ in range(3):
         lease = acquire(leases, created)
     assert lease.attempts == 3
-    report(leases, lease, 1)
+    await report(leases, lease, 1)
     lease = acquire(leases, created)
     assert lease.attempts == 2
     leases.release(lease)
@@ -295,8 +304,8 @@ async def test_attempts_without_progress_are_counted(store: Evaluations, leases:
 async def test_a_reason_may_hold_any_characters(store: Evaluations, leases: LeaseStore, odd: str) -> None:
     created = await create(store)
     lease = acquire(leases, created)
-    leases.report_progress(lease, stage="drawing", done=1, total=2, reason=odd)
-    leases.fail(lease, odd)
+    await report(leases, lease, 1, reason=odd)
+    await reporter(leases, lease).fail(odd)
     assert (await store.get("ada", created.id)).reason == odd[:-1] + "?"
 
 
@@ -327,7 +336,7 @@ async def test_an_evaluation_that_just_ended_is_in_use(
 ) -> None:
     """Its run finishes a moment later."""
     created = await create(store)
-    succeed(leases, created)
+    await succeed(leases, created)
     assert (leases.in_use(), leases.without_lease(9)) == ({created.id}, [])
     age(database, created, 11)
     assert (leases.in_use(), leases.without_lease(9)) == (set(), [])
