@@ -16,7 +16,7 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any, Literal, NoReturn
+from typing import Annotated, Any, Literal, NoReturn, TypeVar
 
 from pydantic import AfterValidator, PlainValidator
 
@@ -26,7 +26,7 @@ from fount.errors import InvalidRequest, NotFound
 from fount.sampling.arguments import UINT32_MAX, UINT64_MAX
 from fount.sampling.request import model_ref
 from fount.transforms import Policy, PolicyDocument
-from fount.v1 import augmentation_pb2, model_pb2, sampling_pb2
+from fount.v1 import augmentation_pb2, sampling_pb2
 
 __all__ = [
     "REAL_MODES",
@@ -46,6 +46,7 @@ REAL_MODES = {
 }
 """The values of `real`."""
 
+_T = TypeVar("_T")
 _TARGET_KINDS = ("balance", "factor", "counts", "weights")
 _MAX_HOURS = 30 * 24
 
@@ -227,10 +228,10 @@ def plan_request(spec: AnyPlanSpec) -> augmentation_pb2.PlanDatasetRequest:
         seed=spec.seed,
         target=_target(spec.target) if spec.target else None,
         real=augmentation_pb2.RealRows(mode=REAL_MODES[spec.real]) if spec.real else None,
-        mix=augmentation_pb2.Mix(**asdict(spec.mix)) if spec.mix else None,
+        mix=_message(augmentation_pb2.Mix, spec.mix),
         policy=_policy(spec.policy) if spec.policy else None,
-        synthesis=_synthesis(spec.synthesis) if spec.synthesis else None,
-        verification=_verification(spec.verification) if spec.verification else None,
+        synthesis=_message(augmentation_pb2.Synthesis, spec.synthesis),
+        verification=_message(augmentation_pb2.Verification, spec.verification),
         shards=spec.shards or 0,
     )
     if spec.time_to_live_hours is not None:
@@ -324,22 +325,12 @@ def _policy(policy: Policy) -> augmentation_pb2.TransformPolicy:
     return augmentation_pb2.TransformPolicy(transforms=transforms)
 
 
-def _synthesis(spec: SynthesisSpec) -> augmentation_pb2.Synthesis:
-    return augmentation_pb2.Synthesis(
-        model=model_ref(spec.model),
-        parameters=sampling_pb2.Parameters(**asdict(spec.parameters)) if spec.parameters else None,
-        classifier=_optional_model(spec.classifier),
-        min_confidence=spec.min_confidence,
-        copy_quantile=spec.copy_quantile,
-        attempts=spec.attempts or 0,
-    )
-
-
-def _verification(spec: VerificationSpec) -> augmentation_pb2.Verification:
-    return augmentation_pb2.Verification(
-        classifier=_optional_model(spec.classifier), min_agreement=spec.min_agreement, rows=spec.rows or 0
-    )
-
-
-def _optional_model(name: str | None) -> model_pb2.ModelRef | None:
-    return model_ref(name) if name else None
+def _message(kind: type[_T], spec: object | None) -> _T | None:
+    """Build a message from a record with the same field names; None: leave it unset."""
+    if spec is None:
+        return None
+    values = {name: value for name, value in vars(spec).items() if value is not None}
+    values |= {name: model_ref(values[name]) for name in ("model", "classifier") if name in values}
+    if "parameters" in values:
+        values["parameters"] = _message(sampling_pb2.Parameters, values["parameters"])
+    return kind(**values)
