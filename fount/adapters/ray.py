@@ -36,7 +36,7 @@ class PlanDatasource(Datasource):
     """
 
     def __init__(self, plan: AnyPlan, server: str | None = None, *, provenance: Level = "none") -> None:
-        """Request the description of a plan, from the plan or its ticket.
+        """Request the description of the plan.
 
         Args:
             plan: a plan, or its ticket.

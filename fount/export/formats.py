@@ -49,7 +49,7 @@ class Format:
 
     Attributes:
         name: the value of --format.
-        suffix: of its files; empty when each row is a file of its own, and a part is the list of them.
+        suffix: of its files; empty when each row is a separate file, and a part is the list of them.
         encode: makes the file of a part; its second argument saves the files of single rows.
         requires: a package that is not always installed; None: none.
     """

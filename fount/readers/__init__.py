@@ -1,6 +1,6 @@
 """Read labelled image data sets: IDX, NPZ, a folder of images by class, Parquet, and the built-in digits.
 
-A `DatasetSource` enters: where the data lie, how to read them, and size limits. A `Dataset` leaves; its pixels are read
+A `DatasetSource` enters: where the data are, how to read them, and size limits. A `Dataset` leaves; its pixels are read
 on demand. Every fault of the files is a `DataError` that names the file, the row and the remedy.
 """
 

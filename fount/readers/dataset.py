@@ -65,7 +65,7 @@ class DatasetSource:
         path: its file or folder; None for the built-in one.
         format: how it is stored.
         classes: names of the labels 0, 1, ...; of a folder or string labels, the names to expect, in this order.
-            Empty: as the files say, or the numbers themselves.
+            Empty: as in the files, or the numbers themselves.
         group: the group column of a Parquet file or array of an NPZ file. Empty: "group" or "groups" where it exists.
         held_out: the share of every class that becomes the split "test" when the files have no such split; None: none.
         size: (height, width) every image is resized to; None: they have one size.

@@ -1,7 +1,7 @@
 """Decode PNG, JPEG, BMP and WebP images within size limits, to one size and number of channels.
 
-Untrusted bytes enter; (H, W, C) uint8 leaves, or a `DataError`. An image's header says how much Pillow would
-decompress, and an image over the limit is refused there. `fit_pixels` does the same for images that are arrays.
+Untrusted bytes enter; (H, W, C) uint8 leaves, or a `DataError`. An image over the size limit is refused by its
+header, before Pillow decompresses it. `fit_pixels` does the same for images that are arrays.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class ImageDecoder:
     max_pixels: int
 
     def decode(self, image: Path | bytes, where: str) -> NDArray[np.uint8]:
-        """Decode one image; a DataError says `where` it is damaged, not an image, too large, or of another shape."""
+        """Decode one image; a DataError names `where` it is damaged, not an image, too large, or of another shape."""
         height, width, channels = self.shape
         with _open(image, where, self.max_pixels) as opened:
             found = _channels_of(opened, where, converts=self.converts)

@@ -209,7 +209,7 @@ class _SelectedPixels:
 def _hold_out(source: DatasetSource, share: float, splits: dict[str, DatasetSplit]) -> dict[str, DatasetSplit]:
     """Move a share of every class from "train" to "test": the rows whose word on the stream RESAMPLE is lowest."""
     if "test" in splits:
-        raise DataError(f"{source.path} has a test split of its own; remove held_out")
+        raise DataError(f"{source.path} already has a test split; remove held_out")
     train = splits["train"]
     words = Addresses.of_range(_HELD_OUT_SEED, 0, len(train)).words(Stream.RESAMPLE, 1)[:, 0]
     held = np.zeros(len(train), np.bool_)

@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 
 from fount.readers import DataError
-from tests.unit.data_files import LABELS, PIXELS, check_damage_is_refused, png, read, refusal, rows
+from tests.unit.readers.data_files import LABELS, PIXELS, check_damage_is_refused, png, read, refusal, rows
 
 pa = pytest.importorskip("pyarrow", reason="pyarrow is not installed; pip install 'fount[parquet]'")
 pq = pytest.importorskip("pyarrow.parquet")
 
 ENCODED = [png(image) for image in PIXELS]
-STRUCTS = [{"bytes": picture, "path": f"{row}.png"} for row, picture in enumerate(ENCODED)]
+STRUCTS = [{"bytes": encoded, "path": f"{row}.png"} for row, encoded in enumerate(ENCODED)]
 
 
 def write(file: Path, *, metadata: dict[str, str] | None = None, row_group_size: int = 2, **columns) -> Path:

@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from fount.readers import DataError, Limits
-from tests.unit.data_files import (
+from tests.unit.readers.data_files import (
     LABELS,
     PIXELS,
     check_damage_is_refused,

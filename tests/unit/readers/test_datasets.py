@@ -11,7 +11,7 @@ import pytest
 from fount.readers import DataError, DatasetSource, Limits, read_dataset
 from handlers.recipes.data.load import load_data
 from tests.handlers.mnist import DATA, needs_mnist
-from tests.unit.data_files import LABELS, PIXELS, read, refusal, rows, write_folder, write_idx, write_npz
+from tests.unit.readers.data_files import LABELS, PIXELS, read, refusal, rows, write_folder, write_idx, write_npz
 
 # --- The built-in data set --------------------------------------------------------------------------------------------
 
@@ -92,7 +92,7 @@ def test_no_row_is_in_both_splits(tmp_path: Path) -> None:
 
 
 def test_a_data_set_with_a_test_split_refuses_held_out(tmp_path: Path) -> None:
-    assert "has a test split of its own; remove held_out" in refusal(write_idx(tmp_path), held_out=0.1)
+    assert "already has a test split; remove held_out" in refusal(write_idx(tmp_path), held_out=0.1)
 
 
 def test_groups_are_numbered_in_sorted_order(tmp_path: Path) -> None:
