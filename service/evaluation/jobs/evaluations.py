@@ -235,8 +235,7 @@ class Evaluations:
         for first in range(0, len(removed), _DELETED_AT_ONCE):
             some = removed[first : first + _DELETED_AT_ONCE]
             with self._database.write() as connection:
-                connection.execute(sa.delete(evaluations).where(evaluations.c.id.in_(some)))
-                connection.execute(sa.delete(reports).where(reports.c.id.in_(some)))
+                _remove(connection, some)
         return removed
 
     async def _tidy_forever(self) -> None:
@@ -280,9 +279,7 @@ class Evaluations:
     def _delete_expired(self, connection: sa.Connection, subject: str, request_id: str) -> None:
         """Free the request_id of an evaluation that has expired, but is not removed yet."""
         same = (evaluations.c.subject == subject, evaluations.c.request_id == request_id)
-        expired = sa.select(evaluations.c.id).where(*same, sa.not_(self._not_expired()))
-        connection.execute(sa.delete(reports).where(reports.c.id.in_(expired)))
-        connection.execute(sa.delete(evaluations).where(evaluations.c.id.in_(expired)))
+        _remove(connection, sa.select(evaluations.c.id).where(*same, sa.not_(self._not_expired())))
 
     def _expired(self) -> Sequence[str]:
         ended = evaluations.c.state.in_(_ENDED)
@@ -312,6 +309,11 @@ class Evaluations:
 
     def _not_expired(self) -> sa.ColumnElement[bool]:
         return sa.or_(evaluations.c.end_unix_s == 0.0, evaluations.c.end_unix_s >= Now() - self._keep_s)
+
+
+def _remove(connection: sa.Connection, ids: Sequence[str] | sa.Select[str]) -> None:
+    connection.execute(sa.delete(reports).where(reports.c.id.in_(ids)))
+    connection.execute(sa.delete(evaluations).where(evaluations.c.id.in_(ids)))
 
 
 def _unknown(evaluation_id: str) -> UnknownEvaluation:
