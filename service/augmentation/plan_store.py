@@ -25,6 +25,7 @@ __all__ = ["FolderPlanStore", "PlanStore", "StoredPlan", "plan_store_at"]
 _log = logging.getLogger(__name__)
 
 _MOST_EACH, _MOST = 1000, 10_000
+_FORMAT = b"fount.plan.1"  # part of the digest: a file of another format is refused as damaged
 _DIGEST_BYTES = 32
 _TIMES = struct.Struct(">qq")  # created and expires
 _SUFFIX = ".plan"
@@ -145,7 +146,7 @@ class FolderPlanStore(PlanStore):
         path = self._path(key)
         try:
             path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-            atomic_write(path, hashlib.sha256(body).digest() + body, durable=False)
+            atomic_write(path, _digest(body) + body, durable=False)
         except OSError as error:
             _log.warning("plan %s could not be kept: %s", plan.id, error)
 
@@ -185,9 +186,13 @@ def _owner(subject: str) -> str:
     return hashlib.sha256(subject.encode()).hexdigest()[:32]
 
 
+def _digest(body: bytes) -> bytes:
+    return hashlib.sha256(_FORMAT + body).digest()
+
+
 def _parse(plan_id: str, content: bytes) -> StoredPlan | None:
     digest, body = content[:_DIGEST_BYTES], content[_DIGEST_BYTES:]
-    if hashlib.sha256(body).digest() != digest or len(body) < _TIMES.size:
+    if _digest(body) != digest or len(body) < _TIMES.size:
         return None
     created_ns, expires_ns = _TIMES.unpack_from(body)
     return StoredPlan(id=plan_id, created_ns=created_ns, expires_ns=expires_ns, content=body[_TIMES.size :])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import time
 from pathlib import Path
@@ -100,6 +101,13 @@ def test_a_changed_byte_is_detected(tmp_path: Path, place: int) -> None:
     content = bytearray(file.read_bytes())
     content[place - 1] ^= 1
     file.write_bytes(content)
+    assert FolderPlanStore(tmp_path).get("ada", "a1") is None
+
+
+def test_a_file_of_another_format_is_left_out(tmp_path: Path) -> None:
+    FolderPlanStore(tmp_path).put("ada", plan("a1"))
+    file, content = next(tmp_path.glob("*/*.plan")), b"a plan as another release wrote it"
+    file.write_bytes(hashlib.sha256(content).digest() + content)
     assert FolderPlanStore(tmp_path).get("ada", "a1") is None
 
 
