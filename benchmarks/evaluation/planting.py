@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from service.evaluation.evidence import NEIGHBOURS, Evidence, LabelGrid, Nearest, RealRows, Samples
-from service.evaluation.panels.part import JSON, EvidenceSummary
+from service.evaluation.panels.part import JSON
 from service.evaluation.panels.registry import evaluate_panel, parts_of
 from service.evaluation.results import Metric, Panel, PanelResult
 from service.evaluation.statistics.distances import nearest
@@ -129,7 +129,7 @@ def evaluate(evidence: Evidence, known: dict[tuple[object, ...], JSON]) -> tuple
             outputs[part.name] = part.compute(evidence)
         else:
             outputs[part.name] = known[key] if key in known else known.setdefault(key, part.compute(evidence))
-    found = [evaluate_panel(panel, outputs, EvidenceSummary.of(evidence)) for panel in Panel]
+    found = [evaluate_panel(panel, outputs, evidence) for panel in Panel]
     return [metric for metrics, _ in found for metric in metrics], [result for _, result in found]
 
 

@@ -20,7 +20,6 @@ from handlers.models.classifier import ConvClassifier
 from handlers.models.custom import CustomSampler
 from handlers.recipes.data.load import Split, TrainingData
 from service.evaluation.evidence import NEIGHBOURS, Evidence, LabelGrid, Nearest, RealRows, Samples
-from service.evaluation.panels.part import EvidenceSummary
 from service.evaluation.panels.registry import evaluate_panel, parts_of
 from service.evaluation.pipeline.sampling import label_samples
 from service.evaluation.results import Metric, Panel, PanelResult
@@ -59,8 +58,7 @@ def judge(evidence: Evidence, panels: Sequence[Panel] = tuple(Panel)) -> Judged:
         panels: those to ask, in the order of the report.
     """
     outputs = {part.name: part.compute(evidence) for part in parts_of(panels, True)}
-    summary = EvidenceSummary.of(evidence)
-    answers = [evaluate_panel(panel, outputs, summary) for panel in panels]
+    answers = [evaluate_panel(panel, outputs, evidence) for panel in panels]
     return Judged(
         metrics={metric.name: metric for metrics, _ in answers for metric in metrics},
         panels={result.panel: result for _, result in answers},

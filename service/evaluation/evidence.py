@@ -12,27 +12,23 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["NEIGHBOURS", "Evidence", "LabelGrid", "Nearest", "RealRows", "Samples"]
+__all__ = ["NEIGHBOURS", "Evidence", "ImageSet", "LabelGrid", "Nearest", "RealRows", "Samples"]
 
 NEIGHBOURS = 10
 """How many nearest training rows are kept for each sample."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Samples:
-    """Samples of the generator, in order of the index, without failed ones.
+class ImageSet:
+    """Images with what the extractor and the classifier computed from them.
 
     Attributes:
-        indices: (n,) uint64, ascending: with the seed, the address at which each can be drawn again.
         images: (n, H, W, C) uint8.
-        labels: (n,) int64, the requested class, numbered as in the data set; None: unconditional.
         features: (n, d) float32, finite.
-        probabilities: (n, classes) float32, in the data set's order of classes, finite.
+        probabilities: (n, classes) float32, finite, in the data set's order of classes.
     """
 
-    indices: NDArray[np.uint64]
     images: NDArray[np.uint8]
-    labels: NDArray[np.int64] | None
     features: NDArray[np.float32]
     probabilities: NDArray[np.float32]
 
@@ -41,23 +37,23 @@ class Samples:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class RealRows:
-    """Rows of one split, in its order.
+class Samples(ImageSet):
+    """Samples of the generator, in order of the index, without failed ones.
 
     Attributes:
-        images: (m, H, W, C) uint8.
-        labels: (m,) int64.
-        features: (m, d) float32, finite.
-        probabilities: (m, classes) float32.
+        indices: (n,) uint64, ascending: with the seed, the address at which each can be drawn again.
+        labels: (n,) int64, the requested class, numbered as in the data set; None: unconditional.
     """
 
-    images: NDArray[np.uint8]
-    labels: NDArray[np.int64]
-    features: NDArray[np.float32]
-    probabilities: NDArray[np.float32]
+    indices: NDArray[np.uint64]
+    labels: NDArray[np.int64] | None
 
-    def __len__(self) -> int:
-        return len(self.images)
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class RealRows(ImageSet):
+    """Rows of one split, in its order, with their labels (n,) int64."""
+
+    labels: NDArray[np.int64]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -101,6 +97,7 @@ class Evidence:
         label_grid: None without the label fidelity panel.
         classes: names, in order of their id.
         seed: of all random draws.
+        extractor, classifier: names of the models that read the images.
     """
 
     samples: Samples
@@ -111,3 +108,10 @@ class Evidence:
     label_grid: LabelGrid | None
     classes: tuple[str, ...]
     seed: int
+    extractor: str = "the extractor"
+    classifier: str = "the classifier"
+
+    @property
+    def compared(self) -> int:
+        """How many samples, from the first, are compared as a set: at most as many as there are training rows."""
+        return min(len(self.samples), len(self.training))

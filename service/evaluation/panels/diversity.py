@@ -23,7 +23,7 @@ from service.evaluation.panels.estimates import (
     relative_to_reference,
 )
 from service.evaluation.panels.manifold import MANIFOLD, manifold_parts, measure_manifold
-from service.evaluation.panels.part import JSON, EvidenceSummary, MetricPart, outputs_of_draws, parts_with_draws
+from service.evaluation.panels.part import JSON, MetricPart, outputs_of_draws, parts_with_draws
 from service.evaluation.panels.per_class import PerClassMetric, worst_metrics
 from service.evaluation.panels.reference_sample import held_out, samples_or_reference
 from service.evaluation.results import Metric, Panel
@@ -97,7 +97,7 @@ PARTS: tuple[MetricPart, ...] = (
 )
 
 
-def build_metrics(outputs: Mapping[str, JSON], summary: EvidenceSummary) -> list[Metric]:
+def build_metrics(outputs: Mapping[str, JSON], evidence: Evidence) -> list[Metric]:
     """Make metrics of the outputs of the parts, those that decide first."""
     manifold, manifold_draws = outputs[f"{MANIFOLD}.samples"], outputs_of_draws(outputs, MANIFOLD)
     spread, spread_draws = outputs[f"{_SPREAD}.samples"], outputs_of_draws(outputs, _SPREAD)
@@ -105,11 +105,11 @@ def build_metrics(outputs: Mapping[str, JSON], summary: EvidenceSummary) -> list
     per_class = {}
     for each in _PER_CLASS:
         own, *draws = ([_select(each.name, output) for output in table] for table in class_outputs)
-        per_class[each.name] = each.compare(own, draws, summary)
-    drawn = summary.compared, summary.training_rows
-    features = f"{summary.features} features of {summary.extractor}"
-    sizes = f"{summary.compared} samples and {summary.held_out_rows} held-out rows, {features}"
-    metric = partial(build_metric, panel=Panel.DIVERSITY, samples=summary.compared)
+        per_class[each.name] = each.compare(own, draws, evidence)
+    drawn = evidence.compared, len(evidence.training)
+    features = f"{evidence.samples.features.shape[1]} features of {evidence.extractor}"
+    sizes = f"{evidence.compared} samples and {len(evidence.held_out)} held-out rows, {features}"
+    metric = partial(build_metric, panel=Panel.DIVERSITY, samples=evidence.compared)
     relative_recall, recall_null = relative_to_reference(
         _recall_per_precision(manifold), list(map(_recall_per_precision, manifold_draws)), *drawn
     )
@@ -124,22 +124,22 @@ def build_metrics(outputs: Mapping[str, JSON], summary: EvidenceSummary) -> list
             note="Samples that lie elsewhere than real rows lose recall and precision alike: a loss of recall alone is "
             "a loss of variety", classes=per_class["recall_per_precision"].classes,
         ),
-        *effective_size_metrics(outputs, summary),
+        *effective_size_metrics(outputs, evidence),
         metric(
             "vendi_ratio", output=relative_vendi, null=vendi_null, better="higher", tolerance=VENDI_TOLERANCE,
             decides=True,
-            method=f"Vendi score (order 1, cosine similarity) over that of as many training rows; {summary.compared} "
+            method=f"Vendi score (order 1, cosine similarity) over that of as many training rows; {evidence.compared} "
             f"samples, {features}; block jackknife; Friedman and Dieng 2023", classes=per_class["vendi_ratio"].classes,
         ),
         metric(
             "class_distance", output=spread["class_distance"],
             null=null_from_draws([each["class_distance"] for each in spread_draws], *drawn), better="lower",
             tolerance=CLASS_TOLERANCE, decides=True,
-            method=f"total variation between the classes that {summary.classifier} predicts for {summary.compared} "
-            f"samples and for {summary.held_out_rows} held-out rows",
+            method=f"total variation between the classes that {evidence.classifier} predicts for {evidence.compared} "
+            f"samples and for {len(evidence.held_out)} held-out rows",
             note=f"G-test of equal shares: G = {spread['g']:.4g}, p = {spread['p']:.2g}",
         ),
-        *worst_metrics(per_class.values(), summary),
+        *worst_metrics(per_class.values(), evidence),
         metric(
             "recall", output=manifold["recall"],
             null=null_from_draws([each["recall"] for each in manifold_draws], *drawn), better="higher",
@@ -155,7 +155,7 @@ def build_metrics(outputs: Mapping[str, JSON], summary: EvidenceSummary) -> list
             tolerance=RECALL_TOLERANCE,
             method=f"share of held-out rows with a sample nearer than their {K}th nearest held-out row; {sizes}; "
             "Naeem et al. 2020",
-            note=_ELSEWHERE + _expected_coverage(summary),
+            note=_ELSEWHERE + _expected_coverage(evidence),
             classes=per_class["coverage"].classes,
         ),
     ]  # fmt: skip
@@ -174,8 +174,8 @@ def _recall_per_precision(measured: Mapping[str, JSON]) -> JSON:
     return ratio_of_estimates(measured["recall"], measured["precision"])
 
 
-def _expected_coverage(summary: EvidenceSummary) -> str:
-    if min(summary.held_out_rows, summary.compared) <= K:
+def _expected_coverage(evidence: Evidence) -> str:
+    if min(len(evidence.held_out), evidence.compared) <= K:
         return ""
-    expected = expected_coverage(summary.held_out_rows, summary.compared)
+    expected = expected_coverage(len(evidence.held_out), evidence.compared)
     return f". For samples with the distribution of held-out rows {expected:.4f} is expected, in closed form"

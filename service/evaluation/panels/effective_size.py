@@ -24,7 +24,6 @@ from service.evaluation.panels.estimates import (
 )
 from service.evaluation.panels.part import (
     JSON,
-    EvidenceSummary,
     MetricPart,
     cached_per_evidence,
     outputs_of_draws,
@@ -97,18 +96,18 @@ EFFECTIVE_SIZE_PARTS: tuple[MetricPart, ...] = (
 )
 
 
-def effective_size_metrics(outputs: Mapping[str, JSON], summary: EvidenceSummary) -> list[Metric]:
+def effective_size_metrics(outputs: Mapping[str, JSON], evidence: Evidence) -> list[Metric]:
     """Make metrics of the ratio to real rows, the size itself, and the ratio in the worst class."""
     own, rate = outputs[f"{_BIRTHDAY}.samples"], outputs[f"{_BIRTHDAY}.rate"]
     draws = [_ratio_to_real(each, rate) for each in outputs_of_draws(outputs, _BIRTHDAY)]
-    null = null_from_draws(draws, summary.compared, summary.training_rows, logarithmic=True)
+    null = null_from_draws(draws, evidence.compared, len(evidence.training), logarithmic=True)
     class_rates = outputs[f"{_BIRTHDAY}.classes.rate"]
     class_ratios, *real_class_ratios = (
         [None if each is None else _ratio_to_real(each, real) for each, real in zip(table, class_rates, strict=True)]
         for table in (outputs[f"{_BIRTHDAY}.classes.samples"], *outputs_of_draws(outputs, f"{_BIRTHDAY}.classes"))
     )
-    per_class = _PER_CLASS.compare([each or _MISSING for each in class_ratios], real_class_ratios, summary)
-    features = f"{summary.features} features of {summary.extractor}"
+    per_class = _PER_CLASS.compare([each or _MISSING for each in class_ratios], real_class_ratios, evidence)
+    features = f"{evidence.samples.features.shape[1]} features of {evidence.extractor}"
     counted = f"duplicates among the first samples until there are enough, in {features}"
     none_found = ""
     if own is not None and not own["count"]:
@@ -130,7 +129,7 @@ def effective_size_metrics(outputs: Mapping[str, JSON], summary: EvidenceSummary
             f"{counted}; {_CALIBRATED}; exact Poisson interval, widened where pairs share rows",
             note=". ".join(filter(None, (none_found, "The ratio decides"))),
         ),
-        *worst_metrics([per_class], summary),
+        *worst_metrics([per_class], evidence),
     ]  # fmt: skip
 
 

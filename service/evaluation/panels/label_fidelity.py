@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from fount.intervals import wilson_interval
 from service.evaluation.evidence import Evidence, RealRows, Samples
 from service.evaluation.panels.estimates import build_metric, estimate_to_json, missing, null_from_interval
-from service.evaluation.panels.part import JSON, EvidenceSummary, MetricPart
+from service.evaluation.panels.part import JSON, MetricPart
 from service.evaluation.panels.per_class import worst_class
 from service.evaluation.panels.reference_sample import random_generator
 from service.evaluation.results import ClassValue, Metric, Null, Panel
@@ -118,40 +118,40 @@ PARTS: tuple[MetricPart, ...] = (
 )
 
 
-def build_metrics(outputs: Mapping[str, JSON], summary: EvidenceSummary) -> list[Metric]:
+def build_metrics(outputs: Mapping[str, JSON], evidence: Evidence) -> list[Metric]:
     """Make metrics of the outputs of the parts, those that decide first."""
     agreement, grid = outputs["agreement"], outputs["answers"]
     simulated = agreement["null"]
     worst_null = None
     if simulated is not None:
         low, mean, high = simulated
-        worst_null = Null(mean=mean, range=(low, high), draws=_SIMULATIONS, rows=summary.samples)
-    worst, worst_note = worst_class(_class_ratios(agreement, summary))
-    grid_samples = grid["addresses"] * len(summary.classes)
-    noises = f"{grid['addresses']} noises under each of {len(summary.classes)} labels"
+        worst_null = Null(mean=mean, range=(low, high), draws=_SIMULATIONS, rows=len(evidence.samples))
+    worst, worst_note = worst_class(_class_ratios(agreement, evidence))
+    grid_samples = grid["addresses"] * len(evidence.classes)
+    noises = f"{grid['addresses']} noises under each of {len(evidence.classes)} labels"
     metric = partial(build_metric, panel=Panel.LABEL_FIDELITY, better="higher")
     return [
         metric(
             "label_agreement", output=_overall_share(agreement["samples"]),
-            null=null_from_interval(_overall_share(agreement["held_out"]), summary.held_out_rows),
-            tolerance=AGREEMENT_TOLERANCE, decides=True, samples=summary.samples,
-            classes=_class_values(agreement, summary),
-            method=f"share of samples for which {summary.classifier} predicts the requested label; Wilson interval; "
-            f"real: {summary.held_out_rows} held-out rows and their labels",
+            null=null_from_interval(_overall_share(agreement["held_out"]), len(evidence.held_out)),
+            tolerance=AGREEMENT_TOLERANCE, decides=True, samples=len(evidence.samples),
+            classes=_class_values(agreement, evidence),
+            method=f"share of samples for which {evidence.classifier} predicts the requested label; Wilson interval; "
+            f"real: {len(evidence.held_out)} held-out rows and their labels",
             note="The classifier errs on real rows as well: their value shows how often",
         ),
         metric(
             "worst_class_agreement", output=worst, null=worst_null, tolerance=WORST_TOLERANCE, decides=True,
-            samples=summary.samples,
+            samples=len(evidence.samples),
             note=worst_note,
             method="the lowest over classes of label agreement, divided by that of the class's held-out rows; Wilson "
             f"interval widened for the choice of the lowest (Bonferroni); real: {_SIMULATIONS} simulations of classes "
             "that are correct as often as held-out rows",
         ),
         metric(
-            "label_response", output=grid["response"], null=_mean_class_null(agreement["held_out"], summary),
+            "label_response", output=grid["response"], null=_mean_class_null(agreement["held_out"], evidence),
             tolerance=RESPONSE_TOLERANCE, decides=True, samples=grid_samples,
-            method=f"share of samples for which {summary.classifier} predicts the label, {noises}; jackknife over "
+            method=f"share of samples for which {evidence.classifier} predicts the label, {noises}; jackknife over "
             "noises; real: held-out rows, every class with the same weight",
         ),
         metric(
@@ -170,15 +170,15 @@ def _overall_share(counts: Counts) -> JSON:
     return estimate_to_json(Estimate(hits / of, wilson_interval(hits, of)))
 
 
-def _classes(agreement: JSON, summary: EvidenceSummary) -> list[tuple[str, int, int, int, int]]:
+def _classes(agreement: JSON, evidence: Evidence) -> list[tuple[str, int, int, int, int]]:
     """Of each class: name, correct samples, samples, correct held-out rows, held-out rows."""
-    counts = zip(summary.classes, agreement["samples"], agreement["held_out"], strict=True)
+    counts = zip(evidence.classes, agreement["samples"], agreement["held_out"], strict=True)
     return [(name, *own, *real) for name, own, real in counts]
 
 
-def _class_values(agreement: JSON, summary: EvidenceSummary) -> tuple[ClassValue, ...]:
+def _class_values(agreement: JSON, evidence: Evidence) -> tuple[ClassValue, ...]:
     values = []
-    for name, hits, of, real_hits, real_of in _classes(agreement, summary):
+    for name, hits, of, real_hits, real_of in _classes(agreement, evidence):
         null = None
         if real_of:
             null = Null(mean=real_hits / real_of, range=wilson_interval(real_hits, real_of), draws=0, rows=real_of)
@@ -189,20 +189,20 @@ def _class_values(agreement: JSON, summary: EvidenceSummary) -> tuple[ClassValue
     return tuple(values)
 
 
-def _class_ratios(agreement: JSON, summary: EvidenceSummary) -> list[tuple[str, float, tuple[float, float]]]:
+def _class_ratios(agreement: JSON, evidence: Evidence) -> list[tuple[str, float, tuple[float, float]]]:
     ratios = []
-    for name, hits, of, real_hits, real_of in _classes(agreement, summary):
+    for name, hits, of, real_hits, real_of in _classes(agreement, evidence):
         if of and real_hits:
             share, (low, high) = real_hits / real_of, wilson_interval(hits, of)
             ratios.append((name, hits / of / share, (low / share, high / share)))
     return ratios
 
 
-def _mean_class_null(held_out: Counts, summary: EvidenceSummary) -> Null | None:
+def _mean_class_null(held_out: Counts, evidence: Evidence) -> Null | None:
     """Average the shares of held-out rows over classes, with the interval of a mean of independent shares."""
     counts = [(hits / of, of) for hits, of in held_out if of]
     if not counts:
         return None
     half = 1.96 * float(np.sqrt(sum(share * (1 - share) / of for share, of in counts))) / len(counts)
     mean = float(np.mean([share for share, _ in counts]))
-    return Null(mean=mean, range=(mean - half, min(1.0, mean + half)), draws=0, rows=summary.held_out_rows)
+    return Null(mean=mean, range=(mean - half, min(1.0, mean + half)), draws=0, rows=len(evidence.held_out))

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from service.evaluation.evidence import NEIGHBOURS, Evidence
 from service.evaluation.panels.estimates import build_metric, estimate_or_note, missing, null_from_interval
-from service.evaluation.panels.part import JSON, EvidenceSummary, MetricPart
+from service.evaluation.panels.part import JSON, MetricPart
 from service.evaluation.panels.reference_sample import random_generator
 from service.evaluation.results import Metric, Panel
 from service.evaluation.statistics.copies import copy_ratios, copy_threshold, estimate_copy_rate, nearest_auc
@@ -113,22 +113,22 @@ PARTS: tuple[MetricPart, ...] = (
 )
 
 
-def build_metrics(outputs: Mapping[str, JSON], summary: EvidenceSummary) -> list[Metric]:
+def build_metrics(outputs: Mapping[str, JSON], evidence: Evidence) -> list[Metric]:
     """Make metrics of the outputs of the parts, those that decide first."""
     pixels, features, hashes = outputs["copies.pixels"], outputs["copies.features"], outputs["hashes"]
-    metric = partial(build_metric, panel=Panel.MEMORISATION, samples=summary.samples)
+    metric = partial(build_metric, panel=Panel.MEMORISATION, samples=len(evidence.samples))
 
     def copy_rate(name: str, rate: JSON, space: str, *, decides: bool = False) -> Metric:
         return metric(
             name,
             output=rate["samples"],
-            null=null_from_interval(rate["real"], summary.held_out_rows - summary.held_out_rows // 2),
+            null=null_from_interval(rate["real"], len(evidence.held_out) - len(evidence.held_out) // 2),
             better="lower",
             tolerance=COPY_TOLERANCE,
             decides=decides,
             method="share of samples whose nearest training row is nearer, relative to the next "
             f"{NEIGHBOURS - 1}, than that of all but {rate['share']:.3g} of held-out rows; {space}, "
-            f"{summary.training_rows} training rows; threshold from one half of the held-out rows, real from the "
+            f"{len(evidence.training)} training rows; threshold from one half of the held-out rows, real from the "
             "other; Clopper-Pearson interval; Carlini et al. 2023",
             note=f"By the choice of the threshold, real rows score about {rate['share']:.3g}",
         )
@@ -137,7 +137,7 @@ def build_metrics(outputs: Mapping[str, JSON], summary: EvidenceSummary) -> list
         return metric(
             name,
             output=copies["auc"]["samples"],
-            null=null_from_interval(copies["auc"]["real"], summary.held_out_rows),
+            null=null_from_interval(copies["auc"]["real"], len(evidence.held_out)),
             better="null",
             tolerance=AUC_TOLERANCE,
             method=f"how often a sample is farther from its nearest training row than a held-out row is, {space}; "
@@ -151,7 +151,7 @@ def build_metrics(outputs: Mapping[str, JSON], summary: EvidenceSummary) -> list
         copy_rate("copy_rate_features", features["rate"], "features", decides=True),
         metric(
             "exact_copies", output=hashes["exact"]["samples"],
-            null=null_from_interval(hashes["exact"]["real"], summary.held_out_rows), better="lower",
+            null=null_from_interval(hashes["exact"]["real"], len(evidence.held_out)), better="lower",
             tolerance=EXACT_TOLERANCE, decides=True,
             method="share of samples equal to a training row, pixel for pixel; Clopper-Pearson interval; real: "
             "held-out rows",
@@ -159,7 +159,7 @@ def build_metrics(outputs: Mapping[str, JSON], summary: EvidenceSummary) -> list
         copy_rate("copy_rate_strict", pixels["strict"], "pixels"),
         metric(
             "near_copies", output=hashes["near"]["samples"],
-            null=null_from_interval(hashes["near"]["real"], summary.held_out_rows), better="lower",
+            null=null_from_interval(hashes["near"]["real"], len(evidence.held_out)), better="lower",
             tolerance=COPY_TOLERANCE,
             method=f"share of samples whose difference hash of 64 bits differs from a training row's in {_HASH_BITS} "
             "at most; Clopper-Pearson interval; real: held-out rows",

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Self, TypeVar, cast
+from typing import Any, TypeVar, cast
 from weakref import WeakKeyDictionary
 
 from service.evaluation.evidence import Evidence
 from service.evaluation.panels.reference_sample import DRAWS
 from service.evaluation.results import Panel
 
-__all__ = ["JSON", "EvidenceSummary", "MetricPart", "cached_per_evidence", "outputs_of_draws", "parts_with_draws"]
+__all__ = ["JSON", "MetricPart", "cached_per_evidence", "outputs_of_draws", "parts_with_draws"]
 
 JSON = Any
 """What `json` writes and reads back the same: None, bool, int, finite float, str, lists and dicts of such."""
@@ -70,40 +70,3 @@ def cached_per_evidence(evidence: Evidence, name: str, compute: Callable[[], _Va
     if name not in values:
         values[name] = compute()
     return cast(_Value, values[name])
-
-
-@dataclass(frozen=True, kw_only=True)
-class EvidenceSummary:
-    """Counts and names of the evidence, which metrics need in addition to the outputs of parts.
-
-    Attributes:
-        samples: how many were drawn and read; failed ones are not among them.
-        compared: the first samples, at most as many as there are training rows: those that are compared as sets.
-        training_rows, held_out_rows: how many real rows.
-        features: width of a feature vector.
-        classes: names, in order of their id.
-        extractor, classifier: names of the models that read the images.
-    """
-
-    samples: int
-    compared: int
-    training_rows: int
-    held_out_rows: int
-    features: int
-    classes: tuple[str, ...]
-    extractor: str = "the extractor"
-    classifier: str = "the classifier"
-
-    @classmethod
-    def of(cls, evidence: Evidence, *, extractor: str = "the extractor", classifier: str = "the classifier") -> Self:
-        """Summarise the evidence."""
-        return cls(
-            samples=len(evidence.samples),
-            compared=min(len(evidence.samples), len(evidence.training)),
-            training_rows=len(evidence.training),
-            held_out_rows=len(evidence.held_out),
-            features=evidence.samples.features.shape[1],
-            classes=evidence.classes,
-            extractor=extractor,
-            classifier=classifier,
-        )

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import stats
 
+from service.evaluation.evidence import Evidence
 from service.evaluation.panels.estimates import (
     build_metric,
     interval_of,
@@ -16,7 +17,7 @@ from service.evaluation.panels.estimates import (
     scale_estimate,
     widen_interval,
 )
-from service.evaluation.panels.part import JSON, EvidenceSummary
+from service.evaluation.panels.part import JSON
 from service.evaluation.results import ClassValue, Metric, Null, Panel
 from service.evaluation.statistics.intervals import TAIL, Interval
 from service.evaluation.verdicts import compare_with_null
@@ -48,16 +49,16 @@ class PerClassMetric:
     relative: bool = True
     counts: bool = False
 
-    def compare(self, own: Sequence[JSON], draws: Sequence[Sequence[JSON]], summary: EvidenceSummary) -> PerClassResult:
+    def compare(self, own: Sequence[JSON], draws: Sequence[Sequence[JSON]], evidence: Evidence) -> PerClassResult:
         """Compare every class with reference samples of its training rows.
 
         Args:
             own: the output of each class of the samples; None: too few samples or rows.
             draws: the same of each reference sample.
-            summary: of the evidence.
+            evidence: of the evaluation.
         """
         values, ratios, tables = [], [], []
-        for name, output, real in zip(summary.classes, own, zip(*draws, strict=True), strict=True):
+        for name, output, real in zip(evidence.classes, own, zip(*draws, strict=True), strict=True):
             outputs = [each for each in real if each is not None]
             known = [each for each in outputs if each["value"] is not None]
             unit = 1.0 if self.counts else float(np.mean([each["value"] for each in known])) if known else 0.0
@@ -66,7 +67,7 @@ class PerClassMetric:
                 ratio = scale_estimate(output, unit)
                 ratios.append((name, ratio["value"], interval_of(ratio)))
                 tables.append([scale_estimate(each, unit) for each in (known if self.counts else outputs)])
-        null = null_of_worst_class([each for each in tables if each], summary.compared, logarithmic=self.counts)
+        null = null_of_worst_class([each for each in tables if each], evidence.compared, logarithmic=self.counts)
         return PerClassResult(metric=self, classes=tuple(values), ratios=ratios, null=null)
 
     def _class_value(self, name: str, output: JSON, real: Sequence[JSON], unit: float) -> ClassValue:
@@ -144,13 +145,13 @@ def null_of_worst_class(tables: Sequence[Sequence[JSON]], rows: int, *, logarith
     return Null(mean=1.0, range=(min(low, 1.0), 1.0), draws=0, rows=rows)
 
 
-def worst_metrics(results: Iterable[PerClassResult], summary: EvidenceSummary) -> list[Metric]:
+def worst_metrics(results: Iterable[PerClassResult], evidence: Evidence) -> list[Metric]:
     """Make a metric of the worst class for each result, those that decide first."""
-    metrics = [_worst_metric(each, summary) for each in results]
+    metrics = [_worst_metric(each, evidence) for each in results]
     return sorted(metrics, key=lambda each: not each.decides)
 
 
-def _worst_metric(result: PerClassResult, summary: EvidenceSummary) -> Metric:
+def _worst_metric(result: PerClassResult, evidence: Evidence) -> Metric:
     metric, null = result.metric, result.null
     output, note = worst_class(result.ratios)
     scale = null.mean if metric.counts and null is not None else 1.0
@@ -163,7 +164,7 @@ def _worst_metric(result: PerClassResult, summary: EvidenceSummary) -> Metric:
         better="higher",
         tolerance=metric.tolerance * scale,
         decides=metric.decides,
-        samples=summary.compared,
+        samples=evidence.compared,
         note=note,
         method=f"the lowest over classes of {what}, divided by that of as many training rows of the class; interval "
         "widened for the choice of the lowest (Bonferroni); real: the lowest over classes of reference samples",

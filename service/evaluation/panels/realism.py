@@ -15,7 +15,6 @@ from service.evaluation.panels.estimates import build_metric, estimate_or_note, 
 from service.evaluation.panels.manifold import MANIFOLD, manifold_parts
 from service.evaluation.panels.part import (
     JSON,
-    EvidenceSummary,
     MetricPart,
     cached_per_evidence,
     outputs_of_draws,
@@ -74,11 +73,11 @@ PARTS: tuple[MetricPart, ...] = (
 )
 
 
-def build_metrics(outputs: Mapping[str, JSON], summary: EvidenceSummary) -> list[Metric]:
+def build_metrics(outputs: Mapping[str, JSON], evidence: Evidence) -> list[Metric]:
     """Make metrics of the outputs of the parts, those that decide first."""
-    sizes = f"{summary.compared} samples and {summary.held_out_rows} held-out rows"
-    features = f"{summary.features} features of {summary.extractor}, {sizes}"
-    metric = partial(_metric, outputs, summary)
+    sizes = f"{evidence.compared} samples and {len(evidence.held_out)} held-out rows"
+    features = f"{evidence.samples.features.shape[1]} features of {evidence.extractor}, {sizes}"
+    metric = partial(_metric, outputs, evidence)
     return [
         metric(
             "precision", MANIFOLD, "higher", tolerance=PRECISION_TOLERANCE, decides=True,
@@ -115,8 +114,8 @@ def build_metrics(outputs: Mapping[str, JSON], summary: EvidenceSummary) -> list
         metric(
             "inception_score", _DISTANCES, "higher",
             method="exponential of the mean divergence of class probabilities from their mean, predicted by "
-            f"{summary.classifier}; {summary.compared} samples; Salimans et al. 2016",
-            note=f"At most {len(summary.classes)}, the number of classes; confident predictions raise it for images "
+            f"{evidence.classifier}; {evidence.compared} samples; Salimans et al. 2016",
+            note=f"At most {len(evidence.classes)}, the number of classes; confident predictions raise it for images "
             "that are not realistic, too, so it does not decide",
         ),
     ]  # fmt: skip
@@ -124,7 +123,7 @@ def build_metrics(outputs: Mapping[str, JSON], summary: EvidenceSummary) -> list
 
 def _metric(
     outputs: Mapping[str, JSON],
-    summary: EvidenceSummary,
+    evidence: Evidence,
     name: str,
     part: str,
     better: Better,
@@ -138,7 +137,7 @@ def _metric(
     """Make one metric; without a tolerance of its own it is a tenth of what real rows score."""
     key = output or name
     draws = [each[key] for each in outputs_of_draws(outputs, part)]
-    null = null_from_draws(draws, summary.compared, summary.training_rows)
+    null = null_from_draws(draws, evidence.compared, len(evidence.training))
     if tolerance is None:
         tolerance = 0.0 if null is None else abs(null.mean) / 10
     return build_metric(
@@ -149,7 +148,7 @@ def _metric(
         better=better,
         method=method,
         note=note,
-        samples=summary.compared,
+        samples=evidence.compared,
         decides=decides,
         tolerance=tolerance,
     )

@@ -13,12 +13,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from service.evaluation.evidence import Evidence, RealRows, Samples
+from service.evaluation.evidence import Evidence, ImageSet, RealRows, Samples
 from service.evaluation.statistics.intervals import BLOCKS
 
 __all__ = [
     "DRAWS",
-    "ImageSet",
+    "ComparedSet",
     "are_draws_distinct",
     "class_members",
     "compared_samples",
@@ -33,39 +33,30 @@ DRAWS = 8
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class ImageSet:
+class ComparedSet(ImageSet):
     """Images that are compared as a set.
 
     Attributes:
-        images: (n, H, W, C) uint8.
-        features: (n, d) float32.
-        probabilities: (n, classes) float32.
         blocks: of the jackknife; 1 for one of several reference samples, whose values show their spread themselves.
     """
 
-    images: NDArray[np.uint8]
-    features: NDArray[np.float32]
-    probabilities: NDArray[np.float32]
     blocks: int = BLOCKS
 
-    def __len__(self) -> int:
-        return len(self.images)
 
-
-def samples_or_reference(evidence: Evidence, draw: int | None, class_id: int | None = None) -> ImageSet | None:
+def samples_or_reference(evidence: Evidence, draw: int | None, class_id: int | None = None) -> ComparedSet | None:
     """Return the compared samples for None, or a reference sample by its number, as `reference_sample`."""
     if draw is None:
         return compared_samples(evidence, class_id)
     return reference_sample(evidence, draw, class_id)
 
 
-def compared_samples(evidence: Evidence, class_id: int | None = None) -> ImageSet:
+def compared_samples(evidence: Evidence, class_id: int | None = None) -> ComparedSet:
     """Return the first samples, at most as many as there are training rows."""
     members = class_members(evidence, evidence.samples, class_id)
     return _take(evidence.samples, members[: len(class_members(evidence, evidence.training, class_id))])
 
 
-def reference_sample(evidence: Evidence, draw: int, class_id: int | None = None) -> ImageSet | None:
+def reference_sample(evidence: Evidence, draw: int, class_id: int | None = None) -> ComparedSet | None:
     """Draw as many training rows as samples are compared, without replacement.
 
     Returns:
@@ -80,7 +71,7 @@ def reference_sample(evidence: Evidence, draw: int, class_id: int | None = None)
     return _take(evidence.training, np.sort(random.choice(rows, count, replace=False)), blocks=1 if several else BLOCKS)
 
 
-def held_out(evidence: Evidence, class_id: int | None = None) -> ImageSet:
+def held_out(evidence: Evidence, class_id: int | None = None) -> ComparedSet:
     """Return the held-out rows, which the other sets are compared with."""
     return _take(evidence.held_out, class_members(evidence, evidence.held_out, class_id))
 
@@ -109,10 +100,10 @@ def random_generator(seed: int, purpose: str, number: int = 0) -> np.random.Gene
     return np.random.Generator(np.random.Philox(np.random.SeedSequence(words)))
 
 
-def _take(rows: Samples | RealRows, members: NDArray[np.int64], blocks: int = BLOCKS) -> ImageSet:
+def _take(rows: ImageSet, members: NDArray[np.int64], blocks: int = BLOCKS) -> ComparedSet:
     first_rows = len(members) > 0 and members[-1] == len(members) - 1  # members are ascending; then nothing is copied
     chosen = slice(len(members)) if first_rows else members
-    return ImageSet(
+    return ComparedSet(
         images=rows.images[chosen],
         features=rows.features[chosen],
         probabilities=rows.probabilities[chosen],

@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType, ModuleType
 
+from service.evaluation.evidence import Evidence
 from service.evaluation.panels import diversity, label_fidelity, memorisation, realism
-from service.evaluation.panels.part import JSON, EvidenceSummary, MetricPart
+from service.evaluation.panels.part import JSON, MetricPart
 from service.evaluation.results import Metric, Panel, PanelResult
 from service.evaluation.verdicts import decide_panel
 
@@ -62,17 +63,15 @@ def parts_of(panels: Sequence[Panel], conditional: bool) -> tuple[MetricPart, ..
     return tuple(parts.values())
 
 
-def evaluate_panel(
-    panel: Panel, outputs: Mapping[str, JSON], summary: EvidenceSummary
-) -> tuple[list[Metric], PanelResult]:
+def evaluate_panel(panel: Panel, outputs: Mapping[str, JSON], evidence: Evidence) -> tuple[list[Metric], PanelResult]:
     """Make the metrics of a panel and its verdict.
 
     Args:
         panel: which.
         outputs: of parts, by name: all of the panel's, shared ones included; others are ignored.
-        summary: of the evidence.
+        evidence: of the evaluation.
     """
-    metrics: list[Metric] = _PANELS[panel].build_metrics(outputs, summary)
+    metrics: list[Metric] = _PANELS[panel].build_metrics(outputs, evidence)
     return metrics, decide_panel(panel, metrics)
 
 

@@ -110,6 +110,8 @@ class EvidenceBuilder:
             label_grid=await self.sampling.label_grid() if needs_label_grid(panels) else None,
             classes=self.specification.classes,
             seed=self.specification.seed,
+            extractor=self.specification.extractor.name,
+            classifier=self.specification.classifier.name,
         )
 
     async def _all_nearest(self, space: Space) -> Nearest:

@@ -10,7 +10,6 @@ from typing import Any
 
 from service.evaluation.evidence import Evidence
 from service.evaluation.gates import evaluate_gate, parse_gate
-from service.evaluation.panels.part import EvidenceSummary
 from service.evaluation.panels.registry import evaluate_panel, needs_label_grid, needs_neighbours, parts_of
 from service.evaluation.pipeline.evidence_builder import SPACES, EvidenceBuilder
 from service.evaluation.pipeline.reporter import Results
@@ -84,14 +83,13 @@ class EvaluationSteps:
         """Return the results of these panels, whose parts are done."""
         spec = self._specification
         evidence = await self.evidence.evidence()
-        summary = EvidenceSummary.of(evidence, extractor=spec.extractor.name, classifier=spec.classifier.name)
         last = max(map(spec.panels.index, panels))
         outputs = {
             each.name: await self._output(f"part-{each.name}", each.compute)
             for each in parts_of(spec.panels, spec.conditional)
             if spec.panels.index(each.panel) <= last
         }
-        evaluated = [await asyncio.to_thread(evaluate_panel, panel, outputs, summary) for panel in panels]
+        evaluated = [await asyncio.to_thread(evaluate_panel, panel, outputs, evidence) for panel in panels]
         return Results(
             metrics=tuple(metric for metrics, _ in evaluated for metric in metrics),
             panels=tuple(result for _, result in evaluated),
@@ -116,7 +114,7 @@ class EvaluationSteps:
             gates=gates,
             figures=figures,
             failed=evidence.failed,
-            compared=min(len(evidence.samples), len(evidence.training)),
+            compared=evidence.compared,
         )
 
     async def _output(self, name: str, compute: Callable[[Evidence], Any]) -> Any:

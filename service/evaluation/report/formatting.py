@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 from types import MappingProxyType
 
@@ -10,14 +11,13 @@ __all__ = [
     "BETTER",
     "NO_NUMBER",
     "PANEL_QUESTIONS",
-    "PANEL_TITLES",
     "VERDICT_SIGNS",
     "VERDICT_WORDS",
     "exact",
-    "metric_title",
     "number",
     "percent",
     "sentence",
+    "title",
     "whole",
 ]
 
@@ -37,14 +37,6 @@ VERDICT_SIGNS: Mapping[str, str] = MappingProxyType({"like-real": "●", "near-r
 BETTER: Mapping[str, str] = MappingProxyType(
     {"lower": "lower is better", "higher": "higher is better", "null": "best where real rows are"}
 )
-PANEL_TITLES: Mapping[str, str] = MappingProxyType(
-    {
-        "realism": "Realism",
-        "diversity": "Diversity",
-        "memorisation": "Memorisation",
-        "label-fidelity": "Label fidelity",
-    }
-)
 PANEL_QUESTIONS: Mapping[str, str] = MappingProxyType(
     {
         "realism": "Do samples look like real rows?",
@@ -53,7 +45,7 @@ PANEL_QUESTIONS: Mapping[str, str] = MappingProxyType(
         "label-fidelity": "Do samples show the requested label?",
     }
 )
-_METRIC_TITLES: Mapping[str, str] = MappingProxyType(
+_TITLES: Mapping[str, str] = MappingProxyType(
     {
         "realism_median": "Realism, median",
         "fid": "Fréchet distance (FID)",
@@ -113,9 +105,9 @@ def percent(share: float) -> str:
     return f"{100 * share:.1f}{_THOUSANDS}%" if share >= 0.01 or share == 0 else f"{100 * share:.2g}{_THOUSANDS}%"
 
 
-def metric_title(name: str) -> str:
-    """Return the title of a metric; by default its name with spaces."""
-    return _METRIC_TITLES.get(name) or name.replace("_", " ").capitalize()
+def title(name: str) -> str:
+    """Return the title of a metric or panel; by default its name with spaces."""
+    return _TITLES.get(name) or re.sub("[_-]", " ", name).capitalize()
 
 
 def sentence(text: str) -> str:

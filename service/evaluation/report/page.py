@@ -56,7 +56,7 @@ def _panel_view(panel: Mapping[str, Any], report: Mapping[str, Any]) -> dict[str
     metrics = views.metric_views(report["metrics"], panel["panel"])
     return {
         **panel,
-        "title": formatting.PANEL_TITLES[panel["panel"]],
+        "title": formatting.title(panel["panel"]),
         "question": formatting.PANEL_QUESTIONS[panel["panel"]],
         "deciding": [metric for metric in metrics if metric["decides"]],
         "other": [metric for metric in metrics if not metric["decides"]],

@@ -13,10 +13,10 @@ from service.evaluation.report.formatting import (
     BETTER,
     NO_NUMBER,
     exact,
-    metric_title,
     number,
     percent,
     sentence,
+    title,
     whole,
 )
 
@@ -107,7 +107,7 @@ def _metric_view(metric: Json) -> dict[str, Any]:
     null = metric["null"]
     return {
         **{name: metric[name] for name in ("name", "verdict", "decides", "samples")},
-        "title": metric_title(metric["name"]),
+        "title": title(metric["name"]),
         "better": BETTER.get(metric["better"], metric["better"]),
         "value": _format_number(metric["value"]),
         "interval": _format_interval(metric["interval"]),

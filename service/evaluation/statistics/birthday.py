@@ -76,9 +76,6 @@ def count_collisions(features: Features, threshold: float, *, enough: int = ENOU
         threshold: of `calibrate`.
         enough: stop at the row with which the count reaches it.
         block: rows examined at a time; it affects the speed alone.
-
-    Raises:
-        ValueError: fewer than two rows, or rows that are not finite; the message says how many.
     """
     rows = _prepare_pairs(features)
     found, count = [], 0
@@ -118,9 +115,6 @@ def closest_pairs(features: Features, most: int) -> list[tuple[int, int, float]]
     Returns:
         (smaller row number, larger, Euclidean distance), nearest first; at most as many as there are. Which of equal
         distances are left out is the same each time.
-
-    Raises:
-        ValueError: fewer than two rows, or rows that are not finite; the message says how many.
     """
     rows = _prepare_pairs(features)
     found = np.empty((0, 3))  # squared distance, smaller number, larger: ascending

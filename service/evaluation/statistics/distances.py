@@ -94,9 +94,6 @@ def prepare(rows: NDArray[Any], centre: Float64s | None = None) -> Rows:
     Args:
         rows: (n, ...) uint8, float32 or float64; the axes after the first are flattened.
         centre: (D,) float64 to subtract; unset: the mean of the rows.
-
-    Raises:
-        ValueError: some rows are not finite; the message says how many.
     """
     values = rows.reshape(len(rows), -1)  # (n, ...) -> (n, D)
     if values.dtype == np.uint8:
@@ -145,9 +142,6 @@ def nearest(
     Returns:
         Euclidean distances (n, k) and row numbers (n, k); infinity and -1 where there are fewer rows. Splitting the
         queries over several calls changes no bit.
-
-    Raises:
-        ValueError: some rows are not finite, or shapes differ.
     """
     squares, numbers = nearest_squares(queries, rows, k, exclude_self=exclude_self)
     return np.sqrt(squares), numbers

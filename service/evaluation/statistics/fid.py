@@ -43,9 +43,6 @@ def estimate_fid(features: NDArray[Any], reference: Moments, blocks: int = BLOCK
 
     Returns:
         The distance, and the interval of its expectation at n rows; no interval for fewer than 3 rows.
-
-    Raises:
-        ValueError: fewer than two rows on either side, rows that are not finite, or another width.
     """
     check_rows(features, least=2)
     root = _covariance_root(reference.covariance)
@@ -58,9 +55,6 @@ def frechet_distance(a: Moments, b: Moments) -> float:
 
     Covariances may be singular: of fewer rows than features, or with constant features. The value is accurate to about
     1e-8 of the covariances' traces.
-
-    Raises:
-        ValueError: fewer than two rows on either side, or another width.
     """
     return _moments_to_fid(a, b, _covariance_root(b.covariance))
 

@@ -36,9 +36,6 @@ def estimate_inception_score(probabilities: NDArray[Any], blocks: int = BLOCKS) 
 
     Returns:
         The score, and the interval of its expectation at n rows; no interval for a single row.
-
-    Raises:
-        ValueError: no rows, rows that are not finite, or not probabilities.
     """
     p = _normalised(probabilities, least=1)
     states = [ProbabilitySums._of_normalised(p[rows]) for rows in block_rows(len(p), blocks)]

@@ -46,9 +46,6 @@ def estimate_kid(features: NDArray[Any], reference: KernelSums, blocks: int = BL
 
     Returns:
         The squared distance, not times 1000, and the interval of its expectation; no interval for fewer than 3 rows.
-
-    Raises:
-        ValueError: fewer than two rows on either side, another width, or rows that are not finite.
     """
     check_rows(features, least=2)
     sums = [KernelSums.of(features[rows]) for rows in block_rows(len(features), blocks)]
@@ -73,11 +70,7 @@ def estimate_kid(features: NDArray[Any], reference: KernelSums, blocks: int = BL
 
 
 def kid(a: KernelSums, b: KernelSums) -> float:
-    """Compute the unbiased squared distance of two sets from all pairs.
-
-    Raises:
-        ValueError: fewer than two rows on either side, or another width.
-    """
+    """Compute the unbiased squared distance of two sets from all pairs."""
     return _sums_to_kid(a.count, b.count, a.within, b.within, a.between(b))
 
 

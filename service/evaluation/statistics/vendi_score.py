@@ -39,9 +39,6 @@ def estimate_vendi(features: NDArray[Any], order: float = 1.0, blocks: int = BLO
 
     Returns:
         The score, and the interval of its expectation at n rows; no interval for a single row.
-
-    Raises:
-        ValueError: no rows, rows that are not finite, or an order that is not above 0.
     """
     check_rows(features)
     states = [SecondMoments.of(features[rows]) for rows in block_rows(len(features), blocks)]
@@ -90,9 +87,6 @@ def vendi_score(state: SecondMoments, order: float = 1.0) -> float:
     Args:
         state: of at least one row.
         order: of the entropy, above 0: 1 is Shannon's, 2 depends on pairs, infinity on the commonest direction alone.
-
-    Raises:
-        ValueError: no rows, or an order that is not above 0.
     """
     if not state.count or not order > 0:
         raise ValueError(f"a Vendi score takes at least 1 row and an order above 0, got {state.count} and {order}")

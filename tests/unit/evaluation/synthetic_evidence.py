@@ -9,7 +9,6 @@ from dataclasses import replace
 import numpy as np
 
 from service.evaluation.evidence import NEIGHBOURS, Evidence, LabelGrid, Nearest, RealRows, Samples
-from service.evaluation.panels.part import EvidenceSummary
 from service.evaluation.panels.registry import evaluate_panel, parts_of
 from service.evaluation.results import Metric, Panel, PanelResult
 from service.evaluation.statistics.distances import nearest
@@ -98,5 +97,5 @@ def evaluate(of: Evidence, panels: Sequence[Panel]) -> tuple[dict[str, Metric], 
     """Evaluate panels, with the outputs of parts written to JSON and read back; JSON without NaN."""
     parts = parts_of(panels, of.samples.labels is not None)
     outputs = {each.name: json.loads(json.dumps(each.compute(of), allow_nan=False)) for each in parts}
-    found = [evaluate_panel(panel, outputs, EvidenceSummary.of(of)) for panel in panels]
+    found = [evaluate_panel(panel, outputs, of) for panel in panels]
     return {each.name: each for metrics, _ in found for each in metrics}, {each.panel: each for _, each in found}
