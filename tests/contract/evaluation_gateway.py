@@ -97,7 +97,7 @@ class Policy:
 
 
 @dataclass
-class Evaluating:
+class EvaluationServer:
     """A server of evaluations, reading and samples, and stubs to it."""
 
     pool: MemoryPool
@@ -123,7 +123,7 @@ class Evaluating:
 
 
 @asynccontextmanager
-async def evaluating(folder: Path, *, off: bool = False, **changed) -> AsyncIterator[Evaluating]:
+async def serve_evaluations(folder: Path, *, off: bool = False, **changed) -> AsyncIterator[EvaluationServer]:
     """Serve on a free port, with one data set; `off`: without evaluations."""
     config, metrics, pool = GatewayConfig(**changed), Metrics("0"), MemoryPool(models=list(MODELS))
     scheduler, catalog = BatchingScheduler(pool, config, metrics), Catalog(pool)
@@ -144,6 +144,6 @@ async def evaluating(folder: Path, *, off: bool = False, **changed) -> AsyncIter
     await server.start()
     await pool.start()
     async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
-        yield Evaluating(pool, evaluations, servicer, channel, catalog, inference, f"127.0.0.1:{port}")
+        yield EvaluationServer(pool, evaluations, servicer, channel, catalog, inference, f"127.0.0.1:{port}")
     await server.stop(0)
     await scheduler.close()

@@ -11,7 +11,7 @@ import pytest
 
 from fount import Client
 from fount.errors import FailedPrecondition, NotFound
-from tests.e2e.evaluating import GENERATOR, content, report_of, retry, until, wait_for_success
+from tests.e2e.evaluations import GENERATOR, content, report_of, retry, until, wait_for_success
 from tests.e2e.processes import Served
 
 Fount = Callable[..., CompletedProcess[str]]

@@ -17,7 +17,7 @@ import pytest
 from fount import Client
 from fount.evaluation.types import EvaluationInfo
 from tests.databases import postgres
-from tests.e2e.evaluating import (
+from tests.e2e.evaluations import (
     GENERATOR,
     Watch,
     content,

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from fount import Client
-from tests.e2e.evaluating import retry, wait_for_success
+from tests.e2e.evaluations import retry, wait_for_success
 from tests.e2e.processes import REPOSITORY, run_fount, serving
 from tests.handlers.mnist import DATA, needs_mnist
 

@@ -18,7 +18,7 @@ import pytest
 
 from fount import Client
 from fount.errors import ServerUnavailable
-from tests.e2e.evaluating import reached, runners_of
+from tests.e2e.evaluations import reached, runners_of
 from tests.e2e.processes import FOUNT, Served, run_fount, served_by, serving
 
 

@@ -17,7 +17,7 @@ from service.errors import JobsUnreachable, Overloaded
 from service.evaluation.record import Progress, State
 from service.evaluation.report.bundle import make_bundle
 from service.evaluation.results import ClassValue, GateOutcome, Metric, Null, Panel, PanelResult, Verdict
-from tests.contract.evaluation_gateway import Evaluating, evaluating, specification
+from tests.contract.evaluation_gateway import EvaluationServer, serve_evaluations, specification
 
 A, B = (("x-subject", "ann"),), (("x-subject", "bob"),)
 Evaluation, Get = evaluation_pb2.Evaluation, evaluation_pb2.GetEvaluationRequest
@@ -40,8 +40,8 @@ METRIC = Metric(
 
 
 @pytest.fixture
-async def served(tmp_path: Path) -> AsyncIterator[Evaluating]:
-    async with evaluating(tmp_path) as served:
+async def served(tmp_path: Path) -> AsyncIterator[EvaluationServer]:
+    async with serve_evaluations(tmp_path) as served:
         yield served
 
 
@@ -58,7 +58,7 @@ async def everything(stream):
 # --- Creating ---------------------------------------------------------------------------------------------------------
 
 
-async def test_an_evaluation_is_queued_with_everything_it_depends_on(served: Evaluating) -> None:
+async def test_an_evaluation_is_queued_with_everything_it_depends_on(served: EvaluationServer) -> None:
     created = await served.create(gates=["precision >= 0.5"])
     envelope = created.envelope
     assert (created.state, created.id, created.request_id) == (Evaluation.STATE_QUEUED, "e0000", "")
@@ -74,14 +74,14 @@ async def test_an_evaluation_is_queued_with_everything_it_depends_on(served: Eva
     assert not any(created.HasField(each) for each in ("start_time", "end_time", "expire_time", "gates_passed"))
 
 
-async def test_a_request_id_finds_the_earlier_evaluation_also_without_the_model(served: Evaluating) -> None:
+async def test_a_request_id_finds_the_earlier_evaluation_also_without_the_model(served: EvaluationServer) -> None:
     created = await served.create(request_id="release-1")
     served.pool.models.clear()
     again = await served.create(request_id="release-1")
     assert (again.id, again.request_id, len(served.evaluations.records)) == (created.id, "release-1", 1)
 
 
-async def test_a_request_id_of_a_different_request_is_refused(served: Evaluating) -> None:
+async def test_a_request_id_of_a_different_request_is_refused(served: EvaluationServer) -> None:
     await served.create(request_id="release-1")
     code, message = await refusal(served.create(request_id="release-1", count=200))
     assert (code, "request_id: 'release-1' is the request_id of a different request" in message) == (
@@ -90,22 +90,22 @@ async def test_a_request_id_of_a_different_request_is_refused(served: Evaluating
     )
 
 
-async def test_two_callers_may_use_one_request_id(served: Evaluating) -> None:
+async def test_two_callers_may_use_one_request_id(served: EvaluationServer) -> None:
     ours, theirs = await served.create(A, request_id="x"), await served.create(B, request_id="x")
     assert ours.id != theirs.id
 
 
-async def test_without_a_request_id_every_call_creates_an_evaluation(served: Evaluating) -> None:
+async def test_without_a_request_id_every_call_creates_an_evaluation(served: EvaluationServer) -> None:
     assert (await served.create()).id != (await served.create()).id
 
 
 @pytest.mark.parametrize("wrong", ["a b", "x" * 129, "ä", "a/b"])
-async def test_a_request_id_of_other_characters_is_refused(served: Evaluating, wrong: str) -> None:
+async def test_a_request_id_of_other_characters_is_refused(served: EvaluationServer, wrong: str) -> None:
     code, message = await refusal(served.create(request_id=wrong))
     assert (code, message.startswith("request_id: ")) == (grpc.StatusCode.INVALID_ARGUMENT, True)
 
 
-async def test_a_full_queue_names_a_delay(served: Evaluating) -> None:
+async def test_a_full_queue_names_a_delay(served: EvaluationServer) -> None:
     served.evaluations.failure = Overloaded("100 wait", retry_after_s=30)
     with pytest.raises(grpc.aio.AioRpcError) as error:
         await served.create()
@@ -119,20 +119,20 @@ async def test_a_full_queue_names_a_delay(served: Evaluating) -> None:
 
 
 @pytest.mark.parametrize("missing", ["evaluate", "sample:painter", "dataset:small"])
-async def test_each_grant_is_needed(served: Evaluating, missing: str) -> None:
+async def test_each_grant_is_needed(served: EvaluationServer, missing: str) -> None:
     grants = {"evaluate", "sample:painter", "dataset:small"} - {missing}
     reference = evaluation_pb2.Reference(dataset="small")
     code, message = await refusal(served.create((("x-grants", " ".join(grants)),), reference=reference))
     assert (code, f"lacks the grant {missing}" in message) == (grpc.StatusCode.PERMISSION_DENIED, True)
 
 
-async def test_the_three_grants_are_enough(served: Evaluating) -> None:
+async def test_the_three_grants_are_enough(served: EvaluationServer) -> None:
     metadata = (("x-grants", "evaluate sample:painter dataset:small"),)
     assert (await served.create(metadata)).envelope.reference.dataset == "small"
 
 
 async def test_calls_are_refused_where_evaluations_are_off(tmp_path: Path) -> None:
-    async with evaluating(tmp_path, off=True) as served:
+    async with serve_evaluations(tmp_path, off=True) as served:
         for call in (served.create(), served.stub.ListEvaluations(List())):
             code, message = await refusal(call)
             assert (code, "evaluations are off" in message, "--jobs sqlite:///PATH" in message) == (
@@ -142,7 +142,7 @@ async def test_calls_are_refused_where_evaluations_are_off(tmp_path: Path) -> No
             )
 
 
-async def test_a_database_that_does_not_answer_is_unavailable(served: Evaluating) -> None:
+async def test_a_database_that_does_not_answer_is_unavailable(served: EvaluationServer) -> None:
     served.evaluations.failure = JobsUnreachable("the database does not answer")
     assert (await refusal(served.stub.GetEvaluation(Get(id="e"))))[0] is grpc.StatusCode.UNAVAILABLE
 
@@ -150,7 +150,7 @@ async def test_a_database_that_does_not_answer_is_unavailable(served: Evaluating
 # --- Get, cancel, delete ----------------------------------------------------------------------------------------------
 
 
-def calls_on(served: Evaluating, evaluation_id: str, metadata):
+def calls_on(served: EvaluationServer, evaluation_id: str, metadata):
     """Every method that names one evaluation."""
     stub = served.stub
     return {
@@ -162,14 +162,14 @@ def calls_on(served: Evaluating, evaluation_id: str, metadata):
     }
 
 
-async def test_the_evaluations_of_others_are_not_found(served: Evaluating) -> None:
+async def test_the_evaluations_of_others_are_not_found(served: EvaluationServer) -> None:
     created = await served.create(A)
     for name, call in calls_on(served, created.id, B).items():
         assert (name, (await refusal(call))[0]) == (name, grpc.StatusCode.NOT_FOUND)
     assert (await served.stub.GetEvaluation(Get(id=created.id), metadata=A)).evaluation.id == created.id
 
 
-async def test_an_id_is_needed(served: Evaluating) -> None:
+async def test_an_id_is_needed(served: EvaluationServer) -> None:
     for name, call in calls_on(served, "", A).items():
         code, message = await refusal(call)
         assert (name, code, message) == (
@@ -179,13 +179,13 @@ async def test_an_id_is_needed(served: Evaluating) -> None:
         )
 
 
-async def test_every_method_needs_the_grant(served: Evaluating) -> None:
+async def test_every_method_needs_the_grant(served: EvaluationServer) -> None:
     created = await served.create(A)
     for name, call in calls_on(served, created.id, (*A, ("x-grants", "sample:*"))).items():
         assert (name, (await refusal(call))[0]) == (name, grpc.StatusCode.PERMISSION_DENIED)
 
 
-async def test_an_evaluation_has_all_that_is_known(served: Evaluating) -> None:
+async def test_an_evaluation_has_all_that_is_known(served: EvaluationServer) -> None:
     created = await served.create(gates=["precision > 0.8"])
     served.evaluations.change(
         created.id,
@@ -209,14 +209,14 @@ async def test_an_evaluation_has_all_that_is_known(served: Evaluating) -> None:
     assert (found.start_time.seconds, found.end_time.nanos, found.expire_time.seconds) == (2, 500_000_000, 4)
 
 
-async def test_a_cancelled_evaluation_says_who_cancelled_it(served: Evaluating) -> None:
+async def test_a_cancelled_evaluation_says_who_cancelled_it(served: EvaluationServer) -> None:
     created = await served.create()
     cancelled = await served.stub.CancelEvaluation(evaluation_pb2.CancelEvaluationRequest(id=created.id))
     assert cancelled.evaluation.state == Evaluation.STATE_CANCELLED
     assert cancelled.evaluation.state_reason == "cancelled by the caller"
 
 
-async def test_a_deleted_evaluation_is_gone(served: Evaluating) -> None:
+async def test_a_deleted_evaluation_is_gone(served: EvaluationServer) -> None:
     created = await served.create()
     await served.stub.DeleteEvaluation(evaluation_pb2.DeleteEvaluationRequest(id=created.id))
     assert (await refusal(served.stub.GetEvaluation(Get(id=created.id))))[0] is grpc.StatusCode.NOT_FOUND
@@ -225,7 +225,7 @@ async def test_a_deleted_evaluation_is_gone(served: Evaluating) -> None:
 # --- Lists ------------------------------------------------------------------------------------------------------------
 
 
-async def pages(served: Evaluating, **fields) -> list[list[str]]:
+async def pages(served: EvaluationServer, **fields) -> list[list[str]]:
     found, token = [], ""
     while True:
         page = await served.stub.ListEvaluations(List(page_token=token, **fields))
@@ -234,13 +234,13 @@ async def pages(served: Evaluating, **fields) -> list[list[str]]:
             return found
 
 
-async def test_pages_are_newest_first_and_end(served: Evaluating) -> None:
+async def test_pages_are_newest_first_and_end(served: EvaluationServer) -> None:
     for _ in range(5):
         await served.create()
     assert await pages(served, page_size=2) == [["e0004", "e0003"], ["e0002", "e0001"], ["e0000"]]
 
 
-async def test_a_list_has_verdicts_and_no_metrics(served: Evaluating) -> None:
+async def test_a_list_has_verdicts_and_no_metrics(served: EvaluationServer) -> None:
     created = await served.create(gates=["precision >= 0.5"])
     panel = PanelResult(panel=Panel.REALISM, verdict=Verdict.WORSE, sentence="worse")
     gate = GateOutcome(gate="precision >= 0.5", passed=True, actual=0.75)
@@ -250,14 +250,14 @@ async def test_a_list_has_verdicts_and_no_metrics(served: Evaluating) -> None:
     assert ([each.sentence for each in listed.panels], listed.gates_passed) == (["worse"], True)
 
 
-async def test_gates_that_were_not_evaluated_do_not_pass(served: Evaluating) -> None:
+async def test_gates_that_were_not_evaluated_do_not_pass(served: EvaluationServer) -> None:
     created = await served.create(gates=["precision > 0"])
     served.evaluations.change(created.id, state=State.SUCCEEDED)
     (listed,) = (await served.stub.ListEvaluations(List())).evaluations
     assert not listed.HasField("gates_passed")
 
 
-async def test_a_list_is_filtered(served: Evaluating) -> None:
+async def test_a_list_is_filtered(served: EvaluationServer) -> None:
     await served.create()
     await served.create(model=model_pb2.ModelRef(name="blind"))
     served.evaluations.change("e0000", state=State.RUNNING)
@@ -265,14 +265,14 @@ async def test_a_list_is_filtered(served: Evaluating) -> None:
     assert await pages(served, model="blind") == [["e0001"]]
 
 
-async def test_large_evaluations_make_shorter_pages(served: Evaluating) -> None:
+async def test_large_evaluations_make_shorter_pages(served: EvaluationServer) -> None:
     classes = tuple(f"{'name' * 100}{k}" for k in range(1000))  # 400 kB each
     for _ in range(5):
         await served.evaluations.create("anonymous", specification(classes=classes))
     assert [len(page) for page in await pages(served)] == [2, 2, 1]
 
 
-async def test_a_page_token_belongs_to_its_filter(served: Evaluating) -> None:
+async def test_a_page_token_belongs_to_its_filter(served: EvaluationServer) -> None:
     for _ in range(3):
         await served.create()
     token = (await served.stub.ListEvaluations(List(page_size=1))).next_page_token
@@ -280,7 +280,7 @@ async def test_a_page_token_belongs_to_its_filter(served: Evaluating) -> None:
     assert (code, message.startswith("page_token: ")) == (grpc.StatusCode.INVALID_ARGUMENT, True)
 
 
-async def test_every_wrong_field_of_a_list_is_named(served: Evaluating) -> None:
+async def test_every_wrong_field_of_a_list_is_named(served: EvaluationServer) -> None:
     code, message = await refusal(served.stub.ListEvaluations(List(page_size=-1, page_token="?", states=[1, 99])))
     assert code is grpc.StatusCode.INVALID_ARGUMENT
     assert [part in message for part in ("page_size: ", "page_token: ", "states[1]: ")] == [True] * 3
@@ -289,7 +289,7 @@ async def test_every_wrong_field_of_a_list_is_named(served: Evaluating) -> None:
 # --- Watching ---------------------------------------------------------------------------------------------------------
 
 
-async def test_a_watch_sends_every_change_and_ends(served: Evaluating) -> None:
+async def test_a_watch_sends_every_change_and_ends(served: EvaluationServer) -> None:
     created = await served.create()
     watch = served.stub.WatchEvaluation(Watch(id=created.id), timeout=20)
     assert (await watch.read()).evaluation.state == Evaluation.STATE_QUEUED
@@ -300,13 +300,15 @@ async def test_a_watch_sends_every_change_and_ends(served: Evaluating) -> None:
     assert await watch.read() is grpc.aio.EOF
 
 
-async def test_a_watch_of_an_ended_evaluation_sends_it_once(served: Evaluating) -> None:
+async def test_a_watch_of_an_ended_evaluation_sends_it_once(served: EvaluationServer) -> None:
     created = await served.create()
     served.evaluations.change(created.id, state=State.CANCELLED)
     assert len(await everything(served.stub.WatchEvaluation(Watch(id=created.id), timeout=20))) == 1
 
 
-async def test_a_watch_sends_a_message_every_few_seconds(served: Evaluating, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_watch_sends_a_message_every_few_seconds(
+    served: EvaluationServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("service.rpc.evaluation._MESSAGE_INTERVAL_S", 0.1)
     created = await served.create()
     watch = served.stub.WatchEvaluation(Watch(id=created.id), timeout=20)
@@ -315,7 +317,7 @@ async def test_a_watch_sends_a_message_every_few_seconds(served: Evaluating, mon
     watch.cancel()
 
 
-async def test_a_watch_of_a_deleted_evaluation_ends_not_found(served: Evaluating) -> None:
+async def test_a_watch_of_a_deleted_evaluation_ends_not_found(served: EvaluationServer) -> None:
     created = await served.create()
     watch = served.stub.WatchEvaluation(Watch(id=created.id), timeout=20)
     await watch.read()
@@ -323,7 +325,7 @@ async def test_a_watch_of_a_deleted_evaluation_ends_not_found(served: Evaluating
     assert (await refusal(watch.read()))[0] is grpc.StatusCode.NOT_FOUND
 
 
-async def test_a_drain_ends_watches(served: Evaluating) -> None:
+async def test_a_drain_ends_watches(served: EvaluationServer) -> None:
     created = await served.create()
     watch = served.stub.WatchEvaluation(Watch(id=created.id), timeout=20)
     await watch.read()
@@ -335,7 +337,7 @@ async def test_a_drain_ends_watches(served: Evaluating) -> None:
 # --- Reports ----------------------------------------------------------------------------------------------------------
 
 
-async def reported(served: Evaluating, sentence: str = "Unlike real rows.") -> str:
+async def reported(served: EvaluationServer, sentence: str = "Unlike real rows.") -> str:
     """An evaluation with a report."""
     created = await served.create()
     panel = PanelResult(panel=Panel.REALISM, verdict=Verdict.WORSE, sentence=sentence)
@@ -346,21 +348,21 @@ async def reported(served: Evaluating, sentence: str = "Unlike real rows.") -> s
     return created.id
 
 
-async def test_a_json_report_is_one_object(served: Evaluating) -> None:
+async def test_a_json_report_is_one_object(served: EvaluationServer) -> None:
     parts = await everything(served.stub.GetEvaluationReport(Fetch(id=await reported(served)), timeout=20))
     report = json.loads(b"".join(each.data for each in parts))
     assert (report["job"]["id"], report["metrics"][0]["name"]) == ("e0000", "precision")
     assert parts[0].total_bytes == sum(len(each.data) for each in parts)
 
 
-async def test_an_html_report_is_a_page(served: Evaluating) -> None:
+async def test_an_html_report_is_a_page(served: EvaluationServer) -> None:
     request = Fetch(id=await reported(served), format=Fetch.FORMAT_HTML)
     parts = await everything(served.stub.GetEvaluationReport(request, timeout=20))
     page = b"".join(each.data for each in parts).decode()
     assert (page.lstrip().lower().startswith("<!doctype html>"), "Unlike real rows." in page) == (True, True)
 
 
-async def test_a_large_report_is_sent_in_parts(served: Evaluating) -> None:
+async def test_a_large_report_is_sent_in_parts(served: EvaluationServer) -> None:
     evaluation_id = await reported(served, sentence="x" * (5 << 19))
     parts = await everything(served.stub.GetEvaluationReport(Fetch(id=evaluation_id), timeout=20))
     assert ([len(each.data) for each in parts[:2]], len(parts)) == ([1 << 20, 1 << 20], 3)
@@ -368,25 +370,25 @@ async def test_a_large_report_is_sent_in_parts(served: Evaluating) -> None:
 
 
 @pytest.mark.parametrize(("grants", "redacted"), [("evaluate", True), ("evaluate view-training-neighbours", False)])
-async def test_nearest_training_rows_need_a_grant(served: Evaluating, grants: str, redacted: bool) -> None:
+async def test_nearest_training_rows_need_a_grant(served: EvaluationServer, grants: str, redacted: bool) -> None:
     metadata = (("x-grants", grants),)
     stream = served.stub.GetEvaluationReport(Fetch(id=await reported(served)), metadata=metadata, timeout=20)
     assert {each.redacted for each in await everything(stream)} == {redacted}
 
 
-async def test_there_is_no_report_before_success(served: Evaluating) -> None:
+async def test_there_is_no_report_before_success(served: EvaluationServer) -> None:
     created = await served.create()
     assert (await refusal(everything(served.stub.GetEvaluationReport(Fetch(id=created.id)))))[0] is (
         grpc.StatusCode.FAILED_PRECONDITION
     )
 
 
-async def test_an_unknown_format_is_refused(served: Evaluating) -> None:
+async def test_an_unknown_format_is_refused(served: EvaluationServer) -> None:
     code, message = await refusal(everything(served.stub.GetEvaluationReport(Fetch(id="x", format=9))))
     assert (code, message) == (grpc.StatusCode.INVALID_ARGUMENT, "format: 9 is not a Format")
 
 
-async def test_a_report_of_another_release_is_refused(served: Evaluating) -> None:
+async def test_a_report_of_another_release_is_refused(served: EvaluationServer) -> None:
     evaluation_id = await reported(served)
     served.evaluations.bundles[evaluation_id] = b"other"
     code, message = await refusal(everything(served.stub.GetEvaluationReport(Fetch(id=evaluation_id))))

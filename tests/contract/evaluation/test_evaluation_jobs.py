@@ -30,7 +30,7 @@ from service.evaluation.jobs.queue import JobQueue
 from service.evaluation.record import Record, State
 from service.evaluation.results import Panel
 from service.evaluation.specification import Specification
-from tests.contract.evaluating import pipeline, specification
+from tests.contract.evaluation_runner import pipeline, specification
 from tests.contract.memory_evaluations import MemoryEvaluations
 from tests.databases import postgres
 
@@ -39,10 +39,10 @@ KILLS = int(os.environ.get("FOUNT_TEST_KILLS", "20"))
 
 
 class RunnerProcess:
-    """A runner of `tests.contract.evaluating`, ready once constructed."""
+    """A runner of `tests.contract.evaluation_runner`, ready once constructed."""
 
     def __init__(self, url: str, folder: Path, delay_s: float = 0.0) -> None:
-        command = [sys.executable, "-m", "tests.contract.evaluating", url, str(folder)]
+        command = [sys.executable, "-m", "tests.contract.evaluation_runner", url, str(folder)]
         environment = os.environ | {"FAKE_DELAY_S": str(delay_s), "OPENBLAS_NUM_THREADS": "1"}
         self.process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
         assert self.process.stdout is not None

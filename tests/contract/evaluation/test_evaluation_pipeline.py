@@ -22,7 +22,7 @@ from service.evaluation.pipeline.sampling import label_samples
 from service.evaluation.report.bundle import read_bundle
 from service.evaluation.results import GateOutcome, Metric, Panel
 from service.evaluation.specification import Specification
-from tests.contract.evaluating import FakeWorkers, pipeline, specification
+from tests.contract.evaluation_runner import FakeWorkers, pipeline, specification
 
 LABELS = (Panel.LABEL_FIDELITY,)
 QUICK = (Panel.MEMORISATION, Panel.LABEL_FIDELITY)

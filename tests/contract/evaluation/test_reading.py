@@ -20,20 +20,20 @@ from service.errors import NotReady, Overloaded, Retired, UnknownName, WorkerFau
 from service.evaluation.specification import PinnedModel
 from service.rpc.runner_client import RemoteWorkers
 from service.workers.memory_models import memory_classify, memory_embed, memory_sample
-from tests.contract.evaluation_gateway import PAINTER, READER, SHAPE, Evaluating, evaluating, pinned
+from tests.contract.evaluation_gateway import PAINTER, READER, SHAPE, EvaluationServer, pinned, serve_evaluations
 
 IMAGES = np.random.default_rng(3).integers(0, 256, (40, *SHAPE), dtype=np.uint8)
 SOON = RetryPolicy(first_attempts=2, attempts=2, base_s=0.01, cap_s=0.01)
 
 
 @pytest.fixture
-async def served(tmp_path: Path) -> AsyncIterator[Evaluating]:
-    async with evaluating(tmp_path) as served:
+async def served(tmp_path: Path) -> AsyncIterator[EvaluationServer]:
+    async with serve_evaluations(tmp_path) as served:
         yield served
 
 
 @pytest.fixture
-async def workers(served: Evaluating) -> AsyncIterator[RemoteWorkers]:
+async def workers(served: EvaluationServer) -> AsyncIterator[RemoteWorkers]:
     workers = RemoteWorkers(served.server, retry=SOON)
     yield workers
     await workers.close()
@@ -62,7 +62,7 @@ async def refusal(call) -> tuple[grpc.StatusCode, str]:
     ],
     ids=["embed", "classify"],
 )
-async def test_images_are_classified_and_embedded(served: Evaluating, operation, expected: np.ndarray) -> None:
+async def test_images_are_classified_and_embedded(served: EvaluationServer, operation, expected: np.ndarray) -> None:
     reply = await served.reading.Read(request(operation=operation), timeout=20)
     assert (list(reply.rows.dims), reply.numerics) == ([40, expected.shape[1]], "memory")
     assert np.array_equal(np.frombuffer(reply.rows.data, "<f4").reshape(expected.shape), expected)
@@ -90,7 +90,7 @@ WRONG = {
 
 
 @pytest.mark.parametrize(("changed", "message"), WRONG.values(), ids=WRONG.keys())
-async def test_a_wrong_field_is_named(served: Evaluating, changed: dict[str, object], message: str) -> None:
+async def test_a_wrong_field_is_named(served: EvaluationServer, changed: dict[str, object], message: str) -> None:
     code, details = await refusal(served.reading.Read(request(**changed)))
     assert (code, message in details) == (grpc.StatusCode.INVALID_ARGUMENT, True), details
 
@@ -103,12 +103,12 @@ async def test_a_wrong_field_is_named(served: Evaluating, changed: dict[str, obj
     ],
     ids=["evaluate", "priority:interactive"],
 )
-async def test_grants_are_needed(served: Evaluating, metadata, changed: dict[str, object]) -> None:
+async def test_grants_are_needed(served: EvaluationServer, metadata, changed: dict[str, object]) -> None:
     code, _ = await refusal(served.reading.Read(request(**changed), metadata=metadata))
     assert code is grpc.StatusCode.PERMISSION_DENIED
 
 
-async def test_the_grant_evaluate_is_enough_to_read(served: Evaluating) -> None:
+async def test_the_grant_evaluate_is_enough_to_read(served: EvaluationServer) -> None:
     assert (await served.reading.Read(request(), metadata=(("x-grants", "evaluate"),))).rows.dims[0] == 40
 
 
@@ -125,12 +125,14 @@ async def test_the_grant_evaluate_is_enough_to_read(served: Evaluating) -> None:
     ],
     ids=["model", "operation", "numerics", "digest"],
 )
-async def test_a_model_that_is_not_served_is_refused(served: Evaluating, changed: dict[str, object], code) -> None:
+async def test_a_model_that_is_not_served_is_refused(
+    served: EvaluationServer, changed: dict[str, object], code
+) -> None:
     assert (await refusal(served.reading.Read(request(**changed))))[0] is code
 
 
 async def test_a_busy_gateway_refuses_images(tmp_path: Path) -> None:
-    async with evaluating(tmp_path, max_streams=1) as served:
+    async with serve_evaluations(tmp_path, max_streams=1) as served:
         served.pool.faults.delay_s = 0.5
         first = asyncio.ensure_future(served.reading.Read(request(), timeout=20))
         while not served.pool.running:
@@ -171,7 +173,7 @@ async def test_a_part_of_a_draw_equals_that_part_of_the_whole(workers: RemoteWor
     assert np.array_equal(whole.images[1500:1700], part.images)
 
 
-async def test_samples_that_failed_are_marked(served: Evaluating, workers: RemoteWorkers) -> None:
+async def test_samples_that_failed_are_marked(served: EvaluationServer, workers: RemoteWorkers) -> None:
     served.pool.faults.bad_indices = frozenset({6, 9})
     drawn = await draw(workers, pinned("painter"))
     assert drawn.failed.tolist() == [False, True, False, False, True, False]
@@ -191,7 +193,7 @@ async def test_images_are_embedded_and_classified(workers: RemoteWorkers, count:
     assert (features.dtype, len(features), len(classes)) == (np.float32, count, count)
 
 
-async def test_rows_that_failed_are_nan(served: Evaluating, workers: RemoteWorkers) -> None:
+async def test_rows_that_failed_are_nan(served: EvaluationServer, workers: RemoteWorkers) -> None:
     images = IMAGES.copy()
     images[:, 0, 0, 0] = np.arange(40)
     served.pool.faults.bad_pixels = frozenset({3})
@@ -220,7 +222,7 @@ async def test_models_that_are_not_served_have_their_own_errors(
         await workers.embed(replace(pinned("reader"), **changed), IMAGES)
 
 
-async def test_absent_workers_are_not_ready(served: Evaluating, workers: RemoteWorkers) -> None:
+async def test_absent_workers_are_not_ready(served: EvaluationServer, workers: RemoteWorkers) -> None:
     served.pool.set_up(False)
     with pytest.raises(NotReady):
         await draw(workers, pinned("painter"))
@@ -228,7 +230,7 @@ async def test_absent_workers_are_not_ready(served: Evaluating, workers: RemoteW
         await workers.classify(pinned("reader"), IMAGES)
 
 
-async def test_a_worker_that_refuses_is_a_fault(served: Evaluating, workers: RemoteWorkers) -> None:
+async def test_a_worker_that_refuses_is_a_fault(served: EvaluationServer, workers: RemoteWorkers) -> None:
     served.pool.faults.refused_indices = frozenset({6})
     with pytest.raises(WorkerFault):
         await draw(workers, pinned("painter"))
@@ -245,7 +247,7 @@ async def test_an_absent_gateway_is_not_ready() -> None:
 
 
 async def test_a_busy_gateway_names_a_delay(tmp_path: Path) -> None:
-    async with evaluating(tmp_path, max_streams=1) as served:
+    async with serve_evaluations(tmp_path, max_streams=1) as served:
         served.pool.faults.delay_s = 1
         workers = RemoteWorkers(served.server, retry=SOON, timeout_s=0.3)
         reading = asyncio.ensure_future(served.reading.Read(request(), timeout=20))
@@ -258,7 +260,7 @@ async def test_a_busy_gateway_names_a_delay(tmp_path: Path) -> None:
         await workers.close()
 
 
-async def test_a_lost_worker_is_not_visible(served: Evaluating) -> None:
+async def test_a_lost_worker_is_not_visible(served: EvaluationServer) -> None:
     workers = RemoteWorkers(served.server, retry=SOON)
     served.pool.faults.lose_calls = 1
     assert len(await workers.embed(pinned("reader"), IMAGES)) == 40
@@ -266,7 +268,7 @@ async def test_a_lost_worker_is_not_visible(served: Evaluating) -> None:
 
 
 async def test_images_are_split_into_messages_that_a_gateway_accepts(
-    served: Evaluating, monkeypatch: pytest.MonkeyPatch
+    served: EvaluationServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("service.workers.memory.memory_embed", lambda item: np.zeros((item.count, 1), np.float32))
     large = np.zeros((9, 1200, 1000, 1), np.uint8)

@@ -20,7 +20,7 @@ from service.evaluation.jobs.leases import Lease, LeaseReporter, LeaseStore
 from service.evaluation.pipeline.reporter import LeaseLost, Results
 from service.evaluation.record import Record, State
 from service.evaluation.results import GateOutcome, Metric, Panel, PanelResult, Verdict
-from tests.contract.evaluating import specification
+from tests.contract.evaluation_runner import specification
 from tests.databases import postgres
 
 METRIC = Metric(name="fid", panel=Panel.REALISM, value=1.5, interval=(1.0, 2.0), better="lower", method="m")

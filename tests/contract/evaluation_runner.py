@@ -1,6 +1,6 @@
 """Workers, a specification and a runner for tests of evaluations: deterministic, without torch.
 
-`python -m tests.contract.evaluating URL FOLDER` is a runner process whose workers are `FakeWorkers`.
+`python -m tests.contract.evaluation_runner URL FOLDER` is a runner process whose workers are `FakeWorkers`.
 """
 
 from __future__ import annotations
