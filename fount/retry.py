@@ -112,9 +112,9 @@ class RetryState:
         """
         if isinstance(error, DeadlineExceeded) and self._deadline_s is not None and self._clock() >= self._deadline_s:
             raise self.timeout_error() from error
-        self._failures += 1
         if not isinstance(error, Overloaded | ServerUnavailable):
             raise error
+        self._failures += 1
         limit = self._policy.attempts if self._progressed else self._policy.first_attempts
         retries_exhausted = isinstance(error, ServerUnavailable) and self._failures >= limit
         names_no_delay = isinstance(error, Overloaded) and error.retry_after_s is None

@@ -127,21 +127,21 @@ def read_row_batch(
     """
     samples = chunk.samples
     count, place = samples.count, brief(samples)
-    read = read_rows(samples, shape)
-    if failed := [(error.index, f"{error.code}: {error.message}") for error in read.errors if error.code != _REJECTED]:
+    images, _, errors = read_rows(samples, shape)
+    if failed := [(error.index, f"{error.code}: {error.message}") for error in errors if error.code != _REJECTED]:
         raise SampleFailed(failed)
     rows = np.uint64(samples.start_index) + np.arange(count, dtype=np.uint64)
     rejected = np.zeros(count, np.bool_)
-    rejected[[error.index - samples.start_index for error in read.errors]] = True
-    assert read.samples is not None
+    rejected[[error.index - samples.start_index for error in errors]] = True
+    assert images is not None
     batch = RowBatch(
         start_index=samples.start_index,
         end_index=samples.start_index + count,
         rows=rows,
-        images=read.samples,
+        images=images,
         labels=_required(samples.labels, np.int64, count, f"labels of {place}", fill=-1),
         rejected=rejected,
-        errors=read.errors,
+        errors=errors,
         groups=_group_ids(_column(chunk.groups, np.int64, count, f"groups of {place}"), groups),
         weights=_column(chunk.weights, np.int64, count, f"weights of {place}"),
     )

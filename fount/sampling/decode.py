@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
@@ -24,7 +23,6 @@ from fount.v1 import model_pb2, sampling_pb2
 __all__ = [
     "ROW_BYTES_LIMIT",
     "Parts",
-    "Rows",
     "brief",
     "decode",
     "enum_name",
@@ -48,21 +46,6 @@ _ENCODINGS = {
 _STATUS_NAMES = {int(code.value[0]): code.name for code in grpc.StatusCode}
 
 
-@dataclass(frozen=True, kw_only=True)
-class Rows:
-    """The samples of a chunk.
-
-    Attributes:
-        samples: (N, H, W, C) read-only; None for files.
-        files: one a sample; empty for arrays.
-        errors: the samples that failed.
-    """
-
-    samples: NDArray[Any] | None
-    files: tuple[bytes, ...]
-    errors: tuple[RowError, ...]
-
-
 def read_shape(spec: model_pb2.SampleSpec, encoding: model_pb2.Encoding.ValueType) -> SampleShape:
     """Decode shape, element type and encoding of samples.
 
@@ -83,8 +66,13 @@ def read_shape(spec: model_pb2.SampleSpec, encoding: model_pb2.Encoding.ValueTyp
     )
 
 
-def read_rows(chunk: sampling_pb2.SampleChunk, shape: SampleShape) -> Rows:
+def read_rows(
+    chunk: sampling_pb2.SampleChunk, shape: SampleShape
+) -> tuple[NDArray[Any] | None, tuple[bytes, ...], tuple[RowError, ...]]:
     """Decode a chunk of whole samples.
+
+    Returns:
+        (N, H, W, C) samples, read-only, or None for files; one file a sample, or none; the samples that failed.
 
     Raises:
         BadReply: the lengths, the errors or the number of bytes contradict the count.
@@ -92,11 +80,11 @@ def read_rows(chunk: sampling_pb2.SampleChunk, shape: SampleShape) -> Rows:
     errors = tuple(_row_error(chunk, error) for error in chunk.errors)
     failed = {error.index - chunk.start_index for error in errors}
     if shape.encoding == "png":
-        return Rows(samples=None, files=_split(chunk, failed), errors=errors)
+        return None, _split(chunk, failed), errors
     dtype = np.dtype(shape.dtype).newbyteorder("<")
     data = _dense(chunk, failed, math.prod(shape.dims) * dtype.itemsize)
     samples = np.frombuffer(data, dtype).reshape(chunk.count, *shape.dims)  # (N * H * W * C,) -> (N, H, W, C)
-    return Rows(samples=samples, files=(), errors=errors)
+    return samples, (), errors
 
 
 def _dense(chunk: sampling_pb2.SampleChunk, failed: set[int], row_bytes: int) -> bytes:

@@ -146,7 +146,7 @@ class SampleStream:
         if chunk.start_index != self.next_index or not 0 < chunk.count <= self._end - self.next_index:
             raise BadReply(f"Samples {self.next_index} to {self._end - 1} are due, but {brief(chunk)} arrived.")
         self._check_labels(chunk)
-        rows = read_rows(chunk, header.shape)
+        samples, files, errors = read_rows(chunk, header.shape)
         self.next_index += chunk.count
         self.retry.record_progress()
         return Chunk(
@@ -154,10 +154,10 @@ class SampleStream:
             shape_of_one=header.shape,
             start_index=chunk.start_index,
             count=chunk.count,
-            samples=rows.samples,
-            files=rows.files,
+            samples=samples,
+            files=files,
             labels=np.array(chunk.labels, np.int64) if chunk.labels else None,
-            errors=rows.errors,
+            errors=errors,
         )
 
     def _check_labels(self, chunk: sampling_pb2.SampleChunk) -> None:

@@ -113,3 +113,10 @@ def test_it_reports_the_timeout_when_no_time_is_left(clock):
 def test_it_refuses_a_timeout_that_is_not_above_0(timeout_s):
     with pytest.raises(InvalidRequest, match="timeout_s"):
         RetryState(timeout_s, POLICY)
+
+
+def test_it_does_not_count_an_error_that_is_never_repeated():
+    retry = RetryState(None, POLICY)
+    with pytest.raises(NotFound):
+        retry.delay_s(NotFound(""))
+    assert retry.delay_s(ServerUnavailable("")) == 1.0
