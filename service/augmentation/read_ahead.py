@@ -65,7 +65,7 @@ async def map_in_order(
             task, job_size = each
             yield await task
             tasks.discard(task)
-            ahead -= job_size  # only now: the consumer came back for more, so it has sent the result
+            ahead -= job_size  # only now: the consumer wants the next result, so it has sent this one
             taken.set()
         await reader  # raises what `jobs` raised
     finally:

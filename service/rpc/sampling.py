@@ -76,7 +76,7 @@ class SamplingServicer(sampling_pb2_grpc.SamplingServiceServicer):
         return read_sample_request(request, self._catalog)
 
     async def _pieces(self, spec: SampleSpec, count: int, context: Context) -> AsyncGenerator[Piece, None]:
-        of = request_context(context)
+        behalf = request_context(context)
         work = Work(
             target=spec.target,
             parameters=spec.parameters,
@@ -84,9 +84,9 @@ class SamplingServicer(sampling_pb2_grpc.SamplingServiceServicer):
             sample_bytes=spec.model.sample_bytes(spec.dtype),
             start_index=spec.start_index,
             count=count,
-            caller=of.caller,
-            deadline_unix_s=of.deadline_unix_s,
-            request_id=of.request_id,
+            caller=behalf.caller,
+            deadline_unix_s=behalf.deadline_unix_s,
+            request_id=behalf.request_id,
             priority=spec.priority,
         )
         start_s, is_first = time.monotonic(), True

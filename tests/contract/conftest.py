@@ -22,6 +22,15 @@ async def until(condition: Callable[[], object], timeout_s: float = 5) -> None:
             await asyncio.sleep(0.01)
 
 
+async def until_constant(value: Callable[[], int], quiet_s: float = 0.5) -> int:
+    """Wait until a value has not changed for a while, and return it."""
+    before = None
+    while (now := value()) != before:
+        before = now
+        await asyncio.sleep(quiet_s)
+    return now
+
+
 @dataclass
 class Running:
     """A running gateway and the stubs of a client that knows the protos alone."""

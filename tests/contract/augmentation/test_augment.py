@@ -18,7 +18,7 @@ from service.rpc.policy import policy_to_proto
 from service.workers.memory import MemoryPool
 from service.workers.memory_models import memory_transform
 from tests.contract.augmenting import CLASSIFIER, POLICY, Augmenting, NamedCallers, augmenting
-from tests.contract.conftest import until
+from tests.contract.conftest import until, until_constant
 
 FULL, NONE = pb.PROVENANCE_LEVEL_FULL, pb.PROVENANCE_LEVEL_NONE
 
@@ -158,10 +158,7 @@ async def test_a_client_that_sends_and_never_reads_is_read_no_further(tmp_path) 
         await call.write(config(variants=1000))
         sent = [0]
         sending = asyncio.create_task(send_all(call, sent))
-        before = -1
-        while sent[0] != before:
-            before = sent[0]
-            await asyncio.sleep(0.5)
+        await until_constant(lambda: sent[0])
         made = service.metric("fount_variants_total") * 16
         sending.cancel()
         call.cancel()

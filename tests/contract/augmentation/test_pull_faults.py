@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from dataclasses import replace
 
 import grpc
@@ -10,7 +9,7 @@ import pytest
 
 from fount.v1 import augmentation_pb2 as pb
 from tests.contract.augmenting import GENERATOR, augmenting, give_plan, rows_of
-from tests.contract.conftest import until
+from tests.contract.conftest import until, until_constant
 
 FULL = pb.PROVENANCE_LEVEL_FULL
 OUT_OF_BAG = pb.PullDatasetRequest.PART_OUT_OF_BAG
@@ -75,19 +74,14 @@ async def test_a_cancelled_stream_ends_the_work(service) -> None:
     await until(lambda: service.metric("fount_open_pulls", rpc="PullDataset") == 0)
     await until(lambda: not service.pool.running)
     calls = len(service.pool.calls)
-    await asyncio.sleep(0.1)
-    assert len(service.pool.calls) == calls
+    assert await until_constant(lambda: len(service.pool.calls), quiet_s=0.1) == calls
 
 
 async def test_a_client_that_does_not_read_stops_the_work(service) -> None:
     give_plan(service, counts={(0, 4): 1_000_000}, min_confidence=0.0)
     call = service.stub.PullDataset(pb.PullDatasetRequest(ticket=b"other", provenance=FULL))
     await call.read()
-    calls, before = 0, -1
-    while calls != before:  # until the buffers of both ends are full
-        await asyncio.sleep(0.5)
-        before, calls = calls, len(service.pool.calls)
-    assert calls < 300
+    assert await until_constant(lambda: len(service.pool.calls)) < 300  # the buffers of both ends are full
     call.cancel()
 
 
