@@ -1,6 +1,6 @@
 """The model card: its schema as records, and reading and writing it as `model.yaml`.
 
-A card describes one served model and lies beside its weights. Packing, workers and `fount check` read it, so nothing
+A card describes one served model and lies next to its weights. Packing, workers and `fount check` read it, so nothing
 here imports torch. The annotations of the records are the schema; rules between fields are in `_cross_check`.
 """
 
@@ -80,10 +80,10 @@ class Family:
     """The architecture: a family of this package, the user's own module, or a program.
 
     Attributes:
-        name: a family of `handlers.models`; "module" for a class in a file beside the card; "torchscript" or "exported"
+        name: a family of `handlers.models`; "module" for a class in a file next to the card; "torchscript" or "exported"
             for a program, which is then the weights file.
         config: arguments of the family's `from_config`, or keyword arguments of the user's class.
-        source: the Python file beside the card that defines the class; for "module" only.
+        source: the Python file next to the card that defines the class; for "module" only.
         class_name: the class, a torch.nn.Module; for "module" only.
     """
 
@@ -157,7 +157,7 @@ class Quality:
 
 @record
 class Weights:
-    """The weights file beside the card: safetensors, or a program. A digest of None accepts any content."""
+    """The weights file next to the card: safetensors, or a program. A digest of None accepts any content."""
 
     file: FileName
     digest: Digest | None = None
@@ -165,7 +165,7 @@ class Weights:
 
 @record
 class Golden:
-    """The safetensors file beside the card with the recorded golden samples."""
+    """The safetensors file next to the card with the recorded golden samples."""
 
     file: FileName
 

@@ -37,7 +37,7 @@ def file_digest(file: Path) -> str:
 
 
 def source_of(card: Card, folder: Path) -> Path:
-    """Find the source file in the model digest: the family's, or the user's own file beside the card.
+    """Find the source file in the model digest: the family's, or the user's own file next to the card.
 
     Raises:
         UnknownFamilyError: the family is not one of this package.
@@ -155,5 +155,5 @@ def _configuration(card: Card) -> dict[str, Any]:
 
 
 def _absent(key: str, file: Path, folder: Path) -> CardError:
-    problem = Problem(key=key, wrong=f"{file.name} is not in {folder}", remedy="put it beside the card")
+    problem = Problem(key=key, wrong=f"{file.name} is not in {folder}", remedy="put it next to the card")
     return CardError(folder / CARD_FILE, [problem])

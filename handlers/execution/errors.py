@@ -1,4 +1,4 @@
-"""Errors of models and of torch: describe them in one line, tell what they mean, and exit when a process is unusable.
+"""Errors of models and of torch: describe them in one line, classify them, and exit when a process is unusable.
 
 Torch reports most causes by the text of a RuntimeError, so those texts are kept in this one place.
 """

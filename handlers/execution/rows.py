@@ -6,8 +6,10 @@ batch and padded by ordinary rows whose results are dropped; the caller splits t
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,16 +18,24 @@ from fount.address import Addresses
 from fount.transform_columns import IDENTITY
 from handlers.execution.pixels import Float32s, Uint8s
 
-__all__ = [
-    "ImageRows", "Int64s", "ManipulationRows", "Rows", "SampleRows", "concatenate_rows",
-    "pad_rows",
-]  # fmt: skip
+__all__ = ["ImageRows", "Int64s", "ManipulationRows", "Rows", "SampleRows", "concatenate_rows", "pad_rows"]
 
 Int64s = NDArray[np.int64]
 
 
+class _Rows:
+    """Base of the dataclasses below, whose fields all have one entry for each row, or are None."""
+
+    def __len__(self) -> int:
+        return len(next(iter(vars(self).values())))
+
+    def take(self, rows: slice | NDArray[np.intp]) -> Self:
+        """Select rows."""
+        return type(self)(**{name: _take(value, rows) for name, value in vars(self).items()})
+
+
 @dataclass(frozen=True, kw_only=True)
-class SampleRows:
+class SampleRows(_Rows):
     """Samples to draw.
 
     Attributes:
@@ -38,18 +48,9 @@ class SampleRows:
     labels: Int64s | None
     states: Float32s | None = None
 
-    def __len__(self) -> int:
-        return len(self.addresses)
-
-    def take(self, rows: slice | NDArray[np.intp]) -> SampleRows:
-        """Select rows."""
-        labels = None if self.labels is None else self.labels[rows]
-        states = None if self.states is None else self.states[rows]
-        return SampleRows(addresses=self.addresses.take(rows), labels=labels, states=states)
-
 
 @dataclass(frozen=True, kw_only=True)
-class ImageRows:
+class ImageRows(_Rows):
     """Images to read.
 
     Attributes:
@@ -58,16 +59,9 @@ class ImageRows:
 
     images: Float32s
 
-    def __len__(self) -> int:
-        return len(self.images)
-
-    def take(self, rows: slice | NDArray[np.intp]) -> ImageRows:
-        """Select rows."""
-        return ImageRows(images=self.images[rows])
-
 
 @dataclass(frozen=True, kw_only=True)
-class ManipulationRows:
+class ManipulationRows(_Rows):
     """Images to transform.
 
     Attributes:
@@ -80,13 +74,6 @@ class ManipulationRows:
     table: Float32s
     addresses: Addresses
 
-    def __len__(self) -> int:
-        return len(self.images)
-
-    def take(self, rows: slice | NDArray[np.intp]) -> ManipulationRows:
-        """Select rows."""
-        return ManipulationRows(images=self.images[rows], table=self.table[rows], addresses=self.addresses.take(rows))
-
 
 Rows = SampleRows | ImageRows | ManipulationRows
 
@@ -95,31 +82,12 @@ def concatenate_rows(parts: Sequence[Rows]) -> Rows:
     """Join rows of one kind in order, into memory of their own.
 
     Raises:
-        TypeError: the parts are of different kinds.
+        TypeError: the parts are of different kinds, or some of them resume draws and others do not.
     """
     if len({type(part) for part in parts}) > 1:
         raise TypeError("rows of two kinds cannot share a batch")
-    if images := [part for part in parts if isinstance(part, ImageRows)]:
-        return ImageRows(images=np.concatenate([part.images for part in images]))
-    if manipulations := [part for part in parts if isinstance(part, ManipulationRows)]:
-        return ManipulationRows(
-            images=np.concatenate([part.images for part in manipulations]),
-            table=np.concatenate([part.table for part in manipulations]),
-            addresses=Addresses.concatenate([part.addresses for part in manipulations]),
-        )
-    return _concatenate_samples([part for part in parts if isinstance(part, SampleRows)])
-
-
-def _concatenate_samples(samples: Sequence[SampleRows]) -> SampleRows:
-    labels = [part.labels for part in samples if part.labels is not None]
-    states = [part.states for part in samples if part.states is not None]
-    if len(states) not in (0, len(samples)):
-        raise TypeError("new draws and resumed draws cannot share a batch")
-    return SampleRows(
-        addresses=Addresses.concatenate([part.addresses for part in samples]),
-        labels=np.concatenate(labels) if labels else None,
-        states=np.concatenate(states) if states else None,
-    )
+    fields = [vars(part) for part in parts]
+    return type(parts[0])(**{name: _concatenate([part[name] for part in fields]) for name in fields[0]})
 
 
 def pad_rows(rows: Rows, size: int) -> Rows:
@@ -130,15 +98,28 @@ def pad_rows(rows: Rows, size: int) -> Rows:
     missing = size - len(rows)
     if missing <= 0:
         return rows
-    if isinstance(rows, ImageRows):
-        return concatenate_rows([rows, ImageRows(images=np.zeros((missing, *rows.images.shape[1:]), np.float32))])
-    nothing = np.zeros(missing, np.uint64)
-    addresses = Addresses(seeds=nothing, indices=nothing)
+    padding = {name: _zeros(value, missing) for name, value in vars(rows).items()}
     if isinstance(rows, ManipulationRows):
-        images = np.zeros((missing, *rows.images.shape[1:]), np.uint8)
-        table = np.broadcast_to(IDENTITY, (missing, *rows.table.shape[1:]))
-        return concatenate_rows([rows, ManipulationRows(images=images, table=table, addresses=addresses)])
-    labels = None if rows.labels is None else np.zeros(missing, np.int64)
-    states = None if rows.states is None else np.zeros((missing, *rows.states.shape[1:]), np.float32)
-    padding = SampleRows(addresses=addresses, labels=labels, states=states)
-    return concatenate_rows([rows, padding])
+        padding["table"] = np.broadcast_to(IDENTITY, (missing, *rows.table.shape[1:]))
+    return concatenate_rows([rows, dataclasses.replace(rows, **padding)])
+
+
+def _take(value: Any, rows: slice | NDArray[np.intp]) -> Any:
+    if value is None:
+        return None
+    return value.take(rows) if isinstance(value, Addresses) else value[rows]
+
+
+def _concatenate(values: Sequence[Any]) -> Any:
+    if all(value is None for value in values):
+        return None
+    if any(value is None for value in values):
+        raise TypeError("new draws and resumed draws cannot share a batch")
+    return Addresses.concatenate(list(values)) if isinstance(values[0], Addresses) else np.concatenate(values)
+
+
+def _zeros(value: Any, count: int) -> Any:
+    if isinstance(value, Addresses):
+        zeros = np.zeros(count, np.uint64)
+        return Addresses(seeds=zeros, indices=zeros)
+    return None if value is None else np.zeros((count, *value.shape[1:]), value.dtype)

@@ -54,7 +54,7 @@ def _run_file(file: Path) -> ModuleType:
     try:
         text = file.read_bytes()
     except OSError as error:
-        raise CustomSourceError(f"{file.name} cannot be read ({error.strerror}); put it beside the card") from error
+        raise CustomSourceError(f"{file.name} cannot be read ({error.strerror}); put it next to the card") from error
     module = ModuleType(f"_fount_own_{hashlib.sha256(str(file.resolve()).encode()).hexdigest()[:16]}")
     # Without package and folder, so that relative imports fail: an archive has no other file of the author.
     module.__file__, module.__package__ = file.name, ""

@@ -232,7 +232,7 @@ def _find_unsafe_texts(value: object, key: str) -> Iterator[str]:
 
 
 def _is_never_run(name: str, item: object) -> bool:
-    """Return whether torch never evaluates these texts: where a node came from, and arguments, which it quotes."""
+    """Return whether torch never evaluates these texts: the origin of a node, and arguments, which it quotes."""
     if name == "metadata":
         return isinstance(item, dict) and all(isinstance(text, str) for text in item.values())
     texts = [item] if name == "as_string" else item if name == "as_strings" else [None]

@@ -31,7 +31,7 @@ FAMILIES: Mapping[str, tuple[str, str]] = MappingProxyType(
 """Family name to (module here, class). Modules are imported on use: an archive contains only its own family's."""
 
 CUSTOM_FAMILY = "module"
-"""The family of a class in a file beside the card."""
+"""The family of a class in a file next to the card."""
 
 PROGRAM_FAMILIES = ("torchscript", "exported")
 """The families whose weights file is the whole model."""
