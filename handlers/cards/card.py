@@ -80,7 +80,7 @@ class Family:
     """The architecture: a family of this package, the user's own module, or a program.
 
     Attributes:
-        name: a family of `handlers.models`; "module" for a class in a file next to the card; "torchscript" or "exported"
+        name: a family of `handlers.models`; "module" for a class in a file of the folder; "torchscript" or "exported"
             for a program, which is then the weights file.
         config: arguments of the family's `from_config`, or keyword arguments of the user's class.
         source: the Python file next to the card that defines the class; for "module" only.

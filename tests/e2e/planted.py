@@ -21,7 +21,7 @@ from handlers.cards import card as cards
 from handlers.loading.build import build_module
 from handlers.packaging.pack import pack
 from handlers.verification.golden import record_golden
-from tests.handlers.own_models import LATENT, own_card, write_own
+from tests.handlers.custom_models import LATENT, custom_card, write_custom
 
 NAME = "planted"
 SIDE = 32
@@ -158,14 +158,14 @@ def planted_index(seed: int) -> int:
 
 def pack_planted(place: Path) -> Path:
     """Write the model and its archive; gives the folder of archives."""
-    card = own_card(
+    card = custom_card(
         (SIDE, SIDE, 1), classes=10, name=NAME, prior=(1 / 7,) * 7 + (0.0,) * 3,
         limits=cards.Limits(max_count=10_000_000, max_labels=1000, max_exec_batch=64),
     )  # fmt: skip
     config = dict(card.family.config) | {"classes": 10}
     card = dataclasses.replace(card, family=dataclasses.replace(card.family, config=config))
     folder, archives = place / NAME, place / "archives"
-    write_own(folder, source(), card)
+    write_custom(folder, source(), card)
     card = cards.load_card(folder)
     record_golden(card, build_module(card, folder), folder / card.golden.file)
     pack(folder, archives)

@@ -81,11 +81,11 @@ def plant(
     file.write_text(source)
     torch.manual_seed(0)
     save_file(build_custom_class(file, "Generator", {}).state_dict(), folder / "weights.safetensors")
-    cards.write_card(own_card(**(card or {})), folder)
+    cards.write_card(custom_card(**(card or {})), folder)
     return folder
 
 
-def own_card(**changes: Any) -> cards.Card:
+def custom_card(**changes: Any) -> cards.Card:
     card = dataclasses.replace(
         toy_card(max_exec_batch=8),
         name="planted",

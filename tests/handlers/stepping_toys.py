@@ -101,26 +101,26 @@ def write_stepped_folder(folder: Path, module: nn.Module, classes: int = 3) -> P
     return folder
 
 
-def calling(*items: worker_pb2.WorkerItem, limit: int = 0, steps: int | None = None) -> worker_pb2.WorkerRequest:
-    wanted = request(*items)
-    wanted.step_limit = limit
+def call(*items: worker_pb2.WorkerItem, limit: int = 0, steps: int | None = None) -> worker_pb2.WorkerRequest:
+    message = request(*items)
+    message.step_limit = limit
     if steps is not None:
-        wanted.parameters.steps = steps
-    return wanted
+        message.parameters.steps = steps
+    return message
 
 
-def going_on(item: worker_pb2.WorkerItem, outcome: worker_pb2.WorkerOutcome) -> worker_pb2.WorkerItem:
+def resumed(item: worker_pb2.WorkerItem, outcome: worker_pb2.WorkerOutcome) -> worker_pb2.WorkerItem:
     """The item that goes on where the outcome was cut."""
     assert outcome.WhichOneof("outcome") == "carry", outcome
     return worker_pb2.WorkerItem(range=item.range, dtype=item.dtype, carry=outcome.carry)
 
 
-def cut_once(worker: Worker, item: worker_pb2.WorkerItem, limit: int = 2) -> worker_pb2.WorkerItem:
+def preempt(worker: Worker, item: worker_pb2.WorkerItem, limit: int = 2) -> worker_pb2.WorkerItem:
     """The item that goes on after a few steps."""
-    return going_on(item, ask(worker, calling(item, limit=limit)).items[0])
+    return resumed(item, ask(worker, call(item, limit=limit)).items[0])
 
 
-def cut_rows(item: worker_pb2.WorkerItem, start: int, count: int) -> worker_pb2.WorkerItem:
+def select_rows(item: worker_pb2.WorkerItem, start: int, count: int) -> worker_pb2.WorkerItem:
     """Some rows of an item that goes on, as a draw of their own."""
     at, labels, state = item.range, list(item.range.labels), item.carry.state
     row = len(state.data) // at.count
@@ -131,13 +131,13 @@ def cut_rows(item: worker_pb2.WorkerItem, start: int, count: int) -> worker_pb2.
     return rest
 
 
-def draw_cut(worker: Worker, items: list[worker_pb2.WorkerItem], limits: list[int], steps: int) -> list[bytes]:
+def draw_preempted(worker: Worker, items: list[worker_pb2.WorkerItem], limits: list[int], steps: int) -> list[bytes]:
     """Draw items together, cut after each of the limits in turn; the last call takes what is left."""
     going = items
     for limit in limits:
-        reply = ask(worker, calling(*going, limit=limit, steps=steps))
-        going = [going_on(*pair) for pair in zip(going, reply.items, strict=True)]
-    return values_of(ask(worker, calling(*going, steps=steps)))
+        reply = ask(worker, call(*going, limit=limit, steps=steps))
+        going = [resumed(*pair) for pair in zip(going, reply.items, strict=True)]
+    return values_of(ask(worker, call(*going, steps=steps)))
 
 
 def values_of(reply: worker_pb2.WorkerReply) -> list[bytes]:

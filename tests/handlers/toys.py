@@ -11,6 +11,7 @@ from typing import Any, Self
 
 import numpy as np
 import torch
+from google.rpc import error_details_pb2, status_pb2
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
@@ -116,7 +117,7 @@ class SizeCoupledSampler(ToySampler):
         return images + 1e-6 if len(images) > 8 else images
 
 
-class MateCoupledSampler(ToySampler):
+class BatchCoupledSampler(ToySampler):
     """Moves every row by the mean of its batch, unless it is alone."""
 
     def sample(self, noise: Noise, labels: Tensor | None, draw: Draw, deadline: Deadline) -> Tensor:
@@ -244,8 +245,8 @@ def with_seconds(worker: Worker, seconds: Mapping[int, float]) -> Worker:
 def drawing(
     seed: int = 1, start: int = 0, count: int = 1, labels: tuple[int, ...] = (0,), dtype: int = model_pb2.DTYPE_FLOAT32
 ) -> worker_pb2.WorkerItem:
-    wanted = worker_pb2.Range(seed=seed, start_index=start, count=count, labels=labels)
-    return worker_pb2.WorkerItem(range=wanted, dtype=dtype)
+    message = worker_pb2.Range(seed=seed, start_index=start, count=count, labels=labels)
+    return worker_pb2.WorkerItem(range=message, dtype=dtype)
 
 
 def choosing(
@@ -253,8 +254,8 @@ def choosing(
 ) -> worker_pb2.WorkerItem:
     """Ask for samples by their index."""
     count = len(indices) if count is None else count
-    wanted = worker_pb2.Range(seed=1, start_index=start, count=count, labels=labels, indices=indices)
-    return worker_pb2.WorkerItem(range=wanted)
+    message = worker_pb2.Range(seed=1, start_index=start, count=count, labels=labels, indices=indices)
+    return worker_pb2.WorkerItem(range=message)
 
 
 def reading(images: np.ndarray[Any, Any]) -> worker_pb2.WorkerItem:
@@ -266,20 +267,20 @@ def transforming(rows: ManipulationRows) -> worker_pb2.WorkerItem:
     """Ask for images to be transformed; one seed for all."""
     images, table = rows.images, rows.table
     indices = rows.addresses.indices
-    wanted = worker_pb2.Manipulation(
+    message = worker_pb2.Manipulation(
         images=worker_pb2.Tensor(dims=images.shape, dtype=model_pb2.DTYPE_UINT8, data=images.tobytes()),
         parameters=worker_pb2.Tensor(dims=table.shape, dtype=model_pb2.DTYPE_FLOAT32, data=table.tobytes()),
         addresses=worker_pb2.Range(seed=int(rows.addresses.seeds[0]), count=len(images), indices=indices),
     )
-    return worker_pb2.WorkerItem(manipulation=wanted)
+    return worker_pb2.WorkerItem(manipulation=message)
 
 
 def request(*items: worker_pb2.WorkerItem, operation: int = model_pb2.OPERATION_SAMPLE) -> worker_pb2.WorkerRequest:
     return worker_pb2.WorkerRequest(operation=operation, request_id="r-1", items=items)
 
 
-def ask(worker: Worker, wanted: worker_pb2.WorkerRequest) -> worker_pb2.WorkerReply:
-    return worker_pb2.WorkerReply.FromString(worker.handle(wanted.SerializeToString()))
+def ask(worker: Worker, message: worker_pb2.WorkerRequest) -> worker_pb2.WorkerReply:
+    return worker_pb2.WorkerReply.FromString(worker.handle(message.SerializeToString()))
 
 
 def codes(reply: worker_pb2.WorkerReply) -> list[int]:
@@ -288,3 +289,28 @@ def codes(reply: worker_pb2.WorkerReply) -> list[int]:
 
 def digest_of(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
+
+
+def reason_of(status: status_pb2.Status) -> str:
+    """The ErrorInfo.reason of a status."""
+    info = error_details_pb2.ErrorInfo()
+    assert status.details[0].Unpack(info)
+    assert info.domain == "fount"
+    return info.reason
+
+
+DESCRIBE_SCRIPT = """
+import pathlib, sys
+from types import SimpleNamespace
+import entry
+from fount.worker.v1 import worker_pb2
+
+worker = entry.Entry()
+worker.initialize(SimpleNamespace(system_properties={"model_dir": ".", "gpu_id": None}))
+request = worker_pb2.WorkerRequest(operation=9).SerializeToString()
+reply = worker_pb2.WorkerReply.FromString(worker.handle([{"body": bytearray(request)}], None)[0])
+print(reply.description.model.state, reply.description.model.state_reason)
+for name, module in sorted(sys.modules.items()):
+    if name.split(".")[0] in ("fount", "handlers", "entry"):
+        assert pathlib.Path(module.__file__).is_relative_to(pathlib.Path.cwd()), module.__file__
+"""

@@ -1,7 +1,8 @@
-"""Model cards: what is read, and what is refused."""
+"""Model cards and model digests."""
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 from collections.abc import Callable
 from pathlib import Path
@@ -10,8 +11,8 @@ from typing import Any
 import pytest
 import yaml
 
-from handlers.cards.card import CardError, load_card, write_card
-from handlers.cards.digests import check_weights, file_digest
+from handlers.cards.card import CardError, Parameter, load_card, write_card
+from handlers.cards.digests import check_weights, file_digest, model_digest
 
 MODEL_STORE = Path(__file__).resolve().parents[3] / "model_store"
 SHIPPED = ("digits-classifier", "digits-cvae", "digits-vae")
@@ -69,7 +70,7 @@ def test_a_whole_card_is_read(tmp_path: Path) -> None:
     assert card.quality[0].real_value is None
 
 
-def test_a_whole_number_is_read_where_a_float_is_due(tmp_path: Path) -> None:
+def test_an_integer_is_read_as_a_float(tmp_path: Path) -> None:
     ends = load_card(write(tmp_path, plain_card())).sample.value_range
     assert (ends, type(ends[0])) == ((0.0, 1.0), float)
 
@@ -81,7 +82,7 @@ def test_an_unconditional_model_has_neither_classes_nor_prior(tmp_path: Path) ->
     assert (card.classes, card.prior) == ((), ())
 
 
-def test_a_card_may_leave_out_what_nobody_knows(tmp_path: Path) -> None:
+def test_optional_keys_may_be_absent(tmp_path: Path) -> None:
     plain = plain_card()
     del plain["recipe"], plain["quality"], plain["golden"], plain["weights"]["digest"]
     card = load_card(write(tmp_path, plain))
@@ -89,7 +90,7 @@ def test_a_card_may_leave_out_what_nobody_knows(tmp_path: Path) -> None:
     assert check_weights(card, tmp_path) == file_digest(tmp_path / "weights.safetensors")
 
 
-def test_a_class_may_be_called_anything_that_can_be_printed(tmp_path: Path) -> None:
+def test_a_class_name_may_be_any_printable_text(tmp_path: Path) -> None:
     plain = plain_card() | {"classes": ["../x", "<script>"]}
     assert load_card(write(tmp_path, plain)).classes == ("../x", "<script>")
 
@@ -215,13 +216,13 @@ def set_at(*path: Any) -> Callable[[Plain], None]:
         ),
     ],
 )
-def test_a_wrong_card_says_where_what_and_the_remedy(
+def test_an_invalid_card_reports_place_problem_and_remedy(
     tmp_path: Path, change: Callable[[Plain], object], message: str
 ) -> None:
     assert problems_of(tmp_path, change) == [message]
 
 
-def test_every_problem_is_named_at_once(tmp_path: Path) -> None:
+def test_all_problems_are_reported_at_once(tmp_path: Path) -> None:
     def change(plain: Plain) -> None:
         plain["nmae"] = plain.pop("name")
         plain["sample"]["height"] = "8"
@@ -233,7 +234,7 @@ def test_every_problem_is_named_at_once(tmp_path: Path) -> None:
     ]
 
 
-def test_an_absent_card_is_named(tmp_path: Path) -> None:
+def test_an_absent_card_is_reported(tmp_path: Path) -> None:
     with pytest.raises(CardError, match=r"model.yaml: 1 problem\n  cannot be read: No such file or directory"):
         load_card(tmp_path)
 
@@ -253,7 +254,7 @@ def test_a_card_of_more_than_a_mebibyte_is_not_parsed(tmp_path: Path) -> None:
         pytest.param("- 1", r"is \[1\]; must be a mapping", id="a list"),
     ],
 )
-def test_a_file_that_is_no_plain_mapping_is_refused(tmp_path: Path, text: str, message: str) -> None:
+def test_a_file_that_is_not_a_plain_mapping_is_refused(tmp_path: Path, text: str, message: str) -> None:
     (tmp_path / "model.yaml").write_text(text)
     with pytest.raises(CardError, match=message):
         load_card(tmp_path)
@@ -267,7 +268,7 @@ def test_a_file_that_is_no_plain_mapping_is_refused(tmp_path: Path, text: str, m
         pytest.param("quality: [{metric: a}, {metric: a, metric: b}]\n", r"quality\[1\].metric", id="in a list"),
     ],
 )
-def test_a_key_that_is_there_twice_is_refused(tmp_path: Path, text: str, key: str) -> None:
+def test_a_repeated_key_is_refused(tmp_path: Path, text: str, key: str) -> None:
     (tmp_path / "model.yaml").write_text(text)
     with pytest.raises(CardError, match=f"1 problem\n  {key}: occurs twice; keep one of them"):
         load_card(tmp_path)
@@ -277,7 +278,7 @@ def test_a_key_that_is_there_twice_is_refused(tmp_path: Path, text: str, key: st
 
 
 @pytest.mark.parametrize("name", SHIPPED)
-def test_a_shipped_card_belongs_to_its_weights(name: str) -> None:
+def test_a_shipped_card_matches_its_weights(name: str) -> None:
     folder = MODEL_STORE / name
     card = load_card(folder)
     check_weights(card, folder)
@@ -288,3 +289,65 @@ def test_a_shipped_card_belongs_to_its_weights(name: str) -> None:
 @pytest.mark.parametrize("name", SHIPPED)
 def test_shipped_weights_are_small(name: str) -> None:
     assert (MODEL_STORE / name / "weights.safetensors").stat().st_size <= 300_000
+
+
+# --- Model digests ----------------------------------------------------------------------------------------------------
+
+
+def test_changed_weights_are_refused(tmp_path: Path) -> None:
+    card = load_card(write(tmp_path, plain_card()))
+    (tmp_path / "weights.safetensors").write_bytes(b"other")
+    with pytest.raises(CardError, match=r"weights.digest: weights.safetensors has sha256:d9298a10"):
+        check_weights(card, tmp_path)
+
+
+def test_absent_weights_are_reported(tmp_path: Path) -> None:
+    card = load_card(write(tmp_path, plain_card()))
+    (tmp_path / "weights.safetensors").unlink()
+    with pytest.raises(CardError, match=r"weights.file: weights.safetensors is not in .*; put it next to the card"):
+        check_weights(card, tmp_path)
+
+
+def test_a_model_digest_is_the_hash_of_canonical_json(tmp_path: Path) -> None:
+    source = tmp_path / "source.py"
+    source.write_text("source")
+    digest = model_digest(load_card(write(tmp_path, plain_card())), tmp_path, source)
+    canonical = (
+        '{"config":{"classes":["a","b"],"config":{"latent_dim":2},"defaults":{"truncation":null},"family":"conditional-vae","max_exec_batch":4,'
+        '"operations":["SAMPLE"],"prior":[0.25,0.75],'
+        '"sample":{"channels":1,"height":8,"modality":"image","value_range":[0.0,1.0],"width":4}},'
+        '"execution":"execution-1","noise":"philox4x32-10/box-muller-1","source":"SOURCE","weights":"WEIGHTS"}'
+    )
+    for word, content in (("SOURCE", b"source"), ("WEIGHTS", WEIGHTS)):
+        canonical = canonical.replace(word, "sha256:" + hashlib.sha256(content).hexdigest())
+    assert digest == "sha256:" + hashlib.sha256(canonical.encode()).hexdigest()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        pytest.param({"classes": ("a", "c")}, id="classes"),
+        pytest.param({"operations": ("CLASSIFY",)}, id="operations"),
+        pytest.param({"prior": (0.5, 0.5)}, id="prior"),
+        pytest.param(
+            {"parameters": {"truncation": Parameter(min=0.5, max=4.0, default=2.0, description="Bounds z.")}},
+            id="a default",
+        ),
+    ],
+)
+def test_a_model_digest_changes_with_what_is_served(tmp_path: Path, change: dict[str, Any]) -> None:
+    card = load_card(write(tmp_path, plain_card()))
+    assert model_digest(dataclasses.replace(card, **change), tmp_path) != model_digest(card, tmp_path)
+
+
+def test_a_model_digest_changes_with_the_execution_version(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    card = load_card(write(tmp_path, plain_card()))
+    before = model_digest(card, tmp_path)
+    monkeypatch.setattr("handlers.cards.digests.EXECUTION_VERSION", "execution-2")
+    assert model_digest(card, tmp_path) != before
+
+
+def test_a_model_digest_does_not_depend_on_measurements(tmp_path: Path) -> None:
+    card = load_card(write(tmp_path, plain_card()))
+    other = dataclasses.replace(card, quality=(), description="Another.", version="2.0")
+    assert model_digest(other, tmp_path) == model_digest(card, tmp_path)

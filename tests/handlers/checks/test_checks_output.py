@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from fount.cli.main import main
 from handlers.cards import card as cards
 from handlers.cards.card import Parameter
-from tests.handlers.planted import RESULT, SOURCE, find, own_card, plant
+from tests.handlers.planted import RESULT, SOURCE, custom_card, find, plant
 
 WRONG_OUTPUT = {
     "channels last": ("torch.sigmoid(x).reshape(-1, 4, 4, 1)", "(7, 4, 4, 1) for 7 rows", "images.permute(0, 3, 1, 2)"),
@@ -68,7 +68,7 @@ def test_a_picture_that_cannot_be_written_is_warned_of(tmp_path: Path) -> None:
 
 
 def test_half_a_range_is_warned_of(tmp_path: Path) -> None:
-    sample = dataclasses.replace(own_card().sample, value_range=(-1.0, 1.0))
+    sample = dataclasses.replace(custom_card().sample, value_range=(-1.0, 1.0))
     finding = find(plant(tmp_path, card={"sample": sample}), "output")
     assert finding.state == "warned"
     assert "half of the card's value_range [-1.0, 1.0]" in finding.seen

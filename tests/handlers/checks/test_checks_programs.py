@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from handlers.cards import card as cards
 from handlers.checks.report import Finding
-from tests.handlers.planted import find, own_card
+from tests.handlers.planted import custom_card, find
 
 
 class Plain(nn.Module):
@@ -48,7 +48,7 @@ def save(folder: Path, module: nn.Module, kind: str, rows: int | None = None) ->
             shapes = None if rows else ({0: batch}, {0: batch})
             torch.export.save(torch.export.export(module.eval(), example, dynamic_shapes=shapes), folder / name)
     weights, family = cards.Weights(file=name), cards.Family(name=kind)
-    cards.write_card(own_card(family=family, weights=weights), folder)
+    cards.write_card(custom_card(family=family, weights=weights), folder)
     return folder
 
 

@@ -44,7 +44,7 @@ def test_a_compiled_model_is_ready_under_numerics_of_its_own(compiled: Worker) -
 
 @pytest.mark.slow
 @needs_compiler
-def test_a_compiled_model_keeps_the_address_promise(compiled: Worker) -> None:
+def test_a_compiled_model_draws_by_address(compiled: Worker) -> None:
     together = ask(compiled, request(drawing(count=20))).items[0].value.data
     assert together == b"".join(ask(compiled, request(drawing(start=i))).items[0].value.data for i in range(20))
 
@@ -65,7 +65,7 @@ def test_every_size_of_a_compiled_model_is_compiled(small_folder: Path, monkeypa
 
 
 @needs_compiler
-def test_a_model_of_which_nothing_could_be_compiled_is_told(
+def test_a_model_of_which_nothing_could_be_compiled_is_unavailable(
     small_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("torch.compile", lambda run, dynamic, backend: run)
@@ -73,14 +73,14 @@ def test_a_model_of_which_nothing_could_be_compiled_is_told(
     assert reason == "torch could not compile any part of the model; set compiled to 0"
 
 
-def test_a_compiler_that_is_not_there_is_named(small_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_compiler_is_named(small_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CXX", "no-such-compiler")
     reason = load(small_folder, DeepSampler, COMPILED).model.reason
     assert reason.startswith("the model is to be compiled, but there is no C++ compiler 'no-such-compiler'")
 
 
 @needs_compiler
-def test_a_compiler_that_fails_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failing_compiler_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # Machine code of other sizes may be there from before; that of 16 is not.
     folder = write_folder(tmp_path / "toy", toy_card(max_exec_batch=16), DeepSampler(3))
     broken = tmp_path / "broken-g++"

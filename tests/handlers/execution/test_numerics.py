@@ -95,10 +95,10 @@ def test_the_driver_is_named_by_its_version(
     assert _read_driver() == version
 
 
-def test_a_driver_that_is_not_told_is_unknown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unreadable_driver_version_is_unknown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("handlers.execution.numerics._DRIVER", tmp_path / "version")
     assert _read_driver() == "unknown"
 
 
-def test_details_are_lines_for_people() -> None:
+def test_details_are_readable_lines() -> None:
     assert "threads: 1" in read_numerics(Settings()).details

@@ -21,12 +21,12 @@ def _settings(file: Path, text: str, model: str = "toy") -> Settings:
     return settings_from_environment(ENVIRONMENT | {"FOUNT_WORKER_CONFIG": str(file)}, model=model)
 
 
-def test_a_models_entry_goes_before_the_environment(tmp_path: Path) -> None:
+def test_a_models_entry_takes_precedence_over_the_environment(tmp_path: Path) -> None:
     found = _settings(tmp_path / "workers.yaml", ALL_STEPS)
     assert found == Settings(threads=2, precision="bf16", chosen_layout="nchw", compiled=True)
 
 
-def test_keys_an_entry_lacks_are_those_of_the_environment(tmp_path: Path) -> None:
+def test_keys_absent_from_an_entry_come_from_the_environment(tmp_path: Path) -> None:
     found = _settings(tmp_path / "workers.yaml", "models: {toy: {threads: 2}}")
     assert found == Settings(threads=2, chosen_layout="nhwc")
 
@@ -43,7 +43,7 @@ def test_an_entry_can_turn_compiling_off(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "result"),
     [
         pytest.param("models: {toy: {thread: 2}}", "models.toy.thread: unknown key; did you mean 'threads'?", id="key"),
         pytest.param("model: {}", "model: unknown key; did you mean 'models'?", id="top"),
@@ -52,24 +52,24 @@ def test_an_entry_can_turn_compiling_off(tmp_path: Path) -> None:
         pytest.param("models: [", "is not YAML", id="yaml"),
     ],
 )
-def test_what_is_wrong_with_a_file_is_told(tmp_path: Path, text: str, told: str) -> None:
+def test_problems_of_a_file_are_reported(tmp_path: Path, text: str, result: str) -> None:
     with pytest.raises(SettingsError, match="FOUNT_WORKER_CONFIG cannot be used") as caught:
         _settings(tmp_path / "workers.yaml", text)
-    assert told in str(caught.value)
+    assert result in str(caught.value)
 
 
-def test_a_file_that_is_not_there_is_told(toy_folder: Path, tmp_path: Path) -> None:
+def test_an_absent_file_is_reported(toy_folder: Path, tmp_path: Path) -> None:
     reason = load(toy_folder, ToySampler, {"FOUNT_WORKER_CONFIG": str(tmp_path / "none.yaml")}).model.reason
     assert "none.yaml cannot be read: No such file or directory; run `fount tune NAME`" in reason
 
 
-def test_a_worker_runs_as_its_model_was_tuned(toy_folder: Path, tmp_path: Path) -> None:
+def test_a_worker_uses_the_tuned_settings(toy_folder: Path, tmp_path: Path) -> None:
     write_tuned(tmp_path / "workers.yaml", "toy", TunedModel(layout="nhwc"))
     worker = load(toy_folder, ToySampler, {"FOUNT_WORKER_CONFIG": str(tmp_path / "workers.yaml")})
     assert "-fp32-nhwc-t1-" in ask(worker, request(drawing())).numerics
 
 
-def test_an_entry_leaves_those_of_other_models(tmp_path: Path) -> None:
+def test_writing_an_entry_keeps_those_of_other_models(tmp_path: Path) -> None:
     file = tmp_path / "state" / "workers.yaml"
     write_tuned(file, "one", TunedModel(threads=1))
     write_tuned(file, "two", TunedModel(threads=2, compiled=False))
@@ -90,7 +90,7 @@ def test_freed_memory_is_kept_where_the_allocator_can() -> None:
     assert keep_freed_memory() is hasattr(ctypes.CDLL(None), "mallopt")
 
 
-def test_an_allocator_that_cannot_keep_memory_is_left_alone(
+def test_an_allocator_without_the_setting_is_left_alone(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr("ctypes.CDLL", lambda _name: object())

@@ -31,7 +31,7 @@ def test_workers_and_threads_fill_the_cores(cores: int, shares: set[tuple[int, i
     assert {(one.workers, one.threads) for one in found} == shares
 
 
-def test_every_precision_layout_and_compiling_is_tried_once() -> None:
+def test_every_combination_is_measured_once() -> None:
     found = list_candidates(1, ("fp32", "bf16"), can_compile=True)
     ways = {(one.precision, one.layout, one.compiled) for one in found}
     assert (len(found), len(ways)) == (8, 8)
@@ -52,7 +52,7 @@ def test_the_goal_decides_what_is_best() -> None:
     assert best_first([bulk, quick, dropped], "latency") == [quick, bulk]
 
 
-def test_the_table_says_what_was_dropped_and_why() -> None:
+def test_the_table_lists_dropped_candidates_with_reasons() -> None:
     lines = to_table([_measured(TWO, 4321.0, 0.005)], [Measurement(candidate=LOST, dropped="too far off")]).splitlines()
     assert lines[1].split() == ["2", "1", "fp32", "nhwc", "no", "4,321", "32", "5.00"]
     assert lines[2] == "dropped: 1×1, bf16, nhwc: too far off"
@@ -65,7 +65,7 @@ def _tune(store: Path, monkeypatch: pytest.MonkeyPatch, candidates: list[Candida
 
 
 @pytest.mark.slow
-def test_the_best_way_is_measured_and_written_for_workers(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_best_candidate_is_written_for_workers(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     result = _tune(store, monkeypatch, [TWO], "--json")
     document = json.loads(result.stdout)
     assert all(rate > 0 for rate in document["measured"][0]["per_second"].values())
@@ -74,7 +74,7 @@ def test_the_best_way_is_measured_and_written_for_workers(store: Path, monkeypat
     assert read_tuned(store / "state" / "workers.yaml") == {"small": expected}
 
 
-def test_a_way_that_cannot_serve_is_dropped_with_the_workers_reason(
+def test_a_candidate_that_cannot_serve_is_dropped_with_the_workers_reason(
     store: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     card = store / "small" / "model.yaml"
@@ -91,7 +91,7 @@ def test_a_dry_run_writes_no_result(store: Path, monkeypatch: pytest.MonkeyPatch
     assert not (store / "state" / "workers.yaml").exists()
 
 
-def test_a_model_that_is_not_there_is_told(store: Path) -> None:
+def test_an_absent_model_is_reported(store: Path) -> None:
     result = CliRunner().invoke(main, ["tune", "smal", "--model-store", str(store)])
     assert result.exit_code == 1
     assert "has no model 'smal'; it has small" in result.stderr

@@ -16,21 +16,20 @@ from torch import Tensor, nn
 
 from handlers.cards.card import write_card
 from handlers.loading.program import load_program
-from tests.handlers.loading.test_own_models import latents
-from tests.handlers.loading.test_weights import Trap
-from tests.handlers.own_models import draw, program_card, reason_of, serve
-from tests.handlers.packaging.test_packing import _SERVE as SERVE
+from tests.handlers.custom_models import (
+    Generator,
+    Trap,
+    draw,
+    inputs,
+    latents,
+    program_card,
+    reason_of,
+    save_exported,
+    serve,
+)
+from tests.handlers.toys import DESCRIBE_SCRIPT as SERVE
 
 LABELS = (0, 1, 2)
-
-
-class Generator(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.embed, self.net = nn.Embedding(3, 6), nn.Linear(6, 16)
-
-    def forward(self, z: Tensor, label: Tensor) -> Tensor:
-        return torch.tanh(self.net(z + self.embed(label))).reshape(-1, 1, 4, 4)
 
 
 class Sampling(Generator):
@@ -44,10 +43,6 @@ class Stuck(Generator):
         return super().forward(z, label).reshape(z.shape[0], 1, 4, 4)
 
 
-def inputs(rows: int) -> tuple[Tensor, Tensor]:
-    return torch.ones(rows, 6), torch.zeros(rows, dtype=torch.int64)
-
-
 def _save_scripted(file: Path, module: nn.Module) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -58,12 +53,6 @@ def _save_traced(file: Path, module: nn.Module) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         torch.jit.trace(module, inputs(2)).save(file)
-
-
-def save_exported(file: Path, module: nn.Module, rows: object = None) -> None:
-    free = torch.export.Dim("batch") if rows is None else rows
-    program = torch.export.export(module.eval(), inputs(2), dynamic_shapes=({0: free}, {0: free}) if free else None)
-    torch.export.save(program, file)
 
 
 @pytest.fixture(scope="module")
@@ -109,7 +98,7 @@ def _reason(folder: Path, kind: str, file: str, classes: int = 3) -> str:
     return reason_of(folder)
 
 
-def test_a_program_exported_for_one_number_of_rows_is_told(tmp_path: Path, generator: Generator) -> None:
+def test_a_program_exported_for_one_number_of_rows_is_refused(tmp_path: Path, generator: Generator) -> None:
     save_exported(tmp_path / "program.pt2", generator, rows=False)
     assert _reason(tmp_path, "exported", "program.pt2") == (
         'program.pt2 takes exactly 2 rows of z; export it again with b = torch.export.Dim("batch") and '
@@ -117,25 +106,25 @@ def test_a_program_exported_for_one_number_of_rows_is_told(tmp_path: Path, gener
     )
 
 
-def test_a_program_exported_for_few_rows_is_told(tmp_path: Path, generator: Generator) -> None:
+def test_a_program_exported_for_few_rows_is_refused(tmp_path: Path, generator: Generator) -> None:
     save_exported(tmp_path / "program.pt2", generator, rows=torch.export.Dim("batch", min=1, max=8))
     assert "takes only 1 to 8 rows of z; export it again" in _reason(tmp_path, "exported", "program.pt2")
 
 
 @pytest.mark.parametrize("rows", ["AUTO", "DYNAMIC"])
-def test_a_program_whose_rows_torch_found_free_is_taken(tmp_path: Path, generator: Generator, rows: str) -> None:
+def test_a_program_with_automatically_dynamic_rows_is_loaded(tmp_path: Path, generator: Generator, rows: str) -> None:
     save_exported(tmp_path / "program.pt2", generator, rows=getattr(torch.export.Dim, rows))
     module = load_program(tmp_path / "program.pt2", "exported", most_rows=256)
     assert module.eval()(*inputs(1)).shape == (1, 1, 4, 4)
 
 
-def test_no_part_of_a_program_says_that_it_is_in_training(tmp_path: Path, generator: Generator) -> None:
+def test_no_part_of_a_program_is_in_training_mode(tmp_path: Path, generator: Generator) -> None:
     save_exported(tmp_path / "program.pt2", generator)
     module = load_program(tmp_path / "program.pt2", "exported", most_rows=256)
     assert not [name for name, part in module.train().named_modules() if part.training]
 
 
-def test_a_program_traced_for_one_number_of_rows_is_told(tmp_path: Path) -> None:
+def test_a_program_traced_for_one_number_of_rows_is_reported(tmp_path: Path) -> None:
     class Fixed(Generator):
         def forward(self, z: Tensor, label: Tensor) -> Tensor:
             return super().forward(z, label).reshape(2, 1, 4, 4)
@@ -146,7 +135,7 @@ def test_a_program_traced_for_one_number_of_rows_is_told(tmp_path: Path) -> None
     assert reason.endswith("it must accept z, and the label if it has classes, of any number of rows")
 
 
-def test_a_program_that_takes_a_label_on_a_card_without_classes_is_told(tmp_path: Path, generator: Generator) -> None:
+def test_a_label_on_a_card_without_classes_is_refused(tmp_path: Path, generator: Generator) -> None:
     _save_scripted(tmp_path / "program.pt", generator)
     reason = _reason(tmp_path, "torchscript", "program.pt", classes=0)
     assert reason.startswith("program.pt: Generator.forward(z, label) takes label after z, the card has no classes")
@@ -154,7 +143,7 @@ def test_a_program_that_takes_a_label_on_a_card_without_classes_is_told(tmp_path
 
 @pytest.mark.parametrize("kept", [0.2, 0.6, 0.95])
 @pytest.mark.parametrize(("kind", "save"), [("torchscript", _save_scripted), ("exported", save_exported)])
-def test_a_program_that_is_cut_short_is_told(
+def test_a_truncated_program_is_reported(
     tmp_path: Path, generator: Generator, kind: str, save: Callable[[Path, nn.Module], None], kept: float
 ) -> None:
     save(tmp_path / "program.pt2", generator)
@@ -166,27 +155,27 @@ def test_a_program_that_is_cut_short_is_told(
 
 
 @pytest.mark.parametrize(
-    ("kind", "told"),
+    ("kind", "result"),
     [
         ("torchscript", "program.pt is exported, not a program of kind torchscript; set family.name to exported"),
         ("exported", "program.pt is torchscript, not a program of kind exported; set family.name to torchscript"),
     ],
 )
-def test_the_other_kind_of_program_is_told(tmp_path: Path, generator: Generator, kind: str, told: str) -> None:
+def test_the_other_kind_of_program_is_refused(tmp_path: Path, generator: Generator, kind: str, result: str) -> None:
     (save_exported if kind == "torchscript" else _save_scripted)(tmp_path / "other.pt2", generator)
     (tmp_path / "other.pt2").rename(tmp_path / "program.pt")
-    assert _reason(tmp_path, kind, "program.pt") == told
+    assert _reason(tmp_path, kind, "program.pt") == result
 
 
 @pytest.mark.parametrize("kind", ["torchscript", "exported"])
-def test_a_pickle_for_a_program_is_told_and_not_read(tmp_path: Path, kind: str) -> None:
+def test_a_pickle_for_a_program_is_refused_and_not_read(tmp_path: Path, kind: str) -> None:
     torch.save(Trap(tmp_path / "ran"), tmp_path / "program.pt")
     assert "program.pt is a pickle" in _reason(tmp_path, kind, "program.pt")
     assert not (tmp_path / "ran").exists()
 
 
 @pytest.mark.slow
-def test_a_worker_runs_a_program_from_its_archive_alone(tmp_path: Path, generator: Generator) -> None:
+def test_a_worker_runs_a_program_from_its_archive_only(tmp_path: Path, generator: Generator) -> None:
     (tmp_path / "own").mkdir()
     save_exported(tmp_path / "own/program.pt2", generator)
     write_card(program_card("exported", "program.pt2"), tmp_path / "own")

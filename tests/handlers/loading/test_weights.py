@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from fount.cli.main import main
 from handlers.loading.custom_source import build_custom_class
 from handlers.loading.weights import WeightsError, load_weights
+from tests.handlers.custom_models import Trap
 
 
 def _module() -> nn.Sequential:
@@ -27,16 +28,6 @@ def _refusal(tmp_path: Path, tensors: dict[str, Tensor], module: nn.Module | Non
     with pytest.raises(WeightsError) as caught:
         load_weights(module or _module(), tmp_path / "weights.safetensors")
     return str(caught.value)
-
-
-class Trap:
-    """Would write a file if it were unpickled."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def __reduce__(self) -> tuple[object, ...]:
-        return Path.touch, (self.path,)
 
 
 @pytest.mark.parametrize("name", ["weights.safetensors", "generator.pt", "model.bin"])
@@ -57,7 +48,7 @@ def test_a_pickle_is_never_read_whatever_it_is_called(tmp_path: Path, name: str,
     assert not (tmp_path / "ran").exists()
 
 
-def test_a_program_for_weights_is_told(tmp_path: Path) -> None:
+def test_a_program_for_weights_is_refused(tmp_path: Path) -> None:
     with pytest.warns(DeprecationWarning, match="deprecated"):
         torch.jit.script(nn.Linear(2, 2)).save(tmp_path / "weights.safetensors")
     with pytest.raises(WeightsError, match=r"is a torchscript program, not weights; set family.name to torchscript"):
@@ -65,13 +56,13 @@ def test_a_program_for_weights_is_told(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("data", [b"", b"no", b"PK\x03\x04 and no more", b"\x08\0\0\0\0\0\0\0{}"], ids=len)
-def test_a_damaged_file_is_told(tmp_path: Path, data: bytes) -> None:
+def test_a_damaged_file_is_reported(tmp_path: Path, data: bytes) -> None:
     (tmp_path / "weights.safetensors").write_bytes(data)
     with pytest.raises(WeightsError, match="cannot be read as safetensors"):
         load_weights(_module(), tmp_path / "weights.safetensors")
 
 
-def test_a_file_that_is_cut_short_is_told(tmp_path: Path) -> None:
+def test_a_truncated_file_is_reported(tmp_path: Path) -> None:
     file = tmp_path / "weights.safetensors"
     save_file(_module().state_dict(), file)
     file.write_bytes(file.read_bytes()[:-4])
@@ -80,9 +71,9 @@ def test_a_file_that_is_cut_short_is_told(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("prefix", ["module.", "generator.", "model.net."])
-def test_a_prefix_of_all_names_is_told_with_the_command(tmp_path: Path, prefix: str) -> None:
-    told = _refusal(tmp_path, {prefix + name: tensor for name, tensor in _module().state_dict().items()})
-    assert told.endswith(
+def test_a_prefix_of_all_names_is_reported_with_the_command(tmp_path: Path, prefix: str) -> None:
+    result = _refusal(tmp_path, {prefix + name: tensor for name, tensor in _module().state_dict().items()})
+    assert result.endswith(
         f"; all names begin with {prefix}, the module's do not: run `fount convert "
         f"{tmp_path}/weights.safetensors --out {tmp_path}/stripped.safetensors --strip-prefix {prefix}`, "
         "and set weights.file to that"
@@ -90,17 +81,17 @@ def test_a_prefix_of_all_names_is_told_with_the_command(tmp_path: Path, prefix: 
 
 
 @pytest.mark.parametrize(("prefix", "other"), [("module.", "n_averaged"), ("generator.", "discriminator.0.weight")])
-def test_a_prefix_of_all_names_that_are_due_is_told(tmp_path: Path, prefix: str, other: str) -> None:
+def test_a_prefix_of_all_required_names_is_reported(tmp_path: Path, prefix: str, other: str) -> None:
     state = {prefix + name: tensor for name, tensor in _module().state_dict().items()}
-    told = _refusal(tmp_path, state | {other: torch.tensor(1)})
-    assert f"; the file has all names of the module after {prefix}: run `fount convert {tmp_path}/" in told
-    command = re.search("`fount (convert .*)`", told)
+    result = _refusal(tmp_path, state | {other: torch.tensor(1)})
+    assert f"; the file has all names of the module after {prefix}: run `fount convert {tmp_path}/" in result
+    command = re.search("`fount (convert .*)`", result)
     assert command is not None
     assert CliRunner().invoke(main, command[1].split()).exit_code == 0
     load_weights(_module(), tmp_path / "stripped.safetensors")
 
 
-def test_a_class_of_ones_own_is_named_with_its_file(tmp_path: Path) -> None:
+def test_a_custom_class_is_named_with_its_file(tmp_path: Path) -> None:
     (tmp_path / "generator.py").write_text("from torch import nn\nclass Mine(nn.Linear): pass\n")
     module = build_custom_class(tmp_path / "generator.py", "Mine", {"in_features": 2, "out_features": 2})
     remedy = "; make generator.py's class Mine and family.config match these weights"
@@ -108,25 +99,25 @@ def test_a_class_of_ones_own_is_named_with_its_file(tmp_path: Path) -> None:
     assert _refusal(tmp_path, {"weight": torch.ones(3, 2), "bias": torch.ones(2)}, module).endswith(remedy)
 
 
-def test_five_wrong_shapes_are_told_and_the_rest_counted(tmp_path: Path) -> None:
-    told = _refusal(tmp_path, {f"{i}.weight": torch.ones(3) for i in range(6)}, nn.Sequential(*_norms(6)))
-    assert told.startswith("weights.safetensors: 0.weight has shape (3,), the module has (2,); 1.weight has shape")
-    assert told.endswith("4.weight has shape (3,), the module has (2,); 1 more; make the card's family.config match")
+def test_five_wrong_shapes_are_listed_and_the_rest_counted(tmp_path: Path) -> None:
+    result = _refusal(tmp_path, {f"{i}.weight": torch.ones(3) for i in range(6)}, nn.Sequential(*_norms(6)))
+    assert result.startswith("weights.safetensors: 0.weight has shape (3,), the module has (2,); 1.weight has shape")
+    assert result.endswith("4.weight has shape (3,), the module has (2,); 1 more; make the card's family.config match")
 
 
 def _norms(count: int) -> list[nn.Module]:
     return [nn.RMSNorm(2) for _ in range(count)]
 
 
-def test_five_missing_names_are_told_and_the_rest_counted(tmp_path: Path) -> None:
-    told = _refusal(tmp_path, {"1.weight": torch.ones(2)})
-    assert told.startswith(
+def test_five_missing_names_are_listed_and_the_rest_counted(tmp_path: Path) -> None:
+    result = _refusal(tmp_path, {"1.weight": torch.ones(2)})
+    assert result.startswith(
         "weights.safetensors lacks 0.bias, 0.weight, 1.bias, 1.num_batches_tracked, 1.running_mean and 1 more;"
     )
 
 
 @pytest.mark.parametrize(
-    ("name", "tensor", "told"),
+    ("name", "tensor", "result"),
     [
         ("0.weight", torch.ones(2, 3, dtype=torch.int64), "whole numbers (torch.int64), the module has floats"),
         ("1.num_batches_tracked", torch.tensor(1.0), "floats (torch.float32), the module has whole numbers"),
@@ -134,12 +125,12 @@ def test_five_missing_names_are_told_and_the_rest_counted(tmp_path: Path) -> Non
     ],
     ids=["floats", "whole", "truths"],
 )
-def test_another_sort_of_numbers_is_told(tmp_path: Path, name: str, tensor: Tensor, told: str) -> None:
-    assert told in _refusal(tmp_path, _module().state_dict() | {name: tensor})
+def test_another_element_type_is_reported(tmp_path: Path, name: str, tensor: Tensor, result: str) -> None:
+    assert result in _refusal(tmp_path, _module().state_dict() | {name: tensor})
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64], ids=str)
-def test_other_floats_become_the_modules(tmp_path: Path, dtype: torch.dtype) -> None:
+def test_other_floats_are_cast_to_the_modules_type(tmp_path: Path, dtype: torch.dtype) -> None:
     state = {name: t.to(dtype) if t.is_floating_point() else t for name, t in _module().state_dict().items()}
     save_file(state, tmp_path / "weights.safetensors")
     module = _module()
@@ -149,9 +140,7 @@ def test_other_floats_become_the_modules(tmp_path: Path, dtype: torch.dtype) -> 
 
 
 @pytest.mark.parametrize(("dtype", "lines"), [(torch.float64, 1), (torch.float16, 0)], ids=["rounded", "exact"])
-def test_rounding_is_told_in_the_log(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture, dtype: torch.dtype, lines: int
-) -> None:
+def test_rounding_is_logged(tmp_path: Path, caplog: pytest.LogCaptureFixture, dtype: torch.dtype, lines: int) -> None:
     save_file({"weight": torch.ones(1, 1, dtype=dtype), "bias": torch.ones(1)}, tmp_path / "weights.safetensors")
     load_weights(nn.Linear(1, 1), tmp_path / "weights.safetensors")
     assert len(caplog.records) == lines
@@ -164,7 +153,7 @@ class Tied(nn.Module):
         self.b.weight = self.a.weight
 
 
-def test_a_tensor_with_two_names_may_be_there_once(tmp_path: Path) -> None:
+def test_a_tensor_with_two_names_may_be_stored_once(tmp_path: Path) -> None:
     trained, module = Tied(), Tied()
     save_model(trained, str(tmp_path / "weights.safetensors"))
     load_weights(module, tmp_path / "weights.safetensors")
@@ -177,11 +166,11 @@ class Masked(nn.Module):
         self.register_buffer("mask", torch.tensor([0.0, float("-inf")]))
 
 
-def test_an_infinite_mask_of_the_modules_own_is_taken(tmp_path: Path) -> None:
+def test_an_infinite_mask_of_the_module_is_accepted(tmp_path: Path) -> None:
     save_file(Masked().state_dict(), tmp_path / "weights.safetensors")
     load_weights(Masked(), tmp_path / "weights.safetensors")
 
 
 def test_another_infinity_is_refused(tmp_path: Path) -> None:
-    told = _refusal(tmp_path, OrderedDict(mask=torch.tensor([float("-inf"), 0.0])), Masked())
-    assert re.search("mask holds NaN or infinite values; train the model again", told)
+    result = _refusal(tmp_path, OrderedDict(mask=torch.tensor([float("-inf"), 0.0])), Masked())
+    assert re.search("mask holds NaN or infinite values; train the model again", result)

@@ -43,12 +43,12 @@ def test_a_relative_import_is_followed_out_of_a_package(house: Path) -> None:
     assert "handlers/near.py" in modules_needed(house, "handlers.start")
 
 
-def test_an_import_for_types_alone_is_not_followed(house: Path) -> None:
+def test_an_import_for_type_checkers_is_not_followed(house: Path) -> None:
     (house / "handlers/start.py").write_text("import typing\nif typing.TYPE_CHECKING:\n    import handlers.near")
     assert "handlers/near.py" not in modules_needed(house, "handlers.start")
 
 
-def test_the_check_of_zips_travels_with_the_check_of_archives() -> None:
+def test_an_archive_contains_the_archive_checks() -> None:
     assert "fount/archive.py" in modules_needed(ROOT, "handlers.entry")
 
 
@@ -62,7 +62,7 @@ def test_the_check_of_zips_travels_with_the_check_of_archives() -> None:
         ("from fount import client", "fount.client"),
     ],
 )
-def test_a_helper_of_a_family_is_named(house: Path, statement: str, foreign: str) -> None:
+def test_a_foreign_import_of_a_family_is_named(house: Path, statement: str, foreign: str) -> None:
     (house / "handlers/start.py").write_text(statement)
     assert foreign in foreign_imports(house, house / "handlers/start.py")
 
@@ -81,6 +81,6 @@ def test_a_family_with_a_helper_is_not_packed(store: Path, tmp_path: Path, monke
         pack(store / "small", tmp_path)
 
 
-def test_checkouts_have_the_bytes_that_digests_are_taken_of() -> None:
+def test_checkouts_keep_the_bytes_that_digests_cover() -> None:
     lines = (ROOT / ".gitattributes").read_text().splitlines()
     assert {"* text=auto eol=lf", "*.safetensors binary", "*.png binary"} <= set(lines)

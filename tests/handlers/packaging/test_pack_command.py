@@ -74,32 +74,32 @@ def test_a_folder_named_twice_is_packed_once(store: Path, tmp_path: Path) -> Non
     assert len(json.loads(result.stdout)) == 1
 
 
-def test_a_path_without_a_card_is_result_with_the_remedy(tmp_path: Path) -> None:
+def test_a_path_without_a_card_is_refused_with_the_remedy(tmp_path: Path) -> None:
     result = run(tmp_path, tmp_path / "out", f"{tmp_path}/nothing")
     assert result.exit_code == 1
     assert "has no model.yaml; name a model folder, as `fount new` writes one" in result.output
 
 
-def test_a_folder_here_is_not_taken_for_one_of_the_store(store: Path, tmp_path: Path, monkeypatch) -> None:
+def test_a_folder_here_is_not_confused_with_one_of_the_store(store: Path, tmp_path: Path, monkeypatch) -> None:
     monkeypatch.chdir(store)
     result = run(tmp_path, tmp_path / "out", "small")
     assert result.exit_code == 1
     assert "has no model 'small'; it has none. Use ./small for the folder here." in result.output
 
 
-def test_a_store_without_models_is_result_with_the_remedy(tmp_path: Path) -> None:
+def test_a_store_without_models_is_refused_with_the_remedy(tmp_path: Path) -> None:
     result = run(tmp_path, tmp_path / "out", "--all")
     assert result.exit_code == 1
     assert "or create one with `fount new NAME`" in result.output
 
 
-def test_a_model_named_as_a_store_is_result_which_folder_to_name(store: Path, tmp_path: Path) -> None:
+def test_a_model_folder_given_as_store_is_refused_with_the_remedy(store: Path, tmp_path: Path) -> None:
     result = run(store / "small", tmp_path / "out", "--all")
     assert result.exit_code == 1
     assert f"name the folder that contains it: --model-store {store}\n" in result.output
 
 
-def test_a_hidden_folder_is_no_model(store: Path, tmp_path: Path) -> None:
+def test_a_hidden_folder_is_not_a_model(store: Path, tmp_path: Path) -> None:
     (store / "small").rename(store / ".small.x1y2")
     assert f"In {store}: none." in run(store, tmp_path / "out").output
     assert "has no model; name another" in run(store, tmp_path / "out", "--all").output

@@ -36,8 +36,8 @@ def block(title: str, language: str = "python") -> str:
 
 
 def begin(store: Path, *options: str) -> Path:
-    told = CliRunner().invoke(new, ["mine", *options, "--model-store", str(store)])
-    assert told.exit_code == 0, told.output
+    result = CliRunner().invoke(new, ["mine", *options, "--model-store", str(store)])
+    assert result.exit_code == 0, result.output
     return store / "mine"
 
 
@@ -90,7 +90,7 @@ def test_the_many_step_class_takes_its_steps_from_the_request(many_steps: Path) 
     assert many.tobytes() == again.tobytes()
 
 
-def test_the_export_that_is_shown_takes_any_number_of_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_documented_export_accepts_any_number_of_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = begin(tmp_path, "--latent", "32")
     fields = yaml.safe_load((folder / CARD_FILE).read_text())
     fields |= {"family": {"name": "exported"}, "weights": {"file": "generator.pt2"}}
@@ -101,7 +101,7 @@ def test_the_export_that_is_shown_takes_any_number_of_rows(tmp_path: Path, monke
     assert open_trial(folder).draw(count=5).shape == (5, 32, 32, 3)
 
 
-def test_every_link_of_the_page_leads_somewhere() -> None:
+def test_every_link_of_the_page_exists() -> None:
     links = re.findall(r"\]\(([\w./-]+)\)", PAGE)
     assert links
     assert [link for link in links if not (Path(__file__).parents[3] / "docs" / link).exists()] == []

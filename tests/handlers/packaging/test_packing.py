@@ -21,6 +21,7 @@ from handlers.cards.digests import model_digest
 from handlers.cli.pack import pack as pack_command
 from handlers.models import source_file
 from handlers.packaging.pack import PackError, pack
+from tests.handlers.toys import DESCRIBE_SCRIPT
 
 
 def test_packing_twice_gives_the_same_bytes(store: Path, tmp_path: Path) -> None:
@@ -33,7 +34,7 @@ def test_the_file_is_named_by_model_and_version(store: Path, tmp_path: Path) -> 
     assert [file.name for file in tmp_path.iterdir()] == ["small-1.0.mar"]
 
 
-def test_it_tells_what_it_wrote(store: Path, tmp_path: Path) -> None:
+def test_it_returns_what_it_wrote(store: Path, tmp_path: Path) -> None:
     info = pack(store / "small", tmp_path)
     assert (info.name, info.version, info.size_bytes) == ("small", "1.0", (tmp_path / "small-1.0.mar").stat().st_size)
     assert info == verify_archive(tmp_path / "small-1.0.mar")
@@ -61,7 +62,7 @@ def test_an_archive_holds_what_is_served(names: set[str]) -> None:
     assert {"model.yaml", "weights.safetensors", "golden.safetensors", "archive.json", "entry.py"} <= names
 
 
-def test_an_archive_holds_its_own_family_alone(names: set[str]) -> None:
+def test_an_archive_holds_only_its_own_family(names: set[str]) -> None:
     families = sorted(name for name in names if name.startswith("handlers/models/"))
     assert families == ["handlers/models/__init__.py", "handlers/models/classifier.py"]
 
@@ -73,7 +74,7 @@ def test_an_archive_holds_nothing_a_worker_does_not_need(names: set[str], part: 
     assert [name for name in names if part in name] == []
 
 
-def test_torchserve_is_told_to_leave_batching_alone(store: Path, tmp_path: Path) -> None:
+def test_torchserve_is_configured_not_to_batch(store: Path, tmp_path: Path) -> None:
     pack(store / "small", tmp_path)
     with zipfile.ZipFile(tmp_path / "small-1.0.mar") as archive:
         manifest = json.loads(archive.read("MAR-INF/MANIFEST.json"))
@@ -82,35 +83,18 @@ def test_torchserve_is_told_to_leave_batching_alone(store: Path, tmp_path: Path)
     assert config[:3] == ["batchSize: 1", "maxBatchDelay: 1", "responseTimeout: 120"]
 
 
-def test_torchserve_is_told_to_wait_for_a_first_start(store: Path, tmp_path: Path) -> None:
+def test_torchserve_is_configured_to_wait_for_a_first_start(store: Path, tmp_path: Path) -> None:
     pack(store / "small", tmp_path)
     with zipfile.ZipFile(tmp_path / "small-1.0.mar") as archive:
         assert "startupTimeout: 600" in archive.read("model-config.yaml").decode().splitlines()
 
 
-_SERVE = """
-import pathlib, sys
-from types import SimpleNamespace
-import entry
-from fount.worker.v1 import worker_pb2
-
-worker = entry.Entry()
-worker.initialize(SimpleNamespace(system_properties={"model_dir": ".", "gpu_id": None}))
-request = worker_pb2.WorkerRequest(operation=9).SerializeToString()
-reply = worker_pb2.WorkerReply.FromString(worker.handle([{"body": bytearray(request)}], None)[0])
-print(reply.description.model.state, reply.description.model.state_reason)
-for name, module in sorted(sys.modules.items()):
-    if name.split(".")[0] in ("fount", "handlers", "entry"):
-        assert pathlib.Path(module.__file__).is_relative_to(pathlib.Path.cwd()), module.__file__
-"""
-
-
-def test_a_worker_runs_from_its_archive_alone(store: Path, tmp_path: Path) -> None:
+def test_a_worker_runs_from_its_archive_only(store: Path, tmp_path: Path) -> None:
     pack(store / "small", tmp_path)
     with zipfile.ZipFile(tmp_path / "small-1.0.mar") as archive:
         archive.extractall(tmp_path / "unpacked")
     environment = dict(os.environ) | {"PYTHONPATH": str(tmp_path / "unpacked")}
-    command = [sys.executable, "-W", "error", "-c", _SERVE]
+    command = [sys.executable, "-W", "error", "-c", DESCRIBE_SCRIPT]
     done = subprocess.run(command, cwd=tmp_path / "unpacked", env=environment, capture_output=True, text=True)
     assert done.stderr == ""
     assert done.stdout.strip() == "2"
@@ -153,7 +137,7 @@ def test_golden_samples_of_other_weights_are_refused(store: Path, tmp_path: Path
         pack(folder, tmp_path)
 
 
-def test_golden_samples_that_do_not_say_what_they_are_of_are_refused(store: Path, tmp_path: Path) -> None:
+def test_golden_samples_without_a_fingerprint_are_refused(store: Path, tmp_path: Path) -> None:
     file = store / "small/golden.safetensors"
     with safe_open(file, framework="np") as stream:
         metadata = {key: text for key, text in stream.metadata().items() if key != "fingerprint"}
@@ -177,13 +161,13 @@ def test_a_file_name_that_is_taken_is_refused(store: Path, tmp_path: Path) -> No
         pack(store / "small", tmp_path)
 
 
-def test_a_folder_that_cannot_be_made_is_told(store: Path, tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_created_is_reported(store: Path, tmp_path: Path) -> None:
     (tmp_path / "out").write_text("a file where a folder should be")
     with pytest.raises(PackError, match="choose another folder or free some space"):
         pack(store / "small", tmp_path / "out")
 
 
-def test_an_archive_that_holds_the_very_same_is_left_as_it_is(store: Path, tmp_path: Path) -> None:
+def test_an_archive_with_the_same_content_is_not_rewritten(store: Path, tmp_path: Path) -> None:
     first = pack(store / "small", tmp_path)
     file = tmp_path / "small-1.0.mar"
     before = file.stat().st_ino
@@ -203,7 +187,7 @@ def test_an_archive_that_was_damaged_or_zipped_again_is_replaced(store: Path, tm
         assert file.read_bytes() == whole
 
 
-def test_a_full_disk_leaves_the_older_archive_and_no_rest(
+def test_a_full_disk_leaves_the_older_archive_and_no_temporary_file(
     store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pack(store / "small", tmp_path)
@@ -245,12 +229,12 @@ def test_the_command_packs_all_and_prints_json(store: Path, tmp_path: Path) -> N
     ]
 
 
-def test_the_command_names_the_models_there_are(store: Path, tmp_path: Path) -> None:
+def test_the_command_lists_the_models_of_the_store(store: Path, tmp_path: Path) -> None:
     status, output = _run("large", "--model-store", str(store), "--out", str(tmp_path))
     assert (status, output) == (1, f"Error: {store} has no model 'large'; it has small.\n")
 
 
-def test_the_command_says_in_a_sentence_what_is_wrong(store: Path, tmp_path: Path) -> None:
+def test_the_command_reports_errors_in_a_sentence(store: Path, tmp_path: Path) -> None:
     (store / "small/golden.safetensors").unlink()
     status, output = _run("small", "--model-store", str(store), "--out", str(tmp_path))
     assert status == 1
@@ -258,7 +242,7 @@ def test_the_command_says_in_a_sentence_what_is_wrong(store: Path, tmp_path: Pat
     assert "golden.safetensors is missing" in output
 
 
-def test_the_command_wants_names_or_all(store: Path) -> None:
+def test_the_command_requires_names_or_all(store: Path) -> None:
     status, output = _run("--model-store", str(store))
     assert status == 2
     assert "Name models, or use --all." in output

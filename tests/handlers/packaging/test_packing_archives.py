@@ -58,7 +58,7 @@ def test_a_rewritten_archive_with_nothing_changed_verifies(archive: Path) -> Non
     assert verify_archive(archive).name == "small"
 
 
-def test_a_file_that_is_no_zip_is_refused(tmp_path: Path) -> None:
+def test_a_file_that_is_not_a_zip_is_refused(tmp_path: Path) -> None:
     (tmp_path / "a.mar").write_bytes(b"hello")
     assert _refusal(tmp_path / "a.mar").startswith("is not a zip archive")
 
@@ -104,7 +104,7 @@ def test_a_changed_member_is_refused(archive: Path) -> None:
     assert _refusal(archive).startswith("entry.py has sha256:")
 
 
-def test_a_member_that_is_there_twice_is_refused(archive: Path) -> None:
+def test_a_repeated_member_is_refused(archive: Path) -> None:
     with warnings.catch_warnings(), zipfile.ZipFile(archive, "a") as target:
         warnings.simplefilter("ignore")
         target.writestr("entry.py", b"import os")
@@ -143,7 +143,7 @@ def test_bytes_after_the_end_are_refused(archive: Path) -> None:
     [(6, 2), (8, 8), (14, 1), (18, 1), (22, 1), (28, 1), (30, 1)],
     ids=["flags", "method", "crc", "stored-size", "full-size", "extra-field", "name"],
 )
-def test_a_header_that_tells_another_story_is_refused(archive: Path, place: int, byte: int) -> None:
+def test_a_contradictory_header_is_refused(archive: Path, place: int, byte: int) -> None:
     data = bytearray(archive.read_bytes())
     with zipfile.ZipFile(archive) as source:
         data[source.getinfo("entry.py").header_offset + place] ^= byte
@@ -280,7 +280,7 @@ def test_a_link_in_an_unpacked_archive_is_refused(archive: Path, tmp_path: Path)
         verify_folder(tmp_path / "unpacked")
 
 
-def test_verifying_needs_the_standard_library_alone() -> None:
+def test_verifying_needs_only_the_standard_library() -> None:
     script = "import sys, fount.archive; print({'torch', 'numpy', 'grpc', 'yaml'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout == "set()\n"

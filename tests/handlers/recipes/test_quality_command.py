@@ -34,7 +34,7 @@ def run(*arguments: object, store: Path = MODEL_STORE) -> Result:
     return CliRunner().invoke(quality, ["--model-store", str(store), *map(str, arguments)])
 
 
-def own_card() -> Card:
+def custom_card() -> Card:
     card = load_card(MODEL_STORE / "digits-cvae")
     return dataclasses.replace(
         card,
@@ -58,7 +58,7 @@ def store(tmp_path: Path) -> Path:
     (own / "generator.py").write_text(OWN)
     save_file({"shades": torch.linspace(-0.5, 0.5, 10)}, own / "weights.safetensors")
     (own / "golden.safetensors").write_bytes(b"")  # as if it was checked; it is not read here
-    write_card(own_card(), own)
+    write_card(custom_card(), own)
     return tmp_path
 
 

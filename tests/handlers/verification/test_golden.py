@@ -88,20 +88,20 @@ def test_the_numerics_it_was_recorded_on_are_named(sampled: Path) -> None:
     assert _metadata(sampled)["numerics"] == read_numerics(Settings()).id
 
 
-def test_recorded_pictures_are_what_the_model_draws(sampled: Path) -> None:
+def test_recorded_images_are_what_the_model_draws(sampled: Path) -> None:
     network = build_network(toy_card(), ToySampler(3), Settings())
     rows = SampleRows(addresses=Addresses.of_range(20260, 1, 1), labels=np.array([1]))
     expected = floats_to_uint8(network.run("SAMPLE", rows), (0.0, 1.0))
     np.testing.assert_array_equal(load_file(sampled)["images"][1:2], expected)
 
 
-def test_one_other_bit_fails_on_known_numerics(sampled: Path) -> None:
+def test_a_changed_bit_fails_on_known_numerics(sampled: Path) -> None:
     _change(sampled, lambda arrays: arrays, read_numerics(Settings()).id)
     with pytest.raises(GoldenError, match="not the same bytes on known numerics"):
         _check(sampled, toy_card())
 
 
-def test_other_pictures_fail_on_known_numerics_although_the_digest_holds(sampled: Path) -> None:
+def test_other_images_fail_on_known_numerics_even_if_the_digest_matches(sampled: Path) -> None:
     _change(sampled, _brighter(1, 1))
     with pytest.raises(GoldenError, match=r"not the same bytes on known numerics .* up to 1 levels"):
         _check(sampled, toy_card())
@@ -178,7 +178,7 @@ def test_numerics_known_from_before_are_compared_byte_for_byte(sampled: Path, tm
         _check(sampled, toy_card(), tmp_path / "state")
 
 
-def test_a_kept_digest_does_not_excuse_pictures_beyond_the_tolerance(sampled: Path, tmp_path: Path) -> None:
+def test_a_stored_digest_does_not_excuse_images_beyond_the_tolerance(sampled: Path, tmp_path: Path) -> None:
     _change(sampled, lambda arrays: arrays, numerics="elsewhere")
     _check(sampled, toy_card(), tmp_path / "state")
     _change(sampled, _brighter(3, 1), numerics="elsewhere")
@@ -186,7 +186,7 @@ def test_a_kept_digest_does_not_excuse_pictures_beyond_the_tolerance(sampled: Pa
         _check(sampled, toy_card(), tmp_path / "state")
 
 
-def test_recording_refuses_pictures_beyond_the_cards_range(tmp_path: Path) -> None:
+def test_recording_refuses_images_beyond_the_cards_range(tmp_path: Path) -> None:
     with pytest.raises(GoldenError, match=r"reach from .* is \[0\.0, 1\.0\]; correct the family or the card"):
         record_golden(toy_card(), BrightSampler(3), tmp_path / "golden.safetensors")
 

@@ -14,7 +14,7 @@ from handlers.settings import Settings
 from handlers.state import State
 from handlers.verification.profile import Profile, ProfileError, choose_sizes, load_or_measure_profile, measure_profile
 from tests.handlers.toys import (
-    MateCoupledSampler,
+    BatchCoupledSampler,
     RandomSampler,
     SizeCoupledSampler,
     ToyClassifier,
@@ -39,7 +39,7 @@ def test_the_largest_group_of_equal_sizes_is_chosen() -> None:
     assert choose_sizes({1: (b"a",), 8: (b"b",), 16: (b"b",), 32: (b"c",)}) == (8, 16)
 
 
-def test_of_groups_as_large_the_one_with_the_largest_size_is_chosen() -> None:
+def test_of_equally_large_groups_the_one_with_the_largest_size_is_chosen() -> None:
     assert choose_sizes({1: (b"a",), 8: (b"b",), 16: (b"a",), 32: (b"b",)}) == (8, 32)
 
 
@@ -55,8 +55,8 @@ def test_a_family_that_depends_on_the_size_keeps_one_group() -> None:
     assert _measure(SizeCoupledSampler(3)) == (16, 32)
 
 
-def test_a_family_that_depends_on_mates_runs_alone() -> None:
-    assert _measure(MateCoupledSampler(3)) == (1,)
+def test_a_family_that_couples_rows_runs_them_alone() -> None:
+    assert _measure(BatchCoupledSampler(3)) == (1,)
 
 
 def test_a_random_family_has_no_profile() -> None:
@@ -84,27 +84,27 @@ def test_a_smaller_batch_never_costs_more_than_a_larger_one(tmp_path: Path) -> N
     assert seconds == sorted(seconds)
 
 
-def test_a_kept_profile_without_the_time_of_a_size_is_measured_again(tmp_path: Path) -> None:
+def test_a_stored_profile_without_the_time_of_a_size_is_measured_again(tmp_path: Path) -> None:
     _load(tmp_path)
     _edit(tmp_path, seconds_per_batch={"1": 777.0})
     assert 777.0 not in _load(tmp_path).seconds_per_batch.values()
 
 
-def test_what_is_compiled_runs_no_large_batches() -> None:
+def test_a_compiled_model_runs_no_large_batches() -> None:
     network = build_network(toy_card(max_exec_batch=256), ToySampler(3), Settings(compiled=True))
     assert max(measure_profile(network).seconds_per_batch) == 64
 
 
-def test_a_profile_is_kept_by_digest_and_numerics(tmp_path: Path) -> None:
+def test_a_profile_is_stored_by_digest_and_numerics(tmp_path: Path) -> None:
     _load(tmp_path)
     assert (tmp_path / "profiles" / "5555555555555555" / f"{read_numerics(Settings()).id}.json").is_file()
 
 
-def test_a_kept_profile_is_not_measured_again(tmp_path: Path) -> None:
+def test_a_stored_profile_is_not_measured_again(tmp_path: Path) -> None:
     assert _load(tmp_path).seconds_per_batch == _load(tmp_path).seconds_per_batch
 
 
-def test_a_profile_kept_under_another_limit_is_measured_again(tmp_path: Path) -> None:
+def test_a_profile_stored_under_another_limit_is_measured_again(tmp_path: Path) -> None:
     _load(tmp_path)
     assert max(_load(tmp_path, max_exec_batch=8).exec_batch_sizes) <= 8
 
@@ -134,7 +134,7 @@ def _load_coupled(state_dir: Path) -> Profile:
     return load_or_measure_profile(network, DIGEST, read_numerics(Settings()), State(folder=state_dir))
 
 
-def test_a_kept_profile_whose_rows_differ_is_measured_again(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_stored_profile_whose_rows_differ_is_measured_again(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     _load_coupled(tmp_path)
     _edit(tmp_path, exec_batch_sizes=[1, 8, 16, 32])
     assert _load_coupled(tmp_path).exec_batch_sizes == (16, 32)
@@ -157,7 +157,7 @@ def test_a_profile_measured_again_replaces_the_wrong_one(tmp_path: Path) -> None
         pytest.param({"exec_batch_sizes": []}, id="none"),
     ],
 )
-def test_a_kept_profile_that_no_measurement_gives_is_measured_again(tmp_path: Path, entries: dict[str, object]) -> None:
+def test_an_impossible_stored_profile_is_measured_again(tmp_path: Path, entries: dict[str, object]) -> None:
     expected = _load(tmp_path).exec_batch_sizes
     _edit(tmp_path, **entries, seconds_per_batch={"1": 777.0})
     loaded = _load(tmp_path)

@@ -11,18 +11,18 @@ from handlers.state import State
 DIGEST = "sha256:" + "5" * 64
 
 
-def test_what_is_written_is_read(tmp_path: Path) -> None:
+def test_a_written_document_is_read_back(tmp_path: Path) -> None:
     State(folder=tmp_path).write("kind", DIGEST, "cpu", {"value": 1})
     document = State(folder=tmp_path).read("kind", DIGEST, "cpu")
     assert document == {"model_digest": DIGEST, "numerics": "cpu", "value": 1}
 
 
-def test_nothing_is_kept_without_a_folder() -> None:
+def test_nothing_is_stored_without_a_folder() -> None:
     State(folder=None).write("kind", DIGEST, "cpu", {})
     assert State(folder=None).read("kind", DIGEST, "cpu") is None
 
 
-def test_an_absent_document_is_none_without_a_word(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_an_absent_document_is_none_without_a_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     assert State(folder=tmp_path).read("kind", DIGEST, "cpu") is None
     assert caplog.text == ""
 

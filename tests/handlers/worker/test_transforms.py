@@ -19,9 +19,9 @@ PICTURE: Image = np.arange(10, 250, 10, np.uint8)[:24].reshape(4, 6, 1)
 SQUARE: Image = np.arange(25, dtype=np.uint8).reshape(5, 5, 1) * 10
 
 
-def table_of(**wanted: float) -> NDArray[np.float32]:
+def table_of(**message: float) -> NDArray[np.float32]:
     row = IDENTITY.copy()
-    for name, value in wanted.items():
+    for name, value in message.items():
         row[COLUMNS.index(name)] = value
     return row[None]
 
@@ -31,8 +31,8 @@ def run(images: Image, table: NDArray[np.float32], addresses: Addresses) -> Imag
         return FAMILY.transform(torch.from_numpy(images), table, addresses).numpy()
 
 
-def change(picture: Image, index: int = 0, **wanted: float) -> Image:
-    return run(picture[None].copy(), table_of(**wanted), Addresses.of_range(1, index, 1))[0]
+def change(picture: Image, index: int = 0, **message: float) -> Image:
+    return run(picture[None].copy(), table_of(**message), Addresses.of_range(1, index, 1))[0]
 
 
 def test_the_identity_gives_the_same_bytes() -> None:
@@ -68,7 +68,7 @@ def test_a_shift_by_half_a_pixel_gives_means() -> None:
     assert change(PICTURE, shift_x=-0.5 / 6)[0, :5, 0].tolist() == [15, 25, 35, 45, 55]
 
 
-def test_a_zoom_by_two_keeps_the_middle_and_doubles_a_distance() -> None:
+def test_a_zoom_by_two_keeps_the_centre_and_doubles_a_distance() -> None:
     picture = np.zeros((9, 9, 1), np.uint8)
     picture[4, 4], picture[4, 6] = 200, 100
     zoomed = change(picture, zoom_factor=2)
@@ -94,30 +94,30 @@ def test_brightness_adds_a_share_of_white_and_stops_at_the_ends() -> None:
     assert change(picture, brightness=-0.2).ravel().tolist() == [0, 49, 199]
 
 
-def test_contrast_stretches_about_the_mean() -> None:
+def test_contrast_scales_about_the_mean() -> None:
     picture = np.array([80, 100, 120], np.uint8).reshape(1, 3, 1)
     assert change(picture, contrast_factor=2).ravel().tolist() == [60, 100, 140]
     assert change(picture, contrast_factor=0).ravel().tolist() == [100, 100, 100]
 
 
-def test_noise_has_the_standard_deviation_asked_for() -> None:
+def test_noise_has_the_requested_standard_deviation() -> None:
     noisy = change(np.full((64, 64, 3), 128, np.uint8), noise_std=0.1).astype(np.float64) - 128
     assert noisy.std() == pytest.approx(25.5, rel=0.02)
     assert abs(noisy.mean()) < 1
 
 
-def test_noise_belongs_to_the_address() -> None:
+def test_noise_depends_on_the_address() -> None:
     grey = np.full((8, 8, 1), 128, np.uint8)
     assert change(grey, index=3, noise_std=0.1).tobytes() == change(grey, index=3, noise_std=0.1).tobytes()
     assert change(grey, index=3, noise_std=0.1).tobytes() != change(grey, index=4, noise_std=0.1).tobytes()
 
 
-def test_noise_is_the_same_values_for_ever() -> None:
+def test_noise_values_never_change() -> None:
     noisy = change(np.full((2, 4, 1), 128, np.uint8), index=5, noise_std=0.1)
     assert noisy.ravel().tolist() == [122, 68, 181, 145, 149, 133, 87, 147]
 
 
-def test_noise_of_a_large_picture_begins_as_that_of_a_small_one(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_noise_of_a_large_image_starts_with_that_of_a_small_one(monkeypatch: pytest.MonkeyPatch) -> None:
     large = change(np.full((4, 40, 1), 128, np.uint8), noise_std=0.1)
     monkeypatch.setattr("handlers.models.transforms._NOISE_VALUES", 24)  # drawn in several stretches
     assert change(np.full((4, 40, 1), 128, np.uint8), noise_std=0.1).tobytes() == large.tobytes()
@@ -128,7 +128,7 @@ def test_parameters_and_noise_share_no_block() -> None:
     assert 4 * (len(RANGES) + 1) // 4 < NOISE_FIRST_BLOCK
 
 
-def test_erasing_blackens_the_rectangle_alone() -> None:
+def test_erasing_blackens_only_the_rectangle() -> None:
     erased = change(np.full((4, 6, 1), 9, np.uint8), erase_x=1 / 3, erase_y=0.25, erase_width=0.5, erase_height=0.5)
     expected = np.full((4, 6, 1), 9)
     expected[1:3, 2:5] = 0
@@ -145,7 +145,7 @@ SHAPES = [(28, 28, 1), (8, 8, 1), (17, 33, 3), (1, 1, 1), (5, 1, 4)]
 
 
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
-def test_a_row_has_the_same_bytes_in_any_company(shape: tuple[int, int, int]) -> None:
+def test_a_row_has_the_same_bytes_in_any_batch(shape: tuple[int, int, int]) -> None:
     rows = make_manipulations(Addresses.of_range(3, 0, 200), shape)
     whole = run(rows.images, rows.table, rows.addresses)
     order = np.random.default_rng(1).permutation(200)

@@ -20,16 +20,16 @@ def _data(reply: worker_pb2.WorkerReply) -> bytes:
     return b"".join(item.value.data for item in reply.items)
 
 
-def test_a_ready_worker_says_so(worker: Worker) -> None:
+def test_a_worker_is_ready(worker: Worker) -> None:
     assert worker.is_ready, worker.model.reason
 
 
-def test_it_gives_uint8_rows_of_height_width_channels(worker: Worker) -> None:
+def test_it_returns_uint8_rows_of_height_width_channels(worker: Worker) -> None:
     value = ask(worker, request(drawing(count=5, dtype=UINT8))).items[0].value
     assert (list(value.dims), value.dtype, len(value.data)) == ([5, 4, 4, 1], UINT8, 80)
 
 
-def test_it_gives_float32_when_the_dtype_is_unset(worker: Worker) -> None:
+def test_it_returns_float32_when_the_dtype_is_unset(worker: Worker) -> None:
     value = ask(worker, request(drawing(count=5, dtype=model_pb2.DTYPE_UNSPECIFIED))).items[0].value
     assert (list(value.dims), value.dtype, len(value.data)) == ([5, 4, 4, 1], FLOAT32, 320)
 
@@ -51,7 +51,7 @@ def test_indices_one_by_one_are_the_rows_of_a_range(worker: Worker) -> None:
     assert chosen.value.data == together.value.data
 
 
-def test_indices_come_in_the_order_asked_for(worker: Worker) -> None:
+def test_indices_are_returned_in_the_requested_order(worker: Worker) -> None:
     last = 2**64 - 1
     chosen = _data(ask(worker, request(choosing(9, last, 3, 9))))
     alone = [_data(ask(worker, request(drawing(start=index)))) for index in (9, last, 3, 9)]
@@ -64,13 +64,17 @@ def test_indices_have_labels_of_their_own(worker: Worker) -> None:
     assert chosen == _data(ask(worker, request(*alone)))
 
 
-def test_strangers_in_the_batch_change_no_byte(worker: Worker) -> None:
+def test_co_batched_requests_change_no_byte(worker: Worker) -> None:
     alone = _data(ask(worker, request(drawing(count=100))))
-    mates = [drawing(seed=9, start=5, count=3, labels=(2,)), drawing(count=100), drawing(seed=4, count=41, labels=(1,))]
-    assert ask(worker, request(*mates)).items[1].value.data == alone
+    others = [
+        drawing(seed=9, start=5, count=3, labels=(2,)),
+        drawing(count=100),
+        drawing(seed=4, count=41, labels=(1,)),
+    ]
+    assert ask(worker, request(*others)).items[1].value.data == alone
 
 
-def test_one_label_stands_for_all_rows(worker: Worker) -> None:
+def test_one_label_applies_to_all_rows(worker: Worker) -> None:
     one, many = ask(worker, request(drawing(count=4, labels=(2,)), drawing(count=4, labels=(2, 2, 2, 2)))).items
     assert one.value.data == many.value.data
 
@@ -102,14 +106,14 @@ def test_an_unconditional_model_takes_no_labels(unconditional: Worker) -> None:
         pytest.param({8: 0.1, 16: 1.0, 32: 3.0}, [8] * 9, id="the-smallest-is-fastest"),
     ],
 )
-def test_rows_are_cut_into_what_takes_least_time(worker: Worker, seconds: dict[int, float], sizes: list[int]) -> None:
-    wanted = request(drawing(count=40), drawing(seed=2, count=29))
-    reply = ask(with_seconds(worker, seconds), wanted)
+def test_rows_are_split_into_the_fastest_sizes(worker: Worker, seconds: dict[int, float], sizes: list[int]) -> None:
+    message = request(drawing(count=40), drawing(seed=2, count=29))
+    reply = ask(with_seconds(worker, seconds), message)
     assert list(reply.timings.batch_sizes) == sizes
-    assert _data(reply) == _data(ask(worker, wanted))
+    assert _data(reply) == _data(ask(worker, message))
 
 
-def test_a_worker_learns_how_long_its_batches_take(worker: Worker) -> None:
+def test_a_worker_updates_the_times_of_its_batches(worker: Worker) -> None:
     slow = with_seconds(worker, {8: 100.0})
     ask(slow, request(drawing()))
     assert slow.model.engine is not None
@@ -146,7 +150,7 @@ def test_float_images_read_like_their_uint8(classifier: Worker) -> None:
     assert first.value.data == second.value.data
 
 
-def test_a_classifiers_rows_do_not_know_their_mates(classifier: Worker) -> None:
+def test_a_classifiers_rows_do_not_depend_on_co_batched_rows(classifier: Worker) -> None:
     images = toy_images(45)
     together = _data(ask(classifier, request(reading(images), operation=model_pb2.OPERATION_CLASSIFY)))
     items = [reading(images[i : i + 1]) for i in range(45)]
@@ -156,7 +160,7 @@ def test_a_classifiers_rows_do_not_know_their_mates(classifier: Worker) -> None:
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
-def test_each_precision_keeps_the_address_promise(toy_folder: Path, precision: str) -> None:
+def test_each_precision_draws_by_address(toy_folder: Path, precision: str) -> None:
     loaded = load(toy_folder, ToySampler, {"FOUNT_WORKER_PRECISION": precision})
     together = _data(ask(loaded, request(drawing(count=40))))
     assert together == b"".join(_data(ask(loaded, request(drawing(start=i)))) for i in range(40))

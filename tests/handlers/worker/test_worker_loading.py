@@ -80,12 +80,14 @@ def _describe(worker: Worker) -> worker_pb2.Description:
         ),
     ],
 )
-def test_weights_that_do_not_fit_are_told(folder: Path, change: Callable[[Tensors], Tensors], reason: str) -> None:
+def test_weights_that_do_not_fit_make_it_unavailable(
+    folder: Path, change: Callable[[Tensors], Tensors], reason: str
+) -> None:
     _replace_weights(folder, change)
     assert load(folder, ToySampler).model.reason == reason
 
 
-def test_weights_that_are_no_safetensors_are_told(folder: Path) -> None:
+def test_weights_that_are_no_safetensors_make_it_unavailable(folder: Path) -> None:
     card = load_card(folder)
     (folder / card.weights.file).write_bytes(b"no")
     write_card(
@@ -98,7 +100,7 @@ def test_weights_that_are_no_safetensors_are_told(folder: Path) -> None:
     assert "cannot be read as safetensors" in load(folder, ToySampler).model.reason
 
 
-def test_a_changed_file_is_told(folder: Path) -> None:
+def test_a_changed_file_makes_it_unavailable(folder: Path) -> None:
     with (folder / "family.py").open("ab") as stream:
         stream.write(b"#")
     reason = load(folder, ToySampler).model.reason
@@ -106,11 +108,11 @@ def test_a_changed_file_is_told(folder: Path) -> None:
     assert "its list says sha256:" in reason
 
 
-def test_an_empty_folder_is_told(tmp_path: Path) -> None:
+def test_an_empty_folder_makes_it_unavailable(tmp_path: Path) -> None:
     assert "was not packed by `fount pack`" in load(tmp_path, ToySampler).model.reason
 
 
-def test_a_precision_the_card_lacks_is_told(tmp_path: Path) -> None:
+def test_a_precision_the_card_lacks_makes_it_unavailable(tmp_path: Path) -> None:
     card = dataclasses.replace(toy_card(), precisions=("fp32",))
     folder = write_folder(tmp_path / "toy", card, ToySampler(3))
     reason = load(folder, ToySampler, {"FOUNT_WORKER_PRECISION": "bf16"}).model.reason
@@ -127,7 +129,7 @@ def test_a_precision_the_card_lacks_is_told(tmp_path: Path) -> None:
         ("FOUNT_WORKER_COMPILED", "yes", "FOUNT_WORKER_COMPILED is 'yes'; set it to 0 or 1"),
     ],
 )
-def test_a_setting_that_cannot_be_read_is_told(toy_folder: Path, name: str, value: str, reason: str) -> None:
+def test_an_invalid_setting_makes_it_unavailable(toy_folder: Path, name: str, value: str, reason: str) -> None:
     assert load(toy_folder, ToySampler, {name: value}).model.reason == reason
 
 
@@ -177,12 +179,12 @@ def _failing(errors: list[Exception]) -> Callable[[str, object], ToySampler]:
 
 
 @pytest.mark.parametrize("error", [MemoryError(), torch.OutOfMemoryError("CUDA out of memory.")], ids=["host", "cuda"])
-def test_a_want_of_memory_that_passes_is_waited_for(toy_folder: Path, delays: list[float], error: Exception) -> None:
+def test_a_temporary_lack_of_memory_is_retried(toy_folder: Path, delays: list[float], error: Exception) -> None:
     assert Worker.load(toy_folder, {}, build_family=_failing([error, error])).is_ready
     assert delays == [2.0, 2.0]
 
 
-def test_a_want_of_memory_that_stays_ends_the_process(toy_folder: Path, delays: list[float]) -> None:
+def test_a_permanent_lack_of_memory_ends_the_process(toy_folder: Path, delays: list[float]) -> None:
     errors: list[Exception] = [MemoryError() for _ in range(9)]
     with pytest.raises(Left):
         Worker.load(toy_folder, {}, build_family=_failing(errors))
@@ -210,10 +212,10 @@ def test_an_unavailable_worker_answers_every_item_unavailable(toy_folder: Path) 
 
 
 def test_an_unavailable_worker_still_describes_itself(toy_folder: Path) -> None:
-    told = _describe(load(toy_folder, RandomSampler))
-    assert told.model.state == model_pb2.Model.STATE_UNAVAILABLE
-    assert told.model.ref.name == "toy"
-    assert told.model.state_reason.startswith("no batch size gives")
+    result = _describe(load(toy_folder, RandomSampler))
+    assert result.model.state == model_pb2.Model.STATE_UNAVAILABLE
+    assert result.model.ref.name == "toy"
+    assert result.model.state_reason.startswith("no batch size gives")
 
 
 def test_a_ready_worker_describes_its_card(worker: Worker) -> None:
@@ -227,9 +229,9 @@ def test_a_ready_worker_describes_its_card(worker: Worker) -> None:
 
 
 def test_a_ready_worker_describes_what_it_runs_on(worker: Worker) -> None:
-    told = _describe(worker)
-    assert list(told.exec_batch_sizes)[-1] == 32
-    assert "threads: 1" in told.numerics_details
+    result = _describe(worker)
+    assert list(result.exec_batch_sizes)[-1] == 32
+    assert "threads: 1" in result.numerics_details
 
 
 def test_an_unconditional_model_has_no_condition(unconditional: Worker) -> None:
@@ -251,7 +253,7 @@ def test_the_entry_answers_each_call_of_torchserve(tmp_path: Path, key: str) -> 
     assert codes(second) == [code_pb2.INVALID_ARGUMENT]
 
 
-def test_the_entry_leaves_what_was_loaded_to_no_collection(tmp_path: Path) -> None:
+def test_the_entry_freezes_loaded_objects_for_the_garbage_collector(tmp_path: Path) -> None:
     try:
         gc.unfreeze()
         _entry(tmp_path)

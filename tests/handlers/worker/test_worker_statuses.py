@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from google.rpc import code_pb2, error_details_pb2
+from google.rpc import code_pb2
 
 from fount.v1 import model_pb2
 from fount.worker.v1 import worker_pb2
@@ -30,6 +30,7 @@ from tests.handlers.toys import (
     drawing,
     load,
     reading,
+    reason_of,
     request,
     toy_images,
     with_seconds,
@@ -37,13 +38,6 @@ from tests.handlers.toys import (
 
 _LARGEST_BEST = {8: 0.9e-9, 16: 1.0e-9, 32: 1.1e-9}  # less than any batch takes: what is seen only adds to it
 CLASSIFY, EMBED = model_pb2.OPERATION_CLASSIFY, model_pb2.OPERATION_EMBED
-
-
-def _reason(status: object) -> str:
-    info = error_details_pb2.ErrorInfo()
-    assert status.details[0].Unpack(info)  # type: ignore[attr-defined]
-    assert info.domain == "fount"
-    return info.reason
 
 
 @pytest.mark.parametrize(
@@ -65,7 +59,7 @@ def _reason(status: object) -> str:
 def test_a_bad_range_is_refused_alone(worker: Worker, item: worker_pb2.WorkerItem, reason: str) -> None:
     reply = ask(worker, request(drawing(), item, drawing()))
     assert codes(reply) == [0, code_pb2.INVALID_ARGUMENT, 0]
-    assert _reason(reply.items[1].status) == reason
+    assert reason_of(reply.items[1].status) == reason
 
 
 def _image_item(dims: tuple[int, ...], dtype: int, size: int) -> worker_pb2.WorkerItem:
@@ -90,7 +84,7 @@ def test_a_bad_tensor_is_refused_alone(classifier: Worker, item: worker_pb2.Work
     good = reading(toy_images(1))
     reply = ask(classifier, request(good, item, good, operation=CLASSIFY))
     assert codes(reply) == [0, code_pb2.INVALID_ARGUMENT, 0]
-    assert _reason(reply.items[1].status) == reason
+    assert reason_of(reply.items[1].status) == reason
 
 
 def test_probabilities_cannot_be_uint8(classifier: Worker) -> None:
@@ -101,26 +95,26 @@ def test_probabilities_cannot_be_uint8(classifier: Worker) -> None:
 
 def test_a_label_on_an_unconditional_model_is_refused(unconditional: Worker) -> None:
     reply = ask(unconditional, request(drawing(labels=(0,))))
-    assert _reason(reply.items[0].status) == "LABEL_NOT_TAKEN"
+    assert reason_of(reply.items[0].status) == "LABEL_NOT_TAKEN"
 
 
-def test_items_beyond_a_full_call_are_refused_and_those_before_stand(worker: Worker) -> None:
+def test_items_beyond_a_full_call_are_refused_and_those_before_are_kept(worker: Worker) -> None:
     reply = ask(worker, request(drawing(count=8), drawing(count=65_530), drawing(count=2)))
     assert codes(reply) == [0, code_pb2.RESOURCE_EXHAUSTED, 0]
 
 
-def test_a_refused_item_takes_no_room_from_those_after_it(worker: Worker) -> None:
+def test_a_refused_item_takes_no_capacity_from_later_ones(worker: Worker) -> None:
     refused = drawing(count=65_536, labels=(3,))
     assert codes(ask(worker, request(refused, drawing()))) == [code_pb2.INVALID_ARGUMENT, 0]
 
 
-def test_refused_images_take_no_room_from_those_after_them(classifier: Worker, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_refused_images_take_no_capacity_from_later_ones(classifier: Worker, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("handlers.worker.worker.CallCapacity", lambda: CallCapacity(rows=2))
     refused, good = reading(np.full((2, 4, 4, 1), np.nan, "<f4")), reading(toy_images(2))
     assert codes(ask(classifier, request(refused, good, operation=CLASSIFY))) == [code_pb2.INVALID_ARGUMENT, 0]
 
 
-def test_a_status_says_what_to_do(worker: Worker) -> None:
+def test_a_status_message_has_the_remedy(worker: Worker) -> None:
     status = ask(worker, request(drawing(labels=(3,)))).items[0].status
     assert status.message == "label 3 is unknown; labels are 0 to 2"
 
@@ -136,29 +130,29 @@ def test_an_unspecified_operation_fails_every_item(worker: Worker) -> None:
 
 
 def test_other_numerics_than_the_workers_fail_every_item(worker: Worker) -> None:
-    wanted = request(drawing())
-    wanted.numerics = "cpu-other"
-    assert _reason(ask(worker, wanted).items[0].status) == "NUMERICS_MISMATCH"
+    message = request(drawing())
+    message.numerics = "cpu-other"
+    assert reason_of(ask(worker, message).items[0].status) == "NUMERICS_MISMATCH"
 
 
 def test_another_digest_than_the_loaded_one_fails_every_item(worker: Worker) -> None:
-    wanted = request(drawing())
-    wanted.model_digest = "sha256:" + "0" * 64
-    assert _reason(ask(worker, wanted).items[0].status) == "DIGEST_MISMATCH"
+    message = request(drawing())
+    message.model_digest = "sha256:" + "0" * 64
+    assert reason_of(ask(worker, message).items[0].status) == "DIGEST_MISMATCH"
 
 
 def test_the_workers_own_numerics_and_digest_may_be_pinned(worker: Worker) -> None:
     reply = ask(worker, request(drawing()))
-    wanted = request(drawing())
-    wanted.numerics, wanted.model_digest = reply.numerics, reply.model_digest
-    assert codes(ask(worker, wanted)) == [0]
+    message = request(drawing())
+    message.numerics, message.model_digest = reply.numerics, reply.model_digest
+    assert codes(ask(worker, message)) == [0]
 
 
 @pytest.mark.parametrize(("name", "value"), [("temperature", 1.0), ("truncation", 9.0), ("truncation", float("nan"))])
 def test_a_parameter_the_card_does_not_allow_fails_every_item(worker: Worker, name: str, value: float) -> None:
-    wanted = request(drawing(), drawing())
-    setattr(wanted.parameters, name, value)
-    assert codes(ask(worker, wanted)) == [code_pb2.INVALID_ARGUMENT] * 2
+    message = request(drawing(), drawing())
+    setattr(message.parameters, name, value)
+    assert codes(ask(worker, message)) == [code_pb2.INVALID_ARGUMENT] * 2
 
 
 @pytest.mark.parametrize("data", [b"\xff\xff\xff", None], ids=["not-a-message", "no-bytes"])
@@ -175,10 +169,10 @@ def test_unreadable_bytes_get_one_invalid_argument(worker: Worker, data: bytes |
         pytest.param(HAS_NO_MEMORY, code_pb2.RESOURCE_EXHAUSTED, id="out-of-memory"),
     ],
 )
-def test_a_failing_item_leaves_its_mates_unharmed(worker: Worker, seed: int, code: int) -> None:
-    mates = [drawing(seed=1, count=3), drawing(seed=2, count=3)]
-    expected = [item.value.data for item in ask(worker, request(*mates)).items]
-    reply = ask(worker, request(mates[0], drawing(seed=seed, count=3), mates[1]))
+def test_a_failing_item_leaves_co_batched_items_unharmed(worker: Worker, seed: int, code: int) -> None:
+    others = [drawing(seed=1, count=3), drawing(seed=2, count=3)]
+    expected = [item.value.data for item in ask(worker, request(*others)).items]
+    reply = ask(worker, request(others[0], drawing(seed=seed, count=3), others[1]))
     assert codes(reply) == [0, code, 0]
     assert [reply.items[0].value.data, reply.items[2].value.data] == expected
 
@@ -187,15 +181,15 @@ def test_a_batch_without_memory_is_run_again_in_smaller_sizes(
     toy_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     greedy = with_seconds(load(toy_folder, GreedySampler), _LARGEST_BEST)
-    wanted = request(drawing(count=40), drawing(seed=2, count=3))
-    expected = [item.value.data for item in ask(greedy, wanted).items]
+    message = request(drawing(count=40), drawing(seed=2, count=3))
+    expected = [item.value.data for item in ask(greedy, message).items]
     monkeypatch.setattr(GreedySampler, "is_greedy", True)
-    reply = ask(greedy, wanted)
+    reply = ask(greedy, message)
     assert [item.value.data for item in reply.items] == expected
     assert list(reply.timings.batch_sizes) == [32, 16, 8, 8, 8, 8, 8, 8]
 
 
-def test_a_call_begins_with_the_largest_size_again(toy_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_new_call_starts_with_the_largest_size_again(toy_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     greedy = with_seconds(load(toy_folder, GreedySampler), _LARGEST_BEST)
     monkeypatch.setattr(GreedySampler, "is_greedy", True)
     ask(greedy, request(drawing(count=32)))
@@ -203,7 +197,7 @@ def test_a_call_begins_with_the_largest_size_again(toy_folder: Path, monkeypatch
     assert list(ask(greedy, request(drawing(count=32))).timings.batch_sizes) == [32]
 
 
-def test_an_internal_status_names_the_request_and_keeps_the_secret(worker: Worker) -> None:
+def test_an_internal_status_names_the_request_and_hides_the_error(worker: Worker) -> None:
     message = ask(worker, request(drawing(seed=RAISES))).items[0].status.message
     assert message == "the model failed on this item; the worker's log has more under request 'r-1'"
 
@@ -214,25 +208,25 @@ def test_the_traceback_goes_to_the_log(worker: Worker, caplog: pytest.LogCapture
     assert "'r-1'" in caplog.text
 
 
-def test_a_row_that_is_not_finite_is_zeroed_and_named(worker: Worker) -> None:
+def test_a_row_that_is_not_finite_is_zeroed_and_reported(worker: Worker) -> None:
     reply = ask(worker, request(drawing(count=2), drawing(seed=GIVES_NAN, count=2)))
     failed = reply.items[1]
     assert [(error.row, error.status.code) for error in failed.row_errors] == [(0, 13), (1, 13)]
     assert failed.value.data == bytes(128)
 
 
-def test_a_row_that_is_not_finite_leaves_its_mates_unharmed(worker: Worker) -> None:
+def test_a_row_that_is_not_finite_leaves_co_batched_rows_unharmed(worker: Worker) -> None:
     alone = ask(worker, request(drawing(count=2))).items[0].value.data
     reply = ask(worker, request(drawing(count=2), drawing(seed=GIVES_NAN)))
     assert (reply.items[0].value.data, len(reply.items[0].row_errors)) == (alone, 0)
 
 
 @pytest.mark.parametrize("dtype", [model_pb2.DTYPE_UINT8, model_pb2.DTYPE_FLOAT32], ids=["uint8", "float32"])
-def test_a_row_beyond_the_cards_range_is_zeroed_and_named(worker: Worker, dtype: int) -> None:
+def test_a_row_beyond_the_cards_range_is_zeroed_and_reported(worker: Worker, dtype: int) -> None:
     reply = ask(worker, request(drawing(count=2), drawing(seed=GIVES_TOO_MUCH, count=2, dtype=dtype)))
     failed = reply.items[1]
     assert [(error.row, error.status.code) for error in failed.row_errors] == [(0, 13), (1, 13)]
-    assert _reason(failed.row_errors[0].status) == "OUT_OF_RANGE"
+    assert reason_of(failed.row_errors[0].status) == "OUT_OF_RANGE"
     assert not any(failed.value.data)
 
 
@@ -242,9 +236,9 @@ def test_embeddings_may_have_any_range(classifier: Worker) -> None:
 
 
 def test_a_deadline_that_has_passed_stops_every_item(worker: Worker) -> None:
-    wanted = request(drawing(), drawing())
-    wanted.deadline_unix_ms = int(time.time() * 1000) - 1
-    assert codes(ask(worker, wanted)) == [code_pb2.DEADLINE_EXCEEDED] * 2
+    message = request(drawing(), drawing())
+    message.deadline_unix_ms = int(time.time() * 1000) - 1
+    assert codes(ask(worker, message)) == [code_pb2.DEADLINE_EXCEEDED] * 2
 
 
 def test_items_done_before_the_deadline_keep_their_values(worker: Worker, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -252,9 +246,9 @@ def test_items_done_before_the_deadline_keep_their_values(worker: Worker, monkey
     monkeypatch.setattr("time.time", lambda: now[0])
     _when_slow(monkeypatch, lambda: now.__setitem__(0, 2000.0))
     worker = with_seconds(worker, _LARGEST_BEST)
-    wanted = request(drawing(count=32), drawing(seed=IS_SLOW, count=32), drawing(seed=3))
-    wanted.deadline_unix_ms = 1_500_000
-    assert codes(ask(worker, wanted)) == [0, code_pb2.DEADLINE_EXCEEDED, code_pb2.DEADLINE_EXCEEDED]
+    message = request(drawing(count=32), drawing(seed=IS_SLOW, count=32), drawing(seed=3))
+    message.deadline_unix_ms = 1_500_000
+    assert codes(ask(worker, message)) == [0, code_pb2.DEADLINE_EXCEEDED, code_pb2.DEADLINE_EXCEEDED]
 
 
 def test_a_lost_device_ends_the_process(worker: Worker, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -275,7 +269,7 @@ def test_describe_takes_no_items(worker: Worker) -> None:
     assert codes(reply) == [code_pb2.INVALID_ARGUMENT]
 
 
-def test_a_mistake_of_the_workers_own_is_internal(worker: Worker, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_error_of_the_worker_is_internal(worker: Worker, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: object) -> None:
         raise ZeroDivisionError
 

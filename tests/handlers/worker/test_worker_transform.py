@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from google.rpc import code_pb2, error_details_pb2
+from google.rpc import code_pb2
 
 from fount.address import Addresses
 from fount.transform_columns import COLUMNS
@@ -17,7 +17,7 @@ from handlers.cards.card import load_card, write_card
 from handlers.models import load_family, source_file
 from handlers.verification.probes import make_manipulations
 from handlers.worker.worker import Worker
-from tests.handlers.toys import ask, drawing, request, seal_folder, transforming
+from tests.handlers.toys import ask, drawing, reason_of, request, seal_folder, transforming
 
 SOURCE = Path(__file__).resolve().parents[3] / "model_store" / "transforms"
 SHAPE = (12, 10, 3)
@@ -48,19 +48,13 @@ def answer(worker: Worker, *items: worker_pb2.WorkerItem) -> worker_pb2.WorkerRe
     return ask(worker, request(*items, operation=model_pb2.OPERATION_TRANSFORM))
 
 
-def reason(outcome: worker_pb2.WorkerOutcome) -> str:
-    info = error_details_pb2.ErrorInfo()
-    assert outcome.status.details[0].Unpack(info)
-    return info.reason
-
-
-def test_images_come_back_as_bytes_of_their_shape(worker: Worker) -> None:
+def test_images_are_returned_in_their_shape(worker: Worker) -> None:
     [outcome] = answer(worker, item()).items
     assert (list(outcome.value.dims), outcome.value.dtype) == ([4, *SHAPE], model_pb2.DTYPE_UINT8)
     assert len(outcome.value.data) == 4 * 12 * 10 * 3
 
 
-def test_an_image_that_nothing_is_done_to_comes_back_as_it_went(worker: Worker) -> None:
+def test_an_image_with_the_identity_is_returned_unchanged(worker: Worker) -> None:
     rows = make_manipulations(Addresses.of_range(3, 0, 9), SHAPE)  # rows 0 and 8 are to stay
     data = answer(worker, transforming(rows)).items[0].value.data
     images = np.frombuffer(data, np.uint8).reshape(9, *SHAPE)
@@ -75,11 +69,11 @@ def test_rows_in_several_items_have_the_bytes_of_one_item(worker: Worker) -> Non
 
 
 def test_addresses_may_be_a_range_too(worker: Worker) -> None:
-    told = item(5, 3)
+    result = item(5, 3)
     by_range = worker_pb2.WorkerItem()
-    by_range.CopyFrom(told)
+    by_range.CopyFrom(result)
     by_range.manipulation.addresses.CopyFrom(worker_pb2.Range(seed=3, start_index=5, count=3))
-    first, second = answer(worker, told, by_range).items
+    first, second = answer(worker, result, by_range).items
     assert first.value.data == second.value.data
 
 
@@ -89,20 +83,20 @@ def test_a_description_names_the_operation(worker: Worker) -> None:
     assert not reply.description.model.HasField("condition")
 
 
-def test_it_does_nothing_else(worker: Worker) -> None:
+def test_it_supports_no_other_operation(worker: Worker) -> None:
     [outcome] = ask(worker, request(drawing())).items
-    assert (outcome.status.code, reason(outcome)) == (code_pb2.FAILED_PRECONDITION, "OPERATION_NOT_SUPPORTED")
+    assert (outcome.status.code, reason_of(outcome.status)) == (code_pb2.FAILED_PRECONDITION, "OPERATION_NOT_SUPPORTED")
 
 
-def set_table(wanted: worker_pb2.WorkerItem, column: str, value: float) -> None:
-    table = np.frombuffer(wanted.manipulation.parameters.data, np.float32).reshape(4, -1).copy()
+def set_table(message: worker_pb2.WorkerItem, column: str, value: float) -> None:
+    table = np.frombuffer(message.manipulation.parameters.data, np.float32).reshape(4, -1).copy()
     table[2, COLUMNS.index(column)] = value
-    wanted.manipulation.parameters.data = table.tobytes()
+    message.manipulation.parameters.data = table.tobytes()
 
 
 WRONG: dict[str, tuple[Callable[[worker_pb2.WorkerItem], object], str]] = {
     "a range": (lambda w: w.range.CopyFrom(worker_pb2.Range(count=1)), "KIND_WRONG"),
-    "floats wanted": (lambda w: setattr(w, "dtype", model_pb2.DTYPE_FLOAT32), "DTYPE_WRONG"),
+    "floats message": (lambda w: setattr(w, "dtype", model_pb2.DTYPE_FLOAT32), "DTYPE_WRONG"),
     "float images": (lambda w: setattr(w.manipulation.images, "dtype", model_pb2.DTYPE_FLOAT32), "DTYPE_WRONG"),
     "three dims": (lambda w: w.manipulation.images.dims.pop(), "SHAPE_WRONG"),
     "no rows": (lambda w: w.manipulation.images.dims.__setitem__(0, 0), "SHAPE_WRONG"),
@@ -130,22 +124,22 @@ def test_a_wrong_item_is_refused_alone(worker: Worker, name: str) -> None:
     wrong = item()
     spoil(wrong)
     first, second, third = answer(worker, item(), wrong, item(8)).items
-    assert (second.status.code, reason(second)) == (code_pb2.INVALID_ARGUMENT, expected)
+    assert (second.status.code, reason_of(second.status)) == (code_pb2.INVALID_ARGUMENT, expected)
     assert (first.WhichOneof("outcome"), third.WhichOneof("outcome")) == ("value", "value")
 
 
-def test_images_of_another_shape_are_refused_with_what_to_do(worker: Worker) -> None:
+def test_images_of_another_shape_are_refused_with_the_remedy(worker: Worker) -> None:
     first, second = answer(worker, item(), item(shape=(10, 12, 3))).items
     assert first.WhichOneof("outcome") == "value"
-    assert reason(second) == "SHAPE_NOT_SHARED"
+    assert reason_of(second.status) == "SHAPE_NOT_SHARED"
     assert "[10, 12, 3], the call's first [12, 10, 3]" in second.status.message
 
 
-def test_an_item_that_was_refused_says_nothing_about_the_shape(worker: Worker) -> None:
+def test_a_refused_item_does_not_set_the_shape(worker: Worker) -> None:
     wrong = item(shape=(10, 12, 3))
     wrong.manipulation.parameters.data = b""
     first, second = answer(worker, wrong, item()).items
-    assert (reason(first), second.WhichOneof("outcome")) == ("DATA_WRONG", "value")
+    assert (reason_of(first.status), second.WhichOneof("outcome")) == ("DATA_WRONG", "value")
 
 
 def test_an_item_beyond_every_call_is_refused_before_it_is_read(worker: Worker) -> None:
@@ -153,4 +147,4 @@ def test_an_item_beyond_every_call_is_refused_before_it_is_read(worker: Worker) 
     large.manipulation.images.dims[:] = [1, 9000, 9000, 1]
     large.manipulation.images.data = bytes(81_000_000)
     [outcome] = answer(worker, large).items
-    assert reason(outcome) == "ITEM_TOO_LARGE"
+    assert reason_of(outcome.status) == "ITEM_TOO_LARGE"

@@ -1,4 +1,4 @@
-"""How a module of one's own is called: what goes to which parameter, read from its signature."""
+"""How a module of the user's is called: what goes to which parameter, read from its signature."""
 
 from __future__ import annotations
 
@@ -67,12 +67,12 @@ class Optional(Echo):
     ],
     ids=lambda value: type(value).__name__ if isinstance(value, nn.Module) else "",
 )
-def test_z_and_label_go_where_they_belong(module: nn.Module, labels: Tensor | None, got: tuple[object, ...]) -> None:
+def test_z_and_label_are_passed_on(module: nn.Module, labels: Tensor | None, got: tuple[object, ...]) -> None:
     found = call_module(module, Z, labels)
     assert all(a is b or a == b for a, b in zip(found, got, strict=True))
 
 
-def test_a_value_is_passed_to_who_takes_it() -> None:
+def test_a_value_is_passed_to_a_module_that_takes_it() -> None:
     assert call_module(KeywordLabel(), Z, LABELS, {"temperature": 2.0, "steps": 9})[2] == 2.0
 
 

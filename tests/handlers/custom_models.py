@@ -1,4 +1,4 @@
-"""Models of one's own, as their authors would write them: a card, a file or a program, and weights."""
+"""Custom models, as their authors would write them: a card, a file or a program, and weights."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 import torch
 from safetensors.torch import save_file
-from torch import nn
+from torch import Tensor, nn
 
+from fount.address import Addresses, Stream
 from fount.v1 import model_pb2
 from handlers.cards import card as cards
 from handlers.cards import digests
@@ -56,13 +57,13 @@ class Generator(nn.Module):
 """
 
 
-def own_card(size: tuple[int, int, int] = (4, 4, 1), classes: int = 3, **changes: Any) -> cards.Card:
+def custom_card(size: tuple[int, int, int] = (4, 4, 1), classes: int = 3, **changes: Any) -> cards.Card:
     """A card for `Generator` of generator.py; size is height, width, channels."""
     config = dict(zip(("height", "width", "channels"), size, strict=True))
     card = cards.Card(
         name="own",
         version="1.0",
-        description="A generator of one's own.",
+        description="A generator of the user's.",
         family=cards.Family(name="module", config=config, source="generator.py", class_name="Generator"),
         operations=("SAMPLE",),
         classes=tuple(f"class {i}" for i in range(classes)),
@@ -81,10 +82,10 @@ def own_card(size: tuple[int, int, int] = (4, 4, 1), classes: int = 3, **changes
 
 
 def program_card(kind: str, file: str, classes: int = 3) -> cards.Card:
-    return own_card(classes=classes, family=cards.Family(name=kind), weights=cards.Weights(file=file))
+    return custom_card(classes=classes, family=cards.Family(name=kind), weights=cards.Weights(file=file))
 
 
-def write_own(folder: Path, source: str, card: cards.Card, *, weights: bool = True) -> nn.Module | None:
+def write_custom(folder: Path, source: str, card: cards.Card, *, weights: bool = True) -> nn.Module | None:
     """Write a folder as an author would; gives the author's module, with weights that training could have left."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "generator.py").write_text(source)
@@ -109,8 +110,8 @@ def reason_of(folder: Path) -> str:
         shutil.copy(source, folder / "program.py")  # as an archive has it, elsewhere
     seal_folder(folder, card, source)
     worker = Worker.load(folder, {})
-    told = ask(worker, request(operation=model_pb2.OPERATION_DESCRIBE)).description.model
-    assert told.state_reason == worker.model.reason
+    result = ask(worker, request(operation=model_pb2.OPERATION_DESCRIBE)).description.model
+    assert result.state_reason == worker.model.reason
     return worker.model.reason
 
 
@@ -130,3 +131,36 @@ def draw(worker: Worker, *, start: int = 0, count: int = 1, labels: tuple[int, .
     """Draw float images (count, H, W, C) of seed 1."""
     tensor = ask(worker, request(drawing(start=start, count=count, labels=labels))).items[0].value
     return np.frombuffer(tensor.data, np.float32).reshape(tuple(tensor.dims))
+
+
+class Trap:
+    """Would write a file if it were unpickled."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return Path.touch, (self.path,)
+
+
+def latents(count: int) -> torch.Tensor:
+    return torch.from_numpy(Addresses.of_range(1, 0, count).normals(Stream.LATENT, LATENT))
+
+
+class Generator(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed, self.net = nn.Embedding(3, 6), nn.Linear(6, 16)
+
+    def forward(self, z: Tensor, label: Tensor) -> Tensor:
+        return torch.tanh(self.net(z + self.embed(label))).reshape(-1, 1, 4, 4)
+
+
+def inputs(rows: int) -> tuple[Tensor, Tensor]:
+    return torch.ones(rows, 6), torch.zeros(rows, dtype=torch.int64)
+
+
+def save_exported(file: Path, module: nn.Module, rows: object = None) -> None:
+    free = torch.export.Dim("batch") if rows is None else rows
+    program = torch.export.export(module.eval(), inputs(2), dynamic_shapes=({0: free}, {0: free}) if free else None)
+    torch.export.save(program, file)

@@ -16,9 +16,7 @@ import torch
 
 from handlers.cards.card import write_card
 from handlers.loading.program import load_program
-from tests.handlers.loading.test_programs import Generator, inputs, save_exported
-from tests.handlers.loading.test_weights import Trap
-from tests.handlers.own_models import program_card, reason_of
+from tests.handlers.custom_models import Generator, Trap, inputs, program_card, reason_of, save_exported
 
 
 @pytest.fixture
@@ -142,7 +140,7 @@ def _plant_old_format(members: Members, folder: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("plant", "told"),
+    ("plant", "result"),
     [
         (_plant_inputs, "example inputs that are a pickle of more than tensors"),
         (_plant_weight, "embed.weight as a pickle"),
@@ -159,11 +157,11 @@ def _plant_old_format(members: Members, folder: Path) -> None:
     ids=lambda value: value.__name__.removeprefix("_plant_") if callable(value) else "",
 )
 def test_an_exported_program_that_would_run_code_is_refused(
-    tmp_path: Path, file: Path, plant: Callable[[Members, Path], None], told: str
+    tmp_path: Path, file: Path, plant: Callable[[Members, Path], None], result: str
 ) -> None:
     _plant(file, lambda members: plant(members, tmp_path))
     reason = _reason(tmp_path)
-    assert told in reason
+    assert result in reason
     assert reason.endswith("serve it as family module with its weights")
     assert not (tmp_path / "ran").exists()
 
@@ -174,7 +172,7 @@ def test_a_program_of_the_old_format_is_refused(tmp_path: Path, file: Path) -> N
     assert not (tmp_path / "ran").exists()
 
 
-def test_a_program_of_another_version_is_told(tmp_path: Path, file: Path) -> None:
+def test_a_program_of_another_version_is_reported(tmp_path: Path, file: Path) -> None:
     _plant(file, lambda members: members.update({_in(members, "/archive_version"): b"9"}))
     assert _reason(tmp_path) == (
         "program.pt2 cannot be read as exported: RuntimeError: Saved archive version 9 does not match our current "
@@ -182,13 +180,13 @@ def test_a_program_of_another_version_is_told(tmp_path: Path, file: Path) -> Non
     )
 
 
-def test_a_rewritten_program_with_nothing_planted_is_taken(tmp_path: Path, file: Path) -> None:
+def test_a_rewritten_program_without_planted_code_is_loaded(tmp_path: Path, file: Path) -> None:
     _plant(file, lambda members: None)
     assert load_program(file, "exported", most_rows=8)(*inputs(3)).shape == (3, 1, 4, 4)
 
 
 @pytest.mark.parametrize("plant", [_plant_inputs, _plant_weight, _plant_expression])
-def test_what_is_planted_would_run_if_nobody_looked(
+def test_planted_code_would_run_without_the_check(
     tmp_path: Path, file: Path, plant: Callable[[Members, Path], None]
 ) -> None:
     _plant(file, lambda members: plant(members, tmp_path))

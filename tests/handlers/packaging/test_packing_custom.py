@@ -1,4 +1,4 @@
-"""Packing models of one's own: the author's file goes along, and nothing that is stale, a pickle or in the way."""
+"""Packing custom models: the author's file goes along, and nothing that is stale, a pickle or in the way."""
 
 from __future__ import annotations
 
@@ -14,14 +14,13 @@ from handlers.cards.digests import file_digest, is_golden_stale
 from handlers.loading.build import build_module
 from handlers.packaging.pack import PackError, pack
 from handlers.verification.golden import record_golden
-from tests.handlers.loading.test_weights import Trap
-from tests.handlers.own_models import CONDITIONAL, own_card, write_own
+from tests.handlers.custom_models import CONDITIONAL, Trap, custom_card, write_custom
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """A model of one's own with its golden samples."""
-    write_own(tmp_path / "own", CONDITIONAL, own_card())
+    """A model of the user's with its golden samples."""
+    write_custom(tmp_path / "own", CONDITIONAL, custom_card())
     _record(tmp_path / "own")
     return tmp_path / "own"
 
@@ -50,7 +49,7 @@ def test_packing_twice_gives_the_same_bytes(folder: Path) -> None:
     assert pack(folder, folder.parent / "a") == pack(folder, folder.parent / "b")
 
 
-def test_what_lies_beside_stays_outside(folder: Path) -> None:
+def test_other_files_of_the_folder_are_not_packed(folder: Path) -> None:
     (folder / "train.py").write_text("secret = 1\n")
     pack(folder, folder.parent)
     with zipfile.ZipFile(folder.parent / "own-1.0.mar") as archive:
@@ -80,13 +79,13 @@ def test_golden_samples_are_stale_when_the_card_makes_another_model(folder: Path
     assert is_golden_stale(dataclasses.replace(card, **other), folder)
 
 
-def test_golden_samples_stay_when_only_words_change(folder: Path) -> None:
+def test_golden_samples_stay_valid_when_only_texts_change(folder: Path) -> None:
     card = load_card(folder)
     assert not is_golden_stale(dataclasses.replace(card, description="Another.", version="2.0"), folder)
 
 
 @pytest.mark.parametrize("name", ["torch.py", "random.py", "entry.py", "handlers.py", "click.py"])
-def test_a_file_that_would_hide_a_module_is_refused(folder: Path, name: str) -> None:
+def test_a_file_that_would_shadow_a_module_is_refused(folder: Path, name: str) -> None:
     card = load_card(folder)
     (folder / "generator.py").rename(folder / name)
     write_card(dataclasses.replace(card, family=dataclasses.replace(card.family, source=name)), folder)
@@ -94,7 +93,7 @@ def test_a_file_that_would_hide_a_module_is_refused(folder: Path, name: str) -> 
     assert _refusal(folder).endswith("rename it, and family.source in the card, for instance to generator.py")
 
 
-def test_a_namesake_where_packing_was_started_is_no_module(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_namesake_in_the_current_folder_is_ignored(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (folder.parent / "generator.py").write_text("")
     monkeypatch.chdir(folder.parent)
     monkeypatch.syspath_prepend(str(folder.parent))

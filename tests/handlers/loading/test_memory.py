@@ -53,11 +53,13 @@ def _write(root: Path, files: dict[str, str]) -> Path:
         ),
     ],
 )
-def test_what_is_free_is_the_least_that_is_told(tmp_path: Path, files: dict[str, str], expected: int | None) -> None:
+def test_free_memory_is_the_smaller_of_machine_and_group(
+    tmp_path: Path, files: dict[str, str], expected: int | None
+) -> None:
     assert available_bytes(_write(tmp_path, files)) == expected
 
 
-def test_this_machine_tells() -> None:
+def test_this_machine_reports_free_memory() -> None:
     assert (available_bytes() or 0) > 2**20
 
 

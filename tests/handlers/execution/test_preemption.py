@@ -1,4 +1,4 @@
-"""Draws that are cut between steps: the same bytes, wherever they are cut and whoever goes on with them."""
+"""Draws that are cut between steps: the same bytes, wherever they are cut and whoever resumes them."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from google.rpc import code_pb2, error_details_pb2
+from google.rpc import code_pb2
 
 from fount.v1 import model_pb2
 from fount.worker.v1 import worker_pb2
@@ -18,15 +18,15 @@ from tests.handlers.stepping_toys import (
     USUAL_STEPS,
     HalfToy,
     SteppedToy,
-    calling,
-    cut_once,
-    cut_rows,
-    draw_cut,
-    going_on,
+    call,
+    draw_preempted,
+    preempt,
+    resumed,
+    select_rows,
     values_of,
     write_stepped_folder,
 )
-from tests.handlers.toys import SIDE, ask, codes, drawing, load, request, with_seconds
+from tests.handlers.toys import SIDE, ask, codes, drawing, load, reason_of, request, with_seconds
 
 UINT8, FLOAT32 = model_pb2.DTYPE_UINT8, model_pb2.DTYPE_FLOAT32
 ITEMS = [drawing(count=5, labels=(0, 1, 2, 1, 0)), drawing(9, 70, 30, labels=(2,)), drawing(4, count=1, dtype=UINT8)]
@@ -45,12 +45,6 @@ def any_stepped(
     return load(write_stepped_folder(tmp_path_factory.mktemp("half"), HalfToy(3)), HalfToy, bf16)
 
 
-def _reason(status: object) -> str:
-    info = error_details_pb2.ErrorInfo()
-    assert status.details[0].Unpack(info)  # type: ignore[attr-defined]
-    return info.reason
-
-
 # --- The promise ------------------------------------------------------------------------------------------------------
 
 
@@ -59,56 +53,56 @@ def _reason(status: object) -> str:
     [*([k] for k in range(1, 7)), [1] * 6, [2, 3], [1, 4, 1]],
     ids=lambda limits: "-".join(map(str, limits)),
 )
-def test_a_cut_changes_no_byte(any_stepped: Worker, limits: list[int]) -> None:
-    whole = values_of(ask(any_stepped, calling(*ITEMS, steps=7)))
-    assert draw_cut(any_stepped, ITEMS, limits, 7) == whole
+def test_preemption_changes_no_byte(any_stepped: Worker, limits: list[int]) -> None:
+    whole = values_of(ask(any_stepped, call(*ITEMS, steps=7)))
+    assert draw_preempted(any_stepped, ITEMS, limits, 7) == whole
 
 
-def test_other_mates_after_the_cut_change_no_byte(any_stepped: Worker) -> None:
+def test_other_co_batched_rows_after_preemption_change_no_byte(any_stepped: Worker) -> None:
     whole = values_of(ask(any_stepped, request(*ITEMS)))
-    begun = [cut_once(any_stepped, item) for item in ITEMS]
-    strangers = [cut_once(any_stepped, drawing(50 + i, count=3, labels=(i,))) for i in range(3)]
-    mixed = [strangers[0], begun[2], strangers[1], begun[1], begun[0], strangers[2]]
+    preempted = [preempt(any_stepped, item) for item in ITEMS]
+    unrelated = [preempt(any_stepped, drawing(50 + i, count=3, labels=(i,))) for i in range(3)]
+    mixed = [unrelated[0], preempted[2], unrelated[1], preempted[1], preempted[0], unrelated[2]]
     values = values_of(ask(any_stepped, request(*mixed)))
     assert [values[4], values[3], values[1]] == whole
 
 
-def test_rows_that_go_on_alone_are_those_of_the_whole(any_stepped: Worker) -> None:
+def test_rows_resumed_alone_are_those_of_the_whole_draw(any_stepped: Worker) -> None:
     many = drawing(2, count=37, labels=tuple(i % 3 for i in range(37)))
-    begun = cut_once(any_stepped, many, limit=3)
-    alone = [values_of(ask(any_stepped, request(cut_rows(begun, row, 1))))[0] for row in range(37)]
+    preempted = preempt(any_stepped, many, limit=3)
+    alone = [values_of(ask(any_stepped, request(select_rows(preempted, row, 1))))[0] for row in range(37)]
     assert [b"".join(alone)] == values_of(ask(any_stepped, request(many)))
 
 
-def test_every_batch_size_goes_on_alike(any_stepped: Worker) -> None:
+def test_every_batch_size_resumes_alike(any_stepped: Worker) -> None:
     engine = any_stepped.model.engine
     assert engine is not None, any_stepped.model.reason
     item, sizes = drawing(count=64), engine.profile.exec_batch_sizes
-    begun, whole = cut_once(any_stepped, item), values_of(ask(any_stepped, request(item)))
+    preempted, whole = preempt(any_stepped, item), values_of(ask(any_stepped, request(item)))
     for fastest in sizes:
         only = with_seconds(any_stepped, {size: 1e-9 if size == fastest else 1e9 for size in sizes})
-        reply = ask(only, request(begun))
+        reply = ask(only, request(preempted))
         assert (set(reply.timings.batch_sizes), values_of(reply)) == ({fastest}, whole)
 
 
-def test_a_worker_that_never_began_a_draw_goes_on_with_it(stepped_folder: Path, stepped: Worker) -> None:
-    begun = cut_once(stepped, ITEMS[0])
-    assert values_of(ask(load(stepped_folder, SteppedToy), request(begun))) == values_of(
+def test_a_draw_resumes_in_a_worker_that_did_not_start_it(stepped_folder: Path, stepped: Worker) -> None:
+    preempted = preempt(stepped, ITEMS[0])
+    assert values_of(ask(load(stepped_folder, SteppedToy), request(preempted))) == values_of(
         ask(stepped, request(ITEMS[0]))
     )
 
 
-def test_an_unconditional_draw_can_be_cut(tmp_path: Path) -> None:
+def test_an_unconditional_draw_can_be_preempted(tmp_path: Path) -> None:
     unconditional = load(write_stepped_folder(tmp_path / "toy", SteppedToy(0), classes=0), SteppedToy)
     items = [drawing(count=3, labels=())]
-    assert draw_cut(unconditional, items, [1, 2], 6) == values_of(ask(unconditional, calling(*items, steps=6)))
+    assert draw_preempted(unconditional, items, [1, 2], 6) == values_of(ask(unconditional, call(*items, steps=6)))
 
 
 # --- What a cut is answered with --------------------------------------------------------------------------------------
 
 
-def test_a_cut_draw_is_answered_by_its_carry(stepped: Worker) -> None:
-    carry = ask(stepped, calling(drawing(count=5), limit=2)).items[0].carry
+def test_a_preempted_draw_is_answered_by_its_carry(stepped: Worker) -> None:
+    carry = ask(stepped, call(drawing(count=5), limit=2)).items[0].carry
     dims = [5, CHANNELS, SIDE, SIDE]
     assert (carry.next_step, list(carry.state.dims), carry.state.dtype) == (2, dims, FLOAT32)
     assert len(carry.state.data) == 4 * 5 * CHANNELS * SIDE * SIDE
@@ -117,53 +111,53 @@ def test_a_cut_draw_is_answered_by_its_carry(stepped: Worker) -> None:
 @pytest.mark.parametrize(
     ("limit", "outcome"), [(USUAL_STEPS - 1, "carry"), (USUAL_STEPS, "value"), (USUAL_STEPS + 1, "value")]
 )
-def test_a_draw_is_cut_only_where_more_steps_are_left(stepped: Worker, limit: int, outcome: str) -> None:
-    assert ask(stepped, calling(drawing(), limit=limit)).items[0].WhichOneof("outcome") == outcome
+def test_a_draw_is_preempted_only_if_more_steps_remain(stepped: Worker, limit: int, outcome: str) -> None:
+    assert ask(stepped, call(drawing(), limit=limit)).items[0].WhichOneof("outcome") == outcome
 
 
 def test_a_call_takes_no_more_steps_than_it_may(stepped: Worker, monkeypatch: pytest.MonkeyPatch) -> None:
     taken: list[int] = []
-    begun = cut_once(stepped, drawing())
+    preempted = preempt(stepped, drawing())
     monkeypatch.setattr(SteppedToy, "when_stepping", staticmethod(taken.append))
-    ask(stepped, calling(begun, limit=3))
+    ask(stepped, call(preempted, limit=3))
     assert taken == [2, 3, 4]
 
 
 def test_the_steps_change_the_sample(stepped: Worker) -> None:
-    few, many = (ask(stepped, calling(drawing(), steps=steps)) for steps in (3, 20))
+    few, many = (ask(stepped, call(drawing(), steps=steps)) for steps in (3, 20))
     assert values_of(few) != values_of(many)
 
 
-def test_steps_left_unset_are_the_cards(stepped: Worker) -> None:
-    assert values_of(ask(stepped, calling(drawing()))) == values_of(ask(stepped, calling(drawing(), steps=USUAL_STEPS)))
+def test_unset_steps_are_the_cards(stepped: Worker) -> None:
+    assert values_of(ask(stepped, call(drawing()))) == values_of(ask(stepped, call(drawing(), steps=USUAL_STEPS)))
 
 
-def test_the_label_counts_after_the_cut(stepped: Worker) -> None:
-    begun = cut_once(stepped, drawing())
-    other = worker_pb2.WorkerItem.FromString(begun.SerializeToString())
+def test_the_label_matters_after_preemption(stepped: Worker) -> None:
+    preempted = preempt(stepped, drawing())
+    other = worker_pb2.WorkerItem.FromString(preempted.SerializeToString())
     other.range.labels[0] = 2
-    first, second = values_of(ask(stepped, request(begun, other)))
+    first, second = values_of(ask(stepped, request(preempted, other)))
     assert first != second
 
 
 def test_each_step_has_noise_of_its_own(stepped: Worker) -> None:
-    begun = cut_once(stepped, drawing(), limit=2)
-    elsewhere = worker_pb2.WorkerItem.FromString(begun.SerializeToString())
+    preempted = preempt(stepped, drawing(), limit=2)
+    elsewhere = worker_pb2.WorkerItem.FromString(preempted.SerializeToString())
     elsewhere.carry.next_step = 3
-    states = [ask(stepped, calling(item, limit=1)).items[0].carry.state.data for item in (begun, elsewhere)]
+    states = [ask(stepped, call(item, limit=1)).items[0].carry.state.data for item in (preempted, elsewhere)]
     assert states[0] != states[1]
 
 
-def test_a_model_that_cannot_be_cut_ignores_the_limit(worker: Worker) -> None:
-    assert values_of(ask(worker, calling(drawing(), limit=1))) == values_of(ask(worker, request(drawing())))
+def test_a_model_without_steps_ignores_the_limit(worker: Worker) -> None:
+    assert values_of(ask(worker, call(drawing(), limit=1))) == values_of(ask(worker, request(drawing())))
 
 
-def test_a_cut_batch_is_timed_as_if_it_took_all_steps(stepped: Worker, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_preempted_batch_is_timed_as_if_it_took_all_steps(stepped: Worker, monkeypatch: pytest.MonkeyPatch) -> None:
     now = [0.0]
     monkeypatch.setattr("time.perf_counter", lambda: now[0])
     monkeypatch.setattr(SteppedToy, "when_stepping", staticmethod(lambda _: now.__setitem__(0, now[0] + 1.0)))
     timed = with_seconds(stepped, {8: 6.0})
-    assert ask(timed, calling(drawing(), limit=2)).timings.compute_s == 2.0
+    assert ask(timed, call(drawing(), limit=2)).timings.compute_s == 2.0
     assert timed.model.engine is not None
     assert timed.model.engine.times["SAMPLE"].seconds == {8: 6.0}
 
@@ -171,20 +165,20 @@ def test_a_cut_batch_is_timed_as_if_it_took_all_steps(stepped: Worker, monkeypat
 # --- Faults -----------------------------------------------------------------------------------------------------------
 
 
-def test_a_state_that_is_not_finite_is_carried_on_and_fails_at_the_end(stepped: Worker) -> None:
+def test_a_state_that_is_not_finite_fails_only_at_the_end(stepped: Worker) -> None:
     item = drawing(STATE_IS_NAN, count=2)
-    begun = cut_once(stepped, item, limit=4)
-    assert np.isnan(np.frombuffer(begun.carry.state.data, "<f4")).all()
-    reply = ask(stepped, request(begun, cut_once(stepped, drawing(count=2), limit=4)))
-    assert [_reason(error.status) for error in reply.items[0].row_errors] == ["NOT_FINITE"] * 2
+    preempted = preempt(stepped, item, limit=4)
+    assert np.isnan(np.frombuffer(preempted.carry.state.data, "<f4")).all()
+    reply = ask(stepped, request(preempted, preempt(stepped, drawing(count=2), limit=4)))
+    assert [reason_of(error.status) for error in reply.items[0].row_errors] == ["NOT_FINITE"] * 2
     assert reply.items[1].value.data == values_of(ask(stepped, request(drawing(count=2))))[0]
 
 
-def test_a_step_that_fails_leaves_its_mates_unharmed(stepped: Worker) -> None:
+def test_a_failing_step_leaves_co_batched_items_unharmed(stepped: Worker) -> None:
     mate = drawing(count=2)
-    reply = ask(stepped, calling(mate, drawing(RAISES_LATE), limit=4))
+    reply = ask(stepped, call(mate, drawing(RAISES_LATE), limit=4))
     assert [reply.items[0].carry.next_step, reply.items[1].status.code] == [4, code_pb2.INTERNAL]
-    assert values_of(ask(stepped, request(going_on(mate, reply.items[0])))) == values_of(ask(stepped, request(mate)))
+    assert values_of(ask(stepped, request(resumed(mate, reply.items[0])))) == values_of(ask(stepped, request(mate)))
 
 
 @pytest.mark.parametrize("limit", [0, 5], ids=["whole", "cut"])
@@ -197,6 +191,6 @@ def test_a_deadline_between_steps_stops_the_draw(stepped: Worker, monkeypatch: p
 
     monkeypatch.setattr("time.time", lambda: now[0])
     monkeypatch.setattr(SteppedToy, "when_stepping", staticmethod(step_and_wait))
-    wanted = calling(drawing(), limit=limit)
-    wanted.deadline_unix_ms = 1_002_500
-    assert (codes(ask(stepped, wanted)), taken) == ([code_pb2.DEADLINE_EXCEEDED], [0, 1, 2])
+    message = call(drawing(), limit=limit)
+    message.deadline_unix_ms = 1_002_500
+    assert (codes(ask(stepped, message)), taken) == ([code_pb2.DEADLINE_EXCEEDED], [0, 1, 2])

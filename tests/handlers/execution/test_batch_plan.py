@@ -23,7 +23,7 @@ FASTEST_IS_32 = {1: 0.9, 8: 3.2, 16: 6.0, 32: 11.0, 64: 24.0, 256: 100.0}
         pytest.param(1000, [32] * 31 + [8], id="beyond the table"),
     ],
 )
-def test_rows_are_cut_by_predicted_time(rows: int, sizes: list[int]) -> None:
+def test_rows_are_split_by_predicted_time(rows: int, sizes: list[int]) -> None:
     assert plan_batches(FASTEST_IS_32).split(rows) == sizes
 
 
@@ -32,7 +32,7 @@ def test_a_smaller_size_that_seems_slower_than_a_larger_one_is_still_used_for_fe
 
 
 @pytest.mark.parametrize("seconds", [{1: 1.0, 4: 2.5, 16: 11.0}, {2: 1.0, 8: 3.0, 16: 4.0}, {4: 1.0}], ids=str)
-def test_up_to_twice_the_largest_size_no_other_cut_is_faster(seconds: dict[int, float]) -> None:
+def test_up_to_twice_the_largest_size_no_other_split_is_faster(seconds: dict[int, float]) -> None:
     @cache
     def least(rows: int) -> float:
         return min(spent + (least(rows - size) if rows > size else 0) for size, spent in seconds.items())
@@ -45,7 +45,7 @@ def test_up_to_twice_the_largest_size_no_other_cut_is_faster(seconds: dict[int, 
             assert sum(seconds[size] for size in sizes) == pytest.approx(least(rows))
 
 
-def test_an_estimate_moves_to_what_is_seen() -> None:
+def test_an_estimate_converges_to_observed_times() -> None:
     times = BatchTimes(measured={8: 1.0})
     for _ in range(50):
         times.observe(8, 1.5)
@@ -68,11 +68,11 @@ def test_the_plan_follows_the_estimates() -> None:
     assert (before, times.plan(16).split(16)) == ([16], [8, 8])
 
 
-def test_a_plan_stays_within_the_size_there_is_memory_for() -> None:
+def test_a_plan_stays_within_the_size_that_fits_memory() -> None:
     assert BatchTimes(measured={8: 1.0, 16: 1.1}).plan(8).split(16) == [8, 8]
 
 
-def test_a_size_that_did_not_run_for_long_is_believed_as_measured_again() -> None:
+def test_an_idle_size_is_reset_to_its_measured_time() -> None:
     times = BatchTimes(measured={8: 1.0, 16: 1.9})
     for _ in range(20):
         times.observe(16, 3.0)

@@ -24,13 +24,13 @@ def _noise(count: int) -> Noise:
     return Noise(addresses=Addresses.of_range(1, 0, count), device=torch.device("cpu"))
 
 
-def test_a_family_is_known_to_be_cuttable_by_its_methods() -> None:
+def test_a_family_is_preemptible_if_it_has_the_methods() -> None:
     assert isinstance(SteppedToy(3), SteppedSampler)
     assert isinstance(ToySampler(3), Sampler)
     assert not isinstance(ToySampler(3), SteppedSampler)
 
 
-def test_sampling_in_steps_gives_what_a_worker_gives(stepped: Worker) -> None:
+def test_sampling_in_steps_returns_what_a_worker_returns(stepped: Worker) -> None:
     assert stepped.model.engine is not None
     module, size = stepped.model.engine.network.module, stepped.model.engine.profile.exec_batch_sizes[-1]
     assert isinstance(module, SteppedToy)
@@ -45,7 +45,7 @@ def test_sampling_in_steps_checks_the_deadline() -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
-def test_a_state_lies_in_memory_as_if_it_had_crossed_to_a_gateway(dtype: torch.dtype) -> None:
+def test_a_state_has_the_memory_layout_of_a_transferred_one(dtype: torch.dtype) -> None:
     seen: list[tuple[torch.dtype, tuple[int, ...]]] = []
 
     class Strided(SteppedToy):
@@ -69,7 +69,7 @@ def test_a_state_lies_in_memory_as_if_it_had_crossed_to_a_gateway(dtype: torch.d
         pytest.param(lambda state: state[:1], id="rows-missing"),
     ],
 )
-def test_a_state_that_cannot_be_carried_is_the_familys_fault(wrong: Callable[[Any], Any]) -> None:
+def test_a_state_that_cannot_be_transferred_is_an_error_of_the_family(wrong: Callable[[Any], Any]) -> None:
     class Wrong(SteppedToy):
         def advance(self, state: Any, *others: Any) -> Any:
             return wrong(super().advance(state, *others))
@@ -78,8 +78,8 @@ def test_a_state_that_cannot_be_carried_is_the_familys_fault(wrong: Callable[[An
         Wrong(3).sample(_noise(2), None, Draw(), Deadline())
 
 
-def test_draws_that_begin_and_draws_that_go_on_are_not_joined() -> None:
-    begins = SampleRows(addresses=Addresses.of_range(1, 0, 1), labels=None)
-    goes_on = SampleRows(addresses=Addresses.of_range(1, 0, 1), labels=None, states=np.zeros((1, 2), np.float32))
+def test_new_and_resumed_draws_are_not_joined() -> None:
+    starts = SampleRows(addresses=Addresses.of_range(1, 0, 1), labels=None)
+    resumes = SampleRows(addresses=Addresses.of_range(1, 0, 1), labels=None, states=np.zeros((1, 2), np.float32))
     with pytest.raises(TypeError, match="cannot share a batch"):
-        concatenate_rows([begins, goes_on])
+        concatenate_rows([starts, resumes])

@@ -6,25 +6,19 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from google.rpc import code_pb2, error_details_pb2
+from google.rpc import code_pb2
 
 from fount.v1 import model_pb2
 from handlers.worker.requests import CallCapacity
 from handlers.worker.worker import Worker
 from tests.handlers.stepping_toys import (
     CHANNELS,
-    calling,
-    cut_once,
+    call,
+    preempt,
 )
-from tests.handlers.toys import SIDE, ask, codes, drawing, reading, request, toy_images
+from tests.handlers.toys import SIDE, ask, codes, drawing, reading, reason_of, request, toy_images
 
 UINT8 = model_pb2.DTYPE_UINT8
-
-
-def _reason(status: object) -> str:
-    info = error_details_pb2.ErrorInfo()
-    assert status.details[0].Unpack(info)  # type: ignore[attr-defined]
-    return info.reason
 
 
 @pytest.mark.parametrize(
@@ -43,51 +37,51 @@ def _reason(status: object) -> str:
     ],
 )
 def test_a_bad_carry_is_refused_alone(stepped: Worker, change: Callable[[Any], object], reason: str) -> None:
-    good, bad = (cut_once(stepped, drawing(count=3)) for _ in range(2))
+    good, bad = (preempt(stepped, drawing(count=3)) for _ in range(2))
     change(bad.carry)
     reply = ask(stepped, request(good, bad, good))
     assert codes(reply) == [0, code_pb2.INVALID_ARGUMENT, 0]
-    assert _reason(reply.items[1].status) == reason
+    assert reason_of(reply.items[1].status) == reason
 
 
-def test_a_draw_that_begins_cannot_join_those_that_go_on(stepped: Worker) -> None:
-    begun = cut_once(stepped, drawing())
-    assert codes(ask(stepped, request(begun, drawing()))) == [0, code_pb2.INVALID_ARGUMENT]
-    assert codes(ask(stepped, request(drawing(), begun))) == [0, code_pb2.INVALID_ARGUMENT]
+def test_a_new_draw_cannot_join_resumed_ones(stepped: Worker) -> None:
+    preempted = preempt(stepped, drawing())
+    assert codes(ask(stepped, request(preempted, drawing()))) == [0, code_pb2.INVALID_ARGUMENT]
+    assert codes(ask(stepped, request(drawing(), preempted))) == [0, code_pb2.INVALID_ARGUMENT]
 
 
-def test_a_refused_carry_says_what_is_wrong(stepped: Worker) -> None:
-    begun = cut_once(stepped, drawing(count=3))
-    begun.carry.state.dims[1] = 1
-    message = ask(stepped, request(begun)).items[0].status.message
+def test_a_refused_carry_has_a_message(stepped: Worker) -> None:
+    preempted = preempt(stepped, drawing(count=3))
+    preempted.carry.state.dims[1] = 1
+    message = ask(stepped, request(preempted)).items[0].status.message
     assert message == "carry.state.dims are [3, 1, 4, 4]; this item takes [3, 3, 4, 4]"
 
 
-def test_a_model_that_cannot_be_cut_takes_no_carry(worker: Worker, stepped: Worker) -> None:
-    reply = ask(worker, request(cut_once(stepped, drawing()), drawing()))
+def test_a_model_without_steps_takes_no_carry(worker: Worker, stepped: Worker) -> None:
+    reply = ask(worker, request(preempt(stepped, drawing()), drawing()))
     assert codes(reply) == [code_pb2.INVALID_ARGUMENT, 0]
-    assert _reason(reply.items[0].status) == "CARRY_NOT_TAKEN"
+    assert reason_of(reply.items[0].status) == "CARRY_NOT_TAKEN"
 
 
 def test_reading_takes_no_carry(classifier: Worker) -> None:
     item = reading(toy_images(1))
     item.carry.next_step = 1
     reply = ask(classifier, request(item, operation=model_pb2.OPERATION_CLASSIFY))
-    assert _reason(reply.items[0].status) == "CARRY_NOT_TAKEN"
+    assert reason_of(reply.items[0].status) == "CARRY_NOT_TAKEN"
 
 
-def test_states_count_towards_what_a_call_holds(stepped: Worker, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_states_count_towards_the_capacity_of_a_call(stepped: Worker, monkeypatch: pytest.MonkeyPatch) -> None:
     pictures, states = 3 * SIDE * SIDE, 3 * 4 * CHANNELS * SIDE * SIDE  # bytes: uint8 and float32
     item = drawing(count=3, dtype=UINT8)
-    begun = cut_once(stepped, item)
+    preempted = preempt(stepped, item)
     monkeypatch.setattr("handlers.worker.worker.CallCapacity", lambda: CallCapacity(size_bytes=states - 1))
     assert pictures < states - 1
     assert codes(ask(stepped, request(item))) == [0]
-    for wanted in (calling(item, limit=2), calling(begun, limit=2), calling(begun)):
-        assert codes(ask(stepped, wanted)) == [code_pb2.RESOURCE_EXHAUSTED]
+    for message in (call(item, limit=2), call(preempted, limit=2), call(preempted)):
+        assert codes(ask(stepped, message)) == [code_pb2.RESOURCE_EXHAUSTED]
 
 
-def test_states_that_no_call_holds_are_refused(stepped: Worker, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_states_beyond_any_call_are_refused(stepped: Worker, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("handlers.worker.requests.MAX_CALL_BYTES", 3 * 4 * CHANNELS * SIDE * SIDE - 1)
-    reply = ask(stepped, calling(drawing(count=3), limit=2))
-    assert _reason(reply.items[0].status) == "ITEM_TOO_LARGE"
+    reply = ask(stepped, call(drawing(count=3), limit=2))
+    assert reason_of(reply.items[0].status) == "ITEM_TOO_LARGE"

@@ -1,4 +1,4 @@
-"""Models of one's own that cannot be served: the worker stays up and tells the author what to change."""
+"""Custom models that cannot be served: the worker stays up and tells the author what to change."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 
 from handlers.cards.card import CardError, Family, Parameter, load_card, write_card
 from handlers.loading.build import BuildError, build_module
-from tests.handlers.own_models import CONDITIONAL, UNCONDITIONAL, own_card, reason_of, write_own
+from tests.handlers.custom_models import CONDITIONAL, UNCONDITIONAL, custom_card, reason_of, write_custom
 
 CLASS = "import torch\nfrom torch import nn\n\nclass Generator(nn.Module):\n"
 
@@ -99,9 +99,9 @@ CLASS = "import torch\nfrom torch import nn\n\nclass Generator(nn.Module):\n"
         ),
     ],
 )
-def test_a_file_that_cannot_be_used_is_told(tmp_path: Path, source: str, reason: str) -> None:
+def test_an_unusable_source_file_is_reported(tmp_path: Path, source: str, reason: str) -> None:
     (tmp_path / "layers.py").write_text("Block = 1\n")
-    write_own(tmp_path, source, own_card(classes=0), weights=False)
+    write_custom(tmp_path, source, custom_card(classes=0), weights=False)
     assert reason_of(tmp_path) == reason
 
 
@@ -135,28 +135,28 @@ def test_a_file_that_cannot_be_used_is_told(tmp_path: Path, source: str, reason:
         ),
     ],
 )  # fmt: skip
-def test_a_signature_that_does_not_fit_the_card_is_told(
+def test_a_signature_that_does_not_fit_the_card_is_reported(
     tmp_path: Path, signature: str, classes: int, reason: str
 ) -> None:
     source = UNCONDITIONAL.replace("forward(self, input)", f"sample(self, {signature})")
-    write_own(tmp_path, source, own_card(classes=classes))
+    write_custom(tmp_path, source, custom_card(classes=classes))
     assert reason_of(tmp_path) == f"generator.py: {reason}"
 
 
-def test_a_parameter_the_module_does_not_take_is_told(tmp_path: Path) -> None:
+def test_a_listed_parameter_the_module_does_not_take_is_reported(tmp_path: Path) -> None:
     steps = Parameter(min=1, max=9, default=2, description="Steps.")
-    write_own(tmp_path, CONDITIONAL, own_card(parameters={"steps": steps}))
+    write_custom(tmp_path, CONDITIONAL, custom_card(parameters={"steps": steps}))
     assert reason_of(tmp_path) == (
         "generator.py: the card lists steps, Generator.sample(z, label) does not take it; "
         "remove it from the card, or take it"
     )
 
 
-def test_a_module_that_can_do_nothing_is_told(tmp_path: Path) -> None:
+def test_a_module_without_a_method_to_call_is_reported(tmp_path: Path) -> None:
     source = (
         CLASS + "    def __init__(self, **config):\n        super().__init__()\n        self.net = nn.Linear(1, 1)\n"
     )
-    write_own(tmp_path, source, own_card(classes=0))
+    write_custom(tmp_path, source, custom_card(classes=0))
     assert reason_of(tmp_path) == "generator.py: Generator has neither sample nor forward; add sample(self, z)"
 
 
@@ -195,16 +195,16 @@ def test_a_module_that_can_do_nothing_is_told(tmp_path: Path) -> None:
         ),
     ],
 )
-def test_a_module_that_gives_something_else_is_told(tmp_path: Path, body: str, reason: str) -> None:
+def test_a_module_that_returns_something_else_is_reported(tmp_path: Path, body: str, reason: str) -> None:
     source = UNCONDITIONAL.replace("return torch.tanh(self.net(input)).unflatten(1, self.shape)", body)
-    write_own(tmp_path, source, own_card(classes=0))
+    write_custom(tmp_path, source, custom_card(classes=0))
     assert reason_of(tmp_path) == reason
 
 
-def test_a_model_larger_than_memory_is_told_before_it_is_loaded(
+def test_a_model_larger_than_memory_is_refused_before_it_is_loaded(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    write_own(tmp_path, CONDITIONAL, own_card((1024, 256, 3)))
+    write_custom(tmp_path, CONDITIONAL, custom_card((1024, 256, 3)))
     monkeypatch.setattr("handlers.loading.memory.available_bytes", lambda: 50 * 2**20)
     assert reason_of(tmp_path) == (
         "weights.safetensors needs 102 MiB of memory to load, 50 MiB are free; use a machine or a limit with more "
@@ -212,15 +212,15 @@ def test_a_model_larger_than_memory_is_told_before_it_is_loaded(
     )
 
 
-def test_want_of_memory_is_not_taken_for_a_fault_of_the_file(tmp_path: Path) -> None:
+def test_running_out_of_memory_is_not_reported_as_an_error_of_the_file(tmp_path: Path) -> None:
     source = UNCONDITIONAL.replace("self.net = nn", "raise MemoryError\n        self.net = nn")
-    write_own(tmp_path, source, own_card(classes=0), weights=False)
+    write_custom(tmp_path, source, custom_card(classes=0), weights=False)
     with pytest.raises(MemoryError):
         build_module(load_card(tmp_path), tmp_path)
 
 
-def test_an_absent_file_is_told(tmp_path: Path) -> None:
-    write_own(tmp_path, CONDITIONAL, own_card())
+def test_an_absent_source_file_is_reported(tmp_path: Path) -> None:
+    write_custom(tmp_path, CONDITIONAL, custom_card())
     (tmp_path / "generator.py").unlink()
     with pytest.raises(BuildError, match=r"generator\.py cannot be read \(No such file or directory\)"):
         build_module(load_card(tmp_path), tmp_path)
@@ -261,18 +261,18 @@ def test_an_absent_file_is_told(tmp_path: Path) -> None:
             id="other operations",
         ),
         pytest.param(
-            {"family": dataclasses.replace(own_card().family, source="lib/generator.py")},
+            {"family": dataclasses.replace(custom_card().family, source="lib/generator.py")},
             "family.source: is 'lib/generator.py'; must be a Python file in the card's folder, like generator.py",
             id="a path for a source",
         ),
         pytest.param(
-            {"family": dataclasses.replace(own_card().family, class_name="the class")},
+            {"family": dataclasses.replace(custom_card().family, class_name="the class")},
             "family.class_name: is 'the class'; must be the name of a Python class", id="no name for a class",
         ),
     ],
 )  # fmt: skip
-def test_a_card_that_contradicts_itself_is_told(tmp_path: Path, changes: dict[str, object], problem: str) -> None:
-    write_card(dataclasses.replace(own_card(), **changes), tmp_path)
+def test_a_contradictory_card_is_reported(tmp_path: Path, changes: dict[str, object], problem: str) -> None:
+    write_card(dataclasses.replace(custom_card(), **changes), tmp_path)
     with pytest.raises(CardError) as caught:
         load_card(tmp_path)
     assert [str(found) for found in caught.value.problems] == [problem]

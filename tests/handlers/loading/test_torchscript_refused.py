@@ -12,8 +12,7 @@ from torch import Tensor, nn
 
 from handlers.cards.card import write_card
 from handlers.loading.program import load_program
-from tests.handlers.loading.test_programs import Generator, inputs
-from tests.handlers.own_models import program_card, reason_of
+from tests.handlers.custom_models import Generator, inputs, program_card, reason_of
 
 
 class Writing(nn.Module):
@@ -77,7 +76,7 @@ def test_a_program_that_would_read_a_file_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("planted", "told"),
+    ("planted", "result"),
     [
         ('getattr(torch, "save")(', 'getattr of "save"'),
         ('getattr(torch, "sa" "ve")(', 'getattr of "sa" "ve"'),
@@ -88,12 +87,12 @@ def test_a_program_that_would_read_a_file_is_refused(tmp_path: Path) -> None:
         ("torch.sa ve(", "code that cannot be parsed"),
     ],
 )  # fmt: skip
-def test_a_name_that_is_put_together_is_refused(tmp_path: Path, planted: str, told: str) -> None:
+def test_a_computed_name_is_refused(tmp_path: Path, planted: str, result: str) -> None:
     file = save(tmp_path / "program.pt", Writing(), tmp_path)
-    assert told in _refusal(rewrite(file, "torch.save(", planted))
+    assert result in _refusal(rewrite(file, "torch.save(", planted))
 
 
-def test_what_is_planted_would_run_if_nobody_looked(tmp_path: Path) -> None:
+def test_planted_code_would_run_without_the_check(tmp_path: Path) -> None:
     file = save(tmp_path / "program.pt", Writing(), tmp_path)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -109,7 +108,7 @@ def test_two_members_of_one_name_are_refused(tmp_path: Path) -> None:
     assert "two members of one name" in _refusal(file)
 
 
-def test_words_that_only_name_saving_are_no_reason(tmp_path: Path) -> None:
+def test_harmless_uses_of_the_word_save_are_accepted(tmp_path: Path) -> None:
     class Speaking(Generator):
         def forward(self, z: Tensor, label: Tensor) -> Tensor:
             assert z.shape[0] > 0, "torch.save(nothing)"
