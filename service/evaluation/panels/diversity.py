@@ -122,14 +122,16 @@ def build_metrics(outputs: Mapping[str, JSON], evidence: Evidence) -> list[Metri
             tolerance=PER_PRECISION_TOLERANCE, decides=True,
             method=f"recall over precision, divided by that of real rows; {sizes}; both intervals combined",
             note="Samples that lie elsewhere than real rows lose recall and precision alike: a loss of recall alone is "
-            "a loss of variety", classes=per_class["recall_per_precision"].classes,
+            "a loss of variety",
+            classes=per_class["recall_per_precision"].classes,
         ),
         *effective_size_metrics(outputs, evidence),
         metric(
             "vendi_ratio", output=relative_vendi, null=vendi_null, better="higher", tolerance=VENDI_TOLERANCE,
             decides=True,
             method=f"Vendi score (order 1, cosine similarity) over that of as many training rows; {evidence.compared} "
-            f"samples, {features}; block jackknife; Friedman and Dieng 2023", classes=per_class["vendi_ratio"].classes,
+            f"samples, {features}; block jackknife; Friedman and Dieng 2023",
+            classes=per_class["vendi_ratio"].classes,
         ),
         metric(
             "class_distance", output=spread["class_distance"],

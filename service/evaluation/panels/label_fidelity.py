@@ -16,7 +16,7 @@ from fount.intervals import wilson_interval
 from service.evaluation.evidence import Evidence, RealRows, Samples
 from service.evaluation.panels.estimates import build_metric, estimate_to_json, missing, null_from_interval
 from service.evaluation.panels.part import JSON, MetricPart
-from service.evaluation.panels.per_class import worst_class
+from service.evaluation.panels.per_class import ClassRatio, worst_class
 from service.evaluation.panels.reference_sample import random_generator
 from service.evaluation.results import ClassValue, Metric, Null, Panel
 from service.evaluation.statistics.intervals import Estimate, clip, jackknife_interval
@@ -126,7 +126,8 @@ def build_metrics(outputs: Mapping[str, JSON], evidence: Evidence) -> list[Metri
     if simulated is not None:
         low, mean, high = simulated
         worst_null = Null(mean=mean, range=(low, high), draws=_SIMULATIONS, rows=len(evidence.samples))
-    worst, worst_note = worst_class(_class_ratios(agreement, evidence))
+    class_values, class_ratios = _compare_classes(agreement, evidence)
+    worst, worst_note = worst_class(class_ratios)
     grid_samples = grid["addresses"] * len(evidence.classes)
     noises = f"{grid['addresses']} noises under each of {len(evidence.classes)} labels"
     metric = partial(build_metric, panel=Panel.LABEL_FIDELITY, better="higher")
@@ -135,7 +136,7 @@ def build_metrics(outputs: Mapping[str, JSON], evidence: Evidence) -> list[Metri
             "label_agreement", output=_overall_share(agreement["samples"]),
             null=null_from_interval(_overall_share(agreement["held_out"]), len(evidence.held_out)),
             tolerance=AGREEMENT_TOLERANCE, decides=True, samples=len(evidence.samples),
-            classes=_class_values(agreement, evidence),
+            classes=class_values,
             method=f"share of samples for which {evidence.classifier} predicts the requested label; Wilson interval; "
             f"real: {len(evidence.held_out)} held-out rows and their labels",
             note="The classifier errs on real rows as well: their value shows how often",
@@ -170,32 +171,22 @@ def _overall_share(counts: Counts) -> JSON:
     return estimate_to_json(Estimate(hits / of, wilson_interval(hits, of)))
 
 
-def _classes(agreement: JSON, evidence: Evidence) -> list[tuple[str, int, int, int, int]]:
-    """Of each class: name, correct samples, samples, correct held-out rows, held-out rows."""
+def _compare_classes(agreement: JSON, evidence: Evidence) -> tuple[tuple[ClassValue, ...], list[ClassRatio]]:
+    """Compare the share of correct samples with that of held-out rows in each class; also as ratios."""
+    values: list[ClassValue] = []
+    ratios: list[ClassRatio] = []
     counts = zip(evidence.classes, agreement["samples"], agreement["held_out"], strict=True)
-    return [(name, *own, *real) for name, own, real in counts]
-
-
-def _class_values(agreement: JSON, evidence: Evidence) -> tuple[ClassValue, ...]:
-    values = []
-    for name, hits, of, real_hits, real_of in _classes(agreement, evidence):
+    for name, (hits, of), (real_hits, real_of) in counts:
         null = None
         if real_of:
             null = Null(mean=real_hits / real_of, range=wilson_interval(real_hits, real_of), draws=0, rows=real_of)
+        mean = None if null is None else null.mean
         value, interval = (hits / of, wilson_interval(hits, of)) if of else (None, None)
         verdict = compare_with_null(value, interval, null, "higher", WORST_TOLERANCE)
-        mean = None if null is None else null.mean
         values.append(ClassValue(class_name=name, value=value, interval=interval, null_mean=mean, verdict=verdict))
-    return tuple(values)
-
-
-def _class_ratios(agreement: JSON, evidence: Evidence) -> list[tuple[str, float, tuple[float, float]]]:
-    ratios = []
-    for name, hits, of, real_hits, real_of in _classes(agreement, evidence):
-        if of and real_hits:
-            share, (low, high) = real_hits / real_of, wilson_interval(hits, of)
-            ratios.append((name, hits / of / share, (low / share, high / share)))
-    return ratios
+        if value is not None and interval is not None and mean:
+            ratios.append((name, value / mean, (interval[0] / mean, interval[1] / mean)))
+    return tuple(values), ratios
 
 
 def _mean_class_null(held_out: Counts, evidence: Evidence) -> Null | None:

@@ -182,7 +182,12 @@ def confusion_view(figure: Json, classes: Sequence[str]) -> dict[str, Any]:
         cells = [_cell(count, count / max(1, sum(row))) for count in row]
         rows.append({"name": name, "cells": cells, "total": whole(sum(row))})
     confusions = [
-        {"asked": classes[i], "read": classes[j], "count": whole(n), "share": percent(n / max(1, figure["asked"][i]))}
+        {
+            "requested": classes[i],
+            "predicted": classes[j],
+            "count": whole(n),
+            "share": percent(n / max(1, figure["asked"][i])),
+        }
         for i, j, n in figure["confusions"]
     ]
     return {"rows": rows, "numbered": len(classes) <= _MOST_NUMBERED_CLASSES, "confusions": confusions}
@@ -296,7 +301,11 @@ def noise_view(figure: Json, classes: Sequence[str]) -> dict[str, Any] | None:
         return None
     columns: Sequence[int] = figure["classes"]
     cells = [
-        {"asked": classes[label], "read": None if predicted < 0 else classes[predicted], "wrong": predicted != label}
+        {
+            "requested": classes[label],
+            "predicted": None if predicted < 0 else classes[predicted],
+            "wrong": predicted != label,
+        }
         for row in figure["predicted"]
         for label, predicted in zip(columns, row, strict=True)
     ]
