@@ -1,5 +1,5 @@
-"""Benchmarks: how near Fount comes to its hardware, and to TorchServe without it.
+"""Benchmarks: Fount compared with its hardware, and with TorchServe alone.
 
-Enter: a model of the store and this machine. Leave: ratios measured in one run, as a table and as raw rounds. Run it
-with `python -m benchmarks`; README.md says what each row means.
+A model of the store enters; ratios measured in one run leave, as a table and as raw rounds. Run them with
+`python -m benchmarks`; README.md explains each row.
 """

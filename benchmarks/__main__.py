@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import signal
 import statistics
@@ -17,14 +16,12 @@ import click
 
 from benchmarks.child import ROOT, ChildError
 from benchmarks.machine import cores, machine_facts
-from benchmarks.markdown import rows_to_markdown
-from benchmarks.opening import open_stand
+from benchmarks.output import log, rows_to_markdown, write_results
 from benchmarks.plan import WORKLOADS, Plan, layouts, precisions_of, quick_plan
+from benchmarks.processes import StartError
 from benchmarks.records import Record, Records
 from benchmarks.rows import Row, rows_of, verdict
-from benchmarks.same_bytes import check_bytes
-from benchmarks.stand import Stand
-from benchmarks.torchserve_alone import StartError
+from benchmarks.testbed import Testbed, check_bytes, open_testbed
 from benchmarks.workloads import measure_limit, measure_round, warm_up
 
 __all__ = ["main"]
@@ -34,38 +31,38 @@ _KEPT = ROOT / "build" / "bench"
 
 
 @click.command()
-@click.option("--quick", is_flag=True, help="Two short rounds in fp32, one layout: does it run, roughly how fast.")
+@click.option("--quick", is_flag=True, help="Two short rounds in fp32 with one layout, for a rough result.")
 @click.option("--only", metavar="WORKLOAD,…", default="", help=f"Some of {', '.join(WORKLOADS)}.")
-@click.option("--rounds", type=click.IntRange(min=1), help="Rounds, in turns; otherwise 5.")
+@click.option("--rounds", type=click.IntRange(min=1), help="Interleaved rounds; otherwise 5.")
 @click.option("--precision", type=click.Choice(["fp32", "bf16", "both"]), default="both", show_default=True)
 @click.option("--cores", "count", type=click.IntRange(min=1), help="N of the layouts 1×N and N×1, workers × threads; "
               "otherwise every core. On a GPU, how many workers may share it.")  # fmt: skip
-@click.option("--out", type=click.Path(path_type=Path), help="JSON, the table beside it; otherwise "
+@click.option("--out", type=click.Path(path_type=Path), help="JSON file, with the table next to it; otherwise "
               "benchmarks/results/latest.json, or build/bench/quick.json for --quick.")  # fmt: skip
 def main(quick: bool, only: str, rounds: int | None, precision: str, count: int | None, out: Path | None) -> None:
     """Measure Fount against its hardware and against TorchServe alone."""
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that every server ends, too
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that every server ends
     plan = _plan(quick, only, rounds, precision, count or cores())
-    if not quick:  # profiles that were measured while the machine was busy would stay with it
+    if not quick:  # profiles measured on a busy machine would be kept
         shutil.rmtree(_KEPT / "state", ignore_errors=True)
     records: list[Record] = []
     checks: list[dict[str, Any]] = []
-    begun = time.monotonic()
+    start = time.monotonic()
     failure: Exception | None = None
     try:
         for each in plan.precisions:
-            _say(f"{each}: packing and starting servers")
-            with open_stand(plan, each, _KEPT) as built:
-                for record in _measure(built):
+            log(f"{each}: packing and starting servers")
+            with open_testbed(plan, each, _KEPT) as testbed:
+                for record in _measure(testbed):
                     records.append(record)
-                checks.append(_checks(built))
+                checks.append(_checks(testbed))
     except (StartError, ChildError) as error:
         failure = error
-    facts = machine_facts() | {"seconds": round(time.monotonic() - begun)}
+    facts = machine_facts() | {"seconds": round(time.monotonic() - start)}
     if failure is None:
         _write(out or (_KEPT / "quick.json" if quick else _OUT), plan, facts, records, checks)
         return
-    if records:  # what took half an hour is worth looking at, under another name
+    if records:  # keep the completed records of a long run
         _write(_KEPT / "partial.json", plan, facts, records, checks)
     raise click.ClickException(str(failure))
 
@@ -73,31 +70,31 @@ def main(quick: bool, only: str, rounds: int | None, precision: str, count: int 
 def _plan(quick: bool, only: str, rounds: int | None, precision: str, count: int) -> Plan:
     chosen = tuple(each for each in WORKLOADS if not only or each in only.split(","))
     if unknown := set(only.split(",")) - WORKLOADS.keys() - {""}:
-        raise click.BadParameter(f"{', '.join(sorted(unknown))}; there are {', '.join(WORKLOADS)}", param_hint="--only")
+        raise click.BadParameter(f"{', '.join(sorted(unknown))}; known: {', '.join(WORKLOADS)}", param_hint="--only")
     if quick:
         return quick_plan(chosen, count)
     return Plan(rounds=rounds or 5, precisions=precisions_of(precision), workloads=chosen, layouts=layouts(count))
 
 
-def _measure(built: Stand) -> Iterator[Record]:
-    check_bytes(built)
-    warm_up(built, _say)
-    for number in range(built.plan.rounds):
-        _say(f"{built.precision} round {number + 1}: limit")
-        yield from measure_limit(built, number)
-        yield from measure_round(built, number, _say)
+def _measure(testbed: Testbed) -> Iterator[Record]:
+    check_bytes(testbed)
+    warm_up(testbed, log)
+    for number in range(testbed.plan.rounds):
+        log(f"{testbed.precision} round {number + 1}: limit")
+        yield from measure_limit(testbed, number)
+        yield from measure_round(testbed, number, log)
 
 
-def _checks(built: Stand) -> dict[str, Any]:
-    """What tells whether the numbers of one precision can be trusted, and what they are of."""
+def _checks(testbed: Testbed) -> dict[str, Any]:
+    """Summarise numerics and disturbances of one precision."""
     return {
-        "precision": built.precision,
-        "numerics": built.numerics,
+        "precision": testbed.precision,
+        "numerics": testbed.numerics,
         "limit_samples_per_s_by_exec_batch": {
-            str(layout): limit.by_size for layout, limit in built.limits.items()
+            str(layout): limit.by_size for layout, limit in testbed.limits.items()
         },
-        "idle_servers_cores": _spread([each.idle_share for each in built.windows]),
-        "strange_processes_cores": _spread([each.strange_share for each in built.windows]),
+        "idle_servers_cores": _spread([each.idle_share for each in testbed.windows]),
+        "unrelated_processes_cores": _spread([each.unrelated_share for each in testbed.windows]),
     }  # fmt: skip
 
 
@@ -110,24 +107,24 @@ def _spread(shares: Sequence[float]) -> dict[str, float]:
 def _notes(plan: Plan, checks: Sequence[dict[str, Any]]) -> list[str]:
     notes = [
         f"{plan.rounds} interleaved rounds; a ratio is the median over rounds of the ratio within a round, in brackets "
-        "the smallest and largest. W×T is workers × threads; each side is tried in every layout and the better counts.",
+        "the smallest and largest. W×T is workers × threads; each side is measured in every layout, the better counts.",
         "The limit is one process without a server: noise, network, rounding to uint8, in the executed batch that is "
         "fastest (the two best of a trial are measured in each round); or as many such processes as cores with one "
         "thread each, whichever gives more.",
         "Before anything is measured, limit, TorchServe and Fount gave the same bytes for the same addresses, in every "
         "layout: the same weights on the same numerics.",
-        "Worker CPU outside the model is what it took beyond the batches it executed, at the CPU time the limit's "
-        "process takes for each; samples of calls beyond the largest batch count as in the cheapest.",
+        "Worker CPU outside the model is its CPU time beyond that of its executed batches in the limit's process; "
+        "samples of calls beyond the largest batch count as in the cheapest batch.",
     ]
     if "bf16" in plan.precisions:
         notes.append("bf16: the shipped card allows fp32 alone (bf16 moves pixels by up to 12 levels, 2 are allowed); "
                      "these rows serve a copy whose card allows it and whose golden samples are bf16's.")  # fmt: skip
     for each in checks:
-        idle, strange = each["idle_servers_cores"], each["strange_processes_cores"]
+        idle, unrelated = each["idle_servers_cores"], each["unrelated_processes_cores"]
         if idle:
-            notes.append(f"{each['precision']}: servers that were not loaded took {idle['median']:.2f} cores (at most "
-                         f"{idle['most']:.2f}), processes of others {strange['median']:.2f} (at most "
-                         f"{strange['most']:.2f}), steal included.")  # fmt: skip
+            notes.append(f"{each['precision']}: servers without load used {idle['median']:.2f} cores (at most "
+                         f"{idle['most']:.2f}), unrelated processes {unrelated['median']:.2f} (at most "
+                         f"{unrelated['most']:.2f}), steal included.")  # fmt: skip
     return notes
 
 
@@ -143,19 +140,12 @@ def _write(
         "rows": [_row_to_json(row) for row in rows],
         "rounds": [asdict(each) for each in records],
     }
-    out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text(json.dumps(document, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    out.with_suffix(".md").write_text(table, encoding="utf-8")
-    click.echo(table, nl=False)
+    write_results(out, document, table)
 
 
 def _row_to_json(row: Row) -> dict[str, Any]:
     ratio = None if row.ratio != row.ratio else row.ratio
     return asdict(row) | {"ratio": ratio, "verdict": verdict(row)}
-
-
-def _say(text: str) -> None:
-    click.echo(f"{time.strftime('%H:%M:%S')} {text}", err=True)
 
 
 if __name__ == "__main__":

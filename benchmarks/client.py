@@ -1,8 +1,7 @@
-"""A client process: `python -m benchmarks.client`, told loads by its input.
+"""A client process, `python -m benchmarks.client`: it runs the loads of its standard input.
 
-It asks Fount through `fount.client.aio`, as anybody would, or through generated stubs, and TorchServe through its
-own gRPC
-with as little as that takes.
+It sends requests to Fount through `fount.client.aio`, as users do, or through generated stubs, and to TorchServe
+through its own gRPC.
 """
 
 from __future__ import annotations
@@ -19,7 +18,8 @@ from typing import Any, Protocol
 
 import grpc
 
-from benchmarks.loads import Load, Seen
+from benchmarks.child import write_result
+from benchmarks.loads import Load, Observations
 from benchmarks.plan import MODEL
 from benchmarks.torchserve_body import body_of
 from fount.client.aio import Client
@@ -29,22 +29,22 @@ from fount.v1 import model_pb2, sampling_pb2, sampling_pb2_grpc
 
 __all__ = ["main"]
 
-_WHOLE = 256  # requests up to this size are asked for as one array
+_WHOLE = 256  # requests up to this size are received as one array
 _CLASSES = 10
 _MODEL_REF = model_pb2.ModelRef(name=MODEL)
 _PREDICTIONS = "/org.pytorch.serve.grpc.inference.InferenceAPIsService/Predictions"
-_NO_RETRY = RetryPolicy(first_attempts=1, attempts=1)  # what fails must be seen
+_NO_RETRY = RetryPolicy(first_attempts=1, attempts=1)  # failures must be visible
 _TIMEOUT_S = 120.0
-_PAUSE_S = 0.4  # after a cancel, until what still ran of it has ended
+_PAUSE_S = 0.4  # after a cancellation, until its work has ended
 
 
 class _Server(Protocol):
     def draw(self, load: Load, index: int) -> AsyncGenerator[int, None]:
-        """Ask for `load.count` samples from `index` on, and tell how many came each time."""
+        """Request `load.count` samples from `index` on, and yield how many arrive each time."""
         ...
 
     async def image(self, seed: int, index: int) -> bytes:
-        """The bytes of one sample, under the label of its index."""
+        """Return the bytes of one sample, with the label of its index."""
         ...
 
 
@@ -57,7 +57,7 @@ class _Fount:
         self._client = Client(address, timeout_s=_TIMEOUT_S, retry=_NO_RETRY)
 
     async def draw(self, load: Load, index: int) -> AsyncGenerator[int, None]:
-        label = index % _CLASSES if load.count == 1 else None  # larger requests draw theirs from the prior
+        label = index % _CLASSES if load.count == 1 else None  # labels of larger requests are drawn from the prior
         if load.count <= _WHOLE:
             samples = await self._client.sample(
                 MODEL, count=load.count, seed=load.seed, start_index=index, label=label, priority=load.priority
@@ -76,7 +76,7 @@ class _Fount:
 
 
 class _BareFount:
-    """Fount's contract through generated stubs alone: as lean as TorchServe is asked, and in no way checked."""
+    """Fount through generated stubs alone, without any checks, like the TorchServe client."""
 
     def __init__(self, address: str) -> None:
         self._stub = sampling_pb2_grpc.SamplingServiceStub(grpc.aio.insecure_channel(address))
@@ -86,8 +86,8 @@ class _BareFount:
             model=_MODEL_REF, count=load.count, seed=load.seed, start_index=index, condition=_condition(index)
         )  # fmt: skip
         if load.count == 1:
-            asked = sampling_pb2.SampleOnceRequest(request=request)
-            yield (await self._stub.SampleOnce(asked, timeout=_TIMEOUT_S)).chunk.count
+            once = sampling_pb2.SampleOnceRequest(request=request)
+            yield (await self._stub.SampleOnce(once, timeout=_TIMEOUT_S)).chunk.count
             return
         async for response in self._stub.Sample(request, timeout=_TIMEOUT_S):
             if response.chunk.count:
@@ -119,21 +119,21 @@ class _TorchServe:
     async def image(self, seed: int, index: int) -> bytes:
         body = body_of(seed, index, index % _CLASSES)
         request = torchserve_pb2.PredictionsRequest(model_name=MODEL, model_version="1.0", input={"body": body})
-        answer: torchserve_pb2.PredictionResponse = await self._predict(request, timeout=_TIMEOUT_S)
-        return answer.prediction
+        response: torchserve_pb2.PredictionResponse = await self._predict(request, timeout=_TIMEOUT_S)
+        return response.prediction
 
 
 _KINDS: Mapping[str, Callable[[str], _Server]] = {"fount": _Fount, "grpc": _BareFount, "torchserve": _TorchServe}
 
 
 class _Worker:
-    """Does loads, and keeps channels from one to the next."""
+    """Runs loads, and keeps channels between them."""
 
     def __init__(self) -> None:
         self._servers: dict[str, _Server] = {}
         self._next_index: dict[int, int] = {}
 
-    async def do(self, load: Load) -> Seen:
+    async def run(self, load: Load) -> Observations:
         kind, _, address = load.server.partition("://")
         if load.server not in self._servers:
             self._servers[load.server] = _KINDS[kind](address)
@@ -150,33 +150,33 @@ class _Worker:
                 return await self._request(server, load)
             case "digest":
                 images = [await server.image(load.seed, index) for index in range(load.requests)]
-                return Seen(digest=_digest(images))
+                return Observations(digest=_digest(images))
 
     def _take(self, load: Load) -> int:
         index = self._next_index.get(load.seed, 0)
         self._next_index[load.seed] = index + load.count
         return index
 
-    async def _request(self, server: _Server, load: Load) -> Seen:
+    async def _request(self, server: _Server, load: Load) -> Observations:
         arrivals: list[tuple[float, float, int]] = []
-        await self._ask(server, load, arrivals)
-        return Seen(requests=[(arrivals[0][0], arrivals[-1][1])], arrivals=arrivals)
+        await self._draw(server, load, arrivals)
+        return Observations(requests=[(arrivals[0][0], arrivals[-1][1])], arrivals=arrivals)
 
-    async def _ask(self, server: _Server, load: Load, arrivals: list[tuple[float, float, int]]) -> tuple[float, float]:
-        begun = before = time.monotonic()
+    async def _draw(self, server: _Server, load: Load, arrivals: list[tuple[float, float, int]]) -> tuple[float, float]:
+        start = before = time.monotonic()
         async for samples in server.draw(load, self._take(load)):
             at = time.monotonic()
             arrivals.append((before, at, samples))
             before = at
-        return begun, before
+        return start, before
 
-    async def _loop(self, server: _Server, load: Load) -> Seen:
+    async def _loop(self, server: _Server, load: Load) -> Observations:
         requests: list[tuple[float, float]] = []
         arrivals: list[tuple[float, float, int]] = []
 
         async def loop() -> None:
             while time.monotonic() < load.end:
-                requests.append(await self._ask(server, load, arrivals))
+                requests.append(await self._draw(server, load, arrivals))
 
         async with asyncio.TaskGroup() as loops:
             tasks = [loops.create_task(loop()) for _ in range(load.concurrency)]
@@ -184,52 +184,43 @@ class _Worker:
                 await asyncio.sleep(max(0.0, load.end - time.monotonic()))
                 for task in tasks:
                     task.cancel()
-        return Seen(requests=requests, arrivals=arrivals)
+        return Observations(requests=requests, arrivals=arrivals)
 
-    async def _paced(self, server: _Server, load: Load) -> Seen:
-        """Ask at fixed times: a slow answer does not hide from those that would have been asked meanwhile."""
+    async def _paced(self, server: _Server, load: Load) -> Observations:
+        """Send requests at fixed times, so that a slow response does not delay later requests."""
         arrivals: list[tuple[float, float, int]] = []
 
-        async def ask(due: float) -> tuple[float, float]:
+        async def request(due: float) -> tuple[float, float]:
             await asyncio.sleep(max(0.0, due - time.monotonic()))
-            return due, (await self._ask(server, load, arrivals))[1]
+            return due, (await self._draw(server, load, arrivals))[1]
 
         async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(ask(load.begin + k * load.every_s)) for k in range(load.requests)]
-        return Seen(requests=[task.result() for task in tasks], arrivals=arrivals)
+            tasks = [group.create_task(request(load.begin + k * load.every_s)) for k in range(load.requests)]
+        return Observations(requests=[task.result() for task in tasks], arrivals=arrivals)
 
-    async def _first_chunks(self, server: _Server, load: Load) -> Seen:
+    async def _first_chunks(self, server: _Server, load: Load) -> Observations:
         whole = Load(kind="loop", server=load.server, count=_WHOLE, seed=load.seed)
         requests, firsts = [], []
         for _ in range(load.requests):
-            requests.append(await self._ask(server, whole, []))
-            begun = time.monotonic()
+            requests.append(await self._draw(server, whole, []))
+            start = time.monotonic()
             async with aclosing(server.draw(load, 0)) as chunks:
                 await anext(chunks)
-                firsts.append(time.monotonic() - begun)
+                firsts.append(time.monotonic() - start)
             await asyncio.sleep(_PAUSE_S)
-        return Seen(requests=requests, firsts=firsts)
+        return Observations(requests=requests, firsts=firsts)
 
 
 async def main() -> None:
-    """Do what each line of the input says, until it ends."""
+    """Run the load of each input line, until the input ends."""
     worker = _Worker()
-    _say({"ready": True})
+    write_result({"ready": True})
     while line := await asyncio.to_thread(sys.stdin.readline):
         try:
-            _say(asdict(await worker.do(Load(**json.loads(line)))))
-        except Exception as error:  # noqa: BLE001 - whatever a server answers is told to who asked, and ends the run
-            _say({"error": _tell(error)})
-
-
-def _tell(error: BaseException) -> str:
-    inner = error.exceptions[0] if isinstance(error, BaseExceptionGroup) else error
-    return f"{type(inner).__name__}: {inner}"
-
-
-def _say(answer: dict[str, Any]) -> None:
-    sys.stdout.write(json.dumps(answer) + "\n")
-    sys.stdout.flush()
+            write_result(asdict(await worker.run(Load(**json.loads(line)))))
+        except Exception as error:  # noqa: BLE001 - any error is reported to the parent, and ends the run
+            inner = error.exceptions[0] if isinstance(error, ExceptionGroup) else error
+            write_result({"error": f"{type(inner).__name__}: {inner}"})
 
 
 if __name__ == "__main__":

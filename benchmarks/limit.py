@@ -1,14 +1,12 @@
 """The limit: the model in one process, without a server.
 
-Started as `python -m benchmarks.limit FOLDER`, an unpacked archive, it is loaded as a worker is, and does what a worker
-must do for each sample and nothing else: noise by address, the network, rounding to uint8, in the one executed batch
-size that gives most samples a second.
+`python -m benchmarks.limit FOLDER` loads an unpacked archive as a worker does, and does only what a worker must do for
+each sample: noise by address, the network, rounding to uint8, in the batch size with the highest rate.
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
 import sys
 import time
 from itertools import count
@@ -18,6 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from benchmarks.child import serve_commands, write_result
 from fount.address import Addresses
 from handlers.execution.network import Network
 from handlers.execution.pixels import floats_to_uint8
@@ -30,28 +29,28 @@ _SEED = 1
 
 
 def _run_until(network: Network, size: int, end: float) -> dict[str, float]:
-    """Draw batches until a time; samples, seconds and CPU-seconds."""
+    """Draw batches until a time, and measure their rate and CPU-seconds."""
     classes = len(network.card.classes)
     labels = np.arange(size, dtype=np.int64) % classes if classes else None
-    begun, cpu_begun = time.monotonic(), time.process_time()
+    start, cpu_start = time.monotonic(), time.process_time()
     for batch in count(1):
         rows = SampleRows(addresses=Addresses.of_range(_SEED, batch * size, size), labels=labels)
         floats_to_uint8(network.run("SAMPLE", rows), network.card.sample.value_range).tobytes()
         if time.monotonic() >= end:
             break
-    seconds = time.monotonic() - begun
-    return {"samples_per_s": batch * size / seconds, "cpu_s": time.process_time() - cpu_begun, "samples": batch * size}
+    seconds = time.monotonic() - start
+    return {"samples_per_s": batch * size / seconds, "cpu_s": time.process_time() - cpu_start, "samples": batch * size}
 
 
 def _try_size(network: Network, size: int, seconds: float) -> tuple[float, float]:
-    """Samples a second, and CPU-seconds of one batch."""
-    _run_until(network, size, time.monotonic())  # kernels are chosen at the first batch of a size
-    ran = _run_until(network, size, time.monotonic() + seconds)
-    return ran["samples_per_s"], ran["cpu_s"] * size / ran["samples"]
+    """Measure samples/s, and CPU-seconds of one batch."""
+    _run_until(network, size, time.monotonic())  # the first batch of a size chooses kernels
+    result = _run_until(network, size, time.monotonic() + seconds)
+    return result["samples_per_s"], result["cpu_s"] * size / result["samples"]
 
 
 def _digest_draws(network: Network, size: int, draws: int) -> str:
-    """Digest the bytes of the first addresses of seed 1, each under the label of its index."""
+    """Digest the bytes of the first addresses of seed 1, each with the label of its index."""
     digest = hashlib.sha256()
     for index in range(draws):
         labels = np.full(1, index % len(network.card.classes), np.int64)
@@ -60,8 +59,8 @@ def _digest_draws(network: Network, size: int, draws: int) -> str:
     return digest.hexdigest()
 
 
-def _do(network: Network, sizes: tuple[int, ...], command: dict[str, Any]) -> dict[str, Any]:
-    """`choose`: seconds a size; `draw`: how many addresses, one by one; else `size`, `begin`, `end`: one window."""
+def _handle(network: Network, sizes: tuple[int, ...], command: dict[str, Any]) -> dict[str, Any]:
+    """Handle `choose`: seconds for each size; `draw`: number of addresses; or `size`, `begin`, `end`: one window."""
     if "choose" in command:
         return {"sizes": [[size, *_try_size(network, size, command["choose"])] for size in sizes]}
     if "draw" in command:
@@ -71,20 +70,14 @@ def _do(network: Network, sizes: tuple[int, ...], command: dict[str, Any]) -> di
 
 
 def main(folder: Path) -> None:
-    """Load the archive with what the environment says, as a worker does, then answer commands until there are none."""
-    model = Worker.load(folder, gpu_id=0 if torch.cuda.is_available() else None).model  # as TorchServe assigns them
+    """Load the archive as a worker does, then handle commands."""
+    model = Worker.load(folder, gpu_id=0 if torch.cuda.is_available() else None).model  # as TorchServe assigns GPUs
     if model.engine is None or model.numerics is None:
-        _say({"error": model.reason})
+        write_result({"error": model.reason})
         return
     network, sizes = model.engine.network, model.engine.profile.exec_batch_sizes
-    _say({"numerics": model.numerics.id, "sizes": list(sizes)})
-    for line in sys.stdin:
-        _say(_do(network, sizes, json.loads(line)))
-
-
-def _say(answer: dict[str, Any]) -> None:
-    sys.stdout.write(json.dumps(answer) + "\n")
-    sys.stdout.flush()
+    ready = {"numerics": model.numerics.id, "sizes": list(sizes)}
+    serve_commands(lambda command: _handle(network, sizes, command), ready)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
-"""Loads: what a client process is told to do, and what is read off what it saw.
+"""Loads for client processes, and the observations they return.
 
-Times are those of `time.monotonic()`, which on Linux is one clock for every process. A request's samples count as if
-they came evenly between one arrival and the next, so that a window's edges do not cut whole requests in or out.
+Times are those of `time.monotonic()`, which on Linux is one clock for all processes. A request's samples count as if
+they arrived evenly between one arrival and the next, so that requests across the edge of a window count in proportion.
 """
 
 from __future__ import annotations
@@ -12,27 +12,27 @@ from typing import Literal
 
 import numpy as np
 
-__all__ = ["Load", "Seen", "percentile", "samples_within"]
+__all__ = ["Load", "Observations", "percentile", "samples_within"]
 
 Kind = Literal["loop", "paced", "first_chunks", "stream", "digest"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Load:
-    """One client process's work.
+    """The work of one client process.
 
     Attributes:
-        kind: `loop` asks again as soon as an answer came; `paced` asks at fixed times, whether answers came or not;
-            `first_chunks` waits for the first chunk of `count` samples and for a whole request of 256, in turns;
+        kind: `loop` sends the next request when a response has arrived; `paced` sends requests at fixed times;
+            `first_chunks` alternates between the first chunk of `count` samples and a whole request of 256;
             `stream` draws `count` samples once; `digest` draws single samples for their bytes.
         server: "fount://HOST:PORT" (through `fount.client.aio`), "grpc://HOST:PORT" (Fount through generated stubs) or
             "torchserve://HOST:PORT".
         count: samples of one request.
         concurrency: loops in this process.
-        seed: of every request; indices go on from one to the next.
-        begin, end: when to start, and when a loop asks no more.
-        cancels: whether what runs at the end is cancelled rather than awaited.
-        requests: how many, of `paced`, `first_chunks` and `digest`.
+        seed: of every request; indices continue from one to the next.
+        begin, end: when to start, and when a loop sends no more requests.
+        cancels: whether requests that run at the end are cancelled instead of awaited.
+        requests: number of requests of `paced`, `first_chunks` and `digest`.
         every_s: time between two of `paced`.
         priority: "bulk" or "interactive"; None leaves it unset.
     """
@@ -51,14 +51,14 @@ class Load:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Seen:
-    """What one client process saw.
+class Observations:
+    """The observations of one client process.
 
     Attributes:
-        requests: (begun, ended) of each request that was answered whole; of `paced`, begun is when it was due.
+        requests: (start, end) of each completed request; the start of `paced` is when it was due.
         arrivals: (time of the arrival before it, time, samples).
-        firsts: seconds to each first chunk; `first_chunks` alone.
-        digest: SHA-256 of all bytes; `digest` alone.
+        firsts: seconds to each first chunk, for `first_chunks`.
+        digest: SHA-256 of all bytes, for `digest`.
     """
 
     requests: Sequence[tuple[float, float]] = ()
@@ -71,14 +71,14 @@ class Seen:
         """Seconds of each request."""
         return [end - begin for begin, end in self.requests]
 
-    def within(self, begin: float, end: float) -> Seen:
-        """Keep the requests that began and ended in a window; arrivals stay, since they are cut by `samples_within`."""
+    def within(self, begin: float, end: float) -> Observations:
+        """Keep the requests within a window; all arrivals are kept for `samples_within`."""
         requests = [each for each in self.requests if begin <= each[0] and each[1] <= end]
-        return Seen(requests=requests, arrivals=self.arrivals, firsts=self.firsts)
+        return Observations(requests=requests, arrivals=self.arrivals, firsts=self.firsts)
 
 
 def samples_within(arrivals: Iterable[tuple[float, float, int]], begin: float, end: float) -> float:
-    """Samples that came in a window, those of an arrival that reaches across its edge in proportion."""
+    """Count the samples that arrived in a window; an arrival across its edge counts in proportion."""
     total = 0.0
     for before, at, samples in arrivals:
         overlap = min(at, end) - max(before, begin)
@@ -88,5 +88,5 @@ def samples_within(arrivals: Iterable[tuple[float, float, int]], begin: float, e
 
 
 def percentile(seconds: Sequence[float], percent: float) -> float:
-    """A percentile; not a number when there is nothing."""
+    """Compute a percentile; NaN without values."""
     return float(np.percentile(seconds, percent)) if len(seconds) else float("nan")

@@ -1,4 +1,4 @@
-"""Facts of the machine and of what ran on it, without which numbers mean nothing to anybody else."""
+"""Facts of the machine and its software, for the header of results."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ _MATRIX_FLAGS = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_tile", "a
 
 
 def cores() -> int:
-    """How many this process may use."""
+    """Count the cores this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def machine_facts() -> dict[str, Any]:
-    """Processor, cores, memory, instruction set, versions, commit, date."""
+    """Collect processor, cores, memory, instruction set, versions, commit and date."""
     processor = _processor()
     flags = (processor.get("flags") or processor.get("Features") or "").split()
     return {
@@ -45,7 +45,7 @@ def machine_facts() -> dict[str, Any]:
 
 
 def _processor() -> dict[str, str]:
-    """The first one, as Linux describes it; nothing elsewhere."""
+    """Read the description of the first processor on Linux; empty elsewhere."""
     with suppress(OSError):
         text = Path("/proc/cpuinfo").read_text(encoding="utf-8").split("\n\n")[0]
         return {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in text.splitlines())}
@@ -53,7 +53,7 @@ def _processor() -> dict[str, str]:
 
 
 def _gpus() -> Iterator[str]:
-    """Names of NVIDIA's, as its kernel module tells them."""
+    """Read the names of NVIDIA GPUs from its kernel module."""
     for file in sorted(Path("/proc/driver/nvidia/gpus").glob("*/information")):
         yield file.read_text(encoding="utf-8").partition("Model:")[2].partition("\n")[0].strip()
 
@@ -70,12 +70,12 @@ def _java() -> str:
 
 
 def _commit() -> str:
-    """The commit, and whether files differ from it."""
+    """Describe the commit, and whether files differ from it."""
     try:
-        told = subprocess.run(
+        done = subprocess.run(
             ["git", "describe", "--always", "--dirty", "--abbrev=12"],
             cwd=ROOT, capture_output=True, text=True, check=True,
         )  # fmt: skip
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
-    return told.stdout.strip()
+    return done.stdout.strip()

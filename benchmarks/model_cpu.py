@@ -1,7 +1,7 @@
-"""What the model itself costs of a worker's CPU time, so that the rest can be told.
+"""The share of the model in a worker's CPU time.
 
-A worker's own clock cannot tell: waiting for a core looks like work. So the gateway's histogram of samples a call says
-which batches were executed, and the limit's process, which does nothing else, what each of them costs.
+A worker cannot measure it itself, since waiting for a core looks like work. So the executed batches are read from the
+gateway's histogram of samples per call, and their cost is measured in the limit's process, which does nothing else.
 """
 
 from __future__ import annotations
@@ -21,32 +21,32 @@ _SERIES = "fount_batch_size_samples"
 
 @dataclass(frozen=True, kw_only=True)
 class Calls:
-    """Worker calls.
+    """Counts of worker calls.
 
     Attributes:
-        by_bound: calls with at most so many samples and more than the bound below.
-        samples: of all of them.
+        by_bound: calls with at most so many samples and more than the next smaller bound.
+        samples: of all calls.
     """
 
     by_bound: Mapping[float, float] = field(default_factory=dict)
     samples: float = 0.0
 
     def since(self, before: Calls) -> Calls:
-        """Those made after `before` was read."""
+        """Subtract the calls of an earlier reading."""
         by_bound = {bound: calls - before.by_bound.get(bound, 0.0) for bound, calls in self.by_bound.items()}
         return Calls(by_bound=by_bound, samples=self.samples - before.samples)
 
 
 def read_calls(metrics: str) -> Calls:
-    """Read a gateway's series; none when it has no address for them."""
+    """Read a gateway's metrics; no calls without a URL."""
     if not metrics:
         return Calls()
-    with urlopen(metrics, timeout=10) as answer:  # noqa: S310 - our own gateway on loopback
-        return calls_of(answer.read().decode())
+    with urlopen(metrics, timeout=10) as response:  # noqa: S310 - our own gateway on loopback
+        return calls_of(response.read().decode())
 
 
 def calls_of(text: str) -> Calls:
-    """Read the calls of the model from Prometheus's text; its buckets count everything below, too."""
+    """Read the calls of the model from Prometheus's text, whose buckets are cumulative."""
     below: dict[float, float] = {}
     samples = 0.0
     for family in text_string_to_metric_families(text):
@@ -61,15 +61,15 @@ def calls_of(text: str) -> Calls:
 
 
 def model_cpu_s(calls: Calls, cpu_s_by_batch: Mapping[int, float]) -> float:
-    """CPU-seconds of the batches that calls were executed in.
+    """Compute the CPU-seconds of the batches of some calls.
 
     Args:
-        calls: what was called.
-        cpu_s_by_batch: executed batch size to CPU-seconds of one.
+        calls: counts of calls.
+        cpu_s_by_batch: CPU-seconds of one batch, by batch size.
 
     Returns:
-        A call within the largest batch costs the smallest batch that holds it. Samples of larger calls cost what they
-        cost in the batch that is cheapest a sample, so that a worker which chooses a dearer one is not excused.
+        A call within the largest batch costs the smallest batch that fits. Samples of larger calls cost as much as in
+        the batch with the lowest cost per sample.
     """
     total = held = 0.0
     lower = 0.0

@@ -1,7 +1,7 @@
-"""The models that are measured: `python -m benchmarks.models PRECISION OUT` packs one, for Fount and for TorchServe.
+"""Pack the measured model for Fount and for TorchServe alone: `python -m benchmarks.models PRECISION OUT`.
 
-fp32 is the shipped model. Its card does not allow bf16, since that moves pixels by more than golden samples may differ;
-for bf16 rows a copy is packed whose card allows it and whose golden samples were recorded in bf16.
+fp32 is the shipped model. Its card does not allow bf16, since that changes pixels by more than the tolerance of golden
+samples; for bf16 a copy is packed whose card allows it and whose golden samples are recorded in bf16.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ _HANDLER, _BODY = "torchserve_handler.py", "torchserve_body.py"
 
 
 def _copy_for_bf16(folder: Path) -> None:
-    """Copy the shipped model, allow bf16, and record what it gives there."""
+    """Copy the shipped model, allow bf16, and record golden samples in bf16."""
     shutil.rmtree(folder, ignore_errors=True)
     shutil.copytree(ROOT / "model_store" / MODEL, folder)
     card = replace(load_card(folder), precisions=("fp32", "bf16"))
@@ -66,7 +66,7 @@ def _copy_for_bf16(folder: Path) -> None:
 
 
 def _pack_alone(archive: Path, out: Path) -> None:
-    """Put the same archive into another one with a plain handler."""
+    """Pack the archive into another one with a plain handler."""
     model = {"modelName": MODEL, "modelVersion": "1.0", "handler": _HANDLER}
     manifest = {"createdOn": "01/01/1980 00:00:00", "runtime": "python", "model": model, "archiverVersion": "0.12.0"}
     out.mkdir(parents=True, exist_ok=True)

@@ -1,6 +1,6 @@
-"""The plan of a run: what is measured, for how long, and in which shapes of workers and threads.
+"""The plan of a run: workloads, durations, precisions, and layouts of workers and threads.
 
-Enters: the command line. Leaves: one value that everything else reads, so that --quick is a choice made here alone.
+Command-line options enter; one value leaves that everything else reads, so that only this module knows --quick.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ MAX_BATCH_MS = 20
 """How long a batch may take while interactive work waits."""
 
 GATEWAY_OPTIONS = ("--max-batch-ms", str(MAX_BATCH_MS))
-"""What every gateway is started with, beside its ports."""
+"""Options of every gateway, in addition to its ports."""
 
 WORKLOADS = {
     "bulk": "1024 samples × 2 clients",
@@ -41,7 +41,7 @@ _IN_BOTH = ("bulk", "medium")
 
 @dataclass(frozen=True, kw_only=True)
 class Layout:
-    """How one model's workers share the cores.
+    """How many workers share the cores, with how many threads.
 
     Attributes:
         workers: processes.
@@ -57,21 +57,21 @@ class Layout:
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """How one run is made.
+    """The plan of one run.
 
     Attributes:
-        rounds: how often everything is measured, in turns.
-        precisions: what workers compute in.
+        rounds: how often everything is measured, interleaved.
+        precisions: of the workers.
         workloads: names of `WORKLOADS`.
-        layouts: workers × threads that TorchServe and Fount are each tried in.
-        warm_up_s: load on each server before anything is measured; Java compiles meanwhile.
+        layouts: workers × threads in which TorchServe and Fount are measured.
+        warm_up_s: load on each server before any measurement, while Java compiles.
         ramp_s: load before each window.
         limit_s, throughput_s, latency_s: windows.
         paced_requests: interactive requests of one round, idle and under load each.
-        first_chunks: how often a first chunk is awaited in one round.
-        counts: samples of one request and how often it is made in a round.
-        whole_counts: the largest counts, drawn in the last round alone.
-        settle_s: between two loads, until what was cancelled has ended.
+        first_chunks: first chunks measured in one round.
+        counts: samples of one request, and requests of that size in a round.
+        final_counts: the largest counts, measured in the last round only.
+        pause_s: between two loads, until cancelled requests have ended.
     """
 
     rounds: int
@@ -86,24 +86,24 @@ class Plan:
     paced_requests: int = 150
     first_chunks: int = 8
     counts: tuple[tuple[int, int], ...] = ((1_000, 2), (10_000, 1))
-    whole_counts: tuple[int, ...] = (100_000, 1_000_000)
-    settle_s: float = 0.5
+    final_counts: tuple[int, ...] = (100_000, 1_000_000)
+    pause_s: float = 0.5
 
     def has(self, *workloads: str) -> bool:
-        """Whether any of these is to be measured."""
+        """Whether any of these is measured."""
         return any(each in self.workloads for each in workloads)
 
     def workloads_in(self, precision: Precision) -> tuple[str, ...]:
-        """What is measured in one precision: beside fp32, only what the two are compared by."""
+        """List the workloads of one precision; with several, others than fp32 have only those that compare both."""
         both = len(self.precisions) > 1 and precision != "fp32"
         return tuple(each for each in self.workloads if not both or each in _IN_BOTH)
 
 
 def quick_plan(workloads: tuple[str, ...], cores: int) -> Plan:
-    """Two short rounds in fp32 with one layout: whether it runs, and roughly how fast.
+    """Plan two short rounds in fp32 with one layout.
 
     Args:
-        workloads: those wanted; the slow ones only when they are not wanted as two among all.
+        workloads: their names; the slow ones are left out when all are named.
         cores: of the machine.
     """
     if len(workloads) == len(WORKLOADS):
@@ -120,13 +120,13 @@ def quick_plan(workloads: tuple[str, ...], cores: int) -> Plan:
         paced_requests=30,
         first_chunks=2,
         counts=((1_000, 1), (10_000, 1)),
-        whole_counts=(),
-        settle_s=0.3,
+        final_counts=(),
+        pause_s=0.3,
     )
 
 
 def layouts(cores: int) -> tuple[Layout, ...]:
-    """The two ways to fill the cores: one process with every thread, or one process a core."""
+    """List the two ways to use all cores: one process with all threads, or one process for each core."""
     if cores == 1:
         return (Layout(workers=1, threads=1),)
     return Layout(workers=1, threads=cores), Layout(workers=cores, threads=1)
@@ -139,5 +139,5 @@ def precisions_of(choice: str) -> tuple[Precision, ...]:
 
 
 def worker_options(layout: Layout, precision: Precision) -> tuple[str, ...]:
-    """The options of `fount serve`, or of a TorchServe on its own, that a layout stands for."""
+    """List the options of `fount serve`, or of a separate TorchServe, for a layout."""
     return "--workers", str(layout.workers), "--threads", str(layout.threads), "--precision", precision

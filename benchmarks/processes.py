@@ -1,4 +1,4 @@
-"""Processes of one server, by role: what CPU time they took, what memory they hold, and how they end."""
+"""Processes of one server, by role: their CPU time and memory, and how they are ended."""
 
 from __future__ import annotations
 
@@ -11,19 +11,23 @@ from dataclasses import dataclass, field, replace
 
 import psutil
 
-__all__ = ["Server", "busy_cpu_s", "cpu_s", "end_group", "roles_below", "through_stubs", "workers_of"]
+__all__ = ["Server", "StartError", "busy_cpu_s", "cpu_s", "end_group", "roles_below", "through_stubs", "workers_of"]
 
 _STOP_S = 30.0
 
 
+class StartError(Exception):
+    """A server did not start. The message contains the end of its output."""
+
+
 @dataclass(kw_only=True)
 class Server:
-    """A server that is up.
+    """A running server.
 
     Attributes:
-        url: how clients name it, see `Load.server`.
-        metrics: where its series are; "" when it has none.
-        roles: "gateway", "java", "worker" (with more than one TorchServe "worker 1", "worker 2") to processes.
+        url: its address for clients, see `Load.server`.
+        metrics: URL of its metrics; "" when it has none.
+        roles: processes of "gateway", "java", "worker" (with several TorchServes "worker 1", "worker 2").
     """
 
     url: str
@@ -31,43 +35,43 @@ class Server:
     roles: dict[str, list[psutil.Process]] = field(default_factory=dict)
 
     def cpu_by_role(self) -> dict[str, float]:
-        """CPU-seconds of each role since its processes began."""
+        """Sum the CPU-seconds of each role since its processes started."""
         return {role: cpu_s(processes) for role, processes in self.roles.items()}
 
     def gateway_bytes(self) -> int:
-        """Resident memory of the gateway."""
+        """Read the resident memory of the gateway."""
         return sum(int(process.memory_info().rss) for process in self.roles["gateway"])
 
 
 def through_stubs(server: Server) -> Server:
-    """The same Fount, asked through generated stubs instead of `fount.client.aio`."""
+    """Name the same server for clients with generated stubs instead of `fount.client.aio`."""
     return replace(server, url=server.url.replace("fount://", "grpc://"))
 
 
 def roles_below(gateway: psutil.Process) -> dict[str, list[psutil.Process]]:
-    """Tell the processes of `fount serve` apart: the gateway, its Java, Java's workers."""
+    """Find the processes of `fount serve` by role: the gateway, its Java, Java's workers."""
     java = [each for each in gateway.children(recursive=True) if "java" in each.name()]
     return {"gateway": [gateway], "java": java, "worker": workers_of(java)}
 
 
 def workers_of(java: Iterable[psutil.Process]) -> list[psutil.Process]:
-    """The Python processes below Java."""
+    """Find the Python processes below Java."""
     return [each for process in java for each in process.children(recursive=True) if "python" in each.name()]
 
 
 def cpu_s(processes: Iterable[psutil.Process]) -> float:
-    """User and system seconds."""
+    """Sum user and system seconds."""
     return sum(times.user + times.system for times in (process.cpu_times() for process in processes))
 
 
 def busy_cpu_s() -> float:
-    """CPU-seconds that anything on this machine took, time stolen from it included."""
+    """Sum the CPU-seconds of all processes on this machine, including stolen time."""
     times: Mapping[str, float] = psutil.cpu_times()._asdict()
     return sum(times.get(kind, 0.0) for kind in ("user", "nice", "system", "irq", "softirq", "steal"))
 
 
 def end_group(process: subprocess.Popen[str]) -> None:
-    """End a process that was started as a session of its own, with all it started."""
+    """End a process that leads a session of its own, with all its children."""
     if process.poll() is None:
         process.send_signal(signal.SIGINT)
         with suppress(subprocess.TimeoutExpired):

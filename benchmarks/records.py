@@ -1,6 +1,6 @@
-"""Records: what one workload gave on one contender in one round, and medians over rounds.
+"""Records: the measurements of one workload and contender in one round, and medians over rounds.
 
-Everything a table says is worked out from records alone, so it can be worked out again from `latest.json`.
+The table is computed from records alone, so it can be computed again from `latest.json`.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ class Record:
         workload: a name of `plan.WORKLOADS`, or "limit".
         contender: "limit", "torchserve", "fount", or "fount-bare" (through generated stubs).
         layout: workers × threads, as "1×2".
-        values: what was measured, by name with its unit.
+        values: measured values, by name with unit.
     """
 
     round: int
@@ -44,24 +44,24 @@ class Records:
         return iter(self._records)
 
     def rounds(self, precision: str, workload: str, contender: str, layout: str, value: str) -> dict[int, float]:
-        """A value by round; rounds without it are left out."""
-        wanted = (precision, workload, contender, layout)
+        """Select a value by round; rounds without it are left out."""
+        key = (precision, workload, contender, layout)
         return {
             each.round: each.values[value]
             for each in self._records
-            if (each.precision, each.workload, each.contender, each.layout) == wanted
+            if (each.precision, each.workload, each.contender, each.layout) == key
             and not math.isnan(each.values.get(value, math.nan))
         }
 
     def median(self, precision: str, workload: str, contender: str, layout: str, value: str) -> float:
-        """The median over rounds; not a number when there is none."""
+        """Compute the median over rounds; NaN without values."""
         found = self.rounds(precision, workload, contender, layout, value)
         return statistics.median(found.values()) if found else math.nan
 
     def layouts(self, precision: str, workload: str, contender: str) -> list[str]:
-        """The layouts a contender was tried in, in the order they were."""
-        wanted = (precision, workload, contender)
-        found = [each.layout for each in self._records if (each.precision, each.workload, each.contender) == wanted]
+        """List the layouts of a contender, in measured order."""
+        key = (precision, workload, contender)
+        found = [each.layout for each in self._records if (each.precision, each.workload, each.contender) == key]
         return list(dict.fromkeys(found))
 
     def best_layout(
@@ -72,7 +72,7 @@ class Records:
         value: str,
         choose: Callable[..., float] = max,
     ) -> str | None:
-        """The layout with the best median of a value; None when it was not measured."""
+        """Find the layout with the best median of a value; None when it was not measured."""
         medians = {
             layout: self.median(precision, workload, contender, layout, value)
             for layout in self.layouts(precision, workload, contender)
@@ -81,10 +81,10 @@ class Records:
         return next((layout for layout in known if known[layout] == choose(known.values())), None)
 
     def precisions(self) -> Sequence[str]:
-        """Those measured, in order."""
+        """List the measured precisions, in order."""
         return list(dict.fromkeys(each.precision for each in self._records))
 
 
 def ratio_by_round(ours: Mapping[int, float], theirs: Mapping[int, float]) -> list[float]:
-    """Ratios of what was measured in the same round, one after the other: what disturbs a round disturbs both."""
+    """Compute the ratios of values in the same round, since a disturbance affects both."""
     return [ours[each] / theirs[each] for each in sorted(ours.keys() & theirs.keys()) if theirs[each]]

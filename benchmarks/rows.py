@@ -1,6 +1,6 @@
-"""The rows of the table: what was asked for, what was reached, and the verdict.
+"""The rows of the table: workload, measured value, reference, and the verdict.
 
-Each row is one sentence of `docs/performance.md`'s table. Ratios are medians over rounds of the ratio within a round.
+Each row is in the table of `docs/performance.md`. Ratios are medians over rounds of the ratio within a round.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ __all__ = ["Bound", "Row", "rows_of", "verdict"]
 
 @dataclass(frozen=True, kw_only=True)
 class Bound:
-    """What a ratio must and should be.
+    """Required and desired bounds of a ratio.
 
     Attributes:
-        must: the bound to be kept; None: only reported.
-        aim: the bound to be hoped for; None: there is none.
+        must: required; None: the ratio is only reported.
+        aim: desired; None: there is none.
         at_most: whether smaller is better.
     """
 
@@ -31,7 +31,7 @@ class Bound:
     at_most: bool = False
 
     def holds(self, ratio: float, bound: float) -> bool:
-        """Whether a ratio keeps a bound; what is not a number keeps none."""
+        """Whether a ratio satisfies a bound; NaN satisfies none."""
         return ratio <= bound if self.at_most else ratio >= bound
 
 
@@ -40,13 +40,13 @@ class Row:
     """One row.
 
     Attributes:
-        workload: what was asked of the server.
-        precision: what workers computed in.
-        value: what Fount gave, with its unit and layout.
-        reference: what it is compared with, likewise.
-        ratio: median over rounds.
+        workload: its description.
+        precision: of the workers.
+        value: measured of Fount, with unit and layout.
+        reference: the compared value, likewise.
+        ratio: median over rounds; NaN without one.
         spread: smallest and largest ratio of a round.
-        bound: what the ratio must be.
+        bound: of the ratio.
     """
 
     workload: str
@@ -59,7 +59,7 @@ class Row:
 
 
 def verdict(row: Row) -> str:
-    """Say what was reached: the aim, what must be, or neither."""
+    """Compare the ratio with its bounds."""
     bound, ratio = row.bound, row.ratio
     if bound.must is None:
         return "reported"
@@ -78,7 +78,7 @@ _NAMES = {"bulk": "1024 samples × 2 clients", "medium": "64 × 4"}
 
 
 def rows_of(records: Records) -> list[Row]:
-    """Work out every row that records are there for, in the order of the table."""
+    """Compute every row with records, in the order of the table."""
     rows: list[Row] = []
     for precision in records.precisions():
         for make in (_throughput, _small, _single, _interactive, _first_chunk, _scale, _replicas, _cpu):
@@ -97,7 +97,7 @@ def _make(
 
 
 def _throughput(records: Records, precision: str) -> Iterator[Row]:
-    """Samples a second against the limit: always the larger of the two ways to fill the cores."""
+    """Compare samples/s with the limit, the higher of the two layouts."""
     for workload in ("bulk", "medium"):
         ours = records.best_layout(precision, workload, "fount", "samples_per_s")
         limit = records.best_layout(precision, "limit", "limit", "samples_per_s")
@@ -122,7 +122,7 @@ def _small(records: Records, precision: str) -> Iterator[Row]:
         ours = records.best_layout(precision, "small", contender, "requests_per_s")
         if ours is None or theirs is None:
             continue
-        is_fount = contender == "fount"  # the other tells what the client library costs; it is not what is promised
+        is_fount = contender == "fount"  # the other shows the cost of the client library and is only reported
         sides = ((contender, ours), ("torchserve", theirs))
         rate = [records.rounds(precision, "small", *each, "requests_per_s") for each in sides]
         value, reference = (f"{statistics.median(each.values()):.0f} requests/s" for each in rate)
@@ -155,7 +155,7 @@ def _single(records: Records, precision: str) -> Iterator[Row]:
 
 
 def _interactive(records: Records, precision: str) -> Iterator[Row]:
-    """How much p99 grows under a pull, in units of max_batch_ms."""
+    """Compute the growth of p99 under a pull, in units of max_batch_ms."""
     best = records.best_layout(precision, "interactive", "fount", "growth_ms", min)
     if best is None:
         return
@@ -187,18 +187,18 @@ def _first_chunk(records: Records, precision: str) -> Iterator[Row]:
 
 
 def _scale(records: Records, precision: str) -> Iterator[Row]:
-    """Cost a sample by request size: the dearest against the cheapest; and what the gateway grew by."""
+    """Compare the cost per sample of all request sizes, highest over lowest; and the growth of the gateway."""
     for layout in records.layouts(precision, "scale", "fount"):
         costs = {
             count: records.median(precision, "scale", "fount", layout, f"us_per_sample_{count}")
-            for count in (10**3, 10**4, 10**5, 10**6)  # whatever else a plan asks for is kept, and not judged
+            for count in (10**3, 10**4, 10**5, 10**6)  # other sizes of a plan have no row
         }
         costs = {count: cost for count, cost in costs.items() if not math.isnan(cost)}
         if len(costs) > 1:
-            told = ", ".join(f"10^{round(math.log10(count))}: {cost:.0f}" for count, cost in costs.items())
+            listed = ", ".join(f"10^{round(math.log10(count))}: {cost:.0f}" for count, cost in costs.items())
             ratio = max(costs.values()) / min(costs.values())
-            yield from _make(f"cost a sample, {len(costs)} sizes", precision, f"{told} µs ({layout})",
-                             "dearest / cheapest", [ratio], Bound(must=1.15, at_most=True))  # fmt: skip
+            yield from _make(f"cost per sample, {len(costs)} sizes", precision, f"{listed} µs ({layout})",
+                             "highest / lowest", [ratio], Bound(must=1.15, at_most=True))  # fmt: skip
         growth = records.rounds(precision, "scale", "fount", layout, "gateway_growth_mb")
         if growth:
             largest = max(costs, default=0)
@@ -216,7 +216,7 @@ def _replicas(records: Records, precision: str) -> Iterator[Row]:
 
 
 def _cpu(records: Records, precision: str) -> Iterator[Row]:
-    """CPU-seconds a thousand samples cost beside the model; of TorchServe alone, all that its worker takes."""
+    """Report CPU-seconds per 1000 samples outside the model; of TorchServe alone, all of its worker."""
     for workload, contender, name in _CPU_ROWS:
         value = "samples_per_s" if workload == "bulk" else "requests_per_s"
         layout = records.best_layout(precision, workload, contender, value)
@@ -226,11 +226,11 @@ def _cpu(records: Records, precision: str) -> Iterator[Row]:
             role: records.median(precision, workload, contender, layout, f"{role}_cpu_s_per_1000")
             for role in ("client", "gateway", "java", "worker_outside_model")
         }
-        told = ", ".join(f"{role.replace('_', ' ')} {seconds:.3f}" for role, seconds in parts.items())
+        listed = ", ".join(f"{role.replace('_', ' ')} {seconds:.3f}" for role, seconds in parts.items())
         model = records.median(precision, workload, contender, layout, "model_cpu_s_per_1000")
         yield Row(
             workload=f"CPU-seconds outside the model per 1000 samples, {name}", precision=precision,
-            value=f"{told} ({layout})", reference=_cpu_reference(records, precision, workload, model),
+            value=f"{listed} ({layout})", reference=_cpu_reference(records, precision, workload, model),
             ratio=sum(parts.values()) / model if model else math.nan,
         )  # fmt: skip
 
@@ -241,14 +241,14 @@ _CPU_ROWS = (
 
 
 def _cpu_reference(records: Records, precision: str, workload: str, model: float) -> str:
-    """The model's own, and what TorchServe alone takes where it was given the same load."""
-    told = f"model {model:.3f}"
+    """Describe the cost of the model, and of TorchServe alone if it had the same load."""
+    text = f"model {model:.3f}"
     layout = records.best_layout(precision, workload, "torchserve", "requests_per_s")
     if layout is None:
-        return told
+        return text
     parts = {
         role: records.median(precision, workload, "torchserve", layout, f"{role}_cpu_s_per_1000")
         for role in ("client", "java", "worker")
     }
     alone = ", ".join(f"{role} {seconds:.3f}" for role, seconds in parts.items())
-    return f"{told}; TorchServe alone: {alone}, model within ({layout})"
+    return f"{text}; TorchServe alone: {alone}, model within ({layout})"

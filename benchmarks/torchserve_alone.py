@@ -1,4 +1,4 @@
-"""TorchServe without Fount: the same Java, flags and environment as Fount's own, but its own batching and handler."""
+"""TorchServe without Fount: the same Java, flags and environment as in Fount, but its own batching and handler."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ import grpc
 import psutil
 
 from benchmarks.plan import MODEL, Layout, Precision
-from benchmarks.processes import Server, end_group, workers_of
+from benchmarks.processes import Server, StartError, end_group, workers_of
 from service.workers.torchserve.channel import Address, TorchServeChannel
 from service.workers.torchserve.launch import Launch, TorchServeConfig, prepare
 
-__all__ = ["StartError", "find_address", "private_folder", "torchserve_alone", "worker_environment"]
+__all__ = ["find_address", "private_folder", "torchserve_alone", "worker_environment"]
 
 _START_S = 180.0
 _POLL_S = 0.2
@@ -28,13 +28,9 @@ _OWN_OF_PROCESS = ("TMPDIR", "TEMP", "LOG_LOCATION", "METRICS_LOCATION")
 BATCH_REQUESTS, BATCH_DELAY_MS = 16, 1
 
 
-class StartError(Exception):
-    """A server did not come up. The end of its output is in the message."""
-
-
 @contextmanager
 def private_folder() -> Iterator[Path]:
-    """A folder with a path short enough for sockets, gone afterwards."""
+    """Create a temporary folder with a path short enough for sockets."""
     folder = Path(mkdtemp(prefix="fount-bench-"))
     try:
         yield folder
@@ -43,7 +39,7 @@ def private_folder() -> Iterator[Path]:
 
 
 def worker_environment(archives: Path, state: Path, layout: Layout, precision: Precision) -> dict[str, str]:
-    """What Fount's own workers find in their environment, for the limit to find it too."""
+    """Compute the environment of Fount's own workers, for the limit."""
     with private_folder() as folder:
         environment = _prepare(archives, state, layout, precision, folder).environment
     return {key: value for key, value in environment.items() if key not in _OWN_OF_PROCESS}
@@ -53,17 +49,17 @@ def worker_environment(archives: Path, state: Path, layout: Layout, precision: P
 def torchserve_alone(
     archives: Path, alone: Path, state: Path, layout: Layout, precision: Precision
 ) -> Iterator[Server]:
-    """Run it until the block ends.
+    """Run TorchServe with a plain handler until the block ends.
 
     Args:
-        archives: of Fount; TorchServe is prepared with them as for Fount, and then given the other one.
+        archives: of Fount; TorchServe is prepared with them as for Fount, before its archive is replaced.
         alone: the folder of `<MODEL>.mar` with the plain handler.
-        state: where profiles are kept.
+        state: folder of measured profiles.
         layout: workers × threads.
-        precision: what they compute in.
+        precision: of the workers.
 
     Raises:
-        StartError: it did not come up.
+        StartError: it did not start.
     """
     with private_folder() as folder:
         launch = _prepare(archives, state, layout, precision, folder)
@@ -91,7 +87,7 @@ def _prepare(archives: Path, state: Path, layout: Layout, precision: Precision, 
 
 
 def _register_alone(properties: Path, layout: Layout) -> None:
-    """Replace what is loaded, and how it is batched, in TorchServe's settings; every other stays Fount's."""
+    """Replace the model and its batching in TorchServe's settings; all others remain Fount's."""
     model = {
         "marName": f"{MODEL}.mar", "minWorkers": layout.workers, "maxWorkers": layout.workers,
         "batchSize": BATCH_REQUESTS, "maxBatchDelay": BATCH_DELAY_MS, "responseTimeout": 120,
@@ -99,7 +95,7 @@ def _register_alone(properties: Path, layout: Layout) -> None:
     ours: Mapping[str, str] = {
         "load_models": f"{MODEL}.mar",
         "models": json.dumps({MODEL: {"1.0": model}}),
-        "job_queue_size": "100",  # TorchServe's default: its clients have no gateway to wait in
+        "job_queue_size": "100",  # TorchServe's default: there is no gateway that queues requests
     }
     kept = [line for line in properties.read_text().splitlines() if line.partition("=")[0] not in ours]
     properties.write_text("\n".join([*kept, *(f"{key}={value}" for key, value in ours.items())]) + "\n")
@@ -109,19 +105,19 @@ def find_address(process: subprocess.Popen[str], workers: int, token_file: Path 
     """Wait until a TorchServe listens and has loaded the model in every worker.
 
     Raises:
-        StartError: it ended, or did not within three minutes.
+        StartError: it exited, or was not ready within three minutes.
     """
     deadline = time.monotonic() + _START_S
     while process.poll() is None and time.monotonic() < deadline:
         if (address := asyncio.run(_probe(process.pid, workers, token_file))) is not None:
             return address
         time.sleep(_POLL_S)
-    told = output.read_text(errors="replace").splitlines()[-20:]
-    raise StartError("TorchServe did not come up:\n" + "\n".join(told))
+    last = output.read_text(errors="replace").splitlines()[-20:]
+    raise StartError("TorchServe did not start:\n" + "\n".join(last))
 
 
 async def _probe(pid: int, workers: int, token_file: Path | None) -> Address | None:
-    """Ask both listening ports to describe the model; management is the one that does."""
+    """Request the model's description from both listening ports, to find which is management."""
     sockets = psutil.Process(pid).net_connections("tcp")
     ports = [each.laddr.port for each in sockets if each.status == psutil.CONN_LISTEN]
     for inference, management in (ports, ports[::-1]) if len(ports) == 2 else ():

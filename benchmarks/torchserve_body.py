@@ -1,6 +1,6 @@
-"""What crosses to the handler of TorchServe alone: seed, index and label of one sample.
+"""The request body of TorchServe alone: seed, index and label of one sample.
 
-This file is also packed into that handler's archive, so it imports the standard library alone.
+This file is also packed into the handler's archive, so it imports the standard library alone.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ _FORMAT = struct.Struct("<QQI")
 
 
 def body_of(seed: int, index: int, label: int) -> bytes:
-    """Write one request."""
+    """Encode one request."""
     return _FORMAT.pack(seed, index, label)
 
 
 def read_body(body: bytes) -> tuple[int, int, int]:
-    """Read it: seed, index, label."""
+    """Decode one request: seed, index, label."""
     seed, index, label = _FORMAT.unpack(body)
     return seed, index, label

@@ -1,8 +1,8 @@
-"""Our transforms against kornia's: the same kinds and ranges, one thread, ratios of least times in one process.
+"""Fount's transforms compared with kornia's: the same kinds and ranges, one thread, ratios of least times.
 
-Not part of `make bench`: kornia is no dependency. Install it anywhere and say where:
+Not part of `make bench`, since kornia is not a dependency. Install it in any folder:
 `pip install --target DIR kornia && PYTHONPATH=.:DIR python -m benchmarks.transforms_kornia`.
-Ours include drawing the parameters by address, as kornia's include drawing theirs.
+Times of both include drawing the parameters.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ _OURS = {
 
 
 def main() -> None:
-    """Print one line a kind and shape."""
+    """Print one line for each kind and shape."""
     torch.set_num_threads(1)
     ours, theirs = dict(_OURS), _kornia()
     ours["all"] = tuple(transform for kind in _OURS.values() for transform in kind)

@@ -1,4 +1,4 @@
-"""How fast augmented rows come: against the same rows made in one process, and files against the bare stream.
+"""Benchmarks of augmentation: rates of augmented rows compared with one process, and of files with the bare stream.
 
-A model store enters; `python -m benchmarks.augmentation` leaves a table of ratios measured in one run.
+A model store enters; `python -m benchmarks.augmentation` writes a table of ratios measured in one run.
 """

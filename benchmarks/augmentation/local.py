@@ -1,14 +1,13 @@
 """The rows of a plan in one process without a server: `python -m benchmarks.augmentation.local UNPACKED DATASET`.
 
-The same rows, by the same code: layout, transforms, filters and networks of the plan, with the networks called directly
-in the executed batch size that is fastest. Prints what it measured, a JSON line for each command.
+The same code computes the same rows: layout, transforms, filters and networks of the plan, with direct calls of the
+networks in the fastest batch size.
 """
 
 from __future__ import annotations
 
 import asyncio
 import hashlib
-import json
 import sys
 import time
 from contextlib import aclosing
@@ -21,6 +20,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from benchmarks.child import serve_commands
 from fount.address import Addresses
 from fount.readers import Dataset, DatasetSource, read_dataset
 from fount.v1 import augmentation_pb2
@@ -47,7 +47,7 @@ _CONTEXT = RequestContext(caller=Caller(subject="benchmark", grants=frozenset({"
 
 
 class _Local:
-    """What `service.scheduler.inference.InferenceClient` promises, by networks of this process."""
+    """The methods of `service.scheduler.inference.InferenceClient`, with networks of this process."""
 
     def __init__(self, unpacked: Path) -> None:
         self._unpacked = unpacked
@@ -75,7 +75,7 @@ class _Local:
         rows = ManipulationRows(images=images, table=table, addresses=addresses)
         return _run(self._engine("transformer", model.key.name), "TRANSFORM", rows)
 
-    @cache  # noqa: B019 - one object, as long as the process
+    @cache  # noqa: B019 - one object for the whole process
     def _engine(self, role: str, name: str) -> Engine:
         engine = Worker.load(self._unpacked / name).model.engine
         assert engine is not None, f"the {role} {name} did not load"
@@ -116,35 +116,31 @@ def _open(plan: augmentation_pb2.Plan, dataset: Dataset) -> OpenPlan:
 
 def _pinned(each: augmentation_pb2.PinnedModel) -> PinnedModel:
     model = SimpleNamespace(key=SimpleNamespace(name=each.model.name))
-    return PinnedModel(role=each.role, target=None, model=model)  # type: ignore[arg-type]  # only the name is looked at
+    return PinnedModel(role=each.role, target=None, model=model)  # type: ignore[arg-type]  # only the name is read
 
 
 async def _make(maker: RowMaker, plan: OpenPlan, rows: int) -> tuple[int, float, str]:
-    """Rows made, seconds, and a digest of their images."""
-    digest, made, begun = hashlib.sha256(), 0, time.monotonic()
+    """Compute rows; returns their number, the seconds, and a digest of their images."""
+    digest, made, start = hashlib.sha256(), 0, time.monotonic()
     async with aclosing(maker.rows(plan, 0, min(rows, plan.layout.count), ProvenanceLevel.IDS, _CONTEXT)) as batches:
         async for batch in batches:
             made += len(batch.images)
             digest.update(batch.images.tobytes())
-    return made, time.monotonic() - begun, digest.hexdigest()
+    return made, time.monotonic() - start, digest.hexdigest()
 
 
 def main(unpacked: Path, file: Path) -> None:
-    """Make the rows of plans, told one a line as {"plan": FILE, "rows": N, "threads": T}."""
+    """Compute the rows of plans, one for each command {"plan": FILE, "rows": N, "threads": T}."""
     dataset = read_dataset(DatasetSource(name="bench", path=file))
-    maker = RowMaker(_Local(unpacked), CopyFilters())  # type: ignore[arg-type]  # the same three methods
-    _say({"ready": True})
-    for line in sys.stdin:
-        told = json.loads(line)
-        torch.set_num_threads(told["threads"])
-        plan = _open(augmentation_pb2.Plan.FromString(Path(told["plan"]).read_bytes()), dataset)
-        rows, seconds, digest = asyncio.run(_make(maker, plan, told["rows"]))
-        _say({"rows": rows, "rows_per_s": rows / seconds, "digest": digest})
+    maker = RowMaker(_Local(unpacked), CopyFilters())  # type: ignore[arg-type]  # has the same three methods
 
+    def handle(command: dict[str, Any]) -> dict[str, Any]:
+        torch.set_num_threads(command["threads"])
+        plan = _open(augmentation_pb2.Plan.FromString(Path(command["plan"]).read_bytes()), dataset)
+        rows, seconds, digest = asyncio.run(_make(maker, plan, command["rows"]))
+        return {"rows": rows, "rows_per_s": rows / seconds, "digest": digest}
 
-def _say(answer: dict[str, Any]) -> None:
-    sys.stdout.write(json.dumps(answer) + "\n")
-    sys.stdout.flush()
+    serve_commands(handle)
 
 
 if __name__ == "__main__":

@@ -1,9 +1,8 @@
-"""A client process that pulls: `python -m benchmarks.augmentation.puller SERVER`, told plans by its input."""
+"""A client process that pulls the plans of its input: `python -m benchmarks.augmentation.puller SERVER`."""
 
 from __future__ import annotations
 
 import hashlib
-import json
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -11,6 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from benchmarks.child import serve_commands
 from fount import Client
 from fount.v1 import augmentation_pb2
 
@@ -26,22 +26,18 @@ def _pull(client: Client, plan: augmentation_pb2.Plan, shards: int, shard: int) 
 
 
 def main(server: str) -> None:
-    """Pull plans, told one a line as {"plan": FILE, "shards": S}; the digest is of the images of one shard."""
+    """Pull plans, one for each command {"plan": FILE, "shards": S}; the digest is of the images of one shard."""
     with Client(server, timeout_s=None) as client:
-        _say({"ready": True})
-        for line in sys.stdin:
-            told = json.loads(line)
-            plan = augmentation_pb2.Plan.FromString(Path(told["plan"]).read_bytes())
-            shards, begun = told["shards"], time.monotonic()
+
+        def handle(command: dict[str, Any]) -> dict[str, Any]:
+            plan = augmentation_pb2.Plan.FromString(Path(command["plan"]).read_bytes())
+            shards, start = command["shards"], time.monotonic()
             with ThreadPoolExecutor(shards) as pool:
                 pulled = list(pool.map(partial(_pull, client, plan, shards), range(shards)))
             rows = sum(each for each, _ in pulled)
-            _say({"rows": rows, "rows_per_s": rows / (time.monotonic() - begun), "digest": pulled[0][1]})
+            return {"rows": rows, "rows_per_s": rows / (time.monotonic() - start), "digest": pulled[0][1]}
 
-
-def _say(answer: dict[str, Any]) -> None:
-    sys.stdout.write(json.dumps(answer) + "\n")
-    sys.stdout.flush()
+        serve_commands(handle)
 
 
 if __name__ == "__main__":

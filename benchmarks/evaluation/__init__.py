@@ -1,1 +1,1 @@
-"""Benchmarks of evaluation: statistics against other libraries, whole reports, planted faults."""
+"""Benchmarks of evaluation: statistics compared with other libraries, whole reports, and injected faults."""

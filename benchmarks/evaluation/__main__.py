@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import signal
 import sys
-import time
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -15,9 +13,9 @@ import click
 
 from benchmarks.child import ROOT
 from benchmarks.evaluation import embedding, report_time
-from benchmarks.evaluation.table import speed_to_row
+from benchmarks.evaluation.interleaved import speed_to_row
 from benchmarks.machine import machine_facts
-from benchmarks.markdown import rows_to_markdown
+from benchmarks.output import log, rows_to_markdown, write_results
 from benchmarks.rows import Row
 
 __all__ = ["main"]
@@ -26,59 +24,59 @@ _OUT = ROOT / "benchmarks" / "results" / "evaluation.json"
 _KEPT = ROOT / "build" / "bench-evaluation"
 _PARTS = ("moments", "neighbours", "embedding", "report")
 
-Found = tuple[list[Row], Mapping[str, Any]]
+Result = tuple[list[Row], Mapping[str, Any]]
 
 
 @click.command()
 @click.option("--quick", is_flag=True, help="Two short rounds, and a small report.")
 @click.option("--rounds", type=click.IntRange(min=1), help="Rounds of EMBED; otherwise 5.")
-@click.option("--only", type=click.Choice(_PARTS), multiple=True, help="Those alone. Repeatable.")
+@click.option("--only", type=click.Choice(_PARTS), multiple=True, help="Measure only this part. Repeatable.")
 @click.option("--data", type=click.Path(path_type=Path), envvar="FOUNT_DATA",
               help="MNIST's folder; without it no report is made, and EMBED reads random pixels.")  # fmt: skip
-@click.option("--out", type=click.Path(path_type=Path), help="JSON, the table beside it.")
+@click.option("--out", type=click.Path(path_type=Path), help="JSON file, with the table next to it.")
 def main(quick: bool, rounds: int | None, only: tuple[str, ...], data: Path | None, out: Path | None) -> None:
-    """Measure statistics against other libraries, EMBED against one process, and a whole report by the clock."""
+    """Compare statistics with other libraries and EMBED with one process, and time a whole report."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     _KEPT.mkdir(parents=True, exist_ok=True)
-    if (missing := _why_no_mnist(data)) is not None:
-        _say(f"{missing}: the report is left out, EMBED reads random pixels")
+    if (missing := _find_problem(data)) is not None:
+        log(f"{missing}: the report is left out, EMBED reads random pixels")
         data = None
     count = rounds or (2 if quick else 5)
     table, raw = list[Row](), dict[str, Any]()
-    for name, (rows, told) in _measure([each for each in _PARTS if not only or each in only], count, data, quick=quick):
+    for name, (rows, values) in _measure(
+        [each for each in _PARTS if not only or each in only], count, data, quick=quick
+    ):
         table += rows
-        raw[name] = told
+        raw[name] = values
     facts = machine_facts()
     notes = [
         "Statistics: how many times faster than the library on the same arrays, medians over interleaved rounds.",
         f"EMBED: {count} interleaved rounds, median of the ratio within a round, in brackets the smallest and largest; "
-        "features are the same bytes. Only an array that is asked for at once is bound: evaluations ask for several "
-        "things at a time.",
+        "features are the same bytes. Only the request of a whole array has a bound, since evaluations send several "
+        "requests at a time.",
         *([f"Not measured: {missing}."] if missing else []),
     ]
     text = rows_to_markdown(table, facts, notes)
     file = out or (_KEPT / "quick.json" if quick else _OUT)
     document = {"machine": facts, "rows": [asdict(row) for row in table], "rounds": raw}
-    file.write_text(json.dumps(document, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    file.with_suffix(".md").write_text(text, encoding="utf-8")
-    click.echo(text, nl=False)
+    write_results(file, document, text)
 
 
-def _measure(parts: list[str], rounds: int, data: Path | None, *, quick: bool) -> Iterator[tuple[str, Found]]:
+def _measure(parts: list[str], rounds: int, data: Path | None, *, quick: bool) -> Iterator[tuple[str, Result]]:
     for part in parts:
         if part == "report" and data is None:
             continue
-        _say(part)
+        log(part)
         if part in ("moments", "neighbours"):
             yield part, _speeds(part)
         elif part == "embedding":
-            yield part, embedding.measure(_KEPT / part, rounds, data=data, quick=quick, say=_say)
+            yield part, embedding.measure(_KEPT / part, rounds, data=data, quick=quick, log=log)
         elif data is not None:
-            yield part, report_time.measure(_KEPT / part, data, quick=quick, say=_say)
+            yield part, report_time.measure(_KEPT / part, data, quick=quick, log=log)
 
 
-def _speeds(part: str) -> Found:
-    """Of statistics; the libraries they are compared with are slow to import, so only when they are wanted."""
+def _speeds(part: str) -> Result:
+    """Time statistics; the compared libraries are slow to import, so they are imported here."""
     if part == "moments":
         from benchmarks.evaluation import speed_moments
 
@@ -90,8 +88,8 @@ def _speeds(part: str) -> Found:
     return [speed_to_row(each) for each in found], {"speeds": [asdict(each) for each in found]}
 
 
-def _why_no_mnist(data: Path | None) -> str | None:
-    """Why there is no MNIST; None: it is there."""
+def _find_problem(data: Path | None) -> str | None:
+    """Explain why MNIST cannot be read; None when it can."""
     from handlers.recipes.data.load import DataError, load_data
 
     if data is None:
@@ -101,10 +99,6 @@ def _why_no_mnist(data: Path | None) -> str | None:
     except DataError as error:
         return str(error)
     return None
-
-
-def _say(text: str) -> None:
-    click.echo(f"{time.strftime('%H:%M:%S')} {text}", err=True)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
-"""EMBED through the whole stack against one process: rows/s of `mnist-classifier` on the same images.
+"""EMBED through the whole stack compared with one process: rows/s of `mnist-classifier` on the same images.
 
-The stack is `fount serve`, and a client process that asks as an evaluation's runner does (`RemoteWorkers`, the private
-ReadingService). The one process has the same network, loaded from the same archive, with as many threads as the worker,
-in the executed batch size that is fastest. Digests of the features are compared first.
+The stack is `fount serve` and a client process with the requests of an evaluation's runner (`RemoteWorkers`, the
+private ReadingService). The one process has the same network, loaded from the same archive, with as many threads as
+the worker, in the fastest batch size. Digests of the features are compared first.
 
 Started as `python -m benchmarks.evaluation.embedding local UNPACKED IMAGES` or `… remote SERVER IMAGES` it is one
 of the two sides; `measure` starts both.
@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import json
 import os
 import shutil
 import statistics
@@ -27,14 +26,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.child import ROOT, Child, ChildError
-from benchmarks.imbalance.serving import serve
+from benchmarks.child import ROOT, Child, ChildError, serve_commands
+from benchmarks.fount_servers import serve
 from benchmarks.rows import Bound, Row
 
 __all__ = ["EXPECTED", "measure"]
 
 EXPECTED = "0.8 of whole arrays, since gateway and Java have a core of their own; 0.6 of one array of 500 after another"
-"""Written before the first run."""
+"""Ratios expected before the first run."""
 
 _MODEL = "mnist-classifier"
 _ROWS, _QUICK_ROWS = 10_000, 2_000
@@ -43,7 +42,7 @@ _MUST = 0.7
 
 
 def measure(
-    folder: Path, rounds: int, *, data: Path | None, quick: bool, threads: int = 1, say: Callable[[str], None] = print
+    folder: Path, rounds: int, *, data: Path | None, quick: bool, threads: int = 1, log: Callable[[str], None] = print
 ) -> tuple[list[Row], dict[str, Any]]:
     """Measure in interleaved rounds.
 
@@ -53,13 +52,13 @@ def measure(
         data: folder of MNIST; None: random pixels.
         quick: fewer rows.
         threads: torch's, on both sides.
-        say: told how far it is.
+        log: called with progress messages.
 
     Returns:
-        The rows of the table, and what every round gave, in rows/s.
+        The rows of the table, and the rows/s of every round.
 
     Raises:
-        ChildError: the two sides give other features, or one of them failed.
+        ChildError: the two sides give different features, or one of them failed.
     """
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
@@ -69,14 +68,14 @@ def measure(
     with _sides(folder, images, threads) as (local, remote):
         _check_same(local, remote)
         for number in range(rounds):
-            one = local.ask({"do": "embed"})["rows_per_s"]
+            one = local.call({"do": "embed"})["rows_per_s"]
             seen.append({
                 "one process": one,
-                "whole": remote.ask({"do": "embed"})["rows_per_s"],
-                "chunks": remote.ask({"do": "embed", "chunk": _CHUNK})["rows_per_s"],
+                "whole": remote.call({"do": "embed"})["rows_per_s"],
+                "chunks": remote.call({"do": "embed", "chunk": _CHUNK})["rows_per_s"],
             })  # fmt: skip
-            told = ", ".join(f"{name} {value:.0f}" for name, value in seen[-1].items())
-            say(f"  round {number + 1} of {rounds}: rows/s: {told}")
+            values = ", ".join(f"{name} {value:.0f}" for name, value in seen[-1].items())
+            log(f"  round {number + 1} of {rounds}: rows/s: {values}")
     rows = [
         _row("EMBED of an array", seen, "whole", Bound(must=_MUST)),
         _row(f"EMBED, {_CHUNK} images after another", seen, "chunks", Bound()),
@@ -94,7 +93,7 @@ def _row(title: str, seen: list[dict[str, float]], side: str, bound: Bound) -> R
 
 
 def _images(data: Path | None, count: int) -> NDArray[np.uint8]:
-    """Training rows of MNIST; random pixels where it is absent."""
+    """Read training rows of MNIST, or draw random pixels without it."""
     if data is None:
         return np.random.Generator(np.random.Philox(0)).integers(0, 256, (count, 28, 28, 1), np.uint8)
     from handlers.recipes.data.load import load_data
@@ -106,7 +105,7 @@ def _images(data: Path | None, count: int) -> NDArray[np.uint8]:
 
 @contextmanager
 def _sides(folder: Path, images: Path, threads: int) -> Iterator[tuple[Child, Child]]:
-    """Pack, serve, and start both processes; all end with the block."""
+    """Pack, serve, and start both processes; they end with the block."""
     store = folder / "store"
     shutil.copytree(ROOT / "model_store" / _MODEL, store / _MODEL)
     with ExitStack() as stack:
@@ -118,7 +117,7 @@ def _sides(folder: Path, images: Path, threads: int) -> Iterator[tuple[Child, Ch
         local = stack.enter_context(Child(module, "local", str(unpacked), str(images), environment=quiet | own))
         remote = stack.enter_context(Child(module, "remote", server, str(images), environment=quiet))
         for child in (local, remote):
-            child.answer()
+            child.receive()
         yield local, remote
 
 
@@ -133,10 +132,10 @@ def _unpack(folder: Path) -> Path:
 
 
 def _check_same(local: Child, remote: Child) -> None:
-    """Nothing is measured unless both sides give the same bytes; a round of each also warms it."""
-    ours, theirs = (each.ask({"do": "embed"})["digest"] for each in (remote, local))
+    """Compare the bytes of both sides before anything is measured; this also warms them up."""
+    ours, theirs = (each.call({"do": "embed"})["digest"] for each in (remote, local))
     if ours != theirs:
-        raise ChildError("the service and the one process gave other features; nothing was measured")
+        raise ChildError("the service and the one process gave different features; nothing was measured")
 
 
 class _Local:
@@ -162,7 +161,7 @@ class _Local:
 
 
 class _Remote:
-    """The way a runner asks."""
+    """The client of an evaluation's runner."""
 
     def __init__(self, server: str) -> None:
         from fount import Client
@@ -177,30 +176,26 @@ class _Remote:
         self._workers, self._runner = RemoteWorkers(server), asyncio.Runner()
 
     def embed(self, images: NDArray[np.uint8], chunk: int) -> NDArray[np.float32]:
-        async def ask() -> NDArray[np.float32]:
+        async def request() -> NDArray[np.float32]:
             step = chunk or len(images)
             parts = [await self._workers.embed(self._model, images[k : k + step]) for k in range(0, len(images), step)]
             return np.concatenate(parts)
 
-        return self._runner.run(ask())
+        return self._runner.run(request())
 
 
 def main(side: str, where: str, images_file: Path) -> None:
-    """Be one side: embed all images whenever told to, and say how fast that was."""
+    """Run one side: embed all images for each command, and measure the rate."""
     images = np.load(images_file)
     embedder = _Local(Path(where)) if side == "local" else _Remote(where)
-    _say({"ready": True})
-    for line in sys.stdin:
-        told = json.loads(line)
-        begun = time.monotonic()
-        features = embedder.embed(images, told.get("chunk", 0))
-        seconds = time.monotonic() - begun
-        _say({"rows_per_s": len(images) / seconds, "digest": hashlib.sha256(features.tobytes()).hexdigest()})
 
+    def handle(command: dict[str, Any]) -> dict[str, Any]:
+        start = time.monotonic()
+        features = embedder.embed(images, command.get("chunk", 0))
+        seconds = time.monotonic() - start
+        return {"rows_per_s": len(images) / seconds, "digest": hashlib.sha256(features.tobytes()).hexdigest()}
 
-def _say(answer: dict[str, Any]) -> None:
-    sys.stdout.write(json.dumps(answer) + "\n")
-    sys.stdout.flush()
+    serve_commands(handle)
 
 
 if __name__ == "__main__":

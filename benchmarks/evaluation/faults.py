@@ -1,7 +1,7 @@
-"""`python -m benchmarks.evaluation.faults --data DIR`: which panel fires on which planted fault, on the real MNIST.
+"""`python -m benchmarks.evaluation.faults --data DIR`: which panel detects which injected fault, on the real MNIST.
 
-Training rows are 20 000 of the training split; the generator hands out 5 000 others, which it takes for its own;
-held-out rows are the test split. Features and probabilities are those of the shipped classifier.
+Training rows are 20 000 of the training split; the samples of the generator are 5 000 others; held-out
+rows are the test split. Features and probabilities are those of the shipped classifier.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ import torch
 from numpy.typing import NDArray
 
 from benchmarks.child import ROOT
-from benchmarks.evaluation.planting import (
-    Drawn,
+from benchmarks.evaluation.injected_faults import (
     Fault,
+    LabelledImages,
     Reader,
     Source,
+    build_evidence,
     evaluate,
     faults,
-    gather,
     nearest_rows,
     real_rows,
 )
@@ -44,7 +44,7 @@ _QUIET = (Verdict.LIKE_REAL, Verdict.NEAR_REAL)
 
 
 def read_with(folder: Path) -> Reader:
-    """Read images with a shipped classifier, in float32."""
+    """Compute features and probabilities with a shipped classifier, in float32."""
     module: Any = build_module(load_card(folder), folder).eval()
 
     def read(images: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
@@ -60,7 +60,7 @@ def read_with(folder: Path) -> Reader:
 
 
 def measure(data: Path, names: Sequence[str] = (), count: int = _COUNT) -> list[Row]:
-    """Evaluate every fault, or those named."""
+    """Evaluate every fault, or only the named ones."""
     read = read_with(ROOT / "model_store" / "mnist-classifier")
     mnist = load_data("mnist", data)
     images, labels = _rows(mnist.train)
@@ -68,33 +68,33 @@ def measure(data: Path, names: Sequence[str] = (), count: int = _COUNT) -> list[
     seen, rest = order[:_TRAINING], order[_TRAINING:]
     training, held_out = real_rows(images[seen], labels[seen], read), real_rows(*_rows(mnist.test), read)
     near = nearest_rows(held_out.images, held_out.features, training)
-    pool = Drawn(images=images[rest], labels=labels[rest])
-    drawn = Drawn(images=pool.images[:count], labels=pool.labels[:count])
+    pool = LabelledImages(images=images[rest], labels=labels[rest])
+    drawn = LabelledImages(images=pool.images[:count], labels=pool.labels[:count])
     known: dict[tuple[object, ...], Any] = {}
     rows: list[Row] = []
     for fault in faults():
         if names and fault.name not in names:
             continue
-        began = time.perf_counter()
+        start = time.perf_counter()
         source = Source(drawn=drawn, pool=pool, training=training, read=read, random=np.random.default_rng(1))
-        planted = fault.plant(source)
-        sheet = _answers(replace(source, drawn=_answer_rows(pool), random=np.random.default_rng(2)), fault)
-        evidence = gather(
-            planted, sheet, training, held_out, read, mnist.classes, {space: far for space, (far, _) in near.items()}
+        faulty = fault.inject(source)
+        grid = _label_grid(replace(source, drawn=_grid_rows(pool), random=np.random.default_rng(2)), fault)
+        evidence = build_evidence(
+            faulty, grid, training, held_out, read, mnist.classes, {space: far for space, (far, _) in near.items()}
         )
         rows.append((fault, *evaluate(evidence, known)))
-        said = ", ".join(f"{each.panel} {each.verdict}" for each in rows[-1][2])
-        click.echo(f"{fault.name}: {said} ({time.perf_counter() - began:.0f} s)", err=True)
+        verdicts = ", ".join(f"{each.panel} {each.verdict}" for each in rows[-1][2])
+        click.echo(f"{fault.name}: {verdicts} ({time.perf_counter() - start:.0f} s)", err=True)
     return rows
 
 
 def to_markdown(rows: Sequence[Row]) -> str:
-    """The matrix, and beside each verdict the deciding metrics that fired."""
+    """Format the matrix of verdicts, each with the deciding metrics that detected the fault."""
     panels = [panel.value.replace("-", " ") for panel in Panel]
     lines = [f"| fault | {' | '.join(panels)} |", "|---" * (len(panels) + 1) + "|"]
     for fault, metrics, results in rows:
         cells = [_cell(fault, each, metrics) for each in results]
-        lines.append(f"| **{fault.name}**: {fault.says} | {' | '.join(cells)} |")
+        lines.append(f"| **{fault.name}**: {fault.description} | {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 
 
@@ -102,9 +102,9 @@ def to_markdown(rows: Sequence[Row]) -> str:
 @click.option("--data", type=click.Path(exists=True, path_type=Path), required=True, envvar="FOUNT_DATA",
               help="Folder with MNIST's files.")  # fmt: skip
 @click.option("--out", type=click.Path(path_type=Path), default=ROOT / "benchmarks" / "results", show_default=True)
-@click.option("--fault", "names", multiple=True, help="Only these; nothing is written then.")
+@click.option("--fault", "names", multiple=True, help="Only this fault, without writing results. Repeatable.")
 def main(data: Path, out: Path, names: tuple[str, ...]) -> None:
-    """Plant faults and see which panel fires."""
+    """Inject faults and report which panel detects each."""
     rows = measure(data, names)
     table = f"{_COUNT} samples, {_TRAINING} training rows, 10000 held-out rows of MNIST.\n\n{to_markdown(rows)}"
     click.echo(table)
@@ -119,13 +119,13 @@ def main(data: Path, out: Path, names: tuple[str, ...]) -> None:
 
 
 def problems(row: Row) -> list[str]:
-    """What is wrong with a row: a panel silent on its own fault, or firing on another's."""
+    """List the errors of a row: a panel that misses its fault, or that reports another."""
     fault, _, results = row
-    silent = [each for each in results if each.panel in fault.fires and each.verdict is not Verdict.WORSE]
-    loud = [each for each in results if each.panel not in fault.fires and each.verdict not in _QUIET]
+    missed = [each for each in results if each.panel in fault.fires and each.verdict is not Verdict.WORSE]
+    wrong = [each for each in results if each.panel not in fault.fires and each.verdict not in _QUIET]
     return [
-        *(f"{fault.name}: {each.panel} is {each.verdict} and should fire" for each in silent),
-        *(f"{fault.name}: {each.panel} is {each.verdict}: {each.sentence}" for each in loud),
+        *(f"{fault.name}: {each.panel} is {each.verdict} and should fire" for each in missed),
+        *(f"{fault.name}: {each.panel} is {each.verdict}: {each.sentence}" for each in wrong),
     ]
 
 
@@ -137,8 +137,8 @@ def _cell(fault: Fault, result: PanelResult, metrics: Sequence[Metric]) -> str:
         if each.panel is result.panel and each.decides and each.verdict is Verdict.WORSE
         and each.value is not None and each.null is not None
     ]  # fmt: skip
-    said = f"**{words}**" if result.panel in fault.fires else words
-    return f"{said}: {'; '.join(fired)}" if fired else said
+    text = f"**{words}**" if result.panel in fault.fires else words
+    return f"{text}: {'; '.join(fired)}" if fired else text
 
 
 _KEPT = ("name", "value", "interval", "null", "verdict", "decides")
@@ -148,11 +148,11 @@ def _to_json(row: Row) -> dict[str, Any]:
     fault, metrics, results = row
     return {
         "fault": fault.name,
-        "says": fault.says,
+        "says": fault.description,
         "must_fire": sorted(fault.fires),
         "panels": [each.to_json() for each in results],
         "metrics": [
-            {key: value for key, value in each.to_json().items() if key in _KEPT}  # words and classes fill pages
+            {key: value for key, value in each.to_json().items() if key in _KEPT}  # descriptions and classes are long
             for each in metrics
         ],
     }
@@ -163,18 +163,18 @@ def _rows(split: Any) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
     return np.ascontiguousarray(images.transpose(0, 2, 3, 1)), split.labels.numpy().astype(np.int64)
 
 
-def _answer_rows(pool: Drawn) -> Drawn:
-    """Rows of every label in turn, from the end of the pool: real rows have no noise to hold equal."""
+def _grid_rows(pool: LabelledImages) -> LabelledImages:
+    """Select rows of every label from the end of the pool, since real rows have no noise to keep equal."""
     classes = [np.flatnonzero(pool.labels == each)[-_ADDRESSES:] for each in np.unique(pool.labels)]
     rows = np.stack(classes, axis=1).reshape(-1)  # (addresses, classes) -> (addresses · classes,)
-    return Drawn(images=pool.images[rows], labels=pool.labels[rows])
+    return LabelledImages(images=pool.images[rows], labels=pool.labels[rows])
 
 
-def _answers(source: Source, fault: Fault) -> NDArray[np.uint8]:
-    """What the faulty generator answers: pictures of faults of pictures, in label order of faults of labels."""
-    planted = fault.plant(replace(source, pool=source.drawn)) if fault.name != "shrinkage" else source.drawn
-    images = planted.images.copy()
-    moved = planted.labels != source.drawn.labels
+def _label_grid(source: Source, fault: Fault) -> NDArray[np.uint8]:
+    """Build the label grid of the faulty generator: faulty images, or images in the order of faulty labels."""
+    faulty = fault.inject(replace(source, pool=source.drawn)) if fault.name != "shrinkage" else source.drawn
+    images = faulty.images.copy()
+    moved = faulty.labels != source.drawn.labels
     images[moved] = images[np.roll(np.flatnonzero(moved), 1)]
     return images.reshape(_ADDRESSES, -1, *images.shape[1:])
 

@@ -1,8 +1,7 @@
-"""Our statistics beside those of other libraries, on the same arrays: moments, kernels, probabilities, histograms.
+"""Statistics compared with other libraries on the same arrays: moments, kernels, probabilities, histograms.
 
-Every row takes small arrays that are drawn here, gives them to both, and keeps both numbers. Where a library computes
-something else by default, it is told to compute the same: KID from all rows in place of random subsets, the inception
-score from one split in place of ten.
+Every row passes small arrays to both implementations and keeps both numbers. Where the default of a library differs, it
+is configured alike: KID from all rows instead of random subsets, the inception score from one split instead of ten.
 """
 
 from __future__ import annotations
@@ -34,13 +33,13 @@ Rows = NDArray[Any]
 
 @dataclass(frozen=True)
 class OracleRow:
-    """One number, computed twice.
+    """One number, computed by both implementations.
 
     Attributes:
-        metric: what of.
-        library: whose number `theirs` is.
-        theirs: the library's.
-        ours: this package's.
+        metric: its name.
+        library: the other implementation.
+        theirs: number of the library.
+        ours: number of this package.
         difference: relative, |ours - theirs| / |theirs|.
     """
 
@@ -52,16 +51,16 @@ class OracleRow:
 
 
 def relative_difference(ours: float, theirs: float) -> float:
-    """|ours − theirs| / |theirs|; 0 where both are the same, infinite where theirs alone is 0."""
+    """Compute |ours − theirs| / |theirs|; 0 when both are equal, infinite when only theirs is 0."""
     if ours == theirs:
         return 0.0
     return abs(ours - theirs) / abs(theirs) if theirs else float("inf")
 
 
 def moment_rows() -> list[OracleRow]:
-    """Every statistic of this half beside another implementation."""
+    """Compare every statistic of this module."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # theirs: of buffers, of one split, of namespaces that will go
+        warnings.simplefilter("ignore")  # of the libraries: buffers, one split, deprecated namespaces
         pairs = [pair for part in (_distances, _scores, _slices, _tables) for pair in part()]
     return [OracleRow(name, library, theirs, ours, relative_difference(ours, theirs))
             for name, library, theirs, ours in pairs]  # fmt: skip
@@ -71,7 +70,7 @@ Pair = tuple[str, str, float, float]
 
 
 def _features(seed: int, n: int, d: int) -> Rows:
-    """(n, d) float64: correlated, skewed and not centred, as features of a classifier are."""
+    """Draw (n, d) float64: correlated, skewed and not centred, like features of a classifier."""
     rng = np.random.default_rng(seed)
     mixing = np.random.default_rng(0).normal(size=(d, d)) / np.sqrt(d)
     return np.maximum(0, rng.normal(size=(n, d)) @ mixing + 0.5) + 0.02 * seed
@@ -108,7 +107,7 @@ def _fid_by_sqrtm(a: Rows, b: Rows) -> float:
 
 
 def _identity(width: int) -> Any:
-    """An extractor that gives back the features it is given."""
+    """Create an extractor that returns its input."""
     import torch
 
     extractor = torch.nn.Identity()
@@ -165,12 +164,12 @@ def _costs(a: Rows, b: Rows, directions: Rows) -> list[Rows]:
 
 
 def _by_assignment(a: Rows, b: Rows, directions: Rows) -> float:
-    """Transport as the cheapest pairing of rows."""
+    """Compute transport as the cheapest pairing of rows."""
     return float(np.sqrt(np.mean([c[linear_sum_assignment(c)].mean() for c in _costs(a, b, directions)])))
 
 
 def _by_programme(a: Rows, b: Rows, directions: Rows) -> float:
-    """Transport as a linear programme over plans with the given marginals."""
+    """Compute transport as a linear programme over plans with the given marginals."""
     n, m = len(a), len(b)
     marginals = np.vstack([np.kron(np.eye(n), np.ones(m)), np.kron(np.ones(n), np.eye(m))])
     masses = np.concatenate([np.full(n, 1 / n), np.full(m, 1 / m)])

@@ -1,8 +1,8 @@
-"""Our statistics of neighbours beside those of other libraries, on the same arrays.
+"""Statistics of neighbours compared with other libraries on the same arrays.
 
-prdc works from the full matrix of distances, scikit-learn by brute force or trees, scipy by exact tests: none of them
-shares a line with what is compared. Rows are float32, as features of a worker are, and far from the origin, where
-distances by products lose the most.
+prdc uses the full matrix of distances, scikit-learn brute force or trees, scipy exact tests: none of them shares code
+with Fount. Rows are float32 like features of a worker, and far from the origin, where distances computed by products
+are least precise.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ K = 5
 
 
 def neighbour_rows() -> list[OracleRow]:
-    """Every statistic of this half beside another implementation."""
+    """Compare every statistic of this module."""
     pairs = [*_manifolds(1200, 900, 16), *_manifolds(800, 1300, 64), *_distances(), *_birthdays(), *_memorisation()]
     return [OracleRow(name, library, theirs, ours, relative_difference(ours, theirs))
             for name, library, theirs, ours in pairs]  # fmt: skip
 
 
 def prdc_of(samples: Rows, real: Rows) -> dict[str, float]:
-    """Precision, recall, density and coverage as prdc computes them, without what it prints."""
+    """Compute precision, recall, density and coverage with prdc, without its output."""
     from prdc import compute_prdc
 
     with contextlib.redirect_stdout(io.StringIO()):

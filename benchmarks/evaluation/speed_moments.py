@@ -1,18 +1,18 @@
-"""How long FID and KID take beside torchmetrics, of the same features: 10 000 rows on either side, 64 features.
+"""Times of FID and KID compared with torchmetrics on the same features: 10 000 rows on either side, 64 features.
 
-Both sides are taken from features to value: ours as `Moments.of` or `KernelSums.of` of both sets and the distance,
+Both sides compute from features to value: ours as `Moments.of` or `KernelSums.of` of both sets and the distance,
 theirs as `update` of both and `compute`. KID is compared twice: theirs of all pairs, which is what ours gives; and
-theirs as it comes, the mean over 100 random subsets of 1000 rows, which is noisier than the value of all pairs. Both
-get the same threads: as many as the processor gives, unless OPENBLAS_NUM_THREADS and OMP_NUM_THREADS say otherwise.
-Rounds take turns, so that a busy moment meets both.
+theirs by default, the mean over 100 random subsets of 1000 rows, which is noisier than the value of all pairs. Both
+have the same threads: as many as the processor has, unless OPENBLAS_NUM_THREADS and OMP_NUM_THREADS are set. Rounds
+are interleaved, so that a busy moment affects both.
 
 Expected before measuring: FID at least twice as fast, since the scatter is a symmetric product (half the
 multiplications) and eigenvalues are of a symmetric matrix; KID at least ten times, since sums over triples of features
 take fewer multiplications than sums over pairs of rows.
 
-Seen, with one thread each on a busy machine: KID 11 to 23 times as fast, as expected. FID 1.3 times as
+Measured, with one thread each on a busy machine: KID 11 to 23 times as fast, as expected. FID 1.3 times as
 fast, not twice: the product takes most of the time, and torch's whole product is as quick as NumPy's symmetric half;
-until stretches of rows shared one buffer it was level.
+before ranges of rows shared one buffer it was equally fast.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.evaluation.taking_turns import SpeedRow, take_turns
+from benchmarks.evaluation.interleaved import SpeedRow, time_interleaved
 from service.evaluation.statistics.fid import Moments, estimate_fid, frechet_distance
 from service.evaluation.statistics.kid import KernelSums, estimate_kid, kid
 
@@ -34,12 +34,12 @@ _SEED = 8
 
 
 def measure(rows: int = 10_000, features: int = 64, rounds: int = 7) -> list[SpeedRow]:
-    """Time every comparison, in rounds that take turns.
+    """Time every comparison, in interleaved rounds.
 
     Args:
         rows: on either side.
         features: of a row.
-        rounds: medians are taken over so many.
+        rounds: number of rounds of the medians.
     """
     rng = np.random.default_rng(_SEED)
     a = rng.normal(size=(rows, features)).astype(np.float32)
@@ -52,13 +52,13 @@ def measure(rows: int = 10_000, features: int = 64, rounds: int = 7) -> list[Spe
     whole = {"subsets": 1, "subset_size": rows}
     cases: list[tuple[str, Callable[[], object], Callable[[], object], int]] = [
         ("FID", lambda: frechet_distance(Moments.of(a), Moments.of(b)), lambda: _fid(a, b), rounds),
-        ("FID with interval, reference at hand", lambda: estimate_fid(a, moments), lambda: _fid(a, b), rounds),
+        ("FID with interval, reference given", lambda: estimate_fid(a, moments), lambda: _fid(a, b), rounds),
         ("KID of all pairs", our_kid, lambda: _kid(a, b, **whole), min(rounds, 3)),
         ("KID, theirs of 100 subsets of 1000", our_kid, lambda: _kid(a, b), min(rounds, 3)),
-        ("KID with interval, reference at hand, theirs of 100 subsets of 1000", lambda: estimate_kid(a, sums),
+        ("KID with interval, reference given, theirs of 100 subsets of 1000", lambda: estimate_kid(a, sums),
          lambda: _kid(a, b), min(rounds, 3)),
     ]  # fmt: skip
-    return [take_turns(name, "torchmetrics", ours, theirs, turns) for name, ours, theirs, turns in cases]
+    return [time_interleaved(name, "torchmetrics", ours, theirs, count) for name, ours, theirs, count in cases]
 
 
 def _fid(a: Any, b: Any) -> float:
@@ -74,7 +74,7 @@ def _kid(a: Any, b: Any, **options: int) -> float:
 
 
 def _updated(metric: Callable[..., Any], a: Any, b: Any, **options: int) -> float:
-    """Their value, by way of an extractor that gives back the features it is given."""
+    """Compute the library's value, with an extractor that returns its input."""
     import torch
 
     extractor = torch.nn.Identity()

@@ -1,5 +1,5 @@
-"""An experiment: MNIST with one class nearly gone, and six ways to train a classifier on what is left.
+"""The imbalance experiment: MNIST with 1 % of one class, and six ways to train a classifier on it.
 
-The real files enter; a table and a picture of what each way is worth on the untouched test rows leave, every number
-with an interval over seeds. Rows come from a running `fount serve`, as any training pipeline would pull them.
+The real files enter; a table and a picture of the scores on the unchanged test rows leave, every number with an
+interval over seeds. Rows are pulled from a running `fount serve`, as in any training pipeline.
 """

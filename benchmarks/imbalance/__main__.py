@@ -1,7 +1,7 @@
-"""`python -m benchmarks.imbalance --data DIR`: cut, train a generator on what is left, serve, pull, learn, report.
+"""`python -m benchmarks.imbalance --data DIR`: reduce a class, train, serve, pull, classify, report.
 
-Everything the rows come from has seen the cut training rows alone: generator, filter and verifying classifier. What is
-there already (the generator, finished runs) is used again, so that an experiment that was stopped goes on.
+Generator, filter and verifying classifier are trained on the reduced training rows alone. Existing results (the
+generator, finished runs) are reused, so that an interrupted experiment continues.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ import numpy as np
 from tqdm import tqdm
 
 from benchmarks.child import ROOT
+from benchmarks.fount_servers import serve
 from benchmarks.imbalance.arms import ARMS, Arm
-from benchmarks.imbalance.cut import CUT_CLASS, write_cut_mnist
 from benchmarks.imbalance.learning import STEPS, Score, train_and_score
+from benchmarks.imbalance.reduced_mnist import REDUCED_CLASS, write_reduced_mnist
 from benchmarks.imbalance.report import scores_to_markdown, scores_to_picture
-from benchmarks.imbalance.serving import serve
 from benchmarks.imbalance.training import TRAINED
 from benchmarks.machine import machine_facts
 from fount import Client
@@ -41,9 +41,9 @@ _DATASET = "mnist-cut"
 @click.option("--out", type=click.Path(path_type=Path), default=ROOT / "docs", show_default=True,
               help="Folder for imbalance.png; the table and the JSON go to benchmarks/results.")  # fmt: skip
 def main(data: Path, work: Path, seeds: int, threads: int, out: Path) -> None:
-    """Measure what each way of filling a class up is worth."""
-    left = write_cut_mnist(data, work / "data" / "mnist")
-    click.echo(f"class {CUT_CLASS} is cut to {left} training rows", err=True)
+    """Measure the effect of each way to balance a class."""
+    remaining = write_reduced_mnist(data, work / "data" / "mnist")
+    click.echo(f"class {REDUCED_CLASS} is reduced to {remaining} training rows", err=True)
     store = _train(work)
     runs: dict[str, dict[str, object]] = _read(work / "runs.json")
     with ExitStack() as stack:
@@ -61,7 +61,7 @@ def main(data: Path, work: Path, seeds: int, threads: int, out: Path) -> None:
 
 
 def _train(work: Path) -> Path:
-    """Train generator and classifier on the cut rows alone, in a process of their own; gives the model store."""
+    """Train generator and classifier on the reduced rows in another process; returns the model store."""
     store = work / "store"
     if not all((store / name / "model.yaml").is_file() for name in TRAINED):
         command = [sys.executable, "-m", "benchmarks.imbalance.training", str(work / "data"), str(work)]
@@ -72,7 +72,7 @@ def _train(work: Path) -> Path:
 
 
 def _run(client: Client, arm: Arm, seed: int, data: Path, threads: int) -> dict[str, object]:
-    plan = client.plan(arm.wishes(_DATASET, seed))
+    plan = client.plan(arm.plan_spec(_DATASET, seed))
     batches = [batch.accepted() for batch in client.pull(plan, provenance="none")]
     images = np.concatenate([batch.images for batch in batches])
     labels = np.concatenate([batch.labels for batch in batches])

@@ -1,4 +1,4 @@
-"""The six ways: which rows each trains on, as plans, and whether its loss is weighted."""
+"""The arms of the experiment: the plan of the training rows of each, and whether its loss is weighted."""
 
 from __future__ import annotations
 
@@ -13,28 +13,28 @@ _SYNTHESIS = {"model": "mnist-cvae", "classifier": "mnist-classifier", "min_conf
 
 @dataclass(frozen=True, kw_only=True)
 class Arm:
-    """One way to train.
+    """One arm.
 
     Attributes:
         name: of the row of the table.
-        mix: what fills the small class up to the largest; empty: nothing does.
-        weighted: whether the loss weighs classes by the plan's class weights.
+        mix: sources of the rows added to the small class; empty: none are added.
+        weighted: whether the loss uses the plan's class weights.
     """
 
     name: str
     mix: Mapping[str, float] = field(default_factory=dict)
     weighted: bool = False
 
-    def wishes(self, dataset: str, seed: int) -> dict[str, Any]:
-        """The plan's wishes, as in a PLAN.yaml."""
-        wishes: dict[str, Any] = {"dataset": dataset, "seed": seed}
+    def plan_spec(self, dataset: str, seed: int) -> dict[str, Any]:
+        """Create the plan specification, as in a PLAN.yaml."""
+        spec: dict[str, Any] = {"dataset": dataset, "seed": seed}
         if self.mix:
-            wishes |= {"target": {"balance": "largest"}, "mix": dict(self.mix)}
+            spec |= {"target": {"balance": "largest"}, "mix": dict(self.mix)}
         if "transformed" in self.mix:
-            wishes["verification"] = {"classifier": _SYNTHESIS["classifier"]}
+            spec["verification"] = {"classifier": _SYNTHESIS["classifier"]}
         if "synthesised" in self.mix:
-            wishes["synthesis"] = _SYNTHESIS
-        return wishes
+            spec["synthesis"] = _SYNTHESIS
+        return spec
 
 
 ARMS = (
@@ -45,4 +45,4 @@ ARMS = (
     Arm(name="synthesised", mix={"synthesised": 1.0}),
     Arm(name="mixed", mix={"resampled": 1.0, "transformed": 1.0, "synthesised": 1.0}),
 )
-"""In the order of the table."""
+"""All arms, in the order of the table."""

@@ -1,4 +1,4 @@
-"""One classifier, trained from nothing on the rows of one arm, and what it gets right on the untouched test rows."""
+"""Train one classifier on the rows of one arm, and score it on the unchanged test rows."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from benchmarks.imbalance.cut import CUT_CLASS
+from benchmarks.imbalance.reduced_mnist import REDUCED_CLASS
 from handlers.models.classifier import ConvClassifier
 from handlers.recipes.run.reproducible import reproducible
 
@@ -24,13 +24,13 @@ _CONFIG = {"height": 28, "width": 28, "channels": 1, "classes": 10, "features": 
 
 @dataclass(frozen=True, kw_only=True)
 class Score:
-    """What a trained classifier gets right, as shares of test rows.
+    """Scores of a trained classifier on the test rows; field names are those of the stored results.
 
     Attributes:
-        accuracy: of all.
-        cut_recall: of the cut class.
-        other_recall: mean over the other classes.
-        cut_precision: of rows called the cut class, those that are.
+        accuracy: over all classes.
+        cut_recall: recall of the reduced class.
+        other_recall: mean recall of the other classes.
+        cut_precision: precision of the reduced class.
     """
 
     accuracy: float
@@ -48,14 +48,14 @@ def train_and_score(
     class_weights: list[float] | None,
     threads: int,
 ) -> Score:
-    """Train a classifier with every arm's steps, batch and rate, and measure it.
+    """Train a classifier with the same steps, batch and rate for every arm, and score it.
 
     Args:
         images: (N, 28, 28, 1) uint8, the rows of an arm.
         labels: (N,).
         test: (M, 1, 28, 28) float32 in [0, 1] and (M,) int64.
         seed: of initial weights and batches.
-        class_weights: of the loss; None: all alike.
+        class_weights: of the loss; None: equal.
         threads: torch's.
     """
     rows = torch.from_numpy(images).permute(0, 3, 1, 2)  # (N, H, W, C) -> (N, C, H, W), uint8
@@ -79,10 +79,10 @@ def train_and_score(
 def _score(module: nn.Module, images: torch.Tensor, labels: torch.Tensor) -> Score:
     found = torch.cat([module(part).argmax(dim=1) for part in images.split(500)])
     recalls = [float((found[labels == k] == k).float().mean()) for k in range(_CONFIG["classes"])]
-    called = found == CUT_CLASS
+    predicted = found == REDUCED_CLASS
     return Score(
         accuracy=float((found == labels).float().mean()),
-        cut_recall=recalls[CUT_CLASS],
-        other_recall=sum(recalls[:CUT_CLASS] + recalls[CUT_CLASS + 1 :]) / (len(recalls) - 1),
-        cut_precision=float((labels[called] == CUT_CLASS).float().mean()) if called.any() else 0.0,
+        cut_recall=recalls[REDUCED_CLASS],
+        other_recall=sum(recalls[:REDUCED_CLASS] + recalls[REDUCED_CLASS + 1 :]) / (len(recalls) - 1),
+        cut_precision=float((labels[predicted] == REDUCED_CLASS).float().mean()) if predicted.any() else 0.0,
     )

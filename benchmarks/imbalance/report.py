@@ -1,4 +1,4 @@
-"""From scores to the table, the picture and the JSON: every number as mean and 95 % interval over seeds."""
+"""The table and the picture of the scores: every number as mean and 95 % interval over seeds."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from matplotlib.figure import Figure
+from scipy import stats
 
 from benchmarks.imbalance.learning import Score
 
@@ -15,31 +16,28 @@ __all__ = ["Interval", "interval_over_seeds", "scores_to_markdown", "scores_to_p
 Interval = tuple[float, float, float]
 """Mean, low end, high end."""
 
-_T_975 = {2: 12.706, 3: 4.303, 4: 3.182, 5: 2.776, 6: 2.571, 7: 2.447, 8: 2.365, 9: 2.306, 10: 2.262}
-"""Student's t by number of seeds, for 95 % intervals."""
-
 _COLUMNS = (
-    ("recall of the cut class", "cut_recall"),
-    ("precision of the cut class", "cut_precision"),
+    ("recall of the reduced class", "cut_recall"),
+    ("precision of the reduced class", "cut_precision"),
     ("mean recall of the others", "other_recall"),
     ("accuracy", "accuracy"),
 )
 
 
 def interval_over_seeds(values: Sequence[float]) -> Interval:
-    """Mean and 95 % interval of the mean, by Student's t; covers seeds of training and of the rows, not the test rows.
+    """Compute the mean and its 95 % interval by Student's t; it covers the seeds, not the choice of test rows.
 
-    Raises:
-        KeyError: fewer than 2 or more than 10 values.
+    Args:
+        values: one for each seed, 2 or more.
     """
     mean = sum(values) / len(values)
     variance = sum((each - mean) ** 2 for each in values) / (len(values) - 1)
-    half = _T_975[len(values)] * math.sqrt(variance / len(values))
+    half = float(stats.t.ppf(0.975, len(values) - 1)) * math.sqrt(variance / len(values))
     return mean, mean - half, mean + half
 
 
 def scores_to_markdown(scores: Mapping[str, Sequence[Score]], rows: Mapping[str, int]) -> str:
-    """The table: a row an arm."""
+    """Format the table with one row for each arm."""
     lines = ["| training rows | rows | " + " | ".join(title for title, _ in _COLUMNS) + " |"]
     lines.append("|---|---|" + "---|" * len(_COLUMNS))
     for arm, seen in scores.items():
@@ -49,12 +47,12 @@ def scores_to_markdown(scores: Mapping[str, Sequence[Score]], rows: Mapping[str,
 
 
 def _cell(interval: Interval) -> str:
-    mean, low, high = (100 * min(max(each, 0.0), 1.0) for each in interval)  # t knows no bounds, a share has two
+    mean, low, high = (100 * min(max(each, 0.0), 1.0) for each in interval)  # Student's t is unbounded, a share is not
     return f"{mean:.2f} % [{low:.2f}, {high:.2f}]"
 
 
 def scores_to_picture(scores: Mapping[str, Sequence[Score]], file: Path) -> None:
-    """The picture: recall of the cut class and accuracy, a dot a seed, a bar for the interval of the mean."""
+    """Plot recall of the reduced class and accuracy: a dot for each seed, a bar for the interval of the mean."""
     figure = Figure(figsize=(9, 3.6), dpi=110)
     for place, (title, field) in enumerate((_COLUMNS[0], _COLUMNS[3])):
         axes = figure.add_subplot(1, 2, place + 1)

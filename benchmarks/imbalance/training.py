@@ -1,7 +1,7 @@
-"""Training on the cut rows: `python -m benchmarks.imbalance.training DATA WORK` writes WORK/store.
+"""Training on the reduced rows: `python -m benchmarks.imbalance.training DATA WORK` writes WORK/store.
 
-The shipped recipes, without the minutes of measuring that a shipped model's card takes; only samples and labels are
-wanted here. Training that was stopped goes on at its checkpoint.
+The shipped recipes are used without measuring the quality, which takes minutes. Interrupted training continues from its
+checkpoint.
 """
 
 from __future__ import annotations
@@ -22,21 +22,21 @@ TRAINED = ("mnist-cvae", "mnist-classifier")
 
 
 def main(data_folder: Path, work: Path) -> None:
-    """Train what is not there yet."""
+    """Train the models that are missing."""
     for name in TRAINED:
         folder, recipe = work / "store" / name, RECIPES[name]
         if (folder / "model.yaml").is_file():
             continue
         data = load_data(recipe.data, data_folder)
-        evaluator = (
-            load_evaluator(ROOT / "model_store" / recipe.evaluator, data) if recipe.evaluator else None
-        )  # draws curves only
+        evaluator = None  # only for the snapshots of training
+        if recipe.evaluator:
+            evaluator = load_evaluator(ROOT / "model_store" / recipe.evaluator, data)
         options = TrainingOptions(steps=recipe.steps, seed=0, run_folder=work / "runs" / name, resume=True)
-        module = train_module(recipe, data, evaluator, options, log=_say)
+        module = train_module(recipe, data, evaluator, options, log=_log)
         write_model(recipe, folder, data, module, (), steps=recipe.steps, seed=0)
 
 
-def _say(line: str) -> None:
+def _log(line: str) -> None:
     sys.stderr.write(f"{line}\n")
 
 

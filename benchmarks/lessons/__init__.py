@@ -1,5 +1,5 @@
-"""Three generators that are wrong in a known way, and what an evaluation says of each.
+"""Lessons: generators with a known fault, and their evaluation.
 
-Real rows and a classifier enter; three model folders leave, which are packed and served like any other, and a table of
-what the panels found beside the shipped generators.
+Real rows and a classifier enter; model folders leave, which are packed and served like any other, and a table of their
+evaluation compared with the shipped generators.
 """

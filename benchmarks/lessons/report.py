@@ -1,4 +1,4 @@
-"""What evaluations found, as a table: a row a model, every number beside what real rows score."""
+"""The table of evaluations: one row for each model, every number with that of real rows."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ _METRICS = (
 _PANELS = ("realism", "diversity", "memorisation", "label-fidelity")
 
 
-def evaluations_to_markdown(found: Mapping[str, EvaluationInfo], teaches: Mapping[str, str]) -> str:
+def evaluations_to_markdown(found: Mapping[str, EvaluationInfo], expected: Mapping[str, str]) -> str:
     """Write two tables: verdicts, and numbers as value [interval] (real).
 
     Args:
         found: evaluations by model, in order.
-        teaches: what a lesson is to show, by model.
+        expected: expected result of a lesson, by model.
     """
-    verdicts = ["| model | " + " | ".join(_PANELS) + " | what it teaches |", "|---" * (len(_PANELS) + 2) + "|"]
+    verdicts = ["| model | " + " | ".join(_PANELS) + " | expected |", "|---" * (len(_PANELS) + 2) + "|"]
     numbers = ["| model | " + " | ".join(_METRICS) + " |", "|---" * (len(_METRICS) + 1) + "|"]
     for model, each in found.items():
         by_panel = {panel.panel: panel.verdict for panel in each.panels}
         cells = [_verdict(by_panel.get(panel, "none")) for panel in _PANELS]
-        verdicts.append(f"| {model} | " + " | ".join(cells) + f" | {teaches.get(model, 'shipped')} |")
+        verdicts.append(f"| {model} | " + " | ".join(cells) + f" | {expected.get(model, 'shipped')} |")
         by_name = {metric.name: metric for metric in each.metrics}
         numbers.append(f"| {model} | " + " | ".join(_cell(by_name.get(name)) for name in _METRICS) + " |")
     return "\n".join([*verdicts, "", "Value [95 % interval] (real rows).", "", *numbers]) + "\n"
@@ -40,10 +40,10 @@ def _verdict(verdict: str) -> str:
 def _cell(metric: MetricInfo | None) -> str:
     if metric is None or metric.value is None:
         return "–"
-    told = _number(metric.value)
+    text = _number(metric.value)
     if metric.interval is not None:
-        told += f" [{', '.join(map(_number, metric.interval))}]"
-    return told if metric.null is None else f"{told} ({_number(metric.null.mean)})"
+        text += f" [{', '.join(map(_number, metric.interval))}]"
+    return text if metric.null is None else f"{text} ({_number(metric.null.mean)})"
 
 
 def _number(value: float) -> str:

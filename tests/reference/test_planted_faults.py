@@ -10,7 +10,15 @@ import numpy as np
 import pytest
 
 from benchmarks.evaluation.faults import measure, problems, read_with
-from benchmarks.evaluation.planting import Drawn, Source, evaluate, faults, gather, nearest_rows, real_rows
+from benchmarks.evaluation.injected_faults import (
+    LabelledImages,
+    Source,
+    build_evidence,
+    evaluate,
+    faults,
+    nearest_rows,
+    real_rows,
+)
 from fount.readers.digits import read_digits
 from service.evaluation.results import Panel, Verdict
 
@@ -27,8 +35,8 @@ def digits():
     labels = np.concatenate([each.labels for each in splits]).astype(np.int64)
     order = np.random.default_rng(0).permutation(len(images))
     training, held_out = (real_rows(images[rows], labels[rows], read) for rows in (order[:800], order[800:1250]))
-    pool = Drawn(images=images[order[1250:]], labels=labels[order[1250:]])
-    drawn = Drawn(images=pool.images[:400], labels=pool.labels[:400])
+    pool = LabelledImages(images=images[order[1250:]], labels=labels[order[1250:]])
+    drawn = LabelledImages(images=pool.images[:400], labels=pool.labels[:400])
     far = nearest_rows(held_out.images, held_out.features, training)
     return Source(drawn=drawn, pool=pool, training=training, read=read, random=np.random.default_rng(1)), held_out, far
 
@@ -47,7 +55,9 @@ def test_its_own_panel_detects_a_fault_in_digits(name: str) -> None:
     fault, classes = FAULTS[name], tuple(map(str, range(10)))
     rows = np.stack([np.flatnonzero(source.pool.labels == each)[:20] for each in range(10)], axis=1)
     near = {space: distances for space, (distances, _) in far.items()}
-    of = gather(fault.plant(source), source.pool.images[rows], source.training, held_out, source.read, classes, near)
+    of = build_evidence(
+        fault.inject(source), source.pool.images[rows], source.training, held_out, source.read, classes, near
+    )
     _, found = evaluate(of, known())
     assert {each.panel for each in found if each.verdict is Verdict.WORSE} == fault.fires, found
 

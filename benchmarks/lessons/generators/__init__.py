@@ -1,1 +1,1 @@
-"""The classes of the three generators: each file is copied into a model folder as its generator.py."""
+"""The classes of the generators: each file is copied into a model folder as its generator.py."""

@@ -1,4 +1,4 @@
-"""A decoder that was never told how codes are distributed, fed with normal ones: codes = mean + sd · z.
+"""The decoder of a plain autoencoder with normally distributed codes: codes = mean + sd · z.
 
 A worker builds it as Generator(**config) and loads weights.safetensors. The decoder is that of `handlers.models.vae`.
 """
@@ -12,7 +12,7 @@ __all__ = ["Generator"]
 
 
 class Generator(nn.Module):
-    """The decoder of a plain autoencoder, and the mean and sd that z is brought to."""
+    """The decoder of a plain autoencoder, with the mean and sd of its codes."""
 
     def __init__(self, latent_dim: int, classes: int, height: int, width: int, channels: int,
                  features: int, stages: int, hidden: int) -> None:  # fmt: skip

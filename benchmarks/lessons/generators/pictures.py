@@ -1,4 +1,4 @@
-"""A table of pictures that passes for a generator: z chooses one of those of the label.
+"""A table of pictures as a generator: z selects one of the pictures of the label.
 
 A worker builds it as Generator(**config) and loads weights.safetensors, which is the table.
 """
@@ -12,7 +12,7 @@ __all__ = ["Generator"]
 
 
 class Generator(nn.Module):
-    """Pictures by class, each as likely as any other of its class."""
+    """Pictures by class, each with the same probability in its class."""
 
     def __init__(self, rows: int, classes: int, height: int, width: int, channels: int) -> None:
         super().__init__()

@@ -1,12 +1,12 @@
-"""The benchmarks' arithmetic, on recorded numbers: what counts as a sample, a ratio, a verdict, a table."""
+"""The arithmetic of the benchmarks on recorded numbers: samples, ratios, verdicts and tables."""
 
 import math
 
 import pytest
 
-from benchmarks.loads import Seen, percentile, samples_within
-from benchmarks.markdown import rows_to_markdown
+from benchmarks.loads import Observations, percentile, samples_within
 from benchmarks.model_cpu import Calls, calls_of, model_cpu_s
+from benchmarks.output import rows_to_markdown
 from benchmarks.plan import WORKLOADS, Layout, Plan, layouts, quick_plan
 from benchmarks.records import Record, Records, ratio_by_round
 from benchmarks.rows import Bound, Row, rows_of, verdict
@@ -40,7 +40,7 @@ def only_row(records: Records) -> Row:
     return found
 
 
-# --- What is counted --------------------------------------------------------------------------------------------------
+# --- Counts -----------------------------------------------------------------------------------------------------------
 
 
 def test_counts_an_arrival_across_the_edge_in_proportion() -> None:
@@ -52,16 +52,16 @@ def test_counts_nothing_outside_the_window() -> None:
     assert samples_within([(0.0, 1.0, 5), (9.0, 9.5, 5)], 1.0, 9.0) == 0
 
 
-def test_keeps_requests_that_lie_in_the_window_whole() -> None:
-    seen = Seen(requests=[(0.5, 1.5), (1.0, 2.0), (2.5, 3.5)]).within(1.0, 3.0)
+def test_keeps_requests_within_the_window() -> None:
+    seen = Observations(requests=[(0.5, 1.5), (1.0, 2.0), (2.5, 3.5)]).within(1.0, 3.0)
     assert seen.latencies_s == [1.0]
 
 
-def test_a_percentile_of_nothing_is_no_number() -> None:
+def test_a_percentile_without_values_is_nan() -> None:
     assert math.isnan(percentile([], 99))
 
 
-def test_a_ratio_is_taken_within_a_round() -> None:
+def test_a_ratio_is_computed_within_a_round() -> None:
     assert ratio_by_round({0: 8.0, 1: 9.0, 2: 1.0}, {1: 10.0, 0: 16.0}) == [0.5, 0.9]
 
 
@@ -111,13 +111,13 @@ def test_takes_the_better_layout_of_fount() -> None:
 
 
 @pytest.mark.parametrize(("precision", "ratio", "expected"), [("fp32", 0.79, "missed"), ("bf16", 0.60, "must")])
-def test_asks_less_of_bulk_in_bf16(precision: str, ratio: float, expected: str) -> None:
+def test_bulk_in_bf16_has_a_lower_bound(precision: str, ratio: float, expected: str) -> None:
     ours = records_of("bulk", "fount", "1×2", precision, samples_per_s=[1000 * ratio])
     found = rows_of(joined(limit("1×2", 1000.0, precision=precision), ours))[0]
     assert verdict(found) == expected
 
 
-def test_judges_rate_and_tail_of_small_requests_apart() -> None:
+def test_rate_and_tail_of_small_requests_have_their_own_verdicts() -> None:
     ours = records_of("small", "fount", "1×2", requests_per_s=[2600.0], p99_ms=[21.0], requests=[5000.0])
     theirs = records_of("small", "torchserve", "2×1", requests_per_s=[1000.0], p99_ms=[20.0], requests=[4000.0])
     rate, tail, *_ = rows_of(joined(ours, theirs))
@@ -126,14 +126,14 @@ def test_judges_rate_and_tail_of_small_requests_apart() -> None:
     assert "n ≈ 5000" in tail.workload
 
 
-def test_only_reports_what_came_through_generated_stubs() -> None:
+def test_results_of_generated_stubs_are_only_reported() -> None:
     ours = records_of("single", "fount-bare", "1×2", p50_ms=[9.0])
     theirs = records_of("single", "torchserve", "1×2", p50_ms=[6.0])
     found = only_row(joined(ours, theirs))
     assert (found.workload, found.ratio, verdict(found)) == ("1 × 1, generated stubs", 1.5, "reported")
 
 
-def test_compares_a_lone_request_with_the_quicker_torchserve() -> None:
+def test_compares_a_single_request_with_the_faster_torchserve() -> None:
     ours = records_of("single", "fount", "1×2", p50_ms=[6.0])
     slow = records_of("single", "torchserve", "1×2", p50_ms=[8.0])
     fast = records_of("single", "torchserve", "2×1", p50_ms=[5.0])
@@ -149,7 +149,7 @@ def test_measures_interactive_growth_in_batches() -> None:
     assert (found.ratio, verdict(found)) == (2.05, "missed")
 
 
-def test_the_dearest_size_is_compared_with_the_cheapest() -> None:
+def test_the_highest_cost_is_compared_with_the_lowest() -> None:
     scale = records_of("scale", "fount", "1×2", us_per_sample_1000=[520.0, 560.0], us_per_sample_10000=[500.0, 500.0],
                        us_per_sample_1000000=[600.0], gateway_growth_mb=[12.0, 70.0])  # fmt: skip
     cost, memory = rows_of(scale)
@@ -158,14 +158,14 @@ def test_the_dearest_size_is_compared_with_the_cheapest() -> None:
     assert (memory.ratio, verdict(memory)) == (70 / 64, "missed")
 
 
-def test_replicas_are_judged_by_the_busier() -> None:
+def test_replicas_are_compared_by_the_busier() -> None:
     found = only_row(
         records_of("replicas", "fount", "2×1", busier_over_other=[1.02, 1.3, 1.05], first_share=[0.51] * 3)
     )
     assert (found.ratio, found.spread, verdict(found)) == (1.05, (1.02, 1.3), "must")
 
 
-def test_sums_what_a_sample_costs_beside_the_model() -> None:
+def test_sums_the_cost_of_a_sample_outside_the_model() -> None:
     parts = {"client": 0.1, "gateway": 0.2, "java": 0.05, "worker_outside_model": 0.15, "model": 2.0}
     values = {f"{role}_cpu_s_per_1000": [seconds] for role, seconds in parts.items()}
     found = only_row(records_of("bulk", "fount", "1×2", samples_per_s=[9.0], **values))
@@ -173,11 +173,11 @@ def test_sums_what_a_sample_costs_beside_the_model() -> None:
     assert (found.ratio, verdict(found)) == (0.25, "reported")
 
 
-def test_a_workload_not_measured_has_no_row() -> None:
+def test_a_workload_without_records_has_no_row() -> None:
     assert rows_of(limit("1×2", 1.0)) == []
 
 
-# --- What the model costs ---------------------------------------------------------------------------------------------
+# --- Cost of the model ------------------------------------------------------------------------------------------------
 
 SERIES = """# TYPE fount_batch_size_samples histogram
 fount_batch_size_samples_bucket{le="1.0",model="mnist-cgan",version="1.0"} 3.0
@@ -187,17 +187,17 @@ fount_batch_size_samples_sum{model="mnist-cgan",version="1.0"} 14.0
 """
 
 
-def test_reads_calls_of_one_model_apart_by_size() -> None:
+def test_reads_the_calls_of_one_model_by_size() -> None:
     calls = calls_of(SERIES)
     assert (dict(calls.by_bound), calls.samples) == ({1.0: 3.0, 8.0: 2.0}, 14.0)
 
 
-def test_counts_calls_since_they_were_read_before() -> None:
+def test_subtracts_earlier_calls() -> None:
     since = calls_of(SERIES).since(Calls(by_bound={1.0: 1.0}, samples=1.0))
     assert (dict(since.by_bound), since.samples) == ({1.0: 2.0, 8.0: 2.0}, 13.0)
 
 
-def test_a_small_call_costs_the_batch_that_holds_it() -> None:
+def test_a_small_call_costs_the_smallest_batch_that_fits() -> None:
     calls = Calls(by_bound={1.0: 10.0, 16.0: 2.0}, samples=40.0)
     assert model_cpu_s(calls, {8: 0.004, 32: 0.012}) == pytest.approx(10 * 0.004 + 2 * 0.012)
 
@@ -210,12 +210,12 @@ def test_samples_of_large_calls_cost_the_cheapest_batch() -> None:
 # --- Plans and tables -------------------------------------------------------------------------------------------------
 
 
-def test_fills_the_cores_in_two_ways() -> None:
+def test_lists_two_layouts() -> None:
     assert [str(each) for each in layouts(2)] == ["1×2", "2×1"]
     assert layouts(1) == (Layout(workers=1, threads=1),)
 
 
-def test_bf16_beside_fp32_measures_only_what_both_are_judged_by() -> None:
+def test_bf16_with_fp32_measures_only_workloads_that_compare_both() -> None:
     plan = Plan(rounds=5, precisions=("fp32", "bf16"), workloads=tuple(WORKLOADS), layouts=layouts(2))
     assert plan.workloads_in("fp32") == tuple(WORKLOADS)
     assert plan.workloads_in("bf16") == ("bulk", "medium")
@@ -226,14 +226,14 @@ def test_bf16_alone_measures_everything() -> None:
     assert plan.workloads_in("bf16") == ("bulk", "scale")
 
 
-def test_quick_leaves_the_slow_ones_out_unless_named() -> None:
+def test_quick_leaves_out_slow_workloads_unless_named() -> None:
     assert "scale" not in quick_plan(tuple(WORKLOADS), 2).workloads
     assert quick_plan(("scale",), 2).workloads == ("scale",)
 
 
-def test_quick_makes_two_rounds_and_names_the_rest_of_the_plan() -> None:
+def test_quick_has_two_rounds() -> None:
     plan = quick_plan(tuple(WORKLOADS), 2)
-    assert (plan.rounds, plan.precisions, plan.whole_counts, plan.warm_up_s) == (2, ("fp32",), (), 10.0)
+    assert (plan.rounds, plan.precisions, plan.final_counts, plan.warm_up_s) == (2, ("fp32",), (), 10.0)
 
 
 def test_writes_a_row_with_bounds_spread_and_verdict() -> None:
@@ -248,5 +248,5 @@ def test_writes_a_row_with_bounds_spread_and_verdict() -> None:
     assert table.endswith("- a note\n")
 
 
-def test_a_miss_is_seen_at_once() -> None:
+def test_a_missed_bound_is_bold() -> None:
     assert "| ≤ 1.3 | ≤ 1 | **missed** |" in rows_to_markdown([row(1.5, AT_MOST)], {}, [])

@@ -1,6 +1,6 @@
-"""The faults of a soak: workers and TorchServe killed, workers stopped for a while, at random but repeatably.
+"""The faults of a soak: workers and TorchServe killed, workers suspended for a while, at seeded random times.
 
-Between two faults there is time to serve: a soak of a stack that is always down shows nothing.
+Between two faults there is time to serve, since a soak of a stack that is always down shows nothing.
 """
 
 from __future__ import annotations
@@ -15,32 +15,32 @@ from dataclasses import dataclass, field
 
 import psutil
 
-from benchmarks.soak_stack import Stack
-from benchmarks.soak_tally import Tally
+from benchmarks.soak.report import Tally
+from benchmarks.soak.stack import Stack
 
 __all__ = ["JAVA", "STOP", "WORKER", "Faults"]
 
 WORKER, JAVA, STOP = "worker killed", "TorchServe killed", "worker stopped"
-_LOOK_S = 0.5
-_LEAST_S = 3.0
+_POLL_S = 0.5
+_MIN_S = 3.0
 _RECOVERY_S = 120.0
 
 
 @dataclass(kw_only=True)
 class Faults:
-    """What is done to a stack.
+    """Injects faults into a stack.
 
     Attributes:
-        stack: the victim.
-        tally: is told of every fault, and of every recovery.
-        chance: the random numbers that faults are drawn from.
+        stack: the stack.
+        tally: records every fault and recovery.
+        rng: determines the faults.
         worker_s, java_s, stop_s: mean seconds between faults of a kind.
-        stopped_s: the longest a worker is stopped.
+        stopped_s: longest suspension of a worker.
     """
 
     stack: Stack
     tally: Tally
-    chance: random.Random
+    rng: random.Random
     worker_s: float = 15.0
     java_s: float = 75.0
     stop_s: float = 20.0
@@ -48,7 +48,7 @@ class Faults:
     _watches: set[asyncio.Task[None]] = field(default_factory=set)
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Make faults until told to stop, then wait for the recovery from the last."""
+        """Inject faults until `stop` is set, then wait for the recovery from the last."""
         kinds = [(self.worker_s, self._kill_worker), (self.java_s, self._kill_java), (self.stop_s, self._stop_worker)]
         makers = [asyncio.create_task(self._repeat(mean_s, fault)) for mean_s, fault in kinds]
         await stop.wait()
@@ -59,13 +59,13 @@ class Faults:
 
     async def _repeat(self, mean_s: float, fault: Callable[[], Awaitable[None]]) -> None:
         while True:
-            await asyncio.sleep(max(_LEAST_S, self.chance.expovariate(1 / mean_s)))
-            with suppress(psutil.NoSuchProcess):  # it had just been killed by another fault
+            await asyncio.sleep(max(_MIN_S, self.rng.expovariate(1 / mean_s)))
+            with suppress(psutil.NoSuchProcess):  # another fault has just killed it
                 await fault()
 
     async def _kill_worker(self) -> None:
         if workers := await asyncio.to_thread(self.stack.workers):
-            self.chance.choice(workers).kill()
+            self.rng.choice(workers).kill()
             self._watch(WORKER)
 
     async def _kill_java(self) -> None:
@@ -77,29 +77,29 @@ class Faults:
         workers = await asyncio.to_thread(self.stack.workers)
         if not workers:
             return
-        worker = self.chance.choice(workers)
+        worker = self.rng.choice(workers)
         worker.send_signal(signal.SIGSTOP)
         try:
-            self.tally.killed(STOP)
-            await asyncio.sleep(self.chance.uniform(1.0, self.stopped_s))
+            self.tally.kills[STOP] += 1
+            await asyncio.sleep(self.rng.uniform(1.0, self.stopped_s))
         finally:
             with suppress(psutil.NoSuchProcess):
                 worker.send_signal(signal.SIGCONT)
 
-    def _watch(self, what: str) -> None:
-        self.tally.killed(what)
-        watch = asyncio.create_task(self._recovery(what))
+    def _watch(self, fault: str) -> None:
+        self.tally.kills[fault] += 1
+        watch = asyncio.create_task(self._recovery(fault))
         self._watches.add(watch)
         watch.add_done_callback(self._watches.discard)
 
-    async def _recovery(self, what: str) -> None:
-        """Wait until every worker is ready again; a fault in between makes it longer, and that is counted so."""
-        begun, seen = time.monotonic(), False
-        while time.monotonic() - begun < _RECOVERY_S:
-            whole = await asyncio.to_thread(self.stack.is_whole)
-            if seen and whole:
-                self.tally.recovered(what, time.monotonic() - begun)
+    async def _recovery(self, fault: str) -> None:
+        """Measure the time until every worker is ready again, including the effect of other faults meanwhile."""
+        start, was_down = time.monotonic(), False
+        while time.monotonic() - start < _RECOVERY_S:
+            complete = await asyncio.to_thread(self.stack.has_all_workers)
+            if was_down and complete:
+                self.tally.recovered(fault, time.monotonic() - start)
                 return
-            seen = seen or not whole
-            await asyncio.sleep(_LOOK_S)
-        self.tally.violate(f"{what}, and not every worker is ready again after {_RECOVERY_S:g} s")
+            was_down = was_down or not complete
+            await asyncio.sleep(_POLL_S)
+        self.tally.violate(f"{fault}, and not every worker is ready again after {_RECOVERY_S:g} s")

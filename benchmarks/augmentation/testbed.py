@@ -1,4 +1,4 @@
-"""What is measured against what: a server, a puller, a process that makes the same rows alone, and the plans."""
+"""The testbed of augmentation: a server, a client process, one process that computes the same rows, and plans."""
 
 from __future__ import annotations
 
@@ -16,26 +16,26 @@ from typing import Any
 import numpy as np
 
 from benchmarks.child import ROOT, Child, ChildError
-from benchmarks.imbalance.serving import serve
+from benchmarks.fount_servers import serve
 from fount import Client
 
-__all__ = ["Stand", "open_stand"]
+__all__ = ["AugmentationTestbed", "open_testbed"]
 
 _MODELS = ("mnist-cvae", "mnist-classifier", "transforms")
 _TRAIN_ROWS, _TEST_ROWS = 10_000, 2_000
-_SEED = 2**40 + 1  # no plan's attempts have it
+_SEED = 2**40 + 1  # differs from the seeds of plans
 
 
 @dataclass(frozen=True, kw_only=True)
-class Stand:
-    """What is up.
+class AugmentationTestbed:
+    """The running processes.
 
     Attributes:
-        folder: where plans and exports go.
+        folder: for plans and exports.
         server: HOST:PORT.
-        client: of this process, to plan.
-        puller: pulls in a process of its own.
-        local: makes the same rows in one process.
+        client: of this process, for planning.
+        puller: a client process that pulls rows.
+        local: a process that computes the same rows without a server.
     """
 
     folder: Path
@@ -44,16 +44,16 @@ class Stand:
     puller: Child
     local: Child
 
-    def plan(self, name: str, wishes: Mapping[str, Any]) -> Path:
-        """Plan, and keep the plan in a file."""
+    def plan(self, name: str, spec: Mapping[str, Any]) -> Path:
+        """Plan, and store the plan in a file."""
         file = self.folder / f"{name}.plan"
-        file.write_bytes(self.client.plan({"dataset": "bench", "seed": 1, **wishes}).message.SerializeToString())
+        file.write_bytes(self.client.plan({"dataset": "bench", "seed": 1, **spec}).message.SerializeToString())
         return file
 
 
 @contextmanager
-def open_stand(folder: Path, threads: int) -> Iterator[Stand]:
-    """Pack, serve, draw the data set, and start the processes; all end with the block."""
+def open_testbed(folder: Path, threads: int) -> Iterator[AugmentationTestbed]:
+    """Pack, serve, draw the data set and start the processes; they end with the block."""
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     store = folder / "store"
@@ -73,8 +73,8 @@ def open_stand(folder: Path, threads: int) -> Iterator[Stand]:
         arguments = (str(folder / "unpacked"), str(data))
         local = stack.enter_context(Child("benchmarks.augmentation.local", *arguments, environment=environment))
         for child in (puller, local):
-            child.answer()
-        yield Stand(folder=folder, server=server, client=client, puller=puller, local=local)
+            child.receive()
+        yield AugmentationTestbed(folder=folder, server=server, client=client, puller=puller, local=local)
 
 
 def _unpack(folder: Path) -> None:
@@ -89,7 +89,7 @@ def _unpack(folder: Path) -> None:
 
 
 def _draw_dataset(client: Client, file: Path) -> None:
-    """Samples of the generator, so that nothing is downloaded."""
+    """Draw the data set from the generator, so that nothing is downloaded."""
     count = _TRAIN_ROWS + _TEST_ROWS
     drawn = client.sample("mnist-cvae", labels=np.arange(count) % 10, seed=_SEED)
     images, labels = np.asarray(drawn), np.arange(count) % 10

@@ -1,6 +1,6 @@
-"""What the panels say of a generator that is here as a torch module: no server, the same computation.
+"""Evaluation of a generator that is a torch module: the computation of the panels without a server.
 
-A module and a data set become evidence, as a runner would gather it; evidence becomes metrics and verdicts.
+A module and a data set enter; evidence as a runner builds it, metrics and verdicts leave.
 """
 
 from __future__ import annotations
@@ -25,55 +25,57 @@ from service.evaluation.pipeline.sampling import label_samples
 from service.evaluation.results import Metric, Panel, PanelResult
 from service.evaluation.statistics.distances import nearest
 
-__all__ = ["Judged", "as_sampler", "gather", "judge"]
+__all__ = ["ModuleEvaluation", "as_sampler", "build_evidence", "evaluate"]
 
 _UNIT = (0.0, 1.0)
 _CHUNK = 500
-_ANSWERS = 100  # addresses that are seen under every label
+_GRID = 100  # addresses that are drawn with every label
 
 
 @dataclass(frozen=True, kw_only=True)
-class Judged:
-    """What was found: every metric by name, every verdict by panel."""
+class ModuleEvaluation:
+    """All metrics by name, and all verdicts by panel."""
 
     metrics: dict[str, Metric]
     panels: dict[Panel, PanelResult]
 
     def value(self, name: str) -> float:
-        """The value of a metric; not a number where it has none."""
+        """Look up the value of a metric; NaN when it has none."""
         found = self.metrics[name].value
         return float("nan") if found is None else found
 
 
 def as_sampler(module: nn.Module, latent_dim: int) -> Sampler:
-    """A conditional module of one's own as a worker calls it."""
+    """Wrap a conditional module as a worker does."""
     return CustomSampler(module, (latent_dim,), labelled=True, listed={})
 
 
-def judge(evidence: Evidence, panels: Sequence[Panel] = tuple(Panel)) -> Judged:
-    """Ask the panels of a conditional generator.
+def evaluate(evidence: Evidence, panels: Sequence[Panel] = tuple(Panel)) -> ModuleEvaluation:
+    """Evaluate the panels of a conditional generator.
 
     Args:
-        evidence: as `gather` gives it.
-        panels: those to ask, in the order of the report.
+        evidence: of `build_evidence`.
+        panels: panels to evaluate, in the order of the report.
     """
     outputs = {part.name: part.compute(evidence) for part in parts_of(panels, True)}
-    answers = [evaluate_panel(panel, outputs, evidence) for panel in panels]
-    return Judged(
-        metrics={metric.name: metric for metrics, _ in answers for metric in metrics},
-        panels={result.panel: result for _, result in answers},
+    results = [evaluate_panel(panel, outputs, evidence) for panel in panels]
+    return ModuleEvaluation(
+        metrics={metric.name: metric for metrics, _ in results for metric in metrics},
+        panels={result.panel: result for _, result in results},
     )
 
 
-def gather(sampler: Sampler, data: TrainingData, classifier: ConvClassifier, *, count: int, seed: int) -> Evidence:
-    """Draw and read, as a runner does.
+def build_evidence(
+    sampler: Sampler, data: TrainingData, classifier: ConvClassifier, *, count: int, seed: int
+) -> Evidence:
+    """Draw samples and compute features, as a runner does.
 
     Args:
         sampler: a conditional generator of floats in [0, 1].
-        data: its training rows, and the test rows as held-out ones.
-        classifier: reads everything.
+        data: training rows, and test rows as held-out rows.
+        classifier: computes features and probabilities.
         count: samples.
-        seed: of the samples and of everything drawn.
+        seed: of the samples.
     """
     labels = label_samples(data.test.labels.numpy().astype(np.uint32), len(data.classes), count).astype(np.int64)
     images = _draw(sampler, seed, np.arange(count, dtype=np.uint64), labels)
@@ -92,7 +94,7 @@ def gather(sampler: Sampler, data: TrainingData, classifier: ConvClassifier, *, 
             "pixels": _nearest(images, held_out.images, training.images),
             "features": _nearest(features, held_out.features, training.features),
         },
-        label_grid=_answer(sampler, classifier, seed, count, len(data.classes)),
+        label_grid=_label_grid(sampler, classifier, seed, count, len(data.classes)),
         classes=data.classes,
         seed=seed,
     )
@@ -100,7 +102,7 @@ def gather(sampler: Sampler, data: TrainingData, classifier: ConvClassifier, *, 
 
 @torch.inference_mode()
 def _draw(sampler: Sampler, seed: int, indices: NDArray[np.uint64], labels: NDArray[np.int64]) -> NDArray[np.uint8]:
-    """Samples (n, H, W, C) as clients get them."""
+    """Draw samples (n, H, W, C) as clients receive them."""
     parts = []
     for start in range(0, len(indices), _CHUNK):
         some = indices[start : start + _CHUNK]
@@ -113,7 +115,7 @@ def _draw(sampler: Sampler, seed: int, indices: NDArray[np.uint64], labels: NDAr
 
 @torch.inference_mode()
 def _read(classifier: ConvClassifier, images: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Features and probabilities."""
+    """Compute features and probabilities."""
     features, probabilities = [], []
     for start in range(0, len(images), _CHUNK):
         floats = torch.from_numpy(images[start : start + _CHUNK]).permute(0, 3, 1, 2).float() / 255
@@ -132,7 +134,7 @@ def _real(classifier: ConvClassifier, split: Split) -> RealRows:
 
 
 def _to_uint8(images: Tensor) -> NDArray[np.uint8]:
-    """(N, C, H, W) in [0, 1] as (N, H, W, C) bytes."""
+    """Convert (N, C, H, W) in [0, 1] to (N, H, W, C) bytes."""
     scaled: NDArray[np.uint8] = (images * 255).round().to(torch.uint8).permute(0, 2, 3, 1).contiguous().numpy()
     return scaled
 
@@ -147,12 +149,12 @@ def _nearest(
     return Nearest(sample_distances=distances, sample_rows=rows[:, 0], held_out_distances=held_out_distances)
 
 
-def _answer(sampler: Sampler, classifier: ConvClassifier, seed: int, first: int, classes: int) -> LabelGrid:
-    """The same noise under every label."""
-    indices = np.repeat(np.arange(first, first + _ANSWERS, dtype=np.uint64), classes)
-    images = _draw(sampler, seed, indices, np.tile(np.arange(classes, dtype=np.int64), _ANSWERS))
+def _label_grid(sampler: Sampler, classifier: ConvClassifier, seed: int, first: int, classes: int) -> LabelGrid:
+    """Draw the same noise with every label."""
+    indices = np.repeat(np.arange(first, first + _GRID, dtype=np.uint64), classes)
+    images = _draw(sampler, seed, indices, np.tile(np.arange(classes, dtype=np.int64), _GRID))
     _, probabilities = _read(classifier, images)
     return LabelGrid(
-        images=images.reshape(_ANSWERS, classes, *images.shape[1:]),
-        predicted=probabilities.argmax(axis=1).reshape(_ANSWERS, classes).astype(np.int64),
+        images=images.reshape(_GRID, classes, *images.shape[1:]),
+        predicted=probabilities.argmax(axis=1).reshape(_GRID, classes).astype(np.int64),
     )

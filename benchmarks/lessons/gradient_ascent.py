@@ -1,6 +1,6 @@
-"""Pictures made by climbing a classifier's score: from noise, up the gradient of the probability of a class.
+"""Pictures by gradient ascent on a classifier's score, starting from noise.
 
-Nothing real is looked at. What comes out is what the classifier is surest of, and no digit.
+No real picture is used. The classifier is confident about the results, which show no digit.
 Source: Nguyen, Yosinski, Clune, "Deep neural networks are easily fooled", 2015 (section 2, gradient ascent).
 """
 
@@ -14,23 +14,23 @@ from torch import Tensor, nn
 from handlers.models.classifier import ConvClassifier
 from handlers.recipes.run.reproducible import reproducible
 
-__all__ = ["climb"]
+__all__ = ["ascend"]
 
 _RATE = 0.05  # of Adam, on pixels in [0, 1]
 _BATCH = 250
 
 
-def climb(
-    classifier: ConvClassifier, labels: Tensor, *, steps: int = 60, seed: int = 0, say: Callable[[str], None] = print
+def ascend(
+    classifier: ConvClassifier, labels: Tensor, *, steps: int = 60, seed: int = 0, log: Callable[[str], None] = print
 ) -> Tensor:
-    """Make one picture a label.
+    """Create one picture for each label.
 
     Args:
         classifier: reads (B, C, H, W) in [0, 1].
-        labels: (N,) int64, what each is to be read as.
+        labels: (N,) int64, the target class of each.
         steps: of ascent.
-        seed: of the noise they begin with, uniform in every pixel.
-        say: told how far it is.
+        seed: of the initial noise, uniform in every pixel.
+        log: called with progress messages.
 
     Returns:
         (N, C, H, W) uint8.
@@ -39,14 +39,14 @@ def climb(
     shape = (len(labels), config.channels, config.height, config.width)
     parts = []
     with reproducible(seed) as generator:
-        begun = torch.rand(shape, generator=generator)
-        for place, (images, wanted) in enumerate(zip(begun.split(_BATCH), labels.split(_BATCH), strict=True)):
-            parts.append(_climb(classifier, images, wanted, steps))
-            say(f"climbing: {min((place + 1) * _BATCH, len(labels))} of {len(labels)} pictures")
+        noise = torch.rand(shape, generator=generator)
+        for place, (images, targets) in enumerate(zip(noise.split(_BATCH), labels.split(_BATCH), strict=True)):
+            parts.append(_ascend(classifier, images, targets, steps))
+            log(f"gradient ascent: {min((place + 1) * _BATCH, len(labels))} of {len(labels)} pictures")
     return torch.cat(parts)
 
 
-def _climb(classifier: ConvClassifier, images: Tensor, labels: Tensor, steps: int) -> Tensor:
+def _ascend(classifier: ConvClassifier, images: Tensor, labels: Tensor, steps: int) -> Tensor:
     x = images.clone().requires_grad_()
     optimizer = torch.optim.Adam([x], lr=_RATE)
     for _ in range(steps):

@@ -1,6 +1,6 @@
-"""Training of a plain autoencoder: a conditional autoencoder's recipe without divergence and without noise in the code.
+"""Training of a plain autoencoder: the recipe of a conditional autoencoder without divergence and without noise.
 
-Everything else is the recipe's own: architecture, likelihood, rows, rates, steps, averaging.
+Architecture, likelihood, rows, rates, steps and averaging are those of the recipe.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ class PlainTask(AutoencoderTask):
         self._split = rows
 
     def losses(self, rows: Tensor, generator: torch.Generator) -> Mapping[str, Tensor]:
-        """How badly a batch is reconstructed, in nats a picture."""
+        """Compute the reconstruction loss of a batch, in nats per picture."""
         module = self.module
         assert isinstance(module, Autoencoder)
-        silence = torch.zeros(len(rows), module.config.latent_dim)
-        elbo = module.elbo(self._split.images[rows], self._split.labels[rows], silence)
+        no_noise = torch.zeros(len(rows), module.config.latent_dim)
+        elbo = module.elbo(self._split.images[rows], self._split.labels[rows], no_noise)
         return {"loss": elbo.reconstruction}
 
 
@@ -45,7 +45,7 @@ def train_plain(
     steps: int,
     seed: int = 0,
     threads: int = 1,
-    say: Callable[[str], None] = print,
+    log: Callable[[str], None] = print,
 ) -> Autoencoder:
     """Train a plain autoencoder by the recipe of a conditional one.
 
@@ -57,7 +57,7 @@ def train_plain(
         for step in range(steps):
             losses = task.step(step)
             if (step + 1) % 500 == 0:
-                say(f"plain autoencoder: step {step + 1} of {steps}, {float(losses['loss']):.1f} nats a picture")
+                log(f"plain autoencoder: step {step + 1} of {steps}, {float(losses['loss']):.1f} nats a picture")
         module = task.averaged()
     assert isinstance(module, Autoencoder)
     return module

@@ -1,8 +1,7 @@
-"""Faults planted into a generator that has none, so that it is known which panel must fire.
+"""Faults injected into a generator without faults, with the panels that must detect each.
 
-The generator without a fault hands out real training rows that the panels take for unseen: what is said of it is
-said of real data. Every fault changes images or labels alone; features and probabilities are read again from what it
-leaves.
+The generator without faults returns real rows that are not in the training rows of the evaluation, so its results are
+those of real data. A fault changes only images or labels; features and probabilities are computed again afterwards.
 """
 
 from __future__ import annotations
@@ -21,15 +20,25 @@ from service.evaluation.panels.registry import evaluate_panel, parts_of
 from service.evaluation.results import Metric, Panel, PanelResult
 from service.evaluation.statistics.distances import nearest
 
-__all__ = ["Drawn", "Fault", "Reader", "Source", "evaluate", "faults", "gather", "nearest_rows", "real_rows"]
+__all__ = [
+    "Fault",
+    "LabelledImages",
+    "Reader",
+    "Source",
+    "build_evidence",
+    "evaluate",
+    "faults",
+    "nearest_rows",
+    "real_rows",
+]
 
 Reader = Callable[[NDArray[np.uint8]], tuple[NDArray[np.float32], NDArray[np.float32]]]
 """(n, H, W, C) uint8 images to (n, d) features and (n, classes) probabilities."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Drawn:
-    """What a generator hands out: (n, H, W, C) uint8 images, and the labels they were asked for, (n,) int64."""
+class LabelledImages:
+    """Samples of a generator: (n, H, W, C) uint8 images, and their requested labels, (n,) int64."""
 
     images: NDArray[np.uint8]
     labels: NDArray[np.int64]
@@ -37,38 +46,38 @@ class Drawn:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Source:
-    """What a fault may use.
+    """The inputs of a fault.
 
     Attributes:
-        drawn: what the generator without a fault hands out.
-        pool: more of the same.
-        training: real rows the generator may have learned from.
-        read: what workers do.
-        random: the same for every fault.
+        drawn: samples of the generator without faults.
+        pool: more of them.
+        training: training rows of the evaluation.
+        read: computes features and probabilities, as workers do.
+        random: seeded alike for every fault.
     """
 
-    drawn: Drawn
-    pool: Drawn
+    drawn: LabelledImages
+    pool: LabelledImages
     training: RealRows
     read: Reader
     random: np.random.Generator
 
 
-Plant = Callable[[Source], Drawn]
+Injection = Callable[[Source], LabelledImages]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Fault:
-    """One fault, in words, and the panels that must fire."""
+    """One fault, its description, and the panels that must detect it."""
 
     name: str
-    says: str
+    description: str
     fires: frozenset[Panel]
-    plant: Plant
+    inject: Injection
 
 
 def real_rows(images: NDArray[np.uint8], labels: NDArray[np.int64], read: Reader) -> RealRows:
-    """Rows as workers would have read them."""
+    """Compute features and probabilities of real rows."""
     features, probabilities = read(images)
     return RealRows(images=images, labels=labels, features=features, probabilities=probabilities)
 
@@ -76,23 +85,23 @@ def real_rows(images: NDArray[np.uint8], labels: NDArray[np.int64], read: Reader
 def nearest_rows(
     images: NDArray[np.uint8], features: NDArray[np.float32], training: RealRows
 ) -> dict[str, tuple[Any, Any]]:
-    """Distances and numbers of the nearest training rows, by space."""
+    """Find the nearest training rows: distances and indices, by space."""
     spaces = {"pixels": (images, training.images), "features": (features, training.features)}
     return {space: nearest(queries, rows, NEIGHBOURS) for space, (queries, rows) in spaces.items()}
 
 
-def gather(
-    drawn: Drawn, answers: NDArray[np.uint8], training: RealRows, held_out: RealRows, read: Reader,
+def build_evidence(
+    drawn: LabelledImages, label_grid: NDArray[np.uint8], training: RealRows, held_out: RealRows, read: Reader,
     classes: tuple[str, ...], held_out_nearest: Mapping[str, NDArray[np.float64]], *, seed: int = 0,
 ) -> Evidence:  # fmt: skip
-    """Everything the panels look at.
+    """Compute the evidence of all panels.
 
     Args:
         drawn: samples.
-        answers: (addresses, classes, H, W, C) uint8: the same noise under every label.
-        training: real rows the generator may have learned from.
-        held_out: real rows it has not seen.
-        read: what workers do.
+        label_grid: (addresses, classes, H, W, C) uint8: the same noise with every label.
+        training: training rows.
+        held_out: held-out real rows.
+        read: computes features and probabilities.
         classes: names.
         held_out_nearest: by space, (m, 10) distances from held-out rows to training rows.
         seed: of the evaluation.
@@ -106,20 +115,20 @@ def gather(
         space: Nearest(sample_distances=far, sample_rows=rows[:, 0], held_out_distances=held_out_nearest[space])
         for space, (far, rows) in nearest_rows(samples.images, samples.features, training).items()
     }
-    flat = answers.reshape(-1, *answers.shape[2:])
-    predicted = np.argmax(read(flat)[1], axis=1).reshape(answers.shape[:2])
+    flat = label_grid.reshape(-1, *label_grid.shape[2:])
+    predicted = np.argmax(read(flat)[1], axis=1).reshape(label_grid.shape[:2])
     return Evidence(
         samples=samples, failed=0, held_out=held_out, training=training, nearest=found,
-        label_grid=LabelGrid(images=answers, predicted=predicted), classes=classes, seed=seed,
+        label_grid=LabelGrid(images=label_grid, predicted=predicted), classes=classes, seed=seed,
     )  # fmt: skip
 
 
 def evaluate(evidence: Evidence, known: dict[tuple[object, ...], JSON]) -> tuple[list[Metric], list[PanelResult]]:
-    """Every panel's metrics and verdicts.
+    """Compute the metrics and verdicts of all panels.
 
     Args:
         evidence: of a conditional model.
-        known: what draws of training rows left, kept between calls on the same real rows.
+        known: results of draws of training rows, reused by calls with the same real rows.
     """
     outputs: dict[str, JSON] = {}
     counts = tuple(np.bincount(evidence.samples.labels, minlength=len(evidence.classes)))  # type: ignore[arg-type]
@@ -133,14 +142,14 @@ def evaluate(evidence: Evidence, known: dict[tuple[object, ...], JSON]) -> tuple
     return [metric for metrics, _ in found for metric in metrics], [result for _, result in found]
 
 
-def _none(source: Source) -> Drawn:
+def _none(source: Source) -> LabelledImages:
     return source.drawn
 
 
-def _copy(deviation: float) -> Plant:
-    """5 % of the samples become training rows of their class, with that much noise on them."""
+def _copy(deviation: float) -> Injection:
+    """Replace 5 % of the samples by training rows of their class with Gaussian noise."""
 
-    def plant(source: Source) -> Drawn:
+    def inject(source: Source) -> LabelledImages:
         drawn, random = source.drawn, source.random
         images = drawn.images.copy()
         for row in random.choice(len(images), len(images) // 20, replace=False):
@@ -149,28 +158,28 @@ def _copy(deviation: float) -> Plant:
             images[row] = _to_pixels(copied + random.normal(0, deviation, copied.shape) if deviation else copied)
         return replace(drawn, images=images)
 
-    return plant
+    return inject
 
 
-def _collapse(classes: tuple[int, ...], prototypes: int) -> Plant:
-    """Samples of some classes, or of all, become few prototypes of their class with tiny noise."""
+def _collapse(classes: tuple[int, ...], prototypes: int) -> Injection:
+    """Replace the samples of some classes, or of all, by few prototypes of their class with small noise."""
 
-    def plant(source: Source) -> Drawn:
+    def inject(source: Source) -> LabelledImages:
         drawn, random = source.drawn, source.random
         images = drawn.images.copy()
-        wanted = classes or tuple(np.unique(drawn.labels))
-        for each in wanted:
+        collapsed = classes or tuple(np.unique(drawn.labels))
+        for each in collapsed:
             own = np.flatnonzero(drawn.labels == each)
-            few = random.choice(own, max(1, prototypes // len(wanted)), replace=False)
+            few = random.choice(own, max(1, prototypes // len(collapsed)), replace=False)
             copied = drawn.images[random.choice(few, len(own))].astype(np.float64)
             images[own] = _to_pixels(copied + random.normal(0, 1, copied.shape))
         return replace(drawn, images=images)
 
-    return plant
+    return inject
 
 
-def _shrink(source: Source) -> Drawn:
-    """Only the fifth of the pool that is nearest to the mean of its class, in features; every row once."""
+def _shrink(source: Source) -> LabelledImages:
+    """Select the fifth of the pool that is nearest to the mean of its class in features, each row once."""
     pool = source.pool
     features = source.read(pool.images)[0].astype(np.float64)
     kept = []
@@ -179,23 +188,23 @@ def _shrink(source: Source) -> Drawn:
         away = np.linalg.norm(features[own] - features[own].mean(axis=0), axis=1)
         kept.append(own[np.argsort(away, kind="stable")[: len(own) // 5]])
     rows = source.random.permutation(np.concatenate(kept))[: len(source.drawn.labels)]
-    return Drawn(images=pool.images[rows], labels=pool.labels[rows])
+    return LabelledImages(images=pool.images[rows], labels=pool.labels[rows])
 
 
-def _shuffle_labels(source: Source) -> Drawn:
-    """5 % of the labels change places."""
+def _shuffle_labels(source: Source) -> LabelledImages:
+    """Permute 5 % of the labels."""
     labels = source.drawn.labels.copy()
     moved = source.random.choice(len(labels), len(labels) // 20, replace=False)
     labels[moved] = labels[source.random.permutation(moved)]
     return replace(source.drawn, labels=labels)
 
 
-def _blur(source: Source) -> Drawn:
+def _blur(source: Source) -> LabelledImages:
     blurred = ndimage.gaussian_filter(source.drawn.images.astype(np.float64), (0, 1, 1, 0))
     return replace(source.drawn, images=_to_pixels(blurred))
 
 
-def _add_noise(source: Source) -> Drawn:
+def _add_noise(source: Source) -> LabelledImages:
     images = source.drawn.images
     return replace(source.drawn, images=_to_pixels(images + source.random.normal(0, 30, images.shape)))
 
@@ -204,16 +213,16 @@ def _to_pixels(values: NDArray[np.float64]) -> NDArray[np.uint8]:
     return np.clip(np.rint(values), 0, 255).astype(np.uint8)
 
 
-def _fault(name: str, says: str, plant: Plant, *fires: Panel) -> Fault:
-    return Fault(name=name, says=says, fires=frozenset(fires), plant=plant)
+def _fault(name: str, description: str, inject: Injection, *fires: Panel) -> Fault:
+    return Fault(name=name, description=description, fires=frozenset(fires), inject=inject)
 
 
 def faults(*, prototypes: int = 200, collapsed: int = 3) -> tuple[Fault, ...]:
-    """All faults.
+    """List all faults.
 
     Args:
-        prototypes: how many pictures a collapsed generator knows.
-        collapsed: the class of which a generator knows only a tenth as many.
+        prototypes: number of pictures of a collapsed generator.
+        collapsed: class with only a tenth as many.
     """
     return (
         _fault("none", "real rows as they are", _none),

@@ -1,22 +1,40 @@
-"""The table as Markdown, with what a reader must know to judge it."""
+"""Output of the benchmarks: progress messages, the Markdown table, and the files of results."""
 
 from __future__ import annotations
 
+import json
 import math
+import time
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
+
+import click
 
 from benchmarks.rows import Bound, Row, verdict
 
-__all__ = ["rows_to_markdown"]
+__all__ = ["log", "rows_to_markdown", "write_results"]
 
 _COLUMNS = ("workload", "numerics", "Fount", "compared with", "ratio (rounds)", "must", "aim", "verdict")
 _HEAD = f"| {' | '.join(_COLUMNS)} |\n|{'---|' * len(_COLUMNS)}"
 _VERDICTS = {"aim": "reached aim", "must": "reached must", "missed": "**missed**", "reported": "reported"}
 
 
+def log(text: str) -> None:
+    """Print a progress message with the time to standard error."""
+    click.echo(f"{time.strftime('%H:%M:%S')} {text}", err=True)
+
+
+def write_results(out: Path, document: Mapping[str, Any], text: str) -> None:
+    """Write the results as JSON to `out` and as Markdown next to it, and print the Markdown."""
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_text(json.dumps(document, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    out.with_suffix(".md").write_text(text, encoding="utf-8")
+    click.echo(text, nl=False)
+
+
 def rows_to_markdown(rows: Sequence[Row], facts: Mapping[str, Any], notes: Sequence[str]) -> str:
-    """Write the table.
+    """Format the table.
 
     Args:
         rows: in order.

@@ -1,7 +1,7 @@
-"""Model folders of the lessons: data and a classifier enter, four folders that `fount pack` takes leave.
+"""Model folders of the lessons: data and a classifier enter, four folders for `fount pack` leave.
 
-`lesson-codes` and `lesson-codes-unscaled` are one plain decoder under two distributions of codes, `lesson-climbed` and
-`lesson-table` two tables of pictures.
+`lesson-codes` and `lesson-codes-unscaled` are one plain decoder with two distributions of codes, `lesson-climbed` and
+`lesson-table` are two tables of pictures.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from benchmarks.lessons.climbing import climb
 from benchmarks.lessons.generators import codes, pictures
-from benchmarks.lessons.plain import codes_of, train_plain
+from benchmarks.lessons.gradient_ascent import ascend
+from benchmarks.lessons.plain_autoencoder import codes_of, train_plain
 from handlers.cards.card import Card, Family, Golden, Latent, Limits, Sample, Weights, write_card
 from handlers.cards.digests import file_digest
 from handlers.loading.build import build_module
@@ -28,31 +28,39 @@ from handlers.recipes.catalogue import RECIPES
 from handlers.recipes.data.load import TrainingData
 from handlers.verification.golden import record_golden
 
-__all__ = ["LESSONS", "Lesson", "Made", "build_lessons", "climbed_generator", "codes_generators", "table_generator"]
+__all__ = [
+    "LESSONS",
+    "BuiltGenerator",
+    "Lesson",
+    "ascent_generator",
+    "build_lessons",
+    "codes_generators",
+    "table_generator",
+]
 
-_CLIMBED = 2000
+_ASCENT_COUNT = 2000
 _GENERATORS = Path(__file__).parent / "generators"
 _WEIGHTS, _GOLDEN, _SOURCE = "weights.safetensors", "golden.safetensors", "generator.py"
 
-Made = tuple[nn.Module, dict[str, Any]]
-"""A generator, and what its class was built with."""
+BuiltGenerator = tuple[nn.Module, dict[str, Any]]
+"""A generator, and the arguments of its class."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Lesson:
-    """One generator, and what an evaluation is to say of it.
+    """One generator, and the expected result of its evaluation.
 
     Attributes:
         name: of the model.
-        description: what it is, for its card.
-        teaches: what an evaluation is to find, for the table.
+        description: for its card.
+        expected: expected result, for the table.
         source: the file of its class.
         latent_dim: of its z.
     """
 
     name: str
     description: str
-    teaches: str
+    expected: str
     source: str
     latent_dim: int | None
 
@@ -63,25 +71,25 @@ LESSONS: Mapping[str, Lesson] = {
         Lesson(
             name="lesson-codes",
             description="Random codes, with the mean and sd of real codes, through the decoder of a plain autoencoder.",
-            teaches="far worse than the variational autoencoder of the same architecture",
+            expected="far worse than the variational autoencoder of the same architecture",
             source="codes.py", latent_dim=None,
         ),
         Lesson(
             name="lesson-codes-unscaled",
             description="Codes drawn from N(0, 1) through the decoder of a plain autoencoder.",
-            teaches="the same, worse still",
+            expected="the same, worse still",
             source="codes.py", latent_dim=None,
         ),
         Lesson(
             name="lesson-climbed",
-            description="Pictures made by climbing a classifier's score from noise.",
-            teaches="a high Inception score, and nothing like real rows",
+            description="Pictures by gradient ascent on a classifier's score from noise.",
+            expected="a high Inception score, and nothing like real rows",
             source="pictures.py", latent_dim=1,
         ),
         Lesson(
             name="lesson-table",
             description="A lookup table of the training pictures.",
-            teaches="as real as real rows, and every sample a copy",
+            expected="as real as real rows, and every sample a copy",
             source="pictures.py", latent_dim=1,
         ),
     )
@@ -96,30 +104,33 @@ def build_lessons(
     *,
     steps: int | None = None,
     threads: int = 1,
-    say: Callable[[str], None] = print,
+    log: Callable[[str], None] = print,
 ) -> None:
-    """Train, climb, copy, and write the four folders; those that are there already are left.
+    """Train, compute and write the four folders, unless all exist.
 
     Args:
         data: of handlers.recipes.data.load, "digits" or "mnist".
         classifier: of the same data.
-        store: the model store they go to.
+        store: model store of the folders.
         steps: of the plain autoencoder's training; None: the recipe's.
         threads: torch's, of the training.
-        say: told how far it is.
+        log: called with progress messages.
     """  # fmt: skip
     if all((store / name / "model.yaml").is_file() for name in LESSONS):
         return
     recipe = RECIPES[f"{data.name}-cvae"]
-    plain = train_plain(recipe, data, steps=steps or recipe.steps, threads=threads, say=say)
-    made = dict(zip(("lesson-codes", "lesson-codes-unscaled"), codes_generators(plain, data), strict=True))
-    made |= {"lesson-climbed": climbed_generator(classifier, _CLIMBED, say=say), "lesson-table": table_generator(data)}
-    for name, (module, config) in made.items():
+    plain = train_plain(recipe, data, steps=steps or recipe.steps, threads=threads, log=log)
+    built = dict(zip(("lesson-codes", "lesson-codes-unscaled"), codes_generators(plain, data), strict=True))
+    built |= {
+        "lesson-climbed": ascent_generator(classifier, _ASCENT_COUNT, log=log),
+        "lesson-table": table_generator(data),
+    }
+    for name, (module, config) in built.items():
         _write(LESSONS[name], store / name, data, module, config)
 
 
-def codes_generators(plain: Autoencoder, data: TrainingData) -> tuple[Made, Made]:
-    """The decoder with codes brought to the mean and sd of the training rows' codes, and with codes from N(0, 1)."""
+def codes_generators(plain: Autoencoder, data: TrainingData) -> tuple[BuiltGenerator, BuiltGenerator]:
+    """Build the decoder with codes of the mean and sd of real codes, and with codes from N(0, 1)."""
     of = plain.config
     config = {
         "latent_dim": of.latent_dim, "classes": of.classes, "height": of.height, "width": of.width,
@@ -132,29 +143,29 @@ def codes_generators(plain: Autoencoder, data: TrainingData) -> tuple[Made, Made
     return scaled, unscaled
 
 
-def _codes(config: dict[str, Any], state: dict[str, Tensor]) -> Made:
+def _codes(config: dict[str, Any], state: dict[str, Tensor]) -> BuiltGenerator:
     module = codes.Generator(**config)
     module.load_state_dict(state)
     return module.eval(), config
 
 
-def climbed_generator(
-    classifier: ConvClassifier, count: int, *, steps: int = 60, say: Callable[[str], None] = print
-) -> Made:
-    """A table of pictures that climbed the classifier's score, as many of each class."""
+def ascent_generator(
+    classifier: ConvClassifier, count: int, *, steps: int = 60, log: Callable[[str], None] = print
+) -> BuiltGenerator:
+    """Build a table of pictures by gradient ascent, equally many of each class."""
     classes = classifier.config.classes
     labels = torch.arange(count) * classes // count
-    return _table(climb(classifier, labels, steps=steps, say=say), labels, classes)
+    return _table(ascend(classifier, labels, steps=steps, log=log), labels, classes)
 
 
-def table_generator(data: TrainingData) -> Made:
-    """A table of all training rows."""
+def table_generator(data: TrainingData) -> BuiltGenerator:
+    """Build a table of all training rows."""
     images = (data.train.images * 255).round().to(torch.uint8)
     return _table(images, data.train.labels, len(data.classes))
 
 
-def _table(images: Tensor, labels: Tensor, classes: int) -> Made:
-    """Pictures (N, C, H, W) uint8 as a generator; sorted by class, so that a class is a range."""
+def _table(images: Tensor, labels: Tensor, classes: int) -> BuiltGenerator:
+    """Build a generator from pictures (N, C, H, W) uint8, sorted so that a class is a range of rows."""
     rows, channels, height, width = images.shape
     config = {"rows": rows, "classes": classes, "height": height, "width": width, "channels": channels}
     count = torch.bincount(labels, minlength=classes)
@@ -191,7 +202,7 @@ def _card(lesson: Lesson, folder: Path, data: TrainingData, config: dict[str, An
         limits=Limits(max_count=100_000_000, max_labels=100_000, max_exec_batch=256),
         precisions=("fp32",),
         data_licence=data.licence,
-        intended_use="To see what an evaluation says of a generator that is wrong in a known way.",
+        intended_use="To test the evaluation of a generator with a known fault.",
         weights=Weights(file=_WEIGHTS, digest=file_digest(folder / _WEIGHTS)),
         golden=Golden(file=_GOLDEN),
     )
