@@ -12,7 +12,7 @@ from fount.v1 import evaluation_pb2, model_pb2, sampling_pb2
 from service.domain import Parameters
 from service.errors import InvalidRequest, UnknownEvaluation, Violation
 from service.evaluation.record import Record, State
-from service.evaluation.results import ClassValue, Metric, Panel, Verdict
+from service.evaluation.results import Metric, Panel, Verdict
 from service.evaluation.specification import PinnedModel, Specification
 from service.evaluation.statistics.intervals import Interval
 from service.rpc.paging import count_fitting, decode_token, encode_token, read_page_size
@@ -168,24 +168,19 @@ def _metric(metric: Metric) -> evaluation_pb2.Metric:
         method=metric.method,
         note=metric.note,
         samples=metric.samples,
-        classes=[_class_value(each) for each in metric.classes],
     )
-    if metric.null is not None:
-        null = metric.null
-        message.null.CopyFrom(
-            evaluation_pb2.Null(mean=null.mean, range=_range(null.range), draws=null.draws, rows=null.rows)
+    for each in metric.classes:
+        message.classes.add(
+            class_name=each.class_name,
+            value=each.value,
+            interval=_range(each.interval),
+            null_mean=each.null_mean,
+            verdict=_VERDICTS[each.verdict],
         )
+    if null := metric.null:
+        null_range = _range(null.range)
+        message.null.CopyFrom(evaluation_pb2.Null(mean=null.mean, range=null_range, draws=null.draws, rows=null.rows))
     return message
-
-
-def _class_value(value: ClassValue) -> evaluation_pb2.ClassValue:
-    return evaluation_pb2.ClassValue(
-        class_name=value.class_name,
-        value=value.value,
-        interval=_range(value.interval),
-        null_mean=value.null_mean,
-        verdict=_VERDICTS[value.verdict],
-    )
 
 
 def _range(interval: Interval | None) -> model_pb2.ValueRange | None:
