@@ -40,7 +40,7 @@ from service.scheduler.scheduler import BatchingScheduler
 from service.telemetry.metrics import Metrics
 from service.workers.memory import MemoryPool
 from service.workers.memory_models import memory_model
-from tests.contract.conftest import Running
+from tests.contract.gateways import Running
 
 SHAPE = (4, 4, 1)
 CLASSES = ("zero", "one", "two")

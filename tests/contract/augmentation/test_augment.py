@@ -18,7 +18,7 @@ from service.rpc.policy import policy_to_proto
 from service.workers.memory import MemoryPool
 from service.workers.memory_models import memory_transform
 from tests.contract.augmenting import CLASSIFIER, POLICY, Augmenting, NamedCallers, augmenting
-from tests.contract.conftest import until, until_constant
+from tests.waiting import until, until_constant
 
 FULL, NONE = pb.PROVENANCE_LEVEL_FULL, pb.PROVENANCE_LEVEL_NONE
 

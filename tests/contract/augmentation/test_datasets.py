@@ -21,8 +21,7 @@ from service.datasets import Datasets, DatasetSettings
 from service.errors import DatasetUnreadable
 from service.gateway import Gateway
 from service.workers.memory import MemoryPool
-from tests.contract.conftest import Running
-from tests.contract.sampling.test_bad_input import fields
+from tests.contract.gateways import Running, fields
 
 
 class OnlyToys:

@@ -9,7 +9,7 @@ import pytest
 
 from fount.v1 import augmentation_pb2 as pb
 from tests.contract.augmenting import GENERATOR, augmenting, give_plan, rows_of
-from tests.contract.conftest import until, until_constant
+from tests.waiting import until, until_constant
 
 FULL = pb.PROVENANCE_LEVEL_FULL
 OUT_OF_BAG = pb.PullDatasetRequest.PART_OUT_OF_BAG

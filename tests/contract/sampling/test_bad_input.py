@@ -1,20 +1,22 @@
-"""Bad input: the right status, every bad field named, and the service unharmed."""
+"""Invalid requests: the status, every wrong field, and the gateway works afterwards."""
 
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import math
 
 import grpc
 import pytest
 from google.rpc import error_details_pb2
-from grpc_status import rpc_status
 
 from fount.v1 import model_pb2, sampling_pb2
-from service.domain import Operation
+from service.config import GatewayConfig
+from service.domain import Encoding, ModelState, Operation
+from service.gateway import Gateway
+from service.workers import Offer
 from service.workers.memory import MemoryPool, memory_model
-from tests.contract.conftest import Running, start_gateway
-from tests.contract.sampling.test_sampling import TOY, label, request
+from tests.contract.gateways import TOY, Running, details, fields, label, request, serving
 
 WRONG = sampling_pb2.MixtureComponent
 REF = sampling_pb2.LabelRef
@@ -26,21 +28,6 @@ def mixture(*components: sampling_pb2.MixtureComponent) -> sampling_pb2.Conditio
 
 def parameters(**values) -> sampling_pb2.SampleRequest:
     return request(parameters=sampling_pb2.Parameters(**values))
-
-
-def details(error: grpc.aio.AioRpcError, kind):
-    status = rpc_status.from_call(error)
-    for each in status.details:
-        if each.Is(kind.DESCRIPTOR):
-            found = kind()
-            each.Unpack(found)
-            return found
-    return None
-
-
-def fields(error: grpc.aio.AioRpcError) -> list[str]:
-    bad = details(error, error_details_pb2.BadRequest)
-    return [each.field for each in bad.field_violations] if bad else []
 
 
 INVALID = {
@@ -105,7 +92,7 @@ UNKNOWN = {
 
 @pytest.fixture
 async def checked(running: Running):
-    """The gateway; afterwards it must still answer as before."""
+    """A gateway that must give the same samples after the test."""
     _, before = await running.sample(request())
     yield running
     _, after = await running.sample(request())
@@ -132,8 +119,8 @@ async def test_a_digest_not_served_is_a_failed_precondition(checked: Running) ->
     assert error.code() is grpc.StatusCode.FAILED_PRECONDITION
 
 
-async def test_numerics_nobody_has_are_a_failed_precondition(checked: Running) -> None:
-    error = await checked.refused(request(numerics="cpu-of-yesterday"))
+async def test_numerics_without_a_worker_are_a_failed_precondition(checked: Running) -> None:
+    error = await checked.refused(request(numerics="unknown-cpu"))
     assert error.code() is grpc.StatusCode.FAILED_PRECONDITION
     assert "there are memory" in error.details()
 
@@ -149,7 +136,7 @@ async def test_a_message_over_the_size_limit_is_refused(checked: Running) -> Non
     assert error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
 
 
-async def test_random_bytes_on_the_port_do_no_harm(checked: Running) -> None:
+async def test_random_bytes_on_the_port_are_tolerated(checked: Running) -> None:
     for garbage in (b"\x00" * 100, b"GET / HTTP/1.1\r\n\r\n", bytes(range(256)) * 100):
         _, writer = await asyncio.open_connection("127.0.0.1", checked.gateway.port)
         writer.write(garbage)
@@ -157,13 +144,13 @@ async def test_random_bytes_on_the_port_do_no_harm(checked: Running) -> None:
         writer.close()
 
 
-async def test_garbage_in_a_message_is_an_error_of_the_call_alone(checked: Running) -> None:
+async def test_an_invalid_message_fails_its_call_alone(checked: Running) -> None:
     call = checked.channel.unary_stream("/fount.v1.SamplingService/Sample", request_serializer=None)
     with pytest.raises(grpc.aio.AioRpcError):
         [each async for each in call(b"\xff\xfe\xfd", timeout=5)]
 
 
-async def test_an_unexpected_error_is_internal_and_keeps_its_text(checked: Running) -> None:
+async def test_an_unexpected_error_is_internal_without_its_text(checked: Running) -> None:
     checked.pool.faults.crash = ZeroDivisionError("a secret")
     error = await checked.refused(request())
     checked.pool.faults.crash = None
@@ -177,12 +164,10 @@ async def others(config):
     """A gateway with an unconditional model, and one that does not sample."""
     models = [
         memory_model("plain", labels=()),
-        memory_model("judge", operations=frozenset({Operation.CLASSIFY}), encodings=frozenset()),
+        memory_model("classifier", operations=frozenset({Operation.CLASSIFY}), encodings=frozenset()),
     ]
-    running = await start_gateway(MemoryPool(models=models), config)
-    yield running
-    await running.channel.close()
-    await running.gateway.stop(grace_s=0)
+    async with serving(MemoryPool(models=models)) as running:
+        yield running
 
 
 async def test_a_label_for_an_unconditional_model_is_invalid(others: Running) -> None:
@@ -196,20 +181,16 @@ async def test_an_unconditional_model_sends_no_labels(others: Running) -> None:
 
 
 async def test_a_model_that_cannot_sample_is_a_failed_precondition(others: Running) -> None:
-    error = await others.refused(request(model=model_pb2.ModelRef(name="judge")))
+    error = await others.refused(request(model=model_pb2.ModelRef(name="classifier")))
     assert error.code() is grpc.StatusCode.FAILED_PRECONDITION
     assert "CLASSIFY" in error.details()
 
 
 async def test_an_encoding_the_model_lacks_is_invalid(config) -> None:
-    from service.domain import Encoding
-
     raw = memory_model("raw", encodings=frozenset({Encoding.UINT8}))
-    running = await start_gateway(MemoryPool(models=[raw]), config)
-    error = await running.refused(request(model=model_pb2.ModelRef(name="raw"), encoding=model_pb2.ENCODING_PNG))
-    assert (fields(error), "it gives UINT8" in error.details()) == (["encoding"], True)
-    await running.channel.close()
-    await running.gateway.stop(grace_s=0)
+    async with serving(MemoryPool(models=[raw])) as running:
+        error = await running.refused(request(model=model_pb2.ModelRef(name="raw"), encoding=model_pb2.ENCODING_PNG))
+        assert (fields(error), "it gives UINT8" in error.details()) == (["encoding"], True)
 
 
 @pytest.mark.parametrize(
@@ -222,7 +203,7 @@ async def test_an_encoding_the_model_lacks_is_invalid(config) -> None:
     ],
     ids=["components", "numerics", "name", "labels"],
 )
-async def test_however_much_is_wrong_the_answer_stays_readable(checked: Running, bad) -> None:
+async def test_an_error_with_many_violations_fits_the_limits_of_grpc(checked: Running, bad) -> None:
     error = await checked.refused(bad)
     assert error.code().name in {"INVALID_ARGUMENT", "FAILED_PRECONDITION", "NOT_FOUND"}
     assert details(error, error_details_pb2.ErrorInfo) is not None
@@ -236,21 +217,13 @@ async def test_no_ready_worker_is_unavailable(running: Running) -> None:
 
 
 async def test_a_broken_newer_version_does_not_hide_a_good_one(config) -> None:
-    from service.domain import ModelState
-    from service.workers import Offer
-
     broken = Offer(name="toy", version="2", state=ModelState.UNAVAILABLE, reason="archive is cut short")
-    running = await start_gateway(MemoryPool(extra_offers=[broken]), config)
-    header, _ = await running.sample(request())
-    assert header.model.version == "1"
-    await running.channel.close()
-    await running.gateway.stop(grace_s=0)
+    async with serving(MemoryPool(extra_offers=[broken])) as running:
+        header, _ = await running.sample(request())
+        assert header.model.version == "1"
 
 
-async def test_a_configured_default_that_is_absent_is_not_replaced() -> None:
-    from service.config import GatewayConfig
-    from service.gateway import Gateway
-
+async def test_an_absent_configured_default_is_not_replaced() -> None:
     pinned = GatewayConfig(port=0, http_port=0, default_versions={"toy": "7"})
     gateway = Gateway(MemoryPool(), pinned)
     await gateway.start()
@@ -261,43 +234,34 @@ async def test_a_configured_default_that_is_absent_is_not_replaced() -> None:
     await gateway.stop(grace_s=0)
 
 
-async def test_a_stream_is_checked_against_the_very_digest_it_draws_from(config) -> None:
-    import dataclasses
-
+async def test_a_request_is_checked_against_the_pinned_digest(config) -> None:
     old = memory_model("toy", dims=(2, 3, 1))
     fresh = memory_model("toy", dims=(4, 4, 1), labels=("only",))
     key = dataclasses.replace(fresh.key, digest="sha256:" + "b" * 64)
     fresh = dataclasses.replace(fresh, key=key)
-    running = await start_gateway(MemoryPool(models=[old, fresh]), config)
-    pinned = model_pb2.ModelRef(name="toy", digest=key.digest)
-    header, chunks = await running.sample(request(4, model=pinned))
-    assert list(header.sample_spec.dims) == [4, 4, 1]
-    assert {label for chunk in chunks for label in chunk.labels} == {0}
-    error = await running.refused(request(4, model=pinned, condition=label(2)))
-    assert error.code() is grpc.StatusCode.NOT_FOUND
-    await running.channel.close()
-    await running.gateway.stop(grace_s=0)
+    async with serving(MemoryPool(models=[old, fresh])) as running:
+        pinned = model_pb2.ModelRef(name="toy", digest=key.digest)
+        header, chunks = await running.sample(request(4, model=pinned))
+        assert list(header.sample_spec.dims) == [4, 4, 1]
+        assert {label for chunk in chunks for label in chunk.labels} == {0}
+        error = await running.refused(request(4, model=pinned, condition=label(2)))
+        assert error.code() is grpc.StatusCode.NOT_FOUND
 
 
-async def test_a_name_is_not_unknown_before_every_worker_was_heard(config, monkeypatch) -> None:
+async def test_a_name_is_not_unknown_before_every_worker_is_described(config, monkeypatch) -> None:
     pool = MemoryPool()
-    running = await start_gateway(pool, config)
-    monkeypatch.setattr(MemoryPool, "is_discovered", lambda self: False)
-    error = await running.refused(request(model=model_pb2.ModelRef(name="later")))
-    assert error.code() is grpc.StatusCode.UNAVAILABLE
-    await running.channel.close()
-    await running.gateway.stop(grace_s=0)
+    async with serving(pool) as running:
+        monkeypatch.setattr(MemoryPool, "is_discovered", lambda self: False)
+        error = await running.refused(request(model=model_pb2.ModelRef(name="later")))
+        assert error.code() is grpc.StatusCode.UNAVAILABLE
 
 
-async def test_a_model_that_fails_its_golden_samples_is_alone_unavailable(config) -> None:
-    from service.domain import ModelState
-    from service.workers import Offer
-
-    failing = Offer(name="bent", version="1", state=ModelState.UNAVAILABLE, reason="golden samples differ by 7 levels")
-    running = await start_gateway(MemoryPool(extra_offers=[failing]), config)
-    error = await running.refused(request(model=model_pb2.ModelRef(name="bent")))
-    assert error.code() is grpc.StatusCode.UNAVAILABLE
-    assert "golden samples differ by 7 levels" in error.details()
-    await running.sample(request(model=TOY))
-    await running.channel.close()
-    await running.gateway.stop(grace_s=0)
+async def test_only_a_model_that_fails_its_golden_samples_is_unavailable(config) -> None:
+    failing = Offer(
+        name="broken", version="1", state=ModelState.UNAVAILABLE, reason="golden samples differ by 7 levels"
+    )
+    async with serving(MemoryPool(extra_offers=[failing])) as running:
+        error = await running.refused(request(model=model_pb2.ModelRef(name="broken")))
+        assert error.code() is grpc.StatusCode.UNAVAILABLE
+        assert "golden samples differ" in error.details()
+        await running.sample(request(model=TOY))

@@ -1,50 +1,20 @@
-"""Under load: priorities, admission by cost, calls that come back, rows nobody wants any more."""
+"""The gateway under load: priorities, admission by cost, repeated calls, cancelled rows."""
 
 from __future__ import annotations
 
 import asyncio
 import itertools
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 
 import grpc
 import pytest
 from google.rpc import error_details_pb2
-from grpc_status import rpc_status
 
-from fount.v1 import sampling_pb2
 from service.caller import Anonymous, Caller, CallerLimits
-from service.config import GatewayConfig
 from service.domain import RangeItem
-from service.gateway import Gateway
 from service.workers.memory import MemoryPool
-from tests.contract.conftest import Running
-from tests.contract.sampling.test_sampling import data, request
-from tests.contract.sampling.test_streams import at_rest, until
-
-INTERACTIVE = sampling_pb2.PRIORITY_INTERACTIVE
-SAMPLE_S = 0.001
-
-
-@asynccontextmanager
-async def serving(pool: MemoryPool, policy=None, **settings) -> AsyncIterator[Running]:
-    """A gateway over workers that take a millisecond a sample, and say so."""
-    pool.faults.sample_s = SAMPLE_S
-    pool.batch_seconds = {1: SAMPLE_S, 64: 64 * SAMPLE_S}
-    gateway = Gateway(pool, GatewayConfig(port=0, http_port=0, **settings), policy)
-    await gateway.start()
-    await gateway.wait_ready(5)
-    running = Running(gateway, pool, grpc.aio.insecure_channel(f"127.0.0.1:{gateway.port}"))
-    try:
-        yield running
-    finally:
-        await running.channel.close()
-        await gateway.stop(grace_s=0)
-
-
-def pull(running: Running, count: int = 1_000_000, **fields):
-    return running.sampling.Sample(request(count, **fields))
+from tests.contract.gateways import INTERACTIVE, SAMPLE_S, data, details, is_idle, pull, request, serving_slowly
+from tests.waiting import until
 
 
 def sizes(pool: MemoryPool) -> list[int]:
@@ -52,25 +22,22 @@ def sizes(pool: MemoryPool) -> list[int]:
 
 
 def retry_s(error: grpc.aio.AioRpcError) -> float:
-    status = rpc_status.from_call(error)
-    assert status is not None
-    told = error_details_pb2.RetryInfo()
-    assert any(detail.Unpack(told) for detail in status.details)
-    return told.retry_delay.seconds + told.retry_delay.nanos / 1e9
+    delay = details(error, error_details_pb2.RetryInfo).retry_delay
+    return delay.seconds + delay.nanos / 1e9
 
 
-async def test_calls_are_as_long_as_bulk_may_be(pool: MemoryPool) -> None:
-    async with serving(pool, max_batch_ms=20, bulk_batch_ms=100) as running:
+async def test_bulk_calls_grow_to_their_limit(pool: MemoryPool) -> None:
+    async with serving_slowly(pool, max_batch_ms=20, bulk_batch_ms=100) as running:
         call = pull(running)
         await until(lambda: len(pool.calls) > 6)
-        assert sizes(pool)[0] == 20  # the first is short, so that the first samples come soon
+        assert sizes(pool)[0] == 20  # the first is short, so that the first samples arrive soon
         assert max(sizes(pool)) <= 100
         assert sizes(pool)[5] >= 64
         call.cancel()
 
 
-async def test_calls_are_short_while_interactive_work_is_about(pool: MemoryPool) -> None:
-    async with serving(pool, max_batch_ms=20, bulk_batch_ms=200) as running:
+async def test_calls_are_short_while_there_is_interactive_work(pool: MemoryPool) -> None:
+    async with serving_slowly(pool, max_batch_ms=20, bulk_batch_ms=200) as running:
         call = pull(running)
         await until(lambda: len(pool.calls) > 6)
         await running.sample(request(1, priority=INTERACTIVE))
@@ -80,8 +47,8 @@ async def test_calls_are_short_while_interactive_work_is_about(pool: MemoryPool)
         call.cancel()
 
 
-async def test_what_comes_while_a_call_runs_shares_the_next(pool: MemoryPool) -> None:
-    async with serving(pool, max_batch_ms=200, bulk_batch_ms=200) as running:
+async def test_requests_that_arrive_during_a_call_share_the_next(pool: MemoryPool) -> None:
+    async with serving_slowly(pool, max_batch_ms=200, bulk_batch_ms=200) as running:
         await running.sample(request(10))
         before = len(pool.calls)
         long = asyncio.create_task(running.sample(request(150)))
@@ -95,24 +62,24 @@ async def test_what_comes_while_a_call_runs_shares_the_next(pool: MemoryPool) ->
 
 
 async def test_interactive_work_overtakes_bulk(pool: MemoryPool) -> None:
-    async with serving(pool, max_batch_ms=20, bulk_batch_ms=200) as running:
+    async with serving_slowly(pool, max_batch_ms=20, bulk_batch_ms=200) as running:
         pulls = [pull(running, seed=k) for k in range(10)]
         await until(lambda: len(pool.calls) > 10)
         await running.sample(request(1, priority=INTERACTIVE))  # from here on calls are short
-        begun = time.monotonic()
+        started = time.monotonic()
         for _ in range(5):
             await running.sample(request(1, priority=INTERACTIVE))
-        assert time.monotonic() - begun < 5 * 0.1  # in bulk's turn, behind ten others, each would wait much longer
+        assert time.monotonic() - started < 5 * 0.1  # behind ten bulk streams, each would wait much longer
         for each in pulls:
             each.cancel()
 
 
-async def test_a_caller_without_the_grant_may_not_hurry(pool: MemoryPool) -> None:
-    class Patient:
+async def test_interactive_priority_needs_a_grant(pool: MemoryPool) -> None:
+    class Policy:
         def identify(self, peer, metadata) -> Caller:
-            return Caller(subject="pat", grants=frozenset({"sample:*"}))
+            return Caller(subject="bulk", grants=frozenset({"sample:*"}))
 
-    async with serving(pool, Patient()) as running:
+    async with serving_slowly(pool, Policy()) as running:
         error = await running.refused(request(1, priority=INTERACTIVE))
         assert error.code() is grpc.StatusCode.PERMISSION_DENIED
         assert "priority:interactive" in error.details()
@@ -120,22 +87,22 @@ async def test_a_caller_without_the_grant_may_not_hurry(pool: MemoryPool) -> Non
 
 
 @pytest.mark.parametrize(
-    ("settings", "policy", "named"),
+    ("settings", "policy", "subject"),
     [
         ({"max_queue_s": 1}, None, "toy 1"),
         ({"caller_queue_s": 1}, None, "the caller anonymous"),
         ({}, Anonymous(limits=CallerLimits(max_queue_s=1)), "the caller anonymous"),
         ({"total_queue_s": 1}, None, "this gateway"),
     ],
-    ids=["model", "caller", "caller-of-its-own", "total"],
+    ids=["model", "caller", "caller-with-own-limit", "total"],
 )
-async def test_work_that_would_wait_too_long_is_refused_with_a_time_to_retry(pool, settings, policy, named) -> None:
-    async with serving(pool, policy, **settings) as running:
+async def test_work_above_a_queue_limit_is_refused_with_a_time_to_retry(pool, settings, policy, subject) -> None:
+    async with serving_slowly(pool, policy, **settings) as running:
         pulls = [pull(running, 900, seed=1)]
         await until(lambda: len(pool.calls) > 0)
         error = await running.refused(request(900))
         assert error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
-        assert f"work wait for {named}" in error.details()
+        assert f"work wait for {subject}" in error.details()
         assert 0.1 <= retry_s(error) <= 1.0
         await asyncio.sleep(retry_s(error))
         await running.sample(request(900))
@@ -143,8 +110,8 @@ async def test_work_that_would_wait_too_long_is_refused_with_a_time_to_retry(poo
             each.cancel()
 
 
-async def test_those_refused_are_not_told_to_come_at_once(pool: MemoryPool) -> None:
-    async with serving(pool, max_queue_s=1) as running:
+async def test_retry_times_of_refused_requests_are_spaced(pool: MemoryPool) -> None:
+    async with serving_slowly(pool, max_queue_s=1) as running:
         call = pull(running, 900)
         await until(lambda: len(pool.calls) > 0)
         times = [retry_s(await running.refused(request(300))) for _ in range(4)]
@@ -152,14 +119,14 @@ async def test_those_refused_are_not_told_to_come_at_once(pool: MemoryPool) -> N
         call.cancel()
 
 
-async def test_an_empty_queue_takes_any_request(pool: MemoryPool) -> None:
-    async with serving(pool, max_queue_s=0.01) as running:
+async def test_an_empty_queue_accepts_any_request(pool: MemoryPool) -> None:
+    async with serving_slowly(pool, max_queue_s=0.01) as running:
         _, chunks = await running.sample(request(100))
         assert len(data(chunks)) == 600
 
 
-async def test_bulk_that_waits_does_not_refuse_interactive_work(pool: MemoryPool) -> None:
-    async with serving(pool, max_queue_s=1) as running:
+async def test_waiting_bulk_work_does_not_refuse_interactive_work(pool: MemoryPool) -> None:
+    async with serving_slowly(pool, max_queue_s=1) as running:
         call = pull(running, 900)
         await until(lambda: len(pool.calls) > 0)
         assert (await running.refused(request(900))).code() is grpc.StatusCode.RESOURCE_EXHAUSTED
@@ -167,36 +134,36 @@ async def test_bulk_that_waits_does_not_refuse_interactive_work(pool: MemoryPool
         call.cancel()
 
 
-async def test_a_refusal_leaves_nothing_behind(pool: MemoryPool) -> None:
-    async with serving(pool, max_queue_s=1) as running:
+async def test_a_refused_stream_is_removed(pool: MemoryPool) -> None:
+    async with serving_slowly(pool, max_queue_s=1) as running:
         call = pull(running, 900)
         await until(lambda: len(pool.calls) > 0)
         for _ in range(3):
             await running.refused(request(900))
         call.cancel()
         scheduler = running.gateway.scheduler
-        await until(lambda: at_rest(scheduler))
+        await until(lambda: is_idle(scheduler))
         assert (scheduler.buffer.streams, scheduler.buffer.held) == (0, 0)
 
 
-async def test_a_worker_that_is_busy_is_asked_again_however_often(pool: MemoryPool) -> None:
-    async with serving(pool) as running:
+async def test_a_call_to_a_busy_worker_is_repeated_without_a_limit(pool: MemoryPool) -> None:
+    async with serving_slowly(pool) as running:
         _, whole = await running.sample(request(100))
         pool.faults.busy_calls = 20
         _, chunks = await running.sample(request(100))
         assert data(chunks) == data(whole)
 
 
-async def test_a_lost_call_is_sent_again(pool: MemoryPool) -> None:
-    async with serving(pool) as running:
+async def test_a_lost_call_is_repeated(pool: MemoryPool) -> None:
+    async with serving_slowly(pool) as running:
         _, whole = await running.sample(request(300))
         pool.faults.lose_calls = 3
         _, chunks = await running.sample(request(300))
         assert data(chunks) == data(whole)
 
 
-async def test_a_sample_that_kills_its_worker_ends_its_own_stream_alone(pool: MemoryPool) -> None:
-    async with serving(pool) as running:
+async def test_a_sample_that_ends_its_worker_fails_its_own_stream_alone(pool: MemoryPool) -> None:
+    async with serving_slowly(pool) as running:
         pool.faults.deadly_indices = frozenset({5000})
         pool.faults.delay_s = 0.05  # long enough for all to share a call
         first, bad, last = await asyncio.gather(
@@ -210,8 +177,8 @@ async def test_a_sample_that_kills_its_worker_ends_its_own_stream_alone(pool: Me
         assert not isinstance(last, BaseException)
 
 
-async def test_rows_of_a_gone_client_never_reach_a_worker(pool: MemoryPool) -> None:
-    async with serving(pool) as running:
+async def test_rows_of_a_client_that_left_are_never_sent_to_a_worker(pool: MemoryPool) -> None:
+    async with serving_slowly(pool) as running:
         pool.faults.delay_s = 0.2
         running_calls = [pull(running, seed=1), pull(running, seed=2)]
         await until(lambda: len(pool.calls) == 2)
@@ -224,20 +191,20 @@ async def test_rows_of_a_gone_client_never_reach_a_worker(pool: MemoryPool) -> N
             each.cancel()
 
 
-async def test_rows_of_a_late_client_are_not_sent_again(pool: MemoryPool) -> None:
-    async with serving(pool) as running:
+async def test_rows_are_not_repeated_after_the_deadline(pool: MemoryPool) -> None:
+    async with serving_slowly(pool) as running:
         pool.faults.lose_calls = 1
         with pytest.raises(grpc.aio.AioRpcError) as error:
-            await running.sample(request(4, seed=3), timeout=0.05)  # late before the pause of a repetition is over
+            await running.sample(request(4, seed=3), timeout=0.05)  # shorter than the pause before the repetition
         assert error.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
         await asyncio.sleep(0.3)
         assert len(pool.calls) == 1
 
 
-async def test_what_was_made_in_time_is_delivered(pool: MemoryPool) -> None:
-    async with serving(pool, max_batch_ms=20, bulk_batch_ms=20) as running:
+async def test_samples_drawn_before_the_deadline_are_delivered(pool: MemoryPool) -> None:
+    async with serving_slowly(pool, max_batch_ms=20, bulk_batch_ms=20) as running:
         received = 0
-        with pytest.raises(grpc.aio.AioRpcError) as error:  # noqa: PT012  # it is the loop that ends so
+        with pytest.raises(grpc.aio.AioRpcError) as error:  # noqa: PT012  # the loop raises it
             async for response in running.sampling.Sample(request(1_000_000), timeout=0.5):
                 received += response.chunk.count
         assert error.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
@@ -246,7 +213,7 @@ async def test_what_was_made_in_time_is_delivered(pool: MemoryPool) -> None:
 
 async def test_two_workers_hold_two_calls_each(pool: MemoryPool) -> None:
     pool.workers_each = 2
-    async with serving(pool) as running:
+    async with serving_slowly(pool) as running:
         pool.faults.delay_s = 0.3
         call = pull(running)
         await asyncio.sleep(0.2)
@@ -254,9 +221,9 @@ async def test_two_workers_hold_two_calls_each(pool: MemoryPool) -> None:
         call.cancel()
 
 
-async def test_what_calls_cost_is_remembered_from_one_request_to_the_next(pool: MemoryPool) -> None:
-    async with serving(pool, bulk_batch_ms=20) as running:
-        pool.faults.sample_s = 4 * SAMPLE_S  # slower than they said at warm-up
+async def test_measured_costs_are_kept_between_requests(pool: MemoryPool) -> None:
+    async with serving_slowly(pool, bulk_batch_ms=20) as running:
+        pool.faults.sample_s = 4 * SAMPLE_S  # slower than at warm-up
         for _ in range(3):
             await running.sample(request(40))
         before = len(pool.calls)
@@ -264,8 +231,8 @@ async def test_what_calls_cost_is_remembered_from_one_request_to_the_next(pool: 
         assert max(sizes(pool)[before:]) <= 6
 
 
-async def test_a_target_without_workers_is_forgotten(pool: MemoryPool) -> None:
-    async with serving(pool) as running:
+async def test_the_backlog_of_a_target_without_workers_is_removed(pool: MemoryPool) -> None:
+    async with serving_slowly(pool) as running:
         await running.sample(request(4))
         pool.set_up(False)
         assert not running.gateway.scheduler._backlogs

@@ -1,6 +1,8 @@
-"""What operations see: models, health, reflection, the side port, series."""
+"""The operator's interface: models, health, reflection, the side port and metrics."""
 
 from __future__ import annotations
+
+import asyncio
 
 import aiohttp
 import grpc
@@ -9,12 +11,13 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
 
 from fount.v1 import model_pb2
+from service import errors
 from service.config import GatewayConfig
 from service.errors import SetupError
 from service.gateway import Gateway
+from service.rpc.status import CODES
 from service.workers.memory import MemoryPool, memory_model
-from tests.contract.conftest import Running, start_gateway
-from tests.contract.sampling.test_sampling import request
+from tests.contract.gateways import Running, request, serving
 
 SERVING, NOT_SERVING = health_pb2.HealthCheckResponse.SERVING, health_pb2.HealthCheckResponse.NOT_SERVING
 
@@ -35,27 +38,25 @@ async def test_models_are_listed_with_their_state(running: Running) -> None:
     assert [(m.ref.name, m.state, list(m.numerics)) for m in answer.models] == [("toy", 2, ["memory"])]
 
 
-async def test_models_come_in_pages(config) -> None:
-    running = await start_gateway(MemoryPool(models=[memory_model(f"m{k}") for k in range(5)]), config)
-    names, token = [], ""
-    while True:
-        page = await running.models.ListModels(model_pb2.ListModelsRequest(page_size=2, page_token=token))
-        names += [model.ref.name for model in page.models]
-        token = page.next_page_token
-        if not token:
-            break
-    assert names == ["m0", "m1", "m2", "m3", "m4"]
-    await running.channel.close()
-    await running.gateway.stop(grace_s=0)
+async def test_models_are_listed_in_pages(config) -> None:
+    async with serving(MemoryPool(models=[memory_model(f"m{k}") for k in range(5)])) as running:
+        names, token = [], ""
+        while True:
+            page = await running.models.ListModels(model_pb2.ListModelsRequest(page_size=2, page_token=token))
+            names += [model.ref.name for model in page.models]
+            token = page.next_page_token
+            if not token:
+                break
+        assert names == ["m0", "m1", "m2", "m3", "m4"]
 
 
 @pytest.mark.parametrize(
     "bad",
     [model_pb2.ListModelsRequest(page_size=-1), model_pb2.ListModelsRequest(page_token="ü!"),
      model_pb2.ListModelsRequest(page_token="bm9uZSAx")],
-    ids=["negative-size", "malformed-token", "token-of-another"],
+    ids=["negative-size", "malformed-token", "foreign-token"],
 )  # fmt: skip
-async def test_bad_pages_are_invalid(running: Running, bad) -> None:
+async def test_an_invalid_page_is_an_error(running: Running, bad) -> None:
     with pytest.raises(grpc.aio.AioRpcError) as error:
         await running.models.ListModels(bad)
     assert error.value.code() is grpc.StatusCode.INVALID_ARGUMENT
@@ -74,7 +75,7 @@ async def test_health_follows_the_workers(running: Running) -> None:
     assert await check(running) == NOT_SERVING
 
 
-async def test_health_can_be_watched(running: Running) -> None:
+async def test_health_changes_are_streamed(running: Running) -> None:
     stub = health_pb2_grpc.HealthStub(running.channel)
     watch = stub.Watch(health_pb2.HealthCheckRequest())
     assert (await watch.read()).status == SERVING
@@ -108,14 +109,12 @@ async def test_a_required_model_keeps_the_gateway_unready() -> None:
 
 async def test_reflection_lists_the_services(running: Running) -> None:
     channel = grpc.insecure_channel(f"127.0.0.1:{running.gateway.port}")
-    import asyncio
-
     services = await asyncio.to_thread(lambda: list(ProtoReflectionDescriptorDatabase(channel).get_services()))
     channel.close()
     assert {"fount.v1.ModelService", "fount.v1.SamplingService", "grpc.health.v1.Health"} <= set(services)
 
 
-async def test_the_series_move(running: Running) -> None:
+async def test_metrics_are_updated(running: Running) -> None:
     await running.sample(request(10))
     await running.refused(request(0))
     _, text = await get(running, "/metrics")
@@ -133,7 +132,7 @@ async def test_the_series_move(running: Running) -> None:
         assert line in text, line
 
 
-async def test_a_port_in_use_is_told_with_the_remedy(running: Running) -> None:
+async def test_an_error_for_a_port_in_use_contains_the_remedy(running: Running) -> None:
     for option, taken in (
         ("--port", GatewayConfig(port=running.gateway.port, http_port=0)),
         ("--http-port", GatewayConfig(port=0, http_port=running.gateway.http_port)),
@@ -145,9 +144,6 @@ async def test_a_port_in_use_is_told_with_the_remedy(running: Running) -> None:
 
 
 def test_every_error_has_a_status() -> None:
-    from service import errors
-    from service.rpc.status import CODES
-
     def tree(kind):
         return {kind}.union(*(tree(each) for each in kind.__subclasses__()))
 

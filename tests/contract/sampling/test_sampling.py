@@ -13,27 +13,10 @@ from PIL import Image
 from fount.v1 import model_pb2, sampling_pb2
 from service.domain import Dtype, RangeItem
 from service.workers.memory import MemoryPool, memory_model, memory_sample
-
-TOY = model_pb2.ModelRef(name="toy")
-
-
-def request(count: int = 10, **fields) -> sampling_pb2.SampleRequest:
-    return sampling_pb2.SampleRequest(**({"model": TOY, "count": count, "seed": 7} | fields))
+from tests.contract.gateways import TOY, data, label, labels, request, serving
 
 
-def label(k: int) -> sampling_pb2.Condition:
-    return sampling_pb2.Condition(label=sampling_pb2.LabelRef(id=k))
-
-
-def data(chunks) -> bytes:
-    return b"".join(chunk.data for chunk in chunks)
-
-
-def labels(chunks) -> list[int]:
-    return [each for chunk in chunks for each in chunk.labels]
-
-
-async def test_header_says_what_was_resolved(running) -> None:
+async def test_the_header_contains_what_was_resolved(running) -> None:
     header, _ = await running.sample(request())
     assert (header.model.name, header.model.version, header.seed, header.numerics) == ("toy", "1", 7, "memory")
     assert list(header.sample_spec.dims) == [2, 3, 1]
@@ -58,12 +41,12 @@ async def test_any_split_gives_the_same_bytes_and_labels(running) -> None:
     assert [each for first in sorted(parts) for each in parts[first][1]] == labels(whole)
 
 
-async def test_strangers_in_the_batch_change_nothing(running) -> None:
+async def test_co_batched_requests_do_not_change_samples(running) -> None:
     _, alone = await running.sample(request(64))
     running.pool.faults.delay_s = 0.01
-    strangers = [running.sample(sampling_pb2.SampleRequest(model=TOY, count=k + 1)) for k in range(20)]
+    unrelated = [running.sample(sampling_pb2.SampleRequest(model=TOY, count=k + 1)) for k in range(20)]
     ones = [running.sample(request(1, start_index=i)) for i in range(64)]
-    answers = (await asyncio.gather(*strangers, *ones))[20:]
+    answers = (await asyncio.gather(*unrelated, *ones))[20:]
     assert b"".join(data(chunks) for _, chunks in answers) == data(alone)
     assert any(len(call.items) > 1 for call in running.pool.calls)
 
@@ -99,7 +82,7 @@ async def test_labels_belong_to_their_indices(running) -> None:
     assert labels(chunks) == [2, 0, 1]
 
 
-async def test_mixture_draws_its_classes_alone(running) -> None:
+async def test_a_mixture_draws_only_its_classes(running) -> None:
     components = [
         sampling_pb2.MixtureComponent(label=sampling_pb2.LabelRef(name="zero"), weight=1),
         sampling_pb2.MixtureComponent(label=sampling_pb2.LabelRef(id=2), weight=3),
@@ -145,7 +128,7 @@ async def test_png_holds_the_same_pixels(running) -> None:
     assert sum(chunks[0].lengths) == len(chunks[0].data)
 
 
-async def test_a_failed_sample_is_named_and_its_mates_come(running) -> None:
+async def test_a_failed_sample_is_listed_and_the_others_are_returned(running) -> None:
     running.pool.faults.bad_indices = frozenset({4})
     _, chunks = await running.sample(request())
     errors = [error for chunk in chunks for error in chunk.errors]
@@ -154,57 +137,45 @@ async def test_a_failed_sample_is_named_and_its_mates_come(running) -> None:
     assert data(chunks)[30:] != bytes(30)
 
 
-async def test_a_refused_item_ends_its_own_stream_alone(running) -> None:
+async def test_a_refused_item_fails_its_own_stream_alone(running) -> None:
     running.pool.faults.refused_indices = frozenset({1000})
     running.pool.faults.delay_s = 0.01
-    mates = [running.sample(request(5, start_index=i)) for i in range(20)]
-    answers = await asyncio.gather(running.refused(request(5, start_index=998)), *mates)
+    others = [running.sample(request(5, start_index=i)) for i in range(20)]
+    answers = await asyncio.gather(running.refused(request(5, start_index=998)), *others)
     assert answers[0].code().name == "INTERNAL"
     assert len(answers) == 21
 
 
 async def test_chunks_stay_within_a_mebibyte(config) -> None:
-    from tests.contract.conftest import start_gateway
-
     big = memory_model("big", labels=(), dims=(600, 700, 1))
-    running = await start_gateway(MemoryPool(models=[big]), config)
-    _, chunks = await running.sample(request(5, model=model_pb2.ModelRef(name="big")))
-    assert max(len(chunk.data) for chunk in chunks) <= 1 << 20
-    assert sum(chunk.count for chunk in chunks) == 5
-    _, parts = await running.sample(
-        request(1, model=model_pb2.ModelRef(name="big"), encoding=model_pb2.ENCODING_FLOAT32)
-    )
-    assert [(part.part_offset, part.part_total) for part in parts] == [(0, 1680000), (1 << 20, 1680000)]
-    await running.channel.close()
-    await running.gateway.stop(grace_s=0)
+    async with serving(MemoryPool(models=[big])) as running:
+        _, chunks = await running.sample(request(5, model=model_pb2.ModelRef(name="big")))
+        assert max(len(chunk.data) for chunk in chunks) <= 1 << 20
+        assert sum(chunk.count for chunk in chunks) == 5
+        _, parts = await running.sample(
+            request(1, model=model_pb2.ModelRef(name="big"), encoding=model_pb2.ENCODING_FLOAT32)
+        )
+        assert [(part.part_offset, part.part_total) for part in parts] == [(0, 1680000), (1 << 20, 1680000)]
 
 
-async def test_versions_are_served_side_by_side(config) -> None:
-    from tests.contract.conftest import start_gateway
-
+async def test_several_versions_are_served(config) -> None:
     models = [memory_model("toy", "1.9"), memory_model("toy", "1.10", dims=(1, 1, 1))]
-    running = await start_gateway(MemoryPool(models=models), config)
-    newest, _ = await running.sample(request())
-    older, _ = await running.sample(request(model=model_pb2.ModelRef(name="toy", version="1.9")))
-    pinned, _ = await running.sample(request(model=model_pb2.ModelRef(name="toy", digest=older.model.digest)))
-    assert (newest.model.version, older.model.version, pinned.model.version) == ("1.10", "1.9", "1.9")
-    await running.channel.close()
-    await running.gateway.stop(grace_s=0)
+    async with serving(MemoryPool(models=models)) as running:
+        newest, _ = await running.sample(request())
+        older, _ = await running.sample(request(model=model_pb2.ModelRef(name="toy", version="1.9")))
+        pinned, _ = await running.sample(request(model=model_pb2.ModelRef(name="toy", digest=older.model.digest)))
+        assert (newest.model.version, older.model.version, pinned.model.version) == ("1.10", "1.9", "1.9")
 
 
-async def test_a_stream_keeps_to_one_numerics(config) -> None:
-    from tests.contract.conftest import start_gateway
-
-    running = await start_gateway(MemoryPool(numerics=("avx2", "avx512")), config)
-    header, _ = await running.sample(request(5000, numerics="avx512"))
-    assert header.numerics == "avx512"
-    assert {call.target.numerics for call in running.pool.calls} == {"avx512"}
-    await running.channel.close()
-    await running.gateway.stop(grace_s=0)
+async def test_a_stream_uses_one_numerics(config) -> None:
+    async with serving(MemoryPool(numerics=("avx2", "avx512"))) as running:
+        header, _ = await running.sample(request(5000, numerics="avx512"))
+        assert header.numerics == "avx512"
+        assert {call.target.numerics for call in running.pool.calls} == {"avx512"}
 
 
 @pytest.mark.parametrize("lost", [1, 3], ids=["once", "three-times"])
-async def test_a_lost_worker_is_not_noticed(running, lost: int) -> None:
+async def test_a_lost_worker_does_not_change_samples(running, lost: int) -> None:
     _, before = await running.sample(request(50))
     running.pool.faults.lose_calls = lost
     _, after = await running.sample(request(50))
