@@ -231,14 +231,10 @@ def csv_header(schema: TableSchema) -> bytes:
 
 
 def class_folder_names(classes: Sequence[str]) -> list[str]:
-    """Name the folder of each class: a safe form of the class name, all different.
+    """Name the folder of each class, given untrusted class names by id: safe names, all different.
 
-    Args:
-        classes: untrusted class names by id.
-
-    Returns:
-        Names of ASCII letters, digits, "-", "_" and "." that do not begin with "."; followed by the id where a name was
-        changed or is taken.
+    They have ASCII letters, digits, "-", "_" and ".", and do not begin with "."; the id follows where a class name was
+    changed or is taken.
     """
     names: list[str] = []
     taken: set[str] = set()

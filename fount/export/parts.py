@@ -24,12 +24,6 @@ _MAX_ROWS = 10_000
 _MAX_PIXEL_BYTES = 2**26
 _GROUPS_PER_JOB = 4  # so that jobs end at about the same time
 
-PullParts = Callable[[Sequence["Part"]], Generator[RowBatch]]
-"""Opens a stream of the rows of consecutive parts of one shard; called from several threads."""
-
-WritePart = Callable[["Part", Table], None]
-"""Writes the rows of a part; called from several threads."""
-
 
 @dataclass(frozen=True, kw_only=True)
 class Part:
@@ -74,8 +68,8 @@ def group_for_streams(parts: Sequence[Part], jobs: int) -> list[list[Part]]:
 
 
 def export_parts(
-    pull: PullParts,
-    write: WritePart,
+    pull: Callable[[Sequence[Part]], Generator[RowBatch]],
+    write: Callable[[Part, Table], None],
     parts: Sequence[Part],
     *,
     schema: TableSchema,
@@ -84,7 +78,8 @@ def export_parts(
 ) -> None:
     """Pull missing parts, in order, over `jobs` simultaneous streams, and write them.
 
-    `on_rows` is called from any thread with the number of rows that arrived.
+    The functions are called from several threads: `pull` opens a stream of consecutive parts of one shard, `write`
+    writes the rows of a part, and `on_rows` is called with the number of rows that arrived.
 
     Raises:
         FountError: a stream failed or a part cannot be written; complete parts remain.

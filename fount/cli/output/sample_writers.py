@@ -245,10 +245,7 @@ class _FolderWriter(SampleWriter):
 def image_file_name(index: int, label: int | None, class_names: Sequence[str]) -> str:
     """Name a sample's file by its index, class, and the class's name if that differs from the number.
 
-    Args:
-        index: of the sample.
-        label: its class; None when unconditional.
-        class_names: untrusted names by class, of which ASCII letters, digits and "-" are kept.
+    Class names are untrusted: of them, ASCII letters, digits and "-" are kept.
     """
     if label is None:
         return f"{index:08d}.png"
