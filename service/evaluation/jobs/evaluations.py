@@ -137,7 +137,7 @@ class Evaluations:
                 if earlier := self._find(connection, subject, request_id):
                     return earlier
             raise
-        self._tell_queue(self._queue.enqueue, new_id)
+        self._change_queue(self._queue.enqueue, new_id)
         return self._get(subject, new_id)
 
     @_in_thread
@@ -182,7 +182,7 @@ class Evaluations:
             connection.execute(sa.update(evaluations).where(*mine, evaluations.c.state.in_(_OPEN)).values(**ended))
         record = self._get(subject, evaluation_id)
         if record.state is State.CANCELLED:
-            self._tell_queue(self._queue.cancel, evaluation_id)
+            self._change_queue(self._queue.cancel, evaluation_id)
         return record
 
     @_in_thread
@@ -193,7 +193,7 @@ class Evaluations:
             if not deleted.rowcount:
                 raise _unknown(evaluation_id)
             connection.execute(sa.delete(reports).where(reports.c.id == evaluation_id))
-        self._tell_queue(self._queue.cancel, evaluation_id)
+        self._change_queue(self._queue.cancel, evaluation_id)
 
     @_in_thread
     def report(self, subject: str, evaluation_id: str) -> bytes:
@@ -246,7 +246,7 @@ class Evaluations:
                 _log.warning("%s", error)
             await asyncio.sleep(_TIDY_INTERVAL_S)
 
-    def _tell_queue(self, change: Callable[[str], None], evaluation_id: str) -> None:
+    def _change_queue(self, change: Callable[[str], None], evaluation_id: str) -> None:
         """Change the queue as the table changed; if that fails, `runner.Recovery` does it a few seconds later."""
         try:
             change(evaluation_id)
