@@ -36,7 +36,7 @@ class DeadlinePassed(Exception):
 
 @dataclass(frozen=True, kw_only=True)
 class Deadline:
-    """The time after which nobody waits for the result.
+    """The time after which the result is no longer needed.
 
     Attributes:
         unix_s: seconds since 1970; None for no deadline.

@@ -1,7 +1,7 @@
 """The model card: its schema as records, and reading and writing it as `model.yaml`.
 
-A card describes one served model and lies next to its weights. Packing, workers and `fount check` read it, so nothing
-here imports torch. The annotations of the records are the schema; rules between fields are in `_cross_check`.
+A card describes one served model, and is stored next to its weights. Packing, workers and `fount check` read it, so
+nothing here imports torch. The annotations of the records are the schema; rules between fields are in `_cross_check`.
 """
 
 from __future__ import annotations
@@ -102,7 +102,7 @@ class Latent:
 
 @record
 class Sample:
-    """The shape of one sample, or of the images a classifier reads. Floats lie within value_range, ends included.
+    """The shape of one sample, or of the images a classifier reads. Floats are within value_range, ends included.
 
     A transformer takes images of any shape; this is the one it is measured and verified with.
     """
@@ -249,7 +249,7 @@ def _cross_check(card: Card) -> Iterator[Problem]:
         if parameter.min > parameter.max:
             yield Problem(key=f"parameters.{name}", wrong="has min above max", remedy="exchange them")
         elif parameter.default is not None and not parameter.min <= parameter.default <= parameter.max:
-            remedy = "must lie within min and max, or be null"
+            remedy = "must be within min and max, or null"
             yield Problem(key=f"parameters.{name}.default", wrong=f"is {parameter.default:g}", remedy=remedy)
 
 

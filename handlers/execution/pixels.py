@@ -1,6 +1,6 @@
 """Pixel conversion between a model's floats and bytes; nothing else converts them.
 
-Floats lie in the card's value range [a, b], bytes in 0 to 255. Every step is an exactly rounded float32 operation, so
+Floats are in the card's value range [a, b], bytes in 0 to 255. Every step is an exactly rounded float32 operation, so
 equal floats give equal bytes on every processor.
 """
 
@@ -48,7 +48,7 @@ def find_finite_rows(values: Values) -> NDArray[np.bool_]:
 
 
 def find_rows_within(images: Values, value_range: tuple[float, float]) -> NDArray[np.bool_]:
-    """Return which rows of (B, ...) lie within a range, up to rounding; (B,). Rows with NaN do not."""
+    """Return which rows of (B, ...) are within a range, up to rounding; (B,). Rows with NaN do not."""
     low, high = value_range
     slack = _SLACK * (high - low)
     within = (images >= low - slack) & (images <= high + slack)

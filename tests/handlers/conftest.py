@@ -50,7 +50,7 @@ def stepped_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def stepped(stepped_folder: Path) -> Worker:
-    """A conditional many-step sampler of three classes, whose draws can be cut."""
+    """A conditional many-step sampler of three classes, whose draws can be preempted."""
     return load(stepped_folder, SteppedToy)
 
 

@@ -22,7 +22,7 @@ from handlers.loading.custom_source import build_custom_class
 from handlers.packaging.pack import pack
 from handlers.verification.golden import record_golden
 from handlers.worker.worker import Worker
-from tests.handlers.toys import ask, drawing, request, seal_folder
+from tests.handlers.toys import request, sample_item, seal_folder, send
 
 LATENT = 6
 
@@ -103,14 +103,14 @@ def write_custom(folder: Path, source: str, card: cards.Card, *, weights: bool =
 
 
 def reason_of(folder: Path) -> str:
-    """Load a folder as a worker would, without golden samples, and say why it cannot serve; "" when it can."""
+    """Load a folder as a worker does, without golden samples; return why it cannot serve, or ""."""
     card = cards.load_card(folder)
     source = digests.source_of(card, folder)
     if source.parent != folder:
         shutil.copy(source, folder / "program.py")  # as an archive has it, elsewhere
     seal_folder(folder, card, source)
     worker = Worker.load(folder, {})
-    result = ask(worker, request(operation=model_pb2.OPERATION_DESCRIBE)).description.model
+    result = send(worker, request(operation=model_pb2.OPERATION_DESCRIBE)).description.model
     assert result.state_reason == worker.model.reason
     return worker.model.reason
 
@@ -129,7 +129,7 @@ def serve(folder: Path, place: Path) -> Worker:
 
 def draw(worker: Worker, *, start: int = 0, count: int = 1, labels: tuple[int, ...] = ()) -> np.ndarray[Any, Any]:
     """Draw float images (count, H, W, C) of seed 1."""
-    tensor = ask(worker, request(drawing(start=start, count=count, labels=labels))).items[0].value
+    tensor = send(worker, request(sample_item(start=start, count=count, labels=labels))).items[0].value
     return np.frombuffer(tensor.data, np.float32).reshape(tuple(tensor.dims))
 
 

@@ -1,4 +1,4 @@
-"""Tiny many-step families that can be cut, and what is asked of them."""
+"""Tiny many-step families that can be preempted, and requests to them."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from handlers.family import Deadline, Draw, Noise, sample_in_steps
 from handlers.worker.worker import Worker
 from tests.handlers.toys import (
     SIDE,
-    _fill,
-    ask,
-    drawing,
+    fill_parameters,
     request,
+    sample_item,
     seal_folder,
+    send,
     toy_card,
     write_model,
 )
@@ -43,7 +43,7 @@ class SteppedToy(nn.Module):
         self.denoise = nn.Sequential(
             nn.Conv2d(CHANNELS, 16, 3, padding=1), nn.GroupNorm(4, 16), nn.SiLU(), nn.Conv2d(16, CHANNELS, 1)
         )
-        _fill(self)
+        fill_parameters(self)
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> Self:
@@ -110,21 +110,21 @@ def call(*items: worker_pb2.WorkerItem, limit: int = 0, steps: int | None = None
 
 
 def resumed(item: worker_pb2.WorkerItem, outcome: worker_pb2.WorkerOutcome) -> worker_pb2.WorkerItem:
-    """The item that goes on where the outcome was cut."""
+    """The item that resumes where the outcome was preempted."""
     assert outcome.WhichOneof("outcome") == "carry", outcome
     return worker_pb2.WorkerItem(range=item.range, dtype=item.dtype, carry=outcome.carry)
 
 
 def preempt(worker: Worker, item: worker_pb2.WorkerItem, limit: int = 2) -> worker_pb2.WorkerItem:
-    """The item that goes on after a few steps."""
-    return resumed(item, ask(worker, call(item, limit=limit)).items[0])
+    """The item that resumes after a few steps."""
+    return resumed(item, send(worker, call(item, limit=limit)).items[0])
 
 
 def select_rows(item: worker_pb2.WorkerItem, start: int, count: int) -> worker_pb2.WorkerItem:
-    """Some rows of an item that goes on, as a draw of their own."""
+    """Some rows of a resumed item, as a separate item."""
     at, labels, state = item.range, list(item.range.labels), item.carry.state
     row = len(state.data) // at.count
-    rest = drawing(at.seed, at.start_index + start, count, tuple(labels[start : start + count]), item.dtype)
+    rest = sample_item(at.seed, at.start_index + start, count, tuple(labels[start : start + count]), item.dtype)
     rest.carry.next_step = item.carry.next_step
     rest.carry.state.CopyFrom(state)
     rest.carry.state.dims[0], rest.carry.state.data = count, state.data[start * row : (start + count) * row]
@@ -132,12 +132,12 @@ def select_rows(item: worker_pb2.WorkerItem, start: int, count: int) -> worker_p
 
 
 def draw_preempted(worker: Worker, items: list[worker_pb2.WorkerItem], limits: list[int], steps: int) -> list[bytes]:
-    """Draw items together, cut after each of the limits in turn; the last call takes what is left."""
+    """Draw items together, preempted after each of the limits in turn; the last call takes the remaining steps."""
     going = items
     for limit in limits:
-        reply = ask(worker, call(*going, limit=limit, steps=steps))
+        reply = send(worker, call(*going, limit=limit, steps=steps))
         going = [resumed(*pair) for pair in zip(going, reply.items, strict=True)]
-    return values_of(ask(worker, call(*going, steps=steps)))
+    return values_of(send(worker, call(*going, steps=steps)))
 
 
 def values_of(reply: worker_pb2.WorkerReply) -> list[bytes]:

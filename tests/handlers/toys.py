@@ -47,7 +47,7 @@ class ToySampler(nn.Module):
         super().__init__()
         self.classes = classes
         self.decode: nn.Module = nn.Linear(LATENT + classes, SIDE * SIDE)
-        _fill(self)
+        fill_parameters(self)
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> Self:
@@ -66,7 +66,7 @@ class DeepSampler(ToySampler):
     def __init__(self, classes: int) -> None:
         super().__init__(classes)
         self.decode = nn.Sequential(nn.Linear(LATENT + classes, 16), nn.SiLU(), nn.Linear(16, SIDE * SIDE))
-        _fill(self)
+        fill_parameters(self)
 
 
 class FaultySampler(ToySampler):
@@ -92,7 +92,7 @@ class FaultySampler(ToySampler):
 
 
 class GreedySampler(ToySampler):
-    """Has memory for 8 rows, when it is asked to be greedy."""
+    """Runs out of memory above 8 rows while `is_greedy`."""
 
     is_greedy = False
 
@@ -140,7 +140,7 @@ class ToyClassifier(nn.Module):
         super().__init__()
         self.features = nn.Linear(SIDE * SIDE, LATENT)
         self.head = nn.Linear(LATENT, classes)
-        _fill(self)
+        fill_parameters(self)
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> Self:
@@ -153,7 +153,7 @@ class ToyClassifier(nn.Module):
         return torch.tanh(self.features(images.flatten(1)))
 
 
-def _fill(module: nn.Module) -> None:
+def fill_parameters(module: nn.Module) -> None:
     for i, parameter in enumerate(module.parameters()):
         values = Addresses.of_range(7, i, 1).normals(Stream.LATENT, parameter.numel())
         parameter.data = torch.from_numpy(values).reshape(parameter.shape) / 8
@@ -242,29 +242,29 @@ def with_seconds(worker: Worker, seconds: Mapping[int, float]) -> Worker:
     return Worker(model=dataclasses.replace(worker.model, engine=engine))
 
 
-def drawing(
+def sample_item(
     seed: int = 1, start: int = 0, count: int = 1, labels: tuple[int, ...] = (0,), dtype: int = model_pb2.DTYPE_FLOAT32
 ) -> worker_pb2.WorkerItem:
     message = worker_pb2.Range(seed=seed, start_index=start, count=count, labels=labels)
     return worker_pb2.WorkerItem(range=message, dtype=dtype)
 
 
-def choosing(
+def indexed_item(
     *indices: int, start: int = 0, count: int | None = None, labels: tuple[int, ...] = (0,)
 ) -> worker_pb2.WorkerItem:
-    """Ask for samples by their index."""
+    """Request samples by index."""
     count = len(indices) if count is None else count
     message = worker_pb2.Range(seed=1, start_index=start, count=count, labels=labels, indices=indices)
     return worker_pb2.WorkerItem(range=message)
 
 
-def reading(images: np.ndarray[Any, Any]) -> worker_pb2.WorkerItem:
+def image_item(images: np.ndarray[Any, Any]) -> worker_pb2.WorkerItem:
     dtype = model_pb2.DTYPE_UINT8 if images.dtype == np.uint8 else model_pb2.DTYPE_FLOAT32
     return worker_pb2.WorkerItem(tensor=worker_pb2.Tensor(dims=images.shape, dtype=dtype, data=images.tobytes()))
 
 
-def transforming(rows: ManipulationRows) -> worker_pb2.WorkerItem:
-    """Ask for images to be transformed; one seed for all."""
+def transform_item(rows: ManipulationRows) -> worker_pb2.WorkerItem:
+    """Request transforms of images, with one seed for all."""
     images, table = rows.images, rows.table
     indices = rows.addresses.indices
     message = worker_pb2.Manipulation(
@@ -279,7 +279,7 @@ def request(*items: worker_pb2.WorkerItem, operation: int = model_pb2.OPERATION_
     return worker_pb2.WorkerRequest(operation=operation, request_id="r-1", items=items)
 
 
-def ask(worker: Worker, message: worker_pb2.WorkerRequest) -> worker_pb2.WorkerReply:
+def send(worker: Worker, message: worker_pb2.WorkerRequest) -> worker_pb2.WorkerReply:
     return worker_pb2.WorkerReply.FromString(worker.handle(message.SerializeToString()))
 
 

@@ -180,7 +180,7 @@ def set_at(*path: Any) -> Callable[[Plain], None]:
         ),
         pytest.param(
             set_at("parameters", "truncation", "default", 9),
-            "parameters.truncation.default: is 9; must lie within min and max, or be null",
+            "parameters.truncation.default: is 9; must be within min and max, or null",
             id="a default out of range",
         ),
         pytest.param(

@@ -1,4 +1,4 @@
-"""Plans: rows cut into the batches that are predicted to take least, and predictions that follow what is seen."""
+"""Batch plans: the fastest predicted split of rows, and predictions updated by observed times."""
 
 from __future__ import annotations
 

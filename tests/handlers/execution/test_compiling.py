@@ -11,7 +11,7 @@ import torch
 
 from handlers.execution.compiling import Inductor, compile_called, compiler_name, find_compiler
 from handlers.worker.worker import Worker
-from tests.handlers.toys import LATENT, DeepSampler, ask, drawing, load, request, toy_card, write_folder
+from tests.handlers.toys import LATENT, DeepSampler, load, request, sample_item, send, toy_card, write_folder
 
 COMPILED = {"FOUNT_WORKER_COMPILED": "1"}
 pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit.script:DeprecationWarning")  # torch's own
@@ -39,14 +39,14 @@ def compiled(small_folder: Path) -> Worker:
 @needs_compiler
 def test_a_compiled_model_is_ready_under_numerics_of_its_own(compiled: Worker) -> None:
     assert compiled.model.reason == ""
-    assert "-fp32-nchw-compiled-t1-" in ask(compiled, request(drawing())).numerics
+    assert "-fp32-nchw-compiled-t1-" in send(compiled, request(sample_item())).numerics
 
 
 @pytest.mark.slow
 @needs_compiler
 def test_a_compiled_model_draws_by_address(compiled: Worker) -> None:
-    together = ask(compiled, request(drawing(count=20))).items[0].value.data
-    assert together == b"".join(ask(compiled, request(drawing(start=i))).items[0].value.data for i in range(20))
+    together = send(compiled, request(sample_item(count=20))).items[0].value.data
+    assert together == b"".join(send(compiled, request(sample_item(start=i))).items[0].value.data for i in range(20))
 
 
 @needs_compiler

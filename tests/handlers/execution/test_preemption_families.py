@@ -17,7 +17,7 @@ from tests.handlers.stepping_toys import (
     SteppedToy,
     values_of,
 )
-from tests.handlers.toys import SIDE, ToySampler, ask, drawing, request
+from tests.handlers.toys import SIDE, ToySampler, request, sample_item, send
 
 
 def _noise(count: int) -> Noise:
@@ -36,7 +36,7 @@ def test_sampling_in_steps_returns_what_a_worker_returns(stepped: Worker) -> Non
     assert isinstance(module, SteppedToy)
     with torch.inference_mode():
         images = module.sample(_noise(size), torch.zeros(size, dtype=torch.int64), Draw(), Deadline())
-    assert [images.numpy().tobytes()] == values_of(ask(stepped, request(drawing(count=size))))
+    assert [images.numpy().tobytes()] == values_of(send(stepped, request(sample_item(count=size))))
 
 
 def test_sampling_in_steps_checks_the_deadline() -> None:

@@ -16,7 +16,7 @@ from tests.handlers.stepping_toys import (
     call,
     preempt,
 )
-from tests.handlers.toys import SIDE, ask, codes, drawing, reading, reason_of, request, toy_images
+from tests.handlers.toys import SIDE, codes, image_item, reason_of, request, sample_item, send, toy_images
 
 UINT8 = model_pb2.DTYPE_UINT8
 
@@ -37,51 +37,51 @@ UINT8 = model_pb2.DTYPE_UINT8
     ],
 )
 def test_a_bad_carry_is_refused_alone(stepped: Worker, change: Callable[[Any], object], reason: str) -> None:
-    good, bad = (preempt(stepped, drawing(count=3)) for _ in range(2))
+    good, bad = (preempt(stepped, sample_item(count=3)) for _ in range(2))
     change(bad.carry)
-    reply = ask(stepped, request(good, bad, good))
+    reply = send(stepped, request(good, bad, good))
     assert codes(reply) == [0, code_pb2.INVALID_ARGUMENT, 0]
     assert reason_of(reply.items[1].status) == reason
 
 
 def test_a_new_draw_cannot_join_resumed_ones(stepped: Worker) -> None:
-    preempted = preempt(stepped, drawing())
-    assert codes(ask(stepped, request(preempted, drawing()))) == [0, code_pb2.INVALID_ARGUMENT]
-    assert codes(ask(stepped, request(drawing(), preempted))) == [0, code_pb2.INVALID_ARGUMENT]
+    preempted = preempt(stepped, sample_item())
+    assert codes(send(stepped, request(preempted, sample_item()))) == [0, code_pb2.INVALID_ARGUMENT]
+    assert codes(send(stepped, request(sample_item(), preempted))) == [0, code_pb2.INVALID_ARGUMENT]
 
 
 def test_a_refused_carry_has_a_message(stepped: Worker) -> None:
-    preempted = preempt(stepped, drawing(count=3))
+    preempted = preempt(stepped, sample_item(count=3))
     preempted.carry.state.dims[1] = 1
-    message = ask(stepped, request(preempted)).items[0].status.message
+    message = send(stepped, request(preempted)).items[0].status.message
     assert message == "carry.state.dims are [3, 1, 4, 4]; this item takes [3, 3, 4, 4]"
 
 
 def test_a_model_without_steps_takes_no_carry(worker: Worker, stepped: Worker) -> None:
-    reply = ask(worker, request(preempt(stepped, drawing()), drawing()))
+    reply = send(worker, request(preempt(stepped, sample_item()), sample_item()))
     assert codes(reply) == [code_pb2.INVALID_ARGUMENT, 0]
     assert reason_of(reply.items[0].status) == "CARRY_NOT_TAKEN"
 
 
 def test_reading_takes_no_carry(classifier: Worker) -> None:
-    item = reading(toy_images(1))
+    item = image_item(toy_images(1))
     item.carry.next_step = 1
-    reply = ask(classifier, request(item, operation=model_pb2.OPERATION_CLASSIFY))
+    reply = send(classifier, request(item, operation=model_pb2.OPERATION_CLASSIFY))
     assert reason_of(reply.items[0].status) == "CARRY_NOT_TAKEN"
 
 
 def test_states_count_towards_the_capacity_of_a_call(stepped: Worker, monkeypatch: pytest.MonkeyPatch) -> None:
     pictures, states = 3 * SIDE * SIDE, 3 * 4 * CHANNELS * SIDE * SIDE  # bytes: uint8 and float32
-    item = drawing(count=3, dtype=UINT8)
+    item = sample_item(count=3, dtype=UINT8)
     preempted = preempt(stepped, item)
     monkeypatch.setattr("handlers.worker.worker.CallCapacity", lambda: CallCapacity(size_bytes=states - 1))
     assert pictures < states - 1
-    assert codes(ask(stepped, request(item))) == [0]
+    assert codes(send(stepped, request(item))) == [0]
     for message in (call(item, limit=2), call(preempted, limit=2), call(preempted)):
-        assert codes(ask(stepped, message)) == [code_pb2.RESOURCE_EXHAUSTED]
+        assert codes(send(stepped, message)) == [code_pb2.RESOURCE_EXHAUSTED]
 
 
 def test_states_beyond_any_call_are_refused(stepped: Worker, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("handlers.worker.requests.MAX_CALL_BYTES", 3 * 4 * CHANNELS * SIDE * SIDE - 1)
-    reply = ask(stepped, call(drawing(count=3), limit=2))
+    reply = send(stepped, call(sample_item(count=3), limit=2))
     assert reason_of(reply.items[0].status) == "ITEM_TOO_LARGE"

@@ -1,4 +1,4 @@
-"""Tuned settings: a file that goes before the environment, and that says what is wrong with it."""
+"""Tuned settings: a file that takes precedence over the environment, with its problems reported."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 from fount.tuned import TunedError, TunedModel, read_tuned, write_tuned
 from handlers.loading.memory import keep_freed_memory
 from handlers.settings import Settings, SettingsError, settings_from_environment
-from tests.handlers.toys import ToySampler, ask, drawing, load, request
+from tests.handlers.toys import ToySampler, load, request, sample_item, send
 
 ALL_STEPS = "models: {toy: {workers: 2, threads: 2, precision: bf16, layout: nchw, compiled: true}}"
 ENVIRONMENT = {"FOUNT_WORKER_THREADS": "3", "FOUNT_WORKER_LAYOUT": "nhwc"}
@@ -66,7 +66,7 @@ def test_an_absent_file_is_reported(toy_folder: Path, tmp_path: Path) -> None:
 def test_a_worker_uses_the_tuned_settings(toy_folder: Path, tmp_path: Path) -> None:
     write_tuned(tmp_path / "workers.yaml", "toy", TunedModel(layout="nhwc"))
     worker = load(toy_folder, ToySampler, {"FOUNT_WORKER_CONFIG": str(tmp_path / "workers.yaml")})
-    assert "-fp32-nhwc-t1-" in ask(worker, request(drawing())).numerics
+    assert "-fp32-nhwc-t1-" in send(worker, request(sample_item())).numerics
 
 
 def test_writing_an_entry_keeps_those_of_other_models(tmp_path: Path) -> None:

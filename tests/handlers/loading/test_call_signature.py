@@ -1,4 +1,4 @@
-"""How a module of the user's is called: what goes to which parameter, read from its signature."""
+"""Call signatures: which value a custom module gets in which parameter."""
 
 from __future__ import annotations
 

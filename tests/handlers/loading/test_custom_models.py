@@ -24,7 +24,7 @@ from tests.handlers.custom_models import (
     serve,
     write_custom,
 )
-from tests.handlers.toys import ask, drawing, request
+from tests.handlers.toys import request, sample_item, send
 
 
 @pytest.fixture(scope="module")
@@ -107,10 +107,10 @@ def stepper(tmp_path_factory: pytest.TempPathFactory) -> Worker:
 
 
 def _draw_with(worker: Worker, **parameters: float) -> np.ndarray:  # type: ignore[type-arg]
-    message = request(drawing(labels=()))
+    message = request(sample_item(labels=()))
     for name, value in parameters.items():
         setattr(message.parameters, name, value)
-    return np.frombuffer(ask(worker, message).items[0].value.data, np.float32)
+    return np.frombuffer(send(worker, message).items[0].value.data, np.float32)
 
 
 @pytest.mark.parametrize(("name", "value"), [("steps", 3), ("guidance_scale", 2.0), ("truncation", 0.5)])
@@ -181,7 +181,7 @@ def test_nothing_is_written_to_the_authors_folder(tmp_path: Path) -> None:
 
 
 def test_a_card_without_recipe_and_quality_is_described(conditional: tuple[Worker, torch.nn.Module]) -> None:
-    model = ask(conditional[0], request(operation=9)).description.model
+    model = send(conditional[0], request(operation=9)).description.model
     assert (model.family, model.recipe, len(model.quality)) == ("module", "", 0)
 
 

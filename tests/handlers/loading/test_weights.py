@@ -1,4 +1,4 @@
-"""Weights: only safetensors is read, and only what fits; a message says what to type."""
+"""Weights: only matching safetensors are loaded; messages have the command to run."""
 
 from __future__ import annotations
 

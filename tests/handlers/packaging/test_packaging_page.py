@@ -1,4 +1,4 @@
-"""What docs/packaging.md says beside its walk is so."""
+"""Statements and examples of docs/packaging.md are true."""
 
 from __future__ import annotations
 

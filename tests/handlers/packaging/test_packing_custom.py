@@ -1,4 +1,4 @@
-"""Packing custom models: the author's file goes along, and nothing that is stale, a pickle or in the way."""
+"""Packing custom models: the author's file is included; stale samples, pickles and name clashes are refused."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ from handlers.cards.card import load_card, write_card
 from handlers.models import load_family, source_file
 from handlers.verification.probes import make_manipulations
 from handlers.worker.worker import Worker
-from tests.handlers.toys import ask, drawing, reading, request, seal_folder, transforming
+from tests.handlers.toys import image_item, request, sample_item, seal_folder, send, transform_item
 
 MODEL_STORE = Path(__file__).resolve().parents[3] / "model_store"
 SHIPPED = sorted(card.parent.name for card in MODEL_STORE.glob("*/model.yaml"))
@@ -59,13 +59,13 @@ def _items(worker: Worker, sizes: tuple[int, ...]) -> Items:
     starts = [0, *accumulate(sizes)][:-1]
     if "TRANSFORM" in card.operations:
         rows = make_manipulations(Addresses.of_range(5, 0, sum(sizes)), (28, 28, 1))
-        return [transforming(rows.take(slice(at, at + size))) for at, size in zip(starts, sizes, strict=True)]
+        return [transform_item(rows.take(slice(at, at + size))) for at, size in zip(starts, sizes, strict=True)]
     if "SAMPLE" not in card.operations:
         shape = (sum(sizes), card.sample.height, card.sample.width, card.sample.channels)
         images = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
-        return [reading(images[start : start + size]) for start, size in zip(starts, sizes, strict=True)]
+        return [image_item(images[start : start + size]) for start, size in zip(starts, sizes, strict=True)]
     labels = (3,) if card.classes else ()
-    return [drawing(start=start, count=size, labels=labels) for start, size in zip(starts, sizes, strict=True)]
+    return [sample_item(start=start, count=size, labels=labels) for start, size in zip(starts, sizes, strict=True)]
 
 
 def _operations(worker: Worker) -> Iterator[int]:
@@ -74,7 +74,7 @@ def _operations(worker: Worker) -> Iterator[int]:
 
 
 def _data(worker: Worker, items: Items, operation: int) -> bytes:
-    reply = ask(worker, request(*items, operation=operation))
+    reply = send(worker, request(*items, operation=operation))
     assert all(item.WhichOneof("outcome") == "value" and not item.row_errors for item in reply.items), reply
     return b"".join(item.value.data for item in reply.items)
 

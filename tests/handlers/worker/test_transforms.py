@@ -1,4 +1,4 @@
-"""The family `transforms`: each transform does to a picture what its name says, and to no other picture anything."""
+"""The family `transforms`: each transform changes its own image as named, and no other."""
 
 from __future__ import annotations
 

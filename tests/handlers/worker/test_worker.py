@@ -10,7 +10,17 @@ import pytest
 from fount.v1 import model_pb2
 from fount.worker.v1 import worker_pb2
 from handlers.worker.worker import Worker
-from tests.handlers.toys import ToySampler, ask, choosing, drawing, load, reading, request, toy_images, with_seconds
+from tests.handlers.toys import (
+    ToySampler,
+    image_item,
+    indexed_item,
+    load,
+    request,
+    sample_item,
+    send,
+    toy_images,
+    with_seconds,
+)
 
 UINT8, FLOAT32 = model_pb2.DTYPE_UINT8, model_pb2.DTYPE_FLOAT32
 
@@ -25,77 +35,79 @@ def test_a_worker_is_ready(worker: Worker) -> None:
 
 
 def test_it_returns_uint8_rows_of_height_width_channels(worker: Worker) -> None:
-    value = ask(worker, request(drawing(count=5, dtype=UINT8))).items[0].value
+    value = send(worker, request(sample_item(count=5, dtype=UINT8))).items[0].value
     assert (list(value.dims), value.dtype, len(value.data)) == ([5, 4, 4, 1], UINT8, 80)
 
 
 def test_it_returns_float32_when_the_dtype_is_unset(worker: Worker) -> None:
-    value = ask(worker, request(drawing(count=5, dtype=model_pb2.DTYPE_UNSPECIFIED))).items[0].value
+    value = send(worker, request(sample_item(count=5, dtype=model_pb2.DTYPE_UNSPECIFIED))).items[0].value
     assert (list(value.dims), value.dtype, len(value.data)) == ([5, 4, 4, 1], FLOAT32, 320)
 
 
 def test_uint8_is_float32_rounded_to_255_levels(worker: Worker) -> None:
-    items = ask(worker, request(drawing(count=9), drawing(count=9, dtype=UINT8))).items
+    items = send(worker, request(sample_item(count=9), sample_item(count=9, dtype=UINT8))).items
     floats = np.frombuffer(items[0].value.data, "<f4")
     np.testing.assert_array_equal(np.frombuffer(items[1].value.data, np.uint8), np.rint(255 * floats))
 
 
 def test_a_request_of_a_hundred_is_a_hundred_requests_of_one(worker: Worker) -> None:
-    together = _data(ask(worker, request(drawing(count=100))))
-    alone = b"".join(_data(ask(worker, request(drawing(start=i)))) for i in range(100))
+    together = _data(send(worker, request(sample_item(count=100))))
+    alone = b"".join(_data(send(worker, request(sample_item(start=i)))) for i in range(100))
     assert together == alone
 
 
 def test_indices_one_by_one_are_the_rows_of_a_range(worker: Worker) -> None:
-    together, chosen = ask(worker, request(drawing(count=100), choosing(*range(100)))).items
+    together, chosen = send(worker, request(sample_item(count=100), indexed_item(*range(100)))).items
     assert chosen.value.data == together.value.data
 
 
 def test_indices_are_returned_in_the_requested_order(worker: Worker) -> None:
     last = 2**64 - 1
-    chosen = _data(ask(worker, request(choosing(9, last, 3, 9))))
-    alone = [_data(ask(worker, request(drawing(start=index)))) for index in (9, last, 3, 9)]
+    chosen = _data(send(worker, request(indexed_item(9, last, 3, 9))))
+    alone = [_data(send(worker, request(sample_item(start=index)))) for index in (9, last, 3, 9)]
     assert chosen == b"".join(alone)
 
 
 def test_indices_have_labels_of_their_own(worker: Worker) -> None:
-    chosen = _data(ask(worker, request(choosing(9, 3, labels=(2, 1)))))
-    alone = [drawing(start=9, labels=(2,)), drawing(start=3, labels=(1,))]
-    assert chosen == _data(ask(worker, request(*alone)))
+    chosen = _data(send(worker, request(indexed_item(9, 3, labels=(2, 1)))))
+    alone = [sample_item(start=9, labels=(2,)), sample_item(start=3, labels=(1,))]
+    assert chosen == _data(send(worker, request(*alone)))
 
 
 def test_co_batched_requests_change_no_byte(worker: Worker) -> None:
-    alone = _data(ask(worker, request(drawing(count=100))))
+    alone = _data(send(worker, request(sample_item(count=100))))
     others = [
-        drawing(seed=9, start=5, count=3, labels=(2,)),
-        drawing(count=100),
-        drawing(seed=4, count=41, labels=(1,)),
+        sample_item(seed=9, start=5, count=3, labels=(2,)),
+        sample_item(count=100),
+        sample_item(seed=4, count=41, labels=(1,)),
     ]
-    assert ask(worker, request(*others)).items[1].value.data == alone
+    assert send(worker, request(*others)).items[1].value.data == alone
 
 
 def test_one_label_applies_to_all_rows(worker: Worker) -> None:
-    one, many = ask(worker, request(drawing(count=4, labels=(2,)), drawing(count=4, labels=(2, 2, 2, 2)))).items
+    one, many = send(
+        worker, request(sample_item(count=4, labels=(2,)), sample_item(count=4, labels=(2, 2, 2, 2)))
+    ).items
     assert one.value.data == many.value.data
 
 
 def test_the_label_changes_the_sample(worker: Worker) -> None:
-    first, second = ask(worker, request(drawing(labels=(0,)), drawing(labels=(1,)))).items
+    first, second = send(worker, request(sample_item(labels=(0,)), sample_item(labels=(1,)))).items
     assert first.value.data != second.value.data
 
 
 def test_the_last_index_of_a_seed_can_be_drawn(worker: Worker) -> None:
-    assert len(_data(ask(worker, request(drawing(start=2**64 - 1))))) == 64
+    assert len(_data(send(worker, request(sample_item(start=2**64 - 1))))) == 64
 
 
 def test_a_parameter_changes_the_sample(worker: Worker) -> None:
-    plain, truncated = request(drawing(count=8)), request(drawing(count=8))
+    plain, truncated = request(sample_item(count=8)), request(sample_item(count=8))
     truncated.parameters.truncation = 0.5
-    assert _data(ask(worker, plain)) != _data(ask(worker, truncated))
+    assert _data(send(worker, plain)) != _data(send(worker, truncated))
 
 
 def test_an_unconditional_model_takes_no_labels(unconditional: Worker) -> None:
-    assert len(_data(ask(unconditional, request(drawing(count=3, labels=()))))) == 3 * 64
+    assert len(_data(send(unconditional, request(sample_item(count=3, labels=()))))) == 3 * 64
 
 
 @pytest.mark.parametrize(
@@ -107,65 +119,65 @@ def test_an_unconditional_model_takes_no_labels(unconditional: Worker) -> None:
     ],
 )
 def test_rows_are_split_into_the_fastest_sizes(worker: Worker, seconds: dict[int, float], sizes: list[int]) -> None:
-    message = request(drawing(count=40), drawing(seed=2, count=29))
-    reply = ask(with_seconds(worker, seconds), message)
+    message = request(sample_item(count=40), sample_item(seed=2, count=29))
+    reply = send(with_seconds(worker, seconds), message)
     assert list(reply.timings.batch_sizes) == sizes
-    assert _data(reply) == _data(ask(worker, message))
+    assert _data(reply) == _data(send(worker, message))
 
 
 def test_a_worker_updates_the_times_of_its_batches(worker: Worker) -> None:
     slow = with_seconds(worker, {8: 100.0})
-    ask(slow, request(drawing()))
+    send(slow, request(sample_item()))
     assert slow.model.engine is not None
     assert slow.model.engine.times["SAMPLE"].seconds[8] < 51
 
 
 def test_timings_are_filled_in(worker: Worker) -> None:
-    timings = ask(worker, request(drawing(count=32))).timings
+    timings = send(worker, request(sample_item(count=32))).timings
     assert 0 < timings.queue_s < 1
     assert 0 < timings.compute_s < 1
 
 
 def test_a_reply_names_numerics_and_digest(worker: Worker) -> None:
-    reply = ask(worker, request(drawing()))
+    reply = send(worker, request(sample_item()))
     assert reply.numerics.startswith("cpu-")
     assert reply.model_digest.startswith("sha256:")
 
 
 def test_a_classifier_gives_probabilities(classifier: Worker) -> None:
-    reply = ask(classifier, request(reading(toy_images(5)), operation=model_pb2.OPERATION_CLASSIFY))
+    reply = send(classifier, request(image_item(toy_images(5)), operation=model_pb2.OPERATION_CLASSIFY))
     probabilities = np.frombuffer(_data(reply), "<f4").reshape(5, 3)
     np.testing.assert_allclose(probabilities.sum(axis=1), 1.0, atol=1e-6)
 
 
 def test_a_classifier_gives_embeddings(classifier: Worker) -> None:
-    reply = ask(classifier, request(reading(toy_images(5)), operation=model_pb2.OPERATION_EMBED))
+    reply = send(classifier, request(image_item(toy_images(5)), operation=model_pb2.OPERATION_EMBED))
     assert list(reply.items[0].value.dims) == [5, 6]
 
 
 def test_float_images_read_like_their_uint8(classifier: Worker) -> None:
     images = toy_images(5)
-    items = [reading(images), reading(images.astype(np.float32) / np.float32(255))]
-    first, second = ask(classifier, request(*items, operation=model_pb2.OPERATION_CLASSIFY)).items
+    items = [image_item(images), image_item(images.astype(np.float32) / np.float32(255))]
+    first, second = send(classifier, request(*items, operation=model_pb2.OPERATION_CLASSIFY)).items
     assert first.value.data == second.value.data
 
 
 def test_a_classifiers_rows_do_not_depend_on_co_batched_rows(classifier: Worker) -> None:
     images = toy_images(45)
-    together = _data(ask(classifier, request(reading(images), operation=model_pb2.OPERATION_CLASSIFY)))
-    items = [reading(images[i : i + 1]) for i in range(45)]
+    together = _data(send(classifier, request(image_item(images), operation=model_pb2.OPERATION_CLASSIFY)))
+    items = [image_item(images[i : i + 1]) for i in range(45)]
     assert together == b"".join(
-        _data(ask(classifier, request(item, operation=model_pb2.OPERATION_CLASSIFY))) for item in items
+        _data(send(classifier, request(item, operation=model_pb2.OPERATION_CLASSIFY))) for item in items
     )
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_each_precision_draws_by_address(toy_folder: Path, precision: str) -> None:
     loaded = load(toy_folder, ToySampler, {"FOUNT_WORKER_PRECISION": precision})
-    together = _data(ask(loaded, request(drawing(count=40))))
-    assert together == b"".join(_data(ask(loaded, request(drawing(start=i)))) for i in range(40))
+    together = _data(send(loaded, request(sample_item(count=40))))
+    assert together == b"".join(_data(send(loaded, request(sample_item(start=i)))) for i in range(40))
 
 
 def test_bf16_has_numerics_of_its_own(toy_folder: Path) -> None:
     loaded = load(toy_folder, ToySampler, {"FOUNT_WORKER_PRECISION": "bf16"})
-    assert "-bf16-nhwc-" in ask(loaded, request(drawing())).numerics
+    assert "-bf16-nhwc-" in send(loaded, request(sample_item())).numerics

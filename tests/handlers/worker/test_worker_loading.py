@@ -1,4 +1,4 @@
-"""Loading: what makes a worker unavailable, and how it says so."""
+"""Loading: what makes a worker unavailable, and the reason it reports."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ from handlers.worker.worker import Worker
 from tests.handlers.toys import (
     RandomSampler,
     ToySampler,
-    ask,
     codes,
-    drawing,
     load,
     request,
+    sample_item,
     seal_folder,
+    send,
     toy_card,
     write_folder,
 )
@@ -51,7 +51,7 @@ def _replace_weights(folder: Path, change: Callable[[Tensors], Tensors]) -> None
 
 
 def _describe(worker: Worker) -> worker_pb2.Description:
-    return ask(worker, request(operation=model_pb2.OPERATION_DESCRIBE)).description
+    return send(worker, request(operation=model_pb2.OPERATION_DESCRIBE)).description
 
 
 @pytest.mark.parametrize(
@@ -206,7 +206,7 @@ def test_a_family_that_is_random_is_unavailable(toy_folder: Path) -> None:
 
 
 def test_an_unavailable_worker_answers_every_item_unavailable(toy_folder: Path) -> None:
-    reply = ask(load(toy_folder, RandomSampler), request(drawing(), drawing()))
+    reply = send(load(toy_folder, RandomSampler), request(sample_item(), sample_item()))
     assert codes(reply) == [code_pb2.UNAVAILABLE] * 2
     assert reply.items[0].status.message.startswith("no batch size gives")
 

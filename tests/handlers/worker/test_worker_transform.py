@@ -1,4 +1,4 @@
-"""A worker that transforms: images in, images out; what is wrong with one item is said of that item alone."""
+"""A worker that transforms images; an invalid item is refused alone."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from handlers.cards.card import load_card, write_card
 from handlers.models import load_family, source_file
 from handlers.verification.probes import make_manipulations
 from handlers.worker.worker import Worker
-from tests.handlers.toys import ask, drawing, reason_of, request, seal_folder, transforming
+from tests.handlers.toys import reason_of, request, sample_item, seal_folder, send, transform_item
 
 SOURCE = Path(__file__).resolve().parents[3] / "model_store" / "transforms"
 SHAPE = (12, 10, 3)
@@ -37,7 +37,7 @@ def worker(tmp_path_factory: pytest.TempPathFactory) -> Worker:
 
 
 def item(start: int = 0, count: int = 4, shape: tuple[int, int, int] = SHAPE) -> worker_pb2.WorkerItem:
-    return transforming(make_manipulations(Addresses.of_range(3, start, count), shape))
+    return transform_item(make_manipulations(Addresses.of_range(3, start, count), shape))
 
 
 def test_it_is_ready(worker: Worker) -> None:
@@ -45,7 +45,7 @@ def test_it_is_ready(worker: Worker) -> None:
 
 
 def answer(worker: Worker, *items: worker_pb2.WorkerItem) -> worker_pb2.WorkerReply:
-    return ask(worker, request(*items, operation=model_pb2.OPERATION_TRANSFORM))
+    return send(worker, request(*items, operation=model_pb2.OPERATION_TRANSFORM))
 
 
 def test_images_are_returned_in_their_shape(worker: Worker) -> None:
@@ -56,7 +56,7 @@ def test_images_are_returned_in_their_shape(worker: Worker) -> None:
 
 def test_an_image_with_the_identity_is_returned_unchanged(worker: Worker) -> None:
     rows = make_manipulations(Addresses.of_range(3, 0, 9), SHAPE)  # rows 0 and 8 are to stay
-    data = answer(worker, transforming(rows)).items[0].value.data
+    data = answer(worker, transform_item(rows)).items[0].value.data
     images = np.frombuffer(data, np.uint8).reshape(9, *SHAPE)
     assert images[[0, 8]].tobytes() == rows.images[[0, 8]].tobytes()
     assert images[1:8].tobytes() != rows.images[1:8].tobytes()
@@ -78,13 +78,13 @@ def test_addresses_may_be_a_range_too(worker: Worker) -> None:
 
 
 def test_a_description_names_the_operation(worker: Worker) -> None:
-    reply = ask(worker, worker_pb2.WorkerRequest(operation=model_pb2.OPERATION_DESCRIBE))
+    reply = send(worker, worker_pb2.WorkerRequest(operation=model_pb2.OPERATION_DESCRIBE))
     assert list(reply.description.model.operations) == [model_pb2.OPERATION_TRANSFORM]
     assert not reply.description.model.HasField("condition")
 
 
 def test_it_supports_no_other_operation(worker: Worker) -> None:
-    [outcome] = ask(worker, request(drawing())).items
+    [outcome] = send(worker, request(sample_item())).items
     assert (outcome.status.code, reason_of(outcome.status)) == (code_pb2.FAILED_PRECONDITION, "OPERATION_NOT_SUPPORTED")
 
 
@@ -109,7 +109,7 @@ WRONG: dict[str, tuple[Callable[[worker_pb2.WorkerItem], object], str]] = {
     "infinite": (lambda w: set_table(w, "shift_x", float("inf")), "PARAMETER_WRONG"),
     "no zoom": (lambda w: set_table(w, "zoom_factor", 0.0), "PARAMETER_WRONG"),
     "an address less": (lambda w: w.manipulation.addresses.indices.pop(), "INDICES_WRONG"),
-    "a start beside indices": (lambda w: setattr(w.manipulation.addresses, "start_index", 1), "INDICES_WRONG"),
+    "a start and indices": (lambda w: setattr(w.manipulation.addresses, "start_index", 1), "INDICES_WRONG"),
     "a range less": (
         lambda w: w.manipulation.addresses.CopyFrom(worker_pb2.Range(count=3)), "ADDRESSES_WRONG",
     ),
