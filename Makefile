@@ -6,6 +6,8 @@ PROTO_BIN := .venv-proto/bin
 PROTO_INSTALLED := .venv-proto/.installed
 PIP_OPTIONS := --disable-pip-version-check
 ARCHIVES := build/archives
+# Tests of one file, and all end-to-end tests, which share their stacks, run in one process: see tests/conftest.py.
+PARALLEL := -n 2 --dist loadscope --no-loadscope-reorder
 
 PROTOS := $(wildcard protos/fount/*/*.proto protos/fount/*/*/*.proto)
 SERVICE_PROTOS := $(wildcard protos/fount/v1/*.proto protos/fount/runner/v1/*.proto)
@@ -57,11 +59,11 @@ demo: archives ## serve, draw images into demo/, stop
 serve: archives ## serve on 127.0.0.1:50051 until Ctrl-C
 	exec $(BIN)/fount serve --archives $(ARCHIVES)
 
-test: $(INSTALLED) ## every test but the slow ones
-	$(BIN)/pytest -m 'not slow'
+test: $(INSTALLED) ## every test but the slow ones, in two processes, with coverage
+	$(BIN)/pytest -m 'not slow' $(PARALLEL) --cov --cov-report=term:skip-covered
 
 test-full: $(INSTALLED) ## every test
-	$(BIN)/pytest
+	$(BIN)/pytest $(PARALLEL)
 
 bench: $(INSTALLED) ## measure against the hardware, TorchServe alone and one process; QUICK=1: short rounds
 	$(BIN)/python -m benchmarks $(if $(QUICK),--quick)
@@ -76,7 +78,8 @@ check: $(INSTALLED) proto-check ## lint, types, contract, generated code, import
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	cd protos && ../$(BIN)/buf lint
-	$(BIN)/pytest -q tests/unit/repository/test_imports.py
+	$(BIN)/lint-imports
+	$(BIN)/deptry .
 
 format: $(INSTALLED) ## rewrite the code in the house format
 	$(BIN)/ruff check --fix .

@@ -67,6 +67,11 @@ def test_a_foreign_import_of_a_family_is_named(house: Path, statement: str, fore
     assert foreign in foreign_imports(house, house / "handlers/start.py")
 
 
+@pytest.mark.parametrize("file", sorted((ROOT / "handlers/models").glob("[!_]*.py")), ids=lambda file: file.stem)
+def test_a_shipped_family_imports_nothing_foreign(file: Path) -> None:
+    assert foreign_imports(ROOT, file) == []
+
+
 def test_a_family_may_import_torch_noise_and_its_interface(house: Path) -> None:
     lines = "import math\nimport numpy as np\nfrom torch import nn\nfrom fount.address import Stream\n"
     (house / "handlers/start.py").write_text(f"{lines}from handlers.family import Noise\n")
