@@ -5,26 +5,6 @@
        │      InvalidRequest  UnknownName   Overloaded    NotReady, WorkerFault
        │      NotPermitted    Retired       TooLate       (WorkerLost is retried, then NotReady)
 
-    FountServiceError
-    ├── InvalidRequest    fields of the request are wrong
-    │   ├── UnknownName   a model, version or label is not known
-    │   └── TicketInvalid a ticket is of another service, was changed, or has expired
-    ├── NotPermitted      the caller lacks a grant
-    ├── Retired           a pinned digest, numerics or operation is not served
-    ├── PlanRefused       a plan would change labels, or needs what is not served
-    ├── DatasetUnreadable the files of a data set are absent or damaged
-    ├── UnknownEvaluation an evaluation is unknown, deleted, or of another caller
-    ├── EvaluationRefused a reference and a model do not fit, or evaluations are off
-    ├── EvaluationNotDone a report is requested before the evaluation has ended
-    ├── JobsUnreachable   the database of evaluations does not answer
-    ├── Overloaded        a queue or a quota is full
-    ├── NotReady          no worker can do it now
-    │   ├── WorkerLost    a worker went away in the middle of a call
-    │   └── WorkerBusy    a worker's own queue is full
-    ├── TooLate           the deadline passed
-    ├── WorkerFault       a worker returned an invalid result
-    └── SetupError        the service cannot start as configured
-
 All but `SetupError` reach a client, with their text; `service/rpc/status.py` maps each to its status. Any other
 exception is unexpected: logged with its traceback, answered as INTERNAL with a request id.
 """

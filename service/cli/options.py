@@ -40,6 +40,7 @@ _LOOPBACK = ("127.0.0.1", "localhost", "::1", "[::1]")
 _ARCHIVES, _STORE, _STATE = Path("build/archives"), Path("model_store"), Path("~/.local/state/fount")
 _TUNED = "workers.yaml"
 _MAX_NAMED = 8  # models in one line of output
+_FIELDS = {"drain": "drain_grace_s", "worker_timeout": "worker_timeout_s", "worker_wait": "worker_wait_s"}
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 Decorator = Callable[[Command], Command]
@@ -54,6 +55,13 @@ def _options(*decorators: Decorator[Command]) -> Decorator[Command]:
         return command
 
     return decorate
+
+
+def _setting(option: str, kind: Any, text: str) -> Decorator[Callable[..., Any]]:
+    """Make the option of a setting, with the default of `GatewayConfig`."""
+    name = option.removeprefix("--").replace("-", "_")
+    default = getattr(GatewayConfig, _FIELDS.get(name, name))
+    return click.option(option, type=kind, default=default, show_default=True, show_envvar=True, help=text)
 
 
 def _set_up_logs(context: click.Context, option: click.Parameter, level: str) -> None:
@@ -100,11 +108,9 @@ worker_options = _options(
 )  # fmt: skip
 
 gateway_options = _options(
-    click.option("--host", default="127.0.0.1", show_default=True, show_envvar=True, help="Address to listen on."),
-    click.option("--port", type=_PORT, default=50051, show_default=True, show_envvar=True,
-                 help="gRPC port; 0: any free one."),
-    click.option("--http-port", type=_PORT, default=8000, show_default=True, show_envvar=True,
-                 help="Port of /metrics, /livez and /readyz; 0: any free one."),
+    _setting("--host", str, "Address to listen on."),
+    _setting("--port", _PORT, "gRPC port; 0: any free one."),
+    _setting("--http-port", _PORT, "Port of /metrics, /livez and /readyz; 0: any free one."),
     click.option("--require", multiple=True, metavar="MODEL", show_envvar=True,
                  help="A model that must be ready before the gateway is. Repeatable."),
     click.option("--default-version", multiple=True, metavar="MODEL=VERSION", show_envvar=True,
@@ -126,34 +132,23 @@ gateway_options = _options(
     click.option("--runners", type=click.IntRange(0, 64), show_envvar=True,
                  help="Processes that run evaluations, started and stopped with this command; 0: they run elsewhere "
                       "(`fount runner`). Unset: 1 when evaluations are on."),
-    click.option("--max-evaluation-samples", type=click.IntRange(min=100), default=50_000, show_default=True,
-                 show_envvar=True, help="Limit of the samples of one evaluation."),
-    click.option("--keep-reports-days", type=_ABOVE_0, default=30.0, show_default=True, show_envvar=True,
-                 help="How long evaluations and their reports are kept after they have ended."),
-    click.option("--report-bytes", type=_POSITIVE, default=1 << 30, show_default=True, show_envvar=True,
-                 help="Limit of the bytes of all reports; the oldest are deleted first."),
-    click.option("--drain", type=click.FloatRange(min=0), default=10.0, show_default=True, show_envvar=True,
-                 help="Seconds that running streams may continue after a stop signal."),
-    click.option("--max-streams", type=_POSITIVE, default=1024, show_default=True, show_envvar=True,
-                 help="Limit of open sample streams; more are refused with a time to retry."),
-    click.option("--max-batch-ms", type=_ABOVE_0, default=20.0, show_default=True, show_envvar=True,
-                 help="How long the calls before an interactive request may occupy a worker."),
-    click.option("--bulk-batch-ms", type=_ABOVE_0, default=200.0, show_default=True, show_envvar=True,
-                 help="How long one worker call may take when there are no interactive requests."),
-    click.option("--max-queue-s", type=_ABOVE_0, default=60.0, show_default=True, show_envvar=True,
-                 help="Limit of the work waiting for a model, in seconds until its workers finish it."),
-    click.option("--caller-queue-s", type=_ABOVE_0, default=600.0, show_default=True, show_envvar=True,
-                 help="Limit of the work waiting for one caller, in seconds of one worker."),
-    click.option("--total-queue-s", type=_ABOVE_0, default=600.0, show_default=True, show_envvar=True,
-                 help="Limit of all waiting work, in seconds of one worker."),
-    click.option("--window-bytes", type=_POSITIVE, default=4 << 20, show_default=True, show_envvar=True,
-                 help="Flow-control window: samples of one stream that its client has not taken yet."),
-    click.option("--max-unread-bytes", type=_POSITIVE, default=256 << 20, show_default=True, show_envvar=True,
-                 help="The same for all streams together: half is shared, half is a minimum for each."),
-    click.option("--worker-timeout", type=_ABOVE_0, default=100.0, show_default=True, show_envvar=True,
-                 help="Seconds a worker call may take."),
-    click.option("--worker-wait", type=_ABOVE_0, default=30.0, show_default=True, show_envvar=True,
-                 help="Seconds that running streams wait for a worker when none is ready."),
+    _setting("--max-evaluation-samples", click.IntRange(min=100), "Limit of the samples of one evaluation."),
+    _setting("--keep-reports-days", _ABOVE_0, "How long evaluations and their reports are kept after they have ended."),
+    _setting("--report-bytes", _POSITIVE, "Limit of the bytes of all reports; the oldest are deleted first."),
+    _setting("--drain", click.FloatRange(min=0), "Seconds that running streams may continue after a stop signal."),
+    _setting("--max-streams", _POSITIVE, "Limit of open sample streams; more are refused with a time to retry."),
+    _setting("--max-batch-ms", _ABOVE_0, "How long the calls before an interactive request may occupy a worker."),
+    _setting("--bulk-batch-ms", _ABOVE_0, "How long one worker call may take when there are no interactive requests."),
+    _setting("--max-queue-s", _ABOVE_0,
+             "Limit of the work waiting for a model, in seconds until its workers finish it."),
+    _setting("--caller-queue-s", _ABOVE_0, "Limit of the work waiting for one caller, in seconds of one worker."),
+    _setting("--total-queue-s", _ABOVE_0, "Limit of all waiting work, in seconds of one worker."),
+    _setting("--window-bytes", _POSITIVE,
+             "Flow-control window: samples of one stream that its client has not taken yet."),
+    _setting("--max-unread-bytes", _POSITIVE,
+             "The same for all streams together: half is shared, half is a minimum for each."),
+    _setting("--worker-timeout", _ABOVE_0, "Seconds a worker call may take."),
+    _setting("--worker-wait", _ABOVE_0, "Seconds that running streams wait for a worker when none is ready."),
     log_level_option,
 )  # fmt: skip
 
@@ -173,15 +168,12 @@ def gateway_config(context: click.Context) -> GatewayConfig:
     jobs = _jobs(given)
     same = ("host", "port", "http_port", "max_streams", "max_batch_ms", "bulk_batch_ms", "max_queue_s",
             "caller_queue_s", "total_queue_s", "window_bytes", "max_unread_bytes", "max_evaluation_samples",
-            "keep_reports_days", "report_bytes")  # fmt: skip
+            "keep_reports_days", "report_bytes", *_FIELDS)  # fmt: skip
     try:
         return GatewayConfig(
-            **{name: given[name] for name in same},
+            **{_FIELDS.get(name, name): given[name] for name in same},
             default_versions=versions,
             required_models=frozenset(given["require"]),
-            worker_timeout_s=given["worker_timeout"],
-            worker_wait_s=given["worker_wait"],
-            drain_grace_s=given["drain"],
             ticket_keys=_state_path(given, "ticket_keys"),
             plans=_state_path(given, "plans"),
             jobs=jobs,

@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
-from service.domain import Call, ModelState, Reply, Target
-from service.errors import NotReady, SetupError
+from service.domain import ModelState
+from service.errors import SetupError
 from service.workers import Offer
 from service.workers.torchserve.channel import Address
 from service.workers.torchserve.launch import TorchServeConfig
@@ -26,8 +26,8 @@ _MAX_PAUSE_S = 30.0
 _REASON = "TorchServe was restarted; workers are loading"
 
 
-class EmbeddedPool:
-    """One or more TorchServe processes, and the pool over them.
+class EmbeddedPool(TorchServePool):
+    """A pool that starts and stops its TorchServe processes.
 
     Args:
         configs: one for each process.
@@ -35,10 +35,9 @@ class EmbeddedPool:
     """
 
     def __init__(self, *configs: TorchServeConfig, refused: Sequence[Offer] = ()) -> None:
+        super().__init__(())
         self._not_packed = tuple(refused)
         self.processes = [TorchServeProcess(config) for config in configs]
-        self._pool: TorchServePool | None = None
-        self._watchers: list[Callable[[], None]] = []
         self._supervisors: list[asyncio.Task[None]] = []
 
     async def start(self) -> None:
@@ -47,12 +46,11 @@ class EmbeddedPool:
         Raises:
             SetupError: a process cannot be started.
         """
-        self._pool = TorchServePool([await process.start() for process in self.processes])
-        for changed in self._watchers:
-            self._pool.watch(changed)
-        await self._pool.start()
+        for address in [await process.start() for process in self.processes]:
+            self.add(address)
+        await super().start()
         for index, process in enumerate(self.processes):
-            supervisor = Supervisor(process, self._pool, index)
+            supervisor = Supervisor(process, self, index)
             self._supervisors.append(asyncio.get_running_loop().create_task(supervisor.run()))
 
     async def close(self) -> None:
@@ -60,39 +58,14 @@ class EmbeddedPool:
         for supervisor in self._supervisors:
             supervisor.cancel()
         await asyncio.gather(*self._supervisors, return_exceptions=True)  # a start in progress is undone
-        if self._pool:
-            await self._pool.close()
+        await super().close()
         await asyncio.gather(*(process.stop() for process in self.processes))
 
     def offers(self) -> tuple[Offer, ...]:
         """Return the offers of workers, of archives that are still to be loaded, and of refused archives."""
-        offers = self._pool.offers() if self._pool else ()
+        offers = super().offers()
         known = {(offer.name, offer.version) for offer in offers}
         return (*offers, *(offer for offer in self._without_worker() if (offer.name, offer.version) not in known))
-
-    def is_discovered(self) -> bool:
-        """Whether every process has reported its models at least once."""
-        return self._pool is not None and self._pool.is_discovered()
-
-    def watch(self, changed: Callable[[], None]) -> None:
-        """Call `changed` whenever offers or capacity may have changed."""
-        self._watchers.append(changed)
-        if self._pool:
-            self._pool.watch(changed)
-
-    def workers(self, target: Target) -> int:
-        """Return how many ready workers a target has now."""
-        return self._pool.workers(target) if self._pool else 0
-
-    def capacity(self, target: Target) -> int:
-        """Return how many more calls its workers accept now; see `WorkerPool.capacity`."""
-        return self._pool.capacity(target) if self._pool else 0
-
-    async def call(self, call: Call, *, timeout_s: float) -> Reply:
-        """Execute a call on one worker; see `WorkerPool.call`."""
-        if self._pool is None:
-            raise NotReady("TorchServe is starting")
-        return await self._pool.call(call, timeout_s=timeout_s)
 
     def _without_worker(self) -> list[Offer]:
         """List models as archives name them; the file of an unusable archive is `<name>-<version>.mar`."""

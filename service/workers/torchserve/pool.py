@@ -37,12 +37,18 @@ class TorchServePool:
     """
 
     def __init__(self, addresses: Sequence[Address]) -> None:
-        self._replicas = [Replica(address, self._replica_changed) for address in addresses]
+        self._replicas: list[Replica] = []
         self._watchers: list[Callable[[], None]] = []
         self._hedge = Hedge[Reply](self._replica_changed)
         self._hedged: Counter[Target] = Counter()
         self._calls = 0
         self._differing: set[Target] = set()
+        for address in addresses:
+            self.add(address)
+
+    def add(self, address: Address) -> None:
+        """Add an address, before the pool is started."""
+        self._replicas.append(Replica(address, self._replica_changed))
 
     async def start(self) -> None:
         """Begin to probe every address."""
@@ -72,7 +78,7 @@ class TorchServePool:
 
     def is_discovered(self) -> bool:
         """Whether every address has reported its models at least once."""
-        return all(replica.is_discovered for replica in self._replicas)
+        return bool(self._replicas) and all(replica.is_discovered for replica in self._replicas)
 
     def watch(self, changed: Callable[[], None]) -> None:
         """Call `changed` whenever offers or capacity may have changed."""

@@ -1,4 +1,4 @@
-"""docker-compose.yml: valid by the published schema, and as closed as it says it is.
+"""docker-compose.yml: valid by the published schema, with the documented restrictions.
 
 `compose-spec.json` is the Compose Specification's own schema (compose-spec/compose-spec, `schema/compose-spec.json`,
 Apache-2.0), unchanged.
@@ -45,7 +45,7 @@ def schema_errors(document: object) -> list[str]:
     return [f"{error.json_path}: {error.message}" for error in validator.iter_errors(document)]
 
 
-def test_the_file_meets_the_published_schema() -> None:
+def test_the_file_matches_the_published_schema() -> None:
     assert schema_errors(COMPOSE) == []
 
 
@@ -57,7 +57,7 @@ def test_the_file_meets_the_published_schema() -> None:
         pytest.param({"healthcheck": {"test": 1}}, id="wrong type inside"),
     ],
 )
-def test_the_schema_finds_faults(fault: dict[str, Any]) -> None:
+def test_the_schema_rejects_faults(fault: dict[str, Any]) -> None:
     assert len(schema_errors({"services": {"gateway": {"image": "fount-gateway", **fault}}})) > 0
 
 
@@ -91,7 +91,7 @@ def test_only_the_gateway_and_runners_can_reach_the_database() -> None:
 
 
 @pytest.mark.parametrize("name", ["database", "runner"])
-def test_what_works_on_jobs_is_on_no_other_network(name: str) -> None:
+def test_services_that_use_the_jobs_database_are_on_no_other_network(name: str) -> None:
     assert SERVICES[name]["networks"] == ["jobs"]
 
 
