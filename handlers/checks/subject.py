@@ -10,7 +10,7 @@ import contextlib
 import dataclasses
 import math
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -58,6 +58,9 @@ class Subject:
         record: whether golden samples may be written.
         time_limit_s: limit of one check.
         resident_before: bytes of memory the process used before the model was loaded.
+        card: the model card, set by the check `card`.
+        network: the loaded model, set by the check `weights`.
+        profile: the batch sizes that may run, set by the check `batch-size`.
     """
 
     folder: Path
@@ -66,39 +69,9 @@ class Subject:
     record: bool = True
     time_limit_s: float = 300.0
     resident_before: int = 0
-    _card: Card | None = None
-    _network: Network | None = None
-    _profile: Profile | None = None
-
-    @property
-    def card(self) -> Card:
-        """The model card, set by the check `card`."""
-        assert self._card is not None, "the card has not been read"
-        return self._card
-
-    @card.setter
-    def card(self, card: Card) -> None:
-        self._card = card
-
-    @property
-    def network(self) -> Network:
-        """The loaded model, set by the check `weights`."""
-        assert self._network is not None, "the weights have not been loaded"
-        return self._network
-
-    @network.setter
-    def network(self, network: Network) -> None:
-        self._network = network
-
-    @property
-    def profile(self) -> Profile:
-        """The batch sizes that may run, set by the check `batch-size`."""
-        assert self._profile is not None, "the profile has not been measured"
-        return self._profile
-
-    @profile.setter
-    def profile(self, profile: Profile) -> None:
-        self._profile = profile
+    card: Card = field(init=False, repr=False)
+    network: Network = field(init=False, repr=False)
+    profile: Profile = field(init=False, repr=False)
 
     @property
     def samples(self) -> bool:

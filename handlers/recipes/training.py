@@ -142,7 +142,15 @@ def train_module(
 def build_task(
     recipe: Recipe, data: TrainingData, *, steps: int, generator: torch.Generator, device: torch.device
 ) -> Task:
-    """Create the task of a recipe's fit; initial weights are drawn from torch's own generator."""
+    """Create the task of a recipe's fit; initial weights are drawn from torch's own generator.
+
+    Args:
+        recipe: family, configuration and fit.
+        data: to train on.
+        steps: of the whole training.
+        generator: of batches, noise and augmentation.
+        device: where to train.
+    """
     match recipe.fit:
         case ClassifierFit():
             return ClassifierTask(recipe, data.train, steps=steps, generator=generator, device=device)

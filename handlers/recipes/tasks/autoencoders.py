@@ -28,15 +28,7 @@ class AutoencoderTask(SingleNetworkTask):
     def __init__(
         self, recipe: Recipe, rows: Split, *, steps: int, generator: torch.Generator, device: torch.device
     ) -> None:
-        """Build the network.
-
-        Args:
-            recipe: family, configuration and fit.
-            rows: to train on.
-            steps: of the whole training.
-            generator: of batches and posterior noise.
-            device: where to train.
-        """
+        """Build the network, as in `handlers.recipes.training.build_task`."""
         assert isinstance(recipe.fit, VaeFit)
         module = load_family(recipe.family, recipe.config)
         assert isinstance(module, Autoencoder)

@@ -36,15 +36,7 @@ class ClassifierTask(SingleNetworkTask):
     def __init__(
         self, recipe: Recipe, rows: Split, *, steps: int, generator: torch.Generator, device: torch.device
     ) -> None:
-        """Build the network.
-
-        Args:
-            recipe: configuration and fit.
-            rows: to train on.
-            steps: of the whole training.
-            generator: of batches and augmentation.
-            device: where to train.
-        """
+        """Build the network, as in `handlers.recipes.training.build_task`."""
         assert isinstance(recipe.fit, ClassifierFit)
         classifier = ConvClassifier.from_config(recipe.config).to(device)
         super().__init__(classifier, len(rows.labels), recipe.fit, steps=steps, generator=generator)

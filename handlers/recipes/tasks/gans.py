@@ -11,16 +11,15 @@ of averaging in GAN training", 2019; Zhao et al., "Differentiable augmentation f
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from handlers.models.gan import ConditionalGan, Discriminator, discriminator_loss, generator_loss
 from handlers.recipes.tasks.augmentations import translate
-from handlers.recipes.tasks.task import GanFit, average_into, pack_state, unpack_state
+from handlers.recipes.tasks.task import GanFit, Task, average_into
 
 if TYPE_CHECKING:
     from handlers.recipes.catalogue import Recipe
@@ -38,33 +37,24 @@ def rate_share(number: int, steps: int, fit: GanFit) -> float:
     return 1.0 if remaining >= falling else max(fit.last_share, remaining / falling)
 
 
-class GanTask:
+class GanTask(Task):
     """A generator and its discriminator."""
 
     def __init__(
         self, recipe: Recipe, rows: Split, *, steps: int, generator: torch.Generator, device: torch.device
     ) -> None:
-        """Build both networks.
-
-        Args:
-            recipe: configuration and fit.
-            rows: real pictures.
-            steps: of the whole training.
-            generator: of batches, latents, labels and shifts.
-            device: where to train.
-        """
+        """Build both networks, as in `handlers.recipes.training.build_task`."""
         assert isinstance(recipe.fit, GanFit)
-        self._fit, self._steps, self._random, self._device = recipe.fit, steps, generator, device
-        self.module = ConditionalGan.from_config(recipe.config).to(device)
-        self._average = copy.deepcopy(self.module).requires_grad_(False).eval()
-        discriminator = Discriminator(self.module.config, recipe.fit.discriminator_features, recipe.fit.projection)
-        self._discriminator = discriminator.to(device)
-        self._images, self._labels = (2 * rows.images - 1).to(device), rows.labels.to(device)
-        betas = recipe.fit.betas
-        self._optimizers = {
-            "generator_optimizer": torch.optim.Adam(self.module.parameters(), betas=betas),
-            "discriminator_optimizer": torch.optim.Adam(self._discriminator.parameters(), betas=betas),
+        fit = recipe.fit
+        gan = ConditionalGan.from_config(recipe.config).to(device)
+        self._discriminator = Discriminator(gan.config, fit.discriminator_features, fit.projection).to(device)
+        optimizers = {
+            "generator_optimizer": torch.optim.Adam(gan.parameters(), betas=fit.betas),
+            "discriminator_optimizer": torch.optim.Adam(self._discriminator.parameters(), betas=fit.betas),
         }
+        super().__init__(gan, optimizers, generator, {"discriminator": self._discriminator})
+        self._gan, self._fit, self._steps, self._device = gan, fit, steps, device
+        self._images, self._labels = (2 * rows.images - 1).to(device), rows.labels.to(device)
 
     def step(self, number: int) -> Mapping[str, Tensor]:
         """Take one step of the discriminator, then one of the generator.
@@ -81,7 +71,7 @@ class GanTask:
 
     def _discriminator_loss(self) -> Tensor:
         self._discriminator.requires_grad_(True)
-        rows = torch.randint(len(self._labels), (self._fit.batch,), generator=self._random).to(self._device)
+        rows = torch.randint(len(self._labels), (self._fit.batch,), generator=self._generator).to(self._device)
         with torch.no_grad():
             fake, fake_labels = self._draw()
         # real and generated rows in one batch, (2B, C, H, W)
@@ -96,33 +86,11 @@ class GanTask:
 
     def _draw(self) -> tuple[Tensor, Tensor]:
         """Draw a batch with uniformly distributed classes: (B, C, H, W) in [-1, 1], and (B,) int64."""
-        config, batch = self.module.config, self._fit.batch
-        z = torch.randn(batch, config.latent_dim, generator=self._random).to(self._device)
-        labels = torch.randint(config.classes, (batch,), generator=self._random).to(self._device)
-        images: Tensor = self.module(z, labels)
+        config, batch = self._gan.config, self._fit.batch
+        z = torch.randn(batch, config.latent_dim, generator=self._generator).to(self._device)
+        labels = torch.randint(config.classes, (batch,), generator=self._generator).to(self._device)
+        images: Tensor = self._gan(z, labels)
         return images, labels
 
     def _shift(self, images: Tensor) -> Tensor:
-        return translate(images, self._fit.augment_shift, self._random, background=_BLACK)
-
-    def _descend(self, name: str, loss: Tensor, rate: float) -> None:
-        optimizer = self._optimizers[name]
-        optimizer.param_groups[0]["lr"] = rate
-        optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
-        optimizer.step()
-
-    def state(self) -> dict[str, Tensor]:
-        """Return everything the next step depends on, as in `Task`."""
-        return pack_state(self._modules(), self._optimizers, self._random)
-
-    def load_state(self, state: Mapping[str, Tensor]) -> None:
-        """Restore a state, as in `Task`."""
-        unpack_state(state, self._modules(), self._optimizers, self._random)
-
-    def averaged(self) -> nn.Module:
-        """Return the generator with averaged weights, as in `Task`."""
-        return self._average
-
-    def _modules(self) -> dict[str, nn.Module]:
-        return {"module": self.module, "average": self._average, "discriminator": self._discriminator}
+        return translate(images, self._fit.augment_shift, self._generator, background=_BLACK)

@@ -1,4 +1,4 @@
-"""Training tasks: the interface of one optimiser step, its hyperparameters, and the task of one network with one loss.
+"""Training tasks: their hyperparameters, the base class with its state, and the task of one network with one loss.
 
 The loop of `handlers.recipes.run.run` takes a task's steps; named losses leave at every step, and a generator or
 classifier with averaged weights at the end. A task's state is everything the next step depends on, so that a resumed
@@ -14,7 +14,6 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
 
 import torch
 from torch import Tensor, nn
@@ -29,47 +28,9 @@ __all__ = [
     "Task",
     "VaeFit",
     "average_into",
-    "pack_state",
-    "unpack_state",
 ]
 
 _RANDOM = "random"  # name of the generator in a packed state
-
-
-class Task(Protocol):
-    """One model in training."""
-
-    @property
-    def module(self) -> nn.Module:
-        """The trained network that is kept, with the weights of the last step."""
-        ...
-
-    def step(self, number: int) -> Mapping[str, Tensor]:
-        """Take one optimiser step.
-
-        Args:
-            number: of the step, from 0; learning rates depend on it.
-
-        Returns:
-            Named losses, each (), detached.
-        """
-        ...
-
-    def state(self) -> dict[str, Tensor]:
-        """Return everything the next step depends on: weights, averages, buffers, moments, random states."""
-        ...
-
-    def load_state(self, state: Mapping[str, Tensor]) -> None:
-        """Restore a `state`.
-
-        Raises:
-            KeyError: it is of another task.
-        """
-        ...
-
-    def averaged(self) -> nn.Module:
-        """Return the network with averaged weights, in evaluation mode; later steps change it."""
-        ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -142,14 +103,100 @@ class GanFit:
     augment_shift: int = 0
 
 
-class SingleNetworkTask(ABC):
+class Task(ABC):
+    """One model in training; its state can be saved and restored between two steps.
+
+    Attributes:
+        module: the trained network that is kept, with the weights of the last step.
+    """
+
+    def __init__(
+        self,
+        module: nn.Module,
+        optimizers: Mapping[str, torch.optim.Optimizer],
+        generator: torch.Generator,
+        others: Mapping[str, nn.Module] | None = None,
+    ) -> None:
+        """Create the average of the weights.
+
+        Args:
+            module: the network that is kept.
+            optimizers: by name in the state.
+            generator: of everything random, on the CPU.
+            others: further networks, by name in the state.
+        """
+        self.module = module
+        self._optimizers, self._generator = optimizers, generator
+        self._average = copy.deepcopy(module).requires_grad_(False).eval()
+        self._modules = {"module": module, "average": self._average, **(others or {})}
+
+    @abstractmethod
+    def step(self, number: int) -> Mapping[str, Tensor]:
+        """Take one optimiser step.
+
+        Args:
+            number: of the step, from 0; learning rates depend on it.
+
+        Returns:
+            Named losses, each (), detached.
+        """
+
+    def averaged(self) -> nn.Module:
+        """Return the network with averaged weights, in evaluation mode; later steps change it."""
+        return self._average
+
+    def state(self) -> dict[str, Tensor]:
+        """Copy everything the next step depends on to the CPU: weights, averages, buffers, moments, random states.
+
+        What is not a tensor, such as a learning rate, follows from the number of the step and is not included.
+
+        Returns:
+            `<module>.<weight>`, `<optimizer>.<number of the parameter>.<moment>` and `random`.
+        """
+        packed = {
+            f"{name}.{key}": value for name, each in self._modules.items() for key, value in each.state_dict().items()
+        }
+        for name, optimizer in self._optimizers.items():
+            for number, moments in optimizer.state_dict()["state"].items():
+                packed |= {f"{name}.{number}.{moment}": value for moment, value in moments.items()}
+        packed[_RANDOM] = self._generator.get_state()
+        return {name: value.detach().cpu().clone().contiguous() for name, value in packed.items()}
+
+    def load_state(self, state: Mapping[str, Tensor]) -> None:
+        """Restore a `state` of a task built alike, on any device.
+
+        Raises:
+            KeyError: a name is missing.
+            RuntimeError: names or shapes are those of another network.
+        """
+        for name, module in self._modules.items():
+            module.load_state_dict(_below(state, name))
+        for name, optimizer in self._optimizers.items():
+            moments: dict[int, dict[str, Tensor]] = {}
+            for key, value in _below(state, name).items():
+                number, _, moment = key.partition(".")
+                moments.setdefault(int(number), {})[moment] = value.clone()
+            optimizer.load_state_dict({"state": moments, "param_groups": optimizer.state_dict()["param_groups"]})
+        self._generator.set_state(state[_RANDOM])
+
+    def _descend(self, name: str, loss: Tensor, rate: float, max_gradient_norm: float | None = None) -> None:
+        """Take one step of an optimiser."""
+        optimizer = self._optimizers[name]
+        optimizer.param_groups[0]["lr"] = rate
+        optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        if max_gradient_norm is not None:
+            nn.utils.clip_grad_norm_(optimizer.param_groups[0]["params"], max_gradient_norm)
+        optimizer.step()
+
+
+class SingleNetworkTask(Task):
     """A task with one network and one loss."""
 
     def __init__(self, module: nn.Module, rows: int, fit: AdamWFit, *, steps: int, generator: torch.Generator) -> None:
-        self.module = module
-        self._rows, self._fit, self._steps, self._generator = rows, fit, steps, generator
-        self._average = copy.deepcopy(module).requires_grad_(False).eval()
-        self._optimizer = torch.optim.AdamW(module.parameters(), lr=fit.rate, weight_decay=fit.decay)
+        optimizer = torch.optim.AdamW(module.parameters(), lr=fit.rate, weight_decay=fit.decay)
+        super().__init__(module, {"optimizer": optimizer}, generator)
+        self._rows, self._fit, self._steps = rows, fit, steps
 
     @abstractmethod
     def losses(self, rows: Tensor, generator: torch.Generator) -> Mapping[str, Tensor]:
@@ -166,29 +213,11 @@ class SingleNetworkTask(ABC):
     def step(self, number: int) -> Mapping[str, Tensor]:
         """Take one optimiser step, as in `Task`."""
         fit = self._fit
-        self._optimizer.param_groups[0]["lr"] = fit.rate * 0.5 * (1 + math.cos(math.pi * number / self._steps))
         losses = self.losses(torch.randint(self._rows, (fit.batch,), generator=self._generator), self._generator)
-        self._optimizer.zero_grad()
-        next(iter(losses.values())).backward()  # type: ignore[no-untyped-call]
-        nn.utils.clip_grad_norm_(self.module.parameters(), fit.max_gradient_norm)
-        self._optimizer.step()
+        rate = fit.rate * 0.5 * (1 + math.cos(math.pi * number / self._steps))
+        self._descend("optimizer", next(iter(losses.values())), rate, fit.max_gradient_norm)
         average_into(self._average, self.module, max(fit.averaging, 1 / (number + 1)))
         return {name: loss.detach() for name, loss in losses.items()}
-
-    def state(self) -> dict[str, Tensor]:
-        """Return everything the next step depends on, as in `Task`."""
-        return pack_state(self._modules(), {"optimizer": self._optimizer}, self._generator)
-
-    def load_state(self, state: Mapping[str, Tensor]) -> None:
-        """Restore a state, as in `Task`."""
-        unpack_state(state, self._modules(), {"optimizer": self._optimizer}, self._generator)
-
-    def averaged(self) -> nn.Module:
-        """Return the network with averaged weights, as in `Task`."""
-        return self._average
-
-    def _modules(self) -> dict[str, nn.Module]:
-        return {"module": self.module, "average": self._average}
 
 
 @torch.no_grad()
@@ -206,52 +235,6 @@ def average_into(average: nn.Module, module: nn.Module, weight: float) -> None:
             mean.lerp_(value, weight)
         else:
             mean.copy_(value)
-
-
-def pack_state(
-    modules: Mapping[str, nn.Module], optimizers: Mapping[str, torch.optim.Optimizer], generator: torch.Generator
-) -> dict[str, Tensor]:
-    """Copy the state of modules, optimisers and random numbers to the CPU.
-
-    What is not a tensor, such as a learning rate, follows from the number of the step and is not included.
-
-    Args:
-        modules: by name; their weights and buffers are copied.
-        optimizers: by name; names differ from those of modules.
-        generator: on the CPU.
-
-    Returns:
-        Copied tensors: `<module>.<weight>`, `<optimizer>.<number of the parameter>.<moment>` and `random`.
-    """
-    packed = {f"{name}.{key}": value for name, module in modules.items() for key, value in module.state_dict().items()}
-    for name, optimizer in optimizers.items():
-        for number, moments in optimizer.state_dict()["state"].items():
-            packed |= {f"{name}.{number}.{moment}": value for moment, value in moments.items()}
-    packed[_RANDOM] = generator.get_state()
-    return {name: value.detach().cpu().clone().contiguous() for name, value in packed.items()}
-
-
-def unpack_state(
-    state: Mapping[str, Tensor],
-    modules: Mapping[str, nn.Module],
-    optimizers: Mapping[str, torch.optim.Optimizer],
-    generator: torch.Generator,
-) -> None:
-    """Restore the result of `pack_state` in modules and optimisers built alike, on any device.
-
-    Raises:
-        KeyError: a name is missing.
-        RuntimeError: names or shapes are those of another network.
-    """
-    for name, module in modules.items():
-        module.load_state_dict(_below(state, name))
-    for name, optimizer in optimizers.items():
-        moments: dict[int, dict[str, Tensor]] = {}
-        for key, value in _below(state, name).items():
-            number, _, moment = key.partition(".")
-            moments.setdefault(int(number), {})[moment] = value.clone()
-        optimizer.load_state_dict({"state": moments, "param_groups": optimizer.state_dict()["param_groups"]})
-    generator.set_state(state[_RANDOM])
 
 
 def _below(state: Mapping[str, Tensor], name: str) -> dict[str, Tensor]:
