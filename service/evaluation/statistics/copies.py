@@ -1,6 +1,6 @@
 """Copy statistics: how close samples are to training rows, compared with held-out rows.
 
-Distances to the nearest training rows enter (`distances.nearest`), two statistics leave, since no single one tells
+Distances to the nearest training rows enter (`distances.nearest`), two statistics leave, since no single one separates
 copying from shrinkage. The copy rate depends on whether one training row is much nearer than the next ones: it stays
 low when a generator keeps to the middle of the data. The AUC depends on whether samples are nearer than held-out rows
 at all: it reacts to both, and hardly to a few copies.
