@@ -1,4 +1,4 @@
-"""Custom models that cannot be served: the worker stays up and tells the author what to change."""
+"""Custom models that cannot be served: the worker stays up and reports to the author what to change."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ CLASS = "import torch\nfrom torch import nn\n\nclass Generator(nn.Module):\n"
         pytest.param(
             "from layers import Block\n",
             "generator.py imports layers from its own folder; a custom model is one file: put it into that",
-            id="a file beside it",
+            id="a file of the folder",
         ),
         pytest.param(
             "from .layers import Block\n",
@@ -45,7 +45,7 @@ CLASS = "import torch\nfrom torch import nn\n\nclass Generator(nn.Module):\n"
             "generator.py cannot be imported: FileNotFoundError: [Errno 2] No such file or directory: 'model.yaml' "
             "(generator.py, line 2); a custom model is one file: put what it reads into it, or into the weights, "
             "as buffers",
-            id="data beside it",
+            id="data of the folder",
         ),
         pytest.param(
             "from torch import nn\n\nclass Generator(nn.Module:\n",

@@ -1,4 +1,4 @@
-"""Room: how much memory there is, as Linux and its control groups tell."""
+"""Memory: how much memory there is, as Linux and its control groups report."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def _write(root: Path, files: dict[str, str]) -> Path:
 @pytest.mark.parametrize(
     ("files", "expected"),
     [
-        pytest.param({}, None, id="nothing tells"),
+        pytest.param({}, None, id="nothing to read"),
         pytest.param({"proc/meminfo": MEMINFO}, 1_024_000, id="the machine"),
         pytest.param(
             {

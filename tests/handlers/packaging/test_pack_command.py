@@ -23,7 +23,7 @@ def archives(out: Path) -> list[str]:
 @pytest.fixture
 def duplicates(store: Path) -> Path:
     """Two folders of one name and version, one of another version, and a broken one."""
-    shutil.copytree(store / "small", store / "twin")
+    shutil.copytree(store / "small", store / "small-copy")
     shutil.copytree(store / "small", store / "newer")
     text = (store / "small/model.yaml").read_text()
     (store / "newer/model.yaml").write_text(text.replace("version: '1.0'", "version: '2.0'"))
@@ -36,7 +36,7 @@ def test_two_folders_of_one_name_and_version_are_refused_before_anything_is_writ
     result = run(duplicates, tmp_path / "out", "--all")
     assert result.exit_code == 1
     assert (
-        f"{duplicates}/small and {duplicates}/twin are both small 1.0; change the name or version of one"
+        f"{duplicates}/small and {duplicates}/small-copy are both small 1.0; change the name or version of one"
         in result.output
     )
     assert archives(tmp_path / "out") == []
@@ -55,7 +55,11 @@ def test_json_holds_the_packed_and_the_refused(duplicates: Path, tmp_path: Path)
     packed = [each["path"] for each in result if "path" in each]
     refused = {each["folder"]: each.get("name") for each in result if "error" in each}
     assert packed == [f"{tmp_path}/out/small-2.0.mar"]
-    assert refused == {f"{duplicates}/broken": None, f"{duplicates}/small": "small", f"{duplicates}/twin": "small"}
+    assert refused == {
+        f"{duplicates}/broken": None,
+        f"{duplicates}/small": "small",
+        f"{duplicates}/small-copy": "small",
+    }
 
 
 def test_a_model_named_alone_is_no_duplicate(duplicates: Path, tmp_path: Path) -> None:

@@ -137,13 +137,23 @@ def test_golden_samples_of_other_weights_are_refused(store: Path, tmp_path: Path
         pack(folder, tmp_path)
 
 
-def test_golden_samples_without_a_fingerprint_are_refused(store: Path, tmp_path: Path) -> None:
-    file = store / "small/golden.safetensors"
+def _rename_fingerprint(file: Path, key: str | None) -> None:
+    """Rename the metadata key of a golden file's fingerprint; None removes it."""
     with safe_open(file, framework="np") as stream:
-        metadata = {key: text for key, text in stream.metadata().items() if key != "fingerprint"}
-    save_file(load_file(file), file, metadata)
+        metadata = dict(stream.metadata())
+    fingerprint = metadata.pop("fingerprint")
+    save_file(load_file(file), file, metadata | ({key: fingerprint} if key else {}))
+
+
+def test_golden_samples_without_a_fingerprint_are_refused(store: Path, tmp_path: Path) -> None:
+    _rename_fingerprint(store / "small/golden.safetensors", None)
     with pytest.raises(PackError, match="run `fount check"):
         pack(store / "small", tmp_path)
+
+
+def test_a_fingerprint_under_its_former_name_is_accepted(store: Path, tmp_path: Path) -> None:
+    _rename_fingerprint(store / "small/golden.safetensors", "made_of")
+    assert pack(store / "small", tmp_path).name == "small"
 
 
 def test_an_unknown_family_is_refused(store: Path, tmp_path: Path) -> None:
