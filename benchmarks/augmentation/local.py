@@ -39,7 +39,8 @@ from service.caller import Caller
 from service.catalog.roles import PinnedModel
 from service.domain import Parameters
 from service.rpc.policy import policy_from_proto
-from service.scheduler.inference import DrawnSamples, RequestContext
+from service.scheduler.inference import DrawnSamples
+from service.scheduler.work import RequestContext
 
 __all__ = ["main"]
 

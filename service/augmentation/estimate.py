@@ -18,8 +18,9 @@ from service.augmentation.slots import Source
 from service.augmentation.synthesis import Synthesiser
 from service.catalog import Catalog
 from service.catalog.roles import PinnedModel
-from service.scheduler.inference import InferenceClient, RequestContext
+from service.scheduler.inference import InferenceClient
 from service.scheduler.timing import CostModel
+from service.scheduler.work import RequestContext
 
 __all__ = ["PlanWarning", "Trial", "class_weights", "find_warnings", "pull_seconds", "try_generator"]
 

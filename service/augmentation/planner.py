@@ -24,7 +24,8 @@ from service.catalog import Catalog
 from service.datasets import unreadable_errors
 from service.domain import Target
 from service.errors import InvalidRequest, Retired, Violation
-from service.scheduler.inference import InferenceClient, RequestContext
+from service.scheduler.inference import InferenceClient
+from service.scheduler.work import RequestContext
 
 __all__ = ["Plan", "Planner"]
 

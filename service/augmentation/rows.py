@@ -23,7 +23,8 @@ from service.augmentation.read_ahead import map_in_order
 from service.augmentation.slots import Slots, Source
 from service.augmentation.synthesis import SynthesisedRows, Synthesiser
 from service.datasets import unreadable_errors
-from service.scheduler.inference import InferenceClient, RequestContext
+from service.scheduler.inference import InferenceClient
+from service.scheduler.work import RequestContext
 
 __all__ = ["NO_ROW", "MadeRows", "Provenance", "ProvenanceLevel", "RowMaker", "out_of_bag_rows"]
 

@@ -20,7 +20,8 @@ from service.catalog.roles import PinnedModel
 from service.datasets import unreadable_errors
 from service.domain import FailureCode, Labels
 from service.errors import FountServiceError, NotReady, TooLate
-from service.scheduler.inference import DrawnSamples, InferenceClient, RequestContext
+from service.scheduler.inference import DrawnSamples, InferenceClient
+from service.scheduler.work import RequestContext
 
 __all__ = ["SynthesisedRows", "Synthesiser", "attempt_seed"]
 

@@ -21,7 +21,8 @@ from service.augmentation.read_ahead import map_in_order
 from service.augmentation.rows import MadeRows, Provenance, ProvenanceLevel
 from service.augmentation.slots import Source
 from service.catalog.roles import PinnedModel
-from service.scheduler.inference import InferenceClient, RequestContext
+from service.scheduler.inference import InferenceClient
+from service.scheduler.work import RequestContext
 
 __all__ = ["ReceivedRows", "VariantMaker", "VariantSpec"]
 

@@ -21,7 +21,8 @@ from service.catalog.roles import class_labels
 from service.datasets import unreadable_errors
 from service.domain import Labels
 from service.errors import PlanRefused
-from service.scheduler.inference import InferenceClient, RequestContext
+from service.scheduler.inference import InferenceClient
+from service.scheduler.work import RequestContext
 
 __all__ = ["LabelAgreement", "Verification"]
 

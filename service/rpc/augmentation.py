@@ -29,7 +29,8 @@ from service.rpc.plan_message import pin_to_message, plan_to_message
 from service.rpc.plan_request import PlanRequests
 from service.rpc.policy import policy_to_proto
 from service.rpc.pull_request import Pull, open_pull
-from service.scheduler.inference import InferenceClient, RequestContext
+from service.scheduler.inference import InferenceClient
+from service.scheduler.work import RequestContext
 from service.telemetry.metrics import Metrics
 from service.validation import Violations, raise_violations
 

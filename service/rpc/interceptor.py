@@ -19,7 +19,7 @@ from service.caller import CallerPolicy, current_caller, enter_caller
 from service.errors import FountServiceError
 from service.rpc.status import error_to_status, unexpected_status
 from service.rpc.wire_format import serializer
-from service.scheduler.inference import RequestContext
+from service.scheduler.work import RequestContext
 from service.telemetry.metrics import Metrics
 
 __all__ = ["CallInterceptor", "current_request_id", "request_context"]

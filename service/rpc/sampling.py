@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import AsyncGenerator, Iterable
 from contextlib import aclosing
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import grpc
@@ -76,7 +77,6 @@ class SamplingServicer(sampling_pb2_grpc.SamplingServiceServicer):
         return read_sample_request(request, self._catalog)
 
     async def _pieces(self, spec: SampleSpec, count: int, context: Context) -> AsyncGenerator[Piece, None]:
-        behalf = request_context(context)
         work = Work(
             target=spec.target,
             parameters=spec.parameters,
@@ -84,10 +84,7 @@ class SamplingServicer(sampling_pb2_grpc.SamplingServiceServicer):
             sample_bytes=spec.model.sample_bytes(spec.dtype),
             start_index=spec.start_index,
             count=count,
-            caller=behalf.caller,
-            deadline_unix_s=behalf.deadline_unix_s,
-            request_id=behalf.request_id,
-            priority=spec.priority,
+            context=replace(request_context(context), priority=spec.priority),
         )
         start_s, is_first = time.monotonic(), True
         async with aclosing(self._scheduler.run(work)) as pieces:

@@ -46,7 +46,7 @@ class Admission:
         Raises:
             Overloaded: the caller's limit or the gateway's is reached.
         """
-        limit, subject = work.caller.limits.max_streams, work.caller.subject
+        limit, subject = work.context.caller.limits.max_streams, work.context.caller.subject
         if of_caller >= limit:
             self._refuse("caller-streams", f"{subject} has {limit} streams open, which is its limit", _RETRY_AFTER_S)
         if open_streams >= self._config.max_streams:
@@ -65,23 +65,23 @@ class Admission:
             Overloaded: too much work waits for its model, for its caller, or in total.
         """
         config, model = self._config, work.target.model
-        caller_limit = min(config.caller_queue_s, work.caller.limits.max_queue_s)
+        caller_limit = min(config.caller_queue_s, work.context.caller.limits.max_queue_s)
         lowest_limit = min(config.max_queue_s, caller_limit, config.total_queue_s)
         if own_s + sum(each.max_waiting_s for each in backlogs) <= lowest_limit:
             return  # an upper bound fits; the exact sums below go through every stream
         waiting = [
-            (each.target, stream.work.caller.subject, each.seconds_of(stream, stream.demand))
+            (each.target, stream.work.context.caller.subject, each.seconds_of(stream, stream.demand))
             for each in backlogs
             for stream in each.streams
-            if work.priority is Priority.BULK or stream.work.priority is Priority.INTERACTIVE
+            if work.context.priority is Priority.BULK or stream.work.context.priority is Priority.INTERACTIVE
         ]
         workers = max(1, self._pool.workers(work.target))
         of_model = sum(seconds for target, _, seconds in waiting if target == work.target) / workers
-        of_caller = sum(seconds for _, subject, seconds in waiting if subject == work.caller.subject)
+        of_caller = sum(seconds for _, subject, seconds in waiting if subject == work.context.caller.subject)
         total = sum(seconds for _, _, seconds in waiting)
         for reason, subject, waiting_s, added_s, limit_s in (
             ("model-queue", f"{model.name} {model.version}", of_model, own_s / workers, config.max_queue_s),
-            ("caller-queue", f"the caller {work.caller.subject}", of_caller, own_s, caller_limit),
+            ("caller-queue", f"the caller {work.context.caller.subject}", of_caller, own_s, caller_limit),
             ("total-queue", "this gateway", total, own_s, config.total_queue_s),
         ):
             if waiting_s and waiting_s + added_s > limit_s:

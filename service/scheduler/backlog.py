@@ -181,7 +181,7 @@ class Backlog:
             call = _pop_wanted(interactive)
         call = call or self._new_call() or _pop_wanted(interactive) or _pop_wanted(bulk)
         self._resumed_last = call is not None and call.is_resumed
-        resumes_bulk = call is None or (call.is_resumed and call.leader.work.priority is Priority.BULK)
+        resumes_bulk = call is None or (call.is_resumed and call.leader.work.context.priority is Priority.BULK)
         self._calls_before_resumed_bulk = 0 if resumes_bulk or not bulk else self._calls_before_resumed_bulk + 1
         return call
 
@@ -242,7 +242,7 @@ class Backlog:
         preempted = call.complete(reply)
         self.costs.learn(call.units * (steps - (preempted.steps_left if preempted else 0)), reply.compute_s)
         if preempted:
-            self._preempted[preempted.leader.work.priority].append(preempted)
+            self._preempted[preempted.leader.work.context.priority].append(preempted)
 
     def _repeat(self, call: WorkerCall, error: NotReady) -> None:
         """Repeat a call that no worker executed.

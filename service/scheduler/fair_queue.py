@@ -73,7 +73,8 @@ class FairQueue:
         leader = self._leader()
         if leader is None:
             return []
-        passes_over_bulk = leader.work.priority is Priority.INTERACTIVE and self._next(Priority.BULK) is not None
+        is_interactive = leader.work.context.priority is Priority.INTERACTIVE
+        passes_over_bulk = is_interactive and self._next(Priority.BULK) is not None
         self._calls_before_bulk = self._calls_before_bulk + 1 if passes_over_bulk else 0
         ring = self._ring(leader)
         ring[leader] = ring.pop(leader)  # to the end
@@ -89,11 +90,11 @@ class FairQueue:
     def new_bulk_leader(self) -> SampleStream | None:
         """Return the next stream to be served if it is a bulk stream that was never served before."""
         leader = self._leader()
-        is_new = leader is not None and leader.work.priority is Priority.BULK and not leader.slices_issued
+        is_new = leader is not None and leader.work.context.priority is Priority.BULK and not leader.slices_issued
         return leader if is_new else None
 
     def _ring(self, stream: SampleStream) -> _Deficits:
-        return self._rings[stream.work.priority]
+        return self._rings[stream.work.context.priority]
 
     def _next(self, priority: Priority) -> SampleStream | None:
         return next((stream for stream in self._rings[priority] if stream.demand), None)

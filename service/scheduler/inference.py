@@ -19,42 +19,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from service.caller import Caller
-from service.domain import Dtype, Failure, Labels, ModelKey, Operation, Parameters, Priority, ServedModel, Target
+from service.domain import Dtype, Failure, Labels, ModelKey, Operation, Parameters, ServedModel, Target
 from service.errors import Overloaded, TooLate, WorkerFault
 from service.scheduler.scheduler import BatchingScheduler
-from service.scheduler.work import Feed, IndexFeed, ManipulationFeed, Piece, TensorFeed, Work
+from service.scheduler.work import Feed, IndexFeed, ManipulationFeed, Piece, RequestContext, TensorFeed, Work
 
-__all__ = ["DrawnSamples", "InferenceClient", "RequestContext"]
+__all__ = ["DrawnSamples", "InferenceClient"]
 
 _RETRY_LIMIT_S = 300.0  # of refusals without a row in between
 _ESTIMATED_FEATURES = 512  # of a model that has not embedded anything yet: bounds the bytes in flight
 _MAX_KNOWN_WIDTHS = 1024
-
-
-@dataclass(frozen=True, kw_only=True)
-class RequestContext:
-    """The request on whose behalf workers are called.
-
-    Attributes:
-        caller: who is charged.
-        deadline_unix_s: when the result is no longer needed; None: never.
-        request_id: for logs.
-        priority: interactive work goes before bulk.
-        retry_overloaded: retry when the gateway is too busy to start. False raises then, as the first work of a request
-            should; work that has started is always continued.
-    """
-
-    caller: Caller
-    deadline_unix_s: float | None = None
-    request_id: str = ""
-    priority: Priority = Priority.BULK
-    retry_overloaded: bool = True
-
-    @property
-    def remaining_s(self) -> float | None:
-        """Seconds until the deadline, negative after it; None without one."""
-        return None if self.deadline_unix_s is None else self.deadline_unix_s - time.time()
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -253,9 +227,6 @@ def _work(
         feed=feed,
         count=count,
         sample_bytes=sample_bytes,
-        caller=context.caller,
-        deadline_unix_s=context.deadline_unix_s,
-        request_id=context.request_id,
-        priority=context.priority,
+        context=context,
         ramp_up=False,
     )

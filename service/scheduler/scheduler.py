@@ -63,7 +63,7 @@ class BatchingScheduler:
         """
         if self._closed:
             raise NotReady(_STOPPING)
-        subject = work.caller.subject
+        subject = work.context.caller.subject
         self._admission.admit_stream(work, self.open_streams, self._streams_of[subject])
         backlog = self._backlog(work.target)
         stream = SampleStream(work, self.buffer, backlog.dispatch)

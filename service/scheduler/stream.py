@@ -162,7 +162,7 @@ class SampleStream:
     @property
     def is_late(self) -> bool:
         """Whether its deadline has passed."""
-        return self.work.deadline_unix_s is not None and time.time() >= self.work.deadline_unix_s
+        return self.work.context.deadline_unix_s is not None and time.time() >= self.work.context.deadline_unix_s
 
     def take(self, max_samples: int) -> Slice:
         """Issue the next samples, at most `max_samples` of the demand."""

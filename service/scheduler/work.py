@@ -6,6 +6,7 @@ addresses are computed, ranges of arrays are views.
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Protocol
@@ -30,7 +31,17 @@ from service.domain import (
     TensorItem,
 )
 
-__all__ = ["Feed", "IndexFeed", "Lane", "ManipulationFeed", "Piece", "RangeFeed", "TensorFeed", "Work"]
+__all__ = [
+    "Feed",
+    "IndexFeed",
+    "Lane",
+    "ManipulationFeed",
+    "Piece",
+    "RangeFeed",
+    "RequestContext",
+    "TensorFeed",
+    "Work",
+]
 
 _INDEX_BYTES = 12  # an index and a label
 
@@ -161,6 +172,31 @@ class ManipulationFeed:
         )
 
 
+@dataclass(frozen=True, kw_only=True)
+class RequestContext:
+    """The request on whose behalf workers are called.
+
+    Attributes:
+        caller: who is charged.
+        deadline_unix_s: when the result is no longer needed; None: never.
+        request_id: for logs.
+        priority: interactive work goes before bulk.
+        retry_overloaded: retry when the gateway is too busy to start. False raises then, as the first work of a request
+            should; work that has started is always continued.
+    """
+
+    caller: Caller
+    deadline_unix_s: float | None = None
+    request_id: str = ""
+    priority: Priority = Priority.BULK
+    retry_overloaded: bool = True
+
+    @property
+    def remaining_s(self) -> float | None:
+        """Seconds until the deadline, negative after it; None without one."""
+        return None if self.deadline_unix_s is None else self.deadline_unix_s - time.time()
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Work:
     """The rows of one stream.
@@ -170,13 +206,10 @@ class Work:
         feed: the request to workers for any range of them.
         start_index, count: which of the feed's rows.
         sample_bytes: size of one row of the result.
-        caller: who is charged for them.
+        context: on whose behalf.
         operation: what to do; streams of equal `lane` share calls.
         parameters: of the draw.
         row_cost: worker time of a row, in rows of the model's own size.
-        deadline_unix_s: when the result is no longer needed; None: never.
-        request_id: for logs.
-        priority: interactive work goes before bulk.
         ramp_up: keep the first calls short, because the reader uses the first rows at once.
         sample_bytes_estimated: sample_bytes is an estimate, because the width of the rows is not known yet.
     """
@@ -185,14 +218,11 @@ class Work:
     feed: Feed
     count: int
     sample_bytes: int
-    caller: Caller
+    context: RequestContext
     start_index: int = 0
     operation: Operation = Operation.SAMPLE
     parameters: Parameters = field(default_factory=Parameters)
     row_cost: float = 1.0
-    deadline_unix_s: float | None = None
-    request_id: str = ""
-    priority: Priority = Priority.BULK
     ramp_up: bool = True
     sample_bytes_estimated: bool = False
 

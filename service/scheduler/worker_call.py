@@ -62,7 +62,7 @@ class WorkerCall:
     def to_call(self, target: Target, costs: CostModel, budget_s: float) -> Call:
         """Build the call, with a step limit when all remaining steps would take more than the budget."""
         works = [each.stream.work for each in self.slices]
-        deadlines = [work.deadline_unix_s for work in works if work.deadline_unix_s is not None]
+        deadlines = [work.context.deadline_unix_s for work in works if work.context.deadline_unix_s is not None]
         steps, affordable = self.steps_left, max(1, int(costs.units_within(budget_s) / self.units))
         return Call(
             target=target,
@@ -70,7 +70,7 @@ class WorkerCall:
             parameters=works[0].parameters,
             items=tuple(each.item for each in self.slices),
             deadline_unix_s=max(deadlines) if len(deadlines) == len(works) else None,
-            request_id=works[0].request_id,
+            request_id=works[0].context.request_id,
             step_limit=affordable if affordable < steps else None,
             cost_s=costs.seconds(self.units * min(affordable, steps)),
         )

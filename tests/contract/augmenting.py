@@ -35,8 +35,9 @@ from service.rpc.augmentation import AugmentationServicer
 from service.rpc.interceptor import CallInterceptor
 from service.rpc.plan_message import plan_to_message
 from service.rpc.plan_request import PlanRequests
-from service.scheduler.inference import InferenceClient, RequestContext
+from service.scheduler.inference import InferenceClient
 from service.scheduler.scheduler import BatchingScheduler
+from service.scheduler.work import RequestContext
 from service.telemetry.metrics import Metrics
 from service.workers.memory import MemoryPool
 from service.workers.memory_models import memory_model

@@ -15,9 +15,9 @@ from service.caller import Caller, CallerLimits
 from service.config import GatewayConfig
 from service.domain import Dtype, Operation, Parameters, RangeItem, Rows, ServedModel, Target, TensorItem
 from service.errors import NotReady, Overloaded, TooLate, WorkerFault
-from service.scheduler.inference import InferenceClient, RequestContext
+from service.scheduler.inference import InferenceClient
 from service.scheduler.scheduler import BatchingScheduler
-from service.scheduler.work import TensorFeed, Work
+from service.scheduler.work import RequestContext, TensorFeed, Work
 from service.telemetry.metrics import Metrics
 from service.workers.memory import MemoryPool, memory_model, memory_sample
 from service.workers.memory_models import memory_embed
@@ -249,7 +249,7 @@ async def full_gateway(models: Models, seconds: float) -> AsyncIterator[None]:
     models.pool.faults.delay_s = seconds
     feed = TensorFeed(rows=IMAGES)
     work = Work(
-        target=target(CLASSIFIER), operation=Operation.CLASSIFY, feed=feed, count=5, sample_bytes=12, caller=BUSY.caller
+        target=target(CLASSIFIER), operation=Operation.CLASSIFY, feed=feed, count=5, sample_bytes=12, context=BUSY
     )
 
     async def read() -> None:

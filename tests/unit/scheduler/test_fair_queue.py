@@ -12,9 +12,10 @@ from service.config import GatewayConfig
 from service.domain import Dtype, ModelKey, Parameters, Priority, Target
 from service.scheduler.fair_queue import FairQueue
 from service.scheduler.stream import SampleStream, SendBuffer
-from service.scheduler.work import RangeFeed, Work
+from service.scheduler.work import RangeFeed, RequestContext, Work
 
 TARGET = Target(model=ModelKey(name="toy", version="1", digest="sha256:0"), numerics="avx2")
+CALLER = Caller(subject="a", grants=frozenset({"*"}))
 ONE_STEP, SLOW = Parameters(), Parameters(steps=20)
 
 
@@ -32,7 +33,7 @@ class Streams:
     ) -> None:
         work = Work(
             target=TARGET, parameters=parameters, feed=RangeFeed(seed=1, labels=NoLabels(), dtype=Dtype.UINT8),
-            sample_bytes=1, count=count, caller=Caller(subject="a", grants=frozenset({"*"})), priority=priority,
+            sample_bytes=1, count=count, context=RequestContext(caller=CALLER, priority=priority),
         )  # fmt: skip
         stream = SampleStream(work, self.buffer, lambda: None)
         self.names[stream] = name
