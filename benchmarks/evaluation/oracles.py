@@ -26,7 +26,7 @@ from service.evaluation.statistics.kid import KernelSums, kid
 from service.evaluation.statistics.sliced_wasserstein import SlicedReference, sliced_wasserstein
 from service.evaluation.statistics.vendi_score import SecondMoments, vendi_score
 
-__all__ = ["OracleRow", "moment_rows", "relative_difference"]
+__all__ = ["OracleRow", "metric_value", "moment_rows", "relative_difference"]
 
 Rows = NDArray[Any]
 
@@ -86,12 +86,12 @@ def _distances() -> list[Pair]:
     small = {"subsets": 1, "subset_size": 500}
     wide = {"subsets": 1, "subset_size": 300}
     return [
-        ("FID, 700 and 500 rows, d = 24", "torchmetrics", _two_sets(FrechetInceptionDistance, a, b), _fid(a, b)),
-        ("FID, 20 rows, d = 24", "torchmetrics", _two_sets(FrechetInceptionDistance, few, b), _fid(few, b)),
+        ("FID, 700 and 500 rows, d = 24", "torchmetrics", metric_value(FrechetInceptionDistance, a, b), _fid(a, b)),
+        ("FID, 20 rows, d = 24", "torchmetrics", metric_value(FrechetInceptionDistance, few, b), _fid(few, b)),
         ("FID, 700 and 500 rows, d = 24", "scipy (sqrtm)", _fid_by_sqrtm(a, b), _fid(a, b)),
-        ("KID, 500 rows, d = 24 (sums)", "torchmetrics", _two_sets(KernelInceptionDistance, even, b, **small),
+        ("KID, 500 rows, d = 24 (sums)", "torchmetrics", metric_value(KernelInceptionDistance, even, b, **small),
          kid(KernelSums.of(even), KernelSums.of(b))),
-        ("KID, 300 rows, d = 200 (pairs)", "torchmetrics", _two_sets(KernelInceptionDistance, wide_a, wide_b, **wide),
+        ("KID, 300 rows, d = 200 (pairs)", "torchmetrics", metric_value(KernelInceptionDistance, wide_a, wide_b, **wide),
          kid(KernelSums.of(wide_a), KernelSums.of(wide_b))),
     ]  # fmt: skip
 
@@ -115,10 +115,15 @@ def _identity(width: int) -> Any:
     return extractor
 
 
-def _two_sets(metric: Callable[..., Any], a: Rows, b: Rows, **options: int) -> float:
+def metric_value(metric: Callable[..., Any], a: Rows, b: Rows, **options: int) -> float:
+    """Compute a torchmetrics distance of two sets of features; in float64 if they are."""
     import torch
 
-    theirs = metric(feature=_identity(a.shape[1]), **options).set_dtype(torch.float64)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of its buffers
+        theirs = metric(feature=_identity(a.shape[1]), **options)
+    if a.dtype == np.float64:
+        theirs.set_dtype(torch.float64)
     theirs.update(torch.from_numpy(a), real=False)
     theirs.update(torch.from_numpy(b), real=True)
     value = theirs.compute()

@@ -18,13 +18,13 @@ before ranges of rows shared one buffer it was equally fast.
 from __future__ import annotations
 
 import sys
-import warnings
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 from benchmarks.evaluation.interleaved import SpeedRow, time_interleaved
+from benchmarks.evaluation.oracles import metric_value
 from service.evaluation.statistics.fid import Moments, estimate_fid, frechet_distance
 from service.evaluation.statistics.kid import KernelSums, estimate_kid, kid
 
@@ -64,28 +64,13 @@ def measure(rows: int = 10_000, features: int = 64, rounds: int = 7) -> list[Spe
 def _fid(a: Any, b: Any) -> float:
     from torchmetrics.image.fid import FrechetInceptionDistance
 
-    return _updated(FrechetInceptionDistance, a, b)
+    return metric_value(FrechetInceptionDistance, a, b)
 
 
 def _kid(a: Any, b: Any, **options: int) -> float:
     from torchmetrics.image.kid import KernelInceptionDistance
 
-    return _updated(KernelInceptionDistance, a, b, **options)
-
-
-def _updated(metric: Callable[..., Any], a: Any, b: Any, **options: int) -> float:
-    """Compute the library's value, with an extractor that returns its input."""
-    import torch
-
-    extractor = torch.nn.Identity()
-    extractor.num_features = a.shape[1]  # type: ignore[assignment]
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        theirs = metric(feature=extractor, **options)
-    theirs.update(torch.from_numpy(a), real=False)
-    theirs.update(torch.from_numpy(b), real=True)
-    value = theirs.compute()
-    return float(value[0] if isinstance(value, tuple) else value)
+    return metric_value(KernelInceptionDistance, a, b, **options)
 
 
 if __name__ == "__main__":

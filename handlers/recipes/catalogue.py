@@ -51,8 +51,8 @@ class Recipe:
     data: str
     steps: int
     fit: ClassifierFit | VaeFit | GanFit
-    operations: tuple[Literal["SAMPLE", "CLASSIFY", "EMBED"], ...]
-    classes: tuple[str, ...]
+    operations: tuple[Literal["SAMPLE", "CLASSIFY", "EMBED"], ...] = ("SAMPLE",)
+    classes: tuple[str, ...] = _DIGITS
     value_range: tuple[float, float] = (0.0, 1.0)
     precisions: tuple[Literal["fp32", "bf16"], ...] = ("fp32",)
     evaluator: str | None = None
@@ -88,8 +88,6 @@ _DIGITS_MODELS = (
         data="digits",
         steps=5000,
         fit=VaeFit(),
-        operations=("SAMPLE",),
-        classes=_DIGITS,
         evaluator="digits-classifier",
         thresholds={
             "label-accuracy": 0.95, "classification-accuracy-score": 0.92, "within-class-distance-ratio": 0.80,
@@ -110,7 +108,6 @@ _DIGITS_MODELS = (
         data="digits",
         steps=5000,
         fit=VaeFit(),
-        operations=("SAMPLE",),
         classes=(),
         evaluator="digits-classifier",
         thresholds={"clear-digit-share": 0.75, "rarest-class-share": 0.05},
@@ -127,8 +124,6 @@ _DIGITS_MODELS = (
         data="digits",
         steps=10_000,
         fit=GanFit(batch=64, discriminator_features=24, generator_rate=4e-4, averaging=0.002, augment_shift=1),
-        operations=("SAMPLE",),
-        classes=_DIGITS,
         value_range=(-1.0, 1.0),
         evaluator="digits-classifier",
         thresholds={
@@ -148,7 +143,6 @@ _DIGITS_MODELS = (
         steps=1500,
         fit=ClassifierFit(),
         operations=("CLASSIFY", "EMBED"),
-        classes=_DIGITS,
         precisions=("fp32", "bf16"),
         thresholds={"test-accuracy": 0.98},
     ),
@@ -170,8 +164,6 @@ _MNIST_MODELS = (
         data="mnist",
         steps=6000,
         fit=VaeFit(averaging=0.005),
-        operations=("SAMPLE",),
-        classes=_DIGITS,
         evaluator="mnist-classifier",
         thresholds={
             "label-accuracy": 0.96, "classification-accuracy-score": 0.95, "within-class-distance-ratio": 0.80,
@@ -189,8 +181,6 @@ _MNIST_MODELS = (
         data="mnist",
         steps=10_000,
         fit=GanFit(batch=64, projection=128, generator_rate=4e-4),
-        operations=("SAMPLE",),
-        classes=_DIGITS,
         value_range=(-1.0, 1.0),
         evaluator="mnist-classifier",
         thresholds={
@@ -210,7 +200,6 @@ _MNIST_MODELS = (
         steps=3744,
         fit=ClassifierFit(augmentation=RandomAffine()),
         operations=("CLASSIFY", "EMBED"),
-        classes=_DIGITS,
         precisions=("fp32", "bf16"),
         thresholds={"test-accuracy": 0.993},
     ),

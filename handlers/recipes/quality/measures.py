@@ -3,7 +3,7 @@
 Pictures are measured as they are served, with the 256 levels a client receives. These are the few numbers of a card;
 the evaluation service computes others from the running system.
 
-The smallest of several estimates is biased low: an interval of the class that came out smallest misses the truth one
+The smallest of several estimates is biased low: an interval of the smallest class alone misses the truth one
 time in four when ten classes are equally rare. So both bounds are computed for every class, and the smallest of each is
 used. The lower bound needs no correction: to be above the truth it must be so in the class that is truly smallest. The
 upper bound is below the truth as soon as that of any class is, so each of K classes is given a Kth of the tail. Nothing

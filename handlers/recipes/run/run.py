@@ -314,7 +314,7 @@ def _catch_signal() -> Iterator[_Interruption]:
 
 
 class _Timer:
-    """Tells when recurring work is due, counted from the creation of the timer."""
+    """Determines when recurring work is due, counted from the creation of the timer."""
 
     def __init__(self, schedule: Schedule) -> None:
         self._start = time.monotonic()
