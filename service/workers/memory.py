@@ -105,13 +105,13 @@ class MemoryPool:
 
     async def start(self) -> None:
         """Make all workers ready."""
-        self.set_up(True)
+        self.set_up(up=True)
 
     async def close(self) -> None:
         """Remove all workers."""
-        self.set_up(False)
+        self.set_up(up=False)
 
-    def set_up(self, up: bool) -> None:
+    def set_up(self, *, up: bool) -> None:
         """Make all workers ready, or remove them."""
         self._up = up
         for changed in self._watchers:

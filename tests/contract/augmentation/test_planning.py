@@ -357,7 +357,7 @@ async def test_a_transformer_that_is_loading_is_not_ready(planning: Planning) ->
 
 
 async def test_absent_workers_are_not_ready(planning: Planning) -> None:
-    planning.pool.set_up(False)
+    planning.pool.set_up(up=False)
     await planning.refusal(ALL_SOURCES, NotReady)
 
 

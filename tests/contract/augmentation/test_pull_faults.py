@@ -57,7 +57,7 @@ async def test_workers_of_another_digest_end_the_stream_with_the_retired_model(t
         call = service.stub.PullDataset(pb.PullDatasetRequest(ticket=b"other"), timeout=20)
         await call.read()
         service.pool.models[0] = replace(GENERATOR, key=replace(GENERATOR.key, digest="sha256:" + "0" * 64))
-        service.pool.set_up(True)
+        service.pool.set_up(up=True)
         with pytest.raises(grpc.aio.AioRpcError) as error:
             await rest(call)
         assert error.value.code() is grpc.StatusCode.FAILED_PRECONDITION

@@ -1,4 +1,4 @@
-"""The demonstration's pictures, drawn from a server of a few lines."""
+"""The images of the demonstration, drawn from a fake gateway."""
 
 import numpy as np
 import pytest
@@ -9,11 +9,11 @@ from service.cli.demo import demonstrate
 from service.workers.memory import MemoryPool
 from tests.contract.fake_gateway import FakeGateway, started
 
-CAPTIONS = slice(8, 26)  # rows of pixels above the first row of pictures
+CAPTIONS = slice(8, 26)  # rows of pixels above the first row of images
 
 
 @pytest.mark.parametrize(("is_conditional", "has_captions"), [(True, True), (False, False)])
-async def test_only_the_pictures_of_a_class_have_a_caption(tmp_path, is_conditional, has_captions):
+async def test_only_images_of_a_class_have_a_caption(tmp_path, is_conditional, has_captions):
     gateway, pool = FakeGateway(chunk_count=100), MemoryPool()
     model = gateway.model()
     if not is_conditional:

@@ -30,7 +30,7 @@ class Reader:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.pool = MemoryPool(models=list(MODELS))
-        self.pool.set_up(True)
+        self.pool.set_up(up=True)
         self.data_sets = [settings(folder)]
         self.caller = ANYONE
         self.max_samples = 50_000
@@ -224,7 +224,7 @@ async def test_a_data_set_without_a_classifier_needs_one_if_several_models_can_r
     reader.data_sets = [settings(reader.folder, "plain", "")]
     second = replace(READER, key=replace(READER.key, name="second"))
     reader.pool = MemoryPool(models=[*MODELS, second])
-    reader.pool.set_up(True)
+    reader.pool.set_up(up=True)
     problems = await reader.violations(reference=Reference(dataset="plain"))
     assert set(problems) == {"classifier", "extractor"}
     assert problems["classifier"].endswith("name a model, or give the data set a classifier with --data-sets")
@@ -293,7 +293,7 @@ async def test_a_digest_that_is_not_served_is_refused(reader: Reader) -> None:
 
 
 async def test_nothing_is_pinned_while_workers_load(reader: Reader) -> None:
-    reader.pool.set_up(False)
+    reader.pool.set_up(up=False)
     with pytest.raises(NotReady):
         await reader.read(reference=Reference(dataset="small"))
 

@@ -223,7 +223,7 @@ async def test_models_that_are_not_served_have_their_own_errors(
 
 
 async def test_absent_workers_are_not_ready(served: EvaluationServer, workers: RemoteWorkers) -> None:
-    served.pool.set_up(False)
+    served.pool.set_up(up=False)
     with pytest.raises(NotReady):
         await draw(workers, pinned("painter"))
     with pytest.raises(NotReady):

@@ -210,10 +210,10 @@ async def test_an_error_with_many_violations_fits_the_limits_of_grpc(checked: Ru
 
 
 async def test_no_ready_worker_is_unavailable(running: Running) -> None:
-    running.pool.set_up(False)
+    running.pool.set_up(up=False)
     error = await running.refused(request())
     assert error.code() is grpc.StatusCode.UNAVAILABLE
-    running.pool.set_up(True)
+    running.pool.set_up(up=True)
 
 
 async def test_a_broken_newer_version_does_not_hide_a_good_one(config) -> None:

@@ -234,5 +234,5 @@ async def test_measured_costs_are_kept_between_requests(pool: MemoryPool) -> Non
 async def test_the_backlog_of_a_target_without_workers_is_removed(pool: MemoryPool) -> None:
     async with serving_slowly(pool) as running:
         await running.sample(request(4))
-        pool.set_up(False)
+        pool.set_up(up=False)
         assert not running.gateway.scheduler._backlogs

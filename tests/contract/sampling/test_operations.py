@@ -70,7 +70,7 @@ async def test_an_unknown_model_is_not_found(running: Running) -> None:
 
 async def test_health_follows_the_workers(running: Running) -> None:
     assert [await check(running), await check(running, "fount.v1.SamplingService")] == [SERVING, SERVING]
-    running.pool.set_up(False)
+    running.pool.set_up(up=False)
     await get(running, "/livez")
     assert await check(running) == NOT_SERVING
 
@@ -79,7 +79,7 @@ async def test_health_changes_are_streamed(running: Running) -> None:
     stub = health_pb2_grpc.HealthStub(running.channel)
     watch = stub.Watch(health_pb2.HealthCheckRequest())
     assert (await watch.read()).status == SERVING
-    running.pool.set_up(False)
+    running.pool.set_up(up=False)
     assert (await watch.read()).status == NOT_SERVING
     watch.cancel()
 
@@ -93,7 +93,7 @@ async def test_health_of_an_unknown_service_is_not_found(running: Running) -> No
 
 
 async def test_liveness_does_not_depend_on_workers(running: Running) -> None:
-    running.pool.set_up(False)
+    running.pool.set_up(up=False)
     assert (await get(running, "/livez"))[0] == 200
     assert (await get(running, "/readyz")) == (503, "toy 1: workers are loading\n")
 

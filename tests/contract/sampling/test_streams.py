@@ -127,7 +127,7 @@ async def test_a_stream_fails_when_its_workers_do_not_return(pool) -> None:
         call = running.sampling.Sample(request(10_000_000))
         with pytest.raises(grpc.aio.AioRpcError) as error:  # noqa: PT012  # the loop raises it
             async for _ in call:
-                running.pool.set_up(False)
+                running.pool.set_up(up=False)
         assert error.value.code() is grpc.StatusCode.UNAVAILABLE
 
 
@@ -136,9 +136,9 @@ async def test_a_stream_waits_for_a_worker_that_is_away_for_a_while(running: Run
     running.pool.faults.delay_s, before = 0.05, len(running.pool.calls)
     call = asyncio.create_task(running.sample(request(20_000)))
     await until(lambda: len(running.pool.calls) > before + 2)
-    running.pool.set_up(False)
+    running.pool.set_up(up=False)
     await asyncio.sleep(2.0)
-    running.pool.set_up(True)
+    running.pool.set_up(up=True)
     _, chunks = await call
     assert data(chunks) == data(whole)
 
