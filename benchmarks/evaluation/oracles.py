@@ -91,7 +91,8 @@ def _distances() -> list[Pair]:
         ("FID, 700 and 500 rows, d = 24", "scipy (sqrtm)", _fid_by_sqrtm(a, b), _fid(a, b)),
         ("KID, 500 rows, d = 24 (sums)", "torchmetrics", metric_value(KernelInceptionDistance, even, b, **small),
          kid(KernelSums.of(even), KernelSums.of(b))),
-        ("KID, 300 rows, d = 200 (pairs)", "torchmetrics", metric_value(KernelInceptionDistance, wide_a, wide_b, **wide),
+        ("KID, 300 rows, d = 200 (pairs)", "torchmetrics",
+         metric_value(KernelInceptionDistance, wide_a, wide_b, **wide),
          kid(KernelSums.of(wide_a), KernelSums.of(wide_b))),
     ]  # fmt: skip
 
