@@ -19,7 +19,7 @@ from service.datasets import Datasets
 from service.domain import ModelState, Operation, Parameters, ServedModel
 from service.errors import DatasetUnreadable, FountServiceError, InvalidRequest, NotReady, Retired, Violation
 from service.evaluation.compatibility import PinnedRole, check_fit, format_names, format_shape
-from service.evaluation.gates import parse_gate
+from service.evaluation.panels.gates import parse_gate
 from service.evaluation.panels.registry import FEWEST_SAMPLES
 from service.evaluation.results import Panel
 from service.evaluation.specification import Specification

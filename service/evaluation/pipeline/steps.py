@@ -9,7 +9,7 @@ from functools import partial
 from typing import Any
 
 from service.evaluation.evidence import Evidence
-from service.evaluation.gates import evaluate_gate, parse_gate
+from service.evaluation.panels.gates import evaluate_gate, parse_gate
 from service.evaluation.panels.registry import evaluate_panel, needs_label_grid, needs_neighbours, parts_of
 from service.evaluation.pipeline.evidence_builder import SPACES, EvidenceBuilder
 from service.evaluation.pipeline.reporter import Results

@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from service.evaluation.gates import evaluate_gate, parse_gate
+from service.evaluation.panels.gates import evaluate_gate, parse_gate
 from service.evaluation.panels.registry import METRICS
 from service.evaluation.results import ClassValue, Metric, Null, Panel
 
