@@ -112,7 +112,7 @@ async def test_work_above_a_queue_limit_is_refused_with_a_time_to_retry(pool, se
 
 async def test_retry_times_of_refused_requests_are_spaced(pool: MemoryPool) -> None:
     async with serving_slowly(pool, max_queue_s=1) as running:
-        call = pull(running, 900)
+        call = pull(running, 5000)
         await until(lambda: len(pool.calls) > 0)
         times = [retry_s(await running.refused(request(300))) for _ in range(4)]
         assert [round(b - a, 1) for a, b in itertools.pairwise(times)] == [0.3, 0.3, 0.3]
