@@ -55,7 +55,8 @@ def check_fit(dataset: Dataset, generator: PinnedRole, classifier: PinnedRole, e
         )
     roles = {"generator": generator.model, "classifier": classifier.model}
     for role, model in roles.items():
-        unknown = [each for each in dataset.classes if each not in set(model.labels)]
+        known = set(model.labels)
+        unknown = [each for each in dataset.classes if each not in known]
         if unknown and (model.labels or role == "classifier"):  # a generator without labels is unconditional
             raise EvaluationRefused(
                 f"{model.key.name}, the {role}, does not know the {'class' if len(unknown) == 1 else 'classes'} "

@@ -75,7 +75,7 @@ def number(value: float | None) -> str:
     """Format with three significant digits, whole numbers whole: 0.861, 12 346, 3.2×10⁻⁵."""
     if value is None or math.isnan(value):
         return NO_NUMBER
-    size = abs(value)
+    size = abs(float(value))
     if math.isinf(value):
         text = "∞"
     elif size == 0:

@@ -75,7 +75,8 @@ def best_and_worst(evidence: Evidence) -> FigureData:
     features = evidence.samples.features
     try:
         # Realism depends on the balls of real rows alone: those of samples are not measured.
-        samples = Manifold(features=features, squared_radii=np.zeros(len(features)), k=K)
+        n = len(features)
+        samples = Manifold(features=features, squared_radii=np.zeros(n), k=K, numbers=np.arange(n))
         realism = compare(samples, Manifold.of(evidence.held_out.features)).realism
     except ValueError as error:  # too few real rows, or all identical
         return {"best": [], "worst": [], "note": str(error)}

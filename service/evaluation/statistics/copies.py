@@ -92,6 +92,9 @@ def nearest_auc(sample_nearest: Float64s, held_out_nearest: Float64s) -> Estimat
     Returns:
         0.5: as far as held-out rows; below: nearer, as copies or shrinkage are; above: farther. The interval is over
         draws of both, samples and held-out rows.
+
+    Source: DeLong et al. 1988, equations 2 and 5, on ranks; where the two separate completely, the exact bound of a
+    share.
     """
     n, m = len(sample_nearest), len(held_out_nearest)
     if min(n, m) < 2:

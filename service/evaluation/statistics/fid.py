@@ -89,7 +89,7 @@ class Moments:
         return cls(len(chunk), pilot + step, chunk.T @ chunk - np.outer(step, step * len(chunk)))
 
     def merge(self, other: Self) -> Self:
-        """Return the moments of the rows of both."""
+        """Return the moments of the rows of both (Chan et al. 1979, equation 2.1, for vectors)."""
         if len(self.mean) != len(other.mean):
             raise ValueError(f"rows of {len(self.mean)} and of {len(other.mean)} features do not merge")
         if not self.count or not other.count:

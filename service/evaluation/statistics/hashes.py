@@ -74,6 +74,8 @@ def near_matches(hashes: UInt64s, rows_hashes: UInt64s, most_bits: int = 2) -> N
     Returns:
         (n,) bool.
     """
+    if not 0 <= most_bits <= 63:
+        raise ValueError(f"most_bits is 0 to 63, got {most_bits}")
     queries, place = np.unique(hashes, return_inverse=True)
     rows = np.unique(rows_hashes)
     found = np.isin(queries, rows)

@@ -6,7 +6,8 @@ distribution, and may be negative.
 
 With x̂ = (x/√d, 1), the kernel is (x̂·ŷ)³ = ⟨x̂⊗x̂⊗x̂, ŷ⊗ŷ⊗ŷ⟩: sums over pairs are products of sums over rows. Up to
 `CUBIC_FEATURES` features a set is summarised by the symmetric tensor Σ x̂⊗x̂⊗x̂, C(d + 3, 3) numbers, which costs n·d³
-in place of n²·d. Beyond, rows are kept and the kernel is summed tile by tile; the value is the same.
+in place of n²·d. Beyond, rows are kept and the kernel is summed tile by tile; the value is the same. Both summaries
+merge into that of all rows, whatever the split.
 
 Sources: Bińkowski et al., "Demystifying MMD GANs", 2018, section 4; Gretton et al., "A kernel two-sample test", 2012,
 lemma 6 (the unbiased statistic).
@@ -76,7 +77,7 @@ def kid(a: KernelSums, b: KernelSums) -> float:
 
 @dataclass(frozen=True, eq=False)
 class KernelSums:
-    """What the kernel's sums over pairs need of a set of rows.
+    """What the kernel's sums over pairs need of a set of rows; mergeable.
 
     Attributes:
         count: n.
@@ -102,6 +103,13 @@ class KernelSums:
         rows = features.astype(np.float64)
         own = float(np.sum((np.sum(rows**2, axis=1) / width + 1) ** 3))
         return cls(count, width, rows, _sum_kernel(rows, rows) - own)
+
+    def merge(self, other: Self) -> Self:
+        """Return the sums over the rows of both."""
+        within = self.within + other.within + 2 * self.between(other)
+        are_moments = self.summary.ndim == 1
+        summary = self.summary + other.summary if are_moments else np.concatenate([self.summary, other.summary])
+        return type(self)(self.count + other.count, self.features, summary, within)
 
     def between(self, other: Self) -> float:
         """Sum k(x, y) over rows x of this set and y of the other."""

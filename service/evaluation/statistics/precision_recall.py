@@ -1,7 +1,8 @@
 """Precision, density, recall, coverage and realism from k-nearest-neighbour balls around samples and real rows.
 
 Features of samples and of real rows enter, each as a `Manifold`: the union of balls around its rows, from a row to its
-k-th nearest other row of the same set. `compare` examines every pair; a `Comparison` gives
+k-th nearest other row of the same set. `compare` examines every pair; comparisons of parts of the samples merge into
+that of all of them. A `Comparison` gives
 
     precision   share of samples inside the ball of a real row
     density     balls of real rows that hold a sample, on average, over k
@@ -53,11 +54,13 @@ class Manifold:
         features: (n, d) float32 or float64.
         squared_radii: (n,) float64, to the k-th other row; 0 where k others are equal to it: such a ball holds nothing.
         k: to which other row the balls reach.
+        numbers: (n,) int64, of the rows within the whole set.
     """
 
     features: Features
     squared_radii: Float64s
     k: int
+    numbers: Int64s
 
     def __len__(self) -> int:
         return len(self.features)
@@ -72,12 +75,21 @@ class Manifold:
         if len(features) < k + 1:
             raise ValueError(f"balls to row {k} take at least {k + 1} rows, there are {len(features)}")
         radii = nearest_squares(features, features, k, exclude_self=True)[0][:, -1]
-        return cls(features=features, squared_radii=radii, k=k)
+        return cls(features=features, squared_radii=radii, k=k, numbers=np.arange(len(features), dtype=np.int64))
+
+    def part(self, first: int, last: int) -> Manifold:
+        """Return rows first to last - 1, with the balls they have within the whole set."""
+        return Manifold(
+            features=self.features[first:last],
+            squared_radii=self.squared_radii[first:last],
+            k=self.k,
+            numbers=self.numbers[first:last],
+        )
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Reach:
-    """How many samples reach each real row, and which ones, up to hash collisions.
+    """How many samples reach each real row, and which ones, up to hash collisions; mergeable.
 
     Attributes:
         counts: (m,) int64.
@@ -86,6 +98,10 @@ class Reach:
 
     counts: Int64s
     keys: NDArray[np.uint64]
+
+    def merge(self, other: Reach) -> Reach:
+        """Return the reach of the samples of both into the same real rows."""
+        return Reach(counts=self.counts + other.counts, keys=self.keys + other.keys)
 
     def share(self, samples: int, dependence: float = 1.0) -> Estimate:
         """Estimate the share of real rows that any sample reaches, with an interval over draws of samples.
@@ -123,7 +139,7 @@ class Reach:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Comparison:
-    """Samples compared with real rows.
+    """Samples compared with real rows; mergeable over parts of one set of samples.
 
     Attributes:
         k: of both manifolds.
@@ -139,6 +155,16 @@ class Comparison:
     realism: Float64s
     coverage_reach: Reach
     recall_reach: Reach
+
+    def merge(self, other: Comparison) -> Comparison:
+        """Return the comparison of the samples of both, these first, with the same real rows."""
+        return Comparison(
+            k=self.k,
+            balls=np.concatenate([self.balls, other.balls]),
+            realism=np.concatenate([self.realism, other.realism]),
+            coverage_reach=self.coverage_reach.merge(other.coverage_reach),
+            recall_reach=self.recall_reach.merge(other.recall_reach),
+        )
 
     @property
     def precision(self) -> Estimate:
@@ -175,6 +201,10 @@ class Comparison:
 def compare(samples: Manifold, real: Manifold) -> Comparison:
     """Compare every sample with every real row, a tile at a time; a point on a ball's edge is outside.
 
+    Args:
+        samples: all of them, or a part of their manifold.
+        real: all real rows.
+
     Raises:
         ValueError: features of another width, another k, or real rows so similar that all their balls have radius 0.
     """
@@ -187,7 +217,7 @@ def compare(samples: Manifold, real: Manifold) -> Comparison:
         raise ValueError(f"each of {len(real)} real rows equals {real.k} others: all their balls have radius 0")
     order = np.argsort(real.squared_radii, kind="stable")  # the half with the smaller balls is then a slice
     rows = prepare(real.features[order])
-    counts = _PairCounts(samples.squared_radii, real.squared_radii[order])
+    counts = _PairCounts(samples, real.squared_radii[order])
     for tile in tiles(prepare(samples.features, rows.centre), rows):
         counts.add(tile)
     return counts.result(real.k, order)
@@ -209,10 +239,10 @@ def expected_coverage(real: int, samples: int, k: int = K) -> float:
 class _PairCounts:
     """Counts over the tiles added so far; real rows in order of their radius."""
 
-    def __init__(self, sample_radii: Float64s, real_radii: Float64s) -> None:
-        n, m = len(sample_radii), len(real_radii)
-        self._sample_radii, self._real_radii = sample_radii, real_radii
-        self._sample_keys = _hash_numbers(n)
+    def __init__(self, samples: Manifold, real_radii: Float64s) -> None:
+        n, m = len(samples), len(real_radii)
+        self._sample_radii, self._real_radii = samples.squared_radii, real_radii
+        self._sample_keys = _hash_numbers(samples.numbers)
         self._balls = np.zeros(n, np.int64)
         self._coverage, self._recall = (
             Reach(counts=np.zeros(m, np.int64), keys=np.zeros(m, np.uint64)) for _ in range(2)
@@ -271,9 +301,9 @@ def _smaller_half(ascending: Float64s) -> slice:
     return slice(first, int(np.searchsorted(ascending, np.median(ascending[first:]), side="right")))
 
 
-def _hash_numbers(count: int) -> NDArray[np.uint64]:
-    """Hash 0 to count − 1, so that sums of few of the hashes are hardly ever equal (SplitMix64)."""
-    word = (np.arange(count, dtype=np.uint64) + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15)
+def _hash_numbers(numbers: Int64s) -> NDArray[np.uint64]:
+    """Hash numbers so that sums of few of the hashes are hardly ever equal (SplitMix64)."""
+    word = (numbers.astype(np.uint64) + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15)
     word = (word ^ (word >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     word = (word ^ (word >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return np.asarray(word ^ (word >> np.uint64(31)))

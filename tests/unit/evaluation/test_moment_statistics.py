@@ -21,8 +21,11 @@ def features(seed: int, n: int, d: int) -> np.ndarray:
 
 REFERENCE = features(2, 80, 6)
 PROBABILITIES = np.random.default_rng(5).dirichlet(np.ones(6), 150)
+MANY_FEATURES = 130  # more than KID's tensors take
 STATES = {
     "FID": (Moments, lambda state: frechet_distance(state, Moments.of(REFERENCE))),
+    "KID of tensors": (KernelSums, lambda state: kid(state, KernelSums.of(REFERENCE))),
+    "KID of rows": (KernelSums, lambda state: kid(state, KernelSums.of(features(2, 80, MANY_FEATURES)))),
     "inception score": (ProbabilitySums, inception_score),
     "Vendi": (SecondMoments, vendi_score),
     "Vendi of order 2": (SecondMoments, lambda state: vendi_score(state, 2)),
@@ -31,7 +34,9 @@ states = pytest.mark.parametrize("name", STATES)
 
 
 def rows_of(name: str) -> np.ndarray:
-    return PROBABILITIES if name == "inception score" else features(1, 150, 6)
+    if name == "inception score":
+        return PROBABILITIES
+    return features(1, 150, MANY_FEATURES if name == "KID of rows" else 6)
 
 
 @states
@@ -58,7 +63,7 @@ def test_states_of_different_widths_do_not_merge(name):
     kind = STATES[name][0]
     rows = rows_of(name)
     wider = np.hstack([rows, np.zeros((len(rows), 1))])
-    with pytest.raises(ValueError, match="6 and of 7"):
+    with pytest.raises(ValueError, match=f"{rows.shape[1]} and of {wider.shape[1]}"):
         kind.of(rows).merge(kind.of(wider))
 
 
@@ -184,6 +189,7 @@ def test_kid_interval_is_the_jackknifes(d):
     half = 3.182446 * np.sqrt(3 / 4 * np.sum((left_out - left_out.mean()) ** 2))  # t, 3 degrees of freedom
     assert estimate.value == pytest.approx(by_definition(a, b))
     assert np.array(estimate.interval) - estimate.value == pytest.approx((-half, half), rel=1e-6)
+    assert estimate_kid(a, KernelSums.of(b[:3]).merge(KernelSums.of(b[3:]))).value == pytest.approx(estimate.value)
 
 
 # --- Inception score --------------------------------------------------------------------------------------------------

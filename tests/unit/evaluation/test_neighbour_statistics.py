@@ -1,4 +1,4 @@
-"""Nearest rows, manifolds, the birthday test, copies and hashes: closed forms and invalid input."""
+"""Nearest rows, manifolds, the birthday test, copies and hashes: closed forms, merging and invalid input."""
 
 from __future__ import annotations
 
@@ -130,6 +130,18 @@ def test_distant_samples_score_0() -> None:
     assert [comparison.precision.value, comparison.density.value, comparison.coverage.value] == [0, 0, 0]
     assert comparison.recall.value == 0
     assert (comparison.realism < 0.1).all()
+
+
+@pytest.mark.parametrize("split", [1, 250, 511, 899])
+def test_comparisons_of_parts_of_the_samples_merge_into_the_whole(split: int) -> None:
+    samples, real = Manifold.of(normal(900, 6)), Manifold.of(normal(700, 6, 1))
+    whole = compare(samples, real)
+    merged = compare(samples.part(0, split), real).merge(compare(samples.part(split, 900), real))
+    assert np.array_equal(whole.balls, merged.balls)
+    assert np.array_equal(whole.realism, merged.realism)
+    assert np.array_equal(whole.recall_reach.counts, merged.recall_reach.counts)
+    assert (whole.precision, whole.density) == (merged.precision, merged.density)
+    assert (whole.recall, whole.coverage) == (merged.recall, merged.coverage)
 
 
 def test_a_constant_generator_has_recall_0() -> None:
@@ -305,6 +317,12 @@ def test_near_matches_are_those_within_so_many_bits(most_bits: int) -> None:
         hashes[chosen] ^= np.uint64(1) << rng.integers(0, 64, int(chosen.sum()), dtype=np.uint64)
     directly = np.bitwise_count(hashes[:, None] ^ rows[None]).min(axis=1) <= most_bits
     assert np.array_equal(near_matches(hashes, rows, most_bits), directly)
+
+
+@pytest.mark.parametrize("most_bits", [-1, 64])
+def test_a_number_of_bits_that_a_hash_does_not_have_is_refused(most_bits: int) -> None:
+    with pytest.raises(ValueError, match="most_bits is 0 to 63"):
+        near_matches(np.arange(3, dtype=np.uint64), np.arange(3, dtype=np.uint64), most_bits)
 
 
 def test_nothing_matches_an_empty_set() -> None:
