@@ -9,9 +9,7 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING
 
 from service.augmentation.copy_filter import CopyFilters
-from service.augmentation.plan_store import plan_store_at
 from service.augmentation.planner import Planner
-from service.augmentation.tickets import TicketKeys
 from service.caller import Anonymous, CallerPolicy
 from service.catalog import Catalog
 from service.config import GatewayConfig
@@ -25,9 +23,12 @@ from service.rpc.evaluation import EvaluationServicer
 from service.rpc.interceptor import CallInterceptor
 from service.rpc.models import ModelServicer
 from service.rpc.plan_request import PlanRequests
+from service.rpc.plan_store import plan_store_at
+from service.rpc.plans import PlanIssuer
 from service.rpc.reading import ReadingServicer
 from service.rpc.sampling import SamplingServicer
 from service.rpc.server import RpcServer
+from service.rpc.tickets import TicketKeys
 from service.scheduler.inference import InferenceClient
 from service.scheduler.scheduler import BatchingScheduler
 from service.telemetry.http import SidePort
@@ -171,17 +172,12 @@ class Gateway:
 
     def _build_server(self) -> RpcServer:
         config, copies = self._config, CopyFilters()
-        requests = PlanRequests(self.datasets, self.catalog)
-        planner = Planner(
-            codec=requests,
-            catalog=self.catalog,
-            inference=self.inference,
-            copies=copies,
-            keys=TicketKeys.at(config.ticket_keys),
-        )
         augmentation = AugmentationServicer(
-            planner=planner,
-            requests=requests,
+            issuer=PlanIssuer(
+                PlanRequests(self.datasets, self.catalog),
+                Planner(catalog=self.catalog, inference=self.inference, copies=copies),
+                TicketKeys.at(config.ticket_keys),
+            ),
             plans=plan_store_at(config.plans),
             catalog=self.catalog,
             datasets=self.datasets,

@@ -38,7 +38,7 @@ from service.augmentation.targets import Allocation, Factor, Mix
 from service.caller import Caller
 from service.catalog.roles import PinnedModel
 from service.domain import Parameters
-from service.rpc.policy import policy_from_proto
+from service.rpc.fields import policy_from_proto
 from service.scheduler.inference import DrawnSamples
 from service.scheduler.work import RequestContext
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,9 +34,6 @@ _WEAK_CONFIDENCE = 0.8
 _MANY_REJECTED = 0.1  # of a class's synthesised slots
 _SHOWN = 8
 
-_Warnings = Iterator[tuple[str, str]]
-"""Reasons and messages."""
-
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Trial:
@@ -56,8 +54,7 @@ class Trial:
     expected_rejected: float
 
 
-@dataclass(frozen=True, kw_only=True)
-class PlanWarning:
+class PlanWarning(NamedTuple):
     """Something to know before using a plan.
 
     Attributes:
@@ -151,14 +148,14 @@ def find_warnings(plan: OpenPlan, trial: Trial | None, not_verified: str | None)
         found += [*_weak_card(plan.synthesis), *_weak_classes(plan, plan.synthesis, trial)]
         found += [*_rejecting(plan, plan.synthesis, trial), *_copies(plan, plan.synthesis)]
     if not_verified:
-        found.append(("NOT_VERIFIED", not_verified))
+        found.append(PlanWarning("NOT_VERIFIED", not_verified))
     if plan.spec.split.name == "test":
         message = "the rows come from the split test; what is trained on them can no longer be tested on it"
-        found.append(("TRAINED_ON_TEST", message))
-    return [PlanWarning(reason=reason, message=message) for reason, message in found]
+        found.append(PlanWarning("TRAINED_ON_TEST", message))
+    return found
 
 
-def _prior(plan: OpenPlan) -> _Warnings:
+def _prior(plan: OpenPlan) -> Iterator[PlanWarning]:
     """Warn when the plan has other class shares than the data; name the class that changes most."""
     target = np.zeros(len(plan.spec.cells))
     for each in plan.layout.strata:
@@ -170,32 +167,32 @@ def _prior(plan: OpenPlan) -> _Warnings:
             f"{_names(plan.spec, [most])} is {data[most]:.1%} of the data and {target[most]:.1%} of the plan: a "
             "classifier trained on it expects the plan's shares, so correct its prior where the data's hold"
         )
-        yield "PRIOR_CHANGED", message
+        yield PlanWarning("PRIOR_CHANGED", message)
 
 
-def _empty(spec: PlanSpec) -> _Warnings:
+def _empty(spec: PlanSpec) -> Iterator[PlanWarning]:
     dataset, allocation = spec.dataset, spec.allocation
     classes = [label for label, group in allocation.left_empty if group is None]
     cells = [(label, group) for label, group in allocation.left_empty if group is not None]
     if allocation.synthesised_alone:
         names = _names(spec, allocation.synthesised_alone)
-        yield "CLASS_EMPTY", f"no real row of {names}: the generator makes all of it"
+        yield PlanWarning("CLASS_EMPTY", f"no real row of {names}: the generator makes all of it")
     if classes:
-        yield "CLASS_EMPTY", f"no row of {_names(spec, classes)} to make others from: it stays empty"
+        yield PlanWarning("CLASS_EMPTY", f"no row of {_names(spec, classes)} to make others from: it stays empty")
     if cells:
         shown = ", ".join(f"{dataset.classes[k]!r} of {dataset.groups[g]!r}" for k, g in cells[:_SHOWN])
         more = f" and {len(cells) - _SHOWN} more" if len(cells) > _SHOWN else ""
-        yield "GROUP_EMPTY", f"no row of {shown}{more}: groups stay empty"
+        yield PlanWarning("GROUP_EMPTY", f"no row of {shown}{more}: groups stay empty")
 
 
-def _capped(spec: PlanSpec) -> _Warnings:
+def _capped(spec: PlanSpec) -> Iterator[PlanWarning]:
     for each in spec.allocation.caps_reached[:_SHOWN]:
         rest = f"{each.missing} rows are missing" if each.missing else "other sources make up for the rest"
         counts = f"{each.allowed} synthesised rows, not {each.requested}"
-        yield "CAPPED", f"{_names(spec, [each.label])} gets {counts}, by mix.max_synthetic_ratio; {rest}"
+        yield PlanWarning("CAPPED", f"{_names(spec, [each.label])} gets {counts}, by mix.max_synthetic_ratio; {rest}")
 
 
-def _weak_card(synthesis: SynthesisSpec) -> _Warnings:
+def _weak_card(synthesis: SynthesisSpec) -> Iterator[PlanWarning]:
     """Warn of low quality figures in the generator's card."""
     model = synthesis.generator.model
     for figure in model.quality:
@@ -205,10 +202,10 @@ def _weak_card(synthesis: SynthesisSpec) -> _Warnings:
                 f"{model.key.name} has a {figure.metric} of {figure.value:.3g} "
                 f"({low:.3g} to {high:.3g}), below {_WEAK_METRICS[figure.metric]:g}"
             )
-            yield "GENERATOR_WEAK", message
+            yield PlanWarning("GENERATOR_WEAK", message)
 
 
-def _weak_classes(plan: OpenPlan, synthesis: SynthesisSpec, trial: Trial) -> _Warnings:
+def _weak_classes(plan: OpenPlan, synthesis: SynthesisSpec, trial: Trial) -> Iterator[PlanWarning]:
     """Warn of the classes whose samples have a low mean confidence."""
     weak = [k for k in np.argsort(trial.confidences, kind="stable") if trial.confidences[k] < _WEAK_CONFIDENCE]
     if not weak or synthesis.classifier is None:
@@ -220,10 +217,10 @@ def _weak_classes(plan: OpenPlan, synthesis: SynthesisSpec, trial: Trial) -> _Wa
     )
     classifier, generator = synthesis.classifier.model.key.name, synthesis.generator.model.key.name
     limit = f"less than {_WEAK_CONFIDENCE:.0%}"
-    yield "GENERATOR_WEAK", f"{classifier} is on average {limit} sure of what {generator} makes of {shown}"
+    yield PlanWarning("GENERATOR_WEAK", f"{classifier} is on average {limit} sure of what {generator} makes of {shown}")
 
 
-def _rejecting(plan: OpenPlan, synthesis: SynthesisSpec, trial: Trial) -> _Warnings:
+def _rejecting(plan: OpenPlan, synthesis: SynthesisSpec, trial: Trial) -> Iterator[PlanWarning]:
     """Warn of the classes whose slots the filters often leave empty."""
     rejected = (1 - trial.accepted) ** synthesis.attempts
     most = [k for k in np.argsort(-rejected, kind="stable") if rejected[k] > _MANY_REJECTED]
@@ -234,10 +231,10 @@ def _rejecting(plan: OpenPlan, synthesis: SynthesisSpec, trial: Trial) -> _Warni
         f"about {trial.expected_rejected:,.0f} of {plan.count(Source.SYNTHESISED):,} synthesised slots will be "
         f"rejected, of {shown}: lower synthesis.min_confidence or copy_quantile, or allow more attempts"
     )
-    yield "GENERATOR_WEAK", message
+    yield PlanWarning("GENERATOR_WEAK", message)
 
 
-def _copies(plan: OpenPlan, synthesis: SynthesisSpec) -> _Warnings:
+def _copies(plan: OpenPlan, synthesis: SynthesisSpec) -> Iterator[PlanWarning]:
     if not plan.copy_threshold:
         why = (
             f"more than {synthesis.copy_quantile:.2%} of the held-out rows are training rows themselves, or no class "
@@ -245,14 +242,20 @@ def _copies(plan: OpenPlan, synthesis: SynthesisSpec) -> _Warnings:
             if synthesis.copy_quantile
             else "synthesis.copy_quantile is 0"
         )
-        yield "COPY_FILTER_OFF", f"nothing keeps synthesised rows from being copies of training rows: {why}"
+        yield PlanWarning(
+            "COPY_FILTER_OFF", f"nothing keeps synthesised rows from being copies of training rows: {why}"
+        )
         return
     synthesised = sorted(plan.spec.allocation.labels_of(Source.SYNTHESISED))
     counts: NDArray[np.int64] = plan.spec.cells.sum(axis=1)
     if few := [label for label in synthesised if FEWEST_ROWS <= counts[label] < NEIGHBOURS]:
-        yield "FEW_ROWS", f"{_names(plan.spec, few)} has fewer than {NEIGHBOURS} rows: its copy filter is coarse"
+        yield PlanWarning(
+            "FEW_ROWS", f"{_names(plan.spec, few)} has fewer than {NEIGHBOURS} rows: its copy filter is coarse"
+        )
     if none := [label for label in synthesised if counts[label] < FEWEST_ROWS]:
-        yield "FEW_ROWS", f"{_names(plan.spec, none)} has fewer than {FEWEST_ROWS} rows: nothing filters its copies"
+        yield PlanWarning(
+            "FEW_ROWS", f"{_names(plan.spec, none)} has fewer than {FEWEST_ROWS} rows: nothing filters its copies"
+        )
 
 
 def _names(spec: PlanSpec, labels: list[int]) -> str:

@@ -1,13 +1,12 @@
 """What a plan is to be, with every choice made: the specification between a request and its rows.
 
-`service/rpc/plan_request.py` reads a `PlanSpec` from a request or from a ticket, and writes it back; this module knows
-no message. `OpenPlan` adds the layout of slots and the copy threshold: everything that rows are made from.
+`service/rpc/plan_request.py` reads a `PlanSpec` from a request or a ticket, and `service/rpc/plans.py` writes it back.
+`OpenPlan` adds the layout of slots and the copy threshold: everything that rows are made from.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,12 +15,10 @@ from fount.readers import Dataset, DatasetSplit
 from fount.transforms import Policy
 from service.augmentation.slots import Layout, RealMode, Source
 from service.augmentation.targets import Allocation, CellCounts, Mix, TargetRule
-from service.augmentation.tickets import TicketPayload
-from service.caller import Caller
 from service.catalog.roles import PinnedModel
 from service.domain import Parameters
 
-__all__ = ["OpenPlan", "PlanSpec", "SpecCodec", "SynthesisSpec", "VerificationSpec", "held_out_split"]
+__all__ = ["OpenPlan", "PlanSpec", "SynthesisSpec", "VerificationSpec", "held_out_split"]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -115,16 +112,16 @@ class OpenPlan:
     """A plan whose rows can be made on this gateway.
 
     Attributes:
-        id: of the plan; empty while it is planned.
         spec: its specification.
         layout: its slots.
         copy_threshold: ratio below which a sample is a copy; None: no filter.
+        id: of the plan; empty while it is planned.
     """
 
-    id: str
     spec: PlanSpec
     layout: Layout
     copy_threshold: float | None
+    id: str = ""
 
     @property
     def synthesis(self) -> SynthesisSpec | None:
@@ -143,24 +140,8 @@ class OpenPlan:
         return [each for each in (*synthesis, self.transformer) if each]
 
     def count(self, source: Source) -> int:
-        """Count the rows of a source."""
-        return sum(each.count for each in self.layout.strata if each.source is source)
-
-
-class SpecCodec(Protocol):
-    """Writes and reads the form of a specification that a ticket holds; implemented in `service/rpc/`."""
-
-    def encode(self, spec: PlanSpec) -> bytes:
-        """Serialize a specification; equal ones have equal bytes."""
-        ...
-
-    async def decode(self, ticket: TicketPayload, caller: Caller) -> PlanSpec:
-        """Read the specification of a ticket, against what this gateway has now; raises as `Planner.open`.
-
-        Raises:
-            InvalidRequest: the data set or a model does not exist any more.
-        """
-        ...
+        """Return the number of rows of a source."""
+        return self.layout.source_counts[source]
 
 
 def held_out_split(dataset: Dataset, split: DatasetSplit) -> DatasetSplit | None:

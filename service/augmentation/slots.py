@@ -21,6 +21,7 @@ Sources: Efron 1979 (bootstrap); Oza and Russell, "Online bagging and boosting",
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import NamedTuple
@@ -103,6 +104,7 @@ class Layout:
 
     Attributes:
         count: rows of the plan.
+        source_counts: its rows by source.
         strata: those with rows, by class, group and source.
         is_bootstrapped: whether real rows are bootstrapped, so that there may be rows out of bag.
 
@@ -123,7 +125,10 @@ class Layout:
     ) -> None:
         ordered = sorted(strata, key=lambda each: (each.label, each.group, each.source))
         self.strata = tuple(each for each in ordered if each.count)
-        self.count = sum(each.count for each in self.strata)
+        self.source_counts = Counter[Source]()
+        for each in self.strata:
+            self.source_counts[each.source] += each.count
+        self.count = self.source_counts.total()
         if self.count > MAX_ROWS:
             raise ValueError(f"a plan has at most {MAX_ROWS} rows, not {self.count}")
         self.is_bootstrapped = mode in (RealMode.BOOTSTRAP, RealMode.POISSON)

@@ -12,7 +12,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from fount.transforms import Policy, gentle_policy, safe_policy, violations
+from fount.transforms import Policy, gentle_policy, safe_policy
 from fount.v1 import augmentation_pb2
 from service.augmentation.variants import ReceivedRows, VariantSpec
 from service.caller import Caller
@@ -21,9 +21,8 @@ from service.catalog.roles import NO_TRANSFORMER, PinnedModel, default_transform
 from service.datasets import Datasets
 from service.domain import Operation
 from service.errors import InvalidRequest, Retired, UnknownName, Violation
-from service.rpc.policy import policy_from_proto
+from service.rpc.fields import Violations, raise_violations, read_policy
 from service.rpc.pull_request import read_level
-from service.validation import Violations, raise_violations
 
 __all__ = ["AugmentRequests"]
 
@@ -115,10 +114,7 @@ class AugmentRequests:
                 safe = settings.policy or safe_policy(config.dataset, shape)
         if not config.HasField("policy"):
             return safe
-        policy = policy_from_proto(config.policy)
-        for each in violations(policy):
-            wrong.add(f"config.policy.{each.key}", f"{each.wrong}; {each.remedy}")
-        return policy
+        return read_policy(config.policy, "config.policy", wrong)
 
     def _find_transformer(
         self, config: augmentation_pb2.AugmentConfig, caller: Caller, wrong: Violations

@@ -12,8 +12,6 @@ import grpc
 from fount.transforms import COLUMNS
 from fount.v1 import augmentation_pb2, augmentation_pb2_grpc
 from service.augmentation.copy_filter import CopyFilters
-from service.augmentation.plan_store import PlanStore, StoredPlan
-from service.augmentation.planner import Planner
 from service.augmentation.rows import MadeRows, ProvenanceLevel, RowMaker, out_of_bag_rows
 from service.augmentation.variants import VariantMaker, VariantSpec
 from service.caller import current_caller
@@ -23,16 +21,15 @@ from service.datasets import Datasets
 from service.errors import InvalidRequest, NotReady, UnknownName, Violation
 from service.rpc.augment_request import AugmentRequests
 from service.rpc.chunks import image_spec, rows_to_responses
+from service.rpc.fields import Violations, policy_to_proto, raise_violations
 from service.rpc.interceptor import request_context
-from service.rpc.paging import page_of_plans, read_page_size
-from service.rpc.plan_message import pin_to_message, plan_to_message
-from service.rpc.plan_request import PlanRequests
-from service.rpc.policy import policy_to_proto
+from service.rpc.paging import read_page_size
+from service.rpc.plan_store import PlanStore, page_of_plans
+from service.rpc.plans import PlanIssuer, pin_to_message
 from service.rpc.pull_request import Pull, open_pull
 from service.scheduler.inference import InferenceClient
 from service.scheduler.work import RequestContext
 from service.telemetry.metrics import Metrics
-from service.validation import Violations, raise_violations
 
 __all__ = ["AugmentationServicer"]
 
@@ -41,13 +38,12 @@ if TYPE_CHECKING:  # generic in the stubs alone
 
 
 class AugmentationServicer(augmentation_pb2_grpc.AugmentationServiceServicer):
-    """Answers the five RPCs; shares its copy filters with the planner."""
+    """Answers the five RPCs; shares its copy filters with the planner of `issuer`."""
 
     def __init__(
         self,
         *,
-        planner: Planner,
-        requests: PlanRequests,
+        issuer: PlanIssuer,
         plans: PlanStore,
         catalog: Catalog,
         datasets: Datasets,
@@ -56,7 +52,7 @@ class AugmentationServicer(augmentation_pb2_grpc.AugmentationServiceServicer):
         metrics: Metrics,
         config: GatewayConfig,
     ) -> None:
-        self._planner, self._requests, self._plans = planner, requests, plans
+        self._issuer, self._plans = issuer, plans
         self._catalog = catalog
         self._inference = inference
         self._metrics = metrics
@@ -68,16 +64,8 @@ class AugmentationServicer(augmentation_pb2_grpc.AugmentationServiceServicer):
         self, request: augmentation_pb2.PlanDatasetRequest, context: Context
     ) -> augmentation_pb2.PlanDatasetResponse:
         """Make a plan and keep it for its caller."""
-        caller = current_caller()
-        spec = await self._requests.read(request, caller)
-        plan = plan_to_message(await self._planner.plan(spec, request_context(context)))
-        stored = StoredPlan(
-            id=plan.id,
-            created_ns=plan.create_time.ToNanoseconds(),
-            expires_ns=plan.expire_time.ToNanoseconds(),
-            content=plan.SerializeToString(),
-        )
-        await asyncio.to_thread(self._plans.put, caller.subject, stored)
+        plan = await self._issuer.plan(request, request_context(context))
+        await asyncio.to_thread(self._plans.put, current_caller().subject, plan)
         return augmentation_pb2.PlanDatasetResponse(plan=plan)
 
     async def GetPlan(  # noqa: N802  # gRPC's name
@@ -90,7 +78,7 @@ class AugmentationServicer(augmentation_pb2_grpc.AugmentationServiceServicer):
         if plan is None:
             problem = f"you have no plan {request.id[:80]!r}, or it has expired; ListPlans lists yours"
             raise UnknownName((Violation(field="id", description=problem, unknown=True),))
-        return augmentation_pb2.GetPlanResponse(plan=augmentation_pb2.Plan.FromString(plan.content))
+        return augmentation_pb2.GetPlanResponse(plan=plan)
 
     async def ListPlans(  # noqa: N802  # gRPC's name
         self, request: augmentation_pb2.ListPlansRequest, context: Context
@@ -104,15 +92,14 @@ class AugmentationServicer(augmentation_pb2_grpc.AugmentationServiceServicer):
         except ValueError as error:
             wrong.add("page_token", str(error))
         raise_violations(wrong)
-        messages = [augmentation_pb2.Plan.FromString(each.content) for each in page]
-        return augmentation_pb2.ListPlansResponse(plans=messages, next_page_token=token)
+        return augmentation_pb2.ListPlansResponse(plans=page, next_page_token=token)
 
     async def PullDataset(  # type: ignore[override]  # noqa: N802  # gRPC's name; chunks are framed messages
         self, request: augmentation_pb2.PullDatasetRequest, context: Context
     ) -> AsyncGenerator[augmentation_pb2.PullDatasetResponse | bytes, None]:
         """Stream a header, then the rows of a shard in order."""
         with self._metrics.open_pull("PullDataset"):
-            pull = await open_pull(request, self._planner, current_caller())
+            pull = await open_pull(request, self._issuer, current_caller())
             header = augmentation_pb2.PullDatasetResponse(header=_pull_header(pull))
             header_sent = False
             try:
@@ -178,7 +165,7 @@ def _pull_header(pull: Pull) -> augmentation_pb2.PullHeader:
         groups=plan.spec.dataset.groups,
         dataset=plan.spec.dataset.name,
         dataset_digest=plan.spec.dataset.digest,
-        models=[pin_to_message(each.role, each.target) for each in plan.models],
+        models=[pin_to_message(each) for each in plan.models],
         transform_columns=COLUMNS if pull.level is ProvenanceLevel.FULL else (),
     )
 
@@ -188,7 +175,7 @@ def _augment_header(spec: VariantSpec) -> augmentation_pb2.AugmentHeader:
         seed=spec.seed,
         variants=spec.variants,
         policy=policy_to_proto(spec.policy),
-        model=pin_to_message("transformer", spec.transformer.target),
+        model=pin_to_message(spec.transformer),
         sample_spec=image_spec(spec.shape),
         transform_columns=COLUMNS if spec.level is ProvenanceLevel.FULL else (),
     )

@@ -15,8 +15,8 @@ from service.evaluation.record import Record, State
 from service.evaluation.results import Metric, Panel, Verdict
 from service.evaluation.specification import PinnedModel, Specification
 from service.evaluation.statistics.intervals import Interval
+from service.rpc.fields import Violations, raise_violations
 from service.rpc.paging import count_fitting, decode_token, encode_token, read_page_size
-from service.validation import Violations, raise_violations
 
 if TYPE_CHECKING:
     from service.evaluation.jobs.evaluations import Evaluations  # loads database libraries

@@ -24,8 +24,7 @@ from service.evaluation.panels.registry import FEWEST_SAMPLES
 from service.evaluation.results import Panel
 from service.evaluation.specification import Specification
 from service.rpc.evaluation_message import PANELS
-from service.rpc.fields import parameter_values
-from service.validation import Violations, check_parameters, raise_violations
+from service.rpc.fields import Violations, raise_violations, read_parameters
 
 __all__ = ["read_create_request"]
 
@@ -113,8 +112,7 @@ class _Reader:
         self._check_gates(panels, reference)
         parameters = Parameters()
         if generator is not None:
-            given = parameter_values(request.parameters)
-            parameters = check_parameters(given, "parameters", generator.model, self.violations)
+            parameters = read_parameters(request.parameters, "parameters", generator.model, self.violations)
         raise_violations(self.violations)
         if self.refusal:
             raise self.refusal

@@ -1,24 +1,67 @@
-"""Message fields that several requests and responses have, read to plain values and written from them."""
+"""Read and write the message fields that several requests have: labels, parameters, model references and policies.
+
+Problems are collected in `Violations`, so that a caller receives all of them at once.
+"""
 
 from __future__ import annotations
 
-from typing import cast
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, fields
 
-from fount.v1 import model_pb2, sampling_pb2
-from service.domain import ModelKey
+from fount.transforms import RANGES, Kind, Policy, Transform, violations
+from fount.v1 import augmentation_pb2, model_pb2, sampling_pb2
+from service.domain import ModelKey, Parameters, ServedModel
+from service.errors import InvalidRequest, UnknownName, Violation
 
-__all__ = ["label_value", "parameter_values", "read_reference", "reference_to_message"]
+__all__ = [
+    "Violations",
+    "label_list",
+    "policy_from_proto",
+    "policy_to_proto",
+    "raise_violations",
+    "read_label",
+    "read_parameters",
+    "read_policy",
+    "read_reference",
+    "read_weights",
+    "reference_to_message",
+]
 
 
-def parameter_values(message: sampling_pb2.Parameters) -> dict[str, float]:
-    """Return the parameters that are set, by name."""
-    return {field.name: value for field, value in message.ListFields()}
+class Violations(list[Violation]):
+    """Collects what is wrong with a request."""
+
+    def add(self, field: str, description: str, *, unknown: bool = False) -> None:
+        """Append a violation; see `Violation`."""
+        self.append(Violation(field=field, description=description, unknown=unknown))
+
+    def check_range(self, field: str, value: float, low: float, high: float) -> None:
+        """Append a violation unless a value is within low and high."""
+        if not low <= value <= high:  # NaN as well
+            self.add(field, f"must be {low:.16g} to {high:.16g}, got {value:.16g}")
+
+    def check_weight(self, field: str, weight: float) -> None:
+        """Append a violation unless a weight is finite and not negative."""
+        if not 0 <= weight < math.inf:  # NaN as well
+            self.add(field, f"must be finite and not negative, got {weight:g}")
 
 
-def label_value(message: sampling_pb2.LabelRef) -> int | str | None:
-    """Return the id or the name of a label; None when neither is set."""
-    kind = message.WhichOneof("kind")
-    return None if kind is None else cast("int | str", getattr(message, kind))
+def raise_violations(violations: Sequence[Violation]) -> None:
+    """Raise the violations found, if any.
+
+    Raises:
+        UnknownName: names are unknown, and nothing else is wrong.
+        InvalidRequest: something else is wrong.
+    """
+    if not violations:
+        return
+    if all(each.unknown for each in violations):
+        raise UnknownName(tuple(violations))
+    raise InvalidRequest(tuple(violations))
+
+
+# --- Models and their parameters --------------------------------------------------------------------------------------
 
 
 def read_reference(message: model_pb2.ModelRef) -> ModelKey:
@@ -29,3 +72,109 @@ def read_reference(message: model_pb2.ModelRef) -> ModelKey:
 def reference_to_message(key: ModelKey) -> model_pb2.ModelRef:
     """Write a reference to a served model."""
     return model_pb2.ModelRef(name=key.name, version=key.version, digest=key.digest)
+
+
+def read_parameters(message: sampling_pb2.Parameters, field: str, model: ServedModel, wrong: Violations) -> Parameters:
+    """Read sampling parameters, and fill in the card's defaults; each that the model does not accept is a violation."""
+    given = {each.name: value for each, value in message.ListFields()}
+    values: dict[str, float | None] = {}
+    for name in (each.name for each in fields(Parameters)):
+        known = model.parameters.get(name)
+        if name not in given:
+            values[name] = known.default if known else None
+            continue
+        value = values[name] = given[name]
+        if known is None:
+            accepted = ", ".join(sorted(model.parameters)) or "none"
+            wrong.add(f"{field}.{name}", f"{model.key.name} does not take it; it takes {accepted}")
+        elif not (math.isfinite(value) and known.minimum <= value <= known.maximum):
+            wrong.add(f"{field}.{name}", f"must be {known.minimum:g} to {known.maximum:g}, got {value:g}")
+    whole = {name: int(number) for name in ("top_k", "steps") if (number := values[name]) is not None}
+    return Parameters(**(values | whole))  # type: ignore[arg-type]  # each value has its field's type
+
+
+# --- Labels -----------------------------------------------------------------------------------------------------------
+
+
+def read_label(
+    message: sampling_pb2.LabelRef, field: str, owner: str, names: tuple[str, ...], wrong: Violations
+) -> int:
+    """Read the id of a label, which is given by id or name; 0, with a violation, when it is wrong.
+
+    Args:
+        message: the label.
+        field: its path in the request.
+        owner: the model or data set that has these labels.
+        names: of its labels, by id.
+        wrong: appended to.
+    """
+    kind = message.WhichOneof("kind")
+    if kind is None:
+        wrong.add(field, "set an id or a name")
+    elif kind == "id" and message.id < len(names):
+        return message.id
+    elif kind == "name" and message.name in names:
+        return names.index(message.name)
+    else:
+        shown = str(message.id) if kind == "id" else repr(message.name[:80])
+        wrong.add(f"{field}.{kind}", f"{owner} has no label {shown}; it has {label_list(names)}", unknown=True)
+    return 0
+
+
+def read_weights(
+    entries: Iterable[sampling_pb2.MixtureComponent],
+    field: str,
+    owner: str,
+    names: tuple[str, ...],
+    wrong: Violations,
+) -> dict[int, float]:
+    """Read weights of labels, each label at most once; arguments as in `read_label`."""
+    weights: dict[int, float] = {}
+    for place, entry in enumerate(entries):
+        path = f"{field}[{place}]"
+        wrong.check_weight(f"{path}.weight", entry.weight)
+        known = len(wrong)
+        label = read_label(entry.label, f"{path}.label", owner, names, wrong)
+        if len(wrong) == known and label in weights:
+            wrong.add(f"{path}.label", f"names label {label} a second time")
+        if len(wrong) == known:
+            weights[label] = entry.weight
+    return weights
+
+
+def label_list(names: tuple[str, ...]) -> str:
+    """Format the first twelve labels for a message."""
+    shown = ", ".join(f"{i} ({name!r})" for i, name in enumerate(names[:12]))
+    return shown if len(names) <= 12 else f"{shown}, … {len(names)} in all"
+
+
+# --- Policies ---------------------------------------------------------------------------------------------------------
+
+
+def read_policy(message: augmentation_pb2.TransformPolicy, field: str, wrong: Violations) -> Policy:
+    """Read a policy; everything wrong with it is a violation."""
+    policy = policy_from_proto(message)
+    for each in violations(policy):
+        wrong.add(f"{field}.{each.key}", f"{each.wrong}; {each.remedy}")
+    return policy
+
+
+def policy_from_proto(message: augmentation_pb2.TransformPolicy) -> Policy:
+    """Read a policy; a kind this version does not know becomes UNSPECIFIED, which `violations` reports."""
+    return Policy(
+        transforms=tuple(
+            Transform(
+                kind=Kind(int(each.kind)) if int(each.kind) in RANGES else Kind.UNSPECIFIED,
+                probability=each.probability if each.HasField("probability") else 1.0,
+                min=each.min,
+                max=each.max,
+            )
+            for each in message.transforms
+        )
+    )
+
+
+def policy_to_proto(policy: Policy) -> augmentation_pb2.TransformPolicy:
+    """Write a policy with every field set."""
+    transforms = [augmentation_pb2.Transform(**asdict(transform)) for transform in policy.transforms]
+    return augmentation_pb2.TransformPolicy(transforms=transforms)

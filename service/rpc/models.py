@@ -9,8 +9,8 @@ from service.caller import current_caller
 from service.catalog import Catalog, Entry
 from service.domain import ModelState
 from service.errors import InvalidRequest, Violation
+from service.rpc.fields import Violations, raise_violations
 from service.rpc.paging import decode_token, encode_token, read_page_size
-from service.validation import Violations, raise_violations
 
 __all__ = ["ModelServicer"]
 

@@ -7,16 +7,15 @@ from __future__ import annotations
 
 import base64
 import binascii
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from itertools import accumulate
 
-from service.augmentation.plan_store import StoredPlan
-from service.validation import Violations
+from service.rpc.fields import Violations
 
-__all__ = ["count_fitting", "decode_token", "encode_token", "page_of_plans", "read_page_size"]
+__all__ = ["PAGE_BYTES", "count_fitting", "decode_token", "encode_token", "read_page_size"]
 
 _PAGE_SIZE, _PAGE_SIZE_MAX = 100, 1000
-_PAGE_BYTES = 1 << 20  # of entries in one answer, which is one message
+PAGE_BYTES = 1 << 20  # of entries in one answer, which is one message
 
 
 def read_page_size(page_size: int, wrong: Violations) -> int:
@@ -43,32 +42,6 @@ def decode_token(token: str) -> str:
         raise ValueError("is not one this gateway gave") from error
 
 
-def count_fitting(sizes: Iterable[int], most_bytes: int = _PAGE_BYTES) -> int:
+def count_fitting(sizes: Iterable[int], most_bytes: int = PAGE_BYTES) -> int:
     """Count the first entries of these sizes in bytes that fit one answer; one at least."""
     return max(1, sum(end <= most_bytes for end in accumulate(sizes)))
-
-
-def page_of_plans(
-    plans: Sequence[StoredPlan], size: int, token: str, most_bytes: int = _PAGE_BYTES
-) -> tuple[Sequence[StoredPlan], str]:
-    """Cut one page from plans, newest first.
-
-    It ends before `size` plans when they come to more than `most_bytes`, but holds at least one.
-
-    Returns:
-        The plans, and the token of the next page; empty at the end.
-
-    Raises:
-        ValueError: the token is none.
-    """
-    rest = plans
-    if token:
-        age, _, plan_id = decode_token(token).partition(" ")
-        if not age.lstrip("-").isdecimal():
-            raise ValueError("is not one this gateway gave")
-        rest = [plan for plan in plans if plan.age > (int(age), plan_id)]
-    fitting = count_fitting((len(each.content) for each in rest[:size]), most_bytes)
-    if len(rest) <= fitting:
-        return rest, ""
-    age_of_last, last_id = rest[fitting - 1].age
-    return rest[:fitting], encode_token(f"{age_of_last} {last_id}")

@@ -1,7 +1,7 @@
 """Read plan specifications from requests and tickets: every field is checked, and every wrong one is reported.
 
 A PlanDatasetRequest enters, from a client or from a ticket that pins its models; a `PlanSpec` leaves, with names
-resolved, models found, everything left open filled in, and rows allocated.
+resolved, models found, everything left open filled in, and rows allocated. `plans.py` writes it as a message again.
 """
 
 from __future__ import annotations
@@ -14,24 +14,39 @@ import numpy as np
 
 from fount.augmentation.shards import MAX_SHARDS
 from fount.readers import Dataset, DatasetSplit
-from fount.transforms import Policy, safe_policy, violations
-from fount.v1 import augmentation_pb2
+from fount.ticket.v1 import ticket_pb2
+from fount.transforms import Policy, safe_policy
+from fount.v1 import augmentation_pb2, sampling_pb2
 from service.augmentation.permutation import MAX_ROWS
 from service.augmentation.plan_spec import PlanSpec, SynthesisSpec, VerificationSpec, held_out_split
 from service.augmentation.slots import RealMode, Source
-from service.augmentation.targets import Allocation, Mix, Shortage, allocate, count_cells
-from service.augmentation.tickets import TicketPayload
+from service.augmentation.targets import (
+    Allocation,
+    Balance,
+    Counts,
+    Factor,
+    Mix,
+    Shortage,
+    TargetRule,
+    Weights,
+    allocate,
+    count_cells,
+)  # fmt: skip
 from service.caller import Caller
 from service.catalog import Catalog
 from service.catalog.roles import PinnedModel, RoleResolver, class_labels, unknown_classes
 from service.datasets import Datasets, DatasetSettings
-from service.domain import Target
-from service.errors import InvalidRequest, Retired, Violation
-from service.rpc.fields import parameter_values, read_reference
-from service.rpc.plan_message import spec_to_message
-from service.rpc.plan_target import read_target
-from service.rpc.policy import policy_from_proto
-from service.validation import Violations, check_parameters, label_list, raise_violations
+from service.errors import InvalidRequest, Retired, UnknownName, Violation
+from service.rpc.fields import (
+    Violations,
+    label_list,
+    raise_violations,
+    read_label,
+    read_parameters,
+    read_policy,
+    read_reference,
+    read_weights,
+)
 
 __all__ = ["PlanRequests"]
 
@@ -40,10 +55,16 @@ _MAX_TTL_S = 30 * _DAY_S
 _MIN_AGREEMENT, _VERIFIED_ROWS = 0.9, 256  # unless the request says otherwise, as those below
 _ATTEMPTS, _CONFIDENCE, _QUANTILE = 8, 0.5, 0.01
 _MAX_ATTEMPTS = 64
+_MAX_COUNTS = 4096  # entries of a target: a ticket holds them
+_MAX_FACTOR = 1000.0
+_UNCHANGED = Factor(factor=1.0, by_group=False)
+
+_Pins = Mapping[str, augmentation_pb2.PinnedModel]
+"""The models of a ticket by role."""
 
 
 class PlanRequests:
-    """Reads and writes PlanDatasetRequests; the `SpecCodec` of the planner."""
+    """Reads specifications against the data sets and models of this gateway."""
 
     def __init__(self, datasets: Datasets, catalog: Catalog) -> None:
         self._datasets, self._catalog = datasets, catalog
@@ -64,20 +85,26 @@ class PlanRequests:
             caller.require(f"sample:{request.synthesis.model.name}")
         return await self._read(request, dataset, None)
 
-    def encode(self, spec: PlanSpec) -> bytes:
-        """See `SpecCodec`."""
-        return spec_to_message(spec).SerializeToString(deterministic=True)
+    async def read_ticket(self, payload: ticket_pb2.TicketPayload, caller: Caller) -> PlanSpec:
+        """Read what a ticket was made from, against what this gateway has now.
 
-    async def decode(self, ticket: TicketPayload, caller: Caller) -> PlanSpec:
-        """See `SpecCodec`."""
-        request = augmentation_pb2.PlanDatasetRequest.FromString(ticket.spec)
-        dataset = await self._open(request.dataset, caller)
-        if dataset.digest != ticket.dataset_digest:
-            raise Retired(
-                f"data set {dataset.name} with digest {ticket.dataset_digest} is not served; "
-                f"{dataset.digest} is; plan again"
-            )
-        return await self._read(request, dataset, ticket.models)
+        Raises:
+            Retired: the data set, a digest or numerics is not served any more.
+            NotPermitted: a grant is gone. Also NotReady and DatasetUnreadable as `read`.
+        """
+        pins = {each.role: each for each in payload.models}
+        if "generator" in pins:
+            caller.require(f"sample:{pins['generator'].model.name}")
+        try:
+            dataset = await self._open(payload.request.dataset, caller)
+            if dataset.digest != payload.dataset_digest:
+                raise Retired(
+                    f"data set {dataset.name} with digest {payload.dataset_digest} is not served; "
+                    f"{dataset.digest} is; plan again"
+                )
+            return await self._read(payload.request, dataset, pins)
+        except InvalidRequest as error:
+            raise Retired(f"what the ticket was made from is not served any more; plan again: {error}") from error
 
     async def _open(self, name: str, caller: Caller) -> Dataset:
         if not name:
@@ -87,24 +114,18 @@ class PlanRequests:
         return await self._datasets.open(name)
 
     async def _read(
-        self, request: augmentation_pb2.PlanDatasetRequest, dataset: Dataset, pins: Mapping[str, Target] | None
+        self, request: augmentation_pb2.PlanDatasetRequest, dataset: Dataset, pins: _Pins | None
     ) -> PlanSpec:
-        split = _choose_split(request, dataset)
+        name = request.split or "train"
+        if name not in dataset.splits:
+            problem = f"{dataset.name} has no split {name[:80]!r}; it has {', '.join(dataset.splits)}"
+            raise UnknownName((Violation(field="split", description=problem, unknown=True),))
         settings = self._datasets.settings(dataset.name)
-        return await _RequestReader(request, dataset, split, settings, self._catalog, pins).read()
-
-
-def _choose_split(request: augmentation_pb2.PlanDatasetRequest, dataset: Dataset) -> DatasetSplit:
-    name = request.split or "train"
-    if name not in dataset.splits:
-        splits = ", ".join(dataset.splits)
-        description = f"{dataset.name} has no split {name[:80]!r}; it has {splits}"
-        raise_violations([Violation(field="split", description=description, unknown=True)])
-    return dataset.splits[name]
+        return await _RequestReader(request, dataset, dataset.splits[name], settings, self._catalog, pins).read()
 
 
 class _RequestReader:
-    """Reads one request.
+    """Reads one request, for a split of a data set with its settings.
 
     `pins` are the models of a ticket by role: no others are looked for, and labels are not verified again. None: the
     request is a client's.
@@ -117,17 +138,17 @@ class _RequestReader:
         split: DatasetSplit,
         settings: DatasetSettings,
         catalog: Catalog,
-        pins: Mapping[str, Target] | None,
+        pins: _Pins | None,
     ) -> None:
         self._request, self._dataset, self._split, self._settings = request, dataset, split, settings
         self._pins = pins
-        self._roles = RoleResolver(catalog, dataset, {role: target.numerics for role, target in (pins or {}).items()})
+        self._roles = RoleResolver(catalog, dataset, {role: pin.numerics for role, pin in (pins or {}).items()})
         self._wrong = Violations()
 
     async def read(self) -> PlanSpec:
         """Read all fields, allocate rows, and raise everything that is wrong; see `PlanRequests.read`."""
         request, dataset, split = self._request, self._dataset, self._split
-        target, mix = read_target(request, dataset, self._wrong), self._read_mix()
+        target, mix = self._read_target(), self._read_mix()
         can_allocate = not self._wrong
         mode, policy = self._read_mode(), self._read_policy()
         synthesis = self._read_synthesis() if mix.synthesised and self._is_needed("generator") else None
@@ -175,6 +196,77 @@ class _RequestReader:
         """Whether to find a model: of a ticket, only those it pins, since rows depend on no other."""
         return self._pins is None or role in self._pins
 
+    def _read_target(self) -> TargetRule:
+        """Read the target; any rule, and a violation, when it is wrong. Unset: classes keep their rows."""
+        target, wrong = self._request.target, self._wrong
+        if not self._request.HasField("target"):
+            return _UNCHANGED
+        if target.by_group and not self._dataset.groups:
+            wrong.add("target.by_group", f"must be false: {self._dataset.name} has no group column")
+        match target.WhichOneof("kind"):
+            case "balance_to_largest":
+                if not target.balance_to_largest:
+                    wrong.add("target.balance_to_largest", "must be true, or left out")
+                return Balance(label=None, by_group=target.by_group)
+            case "balance_to_class":
+                label = self._read_label(target.balance_to_class, "target.balance_to_class")
+                return Balance(label=label, by_group=target.by_group)
+            case "factor":
+                if not 0 < target.factor <= _MAX_FACTOR:  # NaN as well
+                    wrong.add("target.factor", f"must be above 0 and at most {_MAX_FACTOR:g}, got {target.factor:g}")
+                return Factor(factor=target.factor, by_group=target.by_group)
+            case "counts":
+                return self._read_counts(target.counts)
+            case "weights":
+                return self._read_weights(target.weights)
+        kinds = "balance_to_largest, balance_to_class, factor, counts or weights"
+        wrong.add("target", f"set {kinds}, or leave the target out")
+        return _UNCHANGED
+
+    def _read_counts(self, target: augmentation_pb2.TargetCounts) -> TargetRule:
+        given, wrong = target.counts, self._wrong
+        if not 0 < len(given) <= _MAX_COUNTS:
+            wrong.add("target.counts.counts", f"must hold 1 to {_MAX_COUNTS} entries, got {len(given)}")
+            return _UNCHANGED
+        counts: dict[tuple[int, int | None], int] = {}
+        for place, each in enumerate(given):
+            field, known = f"target.counts.counts[{place}]", len(wrong)
+            key = (self._read_label(each.label, f"{field}.label"), self._read_group(each.group, f"{field}.group"))
+            if each.count > MAX_ROWS:
+                wrong.add(f"{field}.count", f"must be at most {MAX_ROWS}")
+            if len(wrong) == known and key in counts:
+                wrong.add(field, "names its class and group a second time")
+            if len(wrong) == known:
+                counts[key] = each.count
+        if len({bool(each.group) for each in given}) > 1:
+            problem = "entries with and without a group cannot be mixed; name a group in each, or in none"
+            wrong.add("target.counts.counts", problem)
+        return Counts(counts=counts)
+
+    def _read_weights(self, target: augmentation_pb2.TargetWeights) -> TargetRule:
+        dataset, wrong, before, field = self._dataset, self._wrong, len(self._wrong), "target.weights.weights"
+        wrong.check_range("target.weights.total", target.total, 1, MAX_ROWS)
+        if len(target.weights) > min(len(dataset.classes), _MAX_COUNTS):
+            wrong.add(field, f"must hold at most one weight a class, got {len(target.weights)}")
+            return _UNCHANGED
+        weights = read_weights(target.weights, field, dataset.name, dataset.classes, wrong)
+        if len(wrong) == before and not any(weights.values()):
+            wrong.add(field, "must hold at least one weight above 0")
+        return Weights(total=target.total, weights=weights)
+
+    def _read_label(self, label: sampling_pb2.LabelRef, field: str) -> int:
+        return read_label(label, field, self._dataset.name, self._dataset.classes, self._wrong)
+
+    def _read_group(self, name: str, field: str) -> int | None:
+        groups = self._dataset.groups
+        if not name:
+            return None
+        if name in groups:
+            return groups.index(name)
+        known = ", ".join(map(repr, groups[:12])) or "none"
+        self._wrong.add(field, f"{self._dataset.name} has no group {name[:80]!r}; it has {known}", unknown=True)
+        return None
+
     def _read_mode(self) -> RealMode:
         mode = self._request.real.mode or RealMode.ONCE
         if mode not in list(RealMode):
@@ -201,10 +293,7 @@ class _RequestReader:
     def _read_policy(self) -> Policy:
         if not self._request.HasField("policy"):
             return self._settings.policy or safe_policy(self._dataset.name, self._dataset.shape)
-        policy = policy_from_proto(self._request.policy)
-        for each in violations(policy):
-            self._wrong.add(f"policy.{each.key}", f"{each.wrong}; {each.remedy}")
-        return policy
+        return read_policy(self._request.policy, "policy", self._wrong)
 
     def _read_synthesis(self) -> SynthesisSpec | None:
         """Read the synthesis; None, noted, when there is none, or no generator."""
@@ -228,9 +317,7 @@ class _RequestReader:
         return SynthesisSpec(
             generator=generator,
             classifier=classifier,
-            parameters=check_parameters(
-                parameter_values(given.parameters), "synthesis.parameters", generator.model, self._wrong
-            ),
+            parameters=read_parameters(given.parameters, "synthesis.parameters", generator.model, self._wrong),
             min_confidence=confidence,
             copy_quantile=quantile,
             attempts=attempts,
@@ -244,7 +331,7 @@ class _RequestReader:
         if not given.HasField("copy_quantile"):
             return _QUANTILE if held_out else 0.0
         self._wrong.check_range(field, quantile, 0, 0.5)
-        if quantile and held_out is None:
+        if 0 < quantile <= 0.5 and held_out is None:
             self._wrong.add(field, f"must be 0: {self._dataset.name} has no other split to calibrate it on")
         return quantile
 
@@ -276,7 +363,7 @@ class _RequestReader:
 
     def _find_transformer(self) -> PinnedModel | None:
         if self._pins and (pin := self._pins.get("transformer")):
-            return self._roles.find("transformer", pin.model, "transformer")
+            return self._roles.find("transformer", read_reference(pin.model), "transformer")
         return self._roles.find_transformer()
 
     def _read_time_to_live(self) -> float:

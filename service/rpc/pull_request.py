@@ -15,11 +15,11 @@ from numpy.typing import NDArray
 from fount.augmentation.shards import MAX_SHARDS, shard_range
 from fount.v1 import augmentation_pb2
 from service.augmentation.plan_spec import OpenPlan
-from service.augmentation.planner import Planner
 from service.augmentation.rows import ProvenanceLevel
 from service.caller import Caller
 from service.errors import InvalidRequest
-from service.validation import Violations, raise_violations
+from service.rpc.fields import Violations, raise_violations
+from service.rpc.plans import PlanIssuer
 
 __all__ = ["Pull", "open_pull", "read_level"]
 
@@ -48,11 +48,11 @@ class Pull:
     level: ProvenanceLevel
 
 
-async def open_pull(request: augmentation_pb2.PullDatasetRequest, planner: Planner, caller: Caller) -> Pull:
+async def open_pull(request: augmentation_pb2.PullDatasetRequest, plans: PlanIssuer, caller: Caller) -> Pull:
     """Open the ticket of a request, and check its fields.
 
     Raises:
-        InvalidRequest: some field is wrong; names every one. Also whatever `Planner.open` raises.
+        InvalidRequest: some field is wrong; names every one. Also whatever `PlanIssuer.open` raises.
     """
     wrong = Violations()
     level = read_level(request.provenance, "provenance", wrong)
@@ -60,7 +60,7 @@ async def open_pull(request: augmentation_pb2.PullDatasetRequest, planner: Plann
         wrong.add("part", f"{request.part} is not a Part")
     wrong.check_range("shards", request.shards or 1, 1, MAX_SHARDS)
     try:
-        plan = await planner.open(request.ticket, caller)
+        plan = await plans.open(request.ticket, caller)
     except InvalidRequest as error:
         if wrong:
             raise InvalidRequest((*error.violations, *wrong)) from error

@@ -16,9 +16,9 @@ from service.caller import current_caller
 from service.catalog import Catalog
 from service.domain import Dtype, Operation, Priority, ServedModel, Target
 from service.errors import InvalidRequest, NotReady, Retired
+from service.rpc.fields import Violations, raise_violations
 from service.rpc.interceptor import request_context
 from service.scheduler.inference import InferenceClient
-from service.validation import Violations, raise_violations
 
 __all__ = ["ReadingServicer"]
 

@@ -14,9 +14,8 @@ from fount.v1 import sampling_pb2
 from service.catalog import Catalog, LabelSource
 from service.catalog.conditions import DrawnLabels, GivenLabels, NoLabels, OneLabel
 from service.domain import Dtype, Encoding, Operation, Parameters, Priority, ServedModel, Target
-from service.errors import FountServiceError, InvalidRequest, NotReady, Retired
-from service.rpc.fields import label_value, parameter_values
-from service.validation import Violations, check_label, check_parameters, label_list, raise_violations
+from service.errors import InvalidRequest, NotReady, Retired
+from service.rpc.fields import Violations, label_list, raise_violations, read_label, read_parameters, read_weights
 
 __all__ = ["SampleSpec", "read_sample_request"]
 
@@ -76,16 +75,16 @@ def read_sample_request(request: sampling_pb2.SampleRequest, catalog: Catalog) -
         raise
     if entry.model and Operation.SAMPLE not in entry.model.operations:
         catalog.choose(entry, Operation.SAMPLE)  # raises Retired: other fields mean nothing to such a model
-    target, model, refusal = None, entry.model, FountServiceError()
+    target, refusal = None, None
     try:
         target, model = catalog.choose(entry, Operation.SAMPLE, digest=reference.digest, numerics=request.numerics)
     except (NotReady, Retired) as error:
-        refusal = error  # raised only when no field is wrong
-    if model is None:
-        raise_violations(wrong)
-        raise refusal
+        if entry.model is None:
+            raise_violations(wrong)
+            raise
+        model, refusal = entry.model, error  # raised only when no field is wrong
     encoding = _read_encoding(request, model, wrong)
-    parameters = check_parameters(parameter_values(request.parameters), "parameters", model, wrong)
+    parameters = read_parameters(request.parameters, "parameters", model, wrong)
     labels = _read_condition(request, model, wrong)
     if request.count > model.max_count:
         wrong.add("count", f"must be at most {model.max_count}, got {request.count}")
@@ -93,7 +92,7 @@ def read_sample_request(request: sampling_pb2.SampleRequest, catalog: Catalog) -
         wrong.add("priority", f"{request.priority} is not a Priority")
     raise_violations(wrong)
     if target is None:
-        raise refusal
+        raise refusal or NotReady(f"{entry.name} {entry.version} is not ready: {entry.reason}")
     is_interactive = request.priority == sampling_pb2.PRIORITY_INTERACTIVE
     return SampleSpec(
         model=model,
@@ -127,8 +126,8 @@ def _read_condition(request: sampling_pb2.SampleRequest, model: ServedModel, wro
     condition = request.condition
     match condition.WhichOneof("kind"):
         case "label":
-            given, name = label_value(condition.label), model.key.name
-            return OneLabel(label=check_label(given, "condition.label", name, model.labels, wrong))
+            label = read_label(condition.label, "condition.label", model.key.name, model.labels, wrong)
+            return OneLabel(label=label)
         case "labels":
             return _read_labels(request, model, wrong)
         case "mixture":
@@ -156,17 +155,7 @@ def _read_mixture(mixture: sampling_pb2.Mixture, model: ServedModel, wrong: Viol
     if len(components) > len(model.labels):
         wrong.add(path, f"must hold at most the model's {len(model.labels)} labels, got {len(components)}")
         return NoLabels()
-    weights: dict[int, float] = {}
-    for k, component in enumerate(components):
-        field = f"{path}[{k}]"
-        wrong.check_weight(f"{field}.weight", component.weight)
-        known = len(wrong)
-        label = check_label(label_value(component.label), f"{field}.label", model.key.name, model.labels, wrong)
-        if len(wrong) > known:
-            continue
-        if label in weights:
-            wrong.add(f"{field}.label", f"names label {label} a second time")
-        weights[label] = component.weight
+    weights = read_weights(components, path, model.key.name, model.labels, wrong)
     if len(wrong) == before and not any(weights.values()):
         wrong.add(path, "must hold at least one weight above 0" if components else "must not be empty")
     if len(wrong) > before:

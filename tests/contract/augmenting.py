@@ -1,4 +1,4 @@
-"""Augmentation with in-memory workers and a small data set: its service with given plans, its planner, a gateway."""
+"""Augmentation with in-memory workers and a small data set: its service with given plans, its planning, a gateway."""
 
 from __future__ import annotations
 
@@ -18,11 +18,9 @@ from fount.transforms import Kind, Policy, Transform
 from fount.v1 import augmentation_pb2, augmentation_pb2_grpc
 from service.augmentation.copy_filter import CopyFilters
 from service.augmentation.plan_spec import OpenPlan, PlanSpec, SynthesisSpec, VerificationSpec
-from service.augmentation.plan_store import PlanStore
 from service.augmentation.planner import Planner
 from service.augmentation.slots import RealMode, Source, Stratum
 from service.augmentation.targets import Allocation, Factor, Mix
-from service.augmentation.tickets import TicketKeys
 from service.caller import Anonymous, Caller, CallerPolicy
 from service.catalog import Catalog
 from service.catalog.roles import PinnedModel
@@ -33,8 +31,10 @@ from service.errors import FountServiceError, InvalidRequest, TicketInvalid
 from service.gateway import Gateway
 from service.rpc.augmentation import AugmentationServicer
 from service.rpc.interceptor import CallInterceptor
-from service.rpc.plan_message import plan_to_message
 from service.rpc.plan_request import PlanRequests
+from service.rpc.plan_store import PlanStore
+from service.rpc.plans import PlanIssuer
+from service.rpc.tickets import TicketKeys
 from service.scheduler.inference import InferenceClient
 from service.scheduler.scheduler import BatchingScheduler
 from service.scheduler.work import RequestContext
@@ -140,7 +140,7 @@ def pinned(role: str, model: ServedModel) -> PinnedModel:
 
 @dataclass
 class GivenPlans:
-    """A planner that opens the tickets that tests give it."""
+    """An issuer that opens the tickets that tests give it."""
 
     plans: dict[bytes, OpenPlan] = field(default_factory=dict)
 
@@ -155,7 +155,7 @@ class Augmenting:
     """A running service, and a client that knows only the protos."""
 
     pool: MemoryPool
-    planner: GivenPlans
+    issuer: GivenPlans
     metrics: Metrics
     channel: grpc.aio.Channel
 
@@ -180,7 +180,7 @@ class Augmenting:
 
 def give_plan(service: Augmenting, ticket: bytes = b"other", counts=EVERYTHING, **changed) -> OpenPlan:
     """Let a ticket open to another plan of the same data set."""
-    plan = service.planner.plans[ticket] = open_plan(service.planner.plans[b"plan"].spec.dataset, counts, **changed)
+    plan = service.issuer.plans[ticket] = open_plan(service.issuer.plans[b"plan"].spec.dataset, counts, **changed)
     return plan
 
 
@@ -189,15 +189,14 @@ async def augmenting(
     folder: Path, *, pool: MemoryPool | None = None, policy: CallerPolicy | None = None, **settings
 ) -> AsyncIterator[Augmenting]:
     """The service on a free port, with the plan of EVERYTHING under the ticket `plan`."""
-    pool, planner, metrics = pool or augmenting_pool(), GivenPlans(), Metrics("test")
+    pool, issuer, metrics = pool or augmenting_pool(), GivenPlans(), Metrics("test")
     config = GatewayConfig(port=0, http_port=0, **settings)
     scheduler = BatchingScheduler(pool, config, metrics)
     own = small_settings(folder)
-    planner.plans[b"plan"] = open_plan(read_dataset(own.source))
+    issuer.plans[b"plan"] = open_plan(read_dataset(own.source))
     catalog, datasets = Catalog(pool), Datasets((own,))
     servicer = AugmentationServicer(
-        planner=planner,  # type: ignore[arg-type]
-        requests=PlanRequests(datasets, catalog),
+        issuer=issuer,  # type: ignore[arg-type]
         plans=PlanStore(),
         catalog=catalog,
         datasets=datasets,
@@ -213,7 +212,7 @@ async def augmenting(
     await pool.start()
     channel = grpc.aio.insecure_channel(f"127.0.0.1:{port}")
     try:
-        yield Augmenting(pool, planner, metrics, channel)
+        yield Augmenting(pool, issuer, metrics, channel)
     finally:
         await channel.close()
         await server.stop(0)
@@ -223,7 +222,7 @@ async def augmenting(
 
 @dataclass
 class Planning:
-    """A planner with what it needs; requests are in text format, for the data set `small` unless they name one."""
+    """An issuer of plans with its parts; requests are in text format, for the data set `small` unless they name one."""
 
     pool: MemoryPool
     datasets: Datasets
@@ -231,12 +230,10 @@ class Planning:
     inference: InferenceClient
 
     def __post_init__(self) -> None:
-        self.requests = PlanRequests(self.datasets, self.catalog)
-        self.planner = self.another_planner()
+        self.issuer = self.another_issuer()
 
     async def plan(self, text: str = "", caller: Caller = ADA, **context) -> augmentation_pb2.Plan:
-        spec = await self.requests.read(plan_request(text), caller)
-        return plan_to_message(await self.planner.plan(spec, RequestContext(caller=caller, **context)))
+        return await self.issuer.plan(plan_request(text), RequestContext(caller=caller, **context))
 
     async def refusal(self, text: str, kind: type[FountServiceError] = InvalidRequest) -> FountServiceError:
         with pytest.raises(kind) as error:
@@ -244,12 +241,10 @@ class Planning:
         assert type(error.value) is kind
         return error.value
 
-    def another_planner(self, keys: TicketKeys = KEYS) -> Planner:
-        """The planner of another gateway."""
-        return Planner(
-            codec=PlanRequests(self.datasets, self.catalog), catalog=self.catalog, inference=self.inference,
-            copies=CopyFilters(), keys=keys,
-        )  # fmt: skip
+    def another_issuer(self, keys: TicketKeys = KEYS) -> PlanIssuer:
+        """The issuer of another gateway."""
+        planner = Planner(catalog=self.catalog, inference=self.inference, copies=CopyFilters())
+        return PlanIssuer(PlanRequests(self.datasets, self.catalog), planner, keys)
 
 
 def plan_request(text: str) -> augmentation_pb2.PlanDatasetRequest:
@@ -259,7 +254,7 @@ def plan_request(text: str) -> augmentation_pb2.PlanDatasetRequest:
 
 @asynccontextmanager
 async def planning_with(pool: MemoryPool, *settings: DatasetSettings) -> AsyncIterator[Planning]:
-    """A planner of these data sets before these workers."""
+    """An issuer of plans of these data sets, before these workers."""
     await pool.start()
     scheduler = BatchingScheduler(pool, GatewayConfig(), Metrics("test"))
     yield Planning(pool, Datasets(settings), Catalog(pool), InferenceClient(scheduler))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +15,9 @@ from fount import Client
 from fount.augmentation.plan import PlanInfo
 from fount.errors import FailedPrecondition, FountError, InvalidRequest, NotAllowed
 from fount.readers import DatasetSource, DatasetSplit, read_dataset
+from fount.ticket.v1 import ticket_pb2
 from service.augmentation.copy_filter import CopyFilter
-from service.augmentation.tickets import TicketKeys, TicketPayload, open_ticket, sign
+from service.rpc.tickets import TicketKeys, open_ticket, sign
 from tests.e2e.augmenting import (
     EVERYTHING,
     GENERATOR,
@@ -194,10 +194,12 @@ def forged(plan: PlanInfo, keys: TicketKeys) -> bytes:
 
 def stolen(plan: PlanInfo, keys: TicketKeys) -> bytes:
     """Of another caller."""
-    return sign(replace(payload_of(plan, keys), subject="somebody else"), keys)
+    payload = payload_of(plan, keys)
+    payload.subject = "somebody else"
+    return sign(payload, keys)
 
 
-def payload_of(plan: PlanInfo, keys: TicketKeys) -> TicketPayload:
+def payload_of(plan: PlanInfo, keys: TicketKeys) -> ticket_pb2.TicketPayload:
     return open_ticket(plan.ticket, keys, "anonymous")
 
 
@@ -214,7 +216,7 @@ def test_a_ticket_that_is_not_the_callers_is_refused(
     client: Client, plan: PlanInfo, augmented: Augmented, change: Callable, error: type[FountError], result: str
 ) -> None:
     with pytest.raises(error, match=result):
-        client.pull_info(change(plan, TicketKeys.of_file(augmented.keys)))
+        client.pull_info(change(plan, TicketKeys.at(augmented.keys)))
 
 
 def test_a_ticket_ends(client: Client) -> None:

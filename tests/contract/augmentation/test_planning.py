@@ -15,7 +15,6 @@ from fount.readers import DatasetSource
 from fount.transforms import Kind
 from fount.v1 import augmentation_pb2
 from service.augmentation.slots import Source
-from service.augmentation.tickets import TicketKeys
 from service.caller import Caller
 from service.datasets import DatasetSettings
 from service.domain import Operation, QualityFigure
@@ -30,6 +29,7 @@ from service.errors import (
     TicketInvalid,
     UnknownName,
 )
+from service.rpc.tickets import TicketKeys
 from service.workers import Offer
 from service.workers.memory_models import memory_model
 from tests.contract.augmenting import (
@@ -390,7 +390,7 @@ async def test_a_broken_data_set_is_named(planning: Planning, tmp_path: Path) ->
 
 
 async def test_a_ticket_that_would_be_too_large_is_refused(planning: Planning, monkeypatch) -> None:
-    monkeypatch.setattr("service.augmentation.planner.MAX_TICKET_BYTES", 100)
+    monkeypatch.setattr("service.rpc.plans.MAX_TICKET_BYTES", 100)
     assert fields_of(await planning.refusal("")) == ["target"]
 
 
@@ -406,7 +406,7 @@ async def test_grants_are_required(planning: Planning, missing: str) -> None:
 
 async def test_a_ticket_opens_to_the_plan(planning: Planning) -> None:
     plan = await planning.plan(ALL_SOURCES + " shards: 3")
-    opened = await planning.planner.open(plan.ticket, ADA)
+    opened = await planning.issuer.open(plan.ticket, ADA)
     assert (opened.id, opened.spec.seed, opened.spec.shards, opened.layout.count) == (plan.id, 5, 3, 120)
     assert opened.synthesis.generator.model.key.name == "painter"
     assert opened.synthesis.attempts == 8
@@ -415,13 +415,13 @@ async def test_a_ticket_opens_to_the_plan(planning: Planning) -> None:
 
 
 async def test_models_that_no_row_needs_are_not_opened(planning: Planning) -> None:
-    opened = await planning.planner.open((await planning.plan()).ticket, ADA)
+    opened = await planning.issuer.open((await planning.plan()).ticket, ADA)
     assert (opened.synthesis, opened.transformer) == (None, None)
 
 
 async def test_another_gateway_with_the_key_has_the_same_rows(planning: Planning) -> None:
     ticket = (await planning.plan(ALL_SOURCES)).ticket
-    here, there = [await each.open(ticket, ADA) for each in (planning.planner, planning.another_planner())]
+    here, there = [await each.open(ticket, ADA) for each in (planning.issuer, planning.another_issuer())]
     ours, theirs = here.layout.rows(0, 120), there.layout.rows(0, 120)
     assert ours.source_row.tolist() == theirs.source_row.tolist()
     assert ours.source.tolist() == theirs.source.tolist()
@@ -429,32 +429,32 @@ async def test_another_gateway_with_the_key_has_the_same_rows(planning: Planning
 
 async def test_labels_are_mapped_by_name(planning: Planning) -> None:
     planning.pool.models[0] = memory_model("painter", labels=("two", "other", "zero", "one"), dims=SHAPE)
-    opened = await planning.planner.open((await planning.plan(ALL_SOURCES)).ticket, ADA)
+    opened = await planning.issuer.open((await planning.plan(ALL_SOURCES)).ticket, ADA)
     assert opened.synthesis.generator_labels.tolist() == [2, 3, 0]
 
 
 async def test_the_layout_of_a_ticket_is_computed_once(planning: Planning) -> None:
     ticket = (await planning.plan(ALL_SOURCES)).ticket
-    first, second = await asyncio.gather(planning.planner.open(ticket, ADA), planning.planner.open(ticket, ADA))
-    assert (await planning.planner.open(ticket, ADA)).layout in (first.layout, second.layout)
+    first, second = await asyncio.gather(planning.issuer.open(ticket, ADA), planning.issuer.open(ticket, ADA))
+    assert (await planning.issuer.open(ticket, ADA)).layout in (first.layout, second.layout)
 
 
 async def test_a_foreign_ticket_is_refused(planning: Planning) -> None:
     ticket = (await planning.plan()).ticket
     with pytest.raises(TicketInvalid):
-        await planning.another_planner(TicketKeys(keys={"k": b"x" * 32})).open(ticket, ADA)
+        await planning.another_issuer(TicketKeys(keys={"k": b"x" * 32})).open(ticket, ADA)
 
 
 async def test_another_caller_s_ticket_is_refused(planning: Planning) -> None:
     with pytest.raises(NotPermitted):
-        await planning.planner.open((await planning.plan()).ticket, BOB)
+        await planning.issuer.open((await planning.plan()).ticket, BOB)
 
 
 @pytest.mark.parametrize("missing", ["dataset:small", "sample:painter"])
 async def test_grants_are_checked_again(planning: Planning, missing: str) -> None:
     ticket, grants = (await planning.plan(ALL_SOURCES)).ticket, {"dataset:small", "sample:painter"} - {missing}
     with pytest.raises(NotPermitted, match=missing):
-        await planning.planner.open(ticket, Caller(subject="ada", grants=frozenset(grants)))
+        await planning.issuer.open(ticket, Caller(subject="ada", grants=frozenset(grants)))
 
 
 @pytest.mark.parametrize("place", [0, 1, 2], ids=["generator", "classifier", "transformer"])
@@ -462,27 +462,27 @@ async def test_a_retired_model_is_named(planning: Planning, place: int) -> None:
     ticket, model = (await planning.plan(ALL_SOURCES)).ticket, planning.pool.models[place]
     planning.pool.models[place] = replace(model, key=replace(model.key, digest="sha256:" + "0" * 64))
     with pytest.raises(Retired, match=model.key.digest):
-        await planning.planner.open(ticket, ADA)
+        await planning.issuer.open(ticket, ADA)
 
 
 async def test_a_model_that_is_no_longer_served_is_named(planning: Planning) -> None:
     ticket = (await planning.plan(ALL_SOURCES)).ticket
     del planning.pool.models[0]
     with pytest.raises(Retired, match="'painter' is not served"):
-        await planning.planner.open(ticket, ADA)
+        await planning.issuer.open(ticket, ADA)
 
 
 async def test_retired_numerics_are_named(planning: Planning) -> None:
     ticket = (await planning.plan(ALL_SOURCES)).ticket
     planning.pool.numerics = ("other",)
     with pytest.raises(Retired, match="has the numerics 'memory'; there are other"):
-        await planning.planner.open(ticket, ADA)
+        await planning.issuer.open(ticket, ADA)
 
 
 async def test_rows_stay_on_the_pinned_numerics(planning: Planning) -> None:
     ticket = (await planning.plan(ALL_SOURCES)).ticket
     planning.pool.numerics = ("another", "memory")
-    opened = await planning.planner.open(ticket, ADA)
+    opened = await planning.issuer.open(ticket, ADA)
     assert {each.target.numerics for each in opened.models} == {"memory"}
 
 
@@ -491,18 +491,18 @@ async def test_a_changed_data_set_is_named(planning: Planning) -> None:
     dataset = await planning.datasets.open("small")
     dataset.__dict__["digest"] = "sha256:other"
     with pytest.raises(Retired, match=plan.dataset_digest):
-        await planning.planner.open(plan.ticket, ADA)
+        await planning.issuer.open(plan.ticket, ADA)
 
 
 async def test_a_verifier_is_not_needed_to_pull(planning: Planning) -> None:
     ticket = (await planning.plan("target { factor: 2 } mix { transformed: 1 }")).ticket
     del planning.pool.models[1]
-    assert (await planning.planner.open(ticket, ADA)).transformer is not None
+    assert (await planning.issuer.open(ticket, ADA)).transformer is not None
 
 
 @pytest.mark.parametrize("mode", ["MODE_BOOTSTRAP", "MODE_POISSON"])
 async def test_a_bootstrap_leaves_rows_out_of_bag(planning: Planning, mode: str) -> None:
-    opened = await planning.planner.open((await planning.plan(f"real {{ mode: {mode} }}")).ticket, ADA)
+    opened = await planning.issuer.open((await planning.plan(f"real {{ mode: {mode} }}")).ticket, ADA)
     assert opened.layout.is_bootstrapped
     assert 0 < len(opened.layout.out_of_bag()) < 64
 

@@ -137,7 +137,7 @@ async def test_a_ticket_needs_no_model_that_no_row_needs(planning: Planning) -> 
     plan = await planning.plan(f"seed: 1 mix {{ synthesised: 1 transformed: 1 }} {SYNTHESIS}")
     assert list(plan.models) == []
     planning.pool.models = []
-    opened = await planning.planner.open(plan.ticket, ADA)
+    opened = await planning.issuer.open(plan.ticket, ADA)
     assert (opened.layout.count, opened.models) == (64, [])
 
 

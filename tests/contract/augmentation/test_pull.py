@@ -38,7 +38,7 @@ async def test_the_header_describes_the_stream(service) -> None:
     header, _ = await service.pull()
     assert (header.plan_id, header.rows, header.first_index, header.end_index) == ("planned", 150, 0, 150)
     assert (list(header.sample_spec.dims), list(header.classes)) == ([4, 4, 1], ["zero", "one", "two"])
-    assert header.dataset_digest == service.planner.plans[b"plan"].spec.dataset.digest
+    assert header.dataset_digest == service.issuer.plans[b"plan"].spec.dataset.digest
     assert [(each.role, each.model.name, each.numerics) for each in header.models] == [
         ("generator", "painter", "memory"), ("classifier", "reader", "memory"), ("transformer", "transforms", "memory"),
     ]  # fmt: skip
@@ -53,7 +53,7 @@ async def test_rows_are_those_of_the_plan(service) -> None:
 
 async def test_real_rows_are_those_of_the_data_set(service) -> None:
     _, chunks = await service.pull()
-    split = service.planner.plans[b"plan"].spec.split
+    split = service.issuer.plans[b"plan"].spec.split
     real = of_source(rows_of(chunks), Source.REAL) + of_source(rows_of(chunks), Source.RESAMPLED)
     images = split.images(np.array([row.source_row for row in real]))
     assert [row.image for row in real] == [image.tobytes() for image in images]
@@ -62,7 +62,7 @@ async def test_real_rows_are_those_of_the_data_set(service) -> None:
 
 async def test_transformed_rows_are_drawn_at_their_own_address(service) -> None:
     _, chunks = await service.pull()
-    plan, rows = service.planner.plans[b"plan"], of_source(rows_of(chunks), Source.TRANSFORMED)
+    plan, rows = service.issuer.plans[b"plan"], of_source(rows_of(chunks), Source.TRANSFORMED)
     indices = np.array([row.index for row in rows], np.uint64)
     addresses = addressed(plan.spec.seed, indices)
     images = plan.spec.split.images(np.array([row.source_row for row in rows]))
@@ -149,7 +149,7 @@ async def test_a_slot_whose_samples_all_fail_is_rejected(service) -> None:
     rows = range(0, 40, 3)
     give_plan(service, counts={(1, 4): 40})
     service.pool.faults.bad_indices = frozenset(rows)
-    del service.planner.plans[b"plan"]
+    del service.issuer.plans[b"plan"]
     _, chunks = await service.pull(b"other")
     assert {row.index for row in rows_of(chunks) if row.error} == set(rows)
     assert all(row.image == bytes(16) and row.attempts == 4 for row in rows_of(chunks) if row.error)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from dataclasses import replace
 from pathlib import Path
 
 import grpc
@@ -11,7 +10,7 @@ import pytest
 
 from fount.v1 import augmentation_pb2 as pb
 from fount.v1 import augmentation_pb2_grpc
-from service.augmentation.plan_store import FolderPlanStore
+from service.rpc.plan_store import FolderPlanStore
 from tests.contract.augmenting import NamedCallers, augmenting_gateway, plan_request
 
 
@@ -66,11 +65,10 @@ async def test_a_missing_id_is_named(stub) -> None:
 
 async def test_plans_larger_than_a_message_are_listed_in_pages(stub, tmp_path: Path) -> None:
     kept = FolderPlanStore(tmp_path / "plans")
-    made = kept.get("ada", (await plan(stub)).id)
-    large = pb.Plan.FromString(made.content)
+    large = kept.get("ada", (await plan(stub)).id)
     for number in range(50):  # 3 MB
         large.id, large.ticket = f"{number:024x}", bytes(60_000)
-        kept.put("ada", replace(made, id=large.id, content=large.SerializeToString()))
+        kept.put("ada", large)
     first, token = await list_plans(stub, page_size=1000)
     second, _ = await list_plans(stub, page_token=token)
     assert 0 < len(first) < 51

@@ -9,15 +9,16 @@ from pathlib import Path
 
 import pytest
 
-from service.augmentation.plan_store import FolderPlanStore, PlanStore, StoredPlan, plan_store_at
+from fount.v1.augmentation_pb2 import Plan
 from service.errors import SetupError
-from service.rpc.paging import page_of_plans
+from service.rpc.plan_store import FolderPlanStore, PlanStore, page_of_plans, plan_store_at
 
 
-def plan(plan_id: str, age_s: int = 0, left_s: int = 60) -> StoredPlan:
-    now_s = int(time.time())
-    times = {"created_ns": (now_s - age_s) * 10**9, "expires_ns": (now_s + left_s) * 10**9}
-    return StoredPlan(id=plan_id, content=b"three rows", **times)
+def plan(plan_id: str, age_s: int = 0, left_s: int = 60) -> Plan:
+    now_s, made = int(time.time()), Plan(id=plan_id, rows=3)
+    made.create_time.FromSeconds(now_s - age_s)
+    made.expire_time.FromSeconds(now_s + left_s)
+    return made
 
 
 @pytest.fixture(params=["memory", "folder"])
@@ -26,13 +27,14 @@ def few(request: pytest.FixtureRequest, tmp_path: Path) -> PlanStore:
     return PlanStore(2, 3) if request.param == "memory" else FolderPlanStore(tmp_path / "plans", 2, 3)
 
 
-def ids(plans: list[StoredPlan]) -> list[str]:
+def ids(plans: list[Plan]) -> list[str]:
     return [each.id for each in plans]
 
 
 def test_it_returns_what_it_keeps(few: PlanStore) -> None:
-    few.put("ada", plan("a1"))
-    assert few.get("ada", "a1").content == b"three rows"
+    kept = plan("a1")
+    few.put("ada", kept)
+    assert few.get("ada", "a1") == kept
 
 
 def test_plans_of_another_caller_are_not_returned(few: PlanStore) -> None:
@@ -94,7 +96,7 @@ def test_a_damaged_file_is_left_out(tmp_path: Path, caplog: pytest.LogCaptureFix
     assert "a1.plan is not a plan" in caplog.text
 
 
-@pytest.mark.parametrize("place", [0, 40, 50], ids=["digest", "times", "content"])
+@pytest.mark.parametrize("place", [0, 40, 50], ids=["digest", "start", "end"])
 def test_a_changed_byte_is_detected(tmp_path: Path, place: int) -> None:
     FolderPlanStore(tmp_path).put("ada", plan("a1"))
     file = next(tmp_path.glob("*/*.plan"))
@@ -104,9 +106,17 @@ def test_a_changed_byte_is_detected(tmp_path: Path, place: int) -> None:
     assert FolderPlanStore(tmp_path).get("ada", "a1") is None
 
 
-def test_a_file_of_another_format_is_left_out(tmp_path: Path) -> None:
+def test_a_file_is_a_digest_and_the_serialized_plan(tmp_path: Path) -> None:
+    """Releases share folders, so this must not change."""
+    kept = plan("a1")
+    FolderPlanStore(tmp_path).put("ada", kept)
+    content = kept.SerializeToString(deterministic=True)
+    assert next(tmp_path.glob("*/a1.plan")).read_bytes() == hashlib.sha256(content).digest() + content
+
+
+def test_a_file_that_holds_no_plan_is_left_out(tmp_path: Path) -> None:
     FolderPlanStore(tmp_path).put("ada", plan("a1"))
-    file, content = next(tmp_path.glob("*/*.plan")), b"a plan as another release wrote it"
+    file, content = next(tmp_path.glob("*/*.plan")), b"\xff not a message"
     file.write_bytes(hashlib.sha256(content).digest() + content)
     assert FolderPlanStore(tmp_path).get("ada", "a1") is None
 
@@ -146,7 +156,7 @@ def test_pages_continue_when_plans_are_added_in_between() -> None:
     assert ids(page_of_plans(plans.plans_of("ada"), 9, token)[0]) == ["a1", "a2"]
 
 
-@pytest.mark.parametrize("token", ["?", "YWJj", "bm90IGE="])
+@pytest.mark.parametrize("token", ["?", "YWJj", "bm90IGE=", "LS01IGE="], ids=["base64", "word", "words", "number"])
 def test_a_foreign_token_is_refused(token: str) -> None:
     with pytest.raises(ValueError, match="not one this gateway gave"):
         page_of_plans([], 1, token)
@@ -154,7 +164,7 @@ def test_a_foreign_token_is_refused(token: str) -> None:
 
 def test_a_page_fits_one_message() -> None:
     plans = [plan(f"a{k}", age_s=k) for k in range(5)]
-    size = len(plans[0].content)
+    size = plans[0].ByteSize()
     first, token = page_of_plans(plans, 5, "", most_bytes=2 * size)
     second, token = page_of_plans(plans, 5, token, most_bytes=2 * size)
     last, end = page_of_plans(plans, 5, token, most_bytes=2 * size)

@@ -8,35 +8,32 @@ from pathlib import Path
 import pytest
 
 from fount.ticket.v1 import ticket_pb2
-from fount.v1 import augmentation_pb2
-from service.augmentation.tickets import (
-    LAYOUT_VERSION,
-    MAX_TICKET_BYTES,
-    TicketKeys,
-    TicketPayload,
-    open_ticket,
-    sign,
-)
-from service.domain import ModelKey, Target
+from fount.v1 import augmentation_pb2, model_pb2
 from service.errors import NotPermitted, SetupError, TicketInvalid
+from service.rpc.tickets import LAYOUT_VERSION, MAX_TICKET_BYTES, TicketKeys, open_ticket, plan_id, sign
 
 KEYS = TicketKeys(keys={"new": b"n" * 32, "old": b"o" * 32})
 OLD = TicketKeys(keys={"old": b"o" * 32})
 FOREIGN = TicketKeys(keys={"new": b"x" * 32})
 
 
-GENERATOR = Target(model=ModelKey(name="painter", version="1", digest="sha256:1"), numerics="cpu")
+GENERATOR = augmentation_pb2.PinnedModel(
+    role="generator", model=model_pb2.ModelRef(name="painter", version="1", digest="sha256:1"), numerics="cpu"
+)
 SPEC = augmentation_pb2.PlanDatasetRequest(dataset="small", seed=3)
 
 
-def payload(expire_unix_s: int = 1000, spec: augmentation_pb2.PlanDatasetRequest = SPEC, **fields) -> TicketPayload:
-    values = {
-        "dataset_digest": "sha256:2",
-        "models": {"generator": GENERATOR},
-        "copy_threshold": 0.5,
+def payload(**fields) -> ticket_pb2.TicketPayload:
+    given = {
+        "layout_version": LAYOUT_VERSION,
         "subject": "ada",
-    } | fields
-    return TicketPayload(expire_unix_s=expire_unix_s, spec=spec.SerializeToString(deterministic=True), **values)
+        "expire_unix_s": 1000,
+        "request": SPEC,
+        "dataset_digest": "sha256:2",
+        "models": [GENERATOR],
+        "copy_threshold": 0.5,
+    }
+    return ticket_pb2.TicketPayload(**(given | fields))
 
 
 def refusal(ticket: bytes, keys: TicketKeys = KEYS, now: float = 999) -> str:
@@ -95,11 +92,8 @@ def test_an_expired_ticket_is_refused() -> None:
     assert "expired 5 s ago; plan again" in refusal(sign(payload(), KEYS), now=1005)
 
 
-def test_a_ticket_of_another_release_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("service.augmentation.tickets.LAYOUT_VERSION", LAYOUT_VERSION + 1)
-    ticket = sign(payload(), KEYS)
-    monkeypatch.undo()
-    assert "another release" in refusal(ticket)
+def test_a_ticket_of_another_release_is_refused() -> None:
+    assert "another release" in refusal(sign(payload(layout_version=LAYOUT_VERSION + 1), KEYS))
 
 
 def test_another_caller_s_ticket_is_refused() -> None:
@@ -108,14 +102,19 @@ def test_another_caller_s_ticket_is_refused() -> None:
 
 
 def test_a_plan_of_other_content_has_another_id() -> None:
-    changed = [payload(spec=augmentation_pb2.PlanDatasetRequest(dataset="small", seed=4)), payload(models={})]
-    assert len({each.plan_id for each in (payload(), *changed, payload(dataset_digest="sha256:3"))}) == 4
+    other = augmentation_pb2.PlanDatasetRequest(dataset="small", seed=4)
+    changed = [payload(request=other), payload(models=[]), payload(dataset_digest="sha256:3")]
+    assert len({plan_id(each) for each in (payload(), *changed)}) == 4
 
 
 def test_the_time_to_live_is_not_part_of_the_id() -> None:
     longer = augmentation_pb2.PlanDatasetRequest(dataset="small", seed=3)
     longer.time_to_live.seconds = 9
-    assert payload(spec=longer, expire_unix_s=2000, subject="bob").plan_id == payload().plan_id
+    assert plan_id(payload(request=longer, expire_unix_s=2000, subject="bob")) == plan_id(payload())
+
+
+def test_the_id_of_a_plan_is_the_same_in_every_release() -> None:
+    assert plan_id(payload()) == "0c6c5ecdf4b1de33383330e0"
 
 
 # --- Keys -------------------------------------------------------------------------------------------------------------
@@ -123,9 +122,9 @@ def test_the_time_to_live_is_not_part_of_the_id() -> None:
 
 def test_a_new_file_is_readable_by_its_owner_alone(tmp_path: Path) -> None:
     path = tmp_path / "state" / "ticket-keys"
-    made = TicketKeys.of_file(path)
+    made = TicketKeys.at(path)
     assert path.stat().st_mode & 0o777 == 0o600
-    assert TicketKeys.of_file(path).keys == made.keys
+    assert TicketKeys.at(path).keys == made.keys
     assert [each.name for each in path.parent.iterdir()] == ["ticket-keys"]
 
 
@@ -133,7 +132,7 @@ def test_keys_are_read_in_order(tmp_path: Path) -> None:
     path = tmp_path / "keys"
     path.write_text(f"# rotated in May\nmay:{'ab' * 32}  # signs\n\napril:{'01' * 32}\n")
     path.chmod(0o600)
-    keys = TicketKeys.of_file(path)
+    keys = TicketKeys.at(path)
     assert keys.signing == ("may", b"\xab" * 32)
     assert list(keys.keys) == ["may", "april"]
 
@@ -150,13 +149,13 @@ def test_a_wrong_file_is_named_with_its_line(tmp_path: Path, text: str, problem:
     path = tmp_path / "keys"
     path.write_text(text)
     with pytest.raises(SetupError, match=problem):
-        TicketKeys.of_file(path)
+        TicketKeys.at(path)
 
 
 def test_a_file_that_cannot_be_made_names_the_option(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(SetupError, match="--ticket-keys"):
-        TicketKeys.of_file(tmp_path / "file" / "keys")
+        TicketKeys.at(tmp_path / "file" / "keys")
 
 
 def test_a_file_that_others_can_read_is_warned_of(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -164,7 +163,7 @@ def test_a_file_that_others_can_read_is_warned_of(tmp_path: Path, caplog: pytest
     path.write_text(f"a:{'0' * 64}\n")
     path.chmod(0o644)
     with caplog.at_level(logging.WARNING):
-        TicketKeys.of_file(path)
+        TicketKeys.at(path)
     assert "chmod 600" in caplog.text
 
 

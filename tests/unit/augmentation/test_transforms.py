@@ -22,7 +22,7 @@ from fount.transforms import (
     violations,
 )
 from fount.v1 import augmentation_pb2
-from service.rpc.policy import policy_from_proto, policy_to_proto
+from service.rpc.fields import policy_from_proto, policy_to_proto
 
 MANY = Addresses.of_range(7, 0, 20_000)
 EVERYTHING = Policy(

@@ -1,29 +1,29 @@
 """Tickets: everything the rows of a plan depend on, signed, so that any gateway with the key can make the rows.
 
-A `TicketPayload` and keys enter; opaque bytes leave, and the other way round. The signature is HMAC-SHA256 over a fixed
-prefix, the id of the key and the serialized payload, compared in constant time. This module alone knows the message
-`fount.ticket.v1`; the specification inside it stays serialized (`service.augmentation.plan_spec.SpecCodec`).
+A `fount.ticket.v1.TicketPayload` and keys enter; opaque bytes leave, and the other way round. The signature is
+HMAC-SHA256 over a fixed prefix, the id of the key and the serialized payload, compared in constant time.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import hmac
 import logging
 import re
 import secrets
 import time
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from google.protobuf.message import DecodeError
 
 from fount.files import atomic_write
 from fount.ticket.v1 import ticket_pb2
-from service.domain import ModelKey, Target
+from fount.v1 import augmentation_pb2
 from service.errors import NotPermitted, SetupError, TicketInvalid
 
-__all__ = ["LAYOUT_VERSION", "MAX_TICKET_BYTES", "TicketKeys", "TicketPayload", "open_ticket", "sign"]
+__all__ = ["LAYOUT_VERSION", "MAX_TICKET_BYTES", "TicketKeys", "open_ticket", "plan_id", "sign"]
 
 LAYOUT_VERSION = 1
 """Version of the way from a specification to its slots and rows; another way needs another version."""
@@ -37,49 +37,29 @@ _KEY_BYTES = 32
 _LINE = re.compile(r"(?P<id>[A-Za-z0-9._-]{1,64}):(?P<key>[0-9a-fA-F]{64})")
 
 
-@dataclass(frozen=True, kw_only=True)
-class TicketPayload:
-    """What a ticket holds.
-
-    Attributes:
-        subject: the caller it is for.
-        expire_unix_s: when it ends.
-        spec: the serialized specification, a fount.v1.PlanDatasetRequest.
-        dataset_digest: of the rows it was planned on.
-        models: the models rows depend on, by role, with their digests and numerics.
-        copy_threshold: ratio below which a sample is a copy; None: no filter.
-    """
-
-    subject: str
-    expire_unix_s: int
-    spec: bytes
-    dataset_digest: str
-    models: dict[str, Target]
-    copy_threshold: float | None
-
-    @property
-    def plan_id(self) -> str:
-        """The id of the plan: a digest of what its rows are made from, so equal plans have equal ids."""
-        message = _to_message(self)
-        message.request.ClearField("time_to_live")
-        digest = hashlib.sha256(self.dataset_digest.encode())
-        for part in (message.request, *message.models):
-            content = part.SerializeToString(deterministic=True)
-            digest.update(len(content).to_bytes(8, "big") + content)
-        return digest.hexdigest()[:_ID_DIGITS]
+def plan_id(payload: ticket_pb2.TicketPayload) -> str:
+    """Compute the id of a plan: a digest of what its rows are made from, so that equal plans have equal ids."""
+    request = augmentation_pb2.PlanDatasetRequest()
+    request.CopyFrom(payload.request)
+    request.ClearField("time_to_live")
+    digest = hashlib.sha256(payload.dataset_digest.encode())
+    for part in (request, *payload.models):
+        content = part.SerializeToString(deterministic=True)
+        digest.update(len(content).to_bytes(8, "big") + content)
+    return digest.hexdigest()[:_ID_DIGITS]
 
 
-def sign(payload: TicketPayload, keys: TicketKeys) -> bytes:
+def sign(payload: ticket_pb2.TicketPayload, keys: TicketKeys) -> bytes:
     """Make a ticket."""
-    message = _to_message(payload)
-    message.plan_id = payload.plan_id
     key_id, key = keys.signing
-    content = message.SerializeToString(deterministic=True)
+    content = payload.SerializeToString(deterministic=True)
     ticket = ticket_pb2.Ticket(key_id=key_id, payload=content, mac=_mac(key_id, key, content))
     return ticket.SerializeToString(deterministic=True)
 
 
-def open_ticket(ticket: bytes, keys: TicketKeys, subject: str, *, now_unix_s: float | None = None) -> TicketPayload:
+def open_ticket(
+    ticket: bytes, keys: TicketKeys, subject: str, *, now_unix_s: float | None = None
+) -> ticket_pb2.TicketPayload:
     """Check a ticket that a caller, `subject`, sent at a time (None: now), and read it.
 
     Raises:
@@ -99,45 +79,15 @@ def open_ticket(ticket: bytes, keys: TicketKeys, subject: str, *, now_unix_s: fl
         )
     if not hmac.compare_digest(_mac(outer.key_id, key, outer.payload), outer.mac):
         raise TicketInvalid("was changed after it was signed; send it as PlanDataset returned it")
-    message = ticket_pb2.TicketPayload.FromString(outer.payload)
-    if message.layout_version != LAYOUT_VERSION:
+    payload = ticket_pb2.TicketPayload.FromString(outer.payload)
+    if payload.layout_version != LAYOUT_VERSION:
         raise TicketInvalid("was made by another release, which would make other rows; plan again")
     now = time.time() if now_unix_s is None else now_unix_s
-    if now >= message.expire_unix_s:
-        raise TicketInvalid(f"expired {now - message.expire_unix_s:.0f} s ago; plan again")
-    if message.subject != subject:
+    if now >= payload.expire_unix_s:
+        raise TicketInvalid(f"expired {now - payload.expire_unix_s:.0f} s ago; plan again")
+    if payload.subject != subject:
         raise NotPermitted(f"the ticket was made for another caller than {subject}; plan for yourself")
-    return _from_message(message)
-
-
-def _to_message(payload: TicketPayload) -> ticket_pb2.TicketPayload:
-    """Write a payload, all but its plan id."""
-    message = ticket_pb2.TicketPayload(
-        layout_version=LAYOUT_VERSION,
-        subject=payload.subject,
-        expire_unix_s=payload.expire_unix_s,
-        dataset_digest=payload.dataset_digest,
-        copy_threshold=payload.copy_threshold or 0.0,
-    )
-    message.request.MergeFromString(payload.spec)
-    for role, target in payload.models.items():
-        message.models.add(role=role, model=asdict(target.model), numerics=target.numerics)
-    return message
-
-
-def _from_message(message: ticket_pb2.TicketPayload) -> TicketPayload:
-    models = {}
-    for each in message.models:
-        key = ModelKey(name=each.model.name, version=each.model.version, digest=each.model.digest)
-        models[each.role] = Target(model=key, numerics=each.numerics)
-    return TicketPayload(
-        subject=message.subject,
-        expire_unix_s=message.expire_unix_s,
-        spec=message.request.SerializeToString(deterministic=True),
-        dataset_digest=message.dataset_digest,
-        models=models,
-        copy_threshold=message.copy_threshold or None,
-    )
+    return payload
 
 
 def _mac(key_id: str, key: bytes, content: bytes) -> bytes:
@@ -167,18 +117,13 @@ class TicketKeys:
 
     @classmethod
     def at(cls, path: Path | None) -> TicketKeys:
-        """Return the keys of a file, or new ones that end with this process when there is no file."""
-        if path is not None:
-            return cls.of_file(path)
-        return cls(keys={f"process-{secrets.token_hex(4)}": secrets.token_bytes(_KEY_BYTES)}, are_lasting=False)
-
-    @classmethod
-    def of_file(cls, path: Path) -> TicketKeys:
-        """Read a file; if it does not exist, create it with one new key, readable by its owner alone.
+        """Read a file, which is created with one new key if it does not exist; None: keys that end with this process.
 
         Raises:
             SetupError: it cannot be read or created, or a line is wrong; names the line and never shows a key.
         """
+        if path is None:
+            return cls(keys={f"process-{secrets.token_hex(4)}": secrets.token_bytes(_KEY_BYTES)}, are_lasting=False)
         try:
             if not path.exists():
                 _create(path)
@@ -214,7 +159,5 @@ def _create(path: Path) -> None:
     """Write a file with one new key; of two gateways that start together, both use the file of the first."""
     path.parent.mkdir(parents=True, exist_ok=True)
     content = f"key-{secrets.token_hex(4)}:{secrets.token_hex(_KEY_BYTES)}\n"
-    try:
+    with contextlib.suppress(FileExistsError):
         atomic_write(path, content.encode(), mode=0o600, overwrite=False)
-    except FileExistsError:
-        return

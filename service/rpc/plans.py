@@ -1,0 +1,184 @@
+"""Issue plans: write them as messages with signed tickets, and open the tickets to plans whose rows can be made.
+
+A `PlanSpec` becomes a PlanDatasetRequest with everything filled in that the caller left open: what a plan shows, and
+what a ticket holds. Reading it again gives the same specification, so any gateway with the key can rebuild a plan from
+its ticket alone.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from dataclasses import asdict
+
+from fount.readers import Dataset
+from fount.ticket.v1 import ticket_pb2
+from fount.v1 import augmentation_pb2, sampling_pb2
+from service.augmentation.estimate import class_weights
+from service.augmentation.plan_spec import OpenPlan, PlanSpec, SynthesisSpec
+from service.augmentation.planner import Plan, Planner
+from service.augmentation.targets import Balance, Counts, Factor, TargetRule, Weights
+from service.augmentation.verification import LabelAgreement
+from service.caller import Caller
+from service.catalog.roles import PinnedModel
+from service.errors import InvalidRequest, Violation
+from service.rpc.fields import policy_to_proto, reference_to_message
+from service.rpc.plan_request import PlanRequests
+from service.rpc.tickets import LAYOUT_VERSION, MAX_TICKET_BYTES, TicketKeys, open_ticket, plan_id, sign
+from service.scheduler.work import RequestContext
+
+__all__ = ["PlanIssuer", "pin_to_message"]
+
+_log = logging.getLogger(__name__)
+
+
+class PlanIssuer:
+    """Makes plans of requests, and opens their tickets."""
+
+    def __init__(self, requests: PlanRequests, planner: Planner, keys: TicketKeys) -> None:
+        self._requests, self._planner, self._keys = requests, planner, keys
+        self._has_warned = False
+
+    async def plan(
+        self, request: augmentation_pb2.PlanDatasetRequest, context: RequestContext
+    ) -> augmentation_pb2.Plan:
+        """Make a plan for a caller.
+
+        Raises:
+            InvalidRequest: the ticket would be too large. Also whatever `PlanRequests.read` and `Planner.plan` raise.
+        """
+        spec = await self._requests.read(request, context.caller)
+        message = _plan_to_message(await self._planner.plan(spec, context))
+        message.create_time.FromNanoseconds(time.time_ns())
+        message.expire_time.FromSeconds(int(time.time()) + max(1, round(spec.time_to_live_s)))
+        payload = ticket_pb2.TicketPayload(
+            layout_version=LAYOUT_VERSION,
+            subject=context.caller.subject,
+            expire_unix_s=message.expire_time.seconds,
+            request=message.request,
+            dataset_digest=message.dataset_digest,
+            models=message.models,
+            copy_threshold=message.copy_threshold,
+        )
+        message.id = payload.plan_id = plan_id(payload)
+        message.ticket = self._sign(payload)
+        return message
+
+    async def open(self, ticket: bytes, caller: Caller) -> OpenPlan:
+        """Open a ticket.
+
+        Raises:
+            TicketInvalid: it is not a ticket, was changed, has expired, or is of an unknown key.
+            NotPermitted: it is another caller's, or a grant is gone.
+            Retired: the data set, a digest or numerics is not served any more.
+            NotReady: a model has no ready worker now.
+            DatasetUnreadable: a file of the data set is damaged.
+        """
+        payload = open_ticket(ticket, self._keys, caller.subject)
+        spec = await self._requests.read_ticket(payload, caller)
+        return await self._planner.open(payload.plan_id, spec, payload.copy_threshold or None)
+
+    def _sign(self, payload: ticket_pb2.TicketPayload) -> bytes:
+        if not (self._keys.are_lasting or self._has_warned):
+            _log.warning("tickets end with this process, which has no --ticket-keys; no other gateway accepts them")
+            self._has_warned = True
+        ticket = sign(payload, self._keys)
+        if len(ticket) > MAX_TICKET_BYTES:
+            problem = f"makes a ticket of {len(ticket)} bytes, above {MAX_TICKET_BYTES}; name fewer counts"
+            raise InvalidRequest((Violation(field="target", description=problem),))
+        return ticket
+
+
+def pin_to_message(pinned: PinnedModel) -> augmentation_pb2.PinnedModel:
+    """Write a model in its role."""
+    target = pinned.target
+    model = reference_to_message(target.model)
+    return augmentation_pb2.PinnedModel(role=pinned.role, model=model, numerics=target.numerics)
+
+
+def _plan_to_message(plan: Plan) -> augmentation_pb2.Plan:
+    """Write a plan as its caller gets it, all but its id, ticket and times."""
+    opened, spec, trial = plan.opened, plan.opened.spec, plan.trial
+    message = augmentation_pb2.Plan(
+        request=_spec_to_message(spec),
+        dataset_digest=spec.dataset.digest,
+        classes=spec.dataset.classes,
+        groups=spec.dataset.groups,
+        rows=opened.layout.count,
+        slots=[
+            augmentation_pb2.SlotCount(label=each.label, group=each.group, source=int(each.source), count=each.count)  # type: ignore[arg-type]  # enums by number
+            for each in opened.layout.strata
+        ],
+        warnings=[augmentation_pb2.PlanWarning(reason=each.reason, message=each.message) for each in plan.warnings],
+        class_weights=class_weights(spec.cells.sum(axis=1)),
+        expected_rejected=trial.expected_rejected if trial else None,
+        expected_attempts=trial.expected_attempts if trial else None,
+        agreement=_agreement(plan.agreement) if plan.agreement else None,
+        copy_threshold=opened.copy_threshold,
+        models=[pin_to_message(each) for each in opened.models],
+    )
+    message.estimated_time.FromNanoseconds(round(plan.estimated_time_s * 1e9))
+    return message
+
+
+def _spec_to_message(spec: PlanSpec) -> augmentation_pb2.PlanDatasetRequest:
+    """Write a specification as a request that leaves nothing open."""
+    message = augmentation_pb2.PlanDatasetRequest(
+        dataset=spec.dataset.name,
+        split=spec.split.name,
+        seed=spec.seed,
+        target=_target(spec.target, spec.dataset, subsample=spec.subsample),
+        real=augmentation_pb2.RealRows(mode=int(spec.mode)),  # type: ignore[arg-type]  # enums by number
+        mix=augmentation_pb2.Mix(**asdict(spec.mix)),
+        shards=spec.shards,
+        synthesis=_synthesis(spec.synthesis) if spec.synthesis else None,
+    )
+    message.time_to_live.FromNanoseconds(round(spec.time_to_live_s * 1e9))
+    if spec.mix.transformed:
+        message.policy.CopyFrom(policy_to_proto(spec.policy))
+        message.verification.min_agreement = spec.verification.min_agreement
+        message.verification.rows = spec.verification.rows
+        if spec.verification.verifier:
+            message.verification.classifier.CopyFrom(reference_to_message(spec.verification.verifier.model.key))
+    return message
+
+
+def _target(rule: TargetRule, dataset: Dataset, *, subsample: bool) -> augmentation_pb2.Target:
+    """Write a target, with class ids, which are shorter than names."""
+    target = augmentation_pb2.Target(subsample=subsample)
+    match rule:
+        case Balance(label=int(label)):
+            target.balance_to_class.CopyFrom(sampling_pb2.LabelRef(id=label))
+        case Balance():
+            target.balance_to_largest = True
+        case Factor():
+            target.factor = rule.factor
+        case Counts():
+            for (label, group), count in rule.counts.items():
+                name = "" if group is None else dataset.groups[group]
+                target.counts.counts.add(label=sampling_pb2.LabelRef(id=label), group=name, count=count)
+        case Weights():
+            target.weights.total = rule.total
+            for label, weight in rule.weights.items():
+                target.weights.weights.add(label=sampling_pb2.LabelRef(id=label), weight=weight)
+    if isinstance(rule, Balance | Factor):
+        target.by_group = rule.by_group
+    return target
+
+
+def _synthesis(spec: SynthesisSpec) -> augmentation_pb2.Synthesis:
+    return augmentation_pb2.Synthesis(
+        model=reference_to_message(spec.generator.model.key),
+        parameters=sampling_pb2.Parameters(**asdict(spec.parameters)),  # None is unset
+        classifier=reference_to_message(spec.classifier.model.key) if spec.classifier else None,
+        min_confidence=spec.min_confidence,
+        copy_quantile=spec.copy_quantile,
+        attempts=spec.attempts,
+    )
+
+
+def _agreement(agreement: LabelAgreement) -> augmentation_pb2.LabelAgreement:
+    message = augmentation_pb2.LabelAgreement(rows=agreement.rows, before=agreement.before, after=agreement.after)
+    for kind, after in agreement.transforms:
+        message.transforms.add(kind=int(kind), after=after)
+    return message
