@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import fields
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -34,13 +35,19 @@ __all__ = [
     "worker_options",
 ]
 
-_PORT, _POSITIVE = click.IntRange(0, 65535), click.IntRange(min=1)
-_ABOVE_0 = click.FloatRange(min=0, min_open=True)
 _LOOPBACK = ("127.0.0.1", "localhost", "::1", "[::1]")
 _ARCHIVES, _STORE, _STATE = Path("build/archives"), Path("model_store"), Path("~/.local/state/fount")
 _TUNED = "workers.yaml"
 _MAX_NAMED = 8  # models in one line of output
-_FIELDS = {"drain": "drain_grace_s", "worker_timeout": "worker_timeout_s", "worker_wait": "worker_wait_s"}
+
+# Settings with an option of their own, in the order of the help; a few options have names other than their settings.
+_ADDRESSES = ("host", "port", "http_port")
+_LIMITS = (
+    "max_evaluation_samples", "keep_reports_days", "report_bytes", "drain_grace_s", "max_streams", "max_batch_ms",
+    "bulk_batch_ms", "max_queue_s", "caller_queue_s", "total_queue_s", "window_bytes", "max_unread_bytes",
+    "worker_timeout_s", "worker_wait_s",
+)  # fmt: skip
+_PARAMETERS = {"drain_grace_s": "drain", "worker_timeout_s": "worker_timeout", "worker_wait_s": "worker_wait"}
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 Decorator = Callable[[Command], Command]
@@ -57,11 +64,21 @@ def _options(*decorators: Decorator[Command]) -> Decorator[Command]:
     return decorate
 
 
-def _setting(option: str, kind: Any, text: str) -> Decorator[Callable[..., Any]]:
-    """Make the option of a setting, with the default of `GatewayConfig`."""
-    name = option.removeprefix("--").replace("-", "_")
-    default = getattr(GatewayConfig, _FIELDS.get(name, name))
-    return click.option(option, type=kind, default=default, show_default=True, show_envvar=True, help=text)
+def _setting(name: str) -> Decorator[Callable[..., Any]]:
+    """Make the option of a setting, with its default, bounds and help text."""
+    setting = next(each for each in fields(GatewayConfig) if each.name == name)
+    least, above = setting.metadata["least"], setting.metadata["above"]
+    kind: Any = type(setting.default)
+    if name in ("port", "http_port"):
+        kind = click.IntRange(0, 65535)
+    elif kind is int:
+        kind = click.IntRange(min=least)
+    elif kind is float:
+        kind = click.FloatRange(min=least if above is None else above, min_open=above is not None)
+    return click.option(
+        f"--{_PARAMETERS.get(name, name).replace('_', '-')}", type=kind, default=setting.default, show_default=True,
+        show_envvar=True, help=setting.metadata["help"],
+    )  # fmt: skip
 
 
 def _set_up_logs(context: click.Context, option: click.Parameter, level: str) -> None:
@@ -108,9 +125,7 @@ worker_options = _options(
 )  # fmt: skip
 
 gateway_options = _options(
-    _setting("--host", str, "Address to listen on."),
-    _setting("--port", _PORT, "gRPC port; 0: any free one."),
-    _setting("--http-port", _PORT, "Port of /metrics, /livez and /readyz; 0: any free one."),
+    *map(_setting, _ADDRESSES),
     click.option("--require", multiple=True, metavar="MODEL", show_envvar=True,
                  help="A model that must be ready before the gateway is. Repeatable."),
     click.option("--default-version", multiple=True, metavar="MODEL=VERSION", show_envvar=True,
@@ -132,23 +147,7 @@ gateway_options = _options(
     click.option("--runners", type=click.IntRange(0, 64), show_envvar=True,
                  help="Processes that run evaluations, started and stopped with this command; 0: they run elsewhere "
                       "(`fount runner`). Unset: 1 when evaluations are on."),
-    _setting("--max-evaluation-samples", click.IntRange(min=100), "Limit of the samples of one evaluation."),
-    _setting("--keep-reports-days", _ABOVE_0, "How long evaluations and their reports are kept after they have ended."),
-    _setting("--report-bytes", _POSITIVE, "Limit of the bytes of all reports; the oldest are deleted first."),
-    _setting("--drain", click.FloatRange(min=0), "Seconds that running streams may continue after a stop signal."),
-    _setting("--max-streams", _POSITIVE, "Limit of open sample streams; more are refused with a time to retry."),
-    _setting("--max-batch-ms", _ABOVE_0, "How long the calls before an interactive request may occupy a worker."),
-    _setting("--bulk-batch-ms", _ABOVE_0, "How long one worker call may take when there are no interactive requests."),
-    _setting("--max-queue-s", _ABOVE_0,
-             "Limit of the work waiting for a model, in seconds until its workers finish it."),
-    _setting("--caller-queue-s", _ABOVE_0, "Limit of the work waiting for one caller, in seconds of one worker."),
-    _setting("--total-queue-s", _ABOVE_0, "Limit of all waiting work, in seconds of one worker."),
-    _setting("--window-bytes", _POSITIVE,
-             "Flow-control window: samples of one stream that its client has not taken yet."),
-    _setting("--max-unread-bytes", _POSITIVE,
-             "The same for all streams together: half is shared, half is a minimum for each."),
-    _setting("--worker-timeout", _ABOVE_0, "Seconds a worker call may take."),
-    _setting("--worker-wait", _ABOVE_0, "Seconds that running streams wait for a worker when none is ready."),
+    *map(_setting, _LIMITS),
     log_level_option,
 )  # fmt: skip
 
@@ -166,12 +165,9 @@ def gateway_config(context: click.Context) -> GatewayConfig:
         click.echo(f"warning: {given['host']} is not loopback, and every caller gets every grant; "
                    "keep it on a private network", err=True)  # fmt: skip
     jobs = _jobs(given)
-    same = ("host", "port", "http_port", "max_streams", "max_batch_ms", "bulk_batch_ms", "max_queue_s",
-            "caller_queue_s", "total_queue_s", "window_bytes", "max_unread_bytes", "max_evaluation_samples",
-            "keep_reports_days", "report_bytes", *_FIELDS)  # fmt: skip
     try:
         return GatewayConfig(
-            **{_FIELDS.get(name, name): given[name] for name in same},
+            **{name: given[_PARAMETERS.get(name, name)] for name in (*_ADDRESSES, *_LIMITS)},
             default_versions=versions,
             required_models=frozenset(given["require"]),
             ticket_keys=_state_path(given, "ticket_keys"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 from pathlib import Path
 
@@ -102,8 +103,10 @@ def test_an_error_without_a_temporary_folder_contains_the_remedy(
 
 
 def test_a_configuration_error_names_every_setting_out_of_range() -> None:
-    with pytest.raises(SetupError, match="port must be 0 to 65535; max_streams must be above 0"):
-        GatewayConfig(port=70_000, max_streams=0)
+    with pytest.raises(SetupError) as error:
+        GatewayConfig(port=70_000, max_streams=0, max_queue_s=math.nan)
+    problems = "max_streams must be at least 1; max_queue_s must be above 0; port must be at most 65535"
+    assert str(error.value) == problems
 
 
 def test_token_authorisation_is_on_by_default() -> None:
