@@ -7,7 +7,7 @@ one worker, a `Reply` its result. Protobuf is converted to and from these values
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum, IntEnum
 
 import numpy as np
@@ -45,6 +45,9 @@ Labels = NDArray[np.uint32]
 
 Images = NDArray[np.uint8] | NDArray[np.float32]
 """(n, H, W, C) samples."""
+
+
+_ADDRESS_BYTES = 12  # an index and a label
 
 
 class Operation(IntEnum):
@@ -212,11 +215,23 @@ class RangeItem:
     resume_from: SamplerState | None = None
     indices: NDArray[np.uint64] | None = None
 
+    row_dims = ()
+    row_bytes = _ADDRESS_BYTES
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class TensorItem:
-    """Rows to classify or embed: (n, H, W, C) uint8, or float32 in the model's value range."""
+    def part(self, first: int, count: int) -> RangeItem:
+        """Return some of the addresses, none drawn yet; indices that are consecutive become a start index."""
+        start_index, indices = self.start_index + first, None
+        if self.indices is not None:
+            indices = self.indices[first : first + count]
+            start_index = 0
+            # uint64 differences wrap: from the last index to 0 is a step of one.
+            if indices[0] <= indices[-1] and (np.diff(indices) == 1).all():
+                start_index, indices = int(indices[0]), None
+        labels = None if self.labels is None else self.labels[first : first + count]
+        return replace(self, start_index=start_index, count=count, labels=labels, indices=indices)
 
+
+class _ImageRows:
     rows: Images
 
     @property
@@ -224,13 +239,33 @@ class TensorItem:
         """The number of rows."""
         return len(self.rows)
 
+    @property
+    def row_dims(self) -> tuple[int, ...]:
+        """(H, W, C)."""
+        return self.rows.shape[1:]
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class ManipulationItem:
-    """Rows to transform.
+class TensorItem(_ImageRows):
+    """Rows to classify or embed: (n, H, W, C) uint8, or float32 in the model's value range."""
+
+    rows: Images
+
+    @property
+    def row_bytes(self) -> int:
+        """Bytes of one image."""
+        return self.rows.nbytes // max(1, len(self.rows))
+
+    def part(self, first: int, count: int) -> TensorItem:
+        """Return a view of some rows."""
+        return TensorItem(rows=self.rows[first : first + count])
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class ManipulationItem(_ImageRows):
+    """Rows to transform, (n, H, W, C) uint8.
 
     Attributes:
-        rows: (n, H, W, C) uint8.
         table: (n, columns) float32, the transforms of each row, in the order of `fount.transforms.COLUMNS`.
         seed, indices: addresses of the noise; indices are (n,) uint64.
     """
@@ -241,9 +276,14 @@ class ManipulationItem:
     indices: NDArray[np.uint64]
 
     @property
-    def count(self) -> int:
-        """The number of rows."""
-        return len(self.rows)
+    def row_bytes(self) -> int:
+        """Bytes of an image with its row of the table and its address."""
+        return (self.rows.nbytes + self.table.nbytes) // max(1, len(self.rows)) + _ADDRESS_BYTES
+
+    def part(self, first: int, count: int) -> ManipulationItem:
+        """Return views of some rows."""
+        rows = slice(first, first + count)
+        return replace(self, rows=self.rows[rows], table=self.table[rows], indices=self.indices[rows])
 
 
 Item = RangeItem | TensorItem | ManipulationItem

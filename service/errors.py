@@ -12,6 +12,7 @@ exception is unexpected: logged with its traceback, answered as INTERNAL with a 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 __all__ = [
     "DatasetUnreadable",
@@ -56,134 +57,106 @@ class FountServiceError(Exception):
     """An expected error. The message contains the remedy.
 
     Attributes:
-        reason: an UPPER_SNAKE word for programs.
+        reason: an UPPER_SNAKE word for programs; each class has its own.
     """
 
-    reason = "UNSPECIFIED"
+    reason: ClassVar[str]
+
+    def __init_subclass__(cls, *, reason: str) -> None:
+        cls.reason = reason
 
 
-class InvalidRequest(FountServiceError):
+class InvalidRequest(FountServiceError, reason="INVALID_REQUEST"):
     """Fields of the request are wrong. Correct every field in the violations."""
-
-    reason = "INVALID_REQUEST"
 
     def __init__(self, violations: tuple[Violation, ...]) -> None:
         self.violations = violations
         super().__init__("; ".join(f"{each.field}: {each.description}" for each in violations))
 
 
-class UnknownName(InvalidRequest):
+class UnknownName(InvalidRequest, reason="UNKNOWN_NAME"):
     """A name in the request is not known, and nothing else is wrong. ListModels lists the known ones."""
 
-    reason = "UNKNOWN_NAME"
 
-
-class TicketInvalid(InvalidRequest):
+class TicketInvalid(InvalidRequest, reason="TICKET_INVALID"):
     """A ticket is of another service, was changed, or has expired. Plan again, and pull with the new ticket."""
-
-    reason = "TICKET_INVALID"
 
     def __init__(self, message: str) -> None:
         super().__init__((Violation(field="ticket", description=message),))
 
 
-class NotPermitted(FountServiceError):
+class NotPermitted(FountServiceError, reason="NOT_PERMITTED"):
     """The caller lacks a grant. Request it from the operator of the service."""
 
-    reason = "NOT_PERMITTED"
 
-
-class Retired(FountServiceError):
+class Retired(FountServiceError, reason="RETIRED"):
     """A pinned digest, numerics or operation is not served. Drop the pin, or use what GetModel lists."""
 
-    reason = "RETIRED"
 
-
-class PlanRefused(FountServiceError):
+class PlanRefused(FountServiceError, reason="PLAN_REFUSED"):
     """A plan would change labels, or needs what is not served. Change what the message names."""
 
-    reason = "PLAN_REFUSED"
 
-
-class DatasetUnreadable(FountServiceError):
+class DatasetUnreadable(FountServiceError, reason="DATASET_UNREADABLE"):
     """The files of a data set are absent or damaged. Correct the file and row that the message names."""
 
-    reason = "DATASET_UNREADABLE"
 
-
-class UnknownEvaluation(FountServiceError):
+class UnknownEvaluation(FountServiceError, reason="UNKNOWN_EVALUATION"):
     """An evaluation is unknown, expired, deleted, or of another caller. ListEvaluations lists the caller's own."""
 
-    reason = "UNKNOWN_EVALUATION"
 
-
-class EvaluationRefused(FountServiceError):
+class EvaluationRefused(FountServiceError, reason="EVALUATION_REFUSED"):
     """A reference and a model do not fit, or evaluations are off. Change what the message names."""
 
-    reason = "EVALUATION_REFUSED"
 
-
-class EvaluationNotDone(FountServiceError):
+class EvaluationNotDone(FountServiceError, reason="EVALUATION_NOT_DONE"):
     """A report is requested before the evaluation has ended. Watch the evaluation until it has succeeded."""
 
-    reason = "EVALUATION_NOT_DONE"
 
-
-class JobsUnreachable(FountServiceError):
+class JobsUnreachable(FountServiceError, reason="JOBS_UNREACHABLE"):
     """The database of evaluations does not answer. Try again; the log contains the reason."""
 
-    reason = "JOBS_UNREACHABLE"
 
+class Overloaded(FountServiceError, reason="OVERLOADED"):
+    """A limit is reached, which clients see as RESOURCE_EXHAUSTED. Try again after `retry_after_s`.
 
-class Overloaded(FountServiceError):
-    """A queue or a quota is full. Try again after `retry_after_s`."""
-
-    reason = "OVERLOADED"
+    Raised for a stream by `scheduler/admission.py` (too many streams, or too much waiting work of a model, a caller or
+    all); by `scheduler/stream.py` when a worker has too little memory for a call; for an evaluation by
+    `evaluation/jobs/evaluations.py` (too many are queued).
+    """
 
     def __init__(self, message: str, *, retry_after_s: float) -> None:
         self.retry_after_s = retry_after_s
         super().__init__(message)
 
 
-class NotReady(FountServiceError):
+class NotReady(FountServiceError, reason="NOT_READY"):
     """No worker can do it now. Try again; GetModel returns the model's state."""
 
-    reason = "NOT_READY"
 
-
-class WorkerLost(NotReady):
+class WorkerLost(NotReady, reason="WORKER_LOST"):
     """A worker went away in the middle of a call. It is repeated elsewhere, safely: addresses give the same bytes.
 
     Attributes:
         died: whether the worker's own process is known to have died during the call.
     """
 
-    reason = "WORKER_LOST"
-
     def __init__(self, message: str, *, died: bool = False) -> None:
         self.died = died
         super().__init__(message)
 
 
-class WorkerBusy(NotReady):
+class WorkerBusy(NotReady, reason="WORKER_BUSY"):
     """A worker's queue is full, with calls of other gateways. The call is repeated after a moment."""
 
-    reason = "WORKER_BUSY"
 
-
-class TooLate(FountServiceError):
+class TooLate(FountServiceError, reason="DEADLINE_PASSED"):
     """The deadline passed. Allow more time, or request fewer samples."""
 
-    reason = "DEADLINE_PASSED"
 
-
-class WorkerFault(FountServiceError):
+class WorkerFault(FountServiceError, reason="WORKER_FAULT"):
     """A worker returned an invalid result. Do not repeat the call; report it with the request id."""
 
-    reason = "WORKER_FAULT"
 
-
-class SetupError(FountServiceError):
+class SetupError(FountServiceError, reason="SETUP"):
     """The service cannot start as configured. The message names the setting and the remedy."""
-
-    reason = "SETUP"

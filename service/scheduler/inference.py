@@ -19,10 +19,23 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from service.domain import Dtype, Failure, Labels, ModelKey, Operation, Parameters, ServedModel, Target
+from service.domain import (
+    Dtype,
+    Failure,
+    Item,
+    Labels,
+    ManipulationItem,
+    ModelKey,
+    Operation,
+    Parameters,
+    RangeItem,
+    ServedModel,
+    Target,
+    TensorItem,
+)
 from service.errors import Overloaded, TooLate, WorkerFault
 from service.scheduler.scheduler import BatchingScheduler
-from service.scheduler.work import Feed, IndexFeed, ManipulationFeed, Piece, RequestContext, TensorFeed, Work
+from service.scheduler.work import Piece, RequestContext, Work
 
 __all__ = ["DrawnSamples", "InferenceClient"]
 
@@ -80,9 +93,11 @@ class InferenceClient:
             parameters: of the draw, complete: no defaults are filled in here.
             context: on whose behalf.
         """
-        feed = IndexFeed(seed=seed, indices=indices, labels=labels, dtype=Dtype.UINT8)
-        work = _work(target, Operation.SAMPLE, feed, len(indices), model.sample_bytes(Dtype.UINT8), context)
-        result = _Result(count=len(indices), dtype=np.dtype(np.uint8), dims=model.sample_dims)
+        item = RangeItem(
+            seed=seed, start_index=0, count=len(indices), labels=labels, dtype=Dtype.UINT8, indices=indices
+        )
+        work = _work(target, Operation.SAMPLE, item, model.sample_bytes(Dtype.UINT8), context)
+        result = _Result(count=item.count, dtype=np.dtype(np.uint8), dims=model.sample_dims)
         await self._fill(result, replace(work, parameters=parameters), context)
         return DrawnSamples(images=result.rows(), failures=result.failures)
 
@@ -96,7 +111,7 @@ class InferenceClient:
         """
         classes = len(model.labels)
         row_bytes = classes * Dtype.FLOAT32.numpy.itemsize
-        work = _work(target, Operation.CLASSIFY, TensorFeed(rows=images), len(images), row_bytes, context)
+        work = _work(target, Operation.CLASSIFY, TensorItem(rows=images), row_bytes, context)
         result = _Result(count=len(images), dtype=np.dtype(np.float32), dims=(classes,))
         await self._fill(result, work, context)
         return result.rows_or_nan()
@@ -113,7 +128,7 @@ class InferenceClient:
         """
         width = self._widths.get(model.key)
         row_bytes = (width or _ESTIMATED_FEATURES) * Dtype.FLOAT32.numpy.itemsize
-        work = _work(target, Operation.EMBED, TensorFeed(rows=images), len(images), row_bytes, context)
+        work = _work(target, Operation.EMBED, TensorItem(rows=images), row_bytes, context)
         dims = None if width is None else (width,)
         result = _Result(count=len(images), dtype=np.dtype(np.float32), dims=dims)
         await self._fill(result, replace(work, sample_bytes_estimated=width is None), context)
@@ -139,9 +154,9 @@ class InferenceClient:
 
         Noise is drawn at (seed, each index). Also raises WorkerFault when the worker failed on a single row.
         """
-        feed = ManipulationFeed(rows=images, table=table, seed=seed, indices=indices)
+        item = ManipulationItem(rows=images, table=table, seed=seed, indices=indices)
         row_bytes = math.prod(images.shape[1:])
-        work = _work(target, Operation.TRANSFORM, feed, len(images), row_bytes, context)
+        work = _work(target, Operation.TRANSFORM, item, row_bytes, context)
         result = _Result(count=len(images), dtype=np.dtype(np.uint8), dims=images.shape[1:])
         # The card's shape is what warm-up measured; a smaller image is not counted as cheaper.
         cost = max(1.0, row_bytes / model.sample_bytes(Dtype.UINT8))
@@ -218,14 +233,12 @@ class _Result:
         return count
 
 
-def _work(
-    target: Target, operation: Operation, feed: Feed, count: int, sample_bytes: int, context: RequestContext
-) -> Work:
+def _work(target: Target, operation: Operation, item: Item, sample_bytes: int, context: RequestContext) -> Work:
     return Work(
         target=target,
         operation=operation,
-        feed=feed,
-        count=count,
+        feed=item,
+        count=item.count,
         sample_bytes=sample_bytes,
         context=context,
         ramp_up=False,

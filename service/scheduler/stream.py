@@ -167,7 +167,7 @@ class SampleStream:
     def take(self, max_samples: int) -> Slice:
         """Issue the next samples, at most `max_samples` of the demand."""
         first, count = self._next_index, min(max_samples, self.demand)
-        item = self.work.feed.item(first, count)
+        item = self.work.feed.part(first, count)
         issued = Slice(stream=self, first=first, item=item, done=asyncio.get_running_loop().create_future())
         self._slices.append(issued)
         self._next_index += count

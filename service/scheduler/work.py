@@ -1,7 +1,6 @@
 """The values that enter and leave the scheduler: the work of a stream, its feed, and the pieces of its result.
 
-A worker call takes any range of a stream's rows; the feed returns that range as one item of the call. Ranges of
-addresses are computed, ranges of arrays are views.
+A worker call takes any range of a stream's rows; the feed returns that range as one item of the call.
 """
 
 from __future__ import annotations
@@ -16,41 +15,16 @@ from numpy.typing import NDArray
 
 from service.caller import Caller
 from service.catalog import LabelSource
-from service.domain import (
-    Dtype,
-    Failure,
-    Images,
-    Item,
-    Labels,
-    ManipulationItem,
-    Operation,
-    Parameters,
-    Priority,
-    RangeItem,
-    Target,
-    TensorItem,
-)
+from service.domain import Dtype, Failure, Item, Labels, Operation, Parameters, Priority, RangeItem, Target
 
-__all__ = [
-    "Feed",
-    "IndexFeed",
-    "Lane",
-    "ManipulationFeed",
-    "Piece",
-    "RangeFeed",
-    "RequestContext",
-    "TensorFeed",
-    "Work",
-]
-
-_INDEX_BYTES = 12  # an index and a label
+__all__ = ["Feed", "Lane", "Piece", "RangeFeed", "RequestContext", "Work"]
 
 Lane = tuple[Operation, Parameters, tuple[int, ...]]
 """What streams must have in common to share a call: operation, parameters, and the shape of the rows sent."""
 
 
 class Feed(Protocol):
-    """The source of a stream's rows."""
+    """The source of a stream's rows: a `RangeFeed`, or an item that contains all of them."""
 
     @property
     def row_dims(self) -> tuple[int, ...]:
@@ -62,14 +36,14 @@ class Feed(Protocol):
         """Bytes of a row in the request to a worker; 0 when negligible."""
         ...
 
-    def item(self, first: int, count: int) -> Item:
+    def part(self, first: int, count: int) -> Item:
         """Return `count` rows from `first` on, as `Work` counts them."""
         ...
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class RangeFeed:
-    """Samples of consecutive indices: `first` is the sample's index.
+    """Samples of consecutive indices, of any number: `first` is the sample's index, labels are computed when needed.
 
     Attributes:
         seed: of all samples.
@@ -84,92 +58,10 @@ class RangeFeed:
     row_dims = ()
     row_bytes = 0
 
-    def item(self, first: int, count: int) -> RangeItem:
+    def part(self, first: int, count: int) -> RangeItem:
         """Return the addresses with their labels."""
         labels = self.labels.labels(self.seed, first, count)
         return RangeItem(seed=self.seed, start_index=first, count=count, labels=labels, dtype=self.dtype)
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class IndexFeed:
-    """Samples of arbitrary indices of one seed: `first` is the position in `indices`.
-
-    Attributes:
-        seed: of all samples.
-        indices: (n,) uint64.
-        labels: (n,), or None for an unconditional model.
-        dtype: of the rows in the reply.
-    """
-
-    seed: int
-    indices: NDArray[np.uint64]
-    labels: Labels | None
-    dtype: Dtype
-
-    row_dims = ()
-    row_bytes = _INDEX_BYTES
-
-    def item(self, first: int, count: int) -> RangeItem:
-        """Return the addresses; consecutive indices become a range."""
-        indices = self.indices[first : first + count]
-        # uint64 differences wrap: from the last index to 0 is a step of one.
-        consecutive = bool(indices[0] <= indices[-1] and (np.diff(indices) == 1).all())
-        return RangeItem(
-            seed=self.seed,
-            start_index=int(indices[0]) if consecutive else 0,
-            count=count,
-            labels=None if self.labels is None else self.labels[first : first + count],
-            dtype=self.dtype,
-            indices=None if consecutive else indices,
-        )
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class TensorFeed:
-    """Rows to classify or embed, (n, H, W, C); `first` is the position among them."""
-
-    rows: Images
-
-    @property
-    def row_dims(self) -> tuple[int, ...]:
-        """(H, W, C)."""
-        return self.rows.shape[1:]
-
-    @property
-    def row_bytes(self) -> int:
-        """Bytes of one image."""
-        return self.rows.nbytes // max(1, len(self.rows))
-
-    def item(self, first: int, count: int) -> TensorItem:
-        """Return a view of the rows."""
-        return TensorItem(rows=self.rows[first : first + count])
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class ManipulationFeed:
-    """Rows to transform; `first` is the position among them. Attributes as those of `ManipulationItem`."""
-
-    rows: NDArray[np.uint8]
-    table: NDArray[np.float32]
-    seed: int
-    indices: NDArray[np.uint64]
-
-    @property
-    def row_dims(self) -> tuple[int, ...]:
-        """(H, W, C)."""
-        return self.rows.shape[1:]
-
-    @property
-    def row_bytes(self) -> int:
-        """Bytes of an image with its row of the table and its index."""
-        return (self.rows.nbytes + self.table.nbytes) // max(1, len(self.rows)) + _INDEX_BYTES
-
-    def item(self, first: int, count: int) -> ManipulationItem:
-        """Return views of the rows."""
-        part = slice(first, first + count)
-        return ManipulationItem(
-            rows=self.rows[part], table=self.table[part], seed=self.seed, indices=self.indices[part]
-        )
 
 
 @dataclass(frozen=True, kw_only=True)

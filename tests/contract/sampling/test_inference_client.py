@@ -17,7 +17,7 @@ from service.domain import Dtype, Operation, Parameters, RangeItem, Rows, Served
 from service.errors import NotReady, Overloaded, TooLate, WorkerFault
 from service.scheduler.inference import InferenceClient
 from service.scheduler.scheduler import BatchingScheduler
-from service.scheduler.work import RequestContext, TensorFeed, Work
+from service.scheduler.work import RequestContext, Work
 from service.telemetry.metrics import Metrics
 from service.workers.memory import MemoryPool, memory_model, memory_sample
 from service.workers.memory_models import memory_embed
@@ -247,7 +247,7 @@ BUSY = replace(CONTEXT, caller=replace(CALLER, limits=CallerLimits(max_streams=1
 async def full_gateway(models: Models, seconds: float) -> AsyncIterator[None]:
     """Use the caller's only stream for so long."""
     models.pool.faults.delay_s = seconds
-    feed = TensorFeed(rows=IMAGES)
+    feed = TensorItem(rows=IMAGES)
     work = Work(
         target=target(CLASSIFIER), operation=Operation.CLASSIFY, feed=feed, count=5, sample_bytes=12, context=BUSY
     )
