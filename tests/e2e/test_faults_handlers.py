@@ -51,7 +51,7 @@ async def test_a_handler_that_exhausts_memory_ends_that_request_alone(paced: Sta
     assert guilty.code is grpc.StatusCode.RESOURCE_EXHAUSTED
     assert isinstance(guilty.error, Overloaded)
     assert guilty.error.retry_after_s
-    assert "ask for fewer rows" in str(guilty.error)
+    assert "request fewer rows" in str(guilty.error)
     assert paced.check(unrelated) == {OK: UNRELATED}
     async with sampling(paced.served.server) as stub:
         again = [await draw(stub, 1, PLANTED, label=EXHAUSTS) for _ in range(3)]
