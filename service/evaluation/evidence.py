@@ -6,13 +6,16 @@ with the number of rows, never with its square.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 __all__ = ["NEIGHBOURS", "Evidence", "ImageSet", "LabelGrid", "Nearest", "RealRows", "Samples"]
+
+_Value = TypeVar("_Value")
 
 NEIGHBOURS = 10
 """How many nearest training rows are kept for each sample."""
@@ -110,8 +113,16 @@ class Evidence:
     seed: int
     extractor: str = "the extractor"
     classifier: str = "the classifier"
+    _cache: dict[str, Any] = field(default_factory=dict, init=False, repr=False)
 
     @property
     def compared(self) -> int:
         """How many samples, from the first, are compared as a set: at most as many as there are training rows."""
         return min(len(self.samples), len(self.training))
+
+    def cached(self, name: str, compute: Callable[[], _Value]) -> _Value:
+        """Compute a value that several parts need once, by name. Two threads may both compute it, to the same value."""
+        if name not in self._cache:
+            self._cache[name] = compute()
+        value: _Value = self._cache[name]
+        return value

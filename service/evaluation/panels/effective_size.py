@@ -22,13 +22,7 @@ from service.evaluation.panels.estimates import (
     null_from_draws,
     null_from_interval,
 )
-from service.evaluation.panels.part import (
-    JSON,
-    MetricPart,
-    cached_per_evidence,
-    outputs_of_draws,
-    parts_with_draws,
-)
+from service.evaluation.panels.part import JSON, MetricPart, outputs_of_draws, parts_with_draws
 from service.evaluation.panels.per_class import PerClassMetric, worst_metrics
 from service.evaluation.panels.reference_sample import class_members, held_out, random_generator, reference_sample
 from service.evaluation.results import Metric, Panel
@@ -76,7 +70,7 @@ def _collisions(evidence: Evidence, features: NDArray[np.float32], enough: int, 
     real = held_out(evidence, class_id).features
     if min(len(real), len(features)) < FEWEST_IN_CLASS:
         return None
-    threshold = cached_per_evidence(evidence, f"threshold {class_id}", lambda: calibrate(real))
+    threshold = evidence.cached(f"threshold {class_id}", lambda: calibrate(real))
     return asdict(count_collisions(features, threshold, enough=enough))
 
 

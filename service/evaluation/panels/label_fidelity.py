@@ -20,6 +20,7 @@ from service.evaluation.panels.per_class import ClassRatio, worst_class
 from service.evaluation.panels.reference_sample import random_generator
 from service.evaluation.results import ClassValue, Metric, Null, Panel
 from service.evaluation.statistics.intervals import Estimate, clip, jackknife_interval
+from service.evaluation.statistics.rows import Float64s
 from service.evaluation.verdicts import compare_with_null
 
 __all__ = ["FEWEST_SAMPLES", "METRICS", "PARTS", "build_metrics"]
@@ -88,7 +89,7 @@ def _measure_label_grid(evidence: Evidence) -> JSON:
     }
 
 
-def _mean_over_addresses(values: NDArray[np.float64]) -> Estimate:
+def _mean_over_addresses(values: Float64s) -> Estimate:
     """Estimate a mean; samples of one address depend on each other, so the jackknife leaves out whole addresses."""
     n, mean = len(values), float(values.mean())
     if n < 2:
@@ -103,7 +104,7 @@ def _label_effect(images: NDArray[np.uint8]) -> Estimate:
     return Estimate(_mean_distance(flat) / between_noises if between_noises else float("nan"))
 
 
-def _mean_distance(groups: NDArray[np.float64]) -> float:
+def _mean_distance(groups: Float64s) -> float:
     """Average the Euclidean distance of each row of a group (g, n, d) to the next one, the last to the first."""
     if groups.shape[1] < 2:
         return 0.0

@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-import math
 from functools import partial
-
-import numpy as np
 
 from service.evaluation.evidence import Evidence
 from service.evaluation.panels.estimates import estimate_or_note, missing
-from service.evaluation.panels.part import JSON, MetricPart, cached_per_evidence, parts_with_draws
+from service.evaluation.panels.part import JSON, MetricPart, parts_with_draws
 from service.evaluation.panels.reference_sample import held_out, samples_or_reference
 from service.evaluation.results import Panel
-from service.evaluation.statistics.intervals import Estimate
-from service.evaluation.statistics.precision_recall import Comparison, K, Manifold, compare
+from service.evaluation.statistics.precision_recall import K, Manifold, compare
 
 __all__ = ["MANIFOLD", "manifold_parts", "measure_manifold"]
 
 MANIFOLD = "manifold"
 """Name of the parts."""
 
-_METRICS = ("precision", "density", "recall", "coverage")
+_METRICS = ("precision", "density", "recall", "coverage", "realism_median")
 
 
 def manifold_parts(panel: Panel) -> tuple[MetricPart, ...]:
@@ -39,25 +35,11 @@ def measure_manifold(draw: int | None, evidence: Evidence, class_id: int | None 
     images, real = samples_or_reference(evidence, draw, class_id), held_out(evidence, class_id)
     if images is None:
         return None
-    if min(len(images), len(real)) <= K:
-        return _missing(f"needs more than {K} samples and real rows, there are {len(images)} and {len(real)}")
     try:
-        real_manifold = cached_per_evidence(evidence, f"manifold {class_id}", lambda: Manifold.of(real.features))
+        if min(len(images), len(real)) <= K:
+            raise ValueError(f"needs more than {K} samples and real rows, there are {len(images)} and {len(real)}")
+        real_manifold = evidence.cached(f"manifold {class_id}", lambda: Manifold.of(real.features))
         comparison = compare(Manifold.of(images.features), real_manifold)
-    except ValueError as error:  # rows so similar that no ball has an extent
-        return _missing(str(error))
-    metrics = {name: estimate_or_note(partial(getattr, comparison, name)) for name in _METRICS}
-    return metrics | {"realism": estimate_or_note(lambda: _median_realism(comparison))}
-
-
-def _missing(note: str) -> JSON:
-    return {name: missing(note) for name in (*_METRICS, "realism")}
-
-
-def _median_realism(comparison: Comparison) -> Estimate:
-    """Estimate the median, with the interval of order statistics: ranks n/2 ± 1.96 √n/2 contain it."""
-    ordered = np.sort(comparison.realism)
-    n = len(ordered)
-    half = 1.96 * math.sqrt(n) / 2
-    ends = ordered[max(0, math.floor(n / 2 - half))], ordered[min(n - 1, math.ceil(n / 2 + half))]
-    return Estimate(float(np.median(ordered)), (float(ends[0]), float(ends[1])))
+    except ValueError as error:  # too few rows, or rows so similar that no ball has an extent
+        return dict.fromkeys(_METRICS, missing(str(error)))
+    return {name: estimate_or_note(partial(getattr, comparison, name)) for name in _METRICS}

@@ -24,6 +24,7 @@ from service.evaluation.results import Metric, Panel
 from service.evaluation.statistics.copies import copy_ratios, copy_threshold, estimate_copy_rate, nearest_auc
 from service.evaluation.statistics.hashes import difference_hashes, exact_hashes, near_matches
 from service.evaluation.statistics.intervals import Estimate, clopper_pearson_interval
+from service.evaluation.statistics.rows import Bools, Float64s
 
 __all__ = ["FEWEST_SAMPLES", "METRICS", "PARTS", "build_metrics"]
 
@@ -42,8 +43,6 @@ EXACT_TOLERANCE = 0.001
 AUC_TOLERANCE = 0.05
 
 _HASH_BITS = 2  # in which difference hashes of near copies differ at most
-
-Float64s = NDArray[np.float64]
 
 
 def _measure_copies(space: str, evidence: Evidence) -> JSON:
@@ -85,7 +84,7 @@ def _measure_hashes(evidence: Evidence) -> JSON:
     training = evidence.training.images
     exact, near = _exact_keys(training), difference_hashes(training)
 
-    def shares(matches: Callable[[NDArray[np.uint8]], NDArray[np.bool_]]) -> JSON:
+    def shares(matches: Callable[[NDArray[np.uint8]], Bools]) -> JSON:
         sides = {"samples": evidence.samples.images, "real": evidence.held_out.images}
         return {side: _estimate_share(matches(images)) for side, images in sides.items()}
 
@@ -99,7 +98,7 @@ def _exact_keys(images: NDArray[np.uint8]) -> NDArray[np.void]:
     return exact_hashes(images).view("V16")[:, 0]  # (n, 16) uint8 -> (n,) of 16 bytes
 
 
-def _estimate_share(hits: NDArray[np.bool_]) -> JSON:
+def _estimate_share(hits: Bools) -> JSON:
     count = int(np.count_nonzero(hits))
     return estimate_or_note(lambda: Estimate(count / max(1, len(hits)), clopper_pearson_interval(count, len(hits))))
 

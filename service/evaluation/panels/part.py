@@ -5,20 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, TypeVar, cast
-from weakref import WeakKeyDictionary
+from typing import Any
 
 from service.evaluation.evidence import Evidence
 from service.evaluation.panels.reference_sample import DRAWS
 from service.evaluation.results import Panel
 
-__all__ = ["JSON", "MetricPart", "cached_per_evidence", "outputs_of_draws", "parts_with_draws"]
+__all__ = ["JSON", "MetricPart", "outputs_of_draws", "parts_with_draws"]
 
 JSON = Any
 """What `json` writes and reads back the same: None, bool, int, finite float, str, lists and dicts of such."""
-
-_Value = TypeVar("_Value")
-_CACHE: WeakKeyDictionary[Evidence, dict[str, Any]] = WeakKeyDictionary()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,14 +55,3 @@ def parts_with_draws(
 def outputs_of_draws(outputs: Mapping[str, JSON], name: str) -> list[JSON]:
     """Return the outputs of the reference samples of `parts_with_draws` that were drawn."""
     return [output for draw in range(DRAWS) if (output := outputs[f"{name}.real.{draw}"]) is not None]
-
-
-def cached_per_evidence(evidence: Evidence, name: str, compute: Callable[[], _Value]) -> _Value:
-    """Compute a value that several parts need of the same evidence once, and keep it as long as the evidence lives.
-
-    Two threads that call this at the same time both compute it, to the same value.
-    """
-    values = _CACHE.setdefault(evidence, {})
-    if name not in values:
-        values[name] = compute()
-    return cast(_Value, values[name])

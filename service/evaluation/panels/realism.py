@@ -8,18 +8,11 @@ labels as well, so they are shown next to what real rows score and decide nothin
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import partial
 
 from service.evaluation.evidence import Evidence
 from service.evaluation.panels.estimates import build_metric, estimate_or_note, null_from_draws
 from service.evaluation.panels.manifold import MANIFOLD, manifold_parts
-from service.evaluation.panels.part import (
-    JSON,
-    MetricPart,
-    cached_per_evidence,
-    outputs_of_draws,
-    parts_with_draws,
-)
+from service.evaluation.panels.part import JSON, MetricPart, outputs_of_draws, parts_with_draws
 from service.evaluation.panels.reference_sample import held_out, samples_or_reference
 from service.evaluation.results import Better, Metric, Panel
 from service.evaluation.statistics.fid import Moments, estimate_fid
@@ -46,8 +39,7 @@ def _measure_distances(draw: int | None, evidence: Evidence) -> JSON:
     images, real = samples_or_reference(evidence, draw), held_out(evidence).features
     if images is None:
         return None
-    rows, blocks = images.features, images.blocks
-    cached = partial(cached_per_evidence, evidence)
+    rows, blocks, cached = images.features, images.blocks, evidence.cached
     return {
         "fid": estimate_or_note(lambda: estimate_fid(rows, cached("moments", lambda: Moments.of(real)), blocks)),
         "kid": estimate_or_note(lambda: estimate_kid(rows, cached("kernel", lambda: KernelSums.of(real)), blocks)),
@@ -60,9 +52,7 @@ def _measure_pixels(draw: int | None, evidence: Evidence) -> JSON:
     if images is None:
         return None
     rows, blocks = images.images.reshape(len(images), -1), images.blocks  # (n, H·W·C)
-    reference = cached_per_evidence(
-        evidence, "sliced", lambda: SlicedReference.of(real.reshape(len(real), -1), evidence.seed)
-    )
+    reference = evidence.cached("sliced", lambda: SlicedReference.of(real.reshape(len(real), -1), evidence.seed))
     return {"sliced_wasserstein": estimate_or_note(lambda: estimate_sliced_wasserstein(rows, reference, blocks))}
 
 
@@ -77,20 +67,40 @@ def build_metrics(outputs: Mapping[str, JSON], evidence: Evidence) -> list[Metri
     """Make metrics of the outputs of the parts, those that decide first."""
     sizes = f"{evidence.compared} samples and {len(evidence.held_out)} held-out rows"
     features = f"{evidence.samples.features.shape[1]} features of {evidence.extractor}, {sizes}"
-    metric = partial(_metric, outputs, evidence)
+
+    def metric(
+        name: str, part: str, better: Better, *, method: str, note: str = "", tolerance: float | None = None
+    ) -> Metric:
+        """Make one metric; those with a tolerance decide, that of others is a tenth of what real rows score."""
+        draws = [each[name] for each in outputs_of_draws(outputs, part)]
+        null = null_from_draws(draws, evidence.compared, len(evidence.training))
+        tenth = 0.0 if null is None else abs(null.mean) / 10
+        return build_metric(
+            name,
+            Panel.REALISM,
+            outputs[f"{part}.samples"][name],
+            null=null,
+            better=better,
+            method=method,
+            note=note,
+            samples=evidence.compared,
+            decides=tolerance is not None,
+            tolerance=tenth if tolerance is None else tolerance,
+        )
+
     return [
         metric(
-            "precision", MANIFOLD, "higher", tolerance=PRECISION_TOLERANCE, decides=True,
+            "precision", MANIFOLD, "higher", tolerance=PRECISION_TOLERANCE,
             method=f"share of samples nearer to a held-out row than its {K}th nearest held-out row is; {features}; "
             "Kynkäänniemi et al. 2019",
         ),
         metric(
-            "density", MANIFOLD, "higher", tolerance=DENSITY_TOLERANCE, decides=True,
+            "density", MANIFOLD, "higher", tolerance=DENSITY_TOLERANCE,
             method=f"how many held-out rows' neighbourhoods contain a sample, over {K}; {features}; Naeem et al. 2020",
             note="A value above 1 is no fault: samples are where real rows are dense",
         ),
         metric(
-            "realism_median", MANIFOLD, "higher", output="realism",
+            "realism_median", MANIFOLD, "higher",
             method=f"median over samples of the largest radius over distance to a held-out row; {features}; "
             "Kynkäänniemi et al. 2019",
             note="Above 1: inside a real row's neighbourhood",
@@ -119,36 +129,3 @@ def build_metrics(outputs: Mapping[str, JSON], evidence: Evidence) -> list[Metri
             "that are not realistic, too, so it does not decide",
         ),
     ]  # fmt: skip
-
-
-def _metric(
-    outputs: Mapping[str, JSON],
-    evidence: Evidence,
-    name: str,
-    part: str,
-    better: Better,
-    *,
-    method: str,
-    note: str = "",
-    tolerance: float | None = None,
-    decides: bool = False,
-    output: str = "",
-) -> Metric:
-    """Make one metric; without a tolerance of its own it is a tenth of what real rows score."""
-    key = output or name
-    draws = [each[key] for each in outputs_of_draws(outputs, part)]
-    null = null_from_draws(draws, evidence.compared, len(evidence.training))
-    if tolerance is None:
-        tolerance = 0.0 if null is None else abs(null.mean) / 10
-    return build_metric(
-        name,
-        Panel.REALISM,
-        outputs[f"{part}.samples"][key],
-        null=null,
-        better=better,
-        method=method,
-        note=note,
-        samples=evidence.compared,
-        decides=decides,
-        tolerance=tolerance,
-    )

@@ -11,17 +11,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from service.evaluation.evidence import Evidence, ImageSet, RealRows, Samples
 from service.evaluation.statistics.intervals import BLOCKS
+from service.evaluation.statistics.rows import Int64s
 
 __all__ = [
     "DRAWS",
     "ComparedSet",
     "are_draws_distinct",
     "class_members",
-    "compared_samples",
     "held_out",
     "random_generator",
     "reference_sample",
@@ -44,14 +43,12 @@ class ComparedSet(ImageSet):
 
 
 def samples_or_reference(evidence: Evidence, draw: int | None, class_id: int | None = None) -> ComparedSet | None:
-    """Return the compared samples for None, or a reference sample by its number, as `reference_sample`."""
-    if draw is None:
-        return compared_samples(evidence, class_id)
-    return reference_sample(evidence, draw, class_id)
+    """Return a reference sample by its number, as `reference_sample`, or for None the samples that it stands for.
 
-
-def compared_samples(evidence: Evidence, class_id: int | None = None) -> ComparedSet:
-    """Return the first samples, at most as many as there are training rows."""
+    These are the first samples, at most as many as there are training rows.
+    """
+    if draw is not None:
+        return reference_sample(evidence, draw, class_id)
     members = class_members(evidence, evidence.samples, class_id)
     return _take(evidence.samples, members[: len(class_members(evidence, evidence.training, class_id))])
 
@@ -76,7 +73,7 @@ def held_out(evidence: Evidence, class_id: int | None = None) -> ComparedSet:
     return _take(evidence.held_out, class_members(evidence, evidence.held_out, class_id))
 
 
-def class_members(evidence: Evidence, rows: Samples | RealRows, class_id: int | None) -> NDArray[np.int64]:
+def class_members(evidence: Evidence, rows: Samples | RealRows, class_id: int | None) -> Int64s:
     """Return the row numbers of a class, ascending; all of them for None.
 
     The class of a sample is its requested label, that of a real row its own; where the generator takes no labels, it is
@@ -100,7 +97,7 @@ def random_generator(seed: int, purpose: str, number: int = 0) -> np.random.Gene
     return np.random.Generator(np.random.Philox(np.random.SeedSequence(words)))
 
 
-def _take(rows: ImageSet, members: NDArray[np.int64], blocks: int = BLOCKS) -> ComparedSet:
+def _take(rows: ImageSet, members: Int64s, blocks: int = BLOCKS) -> ComparedSet:
     first_rows = len(members) > 0 and members[-1] == len(members) - 1  # members are ascending; then nothing is copied
     chosen = slice(len(members)) if first_rows else members
     return ComparedSet(

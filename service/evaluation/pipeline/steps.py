@@ -77,7 +77,7 @@ class EvaluationSteps:
             work = partial(self._output, f"part-{part.name}", part.compute)
             yield Step(stage=part.stage, work=work, completes=part.panel if is_last else None)
         for figure in figures_of(self._specification.panels):
-            yield Step(stage=figure.stage, work=partial(self._output, f"figure-{figure.name}", figure.compute))
+            yield Step(stage="drawing figures", work=partial(self._output, f"figure-{figure.name}", figure.compute))
 
     async def results(self, panels: Sequence[Panel]) -> Results:
         """Return the results of these panels, whose parts are done."""

@@ -13,16 +13,9 @@ import scipy.linalg
 from numpy.typing import NDArray
 
 from service.evaluation.evidence import Evidence
+from service.evaluation.statistics.rows import Float64s, Int64s
 
-__all__ = [
-    "FigureData",
-    "class_histogram",
-    "confusion",
-    "distances",
-    "feature_map",
-    "finite",
-    "shown_classes",
-]
+__all__ = ["FigureData", "class_histogram", "confusion", "distances", "feature_map", "finite", "shown_classes"]
 
 FigureData = dict[str, Any]
 """JSON: text, finite numbers, lists, and images as base64 of PNG."""
@@ -38,15 +31,13 @@ _BINNED_SHARE = 0.995  # of the distances; those beyond are counted in the last 
 _MAP_KEY = 0x6D6170 << 64  # "map": the high half of the Philox key, the seed being the low one
 _DIGITS = 5
 
-Float64s = NDArray[np.float64]
-
 
 def finite(value: float) -> float | None:
     """Return the number, or None where JSON cannot hold it."""
     return float(value) if math.isfinite(value) else None
 
 
-def shown_classes(evidence: Evidence) -> tuple[str, NDArray[np.int64]]:
+def shown_classes(evidence: Evidence) -> tuple[str, Int64s]:
     """Return the classes by which samples are shown: ("asked", requested labels) or ("read", predicted classes)."""
     if evidence.samples.labels is not None:
         return "asked", evidence.samples.labels
@@ -56,7 +47,7 @@ def shown_classes(evidence: Evidence) -> tuple[str, NDArray[np.int64]]:
 def class_histogram(evidence: Evidence) -> FigureData:
     """Count samples and held-out rows by predicted class, and the rows by label."""
 
-    def count(values: NDArray[np.int64]) -> list[int]:
+    def count(values: Int64s) -> list[int]:
         return [int(n) for n in np.bincount(values, minlength=len(evidence.classes))]
 
     return {
@@ -116,7 +107,7 @@ def feature_map(evidence: Evidence) -> FigureData:
     return data
 
 
-def _predicted_classes(probabilities: NDArray[np.float32]) -> NDArray[np.int64]:
+def _predicted_classes(probabilities: NDArray[np.float32]) -> Int64s:
     """(n, classes) -> (n,) int64."""
     return np.asarray(probabilities.argmax(axis=1), np.int64)
 

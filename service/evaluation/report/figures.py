@@ -22,14 +22,12 @@ class Figure:
         panel: the figure is shown when this panel was requested; None: always.
         compute: takes a few seconds at most; the same evidence gives the same JSON, to the last byte on one machine.
         restricted: it shows training rows, which only callers with a grant of their own may see.
-        stage: progress message.
     """
 
     name: str
     panel: Panel | None
     compute: Callable[[Evidence], FigureData]
     restricted: bool = False
-    stage: str = "drawing figures"
 
 
 FIGURES: tuple[Figure, ...] = (
@@ -40,10 +38,7 @@ FIGURES: tuple[Figure, ...] = (
     Figure(name="class-histogram", panel=Panel.DIVERSITY, compute=charts.class_histogram),
     Figure(name="distances", panel=Panel.MEMORISATION, compute=charts.distances),
     Figure(
-        name="nearest-training-rows",
-        panel=Panel.MEMORISATION,
-        compute=galleries.nearest_training_rows,
-        restricted=True,
+        name="nearest-training-rows", panel=Panel.MEMORISATION, compute=galleries.nearest_training_rows, restricted=True
     ),
     Figure(name="confusion", panel=Panel.LABEL_FIDELITY, compute=charts.confusion),
     Figure(name="same-noise", panel=Panel.LABEL_FIDELITY, compute=galleries.same_noise),

@@ -9,16 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from service.evaluation.report.formatting import (
-    BETTER,
-    NO_NUMBER,
-    exact,
-    number,
-    percent,
-    sentence,
-    title,
-    whole,
-)
+from service.evaluation.report.formatting import BETTER, NO_NUMBER, exact, number, percent, sentence, title, whole
 
 __all__ = [
     "PLOT_HEIGHT",

@@ -19,21 +19,17 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from service.evaluation.statistics.distances import Rows, prepare, tiles
 from service.evaluation.statistics.intervals import Estimate, poisson_interval
+from service.evaluation.statistics.rows import Bools, Features, Int64s
 
 __all__ = ["ENOUGH", "Collisions", "calibrate", "closest_pairs", "count_collisions", "effective_size"]
 
 ENOUGH = 20
 """Collisions at which counting stops: N_eff is then known to within about 0.65 to 1.6 times."""
-
-Features = NDArray[np.floating[Any]]
-Int64s = NDArray[np.int64]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,10 +54,7 @@ def calibrate(features: Features, collisions: int = ENOUGH) -> float:
 
     Args:
         features: (m, d) of held-out rows, float32 or float64.
-        collisions: how many pairs.
-
-    Raises:
-        ValueError: fewer pairs than that, or rows that are not finite; the message says how many.
+        collisions: how many pairs; at most as many as there are.
     """
     if len(features) * (len(features) - 1) // 2 < collisions:
         raise ValueError(f"{len(features)} rows make fewer than {collisions} pairs")
@@ -93,9 +86,6 @@ def effective_size(collisions: Collisions) -> Estimate:
     """Estimate N_eff = pairs / collisions, with the exact Poisson interval of the count, widened by its dispersion.
 
     Without a collision the value and the upper end are infinite, and only the lower end is known.
-
-    Raises:
-        ValueError: no pair was compared.
     """
     if not collisions.pairs_compared:
         raise ValueError(f"{collisions.rows} rows made no pair to compare")
@@ -156,7 +146,7 @@ def _collisions_of_block(rows: Rows, first: int, last: int, threshold: float) ->
     return np.concatenate(found, axis=1)
 
 
-def _keep_earlier_rows(chosen: NDArray[np.bool_], first_query: int, first_row: int) -> NDArray[np.bool_]:
+def _keep_earlier_rows(chosen: Bools, first_query: int, first_row: int) -> Bools:
     """Keep only pairs whose row has a smaller number than the query, in place."""
     if first_row + chosen.shape[1] > first_query:
         height, width = chosen.shape

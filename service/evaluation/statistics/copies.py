@@ -15,14 +15,13 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.stats import rankdata
 
 from service.evaluation.statistics.intervals import TAIL, Z_95, Estimate, Interval, clopper_pearson_interval
+from service.evaluation.statistics.rows import Float64s
 
 __all__ = ["copy_ratios", "copy_threshold", "estimate_copy_rate", "nearest_auc"]
 
-Float64s = NDArray[np.float64]
 
 FEWEST_DISTANCES = 3
 """Distances a ratio needs: a mean of one further distance would be too noisy."""
@@ -52,10 +51,7 @@ def copy_threshold(held_out_ratios: Float64s, share: float = 0.01) -> float:
 
     Args:
         held_out_ratios: (m,); NaN ones are left out.
-        share: that share, 0 to 0.5.
-
-    Raises:
-        ValueError: so few ratios that not one of them would lie below it; the message says how many are needed.
+        share: that share, 0 to 0.5, of one row at least.
     """
     ratios = np.sort(held_out_ratios[~np.isnan(held_out_ratios)])
     if len(ratios) * share < 1:
@@ -69,11 +65,8 @@ def estimate_copy_rate(ratios: Float64s, threshold: float) -> Estimate:
     """Estimate the share of samples whose ratio is below a fixed threshold, with its Clopper-Pearson interval.
 
     Args:
-        ratios: (n,); NaN ones are left out.
+        ratios: (n,); NaN ones are left out, and one at least is not.
         threshold: of `copy_threshold`.
-
-    Raises:
-        ValueError: no ratio is a number.
     """
     known = ratios[~np.isnan(ratios)]
     if not len(known):

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from service.evaluation.statistics.rows import Bools, Float64s, Int64s
 from service.pixel_products import centred_pixels, exact_products, exact_squares
 
 __all__ = ["Rows", "Tile", "nearest", "nearest_squares", "prepare", "tiles"]
@@ -27,10 +28,6 @@ _QUERIES = 512
 _ROWS = 2048  # a tile of 512 x 2048 is 4 or 8 MiB
 _MOST_CANDIDATES = 8  # times k a query; with more, the k-th of the tile is found first
 _DIRECT_NUMBERS = 1 << 21  # numbers of the pairs that are computed directly at once
-
-Float64s = NDArray[np.float64]
-Int64s = NDArray[np.int64]
-Bools = NDArray[np.bool_]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -24,11 +24,10 @@ from numpy.typing import NDArray
 from scipy.linalg import eigh, eigvalsh
 
 from service.evaluation.statistics.intervals import BLOCKS, Estimate, block_rows, clip, estimate_from_blocks
-from service.evaluation.statistics.rows import check_rows, float64_chunks
+from service.evaluation.statistics.rows import Float64s, check_rows, float64_chunks
 
 __all__ = ["Moments", "estimate_fid", "frechet_distance"]
 
-Float64s = NDArray[np.float64]
 
 _PILOT_STEP = 16  # every 16th row estimates the mean that is subtracted before the product
 

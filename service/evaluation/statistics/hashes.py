@@ -15,6 +15,8 @@ from hashlib import blake2b
 import numpy as np
 from numpy.typing import NDArray
 
+from service.evaluation.statistics.rows import Bools, Float64s, Int64s
+
 __all__ = ["difference_hashes", "exact_hashes", "near_matches"]
 
 _CELL_ROWS, _CELL_COLUMNS = 8, 9
@@ -22,7 +24,6 @@ _IMAGES_AT_ONCE = 1024
 _PAIRS_AT_ONCE = 1 << 20
 
 UInt64s = NDArray[np.uint64]
-Int64s = NDArray[np.int64]
 
 
 def exact_hashes(images: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -59,7 +60,7 @@ def difference_hashes(images: NDArray[np.uint8]) -> UInt64s:
     return hashes
 
 
-def near_matches(hashes: UInt64s, rows_hashes: UInt64s, most_bits: int = 2) -> NDArray[np.bool_]:
+def near_matches(hashes: UInt64s, rows_hashes: UInt64s, most_bits: int = 2) -> Bools:
     """Return which hashes differ from one of the rows' hashes in few bits.
 
     Bits are divided into most_bits + 1 bands, so two hashes that differ in no more are equal in at least one band: rows
@@ -87,7 +88,7 @@ def near_matches(hashes: UInt64s, rows_hashes: UInt64s, most_bits: int = 2) -> N
     return np.asarray(found[place])
 
 
-def _overlaps(cells: int, pixels: int) -> NDArray[np.float64]:
+def _overlaps(cells: int, pixels: int) -> Float64s:
     """Compute how much of each pixel lies in each cell, in 1/cells of a pixel: (cells, pixels), whole numbers."""
     starts, ends = np.arange(cells)[:, None] * pixels, np.arange(1, cells + 1)[:, None] * pixels
     firsts = np.arange(pixels) * cells
@@ -95,7 +96,7 @@ def _overlaps(cells: int, pixels: int) -> NDArray[np.float64]:
     return np.asarray(np.clip(lengths, 0, None), np.float64)
 
 
-def _band_matches(queries: UInt64s, rows: UInt64s, mask: np.uint64, most_bits: int) -> NDArray[np.bool_]:
+def _band_matches(queries: UInt64s, rows: UInt64s, mask: np.uint64, most_bits: int) -> Bools:
     """Return which queries have a row that is equal under the mask and near as a whole."""
     ordered = rows[np.argsort(rows & mask, kind="stable")]
     keys = ordered & mask

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from scipy.special import chdtrc, xlogy
 
 from service.evaluation.statistics.intervals import Z_95, Estimate
+from service.evaluation.statistics.rows import Float64s
 
 __all__ = ["HistogramTest", "compare_histograms"]
 
@@ -40,9 +41,6 @@ def compare_histograms(counts_a: NDArray[Any], counts_b: NDArray[Any]) -> Histog
     Args:
         counts_a: (C,) whole numbers not below 0, with at least one count.
         counts_b: (C,) of the other set. Classes that are empty in both are left out.
-
-    Raises:
-        ValueError: another shape, negative or fractional counts, or a histogram without counts.
     """
     a, b = np.asarray(counts_a, dtype=np.float64), np.asarray(counts_b, dtype=np.float64)
     if a.ndim != 1 or a.shape != b.shape:
@@ -58,7 +56,7 @@ def compare_histograms(counts_a: NDArray[Any], counts_b: NDArray[Any]) -> Histog
     return HistogramTest(_total_variation(counts), g, float(chdtrc(freedom, g)) if freedom else 1.0)
 
 
-def _total_variation(counts: NDArray[np.float64]) -> Estimate:
+def _total_variation(counts: Float64s) -> Estimate:
     """Estimate half of Σ|p − q| from counts (2, C), both of them random.
 
     The variance is that of Σ s (p − q)/2 with the observed signs s. Where p and q are close, chance decides the signs,

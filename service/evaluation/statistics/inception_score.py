@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from scipy.special import xlogy
 
 from service.evaluation.statistics.intervals import BLOCKS, Estimate, block_rows, clip, estimate_from_blocks
-from service.evaluation.statistics.rows import check_rows
+from service.evaluation.statistics.rows import Float64s, check_rows
 
 __all__ = ["ProbabilitySums", "estimate_inception_score", "inception_score"]
 
@@ -53,7 +53,7 @@ class ProbabilitySums:
     """
 
     count: int
-    total: NDArray[np.float64]
+    total: Float64s
     negative_entropy: float
 
     @classmethod
@@ -62,7 +62,7 @@ class ProbabilitySums:
         return cls._of_normalised(_normalised(probabilities))
 
     @classmethod
-    def _of_normalised(cls, p: NDArray[np.float64]) -> Self:
+    def _of_normalised(cls, p: Float64s) -> Self:
         return cls(len(p), p.sum(axis=0), float(np.sum(xlogy(p, p))))
 
     def merge(self, other: Self) -> Self:
@@ -74,11 +74,7 @@ class ProbabilitySums:
 
 
 def inception_score(state: ProbabilitySums) -> float:
-    """Compute exp E KL(p(y|x) ‖ p(y)), in [1, C]; p(y) is the mean over all rows: one split.
-
-    Raises:
-        ValueError: there are no rows.
-    """
+    """Compute exp E KL(p(y|x) ‖ p(y)), in [1, C], of at least 1 row; p(y) is the mean over all rows: one split."""
     if not state.count:
         raise ValueError("an inception score takes at least 1 row")
     marginal = state.total / state.count
@@ -86,7 +82,7 @@ def inception_score(state: ProbabilitySums) -> float:
     return float(min(len(marginal), math.exp(max(0.0, information))))
 
 
-def _normalised(probabilities: NDArray[Any], least: int = 0) -> NDArray[np.float64]:
+def _normalised(probabilities: NDArray[Any], least: int = 0) -> Float64s:
     """Check probabilities (n, C), and divide each row by its sum, which rounding moves away from 1."""
     check_rows(probabilities, least)
     p = probabilities.astype(np.float64)

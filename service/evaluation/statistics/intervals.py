@@ -26,6 +26,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import betaincinv, gammaincinv, ndtri, stdtrit
 
+from service.evaluation.statistics.rows import Int64s
+
 __all__ = [
     "BLOCKS",
     "TAIL",
@@ -65,7 +67,7 @@ class Estimate:
 
 
 class Mergeable(Protocol):
-    """The sufficient statistics of some rows, which merge into those of all rows whatever the split."""
+    """The sufficient statistics of some rows."""
 
     @property
     def count(self) -> int:
@@ -89,9 +91,6 @@ def clopper_pearson_interval(hits: float, of: float) -> Interval:
     Args:
         hits: 0 to `of`; need not be whole.
         of: above 0.
-
-    Raises:
-        ValueError: `of` is not positive, or `hits` is not within it.
     """
     if not 0 <= hits <= of or of <= 0:
         raise ValueError(f"{hits} of {of} is not a share")
@@ -101,25 +100,18 @@ def clopper_pearson_interval(hits: float, of: float) -> Interval:
 
 
 def poisson_interval(count: float) -> Interval:
-    """Compute the exact interval of a Poisson count's mean, continued to counts that are not whole.
-
-    Raises:
-        ValueError: the count is negative.
-    """
+    """Compute the exact interval of the mean of a Poisson count, at least 0; continued to counts that are not whole."""
     if count < 0:
         raise ValueError(f"a count is not negative, got {count}")
     return float(gammaincinv(count, TAIL)) if count else 0.0, float(gammaincinv(count + 1, 1 - TAIL))
 
 
 def rate_ratio_interval(count_a: float, exposure_a: float, count_b: float, exposure_b: float) -> Interval:
-    """Compute the exact interval of rate a over rate b, of two Poisson counts, each in an exposure of its own.
+    """Compute the exact interval of rate a over rate b, of two Poisson counts, each in an exposure of its own, above 0.
 
     Given their sum, count a is binomial; the share's Clopper-Pearson ends are converted to ratios. The ends are 0 where
     `count_a` is 0 and infinite where `count_b` is. A count whose variance is c times its mean enters divided by c, as
     does its exposure.
-
-    Raises:
-        ValueError: a count is negative, or an exposure is not positive.
     """
     if min(count_a, count_b) < 0 or not (exposure_a > 0 and exposure_b > 0):
         raise ValueError("counts are not negative and exposures are positive")
@@ -141,9 +133,6 @@ def prediction_range(values: NDArray[np.floating]) -> tuple[float, Interval]:
 
     Returns:
         Their mean, and the range that holds 95 % of single further values (t, with R - 1 degrees of freedom).
-
-    Raises:
-        ValueError: fewer than two values, or one that is not finite.
     """
     drawn = np.asarray(values, dtype=np.float64)
     if drawn.size < 2 or not np.isfinite(drawn).all():
@@ -156,7 +145,7 @@ def prediction_range(values: NDArray[np.floating]) -> tuple[float, Interval]:
 # --- Jackknife over blocks of rows ------------------------------------------------------------------------------------
 
 
-def block_rows(n: int, blocks: int = BLOCKS) -> list[NDArray[np.int64]]:
+def block_rows(n: int, blocks: int = BLOCKS) -> list[Int64s]:
     """Divide n rows into jackknife blocks of nearly equal size, always in the same way.
 
     Rows are shuffled, since rows that are ordered by class would make blocks differ by more than chance.
@@ -181,9 +170,6 @@ def jackknife_interval(
 
     Returns:
         value ± t (g - 1 degrees of freedom) standard errors; not corrected for bias, which is the same for real rows.
-
-    Raises:
-        ValueError: fewer than two blocks, or a value that is not finite.
 
     Source: Busing et al. 1999, equation 8.
     """

@@ -23,11 +23,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.evaluation.statistics.intervals import BLOCKS, Estimate, block_rows, jackknife_interval
-from service.evaluation.statistics.rows import check_rows, float64_chunks
+from service.evaluation.statistics.rows import Float64s, check_rows, float64_chunks
 
 __all__ = ["CUBIC_FEATURES", "KernelSums", "estimate_kid", "kid"]
 
-Float64s = NDArray[np.float64]
 
 CUBIC_FEATURES = 128
 """Up to so many features, the tensor is cheaper than pairs."""

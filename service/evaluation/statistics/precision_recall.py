@@ -23,7 +23,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,6 +30,7 @@ from numpy.typing import NDArray
 from fount.intervals import wilson_interval
 from service.evaluation.statistics.distances import Tile, nearest_squares, prepare, tiles
 from service.evaluation.statistics.intervals import Z_95, Estimate
+from service.evaluation.statistics.rows import Bools, Features, Float64s, Int64s
 
 __all__ = ["Comparison", "K", "Manifold", "Reach", "compare", "expected_coverage"]
 
@@ -39,11 +39,6 @@ K = 5
 
 _RECALL_DEPENDENCE = 2.0
 _SMOOTHING = np.array([31, 26, 16, 6, 1]) / 32  # P(Binomial(5, 1/2) >= 1 ... 5)
-
-Features = NDArray[np.floating[Any]]
-Float64s = NDArray[np.float64]
-Int64s = NDArray[np.int64]
-Bools = NDArray[np.bool_]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -67,11 +62,7 @@ class Manifold:
 
     @classmethod
     def of(cls, features: Features, k: int = K) -> Manifold:
-        """Measure the balls.
-
-        Raises:
-            ValueError: fewer than k + 1 rows, or rows that are not finite; the message says how many.
-        """
+        """Measure the balls of features (n, d), n at least k + 1."""
         if len(features) < k + 1:
             raise ValueError(f"balls to row {k} take at least {k + 1} rows, there are {len(features)}")
         radii = nearest_squares(features, features, k, exclude_self=True)[0][:, -1]
@@ -196,6 +187,15 @@ class Comparison:
     def coverage(self) -> Estimate:
         """The share of real rows whose ball holds a sample."""
         return self.coverage_reach.share(len(self.balls))
+
+    @property
+    def realism_median(self) -> Estimate:
+        """The median of realism, with the interval of order statistics: ranks n/2 ± 1.96 √n/2 contain it."""
+        ordered = np.sort(self.realism)
+        n = len(ordered)
+        half = 1.96 * math.sqrt(n) / 2
+        ends = ordered[max(0, math.floor(n / 2 - half))], ordered[min(n - 1, math.ceil(n / 2 + half))]
+        return Estimate(float(np.median(ordered)), (float(ends[0]), float(ends[1])))
 
 
 def compare(samples: Manifold, real: Manifold) -> Comparison:

@@ -1,4 +1,4 @@
-"""Check rows of features, and iterate over them in float64 without converting all of them at once."""
+"""Rows of features: types of arrays, a check, and iteration in float64 without converting all rows at once."""
 
 from __future__ import annotations
 
@@ -8,11 +8,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["CHUNK_NUMBERS", "check_rows", "float64_chunks"]
+__all__ = ["Bools", "Features", "Float64s", "Int64s", "check_rows", "float64_chunks"]
 
-CHUNK_NUMBERS = 2**17
-"""How many numbers are converted to float64 at a time: 1 MiB stays in a processor's cache."""
+Features = NDArray[np.floating[Any]]
+Float64s = NDArray[np.float64]
+Int64s = NDArray[np.int64]
+Bools = NDArray[np.bool_]
 
+_CHUNK_NUMBERS = 2**17  # converted to float64 at a time: 1 MiB stays in a processor's cache
 _FEWEST_CHUNK_ROWS = 256
 
 
@@ -42,7 +45,7 @@ def float64_chunks(rows: NDArray[Any]) -> Iterator[NDArray[np.float64]]:
     Each chunk may be modified in place. It is overwritten by the next one: fresh memory for each costs more than the
     copy does.
     """
-    most = max(_FEWEST_CHUNK_ROWS, CHUNK_NUMBERS // rows.shape[1])
+    most = max(_FEWEST_CHUNK_ROWS, _CHUNK_NUMBERS // rows.shape[1])
     buffer = np.empty((min(most, len(rows)), rows.shape[1]))
     for start in range(0, len(rows), most):
         chunk = buffer[: min(most, len(rows) - start)]

@@ -18,14 +18,9 @@ from numpy.typing import NDArray
 
 from fount.address import Addresses, Stream
 from service.evaluation.statistics.intervals import BLOCKS, Estimate, block_rows, clip, jackknife_interval
-from service.evaluation.statistics.rows import check_rows, float64_chunks
+from service.evaluation.statistics.rows import Float64s, check_rows, float64_chunks
 
-__all__ = ["PROJECTIONS", "SlicedReference", "estimate_sliced_wasserstein", "sliced_wasserstein"]
-
-Float64s = NDArray[np.float64]
-
-PROJECTIONS = 256
-"""Default number of directions."""
+__all__ = ["SlicedReference", "estimate_sliced_wasserstein", "sliced_wasserstein"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,16 +38,13 @@ class SlicedReference:
     whole_numbers: bool
 
     @classmethod
-    def of(cls, rows: NDArray[Any], seed: int, projections: int = PROJECTIONS) -> Self:
+    def of(cls, rows: NDArray[Any], seed: int, projections: int = 256) -> Self:
         """Project rows on random directions.
 
         Args:
             rows: (m, D) uint8, scaled to [0, 1], or floats, taken as they are; m at least 1.
             seed: of the directions.
             projections: how many directions.
-
-        Raises:
-            ValueError: no rows, not two axes, or rows that are not finite.
         """
         check_rows(rows)
         # Not the stream of latents: samples of the same seed are made from those.

@@ -22,11 +22,9 @@ from numpy.typing import NDArray
 from scipy.linalg import eigvalsh
 
 from service.evaluation.statistics.intervals import BLOCKS, Estimate, block_rows, clip, estimate_from_blocks
-from service.evaluation.statistics.rows import check_rows, float64_chunks
+from service.evaluation.statistics.rows import Float64s, check_rows, float64_chunks
 
 __all__ = ["SecondMoments", "estimate_vendi", "vendi_score"]
-
-Float64s = NDArray[np.float64]
 
 
 def estimate_vendi(features: NDArray[Any], order: float = 1.0, blocks: int = BLOCKS) -> Estimate:

@@ -10,7 +10,7 @@ import pytest
 from service.evaluation.panels.estimates import null_from_draws
 from service.evaluation.panels.per_class import null_of_worst_class
 from service.evaluation.panels.realism import PARTS
-from service.evaluation.panels.reference_sample import compared_samples, reference_sample
+from service.evaluation.panels.reference_sample import reference_sample, samples_or_reference
 from service.evaluation.statistics.fid import Moments, estimate_fid
 from service.evaluation.statistics.inception_score import estimate_inception_score
 from service.evaluation.statistics.intervals import Estimate
@@ -45,7 +45,7 @@ def test_only_a_single_reference_sample_has_an_interval() -> None:
     assert outputs["distances.samples"].compute(many)["fid"]["interval"] is not None
     assert outputs["distances.real.0"].compute(few)["fid"]["interval"] is not None
     assert reference_sample(few, 1) is None
-    assert replace(compared_samples(many), blocks=1).blocks == reference_sample(many, 0).blocks == 1
+    assert replace(samples_or_reference(many, None), blocks=1).blocks == reference_sample(many, 0).blocks == 1
 
 
 def test_a_single_value_without_an_interval_gives_no_range() -> None:
