@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from service.datasets.configuration import DatasetSettings
+from service.datasets import DatasetSettings
 from service.errors import SetupError
 
 __all__ = ["CHUNK_BYTES", "GatewayConfig"]

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from importlib.metadata import version
 from typing import TYPE_CHECKING
 
-from service.augmentation.copy_filter import CopyFilters
+from service.augmentation.copy_filter import PixelCache
 from service.augmentation.planner import Planner
 from service.caller import Anonymous, CallerPolicy
 from service.catalog import Catalog
@@ -171,18 +171,18 @@ class Gateway:
             raise SetupError(f"not ready after {timeout_s:g} s: {self.why_not_ready()}") from error
 
     def _build_server(self) -> RpcServer:
-        config, copies = self._config, CopyFilters()
+        config, cache = self._config, PixelCache()
         augmentation = AugmentationServicer(
             issuer=PlanIssuer(
                 PlanRequests(self.datasets, self.catalog),
-                Planner(catalog=self.catalog, inference=self.inference, copies=copies),
+                Planner(catalog=self.catalog, inference=self.inference, cache=cache),
                 TicketKeys.at(config.ticket_keys),
             ),
             plans=plan_store_at(config.plans),
             catalog=self.catalog,
             datasets=self.datasets,
             inference=self.inference,
-            copies=copies,
+            cache=cache,
             metrics=self.metrics,
             config=config,
         )

@@ -30,7 +30,7 @@ from handlers.execution.pixels import floats_to_uint8, uint8_to_floats
 from handlers.execution.rows import ImageRows, ManipulationRows, Rows, SampleRows, pad_rows
 from handlers.loading.load import Engine
 from handlers.worker.worker import Worker
-from service.augmentation.copy_filter import CopyFilters
+from service.augmentation.copy_filter import PixelCache
 from service.augmentation.plan_spec import OpenPlan, PlanSpec, SynthesisSpec, VerificationSpec
 from service.augmentation.rows import ProvenanceLevel, RowMaker
 from service.augmentation.slots import RealMode, Source, Stratum
@@ -133,7 +133,7 @@ async def _make(maker: RowMaker, plan: OpenPlan, rows: int) -> tuple[int, float,
 def main(unpacked: Path, file: Path) -> None:
     """Compute the rows of plans, one for each command {"plan": FILE, "rows": N, "threads": T}."""
     dataset = read_dataset(DatasetSource(name="bench", path=file))
-    maker = RowMaker(_Local(unpacked), CopyFilters())  # type: ignore[arg-type]  # has the same three methods
+    maker = RowMaker(_Local(unpacked), PixelCache())  # type: ignore[arg-type]  # has the same three methods
 
     def handle(command: dict[str, Any]) -> dict[str, Any]:
         torch.set_num_threads(command["threads"])

@@ -24,10 +24,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fount.address import Addresses, Stream
-from fount.readers.dataset import Dataset, DatasetSplit
+from fount.readers.dataset import DatasetSplit
 from service.pixel_products import Integers, centred_pixels, exact_products, exact_squares
 
-__all__ = ["CopyFilter", "CopyFilters", "PixelCache", "calibrate"]
+__all__ = ["CopyFilter", "PixelCache", "calibrate"]
 
 NEIGHBOURS = 10
 FEWEST_ROWS = 3
@@ -37,7 +37,7 @@ _BLOCK_BYTES = 8 << 20  # of training rows as float32
 _MOST_ROWS = 4096  # of a block, so that rows of few pixels do not make tall distance tables
 _IMAGES_AT_ONCE = 256  # a table of 256 x 4096 distances is 4 or 8 MiB
 _IMAGES_BYTES = 128 << 20  # of them as float32; large, since all training rows may have to be read for each
-_DRAWN_AT_ONCE = 1 << 16  # words that choose rows
+_DRAWN_AT_ONCE = 1 << 16  # random words, to choose rows
 _CACHE_BYTES = 512 << 20
 _CALIBRATION_ROWS = 2000
 
@@ -88,13 +88,13 @@ class CopyFilter:
     Args:
         train: the rows a generator may have been trained on.
         cache: where rows are kept between calls; None: a cache of its own.
-        name: names these rows in a shared cache; equal names mean equal rows.
+        dataset_digest: with the name of the split, names these rows in a shared cache.
     """
 
-    def __init__(self, train: DatasetSplit, cache: PixelCache | None = None, name: tuple[str, ...] = ()) -> None:
+    def __init__(self, train: DatasetSplit, cache: PixelCache | None = None, dataset_digest: str = "") -> None:
         self._train = train
         self._cache = cache or PixelCache()
-        self._name = name
+        self._name = (dataset_digest, train.name)
         self._rows: dict[int, NDArray[np.int64]] = {}
 
     def ratios(self, images: Images, labels: NDArray[np.uint32]) -> Float64s:
@@ -161,17 +161,6 @@ class CopyFilter:
                 block = _Block(pixels=read, squares=exact_squares(read))
                 self._cache.put(key, block)
             yield block
-
-
-class CopyFilters:
-    """The copy filters of one gateway; they share a cache of training rows between pulls."""
-
-    def __init__(self, cache: PixelCache | None = None) -> None:
-        self._cache = cache or PixelCache()
-
-    def of(self, dataset: Dataset, train: DatasetSplit) -> CopyFilter:
-        """Return the filter of a split; data sets of equal digest share their rows."""
-        return CopyFilter(train, self._cache, (dataset.digest, train.name))
 
 
 def calibrate(

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from service.augmentation.copy_filter import FEWEST_ROWS, NEIGHBOURS, CopyFilters
+from service.augmentation.copy_filter import FEWEST_ROWS, NEIGHBOURS, PixelCache
 from service.augmentation.plan_spec import OpenPlan, PlanSpec, SynthesisSpec
 from service.augmentation.slots import Source
 from service.augmentation.synthesis import Synthesiser
@@ -67,7 +67,7 @@ class PlanWarning(NamedTuple):
 
 
 async def try_generator(
-    plan: OpenPlan, copies: CopyFilters, inference: InferenceClient, context: RequestContext
+    plan: OpenPlan, cache: PixelCache, inference: InferenceClient, context: RequestContext
 ) -> Trial | None:
     """Draw first attempts of every synthesised class, or of the largest where there are many; None: there is none.
 
@@ -81,7 +81,7 @@ async def try_generator(
     each = max(_FEWEST_OF_CLASS, _SAMPLES // len(tried))
     labels = np.repeat(np.array(tried, np.uint32), each)
     once = replace(plan, spec=replace(plan.spec, synthesis=replace(plan.synthesis, attempts=1)))
-    synthesiser = Synthesiser(once, copies.of(plan.spec.dataset, plan.spec.split), inference)
+    synthesiser = Synthesiser(once, cache, inference)
     made = await synthesiser.rows(np.arange(len(labels), dtype=np.uint64), labels, context)
     accepted = made.accepted.reshape(len(tried), each).mean(axis=1)
     weights = np.array([counts[label] for label in tried], np.float64)

@@ -1,4 +1,4 @@
-"""What a plan is to be, with every choice made: the specification between a request and its rows.
+"""The specification of a plan: a request with names resolved, defaults filled in, models pinned and rows allocated.
 
 `service/rpc/plan_request.py` reads a `PlanSpec` from a request or a ticket, and `service/rpc/plans.py` writes it back.
 `OpenPlan` adds the layout of slots and the copy threshold: everything that rows are made from.

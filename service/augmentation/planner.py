@@ -11,7 +11,7 @@ from collections import OrderedDict
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
-from service.augmentation.copy_filter import CopyFilters, calibrate
+from service.augmentation.copy_filter import PixelCache, calibrate
 from service.augmentation.estimate import PlanWarning, Trial, find_warnings, pull_seconds, try_generator
 from service.augmentation.plan_spec import OpenPlan, PlanSpec, held_out_split
 from service.augmentation.slots import Layout, Source
@@ -46,10 +46,10 @@ class Plan:
 
 
 class Planner:
-    """Makes plans, and opens them again; all pulls share its copy filters."""
+    """Makes plans, and opens them again; its copy filters share a cache with those of pulls."""
 
-    def __init__(self, *, catalog: Catalog, inference: InferenceClient, copies: CopyFilters) -> None:
-        self._catalog, self._inference, self._copies = catalog, inference, copies
+    def __init__(self, *, catalog: Catalog, inference: InferenceClient, cache: PixelCache) -> None:
+        self._catalog, self._inference, self._cache = catalog, inference, cache
         self._calibrating = ThreadPoolExecutor(1)  # one at a time: each takes all processors for seconds
         self._layouts: OrderedDict[str, Layout] = OrderedDict()  # of plans opened last
 
@@ -64,7 +64,7 @@ class Planner:
         layout = await asyncio.to_thread(spec.lay_out)
         opened = OpenPlan(spec=spec, layout=layout, copy_threshold=threshold)
         agreement, not_verified = await self._verify(opened, context)
-        trial = await try_generator(opened, self._copies, self._inference, context)
+        trial = await try_generator(opened, self._cache, self._inference, context)
         return Plan(
             opened=opened,
             warnings=tuple(find_warnings(opened, trial, not_verified)),

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from fount.address import Addresses
 from fount.transforms import COLUMNS, draw, draw_provenance
-from service.augmentation.copy_filter import CopyFilters
+from service.augmentation.copy_filter import PixelCache
 from service.augmentation.plan_spec import OpenPlan
 from service.augmentation.read_ahead import map_in_order
 from service.augmentation.slots import Slots, Source
@@ -121,11 +121,10 @@ class _Prepared:
 
 
 class RowMaker:
-    """Makes the rows of plans; all pulls share its copy filters."""
+    """Makes the rows of plans; the copy filters of all pulls share a cache."""
 
-    def __init__(self, inference: InferenceClient, copies: CopyFilters) -> None:
-        self._inference = inference
-        self._copies = copies
+    def __init__(self, inference: InferenceClient, cache: PixelCache) -> None:
+        self._inference, self._cache = inference, cache
 
     def rows(
         self, plan: OpenPlan, first: int, end: int, level: ProvenanceLevel, context: RequestContext
@@ -137,10 +136,7 @@ class RowMaker:
             Overloaded, NotReady, TooLate, WorkerFault: as `InferenceClient`; only the first batch may be refused as
                 `context` says, later ones wait for capacity.
         """
-        synthesiser = None
-        if plan.synthesis:
-            copies = self._copies.of(plan.spec.dataset, plan.spec.split) if plan.copy_threshold else None
-            synthesiser = Synthesiser(plan, copies, self._inference)
+        synthesiser = Synthesiser(plan, self._cache, self._inference) if plan.synthesis else None
 
         async def make(batch: range) -> MadeRows:
             own_context = replace(context, retry_overloaded=context.retry_overloaded or batch.start > first)

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fount.address import Addresses, Stream
-from service.augmentation.copy_filter import CopyFilter
+from service.augmentation.copy_filter import CopyFilter, PixelCache
 from service.augmentation.plan_spec import OpenPlan
 from service.catalog.roles import PinnedModel
 from service.datasets import unreadable_errors
@@ -74,13 +74,13 @@ def attempt_seed(seed: int, attempt: int) -> int:
 
 
 class Synthesiser:
-    """Makes the synthesised rows of one plan, which has a generator; `copies` None: no filter of copies."""
+    """Makes the synthesised rows of one plan, which has a generator; filters of all plans share a cache."""
 
-    def __init__(self, plan: OpenPlan, copies: CopyFilter | None, inference: InferenceClient) -> None:
+    def __init__(self, plan: OpenPlan, cache: PixelCache, inference: InferenceClient) -> None:
         if plan.synthesis is None:
             raise ValueError("the plan has no generator")
         self._plan, self._synthesis = plan, plan.synthesis
-        self._copies = copies
+        self._copies = CopyFilter(plan.spec.split, cache, plan.spec.dataset.digest)
         self._inference = inference
         self._seeds = [attempt_seed(plan.spec.seed, attempt) for attempt in range(plan.synthesis.attempts)]
 
@@ -128,7 +128,7 @@ class Synthesiser:
             confidences[left] = await self._confidences(classifier, drawn.images[left], labels[rows[left]], context)
             passed[left] = confidences[left] >= self._synthesis.min_confidence  # False for NaN: the worker failed
             left = np.flatnonzero(passed)
-        if len(left) and self._copies and self._plan.copy_threshold:
+        if len(left) and self._plan.copy_threshold:
             with unreadable_errors(self._plan.spec.dataset.name):
                 ratios = await asyncio.to_thread(self._copies.ratios, drawn.images[left], labels[rows[left]])
             copy_ratios[left] = ratios

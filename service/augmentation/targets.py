@@ -143,7 +143,7 @@ class CapReached:
 
 @dataclass(kw_only=True)
 class Allocation:
-    """What a target rule comes to.
+    """The rows that a target rule results in.
 
     Attributes:
         strata: by class, group and source; none of count 0.

@@ -69,12 +69,8 @@ class ReceivedRows:
     labels: NDArray[np.uint32] | None
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class _Batch:
-    """Some variants of received rows, counted from the first variant of the first of them."""
-
-    rows: ReceivedRows
-    variants: range
+_Batch = tuple[ReceivedRows, range]
+"""Received rows, and some variants of them, counted from the first variant of the first row."""
 
 
 class VariantMaker:
@@ -95,11 +91,13 @@ class VariantMaker:
         """
 
         async def make(batch: _Batch) -> MadeRows:
-            is_first = batch.rows.first_row == self._spec.start_index and not batch.variants.start
-            return await self._make(batch, replace(context, retry_overloaded=context.retry_overloaded or not is_first))
+            received, variants = batch
+            is_first = received.first_row == self._spec.start_index and not variants.start
+            own_context = replace(context, retry_overloaded=context.retry_overloaded or not is_first)
+            return await self._make(received, variants, own_context)
 
         def size(batch: _Batch) -> int:
-            return max(_LEAST_BYTES, len(batch.variants) * self._image_bytes)
+            return max(_LEAST_BYTES, len(batch[1]) * self._image_bytes)
 
         return map_in_order(self._batches(received), make, size=size, window=self._window_bytes)
 
@@ -109,11 +107,10 @@ class VariantMaker:
             async for rows in received:
                 count = len(rows.images) * self._spec.variants
                 for first in range(0, count, most):
-                    yield _Batch(rows=rows, variants=range(first, min(first + most, count)))
+                    yield rows, range(first, min(first + most, count))
 
-    async def _make(self, batch: _Batch, context: RequestContext) -> MadeRows:
-        spec, received = self._spec, batch.rows
-        variants = np.arange(batch.variants.start, batch.variants.stop, dtype=np.uint64)
+    async def _make(self, received: ReceivedRows, chosen: range, context: RequestContext) -> MadeRows:
+        spec, variants = self._spec, np.arange(chosen.start, chosen.stop, dtype=np.uint64)
         rows = variants // np.uint64(spec.variants)  # of the message
         indices = np.uint64(received.first_row * spec.variants) + variants
         addresses = Addresses(seeds=np.full(len(rows), spec.seed, np.uint64), indices=indices)

@@ -23,7 +23,6 @@ __all__ = [
     "RoleResolver",
     "class_labels",
     "default_transformer",
-    "unknown_classes",
 ]
 
 NO_TRANSFORMER = "no model with the operation TRANSFORM is served; serve the archive `transforms` as well"
@@ -148,8 +147,3 @@ def class_labels(dataset: Dataset, model: ServedModel | None) -> NDArray[np.uint
     labels = model.labels if model else ()
     places = {name: place for place, name in enumerate(labels)}
     return np.array([places.get(name, len(labels)) for name in dataset.classes], np.uint32)
-
-
-def unknown_classes(dataset: Dataset, labels: NDArray[np.uint32], model: ServedModel, classes: set[int]) -> list[str]:
-    """Return the names of those of some classes that a model does not know; `labels` is of `class_labels`."""
-    return [dataset.classes[k] for k in sorted(classes) if labels[k] >= len(model.labels)]

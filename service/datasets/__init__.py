@@ -3,7 +3,6 @@
 The catalogue is cheap to build; a data set is read, every image of it for the digest, on first use.
 """
 
-from service.datasets.catalog import Datasets, unreadable_errors
-from service.datasets.configuration import DatasetSettings
+from service.datasets.catalog import Datasets, DatasetSettings, unreadable_errors
 
 __all__ = ["DatasetSettings", "Datasets", "unreadable_errors"]

@@ -8,13 +8,38 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 from fount.documents import nearest
-from fount.readers import DataError, Dataset, read_dataset
-from service.datasets.configuration import BUILT_IN, DatasetSettings
+from fount.readers import DataError, Dataset, DatasetSource, read_dataset
+from fount.transforms import Policy
 from service.errors import DatasetUnreadable, UnknownName, Violation
 
-__all__ = ["Datasets", "unreadable_errors"]
+__all__ = ["BUILT_IN", "DatasetSettings", "Datasets", "unreadable_errors"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class DatasetSettings:
+    """One configured data set.
+
+    Attributes:
+        source: where it is stored and how it is read.
+        classifier: the model that checks its labels unless a request names another; empty: none.
+        policy: transforms its rows unless a request has a policy; None: the safe policy.
+    """
+
+    source: DatasetSource
+    classifier: str = ""
+    policy: Policy | None = None
+
+    @property
+    def name(self) -> str:
+        """The name of the data set in requests."""
+        return self.source.name
+
+
+BUILT_IN = DatasetSettings(source=DatasetSource(name="digits"), classifier="digits-classifier")
+"""Digits need no configuration."""
 
 
 class Datasets:

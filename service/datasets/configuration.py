@@ -13,44 +13,21 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
 from fount.documents import DocumentError, Problem, check, parse, read_yaml, record
 from fount.readers import DatasetSource, Format, Limits
-from fount.transforms import Policy, PolicyDocument
+from fount.transforms import PolicyDocument
+from service.datasets.catalog import BUILT_IN, DatasetSettings
 from service.errors import SetupError
 
-__all__ = ["BUILT_IN", "DatasetSettings", "configured_datasets"]
+__all__ = ["configured_datasets"]
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _MAX_FILE_BYTES = 4 << 20
 _MAX_SIDE_PIXELS = 4096
 
-
-@dataclass(frozen=True, kw_only=True)
-class DatasetSettings:
-    """One configured data set.
-
-    Attributes:
-        source: where it is stored and how it is read.
-        classifier: the model that checks its labels unless a request names another; empty: none.
-        policy: transforms its rows unless a request has a policy; None: the safe policy.
-    """
-
-    source: DatasetSource
-    classifier: str = ""
-    policy: Policy | None = None
-
-    @property
-    def name(self) -> str:
-        """The name of the data set in requests."""
-        return self.source.name
-
-
-BUILT_IN = DatasetSettings(source=DatasetSource(name="digits"), classifier="digits-classifier")
-"""Digits need no configuration."""
 
 _Side = Annotated[int, check(lambda side: 1 <= side <= _MAX_SIDE_PIXELS, f"must be 1 to {_MAX_SIDE_PIXELS} pixels")]
 

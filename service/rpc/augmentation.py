@@ -11,7 +11,7 @@ import grpc
 
 from fount.transforms import COLUMNS
 from fount.v1 import augmentation_pb2, augmentation_pb2_grpc
-from service.augmentation.copy_filter import CopyFilters
+from service.augmentation.copy_filter import PixelCache
 from service.augmentation.rows import MadeRows, ProvenanceLevel, RowMaker, out_of_bag_rows
 from service.augmentation.variants import VariantMaker, VariantSpec
 from service.caller import current_caller
@@ -38,7 +38,7 @@ if TYPE_CHECKING:  # generic in the stubs alone
 
 
 class AugmentationServicer(augmentation_pb2_grpc.AugmentationServiceServicer):
-    """Answers the five RPCs; shares its copy filters with the planner of `issuer`."""
+    """Answers the five RPCs; shares its cache with the planner of `issuer`."""
 
     def __init__(
         self,
@@ -48,7 +48,7 @@ class AugmentationServicer(augmentation_pb2_grpc.AugmentationServiceServicer):
         catalog: Catalog,
         datasets: Datasets,
         inference: InferenceClient,
-        copies: CopyFilters,
+        cache: PixelCache,
         metrics: Metrics,
         config: GatewayConfig,
     ) -> None:
@@ -58,7 +58,7 @@ class AugmentationServicer(augmentation_pb2_grpc.AugmentationServiceServicer):
         self._metrics = metrics
         self._window_bytes = config.window_bytes
         self._augment_requests = AugmentRequests(datasets, catalog, config.max_request_bytes)
-        self._rows = RowMaker(inference, copies)
+        self._rows = RowMaker(inference, cache)
 
     async def PlanDataset(  # noqa: N802  # gRPC's name
         self, request: augmentation_pb2.PlanDatasetRequest, context: Context

@@ -22,7 +22,7 @@ from service.rpc.wire_format import serializer
 from service.scheduler.work import RequestContext
 from service.telemetry.metrics import Metrics
 
-__all__ = ["CallInterceptor", "current_request_id", "request_context"]
+__all__ = ["CallInterceptor", "request_context"]
 
 _log = logging.getLogger(__name__)
 _request_id: ContextVar[str] = ContextVar("fount_request_id", default="")
@@ -33,18 +33,13 @@ if TYPE_CHECKING:  # generic in the stubs alone
     Handler = grpc.RpcMethodHandler[Any, Any]
 
 
-def current_request_id() -> str:
-    """Return the id of the RPC being handled: its `x-request-id`, or one drawn here."""
-    return _request_id.get()
-
-
 def request_context(context: Context) -> RequestContext:
     """Return on whose behalf the RPC being handled calls workers; refused at once when the gateway is overloaded."""
     remaining_s = context.time_remaining()
     return RequestContext(
         caller=current_caller(),
         deadline_unix_s=None if remaining_s is None else time.time() + remaining_s,
-        request_id=current_request_id(),
+        request_id=_request_id.get(),
         retry_overloaded=False,
     )
 
@@ -131,7 +126,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
 
 def _log_error(error: Exception) -> status_pb2.Status:
     """Log an error, and return its status."""
-    request_id = current_request_id()
+    request_id = _request_id.get()
     if isinstance(error, FountServiceError):
         status = error_to_status(error, request_id)
         level = logging.ERROR if status.code == code_pb2.INTERNAL else logging.INFO

@@ -31,7 +31,13 @@ class ModelServicer(model_pb2_grpc.ModelServiceServicer):
         self, request: model_pb2.ListModelsRequest, context: grpc.aio.ServicerContext[object, object]
     ) -> model_pb2.ListModelsResponse:
         """Return one page of what the caller may sample."""
-        after, size = _read_page(request)
+        wrong, after = Violations(), ""
+        size = read_page_size(request.page_size, wrong)
+        try:
+            after = decode_token(request.page_token)
+        except ValueError as error:
+            wrong.add("page_token", str(error))
+        raise_violations(wrong)
         entries = [entry for entry in self._catalog.entries() if current_caller().may(f"sample:{entry.name}")]
         names = [f"{entry.name} {entry.version}" for entry in entries]
         if after and after not in names:
@@ -49,18 +55,6 @@ class ModelServicer(model_pb2_grpc.ModelServiceServicer):
         current_caller().require(f"sample:{request.model.name}")
         entry = self._catalog.find(request.model.name, request.model.version, request.model.digest)
         return model_pb2.GetModelResponse(model=_message(entry))
-
-
-def _read_page(request: model_pb2.ListModelsRequest) -> tuple[str, int]:
-    """Read the name and version after which a page starts, and its size."""
-    wrong, after = Violations(), ""
-    size = read_page_size(request.page_size, wrong)
-    try:
-        after = decode_token(request.page_token)
-    except ValueError as error:
-        wrong.add("page_token", str(error))
-    raise_violations(wrong)
-    return after, size
 
 
 def _message(entry: Entry) -> model_pb2.Model:

@@ -34,7 +34,7 @@ from service.augmentation.targets import (
 )  # fmt: skip
 from service.caller import Caller
 from service.catalog import Catalog
-from service.catalog.roles import PinnedModel, RoleResolver, class_labels, unknown_classes
+from service.catalog.roles import PinnedModel, RoleResolver, class_labels
 from service.datasets import Datasets, DatasetSettings
 from service.errors import InvalidRequest, Retired, UnknownName, Violation
 from service.rpc.fields import (
@@ -52,7 +52,7 @@ __all__ = ["PlanRequests"]
 
 _DAY_S = 86400
 _MAX_TTL_S = 30 * _DAY_S
-_MIN_AGREEMENT, _VERIFIED_ROWS = 0.9, 256  # unless the request says otherwise, as those below
+_MIN_AGREEMENT, _VERIFIED_ROWS = 0.9, 256  # defaults, as those below
 _ATTEMPTS, _CONFIDENCE, _QUANTILE = 8, 0.5, 0.01
 _MAX_ATTEMPTS = 64
 _MAX_COUNTS = 4096  # entries of a target: a ticket holds them
@@ -391,9 +391,13 @@ class _RequestReader:
         if synthesis.generator.model.labels:  # an unconditional one is refused for that
             needed.insert(0, ("synthesis.model", synthesis.generator, synthesis.generator_labels))
         for field, pinned, labels in needed:
-            if pinned and (unknown := unknown_classes(self._dataset, labels, pinned.model, classes)):
-                names, known = ", ".join(map(repr, unknown[:12])), label_list(pinned.model.labels) or "no labels"
-                self._wrong.add(field, f"{pinned.model.key.name} does not know {names}; it knows {known}")
+            if pinned is None:
+                continue
+            known = pinned.model.labels
+            if unknown := [self._dataset.classes[k] for k in sorted(classes) if labels[k] >= len(known)]:
+                names = ", ".join(map(repr, unknown[:12]))
+                listed = label_list(known) or "no labels"
+                self._wrong.add(field, f"{pinned.model.key.name} does not know {names}; it knows {listed}")
 
     def _add_shortage(self, short: Shortage) -> None:
         owner = f"class {self._dataset.classes[short.label]!r}"

@@ -16,7 +16,7 @@ from google.protobuf import text_format
 from fount.readers import Dataset, DatasetSource, read_dataset
 from fount.transforms import Kind, Policy, Transform
 from fount.v1 import augmentation_pb2, augmentation_pb2_grpc
-from service.augmentation.copy_filter import CopyFilters
+from service.augmentation.copy_filter import PixelCache
 from service.augmentation.plan_spec import OpenPlan, PlanSpec, SynthesisSpec, VerificationSpec
 from service.augmentation.planner import Planner
 from service.augmentation.slots import RealMode, Source, Stratum
@@ -201,7 +201,7 @@ async def augmenting(
         catalog=catalog,
         datasets=datasets,
         inference=InferenceClient(scheduler),
-        copies=CopyFilters(),
+        cache=PixelCache(),
         metrics=metrics,
         config=config,
     )
@@ -243,7 +243,7 @@ class Planning:
 
     def another_issuer(self, keys: TicketKeys = KEYS) -> PlanIssuer:
         """The issuer of another gateway."""
-        planner = Planner(catalog=self.catalog, inference=self.inference, copies=CopyFilters())
+        planner = Planner(catalog=self.catalog, inference=self.inference, cache=PixelCache())
         return PlanIssuer(PlanRequests(self.datasets, self.catalog), planner, keys)
 
 

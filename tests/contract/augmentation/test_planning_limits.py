@@ -127,7 +127,7 @@ async def test_calibrations_run_one_at_a_time_even_when_callers_leave(planning: 
     assert (await asyncio.wait_for(planning.plan("seed: 1"), 5)).rows == 64  # without a filter it does not wait
     release.set()
     assert (await planning.plan(FILTERED)).copy_threshold == 0.5
-    assert max(most) == 1
+    assert most == [0, 1, 1]  # the first and the last: those whose callers left while they waited never ran
 
 
 # --- Tickets ----------------------------------------------------------------------------------------------------------

@@ -24,6 +24,12 @@ def test_it_has_the_rows_of_its_strata() -> None:
     assert np.bincount(slots.label).tolist() == [50, 70]
 
 
+def test_rows_are_counted_by_source() -> None:
+    plan = layout(stratum(0, Source.REAL, 50), stratum(1, Source.RESAMPLED, 70), stratum(2, Source.RESAMPLED, 5))
+    assert (plan.count, plan.source_counts) == (125, {Source.REAL: 50, Source.RESAMPLED: 75})
+    assert plan.source_counts[Source.SYNTHESISED] == 0
+
+
 def test_rows_come_from_their_own_class() -> None:
     sources = (Source.RESAMPLED, Source.TRANSFORMED)
     slots = layout(*(stratum(label, source, 40) for label in range(3) for source in sources)).rows(0, 240)
