@@ -20,11 +20,12 @@ import json
 import stat
 import struct
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from io import BufferedIOBase
 from pathlib import Path, PurePosixPath
-from typing import IO, Any, NoReturn, Protocol, cast
+from typing import IO, Any, NoReturn, cast
 
 __all__ = [
     "CONTENTS_FILE",
@@ -61,6 +62,9 @@ _ZIP64_EXTRA = struct.Struct("<HHQQ")  # tag, length, full and stored size
 _ZIP64_TAG, _ZIP64_LENGTH, _IN_ZIP64 = 1, 16, 0xFFFFFFFF
 
 
+_Open = Callable[[str], IO[bytes]]
+
+
 class ArchiveError(Exception):
     """An archive is not as `fount pack` writes it. Pack the model again, or copy the file again."""
 
@@ -71,12 +75,7 @@ class _Problem(Exception):
 
 @dataclass(frozen=True, kw_only=True)
 class ArchiveContents:
-    """The list of a verified archive.
-
-    Attributes:
-        model_digest: "sha256:" and 64 hexadecimal digits.
-        files: member path to "sha256:..." of its bytes; every member but archive.json.
-    """
+    """The list of a verified archive: `files` maps every other member to the digest of its bytes, "sha256:..."."""
 
     name: str
     version: str
@@ -86,12 +85,7 @@ class ArchiveContents:
 
 @dataclass(frozen=True, kw_only=True)
 class ArchiveInfo:
-    """A verified archive file.
-
-    Attributes:
-        model_digest: identifies the model; "sha256:" and 64 hexadecimal digits.
-        archive_digest: SHA-256 of the file itself, in the same form.
-    """
+    """A verified archive file; `archive_digest` is that of the file, in the form of `model_digest`, "sha256:..."."""
 
     name: str
     version: str
@@ -127,7 +121,7 @@ def verify_archive(path: Path) -> ArchiveInfo:
             members = _check_members(archive)
             if CONTENTS_FILE in members:  # otherwise another tool's archive, which `_verify` reports
                 _check_headers(archive, stream)
-            contents = _verify(_ZipSource(archive=archive, members=members))
+            contents = _verify(members, lambda name: archive.open(members[name]))
             stream.seek(0)
             digest = "sha256:" + hashlib.file_digest(stream, "sha256").hexdigest()
     except OSError as error:
@@ -153,70 +147,50 @@ def verify_folder(folder: Path) -> ArchiveContents:
         ArchiveError: the folder is not the archive that its list describes.
     """
     try:
-        return _verify(_FolderSource(folder=folder))
+        return _verify(_names_in(folder), partial(_open_in, folder))
     except OSError as error:
         raise ArchiveError(f"{folder}: cannot be read ({error}); check the path and its permissions") from error
     except _Problem as error:
         raise ArchiveError(f"{folder}: {error}") from error
 
 
-class _Source(Protocol):
-    def names(self) -> list[str]: ...
-
-    def open(self, name: str) -> IO[bytes]: ...
-
-
-@dataclass(frozen=True, kw_only=True)
-class _ZipSource:
-    archive: zipfile.ZipFile
-    members: Mapping[str, zipfile.ZipInfo]
-
-    def names(self) -> list[str]:
-        return list(self.members)
-
-    def open(self, name: str) -> IO[bytes]:
-        return self.archive.open(self.members[name])
+def _names_in(folder: Path) -> Iterator[str]:
+    for file in folder.rglob("*"):
+        name = file.relative_to(folder)
+        if (file.is_symlink() or not file.is_dir()) and "__pycache__" not in name.parts:
+            yield name.as_posix()
 
 
-@dataclass(frozen=True, kw_only=True)
-class _FolderSource:
-    folder: Path
-
-    def names(self) -> list[str]:
-        files = (file for file in self.folder.rglob("*") if not file.is_dir() or file.is_symlink())
-        found = [file.relative_to(self.folder) for file in files]
-        return [file.as_posix() for file in found if "__pycache__" not in file.parts]
-
-    def open(self, name: str) -> IO[bytes]:
-        file = self.folder / name
-        if file.is_symlink() or not file.is_file():
-            raise _Problem(f"{name} is not a regular file; {_PACK_AGAIN}")
-        return file.open("rb")
+def _open_in(folder: Path, name: str) -> IO[bytes]:
+    file = folder / name
+    if file.is_symlink() or not file.is_file():
+        raise _Problem(f"{name} is not a regular file; {_PACK_AGAIN}")
+    return file.open("rb")
 
 
-def _verify(source: _Source) -> ArchiveContents:
-    names = set(source.names())
+def _verify(found_names: Iterable[str], open_member: _Open) -> ArchiveContents:
+    names = set(found_names)
     if CONTENTS_FILE not in names:
         raise _Problem(f"has no {CONTENTS_FILE}, so it was not packed by `fount pack`; {_PACK_AGAIN}")
-    document = _read_json(source, CONTENTS_FILE)
+    document = _read_json(open_member, CONTENTS_FILE)
     contents = _read_contents(document)
     for name in sorted(contents.files.keys() - names):
         raise _Problem(f"{name} is missing; {_COPY_AGAIN}")
     for name in sorted(names - contents.files.keys() - {CONTENTS_FILE}):
         raise _Problem(f"{name} is not in its list; {_DO_NOT_USE}")
     for name, expected in contents.files.items():
-        with source.open(name) as stream:
+        with open_member(name) as stream:
             found = "sha256:" + hashlib.file_digest(cast(BufferedIOBase, stream), "sha256").hexdigest()
         if found != expected:
             raise _Problem(f"{name} has {found}, its list says {expected}; {_COPY_AGAIN}")
     _check_model(document["model"], contents)
-    _check_manifest(_read_json(source, MANIFEST_FILE), contents)
+    _check_manifest(_read_json(open_member, MANIFEST_FILE), contents)
     return contents
 
 
-def _read_json(source: _Source, name: str) -> dict[str, Any]:
+def _read_json(open_member: _Open, name: str) -> dict[str, Any]:
     try:
-        with source.open(name) as stream:
+        with open_member(name) as stream:
             document = json.loads(stream.read(MAX_TEXT_BYTES), parse_constant=_refuse_constant)
     except (ValueError, RecursionError) as error:
         raise _Problem(f"{name} is not JSON; {_PACK_AGAIN}") from error
@@ -229,27 +203,18 @@ def _refuse_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is not JSON")
 
 
-_FIELDS: Mapping[str, Callable[[object], bool]] = {
-    "name": lambda value: isinstance(value, str),
-    "version": lambda value: isinstance(value, str),
-    "model": lambda value: isinstance(value, dict),
-    "model_digest": lambda value: isinstance(value, str),
-    "files": lambda value: isinstance(value, dict) and all(isinstance(digest, str) for digest in value.values()),
-}
+_FIELDS = {"name": str, "version": str, "model": dict, "model_digest": str, "files": dict}
 
 
 def _read_contents(document: dict[str, Any]) -> ArchiveContents:
     if document.get("format") != FORMAT:
         raise _Problem(f"{CONTENTS_FILE} has format {document.get('format')!r}, not {FORMAT!r}; {_PACK_AGAIN}")
-    wrong = [key for key, is_valid in _FIELDS.items() if not is_valid(document.get(key))]
+    wrong = [key for key, kind in _FIELDS.items() if not isinstance(document.get(key), kind)]
+    if "files" not in wrong and not all(isinstance(digest, str) for digest in document["files"].values()):
+        wrong.append("files")
     if wrong or MANIFEST_FILE not in document["files"]:
         raise _Problem(f"{CONTENTS_FILE} lacks {', '.join(wrong) or MANIFEST_FILE}; {_PACK_AGAIN}")
-    return ArchiveContents(
-        name=document["name"],
-        version=document["version"],
-        model_digest=document["model_digest"],
-        files=document["files"],
-    )
+    return ArchiveContents(**{key: document[key] for key in ("name", "version", "model_digest", "files")})
 
 
 def _check_model(ingredients: dict[str, Any], contents: ArchiveContents) -> None:

@@ -20,11 +20,12 @@ from numpy.typing import NDArray
 
 from fount.augmentation.pull import PROVENANCE_LEVELS, Level
 from fount.augmentation.rows import RowBatch, RowParts, read_row_batch
-from fount.errors import BadReply, FountError, InvalidRequest
+from fount.errors import BadReply, InvalidRequest
 from fount.retry import RetryState
 from fount.sampling.arguments import UINT64_MAX, Arguments
 from fount.sampling.decode import misplaced, read_shape
 from fount.sampling.request import model_ref
+from fount.sampling.stream import IndexedStream
 from fount.v1 import augmentation_pb2, model_pb2
 
 __all__ = ["AioFeed", "AugmentQuery", "AugmentStream", "Feed", "Images", "Rows", "augment_config", "items_of"]
@@ -88,27 +89,30 @@ def augment_config(query: AugmentQuery) -> augmentation_pb2.AugmentConfig:
     return config
 
 
-class AugmentStream:
-    """An `Augment` call over all its attempts.
+class AugmentStream(IndexedStream):
+    """An `Augment` call over all its attempts; its items are the variants of the rows sent so far."""
 
-    Attributes:
-        retry: the time and the attempts left.
-    """
+    item = "variant"
 
     def __init__(self, config: augmentation_pb2.AugmentConfig, retry: RetryState) -> None:
-        self._config, self.retry = config, retry
+        super().__init__(retry, config.start_index * config.variants, config.start_index * config.variants)
+        self._config = config
         self._header: augmentation_pb2.AugmentHeader | None = None
         self._has_header, self._parts = False, RowParts()  # of this attempt
         self._unanswered: deque[tuple[int, augmentation_pb2.AugmentRows]] = deque()  # first row, rows
         self._sent_rows = config.start_index  # one beyond the last row that was sent
-        self._start = self._next = config.start_index * config.variants  # index of the first variant not yet received
-        self._due = self._next  # index of the variant this attempt sends next, which an earlier one may have sent
+        self._due = self.next_index  # index of the variant this attempt sends next, which an earlier one may have sent
         self._shape: tuple[int, ...] = ()
 
     @property
     def can_send(self) -> bool:
         """Whether another message may be sent before more variants are received."""
         return len(self._unanswered) < _MAX_UNANSWERED
+
+    @property
+    def is_complete(self) -> bool:
+        """False: more rows may be sent until the stream has ended."""
+        return False
 
     @property
     def has_rows(self) -> bool:
@@ -118,7 +122,7 @@ class AugmentStream:
     def begin(self) -> list[_Request]:
         """Return the first messages of the next attempt: the config, and the rows whose variants are missing."""
         self._has_header, self._parts = False, RowParts()
-        first_row = self._next // self._config.variants
+        first_row = self.next_index // self._config.variants
         config = deepcopy(self._config)
         config.start_index = first_row
         self._due = first_row * config.variants
@@ -143,6 +147,7 @@ class AugmentStream:
             raise InvalidRequest(_FAILURE, fields=[("images", text)])
         self._unanswered.append((self._sent_rows, rows))
         self._sent_rows += rows.count
+        self._end = self._sent_rows * self._config.variants
         return _Request(rows=rows)
 
     def receive(self, response: augmentation_pb2.AugmentResponse) -> RowBatch | None:
@@ -161,27 +166,6 @@ class AugmentStream:
         chunk = self._parts.join(response.chunk)
         return None if chunk is None else self._accept_chunk(chunk, self._header)
 
-    def finish(self) -> None:
-        """Check that no variant is missing at the end of the stream.
-
-        Raises:
-            BadReply: variants are missing.
-        """
-        if (missing := self._sent_rows * self._config.variants - self._next) > 0:
-            raise BadReply(f"The stream ended before variant {self._next}; {missing} are missing.")
-
-    def recover(self, error: FountError) -> float | None:
-        """Decide what to do about a broken stream.
-
-        Returns:
-            Seconds to wait before the next attempt.
-
-        Raises:
-            FountError: the error itself, when it is final.
-        """
-        received, count = self._next - self._start, self._sent_rows * self._config.variants - self._start
-        return self.retry.resume_delay_s(error, received=received, count=count, next_index=self._next)
-
     def _accept_header(self, header: augmentation_pb2.AugmentHeader) -> None:
         pinned = self._header or header
         for field, due, found in (
@@ -198,24 +182,21 @@ class AugmentStream:
     def _accept_chunk(
         self, chunk: augmentation_pb2.RowChunk, header: augmentation_pb2.AugmentHeader
     ) -> RowBatch | None:
-        samples, end = chunk.samples, self._sent_rows * self._config.variants
-        if samples.start_index != self._due or not 0 < samples.count <= end - self._due:
+        samples = chunk.samples
+        if samples.start_index != self._due or not 0 < samples.count <= self._end - self._due:
             found = f"{samples.count} from variant {samples.start_index}"
-            raise BadReply(f"Variants {self._due} to {end - 1} are due, but {found} arrived.")
+            raise BadReply(f"Variants {self._due} to {self._end - 1} are due, but {found} arrived.")
         shape = read_shape(header.sample_spec, model_pb2.ENCODING_UINT8)
         batch = read_row_batch(chunk, shape, groups=0, columns=header.transform_columns)
         self._due += samples.count
-        known = self._next - batch.start_index  # variants received before the stream broke
+        known = self.next_index - batch.start_index  # variants received before the stream broke
         if known >= len(batch):
             return None
-        self._next = batch.end_index
-        while self._unanswered and self._is_answered(*self._unanswered[0]):
+        self._advance(batch.end_index)
+        answered_rows = self.next_index // self._config.variants
+        while self._unanswered and self._unanswered[0][0] + self._unanswered[0][1].count <= answered_rows:
             self._unanswered.popleft()
-        self.retry.record_progress()
         return batch.take(slice(known, None)) if known > 0 else batch
-
-    def _is_answered(self, row: int, message: augmentation_pb2.AugmentRows) -> bool:
-        return (row + message.count) * self._config.variants <= self._next
 
 
 def _rows_from(first: int, message: augmentation_pb2.AugmentRows) -> augmentation_pb2.AugmentRows:

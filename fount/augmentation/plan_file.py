@@ -49,6 +49,7 @@ REAL_MODES = {
 _T = TypeVar("_T")
 _TARGET_KINDS = ("balance", "factor", "counts", "weights")
 _MAX_HOURS = 30 * 24
+_MAX_FILE_BYTES = 2**24  # counts of ten thousand classes in several groups
 
 
 def _whole(low: int, high: int) -> Any:
@@ -257,7 +258,7 @@ def policy_message(
 
 def _read(kind: str, path: str | os.PathLike[str]) -> Any:
     try:
-        return read_yaml(Path(path))
+        return read_yaml(Path(path), _MAX_FILE_BYTES)
     except OSError as error:
         raise NotFound(f"The {kind} {os.fspath(path)!r} cannot be read: {error.strerror or error}.") from error
     except DocumentError as error:

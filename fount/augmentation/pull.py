@@ -14,10 +14,11 @@ from typing import Literal, SupportsIndex, TypedDict
 from fount.augmentation.plan import AnyPlan, PinnedModelInfo, pinned_models, ticket_of
 from fount.augmentation.rows import RowBatch, RowParts, read_row_batch
 from fount.augmentation.shards import MAX_SHARDS
-from fount.errors import BadReply, FountError
+from fount.errors import BadReply
 from fount.retry import RetryState
 from fount.sampling.arguments import UINT64_MAX, Arguments
 from fount.sampling.decode import brief, decode, misplaced, read_shape
+from fount.sampling.stream import IndexedStream
 from fount.v1 import augmentation_pb2, model_pb2
 
 __all__ = [
@@ -118,53 +119,36 @@ def pull_request(plan: AnyPlan, query: PullQuery) -> augmentation_pb2.PullDatase
     return request
 
 
-class _Pull:
-    """A `PullDataset` call over all its attempts.
+class _Pull(IndexedStream):
+    """A `PullDataset` call over all its attempts; its header gives the range of rows."""
 
-    Attributes:
-        retry: the time and the attempts left.
-    """
+    item = "row"
 
     def __init__(self, request: augmentation_pb2.PullDatasetRequest, retry: RetryState) -> None:
-        self._request, self.retry = request, retry
+        super().__init__(retry, 0, 0)
+        self._request = request
         self._header: augmentation_pb2.PullHeader | None = None
         self._info: PullInfo | None = None  # the header, decoded
-        self._parts = RowParts()
-        self._has_header = False  # in this attempt
-        self._start = self._next = self._end = 0
+        self._has_header, self._parts = False, RowParts()  # of this attempt
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether the header and every row were received."""
+        return self._header is not None and super().is_complete
 
     def begin(self) -> augmentation_pb2.PullDatasetRequest:
         """Return the request of the next attempt: the shard at first, and the rest of it after a break."""
-        self._parts, self._has_header = RowParts(), False
+        self._has_header, self._parts = False, RowParts()
         request = deepcopy(self._request)
         if self._header is not None:
-            request.start_index = self._next
+            request.start_index = self.next_index
         return request
 
     def finish(self) -> None:
-        """Check that no row is missing at the end of the stream.
-
-        Raises:
-            BadReply: the header or rows are missing.
-        """
-        if self._header is None or not self._has_header:
+        """Raise a BadReply if the stream ended without its header, or before its last row."""
+        if not self._has_header:
             raise BadReply("The stream ended without a header.")
-        if self._next != self._end:
-            raise BadReply(f"The stream ended before row {self._next}; {self._end - self._next} are missing.")
-
-    def recover(self, error: FountError) -> float | None:
-        """Decide what to do about a broken stream.
-
-        Returns:
-            Seconds to wait before the next attempt; None when every row was received.
-
-        Raises:
-            FountError: the error itself, when it is final.
-        """
-        if self._header is not None and self._next == self._end:
-            return None
-        received, count = self._next - self._start, self._end - self._start
-        return self.retry.resume_delay_s(error, received=received, count=count, next_index=self._next)
+        super().finish()
 
     def _accept_header(self, response: augmentation_pb2.PullDatasetResponse) -> PullInfo:
         header = response.header
@@ -172,7 +156,8 @@ class _Pull:
             raise misplaced(response.WhichOneof("kind"))
         if self._header is None or self._info is None:
             self._check_range(header)
-            self._info = _pull_info(header)
+            shape = read_shape(header.sample_spec, model_pb2.ENCODING_UINT8).dims
+            self._info = decode(PullInfo, header, shape=shape, models=pinned_models(header.models))
         elif (changed := _changed_field(self._header, header)) is not None:
             raise BadReply(f"The server sent another {changed} after a break; rows would not belong together.")
         self._header, self._has_header = header, True
@@ -186,7 +171,7 @@ class _Pull:
         end = self._request.end_index if self._request.HasField("end_index") else header.end_index
         if not start <= end <= header.end_index:
             raise BadReply(f"The server sent rows {start} to {header.end_index}, but those up to row {end} are due.")
-        self._start, self._next, self._end = start, start, end
+        self._start, self.next_index, self._end = start, start, end
 
 
 class PullStream(_Pull):
@@ -207,16 +192,15 @@ class PullStream(_Pull):
         if (chunk := self._parts.join(response.chunk)) is None:
             return None
         samples = chunk.samples
-        if samples.start_index != self._next or not 0 < samples.count <= self._end - self._next:
+        if samples.start_index != self.next_index or not 0 < samples.count <= self._end - self.next_index:
             found = f"{samples.count} from row {samples.start_index}"
-            raise BadReply(f"Rows {self._next} to {self._end - 1} are due, but {found} arrived.")
+            raise BadReply(f"Rows {self.next_index} to {self._end - 1} are due, but {found} arrived.")
         shape = read_shape(self._header.sample_spec, model_pb2.ENCODING_UINT8)
         batch = read_row_batch(chunk, shape, groups=len(self._info.groups), columns=self._info.transform_columns)
         if batch.labels.min() < 0 or batch.labels.max() >= len(self._info.classes):
             classes = len(self._info.classes)
             raise BadReply(f"The chunk with {brief(samples)} has labels that are none of the {classes} classes.")
-        self._next += samples.count
-        self.retry.record_progress()
+        self._advance(batch.end_index)
         return batch
 
 
@@ -236,8 +220,3 @@ def _changed_field(before: augmentation_pb2.PullHeader, after: augmentation_pb2.
     """Return the first field in which two headers differ."""
     names = (name for name in before.DESCRIPTOR.fields_by_name if getattr(before, name) != getattr(after, name))
     return next(names, None)
-
-
-def _pull_info(header: augmentation_pb2.PullHeader) -> PullInfo:
-    shape = read_shape(header.sample_spec, model_pb2.ENCODING_UINT8).dims
-    return decode(PullInfo, header, shape=shape, models=pinned_models(header.models))

@@ -22,7 +22,7 @@ from fount.augmentation.plan_file import load_policy_file
 from fount.cli.connection import connected
 from fount.cli.options import option, server_options
 from fount.cli.output.images import variants_sheet
-from fount.cli.output.text import echo_json
+from fount.cli.output.text import echo_result
 from fount.client.sync import Client
 from fount.errors import InvalidRequest, NotFound, OutputError, output_errors
 from fount.files import atomic_path
@@ -91,10 +91,8 @@ def augment(
     made = np.concatenate([batch.images for batch in batches]).reshape(count, variants, *shape)  # (N K, …) -> (N, K, …)
     with output_errors(Path(out)), atomic_path(Path(out)) as temporary:
         variants_sheet(originals, made, names).save(temporary, "PNG")
-    if as_json:
-        echo_json({"pictures": count, "variants": variants, "seed": seed or 0, "out": out})
-        return
-    click.echo(f"{count} images, {variants} variants of each\nSeed      {seed or 0}\nWritten   {out}")
+    lines = (f"{count} images, {variants} variants of each", f"Seed      {seed or 0}", f"Written   {out}")
+    echo_result({"pictures": count, "variants": variants, "seed": seed or 0, "out": out}, lines, as_json=as_json)
 
 
 def _pull_images(client: Client, dataset: str, limit: int) -> tuple[_Images, list[str]]:

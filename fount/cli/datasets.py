@@ -5,14 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 import click
-import grpc
-from google.protobuf import json_format
+from google.protobuf.json_format import MessageToDict
 
+from fount.cli.connection import connected
 from fount.cli.options import server_options
-from fount.cli.output.text import align, echo_json, plain, table
-from fount.client.channel import CHANNEL_OPTIONS
-from fount.client.status import error_of
-from fount.v1 import dataset_pb2, dataset_pb2_grpc
+from fount.cli.output.text import align, echo_result, plain, table
+from fount.client.catalog import DatasetInfo
 
 __all__ = ["datasets"]
 
@@ -28,27 +26,16 @@ def datasets(name: str | None, server: str, timeout_s: float, as_json: bool) -> 
       fount datasets
       fount datasets digits
     """  # noqa: D301  # \b is click's: keep the lines as they are
-    found = _fetch(name, server, timeout_s)
-    if as_json:
-        values = [json_format.MessageToDict(each, preserving_proto_field_name=True) for each in found]
-        echo_json(values if name is None else values[0])
-        return
-    for line in _list(found) if name is None else _show(found[0]):
-        click.echo(line.rstrip())
+    with connected(server, timeout_s) as client:
+        found = client.datasets() if name is None else [client.dataset(name)]
+    values = [MessageToDict(each.message, preserving_proto_field_name=True) for each in found]
+    if name is None:
+        echo_result(values, _list(found), as_json=as_json)
+    else:
+        echo_result(values[0], _show(found[0]), as_json=as_json)
 
 
-def _fetch(name: str | None, server: str, timeout_s: float) -> Sequence[dataset_pb2.Dataset]:
-    with grpc.insecure_channel(server, CHANNEL_OPTIONS) as channel:
-        stub = dataset_pb2_grpc.DatasetServiceStub(channel)
-        try:
-            if name is None:
-                return stub.ListDatasets(dataset_pb2.ListDatasetsRequest(), timeout=timeout_s).datasets
-            return [stub.GetDataset(dataset_pb2.GetDatasetRequest(name=name), timeout=timeout_s).dataset]
-        except grpc.RpcError as error:
-            raise error_of(error, server) from error
-
-
-def _list(found: Sequence[dataset_pb2.Dataset]) -> Iterator[str]:
+def _list(found: Sequence[DatasetInfo]) -> Iterator[str]:
     """Make a line per data set; the problem of one that cannot be read is appended."""
     rows: list[tuple[str, ...]] = [("DATA SET", "FORMAT", "CLASSES", "SHAPE", "ROWS", "CLASSIFIER")]
     for each in found:
@@ -56,10 +43,10 @@ def _list(found: Sequence[dataset_pb2.Dataset]) -> Iterator[str]:
         cells = (each.name, each.format, str(len(each.classes) or ""), _shape(each), splits, each.classifier)
         rows.append(tuple(cell or "-" for cell in cells))
     for row, problem in zip(align(rows), ["", *(each.problem for each in found)], strict=True):
-        yield "  ".join([*row, plain(problem)])
+        yield "  ".join([*row, plain(problem)]).rstrip()
 
 
-def _show(each: dataset_pb2.Dataset) -> Iterator[str]:
+def _show(each: DatasetInfo) -> Iterator[str]:
     facts = (
         ("Data set", each.name),
         ("Digest", each.digest),
@@ -70,17 +57,16 @@ def _show(each: dataset_pb2.Dataset) -> Iterator[str]:
         ("Problem", each.problem),
     )
     yield from (f"{title:<12} {plain(text)}" for title, text in facts if text)
-    splits = list(each.splits)
     for title, names, counts in (
-        ("CLASS", each.classes, [split.class_counts for split in splits]),
-        ("GROUP", each.groups, [split.group_counts for split in splits]),
+        ("CLASS", each.classes, [split.class_counts for split in each.splits]),
+        ("GROUP", each.groups, [split.group_counts for split in each.splits]),
     ):
         if names:
-            header = (title, *(split.name.upper() for split in splits))
+            header = (title, *(split.name.upper() for split in each.splits))
             rows = [(name, *(f"{column[k]:,}" for column in counts)) for k, name in enumerate(names)]
             yield ""
-            yield from table([header, *rows, ("all", *(f"{split.rows:,}" for split in splits))])
+            yield from table([header, *rows, ("all", *(f"{split.rows:,}" for split in each.splits))])
 
 
-def _shape(each: dataset_pb2.Dataset) -> str:
-    return " × ".join(map(str, each.sample_spec.dims))
+def _shape(each: DatasetInfo) -> str:
+    return " × ".join(map(str, each.shape))

@@ -18,7 +18,7 @@ from fount.cli.evaluation_watch import (
 )
 from fount.cli.options import many, option, parameter_options, server_options
 from fount.cli.output.reports import REPORT_FILE, check_report_paths
-from fount.cli.output.text import echo_json, plain
+from fount.cli.output.text import echo_result, plain
 from fount.client.sync import Client
 from fount.errors import FailedPrecondition, FountError, InvalidRequest, NotFound
 from fount.evaluation.request import EvaluationQuery, evaluation_request
@@ -87,12 +87,11 @@ def evaluate(
                 progress.print(f"Evaluation {info.id} of {info.envelope.model}")
                 info = watch(client, info.id, progress)
                 watched.id = None
-        if not detach:
-            conclude(client, info, reports, as_json=as_json)
-        elif as_json:
-            echo_json({**evaluation_json(info), "reports": []})
+        if detach:
+            lines = (plain(f"Evaluation {info.id}, {info.state}"), continuation(server, info.id))
+            echo_result({**evaluation_json(info), "reports": []}, lines, as_json=as_json)
         else:
-            click.echo(f"Evaluation {plain(info.id)}, {plain(info.state)}\n{continuation(server, info.id)}")
+            conclude(client, info, reports, as_json=as_json)
 
 
 def _create(client: Client, model: str, query: EvaluationQuery, progress: WatchProgress) -> EvaluationInfo:

@@ -16,16 +16,16 @@ import click
 from fount.cli.output.text import align, plain
 from fount.evaluation.types import EvaluationInfo, GateInfo, Interval, MetricInfo
 
-__all__ = ["age", "echo_evaluation", "failure", "metric_line", "progress_percent", "report_lines", "verdicts"]
+__all__ = ["age", "evaluation_lines", "failure", "metric_line", "progress_percent", "report_lines", "verdicts"]
 
 _COLOURS = {"like-real": "green", "near-real": "yellow", "worse": "red", "passed": "green", "FAILED": "red"}
 _VERDICTS = {"like-real": "like real", "near-real": "near real", "none": "-"}
 
 
-def echo_evaluation(info: EvaluationInfo) -> None:
-    """Write an evaluation to stdout: what was evaluated, the results, and the overall verdict."""
-    for line in (*_facts(info), *_results(info)):
-        click.echo(line)
+def evaluation_lines(info: EvaluationInfo) -> Iterator[str]:
+    """Show an evaluation: what was evaluated, the results, and the overall verdict."""
+    yield from _facts(info)
+    yield from _results(info)
 
 
 def failure(info: EvaluationInfo) -> str | None:

@@ -20,9 +20,9 @@ from typing import Any, Self
 import click
 from tqdm import tqdm
 
-from fount.cli.evaluation_summary import echo_evaluation, failure, metric_line, report_lines
+from fount.cli.evaluation_summary import evaluation_lines, failure, metric_line, report_lines
 from fount.cli.output.reports import write_reports
-from fount.cli.output.text import echo_json, error_is_terminal, plain
+from fount.cli.output.text import echo_result, error_is_terminal, plain
 from fount.client.channel import default_server
 from fount.client.sync import Client
 from fount.errors import BadReply, DeadlineExceeded, FountError, ServerUnavailable
@@ -185,14 +185,10 @@ def conclude(client: Client, info: EvaluationInfo, reports: Sequence[Path], *, a
     Raises:
         ClickException: it did not succeed, or a gate failed.
     """
-    if not as_json:
-        echo_evaluation(info)
+    if not as_json:  # before the reports, whose download may fail
+        echo_result(None, evaluation_lines(info), as_json=False)
     written = write_reports(client, info.id, reports) if info.state == "succeeded" else []
-    if as_json:
-        echo_json({**evaluation_json(info), "reports": written})
-    else:
-        for line in report_lines(written):
-            click.echo(line)
+    echo_result({**evaluation_json(info), "reports": written}, report_lines(written), as_json=as_json)
     if (problem := failure(info)) is not None:
         raise click.ClickException(problem)
 

@@ -9,11 +9,11 @@ from typing import cast
 import click
 
 from fount.cli.connection import connected
-from fount.cli.evaluation_summary import age, echo_evaluation, progress_percent, report_lines, verdicts
+from fount.cli.evaluation_summary import age, evaluation_lines, progress_percent, report_lines, verdicts
 from fount.cli.evaluation_watch import WatchProgress, conclude, continuation, detach_on_interrupt, watch
 from fount.cli.options import many, option, server_options
 from fount.cli.output.reports import REPORT_FILE, check_report_paths, write_reports
-from fount.cli.output.text import echo_json, plain, table
+from fount.cli.output.text import echo_result, plain, table
 from fount.client.sync import Client
 from fount.errors import NotFound
 from fount.evaluation.request import State
@@ -40,10 +40,7 @@ def evaluations(states: tuple[str, ...], model: str | None, server: str, timeout
     """  # noqa: D301  # \b is click's: keep the lines as they are
     with connected(server, timeout_s) as client:
         found = client.evaluations(cast(Sequence[State], states), model)
-    if as_json:
-        echo_json([evaluation_json(info) for info in found])
-        return
-    if not found:
+    if not found and not as_json:
         is_unfiltered = not states and model is None
         click.echo("none yet: fount evaluate MODEL" if is_unfiltered else "none: fount evaluations lists all", err=True)
         return
@@ -55,8 +52,7 @@ def evaluations(states: tuple[str, ...], model: str | None, server: str, timeout
         rows.append(
             (info.id, model_name, envelope.dataset, count, info.state, progress, age(info.created), verdicts(info))
         )
-    for line in table(rows):
-        click.echo(line)
+    echo_result([evaluation_json(info) for info in found], table(rows), as_json=as_json)
 
 
 @click.command()
@@ -101,10 +97,7 @@ def evaluation(
             conclude(client, info, reports, as_json=as_json)
         elif delete:
             client.delete_evaluation(id)
-            if as_json:
-                echo_json({"id": id, "deleted": True})
-            else:
-                click.echo(f"Evaluation {plain(id)} is deleted.")
+            echo_result({"id": id, "deleted": True}, [plain(f"Evaluation {id} is deleted.")], as_json=as_json)
         else:
             _show(client, client.cancel_evaluation(id) if cancel else info, reports, as_json=as_json)
 
@@ -128,11 +121,6 @@ def _find(client: Client, id: str) -> EvaluationInfo:
 
 def _show(client: Client, info: EvaluationInfo, reports: Sequence[Path], *, as_json: bool) -> None:
     written = write_reports(client, info.id, reports)
-    if as_json:
-        echo_json({**evaluation_json(info), "reports": written})
-        return
-    echo_evaluation(info)
-    for line in report_lines(written):
-        click.echo(line)
-    if not info.is_over:
-        click.echo(f"\n{continuation(client.server, info.id)}")
+    commands = [] if info.is_over else ["", continuation(client.server, info.id)]
+    lines = (*evaluation_lines(info), *report_lines(written), *commands)
+    echo_result({**evaluation_json(info), "reports": written}, lines, as_json=as_json)

@@ -10,7 +10,7 @@ import click
 
 from fount.cli.connection import connected
 from fount.cli.options import option, server_options
-from fount.cli.output.text import align, echo_json, plain
+from fount.cli.output.text import align, echo_result, plain
 from fount.client.catalog import ModelInfo
 
 __all__ = ["model", "models"]
@@ -31,12 +31,8 @@ def models(server: str, timeout_s: float, as_json: bool) -> None:
     """  # noqa: D301  # \b is click's: keep the lines as they are
     with connected(server, timeout_s) as client:
         found = client.models()
-    if as_json:
-        echo_json([_as_json(info) for info in found])
-        return
-    for line in _list(found):
-        click.echo(line)
-    if any(info.state_reason for info in found):
+    echo_result([_as_json(info) for info in found], _list(found), as_json=as_json)
+    if not as_json and any(info.state_reason for info in found):
         click.echo("The full reason why a model is not ready: fount model NAME", err=True)
 
 
@@ -55,12 +51,8 @@ def model(name: str, digest: str | None, server: str, timeout_s: float, as_json:
     """  # noqa: D301  # \b is click's: keep the lines as they are
     with connected(server, timeout_s) as client:
         info = client.model(name, digest=digest)
-    if as_json:
-        echo_json(_as_json(info))
-        return
-    for title, text in _facts(info):
-        if text:
-            click.echo(f"{title:<13} {plain(text)}")
+    lines = (f"{title:<13} {plain(text)}" for title, text in _facts(info) if text)
+    echo_result(_as_json(info), lines, as_json=as_json)
 
 
 def _as_json(info: ModelInfo) -> dict[str, object]:

@@ -14,7 +14,7 @@ from fount.augmentation.plan import SOURCES, PlanInfo
 from fount.augmentation.plan_file import load_plan_file
 from fount.cli.connection import connected
 from fount.cli.options import option, server_options
-from fount.cli.output.text import echo_json, plain, table
+from fount.cli.output.text import echo_result, plain, table
 from fount.errors import output_errors
 
 __all__ = ["plan"]
@@ -60,33 +60,26 @@ def plan(
     spec = None if file is None else load_plan_file(file)
     with connected(server, timeout_s) as client:
         if as_list:
-            _echo_list(client.plans(), as_json)
+            plans = client.plans()
+            echo_result([_as_json(info) for info in plans], _list(plans), as_json=as_json)
             return
         info = client.get_plan(id or "") if spec is None else client.plan(spec)
     if ticket_out is not None:
         with output_errors(Path(ticket_out)):
             Path(ticket_out).write_bytes(info.ticket)
-    if as_json:
-        echo_json(_as_json(info))
-        return
-    for line in (*_slot_table(info), "", *map(plain, _facts(info, ticket_out))):
-        click.echo(line)
+    echo_result(_as_json(info), (*_slot_table(info), "", *map(plain, _facts(info, ticket_out))), as_json=as_json)
 
 
 def _as_json(info: PlanInfo) -> dict[str, Any]:
     return MessageToDict(info.message, preserving_proto_field_name=True, always_print_fields_with_no_presence=True)
 
 
-def _echo_list(plans: Sequence[PlanInfo], as_json: bool) -> None:
-    if as_json:
-        echo_json([_as_json(info) for info in plans])
-        return
+def _list(plans: Sequence[PlanInfo]) -> Iterator[str]:
     rows = [("PLAN", "DATA SET", "ROWS", "PLANNED (UTC)", "TICKET ENDS (UTC)")]
     for info in plans:
         times = f"{info.created:%F %T}", f"{info.expires:%F %T}"
         rows.append((info.id, f"{info.dataset}/{info.split}", f"{info.rows:,}", *times))
-    for line in table(rows, right_from=2):
-        click.echo(line)
+    return table(rows, right_from=2)
 
 
 def _slot_table(info: PlanInfo) -> Iterator[str]:

@@ -17,7 +17,7 @@ from fount.augmentation.pull import Level
 from fount.augmentation.shards import MAX_SHARDS
 from fount.cli.connection import connected
 from fount.cli.options import option, server_options
-from fount.cli.output.text import echo_json, error_is_terminal, plain
+from fount.cli.output.text import echo_result, error_is_terminal, plain
 from fount.errors import FountError
 from fount.export.export import Export, ExportOptions, ExportResult, is_plan_file
 from fount.export.export_folder import MANIFEST, ExportFolder
@@ -75,14 +75,14 @@ def pull(
     if is_plan_file(plan):
         load_plan_file(plan)  # reports what is wrong with it before anything is created
     folder = ExportFolder(out)
-    progress: _RowsProgress | None = None
+    rates: list[float] = []  # of the rows pulled; the time for joining and describing them does not count
 
     @contextmanager
     def show_progress(total: int, done: int) -> Iterator[Callable[[int], None]]:
-        nonlocal progress
         progress = _RowsProgress(total, done, quiet=as_json)
         with progress.bar:
             yield progress.add
+        rates.append(progress.rows_per_s)
 
     with folder.locked(), connected(server, timeout_s) as client:
         export = Export(client, folder, plan, options)
@@ -90,14 +90,11 @@ def pull(
             result = export.run(show_progress)
         except FountError as error:
             raise FountError(f"{error}\nFinished files remain: run the same command again to resume.") from error
-    if as_json:
-        echo_json({**result.manifest, "out": str(out), "made": result.written, "made_again": result.replaced})
-        return
-    for line in _summary(result, out, None if progress is None else progress.rows_per_s):
-        click.echo(plain(line))
+    value = {**result.manifest, "out": str(out), "made": result.written, "made_again": result.replaced}
+    echo_result(value, map(plain, _summary(result, out, *rates)), as_json=as_json)
 
 
-def _summary(result: ExportResult, out: Path, rows_per_s: float | None) -> Iterator[str]:
+def _summary(result: ExportResult, out: Path, rows_per_s: float | None = None) -> Iterator[str]:
     manifest = result.manifest
     if not result.written:
         files = _files(len(manifest["parts"]))

@@ -18,7 +18,7 @@ from tqdm import tqdm
 from fount.cli.connection import connected
 from fount.cli.options import option, parameter_options, server_options
 from fount.cli.output.sample_writers import SampleRun, SampleWriter, open_output, refuse_failed
-from fount.cli.output.text import echo_json, error_is_terminal, plain
+from fount.cli.output.text import echo_result, error_is_terminal, plain
 from fount.client.catalog import ModelInfo
 from fount.sampling.request import ENCODINGS, PRIORITIES, SampleQuery, sample_request
 from fount.sampling.types import Chunk, Provenance
@@ -102,11 +102,7 @@ def sample(
         show_bar = not as_json and request.count >= _MIN_BAR_COUNT and error_is_terminal()
         drawn = _draw(client.stream(str(info.model), **query), writer, tqdm(total=request.count, disable=not show_bar))
     summary = _summary(drawn, info, request.start_index, out)
-    if as_json:
-        echo_json(summary)
-        return
-    for line in _summary_lines(summary):
-        click.echo(plain(line))
+    echo_result(summary, map(plain, _summary_lines(summary)), as_json=as_json)
 
 
 @dataclass(frozen=True, kw_only=True)

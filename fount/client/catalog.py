@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from fount.sampling.decode import decode, enum_name
+from fount.sampling.decode import decode, enum_name, pair
 from fount.sampling.types import ModelId
 from fount.v1 import dataset_pb2, model_pb2
 
@@ -114,17 +114,21 @@ def model_info(model: model_pb2.Model) -> ModelInfo:
         prior=tuple(model.condition.prior),
         sample_shape=tuple(spec.dims),
         dtype=enum_name(model_pb2.Dtype, "DTYPE_", spec.dtype) if spec.dtype else "",
-        value_range=(spec.value_range.min, spec.value_range.max),
-        parameters=tuple(decode(ParameterInfo, each, default=_default(each)) for each in model.parameters),
+        value_range=pair(spec.value_range),
+        parameters=tuple(
+            decode(
+                ParameterInfo,
+                each,
+                range=pair(each.range),
+                default=each.default_value if each.HasField("default_value") else None,
+            )
+            for each in model.parameters
+        ),
         encodings=tuple(enum_name(model_pb2.Encoding, "ENCODING_", encoding) for encoding in model.encodings),
         max_count=model.limits.max_count,
         max_labels=model.limits.max_labels,
-        quality=tuple(decode(QualityInfo, each) for each in model.quality),
+        quality=tuple(decode(QualityInfo, each, interval=pair(each.interval)) for each in model.quality),
     )
-
-
-def _default(parameter: model_pb2.ParameterSpec) -> float | None:
-    return parameter.default_value if parameter.HasField("default_value") else None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -157,6 +161,7 @@ class DatasetInfo:
         licence: the licence of the data; empty when unknown.
         classifier: the model that checks its labels; empty when none is configured.
         problem: why it cannot be read; empty when it can.
+        message: the message it was decoded from.
     """
 
     name: str
@@ -169,9 +174,10 @@ class DatasetInfo:
     licence: str
     classifier: str
     problem: str
+    message: dataset_pb2.Dataset = field(repr=False, compare=False)
 
 
 def dataset_info(dataset: dataset_pb2.Dataset) -> DatasetInfo:
     """Decode a data set."""
     splits = tuple(decode(SplitInfo, split) for split in dataset.splits)
-    return decode(DatasetInfo, dataset, shape=tuple(dataset.sample_spec.dims), splits=splits)
+    return decode(DatasetInfo, dataset, shape=tuple(dataset.sample_spec.dims), splits=splits, message=dataset)

@@ -15,11 +15,7 @@ __all__ = ["EvaluationWatch", "ReportDownload"]
 
 
 class EvaluationWatch:
-    """A `WatchEvaluation` call over all its attempts.
-
-    Attributes:
-        retry: the time and the attempts left.
-    """
+    """A `WatchEvaluation` call over all its attempts; `retry` has the time and the attempts left."""
 
     def __init__(self, id: str, retry: RetryState) -> None:
         self._id, self.retry = id, retry
@@ -30,11 +26,7 @@ class EvaluationWatch:
         return evaluation_pb2.WatchEvaluationRequest(id=self._id)
 
     def receive(self, response: evaluation_pb2.WatchEvaluationResponse) -> EvaluationInfo:
-        """Decode one state of the evaluation.
-
-        Raises:
-            BadReply: it is of another evaluation.
-        """
+        """Decode one state of the evaluation; a BadReply is raised for that of another one."""
         if response.evaluation.id != self._id:
             raise BadReply(f"Evaluation {self._id!r} is watched, but {response.evaluation.id!r} arrived.")
         self._last = evaluation_info(response.evaluation)
@@ -42,23 +34,12 @@ class EvaluationWatch:
         return self._last
 
     def finish(self) -> None:
-        """Check that the evaluation has ended.
-
-        Raises:
-            BadReply: it has not.
-        """
+        """Raise a BadReply if the stream ended before the evaluation did."""
         if not self._is_over:
             raise BadReply(f"The watch of evaluation {self._id!r} ended before the evaluation did.")
 
     def recover(self, error: FountError) -> float | None:
-        """Decide what to do about a broken stream.
-
-        Returns:
-            Seconds to wait before the next attempt; None when the evaluation has ended.
-
-        Raises:
-            FountError: the error itself, when it is final.
-        """
+        """Return the seconds to wait before the next attempt, None if the evaluation has ended; or raise the error."""
         return None if self._is_over else self.retry.delay_s(error)
 
     @property
@@ -67,11 +48,7 @@ class EvaluationWatch:
 
 
 class ReportDownload:
-    """A `GetEvaluationReport` call over all its attempts.
-
-    Attributes:
-        retry: the time and the attempts left.
-    """
+    """A `GetEvaluationReport` call over all its attempts; `retry` has the time and the attempts left."""
 
     def __init__(self, request: evaluation_pb2.GetEvaluationReportRequest, retry: RetryState) -> None:
         self._request, self.retry = request, retry
@@ -84,11 +61,7 @@ class ReportDownload:
         return self._request
 
     def receive(self, response: evaluation_pb2.GetEvaluationReportResponse) -> EvaluationReport | None:
-        """Add one part, and return the report it completes.
-
-        Raises:
-            BadReply: parts disagree about the file, or hold more than its size.
-        """
+        """Add one part, and return the report it completes; raise a BadReply for a part of another file, or too many."""
         first = self._first = self._first or response
         same_file = (response.total_bytes, response.redacted) == (first.total_bytes, first.redacted)
         if not same_file or len(self._data) + len(response.data) > first.total_bytes:
@@ -97,17 +70,13 @@ class ReportDownload:
         return EvaluationReport(data=bytes(self._data), redacted=first.redacted) if self._is_complete else None
 
     def finish(self) -> None:
-        """Check that no part is missing.
-
-        Raises:
-            BadReply: parts are missing.
-        """
+        """Raise a BadReply if parts are missing."""
         if not self._is_complete:
             total = 0 if self._first is None else self._first.total_bytes
             raise BadReply(f"The report ended after {len(self._data):,} of {total:,} bytes.")
 
     def recover(self, error: FountError) -> float | None:
-        """Decide what to do about a broken stream, as `EvaluationWatch.recover` does."""
+        """Return the seconds to wait before the next attempt, None when all parts were received; or raise the error."""
         return None if self._is_complete else self.retry.delay_s(error)
 
     @property

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field, is_dataclass
 from datetime import datetime
 from typing import Any
 
-from fount.sampling.decode import decode, enum_name, utc
+from fount.sampling.decode import decode, enum_name, pair, utc
 from fount.sampling.types import ModelId
 from fount.v1 import evaluation_pb2
 
@@ -306,7 +306,7 @@ def _metric(metric: evaluation_pb2.Metric) -> MetricInfo:
         MetricInfo,
         metric,
         panel=_panel(metric.panel),
-        null=decode(NullInfo, metric.null) if metric.HasField("null") else None,
+        null=decode(NullInfo, metric.null, range=pair(metric.null.range)) if metric.HasField("null") else None,
         verdict=_verdict(metric.verdict),
         classes=tuple(decode(ClassMetricInfo, each, verdict=_verdict(each.verdict)) for each in metric.classes),
     )

@@ -28,6 +28,7 @@ __all__ = [
     "enum_name",
     "misplaced",
     "model_id",
+    "pair",
     "read_rows",
     "read_shape",
     "utc",
@@ -61,7 +62,7 @@ def read_shape(spec: model_pb2.SampleSpec, encoding: model_pb2.Encoding.ValueTyp
     return SampleShape(
         dims=tuple(spec.dims),
         dtype="float32" if spec.dtype == model_pb2.DTYPE_FLOAT32 else "uint8",
-        value_range=(spec.value_range.min, spec.value_range.max),
+        value_range=pair(spec.value_range),
         encoding=name,
     )
 
@@ -160,6 +161,11 @@ def misplaced(kind: str | None) -> BadReply:
     return BadReply(f"The server sent {'an empty message' if kind is None else f'a {kind}'} out of order.")
 
 
+def pair(value_range: model_pb2.ValueRange) -> tuple[float, float]:
+    """Decode a range that is always set; (0.0, 0.0) when a server leaves it out."""
+    return value_range.min, value_range.max
+
+
 def enum_name(enum: Any, prefix: str, number: int) -> str:
     """Return the name of an enum value, as "like-real"; its number when only a newer server knows it."""
     value = enum.DESCRIPTOR.values_by_number.get(number)
@@ -191,7 +197,7 @@ def _attribute(message: Any, name: str) -> Any:
     if message.DESCRIPTOR.fields_by_name[name].has_presence and not message.HasField(name):
         return None
     if isinstance(value, model_pb2.ValueRange):
-        return value.min, value.max
+        return pair(value)
     return value if isinstance(value, str | bytes | int | float) else tuple(value)
 
 

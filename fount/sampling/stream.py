@@ -1,4 +1,4 @@
-"""A call for samples over all its attempts: requests, checks of what is received, and where to resume.
+"""Streams over all their attempts: requests, checks of what is received, and where to resume a stream that broke.
 
 No I/O happens here. A request enters, and then the messages of the gateway; checked chunks leave. When a stream breaks,
 the rest is requested from the first missing index, with seed, digest and numerics pinned to those of the header. This
@@ -8,68 +8,90 @@ is safe for every condition, because a sample depends on its own address alone.
 from __future__ import annotations
 
 from copy import deepcopy
-from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 
 from fount.errors import BadReply, FountError
 from fount.retry import RetryState
 from fount.sampling.decode import Parts, brief, misplaced, model_id, read_rows, read_shape
-from fount.sampling.types import Chunk, Provenance, SampleShape
+from fount.sampling.types import Chunk, Provenance
 from fount.v1 import sampling_pb2
 
-__all__ = ["SampleStream"]
+__all__ = ["IndexedStream", "SampleStream"]
 
 _MAX_UNARY_COUNT = 64  # samples that one message is likely to hold
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Header:
-    """The header of one attempt, decoded."""
-
-    provenance: Provenance
-    shape: SampleShape
-
-
-class SampleStream:
-    """A `Sample` call over all its attempts.
+class IndexedStream:
+    """A streaming call whose items have consecutive indices; after a break, the first one missing is requested next.
 
     Attributes:
+        item: what the stream consists of, in messages.
         retry: the time and the attempts left.
-        count: how many samples are requested.
-        next_index: index of the first sample not yet received.
+        next_index: index of the first item not yet received.
     """
 
+    item: ClassVar[str]
+
+    def __init__(self, retry: RetryState, start: int, end: int) -> None:
+        self.retry, self.next_index = retry, start
+        self._start, self._end = start, end
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether every item was received."""
+        return self.next_index == self._end
+
+    def finish(self) -> None:
+        """Raise a BadReply if the stream ended before its last item."""
+        if missing := self._end - self.next_index:
+            raise BadReply(f"The stream ended before {self.item} {self.next_index}; {missing} are missing.")
+
+    def recover(self, error: FountError) -> float | None:
+        """Return the seconds to wait before the next attempt, None when everything was received; or raise the error."""
+        if self.is_complete:
+            return None
+        received, count = self.next_index - self._start, self._end - self._start
+        return self.retry.resume_delay_s(error, received=received, count=count, next_index=self.next_index)
+
+    def _advance(self, end: int) -> None:
+        self.next_index = end
+        self.retry.record_progress()
+
+
+class SampleStream(IndexedStream):
+    """A `Sample` call over all its attempts."""
+
+    item = "sample"
+
     def __init__(self, request: sampling_pb2.SampleRequest, retry: RetryState) -> None:
-        self._request, self.retry, self.count = request, retry, request.count
-        self.next_index = request.start_index
-        self._end = request.start_index + request.count
-        self._first_header: sampling_pb2.SampleHeader | None = None
-        self._header: _Header | None = None  # of this attempt
-        self._parts = Parts()
+        super().__init__(retry, request.start_index, request.start_index + request.count)
+        self._request = request
+        self._header: sampling_pb2.SampleHeader | None = None
+        self._has_header, self._parts = False, Parts()  # of this attempt
+
+    @property
+    def count(self) -> int:
+        """How many samples are requested."""
+        return self._request.count
 
     @property
     def fits_unary(self) -> bool:
         """Whether the reply of one SampleOnce call is likely to hold all samples."""
         return self.count <= _MAX_UNARY_COUNT
 
-    @property
-    def is_complete(self) -> bool:
-        """Whether every sample was received."""
-        return self.next_index == self._end
-
     def begin(self) -> sampling_pb2.SampleRequest:
         """Return the request of the next attempt: all samples at first, and those missing after a break."""
-        self._header, self._parts = None, Parts()
+        self._has_header, self._parts = False, Parts()
         request = deepcopy(self._request)
-        if self._first_header is None:
+        if self._header is None:
             return request
-        received = self.next_index - self._request.start_index
         request.start_index, request.count = self.next_index, self._end - self.next_index
-        request.seed, request.numerics = self._first_header.seed, self._first_header.numerics
-        request.model.CopyFrom(self._first_header.model)
+        request.seed, request.numerics = self._header.seed, self._header.numerics
+        request.model.CopyFrom(self._header.model)
         if request.condition.WhichOneof("kind") == "labels":
-            del request.condition.labels.ids[:received]
+            del request.condition.labels.ids[: self.next_index - self._start]
         return request
 
     def begin_once(self) -> sampling_pb2.SampleOnceRequest:
@@ -77,19 +99,16 @@ class SampleStream:
         return sampling_pb2.SampleOnceRequest(request=self.begin())
 
     def receive(self, response: sampling_pb2.SampleResponse) -> Chunk | None:
-        """Check one message.
-
-        Returns:
-            The chunk it completes; None for a header, or a part of a sample.
+        """Return the chunk that a message completes; None for a header, or a part of a sample.
 
         Raises:
             BadReply: it contradicts the request or an earlier message.
         """
         kind = response.WhichOneof("kind")
-        if kind == "header" and self._header is None:
-            self._header = self._accept_header(response.header)
+        if kind == "header" and not self._has_header:
+            self._accept_header(response.header)
             return None
-        if kind != "chunk" or self._header is None:
+        if kind != "chunk" or not self._has_header or self._header is None:
             raise misplaced(kind)
         chunk = self._parts.join(response.chunk)
         return None if chunk is None else self._accept_chunk(chunk, self._header)
@@ -103,32 +122,8 @@ class SampleStream:
         self.receive(sampling_pb2.SampleResponse(header=response.header))
         return self.receive(sampling_pb2.SampleResponse(chunk=response.chunk)) if response.chunk.count else None
 
-    def finish(self) -> None:
-        """Check that no sample is missing at the end of the stream.
-
-        Raises:
-            BadReply: samples are missing.
-        """
-        if not self.is_complete:
-            missing = self._end - self.next_index
-            raise BadReply(f"The stream ended before sample {self.next_index}; {missing} are missing.")
-
-    def recover(self, error: FountError) -> float | None:
-        """Decide what to do about a broken stream.
-
-        Returns:
-            Seconds to wait before the next attempt; None when every sample was received.
-
-        Raises:
-            FountError: the error itself, when it is final.
-        """
-        if self.is_complete:
-            return None
-        received = self.next_index - self._request.start_index
-        return self.retry.resume_delay_s(error, received=received, count=self.count, next_index=self.next_index)
-
-    def _accept_header(self, header: sampling_pb2.SampleHeader) -> _Header:
-        pinned = self._first_header or _pinned_header(self._request, header)
+    def _accept_header(self, header: sampling_pb2.SampleHeader) -> None:
+        pinned = self._header or _pinned_header(self._request, header)
         for field, due, found in (
             ("digest", pinned.model.digest, header.model.digest),
             ("seed", pinned.seed, header.seed),
@@ -138,20 +133,19 @@ class SampleStream:
                 raise BadReply(f"The server sent {field} {found!r}, but {due!r} was pinned; samples would not match.")
         if pinned.sample_spec != header.sample_spec:
             raise BadReply("The server changed the shape or encoding of samples in the middle of a stream.")
-        self._first_header = header
-        provenance = Provenance(model=model_id(header.model), seed=header.seed, numerics=header.numerics)
-        return _Header(provenance=provenance, shape=read_shape(header.sample_spec, self._request.encoding))
+        read_shape(header.sample_spec, self._request.encoding)  # refuses a form that cannot be decoded
+        self._header, self._has_header = header, True
 
-    def _accept_chunk(self, chunk: sampling_pb2.SampleChunk, header: _Header) -> Chunk:
+    def _accept_chunk(self, chunk: sampling_pb2.SampleChunk, header: sampling_pb2.SampleHeader) -> Chunk:
         if chunk.start_index != self.next_index or not 0 < chunk.count <= self._end - self.next_index:
             raise BadReply(f"Samples {self.next_index} to {self._end - 1} are due, but {brief(chunk)} arrived.")
         self._check_labels(chunk)
-        samples, files, errors = read_rows(chunk, header.shape)
-        self.next_index += chunk.count
-        self.retry.record_progress()
+        shape = read_shape(header.sample_spec, self._request.encoding)
+        samples, files, errors = read_rows(chunk, shape)
+        self._advance(self.next_index + chunk.count)
         return Chunk(
-            provenance=header.provenance,
-            shape_of_one=header.shape,
+            provenance=Provenance(model=model_id(header.model), seed=header.seed, numerics=header.numerics),
+            shape_of_one=shape,
             start_index=chunk.start_index,
             count=chunk.count,
             samples=samples,
@@ -167,7 +161,7 @@ class SampleStream:
             raise BadReply(f"The chunk with {brief(chunk)} has {len(chunk.labels)} labels.")
         due: list[int] | None = None
         if kind == "labels":
-            first = chunk.start_index - self._request.start_index
+            first = chunk.start_index - self._start
             due = condition.labels.ids[first : first + chunk.count]
         elif kind == "label" and condition.label.WhichOneof("kind") == "id":
             due = [condition.label.id] * chunk.count

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import click
 
-__all__ = ["align", "echo_json", "error_is_terminal", "plain", "table"]
+__all__ = ["align", "echo_result", "error_is_terminal", "plain", "table"]
 
 
-def echo_json(value: object) -> None:
-    """Write one JSON value to stdout."""
-    click.echo(json.dumps(value, indent=2))
+def echo_result(value: object, lines: Iterable[str], *, as_json: bool) -> None:
+    """Write a result to stdout: one JSON value, or lines of text."""
+    for line in [json.dumps(value, indent=2)] if as_json else lines:
+        click.echo(line)
 
 
 def plain(text: str) -> str:

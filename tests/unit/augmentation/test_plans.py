@@ -33,6 +33,11 @@ def label(name):
     return sampling_pb2.LabelRef(name=name)
 
 
+def test_it_reads_plan_files_of_more_than_a_megabyte(tmp_path):
+    (tmp_path / "plan.yaml").write_text("dataset: mnist\n" + "#" * 2**20)
+    assert load_plan_file(tmp_path / "plan.yaml").dataset == "mnist"
+
+
 def test_it_reads_every_key_of_a_plan_file(tmp_path):
     (tmp_path / "plan.yaml").write_text(PLAN)
     request = plan_request(load_plan_file(tmp_path / "plan.yaml"))

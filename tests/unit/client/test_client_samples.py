@@ -6,8 +6,11 @@ import numpy as np
 import pytest
 
 from fount import Samples
+from fount.client.catalog import model_info
 from fount.errors import InvalidRequest, SampleFailed
+from fount.evaluation.types import evaluation_info
 from fount.sampling.types import Chunk, ModelId, Provenance, RowError, SampleCollector, SampleShape
+from fount.v1 import evaluation_pb2, model_pb2
 
 PROVENANCE = Provenance(model=ModelId(name="digits", version="1.0", digest="sha256:a"), seed=5, numerics="cpu")
 SHAPE = SampleShape(dims=(1, 2, 1), dtype="uint8", value_range=(0.0, 255.0), encoding="uint8")
@@ -118,3 +121,10 @@ def test_it_converts_a_chunk_to_an_array():
 def test_it_refuses_more_samples_than_fit_in_memory():
     with pytest.raises(InvalidRequest, match="do not fit in memory; use stream"):
         SampleCollector(2**63).add(piece(0, [0, 1]))
+
+
+def test_ranges_that_a_server_leaves_out_are_still_pairs():
+    model = model_info(model_pb2.Model(parameters=[{"name": "steps"}], quality=[{"metric": "fid"}]))
+    info = evaluation_info(evaluation_pb2.Evaluation(metrics=[{"name": "fid", "null": {"mean": 1.0}}]))
+    assert (model.parameters[0].range, model.quality[0].interval) == ((0.0, 0.0), (0.0, 0.0))
+    assert (info.metrics[0].null.range, info.metrics[0].interval) == ((0.0, 0.0), None)
