@@ -28,17 +28,9 @@ from pathlib import Path, PurePosixPath
 from typing import IO, Any, NoReturn, cast
 
 __all__ = [
-    "CONTENTS_FILE",
-    "FORMAT",
-    "MANIFEST_FILE",
-    "MAX_TEXT_BYTES",
-    "ArchiveContents",
-    "ArchiveError",
-    "ArchiveInfo",
-    "digest_of_ingredients",
-    "verify_archive",
-    "verify_folder",
-]
+    "CONTENTS_FILE", "FORMAT", "MANIFEST_FILE", "MAX_TEXT_BYTES", "ArchiveContents", "ArchiveError", "ArchiveInfo",
+    "digest_of_ingredients", "verify_archive", "verify_folder",
+]  # fmt: skip
 
 CONTENTS_FILE = "archive.json"
 MANIFEST_FILE = "MAR-INF/MANIFEST.json"
@@ -95,13 +87,7 @@ class ArchiveInfo:
 
 
 def digest_of_ingredients(ingredients: Mapping[str, Any]) -> str:
-    """Compute a model digest: SHA-256 of the canonical JSON of the model's ingredients.
-
-    Args:
-        ingredients: weights, config, source, noise and execution.
-
-    Returns:
-        "sha256:" and 64 hexadecimal digits.
+    """Compute a model digest, "sha256:...": that of the canonical JSON of weights, config, source, noise and execution.
 
     Raises:
         ValueError: a number is NaN or infinite.

@@ -26,23 +26,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 __all__ = [
-    "BadReply",
-    "Cancelled",
-    "DeadlineExceeded",
-    "FailedPrecondition",
-    "FountError",
-    "InternalError",
-    "InvalidRequest",
-    "MissingExtra",
-    "NotAllowed",
-    "NotFound",
-    "OutputError",
-    "Overloaded",
-    "SampleFailed",
-    "ServerUnavailable",
-    "UnknownCall",
-    "output_errors",
-]
+    "BadReply", "Cancelled", "DeadlineExceeded", "FailedPrecondition", "FountError", "InternalError",
+    "InvalidRequest", "MissingExtra", "NotAllowed", "NotFound", "OutputError", "Overloaded", "SampleFailed",
+    "ServerUnavailable", "UnknownCall", "output_errors",
+]  # fmt: skip
 
 _NAMED_FAILURES = 10
 

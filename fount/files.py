@@ -76,14 +76,7 @@ def sync_folder(folder: Path) -> None:
 
 
 def sha256_of(path: Path) -> tuple[str, int]:
-    """Compute the digest and size of a file in constant memory.
-
-    Returns:
-        (64 hexadecimal digits, number of bytes)
-
-    Raises:
-        OSError: the file cannot be read.
-    """
+    """Compute the digest, 64 hexadecimal digits, and the size of a file in constant memory."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest(), file.tell()
 

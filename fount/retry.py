@@ -64,9 +64,6 @@ class RetryState:
             policy: when to repeat the call.
             between_messages: the time limits the wait for each message of a stream, rather than the whole call.
             clock: seconds of a monotonic clock.
-
-        Raises:
-            InvalidRequest: the timeout is not above 0.
         """
         if timeout_s is not None and not timeout_s > 0:
             raise InvalidRequest("The request cannot be sent:", fields=[("timeout_s", f"is {timeout_s}, not above 0")])
@@ -85,19 +82,11 @@ class RetryState:
         self._failures, self._progressed = 0, True
 
     def call_timeout_s(self) -> float | None:
-        """Return the seconds left to the whole call; None: no limit, or one between messages only.
-
-        Raises:
-            DeadlineExceeded: no time is left.
-        """
+        """Return the seconds left to the whole call, or raise DeadlineExceeded; None: only messages are limited."""
         return None if self._between_messages else self._remaining_s()
 
     def message_timeout_s(self) -> float | None:
-        """Return the seconds left until the next message; None: no limit, or one of the whole call only.
-
-        Raises:
-            DeadlineExceeded: no time is left.
-        """
+        """Return the seconds left until the next message, or raise DeadlineExceeded; None: only the call is limited."""
         return self._remaining_s() if self._between_messages else None
 
     def timeout_error(self) -> DeadlineExceeded:
@@ -105,11 +94,7 @@ class RetryState:
         return DeadlineExceeded.after(self._timeout_s or 0.0)
 
     def delay_s(self, error: FountError) -> float:
-        """Return the seconds to wait before the next attempt.
-
-        Raises:
-            FountError: the error itself, when repeating is unsafe, or no attempt or time is left.
-        """
+        """Return the seconds until the next attempt; or raise the error, if repeating is unsafe or nothing is left."""
         if isinstance(error, DeadlineExceeded) and self._deadline_s is not None and self._clock() >= self._deadline_s:
             raise self.timeout_error() from error
         if not isinstance(error, Overloaded | ServerUnavailable):
@@ -126,11 +111,7 @@ class RetryState:
         return delay_s
 
     def resume_delay_s(self, error: FountError, *, received: int, count: int, next_index: int) -> float:
-        """Return the seconds to wait before requesting the rest of a stream that broke.
-
-        Raises:
-            FountError: the error itself, when it is final, with how much of the stream was received.
-        """
+        """Return the seconds until the rest of a stream is requested; or raise the error with how much was received."""
         try:
             return self.delay_s(error)
         except ServerUnavailable as final:

@@ -27,21 +27,9 @@ from fount.documents import DocumentError, Problem, nearest
 from fount.transform_columns import COLUMNS, IDENTITY
 
 __all__ = [
-    "COLUMNS",
-    "IDENTITY",
-    "KIND_NAMES",
-    "RANGES",
-    "Kind",
-    "Policy",
-    "PolicyDocument",
-    "Transform",
-    "draw",
-    "draw_provenance",
-    "gentle_policy",
-    "parse_policy",
-    "safe_policy",
-    "violations",
-]
+    "COLUMNS", "IDENTITY", "KIND_NAMES", "RANGES", "Kind", "Policy", "PolicyDocument", "Transform", "draw",
+    "draw_provenance", "gentle_policy", "parse_policy", "safe_policy", "violations",
+]  # fmt: skip
 
 Float64s = NDArray[np.float64]
 Float32s = NDArray[np.float32]
@@ -227,12 +215,7 @@ def _in_document(problem: Problem, policy: Policy, path: str) -> Problem:
 
 
 def safe_policy(dataset: str, shape: tuple[int, int, int]) -> Policy:
-    """Choose transforms that keep the labels of a data set: those for digits if it holds digits, else gentle ones.
-
-    Args:
-        dataset: the data set's name; it holds digits when the name contains "digits" or "mnist".
-        shape: (height, width, channels) of its images.
-    """
+    """Choose transforms that keep labels: those for digits if a grey data set has "digits" or "mnist" in its name."""
     digits = any(word in dataset.lower() for word in ("digits", "mnist"))
     return _digits_policy() if digits and shape[2] == 1 else gentle_policy()
 
@@ -266,25 +249,13 @@ def gentle_policy() -> Policy:
 
 
 def draw(policy: Policy, addresses: Addresses) -> Float32s:
-    """Draw the table of parameters that a worker applies.
-
-    Args:
-        policy: without violations.
-        addresses: of the B rows.
-
-    Returns:
-        (B, columns) float32, finite; the identity where a transform is not applied.
-    """
+    """Draw the table for a worker: (B, columns) float32, finite; the identity where a transform is not applied."""
     table = draw_provenance(policy, addresses)
     return np.where(np.isnan(table), IDENTITY, table)
 
 
 def draw_provenance(policy: Policy, addresses: Addresses) -> Float32s:
-    """Draw the table as provenance reports it.
-
-    Returns:
-        (B, columns) float32; NaN where a transform is not applied.
-    """
+    """Draw the table as provenance reports it: (B, columns) float32; NaN where a transform is not applied."""
     table = np.full((len(addresses), len(COLUMNS)), np.nan, np.float32)
     uniforms = addresses.words(Stream.TRANSFORM, _WORDS).astype(np.float64) * 2.0**-32  # (B, words) in [0, 1)
     for transform in policy.transforms:

@@ -57,11 +57,7 @@ class _TunedFile:
 
 
 def read_tuned(file: Path) -> dict[str, TunedModel]:
-    """Read the entries of a file, by model name.
-
-    Raises:
-        TunedError: the file cannot be read, is not YAML, or has unknown keys or values; names every problem.
-    """
+    """Read the entries of a file, by model name; a TunedError names every problem."""
     try:
         document = read_yaml(file)
         models = parse(_TunedFile, {} if document is None else document).models or {}
@@ -73,11 +69,7 @@ def read_tuned(file: Path) -> dict[str, TunedModel]:
 
 
 def write_tuned(file: Path, model: str, tuned: TunedModel) -> None:
-    """Write a model's entry into a file, atomically; entries of other models stay.
-
-    Raises:
-        TunedError: the file exists and cannot be read, or cannot be written.
-    """
+    """Write a model's entry into a file, atomically; entries of other models stay."""
     models = read_tuned(file) if file.exists() else {}
     models[model] = tuned
     document = {"models": {name: _to_plain(models[name]) for name in sorted(models)}}

@@ -65,12 +65,7 @@ class AugmentQuery(TypedDict, total=False):
 
 
 def augment_config(query: AugmentQuery) -> augmentation_pb2.AugmentConfig:
-    """Build the first message of a stream, without the shape of the images, from checked arguments.
-
-    Raises:
-        InvalidRequest: values are wrong for every server; every one is reported.
-        TypeError: an argument is unknown or has the wrong type.
-    """
+    """Build the first message of a stream, without the shape of the images, from checked arguments."""
     arguments = Arguments("augment", query, AugmentQuery.__annotations__, _FAILURE)
     config = augmentation_pb2.AugmentConfig(
         variants=arguments.whole("variants", 1, 1000) or 1,
@@ -134,11 +129,7 @@ class AugmentStream(IndexedStream):
         return [_Request(config=config), *(_Request(rows=message) for message in rows)]
 
     def send(self, rows: augmentation_pb2.AugmentRows, shape: tuple[int, ...]) -> _Request:
-        """Add rows, and return the message that sends them.
-
-        Raises:
-            InvalidRequest: the images have another shape than those before.
-        """
+        """Add rows, and return the message that sends them; an InvalidRequest is raised for images of another shape."""
         if not self._shape:
             self._shape = shape
             self._config.height, self._config.width, self._config.channels = shape
@@ -151,7 +142,7 @@ class AugmentStream(IndexedStream):
         return _Request(rows=rows)
 
     def receive(self, response: augmentation_pb2.AugmentResponse) -> RowBatch | None:
-        """Check one message, and return the variants in it that were not received before.
+        """Return the variants in a message that were not received before; None for a header, or a part of a row.
 
         Raises:
             BadReply: it contradicts the request or an earlier message.
@@ -298,11 +289,7 @@ async def _split_each(items: Iterator[Any] | AsyncIterator[Any]) -> AsyncIterato
 
 
 def items_of(images: Any, labels: Any) -> Any:
-    """Return the caller's images as an iterable of items for `split_rows`: one array is one item.
-
-    Raises:
-        InvalidRequest: labels are given without an array.
-    """
+    """Return images as an iterable of items for `split_rows`; one array, which alone may have labels, is one item."""
     if isinstance(images, np.ndarray):
         return [(images, labels)]
     if labels is not None:
@@ -312,10 +299,7 @@ def items_of(images: Any, labels: Any) -> Any:
 
 
 def split_rows(item: Any) -> Iterator[_Message]:
-    """Split (N, H, W, C) or (N, H, W) uint8 images, alone or with N labels, into messages.
-
-    Yields:
-        Each message with the shape of its images.
+    """Split (N, H, W, C) or (N, H, W) uint8 images, alone or with N labels, into messages, each with its images' shape.
 
     Raises:
         InvalidRequest: the images have another type or shape, or labels are not one class id a row.

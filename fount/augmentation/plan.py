@@ -12,17 +12,9 @@ from fount.sampling.types import ModelId
 from fount.v1 import augmentation_pb2
 
 __all__ = [
-    "SOURCES",
-    "AgreementInfo",
-    "AnyPlan",
-    "PinnedModelInfo",
-    "PlanInfo",
-    "PlanWarning",
-    "SlotInfo",
-    "pinned_models",
-    "plan_info",
-    "ticket_of",
-]
+    "SOURCES", "AgreementInfo", "AnyPlan", "PinnedModelInfo", "PlanInfo", "PlanWarning", "SlotInfo",
+    "pinned_models", "plan_info", "ticket_of",
+]  # fmt: skip
 
 SOURCES = {
     augmentation_pb2.SOURCE_REAL: "real",
@@ -151,12 +143,7 @@ AnyPlan = bytes | PlanInfo | augmentation_pb2.Plan
 
 
 def ticket_of(plan: AnyPlan) -> bytes:
-    """Return the ticket of a plan in any form.
-
-    Raises:
-        InvalidRequest: it is empty.
-        TypeError: the argument is neither a plan nor a ticket.
-    """
+    """Return the ticket of a plan in any form; an InvalidRequest is raised for an empty one."""
     ticket = plan.ticket if isinstance(plan, PlanInfo | augmentation_pb2.Plan) else plan
     if not isinstance(ticket, bytes | bytearray):
         raise TypeError(f"plan must be a plan or the bytes of its ticket, got {type(plan).__name__}")
@@ -167,7 +154,7 @@ def ticket_of(plan: AnyPlan) -> bytes:
 
 def plan_info(plan: augmentation_pb2.Plan) -> PlanInfo:
     """Decode a plan; enum values that only a newer server knows become numbers."""
-    request, agreement = plan.request, plan.agreement
+    request = plan.request
     return decode(
         PlanInfo,
         plan,
@@ -178,9 +165,7 @@ def plan_info(plan: augmentation_pb2.Plan) -> PlanInfo:
         slots=tuple(_slot(slot, plan.classes, plan.groups) for slot in plan.slots),
         warnings=tuple(decode(PlanWarning, each) for each in plan.warnings),
         estimated_time_s=plan.estimated_time.ToTimedelta().total_seconds(),
-        agreement=decode(AgreementInfo, agreement, transforms=_kinds(agreement))
-        if plan.HasField("agreement")
-        else None,
+        agreement=_agreement(plan.agreement) if plan.HasField("agreement") else None,
         models=pinned_models(plan.models),
         created=plan.create_time.ToDatetime(tzinfo=UTC),
         expires=plan.expire_time.ToDatetime(tzinfo=UTC),
@@ -204,6 +189,8 @@ def _slot(slot: augmentation_pb2.SlotCount, classes: Sequence[str], groups: Sequ
     )
 
 
-def _kinds(agreement: augmentation_pb2.LabelAgreement) -> dict[str, float]:
-    kind = augmentation_pb2.Transform.Kind
-    return {enum_name(kind, "KIND_", each.kind): each.after for each in agreement.transforms}
+def _agreement(agreement: augmentation_pb2.LabelAgreement) -> AgreementInfo:
+    kinds = {
+        enum_name(augmentation_pb2.Transform.Kind, "KIND_", each.kind): each.after for each in agreement.transforms
+    }
+    return decode(AgreementInfo, agreement, transforms=kinds)

@@ -29,14 +29,8 @@ from fount.transforms import Policy, PolicyDocument
 from fount.v1 import augmentation_pb2, sampling_pb2
 
 __all__ = [
-    "REAL_MODES",
-    "AnyPlanSpec",
-    "PlanSpec",
-    "load_plan_file",
-    "load_policy_file",
-    "plan_request",
-    "policy_message",
-]
+    "REAL_MODES", "AnyPlanSpec", "PlanSpec", "load_plan_file", "load_policy_file", "plan_request", "policy_message",
+]  # fmt: skip
 
 REAL_MODES = {
     "once": augmentation_pb2.RealRows.MODE_ONCE,
@@ -191,7 +185,7 @@ def load_plan_file(path: str | os.PathLike[str]) -> PlanSpec:
     """Read a plan file.
 
     Raises:
-        NotFound: there is no such file, or it cannot be read.
+        NotFound: it cannot be read.
         InvalidRequest: it is not a plan; every problem is reported.
     """
     document = _read("plan", path)
@@ -201,22 +195,12 @@ def load_plan_file(path: str | os.PathLike[str]) -> PlanSpec:
 
 
 def load_policy_file(path: str | os.PathLike[str]) -> augmentation_pb2.TransformPolicy:
-    """Read a file with a policy alone, or under its key `policy`.
-
-    Raises:
-        NotFound: there is no such file, or it cannot be read.
-        InvalidRequest: it is not a policy; every problem is reported.
-    """
+    """Read a file with a policy alone, or under its key `policy`; errors as in `load_plan_file`."""
     return policy_message(_read("policy", path))
 
 
 def plan_request(spec: AnyPlanSpec) -> augmentation_pb2.PlanDatasetRequest:
-    """Build the request for a plan.
-
-    Raises:
-        InvalidRequest: keys or values of a mapping are wrong; every problem is reported.
-        TypeError: the specification has another type.
-    """
+    """Build the request for a plan; an InvalidRequest reports every wrong key and value of a mapping."""
     if isinstance(spec, augmentation_pb2.PlanDatasetRequest):
         return spec
     if isinstance(spec, Mapping):
@@ -243,11 +227,7 @@ def plan_request(spec: AnyPlanSpec) -> augmentation_pb2.PlanDatasetRequest:
 def policy_message(
     policy: Sequence[Mapping[str, Any]] | Mapping[str, Any] | augmentation_pb2.TransformPolicy,
 ) -> augmentation_pb2.TransformPolicy:
-    """Build a policy from its list, as under `policy` in a plan file, or from a mapping that holds only this list.
-
-    Raises:
-        InvalidRequest: keys or values are wrong; every problem is reported.
-    """
+    """Build a policy from its list, as under `policy` in a plan file, or from a mapping that holds only this list."""
     if isinstance(policy, augmentation_pb2.TransformPolicy):
         return policy
     try:
@@ -309,16 +289,12 @@ def _target(spec: TargetSpec) -> augmentation_pb2.Target:
     elif spec.counts is not None:
         target.counts.SetInParent()
         for each in spec.counts:
-            target.counts.counts.add(label=_label(each.label), group=each.group, count=each.count)
+            target.counts.counts.add(label={"name": each.label}, group=each.group, count=each.count)
     elif spec.weights is not None:
         target.weights.total = spec.total or 0
         for label, weight in spec.weights.items():
-            target.weights.weights.add(label=_label(label), weight=weight)
+            target.weights.weights.add(label={"name": label}, weight=weight)
     return target
-
-
-def _label(name: str) -> sampling_pb2.LabelRef:
-    return sampling_pb2.LabelRef(name=name)
 
 
 def _policy(policy: Policy) -> augmentation_pb2.TransformPolicy:

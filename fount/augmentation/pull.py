@@ -22,16 +22,9 @@ from fount.sampling.stream import IndexedStream
 from fount.v1 import augmentation_pb2, model_pb2
 
 __all__ = [
-    "PARTS",
-    "PROVENANCE_LEVELS",
-    "Level",
-    "Part",
-    "PullInfo",
-    "PullInfoStream",
-    "PullQuery",
-    "PullStream",
+    "PARTS", "PROVENANCE_LEVELS", "Level", "Part", "PullInfo", "PullInfoStream", "PullQuery", "PullStream",
     "pull_request",
-]
+]  # fmt: skip
 
 Level = Literal["none", "ids", "full"]
 Part = Literal["plan", "out-of-bag"]
@@ -96,12 +89,7 @@ class PullQuery(TypedDict, total=False):
 
 
 def pull_request(plan: AnyPlan, query: PullQuery) -> augmentation_pb2.PullDatasetRequest:
-    """Build the request for the rows of a shard from checked arguments.
-
-    Raises:
-        InvalidRequest: a value is wrong for every plan.
-        TypeError: an argument is unknown or has the wrong type.
-    """
+    """Build the request for the rows of a shard; wrong arguments are reported as in `fount.sampling.arguments`."""
     arguments = Arguments("pull", query, PullQuery.__annotations__, "The rows cannot be pulled:")
     shard, shards = arguments.whole("shard", 0, MAX_SHARDS - 1), arguments.whole("shards", 1, MAX_SHARDS)
     if shards is not None and (shard or 0) >= shards and not arguments.problems:
@@ -178,7 +166,7 @@ class PullStream(_Pull):
     """The rows of a `PullDataset` call, over all its attempts."""
 
     def receive(self, response: augmentation_pb2.PullDatasetResponse) -> RowBatch | None:
-        """Check one message, and return the batch it completes.
+        """Return the batch that a message completes; None for a header, or a part of a row.
 
         Raises:
             BadReply: it contradicts the request or an earlier message.
@@ -208,11 +196,7 @@ class PullInfoStream(_Pull):
     """The header of a `PullDataset` call, without its rows."""
 
     def receive(self, response: augmentation_pb2.PullDatasetResponse) -> PullInfo:
-        """Check the header, and return it decoded.
-
-        Raises:
-            BadReply: it is no header, or contradicts the request.
-        """
+        """Return the header, decoded."""
         return self._accept_header(response)
 
 

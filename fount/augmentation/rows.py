@@ -23,6 +23,7 @@ __all__ = ["RowBatch", "RowParts", "read_row_batch"]
 
 _REJECTED = grpc.StatusCode.ABORTED.name
 _NO_SOURCE_ROW = 2**64 - 1
+_REQUIRED = object()  # of a column that is never empty
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -134,55 +135,44 @@ def read_row_batch(
     rejected = np.zeros(count, np.bool_)
     rejected[[error.index - samples.start_index for error in errors]] = True
     assert images is not None
+    ids = _column(chunk.groups, np.int64, count, f"groups of {place}", empty=None)
     batch = RowBatch(
         start_index=samples.start_index,
         end_index=samples.start_index + count,
         rows=rows,
         images=images,
-        labels=_required(samples.labels, np.int64, count, f"labels of {place}", fill=-1),
+        labels=_column(samples.labels, np.int64, count, f"labels of {place}", empty=-1),
         rejected=rejected,
         errors=errors,
-        groups=_group_ids(_column(chunk.groups, np.int64, count, f"groups of {place}"), groups),
-        weights=_column(chunk.weights, np.int64, count, f"weights of {place}"),
+        groups=ids if ids is None else np.where(ids < groups, ids, -1),
+        weights=_column(chunk.weights, np.int64, count, f"weights of {place}", empty=None),
     )
     return _with_provenance(batch, chunk.provenance, tuple(columns)) if chunk.HasField("provenance") else batch
 
 
 def _with_provenance(batch: RowBatch, provenance: augmentation_pb2.RowProvenance, columns: tuple[str, ...]) -> RowBatch:
     count, place = len(batch), f"rows {batch.start_index} to {batch.end_index - 1}"
-    source_rows = _required(provenance.source_rows, np.uint64, count, f"source rows of {place}", fill=_NO_SOURCE_ROW)
-    transforms = None
-    if columns:
-        shape = (count, len(columns))
-        flat = _required(provenance.transforms, np.float32, count * len(columns), f"transforms of {place}", fill=np.nan)
-        transforms = flat.reshape(shape)  # (N * K,) -> (N, K)
+    source_rows = _column(provenance.source_rows, np.uint64, count, f"source rows of {place}", empty=_NO_SOURCE_ROW)
+    flat = provenance.transforms if columns else ()
+    transforms = _column(flat, np.float32, count * len(columns), f"transforms of {place}", empty=np.nan)
     return replace(
         batch,
-        sources=_required(provenance.sources, np.uint8, count, f"sources of {place}"),
+        sources=_column(provenance.sources, np.uint8, count, f"sources of {place}"),
         source_rows=source_rows.view(np.int64),  # 2^64 - 1 is -1
-        seeds=_required(provenance.seeds, np.uint64, count, f"seeds of {place}"),
-        indices=_required(provenance.indices, np.uint64, count, f"indices of {place}"),
-        attempts=_required(provenance.attempts, np.int64, count, f"attempts of {place}", fill=0),
-        transforms=transforms,
+        seeds=_column(provenance.seeds, np.uint64, count, f"seeds of {place}"),
+        indices=_column(provenance.indices, np.uint64, count, f"indices of {place}"),
+        attempts=_column(provenance.attempts, np.int64, count, f"attempts of {place}", empty=0),
+        transforms=transforms.reshape(count, len(columns)) if columns else None,  # (N * K,) -> (N, K)
         transform_columns=columns,
-        confidences=_column(provenance.confidences, np.float32, count, f"confidences of {place}"),
-        copy_ratios=_column(provenance.copy_ratios, np.float32, count, f"copy ratios of {place}"),
+        confidences=_column(provenance.confidences, np.float32, count, f"confidences of {place}", empty=None),
+        copy_ratios=_column(provenance.copy_ratios, np.float32, count, f"copy ratios of {place}", empty=None),
     )
 
 
-def _group_ids(ids: NDArray[np.int64] | None, groups: int) -> NDArray[np.int64] | None:
-    return None if ids is None else np.where(ids < groups, ids, -1)
-
-
-def _column(values: Sequence[Any], dtype: Any, count: int, name: str) -> NDArray[Any] | None:
-    """Return a repeated field as an array; None when it is empty."""
-    return _required(values, dtype, count, name) if len(values) else None
-
-
-def _required(values: Sequence[Any], dtype: Any, count: int, name: str, *, fill: Any = None) -> NDArray[Any]:
-    """Return a repeated field as an array; where the field may be empty, `fill` gives the value of every row."""
-    if not len(values) and fill is not None:
-        return np.full(count, fill, dtype)
+def _column(values: Sequence[Any], dtype: Any, count: int, name: str, *, empty: Any = _REQUIRED) -> Any:
+    """Return a repeated field as an array; one that may be empty becomes None then, or is filled with `empty`."""
+    if not len(values) and empty is not _REQUIRED:
+        return None if empty is None else np.full(count, empty, dtype)
     if len(values) != count:
         raise BadReply(f"The chunk has {len(values)} {name}, but {count} are due.")
     return np.fromiter(values, dtype, count)

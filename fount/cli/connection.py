@@ -19,11 +19,7 @@ __all__ = ["connected"]
 
 @contextmanager
 def connected(server: str, timeout_s: float) -> Iterator[Client]:
-    """Open a client until the block ends.
-
-    Raises:
-        KeyboardInterrupt: Ctrl-C ended the block early.
-    """
+    """Open a client until the block ends; Ctrl-C ends the block early with a KeyboardInterrupt."""
     with Client(server, timeout_s=timeout_s) as client:
         if signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
             yield client  # the process that started the command ignores or handles Ctrl-C

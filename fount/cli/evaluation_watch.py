@@ -125,11 +125,7 @@ class WatchProgress:
 
 
 def retry_until_ready(request: Callable[[], EvaluationInfo], server: str, progress: WatchProgress) -> EvaluationInfo:
-    """Repeat a request while the server is not ready: workers load, or it is being restarted.
-
-    Raises:
-        FountError: the request failed; at once when no server answers the first attempt.
-    """
+    """Repeat a request while the server loads or restarts; if no server answers the first attempt, fail at once."""
     end_s, reported = time.monotonic() + _MAX_OUTAGE_S, ""
     while True:
         try:
@@ -145,11 +141,7 @@ def retry_until_ready(request: Callable[[], EvaluationInfo], server: str, progre
 
 
 def watch(client: Client, id: str, progress: WatchProgress) -> EvaluationInfo:
-    """Show the progress of an evaluation until it has ended, and return its final snapshot.
-
-    Raises:
-        FountError: it cannot be watched to its end; the message has the commands to continue.
-    """
+    """Show the progress of an evaluation until it has ended, and return its final snapshot."""
     last: EvaluationInfo | None = None
     with closing(_snapshots(client, id)) as snapshots:
         try:
@@ -180,11 +172,7 @@ def _snapshots(client: Client, id: str) -> Generator[EvaluationInfo]:
 
 
 def conclude(client: Client, info: EvaluationInfo, reports: Sequence[Path], *, as_json: bool) -> None:
-    """Show an evaluation that has ended, and write its reports.
-
-    Raises:
-        ClickException: it did not succeed, or a gate failed.
-    """
+    """Show an evaluation that has ended, and write its reports; fail if it did not succeed, or a gate failed."""
     if not as_json:  # before the reports, whose download may fail
         echo_result(None, evaluation_lines(info), as_json=False)
     written = write_reports(client, info.id, reports) if info.state == "succeeded" else []

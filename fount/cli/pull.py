@@ -13,7 +13,7 @@ import click
 from tqdm import tqdm
 
 from fount.augmentation.plan_file import load_plan_file
-from fount.augmentation.pull import Level
+from fount.augmentation.pull import PROVENANCE_LEVELS, Level
 from fount.augmentation.shards import MAX_SHARDS
 from fount.cli.connection import connected
 from fount.cli.options import option, server_options
@@ -22,7 +22,6 @@ from fount.errors import FountError
 from fount.export.export import Export, ExportOptions, ExportResult, is_plan_file
 from fount.export.export_folder import MANIFEST, ExportFolder
 from fount.export.formats import FORMATS
-from fount.export.table import PROVENANCE
 
 __all__ = ["pull"]
 
@@ -35,7 +34,7 @@ _LINE_INTERVAL_S = 10.0
 @click.argument("plan", type=click.Path(path_type=Path))
 @click.option("--out", required=True, envvar="FOUNT_PULL_OUT", show_envvar=True, metavar="DIR", type=click.Path(path_type=Path), help="The folder to write; created if missing.")  # fmt: skip  # noqa: E501
 @option("--format", type=click.Choice(list(FORMATS)), default="parquet", help="File format.")
-@option("--provenance", type=click.Choice(PROVENANCE), default="ids", help="How much provenance to store with each row.")  # fmt: skip  # noqa: E501
+@option("--provenance", type=click.Choice(list(PROVENANCE_LEVELS)), default="ids", help="How much provenance to store with each row.")  # fmt: skip  # noqa: E501
 @option("--shards", type=_SHARDS, metavar="N", help="Number of shards; unset, as planned.")
 @option("--jobs", type=_JOBS, metavar="N", default="4", help="Number of simultaneous streams.")
 @click.option("--out-of-bag", envvar="FOUNT_PULL_OUT_OF_BAG", show_envvar=True, is_flag=True, help="Pull the rows that the bootstrap of a plan with a seed, or of a ticket, did not draw.")  # fmt: skip  # noqa: E501

@@ -67,16 +67,7 @@ class Calls(_CallSettings):
         self._closed.set()
 
     def unary(self, call: Callable[..., _Reply], request: object, retry: RetryState | None = None) -> _Reply:
-        """Send one request and return its reply.
-
-        Args:
-            call: the stub's method.
-            request: its request.
-            retry: the time and the attempts left; None: those of a new call.
-
-        Raises:
-            FountError: no reply was received.
-        """
+        """Send one request and return its reply, within the time and attempts of `retry`; None: those of a new call."""
         retry, delay_s = retry or self.retry_state(), 0.0
         while True:
             self._wait(delay_s)
@@ -86,11 +77,7 @@ class Calls(_CallSettings):
                 delay_s = retry.delay_s(error_of(error, self._server))
 
     def pages(self, call: Callable[..., Any], request: Any, field: str) -> Iterator[Any]:
-        """Request every page of a list, and yield the entries of the reply's field.
-
-        Raises:
-            FountError: no reply was received.
-        """
+        """Request every page of a list, and yield the entries of the reply's field."""
         while True:
             reply = self.unary(call, request)
             yield from getattr(reply, field)
@@ -107,9 +94,6 @@ class Calls(_CallSettings):
             call: the stub's method.
             stream: builds requests and checks messages.
             feed: the requests of a call that streams in both directions; filled before each message is read.
-
-        Raises:
-            FountError: the rest was not received.
         """
         delay_s: float | None = 0.0
         stream.retry.restart_message_timer()
@@ -138,11 +122,7 @@ class Calls(_CallSettings):
 
 
 class _Watchdog:
-    """Cancels a call whose next message does not arrive in time, for which gRPC has no timeout of its own.
-
-    Attributes:
-        timed_out: the error to raise after it did so.
-    """
+    """Cancels a call whose next message is late, for which gRPC has no timeout; `timed_out` is then the error."""
 
     def __init__(self, call: Any, retry: RetryState) -> None:
         self._call, self._retry = call, retry
@@ -150,11 +130,7 @@ class _Watchdog:
         self.timed_out: DeadlineExceeded | None = None
 
     def messages(self, feed: Feed | None) -> Iterator[Any]:
-        """Read the call's messages; time counts only while waiting for one.
-
-        Raises:
-            DeadlineExceeded: no time was left at the start.
-        """
+        """Read the call's messages; time counts only while waiting for one."""
         if (timeout_s := self._retry.message_timeout_s()) is not None:
             threading.Thread(target=self._watch, args=(timeout_s,), name="fount-watch", daemon=True).start()
         while True:

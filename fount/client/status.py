@@ -90,12 +90,7 @@ ERRORS: dict[grpc.StatusCode, Callable[[_Failure], FountError]] = {
 
 
 def error_of(error: grpc.RpcError, server: str) -> FountError:
-    """Return the client's error for a failed call, with gRPC's as its cause.
-
-    Args:
-        error: raised by a synchronous or an asyncio call.
-        server: the address of the server, for the message.
-    """
+    """Return the client's error for a failed call, synchronous or asyncio, with gRPC's error as its cause."""
     call = cast(_EndedCall, error)
     made = ERRORS[call.code()](_read(error, call, server))
     made.__cause__ = error

@@ -61,12 +61,7 @@ class EvaluationQuery(ParametersQuery, total=False):
 
 
 def evaluation_request(model: str, query: EvaluationQuery) -> evaluation_pb2.CreateEvaluationRequest:
-    """Build a request from checked arguments; a request id is generated when none is given.
-
-    Raises:
-        TypeError: an argument is unknown or has the wrong type.
-        InvalidRequest: a value is wrong for every model.
-    """
+    """Build a request from checked arguments; a request id is generated when none is given."""
     arguments = Arguments("evaluate", query, EvaluationQuery.__annotations__, SEND_FAILURE)
     request = evaluation_pb2.CreateEvaluationRequest(
         count=arguments.whole("count", _MIN_COUNT, UINT64_MAX) or 0,
@@ -86,12 +81,7 @@ def evaluation_request(model: str, query: EvaluationQuery) -> evaluation_pb2.Cre
 
 
 def list_request(states: Iterable[State], model: str | None) -> evaluation_pb2.ListEvaluationsRequest:
-    """Build the request for the first page of a list.
-
-    Raises:
-        TypeError: an argument has the wrong type.
-        InvalidRequest: there is no such state.
-    """
+    """Build the request for the first page of a list."""
     arguments = Arguments("evaluations", {"states": states}, {"states"}, SEND_FAILURE)
     request = evaluation_pb2.ListEvaluationsRequest(
         page_size=1000, states=arguments.choices("states", STATES), model=text_of("model", model or "")
@@ -101,12 +91,7 @@ def list_request(states: Iterable[State], model: str | None) -> evaluation_pb2.L
 
 
 def report_request(id: str, format: Format) -> evaluation_pb2.GetEvaluationReportRequest:
-    """Build the request for a report.
-
-    Raises:
-        TypeError: an argument has the wrong type.
-        InvalidRequest: there is no such format.
-    """
+    """Build the request for a report."""
     if text_of("format", format) not in REPORT_FORMATS:
         text = f'is "{format}"; it may be {", ".join(REPORT_FORMATS)}'
         raise InvalidRequest(SEND_FAILURE, fields=[("format", text)])

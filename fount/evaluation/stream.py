@@ -61,7 +61,7 @@ class ReportDownload:
         return self._request
 
     def receive(self, response: evaluation_pb2.GetEvaluationReportResponse) -> EvaluationReport | None:
-        """Add one part, and return the report it completes; raise a BadReply for a part of another file, or too many."""
+        """Add one part, and return the report it completes; a BadReply is raised for parts of different files."""
         first = self._first = self._first or response
         same_file = (response.total_bytes, response.redacted) == (first.total_bytes, first.redacted)
         if not same_file or len(self._data) + len(response.data) > first.total_bytes:

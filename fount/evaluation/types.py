@@ -13,20 +13,9 @@ from fount.sampling.types import ModelId
 from fount.v1 import evaluation_pb2
 
 __all__ = [
-    "PANELS",
-    "STATES",
-    "ClassMetricInfo",
-    "EnvelopeInfo",
-    "EvaluationInfo",
-    "EvaluationReport",
-    "GateInfo",
-    "MetricInfo",
-    "NullInfo",
-    "PanelInfo",
-    "ProgressInfo",
-    "evaluation_info",
-    "evaluation_json",
-]
+    "PANELS", "STATES", "ClassMetricInfo", "EnvelopeInfo", "EvaluationInfo", "EvaluationReport", "GateInfo",
+    "MetricInfo", "NullInfo", "PanelInfo", "ProgressInfo", "evaluation_info", "evaluation_json",
+]  # fmt: skip
 
 
 Interval = tuple[float, float]
@@ -242,11 +231,7 @@ class EvaluationInfo:
         return self.state in _FINAL
 
     def metric(self, name: str) -> MetricInfo:
-        """Return the metric of a name.
-
-        Raises:
-            KeyError: there is none of the name, or not yet.
-        """
+        """Return the metric of a name; a KeyError lists those that are known so far."""
         metrics = {each.name: each for each in self.metrics}
         if name not in metrics:
             raise KeyError(f"There is no metric {name!r}; there are: {', '.join(metrics) or 'none yet'}.")

@@ -83,13 +83,7 @@ class Export:
     """An export of a plan into a folder that is locked."""
 
     def __init__(self, client: Client, folder: ExportFolder, source: Path, options: ExportOptions) -> None:
-        """Resolve the plan of a plan file or ticket, and check that the folder, which is locked, is for this export.
-
-        Raises:
-            InvalidRequest: the plan file is wrong.
-            OutputError: the folder holds another export, or cannot be written.
-            FountError: the gateway cannot make the plan or does not know it, or does not answer.
-        """
+        """Resolve the plan of a plan file or ticket, and check that the folder, which is locked, is for this export."""
         self._client, self._folder, self._options = client, folder, options
         plan = self._resolve_plan(source) if is_plan_file(source) else None
         self._ticket = _read_ticket(source) if plan is None else plan.ticket
@@ -112,12 +106,7 @@ class Export:
         self._journal = folder.journal()
 
     def run(self, show_progress: ShowProgress) -> ExportResult:
-        """Write the missing parts and the manifest.
-
-        Raises:
-            OutputError: it cannot be written; complete parts remain, and the next run resumes.
-            FountError: rows could not be pulled; likewise.
-        """
+        """Write the missing parts and the manifest; after an error, complete parts remain and the next run resumes."""
         folder, jobs, total = self._folder, self._options.jobs, self._info.rows
         files = dict(enumerate(self._files))
         recorded = [each for each in self._journal.records.values() if files.get(each.part) == each.file]
@@ -145,12 +134,10 @@ class Export:
         request = plan_request(load_plan_file(file))
         saved = self._folder.plan()
         if saved is None:
-            return self._save(_as_json(request), self._client.plan(request))
-        if saved.get("spec") != _as_json(request):
-            raise OutputError(
-                f"{self._folder.path} holds an export of another plan file than {file} is now; "
-                "name another folder with --out"
-            )
+            return self._save(MessageToDict(request), self._client.plan(request))
+        if saved.get("spec") != MessageToDict(request):
+            found = f"{self._folder.path} holds an export of another plan file than {file} is now"
+            raise OutputError(f"{found}; name another folder with --out")
         try:
             return plan_info(ParseDict(saved.get("plan", {}), augmentation_pb2.Plan()))
         except (ParseError, ValueError) as error:
@@ -161,14 +148,12 @@ class Export:
         """Make the same plan again, when the gateway no longer accepts its ticket."""
         again = self._client.plan(plan.request)
         if again.id != plan.id:
-            raise OutputError(
-                f"{self._folder.path} holds rows of plan {plan.id}, whose ticket is no longer accepted, and planning "
-                f"it again gives {again.id}; name another folder with --out"
-            )
+            found = f"{self._folder.path} holds rows of plan {plan.id}, whose ticket is no longer accepted"
+            raise OutputError(f"{found}, and planning it again gives {again.id}; name another folder with --out")
         return self._save((self._folder.plan() or {}).get("spec"), again)
 
     def _save(self, spec: Any, plan: PlanInfo) -> PlanInfo:
-        self._folder.save_plan({"spec": spec, "plan": _as_json(plan.message)}, plan.ticket)
+        self._folder.save_plan({"spec": spec, "plan": MessageToDict(plan.message)}, plan.ticket)
         return plan
 
     def _request_info(self) -> PullInfo:
@@ -293,9 +278,7 @@ def _read_ticket(path: Path) -> bytes:
 
 def _schema(info: PullInfo, provenance: Level) -> TableSchema:
     if len(info.shape) != 3:
-        raise OutputError(
-            f"The rows have the shape {info.shape}; only images of (height, width, channels) are exported"
-        )
+        raise OutputError(f"The rows have the shape {info.shape}; images of (height, width, channels) are exported")
     height, width, channels = info.shape
     return TableSchema(
         classes=info.classes,
@@ -317,7 +300,3 @@ def _total(counts: Sequence[Mapping[str, int]], names: Iterable[str]) -> dict[st
     """Sum counts over all parts, in the order of the names; no zeros."""
     totals = {name: sum(each.get(name, 0) for each in counts) for name in names}
     return {name: total for name, total in totals.items() if total}
-
-
-def _as_json(message: Any) -> Any:
-    return json.loads(json.dumps(MessageToDict(message)))

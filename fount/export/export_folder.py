@@ -37,14 +37,10 @@ _METADATA = ".fount"
 
 
 class ExportFolder:
-    """The folder of one export."""
+    """The folder of one export; what cannot be read or written is an `OutputError` that names the path."""
 
     def __init__(self, path: Path) -> None:
-        """Check the path; nothing is read or created.
-
-        Raises:
-            OutputError: it is a file, holds something other than an export, or its parent folder does not exist.
-        """
+        """Check that the path is free, or holds an export; nothing is read or created."""
         self.path, self._metadata = path, path / _METADATA
         self.staging = self._metadata / "staging"
         if path.exists() and not path.is_dir():
@@ -56,11 +52,7 @@ class ExportFolder:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Lock the folder until the block ends, and delete what a crash left half-written.
-
-        Raises:
-            OutputError: another process holds the lock.
-        """
+        """Lock the folder until the block ends, and delete what a crash left half-written; fail if it is locked."""
         with output_errors(self.path):
             self._metadata.mkdir(parents=True, exist_ok=True)
             lock = (self._metadata / "lock").open("a")
@@ -81,14 +73,7 @@ class ExportFolder:
             return Journal(self._metadata / "journal.jsonl")
 
     def claim(self, identity: Mapping[str, Any]) -> None:
-        """Record which export the folder is for, or check that it is for the same one.
-
-        Args:
-            identity: JSON values that distinguish exports.
-
-        Raises:
-            OutputError: it holds another export; names the first difference.
-        """
+        """Record the JSON values that distinguish this export, or check that the folder is for the same one."""
         known = self._read("export.json")
         if known is None:
             self._write("export.json", identity)

@@ -3,7 +3,8 @@
 The `Table` of a part enters; the bytes of its file leave. Equal rows make equal files: times, owners and modes in
 archives are fixed.
 
-Source: POSIX.1-1988, ustar interchange format; Hugging Face `datasets`, `Image` and `ClassLabel` features.
+Source: POSIX.1-1988, ustar interchange format; Hugging Face `datasets`, `Image` and `ClassLabel` features; PNG (Third
+Edition), W3C 2025, sections 5 and 10; RFC 1950 and RFC 1951, section 3.2.4 (stored blocks).
 """
 
 from __future__ import annotations
@@ -12,8 +13,10 @@ import csv
 import hashlib
 import json
 import re
+import struct
 import tarfile
 import zipfile
+import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib import import_module
@@ -24,13 +27,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fount.errors import MissingExtra
-from fount.export.png import deflated_pngs, stored_pngs
 from fount.export.table import Table, TableSchema
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-__all__ = ["DATA", "FORMATS", "Format", "class_folder_names", "csv_header"]
+__all__ = ["DATA", "FORMATS", "Format", "class_folder_names", "csv_header", "deflated_pngs", "stored_pngs"]
 
 DATA = "data"
 """The folder in an export that holds its rows."""
@@ -60,11 +62,7 @@ class Format:
     requires: str | None = None
 
     def check_installed(self) -> None:
-        """Import the package the format requires.
-
-        Raises:
-            MissingExtra: it is not installed.
-        """
+        """Import the package the format requires; a MissingExtra is raised if it is not installed."""
         if self.requires is None:
             return
         try:
@@ -73,14 +71,74 @@ class Format:
             raise MissingExtra.of(command="pull", extra=self.name, missing=self.requires) from error
 
     def file_of(self, number: int, parts: int, split: str) -> str:
-        """Name the file of one of all parts; Hugging Face reads the split from such names.
-
-        Example:
-            data/train-00003-of-00010.parquet
-        """
+        """Name the file of a part as Hugging Face expects it: "data/train-00003-of-00010.parquet", with the split."""
         if not self.suffix:
             return f".fount/rows/{number:05d}.csv"
         return f"{DATA}/{split}-{number:05d}-of-{parts:05d}{self.suffix}"
+
+
+# --- PNG --------------------------------------------------------------------------------------------------------------
+
+# An export spends its time on encoding images. Images of one shape, stored without compression, make files of one
+# length, which are built as one array in a few passes, for a container that compresses by itself.
+_PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+_COLOUR_TYPES = {1: 0, 2: 4, 3: 2, 4: 6}  # by number of channels: grey, grey with alpha, RGB, RGBA
+_ZLIB_HEADER = b"\x78\x01"
+_MAX_STORED_BLOCK = 65535  # bytes of a stored block
+_PNG_LEVEL = 1
+
+
+def stored_pngs(images: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Encode images, (N, H, W, 1 to 4) uint8, as PNG files without compression: (N, L) uint8, one file per row."""
+    lines = _scan_lines(images)
+    before, after = _png_header(images.shape[1:]), _png_chunk(b"IEND", b"")
+    blocks = range(0, lines.shape[1], _MAX_STORED_BLOCK)
+    length = len(_ZLIB_HEADER) + 5 * len(blocks) + lines.shape[1] + 4
+    files = np.empty((len(images), len(before) + 8 + length + 4 + len(after)), np.uint8)
+    _put(files, 0, before + struct.pack(">I4s", length, b"IDAT") + _ZLIB_HEADER)
+    at = len(before) + 8 + len(_ZLIB_HEADER)
+    for start in blocks:
+        block = lines[:, start : start + _MAX_STORED_BLOCK]
+        size, is_last = block.shape[1], start + _MAX_STORED_BLOCK >= lines.shape[1]
+        _put(files, at, struct.pack("<BHH", is_last, size, size ^ 0xFFFF))
+        files[:, at + 5 : at + 5 + size] = block
+        at += 5 + size
+    files[:, at : at + 4] = _big_endian([zlib.adler32(line) for line in lines])
+    files[:, at + 4 : at + 8] = _big_endian([zlib.crc32(file) for file in files[:, len(before) + 4 : at + 4]])
+    _put(files, at + 8, after)
+    return files
+
+
+def deflated_pngs(images: NDArray[np.uint8]) -> list[bytes]:
+    """Encode images, (N, H, W, 1 to 4) uint8, as compressed PNG files."""
+    before, after = _png_header(images.shape[1:]), _png_chunk(b"IEND", b"")
+    return [before + _png_chunk(b"IDAT", zlib.compress(line, _PNG_LEVEL)) + after for line in _scan_lines(images)]
+
+
+def _scan_lines(images: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """(N, H (1 + W C)): the lines of each image, each preceded by the number of its filter, 0 for none."""
+    n, height, width, channels = images.shape
+    lines = np.zeros((n, height, 1 + width * channels), np.uint8)
+    lines[:, :, 1:] = images.reshape(n, height, width * channels)
+    return lines.reshape(n, height * (1 + width * channels))
+
+
+def _png_header(shape: tuple[int, ...]) -> bytes:
+    height, width, channels = shape
+    fields = struct.pack(">IIBBBBB", width, height, 8, _COLOUR_TYPES[channels], 0, 0, 0)
+    return _PNG_SIGNATURE + _png_chunk(b"IHDR", fields)
+
+
+def _png_chunk(kind: bytes, data: bytes) -> bytes:
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+
+def _put(files: NDArray[np.uint8], at: int, constant: bytes) -> None:
+    files[:, at : at + len(constant)] = np.frombuffer(constant, np.uint8)
+
+
+def _big_endian(checksums: list[int]) -> NDArray[np.uint8]:
+    return np.array(checksums, ">u4").view(np.uint8).reshape(-1, 4)  # (N, 4)
 
 
 # --- NPZ --------------------------------------------------------------------------------------------------------------
@@ -140,14 +198,10 @@ def _tar_member(name: str, data: bytes) -> list[bytes]:
 
 
 def _encode_parquet(table: Table, _: _Save) -> bytes:
-    """Make a Parquet file of a part, with images as Hugging Face `datasets` reads them.
+    """Make a Parquet file of a part, with images as Hugging Face `datasets` reads them: structs of PNG bytes and path.
 
-    An image is a struct of PNG bytes and a path.
     The features in the schema's metadata make `load_dataset` return images and class names rather than structs and
     numbers. The PNG files are stored and Parquet compresses the column: faster and smaller than compressing each file.
-
-    Raises:
-        ModuleNotFoundError: pyarrow is not installed.
     """
     import pyarrow as pa
     from pyarrow import parquet

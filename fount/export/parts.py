@@ -76,13 +76,10 @@ def export_parts(
     jobs: int,
     on_rows: Callable[[int], None],
 ) -> None:
-    """Pull missing parts, in order, over `jobs` simultaneous streams, and write them.
+    """Pull missing parts, in order, over `jobs` simultaneous streams, and write them; complete parts survive an error.
 
     The functions are called from several threads: `pull` opens a stream of consecutive parts of one shard, `write`
     writes the rows of a part, and `on_rows` is called with the number of rows that arrived.
-
-    Raises:
-        FountError: a stream failed or a part cannot be written; complete parts remain.
     """
     stopped = Event()
 
@@ -117,11 +114,7 @@ class _PartReader:
         self._rest: RowBatch | None = None  # a batch that extends beyond the part before
 
     def read(self, part: Part) -> list[RowBatch]:
-        """Read the rows of a part; fewer when the stream ends or the export is stopped.
-
-        Raises:
-            BadReply: rows other than those of the part arrived.
-        """
+        """Read the rows of a part; fewer when the stream ends or the export is stopped."""
         pieces: list[RowBatch] = []
         row = part.first
         while row < part.end:

@@ -16,10 +16,7 @@ from numpy.typing import NDArray
 from fount.augmentation.plan import SOURCES
 from fount.augmentation.rows import RowBatch
 
-__all__ = ["PROVENANCE", "Table", "TableSchema", "build_table"]
-
-PROVENANCE = ("none", "ids", "full")
-"""How much provenance every row has, in ascending order."""
+__all__ = ["Table", "TableSchema", "build_table"]
 
 _Array = NDArray[Any]
 
@@ -35,7 +32,7 @@ class TableSchema:
         classes: class names by id.
         groups: group names by id; empty without a group column.
         shape: (H, W, C) of every image.
-        provenance: one of `PROVENANCE`.
+        provenance: a key of `fount.augmentation.pull.PROVENANCE_LEVELS`.
         transforms: names of the drawn parameters; empty unless provenance is "full".
     """
 
@@ -50,11 +47,10 @@ class TableSchema:
 
         label and group are ids, source is a code of `fount.v1.Source`; an absent value is -1, or NaN.
         """
-        level = PROVENANCE.index(self.provenance)
         names = {"index": "i8", "label": "i8", **({"group": "i8"} if self.groups else {}), "weight": "i8"}
-        if level >= 1:
+        if self.provenance != "none":
             names |= {"source": "u1", "source_row": "i8", "seed": "u8", "sample_index": "u8", "attempt": "i8"}
-        if level >= 2:
+        if self.provenance == "full":
             names |= {"confidence": "f4", "copy_ratio": "f4", **{f"transform_{name}": "f4" for name in self.transforms}}
         return {name: np.dtype(kind) for name, kind in names.items()}
 

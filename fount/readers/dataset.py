@@ -18,16 +18,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 __all__ = [
-    "ArrayPixels",
-    "DataError",
-    "Dataset",
-    "DatasetSource",
-    "DatasetSplit",
-    "FileVersion",
-    "Format",
-    "Limits",
+    "ArrayPixels", "DataError", "Dataset", "DatasetSource", "DatasetSplit", "FileVersion", "Format", "Limits",
     "Pixels",
-]
+]  # fmt: skip
 
 Format = Literal["auto", "idx", "npz", "folder", "parquet"]
 """How a data set is stored; "auto" detects it."""
@@ -90,11 +83,7 @@ class Pixels(Protocol):
     """The images of a split, wherever they are stored; called from several threads at once."""
 
     def read(self, rows: NDArray[np.int64]) -> NDArray[np.uint8]:
-        """Read rows, (k,) int64 within the split, in the order given; (k, H, W, C) uint8.
-
-        Raises:
-            DataError: a row cannot be read.
-        """
+        """Read rows, (k,) int64 within the split, in the order given; (k, H, W, C) uint8, or a DataError."""
         ...
 
 
@@ -120,13 +109,7 @@ class DatasetSplit:
         return len(self.labels)
 
     def images(self, rows: NDArray[np.int64]) -> NDArray[np.uint8]:
-        """Read images in the order given; thread-safe.
-
-        Args:
-            rows: (k,) int64 in 0 .. n-1; rows may be repeated.
-
-        Returns:
-            (k, H, W, C) uint8, C-contiguous.
+        """Read (k, H, W, C) uint8, C-contiguous, for k rows in 0 .. n-1, in the order given; thread-safe.
 
         Raises:
             DataError: a row is outside the split, or its image cannot be read; names it.

@@ -60,11 +60,7 @@ class DigitRows:
 
 
 def read_digits() -> Dataset:
-    """Read 1442 training and 355 test rows, with pixels from 0 to 255.
-
-    Raises:
-        DataError: scikit-learn is not installed, or its file differs from the known one.
-    """
+    """Read 1442 training and 355 test rows, with pixels from 0 to 255."""
     rows = read_digit_rows()
     scaled = np.rint(rows.pixels * (255 / LARGEST_PIXEL)).astype(np.uint8)[..., None]  # (N, 8, 8) -> (N, 8, 8, 1)
     splits = {}

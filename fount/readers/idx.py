@@ -12,7 +12,7 @@ import gzip
 import math
 import zlib
 from pathlib import Path
-from typing import IO
+from typing import IO, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,11 +33,7 @@ _PREFIXES = {"train": ("train",), "test": ("t10k", "test")}
 
 
 def read_idx_folder(source: DatasetSource, folder: Path) -> Dataset:
-    """Read the files of MNIST and similar sets: PREFIX-images-idx3-ubyte and PREFIX-labels-idx1-ubyte.
-
-    Raises:
-        DataError: files are missing or damaged, or do not belong together.
-    """
+    """Read the files of MNIST and similar sets: PREFIX-images-idx3-ubyte and PREFIX-labels-idx1-ubyte."""
     pairs = {split: files for split, prefixes in _PREFIXES.items() if (files := _find_pair(folder, prefixes))}
     if "train" not in pairs:
         needed = "train-images-idx3-ubyte and train-labels-idx1-ubyte"
@@ -83,55 +79,39 @@ def _read_split(source: DatasetSource, name: str, images_file: Path, labels_file
 
 
 def read_idx(file: Path, dimensions: int, max_bytes: int = MAX_IDX_BYTES) -> NDArray[np.uint8]:
-    """Read one file of unsigned bytes.
+    """Read one file of unsigned bytes, plain or gzip; a plain file is memory-mapped.
 
     Args:
-        file: plain or gzip, detected by content.
+        file: detected by content.
         dimensions: the required number: 3 for images, 1 for labels.
         max_bytes: the most its header may announce.
 
     Returns:
-        uint8 of the shape in its header, read-only; a memory map of a plain file.
-
-    Raises:
-        DataError: it cannot be read, is not such an IDX file, or holds fewer or more bytes than its header announces.
+        uint8 of the shape in its header, read-only.
     """
     try:
         with file.open("rb") as raw:
-            packed = raw.read(len(_GZIP_MAGIC)) == _GZIP_MAGIC
+            is_gzip = raw.read(len(_GZIP_MAGIC)) == _GZIP_MAGIC
             raw.seek(0)
-            if not packed:
-                return _map_file(file, raw, dimensions, max_bytes)
-            with gzip.open(raw) as stream:
-                return _decompress(file, stream, dimensions, max_bytes)  # type: ignore[arg-type]  # it needs read() alone
+            with cast(IO[bytes], gzip.open(raw) if is_gzip else raw) as stream:
+                shape, offset = _read_header(file, stream, dimensions, max_bytes), stream.tell()
+                # One byte more than is announced: it shows a surplus, and makes gzip verify its checksum.
+                data = stream.read(math.prod(shape) + 1) if is_gzip else b""
+                _check_length(file, shape, len(data) if is_gzip else raw.seek(0, 2) - offset)
+        if is_gzip or not math.prod(shape):  # an empty file region cannot be mapped
+            return np.frombuffer(data, np.uint8).reshape(shape)
+        return np.memmap(file, np.uint8, "r", offset, shape)
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise DataError(f"{file} is a damaged gzip file ({error}); download it again") from error
     except OSError as error:
         raise DataError(f"{file} cannot be read: {error.strerror or error}; check its permissions") from error
 
 
-def _map_file(file: Path, stream: IO[bytes], dimensions: int, max_bytes: int) -> NDArray[np.uint8]:
-    shape = _read_header(file, stream, dimensions, max_bytes)
-    offset = stream.tell()
-    _check_length(file, shape, stream.seek(0, 2) - offset)
-    if not math.prod(shape):
-        return np.empty(shape, np.uint8)  # an empty file region cannot be mapped
-    return np.memmap(file, np.uint8, "r", offset, shape)
-
-
-def _decompress(file: Path, stream: IO[bytes], dimensions: int, max_bytes: int) -> NDArray[np.uint8]:
-    shape = _read_header(file, stream, dimensions, max_bytes)
-    data = stream.read(math.prod(shape) + 1)  # the surplus byte also makes gzip verify its checksum
-    _check_length(file, shape, len(data))
-    return np.frombuffer(data, np.uint8).reshape(shape)
-
-
 def _check_length(file: Path, shape: tuple[int, ...], found: int) -> None:
-    size = math.prod(shape)
-    if found != size:
-        what = "ends early" if found < size else "continues after its end"
+    if found != (size := math.prod(shape)):
+        what, follow = ("ends early", found) if found < size else ("continues after its end", "more")
         announced = f"its header announces {' × '.join(map(str, shape))} bytes"
-        raise DataError(f"{file} {what}: {announced}, {'more' if found > size else found} follow; download it again")
+        raise DataError(f"{file} {what}: {announced}, {follow} follow; download it again")
 
 
 def _read_header(file: Path, stream: IO[bytes], dimensions: int, max_bytes: int) -> tuple[int, ...]:

@@ -132,11 +132,7 @@ class _FittedPixels:
 def fit_pixels(
     source: DatasetSource, pixels: Pixels, shape: tuple[int, int, int], where: Callable[[int], str]
 ) -> tuple[Pixels, tuple[int, int, int]]:
-    """Resize and convert the images of an array to the source's size and channels, if set; return them and their shape.
-
-    Raises:
-        DataError: there are channels that cannot be converted.
-    """
+    """Resize and convert images of an array to the source's size and channels, if set; return them and their shape."""
     target = (*(source.size or shape[:2]), source.channels or shape[2])
     if target == shape:
         return pixels, shape

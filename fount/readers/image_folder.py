@@ -30,11 +30,7 @@ _IGNORED = frozenset({"Thumbs.db", "desktop.ini", "README.md", "LICENSE", "READM
 
 
 def read_image_folder(source: DatasetSource, root: Path) -> Dataset:
-    """List the images of a folder; only the first is opened.
-
-    Raises:
-        DataError: there is no class or an empty one, an entry that is no image, or a link that leaves the root.
-    """
+    """List the images of a folder; only the first is opened."""
     inside = root.resolve()
     names = {folder.name: folder for folder in _folders(root, inside)}
     roots = {name: names[name] for name in _SPLITS if name in names} if "train" in names else {"train": root}

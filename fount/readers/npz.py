@@ -46,11 +46,7 @@ _CheckHeader = Callable[[tuple[int, ...], np.dtype[np.generic]], None]
 
 
 def read_npz(source: DatasetSource, file: Path) -> Dataset:
-    """Read a data set from one NPZ file.
-
-    Raises:
-        DataError: arrays are missing, damaged, of another type or shape, or do not belong together.
-    """
+    """Read a data set from one NPZ file."""
     version = FileVersion.of(file)
     try:
         with zipfile.ZipFile(file) as archive:

@@ -35,11 +35,7 @@ _LABEL_COLUMN, _IMAGE_COLUMNS, _GROUP_COLUMN = "label", ("image", "img"), "group
 
 
 def read_parquet(source: DatasetSource, path: Path) -> Dataset:
-    """Read labels and the first image; the others on demand.
-
-    Raises:
-        DataError: pyarrow is not installed, or columns are missing, damaged or of another type.
-    """
+    """Read labels and the first image; the others on demand."""
     names = parquet_files(path)
     if not names:
         raise DataError(f"{path} holds no .parquet file; give the folder that does")
@@ -69,11 +65,7 @@ def read_parquet(source: DatasetSource, path: Path) -> Dataset:
 
 
 def parquet_files(path: Path) -> dict[str, list[Path]]:
-    """List the files of each split: one file is train; names in a folder, or its subfolder data, begin with the split.
-
-    Raises:
-        DataError: some names in a folder begin with a split and some do not.
-    """
+    """List the files of each split: one file is train; names in a folder, or its subfolder data, begin with a split."""
     if path.is_file():
         return {"train": [path]}
     files = sorted(path.glob("[!.]*.parquet")) or sorted((path / "data").glob("[!.]*.parquet"))
@@ -94,11 +86,8 @@ class _File:
     """One file, whose footer was read.
 
     Attributes:
-        version: the file as it was then.
         image: its column of images, as a path for pyarrow: "image", or "image.bytes" of a struct.
-        group: its group column; None when it has none.
         group_ends: (row groups,) int64: the number of rows up to the end of each row group.
-        metadata: of its schema.
     """
 
     version: FileVersion

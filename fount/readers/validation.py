@@ -30,14 +30,10 @@ Values = NDArray[np.int64] | Sequence[str]
 
 @dataclass(frozen=True, kw_only=True)
 class RawSplit:
-    """One split as a reader found it.
+    """One split as a reader found it; labels and groups, if there are any, are one per row.
 
     Attributes:
-        name: of the split.
-        pixels: reads its images.
         shape: of one image, (H, W, C).
-        labels: one per row.
-        groups: one per row; None: there is no such column.
         where: describes a row for error messages, as in "x.npz, row 3 of labels".
     """
 
@@ -54,14 +50,7 @@ def build_dataset(
 ) -> Dataset:
     """Validate splits, "train" first, and build the data set from them.
 
-    Args:
-        source: the settings.
-        format: the format they were read from.
-        splits: what was read.
-        class_names: the files' own names of labels 0, 1, ...; `source.classes` has precedence.
-
-    Raises:
-        DataError: there are no rows or too many, shapes differ, or a label, group or class name is invalid.
+    `class_names` are the files' own names of the labels 0, 1, ...; `source.classes` has precedence.
     """
     shape = splits[0].shape
     if len({split.shape for split in splits}) > 1:

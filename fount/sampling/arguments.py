@@ -30,13 +30,7 @@ class Arguments:
     """
 
     def __init__(self, function: str, query: Mapping[str, Any], known: Container[str], failure: str) -> None:
-        """Take the arguments.
-
-        Args:
-            function: the name of the function called.
-            query: its keyword arguments.
-            known: the names there are.
-            failure: begins the message of the error, as "The request cannot be sent:".
+        """Take the arguments of a function; its error begins with `failure`, as in "The request cannot be sent:".
 
         Raises:
             TypeError: an argument is unknown.
@@ -55,11 +49,7 @@ class Arguments:
         self.problems.append((name, text))
 
     def finish(self) -> None:
-        """Raise the problems.
-
-        Raises:
-            InvalidRequest: there are some.
-        """
+        """Raise the problems, if there are any, as one InvalidRequest."""
         if self.problems:
             raise InvalidRequest(self._failure, fields=self.problems)
 
@@ -116,11 +106,7 @@ class Arguments:
 
 
 def text_of(name: str, value: object) -> str:
-    """Check a text.
-
-    Raises:
-        TypeError: it is none.
-    """
+    """Check a text, and raise a TypeError for anything else."""
     if not isinstance(value, str):
         raise TypeError(f"{name} must be a str, got {type(value).__name__}")
     return value

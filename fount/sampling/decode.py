@@ -21,18 +21,9 @@ from fount.sampling.types import ModelId, RowError, SampleShape
 from fount.v1 import model_pb2, sampling_pb2
 
 __all__ = [
-    "ROW_BYTES_LIMIT",
-    "Parts",
-    "brief",
-    "decode",
-    "enum_name",
-    "misplaced",
-    "model_id",
-    "pair",
-    "read_rows",
-    "read_shape",
-    "utc",
-]
+    "ROW_BYTES_LIMIT", "Parts", "brief", "decode", "enum_name", "misplaced", "model_id", "pair", "read_rows",
+    "read_shape", "utc",
+]  # fmt: skip
 
 _T = TypeVar("_T")
 
@@ -48,11 +39,7 @@ _STATUS_NAMES = {int(code.value[0]): code.name for code in grpc.StatusCode}
 
 
 def read_shape(spec: model_pb2.SampleSpec, encoding: model_pb2.Encoding.ValueType) -> SampleShape:
-    """Decode shape, element type and encoding of samples.
-
-    Raises:
-        BadReply: this client cannot decode such samples.
-    """
+    """Decode shape, type and encoding of samples; a BadReply is raised for a form this client cannot decode."""
     name, dtype = _ENCODINGS[encoding]
     is_known = spec.encoding == encoding and spec.layout == model_pb2.SampleSpec.LAYOUT_HWC and len(spec.dims) == 3
     if is_known and name != "png":
@@ -125,11 +112,7 @@ class Parts:
         self._parts: list[sampling_pb2.SampleChunk] = []
 
     def join(self, chunk: sampling_pb2.SampleChunk) -> sampling_pb2.SampleChunk | None:
-        """Add a chunk, and return the whole one; None while parts are missing.
-
-        Raises:
-            BadReply: it does not follow the parts before.
-        """
+        """Add a chunk, and return the whole one; None while parts are missing. A part out of order is a BadReply."""
         if not chunk.part_total and not self._parts:
             return chunk
         first = self._parts[0] if self._parts else chunk

@@ -16,16 +16,9 @@ from fount.sampling.arguments import UINT32_MAX, UINT64_MAX, Arguments, text_of
 from fount.v1 import model_pb2, sampling_pb2
 
 __all__ = [
-    "ENCODINGS",
-    "PRIORITIES",
-    "SEND_FAILURE",
-    "ParametersQuery",
-    "SampleQuery",
-    "model_ref",
-    "refuse_files",
-    "sample_request",
-    "set_parameters",
-]
+    "ENCODINGS", "PRIORITIES", "SEND_FAILURE", "ParametersQuery", "SampleQuery", "model_ref", "refuse_files",
+    "sample_request", "set_parameters",
+]  # fmt: skip
 
 SEND_FAILURE = "The request cannot be sent:"
 """Begins the message of an error found before anything is sent."""
@@ -83,7 +76,6 @@ def model_ref(model: str, digest: str | None = None) -> model_pb2.ModelRef:
     """Parse "name", "name:version" or "name:version@sha256:...", which is how replies name a model.
 
     Raises:
-        TypeError: the model or the digest is not a string.
         InvalidRequest: there is no name, or two digests disagree.
     """
     named, _, pinned = text_of("model", model).partition("@")
@@ -99,12 +91,7 @@ def model_ref(model: str, digest: str | None = None) -> model_pb2.ModelRef:
 
 
 def sample_request(model: str, query: SampleQuery) -> sampling_pb2.SampleRequest:
-    """Build a request from checked arguments.
-
-    Raises:
-        TypeError: an argument is unknown or has the wrong type.
-        InvalidRequest: a value is out of range for every model, or conditions contradict each other.
-    """
+    """Build a request from arguments; wrong ones are reported as in `fount.sampling.arguments`."""
     arguments = Arguments("sample", query, SampleQuery.__annotations__, SEND_FAILURE)
     request = sampling_pb2.SampleRequest(
         model=model_ref(model, query.get("digest")),
@@ -123,11 +110,7 @@ def sample_request(model: str, query: SampleQuery) -> sampling_pb2.SampleRequest
 
 
 def refuse_files(query: SampleQuery) -> None:
-    """Refuse an encoding that does not become one array.
-
-    Raises:
-        InvalidRequest: PNG files are requested.
-    """
+    """Raise an InvalidRequest if PNG files are requested, which do not become one array."""
     if query.get("encoding") == "png":
         text = '"png" gives files, not an array; use stream(..., encoding="png") and .files'
         raise InvalidRequest(SEND_FAILURE, fields=[("encoding", text)])

@@ -228,11 +228,7 @@ class SampleCollector:
         self._failures: list[tuple[int, str]] = []
 
     def add(self, chunk: Chunk) -> None:
-        """Copy a chunk to its place in the array.
-
-        Raises:
-            InvalidRequest: the array for all samples does not fit in memory.
-        """
+        """Copy a chunk to its place in the array; an InvalidRequest is raised if all samples do not fit in memory."""
         if self._first is None or self._array is None:
             self._first = chunk
             self._array = self._allocate(chunk.shape_of_one)
@@ -256,7 +252,6 @@ class SampleCollector:
 
         Raises:
             SampleFailed: some samples failed.
-            BadReply: there were no chunks.
         """
         if self._failures:
             raise SampleFailed(self._failures)

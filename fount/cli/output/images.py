@@ -33,11 +33,7 @@ def to_uint8(images: NDArray[Any], value_range: tuple[float, float] = (0.0, 1.0)
 
 
 def to_pillow(image: NDArray[np.uint8]) -> Image.Image:
-    """Convert one sample, (H, W) or (H, W, 1) grey or (H, W, 3) RGB, to a Pillow image.
-
-    Raises:
-        ValueError: it has another shape.
-    """
+    """Convert one sample, (H, W) or (H, W, 1) grey or (H, W, 3) RGB, to a Pillow image."""
     if image.ndim == 3 and image.shape[2] == 1:
         image = image[..., 0]
     if image.ndim != 2 and (image.ndim != 3 or image.shape[2] != 3):
@@ -79,16 +75,13 @@ def image_grid(
 def variants_sheet(
     originals: NDArray[np.uint8], variants: NDArray[np.uint8], captions: Sequence[object], *, scale: int | None = None
 ) -> Image.Image:
-    """Draw a row per original: the original, then its variants.
+    """Draw a row per original: the original under its caption, then its variants, numbered from 1.
 
     Args:
         originals: (N, H, W, 1 or 3) uint8, N at least 1.
         variants: (N, K, H, W, 1 or 3) uint8, K at least 1.
-        captions: N texts above the originals; variants are numbered from 1.
-        scale: integer magnification by nearest neighbour; unset, small images are scaled up to be visible.
-
-    Raises:
-        ValueError: the arrays do not match, or scale is below 1.
+        captions: N texts.
+        scale: as in `image_grid`.
     """
     if len({len(originals), len(variants), len(captions)}) != 1 or originals.shape[1:] != variants.shape[2:]:
         raise ValueError(

@@ -68,22 +68,13 @@ class SampleWriter(ABC):
         self._path, self._run = path, run
 
     def add(self, chunk: Chunk) -> None:
-        """Write a chunk.
-
-        Raises:
-            OutputError: it cannot be written.
-            SampleFailed: a sample of it carries an error.
-        """
+        """Write a chunk; a chunk with failed samples is refused."""
         refuse_failed(chunk)
         with output_errors(self._path):
             self._add(chunk)
 
     def finish(self) -> None:
-        """Complete what was written and make it visible.
-
-        Raises:
-            OutputError: it cannot be written.
-        """
+        """Complete what was written and make it visible."""
         with output_errors(self._path):
             self._finish()
 
@@ -104,10 +95,6 @@ def open_output(path: str, run: SampleRun) -> SampleWriter:
     Args:
         path: "*.png", "*.npz", or a folder: an existing one, or a path ending with "/".
         run: what is going to be written.
-
-    Raises:
-        OutputError: the suffix is unknown, the path cannot be written, the disk is too full, or a folder holds
-            something else.
     """
     target = Path(path)
     if path.endswith(("/", os.sep)) or target.is_dir():
@@ -137,11 +124,7 @@ def _check_path(path: Path, run: SampleRun) -> None:
 
 
 def refuse_failed(chunk: Chunk) -> None:
-    """Refuse a chunk with failed samples, whose values are not samples.
-
-    Raises:
-        SampleFailed: the chunk has errors.
-    """
+    """Raise SampleFailed for a chunk with failed samples, whose values are not samples."""
     if chunk.errors:
         raise SampleFailed([(error.index, f"{error.code}: {error.message}") for error in chunk.errors])
 

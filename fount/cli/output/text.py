@@ -23,12 +23,7 @@ def plain(text: str) -> str:
 
 
 def align(rows: Sequence[Sequence[str]], *, right_from: int | None = None) -> Iterator[tuple[str, ...]]:
-    """Pad the cells of a table to the widths of their columns.
-
-    Args:
-        rows: all of one length; cells may be text of a server.
-        right_from: the column from which on cells are aligned to the right; None: all are to the left.
-    """
+    """Pad cells, which may be text of a server, to the widths of their columns; on the left from `right_from` on."""
     cells = [tuple(map(plain, row)) for row in rows]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     for row in cells:

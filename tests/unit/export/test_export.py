@@ -9,9 +9,8 @@ from PIL import Image
 
 from fount.errors import OutputError
 from fount.export.export_folder import ExportFolder, Journal, PartRecord
-from fount.export.formats import class_folder_names
+from fount.export.formats import class_folder_names, deflated_pngs, stored_pngs
 from fount.export.parts import group_for_streams, rows_per_part, split_into_parts
-from fount.export.png import deflated_pngs, stored_pngs
 
 IDENTITY = {"plan_id": "p1", "format": "npz"}
 
