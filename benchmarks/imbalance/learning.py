@@ -12,7 +12,7 @@ from torch import nn
 
 from benchmarks.imbalance.reduced_mnist import REDUCED_CLASS
 from handlers.models.classifier import ConvClassifier
-from handlers.recipes.run.reproducible import reproducible
+from handlers.recipes.reproducible import reproducible
 
 __all__ = ["STEPS", "Score", "train_and_score"]
 

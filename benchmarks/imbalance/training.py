@@ -13,7 +13,8 @@ from benchmarks.child import ROOT
 from handlers.recipes.catalogue import RECIPES
 from handlers.recipes.data.load import load_data
 from handlers.recipes.model_folder import load_evaluator, write_model
-from handlers.recipes.training import TrainingOptions, train_module
+from handlers.recipes.run.loop import TrainingOptions
+from handlers.recipes.run.training import train_module
 
 __all__ = ["TRAINED", "main"]
 

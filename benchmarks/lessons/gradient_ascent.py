@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from handlers.models.classifier import ConvClassifier
-from handlers.recipes.run.reproducible import reproducible
+from handlers.recipes.reproducible import reproducible
 
 __all__ = ["ascend"]
 

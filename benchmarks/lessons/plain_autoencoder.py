@@ -13,29 +13,22 @@ from torch import Tensor
 from handlers.models.vae import Autoencoder
 from handlers.recipes.catalogue import Recipe
 from handlers.recipes.data.load import Split, TrainingData
-from handlers.recipes.run.reproducible import reproducible
+from handlers.recipes.reproducible import reproducible
 from handlers.recipes.tasks.autoencoders import AutoencoderTask
 
 __all__ = ["PlainTask", "codes_of", "train_plain"]
 
-_CPU = torch.device("cpu")
 _CHUNK = 1000
 
 
 class PlainTask(AutoencoderTask):
     """One batch a step; the loss is reconstruction alone, from the code's mean."""
 
-    def __init__(self, recipe: Recipe, rows: Split, *, steps: int, generator: torch.Generator) -> None:
-        super().__init__(recipe, rows, steps=steps, generator=generator, device=_CPU)
-        self._split = rows
-
-    def losses(self, rows: Tensor, generator: torch.Generator) -> Mapping[str, Tensor]:
+    def losses(self, images: Tensor, labels: Tensor) -> Mapping[str, Tensor]:
         """Compute the reconstruction loss of a batch, in nats per picture."""
-        module = self.module
-        assert isinstance(module, Autoencoder)
-        no_noise = torch.zeros(len(rows), module.config.latent_dim)
-        elbo = module.elbo(self._split.images[rows], self._split.labels[rows], no_noise)
-        return {"loss": elbo.reconstruction}
+        assert isinstance(self.module, Autoencoder)
+        no_noise = torch.zeros(len(images), self.module.config.latent_dim)
+        return {"loss": self.module.elbo(images, labels, no_noise).reconstruction}
 
 
 def train_plain(
@@ -53,7 +46,7 @@ def train_plain(
         It, with averaged weights, in evaluation mode.
     """
     with reproducible(seed, threads=threads) as generator:
-        task = PlainTask(recipe, data.train, steps=steps, generator=generator)
+        task = PlainTask(recipe, data.train, steps=steps, generator=generator, device=torch.device("cpu"))
         for step in range(steps):
             losses = task.step(step)
             if (step + 1) % 500 == 0:

@@ -13,7 +13,7 @@ from handlers.cli.options import FOLDER, THREADS, data_option, find_device, mode
 if TYPE_CHECKING:
     from handlers.cards.card import Card, Quality
     from handlers.recipes.catalogue import Recipe
-    from handlers.recipes.training import TrainingOptions
+    from handlers.recipes.run.loop import TrainingOptions
 
 __all__ = ["train"]
 
@@ -63,8 +63,7 @@ def train(
       fount train mnist-cgan --data ~/mnist --resume
     """  # noqa: D301 - \b makes click keep the lines
     from handlers.recipes.catalogue import RECIPES
-    from handlers.recipes.run.run import Schedule
-    from handlers.recipes.training import TrainingOptions
+    from handlers.recipes.run.loop import TrainingOptions
 
     if name not in RECIPES:
         raise click.BadParameter(f"{name!r} is unknown; known recipes: {', '.join(RECIPES)}", param_hint="NAME")
@@ -76,7 +75,8 @@ def train(
         resume=resume,
         device=find_device(device),
         threads=threads,
-        schedule=Schedule(max_seconds=max_seconds, checkpoint_seconds=checkpoint_seconds),
+        max_seconds=max_seconds,
+        checkpoint_seconds=checkpoint_seconds,
     )
     card = _train(recipe, folder, options, data, model_store)
     click.echo("\n".join(_describe(folder, options, card)))
@@ -89,8 +89,8 @@ def _train(recipe: Recipe, folder: Path, options: TrainingOptions, data: Path, m
     from handlers.loading.weights import WeightsError
     from handlers.recipes.data.load import DataError
     from handlers.recipes.run.checkpoints import CheckpointError
-    from handlers.recipes.run.run import TrainingFailed, TrainingInterrupted
-    from handlers.recipes.training import train_model
+    from handlers.recipes.run.loop import TrainingFailed, TrainingInterrupted
+    from handlers.recipes.run.training import train_model
 
     evaluator = _find_evaluator(recipe.evaluator, model_store) if recipe.evaluator else None
     try:

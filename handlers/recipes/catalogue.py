@@ -1,4 +1,7 @@
-"""The recipes by name: model family, data, length and hyperparameters of the training, and texts of the model card."""
+"""The recipes by name: model family, data, length and hyperparameters of the training, and texts of the model card.
+
+The class of a recipe's `fit` chooses how it is trained; see `handlers.recipes.run.training.build_task`.
+"""
 
 from __future__ import annotations
 
@@ -8,10 +11,9 @@ from types import MappingProxyType
 from typing import Literal
 
 from handlers.cards.card import Parameter, ParameterName
-from handlers.recipes.tasks.augmentations import RandomAffine
-from handlers.recipes.tasks.task import ClassifierFit, GanFit, VaeFit
+from handlers.recipes.data.augmentations import Augmentation, RandomAffine, ShiftAndNoise
 
-__all__ = ["RECIPES", "Recipe", "classifier_of"]
+__all__ = ["RECIPES", "AdamWFit", "ClassifierFit", "GanFit", "Recipe", "VaeFit", "classifier_of"]
 
 _DIGITS = tuple(str(digit) for digit in range(10))
 _TRUNCATION = Parameter(
@@ -20,6 +22,76 @@ _TRUNCATION = Parameter(
     default=None,
     description="Draws components of z beyond this many standard deviations again: lower is more typical.",
 )
+
+
+@dataclass(frozen=True, kw_only=True)
+class AdamWFit:
+    """Hyperparameters of AdamW with a learning rate that falls to 0 along half a cosine.
+
+    A run's weights depend on its fit; checkpoints identify it by its repr, so fields keep their names.
+
+    Attributes:
+        batch: rows of a step, drawn with replacement.
+        rate: learning rate at the start.
+        decay: decoupled weight decay.
+        averaging: weight of each step's weights in their running average.
+        max_gradient_norm: gradients are clipped to this norm.
+    """
+
+    batch: int = 128
+    rate: float = 2e-3
+    decay: float = 0.0
+    averaging: float = 0.01
+    max_gradient_norm: float = 100.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassifierFit(AdamWFit):
+    """Hyperparameters of a classifier.
+
+    Attributes:
+        decay: decoupled weight decay.
+        smoothing: share of a label that is distributed over all classes.
+        augmentation: random changes of pictures.
+    """
+
+    decay: float = 0.05
+    smoothing: float = 0.05
+    augmentation: Augmentation = field(default_factory=ShiftAndNoise)
+
+
+@dataclass(frozen=True, kw_only=True)
+class VaeFit(AdamWFit):
+    """Hyperparameters of an autoencoder; reconstruction and divergence have equal weights."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class GanFit:
+    """Hyperparameters of a conditional GAN.
+
+    Attributes:
+        batch: real rows of a step, drawn with replacement, and as many generated ones.
+        discriminator_features: channels of its first convolution.
+        projection: length of the features that its projection compares with the class; 0 is none.
+        generator_rate: learning rate at the start.
+        discriminator_rate: the same of the discriminator.
+        betas: of Adam, for both.
+        constant_share: of the steps at full rate; then rates fall linearly.
+        last_share: of the rates, at the end.
+        averaging: weight of each step's weights in their running average.
+        augment_shift: largest shift, in whole pixels, of what the discriminator sees; 0 is none.
+    """
+
+    batch: int = 128
+    discriminator_features: int = 32
+    projection: int = 0
+    generator_rate: float = 2e-4
+    discriminator_rate: float = 4e-4
+    betas: tuple[float, float] = (0.0, 0.9)
+    constant_share: float = 0.5
+    last_share: float = 0.02
+    averaging: float = 0.001
+    augment_shift: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)

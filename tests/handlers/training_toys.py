@@ -12,10 +12,10 @@ from torch import Tensor, nn
 from handlers.recipes.catalogue import RECIPES, Recipe
 from handlers.recipes.data.load import load_data
 from handlers.recipes.model_folder import load_evaluator
-from handlers.recipes.run.reproducible import reproducible
-from handlers.recipes.run.run import Schedule
+from handlers.recipes.reproducible import reproducible
+from handlers.recipes.run.loop import TrainingOptions
+from handlers.recipes.run.training import build_task, train_module
 from handlers.recipes.tasks.task import Task
-from handlers.recipes.training import TrainingOptions, build_task, train_module
 
 MODEL_STORE = Path(__file__).resolve().parents[2] / "model_store"
 CPU = torch.device("cpu")
@@ -45,10 +45,8 @@ def advance(task: Task, start: int, stop: int) -> Task:
     return task
 
 
-def options(
-    folder: Path, *, steps: int = 12, seed: int = 5, resume: bool = False, **schedule: float
-) -> TrainingOptions:
-    return TrainingOptions(steps=steps, seed=seed, run_folder=folder, resume=resume, schedule=Schedule(**schedule))
+def options(folder: Path, *, steps: int = 12, seed: int = 5, resume: bool = False, **seconds: float) -> TrainingOptions:
+    return TrainingOptions(steps=steps, seed=seed, run_folder=folder, resume=resume, **seconds)
 
 
 def train(recipe: Recipe, how: TrainingOptions) -> tuple[dict[str, Tensor], list[str]]:

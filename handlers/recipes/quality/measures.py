@@ -28,11 +28,11 @@ from handlers.family import Classifier, Deadline, Draw, Noise, Sampler
 
 __all__ = [
     "count_copies",
+    "count_correct",
     "count_duplicates",
     "distance_ratio",
     "draw_images",
     "each_bytes",
-    "label_accuracy",
     "resampled_distance_ratios",
     "resampled_smallest_share",
     "smallest_quantile_interval",
@@ -80,7 +80,7 @@ def draw_images(
 
 
 @torch.inference_mode()
-def label_accuracy(classifier: Classifier, images: Tensor, labels: Tensor) -> int:
+def count_correct(classifier: Classifier, images: Tensor, labels: Tensor) -> int:
     """Count the rows whose most likely class is their label.
 
     Args:

@@ -18,30 +18,32 @@ from tqdm import tqdm
 from fount.intervals import wilson_interval
 from handlers.cards.card import Quality
 from handlers.family import Classifier, Sampler
+from handlers.models.classifier import ConvClassifier
 from handlers.recipes.catalogue import Recipe, classifier_of
 from handlers.recipes.data.load import Split, TrainingData
 from handlers.recipes.model_folder import Evaluator
 from handlers.recipes.quality.measures import (
     count_copies,
+    count_correct,
     count_duplicates,
     distance_ratio,
     draw_images,
     each_bytes,
-    label_accuracy,
     resampled_distance_ratios,
     resampled_smallest_share,
     smallest_quantile_interval,
     smallest_share_interval,
 )
-from handlers.recipes.run.reproducible import one_thread
-from handlers.recipes.tasks.classifiers import train_classifier
+from handlers.recipes.reproducible import reproducible, torch_threads
+from handlers.recipes.tasks.classifiers import ClassifierTask
 
-__all__ = ["measure", "measure_training_value"]
+__all__ = ["measure", "measure_training_value", "train_classifier"]
 
 _SAMPLES = 10_000
 _SEED = 20261  # of the samples; golden samples and training rows of classifiers have other seeds
 _TRAINING_SEED = 20262  # of the samples that classifiers are trained on in the first run; later runs have the next
 _TRAINING_RUNS = 3
+_TESTS = 10  # of the test rows while a classifier is trained, for the progress bar
 _CONFIDENT = 0.8
 _REAL_DRAWS, _RESAMPLES = 400, 4000
 _UNIT = (0.0, 1.0)
@@ -73,7 +75,7 @@ def measure(
     Returns:
         The entries, in the order of cards.
     """
-    with one_thread(), tqdm(unit="metric", desc="measuring", disable=None, leave=False) as bar:
+    with torch_threads(1), tqdm(unit="metric", desc="measuring", disable=None, leave=False) as bar:
         found = []
         if evaluator is None:
             assert isinstance(module, Classifier)
@@ -119,9 +121,36 @@ def measure_training_value(
     return _proportion("classification-accuracy-score", mean, count, mean_real / count, method)
 
 
+def train_classifier(recipe: Recipe, data: TrainingData, rows: Split, *, steps: int, seed: int) -> ConvClassifier:
+    """Train a classifier without checkpoints, on the CPU.
+
+    Args:
+        recipe: of a classifier.
+        data: the real data set; the accuracy on its test rows is shown in the progress bar.
+        rows: to train on: the real training rows, or generated ones.
+        steps: optimiser steps.
+        seed: of initial weights, batches and augmentation.
+
+    Returns:
+        The trained module with averaged weights.
+    """
+    with reproducible(seed) as generator:
+        task = ClassifierTask(recipe, rows, steps=steps, generator=generator, device=_CPU)
+        trained = task.averaged()
+        assert isinstance(trained, ConvClassifier)
+        with tqdm(total=steps, unit="step", disable=None, leave=False) as bar:
+            for number in range(steps):
+                task.step(number)
+                if not bar.disable and (number + 1) % max(1, steps // _TESTS) == 0:
+                    hits = count_correct(trained, data.test.images, data.test.labels)
+                    bar.set_postfix(accuracy=f"{hits / len(data.test.labels):.3f}")
+                bar.update()
+    return trained
+
+
 def _train_and_test(recipe: Recipe, data: TrainingData, rows: Split, seed: int) -> int:
-    trained = train_classifier(recipe, data, rows, steps=recipe.steps, seed=seed, device=_CPU)
-    return label_accuracy(trained, data.test.images, data.test.labels)
+    trained = train_classifier(recipe, data, rows, steps=recipe.steps, seed=seed)
+    return count_correct(trained, data.test.images, data.test.labels)
 
 
 def _measure_generator(
@@ -149,7 +178,7 @@ def _measure_test_accuracy(data: TrainingData, module: Classifier, value_range: 
     low, high = value_range
     images = data.test.images if value_range == _UNIT else low + (high - low) * data.test.images
     count = len(data.test.labels)
-    hits = label_accuracy(module, images, data.test.labels)
+    hits = count_correct(module, images, data.test.labels)
     method = f"share of the {count} held-out test rows whose likeliest class is right; Wilson interval; {_OPTIMISTIC}"
     return _proportion("test-accuracy", hits, count, None, method)
 
@@ -157,8 +186,8 @@ def _measure_test_accuracy(data: TrainingData, module: Classifier, value_range: 
 def _measure_label_accuracy(data: TrainingData, images: Tensor, labels: Tensor, evaluator: Evaluator) -> Quality:
     """Measure how often a sample is of the requested class."""
     classifier, count = evaluator.classifier, len(data.test.labels)
-    hits = label_accuracy(classifier, images, labels)
-    real = label_accuracy(classifier, data.test.images, data.test.labels) / count
+    hits = count_correct(classifier, images, labels)
+    real = count_correct(classifier, data.test.images, data.test.labels) / count
     method = (
         f"share of {_SAMPLES} samples, labels balanced, that {evaluator.name} gives their label; the real value is of "
         f"{count} test rows; Wilson interval; {_OPTIMISTIC}"

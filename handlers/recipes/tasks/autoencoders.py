@@ -6,18 +6,12 @@ Source: Kingma and Welling, "Auto-encoding variational Bayes", 2014, algorithm 1
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from handlers.models import load_family
 from handlers.models.vae import Autoencoder
-from handlers.recipes.tasks.task import SingleNetworkTask, VaeFit
-
-if TYPE_CHECKING:
-    from handlers.recipes.catalogue import Recipe
-    from handlers.recipes.data.load import Split
+from handlers.recipes.tasks.task import SingleNetworkTask
 
 __all__ = ["AutoencoderTask"]
 
@@ -25,23 +19,11 @@ __all__ = ["AutoencoderTask"]
 class AutoencoderTask(SingleNetworkTask):
     """One batch a step, one z a picture; the loss is reconstruction plus divergence, in nats per picture."""
 
-    def __init__(
-        self, recipe: Recipe, rows: Split, *, steps: int, generator: torch.Generator, device: torch.device
-    ) -> None:
-        """Build the network, as in `handlers.recipes.training.build_task`."""
-        assert isinstance(recipe.fit, VaeFit)
-        module = load_family(recipe.family, recipe.config)
-        assert isinstance(module, Autoencoder)
-        super().__init__(module.to(device), len(rows.labels), recipe.fit, steps=steps, generator=generator)
-        self._autoencoder, self._device = module, device
-        self._images, self._labels = rows.images.to(device), rows.labels.to(device)
-
-    def losses(self, rows: Tensor, generator: torch.Generator) -> Mapping[str, Tensor]:
+    def losses(self, images: Tensor, labels: Tensor) -> Mapping[str, Tensor]:
         """Compute the negative evidence lower bound and its two parts."""
-        config = self._autoencoder.config
-        epsilon = torch.randn(len(rows), config.latent_dim, generator=generator).to(self._device)
-        rows = rows.to(self._device)
-        labels = self._labels[rows] if config.classes else None
-        elbo = self._autoencoder.elbo(self._images[rows], labels, epsilon)
+        assert isinstance(self.module, Autoencoder)
+        config = self.module.config
+        epsilon = torch.randn(len(images), config.latent_dim, generator=self._generator).to(self._device)
+        elbo = self.module.elbo(images, labels if config.classes else None, epsilon)
         total = elbo.reconstruction + elbo.divergence
         return {"loss": total, "reconstruction": elbo.reconstruction, "kl": elbo.divergence}

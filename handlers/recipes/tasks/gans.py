@@ -12,18 +12,15 @@ of averaging in GAN training", 2019; Zhao et al., "Differentiable augmentation f
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from handlers.models.gan import ConditionalGan, Discriminator, discriminator_loss, generator_loss
-from handlers.recipes.tasks.augmentations import translate
-from handlers.recipes.tasks.task import GanFit, Task, average_into
-
-if TYPE_CHECKING:
-    from handlers.recipes.catalogue import Recipe
-    from handlers.recipes.data.load import Split
+from handlers.recipes.catalogue import GanFit, Recipe
+from handlers.recipes.data.augmentations import translate
+from handlers.recipes.data.load import Split
+from handlers.recipes.tasks.task import Task, average_into
 
 __all__ = ["GanTask", "rate_share"]
 
@@ -43,18 +40,18 @@ class GanTask(Task):
     def __init__(
         self, recipe: Recipe, rows: Split, *, steps: int, generator: torch.Generator, device: torch.device
     ) -> None:
-        """Build both networks, as in `handlers.recipes.training.build_task`."""
+        """Build both networks, as in `Task`."""
+        super().__init__(recipe, rows, steps=steps, generator=generator, device=device)
         assert isinstance(recipe.fit, GanFit)
-        fit = recipe.fit
-        gan = ConditionalGan.from_config(recipe.config).to(device)
-        self._discriminator = Discriminator(gan.config, fit.discriminator_features, fit.projection).to(device)
-        optimizers = {
-            "generator_optimizer": torch.optim.Adam(gan.parameters(), betas=fit.betas),
+        assert isinstance(self.module, ConditionalGan)
+        fit, self._gan = recipe.fit, self.module
+        self._fit, self._images = fit, 2 * self._images - 1
+        self._discriminator = Discriminator(self._gan.config, fit.discriminator_features, fit.projection).to(device)
+        self._modules["discriminator"] = self._discriminator
+        self._optimizers = {
+            "generator_optimizer": torch.optim.Adam(self._gan.parameters(), betas=fit.betas),
             "discriminator_optimizer": torch.optim.Adam(self._discriminator.parameters(), betas=fit.betas),
         }
-        super().__init__(gan, optimizers, generator, {"discriminator": self._discriminator})
-        self._gan, self._fit, self._steps, self._device = gan, fit, steps, device
-        self._images, self._labels = (2 * rows.images - 1).to(device), rows.labels.to(device)
 
     def step(self, number: int) -> Mapping[str, Tensor]:
         """Take one step of the discriminator, then one of the generator.
@@ -71,12 +68,12 @@ class GanTask(Task):
 
     def _discriminator_loss(self) -> Tensor:
         self._discriminator.requires_grad_(True)
-        rows = torch.randint(len(self._labels), (self._fit.batch,), generator=self._generator).to(self._device)
+        real, labels = self._draw_batch(self._fit.batch)
         with torch.no_grad():
             fake, fake_labels = self._draw()
         # real and generated rows in one batch, (2B, C, H, W)
-        images = self._shift(torch.cat([self._images[rows], fake]))
-        real_scores, fake_scores = self._discriminator(images, torch.cat([self._labels[rows], fake_labels])).chunk(2)
+        images = self._shift(torch.cat([real, fake]))
+        real_scores, fake_scores = self._discriminator(images, torch.cat([labels, fake_labels])).chunk(2)
         return discriminator_loss(real_scores, fake_scores)
 
     def _generator_loss(self) -> Tensor:

@@ -1,8 +1,8 @@
-"""Training tasks: their hyperparameters, the base class with its state, and the task of one network with one loss.
+"""Training tasks: the base class with the state of a training, and the task of one network with one loss.
 
-The loop of `handlers.recipes.run.run` takes a task's steps; named losses leave at every step, and a generator or
-classifier with averaged weights at the end. A task's state is everything the next step depends on, so that a resumed
-run ends in the same weights.
+A recipe and its training rows enter. The loop of `handlers.recipes.run.loop` takes a task's steps; named losses leave
+at every step, and a generator or classifier with averaged weights at the end. A task's state is everything the next
+step depends on, so that a resumed run ends in the same weights.
 
 Sources: Loshchilov and Hutter, "Decoupled weight decay regularization", 2019; Polyak and Juditsky 1992 (averaging).
 """
@@ -13,94 +13,17 @@ import copy
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
 
-from handlers.recipes.tasks.augmentations import Augmentation, ShiftAndNoise
+from handlers.models import load_family
+from handlers.recipes.catalogue import AdamWFit, Recipe
+from handlers.recipes.data.load import Split
 
-__all__ = [
-    "AdamWFit",
-    "ClassifierFit",
-    "GanFit",
-    "SingleNetworkTask",
-    "Task",
-    "VaeFit",
-    "average_into",
-]
+__all__ = ["SingleNetworkTask", "Task", "average_into"]
 
 _RANDOM = "random"  # name of the generator in a packed state
-
-
-@dataclass(frozen=True, kw_only=True)
-class AdamWFit:
-    """Hyperparameters of AdamW with a learning rate that falls to 0 along half a cosine.
-
-    A run's weights depend on its fit; checkpoints identify it by its repr, so fields keep their names.
-
-    Attributes:
-        batch: rows of a step, drawn with replacement.
-        rate: learning rate at the start.
-        decay: decoupled weight decay.
-        averaging: weight of each step's weights in their running average.
-        max_gradient_norm: gradients are clipped to this norm.
-    """
-
-    batch: int = 128
-    rate: float = 2e-3
-    decay: float = 0.0
-    averaging: float = 0.01
-    max_gradient_norm: float = 100.0
-
-
-@dataclass(frozen=True, kw_only=True)
-class ClassifierFit(AdamWFit):
-    """Hyperparameters of a classifier.
-
-    Attributes:
-        decay: decoupled weight decay.
-        smoothing: share of a label that is distributed over all classes.
-        augmentation: random changes of pictures.
-    """
-
-    decay: float = 0.05
-    smoothing: float = 0.05
-    augmentation: Augmentation = field(default_factory=ShiftAndNoise)
-
-
-@dataclass(frozen=True, kw_only=True)
-class VaeFit(AdamWFit):
-    """Hyperparameters of an autoencoder; reconstruction and divergence have equal weights."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class GanFit:
-    """Hyperparameters of a conditional GAN.
-
-    Attributes:
-        batch: real rows of a step, drawn with replacement, and as many generated ones.
-        discriminator_features: channels of its first convolution.
-        projection: length of the features that its projection compares with the class; 0 is none.
-        generator_rate: learning rate at the start.
-        discriminator_rate: the same of the discriminator.
-        betas: of Adam, for both.
-        constant_share: of the steps at full rate; then rates fall linearly.
-        last_share: of the rates, at the end.
-        averaging: weight of each step's weights in their running average.
-        augment_shift: largest shift, in whole pixels, of what the discriminator sees; 0 is none.
-    """
-
-    batch: int = 128
-    discriminator_features: int = 32
-    projection: int = 0
-    generator_rate: float = 2e-4
-    discriminator_rate: float = 4e-4
-    betas: tuple[float, float] = (0.0, 0.9)
-    constant_share: float = 0.5
-    last_share: float = 0.02
-    averaging: float = 0.001
-    augment_shift: int = 0
 
 
 class Task(ABC):
@@ -111,24 +34,25 @@ class Task(ABC):
     """
 
     def __init__(
-        self,
-        module: nn.Module,
-        optimizers: Mapping[str, torch.optim.Optimizer],
-        generator: torch.Generator,
-        others: Mapping[str, nn.Module] | None = None,
+        self, recipe: Recipe, rows: Split, *, steps: int, generator: torch.Generator, device: torch.device
     ) -> None:
-        """Create the average of the weights.
+        """Build the network; initial weights are drawn from torch's own generator.
 
         Args:
-            module: the network that is kept.
-            optimizers: by name in the state.
-            generator: of everything random, on the CPU.
-            others: further networks, by name in the state.
+            recipe: family, configuration and fit.
+            rows: to train on.
+            steps: of the whole training; learning rates depend on it.
+            generator: of batches, noise and augmentation, on the CPU.
+            device: where to train.
         """
-        self.module = module
-        self._optimizers, self._generator = optimizers, generator
-        self._average = copy.deepcopy(module).requires_grad_(False).eval()
-        self._modules = {"module": module, "average": self._average, **(others or {})}
+        module = load_family(recipe.family, recipe.config)
+        assert isinstance(module, nn.Module)
+        self.module: nn.Module = module.to(device)
+        self._steps, self._generator, self._device = steps, generator, device
+        self._images, self._labels = rows.images.to(device), rows.labels.to(device)
+        self._average = copy.deepcopy(self.module).requires_grad_(False).eval()
+        self._modules: dict[str, nn.Module] = {"module": self.module, "average": self._average}  # by name in the state
+        self._optimizers: dict[str, torch.optim.Optimizer] = {}
 
     @abstractmethod
     def step(self, number: int) -> Mapping[str, Tensor]:
@@ -179,8 +103,12 @@ class Task(ABC):
             optimizer.load_state_dict({"state": moments, "param_groups": optimizer.state_dict()["param_groups"]})
         self._generator.set_state(state[_RANDOM])
 
+    def _draw_batch(self, size: int) -> tuple[Tensor, Tensor]:
+        """Draw rows with replacement: (size, C, H, W) in [0, 1], and (size,) int64."""
+        rows = torch.randint(len(self._labels), (size,), generator=self._generator).to(self._device)
+        return self._images[rows], self._labels[rows]
+
     def _descend(self, name: str, loss: Tensor, rate: float, max_gradient_norm: float | None = None) -> None:
-        """Take one step of an optimiser."""
         optimizer = self._optimizers[name]
         optimizer.param_groups[0]["lr"] = rate
         optimizer.zero_grad()
@@ -191,20 +119,26 @@ class Task(ABC):
 
 
 class SingleNetworkTask(Task):
-    """A task with one network and one loss."""
+    """A task with one network and one loss, trained by AdamW."""
 
-    def __init__(self, module: nn.Module, rows: int, fit: AdamWFit, *, steps: int, generator: torch.Generator) -> None:
-        optimizer = torch.optim.AdamW(module.parameters(), lr=fit.rate, weight_decay=fit.decay)
-        super().__init__(module, {"optimizer": optimizer}, generator)
-        self._rows, self._fit, self._steps = rows, fit, steps
+    def __init__(
+        self, recipe: Recipe, rows: Split, *, steps: int, generator: torch.Generator, device: torch.device
+    ) -> None:
+        """Build the network, as in `Task`."""
+        super().__init__(recipe, rows, steps=steps, generator=generator, device=device)
+        assert isinstance(recipe.fit, AdamWFit)
+        self._fit = recipe.fit
+        self._optimizers["optimizer"] = torch.optim.AdamW(
+            self.module.parameters(), lr=self._fit.rate, weight_decay=self._fit.decay
+        )
 
     @abstractmethod
-    def losses(self, rows: Tensor, generator: torch.Generator) -> Mapping[str, Tensor]:
+    def losses(self, images: Tensor, labels: Tensor) -> Mapping[str, Tensor]:
         """Compute the losses of a batch.
 
         Args:
-            rows: (B,) int64, of the training set.
-            generator: of noise and augmentation.
+            images: (B, C, H, W) in [0, 1].
+            labels: (B,) int64.
 
         Returns:
             Named losses, each (); the first is minimised, the others are shown.
@@ -213,7 +147,7 @@ class SingleNetworkTask(Task):
     def step(self, number: int) -> Mapping[str, Tensor]:
         """Take one optimiser step, as in `Task`."""
         fit = self._fit
-        losses = self.losses(torch.randint(self._rows, (fit.batch,), generator=self._generator), self._generator)
+        losses = self.losses(*self._draw_batch(fit.batch))
         rate = fit.rate * 0.5 * (1 + math.cos(math.pi * number / self._steps))
         self._descend("optimizer", next(iter(losses.values())), rate, fit.max_gradient_norm)
         average_into(self._average, self.module, max(fit.averaging, 1 / (number + 1)))

@@ -173,7 +173,7 @@ def test_a_transformer_is_not_measured_nor_in_the_table() -> None:
 
 
 def test_a_missing_name_is_reported() -> None:
-    assert "Name models to measure, or say --table" in run().output
+    assert "Name models to measure, or use --table" in run().output
 
 
 def test_an_unknown_model_is_reported_with_the_known_ones(store: Path) -> None:

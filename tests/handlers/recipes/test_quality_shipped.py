@@ -14,7 +14,7 @@ from handlers.family import Classifier, Sampler
 from handlers.recipes.catalogue import RECIPES
 from handlers.recipes.model_folder import load_module
 from handlers.recipes.quality.measure_model import ModelMeasurer
-from handlers.recipes.quality.measures import count_duplicates, draw_images, label_accuracy
+from handlers.recipes.quality.measures import count_correct, count_duplicates, draw_images
 from handlers.recipes.quality.table import meets_threshold, threshold_text, to_markdown
 from tests.handlers.mnist import DATA, needs_mnist
 
@@ -88,7 +88,7 @@ def test_samples_read_as_their_labels_and_are_all_different(name: str) -> None:
         )  # needs no data
         assert isinstance(classifier, Classifier)
         low = wilson_interval(RECIPES[name].thresholds["label-accuracy"] * _FEW, _FEW)[0]  # _FEW scatter around 10 000
-        assert label_accuracy(classifier, images, labels) / _FEW >= low
+        assert count_correct(classifier, images, labels) / _FEW >= low
 
 
 @pytest.mark.parametrize("name", SHIPPED)

@@ -27,7 +27,7 @@ SHORT = ("digits-cgan", "--steps", "25", "--model-store", str(MODEL_STORE))
 @pytest.fixture
 def unmeasured(monkeypatch: pytest.MonkeyPatch) -> None:
     """Skip the measurement, which trains classifiers for minutes."""
-    monkeypatch.setattr("handlers.recipes.training.measure", lambda *_args, **_options: ())
+    monkeypatch.setattr("handlers.recipes.run.training.measure", lambda *_args, **_options: ())
 
 
 def run(*arguments: str | Path) -> Result:
@@ -125,7 +125,7 @@ def test_an_interrupted_measurement_can_be_continued(tmp_path: Path, monkeypatch
     def interrupted(*_arguments: object, **_options: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("handlers.recipes.training.measure", interrupted)
+    monkeypatch.setattr("handlers.recipes.run.training.measure", interrupted)
     result = run(*SHORT, "--steps", "1", "--run", tmp_path, "--out", tmp_path / "model")
     assert result.exit_code == 130
     assert f"the last checkpoint is in {tmp_path}. Continue with the same command and --resume." in result.output

@@ -12,9 +12,9 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from handlers.recipes.run import run
+from handlers.recipes.run import loop
 from handlers.recipes.run.checkpoints import Checkpoint, CheckpointError, load_checkpoint, save_checkpoint
-from handlers.recipes.run.run import TrainingFailed, TrainingInterrupted
+from handlers.recipes.run.loop import TrainingFailed, TrainingInterrupted
 from handlers.recipes.tasks.gans import GanTask
 from tests.handlers.training_toys import DIGITS, are_equal, ignore_z, options, refit, small, train
 
@@ -82,11 +82,11 @@ def test_a_run_interrupted_while_its_last_checkpoint_is_written_keeps_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def save_interrupted(folder: Path, checkpoint: Checkpoint) -> None:
-        monkeypatch.setattr(run, "save_checkpoint", save_checkpoint)
+        monkeypatch.setattr(loop, "save_checkpoint", save_checkpoint)
         signal.raise_signal(signal.SIGINT)
         save_checkpoint(folder, checkpoint)
 
-    monkeypatch.setattr(run, "save_checkpoint", save_interrupted)
+    monkeypatch.setattr(loop, "save_checkpoint", save_interrupted)
     with pytest.raises(TrainingInterrupted, match="stopped by SIGINT at step 2 of 2"):
         train(small("digits-cgan"), options(tmp_path, steps=2))
 
@@ -181,7 +181,7 @@ class Forgetful(GanTask):
 def test_a_collapsing_run_stops_with_the_last_healthy_checkpoint(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("handlers.recipes.training.GanTask", Forgetful)
+    monkeypatch.setattr("handlers.recipes.run.training.GanTask", Forgetful)
     monkeypatch.setattr("handlers.recipes.run.divergence.WARM_UP_STEPS", 4)
     monkeypatch.setattr(
         "handlers.recipes.run.divergence.LEARNED_ACCURACY", 2.0
@@ -221,5 +221,5 @@ def test_a_run_on_cuda_is_the_same_twice_and_after_a_resume(name: str, tmp_path:
     whole = train(small(name), first)[0]
     assert are_equal(whole, train(small(name), again)[0])
     with pytest.raises(TrainingInterrupted):
-        train(small(name), dataclasses.replace(interrupted, schedule=options(tmp_path, max_seconds=1e-9).schedule))
+        train(small(name), dataclasses.replace(interrupted, max_seconds=1e-9))
     assert are_equal(whole, train(small(name), dataclasses.replace(interrupted, resume=True))[0])

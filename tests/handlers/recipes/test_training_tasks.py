@@ -8,13 +8,13 @@ import pytest
 import torch
 from torch import nn
 
-from handlers.recipes.catalogue import RECIPES
+from handlers.recipes.catalogue import RECIPES, GanFit
+from handlers.recipes.data.augmentations import RandomAffine, ShiftAndNoise, translate
 from handlers.recipes.data.load import TrainingData
-from handlers.recipes.tasks.augmentations import RandomAffine, ShiftAndNoise, translate
-from handlers.recipes.tasks.classifiers import train_classifier
+from handlers.recipes.quality.metrics import train_classifier
 from handlers.recipes.tasks.gans import rate_share
-from handlers.recipes.tasks.task import GanFit, average_into
-from tests.handlers.training_toys import CPU, DIGITS, advance, are_equal, new_task, refit, small
+from handlers.recipes.tasks.task import average_into
+from tests.handlers.training_toys import DIGITS, advance, are_equal, new_task, refit, small
 
 # --- Resuming and seeds -----------------------------------------------------------------------------------------------
 
@@ -50,14 +50,14 @@ def test_the_state_of_another_network_is_refused() -> None:
 
 def test_training_restores_the_state_of_torch(digits: TrainingData) -> None:
     before = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled(), torch.get_rng_state().tolist()
-    train_classifier(RECIPES["digits-classifier"], digits, digits.train, steps=1, seed=5, device=CPU)
+    train_classifier(RECIPES["digits-classifier"], digits, digits.train, steps=1, seed=5)
     after = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled(), torch.get_rng_state().tolist()
     assert after == before
 
 
 def test_a_classifier_learns(digits: TrainingData) -> None:
     recipe = RECIPES["digits-classifier"]
-    trained = train_classifier(recipe, digits, digits.train, steps=100, seed=5, device=CPU)
+    trained = train_classifier(recipe, digits, digits.train, steps=100, seed=5)
     with torch.inference_mode():
         assert (trained.classify(digits.test.images).argmax(1) == digits.test.labels).float().mean() > 0.9
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -12,44 +11,21 @@ from torch import nn
 
 from handlers.cards.card import Card
 from handlers.execution.numerics import read_numerics
-from handlers.recipes.catalogue import Recipe
+from handlers.recipes.catalogue import ClassifierFit, GanFit, Recipe, VaeFit
 from handlers.recipes.data.load import TrainingData, check_classes, load_data
 from handlers.recipes.model_folder import Evaluator, load_evaluator, write_model
 from handlers.recipes.quality.metrics import measure
+from handlers.recipes.reproducible import reproducible
 from handlers.recipes.run.checkpoints import lock_folder
+from handlers.recipes.run.loop import Run, TrainingOptions
 from handlers.recipes.run.probes import ClassifierProbe, GeneratorProbe, Probe
-from handlers.recipes.run.reproducible import reproducible
-from handlers.recipes.run.run import Run, RunContext, Schedule
 from handlers.recipes.tasks.autoencoders import AutoencoderTask
 from handlers.recipes.tasks.classifiers import ClassifierTask
 from handlers.recipes.tasks.gans import GanTask
-from handlers.recipes.tasks.task import ClassifierFit, GanFit, Task, VaeFit
+from handlers.recipes.tasks.task import Task
 from handlers.settings import Settings
 
-__all__ = ["TrainingOptions", "build_task", "train_model", "train_module"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class TrainingOptions:
-    """Options of one training.
-
-    Attributes:
-        steps: optimiser steps.
-        seed: of everything random.
-        run_folder: for checkpoints and pictures.
-        resume: continue from its newest checkpoint.
-        device: where to train.
-        threads: torch's.
-        schedule: times of checkpoints, pictures and lines.
-    """
-
-    steps: int
-    seed: int
-    run_folder: Path
-    resume: bool = False
-    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
-    threads: int = 1
-    schedule: Schedule = field(default_factory=Schedule)
+__all__ = ["build_task", "train_model", "train_module"]
 
 
 def train_model(
@@ -115,25 +91,18 @@ def train_module(
     """
     device, folder = options.device, options.run_folder
     with reproducible(options.seed, threads=options.threads, device=device) as generator, lock_folder(folder):
-        context = RunContext(
-            name=recipe.name,
-            folder=folder,
-            identity=_identify(recipe, data, options),
-            classes=recipe.classes,
-            remedy=_remedy_for(recipe),
-            log=log,
-        )
         task = build_task(recipe, data, steps=options.steps, generator=generator, device=device)
         probe: Probe = ClassifierProbe(data, device)
         if evaluator is not None:
             probe = GeneratorProbe(data, evaluator.classifier, recipe.classes, recipe.value_range, device)
-        run = Run(task=task, probe=probe, steps=options.steps, context=context, schedule=options.schedule)
-        run.start(resume=options.resume)
-        if run.done < run.steps:
+        identity = _identify(recipe, data, options)
+        run = Run(recipe=recipe, task=task, probe=probe, options=options, identity=identity, log=log)
+        run.start()
+        if run.done < options.steps:
             log(
                 f"training {recipe.name}, {options.steps} steps on {device}, in {folder}; the first picture follows "
-                f"after {options.schedule.first_picture_seconds:g} s, and without a terminal a line every "
-                f"{options.schedule.line_seconds:g} s"
+                f"after {options.first_picture_seconds:g} s, and without a terminal a line every "
+                f"{options.line_seconds:g} s"
             )
         run.finish()
         return copy.deepcopy(task.averaged()).cpu()
@@ -142,22 +111,16 @@ def train_module(
 def build_task(
     recipe: Recipe, data: TrainingData, *, steps: int, generator: torch.Generator, device: torch.device
 ) -> Task:
-    """Create the task of a recipe's fit; initial weights are drawn from torch's own generator.
-
-    Args:
-        recipe: family, configuration and fit.
-        data: to train on.
-        steps: of the whole training.
-        generator: of batches, noise and augmentation.
-        device: where to train.
-    """
+    """Create the task of a recipe's fit, on the training rows of its data; arguments as in `Task`."""
+    kind: type[Task]
     match recipe.fit:
         case ClassifierFit():
-            return ClassifierTask(recipe, data.train, steps=steps, generator=generator, device=device)
+            kind = ClassifierTask
         case VaeFit():
-            return AutoencoderTask(recipe, data.train, steps=steps, generator=generator, device=device)
+            kind = AutoencoderTask
         case GanFit():
-            return GanTask(recipe, data.train, steps=steps, generator=generator, device=device)
+            kind = GanTask
+    return kind(recipe, data.train, steps=steps, generator=generator, device=device)
 
 
 def _identify(recipe: Recipe, data: TrainingData, options: TrainingOptions) -> dict[str, str]:
@@ -175,13 +138,3 @@ def _identify(recipe: Recipe, data: TrainingData, options: TrainingOptions) -> d
         "torch": torch.__version__,
         "numerics": read_numerics(Settings(device=str(options.device), threads=options.threads)).id,
     }
-
-
-def _remedy_for(recipe: Recipe) -> str:
-    if isinstance(recipe.fit, GanFit):
-        return (
-            "lower generator_rate and discriminator_rate in the recipe's fit (handlers/recipes/catalogue.py); if the "
-            "discriminator's loss has fallen near 0 it has memorised the pictures, so raise augment_shift or lower "
-            "discriminator_features; or try another --seed"
-        )
-    return "lower the rate in the recipe's fit (handlers/recipes/catalogue.py), or try another --seed"

@@ -14,17 +14,21 @@ from contextlib import contextmanager
 
 import torch
 
-__all__ = ["one_thread", "reproducible"]
+__all__ = ["reproducible", "torch_threads"]
 
 _CPU = torch.device("cpu")
 _CUBLAS_WORKSPACE = "CUBLAS_WORKSPACE_CONFIG"
 
 
 @contextmanager
-def one_thread() -> Iterator[None]:
-    """Let torch compute on one thread, and restore the number of threads."""
-    with _threads(1):
+def torch_threads(count: int) -> Iterator[None]:
+    """Let torch compute on some threads, and restore their number."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
         yield
+    finally:
+        torch.set_num_threads(before)
 
 
 @contextmanager
@@ -42,23 +46,13 @@ def reproducible(seed: int, *, threads: int = 1, device: torch.device = _CPU) ->
     if device.type == "cuda":
         os.environ.setdefault(_CUBLAS_WORKSPACE, ":4096:8")  # before CUDA starts; otherwise cuBLAS sums in any order
     strict, warns = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
-    with _threads(threads), _exact_cuda(), torch.random.fork_rng(devices=[]):
+    with torch_threads(threads), _exact_cuda(), torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
         torch.use_deterministic_algorithms(True, warn_only=device.type == "cuda")
         try:
             yield torch.Generator().manual_seed(seed)
         finally:
             torch.use_deterministic_algorithms(strict, warn_only=warns)
-
-
-@contextmanager
-def _threads(count: int) -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 @contextmanager

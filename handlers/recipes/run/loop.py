@@ -25,6 +25,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from fount.files import atomic_path
+from handlers.recipes.catalogue import GanFit, Recipe
 from handlers.recipes.run.checkpoints import (
     Checkpoint,
     CheckpointError,
@@ -39,11 +40,9 @@ from handlers.recipes.run.history import History, draw_curves
 from handlers.recipes.run.probes import Probe
 from handlers.recipes.tasks.task import Task
 
-__all__ = ["SNAPSHOTS", "Run", "RunContext", "Schedule", "TrainingFailed", "TrainingInterrupted"]
+__all__ = ["Run", "TrainingFailed", "TrainingInterrupted", "TrainingOptions"]
 
-SNAPSHOTS = 40
-"""Number of snapshots in a run."""
-
+_SNAPSHOTS = 40  # in a run
 _CHECK_STEPS = 20  # steps between two checks of the weights and updates of the progress bar
 _EXIT_OUT_OF_TIME = 75  # EX_TEMPFAIL of sysexits.h: try again later
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -66,17 +65,29 @@ class TrainingInterrupted(Exception):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Schedule:
-    """Times of a run, in seconds.
+class TrainingOptions:
+    """Options of one training.
 
     Attributes:
-        max_seconds: stop after this; None is never.
+        steps: optimiser steps.
+        seed: of everything random.
+        run_folder: for checkpoints and pictures.
+        resume: continue from its newest checkpoint.
+        device: where to train.
+        threads: torch's.
+        max_seconds: stop after this time; None is never.
         checkpoint_seconds: between two checkpoints.
         picture_seconds: between two pictures.
         first_picture_seconds: before the first picture.
         line_seconds: between two progress lines where there is no progress bar.
     """
 
+    steps: int
+    seed: int
+    run_folder: Path
+    resume: bool = False
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    threads: int = 1
     max_seconds: float | None = None
     checkpoint_seconds: float = 60.0
     picture_seconds: float = 180.0
@@ -84,82 +95,63 @@ class Schedule:
     line_seconds: float = 60.0
 
 
-@dataclass(frozen=True, kw_only=True)
-class RunContext:
-    """The identity and the folder of a run.
-
-    Attributes:
-        name: of the recipe.
-        folder: of the run.
-        identity: everything its weights depend on.
-        classes: names of the classes in its snapshots.
-        remedy: what to change when it fails, a clause.
-        log: called with every progress message.
-    """
-
-    name: str
-    folder: Path
-    identity: Mapping[str, str]
-    classes: tuple[str, ...]
-    remedy: str
-    log: Callable[[str], None]
-
-    @property
-    def checkpoints(self) -> Path:
-        """Folder of the checkpoints."""
-        return self.folder / "checkpoints"
-
-
 @dataclass(kw_only=True)
 class Run:
     """One training run in this process.
 
     Attributes:
+        recipe: names the model and its classes.
         task: what is trained.
         probe: measures and draws it.
-        steps: of the whole run.
-        context: identity and folder.
-        schedule: times of checkpoints, pictures and lines.
+        options: length, folder, and times of checkpoints, pictures and lines.
+        identity: everything the weights depend on, by name.
+        log: called with every progress message.
         done: steps taken, including those before a resume.
         history: losses and snapshots so far.
     """
 
+    recipe: Recipe
     task: Task
     probe: Probe
-    steps: int
-    context: RunContext
-    schedule: Schedule = field(default_factory=Schedule)
+    options: TrainingOptions
+    identity: Mapping[str, str]
+    log: Callable[[str], None]
     done: int = 0
     history: History = field(default_factory=History)
 
-    def start(self, *, resume: bool) -> None:
+    @property
+    def checkpoints(self) -> Path:
+        """Folder of the checkpoints."""
+        return self.options.run_folder / "checkpoints"
+
+    def start(self) -> None:
         """Start at step 0, or load the newest checkpoint.
 
         Raises:
-            CheckpointError: there is a checkpoint and resume is False, or it is damaged or of another run.
+            CheckpointError: there is a checkpoint and it is not to be resumed, or it is damaged or of another run.
         """
-        context, folder = self.context, self.context.folder
-        if not resume:
-            if has_checkpoint(context.checkpoints):
+        folder = self.options.run_folder
+        if not self.options.resume:
+            if has_checkpoint(self.checkpoints):
                 raise CheckpointError(
                     f"{folder} has the checkpoint of a training run; continue it with --resume, train in another "
                     f"folder with --run, or delete {folder} to start again"
                 )
             return
-        checkpoint = load_checkpoint(context.checkpoints, context.log)
+        checkpoint = load_checkpoint(self.checkpoints, self.log)
         if checkpoint is None:
-            context.log(f"no checkpoint in {folder}; starting at step 0")
+            self.log(f"no checkpoint in {folder}; starting at step 0")
             return
-        check_identity(folder, checkpoint.identity, context.identity)
+        check_identity(folder, checkpoint.identity, self.identity)
         try:
             self.task.load_state(checkpoint.state)
         except (KeyError, RuntimeError, ValueError) as error:
             raise CheckpointError(
-                f"the checkpoint in {folder} does not fit this version of {context.name}; delete {folder} to start "
+                f"the checkpoint in {folder} does not fit this version of {self.recipe.name}; delete {folder} to start "
                 "again"
             ) from error
         self.done, self.history = checkpoint.step, checkpoint.history
-        context.log(f"continuing from step {self.done} of {self.steps}")
+        self.log(f"continuing from step {self.done} of {self.options.steps}")
 
     def finish(self) -> None:
         """Take all remaining steps.
@@ -169,10 +161,11 @@ class Run:
             TrainingInterrupted: a signal arrived or the time is up; a checkpoint has been written.
             CheckpointError: a checkpoint could not be written.
         """
-        bar = tqdm(total=self.steps, initial=self.done, unit="step", desc=self.context.name, disable=None)
+        steps = self.options.steps
+        bar = tqdm(total=steps, initial=self.done, unit="step", desc=self.recipe.name, disable=None)
         with _catch_signal() as interruption, bar:
-            timer = _Timer(self.schedule)
-            while self.done < self.steps:
+            timer = _Timer(self.options)
+            while self.done < steps:
                 self._step(bar)
                 self._do_scheduled(timer, bar)
                 self._stop_if_due(timer, interruption)
@@ -189,9 +182,9 @@ class Run:
         if self.done % _CHECK_STEPS == 0:  # losses usually show it first
             self._check_weights()
         self.history.add_losses(self.done, losses)
-        if self.done % max(1, self.steps // SNAPSHOTS) == 0 or self.done == self.steps:
+        if self.done % max(1, self.options.steps // _SNAPSHOTS) == 0 or self.done == self.options.steps:
             self.history.snapshots.append(self.probe.measure(self.task.averaged(), self.done))
-            if reason := find_collapse(self.history.snapshots, classes=self.context.classes, steps=self.steps):
+            if reason := find_collapse(self.history.snapshots, classes=self.recipe.classes, steps=self.options.steps):
                 self._fail("collapsed", reason)
         bar.update()
         if self.done % _CHECK_STEPS == 0:
@@ -199,32 +192,32 @@ class Run:
 
     def _do_scheduled(self, timer: _Timer, bar: tqdm[Any]) -> None:
         """Write the checkpoint, picture and progress line that are due."""
-        if timer.is_due("checkpoint", self.schedule.checkpoint_seconds) and self._is_healthy():
+        if timer.is_due("checkpoint", self.options.checkpoint_seconds) and self._is_healthy():
             self._save()
-        if timer.is_due("picture", self.schedule.picture_seconds):
+        if timer.is_due("picture", self.options.picture_seconds):
             self._draw()
-        if bar.disable and timer.is_due("line", self.schedule.line_seconds):
+        if bar.disable and timer.is_due("line", self.options.line_seconds):
             losses = self.history.losses[-1][1] if self.history.losses else {}
-            percent = 100 * self.done // self.steps
-            self.context.log(f"step {self.done} of {self.steps} ({percent} %): {self._describe(losses)}")
+            percent = 100 * self.done // self.options.steps
+            self.log(f"step {self.done} of {self.options.steps} ({percent} %): {self._describe(losses)}")
 
     def _stop_if_due(self, timer: _Timer, interruption: _Interruption) -> None:
         if interruption.signal is not None:
             reason, code = f"by {interruption.signal.name}", 128 + interruption.signal
-        elif self.done < self.steps and timer.seconds() >= (self.schedule.max_seconds or math.inf):
-            reason, code = f"after {self.schedule.max_seconds:g} s", _EXIT_OUT_OF_TIME
+        elif self.done < self.options.steps and timer.seconds() >= (self.options.max_seconds or math.inf):
+            reason, code = f"after {self.options.max_seconds:g} s", _EXIT_OUT_OF_TIME
         else:
             return
         self._save()
         self._draw()
         message = (
-            f"stopped {reason} at step {self.done} of {self.steps}; its state is saved in {self.context.folder}. "
-            "Continue with the same command and --resume."
+            f"stopped {reason} at step {self.done} of {self.options.steps}; its state is saved in "
+            f"{self.options.run_folder}. Continue with the same command and --resume."
         )
         raise TrainingInterrupted(message, code)
 
     def _is_healthy(self) -> bool:
-        return is_healthy(self.history.snapshots, steps=self.steps)
+        return is_healthy(self.history.snapshots, steps=self.options.steps)
 
     def _check_weights(self) -> None:
         for name, value in self.task.averaged().state_dict().items():
@@ -235,12 +228,12 @@ class Run:
         self._check_weights()
         checkpoint = Checkpoint(
             step=self.done,
-            identity=self.context.identity,
+            identity=self.identity,
             history=self.history,
             healthy=self._is_healthy(),
             state=self.task.state(),
         )
-        save_checkpoint(self.context.checkpoints, checkpoint)
+        save_checkpoint(self.checkpoints, checkpoint)
 
     def _draw(self) -> Path | None:
         """Write both pictures; training continues when they cannot be written.
@@ -248,23 +241,23 @@ class Run:
         Returns:
             The picture of samples; None when it could not be written.
         """
-        file = self.context.folder / "pictures" / f"step-{self.done:09d}.png"
+        file = self.options.run_folder / "pictures" / f"step-{self.done:09d}.png"
         try:
             file.parent.mkdir(parents=True, exist_ok=True)
             _write_png(file, self.probe.draw(self.task.averaged()))
-            _write_png(self.context.folder / "curves.png", draw_curves(self.history, self.context.name))
+            _write_png(self.options.run_folder / "curves.png", draw_curves(self.history, self.recipe.name))
         except OSError as error:
-            self.context.log(f"{file} cannot be written ({error})")
+            self.log(f"{file} cannot be written ({error})")
             return None
         return file
 
     def _fail(self, failure: str, reason: str) -> NoReturn:
-        picture, healthy = self._draw(), newest_healthy(self.context.checkpoints)
+        picture, healthy = self._draw(), newest_healthy(self.checkpoints)
         raise TrainingFailed(
-            f"training {failure} at step {self.done} of {self.steps}: {reason}.\n"
-            f"  picture: {picture or 'none'}, and {self.context.folder}/curves.png\n"
+            f"training {failure} at step {self.done} of {self.options.steps}: {reason}.\n"
+            f"  picture: {picture or 'none'}, and {self.options.run_folder}/curves.png\n"
             f"  last healthy checkpoint: {healthy or 'none yet'}\n"
-            f"  what to change: {self.context.remedy}; then delete {self.context.folder} and train again"
+            f"  what to change: {_remedy_for(self.recipe)}; then delete {self.options.run_folder} and train again"
         )
 
     def _describe(self, losses: Mapping[str, float]) -> str:
@@ -316,9 +309,9 @@ def _catch_signal() -> Iterator[_Interruption]:
 class _Timer:
     """Determines when recurring work is due, counted from the creation of the timer."""
 
-    def __init__(self, schedule: Schedule) -> None:
+    def __init__(self, options: TrainingOptions) -> None:
         self._start = time.monotonic()
-        self._last = {"picture": self._start + schedule.first_picture_seconds - schedule.picture_seconds}
+        self._last = {"picture": self._start + options.first_picture_seconds - options.picture_seconds}
 
     def seconds(self) -> float:
         """Seconds since the start."""
@@ -336,3 +329,13 @@ class _Timer:
 def _write_png(file: Path, image: Image.Image) -> None:
     with atomic_path(file) as part:
         image.save(part, format="PNG")
+
+
+def _remedy_for(recipe: Recipe) -> str:
+    if isinstance(recipe.fit, GanFit):
+        return (
+            "lower generator_rate and discriminator_rate in the recipe's fit (handlers/recipes/catalogue.py); if the "
+            "discriminator's loss has fallen near 0 it has memorised the pictures, so raise augment_shift or lower "
+            "discriminator_features; or try another --seed"
+        )
+    return "lower the rate in the recipe's fit (handlers/recipes/catalogue.py), or try another --seed"
