@@ -54,18 +54,6 @@ class SynthesisedRows:
     confidences: NDArray[np.float32]
     copy_ratios: NDArray[np.float32]
 
-    @classmethod
-    def empty(cls, count: int, shape: tuple[int, int, int]) -> SynthesisedRows:
-        """Return rows before their first attempt."""
-        return cls(
-            images=np.zeros((count, *shape), np.uint8),
-            accepted=np.zeros(count, np.bool_),
-            attempts=np.zeros(count, np.uint32),
-            seeds=np.zeros(count, np.uint64),
-            confidences=np.full(count, np.nan, np.float32),
-            copy_ratios=np.full(count, np.nan, np.float32),
-        )
-
 
 def attempt_seed(seed: int, attempt: int) -> int:
     """Return the seed that attempt `attempt` of every row of a plan is drawn with."""
@@ -96,8 +84,16 @@ class Synthesiser:
             NotReady: no worker is ready; also whatever else `InferenceClient` raises.
             DatasetUnreadable: a training row cannot be read.
         """
-        made = SynthesisedRows.empty(len(indices), self._plan.spec.dataset.shape)
-        rows = np.arange(len(indices))
+        count = len(indices)
+        made = SynthesisedRows(
+            images=np.zeros((count, *self._plan.spec.dataset.shape), np.uint8),
+            accepted=np.zeros(count, np.bool_),
+            attempts=np.zeros(count, np.uint32),
+            seeds=np.zeros(count, np.uint64),
+            confidences=np.full(count, np.nan, np.float32),
+            copy_ratios=np.full(count, np.nan, np.float32),
+        )
+        rows = np.arange(count)
         for seed in self._seeds:
             await self._attempt(seed, rows, indices, labels, context, made)
             rows = rows[~made.accepted[rows]]

@@ -28,7 +28,6 @@ from service.rpc.plan_store import PlanStore, page_of_plans
 from service.rpc.plans import PlanIssuer, pin_to_message
 from service.rpc.pull_request import Pull, open_pull
 from service.scheduler.inference import InferenceClient
-from service.scheduler.work import RequestContext
 from service.telemetry.metrics import Metrics
 
 __all__ = ["AugmentationServicer"]
@@ -103,7 +102,11 @@ class AugmentationServicer(augmentation_pb2_grpc.AugmentationServiceServicer):
             header = augmentation_pb2.PullDatasetResponse(header=_pull_header(pull))
             header_sent = False
             try:
-                async with aclosing(self._pulled(pull, request_context(context))) as rows:
+                if pull.out_of_bag is None:
+                    pulled = self._rows.rows(pull.plan, pull.start, pull.end, pull.level, request_context(context))
+                else:
+                    pulled = out_of_bag_rows(pull.plan, pull.out_of_bag, pull.start, pull.end, pull.level)
+                async with aclosing(pulled) as rows:
                     async for made in rows:
                         if not header_sent:  # only now: whatever refuses the stream refuses it before its header
                             yield header
@@ -132,11 +135,6 @@ class AugmentationServicer(augmentation_pb2_grpc.AugmentationServiceServicer):
                     for response in rows_to_responses(made):
                         yield response
                     self._metrics.delivered_variants(len(made.images))
-
-    def _pulled(self, pull: Pull, context: RequestContext) -> AsyncGenerator[MadeRows]:
-        if pull.out_of_bag is None:
-            return self._rows.rows(pull.plan, pull.start, pull.end, pull.level, context)
-        return out_of_bag_rows(pull.plan, pull.out_of_bag, pull.start, pull.end, pull.level)
 
     def _count(self, made: MadeRows) -> None:
         counts = {source.name.lower(): count for source, count in made.source_counts.items()}

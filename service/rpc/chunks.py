@@ -74,7 +74,9 @@ def piece_to_responses(piece: Piece, encoding: Encoding, *, chunk_bytes: int = C
     """
     count, first = len(piece.rows), 0
     sample_bytes = max(1, piece.rows[0].nbytes)
-    files = _png_files(piece) if encoding is Encoding.PNG else None
+    files = None
+    if encoding is Encoding.PNG:
+        files = [b"" if row in piece.failures else _png(image) for row, image in enumerate(piece.rows)]
     rows = np.ascontiguousarray(piece.rows)
     while first < count:
         end = _end_of_chunk(files, first, count, sample_bytes, chunk_bytes)
@@ -114,10 +116,6 @@ def _parts(chunk: sampling_pb2.SampleChunk, data: bytes | memoryview, chunk_byte
     for offset in range(0, len(data), chunk_bytes):
         chunk.part_offset = offset
         yield data[offset : offset + chunk_bytes]
-
-
-def _png_files(piece: Piece) -> list[bytes]:
-    return [b"" if row in piece.failures else _png(image) for row, image in enumerate(piece.rows)]
 
 
 def _png(image: NDArray[np.uint8] | NDArray[np.float32]) -> bytes:

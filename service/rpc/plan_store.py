@@ -104,12 +104,10 @@ class FolderPlanStore(PlanStore):
         self._read: dict[_Key, tuple[int, Plan | None]] = {}  # with the time the file was written
         try:
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            if not os.access(folder, os.W_OK | os.X_OK):
+                raise PermissionError("it may not be written")
         except OSError as error:
             raise SetupError(f"plans cannot be kept in {folder}: {error}; name another folder with --plans") from error
-        if not os.access(folder, os.W_OK | os.X_OK):
-            raise SetupError(
-                f"plans cannot be kept in {folder}: it may not be written; name another folder with --plans"
-            )
 
     def _path(self, key: _Key) -> Path:
         return self._folder / key[0] / f"{key[1]}{_SUFFIX}"

@@ -49,7 +49,7 @@ def error_to_status(error: FountServiceError, request_id: str) -> status_pb2.Sta
         delay = duration_pb2.Duration()
         delay.FromNanoseconds(int(error.retry_after_s * 1e9))
         details.append(error_details_pb2.RetryInfo(retry_delay=delay))
-    return _status(CODES[type(error)], str(error), details)
+    return _status(CODES[type(error)], _shorten(str(error), _MESSAGE_BYTES), details)
 
 
 def unexpected_status(request_id: str) -> status_pb2.Status:
@@ -60,7 +60,7 @@ def unexpected_status(request_id: str) -> status_pb2.Status:
 
 def failure_to_status(failure: Failure) -> status_pb2.Status:
     """Write the status of a sample that has no value."""
-    return _pack(failure.code, failure.message, [_error_info(failure.reason)])
+    return _status(failure.code, failure.message, [_error_info(failure.reason)])
 
 
 def _bad_request(violations: tuple[Violation, ...]) -> error_details_pb2.BadRequest:
@@ -89,11 +89,7 @@ def _error_info(reason: str, **metadata: str) -> error_details_pb2.ErrorInfo:
     return error_details_pb2.ErrorInfo(reason=reason, domain=_DOMAIN, metadata=metadata)
 
 
-def _status(code: int, message: str, details: list[Message]) -> status_pb2.Status:
-    return _pack(code, _shorten(message, _MESSAGE_BYTES), details)
-
-
-def _pack(code: int, message: str, details: Sequence[Message]) -> status_pb2.Status:
+def _status(code: int, message: str, details: Sequence[Message]) -> status_pb2.Status:
     status = status_pb2.Status(code=code, message=message)
     for detail in details:
         packed = any_pb2.Any()

@@ -23,10 +23,6 @@ __all__ = ["floats_field", "frame_chunk", "frame_rows", "serializer"]
 _LENGTH_DELIMITED = 2
 
 
-def _tag(number: int) -> bytes:
-    return _varint(number << 3 | _LENGTH_DELIMITED)
-
-
 def _varint(value: int) -> bytes:
     encoded = bytearray()
     while value > 0x7F:
@@ -37,7 +33,7 @@ def _varint(value: int) -> bytes:
 
 
 def _tag_of(message: type[Message], field: str) -> bytes:
-    return _tag(message.DESCRIPTOR.fields_by_name[field].number)
+    return _varint(message.DESCRIPTOR.fields_by_name[field].number << 3 | _LENGTH_DELIMITED)
 
 
 _CHUNK = _tag_of(sampling_pb2.SampleResponse, "chunk")
