@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from service.evaluation.evidence import NEIGHBOURS, Evidence, LabelGrid, Nearest, RealRows, Samples
-from service.evaluation.panels.part import JSON
+from service.evaluation.panels.parts import JSON
 from service.evaluation.panels.registry import evaluate_panel, parts_of
 from service.evaluation.results import Metric, Panel, PanelResult
 from service.evaluation.statistics.distances import nearest

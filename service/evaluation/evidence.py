@@ -38,6 +38,11 @@ class ImageSet:
     def __len__(self) -> int:
         return len(self.images)
 
+    @property
+    def predicted(self) -> NDArray[np.int64]:
+        """(n,) the class that the classifier predicts for each image."""
+        return np.asarray(self.probabilities.argmax(axis=1), np.int64)
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Samples(ImageSet):

@@ -23,9 +23,15 @@ from service.evaluation.panels.estimates import (
     relative_to_reference,
 )
 from service.evaluation.panels.manifold import MANIFOLD, manifold_parts, measure_manifold
-from service.evaluation.panels.part import JSON, MetricPart, outputs_of_draws, parts_with_draws
-from service.evaluation.panels.per_class import PerClassMetric, worst_metrics
-from service.evaluation.panels.reference_sample import held_out, samples_or_reference
+from service.evaluation.panels.parts import (
+    JSON,
+    MetricPart,
+    held_out,
+    outputs_of_draws,
+    parts_with_draws,
+    samples_or_reference,
+)
+from service.evaluation.panels.per_class import PerClassMetric, worst_class_metric
 from service.evaluation.results import Metric, Panel
 from service.evaluation.statistics.histogram import compare_histograms
 from service.evaluation.statistics.precision_recall import K, expected_coverage
@@ -64,10 +70,9 @@ def _measure_spread(draw: int | None, evidence: Evidence) -> JSON:
     images, real = samples_or_reference(evidence, draw), held_out(evidence)
     if images is None:
         return None
-    counts = (
-        np.bincount(np.argmax(each.probabilities, axis=1), minlength=len(evidence.classes)) for each in (images, real)
+    test = compare_histograms(
+        *(np.bincount(each.predicted, minlength=len(evidence.classes)) for each in (images, real))
     )
-    test = compare_histograms(*counts)
     return {
         "vendi": estimate_or_note(lambda: estimate_vendi(images.features, blocks=images.blocks)),
         "class_distance": estimate_or_note(lambda: test.total_variation),
@@ -141,7 +146,7 @@ def build_metrics(outputs: Mapping[str, JSON], evidence: Evidence) -> list[Metri
             f"samples and for {len(evidence.held_out)} held-out rows",
             note=f"G-test of equal shares: G = {spread['g']:.4g}, p = {spread['p']:.2g}",
         ),
-        *worst_metrics(per_class.values(), evidence),
+        *(worst_class_metric(each, evidence) for each in per_class.values()),
         metric(
             "recall", output=manifold["recall"],
             null=null_from_draws([each["recall"] for each in manifold_draws], *drawn), better="higher",

@@ -22,9 +22,17 @@ from service.evaluation.panels.estimates import (
     null_from_draws,
     null_from_interval,
 )
-from service.evaluation.panels.part import JSON, MetricPart, outputs_of_draws, parts_with_draws
-from service.evaluation.panels.per_class import PerClassMetric, worst_metrics
-from service.evaluation.panels.reference_sample import class_members, held_out, random_generator, reference_sample
+from service.evaluation.panels.parts import (
+    JSON,
+    MetricPart,
+    class_members,
+    held_out,
+    outputs_of_draws,
+    parts_with_draws,
+    random_generator,
+    reference_sample,
+)
+from service.evaluation.panels.per_class import PerClassMetric, worst_class_metric
 from service.evaluation.results import Metric, Panel
 from service.evaluation.statistics.birthday import ENOUGH, Collisions, calibrate, count_collisions, effective_size
 from service.evaluation.statistics.intervals import Estimate, rate_ratio_interval
@@ -123,7 +131,7 @@ def effective_size_metrics(outputs: Mapping[str, JSON], evidence: Evidence) -> l
             f"{counted}; {_CALIBRATED}; exact Poisson interval, widened where pairs share rows",
             note=". ".join(filter(None, (none_found, "The ratio decides"))),
         ),
-        *worst_metrics([per_class], evidence),
+        worst_class_metric(per_class, evidence),
     ]  # fmt: skip
 
 

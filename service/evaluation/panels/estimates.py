@@ -14,8 +14,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from service.evaluation.panels.part import JSON
-from service.evaluation.panels.reference_sample import are_draws_distinct
+from service.evaluation.panels.parts import JSON, are_draws_distinct
 from service.evaluation.results import Better, ClassValue, Metric, Null, Panel, Verdict
 from service.evaluation.statistics.intervals import Estimate, Interval, prediction_range
 from service.evaluation.verdicts import compare_with_null

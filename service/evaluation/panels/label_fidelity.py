@@ -15,9 +15,8 @@ from numpy.typing import NDArray
 from fount.intervals import wilson_interval
 from service.evaluation.evidence import Evidence, RealRows, Samples
 from service.evaluation.panels.estimates import build_metric, estimate_to_json, missing, null_from_interval
-from service.evaluation.panels.part import JSON, MetricPart
+from service.evaluation.panels.parts import JSON, MetricPart, random_generator
 from service.evaluation.panels.per_class import ClassRatio, worst_class
-from service.evaluation.panels.reference_sample import random_generator
 from service.evaluation.results import ClassValue, Metric, Null, Panel
 from service.evaluation.statistics.intervals import Estimate, clip, jackknife_interval
 from service.evaluation.statistics.rows import Float64s
@@ -50,7 +49,7 @@ def _measure_agreement(evidence: Evidence) -> JSON:
 def _correct_counts(rows: Samples | RealRows, classes: int) -> Counts:
     if rows.labels is None:
         return [[0, 0]] * classes
-    correct = rows.labels[np.argmax(rows.probabilities, axis=1) == rows.labels]
+    correct = rows.labels[rows.predicted == rows.labels]
     counts = [np.bincount(each, minlength=classes) for each in (correct, rows.labels)]
     return [[int(hits), int(of)] for hits, of in zip(*counts, strict=True)]
 

@@ -6,8 +6,7 @@ from functools import partial
 
 from service.evaluation.evidence import Evidence
 from service.evaluation.panels.estimates import estimate_or_note, missing
-from service.evaluation.panels.part import JSON, MetricPart, parts_with_draws
-from service.evaluation.panels.reference_sample import held_out, samples_or_reference
+from service.evaluation.panels.parts import JSON, MetricPart, held_out, parts_with_draws, samples_or_reference
 from service.evaluation.results import Panel
 from service.evaluation.statistics.precision_recall import K, Manifold, compare
 

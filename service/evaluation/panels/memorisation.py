@@ -18,8 +18,7 @@ from numpy.typing import NDArray
 
 from service.evaluation.evidence import NEIGHBOURS, Evidence
 from service.evaluation.panels.estimates import build_metric, estimate_or_note, missing, null_from_interval
-from service.evaluation.panels.part import JSON, MetricPart
-from service.evaluation.panels.reference_sample import random_generator
+from service.evaluation.panels.parts import JSON, MetricPart, random_generator
 from service.evaluation.results import Metric, Panel
 from service.evaluation.statistics.copies import copy_ratios, copy_threshold, estimate_copy_rate, nearest_auc
 from service.evaluation.statistics.hashes import difference_hashes, exact_hashes, near_matches

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,12 +17,12 @@ from service.evaluation.panels.estimates import (
     scale_estimate,
     widen_interval,
 )
-from service.evaluation.panels.part import JSON
+from service.evaluation.panels.parts import JSON
 from service.evaluation.results import ClassValue, Metric, Null, Panel
 from service.evaluation.statistics.intervals import TAIL, Interval
 from service.evaluation.verdicts import compare_with_null
 
-__all__ = ["ClassRatio", "PerClassMetric", "PerClassResult", "null_of_worst_class", "worst_class", "worst_metrics"]
+__all__ = ["ClassRatio", "PerClassMetric", "PerClassResult", "null_of_worst_class", "worst_class", "worst_class_metric"]
 
 ClassRatio = tuple[str, float, Interval | None]
 """The name of a class, its value as a ratio to that of real rows, and the interval of the ratio."""
@@ -145,13 +145,8 @@ def null_of_worst_class(tables: Sequence[Sequence[JSON]], rows: int, *, logarith
     return Null(mean=1.0, range=(min(low, 1.0), 1.0), draws=0, rows=rows)
 
 
-def worst_metrics(results: Iterable[PerClassResult], evidence: Evidence) -> list[Metric]:
-    """Make a metric of the worst class for each result, those that decide first."""
-    metrics = [_worst_metric(each, evidence) for each in results]
-    return sorted(metrics, key=lambda each: not each.decides)
-
-
-def _worst_metric(result: PerClassResult, evidence: Evidence) -> Metric:
+def worst_class_metric(result: PerClassResult, evidence: Evidence) -> Metric:
+    """Make a metric of the worst class."""
     metric, null = result.metric, result.null
     output, note = worst_class(result.ratios)
     scale = null.mean if metric.counts and null is not None else 1.0

@@ -12,8 +12,14 @@ from collections.abc import Mapping
 from service.evaluation.evidence import Evidence
 from service.evaluation.panels.estimates import build_metric, estimate_or_note, null_from_draws
 from service.evaluation.panels.manifold import MANIFOLD, manifold_parts
-from service.evaluation.panels.part import JSON, MetricPart, outputs_of_draws, parts_with_draws
-from service.evaluation.panels.reference_sample import held_out, samples_or_reference
+from service.evaluation.panels.parts import (
+    JSON,
+    MetricPart,
+    held_out,
+    outputs_of_draws,
+    parts_with_draws,
+    samples_or_reference,
+)
 from service.evaluation.results import Better, Metric, Panel
 from service.evaluation.statistics.fid import Moments, estimate_fid
 from service.evaluation.statistics.inception_score import estimate_inception_score

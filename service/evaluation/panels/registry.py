@@ -11,7 +11,7 @@ from types import MappingProxyType, ModuleType
 
 from service.evaluation.evidence import Evidence
 from service.evaluation.panels import diversity, label_fidelity, memorisation, realism
-from service.evaluation.panels.part import JSON, MetricPart
+from service.evaluation.panels.parts import JSON, MetricPart
 from service.evaluation.results import Metric, Panel, PanelResult
 from service.evaluation.verdicts import decide_panel
 

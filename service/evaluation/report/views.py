@@ -53,9 +53,8 @@ Json = Mapping[str, Any]
 
 
 def metric_views(metrics: Sequence[Json], panel: str) -> list[dict[str, Any]]:
-    """Return a panel's metrics, those that decide first."""
-    own = [metric for metric in metrics if metric["panel"] == panel]
-    return [_metric_view(metric) for metric in sorted(own, key=lambda metric: not metric["decides"])]
+    """Return a panel's metrics."""
+    return [_metric_view(metric) for metric in metrics if metric["panel"] == panel]
 
 
 def interval_plot(metric: Json) -> dict[str, Any] | None:

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from service.evaluation.panels.estimates import null_from_draws
+from service.evaluation.panels.parts import reference_sample, samples_or_reference
 from service.evaluation.panels.per_class import null_of_worst_class
 from service.evaluation.panels.realism import PARTS
-from service.evaluation.panels.reference_sample import reference_sample, samples_or_reference
 from service.evaluation.statistics.fid import Moments, estimate_fid
 from service.evaluation.statistics.inception_score import estimate_inception_score
 from service.evaluation.statistics.intervals import Estimate

@@ -7,8 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from service.evaluation.report.figures import FIGURES, figures_of
-from service.evaluation.report.galleries import LARGEST_TILE, sheet, tile
+from service.evaluation.report.figures import FIGURES, LARGEST_TILE, figures_of, sheet, tile
 from service.evaluation.results import Panel
 from tests.unit.evaluation.report_values import evidence
 

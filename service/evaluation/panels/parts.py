@@ -1,34 +1,85 @@
-"""Image sets that statistics compare: the samples, the held-out rows, and reference samples of training rows.
+"""Metric parts, and the image sets that they compare: samples, held-out rows, reference samples of training rows.
 
-Statistics of realism and diversity compare the samples with the held-out rows, and in the same way several reference
-samples: as many training rows, drawn without replacement, in the place of samples. So the null distribution, what real
-rows score, comes from the same computation at the same size. All draws are keyed by the evaluation's seed. Each
-function takes all rows, or those of one class.
+A metric part is a small function of the evidence whose output is JSON. Statistics of realism and diversity compare the
+samples with the held-out rows, and in the same way several reference samples: as many training rows, drawn without
+replacement, in the place of samples. So the null distribution, what real rows score, comes from the same computation at
+the same size. All draws are keyed by the evaluation's seed. Sets are of all rows, or of those of one class.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 import numpy as np
 
 from service.evaluation.evidence import Evidence, ImageSet, RealRows, Samples
+from service.evaluation.results import Panel
 from service.evaluation.statistics.intervals import BLOCKS
 from service.evaluation.statistics.rows import Int64s
 
 __all__ = [
     "DRAWS",
+    "JSON",
     "ComparedSet",
+    "MetricPart",
     "are_draws_distinct",
     "class_members",
     "held_out",
+    "outputs_of_draws",
+    "parts_with_draws",
     "random_generator",
     "reference_sample",
     "samples_or_reference",
 ]
 
+JSON = Any
+"""What `json` writes and reads back the same: None, bool, int, finite float, str, lists and dicts of such."""
+
 DRAWS = 8
 """How many reference samples are drawn. With 8 draws the range is 2.5 standard deviations wide on each side."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class MetricPart:
+    """A step of a panel, of a few seconds at most.
+
+    Attributes:
+        name: unique among all parts; outputs are stored by it.
+        panel: the first panel that uses it; later panels may read its output, too.
+        stage: progress message.
+        compute: evidence to JSON. The same evidence gives the same output.
+    """
+
+    name: str
+    panel: Panel
+    stage: str
+    compute: Callable[[Evidence], JSON]
+
+
+def parts_with_draws(
+    name: str, panel: Panel, stage: str, compute: Callable[[int | None, Evidence], JSON]
+) -> tuple[MetricPart, ...]:
+    """Make the part that measures the samples, and one for each reference sample drawn in their place.
+
+    Args:
+        name: parts are called `name.samples` and `name.real.0`, `name.real.1`, ...
+        panel: of the parts.
+        stage: of the parts.
+        compute: takes None for the samples or the number of a reference sample, and the evidence; its output is None
+            for a reference sample that is not drawn.
+    """
+    draws: dict[str, int | None] = {f"{name}.samples": None} | {f"{name}.real.{draw}": draw for draw in range(DRAWS)}
+    return tuple(
+        MetricPart(name=each, panel=panel, stage=stage, compute=partial(compute, draw)) for each, draw in draws.items()
+    )
+
+
+def outputs_of_draws(outputs: Mapping[str, JSON], name: str) -> list[JSON]:
+    """Return the outputs of the reference samples of `parts_with_draws` that were drawn."""
+    return [output for draw in range(DRAWS) if (output := outputs[f"{name}.real.{draw}"]) is not None]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -81,8 +132,7 @@ def class_members(evidence: Evidence, rows: Samples | RealRows, class_id: int | 
     """
     if class_id is None:
         return np.arange(len(rows))
-    unconditional = evidence.samples.labels is None
-    classes = np.argmax(rows.probabilities, axis=1) if unconditional else rows.labels
+    classes = rows.predicted if evidence.samples.labels is None else rows.labels
     return np.flatnonzero(classes == class_id)
 
 
