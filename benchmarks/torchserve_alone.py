@@ -127,8 +127,7 @@ async def _probe(pid: int, workers: int, token_file: Path | None) -> Address | N
         channel = TorchServeChannel(address)
         with suppress(grpc.aio.AioRpcError, KeyError, ValueError):
             try:
-                states = await channel.describe(MODEL)
-                if all(len(state.ready_pids) == workers for state in states.values()):
+                if all(len(pids) == workers for pids in (await channel.ready_pids(MODEL)).values()):
                     return address
             finally:
                 await channel.close()

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import functools
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, TypeVar
+from functools import partial
+from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from service.domain import ModelKey, Reply, Target
 
 __all__ = ["Metrics"]
-
-_Metric = TypeVar("_Metric", Counter, Histogram)
 
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 180)
 _SAMPLES = tuple(float(2**k) for k in range(15))
@@ -32,18 +32,10 @@ class Metrics:
 
     def __init__(self, version: str) -> None:
         self.registry = registry = CollectorRegistry()
-        self._children: dict[tuple[object, ...], Any] = {}
-
-        def counter(name: str, text: str, labels: tuple[str, ...]) -> Counter:
-            return Counter(name, text, labels, registry=registry)
-
-        def histogram(
-            name: str, text: str, labels: tuple[str, ...], buckets: tuple[float, ...] = _SECONDS
-        ) -> Histogram:
-            return Histogram(name, text, labels, buckets=buckets, registry=registry)
-
-        def gauge(name: str, text: str, labels: tuple[str, ...] = ()) -> Gauge:
-            return Gauge(name, text, labels, registry=registry)
+        # A metric with its labels, from a cache: prometheus-client is slow, and a request updates a dozen.
+        self._of: Callable[..., Any] = functools.cache(lambda metric, *labels: metric.labels(*labels))
+        counter, gauge = partial(Counter, registry=registry), partial(Gauge, registry=registry)
+        histogram = partial(Histogram, registry=registry, buckets=_SECONDS)
 
         self._started = counter("grpc_server_started", "RPCs started.", _RPC)
         self._handled = counter("grpc_server_handled", "RPCs ended, by status.", (*_RPC, "grpc_code"))
@@ -51,20 +43,18 @@ class Metrics:
         self._samples = counter("fount_samples", "Samples sent to clients.", _MODEL)
         self._failed = counter("fount_failed_samples", "Samples that a worker could not draw.", _MODEL)
         self._first = histogram("fount_time_to_first_sample_seconds", "From a request to its first samples.", _MODEL)
-        self._batch = histogram("fount_batch_size_samples", "Samples in one worker call.", _MODEL, _SAMPLES)
+        self._batch = histogram("fount_batch_size_samples", "Samples in one worker call.", _MODEL, buckets=_SAMPLES)
         self._call = histogram("fount_worker_call_seconds", "Time of worker calls, measured by the gateway.", _MODEL)
         self._queue = histogram("fount_queue_seconds", "From a request to its first worker call.", _MODEL)
         self._overhead = histogram("fount_worker_overhead_seconds", "A call's time outside the model.", _MODEL)
-        self._compute = histogram(
-            "fount_worker_compute_seconds", "A call's time in noise, network and rounding.", _MODEL
-        )
+        self._compute = histogram("fount_worker_compute_seconds", "A call's time in the model's network.", _MODEL)
         self._streams = gauge("fount_open_streams", "Open sample streams.")
         self._repeated = counter("fount_repeated_calls", "Worker calls that were repeated.", (*_MODEL, "reason"))
         self._rejected = counter("fount_rejected_streams", "Refused sample streams.", ("reason",))
         self._rows = counter("fount_rows", "Rows of plans sent to clients.", ("source",))
-        self._rejected_rows = counter("fount_rejected_rows", "Slots of plans for which no sample was accepted.", ())
-        self._refused_samples = counter("fount_refused_samples", "Samples that the filters of plans refused.", ())
-        self._variants = counter("fount_variants", "Variants of clients' own rows sent to them.", ())
+        self._rejected_rows = counter("fount_rejected_rows", "Slots of plans for which no sample was accepted.")
+        self._refused_samples = counter("fount_refused_samples", "Samples that the filters of plans refused.")
+        self._variants = counter("fount_variants", "Variants of clients' own rows sent to them.")
         self._pulls = gauge("fount_open_pulls", "Open streams of rows.", ("rpc",))
         self._evaluations = gauge("fount_evaluations", "Stored evaluations by state.", ("state",))
         self._report_bytes = gauge("fount_evaluation_report_bytes", "Bytes of stored reports.")
@@ -73,14 +63,6 @@ class Metrics:
         self._model_ready = gauge("fount_model_ready", "1 when the model is ready.", _MODEL)
         self._workers = gauge("fount_ready_workers", "Ready workers.", (*_MODEL, "numerics"))
         gauge("fount_build_info", "Always 1; the version is the label.", ("build_version",)).labels(version).set(1)
-
-    def _of(self, metric: _Metric, *labels: str) -> _Metric:
-        """Return a child of a metric from a cache: prometheus-client is slow, and a request updates a dozen."""
-        key = (id(metric), *labels)
-        if key not in self._children:
-            self._children[key] = metric.labels(*labels)
-        child: _Metric = self._children[key]
-        return child
 
     def rpc_started(self, rpc: tuple[str, str, str]) -> None:
         """Count the start of an RPC: (type, service, method)."""

@@ -18,7 +18,6 @@ from service.errors import NotReady, TooLate, WorkerFault, WorkerLost
 __all__ = [
     "Address",
     "TorchServeChannel",
-    "WorkerState",
     "error_to_domain",
     "is_unresponsive",
     "read_tokens",
@@ -56,13 +55,6 @@ class Address:
     inference: str
     management: str
     token_file: Path | None = None
-
-
-@dataclass(frozen=True, kw_only=True)
-class WorkerState:
-    """What TorchServe reports of one model version: process ids of the workers that are ready."""
-
-    ready_pids: frozenset[int]
 
 
 class TorchServeChannel:
@@ -109,13 +101,11 @@ class TorchServeChannel:
                 return names
             page = int(answer["nextPageToken"])
 
-    async def describe(self, name: str) -> dict[str, WorkerState]:
-        """Return the state of every version of a model."""
+    async def ready_pids(self, name: str) -> dict[str, frozenset[int]]:
+        """Return the process ids of the workers that are ready, for every version of a model."""
         request = torchserve_pb2.DescribeModelRequest(model_name=name, model_version="all")
         return {
-            each["modelVersion"]: WorkerState(
-                ready_pids=frozenset(int(w["pid"]) for w in each["workers"] if w["status"] == "READY")
-            )
+            each["modelVersion"]: frozenset(int(w["pid"]) for w in each["workers"] if w["status"] == "READY")
             for each in json.loads(await self._manage("DescribeModel", request))
         }
 

@@ -130,8 +130,10 @@ class Descriptions:
         self._known.clear()
 
     async def _request(self, key: ModelVersion, pids: frozenset[int]) -> None:
+        request = worker_pb2.WorkerRequest(operation=model_pb2.OPERATION_DESCRIBE).SerializeToString()
         try:
-            self._known[key] = (pids, await self._describe(*key, len(pids)))
+            answer = await self._channel.predict(*key, request, _DESCRIBE_TIMEOUT_S)
+            self._known[key] = (pids, description_to_offer(*key, worker_pb2.WorkerReply.FromString(answer), len(pids)))
         except (grpc.aio.AioRpcError, DecodeError, WorkerFault, ValueError) as error:
             known = self._known.get(key)
             if known is not None and known[0] & pids:
@@ -143,8 +145,3 @@ class Descriptions:
             self._known[key] = (frozenset(), offer)
         finally:
             del self._requests[key]
-
-    async def _describe(self, name: str, version: str, workers: int) -> Offer:
-        request = worker_pb2.WorkerRequest(operation=model_pb2.OPERATION_DESCRIBE)
-        answer = await self._channel.predict(name, version, request.SerializeToString(), _DESCRIBE_TIMEOUT_S)
-        return description_to_offer(name, version, worker_pb2.WorkerReply.FromString(answer), workers)

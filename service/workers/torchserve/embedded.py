@@ -14,6 +14,7 @@ from service.workers.torchserve.channel import Address
 from service.workers.torchserve.launch import TorchServeConfig
 from service.workers.torchserve.pool import TorchServePool
 from service.workers.torchserve.process import TorchServeProcess
+from service.workers.torchserve.replica import Replica
 
 __all__ = ["EmbeddedPool", "Supervisor"]
 
@@ -49,8 +50,8 @@ class EmbeddedPool(TorchServePool):
         for address in [await process.start() for process in self.processes]:
             self.add(address)
         await super().start()
-        for index, process in enumerate(self.processes):
-            supervisor = Supervisor(process, self, index)
+        for process, replica in zip(self.processes, self.replicas, strict=True):
+            supervisor = Supervisor(process, replica)
             self._supervisors.append(asyncio.get_running_loop().create_task(supervisor.run()))
 
     async def close(self) -> None:
@@ -88,14 +89,12 @@ class Supervisor:
 
     Args:
         process: to be kept running.
-        pool: calls it.
-        index: of its address in the pool.
+        replica: calls it, at a new address after every restart.
     """
 
-    def __init__(self, process: TorchServeProcess, pool: TorchServePool, index: int) -> None:
+    def __init__(self, process: TorchServeProcess, replica: Replica) -> None:
         self._process = process
-        self._pool = pool
-        self._index = index
+        self._replica = replica
         self._failures = 0
 
     async def run(self) -> None:
@@ -108,14 +107,14 @@ class Supervisor:
             _log.error("TorchServe %s and is restarted; the end of its log:\n%s", problem, self._process.log_tail(),
                        extra={"action": "torchserve_restarted"})  # fmt: skip
             try:
-                await self._pool.retire(self._index, _REASON)
+                await self._replica.retire(_REASON)
             except Exception:  # noqa: BLE001  # an error of the pool's watchers must not prevent the restart
                 _log.exception("disconnecting from a TorchServe failed")
-            self._pool.replace(self._index, await self._restart())
+            self._replica.move(await self._restart())
 
     async def _wait_for_problem(self) -> str:
         while self._process.is_running:
-            if self._pool.unresponsive_s(self._index) > _UNRESPONSIVE_S:
+            if self._replica.unresponsive_s > _UNRESPONSIVE_S:
                 return f"has not answered for {_UNRESPONSIVE_S:g} s"
             await asyncio.sleep(_POLL_S)
         return "ended"

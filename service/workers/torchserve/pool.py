@@ -34,10 +34,13 @@ class TorchServePool:
 
     Args:
         addresses: where they listen.
+
+    Attributes:
+        replicas: one for each address.
     """
 
     def __init__(self, addresses: Sequence[Address]) -> None:
-        self._replicas: list[Replica] = []
+        self.replicas: list[Replica] = []
         self._watchers: list[Callable[[], None]] = []
         self._hedge = Hedge[Reply](self._replica_changed)
         self._hedged: Counter[Target] = Counter()
@@ -48,37 +51,25 @@ class TorchServePool:
 
     def add(self, address: Address) -> None:
         """Add an address, before the pool is started."""
-        self._replicas.append(Replica(address, self._replica_changed))
+        self.replicas.append(Replica(address, self._replica_changed))
 
     async def start(self) -> None:
         """Begin to probe every address."""
-        for replica in self._replicas:
+        for replica in self.replicas:
             replica.start()
 
     async def close(self) -> None:
         """Stop probing and close the connections; TorchServe keeps running."""
         await self._hedge.close()
-        await asyncio.gather(*(replica.close() for replica in self._replicas))
-
-    async def retire(self, index: int, reason: str) -> None:
-        """Disconnect from the address at an index; its models count as loading until it is replaced."""
-        await self._replicas[index].retire(reason)
-
-    def replace(self, index: int, address: Address) -> None:
-        """Use a new address in place of a retired one."""
-        self._replicas[index].move(address)
-
-    def unresponsive_s(self, index: int) -> float:
-        """Return how long the management of the address at an index has not answered."""
-        return self._replicas[index].unresponsive_s
+        await asyncio.gather(*(replica.close() for replica in self.replicas))
 
     def offers(self) -> tuple[Offer, ...]:
         """Return the offers of every address."""
-        return tuple(offer for replica in self._replicas for offer in replica.offers.values())
+        return tuple(offer for replica in self.replicas for offer in replica.offers.values())
 
     def is_discovered(self) -> bool:
         """Whether every address has reported its models at least once."""
-        return bool(self._replicas) and all(replica.is_discovered for replica in self._replicas)
+        return bool(self.replicas) and all(replica.is_discovered for replica in self.replicas)
 
     def watch(self, changed: Callable[[], None]) -> None:
         """Call `changed` whenever offers or capacity may have changed."""
@@ -86,7 +77,7 @@ class TorchServePool:
 
     def workers(self, target: Target) -> int:
         """Return how many ready workers a target has now."""
-        return sum(replica.workers(target) for replica in self._replicas)
+        return sum(replica.workers(target) for replica in self.replicas)
 
     def capacity(self, target: Target) -> int:
         """Return how many more calls its workers accept now; see `WorkerPool.capacity`."""
@@ -107,7 +98,7 @@ class TorchServePool:
         )
 
     def _serving(self, target: Target) -> list[Replica]:
-        return [replica for replica in self._replicas if replica.workers(target)]
+        return [replica for replica in self.replicas if replica.workers(target)]
 
     def _start(self, replica: Replica, call: Call, timeout_s: float) -> asyncio.Task[Reply]:
         """Start a call; it counts as load from now on, before its task has run."""

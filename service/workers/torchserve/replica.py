@@ -10,7 +10,7 @@ import asyncio
 import logging
 import math
 import time
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -24,7 +24,6 @@ from service.workers import CALLS_PER_WORKER, Offer
 from service.workers.torchserve.channel import (
     Address,
     TorchServeChannel,
-    WorkerState,
     error_to_domain,
     is_unresponsive,
     says_no_worker,
@@ -177,7 +176,7 @@ class Replica:
     async def _has_ready_worker(self, call: Call) -> bool:
         key = call.target.model
         try:
-            return bool((await self._channel.describe(key.name))[key.version].ready_pids)
+            return bool((await self._channel.ready_pids(key.name))[key.version])
         except (grpc.aio.AioRpcError, grpc.aio.UsageError, ValueError, KeyError, TypeError):
             return False
 
@@ -223,10 +222,10 @@ class Replica:
         """Update the offers; return whether nothing is loading."""
         before = dict(self.offers)
         try:
-            states = {
-                (name, version): state
+            ready = {
+                (name, version): pids
                 for name in await self._channel.list_models()
-                for version, state in (await self._channel.describe(name)).items()
+                for version, pids in (await self._channel.ready_pids(name)).items()
             }
         except (grpc.aio.AioRpcError, ValueError, KeyError, TypeError) as error:
             self._record_failed_probe(error)
@@ -234,8 +233,8 @@ class Replica:
         else:
             self._reported_away, self.is_discovered, self._unresponsive_since = False, True, None
             # Concurrently, so that a worker that is slow to describe itself does not hide the others.
-            described = await asyncio.gather(*(self._offer(key, state) for key, state in states.items()))
-            offers = dict(zip(states, described, strict=True))
+            described = await asyncio.gather(*(self._offer(key, pids) for key, pids in ready.items()))
+            offers = dict(zip(ready, described, strict=True))
         if offers != before:
             self.offers = offers
             self._changed()
@@ -255,15 +254,15 @@ class Replica:
             reason = error.details() if isinstance(error, grpc.aio.AioRpcError) else str(error)
             _log.warning("TorchServe at %s does not answer correctly: %s", self._address.management, reason)
 
-    async def _offer(self, key: ModelVersion, state: WorkerState) -> Offer:
+    async def _offer(self, key: ModelVersion, pids: frozenset[int]) -> Offer:
         now_s = time.monotonic()
         stability = self._stability.setdefault(key, Stability())
-        stability.update(state.ready_pids, now_s)
-        if not state.ready_pids:
+        stability.update(pids, now_s)
+        if not pids:
             self._descriptions.forget(key)
             return self._not_loaded(key)
         self._loading_since.pop(key, None)
-        offer = await self._descriptions.offer(key, state.ready_pids)
+        offer = await self._descriptions.offer(key, pids)
         if offer is None:
             return replace(self._not_loaded(key), reason="its worker has not described itself yet")
         if offer.target is None:
@@ -332,23 +331,20 @@ class Load:
     """The calls in flight of a replica by target, and the time they are expected to take."""
 
     def __init__(self) -> None:
-        self._costs: dict[Target, list[float]] = {}
+        self._calls: defaultdict[Target, list[Call]] = defaultdict(list)
 
     def add(self, call: Call) -> None:
         """Add a call."""
-        self._costs.setdefault(call.target, []).append(call.cost_s or _UNKNOWN_COST_S)
+        self._calls[call.target].append(call)
 
     def remove(self, call: Call) -> None:
         """Remove a call."""
-        costs = self._costs[call.target]
-        costs.remove(call.cost_s or _UNKNOWN_COST_S)
-        if not costs:
-            del self._costs[call.target]
+        self._calls[call.target].remove(call)
 
     def calls(self, target: Target) -> int:
         """Return how many calls are in flight."""
-        return len(self._costs.get(target, ()))
+        return len(self._calls[target])
 
     def seconds(self, target: Target) -> float:
         """Return their total cost; summed anew each time, so that rounding errors do not accumulate."""
-        return math.fsum(self._costs.get(target, ()))
+        return math.fsum(each.cost_s or _UNKNOWN_COST_S for each in self._calls[target])

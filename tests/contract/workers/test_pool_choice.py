@@ -139,7 +139,7 @@ async def test_a_replica_whose_handler_raised_is_not_avoided() -> None:
         with pytest.raises(WorkerFault):
             await one.call()
         assert one.pool.capacity(one.target) == 2
-        assert not one.pool._replicas[0].is_avoided(one.target)
+        assert not one.pool.replicas[0].is_avoided(one.target)
 
 
 async def test_a_full_queue_means_busy_and_not_lost() -> None:

@@ -69,7 +69,7 @@ async def supervised(*fakes: FakeTorchServe | Exception) -> AsyncIterator[Superv
     process = FakeProcess(list(fakes))
     pool = TorchServePool([await process.start()])
     await pool.start()
-    task = asyncio.get_running_loop().create_task(Supervisor(process, pool, 0).run())
+    task = asyncio.get_running_loop().create_task(Supervisor(process, pool.replicas[0]).run())
     each = Supervised(process, pool)
     try:
         await each.ready()

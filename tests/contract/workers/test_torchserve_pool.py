@@ -190,7 +190,7 @@ async def test_a_slow_description_is_used_as_soon_as_it_arrives(pool, fake: Fake
     monkeypatch.setattr("service.workers.torchserve.replica._SLOW_PROBE_S", 60)
     monkeypatch.setattr("service.workers.torchserve.describe._WAIT_S", 0.05)
     fake.describe_delay_s, fake.described, fake.pids = 0.5, description(numerics="new"), [11, 12]
-    pool._replicas[0]._probe_now.set()
+    pool.replicas[0]._probe_now.set()
     await until(lambda: pool.offers()[0].numerics == "new")
 
 
@@ -215,7 +215,7 @@ async def test_workers_that_keep_dying_are_not_used_until_they_have_lived_for_a_
     toy = ready_target(pool)
     for pid in (12, 13, 14):
         fake.pids = [pid]
-        await until(lambda seen=pid: seen in pool._replicas[0]._stability["toy", "1"]._since_s)
+        await until(lambda seen=pid: seen in pool.replicas[0]._stability["toy", "1"]._since_s)
     await until(lambda: pool.offers()[0].state is ModelState.UNAVAILABLE)
     assert pool.offers()[0].reason.startswith("its workers keep dying (3 times in the last minute)")
     assert pool.workers(toy) == 0
@@ -237,6 +237,6 @@ async def test_a_closed_pool_ends_its_calls_as_lost(fake: FakeTorchServe) -> Non
 
 async def test_a_call_to_an_address_that_was_just_retired_is_lost(pool: TorchServePool) -> None:
     toy = ready_target(pool)
-    await pool.retire(0, "it was killed")
+    await pool.replicas[0].retire("it was killed")
     with pytest.raises(WorkerLost):
-        await pool._replicas[0].call(sample_call(toy), 5)
+        await pool.replicas[0].call(sample_call(toy), 5)
