@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from enum import Enum, IntEnum
+from enum import Enum, IntEnum, StrEnum
 
 import numpy as np
 from numpy.typing import NDArray
@@ -83,7 +83,7 @@ class Dtype(IntEnum):
         return np.dtype(np.uint8) if self is Dtype.UINT8 else np.dtype("<f4")
 
 
-class Priority(Enum):
+class Priority(StrEnum):
     """How urgent a stream is."""
 
     #: throughput matters; streams share workers by cost.

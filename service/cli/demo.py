@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fount.cli.output.images import image_grid
+from fount.cli.output.text import table
 from fount.client import aio
 from fount.client.catalog import ModelInfo
 from service.catalog import Catalog
@@ -117,6 +118,4 @@ def rows_to_table(rows: Sequence[DemoRow]) -> str:
         )
         for row in rows
     ]  # fmt: skip
-    widths = [max(len(line[k]) for line in cells) for k in range(len(head))]
-    lines = ["  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)).rstrip() for line in cells]
-    return "\n".join([lines[0], "  ".join("-" * width for width in widths), *lines[1:]])
+    return "\n".join(table(cells))

@@ -37,7 +37,7 @@ __all__ = [
 
 _LOOPBACK = ("127.0.0.1", "localhost", "::1", "[::1]")
 _ARCHIVES, _STORE, _STATE = Path("build/archives"), Path("model_store"), Path("~/.local/state/fount")
-_TUNED = "workers.yaml"
+_TUNED, _PATH = "workers.yaml", click.Path(path_type=Path)
 _MAX_NAMED = 8  # models in one line of output
 
 # Settings with an option of their own, in the order of the help; a few options have names other than their settings.
@@ -64,6 +64,11 @@ def _options(*decorators: Decorator[Command]) -> Decorator[Command]:
     return decorate
 
 
+def _option(flag: str, **settings: Any) -> Decorator[Callable[..., Any]]:
+    """Make an option whose help has its default and its environment variable."""
+    return click.option(flag, show_envvar=True, show_default="default" in settings, **settings)
+
+
 def _setting(name: str) -> Decorator[Callable[..., Any]]:
     """Make the option of a setting, with its default, bounds and help text."""
     setting = next(each for each in fields(GatewayConfig) if each.name == name)
@@ -75,78 +80,72 @@ def _setting(name: str) -> Decorator[Callable[..., Any]]:
         kind = click.IntRange(min=least)
     elif kind is float:
         kind = click.FloatRange(min=least if above is None else above, min_open=above is not None)
-    return click.option(
-        f"--{_PARAMETERS.get(name, name).replace('_', '-')}", type=kind, default=setting.default, show_default=True,
-        show_envvar=True, help=setting.metadata["help"],
-    )  # fmt: skip
+    flag = f"--{_PARAMETERS.get(name, name).replace('_', '-')}"
+    return _option(flag, type=kind, default=setting.default, help=setting.metadata["help"])
 
 
 def _set_up_logs(context: click.Context, option: click.Parameter, level: str) -> None:
     logging.basicConfig(level=level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
 
 
-log_level_option = click.option(
-    "--log-level", type=click.Choice(["debug", "info", "warning", "error"]), default="warning", show_default=True,
-    show_envvar=True, expose_value=False, is_eager=True, callback=_set_up_logs,
+log_level_option = _option(
+    "--log-level", type=click.Choice(["debug", "info", "warning", "error"]), default="warning", expose_value=False,
+    is_eager=True, callback=_set_up_logs,
 )  # fmt: skip
 
-data_set_option = click.option(
-    "--data-set", multiple=True, metavar="NAME=PATH", show_envvar=True,
+data_set_option = _option(
+    "--data-set", multiple=True, metavar="NAME=PATH",
     help="A data set to augment or to compare with: a folder of IDX or Parquet files, one with a folder a class, "
          "an NPZ or a Parquet file. Repeatable; digits are always available.",
 )  # fmt: skip
 
-data_sets_option = click.option(
-    "--data-sets", type=click.Path(path_type=Path), metavar="FILE", show_envvar=True,
+data_sets_option = _option(
+    "--data-sets", type=_PATH, metavar="FILE",
     help="Data sets with classes, splits, classifier and policy, as YAML; see docs/augmentation.md.",
 )  # fmt: skip
 
 archives_options = _options(
-    click.option("--archives", type=click.Path(path_type=Path), default=_ARCHIVES, show_default=True,
-                 show_envvar=True, help="Folder of .mar files, as `fount pack` writes them."),
-    click.option("--model-store", type=click.Path(path_type=Path), show_envvar=True,
-                 help="Instead of --archives: folder with one folder a model; each is packed at the start, and "
-                      "served."),
+    _option("--archives", type=_PATH, default=_ARCHIVES, help="Folder of .mar files, as `fount pack` writes them."),
+    _option("--model-store", type=_PATH, help="Instead of --archives: folder with one folder a model; each is packed "
+                                              "at the start, and served."),
 )  # fmt: skip
 
 worker_options = _options(
     archives_options,
-    click.option("--state-dir", type=click.Path(path_type=Path), default=_STATE, show_default=True, show_envvar=True,
-                 help="Folder of the workers' measurements and of packed model stores."),
-    click.option("--workers", type=click.IntRange(1, 64), default=1, show_default=True, show_envvar=True,
-                 help="Worker processes a model version."),
-    click.option("--threads", type=click.IntRange(1, 256), default=1, show_default=True, show_envvar=True,
-                 help="Torch threads a worker process."),
-    click.option("--precision", type=click.Choice(["fp32", "bf16"]), default="fp32", show_default=True,
-                 show_envvar=True, help="Precision of the workers; a model whose card forbids it is not served."),
-    click.option("--tuned", type=click.Path(path_type=Path), show_envvar=True, metavar="FILE",
-                 help="Settings of each model from `fount tune`; they take precedence over the three above. Unset: "
-                      "workers.yaml in the state folder, when none of the three is given."),
+    _option("--state-dir", type=_PATH, default=_STATE,
+            help="Folder of the workers' measurements and of packed model stores."),
+    _option("--workers", type=click.IntRange(1, 64), default=1, help="Worker processes a model version."),
+    _option("--threads", type=click.IntRange(1, 256), default=1, help="Torch threads a worker process."),
+    _option("--precision", type=click.Choice(["fp32", "bf16"]), default="fp32",
+            help="Precision of the workers; a model whose card forbids it is not served."),
+    _option("--tuned", type=_PATH, metavar="FILE",
+            help="Settings of each model from `fount tune`; they take precedence over the three above. Unset: "
+                 "workers.yaml in the state folder, when none of the three is given."),
 )  # fmt: skip
 
 gateway_options = _options(
     *map(_setting, _ADDRESSES),
-    click.option("--require", multiple=True, metavar="MODEL", show_envvar=True,
-                 help="A model that must be ready before the gateway is. Repeatable."),
-    click.option("--default-version", multiple=True, metavar="MODEL=VERSION", show_envvar=True,
-                 help="The version that an empty version means; otherwise the newest. Repeatable."),
+    _option("--require", multiple=True, metavar="MODEL",
+            help="A model that must be ready before the gateway is. Repeatable."),
+    _option("--default-version", multiple=True, metavar="MODEL=VERSION",
+            help="The version that an empty version means; otherwise the newest. Repeatable."),
     data_set_option,
     data_sets_option,
-    click.option("--ticket-keys", type=click.Path(path_type=Path), metavar="FILE", show_envvar=True,
-                 help="Keys that sign the tickets of plans, id:hex a line, the first signs; created if missing. "
-                      "Gateways that share it accept each other's tickets. Unset: ticket-keys in the state folder of "
-                      "`fount serve`; for `fount gateway`, a key that ends with the process."),
-    click.option("--plans", type=click.Path(path_type=Path), metavar="DIR", show_envvar=True,
-                 help="Folder where plans are kept; gateways may share it. Unset: plans in the state folder of "
-                      "`fount serve`; for `fount gateway`, in memory."),
-    click.option("--jobs", metavar="URL", show_envvar=True,
-                 help="Database of evaluations: sqlite:///PATH, or postgresql://USER@HOST/DATABASE, which gateways and "
-                      "runners on several machines share. Empty: evaluations are off. Unset: evaluations.db in the "
-                      "state folder of `fount serve`; for `fount gateway`, off. If it contains a password, set it in "
-                      "the environment."),
-    click.option("--runners", type=click.IntRange(0, 64), show_envvar=True,
-                 help="Processes that run evaluations, started and stopped with this command; 0: they run elsewhere "
-                      "(`fount runner`). Unset: 1 when evaluations are on."),
+    _option("--ticket-keys", type=_PATH, metavar="FILE",
+            help="Keys that sign the tickets of plans, id:hex a line, the first signs; created if missing. "
+                 "Gateways that share it accept each other's tickets. Unset: ticket-keys in the state folder of "
+                 "`fount serve`; for `fount gateway`, a key that ends with the process."),
+    _option("--plans", type=_PATH, metavar="DIR",
+            help="Folder where plans are kept; gateways may share it. Unset: plans in the state folder of "
+                 "`fount serve`; for `fount gateway`, in memory."),
+    _option("--jobs", metavar="URL",
+            help="Database of evaluations: sqlite:///PATH, or postgresql://USER@HOST/DATABASE, which gateways and "
+                 "runners on several machines share. Empty: evaluations are off. Unset: evaluations.db in the state "
+                 "folder of `fount serve`; for `fount gateway`, off. If it contains a password, set it in the "
+                 "environment."),
+    _option("--runners", type=click.IntRange(0, 64),
+            help="Processes that run evaluations, started and stopped with this command; 0: they run elsewhere "
+                 "(`fount runner`). Unset: 1 when evaluations are on."),
     *map(_setting, _LIMITS),
     log_level_option,
 )  # fmt: skip

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +34,7 @@ _READY_S = 180.0  # longer than a pool waits for a model to load, so that one br
 def serve(context: click.Context, /, **_: object) -> None:
     """Serve archives or a model store: run TorchServe and the gateway until Ctrl-C."""
     config, pool = gateway_config(context), embedded_pool(context)
-    _run(_serve(pool, config, wait_for_models=True))
+    _run(_serve(lambda: pool, config, wait_for_models=True))
 
 
 @click.command(epilog="\b\nExample:\n  fount gateway --torchserve worker-1:7070/7071 --torchserve worker-2:7070/7071")
@@ -53,7 +53,7 @@ def gateway(context: click.Context, /, torchserve: tuple[str, ...], token_file: 
     files = token_file or (None,) * len(torchserve)
     addresses = [_address(each, file) for each, file in zip(torchserve, files, strict=True)]
     config = gateway_config(context)
-    _run(_serve_addresses(addresses, config))
+    _run(_serve(lambda: TorchServePool(addresses), config, wait_for_models=False))
 
 
 @click.command(epilog="Example: fount demo --archives build/archives --out demo")
@@ -73,12 +73,8 @@ def _run(command: Coroutine[Any, Any, None]) -> None:
         raise click.ClickException(str(error)) from error
 
 
-async def _serve_addresses(addresses: list[Address], config: GatewayConfig) -> None:
-    await _serve(TorchServePool(addresses), config, wait_for_models=False)
-
-
-async def _serve(pool: WorkerPool, config: GatewayConfig, *, wait_for_models: bool) -> None:
-    running, stop = Gateway(pool, config), stop_event()
+async def _serve(make_pool: Callable[[], WorkerPool], config: GatewayConfig, *, wait_for_models: bool) -> None:
+    running, stop = Gateway(make_pool(), config), stop_event()  # a pool needs the running event loop
     try:
         click.echo("starting …", err=True)
         await _run_until(stop, running.start())

@@ -138,11 +138,14 @@ class Backlog:
         if self._dispatch_timer:
             self._dispatch_timer.cancel()
             self._dispatch_timer = None
-        if self._repeated or self._has_preempted or not self.streams or self.streams.would_fill(self._capacity):
+        if self._repeated or self._has_preempted or not self.streams:
+            return False
+        leader = self.streams.leader()
+        if leader and self.streams.fills(leader, self._capacity(leader)):
             return False
         times_s = [self._timing.send_at_s(self._pool.workers(self.target))]
-        if first := self.streams.new_bulk_leader():
-            times_s.append(self._timing.batching_until_s(first.opened_s))
+        if leader and leader.work.context.priority is Priority.BULK and not leader.slices_issued:
+            times_s.append(self._timing.batching_until_s(leader.opened_s))
         wait_s = max((each for each in times_s if each is not None), default=0.0) - time.monotonic()
         if wait_s <= 0:
             return False

@@ -70,7 +70,7 @@ class FairQueue:
         Returns:
             Streams of one lane and one priority, and how many samples each issues; empty when none has demand.
         """
-        leader = self._leader()
+        leader = self.leader()
         if leader is None:
             return []
         is_interactive = leader.work.context.priority is Priority.INTERACTIVE
@@ -80,29 +80,21 @@ class FairQueue:
         ring[leader] = ring.pop(leader)  # to the end
         return _share(ring, _lane(ring, leader), capacity_of(leader))
 
-    def would_fill(self, capacity_of: Callable[[SampleStream], int]) -> bool:
-        """Whether the next call would be full."""
-        leader = self._leader()
-        if leader is None:
-            return False
-        return sum(stream.demand for stream in _lane(self._ring(leader), leader)) >= capacity_of(leader)
+    def leader(self) -> SampleStream | None:
+        """Return the stream that leads the next call; None when none has demand."""
+        interactive, bulk = self._next(Priority.INTERACTIVE), self._next(Priority.BULK)
+        bulk_is_due = bulk is not None and self._calls_before_bulk >= INTERACTIVE_CALLS
+        return bulk if interactive is None or bulk_is_due else interactive
 
-    def new_bulk_leader(self) -> SampleStream | None:
-        """Return the next stream to be served if it is a bulk stream that was never served before."""
-        leader = self._leader()
-        is_new = leader is not None and leader.work.context.priority is Priority.BULK and not leader.slices_issued
-        return leader if is_new else None
+    def fills(self, leader: SampleStream, capacity: int) -> bool:
+        """Whether the streams that share a leader's call have samples enough to fill it."""
+        return sum(stream.demand for stream in _lane(self._ring(leader), leader)) >= capacity
 
     def _ring(self, stream: SampleStream) -> _Deficits:
         return self._rings[stream.work.context.priority]
 
     def _next(self, priority: Priority) -> SampleStream | None:
         return next((stream for stream in self._rings[priority] if stream.demand), None)
-
-    def _leader(self) -> SampleStream | None:
-        interactive, bulk = self._next(Priority.INTERACTIVE), self._next(Priority.BULK)
-        bulk_is_due = bulk is not None and self._calls_before_bulk >= INTERACTIVE_CALLS
-        return bulk if interactive is None or bulk_is_due else interactive
 
 
 def _lane(ring: _Deficits, leader: SampleStream) -> list[SampleStream]:

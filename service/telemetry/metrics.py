@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
@@ -33,7 +32,7 @@ class Metrics:
     def __init__(self, version: str) -> None:
         self.registry = registry = CollectorRegistry()
         # A metric with its labels, from a cache: prometheus-client is slow, and a request updates a dozen.
-        self._of: Callable[..., Any] = functools.cache(lambda metric, *labels: metric.labels(*labels))
+        self._of: Callable[..., Any] = cache(lambda metric, *labels: metric.labels(*labels))
         counter, gauge = partial(Counter, registry=registry), partial(Gauge, registry=registry)
         histogram = partial(Histogram, registry=registry, buckets=_SECONDS)
 
@@ -47,7 +46,7 @@ class Metrics:
         self._call = histogram("fount_worker_call_seconds", "Time of worker calls, measured by the gateway.", _MODEL)
         self._queue = histogram("fount_queue_seconds", "From a request to its first worker call.", _MODEL)
         self._overhead = histogram("fount_worker_overhead_seconds", "A call's time outside the model.", _MODEL)
-        self._compute = histogram("fount_worker_compute_seconds", "A call's time in the model's network.", _MODEL)
+        self._compute = histogram("fount_worker_compute_seconds", "A call's time in noise, network, rounding.", _MODEL)
         self._streams = gauge("fount_open_streams", "Open sample streams.")
         self._repeated = counter("fount_repeated_calls", "Worker calls that were repeated.", (*_MODEL, "reason"))
         self._rejected = counter("fount_rejected_streams", "Refused sample streams.", ("reason",))
