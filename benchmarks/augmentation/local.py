@@ -36,7 +36,7 @@ from service.augmentation.rows import ProvenanceLevel, RowMaker
 from service.augmentation.slots import RealMode, Source, Stratum
 from service.augmentation.targets import Allocation, Factor, Mix
 from service.caller import Caller
-from service.catalog.roles import PinnedModel
+from service.catalog import PinnedModel
 from service.domain import Parameters
 from service.rpc.fields import policy_from_proto
 from service.scheduler.inference import DrawnSamples

@@ -17,8 +17,7 @@ from service.augmentation.copy_filter import FEWEST_ROWS, NEIGHBOURS, PixelCache
 from service.augmentation.plan_spec import OpenPlan, PlanSpec, SynthesisSpec
 from service.augmentation.slots import Source
 from service.augmentation.synthesis import Synthesiser
-from service.catalog import Catalog
-from service.catalog.roles import PinnedModel
+from service.catalog import Catalog, PinnedModel
 from service.scheduler.inference import InferenceClient
 from service.scheduler.timing import CostModel
 from service.scheduler.work import RequestContext

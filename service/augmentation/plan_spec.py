@@ -15,7 +15,7 @@ from fount.readers import Dataset, DatasetSplit
 from fount.transforms import Policy
 from service.augmentation.slots import Layout, RealMode, Source
 from service.augmentation.targets import Allocation, CellCounts, Mix, TargetRule
-from service.catalog.roles import PinnedModel
+from service.catalog import PinnedModel
 from service.domain import Parameters
 
 __all__ = ["OpenPlan", "PlanSpec", "SynthesisSpec", "VerificationSpec", "held_out_split"]

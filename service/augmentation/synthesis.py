@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from fount.address import Addresses, Stream
 from service.augmentation.copy_filter import CopyFilter, PixelCache
 from service.augmentation.plan_spec import OpenPlan
-from service.catalog.roles import PinnedModel
+from service.catalog import PinnedModel
 from service.datasets import unreadable_errors
 from service.domain import FailureCode, Labels
 from service.errors import FountServiceError, NotReady, TooLate

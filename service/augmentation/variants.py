@@ -20,7 +20,7 @@ from fount.transforms import Policy, draw, draw_provenance
 from service.augmentation.read_ahead import map_in_order
 from service.augmentation.rows import MadeRows, Provenance, ProvenanceLevel
 from service.augmentation.slots import Source
-from service.catalog.roles import PinnedModel
+from service.catalog import PinnedModel
 from service.scheduler.inference import InferenceClient
 from service.scheduler.work import RequestContext
 

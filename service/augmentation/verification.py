@@ -17,7 +17,7 @@ from fount.transforms import Kind, Policy, draw
 from service.augmentation.permutation import Permutation
 from service.augmentation.plan_spec import OpenPlan
 from service.augmentation.slots import Source
-from service.catalog.roles import class_labels
+from service.catalog import class_labels
 from service.datasets import unreadable_errors
 from service.domain import Labels
 from service.errors import PlanRefused

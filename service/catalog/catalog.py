@@ -1,4 +1,4 @@
-"""Resolve model references against the current offers of the worker pool.
+"""Resolve model references against the current offers of the worker pool, and match labels with classes.
 
 Its only state is the last grouping of these offers, which saves grouping them for every request.
 """
@@ -12,11 +12,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
+import numpy as np
+from numpy.typing import NDArray
+
+from fount.readers import Dataset
 from service.domain import ModelState, Operation, ServedModel, Target
 from service.errors import InvalidRequest, NotReady, Retired, UnknownName, Violation
 from service.workers import Offer, WorkerPool
 
-__all__ = ["Catalog", "Entry"]
+__all__ = ["TRANSFORMER", "Catalog", "Entry", "PinnedModel", "class_labels"]
+
+TRANSFORMER = "transforms"
+"""The built-in model that transforms images; without it, any other model with the operation serves."""
 
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 
@@ -68,6 +75,21 @@ class Entry:
         for offer in self.ready:
             workers[offer.numerics] += offer.workers
         return tuple(sorted(workers, key=lambda each: (-workers[each], each)))
+
+
+@dataclass(frozen=True, kw_only=True)
+class PinnedModel:
+    """A model in a role of a plan, with the workers that must run it.
+
+    Attributes:
+        role: "generator", "classifier", "transformer" or "verifier".
+        target: its workers, all of the pinned numerics.
+        model: what it accepts.
+    """
+
+    role: str
+    target: Target
+    model: ServedModel
 
 
 class Catalog:
@@ -163,6 +185,15 @@ class Catalog:
         raise Retired(f"no ready worker of {entry.name} {entry.version} has the numerics {numerics[:80]!r}; "
                       f"there are {', '.join(entry.numerics)}")  # fmt: skip
 
+    def transformer(self) -> Entry | None:
+        """Return the model that transforms images where a request names none; None: no served model can."""
+        able = [
+            entry
+            for entry in self.entries()
+            if entry.is_default and entry.model and Operation.TRANSFORM in entry.model.operations
+        ]
+        return min(able, key=lambda each: (each.name != TRANSFORMER, each.name), default=None)
+
     def is_ready(self) -> bool:
         """Return whether the gateway should receive calls: every required model, and at least one model, is ready."""
         ready = {entry.name for entry in self.entries() if entry.is_default and entry.ready}
@@ -209,3 +240,10 @@ class Catalog:
 def _version_order(version: str) -> tuple[tuple[int, int | str], ...]:
     """Order "1.9" before "1.10"; parts that are not numbers precede numbers."""
     return tuple((1, int(part)) if part.isdecimal() else (0, part) for part in version.split("."))
+
+
+def class_labels(dataset: Dataset, model: ServedModel | None) -> NDArray[np.uint32]:
+    """Map the classes of a data set to a model's labels by name; the number of labels where it has no such label."""
+    labels = model.labels if model else ()
+    places = {name: place for place, name in enumerate(labels)}
+    return np.array([places.get(name, len(labels)) for name in dataset.classes], np.uint32)

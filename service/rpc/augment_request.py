@@ -16,12 +16,11 @@ from fount.transforms import Policy, gentle_policy, safe_policy
 from fount.v1 import augmentation_pb2
 from service.augmentation.variants import ReceivedRows, VariantSpec
 from service.caller import Caller
-from service.catalog import Catalog
-from service.catalog.roles import NO_TRANSFORMER, PinnedModel, default_transformer
+from service.catalog import Catalog, PinnedModel
 from service.datasets import Datasets
 from service.domain import Operation
 from service.errors import InvalidRequest, Retired, UnknownName, Violation
-from service.rpc.fields import Violations, raise_violations, read_policy
+from service.rpc.fields import NO_TRANSFORMER, Violations, raise_violations, read_policy
 from service.rpc.pull_request import read_level
 
 __all__ = ["AugmentRequests"]
@@ -120,7 +119,7 @@ class AugmentRequests:
         self, config: augmentation_pb2.AugmentConfig, caller: Caller, wrong: Violations
     ) -> PinnedModel:
         """Find the workers that transform; raises everything that is wrong with the config, the model included."""
-        reference, default = config.model, default_transformer(self._catalog)
+        reference, default = config.model, self._catalog.transformer()
         if reference.name:
             caller.require(f"sample:{reference.name}")
         elif default is None:

@@ -13,8 +13,7 @@ from dataclasses import dataclass, field, replace
 from fount.readers import Dataset, DatasetSplit
 from fount.v1 import evaluation_pb2, model_pb2
 from service.caller import Caller
-from service.catalog import Catalog
-from service.catalog.roles import class_labels
+from service.catalog import Catalog, class_labels
 from service.datasets import Datasets
 from service.domain import ModelState, Operation, Parameters, ServedModel
 from service.errors import DatasetUnreadable, FountServiceError, InvalidRequest, NotReady, Retired, Violation

@@ -15,6 +15,7 @@ from service.domain import ModelKey, Parameters, ServedModel
 from service.errors import InvalidRequest, UnknownName, Violation
 
 __all__ = [
+    "NO_TRANSFORMER",
     "Violations",
     "label_list",
     "policy_from_proto",
@@ -23,10 +24,12 @@ __all__ = [
     "read_label",
     "read_parameters",
     "read_policy",
-    "read_reference",
     "read_weights",
     "reference_to_message",
 ]
+
+
+NO_TRANSFORMER = "no model with the operation TRANSFORM is served; serve the archive `transforms` as well"
 
 
 class Violations(list[Violation]):
@@ -62,11 +65,6 @@ def raise_violations(violations: Sequence[Violation]) -> None:
 
 
 # --- Models and their parameters --------------------------------------------------------------------------------------
-
-
-def read_reference(message: model_pb2.ModelRef) -> ModelKey:
-    """Read a reference to a model; its version and digest may be empty."""
-    return ModelKey(name=message.name, version=message.version, digest=message.digest)
 
 
 def reference_to_message(key: ModelKey) -> model_pb2.ModelRef:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 
@@ -16,7 +17,7 @@ from fount.augmentation.shards import MAX_SHARDS
 from fount.readers import Dataset, DatasetSplit
 from fount.ticket.v1 import ticket_pb2
 from fount.transforms import Policy, safe_policy
-from fount.v1 import augmentation_pb2, sampling_pb2
+from fount.v1 import augmentation_pb2, model_pb2, sampling_pb2
 from service.augmentation.permutation import MAX_ROWS
 from service.augmentation.plan_spec import PlanSpec, SynthesisSpec, VerificationSpec, held_out_split
 from service.augmentation.slots import RealMode, Source
@@ -33,18 +34,18 @@ from service.augmentation.targets import (
     count_cells,
 )  # fmt: skip
 from service.caller import Caller
-from service.catalog import Catalog
-from service.catalog.roles import PinnedModel, RoleResolver, class_labels
+from service.catalog import TRANSFORMER, Catalog, PinnedModel, class_labels
 from service.datasets import Datasets, DatasetSettings
-from service.errors import InvalidRequest, Retired, UnknownName, Violation
+from service.domain import Operation
+from service.errors import FountServiceError, InvalidRequest, NotReady, PlanRefused, Retired, UnknownName, Violation
 from service.rpc.fields import (
+    NO_TRANSFORMER,
     Violations,
     label_list,
     raise_violations,
     read_label,
     read_parameters,
     read_policy,
-    read_reference,
     read_weights,
 )
 
@@ -58,6 +59,13 @@ _MAX_ATTEMPTS = 64
 _MAX_COUNTS = 4096  # entries of a target: a ticket holds them
 _MAX_FACTOR = 1000.0
 _UNCHANGED = Factor(factor=1.0, by_group=False)
+
+_OPERATIONS = {
+    "generator": Operation.SAMPLE,
+    "classifier": Operation.CLASSIFY,
+    "verifier": Operation.CLASSIFY,
+    "transformer": Operation.TRANSFORM,
+}
 
 _Pins = Mapping[str, augmentation_pb2.PinnedModel]
 """The models of a ticket by role."""
@@ -141,9 +149,9 @@ class _RequestReader:
         pins: _Pins | None,
     ) -> None:
         self._request, self._dataset, self._split, self._settings = request, dataset, split, settings
-        self._pins = pins
-        self._roles = RoleResolver(catalog, dataset, {role: pin.numerics for role, pin in (pins or {}).items()})
+        self._catalog, self._pins = catalog, pins
         self._wrong = Violations()
+        self._refusal: FountServiceError | None = None  # the first reason why a correctly named model cannot serve
 
     async def read(self) -> PlanSpec:
         """Read all fields, allocate rows, and raise everything that is wrong; see `PlanRequests.read`."""
@@ -171,9 +179,9 @@ class _RequestReader:
                 subsample=request.target.subsample,
             )
             self._check_allocation(allocation, synthesis)
-        raise_violations([*self._wrong, *self._roles.violations])
-        if self._roles.refusal:
-            raise self._roles.refusal
+        raise_violations(self._wrong)
+        if self._refusal:
+            raise self._refusal
         return PlanSpec(
             dataset=dataset,
             split=split,
@@ -307,7 +315,7 @@ class _RequestReader:
         self._wrong.check_range("synthesis.attempts", attempts, 1, _MAX_ATTEMPTS)
         quantile, classifier = self._read_quantile(), self._read_classifier()
         confidence = given.min_confidence if given.HasField("min_confidence") else _CONFIDENCE if classifier else 0.0
-        generator = self._roles.find("generator", read_reference(given.model), "synthesis.model")
+        generator = self._find("generator", given.model, "synthesis.model")
         if generator is None:
             return None
         if not generator.model.labels:
@@ -342,9 +350,9 @@ class _RequestReader:
         if confidence == 0:
             return None
         if given.HasField("classifier"):
-            return self._roles.find("classifier", read_reference(given.classifier), "synthesis.classifier")
-        found = self._roles.find_default("classifier", self._settings.classifier)
-        if found is None and given.HasField("min_confidence") and self._roles.refusal is None:
+            return self._find("classifier", given.classifier, "synthesis.classifier")
+        found = self._find_default("classifier")
+        if found is None and given.HasField("min_confidence") and self._refusal is None:
             self._wrong.add(field, f"must be 0: no classifier of {self._dataset.name} is served; or name one")
         return found
 
@@ -356,15 +364,10 @@ class _RequestReader:
         self._wrong.check_range("verification.rows", rows, 16, 4096)
         if mix.transformed and self._pins is None:
             if given.HasField("classifier"):
-                verifier = self._roles.find("verifier", read_reference(given.classifier), "verification.classifier")
+                verifier = self._find("verifier", given.classifier, "verification.classifier")
             else:
-                verifier = self._roles.find_default("verifier", self._settings.classifier)
+                verifier = self._find_default("verifier")
         return VerificationSpec(verifier=verifier, min_agreement=agreement, rows=rows)
-
-    def _find_transformer(self) -> PinnedModel | None:
-        if self._pins and (pin := self._pins.get("transformer")):
-            return self._roles.find("transformer", read_reference(pin.model), "transformer")
-        return self._roles.find_transformer()
 
     def _read_time_to_live(self) -> float:
         if not self._request.HasField("time_to_live"):
@@ -374,6 +377,50 @@ class _RequestReader:
         if not 0 < seconds <= _MAX_TTL_S:
             self._wrong.add("time_to_live", f"must be above 0 and at most 30 days, got {seconds:g} s")
         return seconds
+
+    def _find(self, role: str, reference: model_pb2.ModelRef, field: str) -> PinnedModel | None:
+        """Find the model of a reference in `field` of the request; None, with the reason noted, when there is none."""
+        numerics = self._pins[role].numerics if self._pins and role in self._pins else ""
+        try:
+            entry = self._catalog.find(reference.name, reference.version, reference.digest)
+            target, model = self._catalog.choose(entry, _OPERATIONS[role], digest=reference.digest, numerics=numerics)
+        except InvalidRequest as error:
+            self._wrong += [replace(each, field=each.field.replace("model", field, 1)) for each in error.violations]
+            return None
+        except (NotReady, Retired) as error:
+            self._refusal = self._refusal or error
+            return None
+        if role != "transformer" and model.sample_dims != self._dataset.shape:
+            theirs, ours = ("×".join(map(str, each)) for each in (model.sample_dims, self._dataset.shape))
+            self._refusal = self._refusal or PlanRefused(
+                f"{model.key.name}, the {role}, is for images of {theirs}, and {self._dataset.name} has {ours}; "
+                f"name a {role} of that shape"
+            )
+        return PinnedModel(role=role, target=target, model=model)
+
+    def _find_default(self, role: str) -> PinnedModel | None:
+        """Find the classifier that configuration names; None, with nothing noted, when it is not served."""
+        name = self._settings.classifier
+        if not name or not any(entry.name == name for entry in self._catalog.entries()):
+            return None
+        return self._find(role, model_pb2.ModelRef(name=name), role)
+
+    def _find_transformer(self) -> PinnedModel | None:
+        """Find the model that transforms images; None, with the reason noted, when none is served."""
+        if self._pins and (pin := self._pins.get("transformer")):
+            return self._find("transformer", pin.model, "transformer")
+        if entry := self._catalog.transformer():
+            reference = model_pb2.ModelRef(name=entry.name, version=entry.version)
+            return self._find("transformer", reference, "transformer")
+        try:
+            entry = self._catalog.find(TRANSFORMER)
+            refusal: FountServiceError = NotReady(f"{entry.name} {entry.version} is not ready: {entry.reason}")
+        except UnknownName:
+            refusal = PlanRefused(NO_TRANSFORMER)
+        except NotReady as error:
+            refusal = error
+        self._refusal = self._refusal or refusal
+        return None
 
     def _check_allocation(self, allocation: Allocation, synthesis: SynthesisSpec | None) -> None:
         """Check that the target can be reached, and that models know every class they make or read."""

@@ -20,7 +20,7 @@ from service.augmentation.planner import Plan, Planner
 from service.augmentation.targets import Balance, Counts, Factor, TargetRule, Weights
 from service.augmentation.verification import LabelAgreement
 from service.caller import Caller
-from service.catalog.roles import PinnedModel
+from service.catalog import PinnedModel
 from service.errors import InvalidRequest, Violation
 from service.rpc.fields import policy_to_proto, reference_to_message
 from service.rpc.plan_request import PlanRequests

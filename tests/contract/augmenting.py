@@ -22,8 +22,7 @@ from service.augmentation.planner import Planner
 from service.augmentation.slots import RealMode, Source, Stratum
 from service.augmentation.targets import Allocation, Factor, Mix
 from service.caller import Anonymous, Caller, CallerPolicy
-from service.catalog import Catalog
-from service.catalog.roles import PinnedModel
+from service.catalog import Catalog, PinnedModel
 from service.config import GatewayConfig
 from service.datasets import Datasets, DatasetSettings
 from service.domain import Operation, Parameters, ServedModel, Target
