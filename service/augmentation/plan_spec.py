@@ -1,6 +1,6 @@
 """The specification of a plan: a request with names resolved, defaults filled in, models pinned and rows allocated.
 
-`service/rpc/plan_request.py` reads a `PlanSpec` from a request or a ticket, and `service/rpc/plans.py` writes it back.
+`service/rpc/plan_request.py` reads a `PlanSpec` from a request or a ticket; `service/rpc/plans.py` writes it there.
 `OpenPlan` adds the layout of slots and the copy threshold: everything that rows are made from.
 """
 
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from fount.readers import Dataset, DatasetSplit
 from fount.transforms import Policy
 from service.augmentation.slots import Layout, RealMode, Source
-from service.augmentation.targets import Allocation, CellCounts, Mix, TargetRule
+from service.augmentation.targets import Allocation, CellCounts, Mix
 from service.catalog import PinnedModel
 from service.domain import Parameters
 
@@ -69,8 +69,8 @@ class PlanSpec:
         dataset, split: what is augmented.
         cells: rows of the split by class and group.
         seed: keys everything that is drawn.
-        target, subsample, mode, mix: how many rows of each class, and where they come from.
-        allocation: the rows by class, group and source that these come to.
+        mode, mix: where the rows come from.
+        allocation: how many there are by class, group and source.
         policy: how rows are transformed.
         transformer: None when nothing is transformed.
         synthesis: None when nothing is synthesised.
@@ -83,8 +83,6 @@ class PlanSpec:
     split: DatasetSplit
     cells: CellCounts
     seed: int
-    target: TargetRule
-    subsample: bool
     mode: RealMode
     mix: Mix
     allocation: Allocation

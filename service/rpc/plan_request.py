@@ -1,7 +1,7 @@
 """Read plan specifications from requests and tickets: every field is checked, and every wrong one is reported.
 
 A PlanDatasetRequest enters, from a client or from a ticket that pins its models; a `PlanSpec` leaves, with names
-resolved, models found, everything left open filled in, and rows allocated. `plans.py` writes it as a message again.
+resolved, models found, everything left open filled in, and rows allocated.
 """
 
 from __future__ import annotations
@@ -187,8 +187,6 @@ class _RequestReader:
             split=split,
             cells=cells,
             seed=request.seed if request.HasField("seed") else secrets.randbits(64),
-            target=target,
-            subsample=request.target.subsample,
             mode=mode,
             mix=mix,
             allocation=allocation,

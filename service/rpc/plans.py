@@ -1,8 +1,7 @@
 """Issue plans: write them as messages with signed tickets, and open the tickets to plans whose rows can be made.
 
-A `PlanSpec` becomes a PlanDatasetRequest with everything filled in that the caller left open: what a plan shows, and
-what a ticket holds. Reading it again gives the same specification, so any gateway with the key can rebuild a plan from
-its ticket alone.
+A plan and its ticket hold the PlanDatasetRequest with everything filled in that the caller left open. Reading it again
+gives the same specification, so any gateway with the key can rebuild a plan from its ticket alone.
 """
 
 from __future__ import annotations
@@ -17,7 +16,6 @@ from fount.v1 import augmentation_pb2, sampling_pb2
 from service.augmentation.estimate import class_weights
 from service.augmentation.plan_spec import OpenPlan, PlanSpec, SynthesisSpec
 from service.augmentation.planner import Plan, Planner
-from service.augmentation.targets import Balance, Counts, Factor, TargetRule, Weights
 from service.augmentation.verification import LabelAgreement
 from service.caller import Caller
 from service.catalog import PinnedModel
@@ -49,6 +47,7 @@ class PlanIssuer:
         """
         spec = await self._requests.read(request, context.caller)
         message = _plan_to_message(await self._planner.plan(spec, context))
+        message.request.CopyFrom(_fill_in(request, spec))
         message.create_time.FromNanoseconds(time.time_ns())
         message.expire_time.FromSeconds(int(time.time()) + max(1, round(spec.time_to_live_s)))
         payload = ticket_pb2.TicketPayload(
@@ -97,10 +96,9 @@ def pin_to_message(pinned: PinnedModel) -> augmentation_pb2.PinnedModel:
 
 
 def _plan_to_message(plan: Plan) -> augmentation_pb2.Plan:
-    """Write a plan as its caller gets it, all but its id, ticket and times."""
+    """Write a plan as its caller gets it, all but its request, id, ticket and times."""
     opened, spec, trial = plan.opened, plan.opened.spec, plan.trial
     message = augmentation_pb2.Plan(
-        request=_spec_to_message(spec),
         dataset_digest=spec.dataset.digest,
         classes=spec.dataset.classes,
         groups=spec.dataset.groups,
@@ -121,13 +119,13 @@ def _plan_to_message(plan: Plan) -> augmentation_pb2.Plan:
     return message
 
 
-def _spec_to_message(spec: PlanSpec) -> augmentation_pb2.PlanDatasetRequest:
-    """Write a specification as a request that leaves nothing open."""
+def _fill_in(request: augmentation_pb2.PlanDatasetRequest, spec: PlanSpec) -> augmentation_pb2.PlanDatasetRequest:
+    """Write a request again, with everything filled in that it left open."""
     message = augmentation_pb2.PlanDatasetRequest(
         dataset=spec.dataset.name,
         split=spec.split.name,
         seed=spec.seed,
-        target=_target(spec.target, spec.dataset, subsample=spec.subsample),
+        target=_target(request, spec.dataset),
         real=augmentation_pb2.RealRows(mode=int(spec.mode)),  # type: ignore[arg-type]  # enums by number
         mix=augmentation_pb2.Mix(**asdict(spec.mix)),
         shards=spec.shards,
@@ -143,26 +141,18 @@ def _spec_to_message(spec: PlanSpec) -> augmentation_pb2.PlanDatasetRequest:
     return message
 
 
-def _target(rule: TargetRule, dataset: Dataset, *, subsample: bool) -> augmentation_pb2.Target:
-    """Write a target, with class ids, which are shorter than names."""
-    target = augmentation_pb2.Target(subsample=subsample)
-    match rule:
-        case Balance(label=int(label)):
-            target.balance_to_class.CopyFrom(sampling_pb2.LabelRef(id=label))
-        case Balance():
-            target.balance_to_largest = True
-        case Factor():
-            target.factor = rule.factor
-        case Counts():
-            for (label, group), count in rule.counts.items():
-                name = "" if group is None else dataset.groups[group]
-                target.counts.counts.add(label=sampling_pb2.LabelRef(id=label), group=name, count=count)
-        case Weights():
-            target.weights.total = rule.total
-            for label, weight in rule.weights.items():
-                target.weights.weights.add(label=sampling_pb2.LabelRef(id=label), weight=weight)
-    if isinstance(rule, Balance | Factor):
-        target.by_group = rule.by_group
+def _target(request: augmentation_pb2.PlanDatasetRequest, dataset: Dataset) -> augmentation_pb2.Target:
+    """Copy the target, with class ids in place of names, which are longer."""
+    if not request.HasField("target"):
+        return augmentation_pb2.Target(factor=1.0)
+    target = augmentation_pb2.Target()
+    target.CopyFrom(request.target)
+    labels = [each.label for each in target.counts.counts] + [each.label for each in target.weights.weights]
+    if target.WhichOneof("kind") == "balance_to_class":
+        labels.append(target.balance_to_class)
+    for label in labels:
+        if label.WhichOneof("kind") == "name":
+            label.id = dataset.classes.index(label.name)
     return target
 
 

@@ -20,7 +20,7 @@ from service.augmentation.copy_filter import PixelCache
 from service.augmentation.plan_spec import OpenPlan, PlanSpec, SynthesisSpec, VerificationSpec
 from service.augmentation.planner import Planner
 from service.augmentation.slots import RealMode, Source, Stratum
-from service.augmentation.targets import Allocation, Factor, Mix
+from service.augmentation.targets import Allocation, Mix
 from service.caller import Anonymous, Caller, CallerPolicy
 from service.catalog import Catalog, PinnedModel
 from service.config import GatewayConfig
@@ -117,8 +117,6 @@ def open_plan(
         "split": dataset.splits["train"],
         "cells": np.array(COUNTS)[:, None],
         "seed": 7,
-        "target": Factor(factor=1.0, by_group=False),
-        "subsample": False,
         "mode": RealMode.ONCE,
         "mix": Mix(),
         "allocation": Allocation(strata=strata),

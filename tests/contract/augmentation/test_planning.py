@@ -43,6 +43,7 @@ from tests.contract.augmenting import (
     SYNTHESIS,
     Planning,
     augmenting_pool,
+    plan_request,
     planning_with,
     small_settings,
 )
@@ -314,6 +315,12 @@ async def test_a_wrong_field_is_explained(planning: Planning, text: str, field: 
 )
 async def test_an_unknown_name_is_not_found(planning: Planning, text: str, field: str) -> None:
     assert fields_of(await planning.refusal(text, UnknownName)) == [field]
+
+
+async def test_a_plan_shows_its_target_with_class_ids(planning: Planning) -> None:
+    target = "subsample: true by_group: true counts {{ counts {{ label {{ {label} }} count: 3 }} }}"
+    plan = await planning.plan('dataset: "grouped" target { ' + target.format(label='name: "one"') + " }")
+    assert plan.request.target == plan_request("target { " + target.format(label="id: 1") + " }").target
 
 
 async def test_counts_with_and_without_groups_do_not_mix(planning: Planning) -> None:
