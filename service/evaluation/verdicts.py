@@ -8,7 +8,6 @@ worst verdict of the metrics that decide it.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from types import MappingProxyType
 
 from service.evaluation.results import Better, Metric, Null, Panel, PanelResult, Verdict
 from service.evaluation.statistics.intervals import Interval
@@ -16,30 +15,26 @@ from service.evaluation.statistics.intervals import Interval
 __all__ = ["compare_with_null", "decide_panel", "overall_sentence", "overall_verdict"]
 
 _RANK = (Verdict.NONE, Verdict.LIKE_REAL, Verdict.NEAR_REAL, Verdict.WORSE)
-_SENTENCES: Mapping[tuple[Panel, Verdict], str] = MappingProxyType(
-    {
-        (Panel.REALISM, Verdict.LIKE_REAL): "Samples are as realistic as real rows",
-        (Panel.REALISM, Verdict.NEAR_REAL): "Samples are nearly as realistic as real rows",
-        (Panel.REALISM, Verdict.WORSE): "Samples are less realistic than real rows",
-        (Panel.DIVERSITY, Verdict.LIKE_REAL): "Samples are as diverse as real rows",
-        (Panel.DIVERSITY, Verdict.NEAR_REAL): "Samples are nearly as diverse as real rows",
-        (Panel.DIVERSITY, Verdict.WORSE): "Samples are less diverse than real rows",
-        (Panel.MEMORISATION, Verdict.LIKE_REAL): "Samples are no nearer to training rows than held-out rows are",
-        (Panel.MEMORISATION, Verdict.NEAR_REAL): "Samples are slightly nearer to training rows than held-out rows are",
-        (Panel.MEMORISATION, Verdict.WORSE): "Samples copy training rows",
-        (Panel.LABEL_FIDELITY, Verdict.LIKE_REAL): "Samples show the requested label as well as real rows do",
-        (Panel.LABEL_FIDELITY, Verdict.NEAR_REAL): "Samples show the requested label nearly as well as real rows do",
-        (Panel.LABEL_FIDELITY, Verdict.WORSE): "Samples often do not show the requested label",
-    }
-)
-_OVERALL: Mapping[Verdict, str] = MappingProxyType(
-    {
-        Verdict.NONE: "No verdict could be reached.",
-        Verdict.LIKE_REAL: "Samples are like real rows in every panel.",
-        Verdict.NEAR_REAL: "Samples are near real rows, with small differences in {near}.",
-        Verdict.WORSE: "Samples are worse than real rows in {worse}.",
-    }
-)
+_SENTENCES: Mapping[tuple[Panel, Verdict], str] = {
+    (Panel.REALISM, Verdict.LIKE_REAL): "Samples are as realistic as real rows",
+    (Panel.REALISM, Verdict.NEAR_REAL): "Samples are nearly as realistic as real rows",
+    (Panel.REALISM, Verdict.WORSE): "Samples are less realistic than real rows",
+    (Panel.DIVERSITY, Verdict.LIKE_REAL): "Samples are as diverse as real rows",
+    (Panel.DIVERSITY, Verdict.NEAR_REAL): "Samples are nearly as diverse as real rows",
+    (Panel.DIVERSITY, Verdict.WORSE): "Samples are less diverse than real rows",
+    (Panel.MEMORISATION, Verdict.LIKE_REAL): "Samples are no nearer to training rows than held-out rows are",
+    (Panel.MEMORISATION, Verdict.NEAR_REAL): "Samples are slightly nearer to training rows than held-out rows are",
+    (Panel.MEMORISATION, Verdict.WORSE): "Samples copy training rows",
+    (Panel.LABEL_FIDELITY, Verdict.LIKE_REAL): "Samples show the requested label as well as real rows do",
+    (Panel.LABEL_FIDELITY, Verdict.NEAR_REAL): "Samples show the requested label nearly as well as real rows do",
+    (Panel.LABEL_FIDELITY, Verdict.WORSE): "Samples often do not show the requested label",
+}
+_OVERALL: Mapping[Verdict, str] = {
+    Verdict.NONE: "No verdict could be reached.",
+    Verdict.LIKE_REAL: "Samples are like real rows in every panel.",
+    Verdict.NEAR_REAL: "Samples are near real rows, with small differences in {near}.",
+    Verdict.WORSE: "Samples are worse than real rows in {worse}.",
+}
 
 
 def compare_with_null(

@@ -1,7 +1,7 @@
-"""Noise against the distributions it is said to have, as scipy knows them, at fixed seeds.
+"""Noise has its documented distributions, by tests of scipy at fixed seeds.
 
-The seeds are fixed, so a test passes for ever or fails for ever; bounds are what a sound generator exceeds less than
-once in a thousand.
+The seeds are fixed, so tests are deterministic; a correct generator exceeds the bounds for less than one seed in a
+thousand.
 """
 
 import numpy as np

@@ -19,7 +19,6 @@ from service.evaluation.panels.estimates import (
     build_metric,
     estimate_or_note,
     null_from_draws,
-    ratio_of_estimates,
     relative_to_reference,
 )
 from service.evaluation.panels.manifold import MANIFOLD, manifold_parts, measure_manifold
@@ -91,7 +90,7 @@ def _measure_class(draw: int | None, evidence: Evidence, class_id: int) -> JSON:
         return None
     measured = measure_manifold(draw, evidence, class_id)
     vendi = estimate_or_note(lambda: estimate_vendi(images.features, blocks=images.blocks))
-    return {name: measured[name] for name in ("precision", "recall", "coverage")} | {"vendi": vendi}
+    return {name: measured[name] for name in ("recall_per_precision", "recall", "coverage")} | {"vendi_ratio": vendi}
 
 
 PARTS: tuple[MetricPart, ...] = (
@@ -109,14 +108,14 @@ def build_metrics(outputs: Mapping[str, JSON], evidence: Evidence) -> list[Metri
     class_outputs = (outputs[f"{_CLASSES}.samples"], *outputs_of_draws(outputs, _CLASSES))
     per_class = {}
     for each in _PER_CLASS:
-        own, *draws = ([_select(each.name, output) for output in table] for table in class_outputs)
+        own, *draws = ([output and output[each.name] for output in table] for table in class_outputs)
         per_class[each.name] = each.compare(own, draws, evidence)
     drawn = evidence.compared, len(evidence.training)
     features = f"{evidence.samples.features.shape[1]} features of {evidence.extractor}"
     sizes = f"{evidence.compared} samples and {len(evidence.held_out)} held-out rows, {features}"
     metric = partial(build_metric, panel=Panel.DIVERSITY, samples=evidence.compared)
     relative_recall, recall_null = relative_to_reference(
-        _recall_per_precision(manifold), list(map(_recall_per_precision, manifold_draws)), *drawn
+        manifold["recall_per_precision"], [each["recall_per_precision"] for each in manifold_draws], *drawn
     )
     relative_vendi, vendi_null = relative_to_reference(
         spread["vendi"], [each["vendi"] for each in spread_draws], *drawn
@@ -166,19 +165,6 @@ def build_metrics(outputs: Mapping[str, JSON], evidence: Evidence) -> list[Metri
             classes=per_class["coverage"].classes,
         ),
     ]  # fmt: skip
-
-
-def _select(name: str, measured: JSON) -> JSON:
-    """Return the output of a metric within one class; None where the class has too few rows."""
-    if measured is None:
-        return None
-    if name == "recall_per_precision":
-        return _recall_per_precision(measured)
-    return measured[name.removesuffix("_ratio")]
-
-
-def _recall_per_precision(measured: Mapping[str, JSON]) -> JSON:
-    return ratio_of_estimates(measured["recall"], measured["precision"])
 
 
 def _expected_coverage(evidence: Evidence) -> str:

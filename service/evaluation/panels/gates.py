@@ -12,7 +12,6 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
-from types import MappingProxyType
 
 from service.evaluation.panels.registry import METRICS, PER_CLASS_METRICS
 from service.evaluation.results import ClassValue, GateOutcome, Metric, Panel
@@ -21,9 +20,12 @@ __all__ = ["FIELDS", "OPERATORS", "Gate", "evaluate_gate", "parse_gate"]
 
 FIELDS = ("value", "lower95", "upper95", "null_mean")
 """Numbers of a metric that a gate may compare; the first is the default."""
-OPERATORS: Mapping[str, Callable[[float, float], bool]] = MappingProxyType(
-    {"<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge}
-)
+OPERATORS: Mapping[str, Callable[[float, float], bool]] = {
+    "<": operator.lt,
+    "<=": operator.le,
+    ">": operator.gt,
+    ">=": operator.ge,
+}
 _GATE = re.compile(r"\s*(?P<left>.*?)\s*(?P<op><=|>=|==|!=|=<|=>|<|>|=)\s*(?P<number>[^<>=]*?)\s*", re.DOTALL)
 _LEFT = re.compile(
     r"(?P<metric>[^\W\d][^\[\].\s]*)\s*(\[(?P<class>[^\]]*)\])?\s*(\.\s*(?P<field>[^\s.\[\]]+))?", re.DOTALL

@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 
 from service.evaluation.evidence import Evidence
-from service.evaluation.panels.estimates import estimate_or_note, missing
+from service.evaluation.panels.estimates import estimate_or_note, missing, ratio_of_estimates
 from service.evaluation.panels.parts import JSON, MetricPart, held_out, parts_with_draws, samples_or_reference
 from service.evaluation.results import Panel
 from service.evaluation.statistics.precision_recall import K, Manifold, compare
@@ -24,7 +24,7 @@ def manifold_parts(panel: Panel) -> tuple[MetricPart, ...]:
 
 
 def measure_manifold(draw: int | None, evidence: Evidence, class_id: int | None = None) -> JSON:
-    """Compute precision, density, recall, coverage and the median of realism, over all rows or within one class.
+    """Compute the metrics of `Comparison`, and recall over precision, over all rows or within one class.
 
     Args:
         draw: number of the reference sample; None: the samples.
@@ -40,5 +40,6 @@ def measure_manifold(draw: int | None, evidence: Evidence, class_id: int | None 
         real_manifold = evidence.cached(f"manifold {class_id}", lambda: Manifold.of(real.features))
         comparison = compare(Manifold.of(images.features), real_manifold)
     except ValueError as error:  # too few rows, or rows so similar that no ball has an extent
-        return dict.fromkeys(_METRICS, missing(str(error)))
-    return {name: estimate_or_note(partial(getattr, comparison, name)) for name in _METRICS}
+        return dict.fromkeys((*_METRICS, "recall_per_precision"), missing(str(error)))
+    outputs = {name: estimate_or_note(partial(getattr, comparison, name)) for name in _METRICS}
+    return outputs | {"recall_per_precision": ratio_of_estimates(outputs["recall"], outputs["precision"])}

@@ -7,7 +7,7 @@ outputs of the parts. Two panels may share parts; those are computed once.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from types import MappingProxyType, ModuleType
+from types import ModuleType
 
 from service.evaluation.evidence import Evidence
 from service.evaluation.panels import diversity, label_fidelity, memorisation, realism
@@ -26,17 +26,15 @@ __all__ = [
 ]
 
 
-_PANELS: Mapping[Panel, ModuleType] = MappingProxyType(
-    {
-        Panel.REALISM: realism,
-        Panel.DIVERSITY: diversity,
-        Panel.MEMORISATION: memorisation,
-        Panel.LABEL_FIDELITY: label_fidelity,
-    }
-)
-FEWEST_SAMPLES: Mapping[Panel, int] = MappingProxyType({panel: each.FEWEST_SAMPLES for panel, each in _PANELS.items()})
+_PANELS: Mapping[Panel, ModuleType] = {
+    Panel.REALISM: realism,
+    Panel.DIVERSITY: diversity,
+    Panel.MEMORISATION: memorisation,
+    Panel.LABEL_FIDELITY: label_fidelity,
+}
+FEWEST_SAMPLES: Mapping[Panel, int] = {panel: each.FEWEST_SAMPLES for panel, each in _PANELS.items()}
 """How many samples a panel needs."""
-METRICS: Mapping[str, Panel] = MappingProxyType({name: panel for panel in _PANELS for name in _PANELS[panel].METRICS})
+METRICS: Mapping[str, Panel] = {name: panel for panel in _PANELS for name in _PANELS[panel].METRICS}
 """Every metric's name, in the order of the report, and the panel it belongs to."""
 PER_CLASS_METRICS = frozenset(
     {"recall_per_precision", "effective_size_ratio", "vendi_ratio", "recall", "coverage", "label_agreement"}

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping
-from types import MappingProxyType
 
 __all__ = [
     "BETTER",
@@ -23,48 +22,44 @@ __all__ = [
 
 NO_NUMBER = "–"
 
-VERDICT_WORDS: Mapping[str, str] = MappingProxyType(
-    {
-        "like-real": "Like real data",
-        "near-real": "Near real data",
-        "worse": "Worse than real data",
-        "none": "No verdict",
-    }
-)
-VERDICT_SIGNS: Mapping[str, str] = MappingProxyType({"like-real": "●", "near-real": "◐", "worse": "▲", "none": "○"})
+VERDICT_WORDS: Mapping[str, str] = {
+    "like-real": "Like real data",
+    "near-real": "Near real data",
+    "worse": "Worse than real data",
+    "none": "No verdict",
+}
+VERDICT_SIGNS: Mapping[str, str] = {"like-real": "●", "near-real": "◐", "worse": "▲", "none": "○"}
 """Shown with every colour, so that verdicts can be read without seeing colours."""
 
-BETTER: Mapping[str, str] = MappingProxyType(
-    {"lower": "lower is better", "higher": "higher is better", "null": "best where real rows are"}
-)
-PANEL_QUESTIONS: Mapping[str, str] = MappingProxyType(
-    {
-        "realism": "Do samples look like real rows?",
-        "diversity": "Are there as many different samples as real rows?",
-        "memorisation": "Are samples copies of training rows?",
-        "label-fidelity": "Do samples show the requested label?",
-    }
-)
-_TITLES: Mapping[str, str] = MappingProxyType(
-    {
-        "realism_median": "Realism, median",
-        "fid": "Fréchet distance (FID)",
-        "kid": "Kernel distance (KID)",
-        "sliced_wasserstein": "Sliced Wasserstein distance",
-        "vendi_ratio": "Vendi score relative to real rows",
-        "effective_size_ratio": "Effective size relative to real rows",
-        "worst_class_recall": "Recall of the worst class",
-        "worst_class_coverage": "Coverage of the worst class",
-        "worst_class_recall_per_precision": "Recall per precision of the worst class",
-        "worst_class_vendi_ratio": "Vendi score of the worst class relative to real rows",
-        "worst_class_effective_size_ratio": "Effective size of the worst class relative to real rows",
-        "worst_class_agreement": "Agreement of the worst class",
-        "copy_rate_features": "Copy rate in features",
-        "copy_rate_strict": "Copy rate at the strict threshold",
-        "nearest_auc": "Nearness to training rows (AUC)",
-        "nearest_auc_features": "Nearness to training rows in features (AUC)",
-    }
-)
+BETTER: Mapping[str, str] = {
+    "lower": "lower is better",
+    "higher": "higher is better",
+    "null": "best where real rows are",
+}
+PANEL_QUESTIONS: Mapping[str, str] = {
+    "realism": "Do samples look like real rows?",
+    "diversity": "Are there as many different samples as real rows?",
+    "memorisation": "Are samples copies of training rows?",
+    "label-fidelity": "Do samples show the requested label?",
+}
+_TITLES: Mapping[str, str] = {
+    "realism_median": "Realism, median",
+    "fid": "Fréchet distance (FID)",
+    "kid": "Kernel distance (KID)",
+    "sliced_wasserstein": "Sliced Wasserstein distance",
+    "vendi_ratio": "Vendi score relative to real rows",
+    "effective_size_ratio": "Effective size relative to real rows",
+    "worst_class_recall": "Recall of the worst class",
+    "worst_class_coverage": "Coverage of the worst class",
+    "worst_class_recall_per_precision": "Recall per precision of the worst class",
+    "worst_class_vendi_ratio": "Vendi score of the worst class relative to real rows",
+    "worst_class_effective_size_ratio": "Effective size of the worst class relative to real rows",
+    "worst_class_agreement": "Agreement of the worst class",
+    "copy_rate_features": "Copy rate in features",
+    "copy_rate_strict": "Copy rate at the strict threshold",
+    "nearest_auc": "Nearness to training rows (AUC)",
+    "nearest_auc_features": "Nearness to training rows in features (AUC)",
+}
 _DIGITS = 3
 _LARGE, _SMALL = 1e7, 1e-4
 _THOUSANDS = "\u202f"  # narrow no-break space

@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from importlib import resources
-from types import MappingProxyType
 from typing import Any
 
 import jinja2
@@ -20,15 +19,13 @@ from service.evaluation.report.bundle import GRANT, job_facts, report_facts
 __all__ = ["render"]
 
 _TEMPLATE = "page.html.j2"
-_CHARTS: Mapping[str, Callable[[Mapping[str, Any], Sequence[str]], Any]] = MappingProxyType(
-    {
-        "class-histogram": views.histogram_view,
-        "confusion": views.confusion_view,
-        "distances": lambda figure, _: views.distance_views(figure),
-        "feature-map": views.map_view,
-        "same-noise": views.noise_view,
-    }
-)
+_CHARTS: Mapping[str, Callable[[Mapping[str, Any], Sequence[str]], Any]] = {
+    "class-histogram": views.histogram_view,
+    "confusion": views.confusion_view,
+    "distances": lambda figure, _: views.distance_views(figure),
+    "feature-map": views.map_view,
+    "same-noise": views.noise_view,
+}
 
 
 def render(bundle: bytes, *, redacted: bool, record: Record) -> bytes:

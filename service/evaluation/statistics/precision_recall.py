@@ -70,12 +70,9 @@ class Manifold:
 
     def part(self, first: int, last: int) -> Manifold:
         """Return rows first to last - 1, with the balls they have within the whole set."""
-        return Manifold(
-            features=self.features[first:last],
-            squared_radii=self.squared_radii[first:last],
-            k=self.k,
-            numbers=self.numbers[first:last],
-        )
+        part = slice(first, last)
+        radii, numbers = self.squared_radii[part], self.numbers[part]
+        return Manifold(features=self.features[part], squared_radii=radii, k=self.k, numbers=numbers)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

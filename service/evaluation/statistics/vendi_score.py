@@ -84,7 +84,7 @@ def vendi_score(state: SecondMoments, order: float = 1.0) -> float:
 
     Args:
         state: of at least one row.
-        order: of the entropy, above 0: 1 is Shannon's, 2 depends on pairs, infinity on the commonest direction alone.
+        order: of the entropy, above 0: 1 is Shannon's, 2 depends on pairs, infinity on the largest share alone.
     """
     if not state.count or not order > 0:
         raise ValueError(f"a Vendi score takes at least 1 row and an order above 0, got {state.count} and {order}")
