@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import scipy.linalg
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -157,7 +156,8 @@ def _principal_axes(centred: Float64s) -> tuple[Float64s, list[float]]:
     """Compute two directions (d, 2), each with its largest entry positive, and their shares of the variance."""
     dims = centred.shape[1]
     scatter = centred.T @ centred
-    values, vectors = scipy.linalg.eigh(scatter, subset_by_index=[max(0, dims - 2), dims - 1])
+    values, vectors = np.linalg.eigh(scatter)  # ascending; not scipy's: it holds the interpreter lock
+    values, vectors = values[-2:], vectors[:, -2:]
     axes = np.zeros((dims, 2))
     axes[:, : vectors.shape[1]] = vectors[:, ::-1]
     largest = axes[np.abs(axes).argmax(axis=0), [0, 1]]

@@ -20,8 +20,8 @@ from functools import reduce
 from typing import Any, Self
 
 import numpy as np
+from numpy.linalg import eigh, eigvalsh  # not scipy's: it holds the interpreter lock, for seconds at 2048 features
 from numpy.typing import NDArray
-from scipy.linalg import eigh, eigvalsh
 
 from service.evaluation.statistics.intervals import BLOCKS, Estimate, block_rows, clip, estimate_from_blocks
 from service.evaluation.statistics.rows import Float64s, check_rows, float64_chunks
@@ -120,7 +120,7 @@ def _moments_to_fid(a: Moments, b: Moments, root_b: Float64s) -> float:
     covariance = a.covariance
     traces = np.trace(covariance) + np.trace(b.covariance)
     shared = root_b.T @ covariance @ root_b
-    values = eigvalsh(shared) if shared.size else np.zeros(0)
+    values = np.asarray(eigvalsh(shared), np.float64)
     kept = values[values > _rounding(values)]
     return max(0.0, float(np.sum((a.mean - b.mean) ** 2) + traces - 2 * np.sum(np.sqrt(kept))))
 

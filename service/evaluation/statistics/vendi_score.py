@@ -18,8 +18,8 @@ from functools import reduce
 from typing import Any, Self
 
 import numpy as np
+from numpy.linalg import eigvalsh  # not scipy's: it holds the interpreter lock, for seconds at 2048 features
 from numpy.typing import NDArray
-from scipy.linalg import eigvalsh
 
 from service.evaluation.statistics.intervals import BLOCKS, Estimate, block_rows, clip, estimate_from_blocks
 from service.evaluation.statistics.rows import Float64s, check_rows, float64_chunks

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from functools import reduce
 
 import numpy as np
@@ -11,6 +13,36 @@ from service.evaluation.statistics.fid import Moments, estimate_fid, frechet_dis
 from service.evaluation.statistics.inception_score import ProbabilitySums, estimate_inception_score, inception_score
 from service.evaluation.statistics.kid import KernelSums, estimate_kid, kid
 from service.evaluation.statistics.vendi_score import SecondMoments, estimate_vendi, vendi_score
+
+# --- Other threads ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "measure",
+    [
+        pytest.param(lambda rows: vendi_score(SecondMoments.of(rows)), id="Vendi"),
+        pytest.param(lambda rows: frechet_distance(Moments.of(rows), Moments.of(rows[::-1] + 1)), id="FID"),
+    ],
+)
+def test_other_threads_run_while_it_is_computed(measure) -> None:
+    """A runner's heartbeat is one of them."""
+    rows, pauses_s, done = features(1, 1000, 900), [0.0], threading.Event()
+
+    def measure_pauses() -> None:
+        last_s = time.monotonic()
+        while not done.wait(0.001):
+            last_s, before_s = time.monotonic(), last_s
+            pauses_s.append(last_s - before_s)
+
+    watching = threading.Thread(target=measure_pauses)
+    watching.start()
+    start_s = time.monotonic()
+    measure(rows)
+    elapsed_s = time.monotonic() - start_s
+    done.set()
+    watching.join()
+    assert max(pauses_s) < elapsed_s / 4
+
 
 # --- Merging ----------------------------------------------------------------------------------------------------------
 
