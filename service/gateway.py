@@ -16,7 +16,7 @@ from service.config import GatewayConfig
 from service.datasets import Datasets
 from service.domain import ModelState
 from service.errors import SetupError
-from service.evaluation.hosting import EvaluationHost
+from service.evaluation.jobs.hosting import EvaluationHost
 from service.rpc.augmentation import AugmentationServicer
 from service.rpc.datasets import DatasetServicer
 from service.rpc.evaluation import EvaluationServicer

@@ -18,7 +18,7 @@ from service.cli.signals import stop_event
 from service.datasets import Datasets
 from service.datasets.configuration import configured_datasets
 from service.errors import SetupError
-from service.evaluation.hosting import PARENT_VARIABLE
+from service.evaluation.jobs.hosting import PARENT_VARIABLE
 
 __all__ = ["runner", "stop_with_parent"]
 

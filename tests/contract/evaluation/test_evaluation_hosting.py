@@ -18,7 +18,7 @@ from fount.v1 import evaluation_pb2, evaluation_pb2_grpc
 from service.cli.options import gateway_config, gateway_options
 from service.config import GatewayConfig
 from service.errors import JobsUnreachable, SetupError
-from service.evaluation.hosting import open_evaluations, runner_processes
+from service.evaluation.jobs.hosting import open_evaluations, runner_processes
 from service.gateway import Gateway
 from service.workers.memory import MemoryPool
 from tests.contract.evaluation_gateway import specification
@@ -107,7 +107,7 @@ def test_runners_get_data_sets_by_options_and_the_database_by_their_environment(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     given = []
-    monkeypatch.setattr("service.evaluation.hosting.RunnerProcesses", lambda *args: given.append(args))
+    monkeypatch.setattr("service.evaluation.jobs.hosting.RunnerProcesses", lambda *args: given.append(args))
     url = "postgresql://fount:secret@db/fount"
     runner_processes(configured("--jobs", url, "--runners", "3", "--data-set", "a=/x"), "127.0.0.1:7")
     assert given == [(3, ("--server", "127.0.0.1:7", "--data-set", "a=/x"), {"FOUNT_RUNNER_JOBS": url})]
@@ -134,7 +134,7 @@ async def test_runners_start_and_stop_with_the_gateway(
 ) -> None:
     runners, servers = Runners(), []
     monkeypatch.setattr(
-        "service.evaluation.hosting.runner_processes", lambda config, server: servers.append(server) or runners
+        "service.evaluation.jobs.hosting.runner_processes", lambda config, server: servers.append(server) or runners
     )
     config = GatewayConfig(host="0.0.0.0", port=0, http_port=0, jobs="sqlite:///x", runners=1)
     gateway = Gateway(MemoryPool(), config, evaluations=evaluations)

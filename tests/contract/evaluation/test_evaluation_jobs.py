@@ -22,10 +22,10 @@ from click.testing import CliRunner
 from service.cli.runner import runner as runner_command
 from service.cli.runner import stop_with_parent
 from service.errors import JobsUnreachable, Overloaded
-from service.evaluation.hosting import PARENT_VARIABLE, RunnerProcesses
 from service.evaluation.jobs.database import Database, jobs_url
 from service.evaluation.jobs.database import evaluations as table
 from service.evaluation.jobs.evaluations import Evaluations, Limits
+from service.evaluation.jobs.hosting import PARENT_VARIABLE, RunnerProcesses
 from service.evaluation.jobs.queue import JobQueue
 from service.evaluation.record import Record, State
 from service.evaluation.results import Panel
@@ -415,7 +415,7 @@ async def test_a_runner_process_that_could_not_be_started_is_started_later(
 ) -> None:
     script = tmp_path / "python"
     monkeypatch.setattr(sys, "executable", str(script))
-    monkeypatch.setattr("service.evaluation.hosting._FIRST_DELAY_S", 0.05)
+    monkeypatch.setattr("service.evaluation.jobs.hosting._FIRST_DELAY_S", 0.05)
     processes = RunnerProcesses(1, [], {})
     await processes.start()
     await reached(lambda: "could not be started" in caplog.text)
