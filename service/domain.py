@@ -349,9 +349,7 @@ Outcome = Rows | Failure | SamplerState
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Reply:
-    """The result of a call: outcomes in order, and timings."""
+    """The result of a call: outcomes in order, and how long the worker computed."""
 
     outcomes: tuple[Outcome, ...]
-    queue_s: float
     compute_s: float
-    batch_sizes: tuple[int, ...]

@@ -18,9 +18,9 @@ from service.augmentation.copy_filter import CopyFilter, PixelCache
 from service.augmentation.plan_spec import OpenPlan
 from service.catalog import PinnedModel
 from service.datasets import unreadable_errors
-from service.domain import FailureCode, Labels
+from service.domain import Failure, FailureCode, Labels
 from service.errors import FountServiceError, NotReady, TooLate
-from service.scheduler.inference import DrawnSamples, InferenceClient
+from service.scheduler.inference import InferenceClient
 from service.scheduler.work import RequestContext
 
 __all__ = ["SynthesisedRows", "Synthesiser", "attempt_seed"]
@@ -113,30 +113,30 @@ class Synthesiser:
         made: SynthesisedRows,
     ) -> None:
         """Draw one sample for each of some rows, apply the filters, and write the outcome to `made`."""
-        drawn = await self._draw(seed, indices[rows], labels[rows], context)
+        images, failures = await self._draw(seed, indices[rows], labels[rows], context)
         context = replace(context, retry_overloaded=True)
         passed = np.ones(len(rows), np.bool_)
-        passed[list(drawn.failures)] = False
+        passed[list(failures)] = False
         confidences, copy_ratios = (np.full(len(rows), np.nan, np.float32) for _ in range(2))
         left = np.flatnonzero(passed)
         classifier = self._synthesis.classifier
         if len(left) and classifier and self._synthesis.min_confidence > 0:
-            confidences[left] = await self._confidences(classifier, drawn.images[left], labels[rows[left]], context)
+            confidences[left] = await self._confidences(classifier, images[left], labels[rows[left]], context)
             passed[left] = confidences[left] >= self._synthesis.min_confidence  # False for NaN: the worker failed
             left = np.flatnonzero(passed)
         if len(left) and self._plan.copy_threshold:
             with unreadable_errors(self._plan.spec.dataset.name):
-                ratios = await asyncio.to_thread(self._copies.ratios, drawn.images[left], labels[rows[left]])
+                ratios = await asyncio.to_thread(self._copies.ratios, images[left], labels[rows[left]])
             copy_ratios[left] = ratios
             passed[left] = ~(ratios < self._plan.copy_threshold)  # True for NaN: the class has too few rows to filter
         made.seeds[rows], made.accepted[rows] = seed, passed
         made.confidences[rows], made.copy_ratios[rows] = confidences, copy_ratios
-        made.images[rows[passed]] = drawn.images[passed]
+        made.images[rows[passed]] = images[passed]
 
     async def _draw(
         self, seed: int, indices: NDArray[np.uint64], labels: Labels, context: RequestContext
-    ) -> DrawnSamples:
-        drawn = await self._inference.sample(
+    ) -> tuple[NDArray[np.uint8], dict[int, Failure]]:
+        images, failures = await self._inference.sample(
             self._synthesis.generator.target,
             self._synthesis.generator.model,
             seed=seed,
@@ -145,10 +145,10 @@ class Synthesiser:
             parameters=self._synthesis.parameters,
             context=context,
         )
-        for failure in drawn.failures.values():
+        for failure in failures.values():
             if failure.code in _TRANSIENT:
                 raise _TRANSIENT[failure.code](failure.message)
-        return drawn
+        return images, failures
 
     async def _confidences(
         self, classifier: PinnedModel, images: NDArray[np.uint8], labels: Labels, context: RequestContext

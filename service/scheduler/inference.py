@@ -13,7 +13,7 @@ import asyncio
 import math
 import time
 from contextlib import aclosing
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -37,24 +37,11 @@ from service.errors import Overloaded, TooLate, WorkerFault
 from service.scheduler.scheduler import BatchingScheduler
 from service.scheduler.work import Piece, RequestContext, Work
 
-__all__ = ["DrawnSamples", "InferenceClient"]
+__all__ = ["InferenceClient"]
 
 _RETRY_LIMIT_S = 300.0  # of refusals without a row in between
 _ESTIMATED_FEATURES = 512  # of a model that has not embedded anything yet: bounds the bytes in flight
 _MAX_KNOWN_WIDTHS = 1024
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class DrawnSamples:
-    """Samples that a generator drew.
-
-    Attributes:
-        images: (n, H, W, C) uint8, failed ones zero.
-        failures: by row.
-    """
-
-    images: NDArray[np.uint8]
-    failures: dict[int, Failure]
 
 
 class InferenceClient:
@@ -81,7 +68,7 @@ class InferenceClient:
         labels: Labels | None,
         parameters: Parameters,
         context: RequestContext,
-    ) -> DrawnSamples:
+    ) -> tuple[NDArray[np.uint8], dict[int, Failure]]:
         """Draw the samples at (seed, each index).
 
         Args:
@@ -92,14 +79,15 @@ class InferenceClient:
             labels: (n,) uint32, the generator's class ids; None for an unconditional one.
             parameters: of the draw, complete: no defaults are filled in here.
             context: on whose behalf.
+
+        Returns:
+            (n, H, W, C) images, zero where the worker failed, and the failures by row.
         """
         item = RangeItem(
             seed=seed, start_index=0, count=len(indices), labels=labels, dtype=Dtype.UINT8, indices=indices
         )
         work = _work(target, Operation.SAMPLE, item, model.sample_bytes(Dtype.UINT8), context)
-        result = _Result(count=item.count, dtype=np.dtype(np.uint8), dims=model.sample_dims)
-        await self._fill(result, replace(work, parameters=parameters), context)
-        return DrawnSamples(images=result.rows(), failures=result.failures)
+        return await self._run(replace(work, parameters=parameters), Dtype.UINT8, model.sample_dims)
 
     async def classify(
         self, target: Target, model: ServedModel, images: NDArray[np.uint8], context: RequestContext
@@ -112,9 +100,7 @@ class InferenceClient:
         classes = len(model.labels)
         row_bytes = classes * Dtype.FLOAT32.numpy.itemsize
         work = _work(target, Operation.CLASSIFY, TensorItem(rows=images), row_bytes, context)
-        result = _Result(count=len(images), dtype=np.dtype(np.float32), dims=(classes,))
-        await self._fill(result, work, context)
-        return result.rows_or_nan()
+        return _with_nan(*await self._run(work, Dtype.FLOAT32, (classes,)))
 
     async def embed(
         self, target: Target, model: ServedModel, images: NDArray[np.uint8], context: RequestContext
@@ -129,10 +115,8 @@ class InferenceClient:
         width = self._widths.get(model.key)
         row_bytes = (width or _ESTIMATED_FEATURES) * Dtype.FLOAT32.numpy.itemsize
         work = _work(target, Operation.EMBED, TensorItem(rows=images), row_bytes, context)
-        dims = None if width is None else (width,)
-        result = _Result(count=len(images), dtype=np.dtype(np.float32), dims=dims)
-        await self._fill(result, replace(work, sample_bytes_estimated=width is None), context)
-        features = result.rows_or_nan()
+        work = replace(work, sample_bytes_estimated=width is None)
+        features = _with_nan(*await self._run(work, Dtype.FLOAT32, None if width is None else (width,)))
         if len(images):
             if len(self._widths) >= _MAX_KNOWN_WIDTHS:
                 self._widths.clear()
@@ -156,29 +140,37 @@ class InferenceClient:
         """
         item = ManipulationItem(rows=images, table=table, seed=seed, indices=indices)
         row_bytes = math.prod(images.shape[1:])
-        work = _work(target, Operation.TRANSFORM, item, row_bytes, context)
-        result = _Result(count=len(images), dtype=np.dtype(np.uint8), dims=images.shape[1:])
         # The card's shape is what warm-up measured; a smaller image is not counted as cheaper.
         cost = max(1.0, row_bytes / model.sample_bytes(Dtype.UINT8))
-        await self._fill(result, replace(work, row_cost=cost), context)
-        for row, failure in result.failures.items():
+        work = replace(_work(target, Operation.TRANSFORM, item, row_bytes, context), row_cost=cost)
+        transformed, failures = await self._run(work, Dtype.UINT8, images.shape[1:])
+        for row, failure in failures.items():
             raise WorkerFault(f"row {row} could not be transformed: {failure.message}")
-        return result.rows()
+        return transformed
 
-    async def _fill(self, result: _Result, work: Work, context: RequestContext) -> None:
-        """Run a work to its end."""
+    async def _run(
+        self, work: Work, dtype: Dtype, dims: tuple[int, ...] | None
+    ) -> tuple[NDArray[Any], dict[int, Failure]]:
+        """Run a work to its end; rows have `dims`, or when None a single number, which the first piece determines."""
+        array: NDArray[Any] = np.zeros((work.count, *(dims or (0,))), dtype.numpy)
+        failures: dict[int, Failure] = {}
         done, progress_s = 0, time.monotonic()
         try:
-            async with asyncio.timeout(context.remaining_s):
+            async with asyncio.timeout(work.context.remaining_s):
                 while done < work.count:
                     rest = replace(work, start_index=done, count=work.count - done)
                     try:
                         async with aclosing(self._scheduler.run(rest)) as pieces:
                             async for piece in pieces:
-                                done += result.put(piece)
-                                progress_s = time.monotonic()
+                                if dims is None and piece.rows.ndim == 2:
+                                    dims = piece.rows.shape[1:]
+                                    array = np.zeros((work.count, *dims), dtype.numpy)
+                                _check_rows(piece, dtype, dims)
+                                array[done : done + len(piece.rows)] = piece.rows
+                                failures |= {done + row: failure for row, failure in piece.failures.items()}
+                                done, progress_s = done + len(piece.rows), time.monotonic()
                     except Overloaded as error:
-                        remaining_s, may_retry = context.remaining_s, context.retry_overloaded or done > 0
+                        remaining_s, may_retry = work.context.remaining_s, work.context.retry_overloaded or done > 0
                         in_time = remaining_s is None or remaining_s > error.retry_after_s
                         if not (may_retry and in_time) or time.monotonic() - progress_s > _RETRY_LIMIT_S:
                             raise
@@ -186,60 +178,36 @@ class InferenceClient:
         except TimeoutError as error:
             message = f"{done} of {work.count} rows were done when the deadline passed; allow more time"
             raise TooLate(message) from error
+        return array, failures
 
 
-@dataclass(kw_only=True, eq=False)
-class _Result:
-    """The array that pieces fill.
-
-    Attributes:
-        count: its rows.
-        dtype: of its elements.
-        dims: of a row; None: one number, which the first piece determines.
-        failures: by row.
-    """
-
-    count: int
-    dtype: np.dtype[Any]
-    dims: tuple[int, ...] | None
-    failures: dict[int, Failure] = field(default_factory=dict)
-    _rows: NDArray[Any] | None = None
-
-    def rows(self) -> NDArray[Any]:
-        """Return all rows; those that did not arrive are zero."""
-        if self._rows is None:
-            self._rows = np.zeros((self.count, *((0,) if self.dims is None else self.dims)), self.dtype)
-        return self._rows
-
-    def rows_or_nan(self) -> NDArray[np.float32]:
-        """Return all rows, NaN where the worker failed."""
-        rows: NDArray[np.float32] = self.rows()
-        rows[list(self.failures)] = np.nan
-        return rows
-
-    def put(self, piece: Piece) -> int:
-        """Store a piece at its place; return its number of rows."""
-        first, count, dims = piece.start_index, len(piece.rows), piece.rows.shape[1:]
-        if self.dims is None and len(dims) == 1:
-            self.dims = dims
-        if piece.rows.dtype != self.dtype or dims != self.dims:
-            expected = "one number of features" if self.dims is None else list(self.dims)
-            raise WorkerFault(
-                f"the worker returned {piece.rows.dtype.name} rows of {list(dims)}, "
-                f"and {self.dtype.name} rows of {expected} were requested"
-            )
-        self.rows()[first : first + count] = piece.rows
-        self.failures |= {first + row: failure for row, failure in piece.failures.items()}
-        return count
+def _check_rows(piece: Piece, dtype: Dtype, dims: tuple[int, ...] | None) -> None:
+    rows, expected = piece.rows, "one number of features" if dims is None else list(dims)
+    if rows.dtype != dtype.numpy or rows.shape[1:] != dims:
+        raise WorkerFault(
+            f"the worker returned {rows.dtype.name} rows of {list(rows.shape[1:])}, "
+            f"and {dtype.numpy.name} rows of {expected} were requested"
+        )
 
 
-def _work(target: Target, operation: Operation, item: Item, sample_bytes: int, context: RequestContext) -> Work:
+def _with_nan(rows: NDArray[np.float32], failures: dict[int, Failure]) -> NDArray[np.float32]:
+    rows[list(failures)] = np.nan
+    return rows
+
+
+def _work(
+    target: Target,
+    operation: Operation,
+    item: Item,
+    row_bytes: int,
+    context: RequestContext,
+) -> Work:
     return Work(
         target=target,
         operation=operation,
         feed=item,
         count=item.count,
-        sample_bytes=sample_bytes,
+        sample_bytes=row_bytes,
         context=context,
         ramp_up=False,
     )

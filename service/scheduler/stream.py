@@ -10,10 +10,10 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import AsyncGenerator, Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from service.config import GatewayConfig
-from service.domain import Failure, FailureCode, Item, Outcome, RangeItem, Rows, SamplerState
+from service.domain import Failure, FailureCode, Item, Outcome, RangeItem, SamplerState
 from service.errors import FountServiceError, NotReady, Overloaded, TooLate, WorkerFault
 from service.scheduler.work import Piece, Work
 
@@ -68,26 +68,19 @@ class Slice:
         """Where its preempted draw resumes; None before the first step."""
         return self.item.resume_from if isinstance(self.item, RangeItem) else None
 
-    def resumed(self, item: RangeItem, state: SamplerState) -> Slice:
-        """Return the same slice with its draw at a later step."""
-        return replace(self, item=replace(item, resume_from=state))
-
     def complete(self, outcome: Outcome) -> None:
         """Pass a worker's outcome to the stream."""
+        work = self.stream.work
         if isinstance(outcome, Failure):
             self.fail(_failure_to_error(outcome))
         elif isinstance(outcome, SamplerState):
             self.fail(WorkerFault("the worker preempted a draw that was not to be preempted"))
-        elif not self._has_expected_size(outcome):
+        elif not work.sample_bytes_estimated and outcome.array.nbytes != self.item.count * work.sample_bytes:
             self.fail(WorkerFault("the worker returned rows of another size than requested"))
         elif not self.done.done():
             labels = self.item.labels if isinstance(self.item, RangeItem) else None
             failures = dict(outcome.failures)
             self.done.set_result(Piece(start_index=self.first, rows=outcome.array, labels=labels, failures=failures))
-
-    def _has_expected_size(self, rows: Rows) -> bool:
-        work = self.stream.work
-        return work.sample_bytes_estimated or rows.array.nbytes == self.item.count * work.sample_bytes
 
     def fail(self, error: BaseException) -> None:
         """Pass an error to the stream in place of the rows."""
@@ -111,6 +104,7 @@ class SampleStream:
     Attributes:
         opened_s: `time.monotonic()` when it was opened.
         slices_issued: how many slices were issued so far.
+        is_closed: whether its reader is gone.
     """
 
     def __init__(self, work: Work, buffer: SendBuffer, wake: Callable[[], None]) -> None:
@@ -123,7 +117,7 @@ class SampleStream:
         self._slices: deque[Slice] = deque()
         self._changed = asyncio.Event()
         self._error: BaseException | None = None
-        self._closed = False
+        self.is_closed = False
         self.opened_s = time.monotonic()
         self.slices_issued = 0
         buffer.streams += 1
@@ -132,7 +126,7 @@ class SampleStream:
     def demand(self) -> int:
         """How many samples could be issued now."""
         remaining = self._end - self._next_index
-        if not remaining or self._closed or self._error:
+        if not remaining or self.is_closed or self._error:
             return 0
         size = self.work.sample_bytes
         fitting = min(self._buffer.available(self._held * size) // size, _WINDOW_SAMPLES - self._held)
@@ -153,11 +147,6 @@ class SampleStream:
     def sample_units(self) -> float:
         """What a whole sample costs, in steps of a sample of the model's own size; see `CostModel`."""
         return self.steps * self.work.row_cost
-
-    @property
-    def is_closed(self) -> bool:
-        """Whether its reader is gone."""
-        return self._closed
 
     @property
     def is_late(self) -> bool:
@@ -199,9 +188,9 @@ class SampleStream:
 
     def close(self) -> None:
         """End it: its reader is gone."""
-        if self._closed:
+        if self.is_closed:
             return
-        self._closed = True
+        self.is_closed = True
         for each in self._slices:
             each.discard()
         self._slices.clear()

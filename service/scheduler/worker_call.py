@@ -6,7 +6,7 @@ worker returns the sampler's state, and another call resumes from there, with th
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from service.domain import Call, RangeItem, Reply, SamplerState, Target
 from service.scheduler.stream import SampleStream, Slice
@@ -81,7 +81,7 @@ class WorkerCall:
         for each, outcome in zip(self.slices, reply.outcomes, strict=True):
             item = each.item
             if isinstance(outcome, SamplerState) and isinstance(item, RangeItem) and _advances(each, outcome):
-                preempted.append(each.resumed(item, outcome))
+                preempted.append(replace(each, item=replace(item, resume_from=outcome)))
             else:
                 each.complete(outcome)
         return WorkerCall(slices=preempted) if preempted else None

@@ -185,7 +185,7 @@ class MemoryPool:
             raise self.faults.crash
         model = next(model for model in self.models if model.key == call.target.model)
         outcomes = tuple(self._outcome(model, call, item) for item in call.items)
-        return Reply(outcomes=outcomes, queue_s=0.0, compute_s=compute_s, batch_sizes=(samples,))
+        return Reply(outcomes=outcomes, compute_s=compute_s)
 
     def _outcome(self, model: ServedModel, call: Call, item: Item) -> Outcome:
         if call.operation not in model.operations:

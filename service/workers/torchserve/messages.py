@@ -62,9 +62,7 @@ def reply_to_domain(call: Call, reply: worker_pb2.WorkerReply) -> Reply:
         raise WorkerFault(f"the worker returned {len(reply.items)} outcomes for {len(call.items)} items")
     return Reply(
         outcomes=tuple(_outcome(item, outcome) for item, outcome in zip(call.items, reply.items, strict=True)),
-        queue_s=reply.timings.queue_s,
         compute_s=reply.timings.compute_s,
-        batch_sizes=tuple(reply.timings.batch_sizes),
     )
 
 

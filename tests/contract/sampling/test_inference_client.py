@@ -48,10 +48,11 @@ class Models:
     ):
         indices = np.asarray(indices, np.uint64)
         labels = np.ones(len(indices), np.uint32) if labels is None else np.asarray(labels, np.uint32)
-        return await self.inference.sample(
+        array, failures = await self.inference.sample(
             target(GENERATOR), GENERATOR, seed=7, indices=indices, labels=labels,
             parameters=parameters, context=context,
         )  # fmt: skip
+        return Rows(array=array, failures=failures)
 
     async def classify(self, images, context: RequestContext = CONTEXT, model: ServedModel = CLASSIFIER):
         return await self.inference.classify(target(model), model, images, context)
@@ -86,7 +87,7 @@ async def test_samples_are_those_of_their_addresses_in_any_order() -> None:
     async with inference() as models:
         drawn = await models.sample([9, 2**40, 9, 3], labels=[0, 1, 2, 1])
         expected = [sample(9, 0), sample(2**40, 1), sample(9, 2), sample(3, 1)]
-        assert np.array_equal(drawn.images, np.stack(expected))
+        assert np.array_equal(drawn.array, np.stack(expected))
         assert not drawn.failures
 
 
@@ -96,13 +97,13 @@ async def test_many_slices_are_returned_in_order() -> None:
         drawn = await models.sample(indices)
         assert len(models.pool.calls) > 5
         whole = await models.sample(np.arange(5000))
-        assert np.array_equal(drawn.images, whole.images[indices])
+        assert np.array_equal(drawn.array, whole.array[indices])
 
 
 async def test_no_indices_need_no_call() -> None:
     async with inference() as models:
         drawn = await models.sample([])
-        assert (drawn.images.shape, len(models.pool.calls)) == ((0, 2, 3, 1), 0)
+        assert (drawn.array.shape, len(models.pool.calls)) == ((0, 2, 3, 1), 0)
 
 
 async def test_failed_rows_are_listed_by_position() -> None:
@@ -110,7 +111,7 @@ async def test_failed_rows_are_listed_by_position() -> None:
         models.pool.faults.bad_indices = frozenset({30})
         drawn = await models.sample([5, 30, 6, 30])
         assert {row: each.reason for row, each in drawn.failures.items()} == {1: "NOT_FINITE", 3: "NOT_FINITE"}
-        assert not drawn.images[[1, 3]].any()
+        assert not drawn.array[[1, 3]].any()
 
 
 async def test_images_are_classified() -> None:
@@ -264,7 +265,7 @@ async def full_gateway(models: Models, seconds: float) -> AsyncIterator[None]:
 
 async def test_refused_work_is_retried() -> None:
     async with inference() as models, full_gateway(models, 0.3):
-        assert len((await models.sample([1, 2], context=BUSY)).images) == 2
+        assert len((await models.sample([1, 2], context=BUSY)).array) == 2
 
 
 async def test_the_first_work_of_a_request_can_be_refused() -> None:
@@ -308,7 +309,7 @@ async def test_started_work_resumes_after_a_refusal() -> None:
         models.inference = InferenceClient(refusing)
         drawn = await models.sample([9, 8, 7, 6, 5, 4], context=replace(CONTEXT, retry_overloaded=False))
         assert refusing.starts == [0, 2, 4]
-        assert np.array_equal(drawn.images, np.stack([sample(index) for index in (9, 8, 7, 6, 5, 4)]))
+        assert np.array_equal(drawn.array, np.stack([sample(index) for index in (9, 8, 7, 6, 5, 4)]))
 
 
 async def test_the_streams_of_finished_arrays_are_removed() -> None:
@@ -346,4 +347,4 @@ async def test_draws_of_many_steps_are_preempted_with_their_indices() -> None:
         models.pool.batch_seconds = {1: 1e-3}
         drawn = await models.sample([9, 3, 5], parameters=Parameters(steps=40))
         assert any(call.step_limit for call in models.pool.calls)
-        assert np.array_equal(drawn.images, np.stack([sample(index) for index in (9, 3, 5)]))
+        assert np.array_equal(drawn.array, np.stack([sample(index) for index in (9, 3, 5)]))
