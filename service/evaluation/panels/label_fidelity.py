@@ -114,13 +114,13 @@ _part = partial(MetricPart, panel=Panel.LABEL_FIDELITY, stage="reading labels")
 
 PARTS: tuple[MetricPart, ...] = (
     _part(name="agreement", compute=_measure_agreement),
-    _part(name="answers", compute=_measure_label_grid),
+    _part(name="label_grid", compute=_measure_label_grid),
 )
 
 
 def build_metrics(outputs: Mapping[str, JSON], evidence: Evidence) -> list[Metric]:
     """Make metrics of the outputs of the parts, those that decide first."""
-    agreement, grid = outputs["agreement"], outputs["answers"]
+    agreement, grid = outputs["agreement"], outputs["label_grid"]
     simulated = agreement["null"]
     worst_null = None
     if simulated is not None:
