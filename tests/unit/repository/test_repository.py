@@ -167,3 +167,9 @@ def test_every_target_the_documents_name_exists() -> None:
 
 def test_ci_can_be_run() -> None:
     assert (ROOT / ".ci/run").stat().st_mode & 0o111 == 0o111
+
+
+@pytest.mark.parametrize("page", sorted((ROOT / "docs").glob("*.md")), ids=lambda page: page.name)
+def test_a_page_names_only_files_that_exist(page: Path) -> None:
+    named = set(re.findall(r"`((?:protos|fount|service|handlers|tests|benchmarks)/[\w./-]*[\w/])`", page.read_text()))
+    assert sorted(name for name in named if not (ROOT / name).exists()) == []
