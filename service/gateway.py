@@ -22,7 +22,6 @@ from service.rpc.datasets import DatasetServicer
 from service.rpc.evaluation import EvaluationServicer
 from service.rpc.interceptor import CallInterceptor
 from service.rpc.models import ModelServicer
-from service.rpc.plan_request import PlanRequests
 from service.rpc.plan_store import plan_store_at
 from service.rpc.plans import PlanIssuer
 from service.rpc.reading import ReadingServicer
@@ -174,9 +173,10 @@ class Gateway:
         config, cache = self._config, PixelCache()
         augmentation = AugmentationServicer(
             issuer=PlanIssuer(
-                PlanRequests(self.datasets, self.catalog),
-                Planner(catalog=self.catalog, inference=self.inference, cache=cache),
-                TicketKeys.at(config.ticket_keys),
+                datasets=self.datasets,
+                catalog=self.catalog,
+                planner=Planner(catalog=self.catalog, inference=self.inference, cache=cache),
+                keys=TicketKeys.at(config.ticket_keys),
             ),
             plans=plan_store_at(config.plans),
             catalog=self.catalog,

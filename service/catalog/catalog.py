@@ -20,7 +20,15 @@ from service.domain import ModelState, Operation, ServedModel, Target
 from service.errors import InvalidRequest, NotReady, Retired, UnknownName, Violation
 from service.workers import Offer, WorkerPool
 
-__all__ = ["TRANSFORMER", "Catalog", "Entry", "PinnedModel", "class_labels"]
+__all__ = ["ROLES", "TRANSFORMER", "Catalog", "Entry", "PinnedModel", "class_labels"]
+
+ROLES = {
+    "generator": Operation.SAMPLE,
+    "classifier": Operation.CLASSIFY,
+    "verifier": Operation.CLASSIFY,
+    "transformer": Operation.TRANSFORM,
+}
+"""The roles of models in a plan, and what each does."""
 
 TRANSFORMER = "transforms"
 """The built-in model that transforms images; without it, any other model with the operation serves."""
@@ -82,7 +90,7 @@ class PinnedModel:
     """A model in a role of a plan, with the workers that must run it.
 
     Attributes:
-        role: "generator", "classifier", "transformer" or "verifier".
+        role: one of `ROLES`.
         target: its workers, all of the pinned numerics.
         model: what it accepts.
     """

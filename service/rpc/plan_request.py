@@ -15,7 +15,6 @@ import numpy as np
 
 from fount.augmentation.shards import MAX_SHARDS
 from fount.readers import Dataset, DatasetSplit
-from fount.ticket.v1 import ticket_pb2
 from fount.transforms import Policy, safe_policy
 from fount.v1 import augmentation_pb2, model_pb2, sampling_pb2
 from service.augmentation.permutation import MAX_ROWS
@@ -32,11 +31,9 @@ from service.augmentation.targets import (
     Weights,
     allocate,
     count_cells,
-)  # fmt: skip
-from service.caller import Caller
-from service.catalog import TRANSFORMER, Catalog, PinnedModel, class_labels
-from service.datasets import Datasets, DatasetSettings
-from service.domain import Operation
+)
+from service.catalog import ROLES, TRANSFORMER, Catalog, PinnedModel, class_labels
+from service.datasets import DatasetSettings
 from service.errors import FountServiceError, InvalidRequest, NotReady, PlanRefused, Retired, UnknownName, Violation
 from service.rpc.fields import (
     NO_TRANSFORMER,
@@ -49,7 +46,7 @@ from service.rpc.fields import (
     read_weights,
 )
 
-__all__ = ["PlanRequests"]
+__all__ = ["read_plan_request"]
 
 _DAY_S = 86400
 _MAX_TTL_S = 30 * _DAY_S
@@ -60,84 +57,38 @@ _MAX_COUNTS = 4096  # entries of a target: a ticket holds them
 _MAX_FACTOR = 1000.0
 _UNCHANGED = Factor(factor=1.0, by_group=False)
 
-_OPERATIONS = {
-    "generator": Operation.SAMPLE,
-    "classifier": Operation.CLASSIFY,
-    "verifier": Operation.CLASSIFY,
-    "transformer": Operation.TRANSFORM,
-}
 
-_Pins = Mapping[str, augmentation_pb2.PinnedModel]
+Pins = Mapping[str, augmentation_pb2.PinnedModel]
 """The models of a ticket by role."""
 
 
-class PlanRequests:
-    """Reads specifications against the data sets and models of this gateway."""
+async def read_plan_request(
+    request: augmentation_pb2.PlanDatasetRequest,
+    dataset: Dataset,
+    settings: DatasetSettings,
+    catalog: Catalog,
+    pins: Pins | None = None,
+) -> PlanSpec:
+    """Read a request for a data set with its settings.
 
-    def __init__(self, datasets: Datasets, catalog: Catalog) -> None:
-        self._datasets, self._catalog = datasets, catalog
+    `pins` are the models of a ticket: no others are looked for, and labels are not verified again. None: the request is
+    a client's.
 
-    async def read(self, request: augmentation_pb2.PlanDatasetRequest, caller: Caller) -> PlanSpec:
-        """Read a client's request.
-
-        Raises:
-            InvalidRequest: fields are wrong; names every one. UnknownName: only names are wrong.
-            NotPermitted: the caller has no grant for the data set or the generator.
-            DatasetUnreadable: a file of the data set is damaged.
-            PlanRefused: a model is for other images, or no model that transforms is served.
-            Retired: a digest or operation is not served.
-            NotReady: a model has no ready worker.
-        """
-        dataset = await self._open(request.dataset, caller)
-        if request.mix.synthesised and request.synthesis.model.name:
-            caller.require(f"sample:{request.synthesis.model.name}")
-        return await self._read(request, dataset, None)
-
-    async def read_ticket(self, payload: ticket_pb2.TicketPayload, caller: Caller) -> PlanSpec:
-        """Read what a ticket was made from, against what this gateway has now.
-
-        Raises:
-            Retired: the data set, a digest or numerics is not served any more.
-            NotPermitted: a grant is gone. Also NotReady and DatasetUnreadable as `read`.
-        """
-        pins = {each.role: each for each in payload.models}
-        if "generator" in pins:
-            caller.require(f"sample:{pins['generator'].model.name}")
-        try:
-            dataset = await self._open(payload.request.dataset, caller)
-            if dataset.digest != payload.dataset_digest:
-                raise Retired(
-                    f"data set {dataset.name} with digest {payload.dataset_digest} is not served; "
-                    f"{dataset.digest} is; plan again"
-                )
-            return await self._read(payload.request, dataset, pins)
-        except InvalidRequest as error:
-            raise Retired(f"what the ticket was made from is not served any more; plan again: {error}") from error
-
-    async def _open(self, name: str, caller: Caller) -> Dataset:
-        if not name:
-            problem = "name a data set; ListDatasets lists them"
-            raise InvalidRequest((Violation(field="dataset", description=problem),))
-        caller.require(f"dataset:{name}")
-        return await self._datasets.open(name)
-
-    async def _read(
-        self, request: augmentation_pb2.PlanDatasetRequest, dataset: Dataset, pins: _Pins | None
-    ) -> PlanSpec:
-        name = request.split or "train"
-        if name not in dataset.splits:
-            problem = f"{dataset.name} has no split {name[:80]!r}; it has {', '.join(dataset.splits)}"
-            raise UnknownName((Violation(field="split", description=problem, unknown=True),))
-        settings = self._datasets.settings(dataset.name)
-        return await _RequestReader(request, dataset, dataset.splits[name], settings, self._catalog, pins).read()
+    Raises:
+        InvalidRequest: fields are wrong; names every one. UnknownName: only names are wrong.
+        PlanRefused: a model is for other images, or no model that transforms is served.
+        Retired: a digest or operation is not served.
+        NotReady: a model has no ready worker.
+    """
+    name = request.split or "train"
+    if name not in dataset.splits:
+        problem = f"{dataset.name} has no split {name[:80]!r}; it has {', '.join(dataset.splits)}"
+        raise UnknownName((Violation(field="split", description=problem, unknown=True),))
+    return await _RequestReader(request, dataset, dataset.splits[name], settings, catalog, pins).read()
 
 
 class _RequestReader:
-    """Reads one request, for a split of a data set with its settings.
-
-    `pins` are the models of a ticket by role: no others are looked for, and labels are not verified again. None: the
-    request is a client's.
-    """
+    """Reads one request; arguments as `read_plan_request`."""
 
     def __init__(
         self,
@@ -146,7 +97,7 @@ class _RequestReader:
         split: DatasetSplit,
         settings: DatasetSettings,
         catalog: Catalog,
-        pins: _Pins | None,
+        pins: Pins | None,
     ) -> None:
         self._request, self._dataset, self._split, self._settings = request, dataset, split, settings
         self._catalog, self._pins = catalog, pins
@@ -154,7 +105,7 @@ class _RequestReader:
         self._refusal: FountServiceError | None = None  # the first reason why a correctly named model cannot serve
 
     async def read(self) -> PlanSpec:
-        """Read all fields, allocate rows, and raise everything that is wrong; see `PlanRequests.read`."""
+        """Read all fields, allocate rows, and raise everything that is wrong; see `read_plan_request`."""
         request, dataset, split = self._request, self._dataset, self._split
         target, mix = self._read_target(), self._read_mix()
         can_allocate = not self._wrong
@@ -166,17 +117,10 @@ class _RequestReader:
         cells, allocation, transformer = np.zeros((0, 1), np.int64), Allocation(), None
         if can_allocate:
             transformer = self._find_transformer() if mix.transformed and self._is_needed("transformer") else None
-            cells = await asyncio.to_thread(
-                count_cells, split.labels, split.groups, len(dataset.classes), len(dataset.groups)
-            )
+            groups, subsample = len(dataset.groups), request.target.subsample
+            cells = await asyncio.to_thread(count_cells, split.labels, split.groups, len(dataset.classes), groups)
             allocation = await asyncio.to_thread(
-                allocate,
-                cells,
-                target,
-                group_count=len(dataset.groups),
-                mix=mix,
-                mode=mode,
-                subsample=request.target.subsample,
+                allocate, cells, target, group_count=groups, mix=mix, mode=mode, subsample=subsample
             )
             self._check_allocation(allocation, synthesis)
         raise_violations(self._wrong)
@@ -303,27 +247,23 @@ class _RequestReader:
 
     def _read_synthesis(self) -> SynthesisSpec | None:
         """Read the synthesis; None, noted, when there is none, or no generator."""
+        given, dataset, wrong = self._request.synthesis, self._dataset, self._wrong
         if not self._request.HasField("synthesis"):
-            self._wrong.add(
-                "synthesis", "is needed, for mix.synthesised is above 0; name a generator in synthesis.model"
-            )
+            wrong.add("synthesis", "is needed, for mix.synthesised is above 0; name a generator in synthesis.model")
             return None
-        given, dataset = self._request.synthesis, self._dataset
         attempts = given.attempts or _ATTEMPTS
-        self._wrong.check_range("synthesis.attempts", attempts, 1, _MAX_ATTEMPTS)
+        wrong.check_range("synthesis.attempts", attempts, 1, _MAX_ATTEMPTS)
         quantile, classifier = self._read_quantile(), self._read_classifier()
         confidence = given.min_confidence if given.HasField("min_confidence") else _CONFIDENCE if classifier else 0.0
         generator = self._find("generator", given.model, "synthesis.model")
         if generator is None:
             return None
         if not generator.model.labels:
-            self._wrong.add(
-                "synthesis.model", f"{generator.model.key.name} is unconditional; name a conditional generator"
-            )
+            wrong.add("synthesis.model", f"{generator.model.key.name} is unconditional; name a conditional generator")
         return SynthesisSpec(
             generator=generator,
             classifier=classifier,
-            parameters=read_parameters(given.parameters, "synthesis.parameters", generator.model, self._wrong),
+            parameters=read_parameters(given.parameters, "synthesis.parameters", generator.model, wrong),
             min_confidence=confidence,
             copy_quantile=quantile,
             attempts=attempts,
@@ -381,7 +321,7 @@ class _RequestReader:
         numerics = self._pins[role].numerics if self._pins and role in self._pins else ""
         try:
             entry = self._catalog.find(reference.name, reference.version, reference.digest)
-            target, model = self._catalog.choose(entry, _OPERATIONS[role], digest=reference.digest, numerics=numerics)
+            target, model = self._catalog.choose(entry, ROLES[role], digest=reference.digest, numerics=numerics)
         except InvalidRequest as error:
             self._wrong += [replace(each, field=each.field.replace("model", field, 1)) for each in error.violations]
             return None

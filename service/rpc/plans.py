@@ -18,10 +18,11 @@ from service.augmentation.plan_spec import OpenPlan, PlanSpec, SynthesisSpec
 from service.augmentation.planner import Plan, Planner
 from service.augmentation.verification import LabelAgreement
 from service.caller import Caller
-from service.catalog import PinnedModel
-from service.errors import InvalidRequest, Violation
+from service.catalog import Catalog, PinnedModel
+from service.datasets import Datasets
+from service.errors import InvalidRequest, Retired, Violation
 from service.rpc.fields import policy_to_proto, reference_to_message
-from service.rpc.plan_request import PlanRequests
+from service.rpc.plan_request import read_plan_request
 from service.rpc.tickets import LAYOUT_VERSION, MAX_TICKET_BYTES, TicketKeys, open_ticket, plan_id, sign
 from service.scheduler.work import RequestContext
 
@@ -31,10 +32,10 @@ _log = logging.getLogger(__name__)
 
 
 class PlanIssuer:
-    """Makes plans of requests, and opens their tickets."""
+    """Makes plans of requests, and opens their tickets, against the data sets and models of this gateway."""
 
-    def __init__(self, requests: PlanRequests, planner: Planner, keys: TicketKeys) -> None:
-        self._requests, self._planner, self._keys = requests, planner, keys
+    def __init__(self, *, datasets: Datasets, catalog: Catalog, planner: Planner, keys: TicketKeys) -> None:
+        self._datasets, self._catalog, self._planner, self._keys = datasets, catalog, planner, keys
         self._has_warned = False
 
     async def plan(
@@ -43,9 +44,15 @@ class PlanIssuer:
         """Make a plan for a caller.
 
         Raises:
-            InvalidRequest: the ticket would be too large. Also whatever `PlanRequests.read` and `Planner.plan` raise.
+            InvalidRequest: fields are wrong, or the ticket would be too large.
+            NotPermitted: the caller has no grant for the data set or the generator.
+            DatasetUnreadable: a file of the data set is damaged.
+            PlanRefused, Retired, NotReady: as `read_plan_request`. Also whatever `Planner.plan` raises.
         """
-        spec = await self._requests.read(request, context.caller)
+        dataset = await self._open_dataset(request.dataset, context.caller)
+        if request.mix.synthesised and request.synthesis.model.name:
+            context.caller.require(f"sample:{request.synthesis.model.name}")
+        spec = await read_plan_request(request, dataset, self._datasets.settings(dataset.name), self._catalog)
         message = _plan_to_message(await self._planner.plan(spec, context))
         message.request.CopyFrom(_fill_in(request, spec))
         message.create_time.FromNanoseconds(time.time_ns())
@@ -74,8 +81,28 @@ class PlanIssuer:
             DatasetUnreadable: a file of the data set is damaged.
         """
         payload = open_ticket(ticket, self._keys, caller.subject)
-        spec = await self._requests.read_ticket(payload, caller)
+        pins = {each.role: each for each in payload.models}
+        if "generator" in pins:
+            caller.require(f"sample:{pins['generator'].model.name}")
+        try:
+            dataset = await self._open_dataset(payload.request.dataset, caller)
+            if dataset.digest != payload.dataset_digest:
+                raise Retired(
+                    f"data set {dataset.name} with digest {payload.dataset_digest} is not served; "
+                    f"{dataset.digest} is; plan again"
+                )
+            settings = self._datasets.settings(dataset.name)
+            spec = await read_plan_request(payload.request, dataset, settings, self._catalog, pins)
+        except InvalidRequest as error:
+            raise Retired(f"what the ticket was made from is not served any more; plan again: {error}") from error
         return await self._planner.open(payload.plan_id, spec, payload.copy_threshold or None)
+
+    async def _open_dataset(self, name: str, caller: Caller) -> Dataset:
+        if not name:
+            problem = "name a data set; ListDatasets lists them"
+            raise InvalidRequest((Violation(field="dataset", description=problem),))
+        caller.require(f"dataset:{name}")
+        return await self._datasets.open(name)
 
     def _sign(self, payload: ticket_pb2.TicketPayload) -> bytes:
         if not (self._keys.are_lasting or self._has_warned):

@@ -30,7 +30,6 @@ from service.errors import FountServiceError, InvalidRequest, TicketInvalid
 from service.gateway import Gateway
 from service.rpc.augmentation import AugmentationServicer
 from service.rpc.interceptor import CallInterceptor
-from service.rpc.plan_request import PlanRequests
 from service.rpc.plan_store import PlanStore
 from service.rpc.plans import PlanIssuer
 from service.rpc.tickets import TicketKeys
@@ -241,7 +240,7 @@ class Planning:
     def another_issuer(self, keys: TicketKeys = KEYS) -> PlanIssuer:
         """The issuer of another gateway."""
         planner = Planner(catalog=self.catalog, inference=self.inference, cache=PixelCache())
-        return PlanIssuer(PlanRequests(self.datasets, self.catalog), planner, keys)
+        return PlanIssuer(datasets=self.datasets, catalog=self.catalog, planner=planner, keys=keys)
 
 
 def plan_request(text: str) -> augmentation_pb2.PlanDatasetRequest:
