@@ -23,7 +23,7 @@ from handlers.models import CUSTOM_FAMILY, PROGRAM_FAMILIES
 __all__ = [
     "CARD_FILE", "NAME_RULE", "Card", "CardError", "Family", "Golden", "Latent", "Limits", "Parameter",
     "ParameterName", "Problem", "Quality", "Recipe", "Sample", "Weights", "default_of", "is_model_name", "load_card",
-    "write_card",
+    "to_plain", "write_card",
 ]  # fmt: skip
 
 CARD_FILE = "model.yaml"
@@ -219,7 +219,7 @@ def load_card(folder: Path) -> Card:
 def write_card(card: Card, folder: Path) -> Path:
     """Write a card with its keys in the order of the schema; optional keys at their defaults are left out."""
     file = folder / CARD_FILE
-    text = yaml.safe_dump(_to_plain(card), sort_keys=False, allow_unicode=True, width=120, default_flow_style=None)
+    text = yaml.safe_dump(to_plain(card), sort_keys=False, allow_unicode=True, width=120, default_flow_style=None)
     file.write_text(text, encoding="utf-8")
     return file
 
@@ -229,13 +229,14 @@ def default_of(key: dataclasses.Field[Any]) -> Any:
     return key.default if key.default_factory is dataclasses.MISSING else key.default_factory()
 
 
-def _to_plain(value: Any) -> Any:
+def to_plain(value: Any) -> Any:
+    """Convert a card or a part of it to values for YAML; optional keys at their defaults are left out."""
     if dataclasses.is_dataclass(value):
         kept = [key.name for key in dataclasses.fields(value) if getattr(value, key.name) != default_of(key)]
-        return {name: _to_plain(getattr(value, name)) for name in kept}
+        return {name: to_plain(getattr(value, name)) for name in kept}
     if isinstance(value, Mapping):
-        return {name: _to_plain(item) for name, item in value.items()}
-    return [_to_plain(item) for item in value] if isinstance(value, tuple | list) else value
+        return {name: to_plain(item) for name, item in value.items()}
+    return [to_plain(item) for item in value] if isinstance(value, tuple | list) else value
 
 
 def _cross_check(card: Card) -> Iterator[Problem]:

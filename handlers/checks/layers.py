@@ -1,4 +1,4 @@
-"""Find the layer of a module where two runs that should be equal first differ, and say how to correct it.
+"""Find the layer of a module where two runs that should be equal first differ, and advise how to correct it.
 
 Hooks record the inputs and outputs of every submodule in a run. Two recorded runs are then compared call by call: the
 first submodule whose outputs differ is the cause when its inputs were equal, and otherwise the code that called it.
@@ -8,30 +8,25 @@ Programs whose submodules have no hooks are named as a whole.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-__all__ = [
-    "Call",
-    "Divergence",
-    "Trace",
-    "find_divergence",
-    "layers_in_training",
-    "remedy_for_mixing",
-    "remedy_for_randomness",
-    "remedy_for_state",
-    "trace",
-    "training_mode_advice",
-]
+from handlers.checks.report import join_first
+
+__all__ = ["TRAINING_MODE_ADVICE", "Call", "Divergence", "find_divergence", "remedy_for_mixing",
+           "remedy_for_randomness", "remedy_for_state", "trace"]  # fmt: skip
+
+TRAINING_MODE_ADVICE = "likely saved or run in training mode: call eval() before saving, and train() nowhere; else "
+"""The most frequent cause of mixed rows in a program and of changing statistics; precedes other advice."""
 
 _MAX_CALLS = 2000  # a many-step sampler calls layers without end; runs that differ do so early
 _MAX_VALUES = 16384  # recorded of one tensor, evenly spaced
 _MAX_NESTING = 4
-_MAX_NAMED = 3
+_MAX_NAMED = 5  # changed tensors in a message
 _STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
 _NORMS = (nn.modules.batchnorm._BatchNorm,)
 _DROPOUTS = (nn.modules.dropout._DropoutNd,)
@@ -66,19 +61,6 @@ class Call:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Trace:
-    """The calls of one run, in the order they ended.
-
-    Attributes:
-        calls: at most 2000.
-        is_complete: whether these are all calls of the run.
-    """
-
-    calls: tuple[Call, ...]
-    is_complete: bool
-
-
-@dataclass(frozen=True, kw_only=True)
 class Divergence:
     """The place where two runs first differ.
 
@@ -91,14 +73,17 @@ class Divergence:
     module: nn.Module | None = None
 
 
-def trace(root: nn.Module, run: Callable[[], object], row: int | None, rows: int) -> Trace:
-    """Run, and record the inputs and outputs of every submodule.
+def trace(root: nn.Module, run: Callable[[], object], row: int | None, rows: int) -> list[Call]:
+    """Run a batch, and record the inputs and outputs of every submodule of `root`.
 
     Args:
         root: the module whose submodules are recorded.
         run: runs one batch.
         row: the row that is recorded of every tensor; None records whole tensors.
         rows: how many rows the batch has.
+
+    Returns:
+        The calls in the order they ended, at most 2000.
     """
     ended: list[Call] = []
     running: list[Call] = []
@@ -107,49 +92,35 @@ def trace(root: nn.Module, run: Callable[[], object], row: int | None, rows: int
             with contextlib.suppress(RuntimeError, AttributeError):  # parts of a program accept no hooks
                 _hook(stack, name, module, ended, running, lambda value: tuple(_record(value, row, rows)))
         run()
-    return Trace(calls=tuple(ended), is_complete=len(ended) < _MAX_CALLS)
+    return ended
 
 
-def find_divergence(first: Trace, second: Trace, tolerance: float, entry: str) -> Divergence:
+def find_divergence(first: Sequence[Call], second: Sequence[Call], tolerance: float, entry: str) -> Divergence:
     """Find where two runs with different results first differ.
 
     Args:
-        first: one run.
-        second: the other.
+        first: calls of one run.
+        second: calls of the other.
         tolerance: allowed difference as a share of the largest value; 0 is none.
         entry: the method that is called from outside, "sample" or "forward".
     """
     last: Call | None = None
-    for a, b in zip(first.calls, second.calls, strict=False):
+    for a, b in zip(first, second, strict=False):
         if a.name != b.name:
             after = last if last is not None else "the start"
             return Divergence(description=f"in {entry}() itself: the two runs call other layers after {after}")
         if not _equal(a.outputs, b.outputs, tolerance):
             return _find_cause(a, b, tolerance, entry)
         last = a
-    if not first.is_complete:
+    if len(first) == _MAX_CALLS:
         return Divergence(description=f"after the first {_MAX_CALLS} calls of layers")
     if last is None:
         return Divergence(description=f"in {entry}() itself, outside any layer")
     return Divergence(description=f"in {entry}() itself, after {last}")
 
 
-def layers_in_training(module: nn.Module) -> list[str]:
-    """Name the submodules in training mode, each with its class: at most three, and how many more."""
-    names = [
-        f"{name or 'the module'} ({type(part).__name__})" for name, part in module.named_modules() if part.training
-    ]
-    more = [f"{len(names) - _MAX_NAMED} more"] if len(names) > _MAX_NAMED else []
-    return names[:_MAX_NAMED] + more
-
-
-def training_mode_advice() -> str:
-    """Name the most frequent cause of mixed rows in a program and of changing statistics; precedes other advice."""
-    return "likely saved or run in training mode: call eval() before saving, and train() nowhere; else "
-
-
 def remedy_for_mixing(divergence: Divergence, entry: str) -> str:
-    """Say what to change so that rows no longer influence each other."""
+    """Advise what to change so that rows no longer influence each other."""
     module = divergence.module
     if isinstance(module, _NORMS):
         if getattr(module, "running_mean", None) is None:
@@ -166,7 +137,7 @@ def remedy_for_mixing(divergence: Divergence, entry: str) -> str:
 
 
 def remedy_for_randomness(divergence: Divergence, entry: str) -> str:
-    """Say what to change so that all random numbers are drawn by address."""
+    """Advise what to change so that all random numbers are drawn by address."""
     module = divergence.module
     if isinstance(module, _DROPOUTS):
         mode = "is in training mode: do not call train()" if module.training else "is on"
@@ -179,9 +150,9 @@ def remedy_for_randomness(divergence: Divergence, entry: str) -> str:
 
 
 def remedy_for_state(names: list[str]) -> str:
-    """Say what to change so that a call leaves no state behind; `names` are the tensors that changed."""
-    changed = f"{', '.join(names)}: " if names else ""
-    training = training_mode_advice() if any(name.endswith(_STATISTICS) for name in names) else ""
+    """Advise what to change so that a call leaves no state behind; `names` are the tensors that changed."""
+    changed = f"{join_first(names, _MAX_NAMED)}: " if names else ""
+    training = TRAINING_MODE_ADVICE if any(name.endswith(_STATISTICS) for name in names) else ""
     rule = "sampling must not write to buffers, parameters or attributes; compute what is needed from z and label"
     return f"{training}{changed}{rule}"
 

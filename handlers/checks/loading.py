@@ -80,14 +80,12 @@ def check_memory(subject: Subject) -> Finding:
     numbers = {"weights_bytes": float(weights), "resident_bytes": float(loaded), "peak_bytes": float(peak)}
     if subject.settings.device != "cpu":
         on_device = torch.cuda.max_memory_allocated(subject.settings.device)
-        seen, numbers = (
-            f"{seen}; on the device {_format_bytes(on_device)}",
-            numbers | {"device_bytes": float(on_device)},
-        )
+        seen += f"; on the device {_format_bytes(on_device)}"
+        numbers["device_bytes"] = float(on_device)
     free = available_bytes()
     if free is not None and peak > _MAX_SHARE * (free + loaded):
         change = "serve it with one worker, on a larger machine, or with a smaller limits.max_exec_batch"
-        seen = f"{seen}; {_format_bytes(free + loaded)} are available to all workers"
+        seen += f"; {_format_bytes(free + loaded)} are available to all workers"
         return warned("memory", seen, change, numbers=numbers)
     return passed("memory", seen, numbers=numbers)
 

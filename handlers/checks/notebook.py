@@ -12,7 +12,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
@@ -40,21 +39,6 @@ _CAUSES = (
 
 class ExampleError(Exception):
     """The example cannot be compared. Save it again as the message says."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Example:
-    """Inputs and results saved in a notebook.
-
-    Attributes:
-        z: (N, *latent) float32.
-        labels: (N,) int64; None when the model has no classes.
-        images: (N, H, W, C) float32 in the card's value range.
-    """
-
-    z: Tensor
-    labels: NDArray[np.int64] | None
-    images: Float32s
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,7 +70,7 @@ def check_notebook(subject: Subject) -> Finding:
     if not file.exists():
         return passed(CHECK, seen, change=_how_to_save(subject))
     try:
-        return _compare_with_example(subject, _read_example(subject, file), seen)
+        return _compare_with_example(subject, *_read_example(subject, file), seen)
     except ExampleError as error:
         return failed(CHECK, f"{EXAMPLE_FILE}: {error}", _how_to_save(subject))
 
@@ -102,7 +86,8 @@ def _compare_with_direct_call(subject: Subject) -> float:
     return largest_difference(known, _to_rows(direct.cpu()) if isinstance(direct, Tensor) else np.asarray(direct))
 
 
-def _read_example(subject: Subject, file: Path) -> _Example:
+def _read_example(subject: Subject, file: Path) -> tuple[Tensor, Tensor | None, Float32s]:
+    """Read z (N, *latent) float32, labels (N,) int64 if there are classes, and images (N, H, W, C) float32."""
     sample, classes = subject.card.sample, len(subject.card.classes)
     try:
         with safe_open(file, framework="pt") as stream:
@@ -123,35 +108,31 @@ def _read_example(subject: Subject, file: Path) -> _Example:
         raise ExampleError(
             f"z has {len(z)} rows of {z.dtype}, images has {len(images)}; both must have equally many rows"
         )
-    return _Example(z=z.float(), labels=_read_labels(tensors.get("labels"), len(z), classes), images=_to_rows(images))
+    labels = _check_labels(tensors["labels"], len(z), classes) if classes else None
+    return z.float(), labels, _to_rows(images)
 
 
-def _read_labels(labels: Tensor | None, count: int, classes: int) -> NDArray[np.int64] | None:
-    if labels is None:
-        return None
+def _check_labels(labels: Tensor, count: int, classes: int) -> Tensor:
     if labels.is_floating_point() or tuple(labels.shape) != (count,):
         raise ExampleError(f"labels are {labels.dtype} {tuple(labels.shape)}; they must be whole numbers ({count},)")
     if not 0 <= int(labels.min()) <= int(labels.max()) < classes:
         raise ExampleError(
             f"labels reach from {int(labels.min())} to {int(labels.max())}; the card has {classes} classes"
         )
-    return labels.to(torch.int64).numpy()
+    return labels.to(torch.int64)
 
 
 def _to_rows(images: Tensor) -> Float32s:
     return np.ascontiguousarray(images.float().permute(0, 2, 3, 1).numpy())  # (N, C, H, W) -> (N, H, W, C)
 
 
-def _compare_with_example(subject: Subject, example: _Example, seen: str) -> Finding:
+def _compare_with_example(subject: Subject, z: Tensor, labels: Tensor | None, images: Float32s, seen: str) -> Finding:
     value_range = subject.card.sample.value_range
-    if not find_rows_within(example.images, value_range).all():
-        ends = f"{example.images.min():.4g} to {example.images.max():.4g}"
+    if not find_rows_within(images, value_range).all():
+        ends = f"{images.min():.4g} to {images.max():.4g}"
         raise ExampleError(f"images reach from {ends}, the card's sample.value_range is {list(value_range)}")
-    drawn = _draw_example(subject, example)
-    levels = np.abs(
-        floats_to_uint8(np.nan_to_num(drawn), value_range).astype(np.int16)
-        - floats_to_uint8(example.images, value_range)
-    )
+    drawn = floats_to_uint8(np.nan_to_num(_draw_example(subject, z, labels)), value_range)
+    levels = np.abs(drawn.astype(np.int16) - floats_to_uint8(images, value_range))
     most, mean = int(levels.max()), float(levels.mean())
     compared = f"{len(levels)} pictures of {EXAMPLE_FILE} up to {most} levels apart, {mean:.3g} on average"
     if most <= MAX_LEVELS and mean <= MEAN_LEVELS:
@@ -160,19 +141,17 @@ def _compare_with_example(subject: Subject, example: _Example, seen: str) -> Fin
 
 
 @torch.inference_mode()
-def _draw_example(subject: Subject, example: _Example) -> Float32s:
+def _draw_example(subject: Subject, z: Tensor, labels: Tensor | None) -> Float32s:
     """Sample the example's z with the worker's code, in batches."""
     network, size = subject.network, subject.batch(32)
     assert isinstance(network.module, Sampler)
     parts: list[Float32s] = []
-    for start in range(0, len(example.z), size):
-        z = example.z[start : start + size]
-        addresses = Addresses.of_range(CHECK_SEED, start, len(z))
-        noise = _GivenNoise(addresses=addresses, device=network.device, dtype=network.dtype, z=z)
-        labels = None
-        if example.labels is not None:
-            labels = torch.from_numpy(example.labels[start : start + size]).to(network.device)
-        images = network.module.sample(noise, labels, subject.draw, Deadline())
+    for start in range(0, len(z), size):
+        part = z[start : start + size]
+        addresses = Addresses.of_range(CHECK_SEED, start, len(part))
+        noise = _GivenNoise(addresses=addresses, device=network.device, dtype=network.dtype, z=part)
+        part_labels = None if labels is None else labels[start : start + size].to(network.device)
+        images = network.module.sample(noise, part_labels, subject.draw, Deadline())
         parts.append(_to_rows(images.cpu()))
     return np.concatenate(parts)
 

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from handlers.cards.card import Card
-from handlers.checks.report import Finding, failed, passed, warned
+from handlers.checks.report import Finding, failed, join_first, passed, warned
 from handlers.checks.subject import SEVERAL, Subject
 from handlers.execution.errors import describe_error, is_out_of_memory
 from handlers.execution.pixels import Float32s, find_finite_rows, find_rows_within, floats_to_uint8
@@ -34,7 +34,7 @@ _Z_COUNT = 16  # z under one label
 _Z_PER_LABEL = 4  # z that every label is drawn with
 _MAX_LABELS = 64
 _SMALL = 1e-6  # difference of probabilities that counts as none
-_INVISIBLE = 2  # levels of 255 that nobody sees
+_INVISIBLE = 2  # levels of 255 that the eye does not see
 _EXPORT = 'torch.export.Dim("batch", min=1), and an example batch of 2 or more'
 
 
@@ -103,16 +103,16 @@ def check_uses_label(subject: Subject) -> Finding:
     if len(classes) == 1:
         return passed(check, "there is one label")
     count = min(len(classes), _MAX_LABELS, max(2, subject.held_rows(_MAX_LABELS * _Z_PER_LABEL) // _Z_PER_LABEL))
-    pictures = np.stack([_draw_label(subject, label) for label in range(count)])
+    rows = [subject.rows(_Z_PER_LABEL, labels=[label] * _Z_PER_LABEL) for label in range(count)]
+    pictures = np.stack([_to_levels(subject, subject.run_in_batches(each)) for each in rows])
     duplicates = _find_duplicates(pictures)
     if len(duplicates) == count - 1 and len({first for first, _ in duplicates}) == 1:
         change = "find where the label is lost: it must reach a layer; or remove classes and prior from the card"
         return warned(check, f"the same z gives the same picture under all {count} labels", change)
     if duplicates:
-        named = ", ".join(f"{classes[i]!r} and {classes[j]!r}" for i, j in duplicates[:_MAX_NAMED])
-        more = f" and {len(duplicates) - _MAX_NAMED} more" if len(duplicates) > _MAX_NAMED else ""
+        named = join_first([f"{classes[i]!r} and {classes[j]!r}" for i, j in duplicates], _MAX_NAMED)
         change = "compare how labels are encoded in training and here; a class missing in training looks like another"
-        return warned(check, f"the same z gives the same picture under labels {named}{more}", change)
+        return warned(check, f"the same z gives the same picture under labels {named}", change)
     mean = float(np.ptp(pictures, axis=0).mean())
     return passed(check, f"the same z under {count} labels: {mean:.1f} levels apart on average, no two alike")
 
@@ -122,10 +122,9 @@ def _find_wrong_batch(subject: Subject, count: int, labels: list[int] | None = N
     if not subject.samples:
         rows = len(subject.run(subject.rows(count)))
         return None if rows == count else failed("output", f"{count} rows gave {rows} results", "", blocks=True)
-    wrong = _find_wrong_shape(
-        subject.call_module(subject.module, subject.rows(count, labels=labels)), count, subject.card
-    )
-    return failed("output", wrong[0], wrong[1], blocks=True) if wrong else None
+    result = subject.call_module(subject.module, subject.rows(count, labels=labels))
+    wrong = _find_wrong_shape(result, count, subject.card)
+    return failed("output", *wrong, blocks=True) if wrong else None
 
 
 def _works(subject: Subject, count: int, labels: list[int] | None = None) -> bool:
@@ -238,8 +237,8 @@ def _fail_not_finite(subject: Subject, found: _PixelStatistics) -> Finding:
     classes, wrong = subject.card.classes, sorted(set(found.wrong_labels))
     under = ""
     if classes:
-        named = ", ".join(repr(classes[label]) for label in wrong[:_MAX_NAMED])
-        under = f" under label{'s' * (len(wrong) > 1)} {named}" + (" and more" if len(wrong) > _MAX_NAMED else "")
+        named = join_first([repr(classes[label]) for label in wrong], _MAX_NAMED)
+        under = f" under label{'s' * (len(wrong) > 1)} {named}"
     seen = f"{len(found.wrong_labels)} of {found.pictures} pictures contain NaN or infinite values{under}"
     change = "look for a division by zero, a log or root of a negative, or weights of a diverged training"
     return failed("output", seen, change)
@@ -300,10 +299,6 @@ def _check_values_of_reader(subject: Subject) -> Finding:
         seen = f"probabilities of a picture sum to {sums.min():.4g} to {sums.max():.4g}, the lowest is {lowest:.4g}"
         return failed("output", seen, "end classify with torch.softmax(..., dim=1)")
     return passed("output", f"probabilities of {classes} classes and {results.shape[1] - classes} embedding values")
-
-
-def _draw_label(subject: Subject, label: int) -> NDArray[np.int16]:
-    return _to_levels(subject, subject.run_in_batches(subject.rows(_Z_PER_LABEL, labels=[label] * _Z_PER_LABEL)))
 
 
 def _to_levels(subject: Subject, results: Float32s) -> NDArray[np.int16]:

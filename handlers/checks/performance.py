@@ -10,7 +10,6 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -32,15 +31,6 @@ _SMALLEST_POOL = 16
 _LONG_S = 60.0
 _FASTER = 1.1  # ratio of rates that counts as faster
 _MAX_BF16_BATCH = 32
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Bf16Result:
-    """Whether bf16 may be used, a phrase that says why, and its speed relative to fp32."""
-
-    is_close: bool
-    description: str
-    speedup: float = 0.0
 
 
 def check_batch_size(subject: Subject) -> Finding:
@@ -84,11 +74,11 @@ def check_speed(subject: Subject) -> Finding:
 
 def check_precisions(subject: Subject) -> Finding:
     """Run the same rows in bf16 and fp32, and compare within the tolerance of golden samples."""
-    check, bf16, listed = "precisions", _try_bf16(subject), "bf16" in subject.card.precisions
-    seen, numbers = f"fp32; bf16 {bf16.description}", {"bf16_gain": bf16.speedup}
-    if listed and not bf16.is_close:
+    check, (description, speedup), listed = "precisions", _try_bf16(subject), "bf16" in subject.card.precisions
+    seen, numbers = f"fp32; bf16 {description}", {"bf16_gain": speedup or 0.0}
+    if listed and speedup is None:
         return failed(check, seen, "remove bf16 from precisions in model.yaml", numbers=numbers)
-    change = "precisions: [fp32, bf16] would be allowed" if bf16.is_close and not listed else ""
+    change = "precisions: [fp32, bf16] would be allowed" if speedup is not None and not listed else ""
     return passed(check, seen, change=change, numbers=numbers)
 
 
@@ -132,26 +122,26 @@ def _advise_size(subject: Subject, rates: dict[int, float], best: int) -> str:
     return ""
 
 
-def _try_bf16(subject: Subject) -> _Bf16Result:
+def _try_bf16(subject: Subject) -> tuple[str, float | None]:
+    """Describe the difference from fp32; the second value is the speedup, None when bf16 may not be used."""
     settings = dataclasses.replace(subject.settings, precision="bf16")
     try:
         network = build_network(subject.card, build_module(subject.card, subject.folder), settings)
         rows = subject.rows(subject.held_rows(GOLDEN_COUNT))
         fp32, bf16 = subject.run_in_batches(rows), subject.run_in_batches(rows, network)
         if not find_finite_rows(bf16).all():
-            return _Bf16Result(is_close=False, description="gives NaN or infinite values")
+            return "gives NaN or infinite values", None
         difference, is_close = compare_outputs(_named_outputs(subject, fp32), _named_outputs(subject, bf16))
         if not is_close:
-            return _Bf16Result(is_close=False, description=f"is too far off: {difference}")
+            return f"is too far off: {difference}", None
         speedup = _measure_speedup(subject, network)
     except ProfileError:
-        return _Bf16Result(is_close=False, description="makes rows depend on their batch")
+        return "makes rows depend on their batch", None
     except Exception as error:  # a user's code may raise anything in bf16
         if is_out_of_memory(error):
             raise
-        return _Bf16Result(is_close=False, description=f"cannot be run: {describe_error(error)}")
-    description = f"is within tolerance ({difference}) and {speedup:.2g} times as fast"
-    return _Bf16Result(is_close=True, description=description, speedup=speedup)
+        return f"cannot be run: {describe_error(error)}", None
+    return f"is within tolerance ({difference}) and {speedup:.2g} times as fast", speedup
 
 
 def _measure_speedup(subject: Subject, network: Network) -> float:

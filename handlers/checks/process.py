@@ -155,8 +155,10 @@ class _EventReader:
 
     def _read(self, line: bytes) -> Iterator[Running | Finding]:
         try:
-            event: dict[str, Any] = json.loads(line)
-        except ValueError:  # not an event: the model's code wrote to every open file
+            event = json.loads(line)
+        except ValueError:
+            return
+        if not isinstance(event, dict):  # not an event: the model's code wrote to every open file
             return
         self.since = time.monotonic()
         if "begin" in event:
@@ -168,7 +170,7 @@ class _EventReader:
             yield finding
         elif "order" in event:
             self.pending = event["order"]
-        else:
+        elif "end" in event:
             self.has_ended = True
 
     def _fail(self, finding: Finding) -> Iterator[Finding]:

@@ -25,48 +25,41 @@ __all__ = ["CHECKS", "Check", "run_checks"]
 _SHAPE_WORDS = re.compile("shape|size|dimension|channels", re.IGNORECASE)  # in torch's message about a wrong z
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Check:
     """One check.
 
     Attributes:
         name: one word.
         question: the question it answers.
-        needs: checks that must not have blocked.
         run: runs the check.
+        needs: checks that must not have blocked.
         needs_all: whether every check before must have passed or warned.
     """
 
     name: str
     question: str
-    needs: tuple[str, ...]
     run: Callable[[Subject], Finding]
+    needs: tuple[str, ...] = ()
     needs_all: bool = False
 
 
-def _check(name: str, question: str, run: Callable[[Subject], Finding], *needs: str) -> Check:
-    return Check(name=name, question=question, needs=needs, run=run)
-
-
 CHECKS = (
-    _check("card", "Can model.yaml be read?", check_card),
-    _check("weights", "Can the model be built, with its weights?", check_weights_load, "card"),
-    _check("output", "Do shape, type and range match the card, under every label?", check_output, "weights"),
-    _check("notebook", "Are results equal to a direct call, and to a notebook's?", check_notebook, "output"),
-    _check("rows", "Is a row independent of the other rows of its batch?", check_rows, "output"),
-    _check("deterministic", "Does an address give the same bytes again?", check_deterministic, "output"),
-    _check("uses-z", "Does z change the picture?", check_uses_z, "deterministic"),
-    _check("uses-label", "Does the label change the picture?", check_uses_label, "deterministic"),
-    _check("batch-size", "Which batches may run, and which is the best?", check_batch_size, "rows", "deterministic"),
-    _check("precisions", "Is bf16 close enough to fp32?", check_precisions, "batch-size"),
-    _check("memory", "How much memory does a worker take?", check_memory, "batch-size"),
-    _check("speed", "How fast is it?", check_speed, "batch-size"),
-    _check("picture", "What does it look like?", check_picture, "output"),
-    Check(
-        name="golden", question="Are its golden samples recorded?", needs=("batch-size",), run=check_golden_samples,
-        needs_all=True,
-    ),
-)  # fmt: skip
+    Check("card", "Can model.yaml be read?", check_card),
+    Check("weights", "Can the model be built, with its weights?", check_weights_load, ("card",)),
+    Check("output", "Do shape, type and range match the card, under every label?", check_output, ("weights",)),
+    Check("notebook", "Are results equal to a direct call, and to a notebook's?", check_notebook, ("output",)),
+    Check("rows", "Is a row independent of the other rows of its batch?", check_rows, ("output",)),
+    Check("deterministic", "Does an address give the same bytes again?", check_deterministic, ("output",)),
+    Check("uses-z", "Does z change the picture?", check_uses_z, ("deterministic",)),
+    Check("uses-label", "Does the label change the picture?", check_uses_label, ("deterministic",)),
+    Check("batch-size", "Which batches may run, and which is the best?", check_batch_size, ("rows", "deterministic")),
+    Check("precisions", "Is bf16 close enough to fp32?", check_precisions, ("batch-size",)),
+    Check("memory", "How much memory does a worker take?", check_memory, ("batch-size",)),
+    Check("speed", "How fast is it?", check_speed, ("batch-size",)),
+    Check("picture", "What does it look like?", check_picture, ("output",)),
+    Check("golden", "Are its golden samples recorded?", check_golden_samples, ("batch-size",), needs_all=True),
+)
 """All checks, in the order they run."""
 
 
@@ -98,11 +91,8 @@ def _run(check: Check, subject: Subject) -> Finding:
     """Run one check; an error of the model's code becomes its finding."""
     try:
         return check.run(subject)
-    except (Exception, SystemExit) as error:  # noqa: BLE001 - an author's code may raise anything
-        return _fail_with_error(check, subject, error)
-
-
-def _fail_with_error(check: Check, subject: Subject, error: BaseException) -> Finding:
+    except (Exception, SystemExit) as raised:  # noqa: BLE001 - an author's code may raise anything
+        error: BaseException = raised
     if is_out_of_memory(error):
         change = "lower limits.max_exec_batch in model.yaml, or check it on a machine with more memory"
         return failed(check.name, f"memory ran out: {describe_error(error)}", change, blocks=True)

@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-__all__ = ["Finding", "State", "failed", "finding_to_text", "has_failed", "passed", "report_to_json", "skipped",
-           "verdict", "warned"]  # fmt: skip
+__all__ = ["Finding", "State", "failed", "finding_to_text", "has_failed", "join_first", "passed", "report_to_json",
+           "skipped", "verdict", "warned"]  # fmt: skip
 
 State = Literal["passed", "warned", "failed", "skipped"]
 
@@ -64,6 +64,12 @@ def failed(
 def skipped(check: str, why: str, *, blocks: bool = False) -> Finding:
     """Create the finding of a check that did not run."""
     return Finding(check=check, state="skipped", seen=why, blocks=blocks)
+
+
+def join_first(names: Sequence[str], most: int) -> str:
+    """Join the first names with commas, and the number of the others: "a, b, 3 more"."""
+    others = [f"{len(names) - most} more"] if len(names) > most else []
+    return ", ".join([*names[:most], *others])
 
 
 def finding_to_text(finding: Finding, encoding: str = "utf-8") -> str:

@@ -16,16 +16,15 @@ import torch
 from torch import nn
 
 from handlers.checks.layers import (
-    Trace,
+    TRAINING_MODE_ADVICE,
+    Call,
     find_divergence,
-    layers_in_training,
     remedy_for_mixing,
     remedy_for_randomness,
     remedy_for_state,
     trace,
-    training_mode_advice,
 )  # fmt: skip
-from handlers.checks.report import Finding, failed, passed, skipped, warned
+from handlers.checks.report import Finding, failed, join_first, passed, skipped, warned
 from handlers.checks.subject import SEVERAL, Subject, largest_difference, seed_globals
 from handlers.execution.pixels import Float32s
 from handlers.execution.rows import Rows, concatenate_rows
@@ -37,7 +36,7 @@ _LAYER_TOLERANCE = 1e-5  # of the largest value in a tensor
 _SEED = 1
 _OTHER_SEED = 2
 _OTHER_START = 1000  # index of rows that are not in the first batch
-_MAX_NAMED = 5
+_MAX_LAYERS, _MAX_NAMED = 3, 5  # in a message: layers in training mode, and changed values
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,8 +70,9 @@ def check_rows(subject: Subject) -> Finding:
         if not difference <= bound:
             return _fail_mixing(subject, base, arrangement, difference)
         largest = max(largest, difference)
-    if training := layers_in_training(subject.network.module):
-        seen = f"rows are independent, but {', '.join(training)} stayed in training mode after eval()"
+    layers = subject.network.module.named_modules()
+    if training := [f"{name or 'the module'} ({type(part).__name__})" for name, part in layers if part.training]:
+        seen = f"rows are independent, but {join_first(training, _MAX_LAYERS)} stayed in training mode after eval()"
         return warned(check, seen, "do not call train() or override it")
     difference_text = subject.describe_difference(largest)
     return passed(check, f"the same among other rows, at another index, and alone ({difference_text})")
@@ -87,7 +87,7 @@ def check_deterministic(subject: Subject) -> Finding:
     changed = _changed(tensors, _read_tensors(module))
     difference = largest_difference(first, again)
     if changed:
-        seen = f"sampling changed {', '.join(changed)} of the module"
+        seen = f"sampling changed {join_first(changed, _MAX_NAMED)} of the module"
         if difference:
             seen += f"; the same rows then differ by up to {subject.describe_difference(difference)}"
         return failed(check, seen, remedy_for_state(changed) + subject.export_advice, blocks=True)
@@ -96,7 +96,7 @@ def check_deterministic(subject: Subject) -> Finding:
     if difference := largest_difference(first, other_seed):
         return _fail_changing(subject, rows, difference, (_SEED, _OTHER_SEED))
     if changed := _changed(attributes, _read_attributes(module)):
-        seen = f"the same bytes again, but sampling changed {', '.join(changed)}"
+        seen = f"the same bytes again, but sampling changed {join_first(changed, _MAX_NAMED)}"
         return warned(check, seen, remedy_for_state([]))
     return passed(check, "the same bytes again, and with other global seeds; no state is left behind")
 
@@ -134,7 +134,7 @@ def _run_row(subject: Subject, arrangement: _Arrangement, seed: int) -> Float32s
     return result
 
 
-def _trace(subject: Subject, rows: Rows, seed: int, index: int | None) -> Trace:
+def _trace(subject: Subject, rows: Rows, seed: int, index: int | None) -> list[Call]:
     return trace(subject.module, lambda: _run(subject, rows, seed), index, len(rows))
 
 
@@ -145,7 +145,7 @@ def _fail_mixing(subject: Subject, base: _Arrangement, other: _Arrangement, diff
         f"the same row {other.description} gives another result, by up to {subject.describe_difference(difference)}"
         f"\nfirst {divergence.description}"
     )
-    advice = training_mode_advice() if subject.export_advice else ""
+    advice = TRAINING_MODE_ADVICE if subject.export_advice else ""
     change = advice + remedy_for_mixing(divergence, subject.entry) + subject.export_advice
     return failed("rows", seen, change, blocks=True)
 
@@ -170,12 +170,11 @@ def _read_tensors(module: nn.Module) -> dict[str, object]:
     """Digest every parameter and buffer, including those that are not saved."""
     named: dict[str, torch.Tensor] = {f"parameter {name}": tensor for name, tensor in module.named_parameters()}
     named |= {f"buffer {name}": tensor for name, tensor in module.named_buffers()}
-    return {name: _digest(tensor) for name, tensor in named.items()}
-
-
-def _digest(tensor: torch.Tensor) -> bytes:
-    values = tensor.detach().to("cpu").contiguous().reshape(-1).view(torch.uint8)
-    return hashlib.blake2b(values.numpy().data, digest_size=16).digest()
+    digests: dict[str, object] = {}
+    for name, tensor in named.items():
+        values = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
+        digests[name] = hashlib.blake2b(values.numpy().data, digest_size=16).digest()
+    return digests
 
 
 def _read_attributes(module: nn.Module) -> dict[str, object]:
@@ -189,6 +188,4 @@ def _read_attributes(module: nn.Module) -> dict[str, object]:
 
 
 def _changed(before: dict[str, object], after: dict[str, object]) -> list[str]:
-    names = [name for name, value in after.items() if before.get(name) != value]
-    more = [f"{len(names) - _MAX_NAMED} more"] if len(names) > _MAX_NAMED else []
-    return names[:_MAX_NAMED] + more
+    return [name for name, value in after.items() if before.get(name) != value]

@@ -7,7 +7,7 @@ writing was interrupted is detected when it is loaded; before the first file is 
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -89,7 +89,7 @@ def write_model(
         save_file({name: tensor.contiguous() for name, tensor in module.state_dict().items()}, weights)
         origin = CardRecipe(name=recipe.name, seed=seed, steps=steps, data=data.name, data_digest=data.digest)
         card = _describe(recipe, origin, data, quality, Weights(file=_WEIGHTS_FILE, digest=file_digest(weights)))
-        images = None if recipe.samples else _golden_images(data, recipe.value_range)
+        images = None if recipe.samples else _golden_images(data)
         record_golden(card, module, staging / _GOLDEN_FILE, images=images)
         write_card(card, staging)
         for file in (_WEIGHTS_FILE, _GOLDEN_FILE, CARD_FILE):
@@ -149,6 +149,7 @@ def _describe(
     recipe: Recipe, origin: CardRecipe, data: TrainingData, quality: tuple[Quality, ...], weights: Weights
 ) -> Card:
     classes = recipe.classes
+    height, width, channels = (int(recipe.config[key]) for key in ("height", "width", "channels"))
     return Card(
         name=recipe.name,
         version=_VERSION,
@@ -157,7 +158,7 @@ def _describe(
         operations=recipe.operations,
         classes=classes,
         prior=(1 / len(classes),) * len(classes) if recipe.samples and classes else (),
-        sample=_sample_of(recipe.config, recipe.value_range),
+        sample=Sample(modality="image", height=height, width=width, channels=channels, value_range=recipe.value_range),
         parameters=recipe.parameters,
         encodings=("UINT8", "FLOAT32", "PNG") if recipe.samples else (),
         limits=_LIMITS,
@@ -171,13 +172,7 @@ def _describe(
     )
 
 
-def _sample_of(config: Mapping[str, int | str], value_range: tuple[float, float]) -> Sample:
-    height, width, channels = (int(config[key]) for key in ("height", "width", "channels"))
-    return Sample(modality="image", height=height, width=width, channels=channels, value_range=value_range)
-
-
-def _golden_images(data: TrainingData, value_range: tuple[float, float]) -> Uint8s:
-    """Select the first test rows, (64, H, W, C) uint8."""
-    assert value_range == (0.0, 1.0), "pixels of data sets and inputs of classifiers are in [0, 1]"
+def _golden_images(data: TrainingData) -> Uint8s:
+    """Select the first test rows, (64, H, W, C) uint8; inputs of classifiers are in [0, 1], like the data."""
     images = data.test.images[:GOLDEN_COUNT].permute(0, 2, 3, 1)  # (N, C, H, W) -> (N, H, W, C)
-    return floats_to_uint8(images.numpy(), value_range)
+    return floats_to_uint8(images.numpy(), (0.0, 1.0))

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fount.readers.dataset import DataError
-from fount.readers.digits import DIGITS_CLASSES, DIGITS_LICENCE, LARGEST_PIXEL, DigitRows, read_digit_rows
+from fount.readers.digits import DIGITS_CLASSES, DIGITS_LICENCE, LARGEST_PIXEL, read_digit_rows
 from fount.readers.idx import find_idx, read_idx
 
 __all__ = ["DATA_SETS", "MNIST_FILES", "DataError", "Split", "TrainingData", "check_classes", "load_data"]
@@ -35,7 +35,6 @@ MNIST_FILES = (
 """Files of MNIST, each plain or with the suffix .gz."""
 
 _MNIST_SIDE = 28
-_MNIST_CLASSES = tuple(str(digit) for digit in range(10))
 _MNIST_LICENCE = (
     "CC BY-SA 3.0: Yann LeCun and Corinna Cortes, The MNIST database of handwritten digits, "
     "derived from NIST Special Databases 1 and 3"
@@ -116,18 +115,12 @@ def _load_digits(_folder: Path | None) -> TrainingData:
     rows = read_digit_rows()
     return TrainingData(
         name="digits",
-        train=_select_digits(rows, ~rows.is_test),
-        test=_select_digits(rows, rows.is_test),
+        train=_to_split(rows.pixels[~rows.is_test], rows.labels[~rows.is_test], LARGEST_PIXEL),
+        test=_to_split(rows.pixels[rows.is_test], rows.labels[rows.is_test], LARGEST_PIXEL),
         classes=DIGITS_CLASSES,
         digest=rows.digest,
         licence=DIGITS_LICENCE,
     )
-
-
-def _select_digits(rows: DigitRows, chosen: NDArray[np.bool_]) -> Split:
-    images = torch.from_numpy(rows.pixels[chosen].astype(np.float32) / LARGEST_PIXEL)
-    labels = torch.from_numpy(rows.labels[chosen].astype(np.int64))
-    return Split(images=images[:, None], labels=labels)  # (N, 8, 8) -> (N, 1, 8, 8)
 
 
 def _load_mnist(folder: Path | None) -> TrainingData:
@@ -139,9 +132,9 @@ def _load_mnist(folder: Path | None) -> TrainingData:
         digest.update(array.data)
     return TrainingData(
         name="mnist",
-        train=_to_split(*train),
-        test=_to_split(*test),
-        classes=_MNIST_CLASSES,
+        train=_to_split(*train, white=255),
+        test=_to_split(*test, white=255),
+        classes=DIGITS_CLASSES,
         digest=f"sha256:{digest.hexdigest()}",
         licence=_MNIST_LICENCE,
     )
@@ -168,14 +161,14 @@ def _read_mnist(images_file: Path, labels_file: Path) -> tuple[NDArray[np.uint8]
     if len(images) != len(labels) or not len(labels):
         counts = f"{images_file} has {len(images)} pictures and {labels_file} {len(labels)} labels"
         raise DataError(f"{counts}; both must be equal and not 0; put files of one download there")
-    if len(wrong := np.flatnonzero(labels >= len(_MNIST_CLASSES))):
+    if len(wrong := np.flatnonzero(labels >= len(DIGITS_CLASSES))):
         row = int(wrong[0])
         raise DataError(f"{labels_file} has label {labels[row]} in row {row}, digits are 0 to 9; download it again")
     return images, labels
 
 
-def _to_split(images: NDArray[np.uint8], labels: NDArray[np.uint8]) -> Split:
-    floats = torch.from_numpy(images.astype(np.float32) / np.float32(255))
+def _to_split(images: NDArray[np.uint8], labels: NDArray[np.uint8], white: int) -> Split:
+    floats = torch.from_numpy(images.astype(np.float32) / np.float32(white))
     return Split(images=floats[:, None], labels=torch.from_numpy(labels.astype(np.int64)))  # (N, H, W) -> (N, 1, H, W)
 
 

@@ -15,9 +15,10 @@ from typing import Any
 import yaml
 
 from fount.files import atomic_write
-from handlers.cards.card import CARD_FILE, Card, CardError, Problem, Quality, load_card
+from handlers.cards.card import CARD_FILE, Card, CardError, Problem, Quality, load_card, to_plain
 from handlers.cards.digests import model_digest
 from handlers.recipes.quality.measure_model import MeasurementError
+from handlers.recipes.quality.measures import quality_entry
 
 __all__ = ["merge_quality", "read_report", "write_quality"]
 
@@ -30,17 +31,27 @@ _TRAILING = re.compile(r"(?:^[ \t]*(?:#.*)?\n)+\Z", re.MULTILINE)  # comments an
 
 
 def read_report(file: Path, card: Card, folder: Path) -> tuple[Quality, ...]:
-    """Read the metrics that decide verdicts, and FID.
-
-    Args:
-        file: a JSON report.
-        card: of the model.
-        folder: the model's.
+    """Read the metrics that decide verdicts, and FID, from a JSON report of the model.
 
     Raises:
-        MeasurementError: the file is no report, or of another format or model.
+        MeasurementError: the file is no report, or damaged, or of another format or model.
     """
     report = _load(file)
+    try:
+        return _to_entries(report, file, card, folder)
+    except (KeyError, TypeError, ValueError) as error:
+        wrong = f"{file} is a damaged report ({type(error).__name__}: {error})"
+        raise MeasurementError(f"{wrong}; write it again with `fount evaluate NAME --report FILE.json`") from error
+
+
+def merge_quality(old: tuple[Quality, ...], new: tuple[Quality, ...]) -> tuple[Quality, ...]:
+    """Replace entries of the same metric in place, and append the others."""
+    measured = {entry.metric: entry for entry in new}
+    kept = tuple(measured.pop(entry.metric, entry) for entry in old)
+    return (*kept, *measured.values())
+
+
+def _to_entries(report: Mapping[str, Any], file: Path, card: Card, folder: Path) -> tuple[Quality, ...]:
     envelope = report["envelope"]
     model = envelope["model"]
     if model["digest"] != (digest := model_digest(card, folder)):
@@ -60,19 +71,8 @@ def read_report(file: Path, card: Card, folder: Path) -> tuple[Quality, ...]:
     )
 
 
-def merge_quality(old: tuple[Quality, ...], new: tuple[Quality, ...]) -> tuple[Quality, ...]:
-    """Replace entries of the same metric in place, and append the others."""
-    measured = {entry.metric: entry for entry in new}
-    kept = tuple(measured.pop(entry.metric, entry) for entry in old)
-    return (*kept, *measured.values())
-
-
 def write_quality(folder: Path, quality: tuple[Quality, ...]) -> None:
-    """Replace the quality section of a model's card atomically.
-
-    Args:
-        folder: the model's.
-        quality: all entries of the section.
+    """Replace the quality section of the card in a model folder atomically.
 
     Raises:
         CardError: the card cannot be read, or its section cannot be separated from the rest.
@@ -81,7 +81,7 @@ def write_quality(folder: Path, quality: tuple[Quality, ...]) -> None:
     file = folder / CARD_FILE
     with file.open(encoding="utf-8", newline="") as stream:
         text = stream.read()  # with its line ends
-    plain = {"quality": [_to_plain(entry) for entry in quality]}
+    plain = {"quality": to_plain(quality)}
     section = yaml.safe_dump(plain, sort_keys=False, allow_unicode=True, width=120, default_flow_style=None)
     new = _replace_section(text, section)
     if not _equals(new, yaml.safe_load(text) | plain):
@@ -105,15 +105,9 @@ def _load(file: Path) -> dict[str, Any]:
 
 
 def _to_entry(metric: Mapping[str, Any], conditions: str) -> Quality:
-    low, high = metric["interval"]
-    null = metric["null"]
-    return Quality(
-        metric=metric["name"].replace("_", "-"),
-        value=round(metric["value"], 4),
-        interval=(round(low, 4), round(high, 4)),
-        real_value=None if null is None else round(null["mean"], 4),
-        method=f"evaluation: {metric['method']}; {conditions}",
-    )
+    real = metric["null"]["mean"] if metric["null"] else None
+    name, method = metric["name"].replace("_", "-"), f"evaluation: {metric['method']}; {conditions}"
+    return quality_entry(name, metric["value"], metric["interval"], real, method)
 
 
 def _equals(text: str, expected: object) -> bool:
@@ -129,10 +123,3 @@ def _replace_section(text: str, section: str) -> str:
         return text + "\n" * (not text.endswith("\n")) + section
     rest = _TRAILING.search(found.group())
     return text[: found.start()] + section + (rest.group() if rest else "") + text[found.end() :]
-
-
-def _to_plain(entry: Quality) -> dict[str, Any]:
-    plain: dict[str, Any] = {"metric": entry.metric, "value": entry.value, "interval": list(entry.interval)}
-    if entry.real_value is not None:
-        plain["real_value"] = entry.real_value
-    return plain | {"method": entry.method}

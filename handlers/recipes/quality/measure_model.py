@@ -88,7 +88,7 @@ class ModelMeasurer:
     def _load_data(self, card: Card) -> TrainingData:
         name = self._data_set or (card.recipe.data if card.recipe else None)
         if name is None or name not in DATA_SETS:
-            wrong = f"names data {name!r}" if name else "does not say what it was trained on"
+            wrong = f"names data {name!r}" if name else "does not name the data it was trained on"
             known = ", ".join(DATA_SETS)
             raise MeasurementError(f"{card.name}: its card {wrong}; name data of its kind with --data-set ({known})")
         if name not in self._data:
@@ -115,13 +115,7 @@ class ServedSampler(nn.Module):
     """A sampler with its card's default parameters, which refuses pictures that a worker would not send."""
 
     def __init__(self, module: Sampler, card: Card, folder: Path) -> None:
-        """Wrap a module.
-
-        Args:
-            module: with its weights, on the CPU, in evaluation mode.
-            card: the model's.
-            folder: the model's, for messages.
-        """
+        """Wrap a module with its weights, on the CPU, in evaluation mode; the folder is for messages."""
         super().__init__()
         self._sampler, self._card, self._folder = module, card, folder
         self._draw = read_draw(sampling_pb2.Parameters(), card)
@@ -136,16 +130,7 @@ class ServedSampler(nn.Module):
         raise ValueError("a wrapped sampler is not built from a configuration")
 
     def sample(self, noise: Noise, labels: Tensor | None, draw: Draw, deadline: Deadline) -> Tensor:
-        """Draw one picture a row, as `Sampler.sample` says.
-
-        Args:
-            noise: B addresses.
-            labels: (B,) int64, or None when unconditional.
-            draw: without any parameter; the card's defaults are used.
-            deadline: as in `Sampler.sample`.
-
-        Returns:
-            (B, C, H, W) floating, within the card's value range.
+        """Draw one picture a row as `Sampler.sample` does, with the card's defaults; `draw` has no parameter.
 
         Raises:
             MeasurementError: the module failed, or its pictures do not fit its card.
@@ -159,7 +144,7 @@ class ServedSampler(nn.Module):
         size = self._card.sample
         shape = (len(noise.addresses), size.channels, size.height, size.width)
         if tuple(images.shape) != shape:
-            raise self._error(f"returned pictures of shape {tuple(images.shape)}, its card says {shape}")
+            raise self._error(f"returned pictures of shape {tuple(images.shape)}, its card requires {shape}")
         if not find_rows_within(images.float().cpu().numpy(), size.value_range).all():
             low, high = size.value_range
             raise self._error(f"returned pictures that are not finite or not within [{low:g}, {high:g}]")

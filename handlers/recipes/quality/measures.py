@@ -23,6 +23,7 @@ from torch import Tensor
 
 from fount.address import Addresses
 from fount.intervals import wilson_interval
+from handlers.cards.card import Quality
 from handlers.execution.pixels import floats_to_uint8, uint8_to_floats
 from handlers.family import Classifier, Deadline, Draw, Noise, Sampler
 
@@ -33,6 +34,7 @@ __all__ = [
     "distance_ratio",
     "draw_images",
     "each_bytes",
+    "quality_entry",
     "resampled_distance_ratios",
     "resampled_smallest_share",
     "smallest_quantile_interval",
@@ -81,57 +83,35 @@ def draw_images(
 
 @torch.inference_mode()
 def count_correct(classifier: Classifier, images: Tensor, labels: Tensor) -> int:
-    """Count the rows whose most likely class is their label.
-
-    Args:
-        classifier: reads pictures in [0, 1], on the device of the rows.
-        images: (N, C, H, W) in [0, 1].
-        labels: (N,) int64.
-    """
+    """Count the rows of images (N, C, H, W) in [0, 1] whose most likely class is their label; labels: (N,) int64."""
     parts = zip(torch.split(images, _CHUNK), torch.split(labels, _CHUNK), strict=True)
     return sum(int((classifier.classify(rows).argmax(dim=1) == expected).sum()) for rows, expected in parts)
 
 
 def count_duplicates(images: Tensor) -> int:
-    """Count the rows that are byte-equal to another row, as UINT8.
-
-    Args:
-        images: (N, C, H, W) in [0, 1].
-    """
+    """Count the rows of (N, C, H, W) in [0, 1] that are byte-equal to another row, as UINT8."""
     return sum(times for times in Counter(each_bytes(images)).values() if times > 1)
 
 
 def count_copies(images: Tensor, known: Set[bytes]) -> int:
-    """Count the rows that are byte-equal to some known picture, as UINT8.
-
-    Args:
-        images: (N, C, H, W) in [0, 1].
-        known: results of `each_bytes`.
-    """
+    """Count the rows of (N, C, H, W) in [0, 1] that are byte-equal to a known picture, a result of `each_bytes`."""
     return sum(row in known for row in each_bytes(images))
 
 
 def each_bytes(images: Tensor) -> Iterator[bytes]:
-    """Convert each picture to the bytes a client receives.
-
-    Args:
-        images: (N, C, H, W) in [0, 1].
-    """
+    """Convert each picture of (N, C, H, W) in [0, 1] to the bytes a client receives."""
     for rows in torch.split(images, _CHUNK):
         yield from (row.tobytes() for row in floats_to_uint8(rows.cpu().numpy(), _UNIT))
 
 
 def resampled_smallest_share(counts: Tensor, size: int, resamples: int, generator: torch.Generator) -> Tensor:
-    """Compute the share of the rarest class in rows drawn with replacement from a set.
+    """Compute the share of the rarest class in `size` rows drawn with replacement from a set, (resamples,).
 
     Args:
         counts: (K,) rows of each class in the set.
         size: rows drawn each time.
         resamples: number of draws.
         generator: of the rows.
-
-    Returns:
-        (resamples,) shares.
     """
     classes = torch.repeat_interleave(torch.arange(len(counts)), counts)
     drawn = (classes[torch.randint(len(classes), (size,), generator=generator)] for _ in range(resamples))
@@ -141,9 +121,7 @@ def resampled_smallest_share(counts: Tensor, size: int, resamples: int, generato
 def distance_ratio(images: Tensor, real: Tensor) -> float:
     """Compute the mean pixel distance between two different samples over that between real pictures.
 
-    Args:
-        images: (N, C, H, W), N of 2 or more.
-        real: (M, C, H, W), M of 2 or more.
+    Both are (N, C, H, W) with two pictures or more.
     """
     return float(torch.pdist(images.flatten(1)).mean() / torch.pdist(real.flatten(1)).mean())
 
@@ -152,12 +130,6 @@ def resampled_distance_ratios(images: Tensor, real: Tensor, resamples: int, gene
     """Bootstrap `distance_ratio`: both sets are resampled with replacement.
 
     A picture drawn twice has distance 0 from itself, which would bias the mean; such pairs are left out.
-
-    Args:
-        images: (N, C, H, W).
-        real: (M, C, H, W).
-        resamples: number of draws.
-        generator: of the rows.
 
     Returns:
         (resamples,) float64 ratios.
@@ -183,22 +155,29 @@ def _resampled_means(rows: Tensor, resamples: int, generator: torch.Generator) -
     return torch.cat(means)
 
 
-def smallest_share_interval(counts: Sequence[int]) -> tuple[float, float]:
-    """Compute the 95 % interval of the smallest probability of a multinomial.
+def quality_entry(metric: str, value: float, interval: tuple[float, float], real: float | None, method: str) -> Quality:
+    """Create an entry of a card, with values rounded to four digits."""
+    return Quality(
+        metric=metric,
+        value=round(value, 4),
+        interval=(round(interval[0], 4), round(interval[1], 4)),
+        real_value=None if real is None else round(real, 4),
+        method=method,
+    )
 
-    Args:
-        counts: of each class; their sum is the number of trials, 1 or more.
-    """
+
+def smallest_share_interval(counts: Sequence[int]) -> tuple[float, float]:
+    """Compute the 95 % interval of the smallest probability of a multinomial from the count of each class."""
     trials = sum(counts)
     low = min(wilson_interval(count, trials, tail=_TAIL)[0] for count in counts)
     return low, min(wilson_interval(count, trials, tail=_TAIL / len(counts))[1] for count in counts)
 
 
 def smallest_quantile_interval(resampled: Tensor) -> tuple[float, float]:
-    """Compute the 95 % interval of the smallest of several quantities, from bootstrap percentiles of each.
+    """Compute the 95 % interval of the smallest of K quantities, from bootstrap percentiles of each.
 
     Args:
-        resampled: (K, R), R estimates of each of K quantities; R of 100·K or more resolves the upper tail.
+        resampled: (K, R) estimates; R of 100·K or more resolves the upper tail.
     """
     low = resampled.quantile(_TAIL, dim=1).min()
     return float(low), float(resampled.quantile(1 - _TAIL / len(resampled), dim=1).min())

@@ -29,6 +29,7 @@ from handlers.recipes.quality.measures import (
     distance_ratio,
     draw_images,
     each_bytes,
+    quality_entry,
     resampled_distance_ratios,
     resampled_smallest_share,
     smallest_quantile_interval,
@@ -217,7 +218,7 @@ def _measure_rarest_class(data: TrainingData, evaluator: Evaluator, counts: Tens
         f"{_REAL_DRAWS} draws; interval from Wilson bounds of every class, corrected for taking the smallest"
     )
     interval = smallest_share_interval(counts.tolist())
-    return _entry("rarest-class-share", int(counts.min()) / _SAMPLES, interval, float(drawn.mean()), method)
+    return quality_entry("rarest-class-share", int(counts.min()) / _SAMPLES, interval, float(drawn.mean()), method)
 
 
 def _measure_distances(data: TrainingData, samples: Split) -> Quality:
@@ -237,7 +238,9 @@ def _measure_distances(data: TrainingData, samples: Split) -> Quality:
         f"value is the same of {size} training rows a class, in their worst class; interval from bootstrap percentiles "
         f"of every class, corrected for taking the smallest; {_OPTIMISTIC}"
     )
-    return _entry("within-class-distance-ratio", min(ratios), smallest_quantile_interval(resampled), real, method)
+    return quality_entry(
+        "within-class-distance-ratio", min(ratios), smallest_quantile_interval(resampled), real, method
+    )
 
 
 def _measure_duplicates(data: TrainingData, images: Tensor) -> Quality:
@@ -271,15 +274,4 @@ def _classify(evaluator: Evaluator, images: Tensor) -> tuple[int, Tensor]:
 
 
 def _proportion(metric: str, hits: float, count: int, real: float | None, method: str) -> Quality:
-    return _entry(metric, hits / count, wilson_interval(hits, count), real, method)
-
-
-def _entry(metric: str, value: float, interval: tuple[float, float], real: float | None, method: str) -> Quality:
-    """Create an entry with values rounded to the four digits of a card."""
-    return Quality(
-        metric=metric,
-        value=round(value, 4),
-        interval=(round(interval[0], 4), round(interval[1], 4)),
-        real_value=None if real is None else round(real, 4),
-        method=method,
-    )
+    return quality_entry(metric, hits / count, wilson_interval(hits, count), real, method)

@@ -96,11 +96,7 @@ def has_checkpoint(folder: Path) -> bool:
 
 
 def load_checkpoint(folder: Path, warn: Callable[[str], None]) -> Checkpoint | None:
-    """Read the newest undamaged checkpoint; None when there are no checkpoints.
-
-    Args:
-        folder: of the run's checkpoints.
-        warn: called with a message for every damaged checkpoint.
+    """Read the newest undamaged checkpoint; None without any. `warn` gets a message for each damaged one.
 
     Raises:
         CheckpointError: all checkpoints are damaged.
@@ -117,12 +113,7 @@ def load_checkpoint(folder: Path, warn: Callable[[str], None]) -> Checkpoint | N
 
 
 def check_identity(folder: Path, found: Mapping[str, str], expected: Mapping[str, str]) -> None:
-    """Refuse to continue another run.
-
-    Args:
-        folder: of the run, for the message.
-        found: identity in its checkpoint.
-        expected: identity of the run that is to be continued.
+    """Compare the identity in the checkpoint of a run folder with that of the run to be continued.
 
     Raises:
         CheckpointError: they differ; all differences are named.

@@ -45,7 +45,7 @@ class History:
 
     Attributes:
         losses: (step, named losses) in order; steps count from 1 and are multiples of stride.
-        snapshots: all of them; their number is fixed for a run.
+        snapshots: all of them.
         stride: steps between two kept losses.
     """
 
@@ -76,10 +76,7 @@ class History:
         return cls(
             stride=int(document["stride"]),
             losses=[(int(step), dict(losses)) for step, losses in document["losses"]],
-            snapshots=[
-                Snapshot(step=look["step"], accuracies=tuple(look["accuracies"]), ratio=look["ratio"])
-                for look in document["looks"]
-            ],
+            snapshots=[Snapshot(**look | {"accuracies": tuple(look["accuracies"])}) for look in document["looks"]],
         )
 
 

@@ -1,7 +1,7 @@
 """The loop of a training run: takes a task's steps, measures and draws on the way, and writes checkpoints.
 
-A task and a run folder enter; the trained task leaves, or an exception says how far it got and what to do. Snapshots
-are taken and runs are stopped by step number, so that they are the same every time; checkpoints, pictures and progress
+A task and a run folder enter; the trained task leaves, or an exception with the last step and what to do. Snapshots are
+taken and runs are stopped by step number, so that they are the same every time; checkpoints, pictures and progress
 lines depend on the clock, and none of them touches the task's random numbers. So weights depend on neither.
 
 A run's folder contains `checkpoints/`, `pictures/step-….png` and `curves.png`.
@@ -163,15 +163,15 @@ class Run:
         """
         steps = self.options.steps
         bar = tqdm(total=steps, initial=self.done, unit="step", desc=self.recipe.name, disable=None)
-        with _catch_signal() as interruption, bar:
+        with _catch_signal() as caught, bar:
             timer = _Timer(self.options)
             while self.done < steps:
                 self._step(bar)
                 self._do_scheduled(timer, bar)
-                self._stop_if_due(timer, interruption)
+                self._stop_if_due(timer, caught)
             self._save()
             self._draw()
-            self._stop_if_due(timer, interruption)  # measuring after training may take minutes
+            self._stop_if_due(timer, caught)  # measuring after training may take minutes
 
     def _step(self, bar: tqdm[Any]) -> None:
         """Take one step, and a snapshot when one is due."""
@@ -201,9 +201,9 @@ class Run:
             percent = 100 * self.done // self.options.steps
             self.log(f"step {self.done} of {self.options.steps} ({percent} %): {self._describe(losses)}")
 
-    def _stop_if_due(self, timer: _Timer, interruption: _Interruption) -> None:
-        if interruption.signal is not None:
-            reason, code = f"by {interruption.signal.name}", 128 + interruption.signal
+    def _stop_if_due(self, timer: _Timer, caught: list[signal.Signals]) -> None:
+        if caught:
+            reason, code = f"by {caught[0].name}", 128 + caught[0]
         elif self.done < self.options.steps and timer.seconds() >= (self.options.max_seconds or math.inf):
             reason, code = f"after {self.options.max_seconds:g} s", _EXIT_OUT_OF_TIME
         else:
@@ -272,19 +272,13 @@ class Run:
         return ", ".join(f"{name} {value:.3f}" for name, value in values.items())
 
 
-class _Interruption:
-    """The first signal that arrived; None so far."""
-
-    signal: signal.Signals | None = None
-
-
 @contextmanager
-def _catch_signal() -> Iterator[_Interruption]:
-    """Record the first SIGINT or SIGTERM instead of ending the process; the second ends it.
+def _catch_signal() -> Iterator[list[signal.Signals]]:
+    """Record the first SIGINT or SIGTERM in a list instead of ending the process; the second ends it.
 
     Python handles signals in the main thread alone; in other threads none is recorded.
     """
-    caught = _Interruption()
+    caught: list[signal.Signals] = []
     if threading.current_thread() is not threading.main_thread():
         yield caught
         return
@@ -295,7 +289,7 @@ def _catch_signal() -> Iterator[_Interruption]:
             signal.signal(number, handler)
 
     def record(number: int, _frame: FrameType | None) -> None:
-        caught.signal = signal.Signals(number)
+        caught.append(signal.Signals(number))
         restore()
 
     for number in _SIGNALS:
@@ -314,7 +308,6 @@ class _Timer:
         self._last = {"picture": self._start + options.first_picture_seconds - options.picture_seconds}
 
     def seconds(self) -> float:
-        """Seconds since the start."""
         return time.monotonic() - self._start
 
     def is_due(self, work: str, every_s: float) -> bool:

@@ -75,11 +75,10 @@ class GeneratorProbe:
         images = self._sample(network, _COUNT, self._labels)
         if self._labels is None:
             return Snapshot(step=step, ratio=float((_distances_within([images]) / self._real).mean()))
-        hits = (_label(self._classifier, images) == self._labels).float()
-        masks = [self._labels == k for k in range(len(self._classes))]
-        ratios = _distances_within([images[mask] for mask in masks]) / self._real
-        accuracies = tuple(float(hits[mask].mean()) for mask in masks)
-        return Snapshot(step=step, accuracies=accuracies, ratio=float(ratios.mean()))
+        accuracies = _class_accuracies(self._classifier, images, self._labels, len(self._classes))
+        groups = [images[self._labels == k] for k in range(len(self._classes))]
+        ratio = float((_distances_within(groups) / self._real).mean())
+        return Snapshot(step=step, accuracies=accuracies, ratio=ratio)
 
     def draw(self, network: nn.Module) -> Image.Image:
         """Draw ten samples of each class, or a hundred of a model without classes."""
@@ -104,10 +103,9 @@ class ClassifierProbe:
         self._classes = data.classes
 
     def measure(self, network: nn.Module, step: int) -> Snapshot:
-        """Measure the label accuracy of each class on test rows; 1 for a class without any."""
-        hits = (_label(network, self._images) == self._labels).float()
-        masks = [self._labels == k for k in range(len(self._classes))]
-        return Snapshot(step=step, accuracies=tuple(float(hits[mask].mean()) if mask.any() else 1.0 for mask in masks))
+        """Measure the label accuracy of each class on test rows."""
+        accuracies = _class_accuracies(network, self._images, self._labels, len(self._classes))
+        return Snapshot(step=step, accuracies=accuracies)
 
     def draw(self, network: nn.Module) -> Image.Image:
         """Draw up to a hundred test rows, mistakes first, with the right label and the predicted one."""
@@ -130,6 +128,13 @@ def _label(network: nn.Module, images: Tensor) -> Tensor:
     assert isinstance(network, ConvClassifier)
     parts = torch.split(images, _COUNT)
     return torch.cat([network.classify(part).argmax(dim=1) for part in parts])
+
+
+def _class_accuracies(network: nn.Module, images: Tensor, labels: Tensor, classes: int) -> tuple[float, ...]:
+    """Compute the share of each class's rows that get their label; 1 for a class without rows."""
+    hits = (_label(network, images) == labels).float()
+    of_classes = [hits[labels == k] for k in range(classes)]
+    return tuple(float(of_class.mean()) if len(of_class) else 1.0 for of_class in of_classes)
 
 
 def _distances_within(groups: Sequence[Tensor]) -> Tensor:

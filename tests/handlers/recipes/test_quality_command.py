@@ -147,7 +147,9 @@ def test_samples_are_drawn_with_the_defaults_of_the_card(store: Path) -> None:
 def test_a_model_without_recipe_needs_named_data(store: Path) -> None:
     result = run("own", "--quick", store=store)
     assert result.exit_code == 1
-    assert "own: its card does not say what it was trained on; name data of its kind with --data-set" in result.output
+    assert (
+        "own: its card does not name the data it was trained on; name data of its kind with --data-set" in result.output
+    )
 
 
 def test_a_model_without_golden_samples_must_be_checked_first(store: Path) -> None:
@@ -293,3 +295,10 @@ def test_another_json_document_is_refused(store: Path, tmp_path: Path) -> None:
     (tmp_path / "report.json").write_text("[]")
     result = run("digits-cvae", "--report", tmp_path / "report.json", store=store)
     assert (result.exit_code, "is no report" in result.output) == (1, True)
+
+
+@pytest.mark.parametrize("changes", [{"envelope": {}}, {"metrics": [{"interval": [0.1, 0.2]}]}], ids=["model", "name"])
+def test_a_damaged_report_is_refused(changes: dict[str, object], store: Path, tmp_path: Path) -> None:
+    file = report_of(store / "digits-cvae", tmp_path / "report.json", **changes)
+    result = run("digits-cvae", "--report", file, store=store)
+    assert (result.exit_code, "is a damaged report (KeyError: " in result.output) == (1, True)
