@@ -116,7 +116,10 @@ def verify_archive(path: Path) -> ArchiveInfo:
         raise ArchiveError(f"{path}: {error}") from error
     # ValueError: a name or a number in the file that no tool writes.
     except (zipfile.BadZipFile, EOFError, struct.error, NotImplementedError, RuntimeError, ValueError) as error:
-        raise ArchiveError(f"{path}: {_describe_damage(path)} ({error}); {_COPY_AGAIN}") from error
+        with path.open("rb") as stream:
+            is_zip = stream.read(len(_LOCAL_SIGNATURE)) == _LOCAL_SIGNATURE
+        what = "is cut short or damaged" if is_zip else "is not a zip archive"
+        raise ArchiveError(f"{path}: {what} ({error}); {_COPY_AGAIN}") from error
     return ArchiveInfo(
         name=contents.name,
         version=contents.version,
@@ -127,11 +130,7 @@ def verify_archive(path: Path) -> ArchiveInfo:
 
 
 def verify_folder(folder: Path) -> ArchiveContents:
-    """Verify an unpacked archive in the same way; `__pycache__` is Python's own and is ignored.
-
-    Raises:
-        ArchiveError: the folder is not the archive that its list describes.
-    """
+    """Verify an unpacked archive in the same way; `__pycache__` is Python's own and is ignored."""
     try:
         return _verify(_names_in(folder), partial(_open_in, folder))
     except OSError as error:
@@ -223,12 +222,6 @@ def _check_manifest(manifest: dict[str, Any], contents: ArchiveContents) -> None
     if found != (contents.name, contents.version):
         wrong = f"says {found[0]} {found[1]}, {CONTENTS_FILE} says {contents.name} {contents.version}"
         raise _Problem(f"{MANIFEST_FILE} {wrong}; {_PACK_AGAIN}")
-
-
-def _describe_damage(path: Path) -> str:
-    with path.open("rb") as stream:
-        is_zip = stream.read(len(_LOCAL_SIGNATURE)) == _LOCAL_SIGNATURE
-    return "is cut short or damaged" if is_zip else "is not a zip archive"
 
 
 def _check_members(archive: zipfile.ZipFile) -> dict[str, zipfile.ZipInfo]:

@@ -41,12 +41,9 @@ _MUST_BE = {
 
 @dataclass(frozen=True, kw_only=True)
 class Problem:
-    """One thing wrong with a document.
+    """One thing wrong with a document: what is there, and what to do.
 
-    Attributes:
-        key: where, for instance "limits.max_count" or "policy[0].kind"; empty is the whole document.
-        wrong: what is there.
-        remedy: what to do.
+    The key says where, as in "limits.max_count" or "policy[0].kind"; empty is the whole document.
     """
 
     key: str
@@ -58,11 +55,7 @@ class Problem:
 
 
 class DocumentError(ValueError):
-    """A document breaks its schema. Correct every problem it lists.
-
-    Attributes:
-        problems: all of them.
-    """
+    """A document breaks its schema. Correct every one of its `problems`, which the message lists."""
 
     def __init__(self, problems: Sequence[Problem]) -> None:
         self.problems = tuple(problems)
@@ -125,10 +118,10 @@ def read_yaml(file: Path, max_bytes: int = 2**20, *, aliases: bool = True) -> An
 
 
 def parse(kind: type[T], value: object, more: Callable[[T], Iterator[Problem]] | None = None) -> T:
-    """Check plain values against a record and build it.
+    """Check plain values against a record, or any other type pydantic knows, and build it.
 
     Args:
-        kind: a dataclass made with `record`, or any type pydantic knows.
+        kind: a dataclass made with `record`.
         value: what `read_yaml` returned, or a mapping of one's own.
         more: rules between fields; they run when every field is right by itself.
 

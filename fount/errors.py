@@ -39,11 +39,7 @@ class FountError(Exception):
 
 
 class _Temporary(FountError):
-    """An error that ends by itself.
-
-    Attributes:
-        retry_after_s: seconds to wait as the server says; None when it does not say.
-    """
+    """An error that ends by itself; `retry_after_s` is how long to wait, None when the server does not say."""
 
     def __init__(self, message: str, *, retry_after_s: float | None = None) -> None:
         super().__init__(message)
@@ -80,11 +76,7 @@ class DeadlineExceeded(FountError):
 
 
 class InvalidRequest(FountError):
-    """A field of the request is wrong. Correct every field listed.
-
-    Attributes:
-        fields: (field, what is wrong with it), one a wrong field; empty when the server names none.
-    """
+    """A field of the request is wrong. Correct all of `fields`, pairs of a name and what is wrong with it."""
 
     def __init__(self, message: str, *, fields: Sequence[tuple[str, str]] = ()) -> None:
         lines = [f"{field}: {text}" for field, text in fields]
@@ -113,11 +105,7 @@ class Cancelled(FountError):
 
 
 class InternalError(FountError):
-    """A fault of the server. Its log has the traceback under the request id.
-
-    Attributes:
-        request_id: the id to search the server's log for; empty when there is none.
-    """
+    """A fault of the server. Its log has the traceback under `request_id`, which may be empty."""
 
     def __init__(self, message: str, *, request_id: str = "") -> None:
         super().__init__(f"{message} (request id {request_id})" if request_id else message)
@@ -131,8 +119,7 @@ class BadReply(InternalError):
 class SampleFailed(FountError):
     """Some samples of a reply are errors instead of values. `Client.stream` returns the others.
 
-    Attributes:
-        failures: (index, what went wrong), one a failed sample.
+    `failures` holds the index of each failed sample, and what went wrong.
     """
 
     def __init__(self, failures: Sequence[tuple[int, str]]) -> None:

@@ -217,22 +217,21 @@ def _in_document(problem: Problem, policy: Policy, path: str) -> Problem:
 def safe_policy(dataset: str, shape: tuple[int, int, int]) -> Policy:
     """Choose transforms that keep labels: those for digits if a grey data set has "digits" or "mnist" in its name."""
     digits = any(word in dataset.lower() for word in ("digits", "mnist"))
-    return _digits_policy() if digits and shape[2] == 1 else gentle_policy()
+    return _DIGITS_POLICY if digits and shape[2] == 1 else gentle_policy()
 
 
-def _digits_policy() -> Policy:
-    """No flips (2 and 5, 6 and 9), at most 15 degrees (1 and 7, 6 and 9), at most 2 pixels of 28."""
-    return Policy(
-        transforms=(
-            Transform(kind=Kind.ROTATE, max=15.0),
-            Transform(kind=Kind.SHEAR, probability=0.5, max=10.0),
-            Transform(kind=Kind.ZOOM, min=0.9, max=1.1),
-            Transform(kind=Kind.SHIFT, max=2 / 28),
-            Transform(kind=Kind.BRIGHTNESS, probability=0.5, min=-0.1, max=0.1),
-            Transform(kind=Kind.CONTRAST, probability=0.5, min=0.8, max=1.2),
-            Transform(kind=Kind.NOISE, probability=0.25, max=0.05),
-        )
+# No flips (2 and 5, 6 and 9), at most 15 degrees (1 and 7, 6 and 9), at most 2 pixels of 28.
+_DIGITS_POLICY = Policy(
+    transforms=(
+        Transform(kind=Kind.ROTATE, max=15.0),
+        Transform(kind=Kind.SHEAR, probability=0.5, max=10.0),
+        Transform(kind=Kind.ZOOM, min=0.9, max=1.1),
+        Transform(kind=Kind.SHIFT, max=2 / 28),
+        Transform(kind=Kind.BRIGHTNESS, probability=0.5, min=-0.1, max=0.1),
+        Transform(kind=Kind.CONTRAST, probability=0.5, min=0.8, max=1.2),
+        Transform(kind=Kind.NOISE, probability=0.25, max=0.05),
     )
+)
 
 
 def gentle_policy() -> Policy:

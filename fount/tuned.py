@@ -11,7 +11,6 @@ Every key of a model is optional.
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal
@@ -39,7 +38,6 @@ class TunedModel:
     Attributes:
         workers: processes a model version.
         threads: torch threads a process.
-        precision: of weights and activations.
         layout: memory layout of images.
         compiled: whether the network is compiled when it is loaded.
     """
@@ -72,14 +70,11 @@ def write_tuned(file: Path, model: str, tuned: TunedModel) -> None:
     """Write a model's entry into a file, atomically; entries of other models stay."""
     models = read_tuned(file) if file.exists() else {}
     models[model] = tuned
-    document = {"models": {name: _to_plain(models[name]) for name in sorted(models)}}
+    plain = {name: {key: value for key, value in vars(models[name]).items() if value is not None} for name in models}
+    document = {"models": dict(sorted(plain.items()))}
     text = _HEADER + yaml.safe_dump(document, sort_keys=False, default_flow_style=None, width=120)
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         atomic_write(file, text.encode(), durable=False)
     except OSError as error:
         raise TunedError(f"{file} cannot be written: {error.strerror or error}; name another with --out") from error
-
-
-def _to_plain(tuned: TunedModel) -> dict[str, object]:
-    return {key: value for key, value in dataclasses.asdict(tuned).items() if value is not None}

@@ -27,10 +27,6 @@ def iterable_dataset(plan: AnyPlan, server: str | None = None, *, shards: int = 
         plan: a plan, or its ticket.
         server: as in `Client`.
         shards: number of parts, and so the most workers that can share it; best a multiple of their number.
-
-    Raises:
-        InvalidRequest: the number of shards is not 1 to 65536.
-        FountError: the gateway does not know the plan, or does not answer.
     """
     if not 1 <= shards <= MAX_SHARDS:
         fields = [("shards", f"is {shards}; it may be 1 to {MAX_SHARDS}")]

@@ -151,10 +151,7 @@ class Pull(IterableDataset[tuple[Any, ...]]):
         """Resume: the next iteration returns the remaining rows, those after it all rows.
 
         The number of workers may differ, the number of ranks may not. Workers that stay from epoch to epoch
-        (`persistent_workers`) must not have started.
-
-        Raises:
-            InvalidRequest: it is of another plan, rank or world size, or of an unknown version.
+        (`persistent_workers`) must not have started. A state of another plan is refused.
         """
         expected = {"version": _STATE_VERSION, "rank": [self._rank, self._world_size]}
         if self._plan is not None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from copy import deepcopy
 from queue import SimpleQueue
 from typing import Any, SupportsIndex, TypedDict
@@ -199,24 +199,30 @@ def _rows_from(first: int, message: augmentation_pb2.AugmentRows) -> augmentatio
 
 
 class _Outbox:
-    """What both feeds share: which requests are due, without the queue they wait in."""
+    """The requests of a call, in a queue from which gRPC takes them; None ends them. A new attempt has a new queue."""
 
-    def __init__(self, stream: AugmentStream) -> None:
-        self._stream = stream
+    def __init__(self, stream: AugmentStream, new_queue: Callable[[], Any]) -> None:
+        self._stream, self._new_queue = stream, new_queue
+        self._queue = new_queue()
         self._is_exhausted = self._is_open = False
 
     @property
     def _can_fill(self) -> bool:
         return self._stream.can_send and not self._is_exhausted
 
-    def _next_request(self, message: _Message | None) -> _Request | None:
-        """Send rows; None, which ends the requests, after the last."""
+    def _send(self, message: _Message | None) -> None:
+        """Send rows; None: there are no more."""
         self._is_exhausted = message is None
-        return None if message is None else self._stream.send(*message)
+        request = None if message is None else self._stream.send(*message)
+        if self._is_open:
+            self._queue.put_nowait(request)
 
-    def _first_requests(self) -> list[_Request | None]:
-        self._is_open = True
-        return [*self._stream.begin(), *([None] if self._is_exhausted else [])]
+    def _open(self) -> Any:
+        """Begin an attempt and return its queue."""
+        self._queue, self._is_open = self._new_queue(), True
+        for request in (*self._stream.begin(), *([None] if self._is_exhausted else [])):
+            self._queue.put_nowait(request)
+        return self._queue
 
 
 class Feed(_Outbox):
@@ -226,66 +232,52 @@ class Feed(_Outbox):
     """
 
     def __init__(self, stream: AugmentStream, items: Iterator[Any]) -> None:
-        super().__init__(stream)
+        super().__init__(stream, SimpleQueue)
         self._messages = (message for item in items for message in split_rows(item))
-        self._queue: SimpleQueue[_Request | None] = SimpleQueue()
 
     def fill(self) -> bool:
         """Send as much as may be sent; False when there is not a single row."""
         while self._can_fill:
-            request = self._next_request(next(self._messages, None))
-            if self._is_open:
-                self._queue.put(request)
+            self._send(next(self._messages, None))
         return self._stream.has_rows
 
     def requests(self) -> Iterator[_Request]:
         """Begin an attempt and return its requests."""
         self.close()
-        self._queue = SimpleQueue()
-        for request in self._first_requests():
-            self._queue.put(request)
-        return iter(self._queue.get, None)
+        return iter(self._open().get, None)
 
     def close(self) -> None:
         """End the requests, for which gRPC's thread may be waiting."""
-        self._queue.put(None)
+        self._queue.put_nowait(None)
 
 
 class AioFeed(_Outbox):
     """The same within an event loop; the caller's rows may also come from an async iterator."""
 
     def __init__(self, stream: AugmentStream, items: Iterator[Any] | AsyncIterator[Any]) -> None:
-        super().__init__(stream)
-        self._messages = _split_each(items)
-        self._queue: asyncio.Queue[_Request | None] = asyncio.Queue()
+        super().__init__(stream, asyncio.Queue)
+        self._messages = (message async for item in _as_async(items) for message in split_rows(item))
 
     async def fill(self) -> bool:
         """Send as much as may be sent; False when there is not a single row."""
         while self._can_fill:
-            request = self._next_request(await anext(self._messages, None))
-            if self._is_open:
-                self._queue.put_nowait(request)
+            self._send(await anext(self._messages, None))
         return self._stream.has_rows
 
     async def requests(self) -> AsyncIterator[_Request]:
         """Begin an attempt and yield its requests."""
-        queue: asyncio.Queue[_Request | None] = asyncio.Queue()
-        self._queue = queue
-        for first in self._first_requests():
-            queue.put_nowait(first)
+        queue = self._open()
         while (request := await queue.get()) is not None:
             yield request
 
 
-async def _split_each(items: Iterator[Any] | AsyncIterator[Any]) -> AsyncIterator[_Message]:
+async def _as_async(items: Iterator[Any] | AsyncIterator[Any]) -> AsyncIterator[Any]:
     if isinstance(items, AsyncIterator):
         async for item in items:
-            for message in split_rows(item):
-                yield message
+            yield item
     else:
         for item in items:
-            for message in split_rows(item):
-                yield message
+            yield item
 
 
 def items_of(images: Any, labels: Any) -> Any:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
@@ -13,7 +13,7 @@ from fount.v1 import augmentation_pb2
 
 __all__ = [
     "SOURCES", "AgreementInfo", "AnyPlan", "PinnedModelInfo", "PlanInfo", "PlanWarning", "SlotInfo",
-    "pinned_models", "plan_info", "ticket_of",
+    "plan_info", "ticket_of",
 ]  # fmt: skip
 
 SOURCES = {
@@ -44,11 +44,7 @@ class SlotInfo:
 
 @dataclass(frozen=True, kw_only=True)
 class PlanWarning:
-    """A warning about a plan.
-
-    Attributes:
-        reason: its code, as "CLASS_EMPTY".
-    """
+    """A warning about a plan, with its code, as "CLASS_EMPTY"."""
 
     reason: str
     message: str
@@ -93,13 +89,10 @@ class PlanInfo:
         id: the plan's id; equal specifications with equal seed and digests have equal ids.
         ticket: the argument of `Client.pull`.
         dataset_digest: the digest of the rows it was planned on.
-        seed: the seed of everything drawn.
         shards: the number of shards unless a pull gives another.
         classes: class names by id.
         groups: group names by id; empty without a group column.
         rows: number of rows, rejected slots included.
-        slots: the counts by class, group and source.
-        warnings: about classes or sources that are not as requested.
         class_weights: weights for a loss on the data set as it is, by class id: the alternative to oversampling.
         expected_rejected: expected number of slots without a sample; None when nothing is synthesised.
         expected_attempts: expected number of samples drawn for one synthesised row; None when nothing is.
@@ -107,10 +100,8 @@ class PlanInfo:
         agreement: the result of verification; None when nothing was verified.
         copy_threshold: the ratio below which a sample is a copy; None without the filter.
         models: the models the ticket pins.
-        created: when it was planned, UTC.
         expires: when the ticket ends, UTC.
         request: the specification with every default filled in; planning it again gives the same plan.
-        message: the message it was decoded from.
     """
 
     id: str
@@ -166,17 +157,12 @@ def plan_info(plan: augmentation_pb2.Plan) -> PlanInfo:
         warnings=tuple(decode(PlanWarning, each) for each in plan.warnings),
         estimated_time_s=plan.estimated_time.ToTimedelta().total_seconds(),
         agreement=_agreement(plan.agreement) if plan.HasField("agreement") else None,
-        models=pinned_models(plan.models),
+        models=tuple(decode(PinnedModelInfo, each) for each in plan.models),
         created=plan.create_time.ToDatetime(tzinfo=UTC),
         expires=plan.expire_time.ToDatetime(tzinfo=UTC),
         request=request,
         message=plan,
     )
-
-
-def pinned_models(models: Iterable[augmentation_pb2.PinnedModel]) -> tuple[PinnedModelInfo, ...]:
-    """Decode the models of a plan, or of the header of a stream."""
-    return tuple(decode(PinnedModelInfo, each) for each in models)
 
 
 def _slot(slot: augmentation_pb2.SlotCount, classes: Sequence[str], groups: Sequence[str]) -> SlotInfo:

@@ -11,7 +11,7 @@ from copy import deepcopy
 from dataclasses import dataclass
 from typing import Literal, SupportsIndex, TypedDict
 
-from fount.augmentation.plan import AnyPlan, PinnedModelInfo, pinned_models, ticket_of
+from fount.augmentation.plan import AnyPlan, PinnedModelInfo, ticket_of
 from fount.augmentation.rows import RowBatch, RowParts, read_row_batch
 from fount.augmentation.shards import MAX_SHARDS
 from fount.errors import BadReply
@@ -54,7 +54,6 @@ class PullInfo:
         shape: (height, width, channels) of one image.
         classes: class names by id.
         groups: group names by id; empty without a group column.
-        models: the models rows depend on.
         transform_columns: the columns of `RowBatch.transforms`; empty unless provenance is "full".
     """
 
@@ -145,7 +144,8 @@ class _Pull(IndexedStream):
         if self._header is None or self._info is None:
             self._check_range(header)
             shape = read_shape(header.sample_spec, model_pb2.ENCODING_UINT8).dims
-            self._info = decode(PullInfo, header, shape=shape, models=pinned_models(header.models))
+            models = tuple(decode(PinnedModelInfo, each) for each in header.models)
+            self._info = decode(PullInfo, header, shape=shape, models=models)
         elif (changed := _changed_field(self._header, header)) is not None:
             raise BadReply(f"The server sent another {changed} after a break; rows would not belong together.")
         self._header, self._has_header = header, True

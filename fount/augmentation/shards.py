@@ -9,12 +9,7 @@ MAX_SHARDS = 65_536
 
 
 def shard_range(rows: int, shard: int, shards: int) -> range:
-    """Return the rows of one shard; all shards together hold every row once, in order.
-
-    Args:
-        rows: number of rows in total.
-        shard: 0 to shards - 1.
-        shards: number of shards, 1 or more.
+    """Return the rows of shard 0 to shards - 1; all shards together hold every row once, in order.
 
     Returns:
         floor(rows * shard / shards) up to, but not including, floor(rows * (shard + 1) / shards).

@@ -20,7 +20,7 @@ from fount.cli.options import many, option, parameter_options, server_options
 from fount.cli.output.reports import REPORT_FILE, check_report_paths
 from fount.cli.output.text import echo_result, plain
 from fount.client.sync import Client
-from fount.errors import FailedPrecondition, FountError, InvalidRequest, NotFound
+from fount.errors import FailedPrecondition, InvalidRequest, NotFound
 from fount.evaluation.request import EvaluationQuery, evaluation_request
 from fount.evaluation.types import PANELS, EvaluationInfo, evaluation_json
 
@@ -101,13 +101,8 @@ def _create(client: Client, model: str, query: EvaluationQuery, progress: WatchP
         query["request_id"] = evaluation_request(model, query).request_id
         return retry_until_ready(lambda: client.evaluate(model, **query), client.server, progress)
     except (InvalidRequest, NotFound, FailedPrecondition) as error:
-        raise click.UsageError("\n".join(map(plain, _problems(error)))) from error
-
-
-def _problems(error: FountError) -> list[str]:
-    """List what is wrong with the request, one line per field where fields are named."""
-    fields = error.fields if isinstance(error, InvalidRequest) else []
-    if not fields:
-        return str(error).splitlines()
-    lines = [f"  {field}: {text}" if field else f"  {text}" for field, text in fields]
-    return ["The request is invalid:", *dict.fromkeys(lines)]
+        lines = str(error).splitlines()
+        if isinstance(error, InvalidRequest) and error.fields:
+            problems = [f"  {field}: {text}" if field else f"  {text}" for field, text in error.fields]
+            lines = ["The request is invalid:", *dict.fromkeys(problems)]
+        raise click.UsageError("\n".join(map(plain, lines))) from error

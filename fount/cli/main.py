@@ -26,10 +26,7 @@ _CLIENT_COMMANDS: dict[str, tuple[str, str]] = {
     "augment": ("fount.cli.augment:augment", "Draw images next to their variants under a policy."),
     "datasets": ("fount.cli.datasets:datasets", "List the data sets a server can augment, or show one."),
     "evaluate": ("fount.cli.evaluate:evaluate", "Evaluate a model against real data, with gates for a pipeline."),
-    "evaluation": (
-        "fount.cli.evaluations:evaluation",
-        "Show, watch, cancel or delete an evaluation; fetch its report.",
-    ),
+    "evaluation": ("fount.cli.evaluations:evaluation", "Show, watch, cancel or delete an evaluation, or its report."),
     "evaluations": ("fount.cli.evaluations:evaluations", "List your own evaluations."),
     "model": ("fount.cli.models:model", "Show one model: its inputs, outputs and measured quality."),
     "models": ("fount.cli.models:models", "List the models a server offers."),

@@ -68,13 +68,11 @@ def _list(found: Sequence[ModelInfo]) -> Iterator[str]:
         rows.append((name, info.state, ", ".join(info.operations), classes, _shape(info) or "-"))
     cells = ["  ".join(row) for row in align(rows)]
     width = max(_MIN_REASON, shutil.get_terminal_size(_DEFAULT_TERMINAL).columns - len(cells[0]) - 2)
-    last = [_truncated(plain(info.state_reason), width) or plain(info.description) for info in found]
-    for line, text in zip(cells, ["DESCRIPTION", *last], strict=True):
-        yield f"{line}  {text}".rstrip()
-
-
-def _truncated(text: str, width: int) -> str:
-    return text if len(text) <= width else f"{text[: width - 1]}…"
+    yield f"{cells[0]}  DESCRIPTION"
+    for line, info in zip(cells[1:], found, strict=True):
+        reason = plain(info.state_reason)
+        reason = reason if len(reason) <= width else f"{reason[: width - 1]}…"
+        yield f"{line}  {reason or plain(info.description)}".rstrip()
 
 
 def _facts(info: ModelInfo) -> Iterator[tuple[str, str]]:

@@ -88,20 +88,16 @@ def _slot_table(info: PlanInfo) -> Iterator[str]:
     for slot in info.slots:
         counts[slot.label_id, slot.group, slot.source] += slot.count
     sources = [source for source in SOURCES.values() if any(slot.source == source for slot in info.slots)]
-    by_group = bool(info.groups)
-    rows = [("CLASS", *(["GROUP"] if by_group else []), *map(str.upper, sources), "ROWS", "WEIGHT")]
-    for label, group in sorted({(slot.label_id, slot.group) for slot in info.slots}):
+    names = 2 if info.groups else 1  # columns before the numbers
+    rows = [(*("CLASS", "GROUP")[:names], *map(str.upper, sources), "ROWS", "WEIGHT")]
+    keys = sorted({(slot.label_id, slot.group, slot.label) for slot in info.slots})
+    for label, group, name in keys:
         numbers = [counts[label, group, source] for source in sources]
-        name = info.classes[label] if label < len(info.classes) else str(label)
         weight = f"{info.class_weights[label]:.3g}" if label < len(info.class_weights) else ""
-        rows.append((name, *([group or "-"] if by_group else []), *_with_total(numbers), weight))
+        rows.append((*(name, group or "-")[:names], *(f"{number:,}" for number in (*numbers, sum(numbers))), weight))
     totals = [sum(slot.count for slot in info.slots if slot.source == source) for source in sources]
-    rows.append(("all", *(["-"] if by_group else []), *_with_total(totals), ""))
-    yield from table(rows, right_from=1 + by_group)
-
-
-def _with_total(numbers: Sequence[int]) -> list[str]:
-    return [f"{number:,}" for number in (*numbers, sum(numbers))]
+    rows.append((*("all", "-")[:names], *(f"{total:,}" for total in (*totals, sum(totals))), ""))
+    yield from table(rows, right_from=names)
 
 
 def _facts(info: PlanInfo, ticket_out: str | None) -> Iterator[str]:

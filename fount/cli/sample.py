@@ -7,7 +7,6 @@ import math
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from typing import Any, Unpack
 
 import click
@@ -100,30 +99,36 @@ def sample(
         info = client.model(name, digest=query.get("digest"))
         writer = None if out is None else open_output(out, _run(request, info))
         show_bar = not as_json and request.count >= _MIN_BAR_COUNT and error_is_terminal()
-        drawn = _draw(client.stream(str(info.model), **query), writer, tqdm(total=request.count, disable=not show_bar))
-    summary = _summary(drawn, info, request.start_index, out)
+        bar, start_s = tqdm(total=request.count, disable=not show_bar), time.perf_counter()
+        provenance, counts = _draw(client.stream(str(info.model), **query), writer, bar)
+        seconds = time.perf_counter() - start_s
+    names = dict(enumerate(info.labels))
+    summary = {
+        "model": f"{info.name}:{info.version}",
+        "digest": info.digest,
+        "seed": None if provenance is None else provenance.seed,
+        "numerics": None if provenance is None else provenance.numerics,
+        "start_index": request.start_index,
+        "count": request.count,
+        "labels": {names.get(label, str(label)): count for label, count in sorted(counts.items())},
+        "out": out,
+        "samples_per_s": round(request.count / seconds, 1),
+    }
     echo_result(summary, map(plain, _summary_lines(summary)), as_json=as_json)
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Drawn:
-    """What was drawn: the address of the samples, and the number of samples of each class."""
-
-    provenance: Provenance | None
-    counts: Counter[int]
-    count: int
-    seconds: float
-
-
-def _draw(chunks: Iterator[Chunk], writer: SampleWriter | None, bar: tqdm[Any]) -> _Drawn:
-    start_s, provenance, counts, count = time.perf_counter(), None, Counter[int](), 0
+def _draw(
+    chunks: Iterator[Chunk], writer: SampleWriter | None, bar: tqdm[Any]
+) -> tuple[Provenance | None, Counter[int]]:
+    """Write all samples; return their provenance and the number of samples of each class."""
+    provenance, counts = None, Counter[int]()
     try:
         with bar:
             for chunk in chunks:
                 refuse_failed(chunk)
                 if writer is not None:
                     writer.add(chunk)
-                provenance, count = chunk.provenance, count + len(chunk)
+                provenance = chunk.provenance
                 counts.update([] if chunk.labels is None else chunk.labels.tolist())
                 bar.update(len(chunk))
         if writer is not None:
@@ -132,7 +137,7 @@ def _draw(chunks: Iterator[Chunk], writer: SampleWriter | None, bar: tqdm[Any]) 
         if writer is not None:
             writer.abandon()
         raise
-    return _Drawn(provenance=provenance, counts=counts, count=count, seconds=time.perf_counter() - start_s)
+    return provenance, counts
 
 
 def _run(request: sampling_pb2.SampleRequest, info: ModelInfo) -> SampleRun:
@@ -151,21 +156,6 @@ def _run(request: sampling_pb2.SampleRequest, info: ModelInfo) -> SampleRun:
         sample_bytes=math.prod(info.sample_shape) * (4 if encoding == "float32" else 1),
         request={"condition": condition, "parameters": MessageToDict(request.parameters)},
     )
-
-
-def _summary(drawn: _Drawn, info: ModelInfo, start_index: int, out: str | None) -> dict[str, Any]:
-    names = dict(enumerate(info.labels))
-    return {
-        "model": f"{info.name}:{info.version}",
-        "digest": info.digest,
-        "seed": None if drawn.provenance is None else drawn.provenance.seed,
-        "numerics": None if drawn.provenance is None else drawn.provenance.numerics,
-        "start_index": start_index,
-        "count": drawn.count,
-        "labels": {names.get(label, str(label)): count for label, count in sorted(drawn.counts.items())},
-        "out": out,
-        "samples_per_s": round(drawn.count / drawn.seconds, 1),
-    }
 
 
 def _summary_lines(summary: Mapping[str, Any]) -> Iterator[str]:

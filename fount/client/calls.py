@@ -49,6 +49,7 @@ class ResumableStream(Protocol[_Item_co]):
 class _CallSettings:
     def __init__(self, server: str, timeout_s: float | None, policy: RetryPolicy) -> None:
         self._server, self._timeout_s, self._policy = server, timeout_s, policy
+        self._closed = threading.Event()
 
     def retry_state(self, *, between_messages: bool = False) -> RetryState:
         """Start the time of one call."""
@@ -57,10 +58,6 @@ class _CallSettings:
 
 class Calls(_CallSettings):
     """The calls of one synchronous client to one server."""
-
-    def __init__(self, server: str, timeout_s: float | None, policy: RetryPolicy) -> None:
-        super().__init__(server, timeout_s, policy)
-        self._closed = threading.Event()
 
     def close(self) -> None:
         """End waits between two attempts with `Cancelled`, in every thread."""

@@ -60,13 +60,10 @@ class ModelInfo:
         sample_shape: (height, width, channels) of one sample; empty when it has no samples.
         dtype: element type in the default encoding, "uint8" or "float32"; empty without a sample shape.
         value_range: the smallest and largest element in the default encoding.
-        parameters: its sampling parameters.
         encodings: those it supports of "uint8", "float32" and "png".
         max_count: the most samples of one request.
         max_labels: the most entries of `labels` in one request.
         numerics: numerics ids that may be pinned now.
-        intended_use: what it is for, and its limitations.
-        recipe: how it was trained.
     """
 
     name: str
@@ -115,15 +112,7 @@ def model_info(model: model_pb2.Model) -> ModelInfo:
         sample_shape=tuple(spec.dims),
         dtype=enum_name(model_pb2.Dtype, "DTYPE_", spec.dtype) if spec.dtype else "",
         value_range=pair(spec.value_range),
-        parameters=tuple(
-            decode(
-                ParameterInfo,
-                each,
-                range=pair(each.range),
-                default=each.default_value if each.HasField("default_value") else None,
-            )
-            for each in model.parameters
-        ),
+        parameters=tuple(map(_parameter, model.parameters)),
         encodings=tuple(enum_name(model_pb2.Encoding, "ENCODING_", encoding) for encoding in model.encodings),
         max_count=model.limits.max_count,
         max_labels=model.limits.max_labels,
@@ -131,15 +120,14 @@ def model_info(model: model_pb2.Model) -> ModelInfo:
     )
 
 
+def _parameter(parameter: model_pb2.ParameterSpec) -> ParameterInfo:
+    default = parameter.default_value if parameter.HasField("default_value") else None
+    return decode(ParameterInfo, parameter, range=pair(parameter.range), default=default)
+
+
 @dataclass(frozen=True, kw_only=True)
 class SplitInfo:
-    """One split of a data set.
-
-    Attributes:
-        name: "train", "test", or as configured.
-        class_counts: images of each class, by id.
-        group_counts: images of each group, by id; empty without a group column.
-    """
+    """One split of a data set, with its images per class and per group, by id; the latter are empty without groups."""
 
     name: str
     rows: int
@@ -152,16 +140,13 @@ class DatasetInfo:
     """Labelled images that a gateway can augment.
 
     Attributes:
-        name: its name in plans.
         digest: of the pixels and labels of all splits; empty when it cannot be read.
         classes: class names by id.
         groups: group names by id; empty without a group column.
         shape: (height, width, channels) of one image; empty when it cannot be read.
         splits: its splits, "train" first.
-        licence: the licence of the data; empty when unknown.
         classifier: the model that checks its labels; empty when none is configured.
         problem: why it cannot be read; empty when it can.
-        message: the message it was decoded from.
     """
 
     name: str

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol, cast
+from typing import Any
 
 import grpc
 from google.rpc import error_details_pb2
@@ -32,11 +32,6 @@ __all__ = ["ERRORS", "error_of"]
 
 _BROKEN_STREAM = "Internal error from Core"
 """The message of grpc.aio, with status INTERNAL, when a stream broke while it was opened or written."""
-
-
-class _EndedCall(Protocol):
-    def code(self) -> grpc.StatusCode: ...
-    def details(self) -> str | None: ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,16 +84,14 @@ ERRORS: dict[grpc.StatusCode, Callable[[_Failure], FountError]] = {
 }
 
 
-def error_of(error: grpc.RpcError, server: str) -> FountError:
+def error_of(error: Any, server: str) -> FountError:
     """Return the client's error for a failed call, synchronous or asyncio, with gRPC's error as its cause."""
-    call = cast(_EndedCall, error)
-    made = ERRORS[call.code()](_read(error, call, server))
+    made = ERRORS[error.code()](_read(error, server))
     made.__cause__ = error
     return made
 
 
-def _read(error: grpc.RpcError, call: _EndedCall, server: str) -> _Failure:
-    message = call.details() or call.code().name
+def _read(error: Any, server: str) -> _Failure:
     try:
         status = rpc_status.from_call(error)
     except ValueError:  # details that contradict the status: not sent by a Fount server
@@ -111,7 +104,7 @@ def _read(error: grpc.RpcError, call: _EndedCall, server: str) -> _Failure:
             detail.Unpack(message_type)
     return _Failure(
         server=server,
-        message=message,
+        message=error.details() or error.code().name,
         reason=info.reason,
         request_id=request.request_id or info.metadata.get("request_id", ""),
         retry_after_s=retry.retry_delay.ToTimedelta().total_seconds() if retry.HasField("retry_delay") else None,

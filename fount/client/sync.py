@@ -100,8 +100,6 @@ class Client:
         self._calls.close()
         self._channel.close()
 
-    # --- Samples ------------------------------------------------------------------------------------------------------
-
     # Four methods take the same arguments, so they are one TypedDict rather than sixteen parameters written four times.
     def sample(self, model: str, **query: Unpack[SampleQuery]) -> Samples:
         """Draw samples into one array.
@@ -132,17 +130,11 @@ class Client:
     def stream(self, model: str, **query: Unpack[SampleQuery]) -> Iterator[Chunk]:
         """Draw samples chunk by chunk, in order, in constant memory; a broken stream is resumed.
 
-        Closing the iterator cancels the call. With encoding "png", chunks hold `files` instead of an array. Samples
-        that failed are in a chunk's `errors`.
-
-        Args:
-            model: as in `sample`.
-            **query: as in `sample`.
+        Arguments are as in `sample`. Closing the iterator cancels the call. With encoding "png", chunks hold `files`
+        instead of an array. Samples that failed are in a chunk's `errors`.
         """
         stream = SampleStream(sample_request(model, query), self._calls.retry_state(between_messages=True))
         return self._calls.stream(self._sampling.Sample, stream)
-
-    # --- Models and data sets -----------------------------------------------------------------------------------------
 
     def models(self) -> list[ModelInfo]:
         """List every version served, by name and then version."""
@@ -150,11 +142,7 @@ class Client:
         return [model_info(each) for each in self._calls.pages(self._models.ListModels, request, "models")]
 
     def model(self, model: str, *, digest: str | None = None) -> ModelInfo:
-        """Look up one model, named as in `sample`.
-
-        Raises:
-            NotFound: it is not served.
-        """
+        """Look up one model, named as in `sample`."""
         request = model_pb2.GetModelRequest(model=model_ref(model, digest))
         return model_info(self._calls.unary(self._models.GetModel, request).model)
 
@@ -172,8 +160,6 @@ class Client:
         """
         request = dataset_pb2.GetDatasetRequest(name=name)
         return dataset_info(self._calls.unary(self._datasets.GetDataset, request).dataset)
-
-    # --- Augmentation -------------------------------------------------------------------------------------------------
 
     def plan(self, spec: AnyPlanSpec) -> PlanInfo:
         """Turn a specification of a data set into exact numbers of rows, and a ticket for pulling them.
@@ -241,8 +227,6 @@ class Client:
             if feed.fill():
                 yield from self._calls.stream(self._augmentation.Augment, stream, feed)
 
-    # --- Evaluations --------------------------------------------------------------------------------------------------
-
     # Both clients take the same arguments, so they are one TypedDict rather than fourteen parameters written twice.
     def evaluate(self, model: str, **query: Unpack[EvaluationQuery]) -> EvaluationInfo:
         """Create an evaluation, which outlives this client; `watch_evaluation` reports its progress.
@@ -271,15 +255,7 @@ class Client:
         return evaluation_info(self._calls.unary(self._evaluations.GetEvaluation, request).evaluation)
 
     def evaluations(self, states: Iterable[State] = (), model: str | None = None) -> list[EvaluationInfo]:
-        """List the caller's own evaluations, newest first, without their metrics.
-
-        Args:
-            states: the states to list; empty: all.
-            model: the name of a model; None: every model.
-
-        Raises:
-            InvalidRequest: there is no such state.
-        """
+        """List your own evaluations, newest first, without their metrics: in some states, of one model; unset: all."""
         pages = self._calls.pages(self._evaluations.ListEvaluations, list_request(states, model), "evaluations")
         return [evaluation_info(each) for each in pages]
 
@@ -288,19 +264,12 @@ class Client:
 
         The last value yielded is the final state. A broken stream is opened again. Closing the iterator ends the watch,
         and not the evaluation.
-
-        Raises:
-            NotFound: as in `evaluation`, also when it is deleted meanwhile.
         """
         watch = EvaluationWatch(id, self._calls.retry_state(between_messages=True))
         return self._calls.stream(self._evaluations.WatchEvaluation, watch)
 
     def cancel_evaluation(self, id: str) -> EvaluationInfo:
-        """Cancel an evaluation that is queued or running; one that has ended stays as it is.
-
-        Raises:
-            NotFound: as in `evaluation`.
-        """
+        """Cancel an evaluation that is queued or running; one that has ended stays as it is."""
         request = evaluation_pb2.CancelEvaluationRequest(id=id)
         return evaluation_info(self._calls.unary(self._evaluations.CancelEvaluation, request).evaluation)
 
@@ -313,15 +282,10 @@ class Client:
         self._calls.unary(self._evaluations.DeleteEvaluation, evaluation_pb2.DeleteEvaluationRequest(id=id))
 
     def evaluation_report(self, id: str, format: Format = "html") -> EvaluationReport:
-        """Download the report of an evaluation that succeeded, as one file.
-
-        Args:
-            id: the evaluation's.
-            format: "html", one page that opens offline, or "json", everything it shows.
+        """Download the report of an evaluation as a file: "html", one page that opens offline, or "json", all it shows.
 
         Raises:
-            NotFound: as in `evaluation`.
-            FailedPrecondition: it has not succeeded.
+            FailedPrecondition: the evaluation has not succeeded.
         """
         download = ReportDownload(report_request(id, format), self._calls.retry_state(between_messages=True))
         *_, report = self._calls.stream(self._evaluations.GetEvaluationReport, download)

@@ -17,13 +17,7 @@ from fount.sampling.arguments import UINT64_MAX, Arguments, text_of
 from fount.sampling.request import SEND_FAILURE, ParametersQuery, model_ref, set_parameters
 from fount.v1 import evaluation_pb2
 
-__all__ = [
-    "REPORT_FORMATS",
-    "EvaluationQuery",
-    "evaluation_request",
-    "list_request",
-    "report_request",
-]
+__all__ = ["REPORT_FORMATS", "EvaluationQuery", "evaluation_request", "list_request", "report_request"]
 
 Panel = Literal["realism", "diversity", "memorisation", "label-fidelity"]
 State = Literal["queued", "running", "succeeded", "failed", "cancelled"]

@@ -45,7 +45,6 @@ class NullInfo:
     """The null distribution of a metric: its value for real rows in place of samples.
 
     Attributes:
-        mean: over the draws of real rows.
         range: the range of 95 % of such values.
         draws: how many were drawn; 0: known in closed form, or from one interval.
         rows: how many real rows replaced the samples.
@@ -59,14 +58,7 @@ class NullInfo:
 
 @dataclass(frozen=True, kw_only=True)
 class ClassMetricInfo:
-    """A metric within one class.
-
-    Attributes:
-        value: the point estimate; None when the class has too few samples or rows.
-        interval: the 95 % interval; None when there is none.
-        null_mean: the mean of the null distribution; None when the metric has none.
-        verdict: as in `MetricInfo`.
-    """
+    """A metric within one class, as in `MetricInfo`; the value is None when the class has too few samples or rows."""
 
     class_name: str
     value: float | None
@@ -81,7 +73,6 @@ class MetricInfo:
 
     Attributes:
         name: its name in gates.
-        panel: the panel it belongs to.
         value: the point estimate; None when it could not be computed, and `note` says why.
         interval: the 95 % interval; None when there is none.
         null: its value for real rows; None when it has none.
@@ -119,13 +110,7 @@ class PanelInfo:
 
 @dataclass(frozen=True, kw_only=True)
 class GateInfo:
-    """The outcome of a gate.
-
-    Attributes:
-        passed: whether it holds; a condition on a value that could not be computed does not.
-        actual: the value compared; None when there is none, and `note` says why.
-        note: why there is no value; empty when there is one.
-    """
+    """The outcome of a gate; a condition on a value that could not be computed does not hold, and `note` says why."""
 
     gate: str
     passed: bool
@@ -156,11 +141,8 @@ class EnvelopeInfo:
     Attributes:
         extractor: the model whose features are compared.
         classifier: the model whose labels are compared.
-        dataset_digest: the digest of its rows.
         training_split: the split the generator may have been trained on.
         held_out_split: the split it was not trained on.
-        parameters: the sampling parameters, by name.
-        panels: in the order of the report.
         gates: the conditions, as they were given.
         classes: class names by id.
         conditional: whether samples are drawn by label.
@@ -195,14 +177,12 @@ class EvaluationInfo:
 
     Attributes:
         state: "queued", "running", "succeeded", "failed" or "cancelled".
-        state_reason: one sentence; empty when there is no reason to give.
         envelope: what was resolved when it was created.
         metrics: those known so far, in the order of the report; those of a running evaluation may still change.
         panels: the verdicts known so far, one a panel.
         gates: the outcomes, in the order of the request; empty until it has succeeded.
         gates_passed: whether every gate passed; None until it has succeeded.
-        created: when it was created, UTC.
-        started: when a runner first started it; None when none has.
+        started: when a runner first started it, UTC; None when none has.
         ended: when it ended; None when it has not.
         expires: when it is removed, with its report; None until it has ended.
         report_bytes: size of its report; 0 until it has succeeded.
@@ -240,11 +220,9 @@ class EvaluationInfo:
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluationReport:
-    """A report as one file.
+    """A report as one UTF-8 file.
 
-    Attributes:
-        data: the file, UTF-8.
-        redacted: whether nearest training rows are left out, because the grant view-training-neighbours is missing.
+    It is redacted, without nearest training rows, if the grant view-training-neighbours is missing.
     """
 
     data: bytes = field(repr=False)

@@ -48,15 +48,7 @@ ShowProgress = Callable[[int, int], AbstractContextManager[Callable[[int], None]
 
 @dataclass(frozen=True, kw_only=True)
 class ExportOptions:
-    """What to export and how.
-
-    Attributes:
-        format: of the files.
-        provenance: how much provenance every row has.
-        part: which rows of the plan.
-        shards: number of shards; None: as planned.
-        jobs: number of simultaneous streams.
-    """
+    """What to export and how; `shards` is None for the planned number, `jobs` the number of simultaneous streams."""
 
     format: Format
     provenance: Level

@@ -80,7 +80,7 @@ class ExportFolder:
             return
         for key, value in identity.items():
             if known.get(key) != value:
-                held, requested = (_brief(each) for each in (known.get(key), value))
+                held, requested = (json.dumps(each)[:100] for each in (known.get(key), value))
                 difference = f"{key.replace('_', ' ')} {held}, requested is {requested}"
                 raise OutputError(f"{self.path} holds another export ({difference}); name another folder with --out")
 
@@ -136,24 +136,13 @@ def _try_lock(lock: IO[str]) -> bool:
     return True
 
 
-def _brief(value: object) -> str:
-    text = json.dumps(value)
-    return text if len(text) <= 100 else f"{text[:99]}…"
-
-
 @dataclass(frozen=True, kw_only=True)
 class PartRecord:
-    """One complete part.
+    """One complete part: the rows first to end - 1 of the plan, without the rejected ones.
 
     Attributes:
-        part: its number.
-        first: its first row in the plan.
-        end: one beyond its last row.
         file: its path, relative to the export's folder.
-        bytes: size of the file.
         sha256: digest of the file, hexadecimal.
-        rows: number of rows it holds.
-        rejected: number of rows omitted.
         by_class: number of rows per class name; no zeros.
         by_source: number of rows per source; no zeros, and empty without provenance.
     """

@@ -32,7 +32,6 @@ class TableSchema:
         classes: class names by id.
         groups: group names by id; empty without a group column.
         shape: (H, W, C) of every image.
-        provenance: a key of `fount.augmentation.pull.PROVENANCE_LEVELS`.
         transforms: names of the drawn parameters; empty unless provenance is "full".
     """
 

@@ -49,10 +49,8 @@ def _detect_format(path: Path) -> Format:
             return "npz"
         if path.suffix.lower() == ".parquet":
             return "parquet"
-        raise DataError(
-            f"{path} has no supported format; give an .npz or .parquet file, a folder of IDX or Parquet files, or a "
-            "folder with one subfolder per class"
-        )
+        supported = "an .npz or .parquet file, a folder of IDX or Parquet files, or a folder with a subfolder per class"
+        raise DataError(f"{path} has no supported format; give {supported}")
     if find_idx(path, "train-images-idx3-ubyte") or find_idx(path, "train-labels-idx1-ubyte"):
         return "idx"
     return "parquet" if parquet_files(path) else "folder"

@@ -89,10 +89,9 @@ class Pixels(Protocol):
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class DatasetSplit:
-    """One split of a data set.
+    """One split of a data set: "train", "test", or as the files name it.
 
     Attributes:
-        name: "train", "test", or as the files have it.
         labels: (n,) uint32, class ids.
         groups: (n,) uint32, group ids; None: the data set has no group column.
         shape: of one image, (H, W, C).
@@ -127,13 +126,11 @@ class Dataset:
     """Labelled images of one shape.
 
     Attributes:
-        name: of the data set in requests.
         format: how it is stored: "built-in", "idx", "npz", "folder", "parquet".
         classes: names of the labels 0, 1, ...
         groups: names of the groups 0, 1, ...; empty: it has no group column.
         shape: of one image, (H, W, C).
         splits: by name, "train" first.
-        licence: of the data, as configured; may be empty.
         own_digest: computes the digest where rows are stored in another order, or scale, than they are hashed in.
     """
 

@@ -41,13 +41,7 @@ _MAX_BYTES = 4 << 20  # decompressed; ten times the size of the known file
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class DigitRows:
-    """The rows in file order.
-
-    Attributes:
-        pixels: (1797, 8, 8) uint8, 0 to 16.
-        labels: (1797,) uint8.
-        is_test: (1797,) bool.
-    """
+    """The rows in file order: (1797, 8, 8) pixels from 0 to 16, and the label of each row."""
 
     pixels: NDArray[np.uint8]
     labels: NDArray[np.uint8]

@@ -12,7 +12,6 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TextIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -138,20 +137,16 @@ def _read_groups(source: DatasetSource, root: Path) -> dict[str, str] | None:
         return None
     try:
         with file.open(newline="", encoding="utf-8") as stream:
-            return _parse_groups(file, stream)
+            reader = csv.reader(stream)
+            rows = [(reader.line_num, row) for row in reader if row]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         remedy = "write it as UTF-8 with the columns path and group"
         raise DataError(f"{file} cannot be read ({error}); {remedy}") from error
-
-
-def _parse_groups(file: Path, stream: TextIO) -> dict[str, str]:
-    rows = csv.reader(stream)
-    header = next(rows, [])
+    header = rows[0][1] if rows else []
     if header != _GROUPS_COLUMNS:
         raise DataError(f"{file} begins with {','.join(header)[:80]!r}; its first line must be path,group")
     groups: dict[str, str] = {}
-    for row in filter(None, rows):
-        line = rows.line_num
+    for line, row in rows[1:]:
         if len(row) != len(_GROUPS_COLUMNS) or not row[1].strip():
             raise DataError(f"{file}, line {line} is {','.join(row)[:80]!r}; write a path and a group")
         path, group = row

@@ -51,7 +51,7 @@ def read_npz(source: DatasetSource, file: Path) -> Dataset:
     try:
         with zipfile.ZipFile(file) as archive:
             members = {name.removesuffix(".npy"): archive.getinfo(name) for name in archive.namelist()}
-            return _read(source, _Npz(file=file, archive=archive, members=members, version=version))
+            return _read(_Npz(source=source, file=file, archive=archive, members=members, version=version))
     except _DAMAGED as error:
         raise DataError(f"{file} is a damaged NPZ file ({error}); write it again with numpy.savez") from error
     except (OSError, RuntimeError) as error:  # RuntimeError: zipfile's error for encrypted members
@@ -62,49 +62,48 @@ def read_npz(source: DatasetSource, file: Path) -> Dataset:
 class _Npz:
     """An open file."""
 
+    source: DatasetSource
     file: Path
     archive: zipfile.ZipFile
     members: dict[str, zipfile.ZipInfo]
     version: FileVersion
 
 
-def _read(source: DatasetSource, npz: _Npz) -> Dataset:
+def _read(npz: _Npz) -> Dataset:
     layout = next((each for each in _ARRAY_NAMES if each["train"][0] in npz.members), None)
     if layout is None:
         found = f"{npz.file} holds {', '.join(sorted(npz.members))[:200] or 'nothing'}"
         raise DataError(f"{found}; name its arrays images and labels, or x_train, y_train, x_test and y_test")
     splits = [
-        _read_split(source, npz, split, images, labels, _groups_name(source, npz, split, groups))
+        _read_split(npz, split, images, labels, _groups_name(npz, split, groups))
         for split, (images, labels, groups) in layout.items()
         if split == "train" or images in npz.members or labels in npz.members
     ]
-    return build_dataset(source, format="npz", splits=splits)
+    return build_dataset(npz.source, format="npz", splits=splits)
 
 
-def _groups_name(source: DatasetSource, npz: _Npz, split: str, default: str) -> str | None:
+def _groups_name(npz: _Npz, split: str, default: str) -> str | None:
     """Find the array of a split's groups; None when there is none."""
-    if not source.group:
+    if not (group := npz.source.group):
         return default if default in npz.members else None
-    name = source.group if source.group in npz.members else f"{source.group}_{split}"
+    name = group if group in npz.members else f"{group}_{split}"
     if name not in npz.members:
-        found = f"{npz.file} has no array {source.group}; it has {', '.join(npz.members)}"
+        found = f"{npz.file} has no array {group}; it has {', '.join(npz.members)}"
         raise DataError(f"{found}; name one of them as group")
     return name
 
 
-def _read_split(
-    source: DatasetSource, npz: _Npz, split: str, images_name: str, labels_name: str, groups_name: str | None
-) -> RawSplit:
+def _read_split(npz: _Npz, split: str, images_name: str, labels_name: str, groups_name: str | None) -> RawSplit:
     if missing := [name for name in (images_name, labels_name) if name not in npz.members]:
         raise DataError(f"{npz.file} lacks the array {missing[0]}; add it")
 
     def check(shape: tuple[int, ...], dtype: np.dtype[np.generic]) -> None:
         _check_images(f"{npz.file}, {images_name}", shape, dtype)
-        check_size(source, shape[0], shape[1:])
+        check_size(npz.source, shape[0], shape[1:])
 
-    array, is_mapped = _read_member(source, npz, images_name, check)
-    labels = _read_column(source, npz, labels_name)
-    groups = None if groups_name is None else _read_column(source, npz, groups_name)
+    array, is_mapped = _read_member(npz, images_name, check)
+    labels = _read_column(npz, labels_name)
+    groups = None if groups_name is None else _read_column(npz, groups_name)
     for name, column in ((labels_name, labels), (groups_name, groups)):
         if column is not None and len(column) != len(array):
             found = f"{npz.file} holds {len(array)} images in {images_name} and {len(column)} values in {name}"
@@ -114,9 +113,8 @@ def _read_split(
         images = images[..., None]  # (n, H, W) -> (n, H, W, 1)
     pixels = ArrayPixels(array=images, version=npz.version if is_mapped else None)
     _, height, width, channels = images.shape
-    fitted, shape = fit_pixels(
-        source, pixels, (height, width, channels), lambda row: f"{npz.file}, {images_name}, row {row}"
-    )
+    where = f"{npz.file}, {images_name}"
+    fitted, shape = fit_pixels(npz.source, pixels, (height, width, channels), lambda row: f"{where}, row {row}")
     return RawSplit(
         name=split,
         pixels=fitted,
@@ -138,7 +136,7 @@ def _check_images(where: str, shape: tuple[int, ...], dtype: np.dtype[np.generic
         raise DataError(f"{where}: the shape is {shape}; channels come last, and are 1 to 4")
 
 
-def _read_column(source: DatasetSource, npz: _Npz, name: str) -> Values:
+def _read_column(npz: _Npz, name: str) -> Values:
     """Read labels or groups: whole numbers, or names."""
 
     def check(shape: tuple[int, ...], dtype: np.dtype[np.generic]) -> None:
@@ -147,7 +145,7 @@ def _read_column(source: DatasetSource, npz: _Npz, name: str) -> Values:
         if dtype.kind not in "iuU" or not dtype.itemsize:
             raise DataError(f"{npz.file}, {name}: values are {dtype}; write whole numbers, or names as unicode")
 
-    column, _ = _read_member(source, npz, name, check)
+    column, _ = _read_member(npz, name, check)
     column = column.reshape(-1)  # Keras writes (n, 1)
     if column.dtype.kind == "U":
         return [str(value) for value in column]
@@ -157,9 +155,9 @@ def _read_column(source: DatasetSource, npz: _Npz, name: str) -> Values:
     return column.astype(np.int64)
 
 
-def _read_member(source: DatasetSource, npz: _Npz, name: str, check: _CheckHeader) -> tuple[NDArray[np.generic], bool]:
+def _read_member(npz: _Npz, name: str, check: _CheckHeader) -> tuple[NDArray[np.generic], bool]:
     """Read one array after `check` accepted its header; True when it is memory-mapped."""
-    member, where, limit = npz.members[name], f"{npz.file}, {name}", source.limits.max_bytes
+    member, where, limit = npz.members[name], f"{npz.file}, {name}", npz.source.limits.max_bytes
     if member.file_size > limit + _MAX_HEADER_BYTES:
         found = f"{where}: announces {member.file_size} bytes, and at most {limit} are read"
         raise DataError(f"{found}; split the data set, or raise max_bytes")

@@ -118,25 +118,23 @@ def _open_file(source: DatasetSource, file: Path) -> _File:
         schema, footer = parquet.schema_arrow, parquet.metadata
         columns = {name: schema.field(name).type for name in schema.names}
         group = source.group or (_GROUP_COLUMN if _GROUP_COLUMN in columns else None)
-        if missing := [name for name in (_LABEL_COLUMN, group) if name is not None and name not in columns]:
-            raise _missing_column(file, missing[0], columns)
+        image = next((name for name in _IMAGE_COLUMNS if name in columns), _IMAGE_COLUMNS[0])
+        if missing := [name for name in (_LABEL_COLUMN, group, image) if name is not None and name not in columns]:
+            found = f"{file} has no column {missing[0]}; it has {', '.join(columns)[:200]}"
+            raise DataError(f"{found}; rename the column that is meant")
         rows = [footer.row_group(k).num_rows for k in range(footer.num_row_groups)]
         return _File(
             version=version,
-            image=_image_column(file, columns),
+            image=_image_path(file, image, columns[image]),
             group=group,
             group_ends=np.cumsum(np.array(rows, np.int64)),
             metadata=dict(schema.metadata or {}),
         )
 
 
-def _image_column(file: Path, columns: dict[str, Any]) -> str:
+def _image_path(file: Path, name: str, kind: Any) -> str:
     import pyarrow.types as of
 
-    name = next((name for name in _IMAGE_COLUMNS if name in columns), None)
-    if name is None:
-        raise _missing_column(file, "image", columns)
-    kind = columns[name]
     if of.is_binary(kind) or of.is_large_binary(kind):
         return name
     fields = [kind.field(k) for k in range(kind.num_fields)] if of.is_struct(kind) else []
@@ -144,11 +142,6 @@ def _image_column(file: Path, columns: dict[str, Any]) -> str:
         return f"{name}.bytes"
     found = f"{file}: the column {name} is {str(kind)[:100]}"
     raise DataError(f"{found}; images must be bytes, or a struct of bytes and path as Hugging Face writes it")
-
-
-def _missing_column(file: Path, name: str, columns: dict[str, Any]) -> DataError:
-    found = f"{file} has no column {name}; it has {', '.join(columns)[:200]}"
-    return DataError(f"{found}; rename the column that is meant")
 
 
 def _class_names(file: _File) -> tuple[str, ...]:
@@ -175,9 +168,6 @@ def _opened(file: Path, *, dictionaries: Sequence[str] = ()) -> Iterator[Any]:
     except Exception as error:  # pyarrow raises many types over damaged bytes
         summary = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
         raise DataError(f"{file} is a damaged Parquet file, or none ({summary}); write it again") from error
-
-
-# --- Labels and groups ------------------------------------------------------------------------------------------------
 
 
 def _read_columns(source: DatasetSource, files: Sequence[_File]) -> tuple[Values, Values | None]:
@@ -217,9 +207,6 @@ def _read_column(file: _File, name: str) -> Values:
         if pa.types.is_integer(column.type):
             return np.asarray(column.cast(pa.int64()).to_numpy(), np.int64)
     raise DataError(f"{path}: the column {name} is {str(column.type)[:100]}; write whole numbers, or strings")
-
-
-# --- Images -----------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -57,13 +57,10 @@ def read_shape(spec: model_pb2.SampleSpec, encoding: model_pb2.Encoding.ValueTyp
 def read_rows(
     chunk: sampling_pb2.SampleChunk, shape: SampleShape
 ) -> tuple[NDArray[Any] | None, tuple[bytes, ...], tuple[RowError, ...]]:
-    """Decode a chunk of whole samples.
+    """Decode a chunk of whole samples; a BadReply is raised if lengths, errors or bytes contradict the count.
 
     Returns:
         (N, H, W, C) samples, read-only, or None for files; one file a sample, or none; the samples that failed.
-
-    Raises:
-        BadReply: the lengths, the errors or the number of bytes contradict the count.
     """
     errors = tuple(_row_error(chunk, error) for error in chunk.errors)
     failed = {error.index - chunk.start_index for error in errors}
@@ -161,13 +158,9 @@ def model_id(ref: model_pb2.ModelRef) -> ModelId:
 
 
 def decode(kind: type[_T], message: Message, /, **values: Any) -> _T:
-    """Build a dataclass from a message.
+    """Build a dataclass from a message and the attributes that are not its fields of the same name.
 
-    Args:
-        kind: the dataclass.
-        message: fields of the same name are converted: repeated ones to tuples, ranges to pairs, models to `ModelId`,
-            and unset ones with presence to None.
-        **values: the attributes that are not fields of the same name.
+    Repeated fields become tuples, ranges pairs, models `ModelId`, and unset fields with presence None.
     """
     names = [field.name for field in dataclasses.fields(kind) if field.name not in values]  # type: ignore[arg-type]
     return kind(**values, **{name: _attribute(message, name) for name in names})

@@ -24,11 +24,7 @@ Uint64s = NDArray[np.uint64]
 
 @dataclass(frozen=True, kw_only=True)
 class ModelId:
-    """A model as a server resolved it; as text "name:version@sha256:...", which requests accept.
-
-    Attributes:
-        digest: "sha256:" and 64 hexadecimal digits.
-    """
+    """A model as a server resolved it; as text "name:version@sha256:...", which requests accept."""
 
     name: str
     version: str
@@ -40,13 +36,7 @@ class ModelId:
 
 @dataclass(frozen=True, kw_only=True)
 class Provenance:
-    """The origin of samples: together with an index, enough to reproduce one.
-
-    Attributes:
-        model: the resolved model.
-        seed: that of the request, or the one the server drew.
-        numerics: the numerics id the samples were computed on.
-    """
+    """The origin of samples: together with an index, enough to reproduce one."""
 
     model: ModelId
     seed: int
@@ -91,12 +81,7 @@ class SampleShape:
 
 @dataclass(frozen=True, kw_only=True)
 class RowError:
-    """Why one sample is missing.
-
-    Attributes:
-        index: the sample's index.
-        code: the name of the gRPC status, as "INTERNAL".
-    """
+    """Why one sample is missing; the code is the name of the gRPC status, as "INTERNAL"."""
 
     index: int
     code: str

@@ -57,9 +57,6 @@ def image_grid(
         columns: images per row; unset, about as many as rows.
         scale: integer magnification by nearest neighbour; unset, small images are scaled up to be visible.
         value_range: black and white of floats.
-
-    Raises:
-        ValueError: there are no images, another number of labels, or columns or scale below 1.
     """
     captions = [str(label) for label in (range(len(images)) if labels is None else labels)]
     columns = math.ceil(math.sqrt(len(images))) if columns is None else columns

@@ -37,15 +37,12 @@ REPORT_FILE = _ReportFile()
 def check_report_paths(paths: Sequence[Path]) -> None:
     """Raise a UsageError for a path that cannot be written, before anything is requested."""
     for path in paths:
-        problem = None
         if path.is_dir():
-            problem = "it is a folder"
-        elif not path.parent.is_dir():
-            problem = f"there is no folder {path.parent}"
-        elif not os.access(path.parent, os.W_OK | os.X_OK):
-            problem = f"no permission to write in {path.parent}"
-        if problem:
-            raise click.UsageError(f"{path} cannot be written: {problem}")
+            raise click.UsageError(f"{path} cannot be written: it is a folder")
+        if not path.parent.is_dir():
+            raise click.UsageError(f"{path} cannot be written: there is no folder {path.parent}")
+        if not os.access(path.parent, os.W_OK | os.X_OK):
+            raise click.UsageError(f"{path} cannot be written: no permission to write in {path.parent}")
 
 
 def write_reports(client: Client, id: str, paths: Sequence[Path]) -> list[dict[str, Any]]:

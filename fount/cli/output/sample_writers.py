@@ -42,8 +42,6 @@ class SampleRun:
     """What is going to be written.
 
     Attributes:
-        count: number of samples.
-        start_index: index of the first.
         seed: as requested; None when the server draws it.
         encoding: "uint8", "float32" or "png".
         class_names: by index; empty when unconditional.
