@@ -60,11 +60,7 @@ class Stream(IntEnum):
 
 
 def philox4x32_10(counter: Uint32s, key: Uint32s) -> Uint32s:
-    """Encrypt counters: ten rounds of Philox4x32.
-
-    Args:
-        counter: (..., 4) uint32.
-        key: (..., 2) uint32, broadcast against the counter's leading dimensions.
+    """Encrypt counters, (..., 4) uint32, with keys, (..., 2) uint32 broadcast against them: ten rounds of Philox4x32.
 
     Returns:
         (..., 4) uint32, uniform.
@@ -191,13 +187,7 @@ class Addresses:
 
 
 def _box_muller(words: Uint32s) -> Float32s:
-    """Turn pairs of words into pairs of normals, in float64, rounded once.
-
-    Args:
-        words: (B, 2k) uint32.
-
-    Returns:
-        (B, 2k) float32, N(0, 1), at most sqrt(2 ln 2^33) = 6.77 in magnitude.
+    """Turn pairs of words, (B, 2k) uint32, into N(0, 1) of one shape: float64 rounded once to float32, at most 6.77.
 
     Source: Box and Muller 1958, equation 1, with u1 at the middle of its cell so that it is never 0.
     """

@@ -88,10 +88,7 @@ def nearest(word: object, known: Sequence[str]) -> str | None:
 def read_yaml(file: Path, max_bytes: int = 2**20, *, aliases: bool = True) -> Any:
     """Read a YAML file into plain values.
 
-    Args:
-        file: to read.
-        max_bytes: of the file.
-        aliases: whether YAML aliases (*) are accepted; the expansion of those in a hostile file has no bound.
+    YAML aliases (*) are accepted unless `aliases` is False: the expansion of those in a hostile file has no bound.
 
     Raises:
         DocumentError: it is larger than max_bytes, not YAML, has aliases that are not accepted, or a key occurs twice.

@@ -13,14 +13,13 @@ import random
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 from fount.errors import DeadlineExceeded, FountError, InvalidRequest, Overloaded, ServerUnavailable
 
 __all__ = ["RetryPolicy", "RetryState"]
 
-
-def _draw_jitter() -> float:
-    return random.uniform(0.5, 1.0)  # noqa: S311 - spreads retries in time; no sample depends on it
+_JITTER = partial(random.uniform, 0.5, 1.0)  # spreads retries in time; no sample depends on it
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,7 +38,7 @@ class RetryPolicy:
     attempts: int = 12
     base_s: float = 0.1
     cap_s: float = 5.0
-    jitter: Callable[[], float] = _draw_jitter
+    jitter: Callable[[], float] = _JITTER
 
     def delay_s(self, failures: int) -> float:
         """Return the seconds to wait after this many failures in a row, 1 or more."""

@@ -146,8 +146,10 @@ class _Pull(IndexedStream):
             shape = read_shape(header.sample_spec, model_pb2.ENCODING_UINT8).dims
             models = tuple(decode(PinnedModelInfo, each) for each in header.models)
             self._info = decode(PullInfo, header, shape=shape, models=models)
-        elif (changed := _changed_field(self._header, header)) is not None:
-            raise BadReply(f"The server sent another {changed} after a break; rows would not belong together.")
+        else:
+            for name in header.DESCRIPTOR.fields_by_name:
+                if getattr(self._header, name) != getattr(header, name):
+                    raise BadReply(f"The server sent another {name} after a break; rows would not belong together.")
         self._header, self._has_header = header, True
         return self._info
 
@@ -198,9 +200,3 @@ class PullInfoStream(_Pull):
     def receive(self, response: augmentation_pb2.PullDatasetResponse) -> PullInfo:
         """Return the header, decoded."""
         return self._accept_header(response)
-
-
-def _changed_field(before: augmentation_pb2.PullHeader, after: augmentation_pb2.PullHeader) -> str | None:
-    """Return the first field in which two headers differ."""
-    names = (name for name in before.DESCRIPTOR.fields_by_name if getattr(before, name) != getattr(after, name))
-    return next(names, None)

@@ -29,8 +29,6 @@ from fount.files import atomic_path
 
 __all__ = ["augment"]
 
-_ROWS = click.IntRange(1, 100)
-_VARIANTS = click.IntRange(1, 50)
 _SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
 _GREY_MODES = ("1", "L", "LA")
 _WIDE_MODES = ("I", "I;16", "I;16B", "F")  # of more than 8 bits, which Pillow would clip to white
@@ -44,8 +42,8 @@ _Images = NDArray[np.uint8]
 @click.command()
 @click.argument("images", nargs=-1, type=click.Path(path_type=Path))
 @option("--dataset", metavar="NAME", help="Augment rows of the server's data set; with IMAGES, use its safe policy.")
-@option("--rows", type=_ROWS, metavar="N", default="8", help="The most images.")
-@option("--variants", type=_VARIANTS, metavar="K", default="8", help="Number of variants per image.")
+@option("--rows", type=click.IntRange(1, 100), metavar="N", default="8", help="The most images.")
+@option("--variants", type=click.IntRange(1, 50), metavar="K", default="8", help="Number of variants per image.")
 @option("--policy", metavar="POLICY.yaml", help="The transforms; unset, the data set's safe policy, or a gentle one.")
 @option("--seed", type=int, metavar="N", help="Seed of the transforms, 0 to 2^64 - 1; unset, the server draws one.")
 @click.option("--out", required=True, envvar="FOUNT_AUGMENT_OUT", show_envvar=True, metavar="FILE.png", help="The image to write.")  # fmt: skip  # noqa: E501

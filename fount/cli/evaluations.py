@@ -46,12 +46,9 @@ def evaluations(states: tuple[str, ...], model: str | None, server: str, timeout
         return
     rows = [("EVALUATION", "MODEL", "REFERENCE", "COUNT", "STATE", "PROGRESS", "AGE", "VERDICTS")]
     for info in found:
-        envelope = info.envelope
-        model_name, count = f"{envelope.model.name}:{envelope.model.version}", f"{envelope.count:,}"
-        progress = progress_percent(info) or "-"
-        rows.append(
-            (info.id, model_name, envelope.dataset, count, info.state, progress, age(info.created), verdicts(info))
-        )
+        envelope, progress = info.envelope, progress_percent(info) or "-"
+        what = f"{envelope.model.name}:{envelope.model.version}", envelope.dataset, f"{envelope.count:,}"
+        rows.append((info.id, *what, info.state, progress, age(info.created), verdicts(info)))
     echo_result([evaluation_json(info) for info in found], table(rows), as_json=as_json)
 
 

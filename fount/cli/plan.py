@@ -22,9 +22,7 @@ __all__ = ["plan"]
 
 @click.command()
 @click.argument("file", required=False, metavar="[PLAN.yaml]", type=click.Path(path_type=Path))
-@click.option(
-    "--list", "as_list", envvar="FOUNT_PLAN_LIST", show_envvar=True, is_flag=True, help="List your own plans."
-)
+@click.option("--list", "as_list", envvar="FOUNT_PLAN_LIST", show_envvar=True, is_flag=True, help="List your plans.")
 @option("--id", metavar="ID", help="Show one of your own plans again.")
 @option("--ticket-out", metavar="FILE", help="Write the plan's ticket to FILE, for `fount pull` and other programs.")
 @server_options

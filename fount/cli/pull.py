@@ -25,8 +25,6 @@ from fount.export.formats import FORMATS
 
 __all__ = ["pull"]
 
-_SHARDS = click.IntRange(1, MAX_SHARDS)
-_JOBS = click.IntRange(1, 64)
 _LINE_INTERVAL_S = 10.0
 
 
@@ -35,8 +33,8 @@ _LINE_INTERVAL_S = 10.0
 @click.option("--out", required=True, envvar="FOUNT_PULL_OUT", show_envvar=True, metavar="DIR", type=click.Path(path_type=Path), help="The folder to write; created if missing.")  # fmt: skip  # noqa: E501
 @option("--format", type=click.Choice(list(FORMATS)), default="parquet", help="File format.")
 @option("--provenance", type=click.Choice(list(PROVENANCE_LEVELS)), default="ids", help="How much provenance to store with each row.")  # fmt: skip  # noqa: E501
-@option("--shards", type=_SHARDS, metavar="N", help="Number of shards; unset, as planned.")
-@option("--jobs", type=_JOBS, metavar="N", default="4", help="Number of simultaneous streams.")
+@option("--shards", type=click.IntRange(1, MAX_SHARDS), metavar="N", help="Number of shards; unset, as planned.")
+@option("--jobs", type=click.IntRange(1, 64), metavar="N", default="4", help="Number of simultaneous streams.")
 @click.option("--out-of-bag", envvar="FOUNT_PULL_OUT_OF_BAG", show_envvar=True, is_flag=True, help="Pull the rows that the bootstrap of a plan with a seed, or of a ticket, did not draw.")  # fmt: skip  # noqa: E501
 @server_options
 # The options arrive by name, one a parameter.

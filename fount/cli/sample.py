@@ -65,9 +65,7 @@ def _mixture(text: str) -> dict[int | str, float]:
 @option("--count", type=int, metavar="N", help="Number of samples; unset, the number of labels, or 16.")
 @option("--seed", type=int, metavar="N", help="Seed of the noise, 0 to 2^64 - 1; unset, the server draws one.")
 @option("--start-index", type=int, metavar="N", help="Index of the first sample; unset, 0.")
-@option(
-    "--label", type=_label, metavar="LABEL", help="One class for all: digits are its index, anything else its name."
-)
+@option("--label", type=_label, metavar="LABEL", help="One class for all: its index, in digits, or its name.")
 @option("--labels", type=_labels, metavar="1,2,3", help="One class index per sample.")
 @option("--mixture", type=_mixture, metavar="7=0.9,1=0.1", help="Classes and their relative weights.")
 @parameter_options

@@ -19,31 +19,26 @@ from fount.client.status import error_of
 from fount.errors import Cancelled, DeadlineExceeded, FountError
 from fount.retry import RetryPolicy, RetryState
 
-__all__ = ["AioCalls", "Calls", "ResumableStream"]
+__all__ = ["AioCalls", "Calls"]
 
 _Reply = TypeVar("_Reply")
 _Item = TypeVar("_Item")
 _Item_co = TypeVar("_Item_co", covariant=True)
 
 
-class ResumableStream(Protocol[_Item_co]):
-    """The state of a streaming call over all its attempts, without I/O."""
+class _Stream(Protocol[_Item_co]):
+    """The state of a streaming call over all its attempts, without I/O, as `fount.sampling.stream.SampleStream`.
+
+    `begin` returns the request of an attempt, `receive` the item that a message completes. `finish` checks that a
+    stream that ended was complete; `recover` returns the seconds until the next attempt, None if it was complete.
+    """
 
     @property
-    def retry(self) -> RetryState:
-        """The time and the attempts left."""
-
-    def begin(self) -> Any:
-        """Return the request of the next attempt: all of it at first, and the rest after a break."""
-
-    def receive(self, response: Any, /) -> _Item_co | None:
-        """Check one message, and return the item it completes."""
-
-    def finish(self) -> None:
-        """Check that the stream was complete when it ended without an error."""
-
-    def recover(self, error: FountError) -> float | None:
-        """Return the seconds to wait before the next attempt; None when everything was received."""
+    def retry(self) -> RetryState: ...
+    def begin(self) -> Any: ...
+    def receive(self, response: Any, /) -> _Item_co | None: ...
+    def finish(self) -> None: ...
+    def recover(self, error: FountError) -> float | None: ...
 
 
 class _CallSettings:
@@ -82,9 +77,7 @@ class Calls(_CallSettings):
                 return
             request.page_token = reply.next_page_token
 
-    def stream(
-        self, call: Callable[..., Any], stream: ResumableStream[_Item], feed: Feed | None = None
-    ) -> Generator[_Item]:
+    def stream(self, call: Callable[..., Any], stream: _Stream[_Item], feed: Feed | None = None) -> Generator[_Item]:
         """Read a stream to its end, over as many attempts as needed; closing the generator cancels the call.
 
         Args:
@@ -186,7 +179,7 @@ class AioCalls(_CallSettings):
             request.page_token = reply.next_page_token
 
     async def stream(
-        self, call: Callable[..., Any], stream: ResumableStream[_Item], feed: AioFeed | None = None
+        self, call: Callable[..., Any], stream: _Stream[_Item], feed: AioFeed | None = None
     ) -> AsyncGenerator[_Item]:
         """Read a stream to its end, over as many attempts as needed; see `Calls.stream`."""
         delay_s: float | None = 0.0

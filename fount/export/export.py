@@ -87,7 +87,16 @@ class Export:
             plan = self._plan_again(plan)
             self._ticket = plan.ticket
             self._info = self._request_info()
-        self._schema = _schema(self._info, options.provenance)
+        if len(self._info.shape) != 3:
+            shape = f"the shape {self._info.shape}"
+            raise OutputError(f"The rows have {shape}; only images of (height, width, channels) are exported")
+        self._schema = TableSchema(
+            classes=self._info.classes,
+            groups=self._info.groups,
+            shape=self._info.shape,
+            provenance=options.provenance,
+            transforms=self._info.transform_columns,
+        )
         self._shards = min(options.shards or (1 if plan is None else plan.shards), MAX_SHARDS)
         max_rows = rows_per_part(self._schema.shape)
         self._parts = split_into_parts(self._info.rows, self._shards, max_rows)
@@ -266,19 +275,6 @@ def _read_ticket(path: Path) -> bytes:
         return path.read_bytes()
     except OSError as error:
         raise NotFound(f"The ticket {str(path)!r} cannot be read: {error.strerror or error}.") from error
-
-
-def _schema(info: PullInfo, provenance: Level) -> TableSchema:
-    if len(info.shape) != 3:
-        raise OutputError(f"The rows have the shape {info.shape}; images of (height, width, channels) are exported")
-    height, width, channels = info.shape
-    return TableSchema(
-        classes=info.classes,
-        groups=info.groups,
-        shape=(height, width, channels),
-        provenance=provenance,
-        transforms=info.transform_columns,
-    )
 
 
 def _counts(table: Table, column: str, names: Mapping[int, str]) -> dict[str, int]:

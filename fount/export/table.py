@@ -37,7 +37,7 @@ class TableSchema:
 
     classes: Sequence[str]
     groups: Sequence[str]
-    shape: tuple[int, int, int]
+    shape: tuple[int, ...]
     provenance: str
     transforms: Sequence[str] = ()
 
@@ -56,14 +56,7 @@ class TableSchema:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Table:
-    """The accepted rows of one part, in order.
-
-    Attributes:
-        schema: of every part.
-        images: (N, H, W, C) uint8.
-        columns: by name, as in `TableSchema.columns`, each (N,).
-        rejected: number of rows omitted because no sample was accepted for them.
-    """
+    """The accepted rows of a part: images, (N, H, W, C) uint8, and columns, (N,) each; `rejected` rows were omitted."""
 
     schema: TableSchema
     images: NDArray[np.uint8]

@@ -54,7 +54,6 @@ class DatasetSource:
     """Where a data set is stored and how to read it.
 
     Attributes:
-        name: of the data set in requests.
         path: its file or folder; None for the built-in one.
         format: how it is stored.
         classes: names of the labels 0, 1, ...; of a folder or string labels, the names to expect, in this order.
@@ -63,8 +62,6 @@ class DatasetSource:
         held_out: the share of every class that becomes the split "test" when the files have no such split; None: none.
         size: (height, width) every image is resized to; None: they have one size.
         channels: 1 or 3, which every image is converted to; None: as the first image has.
-        licence: of the data.
-        limits: how much it may hold.
     """
 
     name: str

@@ -24,9 +24,7 @@ _Choice = TypeVar("_Choice")
 class Arguments:
     """The optional keyword arguments of one call; None is the same as leaving an argument out.
 
-    Attributes:
-        given: the arguments that are not None.
-        problems: (argument, what is wrong), as found so far.
+    `given` holds the arguments that are not None, `problems` what is wrong with them, as found so far.
     """
 
     def __init__(self, function: str, query: Mapping[str, Any], known: Container[str], failure: str) -> None:
