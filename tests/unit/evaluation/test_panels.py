@@ -73,6 +73,12 @@ def test_parts_have_unique_names() -> None:
     assert {each.panel for each in parts_of((Panel.DIVERSITY,), True)} == {Panel.DIVERSITY}
 
 
+def test_evidence_caches_values_and_a_changed_copy_does_not_share_them() -> None:
+    of = evidence(count=9, training=9, held_out=9)
+    assert [of.cached("value", lambda: 1), of.cached("value", lambda: 2)] == [1, 1]
+    assert replace(of, failed=1).cached("value", lambda: 3) == 3
+
+
 def test_panels_state_what_they_need() -> None:
     assert needs_neighbours((Panel.MEMORISATION,))
     assert not needs_neighbours((Panel.REALISM, Panel.DIVERSITY))
