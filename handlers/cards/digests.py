@@ -28,8 +28,6 @@ __all__ = [
 FINGERPRINT_KEY = "fingerprint"
 """The key of a golden file's metadata that holds the fingerprint."""
 
-_FORMER_KEY = "made_of"  # its name in golden files of Fount 0.1
-
 
 def file_digest(file: Path) -> str:
     """Compute the SHA-256 of a file, as "sha256:" and hexadecimal digits."""
@@ -132,7 +130,7 @@ def is_golden_stale(card: Card, folder: Path) -> bool:
             metadata = stream.metadata() or {}
     except (OSError, SafetensorError, ValueError):
         return False  # an unreadable file is reported by whoever needs its content
-    return metadata.get(FINGERPRINT_KEY, metadata.get(_FORMER_KEY)) != golden_fingerprint(card, folder)
+    return metadata.get(FINGERPRINT_KEY) != golden_fingerprint(card, folder)
 
 
 def _configuration(card: Card) -> dict[str, Any]:

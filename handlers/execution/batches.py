@@ -16,14 +16,12 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
-from google.rpc import code_pb2, status_pb2
 
 from handlers.execution.batch_plan import BatchTimes
-from handlers.execution.errors import is_device_lost, is_out_of_memory
+from handlers.execution.errors import ItemError, is_device_lost, is_out_of_memory
 from handlers.execution.pixels import Float32s, Values, find_finite_rows, find_rows_within
 from handlers.execution.rows import Rows, concatenate_rows, pad_rows
 from handlers.family import Deadline, DeadlinePassed
-from handlers.statuses import status_of
 
 __all__ = ["BatchRunner", "Outcome", "RowFault", "Work", "fitting_size"]
 
@@ -63,7 +61,7 @@ class Outcome:
 
     values: Values | None = None
     failed_rows: dict[int, RowFault] = field(default_factory=dict)
-    failure: status_pb2.Status | None = None
+    failure: ItemError | None = None
     next_step: int | None = None
 
 
@@ -90,9 +88,8 @@ class _Piece:
     def rows(self) -> Rows:
         return self.progress.work.rows.take(slice(self.start, self.stop))
 
-    def fail(self, code: int, reason: str, message: str) -> None:
-        """Fail the item."""
-        self.progress.outcome.failure = status_of(code, reason, message)
+    def fail(self, reason: str, message: str) -> None:
+        self.progress.outcome.failure = ItemError(reason, message)
 
     def store(self, values: Values) -> None:
         """Encode the piece's results, (n, ...), and store them in the outcome; rows without a valid one are zero."""
@@ -185,7 +182,7 @@ class BatchRunner:
             self._run_batch(pieces)
         except DeadlinePassed as passed:
             for piece in pieces:
-                piece.fail(code_pb2.DEADLINE_EXCEEDED, "DEADLINE_PASSED", f"{passed}; request with more time")
+                piece.fail("DEADLINE_PASSED", f"{passed}; request with more time")
         except Exception as error:  # noqa: BLE001 - a family may raise anything; co-batched items must not fail with it
             if not (is_out_of_memory(error) and self._retry_smaller(pieces)):
                 self._isolate(pieces, error)
@@ -232,10 +229,10 @@ class BatchRunner:
             self.on_device_lost()
         if is_out_of_memory(error):
             message = "the worker has not enough memory for this item; request fewer rows, or use another worker"
-            pieces[0].fail(code_pb2.RESOURCE_EXHAUSTED, "OUT_OF_MEMORY", message)
+            pieces[0].fail("OUT_OF_MEMORY", message)
         else:
             message = f"the model failed on this item; the worker's log has more under request {self.request_id!r}"
-            pieces[0].fail(code_pb2.INTERNAL, "MODEL_FAILED", message)
+            pieces[0].fail("MODEL_FAILED", message)
 
 
 def fitting_size(sizes: Sequence[int], count: int) -> int:

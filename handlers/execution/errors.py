@@ -1,4 +1,4 @@
-"""Errors of models and of torch: describe them in one line, classify them, and exit when a process is unusable.
+"""Errors of items, of models and of torch: describe them, classify them, and exit when a process is unusable.
 
 Torch reports most causes by the text of a RuntimeError, so those texts are kept in this one place.
 """
@@ -12,7 +12,7 @@ from pathlib import Path
 
 import torch
 
-__all__ = ["describe_error", "exit_process", "is_device_lost", "is_out_of_memory"]
+__all__ = ["ItemError", "describe_error", "exit_process", "is_device_lost", "is_out_of_memory"]
 
 _LOG = logging.getLogger(__name__)
 _CPU_OUT_OF_MEMORY = ("DefaultCPUAllocator", "not enough memory", "could not create a memory")
@@ -22,6 +22,18 @@ _DEVICE_LOST = (
 )  # fmt: skip
 _TORCHSCRIPT = "failed in the TorchScript interpreter"
 _MAX_CHARACTERS = 300  # of an error's message
+
+
+class ItemError(Exception):
+    """An item of a call has no values. The message says why, and what to change.
+
+    Attributes:
+        reason: UPPER_SNAKE_CASE, for programs; `handlers.worker.replies` has the status code of each.
+    """
+
+    def __init__(self, reason: str, message: str) -> None:
+        self.reason = reason
+        super().__init__(message)
 
 
 def describe_error(error: BaseException, file: Path | None = None) -> str:

@@ -184,7 +184,8 @@ def _already_written(members: Mapping[str, Path | bytes], file: Path) -> Archive
 
 def _write(members: Mapping[str, Path | bytes], file: Path) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
-    with atomic_path(file, mode=0o644) as part, zipfile.ZipFile(part, "w", zipfile.ZIP_STORED) as archive:
+    with atomic_path(file) as part, zipfile.ZipFile(part, "w", zipfile.ZIP_STORED) as archive:
+        part.chmod(0o644)  # whatever the umask: TorchServe may run as another user
         for name, member in sorted(members.items()):
             info = zipfile.ZipInfo(name, _TIME)
             info.external_attr, info.create_system = _MODE << 16, 3

@@ -5,24 +5,49 @@ Outcomes and a card enter; messages of fount.worker.v1 and fount.v1 leave.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
-from google.rpc import code_pb2, status_pb2
+from google.protobuf.any_pb2 import Any
+from google.rpc import code_pb2, error_details_pb2, status_pb2
 
 from fount.v1 import model_pb2
 from fount.worker.v1 import worker_pb2
-from handlers.cards.card import Card, Quality
-from handlers.execution.batches import Outcome, RowFault
-from handlers.statuses import status_of
+from handlers.cards.card import Card
+from handlers.execution.batches import Outcome
+from handlers.execution.errors import ItemError
 from handlers.worker.requests import DTYPES
 
-__all__ = ["add_outcome", "card_to_proto"]
+__all__ = ["add_outcome", "card_to_proto", "status_of"]
+
+_CODES: Mapping[str, int] = {
+    "CALL_TOO_LARGE": code_pb2.RESOURCE_EXHAUSTED,
+    "OUT_OF_MEMORY": code_pb2.RESOURCE_EXHAUSTED,
+    "DEADLINE_PASSED": code_pb2.DEADLINE_EXCEEDED,
+    "MODEL_UNAVAILABLE": code_pb2.UNAVAILABLE,
+    "OPERATION_NOT_SUPPORTED": code_pb2.FAILED_PRECONDITION,
+    "NUMERICS_MISMATCH": code_pb2.FAILED_PRECONDITION,
+    "DIGEST_MISMATCH": code_pb2.FAILED_PRECONDITION,
+    "MODEL_FAILED": code_pb2.INTERNAL,
+    "WORKER_FAILED": code_pb2.INTERNAL,
+    "NOT_FINITE": code_pb2.INTERNAL,
+    "OUT_OF_RANGE": code_pb2.INTERNAL,
+}  # every other reason means an invalid item
+
+
+def status_of(error: ItemError) -> status_pb2.Status:
+    """Build the status of an item or a row; a gateway decides by its reason and never parses the message."""
+    detail = Any()
+    detail.Pack(error_details_pb2.ErrorInfo(reason=error.reason, domain="fount"))
+    code = _CODES.get(error.reason, code_pb2.INVALID_ARGUMENT)
+    return status_pb2.Status(code=code, message=str(error), details=[detail])
 
 
 def add_outcome(reply: worker_pb2.WorkerReply, outcome: Outcome, request_id: str) -> None:
     """Append an item's outcome to a reply, in place: assigning a message to another would copy the values."""
     message = reply.items.add()
     if outcome.failure is not None or outcome.values is None:
-        message.status.CopyFrom(outcome.failure or status_pb2.Status())
+        message.status.CopyFrom(status_of(outcome.failure or ItemError("MODEL_FAILED", "the item was not run")))
         return
     values, tensor = outcome.values, message.value
     if outcome.next_step is not None:
@@ -32,7 +57,9 @@ def add_outcome(reply: worker_pb2.WorkerReply, outcome: Outcome, request_id: str
     tensor.dims.extend(values.shape)
     tensor.data = values.astype(DTYPES[tensor.dtype], copy=False).tobytes()
     for row, fault in sorted(outcome.failed_rows.items()):
-        message.row_errors.add(row=row, status=_status_of_row(fault, request_id))
+        returned = "NaN or infinite values" if fault == "NOT_FINITE" else "values beyond its range"
+        text = f"the model returned {returned} for this row (request {request_id!r}); try another index or label"
+        message.row_errors.add(row=row, status=status_of(ItemError(fault, text)))
 
 
 def card_to_proto(card: Card, model_digest: str, reason: str) -> model_pb2.Model:
@@ -70,7 +97,16 @@ def card_to_proto(card: Card, model_digest: str, reason: str) -> model_pb2.Model
         ],
         encodings=[model_pb2.Encoding.Value(f"ENCODING_{name}") for name in card.encodings],
         limits=model_pb2.Limits(max_count=card.limits.max_count, max_labels=card.limits.max_labels),
-        quality=[_quality(quality) for quality in card.quality],
+        quality=[
+            model_pb2.Quality(
+                metric=quality.metric,
+                value=quality.value,
+                interval=model_pb2.ValueRange(min=quality.interval[0], max=quality.interval[1]),
+                real_value=quality.real_value,
+                method=quality.method,
+            )
+            for quality in card.quality
+        ],
         intended_use=card.intended_use,
         data_licence=card.data_licence,
         value_range=model_pb2.ValueRange(min=sample.value_range[0], max=sample.value_range[1]),
@@ -82,20 +118,3 @@ def card_to_proto(card: Card, model_digest: str, reason: str) -> model_pb2.Model
         origin = f"{recipe.name}, seed {recipe.seed}, {recipe.steps} steps"
         model.recipe = f"{origin}, data {recipe.data} {recipe.data_digest}"
     return model
-
-
-def _status_of_row(fault: RowFault, request_id: str) -> status_pb2.Status:
-    returned = "NaN or infinite values" if fault == "NOT_FINITE" else "values beyond its range"
-    message = f"the model returned {returned} for this row (request {request_id!r}); try another index or label"
-    return status_of(code_pb2.INTERNAL, fault, message)
-
-
-def _quality(quality: Quality) -> model_pb2.Quality:
-    low, high = quality.interval
-    return model_pb2.Quality(
-        metric=quality.metric,
-        value=quality.value,
-        interval=model_pb2.ValueRange(min=low, max=high),
-        real_value=quality.real_value,
-        method=quality.method,
-    )

@@ -14,7 +14,6 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-from google.rpc import code_pb2
 from numpy.typing import NDArray
 
 from fount.address import MAX_INDEX, Addresses
@@ -23,12 +22,12 @@ from fount.v1 import model_pb2, sampling_pb2
 from fount.worker.v1 import worker_pb2
 from handlers.cards.card import Card
 from handlers.execution.batches import Work
+from handlers.execution.errors import ItemError
 from handlers.execution.network import Operation
 from handlers.execution.pixels import Float32s, floats_to_uint8, uint8_to_floats
 from handlers.execution.rows import ImageRows, Int64s, ManipulationRows, SampleRows
 from handlers.execution.stepping import StepPlan
 from handlers.family import Draw
-from handlers.statuses import ItemError
 
 __all__ = ["DTYPES", "MAX_CALL_BYTES", "MAX_CALL_ROWS", "CallCapacity", "read_draw", "read_work"]
 
@@ -72,7 +71,7 @@ class CallCapacity:
         """
         if rows > self.rows or size_bytes > self.size_bytes:
             message = f"the call is full ({MAX_CALL_ROWS} rows, {MAX_CALL_BYTES} bytes); send the item in another"
-            raise ItemError("CALL_TOO_LARGE", message, code_pb2.RESOURCE_EXHAUSTED)
+            raise ItemError("CALL_TOO_LARGE", message)
         self.rows -= rows
         self.size_bytes -= size_bytes
 

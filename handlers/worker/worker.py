@@ -16,21 +16,19 @@ from pathlib import Path
 from typing import Self, cast
 
 from google.protobuf.message import DecodeError
-from google.rpc import code_pb2, status_pb2
 
 from fount.v1 import model_pb2
 from fount.worker.v1 import worker_pb2
 from handlers.cards.card import Card
 from handlers.execution.batches import BatchRunner, Outcome, Work
-from handlers.execution.errors import exit_process, is_out_of_memory
+from handlers.execution.errors import ItemError, exit_process, is_out_of_memory
 from handlers.execution.network import FamilyBuilder, Operation
 from handlers.execution.rows import ManipulationRows
 from handlers.execution.stepping import ALL_STEPS, StepPlan
 from handlers.family import Deadline
 from handlers.loading.load import Engine, LoadedModel, load_model
 from handlers.models import load_family
-from handlers.statuses import ItemError, status_of
-from handlers.worker.replies import add_outcome, card_to_proto
+from handlers.worker.replies import add_outcome, card_to_proto, status_of
 from handlers.worker.requests import CallCapacity, read_draw, read_work
 
 __all__ = ["Worker"]
@@ -86,35 +84,32 @@ class Worker:
                 raise DecodeError("the call carried no bytes")
             request = worker_pb2.WorkerRequest.FromString(request_bytes)
         except DecodeError as error:
-            message = f"not a WorkerRequest: {error}; send one"
-            status = status_of(code_pb2.INVALID_ARGUMENT, "REQUEST_UNREADABLE", message)
-            return self._reply([worker_pb2.WorkerOutcome(status=status)]).SerializeToString()
+            refusal = ItemError("REQUEST_UNREADABLE", f"not a WorkerRequest: {error}; send one")
+            return self._refuse(1, refusal).SerializeToString()
         try:
-            reply = self._answer(request, arrived)
-        except ItemError as error:  # of the parameters, which all items share
-            reply = self._refuse(request, error.status)
+            return self._answer(request, arrived).SerializeToString()
+        except ItemError as error:  # of what all items share
+            refusal = error
         except Exception as error:  # noqa: BLE001 - the last guard: TorchServe must never see an exception
             _LOG.exception("request %r failed as a whole", request.request_id)
-            reply = self._refuse(request, _status_of_failure(error, request.request_id))
-        return reply.SerializeToString()
+            refusal = _describe_failure(error, request.request_id)
+        return self._refuse(len(request.items), refusal).SerializeToString()
 
     def _answer(self, request: worker_pb2.WorkerRequest, arrived: float) -> worker_pb2.WorkerReply:
         if request.operation == model_pb2.OPERATION_DESCRIBE:
-            status = status_of(code_pb2.INVALID_ARGUMENT, "KIND_WRONG", "DESCRIBE takes no items; send none")
-            reply = self._refuse(request, status)
+            reply = self._refuse(len(request.items), ItemError("KIND_WRONG", "DESCRIBE takes no items; send none"))
             reply.description.CopyFrom(self._describe())
             return reply
-        if (refusal := self._find_refusal(request)) is not None:
-            return self._refuse(request, refusal)
-        return self._run(request, cast("Card", self.model.card), cast("Engine", self.model.engine), arrived)
+        if self.model.engine is None:
+            raise ItemError("MODEL_UNAVAILABLE", self.model.reason)
+        self._check_addressee(request, self.model.engine.network.card)
+        return self._run(request, self.model.engine, arrived)
 
-    def _find_refusal(self, request: worker_pb2.WorkerRequest) -> status_pb2.Status | None:
-        """Find a reason to refuse every item."""
-        model, operation = self.model, request.operation
-        if model.engine is None or model.card is None:
-            return status_of(code_pb2.UNAVAILABLE, "MODEL_UNAVAILABLE", model.reason)
-        if operation not in [model_pb2.Operation.Value(f"OPERATION_{name}") for name in model.card.operations]:
-            offered = ", ".join(model.card.operations)
+    def _check_addressee(self, request: worker_pb2.WorkerRequest, card: Card) -> None:
+        """Refuse a request that was meant for a worker of another model or other numerics."""
+        operation = request.operation
+        if operation not in [model_pb2.Operation.Value(f"OPERATION_{name}") for name in card.operations]:
+            offered = ", ".join(card.operations)
             reason, message = "OPERATION_NOT_SUPPORTED", f"operation {operation} is not one of {offered}"
         elif request.numerics and request.numerics != self._numerics_id:
             found = f"this worker's numerics are {self._numerics_id}"
@@ -123,12 +118,11 @@ class Worker:
             found = f"this worker has loaded {self._model_digest}"
             reason, message = "DIGEST_MISMATCH", f"{found}, not {request.model_digest}"
         else:
-            return None
-        return status_of(code_pb2.FAILED_PRECONDITION, reason, f"{message}; send the request to another worker")
+            return
+        raise ItemError(reason, f"{message}; send the request to another worker")
 
-    def _run(
-        self, request: worker_pb2.WorkerRequest, card: Card, engine: Engine, arrived: float
-    ) -> worker_pb2.WorkerReply:
+    def _run(self, request: worker_pb2.WorkerRequest, engine: Engine, arrived: float) -> worker_pb2.WorkerReply:
+        card = engine.network.card
         operation = cast("Operation", model_pb2.Operation.Name(request.operation).removeprefix("OPERATION_"))
         deadline = Deadline(unix_s=request.deadline_unix_ms / 1000 if request.deadline_unix_ms else None)
         draw, steps = read_draw(request.parameters, card), None
@@ -155,8 +149,8 @@ class Worker:
         reply.timings.batch_sizes.extend(runner.batch_sizes)
         return reply
 
-    def _refuse(self, request: worker_pb2.WorkerRequest, status: status_pb2.Status) -> worker_pb2.WorkerReply:
-        return self._reply([worker_pb2.WorkerOutcome(status=status) for _ in request.items])
+    def _refuse(self, items: int, error: ItemError) -> worker_pb2.WorkerReply:
+        return self._reply([worker_pb2.WorkerOutcome(status=status_of(error))] * items)
 
     def _reply(self, outcomes: list[worker_pb2.WorkerOutcome]) -> worker_pb2.WorkerReply:
         return worker_pb2.WorkerReply(
@@ -215,13 +209,11 @@ def _read_items(
         try:
             parsed.append(read_work(item, operation, card, capacity, steps))
         except ItemError as error:
-            parsed.append(Outcome(failure=error.status))
+            parsed.append(Outcome(failure=error))
     return parsed
 
 
-def _status_of_failure(error: Exception, request_id: str) -> status_pb2.Status:
+def _describe_failure(error: Exception, request_id: str) -> ItemError:
     if is_out_of_memory(error):
-        message = "the worker has not enough memory for this call; request fewer rows"
-        return status_of(code_pb2.RESOURCE_EXHAUSTED, "OUT_OF_MEMORY", message)
-    message = f"the worker failed; its log has more under request {request_id!r}"
-    return status_of(code_pb2.INTERNAL, "WORKER_FAILED", message)
+        return ItemError("OUT_OF_MEMORY", "the worker has not enough memory for this call; request fewer rows")
+    return ItemError("WORKER_FAILED", f"the worker failed; its log has more under request {request_id!r}")

@@ -137,23 +137,22 @@ def test_golden_samples_of_other_weights_are_refused(store: Path, tmp_path: Path
         pack(folder, tmp_path)
 
 
-def _rename_fingerprint(file: Path, key: str | None) -> None:
-    """Rename the metadata key of a golden file's fingerprint; None removes it."""
-    with safe_open(file, framework="np") as stream:
-        metadata = dict(stream.metadata())
-    fingerprint = metadata.pop("fingerprint")
-    save_file(load_file(file), file, metadata | ({key: fingerprint} if key else {}))
-
-
 def test_golden_samples_without_a_fingerprint_are_refused(store: Path, tmp_path: Path) -> None:
-    _rename_fingerprint(store / "small/golden.safetensors", None)
+    golden = store / "small/golden.safetensors"
+    with safe_open(golden, framework="np") as stream:
+        metadata = {key: value for key, value in stream.metadata().items() if key != "fingerprint"}
+    save_file(load_file(golden), golden, metadata)
     with pytest.raises(PackError, match="run `fount check"):
         pack(store / "small", tmp_path)
 
 
-def test_a_fingerprint_under_its_former_name_is_accepted(store: Path, tmp_path: Path) -> None:
-    _rename_fingerprint(store / "small/golden.safetensors", "made_of")
-    assert pack(store / "small", tmp_path).name == "small"
+def test_an_archive_is_readable_by_other_users_whatever_the_umask(store: Path, tmp_path: Path) -> None:
+    before = os.umask(0o077)
+    try:
+        pack(store / "small", tmp_path)
+    finally:
+        os.umask(before)
+    assert (tmp_path / "small-1.0.mar").stat().st_mode & 0o777 == 0o644
 
 
 def test_an_unknown_family_is_refused(store: Path, tmp_path: Path) -> None:

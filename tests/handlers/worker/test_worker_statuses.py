@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from google.protobuf.message import EncodeError
 from google.rpc import code_pb2
 
 from fount.v1 import model_pb2
@@ -274,6 +275,15 @@ def test_an_error_of_the_worker_is_internal(worker: Worker, monkeypatch: pytest.
         raise ZeroDivisionError
 
     monkeypatch.setattr("handlers.worker.worker.read_draw", fail)
+    assert codes(send(worker, request(sample_item(), sample_item()))) == [code_pb2.INTERNAL] * 2
+
+
+def test_a_reply_that_cannot_be_serialised_is_internal(worker: Worker, monkeypatch: pytest.MonkeyPatch) -> None:
+    class TooLarge:
+        def SerializeToString(self) -> bytes:
+            raise EncodeError("Failed to serialize proto")
+
+    monkeypatch.setattr(Worker, "_answer", lambda *_: TooLarge())
     assert codes(send(worker, request(sample_item(), sample_item()))) == [code_pb2.INTERNAL] * 2
 
 
