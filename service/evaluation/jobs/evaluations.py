@@ -131,14 +131,15 @@ class Evaluations:
                     return earlier
                 self._check_limits(connection, subject)
                 self._delete_expired(connection, subject, request_id)
-                connection.execute(sa.insert(evaluations).values(**values))
+                insert = sa.insert(evaluations).values(**values).returning(*evaluations.c)
+                created = read_record(connection.execute(insert).mappings().one(), self._keep_s)
         except sa.exc.IntegrityError:  # another gateway created it at the same time
             with self._database.read() as connection:
                 if earlier := self._find(connection, subject, request_id):
                     return earlier
             raise
         self._change_queue(self._queue.enqueue, new_id)
-        return self._get(subject, new_id)
+        return created
 
     @_in_thread
     def find(self, subject: str, request_id: str) -> Record | None:

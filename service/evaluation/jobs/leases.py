@@ -34,6 +34,7 @@ MAX_ATTEMPTS = 10
 """An evaluation fails when so many leases in a row ended without progress."""
 
 _REASON_CHARACTERS = 2000
+_CREATION_S = 5.0  # from the row to the job in the queue
 _WRITE_TIMEOUT_S, _WRITE_RETRY_S = 60.0, 1.0
 
 _log = logging.getLogger(__name__)
@@ -129,8 +130,11 @@ class LeaseStore:
         return set(self._ids(sa.select(_c.id).where(_is_in_use)))
 
     def without_lease(self, limit: int) -> list[str]:
-        """Return unfinished evaluations without a valid lease: running ones first, then queued ones by age."""
-        query = sa.select(_c.id).where(_is_open, sa.not_(_is_in_use))
+        """Return unfinished evaluations without a valid lease: running ones first, then queued ones by age.
+
+        The newest are left out: their gateways are about to queue them.
+        """
+        query = sa.select(_c.id).where(_is_open, sa.not_(_is_in_use), _c.create_unix_s < Now() - _CREATION_S)
         return self._ids(query.order_by(_c.state.desc(), _c.create_unix_s).limit(limit))
 
     def open_among(self, ids: Collection[str]) -> set[str]:
@@ -165,7 +169,7 @@ class LeaseReporter:
         run_step: RunStep,
         *,
         stopping: asyncio.Event,
-        on_end: Callable[[Lease], None],
+        on_end: Callable[[], None],
     ) -> None:
         self._leases, self._lease, self._run_step = leases, lease, run_step
         self._stopping, self._on_end = stopping, on_end
@@ -190,13 +194,13 @@ class LeaseReporter:
 
     async def succeed(self, results: Results, gates: Sequence[GateOutcome], bundle: bytes) -> None:
         """See `JobReporter`."""
-        self._on_end(self._lease)
+        self._on_end()
         values = {"gates": to_json_text(gates), "done": _c.total, "report_bytes": len(bundle)}
         await self._write(_ended(State.SUCCEEDED, "") | _columns(results) | values, bundle)
 
     async def fail(self, reason: str) -> None:
         """See `JobReporter`; waits for disk space, too, which the files of this evaluation may have taken."""
-        self._on_end(self._lease)
+        self._on_end()
         await self._write(_ended(State.FAILED, reason), wait_for_space=True)
 
     async def run_step(self, work: Callable[[], Awaitable[str]]) -> str:

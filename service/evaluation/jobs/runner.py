@@ -14,9 +14,11 @@ import os
 import secrets
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from sqlalchemy.engine import URL
 
@@ -30,7 +32,7 @@ from service.evaluation.pipeline.reporter import LeaseLost
 from service.evaluation.record import ID_PATTERN
 from service.evaluation.specification import Specification
 
-__all__ = ["Heartbeat", "Recovery", "Runner"]
+__all__ = ["Heartbeat", "Recovery", "Run", "Runner"]
 
 _STOP_S = 8.0  # for the steps under way
 _HEARTBEAT_S = 2.0
@@ -56,10 +58,9 @@ class Runner:
         self._pipeline = pipeline
         self._database, self._queue = Database(url), JobQueue(url)
         self._leases = LeaseStore(self._database, self.id)
-        self._heartbeat = Heartbeat(self._leases, self._cancel_run)
+        self._heartbeat = Heartbeat(self._leases)
         self._recovery = Recovery(self._leases, self._queue, pipeline.folder)
         self._worker = QueueWorker(url, runner=self.id, concurrency=concurrency, evaluate=self._evaluate)
-        self._runs: dict[str, asyncio.Task[None] | None] = {}
         self._stopping = asyncio.Event()
         self._background: list[asyncio.Task[None]] = []
 
@@ -73,20 +74,21 @@ class Runner:
         await asyncio.to_thread(self._database.open)
         await asyncio.to_thread(self._queue.open)
         await self._worker.start()
-        self._background = [asyncio.create_task(each) for each in (self._heartbeat.run(), self._recover_forever())]
+        for work, interval_s in ((self._heartbeat.beat, _HEARTBEAT_S), (self._recover, _RECOVERY_INTERVAL_S)):
+            self._background.append(asyncio.create_task(_repeat(work, interval_s)))
 
     async def stop(self) -> None:
         """Finish the steps under way, give their evaluations back to the queue, and close everything."""
         self._stopping.set()
-        if runs := [each for each in self._runs.values() if each]:
-            _, late = await asyncio.wait(runs, timeout=_STOP_S)
+        if tasks := [each.task for each in self._heartbeat.runs if each.task]:
+            _, late = await asyncio.wait(tasks, timeout=_STOP_S)
             for each in late:
                 each.cancel()
             if late:
                 await asyncio.wait(late, timeout=1.0)
         if self._background:  # it was started
-            for each in self._background:
-                each.cancel()
+            for work in self._background:
+                work.cancel()
             await asyncio.wait(self._background)
             await self._worker.stop()
             with contextlib.suppress(JobsUnreachable):
@@ -98,21 +100,19 @@ class Runner:
         """Run one evaluation under a lease; raises LeaseLost where another run has to continue."""
         if self._stopping.is_set():
             raise LeaseLost("the runner stops")
-        self._runs[evaluation_id] = task = asyncio.current_task()
+        run = Run(asyncio.current_task())
+        self._heartbeat.runs.add(run)
         try:
-            lease = await asyncio.to_thread(self._leases.acquire, evaluation_id)
-            if lease is not None:
-                await self._run(lease, run_step)
+            run.lease = await asyncio.to_thread(self._leases.acquire, evaluation_id)
+            if run.lease is not None:
+                await self._run(run, run.lease, run_step)
         except JobsUnreachable as error:
             raise LeaseLost(str(error)) from error  # recovery queues it again once the database answers
         finally:
-            if self._runs.get(evaluation_id) is task:
-                del self._runs[evaluation_id]
+            self._heartbeat.runs.remove(run)
 
-    async def _run(self, lease: Lease, run_step: RunStep) -> None:
-        self._heartbeat.leases[lease.id] = lease
-        end = self._heartbeat.drop
-        reporter = LeaseReporter(self._leases, lease, run_step, stopping=self._stopping, on_end=end)
+    async def _run(self, run: Run, lease: Lease, run_step: RunStep) -> None:
+        reporter = LeaseReporter(self._leases, lease, run_step, stopping=self._stopping, on_end=run.end)
         try:
             if lease.attempts > MAX_ATTEMPTS:
                 await reporter.fail(f"its runners died {MAX_ATTEMPTS} times while {lease.stage or 'starting'}; "
@@ -125,12 +125,8 @@ class Runner:
                 return
             await self._pipeline.run(lease.id, specification, reporter)
         finally:
-            end(lease)
+            run.end()
             await self._clean_up(lease)
-
-    def _cancel_run(self, lease: Lease) -> None:
-        if task := self._runs.get(lease.id):
-            task.cancel()
 
     async def _clean_up(self, lease: Lease) -> None:
         """Remove the files of an evaluation that has ended; release the lease of one that another run continues."""
@@ -140,55 +136,55 @@ class Runner:
             elif self._stopping.is_set():
                 await asyncio.to_thread(self._leases.release, lease)
 
-    async def _recover_forever(self) -> None:
-        while True:
-            try:
-                await asyncio.to_thread(self._recovery.run)
-            except JobsUnreachable as error:
-                _log.warning("%s", error)
-            except Exception:  # noqa: BLE001 - this runner's own evaluations go on
-                _log.exception("recovery failed")
-            await asyncio.sleep(_RECOVERY_INTERVAL_S)
+    async def _recover(self) -> None:
+        held = {each.lease.id for each in self._heartbeat.runs if each.lease}
+        await asyncio.to_thread(self._recovery.run, held)
+
+
+@dataclass(eq=False)
+class Run:
+    """One run of an evaluation in this process.
+
+    Attributes:
+        task: its task, which is cancelled when the lease is lost.
+        lease: None until it is acquired.
+        is_ending: it ends the evaluation or leaves it, and with that its lease.
+    """
+
+    task: asyncio.Task[Any] | None
+    lease: Lease | None = None
+    is_ending: bool = False
+
+    def end(self) -> None:
+        """Let the run come to its end, also without a valid lease."""
+        self.is_ending = True
 
 
 class Heartbeat:
-    """Renews this runner's leases every two seconds, in a thread of its own: busy worker threads do not delay it.
+    """Renews the leases of this runner, in a thread of its own: busy worker threads do not delay it.
 
-    It also finds leases that are not valid any more, so that a step that waits for workers ends soon after its
-    evaluation is cancelled. If the event loop hangs, the heartbeat stops with it, and other runners take over.
+    It also cancels the runs whose lease is not valid any more, so that a step that waits for workers ends soon after
+    its evaluation is cancelled. It is a task of the event loop: if that hangs, other runners take over.
 
     Args:
         leases: of this runner.
-        on_lost: called when a lease is found invalid.
 
     Attributes:
-        leases: those to renew, by evaluation id.
+        runs: of this runner.
     """
 
-    def __init__(self, leases: LeaseStore, on_lost: Callable[[Lease], None]) -> None:
-        self.leases: dict[str, Lease] = {}
-        self._store, self._on_lost = leases, on_lost
+    def __init__(self, leases: LeaseStore) -> None:
+        self.runs: set[Run] = set()
+        self._leases = leases
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="heartbeat")
 
-    async def run(self) -> None:
-        """Renew until cancelled."""
-        loop = asyncio.get_running_loop()
-        while True:
-            await asyncio.sleep(_HEARTBEAT_S)
-            leases = list(self.leases.values())
-            try:
-                valid = await loop.run_in_executor(self._thread, self._store.renew, leases)
-            except JobsUnreachable as error:
-                _log.warning("leases could not be renewed: %s", error)
-                continue
-            for lease in leases:
-                if lease.token not in valid and self.leases.get(lease.id) is lease:  # it did not end meanwhile
-                    self._on_lost(lease)
-
-    def drop(self, lease: Lease) -> None:
-        """Renew a lease no more: its evaluation ends, or this runner leaves it."""
-        if self.leases.get(lease.id) is lease:
-            del self.leases[lease.id]
+    async def beat(self) -> None:
+        """Renew once; may raise JobsUnreachable."""
+        held = {run: run.lease for run in self.runs if run.lease}
+        valid = await asyncio.get_running_loop().run_in_executor(self._thread, self._leases.renew, held.values())
+        for run, lease in held.items():
+            if lease.token not in valid and not run.is_ending and run.task:
+                run.task.cancel()
 
 
 class Recovery:
@@ -208,9 +204,13 @@ class Recovery:
         self._leases, self._queue, self._folder = leases, queue, folder
         self._tidy_at_s = 0.0
 
-    def run(self) -> None:
-        """Make one pass; may raise JobsUnreachable."""
-        self._resume_abandoned()
+    def run(self, held: Collection[str]) -> None:
+        """Make one pass; may raise JobsUnreachable.
+
+        Args:
+            held: evaluations that this runner works on. Their leases look expired when the machine was suspended.
+        """
+        self._resume_abandoned(held)
         self._enqueue_missing()
         if time.monotonic() >= self._tidy_at_s:
             self._tidy_at_s = time.monotonic() + _TIDY_INTERVAL_S
@@ -223,12 +223,12 @@ class Recovery:
             if job.runner == runner:
                 self._queue.resume(job.id)
 
-    def _resume_abandoned(self) -> None:
+    def _resume_abandoned(self, held: Collection[str]) -> None:
         """Queue jobs again that no runner holds a lease for; a job of an ended evaluation then ends at once."""
         started = self._queue.started()
         if not started:
             return
-        in_use, now = self._leases.in_use(), self._leases.now()
+        in_use, now = self._leases.in_use().union(held), self._leases.now()
         for job in started:
             if job.id not in in_use and now - job.start_unix_s > LEASE_S:  # a job that just started has no lease yet
                 _log.warning("evaluation %s is taken over from runner %s", job.id, job.runner)
@@ -256,6 +256,17 @@ class Recovery:
         ]
         for each in set(folders) - self._leases.open_among(folders):
             StepFiles(self._folder / each).remove()
+
+
+async def _repeat(work: Callable[[], Awaitable[None]], interval_s: float) -> None:
+    while True:
+        try:
+            await work()
+        except JobsUnreachable as error:
+            _log.warning("%s", error)
+        except Exception:  # noqa: BLE001 - this runner's evaluations go on
+            _log.exception("leases could not be renewed, or jobs not be recovered")
+        await asyncio.sleep(interval_s)
 
 
 def _prepare_folder(folder: Path) -> None:

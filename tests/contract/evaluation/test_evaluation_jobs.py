@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import random
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
@@ -131,8 +133,14 @@ async def evaluations(url: str) -> AsyncIterator[Evaluations]:
 
 
 @pytest.fixture(scope="module")
-def runner(url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunnerProcess]:
-    running = RunnerProcess(url, tmp_path_factory.mktemp("work"), delay_s=0.02)
+def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The work folder of `runner`."""
+    return tmp_path_factory.mktemp("work")
+
+
+@pytest.fixture(scope="module")
+def runner(url: str, work: Path) -> Iterator[RunnerProcess]:
+    running = RunnerProcess(url, work, delay_s=0.02)
     try:
         yield running
         assert running.stop() == 0
@@ -169,13 +177,16 @@ async def test_it_returns_the_earlier_evaluation_of_a_repeated_request(
 
 
 @pytest.mark.parametrize("done", [0, 1, 5, 12])
-async def test_it_stops_a_cancelled_evaluation(evaluations: Evaluations, runner: RunnerProcess, done: int) -> None:
+async def test_it_stops_a_cancelled_evaluation(
+    evaluations: Evaluations, runner: RunnerProcess, work: Path, done: int
+) -> None:
     created = await evaluations.create("ada", specification(300, panels=(Panel.MEMORISATION, *QUICK)))
     await wait_until(evaluations, created, lambda found: found.progress.done >= done)
     assert (await evaluations.cancel("ada", created.id)).state is State.CANCELLED
     following = await evaluations.create("ada", specification(100, panels=QUICK))
     assert (await wait_for_end(evaluations, following)).state is State.SUCCEEDED
     assert (await evaluations.get("ada", created.id)).state is State.CANCELLED
+    await reached(lambda: not (work / created.id).exists())
 
 
 async def test_it_does_not_start_a_deleted_evaluation(evaluations: Evaluations, runner: RunnerProcess) -> None:
@@ -184,6 +195,26 @@ async def test_it_does_not_start_a_deleted_evaluation(evaluations: Evaluations, 
     following = await evaluations.create("ada", specification(100, panels=QUICK))
     assert (await wait_for_end(evaluations, following)).state is State.SUCCEEDED
     assert created.id not in {each.id for each in await evaluations.list("ada")}
+
+
+async def test_it_removes_the_files_of_a_deleted_evaluation(
+    evaluations: Evaluations, runner: RunnerProcess, work: Path
+) -> None:
+    created = await evaluations.create("ada", specification(300, panels=QUICK))
+    await reached((work / created.id).exists)
+    await evaluations.delete("ada", created.id)
+    await reached(lambda: not (work / created.id).exists())
+
+
+async def test_a_job_is_json_of_a_version_that_never_changes(own_url: str, tmp_path: Path) -> None:
+    """Jobs of another version would never run, and pickles in the database would run code."""
+    async with opened(own_url) as evaluations:
+        created = await evaluations.create("ada", specification(100, panels=QUICK))
+    with contextlib.closing(sqlite3.connect(tmp_path / "jobs-queue.db")) as connection:
+        connection.row_factory = sqlite3.Row
+        (job,) = map(dict, connection.execute("SELECT * FROM workflow_status"))
+    assert (job["workflow_uuid"], job["application_version"]) == (created.id, "evaluations")
+    assert job["serialization"] == "portable_json"
 
 
 async def test_it_fails_an_evaluation_of_another_version(evaluations: Evaluations, runner: RunnerProcess) -> None:

@@ -76,7 +76,7 @@ def reporter(leases: LeaseStore, lease: Lease) -> LeaseReporter:
     async def run_step(work: Callable[[], Awaitable[str]]) -> str:
         return await work()
 
-    return LeaseReporter(leases, lease, run_step, stopping=asyncio.Event(), on_end=lambda lease: None)
+    return LeaseReporter(leases, lease, run_step, stopping=asyncio.Event(), on_end=lambda: None)
 
 
 async def report(leases: LeaseStore, lease: Lease, done: int, stage: str = "drawing", reason: str = "") -> None:
@@ -321,10 +321,22 @@ async def test_a_lease_is_valid_while_it_is_renewed(store: Evaluations, leases: 
     assert (leases.in_use(), leases.renew([lease])) == (set(), set())
 
 
-async def test_running_evaluations_without_a_lease_come_before_queued_ones(
-    store: Evaluations, leases: LeaseStore
+async def test_an_evaluation_that_was_just_created_is_left_to_its_gateway(
+    store: Evaluations, leases: LeaseStore, database: Database
 ) -> None:
-    first, second, third = [await create(store) for _ in range(3)]
+    """Queued a second time, it might lose the job that a runner just took."""
+    created = await create(store)
+    assert leases.without_lease(9) == []
+    age(database, created, 6)
+    assert leases.without_lease(9) == [created.id]
+
+
+async def test_running_evaluations_without_a_lease_come_before_queued_ones(
+    store: Evaluations, leases: LeaseStore, database: Database
+) -> None:
+    first, second, third = created = [await create(store) for _ in range(3)]
+    for each in created:
+        age(database, each, 6)
     leases.release(acquire(leases, third))
     assert leases.without_lease(9) == [third.id, first.id, second.id]
     assert leases.without_lease(2) == [third.id, first.id]

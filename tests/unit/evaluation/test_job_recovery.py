@@ -6,7 +6,7 @@ import asyncio
 import os
 import sqlite3
 from collections.abc import Collection
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from service.evaluation.jobs import leases
 from service.evaluation.jobs.database import raise_if_full
 from service.evaluation.jobs.leases import Lease, LeaseReporter
 from service.evaluation.jobs.queue import StartedJob
-from service.evaluation.jobs.runner import Recovery
+from service.evaluation.jobs.runner import Heartbeat, Recovery, Run
 from service.evaluation.pipeline.reference import limit_references
 from service.evaluation.pipeline.reporter import Failed
 
@@ -75,9 +75,9 @@ class Queue:
         self.waiting -= set(ids)
 
 
-def recover(table: Table, queue: Queue, folder: Path) -> Queue:
+def recover(table: Table, queue: Queue, folder: Path, held: Collection[str] = ()) -> Queue:
     stores: Any = (table, queue)
-    Recovery(*stores, folder).run()
+    Recovery(*stores, folder).run(held)
     return queue
 
 
@@ -93,6 +93,11 @@ def test_it_resumes_jobs_that_no_lease_holds(
     table = Table({OPEN} if is_open else set(), {OPEN} if used else set())
     queue = recover(table, Queue(ages_s={OPEN: age_s}), tmp_path)
     assert queue.waiting == ({OPEN} if resumed else set())
+
+
+def test_it_leaves_the_jobs_of_its_own_runner_after_the_machine_was_suspended(tmp_path: Path) -> None:
+    queue = recover(Table({OPEN}), Queue(ages_s={OPEN: 9999.0}), tmp_path, held={OPEN})
+    assert queue == Queue(ages_s={OPEN: 9999.0})
 
 
 @pytest.mark.parametrize("queue", [Queue(), Queue(done={OPEN})], ids=["lost", "done"])
@@ -127,6 +132,46 @@ def test_it_removes_references_and_nothing_else(tmp_path: Path) -> None:
     assert [each.name for each in tmp_path.iterdir()] == ["papers"]
 
 
+# --- Heartbeats -------------------------------------------------------------------------------------------------------
+
+
+class Renewals:
+    """A lease store in which the leases with these tokens are valid."""
+
+    def __init__(self, valid: str) -> None:
+        self.valid, self.renewed = set(valid), set[str]()
+
+    def renew(self, leases: Collection[Lease]) -> set[str]:
+        self.renewed |= {each.token for each in leases}
+        return self.valid
+
+
+async def beat(valid: str, *runs: tuple[str, bool]) -> tuple[list[bool], set[str]]:
+    """Beat once with runs of one evaluation, each a token and whether it is ending; return which were cancelled."""
+    store: Any = Renewals(valid)
+    heartbeat = Heartbeat(store)
+    tasks = [asyncio.create_task(asyncio.sleep(60)) for _ in runs]
+    for task, (token, is_ending) in zip(tasks, runs, strict=True):
+        heartbeat.runs.add(Run(task, replace(LEASE, token=token), is_ending))
+    await heartbeat.beat()
+    cancelled = [bool(each.cancelling()) for each in tasks]
+    for each in tasks:
+        each.cancel()
+    return cancelled, store.renewed
+
+
+async def test_a_lost_lease_cancels_its_own_run_and_no_later_one_of_the_same_evaluation() -> None:
+    cancelled, _ = await beat("b", ("a", False), ("b", False))
+    assert cancelled == [True, False]
+
+
+async def test_the_lease_of_a_run_that_is_ending_is_renewed_until_the_end_is_stored() -> None:
+    assert await beat("", ("a", True)) == ([False], {"a"})
+
+
+# --- Full disks -------------------------------------------------------------------------------------------------------
+
+
 @pytest.fixture(scope="module")
 def full() -> str:
     """SQLite's message about a full disk."""
@@ -158,7 +203,7 @@ async def test_a_full_disk_fails_an_evaluation_once_there_is_space_to_store_that
 
     monkeypatch.setattr(leases, "_WRITE_RETRY_S", 0.0)
     store: Any = FullStore()
-    reporter = LeaseReporter(store, LEASE, lambda work: work(), stopping=asyncio.Event(), on_end=lambda lease: None)
+    reporter = LeaseReporter(store, LEASE, lambda work: work(), stopping=asyncio.Event(), on_end=lambda: None)
     with pytest.raises(Failed, match="no space left"):
         await reporter.report_progress(stage="drawing", done=1, total=2)
     await reporter.fail("no space left")
