@@ -1,6 +1,6 @@
 """Write files atomically: a reader sees the whole new file, or what was there before, and never a part.
 
-Content is written to a temporary file, brought to the disk and renamed into place. Every writer of whole files in Fount
+Content is written to a temporary file, synced to disk and renamed into place. Every writer of whole files in Fount
 uses this module. Files that grow by appending (journals) call `sync_folder` after they create a file.
 """
 
@@ -70,7 +70,7 @@ def atomic_write(
 
 
 def sync_folder(folder: Path) -> None:
-    """Bring the names in a folder to the disk, where the operating system supports it."""
+    """Sync the names in a folder to disk, where the operating system supports it."""
     if hasattr(os, "O_DIRECTORY"):
         _sync(folder, os.O_RDONLY | os.O_DIRECTORY)
 

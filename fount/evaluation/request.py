@@ -1,7 +1,7 @@
 """Build evaluation requests from the Python arguments of the client.
 
-What needs no server to be wrong is checked here, and every wrong value is reported at once. What models, data sets and
-gates mean is checked by the gateway.
+Values that are wrong for every server are reported here, all at once. The gateway checks the gates, and what depends on
+models and data sets.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The file formats of an export: Parquet, WebDataset, NPZ and class folders; how each names and encodes its files.
 
-The `Table` of a part enters; the bytes of its file leave. Equal rows make equal files: times, owners and modes in
+The `Table` of a part enters; the bytes of its file leave. Equal rows give equal bytes: times, owners and modes in
 archives are fixed.
 
 Source: POSIX.1-1988, ustar interchange format; Hugging Face `datasets`, `Image` and `ClassLabel` features; PNG (Third

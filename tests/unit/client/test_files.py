@@ -1,4 +1,4 @@
-"""Atomic files: whole or as before, with the permissions asked for, and nothing left behind."""
+"""Atomic files: whole or as before, with the requested permissions, and nothing left behind."""
 
 import hashlib
 import stat
