@@ -30,7 +30,6 @@ class SlotInfo:
     """The number of rows of one class, group and source.
 
     Attributes:
-        label: the class's name.
         group: the group's name; empty for rows without one.
         source: "real", "resampled", "transformed" or "synthesised".
     """
@@ -55,7 +54,6 @@ class AgreementInfo:
     """How often a classifier agrees with the labels of rows before and after they are transformed.
 
     Attributes:
-        rows: number of rows classified.
         before: the share of rows classified as their label without transforms.
         after: the share of those still classified so after the transforms.
         transforms: the same after each transform alone, by its name.

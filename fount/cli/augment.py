@@ -35,8 +35,7 @@ _WIDE_MODES = ("I", "I;16", "I;16B", "F")  # of more than 8 bits, which Pillow w
 _MAX_SIDE = 4096  # pixels, as in the contract
 _ARRAYS = ("images", "samples")  # possible names in an NPZ file
 
-_Images = NDArray[np.uint8]
-"""(N, H, W, 1 or 3)."""
+_Images = NDArray[np.uint8]  # (N, H, W, 1 or 3)
 
 
 @click.command()
