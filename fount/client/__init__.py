@@ -2,3 +2,7 @@
 
 Python arguments enter; frozen values and arrays leave. Calls are retried and broken streams resumed here.
 """
+
+from fount.client.sync import Client
+
+__all__ = ["Client"]
