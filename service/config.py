@@ -19,8 +19,8 @@ CHUNK_BYTES = 1 << 20
 """The most data in one SampleChunk."""
 
 
-def _setting(default: Any, help_text: str, *, least: float | None = None, above: float | None = None) -> Any:
-    """Make a field of `GatewayConfig`: a number is at least `least`, or larger than `above`."""
+def _setting(default: Any, help_text: str = "", *, least: float | None = None, above: float | None = None) -> Any:
+    """Make a field of `GatewayConfig`: a number is at least `least`, or larger than `above`; with help, an option."""
     return field(default=default, metadata={"help": help_text, "least": least, "above": above})
 
 
@@ -35,7 +35,10 @@ class GatewayConfig:
         ticket_keys: file of the keys that sign tickets of plans; None: a key of this process alone.
         plans: folder where plans are kept; None: in memory.
         jobs: database of evaluations, as sqlite:///PATH or postgresql://…; None: evaluations are off.
-        runner_options: the command line of runners, except for the gateway's address.
+        runners: number of this gateway's processes that run evaluations.
+        runner_options: their command line, except for the gateway's address.
+        max_request_bytes: limit of one request message.
+        worker_attempts: how often a call is tried when workers go away.
     """
 
     host: str = _setting("127.0.0.1", "Address to listen on.")
@@ -43,8 +46,12 @@ class GatewayConfig:
     http_port: int = _setting(8000, "Port of /metrics, /livez and /readyz; 0: any free one.", least=0)
     default_versions: dict[str, str] = field(default_factory=dict)
     required_models: frozenset[str] = frozenset()
+    max_evaluation_samples: int = _setting(50_000, "Limit of the samples of one evaluation.", least=100)
+    keep_reports_days: float = _setting(30.0, "How long evaluations are kept after they have ended.", above=0)
+    report_bytes: int = _setting(1 << 30, "Limit of the bytes of all reports; the oldest are deleted first.", least=1)
+    drain_grace_s: float = _setting(10.0, "Seconds that running streams may continue after a stop signal.", least=0)
     max_streams: int = _setting(1024, "Limit of open sample streams; more are refused with a time to retry.", least=1)
-    max_request_bytes: int = _setting(4 << 20, "Limit of one request message.", least=1)
+    max_request_bytes: int = _setting(4 << 20, least=1)
     max_batch_ms: float = _setting(20.0, "How long calls before an interactive request may occupy a worker.", above=0)
     bulk_batch_ms: float = _setting(200.0, "How long a worker call may take when no request is interactive.", above=0)
     max_queue_s: float = _setting(
@@ -62,17 +69,13 @@ class GatewayConfig:
     )
     worker_timeout_s: float = _setting(100.0, "Seconds a worker call may take.", above=0)
     worker_wait_s: float = _setting(30.0, "Seconds that streams wait for a worker when none is ready.", above=0)
-    worker_attempts: int = _setting(4, "How often a call is tried when workers go away.", least=1)
-    drain_grace_s: float = _setting(10.0, "Seconds that running streams may continue after a stop signal.", least=0)
+    worker_attempts: int = _setting(4, least=1)
     datasets: tuple[DatasetSettings, ...] = ()
     ticket_keys: Path | None = None
     plans: Path | None = None
     jobs: str | None = None
-    runners: int = _setting(0, "Number of this gateway's processes that run evaluations.", least=0)
+    runners: int = _setting(0, least=0)
     runner_options: tuple[str, ...] = ()
-    max_evaluation_samples: int = _setting(50_000, "Limit of the samples of one evaluation.", least=100)
-    keep_reports_days: float = _setting(30.0, "How long evaluations are kept after they have ended.", above=0)
-    report_bytes: int = _setting(1 << 30, "Limit of the bytes of all reports; the oldest are deleted first.", least=1)
 
     def __post_init__(self) -> None:
         """Validate the settings.

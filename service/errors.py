@@ -120,7 +120,7 @@ class JobsUnreachable(FountServiceError, reason="JOBS_UNREACHABLE"):
 class Overloaded(FountServiceError, reason="OVERLOADED"):
     """A limit is reached, which clients see as RESOURCE_EXHAUSTED. Try again after `retry_after_s`.
 
-    Raised for a stream by `scheduler/admission.py` (too many streams, or too much waiting work of a model, a caller or
+    Raised for a stream by `scheduler/scheduler.py` (too many streams, or too much waiting work of a model, a caller or
     all); by `scheduler/stream.py` when a worker has too little memory for a call; for an evaluation by
     `evaluation/jobs/evaluations.py` (too many are queued).
     """

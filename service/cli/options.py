@@ -40,13 +40,10 @@ _ARCHIVES, _STORE, _STATE = Path("build/archives"), Path("model_store"), Path("~
 _TUNED, _PATH = "workers.yaml", click.Path(path_type=Path)
 _MAX_NAMED = 8  # models in one line of output
 
-# Settings with an option of their own, in the order of the help; a few options have names other than their settings.
+# Settings with a help text have an option of their own; a few have another name than their setting.
+_SETTINGS = {each.name: each for each in fields(GatewayConfig) if each.metadata.get("help")}
 _ADDRESSES = ("host", "port", "http_port")
-_LIMITS = (
-    "max_evaluation_samples", "keep_reports_days", "report_bytes", "drain_grace_s", "max_streams", "max_batch_ms",
-    "bulk_batch_ms", "max_queue_s", "caller_queue_s", "total_queue_s", "window_bytes", "max_unread_bytes",
-    "worker_timeout_s", "worker_wait_s",
-)  # fmt: skip
+_LIMITS = tuple(name for name in _SETTINGS if name not in _ADDRESSES)
 _PARAMETERS = {"drain_grace_s": "drain", "worker_timeout_s": "worker_timeout", "worker_wait_s": "worker_wait"}
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -71,7 +68,7 @@ def _option(flag: str, **settings: Any) -> Decorator[Callable[..., Any]]:
 
 def _setting(name: str) -> Decorator[Callable[..., Any]]:
     """Make the option of a setting, with its default, bounds and help text."""
-    setting = next(each for each in fields(GatewayConfig) if each.name == name)
+    setting = _SETTINGS[name]
     least, above = setting.metadata["least"], setting.metadata["above"]
     kind: Any = type(setting.default)
     if name in ("port", "http_port"):
@@ -166,7 +163,7 @@ def gateway_config(context: click.Context) -> GatewayConfig:
     jobs = _jobs(given)
     try:
         return GatewayConfig(
-            **{name: given[_PARAMETERS.get(name, name)] for name in (*_ADDRESSES, *_LIMITS)},
+            **{name: given[_PARAMETERS.get(name, name)] for name in _SETTINGS},
             default_versions=versions,
             required_models=frozenset(given["require"]),
             ticket_keys=_state_path(given, "ticket_keys"),

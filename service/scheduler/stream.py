@@ -97,8 +97,6 @@ class SampleStream:
     """The rows of one `Work` in progress.
 
     Args:
-        work: what to compute.
-        buffer: shared by all streams.
         wake: called when there may be something new to issue.
 
     Attributes:

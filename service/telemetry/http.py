@@ -17,7 +17,6 @@ class SidePort:
     """Serves health checks and metrics over HTTP.
 
     Args:
-        metrics: served at /metrics.
         why_not_ready: returns the reason why the gateway is not ready; empty when it is.
     """
 

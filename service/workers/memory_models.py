@@ -7,7 +7,6 @@ on all its pixels, a transformed image on the image and its row of the manipulat
 from __future__ import annotations
 
 import hashlib
-from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,13 +18,12 @@ from service.domain import (
     Encoding,
     Images,
     ManipulationItem,
-    ModelKey,
     Operation,
-    ParameterRange,
     RangeItem,
     ServedModel,
     TensorItem,
 )
+from service.workers.torchserve.describe import card_to_model
 
 __all__ = [
     "indices_of",
@@ -52,51 +50,34 @@ def memory_model(
 ) -> ServedModel:
     """Make a model for the in-memory pool; without labels it is unconditional."""
     digest = "sha256:" + hashlib.sha256(f"{name} {version}".encode()).hexdigest()
-    served = ServedModel(
-        key=ModelKey(name=name, version=version, digest=digest),
-        operations=operations,
-        labels=labels,
-        prior=tuple(1 / len(labels) for _ in labels),
-        sample_dims=dims,
-        value_range=(0.0, 1.0),
-        parameters={
-            "truncation": ParameterRange(minimum=0.5, maximum=4.0, default=None),
-            "steps": ParameterRange(minimum=1, maximum=1000, default=None),
-        },
-        encodings=encodings,
-        max_count=max_count,
-        max_labels=1000,
-        card=b"",
+    condition = model_pb2.ConditionSchema(
+        labels=[model_pb2.Label(id=k, name=label) for k, label in enumerate(labels)],
+        prior=[1 / len(labels) for _ in labels],
     )
-    return replace(served, card=_card(served).SerializeToString())
-
-
-def _card(model: ServedModel) -> model_pb2.Model:
-    """Make the message by which a worker would describe the model."""
-    labels = [model_pb2.Label(id=k, name=name) for k, name in enumerate(model.labels)]
-    key = model.key
-    return model_pb2.Model(
-        ref=model_pb2.ModelRef(name=key.name, version=key.version, digest=key.digest),
+    ranges = {"truncation": (0.5, 4.0), "steps": (1, 1000)}
+    card = model_pb2.Model(
+        ref=model_pb2.ModelRef(name=name, version=version, digest=digest),
         family="memory",
         description="A test double.",
-        operations=[model_pb2.Operation.Value(f"OPERATION_{each.name}") for each in sorted(model.operations)],
-        condition=model_pb2.ConditionSchema(labels=labels, prior=model.prior) if labels else None,
+        operations=[model_pb2.Operation.Value(f"OPERATION_{each.name}") for each in sorted(operations)],
+        condition=condition if labels else None,
         sample_spec=model_pb2.SampleSpec(
             modality=model_pb2.SampleSpec.MODALITY_IMAGE,
             dtype=model_pb2.DTYPE_UINT8,
-            dims=model.sample_dims,
+            dims=dims,
             layout=model_pb2.SampleSpec.LAYOUT_HWC,
             value_range=model_pb2.ValueRange(min=0.0, max=255.0),
             encoding=model_pb2.ENCODING_UINT8,
         ),
         parameters=[
-            model_pb2.ParameterSpec(name=name, range=model_pb2.ValueRange(min=each.minimum, max=each.maximum))
-            for name, each in model.parameters.items()
+            model_pb2.ParameterSpec(name=name, range=model_pb2.ValueRange(min=low, max=high))
+            for name, (low, high) in ranges.items()
         ],
-        encodings=[model_pb2.Encoding.Value(f"ENCODING_{each.name}") for each in sorted(model.encodings)],
-        limits=model_pb2.Limits(max_count=model.max_count, max_labels=model.max_labels),
-        value_range=model_pb2.ValueRange(min=model.value_range[0], max=model.value_range[1]),
+        encodings=[model_pb2.Encoding.Value(f"ENCODING_{each.name}") for each in sorted(encodings)],
+        limits=model_pb2.Limits(max_count=max_count, max_labels=1000),
+        value_range=model_pb2.ValueRange(min=0.0, max=1.0),
     )
+    return card_to_model(card)
 
 
 def memory_sample(model: ServedModel, item: RangeItem, truncation: float | None = None) -> Images:

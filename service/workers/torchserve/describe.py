@@ -94,7 +94,6 @@ class Descriptions:
     """The latest offer of each model version's workers at one address.
 
     Args:
-        channel: to the address.
         answered: called when a reply arrived after `offer` had stopped waiting for it.
     """
 

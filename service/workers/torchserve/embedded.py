@@ -85,12 +85,7 @@ class EmbeddedPool(TorchServePool):
 
 
 class Supervisor:
-    """Restarts one process that has been started, when it ends or stops answering.
-
-    Args:
-        process: to be kept running.
-        replica: calls it, at a new address after every restart.
-    """
+    """Restarts one process that has been started, when it ends or stops answering; its replica gets the new address."""
 
     def __init__(self, process: TorchServeProcess, replica: Replica) -> None:
         self._process = process

@@ -32,9 +32,6 @@ Answer = TypeVar("Answer")
 class TorchServePool:
     """Workers behind TorchServe.
 
-    Args:
-        addresses: where they listen.
-
     Attributes:
         replicas: one for each address.
     """

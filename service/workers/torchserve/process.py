@@ -51,9 +51,6 @@ if os.getppid() == parent:
 class TorchServeProcess:
     """A TorchServe process group with a temporary folder; stopped, it can be started again, in another folder.
 
-    Args:
-        config: how it runs.
-
     Attributes:
         launch: how it was started; None before.
     """

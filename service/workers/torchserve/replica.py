@@ -24,12 +24,13 @@ from service.workers import CALLS_PER_WORKER, Offer
 from service.workers.torchserve.channel import (
     Address,
     TorchServeChannel,
+    call_to_request,
     error_to_domain,
     is_unresponsive,
+    reply_to_domain,
     says_no_worker,
 )
 from service.workers.torchserve.describe import Descriptions, ModelVersion
-from service.workers.torchserve.messages import call_to_request, reply_to_domain
 
 __all__ = ["Load", "Replica", "Stability"]
 
@@ -51,7 +52,6 @@ class Replica:
     """A TorchServe address, probed and called.
 
     Args:
-        address: where it listens.
         changed: called whenever its offers or its capacity may have changed.
 
     Attributes:

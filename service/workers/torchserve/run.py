@@ -11,6 +11,7 @@ import os
 import shutil
 import sys
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -34,18 +35,11 @@ __all__ = ["run"]
 @click.option("--gateways", type=click.IntRange(min=1), default=1, show_default=True,
               help="Gateways that share it; its queue has two calls a worker for each.")  # fmt: skip
 @click.option("--token/--no-token", default=True, show_default=True, help="Keep TorchServe's token authorisation.")
-def run(
-    archives: Path, state: Path, host: str, inference_port: int, management_port: int,
-    workers: int, threads: int, precision: str, tuned: Path | None, gateways: int, token: bool,
-) -> None:  # fmt: skip
+def run(**settings: Any) -> None:
     """Run TorchServe with verified archives until a signal stops it."""
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
-    config = TorchServeConfig(
-        archives=archives, state=state, host=host, inference_port=inference_port, management_port=management_port,
-        workers=workers, threads=threads, precision=precision, tuned=tuned, gateways=gateways, token=token,
-        log_to_console=True,
-    )  # fmt: skip
-    folder = state.resolve() / "torchserve"  # always the same one, because no process removes it when Java ends
+    config = TorchServeConfig(**settings, log_to_console=True)  # options are named as its fields
+    folder = config.state.resolve() / "torchserve"  # always the same one, because no process removes it when Java ends
     try:
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True, mode=0o700)
