@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Callable
+from contextlib import AsyncExitStack
 from importlib.metadata import version
 from typing import TYPE_CHECKING
 
@@ -114,16 +115,15 @@ class Gateway:
         self._draining = True
         if self._readiness:
             self._readiness.cancel()
-        if self._server:
-            await self._server.announce_stop()
-        async with asyncio.TaskGroup() as draining:
-            draining.create_task(self.evaluation.drain())
+        async with AsyncExitStack() as closing:  # the last first, and each also when one before has failed
+            for each in (self.pool, self._side_port, self.scheduler, self.evaluation):
+                closing.push_async_callback(each.close)
             if self._server:
-                draining.create_task(self._server.stop(self._config.drain_grace_s if grace_s is None else grace_s))
-        await self.evaluation.close()
-        await self.scheduler.close()
-        await self._side_port.close()
-        await self.pool.close()
+                await self._server.announce_stop()
+            async with asyncio.TaskGroup() as draining:
+                draining.create_task(self.evaluation.drain())
+                if self._server:
+                    draining.create_task(self._server.stop(self._config.drain_grace_s if grace_s is None else grace_s))
 
     async def wait_ready(self, timeout_s: float) -> None:
         """Wait until calls can be answered.

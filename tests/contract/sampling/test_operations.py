@@ -107,6 +107,18 @@ async def test_a_required_model_keeps_the_gateway_unready() -> None:
     await gateway.stop(grace_s=0)
 
 
+async def test_workers_are_closed_also_when_another_part_cannot_be(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def fail() -> None:
+        raise OSError("the database is gone")
+
+    gateway = Gateway(pool := MemoryPool(), GatewayConfig(port=0, http_port=0))
+    await gateway.start()
+    monkeypatch.setattr(gateway.evaluation, "close", fail)
+    with pytest.raises(OSError, match="the database is gone"):
+        await gateway.stop(grace_s=0)
+    assert [offer.target for offer in pool.offers()] == [None]
+
+
 async def test_reflection_lists_the_services(running: Running) -> None:
     channel = grpc.insecure_channel(f"127.0.0.1:{running.gateway.port}")
     services = await asyncio.to_thread(lambda: list(ProtoReflectionDescriptorDatabase(channel).get_services()))
