@@ -232,7 +232,9 @@ class Evaluations:
     @_in_thread
     def tidy(self) -> Sequence[str]:
         """Remove expired evaluations, and the oldest ones beyond the limit on report bytes; return their ids."""
-        removed = [*self._expired(), *self._beyond_report_bytes()]
+        expired = sa.select(evaluations.c.id).where(evaluations.c.state.in_(_ENDED), sa.not_(self._not_expired()))
+        with self._database.read() as connection:
+            removed = connection.execute(sa.union(expired, self._beyond_report_bytes())).scalars().all()
         for first in range(0, len(removed), _DELETED_AT_ONCE):
             some = removed[first : first + _DELETED_AT_ONCE]
             with self._database.write() as connection:
@@ -257,10 +259,9 @@ class Evaluations:
     def _get(self, subject: str, evaluation_id: str) -> Record:
         query = sa.select(evaluations).where(*self._mine(subject, evaluation_id))
         with self._database.read() as connection:
-            row = connection.execute(query).mappings().first()
-        if row is None:
-            raise _unknown(evaluation_id)
-        return read_record(row, self._keep_s)
+            if row := connection.execute(query).mappings().first():
+                return read_record(row, self._keep_s)
+        raise _unknown(evaluation_id)
 
     def _find(self, connection: sa.Connection, subject: str, request_id: str) -> Record | None:
         same = (evaluations.c.subject == subject, evaluations.c.request_id == request_id)
@@ -282,26 +283,13 @@ class Evaluations:
         same = (evaluations.c.subject == subject, evaluations.c.request_id == request_id)
         _remove(connection, sa.select(evaluations.c.id).where(*same, sa.not_(self._not_expired())))
 
-    def _expired(self) -> Sequence[str]:
-        ended = evaluations.c.state.in_(_ENDED)
-        with self._database.read() as connection:
-            query = sa.select(evaluations.c.id).where(ended, sa.not_(self._not_expired()))
-            return connection.execute(query).scalars().all()
-
-    def _beyond_report_bytes(self) -> Sequence[str]:
-        newest_first = (
-            sa.select(evaluations.c.id, evaluations.c.report_bytes)
-            .where(evaluations.c.report_bytes > 0)
-            .order_by(evaluations.c.end_unix_s.desc(), evaluations.c.id.desc())
-        )
-        with self._database.read() as connection:
-            kept = connection.execute(newest_first).all()
-        remaining, beyond = self._limits.report_bytes, []
-        for number, (evaluation_id, size) in enumerate(kept):
-            remaining -= size
-            if remaining < 0 and number:  # the newest stays, however large
-                beyond.append(evaluation_id)
-        return beyond
+    def _beyond_report_bytes(self) -> sa.Select[str]:
+        """Select all but the newest reports that fit; the newest stays, however large."""
+        c, newest_first = evaluations.c, (evaluations.c.end_unix_s.desc(), evaluations.c.id.desc())
+        size = sa.func.sum(c.report_bytes).over(order_by=newest_first)
+        number = sa.func.row_number().over(order_by=newest_first)
+        kept = sa.select(c.id, size.label("size"), number.label("number")).where(c.report_bytes > 0).subquery()
+        return sa.select(kept.c.id).where(kept.c.size > self._limits.report_bytes, kept.c.number > 1)
 
     def _mine(self, subject: str, evaluation_id: str) -> tuple[sa.ColumnElement[bool], ...]:
         if not ID_PATTERN.fullmatch(evaluation_id):  # PostgreSQL rejects some characters

@@ -28,8 +28,6 @@ __all__ = [
     "PARENT_VARIABLE",
     "EvaluationHost",
     "RunnerProcesses",
-    "open_evaluations",
-    "runner_processes",
 ]
 
 JOBS_VARIABLE = "FOUNT_RUNNER_JOBS"
@@ -55,10 +53,18 @@ class EvaluationHost:
 
     Attributes:
         evaluations: the store of evaluations; None: evaluations are off.
+
+    Raises:
+        SetupError: the URL in `config` names no supported database.
     """
 
     def __init__(self, *, evaluations: Evaluations | None, metrics: Metrics, config: GatewayConfig) -> None:
-        self.evaluations = evaluations or open_evaluations(config)
+        if evaluations is None and config.jobs:
+            from service.evaluation.jobs.evaluations import Evaluations, Limits
+
+            limits = Limits(keep_days=config.keep_reports_days, report_bytes=config.report_bytes)
+            evaluations = Evaluations(config.jobs, limits)
+        self.evaluations = evaluations
         self._metrics, self._config = metrics, config
         self._gauges: asyncio.Task[None] | None = None
         self._runners: RunnerProcesses | None = None
@@ -78,7 +84,8 @@ class EvaluationHost:
             return
         self._gauges = asyncio.create_task(self._update_gauges_forever())
         if self._config.runners:
-            self._runners = runner_processes(self._config, server)
+            options = ("--server", server, *self._config.runner_options)
+            self._runners = RunnerProcesses(self._config.runners, options, {JOBS_VARIABLE: self._config.jobs or ""})
             await self._runners.start()
 
     async def drain(self) -> None:
@@ -163,25 +170,6 @@ class RunnerProcesses:
             _log.warning("a runner %s; it is restarted in %.1f s", ended, delay_s)
             await asyncio.sleep(delay_s)
             delay_s = min(_MAX_DELAY_S, 2 * delay_s)
-
-
-def open_evaluations(config: GatewayConfig) -> Evaluations | None:
-    """Construct the store of evaluations that the settings name; None: evaluations are off.
-
-    Raises:
-        SetupError: the URL names no supported database.
-    """
-    if not config.jobs:
-        return None
-    from service.evaluation.jobs.evaluations import Evaluations, Limits
-
-    return Evaluations(config.jobs, Limits(keep_days=config.keep_reports_days, report_bytes=config.report_bytes))
-
-
-def runner_processes(config: GatewayConfig, server: str) -> RunnerProcesses:
-    """Construct the runner processes of a gateway that listens at `server`."""
-    options = ("--server", server, *config.runner_options)
-    return RunnerProcesses(config.runners, options, {JOBS_VARIABLE: config.jobs or ""})
 
 
 async def _stop(process: asyncio.subprocess.Process) -> None:

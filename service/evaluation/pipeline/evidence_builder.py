@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 from service.evaluation.evidence import NEIGHBOURS, Evidence, Nearest, RealRows, Samples
 from service.evaluation.panels.registry import FEWEST_SAMPLES, needs_label_grid, needs_neighbours
 from service.evaluation.pipeline.files import Arrays, StepFiles
-from service.evaluation.pipeline.reference import HeldOutNeighbours, SplitRows
+from service.evaluation.pipeline.reference import ReferenceFiles, SplitRows
 from service.evaluation.pipeline.reporter import Failed
-from service.evaluation.pipeline.sampling import SamplingStage
+from service.evaluation.pipeline.sampling import SamplingStage, chunks
 from service.evaluation.specification import Specification
 from service.evaluation.statistics.distances import Rows, nearest, prepare
 
@@ -31,6 +31,7 @@ SPACES: tuple[Space, ...] = ("pixels", "features")
 """In which nearest rows are searched."""
 
 _MIN_ROWS = 50
+_QUERY_ROWS = 500  # held-out rows of one step
 
 
 @dataclass(kw_only=True, eq=False)
@@ -41,7 +42,7 @@ class EvidenceBuilder:
         specification: of the evaluation.
         sampling: its samples.
         training, held_out: its real rows.
-        held_out_neighbours: the nearest training rows of held-out rows.
+        held_out_neighbours: where the nearest training rows of held-out rows are cached.
         files: where the nearest training rows of samples are left.
     """
 
@@ -49,7 +50,7 @@ class EvidenceBuilder:
     sampling: SamplingStage
     training: SplitRows
     held_out: SplitRows
-    held_out_neighbours: HeldOutNeighbours
+    held_out_neighbours: ReferenceFiles
     files: StepFiles
     _loaded: dict[Split, RealRows] = field(default_factory=dict)
     _prepared: dict[Space, Rows] = field(default_factory=dict)
@@ -58,7 +59,12 @@ class EvidenceBuilder:
     @property
     def reference_keys(self) -> list[str]:
         """The cached references it uses."""
-        return [self.training.key, self.held_out.key, self.held_out_neighbours.key]
+        return [self.training.files.key, self.held_out.files.key, self.held_out_neighbours.key]
+
+    @property
+    def held_out_chunks(self) -> list[slice]:
+        """Held-out rows whose nearest training rows are found in one step."""
+        return chunks(self.specification.held_out_rows, _QUERY_ROWS)
 
     async def nearest(self, space: Space, number: int) -> Arrays:
         """Find the nearest training rows of one chunk of samples: distances (n, NEIGHBOURS), rows (n,)."""
@@ -75,8 +81,16 @@ class EvidenceBuilder:
 
     async def held_out_nearest(self, space: Space, number: int) -> Arrays:
         """Find the nearest training rows of one chunk of held-out rows: distances (n, NEIGHBOURS)."""
-        held_out, training = await self._rows("held_out"), await self._training_rows(space)
-        return await self.held_out_neighbours.nearest(space, number, held_out, training)
+
+        async def make() -> Arrays:
+            queries = _in(space, await self._rows("held_out"))[self.held_out_chunks[number]]
+            if not len(queries):  # rows that could not be read are left out, so the last chunk may be empty
+                return {"distances": np.zeros((0, NEIGHBOURS))}
+            rows = await self._training_rows(space)
+            return {"distances": (await asyncio.to_thread(nearest, queries, rows, NEIGHBOURS))[0]}
+
+        await asyncio.to_thread(self.held_out_neighbours.touch)
+        return await self.held_out_neighbours.arrays(f"{space}-{number:05d}", make)
 
     async def evidence(self) -> Evidence:
         """Return all evidence.
@@ -116,8 +130,7 @@ class EvidenceBuilder:
 
     async def _all_nearest(self, space: Space) -> Nearest:
         of_samples = [await self.nearest(space, number) for number in range(len(self.sampling.chunks))]
-        chunks = range(len(self.held_out_neighbours.chunks))
-        of_rows = [await self.held_out_nearest(space, number) for number in chunks]
+        of_rows = [await self.held_out_nearest(space, number) for number in range(len(self.held_out_chunks))]
         return Nearest(
             sample_distances=np.concatenate([each["distances"] for each in of_samples]),
             sample_rows=np.concatenate([each["rows"] for each in of_samples]),

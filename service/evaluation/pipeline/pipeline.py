@@ -15,7 +15,7 @@ from service.errors import DatasetUnreadable, UnknownName
 from service.evaluation.pipeline.evidence_builder import EvidenceBuilder
 from service.evaluation.pipeline.features import MAX_WAIT_S, ImageReader, WorkerRetry
 from service.evaluation.pipeline.files import StepFiles
-from service.evaluation.pipeline.reference import HeldOutNeighbours, SplitRows, limit_references
+from service.evaluation.pipeline.reference import ReferenceFiles, SplitRows, limit_references
 from service.evaluation.pipeline.reporter import Failed, JobReporter, LeaseLost
 from service.evaluation.pipeline.sampling import SamplingStage, label_samples
 from service.evaluation.pipeline.steps import EvaluationSteps, Step
@@ -99,7 +99,9 @@ class Pipeline:
             ),
             training=SplitRows(specification, training_split, reader, self._references),
             held_out=SplitRows(specification, held_out_split, reader, self._references),
-            held_out_neighbours=HeldOutNeighbours(specification, self._references),
+            held_out_neighbours=ReferenceFiles(
+                self._references, specification, training_split.name, held_out_split.name
+            ),
             files=files,
         )
         return EvaluationSteps(evidence)

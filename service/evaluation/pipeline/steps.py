@@ -67,7 +67,7 @@ class EvaluationSteps:
             yield from _chunked(f"nearest training rows by {space}", of_samples, self.evidence.sampling.chunks)
             of_rows = partial(self.evidence.held_out_nearest, space)
             stage = f"nearest training rows of held-out rows by {space}"
-            yield from _chunked(stage, of_rows, self.evidence.held_out_neighbours.chunks)
+            yield from _chunked(stage, of_rows, self.evidence.held_out_chunks)
 
     def _panel_steps(self) -> Iterator[Step]:
         yield Step(stage="collecting evidence", work=self.evidence.evidence)

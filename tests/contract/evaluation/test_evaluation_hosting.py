@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import urllib.request
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 
 import click
@@ -18,7 +19,6 @@ from fount.v1 import evaluation_pb2, evaluation_pb2_grpc
 from service.cli.options import gateway_config, gateway_options
 from service.config import GatewayConfig
 from service.errors import JobsUnreachable, SetupError
-from service.evaluation.jobs.hosting import open_evaluations, runner_processes
 from service.gateway import Gateway
 from service.workers.memory import MemoryPool
 from tests.contract.evaluation_gateway import specification
@@ -62,7 +62,8 @@ def configured(*args: str, state: Path | None = None) -> GatewayConfig:
 
 def test_a_gateway_alone_has_no_evaluations() -> None:
     config = configured()
-    assert (config.jobs, config.runners, open_evaluations(config)) == (None, 0, None)
+    assert (config.jobs, config.runners) == (None, 0)
+    assert Gateway(MemoryPool(), config).evaluation.evaluations is None
 
 
 def test_a_state_folder_holds_the_database_and_there_is_one_runner(tmp_path: Path) -> None:
@@ -100,17 +101,7 @@ def test_impossible_settings_are_refused(wrong: dict[str, int]) -> None:
 
 def test_a_url_of_another_kind_is_refused() -> None:
     with pytest.raises(SetupError, match="sqlite:///PATH or postgresql://"):
-        open_evaluations(GatewayConfig(jobs="mysql://x/y"))
-
-
-def test_runners_get_data_sets_by_options_and_the_database_by_their_environment(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    given = []
-    monkeypatch.setattr("service.evaluation.jobs.hosting.RunnerProcesses", lambda *args: given.append(args))
-    url = "postgresql://fount:secret@db/fount"
-    runner_processes(configured("--jobs", url, "--runners", "3", "--data-set", "a=/x"), "127.0.0.1:7")
-    assert given == [(3, ("--server", "127.0.0.1:7", "--data-set", "a=/x"), {"FOUNT_RUNNER_JOBS": url})]
+        Gateway(MemoryPool(), GatewayConfig(jobs="mysql://x/y"))
 
 
 # --- A gateway --------------------------------------------------------------------------------------------------------
@@ -132,14 +123,16 @@ class Runners:
 async def test_runners_start_and_stop_with_the_gateway(
     evaluations: MemoryEvaluations, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    runners, servers = Runners(), []
-    monkeypatch.setattr(
-        "service.evaluation.jobs.hosting.runner_processes", lambda config, server: servers.append(server) or runners
-    )
-    config = GatewayConfig(host="0.0.0.0", port=0, http_port=0, jobs="sqlite:///x", runners=1)
-    gateway = Gateway(MemoryPool(), config, evaluations=evaluations)
+    """They get data sets by options, and the database, which may have a password, by their environment."""
+    runners, given = Runners(), []
+    monkeypatch.setattr("service.evaluation.jobs.hosting.RunnerProcesses", lambda *args: given.append(args) or runners)
+    url = "postgresql://fount:secret@db/fount"
+    config = configured("--jobs", url, "--runners", "3", "--data-set", "a=/x")
+    gateway = Gateway(MemoryPool(), replace(config, host="0.0.0.0", port=0, http_port=0), evaluations=evaluations)
     await gateway.start()
-    assert (evaluations.started, runners.calls, servers) == (1, ["started"], [f"127.0.0.1:{gateway.port}"])
+    assert (evaluations.started, runners.calls) == (1, ["started"])
+    options = ("--server", f"127.0.0.1:{gateway.port}", "--data-set", "a=/x")
+    assert given == [(3, options, {"FOUNT_RUNNER_JOBS": url})]
     await gateway.stop(grace_s=0)
     assert (evaluations.started, runners.calls) == (0, ["started", "closed"])
 
