@@ -67,6 +67,7 @@ def quality(
     if report and len(names) != 1:
         raise click.UsageError("A report is about one model: name only that one.")
     from handlers.recipes.quality.measure_model import ModelMeasurer
+    from handlers.recipes.quality.table import to_text
 
     measurer = ModelMeasurer(data=data, model_store=model_store, data_set=data_set, evaluator=evaluator)
     documents = []
@@ -74,7 +75,7 @@ def quality(
         card, found = _measure(measurer, folder, quick=quick, report=report, write=write)
         documents.append({"model": card.name, "quality": [_to_document(card, entry) for entry in found]})
         if not as_json:
-            click.echo(_to_text(card, found, verbose) + (f"\n  written to {folder}" if write else ""))
+            click.echo(to_text(card, found, verbose=verbose) + (f"\n  written to {folder}" if write else ""))
     if as_json:
         click.echo(json.dumps(documents, indent=2, ensure_ascii=False))
 
@@ -115,12 +116,6 @@ def _tabulate(names: tuple[str, ...], model_store: Path) -> str:
         return to_markdown([load_card(folder) for folder in folders])
     except (CardError, StoreError) as error:
         raise click.ClickException(str(error)) from error
-
-
-def _to_text(card: Card, found: tuple[Quality, ...], verbose: bool) -> str:
-    from handlers.recipes.quality.table import to_text
-
-    return to_text(card, found, verbose=verbose)
 
 
 def _to_document(card: Card, entry: Quality) -> dict[str, object]:

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from fount.cli.output.text import table
 from handlers.cli.options import FILE, FOLDER, find_model, json_option, model_store_option, option
 
 if TYPE_CHECKING:
@@ -28,8 +29,8 @@ __all__ = ["to_table", "tune"]
 
 _STATE = Path.home() / ".local" / "state" / "fount"
 _FILE = "workers.yaml"
+_FIRST_NUMBER = 5
 _HEADER = ("workers", "threads", "precision", "layout", "compiled", "per second", "batch", "ms for 8", "golden samples")
-_TEXT_COLUMNS = (2, 3, 4, 8)
 
 
 @click.command()
@@ -69,7 +70,7 @@ def tune(
       fount tune mnist-cgan --goal latency --seconds 5
       fount tune ./my-gan --dry-run --json > my-gan.json
     """  # noqa: D301 - \b makes click keep the lines
-    from fount.tuned import TunedError, write_tuned
+    from fount.tuned import TunedError, TunedModel, write_tuned
     from handlers.tuning.measuring import best_first
 
     with _unpacked(name, model_store) as (card, folder):
@@ -78,7 +79,7 @@ def tune(
     file = None if dry_run or not ordered else out or state_dir.expanduser() / _FILE
     try:
         if file is not None:
-            write_tuned(file, card.name, ordered[0].candidate.entry)
+            write_tuned(file, card.name, TunedModel(**vars(ordered[0].candidate)))
     except TunedError as error:
         raise click.ClickException(str(error)) from error
     if as_json:
@@ -130,7 +131,7 @@ def _measure_all(candidates: list[Candidate], folder: Path, state_dir: Path, sec
     return measured
 
 
-def _conclude(model: str, ordered: list[Measurement], file: Path | None, goal: Goal) -> str:
+def _conclude(model: str, ordered: Sequence[Measurement], file: Path | None, goal: Goal) -> str:
     if not ordered:
         return f"No candidate of {model} can be used; the reasons are above."
     best = f"Best for {goal}: {ordered[0].candidate} (workers × threads)."
@@ -142,9 +143,7 @@ def _conclude(model: str, ordered: list[Measurement], file: Path | None, goal: G
 
 def to_table(ordered: Sequence[Measurement], dropped: Sequence[Measurement]) -> str:
     """Format the measurements, best first, then the dropped candidates with reasons."""
-    rows = [_HEADER, *(_row(one) for one in ordered)]
-    widths = [max(len(row[column]) for row in rows) for column in range(len(_HEADER))]
-    lines = ["  ".join(_align(row, widths)).rstrip() for row in rows]
+    lines = table([_HEADER, *map(_row, ordered)], right_from=_FIRST_NUMBER)
     return "\n".join([*lines, *(f"dropped: {one.candidate}: {one.dropped}" for one in dropped)])
 
 
@@ -175,13 +174,6 @@ def _row(one: Measurement) -> tuple[str, ...]:
         f"{1000 * one.small_s:.2f}{note}",
         one.golden,
     )
-
-
-def _align(row: Sequence[str], widths: Sequence[int]) -> list[str]:
-    return [
-        text.ljust(width) if column in _TEXT_COLUMNS else text.rjust(width)
-        for column, (text, width) in enumerate(zip(row, widths, strict=True))
-    ]
 
 
 def _measured(one: Measurement) -> dict[str, Any]:

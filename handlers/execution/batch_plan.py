@@ -69,7 +69,6 @@ class BatchTimes:
     _planned: dict[int, float] = field(init=False)
     _seen: dict[int, int] = field(init=False)
     _idle: dict[int, int] = field(init=False)
-    _plans: dict[int, BatchPlan] = field(default_factory=dict, init=False)
 
     def __post_init__(self) -> None:
         self._now = dict(self.measured)
@@ -89,10 +88,7 @@ class BatchTimes:
 
     def plan(self, largest: int) -> BatchPlan:
         """Plan with the sizes up to the largest that fits into memory."""
-        if largest not in self._plans:
-            fitting = {size: seconds for size, seconds in self._planned.items() if size <= largest}
-            self._plans[largest] = plan_batches(fitting)
-        return self._plans[largest]
+        return plan_batches({size: seconds for size, seconds in self._planned.items() if size <= largest})
 
     def observe(self, size: int, seconds: float) -> None:
         """Update the estimates with a batch that ran."""
@@ -104,7 +100,6 @@ class BatchTimes:
         planned = self._planned
         if any(abs(now - planned[other]) > _REPLAN_CHANGE * planned[other] for other, now in self._now.items()):
             self._planned = dict(self._now)
-            self._plans.clear()
 
     def _reset_idle(self, size: int) -> None:
         """Reset sizes that did not run for long, so that one slow period does not exclude them forever."""

@@ -14,7 +14,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -101,20 +101,19 @@ def translate_compile_errors() -> Iterator[None]:
         ) from error
 
 
-def compiler_name(environment: Mapping[str, str] = os.environ) -> str:
+def compiler_name() -> str:
     """Name the C++ compiler that inductor uses: CXX, or the platform's default."""
-    return environment.get("CXX") or ("clang++" if sys.platform == "darwin" else "g++")
+    return os.environ.get("CXX") or ("clang++" if sys.platform == "darwin" else "g++")
 
 
-def find_compiler(environment: Mapping[str, str] = os.environ) -> str | None:
+def find_compiler() -> str | None:
     """Find the path of the compiler; None when it is not installed."""
-    return shutil.which(compiler_name(environment), path=environment.get("PATH"))
+    return shutil.which(compiler_name())
 
 
-def compiler_version(environment: Mapping[str, str] = os.environ) -> str:
+def compiler_version() -> str:
     """Return the compiler's version line, which the bytes of compiled networks depend on; "none" without a compiler."""
-    found = find_compiler(environment)
-    if found is None:
+    if (found := find_compiler()) is None:
         return "none"
     try:
         done = subprocess.run([found, "--version"], capture_output=True, text=True, timeout=_TIMEOUT_S, check=True)

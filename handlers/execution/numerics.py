@@ -73,7 +73,9 @@ def read_numerics(settings: Settings, environment: Mapping[str, str] = os.enviro
     device = torch.device(settings.device)
     layout = settings.layout
     details = {"device": device.type, "precision": settings.precision, "layout": layout, "torch": torch.__version__}
-    details |= _read_compiling(environment) if settings.compiled else {}
+    if settings.compiled:  # what compiled code depends on in addition to the processor and torch
+        details |= {f"cap {name}": value for name, value in environment.items() if _COMPILER_CAP.match(name)}
+        details["compiled by"] = compiler_version()
     details |= _read_cuda(device) if device.type == "cuda" else _read_cpu(settings.threads)
     details |= {f"cap {name}": environment[name] for name in _CAPS if name in environment}
     lines = tuple(f"{key}: {value}" for key, value in sorted(details.items()))
@@ -93,12 +95,6 @@ def _kind_of(device: torch.device, threads: int, environment: Mapping[str, str],
     capped = f"_onednn_{cap.lower()}" if cap else ""
     instructions = re.sub(r"[^a-z0-9_]", "_", instructions + capped)
     return f"cpu-{instructions}-{how}-t{threads}"
-
-
-def _read_compiling(environment: Mapping[str, str]) -> dict[str, str]:
-    """Read what compiled code depends on in addition to the processor and torch."""
-    caps = {f"cap {name}": value for name, value in environment.items() if _COMPILER_CAP.match(name)}
-    return {"compiled by": compiler_version(environment)} | caps
 
 
 def _read_cpu(threads: int) -> dict[str, str]:

@@ -38,11 +38,10 @@ def load_weights(module: nn.Module, file: Path) -> None:
     """
     found = _read(file)
     expected: Mapping[str, Tensor] = module.state_dict()
-    config = _custom_class(module) or "the card's family.config"
-    absent = _compare_names(
-        file, expected, found.keys(), _custom_class(module) or "the card's family and configuration"
-    )
-    _compare_shapes(file, found, expected, config)
+    custom = _custom_class(module)
+    remedy = f"make {custom} match these weights" if custom else "make the card's family and configuration match"
+    absent = _compare_names(file, expected, found.keys(), remedy)
+    _compare_shapes(file, found, expected, remedy)
     for name, tensor in found.items():
         _compare_tensor(file, name, tensor, expected[name])
     _log_rounding(file, found, expected)
@@ -67,8 +66,8 @@ def _custom_class(module: nn.Module) -> str:
     return f"{source}'s class {kind.__name__} and family.config" if is_custom else ""
 
 
-def _compare_names(file: Path, expected: Mapping[str, Tensor], found: Collection[str], place: str) -> set[str]:
-    """Check that names match; `place` is what to change if they do not.
+def _compare_names(file: Path, expected: Mapping[str, Tensor], found: Collection[str], remedy: str) -> set[str]:
+    """Check that names match.
 
     Returns:
         The names that the file lacks because they are second names of a tensor it has.
@@ -82,7 +81,7 @@ def _compare_names(file: Path, expected: Mapping[str, Tensor], found: Collection
         if names
     ]
     if named:
-        remedy = _remedy_of_prefix(file, expected.keys() - tied, found) or _remedy_of_match(place)
+        remedy = _remedy_of_prefix(file, expected.keys() - tied, found) or remedy
         raise WeightsError(f"{file.name} {' and '.join(named)}; {remedy}")
     return tied
 
@@ -92,22 +91,16 @@ def _storage_of(tensor: Tensor) -> tuple[int, tuple[int, ...], tuple[int, ...]] 
     return (tensor.data_ptr(), tuple(tensor.shape), tensor.stride()) if tensor.numel() else id(tensor)
 
 
-def _remedy_of_match(place: str) -> str:
-    return f"make {place} match" + (" these weights" if "class" in place else "")
-
-
 def _remedy_of_prefix(file: Path, expected: Collection[str], found: Collection[str]) -> str | None:
     """Suggest stripping a prefix, if the module has names of the file without it: all of them, or all it needs."""
     convert = f"run `fount convert {file} --out {file.parent / 'stripped.safetensors'} --strip-prefix"
     prefix = next(iter(found), "").rpartition(".")[0]
     while prefix:
         start = f"{prefix}."
-        if all(name.startswith(start) and name not in expected for name in found) and any(
-            name.removeprefix(start) in expected for name in found
-        ):
-            return (
-                f"all names begin with {start}, the module's do not: {convert} {start}`, and set weights.file to that"
-            )
+        is_extra = all(name.startswith(start) and name not in expected for name in found)
+        if is_extra and any(name.removeprefix(start) in expected for name in found):
+            wrong = f"all names begin with {start}, the module's do not"
+            return f"{wrong}: {convert} {start}`, and set weights.file to that"
         prefix = prefix.rpartition(".")[0]
     first = min(expected, default="")
     starts = sorted(name.removesuffix(first) for name in found if first and name.endswith(f".{first}"))
@@ -118,7 +111,7 @@ def _remedy_of_prefix(file: Path, expected: Collection[str], found: Collection[s
     return None
 
 
-def _compare_shapes(file: Path, found: Mapping[str, Tensor], expected: Mapping[str, Tensor], place: str) -> None:
+def _compare_shapes(file: Path, found: Mapping[str, Tensor], expected: Mapping[str, Tensor], remedy: str) -> None:
     wrong = [
         f"{name} has shape {tuple(tensor.shape)}, the module has {tuple(expected[name].shape)}"
         for name, tensor in found.items()
@@ -127,15 +120,13 @@ def _compare_shapes(file: Path, found: Mapping[str, Tensor], expected: Mapping[s
     if wrong:
         more = [f"{len(wrong) - _MAX_NAMED} more"] if len(wrong) > _MAX_NAMED else []
         shown = "; ".join([*wrong[:_MAX_NAMED], *more])
-        raise WeightsError(f"{file.name}: {shown}; {_remedy_of_match(place)}")
+        raise WeightsError(f"{file.name}: {shown}; {remedy}")
 
 
 def _compare_tensor(file: Path, name: str, found: Tensor, expected: Tensor) -> None:
     if _category_of(found) != _category_of(expected):
-        categories = (
-            f"{_category_of(found)} ({found.dtype}), the module has {_category_of(expected)} ({expected.dtype})"
-        )
-        raise WeightsError(f"{file.name}: {name} holds {categories}; export the weights of this module again")
+        types = f"{_category_of(found)} ({found.dtype}), the module has {_category_of(expected)} ({expected.dtype})"
+        raise WeightsError(f"{file.name}: {name} holds {types}; export the weights of this module again")
     if found.is_floating_point() and not _is_usable(found, expected):
         raise WeightsError(f"{file.name}: {name} holds NaN or infinite values; train the model again")
 
@@ -161,6 +152,5 @@ def _log_rounding(file: Path, found: Mapping[str, Tensor], expected: Mapping[str
     rounded = [name for name, (old, new) in kinds.items() if torch.promote_types(old, new) != new]
     if rounded:
         old, new = kinds[rounded[0]]
-        _LOG.warning(
-            "%s: %d tensors are rounded, the first is %s: %s to %s", file.name, len(rounded), rounded[0], old, new
-        )
+        first = f"{rounded[0]}: {old} to {new}"
+        _LOG.warning("%s: %d tensors are rounded, the first is %s", file.name, len(rounded), first)

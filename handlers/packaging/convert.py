@@ -163,7 +163,8 @@ def _choose(
     found = dict(states)
     if key in found:
         return key, found[key]
-    listed = ", ".join(f"{name} ({_count(state)} tensors)" for name, state in found.items())
+    counts = {name: sum(isinstance(value, Tensor) for value in state.values()) for name, state in found.items()}
+    listed = ", ".join(f"{name} ({count} tensors)" for name, count in counts.items())
     if not found:
         raise ConvertError(f"{file} contains no mapping of names to tensors; {_SAVE_REMEDY}")
     if key is not None:
@@ -171,10 +172,6 @@ def _choose(
     if len(found) > 1:
         raise ConvertError(f"{file} contains several models; set --key to one of: {listed}")
     return next(iter(found.items()))
-
-
-def _count(state: Mapping[Any, Any]) -> int:
-    return sum(isinstance(value, Tensor) for value in state.values())
 
 
 def _strip(
@@ -218,12 +215,8 @@ def _warn_of_discriminator(file: Path, names: Collection[str]) -> None:
     if others and len(others) < len(tops):
         likely = next((top for top in others if top.lower() in _GENERATORS), others[0])
         starts = ", ".join(f"{top}." for top in tops)
-        _LOG.warning(
-            "%s: names begin with %s; to keep the generator alone, convert with --strip-prefix %s.",
-            file,
-            starts,
-            likely,
-        )
+        remedy = f"to keep the generator alone, convert with --strip-prefix {likely}."
+        _LOG.warning("%s: names begin with %s; %s", file, starts, remedy)
 
 
 def _copy(file: Path, name: str, tensor: Tensor) -> Tensor:

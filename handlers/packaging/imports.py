@@ -34,13 +34,13 @@ def modules_needed(root: Path, start: str) -> dict[str, Path]:
     waiting = [start]
     while waiting:
         name = waiting.pop()
-        file = _file_of(root, name)
-        path = file.relative_to(root).as_posix() if file else None
-        if file is None or path is None or path in found:
+        stem = root.joinpath(*name.split("."))
+        file = next((file for file in (stem.with_suffix(".py"), stem / "__init__.py") if file.is_file()), None)
+        if file is None or (path := file.relative_to(root).as_posix()) in found:
             continue
         found[path] = file
         waiting.extend(name for name in _imports_of(file, root) if name.split(".")[0] in _PACKAGES)
-        waiting.extend(_packages_containing(name))
+        waiting.append(name.rpartition(".")[0] or name)  # the package that contains it
     return found
 
 
@@ -58,19 +58,6 @@ def _is_known_to_families(name: str) -> bool:
     known = any(name == allowed or name.startswith(f"{allowed}.") for allowed in FAMILY_IMPORTS)
     is_above = any(allowed.startswith(f"{name}.") for allowed in FAMILY_IMPORTS)
     return known or is_above or name.split(".")[0] in sys.stdlib_module_names
-
-
-def _file_of(root: Path, name: str) -> Path | None:
-    stem = root.joinpath(*name.split("."))
-    for file in (stem.with_suffix(".py"), stem / "__init__.py"):
-        if file.is_file():
-            return file
-    return None
-
-
-def _packages_containing(name: str) -> Iterator[str]:
-    parts = name.split(".")
-    yield from (".".join(parts[:count]) for count in range(1, len(parts)))
 
 
 def _imports_of(file: Path, root: Path) -> Iterator[str]:

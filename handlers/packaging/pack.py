@@ -144,7 +144,10 @@ def _is_installed(name: str) -> bool:
 
 def _texts(card: Card, ingredients: Mapping[str, Any], sources: Mapping[str, Path | bytes]) -> dict[str, Path | bytes]:
     """Generate the archive's configuration, manifest and contents file."""
-    texts = {_CONFIG_FILE: _CONFIG.encode(), MANIFEST_FILE: _to_json(_manifest(card))}
+    model = {"modelName": card.name, "modelVersion": card.version, "handler": "entry.py", "configFile": _CONFIG_FILE}
+    # TorchServe requires createdOn; the true time would change the bytes.
+    manifest = {"createdOn": "01/01/1980 00:00:00", "runtime": "python", "model": model, "archiverVersion": FORMAT}
+    texts = {_CONFIG_FILE: _CONFIG.encode(), MANIFEST_FILE: _to_json(manifest)}
     contents = {
         "format": FORMAT,
         "name": card.name,
@@ -154,12 +157,6 @@ def _texts(card: Card, ingredients: Mapping[str, Any], sources: Mapping[str, Pat
         "files": {name: _digest(member) for name, member in sorted({**sources, **texts}.items())},
     }
     return {**texts, CONTENTS_FILE: _to_json(contents)}
-
-
-def _manifest(card: Card) -> dict[str, Any]:
-    model = {"modelName": card.name, "modelVersion": card.version, "handler": "entry.py", "configFile": _CONFIG_FILE}
-    # TorchServe requires createdOn; the true time would change the bytes.
-    return {"createdOn": "01/01/1980 00:00:00", "runtime": "python", "model": model, "archiverVersion": FORMAT}
 
 
 def _to_json(document: Mapping[str, Any]) -> bytes:

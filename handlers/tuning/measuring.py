@@ -20,7 +20,6 @@ from itertools import product
 from pathlib import Path
 from typing import IO, Any, Literal
 
-from fount.tuned import TunedModel
 from handlers.settings import Layout, Precision
 
 __all__ = ["Candidate", "Goal", "Measurement", "best_first", "list_candidates", "measure"]
@@ -66,11 +65,6 @@ class Candidate:
             "OMP_NUM_THREADS": str(self.threads),
             "OMP_WAIT_POLICY": "PASSIVE",
         }
-
-    @property
-    def entry(self) -> TunedModel:
-        """The model's entry in `workers.yaml`."""
-        return TunedModel(**vars(self))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -166,7 +160,10 @@ def measure(candidate: Candidate, folder: Path, state_dir: Path, seconds: float)
             if loaded.get("reason"):
                 return Measurement(candidate=candidate, dropped=loaded["reason"])
         for process, _ in workers:
-            _send_go(process)
+            assert process.stdin is not None
+            with contextlib.suppress(BrokenPipeError):  # it died, and reading from it reports that
+                process.stdin.write(b"go\n")
+                process.stdin.flush()
         times = [_read_event(*worker) for worker in workers]
     if reasons := [one["reason"] for one in times if "reason" in one]:
         return Measurement(candidate=candidate, dropped=reasons[0])
@@ -195,13 +192,6 @@ def _start(folder: Path, seconds: float, environment: Mapping[str, str]) -> Iter
             limit.cancel()
             process.kill()
             process.communicate()
-
-
-def _send_go(process: subprocess.Popen[bytes]) -> None:
-    assert process.stdin is not None
-    with contextlib.suppress(BrokenPipeError):  # it died, and reading from it reports that
-        process.stdin.write(b"go\n")
-        process.stdin.flush()
 
 
 def _read_event(process: subprocess.Popen[bytes], printed: IO[bytes]) -> dict[str, Any]:

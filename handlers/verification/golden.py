@@ -91,9 +91,7 @@ def check_golden(
         GoldenError: the file cannot be read, or something differs; the message says what and by how much.
     """
     golden = _read(file, network.card)
-    floats = _run(network, sizes, _rows_of(golden.arrays, network.card))
-    found = _digest(floats)
-    outputs = _outputs(floats, network.card)
+    outputs, found = _draw(network, sizes, golden.arrays)
     difference, is_close = compare_outputs(golden.arrays, outputs)
     if golden.numerics == numerics.id:
         equal = all(np.array_equal(values, golden.arrays[name]) for name, values in outputs.items())
@@ -127,12 +125,11 @@ def record_golden(
     configure_torch(settings)
     network = build_network(card, module, settings)
     inputs = _inputs(card, images)
-    floats = _run(network, measure_profile(network).exec_batch_sizes, _rows_of(inputs, card))
-    arrays = dict(inputs) | _outputs(floats, card)
-    metadata = {"numerics": read_numerics(settings).id, "float_digest": _digest(floats)}
+    outputs, float_digest = _draw(network, measure_profile(network).exec_batch_sizes, inputs)
+    metadata = {"numerics": read_numerics(settings).id, "float_digest": float_digest}
     if fingerprint := golden_fingerprint(card, folder or file.parent):
         metadata[FINGERPRINT_KEY] = fingerprint
-    save_file({name: np.ascontiguousarray(array) for name, array in arrays.items()}, file, metadata)
+    save_file({name: np.ascontiguousarray(array) for name, array in (inputs | outputs).items()}, file, metadata)
 
 
 def compare_outputs(recorded: Arrays, outputs: Arrays) -> tuple[str, bool]:
@@ -243,8 +240,13 @@ def _rows_of(arrays: Arrays, card: Card) -> dict[Operation, Rows]:
     return {"SAMPLE": SampleRows(addresses=addresses, labels=arrays["labels"] if card.classes else None)}
 
 
-def _run(network: Network, sizes: tuple[int, ...], rows: Mapping[Operation, Rows]) -> dict[Operation, Values]:
-    return {operation: _run_operation(network, sizes, operation, part) for operation, part in rows.items()}
+def _draw(network: Network, sizes: tuple[int, ...], inputs: Arrays) -> tuple[dict[str, NDArray[Any]], str]:
+    """Run the rows of a golden file's inputs; return the arrays to compare, and a digest of the float results."""
+    rows, digest = _rows_of(inputs, network.card), hashlib.sha256()
+    floats = {operation: _run_operation(network, sizes, operation, rows[operation]) for operation in rows}
+    for values in floats.values():
+        digest.update(values.astype("<f4").tobytes())
+    return _outputs(floats, network.card), f"sha256:{digest.hexdigest()}"
 
 
 def _run_operation(network: Network, sizes: tuple[int, ...], operation: Operation, rows: Rows) -> Values:
@@ -261,11 +263,3 @@ def _run_operation(network: Network, sizes: tuple[int, ...], operation: Operatio
         span = f"{floats.min():g} to {floats.max():g}, the card's value_range is {list(value_range)}"
         raise GoldenError(f"golden samples reach from {span}; correct the family or the card")
     return floats
-
-
-def _digest(floats: Mapping[Operation, Values]) -> str:
-    digest = hashlib.sha256()
-    for operation in ("SAMPLE", "CLASSIFY", "EMBED", "TRANSFORM"):
-        if operation in floats:
-            digest.update(floats[operation].astype("<f4").tobytes())
-    return "sha256:" + digest.hexdigest()

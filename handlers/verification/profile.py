@@ -149,17 +149,15 @@ def _rows_agree(network: Network, sizes: Sequence[int]) -> bool:
     """Run the same rows at every size and compare; this also warms up kernel selection before the first call."""
     for operation in network.card.operations:
         rows = _probe_rows(network, operation, sizes[-1])
-        if len({_digest_rows(network, operation, rows, size) for size in sizes}) > 1:
+        digests = set()
+        for size in sizes:  # the row count is a multiple of every size
+            digest = hashlib.sha256()
+            for start in range(0, len(rows), size):
+                digest.update(network.run(operation, rows.take(slice(start, start + size))).tobytes())
+            digests.add(digest.digest())
+        if len(digests) > 1:
             return False
     return True
-
-
-def _digest_rows(network: Network, operation: Operation, rows: Rows, size: int) -> bytes:
-    """Digest the results of rows that run in batches of one size; the row count is a multiple of every size."""
-    digest = hashlib.sha256()
-    for start in range(0, len(rows), size):
-        digest.update(network.run(operation, rows.take(slice(start, start + size))).tobytes())
-    return digest.digest()
 
 
 def _candidates(network: Network) -> tuple[int, ...]:

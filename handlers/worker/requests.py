@@ -11,7 +11,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,7 +20,7 @@ from fount.address import MAX_INDEX, Addresses
 from fount.transform_columns import COLUMNS
 from fount.v1 import model_pb2, sampling_pb2
 from fount.worker.v1 import worker_pb2
-from handlers.cards.card import Card
+from handlers.cards.card import Card, ParameterName
 from handlers.execution.batches import Work
 from handlers.execution.errors import ItemError
 from handlers.execution.network import Operation
@@ -45,8 +45,7 @@ MAX_CALL_BYTES = 256 * 2**20
 _MAX_PARAMETER = 1000.0  # beyond anything that a policy can draw; keeps every pixel finite
 _MIN_ZOOM = 0.001
 _ZOOM = COLUMNS.index("zoom_factor")
-_DRAW_FLOATS = ("truncation", "temperature", "top_p", "guidance_scale")
-_DRAW_INTEGERS = ("top_k", "steps")
+_WHOLE_NUMBERS: tuple[ParameterName, ...] = ("top_k", "steps")
 
 
 @dataclass(kw_only=True)
@@ -108,13 +107,13 @@ def read_draw(parameters: sampling_pb2.Parameters, card: Card) -> Draw:
     Raises:
         ItemError: one is not in the card, or outside its range.
     """
-    values: dict[str, Any] = {name: _read_parameter(parameters, name, card) for name in _DRAW_FLOATS + _DRAW_INTEGERS}
-    return Draw(**values | {name: int(values[name]) for name in _DRAW_INTEGERS if values[name] is not None})
+    values: dict[str, Any] = {name: _read_parameter(parameters, name, card) for name in get_args(ParameterName)}
+    return Draw(**values | {name: int(values[name]) for name in _WHOLE_NUMBERS if values[name] is not None})
 
 
-def _read_parameter(parameters: sampling_pb2.Parameters, name: str, card: Card) -> float | None:
-    known = {str(key): parameter for key, parameter in card.parameters.items()}.get(name)
-    if not parameters.HasField(name):  # type: ignore[arg-type]
+def _read_parameter(parameters: sampling_pb2.Parameters, name: ParameterName, card: Card) -> float | None:
+    known = card.parameters.get(name)
+    if not parameters.HasField(name):
         return known.default if known else None
     value = float(getattr(parameters, name))
     if known is None:

@@ -54,20 +54,8 @@ class Worker:
         gpu_id: int | None = None,
         build_family: FamilyBuilder = load_family,
     ) -> Self:
-        """Load an unpacked archive; a worker whose model cannot serve answers UNAVAILABLE with the reason.
-
-        Args:
-            folder: where the archive was unpacked.
-            environment: `FOUNT_` settings, see `settings_from_environment`.
-            gpu_id: the CUDA device TorchServe assigned; None is the CPU.
-            build_family: builds a family's module from its name and configuration.
-        """
+        """Load an unpacked archive as `load_model` does; one that cannot serve answers UNAVAILABLE with the reason."""
         return cls(model=load_model(folder, environment, gpu_id, build_family))
-
-    @property
-    def is_ready(self) -> bool:
-        """Whether it can serve."""
-        return self.model.engine is not None
 
     def handle(self, request_bytes: bytes | None) -> bytes:
         """Answer one call. Never raises.

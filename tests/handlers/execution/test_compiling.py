@@ -60,7 +60,7 @@ def test_every_size_of_a_compiled_model_is_compiled(small_folder: Path, monkeypa
         return graph.forward
 
     monkeypatch.setattr("handlers.execution.compiling.Inductor.__call__", note)
-    assert load(small_folder, DeepSampler, COMPILED).is_ready
+    assert load(small_folder, DeepSampler, COMPILED).model.engine
     assert sorted(sizes) == [1, 8]
 
 

@@ -164,8 +164,8 @@ def test_the_same_class_is_built_the_same_whatever_was_drawn_before(tmp_path: Pa
     torch.manual_seed(77)
     worker = serve(tmp_path / "own", tmp_path)
     torch.manual_seed(78)
-    assert Worker.load(tmp_path / "unpacked", {}).is_ready
-    assert worker.is_ready
+    assert Worker.load(tmp_path / "unpacked", {}).model.engine
+    assert worker.model.engine
 
 
 def test_building_leaves_the_global_generator_alone(tmp_path: Path) -> None:

@@ -80,7 +80,7 @@ def _data(worker: Worker, items: Items, operation: int) -> bytes:
 
 
 def test_it_is_ready(shipped: Worker) -> None:
-    assert shipped.is_ready, shipped.model.reason
+    assert shipped.model.engine, shipped.model.reason
 
 
 def test_requests_of_mixed_sizes_have_the_floats_of_one_request(shipped: Worker) -> None:

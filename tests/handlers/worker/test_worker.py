@@ -31,7 +31,7 @@ def _data(reply: worker_pb2.WorkerReply) -> bytes:
 
 
 def test_a_worker_is_ready(worker: Worker) -> None:
-    assert worker.is_ready, worker.model.reason
+    assert worker.model.engine, worker.model.reason
 
 
 def test_it_returns_uint8_rows_of_height_width_channels(worker: Worker) -> None:

@@ -25,7 +25,7 @@ def on_gpu(toy_folder: Path, request: pytest.FixtureRequest) -> Worker:
 
 
 def test_it_is_ready_under_numerics_of_its_own(on_gpu: Worker) -> None:
-    assert on_gpu.is_ready, on_gpu.model.reason
+    assert on_gpu.model.engine, on_gpu.model.reason
     assert send(on_gpu, request(sample_item())).numerics.startswith("cuda-sm")
 
 

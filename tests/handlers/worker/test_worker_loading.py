@@ -180,7 +180,7 @@ def _failing(errors: list[Exception]) -> Callable[[str, object], ToySampler]:
 
 @pytest.mark.parametrize("error", [MemoryError(), torch.OutOfMemoryError("CUDA out of memory.")], ids=["host", "cuda"])
 def test_a_temporary_lack_of_memory_is_retried(toy_folder: Path, delays: list[float], error: Exception) -> None:
-    assert Worker.load(toy_folder, {}, build_family=_failing([error, error])).is_ready
+    assert Worker.load(toy_folder, {}, build_family=_failing([error, error])).model.engine
     assert delays == [2.0, 2.0]
 
 

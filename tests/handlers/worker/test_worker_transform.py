@@ -41,7 +41,7 @@ def item(start: int = 0, count: int = 4, shape: tuple[int, int, int] = SHAPE) ->
 
 
 def test_it_is_ready(worker: Worker) -> None:
-    assert worker.is_ready, worker.model.reason
+    assert worker.model.engine, worker.model.reason
 
 
 def answer(worker: Worker, *items: worker_pb2.WorkerItem) -> worker_pb2.WorkerReply:
