@@ -11,13 +11,12 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
 from fount.address import Addresses
 from handlers.execution.pixels import floats_to_uint8
 from handlers.family import Deadline, Draw, Noise, Sampler
 from handlers.models.classifier import ConvClassifier
-from handlers.models.custom import CustomSampler
 from handlers.recipes.data.load import Split, TrainingData
 from service.evaluation.evidence import NEIGHBOURS, Evidence, LabelGrid, Nearest, RealRows, Samples
 from service.evaluation.panels.registry import evaluate_panel, parts_of
@@ -25,7 +24,7 @@ from service.evaluation.pipeline.sampling import label_samples
 from service.evaluation.results import Metric, Panel, PanelResult
 from service.evaluation.statistics.distances import nearest
 
-__all__ = ["ModuleEvaluation", "as_sampler", "build_evidence", "evaluate"]
+__all__ = ["ModuleEvaluation", "build_evidence", "evaluate"]
 
 _UNIT = (0.0, 1.0)
 _CHUNK = 500
@@ -43,11 +42,6 @@ class ModuleEvaluation:
         """Look up the value of a metric; NaN when it has none."""
         found = self.metrics[name].value
         return float("nan") if found is None else found
-
-
-def as_sampler(module: nn.Module, latent_dim: int) -> Sampler:
-    """Wrap a conditional module as a worker does."""
-    return CustomSampler(module, (latent_dim,), labelled=True, listed={})
 
 
 def evaluate(evidence: Evidence, panels: Sequence[Panel] = tuple(Panel)) -> ModuleEvaluation:

@@ -187,7 +187,6 @@ def _hook(
     running: list[Call],
     record: Callable[[object], Values],
 ) -> None:
-    """Record the calls of one submodule until the stack is closed."""
 
     def start(_: nn.Module, args: tuple[Any, ...], named: dict[str, Any]) -> None:
         parent = running[-1] if running else None

@@ -201,7 +201,6 @@ def _remedy_for_shape(shape: tuple[int, ...], expected: tuple[int, int, int, int
 
 
 def _check_values(subject: Subject) -> Finding:
-    """Check the values of results under every label and parameter, or of many pictures."""
     if not subject.samples:
         return _check_values_of_reader(subject)
     found = _draw_labels(subject)
@@ -284,7 +283,6 @@ def _find_wrong_parameter(subject: Subject) -> Finding | None:
 
 
 def _check_values_of_reader(subject: Subject) -> Finding:
-    """Check the values of a model that reads pictures."""
     results = subject.run_in_batches(subject.rows(2 * subject.batch(_BATCH)))
     if not find_finite_rows(results).all():
         return failed("output", "results contain NaN or infinite values", "look for a division by zero, or train again")

@@ -48,7 +48,7 @@ def check_batch_size(subject: Subject) -> Finding:
     except ProfileError as error:
         change = "rows depend on their batch by less than the check `rows` detects; look for state or randomness"
         return failed(check, str(error), change, blocks=True)
-    rates = _rates(subject.profile)
+    rates = _rows_per_second(subject.profile)
     best = max(subject.profile.exec_batch_sizes, key=rates.__getitem__)
     sizes = ", ".join(f"{size} ({rates[size]:.3g}/s)" for size in subject.profile.exec_batch_sizes)
     seen = f"rows are equal at sizes {sizes}; {best} is the fastest"
@@ -62,7 +62,7 @@ def check_batch_size(subject: Subject) -> Finding:
 def check_speed(subject: Subject) -> Finding:
     """Report the measured rate in the best batch size, and the time of one sample."""
     seconds, sizes = subject.profile.seconds_per_batch, subject.profile.exec_batch_sizes
-    rates = _rates(subject.profile)
+    rates = _rows_per_second(subject.profile)
     best = max(sizes, key=rates.__getitem__)
     one_ms = 1000 * seconds[sizes[0]]
     threads = f"{subject.settings.threads} thread{'s' * (subject.settings.threads > 1)}"
@@ -82,8 +82,7 @@ def check_precisions(subject: Subject) -> Finding:
     return passed(check, seen, change=change, numbers=numbers)
 
 
-def _rates(profile: Profile) -> dict[int, float]:
-    """Compute rows per second for each measured batch size."""
+def _rows_per_second(profile: Profile) -> dict[int, float]:
     return {size: size / seconds for size, seconds in profile.seconds_per_batch.items()}
 
 
@@ -149,7 +148,7 @@ def _measure_speedup(subject: Subject, network: Network) -> float:
     limits = dataclasses.replace(network.card.limits, max_exec_batch=subject.batch(_MAX_BF16_BATCH))
     small = dataclasses.replace(network, card=dataclasses.replace(network.card, limits=limits))
     profile = measure_profile(small)
-    bf16, fp32 = _rates(profile), _rates(subject.profile)
+    bf16, fp32 = _rows_per_second(profile), _rows_per_second(subject.profile)
     sizes = [size for size in subject.profile.exec_batch_sizes if size <= limits.max_exec_batch]
     return max(bf16[size] for size in profile.exec_batch_sizes) / max(fp32[size] for size in sizes or [1])
 

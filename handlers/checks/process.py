@@ -38,16 +38,7 @@ _STACK_LINE = re.compile(r'File "([^"]+)", line (\d+) in (\S+)')
 
 @dataclass(frozen=True, kw_only=True)
 class CheckRequest:
-    """The model to check, and how.
-
-    Attributes:
-        folder: the model's folder.
-        picture: file that the check `picture` writes.
-        record: whether golden samples may be written.
-        time_limit_s: limit of one check.
-        threads: of one operation on a CPU.
-        device: a torch device.
-    """
+    """The model to check, and how; its fields are those of `handlers.checks.subject.Subject` and of `Settings`."""
 
     folder: Path
     picture: Path
@@ -234,15 +225,10 @@ def main(request: str, pipe: int) -> None:
     faulthandler.enable()
     faulthandler.register(signal.SIGUSR1, all_threads=False)  # writes the stack to standard error when timed out
     signal.signal(signal.SIGINT, signal.SIG_DFL)
-    settings = Settings(device=options["device"], threads=options["threads"])
+    settings = Settings(device=options.pop("device"), threads=options.pop("threads"))
     torch.set_num_threads(settings.threads)
-    subject = Subject(
-        folder=Path(options["folder"]),
-        settings=settings,
-        picture=Path(options["picture"]),
-        record=options["record"],
-        time_limit_s=options["time_limit_s"],
-    )
+    folder, picture = Path(options.pop("folder")), Path(options.pop("picture"))
+    subject = Subject(folder=folder, picture=picture, settings=settings, **options)
     _send(pipe, {"order": [check.name for check in CHECKS]})
     for finding in run_checks(subject, begin=lambda name: _send(pipe, {"begin": name})):
         _send(pipe, {"finding": dataclasses.asdict(finding)})

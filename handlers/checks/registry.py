@@ -31,8 +31,8 @@ class Check:
 
     Attributes:
         name: one word.
-        question: the question it answers.
-        run: runs the check.
+        question: that it answers.
+        run: returns its finding.
         needs: checks that must not have blocked.
         needs_all: whether every check before must have passed or warned.
     """
@@ -64,12 +64,7 @@ CHECKS = (
 
 
 def run_checks(subject: Subject, begin: Callable[[str], None] = lambda name: None) -> Iterator[Finding]:
-    """Run every check.
-
-    Args:
-        subject: the model.
-        begin: called with the name of a check before it runs.
-    """
+    """Run every check; `begin` is called with the name of a check before it runs."""
     blocked: set[str] = set()
     first_failed = ""
     for check in CHECKS:
@@ -99,15 +94,7 @@ def _run(check: Check, subject: Subject) -> Finding:
     file = subject.source_file if check.name not in ("card", "weights") else None
     where = f"correct {file.name}" if file is not None else "correct the model"
     change = f"{where}: a worker passes z as (B, ...) floats, labels as (B,) int64, and any batch size B"
-    if check.name == "output":
-        change = _latent_advice(subject, error) + change
+    if check.name == "output" and subject.card.latent and _SHAPE_WORDS.search(str(error)):
+        latent = f"latent.shape in model.yaml is {list(subject.card.latent.shape)}"
+        change = f"{latent}: if the module takes z of another shape, write that there; else {change}"
     return failed(check.name, f"the model raised {describe_error(error, file)}", change, blocks=True)
-
-
-def _latent_advice(subject: Subject, error: BaseException) -> str:
-    """Suggest that the card's latent may be wrong when an error of the model is about shapes; else ""."""
-    latent = subject.card.latent
-    if latent is None or not _SHAPE_WORDS.search(str(error)):
-        return ""
-    shape = list(latent.shape)
-    return f"latent.shape in model.yaml is {shape}: if the module takes z of another shape, write that there; else "

@@ -75,9 +75,7 @@ def join_first(names: Sequence[str], most: int) -> str:
 def finding_to_text(finding: Finding, encoding: str = "utf-8") -> str:
     """Format one finding: its mark and name, what was seen, and below it what to change.
 
-    Args:
-        finding: the finding.
-        encoding: of the terminal; characters it cannot represent are replaced.
+    Characters that the encoding of the terminal cannot represent are replaced.
     """
     marks = _MARKS if "utf" in encoding.lower() else _ASCII_MARKS
     seen = finding.seen.replace("\n", f"\n{_INDENT}")

@@ -41,13 +41,7 @@ _MAX_LAYERS, _MAX_NAMED = 3, 5  # in a message: layers in training mode, and cha
 
 @dataclass(frozen=True, kw_only=True)
 class _Arrangement:
-    """One batch that contains the examined row.
-
-    Attributes:
-        description: how the batch differs from the first.
-        rows: the batch.
-        index: of the examined row in it.
-    """
+    """One batch, how it differs from the first, and the index of the examined row in it."""
 
     description: str
     rows: Rows
@@ -178,7 +172,6 @@ def _read_tensors(module: nn.Module) -> dict[str, object]:
 
 
 def _read_attributes(module: nn.Module) -> dict[str, object]:
-    """Read the plain attributes of every submodule: numbers and strings."""
     return {
         f"{name}.{key}".lstrip("."): value
         for name, part in module.named_modules()

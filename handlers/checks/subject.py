@@ -131,13 +131,7 @@ class Subject:
         return max(1, min(count, _MAX_PICTURE_BYTES // (4 * sample.height * sample.width * sample.channels)))
 
     def rows(self, count: int, *, start: int = 0, labels: list[int] | None = None) -> Rows:
-        """Create rows to run.
-
-        Args:
-            count: how many.
-            start: index of the first.
-            labels: one for each row; None cycles through all classes.
-        """
+        """Create `count` rows from the index `start` on; labels of None cycle through all classes."""
         if self.transforms:
             sample, addresses = self.card.sample, Addresses.of_range(CHECK_SEED, start, count)
             return make_manipulations(addresses, (sample.height, sample.width, sample.channels))
@@ -171,11 +165,7 @@ class Subject:
 
     @torch.inference_mode()
     def call_module(self, module: nn.Module, rows: Rows) -> object:
-        """Pass the z and labels of some rows to a module directly, as a notebook does.
-
-        Args:
-            module: `Subject.module`, or another one built alike.
-            rows: samples or pictures to run.
+        """Pass the z and labels of some rows directly to a module like `Subject.module`, as a notebook does.
 
         Returns:
             The module's unchecked result: (B, C, H, W) floats when it is correct. For pictures, as in `run`.

@@ -50,7 +50,6 @@ class ClassifierFit(AdamWFit):
     """Hyperparameters of a classifier.
 
     Attributes:
-        decay: decoupled weight decay.
         smoothing: share of a label that is distributed over all classes.
         augmentation: random changes of pictures.
     """
@@ -100,8 +99,7 @@ class Recipe:
 
     Attributes:
         name: of the recipe and of the model.
-        description: one sentence for its card.
-        intended_use: purpose and limits, for its card.
+        description: for the card, as is `intended_use`.
         family: name in `handlers.models.FAMILIES`.
         config: for the family's `from_config`.
         data: name in `handlers.recipes.data.load.DATA_SETS`.

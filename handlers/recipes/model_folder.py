@@ -47,12 +47,7 @@ _LIMITS = Limits(max_count=100_000_000, max_labels=100_000, max_exec_batch=256)
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluator:
-    """The trained classifier that generators are measured with.
-
-    Attributes:
-        name: of its folder.
-        classifier: on the CPU, in evaluation mode.
-    """
+    """The classifier that generators are measured with, on the CPU in evaluation mode, and its folder's name."""
 
     name: str
     classifier: ConvClassifier
@@ -74,13 +69,10 @@ def write_model(
         recipe: how it was trained.
         folder: created when absent; the three files in it are replaced, others stay.
         data: what it was trained on.
-        module: the family's module, on the CPU, in evaluation mode; of a GAN the generator alone.
-        quality: its measured quality.
-        steps: optimiser steps of its training.
+        module: on the CPU, in evaluation mode; of a GAN the generator alone.
+        quality: measured, for the card.
+        steps: of its training.
         seed: of its training.
-
-    Returns:
-        The card written.
     """
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".writing-", dir=folder) as name:
@@ -111,11 +103,7 @@ def load_module(card: Card, folder: Path) -> nn.Module:
 
 
 def load_evaluator(folder: Path, data: TrainingData) -> Evaluator:
-    """Load the trained classifier that generators are measured with.
-
-    Args:
-        folder: the classifier's.
-        data: data set it must be able to label.
+    """Load the trained classifier that generators of a data set are measured with.
 
     Raises:
         CardError: the folder is damaged, or its model is not a classifier that reads these data.

@@ -145,7 +145,6 @@ def _indented(record: Any, key: str) -> Iterator[str]:
 
 
 def _to_yaml(value: Any) -> str:
-    """Format a value in one line."""
     plain = list(value) if isinstance(value, tuple) else dict(value) if isinstance(value, Mapping) else value
     text = yaml.safe_dump(plain, default_flow_style=True, sort_keys=False, allow_unicode=True, width=10**6)
     return text.strip().removesuffix("\n...")

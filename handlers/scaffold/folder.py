@@ -13,6 +13,7 @@ import sys
 import tempfile
 from pathlib import Path
 from string import Template
+from typing import cast
 
 import torch
 from safetensors.torch import save_file
@@ -23,15 +24,11 @@ from handlers.models import CUSTOM_FAMILY, PROGRAM_FAMILIES, load_family
 from handlers.scaffold.card_text import card_to_text
 from handlers.scaffold.template import ModelTemplate, TemplateError, template_to_card
 
-__all__ = ["PROGRAM_SCRIPT", "next_steps", "program_script", "write_folder"]
-
+__all__ = ["write_folder"]
 
 _STUBS = Path(__file__).parent / "stubs"
 _SEED = 0
-
-PROGRAM_SCRIPT = "save_program.py"
-"""Name of the script in the model's folder that saves a generator as a program."""
-
+_PROGRAM_SCRIPT = "save_program.py"
 _HEAD = '''\
 """Save $file, the program that is served: run `python $script` after every change."""
 
@@ -59,14 +56,7 @@ torch.export.save(program, file)
 
 
 def write_folder(template: ModelTemplate, store: Path) -> Path:
-    """Write a model folder into a store.
-
-    Args:
-        template: options of the model.
-        store: folder of model folders; created when absent.
-
-    Returns:
-        The folder.
+    """Write a model folder into a store, which is created when absent, and return it.
 
     Raises:
         TemplateError: the folder exists, a class name is invalid, or the folder cannot be written.
@@ -88,8 +78,7 @@ def write_folder(template: ModelTemplate, store: Path) -> Path:
     return folder
 
 
-def next_steps(template: ModelTemplate, folder: Path) -> str:
-    """Describe the steps from the placeholder to samples of the user's own model, as Markdown."""
+def _describe_steps(template: ModelTemplate, folder: Path) -> str:
     store = f" --model-store {shlex.quote(str(folder.parent))}"
     at = "" if folder.parent == Path("model_store") else store
     label = " --label 0" if template.classes else ""
@@ -118,12 +107,12 @@ def _fill(made: Path, template: ModelTemplate, folder: Path) -> None:
     if template.family in (CUSTOM_FAMILY, *PROGRAM_FAMILIES):
         shutil.copyfile(_STUBS / f"{_stub_of(template)}.py", made / "generator.py")
     if template.family in PROGRAM_FAMILIES:
-        (made / PROGRAM_SCRIPT).write_text(program_script(template, card), encoding="utf-8")
+        (made / _PROGRAM_SCRIPT).write_text(_program_script(template, card), encoding="utf-8")
         _run_script(made)
     else:
         save_file(_untrained(template).state_dict(), made / card.weights.file)
     shutil.copyfile(_STUBS / "test_model.py", made / f"test_{template.name.replace('-', '_')}.py")
-    (made / "README.md").write_text(next_steps(template, folder), encoding="utf-8")
+    (made / "README.md").write_text(_describe_steps(template, folder), encoding="utf-8")
 
 
 def _stub_of(template: ModelTemplate) -> str:
@@ -139,14 +128,13 @@ def _untrained(template: ModelTemplate) -> nn.Module:
             assert isinstance(module, nn.Module)
             return module
         stub = importlib.import_module(f"handlers.scaffold.stubs.{_stub_of(template)}")
-        own: nn.Module = stub.Generator(**template.stub_config)
-        return own
+        return cast(nn.Module, stub.Generator(**template.stub_config))
 
 
 def _run_script(made: Path) -> None:
     """Save the placeholder as a program, with the script that its owner will run."""
     done = subprocess.run(
-        [sys.executable, "-B", PROGRAM_SCRIPT], cwd=made, stdin=subprocess.DEVNULL, capture_output=True, text=True,
+        [sys.executable, "-B", _PROGRAM_SCRIPT], cwd=made, stdin=subprocess.DEVNULL, capture_output=True, text=True,
         check=False,
     )  # fmt: skip
     if done.returncode:
@@ -157,29 +145,25 @@ def _run_script(made: Path) -> None:
 def _weights_steps(template: ModelTemplate, folder: Path) -> list[str]:
     convert = f"`fount convert CHECKPOINT --out {shlex.quote(f'{folder}/weights.safetensors')} --force`"
     if template.family in PROGRAM_FAMILIES:
-        run = f"`python {shlex.quote(f'{folder}/{PROGRAM_SCRIPT}')}`"
+        run = f"`python {shlex.quote(f'{folder}/{_PROGRAM_SCRIPT}')}`"
         return [
-            f"Put your class into {folder}/generator.py, and your trained weights into {folder}/{PROGRAM_SCRIPT}.",
+            f"Put your class into {folder}/generator.py, and your trained weights into {folder}/{_PROGRAM_SCRIPT}.",
             f"{run} saves the program. If you already have a program, replace its file.",
         ]
-    custom = [
-        f"Replace the class Generator in {folder}/generator.py by your own.",
-        f"Set `family.config` in {folder}/model.yaml to its arguments, and `latent.shape` to the shape of its z.",
-    ]
-    built_in = [f"Set `family.config` in {folder}/model.yaml to the configuration your weights were trained with."]
     save = f'`safetensors.torch.save_file(module.state_dict(), "{folder}/weights.safetensors")`'
-    return [
-        *(custom if template.family == CUSTOM_FAMILY else built_in),
-        f"Write your trained weights there, from Python with {save}, or from a checkpoint file with {convert}.",
-    ]
+    write = f"Write your trained weights there, from Python with {save}, or from a checkpoint file with {convert}."
+    key = f"Set `family.config` in {folder}/model.yaml to"
+    if template.family == CUSTOM_FAMILY:
+        replace = f"Replace the class Generator in {folder}/generator.py by your own."
+        return [replace, f"{key} its arguments, and `latent.shape` to the shape of its z.", write]
+    return [f"{key} the configuration your weights were trained with.", write]
 
 
-def program_script(template: ModelTemplate, card: Card) -> str:
-    """Write the script for a model of the family torchscript or exported."""
+def _program_script(template: ModelTemplate, card: Card) -> str:
     z = f"torch.randn(2, {template.latent_dim})"
     return Template(_HEAD + _TAILS[template.family]).substitute(
         file=card.weights.file,
-        script=PROGRAM_SCRIPT,
+        script=_PROGRAM_SCRIPT,
         config=", ".join(f"{name}={value}" for name, value in template.stub_config.items()),
         examples=f"{z}, torch.tensor([0, 0])" if template.classes else z,
     )

@@ -44,8 +44,7 @@ class ModelTemplate:
 
     Attributes:
         name: of the model and its folder.
-        height: pixels.
-        width: pixels.
+        height, width: in pixels.
         channels: 1 is grey, 3 is RGB.
         classes: names, in the order of their labels; empty is unconditional.
         latent_dim: length of z.

@@ -91,9 +91,6 @@ def translate(images: Tensor, most: int, generator: torch.Generator, *, backgrou
         generator: of the shifts, on the CPU.
         background: value of pixels from outside the picture.
 
-    Returns:
-        (B, C, H, W).
-
     Source: Zhao et al. 2020, section 3.3.
     """
     if most == 0:

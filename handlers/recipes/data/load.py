@@ -81,11 +81,7 @@ class TrainingData:
 
 
 def load_data(name: str, folder: Path | None = None) -> TrainingData:
-    """Read a data set.
-
-    Args:
-        name: key of `DATA_SETS`.
-        folder: contains the data sets that are files; digits are part of scikit-learn and need none.
+    """Read a data set of `DATA_SETS`; the folder contains those that are files, digits are part of scikit-learn.
 
     Raises:
         DataError: the name is unknown, or files are missing or damaged.

@@ -6,6 +6,7 @@ leaves, in which only the `quality` section is changed. Comments and entries of 
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 from collections.abc import Mapping
@@ -36,7 +37,16 @@ def read_report(file: Path, card: Card, folder: Path) -> tuple[Quality, ...]:
     Raises:
         MeasurementError: the file is no report, or damaged, or of another format or model.
     """
-    report = _load(file)
+    try:
+        report = json.loads(file.read_bytes())
+    except (OSError, ValueError) as error:
+        raise MeasurementError(f"{file} cannot be read: {error}; name a JSON report of `fount evaluate`") from error
+    if not isinstance(report, dict) or not {"envelope", "metrics"} <= report.keys():
+        raise MeasurementError(f"{file} is no report; write one with `fount evaluate NAME --report FILE.json`")
+    if report.get("format") != _FORMAT:
+        raise MeasurementError(
+            f"{file} has format {report.get('format')!r}, this version reads {_FORMAT}; evaluate again"
+        )
     try:
         return _to_entries(report, file, card, folder)
     except (KeyError, TypeError, ValueError) as error:
@@ -83,38 +93,19 @@ def write_quality(folder: Path, quality: tuple[Quality, ...]) -> None:
         text = stream.read()  # with its line ends
     plain = {"quality": to_plain(quality)}
     section = yaml.safe_dump(plain, sort_keys=False, allow_unicode=True, width=120, default_flow_style=None)
-    new = _replace_section(text, section)
-    if not _equals(new, yaml.safe_load(text) | plain):
+    new, is_equal = _replace_section(text, section), False
+    with contextlib.suppress(yaml.YAMLError):
+        is_equal = yaml.safe_load(new) == yaml.safe_load(text) | plain
+    if not is_equal:
         remedy = "write it as a block, `quality:` and one `- metric: …` an entry, below a line of its own"
         raise CardError(file, [Problem(key="quality", wrong="cannot be separated from other sections", remedy=remedy)])
     atomic_write(file, new.encode())
-
-
-def _load(file: Path) -> dict[str, Any]:
-    try:
-        report = json.loads(file.read_bytes())
-    except (OSError, ValueError) as error:
-        raise MeasurementError(f"{file} cannot be read: {error}; name a JSON report of `fount evaluate`") from error
-    if not isinstance(report, dict) or not {"envelope", "metrics"} <= report.keys():
-        raise MeasurementError(f"{file} is no report; write one with `fount evaluate NAME --report FILE.json`")
-    if report.get("format") != _FORMAT:
-        raise MeasurementError(
-            f"{file} has format {report.get('format')!r}, this version reads {_FORMAT}; evaluate again"
-        )
-    return report
 
 
 def _to_entry(metric: Mapping[str, Any], conditions: str) -> Quality:
     real = metric["null"]["mean"] if metric["null"] else None
     name, method = metric["name"].replace("_", "-"), f"evaluation: {metric['method']}; {conditions}"
     return quality_entry(name, metric["value"], metric["interval"], real, method)
-
-
-def _equals(text: str, expected: object) -> bool:
-    try:
-        return bool(yaml.safe_load(text) == expected)
-    except yaml.YAMLError:
-        return False
 
 
 def _replace_section(text: str, section: str) -> str:

@@ -49,11 +49,7 @@ class ModelMeasurer:
         self._data: dict[str, TrainingData] = {}
 
     def measure_folder(self, folder: Path, *, quick: bool) -> tuple[Quality, ...]:
-        """Measure one model.
-
-        Args:
-            folder: the model's.
-            quick: leave out metrics that train classifiers.
+        """Measure the model of a folder; `quick` leaves out metrics that train classifiers.
 
         Raises:
             MeasurementError: data and model do not fit, the card names no data, or the model fails to sample.

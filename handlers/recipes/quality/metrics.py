@@ -72,9 +72,6 @@ def measure(
         value_range: of the floats the module returns or reads.
         seed: of the classifiers that are trained on samples.
         quick: leave those out; on MNIST they take ten minutes.
-
-    Returns:
-        The entries, in the order of cards.
     """
     with torch_threads(1), tqdm(unit="metric", desc="measuring", disable=None, leave=False) as bar:
         found = []
@@ -97,13 +94,8 @@ def measure_training_value(
 ) -> Quality:
     """Train three classifiers on samples and three on real rows, which takes minutes, and test them on real rows.
 
-    They are trained by the recipe of the data set's classifier.
-
-    Args:
-        data: the real data set.
-        module: a conditional generator, on the CPU.
-        value_range: of the floats the generator returns.
-        seed: of the first run's classifiers; each later run has the next.
+    They are trained by the recipe of the data set's classifier. The generator is conditional, on the CPU, and returns
+    floats in `value_range`. The seed is that of the first run's classifiers; each later run has the next.
     """
     recipe, labels, count = classifier_of(data.name), data.train.labels, len(data.test.labels)
     hits, real = [], []
@@ -129,11 +121,8 @@ def train_classifier(recipe: Recipe, data: TrainingData, rows: Split, *, steps: 
         recipe: of a classifier.
         data: the real data set; the accuracy on its test rows is shown in the progress bar.
         rows: to train on: the real training rows, or generated ones.
-        steps: optimiser steps.
+        steps: of the optimiser.
         seed: of initial weights, batches and augmentation.
-
-    Returns:
-        The trained module with averaged weights.
     """
     with reproducible(seed) as generator:
         task = ClassifierTask(recipe, rows, steps=steps, generator=generator, device=_CPU)
@@ -185,7 +174,6 @@ def _measure_test_accuracy(data: TrainingData, module: Classifier, value_range: 
 
 
 def _measure_label_accuracy(data: TrainingData, images: Tensor, labels: Tensor, evaluator: Evaluator) -> Quality:
-    """Measure how often a sample is of the requested class."""
     classifier, count = evaluator.classifier, len(data.test.labels)
     hits = count_correct(classifier, images, labels)
     real = count_correct(classifier, data.test.images, data.test.labels) / count

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from types import MappingProxyType
 
 from handlers.cards.card import Card, Quality
@@ -23,7 +23,7 @@ _COLUMNS: Mapping[str, Mapping[str, str]] = MappingProxyType(
 )
 """Columns of the README's table: metrics, each with the prefix of its value.
 
-Copies have no column: shipped models have none, as a test proves and the README says."""
+Copies have no column: shipped models have none, which a test proves."""
 
 
 def threshold_text(recipe: str, metric: str) -> str:
@@ -44,13 +44,7 @@ def meets_threshold(recipe: str, metric: str, value: float) -> bool:
 
 
 def to_text(card: Card, quality: Sequence[Quality], *, verbose: bool) -> str:
-    """Format a model's measurements for a terminal, one line a metric.
-
-    Args:
-        card: the model's.
-        quality: its measured entries.
-        verbose: add the method below each.
-    """
+    """Format a model's measured entries for a terminal, one line a metric; `verbose` adds the method below each."""
     recipe = card.recipe.name if card.recipe else ""
     rows = [
         ("metric", "value", "95 % interval", "real data", "required"),
@@ -71,7 +65,8 @@ def to_markdown(cards: Sequence[Card]) -> str:
     learned = [card for card in cards if "TRANSFORM" not in card.operations]
     ranked = sorted(learned, key=lambda card: (order.index(card.name) if card.name in order else len(order), card.name))
     head = ["model", *_COLUMNS]
-    return "\n".join(_to_row(cells) for cells in [head, ["---"] * len(head), *map(_markdown_cells, ranked)])
+    rows = [head, ["---"] * len(head), *map(_markdown_cells, ranked)]
+    return "\n".join("|" + "|".join(f" {cell} " if cell else " " for cell in cells) + "|" for cells in rows)
 
 
 def _cells(recipe: str, entry: Quality) -> tuple[str, str, str, str, str]:
@@ -81,10 +76,6 @@ def _cells(recipe: str, entry: Quality) -> tuple[str, str, str, str, str]:
     return entry.metric, f"{entry.value:.4f}", interval, real, threshold_text(recipe, entry.metric) + missed
 
 
-def _to_row(cells: Iterable[str]) -> str:
-    return "|" + "|".join(f" {cell} " if cell else " " for cell in cells) + "|"
-
-
 def _markdown_cells(card: Card) -> Iterator[str]:
     yield f"`{card.name}`"
     for metrics in _COLUMNS.values():
@@ -92,15 +83,10 @@ def _markdown_cells(card: Card) -> Iterator[str]:
 
 
 def _describe(entry: Quality) -> str:
-    """Format a value, its interval, and the value of real data."""
     low, high = entry.interval
-    to_cell = _to_ratio if entry.metric == _RATIO else _to_percent
+    to_cell = "{:.2f}".format if entry.metric == _RATIO else _to_percent
     real = "" if entry.real_value is None else f" / {to_cell(entry.real_value)}"
     return f"{to_cell(entry.value)} [{to_cell(low)}, {to_cell(high)}]{real}"
-
-
-def _to_ratio(value: float) -> str:
-    return f"{value:.2f}"
 
 
 def _to_percent(share: float) -> str:

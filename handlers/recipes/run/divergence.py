@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 from handlers.recipes.run.history import Snapshot
 
@@ -38,12 +37,6 @@ MIN_SHARE_OF_BEST = 0.5
 since noise has large distances, too."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Symptoms:
-    lost: frozenset[int] = frozenset()
-    alike: str = ""
-
-
 def find_divergence(losses: Mapping[str, float]) -> str | None:
     """Name the loss that is not finite or too large; None when there is none."""
     for name, loss in losses.items():
@@ -53,40 +46,32 @@ def find_divergence(losses: Mapping[str, float]) -> str | None:
 
 
 def find_collapse(snapshots: Sequence[Snapshot], *, classes: Sequence[str], steps: int) -> str | None:
-    """Describe a collapse that the last two snapshots show; None when there is none.
+    """Describe a collapse that the last two of all snapshots so far show; None when there is none.
 
-    Args:
-        snapshots: all so far, in order.
-        classes: names of the classes the accuracies belong to.
-        steps: of the whole run.
+    `classes` names the classes of the accuracies; `steps` is the length of the whole run.
     """
     if len(snapshots) < 2:
         return None
-    before, now = (_symptoms(snapshots[:count], steps) for count in (len(snapshots) - 1, len(snapshots)))
-    if lost := sorted(before.lost & now.lost):
-        return _describe_lost(snapshots, lost, classes)
-    if before.alike and now.alike:
-        return f"samples of a class are alike: {now.alike}"
-    return None
+    (lost_before, alike_before), (lost, alike) = _symptoms(snapshots[:-1], steps), _symptoms(snapshots, steps)
+    if both := sorted(lost_before & lost):
+        return _describe_lost(snapshots, both, classes)
+    return f"samples of a class are alike: {alike}" if alike_before and alike else None
 
 
-def is_healthy(snapshots: Sequence[Snapshot], *, steps: int) -> bool:
+def is_healthy(snapshots: Sequence[Snapshot], steps: int) -> bool:
     """Whether the last snapshot shows no symptom of a collapse; true before the first."""
-    if not snapshots:
-        return True
-    symptoms = _symptoms(snapshots, steps)
-    return not symptoms.lost and not symptoms.alike
+    return not snapshots or not any(_symptoms(snapshots, steps))
 
 
-def _symptoms(snapshots: Sequence[Snapshot], steps: int) -> _Symptoms:
-    """Compare the last snapshot with those before it."""
+def _symptoms(snapshots: Sequence[Snapshot], steps: int) -> tuple[set[int], str]:
+    """Find the classes that are lost in the last snapshot, and describe in what way samples are alike."""
     now, warm_up = snapshots[-1], max(WARM_UP_STEPS, math.ceil(WARM_UP_SHARE * steps))
     if now.step <= warm_up:
-        return _Symptoms()
+        return set(), ""
     best = _best_accuracies(snapshots)
     lost = {k for k, share in enumerate(now.accuracies) if share < LOST_ACCURACY and best[k] >= LEARNED_ACCURACY}
     later = [snapshot for snapshot in snapshots if snapshot.step > warm_up]
-    return _Symptoms(lost=frozenset(lost), alike=_describe_alike(later, steps))
+    return lost, _describe_alike(later, steps)
 
 
 def _best_accuracies(snapshots: Sequence[Snapshot]) -> list[float]:

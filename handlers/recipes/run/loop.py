@@ -107,7 +107,7 @@ class Run:
         identity: everything the weights depend on, by name.
         log: called with every progress message.
         done: steps taken, including those before a resume.
-        history: losses and snapshots so far.
+        history: of all these steps.
     """
 
     recipe: Recipe
@@ -192,14 +192,15 @@ class Run:
 
     def _do_scheduled(self, timer: _Timer, bar: tqdm[Any]) -> None:
         """Write the checkpoint, picture and progress line that are due."""
-        if timer.is_due("checkpoint", self.options.checkpoint_seconds) and self._is_healthy():
+        steps, history = self.options.steps, self.history
+        if timer.is_due("checkpoint", self.options.checkpoint_seconds) and is_healthy(history.snapshots, steps):
             self._save()
         if timer.is_due("picture", self.options.picture_seconds):
             self._draw()
         if bar.disable and timer.is_due("line", self.options.line_seconds):
-            losses = self.history.losses[-1][1] if self.history.losses else {}
-            percent = 100 * self.done // self.options.steps
-            self.log(f"step {self.done} of {self.options.steps} ({percent} %): {self._describe(losses)}")
+            losses = history.losses[-1][1] if history.losses else {}
+            percent = 100 * self.done // steps
+            self.log(f"step {self.done} of {steps} ({percent} %): {self._describe(losses)}")
 
     def _stop_if_due(self, timer: _Timer, caught: list[signal.Signals]) -> None:
         if caught:
@@ -216,9 +217,6 @@ class Run:
         )
         raise TrainingInterrupted(message, code)
 
-    def _is_healthy(self) -> bool:
-        return is_healthy(self.history.snapshots, steps=self.options.steps)
-
     def _check_weights(self) -> None:
         for name, value in self.task.averaged().state_dict().items():
             if not bool(torch.isfinite(value).all()):
@@ -230,7 +228,7 @@ class Run:
             step=self.done,
             identity=self.identity,
             history=self.history,
-            healthy=self._is_healthy(),
+            healthy=is_healthy(self.history.snapshots, self.options.steps),
             state=self.task.state(),
         )
         save_checkpoint(self.checkpoints, checkpoint)
@@ -261,7 +259,6 @@ class Run:
         )
 
     def _describe(self, losses: Mapping[str, float]) -> str:
-        """List losses and the values of the last snapshot."""
         values = {f"{name} loss" if name != "loss" else name: loss for name, loss in losses.items()}
         if self.history.snapshots:
             snapshot = self.history.snapshots[-1]

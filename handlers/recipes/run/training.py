@@ -42,7 +42,7 @@ def train_model(
     Args:
         recipe: which model.
         folder: of the model; created when absent, its files are replaced.
-        options: length, seed, run folder and device.
+        options: of the training.
         data_folder: of data sets that are files.
         evaluator_folder: of the evaluator classifier; None for a classifier.
         log: called with every progress message.
@@ -74,20 +74,10 @@ def train_module(
     *,
     log: Callable[[str], None],
 ) -> nn.Module:
-    """Train or continue a module, without measuring it.
-
-    Args:
-        recipe: which model.
-        data: to train on.
-        evaluator: labels samples for snapshots; None for a classifier.
-        options: length, seed, run folder and device.
-        log: called with every progress message.
+    """Train or continue a module, without measuring it; arguments and errors as in `train_model`.
 
     Returns:
         The module with averaged weights, on the CPU, in evaluation mode.
-
-    Raises:
-        CheckpointError, TrainingFailed, TrainingInterrupted: as in `train_model`.
     """
     device, folder = options.device, options.run_folder
     with reproducible(options.seed, threads=options.threads, device=device) as generator, lock_folder(folder):

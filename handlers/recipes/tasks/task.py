@@ -56,14 +56,7 @@ class Task(ABC):
 
     @abstractmethod
     def step(self, number: int) -> Mapping[str, Tensor]:
-        """Take one optimiser step.
-
-        Args:
-            number: of the step, from 0; learning rates depend on it.
-
-        Returns:
-            Named losses, each (), detached.
-        """
+        """Take the optimiser step of a number, from 0, and return named losses, each (), detached."""
 
     def averaged(self) -> nn.Module:
         """Return the network with averaged weights, in evaluation mode; later steps change it."""
@@ -158,10 +151,7 @@ class SingleNetworkTask(Task):
 def average_into(average: nn.Module, module: nn.Module, weight: float) -> None:
     """Update a running average of a module's weights and running statistics; counters are copied.
 
-    Args:
-        average: a module alike.
-        module: with the new weights.
-        weight: of the new weights; 0 keeps the average, 1 copies the module.
+    A weight of 0 keeps the average, 1 copies the module.
     """
     means, values = ((*m.parameters(), *m.buffers()) for m in (average, module))
     for mean, value in zip(means, values, strict=True):

@@ -6,11 +6,12 @@ import pytest
 import torch
 
 from benchmarks.lessons.model_folders import BuiltGenerator, ascent_generator, codes_generators, table_generator
-from benchmarks.lessons.module_evaluation import as_sampler, build_evidence, evaluate
+from benchmarks.lessons.module_evaluation import build_evidence, evaluate
 from benchmarks.lessons.plain_autoencoder import train_plain
 from handlers.cards.card import load_card
 from handlers.family import Sampler
 from handlers.models.classifier import ConvClassifier
+from handlers.models.custom import CustomSampler
 from handlers.models.vae import Autoencoder
 from handlers.recipes.catalogue import RECIPES
 from handlers.recipes.data.load import TrainingData
@@ -39,7 +40,8 @@ def vae(digits: TrainingData, classifier: ConvClassifier) -> Evidence:
 
 def evidence_of(built: BuiltGenerator, digits: TrainingData, classifier: ConvClassifier) -> Evidence:
     module, config = built
-    return build_evidence(as_sampler(module, config.get("latent_dim", 1)), digits, classifier, count=COUNT, seed=1)
+    sampler = CustomSampler(module, (config.get("latent_dim", 1),), labelled=True, listed={})  # as a worker does
+    return build_evidence(sampler, digits, classifier, count=COUNT, seed=1)
 
 
 def plain(digits: TrainingData, steps: int) -> Autoencoder:
