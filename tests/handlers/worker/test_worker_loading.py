@@ -70,7 +70,7 @@ def _describe(worker: Worker) -> worker_pb2.Description:
         pytest.param(
             lambda tensors: tensors | {"decode.bias": torch.zeros(3)},
             "weights.safetensors: decode.bias has shape (3,), the module has (16,); "
-            "make the card's family.config match",
+            "make the card's family and configuration match",
             id="wrong-shape",
         ),
         pytest.param(
