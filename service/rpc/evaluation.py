@@ -11,7 +11,6 @@ import hashlib
 import re
 import time
 from collections.abc import AsyncGenerator
-from importlib.metadata import version
 from typing import TYPE_CHECKING
 
 import grpc
@@ -41,15 +40,7 @@ _Format = evaluation_pb2.GetEvaluationReportRequest.Format
 
 
 class EvaluationServicer(evaluation_pb2_grpc.EvaluationServiceServicer):
-    """Answers the seven RPCs.
-
-    Args:
-        evaluations: the store of evaluations; None: evaluations are off.
-        catalog: what is served now.
-        datasets: what models may be compared with.
-        config: the sample limit of one evaluation.
-        poll_interval_s: of a watched evaluation.
-    """
+    """Answers the seven RPCs; `evaluations` is None where evaluations are off."""
 
     def __init__(
         self,
@@ -81,7 +72,14 @@ class EvaluationServicer(evaluation_pb2_grpc.EvaluationServiceServicer):
         request_id, digest = _request_id(request), _digest(request)
         record = await evaluations.find(caller.subject, request_id) if request_id else None
         if record is None:
-            record = await self._create(evaluations, request, caller, digest)
+            from service.rpc.evaluation_request import read_create_request  # imported by `__init__` already
+
+            specification = await read_create_request(
+                request, catalog=self._catalog, datasets=self._datasets, caller=caller, max_samples=self._max_samples
+            )
+            record = await evaluations.create(
+                caller.subject, specification, request_id=request_id, request_digest=digest
+            )
         if request_id and record.request_digest != digest:
             description = f"{request_id!r} is the request_id of a different request, which created {record.id}"
             raise InvalidRequest((Violation(field="request_id", description=f"{description}; choose another"),))
@@ -157,23 +155,6 @@ class EvaluationServicer(evaluation_pb2_grpc.EvaluationServiceServicer):
                 "start it with --jobs sqlite:///PATH or --jobs postgresql://…"
             )
         return self._evaluations
-
-    async def _create(
-        self, evaluations: Evaluations, request: evaluation_pb2.CreateEvaluationRequest, caller: Caller, digest: str
-    ) -> Record:
-        from service.rpc.evaluation_request import read_create_request
-
-        specification = await read_create_request(
-            request,
-            catalog=self._catalog,
-            datasets=self._datasets,
-            caller=caller,
-            max_samples=self._max_samples,
-            code_version=version("fount"),
-        )
-        return await evaluations.create(
-            caller.subject, specification, request_id=request.request_id, request_digest=digest
-        )
 
 
 def _caller() -> Caller:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from importlib.metadata import version
 
 from fount.readers import Dataset, DatasetSplit
 from fount.v1 import evaluation_pb2, model_pb2
@@ -53,7 +54,6 @@ async def read_create_request(
     datasets: Datasets,
     caller: Caller,
     max_samples: int,
-    code_version: str,
 ) -> Specification:
     """Check and resolve a request.
 
@@ -63,7 +63,6 @@ async def read_create_request(
         datasets: the configured data sets.
         caller: must have grants for the model and the data set; the default data set is one that they may use.
         max_samples: limit of the sample count.
-        code_version: Fount's version.
 
     Raises:
         InvalidRequest: fields are wrong; names every one. UnknownName when names alone are unknown.
@@ -78,7 +77,7 @@ async def read_create_request(
     if request.reference.dataset:
         caller.require(f"dataset:{request.reference.dataset}")
     reader = _Reader(request=request, catalog=catalog, datasets=datasets, caller=caller, max_samples=max_samples)
-    return await reader.read(code_version)
+    return await reader.read()
 
 
 @dataclass(kw_only=True, eq=False)
@@ -98,7 +97,7 @@ class _Reader:
     violations: Violations = field(default_factory=Violations)
     refusal: FountServiceError | None = None
 
-    async def read(self, code_version: str) -> Specification:
+    async def read(self) -> Specification:
         """Return the specification, or raise every problem."""
         request = self.request
         generator = self._find("model", request.model)
@@ -138,7 +137,7 @@ class _Reader:
             parameters=parameters,
             panels=panels,
             gates=tuple(request.gates),
-            code_version=code_version,
+            code_version=version("fount"),
         )
 
     def _refuse(self, refusal: FountServiceError) -> None:

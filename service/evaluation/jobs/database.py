@@ -150,11 +150,7 @@ def queue_url(url: URL) -> str:
 
 
 class Database:
-    """The database of evaluations.
-
-    Args:
-        url: as `jobs_url` returns it.
-    """
+    """The database of evaluations."""
 
     def __init__(self, url: URL) -> None:
         self._url = url
@@ -214,12 +210,7 @@ def to_json_text(values: Sequence[Metric | PanelResult | GateOutcome]) -> str:
 
 
 def read_record(row: sa.RowMapping, keep_s: float) -> Record:
-    """Build a record from a row of evaluations; lists that were not selected are empty.
-
-    Args:
-        row: columns by name.
-        keep_s: how long evaluations are kept after they ended.
-    """
+    """Build a record from a row; lists that were not selected are empty. `keep_s`: how long ended ones are kept."""
     lists = {name: json.loads(row.get(name, "[]")) for name in ("metrics", "panels", "gates")}
     return Record(
         id=row["id"],

@@ -136,11 +136,6 @@ class RunnerProcesses:
         self._supervisors: list[asyncio.Task[None]] = []
         self._processes: dict[int, asyncio.subprocess.Process] = {}
 
-    @property
-    def pids(self) -> list[int]:
-        """Process ids of the runners that are alive, in order."""
-        return [each.pid for _, each in sorted(self._processes.items()) if each.returncode is None]
-
     async def start(self) -> None:
         """Start the runners, without waiting until they are ready."""
         self._supervisors = [asyncio.create_task(self._supervise(number)) for number in range(self._count)]

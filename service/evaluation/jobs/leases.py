@@ -67,12 +67,7 @@ class Lease:
 
 
 class LeaseStore:
-    """Evaluations as one runner uses them. Every method blocks and may raise JobsUnreachable.
-
-    Args:
-        database: open.
-        runner: this runner's id.
-    """
+    """Evaluations as one runner uses them. Every method blocks and may raise JobsUnreachable."""
 
     def __init__(self, database: Database, runner: str) -> None:
         self._database, self._runner = database, runner

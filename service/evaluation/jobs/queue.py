@@ -61,11 +61,7 @@ class StartedJob:
 
 
 class JobQueue:
-    """The queue as gateways and recovery use it. Every method blocks; all but `open` may raise JobsUnreachable.
-
-    Args:
-        url: of the database of evaluations.
-    """
+    """The queue as gateways and recovery use it. Every method blocks; all but `open` may raise JobsUnreachable."""
 
     def __init__(self, url: URL) -> None:
         self._url = url

@@ -45,13 +45,7 @@ _log = logging.getLogger(__name__)
 
 
 class Runner:
-    """Runs evaluations; one a process.
-
-    Args:
-        url: of the database, as `jobs_url` returns it.
-        pipeline: runs one evaluation.
-        concurrency: evaluations at once.
-    """
+    """Runs evaluations, `concurrency` at once; one runner a process."""
 
     def __init__(self, url: URL, pipeline: Pipeline, *, concurrency: int = 1) -> None:
         self.id = f"{socket.gethostname()[:20]}-{os.getpid()}-{secrets.token_hex(4)}"
@@ -165,12 +159,6 @@ class Heartbeat:
 
     It also cancels the runs whose lease is not valid any more, so that a step that waits for workers ends soon after
     its evaluation is cancelled. It is a task of the event loop: if that hangs, other runners take over.
-
-    Args:
-        leases: of this runner.
-
-    Attributes:
-        runs: of this runner.
     """
 
     def __init__(self, leases: LeaseStore) -> None:
@@ -193,11 +181,6 @@ class Recovery:
     The table decides: an unfinished evaluation either has a valid lease or is in the queue. What disagrees comes from
     runners that died or left an evaluation, from gateways that died before they changed the queue, or from a lost
     queue. All runners do this at the same time; what two of them do twice costs a repeated step at most.
-
-    Args:
-        leases: the table.
-        queue: the job engine.
-        folder: the runner's work folder.
     """
 
     def __init__(self, leases: LeaseStore, queue: JobQueue, folder: Path) -> None:

@@ -66,22 +66,13 @@ class WorkerRetry:
 
 
 class ImageReader:
-    """Turns images into features and class probabilities.
-
-    Args:
-        specification: names the extractor and the classifier.
-        workers: they run on.
-        retry: for each call.
-    """
+    """Turns images into features and class probabilities."""
 
     def __init__(self, specification: Specification, workers: Workers, retry: WorkerRetry) -> None:
         self._specification, self._workers, self._retry = specification, workers, retry
 
     async def read(self, images: NDArray[np.uint8]) -> Arrays:
-        """Embed and classify images, concurrently.
-
-        Args:
-            images: (n, H, W, C).
+        """Embed and classify images (n, H, W, C), concurrently.
 
         Returns:
             features (n, d) float32, probabilities (n, classes) float32; NaN where a worker failed.

@@ -31,11 +31,7 @@ Arrays = dict[str, NDArray[Any]]
 
 
 class StepFiles:
-    """A folder of files, created with the first file. Threads and processes may share it.
-
-    Args:
-        folder: where.
-    """
+    """A folder of files, created with the first file. Threads and processes may share it."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder

@@ -34,15 +34,7 @@ T = TypeVar("T")
 
 
 class Pipeline:
-    """Runs evaluations; several may run at once.
-
-    Args:
-        workers: draw samples and read images.
-        datasets: real rows.
-        folder: for the files of evaluations under way, and for the cache of references.
-        reference_bytes: limit of that cache.
-        max_wait_s: how long an evaluation waits for workers.
-    """
+    """Runs evaluations; several may run at once. Their files, and the cache of references, are in `folder`."""
 
     def __init__(
         self,

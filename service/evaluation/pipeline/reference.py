@@ -34,13 +34,7 @@ _log = logging.getLogger(__name__)
 
 
 class ReferenceFiles(StepFiles):
-    """The files of one reference.
-
-    Args:
-        references: the folder of all references.
-        specification: names data set and models.
-        splits: of the data set.
-    """
+    """The files of one reference, in a folder of the folder of all references."""
 
     def __init__(self, references: Path, specification: Specification, *splits: str) -> None:
         models = (specification.extractor, specification.classifier)
@@ -102,13 +96,7 @@ class SplitRows:
 
 
 def limit_references(references: Path, max_bytes: int, used: Collection[str]) -> None:
-    """Remove the least recently used references until all together have at most `max_bytes`.
-
-    Args:
-        references: their folder.
-        max_bytes: limit.
-        used: keys of those in use, which stay.
-    """
+    """Remove the least recently used references beyond `max_bytes` in all; those with the keys in `used` stay."""
     found = []
     try:
         for folder in filter(_is_reference, references.iterdir()):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -43,7 +44,6 @@ class Reader:
             datasets=Datasets(self.data_sets),
             caller=self.caller,
             max_samples=self.max_samples,
-            code_version="1.2",
         )
 
     async def violations(self, **fields) -> dict[str, str]:
@@ -68,7 +68,7 @@ async def test_unset_fields_are_filled_in(reader: Reader) -> None:
     assert (spec.classifier.name, spec.classifier.digest) == ("reader", READER.key.digest)
     assert (spec.dataset, spec.training_split, spec.held_out_split) == ("small", "train", "test")
     assert (spec.training_rows, spec.held_out_rows, spec.image_shape) == (60, 60, (4, 4, 1))
-    assert (spec.count, spec.panels, spec.gates, spec.code_version) == (10_000, tuple(Panel), (), "1.2")
+    assert (spec.count, spec.panels, spec.gates, spec.code_version) == (10_000, tuple(Panel), (), version("fount"))
 
 
 async def test_classes_are_matched_by_name(reader: Reader) -> None:

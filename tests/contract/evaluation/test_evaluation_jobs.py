@@ -425,20 +425,19 @@ async def test_dead_runner_processes_are_restarted_and_stop_on_close(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     script = tmp_path / "python"
-    script.write_text(f'#!/bin/sh\necho "$@ $FOUNT_RUNNER_JOBS" >> {tmp_path}/log\nexec sleep 60\n')
+    script.write_text(f'#!/bin/sh\necho "$$ $@ $FOUNT_RUNNER_JOBS" >> {tmp_path}/log\nexec sleep 60\n')
     script.chmod(0o755)
     monkeypatch.setattr(sys, "executable", str(script))
     processes = RunnerProcesses(1, ["--server", "here"], {"FOUNT_RUNNER_JOBS": "secret"})
     await processes.start()
     await reached(lambda: len(lines(tmp_path)) == 1)
-    first = processes.pids
-    os.kill(first[0], 9)
-    await reached(lambda: len(lines(tmp_path)) == 2 and processes.pids not in ([], first))
-    last = processes.pids[0]
+    os.kill(int(lines(tmp_path)[0].split()[0]), signal.SIGKILL)
+    await reached(lambda: len(lines(tmp_path)) == 2)
     await processes.close()
-    assert lines(tmp_path) == ["-m fount runner --server here secret"] * 2
+    pids, commands = zip(*(each.split(" ", 1) for each in lines(tmp_path)), strict=True)
+    assert commands == ("-m fount runner --server here secret",) * 2
     with pytest.raises(ProcessLookupError):
-        os.kill(last, 0)
+        os.kill(int(pids[1]), 0)
 
 
 async def test_a_runner_process_that_could_not_be_started_is_started_later(
@@ -450,9 +449,9 @@ async def test_a_runner_process_that_could_not_be_started_is_started_later(
     processes = RunnerProcesses(1, [], {})
     await processes.start()
     await reached(lambda: "could not be started" in caplog.text)
-    script.write_text("#!/bin/sh\nexec sleep 60\n")
+    script.write_text(f"#!/bin/sh\necho started >> {tmp_path}/log\nexec sleep 60\n")
     script.chmod(0o755)
-    await reached(lambda: len(processes.pids) == 1)
+    await reached(lambda: lines(tmp_path) == ["started"])
     await processes.close()
 
 
