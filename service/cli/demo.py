@@ -31,10 +31,7 @@ class DemoRow:
     """The result of one generator.
 
     Attributes:
-        model: name and version.
-        samples: number drawn.
         samples_per_s: of the whole stream, including the time to the first sample.
-        first_s: time to the first sample.
         seed, numerics: to draw the same samples again.
         accuracy: share of samples that the classifier assigns to the requested class; None: no labels or classifier.
         picture: file of the image grid.

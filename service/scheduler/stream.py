@@ -1,7 +1,7 @@
 """One stream within the scheduler: the rows still to be issued, in flight, and waiting to be read.
 
 A stream issues slices of itself for worker calls and yields their pieces in order. It never has more than its share of
-the `SendBuffer` in flight or unread, so a reader that stops pauses its own generation and no other.
+the `SendBuffer` in flight or not read yet, so a reader that stops pauses its own generation and no other.
 """
 
 from __future__ import annotations
@@ -111,7 +111,7 @@ class SampleStream:
         self._wake = wake
         self._next_index = work.start_index
         self._end = work.start_index + work.count
-        self._held = 0  # samples in flight or unread
+        self._held = 0  # samples in flight or not read yet
         self._slices: deque[Slice] = deque()
         self._changed = asyncio.Event()
         self._error: BaseException | None = None

@@ -261,15 +261,8 @@ def _outcome(item: Item, outcome: worker_pb2.WorkerOutcome) -> Outcome:
         return _failure(outcome.status)
     if outcome.HasField("carry"):
         return _sampler_state(item.count, outcome.carry)
-    value = outcome.value
-    dims = tuple(value.dims)
-    _check_kind(item, value.dtype, dims)
-    try:
-        is_float = Dtype(value.dtype) is Dtype.FLOAT32
-        flat = np.frombuffer(value.data, "<f4") if is_float else np.frombuffer(value.data, np.uint8)
-        array = flat.reshape(dims)
-    except ValueError as error:
-        raise WorkerFault(f"the data of the worker's tensor do not fit its dtype and dims: {error}") from error
+    _check_kind(item, outcome.value.dtype, tuple(outcome.value.dims))
+    array = _array(outcome.value)
     if array.shape[:1] != (item.count,):
         raise WorkerFault(f"the worker returned rows {array.shape[:1]} of {item.count}")
     return Rows(array=array, failures={each.row: _failure(each.status) for each in outcome.row_errors})
@@ -278,11 +271,14 @@ def _outcome(item: Item, outcome: worker_pb2.WorkerOutcome) -> Outcome:
 def _sampler_state(rows: int, carry: worker_pb2.Carry) -> SamplerState:
     if carry.state.dtype != _DTYPES[Dtype.FLOAT32] or tuple(carry.state.dims)[:1] != (rows,):
         raise WorkerFault(f"the worker preempted a draw of {rows} rows with a state of {list(carry.state.dims)}")
+    return SamplerState(next_step=carry.next_step, state=_array(carry.state))
+
+
+def _array(tensor: worker_pb2.Tensor) -> NDArray[Any]:
     try:
-        state = np.frombuffer(carry.state.data, "<f4").reshape(tuple(carry.state.dims))
+        return np.frombuffer(tensor.data, Dtype(tensor.dtype).numpy).reshape(tuple(tensor.dims))
     except ValueError as error:
-        raise WorkerFault(f"the data of the worker's state do not fit its dims: {error}") from error
-    return SamplerState(next_step=carry.next_step, state=state)
+        raise WorkerFault(f"the data of the worker's tensor do not fit its dtype and dims: {error}") from error
 
 
 def _check_kind(item: Item, dtype: int, dims: tuple[int, ...]) -> None:

@@ -34,7 +34,7 @@ _STOP_S = 10.0
 _POLL_S = 0.05
 _OUTPUT_FILE = "output.log"
 
-# Becomes TorchServe after asking the kernel to end it when this process dies, however it dies (1 is PR_SET_PDEATHSIG,
+# Becomes TorchServe after the kernel is set to end it when this process dies, however it dies (1 is PR_SET_PDEATHSIG,
 # on Linux). A program of its own, because forking next to gRPC's threads is not safe.
 _END_WITH_PARENT = """
 import ctypes, os, signal, sys
