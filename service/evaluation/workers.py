@@ -29,9 +29,8 @@ class Workers(Protocol):
     """The workers of exact models, at bulk priority.
 
     Every method raises:
-        NotReady: the workers are gone or still load; try again.
+        NotReady: the workers are gone, still load, or did not answer in time; try again.
         Overloaded: too many calls wait; try again.
-        TooLate: there was no answer in time; try again.
         Retired: the digest or numerics is not served any more.
         UnknownName: no model of that name is served.
         WorkerFault: a worker returned a wrong answer.

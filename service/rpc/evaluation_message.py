@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import fields
+from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from fount.v1 import evaluation_pb2, model_pb2, sampling_pb2
-from service.domain import Parameters
 from service.errors import InvalidRequest, UnknownEvaluation, Violation
 from service.evaluation.record import Record, State
 from service.evaluation.results import Metric, Panel, Verdict
-from service.evaluation.specification import PinnedModel, Specification
+from service.evaluation.specification import Specification
 from service.evaluation.statistics.intervals import Interval
-from service.rpc.fields import Violations, raise_violations
+from service.rpc.fields import Violations, raise_violations, reference_to_message
 from service.rpc.paging import count_fitting, decode_token, encode_token, read_page_size
 
 if TYPE_CHECKING:
@@ -124,11 +123,11 @@ def _time(unix_s: float | None) -> Timestamp | None:
 
 def _envelope(spec: Specification) -> evaluation_pb2.Envelope:
     return evaluation_pb2.Envelope(
-        model=_ref(spec.model),
+        model=reference_to_message(spec.model),
         model_numerics=spec.model.numerics,
-        extractor=_ref(spec.extractor),
+        extractor=reference_to_message(spec.extractor),
         extractor_numerics=spec.extractor.numerics,
-        classifier=_ref(spec.classifier),
+        classifier=reference_to_message(spec.classifier),
         classifier_numerics=spec.classifier.numerics,
         reference=evaluation_pb2.Reference(
             dataset=spec.dataset, training_split=spec.training_split, held_out_split=spec.held_out_split
@@ -138,22 +137,13 @@ def _envelope(spec: Specification) -> evaluation_pb2.Envelope:
         held_out_rows=spec.held_out_rows,
         count=spec.count,
         seed=spec.seed,
-        parameters=_parameters(spec.parameters),
+        parameters=sampling_pb2.Parameters(**asdict(spec.parameters)),  # None is unset
         panels=[PANELS[panel] for panel in spec.panels],
         gates=spec.gates,
         classes=spec.classes,
         conditional=spec.conditional,
         code_version=spec.code_version,
     )
-
-
-def _ref(model: PinnedModel) -> model_pb2.ModelRef:
-    return model_pb2.ModelRef(name=model.name, version=model.version, digest=model.digest)
-
-
-def _parameters(parameters: Parameters) -> sampling_pb2.Parameters:
-    values = {field.name: getattr(parameters, field.name) for field in fields(parameters)}
-    return sampling_pb2.Parameters(**{name: value for name, value in values.items() if value is not None})
 
 
 def _metric(metric: Metric) -> evaluation_pb2.Metric:

@@ -13,6 +13,7 @@ from fount.transforms import RANGES, Kind, Policy, Transform, violations
 from fount.v1 import augmentation_pb2, model_pb2, sampling_pb2
 from service.domain import ModelKey, Parameters, ServedModel
 from service.errors import InvalidRequest, UnknownName, Violation
+from service.evaluation.specification import PinnedModel
 
 __all__ = [
     "NO_TRANSFORMER",
@@ -67,7 +68,7 @@ def raise_violations(violations: Sequence[Violation]) -> None:
 # --- Models and their parameters --------------------------------------------------------------------------------------
 
 
-def reference_to_message(key: ModelKey) -> model_pb2.ModelRef:
+def reference_to_message(key: ModelKey | PinnedModel) -> model_pb2.ModelRef:
     """Write a reference to a served model."""
     return model_pb2.ModelRef(name=key.name, version=key.version, digest=key.digest)
 

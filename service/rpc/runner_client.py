@@ -29,13 +29,13 @@ from service.domain import Operation, Parameters
 from service.errors import FountServiceError, NotReady, Overloaded, Retired, UnknownName, Violation, WorkerFault
 from service.evaluation.specification import PinnedModel
 from service.evaluation.workers import DrawnSamples
+from service.rpc.fields import reference_to_message
 
 __all__ = ["RemoteWorkers"]
 
 _MESSAGE_BYTES = 3 << 20  # of images; a gateway accepts 4 MiB
 _MESSAGE_ROWS = 1024  # so that wide features fit into the response
 _MESSAGES_AT_ONCE = 4  # of one array: one is read while others are transferred
-_SAMPLES_PER_CALL = 1000  # cards may limit the labels of one call
 _TIMEOUT_S = 60.0  # for a message, or between two of a stream
 _OVERLOADED_S = 1.0  # where the gateway names no delay
 
@@ -76,29 +76,27 @@ class RemoteWorkers:
         }
         images: NDArray[np.uint8] | None = None
         failed = np.zeros(count, bool)
-        for first in range(0, count, _SAMPLES_PER_CALL):
-            part = slice(first, min(first + _SAMPLES_PER_CALL, count))
-            stream = client.stream(
-                f"{model.name}:{model.version}",
-                count=part.stop - part.start,
-                start_index=start_index + first,
-                seed=seed,
-                labels=None if labels is None else labels[part],
-                digest=model.digest,
-                numerics=model.numerics,
-                encoding="uint8",
-                priority="bulk",
-                **given,
-            )
-            async with _as_service_errors(), aclosing(stream) as chunks:
-                async for chunk in chunks:
-                    if chunk.samples is None or chunk.samples.dtype != np.uint8:
-                        raise WorkerFault("the gateway sent samples that are not bytes")
-                    if images is None:
-                        images = np.zeros((count, *chunk.samples.shape[1:]), np.uint8)
-                    row = chunk.start_index - start_index
-                    images[row : row + chunk.count] = chunk.samples
-                    failed[[error.index - start_index for error in chunk.errors]] = True
+        stream = client.stream(
+            f"{model.name}:{model.version}",
+            count=count,
+            start_index=start_index,
+            seed=seed,
+            labels=labels,
+            digest=model.digest,
+            numerics=model.numerics,
+            encoding="uint8",
+            priority="bulk",
+            **given,
+        )
+        async with _as_service_errors(), aclosing(stream) as chunks:
+            async for chunk in chunks:
+                if chunk.samples is None or chunk.samples.dtype != np.uint8:
+                    raise WorkerFault("the gateway sent samples that are not bytes")
+                if images is None:
+                    images = np.zeros((count, *chunk.samples.shape[1:]), np.uint8)
+                row = chunk.start_index - start_index
+                images[row : row + chunk.count] = chunk.samples
+                failed[[error.index - start_index for error in chunk.errors]] = True
         if images is None:
             raise WorkerFault(f"the gateway sent none of {count} samples")
         return DrawnSamples(images=images, failed=failed)
@@ -145,7 +143,7 @@ class RemoteWorkers:
     ) -> NDArray[np.float32]:
         _, channel = self._open()
         request = runner_pb2.ReadRequest(
-            model=model_pb2.ModelRef(name=model.name, version=model.version, digest=model.digest),
+            model=reference_to_message(model),
             numerics=model.numerics,
             operation=_OPERATIONS[operation],
             images=worker_pb2.Tensor(dims=images.shape, dtype=model_pb2.DTYPE_UINT8, data=images.tobytes()),

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fount.retry import RetryPolicy
-from service.errors import NotReady, Overloaded, Retired, TooLate, UnknownName, WorkerFault
+from service.errors import NotReady, Overloaded, Retired, UnknownName, WorkerFault
 from service.evaluation.pipeline.files import Arrays
 from service.evaluation.pipeline.reporter import Failed
 from service.evaluation.specification import Specification
@@ -51,7 +51,7 @@ class WorkerRetry:
                 result = await call()
             except (Retired, UnknownName, WorkerFault) as error:
                 raise Failed(f"{model}: {error}") from error
-            except (NotReady, Overloaded, TooLate) as error:
+            except (NotReady, Overloaded) as error:
                 if time.monotonic() - start_s > self._max_wait_s:
                     raise Failed(f"workers of {model} did not return within {self._max_wait_s / 60:.0f} minutes "
                                  f"({error}); evaluate again when they are ready") from error  # fmt: skip
