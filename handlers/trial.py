@@ -1,4 +1,4 @@
-"""Draw samples from a model folder without a server, for the author's tests and notebooks.
+"""Draw samples from a model folder without a server, for tests and notebooks of its author.
 
 A model folder enters; arrays of samples by address leave, the same a worker draws, before rounding to uint8.
 """

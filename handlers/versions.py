@@ -10,7 +10,7 @@ EXECUTION_VERSION = "execution-1"
 Raise it when a change of this package gives a sample other bytes on the same numerics: how floats are rounded to uint8
 (`handlers.execution.pixels`), the memory layout of a network (`handlers.execution.network`), how batches are padded
 (`handlers.execution.rows`), which batch sizes may run (`handlers.verification.profile`) and which of them a batch gets
-(`handlers.execution.batches`), or how a user's own model is built and called (`handlers.loading.custom_source`,
+(`handlers.execution.batches`), or how a custom model is built and called (`handlers.loading.custom_source`,
 `handlers.models.custom`).
 """
 

@@ -77,12 +77,12 @@ class CardError(Exception):
 
 @record
 class Family:
-    """The architecture: a family of this package, the user's own module, or a program.
+    """The architecture: a family of this package, a custom module, or a program.
 
     Attributes:
         name: a family of `handlers.models`; "module" for a class in a file of the folder; "torchscript" or "exported"
             for a program, which is then the weights file.
-        config: arguments of the family's `from_config`, or keyword arguments of the user's class.
+        config: arguments of the family's `from_config`, or keyword arguments of the custom class.
         source: the Python file next to the card that defines the class; for "module" only.
         class_name: the class, a torch.nn.Module; for "module" only.
     """
@@ -95,7 +95,7 @@ class Family:
 
 @record
 class Latent:
-    """The latent passed to the user's own model: z is (B, *shape), N(0, 1), drawn by address."""
+    """The latent passed to a custom model or program: z is (B, *shape), N(0, 1), drawn by address."""
 
     shape: Annotated[tuple[Count, ...], _NOT_EMPTY]
 

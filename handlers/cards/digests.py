@@ -35,13 +35,14 @@ def file_digest(file: Path) -> str:
 
 
 def source_of(card: Card, folder: Path) -> Path:
-    """Find the source file in the model digest: the family's, or the user's own file next to the card.
+    """Find the source file in the model digest: the family's, or the custom source file next to the card.
 
     Raises:
         UnknownFamilyError: the family is not one of this package.
     """
-    own = card.family.name == CUSTOM_FAMILY and card.family.source is not None
-    return folder / str(card.family.source) if own else source_file(card.family.name)
+    if card.family.name == CUSTOM_FAMILY and card.family.source is not None:
+        return folder / card.family.source
+    return source_file(card.family.name)
 
 
 def model_digest(card: Card, folder: Path, source: Path | None = None) -> str:
@@ -64,7 +65,7 @@ def model_ingredients(card: Card, folder: Path, source: Path | None = None) -> d
         source: the family's source file; None uses `source_of`.
 
     Raises:
-        CardError: the weights file is absent or not the one the card names, or the user's own source file is absent.
+        CardError: the weights file is absent or not the one the card names, or the custom source file is absent.
         UnknownFamilyError: no source is given and the family is not one of this package.
     """
     weights = check_weights(card, folder)
@@ -105,7 +106,7 @@ def golden_fingerprint(card: Card, folder: Path) -> str | None:
         folder: the model folder, with the weights and the custom source file if there is one.
 
     Returns:
-        "sha256:" and 64 hexadecimal digits; None when the weights or the user's own source are absent.
+        "sha256:" and 64 hexadecimal digits; None when the weights or the custom source file are absent.
     """
     weights = folder / card.weights.file
     source = source_of(card, folder) if card.family.name == CUSTOM_FAMILY else None
@@ -129,12 +130,12 @@ def is_golden_stale(card: Card, folder: Path) -> bool:
         with safe_open(folder / card.golden.file, framework="np") as stream:
             metadata = stream.metadata() or {}
     except (OSError, SafetensorError, ValueError):
-        return False  # an unreadable file is reported by whoever needs its content
+        return False  # an unreadable file is reported where its content is needed
     return metadata.get(FINGERPRINT_KEY) != golden_fingerprint(card, folder)
 
 
 def _configuration(card: Card) -> dict[str, Any]:
-    """Collect the fields of a card that change samples; keys of users' own models are absent for all others."""
+    """Collect the fields of a card that change samples; keys of custom models are absent for all others."""
     configuration: dict[str, Any] = {
         "family": card.family.name,
         "config": card.family.config,

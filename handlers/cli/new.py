@@ -43,7 +43,7 @@ def _labels(context: click.Context, option: click.Parameter, text: str) -> tuple
         help="Names of the classes, or their number; none for an unconditional model.")  # fmt: skip
 @option("--latent", type=click.IntRange(min=1, max=2**20), default=100, help="Length of z.")
 @option("--family", type=click.Choice(FAMILIES), default="module",
-        help="Kind of model: a class of your own, an architecture of Fount, or a program.")  # fmt: skip
+        help="Kind of model: a custom class, an architecture of Fount, or a program.")  # fmt: skip
 def new(
     name: str,
     model_store: Path,
@@ -53,7 +53,7 @@ def new(
     latent: int,
     family: FamilyName,
 ) -> None:
-    """Write a model folder for a generator of your own.
+    """Write a model folder for a custom generator.
 
     NAME is the model's name in requests. The folder has a card with every key explained, a class to replace, its tests,
     and untrained weights, so that check, pack and serve work before anything is changed. Nothing is ever overwritten.

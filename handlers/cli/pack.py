@@ -20,28 +20,17 @@ __all__ = ["pack"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Packed:
-    path: Path
-    info: ArchiveInfo
+class _Result:
+    """What became of one model folder: exactly one of both is set.
 
-    def to_json(self) -> dict[str, object]:
-        return dataclasses.asdict(self.info) | {"path": str(self.path)}
+    Attributes:
+        info: the archive that was written.
+        refusal: why none was.
+    """
 
-
-@dataclass(frozen=True, kw_only=True)
-class _Refused:
     folder: Path
-    reason: str
-
-    def to_json(self) -> dict[str, object]:
-        from handlers.cards.card import CardError, load_card
-
-        refusal: dict[str, object] = {"folder": str(self.folder), "error": self.reason}
-        try:
-            card = load_card(self.folder)
-        except CardError:
-            return refusal
-        return {"name": card.name, "version": card.version} | refusal
+    info: ArchiveInfo | None = None
+    refusal: str = ""
 
 
 @click.command()
@@ -67,40 +56,34 @@ def pack(names: tuple[str, ...], every: bool, model_store: Path, out: Path, keep
     if every == bool(names):
         raise click.UsageError(f"Name models, or use --all. In {model_store}: {list_names(model_store)}.")
     folders = _folders_to_pack(names, model_store)
-    results: list[_Packed | _Refused] = []
+    results: list[_Result] = []
     for result in _pack_each(folders, out):
-        if isinstance(result, _Refused) and not keep_going:
-            raise click.ClickException(result.reason)
+        if result.refusal and not keep_going:
+            raise click.ClickException(result.refusal)
         results.append(result)
-    refused = [result for result in results if isinstance(result, _Refused)]
     if as_json:
-        click.echo(json.dumps([result.to_json() for result in results], indent=2))
+        click.echo(json.dumps([_to_document(result, out) for result in results], indent=2))
     else:
         for result in results:
-            if isinstance(result, _Packed):
-                click.echo(_to_text(result.path, result.info))
-        for refusal in refused:
-            click.echo(f"Error: {refusal.reason}", err=True)
-    if refused:
+            click.echo(_to_text(result.info, out) if result.info else f"Error: {result.refusal}", err=not result.info)
+    if any(result.refusal for result in results):
         raise click.exceptions.Exit(1)
 
 
-def _pack_each(folders: list[Path], out: Path) -> Iterator[_Packed | _Refused]:
+def _pack_each(folders: list[Path], out: Path) -> Iterator[_Result]:
     from handlers.cards.store import find_duplicates
     from handlers.packaging.pack import PackError
     from handlers.packaging.pack import pack as pack_model
 
     duplicates = find_duplicates(folders)  # before anything is written: one would replace the other
-    yield from (_Refused(folder=folder, reason=reason) for folder, reason in duplicates.items())
+    yield from (_Result(folder=folder, refusal=reason) for folder, reason in duplicates.items())
     for folder in folders:
         if folder in duplicates:
             continue
         try:
-            info = pack_model(folder, out)
+            yield _Result(folder=folder, info=pack_model(folder, out))
         except PackError as error:
-            yield _Refused(folder=folder, reason=str(error))
-        else:
-            yield _Packed(path=out / f"{info.name}-{info.version}.mar", info=info)
+            yield _Result(folder=folder, refusal=str(error))
 
 
 def _folders_to_pack(names: tuple[str, ...], model_store: Path) -> list[Path]:
@@ -116,11 +99,28 @@ def _folders_to_pack(names: tuple[str, ...], model_store: Path) -> list[Path]:
         raise click.ClickException(str(error)) from error
 
 
-def _to_text(path: Path, info: ArchiveInfo) -> str:
+def _path_of(info: ArchiveInfo, out: Path) -> Path:
+    return out / f"{info.name}-{info.version}.mar"
+
+
+def _to_document(result: _Result, out: Path) -> dict[str, object]:
+    from handlers.cards.card import CardError, load_card
+
+    if result.info:
+        return dataclasses.asdict(result.info) | {"path": str(_path_of(result.info, out))}
+    refusal: dict[str, object] = {"folder": str(result.folder), "error": result.refusal}
+    try:
+        card = load_card(result.folder)
+    except CardError:
+        return refusal
+    return {"name": card.name, "version": card.version} | refusal
+
+
+def _to_text(info: ArchiveInfo, out: Path) -> str:
     lines = {
         f"{info.name} {info.version}": "",
         "  model digest": info.model_digest,
         "  archive digest": info.archive_digest,
-        "  archive": f"{path} ({info.size_bytes} bytes)",
+        "  archive": f"{_path_of(info, out)} ({info.size_bytes} bytes)",
     }
     return "\n".join(f"{key:<17}{value}".rstrip() for key, value in lines.items())

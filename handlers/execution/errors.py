@@ -41,7 +41,7 @@ def describe_error(error: BaseException, file: Path | None = None) -> str:
 
     Args:
         error: any exception.
-        file: the model author's file; the last line of it in the traceback is named.
+        file: the custom source file; its last line in the traceback is named.
 
     Returns:
         Like "ValueError: wrong size (generator.py, line 12)".
@@ -51,8 +51,11 @@ def describe_error(error: BaseException, file: Path | None = None) -> str:
         text = text.strip().splitlines()[-1].removeprefix(f"{type(error).__name__}: ")
     message = " ".join(text.split())
     message = message if len(message) <= _MAX_CHARACTERS else f"{message[: _MAX_CHARACTERS - 3]}..."
-    line = None if file is None else _line_in(error, file)
-    place = "" if line is None or file is None else f" ({file.name}, line {line})"
+    frames = traceback.extract_tb(error.__traceback__)
+    lines = [frame.lineno for frame in frames if frame.filename == str(file)]
+    if isinstance(error, SyntaxError) and error.filename == str(file) and error.lineno:
+        lines.append(error.lineno)
+    place = f" ({file.name}, line {lines[-1]})" if file and lines else ""
     return f"{type(error).__name__}{f': {message}' if message else ''}{place}"
 
 
@@ -79,10 +82,3 @@ def exit_process(reason: str) -> None:
     _LOG.critical("%s; exiting, so that a new worker is started", reason)
     logging.shutdown()
     os._exit(1)
-
-
-def _line_in(error: BaseException, file: Path) -> int | None:
-    if isinstance(error, SyntaxError) and error.filename == str(file):
-        return error.lineno
-    frames = traceback.extract_tb(error.__traceback__)
-    return next((frame.lineno for frame in reversed(frames) if frame.filename == str(file)), None)

@@ -75,8 +75,8 @@ class Network:
         """Run one batch of exactly these rows.
 
         Args:
-            operation: to run.
-            rows: exactly these are executed.
+            operation: of the card; rows are of its kind.
+            rows: as many as an executable size.
             draw: the parameters of samples.
             deadline: checked between steps.
             step_range: of a preemptible sampler, as `plan_steps` gives it.

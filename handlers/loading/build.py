@@ -1,6 +1,6 @@
 """Build a model from its card and folder into a module with its weights.
 
-A model is a family of this package with a state dict, a class in the user's own file with a state dict, or a program,
+A model is a family of this package with a state dict, a class in a custom source file with a state dict, or a program,
 which contains both. A card and its folder enter; a sampler, classifier or transformer for a network leaves, or an error
 that says what to change.
 """

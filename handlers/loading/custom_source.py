@@ -1,4 +1,4 @@
-"""Run the user's Python file and build its class, with errors that name the author's file and line.
+"""Run a custom source file and build its class, with errors that name the line in that file.
 
 The file is in the model folder and self-contained: it may import what the worker's environment has installed, and no
 other file of the folder. It runs with the rights of the worker, so only trusted files belong into a model folder. The
@@ -56,12 +56,12 @@ def _run_file(file: Path) -> ModuleType:
     except OSError as error:
         raise CustomSourceError(f"{file.name} cannot be read ({error.strerror}); put it next to the card") from error
     module = ModuleType(f"_fount_own_{hashlib.sha256(str(file.resolve()).encode()).hexdigest()[:16]}")
-    # Without package and folder, so that relative imports fail: an archive has no other file of the author.
+    # Without package and folder, so that relative imports fail: an archive has no other file of the model.
     module.__file__, module.__package__ = file.name, ""
     sys.modules[module.__name__] = module  # dataclasses and inspect look a class's module up there
     code = _guard(lambda: compile(text, str(file), "exec"), file, f"{file.name} is not Python", "correct it")
     try:
-        # The author's own code, whose digest the model's digest covers.
+        # Code of the model's author; the model digest covers it.
         _guard(lambda: exec(code, module.__dict__), file, f"{file.name} cannot be imported", "correct it")  # noqa: S102
     except CustomSourceError:
         del sys.modules[module.__name__]
@@ -70,7 +70,7 @@ def _run_file(file: Path) -> ModuleType:
 
 
 def _guard(run: Callable[[], _Result], file: Path, what: str, remedy: str) -> _Result:
-    """Run an author's code and translate any exception, except one for lack of memory."""
+    """Run custom code and translate any exception, except one for lack of memory."""
     try:
         return run()
     except (Exception, SystemExit) as error:

@@ -49,17 +49,11 @@ def describe_wrong_kind(file: Path, expected: Kind) -> str | None:
         return f"{file.name} is a {found} program, not weights; {remedy}"
     if found == "pickle":
         why = "is a pickle, as torch.save writes it; reading one can run code, so it is never read here"
-        out = _converted(file)
+        out = file.with_name("converted.safetensors" if file.name == "weights.safetensors" else "weights.safetensors")
         remedy = f"run `fount convert {file} --out {out}`, and set weights.file to {out.name}"
         return f"{file.name} {why}; {remedy}"
     remedy = f"set family.name to {found}" if found != "safetensors" else "set family.name to module or to a family"
     return f"{file.name} is {found}, not a program of kind {expected}; {remedy}"
-
-
-def _converted(file: Path) -> Path:
-    """Choose the name of the converted file, different from the file itself."""
-    name = "weights.safetensors"
-    return file.with_name(name if file.name != name else "converted.safetensors")
 
 
 def _kind_of_zip(file: Path) -> Kind:

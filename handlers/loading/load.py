@@ -16,9 +16,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Self
-
-from torch import nn
 
 from fount.archive import ArchiveContents, ArchiveError, verify_folder
 from handlers.cards.card import Card, CardError, load_card
@@ -66,14 +63,6 @@ class Engine:
     network: Network
     profile: Profile
     times: Mapping[Operation, BatchTimes]
-
-    @classmethod
-    def of(cls, network: Network, profile: Profile) -> Self:
-        """Create an engine whose times are those of the profile."""
-        operations = network.card.operations
-        shares = {size: profile.seconds_per_batch[size] / len(operations) for size in profile.exec_batch_sizes}
-        times = {operation: BatchTimes(measured=shares) for operation in operations}
-        return cls(network=network, profile=profile, times=times)
 
 
 @dataclass(kw_only=True)
@@ -151,14 +140,22 @@ def _load(
     keep_freed_memory()
     configure_torch(settings)
     model.numerics = read_numerics(settings)
-    module = _build(model.card, folder, model.contents, build_family)
+    module = build_module(model.card, folder, build_family)
+    source = source_of(model.card, folder) if is_custom(model.card) else Path(inspect.getfile(type(module)))
+    digest = model_digest(model.card, folder, source)
+    if digest != model.contents.model_digest:
+        parts = f"card, weights and family source have the digest {digest}"
+        raise LoadError(f"{parts}, the archive {model.contents.model_digest}; pack the model again")
     network = build_network(model.card, module, settings)
     state = State(folder=settings.state_dir)
     with _compiling(network, settings):
-        profile = load_or_measure_profile(network, model.contents.model_digest, model.numerics, state)
-        golden, digest = folder / model.card.golden.file, model.contents.model_digest
+        profile = load_or_measure_profile(network, digest, model.numerics, state)
+        golden = folder / model.card.golden.file
         model.golden = check_golden(golden, network, profile.exec_batch_sizes, digest, model.numerics, state)
-    model.engine = Engine.of(network, profile)
+    operations = model.card.operations
+    seconds = {size: profile.seconds_per_batch[size] / len(operations) for size in profile.exec_batch_sizes}
+    times = {operation: BatchTimes(measured=seconds) for operation in operations}
+    model.engine = Engine(network=network, profile=profile, times=times)
     _LOG.info("model %s %s is ready on %s", model.card.name, model.card.version, model.numerics.id)
 
 
@@ -176,17 +173,8 @@ def _compiling(network: Network, settings: Settings) -> Iterator[None]:
             raise CompileError("torch could not compile any part of the model; set compiled to 0")
 
 
-def _build(card: Card, folder: Path, contents: ArchiveContents, build_family: FamilyBuilder) -> nn.Module:
-    module = build_module(card, folder, build_family)
-    source = source_of(card, folder) if is_custom(card) else Path(inspect.getfile(type(module)))
-    found = model_digest(card, folder, source)
-    if found != contents.model_digest:
-        raise LoadError(f"card, weights and family source have the digest {found}, the archive {contents.model_digest}")
-    return module
-
-
 def _describe_failure(error: Exception, card: Card | None, folder: Path) -> str:
-    """Describe an unexpected error; for a custom model with the line in its author's file."""
+    """Describe an unexpected error; for a custom model with the line in its source file."""
     if card is None or not is_custom(card):
         return f"loading failed with {type(error).__name__}; the worker's log has the traceback"
     remedy = "correct the model; it must accept z, and the label if it has classes, of any number of rows"

@@ -51,13 +51,13 @@ def foreign_imports(root: Path, file: Path) -> list[str]:
         root: the folder that has `fount` and `handlers`.
         file: the family's, below root.
     """
-    return sorted({name for name in _imports_of(file, root) if not _is_known_to_families(name)})
 
+    def is_allowed(name: str) -> bool:  # also what contains, or is contained in, an allowed module
+        pairs = [(f"{name}.", f"{allowed}.") for allowed in FAMILY_IMPORTS]
+        return any(one.startswith(other) or other.startswith(one) for one, other in pairs)
 
-def _is_known_to_families(name: str) -> bool:
-    known = any(name == allowed or name.startswith(f"{allowed}.") for allowed in FAMILY_IMPORTS)
-    is_above = any(allowed.startswith(f"{name}.") for allowed in FAMILY_IMPORTS)
-    return known or is_above or name.split(".")[0] in sys.stdlib_module_names
+    names = set(_imports_of(file, root))
+    return sorted(name for name in names if not is_allowed(name) and name.split(".")[0] not in sys.stdlib_module_names)
 
 
 def _imports_of(file: Path, root: Path) -> Iterator[str]:
