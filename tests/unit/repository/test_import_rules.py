@@ -27,7 +27,7 @@ VIOLATIONS = [
     pytest.param("fount/sampling/planted.py", "import fount.client.sync", CLIENT_LAYERS, id="client layers"),
     pytest.param("handlers/cards/planted.py", "import handlers.worker.worker", WORKER_LAYERS, id="worker layers"),
     pytest.param(
-        "service/evaluation/panels/planted.py", "import service.evaluation.jobs", "Evaluation", id="evaluation"
+        "service/evaluation/panels/planted.py", "import service.evaluation.jobs", "Evaluation", id="eval"
     ),
     pytest.param("handlers/recipes/data/planted.py", "import handlers.recipes.run", "Training recipes", id="recipes"),
 ]
