@@ -3,10 +3,14 @@
 The rows of one batch enter; the family's results leave, checked for shape and converted to float32 in row-major NHWC
 order (transformed images stay uint8). Weights are cast, and laid out in memory, once; unless settings say otherwise,
 fp32 runs in NCHW and bf16 with channels last.
+
+A many-step draw that would occupy a worker too long is preempted between steps: its call returns the sampler's state,
+and another call resumes from there, in another batch and perhaps another worker. `StepPlan` has the steps of one call.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -20,7 +24,6 @@ from fount.address import Addresses
 from handlers.cards.card import Card
 from handlers.execution.pixels import Float32s, Uint8s, Values
 from handlers.execution.rows import ImageRows, ManipulationRows, Rows, SampleRows
-from handlers.execution.stepping import ALL_STEPS, StepPlan, StepRange
 from handlers.family import (
     Classifier,
     Deadline,
@@ -34,13 +37,47 @@ from handlers.family import (
 )
 from handlers.settings import Settings
 
-__all__ = ["FamilyBuilder", "Network", "Operation", "WrongOutputError", "build_network"]
+__all__ = ["FamilyBuilder", "Network", "Operation", "StepPlan", "WrongOutputError", "build_network"]
 
 Operation = Literal["SAMPLE", "CLASSIFY", "EMBED", "TRANSFORM"]
 FamilyBuilder = Callable[[str, Mapping[str, Any]], Sampler | Classifier | Transformer]
 
 _NEVER = Deadline()
 _DEFAULT_DRAW = Draw()
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepPlan:
+    """The steps that one call takes of its draws, which are all at the same step.
+
+    Attributes:
+        total: steps of the whole draw.
+        first: the step the draws are at; above 0, they resume from states.
+        limit: of steps in this call; None for no limit.
+        state_shape: of one row's state.
+        usual_total: steps of a draw without parameters, by which batches were timed.
+    """
+
+    total: int
+    first: int
+    limit: int | None
+    state_shape: tuple[int, ...]
+    usual_total: int
+
+    @property
+    def stop(self) -> int:
+        """The step after the last one taken; below `total`, the draw is preempted there."""
+        return self.total if self.limit is None else min(self.total, self.first + self.limit)
+
+    @property
+    def share(self) -> float:
+        """The number of steps of this call relative to a draw without parameters."""
+        return max(1, self.stop - self.first) / max(1, self.usual_total)
+
+    @property
+    def state_bytes(self) -> int:
+        """Size of one row's states in a call that preempts or resumes draws; 0 in any other."""
+        return 4 * math.prod(self.state_shape) if self.first or self.stop < self.total else 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,7 +107,7 @@ class Network:
         rows: Rows,
         draw: Draw = _DEFAULT_DRAW,
         deadline: Deadline = _NEVER,
-        step_range: StepRange = ALL_STEPS,
+        steps: StepPlan | None = None,
     ) -> Values:
         """Run one batch of exactly these rows.
 
@@ -79,7 +116,7 @@ class Network:
             rows: as many as an executable size.
             draw: the parameters of samples.
             deadline: checked between steps.
-            step_range: of a preemptible sampler, as `plan_steps` gives it.
+            steps: of a preemptible sampler, from `plan_steps`; None takes all.
 
         Returns:
             (B, H, W, C) float32 for SAMPLE, (B, classes) for CLASSIFY, (B, features) for EMBED, (B, H, W, C) uint8 for
@@ -90,7 +127,7 @@ class Network:
             DeadlinePassed: the deadline passed between two steps.
         """
         if isinstance(rows, SampleRows):
-            return self._sample(rows, draw, deadline, step_range)
+            return self._sample(rows, draw, deadline, steps)
         if isinstance(rows, ManipulationRows):
             return self._transform(rows)
         return self._read(operation, rows)
@@ -100,11 +137,11 @@ class Network:
         if self._stepped is None:
             return None
         return StepPlan(
-            steps=self._stepped.steps(draw),
+            total=self._stepped.steps(draw),
             first=first,
             limit=limit,
             state_shape=self._state_shape,
-            usual_steps=self._stepped.steps(_DEFAULT_DRAW),
+            usual_total=self._stepped.steps(_DEFAULT_DRAW),
         )
 
     @cached_property
@@ -120,7 +157,7 @@ class Network:
         with torch.inference_mode():
             return tuple(self._stepped.begin(noise, labels, _DEFAULT_DRAW).shape[1:])
 
-    def _sample(self, rows: SampleRows, draw: Draw, deadline: Deadline, step_range: StepRange) -> Float32s:
+    def _sample(self, rows: SampleRows, draw: Draw, deadline: Deadline, steps: StepPlan | None) -> Float32s:
         if not isinstance(self.module, Sampler):
             raise WrongOutputError("the family cannot sample")
         noise = Noise(addresses=rows.addresses, device=self.device, dtype=self.dtype)
@@ -129,9 +166,9 @@ class Network:
             return self._images(self.module.sample(noise, labels, draw, deadline), len(rows))
         # Never through the family's own `sample`, so that preemption changes no byte.
         state = None if rows.states is None else torch.from_numpy(rows.states).to(self.device)
-        steps = range(step_range.first, self._stepped.steps(draw) if step_range.stop is None else step_range.stop)
-        state = take_steps(self._stepped, state, steps, noise, labels, draw, deadline)
-        if step_range.stop is None:
+        taken = range(steps.first, steps.stop) if steps else range(self._stepped.steps(draw))
+        state = take_steps(self._stepped, state, taken, noise, labels, draw, deadline)
+        if steps is None or steps.stop == steps.total:
             return self._images(self._stepped.finish(state), len(rows))
         _check_shape(state, (len(rows), *self._state_shape))
         return _to_float32(state)

@@ -23,10 +23,9 @@ from fount.worker.v1 import worker_pb2
 from handlers.cards.card import Card, ParameterName
 from handlers.execution.batches import Work
 from handlers.execution.errors import ItemError
-from handlers.execution.network import Operation
+from handlers.execution.network import Operation, StepPlan
 from handlers.execution.pixels import Float32s, floats_to_uint8, uint8_to_floats
 from handlers.execution.rows import ImageRows, Int64s, ManipulationRows, SampleRows
-from handlers.execution.stepping import StepPlan
 from handlers.family import Draw
 
 __all__ = ["DTYPES", "MAX_CALL_BYTES", "MAX_CALL_ROWS", "CallCapacity", "read_draw", "read_work"]
@@ -140,8 +139,8 @@ def _read_samples(item: worker_pb2.WorkerItem, card: Card, capacity: CallCapacit
     states = _read_states(item, steps) if steps else None
     capacity.reserve(requested.count, size_bytes)
     rows = SampleRows(addresses=_read_addresses(requested), labels=labels, states=states)
-    if steps and steps.step_range.stop is not None:
-        return Work(rows=rows, encode=_keep_floats, next_step=steps.step_range.stop)
+    if steps and steps.stop < steps.total:
+        return Work(rows=rows, encode=_keep_floats, next_step=steps.stop)
     value_range = card.sample.value_range
     encode = partial(floats_to_uint8, value_range=value_range) if as_uint8 else _keep_floats
     return Work(rows=rows, encode=encode, value_range=value_range)
@@ -164,8 +163,8 @@ def _read_labels(requested: worker_pb2.Range, classes: int) -> Int64s | None:
 def _read_states(item: worker_pb2.WorkerItem, steps: StepPlan) -> Float32s | None:
     """Read the states of an item's preempted draws, NaN included; None for new draws."""
     at = item.carry.next_step
-    if item.HasField("carry") and not 1 <= at < steps.steps:
-        raise ItemError("STEP_WRONG", f"carry.next_step is {at}; it must be above 0 and below {steps.steps}")
+    if item.HasField("carry") and not 1 <= at < steps.total:
+        raise ItemError("STEP_WRONG", f"carry.next_step is {at}; it must be above 0 and below {steps.total}")
     if at != steps.first:
         other = f"the item is at step {at}, the first of its call at {steps.first}"
         raise ItemError("STEP_NOT_SHARED", f"{other}; send it with others at its step")

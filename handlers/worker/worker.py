@@ -22,9 +22,8 @@ from fount.worker.v1 import worker_pb2
 from handlers.cards.card import Card
 from handlers.execution.batches import BatchRunner, Outcome, Work
 from handlers.execution.errors import ItemError, exit_process, is_out_of_memory
-from handlers.execution.network import FamilyBuilder, Operation
+from handlers.execution.network import FamilyBuilder, Operation, StepPlan
 from handlers.execution.rows import ManipulationRows
-from handlers.execution.stepping import ALL_STEPS, StepPlan
 from handlers.family import Deadline
 from handlers.loading.load import Engine, LoadedModel, load_model
 from handlers.models import load_family
@@ -119,9 +118,8 @@ class Worker:
             steps = engine.network.plan_steps(draw, first, request.step_limit or None)
         items = _read_items(request, operation, card, steps)
         works = [item for item in items if isinstance(item, Work)]
-        step_range = steps.step_range if steps else ALL_STEPS
         runner = BatchRunner(
-            compute=partial(engine.network.run, operation, draw=draw, deadline=deadline, step_range=step_range),
+            compute=partial(engine.network.run, operation, draw=draw, deadline=deadline, steps=steps),
             times=engine.times[operation],
             deadline=deadline,
             request_id=request.request_id,
