@@ -47,16 +47,9 @@ class Workers(Protocol):
         parameters: Parameters,
     ) -> DrawnSamples:
         """Draw samples start_index to start_index + count - 1; labels (count,), None for an unconditional model."""
-        ...
 
     async def embed(self, model: PinnedModel, images: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Embed (n, H, W, C) images: (n, features) float32, NaN where the worker failed on a row."""
-        ...
 
     async def classify(self, model: PinnedModel, images: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Classify (n, H, W, C) images: (n, classes) float32 probabilities in the model's order, NaN likewise."""
-        ...
-
-    async def close(self) -> None:
-        """Close connections."""
-        ...

@@ -72,7 +72,7 @@ class EvaluationServicer(evaluation_pb2_grpc.EvaluationServiceServicer):
         request_id, digest = _request_id(request), _digest(request)
         record = await evaluations.find(caller.subject, request_id) if request_id else None
         if record is None:
-            from service.rpc.evaluation_request import read_create_request  # imported by `__init__` already
+            from service.rpc.evaluation_request import read_create_request  # `__init__` loaded it
 
             specification = await read_create_request(
                 request, catalog=self._catalog, datasets=self._datasets, caller=caller, max_samples=self._max_samples

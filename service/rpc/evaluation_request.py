@@ -82,12 +82,7 @@ async def read_create_request(
 
 @dataclass(kw_only=True, eq=False)
 class _Reader:
-    """Reads one request and collects its problems.
-
-    Attributes:
-        violations: wrong fields.
-        refusal: the first reason why valid names cannot be evaluated together; None: none so far.
-    """
+    """Reads one request and collects its problems."""
 
     request: evaluation_pb2.CreateEvaluationRequest
     catalog: Catalog
@@ -95,7 +90,7 @@ class _Reader:
     caller: Caller
     max_samples: int
     violations: Violations = field(default_factory=Violations)
-    refusal: FountServiceError | None = None
+    refusal: FountServiceError | None = None  # the first reason why valid names cannot be evaluated together
 
     async def read(self) -> Specification:
         """Return the specification, or raise every problem."""

@@ -33,12 +33,7 @@ _IMAGE_DIMS = 4  # rows, height, width, channels
 
 
 class ReadingServicer(runner_pb2_grpc.ReadingServiceServicer):
-    """Answers Read.
-
-    Args:
-        catalog: what is served.
-        inference: calls workers.
-    """
+    """Answers Read."""
 
     def __init__(self, catalog: Catalog, inference: InferenceClient) -> None:
         self._catalog, self._inference = catalog, inference

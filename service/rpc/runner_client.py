@@ -46,13 +46,7 @@ _OPERATIONS = {
 
 
 class RemoteWorkers:
-    """The workers of a gateway; used within one event loop.
-
-    Args:
-        server: the gateway, as HOST:PORT.
-        retry: how the client repeats broken calls; None: as every client does.
-        timeout_s: for a message to be answered, or between two messages of a stream.
-    """
+    """The workers of the gateway at `server`, HOST:PORT; used within one event loop."""
 
     def __init__(self, server: str, *, retry: RetryPolicy | None = None, timeout_s: float = _TIMEOUT_S) -> None:
         self._server, self._retry, self._timeout_s = server, retry or RetryPolicy(), timeout_s
@@ -110,7 +104,7 @@ class RemoteWorkers:
         return await self._read(model, Operation.CLASSIFY, images)
 
     async def close(self) -> None:
-        """See `Workers`."""
+        """Close connections."""
         opened, self._opened = self._opened, None
         if opened:
             await opened[0].close()

@@ -132,9 +132,6 @@ class FakeWorkers:
         odds = np.exp(-2 * (apart - apart.min(axis=1, keepdims=True)))
         return (odds / odds.sum(axis=1, keepdims=True)).astype(np.float32)
 
-    async def close(self) -> None:
-        """Nothing is open."""
-
     async def _answer(self, operation: str) -> None:
         self.calls[operation] += 1
         await asyncio.sleep(self.delay_s)

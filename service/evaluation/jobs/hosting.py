@@ -46,13 +46,8 @@ _log = logging.getLogger(__name__)
 class EvaluationHost:
     """Evaluations of one gateway.
 
-    Args:
-        evaluations: the store of evaluations; None: the one that `config` names, if any.
-        metrics: the gauges to update.
-        config: database, limits and number of runners.
-
     Attributes:
-        evaluations: the store of evaluations; None: evaluations are off.
+        evaluations: the store that was given, or else the one that `config` names; None: evaluations are off.
 
     Raises:
         SetupError: the URL in `config` names no supported database.
@@ -127,7 +122,7 @@ class RunnerProcesses:
     Args:
         count: how many.
         args: of `fount runner`.
-        env: added to this process's environment; secrets belong here, where no list of processes shows them.
+        env: added to this process's environment. Secrets belong here, where no list of processes shows them.
     """
 
     def __init__(self, count: int, args: Sequence[str], env: Mapping[str, str]) -> None:

@@ -147,7 +147,9 @@ class LeaseStore:
 
 
 class LeaseReporter:
-    """The `JobReporter` of one run: writes under its lease, and repeats a write while the database does not answer.
+    """The `JobReporter` of one run: writes under its lease, and repeats a write for a minute if the database is away.
+
+    Without that, a database that restarts would cost every evaluation its evidence in memory and the expiry of a lease.
 
     Args:
         leases: of this runner.

@@ -158,7 +158,8 @@ class Heartbeat:
     """Renews the leases of this runner, in a thread of its own: busy worker threads do not delay it.
 
     It also cancels the runs whose lease is not valid any more, so that a step that waits for workers ends soon after
-    its evaluation is cancelled. It is a task of the event loop: if that hangs, other runners take over.
+    its evaluation is cancelled. It is a task of the event loop: if that hangs, other runners take over. So steps work
+    in threads, and call nothing that holds the interpreter lock for seconds.
     """
 
     def __init__(self, leases: LeaseStore) -> None:
@@ -197,7 +198,8 @@ class Recovery:
         self._enqueue_missing()
         if time.monotonic() >= self._tidy_at_s:
             self._tidy_at_s = time.monotonic() + _TIDY_INTERVAL_S
-            self._forget_finished()
+            finished = self._queue.finished(_AT_ONCE)
+            self._queue.forget(set(finished) - self._leases.open_among(finished))
             self._remove_files()
 
     def resume_jobs_of(self, runner: str) -> None:
@@ -224,10 +226,6 @@ class Recovery:
             if each not in unfinished:
                 self._queue.forget([each])
                 self._queue.enqueue(each)
-
-    def _forget_finished(self) -> None:
-        finished = self._queue.finished(_AT_ONCE)
-        self._queue.forget(set(finished) - self._leases.open_among(finished))
 
     def _remove_files(self) -> None:
         """Remove the files of evaluations that are not open; young ones stay, as another database may own them."""

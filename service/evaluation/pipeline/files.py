@@ -11,8 +11,7 @@ import io
 import json
 import logging
 import shutil
-import zipfile
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -31,51 +30,30 @@ Arrays = dict[str, NDArray[Any]]
 
 
 class StepFiles:
-    """A folder of files, created with the first file. Threads and processes may share it."""
+    """A folder of files, created with the first file. Threads and processes may share it.
+
+    Reading or making a file raises OSError if it cannot be written.
+    """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
     async def arrays(self, name: str, make: Callable[[], Awaitable[Arrays]]) -> Arrays:
-        """Return the arrays in a file, made and written if they are not there.
-
-        Raises:
-            OSError: the file could not be written.
-        """
-        found = await asyncio.to_thread(self.read_arrays, name)
-        if found is None:
-            found = await make()
-            await asyncio.to_thread(self.write_arrays, name, found)
-        return found
+        """Return the arrays in a file, made and written if they are not there."""
+        content = await asyncio.to_thread(self._read, name)
+        if content is not None:
+            return await asyncio.to_thread(_from_npz, content)
+        made = await make()
+        await asyncio.to_thread(lambda: self._write(name, _to_npz(made)))
+        return made
 
     async def json(self, name: str, make: Callable[[], Awaitable[Any]]) -> Any:
         """The same for JSON; what was just made is returned as it would be read."""
-        found = await asyncio.to_thread(self._read, name)
-        if found is None:
-            found = json.dumps(await make(), allow_nan=False).encode()
-            await asyncio.to_thread(self._write, name, found)
-        return json.loads(found)
-
-    def read_arrays(self, name: str) -> Arrays | None:
-        """Read arrays by name; None: the file is missing or damaged."""
-        content = self._read(name)
+        content = await asyncio.to_thread(self._read, name)
         if content is None:
-            return None
-        try:
-            with np.load(io.BytesIO(content), allow_pickle=False) as found:
-                return {each: found[each] for each in found.files}
-        except (ValueError, zipfile.BadZipFile, OSError):
-            return None
-
-    def write_arrays(self, name: str, arrays: Mapping[str, NDArray[Any]]) -> None:
-        """Write arrays.
-
-        Raises:
-            OSError: the file could not be written.
-        """
-        buffer = io.BytesIO()
-        np.savez(buffer, allow_pickle=False, **arrays)
-        self._write(name, buffer.getvalue())
+            content = json.dumps(await make(), allow_nan=False).encode()
+            await asyncio.to_thread(self._write, name, content)
+        return json.loads(content)
 
     def remove(self) -> None:
         """Remove the folder with all its files."""
@@ -102,3 +80,14 @@ class StepFiles:
     def _put(self, name: str, data: bytes) -> None:
         self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         atomic_write(self.folder / name, data, durable=False)
+
+
+def _to_npz(arrays: Arrays) -> bytes:
+    buffer = io.BytesIO()
+    np.savez(buffer, allow_pickle=False, **arrays)
+    return buffer.getvalue()
+
+
+def _from_npz(content: bytes) -> Arrays:
+    with np.load(io.BytesIO(content), allow_pickle=False) as found:
+        return {each: found[each] for each in found.files}

@@ -32,20 +32,15 @@ class JobReporter(Protocol):
 
     async def report_progress(self, *, stage: str, done: int, total: int, reason: str = "") -> None:
         """Store how far the run is; the reason is what it waits for."""
-        ...
 
     async def report_results(self, results: Results) -> None:
         """Store the results so far."""
-        ...
 
     async def succeed(self, results: Results, gates: Sequence[GateOutcome], bundle: bytes) -> None:
         """End the evaluation with its report."""
-        ...
 
     async def fail(self, reason: str) -> None:
         """End the evaluation without a report."""
-        ...
 
     async def run_step(self, work: Callable[[], Awaitable[str]]) -> str:
         """Run a step unless an earlier run finished it; return its result."""
-        ...

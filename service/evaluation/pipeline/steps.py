@@ -36,11 +36,7 @@ class Step:
 
 
 class EvaluationSteps:
-    """All work of one evaluation.
-
-    Args:
-        evidence: draws, reads and compares; its files also hold the outputs of parts and figures.
-    """
+    """All work of one evaluation; its files are those of `evidence`."""
 
     def __init__(self, evidence: EvidenceBuilder) -> None:
         self.evidence, self._specification = evidence, evidence.specification

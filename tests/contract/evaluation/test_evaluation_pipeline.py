@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from fount.files import atomic_write
 from service.errors import NotReady, Overloaded, Retired
 from service.evaluation.pipeline.features import WorkerRetry
 from service.evaluation.pipeline.files import StepFiles
@@ -228,14 +229,12 @@ async def test_it_stops_waiting_when_the_lease_is_lost() -> None:
 
 
 async def test_it_fails_when_the_disk_is_full(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = StepFiles.write_arrays
-
-    def write(self: StepFiles, name: str, arrays: Any) -> None:
-        if name.startswith("read"):
+    def write(path: Path, *args: Any, **kwargs: Any) -> None:
+        if path.name.startswith("read"):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        whole(self, name, arrays)
+        atomic_write(path, *args, **kwargs)
 
-    monkeypatch.setattr(StepFiles, "write_arrays", write)
+    monkeypatch.setattr("service.evaluation.pipeline.files.atomic_write", write)
     notes = await run(tmp_path, specification(100, panels=LABELS))
     assert f"no space left in {tmp_path}; free some" in notes.failed
     assert not (tmp_path / "e1").exists()
@@ -272,8 +271,10 @@ def test_the_least_recently_used_references_are_removed(tmp_path: Path) -> None:
     assert sorted(each.name for each in tmp_path.iterdir()) == [used]
 
 
-def test_it_does_not_unpickle_files(tmp_path: Path) -> None:
-    files = StepFiles(tmp_path)
+async def test_it_does_not_pickle_arrays(tmp_path: Path) -> None:
+    async def make() -> dict[str, Any]:
+        return {"x": np.array([{}], object)}
+
     with pytest.raises(ValueError, match="allow_pickle"):
-        files.write_arrays("a", {"x": np.array([{}], object)})
+        await StepFiles(tmp_path).arrays("a", make)
     assert list(tmp_path.iterdir()) == []
