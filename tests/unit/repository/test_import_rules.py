@@ -26,9 +26,7 @@ VIOLATIONS = [
     pytest.param("service/workers/planted.py", "import service.rpc.chunks", SERVICE_LAYERS, id="gateway layers"),
     pytest.param("fount/sampling/planted.py", "import fount.client.sync", CLIENT_LAYERS, id="client layers"),
     pytest.param("handlers/cards/planted.py", "import handlers.worker.worker", WORKER_LAYERS, id="worker layers"),
-    pytest.param(
-        "service/evaluation/panels/planted.py", "import service.evaluation.jobs", "Evaluation", id="eval"
-    ),
+    pytest.param("service/evaluation/panels/planted.py", "import service.evaluation.jobs", "Evaluation", id="eval"),
     pytest.param("handlers/recipes/data/planted.py", "import handlers.recipes.run", "Training recipes", id="recipes"),
 ]
 
