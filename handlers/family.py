@@ -94,9 +94,8 @@ class Draw:
     steps: int | None = None
 
 
-@runtime_checkable
-class Sampler(Protocol):
-    """A family with the operation SAMPLE."""
+class Family(Protocol):
+    """What every architecture has."""
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> Self:
@@ -106,6 +105,11 @@ class Sampler(Protocol):
             ValueError: a key is unknown, missing, or out of range; the message names it.
         """
         ...
+
+
+@runtime_checkable
+class Sampler(Family, Protocol):
+    """A family with the operation SAMPLE."""
 
     def sample(self, noise: Noise, labels: Tensor | None, draw: Draw, deadline: Deadline) -> Tensor:
         """Draw one image for each row.
@@ -164,13 +168,8 @@ class SteppedSampler(Sampler, Protocol):
 
 
 @runtime_checkable
-class Classifier(Protocol):
+class Classifier(Family, Protocol):
     """A family with the operations CLASSIFY and EMBED."""
-
-    @classmethod
-    def from_config(cls, config: Mapping[str, Any]) -> Self:
-        """Build the module with untrained weights, as in `Sampler`."""
-        ...
 
     def classify(self, images: Tensor) -> Tensor:
         """Compute class probabilities.
@@ -193,13 +192,8 @@ class Classifier(Protocol):
 
 
 @runtime_checkable
-class Transformer(Protocol):
+class Transformer(Family, Protocol):
     """A family with the operation TRANSFORM."""
-
-    @classmethod
-    def from_config(cls, config: Mapping[str, Any]) -> Self:
-        """Build the module, as in `Sampler`."""
-        ...
 
     def transform(self, images: Tensor, table: NDArray[np.float32], addresses: Addresses) -> Tensor:
         """Transform each image; its bytes may depend on nothing but its own row.

@@ -1,7 +1,7 @@
 """Run the items of one call in batches of the few executable sizes, each item with its own outcome.
 
-Items in order and a function that runs one batch enter; one outcome for each item leaves, values row for row. Which
-rows share a batch never changes their values (the profile verified that), so the items of a failed batch are run again
+The work of items and a function that runs one batch enter; each work leaves with its values or its failure. Which rows
+share a batch never changes their values (the profile verified that), so the items of a failed batch are run again
 one by one, and only the item at fault fails. A batch that ran out of memory is first repeated in smaller sizes. Rows
 are split by predicted time (`handlers.execution.batch_plan`); the last batch may be padded.
 """
@@ -23,80 +23,65 @@ from handlers.execution.pixels import Float32s, Values, find_finite_rows, find_r
 from handlers.execution.rows import Rows, concatenate_rows, pad_rows
 from handlers.family import Deadline, DeadlinePassed
 
-__all__ = ["BatchRunner", "Outcome", "RowFault", "Work", "fitting_size"]
+__all__ = ["BatchRunner", "RowFault", "Work", "fitting_size"]
 
 _LOG = logging.getLogger(__name__)
 
 RowFault = Literal["NOT_FINITE", "OUT_OF_RANGE"]
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(kw_only=True, eq=False)
 class Work:
-    """The work of one item.
+    """One item of a call: its rows, and its results, which `BatchRunner` fills in.
 
     Attributes:
         rows: never empty.
         encode: converts (n, ...) finite float32 results into the requested element type; uint8 results are kept.
         value_range: bounds of valid results; None for any.
         next_step: for a preempted draw, the step its results are the states before; None for any other.
+        done: rows with results, the first ones.
+        values: (n, ...) results; allocated with the first batch.
+        failed_rows: rows without a valid result, whose values are zero: NOT_FINITE, or OUT_OF_RANGE for a result beyond
+            the card's value range.
+        failure: why the item has no values; None when it has.
     """
 
     rows: Rows
     encode: Callable[[Float32s], Values]
     value_range: tuple[float, float] | None = None
     next_step: int | None = None
-
-
-@dataclass(kw_only=True)
-class Outcome:
-    """The result of an item: values, or why there are none.
-
-    Attributes:
-        values: (n, ...) results; None before the first batch.
-        failed_rows: rows without a valid result, whose values are zero: NOT_FINITE, or OUT_OF_RANGE for a result beyond
-            the card's value range.
-        failure: why there are no values; None when there are.
-        next_step: as in its work.
-    """
-
-    values: Values | None = None
+    done: int = 0
+    values: Values = field(init=False)
     failed_rows: dict[int, RowFault] = field(default_factory=dict)
     failure: ItemError | None = None
-    next_step: int | None = None
-
-
-@dataclass(kw_only=True)
-class _Progress:
-    work: Work
-    outcome: Outcome
-    done: int = 0
 
     @property
     def waiting(self) -> int:
-        return 0 if self.outcome.failure is not None else len(self.work.rows) - self.done
+        """The number of rows that are still to be run."""
+        return 0 if self.failure is not None else len(self.rows) - self.done
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Piece:
     """Rows `start` to `stop` of one item, within one batch."""
 
-    progress: _Progress
+    work: Work
     start: int
     stop: int
 
     @property
     def rows(self) -> Rows:
-        return self.progress.work.rows.take(slice(self.start, self.stop))
+        return self.work.rows.take(slice(self.start, self.stop))
 
     def fail(self, reason: str, message: str) -> None:
-        self.progress.outcome.failure = ItemError(reason, message)
+        self.work.failure = ItemError(reason, message)
 
     def store(self, values: Values) -> None:
-        """Encode the piece's results, (n, ...), and store them in the outcome; rows without a valid one are zero."""
+        """Encode the piece's results, (n, ...), and store them; rows without a valid one are zero."""
         if values.dtype == np.uint8:
             self._write(values)
             return
-        work, floats = self.progress.work, np.asarray(values, np.float32)
+        work, floats = self.work, np.asarray(values, np.float32)
         # States are returned unchecked: the images are checked when the draw is finished.
         is_state = work.next_step is not None
         finite = np.ones(len(floats), np.bool_) if is_state else find_finite_rows(floats)
@@ -107,14 +92,13 @@ class _Piece:
         self._write(encoded)
         for row in np.flatnonzero(~valid).tolist():
             fault: RowFault = "OUT_OF_RANGE" if finite[row] else "NOT_FINITE"
-            self.progress.outcome.failed_rows[self.start + row] = fault
+            work.failed_rows[self.start + row] = fault
 
     def _write(self, encoded: Values) -> None:
-        outcome = self.progress.outcome
-        if outcome.values is None:
-            outcome.values = np.zeros((len(self.progress.work.rows), *encoded.shape[1:]), encoded.dtype)
-        outcome.values[self.start : self.stop] = encoded
-        self.progress.done = self.stop
+        if not self.work.done:
+            self.work.values = np.zeros((len(self.work.rows), *encoded.shape[1:]), encoded.dtype)
+        self.work.values[self.start : self.stop] = encoded
+        self.work.done = self.stop
 
 
 @dataclass(kw_only=True)
@@ -142,36 +126,30 @@ class BatchRunner:
     batch_sizes: list[int] = field(default_factory=list)
     compute_s: float = 0.0
     first_batch_at: float | None = None
-    _queue: deque[_Progress] = field(default_factory=deque, init=False)
+    _queue: deque[Work] = field(default_factory=deque, init=False)
     _largest: int = field(default=0, init=False)
     _planned: deque[int] = field(default_factory=deque, init=False)
 
-    def run(self, works: Sequence[Work]) -> list[Outcome]:
-        """Run all items together, in order.
-
-        Returns:
-            One outcome for each item; the failure of an item is never raised.
-        """
-        progresses = [_Progress(work=work, outcome=Outcome(next_step=work.next_step)) for work in works]
-        self._queue, self._largest = deque(progresses), self.times.sizes[-1]
+    def run(self, works: Sequence[Work]) -> None:
+        """Run all items together, in order; the failure of an item is stored in its work and never raised."""
+        self._queue, self._largest = deque(works), self.times.sizes[-1]
         while pieces := self._next_pieces():
             self._run_pieces(pieces)
-        return [progress.outcome for progress in progresses]
 
     def _next_pieces(self) -> list[_Piece]:
         """Take the next waiting rows, from as many items as fill the next planned size."""
         if not self._planned:
-            waiting = sum(progress.waiting for progress in self._queue)
+            waiting = sum(work.waiting for work in self._queue)
             self._planned.extend(self.times.plan(self._largest).split(waiting))
         # Items that failed since planning only leave the batch less full.
         pieces, free = list[_Piece](), self._planned.popleft() if self._planned else 0
         while self._queue and free:
-            progress = self._queue[0]
-            count = min(progress.waiting, free)
+            work = self._queue[0]
+            count = min(work.waiting, free)
             if count:
-                pieces.append(_Piece(progress=progress, start=progress.done, stop=progress.done + count))
+                pieces.append(_Piece(work=work, start=work.done, stop=work.done + count))
                 free -= count
-            if count == progress.waiting:
+            if count == work.waiting:
                 self._queue.popleft()
         return pieces
 
@@ -213,8 +191,8 @@ class BatchRunner:
         self._planned.clear()
         _LOG.warning("request %r: no memory for a batch of %d; trying %d", self.request_id, size, self._largest)
         for piece in reversed(pieces):
-            if not any(waiting is piece.progress for waiting in self._queue):  # its last rows may wait there
-                self._queue.appendleft(piece.progress)
+            if piece.work not in self._queue:  # its last rows may wait there
+                self._queue.appendleft(piece.work)
         return True
 
     def _isolate(self, pieces: list[_Piece], error: Exception) -> None:

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
@@ -64,13 +63,6 @@ class GoldenError(Exception):
     """The model does not reproduce its golden samples. Train and pack it again, or repair the installation."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Golden:
-    numerics: str
-    float_digest: str
-    arrays: Arrays
-
-
 def check_golden(
     file: Path, network: Network, sizes: tuple[int, ...], model_digest: str, numerics: Numerics, state: State
 ) -> str:
@@ -90,12 +82,12 @@ def check_golden(
     Raises:
         GoldenError: the file cannot be read, or something differs; the message says what and by how much.
     """
-    golden = _read(file, network.card)
-    outputs, found = _draw(network, sizes, golden.arrays)
-    difference, is_close = compare_outputs(golden.arrays, outputs)
-    if golden.numerics == numerics.id:
-        equal = all(np.array_equal(values, golden.arrays[name]) for name, values in outputs.items())
-        if found != golden.float_digest or not equal:
+    recorded, metadata = _read(file, network.card)
+    outputs, found = _draw(network, sizes, recorded)
+    difference, is_close = compare_outputs(recorded, outputs)
+    if metadata.get("numerics") == numerics.id:
+        equal = all(np.array_equal(values, recorded[name]) for name, values in outputs.items())
+        if found != metadata["float_digest"] or not equal:
             raise GoldenError(f"golden samples are not the same bytes on known numerics {numerics.id}: {difference}")
     elif not is_close:
         raise GoldenError(f"golden samples differ on numerics {numerics.id}: {difference}")
@@ -168,7 +160,8 @@ def _compare_with_stored(found: str, model_digest: str, numerics: Numerics, stat
         )
 
 
-def _read(file: Path, card: Card) -> _Golden:
+def _read(file: Path, card: Card) -> tuple[Arrays, Mapping[str, str]]:
+    """Read the arrays and the metadata of a golden file."""
     try:
         with safe_open(file, framework="np") as stream:
             metadata = stream.metadata() or {}
@@ -180,7 +173,7 @@ def _read(file: Path, card: Card) -> _Golden:
     if wrong or not metadata.get("float_digest") or len({len(arrays[name]) for name in expected}) != 1:
         missing = ", ".join(wrong or ["float_digest or rows of one count"])
         raise GoldenError(f"{file.name} lacks {missing} in the shapes of the card; record it again")
-    return _Golden(numerics=metadata.get("numerics", ""), float_digest=metadata["float_digest"], arrays=arrays)
+    return arrays, metadata
 
 
 def _expected_arrays(card: Card) -> dict[str, tuple[type[np.generic], tuple[int | None, ...]]]:

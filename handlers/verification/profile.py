@@ -82,7 +82,13 @@ def load_or_measure_profile(network: Network, model_digest: str, numerics: Numer
             return stored
         _LOG.warning("rows are not equal at the stored sizes %s; measuring again", stored.exec_batch_sizes)
     profile = measure_profile(network)
-    state.write(_KIND, model_digest, numerics.id, _to_document(profile, candidates))
+    document = {
+        "version": PROFILE_VERSION,
+        "candidates": candidates,
+        "exec_batch_sizes": profile.exec_batch_sizes,
+        "seconds_per_batch": profile.seconds_per_batch,
+    }
+    state.write(_KIND, model_digest, numerics.id, document)
     return profile
 
 
@@ -196,15 +202,6 @@ def _probe_rows(network: Network, operation: Operation, largest: int) -> Rows:
     """Make the probe rows: two batches of the largest size, so that its rows are shuffled among others, too."""
     addresses = Addresses.of_range(_PROBE_SEED, 0, max(2 * largest, _MIN_POOL))
     return make_probe_rows(network.card, operation, addresses)
-
-
-def _to_document(profile: Profile, candidates: Sequence[int]) -> dict[str, Any]:
-    return {
-        "version": PROFILE_VERSION,
-        "candidates": list(candidates),
-        "exec_batch_sizes": list(profile.exec_batch_sizes),
-        "seconds_per_batch": {str(size): seconds for size, seconds in profile.seconds_per_batch.items()},
-    }
 
 
 def _read_document(document: Mapping[str, Any], candidates: Sequence[int]) -> Profile | None:

@@ -1,6 +1,6 @@
 """Write a worker's messages: the outcome of each item, and the description of its model.
 
-Outcomes and a card enter; messages of fount.worker.v1 and fount.v1 leave.
+Finished work, errors and a card enter; messages of fount.worker.v1 and fount.v1 leave.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from google.rpc import code_pb2, error_details_pb2, status_pb2
 from fount.v1 import model_pb2
 from fount.worker.v1 import worker_pb2
 from handlers.cards.card import Card
-from handlers.execution.batches import Outcome
+from handlers.execution.batches import Work
 from handlers.execution.errors import ItemError
 from handlers.worker.requests import DTYPES
 
@@ -43,23 +43,25 @@ def status_of(error: ItemError) -> status_pb2.Status:
     return status_pb2.Status(code=code, message=str(error), details=[detail])
 
 
-def add_outcome(reply: worker_pb2.WorkerReply, outcome: Outcome, request_id: str) -> None:
+def add_outcome(reply: worker_pb2.WorkerReply, item: Work | ItemError, request_id: str) -> None:
     """Append an item's outcome to a reply, in place: assigning a message to another would copy the values."""
     message = reply.items.add()
-    if outcome.failure is not None or outcome.values is None:
-        message.status.CopyFrom(status_of(outcome.failure or ItemError("MODEL_FAILED", "the item was not run")))
-        return
-    values, tensor = outcome.values, message.value
-    if outcome.next_step is not None:
-        message.carry.next_step = outcome.next_step
-        tensor = message.carry.state
-    tensor.dtype = model_pb2.DTYPE_UINT8 if values.dtype == np.uint8 else model_pb2.DTYPE_FLOAT32
-    tensor.dims.extend(values.shape)
-    tensor.data = values.astype(DTYPES[tensor.dtype], copy=False).tobytes()
-    for row, fault in sorted(outcome.failed_rows.items()):
-        returned = "NaN or infinite values" if fault == "NOT_FINITE" else "values beyond its range"
-        text = f"the model returned {returned} for this row (request {request_id!r}); try another index or label"
-        message.row_errors.add(row=row, status=status_of(ItemError(fault, text)))
+    match item:
+        case (ItemError() as error) | Work(failure=ItemError() as error):
+            message.status.CopyFrom(status_of(error))
+        case Work(values=values):
+            tensor = message.value
+            if item.next_step is not None:
+                message.carry.next_step = item.next_step
+                tensor = message.carry.state
+            tensor.dtype = model_pb2.DTYPE_UINT8 if values.dtype == np.uint8 else model_pb2.DTYPE_FLOAT32
+            tensor.dims.extend(values.shape)
+            tensor.data = values.astype(DTYPES[tensor.dtype], copy=False).tobytes()
+            for row, fault in sorted(item.failed_rows.items()):
+                returned = "NaN or infinite values" if fault == "NOT_FINITE" else "values beyond its range"
+                remedy = f"for this row (request {request_id!r}); try another index or label"
+                error = ItemError(fault, f"the model returned {returned} {remedy}")
+                message.row_errors.add(row=row, status=status_of(error))
 
 
 def card_to_proto(card: Card, model_digest: str, reason: str) -> model_pb2.Model:

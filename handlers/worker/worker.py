@@ -20,7 +20,7 @@ from google.protobuf.message import DecodeError
 from fount.v1 import model_pb2
 from fount.worker.v1 import worker_pb2
 from handlers.cards.card import Card
-from handlers.execution.batches import BatchRunner, Outcome, Work
+from handlers.execution.batches import BatchRunner, Work
 from handlers.execution.errors import ItemError, exit_process, is_out_of_memory
 from handlers.execution.network import FamilyBuilder, Operation, StepPlan
 from handlers.execution.rows import ManipulationRows
@@ -126,10 +126,10 @@ class Worker:
             on_device_lost=partial(exit_process, "the device is lost"),
             share=steps.share if steps else _share_of_images(works, card),
         )
-        outcomes = iter(runner.run(works))
+        runner.run(works)
         reply = self._reply([])
         for item in items:
-            add_outcome(reply, next(outcomes) if isinstance(item, Work) else item, request.request_id)
+            add_outcome(reply, item, request.request_id)
         reply.timings.queue_s = (runner.first_batch_at or time.perf_counter()) - arrived
         reply.timings.compute_s = runner.compute_s
         reply.timings.batch_sizes.extend(runner.batch_sizes)
@@ -187,16 +187,15 @@ def _share_of_images(works: list[Work], card: Card) -> float:
 
 def _read_items(
     request: worker_pb2.WorkerRequest, operation: Operation, card: Card, steps: StepPlan | None
-) -> list[Work | Outcome]:
-    """Parse each item into work, or into the outcome of a refused item."""
+) -> list[Work | ItemError]:
     capacity = CallCapacity()
-    parsed: list[Work | Outcome] = []
+    items: list[Work | ItemError] = []
     for item in request.items:
         try:
-            parsed.append(read_work(item, operation, card, capacity, steps))
+            items.append(read_work(item, operation, card, capacity, steps))
         except ItemError as error:
-            parsed.append(Outcome(failure=error))
-    return parsed
+            items.append(error)
+    return items
 
 
 def _describe_failure(error: Exception, request_id: str) -> ItemError:
