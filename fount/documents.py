@@ -206,9 +206,10 @@ def _not_plain(value: object, key: str) -> Iterator[Problem]:
     """Find what JSON cannot express: dates, bytes, sets, keys that are no text, numbers that are not finite."""
     if isinstance(value, Mapping):
         for name, item in value.items():
-            where = f"{key}.{name}" if key else str(name)
+            shown = name if isinstance(name, str) else _show(name)
+            where = f"{key}.{shown}" if key else shown
             if not isinstance(name, str):
-                yield Problem(key=where, wrong=f"has the key {_show(name)}", remedy=f'put it in quotes, like "{name}"')
+                yield Problem(key=where, wrong=f"has the key {shown}", remedy=f'put it in quotes, like "{shown}"')
             yield from _not_plain(item, where)
     elif isinstance(value, list | tuple):
         for place, item in enumerate(value):
@@ -247,5 +248,6 @@ def _join(path: str, key: str) -> str:
 
 
 def _show(value: object) -> str:
-    text = repr(value)
+    huge = isinstance(value, int) and value.bit_length() > 1024  # Python refuses to write thousands of digits
+    text = "a huge number" if huge else repr(value)
     return text if len(text) <= 60 else f"{text[:57]}..."

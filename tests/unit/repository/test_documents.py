@@ -103,3 +103,11 @@ def test_a_field_with_its_own_parser_reports_its_problems_with_paths():
         parse(WithPolicy, {"policy": [{"rotate": 1}, {"zom": [1, 1]}], "polcy": 1})
     assert sorted(problem.key for problem in caught.value.problems) == ["polcy", "policy[0].rotate", "policy[1].zom"]
     assert parse(WithPolicy, {"policy": [{"rotate": [0, 1]}]}).policy == parse_policy([{"rotate": [0, 1]}])
+
+
+@pytest.mark.parametrize("text", ["x: 0x" + "f" * 5000, "0x" + "f" * 5000 + ": 1"], ids=["value", "key"])
+def test_a_number_of_thousands_of_digits_is_a_problem(tmp_path, text: str):
+    file = tmp_path / "a.yaml"
+    file.write_text(text)
+    with pytest.raises(DocumentError):
+        parse(Inner, read_yaml(file))
