@@ -1,8 +1,18 @@
 """What all tests share: how `pytest -n 2` distributes them over processes."""
 
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
+
+
+@pytest.fixture
+def short_path() -> Iterator[Path]:
+    """An empty folder with a path short enough for sockets below it, which those of parallel tests are not."""
+    with tempfile.TemporaryDirectory(prefix="f") as folder:
+        yield Path(folder)
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -26,17 +26,15 @@ def gone(processes: list[psutil.Process], timeout_s: float = 15) -> bool:
     return not psutil.wait_procs(processes, timeout=timeout_s)[1]
 
 
-def test_ctrl_c_leaves_no_process_socket_or_folder(archives: Path, tmp_path: Path) -> None:
-    temporary = tmp_path / "tmp"
-    temporary.mkdir()
-    with serving(archives, tmp_path, extra={"TMPDIR": str(temporary)}, runners=1) as served:
-        assert list(temporary.iterdir())
+def test_ctrl_c_leaves_no_process_socket_or_folder(archives: Path, tmp_path: Path, short_path: Path) -> None:
+    with serving(archives, tmp_path, extra={"TMPDIR": str(short_path)}, runners=1) as served:
+        assert list(short_path.iterdir())
         reached(lambda: bool(runners_of(served)))
         family = psutil.Process(served.process.pid).children(recursive=True)
         assert len(family) >= 5
         assert served.stop() == 0
         assert gone(family)
-        assert list(temporary.iterdir()) == []
+        assert list(short_path.iterdir()) == []
 
 
 @pytest.mark.slow

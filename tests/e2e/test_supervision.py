@@ -29,12 +29,10 @@ BACK_S = 90
 
 
 @pytest.fixture
-def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def temporary(short_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Where a TorchServe of this process makes its folder."""
-    folder = tmp_path / "t"
-    folder.mkdir()
-    monkeypatch.setattr("tempfile.tempdir", str(folder))
-    return folder
+    monkeypatch.setattr("tempfile.tempdir", str(short_path))
+    return short_path
 
 
 @asynccontextmanager

@@ -231,10 +231,11 @@ class Replica:
             self._record_failed_probe(error)
             offers = {key: _away(offer) for key, offer in before.items()}
         else:
-            self._reported_away, self.is_discovered, self._unresponsive_since = False, True, None
+            self._reported_away, self._unresponsive_since = False, None
             # Concurrently, so that a worker that is slow to describe itself does not hide the others.
             described = await asyncio.gather(*(self._offer(key, pids) for key, pids in ready.items()))
             offers = dict(zip(ready, described, strict=True))
+            self.is_discovered = True  # not before: a model whose description is awaited is not an unknown one
         if offers != before:
             self.offers = offers
             self._changed()

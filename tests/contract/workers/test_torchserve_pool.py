@@ -194,6 +194,13 @@ async def test_a_slow_description_is_used_as_soon_as_it_arrives(pool, fake: Fake
     await until(lambda: pool.offers()[0].numerics == "new")
 
 
+async def test_it_is_discovered_only_with_the_offers_of_its_models(fake: FakeTorchServe) -> None:
+    fake.describe_delay_s = 0.3
+    async with started_pool(fake) as pool:
+        await until(pool.is_discovered)
+        assert [offer.name for offer in pool.offers()] == ["toy"]
+
+
 @pytest.mark.parametrize("refusal", [NO_WORKER, (grpc.StatusCode.INTERNAL, "Worker died.")], ids=["full", "died"])
 async def test_a_new_worker_that_cannot_be_described_leaves_the_offer_of_the_others(pool, fake, refusal) -> None:
     fake.describe_refused, fake.pids = refusal, [11, 12]

@@ -84,14 +84,14 @@ def test_a_folder_is_created_where_sockets_fit(tmp_path: Path, monkeypatch: pyte
     assert list(long.iterdir()) == []
 
 
-def test_the_folder_of_a_killed_process_is_removed_by_the_next(tmp_path: Path, monkeypatch) -> None:
-    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+def test_the_folder_of_a_killed_process_is_removed_by_the_next(short_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(short_path))
     mine = make_folder()
-    (tmp_path / "fount-orphan").mkdir()
-    (tmp_path / "fount-orphan" / "owner").write_text("999999999 1.0")
-    (tmp_path / "fount-unrelated").mkdir()
+    (short_path / "fount-orphan").mkdir()
+    (short_path / "fount-orphan" / "owner").write_text("999999999 1.0")
+    (short_path / "fount-unrelated").mkdir()
     again = make_folder()
-    assert sorted(tmp_path.iterdir()) == sorted([mine, again, tmp_path / "fount-unrelated"])
+    assert sorted(short_path.iterdir()) == sorted([mine, again, short_path / "fount-unrelated"])
 
 
 def test_an_error_without_a_temporary_folder_contains_the_remedy(
