@@ -15,10 +15,18 @@ def short_path() -> Iterator[Path]:
         yield Path(folder)
 
 
+_FIRST = ("tests/e2e/", "tests/contract/client/test_torch_dataset.py")
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Run end-to-end tests first: they take longest, and another process runs the rest meanwhile."""
-    items.sort(key=lambda item: not item.nodeid.startswith("tests/e2e/"))
+    """Run end-to-end tests first: they take longest, and another process runs the rest meanwhile.
+
+    That process starts with the tests whose data loaders fork, which gRPC allows only while no other thread uses it.
+    """
+    items.sort(
+        key=lambda item: next((k for k, start in enumerate(_FIRST) if item.nodeid.startswith(start)), len(_FIRST))
+    )
 
 
 @pytest.hookimpl(optionalhook=True)
