@@ -10,7 +10,7 @@ ARCHIVES := build/archives
 PARALLEL := -n 2 --dist loadscope --no-loadscope-reorder
 
 PROTOS := $(wildcard protos/fount/*/*.proto protos/fount/*/*/*.proto)
-SERVICE_PROTOS := $(wildcard protos/fount/v1/*.proto protos/fount/runner/v1/*.proto)
+SERVICE_PROTOS := $(wildcard protos/fount/v1/*.proto protos/fount/runner/v1/*.proto protos/fount/worker/v1/*.proto)
 PROTOC := $(PROTO_BIN)/python -m grpc_tools.protoc -I protos -I protos/third_party \
 	--plugin=protoc-gen-mypy=$(PROTO_BIN)/protoc-gen-mypy --plugin=protoc-gen-mypy_grpc=$(PROTO_BIN)/protoc-gen-mypy_grpc
 

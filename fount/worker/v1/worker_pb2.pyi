@@ -22,6 +22,39 @@ else:
 DESCRIPTOR: google.protobuf.descriptor.FileDescriptor
 
 @typing.final
+class DescribeRequest(google.protobuf.message.Message):
+    """DescribeRequest has no fields."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+
+Global___DescribeRequest: typing_extensions.TypeAlias = DescribeRequest
+
+@typing.final
+class DescribeResponse(google.protobuf.message.Message):
+    """DescribeResponse is what a worker has loaded."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    DESCRIPTION_FIELD_NUMBER: builtins.int
+    @property
+    def description(self) -> Global___Description:
+        """description is the same as the answer to a WorkerRequest of operation DESCRIBE. Always set."""
+
+    def __init__(
+        self,
+        *,
+        description: Global___Description | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["description", b"description"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["description", b"description"]) -> None: ...
+
+Global___DescribeResponse: typing_extensions.TypeAlias = DescribeResponse
+
+@typing.final
 class WorkerRequest(google.protobuf.message.Message):
     """WorkerRequest is one call: any number of items of one operation on one model."""
 
@@ -399,6 +432,7 @@ class Description(google.protobuf.message.Message):
     EXEC_BATCH_SIZES_FIELD_NUMBER: builtins.int
     NUMERICS_DETAILS_FIELD_NUMBER: builtins.int
     EXEC_BATCH_SECONDS_FIELD_NUMBER: builtins.int
+    PROCESSES_FIELD_NUMBER: builtins.int
     numerics: builtins.str
     """numerics is the worker's numerics id. Always set."""
     @property
@@ -419,6 +453,10 @@ class Description(google.protobuf.message.Message):
         Empty: not measured.
         """
 
+    @property
+    def processes(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___WorkerProcess]:
+        """processes are the workers of the same TorchServe that can be called directly, of every model. Empty: none can."""
+
     def __init__(
         self,
         *,
@@ -427,8 +465,31 @@ class Description(google.protobuf.message.Message):
         exec_batch_sizes: collections.abc.Iterable[builtins.int] | None = ...,
         numerics_details: collections.abc.Iterable[builtins.str] | None = ...,
         exec_batch_seconds: collections.abc.Iterable[builtins.float] | None = ...,
+        processes: collections.abc.Iterable[Global___WorkerProcess] | None = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["model", b"model"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["exec_batch_seconds", b"exec_batch_seconds", "exec_batch_sizes", b"exec_batch_sizes", "model", b"model", "numerics", b"numerics", "numerics_details", b"numerics_details"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["exec_batch_seconds", b"exec_batch_seconds", "exec_batch_sizes", b"exec_batch_sizes", "model", b"model", "numerics", b"numerics", "numerics_details", b"numerics_details", "processes", b"processes"]) -> None: ...
 
 Global___Description: typing_extensions.TypeAlias = Description
+
+@typing.final
+class WorkerProcess(google.protobuf.message.Message):
+    """WorkerProcess is one worker that can be called directly."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    PID_FIELD_NUMBER: builtins.int
+    ADDRESS_FIELD_NUMBER: builtins.int
+    pid: builtins.int
+    """pid is its process id, as TorchServe reports it."""
+    address: builtins.str
+    """address is where it serves WorkerService: "unix:" and the path of a socket, or ":" and a TCP port on TorchServe's host."""
+    def __init__(
+        self,
+        *,
+        pid: builtins.int = ...,
+        address: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["address", b"address", "pid", b"pid"]) -> None: ...
+
+Global___WorkerProcess: typing_extensions.TypeAlias = WorkerProcess
