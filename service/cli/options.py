@@ -28,6 +28,7 @@ __all__ = [
     "choose_archives",
     "data_set_option",
     "data_sets_option",
+    "direct_calls_option",
     "embedded_pool",
     "gateway_config",
     "gateway_options",
@@ -101,6 +102,11 @@ data_sets_option = _option(
     help="Data sets with classes, splits, classifier and policy, as YAML; see docs/augmentation.md.",
 )  # fmt: skip
 
+direct_calls_option = _option(
+    "--direct-calls/--no-direct-calls", default=True,
+    help="Call worker processes directly where they can be reached; the others, or all, through TorchServe.",
+)  # fmt: skip
+
 archives_options = _options(
     _option("--archives", type=_PATH, default=_ARCHIVES, help="Folder of .mar files, as `fount pack` writes them."),
     _option("--model-store", type=_PATH, help="Instead of --archives: folder with one folder a model; each is packed "
@@ -118,6 +124,7 @@ worker_options = _options(
     _option("--tuned", type=_PATH, metavar="FILE",
             help="Settings of each model from `fount tune`; they take precedence over the three above. Unset: "
                  "workers.yaml in the state folder, when none of the three is given."),
+    direct_calls_option,
 )  # fmt: skip
 
 gateway_options = _options(
@@ -223,6 +230,7 @@ def embedded_pool(context: click.Context) -> EmbeddedPool:
         threads=given["threads"],
         precision=given["precision"],
         tuned=_tuned(context),
+        direct=given["direct_calls"],
     )
     return EmbeddedPool(config, refused=store.refused)
 

@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from service.cli.demo import demonstrate, rows_to_table
-from service.cli.options import embedded_pool, gateway_config, gateway_options, worker_options
+from service.cli.options import direct_calls_option, embedded_pool, gateway_config, gateway_options, worker_options
 from service.cli.signals import stop_event
 from service.config import GatewayConfig
 from service.domain import Operation
@@ -43,9 +43,17 @@ def serve(context: click.Context, /, **_: object) -> None:
 @click.option("--token-file", multiple=True, type=click.Path(path_type=Path), show_envvar=True,
               help="A TorchServe's key_file.json, one for each --torchserve in the same order; none when its "
                    "token authorisation is off.")  # fmt: skip
+@direct_calls_option
 @gateway_options
 @click.pass_context
-def gateway(context: click.Context, /, torchserve: tuple[str, ...], token_file: tuple[Path, ...], **_: object) -> None:
+def gateway(
+    context: click.Context,
+    /,
+    torchserve: tuple[str, ...],
+    token_file: tuple[Path, ...],
+    direct_calls: bool,
+    **_: object,
+) -> None:
     """Run the gateway alone, for TorchServe processes that run elsewhere."""
     if token_file and len(token_file) != len(torchserve):
         problem = f"give one for each --torchserve: {len(torchserve)}, not {len(token_file)}"
@@ -53,7 +61,7 @@ def gateway(context: click.Context, /, torchserve: tuple[str, ...], token_file: 
     files = token_file or (None,) * len(torchserve)
     addresses = [_address(each, file) for each, file in zip(torchserve, files, strict=True)]
     config = gateway_config(context)
-    _run(_serve(lambda: TorchServePool(addresses), config, wait_for_models=False))
+    _run(_serve(lambda: TorchServePool(addresses, direct=direct_calls), config, wait_for_models=False))
 
 
 @click.command(epilog="Example: fount demo --archives build/archives --out demo")

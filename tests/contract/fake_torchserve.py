@@ -14,7 +14,7 @@ import grpc
 
 from fount.torchserve.v1 import torchserve_pb2
 from fount.v1 import model_pb2
-from fount.worker.v1 import worker_pb2
+from fount.worker.v1 import worker_pb2, worker_pb2_grpc
 from service.domain import Call, Dtype, Operation, Parameters, RangeItem, Target
 from service.workers.torchserve.channel import Address
 from service.workers.torchserve.pool import TorchServePool
@@ -62,6 +62,7 @@ class FakeTorchServe:
         describe_refused: the error in place of a description.
         unresponsive: its management does not answer.
         requests: of all predictions that were started.
+        descriptions: requested so far.
         running, max_running: predictions in progress, now and at most.
     """
 
@@ -75,6 +76,7 @@ class FakeTorchServe:
     describe_refused: tuple[grpc.StatusCode, str] | None = None
     unresponsive: bool = False
     requests: list[worker_pb2.WorkerRequest] = field(default_factory=list)
+    descriptions: int = 0
     running: int = 0
     max_running: int = 0
     seen_metadata: list[tuple[str, str]] = field(default_factory=list)
@@ -87,6 +89,7 @@ class FakeTorchServe:
         self.seen_metadata = list(context.invocation_metadata())
         message = worker_pb2.WorkerRequest.FromString(request.input["body"])
         if message.operation == model_pb2.OPERATION_DESCRIBE:
+            self.descriptions += 1
             await asyncio.sleep(self.describe_delay_s)
             if self.describe_refused:
                 await context.abort(*self.describe_refused)
@@ -148,6 +151,60 @@ async def running(fake: FakeTorchServe) -> AsyncIterator[Address]:
             yield Address(inference=f"127.0.0.1:{port}", management=f"127.0.0.1:{port}", token_file=tokens)
     finally:
         await server.stop(0)
+
+
+class FakeWorker(worker_pb2_grpc.WorkerServiceServicer):
+    """A worker process that serves direct calls, on a Unix socket or a TCP port.
+
+    Attributes:
+        stalled: calls wait until it is set; None: they do not.
+        refusal: the status of every call; None: it is answered.
+        requests: of the calls, without descriptions.
+        cancelled: how many calls were cancelled.
+    """
+
+    def __init__(self) -> None:
+        self.stalled: asyncio.Event | None = None
+        self.refusal: tuple[grpc.StatusCode, str] | None = None
+        self.requests: list[worker_pb2.WorkerRequest] = []
+        self.seen_metadata: list[tuple[str, str]] = []
+        self.cancelled = 0
+        self._server: grpc.aio.Server | None = None
+
+    async def Execute(self, request, context):
+        self.seen_metadata = list(context.invocation_metadata())
+        if request.operation != model_pb2.OPERATION_DESCRIBE:
+            self.requests.append(request)
+        try:
+            if self.stalled:
+                await self.stalled.wait()
+        except asyncio.CancelledError:
+            self.cancelled += 1
+            raise
+        if self.refusal:
+            await context.abort(*self.refusal)
+        return rows()
+
+    async def start(self, address: str) -> int:
+        """Listen; return the TCP port."""
+        self._server = grpc.aio.server()
+        worker_pb2_grpc.add_WorkerServiceServicer_to_server(self, self._server)
+        port = self._server.add_insecure_port(address)
+        await self._server.start()
+        return port
+
+    async def stop(self) -> None:
+        """End the connections at once."""
+        if self._server:
+            await self._server.stop(0)
+
+
+def described_at(addresses: dict[int, str]) -> worker_pb2.WorkerReply:
+    """A description with the addresses of worker processes."""
+    reply = description()
+    for pid, address in addresses.items():
+        reply.description.processes.add(pid=pid, address=address)
+    return reply
 
 
 @asynccontextmanager

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import grpc
 from google.protobuf.message import DecodeError
@@ -95,12 +95,16 @@ class Descriptions:
 
     Args:
         answered: called when a reply arrived after `offer` had stopped waiting for it.
+
+    Attributes:
+        addresses: where workers of any model can be called directly, by process id; of the latest description.
     """
 
     def __init__(self, channel: TorchServeChannel, answered: Callable[[], None]) -> None:
         self._channel = channel
         self._answered = answered
         self._known: dict[ModelVersion, tuple[frozenset[int], Offer]] = {}  # with the workers it is of
+        self.addresses: Mapping[int, str] = {}
         self._requests: dict[ModelVersion, asyncio.Task[None]] = {}
 
     async def offer(self, key: ModelVersion, pids: frozenset[int]) -> Offer | None:
@@ -132,7 +136,9 @@ class Descriptions:
         request = worker_pb2.WorkerRequest(operation=model_pb2.OPERATION_DESCRIBE).SerializeToString()
         try:
             answer = await self._channel.predict(*key, request, _DESCRIBE_TIMEOUT_S)
-            self._known[key] = (pids, description_to_offer(*key, worker_pb2.WorkerReply.FromString(answer), len(pids)))
+            reply = worker_pb2.WorkerReply.FromString(answer)
+            self.addresses = {each.pid: each.address for each in reply.description.processes}
+            self._known[key] = (pids, description_to_offer(*key, reply, len(pids)))
         except (grpc.aio.AioRpcError, DecodeError, WorkerFault, ValueError) as error:
             known = self._known.get(key)
             if known is not None and known[0] & pids:

@@ -36,7 +36,7 @@ class EmbeddedPool(TorchServePool):
     """
 
     def __init__(self, *configs: TorchServeConfig, refused: Sequence[Offer] = ()) -> None:
-        super().__init__(())
+        super().__init__((), direct=all(config.direct for config in configs))
         self._not_packed = tuple(refused)
         self.processes = [TorchServeProcess(config) for config in configs]
         self._supervisors: list[asyncio.Task[None]] = []

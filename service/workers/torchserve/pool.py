@@ -1,46 +1,45 @@
-"""The worker pool over any number of TorchServe addresses: the choice of a replica, and second attempts.
+"""The worker pool over any number of TorchServe addresses: the choice of a route to a worker.
 
-A worker that is stopped, swapped out or stuck causes no error. Addresses give the same bytes on every worker, so a call
-without a reply is repeated on another worker, and the first reply is used (hedging). The other call continues until it
-ends by itself; meanwhile it counts as load of its worker, which receives no more.
+Addresses give the same bytes on every worker, so a call whose worker is lost is repeated on another one, by the
+scheduler. A worker that is called directly and stops is lost once its connection answers no ping. Of those behind
+TorchServe's queue nothing is known, so a call that gets no answer for long is given up when there are other workers.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import time
-from collections import Counter
 from collections.abc import Callable, Sequence
-from typing import Generic, TypeVar
 
 from service.domain import Call, Reply, Target
-from service.errors import NotReady
+from service.errors import NotReady, TooLate, WorkerLost
 from service.workers import Offer
 from service.workers.torchserve.channel import Address
 from service.workers.torchserve.replica import Replica
+from service.workers.torchserve.routes import Route
 
-__all__ = ["Hedge", "TorchServePool"]
+__all__ = ["TorchServePool"]
 
 _log = logging.getLogger(__name__)
 
-_STALLED_S, _STALLED_COSTS = 2.0, 10  # a call without a reply for so long, or so many times its cost, is repeated
-
-Answer = TypeVar("Answer")
+_STALLED_S, _STALLED_COSTS = 2.0, 10  # a call without a reply for so long, or so many times its cost, is given up
 
 
 class TorchServePool:
     """Workers behind TorchServe.
 
+    Args:
+        addresses: of TorchServes.
+        direct: whether workers are called directly where that is possible.
+
     Attributes:
         replicas: one for each address.
     """
 
-    def __init__(self, addresses: Sequence[Address]) -> None:
+    def __init__(self, addresses: Sequence[Address], *, direct: bool = True) -> None:
         self.replicas: list[Replica] = []
+        self._direct = direct
         self._watchers: list[Callable[[], None]] = []
-        self._hedge = Hedge[Reply](self._replica_changed)
-        self._hedged: Counter[Target] = Counter()
         self._calls = 0
         self._differing: set[Target] = set()
         for address in addresses:
@@ -48,7 +47,7 @@ class TorchServePool:
 
     def add(self, address: Address) -> None:
         """Add an address, before the pool is started."""
-        self.replicas.append(Replica(address, self._replica_changed))
+        self.replicas.append(Replica(address, self._replica_changed, direct=self._direct))
 
     async def start(self) -> None:
         """Begin to probe every address."""
@@ -57,7 +56,6 @@ class TorchServePool:
 
     async def close(self) -> None:
         """Stop probing and close the connections; TorchServe keeps running."""
-        await self._hedge.close()
         await asyncio.gather(*(replica.close() for replica in self.replicas))
 
     def offers(self) -> tuple[Offer, ...]:
@@ -74,56 +72,42 @@ class TorchServePool:
 
     def workers(self, target: Target) -> int:
         """Return how many ready workers a target has now."""
-        return sum(replica.workers(target) for replica in self.replicas)
+        return sum(route.workers for replica in self.replicas for route in replica.routes(target))
 
     def capacity(self, target: Target) -> int:
         """Return how many more calls its workers accept now; see `WorkerPool.capacity`."""
-        serving = self._serving(target)
-        preferred = [replica for replica in serving if not replica.is_avoided(target)]
-        return sum(replica.capacity(target) for replica in preferred or serving)
+        routes = [(replica, route) for replica in self.replicas for route in replica.routes(target)]
+        preferred = [route for replica, route in routes if not replica.is_avoided(route)]
+        return sum(route.capacity for route in preferred or [route for _, route in routes])
 
     async def call(self, call: Call, *, timeout_s: float) -> Reply:
-        """Execute a call on the least loaded replica, and on another one when it stalls; see `WorkerPool.call`."""
-        replica = _least_loaded(self._serving(call.target), call.target)
-        if replica is None:
+        """Execute a call by the least loaded route; see `WorkerPool.call`."""
+        chosen = self._least_loaded(call.target)
+        if chosen is None:
             raise NotReady(f"{call.target.model.name} {call.target.model.version} has no ready worker")
-        ends_s = time.monotonic() + timeout_s
-        return await self._hedge.answer(
-            self._start(replica, call, timeout_s),
-            lambda: self._repeat(replica, call, ends_s - time.monotonic()),
-            max(_STALLED_S, _STALLED_COSTS * (call.cost_s or 0.0)),
-        )
-
-    def _serving(self, target: Target) -> list[Replica]:
-        return [replica for replica in self.replicas if replica.workers(target)]
-
-    def _start(self, replica: Replica, call: Call, timeout_s: float) -> asyncio.Task[Reply]:
-        """Start a call; it counts as load from now on, before its task has run."""
+        replica, route = chosen
         self._calls += 1
-        replica.last_chosen = self._calls
-        replica.load.add(call)
-        task = asyncio.get_running_loop().create_task(replica.call(call, timeout_s))
-        task.add_done_callback(lambda _: replica.load.remove(call))
-        return task
+        route.last_chosen = self._calls
+        if route.is_direct or self.workers(call.target) == 1:
+            return await replica.call(route, call, timeout_s)
+        stalled_s = max(_STALLED_S, _STALLED_COSTS * (call.cost_s or 0.0))
+        try:
+            return await replica.call(route, call, min(timeout_s, stalled_s))
+        except TooLate as error:
+            if timeout_s <= stalled_s:
+                raise
+            replica.avoid(route)
+            raise WorkerLost(f"a call of {call.target.model.name} got no answer for {stalled_s:.3g} s") from error
 
-    def _repeat(self, stalled: Replica, call: Call, timeout_s: float) -> asyncio.Task[Reply] | None:
-        """Start a stalled call again on another replica, or on another worker of the same; None if there is none.
+    def _least_loaded(self, target: Target) -> tuple[Replica, Route] | None:
+        """Choose a route that lost no call recently, has capacity, and the least load a worker; equals alternate."""
 
-        Repeated calls of a target are limited to the number of its workers: when everything is slow, more of them would
-        make it slower.
-        """
-        target, serving = call.target, self._serving(call.target)
-        others = [replica for replica in serving if replica is not stalled]
-        if not others and stalled.workers(target) > 1:
-            others = [stalled]
-        replica = _least_loaded(others, target)  # even without capacity: under load there is never any
-        if replica is None or timeout_s <= 0 or self._hedged[target] >= self.workers(target):
-            return None
-        _log.warning("call %s is stalled and is repeated", call.request_id, extra={"action": "call_hedged"})
-        self._hedged[target] += 1
-        task = self._start(replica, call, timeout_s)
-        task.add_done_callback(lambda _: self._hedged.subtract([target]))
-        return task
+        def rank(chosen: tuple[Replica, Route]) -> tuple[bool, bool, float, int]:
+            replica, route = chosen
+            return replica.is_avoided(route), not route.capacity, route.load_s, route.last_chosen
+
+        routes = [(replica, route) for replica in self.replicas for route in replica.routes(target)]
+        return min(routes, key=rank, default=None)
 
     def _replica_changed(self) -> None:
         self._warn_of_differences()
@@ -139,80 +123,3 @@ class TorchServePool:
         for target in {target for target, seen in sizes.items() if len(seen) > 1} - self._differing:
             self._differing.add(target)
             _log.warning("the replicas of %s %s execute different batch sizes", target.model.name, target.model.version)
-
-
-def _least_loaded(replicas: Sequence[Replica], target: Target) -> Replica | None:
-    """Choose a replica that lost no call recently, has capacity, and has the least load a worker; equals alternate."""
-
-    def rank(replica: Replica) -> tuple[bool, bool, float, int]:
-        load_s = replica.load.seconds(target) / replica.workers(target)
-        return replica.is_avoided(target), not replica.capacity(target), load_s, replica.last_chosen
-
-    return min(replicas, key=rank, default=None)
-
-
-class Hedge(Generic[Answer]):
-    """Calls that may be repeated while they are in flight.
-
-    Args:
-        ended: called when a call whose answer was not used has ended.
-    """
-
-    def __init__(self, ended: Callable[[], None]) -> None:
-        self._ended = ended
-        self._unused: set[asyncio.Task[Answer]] = set()
-
-    async def answer(
-        self, first: asyncio.Task[Answer], repeat: Callable[[], asyncio.Task[Answer] | None], stalled_s: float
-    ) -> Answer:
-        """Return the first answer.
-
-        Args:
-            first: the call in flight.
-            repeat: starts it again elsewhere; None when that is not possible now.
-            stalled_s: after how long a single call without an answer is repeated; tried again at this interval.
-
-        Raises:
-            FountServiceError: a worker's answer; or that of the first call, when no call reached a worker.
-        """
-        calls = [first]
-        try:
-            answered = await _first_answered(calls, repeat, stalled_s)
-        except asyncio.CancelledError:
-            for each in calls:
-                each.cancel()
-            raise
-        for each in calls:
-            if each is not answered:
-                self._unused.add(each)
-                each.add_done_callback(self._forget)
-        return answered.result()
-
-    async def close(self) -> None:
-        """Cancel the calls whose answers were not used."""
-        unused = list(self._unused)
-        for each in unused:
-            each.cancel()
-        await asyncio.gather(*unused, return_exceptions=True)
-
-    def _forget(self, call: asyncio.Task[Answer]) -> None:
-        self._unused.discard(call)
-        if not call.cancelled():
-            call.exception()  # marks an error as retrieved, so that asyncio does not log it
-            self._ended()
-
-
-async def _first_answered(
-    calls: list[asyncio.Task[Answer]], repeat: Callable[[], asyncio.Task[Answer] | None], stalled_s: float
-) -> asyncio.Task[Answer]:
-    """Wait for a result or a worker's error; a call that met no worker waits for the repeated one."""
-    waiting = set(calls)
-    while waiting:
-        done, waiting = await asyncio.wait(waiting, timeout=stalled_s, return_when=asyncio.FIRST_COMPLETED)
-        for call in calls:
-            if call in done and (call.cancelled() or not isinstance(call.exception(), NotReady)):
-                return call
-        if not done and len(waiting) == 1 and (repeated := repeat()):
-            calls.append(repeated)
-            waiting.add(repeated)
-    return calls[0]

@@ -1,51 +1,41 @@
-"""One TorchServe address: what it serves, whether its workers stay alive, and how loaded it is.
+"""One TorchServe address: what it serves, and the routes to its workers.
 
-A replica is probed regularly, and more often while models load; the offers of its workers leave to the pool. Calls are
-executed here, and their errors translated to the service's.
+A replica is probed regularly, and more often while models load; the offers of its workers leave to the pool, and the
+routes that calls take. Workers that can be called directly are, so their end is known at once; TorchServe itself is
+asked which processes there are, and is the way to the others.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import math
 import time
-from collections import defaultdict, deque
 from collections.abc import Callable
 from dataclasses import replace
 
 import grpc
-from google.protobuf.message import DecodeError
 
+from fount.v1 import model_pb2
 from fount.worker.v1 import worker_pb2
 from service.domain import Call, Failure, ModelState, Reply, Target
-from service.errors import WorkerBusy, WorkerFault, WorkerLost
-from service.workers import CALLS_PER_WORKER, Offer
-from service.workers.torchserve.channel import (
-    Address,
-    TorchServeChannel,
-    call_to_request,
-    error_to_domain,
-    is_unresponsive,
-    reply_to_domain,
-    says_no_worker,
-)
+from service.errors import WorkerLost
+from service.workers import Offer
+from service.workers.torchserve.channel import Address, TorchServeChannel, is_unresponsive
 from service.workers.torchserve.describe import Descriptions, ModelVersion
+from service.workers.torchserve.group import WorkerGroup
+from service.workers.torchserve.routes import DirectRoute, QueueRoute, Route
 
-__all__ = ["Load", "Replica", "Stability"]
+__all__ = ["Replica"]
 
 _log = logging.getLogger(__name__)
 
 _FAST_PROBE_S, _SLOW_PROBE_S = 0.2, 2.0  # while a model loads, and otherwise
 _LOADING_S = 120.0
-_AVOIDED_S = 0.5  # after it lost a call, while another address can execute the next
+_AVOIDED_S = 0.5  # after it lost a call, while another route can execute the next
+_LIVENESS_S = 15.0  # between calls through TorchServe, by which it notices workers that are stuck
+_RESPONSE_S = 150.0  # longer than TorchServe waits before it replaces a worker
+_DEATH_POLLS, _DEATH_POLL_S = 4, 0.05  # TorchServe may notice the end of a process a little later
 _CHANGED = frozenset({"NUMERICS_MISMATCH", "DIGEST_MISMATCH", "MODEL_UNAVAILABLE"})
-
-_UNKNOWN_COST_S = 1e-6  # of a call without an expected cost: enough for equal ones to alternate
-
-_DEATH_WINDOW_S = 60.0
-_MAX_DEATHS = 3  # of each worker, within the window: from then on it is a crash loop
-_STABLE_S = 15.0
 
 
 class Replica:
@@ -53,32 +43,30 @@ class Replica:
 
     Args:
         changed: called whenever its offers or its capacity may have changed.
+        direct: whether workers are called directly where that is possible.
 
     Attributes:
         offers: what it serves now.
-        load: its calls in flight; the caller of `call` adds them.
         is_discovered: whether it has reported its models at least once.
-        last_chosen: number of the pool's call for which it was last chosen; equal replicas alternate by it.
     """
 
-    def __init__(self, address: Address, changed: Callable[[], None]) -> None:
+    def __init__(self, address: Address, changed: Callable[[], None], *, direct: bool = True) -> None:
         self.offers: dict[ModelVersion, Offer] = {}
-        self.load = Load()
         self.is_discovered = False
-        self.last_chosen = 0
         self._changed = changed
+        self._direct = direct
         self._probe_now = asyncio.Event()
-        self._probing: asyncio.Task[None] | None = None
-        self._stability: dict[ModelVersion, Stability] = {}
-        self._loading_since: dict[ModelVersion, float] = {}
+        self._tasks: list[asyncio.Task[None]] = []
+        self._groups: dict[ModelVersion, WorkerGroup] = {}
         self._loading_reason = "workers are loading"
-        self._avoided: dict[Target, asyncio.TimerHandle] = {}
+        self._avoided: dict[Route, asyncio.TimerHandle] = {}
         self._reported_away = False
         self._connect(address)
 
     def start(self) -> None:
         """Begin to probe it."""
-        self._probing = asyncio.get_running_loop().create_task(self._probe_forever())
+        loop = asyncio.get_running_loop()
+        self._tasks = [loop.create_task(self._probe_forever()), loop.create_task(self._check_liveness_forever())]
 
     async def close(self) -> None:
         """Stop probing, and close the connections; calls in flight end as lost."""
@@ -89,9 +77,6 @@ class Replica:
     async def retire(self, reason: str) -> None:
         """Disconnect from an address that is gone; its models are loading, with this reason, until `move`."""
         await self._stop_probing()
-        for stability in self._stability.values():
-            stability.forget()
-        self._loading_since.clear()
         self._loading_reason = reason
         self.offers = {
             key: replace(offer, state=ModelState.LOADING, reason=reason, workers=0)
@@ -110,37 +95,40 @@ class Replica:
         """How long its management has not answered."""
         return 0.0 if self._unresponsive_since is None else time.monotonic() - self._unresponsive_since
 
-    def workers(self, target: Target) -> int:
-        """Return how many ready workers a target has here."""
-        offer = self.offers.get((target.model.name, target.model.version))
-        return offer.workers if offer and offer.target == target else 0
+    def routes(self, target: Target) -> tuple[Route, ...]:
+        """Return the routes to ready workers of a target."""
+        key = (target.model.name, target.model.version)
+        offer, group = self.offers.get(key), self._groups.get(key)
+        return group.routes() if offer and group and offer.target == target else ()
 
-    def capacity(self, target: Target) -> int:
-        """Return how many more calls they accept."""
-        return max(0, CALLS_PER_WORKER * self.workers(target) - self.load.calls(target))
+    def is_avoided(self, route: Route) -> bool:
+        """Whether a route lost a call a moment ago."""
+        return route in self._avoided
 
-    def is_avoided(self, target: Target) -> bool:
-        """Whether it lost a call of the target a moment ago."""
-        return target in self._avoided
-
-    async def call(self, call: Call, timeout_s: float) -> Reply:
-        """Execute a call here; see `WorkerPool.call`."""
-        key = call.target.model
-        body = call_to_request(call).SerializeToString()
+    async def call(self, route: Route, call: Call, timeout_s: float) -> Reply:
+        """Execute a call by one of its routes; see `WorkerPool.call`."""
         try:
-            answer = await self._channel.predict(key.name, key.version, body, timeout_s)
-            reply = reply_to_domain(call, worker_pb2.WorkerReply.FromString(answer))
-        except grpc.aio.AioRpcError as error:
-            raise await self._translate(call, error) from error
-        except DecodeError as error:
-            raise WorkerFault("the worker's answer is not a worker.v1 reply") from error
-        except (asyncio.CancelledError, grpc.aio.UsageError) as error:
-            task = asyncio.current_task()
-            if self._closed and task and not task.cancelling():  # cancelled by the closed channel alone
-                raise WorkerLost(f"the TorchServe of {key.name} {key.version} went away") from error
+            reply = await route.call(call, timeout_s)
+        except WorkerLost as error:
+            if isinstance(error.__cause__, grpc.aio.AioRpcError):
+                self._channel.forget_tokens()  # they may be of an earlier TorchServe
+            self._probe_now.set()
+            self.avoid(route)
             raise
         self._check_identity(call, reply)
         return reply
+
+    def avoid(self, route: Route) -> None:
+        """Avoid a route for a moment."""
+
+        def end() -> None:
+            del self._avoided[route]
+            self._changed()
+
+        if timer := self._avoided.pop(route, None):
+            timer.cancel()
+        if not self._closed:
+            self._avoided[route] = asyncio.get_running_loop().call_later(_AVOIDED_S, end)
 
     def _connect(self, address: Address) -> None:
         self._address = address
@@ -151,46 +139,18 @@ class Replica:
 
     async def _stop_probing(self) -> None:
         self._closed = True
-        if self._probing:
-            self._probing.cancel()
-            await asyncio.wait([self._probing])
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
         for timer in self._avoided.values():
             timer.cancel()
         self._avoided.clear()
 
     async def _disconnect(self) -> None:
         await self._descriptions.close()
+        groups, self._groups = self._groups, {}
+        await asyncio.gather(*(group.close() for group in groups.values()))
         await self._channel.close()
-
-    async def _translate(self, call: Call, error: grpc.aio.AioRpcError) -> Exception:
-        if error.code() is grpc.StatusCode.PERMISSION_DENIED:
-            self._channel.forget_tokens()
-        if says_no_worker(error) and await self._has_ready_worker(call):
-            return WorkerBusy(f"the queue of {call.target.model.name} {call.target.model.version} is full")
-        self._probe_now.set()
-        failure = error_to_domain(error, call)
-        if isinstance(failure, WorkerLost):
-            self._avoid(call.target)
-        return failure
-
-    async def _has_ready_worker(self, call: Call) -> bool:
-        key = call.target.model
-        try:
-            return bool((await self._channel.ready_pids(key.name))[key.version])
-        except (grpc.aio.AioRpcError, grpc.aio.UsageError, ValueError, KeyError, TypeError):
-            return False
-
-    def _avoid(self, target: Target) -> None:
-        """Avoid this replica for a moment."""
-
-        def end() -> None:
-            del self._avoided[target]
-            self._changed()
-
-        if timer := self._avoided.pop(target, None):
-            timer.cancel()
-        if not self._closed:
-            self._avoided[target] = asyncio.get_running_loop().call_later(_AVOIDED_S, end)
 
     def _check_identity(self, call: Call, reply: Reply) -> None:
         """Detect a worker that differs from its description: another digest, other numerics, or failed checks."""
@@ -242,9 +202,9 @@ class Replica:
         return bool(offers) and all(offer.state is not ModelState.LOADING for offer in offers.values())
 
     def _record_failed_probe(self, error: Exception) -> None:
-        for key, stability in self._stability.items():
+        for key, group in self._groups.items():
             self._descriptions.forget(key)
-            stability.forget()
+            group.stability.forget()
         self._channel.forget_tokens()
         if not is_unresponsive(error):
             self._unresponsive_since = None
@@ -256,25 +216,107 @@ class Replica:
             _log.warning("TorchServe at %s does not answer correctly: %s", self._address.management, reason)
 
     async def _offer(self, key: ModelVersion, pids: frozenset[int]) -> Offer:
-        now_s = time.monotonic()
-        stability = self._stability.setdefault(key, Stability())
-        stability.update(pids, now_s)
+        group, now_s = self._group(key), time.monotonic()
+        group.stability.update(pids, now_s)
         if not pids:
             self._descriptions.forget(key)
-            return self._not_loaded(key)
-        self._loading_since.pop(key, None)
+            await group.lead_to(frozenset(), frozenset(), {})
+            return self._not_loaded(key, group)
         offer = await self._descriptions.offer(key, pids)
         if offer is None:
-            return replace(self._not_loaded(key), reason="its worker has not described itself yet")
+            return replace(self._not_loaded(key, group), reason="its worker has not described itself yet")
         if offer.target is None:
+            group.loading_since_s = None
             return offer
-        if workers := stability.reliable_workers(now_s):
-            return replace(offer, workers=workers)
-        return replace(offer, state=ModelState.UNAVAILABLE, reason=stability.reason, workers=0)
+        reliable = group.stability.reliable(now_s)
+        await group.lead_to(pids, reliable, self._descriptions.addresses if self._direct else {})
+        if not reliable:
+            return replace(offer, state=ModelState.UNAVAILABLE, reason=group.stability.reason, workers=0)
+        if not group.workers:
+            return replace(self._not_loaded(key, group), reason="its workers do not answer")
+        group.loading_since_s = None
+        return replace(offer, workers=group.workers)
 
-    def _not_loaded(self, key: ModelVersion) -> Offer:
-        since = self._loading_since.setdefault(key, time.monotonic())
-        timed_out = time.monotonic() - since > _LOADING_S
+    def _group(self, key: ModelVersion) -> WorkerGroup:
+        group = self._groups.get(key)
+        if group is None:
+
+            def connect(pid: int, address: str) -> DirectRoute:
+                host = self._address.inference.rpartition(":")[0]
+                return DirectRoute(
+                    address if address.startswith("unix:") else host + address,
+                    lambda: self._channel.authorization("inference"),
+                    lambda: self._has_died(key, pid),
+                    lambda: self._route_changed(key),
+                )
+
+            group = self._groups[key] = WorkerGroup(
+                connect, QueueRoute(self._channel, lambda: self._has_ready_worker(key))
+            )
+        return group
+
+    async def _has_ready_worker(self, key: ModelVersion) -> bool:
+        return bool(await self._ready_pids(key))
+
+    async def _has_died(self, key: ModelVersion, pid: int) -> bool:
+        """Whether TorchServe has noticed that a worker's process ended; not when TorchServe itself has."""
+        for _ in range(_DEATH_POLLS):
+            ready = await self._ready_pids(key)
+            if ready is None or pid not in ready:
+                return ready is not None
+            await asyncio.sleep(_DEATH_POLL_S)
+        return False
+
+    async def _ready_pids(self, key: ModelVersion) -> frozenset[int] | None:
+        """Ask TorchServe for the workers that are ready; None when there is no answer."""
+        name, version = key
+        try:
+            return (await self._channel.ready_pids(name))[version]
+        except (grpc.aio.AioRpcError, grpc.aio.UsageError, ValueError, KeyError, TypeError):
+            return None
+
+    def _route_changed(self, key: ModelVersion) -> None:
+        """Update the offer of workers at once when one is connected or lost."""
+        offer, group = self.offers.get(key), self._groups.get(key)
+        if offer and group and offer.target and offer.workers != group.workers:
+            offer = replace(offer, workers=group.workers)
+            if not group.workers:
+                offer = replace(offer, state=ModelState.LOADING, reason="its workers do not answer")
+            self.offers[key] = offer
+        self._probe_now.set()
+        self._changed()
+
+    async def _check_liveness_forever(self) -> None:
+        """Call every model that is called directly through TorchServe too, which replaces a worker that is stuck.
+
+        TorchServe gives each call to another idle worker of its own view, so that all of them are met.
+        """
+        body = worker_pb2.WorkerRequest(operation=model_pb2.OPERATION_DESCRIBE).SerializeToString()
+
+        async def check(key: ModelVersion) -> None:
+            try:
+                await self._channel.predict(*key, body, _RESPONSE_S)
+            except (grpc.aio.AioRpcError, grpc.aio.UsageError):
+                self._probe_now.set()
+
+        checks: dict[ModelVersion, set[asyncio.Task[None]]] = {}
+        try:
+            while True:
+                await asyncio.sleep(_LIVENESS_S)
+                for key, group in self._groups.items():
+                    running = checks.setdefault(key, set())
+                    if len(running) < len(group.direct):
+                        task = asyncio.get_running_loop().create_task(check(key))
+                        running.add(task)
+                        task.add_done_callback(running.discard)
+        finally:
+            for task in [task for running in checks.values() for task in running]:
+                task.cancel()
+
+    def _not_loaded(self, key: ModelVersion, group: WorkerGroup) -> Offer:
+        if group.loading_since_s is None:
+            group.loading_since_s = time.monotonic()
+        timed_out = time.monotonic() - group.loading_since_s > _LOADING_S
         known = self.offers.get(key)
         name, version = key
         timeout_reason = f"no worker has loaded for {_LOADING_S:g} s; see TorchServe's log for the reason"
@@ -290,62 +332,3 @@ class Replica:
 def _away(offer: Offer) -> Offer:
     return Offer(name=offer.name, version=offer.version, model=offer.model, numerics=offer.numerics,
                  state=ModelState.UNAVAILABLE, reason="TorchServe does not answer")  # fmt: skip
-
-
-class Stability:
-    """Whether the workers of one model version stay alive.
-
-    TorchServe reports a model as healthy while its workers die and are restarted, over and over.
-    """
-
-    def __init__(self) -> None:
-        self._since_s: dict[int, float] = {}  # process id: when it was first seen
-        self._deaths_s: deque[float] = deque()
-        self._max_workers = 1
-
-    def update(self, pids: frozenset[int], now_s: float) -> None:
-        """Record the workers that are ready now; one that is missing has died."""
-        if self._since_s.keys() - pids:
-            self._deaths_s.append(now_s)
-        self._since_s = {pid: self._since_s.get(pid, now_s) for pid in pids}
-        self._max_workers = max(self._max_workers, len(pids))
-        while self._deaths_s and now_s - self._deaths_s[0] > _DEATH_WINDOW_S:
-            self._deaths_s.popleft()
-
-    def reliable_workers(self, now_s: float) -> int:
-        """Return how many workers to use: all, or in a crash loop those that have lived for a while."""
-        if len(self._deaths_s) < _MAX_DEATHS * self._max_workers:
-            return len(self._since_s)
-        return sum(now_s - since_s >= _STABLE_S for since_s in self._since_s.values())
-
-    @property
-    def reason(self) -> str:
-        """Why no worker is reliable, when none is."""
-        return f"its workers keep dying ({len(self._deaths_s)} times in the last minute); see the worker's log"
-
-    def forget(self) -> None:
-        """Forget the workers, because they ended together with their TorchServe."""
-        self._since_s = {}
-
-
-class Load:
-    """The calls in flight of a replica by target, and the time they are expected to take."""
-
-    def __init__(self) -> None:
-        self._calls: defaultdict[Target, list[Call]] = defaultdict(list)
-
-    def add(self, call: Call) -> None:
-        """Add a call."""
-        self._calls[call.target].append(call)
-
-    def remove(self, call: Call) -> None:
-        """Remove a call."""
-        self._calls[call.target].remove(call)
-
-    def calls(self, target: Target) -> int:
-        """Return how many calls are in flight."""
-        return len(self._calls[target])
-
-    def seconds(self, target: Target) -> float:
-        """Return their total cost; summed anew each time, so that rounding errors do not accumulate."""
-        return math.fsum(each.cost_s or _UNKNOWN_COST_S for each in self._calls[target])

@@ -34,6 +34,9 @@ __all__ = ["run"]
               help="Settings of each model from `fount tune`.")  # fmt: skip
 @click.option("--gateways", type=click.IntRange(min=1), default=1, show_default=True,
               help="Gateways that share it; its queue has two calls a worker for each.")  # fmt: skip
+@click.option("--worker-ports", default="", metavar="FIRST-LAST",
+              help="TCP ports on which worker processes serve gateways of other hosts directly, one for each process. "
+                   "Unset: Unix sockets, for gateways on this host; others call through TorchServe.")  # fmt: skip
 @click.option("--token/--no-token", default=True, show_default=True, help="Keep TorchServe's token authorisation.")
 def run(**settings: Any) -> None:
     """Run TorchServe with verified archives until a signal stops it."""

@@ -218,11 +218,11 @@ async def test_a_description_is_requested_again_after_a_full_queue(fake: FakeTor
 
 async def test_workers_that_keep_dying_are_not_used_until_they_have_lived_for_a_while(pool, fake, monkeypatch) -> None:
     monkeypatch.setattr("service.workers.torchserve.replica._SLOW_PROBE_S", 0.05)
-    monkeypatch.setattr("service.workers.torchserve.replica._STABLE_S", 0.5)
+    monkeypatch.setattr("service.workers.torchserve.group._STABLE_S", 0.5)
     toy = ready_target(pool)
     for pid in (12, 13, 14):
         fake.pids = [pid]
-        await until(lambda seen=pid: seen in pool.replicas[0]._stability["toy", "1"]._since_s)
+        await until(lambda seen=pid: seen in pool.replicas[0]._groups["toy", "1"].stability._since_s)
     await until(lambda: pool.offers()[0].state is ModelState.UNAVAILABLE)
     assert pool.offers()[0].reason.startswith("its workers keep dying (3 times in the last minute)")
     assert pool.workers(toy) == 0
@@ -244,6 +244,7 @@ async def test_a_closed_pool_ends_its_calls_as_lost(fake: FakeTorchServe) -> Non
 
 async def test_a_call_to_an_address_that_was_just_retired_is_lost(pool: TorchServePool) -> None:
     toy = ready_target(pool)
+    (route,) = pool.replicas[0].routes(toy)
     await pool.replicas[0].retire("it was killed")
     with pytest.raises(WorkerLost):
-        await pool.replicas[0].call(sample_call(toy), 5)
+        await pool.replicas[0].call(route, sample_call(toy), 5)

@@ -24,7 +24,7 @@ from service.domain import (
     TensorItem,
 )
 from service.errors import WorkerFault
-from service.workers.torchserve.channel import call_to_request, reply_to_domain
+from service.workers.torchserve.messages import call_to_request, reply_to_domain
 
 TARGET = Target(model=ModelKey(name="toy", version="1", digest="sha256:0"), numerics="avx2")
 
