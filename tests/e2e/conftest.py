@@ -66,12 +66,18 @@ def planted_archives(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return pack_planted(tmp_path_factory.mktemp("planted"))
 
 
+@pytest.fixture(scope="session", params=["direct-calls", pytest.param("no-direct-calls", marks=pytest.mark.slow)])
+def way(request: pytest.FixtureRequest) -> str:
+    """The option for how a gateway calls its workers: each directly, or all through TorchServe."""
+    return f"--{request.param}"
+
+
 @pytest.fixture(scope="session")
-def planted(planted_archives: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+def planted(planted_archives: Path, way: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     """One stack of two planted workers, for faults it recovers from."""
     from tests.e2e.faults import UNREAD_BYTES, planted_stack
 
-    options = ("--workers", "2", "--max-unread-bytes", str(UNREAD_BYTES))
+    options = ("--workers", "2", "--max-unread-bytes", str(UNREAD_BYTES), way)
     with planted_stack(planted_archives, tmp_path_factory.mktemp("stack"), *options) as stack:
         yield stack
 

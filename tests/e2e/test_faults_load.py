@@ -32,9 +32,9 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def narrow(planted: Stack, planted_archives: Path, place: Path) -> Iterator[Stack]:
+def narrow(planted: Stack, planted_archives: Path, way: str, place: Path) -> Iterator[Stack]:
     """One slow worker, for which half a second of work may wait. The last quick test of it ends it."""
-    options = ("--workers", "1", "--max-queue-s", str(QUEUE_S), "--drain", "20")
+    options = ("--workers", "1", "--max-queue-s", str(QUEUE_S), "--drain", "20", way)
     with planted_stack(planted_archives, place, *options, pace_s=PACE_S, truth=planted.truth) as stack:
         yield stack
 
