@@ -6,6 +6,7 @@ worker verifies the unpacked folder again. Only the standard library is used.
 
     MAR-INF/MANIFEST.json  what TorchServe reads      model.yaml, weights, golden   what is served
     model-config.yaml      one request a call         fount/, handlers/, entry.py   the code that runs it
+    model.json             fount.v1.Model, so that a gateway can list it without a worker; absent in older archives
     archive.json           everything above, by digest
 
 A zip describes its members twice: in a header before each member, which TorchServe's Java reads when it unpacks, and in
@@ -28,11 +29,12 @@ from pathlib import Path, PurePosixPath
 from typing import IO, Any, NoReturn, cast
 
 __all__ = [
-    "CONTENTS_FILE", "FORMAT", "MANIFEST_FILE", "MAX_TEXT_BYTES", "ArchiveContents", "ArchiveError", "ArchiveInfo",
-    "digest_of_ingredients", "verify_archive", "verify_folder",
+    "CONTENTS_FILE", "DESCRIPTION_FILE", "FORMAT", "MANIFEST_FILE", "MAX_TEXT_BYTES", "ArchiveContents", "ArchiveError",
+    "ArchiveInfo", "digest_of_ingredients", "verify_archive", "verify_folder",
 ]  # fmt: skip
 
 CONTENTS_FILE = "archive.json"
+DESCRIPTION_FILE = "model.json"
 MANIFEST_FILE = "MAR-INF/MANIFEST.json"
 FORMAT = "fount-archive/1"
 MAX_TEXT_BYTES = 64 * 2**20
@@ -77,13 +79,19 @@ class ArchiveContents:
 
 @dataclass(frozen=True, kw_only=True)
 class ArchiveInfo:
-    """A verified archive file; `archive_digest` is that of the file, in the form of `model_digest`, "sha256:..."."""
+    """A verified archive file.
+
+    Attributes:
+        archive_digest: of the file, in the form of `model_digest`, "sha256:...".
+        description: fount.v1.Model as JSON; empty in older archives.
+    """
 
     name: str
     version: str
     model_digest: str
     archive_digest: str
     size_bytes: int
+    description: str = ""
 
 
 def digest_of_ingredients(ingredients: Mapping[str, Any]) -> str:
@@ -108,6 +116,7 @@ def verify_archive(path: Path) -> ArchiveInfo:
             if CONTENTS_FILE in members:  # otherwise another tool's archive, which `_verify` reports
                 _check_headers(archive, stream)
             contents = _verify(members, lambda name: archive.open(members[name]))
+            description = archive.read(DESCRIPTION_FILE).decode() if DESCRIPTION_FILE in members else ""
             stream.seek(0)
             digest = "sha256:" + hashlib.file_digest(stream, "sha256").hexdigest()
     except OSError as error:
@@ -126,6 +135,7 @@ def verify_archive(path: Path) -> ArchiveInfo:
         model_digest=contents.model_digest,
         archive_digest=digest,
         size_bytes=path.stat().st_size,
+        description=description,
     )
 
 

@@ -107,7 +107,9 @@ def _to_document(result: _Result, out: Path) -> dict[str, object]:
     from handlers.cards.card import CardError, load_card
 
     if result.info:
-        return dataclasses.asdict(result.info) | {"path": str(_path_of(result.info, out))}
+        fields = dataclasses.asdict(result.info) | {"path": str(_path_of(result.info, out))}
+        del fields["description"]  # the card, which the caller has
+        return fields
     refusal: dict[str, object] = {"folder": str(result.folder), "error": result.refusal}
     try:
         card = load_card(result.folder)

@@ -16,8 +16,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from google.protobuf.json_format import MessageToJson
+
 from fount.archive import (
     CONTENTS_FILE,
+    DESCRIPTION_FILE,
     FORMAT,
     MANIFEST_FILE,
     ArchiveError,
@@ -28,6 +31,7 @@ from fount.archive import (
 from fount.files import atomic_path
 from handlers.cards.card import CARD_FILE, Card, CardError, load_card
 from handlers.cards.digests import file_digest, is_golden_stale, model_ingredients, source_of
+from handlers.cards.message import card_to_proto
 from handlers.loading.file_kinds import Kind, describe_wrong_kind
 from handlers.models import CUSTOM_FAMILY, PROGRAM_FAMILIES, UnknownFamilyError, source_file
 from handlers.packaging.imports import FAMILY_IMPORTS, foreign_imports, modules_needed
@@ -91,12 +95,13 @@ def _sources(card: Card, folder: Path) -> dict[str, Path | bytes]:
         modules |= modules_needed(_ROOT, name)
     modules["entry.py"] = modules.pop(_ENTRY)
     served = {CARD_FILE: folder / CARD_FILE, card.weights.file: weights, card.golden.file: golden}
-    if len(served) < 3 or served.keys() & (modules.keys() | {CONTENTS_FILE, _CONFIG_FILE}):
+    generated = {CONTENTS_FILE, DESCRIPTION_FILE, _CONFIG_FILE}
+    if len(served) < 3 or served.keys() & (modules.keys() | generated):
         raise PackError(
             f"{folder}: weights and golden samples need distinct names that no other member has; rename {list(served)}"
         )
     if card.family.name == CUSTOM_FAMILY:
-        served |= _custom_source(card, folder, {*modules, *served, CONTENTS_FILE, _CONFIG_FILE})
+        served |= _custom_source(card, folder, {*modules, *served, *generated})
     return {**modules, **served}
 
 
@@ -143,17 +148,24 @@ def _is_installed(name: str) -> bool:
 
 
 def _texts(card: Card, ingredients: Mapping[str, Any], sources: Mapping[str, Path | bytes]) -> dict[str, Path | bytes]:
-    """Generate the archive's configuration, manifest and contents file."""
+    """Generate the archive's configuration, manifest, description and contents file."""
+    digest = digest_of_ingredients(ingredients)
     model = {"modelName": card.name, "modelVersion": card.version, "handler": "entry.py", "configFile": _CONFIG_FILE}
     # TorchServe requires createdOn; the true time would change the bytes.
     manifest = {"createdOn": "01/01/1980 00:00:00", "runtime": "python", "model": model, "archiverVersion": FORMAT}
-    texts = {_CONFIG_FILE: _CONFIG.encode(), MANIFEST_FILE: _to_json(manifest)}
+    description = card_to_proto(card, digest, "")
+    description.ClearField("state")  # known once a worker has loaded it
+    texts = {
+        _CONFIG_FILE: _CONFIG.encode(),
+        MANIFEST_FILE: _to_json(manifest),
+        DESCRIPTION_FILE: MessageToJson(description, sort_keys=True).encode(),
+    }
     contents = {
         "format": FORMAT,
         "name": card.name,
         "version": card.version,
         "model": ingredients,
-        "model_digest": digest_of_ingredients(ingredients),
+        "model_digest": digest,
         "files": {name: _digest(member) for name, member in sorted({**sources, **texts}.items())},
     }
     return {**texts, CONTENTS_FILE: _to_json(contents)}

@@ -20,6 +20,7 @@ from google.protobuf.message import DecodeError
 from fount.v1 import model_pb2
 from fount.worker.v1 import worker_pb2
 from handlers.cards.card import Card
+from handlers.cards.message import card_to_proto
 from handlers.execution.batches import BatchRunner, Work
 from handlers.execution.errors import ItemError, exit_process, is_out_of_memory
 from handlers.execution.network import FamilyBuilder, Operation, StepPlan
@@ -27,7 +28,7 @@ from handlers.execution.rows import ManipulationRows
 from handlers.family import Deadline
 from handlers.loading.load import Engine, LoadedModel, load_model
 from handlers.models import load_family
-from handlers.worker.replies import add_outcome, card_to_proto, status_of
+from handlers.worker.replies import add_outcome, status_of
 from handlers.worker.requests import CallCapacity, read_draw, read_work
 
 __all__ = ["Worker"]

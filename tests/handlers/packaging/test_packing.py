@@ -12,10 +12,12 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+from google.protobuf import json_format
 from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
 from fount.archive import verify_archive, verify_folder
+from fount.v1 import model_pb2
 from handlers.cards.card import load_card, write_card
 from handlers.cards.digests import model_digest
 from handlers.cli.pack import pack as pack_command
@@ -43,6 +45,14 @@ def test_it_returns_what_it_wrote(store: Path, tmp_path: Path) -> None:
 def test_the_model_digest_is_the_cards(store: Path, tmp_path: Path) -> None:
     folder = store / "small"
     assert pack(folder, tmp_path).model_digest == model_digest(load_card(folder), folder)
+
+
+def test_it_describes_the_model_as_gateways_list_it(store: Path, tmp_path: Path) -> None:
+    info = pack(store / "small", tmp_path)
+    model = json_format.Parse(info.description, model_pb2.Model())
+    assert (model.ref.name, model.ref.version, model.ref.digest) == ("small", "1.0", info.model_digest)
+    assert model.description == load_card(store / "small").description
+    assert (model.state, list(model.numerics)) == (model_pb2.Model.STATE_UNSPECIFIED, [])
 
 
 def test_what_was_measured_does_not_enter_the_model_digest(store: Path, tmp_path: Path) -> None:

@@ -58,6 +58,12 @@ def test_a_rewritten_archive_with_nothing_changed_verifies(archive: Path) -> Non
     assert verify_archive(archive).name == "small"
 
 
+def test_an_older_archive_without_a_description_verifies(archive: Path) -> None:
+    _edit_contents(archive, lambda contents: contents["files"].pop("model.json"))
+    _rewrite(archive, lambda members: members.pop("model.json"))
+    assert verify_archive(archive).description == ""
+
+
 def test_a_file_that_is_not_a_zip_is_refused(tmp_path: Path) -> None:
     (tmp_path / "a.mar").write_bytes(b"hello")
     assert _refusal(tmp_path / "a.mar").startswith("is not a zip archive")

@@ -1,0 +1,66 @@
+"""Convert a card to fount.v1.Model: the description that a worker sends, and that an archive contains for gateways."""
+
+from __future__ import annotations
+
+from fount.v1 import model_pb2
+from handlers.cards.card import Card
+
+__all__ = ["card_to_proto"]
+
+
+def card_to_proto(card: Card, model_digest: str, reason: str) -> model_pb2.Model:
+    """Convert a card to the public message.
+
+    Args:
+        card: the card.
+        model_digest: of the loaded model; "" if none is loaded.
+        reason: why the model is unavailable; "" if it is ready.
+    """
+    sample, recipe = card.sample, card.recipe
+    model = model_pb2.Model(
+        ref=model_pb2.ModelRef(name=card.name, version=card.version, digest=model_digest),
+        state=model_pb2.Model.STATE_UNAVAILABLE if reason else model_pb2.Model.STATE_READY,
+        state_reason=reason,
+        family=card.family.name,
+        description=card.description,
+        operations=[model_pb2.Operation.Value(f"OPERATION_{name}") for name in card.operations],
+        sample_spec=model_pb2.SampleSpec(  # of the default encoding
+            modality=model_pb2.SampleSpec.MODALITY_IMAGE,
+            dtype=model_pb2.DTYPE_UINT8,
+            dims=[sample.height, sample.width, sample.channels],
+            layout=model_pb2.SampleSpec.LAYOUT_HWC,
+            value_range=model_pb2.ValueRange(min=0, max=255),
+            encoding=model_pb2.ENCODING_UINT8,
+        ),
+        parameters=[
+            model_pb2.ParameterSpec(
+                name=name,
+                range=model_pb2.ValueRange(min=parameter.min, max=parameter.max),
+                default_value=parameter.default,
+                description=parameter.description,
+            )
+            for name, parameter in card.parameters.items()
+        ],
+        encodings=[model_pb2.Encoding.Value(f"ENCODING_{name}") for name in card.encodings],
+        limits=model_pb2.Limits(max_count=card.limits.max_count, max_labels=card.limits.max_labels),
+        quality=[
+            model_pb2.Quality(
+                metric=quality.metric,
+                value=quality.value,
+                interval=model_pb2.ValueRange(min=quality.interval[0], max=quality.interval[1]),
+                real_value=quality.real_value,
+                method=quality.method,
+            )
+            for quality in card.quality
+        ],
+        intended_use=card.intended_use,
+        data_licence=card.data_licence,
+        value_range=model_pb2.ValueRange(min=sample.value_range[0], max=sample.value_range[1]),
+    )
+    if card.classes:
+        labels = [model_pb2.Label(id=i, name=name) for i, name in enumerate(card.classes)]
+        model.condition.CopyFrom(model_pb2.ConditionSchema(labels=labels, prior=card.prior))
+    if recipe is not None:
+        origin = f"{recipe.name}, seed {recipe.seed}, {recipe.steps} steps"
+        model.recipe = f"{origin}, data {recipe.data} {recipe.data_digest}"
+    return model
