@@ -12,6 +12,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import grpc
+
+from handlers.worker.server import start_server
 from handlers.worker.worker import Worker
 
 __all__ = ["Entry"]
@@ -22,9 +25,10 @@ class Entry:
 
     def __init__(self) -> None:
         self._worker: Worker | None = None
+        self._server: grpc.Server | None = None
 
     def initialize(self, context: Any) -> None:
-        """Load the model; problems with it are reported by DESCRIBE, never raised.
+        """Load the model and serve it by gRPC, too; problems with it are reported by DESCRIBE, never raised.
 
         Args:
             context: TorchServe's; `system_properties` has the archive's folder and the device.
@@ -35,6 +39,7 @@ class Entry:
         properties = context.system_properties
         gpu_id = properties.get("gpu_id")
         self._worker = Worker.load(Path(properties["model_dir"]), gpu_id=None if gpu_id is None else int(gpu_id))
+        self._server = start_server(self._worker)
         # Everything loaded so far is permanent: a full collection would walk all of torch in the middle of a call.
         gc.collect()
         gc.freeze()

@@ -9,7 +9,7 @@ steps, so that a draw can be preempted between two of them and resumed elsewhere
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol, Self, runtime_checkable
 
@@ -31,7 +31,7 @@ class WrongOutputError(Exception):
 
 
 class DeadlinePassed(Exception):
-    """The deadline of a call passed. Request with more time, or fewer samples."""
+    """The deadline of a call passed, or the call was cancelled. Request with more time, or fewer samples."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,16 +40,20 @@ class Deadline:
 
     Attributes:
         unix_s: seconds since 1970; None for no deadline.
+        is_cancelled: returns whether the call was cancelled, which ends it like a deadline; None when it cannot be.
     """
 
     unix_s: float | None = None
+    is_cancelled: Callable[[], bool] | None = None
 
     def check(self) -> None:
-        """Raise if the deadline has passed.
+        """Raise if the deadline has passed or the call was cancelled.
 
         Raises:
-            DeadlinePassed: it has.
+            DeadlinePassed: it has, or was.
         """
+        if self.is_cancelled is not None and self.is_cancelled():
+            raise DeadlinePassed("the call was cancelled")
         if self.unix_s is not None and time.time() >= self.unix_s:
             raise DeadlinePassed(f"the deadline passed {time.time() - self.unix_s:.3f} s ago")
 

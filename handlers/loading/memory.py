@@ -15,7 +15,7 @@ __all__ = ["InsufficientMemoryError", "available_bytes", "keep_freed_memory", "r
 _LOG = logging.getLogger(__name__)
 _COPIES = 2  # while loading: the module's own tensors, and those of the file
 _MEBIBYTE = 2**20
-_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of mallopt(3)
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8  # of mallopt(3)
 _KEPT_BYTES = 2**30
 _LARGEST_BYTES = (2**30, 32 * 2**20)  # of a block that is kept; older versions of glibc accept 32 MiB at most
 
@@ -58,7 +58,8 @@ def keep_freed_memory() -> bool:
 
     By default glibc maps large blocks anew for every batch, and the system zeroes each page on first touch: a fifth to
     a third of the time of a convolutional batch of 32 rows or more where this was measured. A worker runs the same few
-    shapes for its whole life, so what it keeps does not grow.
+    shapes for its whole life, so what it keeps does not grow. All threads share one arena: calls run in several, of
+    which each would otherwise keep memory of its own, and release it in spite of the threshold.
 
     Returns:
         Whether the setting took effect; when it is not supported, a line is logged.
@@ -70,7 +71,7 @@ def keep_freed_memory() -> bool:
     except (AttributeError, OSError, TypeError) as error:  # another C library, or another system
         _LOG.info("the allocator does not support keeping freed memory (%s); large batches may be slower", error)
         return False
-    is_kept = bool(mallopt(_M_TRIM_THRESHOLD, _KEPT_BYTES))
+    is_kept = bool(mallopt(_M_TRIM_THRESHOLD, _KEPT_BYTES)) and bool(mallopt(_M_ARENA_MAX, 1))
     return is_kept and any(mallopt(_M_MMAP_THRESHOLD, size) for size in _LARGEST_BYTES)
 
 

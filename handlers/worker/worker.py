@@ -10,7 +10,7 @@ import logging
 import os
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Self, cast
@@ -28,10 +28,15 @@ from handlers.execution.rows import ManipulationRows
 from handlers.family import Deadline
 from handlers.loading.load import Engine, LoadedModel, load_model
 from handlers.models import load_family
+from handlers.worker.model_lock import Call, ModelLock
+from handlers.worker.registry import read_addresses
 from handlers.worker.replies import add_outcome, status_of
 from handlers.worker.requests import CallCapacity, read_draw, read_work
 
-__all__ = ["Worker"]
+__all__ = ["SOCKETS", "Worker"]
+
+SOCKETS = "FOUNT_WORKER_SOCKETS"
+"""The environment variable that names the folder in which the workers of a TorchServe register their addresses."""
 
 _LOG = logging.getLogger(__name__)
 
@@ -42,9 +47,13 @@ class Worker:
 
     Attributes:
         model: the loaded model, or why it was not loaded.
+        sockets: the folder in which workers register their addresses; None when they serve through TorchServe alone.
+        lock: held by the call that runs.
     """
 
     model: LoadedModel
+    sockets: Path | None = None
+    lock: ModelLock = field(default_factory=ModelLock)
 
     @classmethod
     def load(
@@ -55,13 +64,16 @@ class Worker:
         build_family: FamilyBuilder = load_family,
     ) -> Self:
         """Load an unpacked archive as `load_model` does; one that cannot serve answers UNAVAILABLE with the reason."""
-        return cls(model=load_model(folder, environment, gpu_id, build_family))
+        sockets = environment.get(SOCKETS)
+        model = load_model(folder, environment, gpu_id, build_family)
+        return cls(model=model, sockets=Path(sockets) if sockets else None)
 
-    def handle(self, request_bytes: bytes | None) -> bytes:
-        """Answer one call. Never raises.
+    def handle(self, request_bytes: bytes | None, call: Call | None = None) -> bytes:
+        """Answer one call, after those that arrived before it. Never raises.
 
         Args:
             request_bytes: a WorkerRequest; None when the call carried none.
+            call: by which it can be cancelled; None when it cannot.
 
         Returns:
             A WorkerReply.
@@ -75,7 +87,7 @@ class Worker:
             refusal = ItemError("REQUEST_UNREADABLE", f"not a WorkerRequest: {error}; send one")
             return self._refuse(1, refusal).SerializeToString()
         try:
-            return self._answer(request, arrived).SerializeToString()
+            return self._answer(request, call or Call(), arrived).SerializeToString()
         except ItemError as error:  # of what all items share
             refusal = error
         except Exception as error:  # noqa: BLE001 - the last guard: TorchServe must never see an exception
@@ -83,15 +95,15 @@ class Worker:
             refusal = _describe_failure(error, request.request_id)
         return self._refuse(len(request.items), refusal).SerializeToString()
 
-    def _answer(self, request: worker_pb2.WorkerRequest, arrived: float) -> worker_pb2.WorkerReply:
+    def _answer(self, request: worker_pb2.WorkerRequest, call: Call, arrived: float) -> worker_pb2.WorkerReply:
         if request.operation == model_pb2.OPERATION_DESCRIBE:
             reply = self._refuse(len(request.items), ItemError("KIND_WRONG", "DESCRIBE takes no items; send none"))
-            reply.description.CopyFrom(self._describe())
+            reply.description.CopyFrom(self.describe())
             return reply
         if self.model.engine is None:
             raise ItemError("MODEL_UNAVAILABLE", self.model.reason)
         self._check_addressee(request, self.model.engine.network.card)
-        return self._run(request, self.model.engine, arrived)
+        return self._run(request, self.model.engine, call, arrived)
 
     def _check_addressee(self, request: worker_pb2.WorkerRequest, card: Card) -> None:
         """Refuse a request that was meant for a worker of another model or other numerics."""
@@ -109,25 +121,11 @@ class Worker:
             return
         raise ItemError(reason, f"{message}; send the request to another worker")
 
-    def _run(self, request: worker_pb2.WorkerRequest, engine: Engine, arrived: float) -> worker_pb2.WorkerReply:
-        card = engine.network.card
-        operation = cast("Operation", model_pb2.Operation.Name(request.operation).removeprefix("OPERATION_"))
-        deadline = Deadline(unix_s=request.deadline_unix_ms / 1000 if request.deadline_unix_ms else None)
-        draw, steps = read_draw(request.parameters, card), None
-        if operation == "SAMPLE":
-            first = request.items[0].carry.next_step if request.items else 0  # all items must be at the same step
-            steps = engine.network.plan_steps(draw, first, request.step_limit or None)
-        items = _read_items(request, operation, card, steps)
-        works = [item for item in items if isinstance(item, Work)]
-        runner = BatchRunner(
-            compute=partial(engine.network.run, operation, draw=draw, deadline=deadline, steps=steps),
-            times=engine.times[operation],
-            deadline=deadline,
-            request_id=request.request_id,
-            on_device_lost=partial(exit_process, "the device is lost"),
-            share=steps.share if steps else _share_of_images(works, card),
-        )
-        runner.run(works)
+    def _run(
+        self, request: worker_pb2.WorkerRequest, engine: Engine, call: Call, arrived: float
+    ) -> worker_pb2.WorkerReply:
+        with self.lock.hold(call):
+            items, runner = _run_items(request, engine, call)
         reply = self._reply([])
         for item in items:
             add_outcome(reply, item, request.request_id)
@@ -147,7 +145,8 @@ class Worker:
             model_digest=self._model_digest,
         )
 
-    def _describe(self) -> worker_pb2.Description:
+    def describe(self) -> worker_pb2.Description:
+        """Describe what is loaded, and which workers can be called directly."""
         model = self.model
         if model.card is not None:
             described = card_to_proto(model.card, self._model_digest, model.reason)
@@ -166,6 +165,8 @@ class Worker:
             seconds = [profile.seconds_per_batch.get(size, 0.0) for size in profile.exec_batch_sizes]
             description.exec_batch_sizes.extend(profile.exec_batch_sizes)
             description.exec_batch_seconds.extend(seconds)
+        for pid, address in (read_addresses(self.sockets) if self.sockets else {}).items():
+            description.processes.add(pid=pid, address=address)
         return description
 
     @property
@@ -175,6 +176,32 @@ class Worker:
     @property
     def _model_digest(self) -> str:
         return self.model.contents.model_digest if self.model.contents else ""
+
+
+def _run_items(
+    request: worker_pb2.WorkerRequest, engine: Engine, call: Call
+) -> tuple[list[Work | ItemError], BatchRunner]:
+    """Run the items of a request; only with the model's lock, because they call the family's code."""
+    card = engine.network.card
+    operation = cast("Operation", model_pb2.Operation.Name(request.operation).removeprefix("OPERATION_"))
+    unix_s = request.deadline_unix_ms / 1000 if request.deadline_unix_ms else None
+    deadline = Deadline(unix_s=unix_s, is_cancelled=lambda: call.is_cancelled)
+    draw, steps = read_draw(request.parameters, card), None
+    if operation == "SAMPLE":
+        first = request.items[0].carry.next_step if request.items else 0  # all items must be at the same step
+        steps = engine.network.plan_steps(draw, first, request.step_limit or None)
+    items = _read_items(request, operation, card, steps)
+    works = [item for item in items if isinstance(item, Work)]
+    runner = BatchRunner(
+        compute=partial(engine.network.run, operation, draw=draw, deadline=deadline, steps=steps),
+        times=engine.times[operation],
+        deadline=deadline,
+        request_id=request.request_id,
+        on_device_lost=partial(exit_process, "the device is lost"),
+        share=steps.share if steps else _share_of_images(works, card),
+    )
+    runner.run(works)
+    return items, runner
 
 
 def _share_of_images(works: list[Work], card: Card) -> float:
