@@ -98,7 +98,8 @@ class Worker:
     def _answer(self, request: worker_pb2.WorkerRequest, call: Call, arrived: float) -> worker_pb2.WorkerReply:
         if request.operation == model_pb2.OPERATION_DESCRIBE:
             reply = self._refuse(len(request.items), ItemError("KIND_WRONG", "DESCRIBE takes no items; send none"))
-            reply.description.CopyFrom(self.describe())
+            with self.lock.hold(call):  # so that its answer shows that the worker is not stuck in another call
+                reply.description.CopyFrom(self.describe())
             return reply
         if self.model.engine is None:
             raise ItemError("MODEL_UNAVAILABLE", self.model.reason)
