@@ -16,6 +16,7 @@ from google.rpc import code_pb2, status_pb2
 from grpc_status import rpc_status
 
 from service.caller import CallerPolicy, current_caller, enter_caller
+from service.domain import Priority
 from service.errors import FountServiceError
 from service.rpc.status import error_to_status, unexpected_status
 from service.rpc.wire_format import serializer
@@ -33,13 +34,14 @@ if TYPE_CHECKING:  # generic in the stubs alone
     Handler = grpc.RpcMethodHandler[Any, Any]
 
 
-def request_context(context: Context) -> RequestContext:
+def request_context(context: Context, priority: Priority = Priority.BULK) -> RequestContext:
     """Return on whose behalf the RPC being handled calls workers; refused at once when the gateway is overloaded."""
     remaining_s = context.time_remaining()
     return RequestContext(
         caller=current_caller(),
         deadline_unix_s=None if remaining_s is None else time.time() + remaining_s,
         request_id=_request_id.get(),
+        priority=priority,
         retry_overloaded=False,
     )
 

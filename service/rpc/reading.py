@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import grpc
@@ -42,10 +41,11 @@ class ReadingServicer(runner_pb2_grpc.ReadingServiceServicer):
         """Classify or embed images."""
         caller = current_caller()
         caller.require("evaluate")
-        on_behalf = request_context(context)
+        priority = Priority.BULK
         if request.priority == sampling_pb2.PRIORITY_INTERACTIVE:
             caller.require("priority:interactive")
-            on_behalf = replace(on_behalf, priority=Priority.INTERACTIVE)
+            priority = Priority.INTERACTIVE
+        on_behalf = request_context(context, priority)
         operation, images, target, model = self._check(request)
         read = self._inference.embed if operation is Operation.EMBED else self._inference.classify
         rows = await read(target, model, images, on_behalf)

@@ -5,8 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncGenerator, Iterable
-from contextlib import aclosing
-from dataclasses import replace
+from contextlib import closing
 from typing import TYPE_CHECKING
 
 import grpc
@@ -21,6 +20,7 @@ from service.rpc.fields import reference_to_message
 from service.rpc.interceptor import request_context
 from service.rpc.sampling_request import SampleSpec, read_sample_request
 from service.scheduler.scheduler import BatchingScheduler
+from service.scheduler.stream import SampleStream
 from service.scheduler.work import Piece, RangeFeed, Work
 from service.telemetry.metrics import Metrics
 
@@ -45,9 +45,10 @@ class SamplingServicer(sampling_pb2_grpc.SamplingServiceServicer):
     ) -> AsyncGenerator[sampling_pb2.SampleResponse | bytes, None]:
         """Stream a header, then samples in order."""
         spec, header_sent = self._read(request), False
-        async with aclosing(self._pieces(spec, spec.count, context)) as pieces:
+        with closing(self._open(spec, spec.count, context)) as pieces:
             async for piece in pieces:
                 if not header_sent:  # only now: whatever refuses the stream refuses it before its header
+                    self._first(spec, pieces)
                     yield sampling_pb2.SampleResponse(header=_header(spec))
                     header_sent = True
                 for response in await _responses(piece, spec.encoding):
@@ -63,8 +64,9 @@ class SamplingServicer(sampling_pb2_grpc.SamplingServiceServicer):
         count = min(spec.count, _MOST_IN_ONE_MESSAGE, CHUNK_BYTES // _most_bytes(spec))
         if not count:
             return header
-        async with aclosing(self._pieces(spec, count, context)) as pieces:
+        with closing(self._open(spec, count, context)) as pieces:
             piece = join_pieces([each async for each in pieces])
+        self._first(spec, pieces)
         (chunk,) = await _responses(piece, spec.encoding)
         self._count(spec, piece)
         return header.SerializeToString() + chunk  # a framed SampleResponse: the field `chunk` has the same number
@@ -76,7 +78,7 @@ class SamplingServicer(sampling_pb2_grpc.SamplingServiceServicer):
             caller.require("priority:interactive")
         return read_sample_request(request, self._catalog)
 
-    async def _pieces(self, spec: SampleSpec, count: int, context: Context) -> AsyncGenerator[Piece, None]:
+    def _open(self, spec: SampleSpec, count: int, context: Context) -> SampleStream:
         work = Work(
             target=spec.target,
             parameters=spec.parameters,
@@ -84,15 +86,12 @@ class SamplingServicer(sampling_pb2_grpc.SamplingServiceServicer):
             sample_bytes=spec.model.sample_bytes(spec.dtype),
             start_index=spec.start_index,
             count=count,
-            context=replace(request_context(context), priority=spec.priority),
+            context=request_context(context, spec.priority),
         )
-        start_s, is_first = time.monotonic(), True
-        async with aclosing(self._scheduler.run(work)) as pieces:
-            async for piece in pieces:
-                if is_first:
-                    self._metrics.first_sample(spec.target.model, time.monotonic() - start_s)
-                    is_first = False
-                yield piece
+        return self._scheduler.open(work)
+
+    def _first(self, spec: SampleSpec, stream: SampleStream) -> None:
+        self._metrics.first_sample(spec.target.model, time.monotonic() - stream.opened_s)
 
     def _count(self, spec: SampleSpec, piece: Piece) -> None:
         self._metrics.delivered(spec.target.model, len(piece.rows) - len(piece.failures), len(piece.failures))

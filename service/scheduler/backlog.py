@@ -79,6 +79,11 @@ class Backlog:
         return any(self._preempted.values())
 
     @property
+    def _has_work(self) -> bool:
+        """Whether something waits to be sent."""
+        return self.streams.has_unissued or bool(self._repeated) or self._has_preempted
+
+    @property
     def max_waiting_s(self) -> float:
         """An upper bound of the waiting work, in seconds of one worker; cheaper to compute than the exact sum."""
         return self.costs.per_unit_s * self._unissued_units
@@ -98,6 +103,7 @@ class Backlog:
         self.streams.remove(stream)
         self._unissued_units -= stream.unissued * stream.sample_units
         if self.streams:
+            self.dispatch()  # others may use what it held of the send buffer
             return
         self._unissued_units = 0.0  # drops rounding errors
         for calls in (self._repeated, *self._preempted.values()):
@@ -119,6 +125,8 @@ class Backlog:
 
     def dispatch(self) -> None:
         """Send calls while workers have capacity and there is something to send."""
+        if not (self._has_work or self._no_worker_timer):
+            return
         capacity = self._pool.capacity(self.target)
         self._watch_workers(capacity)
         while capacity > self._starting:
@@ -137,13 +145,11 @@ class Backlog:
         if self._repeated or self._has_preempted or not self.streams:
             return False
         leader = self.streams.leader()
-        if leader and self.streams.fills(leader, self._capacity(leader)):
-            return False
         times_s = [self._timing.send_at_s(self._pool.workers(self.target))]
         if leader and leader.work.context.priority is Priority.BULK and not leader.slices_issued:
             times_s.append(self._timing.batching_until_s(leader.opened_s))
         wait_s = max((each for each in times_s if each is not None), default=0.0) - time.monotonic()
-        if wait_s <= 0:
+        if wait_s <= 0 or (leader and self.streams.fills(leader, self._capacity(leader))):
             return False
         self._dispatch_timer = asyncio.get_running_loop().call_later(wait_s, self.dispatch)
         return True
@@ -363,7 +369,8 @@ class WorkerCall:
         for each, outcome in zip(self.slices, reply.outcomes, strict=True):
             item = each.item
             if isinstance(outcome, SamplerState) and isinstance(item, RangeItem) and _advances(each, outcome):
-                preempted.append(replace(each, item=replace(item, resume_from=outcome)))
+                each.item = replace(item, resume_from=outcome)
+                preempted.append(each)
             else:
                 each.complete(outcome)
         return WorkerCall(slices=preempted) if preempted else None

@@ -40,7 +40,12 @@ class FairQueue:
 
     def __bool__(self) -> bool:
         """Whether there are any streams."""
-        return any(self._rings.values()) or bool(self._issued)
+        return self.has_unissued or bool(self._issued)
+
+    @property
+    def has_unissued(self) -> bool:
+        """Whether some stream has samples to issue, now or later."""
+        return any(self._rings.values())
 
     @property
     def has_interactive_demand(self) -> bool:

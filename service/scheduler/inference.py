@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from contextlib import aclosing
+from contextlib import closing
 from dataclasses import replace
 from typing import Any
 
@@ -160,7 +160,7 @@ class InferenceClient:
                 while done < work.count:
                     rest = replace(work, start_index=done, count=work.count - done)
                     try:
-                        async with aclosing(self._scheduler.run(rest)) as pieces:
+                        with closing(self._scheduler.open(rest)) as pieces:
                             async for piece in pieces:
                                 if dims is None and piece.rows.ndim == 2:
                                     dims = piece.rows.shape[1:]

@@ -12,15 +12,15 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
-from collections.abc import AsyncGenerator, Collection
-from contextlib import aclosing
+from collections.abc import Collection
+from functools import partial
 
 from service.config import GatewayConfig
 from service.domain import Priority, Target
 from service.errors import NotReady, Overloaded
 from service.scheduler.backlog import Backlog
 from service.scheduler.stream import SampleStream, SendBuffer
-from service.scheduler.work import Piece, Work
+from service.scheduler.work import Work
 from service.telemetry.metrics import Metrics
 from service.workers import WorkerPool
 
@@ -48,47 +48,41 @@ class BatchingScheduler:
         self._backlogs: dict[Target, Backlog] = {}
         self._streams_of: Counter[str] = Counter()  # by the caller's subject
         self._closed = False
+        metrics.watch_streams(lambda: self.open_streams)
         pool.watch(self._offers_changed)
 
     @property
     def open_streams(self) -> int:
         """How many streams are open."""
-        return self._streams_of.total()
+        return self.buffer.streams
 
-    async def run(self, work: Work) -> AsyncGenerator[Piece, None]:
-        """Yield a stream's rows, in order, at the pace of its reader.
-
-        Closing the generator ends the stream: rows not yet sent to a worker are never computed.
+    def open(self, work: Work) -> SampleStream:
+        """Open a stream, which yields its rows in order, at the pace of its reader; the reader closes it.
 
         Raises:
             Overloaded: too many streams are open, or too much work waits.
-            NotReady: the target's workers are gone, and retries failed.
-            WorkerFault: a worker returned an invalid result.
+            NotReady: the gateway stops.
         """
         if self._closed:
             raise NotReady(_STOPPING)
         subject = work.context.caller.subject
         self._admission.admit_stream(work, self.open_streams, self._streams_of[subject])
         backlog = self._backlog(work.target)
-        stream = SampleStream(work, self.buffer, backlog.dispatch)
-        try:
-            self._admission.admit_cost(work, backlog.seconds_of(stream, stream.demand), self._backlogs.values())
-        except BaseException:
-            stream.close()
-            raise
-        backlog.add(stream)
+        stream = SampleStream(work, self.buffer, backlog.dispatch, partial(self._stream_closed, backlog))
+        self._admission.admit_cost(work, backlog.seconds_of(stream, stream.demand), self._backlogs.values())
+        self.buffer.streams += 1
         self._streams_of[subject] += 1
-        self._metrics.open_streams(self.open_streams)
-        try:
-            async with aclosing(stream.pieces()) as pieces:
-                async for piece in pieces:
-                    yield piece
-        finally:
-            stream.close()
-            backlog.remove(stream)
-            self._remove_idle(backlog)
-            self._streams_of -= Counter([subject])  # removes callers without streams
-            self._metrics.open_streams(self.open_streams)
+        backlog.add(stream)
+        return stream
+
+    def _stream_closed(self, backlog: Backlog, stream: SampleStream) -> None:
+        subject = stream.work.context.caller.subject
+        self.buffer.streams -= 1
+        self._streams_of[subject] -= 1
+        if not self._streams_of[subject]:
+            del self._streams_of[subject]
+        backlog.remove(stream)
+        self._remove_idle(backlog)
 
     async def close(self) -> None:
         """End every stream with NotReady; calls in flight may end within a short time, then they are cancelled."""

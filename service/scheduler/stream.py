@@ -9,8 +9,9 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Self
 
 from service.config import GatewayConfig
 from service.domain import Failure, FailureCode, Item, Outcome, RangeItem, SamplerState
@@ -49,19 +50,23 @@ class SendBuffer:
         return max(min(self._minimum, self._window) - held, min(share - held, self._shared - self.held))
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
+@dataclass(kw_only=True, eq=False)
 class Slice:
-    """Consecutive rows of one stream that one worker call computes, from row `first` on."""
+    """Consecutive rows of one stream that one worker call computes, from row `first` on.
+
+    Attributes:
+        result: the rows, or the error in place of them; None until the call has ended.
+    """
 
     stream: SampleStream
     first: int
     item: Item
-    done: asyncio.Future[Piece]
+    result: Piece | BaseException | None = None
 
     @property
     def is_wanted(self) -> bool:
         """Whether its reader is still there and its deadline has not passed."""
-        return not self.done.done() and not self.stream.is_closed and not self.stream.is_late
+        return self.result is None and not self.stream.is_closed and not self.stream.is_late
 
     @property
     def state(self) -> SamplerState | None:
@@ -77,27 +82,27 @@ class Slice:
             self.fail(WorkerFault("the worker preempted a draw that was not to be preempted"))
         elif not work.sample_bytes_estimated and outcome.array.nbytes != self.item.count * work.sample_bytes:
             self.fail(WorkerFault("the worker returned rows of another size than requested"))
-        elif not self.done.done():
+        else:
             labels = self.item.labels if isinstance(self.item, RangeItem) else None
             failures = dict(outcome.failures)
-            self.done.set_result(Piece(start_index=self.first, rows=outcome.array, labels=labels, failures=failures))
+            self._end(Piece(start_index=self.first, rows=outcome.array, labels=labels, failures=failures))
 
     def fail(self, error: BaseException) -> None:
         """Pass an error to the stream in place of the rows."""
-        if not self.done.done():
-            self.done.set_exception(error)
+        self._end(error)
 
-    def discard(self) -> None:
-        """Cancel the slice: its reader is gone."""
-        if not self.done.cancel() and not self.done.cancelled():
-            self.done.exception()  # marks an error as retrieved, so that asyncio does not log it
+    def _end(self, result: Piece | BaseException) -> None:
+        if self.result is None:
+            self.result = result
+            self.stream.notify()
 
 
 class SampleStream:
-    """The rows of one `Work` in progress.
+    """The rows of one `Work` in progress: an async iterator of pieces, in order, for one reader, who closes it.
 
     Args:
         wake: called when there may be something new to issue.
+        closed: called once, when the reader is gone.
 
     Attributes:
         opened_s: `time.monotonic()` when it was opened.
@@ -105,20 +110,22 @@ class SampleStream:
         is_closed: whether its reader is gone.
     """
 
-    def __init__(self, work: Work, buffer: SendBuffer, wake: Callable[[], None]) -> None:
+    def __init__(
+        self, work: Work, buffer: SendBuffer, wake: Callable[[], None], closed: Callable[[SampleStream], None]
+    ) -> None:
         self.work = work
         self._buffer = buffer
-        self._wake = wake
+        self._wake, self._closed = wake, closed
         self._next_index = work.start_index
         self._end = work.start_index + work.count
         self._held = 0  # samples in flight or not read yet
+        self._read = 0  # samples of the last piece, held until the reader returns for more
         self._slices: deque[Slice] = deque()
-        self._changed = asyncio.Event()
+        self._waiting: asyncio.Future[None] | None = None  # the reader
         self._error: BaseException | None = None
         self.is_closed = False
         self.opened_s = time.monotonic()
         self.slices_issued = 0
-        buffer.streams += 1
 
     @property
     def demand(self) -> int:
@@ -154,13 +161,11 @@ class SampleStream:
     def take(self, max_samples: int) -> Slice:
         """Issue the next samples, at most `max_samples` of the demand."""
         first, count = self._next_index, min(max_samples, self.demand)
-        item = self.work.feed.part(first, count)
-        issued = Slice(stream=self, first=first, item=item, done=asyncio.get_running_loop().create_future())
+        issued = Slice(stream=self, first=first, item=self.work.feed.part(first, count))
         self._slices.append(issued)
         self._next_index += count
         self._hold(count)
         self.slices_issued += 1
-        self._changed.set()
         return issued
 
     def fail(self, error: BaseException) -> None:
@@ -168,45 +173,50 @@ class SampleStream:
         self._error = self._error or error
         for each in self._slices:
             each.fail(error)
-        self._changed.set()
+        self.notify()
 
-    async def pieces(self) -> AsyncGenerator[Piece, None]:
-        """Yield pieces in order; closing the generator ends the stream."""
-        read = self.work.start_index
-        try:
-            while read < self._end:
-                self._wake()
-                piece = await (await self._head()).done
-                count = self._slices.popleft().item.count
-                yield piece
-                read += count
-                self._hold(-count)  # only when the reader returns for more has the piece left this process
-        finally:
-            self.close()
+    def notify(self) -> None:
+        """Let the reader look at the first slice, which may have ended."""
+        if self._waiting and not self._waiting.done() and self._next_result() is not None:
+            self._waiting.set_result(None)
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Piece:
+        """Return the next piece.
+
+        Raises:
+            FountServiceError: the rest cannot be computed.
+        """
+        self._hold(-self._read)  # only when the reader returns for more has the piece left this process
+        self._read = 0
+        if self._next_index == self._end and not self._slices:
+            raise StopAsyncIteration
+        self._wake()
+        while (result := self._next_result()) is None:
+            self._waiting = asyncio.get_running_loop().create_future()
+            await self._waiting
+        if isinstance(result, BaseException):
+            raise result
+        self._read = self._slices.popleft().item.count
+        return result
 
     def close(self) -> None:
-        """End it: its reader is gone."""
+        """End it: its reader is gone. Rows that were not sent to a worker are never computed."""
         if self.is_closed:
             return
         self.is_closed = True
-        for each in self._slices:
-            each.discard()
         self._slices.clear()
         self._hold(-self._held)
-        self._buffer.streams -= 1
-        self._wake()
+        self._closed(self)
+
+    def _next_result(self) -> Piece | BaseException | None:
+        return self._slices[0].result if self._slices else self._error
 
     def _hold(self, samples: int) -> None:
         self._held += samples
         self._buffer.held += samples * self.work.sample_bytes
-
-    async def _head(self) -> Slice:
-        while not self._slices:
-            if self._error:
-                raise self._error
-            self._changed.clear()
-            await self._changed.wait()
-        return self._slices[0]
 
 
 def _failure_to_error(failure: Failure) -> FountServiceError:

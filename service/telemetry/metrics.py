@@ -109,9 +109,9 @@ class Metrics:
         self._report_bytes.set(report_bytes)
         self._oldest.set(oldest_queued_s)
 
-    def open_streams(self, count: int) -> None:
-        """Set the number of open streams."""
-        self._streams.set(count)
+    def watch_streams(self, count: Callable[[], int]) -> None:
+        """Read the number of open streams whenever metrics are read."""
+        self._streams.set_function(count)
 
     def queued(self, target: Target, seconds: float) -> None:
         """Record how long a stream waited until its first samples were sent to a worker."""

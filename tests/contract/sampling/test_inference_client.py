@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from dataclasses import replace
 
 import numpy as np
@@ -254,8 +254,9 @@ async def full_gateway(models: Models, seconds: float) -> AsyncIterator[None]:
     )
 
     async def read() -> None:
-        async for _ in models.scheduler.run(work):
-            pass
+        with closing(models.scheduler.open(work)) as pieces:
+            async for _ in pieces:
+                pass
 
     reader = asyncio.create_task(read())
     await asyncio.sleep(0.05)
@@ -295,12 +296,19 @@ class RefusingScheduler:
     def __init__(self, scheduler: BatchingScheduler) -> None:
         self.scheduler, self.starts = scheduler, []
 
-    async def run(self, work: Work):
+    def open(self, work: Work) -> RefusingScheduler:
         self.starts.append(work.start_index)
-        async for piece in self.scheduler.run(replace(work, count=min(2, work.count))):
+        self.stream = self.scheduler.open(replace(work, count=min(2, work.count)))
+        return self
+
+    async def __aiter__(self):
+        async for piece in self.stream:
             yield piece
         if len(self.starts) < 3:
             raise Overloaded("no memory", retry_after_s=0.01)
+
+    def close(self) -> None:
+        self.stream.close()
 
 
 async def test_started_work_resumes_after_a_refusal() -> None:

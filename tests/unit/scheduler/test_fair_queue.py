@@ -35,7 +35,7 @@ class Streams:
             target=TARGET, parameters=parameters, feed=RangeFeed(seed=1, labels=NoLabels(), dtype=Dtype.UINT8),
             sample_bytes=1, count=count, context=RequestContext(caller=CALLER, priority=priority),
         )  # fmt: skip
-        stream = SampleStream(work, self.buffer, lambda: None)
+        stream = SampleStream(work, self.buffer, lambda: None, self.queue.remove)
         self.names[stream] = name
         self.queue.add(stream)
 
