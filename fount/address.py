@@ -23,7 +23,7 @@ from enum import IntEnum
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["MAX_INDEX", "NOISE_VERSION", "Addresses", "Stream", "philox4x32_10"]
+__all__ = ["MAX_INDEX", "NOISE_VERSION", "Addresses", "Stream", "first_uniform", "philox4x32_10"]
 
 NOISE_VERSION = "philox4x32-10/box-muller-1"
 """Version of the noise; part of every model digest."""
@@ -80,6 +80,21 @@ def philox4x32_10(counter: Uint32s, key: Uint32s) -> Uint32s:
         k0 = (k0 + np.uint64(_WEYL_0)) & _LOW_32
         k1 = (k1 + np.uint64(_WEYL_1)) & _LOW_32
     return np.stack([c0, c1, c2, c3], axis=-1).astype(np.uint32)
+
+
+def first_uniform(seed: int, index: int, stream: Stream) -> float:
+    """Read the first uniform of one address: that of `Addresses.uniforms`, in Python's integers.
+
+    For one address, this takes a tenth of the time of array operations.
+    """
+    multiplier_0, multiplier_1, low = int(_MULTIPLIER_0), int(_MULTIPLIER_1), int(_LOW_32)
+    c0, c1, c2, c3 = index & low, index >> 32, 0, stream << 16
+    k0, k1 = seed & low, seed >> 32
+    for _ in range(_ROUNDS):
+        product_0, product_1 = multiplier_0 * c0, multiplier_1 * c2
+        c0, c1, c2, c3 = (product_1 >> 32) ^ c1 ^ k0, product_1 & low, (product_0 >> 32) ^ c3 ^ k1, product_0 & low
+        k0, k1 = (k0 + _WEYL_0) & low, (k1 + _WEYL_1) & low
+    return ((c0 >> 5) << 26 | c1 >> 6) * 2.0**-53
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from contextvars import ContextVar
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Protocol
 
 from service.errors import NotPermitted
@@ -73,6 +74,10 @@ class Anonymous:
 
     def identify(self, peer: str, metadata: tuple[tuple[str, str | bytes], ...]) -> Caller:
         """Return the caller `anonymous`."""
+        return self._caller
+
+    @cached_property
+    def _caller(self) -> Caller:
         return Caller(subject="anonymous", grants=frozenset({"*"}), limits=self.limits)
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from enum import Enum, IntEnum, StrEnum
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -172,6 +173,13 @@ class ServedModel:
     max_labels: int
     card: bytes = field(repr=False)
     quality: tuple[QualityFigure, ...] = ()
+
+    @cached_property
+    def default_parameters(self) -> Parameters:
+        """The parameters of a request that sets none."""
+        defaults = {name: each.default for name, each in self.parameters.items()}
+        whole = {name: int(value) for name in ("top_k", "steps") if (value := defaults.get(name)) is not None}
+        return Parameters(**(defaults | whole))  # type: ignore[arg-type]  # each value has its field's type
 
     def sample_bytes(self, dtype: Dtype) -> int:
         """Return the bytes of one raw sample."""

@@ -125,7 +125,7 @@ class Catalog:
         """Return every served version, by name, newest version first."""
         offers = self._pool.offers()
         known, entries = self._grouped
-        if len(offers) != len(known) or any(a is not b for a, b in zip(offers, known, strict=True)):
+        if offers != known:
             entries = self._group(offers)
             self._grouped = offers, entries
         return entries

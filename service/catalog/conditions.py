@@ -6,6 +6,7 @@ again with the same labels.
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Protocol
@@ -13,10 +14,12 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from fount.address import Addresses, Stream
+from fount.address import Addresses, Stream, first_uniform
 from service.domain import Labels
 
 __all__ = ["DrawnLabels", "GivenLabels", "LabelSource", "NoLabels", "OneLabel"]
+
+_FEW = 16  # labels that are drawn faster one by one than as an array
 
 
 class LabelSource(Protocol):
@@ -80,5 +83,8 @@ class DrawnLabels:
 
     def labels(self, seed: int, start_index: int, count: int) -> Labels:
         """Draw by inversion: the class whose interval of [0, 1) contains the sample's uniform number."""
+        if count <= _FEW:
+            numbers = [first_uniform(seed, start_index + k, Stream.LABEL) for k in range(count)]
+            return np.array([bisect_right(self.cumulative, each) for each in numbers], np.uint32)
         uniform = Addresses.of_range(seed, start_index, count).uniforms(Stream.LABEL, 1)[:, 0]
         return np.searchsorted(self.cumulative, uniform, side="right").astype(np.uint32)

@@ -17,7 +17,7 @@ from PIL import Image
 from fount.v1 import augmentation_pb2, model_pb2, sampling_pb2
 from service.augmentation.rows import MadeRows, Provenance
 from service.config import CHUNK_BYTES
-from service.domain import Encoding, Failure, FailureCode, ServedModel
+from service.domain import Encoding, Failure, FailureCode
 from service.rpc.status import failure_to_status
 from service.rpc.wire_format import floats_field, frame_chunk, frame_rows
 from service.scheduler.work import Piece
@@ -25,11 +25,13 @@ from service.scheduler.work import Piece
 __all__ = ["image_spec", "join_pieces", "piece_to_responses", "rows_to_responses", "sample_spec"]
 
 
-def sample_spec(model: ServedModel, encoding: Encoding) -> model_pb2.SampleSpec:
-    """Write how a client is to read the samples of a model in an encoding."""
+def sample_spec(
+    dims: tuple[int, int, int], value_range: tuple[float, float], encoding: Encoding
+) -> model_pb2.SampleSpec:
+    """Write how a client is to read the samples of a model in an encoding; the range is that of its float samples."""
     as_float = encoding is Encoding.FLOAT32
-    low, high = model.value_range if as_float else (0.0, 255.0)
-    spec = image_spec(model.sample_dims)
+    low, high = value_range if as_float else (0.0, 255.0)
+    spec = image_spec(dims)
     spec.dtype = model_pb2.DTYPE_FLOAT32 if as_float else model_pb2.DTYPE_UINT8
     spec.value_range.min, spec.value_range.max = low, high
     spec.encoding = model_pb2.Encoding.Value(f"ENCODING_{encoding.name}")

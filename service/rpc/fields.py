@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, fields
+from dataclasses import asdict, replace
+from typing import Any
 
 from fount.transforms import RANGES, Kind, Policy, Transform, violations
 from fount.v1 import augmentation_pb2, model_pb2, sampling_pb2
@@ -75,21 +76,17 @@ def reference_to_message(key: ModelKey | PinnedModel) -> model_pb2.ModelRef:
 
 def read_parameters(message: sampling_pb2.Parameters, field: str, model: ServedModel, wrong: Violations) -> Parameters:
     """Read sampling parameters, and fill in the card's defaults; each that the model does not accept is a violation."""
-    given = {each.name: value for each, value in message.ListFields()}
-    values: dict[str, float | None] = {}
-    for name in (each.name for each in fields(Parameters)):
+    given: dict[str, Any] = {}
+    for name, value in ((each.name, value) for each, value in message.ListFields()):
         known = model.parameters.get(name)
-        if name not in given:
-            values[name] = known.default if known else None
-            continue
-        value = values[name] = given[name]
         if known is None:
             accepted = ", ".join(sorted(model.parameters)) or "none"
             wrong.add(f"{field}.{name}", f"{model.key.name} does not take it; it takes {accepted}")
         elif not (math.isfinite(value) and known.minimum <= value <= known.maximum):
             wrong.add(f"{field}.{name}", f"must be {known.minimum:g} to {known.maximum:g}, got {value:g}")
-    whole = {name: int(number) for name in ("top_k", "steps") if (number := values[name]) is not None}
-    return Parameters(**(values | whole))  # type: ignore[arg-type]  # each value has its field's type
+        else:
+            given[name] = value
+    return replace(model.default_parameters, **given) if given else model.default_parameters
 
 
 # --- Labels -----------------------------------------------------------------------------------------------------------

@@ -6,8 +6,8 @@ import inspect
 import logging
 import os
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
-from contextlib import aclosing, asynccontextmanager
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import aclosing
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
@@ -89,41 +89,66 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
 
     def _wrap_unary(self, behave: Any, rpc: tuple[str, str, str]) -> Any:
         async def unary(request: Any, context: Context) -> Any:
-            async with self._handled(rpc, context):
-                return await behave(request, context)
+            call = _Call(rpc, context, self._metrics)
+            try:
+                call.identify(self._policy)
+                response = await behave(request, context)
+            except BaseException as error:
+                await call.fail(error)
+                raise
+            call.end("OK")
+            return response
 
         return unary
 
     def _wrap_stream(self, behave: Any, rpc: tuple[str, str, str]) -> Any:
         async def stream(request: Any, context: Context) -> AsyncGenerator[Any, None]:
-            async with self._handled(rpc, context), aclosing(behave(request, context)) as responses:
-                async for response in responses:
-                    yield response
+            call = _Call(rpc, context, self._metrics)
+            try:
+                call.identify(self._policy)
+                async with aclosing(behave(request, context)) as responses:
+                    async for response in responses:
+                        yield response
+            except BaseException as error:
+                await call.fail(error)
+                raise
+            call.end("OK")
 
         return stream
 
-    @asynccontextmanager
-    async def _handled(self, rpc: tuple[str, str, str], context: Context) -> AsyncIterator[None]:
-        """Set the caller and request id, measure the block, and abort the RPC with the status of an error."""
-        code, start_s = "CANCELLED", time.monotonic()  # unless the block ends or fails: then the client went away
-        self._metrics.rpc_started(rpc)
+
+class _Call:
+    """One call of an RPC, counted from its creation to `end`."""
+
+    def __init__(self, rpc: tuple[str, str, str], context: Context, metrics: Metrics) -> None:
+        self._rpc, self._context, self._metrics = rpc, context, metrics
+        self._start_s = time.monotonic()
+        metrics.rpc_started(rpc)
+
+    def identify(self, policy: CallerPolicy) -> None:
+        """Set the caller and the request id."""
+        metadata = tuple(self._context.invocation_metadata() or ())
+        given = dict(metadata).get("x-request-id", "")
+        _request_id.set(str(given)[:_MAX_REQUEST_ID] or os.urandom(16).hex())
+        enter_caller(policy.identify(self._context.peer(), metadata))
+
+    async def fail(self, error: BaseException) -> None:
+        """Abort the RPC with the status of an error; other than an Exception, it says that the client went away."""
+        code = "CANCELLED"
         try:
-            metadata = tuple(context.invocation_metadata() or ())
-            given = dict(metadata).get("x-request-id", "")
-            _request_id.set(str(given)[:_MAX_REQUEST_ID] or os.urandom(16).hex())
-            enter_caller(self._policy.identify(context.peer(), metadata))
-            yield
-            code = "OK"
-        except grpc.aio.AbortError:  # a handler of grpc's own has answered
-            code = _code_name(context)
-            raise
-        except Exception as error:  # noqa: BLE001  # the edge: every error becomes a status here
-            status = _log_error(error)
-            code = code_pb2.Code.Name(status.code)
-            rich = rpc_status.to_status(status)
-            await context.abort(rich.code, rich.details, rich.trailing_metadata)
+            if isinstance(error, grpc.aio.AbortError):  # a handler of grpc's own has answered
+                code = _code_name(self._context)
+            elif isinstance(error, Exception):  # the edge: every error becomes a status here
+                status = _log_error(error)
+                code = code_pb2.Code.Name(status.code)
+                rich = rpc_status.to_status(status)
+                await self._context.abort(rich.code, rich.details, rich.trailing_metadata)
         finally:
-            self._metrics.rpc_handled(rpc, code, time.monotonic() - start_s)
+            self.end(code)
+
+    def end(self, code: str) -> None:
+        """Count its end."""
+        self._metrics.rpc_handled(self._rpc, code, time.monotonic() - self._start_s)
 
 
 def _log_error(error: Exception) -> status_pb2.Status:

@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import AsyncGenerator, Iterable
 from contextlib import closing
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import grpc
@@ -14,7 +15,7 @@ from fount.v1 import sampling_pb2, sampling_pb2_grpc
 from service.caller import current_caller
 from service.catalog import Catalog
 from service.config import CHUNK_BYTES
-from service.domain import Encoding
+from service.domain import Encoding, Target
 from service.rpc.chunks import join_pieces, piece_to_responses, sample_spec
 from service.rpc.fields import reference_to_message
 from service.rpc.interceptor import request_context
@@ -113,9 +114,19 @@ def _most_bytes(spec: SampleSpec) -> int:
 
 
 def _header(spec: SampleSpec) -> sampling_pb2.SampleHeader:
+    model = spec.model
+    header = sampling_pb2.SampleHeader()
+    header.CopyFrom(_seedless_header(spec.target, model.sample_dims, model.value_range, spec.encoding))
+    header.seed = spec.seed
+    return header
+
+
+@lru_cache(maxsize=256)
+def _seedless_header(
+    target: Target, dims: tuple[int, int, int], value_range: tuple[float, float], encoding: Encoding
+) -> sampling_pb2.SampleHeader:
     return sampling_pb2.SampleHeader(
-        model=reference_to_message(spec.target.model),
-        seed=spec.seed,
-        numerics=spec.target.numerics,
-        sample_spec=sample_spec(spec.model, spec.encoding),
+        model=reference_to_message(target.model),
+        numerics=target.numerics,
+        sample_spec=sample_spec(dims, value_range, encoding),
     )

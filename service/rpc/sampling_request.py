@@ -20,6 +20,7 @@ from service.rpc.fields import Violations, label_list, raise_violations, read_la
 __all__ = ["SampleSpec", "read_sample_request"]
 
 _INDEX_LIMIT = 2**64
+_PRIORITIES = frozenset(sampling_pb2.Priority.values())
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -88,7 +89,7 @@ def read_sample_request(request: sampling_pb2.SampleRequest, catalog: Catalog) -
     labels = _read_condition(request, model, wrong)
     if request.count > model.max_count:
         wrong.add("count", f"must be at most {model.max_count}, got {request.count}")
-    if request.priority not in sampling_pb2.Priority.values():
+    if request.priority not in _PRIORITIES:
         wrong.add("priority", f"{request.priority} is not a Priority")
     raise_violations(wrong)
     if target is None:

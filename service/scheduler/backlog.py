@@ -40,7 +40,7 @@ class Backlog:
     """All streams of one target.
 
     Args:
-        idle: called when nothing remains to be done.
+        idle: called when nothing may remain to be done.
     """
 
     def __init__(
@@ -129,7 +129,7 @@ class Backlog:
             return
         capacity = self._pool.capacity(self.target)
         self._watch_workers(capacity)
-        while capacity > self._starting:
+        while self._has_work and capacity > self._starting:
             if self._may_wait():
                 return
             call = _pop_wanted(self._repeated) or self._next_call()
@@ -287,8 +287,7 @@ class Backlog:
 
     def _dispatch_or_idle(self) -> None:
         self.dispatch()
-        if self.is_idle:
-            self._idle(self)
+        self._idle(self)
 
 
 def _pop_wanted(calls: deque[WorkerCall]) -> WorkerCall | None:
@@ -349,18 +348,18 @@ class WorkerCall:
 
     def to_call(self, target: Target, costs: CostModel, budget_s: float) -> Call:
         """Build the call, with a step limit when all remaining steps would take more than the budget."""
-        works = [each.stream.work for each in self.slices]
-        deadlines = [work.context.deadline_unix_s for work in works if work.context.deadline_unix_s is not None]
-        steps, affordable = self.steps_left, max(1, int(costs.units_within(budget_s) / self.units))
+        work, units, steps = self.leader.work, self.units, self.steps_left
+        affordable = max(1, int(costs.units_within(budget_s) / units))
+        deadlines = [each.stream.work.context.deadline_unix_s for each in self.slices]
         return Call(
             target=target,
-            operation=works[0].operation,
-            parameters=works[0].parameters,
-            items=tuple(each.item for each in self.slices),
-            deadline_unix_s=max(deadlines) if len(deadlines) == len(works) else None,
-            request_id=works[0].context.request_id,
+            operation=work.operation,
+            parameters=work.parameters,
+            items=tuple([each.item for each in self.slices]),
+            deadline_unix_s=None if None in deadlines else max(deadlines),  # type: ignore[type-var]  # no None is left
+            request_id=work.context.request_id,
             step_limit=affordable if affordable < steps else None,
-            cost_s=costs.seconds(self.units * min(affordable, steps)),
+            cost_s=costs.seconds(units * min(affordable, steps)),
         )
 
     def complete(self, reply: Reply) -> WorkerCall | None:

@@ -83,7 +83,7 @@ class FairQueue:
         self._calls_before_bulk = self._calls_before_bulk + 1 if passes_over_bulk else 0
         ring = self._ring(leader)
         ring[leader] = ring.pop(leader)  # to the end
-        return _share(ring, _lane(ring, leader), capacity_of(leader))
+        return _share(ring, _demands(ring, leader), capacity_of(leader))
 
     def leader(self) -> SampleStream | None:
         """Return the stream that leads the next call; None when none has demand."""
@@ -93,46 +93,49 @@ class FairQueue:
 
     def fills(self, leader: SampleStream, capacity: int) -> bool:
         """Whether the streams that share a leader's call have samples enough to fill it."""
-        return sum(stream.demand for stream in _lane(self._ring(leader), leader)) >= capacity
+        return sum(_demands(self._ring(leader), leader).values()) >= capacity
 
     def _ring(self, stream: SampleStream) -> _Deficits:
         return self._rings[stream.work.context.priority]
 
     def _next(self, priority: Priority) -> SampleStream | None:
-        return next((stream for stream in self._rings[priority] if stream.demand), None)
+        for stream in self._rings[priority]:
+            if stream.demand:
+                return stream
+        return None
 
 
-def _lane(ring: _Deficits, leader: SampleStream) -> list[SampleStream]:
-    return [stream for stream in ring if stream.work.lane == leader.work.lane and stream.demand]
+def _demands(ring: _Deficits, leader: SampleStream) -> dict[SampleStream, int]:
+    """Return the streams of a leader's lane that have demand, and how many samples each could issue."""
+    lane = leader.work.lane
+    return {stream: demand for stream in ring if stream.work.lane == lane and (demand := stream.demand)}
 
 
-def _share(ring: _Deficits, lane: list[SampleStream], capacity: int) -> list[tuple[SampleStream, int]]:
+def _share(ring: _Deficits, demands: dict[SampleStream, int], capacity: int) -> list[tuple[SampleStream, int]]:
     """Divide a call among the streams of a lane; those with the largest deficit come first."""
+    lane = list(demands)
     for stream in lane:
         ring[stream] += capacity / len(lane)
     lane.sort(key=lambda stream: -ring[stream])
-    counts = dict.fromkeys(lane, 0)
-    left = _allot(lane, counts, ring, capacity, dict(ring))  # first each stream's own deficit,
-    left = _allot(lane, counts, ring, left, dict.fromkeys(lane, max(1, left // len(lane))))  # then the rest, evenly,
-    _allot(lane, counts, ring, left, dict.fromkeys(lane, left))  # then all of it to streams that still have demand
+    unmet = {stream: demands[stream] for stream in lane}
+    left = _allot(unmet, ring, capacity, ring.copy())  # first each stream's own deficit,
+    if left:
+        left = _allot(unmet, ring, left, dict.fromkeys(lane, max(1, left // len(lane))))  # then the rest, evenly,
+    if left:
+        _allot(unmet, ring, left, dict.fromkeys(lane, left))  # then all of it to streams that still have demand
     for stream in lane:
-        if counts[stream] == stream.demand:
-            ring[stream] = 0.0  # it has no more demand: neither deficit nor debt carries over
-        ring[stream] = min(max(ring[stream], -float(capacity)), float(capacity))
-    return [(stream, count) for stream, count in counts.items() if count]
+        # Without demand, neither deficit nor debt carries over.
+        ring[stream] = min(max(ring[stream], -float(capacity)), float(capacity)) if unmet[stream] else 0.0
+    return [(stream, count) for stream in lane if (count := demands[stream] - unmet[stream])]
 
 
 def _allot(
-    lane: list[SampleStream],
-    counts: dict[SampleStream, int],
-    ring: _Deficits,
-    capacity: int,
-    limits: Mapping[SampleStream, float],
+    unmet: dict[SampleStream, int], ring: _Deficits, capacity: int, limits: Mapping[SampleStream, float]
 ) -> int:
-    """Give each stream up to its limit and reduce its deficit; return the remaining capacity."""
-    for stream in lane:
-        taken = max(0, min(capacity, stream.demand - counts[stream], int(limits[stream])))
-        counts[stream] += taken
+    """Give each stream up to its limit, reducing its demand and its deficit; return the remaining capacity."""
+    for stream, demand in unmet.items():
+        taken = max(0, min(capacity, demand, int(limits[stream])))
+        unmet[stream] = demand - taken
         ring[stream] -= taken
         capacity -= taken
     return capacity

@@ -36,6 +36,13 @@ def test_it_draws_a_range_like_its_parts(cuts: list[int]) -> None:
     assert np.array_equal(np.concatenate(parts), latent(11, 0, 50))
 
 
+@pytest.mark.parametrize("stream", [Stream.LABEL, Stream.ORDER], ids=["label", "order"])
+def test_it_reads_a_single_uniform_like_those_of_a_batch(stream: Stream) -> None:
+    for seed, start in ((0, 0), (11, 2**32 - 2), (2**64 - 1, MAX_INDEX - 3)):
+        uniforms = Addresses.of_range(seed, start, 4).uniforms(stream, 1)[:, 0]
+        assert [address.first_uniform(seed, start + k, stream) for k in range(4)] == uniforms.tolist()
+
+
 def test_it_keeps_the_order_of_addresses() -> None:
     order = np.array([3, 0, 4, 1, 2])
     rows = Addresses.of_range(11, 0, 5).take(order).normals(Stream.LATENT, 7)

@@ -28,6 +28,13 @@ def test_drawn_labels_depend_on_the_address_alone() -> None:
     assert source.labels(8, 0, 100).tolist() != whole.tolist()
 
 
+def test_few_labels_are_those_of_many() -> None:
+    source = DrawnLabels.of_weights((0.2, 0.3, 0.5))
+    seed, start = 2**64 - 3, 2**33 + 5
+    one_by_one = [int(source.labels(seed, start + k, 1)[0]) for k in range(100)]
+    assert one_by_one == source.labels(seed, start, 100).tolist()
+
+
 def test_drawn_labels_follow_their_weights() -> None:
     counts = np.bincount(DrawnLabels.of_weights((1, 3, 6)).labels(9, 0, 100_000), minlength=3)
     assert counts / 100_000 == pytest.approx([0.1, 0.3, 0.6], abs=0.006)
