@@ -129,9 +129,7 @@ def _share(ring: _Deficits, demands: dict[SampleStream, int], capacity: int) -> 
     return [(stream, count) for stream in lane if (count := demands[stream] - unmet[stream])]
 
 
-def _allot(
-    unmet: dict[SampleStream, int], ring: _Deficits, capacity: int, limits: Mapping[SampleStream, float]
-) -> int:
+def _allot(unmet: dict[SampleStream, int], ring: _Deficits, capacity: int, limits: Mapping[SampleStream, float]) -> int:
     """Give each stream up to its limit, reducing its demand and its deficit; return the remaining capacity."""
     for stream, demand in unmet.items():
         taken = max(0, min(capacity, demand, int(limits[stream])))

@@ -14,6 +14,7 @@ import pytest
 from tests.e2e.faults import OK, Stack, alive, draw_many, until
 
 PACE_S = 0.05
+REPLACED_S = 180  # a call through TorchServe every 15 s, which waits 120 s for its worker
 MIXED = [600] * 8 + [1] * 40
 
 
@@ -70,3 +71,16 @@ async def test_requests_are_answered_while_a_worker_is_stopped_for(paced: Stack,
         os.kill(worker.pid, signal.SIGCONT)
     assert paced.check([*await requests, *late]) == {OK: len(counts) + 20}
     assert worker.pid in {each.pid for each in alive(paced.served)}
+
+
+@pytest.mark.slow
+async def test_a_worker_that_stays_stopped_is_replaced(planted: Stack, way: str) -> None:
+    if way == "--no-direct-calls":
+        pytest.skip("then TorchServe itself notices it by the call that the worker holds")
+    planted.wait_until_ready()
+    worker = alive(planted.served)[0]
+    os.kill(worker.pid, signal.SIGSTOP)
+    await asyncio.to_thread(until, lambda: not psutil.pid_exists(worker.pid), REPLACED_S)
+    planted.wait_until_ready()
+    assert planted.check(await draw_many(planted.served.server, [1] * 20)) == {OK: 20}
+    assert len(alive(planted.served)) == 2

@@ -12,7 +12,7 @@ import logging
 from collections.abc import Callable, Sequence
 
 from service.domain import Call, Reply, Target
-from service.errors import NotReady, TooLate, WorkerLost
+from service.errors import NotReady, WorkerLost
 from service.workers import Offer
 from service.workers.torchserve.channel import Address
 from service.workers.torchserve.replica import Replica
@@ -92,10 +92,9 @@ class TorchServePool:
             return await replica.call(route, call, timeout_s)
         stalled_s = max(_STALLED_S, _STALLED_COSTS * (call.cost_s or 0.0))
         try:
-            return await replica.call(route, call, min(timeout_s, stalled_s))
-        except TooLate as error:
-            if timeout_s <= stalled_s:
-                raise
+            async with asyncio.timeout(stalled_s):
+                return await replica.call(route, call, timeout_s)
+        except TimeoutError as error:
             replica.avoid(route)
             raise WorkerLost(f"a call of {call.target.model.name} got no answer for {stalled_s:.3g} s") from error
 

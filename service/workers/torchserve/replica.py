@@ -251,7 +251,7 @@ class Replica:
                 )
 
             group = self._groups[key] = WorkerGroup(
-                connect, QueueRoute(self._channel, lambda: self._has_ready_worker(key))
+                connect, QueueRoute(self._channel, lambda: self._has_ready_worker(key), self._changed)
             )
         return group
 

@@ -74,6 +74,17 @@ class Route:
         """Execute a call; see `WorkerPool.call`."""
         self.calls.append(call)
         try:
+            return await self._attempt(call, timeout_s)
+        finally:
+            self.calls.remove(call)
+
+    async def close(self) -> None:
+        """Lead nowhere from now on; calls in flight end as lost when their channel is closed."""
+        self._closed = True
+        self.workers = 0
+
+    async def _attempt(self, call: Call, timeout_s: float) -> Reply:
+        try:
             return await self._execute(call, timeout_s)
         except DecodeError as error:
             raise WorkerFault("the worker's answer is not a worker.v1 reply") from error
@@ -82,13 +93,6 @@ class Route:
             if self._closed and task and not task.cancelling():  # cancelled by the closed channel alone
                 raise WorkerLost(f"the worker of {_name(call)} went away") from error
             raise
-        finally:
-            self.calls.remove(call)
-
-    async def close(self) -> None:
-        """Lead nowhere from now on; calls in flight end as lost when their channel is closed."""
-        self._closed = True
-        self.workers = 0
 
     async def _execute(self, call: Call, timeout_s: float) -> Reply:
         raise NotImplementedError
@@ -100,12 +104,34 @@ class QueueRoute(Route):
     Args:
         channel: to TorchServe.
         has_ready_worker: asks TorchServe, which has one message for a full queue and for absent workers.
+        changed: called when a call has ended.
     """
 
-    def __init__(self, channel: TorchServeChannel, has_ready_worker: Callable[[], Awaitable[bool]]) -> None:
+    def __init__(
+        self,
+        channel: TorchServeChannel,
+        has_ready_worker: Callable[[], Awaitable[bool]],
+        changed: Callable[[], None],
+    ) -> None:
         super().__init__()
         self._channel = channel
         self._has_ready_worker = has_ready_worker
+        self._changed = changed
+        self._running: dict[Call, asyncio.Task[Reply]] = {}
+
+    async def call(self, call: Call, timeout_s: float) -> Reply:
+        """Execute a call; when cancelled it counts until it has ended, because TorchServe executes it all the same."""
+        self.calls.append(call)
+        task = self._running[call] = asyncio.get_running_loop().create_task(self._attempt(call, timeout_s))
+        task.add_done_callback(lambda _: self._ended(call))
+        return await asyncio.shield(task)
+
+    def _ended(self, call: Call) -> None:
+        self.calls.remove(call)
+        task = self._running.pop(call)
+        if not task.cancelled():
+            task.exception()  # marks an error as retrieved, so that asyncio does not log it
+        self._changed()
 
     async def _execute(self, call: Call, timeout_s: float) -> Reply:
         key = call.target.model

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
+import subprocess
+import sys
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -207,3 +211,42 @@ async def test_torchserve_is_called_now_and_then_so_that_it_finds_a_stuck_worker
     async with direct(short_path) as one:
         described = one.torchserve.descriptions
         await until(lambda: one.torchserve.descriptions >= described + 3)
+
+
+WORKER_PROCESS = """
+import asyncio, sys
+from tests.contract.fake_torchserve import FakeWorker
+
+async def run():
+    worker = FakeWorker()
+    await worker.start(sys.argv[1])
+    print("up", flush=True)
+    await asyncio.Event().wait()
+
+asyncio.run(run())
+"""
+
+
+async def test_a_stopped_process_is_lost_within_seconds_and_used_again_when_it_goes_on(short_path: Path) -> None:
+    socket = f"unix:{short_path}/w.sock"
+    process = subprocess.Popen(
+        [sys.executable, "-c", WORKER_PROCESS, socket], stdout=subprocess.PIPE, env=os.environ | {"PYTHONPATH": "."}
+    )
+    try:
+        await asyncio.to_thread(process.stdout.readline)
+        async with started_pool(
+            FakeTorchServe(pids=[process.pid], described=described_at({process.pid: socket}))
+        ) as pool:
+            await until(lambda: any(offer.target for offer in pool.offers()))
+            target = ready_target(pool)
+            await pool.call(sample_call(target), timeout_s=5)
+            process.send_signal(signal.SIGSTOP)
+            with pytest.raises(WorkerLost) as lost:
+                await pool.call(sample_call(target), timeout_s=20)
+            assert (lost.value.died, pool.workers(target)) == (False, 0)
+            process.send_signal(signal.SIGCONT)
+            await until(lambda: pool.workers(target) == 1)
+            await pool.call(sample_call(target), timeout_s=5)
+    finally:
+        process.kill()
+        process.communicate()

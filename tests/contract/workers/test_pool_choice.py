@@ -176,6 +176,18 @@ async def test_a_stalled_call_is_lost_when_the_only_replica_has_another_worker()
 
 
 @pytest.mark.usefixtures("stalled_early")
+async def test_a_stalled_call_counts_as_load_until_it_ends() -> None:
+    async with pooled(FakeTorchServe(), FakeTorchServe()) as both:
+        stalled = both.fakes[0].stalled = asyncio.Event()
+        with pytest.raises(WorkerLost):
+            await both.call()
+        await both.call()
+        await until(lambda: both.pool.capacity(both.target) == 3)
+        stalled.set()
+        await until(lambda: both.pool.capacity(both.target) == 4)
+
+
+@pytest.mark.usefixtures("stalled_early")
 async def test_a_stalled_call_on_the_only_worker_is_awaited() -> None:
     async with pooled(FakeTorchServe()) as one:
         one.fakes[0].stalled = asyncio.Event()
