@@ -22,12 +22,10 @@ from handlers.execution.network import Network, build_network
 from handlers.execution.pixels import Float32s, find_finite_rows, floats_to_uint8
 from handlers.loading.build import build_module
 from handlers.verification.golden import GOLDEN_COUNT, compare_outputs
-from handlers.verification.profile import CANDIDATES, Profile, ProfileError, measure_profile
+from handlers.verification.profile import CANDIDATES, Profile, ProfileError, measure_profile, rows_measured
 
 __all__ = ["check_batch_size", "check_precisions", "check_speed"]
 
-_ROUNDS = 4  # rows measured at each size, as a multiple of the largest: two of the largest batch, in two shufflings
-_SMALLEST_POOL = 16
 _LONG_S = 60.0
 _FASTER = 1.1  # ratio of rates that counts as faster
 _MAX_BF16_BATCH = 32
@@ -93,9 +91,8 @@ def _estimate_seconds(subject: Subject) -> tuple[float, int]:
     single_s, row_s = _time_batch(subject, 1), _time_batch(subject, several) / several
     fitting, total_s = 1, 0.0
     for largest in (size for size in CANDIDATES if size <= limit):
-        sizes = sum(size <= largest for size in CANDIDATES)
-        rows = max(_ROUNDS * largest, 2 * _SMALLEST_POOL)
-        total_s = rows * (single_s + (sizes - 1) * row_s)
+        rows = {size: rows_measured(size, largest) for size in CANDIDATES if size <= largest}
+        total_s = sum(count * (row_s if size >= several else single_s) for size, count in rows.items())
         fitting = largest if total_s <= _LONG_S else fitting
     return total_s, fitting
 

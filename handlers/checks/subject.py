@@ -25,13 +25,13 @@ from handlers.cards.card import Card
 from handlers.cards.digests import source_of
 from handlers.execution.network import Network, Operation
 from handlers.execution.pixels import Float32s, Uint8s, uint8_to_floats
+from handlers.execution.probes import make_manipulations
 from handlers.execution.rows import ImageRows, Rows, SampleRows
 from handlers.family import Deadline, Draw, Noise, Sampler
 from handlers.loading.build import is_custom
 from handlers.models import CUSTOM_FAMILY, PROGRAM_FAMILIES
 from handlers.models.custom import call_module, values_by_name
 from handlers.settings import Settings
-from handlers.verification.probes import make_manipulations
 from handlers.verification.profile import Profile
 from handlers.worker.requests import read_draw
 

@@ -32,7 +32,13 @@ from handlers.models import UnknownFamilyError
 from handlers.settings import Settings, SettingsError, settings_from_environment
 from handlers.state import State
 from handlers.verification.golden import GoldenError, check_golden
-from handlers.verification.profile import Profile, ProfileError, load_or_measure_profile, run_probe
+from handlers.verification.profile import (
+    Profile,
+    ProfileError,
+    load_or_measure_profile,
+    pad_before_compiling,
+    run_probe,
+)
 
 __all__ = ["Engine", "LoadError", "LoadedModel", "load_model"]
 
@@ -148,6 +154,8 @@ def _load(
         raise LoadError(f"{parts}, the archive {model.contents.model_digest}; pack the model again")
     network = build_network(model.card, module, settings)
     state = State(folder=settings.state_dir)
+    if settings.compiled:
+        pad_before_compiling(network, digest, model.numerics, state)
     with _compiling(network, settings):
         profile = load_or_measure_profile(network, digest, model.numerics, state)
         golden = folder / model.card.golden.file

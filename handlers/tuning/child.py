@@ -14,9 +14,9 @@ import time
 from pathlib import Path
 
 from fount.address import Addresses
+from handlers.execution.probes import make_probe_rows
 from handlers.loading.load import Engine, load_model
 from handlers.models import load_family
-from handlers.verification.probes import make_probe_rows
 
 __all__ = ["main", "time_sizes"]
 

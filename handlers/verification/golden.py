@@ -37,10 +37,10 @@ from handlers.execution.pixels import (
     floats_to_uint8,
     uint8_to_floats,
 )
+from handlers.execution.probes import make_manipulations
 from handlers.execution.rows import ImageRows, ManipulationRows, Rows, SampleRows, pad_rows
 from handlers.settings import Settings
 from handlers.state import State
-from handlers.verification.probes import make_manipulations
 from handlers.verification.profile import measure_profile
 
 __all__ = [
@@ -103,7 +103,7 @@ def record_golden(
 
     Args:
         card: the model's card; its golden entry is not read.
-        module: the family's module with its trained weights; left on the CPU, in evaluation mode.
+        module: the family's module with its trained weights; changed in place as `build_network` does.
         file: to write.
         images: (64, H, W, C) uint8 for CLASSIFY and EMBED, ignored for others: SAMPLE draws seed 20260, indices 0 to
             63, labels i mod classes; TRANSFORM uses images of noise at the same addresses.

@@ -69,6 +69,42 @@ class DeepSampler(ToySampler):
         fill_parameters(self)
 
 
+class Rounding(nn.Linear):
+    """A linear layer that rounds differently below some number of rows, as kernels do, and not otherwise."""
+
+    def __init__(self, inputs: int, outputs: int, below: int) -> None:
+        super().__init__(inputs, outputs)
+        self.below = below
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = (x[:, None] * self.weight).sum(dim=2) + self.bias  # not by a kernel that rounds by the batch itself
+        return y + 1e-3 if len(x) < self.below else y
+
+
+class RoundingSampler(ToySampler):
+    """Two layers, one of which gives other bits below 4 rows."""
+
+    def __init__(self, classes: int) -> None:
+        super().__init__(classes)
+        self.decode = nn.Sequential(
+            Rounding(LATENT + classes, 8, below=0), nn.ReLU(), Rounding(8, SIDE * SIDE, below=4)
+        )
+        fill_parameters(self)
+
+    def sample(self, noise: Noise, labels: Tensor | None, draw: Draw, deadline: Deadline) -> Tensor:
+        assert labels is not None
+        z = torch.cat([noise.normal(Stream.LATENT, (LATENT,)), nn.functional.one_hot(labels, self.classes)], dim=1)
+        return self.decode(z).clamp(-1, 1).reshape(-1, 1, SIDE, SIDE) / 4 + 0.5  # exactly rounded at any size
+
+
+class FunctionalSampler(RoundingSampler):
+    """Gives other bits below 4 rows in a function, which no layer explains."""
+
+    def sample(self, noise: Noise, labels: Tensor | None, draw: Draw, deadline: Deadline) -> Tensor:
+        images = super().sample(noise, labels, draw, deadline)
+        return images * 0.999 if len(images) < 4 else images
+
+
 class FaultySampler(ToySampler):
     """Fails in a way of its own at some seeds."""
 

@@ -14,8 +14,8 @@ from fount.address import Addresses
 from fount.v1 import model_pb2
 from fount.worker.v1 import worker_pb2
 from handlers.cards.card import load_card, write_card
+from handlers.execution.probes import make_manipulations
 from handlers.models import load_family, source_file
-from handlers.verification.probes import make_manipulations
 from handlers.worker.worker import Worker
 from tests.handlers.toys import image_item, request, sample_item, seal_folder, send, transform_item
 

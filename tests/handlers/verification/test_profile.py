@@ -2,20 +2,32 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
+from functools import partial
 from pathlib import Path
 
+import numpy as np
 import pytest
 from torch import nn
 
+from fount.address import Addresses
+from handlers.cards.card import load_card
+from handlers.execution.batch_plan import BatchTimes
+from handlers.execution.batches import BatchRunner, Work
 from handlers.execution.network import build_network
-from handlers.execution.numerics import read_numerics
+from handlers.execution.numerics import configure_torch, read_numerics
+from handlers.execution.probes import make_probe_rows
+from handlers.family import Deadline
+from handlers.loading.build import build_module
 from handlers.settings import Settings
 from handlers.state import State
 from handlers.verification.profile import Profile, ProfileError, choose_sizes, load_or_measure_profile, measure_profile
 from tests.handlers.toys import (
     BatchCoupledSampler,
+    FunctionalSampler,
     RandomSampler,
+    RoundingSampler,
     SizeCoupledSampler,
     ToyClassifier,
     ToySampler,
@@ -51,6 +63,90 @@ def test_no_size_is_chosen_when_all_disagree_with_themselves() -> None:
     assert choose_sizes({1: None, 8: None}) == ()
 
 
+def test_small_sizes_never_decide_between_groups() -> None:
+    assert choose_sizes({1: (b"a",), 2: (b"a",), 4: (b"a",), 8: (b"b",), 16: (b"b",)}) == (8, 16)
+
+
+def test_small_sizes_join_the_chosen_group() -> None:
+    assert choose_sizes({1: (b"a",), 2: (b"b",), 4: (b"a",), 8: (b"b",), 16: (b"b",)}) == (2, 8, 16)
+
+
+def test_sizes_agree_in_the_rows_that_both_ran() -> None:
+    assert choose_sizes({1: (b"a",), 8: (b"a", b"b"), 16: (b"a", b"c"), 32: (b"a", b"c")}) == (1, 16, 32)
+
+
+def test_a_layer_that_depends_on_the_batch_is_padded_so_that_any_size_runs() -> None:
+    profile = measure_profile(build_network(toy_card(), RoundingSampler(3), Settings()))
+    assert profile.exec_batch_sizes == (1, 2, 4, 8, 16, 32)
+    assert profile.padding == {"decode.2": {1: 4, 2: 4}}
+
+
+def test_rows_have_the_bytes_that_they_had_in_large_batches() -> None:
+    network = build_network(toy_card(), RoundingSampler(3), Settings())
+    rows = make_probe_rows(network.card, "SAMPLE", Addresses.of_range(1, 0, 8))
+    unpadded = network.run("SAMPLE", rows)
+    measure_profile(network)
+    alone = [network.run("SAMPLE", rows.take(slice(row, row + 1))) for row in range(8)]
+    assert np.concatenate(alone).tobytes() == unpadded.tobytes()
+
+
+def test_the_whole_network_runs_padded_where_no_layer_explains_a_difference(caplog: pytest.LogCaptureFixture) -> None:
+    network = build_network(toy_card(), FunctionalSampler(3), Settings())
+    with caplog.at_level("INFO"):
+        profile = measure_profile(network)
+    assert (profile.exec_batch_sizes, profile.padding) == ((4, 8, 16, 32), {})
+    assert "batches of [1, 2] run padded: no single layer explains" in caplog.text
+
+
+def test_a_stored_profile_pads_the_same_layers_again(tmp_path: Path) -> None:
+    def load_rounding() -> Profile:
+        network = build_network(toy_card(), RoundingSampler(3), Settings())
+        return load_or_measure_profile(network, DIGEST, read_numerics(Settings()), State(folder=tmp_path))
+
+    first = load_rounding()
+    assert load_rounding() == first
+    _edit(tmp_path, padding={})
+    assert load_rounding().padding == {"decode.2": {1: 4, 2: 4}}
+
+
+@pytest.mark.parametrize("padding", [None, {"decode": 4}, {"decode": {"x": 4}}, {"decode": {"4": 2}}], ids=str)
+def test_malformed_stored_padding_is_measured_again(tmp_path: Path, padding: object) -> None:
+    _load(tmp_path)
+    _edit(tmp_path, padding=padding, seconds_per_batch={str(size): 777.0 for size in (1, 2, 4, 8, 16, 32)})
+    assert 777.0 not in _load(tmp_path).seconds_per_batch.values()
+
+
+def test_calls_of_any_size_give_the_shipped_gan_the_same_bytes() -> None:
+    folder = Path("model_store/mnist-cgan")
+    card = load_card(folder)
+    card = dataclasses.replace(card, limits=dataclasses.replace(card.limits, max_exec_batch=64))
+    configure_torch(Settings())
+    network = build_network(card, build_module(card, folder), Settings())
+    times = BatchTimes(measured=_known(measure_profile(network)))
+    rows = make_probe_rows(card, "SAMPLE", Addresses.of_range(1, 0, 85))
+
+    def run(*counts: int) -> bytes:
+        """Run one call after another."""
+        values, start = b"", 0
+        for count in counts:
+            work = Work(rows=rows.take(slice(start, start + count)), encode=lambda floats: floats)
+            BatchRunner(
+                compute=partial(network.run, "SAMPLE"),
+                times=times,
+                deadline=Deadline(),
+                request_id="r",
+                on_device_lost=lambda: None,
+            ).run([work])
+            values, start = values + work.values.tobytes(), start + count
+        return values
+
+    assert run(1, 2, 3, 7, 8, 64) == run(85) == run(64, 8, 7, 3, 2, 1)
+
+
+def _known(profile: Profile) -> dict[int, float]:
+    return {size: profile.seconds_per_batch[size] for size in profile.exec_batch_sizes}
+
+
 def test_a_family_that_depends_on_the_size_keeps_one_group() -> None:
     assert _measure(SizeCoupledSampler(3)) == (16, 32)
 
@@ -75,7 +171,7 @@ def test_a_classifier_has_a_profile() -> None:
 
 def test_seconds_are_measured_for_every_candidate(tmp_path: Path) -> None:
     seconds = _load(tmp_path).seconds_per_batch
-    assert list(seconds) == [1, 8, 16, 32]
+    assert list(seconds) == [1, 2, 4, 8, 16, 32]
     assert all(value > 0 for value in seconds.values())
 
 

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from fount.address import Addresses
 from fount.transform_columns import COLUMNS, IDENTITY, NOISE_FIRST_BLOCK
 from fount.transforms import RANGES, Policy, Transform, draw
+from handlers.execution.probes import make_manipulations
 from handlers.models.transforms import Transforms
-from handlers.verification.probes import make_manipulations
 
 Image = NDArray[np.uint8]
 FAMILY = Transforms.from_config({})

@@ -6,15 +6,18 @@ A card and addresses enter; rows leave, the same for the same addresses.
 from __future__ import annotations
 
 import math
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from fount.address import Addresses, Stream
 from fount.transform_columns import COLUMNS, IDENTITY
 from handlers.cards.card import Card
-from handlers.execution.network import Operation
 from handlers.execution.pixels import uint8_to_floats
 from handlers.execution.rows import ImageRows, ManipulationRows, Rows, SampleRows
+
+if TYPE_CHECKING:
+    from handlers.execution.network import Operation
 
 __all__ = ["make_manipulations", "make_probe_rows"]
 
