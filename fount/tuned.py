@@ -4,7 +4,7 @@
 workers and threads before it starts TorchServe:
 
     models:
-      mnist-cgan: {workers: 1, threads: 2, precision: fp32, layout: nhwc, compiled: false}
+      mnist-cgan: {workers: 1, threads: 2, precision: fp32, layout: nhwc, folded: true, compiled: false}
 
 Every key of a model is optional.
 """
@@ -39,6 +39,7 @@ class TunedModel:
         workers: processes a model version.
         threads: torch threads a process.
         layout: memory layout of images.
+        folded: whether batch normalisation is folded into the layers before it when the network is loaded.
         compiled: whether the network is compiled when it is loaded.
     """
 
@@ -46,6 +47,7 @@ class TunedModel:
     threads: Count | None = None
     precision: Literal["fp32", "bf16"] | None = None
     layout: Literal["nchw", "nhwc"] | None = None
+    folded: bool | None = None
     compiled: bool | None = None
 
 

@@ -34,6 +34,7 @@ class Settings:
         device: a torch device, like "cpu" or "cuda:0".
         precision: of weights and activations.
         chosen_layout: memory layout of images in the network; None selects the one that suits the precision.
+        folded: whether batch normalisation is folded into the layers before it at load.
         compiled: whether the network is compiled for this machine at load.
         threads: of one operation on a CPU.
         state_dir: the folder for stored measurements; None stores nothing.
@@ -42,6 +43,7 @@ class Settings:
     device: str = "cpu"
     precision: Precision = "fp32"
     chosen_layout: Layout | None = None
+    folded: bool = True
     compiled: bool = False
     threads: int = 1
     state_dir: Path | None = None
@@ -59,9 +61,9 @@ def settings_from_environment(
 
     Args:
         environment: FOUNT_WORKER_THREADS (default 1), FOUNT_WORKER_PRECISION (fp32 or bf16, default fp32),
-            FOUNT_WORKER_LAYOUT (nchw or nhwc, default by precision), FOUNT_WORKER_COMPILED (0 or 1, default 0),
-            FOUNT_WORKER_CONFIG (a file written by `fount tune`, default: none) and FOUNT_STATE_DIR (default: nothing
-            is stored).
+            FOUNT_WORKER_LAYOUT (nchw or nhwc, default by precision), FOUNT_WORKER_FOLDED (0 or 1, default 1),
+            FOUNT_WORKER_COMPILED (0 or 1, default 0), FOUNT_WORKER_CONFIG (a file written by `fount tune`, default:
+            none) and FOUNT_STATE_DIR (default: nothing is stored).
         gpu_id: the CUDA device TorchServe assigned; None is the CPU.
         model: the model's name; None ignores the file.
 
@@ -71,6 +73,7 @@ def settings_from_environment(
     tuned = _read_tuned(environment, model)
     precision = _read_choice(environment, "FOUNT_WORKER_PRECISION", ("fp32", "bf16")) or "fp32"
     layout = _read_choice(environment, "FOUNT_WORKER_LAYOUT", ("nchw", "nhwc"))
+    folded = _read_choice(environment, "FOUNT_WORKER_FOLDED", ("0", "1")) != "0"
     compiled = _read_choice(environment, "FOUNT_WORKER_COMPILED", ("0", "1")) == "1"
     threads = _read_threads(environment)
     state_dir = environment.get("FOUNT_STATE_DIR")
@@ -78,6 +81,7 @@ def settings_from_environment(
         device="cpu" if gpu_id is None else f"cuda:{gpu_id}",
         precision=tuned.precision or cast("Precision", precision),
         chosen_layout=tuned.layout or cast("Layout | None", layout),
+        folded=folded if tuned.folded is None else tuned.folded,
         compiled=compiled if tuned.compiled is None else tuned.compiled,
         threads=tuned.threads or threads,
         state_dir=Path(state_dir) if state_dir else None,

@@ -1,8 +1,8 @@
 """The network: one loaded family on one device in one precision.
 
 The rows of one batch enter; the family's results leave, checked for shape and converted to float32 in row-major NHWC
-order (transformed images stay uint8). Weights are cast, and laid out in memory, once; unless settings say otherwise,
-fp32 runs in NCHW and bf16 with channels last.
+order (transformed images stay uint8). Batch normalisation is folded into weights, and weights are cast and laid out in
+memory, once; unless settings say otherwise, fp32 runs in NCHW and bf16 with channels last.
 
 A many-step draw that would occupy a worker too long is preempted between steps: its call returns the sampler's state,
 and another call resumes from there, in another batch and perhaps another worker. `StepPlan` has the steps of one call.
@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, Literal
 
 import numpy as np
@@ -22,7 +22,9 @@ from torch import Tensor, nn
 
 from fount.address import Addresses
 from handlers.cards.card import Card
+from handlers.execution.folding import fold_norms
 from handlers.execution.pixels import Float32s, Uint8s, Values
+from handlers.execution.probes import make_probe_rows
 from handlers.execution.rows import ImageRows, ManipulationRows, Rows, SampleRows
 from handlers.family import (
     Classifier,
@@ -44,6 +46,7 @@ FamilyBuilder = Callable[[str, Mapping[str, Any]], Sampler | Classifier | Transf
 
 _NEVER = Deadline()
 _DEFAULT_DRAW = Draw()
+_FOLD_ROWS = 8  # compared before and after folding
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,6 +94,7 @@ class Network:
         dtype: the floating type of its weights and activations.
         layout: memory layout of images.
         compiled: whether each size is compiled on its first run, which takes seconds.
+        folded: names of the batch normalisations that are folded into other layers.
     """
 
     card: Card
@@ -99,6 +103,7 @@ class Network:
     dtype: torch.dtype
     layout: torch.memory_format = torch.contiguous_format
     compiled: bool = False
+    folded: tuple[str, ...] = ()
 
     @torch.inference_mode()
     def run(
@@ -205,13 +210,28 @@ class Network:
 
 
 def build_network(card: Card, module: nn.Module, settings: Settings) -> Network:
-    """Move a family's module with its weights to the device, precision and memory layout of the settings."""
+    """Move a family's module with its weights to the device, precision and memory layout of the settings.
+
+    The module is changed in place.
+    """
     device = torch.device(settings.device)
     dtype = torch.bfloat16 if settings.precision == "bf16" else torch.float32
     layout = torch.channels_last if settings.layout == "nhwc" else torch.contiguous_format
-    module = module.eval().requires_grad_(False).to(device=device, dtype=dtype)
-    module = module.to(memory_format=layout)  # type: ignore[call-overload]
-    return Network(card=card, module=module, device=device, dtype=dtype, layout=layout, compiled=settings.compiled)
+    module = module.eval().requires_grad_(False).to(device=device, dtype=torch.float32)
+    folded: tuple[str, ...] = ()
+    if settings.folded:  # in float32, so that folded weights are rounded to bf16 once
+        exact = Network(card=card, module=module, device=device, dtype=torch.float32)
+        folded = fold_norms(module, partial(_run_probes, exact))
+    module = module.to(dtype=dtype).to(memory_format=layout)  # type: ignore[call-overload]
+    return Network(
+        card=card, module=module, device=device, dtype=dtype, layout=layout, compiled=settings.compiled, folded=folded
+    )
+
+
+def _run_probes(network: Network) -> list[Values]:
+    card = network.card
+    addresses = Addresses.of_range(0, 0, min(_FOLD_ROWS, card.limits.max_exec_batch))
+    return [network.run(operation, make_probe_rows(card, operation, addresses)) for operation in card.operations]
 
 
 def _check_shape(values: Tensor, expected: tuple[int, ...]) -> None:

@@ -2,7 +2,7 @@
 
 Kernels are chosen by processor, instruction set, element type, layout, thread count and library version, and each
 choice rounds in its own order. This process and its settings enter; a `Numerics` leaves whose id is equal exactly when
-all of that is equal: `cpu-avx2-fp32-nchw-t1-torch2.13.0-1a2b3c4d`.
+all of that is equal: `cpu-avx2-fp32-nchw-folded-t1-torch2.13.0-1a2b3c4d`.
 """
 
 from __future__ import annotations
@@ -76,12 +76,15 @@ def read_numerics(settings: Settings, environment: Mapping[str, str] = os.enviro
     if settings.compiled:  # what compiled code depends on in addition to the processor and torch
         details |= {f"cap {name}": value for name, value in environment.items() if _COMPILER_CAP.match(name)}
         details["compiled by"] = compiler_version()
+    if settings.folded:  # whatever the model has, so that the name depends on settings alone
+        details["folded"] = "batch normalisation"
     details |= _read_cuda(device) if device.type == "cuda" else _read_cpu(settings.threads)
     details |= {f"cap {name}": environment[name] for name in _CAPS if name in environment}
     lines = tuple(f"{key}: {value}" for key, value in sorted(details.items()))
     digest = hashlib.sha256("\n".join(lines).encode()).hexdigest()[:8]
     version = re.sub(r"[^0-9.]", "", torch.__version__.split("+")[0])
-    how = f"{settings.precision}-{layout}{'-compiled' if settings.compiled else ''}"
+    changes = f"{'-folded' if settings.folded else ''}{'-compiled' if settings.compiled else ''}"
+    how = f"{settings.precision}-{layout}{changes}"
     kind = _kind_of(device, settings.threads, environment, how)
     return Numerics(id=f"{kind}-torch{version}-{digest}", details=lines)
 

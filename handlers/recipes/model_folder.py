@@ -6,6 +6,7 @@ writing was interrupted is detected when it is loaded; before the first file is 
 
 from __future__ import annotations
 
+import copy
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -82,7 +83,7 @@ def write_model(
         origin = CardRecipe(name=recipe.name, seed=seed, steps=steps, data=data.name, data_digest=data.digest)
         card = _describe(recipe, origin, data, quality, Weights(file=_WEIGHTS_FILE, digest=file_digest(weights)))
         images = None if recipe.samples else _golden_images(data)
-        record_golden(card, module, staging / _GOLDEN_FILE, images=images)
+        record_golden(card, copy.deepcopy(module), staging / _GOLDEN_FILE, images=images)
         write_card(card, staging)
         for file in (_WEIGHTS_FILE, _GOLDEN_FILE, CARD_FILE):
             atomic_write(folder / file, (staging / file).read_bytes())

@@ -24,7 +24,9 @@ def _ask_another_process(environment: Mapping[str, str]) -> str:
 
 
 def test_an_id_names_kind_precision_layout_threads_and_torch() -> None:
-    assert re.fullmatch(r"cpu-[a-z0-9_]+-fp32-nchw-t1-torch[0-9.]+-[0-9a-f]{8}", read_numerics(Settings(), {}).id)
+    assert re.fullmatch(
+        r"cpu-[a-z0-9_]+-fp32-nchw-folded-t1-torch[0-9.]+-[0-9a-f]{8}", read_numerics(Settings(), {}).id
+    )
 
 
 def test_another_process_has_the_same_id() -> None:
@@ -53,8 +55,14 @@ def test_a_cap_shows_in_the_id() -> None:
 
 @pytest.mark.parametrize(
     "settings",
-    [Settings(threads=2), Settings(precision="bf16"), Settings(chosen_layout="nhwc"), Settings(compiled=True)],
-    ids=["threads", "precision", "layout", "compiled"],
+    [
+        Settings(threads=2),
+        Settings(precision="bf16"),
+        Settings(chosen_layout="nhwc"),
+        Settings(folded=False),
+        Settings(compiled=True),
+    ],
+    ids=["threads", "precision", "layout", "folded", "compiled"],
 )
 def test_other_settings_have_another_id(settings: Settings) -> None:
     assert read_numerics(settings).id != read_numerics(Settings()).id
@@ -69,7 +77,7 @@ def test_a_layout_that_is_a_precisions_own_changes_no_id(precision: Precision, l
 def test_the_compiler_shows_in_the_details_of_what_is_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CXX", "no-such-compiler")
     found = read_numerics(Settings(compiled=True))
-    assert "-fp32-nchw-compiled-t1-" in found.id
+    assert "-fp32-nchw-folded-compiled-t1-" in found.id
     assert "compiled by: none" in found.details
 
 

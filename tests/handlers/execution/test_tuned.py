@@ -12,7 +12,7 @@ from handlers.loading.memory import keep_freed_memory
 from handlers.settings import Settings, SettingsError, settings_from_environment
 from tests.handlers.toys import ToySampler, load, request, sample_item, send
 
-ALL_STEPS = "models: {toy: {workers: 2, threads: 2, precision: bf16, layout: nchw, compiled: true}}"
+ALL_STEPS = "models: {toy: {workers: 2, threads: 2, precision: bf16, layout: nchw, folded: false, compiled: true}}"
 ENVIRONMENT = {"FOUNT_WORKER_THREADS": "3", "FOUNT_WORKER_LAYOUT": "nhwc"}
 
 
@@ -23,7 +23,7 @@ def _settings(file: Path, text: str, model: str = "toy") -> Settings:
 
 def test_a_models_entry_takes_precedence_over_the_environment(tmp_path: Path) -> None:
     found = _settings(tmp_path / "workers.yaml", ALL_STEPS)
-    assert found == Settings(threads=2, precision="bf16", chosen_layout="nchw", compiled=True)
+    assert found == Settings(threads=2, precision="bf16", chosen_layout="nchw", folded=False, compiled=True)
 
 
 def test_keys_absent_from_an_entry_come_from_the_environment(tmp_path: Path) -> None:
@@ -33,6 +33,13 @@ def test_keys_absent_from_an_entry_come_from_the_environment(tmp_path: Path) -> 
 
 def test_a_model_without_an_entry_has_the_settings_of_the_environment(tmp_path: Path) -> None:
     assert _settings(tmp_path / "workers.yaml", ALL_STEPS, model="other") == Settings(threads=3, chosen_layout="nhwc")
+
+
+def test_an_entry_can_turn_folding_on(tmp_path: Path) -> None:
+    file = tmp_path / "workers.yaml"
+    file.write_text("models: {toy: {folded: true}}")
+    environment = {"FOUNT_WORKER_FOLDED": "0", "FOUNT_WORKER_CONFIG": str(file)}
+    assert settings_from_environment(environment, model="toy").folded
 
 
 def test_an_entry_can_turn_compiling_off(tmp_path: Path) -> None:
@@ -66,7 +73,7 @@ def test_an_absent_file_is_reported(toy_folder: Path, tmp_path: Path) -> None:
 def test_a_worker_uses_the_tuned_settings(toy_folder: Path, tmp_path: Path) -> None:
     write_tuned(tmp_path / "workers.yaml", "toy", TunedModel(layout="nhwc"))
     worker = load(toy_folder, ToySampler, {"FOUNT_WORKER_CONFIG": str(tmp_path / "workers.yaml")})
-    assert "-fp32-nhwc-t1-" in send(worker, request(sample_item())).numerics
+    assert "-fp32-nhwc-folded-t1-" in send(worker, request(sample_item())).numerics
 
 
 def test_writing_an_entry_keeps_those_of_other_models(tmp_path: Path) -> None:

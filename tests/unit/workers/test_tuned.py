@@ -16,9 +16,10 @@ def write(folder: Path, text: str) -> Path:
 
 
 def test_every_key_is_optional(tmp_path: Path) -> None:
-    text = "models: {a: {workers: 2, threads: 3, precision: bf16, layout: nhwc, compiled: true}, b: {threads: 2}, c: }"
+    first = "{workers: 2, threads: 3, precision: bf16, layout: nhwc, folded: false, compiled: true}"
+    text = f"models: {{a: {first}, b: {{threads: 2}}, c: }}"
     assert read_tuned(write(tmp_path, text)) == {
-        "a": TunedModel(workers=2, threads=3, precision="bf16", layout="nhwc", compiled=True),
+        "a": TunedModel(workers=2, threads=3, precision="bf16", layout="nhwc", folded=False, compiled=True),
         "b": TunedModel(threads=2),
         "c": TunedModel(),
     }
@@ -45,6 +46,7 @@ WRONG = {
     "models: {a: {workers: true}}": "models.a.workers: is True; must be a whole number",
     "models: {a: {precision: fp16}}": "models.a.precision: is 'fp16'; must be one of fp32, bf16",
     "models: {a: {layout: hwc}}": "models.a.layout: is 'hwc'; must be one of nchw, nhwc",
+    "models: {a: {folded: 1}}": "models.a.folded: is 1; must be true or false",
     "models: {a: {compiled: 1}}": "models.a.compiled: is 1; must be true or false",
     "models: {a: 3}": "models.a: is 3; must be a mapping",
     "models: [a]": "models: is ['a']; must be a mapping",
