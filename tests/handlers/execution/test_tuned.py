@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import ctypes
+import platform
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -95,6 +98,32 @@ def test_a_file_that_cannot_be_read_is_not_replaced(tmp_path: Path) -> None:
 
 def test_freed_memory_is_kept_where_the_allocator_can() -> None:
     assert keep_freed_memory() is hasattr(ctypes.CDLL(None), "mallopt")
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another C library")
+def test_freed_memory_is_kept_in_every_thread() -> None:
+    done = subprocess.run([sys.executable, "-c", FAULTS_SCRIPT], capture_output=True, text=True, check=True)
+    assert int(done.stdout) < 1000  # of 32768 pages
+
+
+FAULTS_SCRIPT = """
+import resource, threading
+import numpy as np
+from handlers.loading.memory import keep_freed_memory
+
+def fill():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    np.full(2**27, 1, np.uint8)
+    faults.append(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+
+keep_freed_memory()
+faults = []
+for i in range(3):
+    thread = threading.Thread(target=fill)
+    thread.start()
+    thread.join()
+print(faults[-1])
+"""
 
 
 def test_an_allocator_without_the_setting_is_left_alone(
