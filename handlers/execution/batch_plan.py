@@ -14,7 +14,7 @@ import math
 from bisect import bisect_left
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import cached_property
 from itertools import accumulate
 
 __all__ = ["BatchPlan", "BatchTimes", "plan_batches"]
@@ -26,17 +26,18 @@ _REPLAN_CHANGE = 0.05  # relative change of an estimate that causes a new plan
 _IDLE_BATCHES = 256  # after so many others, the estimate of a size that did not run is reset to its measured time
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(kw_only=True)
 class BatchPlan:
     """How to split rows.
 
     Attributes:
-        bulk: the size that is fastest per row.
-        first: first[n] is the size to run first when n rows wait; first[0] is unused.
+        seconds: of one batch, for each size, ascending in both.
     """
 
-    bulk: int
-    first: tuple[int, ...]
+    seconds: Mapping[int, float]
+    # By the number of waiting rows, computed as far as needed: the size to run first, and the time of all.
+    _first: list[int] = field(init=False, default_factory=lambda: [0])
+    _least: list[float] = field(init=False, default_factory=lambda: [0.0])
 
     def split(self, rows: int) -> list[int]:
         """Split rows into batches.
@@ -47,13 +48,34 @@ class BatchPlan:
         Returns:
             Sizes to execute in order; only the last may be padded.
         """
-        exact = len(self.first) - 1
-        sizes = [self.bulk] * max(0, -(-(rows - exact) // self.bulk))
-        rows -= self.bulk * len(sizes)
+        exact, bulk = _EXACT * max(self.seconds), self._bulk
+        sizes = [bulk] * max(0, -(-(rows - exact) // bulk))
+        rows -= bulk * len(sizes)
+        self._extend(rows)
         while rows > 0:
-            sizes.append(self.first[rows])
+            sizes.append(self._first[rows])
             rows -= sizes[-1]
         return sizes
+
+    @cached_property
+    def _bulk(self) -> int:
+        """The size that is fastest per row."""
+        return -min((cost / size, -size) for size, cost in self.seconds.items())[1]
+
+    def _extend(self, rows: int) -> None:
+        """Find the best first size for up to so many rows, from fewer to more (dynamic programming)."""
+        sizes = list(self.seconds)
+        descending = list(self.seconds.items())[::-1]
+        for count in range(len(self._first), rows + 1):
+            # Of equal costs the first one tried wins: a padded batch over several, and larger sizes over smaller ones.
+            covering = bisect_left(sizes, count)
+            best = sizes[covering] if covering < len(sizes) else 0
+            best_cost = self.seconds[best] if best else math.inf
+            for size, cost in descending[max(0, len(sizes) - covering) :]:
+                if cost + self._least[count - size] < best_cost:
+                    best, best_cost = size, cost + self._least[count - size]
+            self._first.append(best)
+            self._least.append(best_cost)
 
 
 @dataclass(kw_only=True)
@@ -67,6 +89,7 @@ class BatchTimes:
     measured: Mapping[int, float]
     _now: dict[int, float] = field(init=False)
     _planned: dict[int, float] = field(init=False)
+    _plans: dict[int, BatchPlan] = field(init=False, default_factory=dict)  # by the largest size
     _seen: dict[int, int] = field(init=False)
     _idle: dict[int, int] = field(init=False)
 
@@ -88,7 +111,11 @@ class BatchTimes:
 
     def plan(self, largest: int) -> BatchPlan:
         """Plan with the sizes up to the largest that fits into memory."""
-        return plan_batches({size: seconds for size, seconds in self._planned.items() if size <= largest})
+        plan = self._plans.get(largest)
+        if plan is None:
+            plan = plan_batches({size: seconds for size, seconds in self._planned.items() if size <= largest})
+            self._plans[largest] = plan
+        return plan
 
     def observe(self, size: int, seconds: float) -> None:
         """Update the estimates with a batch that ran."""
@@ -100,6 +127,7 @@ class BatchTimes:
         planned = self._planned
         if any(abs(now - planned[other]) > _REPLAN_CHANGE * planned[other] for other, now in self._now.items()):
             self._planned = dict(self._now)
+            self._plans.clear()
 
     def _reset_idle(self, size: int) -> None:
         """Reset sizes that did not run for long, so that one slow period does not exclude them forever."""
@@ -116,25 +144,6 @@ def plan_batches(seconds: Mapping[int, float]) -> BatchPlan:
         seconds: of one batch, for each executable size; never empty. A size that seems slower than a larger one is
             taken to be as fast, because rows can always be padded.
     """
-    sizes = tuple(sorted(seconds))
+    sizes = sorted(seconds)
     rising = accumulate((seconds[size] for size in reversed(sizes)), min)
-    return _plan(sizes, tuple(rising)[::-1])
-
-
-@lru_cache(maxsize=64)
-def _plan(sizes: tuple[int, ...], seconds: tuple[float, ...]) -> BatchPlan:
-    """Find the best first size for each number of rows, from fewer to more (dynamic programming)."""
-    descending = list(zip(sizes, seconds, strict=True))[::-1]
-    first, least = [0], [0.0]
-    for rows in range(1, _EXACT * sizes[-1] + 1):
-        # Of equal costs the first one tried wins: one padded batch over several, and larger sizes over smaller ones.
-        covering = bisect_left(sizes, rows)
-        best = sizes[covering] if covering < len(sizes) else 0
-        best_cost = seconds[covering] if best else math.inf
-        for size, cost in descending[max(0, len(sizes) - covering) :]:
-            if cost + least[rows - size] < best_cost:
-                best, best_cost = size, cost + least[rows - size]
-        first.append(best)
-        least.append(best_cost)
-    _, bulk = min((cost / size, -size) for size, cost in descending)
-    return BatchPlan(bulk=-bulk, first=tuple(first))
+    return BatchPlan(seconds=dict(zip(sizes, list(rising)[::-1], strict=True)))

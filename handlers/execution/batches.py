@@ -82,14 +82,20 @@ class _Piece:
             self._write(values)
             return
         work, floats = self.work, np.asarray(values, np.float32)
-        # States are returned unchecked: the images are checked when the draw is finished.
-        is_state = work.next_step is not None
-        finite = np.ones(len(floats), np.bool_) if is_state else find_finite_rows(floats)
-        valid = finite if work.value_range is None else finite & find_rows_within(floats, work.value_range)
+        if work.next_step is not None:  # states are not checked: the images are when the draw is finished
+            self._write(work.encode(floats))
+            return
+        # NaN and infinity are not within a range, either.
+        value_range = work.value_range
+        valid = find_finite_rows(floats) if value_range is None else find_rows_within(floats, value_range)
+        if valid.all():
+            self._write(work.encode(floats))
+            return
         mask = valid.reshape(valid.shape + (1,) * (floats.ndim - 1))  # (n,) -> (n, 1, ...)
         encoded = work.encode(np.where(mask, floats, np.float32(0)))
         encoded[~valid] = 0
         self._write(encoded)
+        finite = find_finite_rows(floats)
         for row in np.flatnonzero(~valid).tolist():
             fault: RowFault = "OUT_OF_RANGE" if finite[row] else "NOT_FINITE"
             work.failed_rows[self.start + row] = fault
@@ -138,8 +144,7 @@ class BatchRunner:
 
     def _next_pieces(self) -> list[_Piece]:
         """Take the next waiting rows, from as many items as fill the next planned size."""
-        if not self._planned:
-            waiting = sum(work.waiting for work in self._queue)
+        if not self._planned and (waiting := sum(work.waiting for work in self._queue)):
             self._planned.extend(self.times.plan(self._largest).split(waiting))
         # Items that failed since planning only leave the batch less full.
         pieces, free = list[_Piece](), self._planned.popleft() if self._planned else 0

@@ -154,6 +154,12 @@ class Network:
         return self.module if isinstance(self.module, SteppedSampler) else None
 
     @cached_property
+    def _sampler(self) -> Sampler:
+        if not isinstance(self.module, Sampler):  # which takes long for a protocol
+            raise WrongOutputError("the family cannot sample")
+        return self.module
+
+    @cached_property
     def _state_shape(self) -> tuple[int, ...]:
         """The shape of one row's state, found by starting a draw: a worker may resume draws before it started any."""
         assert self._stepped is not None
@@ -163,12 +169,11 @@ class Network:
             return tuple(self._stepped.begin(noise, labels, _DEFAULT_DRAW).shape[1:])
 
     def _sample(self, rows: SampleRows, draw: Draw, deadline: Deadline, steps: StepPlan | None) -> Float32s:
-        if not isinstance(self.module, Sampler):
-            raise WrongOutputError("the family cannot sample")
+        sampler = self._sampler
         noise = Noise(addresses=rows.addresses, device=self.device, dtype=self.dtype)
         labels = None if rows.labels is None else torch.from_numpy(rows.labels).to(self.device)
         if self._stepped is None:
-            return self._images(self.module.sample(noise, labels, draw, deadline), len(rows))
+            return self._images(sampler.sample(noise, labels, draw, deadline), len(rows))
         # Never through the family's own `sample`, so that preemption changes no byte.
         state = None if rows.states is None else torch.from_numpy(rows.states).to(self.device)
         taken = range(steps.first, steps.stop) if steps else range(self._stepped.steps(draw))

@@ -114,6 +114,6 @@ def _pad(forward: Callable[[Tensor], Tensor], sizes: Mapping[int, int]) -> Calla
         if size == rows:
             return forward(values)
         # The last pair is of the first dimension: zeros below the rows.
-        return forward(nn.functional.pad(values, [0, 0] * (values.ndim - 1) + [0, size - rows]))[:rows]
+        return forward(torch.constant_pad_nd(values, [0, 0] * (values.ndim - 1) + [0, size - rows]))[:rows]
 
     return padded
