@@ -37,9 +37,8 @@ from service.augmentation.slots import RealMode, Source, Stratum
 from service.augmentation.targets import Allocation, Factor, Mix
 from service.caller import Caller
 from service.catalog import PinnedModel
-from service.domain import Parameters
+from service.domain import Failure, Parameters
 from service.rpc.fields import policy_from_proto
-from service.scheduler.inference import DrawnSamples
 from service.scheduler.work import RequestContext
 
 __all__ = ["main"]
@@ -56,11 +55,11 @@ class _Local:
     async def sample(
         self, target: object, model: Any, *, seed: int, indices: NDArray[np.uint64], labels: Any, parameters: object,
         context: object,
-    ) -> DrawnSamples:  # fmt: skip
+    ) -> tuple[NDArray[np.uint8], dict[int, Failure]]:  # fmt: skip
         engine = self._engine("generator", model.key.name)
         addresses = Addresses(seeds=np.full(len(indices), seed, np.uint64), indices=indices)
         floats = _run(engine, "SAMPLE", SampleRows(addresses=addresses, labels=labels.astype(np.int64)))
-        return DrawnSamples(images=floats_to_uint8(floats, engine.network.card.sample.value_range), failures={})
+        return floats_to_uint8(floats, engine.network.card.sample.value_range), {}
 
     async def classify(self, target: object, model: Any, images: NDArray[np.uint8], context: object) -> Any:
         engine = self._engine("classifier", model.key.name)
