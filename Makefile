@@ -65,7 +65,7 @@ test: $(INSTALLED) ## every test but the slow ones, in two processes, with cover
 test-full: $(INSTALLED) ## every test
 	$(BIN)/pytest $(PARALLEL)
 
-bench: $(INSTALLED) ## measure against the hardware, TorchServe alone and one process; QUICK=1: short rounds
+bench: $(INSTALLED) ## measure against the hardware, TorchServe, mosec, LitServe and one process; QUICK=1: short rounds
 	$(BIN)/python -m benchmarks $(if $(QUICK),--quick)
 	$(BIN)/python -m benchmarks.augmentation $(if $(QUICK),--quick)
 	$(BIN)/python -m benchmarks.evaluation $(if $(QUICK),--quick)

@@ -8,16 +8,17 @@ import statistics
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import click
 
+from benchmarks.augmentation.workloads import measure_transformed
 from benchmarks.child import ROOT, ChildError
 from benchmarks.machine import cores, machine_facts
 from benchmarks.output import log, rows_to_markdown, write_results
-from benchmarks.plan import WORKLOADS, Plan, layouts, precisions_of, quick_plan
+from benchmarks.plan import OTHERS_WORKLOADS, WORKLOADS, Plan, layouts, precisions_of, quick_plan
 from benchmarks.processes import StartError
 from benchmarks.records import Record, Records
 from benchmarks.rows import Row, rows_of, verdict
@@ -37,12 +38,15 @@ _KEPT = ROOT / "build" / "bench"
 @click.option("--precision", type=click.Choice(["fp32", "bf16", "both"]), default="both", show_default=True)
 @click.option("--cores", "count", type=click.IntRange(min=1), help="N of the layouts 1×N and N×1, workers × threads; "
               "otherwise every core. On a GPU, how many workers may share it.")  # fmt: skip
+@click.option("--peers/--no-peers", default=True, help="Whether mosec and LitServe are measured too.")
 @click.option("--out", type=click.Path(path_type=Path), help="JSON file, with the table next to it; otherwise "
               "benchmarks/results/latest.json, or build/bench/quick.json for --quick.")  # fmt: skip
-def main(quick: bool, only: str, rounds: int | None, precision: str, count: int | None, out: Path | None) -> None:
-    """Measure Fount against its hardware and against TorchServe alone."""
+def main(
+    quick: bool, only: str, rounds: int | None, precision: str, count: int | None, peers: bool, out: Path | None
+) -> None:  # fmt: skip
+    """Measure Fount against its hardware, against TorchServe alone and against mosec and LitServe."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that every server ends
-    plan = _plan(quick, only, rounds, precision, count or cores())
+    plan = replace(_plan(quick, only, rounds, precision, count or cores()), peers=peers)
     if not quick:  # profiles measured on a busy machine would be kept
         shutil.rmtree(_KEPT / "state", ignore_errors=True)
     records: list[Record] = []
@@ -50,12 +54,15 @@ def main(quick: bool, only: str, rounds: int | None, precision: str, count: int 
     start = time.monotonic()
     failure: Exception | None = None
     try:
-        for each in plan.precisions:
+        for each in plan.precisions if plan.workloads != ("transformed",) else ():
             log(f"{each}: packing and starting servers")
-            with open_testbed(plan, each, _KEPT) as testbed:
+            with open_testbed(plan, each, _KEPT, log) as testbed:
                 for record in _measure(testbed):
                     records.append(record)
                 checks.append(_checks(testbed))
+        if plan.has("transformed"):
+            log("transformed rows")
+            records += measure_transformed(_KEPT / "augmentation", plan.rounds)
     except (StartError, ChildError) as error:
         failure = error
     facts = machine_facts() | {"seconds": round(time.monotonic() - start)}
@@ -90,9 +97,12 @@ def _checks(testbed: Testbed) -> dict[str, Any]:
     return {
         "precision": testbed.precision,
         "numerics": testbed.numerics,
+        "limit": {str(layout): limit.variant for layout, limit in testbed.limits.items()},
         "limit_samples_per_s_by_exec_batch": {
             str(layout): limit.by_size for layout, limit in testbed.limits.items()
         },
+        "differences": testbed.differences,
+        "peers": [f"{each.name} {each}" for each in testbed.peers],
         "idle_servers_cores": _spread([each.idle_share for each in testbed.windows]),
         "unrelated_processes_cores": _spread([each.unrelated_share for each in testbed.windows]),
     }  # fmt: skip
@@ -108,18 +118,24 @@ def _notes(plan: Plan, checks: Sequence[dict[str, Any]]) -> list[str]:
     notes = [
         f"{plan.rounds} interleaved rounds; a ratio is the median over rounds of the ratio within a round, in brackets "
         "the smallest and largest. W×T is workers × threads; each side is measured in every layout, the better counts.",
-        "The limit is one process without a server: noise, network, rounding to uint8, in the executed batch that is "
-        "fastest (the two best of a trial are measured in each round); or as many such processes as cores with one "
-        "thread each, whichever gives more.",
-        "Before anything is measured, limit, TorchServe and Fount gave the same bytes for the same addresses, in every "
-        "layout: the same weights on the same numerics.",
+        "The limit is one process without a server: noise, network (eager, with batch normalisation folded, or "
+        "compiled, whichever is fastest in a trial), rounding to uint8, in the executed batch that is fastest (the two "
+        "best of the trial are measured in each round); or as many such processes as cores with one thread each, "
+        "whichever gives more.",
+        "TorchServe, mosec and LitServe run the plain module, eager, in inference mode.",
+        "Before anything is measured, every contender gave the same samples for the same addresses, in every layout: "
+        "Fount and the folded limit the same bytes, the others at most one level apart in at most 1 % of the pixels.",
         "Worker CPU outside the model is its CPU time beyond that of its executed batches in the limit's process; "
         "samples of calls beyond the largest batch count as in the cheapest batch.",
     ]
     if "bf16" in plan.precisions:
         notes.append("bf16: the shipped card allows fp32 alone (bf16 moves pixels by up to 12 levels, 2 are allowed); "
                      "these rows serve a copy whose card allows it and whose golden samples are bf16's.")  # fmt: skip
+    if plan.peers and plan.has(*OTHERS_WORKLOADS) and not all(each["peers"] for each in checks):
+        notes.append("mosec and LitServe could not be installed and were not measured.")
     for each in checks:
+        variants = ", ".join(f"{variant} ({layout})" for layout, variant in each["limit"].items())
+        notes.append(f"{each['precision']}: fastest variants of the limit: {variants}.")
         idle, unrelated = each["idle_servers_cores"], each["unrelated_processes_cores"]
         if idle:
             notes.append(f"{each['precision']}: servers without load used {idle['median']:.2f} cores (at most "

@@ -1,27 +1,29 @@
 """A client process, `python -m benchmarks.client`: it runs the loads of its standard input.
 
 It sends requests to Fount through `fount.client.aio`, as users do, or through generated stubs, and to TorchServe
-through its own gRPC.
+through its own gRPC; to the peers through HTTP.
 """
 
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import json
 import sys
 import time
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import aclosing, suppress
 from dataclasses import asdict
+from functools import partial
 from typing import Any, Protocol
 
 import grpc
 
 from benchmarks.child import write_result
 from benchmarks.loads import Load, Observations
+from benchmarks.peers.http import HttpPool
+from benchmarks.peers.servers import PEERS
 from benchmarks.plan import MODEL
-from benchmarks.torchserve_body import body_of
+from benchmarks.request_body import body_of
 from fount.client.aio import Client
 from fount.retry import RetryPolicy
 from fount.torchserve.v1 import torchserve_pb2
@@ -48,8 +50,9 @@ class _Server(Protocol):
         ...
 
 
-def _digest(images: list[bytes]) -> str:
-    return hashlib.sha256(b"".join(images)).hexdigest()
+def _body(load: Load, index: int) -> bytes:
+    """Encode a request to another server than Fount, with the label of each index."""
+    return body_of(load.seed, index, bytes(k % _CLASSES for k in range(index, index + load.count)))
 
 
 class _Fount:
@@ -113,17 +116,34 @@ class _TorchServe:
         )
 
     async def draw(self, load: Load, index: int) -> AsyncGenerator[int, None]:
-        await self.image(load.seed, index)
-        yield 1
+        await self._post(_body(load, index))
+        yield load.count
 
     async def image(self, seed: int, index: int) -> bytes:
-        body = body_of(seed, index, index % _CLASSES)
+        return await self._post(body_of(seed, index, bytes([index % _CLASSES])))
+
+    async def _post(self, body: bytes) -> bytes:
         request = torchserve_pb2.PredictionsRequest(model_name=MODEL, model_version="1.0", input={"body": body})
         response: torchserve_pb2.PredictionResponse = await self._predict(request, timeout=_TIMEOUT_S)
         return response.prediction
 
 
-_KINDS: Mapping[str, Callable[[str], _Server]] = {"fount": _Fount, "grpc": _BareFount, "torchserve": _TorchServe}
+class _Peer:
+    def __init__(self, name: str, address: str) -> None:
+        host, _, port = address.partition(":")
+        self._pool = HttpPool(host, int(port), PEERS[name].path)
+
+    async def draw(self, load: Load, index: int) -> AsyncGenerator[int, None]:
+        await self._pool.post(_body(load, index), _TIMEOUT_S)
+        yield load.count
+
+    async def image(self, seed: int, index: int) -> bytes:
+        return await self._pool.post(body_of(seed, index, bytes([index % _CLASSES])), _TIMEOUT_S)
+
+
+_KINDS: Mapping[str, Callable[[str], _Server]] = {
+    "fount": _Fount, "grpc": _BareFount, "torchserve": _TorchServe, **{name: partial(_Peer, name) for name in PEERS}
+}  # fmt: skip
 
 
 class _Worker:
@@ -148,9 +168,9 @@ class _Worker:
                 return await self._first_chunks(server, load)
             case "stream":
                 return await self._request(server, load)
-            case "digest":
+            case "images":
                 images = [await server.image(load.seed, index) for index in range(load.requests)]
-                return Observations(digest=_digest(images))
+                return Observations(images=b"".join(images).hex())
 
     def _take(self, load: Load) -> int:
         index = self._next_index.get(load.seed, 0)

@@ -1,12 +1,12 @@
 """The limit: the model in one process, without a server.
 
 `python -m benchmarks.limit FOLDER` loads an unpacked archive as a worker does, and does only what a worker must do for
-each sample: noise by address, the network, rounding to uint8, in the batch size with the highest rate.
+each sample: noise by address, the network, rounding to uint8, in the batch size with the highest rate. The environment
+says whether the network is eager, has its batch normalisation folded, or is compiled.
 """
 
 from __future__ import annotations
 
-import hashlib
 import sys
 import time
 from itertools import count
@@ -49,14 +49,14 @@ def _try_size(network: Network, size: int, seconds: float) -> tuple[float, float
     return result["samples_per_s"], result["cpu_s"] * size / result["samples"]
 
 
-def _digest_draws(network: Network, size: int, draws: int) -> str:
-    """Digest the bytes of the first addresses of seed 1, each with the label of its index."""
-    digest = hashlib.sha256()
+def _draw(network: Network, size: int, draws: int) -> str:
+    """Draw the first addresses of seed 1, each with the label of its index; bytes in hexadecimal."""
+    images = []
     for index in range(draws):
         labels = np.full(1, index % len(network.card.classes), np.int64)
         rows = pad_rows(SampleRows(addresses=Addresses.of_range(_SEED, index, 1), labels=labels), size)
-        digest.update(floats_to_uint8(network.run("SAMPLE", rows)[:1], network.card.sample.value_range).tobytes())
-    return digest.hexdigest()
+        images.append(floats_to_uint8(network.run("SAMPLE", rows)[:1], network.card.sample.value_range).tobytes())
+    return b"".join(images).hex()
 
 
 def _handle(network: Network, sizes: tuple[int, ...], command: dict[str, Any]) -> dict[str, Any]:
@@ -64,7 +64,7 @@ def _handle(network: Network, sizes: tuple[int, ...], command: dict[str, Any]) -
     if "choose" in command:
         return {"sizes": [[size, *_try_size(network, size, command["choose"])] for size in sizes]}
     if "draw" in command:
-        return {"digest": _digest_draws(network, sizes[0], command["draw"])}
+        return {"images": _draw(network, sizes[0], command["draw"])}
     time.sleep(max(0.0, command["begin"] - time.monotonic()))
     return _run_until(network, command["size"], command["end"])
 

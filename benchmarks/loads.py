@@ -14,7 +14,7 @@ import numpy as np
 
 __all__ = ["Load", "Observations", "percentile", "samples_within"]
 
-Kind = Literal["loop", "paced", "first_chunks", "stream", "digest"]
+Kind = Literal["loop", "paced", "first_chunks", "stream", "images"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,15 +24,15 @@ class Load:
     Attributes:
         kind: `loop` sends the next request when a response has arrived; `paced` sends requests at fixed times;
             `first_chunks` alternates between the first chunk of `count` samples and a whole request of 256;
-            `stream` draws `count` samples once; `digest` draws single samples for their bytes.
-        server: "fount://HOST:PORT" (through `fount.client.aio`), "grpc://HOST:PORT" (Fount through generated stubs) or
-            "torchserve://HOST:PORT".
+            `stream` draws `count` samples once; `images` draws single samples for their bytes.
+        server: "fount://HOST:PORT" (through `fount.client.aio`), "grpc://HOST:PORT" (Fount through generated stubs),
+            "torchserve://HOST:PORT", or "PEER://HOST:PORT".
         count: samples of one request.
         concurrency: loops in this process.
         seed: of every request; indices continue from one to the next.
         begin, end: when to start, and when a loop sends no more requests.
         cancels: whether requests that run at the end are cancelled instead of awaited.
-        requests: number of requests of `paced`, `first_chunks` and `digest`.
+        requests: number of requests of `paced`, `first_chunks` and `images`.
         every_s: time between two of `paced`.
         priority: "bulk" or "interactive"; None leaves it unset.
     """
@@ -58,13 +58,13 @@ class Observations:
         requests: (start, end) of each completed request; the start of `paced` is when it was due.
         arrivals: (time of the arrival before it, time, samples).
         firsts: seconds to each first chunk, for `first_chunks`.
-        digest: SHA-256 of all bytes, for `digest`.
+        images: all bytes in hexadecimal, for `images`.
     """
 
     requests: Sequence[tuple[float, float]] = ()
     arrivals: Sequence[tuple[float, float, int]] = ()
     firsts: Sequence[float] = ()
-    digest: str = ""
+    images: str = ""
 
     @property
     def latencies_s(self) -> list[float]:

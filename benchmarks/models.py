@@ -36,7 +36,7 @@ from handlers.verification.profile import measure_profile
 
 __all__ = ["main"]
 
-_HANDLER, _BODY = "torchserve_handler.py", "torchserve_body.py"
+_HANDLER, _PARTS = "torchserve_handler.py", ("torchserve_handler.py", "eager.py", "request_body.py")
 
 
 def _copy_for_bf16(folder: Path) -> None:
@@ -72,7 +72,7 @@ def _pack_alone(archive: Path, out: Path) -> None:
     out.mkdir(parents=True, exist_ok=True)
     with zipfile.ZipFile(out / f"{MODEL}.mar", "w") as target:
         target.write(archive, "fount.mar")
-        for name in (_HANDLER, _BODY):
+        for name in _PARTS:
             target.write(ROOT / "benchmarks" / name, name)
         target.writestr("MAR-INF/MANIFEST.json", json.dumps(manifest))
 

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 __all__ = [
-    "GATEWAY_OPTIONS", "MAX_BATCH_MS", "MODEL", "WORKLOADS", "Layout", "Plan", "Precision", "layouts", "precisions_of",
-    "quick_plan", "worker_options",
+    "GATEWAY_OPTIONS", "MAX_BATCH_MS", "MODEL", "OTHERS_WORKLOADS", "WORKLOADS", "Layout", "Plan", "Precision",
+    "layouts", "precisions_of", "quick_plan", "worker_options",
 ]  # fmt: skip
 
 Precision = Literal["fp32", "bf16"]
@@ -32,10 +32,14 @@ WORKLOADS = {
     "first-chunk": "first chunk of 1 000 000",
     "scale": "10^3 to 10^6 samples",
     "replicas": "two TorchServe processes",
+    "transformed": "transformed rows of a plan, 4 shards",
 }
 """Names for --only, in the order they are measured."""
 
-_SLOW = ("scale", "replicas")
+OTHERS_WORKLOADS = ("bulk", "medium", "small", "single")
+"""Those that other servers run too."""
+
+_SLOW = ("scale", "replicas", "transformed")
 _IN_BOTH = ("bulk", "medium")
 
 
@@ -63,7 +67,8 @@ class Plan:
         rounds: how often everything is measured, interleaved.
         precisions: of the workers.
         workloads: names of `WORKLOADS`.
-        layouts: workers × threads in which TorchServe and Fount are measured.
+        layouts: workers × threads in which every server is measured.
+        peers: whether mosec and LitServe are measured.
         warm_up_s: load on each server before any measurement, while Java compiles.
         ramp_s: load before each window.
         limit_s, throughput_s, latency_s: windows.
@@ -78,11 +83,12 @@ class Plan:
     precisions: tuple[Precision, ...]
     workloads: tuple[str, ...]
     layouts: tuple[Layout, ...]
+    peers: bool = True
     warm_up_s: float = 10.0
     ramp_s: float = 0.5
     limit_s: float = 2.0
-    throughput_s: float = 4.0
-    latency_s: float = 2.5
+    throughput_s: float = 3.0
+    latency_s: float = 2.0
     paced_requests: int = 150
     first_chunks: int = 8
     counts: tuple[tuple[int, int], ...] = ((1_000, 2), (10_000, 1))
@@ -96,7 +102,8 @@ class Plan:
     def workloads_in(self, precision: Precision) -> tuple[str, ...]:
         """List the workloads of one precision; with several, others than fp32 have only those that compare both."""
         both = len(self.precisions) > 1 and precision != "fp32"
-        return tuple(each for each in self.workloads if not both or each in _IN_BOTH)
+        served = (each for each in self.workloads if each != "transformed")  # it has processes of its own
+        return tuple(each for each in served if not both or each in _IN_BOTH)
 
 
 def quick_plan(workloads: tuple[str, ...], cores: int) -> Plan:

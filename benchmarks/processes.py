@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-from collections.abc import Iterable, Mapping
-from contextlib import suppress
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 
 import psutil
@@ -27,16 +27,31 @@ class Server:
     Attributes:
         url: its address for clients, see `Load.server`.
         metrics: URL of its metrics; "" when it has none.
+        polls: whether it uses CPU without load, so that it is stopped while others are loaded.
         roles: processes of "gateway", "java", "worker" (with several TorchServes "worker 1", "worker 2").
     """
 
     url: str
     metrics: str = ""
+    polls: bool = False
     roles: dict[str, list[psutil.Process]] = field(default_factory=dict)
 
     def cpu_by_role(self) -> dict[str, float]:
         """Sum the CPU-seconds of each role since its processes started."""
         return {role: cpu_s(processes) for role, processes in self.roles.items()}
+
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        """Let the processes of a server that polls run until the block ends."""
+        self._signal(signal.SIGCONT)
+        try:
+            yield
+        finally:
+            self._signal(signal.SIGSTOP)
+
+    def _signal(self, number: signal.Signals) -> None:
+        for process in (each for processes in self.roles.values() for each in processes if self.polls):
+            process.send_signal(number)
 
     def gateway_bytes(self) -> int:
         """Read the resident memory of the gateway."""

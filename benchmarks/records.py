@@ -21,8 +21,8 @@ class Record:
         round: 0 for the first.
         precision: "fp32" or "bf16".
         workload: a name of `plan.WORKLOADS`, or "limit".
-        contender: "limit", "torchserve", "fount", or "fount-bare" (through generated stubs).
-        layout: workers × threads, as "1×2".
+        contender: "limit", "torchserve", "mosec", "litserve", "fount", or "fount-bare" (through generated stubs).
+        layout: workers × threads, as "1×2"; of a peer with its wait, as "1×2, wait 1 ms".
         values: measured values, by name with unit.
     """
 

@@ -10,7 +10,8 @@ from dataclasses import replace
 
 from benchmarks.loads import Load, percentile, samples_within
 from benchmarks.model_cpu import model_cpu_s
-from benchmarks.plan import Layout
+from benchmarks.peers.servers import PEERS, PeerSetting
+from benchmarks.plan import OTHERS_WORKLOADS, Layout
 from benchmarks.processes import Server, through_stubs
 from benchmarks.records import Record
 from benchmarks.testbed import Limit, Testbed, Window
@@ -21,7 +22,7 @@ _POLL_S = 0.1
 _MILLION = 1_000_000
 _PACED_EVERY_S = 0.05
 _MB = 1e6
-_CPU_OF = ("bulk", "medium", "small", "single")
+_PEER_WARM_UP = 0.3  # of the time of the others, whose Java compiles
 
 
 def measure_limit(testbed: Testbed, number: int) -> Iterator[Record]:
@@ -57,7 +58,7 @@ def measure_round(testbed: Testbed, number: int, log: Callable[[str], None]) -> 
         for contender, layout, server in _contenders(testbed, workload):
             log(f"{testbed.precision} round {number + 1}: {workload}, {contender} {layout}")
             values = _MEASURES[workload](testbed, server, number)
-            if workload in _CPU_OF and contender.startswith("fount"):
+            if workload in OTHERS_WORKLOADS and isinstance(layout, Layout) and contender.startswith("fount"):
                 values |= _outside_model(testbed.limits[layout], testbed.windows[-1], values)
             yield _record(testbed, number, workload, contender, layout, values)
             time.sleep(testbed.plan.pause_s)
@@ -65,18 +66,22 @@ def measure_round(testbed: Testbed, number: int, log: Callable[[str], None]) -> 
 
 def warm_up(testbed: Testbed, log: Callable[[str], None]) -> None:
     """Load every server with its measured requests for the plan's time."""
+    peers = list(testbed.peers.values())
     for server in testbed.servers():
         log(f"{testbed.precision}: warm-up of {server.url} for {testbed.plan.warm_up_s:g} s")
-        seconds = testbed.plan.warm_up_s / 2
+        seconds = testbed.plan.warm_up_s / 2 * (_PEER_WARM_UP if server in peers else 1.0)
         testbed.load(server, seconds, Load(kind="loop", server="", concurrency=32, seed=99), ramp_s=0.0)
-        count = 1 if server.url.startswith("torchserve") else 1024
-        testbed.load(server, seconds, Load(kind="loop", server="", count=count, concurrency=2, seed=98), ramp_s=0.0)
+        testbed.load(server, seconds, Load(kind="loop", server="", count=1024, concurrency=2, seed=98), ramp_s=0.0)
     testbed.windows.clear()
 
 
-def _contenders(testbed: Testbed, workload: str) -> Iterator[tuple[str, Layout, Server]]:
-    if workload in ("small", "single"):
+def _contenders(testbed: Testbed, workload: str) -> Iterator[tuple[str, Layout | PeerSetting, Server]]:
+    if workload in OTHERS_WORKLOADS:
         yield from (("torchserve", layout, server) for layout, server in testbed.alone.items())
+        for setting, server in testbed.peers.items():
+            if setting.wait_ms == PEERS[setting.name].waits_ms[workload]:
+                yield setting.name, setting, server
+    if workload in ("small", "single"):
         for layout, server in testbed.fount.items():
             yield "fount-bare", layout, through_stubs(server)
     if workload == "replicas":
@@ -226,7 +231,12 @@ def _outside_model(limit: Limit, window: Window, values: Mapping[str, float]) ->
 
 
 def _record(
-    testbed: Testbed, number: int, workload: str, contender: str, layout: Layout, values: Mapping[str, float]
+    testbed: Testbed,
+    number: int,
+    workload: str,
+    contender: str,
+    layout: Layout | PeerSetting,
+    values: Mapping[str, float],
 ) -> Record:
     return Record(
         round=number, precision=testbed.precision, workload=workload, contender=contender, layout=str(layout),

@@ -1,14 +1,20 @@
 """The arithmetic of the benchmarks on recorded numbers: samples, ratios, verdicts and tables."""
 
+import asyncio
 import math
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager, suppress
 
 import pytest
 
 from benchmarks.loads import Observations, percentile, samples_within
 from benchmarks.model_cpu import Calls, calls_of, model_cpu_s
 from benchmarks.output import rows_to_markdown
+from benchmarks.peers.http import HttpError, HttpPool
+from benchmarks.peers.servers import peer_settings
 from benchmarks.plan import WORKLOADS, Layout, Plan, layouts, quick_plan
 from benchmarks.records import Record, Records, ratio_by_round
+from benchmarks.request_body import body_of, read_body
 from benchmarks.rows import Bound, Row, rows_of, verdict
 
 AT_LEAST = Bound(must=0.8, aim=0.9)
@@ -65,6 +71,64 @@ def test_a_ratio_is_computed_within_a_round() -> None:
     assert ratio_by_round({0: 8.0, 1: 9.0, 2: 1.0}, {1: 10.0, 0: 16.0}) == [0.5, 0.9]
 
 
+# --- Peers ------------------------------------------------------------------------------------------------------------
+
+
+def test_a_body_holds_seed_first_index_and_labels() -> None:
+    assert read_body(body_of(2**63, 7, b"\x03\x04")) == (2**63, 7, b"\x03\x04")
+
+
+def test_measures_a_peer_once_in_each_layout_and_wait() -> None:
+    settings = peer_settings([Layout(workers=1, threads=2)], ["small", "single", "bulk"])
+    assert [(each.name, str(each)) for each in settings] == [
+        ("mosec", "1×2, wait 1 ms"), ("mosec", "1×2, wait 0 ms"), ("litserve", "1×2, wait 1 ms"),
+    ]  # fmt: skip
+
+
+async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """Answer every request with its body, in two parts; close the connection after "bye"; 500 after "bad"."""
+    body = b""
+    with suppress(asyncio.IncompleteReadError):
+        while body != b"bye":
+            head = await reader.readuntil(b"\r\n\r\n")
+            body = await reader.readexactly(int(head.rpartition(b"Content-Length: ")[2]))
+            status = b"500 Error" if body == b"bad" else b"200 OK"
+            writer.write(b"HTTP/1.1 %s\r\ncontent-length: %d\r\n" % (status, len(body)))
+            await writer.drain()
+            writer.write(b"\r\n" + body)
+    writer.close()
+    await writer.wait_closed()
+
+
+@asynccontextmanager
+async def pool_of_server() -> AsyncGenerator[HttpPool]:
+    connections = set[asyncio.Task[None]]()
+
+    def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        connections.add(asyncio.create_task(answer(reader, writer)))
+
+    async with await asyncio.start_server(accept, "127.0.0.1", 0) as server:
+        pool = HttpPool("127.0.0.1", server.sockets[0].getsockname()[1], "/predict")
+        yield pool
+        pool.close()
+        await asyncio.gather(*connections)
+
+
+async def test_posts_over_a_kept_connection_and_replaces_a_closed_one() -> None:
+    async with pool_of_server() as pool:
+        assert [await pool.post(body, 10.0) for body in (b"one", b"bye")] == [b"one", b"bye"]
+        while pool.idle:  # until the end of the connection has arrived
+            await asyncio.sleep(0.01)
+        assert await pool.post(b"x" * 100_000, 10.0) == b"x" * 100_000
+        assert pool.idle == 1
+
+
+async def test_another_status_than_200_is_an_error() -> None:
+    async with pool_of_server() as pool:
+        with pytest.raises(HttpError, match="500 Error"):
+            await pool.post(b"bad", 10.0)
+
+
 # --- Verdicts ---------------------------------------------------------------------------------------------------------
 
 
@@ -82,6 +146,8 @@ def test_a_ratio_is_computed_within_a_round() -> None:
         (math.nan, AT_LEAST, "missed"),
         (math.nan, AT_MOST, "missed"),
         (math.nan, Bound(), "reported"),
+        (1.0, Bound(aim=1.0), "aim"),
+        (0.9, Bound(aim=1.0), "missed aim"),
     ],
 )
 def test_gives_the_verdict_of_a_ratio(ratio: float, bound: Bound, expected: str) -> None:
@@ -121,7 +187,7 @@ def test_rate_and_tail_of_small_requests_have_their_own_verdicts() -> None:
     ours = records_of("small", "fount", "1×2", requests_per_s=[2600.0], p99_ms=[21.0], requests=[5000.0])
     theirs = records_of("small", "torchserve", "2×1", requests_per_s=[1000.0], p99_ms=[20.0], requests=[4000.0])
     rate, tail, *_ = rows_of(joined(ours, theirs))
-    assert [verdict(rate), verdict(tail)] == ["aim", "missed"]
+    assert [verdict(rate), verdict(tail)] == ["must", "missed"]
     assert (rate.ratio, tail.ratio) == (2.6, 1.05)
     assert "n ≈ 5000" in tail.workload
 
@@ -134,11 +200,30 @@ def test_results_of_generated_stubs_are_only_reported() -> None:
 
 
 def test_compares_a_single_request_with_the_faster_torchserve() -> None:
-    ours = records_of("single", "fount", "1×2", p50_ms=[6.0])
+    ours = records_of("single", "fount", "1×2", p50_ms=[3.0])
     slow = records_of("single", "torchserve", "1×2", p50_ms=[8.0])
     fast = records_of("single", "torchserve", "2×1", p50_ms=[5.0])
     found = only_row(joined(ours, slow, fast))
-    assert (found.ratio, verdict(found)) == (1.2, "must")
+    assert (found.ratio, verdict(found)) == (0.6, "must")
+
+
+def test_a_peer_is_an_aim_in_its_best_setting() -> None:
+    ours = records_of("single", "fount", "1×2", p50_ms=[3.0])
+    theirs = joined(
+        records_of("single", "mosec", "1×2, wait 0 ms", p50_ms=[2.5]),
+        records_of("single", "mosec", "2×1, wait 0 ms", p50_ms=[2.0]),
+    )
+    found = only_row(joined(ours, theirs))
+    assert (found.reference, found.ratio) == ("mosec p50 2.00 ms (2×1, wait 0 ms)", 1.5)
+    assert verdict(found) == "missed aim"
+
+
+def test_large_requests_are_compared_with_the_limit_and_with_every_other_server() -> None:
+    ours = records_of("bulk", "fount", "2×1", samples_per_s=[950.0])
+    others = [records_of("bulk", name, "2×1", samples_per_s=[500.0]) for name in ("torchserve", "mosec", "litserve")]
+    found = rows_of(joined(ours, limit("2×1", 1000.0), *others))
+    assert [each.reference.split()[0] for each in found[:4]] == ["limit", "TorchServe", "mosec", "LitServe"]
+    assert [verdict(each) for each in found[:4]] == ["must", "aim", "aim", "aim"]
 
 
 def test_measures_interactive_growth_in_batches() -> None:
@@ -217,7 +302,7 @@ def test_lists_two_layouts() -> None:
 
 def test_bf16_with_fp32_measures_only_workloads_that_compare_both() -> None:
     plan = Plan(rounds=5, precisions=("fp32", "bf16"), workloads=tuple(WORKLOADS), layouts=layouts(2))
-    assert plan.workloads_in("fp32") == tuple(WORKLOADS)
+    assert plan.workloads_in("fp32") == tuple(each for each in WORKLOADS if each != "transformed")
     assert plan.workloads_in("bf16") == ("bulk", "medium")
 
 
