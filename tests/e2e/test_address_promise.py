@@ -11,18 +11,11 @@ import numpy as np
 import psutil
 import pytest
 
-from fount import Client
 from fount.client import aio
+from tests.e2e.addresses import COUNT, SEED, check_mixed_sizes, draw
 from tests.e2e.processes import Served, serving
 
 GENERATORS = ["digits-cvae", "digits-vae"]  # the others, more briefly, in test_every_model.py
-SEED = 20261
-COUNT = 1000
-
-
-def draw(server: str, model: str, **fields) -> np.ndarray:
-    with Client(server) as client:
-        return client.sample(model, **({"count": COUNT, "seed": SEED, "encoding": "float32"} | fields))
 
 
 @pytest.fixture(scope="module")
@@ -60,6 +53,11 @@ def test_ten_ranges_out_of_order_give_the_same_bytes(served: Served, whole, mode
     random.Random(3).shuffle(ranges)
     parts = {a: draw(served.server, model, start_index=a, count=b - a) for a, b in ranges}
     assert np.concatenate([parts[a] for a in sorted(parts)]).tobytes() == whole[model].tobytes()
+
+
+@pytest.mark.parametrize("model", GENERATORS)
+async def test_requests_of_mixed_sizes_at_once_give_the_same_bytes(served: Served, whole, model: str) -> None:
+    await check_mixed_sizes(served.server, model, whole[model])
 
 
 def test_labels_come_back_with_their_samples(served: Served, whole) -> None:

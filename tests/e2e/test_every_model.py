@@ -12,6 +12,7 @@ import pytest
 import yaml
 
 from fount import Client
+from tests.e2e.addresses import check_mixed_sizes, draw
 from tests.e2e.processes import REPOSITORY, Served, run_fount, serving
 
 pytestmark = pytest.mark.slow
@@ -49,6 +50,11 @@ def test_parts_are_the_bytes_of_the_whole(served: Served, name: str) -> None:
 
         parts = [draw(0, 1), draw(1, 76), draw(77, 223)]
         assert np.concatenate(parts).tobytes() == draw(0, 300).tobytes()
+
+
+@pytest.mark.parametrize("name", GENERATORS)
+async def test_requests_of_mixed_sizes_at_once_give_the_bytes_of_the_whole(served: Served, name: str) -> None:
+    await check_mixed_sizes(served.server, name, draw(served.server, name, count=510))
 
 
 @pytest.fixture(scope="module")
