@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from handlers.checks.modes import compare_modes
 from handlers.checks.report import Finding, failed, passed, warned
 from handlers.checks.subject import Subject
 from handlers.execution.errors import describe_error, is_out_of_memory
@@ -58,7 +59,7 @@ def check_batch_size(subject: Subject) -> Finding:
 
 
 def check_speed(subject: Subject) -> Finding:
-    """Report the measured rate in the best batch size, and the time of one sample."""
+    """Report the measured rate in the best batch size, and the time of one sample; compare modes if requested."""
     seconds, sizes = subject.profile.seconds_per_batch, subject.profile.exec_batch_sizes
     rates = _rows_per_second(subject.profile)
     best = max(sizes, key=rates.__getitem__)
@@ -67,6 +68,8 @@ def check_speed(subject: Subject) -> Finding:
     where = threads if subject.settings.device == "cpu" else subject.settings.device
     unit = "samples" if subject.samples else "pictures"
     seen = f"{rates[best]:,.0f} {unit}/s in batches of {best}, {one_ms:.3g} ms for one, on {where}"
+    if subject.modes:
+        seen = "\n".join([seen, *compare_modes(subject)])
     return passed("speed", seen, numbers={"samples_per_s": rates[best], "one_sample_ms": one_ms})
 
 

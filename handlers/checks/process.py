@@ -44,6 +44,7 @@ class CheckRequest:
     picture: Path
     record: bool
     time_limit_s: float
+    modes: bool
     threads: int
     device: str
 

@@ -57,6 +57,7 @@ class Subject:
         picture: file that the check `picture` writes.
         record: whether golden samples may be written.
         time_limit_s: limit of one check.
+        modes: whether the check `speed` compares ways of running.
         resident_before: bytes of memory the process used before the model was loaded.
         card: the model card, set by the check `card`.
         network: the loaded model, set by the check `weights`.
@@ -68,6 +69,7 @@ class Subject:
     picture: Path
     record: bool = True
     time_limit_s: float = 300.0
+    modes: bool = False
     resident_before: int = 0
     card: Card = field(init=False, repr=False)
     network: Network = field(init=False, repr=False)

@@ -43,6 +43,8 @@ _SPINNER_AFTER_S = 0.5
 @option("--threads", type=THREADS, default=1, envvar="FOUNT_WORKER_THREADS",
         help="Threads of one operation, as in a worker.")  # fmt: skip
 @option("--device", default="cpu", help="Device to run on: cpu, cuda, cuda:1, ...")
+@option("--modes", is_flag=True,
+        help="Compare eager, folded, compiled and TorchScript: milliseconds, and where rows are equal.")  # fmt: skip
 @option("--time-limit", type=click.FloatRange(min=1), default=300, help="Maximum seconds of one check.")
 @json_option("Print one JSON document instead of text.")
 def check(
@@ -52,6 +54,7 @@ def check(
     no_record: bool,
     threads: int,
     device: str,
+    modes: bool,
     time_limit: float,
     as_json: bool,
 ) -> None:
@@ -77,6 +80,7 @@ def check(
         picture=picture or folder / "check.png",
         record=not no_record,
         time_limit_s=time_limit,
+        modes=modes,
         threads=threads,
         device=device,
     )

@@ -29,8 +29,11 @@ __all__ = ["to_table", "tune"]
 
 _STATE = Path.home() / ".local" / "state" / "fount"
 _FILE = "workers.yaml"
-_FIRST_NUMBER = 5
-_HEADER = ("workers", "threads", "precision", "layout", "compiled", "per second", "batch", "ms for 8", "golden samples")
+_FIRST_NUMBER = 6
+_HEADER = (
+    "workers", "threads", "precision", "layout", "folded", "compiled", "per second", "batch", "ms for 1", "ms for 8",
+    "golden samples",
+)  # fmt: skip
 
 
 @click.command()
@@ -60,9 +63,10 @@ def tune(
     """Measure how the model NAME runs fastest on this machine, and write the result for its workers.
 
     The candidates are combinations of workers × threads, the precisions that the card allows, both layouts, and
-    compiled or not, each measured in fresh processes that run at the same time. A candidate that fails its golden
-    samples is dropped, with the reason. Precision, layout, threads and compiling are part of the numerics: tuned
-    workers may give other bytes than untuned ones, and report other numerics.
+    compiled or not, each measured in fresh processes that run at the same time; one without folded batch
+    normalisation is for comparison. A candidate that fails its golden samples is dropped, with the reason. Precision,
+    layout, threads, folding and compiling are part of the numerics: tuned workers may give other bytes than untuned
+    ones, and report other numerics.
 
     \b
     Example:
@@ -168,9 +172,11 @@ def _row(one: Measurement) -> tuple[str, ...]:
         str(how.threads),
         how.precision,
         how.layout,
+        "yes" if how.folded else "no",
         "yes" if how.compiled else "no",
         f"{one.best_per_second:,.0f}",
         str(one.best_batch),
+        f"{1000 * one.single_s:.2f}",
         f"{1000 * one.small_s:.2f}{note}",
         one.golden,
     )

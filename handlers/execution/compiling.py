@@ -24,7 +24,7 @@ from torch import nn
 
 __all__ = [
     "CompileError", "Inductor", "compile_called", "compiler_name", "compiler_version", "find_compiler",
-    "translate_compile_errors",
+    "record_calls", "translate_compile_errors",
 ]  # fmt: skip
 
 _MAX_VERSIONS = 64  # of one piece of code: one for each size and each module that shares it
@@ -71,7 +71,7 @@ def compile_called(module: nn.Module, run_once: Callable[[], object], cache: Pat
             f"the model is to be compiled, but there is no C++ compiler {compiler_name()!r}; install it, name another "
             "with CXX, or set compiled to 0"
         )
-    with _record_calls(module) as called:
+    with record_calls(module) as called:
         run_once()
     if not called or any(isinstance(part, torch.jit.ScriptModule) for part in called):
         raise CompileError("the model runs no Python module that could be compiled; set compiled to 0")
@@ -132,7 +132,7 @@ def _wrap(forward: Callable[..., Any]) -> Callable[..., Any]:
 
 
 @contextmanager
-def _record_calls(module: nn.Module) -> Iterator[list[nn.Module]]:
+def record_calls(module: nn.Module) -> Iterator[list[nn.Module]]:
     """Record the modules that are called while no other runs, each once, in order."""
     called: list[nn.Module] = []
     running: list[nn.Module] = []

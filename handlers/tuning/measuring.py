@@ -42,6 +42,7 @@ class Candidate:
         precision: of weights and activations.
         layout: memory layout of images.
         compiled: whether the network is compiled.
+        folded: whether batch normalisation is folded.
     """
 
     workers: int
@@ -49,10 +50,11 @@ class Candidate:
     precision: Precision
     layout: Layout
     compiled: bool
+    folded: bool = True
 
     def __str__(self) -> str:
-        compiled = ", compiled" if self.compiled else ""
-        return f"{self.workers}×{self.threads}, {self.precision}, {self.layout}{compiled}"
+        changes = f"{'' if self.folded else ', unfolded'}{', compiled' if self.compiled else ''}"
+        return f"{self.workers}×{self.threads}, {self.precision}, {self.layout}{changes}"
 
     @property
     def environment(self) -> dict[str, str]:
@@ -61,6 +63,7 @@ class Candidate:
             "FOUNT_WORKER_THREADS": str(self.threads),
             "FOUNT_WORKER_PRECISION": self.precision,
             "FOUNT_WORKER_LAYOUT": self.layout,
+            "FOUNT_WORKER_FOLDED": str(int(self.folded)),
             "FOUNT_WORKER_COMPILED": str(int(self.compiled)),
             "OMP_NUM_THREADS": str(self.threads),
             "OMP_WAIT_POLICY": "PASSIVE",
@@ -96,6 +99,11 @@ class Measurement:
         return self.per_second[self.best_batch]
 
     @property
+    def single_s(self) -> float:
+        """Seconds of one row: those of the smallest executed size."""
+        return self.seconds[min(self.seconds)]
+
+    @property
     def small_batch(self) -> int:
         """The size that latency is measured with: 8, or the smallest executed size."""
         return _SMALL if _SMALL in self.seconds else min(self.seconds)
@@ -116,12 +124,13 @@ def list_candidates(cores: int, precisions: Sequence[Precision], *, can_compile:
 
     Returns:
         One worker of one thread, and every power-of-two number of workers whose threads use all cores (rounded down to
-        a power of two); each in all precisions and layouts.
+        a power of two); each in all precisions and layouts. The first is unfolded, to show what folding gains.
     """
     full = 1 << (cores.bit_length() - 1)
     shares = [(1 << power, full >> power) for power in range(full.bit_length())]
     ways = product((False, True) if can_compile else (False,), dict.fromkeys([(1, 1), *shares]), precisions, _LAYOUTS)
-    return [
+    unfolded = Candidate(workers=1, threads=1, precision="fp32", layout="nchw", compiled=False, folded=False)
+    return [unfolded] * ("fp32" in precisions) + [
         Candidate(workers=workers, threads=threads, precision=precision, layout=layout, compiled=compiled)
         for compiled, (workers, threads), precision, layout in ways
     ]

@@ -33,8 +33,15 @@ def test_workers_and_threads_fill_the_cores(cores: int, shares: set[tuple[int, i
 
 def test_every_combination_is_measured_once() -> None:
     found = list_candidates(1, ("fp32", "bf16"), can_compile=True)
-    ways = {(one.precision, one.layout, one.compiled) for one in found}
-    assert (len(found), len(ways)) == (8, 8)
+    ways = {(one.precision, one.layout, one.compiled) for one in found if one.folded}
+    assert (len(found), len(ways)) == (9, 8)
+
+
+def test_the_first_is_unfolded_for_comparison() -> None:
+    found = list_candidates(1, ("fp32",), can_compile=False)
+    assert [one.folded for one in found] == [False, True, True]
+    assert str(found[0]) == "1×1, fp32, nchw, unfolded"
+    assert found[0].environment["FOUNT_WORKER_FOLDED"] == "0"
 
 
 def test_nothing_is_compiled_without_a_compiler() -> None:
@@ -42,7 +49,8 @@ def test_nothing_is_compiled_without_a_compiler() -> None:
 
 
 def _measured(candidate: Candidate, per_second: float, small_s: float) -> Measurement:
-    return Measurement(candidate=candidate, per_second={8: 1.0, 32: per_second}, seconds={8: small_s, 32: 1.0})
+    per_size = {1: 1.0, 8: 1.0, 32: per_second}
+    return Measurement(candidate=candidate, per_second=per_size, seconds={1: 0.002, 8: small_s, 32: 1.0})
 
 
 def test_the_goal_decides_what_is_best() -> None:
@@ -54,7 +62,7 @@ def test_the_goal_decides_what_is_best() -> None:
 
 def test_the_table_lists_dropped_candidates_with_reasons() -> None:
     lines = to_table([_measured(TWO, 4321.0, 0.005)], [Measurement(candidate=LOST, dropped="too far off")]).splitlines()
-    assert lines[1].split() == ["2", "1", "fp32", "nhwc", "no", "4,321", "32", "5.00"]
+    assert lines[1].split() == ["2", "1", "fp32", "nhwc", "yes", "no", "4,321", "32", "2.00", "5.00"]
     assert lines[2] == "dropped: 1×1, bf16, nhwc: too far off"
 
 
@@ -70,7 +78,7 @@ def test_the_best_candidate_is_written_for_workers(store: Path, monkeypatch: pyt
     document = json.loads(result.stdout)
     assert all(rate > 0 for rate in document["measured"][0]["per_second"].values())
     assert document["best"] == vars(TWO)
-    expected = TunedModel(workers=2, threads=1, precision="fp32", layout="nhwc", compiled=False)
+    expected = TunedModel(workers=2, threads=1, precision="fp32", layout="nhwc", folded=True, compiled=False)
     assert read_tuned(store / "state" / "workers.yaml") == {"small": expected}
 
 
