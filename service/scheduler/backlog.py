@@ -96,7 +96,6 @@ class Backlog:
         """Add a stream."""
         self.streams.add(stream)
         self._unissued_units += stream.unissued * stream.sample_units
-        self._timing.arrived(stream.opened_s)
 
     def remove(self, stream: SampleStream) -> None:
         """Remove a stream."""
@@ -142,13 +141,10 @@ class Backlog:
         if self._dispatch_timer:
             self._dispatch_timer.cancel()
             self._dispatch_timer = None
-        if self._repeated or self._has_preempted or not self.streams:
+        send_at_s = self._timing.send_at_s(self._pool.workers(self.target))
+        if send_at_s is None or self._repeated or self._has_preempted:
             return False
-        leader = self.streams.leader()
-        times_s = [self._timing.send_at_s(self._pool.workers(self.target))]
-        if leader and leader.work.context.priority is Priority.BULK and not leader.slices_issued:
-            times_s.append(self._timing.batching_until_s(leader.opened_s))
-        wait_s = max((each for each in times_s if each is not None), default=0.0) - time.monotonic()
+        wait_s, leader = send_at_s - time.monotonic(), self.streams.leader()
         if wait_s <= 0 or (leader and self.streams.fills(leader, self._capacity(leader))):
             return False
         self._dispatch_timer = asyncio.get_running_loop().call_later(wait_s, self.dispatch)
@@ -174,6 +170,9 @@ class Backlog:
 
     def _next_call(self) -> WorkerCall | None:
         """Alternate new calls and resumed draws; with interactive work, a bulk draw resumes after INTERACTIVE_CALLS."""
+        if not self._has_preempted:
+            self._resumed_last, self._calls_before_resumed_bulk = False, 0
+            return self._new_call()
         interactive, bulk = self._preempted[Priority.INTERACTIVE], self._preempted[Priority.BULK]
         has_interactive = bool(interactive) or self.streams.has_interactive_demand
         bulk_is_due = (

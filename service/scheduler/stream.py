@@ -133,6 +133,8 @@ class SampleStream:
         remaining = self._end - self._next_index
         if not remaining or self.is_closed or self._error:
             return 0
+        if remaining == 1 and not self._held:
+            return 1
         size = self.work.sample_bytes
         fitting = min(self._buffer.available(self._held * size) // size, _WINDOW_SAMPLES - self._held)
         # A sample larger than any window is issued alone.

@@ -20,10 +20,7 @@ _COST_WEIGHT = 0.2  # of the latest call in the moving average
 _INITIAL_ROUND_TRIP_S = 0.004
 _MIN_ROUND_TRIP_S = 1e-4
 _TIMING_WEIGHT = 0.1  # of the latest measurement in the moving averages
-_UNRELATED_S = 1.0  # between arrivals that have nothing to do with each other
 _LEAD_ROUND_TRIPS = 0.75  # how long before a worker is expected to be idle the next call is sent
-_BATCHING_ROUND_TRIPS = 1.0  # how long a stream may wait for others when they arrive at a high rate,
-_MAX_BATCHING_S = 0.01  # and never longer
 
 
 class CostModel:
@@ -75,8 +72,6 @@ class DispatchTiming:
         self._ends: dict[Hashable, float] = {}  # expected, in the order sent
         self._sent_to_idle: set[Hashable] = set()
         self._round_trip_s = _INITIAL_ROUND_TRIP_S
-        self._last_arrival_s: float | None = None
-        self._between_arrivals_s = _UNRELATED_S
 
     def sent(self, call: Hashable, cost_s: float, workers: int, now_s: float) -> None:
         """Record that a call is sent."""
@@ -100,18 +95,6 @@ class DispatchTiming:
             if compute_s is not None:
                 measured_s = min(max(_MIN_ROUND_TRIP_S, took_s - compute_s), _MAX_RATIO * self._round_trip_s)
                 self._round_trip_s += _TIMING_WEIGHT * (measured_s - self._round_trip_s)
-
-    def arrived(self, now_s: float) -> None:
-        """Record that a stream arrived."""
-        if self._last_arrival_s is not None:
-            between_s = min(now_s - self._last_arrival_s, _UNRELATED_S)
-            self._between_arrivals_s += _TIMING_WEIGHT * (between_s - self._between_arrivals_s)
-        self._last_arrival_s = now_s
-
-    def batching_until_s(self, arrived_s: float) -> float | None:
-        """Return until when a stream may wait for others to share its call; None when none are expected in time."""
-        delay_s = min(_BATCHING_ROUND_TRIPS * self._round_trip_s, _MAX_BATCHING_S)
-        return arrived_s + delay_s if delay_s >= self._between_arrivals_s else None
 
     def send_at_s(self, workers: int) -> float | None:
         """Return when the next call should leave, which may have passed; None when some worker is idle."""
