@@ -184,7 +184,7 @@ class ServedModel:
     def sample_bytes(self, dtype: Dtype) -> int:
         """Return the bytes of one raw sample."""
         height, width, channels = self.sample_dims
-        return height * width * channels * dtype.numpy.itemsize
+        return height * width * channels * (4 if dtype is Dtype.FLOAT32 else 1)
 
 
 @dataclass(frozen=True, kw_only=True)

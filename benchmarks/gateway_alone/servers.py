@@ -19,7 +19,7 @@ from benchmarks.child import write_result
 from benchmarks.gateway_alone.client import COUNT_OF_CHUNK, MODEL, once_request, stream_request
 from fount.v1 import sampling_pb2, sampling_pb2_grpc
 from service.config import GatewayConfig
-from service.domain import Call, Reply, Rows
+from service.domain import Call, Reply, Rows, Target
 from service.gateway import Gateway
 from service.workers import Offer
 from service.workers.memory import MemoryPool, memory_model
@@ -48,16 +48,18 @@ class _ConstantPool(MemoryPool):
         self.known = self.known or super().offers()
         return self.known
 
+    def workers(self, target: Target) -> int:
+        """Return 1."""
+        return 1
+
     async def call(self, call: Call, *, timeout_s: float) -> Reply:
-        compute_s = self.row_s * sum(item.count for item in call.items)
-        self._in_flight[call.target] += 1
-        try:
-            if compute_s or self.call_s:
-                await asyncio.sleep(self.call_s / 2)
-                async with self._free.setdefault(call.target, asyncio.Semaphore(1)):
-                    await asyncio.sleep(compute_s)
-                await asyncio.sleep(self.call_s / 2)
-        finally:
+        compute_s = self.row_s * sum([item.count for item in call.items])
+        if compute_s or self.call_s:
+            self._in_flight[call.target] += 1
+            await asyncio.sleep(self.call_s / 2)
+            async with self._free.setdefault(call.target, asyncio.Semaphore(1)):
+                await asyncio.sleep(compute_s)
+            await asyncio.sleep(self.call_s / 2)
             self._in_flight[call.target] -= 1
         outcomes = tuple(Rows(array=self.constant[: item.count], failures={}) for item in call.items)
         return Reply(outcomes=outcomes, compute_s=compute_s)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Protocol
 
 import numpy as np
@@ -81,10 +81,14 @@ class DrawnLabels:
         cumulative[np.flatnonzero(shares)[-1] :] = 1.0  # rounding must not leave a gap, nor reach a class of weight 0
         return cls(cumulative=cumulative)
 
+    @cached_property
+    def _bounds(self) -> tuple[float, ...]:
+        return tuple(self.cumulative.tolist())
+
     def labels(self, seed: int, start_index: int, count: int) -> Labels:
         """Draw by inversion: the class whose interval of [0, 1) contains the sample's uniform number."""
         if count <= _FEW:
             numbers = [first_uniform(seed, start_index + k, Stream.LABEL) for k in range(count)]
-            return np.array([bisect_right(self.cumulative, each) for each in numbers], np.uint32)
+            return np.array([bisect_right(self._bounds, each) for each in numbers], np.uint32)
         uniform = Addresses.of_range(seed, start_index, count).uniforms(Stream.LABEL, 1)[:, 0]
         return np.searchsorted(self.cumulative, uniform, side="right").astype(np.uint32)

@@ -75,7 +75,7 @@ def piece_to_responses(piece: Piece, encoding: Encoding, *, chunk_bytes: int = C
     A sample larger than that is sent alone, in parts.
     """
     count, first = len(piece.rows), 0
-    sample_bytes = max(1, piece.rows[0].nbytes)
+    sample_bytes = max(1, piece.rows.nbytes // count)
     files = None
     if encoding is Encoding.PNG:
         files = [b"" if row in piece.failures else _png(image) for row, image in enumerate(piece.rows)]
@@ -85,14 +85,12 @@ def piece_to_responses(piece: Piece, encoding: Encoding, *, chunk_bytes: int = C
         chunk = sampling_pb2.SampleChunk(
             start_index=piece.start_index + first,
             count=end - first,
-            labels=[] if piece.labels is None else piece.labels[first:end].tolist(),
-            lengths=[] if files is None else [len(each) for each in files[first:end]],
-            errors=[
-                _sample_error(piece.start_index + row, piece.failures[row])
-                for row in sorted(piece.failures)
-                if first <= row < end
-            ],
+            labels=None if piece.labels is None else piece.labels[first:end].tolist(),
+            lengths=None if files is None else [len(each) for each in files[first:end]],
         )
+        for row in sorted(piece.failures):
+            if first <= row < end:
+                chunk.errors.append(_sample_error(piece.start_index + row, piece.failures[row]))
         data = rows[first:end].reshape(-1).view(np.uint8).data if files is None else b"".join(files[first:end])
         for part in _parts(chunk, data, chunk_bytes):
             yield frame_chunk(chunk, part)

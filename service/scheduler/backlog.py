@@ -212,9 +212,10 @@ class Backlog:
     def _budget_s(self, leader: SampleStream) -> float:
         """Return how long a call led by this stream may take."""
         short_s, long_s = self._config.max_batch_ms / 1e3, self._config.bulk_batch_ms / 1e3
+        now_s = time.monotonic()
         if self.streams.has_interactive_demand:
-            self._short_calls_until_s = time.monotonic() + _LINGER_S
-        if time.monotonic() < self._short_calls_until_s:
+            self._short_calls_until_s = now_s + _LINGER_S
+        if now_s < self._short_calls_until_s:
             return short_s / CALLS_PER_WORKER  # all calls a worker holds together precede an interactive one
         ramp = min(leader.slices_issued, _RAMP_CALLS) if leader.work.ramp_up else _RAMP_CALLS
         return min(long_s, short_s * float(_RAMP_FACTOR**ramp))
@@ -328,7 +329,7 @@ class WorkerCall:
     @property
     def samples(self) -> int:
         """How many samples the slices have together."""
-        return sum(each.item.count for each in self.slices)
+        return sum([each.item.count for each in self.slices])
 
     @property
     def units(self) -> float:
@@ -348,7 +349,7 @@ class WorkerCall:
     def to_call(self, target: Target, costs: CostModel, budget_s: float) -> Call:
         """Build the call, with a step limit when all remaining steps would take more than the budget."""
         work, units, steps = self.leader.work, self.units, self.steps_left
-        affordable = max(1, int(costs.units_within(budget_s) / units))
+        affordable = 1 if steps == 1 else max(1, int(costs.units_within(budget_s) / units))
         deadlines = [each.stream.work.context.deadline_unix_s for each in self.slices]
         return Call(
             target=target,

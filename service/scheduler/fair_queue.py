@@ -45,7 +45,7 @@ class FairQueue:
     @property
     def has_unissued(self) -> bool:
         """Whether some stream has samples to issue, now or later."""
-        return any(self._rings.values())
+        return bool(self._rings[Priority.BULK] or self._rings[Priority.INTERACTIVE])
 
     @property
     def has_interactive_demand(self) -> bool:
@@ -114,6 +114,9 @@ def _demands(ring: _Deficits, leader: SampleStream) -> dict[SampleStream, int]:
 def _share(ring: _Deficits, demands: dict[SampleStream, int], capacity: int) -> list[tuple[SampleStream, int]]:
     """Divide a call among the streams of a lane; those with the largest deficit come first."""
     lane = list(demands)
+    if len(lane) == 1 and demands[lane[0]] <= capacity:
+        ring[lane[0]] = 0.0
+        return [*demands.items()]
     for stream in lane:
         ring[stream] += capacity / len(lane)
     lane.sort(key=lambda stream: -ring[stream])
