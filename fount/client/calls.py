@@ -107,7 +107,7 @@ class Calls(_CallSettings):
                 watchdog.stop()
 
     def _wait(self, delay_s: float) -> None:
-        if self._closed.wait(delay_s):
+        if self._closed.wait(delay_s) if delay_s else self._closed.is_set():
             raise Cancelled("The client was closed.")
 
 

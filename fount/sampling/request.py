@@ -151,7 +151,7 @@ def _set_condition(condition: sampling_pb2.Condition, arguments: Arguments) -> N
 def _label_ref(name: str, label: object, arguments: Arguments) -> sampling_pb2.LabelRef:
     if isinstance(label, str):
         return sampling_pb2.LabelRef(name=label)
-    if isinstance(label, bool) or not isinstance(label, SupportsIndex):
+    if type(label) is not int and (isinstance(label, bool) or not isinstance(label, SupportsIndex)):
         raise TypeError(f"{name} must be a class index (int) or a class name (str), got {type(label).__name__}")
     return sampling_pb2.LabelRef(id=arguments.whole_of(name, label, 0, UINT32_MAX))
 

@@ -15,7 +15,7 @@ import numpy as np
 from fount.errors import BadReply, FountError
 from fount.retry import RetryState
 from fount.sampling.decode import Parts, brief, misplaced, model_id, read_rows, read_shape
-from fount.sampling.types import Chunk, Provenance
+from fount.sampling.types import Chunk, Provenance, SampleShape
 from fount.v1 import sampling_pb2
 
 __all__ = ["IndexedStream", "SampleStream"]
@@ -69,6 +69,7 @@ class SampleStream(IndexedStream):
         super().__init__(retry, request.start_index, request.start_index + request.count)
         self._request = request
         self._header: sampling_pb2.SampleHeader | None = None
+        self._shape: SampleShape | None = None  # of the header
         self._has_header, self._parts = False, Parts()  # of this attempt
 
     @property
@@ -95,8 +96,8 @@ class SampleStream(IndexedStream):
         return request
 
     def begin_once(self) -> sampling_pb2.SampleOnceRequest:
-        """Return the request of a SampleOnce call."""
-        return sampling_pb2.SampleOnceRequest(request=self.begin())
+        """Return the request of a SampleOnce call, which is the first attempt."""
+        return sampling_pb2.SampleOnceRequest(request=self._request)
 
     def receive(self, response: sampling_pb2.SampleResponse) -> Chunk | None:
         """Return the chunk that a message completes; None for a header, or a part of a sample.
@@ -108,10 +109,9 @@ class SampleStream(IndexedStream):
         if kind == "header" and not self._has_header:
             self._accept_header(response.header)
             return None
-        if kind != "chunk" or not self._has_header or self._header is None:
+        if kind != "chunk" or not self._has_header:
             raise misplaced(kind)
-        chunk = self._parts.join(response.chunk)
-        return None if chunk is None else self._accept_chunk(chunk, self._header)
+        return self._accept_chunk(response.chunk)
 
     def receive_once(self, response: sampling_pb2.SampleOnceResponse) -> Chunk | None:
         """Check the reply of a SampleOnce call; a stream goes on with the samples it does not hold.
@@ -119,28 +119,31 @@ class SampleStream(IndexedStream):
         Raises:
             BadReply: it contradicts the request.
         """
-        self.receive(sampling_pb2.SampleResponse(header=response.header))
-        return self.receive(sampling_pb2.SampleResponse(chunk=response.chunk)) if response.chunk.count else None
+        self._accept_header(response.header)
+        return self._accept_chunk(response.chunk) if response.chunk.count else None
 
     def _accept_header(self, header: sampling_pb2.SampleHeader) -> None:
-        pinned = self._header or _pinned_header(self._request, header)
+        request, earlier = self._request, self._header or header  # the server chooses what the request leaves open
         for field, due, found in (
-            ("digest", pinned.model.digest, header.model.digest),
-            ("seed", pinned.seed, header.seed),
-            ("numerics", pinned.numerics, header.numerics),
+            ("digest", request.model.digest or earlier.model.digest, header.model.digest),
+            ("seed", request.seed if request.HasField("seed") else earlier.seed, header.seed),
+            ("numerics", request.numerics or earlier.numerics, header.numerics),
         ):
             if due != found:
                 raise BadReply(f"The server sent {field} {found!r}, but {due!r} was pinned; samples would not match.")
-        if pinned.sample_spec != header.sample_spec:
+        if self._header is None:
+            self._shape = read_shape(header.sample_spec, request.encoding)  # refuses a form that cannot be decoded
+        elif earlier.sample_spec != header.sample_spec:
             raise BadReply("The server changed the shape or encoding of samples in the middle of a stream.")
-        read_shape(header.sample_spec, self._request.encoding)  # refuses a form that cannot be decoded
         self._header, self._has_header = header, True
 
-    def _accept_chunk(self, chunk: sampling_pb2.SampleChunk, header: sampling_pb2.SampleHeader) -> Chunk:
+    def _accept_chunk(self, part: sampling_pb2.SampleChunk) -> Chunk | None:
+        chunk, header, shape = self._parts.join(part), self._header, self._shape
+        if chunk is None or header is None or shape is None:
+            return None
         if chunk.start_index != self.next_index or not 0 < chunk.count <= self._end - self.next_index:
             raise BadReply(f"Samples {self.next_index} to {self._end - 1} are due, but {brief(chunk)} arrived.")
         self._check_labels(chunk)
-        shape = read_shape(header.sample_spec, self._request.encoding)
         samples, files, errors = read_rows(chunk, shape)
         self._advance(self.next_index + chunk.count)
         return Chunk(
@@ -167,12 +170,3 @@ class SampleStream(IndexedStream):
             due = [condition.label.id] * chunk.count
         if due is not None and due != list(chunk.labels):
             raise BadReply(f"The chunk with {brief(chunk)} has other labels than requested.")
-
-
-def _pinned_header(request: sampling_pb2.SampleRequest, header: sampling_pb2.SampleHeader) -> sampling_pb2.SampleHeader:
-    """Return the header that a request demands; the server chooses what the request leaves open."""
-    pinned = deepcopy(header)
-    pinned.model.digest = request.model.digest or header.model.digest
-    pinned.seed = request.seed if request.HasField("seed") else header.seed
-    pinned.numerics = request.numerics or header.numerics
-    return pinned
