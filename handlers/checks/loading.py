@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 
+from fount.machine import available_bytes
 from handlers.cards.card import CardError, load_card
 from handlers.cards.digests import check_weights
 from handlers.checks.report import Finding, failed, passed, warned
@@ -15,7 +16,7 @@ from handlers.checks.subject import Subject
 from handlers.execution.network import build_network
 from handlers.execution.numerics import configure_torch
 from handlers.loading.build import BuildError, build_module
-from handlers.loading.memory import InsufficientMemoryError, available_bytes, require_memory
+from handlers.loading.memory import InsufficientMemoryError, require_memory
 from handlers.loading.weights import WeightsError
 from handlers.models import UnknownFamilyError
 from handlers.scaffold.template import keys_unwritten

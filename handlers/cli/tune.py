@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 import shlex
 import tempfile
 import zipfile
@@ -19,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from fount.cli.output.text import table
+from fount.machine import usable_cores
 from handlers.cli.options import FILE, FOLDER, find_model, json_option, model_store_option, option
 
 if TYPE_CHECKING:
@@ -118,8 +118,7 @@ def _candidates(card: Card) -> list[Candidate]:
     from handlers.execution.compiling import find_compiler
     from handlers.tuning.measuring import list_candidates
 
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return list_candidates(cores, card.precisions, can_compile=find_compiler() is not None)
+    return list_candidates(usable_cores(), card.precisions, can_compile=find_compiler() is not None)
 
 
 def _measure_all(candidates: list[Candidate], folder: Path, state_dir: Path, seconds: float) -> list[Measurement]:

@@ -1,7 +1,7 @@
 """Memory of a worker process: check that weights fit before they are loaded, and keep what batches free.
 
 A process that runs out of memory is killed without a message and restarted forever; one that checks first stays up and
-can report why. The check reads Linux's /proc and control groups; on other systems it accepts everything.
+can report why. Where memory cannot be read (see `fount.machine`), everything is accepted.
 """
 
 from __future__ import annotations
@@ -10,7 +10,9 @@ import ctypes
 import logging
 from pathlib import Path
 
-__all__ = ["InsufficientMemoryError", "available_bytes", "keep_freed_memory", "require_memory"]
+from fount.machine import available_bytes
+
+__all__ = ["InsufficientMemoryError", "keep_freed_memory", "require_memory"]
 
 _LOG = logging.getLogger(__name__)
 _COPIES = 2  # while loading: the module's own tensors, and those of the file
@@ -39,20 +41,6 @@ def require_memory(file: Path) -> None:
         )
 
 
-def available_bytes(root: Path = Path("/")) -> int | None:
-    """Read how much memory this process can still use: free memory of the machine and of its control group.
-
-    Args:
-        root: the folder with `proc` and `sys`.
-
-    Returns:
-        Bytes, the smaller of both; None when neither can be read.
-    """
-    machine = _read_pairs(root / "proc/meminfo").get("MemAvailable:")
-    limits = [None if machine is None else machine * 1024, _available_in_group(root)]
-    return min((limit for limit in limits if limit is not None), default=None)
-
-
 def keep_freed_memory() -> bool:
     """Make the allocator of this process keep up to 1 GiB of freed memory for the next batch.
 
@@ -73,35 +61,6 @@ def keep_freed_memory() -> bool:
         return False
     is_kept = bool(mallopt(_M_TRIM_THRESHOLD, _KEPT_BYTES)) and bool(mallopt(_M_ARENA_MAX, 1))
     return is_kept and any(mallopt(_M_MMAP_THRESHOLD, size) for size in _LARGEST_BYTES)
-
-
-def _available_in_group(root: Path) -> int | None:
-    """Read the control group, version 2 or 1; the page cache can be reclaimed, so it counts as free."""
-    group = root / "sys/fs/cgroup"
-    for folder, limit, used, cached in (
-        (group, "memory.max", "memory.current", "inactive_file"),
-        (group / "memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
-    ):
-        most, now = _read_number(folder / limit), _read_number(folder / used)
-        if most is not None and now is not None:
-            return max(0, most - now + _read_pairs(folder / "memory.stat").get(cached, 0))
-    return None
-
-
-def _read_number(file: Path) -> int | None:
-    try:
-        text = file.read_text().strip()
-    except OSError:
-        return None
-    return int(text) if text.isdigit() else None  # "max" means no limit
-
-
-def _read_pairs(file: Path) -> dict[str, int]:
-    try:
-        lines = [line.split() for line in file.read_text().splitlines()]
-    except OSError:
-        return {}
-    return {words[0]: int(words[1]) for words in lines if len(words) >= 2 and words[1].isdigit()}
 
 
 def _format(size: int) -> str:

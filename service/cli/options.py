@@ -16,6 +16,8 @@ from typing import Any, TypeVar
 import click
 from click.core import ParameterSource
 
+from fount.machine import available_bytes, usable_cores
+from service.cli.default_workers import default_workers, format_count
 from service.cli.model_store import PackedStore, format_reason, model_folders, pack_store
 from service.config import GatewayConfig
 from service.datasets.configuration import configured_datasets
@@ -117,8 +119,11 @@ worker_options = _options(
     archives_options,
     _option("--state-dir", type=_PATH, default=_STATE,
             help="Folder of the workers' measurements and of packed model stores."),
-    _option("--workers", type=click.IntRange(1, 64), default=1, help="Worker processes a model version."),
-    _option("--threads", type=click.IntRange(1, 256), default=1, help="Torch threads a worker process."),
+    _option("--workers", type=click.IntRange(1, 64),
+            help="Worker processes a model version. Unset: for `fount serve` as many as there are cores and memory, at "
+                 "most 8; for `fount demo` 1."),
+    _option("--threads", type=click.IntRange(1, 256), default=1,
+            help="Torch threads a worker process; another number may give other bytes."),
     _option("--precision", type=click.Choice(["fp32", "bf16"]), default="fp32",
             help="Precision of the workers; a model whose card forbids it is not served."),
     _option("--tuned", type=_PATH, metavar="FILE",
@@ -220,19 +225,39 @@ def _runner_options(given: Mapping[str, Any]) -> tuple[str, ...]:
     return (*options, *(("--work-dir", str(state / "evaluations")) if state else ()))
 
 
-def embedded_pool(context: click.Context) -> EmbeddedPool:
-    """Make a pool over an own TorchServe from a command's options."""
-    given, store = context.params, choose_archives(context)
+def embedded_pool(context: click.Context, default: int | None = None) -> EmbeddedPool:
+    """Make a pool over an own TorchServe from a command's options.
+
+    Args:
+        context: of the command.
+        default: the number of workers a model when the options have none; None chooses one for this machine.
+    """
+    given, store, tuned = context.params, choose_archives(context), _tuned(context)
     config = TorchServeConfig(
         archives=store.archives,
         state=given["state_dir"].expanduser(),
-        workers=given["workers"],
+        workers=given["workers"] or default or _choose_workers(store.archives, given["threads"], tuned),
         threads=given["threads"],
         precision=given["precision"],
-        tuned=_tuned(context),
+        tuned=tuned,
         direct=given["direct_calls"],
     )
     return EmbeddedPool(config, refused=store.refused)
+
+
+def _choose_workers(archives: Path, threads: int, tuned: Path | None) -> int:
+    """Choose a number of workers for this machine, and say so."""
+    chosen = default_workers(
+        models=max(1, len(list(archives.glob("*.mar")))),
+        threads=threads,
+        cores=usable_cores(),
+        available_bytes=available_bytes(),
+    )
+    layout = f"{format_count(chosen.workers, 'worker')} x {format_count(threads, 'thread')} a model"
+    others = f"; models in {tuned} run as tuned" if tuned else ""
+    remedy = "choose with --workers and --threads, or measure with `fount tune`"
+    click.echo(f"{layout}: {chosen.reason}; {remedy}{others}", err=True)
+    return chosen.workers
 
 
 def _tuned(context: click.Context) -> Path | None:

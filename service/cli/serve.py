@@ -71,7 +71,7 @@ def gateway(
 @click.pass_context
 def demo(context: click.Context, /, out: Path, **_: object) -> None:
     """Serve on free loopback ports, draw every class of every model, and stop."""
-    _run(_demo(embedded_pool(context), out))
+    _run(_demo(embedded_pool(context, default=1), out))  # its start takes longer than what it draws
 
 
 def _run(command: Coroutine[Any, Any, None]) -> None:
