@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any, TypeVar
 
 import grpc
@@ -40,6 +41,12 @@ _STATUS_NAMES = {int(code.value[0]): code.name for code in grpc.StatusCode}
 
 def read_shape(spec: model_pb2.SampleSpec, encoding: model_pb2.Encoding.ValueType) -> SampleShape:
     """Decode shape, type and encoding of samples; a BadReply is raised for a form this client cannot decode."""
+    return _read_shape(spec.SerializeToString(deterministic=True), encoding)
+
+
+@lru_cache(maxsize=64)  # every reply of a model has the same
+def _read_shape(content: bytes, encoding: model_pb2.Encoding.ValueType) -> SampleShape:
+    spec = model_pb2.SampleSpec.FromString(content)
     name, dtype = _ENCODINGS[encoding]
     is_known = spec.encoding == encoding and spec.layout == model_pb2.SampleSpec.LAYOUT_HWC and len(spec.dims) == 3
     if is_known and name != "png":
@@ -62,23 +69,25 @@ def read_rows(
     Returns:
         (N, H, W, C) samples, read-only, or None for files; one file a sample, or none; the samples that failed.
     """
-    errors = tuple(_row_error(chunk, error) for error in chunk.errors)
+    errors = tuple([_row_error(chunk, error) for error in chunk.errors])
     failed = {error.index - chunk.start_index for error in errors}
     if shape.encoding == "png":
         return None, _split(chunk, failed), errors
-    dtype = np.dtype(shape.dtype).newbyteorder("<")
-    data = _dense(chunk, failed, math.prod(shape.dims) * dtype.itemsize)
-    samples = np.frombuffer(data, dtype).reshape(chunk.count, *shape.dims)  # (N * H * W * C,) -> (N, H, W, C)
-    return samples, (), errors
+    data = _dense(chunk, failed, shape.row_bytes)
+    flat = np.frombuffer(data, shape.wire_dtype)
+    return flat.reshape(chunk.count, *shape.dims), (), errors  # (N * H * W * C,) -> (N, H, W, C)
 
 
 def _dense(chunk: sampling_pb2.SampleChunk, failed: set[int], row_bytes: int) -> bytes:
     """Return the bytes of fixed-size rows; absent rows of failed samples are filled with zeros."""
-    rows = _split(chunk, failed) if chunk.lengths else ()
-    wrong = [len(row) for i, row in enumerate(rows) if len(row) != row_bytes and not (i in failed and not row)]
-    if wrong:
-        raise BadReply(f"The chunk with {brief(chunk)} has a sample of {wrong[0]} bytes; each has {row_bytes}.")
-    data = b"".join(row or bytes(row_bytes) for row in rows) if failed and rows else chunk.data
+    data = chunk.data
+    if chunk.lengths:
+        rows = _split(chunk, failed)
+        wrong = [len(row) for i, row in enumerate(rows) if len(row) != row_bytes and not (i in failed and not row)]
+        if wrong:
+            raise BadReply(f"The chunk with {brief(chunk)} has a sample of {wrong[0]} bytes; each has {row_bytes}.")
+        if failed:
+            data = b"".join(row or bytes(row_bytes) for row in rows)
     if len(data) != chunk.count * row_bytes:
         due = chunk.count * row_bytes
         raise BadReply(f"The chunk with {brief(chunk)} has {len(data)} bytes, but {due} are due.")

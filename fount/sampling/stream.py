@@ -69,7 +69,7 @@ class SampleStream(IndexedStream):
         super().__init__(retry, request.start_index, request.start_index + request.count)
         self._request = request
         self._header: sampling_pb2.SampleHeader | None = None
-        self._shape: SampleShape | None = None  # of the header
+        self._described: tuple[SampleShape, Provenance] | None = None  # by the header
         self._has_header, self._parts = False, Parts()  # of this attempt
 
     @property
@@ -132,25 +132,29 @@ class SampleStream(IndexedStream):
             if due != found:
                 raise BadReply(f"The server sent {field} {found!r}, but {due!r} was pinned; samples would not match.")
         if self._header is None:
-            self._shape = read_shape(header.sample_spec, request.encoding)  # refuses a form that cannot be decoded
+            shape = read_shape(header.sample_spec, request.encoding)  # refuses a form that cannot be decoded
+            provenance = Provenance(model=model_id(header.model), seed=header.seed, numerics=header.numerics)
+            self._described = shape, provenance
         elif earlier.sample_spec != header.sample_spec:
             raise BadReply("The server changed the shape or encoding of samples in the middle of a stream.")
         self._header, self._has_header = header, True
 
     def _accept_chunk(self, part: sampling_pb2.SampleChunk) -> Chunk | None:
-        chunk, header, shape = self._parts.join(part), self._header, self._shape
-        if chunk is None or header is None or shape is None:
+        chunk = self._parts.join(part)
+        if chunk is None or self._described is None:
             return None
-        if chunk.start_index != self.next_index or not 0 < chunk.count <= self._end - self.next_index:
+        (shape, provenance), count = self._described, chunk.count
+        if chunk.start_index != self.next_index or not 0 < count <= self._end - self.next_index:
             raise BadReply(f"Samples {self.next_index} to {self._end - 1} are due, but {brief(chunk)} arrived.")
         self._check_labels(chunk)
         samples, files, errors = read_rows(chunk, shape)
-        self._advance(self.next_index + chunk.count)
+        start_index = self.next_index
+        self._advance(start_index + count)
         return Chunk(
-            provenance=Provenance(model=model_id(header.model), seed=header.seed, numerics=header.numerics),
+            provenance=provenance,
             shape_of_one=shape,
-            start_index=chunk.start_index,
-            count=chunk.count,
+            start_index=start_index,
+            count=count,
             samples=samples,
             files=files,
             labels=np.array(chunk.labels, np.int64) if chunk.labels else None,

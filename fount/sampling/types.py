@@ -5,9 +5,10 @@ Both hold what is needed to reproduce any of their samples: the model's digest, 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -77,6 +78,16 @@ class SampleShape:
     dtype: str
     value_range: tuple[float, float]
     encoding: str
+
+    @cached_property
+    def wire_dtype(self) -> np.dtype[Any]:
+        """The element type in messages."""
+        return np.dtype(self.dtype).newbyteorder("<")
+
+    @cached_property
+    def row_bytes(self) -> int:
+        """The bytes of one sample that is not a file."""
+        return math.prod(self.dims) * self.wire_dtype.itemsize
 
 
 @dataclass(frozen=True, kw_only=True)
