@@ -34,7 +34,7 @@ from service.augmentation.copy_filter import PixelCache
 from service.augmentation.plan_spec import OpenPlan, PlanSpec, SynthesisSpec, VerificationSpec
 from service.augmentation.rows import ProvenanceLevel, RowMaker
 from service.augmentation.slots import RealMode, Source, Stratum
-from service.augmentation.targets import Allocation, Factor, Mix
+from service.augmentation.targets import Allocation, Mix
 from service.caller import Caller
 from service.catalog import PinnedModel
 from service.domain import Failure, Parameters
@@ -106,7 +106,7 @@ def _open(plan: augmentation_pb2.Plan, dataset: Dataset) -> OpenPlan:
         )  # fmt: skip
     spec = PlanSpec(
         dataset=dataset, split=dataset.splits[request.split], cells=np.zeros((0, 1), np.int64), seed=request.seed,
-        target=Factor(factor=1.0, by_group=False), subsample=False, mode=RealMode(request.real.mode or RealMode.ONCE),
+        mode=RealMode(request.real.mode or RealMode.ONCE),
         mix=Mix(), allocation=Allocation(strata=tuple(slots)), policy=policy_from_proto(request.policy),
         transformer=pinned.get("transformer"), synthesis=synthesis,
         verification=VerificationSpec(verifier=None, min_agreement=0.0, rows=0), shards=1, time_to_live_s=0.0,
