@@ -17,6 +17,7 @@ import numpy as np
 
 from benchmarks.child import ROOT, Child, ChildError
 from benchmarks.fount_servers import serve
+from benchmarks.plan import Layout, worker_options
 from fount import Client
 
 __all__ = ["AugmentationTestbed", "open_testbed"]
@@ -52,8 +53,8 @@ class AugmentationTestbed:
 
 
 @contextmanager
-def open_testbed(folder: Path, threads: int) -> Iterator[AugmentationTestbed]:
-    """Pack, serve, draw the data set and start the processes; they end with the block."""
+def open_testbed(folder: Path, layout: Layout) -> Iterator[AugmentationTestbed]:
+    """Pack, serve with a layout of workers, draw the data set and start the processes; they end with the block."""
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     store = folder / "store"
@@ -62,9 +63,9 @@ def open_testbed(folder: Path, threads: int) -> Iterator[AugmentationTestbed]:
     _unpack(folder)
     with ExitStack() as stack:
         data = folder / "bench.npz"
-        with serve(store, {}, folder, "--threads", str(threads)) as server, Client(server) as client:
+        with serve(store, {}, folder) as server, Client(server) as client:
             _draw_dataset(client, data)
-        options = ("--threads", str(threads), "--data-sets", str(_configure(folder, data)))
+        options = ("--data-sets", str(_configure(folder, data)), *worker_options(layout, "fp32"))
         server = stack.enter_context(serve(store, {}, folder, *options))
         client = stack.enter_context(Client(server, timeout_s=None))
         puller = stack.enter_context(Child("benchmarks.augmentation.puller", server))

@@ -18,6 +18,7 @@ from benchmarks.augmentation.testbed import AugmentationTestbed, open_testbed
 from benchmarks.child import ROOT
 from benchmarks.machine import cores
 from benchmarks.output import log
+from benchmarks.plan import Layout
 from benchmarks.records import Record
 from benchmarks.rows import TRANSFORMED, Bound, Row
 
@@ -32,15 +33,16 @@ _MEGABYTE = 1 << 20
 _WARM_UP = 0.2  # share of the time of a million rows after which memory should not grow
 
 
-def measure_transformed(folder: Path, rounds: int) -> Iterator[Record]:
+def measure_transformed(folder: Path, rounds: int, layout: Layout) -> Iterator[Record]:
     """Start the processes, and measure transformed rows alone, for the main table."""
-    with open_testbed(folder, threads=1) as testbed:
+    with open_testbed(folder, layout) as testbed:
         plan = _transformed_plan(testbed, 4)
         _check_same(testbed, "transformed", plan)
         for number in range(rounds):
             for side, rate in _against_local(testbed, plan, 4).items():
+                of_side = str(layout) if side == "fount" else "the better number of threads"
                 yield Record(
-                    round=number, precision="fp32", workload="transformed", contender=side, layout="1 thread a worker",
+                    round=number, precision="fp32", workload="transformed", contender=side, layout=of_side,
                     values={"rows_per_s": rate},
                 )  # fmt: skip
 
