@@ -61,7 +61,7 @@ class Backlog:
         self._preempted: dict[Priority, deque[WorkerCall]] = {each: deque() for each in Priority}
         self._resumed_last = False  # whether the last call resumed a preempted draw
         self._calls_before_resumed_bulk = 0  # calls since the last resumed bulk draw, while one waits
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: dict[asyncio.Task[None], WorkerCall] = {}
         self._starting = 0  # tasks that have not reached the pool, which does not count them yet
         self._timing = DispatchTiming()
         self._unissued_units = 0.0
@@ -101,6 +101,9 @@ class Backlog:
         """Remove a stream."""
         self.streams.remove(stream)
         self._unissued_units -= stream.unissued * stream.sample_units
+        for task, call in self._tasks.items():
+            if call.is_abandoned:
+                task.cancel()
         if self.streams:
             self.dispatch()  # others may use what it held of the send buffer
             return
@@ -225,7 +228,7 @@ class Backlog:
         self._starting += 1
         self._timing.sent(call, request.cost_s or 0.0, self._pool.workers(self.target), time.monotonic())
         task = asyncio.get_running_loop().create_task(self._execute(call, request))
-        self._tasks.add(task)
+        self._tasks[task] = call
         task.add_done_callback(partial(self._task_ended, call))
 
     async def _execute(self, call: WorkerCall, request: Call) -> None:
@@ -279,7 +282,7 @@ class Backlog:
         asyncio.get_running_loop().call_later(pause_s, put_back)
 
     def _task_ended(self, call: WorkerCall, task: asyncio.Task[None]) -> None:
-        self._tasks.discard(task)
+        del self._tasks[task]
         error = NotReady("the call was cancelled") if task.cancelled() else task.exception()
         if error:  # an unexpected error ends the streams of this call alone, and is logged where it is answered
             call.fail(error)
@@ -340,6 +343,11 @@ class WorkerCall:
     def steps_left(self) -> int:
         """How many steps their draw still takes."""
         return self.leader.steps - _next_step(self.slices[0])
+
+    @property
+    def is_abandoned(self) -> bool:
+        """Whether all its readers are gone."""
+        return all(each.stream.is_closed for each in self.slices)
 
     def keep_wanted(self) -> bool:
         """Drop the slices whose readers are gone or late; return whether any remain."""

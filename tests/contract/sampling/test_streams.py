@@ -153,6 +153,27 @@ async def test_calls_of_clients_that_left_still_count_as_load(running: Running) 
     assert running.pool.running <= 2
 
 
+async def test_a_call_that_nobody_waits_for_any_more_is_cancelled(running: Running) -> None:
+    running.pool.faults.delay_s = 60
+    call = running.sampling.Sample(request(1))
+    await until(lambda: running.pool.running == 1)
+    call.cancel()
+    await until(lambda: running.pool.running == 0)
+
+
+async def test_a_call_is_not_cancelled_while_one_of_its_readers_waits(running: Running) -> None:
+    running.pool.faults.delay_s = 0.3
+    first = [running.sampling.Sample(request(1, seed=k)) for k in range(2)]  # as many as the worker holds
+    await until(lambda: len(running.pool.calls) == 2)
+    left, waiting = running.sampling.Sample(request(1)), asyncio.create_task(running.sample(request(2)))
+    await until(lambda: any(len(call.items) == 2 for call in running.pool.calls))
+    left.cancel()
+    _, chunks = await waiting
+    assert len(data(chunks)) == 12
+    for call in first:
+        call.cancel()
+
+
 async def test_an_unexpected_error_ends_the_streams_of_its_call_alone(running: Running) -> None:
     running.pool.faults.delay_s = 0.05
     running.pool.faults.crash_truncation = 1.0
