@@ -96,6 +96,8 @@ class Priority(StrEnum):
 class ModelState(Enum):
     """Whether a model can be used."""
 
+    #: its workers are not started; a request starts them.
+    COLD = "cold"
     #: its workers have not answered yet.
     LOADING = "loading"
     #: at least one worker passed its golden samples.

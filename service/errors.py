@@ -21,6 +21,7 @@ __all__ = [
     "FountServiceError",
     "InvalidRequest",
     "JobsUnreachable",
+    "NotLoaded",
     "NotPermitted",
     "NotReady",
     "Overloaded",
@@ -132,6 +133,20 @@ class Overloaded(FountServiceError, reason="OVERLOADED"):
 
 class NotReady(FountServiceError, reason="NOT_READY"):
     """No worker can do it now. Try again; GetModel returns the model's state."""
+
+
+class NotLoaded(NotReady, reason="NOT_LOADED"):
+    """A model has no workers: they are started when it is needed, and did not start. Try again after `retry_after_s`.
+
+    Attributes:
+        model: name and version.
+        retry_after_s: when another attempt may succeed.
+    """
+
+    def __init__(self, message: str, *, model: tuple[str, str], retry_after_s: float = 1.0) -> None:
+        self.model = model
+        self.retry_after_s = retry_after_s
+        super().__init__(message)
 
 
 class WorkerLost(NotReady, reason="WORKER_LOST"):

@@ -105,6 +105,7 @@ class Gateway:
         self.http_port = await self._side_port.start(config.host, config.http_port)
         await server.start()
         self.pool.watch(self._on_offers_changed)
+        self.pool.report_loads(self.metrics.model_loaded, self.metrics.model_evicted)
         self._readiness = asyncio.get_running_loop().create_task(self._publish_readiness(server))
         await self.pool.start()
         host = "127.0.0.1" if config.host in _ALL_ADDRESSES else config.host
@@ -134,7 +135,7 @@ class Gateway:
         await self._wait_until(lambda: not self.why_not_ready(), timeout_s)
 
     async def wait_loaded(self, timeout_s: float) -> None:
-        """Wait until every model is ready or known not to become ready.
+        """Wait until every model is ready, waits for its first request, or is known not to become ready.
 
         Raises:
             SetupError: some are still loading after `timeout_s`.
@@ -215,5 +216,6 @@ class Gateway:
                 workers = models.setdefault((entry.name, entry.version), Counter())
                 for offer in entry.ready:  # several addresses may have the same numerics
                     workers[offer.numerics] += offer.workers
-            self.metrics.readiness(models, ready=ready)
+            found = Counter(entry.state for entry in self.catalog.entries())
+            self.metrics.readiness(models, {each.value: found[each] for each in ModelState}, ready=ready)
             await self._readiness_changed.wait()

@@ -52,7 +52,7 @@ class ModelInfo:
     Attributes:
         digest: the model digest, which pins it.
         is_default: whether the name alone means this version.
-        state: "loading", "ready" or "unavailable".
+        state: "cold" (its workers start with the first request), "loading", "ready" or "unavailable".
         state_reason: why it is not ready; empty when it is.
         operations: its operations, as "sample" or "classify".
         labels: class names by index; empty when unconditional.

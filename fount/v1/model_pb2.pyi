@@ -256,11 +256,15 @@ class Model(google.protobuf.message.Message):
         STATE_UNSPECIFIED: Model._State.ValueType  # 0
         """STATE_UNSPECIFIED is never sent."""
         STATE_LOADING: Model._State.ValueType  # 1
-        """STATE_LOADING: its workers have not answered yet. Calls get UNAVAILABLE."""
+        """STATE_LOADING: its workers have not answered yet. Calls get UNAVAILABLE; a model that was cold makes them wait."""
         STATE_READY: Model._State.ValueType  # 2
         """STATE_READY: at least one worker passed its golden samples."""
         STATE_UNAVAILABLE: Model._State.ValueType  # 3
         """STATE_UNAVAILABLE: no worker can serve it; state_reason is why. Calls get UNAVAILABLE."""
+        STATE_COLD: Model._State.ValueType  # 4
+        """STATE_COLD: its workers are not started; a call starts them and waits for them within its deadline. UNAVAILABLE with
+        RetryInfo when they do not start.
+        """
 
     class State(_State, metaclass=_StateEnumTypeWrapper):
         """State is whether the version can be sampled now."""
@@ -268,11 +272,15 @@ class Model(google.protobuf.message.Message):
     STATE_UNSPECIFIED: Model.State.ValueType  # 0
     """STATE_UNSPECIFIED is never sent."""
     STATE_LOADING: Model.State.ValueType  # 1
-    """STATE_LOADING: its workers have not answered yet. Calls get UNAVAILABLE."""
+    """STATE_LOADING: its workers have not answered yet. Calls get UNAVAILABLE; a model that was cold makes them wait."""
     STATE_READY: Model.State.ValueType  # 2
     """STATE_READY: at least one worker passed its golden samples."""
     STATE_UNAVAILABLE: Model.State.ValueType  # 3
     """STATE_UNAVAILABLE: no worker can serve it; state_reason is why. Calls get UNAVAILABLE."""
+    STATE_COLD: Model.State.ValueType  # 4
+    """STATE_COLD: its workers are not started; a call starts them and waits for them within its deadline. UNAVAILABLE with
+    RetryInfo when they do not start.
+    """
 
     REF_FIELD_NUMBER: builtins.int
     STATE_FIELD_NUMBER: builtins.int

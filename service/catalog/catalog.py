@@ -5,6 +5,7 @@ Its only state is the last grouping of these offers, which saves grouping them f
 
 from __future__ import annotations
 
+import asyncio
 import difflib
 import re
 from collections import Counter
@@ -17,10 +18,10 @@ from numpy.typing import NDArray
 
 from fount.readers import Dataset
 from service.domain import ModelState, Operation, ServedModel, Target
-from service.errors import InvalidRequest, NotReady, Retired, UnknownName, Violation
+from service.errors import InvalidRequest, NotLoaded, NotReady, Retired, TooLate, UnknownName, Violation
 from service.workers import Offer, WorkerPool
 
-__all__ = ["ROLES", "TRANSFORMER", "Catalog", "Entry", "PinnedModel", "class_labels"]
+__all__ = ["ROLES", "TRANSFORMER", "Catalog", "Entry", "PinnedModel", "class_labels", "not_ready"]
 
 ROLES = {
     "generator": Operation.SAMPLE,
@@ -60,7 +61,7 @@ class Entry:
     def state(self) -> ModelState:
         """The best state of the offers."""
         states = {offer.state for offer in self.offers}
-        order = (ModelState.READY, ModelState.LOADING, ModelState.UNAVAILABLE)
+        order = (ModelState.READY, ModelState.LOADING, ModelState.COLD, ModelState.UNAVAILABLE)
         return next(state for state in order if state in states)
 
     @property
@@ -72,7 +73,7 @@ class Entry:
 
     @cached_property
     def model(self) -> ServedModel | None:
-        """What it accepts; None until a worker described it."""
+        """What it accepts; None until a worker or its archive described it."""
         described = [offer.model for offer in (*self.ready, *self.offers) if offer.model]
         return described[0] if described else None
 
@@ -161,7 +162,7 @@ class Catalog:
         chosen = self._choose(versions, version, digest)
         if digest and not any(offer.model and offer.model.key.digest == digest for offer in chosen.offers):
             if chosen.model is None:
-                raise NotReady(f"{name} {chosen.version} is not ready: {chosen.reason}")
+                raise not_ready(chosen)
             raise Retired(f"{name} {chosen.version} with digest {digest} is not served; "
                           f"{chosen.model.key.digest} is")  # fmt: skip
         return chosen
@@ -171,10 +172,13 @@ class Catalog:
     ) -> tuple[Target, ServedModel]:
         """Choose the workers for a stream: those of the pinned numerics, or of the numerics with most workers.
 
+        Workers that are started on demand are kept until the current task ends.
+
         Returns:
             The target, and what the workers of that very target accept.
 
         Raises:
+            NotLoaded: its workers are not started, or are loading; `load` waits for them.
             NotReady: no worker of the model is ready.
             Retired: the model lacks the operation, or no ready worker has the pinned numerics.
         """
@@ -185,13 +189,33 @@ class Catalog:
             operations = ", ".join(sorted(each.name for each in entry.model.operations))
             raise Retired(f"{entry.name} {entry.version} lacks the operation {operation.name}; it has {operations}")
         if not candidates:
-            raise NotReady(f"{entry.name} {entry.version} is not ready: {entry.reason or 'no worker has that digest'}")
+            raise not_ready(entry)
+        self._pool.hold(entry.name, entry.version)
         for wanted in (numerics,) if numerics else entry.numerics:
             for target, model in candidates:
                 if target.numerics == wanted:
                     return target, model
         raise Retired(f"no ready worker of {entry.name} {entry.version} has the numerics {numerics[:80]!r}; "
                       f"there are {', '.join(entry.numerics)}")  # fmt: skip
+
+    async def load(self, error: NotLoaded, within_s: float | None) -> None:
+        """Wait for the workers that were missing, if the pool starts them on demand.
+
+        Args:
+            error: what `choose` raised.
+            within_s: how long to wait; None: until they have started, or have not.
+
+        Raises:
+            NotReady: they did not start, or the pool does not start any.
+            TooLate: they have not started in time.
+        """
+        name, version = error.model
+        try:
+            async with asyncio.timeout(within_s):
+                if not await self._pool.load(name, version):
+                    raise NotReady(str(error)) from error
+        except TimeoutError as timeout:
+            raise TooLate(f"{name} {version} was not loaded when the deadline passed; allow more time") from timeout
 
     def transformer(self) -> Entry | None:
         """Return the model that transforms images where a request names none; None: no served model can."""
@@ -203,9 +227,10 @@ class Catalog:
         return min(able, key=lambda each: (each.name != TRANSFORMER, each.name), default=None)
 
     def is_ready(self) -> bool:
-        """Return whether the gateway should receive calls: every required model, and at least one model, is ready."""
-        ready = {entry.name for entry in self.entries() if entry.is_default and entry.ready}
-        return bool(ready) and self._required <= ready
+        """Return whether the gateway should receive calls: every required model is ready, and one is ready or cold."""
+        defaults = [entry for entry in self.entries() if entry.is_default]
+        usable = any(entry.ready or entry.state is ModelState.COLD for entry in defaults)
+        return usable and self._required <= {entry.name for entry in defaults if entry.ready}
 
     def _choose(self, versions: list[Entry], version: str, digest: str) -> Entry:
         if version:
@@ -243,6 +268,14 @@ class Catalog:
         return Violation(
             field=field, description=f"{value[:80]!r} is not served; {hint}served: {listed[:400]}", unknown=True
         )
+
+
+def not_ready(entry: Entry) -> NotReady:
+    """Return the error of a request for an entry without ready workers; NotLoaded when they may come."""
+    message = f"{entry.name} {entry.version} is not ready: {entry.reason or 'no worker has that digest'}"
+    if entry.state in (ModelState.COLD, ModelState.LOADING):
+        return NotLoaded(message, model=(entry.name, entry.version))
+    return NotReady(message)
 
 
 def _version_order(version: str) -> tuple[tuple[int, int | str], ...]:

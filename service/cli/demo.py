@@ -15,7 +15,7 @@ from fount.cli.output.text import table
 from fount.client import aio
 from fount.client.catalog import ModelInfo
 from service.catalog import Catalog
-from service.domain import Call, Operation, Parameters, Rows, ServedModel, TensorItem
+from service.domain import Call, ModelState, Operation, Parameters, Rows, ServedModel, TensorItem
 from service.workers import WorkerPool
 
 __all__ = ["DemoRow", "demonstrate", "rows_to_table"]
@@ -51,7 +51,8 @@ async def demonstrate(server: str, catalog: Catalog, pool: WorkerPool, out: Path
     """Draw from every ready generator, classify the samples, and write an image grid into a folder."""
     out.mkdir(parents=True, exist_ok=True)
     async with aio.Client(server) as client:
-        models = [model for model in await client.models() if "sample" in model.operations and model.state == "ready"]
+        usable = [model for model in await client.models() if model.state in ("ready", "cold")]
+        models = [model for model in usable if "sample" in model.operations]
         return [await _demonstrate_one(client, model, catalog, pool, out) for model in models]
 
 
@@ -90,9 +91,11 @@ async def _accuracy(
 ) -> float | None:
     for entry in catalog.entries():
         classifier = entry.model
-        is_classifier = classifier and entry.ready and Operation.CLASSIFY in classifier.operations
+        is_usable = entry.ready or entry.state is ModelState.COLD
+        is_classifier = classifier and is_usable and Operation.CLASSIFY in classifier.operations
         if classifier and is_classifier and _fits(classifier, images, model):
-            target, _ = catalog.choose(entry, Operation.CLASSIFY)
+            await pool.load(entry.name, entry.version)
+            target, _ = catalog.choose(catalog.find(entry.name, entry.version), Operation.CLASSIFY)
             items = (TensorItem(rows=images),)
             call = Call(target=target, operation=Operation.CLASSIFY, parameters=Parameters(), items=items)
             outcome = (await pool.call(call, timeout_s=_CALL_S)).outcomes[0]

@@ -17,13 +17,16 @@ import click
 from click.core import ParameterSource
 
 from fount.machine import available_bytes, usable_cores
+from fount.tuned import TunedError, read_tuned
 from service.cli.default_workers import default_workers, format_count
+from service.cli.loading import FEW_MODELS, Size, load_limits, loads_on_demand
 from service.cli.model_store import PackedStore, format_reason, model_folders, pack_store
 from service.config import GatewayConfig
 from service.datasets.configuration import configured_datasets
 from service.errors import SetupError
 from service.workers.torchserve.embedded import EmbeddedPool
 from service.workers.torchserve.launch import TorchServeConfig
+from service.workers.torchserve.on_demand import OnDemandPool
 
 __all__ = [
     "archives_options",
@@ -121,11 +124,19 @@ worker_options = _options(
             help="Folder of the workers' measurements and of packed model stores."),
     _option("--workers", type=click.IntRange(1, 64),
             help="Worker processes a model version. Unset: for `fount serve` as many as there are cores and memory, at "
-                 "most 8; for `fount demo` 1."),
+                 "most 8; for `fount demo`, and for models on demand, 1."),
     _option("--threads", type=click.IntRange(1, 256), default=1,
             help="Torch threads a worker process; another number may give other bytes."),
     _option("--precision", type=click.Choice(["fp32", "bf16"]), default="fp32",
             help="Precision of the workers; a model whose card forbids it is not served."),
+    _option("--load", type=click.Choice(["all", "on-demand"]),
+            help="Start the workers of all models at once, or those of each model with its first request. Unset: all "
+                 f"of up to {FEW_MODELS} models; more on demand."),
+    _option("--max-loaded", type=click.IntRange(min=1), metavar="N",
+            help="The most models loaded at once on demand; for another, the one used least recently is stopped. "
+                 "Unset: as many as fit into half of the free memory."),
+    _option("--memory-budget", type=Size(), metavar="SIZE",
+            help="The same as a limit of the memory of all workers together, like 8GiB."),
     _option("--tuned", type=_PATH, metavar="FILE",
             help="Settings of each model from `fount tune`; they take precedence over the three above. Unset: "
                  "workers.yaml in the state folder, when none of the three is given."),
@@ -233,16 +244,32 @@ def embedded_pool(context: click.Context, default: int | None = None) -> Embedde
         default: the number of workers a model when the options have none; None chooses one for this machine.
     """
     given, store, tuned = context.params, choose_archives(context), _tuned(context)
+    on_demand = loads_on_demand(context, store.archives)
+    default = default or (1 if on_demand else None)  # a first request waits for one
+    workers = given["workers"] or default or _choose_workers(store.archives, given["threads"], tuned)
+    limits = load_limits(context, store.archives, _most_workers(workers, tuned)) if on_demand else None
     config = TorchServeConfig(
         archives=store.archives,
         state=given["state_dir"].expanduser(),
-        workers=given["workers"] or default or _choose_workers(store.archives, given["threads"], tuned),
+        workers=workers,
         threads=given["threads"],
         precision=given["precision"],
         tuned=tuned,
         direct=given["direct_calls"],
+        on_demand=limits is not None,
     )
-    return EmbeddedPool(config, refused=store.refused)
+    if limits is None:
+        return EmbeddedPool(config, refused=store.refused)
+    return OnDemandPool(config, limits, refused=store.refused, required=frozenset(given.get("require", ())))
+
+
+def _most_workers(workers: int, tuned: Path | None) -> int:
+    """Return the most workers that a model gets."""
+    try:
+        settings = read_tuned(tuned).values() if tuned else ()
+    except TunedError as error:
+        raise click.ClickException(str(error)) from error
+    return max([workers, *(each.workers or 1 for each in settings)])
 
 
 def _choose_workers(archives: Path, threads: int, tuned: Path | None) -> int:

@@ -10,15 +10,17 @@ from typing import Any
 import click
 
 from service.cli.demo import demonstrate, rows_to_table
+from service.cli.loading import FEW_MODELS
 from service.cli.options import direct_calls_option, embedded_pool, gateway_config, gateway_options, worker_options
 from service.cli.signals import stop_event
 from service.config import GatewayConfig
-from service.domain import Operation
+from service.domain import ModelState, Operation
 from service.errors import SetupError
 from service.gateway import Gateway
 from service.workers import WorkerPool
 from service.workers.torchserve.channel import Address
 from service.workers.torchserve.embedded import EmbeddedPool
+from service.workers.torchserve.on_demand import OnDemandPool
 from service.workers.torchserve.pool import TorchServePool
 
 __all__ = ["demo", "gateway", "serve"]
@@ -87,7 +89,9 @@ async def _serve(make_pool: Callable[[], WorkerPool], config: GatewayConfig, *, 
         click.echo("starting …", err=True)
         await _run_until(stop, running.start())
         if wait_for_models and not stop.is_set():
-            click.echo("loading models …", err=True)
+            is_on_demand = isinstance(running.pool, OnDemandPool)
+            what = "required models" if is_on_demand else f"all models (up to {FEW_MODELS} are; see --load)"
+            click.echo(f"loading {what} …", err=True)
             await _run_until(stop, _wait_for_models(running))
         if not stop.is_set():
             click.echo(f"Fount serves gRPC on port {running.port}; /metrics, /livez and /readyz on port "
@@ -134,7 +138,7 @@ async def _wait_for_models(running: Gateway) -> None:
     """Wait until no model is loading any more and the gateway is ready; warn of models that are not served."""
     await running.wait_loaded(_READY_S)
     for entry in running.catalog.entries():
-        if not entry.ready:
+        if not entry.ready and entry.state is not ModelState.COLD:
             click.echo(f"warning: {entry.name} {entry.version} is not served: {entry.reason}", err=True)
     await running.wait_ready(1.0)
 
@@ -144,8 +148,8 @@ def _print_examples(running: Gateway) -> None:
     option = "" if running.port == 50051 else f" --server 127.0.0.1:{running.port}"
     click.echo("Try next, in another terminal:")
     click.echo(f"  fount models{option}")
-    ready = [entry.model for entry in running.catalog.entries() if entry.ready and entry.model]
-    generators = [model for model in ready if Operation.SAMPLE in model.operations]
+    entries = [each for each in running.catalog.entries() if each.ready or each.state is ModelState.COLD]
+    generators = [model for model in (each.model for each in entries) if model and Operation.SAMPLE in model.operations]
     for model in sorted(generators, key=lambda each: not each.labels)[:1]:
         label = f" --label {model.labels[-1]}" if model.labels else ""
         click.echo(f"  fount sample {model.key.name}{label} --count 16 --seed 1 --out samples.png{option}")

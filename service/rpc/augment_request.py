@@ -38,7 +38,7 @@ class AugmentRequests:
         self._datasets, self._catalog = datasets, catalog
         self._most_image_bytes = max_request_bytes - _MESSAGE_OVERHEAD
 
-    def read_config(self, request: augmentation_pb2.AugmentRequest | None, caller: Caller) -> VariantSpec:
+    async def read_config(self, request: augmentation_pb2.AugmentRequest | None, caller: Caller) -> VariantSpec:
         """Read the first request of a stream; None: the stream ended without one.
 
         Raises:

@@ -23,6 +23,7 @@ from service.rpc.augment_request import AugmentRequests
 from service.rpc.chunks import image_spec, rows_to_responses
 from service.rpc.fields import Violations, policy_to_proto, raise_violations
 from service.rpc.interceptor import request_context
+from service.rpc.loading import read_when_loaded
 from service.rpc.paging import read_page_size
 from service.rpc.plan_store import PlanStore, page_of_plans
 from service.rpc.plans import PlanIssuer, pin_to_message
@@ -63,7 +64,8 @@ class AugmentationServicer(augmentation_pb2_grpc.AugmentationServiceServicer):
         self, request: augmentation_pb2.PlanDatasetRequest, context: Context
     ) -> augmentation_pb2.PlanDatasetResponse:
         """Make a plan and keep it for its caller."""
-        plan = await self._issuer.plan(request, request_context(context))
+        on_behalf = request_context(context)
+        plan = await read_when_loaded(lambda: self._issuer.plan(request, on_behalf), self._catalog, context)
         await asyncio.to_thread(self._plans.put, current_caller().subject, plan)
         return augmentation_pb2.PlanDatasetResponse(plan=plan)
 
@@ -98,7 +100,8 @@ class AugmentationServicer(augmentation_pb2_grpc.AugmentationServiceServicer):
     ) -> AsyncGenerator[augmentation_pb2.PullDatasetResponse | bytes, None]:
         """Stream a header, then the rows of a shard in order."""
         with self._metrics.open_pull("PullDataset"):
-            pull = await open_pull(request, self._issuer, current_caller())
+            caller = current_caller()
+            pull = await read_when_loaded(lambda: open_pull(request, self._issuer, caller), self._catalog, context)
             header = augmentation_pb2.PullDatasetResponse(header=_pull_header(pull))
             header_sent = False
             try:
@@ -125,8 +128,11 @@ class AugmentationServicer(augmentation_pb2_grpc.AugmentationServiceServicer):
     ) -> AsyncGenerator[augmentation_pb2.AugmentResponse | bytes, None]:
         """Stream a header, then the variants of every row that arrives."""
         with self._metrics.open_pull("Augment"):
-            requests = aiter(request_iterator)
-            spec = self._augment_requests.read_config(await anext(requests, None), current_caller())
+            requests, caller = aiter(request_iterator), current_caller()
+            first = await anext(requests, None)
+            spec = await read_when_loaded(
+                lambda: self._augment_requests.read_config(first, caller), self._catalog, context
+            )
             yield augmentation_pb2.AugmentResponse(header=_augment_header(spec))
             received = self._augment_requests.read_rows(requests, spec)
             maker = VariantMaker(spec, self._inference, self._window_bytes)

@@ -11,6 +11,7 @@ import hashlib
 import re
 import time
 from collections.abc import AsyncGenerator
+from functools import partial
 from typing import TYPE_CHECKING
 
 import grpc
@@ -23,6 +24,7 @@ from service.datasets import Datasets
 from service.errors import EvaluationNotDone, EvaluationRefused, InvalidRequest, NotReady, Violation
 from service.evaluation.record import Record
 from service.rpc.evaluation_message import list_evaluations, record_to_message
+from service.rpc.loading import read_when_loaded
 
 __all__ = ["EvaluationServicer"]
 
@@ -74,9 +76,11 @@ class EvaluationServicer(evaluation_pb2_grpc.EvaluationServiceServicer):
         if record is None:
             from service.rpc.evaluation_request import read_create_request  # `__init__` loaded it
 
-            specification = await read_create_request(
-                request, catalog=self._catalog, datasets=self._datasets, caller=caller, max_samples=self._max_samples
-            )
+            read = partial(
+                read_create_request, request, catalog=self._catalog, datasets=self._datasets, caller=caller,
+                max_samples=self._max_samples,
+            )  # fmt: skip
+            specification = await read_when_loaded(read, self._catalog, context)
             record = await evaluations.create(
                 caller.subject, specification, request_id=request_id, request_digest=digest
             )

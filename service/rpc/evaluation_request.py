@@ -17,7 +17,7 @@ from service.caller import Caller
 from service.catalog import Catalog, class_labels
 from service.datasets import Datasets
 from service.domain import ModelState, Operation, Parameters, ServedModel
-from service.errors import DatasetUnreadable, FountServiceError, InvalidRequest, NotReady, Retired, Violation
+from service.errors import DatasetUnreadable, FountServiceError, InvalidRequest, NotLoaded, NotReady, Retired, Violation
 from service.evaluation.compatibility import PinnedRole, check_fit, format_names, format_shape
 from service.evaluation.panels.gates import parse_gate
 from service.evaluation.panels.registry import FEWEST_SAMPLES
@@ -34,6 +34,7 @@ _MAX_GATES, _MAX_GATE_CHARACTERS = 64, 200
 _TRAINING_SPLIT, _HELD_OUT_SPLIT = "train", "test"
 
 _OPERATIONS = {"model": Operation.SAMPLE, "extractor": Operation.EMBED, "classifier": Operation.CLASSIFY}
+_LOADING = (ModelState.LOADING, ModelState.COLD)
 _PANELS = {number: panel for panel, number in PANELS.items()}
 
 
@@ -201,9 +202,11 @@ class _Reader:
         served = {entry.name: entry for entry in self.catalog.entries() if entry.is_default}
         classifiers = {each.name: served[each.classifier] for each in usable if each.classifier in served}
         fitting = [name for name, entry in classifiers.items() if entry.model and entry.model.sample_dims == dims]
-        loading = [each.name for each in classifiers.values() if each.state is ModelState.LOADING and not each.model]
+        loading = [each for each in classifiers.values() if each.state in _LOADING and not each.model]
         if loading and not fitting:
-            self._refuse(NotReady(f"{loading[0]} is not ready; name a data set, or try again in a moment"))
+            name, version = loading[0].name, loading[0].version
+            message = f"{name} is not ready; name a data set, or try again in a moment"
+            self._refuse(NotLoaded(message, model=(name, version)))
             return ""
         fitting = fitting or [each.name for each in usable if not each.classifier and await self._fits(each.name, dims)]
         if len(fitting) == 1:

@@ -15,6 +15,7 @@ from service.rpc.paging import decode_token, encode_token, read_page_size
 __all__ = ["ModelServicer"]
 
 _STATES = {
+    ModelState.COLD: model_pb2.Model.STATE_COLD,
     ModelState.LOADING: model_pb2.Model.STATE_LOADING,
     ModelState.READY: model_pb2.Model.STATE_READY,
     ModelState.UNAVAILABLE: model_pb2.Model.STATE_UNAVAILABLE,

@@ -32,7 +32,7 @@ from service.augmentation.targets import (
     allocate,
     count_cells,
 )
-from service.catalog import ROLES, TRANSFORMER, Catalog, PinnedModel, class_labels
+from service.catalog import ROLES, TRANSFORMER, Catalog, PinnedModel, class_labels, not_ready
 from service.datasets import DatasetSettings
 from service.errors import FountServiceError, InvalidRequest, NotReady, PlanRefused, Retired, UnknownName, Violation
 from service.rpc.fields import (
@@ -351,8 +351,7 @@ class _RequestReader:
             reference = model_pb2.ModelRef(name=entry.name, version=entry.version)
             return self._find("transformer", reference, "transformer")
         try:
-            entry = self._catalog.find(TRANSFORMER)
-            refusal: FountServiceError = NotReady(f"{entry.name} {entry.version} is not ready: {entry.reason}")
+            refusal: FountServiceError = not_ready(self._catalog.find(TRANSFORMER))
         except UnknownName:
             refusal = PlanRefused(NO_TRANSFORMER)
         except NotReady as error:

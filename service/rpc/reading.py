@@ -17,6 +17,7 @@ from service.domain import Dtype, Operation, Priority, ServedModel, Target
 from service.errors import InvalidRequest, NotReady, Retired
 from service.rpc.fields import Violations, raise_violations
 from service.rpc.interceptor import request_context
+from service.rpc.loading import read_when_loaded
 from service.scheduler.inference import InferenceClient
 
 __all__ = ["ReadingServicer"]
@@ -46,14 +47,14 @@ class ReadingServicer(runner_pb2_grpc.ReadingServiceServicer):
             caller.require("priority:interactive")
             priority = Priority.INTERACTIVE
         on_behalf = request_context(context, priority)
-        operation, images, target, model = self._check(request)
+        operation, images, target, model = await read_when_loaded(lambda: self._check(request), self._catalog, context)
         read = self._inference.embed if operation is Operation.EMBED else self._inference.classify
         rows = await read(target, model, images, on_behalf)
         data = rows.astype(Dtype.FLOAT32.numpy, copy=False).tobytes()
         tensor = worker_pb2.Tensor(dims=rows.shape, dtype=model_pb2.DTYPE_FLOAT32, data=data)
         return runner_pb2.ReadResponse(rows=tensor, numerics=target.numerics)
 
-    def _check(self, request: runner_pb2.ReadRequest) -> tuple[Operation, NDArray[np.uint8], Target, ServedModel]:
+    async def _check(self, request: runner_pb2.ReadRequest) -> tuple[Operation, NDArray[np.uint8], Target, ServedModel]:
         """Check every field, and the images against the model."""
         violations, ref = Violations(), request.model
         operation = _OPERATIONS.get(request.operation, Operation.CLASSIFY)

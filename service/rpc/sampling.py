@@ -19,6 +19,7 @@ from service.domain import Encoding, Target
 from service.rpc.chunks import join_pieces, piece_to_responses, sample_spec
 from service.rpc.fields import reference_to_message
 from service.rpc.interceptor import request_context
+from service.rpc.loading import read_when_loaded
 from service.rpc.sampling_request import SampleSpec, read_sample_request
 from service.scheduler.scheduler import BatchingScheduler
 from service.scheduler.stream import SampleStream
@@ -45,7 +46,7 @@ class SamplingServicer(sampling_pb2_grpc.SamplingServiceServicer):
         self, request: sampling_pb2.SampleRequest, context: Context
     ) -> AsyncGenerator[sampling_pb2.SampleResponse | bytes, None]:
         """Stream a header, then samples in order."""
-        spec, header_sent = self._read(request), False
+        spec, header_sent = await read_when_loaded(lambda: self._read(request), self._catalog, context), False
         with closing(self._open(spec, spec.count, context)) as pieces:
             async for piece in pieces:
                 if not header_sent:  # only now: whatever refuses the stream refuses it before its header
@@ -60,7 +61,7 @@ class SamplingServicer(sampling_pb2_grpc.SamplingServiceServicer):
         self, request: sampling_pb2.SampleOnceRequest, context: Context
     ) -> sampling_pb2.SampleOnceResponse | bytes:
         """Return a header and the samples that fit one chunk."""
-        spec = self._read(request.request)
+        spec = await read_when_loaded(lambda: self._read(request.request), self._catalog, context)
         header = sampling_pb2.SampleOnceResponse(header=_header(spec))
         count = min(spec.count, _MOST_IN_ONE_MESSAGE, CHUNK_BYTES // _most_bytes(spec))
         if not count:
@@ -72,7 +73,7 @@ class SamplingServicer(sampling_pb2_grpc.SamplingServiceServicer):
         self._count(spec, piece)
         return header.SerializeToString() + chunk  # a framed SampleResponse: the field `chunk` has the same number
 
-    def _read(self, request: sampling_pb2.SampleRequest) -> SampleSpec:
+    async def _read(self, request: sampling_pb2.SampleRequest) -> SampleSpec:
         caller = current_caller()
         caller.require(f"sample:{request.model.name}")
         if request.priority == sampling_pb2.PRIORITY_INTERACTIVE:

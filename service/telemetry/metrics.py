@@ -60,6 +60,9 @@ class Metrics:
         self._oldest = gauge("fount_evaluation_oldest_queued_seconds", "Waiting time of the oldest queued evaluation.")
         self._ready = gauge("fount_ready", "1 when the gateway should receive calls.")
         self._model_ready = gauge("fount_model_ready", "1 when the model is ready.", _MODEL)
+        self._models = gauge("fount_models", "Model versions by state.", ("state",))
+        self._loads = histogram("fount_model_load_seconds", "From the start of a model's workers to ready.", _MODEL)
+        self._evictions = counter("fount_model_evictions", "Models whose workers were stopped to make room.", _MODEL)
         self._workers = gauge("fount_ready_workers", "Ready workers.", (*_MODEL, "numerics"))
         gauge("fount_build_info", "Always 1; the version is the label.", ("build_version",)).labels(version).set(1)
 
@@ -133,9 +136,21 @@ class Metrics:
         """Count a refused stream."""
         self._rejected.labels(reason).inc()
 
-    def readiness(self, models: Mapping[tuple[str, str], Mapping[str, int]], *, ready: bool) -> None:
-        """Set what is ready; workers by (name, version) and numerics."""
+    def model_loaded(self, name: str, version: str, seconds: float) -> None:
+        """Record how long the workers of a model that is loaded on demand took to start."""
+        self._loads.labels(name, version).observe(seconds)
+
+    def model_evicted(self, name: str, version: str) -> None:
+        """Count a model whose workers were stopped to make room."""
+        self._evictions.labels(name, version).inc()
+
+    def readiness(
+        self, models: Mapping[tuple[str, str], Mapping[str, int]], states: Mapping[str, int], *, ready: bool
+    ) -> None:
+        """Set what is ready; workers by (name, version) and numerics, model versions by state."""
         self._ready.set(ready)
+        for state, count in states.items():
+            self._models.labels(state).set(count)
         self._model_ready.clear()
         self._workers.clear()
         for (name, version), workers in models.items():

@@ -68,6 +68,26 @@ class WorkerPool(Protocol):
         """Whether every address has reported its models at least once; until then, an unknown name may yet appear."""
         ...
 
+    def hold(self, name: str, version: str) -> None:
+        """Keep a model's workers until the current task ends; without effect where workers are not started on demand.
+
+        Raises:
+            NotLoaded: it has none now; `load` starts them.
+        """
+        ...
+
+    async def load(self, name: str, version: str) -> bool:
+        """Wait for a model's workers, started on demand, and hold them; False: this pool does not start them.
+
+        Raises:
+            NotLoaded: they did not start.
+        """
+        ...
+
+    def report_loads(self, loaded: Callable[[str, str, float], None], evicted: Callable[[str, str], None]) -> None:
+        """Call `loaded` with the seconds it took, and `evicted`, whenever a model is started or stopped on demand."""
+        ...
+
     def watch(self, changed: Callable[[], None]) -> None:
         """Call `changed` whenever offers or capacity may have changed."""
         ...

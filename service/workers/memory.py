@@ -139,6 +139,16 @@ class MemoryPool:
         """Return True: all models are known from the start."""
         return True
 
+    def hold(self, name: str, version: str) -> None:
+        """Do nothing: workers are not started on demand."""
+
+    async def load(self, name: str, version: str) -> bool:
+        """Return False: workers are not started on demand."""
+        return False
+
+    def report_loads(self, loaded: Callable[[str, str, float], None], evicted: Callable[[str, str], None]) -> None:
+        """Do nothing: workers are not started on demand."""
+
     def watch(self, changed: Callable[[], None]) -> None:
         """Call `changed` when workers appear or disappear."""
         self._watchers.append(changed)

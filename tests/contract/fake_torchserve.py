@@ -24,11 +24,14 @@ NO_WORKER = (grpc.StatusCode.INTERNAL, 'Model "toy" has no worker to serve infer
 
 
 def description(
-    state: int = model_pb2.Model.STATE_READY, numerics: str = "avx2", seconds: dict[int, float] | None = None
+    state: int = model_pb2.Model.STATE_READY,
+    numerics: str = "avx2",
+    seconds: dict[int, float] | None = None,
+    name: str = "toy",
 ) -> worker_pb2.WorkerReply:
-    """The description of a worker of `toy` 1; `seconds` by batch size."""
+    """The description of a worker of `toy` 1, or of another name; `seconds` by batch size."""
     model = model_pb2.Model(
-        ref=model_pb2.ModelRef(name="toy", version="1", digest=DIGEST),
+        ref=model_pb2.ModelRef(name=name, version="1", digest=DIGEST),
         state=state,
         state_reason="" if state == model_pb2.Model.STATE_READY else "golden samples differ by 9 levels",
         operations=[model_pb2.OPERATION_SAMPLE],
@@ -108,6 +111,13 @@ class FakeTorchServe:
         body = self.reply if isinstance(self.reply, bytes) else self.reply.SerializeToString()
         return torchserve_pb2.PredictionResponse(prediction=body)
 
+    def management(self) -> dict[str, tuple[object, type]]:
+        """Its management methods and their requests."""
+        return {
+            "ListModels": (self.list_models, torchserve_pb2.ListModelsRequest),
+            "DescribeModel": (self.describe, torchserve_pb2.DescribeModelRequest),
+        }
+
     async def list_models(self, request, context) -> torchserve_pb2.ManagementResponse:
         await self._wait_if_unresponsive()
         return torchserve_pb2.ManagementResponse(msg=json.dumps({"models": [{"modelName": "toy"}]}))
@@ -133,10 +143,7 @@ async def running(fake: FakeTorchServe) -> AsyncIterator[Address]:
     """Serve it on a free port, as inference and as management."""
     server = grpc.aio.server()
     inference = {"Predictions": _unary(fake.predict, torchserve_pb2.PredictionsRequest)}
-    management = {
-        "ListModels": _unary(fake.list_models, torchserve_pb2.ListModelsRequest),
-        "DescribeModel": _unary(fake.describe, torchserve_pb2.DescribeModelRequest),
-    }
+    management = {name: _unary(behave, request) for name, (behave, request) in fake.management().items()}
     handler = grpc.method_handlers_generic_handler
     server.add_generic_rpc_handlers((
         handler("org.pytorch.serve.grpc.inference.InferenceAPIsService", inference),

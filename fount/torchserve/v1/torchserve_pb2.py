@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$fount/torchserve/v1/torchserve.proto\x12\x13\x66ount.torchserve.v1\"\xb0\x01\n\x12PredictionsRequest\x12\x12\n\nmodel_name\x18\x01 \x01(\t\x12\x15\n\rmodel_version\x18\x02 \x01(\t\x12\x41\n\x05input\x18\x03 \x03(\x0b\x32\x32.fount.torchserve.v1.PredictionsRequest.InputEntry\x1a,\n\nInputEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x0c:\x02\x38\x01\"(\n\x12PredictionResponse\x12\x12\n\nprediction\x18\x01 \x01(\x0c\";\n\x11ListModelsRequest\x12\r\n\x05limit\x18\x01 \x01(\x05\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\x05\"A\n\x14\x44\x65scribeModelRequest\x12\x12\n\nmodel_name\x18\x01 \x01(\t\x12\x15\n\rmodel_version\x18\x02 \x01(\t\"!\n\x12ManagementResponse\x12\x0b\n\x03msg\x18\x01 \x01(\tb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$fount/torchserve/v1/torchserve.proto\x12\x13\x66ount.torchserve.v1\"\xb0\x01\n\x12PredictionsRequest\x12\x12\n\nmodel_name\x18\x01 \x01(\t\x12\x15\n\rmodel_version\x18\x02 \x01(\t\x12\x41\n\x05input\x18\x03 \x03(\x0b\x32\x32.fount.torchserve.v1.PredictionsRequest.InputEntry\x1a,\n\nInputEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x0c:\x02\x38\x01\"(\n\x12PredictionResponse\x12\x12\n\nprediction\x18\x01 \x01(\x0c\";\n\x11ListModelsRequest\x12\r\n\x05limit\x18\x01 \x01(\x05\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\x05\"A\n\x14\x44\x65scribeModelRequest\x12\x12\n\nmodel_name\x18\x01 \x01(\t\x12\x15\n\rmodel_version\x18\x02 \x01(\t\"\x98\x01\n\x14RegisterModelRequest\x12\x12\n\nbatch_size\x18\x01 \x01(\x05\x12\x17\n\x0finitial_workers\x18\x03 \x01(\x05\x12\x17\n\x0fmax_batch_delay\x18\x04 \x01(\x05\x12\x18\n\x10response_timeout\x18\x06 \x01(\x05\x12\x13\n\x0bsynchronous\x18\x08 \x01(\x08\x12\x0b\n\x03url\x18\t \x01(\t\"C\n\x16UnregisterModelRequest\x12\x12\n\nmodel_name\x18\x01 \x01(\t\x12\x15\n\rmodel_version\x18\x02 \x01(\t\">\n\x11SetDefaultRequest\x12\x12\n\nmodel_name\x18\x01 \x01(\t\x12\x15\n\rmodel_version\x18\x02 \x01(\t\"!\n\x12ManagementResponse\x12\x0b\n\x03msg\x18\x01 \x01(\tb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -43,6 +43,12 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_LISTMODELSREQUEST']._serialized_end=341
   _globals['_DESCRIBEMODELREQUEST']._serialized_start=343
   _globals['_DESCRIBEMODELREQUEST']._serialized_end=408
-  _globals['_MANAGEMENTRESPONSE']._serialized_start=410
-  _globals['_MANAGEMENTRESPONSE']._serialized_end=443
+  _globals['_REGISTERMODELREQUEST']._serialized_start=411
+  _globals['_REGISTERMODELREQUEST']._serialized_end=563
+  _globals['_UNREGISTERMODELREQUEST']._serialized_start=565
+  _globals['_UNREGISTERMODELREQUEST']._serialized_end=632
+  _globals['_SETDEFAULTREQUEST']._serialized_start=634
+  _globals['_SETDEFAULTREQUEST']._serialized_end=696
+  _globals['_MANAGEMENTRESPONSE']._serialized_start=698
+  _globals['_MANAGEMENTRESPONSE']._serialized_end=731
 # @@protoc_insertion_point(module_scope)

@@ -127,6 +127,88 @@ class DescribeModelRequest(google.protobuf.message.Message):
 Global___DescribeModelRequest: typing_extensions.TypeAlias = DescribeModelRequest
 
 @typing.final
+class RegisterModelRequest(google.protobuf.message.Message):
+    """RegisterModelRequest unpacks an archive of the model store and starts its workers."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    BATCH_SIZE_FIELD_NUMBER: builtins.int
+    INITIAL_WORKERS_FIELD_NUMBER: builtins.int
+    MAX_BATCH_DELAY_FIELD_NUMBER: builtins.int
+    RESPONSE_TIMEOUT_FIELD_NUMBER: builtins.int
+    SYNCHRONOUS_FIELD_NUMBER: builtins.int
+    URL_FIELD_NUMBER: builtins.int
+    batch_size: builtins.int
+    """batch_size is the most requests in one call of the handler. 0 or unset: the archive's configuration, or 1."""
+    initial_workers: builtins.int
+    """initial_workers is the number of workers. 0 or unset: TorchServe's default; it cannot be none."""
+    max_batch_delay: builtins.int
+    """max_batch_delay is how long a request waits for others, in ms. 0 or unset: the archive's configuration, or 100."""
+    response_timeout: builtins.int
+    """response_timeout is after how many seconds a worker that does not answer is replaced. 0 or unset: 120."""
+    synchronous: builtins.bool
+    """synchronous is whether the answer waits for the workers."""
+    url: builtins.str
+    """url is the file name of an archive in the model store."""
+    def __init__(
+        self,
+        *,
+        batch_size: builtins.int = ...,
+        initial_workers: builtins.int = ...,
+        max_batch_delay: builtins.int = ...,
+        response_timeout: builtins.int = ...,
+        synchronous: builtins.bool = ...,
+        url: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["batch_size", b"batch_size", "initial_workers", b"initial_workers", "max_batch_delay", b"max_batch_delay", "response_timeout", b"response_timeout", "synchronous", b"synchronous", "url", b"url"]) -> None: ...
+
+Global___RegisterModelRequest: typing_extensions.TypeAlias = RegisterModelRequest
+
+@typing.final
+class UnregisterModelRequest(google.protobuf.message.Message):
+    """UnregisterModelRequest ends a version's workers at once and removes what was unpacked."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    MODEL_NAME_FIELD_NUMBER: builtins.int
+    MODEL_VERSION_FIELD_NUMBER: builtins.int
+    model_name: builtins.str
+    """model_name is the registered name."""
+    model_version: builtins.str
+    """model_version is the version. Empty: the default version."""
+    def __init__(
+        self,
+        *,
+        model_name: builtins.str = ...,
+        model_version: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["model_name", b"model_name", "model_version", b"model_version"]) -> None: ...
+
+Global___UnregisterModelRequest: typing_extensions.TypeAlias = UnregisterModelRequest
+
+@typing.final
+class SetDefaultRequest(google.protobuf.message.Message):
+    """SetDefaultRequest chooses the version that an empty one means; the default cannot be unregistered before the others."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    MODEL_NAME_FIELD_NUMBER: builtins.int
+    MODEL_VERSION_FIELD_NUMBER: builtins.int
+    model_name: builtins.str
+    """model_name is the registered name."""
+    model_version: builtins.str
+    """model_version is the version."""
+    def __init__(
+        self,
+        *,
+        model_name: builtins.str = ...,
+        model_version: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["model_name", b"model_name", "model_version", b"model_version"]) -> None: ...
+
+Global___SetDefaultRequest: typing_extensions.TypeAlias = SetDefaultRequest
+
+@typing.final
 class ManagementResponse(google.protobuf.message.Message):
     """ManagementResponse is every management answer."""
 

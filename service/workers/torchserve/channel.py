@@ -19,6 +19,7 @@ from service.domain import Call
 from service.errors import NotReady, TooLate, WorkerFault, WorkerLost
 
 __all__ = [
+    "RESPONSE_TIMEOUT_S",
     "Address",
     "TorchServeChannel",
     "error_to_domain",
@@ -36,8 +37,11 @@ _OPTIONS = (
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 2000),  # so that an address that was away for long is found soon
 )
+RESPONSE_TIMEOUT_S = 120
+"""After so many seconds without an answer, TorchServe replaces a worker."""
+
 _MODELS_A_PAGE = 100
-_MANAGEMENT_TIMEOUT_S = 5.0
+_MANAGEMENT_TIMEOUT_S, _UNPACK_TIMEOUT_S = 5.0, 120.0
 
 _NO_WORKER = "has no worker to serve"
 _GONE = (_NO_WORKER, "Model not found")
@@ -67,6 +71,9 @@ class TorchServeChannel:
         self._predict = _method(self._inference, _INFERENCE + "Predictions", torchserve_pb2.PredictionResponse)
         self._list = _method(self._management, _MANAGEMENT + "ListModels", torchserve_pb2.ManagementResponse)
         self._describe = _method(self._management, _MANAGEMENT + "DescribeModel", torchserve_pb2.ManagementResponse)
+        self._register = _method(self._management, _MANAGEMENT + "RegisterModel", torchserve_pb2.ManagementResponse)
+        self._unregister = _method(self._management, _MANAGEMENT + "UnregisterModel", torchserve_pb2.ManagementResponse)
+        self._set_default = _method(self._management, _MANAGEMENT + "SetDefault", torchserve_pb2.ManagementResponse)
         self._token_file = address.token_file
         self._tokens: dict[str, str] = {}
 
@@ -100,17 +107,44 @@ class TorchServeChannel:
             page = int(answer["nextPageToken"])
 
     async def ready_pids(self, name: str) -> dict[str, frozenset[int]]:
-        """Return the process ids of the workers that are ready, for every version of a model."""
+        """Return the process ids of the workers that are ready, for every registered version of a model."""
         request = torchserve_pb2.DescribeModelRequest(model_name=name, model_version="all")
+        try:
+            answer = await self._manage(self._describe, request)
+        except grpc.aio.AioRpcError as error:
+            if error.code() is grpc.StatusCode.NOT_FOUND:  # unregistered a moment ago
+                return {}
+            raise
         return {
             each["modelVersion"]: frozenset(int(w["pid"]) for w in each["workers"] if w["status"] == "READY")
-            for each in json.loads(await self._manage(self._describe, request))
+            for each in json.loads(answer)
         }
 
-    async def _manage(self, method: Any, request: Message) -> str:
-        metadata = self.authorization("management")
-        answer: torchserve_pb2.ManagementResponse
-        answer = await method(request, timeout=_MANAGEMENT_TIMEOUT_S, metadata=metadata)
+    async def register(self, archive: str, workers: int) -> None:
+        """Unpack an archive of the model store, and begin to start so many workers of it."""
+        request = torchserve_pb2.RegisterModelRequest(
+            url=archive,
+            initial_workers=workers,
+            batch_size=1,
+            max_batch_delay=1,
+            response_timeout=RESPONSE_TIMEOUT_S,
+        )
+        await self._manage(self._register, request, _UNPACK_TIMEOUT_S)
+
+    async def unregister(self, name: str, version: str) -> None:
+        """End a version's workers at once, and forget it; one that is not registered is no error."""
+        versions = await self.ready_pids(name)
+        if version not in versions:
+            return
+        if others := versions.keys() - {version}:  # the default version cannot be unregistered before others
+            default = torchserve_pb2.SetDefaultRequest(model_name=name, model_version=min(others))
+            await self._manage(self._set_default, default)
+        request = torchserve_pb2.UnregisterModelRequest(model_name=name, model_version=version)
+        await self._manage(self._unregister, request)
+
+    async def _manage(self, method: Any, request: Message, timeout_s: float | None = None) -> str:
+        timeout_s, metadata = timeout_s or _MANAGEMENT_TIMEOUT_S, self.authorization("management")
+        answer: torchserve_pb2.ManagementResponse = await method(request, timeout=timeout_s, metadata=metadata)
         return answer.msg
 
     def authorization(self, service: str) -> tuple[tuple[str, str], ...]:

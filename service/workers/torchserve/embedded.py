@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 
 from service.domain import ModelState
 from service.errors import SetupError
@@ -51,7 +51,7 @@ class EmbeddedPool(TorchServePool):
             self.add(address)
         await super().start()
         for process, replica in zip(self.processes, self.replicas, strict=True):
-            supervisor = Supervisor(process, replica)
+            supervisor = Supervisor(process, replica, lost=self._lost, moved=self._moved)
             self._supervisors.append(asyncio.get_running_loop().create_task(supervisor.run()))
 
     async def close(self) -> None:
@@ -74,7 +74,7 @@ class EmbeddedPool(TorchServePool):
         offers = [
             Offer(name=archive.name, version=archive.version, reason="TorchServe is starting")
             for launch in launches
-            for archive in launch.archives
+            for archive in launch.archives.values()
         ]
         offers += self._not_packed
         for path, reason in (pair for launch in launches for pair in launch.refused.items()):
@@ -83,13 +83,32 @@ class EmbeddedPool(TorchServePool):
                 offers.append(Offer(name=name, version=version, state=ModelState.UNAVAILABLE, reason=reason))
         return offers
 
+    async def _lost(self) -> None:
+        """Do nothing when a process has ended; its models load again with the next one."""
+
+    async def _moved(self, address: Address) -> None:
+        """Do nothing when a process has been restarted."""
+
 
 class Supervisor:
-    """Restarts one process that has been started, when it ends or stops answering; its replica gets the new address."""
+    """Restarts one process that has been started, when it ends or stops answering; its replica gets the new address.
 
-    def __init__(self, process: TorchServeProcess, replica: Replica) -> None:
+    Args:
+        lost: awaited before it is restarted.
+        moved: awaited with its new address.
+    """
+
+    def __init__(
+        self,
+        process: TorchServeProcess,
+        replica: Replica,
+        *,
+        lost: Callable[[], Awaitable[None]],
+        moved: Callable[[Address], Awaitable[None]],
+    ) -> None:
         self._process = process
         self._replica = replica
+        self._lost, self._moved = lost, moved
         self._failures = 0
 
     async def run(self) -> None:
@@ -102,10 +121,13 @@ class Supervisor:
             _log.error("TorchServe %s and is restarted; the end of its log:\n%s", problem, self._process.log_tail(),
                        extra={"action": "torchserve_restarted"})  # fmt: skip
             try:
+                await self._lost()
                 await self._replica.retire(_REASON)
             except Exception:  # noqa: BLE001  # an error of the pool's watchers must not prevent the restart
                 _log.exception("disconnecting from a TorchServe failed")
-            self._replica.move(await self._restart())
+            address = await self._restart()
+            self._replica.move(address)
+            await self._moved(address)
 
     async def _wait_for_problem(self) -> str:
         while self._process.is_running:

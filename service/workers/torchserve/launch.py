@@ -25,6 +25,7 @@ from fount.archive import ArchiveError, ArchiveInfo, verify_archive
 from fount.tuned import TunedError, TunedModel, read_tuned
 from service.errors import SetupError
 from service.workers import CALLS_PER_WORKER
+from service.workers.torchserve.channel import RESPONSE_TIMEOUT_S
 
 __all__ = [
     "KEY_FILE",
@@ -97,6 +98,7 @@ class TorchServeConfig:
         token: whether TorchServe's token authorisation is on.
         direct: whether worker processes can also be called directly, on Unix sockets in TorchServe's folder.
         worker_ports: TCP ports for direct calls instead, from other hosts, like "7100-7163"; "" for the sockets.
+        on_demand: register no archive at the start; the pool does it when a model is needed.
         log_to_console: log to standard output instead of a file of bounded size in its folder.
     """
 
@@ -113,6 +115,7 @@ class TorchServeConfig:
     token: bool = True
     direct: bool = True
     worker_ports: str = ""
+    on_demand: bool = False
     log_to_console: bool = False
 
 
@@ -122,14 +125,16 @@ class Launch:
 
     Attributes:
         command, environment, folder: of the process; the folder is its working directory.
-        archives: the models it will serve.
+        archives: the models it serves, by file.
+        workers: processes of each model, by name.
         refused: archives left out, with the reason.
     """
 
     command: tuple[str, ...]
     environment: dict[str, str]
     folder: Path
-    archives: tuple[ArchiveInfo, ...]
+    archives: Mapping[Path, ArchiveInfo]
+    workers: Mapping[str, int]
     refused: dict[Path, str]
 
 
@@ -203,7 +208,8 @@ def prepare(config: TorchServeConfig, folder: Path) -> Launch:
         command=command,
         environment=_environment(config, folder, tuned),
         folder=folder,
-        archives=tuple(archives.values()),
+        archives=archives,
+        workers={name: each.workers or config.workers for name, each in tuned.items()},
         refused=refused,
     )
 
@@ -248,7 +254,7 @@ def _properties(
             "maxWorkers": workers[info.name],
             "batchSize": 1,
             "maxBatchDelay": 1,
-            "responseTimeout": 120,
+            "responseTimeout": RESPONSE_TIMEOUT_S,
         }
     settings = {
         "inference_address": f"unix:{folder}/i.sock",
@@ -259,13 +265,11 @@ def _properties(
         "grpc_inference_port": config.inference_port,
         "grpc_management_port": config.management_port,
         "model_store": folder / "store",
-        "load_models": ",".join(path.name for path in archives),
-        "models": json.dumps(models),
         "max_request_size": _MESSAGE_BYTES,
         "max_response_size": _MESSAGE_BYTES,
         # Of each model, and of waiting calls alone: one that a worker runs has left the queue.
         "job_queue_size": config.gateways * (CALLS_PER_WORKER * max(workers.values()) + _SPARE_CALLS),
-        "enable_model_api": "false",
+        "enable_model_api": str(config.on_demand).lower(),
         "enable_envvars_config": "false",
         "allowed_urls": "file:///none/.*",
         "install_py_dep_per_model": "false",
@@ -275,6 +279,8 @@ def _properties(
         "metrics_mode": "prometheus",
         "blacklist_env_vars": ".*(SECRET|PASSWORD|CREDENTIAL|API_KEY|ACCESS_KEY).*",
     }
+    if not config.on_demand:
+        settings |= {"load_models": ",".join(path.name for path in archives), "models": json.dumps(models)}
     return "".join(f"{key}={value}\n" for key, value in settings.items())
 
 

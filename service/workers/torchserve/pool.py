@@ -66,6 +66,16 @@ class TorchServePool:
         """Whether every address has reported its models at least once."""
         return bool(self.replicas) and all(replica.is_discovered for replica in self.replicas)
 
+    def hold(self, name: str, version: str) -> None:
+        """Do nothing: workers are not started on demand."""
+
+    async def load(self, name: str, version: str) -> bool:
+        """Return False: workers are not started on demand."""
+        return False
+
+    def report_loads(self, loaded: Callable[[str, str, float], None], evicted: Callable[[str, str], None]) -> None:
+        """Do nothing: workers are not started on demand."""
+
     def watch(self, changed: Callable[[], None]) -> None:
         """Call `changed` whenever offers or capacity may have changed."""
         self._watchers.append(changed)

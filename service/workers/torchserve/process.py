@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import logging
 import os
 import shutil
@@ -19,6 +20,7 @@ from typing import TypeVar
 import grpc
 import psutil
 
+from fount.archive import MANIFEST_FILE
 from service.errors import SetupError
 from service.workers.torchserve.channel import Address, TorchServeChannel, read_tokens
 from service.workers.torchserve.launch import KEY_FILE, LOG_FILE, Launch, TorchServeConfig, make_folder, prepare
@@ -108,6 +110,11 @@ class TorchServeProcess:
                 text += file.read_text(errors="replace").splitlines()
         return "\n".join(text[-lines:])
 
+    async def remove_unpacked(self, name: str, version: str) -> None:
+        """Remove what TorchServe unpacked of a model version, which it leaves when the version is unregistered."""
+        if self._folder is not None:
+            await asyncio.to_thread(_remove_unpacked, self._folder, name, version)
+
     async def stop(self, grace_s: float = _STOP_S) -> None:
         """End it and its workers, and remove its folder.
 
@@ -157,6 +164,14 @@ class TorchServeProcess:
                 await channel.close()
             return address
         return None
+
+
+def _remove_unpacked(folder: Path, name: str, version: str) -> None:
+    for manifest in folder.glob(f"tmp/models/*/{MANIFEST_FILE}"):
+        with contextlib.suppress(OSError, ValueError, KeyError):
+            model = json.loads(manifest.read_text())["model"]
+            if (model["modelName"], model["modelVersion"]) == (name, version):
+                shutil.rmtree(manifest.parents[1])
 
 
 async def _run_to_end(work: Callable[[], Result]) -> Result:

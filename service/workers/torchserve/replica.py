@@ -90,6 +90,10 @@ class Replica:
         self._connect(address)
         self.start()
 
+    def probe_soon(self) -> None:
+        """Probe it in a moment, because its models have changed."""
+        self._probe_now.set()
+
     @property
     def unresponsive_s(self) -> float:
         """How long its management has not answered."""
@@ -192,6 +196,8 @@ class Replica:
             offers = {key: _away(offer) for key, offer in before.items()}
         else:
             self._reported_away, self._unresponsive_since = False, None
+            for key in self._groups.keys() - ready.keys():
+                await self._forget(key)
             # Concurrently, so that a worker that is slow to describe itself does not hide the others.
             described = await asyncio.gather(*(self._offer(key, pids) for key, pids in ready.items()))
             offers = dict(zip(ready, described, strict=True))
@@ -200,6 +206,11 @@ class Replica:
             self.offers = offers
             self._changed()
         return bool(offers) and all(offer.state is not ModelState.LOADING for offer in offers.values())
+
+    async def _forget(self, key: ModelVersion) -> None:
+        """Forget the workers of a model that is not registered any more; their end is no crash."""
+        self._descriptions.forget(key)
+        await self._groups.pop(key).close()
 
     def _record_failed_probe(self, error: Exception) -> None:
         for key, group in self._groups.items():

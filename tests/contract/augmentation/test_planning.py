@@ -22,8 +22,8 @@ from service.errors import (
     DatasetUnreadable,
     FountServiceError,
     InvalidRequest,
+    NotLoaded,
     NotPermitted,
-    NotReady,
     PlanRefused,
     Retired,
     TicketInvalid,
@@ -360,12 +360,12 @@ async def test_no_transformer_is_refused_with_the_remedy(planning: Planning) -> 
 async def test_a_transformer_that_is_loading_is_not_ready(planning: Planning) -> None:
     planning.pool.models.pop()
     planning.pool.extra_offers.append(Offer(name="transforms", version="1"))
-    assert "transforms 1 is not ready" in str(await planning.refusal("mix { transformed: 1 }", NotReady))
+    assert "transforms 1 is not ready" in str(await planning.refusal("mix { transformed: 1 }", NotLoaded))
 
 
 async def test_absent_workers_are_not_ready(planning: Planning) -> None:
     planning.pool.set_up(up=False)
-    await planning.refusal(ALL_SOURCES, NotReady)
+    await planning.refusal(ALL_SOURCES, NotLoaded)
 
 
 async def test_a_policy_that_changes_labels_is_refused_by_name(planning: Planning, monkeypatch) -> None:

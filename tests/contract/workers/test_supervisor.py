@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
+from unittest.mock import AsyncMock
 
 import pytest
 
@@ -69,7 +70,9 @@ async def supervised(*fakes: FakeTorchServe | Exception) -> AsyncIterator[Superv
     process = FakeProcess(list(fakes))
     pool = TorchServePool([await process.start()])
     await pool.start()
-    task = asyncio.get_running_loop().create_task(Supervisor(process, pool.replicas[0]).run())
+    task = asyncio.get_running_loop().create_task(
+        Supervisor(process, pool.replicas[0], lost=AsyncMock(), moved=AsyncMock()).run()
+    )
     each = Supervised(process, pool)
     try:
         await each.ready()

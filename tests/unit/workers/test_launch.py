@@ -170,6 +170,18 @@ def test_a_tuned_file_with_an_error_prevents_the_start(two_models: Path) -> None
         prepared(two_models, tuned=tuned)
 
 
+def test_models_on_demand_are_registered_later(two_models: Path) -> None:
+    properties, _ = prepared(two_models, on_demand=True)
+    assert properties["enable_model_api"] == "true"
+    assert not properties.keys() & {"load_models", "models"}
+    assert sorted(path.name for path in (two_models / "store").iterdir()) == ["a-1.0.mar", "b-1.0.mar"]
+
+
+def test_the_model_api_is_off_without_models_on_demand(two_models: Path) -> None:
+    properties, _ = prepared(two_models)
+    assert (properties["enable_model_api"], properties["load_models"]) == ("false", "a-1.0.mar,b-1.0.mar")
+
+
 def test_the_foreground_run_passes_its_options_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[TorchServeConfig] = []
 
