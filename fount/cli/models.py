@@ -32,7 +32,7 @@ def models(server: str, timeout_s: float, as_json: bool) -> None:
     with connected(server, timeout_s) as client:
         found = client.models()
     echo_result([_as_json(info) for info in found], _list(found), as_json=as_json)
-    if not as_json and any(info.state_reason for info in found):
+    if not as_json and any(_problem(info) for info in found):
         click.echo("The full reason why a model is not ready: fount model NAME", err=True)
 
 
@@ -70,9 +70,14 @@ def _list(found: Sequence[ModelInfo]) -> Iterator[str]:
     width = max(_MIN_REASON, shutil.get_terminal_size(_DEFAULT_TERMINAL).columns - len(cells[0]) - 2)
     yield f"{cells[0]}  DESCRIPTION"
     for line, info in zip(cells[1:], found, strict=True):
-        reason = plain(info.state_reason)
+        reason = plain(_problem(info))
         reason = reason if len(reason) <= width else f"{reason[: width - 1]}…"
         yield f"{line}  {reason or plain(info.description)}".rstrip()
+
+
+def _problem(info: ModelInfo) -> str:
+    """Return why a model does not answer; empty for a cold one, which does, after a while."""
+    return "" if info.state == "cold" else info.state_reason
 
 
 def _facts(info: ModelInfo) -> Iterator[tuple[str, str]]:

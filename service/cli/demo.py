@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -81,7 +82,8 @@ async def _demonstrate_one(
         first_s=first_s or took_s,
         seed=_SEED,
         numerics=numerics,
-        accuracy=await _accuracy(drawn, labels, model, catalog, pool) if labels else None,
+        # A task of its own, at whose end the classifier may be stopped for the next generator.
+        accuracy=await asyncio.create_task(_accuracy(drawn, labels, model, catalog, pool)) if labels else None,
         picture=picture,
     )
 

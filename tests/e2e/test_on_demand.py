@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -84,3 +85,53 @@ def test_a_required_model_is_loaded_from_the_start(three: Path, home: Path) -> N
         Client(served.server) as client,
     ):
         assert states(client) == {"digits-cgan": "cold", "digits-cvae": "cold", "digits-vae": "ready"}
+
+
+PLAN = """
+dataset: digits
+seed: 1
+target: {balance: largest}
+mix: {transformed: 1, synthesised: 1}
+synthesis: {model: digits-cvae}
+"""
+
+
+@pytest.mark.slow
+def test_work_with_several_models_ends_with_room_for_one(tmp_path: Path, home: Path) -> None:
+    names = ("digits-classifier", "digits-cvae", "transforms")
+    archives, plan = tmp_path / "archives", tmp_path / "plan.yaml"
+    packed = run_fount(
+        "pack", *names, "--model-store", str(REPOSITORY / "model_store"), "--out", str(archives), home=home
+    )
+    assert packed.returncode == 0, packed.stderr
+    plan.write_text(PLAN)
+    with serving(archives, home, "--max-loaded", "1", runners=1) as served:
+
+        def fount(*arguments: str) -> str:
+            done = run_fount(*arguments, "--server", served.server, home=home)
+            assert done.returncode == 0, done.stderr
+            return done.stdout
+
+        assert "cold" in fount("models")
+        fount("pull", str(plan), "--out", str(tmp_path / "rows"))
+        fount("augment", "--dataset", "digits", "--variants", "2", "--out", str(tmp_path / "variants.png"))
+        assert "Overall" in fount("evaluate", "digits-cvae", "--count", "500")
+
+
+@pytest.mark.slow
+def test_a_hundred_models_are_listed_within_seconds(tmp_path: Path, home: Path) -> None:
+    store, archives = tmp_path / "store", tmp_path / "archives"
+    for number in range(100):
+        folder = store / f"m{number:02d}"
+        shutil.copytree(REPOSITORY / "model_store/digits-vae", folder)
+        card = (folder / "model.yaml").read_text()
+        (folder / "model.yaml").write_text(card.replace("name: digits-vae", f"name: {folder.name}", 1))
+    packed = run_fount("pack", "--all", "--model-store", str(store), "--out", str(archives), home=home)
+    assert packed.returncode == 0, packed.stderr
+    start_s = time.monotonic()
+    with serving(archives, home) as served, Client(served.server) as client:
+        assert time.monotonic() - start_s < 25
+        assert len(states(client)) == 100
+        assert set(states(client).values()) == {"cold"}
+        assert client.sample("m42", count=3, seed=1).shape == (3, 8, 8, 1)
+        assert len(served.workers()) == 1

@@ -72,6 +72,16 @@ def test_the_reason_of_a_model_that_is_not_ready_fits_the_terminal(gateway, monk
     assert message.stderr == "The full reason why a model is not ready: fount model NAME\n"
 
 
+def test_a_cold_model_is_listed_with_its_description(gateway):
+    cold = gateway.model()
+    cold.state, cold.state_reason = model_pb2.Model.STATE_COLD, "its workers start with the first request"
+    gateway.pages = [[cold]]
+    message = fount("models")
+    assert " cold " in message.stdout
+    assert message.stdout.endswith("Handwritten digits.\n")
+    assert message.stderr == ""
+
+
 def test_an_unknown_model_is_one_line_and_exit_code_1(gateway):
     result = fount("model", "ghost")
     assert (result.exit_code, result.stdout, result.stderr) == (1, "", 'Error: no model "ghost"\n')
