@@ -62,7 +62,7 @@ def main(
                 checks.append(_checks(testbed))
         if plan.has("transformed"):
             log("transformed rows")
-            records += measure_transformed(_KEPT / "augmentation", plan.rounds, plan.layouts[-1])
+            records += measure_transformed(_KEPT / "augmentation", plan.rounds, layouts(count or cores())[-1])
     except (StartError, ChildError) as error:
         failure = error
     facts = machine_facts() | {"seconds": round(time.monotonic() - start)}
