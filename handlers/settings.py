@@ -7,9 +7,9 @@ a `Settings` value leaves, which the rest of the worker reads.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal, cast
+from typing import Literal, Self, cast
 
 from fount.tuned import TunedError, TunedModel, read_tuned
 
@@ -53,6 +53,14 @@ class Settings:
         """Memory layout of images: as chosen, else nchw in fp32 and nhwc in bf16."""
         return self.chosen_layout or ("nhwc" if self.precision == "bf16" else "nchw")
 
+    def with_family_layout(self) -> Self:
+        """Choose nhwc on a CPU, if no layout is chosen: convolutions run up to 1.5 times as fast.
+
+        Not for custom modules, whose `view` of a feature map fails in this layout.
+        """
+        is_cpu = self.chosen_layout is None and self.device == "cpu"
+        return replace(self, chosen_layout="nhwc") if is_cpu else self
+
 
 def settings_from_environment(
     environment: Mapping[str, str], gpu_id: int | None = None, model: str | None = None
@@ -61,9 +69,9 @@ def settings_from_environment(
 
     Args:
         environment: FOUNT_WORKER_THREADS (default 1), FOUNT_WORKER_PRECISION (fp32 or bf16, default fp32),
-            FOUNT_WORKER_LAYOUT (nchw or nhwc, default by precision), FOUNT_WORKER_FOLDED (0 or 1, default 1),
-            FOUNT_WORKER_COMPILED (0 or 1, default 0), FOUNT_WORKER_CONFIG (a file written by `fount tune`, default:
-            none) and FOUNT_STATE_DIR (default: nothing is stored).
+            FOUNT_WORKER_LAYOUT (nchw or nhwc, default by precision, device and family), FOUNT_WORKER_FOLDED (0 or 1,
+            default 1), FOUNT_WORKER_COMPILED (0 or 1, default 0), FOUNT_WORKER_CONFIG (a file written by `fount tune`,
+            default: none) and FOUNT_STATE_DIR (default: nothing is stored).
         gpu_id: the CUDA device TorchServe assigned; None is the CPU.
         model: the model's name; None ignores the file.
 

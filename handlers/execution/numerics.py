@@ -2,7 +2,7 @@
 
 Kernels are chosen by processor, instruction set, element type, layout, thread count and library version, and each
 choice rounds in its own order. This process and its settings enter; a `Numerics` leaves whose id is equal exactly when
-all of that is equal: `cpu-avx2-fp32-nchw-folded-t1-torch2.13.0-1a2b3c4d`.
+all of that is equal: `cpu-avx2-fp32-nhwc-folded-t1-torch2.13.0-1a2b3c4d`.
 """
 
 from __future__ import annotations

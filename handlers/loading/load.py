@@ -143,6 +143,8 @@ def _load(
     if settings.precision not in model.card.precisions:
         wrong = f"the precision is set to {settings.precision}, the card allows {', '.join(model.card.precisions)}"
         raise LoadError(f"{wrong}; set FOUNT_WORKER_PRECISION, or the model's entry in workers.yaml, to one of those")
+    if not is_custom(model.card):
+        settings = settings.with_family_layout()
     keep_freed_memory()
     configure_torch(settings)
     model.numerics = read_numerics(settings)

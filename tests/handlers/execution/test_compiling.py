@@ -39,7 +39,7 @@ def compiled(small_folder: Path) -> Worker:
 @needs_compiler
 def test_a_compiled_model_is_ready_under_numerics_of_its_own(compiled: Worker) -> None:
     assert compiled.model.reason == ""
-    assert "-fp32-nchw-folded-compiled-t1-" in send(compiled, request(sample_item())).numerics
+    assert "-fp32-nhwc-folded-compiled-t1-" in send(compiled, request(sample_item())).numerics
 
 
 @pytest.mark.slow

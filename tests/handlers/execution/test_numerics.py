@@ -74,6 +74,19 @@ def test_a_layout_that_is_a_precisions_own_changes_no_id(precision: Precision, l
     assert read_numerics(chosen).id == read_numerics(Settings(precision=precision)).id
 
 
+@pytest.mark.parametrize(
+    ("settings", "layout"),
+    [
+        pytest.param(Settings(), "nhwc", id="cpu"),
+        pytest.param(Settings(chosen_layout="nchw"), "nchw", id="chosen"),
+        pytest.param(Settings(device="cuda:0"), "nchw", id="cuda"),
+        pytest.param(Settings(device="cuda:0", precision="bf16"), "nhwc", id="cuda-bf16"),
+    ],
+)
+def test_a_family_runs_in_the_layout_of_its_device(settings: Settings, layout: Layout) -> None:
+    assert settings.with_family_layout().layout == layout
+
+
 def test_the_compiler_shows_in_the_details_of_what_is_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CXX", "no-such-compiler")
     found = read_numerics(Settings(compiled=True))
