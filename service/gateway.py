@@ -207,15 +207,21 @@ class Gateway:
 
     async def _publish_readiness(self, server: RpcServer) -> None:
         """Update health checks and metrics after every change, one at a time, so that the last update is the latest."""
+        published: tuple[object, ...] = ()
         while not self._draining:
             self._readiness_changed.clear()
+            entries, is_discovered = self.catalog.entries(), self.pool.is_discovered()
+            if published and published[0] is entries and published[1] == is_discovered:
+                await self._readiness_changed.wait()  # the capacity alone has changed
+                continue
+            published = entries, is_discovered
             ready = not self.why_not_ready()
             await server.set_serving(serving=ready)
             models: dict[tuple[str, str], Counter[str]] = {}
-            for entry in self.catalog.entries():
+            for entry in entries:
                 workers = models.setdefault((entry.name, entry.version), Counter())
                 for offer in entry.ready:  # several addresses may have the same numerics
                     workers[offer.numerics] += offer.workers
-            found = Counter(entry.state for entry in self.catalog.entries())
+            found = Counter(entry.state for entry in entries)
             self.metrics.readiness(models, {each.value: found[each] for each in ModelState}, ready=ready)
             await self._readiness_changed.wait()

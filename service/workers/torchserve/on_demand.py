@@ -68,7 +68,8 @@ class OnDemandPool(EmbeddedPool):
         self._limits, self._required = limits, required
         self._archives: dict[ModelVersion, _Archive] = {}
         self._cold: dict[ModelVersion, Offer] = {}  # of each model while it has no workers
-        self._listed: tuple[Offer, ...] | None = None  # of the last change
+        self._listed: tuple[Offer, ...] | None = None  # of the last change,
+        self._listed_of: tuple[Offer, ...] = ()  # and of these offers of workers
         self._changed = asyncio.Event()
         self._on_loaded: Callable[[str, str, float], None] = lambda name, version, seconds: None
         self._on_evicted: Callable[[str, str], None] = lambda name, version: None
@@ -90,7 +91,7 @@ class OnDemandPool(EmbeddedPool):
         if launch := self.processes[0].launch:
             self._loader = self._make_loader(self._read_archives(launch))
         self._loader.schedule()
-        self._replica_changed()
+        self._phase_changed()
 
     async def close(self) -> None:
         """End the process and remove its folder."""
@@ -129,7 +130,7 @@ class OnDemandPool(EmbeddedPool):
             stop=self._stop_workers,
             state=self._state,
             measure=self._measure,
-            changed=self._replica_changed,
+            changed=self._phase_changed,
             loaded=lambda key, seconds: self._on_loaded(*key, seconds),
             evicted=lambda key: self._on_evicted(*key),
         )
@@ -154,8 +155,14 @@ class OnDemandPool(EmbeddedPool):
             return replace(cold, state=ModelState.LOADING, reason="workers are loading")
         return cold
 
-    def _replica_changed(self) -> None:
+    def _phase_changed(self) -> None:
         self._listed = None
+        self._replica_changed()
+
+    def _replica_changed(self) -> None:
+        offers = tuple(self.replicas[0].offers.values()) if self.replicas else ()
+        if offers != self._listed_of:  # otherwise a call has ended, which concerns no other model
+            self._listed, self._listed_of = None, offers
         self._changed.set()
         super()._replica_changed()
 
