@@ -96,10 +96,12 @@ class Backlog:
         """Add a stream."""
         self.streams.add(stream)
         self._unissued_units += stream.unissued * stream.sample_units
+        self._timing.arrived(stream.opened_s)
 
     def remove(self, stream: SampleStream) -> None:
         """Remove a stream."""
         self.streams.remove(stream)
+        self._timing.left()
         self._unissued_units -= stream.unissued * stream.sample_units
         for task, call in self._tasks.items():
             if call.is_abandoned:
@@ -144,10 +146,13 @@ class Backlog:
         if self._dispatch_timer:
             self._dispatch_timer.cancel()
             self._dispatch_timer = None
-        send_at_s = self._timing.send_at_s(self._pool.workers(self.target))
-        if send_at_s is None or self._repeated or self._has_preempted:
+        if self._repeated or self._has_preempted:
             return False
-        wait_s, leader = send_at_s - time.monotonic(), self.streams.leader()
+        leader, send_at_s = self.streams.leader(), self._timing.send_at_s(self._pool.workers(self.target)) or 0.0
+        if leader and leader.work.context.priority is Priority.BULK and not leader.slices_issued:
+            waiting = self._unissued_units / (leader.unissued * leader.sample_units)  # in streams like this one
+            send_at_s = max(send_at_s, self._timing.batching_until_s(leader.opened_s, waiting))
+        wait_s = send_at_s - time.monotonic()
         if wait_s <= 0 or (leader and self.streams.fills(leader, self._capacity(leader))):
             return False
         self._dispatch_timer = asyncio.get_running_loop().call_later(wait_s, self.dispatch)

@@ -20,6 +20,9 @@ _COST_WEIGHT = 0.2  # of the latest call in the moving average
 _INITIAL_ROUND_TRIP_S = 0.004
 _MIN_ROUND_TRIP_S = 1e-4
 _TIMING_WEIGHT = 0.1  # of the latest measurement in the moving averages
+_QUIET_S = 0.003  # without an arrival: no others are on their way
+_MAX_BATCHING_S = 0.012  # of the first that waits for others
+_OPEN_DECAY = 0.99  # of the usual number of open streams, by each arrival
 _LEAD_ROUND_TRIPS = 0.75  # how long before a worker is expected to be idle the next call is sent
 
 
@@ -72,6 +75,36 @@ class DispatchTiming:
         self._ends: dict[Hashable, float] = {}  # expected, in the order sent
         self._sent_to_idle: set[Hashable] = set()
         self._round_trip_s = _INITIAL_ROUND_TRIP_S
+        self._last_arrival_s = 0.0
+        self._between_arrivals_s = _MAX_BATCHING_S
+        self._open = 0
+        self._usually_open = 0.0
+
+    def arrived(self, now_s: float) -> None:
+        """Record that a stream arrived."""
+        between_s = min(now_s - self._last_arrival_s, _MAX_BATCHING_S)
+        self._between_arrivals_s += _TIMING_WEIGHT * (between_s - self._between_arrivals_s)
+        self._last_arrival_s = now_s
+        self._open += 1
+        self._usually_open = max(self._open, _OPEN_DECAY * self._usually_open)
+
+    def left(self) -> None:
+        """Record that a stream ended."""
+        self._open -= 1
+
+    def batching_until_s(self, first_s: float, waiting: float) -> float:
+        """Return until when waiting streams should wait for others to share their call, which may have passed.
+
+        Where streams arrive one right after the other, half of those that are usually open should share a call, while
+        another call serves the other half: on a busy machine smaller calls only cost more of its time.
+
+        Args:
+            first_s: when the first of them arrived.
+            waiting: how many wait.
+        """
+        if self._between_arrivals_s > _QUIET_S or waiting >= self._usually_open / 2:
+            return first_s
+        return min(self._last_arrival_s + _QUIET_S, first_s + _MAX_BATCHING_S)
 
     def sent(self, call: Hashable, cost_s: float, workers: int, now_s: float) -> None:
         """Record that a call is sent."""

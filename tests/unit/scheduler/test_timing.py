@@ -140,3 +140,46 @@ def test_one_stalled_call_does_not_delay_others(timing: DispatchTiming) -> None:
     timing.ended("a", 20.0, 0.1)
     timing.sent("b", 0.1, 1, now_s=30.0)
     assert timing.send_at_s(1) > 30.09
+
+
+def test_a_lone_stream_is_not_delayed(timing: DispatchTiming) -> None:
+    for k in range(100):
+        timing.arrived(5 + 0.002 * k)
+        assert timing.batching_until_s(5 + 0.002 * k, 1) == 5 + 0.002 * k
+        timing.left()
+
+
+def test_streams_that_arrive_at_a_low_rate_are_not_delayed(timing: DispatchTiming) -> None:
+    for k in range(100):
+        timing.arrived(5 + 0.004 * k)
+    assert timing.batching_until_s(5.3, 1) == 5.3
+
+
+def test_streams_at_a_high_rate_wait_until_half_of_them_share_a_call(timing: DispatchTiming) -> None:
+    for k in range(32):
+        timing.arrived(5 + 0.0005 * k)
+    assert timing.batching_until_s(5.01, 15) > 5.01
+    assert timing.batching_until_s(5.01, 16) == 5.01
+
+
+def test_they_wait_no_longer_than_no_other_arrives(timing: DispatchTiming) -> None:
+    for k in range(32):
+        timing.arrived(5 + 0.0005 * k)
+    assert timing.batching_until_s(5.014, 4) == pytest.approx(5.0155 + 0.003)
+
+
+def test_none_waits_longer_than_the_limit(timing: DispatchTiming) -> None:
+    for k in range(64):
+        timing.arrived(5 + 0.0005 * k)
+    assert timing.batching_until_s(5.0, 4) == pytest.approx(5.012)
+
+
+def test_streams_that_ended_are_forgotten_as_others_arrive(timing: DispatchTiming) -> None:
+    for k in range(32):
+        timing.arrived(5 + 0.0005 * k)
+    for _ in range(32):
+        timing.left()
+    for k in range(500):
+        timing.arrived(6 + 0.0005 * k)
+        timing.left()
+    assert timing.batching_until_s(6.25, 1) == 6.25
