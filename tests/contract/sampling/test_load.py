@@ -193,9 +193,11 @@ async def test_rows_of_a_client_that_left_are_never_sent_to_a_worker(pool: Memor
 
 async def test_rows_are_not_repeated_after_the_deadline(pool: MemoryPool) -> None:
     async with serving_slowly(pool) as running:
+        await running.sample(request(1))  # connects
+        pool.calls.clear()
         pool.faults.lose_calls = 1
         with pytest.raises(grpc.aio.AioRpcError) as error:
-            await running.sample(request(4, seed=3), timeout=0.05)  # shorter than the pause before the repetition
+            await running.sample(request(4, seed=3), timeout=0.08)  # shorter than the pause before the repetition
         assert error.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
         await asyncio.sleep(0.3)
         assert len(pool.calls) == 1
