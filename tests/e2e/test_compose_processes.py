@@ -6,6 +6,7 @@ import subprocess
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 import yaml
 
@@ -29,6 +30,8 @@ def test_the_gateway_and_the_worker_of_the_compose_file_serve(archives: Path, tm
         own = {"FOUNT_GATEWAY_HOST": "127.0.0.1", "FOUNT_GATEWAY_JOBS": f"sqlite:///{tmp_path}/jobs.db"}
         with gateway(tmp_path, address, extra=kept | own) as served:
             assert len(draw(served.server)) == 3
+            connections = psutil.Process(served.process.pid).net_connections("tcp")
+            assert any(each.raddr and each.raddr.port in range(7100, 7200) for each in connections)  # a worker's own
 
 
 @pytest.mark.slow
