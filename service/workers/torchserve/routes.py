@@ -104,7 +104,7 @@ class QueueRoute(Route):
     Args:
         channel: to TorchServe.
         has_ready_worker: asks TorchServe, which has one message for a full queue and for absent workers.
-        changed: called when a call has ended.
+        changed: called when a call that was cancelled has ended.
     """
 
     def __init__(
@@ -124,14 +124,17 @@ class QueueRoute(Route):
         self.calls.append(call)
         task = self._running[call] = asyncio.get_running_loop().create_task(self._attempt(call, timeout_s))
         task.add_done_callback(lambda _: self._ended(call))
-        return await asyncio.shield(task)
+        try:
+            return await asyncio.shield(task)
+        except asyncio.CancelledError:
+            task.add_done_callback(lambda _: self._changed())  # its caller no longer notices the free capacity
+            raise
 
     def _ended(self, call: Call) -> None:
         self.calls.remove(call)
         task = self._running.pop(call)
         if not task.cancelled():
             task.exception()  # marks an error as retrieved, so that asyncio does not log it
-        self._changed()
 
     async def _execute(self, call: Call, timeout_s: float) -> Reply:
         key = call.target.model
