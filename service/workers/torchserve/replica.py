@@ -113,9 +113,8 @@ class Replica:
         """Execute a call by one of its routes; see `WorkerPool.call`."""
         try:
             reply = await route.call(call, timeout_s)
-        except WorkerLost as error:
-            if isinstance(error.__cause__, grpc.aio.AioRpcError):
-                self._channel.forget_tokens()  # they may be of an earlier TorchServe
+        except WorkerLost:
+            self._channel.forget_tokens()  # they may be of an earlier TorchServe
             self._probe_now.set()
             self.avoid(route)
             raise
