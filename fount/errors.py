@@ -50,9 +50,10 @@ class ServerUnavailable(_Temporary):
     """No server answers at the address, or the model has no ready worker. Start the server, or try again later."""
 
     @classmethod
-    def no_server_at(cls, server: str) -> ServerUnavailable:
-        """Report that no server answers, and how to start one."""
-        return cls(f"No Fount server answers at {server}. Start one with `fount serve`, or name another with --server.")
+    def no_server_at(cls, server: str, note: str = "") -> ServerUnavailable:
+        """Report that no server answers, and how to start one; `note` is appended to the address."""
+        where = f"{server}{note}"
+        return cls(f"No Fount server answers at {where}. Start one with `fount serve`, or name another with --server.")
 
     def after(self, received: int, count: int, next_index: int) -> ServerUnavailable:
         """Return the error with how much of a stream was received, and where it can be resumed."""

@@ -23,7 +23,7 @@ from tqdm import tqdm
 from fount.cli.evaluation_summary import evaluation_lines, failure, metric_line, report_lines
 from fount.cli.output.reports import write_reports
 from fount.cli.output.text import echo_result, error_is_terminal, plain
-from fount.client.channel import default_server
+from fount.client.channel import default_server, proxy_note
 from fount.client.sync import Client
 from fount.errors import BadReply, DeadlineExceeded, FountError, ServerUnavailable
 from fount.evaluation.types import EvaluationInfo, evaluation_json
@@ -131,7 +131,7 @@ def retry_until_ready(request: Callable[[], EvaluationInfo], server: str, progre
         try:
             return request()
         except ServerUnavailable as error:
-            is_absent = str(error) == str(ServerUnavailable.no_server_at(server))
+            is_absent = str(error) == str(ServerUnavailable.no_server_at(server, proxy_note(server)))
             if time.monotonic() >= end_s or (is_absent and not reported):
                 raise
             if str(error) != reported:

@@ -13,6 +13,7 @@ import grpc
 from google.rpc import error_details_pb2
 from grpc_status import rpc_status
 
+from fount.client.channel import proxy_note
 from fount.errors import (
     Cancelled,
     DeadlineExceeded,
@@ -49,12 +50,12 @@ class _Failure:
 def _unavailable(failure: _Failure) -> FountError:
     if failure.reason:  # reported by a Fount server, which is therefore there
         return ServerUnavailable(failure.message, retry_after_s=failure.retry_after_s)
-    return ServerUnavailable.no_server_at(failure.server)
+    return ServerUnavailable.no_server_at(failure.server, proxy_note(failure.server))
 
 
 def _internal(failure: _Failure) -> FountError:
     if not failure.reason and failure.message.startswith(_BROKEN_STREAM):
-        return ServerUnavailable.no_server_at(failure.server)
+        return ServerUnavailable.no_server_at(failure.server, proxy_note(failure.server))
     return InternalError(failure.message, request_id=failure.request_id)
 
 

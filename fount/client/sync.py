@@ -19,7 +19,7 @@ from fount.augmentation.pull import PullInfo, PullInfoStream, PullQuery, PullStr
 from fount.augmentation.rows import RowBatch
 from fount.client.calls import Calls
 from fount.client.catalog import DatasetInfo, ModelInfo, dataset_info, model_info
-from fount.client.channel import CHANNEL_OPTIONS, default_server
+from fount.client.channel import default_server, options_for
 from fount.errors import UnknownCall
 from fount.evaluation.request import EvaluationQuery, Format, State, evaluation_request, list_request, report_request
 from fount.evaluation.stream import EvaluationWatch, ReportDownload
@@ -77,9 +77,9 @@ class Client:
         self.server = server or default_server()
         self._calls = Calls(self.server, timeout_s, retry or RetryPolicy())
         self._channel = (
-            grpc.insecure_channel(self.server, CHANNEL_OPTIONS)
+            grpc.insecure_channel(self.server, options_for(self.server))
             if credentials is None
-            else grpc.secure_channel(self.server, credentials, CHANNEL_OPTIONS)
+            else grpc.secure_channel(self.server, credentials, options_for(self.server))
         )
         self._models = model_pb2_grpc.ModelServiceStub(self._channel)
         self._sampling = sampling_pb2_grpc.SamplingServiceStub(self._channel)

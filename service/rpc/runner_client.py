@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from fount import errors as client_errors
 from fount.client import aio
 from fount.client.calls import AioCalls
-from fount.client.channel import CHANNEL_OPTIONS
+from fount.client.channel import options_for
 from fount.retry import RetryPolicy
 from fount.runner.v1 import runner_pb2, runner_pb2_grpc
 from fount.v1 import model_pb2, sampling_pb2
@@ -151,7 +151,7 @@ class RemoteWorkers:
         """Return the connections, opened with the first call: that needs a running event loop."""
         if self._opened is None:
             client = aio.Client(self._server, timeout_s=self._timeout_s, retry=self._retry)
-            self._opened = client, grpc.aio.insecure_channel(self._server, CHANNEL_OPTIONS)
+            self._opened = client, grpc.aio.insecure_channel(self._server, options_for(self._server))
         return self._opened
 
 

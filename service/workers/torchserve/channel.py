@@ -14,6 +14,7 @@ from typing import Any
 import grpc
 from google.protobuf.message import Message
 
+from fount.client.channel import options_for
 from fount.torchserve.v1 import torchserve_pb2
 from service.domain import Call
 from service.errors import NotReady, TooLate, WorkerFault, WorkerLost
@@ -66,8 +67,10 @@ class TorchServeChannel:
     """The connections to one TorchServe."""
 
     def __init__(self, address: Address) -> None:
-        self._inference = grpc.aio.insecure_channel(address.inference, options=_OPTIONS)
-        self._management = grpc.aio.insecure_channel(address.management, options=_OPTIONS)
+        self._inference = grpc.aio.insecure_channel(address.inference, options=options_for(address.inference, _OPTIONS))
+        self._management = grpc.aio.insecure_channel(
+            address.management, options=options_for(address.management, _OPTIONS)
+        )
         self._predict = _method(self._inference, _INFERENCE + "Predictions", torchserve_pb2.PredictionResponse)
         self._list = _method(self._management, _MANAGEMENT + "ListModels", torchserve_pb2.ManagementResponse)
         self._describe = _method(self._management, _MANAGEMENT + "DescribeModel", torchserve_pb2.ManagementResponse)

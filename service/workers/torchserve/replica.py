@@ -15,6 +15,7 @@ from dataclasses import replace
 
 import grpc
 
+from fount.client.channel import proxy_note
 from fount.v1 import model_pb2
 from fount.worker.v1 import worker_pb2
 from service.domain import Call, Failure, ModelState, Reply, Target
@@ -223,7 +224,8 @@ class Replica:
         if not self._reported_away:
             self._reported_away = True
             reason = error.details() if isinstance(error, grpc.aio.AioRpcError) else str(error)
-            _log.warning("TorchServe at %s does not answer correctly: %s", self._address.management, reason)
+            where = self._address.management
+            _log.warning("TorchServe at %s does not answer correctly%s: %s", where, proxy_note(where), reason)
 
     async def _offer(self, key: ModelVersion, pids: frozenset[int]) -> Offer:
         group, now_s = self._group(key), time.monotonic()

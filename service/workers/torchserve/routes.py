@@ -15,6 +15,7 @@ from collections.abc import Awaitable, Callable
 import grpc
 from google.protobuf.message import DecodeError
 
+from fount.client.channel import options_for
 from fount.v1 import model_pb2
 from fount.worker.v1 import worker_pb2
 from service.domain import Call, Reply
@@ -168,7 +169,7 @@ class DirectRoute(Route):
         changed: Callable[[], None],
     ) -> None:
         super().__init__()
-        self._channel = grpc.aio.insecure_channel(target, options=_OPTIONS)
+        self._channel = grpc.aio.insecure_channel(target, options=options_for(target, _OPTIONS))
         self._method = self._channel.unary_unary(
             _EXECUTE,
             request_serializer=worker_pb2.WorkerRequest.SerializeToString,
