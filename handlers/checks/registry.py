@@ -18,7 +18,7 @@ from handlers.checks.report import Finding, failed, skipped
 from handlers.checks.reproducibility import check_deterministic, check_rows
 from handlers.checks.samples import check_golden_samples, check_picture
 from handlers.checks.subject import Subject
-from handlers.execution.errors import describe_error, is_out_of_memory
+from handlers.execution.errors import cause_of, describe_error, is_out_of_memory, remedy_for
 
 __all__ = ["CHECKS", "Check", "run_checks"]
 
@@ -94,7 +94,8 @@ def _run(check: Check, subject: Subject) -> Finding:
     file = subject.source_file if check.name not in ("card", "weights") else None
     where = f"correct {file.name}" if file is not None else "correct the model"
     change = f"{where}: a worker passes z as (B, ...) floats, labels as (B,) int64, and any batch size B"
-    if check.name == "output" and subject.card.latent and _SHAPE_WORDS.search(str(error)):
+    if check.name == "output" and subject.card.latent and _SHAPE_WORDS.search(cause_of(error).message):
         latent = f"latent.shape in model.yaml is {list(subject.card.latent.shape)}"
         change = f"{latent}: if the module takes z of another shape, write that there; else {change}"
+    change = remedy_for(error, change, is_program=bool(subject.export_advice))
     return failed(check.name, f"the model raised {describe_error(error, file)}", change, blocks=True)

@@ -22,6 +22,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from handlers.execution.errors import describe_error
+
 __all__ = [
     "CompileError", "Inductor", "compile_called", "compiler_name", "compiler_version", "find_compiler",
     "record_calls", "translate_compile_errors",
@@ -94,11 +96,17 @@ def translate_compile_errors() -> Iterator[None]:
     try:
         yield
     except (TorchDynamoException, subprocess.CalledProcessError) as error:
-        reason = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
         raise CompileError(
-            f"the model cannot be compiled with {compiler_version()}: {reason}; set FOUNT_WORKER_COMPILED to 0, or "
-            "repair the compiler"
+            f"the model cannot be compiled with {compiler_version()}: {_find_cause(error)}; "
+            "set FOUNT_WORKER_COMPILED to 0, or repair the compiler"
         ) from error
+
+
+def _find_cause(error: Exception) -> str:
+    """Describe the error that torch wraps; of a compiler's output, its first error among warnings."""
+    inner = getattr(error, "inner_exception", error)
+    found = next((line.strip() for line in str(inner).splitlines() if "error: " in line), "")
+    return found or describe_error(inner)
 
 
 def compiler_name() -> str:

@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 import torch
 from torch import nn
 
-from handlers.execution.errors import describe_error, is_out_of_memory
+from handlers.execution.errors import describe_error, is_out_of_memory, remedy_for
 
 __all__ = ["CustomSourceError", "build_custom_class"]
 
@@ -84,7 +84,7 @@ def _guard(run: Callable[[], _Result], file: Path, what: str, remedy: str) -> _R
             remedy = "a custom model is one file: put what it reads into it, or into the weights, as buffers"
         if isinstance(error, SystemExit):
             remedy = 'put code for running the file as a script under if __name__ == "__main__":'
-        raise CustomSourceError(f"{what}: {describe_error(error, file)}; {remedy}") from error
+        raise CustomSourceError(f"{what}: {describe_error(error, file)}; {remedy_for(error, remedy)}") from error
 
 
 def _describe_missing(file: Path, name: str) -> str:

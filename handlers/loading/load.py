@@ -22,13 +22,13 @@ from handlers.cards.card import Card, CardError, load_card
 from handlers.cards.digests import model_digest, source_of
 from handlers.execution.batch_plan import BatchTimes
 from handlers.execution.compiling import CompileError, compile_called, translate_compile_errors
-from handlers.execution.errors import describe_error, exit_process, is_device_lost, is_out_of_memory
+from handlers.execution.errors import describe_error, exit_process, is_device_lost, is_out_of_memory, remedy_for
 from handlers.execution.network import FamilyBuilder, Network, Operation, WrongOutputError, build_network
 from handlers.execution.numerics import Numerics, configure_torch, read_numerics
 from handlers.loading.build import BuildError, build_module, is_custom
 from handlers.loading.memory import keep_freed_memory
 from handlers.loading.weights import WeightsError
-from handlers.models import UnknownFamilyError
+from handlers.models import PROGRAM_FAMILIES, UnknownFamilyError
 from handlers.settings import Settings, SettingsError, settings_from_environment
 from handlers.state import State
 from handlers.verification.golden import GoldenError, check_golden
@@ -188,4 +188,5 @@ def _describe_failure(error: Exception, card: Card | None, folder: Path) -> str:
     if card is None or not is_custom(card):
         return f"loading failed with {type(error).__name__}; the worker's log has the traceback"
     remedy = "correct the model; it must accept z, and the label if it has classes, of any number of rows"
+    remedy = remedy_for(error, remedy, is_program=card.family.name in PROGRAM_FAMILIES)
     return f"the model failed when it was first run: {describe_error(error, source_of(card, folder))}; {remedy}"

@@ -30,7 +30,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from handlers.execution.errors import describe_error, is_out_of_memory
+from handlers.execution.errors import describe_error, is_out_of_memory, remedy_for
 from handlers.loading.file_kinds import describe_wrong_kind
 from handlers.models.program import load_exported, load_torchscript
 
@@ -112,6 +112,7 @@ def load_program(file: Path, kind: str, *, most_rows: int) -> nn.Module:
         if is_out_of_memory(error):
             raise
         remedy = "save the program again with this version of torch, or copy the file again"
+        remedy = remedy_for(error, remedy, is_program=True)
         raise ValueError(f"{file.name} cannot be read as {kind}: {describe_error(error)}; {remedy}") from error
 
 

@@ -20,6 +20,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from handlers.cards.card import CARD_FILE, Card, CardError, load_card
+from handlers.execution.causes import find_in_output
 from handlers.models import CUSTOM_FAMILY, PROGRAM_FAMILIES, load_family
 from handlers.scaffold.card_text import card_to_text
 from handlers.scaffold.template import ModelTemplate, TemplateError, template_to_card
@@ -138,8 +139,8 @@ def _run_script(made: Path) -> None:
         check=False,
     )  # fmt: skip
     if done.returncode:
-        last = done.stderr.strip().splitlines()[-1:] or [f"it exited with code {done.returncode}"]
-        raise TemplateError(f"this torch cannot save the program: {last[0]}; use --family module")
+        cause = find_in_output(done.stderr) or f"it exited with code {done.returncode}"
+        raise TemplateError(f"this torch cannot save the program: {cause}; use --family module")
 
 
 def _weights_steps(template: ModelTemplate, folder: Path) -> list[str]:

@@ -20,6 +20,7 @@ from itertools import product
 from pathlib import Path
 from typing import IO, Any, Literal
 
+from handlers.execution.causes import find_in_output
 from handlers.settings import Layout, Precision
 
 __all__ = ["Candidate", "Goal", "Measurement", "best_first", "list_candidates", "measure"]
@@ -204,11 +205,11 @@ def _start(folder: Path, seconds: float, environment: Mapping[str, str]) -> Iter
 
 
 def _read_event(process: subprocess.Popen[bytes], printed: IO[bytes]) -> dict[str, Any]:
-    """Read a worker's next event; when it has died, the reason is the last line it printed."""
+    """Read a worker's next event; when it has died, the reason is the last error it printed."""
     assert process.stdout is not None
     if line := process.stdout.readline():
         event: dict[str, Any] = json.loads(line)
         return event
     printed.seek(0)
-    lines = printed.read().decode(errors="replace").strip().splitlines()
-    return {"reason": f"its process ended with status {process.wait()}{f': {lines[-1]}' if lines else ''}"}
+    cause = find_in_output(printed.read().decode(errors="replace"))
+    return {"reason": f"its process ended with status {process.wait()}{f': {cause}' if cause else ''}"}

@@ -164,3 +164,15 @@ def save_exported(file: Path, module: nn.Module, rows: object = None) -> None:
     free = torch.export.Dim("batch") if rows is None else rows
     program = torch.export.export(module.eval(), inputs(2), dynamic_shapes=({0: free}, {0: free}) if free else None)
     torch.export.save(program, file)
+
+
+def rewrite(file: Path, old: str, new: str) -> Path:
+    """Replace some text in all code of a program, and in the graph of an exported one."""
+    with zipfile.ZipFile(file) as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+    with zipfile.ZipFile(file, "w") as archive:
+        for name, data in members.items():
+            archive.writestr(
+                name, data.replace(old.encode(), new.encode()) if name.endswith((".py", ".json")) else data
+            )
+    return file

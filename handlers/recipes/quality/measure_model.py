@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from fount.v1 import sampling_pb2
 from handlers.cards.card import Card, Quality, load_card
+from handlers.execution.errors import describe_error
 from handlers.execution.pixels import find_rows_within
 from handlers.family import Deadline, Draw, Noise, Sampler
 from handlers.loading.build import is_custom
@@ -135,8 +136,7 @@ class ServedSampler(nn.Module):
         try:
             images = self._sampler.sample(noise, labels, self._draw, deadline)
         except Exception as error:  # a user's module may raise anything
-            message = str(error).partition("\n")[0]
-            raise self._error(f"failed with {type(error).__name__}: {message}") from error
+            raise self._error(f"failed with {describe_error(error)}") from error
         size = self._card.sample
         shape = (len(noise.addresses), size.channels, size.height, size.width)
         if tuple(images.shape) != shape:

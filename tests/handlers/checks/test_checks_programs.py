@@ -74,3 +74,17 @@ def test_a_program_of_a_fixed_batch_is_reported_with_the_export_option(tmp_path:
     finding = find(save(tmp_path, Plain(), "exported", rows=4), "weights")
     assert finding.state == "failed"
     assert "dynamic_shapes" in f"{finding.seen} {finding.change}"
+
+
+class OnCuda(Plain):
+    def forward(self, z: Tensor, label: Tensor) -> Tensor:
+        return torch.sigmoid(4 * self.net(z) + torch.zeros([16], device="cuda")).reshape(-1, 1, 4, 4)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="it needs a machine without CUDA")
+def test_a_program_that_creates_tensors_on_cuda_is_reported_with_its_code(tmp_path: Path) -> None:
+    finding = find(save(tmp_path, OnCuda(), "torchscript"), "output")
+    assert "it creates tensors on cuda, which this machine does not have (test_checks_programs.py, line" in finding.seen
+    assert 'torch.zeros([16], device="cuda")' in finding.seen
+    assert finding.change.startswith("create tensors on the device of z (device=z.device)")
+    assert finding.change.endswith("then save the program again from the module on the CPU, after module.cpu()")

@@ -24,6 +24,7 @@ from tests.handlers.custom_models import (
     latents,
     program_card,
     reason_of,
+    rewrite,
     save_exported,
     serve,
 )
@@ -139,6 +140,23 @@ def test_a_label_on_a_card_without_classes_is_refused(tmp_path: Path, generator:
     _save_scripted(tmp_path / "program.pt", generator)
     reason = _reason(tmp_path, "torchscript", "program.pt", classes=0)
     assert reason.startswith("program.pt: Generator.forward(z, label) takes label after z, the card has no classes")
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="it needs a machine without CUDA")
+@pytest.mark.parametrize("kind", ["torchscript", "exported"])
+def test_a_program_that_creates_tensors_on_cuda_is_reported(tmp_path: Path, kind: str) -> None:
+    class Placed(Generator):
+        def forward(self, z: Tensor, label: Tensor) -> Tensor:
+            return torch.tanh(self.net(z) + torch.zeros([16], device="cpu")).reshape(-1, 1, 4, 4)
+
+    file = tmp_path / "program.pt"
+    (_save_scripted if kind == "torchscript" else save_exported)(file, Placed())
+    rewrite(file, 'torch.device("cpu")', 'torch.device("cuda")')
+    rewrite(file, '"as_device": {"type": "cpu"', '"as_device": {"type": "cuda"')
+    reason = _reason(tmp_path, kind, "program.pt")
+    assert "it creates tensors on cuda, which this machine does not have (" in reason
+    assert "torch.zeros([16], device=" in reason or "torch.ops.aten.zeros.default([16], device" in reason
+    assert "; create tensors on the device of z (device=z.device), and register constants as buffers" in reason
 
 
 @pytest.mark.parametrize("kept", [0.2, 0.6, 0.95])

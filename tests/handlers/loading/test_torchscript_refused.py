@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from handlers.cards.card import write_card
 from handlers.loading.program import load_program
-from tests.handlers.custom_models import Generator, inputs, program_card, reason_of
+from tests.handlers.custom_models import Generator, inputs, program_card, reason_of, rewrite
 
 
 class Writing(nn.Module):
@@ -46,16 +46,6 @@ def save(file: Path, module: nn.Module, place: Path) -> Path:
         warnings.simplefilter("ignore")
         torch.jit.script(module.eval()).save(file)
     return rewrite(file, "/PLACE", str(place))
-
-
-def rewrite(file: Path, old: str, new: str) -> Path:
-    """Replace some text in all code of a program."""
-    with zipfile.ZipFile(file) as archive:
-        members = {name: archive.read(name) for name in archive.namelist()}
-    with zipfile.ZipFile(file, "w") as archive:
-        for name, data in members.items():
-            archive.writestr(name, data.replace(old.encode(), new.encode()) if name.endswith(".py") else data)
-    return file
 
 
 def _refusal(file: Path) -> str:
