@@ -52,6 +52,7 @@ def _show(each: DatasetInfo) -> Iterator[str]:
         ("Digest", each.digest),
         ("Format", each.format),
         ("Image", f"{_shape(each) or '-'} uint8"),
+        ("Background", each.background),
         ("Classifier", each.classifier),
         ("Licence", each.licence),
         ("Problem", each.problem),

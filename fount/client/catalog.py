@@ -147,6 +147,7 @@ class DatasetInfo:
         splits: its splits, "train" first.
         classifier: the model that checks its labels; empty when none is configured.
         problem: why it cannot be read; empty when it can.
+        background: what transparent pixels are composited on; empty when images with any are refused.
     """
 
     name: str
@@ -159,6 +160,7 @@ class DatasetInfo:
     licence: str
     classifier: str
     problem: str
+    background: str
     message: dataset_pb2.Dataset = field(repr=False, compare=False)
 
 

@@ -10,14 +10,14 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import MappingProxyType
 
-from fount.readers.dataset import DataError, Dataset, DatasetSource, DatasetSplit, Format, Limits
+from fount.readers.dataset import Background, DataError, Dataset, DatasetSource, DatasetSplit, Format, Limits
 from fount.readers.digits import read_digits
 from fount.readers.idx import find_idx, read_idx_folder
 from fount.readers.image_folder import read_image_folder
 from fount.readers.npz import read_npz
 from fount.readers.parquet import parquet_files, read_parquet
 
-__all__ = ["DataError", "Dataset", "DatasetSource", "DatasetSplit", "Format", "Limits", "read_dataset"]
+__all__ = ["Background", "DataError", "Dataset", "DatasetSource", "DatasetSplit", "Format", "Limits", "read_dataset"]
 
 _READERS: Mapping[Format, Callable[[DatasetSource, Path], Dataset]] = MappingProxyType(
     {"idx": read_idx_folder, "npz": read_npz, "folder": read_image_folder, "parquet": read_parquet}

@@ -18,12 +18,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 __all__ = [
-    "ArrayPixels", "DataError", "Dataset", "DatasetSource", "DatasetSplit", "FileVersion", "Format", "Limits",
-    "Pixels",
+    "ArrayPixels", "Background", "DataError", "Dataset", "DatasetSource", "DatasetSplit", "FileVersion", "Format",
+    "Limits", "Pixels",
 ]  # fmt: skip
 
 Format = Literal["auto", "idx", "npz", "folder", "parquet"]
 """How a data set is stored; "auto" detects it."""
+
+Background = Literal["white", "black"]
+"""What transparent pixels are composited on."""
 
 _HASH_BLOCK_BYTES = 16 << 20
 
@@ -62,6 +65,8 @@ class DatasetSource:
         held_out: the share of every class that becomes the split "test" when the files have no such split; None: none.
         size: (height, width) every image is resized to; None: they have one size.
         channels: 1 or 3, which every image is converted to; None: as the first image has.
+        background: what transparent pixels are composited on; None: white where channels is set, and otherwise images
+            that have some are refused.
     """
 
     name: str
@@ -72,8 +77,14 @@ class DatasetSource:
     held_out: float | None = None
     size: tuple[int, int] | None = None
     channels: int | None = None
+    background: Background | None = None
     licence: str = ""
     limits: Limits = Limits()
+
+    @property
+    def composited_on(self) -> Background | None:
+        """The background in effect; None: transparent pixels are refused."""
+        return self.background or ("white" if self.channels else None)
 
 
 class Pixels(Protocol):
@@ -128,6 +139,7 @@ class Dataset:
         groups: names of the groups 0, 1, ...; empty: it has no group column.
         shape: of one image, (H, W, C).
         splits: by name, "train" first.
+        background: what transparent pixels are composited on; None: it has none.
         own_digest: computes the digest where rows are stored in another order, or scale, than they are hashed in.
     """
 
@@ -138,6 +150,7 @@ class Dataset:
     shape: tuple[int, int, int]
     splits: Mapping[str, DatasetSplit]
     licence: str = ""
+    background: Background | None = None
     own_digest: Callable[[], str] | None = None
 
     @cached_property

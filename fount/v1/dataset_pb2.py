@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from fount.v1 import model_pb2 as fount_dot_v1_dot_model__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16\x66ount/v1/dataset.proto\x12\x08\x66ount.v1\x1a\x14\x66ount/v1/model.proto\"\x15\n\x13ListDatasetsRequest\";\n\x14ListDatasetsResponse\x12#\n\x08\x64\x61tasets\x18\x01 \x03(\x0b\x32\x11.fount.v1.Dataset\"!\n\x11GetDatasetRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"8\n\x12GetDatasetResponse\x12\"\n\x07\x64\x61taset\x18\x01 \x01(\x0b\x32\x11.fount.v1.Dataset\"\xe1\x01\n\x07\x44\x61taset\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06\x64igest\x18\x02 \x01(\t\x12\x0f\n\x07\x63lasses\x18\x03 \x03(\t\x12\x0e\n\x06groups\x18\x04 \x03(\t\x12)\n\x0bsample_spec\x18\x05 \x01(\x0b\x32\x14.fount.v1.SampleSpec\x12&\n\x06splits\x18\x06 \x03(\x0b\x32\x16.fount.v1.DatasetSplit\x12\x0e\n\x06\x66ormat\x18\x07 \x01(\t\x12\x0f\n\x07licence\x18\x08 \x01(\t\x12\x12\n\nclassifier\x18\t \x01(\t\x12\x0f\n\x07problem\x18\n \x01(\t\"V\n\x0c\x44\x61tasetSplit\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04rows\x18\x02 \x01(\x04\x12\x14\n\x0c\x63lass_counts\x18\x03 \x03(\x04\x12\x14\n\x0cgroup_counts\x18\x04 \x03(\x04\x32\xa8\x01\n\x0e\x44\x61tasetService\x12M\n\x0cListDatasets\x12\x1d.fount.v1.ListDatasetsRequest\x1a\x1e.fount.v1.ListDatasetsResponse\x12G\n\nGetDataset\x12\x1b.fount.v1.GetDatasetRequest\x1a\x1c.fount.v1.GetDatasetResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16\x66ount/v1/dataset.proto\x12\x08\x66ount.v1\x1a\x14\x66ount/v1/model.proto\"\x15\n\x13ListDatasetsRequest\";\n\x14ListDatasetsResponse\x12#\n\x08\x64\x61tasets\x18\x01 \x03(\x0b\x32\x11.fount.v1.Dataset\"!\n\x11GetDatasetRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"8\n\x12GetDatasetResponse\x12\"\n\x07\x64\x61taset\x18\x01 \x01(\x0b\x32\x11.fount.v1.Dataset\"\xf5\x01\n\x07\x44\x61taset\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06\x64igest\x18\x02 \x01(\t\x12\x0f\n\x07\x63lasses\x18\x03 \x03(\t\x12\x0e\n\x06groups\x18\x04 \x03(\t\x12)\n\x0bsample_spec\x18\x05 \x01(\x0b\x32\x14.fount.v1.SampleSpec\x12&\n\x06splits\x18\x06 \x03(\x0b\x32\x16.fount.v1.DatasetSplit\x12\x0e\n\x06\x66ormat\x18\x07 \x01(\t\x12\x0f\n\x07licence\x18\x08 \x01(\t\x12\x12\n\nclassifier\x18\t \x01(\t\x12\x0f\n\x07problem\x18\n \x01(\t\x12\x12\n\nbackground\x18\x0b \x01(\t\"V\n\x0c\x44\x61tasetSplit\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04rows\x18\x02 \x01(\x04\x12\x14\n\x0c\x63lass_counts\x18\x03 \x03(\x04\x12\x14\n\x0cgroup_counts\x18\x04 \x03(\x04\x32\xa8\x01\n\x0e\x44\x61tasetService\x12M\n\x0cListDatasets\x12\x1d.fount.v1.ListDatasetsRequest\x1a\x1e.fount.v1.ListDatasetsResponse\x12G\n\nGetDataset\x12\x1b.fount.v1.GetDatasetRequest\x1a\x1c.fount.v1.GetDatasetResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -41,9 +41,9 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_GETDATASETRESPONSE']._serialized_start=177
   _globals['_GETDATASETRESPONSE']._serialized_end=233
   _globals['_DATASET']._serialized_start=236
-  _globals['_DATASET']._serialized_end=461
-  _globals['_DATASETSPLIT']._serialized_start=463
-  _globals['_DATASETSPLIT']._serialized_end=549
-  _globals['_DATASETSERVICE']._serialized_start=552
-  _globals['_DATASETSERVICE']._serialized_end=720
+  _globals['_DATASET']._serialized_end=481
+  _globals['_DATASETSPLIT']._serialized_start=483
+  _globals['_DATASETSPLIT']._serialized_end=569
+  _globals['_DATASETSERVICE']._serialized_start=572
+  _globals['_DATASETSERVICE']._serialized_end=740
 # @@protoc_insertion_point(module_scope)

@@ -106,6 +106,7 @@ class Dataset(google.protobuf.message.Message):
     LICENCE_FIELD_NUMBER: builtins.int
     CLASSIFIER_FIELD_NUMBER: builtins.int
     PROBLEM_FIELD_NUMBER: builtins.int
+    BACKGROUND_FIELD_NUMBER: builtins.int
     name: builtins.str
     """name identifies it in requests. Always set."""
     digest: builtins.str
@@ -120,6 +121,10 @@ class Dataset(google.protobuf.message.Message):
     """classifier is the model that checks labels of this data set unless a request names another. Empty: none is configured."""
     problem: builtins.str
     """problem is why it cannot be read, with the file and the row. Empty: it can."""
+    background: builtins.str
+    """background is what transparent pixels are composited on: "white" or "black", as configured. Empty: none is configured,
+    and images with transparent pixels are refused; or it cannot be read.
+    """
     @property
     def classes(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
         """classes are the class names, in order of their id."""
@@ -149,9 +154,10 @@ class Dataset(google.protobuf.message.Message):
         licence: builtins.str = ...,
         classifier: builtins.str = ...,
         problem: builtins.str = ...,
+        background: builtins.str = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["sample_spec", b"sample_spec"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["classes", b"classes", "classifier", b"classifier", "digest", b"digest", "format", b"format", "groups", b"groups", "licence", b"licence", "name", b"name", "problem", b"problem", "sample_spec", b"sample_spec", "splits", b"splits"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["background", b"background", "classes", b"classes", "classifier", b"classifier", "digest", b"digest", "format", b"format", "groups", b"groups", "licence", b"licence", "name", b"name", "problem", b"problem", "sample_spec", b"sample_spec", "splits", b"splits"]) -> None: ...
 
 Global___Dataset: typing_extensions.TypeAlias = Dataset
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from fount.documents import DocumentError, Problem, check, parse, read_yaml, record
-from fount.readers import DatasetSource, Format, Limits
+from fount.readers import Background, DatasetSource, Format, Limits
 from fount.transforms import PolicyDocument
 from service.datasets.catalog import BUILT_IN, DatasetSettings
 from service.errors import SetupError
@@ -43,6 +43,7 @@ class _Entry:
     held_out: Annotated[float, check(lambda share: 0 < share < 1, "must be between 0 and 1, as in 0.1")] | None = None
     size: tuple[_Side, _Side] | None = None
     channels: Literal[1, 3] | None = None
+    background: Background | None = None
     classifier: str = ""
     licence: str = ""
     max_bytes: Annotated[int, check(lambda size: size >= 1, "must be 1 or more")] = Limits().max_bytes
@@ -58,6 +59,7 @@ class _Entry:
             held_out=self.held_out,
             size=self.size,
             channels=self.channels,
+            background=self.background,
             licence=self.licence,
             limits=Limits(max_bytes=self.max_bytes),
         )

@@ -65,6 +65,7 @@ def _readable(dataset: Dataset, settings: DatasetSettings) -> dataset_pb2.Datase
         format=dataset.format,
         licence=dataset.licence,
         classifier=settings.classifier,
+        background=dataset.background or "",
     )
 
 

@@ -42,8 +42,9 @@ def config(tmp_path: Path) -> GatewayConfig:
     toys = DatasetSettings(
         source=DatasetSource(name="toys", path=tmp_path / "toys.npz", licence="CC0"), classifier="toy"
     )
+    pale = DatasetSettings(source=DatasetSource(name="pale", path=tmp_path / "toys.npz", channels=3))
     lost = DatasetSettings(source=DatasetSource(name="lost", path=tmp_path / "lost.npz", format="npz"))
-    return GatewayConfig(port=0, http_port=0, datasets=(toys, lost))
+    return GatewayConfig(port=0, http_port=0, datasets=(toys, lost, pale))
 
 
 @pytest.fixture
@@ -68,7 +69,8 @@ async def refused(stub: dataset_pb2_grpc.DatasetServiceStub, name: str) -> grpc.
 
 async def test_every_data_set_is_listed_by_name(stub) -> None:
     listed = (await stub.ListDatasets(dataset_pb2.ListDatasetsRequest())).datasets
-    assert [(each.name, each.format) for each in listed] == [("digits", "built-in"), ("lost", "npz"), ("toys", "npz")]
+    formats = [("digits", "built-in"), ("lost", "npz"), ("pale", "npz"), ("toys", "npz")]
+    assert [(each.name, each.format) for each in listed] == formats
 
 
 async def test_digits_are_described(stub) -> None:
@@ -82,6 +84,11 @@ async def test_classes_and_groups_are_counted(stub) -> None:
     toys = (await stub.GetDataset(dataset_pb2.GetDatasetRequest(name="toys"))).dataset
     assert (list(toys.splits[0].class_counts), list(toys.splits[0].group_counts)) == ([1, 3], [3, 1])
     assert (list(toys.groups), toys.licence, toys.classifier) == (["0", "1"], "CC0", "toy")
+
+
+async def test_the_background_of_transparent_pixels_is_described(stub) -> None:
+    found = [(await stub.GetDataset(dataset_pb2.GetDatasetRequest(name=name))).dataset for name in ("toys", "pale")]
+    assert [each.background for each in found] == ["", "white"]
 
 
 async def test_an_unreadable_data_set_is_listed_with_its_problem(stub, tmp_path: Path) -> None:
@@ -187,3 +194,8 @@ async def test_the_command_writes_json(running: Running) -> None:
 async def test_the_command_reports_an_unknown_name(running: Running) -> None:
     result = await command(running, "digit")
     assert (result.exit_code, "did you mean 'digits'?" in result.stderr) == (1, True)
+
+
+async def test_the_command_shows_the_background(running: Running) -> None:
+    lines = (await command(running, "pale")).stdout.splitlines()
+    assert "Background   white" in lines

@@ -21,6 +21,7 @@ faces:
   held_out: 0.1
   size: [32, 24]
   channels: 1
+  background: black
   classifier: faces-classifier
   licence: CC0
   max_bytes: 1000
@@ -44,7 +45,8 @@ def test_every_key_is_a_setting(tmp_path: Path) -> None:
     source = faces.source
     assert (source.name, source.path, source.format) == ("faces", tmp_path / "faces", "folder")
     assert (source.classes, source.group, source.held_out) == (("young", "old"), "groups.csv", 0.1)
-    assert (source.size, source.channels, source.limits.max_bytes) == ((32, 24), 1, 1000)
+    assert (source.size, source.channels, source.background) == ((32, 24), 1, "black")
+    assert source.limits.max_bytes == 1000
     assert (faces.classifier, source.licence) == ("faces-classifier", "CC0")
 
 
@@ -70,6 +72,7 @@ WRONG = {
     "size of too many": ("{path: x, size: [1, 2, 3]}", "a.size: is [1, 2, 3]; must be a list of 2"),
     "side": ("{path: x, size: [0, 5000]}", "a.size[1]: is 5000; must be 1 to 4096 pixels"),
     "channels": ("{path: x, channels: 2}", "a.channels: is 2; must be one of 1, 3"),
+    "background": ("{path: x, background: red}", "a.background: is 'red'; must be one of white, black"),
     "classes": ("{path: x, classes: [1, 2]}", "a.classes[0]: is 1; must be text: put it in quotes"),
     "text": ("{path: x, licence: 1}", "a.licence: is 1; must be text: put it in quotes"),
     "bytes": ("{path: x, max_bytes: 0}", "a.max_bytes: is 0; must be 1 or more"),

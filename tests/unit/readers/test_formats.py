@@ -218,9 +218,10 @@ def test_a_grey_image_among_coloured_ones_is_named(tmp_path: Path) -> None:
     assert "bee/4.png (row 3) has 1 channels, the first image has 3; set channels" in refusal(tmp_path)
 
 
-def test_an_image_with_an_alpha_channel_is_converted_on_request(tmp_path: Path) -> None:
-    (write_folder(tmp_path) / "ant" / "0.png").write_bytes(png(np.zeros((5, 4, 4), np.uint8)))
-    assert "has pixels of mode RGBA; set channels to 1 or 3" in refusal(tmp_path)
+def test_an_image_in_ink_colours_is_converted_on_request(tmp_path: Path) -> None:
+    Image.new("CMYK", (4, 5)).save(write_folder(tmp_path) / "ant" / "0.jpg")
+    (tmp_path / "ant" / "0.png").unlink()
+    assert "has pixels of mode CMYK; set channels to 1 or 3" in refusal(tmp_path)
     assert rows(read(tmp_path, channels=3)).shape == (6, 5, 4, 3)
 
 
@@ -326,7 +327,7 @@ def test_an_image_replaced_after_it_was_read_is_refused(tmp_path: Path) -> None:
 # --- Damage -----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("kind", ["npz", "idx", "png", "jpg", "webp", "bmp"])
+@pytest.mark.parametrize("kind", ["npz", "idx", "png", "jpg", "webp", "bmp", "gif", "tif", "ppm"])
 def test_random_damage_is_detected_and_raises_only_data_errors(tmp_path: Path, kind: str) -> None:
     if kind == "npz":
         path = file = write_npz(tmp_path, images=PIXELS, labels=LABELS)
