@@ -1,7 +1,8 @@
 """The errors of the client, one class for each remedy.
 
     FountError
-    ├── ServerUnavailable      no server answers, or the model has no ready worker
+    ├── ServerUnavailable      the server is stopping, or the model has no ready worker
+    │   └── NoServer           no Fount server answers at the address
     ├── Overloaded             queue, budget or quota is full
     ├── DeadlineExceeded       the timeout expired
     ├── InvalidRequest         a field is wrong
@@ -27,8 +28,8 @@ from pathlib import Path
 
 __all__ = [
     "BadReply", "Cancelled", "DeadlineExceeded", "FailedPrecondition", "FountError", "InternalError",
-    "InvalidRequest", "MissingExtra", "NotAllowed", "NotFound", "OutputError", "Overloaded", "SampleFailed",
-    "ServerUnavailable", "UnknownCall", "output_errors",
+    "InvalidRequest", "MissingExtra", "NoServer", "NotAllowed", "NotFound", "OutputError", "Overloaded",
+    "SampleFailed", "ServerUnavailable", "UnknownCall", "output_errors",
 ]  # fmt: skip
 
 _NAMED_FAILURES = 10
@@ -49,16 +50,20 @@ class _Temporary(FountError):
 class ServerUnavailable(_Temporary):
     """No server answers at the address, or the model has no ready worker. Start the server, or try again later."""
 
-    @classmethod
-    def no_server_at(cls, server: str, note: str = "") -> ServerUnavailable:
-        """Report that no server answers, and how to start one; `note` is appended to the address."""
-        where = f"{server}{note}"
-        return cls(f"No Fount server answers at {where}. Start one with `fount serve`, or name another with --server.")
-
     def after(self, received: int, count: int, next_index: int) -> ServerUnavailable:
         """Return the error with how much of a stream was received, and where it can be resumed."""
         where = f"The stream broke after {received:,} of {count:,} samples; index {next_index} was next."
         return ServerUnavailable(f"{where} {self}", retry_after_s=self.retry_after_s)
+
+
+class NoServer(ServerUnavailable):
+    """No Fount server answers at the address. Correct the address, or start the server."""
+
+    @classmethod
+    def at(cls, server: str, note: str = "") -> NoServer:
+        """Report that no server answers, and how to start one; `note` is appended to the address."""
+        where = f"{server}{note}"
+        return cls(f"No Fount server answers at {where}. Start one with `fount serve`, or name another with --server.")
 
 
 class Overloaded(_Temporary):

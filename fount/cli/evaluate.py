@@ -99,7 +99,7 @@ def _create(client: Client, model: str, query: EvaluationQuery, progress: WatchP
     try:
         # One id for every attempt, known before the first.
         query["request_id"] = evaluation_request(model, query).request_id
-        return retry_until_ready(lambda: client.evaluate(model, **query), client.server, progress)
+        return retry_until_ready(lambda: client.evaluate(model, **query), progress)
     except (InvalidRequest, NotFound, FailedPrecondition) as error:
         lines = str(error).splitlines()
         if isinstance(error, InvalidRequest) and error.fields:

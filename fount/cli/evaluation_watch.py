@@ -23,9 +23,9 @@ from tqdm import tqdm
 from fount.cli.evaluation_summary import evaluation_lines, failure, metric_line, report_lines
 from fount.cli.output.reports import write_reports
 from fount.cli.output.text import echo_result, error_is_terminal, plain
-from fount.client.channel import default_server, proxy_note
+from fount.client.channel import default_server
 from fount.client.sync import Client
-from fount.errors import BadReply, DeadlineExceeded, FountError, ServerUnavailable
+from fount.errors import BadReply, DeadlineExceeded, FountError, NoServer, ServerUnavailable
 from fount.evaluation.types import EvaluationInfo, evaluation_json
 
 __all__ = ["WatchProgress", "conclude", "continuation", "detach_on_interrupt", "retry_until_ready", "watch"]
@@ -124,15 +124,14 @@ class WatchProgress:
             click.echo(f"{self._line}, {self._line_s - self._start_s:.0f} s", err=True)
 
 
-def retry_until_ready(request: Callable[[], EvaluationInfo], server: str, progress: WatchProgress) -> EvaluationInfo:
+def retry_until_ready(request: Callable[[], EvaluationInfo], progress: WatchProgress) -> EvaluationInfo:
     """Repeat a request while the server loads or restarts; if no server answers the first attempt, fail at once."""
     end_s, reported = time.monotonic() + _MAX_OUTAGE_S, ""
     while True:
         try:
             return request()
         except ServerUnavailable as error:
-            is_absent = str(error) == str(ServerUnavailable.no_server_at(server, proxy_note(server)))
-            if time.monotonic() >= end_s or (is_absent and not reported):
+            if time.monotonic() >= end_s or (isinstance(error, NoServer) and not reported):
                 raise
             if str(error) != reported:
                 reported = str(error)

@@ -20,7 +20,8 @@ from fount.augmentation.pull import PullInfo, PullInfoStream, PullQuery, PullStr
 from fount.augmentation.rows import RowBatch
 from fount.client.calls import AioCalls
 from fount.client.catalog import DatasetInfo, ModelInfo, dataset_info, model_info
-from fount.client.channel import default_server, options_for
+from fount.client.channel import options_for
+from fount.client.target import server_target
 from fount.errors import UnknownCall
 from fount.evaluation.request import EvaluationQuery, Format, State, evaluation_request, list_request, report_request
 from fount.evaluation.stream import EvaluationWatch, ReportDownload
@@ -67,7 +68,7 @@ class Client:
         retry: RetryPolicy | None = None,
     ) -> None:
         """Open a channel, as `fount.client.sync.Client` does; needs a running event loop."""
-        self.server = server or default_server()
+        self.server = server_target(server, tls=credentials is not None)
         self._calls = AioCalls(self.server, timeout_s, retry or RetryPolicy())
         self._channel = (
             grpc.aio.insecure_channel(self.server, options_for(self.server))

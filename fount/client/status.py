@@ -5,6 +5,7 @@ Details are those of `google.rpc`: BadRequest names fields, RetryInfo a delay, R
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -21,6 +22,7 @@ from fount.errors import (
     FountError,
     InternalError,
     InvalidRequest,
+    NoServer,
     NotAllowed,
     NotFound,
     Overloaded,
@@ -33,6 +35,22 @@ __all__ = ["ERRORS", "error_of"]
 
 _BROKEN_STREAM = "Internal error from Core"
 """The message of grpc.aio, with status INTERNAL, when a stream broke while it was opened or written."""
+
+
+_GRPC_PORT = "name the gateway's gRPC port, by default 50051"
+_CAUSES = (
+    (r"http1\.x server", f"{{server}} is an HTTP port, which does not speak gRPC: {_GRPC_PORT}."),
+    (r"Expected SETTINGS frame", f"What answers at {{server}} does not speak gRPC: {_GRPC_PORT}."),
+    (r"before receiving SETTINGS", f"What listens at {{server}} accepts connections and never answers: {_GRPC_PORT}."),
+    (r"WRONG_VERSION_NUMBER", "{server} does not speak TLS: connect without credentials."),
+    (r"CERTIFICATE_VERIFY_FAILED", "The certificate of {server} is not trusted: pass the certificate that signed it as "
+                                   "credentials=grpc.ssl_channel_credentials(root_certificates)."),
+    (r"Hostname Verification", "The certificate of {server} is of another host: connect by the name that it contains."),
+    (r"failed to connect.*(Socket closed|reset by peer)", "{server} closes every connection unanswered: it may demand "
+                                                         f"TLS, which needs credentials; or {_GRPC_PORT}."),
+    (r"errors resolving", "The name of the host in {server} cannot be resolved: correct it, or write its IP address."),
+)  # fmt: skip
+"""Patterns of gRPC's text about a connection that failed, and the sentence for each; the first that matches."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,12 +68,21 @@ class _Failure:
 def _unavailable(failure: _Failure) -> FountError:
     if failure.reason:  # reported by a Fount server, which is therefore there
         return ServerUnavailable(failure.message, retry_after_s=failure.retry_after_s)
-    return ServerUnavailable.no_server_at(failure.server, proxy_note(failure.server))
+    return _no_server(failure)
+
+
+def _no_server(failure: _Failure) -> NoServer:
+    """Return the error of a call that no Fount server answered, with the cause where gRPC's text reveals it."""
+    note = proxy_note(failure.server)
+    for pattern, sentence in () if note else _CAUSES:  # a proxy makes connections of its own
+        if re.search(pattern, failure.message):
+            return NoServer(sentence.format(server=failure.server))
+    return NoServer.at(failure.server, note)
 
 
 def _internal(failure: _Failure) -> FountError:
     if not failure.reason and failure.message.startswith(_BROKEN_STREAM):
-        return ServerUnavailable.no_server_at(failure.server, proxy_note(failure.server))
+        return _no_server(failure)
     return InternalError(failure.message, request_id=failure.request_id)
 
 

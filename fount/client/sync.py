@@ -19,7 +19,8 @@ from fount.augmentation.pull import PullInfo, PullInfoStream, PullQuery, PullStr
 from fount.augmentation.rows import RowBatch
 from fount.client.calls import Calls
 from fount.client.catalog import DatasetInfo, ModelInfo, dataset_info, model_info
-from fount.client.channel import default_server, options_for
+from fount.client.channel import options_for
+from fount.client.target import server_target
 from fount.errors import UnknownCall
 from fount.evaluation.request import EvaluationQuery, Format, State, evaluation_request, list_request, report_request
 from fount.evaluation.stream import EvaluationWatch, ReportDownload
@@ -69,12 +70,13 @@ class Client:
         """Open a channel; it connects with the first call.
 
         Args:
-            server: "host:port"; None: the environment variable FOUNT_SERVER, or 127.0.0.1:50051.
+            server: "host:port", as `fount.client.target.server_target` reads it; None: the environment variable
+                FOUNT_SERVER, or 127.0.0.1:50051.
             timeout_s: seconds for a whole call; for streams, between two messages. None: no limit.
             credentials: for TLS; None: the channel is not encrypted.
             retry: when calls to an unavailable server are repeated.
         """
-        self.server = server or default_server()
+        self.server = server_target(server, tls=credentials is not None)
         self._calls = Calls(self.server, timeout_s, retry or RetryPolicy())
         self._channel = (
             grpc.insecure_channel(self.server, options_for(self.server))

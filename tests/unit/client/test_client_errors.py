@@ -49,7 +49,7 @@ def test_it_has_an_error_for_every_status_but_ok():
         ("FAILED_PRECONDITION", errors.FailedPrecondition),
         ("UNIMPLEMENTED", errors.UnknownCall),
         ("DEADLINE_EXCEEDED", errors.DeadlineExceeded),
-        ("UNAVAILABLE", errors.ServerUnavailable),
+        ("UNAVAILABLE", errors.NoServer),
         ("PERMISSION_DENIED", errors.NotAllowed),
         ("UNAUTHENTICATED", errors.NotAllowed),
         ("CANCELLED", errors.Cancelled),
@@ -120,7 +120,7 @@ def test_it_does_not_repeat_a_field_that_the_message_names():
 
 
 def test_it_reports_how_much_of_a_broken_stream_was_received():
-    error = errors.ServerUnavailable.no_server_at("localhost:1").after(158_720, 1_000_000, 158_720)
+    error = errors.NoServer.at("localhost:1").after(158_720, 1_000_000, 158_720)
     assert str(error).startswith("The stream broke after 158,720 of 1,000,000 samples; index 158720 was next. No Fount")
 
 
@@ -128,3 +128,39 @@ def test_it_reports_a_stream_that_broke_within_grpc_as_unavailable():
     error = error_of(EndedCall(grpc.StatusCode.INTERNAL, "Internal error from Core"), "here:1")
     assert isinstance(error, errors.ServerUnavailable)
     assert str(error) == NO_SERVER
+
+
+CONNECTING = "failed to connect to all addresses; last error: UNKNOWN: ipv4:127.0.0.1:1: "
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (
+            f"{CONNECTING}connection attempt timed out before receiving SETTINGS frame",
+            "What listens at here:1 accepts connections and never answers: "
+            "name the gateway's gRPC port, by default 50051.",
+        ),
+        (
+            f"{CONNECTING}Tls handshake failed (TSI_PROTOCOL_FAILURE): WRONG_VERSION_NUMBER",
+            "here:1 does not speak TLS: connect without credentials.",
+        ),
+        (
+            f"{CONNECTING}Tls handshake failed (TSI_PROTOCOL_FAILURE): CERTIFICATE_VERIFY_FAILED: self signed",
+            "The certificate of here:1 is not trusted: pass the certificate that signed it as "
+            "credentials=grpc.ssl_channel_credentials(root_certificates).",
+        ),
+        (
+            f"{CONNECTING}Custom verification check failed with error: Hostname Verification Check failed.",
+            "The certificate of here:1 is of another host: connect by the name that it contains.",
+        ),
+        (
+            "errors resolving here:1: [field:hostname lookup error:address lookup failed: Domain name not found]",
+            "The name of the host in here:1 cannot be resolved: correct it, or write its IP address.",
+        ),
+        ("Socket closed", NO_SERVER),
+    ],
+    ids=["silent", "no TLS", "untrusted", "other host", "unknown host", "lost connection"],
+)
+def test_it_names_why_no_server_answers(text, message):
+    assert str(error_of(EndedCall(grpc.StatusCode.UNAVAILABLE, text), "here:1")) == message
