@@ -18,7 +18,8 @@ from torch import Tensor
 from fount.address import Addresses, Stream
 from handlers.checks.report import Finding, failed, join_first, passed
 from handlers.checks.subject import CHECK_SEED, SEVERAL, Subject, largest_difference, seed_globals
-from handlers.execution.pixels import Float32s, find_rows_within, floats_to_uint8
+from handlers.checks.value_range import PixelStatistics, describe_range
+from handlers.execution.pixels import Float32s, find_finite_rows, floats_to_uint8
 from handlers.family import Deadline, Noise, Sampler
 from handlers.loading.build import build_unwrapped
 from handlers.verification.golden import MAX_LEVELS, MEAN_LEVELS
@@ -133,9 +134,12 @@ def _to_rows(images: Tensor) -> Float32s:
 
 def _compare_with_example(subject: Subject, z: Tensor, labels: Tensor | None, images: Float32s, seen: str) -> Finding:
     value_range = subject.card.sample.value_range
-    if not find_rows_within(images, value_range).all():
-        ends = f"{images.min():.4g} to {images.max():.4g}"
-        raise ExampleError(f"images reach from {ends}, the card's sample.value_range is {list(value_range)}")
+    if not find_finite_rows(images).all():
+        raise ExampleError("images contain NaN or infinite values")
+    found = PixelStatistics(value_range=value_range)
+    found.add(images)
+    if not found.suits(value_range):  # values slightly beyond were perhaps saved before the module clamped them
+        raise ExampleError(f"{describe_range(found)}; save them as the module returns them, before other scaling")
     drawn = floats_to_uint8(np.nan_to_num(_draw_example(subject, z, labels)), value_range)
     levels = np.abs(drawn.astype(np.int16) - floats_to_uint8(images, value_range))
     most, mean = int(levels.max()), float(levels.mean())

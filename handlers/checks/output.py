@@ -20,8 +20,16 @@ from torch import Tensor
 from handlers.cards.card import Card
 from handlers.checks.report import Finding, failed, join_first, passed, warned
 from handlers.checks.subject import SEVERAL, Subject
+from handlers.checks.value_range import (
+    PixelStatistics,
+    advise_for_parameter,
+    advise_for_range,
+    advise_for_unused_half,
+    describe_range,
+    uses_half,
+)
 from handlers.execution.errors import describe_error, is_out_of_memory
-from handlers.execution.pixels import Float32s, find_finite_rows, find_rows_within, floats_to_uint8
+from handlers.execution.pixels import Float32s, find_finite_rows, floats_to_uint8
 from handlers.execution.rows import SampleRows
 from handlers.family import Draw
 
@@ -39,11 +47,10 @@ _EXPORT = 'torch.export.Dim("batch", min=1), and an example batch of 2 or more'
 
 
 @dataclass(kw_only=True)
-class _PixelStatistics:
-    """The range of the pixels of many pictures, and the labels of pictures that are not finite."""
+class _Drawn:
+    """What was drawn under all labels: where pixels lie, and the labels of pictures that are not finite."""
 
-    low: float = np.inf
-    high: float = -np.inf
+    pixels: PixelStatistics
     pictures: int = 0
     wrong_labels: list[int] = dataclasses.field(default_factory=list)
 
@@ -52,8 +59,7 @@ class _PixelStatistics:
         self.pictures += len(results)
         self.wrong_labels += [label for label, good in zip(labels, finite, strict=True) if not good]
         if finite.any():
-            self.low = min(self.low, float(results[finite].min()))
-            self.high = max(self.high, float(results[finite].max()))
+            self.pixels.add(results[finite])
 
 
 def check_output(subject: Subject) -> Finding:
@@ -203,24 +209,25 @@ def _remedy_for_shape(shape: tuple[int, ...], expected: tuple[int, int, int, int
 def _check_values(subject: Subject) -> Finding:
     if not subject.samples:
         return _check_values_of_reader(subject)
-    found = _draw_labels(subject)
-    if found.wrong_labels:
-        return _fail_not_finite(subject, found)
-    if finding := _find_wrong_range(subject, found.low, found.high, "") or _find_wrong_parameter(subject):
+    drawn = _draw_labels(subject)
+    if drawn.wrong_labels:
+        return _fail_not_finite(subject, drawn)
+    found = drawn.pixels
+    if finding := _find_wrong_range(subject, found) or _find_wrong_parameter(subject):
         return finding
     sample = subject.card.sample
     shape = f"{sample.height}×{sample.width}×{sample.channels}"
-    seen = f"{shape} floats, pixels from {found.low:.4g} to {found.high:.4g} in {found.pictures} pictures"
-    low, high = sample.value_range
-    if found.low >= (low + high) / 2 - 1e-3 or found.high <= (low + high) / 2 + 1e-3:
-        change = "set sample.value_range in model.yaml to the range of the module; otherwise pictures are pale or dark"
-        return warned("output", f"{seen}: half of the card's value_range {[low, high]} is never used", change)
+    seen = f"{shape} floats, pixels from {found.low:.4g} to {found.high:.4g} in {drawn.pictures} pictures"
+    if uses_half(found, sample.value_range):
+        unused = f"half of the card's value_range {list(sample.value_range)} is never used"
+        return warned("output", f"{seen}: {unused}", advise_for_unused_half(found))
     return passed("output", seen, numbers={"low": found.low, "high": found.high})
 
 
-def _draw_labels(subject: Subject) -> _PixelStatistics:
+def _draw_labels(subject: Subject) -> _Drawn:
     """Draw every label twice and at least four batches, or as many as the time allows."""
-    found, classes = _PixelStatistics(), len(subject.card.classes)
+    found = _Drawn(pixels=PixelStatistics(value_range=subject.card.sample.value_range))
+    classes = len(subject.card.classes)
     size = subject.batch(_BATCH)
     stop = time.monotonic() + _SHARE_OF_LIMIT * subject.time_limit_s
     for start in range(0, max(4 * size, 2 * classes), size):
@@ -232,7 +239,7 @@ def _draw_labels(subject: Subject) -> _PixelStatistics:
     return found
 
 
-def _fail_not_finite(subject: Subject, found: _PixelStatistics) -> Finding:
+def _fail_not_finite(subject: Subject, found: _Drawn) -> Finding:
     classes, wrong = subject.card.classes, sorted(set(found.wrong_labels))
     under = ""
     if classes:
@@ -243,26 +250,11 @@ def _fail_not_finite(subject: Subject, found: _PixelStatistics) -> Finding:
     return failed("output", seen, change)
 
 
-def _find_wrong_range(subject: Subject, low: float, high: float, when: str) -> Finding | None:
-    value_range = subject.card.sample.value_range
-    if _within(low, high, value_range):
+def _find_wrong_range(subject: Subject, found: PixelStatistics) -> Finding | None:
+    if found.is_within:
         return None
-    seen = f"pixels{when} reach from {low:.4g} to {high:.4g}, the card's sample.value_range is {list(value_range)}"
-    return failed("output", seen, _remedy_for_range(low, high, value_range))
-
-
-def _within(low: float, high: float, value_range: tuple[float, float]) -> bool:
-    return bool(find_rows_within(np.array([[low], [high]], np.float32), value_range).all())
-
-
-def _remedy_for_range(low: float, high: float, value_range: tuple[float, float]) -> str:
-    for ends in ((0.0, 1.0), (-1.0, 1.0)):
-        if value_range != ends and _within(low, high, ends):
-            return f"set sample.value_range: [{ends[0]}, {ends[1]}] in model.yaml"
-    if high > 2 and 0 <= low <= high <= 255:
-        return "divide by 255, or set sample.value_range: [0.0, 255.0] in model.yaml"
-    ending = {(0.0, 1.0): "end with torch.sigmoid", (-1.0, 1.0): "end with torch.tanh"}.get(value_range, "scale it")
-    return f"{ending}, or set sample.value_range in model.yaml to the range of the module"
+    change = advise_for_range(found)
+    return failed("output", describe_range(found), change + (subject.export_advice if ".clamp" in change else ""))
 
 
 def _find_wrong_parameter(subject: Subject) -> Finding | None:
@@ -276,9 +268,10 @@ def _find_wrong_parameter(subject: Subject) -> Finding | None:
             if not find_finite_rows(results).all():
                 change = f"narrow parameters.{name} in model.yaml to where the model works"
                 return failed("output", f"pictures contain NaN or infinite values{when}", change)
-            if finding := _find_wrong_range(subject, float(results.min()), float(results.max()), when):
-                change = f"clamp the result, or narrow parameters.{name} in model.yaml"
-                return dataclasses.replace(finding, change=change)
+            found = PixelStatistics(value_range=subject.card.sample.value_range)
+            found.add(results)
+            if not found.is_within:
+                return failed("output", describe_range(found, when), advise_for_parameter(found, name))
     return None
 
 

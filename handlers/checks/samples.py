@@ -97,7 +97,8 @@ def _record_golden(subject: Subject, file: Path) -> Finding:
             module = build_module(subject.card, subject.folder)
             record_golden(subject.card, module, part, images=images, folder=subject.folder)
     except (GoldenError, ProfileError) as error:
-        return failed("golden", str(error), "correct what the checks above name")
+        wrong, _, change = str(error).rpartition("; ")  # the remedy follows the last semicolon
+        return failed("golden", wrong or str(error), change if wrong else "correct what the checks above name")
     except OSError as error:
         return failed("golden", f"{file} cannot be written: {error.strerror}", "make the model's folder writable")
     return passed("golden", f"{GOLDEN_COUNT} samples recorded in {file.name}")

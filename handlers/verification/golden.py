@@ -253,6 +253,7 @@ def _run_operation(network: Network, sizes: tuple[int, ...], operation: Operatio
         raise GoldenError("golden samples hold NaN or infinite values; train the model again")
     value_range = network.card.sample.value_range
     if operation == "SAMPLE" and not find_rows_within(floats, value_range).all():
-        span = f"{floats.min():g} to {floats.max():g}, the card's value_range is {list(value_range)}"
-        raise GoldenError(f"golden samples reach from {span}; correct the family or the card")
+        span = f"{floats.min()} to {floats.max()}, the card's value_range is {list(value_range)}"
+        remedy = f"end the module with .clamp({value_range[0]}, {value_range[1]}), or correct sample.value_range"
+        raise GoldenError(f"golden samples reach from {span}; {remedy}")
     return floats

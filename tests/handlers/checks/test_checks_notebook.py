@@ -10,7 +10,7 @@ import pytest
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
-from torch import Tensor
+from torch import Tensor, tensor
 
 from handlers.cards.card import load_card
 from handlers.checks.subject import Subject
@@ -49,6 +49,19 @@ def test_an_example_of_the_same_module_agrees(tmp_path: Path) -> None:
     finding = find(tmp_path, "notebook")
     assert (finding.state, finding.numbers["example_levels"]) == ("passed", 0)
     assert "20 pictures of example.safetensors" in finding.seen
+
+
+def test_an_example_slightly_beyond_the_range_is_compared(tmp_path: Path) -> None:
+    folder = plant(tmp_path, result="torch.sigmoid(9 * x).reshape(-1, 1, 4, 4)")
+    save_example(folder, lambda tensors: tensors["images"][tensors["images"] > 0.999].add_(0.004))
+    assert find(tmp_path, "notebook").state == "passed"
+
+
+def test_an_example_of_another_range_is_reported_with_its_exact_ends(tmp_path: Path) -> None:
+    save_example(plant(tmp_path), lambda tensors: tensors["images"].mul_(2).view(-1)[:2].copy_(tensor([-0.25, 2.0625])))
+    seen = find(tmp_path, "notebook").seen
+    assert "pixels reach from -0.25 to 2.0625, the card's sample.value_range is [0.0, 1.0]: " in seen
+    assert seen.endswith("save them as the module returns them, before other scaling")
 
 
 def test_an_example_of_other_weights_names_likely_causes(tmp_path: Path) -> None:

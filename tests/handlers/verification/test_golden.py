@@ -187,7 +187,7 @@ def test_a_stored_digest_does_not_excuse_images_beyond_the_tolerance(sampled: Pa
 
 
 def test_recording_refuses_images_beyond_the_cards_range(tmp_path: Path) -> None:
-    with pytest.raises(GoldenError, match=r"reach from .* is \[0\.0, 1\.0\]; correct the family or the card"):
+    with pytest.raises(GoldenError, match=r"is \[0\.0, 1\.0\]; end the module with .clamp\(0\.0, 1\.0\), or"):
         record_golden(toy_card(), BrightSampler(3), tmp_path / "golden.safetensors")
 
 
