@@ -65,6 +65,14 @@ class NoServer(ServerUnavailable):
         where = f"{server}{note}"
         return cls(f"No Fount server answers at {where}. Start one with `fount serve`, or name another with --server.")
 
+    @classmethod
+    def within(cls, timeout_s: float, server: str, note: str = "") -> NoServer:
+        """Report that no connection was made in time."""
+        return cls(
+            f"No Fount server answers at {server}{note}: no connection was made within {timeout_s:g} s. Check the host "
+            "and the port, and that no firewall is between, or name another with --server."
+        )
+
 
 class Overloaded(_Temporary):
     """A queue, a budget or a quota is full. Wait as long as the server says, then try again."""

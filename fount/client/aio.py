@@ -12,7 +12,6 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, Unpack
 
 import grpc
-import grpc.aio
 
 from fount.augmentation.augment import AioFeed, AugmentQuery, AugmentStream, Rows, augment_config, items_of
 from fount.augmentation.plan import AnyPlan, PlanInfo, plan_info
@@ -20,7 +19,7 @@ from fount.augmentation.pull import PullInfo, PullInfoStream, PullQuery, PullStr
 from fount.augmentation.rows import RowBatch
 from fount.client.calls import AioCalls
 from fount.client.catalog import DatasetInfo, ModelInfo, dataset_info, model_info
-from fount.client.channel import options_for
+from fount.client.loop_channel import LoopChannel
 from fount.client.target import server_target
 from fount.errors import UnknownCall
 from fount.evaluation.request import EvaluationQuery, Format, State, evaluation_request, list_request, report_request
@@ -49,7 +48,7 @@ __all__ = ["Client"]
 
 
 class Client:
-    """A connection to one gateway, used within one event loop.
+    """A connection to one gateway, used within one event loop at a time; the next loop gets a channel of its own.
 
     Leaving an `async for` early does not close an async generator at once: use `contextlib.aclosing`, which cancels the
     call.
@@ -67,19 +66,16 @@ class Client:
         credentials: grpc.ChannelCredentials | None = None,
         retry: RetryPolicy | None = None,
     ) -> None:
-        """Open a channel, as `fount.client.sync.Client` does; needs a running event loop."""
+        """Prepare a channel, as `fount.client.sync.Client` does; it is opened by the first call in an event loop."""
         self.server = server_target(server, tls=credentials is not None)
-        self._calls = AioCalls(self.server, timeout_s, retry or RetryPolicy())
-        self._channel = (
-            grpc.aio.insecure_channel(self.server, options_for(self.server))
-            if credentials is None
-            else grpc.aio.secure_channel(self.server, credentials, options_for(self.server))
-        )
-        self._models = model_pb2_grpc.ModelServiceStub(self._channel)
-        self._sampling = sampling_pb2_grpc.SamplingServiceStub(self._channel)
-        self._datasets = dataset_pb2_grpc.DatasetServiceStub(self._channel)
-        self._augmentation = augmentation_pb2_grpc.AugmentationServiceStub(self._channel)
-        self._evaluations = evaluation_pb2_grpc.EvaluationServiceStub(self._channel)
+        self._channel = LoopChannel(self.server, credentials)
+        self._calls = AioCalls(self.server, timeout_s, retry or RetryPolicy(), self._channel)
+        channel = self._channel.for_stubs
+        self._models = model_pb2_grpc.ModelServiceStub(channel)
+        self._sampling = sampling_pb2_grpc.SamplingServiceStub(channel)
+        self._datasets = dataset_pb2_grpc.DatasetServiceStub(channel)
+        self._augmentation = augmentation_pb2_grpc.AugmentationServiceStub(channel)
+        self._evaluations = evaluation_pb2_grpc.EvaluationServiceStub(channel)
 
     async def __aenter__(self) -> Self:
         return self

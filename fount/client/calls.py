@@ -7,19 +7,25 @@ received, and `fount.retry` decides whether to repeat a call.
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Generator, Iterator
+from functools import partial
 from typing import Any, Protocol, TypeVar
 
 import grpc
 import grpc.aio
 
 from fount.augmentation.augment import AioFeed, Feed
+from fount.client.channel import proxy_note
+from fount.client.loop_channel import LoopChannel
 from fount.client.status import error_of
-from fount.errors import Cancelled, DeadlineExceeded, FountError
+from fount.errors import Cancelled, DeadlineExceeded, FountError, NoServer
 from fount.retry import RetryPolicy, RetryState
 
 __all__ = ["AioCalls", "Calls"]
+
+_STATE_S = 0.2  # within which gRPC reports that a channel is connected
 
 _Reply = TypeVar("_Reply")
 _Item = TypeVar("_Item")
@@ -42,17 +48,31 @@ class _Stream(Protocol[_Item_co]):
 
 
 class _CallSettings:
-    def __init__(self, server: str, timeout_s: float | None, policy: RetryPolicy) -> None:
+    def __init__(
+        self, server: str, timeout_s: float | None, policy: RetryPolicy, is_connected: Callable[[], bool]
+    ) -> None:
         self._server, self._timeout_s, self._policy = server, timeout_s, policy
-        self._closed = threading.Event()
+        self._is_connected = is_connected
 
     def retry_state(self, *, between_messages: bool = False) -> RetryState:
         """Start the time of one call."""
         return RetryState(self._timeout_s, self._policy, between_messages=between_messages)
 
+    def _named(self, error: FountError) -> FountError:
+        """Return the error of an attempt; a timeout without a connection is that of an absent server."""
+        if not isinstance(error, DeadlineExceeded) or self._is_connected():
+            return error
+        absent = NoServer.within(self._timeout_s or 0.0, self._server, proxy_note(self._server))
+        absent.__cause__ = error
+        return absent
+
 
 class Calls(_CallSettings):
-    """The calls of one synchronous client to one server."""
+    """The calls of one synchronous client to one server, on its channel."""
+
+    def __init__(self, server: str, timeout_s: float | None, policy: RetryPolicy, channel: grpc.Channel) -> None:
+        super().__init__(server, timeout_s, policy, partial(_is_connected, channel))
+        self._closed, self._process = threading.Event(), os.getpid()
 
     def close(self) -> None:
         """End waits between two attempts with `Cancelled`, in every thread."""
@@ -66,7 +86,7 @@ class Calls(_CallSettings):
             try:
                 return call(request, timeout=retry.call_timeout_s())
             except grpc.RpcError as error:
-                delay_s = retry.delay_s(error_of(error, self._server))
+                delay_s = retry.delay_s(self._named(error_of(error, self._server)))
 
     def pages(self, call: Callable[..., Any], request: Any, field: str) -> Iterator[Any]:
         """Request every page of a list, and yield the entries of the reply's field."""
@@ -101,14 +121,27 @@ class Calls(_CallSettings):
                 stream.finish()
                 return
             except grpc.RpcError as error:
-                delay_s = stream.recover(watchdog.timed_out or error_of(error, self._server))
+                delay_s = stream.recover(self._named(watchdog.timed_out or error_of(error, self._server)))
             finally:
                 opened.cancel()
                 watchdog.stop()
 
     def _wait(self, delay_s: float) -> None:
+        if os.getpid() != self._process:  # threads of gRPC are not there after a fork, and streams would hang
+            raise RuntimeError("This client was made before the process was forked; make a client in each process")
         if self._closed.wait(delay_s) if delay_s else self._closed.is_set():
             raise Cancelled("The client was closed.")
+
+
+def _is_connected(channel: grpc.Channel) -> bool:
+    ready = grpc.channel_ready_future(channel)
+    try:
+        ready.result(timeout=_STATE_S)
+    except grpc.FutureTimeoutError:
+        return False
+    finally:
+        ready.cancel()
+    return True
 
 
 class _Watchdog:
@@ -152,7 +185,10 @@ class _Watchdog:
 
 
 class AioCalls(_CallSettings):
-    """The calls of one asyncio client to one server, within one event loop; methods as those of `Calls`."""
+    """The calls of one asyncio client to one server, on its channel; methods as those of `Calls`."""
+
+    def __init__(self, server: str, timeout_s: float | None, policy: RetryPolicy, channel: LoopChannel) -> None:
+        super().__init__(server, timeout_s, policy, channel.is_connected)
 
     async def unary(
         self, call: Callable[..., Awaitable[_Reply]], request: object, retry: RetryState | None = None
@@ -163,7 +199,7 @@ class AioCalls(_CallSettings):
             try:
                 return await call(request, timeout=retry.call_timeout_s())
             except grpc.aio.AioRpcError as error:
-                await asyncio.sleep(retry.delay_s(error_of(error, self._server)))
+                await asyncio.sleep(retry.delay_s(self._named(error_of(error, self._server))))
             except asyncio.CancelledError as error:
                 _reraise_if_task_cancelled(error)
                 raise Cancelled("The client was closed.") from error
@@ -193,7 +229,7 @@ class AioCalls(_CallSettings):
                     if feed is not None:
                         await feed.fill()
                         stream.retry.restart_message_timer()
-                    if (response := await _read(opened, stream.retry)) is None:
+                    if (response := await self._read(opened, stream.retry)) is None:
                         break
                     item = stream.receive(response)
                     if item is not None:
@@ -202,22 +238,21 @@ class AioCalls(_CallSettings):
                 stream.finish()
                 return
             except grpc.aio.AioRpcError as error:
-                delay_s = stream.recover(error_of(error, self._server))
+                delay_s = stream.recover(self._named(error_of(error, self._server)))
             finally:
                 opened.cancel()
 
-
-async def _read(call: Any, retry: RetryState) -> Any:
-    """Read the next message within the time left for it; None at the end of the stream."""
-    try:
-        async with asyncio.timeout(retry.message_timeout_s()):
-            response = await call.read()
-    except TimeoutError as error:
-        raise retry.timeout_error() from error
-    except asyncio.CancelledError as error:
-        _reraise_if_task_cancelled(error)
-        raise Cancelled(f"The server cancelled the call: {await call.details()}") from error
-    return None if response is grpc.aio.EOF else response
+    async def _read(self, call: Any, retry: RetryState) -> Any:
+        """Read the next message within the time left for it; None at the end of the stream."""
+        try:
+            async with asyncio.timeout(retry.message_timeout_s()):
+                response = await call.read()
+        except TimeoutError as error:
+            raise self._named(retry.timeout_error()) from error
+        except asyncio.CancelledError as error:
+            _reraise_if_task_cancelled(error)
+            raise Cancelled(f"The server cancelled the call: {await call.details()}") from error
+        return None if response is grpc.aio.EOF else response
 
 
 def _reraise_if_task_cancelled(error: asyncio.CancelledError) -> None:

@@ -77,12 +77,12 @@ class Client:
             retry: when calls to an unavailable server are repeated.
         """
         self.server = server_target(server, tls=credentials is not None)
-        self._calls = Calls(self.server, timeout_s, retry or RetryPolicy())
         self._channel = (
             grpc.insecure_channel(self.server, options_for(self.server))
             if credentials is None
             else grpc.secure_channel(self.server, credentials, options_for(self.server))
         )
+        self._calls = Calls(self.server, timeout_s, retry or RetryPolicy(), self._channel)
         self._models = model_pb2_grpc.ModelServiceStub(self._channel)
         self._sampling = sampling_pb2_grpc.SamplingServiceStub(self._channel)
         self._datasets = dataset_pb2_grpc.DatasetServiceStub(self._channel)

@@ -12,15 +12,13 @@ from collections.abc import AsyncIterator
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import fields
 
-import grpc
-import grpc.aio
 import numpy as np
 from numpy.typing import NDArray
 
 from fount import errors as client_errors
 from fount.client import aio
 from fount.client.calls import AioCalls
-from fount.client.channel import options_for
+from fount.client.loop_channel import LoopChannel
 from fount.retry import RetryPolicy
 from fount.runner.v1 import runner_pb2, runner_pb2_grpc
 from fount.v1 import model_pb2, sampling_pb2
@@ -46,12 +44,14 @@ _OPERATIONS = {
 
 
 class RemoteWorkers:
-    """The workers of the gateway at `server`, HOST:PORT; used within one event loop."""
+    """The workers of the gateway at `server`, HOST:PORT."""
 
     def __init__(self, server: str, *, retry: RetryPolicy | None = None, timeout_s: float = _TIMEOUT_S) -> None:
-        self._server, self._retry, self._timeout_s = server, retry or RetryPolicy(), timeout_s
-        self._calls = AioCalls(server, timeout_s, self._retry)
-        self._opened: tuple[aio.Client, grpc.aio.Channel] | None = None
+        retry = retry or RetryPolicy()
+        self._client = aio.Client(server, timeout_s=timeout_s, retry=retry)
+        self._channel = LoopChannel(self._client.server)
+        self._calls = AioCalls(self._client.server, timeout_s, retry, self._channel)
+        self._reading = runner_pb2_grpc.ReadingServiceStub(self._channel.for_stubs)
 
     async def sample(
         self,
@@ -64,13 +64,12 @@ class RemoteWorkers:
         parameters: Parameters,
     ) -> DrawnSamples:
         """See `Workers`."""
-        client, _ = self._open()
         given = {
             each.name: value for each in fields(parameters) if (value := getattr(parameters, each.name)) is not None
         }
         images: NDArray[np.uint8] | None = None
         failed = np.zeros(count, bool)
-        stream = client.stream(
+        stream = self._client.stream(
             f"{model.name}:{model.version}",
             count=count,
             start_index=start_index,
@@ -105,10 +104,8 @@ class RemoteWorkers:
 
     async def close(self) -> None:
         """Close connections."""
-        opened, self._opened = self._opened, None
-        if opened:
-            await opened[0].close()
-            await opened[1].close()
+        await self._client.close()
+        await self._channel.close()
 
     async def _read(self, model: PinnedModel, operation: Operation, images: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Read all images, with a few messages in flight."""
@@ -135,7 +132,6 @@ class RemoteWorkers:
     async def _read_message(
         self, model: PinnedModel, operation: Operation, images: NDArray[np.uint8]
     ) -> NDArray[np.float32]:
-        _, channel = self._open()
         request = runner_pb2.ReadRequest(
             model=reference_to_message(model),
             numerics=model.numerics,
@@ -144,15 +140,8 @@ class RemoteWorkers:
             priority=sampling_pb2.PRIORITY_BULK,
         )
         async with _as_service_errors():
-            response = await self._calls.unary(runner_pb2_grpc.ReadingServiceStub(channel).Read, request)
+            response = await self._calls.unary(self._reading.Read, request)
         return _rows(response.rows, len(images))
-
-    def _open(self) -> tuple[aio.Client, grpc.aio.Channel]:
-        """Return the connections, opened with the first call: that needs a running event loop."""
-        if self._opened is None:
-            client = aio.Client(self._server, timeout_s=self._timeout_s, retry=self._retry)
-            self._opened = client, grpc.aio.insecure_channel(self._server, options_for(self._server))
-        return self._opened
 
 
 def _rows(tensor: worker_pb2.Tensor, count: int) -> NDArray[np.float32]:

@@ -70,6 +70,30 @@ async def test_an_asyncio_client_names_what_answers(reply, message):
         assert str(refused.value) == message.format(server)
 
 
+SILENT = "No Fount server answers at {}: no connection was made within 0.3 s. Check the host and the port, "
+
+
+def test_a_client_ends_by_its_timeout_when_nothing_answers():
+    with answering(None) as server, Client(server, timeout_s=0.3) as client:
+        with pytest.raises(NoServer) as unary:
+            client.sample("digits-cvae", count=1)
+        with pytest.raises(NoServer) as stream:
+            list(client.stream("digits-cvae", count=100))
+        assert str(unary.value).startswith(SILENT.format(server))
+        assert str(stream.value) == str(unary.value)
+
+
+async def test_an_asyncio_client_ends_by_its_timeout_when_nothing_answers():
+    with answering(None) as server:
+        async with aio.Client(server, timeout_s=0.3) as client:
+            with pytest.raises(NoServer) as unary:
+                await client.sample("digits-cvae", count=1)
+            with pytest.raises(NoServer) as stream:
+                [chunk async for chunk in client.stream("digits-cvae", count=100)]
+        assert str(unary.value).startswith(SILENT.format(server))
+        assert str(stream.value) == str(unary.value)
+
+
 def test_a_command_names_what_answers_in_one_line():
     with answering(HTTP) as server:
         result = fount("models", "--server", f"http://{server}/")
