@@ -12,8 +12,9 @@ from types import MappingProxyType
 
 from fount.readers.dataset import Background, DataError, Dataset, DatasetSource, DatasetSplit, Format, Limits
 from fount.readers.digits import read_digits
-from fount.readers.idx import find_idx, read_idx_folder
+from fount.readers.idx import idx_folder, read_idx_folder
 from fount.readers.image_folder import read_image_folder
+from fount.readers.layout import LAYOUTS
 from fount.readers.npz import read_npz
 from fount.readers.parquet import parquet_files, read_parquet
 
@@ -49,8 +50,7 @@ def _detect_format(path: Path) -> Format:
             return "npz"
         if path.suffix.lower() == ".parquet":
             return "parquet"
-        supported = "an .npz or .parquet file, a folder of IDX or Parquet files, or a folder with a subfolder per class"
-        raise DataError(f"{path} has no supported format; give {supported}")
-    if find_idx(path, "train-images-idx3-ubyte") or find_idx(path, "train-labels-idx1-ubyte"):
+        raise DataError(f"{path} has no supported format; {LAYOUTS}")
+    if idx_folder(path):
         return "idx"
     return "parquet" if parquet_files(path) else "folder"

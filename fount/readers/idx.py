@@ -19,33 +19,53 @@ from numpy.typing import NDArray
 
 from fount.readers.dataset import ArrayPixels, DataError, Dataset, DatasetSource, FileVersion
 from fount.readers.image_decoder import fit_pixels
+from fount.readers.layout import inner_folders, only_folder
 from fount.readers.validation import RawSplit, build_dataset, check_size
 
-__all__ = ["MAX_IDX_BYTES", "find_idx", "read_idx", "read_idx_folder"]
+__all__ = ["MAX_IDX_BYTES", "find_idx", "idx_folder", "read_idx", "read_idx_folder"]
 
 MAX_IDX_BYTES = 2**28
 """The default limit for what one file may announce: five times MNIST."""
 
 _UNSIGNED_BYTE = 0x08
 _GZIP_MAGIC = b"\x1f\x8b"
+_TRAINING_FILES = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte")
 _PREFIXES = {"train": ("train",), "test": ("t10k", "test")}
 """The file name prefixes of each split."""
 
 
 def read_idx_folder(source: DatasetSource, folder: Path) -> Dataset:
     """Read the files of MNIST and similar sets: PREFIX-images-idx3-ubyte and PREFIX-labels-idx1-ubyte."""
+    folder = idx_folder(folder) or folder
     pairs = {split: files for split, prefixes in _PREFIXES.items() if (files := _find_pair(folder, prefixes))}
     if "train" not in pairs:
-        needed = "train-images-idx3-ubyte and train-labels-idx1-ubyte"
-        raise DataError(f"{folder} lacks {needed}; put both there, plain or .gz")
+        raise DataError(f"{folder} lacks {' and '.join(_TRAINING_FILES)}; put both there, plain or .gz")
     return build_dataset(
         source, format="idx", splits=[_read_split(source, split, *files) for split, files in pairs.items()]
     )
 
 
 def find_idx(folder: Path, name: str) -> Path | None:
-    """Find a file by name, plain or with .gz; None when neither exists."""
-    return next((file for file in (folder / name, folder / f"{name}.gz") if file.is_file()), None)
+    """Find a file by name, like train-images-idx3-ubyte or train-images.idx3-ubyte, plain or with .gz; None: absent."""
+    names = (f"{spelling}{suffix}" for spelling in (name, name.replace("-idx", ".idx")) for suffix in ("", ".gz"))
+    return next((folder / each for each in names if (folder / each).is_file()), None)
+
+
+def idx_folder(path: Path) -> Path | None:
+    """Find the folder of the training files: the path, a folder in it, or the folder raw in that; None: there is none.
+
+    Raises:
+        DataError: there are several, so that none is meant.
+    """
+    if _has_idx(path):
+        return path
+    inner = inner_folders(path)
+    found = [folder for folder in inner if _has_idx(folder)]
+    return only_folder(path, found or [raw for folder in inner if _has_idx(raw := folder / "raw")], "IDX")
+
+
+def _has_idx(folder: Path) -> bool:
+    return any(find_idx(folder, name) for name in _TRAINING_FILES)
 
 
 def _find_pair(folder: Path, prefixes: tuple[str, ...]) -> tuple[Path, Path] | None:

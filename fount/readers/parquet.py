@@ -8,6 +8,7 @@ Source: Apache Parquet, "File format"; Hugging Face `datasets`, `Image.arrow_sch
 
 from __future__ import annotations
 
+import itertools
 import json
 import threading
 from collections import OrderedDict
@@ -23,6 +24,7 @@ from numpy.typing import NDArray
 
 from fount.readers.dataset import DataError, Dataset, DatasetSource, FileVersion
 from fount.readers.image_decoder import ImageDecoder, decoder_for
+from fount.readers.layout import SPLITS, inner_folders, only_folder
 from fount.readers.validation import RawSplit, Values, build_dataset, check_size
 
 __all__ = ["parquet_files", "read_parquet"]
@@ -65,20 +67,48 @@ def read_parquet(source: DatasetSource, path: Path) -> Dataset:
 
 
 def parquet_files(path: Path) -> dict[str, list[Path]]:
-    """List the files of each split: one file is train; names in a folder, or its subfolder data, begin with a split."""
+    """List the files of each split: one file is train; names of files, or of folders of files, begin with a split.
+
+    They are in the folder itself, in its folder data, or in another one, as data hubs lay them out.
+
+    Raises:
+        DataError: several folders have files, so that none is meant, or some belong to no split.
+    """
     if path.is_file():
         return {"train": [path]}
-    files = sorted(path.glob("[!.]*.parquet")) or sorted((path / "data").glob("[!.]*.parquet"))
-    found = {name: [file for file in files if file.name.startswith(name)] for name in _SPLITS}
+    files = _files_in(path) or _files_in(path / "data")
+    if not files:
+        folder = only_folder(path, [each for each in inner_folders(path) if _files_in(each)], "Parquet")
+        files = _files_in(folder) if folder else {}
+    found: dict[str, list[Path]] = {name: [] for name in (*_SPLITS, "")}
+    for file, split in files.items():
+        found[split].append(file)
+    others = found.pop("")
     found = {name: some for name, some in found.items() if some}
     if not found and files:
-        return {"train": files}
+        return {"train": others}
     if files and "train" not in found:
         raise DataError(f"{path} has no file whose name begins with train; rename the file of the training rows")
-    if others := set(files) - {file for some in found.values() for file in some}:
+    if others:
         problem = f"the name of {min(others)} begins with none of {', '.join(_SPLITS)}, unlike those next to it"
         raise DataError(f"{problem}; rename or move it")
     return found
+
+
+def _files_in(folder: Path) -> dict[Path, str]:
+    """The files of a folder, or else of the folders of splits in it, each with its split; empty where it has none."""
+    if files := sorted(folder.glob("[!.]*.parquet")):
+        return {file: _split_of(file.name) for file in files}
+    folders = [each for each in sorted(folder.glob("*")) if each.name.lower() in SPLITS and each.is_dir()]
+    return {file: _split_of(each.name) for each in folders for file in sorted(each.glob("[!.]*.parquet"))}
+
+
+def _split_of(name: str) -> str:
+    """The split whose name, or another spelling of it, a file name begins with; empty: none."""
+    name = name.lower()
+    word = "".join(itertools.takewhile(str.isalpha, name))
+    split = SPLITS.get(word) or next((split for split in _SPLITS if name.startswith(split)), "")
+    return "validation" if split == "val" else split
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fount.address import Addresses, Stream
+from fount.names import normal_name
 from fount.readers.dataset import DataError, Dataset, DatasetSource, DatasetSplit, Pixels
 
 __all__ = ["RawSplit", "Values", "build_dataset", "check_class_name", "check_size"]
@@ -48,10 +49,11 @@ class RawSplit:
 def build_dataset(
     source: DatasetSource, *, format: str, splits: Sequence[RawSplit], class_names: Sequence[str] = ()
 ) -> Dataset:
-    """Validate splits, "train" first, and build the data set from them.
+    """Validate splits, "train" first, and build the data set from them; names become NFC.
 
     `class_names` are the files' own names of the labels 0, 1, ...; `source.classes` has precedence.
     """
+    splits = list(map(_with_normal_names, splits))
     shape = splits[0].shape
     if len({split.shape for split in splits}) > 1:
         sizes = " and ".join("×".join(map(str, split.shape)) for split in splits)
@@ -59,7 +61,7 @@ def build_dataset(
     if empty := [split.name for split in splits if not len(split.labels)]:
         raise DataError(f"{source.path} has no rows in {' and '.join(empty)}; add rows, or remove the split")
     check_size(source, sum(len(split.labels) for split in splits), shape)
-    classes, labels = _to_classes(source, splits, tuple(source.classes or class_names))
+    classes, labels = _to_classes(source, splits, tuple(map(normal_name, source.classes or class_names)))
     groups, group_ids = _to_groups(source, splits)
     built = {
         split.name: DatasetSplit(name=split.name, labels=ids, groups=grouped, shape=shape, pixels=split.pixels)
@@ -110,6 +112,18 @@ def _check_name(name: str, kind: str, where: str) -> None:
     else:
         return
     raise DataError(f"{where}: the {kind} name {name[:_SHOWN_CHARACTERS]!r} {wrong}; rename the {kind}")
+
+
+def _with_normal_names(split: RawSplit) -> RawSplit:
+    groups = None if split.groups is None else _normal_names(split.groups)
+    return replace(split, labels=_normal_names(split.labels), groups=groups)
+
+
+def _normal_names(values: Values) -> Values:
+    if isinstance(values, np.ndarray):
+        return values
+    normal = {value: normal_name(value) for value in set(values)}
+    return [normal[value] for value in values]
 
 
 def _to_classes(

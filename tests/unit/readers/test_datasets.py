@@ -182,4 +182,4 @@ def test_an_absent_path_is_refused(tmp_path: Path) -> None:
 
 def test_an_unsupported_file_is_refused_with_the_supported_formats(tmp_path: Path) -> None:
     (tmp_path / "x.csv").write_text("a,b")
-    assert "has no supported format; give an .npz or .parquet file" in refusal(tmp_path / "x.csv")
+    assert "has no supported format; a data set is an NPZ or Parquet file" in refusal(tmp_path / "x.csv")

@@ -299,7 +299,7 @@ def test_a_class_folder_with_control_characters_is_refused(tmp_path: Path) -> No
 MISPLACED = {
     "a text next to the images": ("ant/notes.txt", "is not a supported image file"),
     "an image next to the classes": ("9.png", "is next to the class folders"),
-    "a text next to the classes": ("notes.txt", "is neither a class nor an image"),
+    "a text next to the classes": ("notes.txt", "is neither a class folder nor an image"),
     "a folder within a class": ("ant/more/9.png", "is a folder within a class"),
     "a class next to train": ("train/ant/9.png", "is next to"),
 }
