@@ -79,7 +79,9 @@ class Fault:
 def real_rows(images: NDArray[np.uint8], labels: NDArray[np.int64], read: Reader) -> RealRows:
     """Compute features and probabilities of real rows."""
     features, probabilities = read(images)
-    return RealRows(images=images, labels=labels, features=features, probabilities=probabilities)
+    return RealRows(
+        images=images, labels=labels, features=features, probabilities=probabilities, numbers=np.arange(len(images))
+    )
 
 
 def nearest_rows(

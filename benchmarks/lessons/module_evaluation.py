@@ -123,8 +123,9 @@ def _real(classifier: ConvClassifier, split: Split) -> RealRows:
     images = _to_uint8(split.images)
     features, probabilities = _read(classifier, images)
     return RealRows(
-        images=images, labels=split.labels.numpy().astype(np.int64), features=features, probabilities=probabilities
-    )
+        images=images, labels=split.labels.numpy().astype(np.int64), features=features, probabilities=probabilities,
+        numbers=np.arange(len(images)),
+    )  # fmt: skip
 
 
 def _to_uint8(images: Tensor) -> NDArray[np.uint8]:

@@ -18,8 +18,12 @@ from fount.evaluation.types import EvaluationInfo, GateInfo, Interval, MetricInf
 
 __all__ = ["age", "evaluation_lines", "failure", "metric_line", "progress_percent", "report_lines", "verdicts"]
 
-_COLOURS = {"like-real": "green", "near-real": "yellow", "worse": "red", "passed": "green", "FAILED": "red"}
-_VERDICTS = {"like-real": "like real", "near-real": "near real", "none": "-"}
+_COLOURS = {
+    "like-real": "green", "near-real": "yellow", "worse": "red", "not-measurable": "red", "passed": "green",
+    "FAILED": "red",
+}  # fmt: skip
+_VERDICTS = {"like-real": "like real", "near-real": "near real", "not-measurable": "not measurable", "none": "-"}
+_WORST_FIRST = ("worse", "not-measurable", "near-real", "like-real")
 
 
 def evaluation_lines(info: EvaluationInfo) -> Iterator[str]:
@@ -114,15 +118,14 @@ def _results(info: EvaluationInfo) -> Iterator[str]:
         yield from _metric_table(info.metrics)
         if any(map(_is_secondary, info.metrics)):
             yield "(in brackets: not used for the panel's verdict)"
-    # Notes on metrics that have values are only in the report and in JSON; they would bury the verdicts here.
-    notes = [f"{metric.name}: {metric.note}" for metric in info.metrics if metric.value is None and metric.note]
-    if notes:
-        yield from ("", *map(plain, notes))
+    yield from _missing_values(info.metrics)
     if info.panels:
         yield ""
         cells = align([(each.panel, _verdict(each.verdict), each.sentence) for each in info.panels])
         for (name, verdict, sentence), each in zip(cells, info.panels, strict=True):
             yield f"{name}  {_coloured(verdict, each.verdict)}  {sentence.rstrip()}"
+        notes = dict.fromkeys(each.note for each in info.panels if each.note)  # panels rest on the same real rows
+        yield from map(plain, ("", *notes) if notes else ())
     if info.gates:
         yield ""
         for gate in info.gates:
@@ -131,6 +134,20 @@ def _results(info: EvaluationInfo) -> Iterator[str]:
     if info.state == "succeeded":
         yield ""
         yield _overall(info)
+
+
+def _missing_values(metrics: Sequence[MetricInfo]) -> Iterator[str]:
+    """Make a line per reason why metrics have no value.
+
+    Notes on metrics that have values are only in the report and in JSON; they would bury the verdicts here.
+    """
+    reasons: dict[str, list[str]] = {}
+    for metric in metrics:
+        if metric.value is None and metric.note:
+            reasons.setdefault(metric.note, []).append(metric.name)
+    if reasons:
+        yield ""
+        yield from (plain(f"{', '.join(names)}: {note}") for note, names in reasons.items())
 
 
 def _metric_table(metrics: Sequence[MetricInfo]) -> Iterator[str]:
@@ -153,7 +170,7 @@ def _is_secondary(metric: MetricInfo) -> bool:
 
 def _overall(info: EvaluationInfo) -> str:
     found = {each.verdict for each in info.panels}
-    worst = next((verdict for verdict in ("worse", "near-real", "like-real") if verdict in found), None)
+    worst = next((verdict for verdict in _WORST_FIRST if verdict in found), None)
     verdict = "no verdict" if worst is None else _coloured(_verdict(worst), worst)
     requested = len(info.envelope.gates)
     gates = f"; {sum(gate.passed for gate in info.gates)} of {requested} gates passed" if requested else ""

@@ -76,7 +76,7 @@ class MetricInfo:
         value: the point estimate; None when it could not be computed, and `note` says why.
         interval: the 95 % interval; None when there is none.
         null: its value for real rows; None when it has none.
-        verdict: "like-real", "near-real", "worse" or "none".
+        verdict: "like-real", "near-real", "worse", "not-measurable" or "none".
         decides: whether it determines the panel's verdict.
         better: "lower", "higher", or "null": the nearer to the value of real rows, the better.
         method: how it was estimated, with sizes and source.
@@ -101,11 +101,16 @@ class MetricInfo:
 
 @dataclass(frozen=True, kw_only=True)
 class PanelInfo:
-    """The verdict of one panel: the worst of its deciding metrics, with a sentence that explains it."""
+    """The verdict of one panel: the worst of its deciding metrics, with a sentence that explains it.
+
+    Attributes:
+        note: what to know about the real rows it rests on, such as leaked ones; empty: nothing.
+    """
 
     panel: str
     verdict: str
     sentence: str
+    note: str
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -70,6 +70,10 @@ class _VerdictEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumTy
     """VERDICT_NEAR_REAL: distinguishable from real rows, by less than the metric's tolerance."""
     VERDICT_WORSE: _Verdict.ValueType  # 3
     """VERDICT_WORSE: distinguishable from real rows, by more than the metric's tolerance."""
+    VERDICT_NOT_MEASURABLE: _Verdict.ValueType  # 4
+    """VERDICT_NOT_MEASURABLE: the real rows to compare with are unfit, such as held-out rows that are copies of training rows;
+    there is no value, note says why, and no gate on it passes.
+    """
 
 class Verdict(_Verdict, metaclass=_VerdictEnumTypeWrapper):
     """Verdict says how a metric compares with real data."""
@@ -82,6 +86,10 @@ VERDICT_NEAR_REAL: Verdict.ValueType  # 2
 """VERDICT_NEAR_REAL: distinguishable from real rows, by less than the metric's tolerance."""
 VERDICT_WORSE: Verdict.ValueType  # 3
 """VERDICT_WORSE: distinguishable from real rows, by more than the metric's tolerance."""
+VERDICT_NOT_MEASURABLE: Verdict.ValueType  # 4
+"""VERDICT_NOT_MEASURABLE: the real rows to compare with are unfit, such as held-out rows that are copies of training rows;
+there is no value, note says why, and no gate on it passes.
+"""
 Global___Verdict: typing_extensions.TypeAlias = Verdict
 
 @typing.final
@@ -907,20 +915,26 @@ class PanelVerdict(google.protobuf.message.Message):
     PANEL_FIELD_NUMBER: builtins.int
     VERDICT_FIELD_NUMBER: builtins.int
     SENTENCE_FIELD_NUMBER: builtins.int
+    NOTE_FIELD_NUMBER: builtins.int
     panel: Global___Panel.ValueType
     """panel is the question. Always set."""
     verdict: Global___Verdict.ValueType
     """verdict is the worst among its deciding metrics."""
     sentence: builtins.str
     """sentence is the verdict as a readable sentence. Always set."""
+    note: builtins.str
+    """note says what to know about the real rows that the verdict rests on: held-out rows that equal training rows, by number,
+    the first of many. Empty: nothing.
+    """
     def __init__(
         self,
         *,
         panel: Global___Panel.ValueType = ...,
         verdict: Global___Verdict.ValueType = ...,
         sentence: builtins.str = ...,
+        note: builtins.str = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["panel", b"panel", "sentence", b"sentence", "verdict", b"verdict"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["note", b"note", "panel", b"panel", "sentence", b"sentence", "verdict", b"verdict"]) -> None: ...
 
 Global___PanelVerdict: typing_extensions.TypeAlias = PanelVerdict
 

@@ -13,12 +13,18 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["NEIGHBOURS", "Evidence", "ImageSet", "LabelGrid", "Nearest", "RealRows", "Samples"]
+__all__ = [
+    "FEWEST_HELD_OUT", "NEIGHBOURS", "Duplicates", "Evidence", "ImageSet", "LabelGrid", "Nearest", "RealRows",
+    "Samples",
+]  # fmt: skip
 
 _Value = TypeVar("_Value")
 
 NEIGHBOURS = 10
 """How many nearest training rows are kept for each sample."""
+
+FEWEST_HELD_OUT = 50
+"""Rows that are surely held out, below which nothing can be compared with them."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -59,9 +65,33 @@ class Samples(ImageSet):
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class RealRows(ImageSet):
-    """Rows of one split, in its order, with their labels (n,) int64."""
+    """Rows of one split, in its order.
+
+    Attributes:
+        labels: (n,) int64.
+        numbers: (n,) int64, ascending: the number of each row in its split.
+    """
 
     labels: NDArray[np.int64]
+    numbers: NDArray[np.int64]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Duplicates:
+    """Rows that equal others pixel for pixel, and so are left out of the comparison.
+
+    Attributes:
+        leaked: (n,) int64, numbers of the held-out rows that equal a training row: the generator may have seen them.
+        repeated_held_out: how many other held-out rows equal an earlier one.
+        repeated_training: how many training rows equal an earlier one.
+        held_out_left: how many held-out rows are left; below `FEWEST_HELD_OUT` those that leaked were kept, so that
+            nothing compared with held-out rows means anything.
+    """
+
+    leaked: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
+    repeated_held_out: int = 0
+    repeated_training: int = 0
+    held_out_left: int = FEWEST_HELD_OUT
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -106,6 +136,7 @@ class Evidence:
         classes: names, in order of their id.
         seed: of all random draws.
         extractor, classifier: names of the models that read the images.
+        duplicates: which rows of either split were left out.
     """
 
     samples: Samples
@@ -118,6 +149,7 @@ class Evidence:
     seed: int
     extractor: str = "the extractor"
     classifier: str = "the classifier"
+    duplicates: Duplicates = field(default_factory=Duplicates)
     _cache: dict[str, Any] = field(default_factory=dict, init=False, repr=False)
 
     @property

@@ -39,6 +39,8 @@ class Verdict(StrEnum):
     LIKE_REAL = "like-real"
     #: significantly different from real rows, by less than the metric's tolerance.
     NEAR_REAL = "near-real"
+    #: nothing can be said, because the rows to compare with are not what they should be; no gate on it passes.
+    NOT_MEASURABLE = "not-measurable"
     #: significantly different from real rows, by more than the metric's tolerance.
     WORSE = "worse"
 
@@ -127,11 +129,16 @@ class Metric(_JsonValue):
 
 @dataclass(frozen=True, kw_only=True)
 class PanelResult(_JsonValue):
-    """The answer of a panel: the worst verdict among its deciding metrics, and a sentence."""
+    """The answer of a panel: the worst verdict among its deciding metrics, and a sentence.
+
+    Attributes:
+        note: what a reader must know about the real rows that it rests on; empty: nothing.
+    """
 
     panel: Panel
     verdict: Verdict
     sentence: str
+    note: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)

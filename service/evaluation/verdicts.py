@@ -1,8 +1,9 @@
 """Verdicts: compare metrics with real data, decide each panel, and describe the verdicts in sentences.
 
 A metric is like real when its interval overlaps the range of what real rows score, near real when it differs from real
-rows by no more than its tolerance (an effect that would matter in practice), and worse otherwise. A panel has the
-worst verdict of the metrics that decide it.
+rows by no more than its tolerance (an effect that would matter in practice), and worse otherwise. It is not measurable
+where the real rows are unfit to compare with, which counts for more than being near. A panel has the worst verdict of
+the metrics that decide it.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from service.evaluation.statistics.intervals import Interval
 
 __all__ = ["compare_with_null", "decide_panel", "overall_sentence", "overall_verdict"]
 
-_RANK = (Verdict.NONE, Verdict.LIKE_REAL, Verdict.NEAR_REAL, Verdict.WORSE)
+_RANK = (Verdict.NONE, Verdict.LIKE_REAL, Verdict.NEAR_REAL, Verdict.NOT_MEASURABLE, Verdict.WORSE)
 _SENTENCES: Mapping[tuple[Panel, Verdict], str] = {
     (Panel.REALISM, Verdict.LIKE_REAL): "Samples are as realistic as real rows",
     (Panel.REALISM, Verdict.NEAR_REAL): "Samples are nearly as realistic as real rows",
@@ -33,6 +34,7 @@ _OVERALL: Mapping[Verdict, str] = {
     Verdict.NONE: "No verdict could be reached.",
     Verdict.LIKE_REAL: "Samples are like real rows in every panel.",
     Verdict.NEAR_REAL: "Samples are near real rows, with small differences in {near}.",
+    Verdict.NOT_MEASURABLE: "Samples cannot be compared with real rows in {unmeasured}.",
     Verdict.WORSE: "Samples are worse than real rows in {worse}.",
 }
 
@@ -69,6 +71,10 @@ def decide_panel(panel: Panel, metrics: Sequence[Metric]) -> PanelResult:
         sentence = "No verdict: none of the deciding metrics could be computed."
         return PanelResult(panel=panel, verdict=Verdict.NONE, sentence=sentence)
     worst = max(deciding, key=lambda each: (_RANK.index(each.verdict), _difference(each)))
+    if worst.verdict is Verdict.NOT_MEASURABLE:
+        names = [each.name.replace("_", " ") for each in deciding if each.verdict is Verdict.NOT_MEASURABLE]
+        sentence = f"Not measurable: {_list(names)}. {worst.note}."
+        return PanelResult(panel=panel, verdict=worst.verdict, sentence=sentence)
     shown = worst if worst.verdict is not Verdict.LIKE_REAL else deciding[0]
     sentence = f"{_SENTENCES[panel, worst.verdict]}: {_describe(shown)}."
     return PanelResult(panel=panel, verdict=worst.verdict, sentence=sentence)
@@ -81,11 +87,18 @@ def overall_verdict(results: Sequence[PanelResult]) -> Verdict:
 
 def overall_sentence(results: Sequence[PanelResult]) -> str:
     """Describe the verdicts of all panels in one or two sentences."""
-    panels = {verdict: _list_panels([each for each in results if each.verdict is verdict]) for verdict in Verdict}
-    worst = overall_verdict(results)
-    sentence = _OVERALL[worst].format(near=panels[Verdict.NEAR_REAL], worse=panels[Verdict.WORSE])
+    panels = {
+        verdict: _list([each.panel.replace("-", " ") for each in results if each.verdict is verdict])
+        for verdict in Verdict
+    }
+    worst, unmeasured = overall_verdict(results), panels[Verdict.NOT_MEASURABLE]
+    sentence = _OVERALL[worst].format(
+        near=panels[Verdict.NEAR_REAL], worse=panels[Verdict.WORSE], unmeasured=unmeasured
+    )
+    if unmeasured and worst is Verdict.WORSE:
+        sentence += f" They cannot be compared in {unmeasured}."
     if panels[Verdict.NONE] and worst is not Verdict.NONE:
-        return f"{sentence} There is no verdict on {panels[Verdict.NONE]}."
+        sentence += f" There is no verdict on {panels[Verdict.NONE]}."
     return sentence
 
 
@@ -110,6 +123,5 @@ def _rounded(value: float) -> str:
     return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
 
 
-def _list_panels(results: Sequence[PanelResult]) -> str:
-    names = [each.panel.replace("-", " ") for each in results]
+def _list(names: Sequence[str]) -> str:
     return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)

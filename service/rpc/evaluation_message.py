@@ -58,7 +58,9 @@ def record_to_message(record: Record, *, with_metrics: bool = True) -> evaluatio
         request_id=record.request_id,
     )
     for panel in record.panels:
-        message.panels.add(panel=PANELS[panel.panel], verdict=_VERDICTS[panel.verdict], sentence=panel.sentence)
+        message.panels.add(
+            panel=PANELS[panel.panel], verdict=_VERDICTS[panel.verdict], sentence=panel.sentence, note=panel.note
+        )
     for gate in record.gates:
         message.gates.add(gate=gate.gate, passed=gate.passed, actual=gate.actual, note=gate.note)
     if record.state is State.SUCCEEDED and len(record.gates) == len(record.specification.gates):

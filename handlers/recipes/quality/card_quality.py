@@ -27,6 +27,8 @@ _FORMAT = 1
 _ALWAYS = frozenset({"fid"})
 """Metrics that decide no verdict and are reported all the same, since models are compared by them."""
 
+_NOT_MEASURABLE = "not-measurable"
+
 _SECTION = re.compile(r"^quality[ ]*:.*\n?(?:(?:[ \t#-].*)?\n)*(?:[ \t#-].*)?", re.MULTILINE)
 _TRAILING = re.compile(r"(?:^[ \t]*(?:#.*)?\n)+\Z", re.MULTILINE)  # comments and gaps that belong to the next section
 
@@ -35,7 +37,8 @@ def read_report(file: Path, card: Card, folder: Path) -> tuple[Quality, ...]:
     """Read the metrics that decide verdicts, and FID, from a JSON report of the model.
 
     Raises:
-        MeasurementError: the file is no report, or damaged, or of another format or model.
+        MeasurementError: the file is no report, or damaged, or of another format or model, or metrics in it are not
+            measurable.
     """
     try:
         report = json.loads(file.read_bytes())
@@ -68,6 +71,11 @@ def _to_entries(report: Mapping[str, Any], file: Path, card: Card, folder: Path)
         raise MeasurementError(
             f"{file} is of {model['name']} {model['version']} with digest {model['digest']}; "
             f"{card.name} {card.version} here has {digest}; evaluate this one"
+        )
+    if unmeasured := [metric["name"] for metric in report["metrics"] if metric.get("verdict") == _NOT_MEASURABLE]:
+        raise MeasurementError(
+            f"{file} could not measure {', '.join(unmeasured)}, since its held-out rows are unfit; see its verdicts, "
+            "and evaluate again with another held-out split"
         )
     conditions = (
         f"{envelope['count']} samples of seed {envelope['seed']} against {envelope['dataset']}, "

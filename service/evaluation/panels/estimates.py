@@ -25,6 +25,7 @@ __all__ = [
     "estimate_to_json",
     "interval_of",
     "missing",
+    "not_measurable",
     "null_from_draws",
     "null_from_interval",
     "ratio_of_estimates",
@@ -52,6 +53,11 @@ def estimate_to_json(estimate: Estimate, note: str = "") -> JSON:
 def missing(note: str) -> JSON:
     """Return the output of a statistic that could not be computed, with the reason."""
     return {"value": None, "interval": None, "note": note}
+
+
+def not_measurable(note: str) -> JSON:
+    """Return the output of a statistic that must not be computed, because the rows to compare with are unfit."""
+    return {**missing(note), "measurable": False}
 
 
 def estimate_or_note(compute: Callable[[], Estimate]) -> JSON:
@@ -173,11 +179,18 @@ def build_metric(
     decides: bool = False,
     note: str = "",
     classes: tuple[ClassValue, ...] = (),
+    limit: float | None = None,
 ) -> Metric:
-    """Make a metric of an output and its null distribution, with its verdict; the output's note comes first."""
+    """Make a metric of an output and its null distribution, with its verdict; the output's note comes first.
+
+    With a limit, the verdict compares with that number, whatever real rows score.
+    """
     value, interval = output["value"], interval_of(output)
-    verdict = compare_with_null(value, interval, null, better, tolerance)
-    point_null = None if null is None else replace(null, range=(null.mean, null.mean))
+    compared = null if limit is None else Null(mean=limit, range=(limit, limit), draws=0, rows=0)
+    verdict = compare_with_null(value, interval, compared, better, tolerance)
+    if not output.get("measurable", True):
+        verdict, null, note = Verdict.NOT_MEASURABLE, None, ""
+    point_null = None if compared is None else replace(compared, range=(compared.mean, compared.mean))
     alone = compare_with_null(value, None, point_null, better, tolerance)
     uncertain = _UNCERTAIN if verdict is Verdict.LIKE_REAL and alone is Verdict.WORSE else ""
     return Metric(

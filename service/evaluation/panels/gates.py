@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 
 from service.evaluation.panels.registry import METRICS, PER_CLASS_METRICS
-from service.evaluation.results import ClassValue, GateOutcome, Metric, Panel
+from service.evaluation.results import ClassValue, GateOutcome, Metric, Panel, Verdict
 
 __all__ = ["FIELDS", "OPERATORS", "Gate", "evaluate_gate", "parse_gate"]
 
@@ -111,6 +111,8 @@ def evaluate_gate(gate: Gate, metrics: Iterable[Metric]) -> GateOutcome:
         of_class = classes[gate.class_name]
         actual = _field(of_class, of_class.null_mean, gate.field)
         note = f"{metric.name} has no {gate.field} in class {gate.class_name!r}: too few samples or rows"
+        if metric.verdict is Verdict.NOT_MEASURABLE:
+            note = metric.note
     if actual is None or not math.isfinite(actual):
         return _no_number(gate, note)
     return GateOutcome(gate=gate.text, passed=OPERATORS[gate.op](actual, gate.number), actual=actual)

@@ -4,6 +4,9 @@ A copy lies much nearer to one training row than to the next ones. How much near
 rows, which cannot be copies: one half of them sets the threshold, the other half shows what real rows score at it. A
 sample that is near to training rows in general (a typical image) is not a copy, and has no small ratio.
 
+Where held-out rows are nearly copies themselves, copies would pass as like real: then nothing compared with them is
+measurable. Exact copies are counted whatever held-out rows score.
+
 Source: Carlini et al., "Extracting training data from diffusion models", 2023 (nearest distance over that of the next);
 the calibration on held-out rows is this project's own.
 """
@@ -17,11 +20,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.evaluation.evidence import NEIGHBOURS, Evidence
-from service.evaluation.panels.estimates import build_metric, estimate_or_note, missing, null_from_interval
+from service.evaluation.panels.estimates import (
+    build_metric,
+    estimate_or_note,
+    missing,
+    not_measurable,
+    null_from_interval,
+)
+from service.evaluation.panels.held_out import COPY_RATIO, nearly_equal
 from service.evaluation.panels.parts import JSON, MetricPart, random_generator
 from service.evaluation.results import Metric, Panel
 from service.evaluation.statistics.copies import copy_ratios, copy_threshold, estimate_copy_rate, nearest_auc
-from service.evaluation.statistics.hashes import difference_hashes, exact_hashes, near_matches
+from service.evaluation.statistics.hashes import difference_hashes, exact_keys, near_matches
 from service.evaluation.statistics.intervals import Estimate, clopper_pearson_interval
 from service.evaluation.statistics.rows import Bools, Float64s
 
@@ -41,6 +51,7 @@ COPY_TOLERANCE = 0.02
 EXACT_TOLERANCE = 0.001
 AUC_TOLERANCE = 0.05
 
+_LEAST_THRESHOLD = {"pixels": COPY_RATIO, "features": 0.0}  # few features may be alike by chance
 _HASH_BITS = 2  # in which difference hashes of near copies differ at most
 
 
@@ -53,8 +64,8 @@ def _measure_copies(space: str, evidence: Evidence) -> JSON:
     calibrating, others = order[: len(real) // 2], order[len(real) // 2 :]
     sample_nearest, real_nearest = nearest.sample_distances[:, 0], nearest.held_out_distances[:, 0]
     return {
-        "rate": _copy_rates(ratios, real[calibrating], real[others], SHARE),
-        "strict": _copy_rates(ratios, real[calibrating], real[others], STRICT_SHARE),
+        "rate": _copy_rates(ratios, real[calibrating], real[others], SHARE, _LEAST_THRESHOLD[space]),
+        "strict": _copy_rates(ratios, real[calibrating], real[others], STRICT_SHARE, _LEAST_THRESHOLD[space]),
         "auc": {
             "samples": estimate_or_note(lambda: nearest_auc(sample_nearest, real_nearest)),
             "real": estimate_or_note(lambda: nearest_auc(real_nearest[others], real_nearest[calibrating])),
@@ -62,8 +73,11 @@ def _measure_copies(space: str, evidence: Evidence) -> JSON:
     }
 
 
-def _copy_rates(ratios: Float64s, calibrating: Float64s, others: Float64s, share: float) -> JSON:
-    """Estimate the copy rate of samples and of real rows at one threshold; with few rows the share is that of one."""
+def _copy_rates(ratios: Float64s, calibrating: Float64s, others: Float64s, share: float, least: float) -> JSON:
+    """Estimate the copy rate of samples and of real rows at one threshold; with few rows the share is that of one.
+
+    A threshold of at most `least` is the ratio of a copy: samples that are copies would not be below it.
+    """
     known = max(1, int(np.count_nonzero(~np.isnan(calibrating))))
     share = min(0.5, max(share, 1 / known))
     try:
@@ -71,6 +85,13 @@ def _copy_rates(ratios: Float64s, calibrating: Float64s, others: Float64s, share
     except ValueError as error:
         note = missing(str(error))
         return {"samples": note, "real": note, "share": share, "threshold": None}
+    if threshold <= least:
+        note = not_measurable(
+            f"More than {share:.3g} of the held-out rows are like copies of training rows: the nearest one is only "
+            f"{threshold:.2g} times as far as the next ones, so copies among samples cannot be told from them; "
+            "remove these rows from the held-out split, or name another one"
+        )
+        return {"samples": note, "real": note, "share": share, "threshold": threshold}
     return {
         "samples": estimate_or_note(lambda: estimate_copy_rate(ratios, threshold)),
         "real": estimate_or_note(lambda: estimate_copy_rate(others, threshold)),
@@ -81,20 +102,16 @@ def _copy_rates(ratios: Float64s, calibrating: Float64s, others: Float64s, share
 
 def _measure_hashes(evidence: Evidence) -> JSON:
     training = evidence.training.images
-    exact, near = _exact_keys(training), difference_hashes(training)
+    exact, near = exact_keys(training), difference_hashes(training)
 
     def shares(matches: Callable[[NDArray[np.uint8]], Bools]) -> JSON:
         sides = {"samples": evidence.samples.images, "real": evidence.held_out.images}
         return {side: _estimate_share(matches(images)) for side, images in sides.items()}
 
     return {
-        "exact": shares(lambda images: np.isin(_exact_keys(images), exact)),
+        "exact": shares(lambda images: np.isin(exact_keys(images), exact)),
         "near": shares(lambda images: near_matches(difference_hashes(images), near, _HASH_BITS)),
     }
-
-
-def _exact_keys(images: NDArray[np.uint8]) -> NDArray[np.void]:
-    return exact_hashes(images).view("V16")[:, 0]  # (n, 16) uint8 -> (n,) of 16 bytes
 
 
 def _estimate_share(hits: Bools) -> JSON:
@@ -113,7 +130,7 @@ PARTS: tuple[MetricPart, ...] = (
 
 def build_metrics(outputs: Mapping[str, JSON], evidence: Evidence) -> list[Metric]:
     """Make metrics of the outputs of the parts, those that decide first."""
-    pixels, features, hashes = outputs["copies.pixels"], outputs["copies.features"], outputs["hashes"]
+    pixels, features, hashes = _measurable(outputs, evidence)
     metric = partial(build_metric, panel=Panel.MEMORISATION, samples=len(evidence.samples))
 
     def copy_rate(name: str, rate: JSON, space: str, *, decides: bool = False) -> Metric:
@@ -150,7 +167,7 @@ def build_metrics(outputs: Mapping[str, JSON], evidence: Evidence) -> list[Metri
         metric(
             "exact_copies", output=hashes["exact"]["samples"],
             null=null_from_interval(hashes["exact"]["real"], len(evidence.held_out)), better="lower",
-            tolerance=EXACT_TOLERANCE, decides=True,
+            tolerance=EXACT_TOLERANCE, decides=True, limit=0.0,
             method="share of samples equal to a training row, pixel for pixel; Clopper-Pearson interval; real: "
             "held-out rows",
         ),
@@ -166,3 +183,21 @@ def build_metrics(outputs: Mapping[str, JSON], evidence: Evidence) -> list[Metri
         auc("nearest_auc", pixels, "pixels"),
         auc("nearest_auc_features", features, "features"),
     ]  # fmt: skip
+
+
+def _measurable(outputs: Mapping[str, JSON], evidence: Evidence) -> tuple[JSON, JSON, JSON]:
+    """Return the outputs of the parts, without what rests on held-out rows that are nearly copies themselves."""
+    pixels, features, hashes = outputs["copies.pixels"], outputs["copies.features"], outputs["hashes"]
+    near = nearly_equal(evidence)
+    if len(near) > SHARE * len(evidence.held_out):
+        unfit = not_measurable(
+            f"{len(near):,} of {len(evidence.held_out):,} held-out rows nearly equal a training row, so copies among "
+            "samples cannot be told from them; remove them from the held-out split, or name another one"
+        )
+        none = dict.fromkeys(("samples", "real"), unfit)
+        pixels, features = ({name: part | none for name, part in each.items()} for each in (pixels, features))
+        return pixels, features, hashes | {"near": none}
+    unfit = pixels["rate"]["samples"]
+    if not unfit.get("measurable", True):  # the same rows set the threshold in features
+        features = features | {"rate": features["rate"] | dict.fromkeys(("samples", "real"), unfit)}
+    return pixels, features, hashes

@@ -7,10 +7,12 @@ outputs of the parts. Two panels may share parts; those are computed once.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from types import ModuleType
 
 from service.evaluation.evidence import Evidence
 from service.evaluation.panels import diversity, label_fidelity, memorisation, realism
+from service.evaluation.panels.held_out import describe_real_rows, without_unmeasurable
 from service.evaluation.panels.parts import JSON, MetricPart
 from service.evaluation.results import Metric, Panel, PanelResult
 from service.evaluation.verdicts import decide_panel
@@ -69,8 +71,8 @@ def evaluate_panel(panel: Panel, outputs: Mapping[str, JSON], evidence: Evidence
         outputs: of parts, by name: all of the panel's, shared ones included; others are ignored.
         evidence: of the evaluation.
     """
-    metrics: list[Metric] = _PANELS[panel].build_metrics(outputs, evidence)
-    return metrics, decide_panel(panel, metrics)
+    metrics = without_unmeasurable(_PANELS[panel].build_metrics(outputs, evidence), evidence)
+    return metrics, replace(decide_panel(panel, metrics), note=describe_real_rows(evidence))
 
 
 def needs_neighbours(panels: Sequence[Panel]) -> bool:

@@ -13,8 +13,9 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from service.evaluation.evidence import NEIGHBOURS, Evidence, Nearest, RealRows, Samples
+from service.evaluation.evidence import NEIGHBOURS, Duplicates, Evidence, Nearest, RealRows, Samples
 from service.evaluation.panels.registry import FEWEST_SAMPLES, needs_label_grid, needs_neighbours
+from service.evaluation.pipeline.duplicates import leave_out_duplicates
 from service.evaluation.pipeline.files import Arrays, StepFiles
 from service.evaluation.pipeline.reference import ReferenceFiles, SplitRows
 from service.evaluation.pipeline.reporter import Failed
@@ -53,6 +54,7 @@ class EvidenceBuilder:
     held_out_neighbours: ReferenceFiles
     files: StepFiles
     _loaded: dict[Split, RealRows] = field(default_factory=dict)
+    _duplicates: Duplicates = field(default_factory=Duplicates)
     _prepared: dict[Space, Rows] = field(default_factory=dict)
     _evidence: Evidence | None = None
 
@@ -84,7 +86,7 @@ class EvidenceBuilder:
 
         async def make() -> Arrays:
             queries = _in(space, await self._rows("held_out"))[self.held_out_chunks[number]]
-            if not len(queries):  # rows that could not be read are left out, so the last chunk may be empty
+            if not len(queries):  # rows are left out, so the last chunks may be empty
                 return {"distances": np.zeros((0, NEIGHBOURS))}
             rows = await self._training_rows(space)
             return {"distances": (await asyncio.to_thread(nearest, queries, rows, NEIGHBOURS))[0]}
@@ -126,6 +128,7 @@ class EvidenceBuilder:
             seed=self.specification.seed,
             extractor=self.specification.extractor.name,
             classifier=self.specification.classifier.name,
+            duplicates=self._duplicates,
         )
 
     async def _all_nearest(self, space: Space) -> Nearest:
@@ -138,12 +141,14 @@ class EvidenceBuilder:
         )
 
     async def _rows(self, split: Split) -> RealRows:
-        if split not in self._loaded:
-            rows = await (self.training if split == "training" else self.held_out).load()
-            if len(rows) < _MIN_ROWS:
-                raise Failed(f"{len(rows)} rows of the {split.replace('_', '-')} split could be read, and {_MIN_ROWS} "
-                             "are needed; check the extractor and the classifier")  # fmt: skip
-            self._loaded[split] = rows
+        if not self._loaded:
+            training, held_out = await self.training.load(), await self.held_out.load()
+            for name, read in (("training", training), ("held-out", held_out)):
+                if len(read) < _MIN_ROWS:
+                    raise Failed(f"{len(read)} rows of the {name} split could be read, and {_MIN_ROWS} are needed; "
+                                 "check the extractor and the classifier")  # fmt: skip
+            training, held_out, self._duplicates = await asyncio.to_thread(leave_out_duplicates, training, held_out)
+            self._loaded |= {"training": training, "held_out": held_out}
         return self._loaded[split]
 
     async def _training_rows(self, space: Space) -> Rows:

@@ -92,7 +92,7 @@ class Pipeline:
             training=SplitRows(specification, training_split, reader, self._references),
             held_out=SplitRows(specification, held_out_split, reader, self._references),
             held_out_neighbours=ReferenceFiles(
-                self._references, specification, training_split.name, held_out_split.name
+                self._references, specification, training_split.name, held_out_split.name, "distinct"
             ),
             files=files,
         )

@@ -34,14 +34,14 @@ _log = logging.getLogger(__name__)
 
 
 class ReferenceFiles(StepFiles):
-    """The files of one reference, in a folder of the folder of all references."""
+    """The files of one reference, in a folder of the folder of all references; `of` names its splits and their form."""
 
-    def __init__(self, references: Path, specification: Specification, *splits: str) -> None:
+    def __init__(self, references: Path, specification: Specification, *of: str) -> None:
         models = (specification.extractor, specification.classifier)
         content = [
             FORMAT,
             specification.dataset_digest,
-            splits,
+            of,
             [(each.digest, each.numerics) for each in models],
             specification.classifier_labels,
             specification.image_shape,
@@ -92,6 +92,7 @@ class SplitRows:
             labels=self._split.labels[rows].astype(np.int64),
             features=features[rows],
             probabilities=probabilities[rows],
+            numbers=rows,
         )
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from service.evaluation.evidence import Evidence
 from service.evaluation.panels.gates import evaluate_gate, parse_gate
+from service.evaluation.panels.held_out import real_rows_json
 from service.evaluation.panels.registry import evaluate_panel, needs_label_grid, needs_neighbours, parts_of
 from service.evaluation.pipeline.evidence_builder import SPACES, EvidenceBuilder
 from service.evaluation.pipeline.reporter import Results
@@ -111,6 +112,7 @@ class EvaluationSteps:
             figures=figures,
             failed=evidence.failed,
             compared=evidence.compared,
+            real_rows=real_rows_json(evidence),
         )
 
     async def _output(self, name: str, compute: Callable[[Evidence], Any]) -> Any:

@@ -41,6 +41,7 @@ def make_bundle(
     figures: Mapping[str, Any],
     failed: int,
     compared: int,
+    real_rows: Mapping[str, Any],
 ) -> bytes:
     """Pack the results of an evaluation.
 
@@ -52,6 +53,7 @@ def make_bundle(
         figures: the data of each `Figure`, by its name.
         failed: how many samples could not be drawn or read.
         compared: how many samples were compared as a set.
+        real_rows: which of them equal others, of `real_rows_json`.
     """
     content = {
         "format": FORMAT,
@@ -62,6 +64,7 @@ def make_bundle(
         "figures": dict(figures),
         "failed": failed,
         "compared": compared,
+        "real_rows": real_rows,
     }
     return zlib.compress(_canonical(content), _COMPRESSION)
 
@@ -99,10 +102,11 @@ def report_facts(bundle: bytes, *, redacted: bool) -> dict[str, Any]:
         "verdict": overall_verdict(panels).value,
         "sentence": overall_sentence(panels),
         "gates_passed": all(gate["passed"] for gate in content["gates"]),
-        "panels": content["panels"],
+        "panels": [each.to_json() for each in panels],
         "gates": content["gates"],
         "metrics": content["metrics"],
         "figures": {name: value for name, value in figures.items() if name not in hidden},
+        "real_rows": content.get("real_rows", {}),
         "envelope": envelope | {"failed": content["failed"], "compared": content["compared"]},
     }
 

@@ -248,7 +248,7 @@ def nearest_training_rows(evidence: Evidence) -> FigureData:
         "pairs": [
             {
                 "sample": _sample(evidence, position),
-                "training_row": int(row),
+                "training_row": int(training.numbers[row]),
                 "training_class": int(training.labels[row]),
                 "training_tile": tile(training.images[row]),
                 "ratio": _finite(ratios[position]),

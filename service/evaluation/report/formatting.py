@@ -26,9 +26,12 @@ VERDICT_WORDS: Mapping[str, str] = {
     "like-real": "Like real data",
     "near-real": "Near real data",
     "worse": "Worse than real data",
+    "not-measurable": "Not measurable",
     "none": "No verdict",
 }
-VERDICT_SIGNS: Mapping[str, str] = {"like-real": "●", "near-real": "◐", "worse": "▲", "none": "○"}
+VERDICT_SIGNS: Mapping[str, str] = {
+    "like-real": "●", "near-real": "◐", "worse": "▲", "not-measurable": "◇", "none": "○",
+}  # fmt: skip
 """Shown with every colour, so that verdicts can be read without seeing colours."""
 
 BETTER: Mapping[str, str] = {

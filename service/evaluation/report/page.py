@@ -43,6 +43,7 @@ def render(bundle: bytes, *, redacted: bool, record: Record) -> bytes:
         "panels": [_panel_view(panel, report) for panel in report["panels"]],
         "charts": {name: view(figures[name], classes) for name, view in _CHARTS.items() if name in figures},
         "figures": figures,
+        "notes": list(dict.fromkeys(panel["note"] for panel in report["panels"] if panel["note"])),
         "job": job_facts(record),
         "grant": GRANT,
     }

@@ -42,7 +42,7 @@ _THINNEST = 2.0  # of a band or bar, so that it is visible
 _MOST_NUMBERED_CLASSES = 15  # up to so many a confusion matrix has numbers in its cells
 _DARK_CELL = 0.55  # the share from which a cell needs light text
 _SMALLEST_TILE, _LARGEST_TILE = 48, 96  # CSS pixels of a tile's width
-_SEVERITY = ("worse", "near-real", "like-real", "none")
+_SEVERITY = ("worse", "not-measurable", "near-real", "like-real", "none")
 _SPACES = {"pixels": "In pixels", "features": "In features"}
 _SIDES = ("generated", "real")
 

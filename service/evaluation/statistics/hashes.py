@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from service.evaluation.statistics.rows import Bools, Float64s, Int64s
 
-__all__ = ["difference_hashes", "exact_hashes", "near_matches"]
+__all__ = ["difference_hashes", "exact_hashes", "exact_keys", "near_matches"]
 
 _CELL_ROWS, _CELL_COLUMNS = 8, 9
 _IMAGES_AT_ONCE = 1024
@@ -33,6 +33,11 @@ def exact_hashes(images: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """
     digests = b"".join(blake2b(np.ascontiguousarray(image).tobytes(), digest_size=16).digest() for image in images)
     return np.frombuffer(digests, np.uint8).reshape(len(images), 16)  # n x 16 bytes -> (n, 16)
+
+
+def exact_keys(images: NDArray[np.uint8]) -> NDArray[np.void]:
+    """Return the exact hashes as (n,) values of 16 bytes, which can be sorted and compared."""
+    return exact_hashes(images).view("V16")[:, 0]  # (n, 16) uint8 -> (n,) of 16 bytes
 
 
 def difference_hashes(images: NDArray[np.uint8]) -> UInt64s:

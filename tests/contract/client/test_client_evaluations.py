@@ -100,6 +100,12 @@ def test_it_returns_unknown_enum_values_by_number():
     assert (info.state, info.is_over, info.panels[0].panel, info.panels[0].verdict) == ("9", False, "8", "7")
 
 
+def test_a_panel_that_is_not_measurable_has_a_note():
+    panel = evaluation_pb2.PanelVerdict(verdict=evaluation_pb2.VERDICT_NOT_MEASURABLE, note="rows 3 and 4")
+    (found,) = evaluation_info(evaluation_pb2.Evaluation(panels=[panel])).panels
+    assert (found.verdict, found.note) == ("not-measurable", "rows 3 and 4")
+
+
 def test_it_writes_numbers_that_are_not_finite_as_null():
     metric = evaluation_pb2.Metric(name="effective_size", value=float("nan"))
     metric.interval.max = float("inf")

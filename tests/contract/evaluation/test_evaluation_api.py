@@ -209,6 +209,14 @@ async def test_an_evaluation_has_all_that_is_known(served: EvaluationServer) -> 
     assert (found.start_time.seconds, found.end_time.nanos, found.expire_time.seconds) == (2, 500_000_000, 4)
 
 
+async def test_a_panel_that_is_not_measurable_says_so_with_a_note(served: EvaluationServer) -> None:
+    created = await served.create()
+    panel = PanelResult(panel=Panel.REALISM, verdict=Verdict.NOT_MEASURABLE, sentence="None.", note="rows 3 and 4")
+    served.evaluations.change(created.id, state=State.SUCCEEDED, panels=(panel,))
+    (found,) = (await served.stub.GetEvaluation(Get(id=created.id))).evaluation.panels
+    assert (found.verdict, found.note) == (evaluation_pb2.VERDICT_NOT_MEASURABLE, "rows 3 and 4")
+
+
 async def test_a_cancelled_evaluation_says_who_cancelled_it(served: EvaluationServer) -> None:
     created = await served.create()
     cancelled = await served.stub.CancelEvaluation(evaluation_pb2.CancelEvaluationRequest(id=created.id))
@@ -342,8 +350,9 @@ async def reported(served: EvaluationServer, sentence: str = "Unlike real rows."
     created = await served.create()
     panel = PanelResult(panel=Panel.REALISM, verdict=Verdict.WORSE, sentence=sentence)
     served.evaluations.bundles[created.id] = make_bundle(
-        specification=specification(), metrics=[METRIC], panels=[panel], gates=[], figures={}, failed=0, compared=60
-    )
+        specification=specification(), metrics=[METRIC], panels=[panel], gates=[], figures={}, failed=0, compared=60,
+        real_rows={},
+    )  # fmt: skip
     served.evaluations.change(created.id, state=State.SUCCEEDED, end_unix_s=3.0)
     return created.id
 

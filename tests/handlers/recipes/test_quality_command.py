@@ -283,6 +283,13 @@ def test_a_report_of_another_model_is_refused_and_changes_nothing(store: Path, t
     assert (store / "digits-cvae" / "model.yaml").read_bytes() == before
 
 
+def test_a_report_whose_metrics_are_not_measurable_is_refused(store: Path, tmp_path: Path) -> None:
+    metrics = [{"name": "copy_rate", "value": None, "interval": None, "decides": True, "verdict": "not-measurable"}]
+    file = report_of(store / "digits-cvae", tmp_path / "report.json", metrics=metrics)
+    result = run("digits-cvae", "--report", file, "--write", store=store)
+    assert (result.exit_code, "could not measure copy_rate" in result.output) == (1, True)
+
+
 @pytest.mark.parametrize("changes", [{"format": 2}, {"envelope": None, "metrics": None, "format": None}], ids=str)
 def test_a_report_of_another_format_is_refused(changes: dict[str, object], store: Path, tmp_path: Path) -> None:
     result = run(

@@ -2,7 +2,7 @@
 
 import pytest
 
-from fount.cli.evaluation_summary import failure, metric_line, verdicts
+from fount.cli.evaluation_summary import evaluation_lines, failure, metric_line, verdicts
 from fount.evaluation.types import evaluation_info
 from fount.v1 import evaluation_pb2
 
@@ -69,3 +69,33 @@ def test_a_metric_without_a_value_is_a_dash():
 
 def test_an_evaluation_without_verdicts_has_a_dash():
     assert verdicts(evaluation_info(evaluation_pb2.Evaluation())) == "-"
+
+
+def not_measurable():
+    note = "7 held-out rows are equal to a training row, pixel for pixel: rows 1, 2."
+    reason = "Only 0 held-out rows are left"
+    names = ("copy_rate", "nearest_auc")
+    unmeasured = evaluation_pb2.VERDICT_NOT_MEASURABLE
+    evaluation = evaluation_pb2.Evaluation(
+        state=SUCCEEDED,
+        metrics=[evaluation_pb2.Metric(name=each, verdict=unmeasured, decides=True, note=reason) for each in names],
+        panels=[
+            evaluation_pb2.PanelVerdict(panel=each, verdict=unmeasured, sentence="Not measurable: copies.", note=note)
+            for each in (evaluation_pb2.PANEL_REALISM, evaluation_pb2.PANEL_MEMORISATION)
+        ],
+    )
+    return list(evaluation_lines(evaluation_info(evaluation)))
+
+
+def test_what_is_not_measurable_is_written_in_words():
+    lines = not_measurable()
+    assert lines[-1] == "Overall     not measurable"
+    assert "memorisation  not measurable  Not measurable: copies." in lines
+
+
+def test_leaked_rows_of_several_panels_are_named_once():
+    assert not_measurable().count("7 held-out rows are equal to a training row, pixel for pixel: rows 1, 2.") == 1
+
+
+def test_metrics_without_a_value_for_one_reason_share_a_line():
+    assert "copy_rate, nearest_auc: Only 0 held-out rows are left" in not_measurable()

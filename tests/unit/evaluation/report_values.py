@@ -29,7 +29,10 @@ def evidence(classes=("a", "b", "c"), samples=60, rows=50, side=8, conditional=T
 
     def real(n):
         labels = np.arange(n, dtype=np.int64) % kinds
-        return RealRows(images=images(n), labels=labels, features=features(n), probabilities=probabilities(labels))
+        return RealRows(
+            images=images(n), labels=labels, features=features(n), probabilities=probabilities(labels),
+            numbers=np.arange(n),
+        )  # fmt: skip
 
     def nearest():
         near = [np.sort(rng.random((n, NEIGHBOURS)) + 1, axis=1) for n in (samples, rows)]
@@ -117,6 +120,7 @@ def bundle(**changes) -> bytes:
         "figures": {},
         "failed": 0,
         "compared": 60,
+        "real_rows": {},
     }
     return make_bundle(**whole | changes)
 

@@ -44,7 +44,8 @@ def real(count: int, seed: int) -> RealRows:
     labels = labels_of(count)
     images = images_of(labels, seed)
     features, probabilities = classify(images)
-    return RealRows(images=images, labels=labels, features=features, probabilities=probabilities)
+    numbers = np.arange(count)
+    return RealRows(images=images, labels=labels, features=features, probabilities=probabilities, numbers=numbers)
 
 
 def samples_of(images, labels: Sequence[int] | None) -> Samples:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
 import pytest
 
 from service.evaluation.panels.gates import evaluate_gate, parse_gate
 from service.evaluation.panels.registry import METRICS
-from service.evaluation.results import ClassValue, Metric, Null, Panel
+from service.evaluation.results import ClassValue, Metric, Null, Panel, Verdict
 
 
 def metric(name: str = "copy_rate", value: float | None = 0.02, interval=(0.01, 0.03), note: str = "", classes=()):
@@ -129,3 +130,10 @@ def test_it_fails_on_a_metric_whose_panel_was_not_requested() -> None:
 
 def test_it_knows_the_panel_of_its_metric() -> None:
     assert parse_gate("label_agreement > 0.9").panel is Panel.LABEL_FIDELITY
+
+
+def test_it_gives_the_reason_of_a_metric_that_is_not_measurable_also_within_a_class() -> None:
+    unmeasured = ClassValue(class_name="7", value=None)
+    of = replace(metric("recall", None, None, "rows leaked", [unmeasured]), verdict=Verdict.NOT_MEASURABLE, null=None)
+    found = [evaluate_gate(parse_gate(each), [of]) for each in ("recall.null_mean > 0", "recall[7] > 0")]
+    assert [(each.passed, each.note) for each in found] == [(False, "rows leaked")] * 2

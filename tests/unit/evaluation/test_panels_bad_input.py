@@ -49,7 +49,7 @@ def real_without_class(of):
     def without(rows: RealRows) -> RealRows:
         keep = rows.labels != 2
         return RealRows(
-            **{name: getattr(rows, name)[keep] for name in ("images", "labels", "features", "probabilities")}
+            **{name: getattr(rows, name)[keep] for name in ("images", "labels", "features", "probabilities", "numbers")}
         )
 
     held_out, training = without(of.held_out), without(of.training)

@@ -96,3 +96,32 @@ def test_the_report_has_the_worst_verdict_and_a_sentence():
     whole = report(bundle(panels=panels))
     assert (whole["verdict"], "diversity" in whole["sentence"]) == ("worse", True)
     assert report(bundle(panels=[]))["verdict"] == "none"
+
+
+@pytest.mark.parametrize(
+    ("verdicts", "worst", "sentence"),
+    [
+        (
+            (Verdict.NEAR_REAL, Verdict.NOT_MEASURABLE),
+            "not-measurable",
+            "Samples cannot be compared with real rows in memorisation.",
+        ),
+        (
+            (Verdict.WORSE, Verdict.NOT_MEASURABLE),
+            "worse",
+            "Samples are worse than real rows in realism. They cannot be compared in memorisation.",
+        ),
+    ],
+    ids=["near", "worse"],
+)
+def test_what_is_not_measurable_counts_for_more_than_being_near(verdicts, worst, sentence):
+    panels = [panel(each, verdict) for each, verdict in zip((Panel.REALISM, Panel.MEMORISATION), verdicts, strict=True)]
+    whole = report(bundle(panels=panels))
+    assert (whole["verdict"], whole["sentence"]) == (worst, sentence)
+
+
+def test_a_bundle_of_an_earlier_version_has_no_facts_about_real_rows():
+    content = read_bundle(bundle())
+    del content["real_rows"], content["panels"][0]["note"]
+    whole = report(zlib.compress(json.dumps(content).encode()))
+    assert (whole["real_rows"], whole["panels"][0]["note"]) == ({}, "")
