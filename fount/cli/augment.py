@@ -1,7 +1,7 @@
 """`fount augment`: draw originals next to their variants, to see the effect of a policy before training on it.
 
-Image files, folders of them, an NPZ file or rows of a data set enter; one PNG file leaves. Sizes of input files are
-checked before anything is decoded, and nothing is unpickled.
+Image files, folders of them, an NPZ file or rows of a data set enter; one PNG file leaves. Files are listed and decoded
+as those of data sets are, with transparent pixels on white.
 """
 
 from __future__ import annotations
@@ -10,12 +10,12 @@ import zipfile
 import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
+from itertools import islice
 from pathlib import Path
 
 import click
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
 
 from fount.augmentation.augment import AugmentQuery
 from fount.augmentation.plan_file import load_policy_file
@@ -26,12 +26,12 @@ from fount.cli.output.text import echo_result
 from fount.client.sync import Client
 from fount.errors import InvalidRequest, NotFound, OutputError, output_errors
 from fount.files import atomic_path
+from fount.readers import DataError, Limits
+from fount.readers.image_decoder import IMAGE_SUFFIXES, decode_image
+from fount.readers.image_folder import list_images
 
 __all__ = ["augment"]
 
-_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
-_GREY_MODES = ("1", "L", "LA")
-_WIDE_MODES = ("I", "I;16", "I;16B", "F")  # of more than 8 bits, which Pillow would clip to white
 _MAX_SIDE = 4096  # pixels, as in the contract
 _ARRAYS = ("images", "samples")  # possible names in an NPZ file
 
@@ -114,7 +114,7 @@ def _read_images(paths: Sequence[Path], limit: int) -> tuple[_Images, list[str]]
     if len(paths) == 1 and paths[0].suffix.lower() == ".npz":
         images = _read_npz(paths[0], limit)
         return images, [str(row) for row in range(len(images))]
-    files = [file for path in paths for file in _image_files(path)][:limit]
+    files = list(islice((file for path in paths for file in _image_files(path, limit)), limit))
     found: list[NDArray[np.uint8]] = []
     for file in files:
         found.append(_read_file(file))
@@ -124,25 +124,24 @@ def _read_images(paths: Sequence[Path], limit: int) -> tuple[_Images, list[str]]
     return np.stack(found), [file.stem for file in files]
 
 
-def _image_files(path: Path) -> Iterator[Path]:
+def _image_files(path: Path, limit: int) -> Iterator[Path]:
     if not path.is_dir():
         yield path
         return
-    found = [file for file in sorted(path.rglob("*")) if file.suffix.lower() in _SUFFIXES]
+    with _reading(path):
+        found = list(islice(list_images(path), limit))
     if not found:
-        raise NotFound(f"The folder {str(path)!r} has no images ({', '.join(_SUFFIXES)}).")
+        raise NotFound(f"The folder {str(path)!r} has no images ({', '.join(sorted(IMAGE_SUFFIXES))}).")
     yield from found
 
 
 def _read_file(path: Path) -> NDArray[np.uint8]:
-    with _reading(path), Image.open(path) as image:
-        if max(image.size) > _MAX_SIDE:
-            raise _refused(path, f"has {image.width} × {image.height} pixels; a side may have at most {_MAX_SIDE}")
-        if image.mode in _WIDE_MODES:
-            found = f"has pixels of mode {image.mode}"
-            raise _refused(path, f"{found}, and only 8 bits per channel are read; convert it")
-        pixels = np.asarray(image.convert("L" if image.mode in _GREY_MODES else "RGB"), np.uint8)
-    return pixels.reshape(*pixels.shape[:2], -1)  # (H, W, 1 or 3)
+    with _reading(path):
+        image = decode_image(path, str(path), background="white", max_pixels=Limits().max_pixels)
+    height, width = image.shape[:2]
+    if max(height, width) > _MAX_SIDE:
+        raise _refused(path, f"has {width} × {height} pixels; a side may have at most {_MAX_SIDE}")
+    return image
 
 
 def _read_npz(path: Path, limit: int) -> _Images:
@@ -163,17 +162,15 @@ def _read_npz(path: Path, limit: int) -> _Images:
 
 @contextmanager
 def _reading(path: Path) -> Iterator[None]:
-    """Turn what numpy and Pillow raise over a file that is absent or damaged into an error that names it."""
+    """Turn what readers and numpy raise over a file that is absent or damaged into an error that names it."""
+    if not path.exists():
+        raise NotFound(f"There is no file {str(path)!r}.")
     try:
         yield
-    except FileNotFoundError as error:
-        raise NotFound(f"There is no file {str(path)!r}.") from error
-    except UnidentifiedImageError as error:
-        raise _refused(path, "is not a supported image") from error
-    except Image.DecompressionBombError as error:
-        raise _refused(path, f"is too large: {error}") from error
-    except (OSError, SyntaxError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        raise _refused(path, f"cannot be read: {error}") from error  # SyntaxError: Pillow's for broken PNG files
+    except DataError as error:
+        raise InvalidRequest(f"The images cannot be augmented: {error}.") from error
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        raise _refused(path, f"cannot be read: {error}") from error
 
 
 def _refused(path: Path, text: str) -> InvalidRequest:

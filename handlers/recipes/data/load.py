@@ -120,7 +120,7 @@ def _load_digits(_folder: Path | None) -> TrainingData:
 
 
 def _load_mnist(folder: Path | None) -> TrainingData:
-    """Read 60 000 training and 10 000 test rows from the four files in a folder or its subfolder `mnist`."""
+    """Read 60 000 training and 10 000 test rows from four files in a folder, or below it as in torchvision."""
     files = _find_mnist(folder)
     train, test = _read_mnist(*files[:2]), _read_mnist(*files[2:])
     digest = hashlib.sha256()
@@ -137,11 +137,11 @@ def _load_mnist(folder: Path | None) -> TrainingData:
 
 
 def _find_mnist(folder: Path | None) -> list[Path]:
-    places = [] if folder is None else [folder, folder / "mnist"]
+    places = [] if folder is None else [folder, folder / "mnist", folder / "raw", folder / "MNIST" / "raw"]
     found = [{name: file for name in MNIST_FILES if (file := find_idx(place, name))} for place in places]
     best = max(found, key=len, default={})
     if missing := [name for name in MNIST_FILES if name not in best]:
-        searched = f" (looked in {' and '.join(map(str, places))})" if places else ""
+        searched = f" (looked in {', '.join(map(str, places))})" if places else ""
         raise DataError(
             f"MNIST lacks {', '.join(missing)}{searched}; get the four files {', '.join(MNIST_FILES)}, plain or .gz, "
             "from any mirror of MNIST, and name their folder with --data DIR or FOUNT_DATA"

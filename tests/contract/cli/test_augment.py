@@ -47,6 +47,54 @@ def test_a_folder_is_read_in_order_up_to_the_limit(gateway, tmp_path):
     assert (tile("sheet.png", 0, 0), tile("sheet.png", 0, 1)) == (0, 10)
 
 
+JUNK = ("._0.png", ".ipynb_checkpoints/0-checkpoint.png", "__MACOSX/._0.png", "Thumbs.db", "ant/.hidden.png")
+
+
+@pytest.mark.parametrize("junk", JUNK)
+def test_files_that_data_sets_ignore_are_ignored(gateway, tmp_path, junk):
+    (tmp_path / "some" / "ant").mkdir(parents=True)
+    draw("some/ant/0.png", 40)
+    (tmp_path / "some" / junk).parent.mkdir(parents=True, exist_ok=True)
+    (tmp_path / "some" / junk).write_bytes(b"junk")
+    assert json.loads(fount("some", "--out", "sheet.png", "--json").stdout)["pictures"] == 1
+
+
+def test_copies_that_notebooks_keep_are_not_counted(gateway, tmp_path):
+    (tmp_path / "some" / ".ipynb_checkpoints").mkdir(parents=True)
+    draw("some/0.png", 40)
+    draw("some/.ipynb_checkpoints/0-checkpoint.png", 40)
+    assert json.loads(fount("some", "--out", "sheet.png", "--json").stdout)["pictures"] == 1
+
+
+def test_a_link_to_a_folder_is_not_followed(gateway, tmp_path):
+    (tmp_path / "some").mkdir()
+    draw("some/0.png", 40)
+    (tmp_path / "some" / "again").symlink_to(tmp_path / "some")
+    assert json.loads(fount("some", "--out", "sheet.png", "--json").stdout)["pictures"] == 1
+
+
+def test_a_photo_is_turned_upright(gateway):
+    photo = Image.fromarray(np.repeat(np.array([[230, 20]], np.uint8), 8, 0).repeat(4, 1))
+    block = Image.Exif()
+    block[0x0112] = 6
+    photo.save("a.png", exif=block)
+    fount("a.png", "--variants", "1", "--out", "sheet.png")
+    with Image.open("sheet.png") as sheet:
+        assert [sheet.getpixel((8 + 36, 8 + 18 + y)) for y in (9, 63)] == [230, 20]
+
+
+def test_transparent_pixels_are_drawn_on_white(gateway):
+    Image.new("RGBA", (8, 8), (0, 0, 0, 0)).save("a.png")
+    fount("a.png", "--variants", "1", "--out", "sheet.png")
+    assert tile("sheet.png", 0, 0) == (255, 255, 255)
+
+
+@pytest.mark.parametrize("suffix", ["gif", "tif", "ppm", "pgm", "bmp", "webp", "jpg"])
+def test_every_kind_of_image_is_read(gateway, suffix):
+    draw(f"a.{suffix}", 100)
+    assert fount(f"a.{suffix}", "--out", "sheet.png").exit_code == 0
+
+
 @pytest.mark.parametrize("name", ["images", "samples"])
 def test_an_npz_file_is_read(gateway, name):
     np.savez("some.npz", **{name: np.full((2, 8, 8), 30, np.uint8)})
@@ -86,16 +134,16 @@ def test_images_of_two_sizes_are_refused(tmp_path):
 
 def test_a_file_that_is_not_an_image_is_named(tmp_path):
     (tmp_path / "a.png").write_bytes(b"no")
-    assert "a.png: is not a supported image" in fount("a.png", "--out", "s.png").stderr
+    assert "a.png is not a supported image" in fount("a.png", "--out", "s.png").stderr
 
 
 def test_a_truncated_image_is_named(tmp_path):
     draw("a.png", size=(64, 64))
     (tmp_path / "a.png").write_bytes((tmp_path / "a.png").read_bytes()[:-30])
-    assert "a.png: cannot be read" in fount("a.png", "--out", "s.png").stderr
+    assert "a.png is a damaged image" in fount("a.png", "--out", "s.png").stderr
 
 
-def test_an_image_that_is_too_large_is_refused_before_it_is_decoded(tmp_path):
+def test_an_image_with_a_side_that_is_too_long_is_refused(tmp_path):
     draw("a.png", size=(5000, 1))
     assert "a.png: has 5000 × 1 pixels; a side may have at most 4096" in fount("a.png", "--out", "s.png").stderr
 
@@ -121,7 +169,7 @@ def test_a_number_named_images_is_refused():
 
 def test_an_image_of_16_bits_is_refused():
     Image.fromarray(np.full((8, 8), 3000, np.uint16)).save("a.png")
-    assert "a.png: has pixels of mode I;16, and only 8 bits per channel" in fount("a.png", "--out", "s.png").stderr
+    assert "a.png has pixels of mode I;16, and 8 bits per channel are read" in fount("a.png", "--out", "s.png").stderr
 
 
 def test_a_policy_that_is_not_yaml_is_reported(tmp_path):

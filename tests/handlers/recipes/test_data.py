@@ -88,16 +88,19 @@ def test_another_label_is_another_digest(folder: Path) -> None:
     assert load_data("mnist", folder).digest != before
 
 
-def test_files_may_lie_in_a_subfolder_mnist(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+@pytest.mark.parametrize("place", ["mnist", "raw", "MNIST/raw"])
+def test_files_may_lie_in_a_subfolder(folder: Path, tmp_path_factory: pytest.TempPathFactory, place: str) -> None:
     data = tmp_path_factory.mktemp("data")
-    folder.rename(data / "mnist")
+    (data / place).parent.mkdir(exist_ok=True)
+    folder.rename(data / place)
     assert len(load_data("mnist", data).test.labels) == 3
 
 
 def test_missing_files_are_named_with_their_source(folder: Path) -> None:
     (folder / TEST_LABELS).unlink()
     message = refusal(folder)
-    assert message.startswith(f"MNIST lacks {TEST_LABELS} (looked in {folder} and {folder}/mnist); get the four files ")
+    places = f"{folder}, {folder}/mnist, {folder}/raw, {folder}/MNIST/raw"
+    assert message.startswith(f"MNIST lacks {TEST_LABELS} (looked in {places}); get the four files ")
     assert "any mirror of MNIST" in message
     assert message.endswith("--data DIR or FOUNT_DATA")
 
