@@ -23,6 +23,7 @@ from pydantic import AfterValidator, PlainValidator
 from fount.augmentation.shards import MAX_SHARDS
 from fount.documents import DocumentError, Problem, check, parse, read_yaml, record
 from fount.errors import InvalidRequest, NotFound
+from fount.names import normal_name
 from fount.sampling.arguments import UINT32_MAX, UINT64_MAX
 from fount.sampling.request import model_ref
 from fount.transforms import Policy, PolicyDocument
@@ -285,15 +286,16 @@ def _target(spec: TargetSpec) -> augmentation_pb2.Target:
     elif spec.balance == "largest":
         target.balance_to_largest = True
     elif spec.balance is not None:
-        target.balance_to_class.name = spec.balance
+        target.balance_to_class.name = normal_name(spec.balance)
     elif spec.counts is not None:
         target.counts.SetInParent()
         for each in spec.counts:
-            target.counts.counts.add(label={"name": each.label}, group=each.group, count=each.count)
+            group = None if each.group is None else normal_name(each.group)
+            target.counts.counts.add(label={"name": normal_name(each.label)}, group=group, count=each.count)
     elif spec.weights is not None:
         target.weights.total = spec.total or 0
         for label, weight in spec.weights.items():
-            target.weights.weights.add(label={"name": label}, weight=weight)
+            target.weights.weights.add(label={"name": normal_name(label)}, weight=weight)
     return target
 
 

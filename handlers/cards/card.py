@@ -18,6 +18,7 @@ import yaml
 from pydantic import AfterValidator
 
 from fount.documents import DocumentError, Problem, check, parse, read_yaml, record
+from fount.names import normal_name
 from handlers.models import CUSTOM_FAMILY, PROGRAM_FAMILIES
 
 __all__ = [
@@ -53,6 +54,7 @@ NAME_RULE = "must be a lower-case letter, then a-z, 0-9 and -, 64 characters at 
 Name = Annotated[str, check(lambda name: is_model_name(name), NAME_RULE)]
 ClassName = Annotated[
     str,
+    AfterValidator(normal_name),
     check(
         lambda name: 0 < len(name) <= 128 and name == name.strip() and name.isprintable(),
         "must be text of 128 characters at most, without control characters or space at its ends",

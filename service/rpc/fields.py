@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
+from fount.names import normal_name
 from fount.transforms import RANGES, Kind, Policy, Transform, violations
 from fount.v1 import augmentation_pb2, model_pb2, sampling_pb2
 from service.domain import ModelKey, Parameters, ServedModel
@@ -101,7 +102,7 @@ def read_label(
         message: the label.
         field: its path in the request.
         owner: the model or data set that has these labels.
-        names: of its labels, by id.
+        names: of its labels, by id, in NFC.
         wrong: appended to.
     """
     kind = message.WhichOneof("kind")
@@ -109,8 +110,8 @@ def read_label(
         wrong.add(field, "set an id or a name")
     elif kind == "id" and message.id < len(names):
         return message.id
-    elif kind == "name" and message.name in names:
-        return names.index(message.name)
+    elif kind == "name" and (name := normal_name(message.name)) in names:
+        return names.index(name)
     else:
         shown = str(message.id) if kind == "id" else repr(message.name[:80])
         wrong.add(f"{field}.{kind}", f"{owner} has no label {shown}; it has {label_list(names)}", unknown=True)

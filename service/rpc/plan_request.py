@@ -14,6 +14,7 @@ from dataclasses import replace
 import numpy as np
 
 from fount.augmentation.shards import MAX_SHARDS
+from fount.names import normal_name
 from fount.readers import Dataset, DatasetSplit
 from fount.transforms import Policy, safe_policy
 from fount.v1 import augmentation_pb2, model_pb2, sampling_pb2
@@ -211,8 +212,8 @@ class _RequestReader:
         groups = self._dataset.groups
         if not name:
             return None
-        if name in groups:
-            return groups.index(name)
+        if (normal := normal_name(name)) in groups:
+            return groups.index(normal)
         known = ", ".join(map(repr, groups[:12])) or "none"
         self._wrong.add(field, f"{self._dataset.name} has no group {name[:80]!r}; it has {known}", unknown=True)
         return None

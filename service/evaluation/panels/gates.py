@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
 
+from fount.names import normal_name
 from service.evaluation.panels.registry import METRICS, PER_CLASS_METRICS
 from service.evaluation.results import ClassValue, GateOutcome, Metric, Panel, Verdict
 
@@ -87,7 +88,7 @@ def parse_gate(text: str) -> Gate:
     return Gate(
         text=text,
         metric=metric,
-        class_name=left["class"],
+        class_name=None if left["class"] is None else normal_name(left["class"]),
         field=_one_of(text, left["field"] or FIELDS[0], FIELDS, "field"),
         op=parts["op"],
         number=_number(text, parts["number"]),

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 import grpc
 from google.protobuf.message import DecodeError
 
+from fount.names import normal_name
 from fount.v1 import model_pb2
 from fount.worker.v1 import worker_pb2
 from service.domain import Encoding, ModelKey, ModelState, Operation, ParameterRange, QualityFigure, ServedModel
@@ -63,7 +64,7 @@ def card_to_model(card: model_pb2.Model) -> ServedModel:
     return ServedModel(
         key=ModelKey(name=card.ref.name, version=card.ref.version, digest=card.ref.digest),
         operations=frozenset(Operation(int(each)) for each in card.operations if int(each) in _KNOWN),
-        labels=tuple(label.name for label in card.condition.labels),
+        labels=tuple(normal_name(label.name) for label in card.condition.labels),
         prior=tuple(card.condition.prior),
         sample_dims=(dims[0], dims[1], dims[2]),
         value_range=(native.min, native.max),

@@ -323,6 +323,23 @@ async def test_a_plan_shows_its_target_with_class_ids(planning: Planning) -> Non
     assert plan.request.target == plan_request("target { " + target.format(label="id: 1") + " }").target
 
 
+async def test_names_match_in_either_form_of_unicode(tmp_path: Path) -> None:
+    composed, decomposed = "caf\u00e9", "cafe\u0301"
+    names = np.array([decomposed, "the"] * 5)
+    np.savez(tmp_path / "drinks.npz", images=np.zeros((10, *SHAPE), np.uint8), labels=names, groups=names)
+    drinks = DatasetSettings(source=DatasetSource(name="drinks", path=tmp_path / "drinks.npz"))
+    async with planning_with(augmenting_pool(), drinks) as planning:
+        for name in (composed, decomposed):
+            counts = f"counts {{ label {{ name: '{name}' }} group: '{name}' count: 3 }}"
+            plan = await planning.plan(f'dataset: "drinks" target {{ subsample: true counts {{ {counts} }} }}')
+            assert (slots(plan)[0, 1], list(plan.classes), list(plan.groups)) == (
+                3,
+                [composed, "the"],
+                [composed, "the"],
+            )
+            assert [each.label.id for each in plan.request.target.counts.counts] == [0]
+
+
 async def test_counts_with_and_without_groups_do_not_mix(planning: Planning) -> None:
     counts = "counts { label { id: 0 } group: '0' count: 9 } counts { label { id: 1 } count: 9 }"
     error = await planning.refusal(f'dataset: "grouped" target {{ counts {{ {counts} }} }}')

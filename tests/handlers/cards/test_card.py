@@ -351,3 +351,14 @@ def test_a_model_digest_does_not_depend_on_measurements(tmp_path: Path) -> None:
     card = load_card(write(tmp_path, plain_card()))
     other = dataclasses.replace(card, quality=(), description="Another.", version="2.0")
     assert model_digest(other, tmp_path) == model_digest(card, tmp_path)
+
+
+def test_class_names_are_composed(tmp_path: Path) -> None:
+    card = load_card(write(tmp_path, plain_card() | {"classes": ["cafe\u0301", "b"]}))
+    assert card.classes == ("caf\u00e9", "b")
+
+
+def test_a_class_name_in_two_forms_of_unicode_is_a_repetition(tmp_path: Path) -> None:
+    (problem,) = problems_of(tmp_path, lambda plain: plain.update(classes=["cafe\u0301", "caf\u00e9"]))
+    assert problem.startswith("classes: ")
+    assert problem.endswith("must be free of repetitions")

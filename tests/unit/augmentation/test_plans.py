@@ -1,6 +1,7 @@
 """Plan specifications as requests, and plans as the client returns them."""
 
 import pytest
+from google.protobuf import text_format
 
 from fount.augmentation.plan import plan_info, ticket_of
 from fount.augmentation.plan_file import ParametersSpec, load_plan_file, plan_request, policy_message
@@ -36,6 +37,20 @@ def label(name):
 def test_it_reads_plan_files_of_more_than_a_megabyte(tmp_path):
     (tmp_path / "plan.yaml").write_text("dataset: mnist\n" + "#" * 2**20)
     assert load_plan_file(tmp_path / "plan.yaml").dataset == "mnist"
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        {"balance": "cafe\u0301"},
+        {"counts": {"cafe\u0301": 1}},
+        {"counts": [{"label": "b", "group": "cafe\u0301", "count": 1}]},
+        {"weights": {"cafe\u0301": 1.0}, "total": 1},
+    ],
+)
+def test_it_composes_names(target):
+    request = plan_request({"dataset": "drinks", "target": target})
+    assert "caf\u00e9" in text_format.MessageToString(request.target, as_utf8=True)
 
 
 def test_it_reads_every_key_of_a_plan_file(tmp_path):

@@ -40,6 +40,7 @@ RECALLS = metric(
         ("recall[ a b ].lower95 > 1.", "recall", " a b ", "lower95", ">", 1.0),
         ("recall[a < b.value].upper95 >= 0.2", "recall", "a < b.value", "upper95", ">=", 0.2),
         ("recall[ü[x] > 0", "recall", "ü[x", "value", ">", 0.0),
+        ("recall[u\u0308] > 0", "recall", "\u00fc", "value", ">", 0.0),
     ],
 )
 def test_it_parses(text: str, metric_name: str, class_name: str | None, field: str, op: str, number: float) -> None:
