@@ -133,7 +133,10 @@ def _folders(root: Path, inside: Path, groups: Path | None = None) -> list[Path]
     if not folders:
         if arrays := [file for file in files if file.suffix.lower() == ".npz"]:
             raise DataError(f"{root} holds the NPZ file {arrays[0].name}; give {arrays[0]} as the path")
-        raise DataError(f"{root} has no class folder; {LAYOUTS}")
+        if images := [file for file in files if is_image(file)]:
+            raise DataError(f"{root} holds images without classes, such as {images[0].name}; {LAYOUTS}")
+        found = f"holds {', '.join(file.name for file in files[:3])}" if files else "is empty"
+        raise DataError(f"{root} {found}, and has no class folder; {LAYOUTS}")
     for file in files:
         if is_image(file):
             raise DataError(f"{file} is next to the class folders; put it into the folder of its class")

@@ -60,7 +60,13 @@ def test_splits_without_classes_are_refused_with_the_layouts(tmp_path: Path) -> 
     draw(tmp_path / "train" / "0.png")
     draw(tmp_path / "test" / "0.png")
     message = refusal(tmp_path)
-    assert "test holds images without classes; a data set is an NPZ or Parquet file, a folder of IDX" in message
+    assert "test holds images without classes; a data set is an NPZ or Parquet file, a folder of Parquet" in message
+
+
+def test_images_without_classes_are_refused_with_the_layouts(tmp_path: Path) -> None:
+    draw(tmp_path / "0.png")
+    (tmp_path / "labels.csv").write_text("0.png,ant")
+    assert f"{tmp_path} holds images without classes, such as 0.png; a data set is" in refusal(tmp_path)
 
 
 def test_a_class_may_be_called_train(tmp_path: Path) -> None:
@@ -82,7 +88,7 @@ def test_a_folder_within_a_class_is_refused_with_the_layouts(tmp_path: Path, nes
     draw(write_folder(tmp_path) / nested)
     message = refusal(tmp_path)
     assert "is a folder within a class" in message
-    assert "images as CLASS/IMAGE or train/CLASS/IMAGE and test/CLASS/IMAGE" in message
+    assert "images as CLASS/IMAGE, or as train/CLASS/IMAGE and test/CLASS/IMAGE" in message
     assert "move" not in message
 
 
@@ -98,7 +104,7 @@ def test_an_array_file_in_a_folder_is_named_as_the_path(tmp_path: Path) -> None:
 
 def test_a_folder_of_anything_else_is_refused_with_the_layouts(tmp_path: Path) -> None:
     (tmp_path / "data_batch_1").write_bytes(b"x")
-    assert f"{tmp_path} has no class folder; a data set is an NPZ or Parquet file" in refusal(tmp_path)
+    assert f"{tmp_path} holds data_batch_1, and has no class folder; a data set is an NPZ or" in refusal(tmp_path)
 
 
 # --- Junk -------------------------------------------------------------------------------------------------------------
