@@ -7,7 +7,7 @@ have the same spellings in every format.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType
 
@@ -46,10 +46,7 @@ def entries(folder: Path, inside: Path) -> list[Path]:
     Raises:
         DataError: the folder cannot be read, or one of them is a link that leaves `inside`.
     """
-    try:
-        found = [each for each in folder.iterdir() if not _is_ignored(each.name)]
-    except OSError as error:
-        raise DataError(f"{folder} cannot be read: {error.strerror or error}; check path and permissions") from error
+    found = [folder / name for name in _names(folder)]
     for each in found:
         if _leaves(each, inside):
             raise DataError(f"{each} is a link that leaves {inside}; put the file itself there")
@@ -62,24 +59,19 @@ def is_image(entry: Path) -> bool:
 
 
 def holds_images(folder: Path) -> bool:
-    """Whether a folder has images directly in it, as that of a class has."""
-    with os.scandir(folder) as found:
-        return any(not _is_ignored(each.name) and is_image(Path(each.name)) for each in found)
+    """Whether a folder has images directly in it, as that of a class has; a DataError when it cannot be read."""
+    return any(is_image(Path(name)) for name in _names(folder))
 
 
 def inner_folders(path: Path) -> list[Path]:
     """List the folders in a folder that are not those of classes, and may hold files of another format.
 
     Raises:
-        DataError: the folder cannot be read.
+        DataError: a folder cannot be read.
     """
     inside = path.resolve()
-    try:
-        found = [each for each in path.iterdir() if not _is_ignored(each.name) and each.is_dir()]
-        return sorted(each for each in found if not _leaves(each, inside) and not holds_images(each))
-    except OSError as error:
-        found_at = error.filename or path
-        raise DataError(f"{found_at} cannot be read: {error.strerror or error}; check path and permissions") from error
+    found = [each for name in _names(path) if (each := path / name).is_dir() and not _leaves(each, inside)]
+    return sorted(each for each in found if not holds_images(each))
 
 
 def only_folder(path: Path, found: list[Path], format: str) -> Path | None:
@@ -94,8 +86,15 @@ def only_folder(path: Path, found: list[Path], format: str) -> Path | None:
     return found[0] if found else None
 
 
-def _is_ignored(name: str) -> bool:
-    return name.startswith(".") or name.lower() in _IGNORED
+def _names(folder: Path) -> Iterator[str]:
+    """The names in a folder that are not ignored, in no order."""
+    try:
+        with os.scandir(folder) as found:
+            for each in found:
+                if not each.name.startswith(".") and each.name.lower() not in _IGNORED:
+                    yield each.name
+    except OSError as error:
+        raise DataError(f"{folder} cannot be read: {error.strerror or error}; check path and permissions") from error
 
 
 def _leaves(entry: Path, inside: Path) -> bool:
