@@ -117,7 +117,7 @@ class Gateway:
         if self._readiness:
             self._readiness.cancel()
         async with AsyncExitStack() as closing:  # the last first, and each also when one before has failed
-            for each in (self.pool, self._side_port, self.scheduler, self.evaluation):
+            for each in (self.pool, self._side_port, self.scheduler, self.datasets, self.evaluation):
                 closing.push_async_callback(each.close)
             if self._server:
                 await self._server.announce_stop()

@@ -10,15 +10,28 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import MappingProxyType
 
-from fount.readers.dataset import Background, DataError, Dataset, DatasetSource, DatasetSplit, Format, Limits
+from fount.readers.dataset import (
+    Background,
+    DataError,
+    Dataset,
+    DatasetSource,
+    DatasetSplit,
+    Format,
+    Limits,
+    state_of_files,
+)
 from fount.readers.digits import read_digits
 from fount.readers.idx import idx_folder, read_idx_folder
 from fount.readers.image_folder import read_image_folder
 from fount.readers.layout import LAYOUTS
 from fount.readers.npz import read_npz
-from fount.readers.parquet import parquet_files, read_parquet
+from fount.readers.parquet import read_parquet
+from fount.readers.split_files import split_files
 
-__all__ = ["Background", "DataError", "Dataset", "DatasetSource", "DatasetSplit", "Format", "Limits", "read_dataset"]
+__all__ = [
+    "Background", "DataError", "Dataset", "DatasetSource", "DatasetSplit", "Format", "Limits", "read_dataset",
+    "state_of_files",
+]  # fmt: skip
 
 _READERS: Mapping[Format, Callable[[DatasetSource, Path], Dataset]] = MappingProxyType(
     {"idx": read_idx_folder, "npz": read_npz, "folder": read_image_folder, "parquet": read_parquet}
@@ -53,4 +66,4 @@ def _detect_format(path: Path) -> Format:
         raise DataError(f"{path} has no supported format; {LAYOUTS}")
     if idx_folder(path):
         return "idx"
-    return "parquet" if parquet_files(path) else "folder"
+    return next((format for format in ("parquet", "npz") if split_files(path, f".{format}")), "folder")

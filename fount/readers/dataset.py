@@ -7,19 +7,23 @@ shape in splits, with labels and groups in memory and pixels read on demand. Pla
 from __future__ import annotations
 
 import hashlib
+import os
 import stat
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Literal, Protocol, Self
+from threading import Lock
+from typing import IO, Literal, Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
+from fount.cancellation import check_cancelled
+
 __all__ = [
     "ArrayPixels", "Background", "DataError", "Dataset", "DatasetSource", "DatasetSplit", "FileVersion", "Format",
-    "Limits", "Pixels",
+    "JoinedPixels", "LazyPixels", "Limits", "Pixels", "read_into", "state_of_files",
 ]  # fmt: skip
 
 Format = Literal["auto", "idx", "npz", "folder", "parquet"]
@@ -29,6 +33,7 @@ Background = Literal["white", "black"]
 """What transparent pixels are composited on."""
 
 _HASH_BLOCK_BYTES = 16 << 20
+_PIECE_BYTES = 1 << 20
 
 
 class DataError(Exception):
@@ -169,6 +174,7 @@ class Dataset:
         block = max(1, _HASH_BLOCK_BYTES // int(np.prod(self.shape)))
         for split in self.splits.values():
             for first in range(0, len(split), block):
+                check_cancelled()
                 digest.update(split.images(np.arange(first, min(first + block, len(split)), dtype=np.int64)).data)
             digest.update(_id_bytes(split.labels, len(self.classes)))
             if split.groups is not None:
@@ -198,6 +204,7 @@ class FileVersion:
     @classmethod
     def of(cls, file: Path) -> Self:
         """Record the current size and time; raise a DataError for what cannot be accessed or is no regular file."""
+        check_cancelled()
         try:
             found = file.stat()
         except OSError as error:
@@ -224,3 +231,76 @@ class ArrayPixels:
         if self.version is not None:
             self.version.check_unchanged()
         return np.asarray(self.array[rows])
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class LazyPixels:
+    """The images of an (n, H, W, C) uint8 array that `load` decompresses when one is read for the first time.
+
+    So whatever is refused without looking at pixels is refused before any are decompressed.
+    """
+
+    load: Callable[[], NDArray[np.uint8]]
+    _lock: Lock = field(default_factory=Lock, init=False)
+
+    def read(self, rows: NDArray[np.int64]) -> NDArray[np.uint8]:
+        """Read rows; (k, H, W, C) uint8."""
+        with self._lock:
+            array = self._array
+        return np.asarray(array[rows])
+
+    @cached_property
+    def _array(self) -> NDArray[np.uint8]:
+        return self.load()
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class JoinedPixels:
+    """The images of several parts, one after another; `counts` has the number of images of each."""
+
+    parts: tuple[Pixels, ...]
+    counts: tuple[int, ...]
+
+    def read(self, rows: NDArray[np.int64]) -> NDArray[np.uint8]:
+        """Read rows; (k, H, W, C) uint8."""
+        ends = np.cumsum(self.counts)
+        part_of_row = np.searchsorted(ends, rows, side="right")
+        pieces = []
+        for number in np.unique(part_of_row).tolist():
+            positions = np.flatnonzero(part_of_row == number)
+            pieces.append((positions, self.parts[number].read(rows[positions] - (ends[number] - self.counts[number]))))
+        images = np.empty((len(rows), *pieces[0][1].shape[1:]), np.uint8)
+        for positions, piece in pieces:
+            images[positions] = piece
+        return images
+
+
+def read_into(stream: IO[bytes], array: NDArray[np.uint8]) -> int:
+    """Read from a stream into a one-dimensional array until either ends; return the number of bytes read.
+
+    A decompressor holds the interpreter while it copies what it decompressed, so small pieces keep other threads alive.
+    """
+    size = 0
+    while size < len(array):
+        check_cancelled()
+        piece = stream.read(min(_PIECE_BYTES, len(array) - size))
+        if not piece:
+            break
+        array[size : size + len(piece)] = np.frombuffer(piece, np.uint8)
+        size += len(piece)
+    return size
+
+
+def state_of_files(path: Path) -> str:
+    """Return a digest that changes when a file, or any file in a folder, changes, appears, goes or may be read."""
+    digest = hashlib.sha256()
+    inside = (Path(folder, name) for folder, _, names in os.walk(path) for name in (".", *sorted(names)))
+    for file in (path, *inside):
+        check_cancelled()
+        try:
+            found = file.stat()
+            state = f"{found.st_ino} {found.st_size} {found.st_mtime_ns} {found.st_ctime_ns}"
+        except OSError as error:
+            state = str(error.errno)
+        digest.update(b"%r %s\n" % (os.fsencode(file), state.encode()))
+    return digest.hexdigest()

@@ -2,6 +2,7 @@
 
 A plain file is memory-mapped. The header announces how much must follow, and of a gzip file no more than that and one
 byte is decompressed, so a small file that expands into gigabytes is refused by its header or its first surplus byte.
+Pixels are decompressed when one is read, after everything else of all files was checked.
 
 Source: LeCun, Cortes, Burges, "The MNIST database of handwritten digits", section "file formats".
 """
@@ -11,16 +12,28 @@ from __future__ import annotations
 import gzip
 import math
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fount.readers.dataset import ArrayPixels, DataError, Dataset, DatasetSource, FileVersion
+from fount.readers.dataset import (
+    ArrayPixels,
+    DataError,
+    Dataset,
+    DatasetSource,
+    FileVersion,
+    LazyPixels,
+    Pixels,
+    read_into,
+)
 from fount.readers.image_decoder import fit_pixels
 from fount.readers.layout import inner_folders, only_folder
-from fount.readers.validation import RawSplit, build_dataset, check_size
+from fount.readers.validation import RawSplit, build_dataset, check_sizes
 
 __all__ = ["MAX_IDX_BYTES", "find_idx", "idx_folder", "read_idx", "read_idx_folder"]
 
@@ -29,6 +42,7 @@ MAX_IDX_BYTES = 2**28
 
 _UNSIGNED_BYTE = 0x08
 _GZIP_MAGIC = b"\x1f\x8b"
+_MAX_EXPANSION = 1032  # the most bytes that deflate can make from one
 _TRAINING_FILES = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte")
 _PREFIXES = {"train": ("train",), "test": ("t10k", "test")}
 """The file name prefixes of each split."""
@@ -40,8 +54,14 @@ def read_idx_folder(source: DatasetSource, folder: Path) -> Dataset:
     pairs = {split: files for split, prefixes in _PREFIXES.items() if (files := _find_pair(folder, prefixes))}
     if "train" not in pairs:
         raise DataError(f"{folder} lacks {' and '.join(_TRAINING_FILES)}; put both there, plain or .gz")
+    limits = source.limits
+    opened = {
+        split: (_open_file(images, 3, limits.max_bytes), _open_file(labels, 1, limits.max_rows))
+        for split, (images, labels) in pairs.items()
+    }
+    check_sizes(source, [(len(images), images.shape[1:]) for images, _ in opened.values() if len(images)])
     return build_dataset(
-        source, format="idx", splits=[_read_split(source, split, *files) for split, files in pairs.items()]
+        source, format="idx", splits=[_describe_split(source, split, *files) for split, files in opened.items()]
     )
 
 
@@ -79,23 +99,25 @@ def _find_pair(folder: Path, prefixes: tuple[str, ...]) -> tuple[Path, Path] | N
     return None
 
 
-def _read_split(source: DatasetSource, name: str, images_file: Path, labels_file: Path) -> RawSplit:
-    version = FileVersion.of(images_file)
-    images = read_idx(images_file, 3, source.limits.max_bytes)
-    labels = read_idx(labels_file, 1, source.limits.max_rows)
+def _describe_split(source: DatasetSource, name: str, images: _IdxFile, labels: _IdxFile) -> RawSplit:
     if len(images) != len(labels) or not len(labels):
-        counts = f"{images_file} holds {len(images)} images and {labels_file} {len(labels)} labels"
+        counts = f"{images.file} holds {len(images)} images and {labels.file} {len(labels)} labels"
         raise DataError(f"{counts}; the counts must be equal and not 0; use the files of one download")
-    check_size(source, len(images), images.shape[1:])
-    pixels = ArrayPixels(array=images[..., None], version=version if isinstance(images, np.memmap) else None)
-    fitted, shape = fit_pixels(source, pixels, (*images.shape[1:], 1), lambda row: f"{images_file}, row {row}")
+    height, width = images.shape[1:]
+    fitted, shape = fit_pixels(source, _pixels(images), (height, width, 1), lambda row: f"{images.file}, row {row}")
     return RawSplit(
         name=name,
         pixels=fitted,
         shape=shape,
-        labels=labels.astype(np.int64),
-        where=lambda row: f"{labels_file}, row {row}",
+        labels=labels.read().astype(np.int64),
+        where=lambda row: f"{labels.file}, row {row}",
     )
+
+
+def _pixels(images: _IdxFile) -> Pixels:
+    if images.is_gzip:
+        return LazyPixels(load=lambda: images.read()[..., None])  # (n, H, W) -> (n, H, W, 1)
+    return ArrayPixels(array=images.read()[..., None], version=images.version)
 
 
 def read_idx(file: Path, dimensions: int, max_bytes: int = MAX_IDX_BYTES) -> NDArray[np.uint8]:
@@ -109,18 +131,64 @@ def read_idx(file: Path, dimensions: int, max_bytes: int = MAX_IDX_BYTES) -> NDA
     Returns:
         uint8 of the shape in its header, read-only.
     """
+    return _open_file(file, dimensions, max_bytes).read()
+
+
+@dataclass(frozen=True, kw_only=True)
+class _IdxFile:
+    """A file whose header was read; `offset` is that of the first element in what is decompressed."""
+
+    version: FileVersion
+    is_gzip: bool
+    shape: tuple[int, ...]
+    offset: int
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    @property
+    def file(self) -> Path:
+        return self.version.file
+
+    def read(self) -> NDArray[np.uint8]:
+        """Decompress the elements, or map them."""
+        self.version.check_unchanged()
+        if not self.is_gzip:
+            if not math.prod(self.shape):  # an empty file region cannot be mapped
+                return np.empty(self.shape, np.uint8)
+            return np.memmap(self.file, np.uint8, "r", self.offset, self.shape)
+        elements = np.empty(math.prod(self.shape), np.uint8)
+        with _opened(self.file) as (_, stream):
+            stream.read(self.offset)
+            found = read_into(stream, elements)
+            # One byte more than is announced: it shows a surplus, and makes gzip verify its checksum.
+            _check_length(self.file, self.shape, found + len(stream.read(1)))
+        elements.flags.writeable = False
+        return elements.reshape(self.shape)
+
+
+def _open_file(file: Path, dimensions: int, max_bytes: int) -> _IdxFile:
+    """Read the header, and check that the file can hold what it announces; nothing else is decompressed."""
+    version = FileVersion.of(file)
+    with _opened(file) as (is_gzip, stream):
+        shape, offset = _read_header(file, stream, dimensions, max_bytes), stream.tell()
+    if not is_gzip:
+        _check_length(file, shape, version.size - offset)
+    elif math.prod(shape) > version.size * _MAX_EXPANSION:
+        announced = f"its header announces {' × '.join(map(str, shape))} bytes"
+        raise DataError(f"{file} ends early: {announced}, too many for {version.size} of gzip; download it again")
+    return _IdxFile(version=version, is_gzip=is_gzip, shape=shape, offset=offset)
+
+
+@contextmanager
+def _opened(file: Path) -> Iterator[tuple[bool, IO[bytes]]]:
+    """Open a file, decompressed; whether it is gzip, and the stream. Faults within the block become a `DataError`."""
     try:
         with file.open("rb") as raw:
             is_gzip = raw.read(len(_GZIP_MAGIC)) == _GZIP_MAGIC
             raw.seek(0)
             with cast(IO[bytes], gzip.open(raw) if is_gzip else raw) as stream:
-                shape, offset = _read_header(file, stream, dimensions, max_bytes), stream.tell()
-                # One byte more than is announced: it shows a surplus, and makes gzip verify its checksum.
-                data = stream.read(math.prod(shape) + 1) if is_gzip else b""
-                _check_length(file, shape, len(data) if is_gzip else raw.seek(0, 2) - offset)
-        if is_gzip or not math.prod(shape):  # an empty file region cannot be mapped
-            return np.frombuffer(data, np.uint8).reshape(shape)
-        return np.memmap(file, np.uint8, "r", offset, shape)
+                yield is_gzip, stream
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise DataError(f"{file} is a damaged gzip file ({error}); download it again") from error
     except OSError as error:

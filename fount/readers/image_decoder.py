@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image
 
+from fount.cancellation import check_cancelled
 from fount.readers.dataset import Background, DataError, DatasetSource, Pixels
 
 __all__ = ["IMAGE_SUFFIXES", "ImageDecoder", "decode_image", "decoder_for", "fit_pixels"]
@@ -212,6 +213,7 @@ class _FittedPixels:
     def read(self, rows: NDArray[np.int64]) -> NDArray[np.uint8]:
         fitted = np.empty((len(rows), *self.shape), np.uint8)
         for k, (row, image) in enumerate(zip(rows.tolist(), self.base.read(rows), strict=True)):
+            check_cancelled()
             opened = Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image)
             fitted[k] = _to_array(opened, self.where(row), self.shape, self.background)
         return fitted

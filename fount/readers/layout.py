@@ -18,7 +18,7 @@ from fount.readers.image_decoder import IMAGE_SUFFIXES
 __all__ = ["LAYOUTS", "SPLITS", "entries", "holds_images", "inner_folders", "is_image", "only_folder"]
 
 LAYOUTS = (
-    "a data set is an NPZ or Parquet file, a folder of Parquet files or of IDX files called as MNIST's "
+    "a data set is an NPZ or Parquet file, a folder of NPZ or Parquet files or of IDX files called as MNIST's "
     "(train-images-idx3-ubyte), or a folder of images as CLASS/IMAGE, or as train/CLASS/IMAGE and test/CLASS/IMAGE"
 )
 """What can be read, for the errors of a path that holds something else."""

@@ -1,8 +1,9 @@
 """Read NPZ: a zip of arrays, as numpy and Keras write them.
 
-Arrays are named images, labels, groups, or x_train, y_train, x_test, y_test (and groups_train, groups_test). A stored
-member is memory-mapped, a compressed one is decompressed once. Nothing is unpickled, and no array is allocated before
-the shape in its header agrees with the size of the member.
+Arrays are named images, labels, groups, or x_train, y_train, x_test, y_test (and groups_train, groups_test); classes
+has the names of the labels 0, 1, ... Files of `fount pull` are read as well, several of them as one data set. A stored
+member is memory-mapped; a compressed one is decompressed when an image is read, after everything else was checked.
+Nothing is unpickled, and no array is allocated before the shape in its header agrees with the size of the member.
 
 Source: NumPy, NEP 1 (the .npy format); PKWARE, APPNOTE.TXT, section 4.3.7 (the local file header).
 """
@@ -11,29 +12,62 @@ from __future__ import annotations
 
 import io
 import math
+import re
 import struct
 import zipfile
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.lib import format as npy
 from numpy.typing import NDArray
 
-from fount.readers.dataset import ArrayPixels, DataError, Dataset, DatasetSource, FileVersion
-from fount.readers.image_decoder import fit_pixels
-from fount.readers.validation import RawSplit, Values, build_dataset, check_size
-
-__all__ = ["read_npz"]
-
-_ARRAY_NAMES = (
-    {"train": ("images", "labels", "groups")},
-    {"train": ("x_train", "y_train", "groups_train"), "test": ("x_test", "y_test", "groups_test")},
+from fount.readers.dataset import (
+    ArrayPixels,
+    DataError,
+    Dataset,
+    DatasetSource,
+    FileVersion,
+    JoinedPixels,
+    LazyPixels,
+    Pixels,
+    read_into,
 )
-"""Array names of images, labels and groups per split, in the two supported conventions."""
+from fount.readers.image_decoder import fit_pixels
+from fount.readers.split_files import split_files
+from fount.readers.validation import RawSplit, Values, build_dataset, check_size, check_sizes, join_values
 
+__all__ = ["OBJECT_ARRAY", "read_npz"]
+
+OBJECT_ARRAY = (
+    "is an array of Python objects, which would have to be unpickled; if the images have one shape, save "
+    "np.stack(images), otherwise resize them to one shape first; save labels and names with np.array(list)"
+)
+"""Why an array of objects is refused, and the remedy for each of its two causes."""
+
+
+class _Names(NamedTuple):
+    """The names of the arrays of a split; `group_names`, where there is such an array, names the ids in `groups`."""
+
+    images: str
+    labels: str
+    groups: str
+    group_names: str = ""
+
+
+_LAYOUTS: tuple[Mapping[str, _Names], ...] = (
+    {"train": _Names("images", "labels", "groups")},
+    {"train": _Names("images", "label", "group", group_names="groups")},
+    {"train": _Names("x_train", "y_train", "groups_train"), "test": _Names("x_test", "y_test", "groups_test")},
+)
+"""The splits of a file in the supported conventions; the second is that of `fount pull`."""
+
+_CLASS_NAMES = "classes"
+_PART_OF_EXPORT = re.compile(r"-\d{5}-of-\d{5}$")
 _DAMAGED = (
     zipfile.BadZipFile, zipfile.LargeZipFile, zlib.error, EOFError, struct.error, NotImplementedError,
     ValueError,  # of a member that extends beyond the end of the file
@@ -42,16 +76,114 @@ _MAX_HEADER_BYTES = 4096  # those of images and labels take 128
 _LOCAL_HEADER = struct.Struct("<26xHH")  # ends with the lengths of name and extra field
 _LOCAL_HEADER_BYTES = 30
 
-_CheckHeader = Callable[[tuple[int, ...], np.dtype[np.generic]], None]
+_CheckHeader = Callable[[tuple[int, ...], np.dtype[Any]], None]
 
 
-def read_npz(source: DatasetSource, file: Path) -> Dataset:
-    """Read a data set from one NPZ file."""
+def read_npz(source: DatasetSource, path: Path) -> Dataset:
+    """Read a data set from one NPZ file, or from a folder of them whose names begin with their split."""
+    files = split_files(path, ".npz")
+    if not files:
+        raise DataError(f"{path} holds no .npz file; give the folder that does")
+    first = files["train"][0]
+    if len(files["train"]) > 1 and not (first.name.lower().startswith("train") or _PART_OF_EXPORT.search(first.stem)):
+        found = f"{path} holds several NPZ files, which may be several data sets"
+        raise DataError(f"{found}; name them train-….npz and test-….npz, or give {first} as the path")
+    parts = [
+        part
+        for split, found in files.items()
+        for file in found
+        for part in _read_file(source, file, None if path.is_file() else split)
+    ]
+    check_sizes(source, [(part.rows, part.shape) for part in parts if part.rows])
+    if different := next((part for part in parts if part.names != parts[0].names), None):
+        raise DataError(f"{different.file} names other classes or groups than {parts[0].file}; make them alike")
+    by_split = {each.split: [part for part in parts if part.split == each.split] for each in parts}
+    class_names, group_names = parts[0].names
+    return build_dataset(
+        source,
+        format="npz",
+        splits=[_join(source, split, found) for split, found in by_split.items()],
+        class_names=class_names,
+        group_names=group_names,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Part:
+    """The rows of a split in one file.
+
+    Attributes:
+        shape: of one image, (H, W, C).
+        names: of classes and of groups; empty where the file has none.
+    """
+
+    file: Path
+    split: str
+    arrays: _Names
+    shape: tuple[int, int, int]
+    pixels: Pixels
+    labels: Values
+    groups: Values | None
+    names: tuple[tuple[str, ...], tuple[str, ...]]
+
+    @property
+    def rows(self) -> int:
+        return len(self.labels)
+
+
+def _join(source: DatasetSource, split: str, parts: Sequence[_Part]) -> RawSplit:
+    if other := next((part for part in parts if part.shape != parts[0].shape), None):
+        sizes = " and ".join("×".join(map(str, part.shape)) for part in (parts[0], other))
+        raise DataError(f"{other.file} and {parts[0].file} hold images of {sizes}; make them equal")
+    groups = [part.groups for part in parts if part.groups is not None]
+    if groups and len(groups) < len(parts):
+        raise DataError(f"{source.path}: some files have groups, some do not; make them alike")
+    pixels = JoinedPixels(parts=tuple(part.pixels for part in parts), counts=tuple(part.rows for part in parts))
+    ends = np.cumsum(pixels.counts)
+
+    def where(row: int, what: str) -> str:
+        number = int(np.searchsorted(ends, row, side="right"))
+        return f"{parts[number].file}, {what}, row {row - int(ends[number] - pixels.counts[number])}"
+
+    images, labels, *_ = parts[0].arrays
+    whole = pixels if len(parts) > 1 else parts[0].pixels
+    fitted, shape = fit_pixels(source, whole, parts[0].shape, lambda row: where(row, images))
+    return RawSplit(
+        name=split,
+        pixels=fitted,
+        shape=shape,
+        labels=join_values(source, [part.labels for part in parts]),
+        groups=join_values(source, groups) if groups else None,
+        where=lambda row: where(row, labels),
+    )
+
+
+def _read_file(source: DatasetSource, file: Path, split: str | None) -> list[_Part]:
+    """Read everything of a file but its images; `split` is the one it belongs to, None: as its arrays say."""
     version = FileVersion.of(file)
+    with _opened(file) as archive:
+        members = {name.removesuffix(".npy"): archive.getinfo(name) for name in archive.namelist()}
+        npz = _Npz(source=source, archive=archive, members=members, version=version)
+        layout = next((each for each in _LAYOUTS if {each["train"].images, each["train"].labels} <= set(members)), None)
+        layout = layout or next((each for each in _LAYOUTS if each["train"].images in members), None)
+        if layout is None:
+            found = f"{file} holds {', '.join(sorted(members))[:200] or 'nothing'}"
+            raise DataError(f"{found}; name its arrays images and labels, or x_train, y_train, x_test and y_test")
+        if split is not None and len(layout) > 1:
+            raise DataError(f"{file} holds several splits, in a folder of files; give the file alone")
+        return [
+            _read_part(npz, split or name, names)
+            for name, names in layout.items()
+            if name == "train" or names.images in members or names.labels in members
+        ]
+
+
+@contextmanager
+def _opened(file: Path) -> Iterator[zipfile.ZipFile]:
+    """Open a file; what zipfile raises within the block becomes a `DataError`."""
     try:
         with zipfile.ZipFile(file) as archive:
-            members = {name.removesuffix(".npy"): archive.getinfo(name) for name in archive.namelist()}
-            return _read(_Npz(source=source, file=file, archive=archive, members=members, version=version))
+            yield archive
     except _DAMAGED as error:
         raise DataError(f"{file} is a damaged NPZ file ({error}); write it again with numpy.savez") from error
     except (OSError, RuntimeError) as error:  # RuntimeError: zipfile's error for encrypted members
@@ -63,23 +195,41 @@ class _Npz:
     """An open file."""
 
     source: DatasetSource
-    file: Path
     archive: zipfile.ZipFile
     members: dict[str, zipfile.ZipInfo]
     version: FileVersion
 
+    @property
+    def file(self) -> Path:
+        return self.version.file
 
-def _read(npz: _Npz) -> Dataset:
-    layout = next((each for each in _ARRAY_NAMES if each["train"][0] in npz.members), None)
-    if layout is None:
-        found = f"{npz.file} holds {', '.join(sorted(npz.members))[:200] or 'nothing'}"
-        raise DataError(f"{found}; name its arrays images and labels, or x_train, y_train, x_test and y_test")
-    splits = [
-        _read_split(npz, split, images, labels, _groups_name(npz, split, groups))
-        for split, (images, labels, groups) in layout.items()
-        if split == "train" or images in npz.members or labels in npz.members
-    ]
-    return build_dataset(npz.source, format="npz", splits=splits)
+
+@dataclass(frozen=True, kw_only=True)
+class _Member:
+    """An array whose header was read, and agrees with the size of the member; `offset` is that of its first element."""
+
+    version: FileVersion
+    member: zipfile.ZipInfo
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+    offset: int
+
+    @property
+    def is_mapped(self) -> bool:
+        return self.member.compress_type == zipfile.ZIP_STORED and 0 not in self.shape
+
+    def read(self) -> NDArray[Any]:
+        """Map a stored array, and decompress another."""
+        self.version.check_unchanged()
+        file = self.version.file
+        if self.is_mapped:
+            return np.memmap(file, self.dtype, "r", _data_offset(file, self.member) + self.offset, self.shape)
+        elements = np.empty(self.shape, self.dtype)
+        with _opened(file) as archive, archive.open(self.member) as stream:
+            stream.read(self.offset)
+            if read_into(stream, elements.reshape(-1).view(np.uint8)) < elements.nbytes or stream.read(1):
+                raise zipfile.BadZipFile(f"{self.member.filename[:100]} has another size than is announced")
+        return elements
 
 
 def _groups_name(npz: _Npz, split: str, default: str) -> str | None:
@@ -93,36 +243,37 @@ def _groups_name(npz: _Npz, split: str, default: str) -> str | None:
     return name
 
 
-def _read_split(npz: _Npz, split: str, images_name: str, labels_name: str, groups_name: str | None) -> RawSplit:
-    if missing := [name for name in (images_name, labels_name) if name not in npz.members]:
+def _read_part(npz: _Npz, split: str, names: _Names) -> _Part:
+    if missing := [name for name in (names.images, names.labels) if name not in npz.members]:
         raise DataError(f"{npz.file} lacks the array {missing[0]}; add it")
+    where = f"{npz.file}, {names.images}"
+    images = _describe_member(npz, names.images, lambda shape, dtype: _check_images(where, shape, dtype))
+    rows, height, width, channels = (*images.shape, 1)[:4]
+    check_size(npz.source, rows, (height, width, channels))
+    groups_name = _groups_name(npz, split, names.groups)
+    columns = {
+        name: _read_column(npz, name, (names.images, rows)) for name in (names.labels, groups_name) if name is not None
+    }
 
-    def check(shape: tuple[int, ...], dtype: np.dtype[np.generic]) -> None:
-        _check_images(f"{npz.file}, {images_name}", shape, dtype)
-        check_size(npz.source, shape[0], shape[1:])
+    def read() -> NDArray[np.uint8]:
+        return images.read().reshape(rows, height, width, channels)
 
-    array, is_mapped = _read_member(npz, images_name, check)
-    labels = _read_column(npz, labels_name)
-    groups = None if groups_name is None else _read_column(npz, groups_name)
-    for name, column in ((labels_name, labels), (groups_name, groups)):
-        if column is not None and len(column) != len(array):
-            found = f"{npz.file} holds {len(array)} images in {images_name} and {len(column)} values in {name}"
-            raise DataError(f"{found}; the counts must be equal")
-    images = array.view(np.uint8)  # for the type checker: it is uint8 already
-    if images.ndim == 3:
-        images = images[..., None]  # (n, H, W) -> (n, H, W, 1)
-    pixels = ArrayPixels(array=images, version=npz.version if is_mapped else None)
-    _, height, width, channels = images.shape
-    where = f"{npz.file}, {images_name}"
-    fitted, shape = fit_pixels(npz.source, pixels, (height, width, channels), lambda row: f"{where}, row {row}")
-    return RawSplit(
-        name=split,
-        pixels=fitted,
-        shape=shape,
-        labels=labels,
-        groups=groups,
-        where=lambda row: f"{npz.file}, {labels_name}, row {row}",
+    return _Part(
+        file=npz.file,
+        split=split,
+        arrays=names,
+        shape=(height, width, channels),
+        pixels=ArrayPixels(array=read(), version=npz.version) if images.is_mapped else LazyPixels(load=read),
+        labels=columns[names.labels],
+        groups=columns[groups_name] if groups_name else None,
+        names=(_read_names(npz, _CLASS_NAMES), _read_names(npz, names.group_names)),
     )
+
+
+def _read_names(npz: _Npz, name: str) -> tuple[str, ...]:
+    """Read the names of ids; empty when there is no such array, or only numbers."""
+    names = _read_column(npz, name) if name in npz.members else ()
+    return () if isinstance(names, np.ndarray) else tuple(names)
 
 
 def _check_images(where: str, shape: tuple[int, ...], dtype: np.dtype[np.generic]) -> None:
@@ -136,27 +287,29 @@ def _check_images(where: str, shape: tuple[int, ...], dtype: np.dtype[np.generic
         raise DataError(f"{where}: the shape is {shape}; channels come last, and are 1 to 4")
 
 
-def _read_column(npz: _Npz, name: str) -> Values:
-    """Read labels or groups: whole numbers, or names."""
+def _read_column(npz: _Npz, name: str, images: tuple[str, int] | None = None) -> Values:
+    """Read labels or groups: whole numbers, or names; as many as `images`, an array and its length, if it is given."""
+    where = f"{npz.file}, {name}"
 
-    def check(shape: tuple[int, ...], dtype: np.dtype[np.generic]) -> None:
+    def check(shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
         if len(shape) != 1 and not (len(shape) == 2 and shape[1] == 1):
-            raise DataError(f"{npz.file}, {name}: the shape is {shape}; write one value per row")
+            raise DataError(f"{where}: the shape is {shape}; write one value per row")
         if dtype.kind not in "iuU" or not dtype.itemsize:
-            raise DataError(f"{npz.file}, {name}: values are {dtype}; write whole numbers, or names as unicode")
+            raise DataError(f"{where}: values are {dtype}; write whole numbers, or names as unicode")
+        if images is not None and shape[0] != images[1]:
+            found = f"{npz.file} holds {images[1]} images in {images[0]} and {shape[0]} values in {name}"
+            raise DataError(f"{found}; the counts must be equal")
 
-    column, _ = _read_member(npz, name, check)
-    column = column.reshape(-1)  # Keras writes (n, 1)
+    column = _describe_member(npz, name, check).read().reshape(-1)  # Keras writes (n, 1)
     if column.dtype.kind == "U":
         return [str(value) for value in column]
     if column.dtype == np.uint64 and len(column) and column.max() > np.iinfo(np.int64).max:
-        found = f"{npz.file}, {name}, row {int(column.argmax())} has the value {column.max()}"
-        raise DataError(f"{found}; correct the row")
+        raise DataError(f"{where}, row {int(column.argmax())} has the value {column.max()}; correct the row")
     return column.astype(np.int64)
 
 
-def _read_member(npz: _Npz, name: str, check: _CheckHeader) -> tuple[NDArray[np.generic], bool]:
-    """Read one array after `check` accepted its header; True when it is memory-mapped."""
+def _describe_member(npz: _Npz, name: str, check: _CheckHeader) -> _Member:
+    """Read the header of an array, which `check` accepts or refuses."""
     member, where, limit = npz.members[name], f"{npz.file}, {name}", npz.source.limits.max_bytes
     if member.file_size > limit + _MAX_HEADER_BYTES:
         found = f"{where}: announces {member.file_size} bytes, and at most {limit} are read"
@@ -168,19 +321,17 @@ def _read_member(npz: _Npz, name: str, check: _CheckHeader) -> tuple[NDArray[np.
     except Exception as error:  # numpy evaluates the header as a literal, which fails in many ways
         found = f"{where}: not a supported array ({str(error)[:100]})"
         raise DataError(f"{found}; write it again with numpy.savez") from error
-    if dtype.hasobject or is_fortran:
-        what = "holds Python objects" if dtype.hasobject else "is in Fortran order"
-        raise DataError(f"{where}: {what}; write an ordinary array with numpy.ascontiguousarray")
+    if dtype.hasobject:
+        raise DataError(f"{where}: {OBJECT_ARRAY}")
+    if is_fortran:
+        raise DataError(f"{where}: is in Fortran order; write it in C order with numpy.ascontiguousarray")
     check(shape, dtype)
     size, offset = math.prod(shape), start.tell()
     if size * dtype.itemsize != member.file_size - offset:
         announced = f"its header announces {' × '.join(map(str, shape))} {dtype}"
         found = f"{where}: {announced}, {member.file_size - offset} bytes follow"
         raise DataError(f"{found}; write it again with numpy.savez")
-    if member.compress_type == zipfile.ZIP_STORED and size:
-        return np.memmap(npz.file, dtype, "r", _data_offset(npz.file, member) + offset, shape), True
-    with npz.archive.open(member) as stream:
-        return np.frombuffer(stream.read()[offset:], dtype).reshape(shape), False
+    return _Member(version=npz.version, member=member, shape=shape, dtype=dtype, offset=offset)
 
 
 def _read_header(stream: io.BytesIO) -> tuple[tuple[int, ...], bool, np.dtype[np.generic]]:

@@ -8,7 +8,6 @@ Source: Apache Parquet, "File format"; Hugging Face `datasets`, `Image.arrow_sch
 
 from __future__ import annotations
 
-import itertools
 import json
 import threading
 from collections import OrderedDict
@@ -22,23 +21,23 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fount.cancellation import WorkCancelled, check_cancelled
 from fount.readers.dataset import DataError, Dataset, DatasetSource, FileVersion
 from fount.readers.image_decoder import ImageDecoder, decoder_for
-from fount.readers.layout import SPLITS, inner_folders, only_folder
-from fount.readers.validation import RawSplit, Values, build_dataset, check_size
+from fount.readers.split_files import split_files
+from fount.readers.validation import NO_GROUP, RawSplit, Values, build_dataset, check_size, join_values
 
-__all__ = ["parquet_files", "read_parquet"]
+__all__ = ["read_parquet"]
 
 _CACHE_BYTES = 512 << 20  # of encoded images, per split
 _MAX_GROUP_BYTES = 1 << 30  # of encoded images, per row group
 _BATCH_ROWS, _BATCH_BYTES = 256, 256 << 20
-_SPLITS = ("train", "test", "validation")
 _LABEL_COLUMN, _IMAGE_COLUMNS, _GROUP_COLUMN = "label", ("image", "img"), "group"
 
 
 def read_parquet(source: DatasetSource, path: Path) -> Dataset:
     """Read labels and the first image; the others on demand."""
-    names = parquet_files(path)
+    names = split_files(path, ".parquet")
     if not names:
         raise DataError(f"{path} holds no .parquet file; give the folder that does")
     files = {split: [_open_file(source, file) for file in found] for split, found in names.items()}
@@ -50,7 +49,7 @@ def read_parquet(source: DatasetSource, path: Path) -> Dataset:
         raise DataError(f"{path} has no rows in train; add some")
     where = f"{first.version.file}, row 0"
     group = int(np.searchsorted(first.group_ends, 0, side="right"))  # the first row group that has rows
-    decoder = decoder_for(source, _image_bytes(_load_images(first, group), 0, where), where)
+    decoder = decoder_for(source, _load_images(first, group).bytes_of(0, where), where)
     check_size(source, total, decoder.shape)
     splits = [
         RawSplit(
@@ -63,52 +62,13 @@ def read_parquet(source: DatasetSource, path: Path) -> Dataset:
         )
         for split, found in files.items()
     ]
-    return build_dataset(source, format="parquet", splits=splits, class_names=_class_names(first))
-
-
-def parquet_files(path: Path) -> dict[str, list[Path]]:
-    """List the files of each split: one file is train; names of files, or of folders of files, begin with a split.
-
-    They are in the folder itself, in its folder data, or in another one, as data hubs lay them out.
-
-    Raises:
-        DataError: several folders have files, so that none is meant, or some belong to no split.
-    """
-    if path.is_file():
-        return {"train": [path]}
-    files = _files_in(path) or _files_in(path / "data")
-    if not files:
-        folder = only_folder(path, [each for each in inner_folders(path) if _files_in(each)], "Parquet")
-        files = _files_in(folder) if folder else {}
-    found: dict[str, list[Path]] = {name: [] for name in (*_SPLITS, "")}
-    for file, split in files.items():
-        found[split].append(file)
-    others = found.pop("")
-    found = {name: some for name, some in found.items() if some}
-    if not found and files:
-        return {"train": others}
-    if files and "train" not in found:
-        raise DataError(f"{path} has no file whose name begins with train; rename the file of the training rows")
-    if others:
-        problem = f"the name of {min(others)} begins with none of {', '.join(_SPLITS)}, unlike those next to it"
-        raise DataError(f"{problem}; rename or move it")
-    return found
-
-
-def _files_in(folder: Path) -> dict[Path, str]:
-    """The files of a folder, or else of the folders of splits in it, each with its split; empty where it has none."""
-    if files := sorted(folder.glob("[!.]*.parquet")):
-        return {file: _split_of(file.name) for file in files}
-    folders = [each for each in sorted(folder.glob("*")) if each.name.lower() in SPLITS and each.is_dir()]
-    return {file: _split_of(each.name) for each in folders for file in sorted(each.glob("[!.]*.parquet"))}
-
-
-def _split_of(name: str) -> str:
-    """The split whose name, or another spelling of it, a file name begins with; empty: none."""
-    name = name.lower()
-    word = "".join(itertools.takewhile(str.isalpha, name))
-    split = SPLITS.get(word) or next((split for split in _SPLITS if name.startswith(split)), "")
-    return "validation" if split == "val" else split
+    return build_dataset(
+        source,
+        format="parquet",
+        splits=splits,
+        class_names=_names_of(first, _LABEL_COLUMN),
+        group_names=_names_of(first, first.group),
+    )
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -165,20 +125,35 @@ def _open_file(source: DatasetSource, file: Path) -> _File:
 def _image_path(file: Path, name: str, kind: Any) -> str:
     import pyarrow.types as of
 
-    if of.is_binary(kind) or of.is_large_binary(kind):
+    if _is_bytes(kind):
         return name
     fields = [kind.field(k) for k in range(kind.num_fields)] if of.is_struct(kind) else []
-    if any(each.name == "bytes" and (of.is_binary(each.type) or of.is_large_binary(each.type)) for each in fields):
+    if any(each.name == "bytes" and _is_bytes(each.type) for each in fields):
         return f"{name}.bytes"
     found = f"{file}: the column {name} is {str(kind)[:100]}"
     raise DataError(f"{found}; images must be bytes, or a struct of bytes and path as Hugging Face writes it")
 
 
-def _class_names(file: _File) -> tuple[str, ...]:
-    """Read the names that Hugging Face stores in the schema; empty when there are none."""
+def _is_bytes(kind: Any) -> bool:
+    import pyarrow.types as of
+
+    kind = kind.value_type if of.is_dictionary(kind) else kind
+    return bool(
+        of.is_binary(kind) or of.is_large_binary(kind) or of.is_binary_view(kind) or of.is_fixed_size_binary(kind)
+    )
+
+
+def _is_text(kind: Any) -> bool:
+    import pyarrow.types as of
+
+    return bool(of.is_string(kind) or of.is_large_string(kind) or of.is_string_view(kind))
+
+
+def _names_of(file: _File, column: str | None) -> tuple[str, ...]:
+    """Read the names that Hugging Face stores in the schema for the ids of a column; empty when there are none."""
     try:
-        label = json.loads(file.metadata[b"huggingface"])["info"]["features"][_LABEL_COLUMN]
-        return tuple(map(str, label["names"])) if label["_type"] == "ClassLabel" else ()
+        feature = json.loads(file.metadata[b"huggingface"])["info"]["features"][column]
+        return tuple(map(str, feature["names"])) if feature["_type"] == "ClassLabel" else ()
     except (KeyError, TypeError, ValueError):
         return ()
 
@@ -193,7 +168,7 @@ def _opened(file: Path, *, dictionaries: Sequence[str] = ()) -> Iterator[Any]:
     try:
         with pq.ParquetFile(file, read_dictionary=list(dictionaries)) as parquet:
             yield parquet
-    except DataError:
+    except (DataError, WorkCancelled):
         raise
     except Exception as error:  # pyarrow raises many types over damaged bytes
         summary = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
@@ -205,16 +180,7 @@ def _read_columns(source: DatasetSource, files: Sequence[_File]) -> tuple[Values
     groups = [_read_column(file, file.group) for file in files if file.group is not None]
     if groups and len(groups) < len(files):
         raise DataError(f"{source.path}: some files have a group column, some do not; make them alike")
-    return _join(source, labels), _join(source, groups) if groups else None
-
-
-def _join(source: DatasetSource, columns: Sequence[Values]) -> Values:
-    numbers = [column for column in columns if isinstance(column, np.ndarray)]
-    if len(numbers) == len(columns):
-        return np.concatenate(numbers)
-    if numbers:
-        raise DataError(f"{source.path}: some files have numbers where others have names; make them alike")
-    return [str(value) for column in columns for value in column]
+    return join_values(source, labels), join_values(source, groups) if groups else None
 
 
 def _read_column(file: _File, name: str) -> Values:
@@ -224,16 +190,18 @@ def _read_column(file: _File, name: str) -> Values:
     path = file.version.file
     with _opened(path, dictionaries=[name]) as parquet:
         column = parquet.read(columns=[name]).column(0).combine_chunks()
+        if column.null_count and name == file.group and pa.types.is_integer(column.type) and _names_of(file, name):
+            column = column.fill_null(NO_GROUP)
         if column.null_count:
             row = int(np.flatnonzero(column.is_null().to_numpy(zero_copy_only=False))[0])
             raise DataError(f"{path}, row {row} has no {name}; correct the row, or remove it")
         if len(column) != file.rows:
             raise DataError(f"{path} has {len(column)} values of {name} and announces {file.rows}; write it again")
-        if isinstance(column, pa.DictionaryArray) and pa.types.is_string(column.dictionary.type):
+        if _is_text(column.type):
+            column = column.dictionary_encode()
+        if isinstance(column, pa.DictionaryArray) and _is_text(column.dictionary.type):
             names = column.dictionary.to_pylist()
             return [names[k] for k in column.indices.to_numpy()]
-        if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
-            return [str(value) for value in column.to_pylist()]
         if pa.types.is_integer(column.type):
             return np.asarray(column.cast(pa.int64()).to_numpy(), np.int64)
     raise DataError(f"{path}: the column {name} is {str(column.type)[:100]}; write whole numbers, or strings")
@@ -245,7 +213,7 @@ class _ParquetPixels:
 
     files: tuple[_File, ...]
     decoder: ImageDecoder
-    cache: OrderedDict[tuple[int, int], Any] = field(default_factory=OrderedDict)
+    cache: OrderedDict[tuple[int, int], _EncodedImages] = field(default_factory=OrderedDict)
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     def read(self, rows: NDArray[np.int64]) -> NDArray[np.uint8]:
@@ -257,27 +225,47 @@ class _ParquetPixels:
             row_in_file = rows[positions] - (file_ends[number] - file.rows)
             group_of_row = np.searchsorted(file.group_ends, row_in_file, side="right")
             for group in np.unique(group_of_row).tolist():
-                column, first = self._column(number, group), int(file.group_ends[group - 1]) if group else 0
+                images_of_group, first = self._group(number, group), int(file.group_ends[group - 1]) if group else 0
                 for k in np.flatnonzero(group_of_row == group).tolist():
+                    check_cancelled()
                     where = f"{file.version.file}, row {row_in_file[k]}"
-                    encoded = _image_bytes(column, int(row_in_file[k]) - first, where)
+                    encoded = images_of_group.bytes_of(int(row_in_file[k]) - first, where)
                     images[positions[k]] = self.decoder.decode(encoded, where)
         return images
 
-    def _column(self, number: int, group: int) -> Any:
-        """Read one row group's encoded images, or find them in the cache: a pyarrow array of bytes."""
+    def _group(self, number: int, group: int) -> _EncodedImages:
+        """Read one row group's encoded images, or find them in the cache."""
         with self.lock:
-            column = self.cache.pop((number, group), None)
-            is_missing = column is None
-            if is_missing:
-                column = _load_images(self.files[number], group)
-            self.cache[number, group] = column
-            while is_missing and len(self.cache) > 1 and sum(c.nbytes for c in self.cache.values()) > _CACHE_BYTES:
+            found = self.cache.pop((number, group), None)
+            is_missing = found is None
+            if found is None:
+                found = _load_images(self.files[number], group)
+            self.cache[number, group] = found
+            while is_missing and len(self.cache) > 1 and sum(c.size for c in self.cache.values()) > _CACHE_BYTES:
                 self.cache.popitem(last=False)
-            return column
+            return found
 
 
-def _load_images(file: _File, group: int) -> Any:
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _EncodedImages:
+    """The images of a row group: image i is `data[offsets[i] : offsets[i + 1]]`, unless it is missing."""
+
+    offsets: NDArray[np.int64]
+    data: memoryview
+    missing: NDArray[np.bool_]
+
+    @property
+    def size(self) -> int:
+        """The number of bytes held."""
+        return self.data.nbytes + self.offsets.nbytes + self.missing.nbytes
+
+    def bytes_of(self, row: int, where: str) -> bytes:
+        if self.missing[row]:
+            raise DataError(f"{where} has no image bytes, or only a path; write the bytes into the file")
+        return bytes(self.data[self.offsets[row] : self.offsets[row + 1]])
+
+
+def _load_images(file: _File, group: int) -> _EncodedImages:
     import pyarrow as pa
     import pyarrow.compute as pc
 
@@ -292,24 +280,28 @@ def _load_images(file: _File, group: int) -> Any:
         rows = max(1, min(_BATCH_ROWS, _BATCH_BYTES // max(1, announced)))
         _check_group_size(announced, where)
         for batch in parquet.iter_batches(rows, row_groups=[group], columns=[file.image], use_threads=False):
-            size += batch.nbytes
-            _check_group_size(size, where)
+            check_cancelled()
             column = batch.column(0)
-            batches.append(pc.struct_field(column, "bytes") if "." in file.image else column)
-        column = pa.chunked_array(batches) if batches else pa.chunked_array([], pa.binary())
+            column = pc.struct_field(column, "bytes") if "." in file.image else column
+            column = column.cast(pa.large_binary())
+            size += column.nbytes
+            _check_group_size(size, where)
+            batches.append(column)
+        column = pa.concat_arrays(batches) if batches else pa.array([], pa.large_binary())
+        _, offsets, data = column.buffers()
+        encoded = _EncodedImages(
+            offsets=np.frombuffer(offsets, np.int64, len(column) + 1, 8 * column.offset)
+            if offsets
+            else np.zeros(1, np.int64),
+            data=memoryview(data or b""),
+            missing=column.is_null().to_numpy(zero_copy_only=False),
+        )
     expected = int(file.group_ends[group] - (file.group_ends[group - 1] if group else 0))
     if len(column) != expected:
         raise DataError(f"{where} holds {len(column)} images and announces {expected}; write it again")
-    return column
+    return encoded
 
 
 def _check_group_size(size: int, where: str) -> None:
     if size > _MAX_GROUP_BYTES:
         raise DataError(f"{where} holds more than {_MAX_GROUP_BYTES} bytes of images; write smaller row groups")
-
-
-def _image_bytes(column: Any, row: int, where: str) -> bytes:
-    image = column[row].as_py()
-    if image is None:
-        raise DataError(f"{where} has no image bytes, or only a path; write the bytes into the file")
-    return bytes(image)

@@ -19,11 +19,24 @@ from fount.address import Addresses, Stream
 from fount.names import normal_name
 from fount.readers.dataset import DataError, Dataset, DatasetSource, DatasetSplit, Pixels
 
-__all__ = ["RawSplit", "Values", "build_dataset", "check_class_name", "check_size"]
+__all__ = [
+    "NO_GROUP",
+    "RawSplit",
+    "Values",
+    "build_dataset",
+    "check_class_name",
+    "check_size",
+    "check_sizes",
+    "join_values",
+]
+
+NO_GROUP = -1
+"""The group of a row without one, in a column of ids whose names are known."""
 
 _HELD_OUT_SEED = 0x464F554E54  # arbitrary but fixed: a held-out split has the same rows everywhere
 _MAX_NAME_CHARACTERS = 200
 _SHOWN_CHARACTERS = 80
+_NAME_OF_NO_GROUP = "none"
 
 Values = NDArray[np.int64] | Sequence[str]
 """Labels or groups as files have them: numbers, or names."""
@@ -47,11 +60,17 @@ class RawSplit:
 
 
 def build_dataset(
-    source: DatasetSource, *, format: str, splits: Sequence[RawSplit], class_names: Sequence[str] = ()
+    source: DatasetSource,
+    *,
+    format: str,
+    splits: Sequence[RawSplit],
+    class_names: Sequence[str] = (),
+    group_names: Sequence[str] = (),
 ) -> Dataset:
-    """Validate splits, "train" first, and build the data set from them; names become NFC.
+    """Validate splits, "train" first, and build the data set from them; names become NFC, and no pixel is read.
 
-    `class_names` are the files' own names of the labels 0, 1, ...; `source.classes` has precedence.
+    `class_names` and `group_names` are the files' own names of the labels and groups 0, 1, ...; `source.classes` has
+    precedence. With group names, rows of NO_GROUP become the group "none".
     """
     splits = list(map(_with_normal_names, splits))
     shape = splits[0].shape
@@ -62,7 +81,7 @@ def build_dataset(
         raise DataError(f"{source.path} has no rows in {' and '.join(empty)}; add rows, or remove the split")
     check_size(source, sum(len(split.labels) for split in splits), shape)
     classes, labels = _to_classes(source, splits, tuple(map(normal_name, source.classes or class_names)))
-    groups, group_ids = _to_groups(source, splits)
+    groups, group_ids = _to_groups(source, splits, tuple(map(normal_name, group_names)))
     built = {
         split.name: DatasetSplit(name=split.name, labels=ids, groups=grouped, shape=shape, pixels=split.pixels)
         for split, ids, grouped in zip(splits, labels, group_ids, strict=True)
@@ -81,18 +100,34 @@ def build_dataset(
 
 def check_size(source: DatasetSource, rows: int, shape: tuple[int, ...]) -> None:
     """Raise a DataError for a data set larger than its limits, before anything of it is decompressed."""
-    limits = source.limits
-    size = rows * int(np.prod(shape, dtype=object))
-    found = f"{source.path} announces {rows} images of {'×'.join(map(str, shape))}"
-    if 0 in shape:
+    check_sizes(source, [(rows, shape)])
+
+
+def check_sizes(source: DatasetSource, parts: Sequence[tuple[int, tuple[int, ...]]]) -> None:
+    """Raise a DataError when parts of (rows, shape of an image) are together larger than the limits."""
+    limits, rows = source.limits, sum(count for count, _ in parts)
+    size = sum(count * int(np.prod(shape, dtype=object)) for count, shape in parts)
+    announced = " and ".join(f"{count} images of {'×'.join(map(str, shape))}" for count, shape in parts[:4])
+    found = f"{source.path} announces {announced}" + (", and more" if len(parts) > 4 else "")
+    if any(0 in shape for _, shape in parts):
         raise DataError(f"{found}; an image has at least one pixel; correct the file")
     if rows > limits.max_rows:
         raise DataError(f"{found}, and at most {limits.max_rows} rows are read; split it into several data sets")
-    if shape[0] * shape[1] > limits.max_pixels:
+    if any(shape[0] * shape[1] > limits.max_pixels for _, shape in parts):
         raise DataError(f"{found}, and one may have {limits.max_pixels} pixels; make them smaller")
     if size > limits.max_bytes:
         remedy = "make the images smaller (size), split the data set, or raise max_bytes"
         raise DataError(f"{found}, {size} bytes, and at most {limits.max_bytes} are read; {remedy}")
+
+
+def join_values(source: DatasetSource, columns: Sequence[Values]) -> Values:
+    """Concatenate the labels or groups of several files, which are numbers in all of them, or names."""
+    numbers = [column for column in columns if isinstance(column, np.ndarray)]
+    if len(numbers) == len(columns):
+        return np.concatenate(numbers)
+    if numbers:
+        raise DataError(f"{source.path}: some files have numbers where others have names; make them alike")
+    return [str(value) for column in columns for value in column]
 
 
 def check_class_name(name: str, where: str) -> None:
@@ -174,7 +209,7 @@ def _to_ids(split: RawSplit, names: tuple[str, ...]) -> NDArray[np.uint32]:
 
 
 def _to_groups(
-    source: DatasetSource, splits: Sequence[RawSplit]
+    source: DatasetSource, splits: Sequence[RawSplit], names: tuple[str, ...]
 ) -> tuple[tuple[str, ...], list[NDArray[np.uint32] | None]]:
     """The group names, and the groups of every split as ids; all splits have them, or none."""
     columns = [split.groups for split in splits if split.groups is not None]
@@ -184,6 +219,8 @@ def _to_groups(
         found = f"{source.path} has groups, but not for {' and '.join(without)}"
         raise DataError(f"{found}; add them there, or remove them everywhere")
     are_names = _are_names(columns, source, "groups")
+    if names and not are_names:
+        return _to_named_groups(source, splits, names)
     values = sorted({value for column in columns for value in _as_list(np.unique(column) if not are_names else column)})
     if len(values) > source.limits.max_classes:
         found = f"{source.path} has {len(values)} groups, and at most {source.limits.max_classes} are read"
@@ -193,6 +230,27 @@ def _to_groups(
     number = {value: k for k, value in enumerate(values)}
     ids = [np.array([number[value] for value in _as_list(column)], np.uint32) for column in columns]
     return tuple(map(str, values)), list(ids)
+
+
+def _to_named_groups(
+    source: DatasetSource, splits: Sequence[RawSplit], names: tuple[str, ...]
+) -> tuple[tuple[str, ...], list[NDArray[np.uint32] | None]]:
+    """The group names, and "none" when a row has no group; the groups of every split, which are ids already."""
+    columns = [np.asarray(split.groups, np.int64) for split in splits]
+    for split, column in zip(splits, columns, strict=True):
+        if len(wrong := np.flatnonzero((column < NO_GROUP) | (column >= len(names)))):
+            row = int(wrong[0])
+            found = f"{split.where(row)} has group {column[row]}, outside 0 to {len(names) - 1}"
+            raise DataError(f"{found}; correct the row, or name as many groups as there are")
+    if any((column == NO_GROUP).any() for column in columns) and _NAME_OF_NO_GROUP not in names:
+        names = (*names, _NAME_OF_NO_GROUP)
+    for name in names:
+        _check_name(name, "group", str(source.path))
+    if len(set(names)) < len(names):
+        repeated = min(name for name in names if names.count(name) > 1)
+        raise DataError(f"{source.path}: the group name {repeated!r} occurs twice; name each group once")
+    none = names.index(_NAME_OF_NO_GROUP) if _NAME_OF_NO_GROUP in names else 0
+    return names, [np.where(column == NO_GROUP, none, column).astype(np.uint32) for column in columns]
 
 
 def _as_list(column: Values | NDArray[Any]) -> list[Any]:

@@ -24,6 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fount.address import Addresses, Stream
+from fount.cancellation import check_cancelled
 from fount.readers.dataset import DatasetSplit
 from service.pixel_products import Integers, centred_pixels, exact_products, exact_squares
 
@@ -154,6 +155,7 @@ class CopyFilter:
         rows = self._class_rows(label)
         size = max(1, min(_MOST_ROWS, _BLOCK_BYTES // (4 * pixels)))
         for first in range(0, len(rows), size):
+            check_cancelled()
             key = (*self._name, label, first)
             block = self._cache.get(key)
             if block is None:
@@ -198,6 +200,7 @@ def _choose(count: int, most: int, seed: int) -> NDArray[np.int64]:
         return np.arange(count, dtype=np.int64)
     words = np.empty(count, np.uint32)
     for at in range(0, count, _DRAWN_AT_ONCE):
+        check_cancelled()
         addresses = Addresses.of_range(seed, at, min(_DRAWN_AT_ONCE, count - at))
         words[at : at + len(addresses)] = addresses.words(Stream.ORDER, 1)[:, 0]  # (n, 1) -> (n,)
     return np.sort(np.argsort(words, kind="stable")[:most]).astype(np.int64)

@@ -6,7 +6,6 @@ enters again; an `OpenPlan` leaves, from which `RowMaker` makes rows. Laying out
 
 from __future__ import annotations
 
-import asyncio
 from collections import OrderedDict
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ from service.catalog import Catalog
 from service.datasets import unreadable_errors
 from service.scheduler.inference import InferenceClient
 from service.scheduler.work import RequestContext
+from service.threads import run_in_thread
 
 __all__ = ["Plan", "Planner"]
 
@@ -61,7 +61,7 @@ class Planner:
             DatasetUnreadable: a row cannot be read. Also whatever `InferenceClient` raises.
         """
         threshold = await self._calibrate(spec)
-        layout = await asyncio.to_thread(spec.lay_out)
+        layout = await run_in_thread(spec.lay_out)
         opened = OpenPlan(spec=spec, layout=layout, copy_threshold=threshold)
         agreement, not_verified = await self._verify(opened, context)
         trial = await try_generator(opened, self._cache, self._inference, context)
@@ -77,7 +77,7 @@ class Planner:
         """Lay out a plan that was made before, here or on another gateway; the layouts used last are kept."""
         layout = self._layouts.get(plan_id)
         if layout is None:
-            layout = await asyncio.to_thread(spec.lay_out)
+            layout = await run_in_thread(spec.lay_out)
         self._layouts[plan_id] = layout
         self._layouts.move_to_end(plan_id)
         while len(self._layouts) > _LAYOUTS_KEPT:
@@ -89,10 +89,9 @@ class Planner:
         synthesis, held_out = spec.synthesis, held_out_split(spec.dataset, spec.split)
         if not (synthesis and synthesis.copy_quantile and held_out and spec.allocation.labels_of(Source.SYNTHESISED)):
             return None
-        loop = asyncio.get_running_loop()
         with unreadable_errors(spec.dataset.name):
-            threshold = await loop.run_in_executor(
-                self._calibrating, calibrate, spec.split, held_out, synthesis.copy_quantile, spec.seed
+            threshold = await run_in_thread(
+                calibrate, spec.split, held_out, synthesis.copy_quantile, spec.seed, executor=self._calibrating
             )
         return threshold or None
 

@@ -6,7 +6,6 @@ row is made from the plan and its own number alone, so no batch, shard or start 
 
 from __future__ import annotations
 
-import asyncio
 import math
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass, replace
@@ -25,6 +24,7 @@ from service.augmentation.synthesis import SynthesisedRows, Synthesiser
 from service.datasets import unreadable_errors
 from service.scheduler.inference import InferenceClient
 from service.scheduler.work import RequestContext
+from service.threads import run_in_thread
 
 __all__ = ["NO_ROW", "MadeRows", "Provenance", "ProvenanceLevel", "RowMaker", "out_of_bag_rows"]
 
@@ -153,7 +153,7 @@ class RowMaker:
         level: ProvenanceLevel,
         context: RequestContext,
     ) -> MadeRows:
-        prepared, synthesised = await asyncio.to_thread(_prepare, plan, batch), None
+        prepared, synthesised = await run_in_thread(_prepare, plan, batch), None
         slots, images = prepared.slots, prepared.images
         if len(rows := prepared.transformed) and plan.transformer:
             images[rows] = await self._inference.transform(
@@ -169,7 +169,7 @@ class RowMaker:
         if len(rows := prepared.synthesised) and synthesiser:
             synthesised = await synthesiser.rows(slots.index[rows], slots.label[rows], context)
             images[rows] = synthesised.images
-        return await asyncio.to_thread(_assemble, plan, prepared, synthesised, level)
+        return await run_in_thread(_assemble, plan, prepared, synthesised, level)
 
 
 def out_of_bag_rows(
@@ -189,7 +189,7 @@ def out_of_bag_rows(
     """
 
     async def read(batch: range) -> MadeRows:
-        return await asyncio.to_thread(_read_out_of_bag, plan, rows, batch, level)
+        return await run_in_thread(_read_out_of_bag, plan, rows, batch, level)
 
     return map_in_order(_batches(first, end, plan.spec.split.shape), read, size=lambda _: 1, window=2)
 

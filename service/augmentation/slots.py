@@ -30,6 +30,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fount.address import Addresses, Stream
+from fount.cancellation import check_cancelled
 from service.augmentation.permutation import KEY_BLOCKS, MAX_ROWS, Permutation
 
 __all__ = ["Layout", "RealMode", "Slots", "Source", "Stratum", "poisson_weights"]
@@ -234,6 +235,7 @@ def _shuffled_cells(
     cells = labels.astype(np.int64) * width + (0 if groups is None else groups)
     words = [np.empty(0, np.uint64)]
     for first in range(0, len(labels), _STEP):
+        check_cancelled()
         addresses = Addresses.of_range(seed, first, min(_STEP, len(labels) - first))
         pairs = addresses.words(Stream.ORDER, 2, KEY_BLOCKS).astype(np.uint64)  # (n, 2)
         words.append(pairs[:, 0] | (pairs[:, 1] << np.uint64(32)))
@@ -254,6 +256,7 @@ def poisson_weights(seed: int, source_rows: NDArray[np.int64]) -> NDArray[np.uin
     """
     weights = [np.empty(0, np.uint32)]
     for first in range(0, len(source_rows), _STEP):
+        check_cancelled()
         indices = source_rows[first : first + _STEP].astype(np.uint64)
         addresses = Addresses(seeds=np.full(len(indices), seed, np.uint64), indices=indices)
         uniform = addresses.uniforms(Stream.RESAMPLE, 1, _POISSON_BLOCK)[:, 0]

@@ -7,7 +7,6 @@ alone; so rows never depend on each other, and anyone who knows (s_a, i) can dra
 
 from __future__ import annotations
 
-import asyncio
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -22,6 +21,7 @@ from service.domain import Failure, FailureCode, Labels
 from service.errors import FountServiceError, NotReady, TooLate
 from service.scheduler.inference import InferenceClient
 from service.scheduler.work import RequestContext
+from service.threads import run_in_thread
 
 __all__ = ["SynthesisedRows", "Synthesiser", "attempt_seed"]
 
@@ -126,7 +126,7 @@ class Synthesiser:
             left = np.flatnonzero(passed)
         if len(left) and self._plan.copy_threshold:
             with unreadable_errors(self._plan.spec.dataset.name):
-                ratios = await asyncio.to_thread(self._copies.ratios, images[left], labels[rows[left]])
+                ratios = await run_in_thread(self._copies.ratios, images[left], labels[rows[left]])
             copy_ratios[left] = ratios
             passed[left] = ~(ratios < self._plan.copy_threshold)  # True for NaN: the class has too few rows to filter
         made.seeds[rows], made.accepted[rows] = seed, passed

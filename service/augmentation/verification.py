@@ -5,7 +5,6 @@ An open plan enters; the agreement leaves, or a refusal that names the transform
 
 from __future__ import annotations
 
-import asyncio
 import math
 from dataclasses import dataclass, replace
 
@@ -23,6 +22,7 @@ from service.domain import Labels
 from service.errors import PlanRefused
 from service.scheduler.inference import InferenceClient
 from service.scheduler.work import RequestContext
+from service.threads import run_in_thread
 
 __all__ = ["LabelAgreement", "Verification"]
 
@@ -99,7 +99,7 @@ class Verification:
     async def _read_correct(self, rows: NDArray[np.int64]) -> tuple[Images, Labels]:
         """Return those of some rows that are read as their label as they are, and their labels."""
         with unreadable_errors(self._plan.spec.dataset.name):
-            images = await asyncio.to_thread(self._plan.spec.split.images, rows)
+            images = await run_in_thread(self._plan.spec.split.images, rows)
         labels = self._labels_of[self._plan.spec.split.labels[rows]]
         correct = await self._are_correct(images, labels)
         self._context = replace(self._context, retry_overloaded=True)  # work that has started waits for capacity

@@ -1,21 +1,28 @@
 """The data sets of a gateway by name, opened on first use and kept open.
 
-A failed reading is not kept: the next call tries again, so a corrected file needs no restart.
+Reading one takes a thread, and goes on when its callers are gone: the next one finds more of it done, or all. It ends
+with the gateway. A refusal is remembered until a file changes, so asking again costs nothing, and a corrected file
+needs no restart.
 """
 
 from __future__ import annotations
 
 import asyncio
+import traceback
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 from fount.documents import nearest
-from fount.readers import DataError, Dataset, DatasetSource, read_dataset
+from fount.readers import DataError, Dataset, DatasetSource, read_dataset, state_of_files
 from fount.transforms import Policy
 from service.errors import DatasetUnreadable, UnknownName, Violation
+from service.threads import run_in_thread
 
 __all__ = ["BUILT_IN", "DatasetSettings", "Datasets", "unreadable_errors"]
+
+_READ_AT_ONCE = 2  # in threads of their own, so that calls which need one do not wait for a data set
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,6 +56,8 @@ class Datasets:
         self._settings = {each.name: each for each in sorted((BUILT_IN, *configured), key=lambda each: each.name)}
         self._opened: dict[str, Dataset] = {}
         self._opening: dict[str, asyncio.Task[Dataset]] = {}
+        self._refused: dict[str, tuple[str, DataError]] = {}  # with the state of the files that were refused
+        self._threads = ThreadPoolExecutor(_READ_AT_ONCE, "fount-datasets")
 
     def names(self) -> tuple[str, ...]:
         """All names, sorted."""
@@ -82,13 +91,44 @@ class Datasets:
             task.add_done_callback(lambda task: task.cancelled() or task.exception())  # all callers may be gone
         return await asyncio.shield(self._opening[name])  # one cancelled caller must not cancel the others
 
+    async def close(self) -> None:
+        """End every reading; who waits for one is cancelled."""
+        for task in (opening := list(self._opening.values())):
+            task.cancel()
+        if opening:
+            await asyncio.wait(opening)
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
     async def _read(self, settings: DatasetSettings) -> Dataset:
         try:
             with unreadable_errors(settings.name):
-                self._opened[settings.name] = await asyncio.to_thread(_read, settings)
+                self._opened[settings.name] = await run_in_thread(self._read_files, settings, executor=self._threads)
             return self._opened[settings.name]
         finally:
             del self._opening[settings.name]
+
+    def _read_files(self, settings: DatasetSettings) -> Dataset:
+        """Read a data set completely, unless its files were refused as they are."""
+        path = settings.source.path
+        state = "" if path is None else state_of_files(path)
+        refused_state, refusal = self._refused.get(settings.name, ("", None))
+        if refusal is not None and refused_state == state:
+            raise DataError(str(refusal))
+        try:
+            dataset = read_dataset(settings.source)
+            _ = dataset.digest  # reads every image, so damage is found now, and caches the digest
+        except DataError as error:
+            if path is not None and not _may_pass(error):
+                self._refused[settings.name] = state, DataError(str(error))
+            raise
+        self._refused.pop(settings.name, None)
+        return dataset
+
+
+def _may_pass(error: DataError) -> bool:
+    """Whether the operating system failed rather than the files, which may pass without a change of the files."""
+    cause = error.__cause__
+    return isinstance(cause, OSError) and cause.errno is not None
 
 
 @contextmanager
@@ -97,10 +137,12 @@ def unreadable_errors(name: str) -> Iterator[None]:
     try:
         yield
     except DataError as error:
+        _forget_values(error)
         raise DatasetUnreadable(f"data set {name}: {error}") from error
 
 
-def _read(settings: DatasetSettings) -> Dataset:
-    dataset = read_dataset(settings.source)
-    _ = dataset.digest  # reads every image, so damage is found now, and caches the digest
-    return dataset
+def _forget_values(error: BaseException | None) -> None:
+    """Clear the variables of the functions an error passed through: with its traceback they would keep the images."""
+    while error is not None:
+        traceback.clear_frames(error.__traceback__)
+        error = error.__cause__ or error.__context__

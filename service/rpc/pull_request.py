@@ -6,7 +6,6 @@ reported together with whatever is wrong with this one.
 
 from __future__ import annotations
 
-import asyncio
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,6 +19,7 @@ from service.caller import Caller
 from service.errors import InvalidRequest
 from service.rpc.fields import Violations, raise_violations
 from service.rpc.plans import PlanIssuer
+from service.threads import run_in_thread
 
 __all__ = ["Pull", "open_pull", "read_level"]
 
@@ -68,7 +68,7 @@ async def open_pull(request: augmentation_pb2.PullDatasetRequest, plans: PlanIss
     out_of_bag = None
     if request.part == augmentation_pb2.PullDatasetRequest.PART_OUT_OF_BAG:
         if plan.layout.is_bootstrapped:
-            out_of_bag = await asyncio.to_thread(plan.layout.out_of_bag)
+            out_of_bag = await run_in_thread(plan.layout.out_of_bag)
         else:
             modes = "MODE_BOOTSTRAP or _POISSON"
             wrong.add("part", f"no row is out of bag: the plan's real rows are not bootstrapped; plan with {modes}")

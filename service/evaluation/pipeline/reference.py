@@ -24,6 +24,7 @@ from service.evaluation.pipeline.features import ImageReader
 from service.evaluation.pipeline.files import Arrays, StepFiles
 from service.evaluation.pipeline.sampling import chunk_rows, chunks
 from service.evaluation.specification import FORMAT, Specification
+from service.threads import run_in_thread
 
 __all__ = ["ReferenceFiles", "SplitRows", "limit_references"]
 
@@ -71,7 +72,7 @@ class SplitRows:
         async def make() -> Arrays:
             chunk = self.chunks[number]
             rows = np.arange(chunk.start, chunk.stop, dtype=np.int64)
-            return await self._reader.read(await asyncio.to_thread(self._split.images, rows))
+            return await self._reader.read(await run_in_thread(self._split.images, rows))
 
         return await self.files.arrays(f"rows-{number:05d}", make)
 

@@ -20,6 +20,7 @@ __all__ = [
     "read",
     "refusal",
     "rows",
+    "to_idx",
     "write_folder",
     "write_idx",
     "write_npz",

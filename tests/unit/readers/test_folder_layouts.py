@@ -97,9 +97,19 @@ def test_a_folder_around_the_classes_is_named_as_the_path(tmp_path: Path) -> Non
     assert refusal(tmp_path).endswith(f"give {tmp_path}/pets-1.0 as the path")
 
 
-def test_an_array_file_in_a_folder_is_named_as_the_path(tmp_path: Path) -> None:
+def test_an_array_file_in_a_folder_is_read(tmp_path: Path) -> None:
     np.savez(tmp_path / "toy.npz", images=PIXELS, labels=LABELS)
-    assert refusal(tmp_path).endswith(f"give {tmp_path}/toy.npz as the path")
+    assert read(tmp_path).format == "npz"
+    assert refusal(tmp_path, format="folder").endswith(f"give {tmp_path}/toy.npz as the path")
+
+
+def test_array_files_are_not_joined_unless_their_names_say_so(tmp_path: Path) -> None:
+    for name in ("cats", "dogs"):
+        np.savez(tmp_path / f"{name}.npz", images=PIXELS, labels=LABELS)
+    assert refusal(tmp_path).endswith(f"name them train-….npz and test-….npz, or give {tmp_path}/cats.npz as the path")
+    for name in ("cats", "dogs"):
+        (tmp_path / f"{name}.npz").rename(tmp_path / f"train-{name}.npz")
+    assert len(read(tmp_path).splits["train"]) == 12
 
 
 def test_a_folder_of_anything_else_is_refused_with_the_layouts(tmp_path: Path) -> None:

@@ -65,7 +65,7 @@ NPZ_FAULTS = {
     "float": ({"images": PIXELS / 255, "labels": LABELS}, "pixels are float64, of unknown scale and perhaps NaN"),
     "NaN": ({"images": PIXELS * np.float32("nan"), "labels": LABELS}, "pixels are float32"),
     "int": ({"images": PIXELS.astype(int), "labels": LABELS}, "pixels are int64; write uint8, 0 to 255"),
-    "objects": ({"images": np.array([None] * 6), "labels": LABELS}, "images: holds Python objects"),
+    "objects": ({"images": np.array([None] * 6), "labels": LABELS}, "images: is an array of Python objects"),
     "flat": ({"images": PIXELS.reshape(6, -1), "labels": LABELS}, "the shape is (6, 60); images are (n, H, W)"),
     "channels first": ({"images": PIXELS.reshape(6, 3, 4, 5), "labels": LABELS}, "channels come last"),
     "no labels": ({"images": PIXELS}, "lacks the array labels; add it"),
