@@ -30,10 +30,12 @@ from fount.augmentation.shards import MAX_SHARDS
 from fount.client.sync import Client
 from fount.errors import InvalidRequest, NotFound, OutputError, output_errors
 from fount.export.export_folder import MANIFEST, ExportFolder, PartRecord
-from fount.export.formats import DATA, Format, csv_header
+from fount.export.formats import DATA, Format, class_folder_names, csv_header, to_csv
 from fount.export.parts import Part, export_parts, rows_per_part, split_into_parts
 from fount.export.table import Table, TableSchema
 from fount.files import atomic_path, sha256_of
+from fount.readers.folder_tables import CLASSES_FILE, GROUPS_FILE
+from fount.readers.validation import NO_GROUP_NAME
 from fount.v1 import augmentation_pb2
 
 __all__ = ["Export", "ExportOptions", "ExportResult", "is_plan_file"]
@@ -123,6 +125,7 @@ class Export:
             export_parts(self._pull, self._write_part, missing, schema=self._schema, jobs=jobs, on_rows=on_rows)
         with output_errors(folder.path):
             if not self._options.format.suffix:
+                self._describe_folders()
                 self._join_row_lists()
             manifest = self._make_manifest()
         folder.write(MANIFEST, (json.dumps(manifest, indent=2) + "\n").encode())
@@ -211,6 +214,20 @@ class Export:
         except OSError:
             return False
 
+    def _describe_folders(self) -> None:
+        """Write which class each folder has and, where there are groups, the group of each image, as readers expect."""
+        classes = self._schema.classes
+        lines = zip(class_folder_names(classes), classes, strict=True)
+        self._folder.write(f"{DATA}/{CLASSES_FILE}", to_csv([["folder", "class"], *lines]))
+        if not self._schema.groups:
+            return
+        groups_file = self._folder.path / DATA / GROUPS_FILE
+        with atomic_path(groups_file, staging=self._folder.staging) as temporary, temporary.open("wb") as file:
+            file.write(to_csv([["path", "group"]]))
+            for part_file in self._files:
+                with (self._folder.path / part_file).open(newline="", encoding="utf-8") as part:
+                    file.write(to_csv([[path, group or NO_GROUP_NAME] for path, _, _, group, *_ in csv.reader(part)]))
+
     def _join_row_lists(self) -> None:
         """Write `rows.csv` from the lists of all parts, and sync the images they list."""
         rows_file = self._folder.path / _ROWS_FILE
@@ -221,8 +238,14 @@ class Export:
             if hasattr(os, "sync"):
                 os.sync()
 
+    def _listing_files(self) -> list[str]:
+        """Name the files that describe images which are files of their own."""
+        if self._options.format.suffix:
+            return []
+        return [_ROWS_FILE, f"{DATA}/{CLASSES_FILE}", *([f"{DATA}/{GROUPS_FILE}"] if self._schema.groups else [])]
+
     def _valid_manifest(self) -> dict[str, Any] | None:
-        """Read the manifest of an earlier run; None when it, or `rows.csv`, is missing or was changed."""
+        """Read the manifest of an earlier run; None when it, or a list of images, is missing or was changed."""
         found = self._folder.manifest()
         try:
             return found if found == json.loads(json.dumps(self._make_manifest())) else None
@@ -233,9 +256,9 @@ class Export:
         saved = (self._folder.plan() or {}).get("plan") or {}
         records = [self._journal.records[part.number] for part in self._parts]
         files = []
-        if not self._options.format.suffix:
-            digest, size = sha256_of(self._folder.path / _ROWS_FILE)
-            files.append({"file": _ROWS_FILE, "bytes": size, "sha256": digest})
+        for name in self._listing_files():
+            digest, size = sha256_of(self._folder.path / name)
+            files.append({"file": name, "bytes": size, "sha256": digest})
         return {
             **self._identity,
             "request": saved.get("request") if saved.get("id") == self._info.plan_id else None,

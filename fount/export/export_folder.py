@@ -1,6 +1,7 @@
 """The folder of an export, its lock, and the journal of the parts that are complete.
 
-    data/…                 the rows; with --format folder one folder per class, and rows.csv next to it
+    data/…                 the rows; with --format folder one folder per class, classes.csv and groups.csv
+    rows.csv               with --format folder: every column of every row
     manifest.json          written last: an export without it is incomplete
     .fount/export.json     identifies the export; a folder of another one is refused
     .fount/plan.json       the request and the plan, when the plan was made for this folder

@@ -15,6 +15,7 @@ import json
 import re
 import struct
 import tarfile
+import unicodedata
 import zipfile
 import zlib
 from collections.abc import Callable, Sequence
@@ -28,16 +29,19 @@ from numpy.typing import NDArray
 
 from fount.errors import MissingExtra
 from fount.export.table import Table, TableSchema
+from fount.names import normal_name
+from fount.readers.layout import is_ignored
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-__all__ = ["DATA", "FORMATS", "Format", "class_folder_names", "csv_header", "deflated_pngs", "stored_pngs"]
+__all__ = ["DATA", "FORMATS", "Format", "class_folder_names", "csv_header", "deflated_pngs", "stored_pngs", "to_csv"]
 
 DATA = "data"
 """The folder in an export that holds its rows."""
 
-_MAX_FOLDER_NAME = 64
+_MAX_FOLDER_BYTES = 200  # file systems hold 255, and an id may follow
+_RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)  # names of devices on Windows
 _ROWS_PER_GROUP = 2000  # of Parquet
 _COMPRESSION, _COMPRESSION_LEVEL = "zstd", -5  # as fast as snappy, and smaller
 _ZIP_EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest time in a zip archive
@@ -171,13 +175,15 @@ _TEMPLATE_SUM = sum(map(sum, (_BEFORE_SIZE, _BEFORE_CHECKSUM, _AFTER_CHECKSUM)))
 
 
 def _encode_webdataset(table: Table, _: _Save) -> bytes:
-    """Make a tar file of a part; a row is KEY.png, KEY.cls with its class id, and KEY.json with every column."""
+    """Make a tar file of a part; a row is KEY.png, KEY.cls with its class id, KEY.json with columns and names."""
     names = list(table.columns)
-    rows = zip(*(table.values(name) for name in names), strict=True)
+    rows, groups = zip(*(table.values(name) for name in names), strict=True), table.group_names()
     pieces: list[bytes] = []
-    for png, row in zip(deflated_pngs(table.images), rows, strict=True):
+    for k, (png, row) in enumerate(zip(deflated_pngs(table.images), rows, strict=True)):
         values = dict(zip(names, row, strict=True))
         values["class"] = table.schema.classes[values["label"]]
+        if table.schema.groups:
+            values["group_name"] = groups[k]
         key = f"{values['index']:09d}"
         pieces += _tar_member(f"{key}.png", png)
         pieces += _tar_member(f"{key}.cls", str(values["label"]).encode())
@@ -268,40 +274,50 @@ def _image_column(images: NDArray[np.uint8]) -> pa.Array:
 
 def _encode_folder(table: Table, save: _Save) -> bytes:
     """Save a PNG file per row in the folder of its class, and return the part's lines of `rows.csv`."""
-    folders = class_folder_names(table.schema.classes)
+    schema, folders = table.schema, class_folder_names(table.schema.classes)
     rows = zip(*(table.values(name) for name in table.columns), strict=True)
-    labels, indices = table.columns["label"].tolist(), table.columns["index"].tolist()
+    labels, indices, groups = table.columns["label"].tolist(), table.columns["index"].tolist(), table.group_names()
     lines: list[list[Any]] = []
-    for png, label, index, row in zip(deflated_pngs(table.images), labels, indices, rows, strict=True):
+    for k, (png, label, index, row) in enumerate(zip(deflated_pngs(table.images), labels, indices, rows, strict=True)):
         path = f"{folders[label]}/{index:09d}.png"
         save(path, png)
-        lines.append([path, hashlib.sha256(png).hexdigest(), table.schema.classes[label], *row])
-    return _to_csv(lines)
+        names = [schema.classes[label], *([groups[k]] if schema.groups else [])]
+        lines.append([path, hashlib.sha256(png).hexdigest(), *names, *row])
+    return to_csv(lines)
 
 
 def csv_header(schema: TableSchema) -> bytes:
     """Return the first line of `rows.csv`."""
-    return _to_csv([["file", "sha256", "class", *schema.columns()]])
+    return to_csv([["file", "sha256", "class", *(["group_name"] if schema.groups else []), *schema.columns()]])
 
 
 def class_folder_names(classes: Sequence[str]) -> list[str]:
-    """Name the folder of each class, given untrusted class names by id: safe names, all different.
+    """Name the folder of each class, given untrusted class names by id: names any file system holds, all different.
 
-    They have ASCII letters, digits, "-", "_" and ".", and do not begin with "."; the id follows where a class name was
-    changed or is taken.
+    A name is kept, in NFC, unless it is a path, hidden, reserved, too long or has characters that some system refuses;
+    the id follows where a class name was changed or is taken, with or without case.
     """
     names: list[str] = []
     taken: set[str] = set()
-    for label, name in enumerate(classes):
-        safe = re.sub(r"[^A-Za-z0-9_.-]+", "-", name).lstrip(".-")[:_MAX_FOLDER_NAME].rstrip(".") or "class"
-        while safe.lower() in taken or (safe != name and not safe.endswith(f"_{label}")):
+    for label, name in enumerate(map(normal_name, classes)):
+        safe = "".join("-" if _is_refused(character) else character for character in name)
+        if safe != name or safe.startswith("."):
+            safe = re.sub("-+", "-", safe.lstrip(".-"))
+        safe = safe.encode()[:_MAX_FOLDER_BYTES].decode(errors="ignore").strip().rstrip(". ") or "class"
+        is_reserved = is_ignored(safe) or _RESERVED.fullmatch(safe)
+        while safe.casefold() in taken or ((safe != name or is_reserved) and not safe.endswith(f"_{label}")):
             safe = f"{safe}_{label}"
-        taken.add(safe.lower())
+        taken.add(safe.casefold())
         names.append(safe)
     return names
 
 
-def _to_csv(lines: Sequence[Sequence[Any]]) -> bytes:
+def _is_refused(character: str) -> bool:
+    return character in '<>:"/\\|?*' or unicodedata.category(character) in ("Cc", "Cf", "Cs", "Zl", "Zp")
+
+
+def to_csv(lines: Sequence[Sequence[Any]]) -> bytes:
+    """Write lines as CSV in UTF-8."""
     text = StringIO()
     csv.writer(text, lineterminator="\n").writerows(lines)
     return text.getvalue().encode()

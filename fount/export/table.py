@@ -77,6 +77,11 @@ class Table:
             return values
         return [None if is_absent else value for value, is_absent in zip(values, absent.tolist(), strict=True)]
 
+    def group_names(self) -> list[str | None]:
+        """Name the group of each row; None for a row without one, and without groups for every row."""
+        groups = self.columns.get("group", np.full(len(self), _ABSENT))
+        return [None if group == _ABSENT else self.schema.groups[group] for group in groups.tolist()]
+
 
 def build_table(batches: Sequence[RowBatch], schema: TableSchema) -> Table:
     """Concatenate consecutive batches, and omit rejected rows."""

@@ -66,4 +66,7 @@ def _detect_format(path: Path) -> Format:
         raise DataError(f"{path} has no supported format; {LAYOUTS}")
     if idx_folder(path):
         return "idx"
+    if tars := next((each for each in (path, path / "data") if next(each.glob("[!.]*.tar"), None)), None):
+        found = f"{tars} holds tar files, as WebDataset reads them and Fount does not"
+        raise DataError(f"{found}; unpack them to a folder a class, or export the plan again with --format parquet")
     return next((format for format in ("parquet", "npz") if split_files(path, f".{format}")), "folder")

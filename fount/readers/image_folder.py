@@ -1,39 +1,44 @@
 """Read a folder of images by class: ROOT/CLASS/*.png, or ROOT/train/CLASS/… and ROOT/test/CLASS/….
 
 Entries are sorted by name; images are decoded when they are read. Links out of the root are refused, and any entry that
-is neither class nor image is reported rather than skipped. A file groups.csv in the root, with the columns path and
-group, assigns each image to a group; `groups_file.py` reads it.
+is neither class nor image is reported rather than skipped. In the root, groups.csv may assign each image to a group and
+classes.csv each folder to a class; `folder_tables.py` reads them. Exports of `fount pull` have both.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Set
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from fount.names import normal_name
 from fount.readers.dataset import DataError, Dataset, DatasetSource, FileVersion
-from fount.readers.groups_file import Groups, groups_file, read_groups
+from fount.readers.folder_tables import CLASSES_FILE, Groups, groups_file, read_classes, read_groups
 from fount.readers.image_decoder import IMAGE_SUFFIXES, ImageDecoder, decoder_for
 from fount.readers.layout import LAYOUTS, SPLITS, entries, holds_images, is_image
 from fount.readers.validation import RawSplit, build_dataset, check_class_name, check_size
 
 __all__ = ["list_images", "read_image_folder"]
 
+_EXPORT_FILE = "rows.csv"  # of `fount pull`, next to the folder of its images
+
 
 def read_image_folder(source: DatasetSource, root: Path) -> Dataset:
     """List the images of a folder; only the first is opened."""
+    if (root / _EXPORT_FILE).is_file() and (root / "data").is_dir():
+        root = root / "data"
     inside = root.resolve()
-    folders = _folders(root, inside, groups_file(source, root))
+    folders = _folders(root, inside, tables={groups_file(source, root), root / CLASSES_FILE})
     listed = {name: _list_split(source, *split, inside) for name, split in _find_splits(root, folders, inside).items()}
-    groups = read_groups(source, root)
+    groups, classes = read_groups(source, root), read_classes(root)
     first = FileVersion.of(listed["train"][0]).file  # refuses a pipe, which opening would wait on for ever
     decoder = decoder_for(source, first, str(first))
     check_size(source, sum(map(len, listed.values())), decoder.shape)
-    splits = [_raw_split(name, files, decoder, root, groups) for name, files in listed.items()]
-    return build_dataset(source, format="folder", splits=splits)
+    splits = [_raw_split(name, files, decoder, root, groups, classes) for name, files in listed.items()]
+    return build_dataset(source, format="folder", splits=splits, class_names=list((classes or {}).values()))
 
 
 def list_images(folder: Path) -> Iterator[Path]:
@@ -64,15 +69,30 @@ class _FolderPixels:
         return images
 
 
-def _raw_split(name: str, files: list[Path], decoder: ImageDecoder, root: Path, groups: Groups | None) -> RawSplit:
+def _raw_split(
+    name: str,
+    files: list[Path],
+    decoder: ImageDecoder,
+    root: Path,
+    groups: Groups | None,
+    classes: Mapping[str, str] | None,
+) -> RawSplit:
     return RawSplit(
         name=name,
         pixels=_FolderPixels(versions=tuple(map(FileVersion.of, files)), decoder=decoder),
         shape=decoder.shape,
-        labels=[file.parent.name for file in files],
+        labels=[_class_of(file.parent, root, classes) for file in files],
         groups=None if groups is None else [groups.of(file, root) for file in files],
         where=lambda row: f"{files[row]} (row {row})",
     )
+
+
+def _class_of(folder: Path, root: Path, classes: Mapping[str, str] | None) -> str:
+    if classes is None:
+        return folder.name
+    if (name := classes.get(normal_name(folder.name))) is None:
+        raise DataError(f"{root / CLASSES_FILE} has no line for the folder {folder.name}; add one")
+    return name
 
 
 def _find_splits(root: Path, folders: list[Path], inside: Path) -> dict[str, tuple[Path, list[Path]]]:
@@ -123,12 +143,12 @@ def _list_split(source: DatasetSource, folder: Path, classes: list[Path], inside
     return files
 
 
-def _folders(root: Path, inside: Path, groups: Path | None = None) -> list[Path]:
-    """List the folders of classes or splits; nothing else but the file of groups may be next to them."""
+def _folders(root: Path, inside: Path, tables: Set[Path] = frozenset()) -> list[Path]:
+    """List the folders of classes or splits; nothing else but the tables may be next to them."""
     folders: list[Path] = []
     files: list[Path] = []
     for entry in entries(root, inside):
-        if entry != groups:
+        if entry not in tables:
             (folders if entry.is_dir() else files).append(entry)
     if not folders:
         if arrays := [file for file in files if file.suffix.lower() == ".npz"]:

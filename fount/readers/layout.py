@@ -15,7 +15,7 @@ from fount.names import normal_name
 from fount.readers.dataset import DataError
 from fount.readers.image_decoder import IMAGE_SUFFIXES
 
-__all__ = ["LAYOUTS", "SPLITS", "entries", "holds_images", "inner_folders", "is_image", "only_folder"]
+__all__ = ["LAYOUTS", "SPLITS", "entries", "holds_images", "inner_folders", "is_ignored", "is_image", "only_folder"]
 
 LAYOUTS = (
     "a data set is an NPZ or Parquet file, a folder of NPZ or Parquet files or of IDX files called as MNIST's "
@@ -86,12 +86,17 @@ def only_folder(path: Path, found: list[Path], format: str) -> Path | None:
     return found[0] if found else None
 
 
+def is_ignored(name: str) -> bool:
+    """Whether files and folders of a name are not data."""
+    return name.startswith(".") or name.lower() in _IGNORED
+
+
 def _names(folder: Path) -> Iterator[str]:
     """The names in a folder that are not ignored, in no order."""
     try:
         with os.scandir(folder) as found:
             for each in found:
-                if not each.name.startswith(".") and each.name.lower() not in _IGNORED:
+                if not is_ignored(each.name):
                     yield each.name
     except OSError as error:
         raise DataError(f"{folder} cannot be read: {error.strerror or error}; check path and permissions") from error

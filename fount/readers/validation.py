@@ -21,6 +21,7 @@ from fount.readers.dataset import DataError, Dataset, DatasetSource, DatasetSpli
 
 __all__ = [
     "NO_GROUP",
+    "NO_GROUP_NAME",
     "RawSplit",
     "Values",
     "build_dataset",
@@ -33,10 +34,12 @@ __all__ = [
 NO_GROUP = -1
 """The group of a row without one, in a column of ids whose names are known."""
 
+NO_GROUP_NAME = "none"
+"""The name of the group that such rows become."""
+
 _HELD_OUT_SEED = 0x464F554E54  # arbitrary but fixed: a held-out split has the same rows everywhere
 _MAX_NAME_CHARACTERS = 200
 _SHOWN_CHARACTERS = 80
-_NAME_OF_NO_GROUP = "none"
 
 Values = NDArray[np.int64] | Sequence[str]
 """Labels or groups as files have them: numbers, or names."""
@@ -242,14 +245,14 @@ def _to_named_groups(
             row = int(wrong[0])
             found = f"{split.where(row)} has group {column[row]}, outside 0 to {len(names) - 1}"
             raise DataError(f"{found}; correct the row, or name as many groups as there are")
-    if any((column == NO_GROUP).any() for column in columns) and _NAME_OF_NO_GROUP not in names:
-        names = (*names, _NAME_OF_NO_GROUP)
+    if any((column == NO_GROUP).any() for column in columns) and NO_GROUP_NAME not in names:
+        names = (*names, NO_GROUP_NAME)
     for name in names:
         _check_name(name, "group", str(source.path))
     if len(set(names)) < len(names):
         repeated = min(name for name in names if names.count(name) > 1)
         raise DataError(f"{source.path}: the group name {repeated!r} occurs twice; name each group once")
-    none = names.index(_NAME_OF_NO_GROUP) if _NAME_OF_NO_GROUP in names else 0
+    none = names.index(NO_GROUP_NAME) if NO_GROUP_NAME in names else 0
     return names, [np.where(column == NO_GROUP, none, column).astype(np.uint32) for column in columns]
 
 

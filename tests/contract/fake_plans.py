@@ -39,6 +39,7 @@ class FakePlans(augmentation_pb2_grpc.AugmentationServiceServicer):
     hold_from: the row at which streams wait for `released`; None: none waits.
     released: lets waiting streams continue.
     rejected: slots without a sample.
+    classes: the class names.
     groups: the group names; row i is of group i mod their number, and every fifth row of none.
     void_tickets: tickets that are refused as expired.
     break_at: the row before which the first stream that reaches it breaks; None: none breaks.
@@ -51,6 +52,7 @@ class FakePlans(augmentation_pb2_grpc.AugmentationServiceServicer):
     hold_from: int | None = None
     released: threading.Event = field(default_factory=threading.Event)
     rejected: frozenset[int] = frozenset()
+    classes: tuple[str, ...] = CLASSES
     groups: tuple[str, ...] = ()
     void_tickets: set[bytes] = field(default_factory=set)
     break_at: int | None = None
@@ -81,7 +83,7 @@ class FakePlans(augmentation_pb2_grpc.AugmentationServiceServicer):
             ticket=f"{plan_id}#{self.given}".encode(),
             request=request,
             dataset_digest=DIGEST,
-            classes=CLASSES,
+            classes=self.classes,
             groups=self.groups,
             rows=self.rows,
             class_weights=[1, 0.5, 2],
@@ -123,7 +125,7 @@ class FakePlans(augmentation_pb2_grpc.AugmentationServiceServicer):
                 first_index=shard.start,
                 end_index=shard.stop,
                 sample_spec=sample_spec(model_pb2.ENCODING_UINT8),
-                classes=CLASSES,
+                classes=self.classes,
                 groups=self.groups,
                 dataset="digits",
                 dataset_digest=DIGEST,

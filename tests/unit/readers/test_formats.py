@@ -84,6 +84,39 @@ def test_a_faulty_npz_is_refused_with_the_reason(tmp_path: Path, arrays, message
     assert message in refusal(file)
 
 
+@pytest.mark.parametrize("sizes", [(5, 5), (5, 6)], ids=["one shape", "ragged"])
+def test_an_array_of_objects_is_refused_with_both_remedies(tmp_path: Path, sizes: tuple[int, int]) -> None:
+    images = np.empty(2, object)
+    images[:] = [np.zeros((side, 5), np.uint8) for side in sizes]
+    message = refusal(write_npz(tmp_path, images=images, labels=LABELS[:2]))
+    assert "if the images have one shape, save np.stack(images), otherwise resize them to one shape first" in message
+
+
+def test_npz_may_name_its_classes(tmp_path: Path) -> None:
+    file = write_npz(tmp_path, images=PIXELS, labels=LABELS, classes=np.array(["cat", "ant", "bee"]))
+    assert (read(file).classes, read(file, classes=("x", "y", "z")).classes) == (("cat", "ant", "bee"), ("x", "y", "z"))
+
+
+def test_npz_may_list_its_labels_as_classes(tmp_path: Path) -> None:
+    assert read(write_npz(tmp_path, images=PIXELS, labels=LABELS, classes=np.arange(3))).classes == ("0", "1", "2")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"classes": np.array(["ant", "bee", "dog"])}, "test-b.npz names other classes or groups than"),
+        ({"images": PIXELS[:, :3]}, "hold images of 5×4×3 and 3×4×3; make them equal"),
+        ({"groups": LABELS}, "some files have groups, some do not; make them alike"),
+    ],
+    ids=["classes", "shape", "groups"],
+)
+def test_npz_files_that_do_not_belong_together_are_refused(tmp_path: Path, change, message: str) -> None:
+    arrays = {"images": PIXELS, "labels": LABELS, "classes": np.array(["ant", "bee", "cat"])}
+    for name, each in (("train-a", arrays), ("test-b" if "classes" in change else "train-b", arrays | change)):
+        np.savez(tmp_path / f"{name}.npz", **each)
+    assert message in refusal(tmp_path)
+
+
 def test_a_truncated_npz_is_refused(tmp_path: Path) -> None:
     file = write_npz(tmp_path, images=PIXELS, labels=LABELS)
     file.write_bytes(file.read_bytes()[:-40])

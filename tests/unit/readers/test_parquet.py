@@ -33,6 +33,49 @@ def test_images_are_read_in_any_order_across_row_groups(tmp_path: Path, images) 
     assert (train.images(np.array([5, 0, 3, 5])) == PIXELS[[5, 0, 3, 5]]).all()
 
 
+@pytest.mark.parametrize(
+    "column",
+    [
+        pa.array(ENCODED, pa.large_binary()),
+        pa.array(ENCODED, pa.binary_view()),
+        pa.array(ENCODED).dictionary_encode(),
+        pa.array([each.ljust(200, b"\0") for each in ENCODED], pa.binary(200)),
+        pa.array(STRUCTS, pa.struct([("bytes", pa.binary_view()), ("path", pa.string_view())])),
+    ],
+    ids=["large", "view", "dictionary", "fixed size", "struct of views"],
+)
+def test_images_are_read_whatever_kind_of_bytes_they_are(tmp_path: Path, column) -> None:
+    train = read(write(tmp_path / "toy.parquet", image=column, row_group_size=6)).splits["train"]
+    assert (train.images(np.array([5, 0, 3, 5])) == PIXELS[[5, 0, 3, 5]]).all()
+
+
+@pytest.mark.parametrize("kind", [pa.string(), pa.large_string(), pa.string_view()], ids=str)
+@pytest.mark.parametrize("is_dictionary", [False, True], ids=["plain", "dictionary"])
+def test_labels_and_groups_are_read_whatever_kind_of_text_they_are(tmp_path: Path, kind, *, is_dictionary) -> None:
+    if is_dictionary and kind == pa.string_view():
+        pytest.skip("pyarrow makes no dictionaries of views")
+    names = pa.array(["ant", "bee", "cat", "ant", "bee", "cat"], kind)
+    column = names.dictionary_encode() if is_dictionary else names
+    toy = read(write(tmp_path / "toy.parquet", label=column, group=column))
+    assert (toy.classes, toy.splits["train"].labels.tolist()) == (("ant", "bee", "cat"), [0, 1, 2, 0, 1, 2])
+    assert (toy.groups, toy.splits["train"].groups.tolist()) == (("ant", "bee", "cat"), [0, 1, 2, 0, 1, 2])
+
+
+def test_a_missing_group_is_a_group_where_the_groups_have_names(tmp_path: Path) -> None:
+    names = {"names": ["old", "new"], "_type": "ClassLabel"}
+    metadata = {"huggingface": json.dumps({"info": {"features": {"group": names}}})}
+    toy = read(write(tmp_path / "toy.parquet", metadata=metadata, group=[0, 1, None, 0, 1, None]))
+    assert (toy.groups, toy.splits["train"].groups.tolist()) == (("old", "new", "none"), [0, 1, 2, 0, 1, 2])
+    assert "row 2 has no group; correct the row" in refusal(write(tmp_path / "b.parquet", group=[0, 1, None, 0, 1, 2]))
+
+
+def test_a_group_beyond_the_named_ones_is_refused_with_its_row(tmp_path: Path) -> None:
+    names = {"names": ["old", "new"], "_type": "ClassLabel"}
+    metadata = {"huggingface": json.dumps({"info": {"features": {"group": names}}})}
+    message = refusal(write(tmp_path / "toy.parquet", metadata=metadata, group=[0, 1, 0, 7, 1, 1]))
+    assert "toy.parquet, row 3 has group 7, outside 0 to 1; correct the row" in message
+
+
 def test_an_image_repeated_by_a_dictionary_is_decompressed_in_small_batches(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

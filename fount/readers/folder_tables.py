@@ -1,7 +1,8 @@
-"""Read groups.csv of an image folder: the group of each image, by its path in the folder.
+"""Read the tables in an image folder: groups.csv has the group of each image, classes.csv the class of each folder.
 
-The file may come from a text editor or a spreadsheet: with commas, semicolons or tabs, with a byte order mark, with
-paths as Windows writes them, and with further columns. UTF-8 is required, since other encodings cannot be recognised.
+Both are optional. A file may come from a text editor or a spreadsheet: with commas, semicolons or tabs, with a byte
+order mark, with paths as Windows writes them, and with further columns. UTF-8 is required, since other encodings cannot
+be recognised.
 
 Source: RFC 4180 (CSV).
 """
@@ -10,17 +11,19 @@ from __future__ import annotations
 
 import codecs
 import csv
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from fount.names import normal_name
 from fount.readers.dataset import DataError, DatasetSource
 
-__all__ = ["Groups", "groups_file", "read_groups"]
+__all__ = ["CLASSES_FILE", "GROUPS_FILE", "Groups", "groups_file", "read_classes", "read_groups"]
 
-_DEFAULT_NAME = "groups.csv"
-_COLUMNS = ("path", "group")
+GROUPS_FILE, CLASSES_FILE = "groups.csv", "classes.csv"
+"""The names of the files, in the folder of the classes or splits."""
+
+_GROUPS_COLUMNS, _CLASSES_COLUMNS = ("path", "group"), ("folder", "class")
 _DELIMITERS = (",", ";", "\t")
 _UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
@@ -42,7 +45,7 @@ class Groups:
 
 def groups_file(source: DatasetSource, root: Path) -> Path:
     """Name the file of the groups of an image folder, which need not exist."""
-    return root / (source.group or _DEFAULT_NAME)
+    return root / (source.group or GROUPS_FILE)
 
 
 def read_groups(source: DatasetSource, root: Path) -> Groups | None:
@@ -57,30 +60,44 @@ def read_groups(source: DatasetSource, root: Path) -> Groups | None:
             found = f"{file}, which the setting group names, does not exist"
             raise DataError(f"{found}; write a CSV file with the columns path and group")
         return None
-    groups: dict[str, str] = {}
-    for line, path, group in _lines(file):
-        if groups.setdefault(_path_key(path), group) != group:
-            found = f"{file}, line {line} puts {path[:80]!r} into another group than an earlier line"
-            raise DataError(f"{found}; remove one of them")
-    return Groups(file=file, by_path=groups)
+    return Groups(file=file, by_path=_read(file, _GROUPS_COLUMNS))
 
 
-def _lines(file: Path) -> Iterator[tuple[int, str, str]]:
-    """The number, path and group of each line that has any."""
-    rows = _rows(file)
+def read_classes(root: Path) -> dict[str, str] | None:
+    """Read the class of each folder, in the order of the labels 0, 1, ...; None when there is no such file.
+
+    Raises:
+        DataError: the file is damaged, or gives two folders the same class; names the line.
+    """
+    file = root / CLASSES_FILE
+    if not file.is_file():
+        return None
+    classes = _read(file, _CLASSES_COLUMNS)
+    if not classes:
+        raise DataError(f"{file} names no class; write a line for each folder, or remove the file")
+    return classes
+
+
+def _read(file: Path, columns: tuple[str, str]) -> dict[str, str]:
+    """Read the second column by the first, which has each value once, or with the same value."""
+    rows = _rows(file, columns)
     header = [name.strip().casefold() for name in rows[0][1]] if rows else []
-    if any(header.count(name) != 1 for name in _COLUMNS):
+    if any(header.count(name) != 1 for name in columns):
         found = f"{file} begins with {','.join(header)[:80]!r}"
-        raise DataError(f"{found}; its first line must name the columns path and group, once each")
-    places = [header.index(name) for name in _COLUMNS]
+        raise DataError(f"{found}; its first line must name the columns {' and '.join(columns)}, once each")
+    places = [header.index(name) for name in columns]
+    values: dict[str, str] = {}
     for line, row in rows[1:]:
-        path, group = (row[place].strip() if place < len(row) else "" for place in places)
-        if not (path and group):
-            raise DataError(f"{file}, line {line} is {','.join(row)[:80]!r}; write a path and a group")
-        yield line, path, group
+        key, value = (row[place].strip() if place < len(row) else "" for place in places)
+        if not (key and value):
+            raise DataError(f"{file}, line {line} is {','.join(row)[:80]!r}; write a {' and a '.join(columns)}")
+        if values.setdefault(_path_key(key), value) != value:
+            found = f"{file}, line {line} puts {key[:80]!r} into another {columns[1]} than an earlier line"
+            raise DataError(f"{found}; remove one of them")
+    return values
 
 
-def _rows(file: Path) -> Sequence[tuple[int, list[str]]]:
+def _rows(file: Path, columns: tuple[str, str]) -> Sequence[tuple[int, list[str]]]:
     """The cells of each line that is not blank, with its number; the first line has the names of the columns."""
     try:
         with file.open("rb") as start:
@@ -94,7 +111,8 @@ def _rows(file: Path) -> Sequence[tuple[int, list[str]]]:
     except UnicodeDecodeError as error:
         raise DataError(f"{file} is not UTF-8; save it as UTF-8, which spreadsheets call CSV UTF-8") from error
     except (OSError, csv.Error) as error:
-        raise DataError(f"{file} cannot be read ({error}); write it as CSV with the columns path and group") from error
+        found = f"{file} cannot be read ({error})"
+        raise DataError(f"{found}; write it as CSV with the columns {' and '.join(columns)}") from error
 
 
 def _delimiter(header: str) -> str:
