@@ -60,7 +60,7 @@ def test_splits_without_classes_are_refused_with_the_layouts(tmp_path: Path) -> 
     draw(tmp_path / "train" / "0.png")
     draw(tmp_path / "test" / "0.png")
     message = refusal(tmp_path)
-    assert "test holds images without classes; a data set is an NPZ or Parquet file, a folder of Parquet" in message
+    assert "test holds images without classes; a data set is an NPZ or Parquet file, a folder of NPZ" in message
 
 
 def test_images_without_classes_are_refused_with_the_layouts(tmp_path: Path) -> None:
