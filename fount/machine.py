@@ -1,17 +1,19 @@
-"""What this process may use of its machine: processor cores and memory.
+"""What this process may use of its machine: processor cores, memory and file descriptors.
 
-Affinity and control groups limit both, in containers usually far below what the machine has. Linux's /proc and control
-groups are read; on other systems cores are counted without limits, and memory is unknown.
+Affinity and control groups limit the first two, in containers usually far below what the machine has. Linux's /proc and
+control groups are read; on other systems cores are counted without limits, and memory is unknown.
 """
 
 from __future__ import annotations
 
 import os
+import resource
 from pathlib import Path
 
-__all__ = ["available_bytes", "usable_cores"]
+__all__ = ["available_bytes", "raise_descriptor_limit", "usable_cores"]
 
 _ROOT = Path("/")
+_MAX_DESCRIPTORS = 1 << 16  # some programs, as child processes, go through all that they may have
 
 
 def usable_cores(root: Path = _ROOT) -> int:
@@ -23,6 +25,16 @@ def usable_cores(root: Path = _ROOT) -> int:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     quota = _read_quota(root / "sys/fs/cgroup")
     return max(1, cores if quota is None else min(cores, int(quota)))
+
+
+def raise_descriptor_limit() -> int:
+    """Raise this process's limit of open files and connections to what it may be, and return it."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    highest = _MAX_DESCRIPTORS if hard == resource.RLIM_INFINITY else min(hard, _MAX_DESCRIPTORS)
+    if soft == resource.RLIM_INFINITY or soft >= highest:
+        return _MAX_DESCRIPTORS if soft == resource.RLIM_INFINITY else soft
+    resource.setrlimit(resource.RLIMIT_NOFILE, (highest, hard))
+    return highest
 
 
 def available_bytes(root: Path = _ROOT) -> int | None:

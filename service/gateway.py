@@ -9,6 +9,7 @@ from contextlib import AsyncExitStack
 from importlib.metadata import version
 from typing import TYPE_CHECKING
 
+from fount.machine import raise_descriptor_limit
 from service.augmentation.copy_filter import PixelCache
 from service.augmentation.planner import Planner
 from service.caller import Anonymous, CallerPolicy
@@ -193,6 +194,7 @@ class Gateway:
         return RpcServer(
             interceptor=CallInterceptor(self._policy, self.metrics),
             max_request_bytes=config.max_request_bytes,
+            max_connections=raise_descriptor_limit() // 2,  # the others are for workers, files and the side port
             models=ModelServicer(self.catalog),
             datasets=DatasetServicer(self.datasets),
             sampling=SamplingServicer(self.catalog, self.scheduler, self.metrics),

@@ -24,6 +24,7 @@ from service.cli.model_store import PackedStore, format_reason, model_folders, p
 from service.config import GatewayConfig
 from service.datasets.configuration import configured_datasets
 from service.errors import SetupError
+from service.telemetry.logs import RepeatLimit
 from service.workers.torchserve.embedded import EmbeddedPool
 from service.workers.torchserve.launch import TorchServeConfig
 from service.workers.torchserve.on_demand import OnDemandPool
@@ -89,6 +90,8 @@ def _setting(name: str) -> Decorator[Callable[..., Any]]:
 
 def _set_up_logs(context: click.Context, option: click.Parameter, level: str) -> None:
     logging.basicConfig(level=level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    for handler in logging.getLogger().handlers:
+        handler.addFilter(RepeatLimit())
 
 
 log_level_option = _option(

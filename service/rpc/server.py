@@ -38,7 +38,21 @@ _SERVICES = (
     sampling_pb2.DESCRIPTOR.services_by_name["SamplingService"].full_name,
 )
 _MAX_PENDING_CALLS = 1 << 16
+_HANDSHAKE_MS = 10_000  # until a connection has said that it speaks HTTP/2
+_IDLE_MS = 600_000  # without a call; clients connect again by themselves
+_PING_MS, _PING_TIMEOUT_MS = 60_000, 20_000  # so that calls of clients that are gone end
 _MAX_RESPONSE_BYTES = 64 << 20  # features of 4 MiB of images; chunks and pages are far smaller
+
+
+class _HealthServicer(health.aio.HealthServicer):  # type: ignore[misc]  # without types
+    """Answers Check and Watch, as the package does, and List, which it leaves out."""
+
+    async def List(self, request: health_pb2.HealthListRequest, context: object) -> health_pb2.HealthListResponse:  # noqa: N802  # gRPC's name
+        """Return the status of the server, under an empty name, and of each service."""
+        statuses = {
+            service: health_pb2.HealthCheckResponse(status=status) for service, status in self._server_status.items()
+        }
+        return health_pb2.HealthListResponse(statuses=statuses)
 
 
 class RpcServer:
@@ -47,6 +61,7 @@ class RpcServer:
     Args:
         interceptor: wraps every RPC.
         max_request_bytes: largest request message.
+        max_connections: open connections of clients; more are closed at once.
         models, datasets, sampling, augmentation, evaluation, reading: answer the services' methods.
     """
 
@@ -55,6 +70,7 @@ class RpcServer:
         *,
         interceptor: CallInterceptor,
         max_request_bytes: int,
+        max_connections: int,
         models: ModelServicer,
         datasets: DatasetServicer,
         sampling: SamplingServicer,
@@ -66,12 +82,17 @@ class RpcServer:
             ("grpc.max_receive_message_length", max_request_bytes),
             ("grpc.max_send_message_length", _MAX_RESPONSE_BYTES),
             ("grpc.so_reuseport", 0),
+            ("grpc.max_allowed_incoming_connections", max_connections),
+            ("grpc.server_handshake_timeout_ms", _HANDSHAKE_MS),
+            ("grpc.max_connection_idle_ms", _IDLE_MS),
+            ("grpc.keepalive_time_ms", _PING_MS),
+            ("grpc.keepalive_timeout_ms", _PING_TIMEOUT_MS),
             # Beyond these, grpc drops calls at random as CANCELLED; the scheduler refuses with a reason.
             ("grpc.server.max_pending_requests", _MAX_PENDING_CALLS),
             ("grpc.server.max_pending_requests_hard_limit", _MAX_PENDING_CALLS),
         ]
         self._server = grpc.aio.server(interceptors=[interceptor], options=options)
-        self._health = health.aio.HealthServicer()
+        self._health = _HealthServicer()
         self._evaluation = evaluation
         model_pb2_grpc.add_ModelServiceServicer_to_server(models, self._server)
         dataset_pb2_grpc.add_DatasetServiceServicer_to_server(datasets, self._server)

@@ -1,8 +1,15 @@
-"""The HTTP side port: /livez, /readyz and /metrics. Liveness never depends on workers or queues."""
+"""The HTTP side port: /livez, /readyz and /metrics. Liveness never depends on workers or queues.
+
+It must not starve the gRPC port of file descriptors, whatever its clients do. So a connection serves requests for a few
+seconds at most, and a new one takes the place of the oldest when too many are open.
+"""
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
+from functools import partial
+from typing import cast
 
 from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
@@ -12,17 +19,25 @@ from service.telemetry.metrics import Metrics
 
 __all__ = ["SidePort"]
 
+_MAX_CONNECTIONS = 128
+_CONNECTION_S = 10.0  # from its opening to its end: slow headers, idleness and slow readers included
+
 
 class SidePort:
     """Serves health checks and metrics over HTTP.
 
     Args:
         why_not_ready: returns the reason why the gateway is not ready; empty when it is.
+        connection_s: how long a connection is kept.
     """
 
-    def __init__(self, metrics: Metrics, why_not_ready: Callable[[], str]) -> None:
+    def __init__(
+        self, metrics: Metrics, why_not_ready: Callable[[], str], *, connection_s: float = _CONNECTION_S
+    ) -> None:
         self._metrics = metrics
         self._why_not_ready = why_not_ready
+        self._connection_s = connection_s
+        self._connections: dict[web.RequestHandler, None] = {}  # the oldest first
         app = web.Application()
         app.add_routes([
             web.get("/livez", self._live),
@@ -30,6 +45,7 @@ class SidePort:
             web.get("/metrics", self._series),
         ])  # fmt: skip
         self._runner = web.AppRunner(app, access_log=None)
+        self._listener: asyncio.Server | None = None
 
     async def start(self, host: str, port: int) -> int:
         """Listen, and return the port.
@@ -38,16 +54,34 @@ class SidePort:
             SetupError: the port is taken or may not be used.
         """
         await self._runner.setup()
+        connect = partial(self._connect, cast(web.Server, self._runner.server))
         try:
-            await web.TCPSite(self._runner, host, port).start()
+            self._listener = await asyncio.get_running_loop().create_server(connect, host, port)
         except OSError as error:
             raise SetupError(f"cannot listen on {host}:{port} for HTTP ({error.strerror}); "
                              "choose another with --http-port") from error  # fmt: skip
-        return int(self._runner.addresses[0][1])
+        return int(self._listener.sockets[0].getsockname()[1])
 
     async def close(self) -> None:
         """Stop listening."""
+        if self._listener:
+            self._listener.close()
         await self._runner.cleanup()
+
+    def _connect(self, make: Callable[[], web.RequestHandler]) -> web.RequestHandler:
+        """Make the handler of a new connection."""
+        if len(self._connections) >= _MAX_CONNECTIONS:
+            self._end(next(iter(self._connections)))
+        connection = make()
+        self._connections[connection] = None
+        asyncio.get_running_loop().call_later(self._connection_s, self._end, connection)
+        return connection
+
+    def _end(self, connection: web.RequestHandler) -> None:
+        """Close a connection, without waiting for its client to read."""
+        self._connections.pop(connection, None)
+        if connection.transport is not None:
+            connection.transport.abort()
 
     async def _live(self, request: web.Request) -> web.Response:
         return web.Response(text="alive\n")

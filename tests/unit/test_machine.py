@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
+import resource
 from pathlib import Path
 
 import pytest
 
-from fount.machine import available_bytes, usable_cores
+from fount.machine import available_bytes, raise_descriptor_limit, usable_cores
 
 MEMINFO = "MemTotal: 2000 kB\nMemAvailable: 1000 kB\nHugePages_Total: 0\n"
 
@@ -87,3 +88,20 @@ CPU = "sys/fs/cgroup/cpu/cpu.cfs_"
 )
 def test_usable_cores_are_limited_by_affinity_and_group(tmp_path: Path, files: dict[str, str], expected: int) -> None:
     assert usable_cores(_write(tmp_path, files)) == expected
+
+
+@pytest.mark.parametrize(
+    ("soft", "hard", "raised"),
+    [(1024, 4096, 4096), (1024, 1 << 30, 1 << 16), (1024, resource.RLIM_INFINITY, 1 << 16)],
+    ids=["to-the-hard-one", "to-a-sane-one", "unlimited"],
+)
+def test_the_limit_of_descriptors_is_raised(monkeypatch: pytest.MonkeyPatch, soft: int, hard: int, raised: int) -> None:
+    limits = [(soft, hard)]
+    monkeypatch.setattr(resource, "getrlimit", lambda kind: limits[-1])
+    monkeypatch.setattr(resource, "setrlimit", lambda kind, given: limits.append(given))
+    assert (raise_descriptor_limit(), limits[-1]) == (raised, (raised, hard))
+
+
+def test_a_higher_limit_of_descriptors_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(resource, "getrlimit", lambda kind: (100_000, 200_000))
+    assert raise_descriptor_limit() == 100_000
