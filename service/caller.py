@@ -21,11 +21,13 @@ class CallerLimits:
     """What one caller may use at once.
 
     Attributes:
-        max_streams: open streams.
+        max_streams: open streams of samples, or of arrays that are computed for a call.
+        max_open_calls: open calls of each other streaming RPC, as watches.
         max_queue_s: waiting work, in seconds of one worker.
     """
 
     max_streams: int = 1024
+    max_open_calls: int = 512
     max_queue_s: float = float("inf")
 
 

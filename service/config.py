@@ -51,6 +51,12 @@ class GatewayConfig:
     report_bytes: int = _setting(1 << 30, "Limit of the bytes of all reports; the oldest are deleted first.", least=1)
     drain_grace_s: float = _setting(10.0, "Seconds that running streams may continue after a stop signal.", least=0)
     max_streams: int = _setting(1024, "Limit of open sample streams; more are refused with a time to retry.", least=1)
+    max_open_calls: int = _setting(
+        1024, "Limit of open calls of each other streaming RPC, as watches; one caller may have 512.", least=1
+    )
+    idle_timeout_s: float = _setting(
+        300.0, "Seconds without a request after which a call that streams requests, as Augment, is ended.", above=0
+    )
     max_request_bytes: int = _setting(4 << 20, least=1)
     max_batch_ms: float = _setting(20.0, "How long calls before an interactive request may occupy a worker.", above=0)
     bulk_batch_ms: float = _setting(200.0, "How long a worker call may take when no request is interactive.", above=0)
@@ -58,7 +64,10 @@ class GatewayConfig:
         60.0, "Limit of the work waiting for a model, in seconds until its workers finish it.", above=0
     )
     caller_queue_s: float = _setting(
-        600.0, "Limit of the work waiting for one caller, in seconds of one worker.", above=0
+        30.0,
+        "Limit of the work waiting for one caller, in seconds of one worker; below --max-queue-s, so that no caller "
+        "fills a model's queue alone.",
+        above=0,
     )
     total_queue_s: float = _setting(600.0, "Limit of all waiting work, in seconds of one worker.", above=0)
     window_bytes: int = _setting(

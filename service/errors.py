@@ -38,13 +38,15 @@ __all__ = [
     "WorkerLost",
 ]
 
+_MOST_NAMED = 100  # violations in one message
+
 
 @dataclass(frozen=True, kw_only=True)
 class Violation:
     """One wrong field.
 
     Attributes:
-        field: its path in the request, as in `condition.mixture.components[2].weight`.
+        field: its path in the request, as in `condition.mixture.components[2].weight`; empty: the whole request.
         description: what is wrong and what would be right.
         unknown: True when the value is well formed but names something that does not exist.
     """
@@ -72,7 +74,10 @@ class InvalidRequest(FountServiceError, reason="INVALID_REQUEST"):
 
     def __init__(self, violations: tuple[Violation, ...]) -> None:
         self.violations = violations
-        super().__init__("; ".join(f"{each.field}: {each.description}" for each in violations))
+        texts = [": ".join(filter(None, (each.field, each.description))) for each in violations[:_MOST_NAMED]]
+        if len(violations) > _MOST_NAMED:
+            texts.append(f"and {len(violations) - _MOST_NAMED} more")
+        super().__init__("; ".join(texts))
 
 
 class UnknownName(InvalidRequest, reason="UNKNOWN_NAME"):

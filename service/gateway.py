@@ -192,7 +192,7 @@ class Gateway:
             evaluations=self.evaluation.evaluations, catalog=self.catalog, datasets=self.datasets, config=config
         )
         return RpcServer(
-            interceptor=CallInterceptor(self._policy, self.metrics),
+            interceptor=CallInterceptor(self._policy, self.metrics, config),
             max_request_bytes=config.max_request_bytes,
             max_connections=raise_descriptor_limit() // 2,  # the others are for workers, files and the side port
             models=ModelServicer(self.catalog),

@@ -51,7 +51,12 @@ _MAX_NAMED = 8  # models in one line of output
 _SETTINGS = {each.name: each for each in fields(GatewayConfig) if each.metadata.get("help")}
 _ADDRESSES = ("host", "port", "http_port")
 _LIMITS = tuple(name for name in _SETTINGS if name not in _ADDRESSES)
-_PARAMETERS = {"drain_grace_s": "drain", "worker_timeout_s": "worker_timeout", "worker_wait_s": "worker_wait"}
+_PARAMETERS = {
+    "drain_grace_s": "drain",
+    "idle_timeout_s": "idle_timeout",
+    "worker_timeout_s": "worker_timeout",
+    "worker_wait_s": "worker_wait",
+}
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 Decorator = Callable[[Command], Command]
@@ -186,6 +191,9 @@ def gateway_config(context: click.Context) -> GatewayConfig:
     if given["host"] not in _LOOPBACK:
         click.echo(f"warning: {given['host']} is not loopback, and every caller gets every grant; "
                    "keep it on a private network", err=True)  # fmt: skip
+    if given["caller_queue_s"] > given["max_queue_s"]:
+        queues = f"--caller-queue-s {given['caller_queue_s']:g} is above --max-queue-s {given['max_queue_s']:g}"
+        click.echo(f"warning: {queues}, so one caller can fill the queue of a model; lower it", err=True)
     jobs = _jobs(given)
     try:
         return GatewayConfig(

@@ -39,6 +39,7 @@ _MESSAGE_INTERVAL_S = 4.0  # at most, between two messages of a watch: 5 s are p
 _NEIGHBOURS_GRANT = "view-training-neighbours"
 
 _Format = evaluation_pb2.GetEvaluationReportRequest.Format
+_Read = tuple[Record, evaluation_pb2.WatchEvaluationResponse]
 
 
 class EvaluationServicer(evaluation_pb2_grpc.EvaluationServiceServicer):
@@ -60,6 +61,7 @@ class EvaluationServicer(evaluation_pb2_grpc.EvaluationServiceServicer):
         self._datasets = datasets
         self._max_samples = config.max_evaluation_samples
         self._poll_interval_s = poll_interval_s
+        self._watched = _WatchedEvaluations(poll_interval_s / 2)
         self._draining = asyncio.Event()
 
     def drain(self) -> None:
@@ -123,9 +125,9 @@ class EvaluationServicer(evaluation_pb2_grpc.EvaluationServiceServicer):
         evaluations, caller, evaluation_id = self._enabled(), _caller(), _id(request.id)
         sent, sent_s = None, 0.0
         while True:
-            record = await evaluations.get(caller.subject, evaluation_id)
+            record, message = await self._watched.read(evaluations, caller.subject, evaluation_id)
             if record != sent or time.monotonic() - sent_s >= _MESSAGE_INTERVAL_S - self._poll_interval_s:
-                yield evaluation_pb2.WatchEvaluationResponse(evaluation=record_to_message(record))
+                yield message
                 sent, sent_s = record, time.monotonic()
             if record.state.ended:
                 return
@@ -159,6 +161,33 @@ class EvaluationServicer(evaluation_pb2_grpc.EvaluationServiceServicer):
                 "start it with --jobs sqlite:///PATH or --jobs postgresql://…"
             )
         return self._evaluations
+
+
+class _WatchedEvaluations:
+    """Reads watched evaluations, so that all watches of one share a read, and what it returned, for `kept_s`."""
+
+    def __init__(self, kept_s: float) -> None:
+        self._kept_s = kept_s
+        self._reads: dict[tuple[str, str], asyncio.Task[_Read]] = {}  # by subject and id
+
+    async def read(self, evaluations: Evaluations, subject: str, evaluation_id: str) -> _Read:
+        """Return an evaluation, as `Evaluations.get` does, and as a message."""
+        key = (subject, evaluation_id)
+        task = self._reads.get(key)
+        if task is None:
+            task = self._reads[key] = asyncio.create_task(_read(evaluations, subject, evaluation_id))
+            task.add_done_callback(partial(self._keep, key))
+        return await asyncio.shield(task)  # one watch that ends does not end the read of the others
+
+    def _keep(self, key: tuple[str, str], task: asyncio.Task[_Read]) -> None:
+        asyncio.get_running_loop().call_later(self._kept_s, self._reads.pop, key)
+        if not task.cancelled():
+            task.exception()  # retrieved also when every watch has ended
+
+
+async def _read(evaluations: Evaluations, subject: str, evaluation_id: str) -> _Read:
+    record = await evaluations.get(subject, evaluation_id)
+    return record, evaluation_pb2.WatchEvaluationResponse(evaluation=record_to_message(record))
 
 
 def _caller() -> Caller:

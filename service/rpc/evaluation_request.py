@@ -237,6 +237,10 @@ class _Reader:
     def _panels(self, conditional: bool | None) -> tuple[Panel, ...]:
         """Return the requested panels in the order of the report; `conditional` is None if the model is unknown."""
         chosen: set[Panel] = set()
+        if len(self.request.panels) > len(Panel):
+            count = len(self.request.panels)
+            self.violations.add("panels", f"must name each of the {len(Panel)} panels at most once, got {count}")
+            return ()
         for k, number in enumerate(self.request.panels):
             name, panel = f"panels[{k}]", _PANELS.get(number)
             if panel is None:

@@ -150,6 +150,10 @@ def label_list(names: tuple[str, ...]) -> str:
 
 def read_policy(message: augmentation_pb2.TransformPolicy, field: str, wrong: Violations) -> Policy:
     """Read a policy; everything wrong with it is a violation."""
+    if len(message.transforms) > len(RANGES):
+        count = len(message.transforms)
+        wrong.add(f"{field}.transforms", f"must name each of the {len(RANGES)} kinds at most once, got {count}")
+        return Policy(transforms=())
     policy = policy_from_proto(message)
     for each in violations(policy):
         wrong.add(f"{field}.{each.key}", f"{each.wrong}; {each.remedy}")

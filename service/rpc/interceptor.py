@@ -1,13 +1,15 @@
-"""The interceptor of every RPC: it sets the caller and request id, counts, and turns errors into statuses."""
+"""The interceptor of every RPC: it sets the caller and request id, counts, limits, and turns errors into statuses."""
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 import logging
 import os
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable
-from contextlib import aclosing
+from collections import Counter
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import aclosing, contextmanager
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
@@ -15,9 +17,11 @@ import grpc
 from google.rpc import code_pb2, status_pb2
 from grpc_status import rpc_status
 
-from service.caller import CallerPolicy, current_caller, enter_caller
+from service.caller import Caller, CallerPolicy, current_caller, enter_caller
+from service.config import GatewayConfig
 from service.domain import Priority
-from service.errors import FountServiceError
+from service.errors import FountServiceError, InvalidRequest, Overloaded, TooLate
+from service.rpc.parsing import request_parser
 from service.rpc.status import error_to_status, unexpected_status
 from service.rpc.wire_format import serializer
 from service.scheduler.work import RequestContext
@@ -28,6 +32,8 @@ __all__ = ["CallInterceptor", "request_context"]
 _log = logging.getLogger(__name__)
 _request_id: ContextVar[str] = ContextVar("fount_request_id", default="")
 _MAX_REQUEST_ID = 64
+_RETRY_AFTER_S = 1.0  # when too many calls are open
+_SAMPLE = ("server_stream", "fount.v1.SamplingService", "Sample")  # the scheduler limits its streams
 
 if TYPE_CHECKING:  # generic in the stubs alone
     Context = grpc.aio.ServicerContext[Any, Any]
@@ -49,9 +55,11 @@ def request_context(context: Context, priority: Priority = Priority.BULK) -> Req
 class CallInterceptor(grpc.aio.ServerInterceptor):
     """Wraps every handler, except those that read a stream and answer once, of which there are none."""
 
-    def __init__(self, policy: CallerPolicy, metrics: Metrics) -> None:
+    def __init__(self, policy: CallerPolicy, metrics: Metrics, config: GatewayConfig) -> None:
         self._policy = policy
         self._metrics = metrics
+        self._idle_timeout_s = config.idle_timeout_s
+        self._open_calls = _OpenCalls(config.max_open_calls, metrics)
         self._wrapped: dict[str, Handler] = {}
 
     async def intercept_service(
@@ -83,7 +91,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
             wrap = self._wrap_unary
         return make(
             wrap(behave, (kind, service, method)),
-            request_deserializer=handler.request_deserializer,
+            request_deserializer=handler.request_deserializer and request_parser(path, handler.request_deserializer),
             response_serializer=serializer(handler.response_serializer),
         )
 
@@ -91,8 +99,9 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         async def unary(request: Any, context: Context) -> Any:
             call = _Call(rpc, context, self._metrics)
             try:
-                call.identify(self._policy)
-                response = await behave(request, context)
+                caller = call.identify(self._policy)
+                with self._open_calls.opened(rpc, caller):
+                    response = await behave(_parsed(request), context)
             except BaseException as error:
                 await call.fail(error)
                 raise
@@ -105,16 +114,79 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         async def stream(request: Any, context: Context) -> AsyncGenerator[Any, None]:
             call = _Call(rpc, context, self._metrics)
             try:
-                call.identify(self._policy)
-                async with aclosing(behave(request, context)) as responses:
-                    async for response in responses:
-                        yield response
+                caller = call.identify(self._policy)
+                given = self._received(request) if rpc[0] == "bidi_stream" else _parsed(request)
+                with self._open_calls.opened(rpc, caller):
+                    async with aclosing(behave(given, context)) as responses:
+                        async for response in responses:
+                            yield response
             except BaseException as error:
                 await call.fail(error)
                 raise
             call.end("OK")
 
         return stream
+
+    async def _received(self, requests: AsyncIterator[Any]) -> AsyncGenerator[Any, None]:
+        """Yield the requests of a stream.
+
+        Raises:
+            InvalidRequest: one is malformed.
+            TooLate: the client sends nothing, and does not end its requests.
+        """
+        while True:
+            try:
+                async with asyncio.timeout(self._idle_timeout_s):
+                    request = await anext(requests)
+            except StopAsyncIteration:
+                return
+            except TimeoutError as error:
+                waited = f"no request arrived within {self._idle_timeout_s:g} s"
+                raise TooLate(f"{waited}; send the next one earlier, or end the requests after the last") from error
+            yield _parsed(request)
+
+
+def _parsed(request: Any) -> Any:
+    """Return a message; raise the error that its parser returned instead."""
+    if isinstance(request, InvalidRequest):
+        raise request
+    return request
+
+
+class _OpenCalls:
+    """Limits the open calls of every streaming RPC: all of them, and those of one caller."""
+
+    def __init__(self, most: int, metrics: Metrics) -> None:
+        self._most, self._metrics = most, metrics
+        self._open: Counter[tuple[str, ...]] = Counter()  # by RPC; by RPC and subject
+
+    @contextmanager
+    def opened(self, rpc: tuple[str, str, str], caller: Caller) -> Iterator[None]:
+        """Count a call as open during the block.
+
+        Raises:
+            Overloaded: too many are open.
+        """
+        if rpc[0] == "unary" or rpc == _SAMPLE:
+            yield
+            return
+        of_caller, method = (*rpc, caller.subject), rpc[2]
+        if self._open[of_caller] >= caller.limits.max_open_calls:
+            limit = caller.limits.max_open_calls
+            self._refuse("caller-calls", f"{caller.subject} has {limit} calls of {method} open, which is its limit")
+        if self._open[rpc] >= self._most:
+            self._refuse("calls", f"{self._most} calls of {method} are open, which is this gateway's limit")
+        self._open.update((rpc, of_caller))
+        try:
+            yield
+        finally:
+            self._open.subtract((rpc, of_caller))
+            if not self._open[of_caller]:
+                del self._open[of_caller]
+
+    def _refuse(self, reason: str, message: str) -> None:
+        self._metrics.rejected(reason)
+        raise Overloaded(f"{message}; end one, or try again in a moment", retry_after_s=_RETRY_AFTER_S)
 
 
 class _Call:
@@ -125,12 +197,14 @@ class _Call:
         self._start_s = time.monotonic()
         metrics.rpc_started(rpc)
 
-    def identify(self, policy: CallerPolicy) -> None:
-        """Set the caller and the request id."""
+    def identify(self, policy: CallerPolicy) -> Caller:
+        """Set the request id and the caller, and return the caller."""
         metadata = tuple(self._context.invocation_metadata() or ())
         given = dict(metadata).get("x-request-id", "")
         _request_id.set(str(given)[:_MAX_REQUEST_ID] or os.urandom(16).hex())
-        enter_caller(policy.identify(self._context.peer(), metadata))
+        caller = policy.identify(self._context.peer(), metadata)
+        enter_caller(caller)
+        return caller
 
     async def fail(self, error: BaseException) -> None:
         """Abort the RPC with the status of an error; other than an Exception, it says that the client went away."""

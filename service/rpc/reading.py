@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 import grpc
@@ -81,10 +82,11 @@ class ReadingServicer(runner_pb2_grpc.ReadingServiceServicer):
 
 def _images(tensor: worker_pb2.Tensor, violations: Violations) -> NDArray[np.uint8]:
     """Return the images; none, with a violation, if the tensor holds something else."""
-    dims = tuple(tensor.dims)
-    size = np.prod(dims, dtype=object)
-    if tensor.dtype != model_pb2.DTYPE_UINT8 or len(dims) != _IMAGE_DIMS or 0 in dims:
-        description = f"must be UINT8 images of dims (n, H, W, C), got dtype {tensor.dtype} of dims {list(dims)}"
+    dims = tuple(tensor.dims[: _IMAGE_DIMS + 1])
+    size = math.prod(dims)
+    if tensor.dtype != model_pb2.DTYPE_UINT8 or len(dims) != _IMAGE_DIMS or min(dims) < 1:
+        given = list(dims) if len(dims) <= _IMAGE_DIMS else f"{len(tensor.dims)} numbers"
+        description = f"must be UINT8 images of dims (n, H, W, C), got dtype {tensor.dtype} of dims {given}"
         violations.add("images", description)
     elif len(tensor.data) != size:
         violations.add("images.data", f"dims {list(dims)} are {size} bytes, got {len(tensor.data)}")

@@ -49,7 +49,7 @@ class Metrics:
         self._compute = histogram("fount_worker_compute_seconds", "A call's time in noise, network, rounding.", _MODEL)
         self._streams = gauge("fount_open_streams", "Open sample streams.")
         self._repeated = counter("fount_repeated_calls", "Worker calls that were repeated.", (*_MODEL, "reason"))
-        self._rejected = counter("fount_rejected_streams", "Refused sample streams.", ("reason",))
+        self._rejected = counter("fount_rejected_streams", "Refused streams.", ("reason",))
         self._rows = counter("fount_rows", "Rows of plans sent to clients.", ("source",))
         self._rejected_rows = counter("fount_rejected_rows", "Slots of plans for which no sample was accepted.")
         self._refused_samples = counter("fount_refused_samples", "Samples that the filters of plans refused.")

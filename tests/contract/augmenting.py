@@ -201,7 +201,7 @@ async def augmenting(
         metrics=metrics,
         config=config,
     )
-    server = grpc.aio.server(interceptors=[CallInterceptor(policy or Anonymous(), metrics)])
+    server = grpc.aio.server(interceptors=[CallInterceptor(policy or Anonymous(), metrics, config)])
     augmentation_pb2_grpc.add_AugmentationServiceServicer_to_server(servicer, server)
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()

@@ -136,7 +136,7 @@ async def serve_evaluations(folder: Path, *, off: bool = False, **changed) -> As
         poll_interval_s=0.02,
     )
     options = [("grpc.so_reuseport", 0), ("grpc.max_send_message_length", 64 << 20)]
-    server = grpc.aio.server(interceptors=[CallInterceptor(Policy(), metrics)], options=options)
+    server = grpc.aio.server(interceptors=[CallInterceptor(Policy(), metrics, config)], options=options)
     evaluation_pb2_grpc.add_EvaluationServiceServicer_to_server(servicer, server)
     runner_pb2_grpc.add_ReadingServiceServicer_to_server(ReadingServicer(catalog, inference), server)
     sampling_pb2_grpc.add_SamplingServiceServicer_to_server(SamplingServicer(catalog, scheduler, metrics), server)

@@ -92,6 +92,12 @@ async def test_health_of_an_unknown_service_is_not_found(running: Running) -> No
     assert 'grpc_code="NOT_FOUND",grpc_method="Check"' in text
 
 
+async def test_health_of_all_services_is_listed(running: Running) -> None:
+    answer = await health_pb2_grpc.HealthStub(running.channel).List(health_pb2.HealthListRequest())
+    assert answer.statuses[""].status == SERVING
+    assert answer.statuses["fount.v1.SamplingService"].status == SERVING
+
+
 async def test_liveness_does_not_depend_on_workers(running: Running) -> None:
     running.pool.set_up(up=False)
     assert (await get(running, "/livez"))[0] == 200
