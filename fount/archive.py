@@ -26,7 +26,9 @@ from dataclasses import dataclass
 from functools import partial
 from io import BufferedIOBase
 from pathlib import Path, PurePosixPath
-from typing import IO, Any, NoReturn, cast
+from typing import IO, Any, cast
+
+from fount.json_text import parse_json
 
 __all__ = [
     "CONTENTS_FILE", "DESCRIPTION_FILE", "FORMAT", "MANIFEST_FILE", "MAX_TEXT_BYTES", "ArchiveContents", "ArchiveError",
@@ -186,16 +188,12 @@ def _verify(found_names: Iterable[str], open_member: _Open) -> ArchiveContents:
 def _read_json(open_member: _Open, name: str) -> dict[str, Any]:
     try:
         with open_member(name) as stream:
-            document = json.loads(stream.read(MAX_TEXT_BYTES), parse_constant=_refuse_constant)
-    except (ValueError, RecursionError) as error:
+            document = parse_json(stream.read(MAX_TEXT_BYTES))
+    except ValueError as error:
         raise _Problem(f"{name} is not JSON; {_PACK_AGAIN}") from error
     if not isinstance(document, dict):
         raise _Problem(f"{name} is not a JSON object; {_PACK_AGAIN}")
     return document
-
-
-def _refuse_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is not JSON")
 
 
 _FIELDS = {"name": str, "version": str, "model": dict, "model_digest": str, "files": dict}

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from fount.files import atomic_write
+from fount.json_text import parse_json
 
 __all__ = ["State"]
 
@@ -40,14 +41,14 @@ class State:
         try:
             if file.stat().st_size > _MAX_BYTES:
                 raise ValueError("is larger than 1 MiB")
-            document = json.loads(file.read_text(encoding="utf-8"))
+            document = parse_json(file.read_bytes())
             if not isinstance(document, dict):
                 raise ValueError("is not a JSON object")
             if (document.get("model_digest"), document.get("numerics")) != (model_digest, numerics):
                 raise ValueError("is about another model or numerics")
         except (FileNotFoundError, NotADirectoryError):
             return None
-        except (OSError, ValueError, RecursionError) as error:
+        except (OSError, ValueError) as error:
             _LOG.warning("%s cannot be used (%s); measuring again", file, error)
             return None
         return document

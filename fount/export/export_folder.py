@@ -28,6 +28,7 @@ from typing import IO, Any
 
 from fount.errors import OutputError, output_errors
 from fount.files import atomic_write, sync_folder
+from fount.json_text import parse_json
 
 __all__ = ["MANIFEST", "ExportFolder", "Journal", "PartRecord"]
 
@@ -104,7 +105,7 @@ class ExportFolder:
     def manifest(self) -> dict[str, Any] | None:
         """Read the manifest; None when there is none that can be read."""
         try:
-            manifest = json.loads((self.path / MANIFEST).read_text("utf-8"))
+            manifest = parse_json((self.path / MANIFEST).read_bytes())
         except (OSError, ValueError):
             return None
         return manifest if isinstance(manifest, dict) else None
@@ -112,7 +113,7 @@ class ExportFolder:
     def _read(self, name: str) -> dict[str, Any] | None:
         path = self._metadata / name
         try:
-            known = json.loads(path.read_text("utf-8"))
+            known = parse_json(path.read_bytes())
         except FileNotFoundError:
             return None
         except (OSError, ValueError) as error:
@@ -202,6 +203,6 @@ class Journal:
 
 def _parse_record(line: bytes) -> PartRecord | None:
     try:
-        return PartRecord(**json.loads(line)) if line.endswith(b"\n") else None
+        return PartRecord(**parse_json(line)) if line.endswith(b"\n") else None
     except (ValueError, TypeError):
         return None

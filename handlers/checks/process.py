@@ -1,8 +1,8 @@
 """The child process of `fount check`, which runs the model as a worker would, and the parent that reads its events.
 
 All of the author's code runs in the child, so it cannot end the command. The child writes one JSON line for each event
-to a pipe of its own; what the author's code prints goes to a file. When the child dies or one check takes too long,
-the check it was in fails, with the last output of the process; later checks are skipped. Only the child imports torch.
+to a pipe of its own; what the author's code prints goes to a file. When the child dies, one check takes too long, or
+the author's code writes to the pipe, the check it was in fails; later checks are skipped. Only the child imports torch.
 """
 
 from __future__ import annotations
@@ -19,10 +19,13 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
+from pydantic import TypeAdapter
+
+from fount.documents import record
 from handlers.checks.report import Finding, failed, skipped
 
 __all__ = ["CheckRequest", "Running", "main", "run_in_child"]
@@ -31,7 +34,10 @@ __all__ = ["CheckRequest", "Running", "main", "run_in_child"]
 _POLL_S = 0.1
 _START_S = 120.0
 _STACK_S = 0.5  # in which the child writes its stack
-_MAX_PRINTED = 2000  # last characters of the process's output
+_EXIT_S = 5.0  # in which the child ends after it closed the pipe
+_MAX_EVENT_BYTES = 2**20
+_MAX_PRINTED = 2000  # last characters of the process's output in a finding
+_MAX_READ_BYTES = 2**16  # of the process's output, at its end
 _CRASHES = {signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS, signal.SIGILL, signal.SIGFPE}
 _STACK_LINE = re.compile(r'File "([^"]+)", line (\d+) in (\S+)')
 
@@ -97,31 +103,58 @@ def _start(request: CheckRequest, pipe: int, working_folder: Path, printed: IO[b
     )
 
 
+@record
+class _Event:
+    """One line of the child: exactly one of these.
+
+    Attributes:
+        order: all checks, once, before any other event.
+        begin: the check that starts; the next one in order.
+        finding: of the next check in order.
+        end: after the last finding.
+    """
+
+    order: tuple[str, ...] = ()
+    begin: str = ""
+    finding: Finding | None = None
+    end: bool = False
+
+
+_EVENTS = TypeAdapter(_Event)
+
+
 @dataclass(kw_only=True)
 class _EventReader:
-    """Reads the child's events until it ends, dies or exceeds a time limit."""
+    """Reads the child's events until it ends, dies, exceeds a time limit, or writes what is no event."""
 
     process: subprocess.Popen[bytes]
     pipe: int
     printed: IO[bytes]
     request: CheckRequest
     check: str = "card"
+    begun: str = ""
     since: float = 0.0
-    pending: list[str] = field(default_factory=list)
+    pending: list[str] | None = None
     has_ended: bool = False
 
     def events(self) -> Iterator[Running | Finding]:
         self.since = time.monotonic()
         for line in self._lines():
-            if line:
-                yield from self._read(line)
-            elif time.monotonic() - self.since > self._limit_s:
+            seconds = time.monotonic() - self.since
+            if line is not None:
+                try:
+                    event = self._take(line)
+                except ValueError:
+                    yield from self._fail(self._report_foreign_line())
+                    return
+                if self.has_ended:
+                    return
+                yield event or Running(check=self.check, seconds=seconds)
+            elif seconds > self._limit_s:
                 yield from self._fail(self._time_out())
                 return
             else:
-                yield Running(check=self.check, seconds=time.monotonic() - self.since)
-            if self.has_ended:
-                return
+                yield Running(check=self.check, seconds=seconds)
         yield from self._fail(self._report_death())
 
     @property
@@ -129,8 +162,8 @@ class _EventReader:
         """How long no event may arrive: the limit of a check, or the time for the process to import torch."""
         return self.request.time_limit_s if self.pending else max(self.request.time_limit_s, _START_S)
 
-    def _lines(self) -> Iterator[bytes]:
-        """Return complete lines as they arrive, and an empty one at every poll without any."""
+    def _lines(self) -> Iterator[bytes | None]:
+        """Return complete lines as they arrive, one that is too long as far as it was read, and None at idle polls."""
         partial = b""
         with selectors.DefaultSelector() as selector:
             selector.register(self.pipe, selectors.EVENT_READ)
@@ -138,37 +171,43 @@ class _EventReader:
                 if not selector.select(_POLL_S):
                     if self.process.poll() is not None:
                         return
-                    yield b""
+                    yield None
                     continue
                 if not (read := os.read(self.pipe, 1 << 16)):
                     return
                 *lines, partial = (partial + read).split(b"\n")
-                yield from (line for line in lines if line)
+                yield from lines
+                if len(partial) > _MAX_EVENT_BYTES:
+                    yield partial
 
-    def _read(self, line: bytes) -> Iterator[Running | Finding]:
-        try:
-            event = json.loads(line)
-        except ValueError:
-            return
-        if not isinstance(event, dict):  # not an event: the model's code wrote to every open file
-            return
-        self.since = time.monotonic()
-        if "begin" in event:
-            self.check = event["begin"]
-            yield Running(check=self.check, seconds=0.0)
-        elif "finding" in event:
-            finding = Finding(**event["finding"])
-            self.pending.remove(finding.check)
-            yield finding
-        elif "order" in event:
-            self.pending = event["order"]
-        elif "end" in event:
+    def _take(self, line: bytes) -> Running | Finding | None:
+        """Read the next event of the child. Each is expected once, so that a model cannot put off the time limit.
+
+        Raises:
+            ValueError: the line is no event, or not the next one: the model's code wrote it.
+        """
+        if len(line) > _MAX_EVENT_BYTES:
+            raise ValueError("the line is too long")
+        event, self.since = _EVENTS.validate_json(line), time.monotonic()
+        following = self.pending[0] if self.pending else None
+        if event.order and self.pending is None:
+            self.pending = list(event.order)
+        elif event.begin and event.begin == following != self.begun:
+            self.check = self.begun = event.begin
+            return Running(check=self.check, seconds=0.0)
+        elif event.finding and event.finding.check == following:
+            self.pending = self.pending[1:] if self.pending else []
+            return event.finding
+        elif event.end and self.pending == []:
             self.has_ended = True
+        else:
+            raise ValueError("the event is not the next one")
+        return None
 
     def _fail(self, finding: Finding) -> Iterator[Finding]:
         """Return the finding of the check that ended the run, and skip the remaining checks."""
         yield finding
-        yield from (skipped(name, f"needs {finding.check}") for name in self.pending if name != finding.check)
+        yield from (skipped(name, f"needs {finding.check}") for name in self.pending or () if name != finding.check)
 
     def _time_out(self) -> Finding:
         """Let the child's fault handler write its stack, and end it."""
@@ -180,16 +219,27 @@ class _EventReader:
         change = "look for a loop that does not end, or allow more time with --time-limit"
         return failed(self.check, seen, change, blocks=True)
 
+    def _report_foreign_line(self) -> Finding:
+        self.process.kill()
+        seen = "the model's code wrote something else to the pipe of the check"
+        change = "write to no file that the code did not open: look for os.write, os.fdopen and loops over descriptors"
+        return failed(self.check, seen, change, blocks=True)
+
     def _report_death(self) -> Finding:
-        status = self.process.wait()
+        try:
+            status = self.process.wait(_EXIT_S)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            change = "close no file that the code did not open: look for os.close and os.closerange"
+            return failed(self.check, "the model's code closed the pipe of the check", change, blocks=True)
         if status >= 0:
             seen = f"the model's code ended the process with exit status {status}"
             change = "remove calls of exit, sys.exit and os._exit"
         elif -status in _CRASHES:
-            seen = f"native code crashed ({signal.Signals(-status).name}){self._position()}"
+            seen = f"native code crashed ({_name_signal(-status)}){self._position()}"
             change = "check the native code that is called there outside torch, or try another version of it"
         else:
-            seen = f"the process was killed ({signal.Signals(-status).name}), most likely because memory ran out"
+            seen = f"the process was killed ({_name_signal(-status)}), most likely because memory ran out"
             change = "lower limits.max_exec_batch in model.yaml, or check it on a machine with more memory"
         text = self._printed_text()[-_MAX_PRINTED:].split("Fatal Python error")[0].strip()  # without the stack
         printed = "\nit printed: " + text.replace("\n", "\n  ") if text else ""
@@ -203,8 +253,15 @@ class _EventReader:
         return ""
 
     def _printed_text(self) -> str:
-        self.printed.seek(0)
-        return self.printed.read().decode(errors="replace")
+        """Return the end of what the process printed."""
+        size = self.printed.seek(0, os.SEEK_END)
+        self.printed.seek(max(0, size - _MAX_READ_BYTES))
+        return self.printed.read(_MAX_READ_BYTES).decode(errors="replace")
+
+
+def _name_signal(number: int) -> str:
+    names = {each.value: each.name for each in signal.Signals}  # most real-time signals have none
+    return names.get(number, f"signal {number}")
 
 
 def main(request: str, pipe: int) -> None:

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from typing import Any, Literal
+
+from fount.documents import record
 
 __all__ = ["Finding", "State", "failed", "finding_to_text", "has_failed", "join_first", "passed", "report_to_json",
            "skipped", "verdict", "warned"]  # fmt: skip
@@ -23,7 +25,7 @@ _NAME_WIDTH = 14
 _INDENT = " " * (_NAME_WIDTH + 3)
 
 
-@dataclass(frozen=True, kw_only=True)
+@record
 class Finding:
     """The result of one check.
 

@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import ast
 import io
-import json
 import pickle
 import re
 import zipfile
@@ -30,6 +29,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from fount.json_text import parse_json
 from handlers.execution.errors import describe_error, is_out_of_memory, remedy_for
 from handlers.loading.file_kinds import describe_wrong_kind
 from handlers.models.program import load_exported, load_torchscript
@@ -204,8 +204,8 @@ def _check_members(file: Path, names: list[str]) -> None:
 
 def _read_json(file: Path, name: str, data: bytes) -> dict[str, Any]:
     try:
-        document = json.loads(data)
-    except (ValueError, RecursionError) as error:
+        document = parse_json(data)
+    except ValueError as error:
         raise ValueError(f"{file.name} is damaged: {name} is not JSON; copy or export it again") from error
     if not isinstance(document, dict):
         raise ValueError(f"{file.name} is damaged: {name} is no JSON object; copy or export it again")
@@ -271,7 +271,7 @@ def _is_arithmetic(text: str) -> bool:
 def _is_plain_spec(text: str) -> bool:
     """Return whether a tree of inputs or outputs has only tuples, lists and mappings; others would import a type."""
     try:
-        version_and_spec = json.loads(text)
+        version_and_spec = parse_json(text)
         return len(version_and_spec) == 2 and _is_plain_tree(version_and_spec[1])
     except (ValueError, TypeError, KeyError, RecursionError):
         return False

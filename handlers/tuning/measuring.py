@@ -8,7 +8,6 @@ torch.
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import subprocess
 import sys
@@ -18,8 +17,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import product
 from pathlib import Path
-from typing import IO, Any, Literal
+from typing import IO, Annotated, Literal, TypeVar
 
+from pydantic import TypeAdapter
+
+from fount.documents import check, record
 from handlers.execution.causes import find_in_output
 from handlers.settings import Layout, Precision
 
@@ -30,7 +32,29 @@ Goal = Literal["throughput", "latency"]
 _LAYOUTS: tuple[Layout, ...] = ("nchw", "nhwc")
 _SMALL = 8  # rows of the batch that latency is measured with
 _START_S = 900.0  # limit for starting; compiling for every size is slow on some machines
+_MAX_EVENT_BYTES = 2**20
+_MAX_READ_BYTES = 2**16  # of what a worker printed, at its end
 _Worker = tuple[subprocess.Popen[bytes], IO[bytes]]
+_Event = TypeVar("_Event")
+
+
+class _Dropped(Exception):
+    """A candidate cannot be used. The message says why."""
+
+
+@record
+class _Loaded:
+    """A worker's first event: why it cannot serve, and the difference of its golden samples."""
+
+    reason: str
+    golden: str
+
+
+@record
+class _Timed:
+    """A worker's second event: the median seconds of a batch of each size."""
+
+    seconds: Annotated[dict[int, float], check(lambda each: each and min(each.values()) > 0, "positive")]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -161,26 +185,28 @@ def measure(candidate: Candidate, folder: Path, state_dir: Path, seconds: float)
     """
     environment = os.environ | candidate.environment | {"FOUNT_STATE_DIR": str(state_dir)}
     environment.pop("FOUNT_WORKER_CONFIG", None)
-    with contextlib.ExitStack() as stack:
-        workers = []
-        for _ in range(candidate.workers):
-            # One after the other: the later ones reuse the profile and the machine code of the first.
-            workers.append(stack.enter_context(_start(folder, seconds, environment)))
-            loaded = _read_event(*workers[-1])
-            if loaded.get("reason"):
-                return Measurement(candidate=candidate, dropped=loaded["reason"])
-        for process, _ in workers:
-            assert process.stdin is not None
-            with contextlib.suppress(BrokenPipeError):  # it died, and reading from it reports that
-                process.stdin.write(b"go\n")
-                process.stdin.flush()
-        times = [_read_event(*worker) for worker in workers]
-    if reasons := [one["reason"] for one in times if "reason" in one]:
-        return Measurement(candidate=candidate, dropped=reasons[0])
-    medians = [{int(size): spent for size, spent in one["seconds"].items()} for one in times]
+    try:
+        with contextlib.ExitStack() as stack:
+            workers = []
+            for _ in range(candidate.workers):
+                # One after the other: the later ones reuse the profile and the machine code of the first.
+                workers.append(stack.enter_context(_start(folder, seconds, environment)))
+                loaded = _read_event(_Loaded, *workers[-1])
+                if loaded.reason:
+                    raise _Dropped(loaded.reason)
+            for process, _ in workers:
+                assert process.stdin is not None
+                with contextlib.suppress(BrokenPipeError):  # it died, and reading from it reports that
+                    process.stdin.write(b"go\n")
+                    process.stdin.flush()
+            medians = [_read_event(_Timed, *worker).seconds for worker in workers]
+    except _Dropped as error:
+        return Measurement(candidate=candidate, dropped=str(error))
+    if any(one.keys() != medians[0].keys() for one in medians):
+        return Measurement(candidate=candidate, dropped="its workers ran batches of different sizes")
     return Measurement(
         candidate=candidate,
-        golden=loaded["golden"],
+        golden=loaded.golden,
         per_second={size: sum(size / one[size] for one in medians) for size in medians[0]},
         seconds={size: max(one[size] for one in medians) for size in medians[0]},
     )
@@ -204,12 +230,19 @@ def _start(folder: Path, seconds: float, environment: Mapping[str, str]) -> Iter
             process.communicate()
 
 
-def _read_event(process: subprocess.Popen[bytes], printed: IO[bytes]) -> dict[str, Any]:
-    """Read a worker's next event; when it has died, the reason is the last error it printed."""
+def _read_event(kind: type[_Event], process: subprocess.Popen[bytes], printed: IO[bytes]) -> _Event:
+    """Read a worker's next event.
+
+    Raises:
+        _Dropped: it died, which the last error it printed explains; or the model's code wrote to the events.
+    """
     assert process.stdout is not None
-    if line := process.stdout.readline():
-        event: dict[str, Any] = json.loads(line)
-        return event
-    printed.seek(0)
-    cause = find_in_output(printed.read().decode(errors="replace"))
-    return {"reason": f"its process ended with status {process.wait()}{f': {cause}' if cause else ''}"}
+    if line := process.stdout.readline(_MAX_EVENT_BYTES):
+        try:
+            return TypeAdapter(kind).validate_json(line)
+        except ValueError:
+            raise _Dropped("the model's code wrote something else to the pipe of the measurement") from None
+    size = printed.seek(0, os.SEEK_END)
+    printed.seek(max(0, size - _MAX_READ_BYTES))
+    cause = find_in_output(printed.read(_MAX_READ_BYTES).decode(errors="replace"))
+    raise _Dropped(f"its process ended with status {process.wait()}{f': {cause}' if cause else ''}")

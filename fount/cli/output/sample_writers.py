@@ -24,6 +24,7 @@ import numpy as np
 from fount.cli.output.images import image_grid, to_pillow, to_uint8
 from fount.errors import OutputError, SampleFailed, output_errors
 from fount.files import atomic_path, atomic_write
+from fount.json_text import parse_json
 from fount.sampling.types import Chunk
 
 __all__ = ["MAX_GRID", "SampleRun", "SampleWriter", "image_file_name", "open_output", "refuse_failed"]
@@ -208,7 +209,7 @@ class _FolderWriter(SampleWriter):
         if not self._path.is_dir() or not any(self._path.iterdir()):
             return None
         try:
-            manifest = json.loads((self._path / _MANIFEST).read_text("utf-8"))
+            manifest = parse_json((self._path / _MANIFEST).read_bytes())
         except (OSError, ValueError) as error:
             raise OutputError(f"{self._path} is not empty and has no {_MANIFEST}; name another folder") from error
         if not isinstance(manifest, dict):

@@ -7,7 +7,6 @@ leaves, in which only the `quality` section is changed. Comments and entries of 
 from __future__ import annotations
 
 import contextlib
-import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,6 +15,7 @@ from typing import Any
 import yaml
 
 from fount.files import atomic_write
+from fount.json_text import parse_json
 from handlers.cards.card import CARD_FILE, Card, CardError, Problem, Quality, load_card, to_plain
 from handlers.cards.digests import model_digest
 from handlers.recipes.quality.measure_model import MeasurementError
@@ -41,7 +41,7 @@ def read_report(file: Path, card: Card, folder: Path) -> tuple[Quality, ...]:
             measurable.
     """
     try:
-        report = json.loads(file.read_bytes())
+        report = parse_json(file.read_bytes())
     except (OSError, ValueError) as error:
         raise MeasurementError(f"{file} cannot be read: {error}; name a JSON report of `fount evaluate`") from error
     if not isinstance(report, dict) or not {"envelope", "metrics"} <= report.keys():

@@ -21,6 +21,7 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from fount.files import PART_SUFFIX, atomic_write
+from fount.json_text import parse_json
 from handlers.recipes.run.history import History
 
 __all__ = [
@@ -170,7 +171,7 @@ def _documents(folder: Path) -> list[Path]:
 def _read(file: Path) -> Checkpoint:
     if file.stat().st_size > _MAX_DOCUMENT_BYTES:
         raise ValueError("its document is larger than 16 MiB")
-    document: dict[str, Any] = json.loads(file.read_bytes())
+    document: dict[str, Any] = parse_json(file.read_bytes())
     if document["format"] != _FORMAT:
         raise ValueError(f"its format is {document['format']}, expected is {_FORMAT}")
     if file.stem != f"step-{document['step']:09d}":

@@ -236,6 +236,6 @@ def _described(info: ArchiveInfo) -> ServedModel | None:
         return None
     try:
         return card_to_model(json_format.Parse(info.description, model_pb2.Model(), ignore_unknown_fields=True))
-    except (json_format.ParseError, WorkerFault, ValueError) as error:
+    except (json_format.ParseError, WorkerFault, ValueError, RecursionError) as error:
         _log.warning("the description of %s %s is not used: %s", info.name, info.version, error)
         return None

@@ -131,11 +131,6 @@ def test_the_last_output_of_a_process_that_died_is_reported(tmp_path: Path) -> N
     assert "it printed: farewell" in result.stdout
 
 
-def test_lines_of_a_model_between_the_events_are_ignored(tmp_path: Path) -> None:
-    line = "import os, sys; os.write(int(sys.argv[2]), b'5\\n[]\\n{}\\n'); os._exit(3)"
-    assert "ended the process with exit status 3" in check(plant(tmp_path / "planted", before=line)).stdout
-
-
 def test_json_is_one_document_with_every_finding(good: tuple[Path, Result]) -> None:
     document = json.loads(check(good[0], "--json", "--no-record", "--threads", "2").stdout)
     assert [finding["check"] for finding in document["findings"]] == [check.name for check in CHECKS]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -10,8 +11,13 @@ from click.testing import CliRunner, Result
 
 from fount.cli.main import main
 from fount.tuned import TunedModel, read_tuned
+from handlers.cards.card import load_card
 from handlers.cli.tune import to_table
-from handlers.tuning.measuring import Candidate, Measurement, best_first, list_candidates
+from handlers.loading.build import build_module
+from handlers.packaging.pack import pack
+from handlers.tuning.measuring import Candidate, Measurement, best_first, list_candidates, measure
+from handlers.verification.golden import record_golden
+from tests.handlers.planted import plant
 
 PLAIN = Candidate(workers=1, threads=1, precision="fp32", layout="nchw", compiled=False)
 TWO = Candidate(workers=2, threads=1, precision="fp32", layout="nhwc", compiled=False)
@@ -91,6 +97,35 @@ def test_a_candidate_that_cannot_serve_is_dropped_with_the_workers_reason(
     assert result.exit_code == 1
     assert "dropped: 1×1, bf16, nhwc: the precision is set to bf16, the card allows fp32" in result.stdout
     assert not (store / "state" / "workers.yaml").exists()
+
+
+JUNK = """import os
+        for fd in range(3, 12) if "FOUNT_WORKER_THREADS" in os.environ else ():
+            try: os.write(fd, {0!r} + bytes([10]))
+            except OSError: pass"""
+PIPE = "the model's code wrote something else to the pipe of the measurement"
+
+
+@pytest.mark.parametrize(
+    ("junk", "reason"),
+    [
+        (b"junk", PIPE),
+        (b"[" * 50_000, PIPE),
+        (b'{"reason": 5, "golden": ""}', PIPE),
+        (b'{"reason": "", "golden": ""}\n{"seconds": {"1": 0.0}}', PIPE),
+        (b'{"reason": "", "golden": ""}\n{"seconds": {}}', PIPE),
+    ],
+    ids=["text", "deep nesting", "a wrong type", "no time", "no sizes"],
+)
+def test_what_a_model_writes_to_the_pipe_drops_the_candidate(tmp_path: Path, junk: bytes, reason: str) -> None:
+    folder = plant(tmp_path / "planted", before=JUNK.format(junk))
+    card = load_card(folder)
+    record_golden(card, build_module(card, folder), folder / "golden.safetensors", folder=folder)
+    pack(folder, tmp_path)
+    with zipfile.ZipFile(tmp_path / "planted-1.0.mar") as archive:
+        archive.extractall(tmp_path / "unpacked")
+    measured = measure(PLAIN, tmp_path / "unpacked", tmp_path / "state", 0.1)
+    assert measured.dropped == reason
 
 
 def test_a_dry_run_writes_no_result(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
