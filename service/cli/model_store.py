@@ -7,7 +7,6 @@ the workers' side, which the service never imports, so it runs as a process.
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import signal
 import subprocess
@@ -18,7 +17,8 @@ from collections.abc import Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+
+from pydantic import TypeAdapter
 
 from service.cli.signals import stop_signals
 from service.domain import ModelState
@@ -82,13 +82,13 @@ def pack_store(store: Path, state: Path) -> PackedStore:
     model_folders(store)
     out, started_s = archives_folder(store, state), time.time()
     results = _run_pack(store, out)
-    kept = {Path(result["path"]).name for result in results if "path" in result}
-    refused = [result for result in results if "error" in result]
+    kept = {Path(result.path).name for result in results if result.path}
+    refused = [result for result in results if result.error]
     if not kept:
-        reasons = "".join(f"\n{format_reason(result['folder'], result['error'])}" for result in refused)
+        reasons = "".join(f"\n{format_reason(result.folder, result.error)}" for result in refused)
         raise SetupError(f"no model of {store} can be served:{reasons}")
     _remove_others(out, kept, started_s)
-    nameless = {result["folder"]: result["error"] for result in refused if "name" not in result}
+    nameless = {result.folder: result.error for result in refused if not result.name}
     return PackedStore(archives=out, refused=_to_offers(refused), nameless=nameless)
 
 
@@ -97,26 +97,40 @@ def format_reason(folder: str, reason: str) -> str:
     return reason if reason.startswith(folder) else f"{folder}: {reason}"
 
 
-def _run_pack(store: Path, out: Path) -> list[dict[str, Any]]:
+@dataclass(frozen=True, kw_only=True)
+class _Packed:
+    """One model in the output of `fount pack --json`: packed with a path, refused with an error; "" is absent."""
+
+    path: str = ""
+    folder: str = ""
+    error: str = ""
+    name: str = ""
+    version: str = ""
+
+
+_OUTPUT = TypeAdapter(list[_Packed])
+
+
+def _run_pack(store: Path, out: Path) -> list[_Packed]:
     # -P: a folder in the current directory that is named like one of our packages is not imported
     command = (sys.executable, "-P", "-m", "fount", "pack", "--all", "--keep-going", "--json",
                "--model-store", str(store), "--out", str(out))  # fmt: skip
     pipe = subprocess.PIPE
     with (
-        subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=pipe, stderr=pipe, text=True) as packing,
+        subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=pipe, stderr=pipe) as packing,
         _ends_with_this_process(packing),
     ):
         output, errors = packing.communicate()
     try:
-        results: list[dict[str, Any]] = json.loads(output)
+        return _OUTPUT.validate_json(output)
     except ValueError:
-        reason = errors.strip().removeprefix("Error: ") or f"packing ended with code {packing.returncode}"
+        printed = errors.decode(errors="replace").strip().removeprefix("Error: ")
+        reason = printed or f"packing ended with code {packing.returncode}, and printed something else than its result"
         raise SetupError(f"the models of {store} cannot be packed: {reason}") from None
-    return results
 
 
 @contextmanager
-def _ends_with_this_process(child: subprocess.Popen[str]) -> Iterator[None]:
+def _ends_with_this_process(child: subprocess.Popen[bytes]) -> Iterator[None]:
     """Terminate a child when a signal stops this process; Ctrl-C reaches the child as well.
 
     The next start removes what it leaves half-written.
@@ -149,9 +163,9 @@ def _remove_others(out: Path, kept: Set[str], started_s: float) -> None:
                 part.unlink()
 
 
-def _to_offers(refused: Sequence[dict[str, Any]]) -> tuple[Offer, ...]:
+def _to_offers(refused: Sequence[_Packed]) -> tuple[Offer, ...]:
     """Make one offer a name and version, also when several folders have the same."""
-    reasons = {(result["name"], result["version"]): result["error"] for result in refused if "name" in result}
+    reasons = {(result.name, result.version): result.error for result in refused if result.name}
     return tuple(
         Offer(name=name, version=version, state=ModelState.UNAVAILABLE, reason=" ".join(reason.split()))
         for (name, version), reason in reasons.items()

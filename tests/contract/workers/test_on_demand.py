@@ -90,9 +90,10 @@ async def test_an_older_archive_is_described_once_it_was_loaded(fake: FakeRegist
         assert next(offer.model for offer in pool.offers() if offer.name == "a").max_count == 100
 
 
-async def test_a_description_that_cannot_be_read_is_not_used(fake: FakeRegistry) -> None:
+@pytest.mark.parametrize("text", ["{", "[" * 100_000, '{"name": 5}'], ids=["half", "deep nesting", "a wrong type"])
+async def test_a_description_that_cannot_be_read_is_not_used(fake: FakeRegistry, text: str) -> None:
     damaged = archive("a")
-    object.__setattr__(damaged, "description", "{")
+    object.__setattr__(damaged, "description", text)
     async with started(on_demand_pool(fake, archives=(damaged,))) as pool:
         assert pool.offers()[0].model is None
 

@@ -157,6 +157,28 @@ def test_an_error_of_the_packing_process_is_reported(store: Path, tmp_path: Path
         pack_store(store, tmp_path / "state")
 
 
+OUTPUTS = {
+    "invalid UTF-8": b"\xff\xfe",
+    "deep nesting": b"[" * 100_000,
+    "no list": b"{}",
+    "no models": b"[1]",
+    "wrong types": b'[{"folder": 5, "error": null}]',
+    "text before it": b"hello\n[]",
+}
+
+
+@pytest.mark.parametrize("output", OUTPUTS.values(), ids=OUTPUTS.keys())
+def test_foreign_output_of_the_packing_process_is_reported(
+    store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, output: bytes
+) -> None:
+    (tmp_path / "output").write_bytes(output)
+    (tmp_path / "python").write_text(f"#!/bin/sh\ncat {tmp_path / 'output'}\n")
+    (tmp_path / "python").chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))
+    with pytest.raises(SetupError, match="ended with code 0, and printed something else than its result"):
+        pack_store(store, tmp_path / "state")
+
+
 def test_a_missing_extra_of_the_packing_process_is_reported(store: Path, tmp_path: Path, monkeypatch) -> None:
     python = tmp_path / "python"
     python.write_text('#!/bin/sh\necho "Error: \\`fount pack\\` needs the extra \\`torch\\`" >&2\nexit 1\n')
