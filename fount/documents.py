@@ -1,7 +1,7 @@
-"""Read YAML documents into frozen dataclasses, and report every problem at once, each with its path.
+"""Read documents into frozen dataclasses, and report every problem at once, each with its path.
 
 Model cards, plan files, data-set files and `workers.yaml` are read with it. The type annotations of a dataclass made
-with `record` are its schema; pydantic checks them. `read_yaml` gives plain values, `parse` gives the record.
+with `record` are its schema; pydantic checks them. `fount.plain_yaml` gives plain values, `parse` gives the record.
 
 Example:
     >>> @record
@@ -19,18 +19,20 @@ import difflib
 import functools
 import json
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import operator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from itertools import islice
 from types import NoneType
 from typing import Annotated, Any, TypeVar, dataclass_transform, get_args, get_origin, get_type_hints
 
-import yaml
 from pydantic import AfterValidator, ConfigDict, TypeAdapter, ValidationError
 
-__all__ = ["DocumentError", "Problem", "check", "nearest", "parse", "read_yaml", "record"]
+__all__ = ["DocumentError", "Problem", "check", "nearest", "parse", "path_of", "record"]
 
 T = TypeVar("T")
+_MAX_PROBLEMS = 100  # reported of one document
+_MARKS = ("[key]", "[list]", "[mapping]")  # of pydantic, in places: a problem of the key itself, and tags of unions
 _MUST_BE = {
     "string_type": "must be text", "bool_type": "must be true or false", "int_type": "must be a whole number",
     "int_from_float": "must be a whole number", "float_type": "must be a finite number",
@@ -55,11 +57,14 @@ class Problem:
 
 
 class DocumentError(ValueError):
-    """A document breaks its schema. Correct every one of its `problems`, which the message lists."""
+    """A document breaks its schema. Correct its `problems`, which the message lists: the first hundred at most."""
 
-    def __init__(self, problems: Sequence[Problem]) -> None:
-        self.problems = tuple(problems)
-        super().__init__("; ".join(map(str, problems)))
+    def __init__(self, problems: Iterable[Problem]) -> None:
+        found = list(islice(problems, _MAX_PROBLEMS + 1))
+        if len(found) > _MAX_PROBLEMS:
+            found[-1] = Problem(key="", wrong="has more problems", remedy="correct these first")
+        self.problems = tuple(found)
+        super().__init__("; ".join(map(str, found)))
 
 
 @dataclass_transform(frozen_default=True, kw_only_default=True, field_specifiers=(dataclasses.field,))
@@ -85,33 +90,9 @@ def nearest(word: object, known: Sequence[str]) -> str | None:
     return next(iter(difflib.get_close_matches(str(word), known, n=1)), None)
 
 
-def read_yaml(file: Path, max_bytes: int = 2**20, *, aliases: bool = True) -> Any:
-    """Read a YAML file into plain values.
-
-    YAML aliases (*) are accepted unless `aliases` is False: the expansion of those in a hostile file has no bound.
-
-    Raises:
-        DocumentError: it is larger than max_bytes, not YAML, has aliases that are not accepted, or a key occurs twice.
-        OSError: it cannot be read.
-    """
-    with file.open("rb") as stream:
-        text = stream.read(max_bytes + 1)
-    if len(text) > max_bytes:
-        raise DocumentError([Problem(key="", wrong=f"is larger than {max_bytes} bytes", remedy="name another file")])
-    try:
-        if not aliases and any(isinstance(token, yaml.AliasToken) for token in yaml.scan(text, yaml.SafeLoader)):
-            raise DocumentError([Problem(key="", wrong="has a YAML alias (*)", remedy="write the value out")])
-        node = yaml.compose(text, yaml.SafeLoader)
-        repeated = list(_repeated_keys(node, ""))
-        value = yaml.safe_load(text)
-    except DocumentError:
-        raise
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        wrong = f"is not YAML: {' '.join(str(error).split())[:300]}"
-        raise DocumentError([Problem(key="", wrong=wrong, remedy="correct this place")]) from error
-    if repeated:
-        raise DocumentError(repeated)
-    return value
+def path_of(loc: Sequence[int | str]) -> str:
+    """Write the place of a value as in `Problem.key`; long keys are cut."""
+    return "".join(f"[{s}]" if isinstance(s, int) else f".{s[:80]}" for s in loc if s not in _MARKS).removeprefix(".")
 
 
 def parse(kind: type[T], value: object, more: Callable[[T], Iterator[Problem]] | None = None) -> T:
@@ -119,7 +100,7 @@ def parse(kind: type[T], value: object, more: Callable[[T], Iterator[Problem]] |
 
     Args:
         kind: a dataclass made with `record`.
-        value: what `read_yaml` returned, or a mapping of one's own.
+        value: what `fount.plain_yaml` returned, or a mapping of one's own.
         more: rules between fields; they run when every field is right by itself.
 
     Raises:
@@ -129,8 +110,7 @@ def parse(kind: type[T], value: object, more: Callable[[T], Iterator[Problem]] |
     if problems:
         raise DocumentError(problems)
     try:
-        adapter: TypeAdapter[T] = _adapter(kind)  # type: ignore[arg-type]
-        parsed = adapter.validate_json(json.dumps(value, default=dict))  # JSON mode: a list may be a tuple, and no more
+        parsed: T = _validate(_adapter(kind), value)  # type: ignore[arg-type]
     except ValidationError as error:
         raise DocumentError(_problems(kind, error)) from error
     if more and (problems := list(more(parsed))):
@@ -143,29 +123,57 @@ def _adapter(kind: Any) -> TypeAdapter[Any]:
     return TypeAdapter(kind)
 
 
-def _problems(kind: Any, error: ValidationError) -> list[Problem]:
+def _validate(adapter: TypeAdapter[T], value: object) -> T:
+    """Validate plain values; numbers and truth values where text is expected are replaced by their text in the file."""
+    plain = json.dumps(value, default=dict)
+    try:
+        return adapter.validate_json(plain)  # JSON mode: a list may be a tuple, and no more
+    except ValidationError as error:
+        found = error.errors(include_url=False)
+        unread = [tuple(s for s in e["loc"] if s not in _MARKS) for e in found if e["type"] == "string_type"]
+        texts = {loc: text for loc in unread if (text := _written(value, loc)) is not None}
+        if not texts:
+            raise
+    document = json.loads(plain)
+    for (*steps, last), text in texts.items():
+        functools.reduce(operator.getitem, steps, document)[last] = text
+    return adapter.validate_json(json.dumps(document))
+
+
+def _written(value: Any, loc: tuple[int | str, ...]) -> str | None:
+    """Return the text of the scalar at a place in the file; None: it is text, or its file is unknown."""
+    try:
+        *steps, last = loc
+        text: str | None = functools.reduce(operator.getitem, steps, value).written.get(last)
+    except (AttributeError, LookupError, TypeError, ValueError):
+        return None
+    return text
+
+
+def _problems(kind: Any, error: ValidationError) -> Iterator[Problem]:
     """Translate pydantic's errors; a missing key that an unknown one was meant to be is not named twice."""
     errors = error.errors(include_url=False)
-    missing = {_path(e["loc"]): e["loc"][-1] for e in errors if e["type"].startswith("missing")}
-    found = []
+    missing: dict[tuple[int | str, ...], list[int | str]] = {}
     for e in errors:
-        where = _path(e["loc"])
+        if e["type"].startswith("missing"):
+            missing.setdefault(e["loc"][:-1], []).append(e["loc"][-1])
+    for e in errors:
+        where = path_of(e["loc"])
         if e["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
-            known = _fields_at(kind, e["loc"][:-1])
-            parent = _path(e["loc"][:-1])
-            absent = [str(key) for path, key in missing.items() if path.removesuffix(str(key)).rstrip(".") == parent]
-            meant = nearest(e["loc"][-1], absent) or nearest(e["loc"][-1], known)
-            missing.pop(f"{parent}.{meant}" if parent else str(meant), None)
+            known, absent = _fields_at(kind, e["loc"][:-1]), missing.get(e["loc"][:-1], [])
+            meant = nearest(e["loc"][-1], list(map(str, absent))) or nearest(e["loc"][-1], known)
+            if meant in absent:
+                absent.remove(meant)
             remedy = f"did you mean {meant!r}?" if meant else f"known keys: {', '.join(known)}"
-            found.append(Problem(key=where, wrong="unknown key", remedy=remedy))
+            yield Problem(key=where, wrong="unknown key", remedy=remedy)
         elif isinstance(nested := e.get("ctx", {}).get("error"), DocumentError):  # of a field with a parser of its own
-            found += [dataclasses.replace(each, key=_join(where, each.key)) for each in nested.problems]
+            yield from (dataclasses.replace(each, key=_join(where, each.key)) for each in nested.problems)
         elif not e["type"].startswith("missing"):
-            found.append(Problem(key=where, wrong=f"is {_show(e['input'])}", remedy=_remedy(e)))
-    return found + [
-        Problem(key=path, wrong="missing", remedy=f"add this {'item' if path.endswith(']') else 'key'}")
-        for path in missing
-    ]
+            yield Problem(key=where, wrong=f"is {_show(e['input'])}", remedy=_remedy(e))
+    for parent, keys in missing.items():
+        for key in keys:
+            remedy = f"add this {'item' if isinstance(key, int) else 'key'}"
+            yield Problem(key=path_of((*parent, key)), wrong="missing", remedy=remedy)
 
 
 def _remedy(error: Mapping[str, Any]) -> str:
@@ -176,8 +184,8 @@ def _remedy(error: Mapping[str, Any]) -> str:
         choices = [choice.strip().strip("'") for choice in error["ctx"]["expected"].replace(" or ", ", ").split(",")]
         near = nearest(given, choices)
         return f"must be one of {', '.join(choices)}" + (f"; did you mean {near}?" if near else "")
-    if kind == "string_type" and type(given) in (int, float):  # YAML reads 2.0 as a number
-        return f'must be text: put it in quotes, like "{given}"'
+    if kind == "string_type" and type(given) in (int, float, NoneType):
+        return f'must be text: put it in quotes, like "{"null" if given is None else given}"'
     if kind in ("too_long", "too_short"):
         bounds = error["ctx"]
         return f"must be a list of {bounds.get('max_length', bounds.get('min_length'))}"
@@ -221,26 +229,6 @@ def _not_plain(value: object, key: str) -> Iterator[Problem]:
     elif not isinstance(value, str | int | float | NoneType):
         remedy = "must be text, a finite number, true, false, null, a list or a mapping"
         yield Problem(key=key, wrong=f"is {_show(value)}", remedy=remedy)
-
-
-def _repeated_keys(node: yaml.Node | None, key: str) -> Iterator[Problem]:
-    if isinstance(node, yaml.MappingNode):
-        seen = set()
-        for name, item in node.value:
-            where = f"{key}.{name.value}" if key else str(name.value)
-            if isinstance(name, yaml.ScalarNode):
-                if name.value in seen:
-                    yield Problem(key=where, wrong="occurs twice", remedy="keep one of them")
-                seen.add(name.value)
-            yield from _repeated_keys(item, where)
-    elif isinstance(node, yaml.SequenceNode):
-        for place, item in enumerate(node.value):
-            yield from _repeated_keys(item, f"{key}[{place}]")
-
-
-def _path(loc: Sequence[int | str]) -> str:
-    steps = [step for step in loc if step != "[key]"]  # pydantic's mark for a problem of the key itself
-    return "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in steps).removeprefix(".")
 
 
 def _join(path: str, key: str) -> str:

@@ -15,10 +15,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal
 
-import yaml
-
-from fount.documents import DocumentError, check, parse, read_yaml, record
+from fount.documents import DocumentError, check, parse, record
 from fount.files import atomic_write
+from fount.plain_yaml import dump_yaml, read_yaml
 
 __all__ = ["TunedError", "TunedModel", "read_tuned", "write_tuned"]
 
@@ -74,7 +73,7 @@ def write_tuned(file: Path, model: str, tuned: TunedModel) -> None:
     models[model] = tuned
     plain = {name: {key: value for key, value in vars(models[name]).items() if value is not None} for name in models}
     document = {"models": dict(sorted(plain.items()))}
-    text = _HEADER + yaml.safe_dump(document, sort_keys=False, default_flow_style=None, width=120)
+    text = _HEADER + dump_yaml(document)
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         atomic_write(file, text.encode(), durable=False)

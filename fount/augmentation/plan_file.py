@@ -18,12 +18,13 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any, Literal, NoReturn, TypeVar
 
-from pydantic import AfterValidator, PlainValidator
+from pydantic import AfterValidator, Discriminator, Tag
 
 from fount.augmentation.shards import MAX_SHARDS
-from fount.documents import DocumentError, Problem, check, parse, read_yaml, record
+from fount.documents import DocumentError, Problem, check, parse, record
 from fount.errors import InvalidRequest, NotFound
 from fount.names import normal_name
+from fount.plain_yaml import read_yaml
 from fount.sampling.arguments import UINT32_MAX, UINT64_MAX
 from fount.sampling.request import model_ref
 from fount.transforms import Policy, PolicyDocument
@@ -59,17 +60,10 @@ def _check_model(text: str) -> str:
     return text
 
 
-def _class_name(value: object) -> str:
-    """Read the name of a class; YAML reads a class called 8 as a number, which is its name all the same."""
-    if isinstance(value, bool) or not isinstance(value, str | int) or value == "":
-        raise ValueError("must be the name of a class")
-    return str(value)
-
-
 Uint32 = Annotated[int, _whole(0, UINT32_MAX)]
 Uint64 = Annotated[int, _whole(0, UINT64_MAX)]
 ModelName = Annotated[str, AfterValidator(_check_model)]
-ClassName = Annotated[str, PlainValidator(_class_name)]
+ClassName = Annotated[str, check(bool, "must be the name of a class")]
 Hours = Annotated[float, check(lambda hours: 0 < hours <= _MAX_HOURS, f"must be above 0 and up to {_MAX_HOURS}")]
 
 
@@ -82,12 +76,11 @@ class CountSpec:
     group: str | None = None
 
 
-def _parse_counts(value: object) -> tuple[CountSpec, ...]:
-    """Read counts by class, {"8": 6000}, or a list of `CountSpec`, which can also name groups."""
-    if isinstance(value, Mapping):
-        counts: dict[str, int] = parse(dict[str, Uint64], value)
-        return tuple(CountSpec(label=label, count=count) for label, count in counts.items())
-    return parse(tuple[CountSpec, ...], value)
+Counts = Annotated[
+    Annotated[dict[ClassName, Uint64], Tag("[mapping]")] | Annotated[tuple[CountSpec, ...], Tag("[list]")],
+    Discriminator(lambda value: "[mapping]" if isinstance(value, Mapping) else "[list]"),
+]
+"""Counts by class, {"8": 6000}, or a list of `CountSpec`, which can also name groups."""
 
 
 @record
@@ -106,8 +99,8 @@ class TargetSpec:
 
     balance: ClassName | None = None
     factor: float | None = None
-    counts: Annotated[tuple[CountSpec, ...], PlainValidator(_parse_counts)] | None = None
-    weights: dict[str, float] | None = None
+    counts: Counts | None = None
+    weights: dict[ClassName, float] | None = None
     total: Annotated[int, _whole(1, UINT64_MAX)] | None = None
     by_group: bool | None = None
     subsample: bool | None = None
@@ -205,7 +198,7 @@ def plan_request(spec: AnyPlanSpec) -> augmentation_pb2.PlanDatasetRequest:
     if isinstance(spec, augmentation_pb2.PlanDatasetRequest):
         return spec
     if isinstance(spec, Mapping):
-        spec = _parse_plan(spec, "The plan cannot be made:")
+        spec = _parse_plan(_with_text_names(spec), "The plan cannot be made:")
     if not isinstance(spec, PlanSpec):
         raise TypeError(f"spec must be a mapping, a PlanSpec or a PlanDatasetRequest, got {type(spec).__name__}")
     request = augmentation_pb2.PlanDatasetRequest(
@@ -248,7 +241,7 @@ def _read(kind: str, path: str | os.PathLike[str]) -> Any:
 
 def _parse_plan(document: Mapping[str, Any], failure: str) -> PlanSpec:
     try:
-        return parse(PlanSpec, _with_text_keys(document), _contradictions)
+        return parse(PlanSpec, document, _contradictions)
     except DocumentError as error:
         _refuse(failure, error)
 
@@ -258,11 +251,15 @@ def _refuse(failure: str, error: DocumentError) -> NoReturn:
     raise InvalidRequest(failure, fields=fields) from error
 
 
-def _with_text_keys(value: Any) -> Any:
-    """Turn whole numbers among the keys of mappings into text: YAML reads a class called 8 as a number."""
+def _with_text_names(value: Any) -> Any:
+    """Turn whole numbers that stand for classes in a mapping of Python's into text, as a plan file is read."""
     if isinstance(value, Mapping):
-        return {str(key) if type(key) is int else key: _with_text_keys(item) for key, item in value.items()}
-    return value
+        return {
+            str(key) if type(key) is int else key:
+            str(item) if key in ("balance", "label") and type(item) is int else _with_text_names(item)
+            for key, item in value.items()
+        }  # fmt: skip
+    return [_with_text_names(item) for item in value] if isinstance(value, list | tuple) else value
 
 
 def _contradictions(spec: PlanSpec) -> Iterator[Problem]:
@@ -289,7 +286,7 @@ def _target(spec: TargetSpec) -> augmentation_pb2.Target:
         target.balance_to_class.name = normal_name(spec.balance)
     elif spec.counts is not None:
         target.counts.SetInParent()
-        for each in spec.counts:
+        for each in _count_list(spec.counts):
             group = None if each.group is None else normal_name(each.group)
             target.counts.counts.add(label={"name": normal_name(each.label)}, group=group, count=each.count)
     elif spec.weights is not None:
@@ -297,6 +294,12 @@ def _target(spec: TargetSpec) -> augmentation_pb2.Target:
         for label, weight in spec.weights.items():
             target.weights.weights.add(label={"name": normal_name(label)}, weight=weight)
     return target
+
+
+def _count_list(counts: Counts) -> Sequence[CountSpec]:
+    if isinstance(counts, Mapping):
+        return [CountSpec(label=label, count=count) for label, count in counts.items()]
+    return counts
 
 
 def _policy(policy: Policy) -> augmentation_pb2.TransformPolicy:

@@ -14,11 +14,11 @@ from dataclasses import field
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import AfterValidator
 
-from fount.documents import DocumentError, Problem, check, parse, read_yaml, record
+from fount.documents import DocumentError, Problem, check, parse, record
 from fount.names import normal_name
+from fount.plain_yaml import dump_yaml, read_yaml
 from handlers.models import CUSTOM_FAMILY, PROGRAM_FAMILIES
 
 __all__ = [
@@ -177,7 +177,7 @@ class Card:
     """What a served model is. Classes, prior, recipe and quality are empty for models without them."""
 
     name: Name
-    version: Annotated[str, _matches(r"[0-9]+(\.[0-9]+)*", 'must be digits and dots, in quotes, like "1.0"')]
+    version: Annotated[str, _matches(r"[0-9]+(\.[0-9]+)*", 'must be digits and dots, like "1.0"')]
     description: Text
     family: Family
     operations: Annotated[tuple[Literal["SAMPLE", "CLASSIFY", "EMBED", "TRANSFORM"], ...], _NOT_EMPTY, _DISTINCT]
@@ -210,7 +210,7 @@ def load_card(folder: Path) -> Card:
     """
     file = folder / CARD_FILE
     try:
-        return parse(Card, read_yaml(file, aliases=False), more=_cross_check)
+        return parse(Card, read_yaml(file), more=_cross_check)
     except OSError as error:
         problem = Problem(key="", wrong=f"cannot be read: {error.strerror}", remedy="every model folder needs a card")
         raise CardError(file, [problem]) from error
@@ -221,8 +221,7 @@ def load_card(folder: Path) -> Card:
 def write_card(card: Card, folder: Path) -> Path:
     """Write a card with its keys in the order of the schema; optional keys at their defaults are left out."""
     file = folder / CARD_FILE
-    text = yaml.safe_dump(to_plain(card), sort_keys=False, allow_unicode=True, width=120, default_flow_style=None)
-    file.write_text(text, encoding="utf-8")
+    file.write_text(dump_yaml(to_plain(card)), encoding="utf-8")
     return file
 
 

@@ -11,8 +11,7 @@ import textwrap
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-import yaml
-
+from fount.plain_yaml import dump_yaml
 from handlers.cards.card import Card, Latent, Quality, Recipe, default_of
 
 __all__ = ["KEY_COMMENTS", "card_to_text"]
@@ -146,5 +145,4 @@ def _indented(record: Any, key: str) -> Iterator[str]:
 
 def _to_yaml(value: Any) -> str:
     plain = list(value) if isinstance(value, tuple) else dict(value) if isinstance(value, Mapping) else value
-    text = yaml.safe_dump(plain, default_flow_style=True, sort_keys=False, allow_unicode=True, width=10**6)
-    return text.strip().removesuffix("\n...")
+    return dump_yaml(plain, flow=True, width=10**6).strip().removesuffix("\n...")

@@ -16,7 +16,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Literal
 
-from fount.documents import DocumentError, Problem, check, parse, read_yaml, record
+from fount.documents import DocumentError, Problem, check, parse, record
+from fount.plain_yaml import read_yaml
 from fount.readers import Background, DatasetSource, Format, Limits
 from fount.transforms import PolicyDocument
 from service.datasets.catalog import BUILT_IN, DatasetSettings

@@ -12,10 +12,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from fount.documents import DocumentError
 from fount.files import atomic_write
 from fount.json_text import parse_json
+from fount.plain_yaml import dump_yaml, load_yaml
 from handlers.cards.card import CARD_FILE, Card, CardError, Problem, Quality, load_card, to_plain
 from handlers.cards.digests import model_digest
 from handlers.recipes.quality.measure_model import MeasurementError
@@ -100,10 +100,9 @@ def write_quality(folder: Path, quality: tuple[Quality, ...]) -> None:
     with file.open(encoding="utf-8", newline="") as stream:
         text = stream.read()  # with its line ends
     plain = {"quality": to_plain(quality)}
-    section = yaml.safe_dump(plain, sort_keys=False, allow_unicode=True, width=120, default_flow_style=None)
-    new, is_equal = _replace_section(text, section), False
-    with contextlib.suppress(yaml.YAMLError):
-        is_equal = yaml.safe_load(new) == yaml.safe_load(text) | plain
+    new, is_equal = _replace_section(text, dump_yaml(plain)), False
+    with contextlib.suppress(DocumentError):
+        is_equal = load_yaml(new) == load_yaml(text) | plain
     if not is_equal:
         remedy = "write it as a block, `quality:` and one `- metric: …` an entry, below a line of its own"
         raise CardError(file, [Problem(key="quality", wrong="cannot be separated from other sections", remedy=remedy)])

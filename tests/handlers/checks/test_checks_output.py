@@ -103,10 +103,10 @@ def test_every_problem_of_a_card_is_reported(tmp_path: Path) -> None:
     assert "limits.max_exec_batch: is 0; must be 1 or more" in finding.change
 
 
-def test_a_version_without_quotes_must_be_quoted(tmp_path: Path) -> None:
+def test_a_version_that_is_no_number_is_named(tmp_path: Path) -> None:
     text = (plant(tmp_path) / "model.yaml").read_text()
-    (tmp_path / "model.yaml").write_text(re.sub("version: .*", "version: 2.0", text))
-    assert find(tmp_path, "card").change == 'version: is 2.0; must be text: put it in quotes, like "2.0"'
+    (tmp_path / "model.yaml").write_text(re.sub("version: .*", "version: true", text))
+    assert find(tmp_path, "card").change == "version: is 'true'; must be digits and dots, like \"1.0\""
 
 
 def test_a_latent_that_the_module_does_not_take_is_named(tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ verification: {classifier: mnist-classifier, min_agreement: 0.9, rows: 256}
 shards: 8
 time_to_live_hours: 24
 """
+BOMB = "a0: &a0 [x]\n" + "".join(f"a{n}: &a{n} [{','.join([f'*a{n - 1}'] * 9)}]\n" for n in range(1, 8))
 
 
 def problems(**fields):
@@ -179,10 +180,19 @@ def test_it_reports_a_plan_file_that_holds_no_mapping(tmp_path, text):
         load_plan_file(tmp_path / "plan.yaml")
 
 
-@pytest.mark.parametrize("text", ["dataset: 2024-13-45", "dataset: " + 3000 * "["], ids=["date", "depth"])
-def test_it_reports_a_plan_file_that_is_not_yaml(tmp_path, text):
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        pytest.param("dataset: {a: 1\n", "is not YAML at line .* that begins on line 1", id="broken"),
+        pytest.param("dataset: " + 3000 * "[", "is nested more than 64 deep on line 1", id="depth"),
+        pytest.param(BOMB, r"has a YAML anchor \(&\) on line 1", id="aliases"),
+        pytest.param("dataset: !!python/object/apply:os.getcwd []\n", r"has a YAML tag \(!\) on line 1", id="code"),
+        pytest.param("a: 1\ndataset: b\na: 2\n", "a: occurs on lines 1 and 3; keep one of them", id="twice"),
+    ],
+)
+def test_it_reports_a_plan_file_that_it_does_not_read(tmp_path, text, message):
     (tmp_path / "plan.yaml").write_text(text)
-    with pytest.raises(InvalidRequest, match="not YAML"):
+    with pytest.raises(InvalidRequest, match=message):
         load_plan_file(tmp_path / "plan.yaml")
 
 
@@ -191,20 +201,36 @@ def test_it_refuses_a_number_larger_than_any_float():
         plan_request({"dataset": "digits", "target": {"factor": 10**400}})
 
 
-def test_it_runs_no_code_from_a_plan_file(tmp_path):
-    (tmp_path / "plan.yaml").write_text("dataset: !!python/object/apply:os.getcwd []\n")
-    with pytest.raises(InvalidRequest, match="not YAML"):
-        load_plan_file(tmp_path / "plan.yaml")
-
-
 def test_it_takes_every_sampling_parameter_of_the_contract():
     assert list(vars(ParametersSpec())) == list(sampling_pb2.Parameters.DESCRIPTOR.fields_by_name)
 
 
-def test_it_reads_a_class_called_by_a_number(tmp_path):
-    (tmp_path / "plan.yaml").write_text("dataset: mnist\ntarget: {counts: {8: 6000}}\n")
-    request = plan_request(load_plan_file(tmp_path / "plan.yaml"))
-    assert [(each.label.name, each.count) for each in request.target.counts.counts] == [("8", 6000)]
+NAMES = ["8", "010", "00014", "1.10", "1e3", "0x10", "0o7", "1_0", "no", "True", "1:30", "2024-01-01", "+8", ".5"]
+
+
+def read_target(folder, text):
+    (folder / "plan.yaml").write_text(f"dataset: mnist\ntarget: {text}\n")
+    return plan_request(load_plan_file(folder / "plan.yaml")).target
+
+
+@pytest.mark.parametrize("name", [*NAMES, "null", "~"])
+def test_it_reads_the_name_of_a_class_among_keys_as_written(tmp_path, name):
+    counts = read_target(tmp_path, f"{{counts: {{{name}: 6}}}}").counts.counts
+    weights = read_target(tmp_path, f"{{total: 9, weights: {{{name}: 6}}}}").weights.weights
+    assert [(each.label.name, each.count) for each in counts] == [(name, 6)]
+    assert [(each.label.name, each.weight) for each in weights] == [(name, 6)]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_it_reads_the_name_of_a_class_among_values_as_written(tmp_path, name):
+    counts = read_target(tmp_path, f"{{counts: [{{label: {name}, group: {name}, count: 6}}]}}").counts.counts
+    assert [(each.label.name, each.group, each.count) for each in counts] == [(name, name, 6)]
+    assert read_target(tmp_path, f"{{balance: {name}}}").balance_to_class.name == name
+
+
+def test_it_names_a_wrong_key_of_a_count():
+    fields = problems(target={"counts": [{"label": "8", "count": 1, "grp": "a"}]})
+    assert fields == {"target.counts[0].grp": "unknown key; did you mean 'group'?"}
 
 
 def test_it_reads_a_policy_alone_or_under_its_key():

@@ -73,8 +73,8 @@ WRONG = {
     "side": ("{path: x, size: [0, 5000]}", "a.size[1]: is 5000; must be 1 to 4096 pixels"),
     "channels": ("{path: x, channels: 2}", "a.channels: is 2; must be one of 1, 3"),
     "background": ("{path: x, background: red}", "a.background: is 'red'; must be one of white, black"),
-    "classes": ("{path: x, classes: [1, 2]}", "a.classes[0]: is 1; must be text: put it in quotes"),
-    "text": ("{path: x, licence: 1}", "a.licence: is 1; must be text: put it in quotes"),
+    "class without text": ("{path: x, classes: [a, null]}", "a.classes[1]: is None; must be text: put it in quotes"),
+    "classes": ("{path: x, classes: [[1], 2]}", "a.classes[0]: is [1]; must be text"),
     "bytes": ("{path: x, max_bytes: 0}", "a.max_bytes: is 0; must be 1 or more"),
     "policy": ("{path: x, policy: rotate}", "a.policy: is 'rotate'; must be a list like"),
     "kind": ("{path: x, policy: [{rotat: [0, 3]}]}", "a.policy[0].rotat: unknown key; did you mean 'rotate'?"),
@@ -93,6 +93,17 @@ def test_every_problem_is_named_at_once(tmp_path: Path) -> None:
     message = refusal(tmp_path, "a: {formt: npz}\nb c: {path: x, size: 0}")
     expected = ("a.formt: ", "a.path: ", "'b c' is not a valid name", "b c.size: ")
     assert [part for part in expected if part not in message] == []
+
+
+def test_class_names_are_the_text_as_written(tmp_path: Path) -> None:
+    (found,) = configured(tmp_path, "a: {path: x, classes: [010, 1.10, 1e3, 0x1F, True, no, 8], licence: 1.0}")
+    assert found.source.classes == ("010", "1.10", "1e3", "0x1F", "True", "no", "8")
+    assert found.source.licence == "1.0"
+
+
+def test_aliases_are_refused_before_they_grow(tmp_path: Path) -> None:
+    levels = (f"a{n}: &a{n} [{','.join([f'*a{n - 1}'] * 9)}]\n" for n in range(1, 8))
+    assert "has a YAML anchor (&) on line 1" in refusal(tmp_path, "a0: &a0 [x]\n" + "".join(levels))
 
 
 @pytest.mark.parametrize("pair", ["mnist", "=x", "mnist="])

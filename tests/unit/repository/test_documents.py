@@ -5,7 +5,8 @@ from typing import Annotated, Any, Literal
 
 import pytest
 
-from fount.documents import DocumentError, Problem, check, parse, read_yaml, record
+from fount.documents import DocumentError, Problem, check, parse, record
+from fount.plain_yaml import load_yaml
 from fount.transforms import PolicyDocument, parse_policy
 
 
@@ -77,22 +78,6 @@ def test_rules_between_fields_are_checked_last():
         )
 
 
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [
-        pytest.param("a: 1\nb: {c: 1, c: 2}\n", "b.c: occurs twice; keep one of them", id="repeated"),
-        pytest.param("a: [1", "is not YAML", id="broken"),
-        pytest.param("a: 123456789", "is larger than 10 bytes", id="large"),
-        pytest.param("a: !!python/object:os.system 1", "is not YAML", id="python"),
-    ],
-)
-def test_a_file_that_cannot_be_read_says_why(tmp_path, text: str, expected: str):
-    file = tmp_path / "a.yaml"
-    file.write_text(text)
-    with pytest.raises(DocumentError, match=expected):
-        read_yaml(file, 10 if "1234" in text else 2**20)
-
-
 @record
 class WithPolicy:
     policy: PolicyDocument | None = None
@@ -106,8 +91,32 @@ def test_a_field_with_its_own_parser_reports_its_problems_with_paths():
 
 
 @pytest.mark.parametrize("text", ["x: 0x" + "f" * 5000, "0x" + "f" * 5000 + ": 1"], ids=["value", "key"])
-def test_a_number_of_thousands_of_digits_is_a_problem(tmp_path, text: str):
-    file = tmp_path / "a.yaml"
-    file.write_text(text)
+def test_a_number_of_thousands_of_digits_is_a_problem(text: str):
     with pytest.raises(DocumentError):
-        parse(Inner, read_yaml(file))
+        parse(Inner, load_yaml(text))
+
+
+@record
+class Named:
+    name: str
+    number: float = 0
+    names: tuple[str, ...] = ()
+    more: dict[str, "Named"] = field(default_factory=dict)
+
+
+def test_numbers_of_a_file_are_text_where_text_is_expected():
+    text = "name: 1.10\nnumber: 1.10\nnames: [0x10, a, true]\nmore: {010: {name: 1e3, number: 1e3}}"
+    more = {"010": Named(name="1e3", number=1000.0)}
+    assert parse(Named, load_yaml(text)) == Named(name="1.10", number=1.1, names=("0x10", "a", "true"), more=more)
+
+
+def test_null_is_no_text():
+    with pytest.raises(DocumentError, match='name: is None; must be text: put it in quotes, like "null"'):
+        parse(Named, load_yaml("name: null"))
+
+
+def test_the_first_hundred_problems_are_reported():
+    with pytest.raises(DocumentError) as caught:
+        parse(Named, {"name": "a"} | {f"k{n}": 1 for n in range(500)})
+    assert len(caught.value.problems) == 101
+    assert str(caught.value.problems[-1]) == "has more problems; correct these first"

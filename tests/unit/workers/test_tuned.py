@@ -74,5 +74,5 @@ def test_an_error_for_a_missing_file_names_the_command_that_writes_it(tmp_path: 
 
 
 def test_code_in_the_file_is_rejected(tmp_path: Path) -> None:
-    with pytest.raises(TunedError, match="is not YAML"):
+    with pytest.raises(TunedError, match=r"has a YAML tag \(!\) on line 1"):
         read_tuned(write(tmp_path, "models: !!python/object/apply:os.getcwd []"))
