@@ -2,7 +2,8 @@
 
     FountError
     ├── ServerUnavailable      the server is stopping, or the model has no ready worker
-    │   └── NoServer           no Fount server answers at the address
+    │   ├── NoServer           no Fount server answers at the address
+    │   └── Loading            the workers of the model are loading
     ├── Overloaded             queue, budget or quota is full
     ├── DeadlineExceeded       the timeout expired
     ├── InvalidRequest         a field is wrong
@@ -28,7 +29,7 @@ from pathlib import Path
 
 __all__ = [
     "BadReply", "Cancelled", "DeadlineExceeded", "FailedPrecondition", "FountError", "InternalError",
-    "InvalidRequest", "MissingExtra", "NoServer", "NotAllowed", "NotFound", "OutputError", "Overloaded",
+    "InvalidRequest", "Loading", "MissingExtra", "NoServer", "NotAllowed", "NotFound", "OutputError", "Overloaded",
     "SampleFailed", "ServerUnavailable", "UnknownCall", "output_errors",
 ]  # fmt: skip
 
@@ -72,6 +73,15 @@ class NoServer(ServerUnavailable):
             f"No Fount server answers at {server}{note}: no connection was made within {timeout_s:g} s. Check the host "
             "and the port, and that no firewall is between, or name another with --server."
         )
+
+
+class Loading(ServerUnavailable):
+    """The workers of the model are loading. The client waits for them until its timeout; allow more time."""
+
+    def still_after(self, timeout_s: float) -> Loading:
+        """Return the error of a call whose time is over."""
+        text = f"{self}. That did not change within {timeout_s:g} s; wait longer with timeout_s (--timeout)."
+        return Loading(text, retry_after_s=self.retry_after_s)
 
 
 class Overloaded(_Temporary):

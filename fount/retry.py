@@ -3,22 +3,27 @@
 No I/O happens here: `fount.client.calls` sends and waits. Only calls that cannot have taken effect twice are repeated:
 
     UNAVAILABLE                    a few times; more often once data arrived, resuming where the stream broke
+    UNAVAILABLE, LOADING           every second while time is left; the first wait is reported
     RESOURCE_EXHAUSTED, RetryInfo  after the delay it names, while time is left
     anything else                  never
 """
 
 from __future__ import annotations
 
+import logging
 import random
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
-from fount.errors import DeadlineExceeded, FountError, InvalidRequest, Overloaded, ServerUnavailable
+from fount.errors import DeadlineExceeded, FountError, InvalidRequest, Loading, Overloaded, ServerUnavailable
 
 __all__ = ["RetryPolicy", "RetryState"]
 
+_log = logging.getLogger(__name__)
+
+_LOADING_S = 1.0  # between two attempts while workers load, where the server names no delay
 _JITTER = partial(random.uniform, 0.5, 1.0)  # spreads retries in time; no sample depends on it
 
 
@@ -32,6 +37,7 @@ class RetryPolicy:
         base_s: delay before the second attempt; it doubles with each further one.
         cap_s: the longest delay.
         jitter: draws the factor, 0 to 1, that a delay is multiplied by.
+        on_wait: called once a call with what it waits for, while workers load; by default a logged warning.
     """
 
     first_attempts: int = 3
@@ -39,6 +45,7 @@ class RetryPolicy:
     base_s: float = 0.1
     cap_s: float = 5.0
     jitter: Callable[[], float] = _JITTER
+    on_wait: Callable[[str], None] = _log.warning
 
     def delay_s(self, failures: int) -> float:
         """Return the seconds to wait after this many failures in a row, 1 or more."""
@@ -68,7 +75,7 @@ class RetryState:
             raise InvalidRequest("The request cannot be sent:", fields=[("timeout_s", f"is {timeout_s}, not above 0")])
         self._timeout_s, self._policy, self._clock = timeout_s, policy, clock
         self._between_messages = between_messages
-        self._failures, self._progressed = 0, False
+        self._failures, self._progressed, self._waits = 0, False, False
         self._deadline_s = self._new_deadline_s()
 
     def restart_message_timer(self) -> None:
@@ -98,6 +105,8 @@ class RetryState:
             raise self.timeout_error() from error
         if not isinstance(error, Overloaded | ServerUnavailable):
             raise error
+        if isinstance(error, Loading):
+            return self._loading_delay_s(error)
         self._failures += 1
         limit = self._policy.attempts if self._progressed else self._policy.first_attempts
         retries_exhausted = isinstance(error, ServerUnavailable) and self._failures >= limit
@@ -107,6 +116,16 @@ class RetryState:
         delay_s = max(error.retry_after_s or 0.0, self._policy.delay_s(self._failures))
         if self._deadline_s is not None and self._clock() + delay_s >= self._deadline_s:
             raise error
+        return delay_s
+
+    def _loading_delay_s(self, error: Loading) -> float:
+        delay_s = error.retry_after_s or _LOADING_S
+        if self._timeout_s is not None and self._deadline_s is not None and self._clock() + delay_s >= self._deadline_s:
+            raise error.still_after(self._timeout_s)
+        if not self._waits:
+            self._waits = True
+            limit = "" if self._timeout_s is None else f" for up to {self._timeout_s:g} s"
+            self._policy.on_wait(f"{error}; waiting{limit}")
         return delay_s
 
     def resume_delay_s(self, error: FountError, *, received: int, count: int, next_index: int) -> float:

@@ -21,6 +21,7 @@ __all__ = [
     "FountServiceError",
     "InvalidRequest",
     "JobsUnreachable",
+    "Loading",
     "NotLoaded",
     "NotPermitted",
     "NotReady",
@@ -152,6 +153,12 @@ class NotLoaded(NotReady, reason="NOT_LOADED"):
         self.model = model
         self.retry_after_s = retry_after_s
         super().__init__(message)
+
+
+class Loading(NotReady, reason="LOADING"):
+    """Workers of a model are loading, and become ready or fail by themselves. Try again after `retry_after_s`."""
+
+    retry_after_s = 1.0
 
 
 class WorkerLost(NotReady, reason="WORKER_LOST"):

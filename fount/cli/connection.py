@@ -8,19 +8,32 @@ Ctrl-C raises KeyboardInterrupt as usual.
 from __future__ import annotations
 
 import signal
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from fount.client.sync import Client
+from tqdm import tqdm
 
-__all__ = ["connected"]
+from fount.cli.output.text import plain
+from fount.client.sync import Client
+from fount.retry import RetryPolicy
+
+__all__ = ["RETRY", "connected"]
+
+
+def _report(text: str) -> None:
+    tqdm.write(plain(text), file=sys.stderr)
+
+
+RETRY = RetryPolicy(on_wait=_report)
+"""Calls are repeated as usual; what they wait for is written to stderr, above a progress bar."""
 
 
 @contextmanager
 def connected(server: str, timeout_s: float) -> Iterator[Client]:
     """Open a client until the block ends; Ctrl-C ends the block early with a KeyboardInterrupt."""
-    with Client(server, timeout_s=timeout_s) as client:
+    with Client(server, timeout_s=timeout_s, retry=RETRY) as client:
         if signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
             yield client  # the process that started the command ignores or handles Ctrl-C
             return

@@ -25,7 +25,7 @@ from fount.cli.output.reports import write_reports
 from fount.cli.output.text import echo_result, error_is_terminal, plain
 from fount.client.channel import default_server
 from fount.client.sync import Client
-from fount.errors import BadReply, DeadlineExceeded, FountError, NoServer, ServerUnavailable
+from fount.errors import BadReply, DeadlineExceeded, FountError, Loading, NoServer, ServerUnavailable
 from fount.evaluation.types import EvaluationInfo, evaluation_json
 
 __all__ = ["WatchProgress", "conclude", "continuation", "detach_on_interrupt", "retry_until_ready", "watch"]
@@ -125,13 +125,17 @@ class WatchProgress:
 
 
 def retry_until_ready(request: Callable[[], EvaluationInfo], progress: WatchProgress) -> EvaluationInfo:
-    """Repeat a request while the server loads or restarts; if no server answers the first attempt, fail at once."""
+    """Repeat a request while the server restarts; if none answers the first attempt, fail at once.
+
+    The client itself waits for models that load, within its timeout.
+    """
     end_s, reported = time.monotonic() + _MAX_OUTAGE_S, ""
     while True:
         try:
             return request()
         except ServerUnavailable as error:
-            if time.monotonic() >= end_s or (isinstance(error, NoServer) and not reported):
+            is_final = isinstance(error, Loading) or (isinstance(error, NoServer) and not reported)
+            if is_final or time.monotonic() >= end_s:
                 raise
             if str(error) != reported:
                 reported = str(error)

@@ -14,11 +14,14 @@ import numpy as np
 from google.protobuf.json_format import MessageToDict
 from tqdm import tqdm
 
-from fount.cli.connection import connected
+from fount.cli.connection import RETRY, connected
 from fount.cli.options import option, parameter_options, server_options
 from fount.cli.output.sample_writers import SampleRun, SampleWriter, open_output, refuse_failed
 from fount.cli.output.text import echo_result, error_is_terminal, plain
 from fount.client.catalog import ModelInfo
+from fount.client.sync import Client
+from fount.errors import Loading
+from fount.retry import RetryState
 from fount.sampling.request import ENCODINGS, PRIORITIES, SampleQuery, sample_request
 from fount.sampling.types import Chunk, Provenance
 from fount.v1 import sampling_pb2
@@ -94,7 +97,7 @@ def sample(
         query["count"] = _DEFAULT_COUNT
     request = sample_request(name, query)  # reports wrong options before anything is requested
     with connected(server, timeout_s) as client:
-        info = client.model(name, digest=query.get("digest"))
+        info = _loaded_model(client, name, query.get("digest"), timeout_s)
         writer = None if out is None else open_output(out, _run(request, info))
         show_bar = not as_json and request.count >= _MIN_BAR_COUNT and error_is_terminal()
         bar, start_s = tqdm(total=request.count, disable=not show_bar), time.perf_counter()
@@ -113,6 +116,14 @@ def sample(
         "samples_per_s": round(request.count / seconds, 1),
     }
     echo_result(summary, map(plain, _summary_lines(summary)), as_json=as_json)
+
+
+def _loaded_model(client: Client, name: str, digest: str | None, timeout_s: float) -> ModelInfo:
+    """Look up a model; while its workers load, its classes and shape may be unknown, so wait for them."""
+    retry = RetryState(timeout_s, RETRY)
+    while (info := client.model(name, digest=digest)).state == "loading":
+        time.sleep(retry.delay_s(Loading(f"{info.name}:{info.version} is loading")))
+    return info
 
 
 def _draw(

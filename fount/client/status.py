@@ -22,6 +22,7 @@ from fount.errors import (
     FountError,
     InternalError,
     InvalidRequest,
+    Loading,
     NoServer,
     NotAllowed,
     NotFound,
@@ -32,6 +33,9 @@ from fount.errors import (
 
 __all__ = ["ERRORS", "error_of"]
 
+
+_LOADING = "LOADING"
+"""The reason of a server whose workers are loading."""
 
 _BROKEN_STREAM = "Internal error from Core"
 """The message of grpc.aio, with status INTERNAL, when a stream broke while it was opened or written."""
@@ -66,6 +70,8 @@ class _Failure:
 
 
 def _unavailable(failure: _Failure) -> FountError:
+    if failure.reason == _LOADING:
+        return Loading(failure.message, retry_after_s=failure.retry_after_s)
     if failure.reason:  # reported by a Fount server, which is therefore there
         return ServerUnavailable(failure.message, retry_after_s=failure.retry_after_s)
     return _no_server(failure)

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from fount.readers import Dataset
 from service.domain import ModelState, Operation, ServedModel, Target
-from service.errors import InvalidRequest, NotLoaded, NotReady, Retired, TooLate, UnknownName, Violation
+from service.errors import InvalidRequest, Loading, NotLoaded, NotReady, Retired, TooLate, UnknownName, Violation
 from service.workers import Offer, WorkerPool
 
 __all__ = ["ROLES", "TRANSFORMER", "Catalog", "Entry", "PinnedModel", "class_labels", "not_ready"]
@@ -157,7 +157,7 @@ class Catalog:
         versions = [entry for entry in self.entries() if entry.name == name]
         if not versions:
             if not self._pool.is_discovered():
-                raise NotReady("not every worker has described its model yet; try again in a moment")
+                raise Loading("not every worker has described its model yet; try again in a moment")
             raise UnknownName((self._unknown("model.name", name, sorted({each.name for each in self.entries()})),))
         chosen = self._choose(versions, version, digest)
         if digest and not any(offer.model and offer.model.key.digest == digest for offer in chosen.offers):
@@ -206,14 +206,14 @@ class Catalog:
             within_s: how long to wait; None: until they have started, or have not.
 
         Raises:
-            NotReady: they did not start, or the pool does not start any.
+            NotReady: they did not start; Loading where the pool starts none itself.
             TooLate: they have not started in time.
         """
         name, version = error.model
         try:
             async with asyncio.timeout(within_s):
                 if not await self._pool.load(name, version):
-                    raise NotReady(str(error)) from error
+                    raise Loading(str(error)) from error
         except TimeoutError as timeout:
             raise TooLate(f"{name} {version} was not loaded when the deadline passed; allow more time") from timeout
 

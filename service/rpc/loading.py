@@ -25,7 +25,7 @@ async def read_when_loaded(read: Callable[[], Awaitable[Request]], catalog: Cata
     """Return what `read` returns once every model that it chooses from the catalog has workers.
 
     Raises:
-        NotLoaded, NotReady: workers did not start.
+        NotLoaded, NotReady: workers did not start, or are loading where they are not started on demand.
         TooLate: they did not start within the RPC's deadline.
     """
     while True:

@@ -10,7 +10,7 @@ from google.rpc import code_pb2, error_details_pb2, status_pb2
 
 from service import errors
 from service.domain import Failure
-from service.errors import FountServiceError, InvalidRequest, NotLoaded, Overloaded, Violation
+from service.errors import FountServiceError, InvalidRequest, Loading, NotLoaded, Overloaded, Violation
 
 __all__ = ["CODES", "error_to_status", "failure_to_status", "unexpected_status"]
 
@@ -29,6 +29,7 @@ CODES: dict[type[FountServiceError], int] = {
     errors.Overloaded: code_pb2.RESOURCE_EXHAUSTED,
     errors.NotReady: code_pb2.UNAVAILABLE,
     errors.NotLoaded: code_pb2.UNAVAILABLE,
+    errors.Loading: code_pb2.UNAVAILABLE,
     errors.WorkerBusy: code_pb2.UNAVAILABLE,
     errors.WorkerLost: code_pb2.UNAVAILABLE,
     errors.TooLate: code_pb2.DEADLINE_EXCEEDED,
@@ -46,7 +47,7 @@ def error_to_status(error: FountServiceError, request_id: str) -> status_pb2.Sta
     details: list[Message] = [_error_info(error.reason, request_id=request_id)]
     if isinstance(error, InvalidRequest):
         details.append(_bad_request(error.violations))
-    if isinstance(error, Overloaded | NotLoaded):
+    if isinstance(error, Overloaded | NotLoaded | Loading):
         delay = duration_pb2.Duration()
         delay.FromNanoseconds(int(error.retry_after_s * 1e9))
         details.append(error_details_pb2.RetryInfo(retry_delay=delay))

@@ -44,8 +44,8 @@ def error_info(reason: str, metadata: dict[str, str] | None = None) -> error_det
     return error_details_pb2.ErrorInfo(reason=reason, domain="fount", metadata=metadata or {})
 
 
-def unavailable(message: str = "draining") -> status_pb2.Status:
-    return rich(code_pb2.UNAVAILABLE, message, error_info("DRAINING"))
+def unavailable(message: str = "draining", reason: str = "DRAINING") -> status_pb2.Status:
+    return rich(code_pb2.UNAVAILABLE, message, error_info(reason))
 
 
 def overloaded(retry_after_s: float | None) -> status_pb2.Status:

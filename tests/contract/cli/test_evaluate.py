@@ -309,24 +309,43 @@ def test_a_restarted_server_is_waited_for(gateway, monkeypatch):
     assert gateway.watched == 22
 
 
-def test_loading_workers_are_waited_for(gateway, monkeypatch):
+def test_a_server_that_is_not_ready_is_waited_for(gateway, monkeypatch):
     monkeypatch.setattr("fount.retry.RetryPolicy.delay_s", lambda self, failures: 0.001)
     monkeypatch.setattr(evaluation_watch, "_RETRY_INTERVAL_S", 0.001)
-    gateway.refusals = [unavailable("digits-cvae 1 is not ready: workers are loading")] * 10
+    gateway.refusals = [unavailable("the gateway is draining")] * 10
     result = fount("evaluate", "digits-cvae")
     assert (result.exit_code, len({request.request_id for request in gateway.requests})) == (0, 1)
-    message = "digits-cvae 1 is not ready: workers are loading; retrying for up to 120 s"
-    assert result.stderr.splitlines().count(message) == 1
+    assert result.stderr.splitlines().count("the gateway is draining; retrying for up to 120 s") == 1
 
 
-def test_workers_that_never_load_are_reported(gateway, monkeypatch):
+def test_a_server_that_is_never_ready_is_reported(gateway, monkeypatch):
     monkeypatch.setattr("fount.retry.RetryPolicy.delay_s", lambda self, failures: 0.001)
     monkeypatch.setattr(evaluation_watch, "_RETRY_INTERVAL_S", 0.001)
     monkeypatch.setattr(evaluation_watch, "_MAX_OUTAGE_S", 0.05)
-    gateway.refusals = [unavailable("digits-cvae 1 is not ready: workers are loading")] * 1000
+    gateway.refusals = [unavailable("the gateway is draining")] * 1000
     result = fount("evaluate", "digits-cvae")
     assert result.exit_code == 1
-    assert result.stderr.splitlines()[-1] == "Error: digits-cvae 1 is not ready: workers are loading"
+    assert result.stderr.splitlines()[-1] == "Error: the gateway is draining"
+
+
+def test_loading_workers_are_waited_for_within_the_timeout(gateway, monkeypatch):
+    monkeypatch.setattr("fount.retry._LOADING_S", 0.01)
+    gateway.refusals = [unavailable("digits-cvae 1 is not ready: workers are loading", "LOADING")] * 10
+    result = fount("evaluate", "digits-cvae", "--timeout", "20")
+    assert result.exit_code == 0
+    message = "digits-cvae 1 is not ready: workers are loading; waiting for up to 20 s"
+    assert result.stderr.splitlines().count(message) == 1
+
+
+def test_workers_that_do_not_load_in_time_are_reported(gateway, monkeypatch):
+    monkeypatch.setattr("fount.retry._LOADING_S", 0.01)
+    gateway.refusals = [unavailable("digits-cvae 1 is not ready: workers are loading", "LOADING")] * 1000
+    result = fount("evaluate", "digits-cvae", "--timeout", "0.1")
+    assert (result.exit_code, result.stderr.splitlines()[-1]) == (
+        1,
+        "Error: digits-cvae 1 is not ready: workers are loading. That did not change within 0.1 s; "
+        "wait longer with timeout_s (--timeout).",
+    )
 
 
 @pytest.mark.parametrize("is_terminal", [True, False], ids=["bar", "log"])

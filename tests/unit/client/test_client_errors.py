@@ -72,8 +72,16 @@ def test_it_reports_how_to_start_a_server_when_none_answers():
 
 
 def test_it_quotes_a_server_that_is_not_ready():
+    info = error_details_pb2.ErrorInfo(reason="NOT_READY", domain="fount")
+    error = error_of(ended(grpc.StatusCode.UNAVAILABLE, info), "here:1")
+    assert (type(error), str(error)) == (errors.ServerUnavailable, "text")
+
+
+def test_it_distinguishes_a_model_that_loads():
     info = error_details_pb2.ErrorInfo(reason="LOADING", domain="fount")
-    assert str(error_of(ended(grpc.StatusCode.UNAVAILABLE, info), "here:1")) == "text"
+    retry = error_details_pb2.RetryInfo(retry_delay={"seconds": 1})
+    error = error_of(ended(grpc.StatusCode.UNAVAILABLE, info, retry), "here:1")
+    assert (type(error), str(error), error.retry_after_s) == (errors.Loading, "text", 1.0)
 
 
 def test_it_lists_every_wrong_field():

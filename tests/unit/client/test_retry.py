@@ -10,6 +10,7 @@ from fount.errors import (
     FountError,
     InternalError,
     InvalidRequest,
+    Loading,
     NotAllowed,
     NotFound,
     Overloaded,
@@ -107,6 +108,36 @@ def test_it_reports_the_timeout_when_no_time_is_left(clock):
     clock.now_s = 10.0
     with pytest.raises(DeadlineExceeded, match="No answer within 10 s"):
         retry.call_timeout_s()
+
+
+LOADING = Loading("a 1 is loading", retry_after_s=2.0)
+
+
+def test_it_waits_for_a_model_that_loads_while_time_is_left(clock):
+    retry = RetryState(20.0, RetryPolicy(first_attempts=1, on_wait=lambda text: None), clock=clock)
+    assert [retry.delay_s(LOADING) for _ in range(9)] == [2.0] * 9
+    clock.now_s = 18.5
+    with pytest.raises(Loading, match=r"a 1 is loading\. That did not change within 20 s; wait longer with timeout_s"):
+        retry.delay_s(LOADING)
+
+
+def test_it_waits_a_second_where_the_server_names_no_delay():
+    assert RetryState(None, RetryPolicy(on_wait=lambda text: None)).delay_s(Loading("")) == 1.0
+
+
+def test_it_reports_once_what_it_waits_for():
+    waits = []
+    retry = RetryState(20.0, RetryPolicy(on_wait=waits.append))
+    retry.delay_s(LOADING)
+    retry.delay_s(LOADING)
+    assert waits == ["a 1 is loading; waiting for up to 20 s"]
+
+
+def test_it_logs_what_it_waits_for_by_default(caplog):
+    RetryState(None, RetryPolicy()).delay_s(LOADING)
+    assert [(record.levelname, record.getMessage()) for record in caplog.records] == [
+        ("WARNING", "a 1 is loading; waiting")
+    ]
 
 
 @pytest.mark.parametrize("timeout_s", [0.0, -1.0, float("nan")])
