@@ -297,7 +297,7 @@ def split_rows(item: Any) -> Iterator[_Message]:
         InvalidRequest: the images have another type or shape, or labels are not one class id a row.
     """
     images, labels = item if isinstance(item, tuple) else (item, None)
-    array = np.asarray(images)
+    array = _as_array(images)
     if array.dtype != np.uint8 or array.ndim not in (3, 4) or 0 in array.shape[1:]:
         text = f"are {array.dtype} of shape {array.shape}; give uint8 of (rows, height, width, channels)"
         raise InvalidRequest(_FAILURE, fields=[("images", text)])
@@ -308,6 +308,22 @@ def split_rows(item: Any) -> Iterator[_Message]:
         part = array[first : first + rows]
         message = augmentation_pb2.AugmentRows(count=len(part), labels=ids[first : first + rows], data=part.tobytes())
         yield message, array.shape[1:]
+
+
+def _as_array(images: Any) -> NDArray[Any]:
+    """Make one array of images; an InvalidRequest names two of different shapes."""
+    try:
+        array = np.asarray(images)
+    except ValueError:  # numpy makes no array of several shapes
+        array = np.empty(0, object)
+    if array.dtype != object:
+        return array
+    first, *others = [np.shape(each) for each in images] or [()]
+    if other := next((row for row, shape in enumerate(others, 1) if shape != first), None):
+        text = f"have several shapes: row 0 is {first}, row {other} is {others[other - 1]}; resize them to one shape"
+    else:
+        text = f"are Python objects, each of shape {first}; give np.stack(images) of arrays of uint8"
+    raise InvalidRequest(_FAILURE, fields=[("images", text)])
 
 
 def _label_ids(labels: Any, count: int) -> list[int]:

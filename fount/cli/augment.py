@@ -6,8 +6,6 @@ as those of data sets are, with transparent pixels on white.
 
 from __future__ import annotations
 
-import zipfile
-import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from itertools import islice
@@ -29,6 +27,7 @@ from fount.files import atomic_path
 from fount.readers import DataError, Limits
 from fount.readers.image_decoder import IMAGE_SUFFIXES, decode_image
 from fount.readers.image_folder import list_images
+from fount.readers.npz import read_images
 
 __all__ = ["augment"]
 
@@ -146,17 +145,9 @@ def _read_file(path: Path) -> NDArray[np.uint8]:
 
 def _read_npz(path: Path, limit: int) -> _Images:
     with _reading(path):
-        loaded = np.load(path, allow_pickle=False)
-        if isinstance(loaded, np.ndarray):
-            raise _refused(path, "is a single array; write it with numpy.savez, as `images`")
-        with loaded as arrays:
-            name = next((name for name in _ARRAYS if name in arrays), None)
-            if name is None:
-                raise _refused(path, f"holds {', '.join(arrays) or 'nothing'}; name the array of images `images`")
-            images = np.atleast_1d(arrays[name])[:limit]
-    images = images[..., None] if images.ndim == 3 else images
-    if images.dtype != np.uint8 or images.ndim != 4 or images.shape[3] not in (1, 3) or not len(images):
-        raise _refused(path, f"holds {name} of {images.shape} {images.dtype}; (N, H, W, 1 or 3) uint8 is supported")
+        images = read_images(path, _ARRAYS, limit)
+    if images.shape[3] not in (1, 3) or not len(images):
+        raise _refused(path, f"holds images of {images.shape}; (N, H, W, 1 or 3) is supported")
     return images
 
 
@@ -169,8 +160,6 @@ def _reading(path: Path) -> Iterator[None]:
         yield
     except DataError as error:
         raise InvalidRequest(f"The images cannot be augmented: {error}.") from error
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        raise _refused(path, f"cannot be read: {error}") from error
 
 
 def _refused(path: Path, text: str) -> InvalidRequest:

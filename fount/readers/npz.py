@@ -19,6 +19,7 @@ import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -41,9 +42,9 @@ from fount.readers.image_decoder import fit_pixels
 from fount.readers.split_files import split_files
 from fount.readers.validation import RawSplit, Values, build_dataset, check_size, check_sizes, join_values
 
-__all__ = ["OBJECT_ARRAY", "read_npz"]
+__all__ = ["read_images", "read_npz"]
 
-OBJECT_ARRAY = (
+_OBJECT_ARRAY = (
     "is an array of Python objects, which would have to be unpickled; if the images have one shape, save "
     "np.stack(images), otherwise resize them to one shape first; save labels and names with np.array(list)"
 )
@@ -108,6 +109,20 @@ def read_npz(source: DatasetSource, path: Path) -> Dataset:
     )
 
 
+def read_images(file: Path, names: Sequence[str], most: int) -> NDArray[np.uint8]:
+    """Read the first images of a file, (at most `most`, H, W, C) uint8, from the array that has one of the names."""
+    version = FileVersion.of(file)
+    with _opened(file) as archive:
+        npz = _Npz(source=DatasetSource(name=file.stem, path=file), archive=archive, version=version)
+        name = next((name for name in names if name in npz.members), None)
+        if name is None:
+            found = f"{file} holds {', '.join(npz.members)[:200] or 'nothing'}"
+            raise DataError(f"{found}; name the array of images {names[0]}")
+        member = _describe_member(npz, name, partial(_check_images, f"{file}, {name}"))
+    images = member.read()[:most]
+    return np.array(images[..., None] if images.ndim == 3 else images)
+
+
 @dataclass(frozen=True, kw_only=True)
 class _Part:
     """The rows of a split in one file.
@@ -162,8 +177,8 @@ def _read_file(source: DatasetSource, file: Path, split: str | None) -> list[_Pa
     """Read everything of a file but its images; `split` is the one it belongs to, None: as its arrays say."""
     version = FileVersion.of(file)
     with _opened(file) as archive:
-        members = {name.removesuffix(".npy"): archive.getinfo(name) for name in archive.namelist()}
-        npz = _Npz(source=source, archive=archive, members=members, version=version)
+        npz = _Npz(source=source, archive=archive, version=version)
+        members = npz.members
         layout = next((each for each in _LAYOUTS if {each["train"].images, each["train"].labels} <= set(members)), None)
         layout = layout or next((each for each in _LAYOUTS if each["train"].images in members), None)
         if layout is None:
@@ -182,6 +197,9 @@ def _read_file(source: DatasetSource, file: Path, split: str | None) -> list[_Pa
 def _opened(file: Path) -> Iterator[zipfile.ZipFile]:
     """Open a file; what zipfile raises within the block becomes a `DataError`."""
     try:
+        with file.open("rb") as start:
+            if start.read(len(npy.MAGIC_PREFIX)) == npy.MAGIC_PREFIX:
+                raise DataError(f"{file} is a single array; write it with numpy.savez, as images, with its labels")
         with zipfile.ZipFile(file) as archive:
             yield archive
     except _DAMAGED as error:
@@ -196,8 +214,12 @@ class _Npz:
 
     source: DatasetSource
     archive: zipfile.ZipFile
-    members: dict[str, zipfile.ZipInfo]
     version: FileVersion
+
+    @cached_property
+    def members(self) -> dict[str, zipfile.ZipInfo]:
+        """The arrays by name."""
+        return {name.removesuffix(".npy"): self.archive.getinfo(name) for name in self.archive.namelist()}
 
     @property
     def file(self) -> Path:
@@ -247,7 +269,7 @@ def _read_part(npz: _Npz, split: str, names: _Names) -> _Part:
     if missing := [name for name in (names.images, names.labels) if name not in npz.members]:
         raise DataError(f"{npz.file} lacks the array {missing[0]}; add it")
     where = f"{npz.file}, {names.images}"
-    images = _describe_member(npz, names.images, lambda shape, dtype: _check_images(where, shape, dtype))
+    images = _describe_member(npz, names.images, partial(_check_images, where))
     rows, height, width, channels = (*images.shape, 1)[:4]
     check_size(npz.source, rows, (height, width, channels))
     groups_name = _groups_name(npz, split, names.groups)
@@ -322,7 +344,7 @@ def _describe_member(npz: _Npz, name: str, check: _CheckHeader) -> _Member:
         found = f"{where}: not a supported array ({str(error)[:100]})"
         raise DataError(f"{found}; write it again with numpy.savez") from error
     if dtype.hasobject:
-        raise DataError(f"{where}: {OBJECT_ARRAY}")
+        raise DataError(f"{where}: {_OBJECT_ARRAY}")
     if is_fortran:
         raise DataError(f"{where}: is in Fortran order; write it in C order with numpy.ascontiguousarray")
     check(shape, dtype)

@@ -150,21 +150,24 @@ def test_an_image_with_a_side_that_is_too_long_is_refused(tmp_path):
 
 def test_arrays_that_are_not_images_are_refused(tmp_path):
     np.savez("some.npz", images=np.zeros((2, 8, 8), np.float32))
-    assert (
-        "holds images of (2, 8, 8, 1) float32; (N, H, W, 1 or 3) uint8 is supported"
-        in fount("some.npz", "--out", "s.png").stderr
-    )
+    message = "some.npz, images: pixels are float32, of unknown scale and perhaps NaN; write uint8, 0 to 255"
+    assert message in fount("some.npz", "--out", "s.png").stderr
+
+
+def test_images_with_alpha_in_an_array_are_refused(tmp_path):
+    np.savez("some.npz", images=np.zeros((2, 8, 8, 4), np.uint8))
+    assert "some.npz: holds images of (2, 8, 8, 4); (N, H, W, 1 or 3)" in fount("some.npz", "--out", "s.png").stderr
 
 
 def test_a_single_array_named_npz_is_refused():
     with open("some.npz", "wb") as file:
         np.save(file, np.zeros((2, 8, 8), np.uint8))
-    assert "some.npz: is a single array; write it with numpy.savez" in fount("some.npz", "--out", "s.png").stderr
+    assert "some.npz is a single array; write it with numpy.savez" in fount("some.npz", "--out", "s.png").stderr
 
 
 def test_a_number_named_images_is_refused():
     np.savez("some.npz", images=np.uint8(3))
-    assert "holds images of (1,) uint8" in fount("some.npz", "--out", "s.png").stderr
+    assert "images: the shape is (); images are (n, H, W)" in fount("some.npz", "--out", "s.png").stderr
 
 
 def test_an_image_of_16_bits_is_refused():
@@ -181,7 +184,8 @@ def test_a_policy_that_is_not_yaml_is_reported(tmp_path):
 
 def test_an_npz_file_with_objects_is_not_unpickled(tmp_path):
     np.savez("some.npz", images=np.array([object()], dtype=object))
-    assert "some.npz: cannot be read" in fount("some.npz", "--out", "s.png").stderr
+    remedy = "if the images have one shape, save np.stack(images), otherwise resize them to one shape first"
+    assert remedy in fount("some.npz", "--out", "s.png").stderr
 
 
 @pytest.mark.parametrize("place", ["missing.png", "missing.npz"])

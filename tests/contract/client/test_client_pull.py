@@ -1,5 +1,6 @@
 """Plans, pulls and variants through both clients, against a gateway whose rows can be checked by hand."""
 
+import re
 from collections.abc import Iterator
 from contextlib import aclosing
 from dataclasses import dataclass, field
@@ -250,6 +251,13 @@ def test_it_raises_the_error_of_the_source(client_of):
         list(client.augment(source()))
 
 
+def objects(*shapes):
+    """An array of arrays, as numpy makes it from pictures that are loaded one by one."""
+    array = np.empty(len(shapes), object)
+    array[:] = [np.zeros(shape, np.uint8) for shape in shapes]
+    return array
+
+
 @pytest.mark.parametrize(
     ("images", "labels", "text"),
     [
@@ -259,11 +267,15 @@ def test_it_raises_the_error_of_the_source(client_of):
         pytest.param(np.zeros((2, 4, 4, 1), np.uint8), [1], "one class id", id="a label is missing"),
         pytest.param(np.zeros((2, 4, 4, 1), np.uint8), [1, -1], "one class id", id="a negative label"),
         pytest.param([np.zeros((1, 4, 4, 1), np.uint8), np.zeros((1, 5, 4, 1), np.uint8)], None, "row 1", id="shapes"),
+        pytest.param(objects((5, 5), (5, 5)), None, "each of shape (5, 5); give np.stack(images)", id="objects"),
+        pytest.param(objects((5, 5), (5, 5), (6, 5)), None, "row 0 is (5, 5), row 2 is (6, 5)", id="ragged objects"),
+        pytest.param([[*objects((5, 5), (6, 5))]], None, "row 1 is (6, 5); resize them to one", id="a ragged list"),
+        pytest.param(np.array([None, None]), None, "each of shape (); give np.stack", id="no images"),
         pytest.param([np.zeros((1, 4, 4, 1), np.uint8)], [1], "goes with one array", id="stray labels"),
     ],
 )
 def test_it_refuses_invalid_rows(client_of, images, labels, text):
-    with client_of(FakePlans()) as client, pytest.raises(InvalidRequest, match=text):
+    with client_of(FakePlans()) as client, pytest.raises(InvalidRequest, match=re.escape(text)):
         list(client.augment(images, labels))
 
 
