@@ -751,7 +751,7 @@ class PlanWarning(google.protobuf.message.Message):
     MESSAGE_FIELD_NUMBER: builtins.int
     reason: builtins.str
     """reason is an UPPER_SNAKE code: PRIOR_CHANGED, GROUP_EMPTY, CLASS_EMPTY, GENERATOR_WEAK, NOT_VERIFIED, CAPPED,
-    FEW_ROWS, COPY_FILTER_OFF, TRAINED_ON_TEST.
+    FEW_ROWS, COPY_FILTER_OFF, COPY_FILTER_WEAK, LEAKED_ROWS, TRAINED_ON_TEST.
     """
     message: builtins.str
     """message is one readable sentence, with the numbers."""

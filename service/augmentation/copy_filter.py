@@ -1,8 +1,9 @@
 """The copy filter: compare how near a sample is to one training row with how near it is to others.
 
 Images and their labels enter; for each leaves d1 / mean(d2 ... d10) of its distances to the training rows of its class:
-about 1 where many are equally near, towards 0 where one was copied. `calibrate` finds the ratio that held-out real rows
-are hardly ever below.
+about 1 where many are equally near, towards 0 where one was copied. Training rows that equal each other count once: a
+row that is there ten times would be its own neighbours. `calibrate` finds the ratio that held-out real rows are hardly
+ever below; those that equal a training row are not held out, and do not count.
 
 Every ratio has the same bits on every processor. Squared distances are exact whole numbers
 (`service/pixel_products.py`), roots and quotients are rounded exactly by IEEE 754, and the mean is added in a fixed
@@ -26,9 +27,9 @@ from numpy.typing import NDArray
 from fount.address import Addresses, Stream
 from fount.cancellation import check_cancelled
 from fount.readers.dataset import DatasetSplit
-from service.pixel_products import Integers, centred_pixels, exact_products, exact_squares
+from service.pixel_products import Integers, centred_pixels, exact_keys, exact_products, exact_squares
 
-__all__ = ["CopyFilter", "PixelCache", "calibrate"]
+__all__ = ["Calibration", "CopyFilter", "PixelCache", "calibrate"]
 
 NEIGHBOURS = 10
 FEWEST_ROWS = 3
@@ -49,10 +50,11 @@ Float64s = NDArray[np.float64]
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class _Block:
-    """Training rows of one class: pixels (n, D) less 128, and their squared lengths (n,)."""
+    """Training rows of one class that equal no earlier ones: pixels (n, D) less 128, squared lengths and keys (n,)."""
 
     pixels: Float32s
     squares: Integers
+    keys: NDArray[np.void]
 
 
 class PixelCache:
@@ -106,7 +108,8 @@ class CopyFilter:
             labels: (n,) class ids.
 
         Returns:
-            (n,) d1 / mean(d2 ... d10), over fewer rows where there are fewer; NaN where fewer than 3.
+            (n,) d1 / mean(d2 ... d10), over fewer rows where there are fewer; NaN where fewer than 3. Of a class whose
+            rows are fewer than 3 pictures many times, a copy has 0 and others NaN.
 
         Raises:
             DataError: a training row cannot be read.
@@ -143,31 +146,57 @@ class CopyFilter:
 
     @staticmethod
     def _nearest_to_ratios(nearest: Integers) -> Float64s:
-        """Turn (n, k) squared distances, ascending, into (n,) ratios; 0 where all k are 0."""
+        """Turn (n, k) squared distances, ascending, into (n,) ratios."""
+        if nearest.shape[1] < FEWEST_ROWS:
+            return np.where(nearest[:, 0] == 0, 0.0, np.nan)
         distances = np.sqrt(nearest.astype(np.float64))  # exact below 2^53
         total = np.zeros(len(distances))
         for column in range(1, distances.shape[1]):  # a fixed order: np.sum's depends on the processor
             total += distances[:, column]
         mean = total / (distances.shape[1] - 1)
-        return np.asarray(np.divide(distances[:, 0], mean, out=np.zeros(len(mean)), where=mean > 0))
+        return np.asarray(distances[:, 0] / mean)  # rows differ, so at most one distance is 0
 
     def _blocks(self, label: int, pixels: int) -> Iterator[_Block]:
         rows = self._class_rows(label)
         size = max(1, min(_MOST_ROWS, _BLOCK_BYTES // (4 * pixels)))
+        earlier = [np.empty(0, "V16")]
         for first in range(0, len(rows), size):
             check_cancelled()
             key = (*self._name, label, first)
             block = self._cache.get(key)
             if block is None:
-                read = centred_pixels(self._train.images(rows[first : first + size]))
-                block = _Block(pixels=read, squares=exact_squares(read))
+                block = _distinct_block(self._train.images(rows[first : first + size]), np.concatenate(earlier))
                 self._cache.put(key, block)
+            earlier.append(block.keys)
             yield block
+
+
+def _distinct_block(images: Images, earlier: NDArray[np.void]) -> _Block:
+    keys = exact_keys(images)
+    first = np.sort(np.unique(keys, return_index=True)[1])
+    new = first[~np.isin(keys[first], earlier)]
+    pixels = centred_pixels(images[new])
+    return _Block(pixels=pixels, squares=exact_squares(pixels), keys=keys[new])
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Calibration:
+    """A threshold, and the held-out rows it could not be found from.
+
+    Attributes:
+        threshold: a sample below it counts as a copy; 0.0: there was no row to find it from, and no sample does.
+        tried: how many held-out rows were compared.
+        leaked: numbers of those that equal a training row of their class, ascending.
+    """
+
+    threshold: float
+    tried: int
+    leaked: NDArray[np.int64]
 
 
 def calibrate(
     train: DatasetSplit, held_out: DatasetSplit, quantile: float, seed: int, most: int = _CALIBRATION_ROWS
-) -> float:
+) -> Calibration:
     """Find the ratio that a share of real rows outside the training set are below. Slow: not for an event loop.
 
     Args:
@@ -176,9 +205,6 @@ def calibrate(
         quantile: the share, 0 to 0.5.
         seed: chooses the rows.
         most: number of rows of `held_out` to try.
-
-    Returns:
-        The threshold; a sample below it counts as a copy. 0.0 when no class has enough rows: then no sample does.
 
     Raises:
         DataError: a row cannot be read.
@@ -189,9 +215,10 @@ def calibrate(
         compare.ratios(held_out.images(rows[first : first + step]), labels[first : first + step])
         for first in range(0, len(rows), step)
     ]
-    ratios = np.sort(np.concatenate([np.empty(0), *parts]))
-    ratios = ratios[~np.isnan(ratios)]
-    return float(ratios[int(quantile * len(ratios))]) if len(ratios) else 0.0
+    ratios = np.concatenate([np.empty(0), *parts])
+    held_out_ratios = np.sort(ratios[ratios > 0])  # not those that equal a training row, and not NaN
+    threshold = float(held_out_ratios[int(quantile * len(held_out_ratios))]) if len(held_out_ratios) else 0.0
+    return Calibration(threshold=threshold, tried=len(rows), leaked=rows[ratios == 0])
 
 
 def _choose(count: int, most: int, seed: int) -> NDArray[np.int64]:

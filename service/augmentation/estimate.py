@@ -13,8 +13,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from service.augmentation.copy_filter import FEWEST_ROWS, NEIGHBOURS, PixelCache
-from service.augmentation.plan_spec import OpenPlan, PlanSpec, SynthesisSpec
+from service.augmentation.copy_filter import FEWEST_ROWS, NEIGHBOURS, Calibration, PixelCache
+from service.augmentation.plan_spec import OpenPlan, PlanSpec, SynthesisSpec, held_out_split
 from service.augmentation.slots import Source
 from service.augmentation.synthesis import Synthesiser
 from service.catalog import Catalog, PinnedModel
@@ -31,7 +31,8 @@ _PRIOR_SHIFT = 0.02  # of all rows, in classes other than those of the data
 _WEAK_METRICS = {"label-accuracy": 0.9, "within-class-distance-ratio": 0.7}
 _WEAK_CONFIDENCE = 0.8
 _MANY_REJECTED = 0.1  # of a class's synthesised slots
-_SHOWN = 8
+_SHOWN, _SHOWN_ROWS = 8, 20
+_COPY_RATIO = 0.25  # a row four times nearer to one training row than to the next ones is like a copy of it
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -134,18 +135,23 @@ def class_weights(counts: NDArray[np.int64]) -> tuple[float, ...]:
 # --- Warnings ---------------------------------------------------------------------------------------------------------
 
 
-def find_warnings(plan: OpenPlan, trial: Trial | None, not_verified: str | None) -> list[PlanWarning]:
+def find_warnings(
+    plan: OpenPlan, trial: Trial | None, calibration: Calibration | None, not_verified: str | None
+) -> list[PlanWarning]:
     """Find everything to warn of.
 
     Args:
         plan: the plan.
         trial: of its generator; None: nothing is synthesised.
+        calibration: of its copy filter; None: it has none.
         not_verified: why labels of transformed rows were not verified; None: they were, or none is transformed.
     """
     found = [*_prior(plan), *_empty(plan.spec), *_capped(plan.spec)]
     if trial and plan.synthesis:
         found += [*_weak_card(plan.synthesis), *_weak_classes(plan, plan.synthesis, trial)]
         found += [*_rejecting(plan, plan.synthesis, trial), *_copies(plan, plan.synthesis)]
+    if calibration:
+        found += _leaks(plan, calibration)
     if not_verified:
         found.append(PlanWarning("NOT_VERIFIED", not_verified))
     if plan.spec.split.name == "test":
@@ -236,8 +242,8 @@ def _rejecting(plan: OpenPlan, synthesis: SynthesisSpec, trial: Trial) -> Iterat
 def _copies(plan: OpenPlan, synthesis: SynthesisSpec) -> Iterator[PlanWarning]:
     if not plan.copy_threshold:
         why = (
-            f"more than {synthesis.copy_quantile:.2%} of the held-out rows are training rows themselves, or no class "
-            f"of them has {FEWEST_ROWS} training rows, so there is no threshold; remove rows that are in both splits"
+            f"all held-out rows are training rows themselves, or no class of them has {FEWEST_ROWS} different training "
+            "rows, so there is no threshold; remove rows that are in both splits"
             if synthesis.copy_quantile
             else "synthesis.copy_quantile is 0"
         )
@@ -255,6 +261,27 @@ def _copies(plan: OpenPlan, synthesis: SynthesisSpec) -> Iterator[PlanWarning]:
         yield PlanWarning(
             "FEW_ROWS", f"{_names(plan.spec, none)} has fewer than {FEWEST_ROWS} rows: nothing filters its copies"
         )
+
+
+def _leaks(plan: OpenPlan, calibration: Calibration) -> Iterator[PlanWarning]:
+    """Warn of rows that calibrate the filter and are training rows, or like copies of them."""
+    held_out = held_out_split(plan.spec.dataset, plan.spec.split)
+    name, leaked = held_out.name if held_out else "", calibration.leaked
+    if len(leaked):
+        shown = ", ".join(map(str, leaked[:_SHOWN_ROWS].tolist()))
+        more = f" and {len(leaked) - _SHOWN_ROWS:,} more" if len(leaked) > _SHOWN_ROWS else ""
+        message = (
+            f"{len(leaked):,} of {calibration.tried:,} rows of {name} tried for the copy filter equal a training row, "
+            f"pixel for pixel, and were left out: rows {shown}{more}; remove them from {name}"
+        )
+        yield PlanWarning("LEAKED_ROWS", message)
+    if 0 < calibration.threshold <= _COPY_RATIO:
+        message = (
+            f"the copy filter refuses samples only below a ratio of {calibration.threshold:.2g}, since rows of {name} "
+            "are as near to training rows: copies with a little more noise pass; remove the rows that nearly equal "
+            f"training rows from {name}"
+        )
+        yield PlanWarning("COPY_FILTER_WEAK", message)
 
 
 def _names(spec: PlanSpec, labels: list[int]) -> str:

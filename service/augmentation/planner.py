@@ -10,7 +10,7 @@ from collections import OrderedDict
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
-from service.augmentation.copy_filter import PixelCache, calibrate
+from service.augmentation.copy_filter import Calibration, PixelCache, calibrate
 from service.augmentation.estimate import PlanWarning, Trial, find_warnings, pull_seconds, try_generator
 from service.augmentation.plan_spec import OpenPlan, PlanSpec, held_out_split
 from service.augmentation.slots import Layout, Source
@@ -60,14 +60,15 @@ class Planner:
             PlanRefused: the policy changes labels.
             DatasetUnreadable: a row cannot be read. Also whatever `InferenceClient` raises.
         """
-        threshold = await self._calibrate(spec)
+        calibration = await self._calibrate(spec)
+        threshold = calibration.threshold if calibration else 0.0
         layout = await run_in_thread(spec.lay_out)
-        opened = OpenPlan(spec=spec, layout=layout, copy_threshold=threshold)
+        opened = OpenPlan(spec=spec, layout=layout, copy_threshold=threshold or None)
         agreement, not_verified = await self._verify(opened, context)
         trial = await try_generator(opened, self._cache, self._inference, context)
         return Plan(
             opened=opened,
-            warnings=tuple(find_warnings(opened, trial, not_verified)),
+            warnings=tuple(find_warnings(opened, trial, calibration, not_verified)),
             trial=trial,
             agreement=agreement,
             estimated_time_s=pull_seconds(opened, trial, self._catalog),
@@ -84,16 +85,15 @@ class Planner:
             self._layouts.popitem(last=False)
         return OpenPlan(id=plan_id, spec=spec, layout=layout, copy_threshold=copy_threshold)
 
-    async def _calibrate(self, spec: PlanSpec) -> float | None:
-        """Find the copy threshold; None when nothing is synthesised or filtered, or there is none."""
+    async def _calibrate(self, spec: PlanSpec) -> Calibration | None:
+        """Find the copy threshold; None when nothing is synthesised or filtered."""
         synthesis, held_out = spec.synthesis, held_out_split(spec.dataset, spec.split)
         if not (synthesis and synthesis.copy_quantile and held_out and spec.allocation.labels_of(Source.SYNTHESISED)):
             return None
         with unreadable_errors(spec.dataset.name):
-            threshold = await run_in_thread(
+            return await run_in_thread(
                 calibrate, spec.split, held_out, synthesis.copy_quantile, spec.seed, executor=self._calibrating
             )
-        return threshold or None
 
     async def _verify(self, plan: OpenPlan, context: RequestContext) -> tuple[LabelAgreement | None, str | None]:
         """Measure the agreement of labels; None, with the reason when rows are transformed, if it cannot be."""

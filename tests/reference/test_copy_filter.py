@@ -63,7 +63,7 @@ def found(name: str, path, change) -> tuple[float, float]:
     rng = np.random.default_rng(5)
     order = rng.permutation(len(held_out))
     calibrating, tested = (part(held_out, np.sort(half)) for half in np.array_split(order, 2))
-    threshold = calibrate(train, calibrating, QUANTILE, seed=1)
+    threshold = calibrate(train, calibrating, QUANTILE, seed=1).threshold
     tested = part(tested, np.arange(len(tested))[:1000])
     images, labels, copies = tested.images(np.arange(len(tested))), tested.labels, CopyFilter(train)
     alarms = copies.ratios(images, labels) < threshold

@@ -31,9 +31,10 @@ from service.evaluation.panels.held_out import COPY_RATIO, nearly_equal
 from service.evaluation.panels.parts import JSON, MetricPart, random_generator
 from service.evaluation.results import Metric, Panel
 from service.evaluation.statistics.copies import copy_ratios, copy_threshold, estimate_copy_rate, nearest_auc
-from service.evaluation.statistics.hashes import difference_hashes, exact_keys, near_matches
+from service.evaluation.statistics.hashes import difference_hashes, near_matches
 from service.evaluation.statistics.intervals import Estimate, clopper_pearson_interval
 from service.evaluation.statistics.rows import Bools, Float64s
+from service.pixel_products import exact_keys
 
 __all__ = ["FEWEST_SAMPLES", "METRICS", "PARTS", "build_metrics"]
 

@@ -10,8 +10,8 @@ from __future__ import annotations
 import numpy as np
 
 from service.evaluation.evidence import FEWEST_HELD_OUT, Duplicates, RealRows
-from service.evaluation.statistics.hashes import exact_keys
 from service.evaluation.statistics.rows import Bools
+from service.pixel_products import exact_keys
 
 __all__ = ["leave_out_duplicates"]
 

@@ -10,14 +10,13 @@ that", 2013 (the difference hash).
 
 from __future__ import annotations
 
-from hashlib import blake2b
-
 import numpy as np
 from numpy.typing import NDArray
 
 from service.evaluation.statistics.rows import Bools, Float64s, Int64s
+from service.pixel_products import exact_keys
 
-__all__ = ["difference_hashes", "exact_hashes", "exact_keys", "near_matches"]
+__all__ = ["difference_hashes", "exact_hashes", "near_matches"]
 
 _CELL_ROWS, _CELL_COLUMNS = 8, 9
 _IMAGES_AT_ONCE = 1024
@@ -27,17 +26,8 @@ UInt64s = NDArray[np.uint64]
 
 
 def exact_hashes(images: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Hash each image's bytes with BLAKE2b, 128 bits: (n, ...) uint8 to (n, 16) uint8.
-
-    Two different images among 10^9 share one with a chance of about 10^-21.
-    """
-    digests = b"".join(blake2b(np.ascontiguousarray(image).tobytes(), digest_size=16).digest() for image in images)
-    return np.frombuffer(digests, np.uint8).reshape(len(images), 16)  # n x 16 bytes -> (n, 16)
-
-
-def exact_keys(images: NDArray[np.uint8]) -> NDArray[np.void]:
-    """Return the exact hashes as (n,) values of 16 bytes, which can be sorted and compared."""
-    return exact_hashes(images).view("V16")[:, 0]  # (n, 16) uint8 -> (n,) of 16 bytes
+    """Return the keys of `exact_keys` as (n, 16) uint8."""
+    return exact_keys(images).view(np.uint8).reshape(len(images), 16)  # n x 16 bytes -> (n, 16)
 
 
 def difference_hashes(images: NDArray[np.uint8]) -> UInt64s:

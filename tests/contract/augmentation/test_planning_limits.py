@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from fount.readers import DatasetSource
+from service.augmentation.copy_filter import Calibration
 from service.caller import CallerLimits
 from service.datasets import DatasetSettings
 from service.domain import Operation
@@ -42,6 +43,16 @@ def settings_with_duplicates(folder: Path) -> DatasetSettings:
     return DatasetSettings(source=DatasetSource(name="duplicates", path=file, classes=CLASSES), classifier="reader")
 
 
+def settings_with_leaks(folder: Path, name: str, changed: int) -> DatasetSettings:
+    """A data set with two test rows, of twenty, that are training rows with one bit changed, or none."""
+    file, labels = folder / f"{name}.npz", np.repeat(np.arange(3, dtype=np.uint8), (20, 10, 10))
+    images = np.random.default_rng(0).integers(0, 256, (40, *SHAPE), dtype=np.uint8)
+    test = np.random.default_rng(1).integers(0, 256, (20, *SHAPE), dtype=np.uint8)
+    test[[3, 7]] = images[[6, 14]] ^ np.uint8(changed)
+    np.savez(file, x_train=images, y_train=labels, x_test=test, y_test=labels[::2])
+    return DatasetSettings(source=DatasetSource(name=name, path=file, classes=CLASSES), classifier="reader")
+
+
 class SlowPool(MemoryPool):
     """Workers that take a moment, so that streams are open at the same time."""
 
@@ -53,7 +64,8 @@ class SlowPool(MemoryPool):
 @pytest.fixture
 async def planning(tmp_path: Path) -> AsyncIterator[Planning]:
     pool = SlowPool(models=augmenting_pool().models)
-    async with planning_with(pool, small_settings(tmp_path), settings_with_duplicates(tmp_path)) as planning:
+    leaks = [settings_with_leaks(tmp_path, name, changed) for name, changed in (("leaked", 0), ("near", 1))]
+    async with planning_with(pool, small_settings(tmp_path), settings_with_duplicates(tmp_path), *leaks) as planning:
         yield planning
 
 
@@ -105,20 +117,34 @@ async def test_nothing_continues_when_verification_fails(planning: Planning, mon
 async def test_an_absent_threshold_is_explained(planning: Planning) -> None:
     plan = await planning.plan(f'dataset: "duplicates" {FILTERED}')
     message = next(each.message for each in plan.warnings if each.reason == "COPY_FILTER_OFF")
-    assert "more than 10.00% of the held-out rows are training rows themselves" in message
+    assert "all held-out rows are training rows themselves" in message
     assert "remove rows that are in both splits" in message
+
+
+async def test_leaked_rows_are_named_and_do_not_lower_the_threshold(planning: Planning) -> None:
+    plan = await planning.plan(f'dataset: "leaked" {FILTERED}')
+    message = next(each.message for each in plan.warnings if each.reason == "LEAKED_ROWS")
+    assert "2 of 20 rows of test tried for the copy filter equal a training row" in message
+    assert "rows 3, 7; remove them from test" in message
+    assert plan.copy_threshold > 0.25
+
+
+async def test_a_threshold_that_near_copies_set_is_warned_of(planning: Planning) -> None:
+    plan = await planning.plan(f'dataset: "near" {FILTERED.replace("0.1", "0.05")}')
+    message = next(each.message for each in plan.warnings if each.reason == "COPY_FILTER_WEAK")
+    assert f"only below a ratio of {plan.copy_threshold:.2g}, since rows of test are as near" in message
 
 
 async def test_calibrations_run_one_at_a_time_even_when_callers_leave(planning: Planning, monkeypatch) -> None:
     running, most, release = 0, [0], threading.Event()
 
-    def calibrate(*_) -> float:
+    def calibrate(*_) -> Calibration:
         nonlocal running
         running += 1
         most.append(running)
         release.wait(5)
         running -= 1
-        return 0.5
+        return Calibration(threshold=0.5, tried=1, leaked=np.empty(0, np.int64))
 
     monkeypatch.setattr("service.augmentation.planner.calibrate", calibrate)
     for _ in range(3):
