@@ -26,8 +26,9 @@ _MAX_NAMED = 10
 def convert(checkpoint: Path, out: Path, key: str | None, prefix: str | None, force: bool) -> None:
     """Convert a checkpoint of torch.save to safetensors weights for a card.
 
-    Only tensors and plain values are read, so no code of the file runs; a checkpoint with anything else is refused.
-    Prefixes that DataParallel and torch.compile add to names are removed.
+    Only tensors and plain values are read, so no code of the file runs. Objects next to the weights, like arguments and
+    NumPy scalars, are dropped and listed; a checkpoint whose weights are in objects is refused. Prefixes that
+    DataParallel and torch.compile add to names are removed.
 
     \b
     Example:
@@ -50,7 +51,8 @@ def _to_lines(out: Path, conversion: Conversion) -> list[str]:
         lines.append(f"  from        {conversion.key}")
     if conversion.stripped:
         lines.append(f"  stripped    {' '.join(conversion.stripped)}")
-    if conversion.skipped:
-        named, more = conversion.skipped[:_MAX_NAMED], len(conversion.skipped) - _MAX_NAMED
-        lines.append(f"  skipped     {', '.join(named)}{f' and {more} more' if more > 0 else ''}")
+    for what, names in (("skipped", conversion.skipped), ("dropped", conversion.dropped)):
+        more = len(names) - _MAX_NAMED
+        if names:
+            lines.append(f"  {what}     {', '.join(names[:_MAX_NAMED])}{f' and {more} more' if more > 0 else ''}")
     return lines

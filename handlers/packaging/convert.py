@@ -1,15 +1,16 @@
 """Convert checkpoints to safetensors, reading only tensors and plain values.
 
-A checkpoint of torch.save is a pickle. Torch's weights-only reader refuses everything in it that would run code; what
-it refuses is reported and never loaded. A checkpoint enters; a safetensors file with the names a module expects leaves,
-with a summary of stripped prefixes and skipped entries.
+A checkpoint of torch.save is a pickle, which `handlers.packaging.checkpoints` reads without running code of it. A
+checkpoint enters; a safetensors file with the names a module expects leaves, with a summary of stripped prefixes,
+skipped entries and dropped objects.
 """
 
 from __future__ import annotations
 
+import io
 import logging
 import pickle
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,9 +21,17 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from fount.files import atomic_path
-from handlers.execution.errors import describe_error
+from handlers.execution.errors import describe_error, is_out_of_memory
 from handlers.loading.file_kinds import Kind, kind_of
 from handlers.loading.memory import InsufficientMemoryError, require_memory
+from handlers.packaging.checkpoints import (
+    Node,
+    Placeholder,
+    UnsafeCheckpointError,
+    count_tensors,
+    read_checkpoint,
+    walk,
+)
 
 __all__ = ["Conversion", "ConvertError", "convert"]
 
@@ -55,6 +64,7 @@ class Conversion:
         key: the path of the tensors in the checkpoint; "." is the checkpoint itself.
         stripped: prefixes removed from names, in order.
         skipped: names that were not written: no tensors, without the requested prefix, or an average's counter.
+        dropped: objects of the checkpoint that were not read, like "args (argparse.Namespace)".
     """
 
     tensors: int
@@ -62,6 +72,7 @@ class Conversion:
     key: str
     stripped: tuple[str, ...]
     skipped: tuple[str, ...]
+    dropped: tuple[str, ...] = ()
 
 
 def convert(
@@ -78,14 +89,16 @@ def convert(
         force: replace `out`.
 
     Raises:
-        ConvertError: it cannot be read safely, has no or several state dicts, or `out` cannot be written.
+        ConvertError: it cannot be read safely, has no or several state dicts, its tensors are in objects that are not
+            read, or `out` cannot be written.
     """
     if out.exists() and (not force or out.samefile(file)):
         remedy = "name another file" if out.samefile(file) else "name another file, or add --force"
         raise ConvertError(f"{out} exists; {remedy}")
-    found, state = _choose(file, _find_states(_read(file)), key)
+    nodes = _find_nodes(file, _read(file))
+    found, state = _choose(file, nodes, key)
     tensors = {str(name): value for name, value in state.items() if isinstance(value, Tensor)}
-    no_tensors = [str(name) for name in state if str(name) not in tensors]
+    no_tensors = [str(name) for name, value in state.items() if not isinstance(value, Tensor | Placeholder)]
     renamed, stripped, skipped = _strip(file, tensors, prefix)
     _warn_of_discriminator(file, renamed)
     copies = {name: _copy(file, name, tensor) for name, tensor in renamed.items()}
@@ -100,6 +113,7 @@ def convert(
         key=found,
         stripped=tuple(stripped),
         skipped=(*no_tensors, *skipped),
+        dropped=tuple(_describe(node) for node in nodes if isinstance(node.value, Placeholder)),
     )
 
 
@@ -127,48 +141,59 @@ def _read_kind(file: Path, kind: Kind) -> object:
             is_zip = stream.read(2) == b"PK"
             stream.seek(0)
             if file.suffix == ".safetensors":  # torch would trust the file's suffix
-                return torch.load(stream, map_location="cpu", weights_only=True)
-        return torch.load(file, map_location="cpu", weights_only=True, mmap=is_zip)
-    except pickle.UnpicklingError as error:
-        content = ", ".join(_find_globals(file)) or "more than tensors"
+                data = io.BytesIO(stream.read())
+                return read_checkpoint(lambda: torch.load(_rewound(data), map_location="cpu", weights_only=True))
+        return read_checkpoint(lambda: torch.load(file, map_location="cpu", weights_only=True, mmap=is_zip))
+    except (UnsafeCheckpointError, pickle.UnpicklingError) as error:
+        content = str(error) if isinstance(error, UnsafeCheckpointError) else "more than tensors"
         raise ConvertError(f"{file} contains {content}, and reading those could run code; {_SAVE_REMEDY}") from error
-    except (OSError, RuntimeError, ValueError, EOFError, KeyError, SafetensorError) as error:
+    except Exception as error:  # torch raises many kinds for damaged files
+        if is_out_of_memory(error):
+            raise
         raise ConvertError(f"{file} is damaged: {describe_error(error)}; copy it or save it again") from error
 
 
-def _find_globals(file: Path) -> list[str]:
-    """List what a checkpoint would import, without importing it."""
+def _rewound(stream: io.BytesIO) -> io.BytesIO:
+    stream.seek(0)
+    return stream
+
+
+def _find_nodes(file: Path, checkpoint: object) -> list[Node]:
     try:
-        return sorted(torch.serialization.get_unsafe_globals_in_checkpoint(file))[:_MAX_NAMED]
-    except Exception:  # noqa: BLE001 - it parses a broken or foreign pickle; the refusal does not depend on it
-        return []
+        return list(walk(checkpoint))
+    except ValueError as error:
+        raise ConvertError(f"{file} is damaged: {error}; copy it or save it again") from error
 
 
-def _find_states(value: object, path: tuple[str, ...] = ()) -> Iterator[tuple[str, Mapping[Any, Any]]]:
-    """Find mappings of names to tensors; those of an optimiser have numbers above them."""
-    if isinstance(value, Mapping):
-        if any(isinstance(item, Tensor) and item.ndim for item in value.values()):
-            yield ".".join(path) or ROOT_KEY, value
-        for name, item in value.items():
-            if isinstance(name, str):
-                yield from _find_states(item, (*path, name))
-    elif isinstance(value, list | tuple):
-        for i, item in enumerate(value):
-            yield from _find_states(item, (*path, str(i)))
+def _describe(node: Node) -> str:
+    """Describe a placeholder: its path, class, and how many tensors are lost with it."""
+    assert isinstance(node.value, Placeholder)
+    count = count_tensors(node.value)
+    tensors = f", with {count} tensor{'s' * (count > 1)}" if count else ""
+    return f"{'.'.join(node.path) or ROOT_KEY} ({node.value.kind}{tensors})"
 
 
-def _choose(
-    file: Path, states: Iterator[tuple[str, Mapping[Any, Any]]], key: str | None
-) -> tuple[str, Mapping[Any, Any]]:
-    found = dict(states)
+def _choose(file: Path, nodes: Sequence[Node], key: str | None) -> tuple[str, Mapping[Any, Any]]:
+    """Choose a mapping of names to tensors; an optimiser's have numbers above them, and are not among the nodes."""
+    found = {
+        ".".join(node.path) or ROOT_KEY: node.value
+        for node in nodes
+        if isinstance(node.value, Mapping)
+        and any(isinstance(item, Tensor) and item.ndim for item in node.value.values())
+    }
     if key in found:
         return key, found[key]
     counts = {name: sum(isinstance(value, Tensor) for value in state.values()) for name, state in found.items()}
     listed = ", ".join(f"{name} ({count} tensors)" for name, count in counts.items())
+    objects = [node for node in nodes if isinstance(node.value, Placeholder) and count_tensors(node.value)]
+    unread = ", ".join(map(_describe, objects[:_MAX_NAMED]))
     if not found:
-        raise ConvertError(f"{file} contains no mapping of names to tensors; {_SAVE_REMEDY}")
+        instead = f", but {unread}, which is not read" if unread else ""
+        raise ConvertError(f"{file} contains no mapping of names to tensors{instead}; {_SAVE_REMEDY}")
     if key is not None:
         raise ConvertError(f"{file} has no tensors at {key!r}; set --key to one of: {listed}")
+    if objects:
+        raise ConvertError(f"{file} also contains {unread}, which is not read; set --key to one of: {listed}")
     if len(found) > 1:
         raise ConvertError(f"{file} contains several models; set --key to one of: {listed}")
     return next(iter(found.items()))
