@@ -1,8 +1,8 @@
 """Read NPZ: a zip of arrays, as numpy and Keras write them.
 
 Arrays are named images, labels, groups, or x_train, y_train, x_test, y_test (and groups_train, groups_test); classes
-has the names of the labels 0, 1, ... Files of `fount pull` are read as well, several of them as one data set. A stored
-member is memory-mapped; a compressed one is decompressed when an image is read, after everything else was checked.
+has the names of the labels 0, 1, ... Files of `fount pull`, several as one data set, and `fount sample` are read. A
+stored member is memory-mapped; a compressed one is decompressed when an image is read, after all else was checked.
 Nothing is unpickled, and no array is allocated before the shape in its header agrees with the size of the member.
 
 Source: NumPy, NEP 1 (the .npy format); PKWARE, APPNOTE.TXT, section 4.3.7 (the local file header).
@@ -63,9 +63,10 @@ class _Names(NamedTuple):
 _LAYOUTS: tuple[Mapping[str, _Names], ...] = (
     {"train": _Names("images", "labels", "groups")},
     {"train": _Names("images", "label", "group", group_names="groups")},
+    {"train": _Names("samples", "labels", "groups")},
     {"train": _Names("x_train", "y_train", "groups_train"), "test": _Names("x_test", "y_test", "groups_test")},
 )
-"""The splits of a file in the supported conventions; the second is that of `fount pull`."""
+"""The splits of a file in the supported conventions; the second is of `fount pull`, the third of `fount sample`."""
 
 _CLASS_NAMES = "classes"
 _PART_OF_EXPORT = re.compile(r"-\d{5}-of-\d{5}$")

@@ -22,7 +22,7 @@ from service.threads import run_in_thread
 
 __all__ = ["BUILT_IN", "DatasetSettings", "Datasets", "unreadable_errors"]
 
-_READ_AT_ONCE = 2  # in threads of their own, so that calls which need one do not wait for a data set
+_READ_AT_ONCE = 4  # in threads of their own, so that calls which need one do not wait for a data set
 
 
 @dataclass(frozen=True, kw_only=True)

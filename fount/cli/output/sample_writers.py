@@ -11,6 +11,7 @@ import os
 import re
 import shutil
 import tempfile
+import unicodedata
 import zipfile
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
@@ -25,6 +26,7 @@ from fount.cli.output.images import image_grid, to_pillow, to_uint8
 from fount.errors import OutputError, SampleFailed, output_errors
 from fount.files import atomic_path, atomic_write
 from fount.json_text import parse_json
+from fount.names import normal_name
 from fount.sampling.types import Chunk
 
 __all__ = ["MAX_GRID", "SampleRun", "SampleWriter", "image_file_name", "open_output", "refuse_failed"]
@@ -227,20 +229,22 @@ class _FolderWriter(SampleWriter):
 def image_file_name(index: int, label: int | None, class_names: Sequence[str]) -> str:
     """Name a sample's file by its index, class, and the class's name if that differs from the number.
 
-    Class names are untrusted: of them, ASCII letters, digits and "-" are kept.
+    Class names are untrusted: of them, letters and digits of any script and "-" are kept.
     """
     if label is None:
         return f"{index:08d}.png"
     name = class_names[label] if label < len(class_names) else ""
-    safe = re.sub(r"[^A-Za-z0-9]+", "-", name)[:_MAX_CLASS_CHARACTERS].strip("-")
+    kept = (each if unicodedata.category(each)[0] in "LMN" else "-" for each in normal_name(name))
+    safe = re.sub("-+", "-", "".join(kept))[:_MAX_CLASS_CHARACTERS].strip("-")
     return f"{index:08d}_label{label}{f'_{safe}' if safe and safe != str(label) else ''}.png"
 
 
 class _NpzWriter(SampleWriter):
-    """Arrays `samples`, `labels` (absent when unconditional), `indices`, `seed`, `model`, `digest` and `numerics`.
+    """Arrays `samples`, `labels` and `classes` (when conditional), `indices`, `seed`, `model`, `digest`, `numerics`.
 
-    Memory is constant: `samples` goes into the archive chunk by chunk behind a header with its final shape, and labels
-    wait in a temporary file, because a zip archive takes one member at a time.
+    With labels the file is a data set, which the readers read. Memory is constant: `samples` goes into the archive in
+    chunks behind a header with its final shape, and labels wait in a temporary file: an archive takes one member at a
+    time.
     """
 
     def __init__(self, path: Path, run: SampleRun) -> None:
@@ -278,10 +282,12 @@ class _NpzWriter(SampleWriter):
                 length = min(_INDICES_PER_BLOCK, self._run.count - done)
                 member.write((np.uint64(self._run.start_index + done) + np.arange(length, dtype="<u8")).data)
         texts = {"model": str(first.model), "digest": first.model.digest, "numerics": first.numerics}
-        scalars = {"seed": np.array(first.seed, np.uint64), **{name: np.array(text) for name, text in texts.items()}}
-        for name, scalar in scalars.items():
+        small = {"seed": np.array(first.seed, np.uint64), **{name: np.array(text) for name, text in texts.items()}}
+        if first.labels is not None and self._run.class_names:
+            small["classes"] = np.array(self._run.class_names, np.str_)
+        for name, array in small.items():
             with self._archive.open(f"{name}.npy", "w") as member:
-                np.lib.format.write_array(member, scalar, allow_pickle=False)
+                np.lib.format.write_array(member, array, allow_pickle=False)
         self._archive.close()
         self._resources.close()
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+from threading import Event
 
 import numpy as np
 import pytest
 
+from fount.cancellation import WorkCancelled, cancelled_by
 from fount.readers.dataset import DatasetSplit
 from service.augmentation.copy_filter import CopyFilter, PixelCache, calibrate
 
@@ -181,3 +183,12 @@ def test_the_rows_tried_do_not_depend_on_how_many_words_are_drawn_at_once(monkey
     whole = calibrate(train, held_out, 0.2, 3, 20).threshold
     monkeypatch.setattr("service.augmentation.copy_filter._DRAWN_AT_ONCE", 7)
     assert calibrate(train, held_out, 0.2, 3, 20).threshold == whole
+
+
+def test_a_calibration_ends_when_nobody_waits_for_it() -> None:
+    event = Event()
+    event.set()
+    train = split(noise(50), [0] * 50)
+    with cancelled_by(event), pytest.raises(WorkCancelled):
+        calibrate(train, split(noise(9, seed=1), [0] * 9, "test"), 0.01, seed=3)
+    assert train.pixels.reads == 0

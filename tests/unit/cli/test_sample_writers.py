@@ -12,6 +12,7 @@ from PIL import Image
 
 from fount.cli.output.sample_writers import MAX_GRID, SampleRun, image_file_name, open_output
 from fount.errors import OutputError, SampleFailed, output_errors
+from fount.readers import DatasetSource, read_dataset
 from fount.sampling.types import Chunk, ModelId, Provenance, RowError, SampleShape
 
 SIDE = 8
@@ -101,6 +102,15 @@ def test_an_npz_file_holds_samples_and_their_address(tmp_path):
         assert (str(npz["model"]), str(npz["digest"])) == ("digits:1.0@sha256:a", "sha256:a")
 
 
+def test_an_npz_file_is_a_data_set_with_the_names_of_the_classes(tmp_path):
+    run = SampleRun(count=3, class_names=("null", "日本", "Ёж"))
+    write(tmp_path / "x.npz", [piece(0, 3, labels=[1, 2, 1])], run)
+    dataset = read_dataset(DatasetSource(name="samples", path=tmp_path / "x.npz"))
+    train = dataset.splits["train"]
+    assert (dataset.classes, train.labels.tolist()) == (("null", "日本", "Ёж"), [1, 2, 1])
+    assert train.images(np.arange(3)).shape == (3, 8, 8, 1)
+
+
 def test_without_classes_an_npz_file_has_no_labels(tmp_path):
     write(tmp_path / "x.npz", [piece(0, 1)], SampleRun(count=1))
     with np.load(tmp_path / "x.npz") as npz:
@@ -167,7 +177,9 @@ def test_a_grid_has_class_names_above_its_images(tmp_path):
         (0, ["cat"], "00000007_label0_cat.png"),
         (0, ["../x"], "00000007_label0_x.png"),
         (0, ["<script>"], "00000007_label0_script.png"),
-        (0, ["数"], "00000007_label0.png"),
+        (0, ["数"], "00000007_label0_数.png"),
+        (0, ["हिन्दी"], "00000007_label0_हिन्दी.png"),
+        (0, ["e\u0301t\u00e9"], "00000007_label0_\u00e9t\u00e9.png"),
         (0, ["a\0b/c\nd"], "00000007_label0_a-b-c-d.png"),
         (0, ["z" * 99], f"00000007_label0_{'z' * 32}.png"),
     ],
