@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fount.cancellation import WorkCancelled, check_cancelled
-from fount.readers.dataset import DataError, Dataset, DatasetSource, FileVersion
+from fount.readers.dataset import DataError, Dataset, DatasetSource, FileVersion, Limits
 from fount.readers.image_decoder import ImageDecoder, decoder_for
 from fount.readers.split_files import split_files
 from fount.readers.validation import NO_GROUP, RawSplit, Values, build_dataset, check_size, join_values
@@ -176,14 +176,14 @@ def _opened(file: Path, *, dictionaries: Sequence[str] = ()) -> Iterator[Any]:
 
 
 def _read_columns(source: DatasetSource, files: Sequence[_File]) -> tuple[Values, Values | None]:
-    labels = [_read_column(file, _LABEL_COLUMN) for file in files]
-    groups = [_read_column(file, file.group) for file in files if file.group is not None]
+    labels = [_read_column(file, _LABEL_COLUMN, source.limits) for file in files]
+    groups = [_read_column(file, file.group, source.limits) for file in files if file.group is not None]
     if groups and len(groups) < len(files):
         raise DataError(f"{source.path}: some files have a group column, some do not; make them alike")
     return join_values(source, labels), join_values(source, groups) if groups else None
 
 
-def _read_column(file: _File, name: str) -> Values:
+def _read_column(file: _File, name: str, limits: Limits) -> Values:
     """Read numbers, or names; names as a dictionary, so that a long name repeated in many rows is stored once."""
     import pyarrow as pa
 
@@ -200,6 +200,9 @@ def _read_column(file: _File, name: str) -> Values:
         if _is_text(column.type):
             column = column.dictionary_encode()
         if isinstance(column, pa.DictionaryArray) and _is_text(column.dictionary.type):
+            if (count := len(column.dictionary)) > limits.max_classes:  # first: making them holds the interpreter
+                found = f"{path} has {count} values of {name}, and at most {limits.max_classes} are read"
+                raise DataError(f"{found}; check that the column holds a few different ones")
             names = column.dictionary.to_pylist()
             return [names[k] for k in column.indices.to_numpy()]
         if pa.types.is_integer(column.type):

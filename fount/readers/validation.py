@@ -7,7 +7,7 @@ held-out test split is separated where the source asks for one.
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Set
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any
@@ -172,19 +172,25 @@ def _to_classes(
     if not names:
         columns = [split.labels for split in splits]
         if _are_names(columns, source, "labels"):
-            names = tuple(sorted({str(value) for column in columns for value in column}))
+            found_names = {str(value) for column in columns for value in column}
+            _check_count(source, len(found_names), "classes")  # first: sorting millions holds the interpreter
+            names = tuple(sorted(found_names))
         else:
             largest = max(int(column.max()) for column in columns if isinstance(column, np.ndarray))
             names = tuple(map(str, range(min(largest, limit) + 1)))
-    if len(names) > limit:
-        found = f"{source.path} has {len(names)} classes, and at most {limit} are read"
-        raise DataError(f"{found}; check that the label column holds labels")
+    _check_count(source, len(names), "classes")
     for name in names:
         check_class_name(name, str(source.path))
     if len(set(names)) < len(names):
         repeated = min(name for name in names if names.count(name) > 1)
         raise DataError(f"{source.path}: the class name {repeated!r} occurs twice; name each class once")
     return names, [_to_ids(split, names) for split in splits]
+
+
+def _check_count(source: DatasetSource, count: int, what: str) -> None:
+    if count > (limit := source.limits.max_classes):
+        column = "label column holds labels" if what == "classes" else "group column holds groups"
+        raise DataError(f"{source.path} has {count} {what}, and at most {limit} are read; check that the {column}")
 
 
 def _are_names(columns: Sequence[Values], source: DatasetSource, what: str) -> bool:
@@ -224,10 +230,11 @@ def _to_groups(
     are_names = _are_names(columns, source, "groups")
     if names and not are_names:
         return _to_named_groups(source, splits, names)
-    values = sorted({value for column in columns for value in _as_list(np.unique(column) if not are_names else column)})
-    if len(values) > source.limits.max_classes:
-        found = f"{source.path} has {len(values)} groups, and at most {source.limits.max_classes} are read"
-        raise DataError(f"{found}; check that the group column holds groups")
+    distinct = [set(column) if are_names else np.unique(column) for column in columns]
+    for each in distinct:
+        _check_count(source, len(each), "groups")
+    values = sorted({value for each in distinct for value in _as_list(each)})
+    _check_count(source, len(values), "groups")
     for name in values if are_names else ():
         _check_name(name, "group", str(source.path))
     number = {value: k for k, value in enumerate(values)}
@@ -256,7 +263,7 @@ def _to_named_groups(
     return names, [np.where(column == NO_GROUP, none, column).astype(np.uint32) for column in columns]
 
 
-def _as_list(column: Values | NDArray[Any]) -> list[Any]:
+def _as_list(column: Values | Set[str] | NDArray[Any]) -> list[Any]:
     return column.tolist() if isinstance(column, np.ndarray) else list(column)
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fount.readers import DataError
+from fount.readers import DataError, Limits
 from tests.unit.readers.data_files import LABELS, PIXELS, check_damage_is_refused, png, read, refusal, rows
 
 pa = pytest.importorskip("pyarrow", reason="pyarrow is not installed; pip install 'fount[parquet]'")
@@ -59,6 +59,12 @@ def test_labels_and_groups_are_read_whatever_kind_of_text_they_are(tmp_path: Pat
     toy = read(write(tmp_path / "toy.parquet", label=column, group=column))
     assert (toy.classes, toy.splits["train"].labels.tolist()) == (("ant", "bee", "cat"), [0, 1, 2, 0, 1, 2])
     assert (toy.groups, toy.splits["train"].groups.tolist()) == (("ant", "bee", "cat"), [0, 1, 2, 0, 1, 2])
+
+
+def test_names_that_are_all_different_are_refused_before_they_are_made(tmp_path: Path) -> None:
+    file = write(tmp_path / "toy.parquet", label=[f"row {row}" for row in range(6)])
+    message = refusal(file, limits=Limits(max_classes=5))
+    assert "has 6 values of label, and at most 5 are read; check that the column holds a few different ones" in message
 
 
 def test_a_missing_group_is_a_group_where_the_groups_have_names(tmp_path: Path) -> None:
