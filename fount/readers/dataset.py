@@ -146,6 +146,7 @@ class Dataset:
         splits: by name, "train" first.
         background: what transparent pixels are composited on; None: it has none.
         own_digest: computes the digest where rows are stored in another order, or scale, than they are hashed in.
+        path: of its file or folder; None: it is built in.
     """
 
     name: str
@@ -157,6 +158,7 @@ class Dataset:
     licence: str = ""
     background: Background | None = None
     own_digest: Callable[[], str] | None = None
+    path: Path | None = None
 
     @cached_property
     def digest(self) -> str:

@@ -84,9 +84,9 @@ def read_digit_rows() -> DigitRows:
             text = stream.read(_MAX_BYTES).decode("ascii")
         table = np.array(list(csv.reader(io.StringIO(text))), np.float64).astype(np.uint8)
     except (OSError, EOFError, ValueError, zlib.error) as error:
-        raise DataError(f"{file} is damaged ({error}); install scikit-learn again") from error
+        raise DataError(f"{file.name} of scikit-learn is damaged ({error}); install scikit-learn again") from error
     if table.shape != (_ROWS, _SIDE * _SIDE + 1) or table[:, :-1].max() > LARGEST_PIXEL or table[:, -1].max() > 9:
-        raise DataError(f"{file} differs from the known file; install scikit-learn again")
+        raise DataError(f"{file.name} of scikit-learn differs from the known file; install scikit-learn again")
     labels = table[:, -1]
     is_test = _count_within_class(labels) % _TEST_EVERY == _TEST_EVERY - 1
     return DigitRows(pixels=table[:, :-1].reshape(-1, _SIDE, _SIDE), labels=labels, is_test=is_test)

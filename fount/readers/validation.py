@@ -98,6 +98,7 @@ def build_dataset(
         splits=MappingProxyType(built if source.held_out is None else _hold_out(source, source.held_out, built)),
         licence=source.licence,
         background=source.composited_on,
+        path=source.path,
     )
 
 

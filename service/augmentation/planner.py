@@ -90,7 +90,7 @@ class Planner:
         synthesis, held_out = spec.synthesis, held_out_split(spec.dataset, spec.split)
         if not (synthesis and synthesis.copy_quantile and held_out and spec.allocation.labels_of(Source.SYNTHESISED)):
             return None
-        with unreadable_errors(spec.dataset.name):
+        with unreadable_errors(spec.dataset.name, spec.dataset.path):
             return await run_in_thread(
                 calibrate, spec.split, held_out, synthesis.copy_quantile, spec.seed, executor=self._calibrating
             )

@@ -210,7 +210,7 @@ def _prepare(plan: OpenPlan, batch: range) -> _Prepared:
     synthesised = slots.source == Source.SYNTHESISED
     images = np.zeros((len(batch), *plan.spec.split.shape), np.uint8)
     if not synthesised.all():
-        with unreadable_errors(plan.spec.dataset.name):
+        with unreadable_errors(plan.spec.dataset.name, plan.spec.dataset.path):
             images[~synthesised] = plan.spec.split.images(slots.source_row[~synthesised])
     addresses = _addresses(plan, slots.index[transformed])
     table = draw(plan.spec.policy, addresses) if len(transformed) else np.empty((0, len(COLUMNS)), np.float32)
@@ -279,7 +279,7 @@ def _spread(count: int, rows: NDArray[np.intp], values: NDArray[np.float32]) -> 
 
 def _read_out_of_bag(plan: OpenPlan, rows: NDArray[np.int64], batch: range, level: ProvenanceLevel) -> MadeRows:
     chosen, split = rows[batch.start : batch.stop], plan.spec.split
-    with unreadable_errors(plan.spec.dataset.name):
+    with unreadable_errors(plan.spec.dataset.name, plan.spec.dataset.path):
         images = split.images(chosen)
     addresses = _addresses(plan, np.arange(batch.start, batch.stop, dtype=np.uint64))
     provenance = Provenance.of(Source.REAL, chosen.astype(np.uint64), addresses)

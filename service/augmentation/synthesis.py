@@ -125,7 +125,7 @@ class Synthesiser:
             passed[left] = confidences[left] >= self._synthesis.min_confidence  # False for NaN: the worker failed
             left = np.flatnonzero(passed)
         if len(left) and self._plan.copy_threshold:
-            with unreadable_errors(self._plan.spec.dataset.name):
+            with unreadable_errors(self._plan.spec.dataset.name, self._plan.spec.dataset.path):
                 ratios = await run_in_thread(self._copies.ratios, images[left], labels[rows[left]])
             copy_ratios[left] = ratios
             passed[left] = ~(ratios < self._plan.copy_threshold)  # True for NaN: the class has too few rows to filter

@@ -98,7 +98,7 @@ class Verification:
 
     async def _read_correct(self, rows: NDArray[np.int64]) -> tuple[Images, Labels]:
         """Return those of some rows that are read as their label as they are, and their labels."""
-        with unreadable_errors(self._plan.spec.dataset.name):
+        with unreadable_errors(self._plan.spec.dataset.name, self._plan.spec.dataset.path):
             images = await run_in_thread(self._plan.spec.split.images, rows)
         labels = self._labels_of[self._plan.spec.split.labels[rows]]
         correct = await self._are_correct(images, labels)

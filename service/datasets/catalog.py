@@ -8,11 +8,14 @@ needs no restart.
 from __future__ import annotations
 
 import asyncio
+import logging
+import os
 import traceback
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 from fount.documents import nearest
 from fount.readers import DataError, Dataset, DatasetSource, read_dataset, state_of_files
@@ -23,6 +26,8 @@ from service.threads import run_in_thread
 __all__ = ["BUILT_IN", "DatasetSettings", "Datasets", "unreadable_errors"]
 
 _READ_AT_ONCE = 4  # in threads of their own, so that calls which need one do not wait for a data set
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,7 +106,7 @@ class Datasets:
 
     async def _read(self, settings: DatasetSettings) -> Dataset:
         try:
-            with unreadable_errors(settings.name):
+            with unreadable_errors(settings.name, settings.source.path):
                 self._opened[settings.name] = await run_in_thread(self._read_files, settings, executor=self._threads)
             return self._opened[settings.name]
         finally:
@@ -132,13 +137,26 @@ def _may_pass(error: DataError) -> bool:
 
 
 @contextmanager
-def unreadable_errors(name: str) -> Iterator[None]:
-    """Raise DatasetUnreadable, with the name of the data set, when reading it in this block fails."""
+def unreadable_errors(name: str, path: Path | None) -> Iterator[None]:
+    """Raise DatasetUnreadable, with the name of the data set, when reading it in this block fails.
+
+    Clients read its message, so it names files relative to `path`, the file or folder of the data set; the log has
+    whole paths.
+    """
     try:
         yield
     except DataError as error:
         _forget_values(error)
-        raise DatasetUnreadable(f"data set {name}: {error}") from error
+        _log.warning("data set %s cannot be read: %s", name, error)
+        raise DatasetUnreadable(f"data set {name}: {_without_folders(str(error), path)}") from error
+
+
+def _without_folders(message: str, path: Path | None) -> str:
+    """Write files of a data set relative to its folder, and the folder or file itself by its name alone."""
+    for root in () if path is None else (path, path.resolve()):
+        if root.is_absolute() and root.name:
+            message = message.replace(f"{root}{os.sep}", "").replace(str(root), root.name)
+    return message
 
 
 def _forget_values(error: BaseException | None) -> None:

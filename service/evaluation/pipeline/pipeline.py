@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import TypeVar
 
-from fount.readers import DataError, Dataset
+from fount.readers import Dataset
 from service.datasets import Datasets
 from service.errors import DatasetUnreadable, UnknownName
 from service.evaluation.pipeline.evidence_builder import EvidenceBuilder
@@ -83,16 +83,15 @@ class Pipeline:
             classes = await asyncio.to_thread(label_samples, held_out_split.labels, number, specification.count)
         retry = WorkerRetry(run.report_wait, self._max_wait_s)
         reader = ImageReader(specification, self._workers, retry)
-        training_split = dataset.splits[specification.training_split]
         evidence = EvidenceBuilder(
             specification=specification,
             sampling=SamplingStage(
                 specification, classes, workers=self._workers, retry=retry, reader=reader, files=files
             ),
-            training=SplitRows(specification, training_split, reader, self._references),
-            held_out=SplitRows(specification, held_out_split, reader, self._references),
+            training=SplitRows(specification, dataset, specification.training_split, reader, self._references),
+            held_out=SplitRows(specification, dataset, specification.held_out_split, reader, self._references),
             held_out_neighbours=ReferenceFiles(
-                self._references, specification, training_split.name, held_out_split.name, "distinct"
+                self._references, specification, specification.training_split, specification.held_out_split, "distinct"
             ),
             files=files,
         )
@@ -168,13 +167,15 @@ class _Run:
             return await work()
         except (Failed, LeaseLost):
             raise
-        except DataError as error:
-            raise Failed(f"the data set cannot be read: {error}") from error
-        except OSError as error:
+        except DatasetUnreadable as error:
+            raise Failed(str(error)) from error
+        except OSError as error:  # users get no path of the runner's machine
+            _log.warning("%s: files cannot be written in %s: %s", self._folder.name, self._folder.parent, error)
             if error.errno in _FULL:
-                raise Failed(f"no space left in {self._folder.parent}; free some, or give the runner another "
-                             "--work-dir, and evaluate again") from error  # fmt: skip
-            raise Failed(f"files cannot be written in {self._folder.parent}: {error.strerror or error}") from error
+                raise Failed("no space left in the runner's --work-dir; free some, or give the runner another one, "
+                             "and evaluate again") from error  # fmt: skip
+            raise Failed("the runner cannot write files in its --work-dir: "
+                         f"{error.strerror or 'its log has the reason'}") from error  # fmt: skip
         except Exception as error:  # an error of a step ends its evaluation, not its runner
             _log.exception("%s failed while %s", self._folder.name, self._stage)
             raise Failed(f"unexpected error while {self._stage} ({type(error).__name__}); the runner's log has it "

@@ -17,8 +17,10 @@ from collections.abc import Collection
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
-from fount.readers import DatasetSplit
+from fount.readers import Dataset
+from service.datasets import unreadable_errors
 from service.evaluation.evidence import RealRows
 from service.evaluation.pipeline.features import ImageReader
 from service.evaluation.pipeline.files import Arrays, StepFiles
@@ -60,11 +62,11 @@ class SplitRows:
     """The rows of one split, read and cached chunk by chunk."""
 
     def __init__(
-        self, specification: Specification, split: DatasetSplit, reader: ImageReader, references: Path
+        self, specification: Specification, dataset: Dataset, split: str, reader: ImageReader, references: Path
     ) -> None:
-        self._split, self._reader = split, reader
-        self.files = ReferenceFiles(references, specification, split.name)
-        self.chunks = chunks(len(split), chunk_rows(split.shape, _READ_ROWS))
+        self._dataset, self._split, self._reader = dataset, dataset.splits[split], reader
+        self.files = ReferenceFiles(references, specification, split)
+        self.chunks = chunks(len(self._split), chunk_rows(dataset.shape, _READ_ROWS))
 
     async def read(self, number: int) -> Arrays:
         """Read one chunk: features and probabilities, NaN where a worker failed."""
@@ -72,7 +74,7 @@ class SplitRows:
         async def make() -> Arrays:
             chunk = self.chunks[number]
             rows = np.arange(chunk.start, chunk.stop, dtype=np.int64)
-            return await self._reader.read(await run_in_thread(self._split.images, rows))
+            return await self._reader.read(await run_in_thread(self._images, rows))
 
         return await self.files.arrays(f"rows-{number:05d}", make)
 
@@ -89,12 +91,16 @@ class SplitRows:
         if len(rows) < len(features):
             _log.warning("%d rows of %s could not be read", len(features) - len(rows), self._split.name)
         return RealRows(
-            images=self._split.images(rows),
+            images=self._images(rows),
             labels=self._split.labels[rows].astype(np.int64),
             features=features[rows],
             probabilities=probabilities[rows],
             numbers=rows,
         )
+
+    def _images(self, rows: NDArray[np.int64]) -> NDArray[np.uint8]:
+        with unreadable_errors(self._dataset.name, self._dataset.path):
+            return self._split.images(rows)
 
 
 def limit_references(references: Path, max_bytes: int, used: Collection[str]) -> None:

@@ -91,16 +91,23 @@ async def test_the_background_of_transparent_pixels_is_described(stub) -> None:
     assert [each.background for each in found] == ["", "white"]
 
 
-async def test_an_unreadable_data_set_is_listed_with_its_problem(stub, tmp_path: Path) -> None:
+async def test_an_unreadable_data_set_is_listed_with_its_problem(stub) -> None:
     listed = (await stub.ListDatasets(dataset_pb2.ListDatasetsRequest())).datasets
-    assert listed[1].problem == f"data set lost: {tmp_path}/lost.npz does not exist; give the file or folder of lost"
+    assert listed[1].problem == "data set lost: lost.npz does not exist; give the file or folder of lost"
     assert listed[1].digest == ""
 
 
 async def test_opening_an_unreadable_data_set_is_a_failed_precondition(stub) -> None:
     error = await refused(stub, "lost")
     assert error.code() is grpc.StatusCode.FAILED_PRECONDITION
-    assert "lost.npz does not exist" in error.details()
+    assert error.details().startswith("data set lost: lost.npz does not exist")
+
+
+async def test_only_the_log_has_the_folder_of_a_data_set(
+    stub, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert str(tmp_path) not in (await refused(stub, "lost")).details()
+    assert str(tmp_path) in caplog.text
 
 
 async def test_a_corrected_file_needs_no_restart(stub, tmp_path: Path) -> None:
@@ -151,8 +158,18 @@ async def test_a_broken_row_is_found_on_opening(tmp_path: Path) -> None:
     (tmp_path / "ant").mkdir()
     (tmp_path / "ant" / "0.png").write_bytes(b"not an image")
     datasets = Datasets([DatasetSettings(source=DatasetSource(name="ants", path=tmp_path))])
-    with pytest.raises(DatasetUnreadable, match=r"data set ants: .*ant/0.png is not a supported image"):
+    with pytest.raises(DatasetUnreadable, match=r"^data set ants: ant/0.png is not a supported image"):
         await datasets.open("ants")
+
+
+async def test_a_linked_folder_is_named_without_its_target(tmp_path: Path) -> None:
+    (tmp_path / "real" / "ant").mkdir(parents=True)
+    (tmp_path / "link").symlink_to(tmp_path / "real")
+    (tmp_path / "real" / "ant" / "0.png").symlink_to("/etc/hostname")
+    datasets = Datasets([DatasetSettings(source=DatasetSource(name="ants", path=tmp_path / "link"))])
+    with pytest.raises(DatasetUnreadable) as refused:
+        await datasets.open("ants")
+    assert str(tmp_path) not in str(refused.value)
 
 
 # --- The command ------------------------------------------------------------------------------------------------------

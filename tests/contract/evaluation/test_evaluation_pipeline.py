@@ -14,9 +14,12 @@ import numpy as np
 import pytest
 
 from fount.files import atomic_write
+from fount.readers import DatasetSource
+from service.datasets import Datasets, DatasetSettings
 from service.errors import NotReady, Overloaded, Retired
 from service.evaluation.pipeline.features import WorkerRetry
 from service.evaluation.pipeline.files import StepFiles
+from service.evaluation.pipeline.pipeline import Pipeline
 from service.evaluation.pipeline.reference import limit_references
 from service.evaluation.pipeline.reporter import Failed, LeaseLost, Results
 from service.evaluation.pipeline.sampling import label_samples
@@ -236,8 +239,37 @@ async def test_it_fails_when_the_disk_is_full(tmp_path: Path, monkeypatch: pytes
 
     monkeypatch.setattr("service.evaluation.pipeline.files.atomic_write", write)
     notes = await run(tmp_path, specification(100, panels=LABELS))
-    assert f"no space left in {tmp_path}; free some" in notes.failed
+    assert notes.failed.startswith("no space left in the runner's --work-dir; free some")
     assert not (tmp_path / "e1").exists()
+
+
+async def test_only_the_log_has_paths_of_the_runner(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def write(path: Path, *args: Any, **kwargs: Any) -> None:
+        raise OSError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+
+    monkeypatch.setattr("service.evaluation.pipeline.files.atomic_write", write)
+    notes = await run(tmp_path, specification(100, panels=LABELS))
+    assert notes.failed == "the runner cannot write files in its --work-dir: Permission denied"
+    assert str(tmp_path) in caplog.text
+
+
+async def test_a_file_of_a_data_set_that_cannot_be_read_is_named_without_its_folder(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    file, images = tmp_path / "rows.npz", np.zeros((60, 8, 8), np.uint8)
+    arrays = {"x_train": images, "y_train": np.arange(60) % 10, "x_test": images, "y_test": np.arange(60) % 10}
+    np.savez(file, **arrays)
+    datasets = Datasets([DatasetSettings(source=DatasetSource(name="rows", path=file))])
+    dataset = await datasets.open("rows")
+    os.truncate(file, 100)
+    spec = replace(specification(100, panels=LABELS, dataset_digest=dataset.digest), dataset="rows",
+                   training_rows=60, held_out_rows=60)  # fmt: skip
+    notes = Notes()
+    await Pipeline(workers=FakeWorkers(), datasets=datasets, folder=tmp_path / "work").run("e1", spec, notes)
+    assert notes.failed.startswith("data set rows: rows.npz changed after it was read")
+    assert str(file) in caplog.text
 
 
 async def test_an_unexpected_error_fails_the_evaluation_alone(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
