@@ -129,7 +129,7 @@ def _torchserve(archives: Path, state: Path, precision: Precision) -> Iterator[t
         own = folder / "s"
         copytree(state, own, ignore=ignore_patterns(".*"))  # measured profiles; not files that others are writing
         options = worker_options(Layout(workers=1, threads=1), precision)
-        command = [sys.executable, "-m", "service.workers.torchserve.run", "--archives", str(archives)]
+        command = [sys.executable, "-P", "-m", "service.workers.torchserve.run", "--archives", str(archives)]
         command += ["--state", str(own), "--inference-port", "0", "--management-port", "0", *options]
         process = _start(command, folder / "output")
         try:

@@ -78,7 +78,7 @@ class Gateway:
         self.scheduler = BatchingScheduler(pool, config, self.metrics)
         self.inference = InferenceClient(self.scheduler)
         self.evaluation = EvaluationHost(evaluations=evaluations, metrics=self.metrics, config=config)
-        self._side_port = SidePort(self.metrics, self.why_not_ready)
+        self._side_port = SidePort(self.metrics, self.why_not_ready, self.evaluation.why_waiting)
         self._server: RpcServer | None = None
         self._draining = False
         self._offers_changed = asyncio.Event()
@@ -189,7 +189,11 @@ class Gateway:
             config=config,
         )
         evaluation = EvaluationServicer(
-            evaluations=self.evaluation.evaluations, catalog=self.catalog, datasets=self.datasets, config=config
+            evaluations=self.evaluation.evaluations,
+            catalog=self.catalog,
+            datasets=self.datasets,
+            config=config,
+            why_waiting=self.evaluation.why_waiting,
         )
         return RpcServer(
             interceptor=CallInterceptor(self._policy, self.metrics, config),

@@ -89,8 +89,8 @@ class WatchProgress:
                 self.bar.set_description_str(text)
             self._count_from_start_of(info)
             self._line = text + (f", {progress.done:,} of {progress.total:,} steps" if progress.total else "")
-            if self._stage != stage:
-                self._stage = stage
+            if self._stage != text:
+                self._stage = text
                 self._print_line()
 
     def _print_new_metrics(self, info: EvaluationInfo) -> None:

@@ -6,19 +6,24 @@ group `fount.commands`; one that cannot be imported reports the missing extra.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib import import_module
+from importlib.machinery import PathFinder
 from importlib.metadata import EntryPoint, entry_points, version
+from importlib.util import module_from_spec
 from typing import Any, cast
 
 import click
 
+from fount.environment import ROOT
 from fount.errors import FountError, MissingExtra
 
 __all__ = ["main"]
 
 _OUR_PACKAGES = ("fount", "handlers", "service")
+_GENERIC_PACKAGES = ("handlers", "service")  # names that users' own modules have as well
 _INTERRUPTED = 130  # exit code after SIGINT, 128 + 2
 
 # name: (module and function, summary)
@@ -89,7 +94,17 @@ def _load(name: str) -> click.Command:
     if not found:
         raise MissingExtra.of(command=name, extra=_EXTRA_COMMANDS[name][1], missing=f"the entry point {name}")
     with _naming_extra(lambda: name):
+        _import_generic_packages()
         return cast(click.Command, found[0].load())
+
+
+def _import_generic_packages() -> None:
+    """Import our packages from Fount's folder, whatever modules of the same names are in PYTHONPATH."""
+    for name in _GENERIC_PACKAGES:
+        spec = PathFinder.find_spec(name, [str(ROOT)])
+        if spec and spec.loader and name not in sys.modules:
+            sys.modules[name] = module_from_spec(spec)
+            spec.loader.exec_module(sys.modules[name])
 
 
 @contextmanager

@@ -26,6 +26,7 @@ from typing import IO, Any
 from pydantic import TypeAdapter
 
 from fount.documents import record
+from fount.environment import child_environment, python_command
 from handlers.checks.report import Finding, failed, skipped
 
 __all__ = ["CheckRequest", "Running", "main", "run_in_child"]
@@ -44,7 +45,10 @@ _STACK_LINE = re.compile(r'File "([^"]+)", line (\d+) in (\S+)')
 
 @dataclass(frozen=True, kw_only=True)
 class CheckRequest:
-    """The model to check, and how; its fields are those of `handlers.checks.subject.Subject` and of `Settings`."""
+    """The model to check, and how; its fields are those of `handlers.checks.subject.Subject` and of `Settings`.
+
+    `worker_env` names variables that the child gets in addition to those that every worker gets.
+    """
 
     folder: Path
     picture: Path
@@ -53,11 +57,13 @@ class CheckRequest:
     modes: bool
     threads: int
     device: str
+    worker_env: tuple[str, ...] = ()
 
     def to_json(self) -> str:
         """Serialise it for the child, with absolute paths, since its working folder is another."""
         paths = {"folder": str(self.folder.resolve()), "picture": str(self.picture.resolve())}
-        return json.dumps(vars(self) | paths)
+        fields = {name: value for name, value in vars(self).items() if name != "worker_env"}
+        return json.dumps(fields | paths)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,10 +97,10 @@ def run_in_child(request: CheckRequest) -> Iterator[Running | Finding]:
 def _start(request: CheckRequest, pipe: int, working_folder: Path, printed: IO[bytes]) -> subprocess.Popen[bytes]:
     """Start the child like a worker: with its threads, and a working folder without the author's files."""
     threads = {"OMP_NUM_THREADS": str(request.threads), "OMP_WAIT_POLICY": "PASSIVE"}
-    command = [sys.executable, "-P", "-m", "handlers.checks.process", request.to_json(), str(pipe)]
+    command = python_command("-m", "handlers.checks.process", request.to_json(), str(pipe))
     return subprocess.Popen(
         command,
-        env=os.environ | threads,
+        env=child_environment(request.worker_env) | threads,
         cwd=working_folder,
         stdin=subprocess.DEVNULL,
         stdout=printed,

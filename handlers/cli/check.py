@@ -23,6 +23,7 @@ from handlers.cli.options import (
     model_store_option,
     option,
     store_argument,
+    worker_env_option,
 )
 
 if TYPE_CHECKING:
@@ -46,6 +47,7 @@ _SPINNER_AFTER_S = 0.5
 @option("--modes", is_flag=True,
         help="Compare eager, folded, compiled and TorchScript: milliseconds, and where rows are equal.")  # fmt: skip
 @option("--time-limit", type=click.FloatRange(min=1), default=300, help="Maximum seconds of one check.")
+@worker_env_option
 @json_option("Print one JSON document instead of text.")
 def check(
     name: str,
@@ -56,6 +58,7 @@ def check(
     device: str,
     modes: bool,
     time_limit: float,
+    worker_env: tuple[str, ...],
     as_json: bool,
 ) -> None:
     """Check the model NAME as a worker would run it, and record its golden samples.
@@ -83,6 +86,7 @@ def check(
         modes=modes,
         threads=threads,
         device=device,
+        worker_env=worker_env,
     )
     findings: list[Finding] = []
     for finding in _run(request):

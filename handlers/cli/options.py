@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "FILE", "FOLDER", "STORE", "THREADS", "data_option", "find_device", "find_model", "json_option",
-    "model_store_option", "option", "store_argument",
+    "model_store_option", "option", "store_argument", "worker_env_option",
 ]  # fmt: skip
 
 FILE = click.Path(dir_okay=False, path_type=Path)
@@ -29,6 +29,12 @@ Decorator = Callable[[Any], Any]
 def option(*names: str, **settings: Any) -> Decorator:
     """Declare an option whose help shows its default, if it has one, and its environment variable."""
     return click.option(*names, **({"show_envvar": True, "show_default": "default" in settings or None} | settings))
+
+
+worker_env_option = option(
+    "--worker-env", multiple=True, metavar="NAME", envvar="FOUNT_SERVE_WORKER_ENV",
+    help="A variable that the model's code gets, as with `fount serve`; * stands for any characters. Repeatable.",
+)  # fmt: skip
 
 
 def model_store_option(help_text: str) -> Decorator:

@@ -19,7 +19,15 @@ import click
 
 from fount.cli.output.text import table
 from fount.machine import usable_cores
-from handlers.cli.options import FILE, FOLDER, find_model, json_option, model_store_option, option
+from handlers.cli.options import (
+    FILE,
+    FOLDER,
+    find_model,
+    json_option,
+    model_store_option,
+    option,
+    worker_env_option,
+)
 
 if TYPE_CHECKING:
     from handlers.cards.card import Card
@@ -49,6 +57,7 @@ _HEADER = (
         help="File for the result; entries of other models stay.  [default: workers.yaml in the state folder]",
 )  # fmt: skip
 @option("--dry-run", is_flag=True, help="Measure, but write no result.")
+@worker_env_option
 @json_option("Print one JSON document instead of the table.")
 def tune(
     name: str,
@@ -58,6 +67,7 @@ def tune(
     goal: Goal,
     out: Path | None,
     dry_run: bool,
+    worker_env: tuple[str, ...],
     as_json: bool,
 ) -> None:
     """Measure how the model NAME runs fastest on this machine, and write the result for its workers.
@@ -78,7 +88,7 @@ def tune(
     from handlers.tuning.measuring import best_first
 
     with _unpacked(name, model_store) as (card, folder):
-        measured = _measure_all(_candidates(card), folder, state_dir.expanduser(), seconds)
+        measured = _measure_all(_candidates(card), folder, state_dir.expanduser(), seconds, worker_env)
     ordered, dropped = best_first(measured, goal), [one for one in measured if one.dropped]
     file = None if dry_run or not ordered else out or state_dir.expanduser() / _FILE
     try:
@@ -121,7 +131,9 @@ def _candidates(card: Card) -> list[Candidate]:
     return list_candidates(usable_cores(), card.precisions, can_compile=find_compiler() is not None)
 
 
-def _measure_all(candidates: list[Candidate], folder: Path, state_dir: Path, seconds: float) -> list[Measurement]:
+def _measure_all(
+    candidates: list[Candidate], folder: Path, state_dir: Path, seconds: float, worker_env: Sequence[str]
+) -> list[Measurement]:
     from tqdm import tqdm
 
     from handlers.tuning.measuring import measure
@@ -130,7 +142,7 @@ def _measure_all(candidates: list[Candidate], folder: Path, state_dir: Path, sec
     with tqdm(candidates, unit="candidate", disable=None, leave=False) as bar:
         for candidate in bar:
             bar.set_description(str(candidate))
-            measured.append(measure(candidate, folder, state_dir, seconds))
+            measured.append(measure(candidate, folder, state_dir, seconds, worker_env))
     return measured
 
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import os
 import subprocess
-import sys
 import tempfile
 import threading
 from collections.abc import Iterator, Mapping, Sequence
@@ -22,6 +21,7 @@ from typing import IO, Annotated, Literal, TypeVar
 from pydantic import TypeAdapter
 
 from fount.documents import check, record
+from fount.environment import child_environment, python_command
 from handlers.execution.causes import find_in_output
 from handlers.settings import Layout, Precision
 
@@ -174,7 +174,9 @@ def best_first(measurements: Sequence[Measurement], goal: Goal) -> list[Measurem
     return sorted(usable, key=latency if goal == "latency" else throughput)
 
 
-def measure(candidate: Candidate, folder: Path, state_dir: Path, seconds: float) -> Measurement:
+def measure(
+    candidate: Candidate, folder: Path, state_dir: Path, seconds: float, worker_env: Sequence[str] = ()
+) -> Measurement:
     """Measure one candidate.
 
     Args:
@@ -182,8 +184,9 @@ def measure(candidate: Candidate, folder: Path, state_dir: Path, seconds: float)
         folder: an unpacked archive.
         state_dir: where workers store profiles; served workers reuse those measured here.
         seconds: how long all workers run at the same time.
+        worker_env: variables they get in addition to those that every worker gets.
     """
-    environment = os.environ | candidate.environment | {"FOUNT_STATE_DIR": str(state_dir)}
+    environment = child_environment(worker_env) | candidate.environment | {"FOUNT_STATE_DIR": str(state_dir)}
     environment.pop("FOUNT_WORKER_CONFIG", None)
     try:
         with contextlib.ExitStack() as stack:
@@ -215,7 +218,7 @@ def measure(candidate: Candidate, folder: Path, state_dir: Path, seconds: float)
 @contextlib.contextmanager
 def _start(folder: Path, seconds: float, environment: Mapping[str, str]) -> Iterator[_Worker]:
     """Start a worker; it is killed at the end of the context, or when it exceeds its time."""
-    command = [sys.executable, "-P", "-m", "handlers.tuning.child", str(folder), str(seconds)]
+    command = python_command("-m", "handlers.tuning.child", str(folder), str(seconds))
     with tempfile.TemporaryFile() as printed:
         process = subprocess.Popen(
             command, env=dict(environment), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=printed

@@ -10,7 +10,6 @@ import hashlib
 import os
 import signal
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence, Set
@@ -20,6 +19,7 @@ from pathlib import Path
 
 from pydantic import TypeAdapter
 
+from fount.environment import python_command
 from service.cli.signals import stop_signals
 from service.domain import ModelState
 from service.errors import SetupError
@@ -112,9 +112,9 @@ _OUTPUT = TypeAdapter(list[_Packed])
 
 
 def _run_pack(store: Path, out: Path) -> list[_Packed]:
-    # -P: a folder in the current directory that is named like one of our packages is not imported
-    command = (sys.executable, "-P", "-m", "fount", "pack", "--all", "--keep-going", "--json",
-               "--model-store", str(store), "--out", str(out))  # fmt: skip
+    command = python_command(
+        "-m", "fount", "pack", "--all", "--keep-going", "--json", "--model-store", str(store), "--out", str(out)
+    )
     pipe = subprocess.PIPE
     with (
         subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=pipe, stderr=pipe) as packing,

@@ -148,6 +148,9 @@ worker_options = _options(
     _option("--tuned", type=_PATH, metavar="FILE",
             help="Settings of each model from `fount tune`; they take precedence over the three above. Unset: "
                  "workers.yaml in the state folder, when none of the three is given."),
+    _option("--worker-env", multiple=True, metavar="NAME",
+            help="A variable of this command's environment that workers get as well; * stands for any characters. "
+                 "Repeatable. Otherwise they get those of Python, torch, CUDA and Java alone."),
     direct_calls_option,
 )  # fmt: skip
 
@@ -268,6 +271,7 @@ def embedded_pool(context: click.Context, default: int | None = None) -> Embedde
         tuned=tuned,
         direct=given["direct_calls"],
         on_demand=limits is not None,
+        worker_env=given["worker_env"],
     )
     if limits is None:
         return EmbeddedPool(config, refused=store.refused)

@@ -10,7 +10,8 @@ import asyncio
 import hashlib
 import re
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -22,7 +23,7 @@ from service.catalog import Catalog
 from service.config import CHUNK_BYTES, GatewayConfig
 from service.datasets import Datasets
 from service.errors import EvaluationNotDone, EvaluationRefused, InvalidRequest, NotReady, Violation
-from service.evaluation.record import Record
+from service.evaluation.record import Record, State
 from service.rpc.evaluation_message import list_evaluations, record_to_message
 from service.rpc.loading import read_when_loaded
 
@@ -43,7 +44,12 @@ _Read = tuple[Record, evaluation_pb2.WatchEvaluationResponse]
 
 
 class EvaluationServicer(evaluation_pb2_grpc.EvaluationServiceServicer):
-    """Answers the seven RPCs; `evaluations` is None where evaluations are off."""
+    """Answers the seven RPCs.
+
+    Args:
+        evaluations: None where evaluations are off.
+        why_waiting: returns why no queued evaluation is started; empty when they are.
+    """
 
     def __init__(
         self,
@@ -53,6 +59,7 @@ class EvaluationServicer(evaluation_pb2_grpc.EvaluationServiceServicer):
         datasets: Datasets,
         config: GatewayConfig,
         poll_interval_s: float = _POLL_INTERVAL_S,
+        why_waiting: Callable[[], str] = str,
     ) -> None:
         if evaluations is not None:  # it imports statistics, which takes long: now, not during the first request
             import service.rpc.evaluation_request  # noqa: F401
@@ -61,7 +68,8 @@ class EvaluationServicer(evaluation_pb2_grpc.EvaluationServiceServicer):
         self._datasets = datasets
         self._max_samples = config.max_evaluation_samples
         self._poll_interval_s = poll_interval_s
-        self._watched = _WatchedEvaluations(poll_interval_s / 2)
+        self._why_waiting = why_waiting
+        self._watched = _WatchedEvaluations(poll_interval_s / 2, self._explained)
         self._draining = asyncio.Event()
 
     def drain(self) -> None:
@@ -95,7 +103,7 @@ class EvaluationServicer(evaluation_pb2_grpc.EvaluationServiceServicer):
         self, request: evaluation_pb2.GetEvaluationRequest, context: Context
     ) -> evaluation_pb2.GetEvaluationResponse:
         """Return an evaluation of the caller."""
-        record = await self._enabled().get(_caller().subject, _id(request.id))
+        record = self._explained(await self._enabled().get(_caller().subject, _id(request.id)))
         return evaluation_pb2.GetEvaluationResponse(evaluation=record_to_message(record))
 
     async def ListEvaluations(  # noqa: N802  # gRPC's name
@@ -154,6 +162,11 @@ class EvaluationServicer(evaluation_pb2_grpc.EvaluationServiceServicer):
                 data=bytes(file[first : first + CHUNK_BYTES]), total_bytes=len(file), redacted=redacted
             )
 
+    def _explained(self, record: Record) -> Record:
+        """Add to a queued evaluation why it is not started."""
+        waiting = self._why_waiting() if record.state is State.QUEUED else ""
+        return replace(record, reason=waiting) if waiting else record
+
     def _enabled(self) -> Evaluations:
         if self._evaluations is None:
             raise EvaluationRefused(
@@ -166,8 +179,8 @@ class EvaluationServicer(evaluation_pb2_grpc.EvaluationServiceServicer):
 class _WatchedEvaluations:
     """Reads watched evaluations, so that all watches of one share a read, and what it returned, for `kept_s`."""
 
-    def __init__(self, kept_s: float) -> None:
-        self._kept_s = kept_s
+    def __init__(self, kept_s: float, explained: Callable[[Record], Record]) -> None:
+        self._kept_s, self._explained = kept_s, explained
         self._reads: dict[tuple[str, str], asyncio.Task[_Read]] = {}  # by subject and id
 
     async def read(self, evaluations: Evaluations, subject: str, evaluation_id: str) -> _Read:
@@ -175,19 +188,18 @@ class _WatchedEvaluations:
         key = (subject, evaluation_id)
         task = self._reads.get(key)
         if task is None:
-            task = self._reads[key] = asyncio.create_task(_read(evaluations, subject, evaluation_id))
+            task = self._reads[key] = asyncio.create_task(self._read(evaluations, subject, evaluation_id))
             task.add_done_callback(partial(self._keep, key))
         return await asyncio.shield(task)  # one watch that ends does not end the read of the others
+
+    async def _read(self, evaluations: Evaluations, subject: str, evaluation_id: str) -> _Read:
+        record = self._explained(await evaluations.get(subject, evaluation_id))
+        return record, evaluation_pb2.WatchEvaluationResponse(evaluation=record_to_message(record))
 
     def _keep(self, key: tuple[str, str], task: asyncio.Task[_Read]) -> None:
         asyncio.get_running_loop().call_later(self._kept_s, self._reads.pop, key)
         if not task.cancelled():
             task.exception()  # retrieved also when every watch has ended
-
-
-async def _read(evaluations: Evaluations, subject: str, evaluation_id: str) -> _Read:
-    record = await evaluations.get(subject, evaluation_id)
-    return record, evaluation_pb2.WatchEvaluationResponse(evaluation=record_to_message(record))
 
 
 def _caller() -> Caller:

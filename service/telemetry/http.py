@@ -28,14 +28,20 @@ class SidePort:
 
     Args:
         why_not_ready: returns the reason why the gateway is not ready; empty when it is.
+        why_waiting: returns the reason why evaluations wait although it is ready; empty when they do not.
         connection_s: how long a connection is kept.
     """
 
     def __init__(
-        self, metrics: Metrics, why_not_ready: Callable[[], str], *, connection_s: float = _CONNECTION_S
+        self,
+        metrics: Metrics,
+        why_not_ready: Callable[[], str],
+        why_waiting: Callable[[], str] = str,
+        *,
+        connection_s: float = _CONNECTION_S,
     ) -> None:
         self._metrics = metrics
-        self._why_not_ready = why_not_ready
+        self._why_not_ready, self._why_waiting = why_not_ready, why_waiting
         self._connection_s = connection_s
         self._connections: dict[web.RequestHandler, None] = {}  # the oldest first
         app = web.Application()
@@ -87,8 +93,9 @@ class SidePort:
         return web.Response(text="alive\n")
 
     async def _readyz(self, request: web.Request) -> web.Response:
-        why = self._why_not_ready()
-        return web.Response(text=f"{why or 'ready'}\n", status=503 if why else 200)
+        why, waiting = self._why_not_ready(), self._why_waiting()
+        detail = f"; evaluations: {waiting}" if waiting else ""
+        return web.Response(text=f"{why or 'ready'}{detail}\n", status=503 if why else 200)
 
     async def _series(self, request: web.Request) -> web.Response:
         body = generate_latest(self._metrics.registry)

@@ -131,7 +131,8 @@ class Traces:
 
     @property
     def environment(self) -> dict[str, str]:
-        return {"PLANTED_FOLDER": str(self.folder)}
+        passed = dict.fromkeys(("FOUNT_SERVE_WORKER_ENV", "FOUNT_WORKER_WORKER_ENV"), "PLANTED_FOLDER")
+        return {"PLANTED_FOLDER": str(self.folder)} | passed
 
     def set_pace(self, seconds: float) -> None:
         """Have every batch of 64 rows take so much longer, and others in proportion, as batches do."""

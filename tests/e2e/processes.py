@@ -125,7 +125,7 @@ def torchserve(
     archives: Path, home: Path, extra: dict[str, str], arguments: Sequence[str] = ("--no-token",)
 ) -> Iterator[str]:
     """A TorchServe in the foreground, as in a container; gives HOST:INFERENCE/MANAGEMENT."""
-    command = [sys.executable, "-m", "service.workers.torchserve.run", *arguments, "--archives", str(archives)]
+    command = [sys.executable, "-P", "-m", "service.workers.torchserve.run", *arguments, "--archives", str(archives)]
     command += ["--state", str(home / "s"), "--inference-port", "0", "--management-port", "0"]
     process = subprocess.Popen(
         [*command, "--host", "127.0.0.1"], env=environment(home, {"TMPDIR": str(home)} | extra), cwd=home,

@@ -20,12 +20,12 @@ SERVICES = yaml.safe_load((REPOSITORY / "docker-compose.yml").read_text())["serv
 @pytest.mark.slow
 def test_the_gateway_and_the_worker_of_the_compose_file_serve(archives: Path, tmp_path: Path) -> None:
     worker, front = SERVICES["worker"], SERVICES["gateway"]
-    assert worker["command"][:3] == ["python", "-m", "service.workers.torchserve.run"]
+    assert worker["command"][:4] == ["python", "-P", "-m", "service.workers.torchserve.run"]
     assert front["command"] == ["fount", "gateway"]
     host, ports = front["environment"]["FOUNT_GATEWAY_TORCHSERVE"].split(":")
     assert (host, ports) == ("worker", "7070/7071")
     # Later options win, so paths, ports and addresses become those of this machine; all else is the file's own.
-    with torchserve(archives, tmp_path, worker["environment"], worker["command"][3:]) as address:
+    with torchserve(archives, tmp_path, worker["environment"], worker["command"][4:]) as address:
         kept = {key: value for key, value in front["environment"].items() if "TORCHSERVE" not in key}
         own = {"FOUNT_GATEWAY_HOST": "127.0.0.1", "FOUNT_GATEWAY_JOBS": f"sqlite:///{tmp_path}/jobs.db"}
         with gateway(tmp_path, address, extra=kept | own) as served:
@@ -40,7 +40,7 @@ def test_the_runner_of_the_compose_file_works_on_what_the_gateway_is_asked(archi
     jobs = f"sqlite:///{tmp_path}/jobs.db"
     asked = {"FOUNT_GATEWAY_JOBS": jobs, "FOUNT_GATEWAY_RUNNERS": front["environment"]["FOUNT_GATEWAY_RUNNERS"]}
     with (
-        torchserve(archives, tmp_path, worker["environment"], worker["command"][3:]) as address,
+        torchserve(archives, tmp_path, worker["environment"], worker["command"][4:]) as address,
         gateway(tmp_path, address, extra=asked) as served,
     ):
         own = {"FOUNT_RUNNER_JOBS": jobs, "FOUNT_RUNNER_SERVER": served.server, "FOUNT_RUNNER_WORK_DIR": "work"}

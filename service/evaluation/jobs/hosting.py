@@ -15,6 +15,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from fount.environment import child_environment, python_command
 from service.config import GatewayConfig
 from service.errors import FountServiceError
 from service.evaluation.record import State
@@ -39,6 +40,9 @@ PARENT_VARIABLE = "FOUNT_RUNNER_PARENT"
 _USAGE_INTERVAL_S = 5.0
 _FIRST_DELAY_S, _MAX_DELAY_S, _STABLE_S = 0.5, 30.0, 60.0  # of restarts
 _STOP_S = 12.0  # a step of an evaluation, and a little more
+_FORWARD_S = 1.0  # for the last output of a runner that has ended
+_TAIL_BYTES, _LINE_CHARACTERS = 4096, 300
+_RUNNER_VARIABLES = ("FOUNT_RUNNER_*", "PG*", "*_proxy", "GRPC_*", "SSL_CERT_*")
 
 _log = logging.getLogger(__name__)
 
@@ -83,6 +87,10 @@ class EvaluationHost:
             self._runners = RunnerProcesses(self._config.runners, options, {JOBS_VARIABLE: self._config.jobs or ""})
             await self._runners.start()
 
+    def why_waiting(self) -> str:
+        """Return why queued evaluations are not started: every runner of this gateway fails; "" otherwise."""
+        return self._runners.why_waiting() if self._runners else ""
+
     async def drain(self) -> None:
         """Stop the runner processes; another runner, or the next start, continues their evaluations."""
         if self._runners:
@@ -122,14 +130,16 @@ class RunnerProcesses:
     Args:
         count: how many.
         args: of `fount runner`.
-        env: added to this process's environment. Secrets belong here, where no list of processes shows them.
+        env: added to their environment. Secrets belong here, where no list of processes shows them.
     """
 
     def __init__(self, count: int, args: Sequence[str], env: Mapping[str, str]) -> None:
         self._count, self._args = count, list(args)
-        self._env = {**os.environ, **env, PARENT_VARIABLE: str(os.getpid())}
+        self._env = {**child_environment(_RUNNER_VARIABLES), **env, PARENT_VARIABLE: str(os.getpid())}
         self._supervisors: list[asyncio.Task[None]] = []
         self._processes: dict[int, asyncio.subprocess.Process] = {}
+        self._forwarding: dict[int, asyncio.Task[str]] = {}
+        self._failed: dict[int, str] = {}  # how the last process of a runner ended, until one has run for a while
 
     async def start(self) -> None:
         """Start the runners, without waiting until they are ready."""
@@ -142,24 +152,61 @@ class RunnerProcesses:
         if self._supervisors:
             await asyncio.wait(self._supervisors)
         await asyncio.gather(*(_stop(each) for each in self._processes.values()))
+        if self._forwarding:
+            await asyncio.wait(self._forwarding.values(), timeout=_FORWARD_S)
+        for forwarding in self._forwarding.values():
+            forwarding.cancel()
+
+    def why_waiting(self) -> str:
+        """Return how runners ended, if none works; "" otherwise."""
+        if len(self._failed) < self._count:
+            return ""
+        return f"no runner works: the last one {next(iter(self._failed.values()))}; see the gateway's log"
 
     async def _supervise(self, number: int) -> None:
         delay_s = _FIRST_DELAY_S
         while True:
             start_s = time.monotonic()
             try:
-                process = await asyncio.create_subprocess_exec(
-                    sys.executable, "-m", "fount", "runner", *self._args, env=self._env, start_new_session=True
-                )
-                self._processes[number] = process
-                ended = f"ended with status {await process.wait()}"
+                ended = await self._run(number)
             except OSError as error:  # no memory or process left at the moment
                 ended = f"could not be started ({error})"
             if time.monotonic() - start_s > _STABLE_S:
                 delay_s = _FIRST_DELAY_S
+            self._failed[number] = ended
             _log.warning("a runner %s; it is restarted in %.1f s", ended, delay_s)
             await asyncio.sleep(delay_s)
             delay_s = min(_MAX_DELAY_S, 2 * delay_s)
+
+    async def _run(self, number: int) -> str:
+        """Run one process to its end, and return how it ended."""
+        command = python_command("-m", "fount", "runner", *self._args)
+        process = await asyncio.create_subprocess_exec(
+            *command, env=self._env, stderr=asyncio.subprocess.PIPE, start_new_session=True
+        )
+        assert process.stderr is not None
+        self._processes[number] = process
+        self._forwarding[number] = forwarding = asyncio.create_task(_forward(process.stderr))
+        stable = asyncio.get_running_loop().call_later(_STABLE_S, self._failed.pop, number, None)
+        try:
+            status = await process.wait()
+        finally:
+            stable.cancel()
+        await asyncio.wait([forwarding], timeout=_FORWARD_S)  # its own children may keep the pipe open
+        said = forwarding.result() if forwarding.done() else ""
+        return f"ended with status {status}{f' ({said})' if said else ''}"
+
+
+async def _forward(errors: asyncio.StreamReader) -> str:
+    """Copy the error output of a runner to that of this process until it ends; return its last line."""
+    tail = b""
+    while part := await errors.read(1 << 16):
+        tail = (tail + part)[-_TAIL_BYTES:]
+        with contextlib.suppress(OSError, ValueError):  # nobody reads it any more
+            sys.stderr.write(part.decode(errors="replace"))
+            sys.stderr.flush()
+    lines = tail.decode(errors="replace").strip().splitlines()
+    return lines[-1].strip()[:_LINE_CHARACTERS] if lines else ""
 
 
 async def _stop(process: asyncio.subprocess.Process) -> None:

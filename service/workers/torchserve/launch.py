@@ -22,6 +22,7 @@ from pathlib import Path
 import psutil
 
 from fount.archive import ArchiveError, ArchiveInfo, verify_archive
+from fount.environment import child_environment
 from fount.tuned import TunedError, TunedModel, read_tuned
 from service.errors import SetupError
 from service.workers import CALLS_PER_WORKER
@@ -99,6 +100,7 @@ class TorchServeConfig:
         direct: whether worker processes can also be called directly, on Unix sockets in TorchServe's folder.
         worker_ports: TCP ports for direct calls instead, from other hosts, like "7100-7163"; "" for the sockets.
         on_demand: register no archive at the start; the pool does it when a model is needed.
+        worker_env: variables that workers get in addition to those of `fount.environment`; * for any characters.
         log_to_console: log to standard output instead of a file of bounded size in its folder.
     """
 
@@ -116,6 +118,7 @@ class TorchServeConfig:
     direct: bool = True
     worker_ports: str = ""
     on_demand: bool = False
+    worker_env: tuple[str, ...] = ()
     log_to_console: bool = False
 
 
@@ -277,7 +280,6 @@ def _properties(
         "token_expiration_min": _TOKEN_MINUTES,
         "disable_system_metrics": "true",
         "metrics_mode": "prometheus",
-        "blacklist_env_vars": ".*(SECRET|PASSWORD|CREDENTIAL|API_KEY|ACCESS_KEY).*",
     }
     if not config.on_demand:
         settings |= {"load_models": ",".join(path.name for path in archives), "models": json.dumps(models)}
@@ -285,8 +287,8 @@ def _properties(
 
 
 def _environment(config: TorchServeConfig, folder: Path, tuned: Mapping[str, TunedModel]) -> dict[str, str]:
-    dropped = ("TS_CONFIG_FILE", "PYTHONPATH", "FOUNT_WORKER_SOCKETS", "FOUNT_WORKER_PORTS")
-    kept = {key: value for key, value in os.environ.items() if key not in dropped}
+    dropped = ("PYTHONPATH", "FOUNT_WORKER_SOCKETS", "FOUNT_WORKER_PORTS")  # archives have the code of workers
+    kept = {key: value for key, value in child_environment(config.worker_env).items() if key not in dropped}
     return (
         kept
         | {

@@ -10,7 +10,6 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable
 from functools import partial
@@ -21,6 +20,7 @@ import grpc
 import psutil
 
 from fount.archive import MANIFEST_FILE
+from fount.environment import python_command
 from service.errors import SetupError
 from service.workers.torchserve.channel import Address, TorchServeChannel, read_tokens
 from service.workers.torchserve.launch import KEY_FILE, LOG_FILE, Launch, TorchServeConfig, make_folder, prepare
@@ -77,7 +77,7 @@ class TorchServeProcess:
             self.launch = await _run_to_end(partial(prepare, self._config, self._folder))
             with (self._folder / _OUTPUT_FILE).open("wb") as output:
                 self._process = subprocess.Popen(
-                    (sys.executable, "-c", _END_WITH_PARENT, *self.launch.command),
+                    python_command("-c", _END_WITH_PARENT, *self.launch.command),
                     env=self.launch.environment,
                     cwd=self._folder,
                     stdin=subprocess.DEVNULL,

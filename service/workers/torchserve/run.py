@@ -1,4 +1,4 @@
-"""A TorchServe in the foreground with fixed ports, for a container: `python -m service.workers.torchserve.run`.
+"""A TorchServe in the foreground with fixed ports, for a container: `python -P -m service.workers.torchserve.run`.
 
 It verifies the archives, writes the configuration, and replaces itself by Java, so that signals reach TorchServe. Its
 folder is `torchserve` in the state folder, and its tokens are `key_file.json` there, for `fount gateway --token-file`.
@@ -21,7 +21,7 @@ from service.workers.torchserve.launch import TorchServeConfig, prepare
 __all__ = ["run"]
 
 
-@click.command(epilog="Example: python -m service.workers.torchserve.run --archives build/archives --state /tmp/state")
+@click.command(epilog="Example: python -P -m service.workers.torchserve.run --archives build/archives --state state")
 @click.option("--archives", type=click.Path(path_type=Path), required=True, help="Folder of .mar files.")
 @click.option("--state", type=click.Path(path_type=Path), required=True, help="Folder of the workers' measurements.")
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on; private networks only.")
@@ -37,6 +37,9 @@ __all__ = ["run"]
 @click.option("--worker-ports", default="", metavar="FIRST-LAST",
               help="TCP ports on which worker processes serve gateways of other hosts directly, one for each process. "
                    "Unset: Unix sockets, for gateways on this host; others call through TorchServe.")  # fmt: skip
+@click.option("--worker-env", multiple=True, metavar="NAME",
+              help="A variable of this environment that workers get as well; * stands for any characters. "
+                   "Repeatable.")  # fmt: skip
 @click.option("--token/--no-token", default=True, show_default=True, help="Keep TorchServe's token authorisation.")
 def run(**settings: Any) -> None:
     """Run TorchServe with verified archives until a signal stops it."""

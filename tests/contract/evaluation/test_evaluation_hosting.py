@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 import urllib.request
 from collections.abc import AsyncIterator
 from dataclasses import replace
@@ -19,10 +20,12 @@ from fount.v1 import evaluation_pb2, evaluation_pb2_grpc
 from service.cli.options import gateway_config, gateway_options
 from service.config import GatewayConfig
 from service.errors import JobsUnreachable, SetupError
+from service.evaluation.jobs.hosting import RunnerProcesses
 from service.gateway import Gateway
 from service.workers.memory import MemoryPool
 from tests.contract.evaluation_gateway import specification
 from tests.contract.memory_evaluations import MemoryEvaluations
+from tests.waiting import until
 
 CONFIG = GatewayConfig(port=0, http_port=0)
 
@@ -137,6 +140,77 @@ async def test_runners_start_and_stop_with_the_gateway(
     assert (evaluations.started, runners.calls) == (0, ["started", "closed"])
 
 
+WHY = "no runner works: the last one ended with status 1 (no module here); see the gateway's log"
+
+
+@pytest.fixture
+def python(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The program that children run, a shell script to be written."""
+    python = tmp_path / "python"
+    python.touch(0o755)
+    monkeypatch.setattr(sys, "executable", str(python))
+    return python
+
+
+@pytest.fixture
+async def broken(python: Path) -> AsyncIterator[RunnerProcesses]:
+    """A runner that has ended at once."""
+    python.write_text("#!/bin/sh\necho first >&2; echo no module here >&2; exit 1\n")
+    runners = RunnerProcesses(1, (), {})
+    await runners.start()
+    try:
+        await until(runners.why_waiting)
+        yield runners
+    finally:
+        await runners.close()
+
+
+async def test_a_runner_that_ends_at_once_is_reported_with_its_last_line(broken: RunnerProcesses) -> None:
+    assert broken.why_waiting() == WHY
+
+
+@pytest.mark.usefixtures("broken")
+async def test_the_error_output_of_a_runner_is_that_of_the_gateway(capfd: pytest.CaptureFixture[str]) -> None:
+    await until(lambda: "first\nno module here\n" in capfd.readouterr().err)  # with its second start
+
+
+async def test_a_runner_that_runs_for_a_while_is_not_reported(python: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    python.write_text("#!/bin/sh\nexec sleep 60\n")
+    monkeypatch.setattr("service.evaluation.jobs.hosting._STABLE_S", 0.2)
+    runners = RunnerProcesses(1, (), {})
+    runners._failed[0] = "ended with status 1"
+    await runners.start()
+    try:
+        assert runners.why_waiting() != ""
+        await until(lambda: not runners.why_waiting())
+    finally:
+        await runners.close()
+
+
+async def test_one_of_two_runners_that_works_is_enough(broken: RunnerProcesses) -> None:
+    broken._count = 2
+    assert broken.why_waiting() == ""
+
+
+async def test_a_queued_evaluation_says_why_it_is_not_started(
+    gateway: Gateway, evaluations: MemoryEvaluations, broken: RunnerProcesses
+) -> None:
+    gateway.evaluation._runners = broken
+    created = await evaluations.create("anonymous", specification())
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{gateway.port}") as channel:
+        stub = evaluation_pb2_grpc.EvaluationServiceStub(channel)
+        got = await stub.GetEvaluation(evaluation_pb2.GetEvaluationRequest(id=created.id))
+        watch = stub.WatchEvaluation(evaluation_pb2.WatchEvaluationRequest(id=created.id))
+        watched = await watch.read()
+    assert [got.evaluation.state_reason, watched.evaluation.state_reason] == [WHY, WHY]
+
+
+async def test_readyz_says_why_evaluations_wait(gateway: Gateway, broken: RunnerProcesses) -> None:
+    assert await scrape(gateway, "readyz") == "ready\n"
+    gateway.evaluation._runners = broken
+    assert await scrape(gateway, "readyz") == f"ready; evaluations: {WHY}\n"
+
+
 async def test_a_gateway_that_cannot_open_the_database_does_not_start(evaluations: MemoryEvaluations) -> None:
     async def refuse() -> None:
         raise SetupError("no such database")
@@ -181,8 +255,8 @@ async def test_a_database_that_does_not_answer_leaves_the_gauges_as_they_were(
     assert "fount_evaluation_report_bytes 12.0" in await scrape(gateway)
 
 
-async def scrape(gateway: Gateway) -> str:
-    url = f"http://127.0.0.1:{gateway.http_port}/metrics"
+async def scrape(gateway: Gateway, page: str = "metrics") -> str:
+    url = f"http://127.0.0.1:{gateway.http_port}/{page}"
     return (await asyncio.to_thread(lambda: urllib.request.urlopen(url, timeout=5).read())).decode()
 
 

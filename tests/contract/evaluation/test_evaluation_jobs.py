@@ -435,7 +435,7 @@ async def test_dead_runner_processes_are_restarted_and_stop_on_close(
     await reached(lambda: len(lines(tmp_path)) == 2)
     await processes.close()
     pids, commands = zip(*(each.split(" ", 1) for each in lines(tmp_path)), strict=True)
-    assert commands == ("-m fount runner --server here secret",) * 2
+    assert commands == ("-P -m fount runner --server here secret",) * 2
     with pytest.raises(ProcessLookupError):
         os.kill(int(pids[1]), 0)
 

@@ -184,3 +184,12 @@ def test_an_ascii_terminal_gets_ascii_marks() -> None:
 def test_every_failed_check_is_named_in_the_verdict() -> None:
     findings = [failed("rows", "", ""), failed("output", "", "")]
     assert verdict("toy", findings, "") == "toy failed rows, output: change what is named above, then check again."
+
+
+@pytest.mark.parametrize(("options", "exit_code"), [((), 0), (("--worker-env", "DATABASE_URL"), 1)])
+def test_the_model_gets_variables_that_are_named_and_no_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: tuple[str, ...], exit_code: int
+) -> None:
+    monkeypatch.setenv("DATABASE_URL", "postgresql://u:secret@db/x")
+    folder = plant(tmp_path / "planted", before="import os; assert 'DATABASE_URL' not in os.environ")
+    assert check(folder, *options).exit_code == exit_code

@@ -193,3 +193,17 @@ def test_the_foreground_run_passes_its_options_on(tmp_path: Path, monkeypatch: p
     options = ["--archives", "a", "--state", str(tmp_path), "--gateways", "3", "--tuned", "workers.yaml"]
     assert "that is enough" in str(CliRunner().invoke(foreground.run, options).exception)
     assert (seen[0].gateways, seen[0].tuned) == (3, Path("workers.yaml"))
+
+
+def test_torchserve_and_its_workers_get_no_secret_of_the_gateway(two_models, monkeypatch) -> None:
+    for name in ("DATABASE_URL", "AWS_SECRET_ACCESS_KEY", "FOUNT_GATEWAY_JOBS", "FOUNT_SERVE_JOBS", "PYTHONPATH"):
+        monkeypatch.setenv(name, "secret")
+    _, environment = prepared(two_models)
+    assert [name for name, value in environment.items() if value == "secret"] == []
+
+
+def test_torchserve_and_its_workers_get_the_variables_that_are_named(two_models, monkeypatch) -> None:
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
+    properties, environment = prepared(two_models, worker_env=("AWS_*",))
+    assert environment["AWS_SECRET_ACCESS_KEY"] == "secret"
+    assert "blacklist_env_vars" not in properties  # TorchServe would withhold it
