@@ -203,6 +203,13 @@ async def test_leaked_rows_are_counted_and_named_in_the_verdict_and_both_reports
     assert note in render(found.bundle, redacted=True, record=record()).decode()
 
 
+async def test_the_page_says_what_is_not_measurable(tmp_path: Path) -> None:
+    found = await evaluate(tmp_path, Copier(), leak=0.05, levels=2)
+    page = render(found.bundle, redacted=True, record=record()).decode()
+    assert "Not measurable: copy rate and copy rate features. 18 of 355 held-out rows nearly equal a training" in page
+    assert "Samples cannot be compared with real rows in memorisation." in page
+
+
 async def test_the_first_of_many_leaked_rows_are_named(tmp_path: Path) -> None:
     found = await evaluate(tmp_path, Honest(), leak=0.5)
     assert found.memorisation["note"].startswith("178 held-out rows are equal to a training row")
