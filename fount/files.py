@@ -18,6 +18,8 @@ __all__ = ["PART_SUFFIX", "atomic_path", "atomic_write", "sha256_of", "sync_fold
 PART_SUFFIX = ".part"
 """Ends the names of temporary files; one that a crash left behind may be deleted."""
 
+_MAX_PART_CHARACTERS = 48  # of a file's name, of up to 4 bytes each, in the name of its temporary file
+
 
 @contextmanager
 def atomic_path(
@@ -39,7 +41,8 @@ def atomic_path(
         OSError: the file cannot be written, and `path` is as it was.
         FileExistsError: `path` exists and `overwrite` is False.
     """
-    part = (staging or path.parent) / f".{path.name}.{secrets.token_hex(6)}{PART_SUFFIX}"
+    # Its name is short, since names may have 255 bytes.
+    part = (staging or path.parent) / f".{path.name[:_MAX_PART_CHARACTERS]}.{secrets.token_hex(6)}{PART_SUFFIX}"
     try:
         os.close(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode))
         yield part

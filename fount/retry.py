@@ -23,6 +23,7 @@ __all__ = ["RetryPolicy", "RetryState"]
 
 _log = logging.getLogger(__name__)
 
+_MAX_TIMEOUT_S = 10**8  # three years; gRPC takes what is far above for the past
 _LOADING_S = 1.0  # between two attempts while workers load, where the server names no delay
 _JITTER = partial(random.uniform, 0.5, 1.0)  # spreads retries in time; no sample depends on it
 
@@ -66,13 +67,14 @@ class RetryState:
         """Start the time.
 
         Args:
-            timeout_s: seconds, above 0; None: no limit.
+            timeout_s: seconds, above 0 and up to 10⁸; None: no limit.
             policy: when to repeat the call.
             between_messages: the time limits the wait for each message of a stream, rather than the whole call.
             clock: seconds of a monotonic clock.
         """
-        if timeout_s is not None and not timeout_s > 0:
-            raise InvalidRequest("The request cannot be sent:", fields=[("timeout_s", f"is {timeout_s}, not above 0")])
+        if timeout_s is not None and not 0 < timeout_s <= _MAX_TIMEOUT_S:
+            problem = f"is {timeout_s}; it may be above 0 and up to {_MAX_TIMEOUT_S} seconds"
+            raise InvalidRequest("The request cannot be sent:", fields=[("timeout_s", problem)])
         self._timeout_s, self._policy, self._clock = timeout_s, policy, clock
         self._between_messages = between_messages
         self._failures, self._progressed, self._waits = 0, False, False

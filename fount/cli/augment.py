@@ -18,8 +18,9 @@ from numpy.typing import NDArray
 from fount.augmentation.augment import AugmentQuery
 from fount.augmentation.plan_file import load_policy_file
 from fount.cli.connection import connected
-from fount.cli.options import option, server_options
+from fount.cli.options import PATH, FilePath, option, server_options
 from fount.cli.output.images import variants_sheet
+from fount.cli.output.paths import check_output_file
 from fount.cli.output.text import echo_result
 from fount.client.sync import Client
 from fount.errors import InvalidRequest, NotFound, OutputError, output_errors
@@ -38,20 +39,25 @@ _Images = NDArray[np.uint8]  # (N, H, W, 1 or 3)
 
 
 @click.command()
-@click.argument("images", nargs=-1, type=click.Path(path_type=Path))
+@click.argument("images", nargs=-1, type=PATH)
 @option("--dataset", metavar="NAME", help="Augment rows of the server's data set; with IMAGES, use its safe policy.")
 @option("--rows", type=click.IntRange(1, 100), metavar="N", default="8", help="The most images.")
 @option("--variants", type=click.IntRange(1, 50), metavar="K", default="8", help="Number of variants per image.")
-@option("--policy", metavar="POLICY.yaml", help="The transforms; unset, the data set's safe policy, or a gentle one.")
+@option(
+    "--policy",
+    type=PATH,
+    metavar="POLICY.yaml",
+    help="The transforms; unset, the data set's safe policy, or a gentle one.",
+)
 @option("--seed", type=int, metavar="N", help="Seed of the transforms, 0 to 2^64 - 1; unset, the server draws one.")
-@click.option("--out", required=True, envvar="FOUNT_AUGMENT_OUT", show_envvar=True, metavar="FILE.png", help="The image to write.")  # fmt: skip  # noqa: E501
+@click.option("--out", required=True, envvar="FOUNT_AUGMENT_OUT", show_envvar=True, metavar="FILE.png", type=FilePath(), help="The image to write.")  # fmt: skip  # noqa: E501
 @server_options
 def augment(
     images: tuple[Path, ...],
     dataset: str | None,
     rows: int,
     variants: int,
-    policy: str | None,
+    policy: Path | None,
     seed: int | None,
     out: str,
     server: str,
@@ -75,6 +81,7 @@ def augment(
         raise click.UsageError("Name images, or a data set with --dataset")
     if Path(out).suffix.lower() != ".png":
         raise OutputError(f"{out} is not a PNG file name: write to a .png file")
+    check_output_file(Path(out))
     message = None if policy is None else load_policy_file(policy)
     found = _read_images(images, rows) if images else None
     with connected(server, timeout_s) as client:

@@ -17,6 +17,7 @@ from typing import Any, cast
 
 import click
 
+from fount.cli.output.text import plain
 from fount.environment import ROOT
 from fount.errors import FountError, MissingExtra
 
@@ -78,12 +79,16 @@ class _LazyGroup(click.Group):
             formatter.write_dl(sorted(summaries.items()))
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Run a command; an expected error becomes a message and exit code 1, without a traceback."""
+        """Run a command; an expected error, as of a file, becomes a message and exit code 1, without a traceback."""
         try:
             with _naming_extra(lambda: ctx.invoked_subcommand):  # of a command that imports a package when it runs
                 return super().invoke(ctx)
         except FountError as error:
-            raise click.ClickException(str(error)) from error
+            raise click.ClickException("\n".join(map(plain, str(error).split("\n")))) from error
+        except OSError as error:
+            if error.filename is None:
+                raise
+            raise click.ClickException(f"{error.filename!r} cannot be used: {error.strerror}") from error
         except KeyboardInterrupt:
             click.echo("Stopped.", err=True)
             raise click.exceptions.Exit(_INTERRUPTED) from None

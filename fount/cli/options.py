@@ -3,16 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, TypeVar
 
 import click
 
 from fount.client.channel import DEFAULT_SERVER
 
-__all__ = ["many", "option", "parameter_options", "server_options"]
+__all__ = ["PATH", "FilePath", "many", "option", "parameter_options", "server_options"]
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 _Decorator = Callable[[Any], Any]
+
+
+class FilePath(click.Path):
+    """The name of a file or folder, which is not empty: that would be the working folder."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Refuse an empty name."""
+        if not value:
+            self.fail("the name is empty; name a file or a folder", param, ctx)
+        return super().convert(value, param, ctx)
+
+
+PATH = FilePath(path_type=Path)
+"""A `FilePath` as a `Path`."""
 
 
 def option(

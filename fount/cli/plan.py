@@ -13,7 +13,8 @@ from google.protobuf.json_format import MessageToDict
 from fount.augmentation.plan import SOURCES, PlanInfo
 from fount.augmentation.plan_file import load_plan_file
 from fount.cli.connection import connected
-from fount.cli.options import option, server_options
+from fount.cli.options import PATH, option, server_options
+from fount.cli.output.paths import check_output_file
 from fount.cli.output.text import echo_result, plain, table
 from fount.errors import output_errors
 
@@ -21,16 +22,21 @@ __all__ = ["plan"]
 
 
 @click.command()
-@click.argument("file", required=False, metavar="[PLAN.yaml]", type=click.Path(path_type=Path))
+@click.argument("file", required=False, metavar="[PLAN.yaml]", type=PATH)
 @click.option("--list", "as_list", envvar="FOUNT_PLAN_LIST", show_envvar=True, is_flag=True, help="List your plans.")
 @option("--id", metavar="ID", help="Show one of your own plans again.")
-@option("--ticket-out", metavar="FILE", help="Write the plan's ticket to FILE, for `fount pull` and other programs.")
+@option(
+    "--ticket-out",
+    type=PATH,
+    metavar="FILE",
+    help="Write the plan's ticket to FILE, for `fount pull` and other programs.",
+)
 @server_options
 def plan(
     file: Path | None,
     as_list: bool,
     id: str | None,
-    ticket_out: str | None,
+    ticket_out: Path | None,
     server: str,
     timeout_s: float,
     as_json: bool,
@@ -56,6 +62,8 @@ def plan(
     if as_list and ticket_out is not None:
         raise click.UsageError("--ticket-out needs one plan; give --id ID with it")
     spec = None if file is None else load_plan_file(file)
+    if ticket_out is not None:
+        check_output_file(ticket_out)
     with connected(server, timeout_s) as client:
         if as_list:
             plans = client.plans()
@@ -63,8 +71,8 @@ def plan(
             return
         info = client.get_plan(id or "") if spec is None else client.plan(spec)
     if ticket_out is not None:
-        with output_errors(Path(ticket_out)):
-            Path(ticket_out).write_bytes(info.ticket)
+        with output_errors(ticket_out):
+            ticket_out.write_bytes(info.ticket)
     echo_result(_as_json(info), (*_slot_table(info), "", *map(plain, _facts(info, ticket_out))), as_json=as_json)
 
 
@@ -98,7 +106,7 @@ def _slot_table(info: PlanInfo) -> Iterator[str]:
     yield from table(rows, right_from=names)
 
 
-def _facts(info: PlanInfo, ticket_out: str | None) -> Iterator[str]:
+def _facts(info: PlanInfo, ticket_out: Path | None) -> Iterator[str]:
     yield f"Plan       {info.id}, {info.rows:,} rows in {info.shards} shard{'s' if info.shards != 1 else ''}"
     yield f"Data set   {info.dataset}/{info.split}, {info.dataset_digest}"
     yield f"Seed       {info.seed}"

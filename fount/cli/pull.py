@@ -16,7 +16,7 @@ from fount.augmentation.plan_file import load_plan_file
 from fount.augmentation.pull import PROVENANCE_LEVELS, Level
 from fount.augmentation.shards import MAX_SHARDS
 from fount.cli.connection import connected
-from fount.cli.options import option, server_options
+from fount.cli.options import PATH, option, server_options
 from fount.cli.output.text import echo_result, error_is_terminal, plain
 from fount.errors import FountError
 from fount.export.export import Export, ExportOptions, ExportResult, is_plan_file
@@ -29,8 +29,8 @@ _LINE_INTERVAL_S = 10.0
 
 
 @click.command()
-@click.argument("plan", type=click.Path(path_type=Path))
-@click.option("--out", required=True, envvar="FOUNT_PULL_OUT", show_envvar=True, metavar="DIR", type=click.Path(path_type=Path), help="The folder to write; created if missing.")  # fmt: skip  # noqa: E501
+@click.argument("plan", type=PATH)
+@click.option("--out", required=True, envvar="FOUNT_PULL_OUT", show_envvar=True, metavar="DIR", type=PATH, help="The folder to write; created if missing.")  # fmt: skip  # noqa: E501
 @option("--format", type=click.Choice(list(FORMATS)), default="parquet", help="File format.")
 @option("--provenance", type=click.Choice(list(PROVENANCE_LEVELS)), default="ids", help="How much provenance to store with each row.")  # fmt: skip  # noqa: E501
 @option("--shards", type=click.IntRange(1, MAX_SHARDS), metavar="N", help="Number of shards; unset, as planned.")

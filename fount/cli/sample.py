@@ -15,7 +15,7 @@ from google.protobuf.json_format import MessageToDict
 from tqdm import tqdm
 
 from fount.cli.connection import RETRY, connected
-from fount.cli.options import option, parameter_options, server_options
+from fount.cli.options import FilePath, option, parameter_options, server_options
 from fount.cli.output.sample_writers import SampleRun, SampleWriter, open_output, refuse_failed
 from fount.cli.output.text import echo_result, error_is_terminal, plain
 from fount.client.catalog import ModelInfo
@@ -76,7 +76,9 @@ def _mixture(text: str) -> dict[int | str, float]:
 @option("--digest", metavar="SHA256", help="Pin the model's digest.")
 @option("--numerics", metavar="ID", help="Pin the numerics, as `fount model` names them.")
 @option("--priority", type=click.Choice(list(PRIORITIES)), help="Priority of the request.")
-@option("--out", metavar="PATH", help="A .png grid, a .npz file, or a folder/ for one PNG file per sample.")
+@option(
+    "--out", type=FilePath(), metavar="PATH", help="A .png grid, a .npz file, or a folder/ for one PNG file per sample."
+)
 @server_options
 # The options are the query's fields, so they arrive as one value rather than as sixteen arguments.
 def sample(

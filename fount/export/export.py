@@ -42,6 +42,7 @@ __all__ = ["Export", "ExportOptions", "ExportResult", "is_plan_file"]
 
 _PLAN_SUFFIXES = (".yaml", ".yml", ".json")
 _ROWS_FILE = "rows.csv"
+_MAX_TICKET_BYTES = 2**22  # as of a message
 _SPLITS: Mapping[PartOfPlan, str] = {"plan": "train", "out-of-bag": "out_of_bag"}
 
 ShowProgress = Callable[[int, int], AbstractContextManager[Callable[[int], None]]]
@@ -295,9 +296,14 @@ class Export:
 
 def _read_ticket(path: Path) -> bytes:
     try:
-        return path.read_bytes()
+        with path.open("rb") as file:
+            ticket = file.read(_MAX_TICKET_BYTES + 1)
     except OSError as error:
         raise NotFound(f"The ticket {str(path)!r} cannot be read: {error.strerror or error}.") from error
+    if len(ticket) > _MAX_TICKET_BYTES:
+        problem = f"is larger than {_MAX_TICKET_BYTES} bytes; name a file that `fount plan --ticket-out` wrote"
+        raise InvalidRequest("The rows cannot be pulled:", fields=[(str(path), problem)])
+    return ticket
 
 
 def _counts(table: Table, column: str, names: Mapping[int, str]) -> dict[str, int]:

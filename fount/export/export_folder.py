@@ -45,12 +45,13 @@ class ExportFolder:
         """Check that the path is free, or holds an export; nothing is read or created."""
         self.path, self._metadata = path, path / _METADATA
         self.staging = self._metadata / "staging"
-        if path.exists() and not path.is_dir():
-            raise OutputError(f"{path} is a file; name a folder with --out")
-        if not path.exists() and not path.absolute().parent.is_dir():
-            raise OutputError(f"{path} cannot be written: there is no folder {path.absolute().parent}")
-        if path.exists() and not self._metadata.is_dir() and any(path.iterdir()):
-            raise OutputError(f"{path} is not empty and holds no export; name another folder with --out")
+        with output_errors(path):
+            if path.exists() and not path.is_dir():
+                raise OutputError(f"{path} is a file; name a folder with --out")
+            if not path.exists() and not path.absolute().parent.is_dir():
+                raise OutputError(f"{path} cannot be written: there is no folder {path.absolute().parent}")
+            if path.exists() and not self._metadata.is_dir() and any(path.iterdir()):
+                raise OutputError(f"{path} is not empty and holds no export; name another folder with --out")
 
     @contextmanager
     def locked(self) -> Iterator[None]:

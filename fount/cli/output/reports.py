@@ -9,8 +9,9 @@ from typing import Any, cast
 
 import click
 
+from fount.cli.output.paths import check_output_file
 from fount.client.sync import Client
-from fount.errors import output_errors
+from fount.errors import OutputError, output_errors
 from fount.evaluation.request import REPORT_FORMATS, Format
 from fount.files import atomic_write
 
@@ -37,12 +38,10 @@ REPORT_FILE = _ReportFile()
 def check_report_paths(paths: Sequence[Path]) -> None:
     """Raise a UsageError for a path that cannot be written, before anything is requested."""
     for path in paths:
-        if path.is_dir():
-            raise click.UsageError(f"{path} cannot be written: it is a folder")
-        if not path.parent.is_dir():
-            raise click.UsageError(f"{path} cannot be written: there is no folder {path.parent}")
-        if not os.access(path.parent, os.W_OK | os.X_OK):
-            raise click.UsageError(f"{path} cannot be written: no permission to write in {path.parent}")
+        try:
+            check_output_file(path)
+        except OutputError as error:
+            raise click.UsageError(str(error)) from error
 
 
 def write_reports(client: Client, id: str, paths: Sequence[Path]) -> list[dict[str, Any]]:

@@ -23,6 +23,7 @@ from typing import IO, Any
 import numpy as np
 
 from fount.cli.output.images import image_grid, to_pillow, to_uint8
+from fount.cli.output.paths import check_output_file, check_output_folder
 from fount.errors import OutputError, SampleFailed, output_errors
 from fount.files import atomic_path, atomic_write
 from fount.json_text import parse_json
@@ -98,14 +99,18 @@ def open_output(path: str, run: SampleRun) -> SampleWriter:
         run: what is going to be written.
     """
     target = Path(path)
-    if path.endswith(("/", os.sep)) or target.is_dir():
-        _check_path(target, run)
+    with output_errors(target):
+        is_folder = path.endswith(("/", os.sep)) or target.is_dir()
+    if is_folder:
+        check_output_folder(target)
+        _check_space(target, run)
         return _FolderWriter(target, run)
     if target.suffix.lower() not in (".png", ".npz"):
         raise OutputError(f"{path} has no known suffix: write to a .png file, a .npz file, or a folder ending with /")
     if run.encoding == "png":
         raise OutputError(f"{path} holds arrays: use the encoding uint8, or write PNG files to a folder/")
-    _check_path(target, run)
+    check_output_file(target)
+    _check_space(target, run)
     if target.suffix.lower() == ".npz":
         return _NpzWriter(target, run)
     if run.count > MAX_GRID or run.count * run.sample_bytes > _MAX_GRID_BYTES:
@@ -113,13 +118,8 @@ def open_output(path: str, run: SampleRun) -> SampleWriter:
     return _GridWriter(target, run)
 
 
-def _check_path(path: Path, run: SampleRun) -> None:
-    if not path.parent.is_dir():
-        raise OutputError(f"{path} cannot be written: there is no folder {path.parent}")
-    existing = path if path.is_dir() else path.parent
-    if not os.access(existing, os.W_OK | os.X_OK):
-        raise OutputError(f"{path} cannot be written: no permission to write in {existing}")
-    free, needed = shutil.disk_usage(existing).free, run.count * run.sample_bytes
+def _check_space(path: Path, run: SampleRun) -> None:
+    free, needed = shutil.disk_usage(path if path.is_dir() else path.parent).free, run.count * run.sample_bytes
     if needed > free:
         raise OutputError(f"{path} needs about {needed:,} bytes; {free:,} are free")
 

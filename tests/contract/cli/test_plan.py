@@ -61,7 +61,7 @@ def test_an_unwritable_ticket_path_is_reported(gateway):
     result = fount("plan", "plan.yaml", "--ticket-out", "nowhere/plan.ticket")
     assert (result.exit_code, result.stderr) == (
         1,
-        "Error: nowhere/plan.ticket cannot be written: No such file or directory\n",
+        "Error: nowhere/plan.ticket cannot be written: there is no folder nowhere\n",
     )
 
 

@@ -140,8 +140,8 @@ def test_it_logs_what_it_waits_for_by_default(caplog):
     ]
 
 
-@pytest.mark.parametrize("timeout_s", [0.0, -1.0, float("nan")])
-def test_it_refuses_a_timeout_that_is_not_above_0(timeout_s):
+@pytest.mark.parametrize("timeout_s", [0.0, -1.0, float("nan"), float("inf"), 1e300])
+def test_it_refuses_a_timeout_that_is_no_time(timeout_s):
     with pytest.raises(InvalidRequest, match="timeout_s"):
         RetryState(timeout_s, POLICY)
 
