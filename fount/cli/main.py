@@ -18,6 +18,7 @@ from typing import Any, cast
 import click
 
 from fount.cli.output.text import plain
+from fount.cli.variables import ignore_links, with_variable
 from fount.environment import ROOT
 from fount.errors import FountError, MissingExtra
 
@@ -71,6 +72,15 @@ class _LazyGroup(click.Group):
             return cast(click.Command, getattr(import_module(module), name))
         return _load(cmd_name) if cmd_name in _EXTRA_COMMANDS else None
 
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find the command of a line, and remove variables that a container platform has set for its options."""
+        name, command, rest = super().resolve_command(ctx, args)
+        if name and command:
+            ignore_links(command, f"{ctx.auto_envvar_prefix}_{name.upper()}")
+        return name, command, rest
+
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the list of commands, each with its summary."""
         summaries = {name: summary for name, (_, summary) in _CLIENT_COMMANDS.items()}
@@ -83,6 +93,8 @@ class _LazyGroup(click.Group):
         try:
             with _naming_extra(lambda: ctx.invoked_subcommand):  # of a command that imports a package when it runs
                 return super().invoke(ctx)
+        except click.BadParameter as error:
+            raise with_variable(error) from error
         except FountError as error:
             raise click.ClickException("\n".join(map(plain, str(error).split("\n")))) from error
         except OSError as error:

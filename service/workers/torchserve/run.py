@@ -15,13 +15,17 @@ from typing import Any
 
 import click
 
+from fount.cli.variables import CommandWithVariables
 from service.errors import SetupError
 from service.workers.torchserve.launch import TorchServeConfig, prepare
 
 __all__ = ["run"]
 
 
-@click.command(epilog="Example: python -P -m service.workers.torchserve.run --archives build/archives --state state")
+@click.command(
+    cls=CommandWithVariables,
+    epilog="Example: python -P -m service.workers.torchserve.run --archives build/archives --state state",
+)
 @click.option("--archives", type=click.Path(path_type=Path), required=True, help="Folder of .mar files.")
 @click.option("--state", type=click.Path(path_type=Path), required=True, help="Folder of the workers' measurements.")
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on; private networks only.")
