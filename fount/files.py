@@ -9,11 +9,15 @@ from __future__ import annotations
 import hashlib
 import os
 import secrets
+import stat
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
-__all__ = ["PART_SUFFIX", "atomic_path", "atomic_write", "sha256_of", "sync_folder"]
+__all__ = [
+    "PART_SUFFIX", "atomic_path", "atomic_write", "make_private_file", "make_private_folder", "sha256_of",
+    "sync_folder",
+]  # fmt: skip
 
 PART_SUFFIX = ".part"
 """Ends the names of temporary files; one that a crash left behind may be deleted."""
@@ -70,6 +74,45 @@ def atomic_write(
     """Write a whole file from bytes; arguments and errors as in `atomic_path`."""
     with atomic_path(path, staging=staging, durable=durable, mode=mode, overwrite=overwrite) as part:
         part.write_bytes(data)
+
+
+def make_private_folder(folder: Path) -> str:
+    """Create a folder that its owner alone can enter, or take the access of others from an existing one.
+
+    Returns:
+        Why others can still enter it; "" when they cannot. A folder for all users, like /tmp, stays as it is.
+
+    Raises:
+        OSError: it cannot be created.
+    """
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    if folder.stat().st_mode & stat.S_ISVTX:
+        return f"{folder} is a folder for all users"
+    return _close_to_others(folder, 0o700)
+
+
+def make_private_file(path: Path) -> str:
+    """Create an empty file that its owner alone can read, or take the access of others from an existing one.
+
+    Returns:
+        Why others can still read it; "" when they cannot.
+
+    Raises:
+        OSError: it cannot be created.
+    """
+    with suppress(FileExistsError):
+        os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
+    return _close_to_others(path, 0o600)
+
+
+def _close_to_others(path: Path, mode: int) -> str:
+    if path.stat().st_mode & 0o077:
+        with suppress(OSError):  # of another user, or of a file system that cannot be written
+            path.chmod(mode)
+    found = path.stat()
+    if not found.st_mode & 0o077:
+        return ""
+    return f"{path} can be read by other users{'' if found.st_uid == os.getuid() else ' and is not yours'}"
 
 
 def sync_folder(folder: Path) -> None:

@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 import click
 from click.core import ParameterSource
 
+from fount.files import make_private_folder
 from fount.machine import available_bytes, usable_cores
 from fount.tuned import TunedError, read_tuned
 from service.cli.default_workers import default_workers, format_count
@@ -257,6 +258,7 @@ def embedded_pool(context: click.Context, default: int | None = None) -> Embedde
         context: of the command.
         default: the number of workers a model when the options have none; None chooses one for this machine.
     """
+    _make_state_folder(context.params["state_dir"].expanduser())
     given, store, tuned = context.params, choose_archives(context), _tuned(context)
     on_demand = loads_on_demand(context, store.archives)
     default = default or (1 if on_demand else None)  # a first request waits for one
@@ -276,6 +278,18 @@ def embedded_pool(context: click.Context, default: int | None = None) -> Embedde
     if limits is None:
         return EmbeddedPool(config, refused=store.refused)
     return OnDemandPool(config, limits, refused=store.refused, required=frozenset(given.get("require", ())))
+
+
+def _make_state_folder(folder: Path) -> None:
+    """Create the state folder, or close it to other users: it holds keys, plans, and reports with training rows."""
+    try:
+        wrong = make_private_folder(folder)
+    except OSError as error:
+        problem = f"{folder} cannot be created: {error.strerror}; name another"
+        raise click.BadParameter(problem, param_hint="--state-dir") from error
+    if wrong:
+        click.echo(f"warning: {wrong}: it holds keys, plans and reports; chmod 700, or name another with --state-dir",
+                   err=True)  # fmt: skip
 
 
 def _most_workers(workers: int, tuned: Path | None) -> int:

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from google.protobuf.message import DecodeError
 
-from fount.files import atomic_write
+from fount.files import atomic_write, make_private_folder
 from fount.v1.augmentation_pb2 import Plan
 from service.errors import SetupError
 from service.rpc.paging import PAGE_BYTES, count_fitting, decode_token, encode_token
@@ -103,7 +103,8 @@ class FolderPlanStore(PlanStore):
         self._folder = folder
         self._read: dict[_Key, tuple[int, Plan | None]] = {}  # with the time the file was written
         try:
-            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            if wrong := make_private_folder(folder):
+                _log.warning("%s: it holds plans; chmod 700, or name another with --plans", wrong)
             if not os.access(folder, os.W_OK | os.X_OK):
                 raise PermissionError("it may not be written")
         except OSError as error:
@@ -117,7 +118,7 @@ class FolderPlanStore(PlanStore):
         content, path = plan.SerializeToString(deterministic=True), self._path(key)
         try:
             path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-            atomic_write(path, hashlib.sha256(content).digest() + content, durable=False)
+            atomic_write(path, hashlib.sha256(content).digest() + content, durable=False, mode=0o600)
         except OSError as error:
             _log.warning("plan %s could not be kept: %s", plan.id, error)
 

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from google.protobuf.message import DecodeError
 
-from fount.files import atomic_write
+from fount.files import atomic_write, make_private_file
 from fount.ticket.v1 import ticket_pb2
 from fount.v1 import augmentation_pb2
 from service.errors import NotPermitted, SetupError, TicketInvalid
@@ -128,8 +128,8 @@ class TicketKeys:
             if not path.exists():
                 _create(path)
             text = path.read_text()
-            if path.stat().st_mode & 0o077:
-                _log.warning("ticket keys %s can be read by others, who can then make tickets: chmod 600", path)
+            if wrong := make_private_file(path):
+                _log.warning("ticket keys: %s, so others can make tickets: chmod 600", wrong)
         except (OSError, UnicodeDecodeError) as error:
             raise SetupError(
                 f"ticket keys {path} cannot be read: {error}; name another file with --ticket-keys, or another folder "

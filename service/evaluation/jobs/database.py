@@ -8,6 +8,7 @@ own in the same PostgreSQL database, or in a second SQLite file.
 from __future__ import annotations
 
 import json
+import logging
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -20,6 +21,7 @@ from sqlalchemy.engine import URL, make_url
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.expression import ColumnElement
 
+from fount.files import make_private_file
 from service.domain import Parameters
 from service.errors import JobsUnreachable, SetupError
 from service.evaluation.pipeline.reporter import Failed
@@ -50,6 +52,8 @@ _BUSY_S, _CONNECT_S, _SILENT_MS = 20, 5, 15_000
 _POOL_SIZE = 5
 _OPENING_LOCK = 0x666F756E74  # PostgreSQL advisory lock: held by the process that makes or upgrades the tables
 _ERROR_CHARACTERS = 300
+
+_log = logging.getLogger(__name__)
 
 metadata = sa.MetaData()
 
@@ -149,6 +153,20 @@ def queue_url(url: URL) -> str:
     return f"sqlite:///{file.with_name(f'{file.stem}-queue{file.suffix}')}"
 
 
+def _make_private(*files: Path) -> None:
+    """Create the files of SQLite, or close them to other users; its journals get the modes of the files.
+
+    Raises:
+        OSError: they cannot be created.
+    """
+    for file in files:
+        file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        journals = [journal for end in ("-wal", "-shm") if (journal := file.with_name(file.name + end)).exists()]
+        for each in (file, *journals):
+            if wrong := make_private_file(each):
+                _log.warning("%s: it holds evaluations; chmod 600, or name another database with --jobs", wrong)
+
+
 class Database:
     """The database of evaluations."""
 
@@ -166,7 +184,7 @@ class Database:
         """
         try:
             if self._is_sqlite:
-                Path(str(self._url.database)).parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+                _make_private(Path(str(self._url.database)), Path(queue_url(self._url).removeprefix("sqlite:///")))
             with self._engine.begin() as connection:
                 if not self._is_sqlite:
                     connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_OPENING_LOCK)))

@@ -22,6 +22,7 @@ from typing import Any
 
 from sqlalchemy.engine import URL
 
+from fount.files import make_private_folder
 from service.errors import JobsUnreachable, SetupError
 from service.evaluation.jobs.database import Database
 from service.evaluation.jobs.leases import LEASE_S, MAX_ATTEMPTS, Lease, LeaseReporter, LeaseStore
@@ -252,7 +253,8 @@ async def _repeat(work: Callable[[], Awaitable[None]], interval_s: float) -> Non
 
 def _prepare_folder(folder: Path) -> None:
     try:
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        if wrong := make_private_folder(folder):
+            _log.warning("%s: it holds rows of data sets; name another with --work-dir", wrong)
     except OSError as error:
         raise SetupError(f"{folder} cannot be created: {error}; name another with --work-dir") from error
     if not os.access(folder, os.W_OK | os.X_OK) or folder.stat().st_uid != os.getuid():

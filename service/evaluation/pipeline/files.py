@@ -79,7 +79,7 @@ class StepFiles:
 
     def _put(self, name: str, data: bytes) -> None:
         self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        atomic_write(self.folder / name, data, durable=False)
+        atomic_write(self.folder / name, data, durable=False, mode=0o600)
 
 
 def _to_npz(arrays: Arrays) -> bytes:

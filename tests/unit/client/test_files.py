@@ -1,11 +1,13 @@
 """Atomic files: whole or as before, with the requested permissions, and nothing left behind."""
 
 import hashlib
+import os
 import stat
+from pathlib import Path
 
 import pytest
 
-from fount.files import atomic_path, atomic_write, sha256_of
+from fount.files import atomic_path, atomic_write, make_private_file, make_private_folder, sha256_of
 
 
 def names(folder):
@@ -66,3 +68,46 @@ def test_it_reports_a_folder_that_does_not_exist(tmp_path):
 def test_it_computes_digest_and_size(tmp_path):
     (tmp_path / "file").write_bytes(b"abc" * 10**6)
     assert sha256_of(tmp_path / "file") == (hashlib.sha256(b"abc" * 10**6).hexdigest(), 3_000_000)
+
+
+@pytest.fixture
+def open_umask():
+    """A umask that closes nothing, as some systems have it."""
+    before = os.umask(0)
+    yield
+    os.umask(before)
+
+
+def mode_of(path):
+    return oct(path.stat().st_mode & 0o7777)
+
+
+@pytest.mark.usefixtures("open_umask")
+@pytest.mark.parametrize("exists", [False, True])
+def test_a_private_folder_is_closed_to_others(tmp_path, exists):
+    folder = tmp_path / "state"
+    if exists:
+        folder.mkdir(0o755)
+    assert (make_private_folder(folder), mode_of(folder)) == ("", "0o700")
+
+
+@pytest.mark.usefixtures("open_umask")
+@pytest.mark.parametrize("exists", [False, True])
+def test_a_private_file_is_closed_to_others_and_keeps_its_content(tmp_path, exists):
+    file = tmp_path / "file"
+    if exists:
+        file.write_text("content")
+    assert (make_private_file(file), mode_of(file)) == ("", "0o600")
+    assert file.read_text() == ("content" if exists else "")
+
+
+def test_a_folder_for_all_users_stays_open_and_is_named(tmp_path):
+    tmp_path.chmod(0o1777)
+    assert make_private_folder(tmp_path) == f"{tmp_path} is a folder for all users"
+    assert mode_of(tmp_path) == "0o1777"
+
+
+def test_a_folder_that_cannot_be_closed_is_named(tmp_path, monkeypatch):
+    tmp_path.chmod(0o755)
+    monkeypatch.setattr(Path, "chmod", lambda *_: None)  # as on some network file systems
+    assert make_private_folder(tmp_path) == f"{tmp_path} can be read by other users"
