@@ -9,6 +9,8 @@ from typing import Any
 
 import click
 
+from fount.client.target import server_target
+from fount.errors import InvalidRequest
 from service.cli.demo import demonstrate, rows_to_table
 from service.cli.loading import FEW_MODELS
 from service.cli.options import direct_calls_option, embedded_pool, gateway_config, gateway_options, worker_options
@@ -165,4 +167,8 @@ def _address(text: str, token_file: Path | None) -> Address:
     if not (slash and colon and host and port.isdecimal() and management.isdecimal()):
         raise click.BadParameter(f"{text!r} is not HOST:INFERENCE/MANAGEMENT, as in 127.0.0.1:7070/7071",
                                  param_hint="--torchserve")  # fmt: skip
-    return Address(inference=inference, management=f"{host}:{management}", token_file=token_file)
+    try:
+        inference, management = (server_target(f"{host}:{each}", tls=False) for each in (port, management))
+    except InvalidRequest as error:
+        raise click.BadParameter(str(error), param_hint="--torchserve") from error
+    return Address(inference=inference, management=management, token_file=token_file)

@@ -106,3 +106,18 @@ def test_ctrl_c_ends_any_command_with_130(monkeypatch):
     offer(monkeypatch, EntryPoint("serve", "somewhere:serve", "fount.commands"))
     result = fount("serve")
     assert (result.exit_code, result.stderr) == (130, "Stopped.\n")
+
+
+@pytest.mark.parametrize(
+    ("address", "problem"),
+    [
+        ("127.0.0.1:7070", "'127.0.0.1:7070' is not HOST:INFERENCE/MANAGEMENT, as in 127.0.0.1:7070/7071"),
+        ("127.0.0.1:99999/7071", "The server address '127.0.0.1:99999' cannot be used: the port must be 1 to 65535"),
+        ("127.0.0.1:7070/0", "The server address '127.0.0.1:0' cannot be used: the port must be 1 to 65535"),
+        ("my box:7070/7071", "'my box' is not the name or address of a host"),
+        ("::1:7070/7071", "an IPv6 address is written in brackets, as in [::1]:50051"),
+    ],
+)
+def test_an_address_of_torchserve_that_cannot_be_used_is_refused(address, problem):
+    result = CliRunner().invoke(main, ["gateway", "--torchserve", address])
+    assert (result.exit_code, problem in result.stderr) == (2, True)
