@@ -25,7 +25,7 @@ from fount.retry import RetryPolicy, RetryState
 
 __all__ = ["AioCalls", "Calls"]
 
-_STATE_S = 0.2  # within which gRPC reports that a channel is connected
+_STATE_S = 1.0  # within which gRPC reports that a channel is connected, also on a busy machine
 
 _Reply = TypeVar("_Reply")
 _Item = TypeVar("_Item")

@@ -8,6 +8,7 @@ from ipaddress import IPv6Address
 
 from fount.client.channel import DEFAULT_SERVER, default_server
 from fount.errors import InvalidRequest
+from fount.sampling.arguments import text_of
 
 __all__ = ["server_target"]
 
@@ -31,8 +32,9 @@ def server_target(server: str | None, *, tls: bool) -> str:
 
     Raises:
         InvalidRequest: it names no host and port.
+        TypeError: it is no text.
     """
-    text = (default_server() if server is None else server).strip()
+    text = text_of("server", default_server() if server is None else server).strip()
     if _GRPC_SCHEME.match(text):
         return text
     scheme, _, location = text.rpartition("://")

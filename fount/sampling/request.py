@@ -157,9 +157,11 @@ def _label_ref(name: str, label: object, arguments: Arguments) -> sampling_pb2.L
 
 
 def _label_ids(labels: object, arguments: Arguments) -> Sequence[int]:
-    if isinstance(labels, str | bytes) or not isinstance(labels, Sequence | np.ndarray):
-        raise TypeError(f"labels must be a sequence of class indices, got {type(labels).__name__}")
-    outside = [each for each in labels if isinstance(each, int) and not 0 <= each <= UINT32_MAX]
+    is_array = hasattr(labels, "__array__")  # NumPy's, or a tensor or a column of another library
+    if isinstance(labels, str | bytes) or not (is_array or isinstance(labels, Sequence)):
+        raise TypeError(f"labels must be a sequence or an array of class indices, got {type(labels).__name__}")
+    listed = labels if isinstance(labels, Sequence) else ()
+    outside = [each for each in listed if isinstance(each, int) and not 0 <= each <= UINT32_MAX]
     if outside:
         arguments.add("labels", f"holds {outside[0]}; indices are 0 to 2^32 - 1")
         return []

@@ -73,7 +73,8 @@ async def test_an_asyncio_client_names_what_answers(reply, message):
 SILENT = "No Fount server answers at {}: no connection was made within 0.3 s. Check the host and the port, "
 
 
-def test_a_client_ends_by_its_timeout_when_nothing_answers():
+def test_a_client_ends_by_its_timeout_when_nothing_answers(monkeypatch):
+    monkeypatch.setattr("fount.client.calls._STATE_S", 0.05)
     with answering(None) as server, Client(server, timeout_s=0.3) as client:
         with pytest.raises(NoServer) as unary:
             client.sample("digits-cvae", count=1)

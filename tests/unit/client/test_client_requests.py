@@ -57,6 +57,27 @@ def test_it_accepts_a_label_by_index_or_name():
     assert sample_request("digits", {"label": np.int64(0)}).condition.label.WhichOneof("kind") == "id"
 
 
+class Tensor:
+    """What a tensor of torch and a column of pandas are to NumPy."""
+
+    def __init__(self, values):
+        self._values = values
+
+    def __array__(self, dtype=None, copy=None):
+        return np.asarray(self._values, dtype)
+
+
+def test_it_reads_labels_from_tensors():
+    assert list(sample_request("digits", {"labels": Tensor([1, 2, 3])}).condition.labels.ids) == [1, 2, 3]
+
+
+def test_it_refuses_tensors_that_hold_no_indices():
+    with pytest.raises(
+        TypeError, match=r"labels must be a flat sequence of class indices \(int\), got float64 of shape"
+    ):
+        sample_request("digits", {"labels": Tensor([1.5])})
+
+
 def test_it_takes_the_count_from_labels():
     request = sample_request("digits", {"labels": np.array([1, 2, 3])})
     assert (request.count, list(request.condition.labels.ids)) == (3, [1, 2, 3])
@@ -133,7 +154,7 @@ def test_it_names_every_wrong_value_at_once():
         ({"count": 1.5}, "count must be a whole number, got float"),
         ({"count": True}, "count must be a whole number, got bool"),
         ({"label": 7.0}, r"label must be a class index \(int\) or a class name \(str\), got float"),
-        ({"labels": "123"}, "labels must be a sequence of class indices, got str"),
+        ({"labels": "123"}, "labels must be a sequence or an array of class indices, got str"),
         ({"labels": ["seven"]}, "labels must be a flat sequence of class indices"),
         ({"mixture": [0.5, 0.5]}, "mixture must map labels to weights, got list"),
         ({"mixture": {7: "much"}}, r"mixture\[7\] must be a number, got str"),

@@ -72,3 +72,8 @@ def test_it_is_the_clients_server(monkeypatch):
     monkeypatch.delenv("FOUNT_SERVER", raising=False)
     with Client("http://box/") as named, Client() as default:
         assert (named.server, default.server) == ("box:50051", "127.0.0.1:50051")
+
+
+def test_it_must_be_a_text():
+    with pytest.raises(TypeError, match="server must be a str, got tuple"):
+        Client(("box", 1234))
