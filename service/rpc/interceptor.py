@@ -91,7 +91,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
             wrap = self._wrap_unary
         return make(
             wrap(behave, (kind, service, method)),
-            request_deserializer=handler.request_deserializer and request_parser(path, handler.request_deserializer),
+            request_deserializer=handler.request_deserializer and request_parser(method, handler.request_deserializer),
             response_serializer=serializer(handler.response_serializer),
         )
 

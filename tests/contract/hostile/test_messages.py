@@ -128,8 +128,18 @@ async def test_an_overlong_field_is_refused_while_others_are_served(everything: 
         error = await call(everything, method, before + overlong(path))
     stop.set()
     info = details(error, error_details_pb2.ErrorInfo)
-    assert (error.code(), info.domain) == (grpc.StatusCode.INVALID_ARGUMENT, "fount"), error.details()
+    assert (error.code(), info.domain) == (grpc.StatusCode.INVALID_ARGUMENT, "fount")
+    name = ".".join(each.name for each in path)  # SampleOnce names fields of its SampleRequest
+    assert any(name.startswith(each) or name.endswith(each) for each in fields(error))
     assert await checks < BLOCKED_S
+
+
+async def test_long_lists_of_labels_are_no_long_requests(everything: Running) -> None:
+    labels = sampling_pb2.Labels(ids=[0] * 300_000)
+    error = await everything.refused(
+        sampling_pb2.SampleRequest(model=MODEL, count=300_000, condition=sampling_pb2.Condition(labels=labels))
+    )
+    assert "must hold at most 1000 labels" in error.details()
 
 
 async def test_the_lists_and_texts_that_are_too_long_are_named(everything: Running) -> None:

@@ -135,10 +135,10 @@ async def test_watches_of_one_evaluation_share_a_read(tmp_path: Path) -> None:
 async def test_one_caller_does_not_fill_a_model_for_all(pool: MemoryPool) -> None:
     async with serving_slowly(pool, NamedCallers()) as running:
         stub, ann, bob = running.sampling, (("caller", "ann"),), (("caller", "bob"),)
-        greedy = [stub.Sample(request(20_000, seed=seed), metadata=ann) for seed in range(24)]
+        greedy = [stub.Sample(request(100_000, seed=seed), metadata=ann) for seed in range(24)]
         codes = [await _code_when_refused_or_begun(each) for each in greedy]
         assert grpc.StatusCode.RESOURCE_EXHAUSTED in codes
-        begun = stub.Sample(request(10_000), metadata=bob, timeout=60)
+        begun = stub.Sample(request(16_000), metadata=bob, timeout=60)
         assert (await begun.read()).HasField("header")
         for each in (*greedy, begun):
             each.cancel()
