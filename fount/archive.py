@@ -28,6 +28,7 @@ from io import BufferedIOBase
 from pathlib import Path, PurePosixPath
 from typing import IO, Any, cast
 
+from fount.files import open_regular
 from fount.json_text import parse_json
 
 __all__ = [
@@ -113,7 +114,7 @@ def verify_archive(path: Path) -> ArchiveInfo:
         ArchiveError: it is not; the message names the file, the member, what differs and the remedy.
     """
     try:
-        with path.open("rb") as stream, zipfile.ZipFile(stream) as archive:
+        with open_regular(path) as stream, zipfile.ZipFile(stream) as archive:
             members = _check_members(archive)
             if CONTENTS_FILE in members:  # otherwise another tool's archive, which `_verify` reports
                 _check_headers(archive, stream)

@@ -6,17 +6,19 @@ uses this module. Files that grow by appending (journals) call `sync_folder` aft
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import secrets
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from io import BufferedReader
 from pathlib import Path
 
 __all__ = [
-    "PART_SUFFIX", "atomic_path", "atomic_write", "make_private_file", "make_private_folder", "sha256_of",
-    "sync_folder",
+    "PART_SUFFIX", "atomic_path", "atomic_write", "check_regular", "make_private_file", "make_private_folder",
+    "open_regular", "sha256_of", "sync_folder",
 ]  # fmt: skip
 
 PART_SUFFIX = ".part"
@@ -121,9 +123,28 @@ def sync_folder(folder: Path) -> None:
         _sync(folder, os.O_RDONLY | os.O_DIRECTORY)
 
 
+def check_regular(path: Path) -> None:
+    """Check that a path that a user names is a file: a pipe, a device or a socket may never end, or never begin.
+
+    Raises:
+        OSError: it is something else, or does not exist; `strerror` says so.
+    """
+    mode = path.stat().st_mode
+    if stat.S_ISDIR(mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    if not stat.S_ISREG(mode):
+        raise OSError(errno.EINVAL, "it is not a regular file", str(path))
+
+
+def open_regular(path: Path) -> BufferedReader:
+    """Open a file to read its bytes; raises as `check_regular` does."""
+    check_regular(path)
+    return path.open("rb")
+
+
 def sha256_of(path: Path) -> tuple[str, int]:
     """Compute the digest, 64 hexadecimal digits, and the size of a file in constant memory."""
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest(), file.tell()
 
 

@@ -16,6 +16,7 @@ from typing import Any
 import yaml
 
 from fount.documents import DocumentError, Problem, path_of
+from fount.files import open_regular
 
 __all__ = ["dump_yaml", "load_yaml", "read_yaml"]
 
@@ -38,7 +39,7 @@ def read_yaml(file: Path, max_bytes: int = 2**20) -> Any:
         DocumentError: it is larger than max_bytes, or `load_yaml` refuses it.
         OSError: it cannot be read.
     """
-    with file.open("rb") as stream:
+    with open_regular(file) as stream:
         text = stream.read(max_bytes + 1)
     if len(text) > max_bytes:
         raise DocumentError([Problem(key="", wrong=f"is larger than {max_bytes} bytes", remedy="name another file")])

@@ -16,6 +16,7 @@ from fount.readers.dataset import (
     Dataset,
     DatasetSource,
     DatasetSplit,
+    FileVersion,
     Format,
     Limits,
     state_of_files,
@@ -51,6 +52,8 @@ def read_dataset(source: DatasetSource) -> Dataset:
         return read_digits()
     if not path.exists():
         raise DataError(f"{path} does not exist; give the file or folder of {source.name}")
+    if not path.is_dir():
+        FileVersion.of(path)  # refuses pipes and devices
     format = _detect_format(path) if source.format == "auto" else source.format
     if format in ("idx", "folder") and not path.is_dir():
         raise DataError(f"{path} is not a folder, which the format {format} requires; give the folder")

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from PIL import ExifTags, Image
 
 from fount.cancellation import check_cancelled
+from fount.files import open_regular
 from fount.readers.dataset import Background, DataError, DatasetSource, Pixels
 
 __all__ = ["IMAGE_SUFFIXES", "ImageDecoder", "decode_image", "decoder_for", "fit_pixels"]
@@ -120,7 +121,7 @@ def _read(image: Path | bytes, where: str, max_pixels: int) -> Iterator[Image.Im
 def _stream(image: Path | bytes, where: str) -> IO[bytes]:
     """Open the bytes of an image; never by name, since Pillow would map the file, which may shrink, into memory."""
     try:
-        return io.BytesIO(image) if isinstance(image, bytes) else image.open("rb")
+        return io.BytesIO(image) if isinstance(image, bytes) else open_regular(image)
     except OSError as error:
         raise DataError(f"{where} cannot be read: {error.strerror or error}; check its permissions") from error
 

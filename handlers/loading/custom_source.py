@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 import torch
 from torch import nn
 
+from fount.files import open_regular
 from handlers.execution.errors import describe_error, is_out_of_memory, remedy_for
 
 __all__ = ["CustomSourceError", "build_custom_class"]
@@ -52,7 +53,8 @@ def build_custom_class(file: Path, class_name: str, config: Mapping[str, Any]) -
 def _run_file(file: Path) -> ModuleType:
     """Run a file as a module of a private name, that finds no other file of its folder and writes none there."""
     try:
-        text = file.read_bytes()
+        with open_regular(file) as stream:
+            text = stream.read()
     except OSError as error:
         raise CustomSourceError(f"{file.name} cannot be read ({error.strerror}); put it next to the card") from error
     module = ModuleType(f"_fount_own_{hashlib.sha256(str(file.resolve()).encode()).hexdigest()[:16]}")

@@ -10,6 +10,8 @@ import zipfile
 from pathlib import Path
 from typing import Literal
 
+from fount.files import open_regular
+
 __all__ = ["Kind", "describe_wrong_kind", "kind_of"]
 
 Kind = Literal["safetensors", "pickle", "torchscript", "exported", "unknown"]
@@ -25,7 +27,7 @@ def kind_of(file: Path) -> Kind:
     Raises:
         OSError: it cannot be read.
     """
-    with file.open("rb") as stream:
+    with open_regular(file) as stream:
         start = stream.read(9)
     if start.startswith(_ZIP):
         return _kind_of_zip(file)

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from google.protobuf.message import DecodeError
 
-from fount.files import atomic_write, make_private_file
+from fount.files import atomic_write, make_private_file, open_regular
 from fount.ticket.v1 import ticket_pb2
 from fount.v1 import augmentation_pb2
 from service.errors import NotPermitted, SetupError, TicketInvalid
@@ -127,7 +127,8 @@ class TicketKeys:
         try:
             if not path.exists():
                 _create(path)
-            text = path.read_text()
+            with open_regular(path) as stream:
+                text = stream.read().decode()
             if wrong := make_private_file(path):
                 _log.warning("ticket keys: %s, so others can make tickets: chmod 600", wrong)
         except (OSError, UnicodeDecodeError) as error:

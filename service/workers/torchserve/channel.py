@@ -15,6 +15,7 @@ import grpc
 from google.protobuf.message import Message
 
 from fount.client.channel import options_for
+from fount.files import open_regular
 from fount.torchserve.v1 import torchserve_pb2
 from service.domain import Call
 from service.errors import NotReady, TooLate, WorkerFault, WorkerLost
@@ -161,7 +162,8 @@ class TorchServeChannel:
 def read_tokens(file: Path) -> dict[str, str]:
     """Read the tokens of a TorchServe by service; empty while the file is missing or incomplete."""
     try:
-        keys = json.loads(file.read_text())
+        with open_regular(file) as stream:
+            keys = json.load(stream)
         return {service: str(keys[service]["key"]) for service in ("inference", "management")}
     except (OSError, ValueError, KeyError, TypeError):
         return {}
