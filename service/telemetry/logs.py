@@ -28,7 +28,7 @@ class RepeatLimit(logging.Filter):
         period_s: length of a period.
     """
 
-    def __init__(self, most: int = 100, period_s: float = 60.0) -> None:
+    def __init__(self, most: int = 1000, period_s: float = 60.0) -> None:
         super().__init__()
         self._most, self._period_s = most, period_s
         self._windows: dict[tuple[str, int, str], _Window] = {}

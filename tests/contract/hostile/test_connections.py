@@ -10,14 +10,16 @@ import pytest
 
 from service.telemetry.http import SidePort
 from service.telemetry.metrics import Metrics
+from service.workers.memory import MemoryPool
+from tests.contract.gateways import request, serving
 
 HALF_A_REQUEST = b"GET /livez HTTP/1.1\r\nHost: "
 CONNECTIONS, KEPT = 200, 128
 
 
 @asynccontextmanager
-async def side_port(connection_s: float = 60):
-    port = SidePort(Metrics("test"), lambda: "", connection_s=connection_s)
+async def side_port(**settings: float):
+    port = SidePort(Metrics("test"), lambda: "", **settings)
     number = await port.start("127.0.0.1", 0)
     try:
         yield number
@@ -64,3 +66,15 @@ async def test_unfinished_requests_leave_room_for_others() -> None:
         assert len(closed) == CONNECTIONS + 1 - KEPT
         for _, writer in held:
             writer.close()
+
+
+async def test_grpc_connections_leave_descriptors_to_others(pool: MemoryPool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("service.gateway.raise_descriptor_limit", lambda: 8)
+    async with serving(pool) as running:
+        await running.sample(request())  # takes one of the four connections
+        held = [await connect(running.gateway.port, b"") for _ in range(3)]
+        reader, writer = await connect(running.gateway.port, b"")
+        assert await until_closed(reader) == b""
+        await running.sample(request())
+        for _, each in (*held, (reader, writer)):
+            each.close()
