@@ -32,6 +32,8 @@ def models(server: str, timeout_s: float, as_json: bool) -> None:
     with connected(server, timeout_s) as client:
         found = client.models()
     echo_result([_as_json(info) for info in found], _list(found), as_json=as_json)
+    if not found:
+        click.echo("The server offers no model; one that has just started may not know its models yet.", err=True)
     if not as_json and any(_problem(info) for info in found):
         click.echo("The full reason why a model is not ready: fount model NAME", err=True)
 

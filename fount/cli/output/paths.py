@@ -23,8 +23,8 @@ def check_output_folder(path: Path) -> None:
     with output_errors(path):
         if path.is_dir():
             _check_permission(path, path)
-        elif path.exists():
-            raise OutputError(f"{path} is a file; name a folder")
+        elif os.path.lexists(path):
+            raise OutputError(f"{path} is a file, or a link that leads nowhere; name a folder")
         else:
             _check_parent(path)
 

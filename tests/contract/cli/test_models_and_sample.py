@@ -42,6 +42,13 @@ def test_models_are_listed_in_a_table(gateway):
     ]
 
 
+def test_a_server_without_models_says_so(gateway):
+    gateway.pages = [[]]
+    assert (
+        fount("models").stderr == "The server offers no model; one that has just started may not know its models yet.\n"
+    )
+
+
 def test_models_can_be_json(gateway):
     (model,) = json.loads(fount("models", "--json").stdout)
     assert (model["name"], model["state"], model["parameters"][0]["range"]) == ("digits-cvae", "ready", [0.5, 4.0])

@@ -78,10 +78,13 @@ def test_an_empty_name_is_not_the_working_folder(picture, arguments):
     assert result.stderr.endswith("the name is empty; name a file or a folder\n")
 
 
-def test_a_file_in_place_of_a_folder_is_named(picture):
+@pytest.mark.parametrize("name", ["a.png", "dangling", "loop"])
+def test_what_is_no_folder_in_place_of_one_is_named(picture, name):
+    Path("dangling").symlink_to("nowhere")
+    Path("loop").symlink_to("loop")
     with serving(FakeGateway()) as server:
-        result = fount("sample", "digits-cvae", "--out", "a.png/", "--server", server)
-    assert result.stderr == "Error: a.png is a file; name a folder\n"
+        result = fount("sample", "digits-cvae", "--out", f"{name}/", "--server", server)
+    assert result.stderr == f"Error: {name} is a file, or a link that leads nowhere; name a folder\n"
 
 
 @pytest.mark.parametrize(
