@@ -256,7 +256,9 @@ class Model(google.protobuf.message.Message):
         STATE_UNSPECIFIED: Model._State.ValueType  # 0
         """STATE_UNSPECIFIED is never sent."""
         STATE_LOADING: Model._State.ValueType  # 1
-        """STATE_LOADING: its workers have not answered yet. Calls get UNAVAILABLE; a model that was cold makes them wait."""
+        """STATE_LOADING: its workers have not answered yet. Calls get UNAVAILABLE with the reason LOADING and RetryInfo; a model
+        that was cold makes them wait.
+        """
         STATE_READY: Model._State.ValueType  # 2
         """STATE_READY: at least one worker passed its golden samples."""
         STATE_UNAVAILABLE: Model._State.ValueType  # 3
@@ -272,7 +274,9 @@ class Model(google.protobuf.message.Message):
     STATE_UNSPECIFIED: Model.State.ValueType  # 0
     """STATE_UNSPECIFIED is never sent."""
     STATE_LOADING: Model.State.ValueType  # 1
-    """STATE_LOADING: its workers have not answered yet. Calls get UNAVAILABLE; a model that was cold makes them wait."""
+    """STATE_LOADING: its workers have not answered yet. Calls get UNAVAILABLE with the reason LOADING and RetryInfo; a model
+    that was cold makes them wait.
+    """
     STATE_READY: Model.State.ValueType  # 2
     """STATE_READY: at least one worker passed its golden samples."""
     STATE_UNAVAILABLE: Model.State.ValueType  # 3
