@@ -46,7 +46,7 @@ class WatchProgress:
         self._quiet, self._show_lines = quiet, not show_bar and not quiet
         self._lock, self._closed = Lock(), Event()
         self._start_s = self._line_s = time.monotonic()
-        self._stage, self._line = "", "waiting for an answer"
+        self._shown, self._line = "", "waiting for an answer"
         self._shown_metrics: set[str] = set()
         self.bar: tqdm[Any] = tqdm(
             desc=self._line,
@@ -89,8 +89,8 @@ class WatchProgress:
                 self.bar.set_description_str(text)
             self._count_from_start_of(info)
             self._line = text + (f", {progress.done:,} of {progress.total:,} steps" if progress.total else "")
-            if self._stage != text:
-                self._stage = text
+            if self._shown != text:
+                self._shown = text
                 self._print_line()
 
     def _print_new_metrics(self, info: EvaluationInfo) -> None:

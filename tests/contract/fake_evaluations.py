@@ -65,6 +65,7 @@ class FakeEvaluations(evaluation_pb2_grpc.EvaluationServiceServicer):
     """Attributes:
     refusals: statuses with which the next calls of any kind end.
     states: what a watch reports before the end, as (done, total, stage); the last has metrics.
+    waits: why it is still queued, in the states after the first.
     end: the final state.
     end_reason: the reason of the final state.
     failing: gates that do not pass.
@@ -81,6 +82,7 @@ class FakeEvaluations(evaluation_pb2_grpc.EvaluationServiceServicer):
 
     refusals: list[status_pb2.Status] = field(default_factory=list)
     states: list[tuple[int, int, str]] = field(default_factory=lambda: [(0, 0, ""), (3, 10, "drawing samples")])
+    waits: list[str] = field(default_factory=list)
     end: int = SUCCEEDED
     end_reason: str = ""
     failing: frozenset[str] = frozenset()
@@ -158,6 +160,9 @@ class FakeEvaluations(evaluation_pb2_grpc.EvaluationServiceServicer):
         self._refuse(context)
         evaluation = self.find(request.id, context)
         break_after = self.breaks.pop(0) if self.breaks else None
+        for reason in self.waits:
+            yield evaluation_pb2.WatchEvaluationResponse(evaluation=evaluation)
+            evaluation.state_reason = reason
         for shown, (done, total, stage) in enumerate([*self.states, (10, 10, "writing the report")]):
             if shown == break_after:
                 abort(context, rich(code_pb2.UNAVAILABLE, "draining", error_info("DRAINING")))

@@ -254,6 +254,13 @@ def test_a_log_gets_a_line_per_stage(gateway):
     ]
 
 
+def test_a_log_gets_a_line_when_no_runner_works(gateway):
+    gateway.waits = ["no runner works: the last one ended with status 1 (no module)"]
+    lines = fount("evaluate", "digits-cvae").stderr.splitlines()
+    assert lines[1].startswith("queued: waits for a runner, ")
+    assert lines[2].startswith("queued: no runner works: the last one ended with status 1 (no module), ")
+
+
 def test_a_log_gets_lines_at_intervals(gateway, monkeypatch):
     monkeypatch.setattr(evaluation_watch, "_LINE_INTERVAL_S", 0.05)
     monkeypatch.setattr(evaluation_watch, "_REFRESH_INTERVAL_S", 0.01)
