@@ -22,7 +22,7 @@ from fount.augmentation.pull import PROVENANCE_LEVELS, Level
 from fount.augmentation.rows import RowBatch, RowParts, read_row_batch
 from fount.errors import BadReply, InvalidRequest
 from fount.retry import RetryState
-from fount.sampling.arguments import UINT64_MAX, Arguments
+from fount.sampling.arguments import UINT64_MAX, Arguments, array_of
 from fount.sampling.decode import misplaced, read_shape
 from fount.sampling.request import model_ref
 from fount.sampling.stream import IndexedStream
@@ -282,7 +282,7 @@ async def _as_async(items: Iterator[Any] | AsyncIterator[Any]) -> AsyncIterator[
 
 def items_of(images: Any, labels: Any) -> Any:
     """Return images as an iterable of items for `split_rows`; one array, which alone may have labels, is one item."""
-    if isinstance(images, np.ndarray):
+    if hasattr(images, "__array__"):
         return [(images, labels)]
     if labels is not None:
         text = "goes with one array of images; of several, give pairs of images and labels"
@@ -329,7 +329,7 @@ def _as_array(images: Any) -> NDArray[Any]:
 def _label_ids(labels: Any, count: int) -> list[int]:
     if labels is None:
         return []
-    ids = np.asarray(labels)
+    ids = array_of("labels", labels, "class ids")
     if ids.shape != (count,) or ids.dtype.kind not in "iu" or (count and not 0 <= ids.min() <= ids.max() < 2**32):
         text = f"are {ids.dtype} of shape {ids.shape}; give one class id, 0 or more, for each of {count} images"
         raise InvalidRequest(_FAILURE, fields=[("labels", text)])

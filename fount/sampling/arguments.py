@@ -7,18 +7,26 @@ wrong for every server is checked here: what depends on models and data sets is 
 from __future__ import annotations
 
 import operator
-from collections.abc import Container, Iterable, Mapping
-from typing import Any, SupportsIndex, TypeVar
+from collections.abc import Container, Iterable, Mapping, Sequence
+from typing import Any, Protocol, SupportsIndex, TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from fount.errors import InvalidRequest
 
-__all__ = ["UINT32_MAX", "UINT64_MAX", "Arguments", "text_of"]
+__all__ = ["UINT32_MAX", "UINT64_MAX", "Arguments", "SupportsArray", "array_of", "text_of"]
 
 UINT32_MAX, UINT64_MAX = 2**32 - 1, 2**64 - 1
 
 _Choice = TypeVar("_Choice")
+
+
+class SupportsArray(Protocol):
+    """An array, or a tensor of any library that converts to NumPy."""
+
+    def __array__(self, *args: Any, **kwargs: Any) -> Any:
+        """Convert to a NumPy array."""
 
 
 class Arguments:
@@ -104,6 +112,20 @@ class Arguments:
             elif words.count(word) > 1:
                 self.add(name, f'hold "{word}" {words.count(word)} times')
         return [choices[word] for word in words if word in choices]
+
+
+def array_of(name: str, value: Any, of: str) -> NDArray[Any]:
+    """Convert a sequence, an array or a tensor of any library to an array; a TypeError says what prevents it."""
+    if isinstance(value, str | bytes) or (not isinstance(value, Sequence) and not hasattr(value, "__array__")):
+        raise TypeError(f"{name} must be a sequence, an array or a tensor of {of}, got {type(value).__name__}")
+    try:
+        return np.asarray(value)
+    except (
+        TypeError,
+        ValueError,
+        RuntimeError,
+    ) as error:  # a ragged list; a tensor on a GPU
+        raise TypeError(f"{name} cannot be converted to an array of {of}: {error}") from error
 
 
 def text_of(name: str, value: object) -> str:

@@ -7,12 +7,10 @@ the model (its labels, parameters, ranges, limits) is checked by the gateway.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, SupportsIndex, TypedDict
-
-import numpy as np
+from typing import Literal, SupportsIndex, TypedDict
 
 from fount.errors import InvalidRequest
-from fount.sampling.arguments import UINT32_MAX, UINT64_MAX, Arguments, text_of
+from fount.sampling.arguments import UINT32_MAX, UINT64_MAX, Arguments, SupportsArray, array_of, text_of
 from fount.v1 import model_pb2, sampling_pb2
 
 __all__ = [
@@ -57,11 +55,11 @@ class SampleQuery(ParametersQuery, total=False):
     start_index: SupportsIndex | None
     # 0 to 2^64 - 1; unset: the server draws one and reports it in the reply.
     seed: SupportsIndex | None
-    # One class for all: its index (int) or its name (str).
+    # One class for all: its index (int) or its name (str); text that is no name may be an index, as "7" or "#7".
     label: SupportsIndex | str | None
-    # One class index a sample.
-    labels: Sequence[int] | np.ndarray[Any, np.dtype[np.integer[Any]]] | None
-    # Classes, by index or name, and their relative weights.
+    # One class index a sample: a sequence, an array or a tensor.
+    labels: Sequence[SupportsIndex] | SupportsArray | None
+    # Classes, by index or name as for `label`, and their relative weights.
     mixture: Mapping[int | str, float] | None
     # "png" is for `stream` alone.
     encoding: Literal["uint8", "float32", "png"] | None
@@ -157,15 +155,12 @@ def _label_ref(name: str, label: object, arguments: Arguments) -> sampling_pb2.L
 
 
 def _label_ids(labels: object, arguments: Arguments) -> Sequence[int]:
-    is_array = hasattr(labels, "__array__")  # NumPy's, or a tensor or a column of another library
-    if isinstance(labels, str | bytes) or not (is_array or isinstance(labels, Sequence)):
-        raise TypeError(f"labels must be a sequence or an array of class indices, got {type(labels).__name__}")
-    listed = labels if isinstance(labels, Sequence) else ()
-    outside = [each for each in listed if isinstance(each, int) and not 0 <= each <= UINT32_MAX]
-    if outside:
-        arguments.add("labels", f"holds {outside[0]}; indices are 0 to 2^32 - 1")
-        return []
-    ids = np.asarray(labels)
+    if isinstance(labels, Sequence):
+        outside = [each for each in labels if isinstance(each, int) and not 0 <= each <= UINT32_MAX]
+        if outside:
+            arguments.add("labels", f"holds {outside[0]}; indices are 0 to 2^32 - 1")
+            return []
+    ids = array_of("labels", labels, "class indices")
     if ids.ndim != 1 or (ids.size and ids.dtype.kind not in "iu"):
         raise TypeError(f"labels must be a flat sequence of class indices (int), got {ids.dtype} of shape {ids.shape}")
     if not ids.size:
@@ -173,7 +168,8 @@ def _label_ids(labels: object, arguments: Arguments) -> Sequence[int]:
     elif ids.min() < 0 or ids.max() > UINT32_MAX:
         arguments.add("labels", f"holds {int(ids.min())} to {int(ids.max())}; indices are 0 to 2^32 - 1")
         return []
-    return list(map(int, ids))
+    indices: list[int] = ids.tolist()
+    return indices
 
 
 def _mixture(mixture: object, arguments: Arguments) -> sampling_pb2.Mixture:

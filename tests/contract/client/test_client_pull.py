@@ -184,6 +184,25 @@ def test_it_returns_variants_of_an_array_in_order(client_of):
     assert np.concatenate([batch.rows for batch in batches]).tolist() == list(range(15))
 
 
+class Tensor:
+    """A tensor as other libraries have them: its rows are tensors."""
+
+    def __init__(self, values):
+        self.values = values
+
+    def __iter__(self):
+        return map(Tensor, self.values)
+
+    def __array__(self, dtype=None, copy=None):
+        return self.values
+
+
+def test_it_takes_a_tensor_as_one_array(client_of):
+    with client_of(FakePlans()) as client:
+        batches = list(client.augment(Tensor(random_images(5)), Tensor(np.arange(5)), variants=3, seed=2))
+    assert np.array_equal(images_of(batches), brightened(random_images(5), 3))
+
+
 def test_it_reads_pairs_from_an_iterable(client_of):
     images = random_images(5)
     with client_of(BreakingPlans()) as client:

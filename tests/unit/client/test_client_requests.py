@@ -58,24 +58,56 @@ def test_it_accepts_a_label_by_index_or_name():
 
 
 class Tensor:
-    """What a tensor of torch and a column of pandas are to NumPy."""
+    """A tensor as other libraries have them: no sequence of int, but convertible."""
 
-    def __init__(self, values):
-        self._values = values
+    def __init__(self, values, error=None):
+        self.values, self.error = values, error
+
+    def __len__(self):
+        return len(self.values)
+
+    def __getitem__(self, place):
+        return Tensor(self.values[place])
+
+    def __int__(self):
+        return int(self.values)
 
     def __array__(self, dtype=None, copy=None):
-        return np.asarray(self._values, dtype)
+        if self.error:
+            raise self.error
+        return np.asarray(self.values, dtype)
 
 
-def test_it_reads_labels_from_tensors():
-    assert list(sample_request("digits", {"labels": Tensor([1, 2, 3])}).condition.labels.ids) == [1, 2, 3]
+@pytest.mark.parametrize(
+    "labels",
+    [
+        pytest.param(Tensor([2, 0, 1]), id="tensor"),
+        pytest.param([Tensor(2), Tensor(0), Tensor(1)], id="list of tensors"),
+        pytest.param([np.int64(2), np.uint8(0), 1], id="list of NumPy scalars"),
+        pytest.param(np.array([2, 0, 1], np.int16), id="array"),
+        pytest.param((2, 0, 1), id="tuple"),
+        pytest.param(range(2, -1, -1), id="range"),
+    ],
+)
+def test_it_takes_labels_of_any_library(labels):
+    ids = list(sample_request("digits", {"labels": labels}).condition.labels.ids)
+    assert ids == ([2, 1, 0] if isinstance(labels, range) else [2, 0, 1])
 
 
-def test_it_refuses_tensors_that_hold_no_indices():
-    with pytest.raises(
-        TypeError, match=r"labels must be a flat sequence of class indices \(int\), got float64 of shape"
-    ):
-        sample_request("digits", {"labels": Tensor([1.5])})
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        pytest.param(Tensor([1], TypeError("can't convert cuda:0, use .cpu()")), r"labels .* use \.cpu\(\)", id="GPU"),
+        pytest.param(Tensor([1], RuntimeError("use .detach()")), r"labels .* use \.detach\(\)", id="gradients"),
+        pytest.param([[1], [1, 2]], "labels cannot be converted to an array of class indices", id="ragged"),
+        pytest.param(Tensor([1.0]), "labels must be a flat sequence of class indices", id="floats"),
+        pytest.param(Tensor([[1]]), r"of shape \(1, 1\)", id="two dimensions"),
+        pytest.param({1, 2}, "labels must be a sequence, an array or a tensor of class indices, got set", id="set"),
+    ],
+)
+def test_it_names_labels_that_are_no_indices(labels, message):
+    with pytest.raises(TypeError, match=message):
+        sample_request("digits", {"labels": labels})
 
 
 def test_it_takes_the_count_from_labels():
@@ -154,7 +186,7 @@ def test_it_names_every_wrong_value_at_once():
         ({"count": 1.5}, "count must be a whole number, got float"),
         ({"count": True}, "count must be a whole number, got bool"),
         ({"label": 7.0}, r"label must be a class index \(int\) or a class name \(str\), got float"),
-        ({"labels": "123"}, "labels must be a sequence or an array of class indices, got str"),
+        ({"labels": "123"}, "labels must be a sequence, an array or a tensor of class indices, got str"),
         ({"labels": ["seven"]}, "labels must be a flat sequence of class indices"),
         ({"mixture": [0.5, 0.5]}, "mixture must map labels to weights, got list"),
         ({"mixture": {7: "much"}}, r"mixture\[7\] must be a number, got str"),
