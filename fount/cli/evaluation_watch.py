@@ -6,6 +6,7 @@ the final evaluation is returned.
 
 from __future__ import annotations
 
+import shlex
 import shutil
 import sys
 import time
@@ -206,7 +207,7 @@ def detach_on_interrupt(server: str) -> Iterator[_Watched]:
 
 def continuation(server: str, id: str) -> str:
     """Return the commands that watch an evaluation further and that cancel it."""
-    target = plain(id if server == default_server() else f"{id} --server {server}")
+    target = plain(id if server == default_server() else f"{id} --server {shlex.quote(server)}")
     return (
         f"  fount evaluation {target} --watch   to watch it again\n  fount evaluation {target} --cancel  to cancel it"
     )

@@ -5,6 +5,7 @@ Names and paths, as the user types them, enter; model folders leave. Nothing her
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -28,9 +29,8 @@ def find_folders(store: Path) -> list[Path]:
     _check_exists(store, "create a model there with `fount new NAME`")
     folders = sorted(card.parent for card in store.glob(_CARDS))
     if not folders and (store / CARD_FILE).is_file():
-        raise StoreError(
-            f"{store} is a model folder; name the folder that contains it: --model-store {store.resolve().parent}"
-        )
+        parent = shlex.quote(str(store.resolve().parent))
+        raise StoreError(f"{store} is a model folder; name the folder that contains it: --model-store {parent}")
     if not folders:
         raise StoreError(f"{store} has no model; name another with --model-store, or create one with `fount new NAME`")
     return folders

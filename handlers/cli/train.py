@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import signal
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -118,7 +119,7 @@ def _find_evaluator(name: str, model_store: Path) -> Path:
     if not (model_store / name).is_dir():
         raise click.ClickException(
             f"{model_store} has no {name} to evaluate samples; name the folder that has it with --model-store, or "
-            f"train it: fount train {name}{store_argument(model_store)}"
+            f"train it: fount train {shlex.quote(name)}{store_argument(model_store)}"
         )
     return model_store / name
 
@@ -131,7 +132,7 @@ def _describe(folder: Path, options: TrainingOptions, card: Card) -> list[str]:
     """Report where the model is, its quality, and what to do next."""
     measured = [f"  {_measured(card, entry)}" for entry in card.quality]
     pictures = f"  curves and pictures: {options.run_folder}"
-    following = f"  next: fount pack {folder.name}{store_argument(folder.parent)}"
+    following = f"  next: fount pack {shlex.quote(folder.name)}{store_argument(folder.parent)}"
     return [f"{folder}: trained", *measured, pictures, following, *_misses(card)]
 
 

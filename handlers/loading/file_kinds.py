@@ -5,6 +5,7 @@ Any file enters; its kind leaves. Nothing is unpickled and torch is not needed, 
 
 from __future__ import annotations
 
+import shlex
 import struct
 import zipfile
 from pathlib import Path
@@ -52,7 +53,8 @@ def describe_wrong_kind(file: Path, expected: Kind) -> str | None:
     if found == "pickle":
         why = "is a pickle, as torch.save writes it; reading one can run code, so it is never read here"
         out = file.with_name("converted.safetensors" if file.name == "weights.safetensors" else "weights.safetensors")
-        remedy = f"run `fount convert {file} --out {out}`, and set weights.file to {out.name}"
+        convert = f"fount convert {shlex.quote(str(file))} --out {shlex.quote(str(out))}"
+        remedy = f"run `{convert}`, and set weights.file to {out.name}"
         return f"{file.name} {why}; {remedy}"
     remedy = f"set family.name to {found}" if found != "safetensors" else "set family.name to module or to a family"
     return f"{file.name} is {found}, not a program of kind {expected}; {remedy}"

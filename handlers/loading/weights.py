@@ -8,6 +8,7 @@ under two names may be in the file once.
 from __future__ import annotations
 
 import logging
+import shlex
 import sys
 from collections.abc import Collection, Mapping
 from pathlib import Path
@@ -93,21 +94,22 @@ def _storage_of(tensor: Tensor) -> tuple[int, tuple[int, ...], tuple[int, ...]] 
 
 def _remedy_of_prefix(file: Path, expected: Collection[str], found: Collection[str]) -> str | None:
     """Suggest stripping a prefix, if the module has names of the file without it: all of them, or all it needs."""
-    convert = f"run `fount convert {file} --out {file.parent / 'stripped.safetensors'} --strip-prefix"
+    source, stripped = (shlex.quote(str(path)) for path in (file, file.parent / "stripped.safetensors"))
+    convert = f"run `fount convert {source} --out {stripped} --strip-prefix"
     prefix = next(iter(found), "").rpartition(".")[0]
     while prefix:
         start = f"{prefix}."
         is_extra = all(name.startswith(start) and name not in expected for name in found)
         if is_extra and any(name.removeprefix(start) in expected for name in found):
             wrong = f"all names begin with {start}, the module's do not"
-            return f"{wrong}: {convert} {start}`, and set weights.file to that"
+            return f"{wrong}: {convert} {shlex.quote(start)}`, and set weights.file to that"
         prefix = prefix.rpartition(".")[0]
     first = min(expected, default="")
     starts = sorted(name.removesuffix(first) for name in found if first and name.endswith(f".{first}"))
     for start in starts:
         if all(start + name in found for name in expected):
             found_all = f"the file has all names of the module after {start}"
-            return f"{found_all}: {convert} {start}`, and set weights.file to that"
+            return f"{found_all}: {convert} {shlex.quote(start)}`, and set weights.file to that"
     return None
 
 

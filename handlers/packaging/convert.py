@@ -10,6 +10,7 @@ from __future__ import annotations
 import io
 import logging
 import pickle
+import shlex
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -240,7 +241,7 @@ def _warn_of_discriminator(file: Path, names: Collection[str]) -> None:
     if others and len(others) < len(tops):
         likely = next((top for top in others if top.lower() in _GENERATORS), others[0])
         starts = ", ".join(f"{top}." for top in tops)
-        remedy = f"to keep the generator alone, convert with --strip-prefix {likely}."
+        remedy = f"to keep the generator alone, convert with --strip-prefix {shlex.quote(likely)}."
         _LOG.warning("%s: names begin with %s; %s", file, starts, remedy)
 
 

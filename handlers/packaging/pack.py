@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import importlib.machinery
 import json
+import shlex
 import shutil
 import sys
 import zipfile
@@ -112,10 +113,12 @@ def _check_parts(card: Card, folder: Path) -> None:
     if wrong := describe_wrong_kind(weights, expected.get(card.family.name, "safetensors")):
         raise PackError(f"{folder}: {wrong}")
     if not (folder / card.golden.file).is_file():
-        raise PackError(f"{folder / card.golden.file} is missing; run `fount check {folder}`, which records it")
+        raise PackError(
+            f"{folder / card.golden.file} is missing; run `fount check {shlex.quote(str(folder))}`, which records it"
+        )
     if is_golden_stale(card, folder):
         stale = f"{folder / card.golden.file} was recorded with other weights or other code than {folder} has now"
-        raise PackError(f"{stale}; run `fount check {folder}`, which records it again")
+        raise PackError(f"{stale}; run `fount check {shlex.quote(str(folder))}`, which records it again")
 
 
 def _modules_of_family(card: Card) -> list[str]:

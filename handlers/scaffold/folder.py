@@ -82,7 +82,7 @@ def write_folder(template: ModelTemplate, store: Path) -> Path:
 def _describe_steps(template: ModelTemplate, folder: Path) -> str:
     store = f" --model-store {shlex.quote(str(folder.parent))}"
     at = "" if folder.parent == Path("model_store") else store
-    label = " --label 0" if template.classes else ""
+    label = f" --label {shlex.quote(template.classes[0])}" if template.classes else ""
     steps = [
         *_weights_steps(template, folder),
         f"Describe the model in {folder}/model.yaml: description, data_licence, intended_use.",

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shlex
 import signal
 import subprocess
 import threading
@@ -55,9 +56,13 @@ def model_folders(store: Path) -> list[Path]:
         raise SetupError(f"{store} is not a folder; name the folder that holds one folder a model with --model-store")
     folders = sorted(card.parent for card in store.glob(f"[!.]*/{_CARD_FILE}"))
     if not folders and (store / _CARD_FILE).is_file():
-        raise SetupError(f"{store} is one model; name its parent folder: --model-store {store.resolve().parent}")
+        raise SetupError(
+            f"{store} is one model; name its parent folder: --model-store {shlex.quote(str(store.resolve().parent))}"
+        )
     if not folders:
-        raise SetupError(f"{store} holds no model; create one with `fount new NAME --model-store {store}`")
+        raise SetupError(
+            f"{store} holds no model; create one with `fount new NAME --model-store {shlex.quote(str(store))}`"
+        )
     return folders
 
 

@@ -7,6 +7,7 @@ own workers an `EmbeddedPool` that is not started yet.
 from __future__ import annotations
 
 import logging
+import shlex
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import fields
@@ -339,7 +340,7 @@ def choose_archives(context: click.Context) -> PackedStore:
         if is_default and not archives.is_dir() and _STORE.is_dir():
             raise click.ClickException(
                 f"{archives} is not a folder, but {_STORE} is: serve its models with --model-store {_STORE}, "
-                f"or pack them first with `fount pack --all --out {archives}`"
+                f"or pack them first with `fount pack --all --out {shlex.quote(str(archives))}`"
             )
         if is_default and not archives.is_dir():
             raise click.ClickException(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shlex
 from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
@@ -153,10 +154,10 @@ def _print_examples(running: Gateway) -> None:
     entries = [each for each in running.catalog.entries() if each.ready or each.state is ModelState.COLD]
     generators = [model for model in (each.model for each in entries) if model and Operation.SAMPLE in model.operations]
     for model in sorted(generators, key=lambda each: not each.labels)[:1]:
-        label = f" --label {model.labels[-1]}" if model.labels else ""
-        click.echo(f"  fount sample {model.key.name}{label} --count 16 --seed 1 --out samples.png{option}")
+        label = f" --label {shlex.quote(model.labels[-1])}" if model.labels else ""
+        click.echo(f"  fount sample {shlex.quote(model.key.name)}{label} --count 16 --seed 1 --out samples.png{option}")
         if running.evaluates:
-            click.echo(f"  fount evaluate {model.key.name} --count 1000 --report report.html{option}")
+            click.echo(f"  fount evaluate {shlex.quote(model.key.name)} --count 1000 --report report.html{option}")
     click.echo(f"  curl -s http://127.0.0.1:{running.http_port}/metrics | grep fount_samples")
     click.echo("Ctrl-C stops everything.")
 

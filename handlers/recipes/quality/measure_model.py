@@ -7,6 +7,7 @@ what is measured is what a request without parameters receives.
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Self
@@ -71,7 +72,9 @@ class ModelMeasurer:
                 f"{card.name} cannot be measured on {data.name}: {wrong}; name other data with --data-set"
             )
         if is_custom(card) and not (folder / card.golden.file).is_file():
-            raise MeasurementError(f"{card.name} has no golden samples yet; run: fount check {folder}")
+            raise MeasurementError(
+                f"{card.name} has no golden samples yet; run: fount check {shlex.quote(str(folder))}"
+            )
         evaluator = self._load_evaluator(data) if "SAMPLE" in card.operations else None
         module = load_module(card, folder)
         if isinstance(module, Sampler):
@@ -103,7 +106,7 @@ class ModelMeasurer:
     def _load_evaluator(self, data: TrainingData) -> Evaluator:
         name = self._evaluator or classifier_of(data.name).name
         if not (self._store / name).is_dir():
-            remedy = f"name the folder that has it with --model-store, or run: fount train {name}"
+            remedy = f"name the folder that has it with --model-store, or run: fount train {shlex.quote(name)}"
             raise MeasurementError(f"{self._store} has no {name} to evaluate samples; {remedy}")
         return load_evaluator(self._store / name, data)
 
@@ -147,7 +150,7 @@ class ServedSampler(nn.Module):
         return images
 
     def _error(self, problem: str) -> MeasurementError:
-        return MeasurementError(f"{self._card.name} {problem}; run: fount check {self._folder}")
+        return MeasurementError(f"{self._card.name} {problem}; run: fount check {shlex.quote(str(self._folder))}")
 
 
 def _differences(card: Card, data: TrainingData) -> Iterator[str]:

@@ -11,6 +11,7 @@ import json
 import logging
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -151,7 +152,9 @@ def verified_archives(folder: Path) -> tuple[dict[Path, ArchiveInfo], dict[Path,
         SetupError: the folder does not exist, has no valid archive, or one version twice.
     """
     if not folder.is_dir():
-        raise SetupError(f"{folder} is not a folder; build archives with `fount pack --all --out {folder}`")
+        raise SetupError(
+            f"{folder} is not a folder; build archives with `fount pack --all --out {shlex.quote(str(folder))}`"
+        )
     good: dict[Path, ArchiveInfo] = {}
     refused: dict[Path, str] = {}
     for path in sorted(folder.glob("*.mar")):
@@ -167,7 +170,7 @@ def verified_archives(folder: Path) -> tuple[dict[Path, ArchiveInfo], dict[Path,
                                  "remove one, or give it another version")  # fmt: skip
         good[path] = info
     if not good:
-        why = "; ".join(refused.values()) or f"build archives with `fount pack --all --out {folder}`"
+        why = "; ".join(refused.values()) or f"build archives with `fount pack --all --out {shlex.quote(str(folder))}`"
         raise SetupError(f"{folder} holds no archive that can be served: {why}")
     return good, refused
 

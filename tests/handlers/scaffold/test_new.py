@@ -40,6 +40,13 @@ def test_the_folder_contains_card_class_tests_weights_and_steps(made: Path) -> N
     assert sorted(file.name for file in made.iterdir()) == names
 
 
+def test_the_steps_are_commands_for_a_shell(tmp_path: Path) -> None:
+    create(tmp_path / "my store", "pets", "--labels", "a dog,cat")
+    steps = (tmp_path / "my store/pets/README.md").read_text()
+    assert f"`fount serve --model-store '{tmp_path}/my store'`" in steps
+    assert "`fount sample pets --label 'a dog' --count 16" in steps
+
+
 def test_the_placeholder_draws_samples_of_the_card(made: Path) -> None:
     assert open_trial(made).draw(count=2).shape == (2, 17, 23, 4)
 
