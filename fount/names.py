@@ -1,4 +1,4 @@
-"""The one spelling of a class or group name: Unicode's composed form, NFC.
+"""Names of classes and groups: their one spelling, Unicode's composed form NFC, and the class that a text stands for.
 
 The same name may be written in several ways: macOS decomposes `é` in file names into a letter and an accent, keyboards
 type one character. Readers, cards, plans and requests pass every name through here, so that both are one class.
@@ -8,11 +8,45 @@ Source: Unicode Standard Annex #15, "Unicode Normalization Forms".
 
 from __future__ import annotations
 
+import re
 import unicodedata
+from collections.abc import Iterable, Sequence
 
-__all__ = ["normal_name"]
+__all__ = ["class_index", "normal_name", "numbers_read_as_names", "parse_index"]
+
+_INDEX = re.compile("#?(0|[1-9][0-9]{0,9})")
 
 
 def normal_name(name: str) -> str:
     """Return a name in NFC."""
     return unicodedata.normalize("NFC", name)
+
+
+def class_index(text: str, names: Sequence[str]) -> int | None:
+    """Find the class that a text stands for: the class of this name; else the one at this index, as "2" or "#2".
+
+    Args:
+        text: as a user wrote it.
+        names: of the classes by index, in NFC.
+
+    Returns:
+        The index of the class; None if there is none.
+    """
+    name = normal_name(text)
+    if name in names:
+        return names.index(name)
+    index = parse_index(text)
+    return index if index is not None and index < len(names) else None
+
+
+def parse_index(text: str) -> int | None:
+    """Read the index of a class, "2" or "#2"; None for other text: "02" can only be a name."""
+    found = _INDEX.fullmatch(text)
+    return int(found[1]) if found else None
+
+
+def numbers_read_as_names(texts: Iterable[str], names: Sequence[str]) -> list[str]:
+    """Return the numbers that `class_index` reads as the name of a class, and that are the index of another."""
+    numbers = [text for text in texts if text in names and not text.startswith("#")]
+    indices = [(text, parse_index(text)) for text in numbers]
+    return [text for text, index in indices if index is not None and names.index(text) != index < len(names)]

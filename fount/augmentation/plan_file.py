@@ -31,7 +31,8 @@ from fount.transforms import Policy, PolicyDocument
 from fount.v1 import augmentation_pb2, sampling_pb2
 
 __all__ = [
-    "REAL_MODES", "AnyPlanSpec", "PlanSpec", "load_plan_file", "load_policy_file", "plan_request", "policy_message",
+    "REAL_MODES", "AnyPlanSpec", "PlanSpec", "load_plan_file", "load_policy_file", "named_classes", "plan_request",
+    "policy_message",
 ]  # fmt: skip
 
 REAL_MODES = {
@@ -186,6 +187,15 @@ def load_plan_file(path: str | os.PathLike[str]) -> PlanSpec:
     if not isinstance(document, Mapping):
         raise InvalidRequest(f"The plan {os.fspath(path)!r} holds no mapping; begin with a line `dataset: NAME`.")
     return _parse_plan(document, f"The plan {os.fspath(path)!r} is wrong:")
+
+
+def named_classes(spec: PlanSpec) -> tuple[str, ...]:
+    """Return the classes that the target of a plan names, by name or by index."""
+    target = spec.target
+    if target is None:
+        return ()
+    balance = () if target.balance in (None, "largest") else (target.balance,)
+    return (*balance, *(each.label for each in _count_list(target.counts or ())), *(target.weights or ()))
 
 
 def load_policy_file(path: str | os.PathLike[str]) -> augmentation_pb2.TransformPolicy:

@@ -11,11 +11,11 @@ import click
 from google.protobuf.json_format import MessageToDict
 
 from fount.augmentation.plan import SOURCES, PlanInfo
-from fount.augmentation.plan_file import load_plan_file
+from fount.augmentation.plan_file import load_plan_file, named_classes
 from fount.cli.connection import connected
 from fount.cli.options import PATH, option, server_options
 from fount.cli.output.paths import check_output_file
-from fount.cli.output.text import echo_result, plain, table
+from fount.cli.output.text import echo_result, note_numbers_read_as_names, plain, table
 from fount.errors import output_errors
 
 __all__ = ["plan"]
@@ -70,6 +70,8 @@ def plan(
             echo_result([_as_json(info) for info in plans], _list(plans), as_json=as_json)
             return
         info = client.get_plan(id or "") if spec is None else client.plan(spec)
+    if spec is not None:
+        note_numbers_read_as_names(named_classes(spec), info.classes)
     if ticket_out is not None:
         with output_errors(ticket_out):
             ticket_out.write_bytes(info.ticket)

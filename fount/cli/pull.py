@@ -12,12 +12,12 @@ from typing import Any, cast
 import click
 from tqdm import tqdm
 
-from fount.augmentation.plan_file import load_plan_file
+from fount.augmentation.plan_file import load_plan_file, named_classes
 from fount.augmentation.pull import PROVENANCE_LEVELS, Level
 from fount.augmentation.shards import MAX_SHARDS
 from fount.cli.connection import connected
 from fount.cli.options import PATH, option, server_options
-from fount.cli.output.text import echo_result, error_is_terminal, plain
+from fount.cli.output.text import echo_result, error_is_terminal, note_numbers_read_as_names, plain
 from fount.errors import FountError
 from fount.export.export import Export, ExportOptions, ExportResult, is_plan_file
 from fount.export.export_folder import MANIFEST, ExportFolder
@@ -69,8 +69,7 @@ def pull(
         jobs=jobs,
     )
     options.format.check_installed()
-    if is_plan_file(plan):
-        load_plan_file(plan)  # reports what is wrong with it before anything is created
+    spec = load_plan_file(plan) if is_plan_file(plan) else None  # reports what is wrong before anything is created
     folder = ExportFolder(out)
     rates: list[float] = []  # of the rows pulled; the time for joining and describing them does not count
 
@@ -83,6 +82,8 @@ def pull(
 
     with folder.locked(), connected(server, timeout_s) as client:
         export = Export(client, folder, plan, options)
+        if spec is not None:
+            note_numbers_read_as_names(named_classes(spec), export.classes)
         try:
             result = export.run(show_progress)
         except FountError as error:

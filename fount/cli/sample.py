@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import math
+import shlex
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from typing import Any, Unpack
+from typing import Any, Literal, Unpack, cast
 
 import click
 import numpy as np
@@ -17,12 +18,13 @@ from tqdm import tqdm
 from fount.cli.connection import RETRY, connected
 from fount.cli.options import FilePath, option, parameter_options, server_options
 from fount.cli.output.sample_writers import SampleRun, SampleWriter, open_output, refuse_failed
-from fount.cli.output.text import echo_result, error_is_terminal, plain
+from fount.cli.output.text import echo_result, error_is_terminal, note_numbers_read_as_names, plain
 from fount.client.catalog import ModelInfo
 from fount.client.sync import Client
-from fount.errors import Loading
+from fount.errors import Loading, NotFound
+from fount.names import class_index, parse_index
 from fount.retry import RetryState
-from fount.sampling.request import ENCODINGS, PRIORITIES, SampleQuery, sample_request
+from fount.sampling.request import ENCODINGS, PRIORITIES, ParametersQuery, SampleQuery, sample_request
 from fount.sampling.types import Chunk, Provenance
 from fount.v1 import sampling_pb2
 
@@ -32,25 +34,37 @@ _DEFAULT_COUNT = 16
 _MIN_BAR_COUNT = 1000  # samples from which on a progress bar is shown
 
 
-def _label(text: str) -> int | str:
-    """Parse a class: digits are its index, anything else its name."""
+class _Query(ParametersQuery, total=False):
+    """The options of the command that describe samples: a `SampleQuery` with classes as text."""
+
+    count: int | None
+    start_index: int | None
+    seed: int | None
+    label: str | None
+    labels: list[str] | None
+    mixture: dict[str, float] | None
+    encoding: Literal["uint8", "float32", "png"] | None
+    digest: str | None
+    numerics: str | None
+    priority: Literal["bulk", "interactive"] | None
+
+
+def _label(text: str) -> str:
+    """Parse a class, which `class_index` finds once the model's classes are known."""
     text = text.strip()
     if not text:
-        raise click.BadParameter(f"{text!r} is not a label; give the index or the name of a class")
-    return int(text) if text.isascii() and text.isdigit() else text
+        raise click.BadParameter(f"{text!r} is not a label; give the name or the index of a class")
+    return text
 
 
-def _labels(text: str) -> list[int]:
-    """Parse class indices separated by commas."""
-    try:
-        return [int(label) for label in text.split(",")]
-    except ValueError:
-        raise click.BadParameter(f"{text!r} is not a list of class indices, as in 1,2,3") from None
+def _labels(text: str) -> list[str]:
+    """Parse classes separated by commas."""
+    return [_label(each) for each in text.split(",")]
 
 
-def _mixture(text: str) -> dict[int | str, float]:
+def _mixture(text: str) -> dict[str, float]:
     """Parse labels and weights, as in 7=0.9,1=0.1."""
-    mixture: dict[int | str, float] = {}
+    mixture: dict[str, float] = {}
     for component in text.split(","):
         name, _, weight = component.rpartition("=")
         label = _label(name)
@@ -68,8 +82,8 @@ def _mixture(text: str) -> dict[int | str, float]:
 @option("--count", type=int, metavar="N", help="Number of samples; unset, the number of labels, or 16.")
 @option("--seed", type=int, metavar="N", help="Seed of the noise, 0 to 2^64 - 1; unset, the server draws one.")
 @option("--start-index", type=int, metavar="N", help="Index of the first sample; unset, 0.")
-@option("--label", type=_label, metavar="LABEL", help="One class for all: its index, in digits, or its name.")
-@option("--labels", type=_labels, metavar="1,2,3", help="One class index per sample.")
+@option("--label", type=_label, metavar="LABEL", help="One class for all: its name, or its index, as 2 or '#2'.")
+@option("--labels", type=_labels, metavar="1,2,3", help="One class per sample.")
 @option("--mixture", type=_mixture, metavar="7=0.9,1=0.1", help="Classes and their relative weights.")
 @parameter_options
 @option("--encoding", type=click.Choice(list(ENCODINGS)), default="uint8", help="Encoding; png only for folders.")
@@ -81,13 +95,11 @@ def _mixture(text: str) -> dict[int | str, float]:
 )
 @server_options
 # The options are the query's fields, so they arrive as one value rather than as sixteen arguments.
-def sample(
-    name: str, out: str | None, server: str, timeout_s: float, as_json: bool, **query: Unpack[SampleQuery]
-) -> None:
+def sample(name: str, out: str | None, server: str, timeout_s: float, as_json: bool, **options: Unpack[_Query]) -> None:
     """Draw samples of a model into an image grid, an NPZ file or a folder.
 
     NAME is a model's name, name:version, or both with @ and the digest. The same model, seed and indices always give
-    the same samples.
+    the same samples. A class is meant by its name; a number that is no class's name is an index, as '#2' always is.
 
     \b
     Example:
@@ -95,11 +107,15 @@ def sample(
       fount sample digits-cvae --count 100000 --seed 1 --out digits.npz
       fount sample digits-cvae --mixture 7=0.9,1=0.1 --count 500 --out sevens/
     """  # noqa: D301  # \b is click's: keep the lines as they are
-    if query.get("count") is None and query.get("labels") is None:
-        query["count"] = _DEFAULT_COUNT
-    request = sample_request(name, query)  # reports wrong options before anything is requested
+    if options.get("count") is None and options.get("labels") is None:
+        options["count"] = _DEFAULT_COUNT
+    labels = options.get("labels")
+    unknown = {**options, "labels": None if labels is None else [0] * len(labels)}
+    sample_request(name, cast(SampleQuery, unknown))  # reports wrong options before anything is requested
     with connected(server, timeout_s) as client:
-        info = _loaded_model(client, name, query.get("digest"), timeout_s)
+        info = _loaded_model(client, name, options.get("digest"), timeout_s)
+        query = _with_indices(options, info, name)
+        request = sample_request(name, query)
         writer = None if out is None else open_output(out, _run(request, info))
         show_bar = not as_json and request.count >= _MIN_BAR_COUNT and error_is_terminal()
         bar, start_s = tqdm(total=request.count, disable=not show_bar), time.perf_counter()
@@ -126,6 +142,32 @@ def _loaded_model(client: Client, name: str, digest: str | None, timeout_s: floa
     while (info := client.model(name, digest=digest)).state == "loading":
         time.sleep(retry.delay_s(Loading(f"{info.name}:{info.version} is loading")))
     return info
+
+
+def _with_indices(options: _Query, info: ModelInfo, name: str) -> SampleQuery:
+    """Replace classes by their indices, and note numbers that are names.
+
+    A class that the model lacks is left to the server, which lists those there are.
+    """
+    label, labels, mixture = options.get("label"), options.get("labels"), options.get("mixture")
+    texts = dict.fromkeys([*([] if label is None else [label]), *(labels or ()), *(mixture or ())])
+    note_numbers_read_as_names(texts, info.labels)
+    found = {text: class_index(text, info.labels) for text in texts}
+    query: dict[str, Any] = dict(options)
+    if label is not None and found[label] is not None:
+        query["label"] = found[label]
+    if mixture is not None:
+        indices = [text if found[text] is None else found[text] for text in mixture]
+        if len(set(indices)) < len(indices):
+            raise click.BadParameter("names a class twice, by its name and its index", param_hint="--mixture")
+        query["mixture"] = dict(zip(indices, mixture.values(), strict=True))
+    if labels is not None:  # which are sent as indices
+        sent = {text: parse_index(text) if index is None else index for text, index in found.items()}
+        if unknown := next((text for text in labels if sent[text] is None), None):
+            command = f"fount model {shlex.quote(name)}"
+            raise NotFound(f"{info.name} has no class {unknown!r}; `{command}` lists its classes.")
+        query["labels"] = [sent[text] for text in labels]
+    return cast(SampleQuery, query)
 
 
 def _draw(

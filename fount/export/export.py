@@ -109,6 +109,11 @@ class Export:
         folder.claim(self._identity)
         self._journal = folder.journal()
 
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Class names by id."""
+        return self._info.classes
+
     def run(self, show_progress: ShowProgress) -> ExportResult:
         """Write the missing parts and the manifest; after an error, complete parts remain and the next run resumes."""
         folder, jobs, total = self._folder, self._options.jobs, self._info.rows

@@ -204,7 +204,9 @@ class LabelRef(google.protobuf.message.Message):
     id: builtins.int
     """id is the class index."""
     name: builtins.str
-    """name is the class name."""
+    """name is the class name. Where no class has this name, decimal digits without leading zeros are the class index,
+    and so are digits after "#": "#2" is the class at index 2 even if another one is named "2".
+    """
     def __init__(
         self,
         *,

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 
+from fount.names import class_index
 from fount.readers import Dataset, DatasetSplit
 from fount.v1 import evaluation_pb2, model_pb2
 from service.caller import Caller
@@ -294,6 +295,6 @@ def _gate_problem(text: str, panels: Sequence[Panel], classes: Sequence[str] | N
         return str(error)
     if gate.panel not in panels:
         return f"{gate.metric} is of the panel {gate.panel}, which is not requested; add the panel, or remove the gate"
-    if gate.class_name is not None and classes is not None and gate.class_name not in classes:
+    if gate.class_name is not None and classes is not None and class_index(gate.class_name, classes) is None:
         return f"{gate.class_name[:80]!r} is not a class of the reference; its classes are {format_names(classes)}"
     return ""

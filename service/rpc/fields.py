@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
-from fount.names import normal_name
+from fount.names import class_index
 from fount.transforms import RANGES, Kind, Policy, Transform, violations
 from fount.v1 import augmentation_pb2, model_pb2, sampling_pb2
 from service.domain import ModelKey, Parameters, ServedModel
@@ -96,7 +96,7 @@ def read_parameters(message: sampling_pb2.Parameters, field: str, model: ServedM
 def read_label(
     message: sampling_pb2.LabelRef, field: str, owner: str, names: tuple[str, ...], wrong: Violations
 ) -> int:
-    """Read the id of a label, which is given by id or name; 0, with a violation, when it is wrong.
+    """Read the id of a label, given by id or by a text as in `class_index`; 0, with a violation, when it is wrong.
 
     Args:
         message: the label.
@@ -110,8 +110,8 @@ def read_label(
         wrong.add(field, "set an id or a name")
     elif kind == "id" and message.id < len(names):
         return message.id
-    elif kind == "name" and (name := normal_name(message.name)) in names:
-        return names.index(name)
+    elif kind == "name" and (index := class_index(message.name, names)) is not None:
+        return index
     else:
         shown = str(message.id) if kind == "id" else repr(message.name[:80])
         wrong.add(f"{field}.{kind}", f"{owner} has no label {shown}; it has {label_list(names)}", unknown=True)

@@ -10,7 +10,7 @@ import logging
 import time
 from dataclasses import asdict
 
-from fount.names import normal_name
+from fount.names import class_index
 from fount.readers import Dataset
 from fount.ticket.v1 import ticket_pb2
 from fount.v1 import augmentation_pb2, sampling_pb2
@@ -180,7 +180,7 @@ def _target(request: augmentation_pb2.PlanDatasetRequest, dataset: Dataset) -> a
         labels.append(target.balance_to_class)
     for label in labels:
         if label.WhichOneof("kind") == "name":
-            label.id = dataset.classes.index(normal_name(label.name))
+            label.id = class_index(label.name, dataset.classes) or 0  # the specification was read from it already
     return target
 
 

@@ -8,7 +8,9 @@ from collections.abc import Iterable, Iterator, Sequence
 
 import click
 
-__all__ = ["align", "echo_result", "error_is_terminal", "plain", "table"]
+from fount.names import numbers_read_as_names
+
+__all__ = ["align", "echo_result", "error_is_terminal", "note_numbers_read_as_names", "plain", "table"]
 
 
 def echo_result(value: object, lines: Iterable[str], *, as_json: bool) -> None:
@@ -37,6 +39,18 @@ def table(rows: Sequence[Sequence[str]], *, right_from: int | None = None) -> It
     """Make the lines of a table; arguments as in `align`."""
     for cells in align(rows, right_from=right_from):
         yield "  ".join(cells).rstrip()
+
+
+def note_numbers_read_as_names(texts: Iterable[str], names: Sequence[str]) -> None:
+    """Write to stderr which of the texts a user gave for classes are names of them, though they could be indices."""
+    numbers = numbers_read_as_names(texts, names)
+    if not numbers:
+        return
+    shown = ", ".join(f'"{text}" (index {names.index(text)})' for text in numbers[:3])
+    more = f" and {len(numbers) - 3} more" if len(numbers) > 3 else ""
+    first = numbers[0]
+    remedy = f"write '#{first}', in quotes, for index {first}, which is \"{plain(names[int(first)])}\""
+    click.echo(f"note: {shown}{more}: taken as names of classes; {remedy}", err=True)
 
 
 def error_is_terminal() -> bool:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
 
-from fount.names import normal_name
+from fount.names import class_index, normal_name
 from service.evaluation.panels.registry import METRICS, PER_CLASS_METRICS
 from service.evaluation.results import ClassValue, GateOutcome, Metric, Panel, Verdict
 
@@ -42,7 +42,7 @@ class Gate:
     Attributes:
         text: as it was requested.
         metric: one of `METRICS`.
-        class_name: of the data set; None: over all classes.
+        class_name: of the data set, or the index of a class, as in `class_index`; None: over all classes.
         field: one of `FIELDS`.
         op: one of `OPERATORS`.
         number: to compare with, finite.
@@ -105,13 +105,14 @@ def evaluate_gate(gate: Gate, metrics: Iterable[Metric]) -> GateOutcome:
         actual = _field(metric, null_mean, gate.field)
         note = metric.note or f"{metric.name} has no {gate.field}"
     else:
-        classes = {each.class_name: each for each in metric.classes}
-        if gate.class_name not in classes:
-            listed = ", ".join(list(classes)[:20]) or "none"
+        names = [each.class_name for each in metric.classes]
+        index = class_index(gate.class_name, names)
+        if index is None:
+            listed = ", ".join(names[:20]) or "none"
             return _no_number(gate, f"{metric.name} has no class {gate.class_name!r}; its classes are {listed}")
-        of_class = classes[gate.class_name]
+        of_class = metric.classes[index]
         actual = _field(of_class, of_class.null_mean, gate.field)
-        note = f"{metric.name} has no {gate.field} in class {gate.class_name!r}: too few samples or rows"
+        note = f"{metric.name} has no {gate.field} in class {of_class.class_name!r}: too few samples or rows"
         if metric.verdict is Verdict.NOT_MEASURABLE:
             note = metric.note
     if actual is None or not math.isfinite(actual):

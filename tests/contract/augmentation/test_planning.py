@@ -323,6 +323,18 @@ async def test_a_plan_shows_its_target_with_class_ids(planning: Planning) -> Non
     assert plan.request.target == plan_request("target { " + target.format(label="id: 1") + " }").target
 
 
+@pytest.mark.parametrize(("text", "index"), [("2", 0), ("#2", 2), ("1", 1), ("cat", 2)])
+async def test_a_class_is_a_name_first_and_then_an_index(tmp_path: Path, text: str, index: int) -> None:
+    np.savez(tmp_path / "x.npz", images=np.zeros((9, *SHAPE), np.uint8), labels=np.repeat(np.arange(3), 3))
+    source = DatasetSource(name="numbered", path=tmp_path / "x.npz", classes=("2", "dog", "cat"))
+    async with planning_with(augmenting_pool(), DatasetSettings(source=source)) as planning:
+        label = f"label {{ name: '{text}' }}"
+        for target in (f"counts {{ counts {{ {label} count: 1 }} }}", f"balance_to_class {{ name: '{text}' }}"):
+            plan = await planning.plan(f'dataset: "numbered" target {{ subsample: true {target} }}')
+            sent = plan.request.target
+            assert [each.label.id for each in sent.counts.counts] or [sent.balance_to_class.id] == [index]
+
+
 async def test_names_match_in_either_form_of_unicode(tmp_path: Path) -> None:
     composed, decomposed = "caf\u00e9", "cafe\u0301"
     names = np.array([decomposed, "the"] * 5)

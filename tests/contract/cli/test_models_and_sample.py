@@ -168,12 +168,52 @@ def test_an_option_can_be_set_by_the_environment(gateway, monkeypatch, name):
     assert getattr(gateway.requests[0], name.lower()) == 3
 
 
-def test_a_label_of_digits_is_an_index_and_any_other_a_name(gateway):
-    gateway.class_names = ("zero", "one")
-    fount("sample", "digits-cvae", "--label", "1")
-    fount("sample", "digits-cvae", "--label", "one")
-    by_index, by_name = (request.condition.label for request in gateway.requests)
-    assert (by_index.id, by_name.name) == (1, "one")
+NUMBERED = ("0", "1", "10", "11", "2", "cat")
+
+
+@pytest.mark.parametrize(
+    ("label", "index"), [("2", 4), ("#2", 2), ("10", 2), ("3", 3), ("#0", 0), ("cat", 5), ("5", 5), (" 2 ", 4)]
+)
+def test_a_label_is_a_name_first_and_then_an_index(gateway, label, index):
+    gateway.class_names = NUMBERED
+    for options in (["--label", label], ["--labels", f"{label},0"], ["--mixture", f"{label}=1"]):
+        assert fount("sample", "digits-cvae", *options).exit_code == 0
+    one, each, mixture = (request.condition for request in gateway.requests)
+    assert one.label.id == each.labels.ids[0] == mixture.mixture.components[0].label.id == index
+
+
+def test_a_number_that_is_the_name_of_another_class_is_noted(gateway):
+    gateway.class_names = NUMBERED
+    assert fount("sample", "digits-cvae", "--mixture", "2=1,cat=1").stderr == (
+        'note: "2" (index 4): taken as names of classes; write \'#2\', in quotes, for index 2, which is "10"\n'
+    )
+    assert fount("sample", "digits-cvae", "--labels", "1,#2,3,cat").stderr == ""
+
+
+def test_a_class_that_is_named_and_numbered_in_a_mixture_is_a_usage_error(gateway):
+    result = fount("sample", "digits-cvae", "--mixture", "7=1,#7=1")
+    assert result.exit_code == 2
+    assert "names a class twice" in result.stderr
+
+
+@pytest.mark.parametrize("label", ["dog", "07", "#", "1e0"])
+def test_an_unknown_class_among_labels_is_one_line(gateway, label):
+    result = fount("sample", "digits-cvae", "--labels", f"1,{label}")
+    assert (result.exit_code, result.stderr) == (
+        1, f"Error: digits-cvae has no class '{label}'; `fount model digits-cvae` lists its classes.\n",
+    )  # fmt: skip
+
+
+def test_an_index_that_the_model_may_lack_is_left_to_the_server(gateway):
+    gateway.attempts = [Behaviour(status=invalid(labels="has no label 77"))]
+    assert "labels: has no label 77" in fount("sample", "digits-cvae", "--labels", "1,#77").stderr
+    assert list(gateway.requests[0].condition.labels.ids) == [1, 77]
+
+
+def test_an_unknown_label_is_left_to_the_server(gateway):
+    gateway.attempts = [Behaviour(status=invalid(label="is unknown"))]
+    assert "label: is unknown" in fount("sample", "digits-cvae", "--label", "dog").stderr
+    assert gateway.requests[0].condition.label.name == "dog"
 
 
 def test_a_mixture_is_labels_and_weights(gateway):
@@ -189,7 +229,7 @@ def test_the_digest_of_the_card_is_pinned(gateway):
 
 @pytest.mark.parametrize(
     "arguments",
-    [("--mixture", "7"), ("--mixture", "7=a"), ("--mixture", "7=1,7=2"), ("--labels", "1,a"), ("--timeout", "0")],
+    [("--mixture", "7"), ("--mixture", "7=a"), ("--mixture", "7=1,7=2"), ("--labels", "1,,2"), ("--timeout", "0")],
 )
 def test_an_invalid_option_is_a_usage_error(arguments):
     result = fount("sample", "digits-cvae", *arguments)

@@ -46,6 +46,16 @@ def test_facts_about_a_plan_are_shown(gateway):
         assert line in text.splitlines()
 
 
+@pytest.mark.parametrize("command", ["plan", "pull"])
+def test_a_number_that_is_the_name_of_another_class_is_noted(gateway, tmp_path, command):
+    gateway.classes = ("0", "2", "cat")
+    (tmp_path / "plan.yaml").write_text(PLAN.replace("{balance: largest}", "{counts: {0: 5, 2: 5, '#1': 7, cat: 1}}"))
+    out = () if command == "plan" else ("--out", "rows")
+    assert fount(command, "plan.yaml", *out).stderr.splitlines()[0] == (
+        'note: "2" (index 1): taken as names of classes; write \'#2\', in quotes, for index 2, which is "cat"'
+    )
+
+
 def test_a_plan_can_be_json(gateway):
     plan = json.loads(fount("plan", "plan.yaml", "--json").stdout)
     assert (plan["rows"], plan["request"]["seed"], plan["slots"][0]["count"]) == ("40", "1", "1001")

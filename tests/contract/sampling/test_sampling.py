@@ -76,6 +76,18 @@ async def test_label_by_name_is_label_by_id(running) -> None:
     assert await running.sample(request(condition=by_name)) == await running.sample(request(condition=label(2)))
 
 
+@pytest.mark.parametrize(("text", "index"), [("2", 1), ("#2", 2), ("0", 0), ("#1", 1), ("cat", 2)])
+async def test_a_label_is_a_name_first_and_then_an_index(text: str, index: int) -> None:
+    pool = MemoryPool()
+    pool.models[0] = memory_model("toy", labels=("1", "2", "cat"))
+    async with serving(pool) as running:
+        one = sampling_pb2.LabelRef(name=text)
+        mixture = sampling_pb2.Mixture(components=[sampling_pb2.MixtureComponent(label=one, weight=1)])
+        for condition in (sampling_pb2.Condition(label=one), sampling_pb2.Condition(mixture=mixture)):
+            _, chunks = await running.sample(request(2, condition=condition))
+            assert labels(chunks) == [index, index]
+
+
 async def test_labels_belong_to_their_indices(running) -> None:
     given = sampling_pb2.Condition(labels=sampling_pb2.Labels(ids=[2, 0, 1]))
     _, chunks = await running.sample(request(3, start_index=5, condition=given))

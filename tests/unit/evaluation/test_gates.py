@@ -20,6 +20,17 @@ def metric(name: str = "copy_rate", value: float | None = 0.02, interval=(0.01, 
     )  # fmt: skip
 
 
+NUMBERED = metric(
+    "recall",
+    classes=[ClassValue(class_name=name, value=number) for name, number in (("1", 0.25), ("0", 0.5), ("a", 0.75))],
+)
+
+
+@pytest.mark.parametrize(("name", "value"), [("1", 0.25), ("#1", 0.5), ("2", 0.75), ("a", 0.75), ("#2", 0.75)])
+def test_its_class_is_a_name_first_and_then_an_index(name: str, value: float) -> None:
+    assert evaluate_gate(parse_gate(f"recall[{name}] > 0.1"), [NUMBERED]).actual == value
+
+
 RECALLS = metric(
     "recall",
     classes=(
