@@ -177,9 +177,9 @@ def test_an_image_of_16_bits_is_refused():
 
 def test_a_policy_that_is_not_yaml_is_reported(tmp_path):
     draw("a.png")
-    (tmp_path / "policy.yaml").write_text("- {rotate: 2024-13-45}\n")
+    (tmp_path / "policy.yaml").write_text("- {rotate: [1\n")
     message = fount("a.png", "--policy", "policy.yaml", "--out", "s.png").stderr
-    assert "The policy 'policy.yaml' is not YAML: month must be in 1..12" in message
+    assert "The policy 'policy.yaml' is not YAML at line 2: " in message
 
 
 def test_an_npz_file_with_objects_is_not_unpickled(tmp_path):
