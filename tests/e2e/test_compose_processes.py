@@ -77,7 +77,7 @@ def test_a_gateway_without_the_tokens_says_so(archives: Path, tmp_path: Path) ->
 
 
 def draw(server: str, timeout_s: float = 60):
-    with Client(server) as client:
+    with Client(server, timeout_s=timeout_s) as client:
         return retrying(lambda: client.sample("digits-vae", count=3), timeout_s)
 
 

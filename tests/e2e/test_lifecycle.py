@@ -94,7 +94,7 @@ def test_a_closed_terminal_ends_a_server_unless_nohup_started_it(tmp_path: Path,
 
 @pytest.mark.slow
 def test_a_killed_torchserve_comes_back_and_calls_wait_or_fail_clearly(archives: Path, tmp_path: Path) -> None:
-    with serving(archives, tmp_path) as served, Client(served.server, timeout_s=40) as client:
+    with serving(archives, tmp_path) as served, Client(served.server, timeout_s=30) as client:
         before = client.sample("digits-vae", count=5, seed=1)
         killed = served.java()
         killed.kill()
