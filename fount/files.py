@@ -44,9 +44,11 @@ def atomic_path(
         The temporary file, which exists and is empty.
 
     Raises:
-        OSError: the file cannot be written, and `path` is as it was.
+        OSError: the file cannot be written, or is a device or a pipe, and `path` is as it was.
         FileExistsError: `path` exists and `overwrite` is False.
     """
+    if path.exists() and not (path.is_file() or path.is_dir()):  # a folder raises a clearer error below
+        raise OSError(errno.EINVAL, "it is a device or a pipe, and no file", str(path))
     # Its name is short, since names may have 255 bytes.
     part = (staging or path.parent) / f".{path.name[:_MAX_PART_CHARACTERS]}.{secrets.token_hex(6)}{PART_SUFFIX}"
     try:

@@ -6,18 +6,19 @@ group `fount.commands`; one that cannot be imported reports the missing extra.
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib import import_module
 from importlib.machinery import PathFinder
 from importlib.metadata import EntryPoint, entry_points, version
 from importlib.util import module_from_spec
-from typing import Any, cast
+from typing import Any, NoReturn, cast
 
 import click
 
-from fount.cli.output.text import plain
+from fount.cli.output.text import escape_unknown_characters, plain
 from fount.cli.variables import ignore_links, with_variable
 from fount.environment import ROOT
 from fount.errors import FountError, MissingExtra
@@ -61,6 +62,16 @@ _EXTRA_COMMANDS: dict[str, tuple[str, str]] = {
 class _LazyGroup(click.Group):
     """Lists commands without importing them, and shows expected errors as messages."""
 
+    def main(self, *args: Any, **extra: Any) -> Any:
+        """Run the command line; what the operating system refuses becomes a message and exit code 1."""
+        escape_unknown_characters()
+        try:
+            return super().main(*args, **extra)
+        except OSError as error:
+            _exit_with(_describe(error))
+        except UnicodeEncodeError as error:  # of an argument that is sent to a server
+            _exit_with(f"{error.object!a} is not text in the encoding of this system: write it again, or set LC_ALL")
+
     def list_commands(self, ctx: click.Context) -> list[str]:
         """List the names of all commands, installed or not."""
         return sorted(_CLIENT_COMMANDS | _EXTRA_COMMANDS)
@@ -89,7 +100,7 @@ class _LazyGroup(click.Group):
             formatter.write_dl(sorted(summaries.items()))
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Run a command; an expected error, as of a file, becomes a message and exit code 1, without a traceback."""
+        """Run a command; an expected error becomes a message and exit code 1, without a traceback."""
         try:
             with _naming_extra(lambda: ctx.invoked_subcommand):  # of a command that imports a package when it runs
                 return super().invoke(ctx)
@@ -97,13 +108,26 @@ class _LazyGroup(click.Group):
             raise with_variable(error) from error
         except FountError as error:
             raise click.ClickException("\n".join(map(plain, str(error).split("\n")))) from error
-        except OSError as error:
-            if error.filename is None:
-                raise
-            raise click.ClickException(f"{error.filename!r} cannot be used: {error.strerror}") from error
         except KeyboardInterrupt:
             click.echo("Stopped.", err=True)
             raise click.exceptions.Exit(_INTERRUPTED) from None
+
+
+def _describe(error: OSError) -> str:
+    """Describe an error of a file, or of the output, which has no name."""
+    reason = error.strerror or type(error).__name__
+    if error.filename is None:
+        return f"The output cannot be written: {reason}. Free some space, or write it elsewhere."
+    return f"{str(error.filename)!r} cannot be used: {reason}. Name another path."
+
+
+def _exit_with(message: str) -> NoReturn:
+    """Print a message and end, even when neither can be written."""
+    with suppress(OSError, ValueError):  # otherwise Python writes what is left again when it exits, and fails again
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    with suppress(OSError):
+        click.echo(f"Error: {message}", err=True)
+    sys.exit(1)
 
 
 def _load(name: str) -> click.Command:

@@ -12,6 +12,7 @@ from dataclasses import field
 from pathlib import Path
 from typing import Any, Literal
 
+from fount.cli.output.text import plain
 from fount.documents import record
 
 __all__ = ["Finding", "State", "failed", "finding_to_text", "has_failed", "join_first", "passed", "report_to_json",
@@ -74,18 +75,19 @@ def join_first(names: Sequence[str], most: int) -> str:
     return ", ".join([*names[:most], *others])
 
 
-def finding_to_text(finding: Finding, encoding: str = "utf-8") -> str:
+def finding_to_text(finding: Finding, *, unicode: bool = True) -> str:
     """Format one finding: its mark and name, what was seen, and below it what to change.
 
-    Characters that the encoding of the terminal cannot represent are replaced.
+    What a model's code wrote cannot move the cursor or colour the terminal. `unicode` tells whether the mark may be
+    another character than ASCII.
     """
-    marks = _MARKS if "utf" in encoding.lower() else _ASCII_MARKS
+    marks = _MARKS if unicode else _ASCII_MARKS
     seen = finding.seen.replace("\n", f"\n{_INDENT}")
     text = f"{marks[finding.state]:<2} {finding.check:<{_NAME_WIDTH}}{seen}"
     if finding.change:
         word = "could: " if finding.state == "passed" else "change: "
         text += f"\n{_INDENT}{word}" + finding.change.replace("\n", f"\n{_INDENT}{' ' * len(word)}")
-    return text.encode(encoding, errors="replace").decode(encoding)
+    return "\n".join(map(plain, text.split("\n")))
 
 
 def has_failed(findings: Sequence[Finding]) -> bool:

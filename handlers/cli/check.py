@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from fount.cli.output.text import output_is_unicode
 from handlers.cli.options import (
     FILE,
     THREADS,
@@ -92,7 +93,7 @@ def check(
     for finding in _run(request):
         findings.append(finding)
         if not as_json:
-            click.echo(finding_to_text(finding, getattr(sys.stdout, "encoding", None) or "utf-8"))
+            click.echo(finding_to_text(finding, unicode=output_is_unicode()))
     next_command = f"fount pack {shlex.quote(name)}{'' if '/' in name else store_argument(model_store)}"
     if as_json:
         click.echo(json.dumps(report_to_json(folder, findings, next_command), indent=2))

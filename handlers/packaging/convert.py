@@ -107,7 +107,8 @@ def convert(
         with atomic_path(out) as part:
             save_file(copies, part)
     except (OSError, SafetensorError) as error:
-        raise ConvertError(f"{out} cannot be written ({error}); name another file or free some space") from error
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else error
+        raise ConvertError(f"{out} cannot be written ({reason}); name another file or free some space") from error
     return Conversion(
         tensors=len(renamed),
         size_bytes=out.stat().st_size,

@@ -84,7 +84,8 @@ def pack(folder: Path, out: Path) -> ArchiveInfo:
         _write(members, file)
         return verify_archive(file)
     except (OSError, ArchiveError) as error:
-        raise PackError(f"{file} cannot be written: {error}; choose another folder or free some space") from error
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else error
+        raise PackError(f"{file} cannot be written: {reason}; choose another folder or free some space") from error
 
 
 def _sources(card: Card, folder: Path) -> dict[str, Path | bytes]:

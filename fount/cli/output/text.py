@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import codecs
+import io
 import json
 import sys
 from collections.abc import Iterable, Iterator, Sequence
@@ -10,7 +12,38 @@ import click
 
 from fount.names import numbers_read_as_names
 
-__all__ = ["align", "echo_result", "error_is_terminal", "note_numbers_read_as_names", "plain", "table"]
+__all__ = [
+    "align", "echo_result", "error_is_terminal", "escape_unknown_characters", "note_numbers_read_as_names",
+    "output_is_unicode", "plain", "table",
+]  # fmt: skip
+
+
+class _AsciiOutput(io.TextIOWrapper):
+    """An output for ASCII alone, to which click would otherwise write UTF-8."""
+
+    def __init__(self, stream: io.TextIOWrapper) -> None:
+        super().__init__(stream.buffer, encoding="utf-8", line_buffering=True)
+        self._stream = stream  # it closes its buffer when nothing refers to it
+
+    def write(self, text: str, /) -> int:
+        """Write text with escapes."""
+        return super().write(text.encode("ascii", "backslashreplace").decode())
+
+
+def escape_unknown_characters() -> None:
+    """Print characters that the terminal's encoding lacks, as in names of classes, by backslash escapes."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+            if codecs.lookup(stream.encoding).name == "ascii":
+                setattr(sys, name, _AsciiOutput(stream))
+
+
+def output_is_unicode() -> bool:
+    """Whether standard output can show every character."""
+    encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
+    return "utf" in encoding.lower() and not isinstance(sys.stdout, _AsciiOutput)
 
 
 def echo_result(value: object, lines: Iterable[str], *, as_json: bool) -> None:

@@ -7,8 +7,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from PIL import Image
 
+from fount.cli.main import main
 from fount.v1 import model_pb2, sampling_pb2
 from tests.contract.commands import fount, interrupted
 from tests.contract.fake_gateway import (
@@ -58,6 +60,23 @@ def test_a_model_is_shown_in_full(gateway):
     lines = fount("model", "digits-cvae").stdout.splitlines()
     assert "Parameter     truncation, 0.5 to 4, unset off: How far z may be from 0." in lines
     assert "Quality       label-accuracy 0.98 [0.975, 0.985], real data 0.99; 10 000 samples" in lines
+
+
+@pytest.mark.parametrize("charset", ["ascii", "latin-1"])
+@pytest.mark.parametrize(
+    "arguments",
+    [["models"], ["model", "digits-cvae"], ["sample", "digits-cvae", "--label", "猫", "--seed", "1", "--out", "a.npz"]],
+    ids=["models", "model", "sample"],
+)
+def test_names_that_the_terminal_cannot_show_are_escaped(gateway, tmp_path, monkeypatch, arguments, charset):
+    monkeypatch.chdir(tmp_path)
+    gateway.class_names = (*"012", "猫", *"456789")
+    model = gateway.model()
+    model.description = "猫"
+    gateway.pages = [[model]]
+    result = CliRunner(charset=charset).invoke(main, arguments)
+    assert result.exit_code == 0, result.stderr
+    assert b"\\u732b" in result.stdout_bytes or arguments[0] == "sample"
 
 
 def test_text_of_a_server_cannot_control_the_terminal(gateway):

@@ -174,9 +174,16 @@ def test_a_finding_survives_the_pipe() -> None:
     assert Finding(**json.loads(json.dumps(dataclasses.asdict(finding)))) == finding
 
 
+def test_a_class_that_the_terminal_cannot_show_is_escaped(tmp_path: Path) -> None:
+    card = {"classes": ("a", "b", "c", "猫"), "prior": (0.25,) * 4}  # one more than the module has
+    folder = plant(tmp_path / "planted", card=card)
+    result = CliRunner(charset="ascii").invoke(main, ["check", f"{folder.parent}/{folder.name}"])
+    assert "label 3 ('\\u732b') raised IndexError" in result.stdout
+
+
 def test_an_ascii_terminal_gets_ascii_marks() -> None:
-    assert finding_to_text(failed("rows", "8×8", "correct it"), "ascii").splitlines() == [
-        "X  rows          8?8",
+    assert finding_to_text(failed("rows", "8×8", "correct it"), unicode=False).splitlines() == [
+        "X  rows          8×8",
         "                 change: correct it",
     ]
 

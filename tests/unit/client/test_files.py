@@ -111,3 +111,11 @@ def test_a_folder_that_cannot_be_closed_is_named(tmp_path, monkeypatch):
     tmp_path.chmod(0o755)
     monkeypatch.setattr(Path, "chmod", lambda *_: None)  # as on some network file systems
     assert make_private_folder(tmp_path) == f"{tmp_path} can be read by other users"
+
+
+def test_a_pipe_is_not_replaced_by_a_file(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(OSError, match="it is a device or a pipe, and no file"):
+        atomic_write(tmp_path / "pipe", b"after")
+    assert (tmp_path / "pipe").is_fifo()
+    assert names(tmp_path) == ["pipe"]
