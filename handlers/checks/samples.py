@@ -43,7 +43,8 @@ def check_picture(subject: Subject) -> Finding:
     shown = images if channels in (1, 3) else images[..., : 3 if channels > 3 else 1]
     captions = [classes[i // columns] if classes else str(i) for i in range(len(images))]
     try:
-        image_grid(shown, captions, columns=columns).save(subject.picture, format="PNG")
+        with atomic_path(subject.picture) as part:
+            image_grid(shown, captions, columns=columns).save(part, format="PNG")
     except OSError as error:
         change = "name another file with --picture"
         return warned("picture", f"{subject.picture} cannot be written: {error.strerror or error}", change)

@@ -188,6 +188,15 @@ def test_an_ascii_terminal_gets_ascii_marks() -> None:
     ]
 
 
+def test_text_of_a_model_cannot_control_the_terminal() -> None:
+    text = finding_to_text(failed("rows", "red\x1b[31m\nline\r", "correct\x07 it"))
+    assert text.split("\n") == [
+        "✗  rows          red [31m",
+        "                 line ",
+        "                 change: correct  it",
+    ]
+
+
 def test_every_failed_check_is_named_in_the_verdict() -> None:
     findings = [failed("rows", "", ""), failed("output", "", "")]
     assert verdict("toy", findings, "") == "toy failed rows, output: change what is named above, then check again."

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import re
 from pathlib import Path
 
@@ -65,6 +66,12 @@ def test_a_picture_that_cannot_be_written_is_warned_of(tmp_path: Path) -> None:
     finding = find(tmp_path, "picture")
     assert finding.state == "warned"
     assert "name another file with --picture" in finding.change
+
+
+def test_a_picture_replaces_no_pipe(tmp_path: Path) -> None:
+    os.mkfifo(plant(tmp_path) / "check.png")
+    assert "it is a device or a pipe, and no file" in find(tmp_path, "picture").seen
+    assert (tmp_path / "check.png").is_fifo()
 
 
 def test_half_a_range_is_warned_of(tmp_path: Path) -> None:
@@ -142,6 +149,17 @@ def test_an_unusable_source_file_is_reported(tmp_path: Path, line: str, seen: st
     assert finding.state == "failed"
     assert seen in f"{finding.seen}; {finding.change}"
     assert change in f"{finding.seen}; {finding.change}"
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="it needs a machine without CUDA")
+def test_a_class_that_is_built_on_cuda_is_reported_with_its_line(tmp_path: Path) -> None:
+    folder = plant(tmp_path)
+    source = (folder / "generator.py").read_text().replace("torch.zeros(())", 'torch.zeros((), device="cuda")')
+    (folder / "generator.py").write_text(source)
+    finding = find(folder, "weights")
+    line = next(i for i, text in enumerate(source.splitlines(), 1) if "cuda" in text)
+    assert f"it creates tensors on cuda, which this machine does not have (generator.py, line {line})" in finding.seen
+    assert finding.change.startswith("create tensors on the device of z")
 
 
 def test_missing_and_extra_weights_are_named(tmp_path: Path) -> None:

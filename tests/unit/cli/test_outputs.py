@@ -114,7 +114,7 @@ def test_a_full_error_output_leaves_the_exit_code(tmp_path: Path) -> None:
         ["plan", LONG],
         ["evaluate", "m", "--report", f"{LONG}.html"],
     ],
-    ids=" ".join,
+    ids=lambda arguments: " ".join(arguments).replace(LONG, "LONG"),
 )
 def test_a_name_that_is_too_long_is_a_sentence(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str]
