@@ -21,6 +21,7 @@ from fount.files import open_regular
 __all__ = ["dump_yaml", "load_yaml", "read_yaml"]
 
 _MAX_DEPTH = 64  # lists and mappings within each other
+_MAX_VALUES = 2**18  # keys, values, lists and mappings of a document
 _MAX_DIGITS = 256  # of a number; the largest float has 309
 _PARSER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # libyaml's is twenty times as fast
 _CONSTANTS = {"": None, "~": None} | {
@@ -50,7 +51,7 @@ def load_yaml(text: str | bytes) -> Any:
     """Read a YAML document into plain values; an empty one is None. Time and memory grow with its size alone.
 
     Raises:
-        DocumentError: it is not YAML, is nested too deeply, has an anchor, an alias or a tag, or a key occurs twice.
+        DocumentError: it is not YAML, has too many values or levels, an anchor, an alias or a tag, or a key twice.
     """
     builder = _Builder()
     try:
@@ -122,7 +123,7 @@ class _Builder:
         self.value: Any = None
         self.repeated: list[Problem] = []
         self._open: list[_Open] = []
-        self._documents = 0
+        self._documents = self._values = 0
 
     def take(self, event: yaml.Event) -> None:
         """Take the next event; a DocumentError says what is not accepted, and on which line."""
@@ -143,6 +144,9 @@ class _Builder:
             self._take_node(event, line)
 
     def _take_node(self, event: yaml.ScalarEvent | yaml.CollectionStartEvent, line: int) -> None:
+        self._values += 1
+        if self._values > _MAX_VALUES:
+            raise _refusal(f"has more than {_MAX_VALUES} keys and values by line {line}", "write a shorter document")
         parent = self._open[-1] if self._open else None
         is_key = parent is not None and isinstance(parent.values, _Mapping) and parent.key is None
         if isinstance(event, yaml.ScalarEvent):

@@ -46,7 +46,7 @@ REAL_MODES = {
 _T = TypeVar("_T")
 _TARGET_KINDS = ("balance", "factor", "counts", "weights")
 _MAX_HOURS = 30 * 24
-_MAX_FILE_BYTES = 2**24  # counts of ten thousand classes in several groups
+_MAX_FILE_BYTES = 2**24  # room for comments; `fount.plain_yaml` bounds the values
 
 
 def _whole(low: int, high: int) -> Any:

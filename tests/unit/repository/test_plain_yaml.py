@@ -86,6 +86,14 @@ def test_it_refuses_a_mebibyte_that_only_opens_in_a_moment(opening):
     assert time.process_time() - started < 5
 
 
+@pytest.mark.parametrize(
+    "text", ["[" + "1," * 2**19 + "]", "{" + "a," * 2**19 + "}", "- {a: b}\n" * 2**17], ids=["list", "keys", "mappings"]
+)
+def test_it_refuses_too_many_values_before_it_keeps_them(text):
+    with pytest.raises(DocumentError, match="has more than 262144 keys and values by line"):
+        load_yaml(text)
+
+
 def test_it_reads_64_levels():
     assert load_yaml("[" * 64 + "]" * 64) == load_yaml("[" * 64 + "]" * 64)
     with pytest.raises(DocumentError, match="is nested more than 64 deep on line 1"):
