@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import json
 import resource
+import subprocess
+import sys
 from pathlib import Path
+from typing import IO
 
 import pytest
 from click.testing import CliRunner, Result
 
 from fount.cli.main import main
+from handlers.checks.process import CheckRequest
 from tests.handlers.planted import plant
 
 FOREIGN = "the model's code wrote something else to the pipe of the check"
 WRITE = "import os, sys; pipe = int(sys.argv[2]);"
+START = b'{"order": ["output", "golden"]}\n{"begin": "output"}\n'
+BEGIN = f"{WRITE} import time; os.write(pipe, {START!r})\n"
 ENDLESS = f"{WRITE} data = b'x' * 65536\n        while True: os.write(pipe, data)"
 FINDING = {"check": "output", "state": "passed", "seen": "", "change": "", "blocks": False, "numbers": {}}
 
@@ -44,7 +50,6 @@ CODE = {
     "NaN": write(b'{"finding": ' + json.dumps(FINDING | {"numbers": {"x": float("nan")}}).encode() + b"}"),
     "another order": write({"order": ["output"]}),
     "an early end": write({"end": True}),
-    "half a line": f"{WRITE} os.write(pipe, b'half'); return torch.zeros(len(z), 1, 4, 4)",
     "the same check without end": (
         f'{WRITE}\n        while True: os.write(pipe, b\'{{"begin": "output"}}\' + bytes([10]))'
     ),
@@ -52,11 +57,21 @@ CODE = {
 
 
 @pytest.mark.parametrize("code", CODE.values(), ids=CODE.keys())
-def test_what_is_no_event_is_a_finding(tmp_path: Path, code: str) -> None:
-    result = check(plant(tmp_path / "planted", before=code), "--time-limit", "20")
+def test_what_is_no_event_is_a_finding(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: str) -> None:
+    def start(request: CheckRequest, pipe: int, folder: Path, printed: IO[bytes]) -> subprocess.Popen[bytes]:
+        command = [sys.executable, "-c", BEGIN + code.replace("\n        ", "\n"), "", str(pipe)]
+        return subprocess.Popen(command, pass_fds=(pipe,), stdout=printed, stderr=printed)
+
+    monkeypatch.setattr("handlers.checks.process._start", start)  # a child without torch, which starts at once
+    result = check(plant(tmp_path / "planted"), "--time-limit", "20")
     assert (result.exit_code, type(result.exception)) == (1, SystemExit)
     assert f"output        {FOREIGN}" in result.stdout
     assert "golden        needs output" in result.stdout
+
+
+def test_half_a_line_of_a_model_is_a_finding(tmp_path: Path) -> None:
+    code = f"{WRITE} os.write(pipe, b'half')"
+    assert f"output        {FOREIGN}" in check(plant(tmp_path / "planted", before=code)).stdout
 
 
 def test_a_line_without_end_is_a_finding_in_bounded_memory(tmp_path: Path) -> None:
