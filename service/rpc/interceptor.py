@@ -9,7 +9,7 @@ import os
 import time
 from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import aclosing, contextmanager
+from contextlib import AbstractContextManager, aclosing, contextmanager, nullcontext
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
@@ -34,6 +34,7 @@ _request_id: ContextVar[str] = ContextVar("fount_request_id", default="")
 _MAX_REQUEST_ID = 64
 _RETRY_AFTER_S = 1.0  # when too many calls are open
 _SAMPLE = ("server_stream", "fount.v1.SamplingService", "Sample")  # the scheduler limits its streams
+_UNLIMITED = nullcontext()
 
 if TYPE_CHECKING:  # generic in the stubs alone
     Context = grpc.aio.ServicerContext[Any, Any]
@@ -160,16 +161,12 @@ class _OpenCalls:
         self._most, self._metrics = most, metrics
         self._open: Counter[tuple[str, ...]] = Counter()  # by RPC; by RPC and subject
 
-    @contextmanager
-    def opened(self, rpc: tuple[str, str, str], caller: Caller) -> Iterator[None]:
-        """Count a call as open during the block.
+    def opened(self, rpc: tuple[str, str, str], caller: Caller) -> AbstractContextManager[None]:
+        """Count a call of a limited kind as open during the block, which raises Overloaded if too many are."""
+        return _UNLIMITED if rpc[0] == "unary" or rpc == _SAMPLE else self._counted(rpc, caller)
 
-        Raises:
-            Overloaded: too many are open.
-        """
-        if rpc[0] == "unary" or rpc == _SAMPLE:
-            yield
-            return
+    @contextmanager
+    def _counted(self, rpc: tuple[str, str, str], caller: Caller) -> Iterator[None]:
         of_caller, method = (*rpc, caller.subject), rpc[2]
         if self._open[of_caller] >= caller.limits.max_open_calls:
             limit = caller.limits.max_open_calls
