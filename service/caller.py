@@ -23,7 +23,7 @@ class CallerLimits:
     Attributes:
         max_streams: open streams of samples, or of arrays that are computed for a call.
         max_open_calls: open calls of each other streaming RPC, as watches.
-        max_queue_s: waiting work, in seconds of one worker.
+        max_queue_s: work waiting for a model, in seconds until its workers finish it.
     """
 
     max_streams: int = 1024

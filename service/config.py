@@ -65,8 +65,7 @@ class GatewayConfig:
     )
     caller_queue_s: float = _setting(
         30.0,
-        "Limit of the work waiting for one caller, in seconds of one worker; below --max-queue-s, so that no caller "
-        "fills a model's queue alone.",
+        "The same for the work of one caller; below --max-queue-s, so that none fills a model's queue alone.",
         above=0,
     )
     total_queue_s: float = _setting(600.0, "Limit of all waiting work, in seconds of one worker.", above=0)

@@ -139,7 +139,7 @@ class _Admission:
             backlogs: all waiting work.
 
         Raises:
-            Overloaded: too much work waits for its model, for its caller, or in total.
+            Overloaded: too much work waits for its model, there from its caller, or in total.
         """
         config, model = self._config, work.target.model
         caller_limit = min(config.caller_queue_s, work.context.caller.limits.max_queue_s)
@@ -152,19 +152,21 @@ class _Admission:
             for stream in each.streams
             if work.context.priority is Priority.BULK or stream.work.context.priority is Priority.INTERACTIVE
         ]
-        workers = max(1, self._pool.workers(work.target))
-        of_model = sum(seconds for target, _, seconds in waiting if target == work.target) / workers
-        of_caller = sum(seconds for _, subject, seconds in waiting if subject == work.context.caller.subject)
+        workers, caller = max(1, self._pool.workers(work.target)), work.context.caller.subject
+        of_model = [(subject, seconds / workers) for target, subject, seconds in waiting if target == work.target]
+        of_all = sum(seconds for _, seconds in of_model)
+        of_caller = sum(seconds for subject, seconds in of_model if subject == caller)
         total = sum(seconds for _, _, seconds in waiting)
+        name = f"{model.name} {model.version}"
         for reason, subject, waiting_s, added_s, limit_s in (
-            ("model-queue", f"{model.name} {model.version}", of_model, own_s / workers, config.max_queue_s),
-            ("caller-queue", f"the caller {work.context.caller.subject}", of_caller, own_s, caller_limit),
+            ("model-queue", name, of_all, own_s / workers, config.max_queue_s),
+            ("caller-queue", f"{name} from the caller {caller}", of_caller, own_s / workers, caller_limit),
             ("total-queue", "this gateway", total, own_s, config.total_queue_s),
         ):
             if waiting_s and waiting_s + added_s > limit_s:
                 message = f"{waiting_s:.3g} s of work wait for {subject}, and the limit is {limit_s:g} s"
                 # Every ready worker reduces the waiting work by a second each second.
-                speed = 1 if reason == "model-queue" else workers
+                speed = workers if reason == "total-queue" else 1
                 retry_s = self._book(subject, (waiting_s + added_s - limit_s) / speed, added_s / speed)
                 self._refuse(reason, message, retry_s)
 

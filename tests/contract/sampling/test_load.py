@@ -90,8 +90,8 @@ async def test_interactive_priority_needs_a_grant(pool: MemoryPool) -> None:
     ("settings", "policy", "subject"),
     [
         ({"max_queue_s": 1}, None, "toy 1"),
-        ({"caller_queue_s": 1}, None, "the caller anonymous"),
-        ({}, Anonymous(limits=CallerLimits(max_queue_s=1)), "the caller anonymous"),
+        ({"caller_queue_s": 1}, None, "toy 1 from the caller anonymous"),
+        ({}, Anonymous(limits=CallerLimits(max_queue_s=1)), "toy 1 from the caller anonymous"),
         ({"total_queue_s": 1}, None, "this gateway"),
     ],
     ids=["model", "caller", "caller-with-own-limit", "total"],
@@ -107,6 +107,16 @@ async def test_work_above_a_queue_limit_is_refused_with_a_time_to_retry(pool, se
         await asyncio.sleep(retry_s(error))
         await running.sample(request(900))
         for each in pulls:
+            each.cancel()
+
+
+async def test_the_share_of_a_caller_grows_with_the_workers_of_a_model() -> None:
+    async with serving_slowly(MemoryPool(workers_each=4), caller_queue_s=1) as running:
+        calls = [pull(running, 900, seed=seed) for seed in range(4)]
+        begun = [(await each.read()).HasField("header") for each in calls]
+        assert begun == [True, True, True, True]
+        assert "from the caller anonymous" in (await running.refused(request(4000))).details()
+        for each in calls:
             each.cancel()
 
 
