@@ -1,13 +1,14 @@
 """The HTTP side port: /livez, /readyz and /metrics. Liveness never depends on workers or queues.
 
-It must not starve the gRPC port of file descriptors, whatever its clients do. So a connection serves requests for a few
-seconds at most, and a new one takes the place of the oldest when too many are open.
+It must not starve the gRPC port of file descriptors, whatever its clients do. So a connection serves one request, for a
+few seconds at most, and a new one takes the place of the oldest when too many are open. Ending a connection that serves
+several after so many seconds would break requests that arrive at that moment, as those of a scraper every 10 s.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import cast
 
@@ -44,7 +45,7 @@ class SidePort:
         self._why_not_ready, self._why_waiting = why_not_ready, why_waiting
         self._connection_s = connection_s
         self._connections: dict[web.RequestHandler, None] = {}  # the oldest first
-        app = web.Application()
+        app = web.Application(middlewares=[_close_after])
         app.add_routes([
             web.get("/livez", self._live),
             web.get("/readyz", self._readyz),
@@ -100,3 +101,12 @@ class SidePort:
     async def _series(self, request: web.Request) -> web.Response:
         body = generate_latest(self._metrics.registry)
         return web.Response(body=body, headers={"Content-Type": CONTENT_TYPE_LATEST})
+
+
+@web.middleware
+async def _close_after(
+    request: web.Request, handle: Callable[[web.Request], Awaitable[web.StreamResponse]]
+) -> web.StreamResponse:
+    response = await handle(request)
+    response.force_close()
+    return response
