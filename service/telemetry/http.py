@@ -105,8 +105,9 @@ class SidePort:
 
 @web.middleware
 async def _close_after(
-    request: web.Request, handle: Callable[[web.Request], Awaitable[web.StreamResponse]]
+    request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
 ) -> web.StreamResponse:
-    response = await handle(request)
+    """End a connection after its answer."""
+    response = await handler(request)
     response.force_close()
     return response
