@@ -172,5 +172,5 @@ def test_a_port_in_use_is_named(archives: Path, tmp_path: Path, served) -> None:
 def test_an_unusable_state_folder_is_named(archives: Path, tmp_path: Path) -> None:
     options = ("--archives", str(archives), "--port", "0", "--http-port", "0", "--state-dir", f"{FOUNT}/state")
     ended = run_fount("serve", *options, home=tmp_path)
-    assert (ended.returncode, "--state-dir" in ended.stderr) == (1, True)
+    assert (ended.returncode, "--state-dir" in ended.stderr) == (2, True)
     assert "Traceback" not in ended.stderr
