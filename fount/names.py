@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
-__all__ = ["class_index", "normal_name", "numbers_read_as_names", "parse_index"]
+__all__ = ["class_index", "indices_of", "normal_name", "numbers_read_as_names", "parse_index"]
 
 _INDEX = re.compile("#?(0|[1-9][0-9]{0,9})")
 
@@ -22,19 +22,26 @@ def normal_name(name: str) -> str:
     return unicodedata.normalize("NFC", name)
 
 
-def class_index(text: str, names: Sequence[str]) -> int | None:
+def indices_of(names: Sequence[str]) -> dict[str, int]:
+    """Return the index of each name, to look up many; of one that occurs twice, the first."""
+    return {names[index]: index for index in reversed(range(len(names)))}
+
+
+def class_index(text: str, names: Sequence[str], indices: Mapping[str, int] | None = None) -> int | None:
     """Find the class that a text stands for: the class of this name; else the one at this index, as "2" or "#2".
 
     Args:
         text: as a user wrote it.
         names: of the classes by index, in NFC.
+        indices: of the names, from `indices_of`; None: the names are searched, which is faster for one text.
 
     Returns:
         The index of the class; None if there is none.
     """
     name = normal_name(text)
-    if name in names:
-        return names.index(name)
+    found = indices.get(name) if indices is not None else names.index(name) if name in names else None
+    if found is not None:
+        return found
     index = parse_index(text)
     return index if index is not None and index < len(names) else None
 

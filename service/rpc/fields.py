@@ -6,11 +6,11 @@ Problems are collected in `Violations`, so that a caller receives all of them at
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
-from fount.names import class_index
+from fount.names import class_index, indices_of
 from fount.transforms import RANGES, Kind, Policy, Transform, violations
 from fount.v1 import augmentation_pb2, model_pb2, sampling_pb2
 from service.domain import ModelKey, Parameters, ServedModel
@@ -94,7 +94,12 @@ def read_parameters(message: sampling_pb2.Parameters, field: str, model: ServedM
 
 
 def read_label(
-    message: sampling_pb2.LabelRef, field: str, owner: str, names: tuple[str, ...], wrong: Violations
+    message: sampling_pb2.LabelRef,
+    field: str,
+    owner: str,
+    names: tuple[str, ...],
+    wrong: Violations,
+    indices: Mapping[str, int] | None = None,
 ) -> int:
     """Read the id of a label, given by id or by a text as in `class_index`; 0, with a violation, when it is wrong.
 
@@ -104,13 +109,14 @@ def read_label(
         owner: the model or data set that has these labels.
         names: of its labels, by id, in NFC.
         wrong: appended to.
+        indices: of the names, where many labels are read, as in `class_index`.
     """
     kind = message.WhichOneof("kind")
     if kind is None:
         wrong.add(field, "set an id or a name")
     elif kind == "id" and message.id < len(names):
         return message.id
-    elif kind == "name" and (index := class_index(message.name, names)) is not None:
+    elif kind == "name" and (index := class_index(message.name, names, indices)) is not None:
         return index
     else:
         shown = str(message.id) if kind == "id" else repr(message.name[:80])
@@ -127,11 +133,12 @@ def read_weights(
 ) -> dict[int, float]:
     """Read weights of labels, each label at most once; arguments as in `read_label`."""
     weights: dict[int, float] = {}
+    indices = indices_of(names)
     for place, entry in enumerate(entries):
         path = f"{field}[{place}]"
         wrong.check_weight(f"{path}.weight", entry.weight)
         known = len(wrong)
-        label = read_label(entry.label, f"{path}.label", owner, names, wrong)
+        label = read_label(entry.label, f"{path}.label", owner, names, wrong, indices)
         if len(wrong) == known and label in weights:
             wrong.add(f"{path}.label", f"names label {label} a second time")
         if len(wrong) == known:

@@ -14,7 +14,7 @@ from dataclasses import replace
 import numpy as np
 
 from fount.augmentation.shards import MAX_SHARDS
-from fount.names import normal_name
+from fount.names import indices_of, normal_name
 from fount.readers import Dataset, DatasetSplit
 from fount.transforms import Policy, safe_policy
 from fount.v1 import augmentation_pb2, model_pb2, sampling_pb2
@@ -102,6 +102,7 @@ class _RequestReader:
     ) -> None:
         self._request, self._dataset, self._split, self._settings = request, dataset, split, settings
         self._catalog, self._pins = catalog, pins
+        self._classes, self._groups = indices_of(dataset.classes), indices_of(dataset.groups)
         self._wrong = Violations()
         self._refusal: FountServiceError | None = None  # the first reason why a correctly named model cannot serve
 
@@ -206,15 +207,14 @@ class _RequestReader:
         return Weights(total=target.total, weights=weights)
 
     def _read_label(self, label: sampling_pb2.LabelRef, field: str) -> int:
-        return read_label(label, field, self._dataset.name, self._dataset.classes, self._wrong)
+        return read_label(label, field, self._dataset.name, self._dataset.classes, self._wrong, self._classes)
 
     def _read_group(self, name: str, field: str) -> int | None:
-        groups = self._dataset.groups
         if not name:
             return None
-        if (normal := normal_name(name)) in groups:
-            return groups.index(normal)
-        known = ", ".join(map(repr, groups[:12])) or "none"
+        if (group := self._groups.get(normal_name(name))) is not None:
+            return group
+        known = ", ".join(map(repr, self._dataset.groups[:12])) or "none"
         self._wrong.add(field, f"{self._dataset.name} has no group {name[:80]!r}; it has {known}", unknown=True)
         return None
 

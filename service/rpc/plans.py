@@ -10,7 +10,7 @@ import logging
 import time
 from dataclasses import asdict
 
-from fount.names import class_index
+from fount.names import class_index, indices_of
 from fount.readers import Dataset
 from fount.ticket.v1 import ticket_pb2
 from fount.v1 import augmentation_pb2, sampling_pb2
@@ -178,9 +178,10 @@ def _target(request: augmentation_pb2.PlanDatasetRequest, dataset: Dataset) -> a
     labels = [each.label for each in target.counts.counts] + [each.label for each in target.weights.weights]
     if target.WhichOneof("kind") == "balance_to_class":
         labels.append(target.balance_to_class)
+    indices = indices_of(dataset.classes)
     for label in labels:
-        if label.WhichOneof("kind") == "name":
-            label.id = class_index(label.name, dataset.classes) or 0  # the specification was read from it already
+        if label.WhichOneof("kind") == "name":  # the specification was read from it already
+            label.id = class_index(label.name, dataset.classes, indices) or 0
     return target
 
 

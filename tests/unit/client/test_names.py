@@ -2,7 +2,7 @@
 
 import pytest
 
-from fount.names import class_index, numbers_read_as_names
+from fount.names import class_index, indices_of, numbers_read_as_names
 
 NAMES = ("0", "1", "10", "11", "2", "cat", "#5", "caf\u00e9")
 
@@ -30,6 +30,7 @@ NAMES = ("0", "1", "10", "11", "2", "cat", "#5", "caf\u00e9")
 )
 def test_it_is_a_name_first_and_then_an_index(text, index):
     assert class_index(text, NAMES) == index
+    assert class_index(text, NAMES, indices_of(NAMES)) == index
 
 
 def test_it_finds_nothing_without_classes():
@@ -38,3 +39,7 @@ def test_it_finds_nothing_without_classes():
 
 def test_numbers_are_ambiguous_that_name_one_class_and_number_another():
     assert numbers_read_as_names(["0", "1", "10", "2", "3", "cat", "#5", "#2"], NAMES) == ["2"]
+
+
+def test_a_name_that_occurs_twice_has_its_first_index():
+    assert indices_of(("cat", "dog", "cat")) == {"cat": 0, "dog": 1}
