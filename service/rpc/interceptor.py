@@ -20,7 +20,7 @@ from grpc_status import rpc_status
 from service.caller import Caller, CallerPolicy, current_caller, enter_caller
 from service.config import GatewayConfig
 from service.domain import Priority
-from service.errors import FountServiceError, InvalidRequest, Overloaded, TooLate
+from service.errors import FountServiceError, InvalidRequest, JobsUnreachable, Overloaded, TooLate
 from service.rpc.parsing import request_parser
 from service.rpc.status import error_to_status, unexpected_status
 from service.rpc.wire_format import serializer
@@ -228,6 +228,7 @@ def _log_error(error: Exception) -> status_pb2.Status:
     if isinstance(error, FountServiceError):
         status = error_to_status(error, request_id)
         level = logging.ERROR if status.code == code_pb2.INTERNAL else logging.INFO
+        level = logging.WARNING if isinstance(error, JobsUnreachable) else level
         _log.log(level, "call %s refused: %s", request_id, error, exc_info=error.__cause__)
         return status
     _log.error("call %s failed", request_id, exc_info=error)

@@ -10,7 +10,7 @@ from google.rpc import code_pb2, error_details_pb2, status_pb2
 
 from service import errors
 from service.domain import Failure
-from service.errors import FountServiceError, InvalidRequest, Loading, NotLoaded, Overloaded, Violation
+from service.errors import FountServiceError, InvalidRequest, JobsUnreachable, Loading, NotLoaded, Overloaded, Violation
 
 __all__ = ["CODES", "error_to_status", "failure_to_status", "unexpected_status"]
 
@@ -51,7 +51,12 @@ def error_to_status(error: FountServiceError, request_id: str) -> status_pb2.Sta
         delay = duration_pb2.Duration()
         delay.FromNanoseconds(int(error.retry_after_s * 1e9))
         details.append(error_details_pb2.RetryInfo(retry_delay=delay))
-    return _status(CODES[type(error)], _shorten(str(error), _MESSAGE_BYTES), details)
+    text = str(error)
+    if isinstance(error, JobsUnreachable):  # it names hosts, sockets and users of the database
+        text = (
+            f"the database of evaluations does not answer; try again; the log has the reason, request id {request_id}"
+        )
+    return _status(CODES[type(error)], _shorten(text, _MESSAGE_BYTES), details)
 
 
 def unexpected_status(request_id: str) -> status_pb2.Status:

@@ -142,9 +142,16 @@ async def test_calls_are_refused_where_evaluations_are_off(tmp_path: Path) -> No
             )
 
 
-async def test_a_database_that_does_not_answer_is_unavailable(served: EvaluationServer) -> None:
-    served.evaluations.failure = JobsUnreachable("the database does not answer")
-    assert (await refusal(served.stub.GetEvaluation(Get(id="e"))))[0] is grpc.StatusCode.UNAVAILABLE
+async def test_a_database_that_does_not_answer_is_unavailable_and_the_log_has_the_reason(
+    served: EvaluationServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    served.evaluations.failure = JobsUnreachable('no server at "/run/db/.s.PGSQL.5432" for user "ada"')
+    metadata = (("x-request-id", "r1"),)
+    code, message = await refusal(served.stub.GetEvaluation(Get(id="e"), metadata=metadata))
+    assert code is grpc.StatusCode.UNAVAILABLE
+    assert message == ("the database of evaluations does not answer; try again; the log has the reason, request id r1")
+    (line,) = [each for each in caplog.records if each.levelname == "WARNING"]
+    assert line.getMessage() == 'call r1 refused: no server at "/run/db/.s.PGSQL.5432" for user "ada"'
 
 
 # --- Get, cancel, delete ----------------------------------------------------------------------------------------------
