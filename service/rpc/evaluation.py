@@ -110,7 +110,7 @@ class EvaluationServicer(evaluation_pb2_grpc.EvaluationServiceServicer):
         self, request: evaluation_pb2.ListEvaluationsRequest, context: Context
     ) -> evaluation_pb2.ListEvaluationsResponse:
         """Return one page of the caller's evaluations."""
-        return await list_evaluations(self._enabled(), _caller().subject, request)
+        return await list_evaluations(self._enabled(), _caller().subject, request, self._explained)
 
     async def CancelEvaluation(  # noqa: N802  # gRPC's name
         self, request: evaluation_pb2.CancelEvaluationRequest, context: Context

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
@@ -69,9 +70,12 @@ def record_to_message(record: Record, *, with_metrics: bool = True) -> evaluatio
 
 
 async def list_evaluations(
-    evaluations: Evaluations, subject: str, request: evaluation_pb2.ListEvaluationsRequest
+    evaluations: Evaluations,
+    subject: str,
+    request: evaluation_pb2.ListEvaluationsRequest,
+    explained: Callable[[Record], Record],
 ) -> evaluation_pb2.ListEvaluationsResponse:
-    """Answer one page of a list, and a token for the next.
+    """Answer one page of a list, and a token for the next; `explained` adds why evaluations wait.
 
     The page ends before `page_size` evaluations if they exceed 1 MiB; it holds one evaluation however large.
 
@@ -85,7 +89,7 @@ async def list_evaluations(
     except UnknownEvaluation as error:  # the last one of the page before was deleted
         description = "names an evaluation that does not exist any more"
         raise InvalidRequest((Violation(field="page_token", description=description),)) from error
-    messages = [record_to_message(each, with_metrics=False) for each in records[:size]]
+    messages = [record_to_message(explained(each), with_metrics=False) for each in records[:size]]
     page = messages[: count_fitting(each.ByteSize() for each in messages)]
     token = encode_token(f"{_filter_digest(request)} {page[-1].id}") if len(records) > len(page) else ""
     return evaluation_pb2.ListEvaluationsResponse(evaluations=page, next_page_token=token)

@@ -202,7 +202,8 @@ async def test_a_queued_evaluation_says_why_it_is_not_started(
         got = await stub.GetEvaluation(evaluation_pb2.GetEvaluationRequest(id=created.id))
         watch = stub.WatchEvaluation(evaluation_pb2.WatchEvaluationRequest(id=created.id))
         watched = await watch.read()
-    assert [got.evaluation.state_reason, watched.evaluation.state_reason] == [WHY, WHY]
+        (listed,) = (await stub.ListEvaluations(evaluation_pb2.ListEvaluationsRequest())).evaluations
+    assert [each.state_reason for each in (got.evaluation, watched.evaluation, listed)] == [WHY, WHY, WHY]
 
 
 async def test_readyz_says_why_evaluations_wait(gateway: Gateway, broken: RunnerProcesses) -> None:
