@@ -214,7 +214,7 @@ class _FolderWriter(SampleWriter):
             manifest = parse_json((self._path / _MANIFEST).read_bytes())
         except (OSError, ValueError) as error:
             raise OutputError(f"{self._path} is not empty and has no {_MANIFEST}; name another folder") from error
-        if not isinstance(manifest, dict):
+        if not isinstance(manifest, dict) or not _are_ranges(manifest.get("ranges", [])):
             raise OutputError(f"{self._path / _MANIFEST} is not a manifest; name another folder")
         return manifest
 
@@ -224,6 +224,13 @@ class _FolderWriter(SampleWriter):
 
     def _other_run(self, difference: str) -> OutputError:
         return OutputError(f"{self._path} holds samples of another run ({difference}); name another folder")
+
+
+def _are_ranges(value: object) -> bool:
+    """Whether a value of a manifest is a list of [first, end], as folders are written."""
+    return isinstance(value, list) and all(
+        isinstance(each, list) and len(each) == 2 and all(type(number) is int for number in each) for each in value
+    )
 
 
 def image_file_name(index: int, label: int | None, class_names: Sequence[str]) -> str:

@@ -243,6 +243,13 @@ def test_a_folder_with_other_files_is_refused(tmp_path, content):
         open_output(str(tmp_path), SampleRun(count=1))
 
 
+@pytest.mark.parametrize("ranges", [7, [1], [[0, 1, 2]], [["a", "b"]]], ids=["number", "numbers", "triple", "text"])
+def test_a_manifest_with_other_ranges_is_refused(tmp_path, ranges):
+    (tmp_path / "manifest.json").write_text(json.dumps({"seed": 5, "ranges": ranges}))
+    with pytest.raises(OutputError, match="is not a manifest; name another folder"):
+        open_output(str(tmp_path), SampleRun(count=1, seed=5))
+
+
 def test_free_space_is_checked(tmp_path, monkeypatch):
     monkeypatch.setattr(shutil, "disk_usage", lambda path: namedtuple("Usage", "free")(free=63))
     with pytest.raises(OutputError, match="needs about 64 bytes; 63 are free"):
