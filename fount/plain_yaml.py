@@ -33,14 +33,19 @@ _WHOLE = re.compile(r"(?:[-+]?(?:0|[1-9][0-9]*)|0o[0-7]+|0x[0-9a-fA-F]+)\Z")
 _REAL = re.compile(r"[-+]?(?:\.[0-9]+|(?:0|[1-9][0-9]*)(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?\Z")
 
 
-def read_yaml(file: Path, max_bytes: int = 2**20) -> Any:
+def read_yaml(file: Path, max_bytes: int = 2**20, *, pipes: bool = False) -> Any:
     """Read a YAML file into plain values; see `load_yaml`.
+
+    Args:
+        file: a regular file.
+        max_bytes: its largest size.
+        pipes: whether it may also be a pipe, for whose writer this waits.
 
     Raises:
         DocumentError: it is larger than max_bytes, or `load_yaml` refuses it.
         OSError: it cannot be read.
     """
-    with open_regular(file) as stream:
+    with file.open("rb") if pipes and file.is_fifo() else open_regular(file) as stream:
         text = stream.read(max_bytes + 1)
     if len(text) > max_bytes:
         raise DocumentError([Problem(key="", wrong=f"is larger than {max_bytes} bytes", remedy="name another file")])

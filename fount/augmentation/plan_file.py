@@ -176,14 +176,14 @@ AnyPlanSpec = PlanSpec | Mapping[str, Any] | augmentation_pb2.PlanDatasetRequest
 """A plan specification in any form: parsed, as a mapping like a plan file, or as the request itself."""
 
 
-def load_plan_file(path: str | os.PathLike[str]) -> PlanSpec:
-    """Read a plan file.
+def load_plan_file(path: str | os.PathLike[str], *, pipes: bool = False) -> PlanSpec:
+    """Read a plan file, which may be a pipe where `pipes` says so: `fount plan <(command)` gives one.
 
     Raises:
         NotFound: it cannot be read.
         InvalidRequest: it is not a plan; every problem is reported.
     """
-    document = _read("plan", path)
+    document = _read("plan", path, pipes=pipes)
     if not isinstance(document, Mapping):
         raise InvalidRequest(f"The plan {os.fspath(path)!r} holds no mapping; begin with a line `dataset: NAME`.")
     return _parse_plan(document, f"The plan {os.fspath(path)!r} is wrong:")
@@ -199,8 +199,8 @@ def named_classes(spec: PlanSpec) -> tuple[str, ...]:
 
 
 def load_policy_file(path: str | os.PathLike[str]) -> augmentation_pb2.TransformPolicy:
-    """Read a file with a policy alone, or under its key `policy`; errors as in `load_plan_file`."""
-    return policy_message(_read("policy", path))
+    """Read a file, or a pipe, with a policy alone or under its key `policy`; errors as in `load_plan_file`."""
+    return policy_message(_read("policy", path, pipes=True))
 
 
 def plan_request(spec: AnyPlanSpec) -> augmentation_pb2.PlanDatasetRequest:
@@ -240,9 +240,9 @@ def policy_message(
         _refuse("The policy cannot be used:", error)
 
 
-def _read(kind: str, path: str | os.PathLike[str]) -> Any:
+def _read(kind: str, path: str | os.PathLike[str], *, pipes: bool) -> Any:
     try:
-        return read_yaml(Path(path), _MAX_FILE_BYTES)
+        return read_yaml(Path(path), _MAX_FILE_BYTES, pipes=pipes)
     except OSError as error:
         raise NotFound(f"The {kind} {os.fspath(path)!r} cannot be read: {error.strerror or error}.") from error
     except DocumentError as error:

@@ -61,7 +61,7 @@ def plan(
         raise click.UsageError("Name a plan file, or give --id ID, or --list")
     if as_list and ticket_out is not None:
         raise click.UsageError("--ticket-out needs one plan; give --id ID with it")
-    spec = None if file is None else load_plan_file(file)
+    spec = None if file is None else load_plan_file(file, pipes=True)
     if ticket_out is not None:
         check_output_file(ticket_out)
     with connected(server, timeout_s) as client:

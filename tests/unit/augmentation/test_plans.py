@@ -1,5 +1,7 @@
 """Plan specifications as requests, and plans as the client returns them."""
 
+import os
+
 import pytest
 from google.protobuf import text_format
 
@@ -166,6 +168,18 @@ def test_it_names_every_wrong_key_with_the_nearest_known_one():
 )
 def test_it_names_what_is_wrong_with_a_value(fields, field, text):
     assert text in problems(**fields)[field]
+
+
+def test_it_reads_a_plan_from_a_pipe_where_that_is_allowed():
+    reading, writing = os.pipe()
+    try:
+        os.write(writing, b"dataset: mnist\n")
+        with pytest.raises(NotFound, match="it is not a regular file"):
+            load_plan_file(f"/dev/fd/{reading}")
+        os.close(writing)
+        assert load_plan_file(f"/dev/fd/{reading}", pipes=True).dataset == "mnist"
+    finally:
+        os.close(reading)
 
 
 def test_it_reports_a_plan_file_that_does_not_exist(tmp_path):
