@@ -51,6 +51,8 @@ def with_variable(error: click.BadParameter) -> click.BadParameter:
     if option is None or context.get_parameter_source(option.name or "") is not ParameterSource.ENVIRONMENT:
         return error
     name = next((each for each in _variables(option, context.auto_envvar_prefix or "") if os.environ.get(each)), "")
+    if name in error.format_message():  # click names that of an option which shows it
+        return error
     message = f"{error.message.rstrip('.')} (the value of the environment variable {name})"
     return click.BadParameter(message, context, error.param, error.param_hint)
 

@@ -43,10 +43,10 @@ def test_the_address_of_a_service_is_ignored_by_torchserve_too():
         (("sample", "x"), "FOUNT_SAMPLE_COUNT", "many"),
     ],
 )
-def test_an_error_names_the_variable_that_the_value_came_from(arguments, variable, value):
+def test_an_error_names_the_variable_that_the_value_came_from_once(arguments, variable, value):
     result = fount(*arguments, **{variable: value})
     assert result.exit_code == 2
-    assert f"(the value of the environment variable {variable})" in result.stderr
+    assert result.stderr.count(variable) == 1
 
 
 def test_an_error_of_the_command_line_names_no_variable():
