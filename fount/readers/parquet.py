@@ -8,7 +8,6 @@ Source: Apache Parquet, "File format"; Hugging Face `datasets`, `Image.arrow_sch
 
 from __future__ import annotations
 
-import json
 import threading
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
@@ -22,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fount.cancellation import WorkCancelled, check_cancelled
+from fount.json_text import parse_json
 from fount.readers.dataset import DataError, Dataset, DatasetSource, FileVersion, Limits
 from fount.readers.image_decoder import ImageDecoder, decoder_for
 from fount.readers.split_files import split_files
@@ -152,8 +152,9 @@ def _is_text(kind: Any) -> bool:
 def _names_of(file: _File, column: str | None) -> tuple[str, ...]:
     """Read the names that Hugging Face stores in the schema for the ids of a column; empty when there are none."""
     try:
-        feature = json.loads(file.metadata[b"huggingface"])["info"]["features"][column]
-        return tuple(map(str, feature["names"])) if feature["_type"] == "ClassLabel" else ()
+        feature = parse_json(file.metadata[b"huggingface"])["info"]["features"][column]
+        is_known = feature["_type"] == "ClassLabel" and isinstance(feature["names"], list)
+        return tuple(map(str, feature["names"])) if is_known else ()
     except (KeyError, TypeError, ValueError):
         return ()
 

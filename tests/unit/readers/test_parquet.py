@@ -121,6 +121,18 @@ def test_class_names_are_read_from_hugging_face_metadata(tmp_path: Path) -> None
     assert read(file).classes == ("ant", "bee", "cat")
 
 
+@pytest.mark.parametrize(
+    "metadata",
+    [
+        100_000 * "[",
+        json.dumps({"info": {"features": {"label": {"names": "abc", "_type": "ClassLabel"}}}}),
+    ],
+    ids=["deep", "text for names"],
+)
+def test_damaged_hugging_face_metadata_is_ignored(tmp_path: Path, metadata: str) -> None:
+    assert read(write(tmp_path / "toy.parquet", metadata={"huggingface": metadata})).classes == ("0", "1", "2")
+
+
 def test_a_group_column_is_found_by_its_name(tmp_path: Path) -> None:
     write(tmp_path / "toy.parquet", site=["b", "a", "b", "a", "b", "a"])
     assert read(tmp_path / "toy.parquet").groups == ()
