@@ -7,7 +7,7 @@ control groups are read; on other systems cores are counted without limits, and 
 from __future__ import annotations
 
 import os
-import resource
+from contextlib import suppress
 from pathlib import Path
 
 __all__ = ["available_bytes", "raise_descriptor_limit", "usable_cores"]
@@ -29,12 +29,16 @@ def usable_cores(root: Path = _ROOT) -> int:
 
 def raise_descriptor_limit() -> int:
     """Raise this process's limit of open files and connections to what it may be, and return it."""
+    import resource  # which Windows lacks, where models are trained as well
+
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     highest = _MAX_DESCRIPTORS if hard == resource.RLIM_INFINITY else min(hard, _MAX_DESCRIPTORS)
     if soft == resource.RLIM_INFINITY or soft >= highest:
         return _MAX_DESCRIPTORS if soft == resource.RLIM_INFINITY else soft
-    resource.setrlimit(resource.RLIMIT_NOFILE, (highest, hard))
-    return highest
+    with suppress(OSError, ValueError):  # macOS names no hard limit, and has one
+        resource.setrlimit(resource.RLIMIT_NOFILE, (highest, hard))
+        return highest
+    return soft
 
 
 def available_bytes(root: Path = _ROOT) -> int | None:

@@ -105,3 +105,12 @@ def test_the_limit_of_descriptors_is_raised(monkeypatch: pytest.MonkeyPatch, sof
 def test_a_higher_limit_of_descriptors_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(resource, "getrlimit", lambda kind: (100_000, 200_000))
     assert raise_descriptor_limit() == 100_000
+
+
+def test_a_limit_of_descriptors_that_cannot_be_raised_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(kind: int, limits: tuple[int, int]) -> None:
+        raise ValueError("current limit exceeds maximum limit")
+
+    monkeypatch.setattr(resource, "getrlimit", lambda kind: (256, resource.RLIM_INFINITY))
+    monkeypatch.setattr(resource, "setrlimit", refuse)
+    assert raise_descriptor_limit() == 256
