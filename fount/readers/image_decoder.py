@@ -225,15 +225,10 @@ def fit_pixels(
 ) -> tuple[Pixels, tuple[int, int, int]]:
     """Resize and convert images of an array to the source's size and channels, if set; return them and their shape.
 
-    The fourth channel of an image is its alpha channel as soon as anything is converted.
+    The second of 2 channels, and the fourth of 4, is the alpha channel, as in image files.
     """
-    channels = source.channels or (3 if shape[2] == 4 and source.background else shape[2])
-    target = (*(source.size or shape[:2]), channels)
+    colours = {2: 1, 4: 3}.get(shape[2], shape[2])
+    target = (*(source.size or shape[:2]), source.channels or colours)
     if target == shape:
         return pixels, shape
-    if shape[2] not in (1, 3, 4):
-        found = f"{source.path} has images of {shape[2]} channels, and only 1, 3 and 4 can be resized or converted"
-        raise DataError(f"{found}; remove size and channels")
-    if target[2] not in _MODES:
-        raise DataError(f"{source.path} has images of {shape[2]} channels; set channels to 1 or 3")
     return _FittedPixels(base=pixels, shape=target, background=source.composited_on, where=where), target

@@ -24,6 +24,9 @@ from fount.readers.validation import RawSplit, build_dataset, check_class_name, 
 __all__ = ["list_images", "read_image_folder"]
 
 _EXPORT_FILE = "rows.csv"  # of `fount pull`, next to the folder of its images
+_NO_CLASSES = frozenset({"data", "dataset", "image", "images", "img", "imgs", "photo", "photos", "picture", "pictures"})
+_TABLES = frozenset({".csv", ".tsv", ".txt", ".json", ".jsonl"})
+_HOW_TO_LABEL = "put the images into one folder a class, or write NPZ or Parquet"
 
 
 def read_image_folder(source: DatasetSource, root: Path) -> Dataset:
@@ -34,6 +37,8 @@ def read_image_folder(source: DatasetSource, root: Path) -> Dataset:
     folders = _folders(root, inside, tables={groups_file(source, root), root / CLASSES_FILE})
     listed = {name: _list_split(source, *split, inside) for name, split in _find_splits(root, folders, inside).items()}
     groups, classes = read_groups(source, root), read_classes(root)
+    if classes is None:
+        _check_classes(listed)
     first = FileVersion.of(listed["train"][0]).file  # refuses a pipe, which opening would wait on for ever
     decoder = decoder_for(source, first, str(first))
     check_size(source, sum(map(len, listed.values())), decoder.shape)
@@ -85,6 +90,14 @@ def _raw_split(
         groups=None if groups is None else [groups.of(file, root) for file in files],
         where=lambda row: f"{files[row]} (row {row})",
     )
+
+
+def _check_classes(listed: Mapping[str, list[Path]]) -> None:
+    """Refuse one folder of all images, whose name is that of no class."""
+    folders = {file.parent.name: file.parent for files in listed.values() for file in files}
+    if len(folders) == 1 and (name := next(iter(folders))).lower() in _NO_CLASSES:
+        found = f"{folders[name]} holds all images, and would be their one class, {name!r}"
+        raise DataError(f"{found}; {_HOW_TO_LABEL}; if it is a class, give the folder its name in {CLASSES_FILE}")
 
 
 def _class_of(folder: Path, root: Path, classes: Mapping[str, str] | None) -> str:
@@ -160,7 +173,7 @@ def _folders(root: Path, inside: Path, tables: Set[Path] = frozenset()) -> list[
     for file in files:
         if is_image(file):
             raise DataError(f"{file} is next to the class folders; put it into the folder of its class")
-        raise DataError(f"{file} is neither a class folder nor an image; move it elsewhere")
+        raise DataError(f"{file} is neither a class folder nor an image; {_move(file)}")
     return folders
 
 
@@ -170,8 +183,16 @@ def _images(folder: Path, inside: Path) -> Iterator[Path]:
             raise DataError(f"{entry} is a folder within a class, {folder.name}; {LAYOUTS}")
         if not is_image(entry):
             supported = ", ".join(sorted(IMAGE_SUFFIXES))
-            raise DataError(f"{entry} is not a supported image file ({supported}); convert it, or move it elsewhere")
+            remedy = _move(entry) if entry.suffix.lower() in _TABLES else "convert it, or move it elsewhere"
+            raise DataError(f"{entry} is not a supported image file ({supported}); {remedy}")
         yield entry
+
+
+def _move(file: Path) -> str:
+    """The remedy for a file that is not data, and may be a table of labels, which are not read."""
+    if file.suffix.lower() not in _TABLES:
+        return "move it elsewhere"
+    return f"labels are read from folder names, not from {file.name}: {_HOW_TO_LABEL}, and move it elsewhere"
 
 
 def _has_folders(folder: Path, inside: Path) -> bool:

@@ -307,7 +307,9 @@ def _check_images(where: str, shape: tuple[int, ...], dtype: np.dtype[np.generic
     if len(shape) not in (3, 4):
         raise DataError(f"{where}: the shape is {shape}; images are (n, H, W) or (n, H, W, C)")
     if len(shape) == 4 and not 1 <= shape[3] <= 4:
-        raise DataError(f"{where}: the shape is {shape}; channels come last, and are 1 to 4")
+        found = f"{where}: the shape is {shape}; channels come last, 1 for grey and 3 for colour"
+        remedy = "write numpy.moveaxis(images, 1, -1)" if shape[1] in (1, 3) else "leave the others out"
+        raise DataError(f"{found}; {remedy}")
 
 
 def _read_column(npz: _Npz, name: str, images: tuple[str, int] | None = None) -> Values:

@@ -135,7 +135,7 @@ def join_values(source: DatasetSource, columns: Sequence[Values]) -> Values:
 
 
 def check_class_name(name: str, where: str) -> None:
-    """Raise a DataError for a name that is empty, is a path, or has control characters."""
+    """Raise a DataError for a name that is empty, is a path, or has control characters or spaces around it."""
     if name in (".", "..") or "/" in name or "\\" in name:
         raise DataError(f"{where}: the class name {name[:_SHOWN_CHARACTERS]!r} is a path; rename the class")
     _check_name(name, "class", where)
@@ -146,6 +146,8 @@ def _check_name(name: str, kind: str, where: str) -> None:
         wrong = "is empty"
     elif any(unicodedata.category(character) in ("Cc", "Cf", "Cs", "Zl", "Zp") for character in name):
         wrong = "has control characters"
+    elif name != name.strip():
+        wrong = "begins or ends with a space, which tables of names do not keep"
     elif len(name) > _MAX_NAME_CHARACTERS:
         wrong = f"has more than {_MAX_NAME_CHARACTERS} characters"
     else:

@@ -67,7 +67,22 @@ NPZ_FAULTS = {
     "int": ({"images": PIXELS.astype(int), "labels": LABELS}, "pixels are int64; write uint8, 0 to 255"),
     "objects": ({"images": np.array([None] * 6), "labels": LABELS}, "images: is an array of Python objects"),
     "flat": ({"images": PIXELS.reshape(6, -1), "labels": LABELS}, "the shape is (6, 60); images are (n, H, W)"),
-    "channels first": ({"images": PIXELS.reshape(6, 3, 4, 5), "labels": LABELS}, "channels come last"),
+    "channels first": (
+        {"images": PIXELS.reshape(6, 3, 4, 5), "labels": LABELS},
+        "the shape is (6, 3, 4, 5); channels come last, 1 for grey and 3 for colour; write numpy.moveaxis",
+    ),
+    "five channels": ({"images": np.zeros((6, 5, 4, 5), np.uint8), "labels": LABELS}, "leave the others out"),
+    "transparent colours": (
+        {
+            "images": np.dstack([PIXELS.reshape(30, 4, 3), np.full((30, 4), 9, np.uint8)]).reshape(6, 5, 4, 4),
+            "labels": LABELS,
+        },
+        "row 0 has transparent pixels (mode RGBA); set background to white or black",
+    ),
+    "transparent greys": (
+        {"images": PIXELS[..., :2], "labels": LABELS},
+        "row 0 has transparent pixels (mode LA); set background to white or black",
+    ),
     "no labels": ({"images": PIXELS}, "lacks the array labels; add it"),
     "no images": ({"pixels": PIXELS}, "holds pixels; name its arrays images and labels"),
     "fewer labels": ({"images": PIXELS, "labels": LABELS[:5]}, "holds 6 images in images and 5 values in labels"),
@@ -330,6 +345,7 @@ def test_a_class_folder_with_control_characters_is_refused(tmp_path: Path) -> No
 
 
 MISPLACED = {
+    "a table next to the images": ("ant/metadata.jsonl", "labels are read from folder names, not from metadata.jsonl"),
     "a text next to the images": ("ant/notes.txt", "is not a supported image file"),
     "an image next to the classes": ("9.png", "is next to the class folders"),
     "a text next to the classes": ("notes.txt", "is neither a class folder nor an image"),
