@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-import unicodedata
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
+
+from fount.names import normal_name
 
 __all__ = ["image_grid", "to_pillow", "to_uint8", "variants_sheet"]
 
@@ -18,6 +19,7 @@ _CAPTION_SIZE = 13  # pixels
 _CAPTION_HEIGHT = _CAPTION_SIZE + 5
 _MIN_TILE = 72  # pixels; smaller images are scaled up to it
 _BACKGROUND, _TEXT_COLOUR = "white", "black"
+_NO_CHARACTER = "\uffff"  # a code point that is no character, so fonts draw the sign for a missing one
 
 
 def to_uint8(images: NDArray[Any], value_range: tuple[float, float] = (0.0, 1.0)) -> NDArray[np.uint8]:
@@ -104,14 +106,26 @@ def _sheet(tiles: Sequence[Image.Image], captions: Sequence[str], columns: int, 
 def _write_caption(sheet: Image.Image, caption: str, left: int, top: int, width: int) -> None:
     draw = ImageDraw.Draw(sheet)
     font = ImageFont.load_default(_CAPTION_SIZE)
-    text = shown = _to_ascii(caption)
-    while shown and draw.textlength(shown, font=font) > width:
-        text = text[:-1]
-        shown = text and f"{text}..."
+    characters = _drawable(caption, font)
+    shown = "".join(characters)
+    while characters and draw.textlength(shown, font=font) > width:
+        characters.pop()
+        shown = "".join([*characters, "..."]) if characters else ""
     draw.text((left + width / 2, top + _CAPTION_SIZE), shown, fill=_TEXT_COLOUR, font=font, anchor="ms")
 
 
-def _to_ascii(text: str) -> str:
-    """Keep what Pillow's built-in font can draw: accents are dropped, any other character becomes a question mark."""
-    letters = (letter for letter in unicodedata.normalize("NFKD", text) if not unicodedata.combining(letter))
-    return "".join(letter if letter.isascii() and letter.isprintable() else "?" for letter in letters)
+def _drawable(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> list[str]:
+    """Split a text into its characters, those that the font lacks as escapes, so that two names never look the same.
+
+    Pillow's built-in font has hardly more than ASCII.
+    """
+
+    def glyph(character: str) -> tuple[object, bytes]:
+        mask = font.getmask(character)
+        return mask.size, bytes(mask)
+
+    missing = glyph(_NO_CHARACTER)
+    return [
+        each if each.isprintable() and glyph(each) != missing else each.encode("unicode_escape").decode()
+        for each in normal_name(text)
+    ]
