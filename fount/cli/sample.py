@@ -67,13 +67,13 @@ def _mixture(text: str) -> dict[str, float]:
     mixture: dict[str, float] = {}
     for component in text.split(","):
         name, _, weight = component.rpartition("=")
-        label = _label(name)
+        label = name.strip()
         if label in mixture:
             raise click.BadParameter(f"{name!r} is given twice")
         try:
-            mixture[label] = float(weight)
+            mixture[label] = float(weight if label else "")
         except ValueError:
-            raise click.BadParameter(f"{component!r} is not a label and its weight, as in 7=0.9") from None
+            raise click.BadParameter(f"{component!r} is not LABEL=WEIGHT, as in 7=0.9,1=0.1") from None
     return mixture
 
 

@@ -241,6 +241,16 @@ def test_a_mixture_is_labels_and_weights(gateway):
     assert [(component.label.id, component.weight) for component in components] == [(7, 0.9), (1, 0.1)]
 
 
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [("3", "3"), ("3:0.8,8:0.2", "3:0.8"), ("7=1,=2", "=2"), ("3=0,8;8=0,2", "2")],
+    ids=["no weight", "colons", "no label", "decimal commas"],
+)
+def test_a_mixture_without_labels_or_weights_is_explained(text, named):
+    message = fount("sample", "digits-cvae", "--mixture", text).stderr
+    assert f"'{named}' is not LABEL=WEIGHT, as in 7=0.9,1=0.1" in message
+
+
 def test_the_digest_of_the_card_is_pinned(gateway):
     fount("sample", "digits-cvae")
     assert gateway.requests[0].model.digest == DIGEST
