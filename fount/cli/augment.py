@@ -112,6 +112,8 @@ def _pull_images(client: Client, dataset: str, limit: int) -> tuple[_Images, lis
                 break
     if not names:
         raise NotFound(f"The data set {dataset!r} has no rows to augment.")
+    if (channels := images[0].shape[3]) not in (1, 3):
+        raise InvalidRequest(f"The data set {dataset!r} has images of {channels} channels; 1 or 3 can be drawn.")
     return np.concatenate(images), names
 
 

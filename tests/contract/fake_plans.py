@@ -40,6 +40,7 @@ class FakePlans(augmentation_pb2_grpc.AugmentationServiceServicer):
     released: lets waiting streams continue.
     rejected: slots without a sample.
     classes: the class names.
+    channels: of every image; each is the same.
     groups: the group names; row i is of group i mod their number, and every fifth row of none.
     void_tickets: tickets that are refused as expired.
     break_at: the row before which the first stream that reaches it breaks; None: none breaks.
@@ -53,6 +54,7 @@ class FakePlans(augmentation_pb2_grpc.AugmentationServiceServicer):
     released: threading.Event = field(default_factory=threading.Event)
     rejected: frozenset[int] = frozenset()
     classes: tuple[str, ...] = CLASSES
+    channels: int = 1
     groups: tuple[str, ...] = ()
     void_tickets: set[bytes] = field(default_factory=set)
     break_at: int | None = None
@@ -118,13 +120,15 @@ class FakePlans(augmentation_pb2_grpc.AugmentationServiceServicer):
         is_full = request.provenance == augmentation_pb2.PROVENANCE_LEVEL_FULL
         shards = request.shards or 2
         shard = shard_range(self.rows, request.shard, shards)
+        spec = sample_spec(model_pb2.ENCODING_UINT8)
+        spec.dims[2] = self.channels
         yield augmentation_pb2.PullDatasetResponse(
             header=augmentation_pb2.PullHeader(
                 plan_id=request.ticket.decode().partition("#")[0],
                 rows=self.rows,
                 first_index=shard.start,
                 end_index=shard.stop,
-                sample_spec=sample_spec(model_pb2.ENCODING_UINT8),
+                sample_spec=spec,
                 classes=self.classes,
                 groups=self.groups,
                 dataset="digits",
@@ -145,12 +149,13 @@ class FakePlans(augmentation_pb2_grpc.AugmentationServiceServicer):
             yield augmentation_pb2.PullDatasetResponse(chunk=self.chunk_of(rows, request.provenance))
 
     def chunk_of(self, rows: range, level: int) -> augmentation_pb2.RowChunk:
+        pixels = [row_pixels(i).repeat(self.channels, axis=2) * np.uint8(i not in self.rejected) for i in rows]
         chunk = augmentation_pb2.RowChunk(
             samples=sampling_pb2.SampleChunk(
                 start_index=rows.start,
                 count=len(rows),
                 labels=[index % 3 for index in rows],
-                data=b"".join(bytes(16) if i in self.rejected else row_pixels(i).tobytes() for i in rows),
+                data=np.stack(pixels).tobytes(),
             ),
             groups=[len(self.groups) if i % 5 == 4 else i % len(self.groups) for i in rows] if self.groups else [],
             weights=[index % 2 for index in rows],

@@ -107,6 +107,12 @@ def test_rows_of_a_data_set_are_augmented(gateway):
     assert result.stdout.startswith("5 images, 2 variants of each")
 
 
+def test_a_data_set_with_alpha_cannot_be_drawn(gateway):
+    gateway.channels = 4
+    message = "Error: The data set 'digits' has images of 4 channels; 1 or 3 can be drawn.\n"
+    assert fount("--dataset", "digits", "--out", "sheet.png").stderr == message
+
+
 def test_the_seed_that_the_server_drew_is_shown(gateway):
     draw("a.png")
     assert "Seed      77" in fount("a.png", "--out", "sheet.png").stdout
