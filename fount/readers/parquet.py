@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from fount.cancellation import WorkCancelled, check_cancelled
 from fount.json_text import parse_json
 from fount.readers.dataset import DataError, Dataset, DatasetSource, FileVersion, Limits
+from fount.readers.dataset_card import names_in_card
 from fount.readers.image_decoder import ImageDecoder, decoder_for
 from fount.readers.split_files import split_files
 from fount.readers.validation import NO_GROUP, RawSplit, Values, build_dataset, check_size, join_values
@@ -66,9 +67,16 @@ def read_parquet(source: DatasetSource, path: Path) -> Dataset:
         source,
         format="parquet",
         splits=splits,
-        class_names=_names_of(first, _LABEL_COLUMN),
+        class_names=_names_of(first, _LABEL_COLUMN) or _card_names(path, first, columns["train"][0]),
         group_names=_names_of(first, first.group),
     )
+
+
+def _card_names(path: Path, first: _File, labels: Values) -> tuple[str, ...]:
+    """The class names of the card in a folder, where labels are numbers."""
+    if not isinstance(labels, np.ndarray) or path.is_file():
+        return ()
+    return names_in_card(path, first.version.file.parent.name, _LABEL_COLUMN)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -192,3 +192,47 @@ def test_without_pyarrow_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.
 def test_random_damage_is_detected_and_raises_only_data_errors(tmp_path: Path) -> None:
     file = write(tmp_path / "toy.parquet")
     check_damage_is_refused(file, file, seed=2)
+
+
+# --- Names in the card ------------------------------------------------------------------------------------------------
+
+NAMES = "{name: label, dtype: {class_label: {names: {'0': rose, '1': no, '2': 010}}}}"
+CARDS = {
+    "one": (f"dataset_info: {{features: [{{name: image, dtype: image}}, {NAMES}]}}", ("rose", "no", "010")),
+    "a list of names": (
+        "dataset_info: {features: [{name: label, dtype: {class_label: {names: [a, b, c]}}}]}",
+        ("a", "b", "c"),
+    ),
+    "several": (
+        f"dataset_info: [{{config_name: x, features: []}}, {{config_name: toy, features: [{NAMES}]}}]",
+        ("rose", "no", "010"),
+    ),
+    "none of these files": (f"dataset_info: [{{config_name: x}}, {{features: [{NAMES}]}}]", ("0", "1", "2")),
+    "no names": ("dataset_info: {features: [{name: label, dtype: int64}]}", ("0", "1", "2")),
+    "a label without a name": (
+        "dataset_info: {features: [{name: label, dtype: {class_label: {names: {'1': a}}}}]}",
+        ("0", "1", "2"),
+    ),
+    "no YAML": ("dataset_info: [", ("0", "1", "2")),
+    "other YAML": ("12", ("0", "1", "2")),
+}
+
+
+@pytest.mark.parametrize(("card", "classes"), CARDS.values(), ids=CARDS.keys())
+def test_numbers_have_the_names_of_the_card(tmp_path: Path, card: str, classes: tuple[str, ...]) -> None:
+    write(tmp_path / "toy" / "train-0.parquet")
+    (tmp_path / "README.md").write_text(f"---\n{card}\n---\n# Flowers\n")
+    assert read(tmp_path).classes == classes
+
+
+def test_names_of_the_schema_precede_those_of_the_card(tmp_path: Path) -> None:
+    schema = {"info": {"features": {"label": {"names": ["a", "b", "c"], "_type": "ClassLabel"}}}}
+    write(tmp_path / "train-0.parquet", metadata={"huggingface": json.dumps(schema)})
+    (tmp_path / "README.md").write_text(f"---\n{CARDS['one'][0]}\n---\n")
+    assert read(tmp_path).classes == ("a", "b", "c")
+
+
+def test_labels_that_are_names_stay_in_their_order(tmp_path: Path) -> None:
+    write(tmp_path / "train-0.parquet", label=["tulip", "rose", "tulip"] * 2)
+    (tmp_path / "README.md").write_text(f"---\n{CARDS['one'][0]}\n---\n")
+    assert read(tmp_path).classes == ("rose", "tulip")
