@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -56,8 +56,8 @@ _ATTEMPTS, _CONFIDENCE, _QUANTILE = 8, 0.5, 0.01
 _MAX_ATTEMPTS = 64
 _MAX_COUNTS = 4096  # entries of a target: a ticket holds them
 _MAX_FACTOR = 1000.0
+_LISTED_SHORTAGES = 3
 _UNCHANGED = Factor(factor=1.0, by_group=False)
-
 
 Pins = Mapping[str, augmentation_pb2.PinnedModel]
 """The models of a ticket by role."""
@@ -363,8 +363,7 @@ class _RequestReader:
     def _check_allocation(self, allocation: Allocation, synthesis: SynthesisSpec | None) -> None:
         """Check that the target can be reached, and that models know every class they make or read."""
         if allocation.shortages:
-            for short in allocation.shortages:
-                self._add_shortage(short)
+            self._add_shortages(allocation.shortages)
             return
         rows = sum(each.count for each in allocation.strata)
         if not 0 < rows <= MAX_ROWS:
@@ -378,17 +377,24 @@ class _RequestReader:
         for field, pinned, labels in needed:
             if pinned is None:
                 continue
-            known = pinned.model.labels
+            known, listed = pinned.model.labels, label_list(pinned.model.labels) or "no labels"
             if unknown := [self._dataset.classes[k] for k in sorted(classes) if labels[k] >= len(known)]:
                 names = ", ".join(map(repr, unknown[:12]))
-                listed = label_list(known) or "no labels"
                 self._wrong.add(field, f"{pinned.model.key.name} does not know {names}; it knows {listed}")
 
-    def _add_shortage(self, short: Shortage) -> None:
-        owner = f"class {self._dataset.classes[short.label]!r}"
-        if short.group is not None and self._dataset.groups:
-            owner += f" of group {self._dataset.groups[short.group]!r}"
-        remedy = "set target.subsample to leave rows out"
-        if not short.available:
+    def _add_shortages(self, shortages: Sequence[Shortage]) -> None:
+        """Note what contradicts the data: one violation for all classes and groups of a field."""
+        found: dict[tuple[str, bool], list[str]] = {}
+        for each in shortages:
+            owner = f"class {self._dataset.classes[each.label]!r}"
+            if each.group is not None and self._dataset.groups:
+                owner += f" of group {self._dataset.groups[each.group]!r}"
+            text = f"{owner} has {each.available} rows and would have {each.target}"
+            found.setdefault((each.field, not each.available), []).append(text)
+        for (field, is_empty), texts in found.items():
             remedy = "give mix.synthesised a weight to have them made by a generator, or leave it out"
-        self._wrong.add(short.field, f"{owner} has {short.available} rows and would have {short.target}; {remedy}")
+            if not is_empty:
+                or_factor = ", or a factor of at least 1" if field == "target.factor" else ""
+                remedy = f"set target.subsample to leave rows out{or_factor}"
+            more = f", … {len(texts)} in all" if len(texts) > _LISTED_SHORTAGES else ""
+            self._wrong.add(field, f"{', '.join(texts[:_LISTED_SHORTAGES])}{more}; {remedy}")

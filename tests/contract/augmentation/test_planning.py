@@ -268,7 +268,12 @@ async def test_every_wrong_field_is_named(planning: Planning) -> None:
         ("target { balance_to_largest: false }", "target.balance_to_largest", "must be true"),
         ("target { factor: nan }", "target.factor", "above 0 and at most 1000"),
         ("target { factor: 0.001 subsample: true }", "target", "comes to 0"),
-        ("target { factor: 0.5 }", "target.factor", "class 'zero' has 40 rows and would have 20; set target.subsample"),
+        (
+            "target { factor: 0.5 }",
+            "target.factor",
+            "class 'zero' has 40 rows and would have 20, class 'one' has 20 rows and would have 10, class 'two' has 4 "
+            "rows and would have 2; set target.subsample to leave rows out, or a factor of at least 1",
+        ),
         ("target { factor: 2 by_group: true }", "target.by_group", "no group column"),
         ("target { counts { } }", "target.counts.counts", "1 to 4096 entries"),
         ("target { counts { counts { count: 5 } } }", "target.counts.counts[0].label", "set an id or a name"),

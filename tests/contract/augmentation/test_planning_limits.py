@@ -176,3 +176,15 @@ async def test_a_classifier_without_labels_is_refused(planning: Planning) -> Non
     named = SYNTHESIS.replace("copy_quantile", 'classifier { name: "unlabelled" } copy_quantile')
     error = await planning.refusal(f"target {{ factor: 2 }} mix {{ synthesised: 1 }} {named}")
     assert "synthesis.classifier: unlabelled does not know 'zero', 'one', 'two'; it knows no labels" in str(error)
+
+
+async def test_many_classes_that_would_lose_rows_are_one_problem(tmp_path: Path) -> None:
+    labels = np.repeat(np.array(list("abcdefghij")), 2)
+    np.savez(tmp_path / "x.npz", images=np.zeros((20, *SHAPE), np.uint8), labels=labels)
+    letters = DatasetSettings(source=DatasetSource(name="letters", path=tmp_path / "x.npz"))
+    async with planning_with(augmenting_pool(), letters) as planning:
+        error = await planning.refusal('dataset: "letters" target { factor: 0.5 }')
+    assert str(error) == (
+        "target.factor: class 'a' has 2 rows and would have 1, class 'b' has 2 rows and would have 1, class 'c' has 2 "
+        "rows and would have 1, … 10 in all; set target.subsample to leave rows out, or a factor of at least 1"
+    )
