@@ -91,7 +91,10 @@ class AugmentRequests:
             wrong.check_range(f"config.{name}", side, 1, most)
         if not wrong and math.prod(shape) > self._most_image_bytes:
             size = f"one image is {math.prod(shape)} bytes, and a request holds {self._most_image_bytes}"
-            wrong.add("config.height", f"{size}; send smaller images")
+            remedy = "send smaller images"
+            if config.dataset:  # whose rows the images may be
+                remedy = f"set size in the configuration of the data set {config.dataset!r}, or {remedy}"
+            wrong.add("config.height", f"{size}; {remedy}")
         return shape
 
     def _read_policy(

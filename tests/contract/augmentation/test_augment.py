@@ -228,6 +228,18 @@ async def test_every_wrong_field_of_a_config_is_named(service, fields, named) ->
     assert {each.split(":")[0] for each in error.details().split("; ") if ":" in each} >= named
 
 
+REMEDIES = {
+    "": "; send smaller images",
+    "digits": "; set size in the configuration of the data set 'digits', or send smaller images",
+}
+
+
+@pytest.mark.parametrize(("dataset", "remedy"), REMEDIES.items(), ids=["images", "data set"])
+async def test_the_remedy_for_too_large_images_is_that_of_their_origin(service, dataset, remedy) -> None:
+    _, error = await until_refused(service, config(height=4096, width=4096, dataset=dataset))
+    assert error.details().endswith(remedy)
+
+
 @pytest.mark.parametrize("requests", [(), (rows(pixels(1)),), (pb.AugmentRequest(),)], ids=["none", "rows", "neither"])
 async def test_a_stream_must_start_with_a_config(service, requests) -> None:
     _, error = await until_refused(service, *requests)
