@@ -149,7 +149,11 @@ class Catalog:
             UnknownName: the name or the version is not served.
             Retired: the digest is not served under that name and version.
         """
-        wrong = [] if name else [Violation(field="model.name", description="name a model; ListModels lists them")]
+        wrong = (
+            []
+            if name
+            else [Violation(field="model.name", description="name a model; `fount models` (ListModels) lists them")]
+        )
         if digest and not _DIGEST.fullmatch(digest):
             wrong.append(Violation(field="model.digest", description='is not "sha256:" and 64 hexadecimal digits'))
         if wrong:

@@ -77,7 +77,9 @@ class Datasets:
         if name not in self._settings:
             near = nearest(name, self.names())
             hint = f"did you mean {near!r}? " if near else ""
-            message = f"{name[:80]!r} is not a data set of this gateway; {hint}ListDatasets lists them"
+            message = (
+                f"{name[:80]!r} is not a data set of this gateway; {hint}`fount datasets` (ListDatasets) lists them"
+            )
             raise UnknownName((Violation(field=field, description=message, unknown=True),))
         return self._settings[name]
 

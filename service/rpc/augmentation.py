@@ -74,10 +74,14 @@ class AugmentationServicer(augmentation_pb2_grpc.AugmentationServiceServicer):
     ) -> augmentation_pb2.GetPlanResponse:
         """Return a plan of the caller."""
         if not request.id:
-            raise InvalidRequest((Violation(field="id", description="name a plan; ListPlans lists them"),))
+            raise InvalidRequest(
+                (Violation(field="id", description="name a plan; `fount plan --list` (ListPlans) lists them"),)
+            )
         plan = await asyncio.to_thread(self._plans.get, current_caller().subject, request.id)
         if plan is None:
-            problem = f"you have no plan {request.id[:80]!r}, or it has expired; ListPlans lists yours"
+            problem = (
+                f"you have no plan {request.id[:80]!r}, or it has expired; `fount plan --list` (ListPlans) lists yours"
+            )
             raise UnknownName((Violation(field="id", description=problem, unknown=True),))
         return augmentation_pb2.GetPlanResponse(plan=plan)
 

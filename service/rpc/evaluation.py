@@ -210,7 +210,7 @@ def _caller() -> Caller:
 
 def _id(text: str) -> str:
     if not text:
-        description = "name an evaluation; ListEvaluations lists them"
+        description = "name an evaluation; `fount evaluations` (ListEvaluations) lists them"
         raise InvalidRequest((Violation(field="id", description=description),))
     return text
 

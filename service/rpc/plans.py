@@ -100,7 +100,7 @@ class PlanIssuer:
 
     async def _open_dataset(self, name: str, caller: Caller) -> Dataset:
         if not name:
-            problem = "name a data set; ListDatasets lists them"
+            problem = "name a data set; `fount datasets` (ListDatasets) lists them"
             raise InvalidRequest((Violation(field="dataset", description=problem),))
         caller.require(f"dataset:{name}")
         return await self._datasets.open(name)

@@ -307,4 +307,4 @@ def _remove(connection: sa.Connection, ids: Sequence[str] | sa.Select[str]) -> N
 
 def _unknown(evaluation_id: str) -> UnknownEvaluation:
     return UnknownEvaluation(f"there is no evaluation {evaluation_id[:80]!r}; it may have expired or been deleted; "
-                             "ListEvaluations returns those there are")  # fmt: skip
+                             "`fount evaluations` (ListEvaluations) lists yours")  # fmt: skip

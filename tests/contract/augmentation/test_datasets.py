@@ -211,6 +211,7 @@ async def test_the_command_writes_json(running: Running) -> None:
 async def test_the_command_reports_an_unknown_name(running: Running) -> None:
     result = await command(running, "digit")
     assert (result.exit_code, "did you mean 'digits'?" in result.stderr) == (1, True)
+    assert "`fount datasets` (ListDatasets) lists them" in result.stderr
 
 
 async def test_the_command_shows_the_background(running: Running) -> None:

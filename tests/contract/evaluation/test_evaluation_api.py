@@ -182,7 +182,7 @@ async def test_an_id_is_needed(served: EvaluationServer) -> None:
         assert (name, code, message) == (
             name,
             grpc.StatusCode.INVALID_ARGUMENT,
-            "id: name an evaluation; ListEvaluations lists them",
+            "id: name an evaluation; `fount evaluations` (ListEvaluations) lists them",
         )
 
 
