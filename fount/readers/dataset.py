@@ -34,6 +34,7 @@ Background = Literal["white", "black"]
 
 _HASH_BLOCK_BYTES = 16 << 20
 _PIECE_BYTES = 1 << 20
+_NAMED_ROWS = 5  # of those that are damaged
 
 
 class DataError(Exception):
@@ -168,23 +169,51 @@ class Dataset:
         256 classes; the same for groups. Then the names of classes and groups, unless they are the numbers 0, 1, ...
 
         Raises:
-            DataError: a row cannot be read.
+            DataError: rows cannot be read, and it names the first ones; or all pixels are 0 or 1.
         """
         if self.own_digest is not None:
             return self.own_digest()
-        digest = hashlib.sha256()
+        digest, largest = hashlib.sha256(), 0
         block = max(1, _HASH_BLOCK_BYTES // int(np.prod(self.shape)))
         for split in self.splits.values():
             for first in range(0, len(split), block):
                 check_cancelled()
-                digest.update(split.images(np.arange(first, min(first + block, len(split)), dtype=np.int64)).data)
+                rows = np.arange(first, min(first + block, len(split)), dtype=np.int64)
+                try:
+                    images = split.images(rows)
+                except DataError as error:
+                    raise _name_damaged_rows(split, first, error) from error.__cause__
+                largest = max(largest, int(images.max()))
+                digest.update(images.data)
             digest.update(_id_bytes(split.labels, len(self.classes)))
             if split.groups is not None:
                 digest.update(_id_bytes(split.groups, len(self.groups)))
+        if largest == 1:
+            raise DataError(f"{self.path}: the largest pixel is 1, so every image is black; write pixels of 0 to 255")
         for names in (self.classes, self.groups):
             if names != tuple(map(str, range(len(names)))):
                 digest.update("".join(f"{name}\n" for name in names).encode())
         return f"sha256:{digest.hexdigest()}"
+
+
+def _name_damaged_rows(split: DatasetSplit, first: int, error: DataError) -> DataError:
+    """Describe the first damaged rows of a split from row `first` on, which `error` is about, and count the others.
+
+    A problem that recurs is that of a whole file, and is named alone.
+    """
+    problems: list[str] = []
+    for row in range(first, len(split)):
+        check_cancelled()
+        try:
+            split.images(np.array([row]))
+        except DataError as problem:
+            if str(problem) in problems:
+                break
+            problems.append(str(problem))
+    if len(problems) < 2:
+        return error
+    others = f"; {len(problems) - _NAMED_ROWS} more" if len(problems) > _NAMED_ROWS else ""
+    return DataError("; ".join(problems[:_NAMED_ROWS]) + others)
 
 
 def _id_bytes(ids: NDArray[np.uint32], count: int) -> bytes:
