@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 
 import click
 from google.protobuf.json_format import MessageToDict
@@ -28,32 +28,33 @@ def datasets(name: str | None, server: str, timeout_s: float, as_json: bool) -> 
     """  # noqa: D301  # \b is click's: keep the lines as they are
     with connected(server, timeout_s) as client:
         found = client.datasets() if name is None else [client.dataset(name)]
+        models = {each.name for each in client.models()}
     values = [MessageToDict(each.message, preserving_proto_field_name=True) for each in found]
     if name is None:
-        echo_result(values, _list(found), as_json=as_json)
+        echo_result(values, _list(found, models), as_json=as_json)
     else:
-        echo_result(values[0], _show(found[0]), as_json=as_json)
+        echo_result(values[0], _show(found[0], models), as_json=as_json)
 
 
-def _list(found: Sequence[DatasetInfo]) -> Iterator[str]:
+def _list(found: Sequence[DatasetInfo], models: Container[str]) -> Iterator[str]:
     """Make a line per data set; the problem of one that cannot be read is appended."""
     rows: list[tuple[str, ...]] = [("DATA SET", "FORMAT", "CLASSES", "SHAPE", "ROWS", "CLASSIFIER")]
     for each in found:
         splits = ", ".join(f"{split.name} {split.rows:,}" for split in each.splits)
-        cells = (each.name, each.format, str(len(each.classes) or ""), _shape(each), splits, each.classifier)
-        rows.append(tuple(cell or "-" for cell in cells))
+        cells = (each.name, each.format, str(len(each.classes) or ""), _shape(each), splits)
+        rows.append(tuple(cell or "-" for cell in (*cells, _classifier(each, models))))
     for row, problem in zip(align(rows), ["", *(each.problem for each in found)], strict=True):
         yield "  ".join([*row, plain(problem)]).rstrip()
 
 
-def _show(each: DatasetInfo) -> Iterator[str]:
+def _show(each: DatasetInfo, models: Container[str]) -> Iterator[str]:
     facts = (
         ("Data set", each.name),
         ("Digest", each.digest),
         ("Format", each.format),
         ("Image", f"{_shape(each) or '-'} uint8"),
         ("Background", each.background),
-        ("Classifier", each.classifier),
+        ("Classifier", _classifier(each, models)),
         ("Licence", each.licence),
         ("Problem", each.problem),
     )
@@ -71,3 +72,9 @@ def _show(each: DatasetInfo) -> Iterator[str]:
 
 def _shape(each: DatasetInfo) -> str:
     return " × ".join(map(str, each.shape))
+
+
+def _classifier(each: DatasetInfo, models: Container[str]) -> str:
+    """Name the classifier; one that is not among the caller's models is marked, for plans go without it."""
+    is_absent = each.classifier and each.classifier not in models
+    return f"{each.classifier} (not in `fount models`)" if is_absent else each.classifier

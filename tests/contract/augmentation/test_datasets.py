@@ -184,8 +184,18 @@ async def command(running: Running, *arguments: str):
 async def test_the_command_lists_data_sets(running: Running) -> None:
     lines = (await command(running)).stdout.splitlines()
     assert lines[0].split() == ["DATA", "SET", "FORMAT", "CLASSES", "SHAPE", "ROWS", "CLASSIFIER"]
-    assert " ".join(lines[1].split()) == "digits built-in 10 8 × 8 × 1 train 1,442, test 355 digits-classifier"
+    assert " ".join(lines[1].split()).startswith("digits built-in 10 8 × 8 × 1 train 1,442, test 355 digits-classifier")
     assert "lost.npz does not exist" in lines[2]
+
+
+@pytest.mark.parametrize("arguments", [(), ("digits",)], ids=["list", "one"])
+async def test_the_command_marks_a_classifier_that_is_not_served(running: Running, arguments: tuple[str, ...]) -> None:
+    lines = (await command(running, *arguments)).stdout.splitlines()
+    assert any(line.endswith("digits-classifier (not in `fount models`)") for line in lines)
+
+
+async def test_the_command_does_not_mark_a_classifier_that_is_served(running: Running) -> None:
+    assert "Classifier   toy\n" in (await command(running, "toys")).stdout
 
 
 async def test_the_command_shows_a_data_set_with_its_classes(running: Running) -> None:
