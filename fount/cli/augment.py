@@ -66,8 +66,9 @@ def augment(
 ) -> None:
     """Draw images next to their variants.
 
-    IMAGES are image files, folders of them, or an NPZ file with `images`; all of one size. POLICY.yaml is a list of
-    transforms, as `policy` in a plan file.
+    IMAGES are image files, folders of them, or an NPZ file with `images`; all of one size. Their transparent pixels are
+    drawn on white; a data set of the same files needs `background` in its configuration. POLICY.yaml is a list of
+    transforms, as `policy` in a plan file. Transforms fill with black what they move in from outside.
 
     \b
     Example:

@@ -43,7 +43,8 @@ def plan(
 ) -> None:
     """Plan an augmented data set: how many rows of each class come from where.
 
-    PLAN.yaml specifies the data set; no row is made yet. The same file with a seed gives the same plan.
+    PLAN.yaml specifies the data set; no row is made yet. The same file with a seed gives the same plan. A class is
+    meant by its name; a number that is no class's name is an index, as "#2" always is.
 
     \b
     Example:
@@ -112,6 +113,8 @@ def _facts(info: PlanInfo, ticket_out: Path | None) -> Iterator[str]:
     yield f"Plan       {info.id}, {info.rows:,} rows in {info.shards} shard{'s' if info.shards != 1 else ''}"
     yield f"Data set   {info.dataset}/{info.split}, {info.dataset_digest}"
     yield f"Seed       {info.seed}"
+    if info.class_weights:
+        yield "Weights    are for a loss on the data set as it is, instead of the rows of this plan"
     for model in info.models:
         yield f"{model.role.capitalize():<10} {model.model}, numerics {model.numerics}"
     if info.expected_rejected is not None:

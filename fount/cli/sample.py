@@ -100,6 +100,7 @@ def sample(name: str, out: str | None, server: str, timeout_s: float, as_json: b
 
     NAME is a model's name, name:version, or both with @ and the digest. The same model, seed and indices always give
     the same samples. A class is meant by its name; a number that is no class's name is an index, as '#2' always is.
+    Files in a folder/ lie side by side, without folders of classes; a .npz file with labels is a data set.
 
     \b
     Example:

@@ -114,7 +114,8 @@ data_set_option = _option(
 
 data_sets_option = _option(
     "--data-sets", type=_PATH, metavar="FILE",
-    help="Data sets with classes, splits, classifier and policy, as YAML; see docs/augmentation.md.",
+    help="Data sets by name, as YAML, each with path and, if wanted, format, classes, group, held_out, size, channels, "
+         "background, classifier, licence, max_bytes and policy; see docs/augmentation.md.",
 )  # fmt: skip
 
 direct_calls_option = _option(

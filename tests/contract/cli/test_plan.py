@@ -35,6 +35,7 @@ def test_facts_about_a_plan_are_shown(gateway):
     text = fount("plan", "plan.yaml").stdout
     for line in (
         "Seed       1",
+        "Weights    are for a loss on the data set as it is, instead of the rows of this plan",
         f"Data set   digits/train, {DIGEST}",
         "Rejected   about 3 rows, 1.5 samples drawn per row",
         "Copies     a sample whose ratio is below 0.25 is rejected",
