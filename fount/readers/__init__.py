@@ -24,7 +24,7 @@ from fount.readers.dataset import (
 from fount.readers.digits import read_digits
 from fount.readers.idx import idx_folder, read_idx_folder
 from fount.readers.image_folder import read_image_folder
-from fount.readers.layout import LAYOUTS
+from fount.readers.layout import LAYOUTS, inner_folders
 from fount.readers.npz import read_npz
 from fount.readers.parquet import read_parquet
 from fount.readers.split_files import split_files
@@ -33,6 +33,8 @@ __all__ = [
     "Background", "DataError", "Dataset", "DatasetSource", "DatasetSplit", "Format", "Limits", "read_dataset",
     "state_of_files",
 ]  # fmt: skip
+
+_ARCHIVES = (".zip", ".tar", ".tgz", ".tar.gz", ".tar.bz2", ".tar.xz", ".7z", ".rar")
 
 _READERS: Mapping[Format, Callable[[DatasetSource, Path], Dataset]] = MappingProxyType(
     {"idx": read_idx_folder, "npz": read_npz, "folder": read_image_folder, "parquet": read_parquet}
@@ -66,10 +68,16 @@ def _detect_format(path: Path) -> Format:
             return "npz"
         if path.suffix.lower() == ".parquet":
             return "parquet"
+        if path.name.lower().endswith(_ARCHIVES):
+            raise DataError(f"{path} is an archive; unpack it, and give the folder")
         raise DataError(f"{path} has no supported format; {LAYOUTS}")
     if idx_folder(path):
         return "idx"
     if tars := next((each for each in (path, path / "data") if next(each.glob("[!.]*.tar"), None)), None):
         found = f"{tars} holds tar files, as WebDataset reads them and Fount does not"
         raise DataError(f"{found}; unpack them to a folder a class, or export the plan again with --format parquet")
+    folders = (path, *inner_folders(path))
+    if arrow := next((each for folder in folders for each in folder.glob("[!.]*.arrow")), None):
+        found = f"{path} holds Arrow files such as {arrow.name}, as save_to_disk writes them"
+        raise DataError(f"{found}; write each split as Parquet, with load_from_disk and ds.to_parquet('train.parquet')")
     return next((format for format in ("parquet", "npz") if split_files(path, f".{format}")), "folder")

@@ -23,7 +23,7 @@ from fount.cancellation import check_cancelled
 
 __all__ = [
     "ArrayPixels", "Background", "DataError", "Dataset", "DatasetSource", "DatasetSplit", "FileVersion", "Format",
-    "JoinedPixels", "LazyPixels", "Limits", "Pixels", "read_into", "state_of_files",
+    "JoinedPixels", "LazyPixels", "Limits", "Pixels", "check_content", "read_into", "state_of_files",
 ]  # fmt: skip
 
 Format = Literal["auto", "idx", "npz", "folder", "parquet"]
@@ -34,6 +34,7 @@ Background = Literal["white", "black"]
 
 _HASH_BLOCK_BYTES = 16 << 20
 _PIECE_BYTES = 1 << 20
+_LFS_POINTER = b"version https://git-lfs"
 _NAMED_ROWS = 5  # of those that are damaged
 
 
@@ -320,6 +321,14 @@ def read_into(stream: IO[bytes], array: NDArray[np.uint8]) -> int:
         array[size : size + len(piece)] = np.frombuffer(piece, np.uint8)
         size += len(piece)
     return size
+
+
+def check_content(start: bytes, where: str) -> None:
+    """Raise a DataError for what is no data of any format, given the first bytes of a file: nothing, or a pointer."""
+    if not start:
+        raise DataError(f"{where} is empty (0 bytes); restore or remove it")
+    if start.startswith(_LFS_POINTER):
+        raise DataError(f"{where} is a pointer of Git LFS and not the file; run git lfs pull")
 
 
 def state_of_files(path: Path) -> str:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import codecs
 import csv
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +26,7 @@ GROUPS_FILE, CLASSES_FILE = "groups.csv", "classes.csv"
 
 _GROUPS_COLUMNS, _CLASSES_COLUMNS = ("path", "group"), ("folder", "class")
 _DELIMITERS = (",", ";", "\t")
+_SEPARATOR = re.compile("sep=(.)\\s*", re.IGNORECASE)  # the first line that Excel writes and reads
 _UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
 
@@ -39,7 +41,9 @@ class Groups:
         """Return the group of an image; a DataError names it where the file has no line for it."""
         path = image.relative_to(root).as_posix()
         if (group := self.by_path.get(_path_key(path))) is None:
-            raise DataError(f"{self.file} has no line for {path}; add one")
+            first = next(iter(self.by_path), "")[:200]
+            remedy = "add one, with the path relative to the data set"
+            raise DataError(f"{self.file} has no line for {path}; {remedy}; its first line is for {first!r}")
         return group
 
 
@@ -104,10 +108,13 @@ def _rows(file: Path, columns: tuple[str, str]) -> Sequence[tuple[int, list[str]
             if start.read(2) in _UTF_16:
                 raise DataError(f"{file} is UTF-16; save it as UTF-8, which spreadsheets call CSV UTF-8")
         with file.open(newline="", encoding="utf-8-sig") as stream:
-            delimiter = _delimiter(stream.readline())
-            stream.seek(0)
-            reader = csv.reader(stream, delimiter=delimiter)
-            return [(reader.line_num, row) for row in reader if any(cell.strip() for cell in row)]
+            header = stream.readline()
+            named = _SEPARATOR.fullmatch(header)
+            if not named:
+                stream.seek(0)
+            reader = csv.reader(stream, delimiter=named[1] if named else _delimiter(header))
+            skipped = 1 if named else 0
+            return [(reader.line_num + skipped, row) for row in reader if any(cell.strip() for cell in row)]
     except UnicodeDecodeError as error:
         raise DataError(f"{file} is not UTF-8; save it as UTF-8, which spreadsheets call CSV UTF-8") from error
     except (OSError, csv.Error) as error:

@@ -29,6 +29,7 @@ from fount.readers.dataset import (
     FileVersion,
     LazyPixels,
     Pixels,
+    check_content,
     read_into,
 )
 from fount.readers.image_decoder import fit_pixels
@@ -41,9 +42,11 @@ MAX_IDX_BYTES = 2**28
 """The default limit for what one file may announce: five times MNIST."""
 
 _UNSIGNED_BYTE = 0x08
+_START_BYTES = 64
 _GZIP_MAGIC = b"\x1f\x8b"
 _MAX_EXPANSION = 1032  # the most bytes that deflate can make from one
 _TRAINING_FILES = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte")
+_OTHER_FILES = f"?*-{_TRAINING_FILES[0]}*"  # of EMNIST
 _PREFIXES = {"train": ("train",), "test": ("t10k", "test")}
 """The file name prefixes of each split."""
 
@@ -80,6 +83,11 @@ def idx_folder(path: Path) -> Path | None:
     if _has_idx(path):
         return path
     inner = inner_folders(path)
+    if other := next((file for folder in (path, *inner) for file in sorted(folder.glob(_OTHER_FILES))), None):
+        end = other.name[other.name.index(_TRAINING_FILES[0]) :]
+        raise DataError(
+            f"{other} is not called as MNIST's files are; rename it to {end}, and its labels and test likewise"
+        )
     found = [folder for folder in inner if _has_idx(folder)]
     return only_folder(path, found or [raw for folder in inner if _has_idx(raw := folder / "raw")], "IDX")
 
@@ -210,6 +218,7 @@ def _read_header(file: Path, stream: IO[bytes], dimensions: int, max_bytes: int)
     magic = bytes([0, 0, _UNSIGNED_BYTE, dimensions])
     header = stream.read(4 + 4 * dimensions)
     if header[:4] != magic:
+        check_content(header + stream.read(_START_BYTES), str(file))
         raise DataError(
             f"{file} begins with {header[:4].hex(' ') or 'nothing'}; an IDX file of bytes with {dimensions} dimension"
             f"{'s' * (dimensions > 1)} begins with {magic.hex(' ')}; use the right file"

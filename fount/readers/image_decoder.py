@@ -23,11 +23,13 @@ from PIL import ExifTags, Image
 
 from fount.cancellation import check_cancelled
 from fount.files import open_regular
-from fount.readers.dataset import Background, DataError, DatasetSource, Pixels
+from fount.readers.dataset import Background, DataError, DatasetSource, Pixels, check_content
 
 __all__ = ["IMAGE_SUFFIXES", "ImageDecoder", "decode_image", "decoder_for", "fit_pixels"]
 
-IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm"})
+IMAGE_SUFFIXES = frozenset(
+    {".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm"}
+)
 """File name suffixes of images, in lower case."""
 
 _FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP", "TIFF", "PPM")
@@ -35,6 +37,7 @@ _CHANNELS = {"1": 1, "L": 1, "LA": 1, "RGB": 3, "RGBA": 3, "P": 3, "PA": 3}  # o
 _CONVERTIBLE = frozenset({"CMYK", "YCbCr"})  # only when channels is set
 _MODES = {1: "L", 3: "RGB"}
 _LEVELS = {"white": 255, "black": 0}
+_START_BYTES = 64
 _GREY_STEPS = {"L;2": 85, "L;4": 17}  # of PNG; Pillow scales these pixels to 8 bits, and not the transparent grey
 _UPRIGHT = MappingProxyType(
     {
@@ -77,6 +80,7 @@ class ImageDecoder:
                 raise DataError(f"{where} has {found} channels, the first image has {channels}; set channels to 1 or 3")
             if opened.size != (width, height) and not self.resizes:
                 sizes = f"{where} has {opened.height}×{opened.width} pixels, the first image {height}×{width}"
+                sizes = f"{sizes} (height×width)"
                 raise DataError(f"{sizes}; set size, or make them equal")
             return _to_array(opened, where, self.shape, self.background)
 
@@ -113,6 +117,8 @@ def _read(image: Path | bytes, where: str, max_pixels: int) -> Iterator[Image.Im
         try:
             opened.load()
         except Exception as error:  # decoders raise many types over damaged bytes
+            if "truncated" in str(error):
+                raise DataError(f"{where} is cut off ({_summary(error)}); restore or remove it") from error
             raise DataError(f"{where} is a damaged image ({_summary(error)}); replace it") from error
         turn = _turn(opened)
         yield opened if turn is None else opened.transpose(turn)
@@ -132,11 +138,13 @@ def _open(stream: IO[bytes], where: str, max_pixels: int) -> Image.Image:
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise DataError(f"{where} has more than the {max_pixels} pixels allowed; make it smaller") from error
     except Exception as error:  # decoders raise many types over bytes that are not an image
+        stream.seek(0)
+        check_content(stream.read(_START_BYTES), where)
         found = f"{where} is not a supported image ({_summary(error)})"
         raise DataError(f"{found}; use a PNG, JPEG, BMP, GIF, WebP, TIFF or PPM file") from error
     if opened.width * opened.height > max_pixels:
         opened.close()
-        found = f"{where} has {opened.height}×{opened.width} pixels, and {max_pixels} are allowed"
+        found = f"{where} has {opened.height}×{opened.width} pixels (height×width), and {max_pixels} are allowed"
         raise DataError(f"{found}; make it smaller")
     return opened
 

@@ -36,6 +36,7 @@ from fount.readers.dataset import (
     JoinedPixels,
     LazyPixels,
     Pixels,
+    check_content,
     read_into,
 )
 from fount.readers.image_decoder import fit_pixels
@@ -44,11 +45,7 @@ from fount.readers.validation import RawSplit, Values, build_dataset, check_size
 
 __all__ = ["read_images", "read_npz"]
 
-_OBJECT_ARRAY = (
-    "is an array of Python objects, which would have to be unpickled; if the images have one shape, save "
-    "np.stack(images), otherwise resize them to one shape first; save labels and names with np.array(list)"
-)
-"""Why an array of objects is refused, and the remedy for each of its two causes."""
+_OBJECT_ARRAY = "is an array of Python objects, which would have to be unpickled"
 
 
 class _Names(NamedTuple):
@@ -77,6 +74,7 @@ _DAMAGED = (
 _MAX_HEADER_BYTES = 4096  # those of images and labels take 128
 _LOCAL_HEADER = struct.Struct("<26xHH")  # ends with the lengths of name and extra field
 _LOCAL_HEADER_BYTES = 30
+_START_BYTES = 64
 
 _CheckHeader = Callable[[tuple[int, ...], np.dtype[Any]], None]
 
@@ -199,7 +197,9 @@ def _opened(file: Path) -> Iterator[zipfile.ZipFile]:
     """Open a file; what zipfile raises within the block becomes a `DataError`."""
     try:
         with file.open("rb") as start:
-            if start.read(len(npy.MAGIC_PREFIX)) == npy.MAGIC_PREFIX:
+            beginning = start.read(_START_BYTES)
+            check_content(beginning, str(file))
+            if beginning.startswith(npy.MAGIC_PREFIX):
                 raise DataError(f"{file} is a single array; write it with numpy.savez, as images, with its labels")
         with zipfile.ZipFile(file) as archive:
             yield archive
@@ -300,6 +300,9 @@ def _read_names(npz: _Npz, name: str) -> tuple[str, ...]:
 
 
 def _check_images(where: str, shape: tuple[int, ...], dtype: np.dtype[np.generic]) -> None:
+    if dtype.hasobject:
+        remedy = "if the images have one shape, save np.stack(images), otherwise resize them to one shape first"
+        raise DataError(f"{where}: {_OBJECT_ARRAY}; {remedy}")
     if dtype.kind == "f":
         raise DataError(f"{where}: pixels are {dtype}, of unknown scale and perhaps NaN; write uint8, 0 to 255")
     if dtype != np.uint8:
@@ -317,6 +320,8 @@ def _read_column(npz: _Npz, name: str, images: tuple[str, int] | None = None) ->
     where = f"{npz.file}, {name}"
 
     def check(shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
+        if dtype.hasobject:
+            raise DataError(f"{where}: {_OBJECT_ARRAY}; save {name}.astype(str), or .astype(int) if they are numbers")
         if len(shape) != 1 and not (len(shape) == 2 and shape[1] == 1):
             raise DataError(f"{where}: the shape is {shape}; write one value per row")
         if dtype.kind not in "iuU" or not dtype.itemsize:
@@ -346,8 +351,6 @@ def _describe_member(npz: _Npz, name: str, check: _CheckHeader) -> _Member:
     except Exception as error:  # numpy evaluates the header as a literal, which fails in many ways
         found = f"{where}: not a supported array ({str(error)[:100]})"
         raise DataError(f"{found}; write it again with numpy.savez") from error
-    if dtype.hasobject:
-        raise DataError(f"{where}: {_OBJECT_ARRAY}")
     if is_fortran:
         raise DataError(f"{where}: is in Fortran order; write it in C order with numpy.ascontiguousarray")
     check(shape, dtype)

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from fount.cancellation import WorkCancelled, check_cancelled
 from fount.json_text import parse_json
-from fount.readers.dataset import DataError, Dataset, DatasetSource, FileVersion, Limits
+from fount.readers.dataset import DataError, Dataset, DatasetSource, FileVersion, Limits, check_content
 from fount.readers.dataset_card import names_in_card
 from fount.readers.image_decoder import ImageDecoder, decoder_for
 from fount.readers.split_files import split_files
@@ -32,6 +32,7 @@ __all__ = ["read_parquet"]
 
 _CACHE_BYTES = 512 << 20  # of encoded images, per split
 _MAX_GROUP_BYTES = 1 << 30  # of encoded images, per row group
+_START_BYTES = 64
 _BATCH_ROWS, _BATCH_BYTES = 256, 256 << 20
 _LABEL_COLUMN, _IMAGE_COLUMNS, _GROUP_COLUMN = "label", ("image", "img"), "group"
 
@@ -180,6 +181,8 @@ def _opened(file: Path, *, dictionaries: Sequence[str] = ()) -> Iterator[Any]:
     except (DataError, WorkCancelled):
         raise
     except Exception as error:  # pyarrow raises many types over damaged bytes
+        with file.open("rb") as start:
+            check_content(start.read(_START_BYTES), str(file))
         summary = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
         raise DataError(f"{file} is a damaged Parquet file, or none ({summary}); write it again") from error
 

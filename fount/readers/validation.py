@@ -37,6 +37,7 @@ NO_GROUP = -1
 NO_GROUP_NAME = "none"
 """The name of the group that such rows become."""
 
+_UNLABELLED = -1
 _HELD_OUT_SEED = 0x464F554E54  # arbitrary but fixed: a held-out split has the same rows everywhere
 _MAX_NAME_CHARACTERS = 200
 _SHOWN_CHARACTERS = 80
@@ -210,6 +211,8 @@ def _to_ids(split: RawSplit, names: tuple[str, ...]) -> NDArray[np.uint32]:
         if len(wrong := np.flatnonzero((values < 0) | (values >= len(names)))):
             row = int(wrong[0])
             found = f"{split.where(row)} has label {values[row]}, outside 0 to {len(names) - 1}"
+            if values[row] == _UNLABELLED:
+                raise DataError(f"{found}; in some sets it means unlabelled: leave such a file, split or row out")
             raise DataError(f"{found}; correct the row, or name as many classes as there are")
         return values.astype(np.uint32)
     known = {name: number for number, name in enumerate(names)}

@@ -16,6 +16,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Literal
 
+from pydantic import BeforeValidator
+
 from fount.documents import DocumentError, Problem, check, parse, record
 from fount.plain_yaml import read_yaml
 from fount.readers import Background, DatasetSource, Format, Limits
@@ -30,6 +32,12 @@ _MAX_FILE_BYTES = 4 << 20
 _MAX_SIDE_PIXELS = 4096
 
 
+def _pair(size: object) -> object:
+    if not (isinstance(size, list) and len(size) == 2):
+        raise ValueError("must be [height, width], as in [32, 32]")
+    return tuple(size)
+
+
 _Side = Annotated[int, check(lambda side: 1 <= side <= _MAX_SIDE_PIXELS, f"must be 1 to {_MAX_SIDE_PIXELS} pixels")]
 
 
@@ -42,7 +50,7 @@ class _Entry:
     classes: tuple[str, ...] = ()
     group: str = ""
     held_out: Annotated[float, check(lambda share: 0 < share < 1, "must be between 0 and 1, as in 0.1")] | None = None
-    size: tuple[_Side, _Side] | None = None
+    size: Annotated[tuple[_Side, _Side] | None, BeforeValidator(_pair)] = None
     channels: Literal[1, 3] | None = None
     background: Background | None = None
     classifier: str = ""

@@ -146,7 +146,7 @@ def test_a_file_that_is_not_an_image_is_named(tmp_path):
 def test_a_truncated_image_is_named(tmp_path):
     draw("a.png", size=(64, 64))
     (tmp_path / "a.png").write_bytes((tmp_path / "a.png").read_bytes()[:-30])
-    assert "a.png is a damaged image" in fount("a.png", "--out", "s.png").stderr
+    assert "a.png is cut off" in fount("a.png", "--out", "s.png").stderr
 
 
 def test_an_image_with_a_side_that_is_too_long_is_refused(tmp_path):

@@ -236,6 +236,7 @@ SPREADSHEETS = {
     "tabs": csv_text("\t").encode(),
     "names in capitals": csv_text(",", "Path{} Group ").encode(),
     "empty cells": (csv_text(";") + ";\r\n;;\r\n").encode(),
+    "the separator of Excel": ("sep=;\r\n" + csv_text(";")).encode(),
     "quotes": csv_text(";", '"path"{}"group"').encode(),
     "paths of Windows": csv_text(";", paths=[path.replace("/", "\\") for path in PATHS]).encode(),
     "columns of one's own": "\n".join(
@@ -258,6 +259,11 @@ OTHER_ENCODINGS = {
         "groups.csv is not UTF-8; save it as",
     ),
     "no columns": (b"ant/0.png,old\n", "groups.csv begins with 'ant/0.png,old'; its first line must name the columns"),
+    "an empty line 3": (b"sep=;\npath;group\nant/0.png;\n", "groups.csv, line 3 is 'ant/0.png,'"),
+    "whole paths": (
+        csv_text(",", paths=[f"/photos/{path}" for path in PATHS]).encode(),
+        "ant/0.png; add one, with the path relative to the data set; its first line is for '/photos/ant/0.png'",
+    ),
     "a column twice": (b"path,group,Group\n", "its first line must name the columns path and group, once each"),
 }
 
@@ -315,7 +321,7 @@ def test_names_in_arrays_are_composed(tmp_path: Path, what: str) -> None:
 
 
 def test_a_tiny_picture_of_every_suffix_is_in_its_class(tmp_path: Path) -> None:
-    for suffix in ("png", "JPG", "bmp", "gif", "tiff", "ppm", "webp", "jpeg", "tif"):
+    for suffix in ("png", "JPG", "bmp", "gif", "tiff", "ppm", "webp", "jpeg", "tif", "jpe", "jfif"):
         (tmp_path / "ant").mkdir(exist_ok=True)
         Image.new("RGB", (2, 2)).save(tmp_path / "ant" / f"0.{suffix}")
-    assert len(read(tmp_path, channels=3).splits["train"]) == 9
+    assert len(read(tmp_path, channels=3).splits["train"]) == 11

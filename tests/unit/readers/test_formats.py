@@ -258,7 +258,10 @@ def test_arrays_are_resized_and_converted_like_files(tmp_path: Path) -> None:
 
 def test_an_image_of_another_size_is_named(tmp_path: Path) -> None:
     (write_folder(tmp_path) / "bee" / "4.png").write_bytes(png(np.zeros((7, 4, 3), np.uint8)))
-    assert "bee/4.png (row 3) has 7×4 pixels, the first image 5×4; set size, or make them equal" in refusal(tmp_path)
+    assert (
+        "bee/4.png (row 3) has 7×4 pixels, the first image 5×4 (height×width); set size, or make them equal"
+        in refusal(tmp_path)
+    )
 
 
 def test_a_grey_image_among_coloured_ones_is_named(tmp_path: Path) -> None:
@@ -276,7 +279,7 @@ def test_an_image_in_ink_colours_is_converted_on_request(tmp_path: Path) -> None
 def test_a_damaged_image_is_named_with_its_row(tmp_path: Path) -> None:
     file = write_folder(tmp_path) / "cat" / "2.png"
     file.write_bytes(file.read_bytes()[:60])
-    assert f"{file} (row 4) is a damaged image" in refusal(tmp_path)
+    assert f"{file} (row 4) is cut off (OSError: image file is truncated); restore or remove it" in refusal(tmp_path)
 
 
 def bomb() -> bytes:
@@ -308,7 +311,7 @@ def test_an_image_that_expands_into_gigabytes_is_refused_by_its_header(tmp_path:
 
 def test_an_image_over_the_configured_limit_is_refused(tmp_path: Path) -> None:
     message = refusal(write_folder(tmp_path), limits=Limits(max_pixels=19))
-    assert "has 5×4 pixels, and 19 are allowed" in message
+    assert "has 5×4 pixels (height×width), and 19 are allowed" in message
 
 
 def test_an_empty_class_folder_is_named(tmp_path: Path) -> None:
