@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any, Unpack
 
@@ -18,13 +19,15 @@ from fount.cli.evaluation_watch import (
 )
 from fount.cli.options import many, option, parameter_options, server_options
 from fount.cli.output.reports import REPORT_FILE, check_report_paths
-from fount.cli.output.text import echo_result, plain
+from fount.cli.output.text import echo_result, note_numbers_read_as_names, plain
 from fount.client.sync import Client
 from fount.errors import FailedPrecondition, InvalidRequest, NotFound
 from fount.evaluation.request import EvaluationQuery, evaluation_request
 from fount.evaluation.types import PANELS, EvaluationInfo, evaluation_json
 
 __all__ = ["evaluate"]
+
+_CLASS = re.compile(r"\[([^\]]*)\]")  # of a gate
 
 
 class _Gate(click.ParamType[str]):
@@ -82,6 +85,8 @@ def evaluate(
     with detach_on_interrupt(server) as watched, connected(server, timeout_s) as client:
         with WatchProgress(quiet=as_json) as progress:
             info = _create(client, model, query, progress)
+            found = (_CLASS.search(gate) for gate in query.get("gates") or ())
+            note_numbers_read_as_names([each[1] for each in found if each], info.envelope.classes)
             if not detach:
                 watched.id = info.id
                 progress.print(f"Evaluation {info.id} of {info.envelope.model}")

@@ -77,6 +77,7 @@ class FakeEvaluations(evaluation_pb2_grpc.EvaluationServiceServicer):
     redacted: whether the report is redacted.
     report_breaks: the number of parts after which each of the next reports breaks.
     page: evaluations a page of a list.
+    classes: of the reference.
     made: evaluations by id.
     """
 
@@ -94,6 +95,7 @@ class FakeEvaluations(evaluation_pb2_grpc.EvaluationServiceServicer):
     redacted: bool = False
     report_breaks: list[int] = field(default_factory=list)
     page: int = 2
+    classes: tuple[str, ...] = ("zero", "one")
     made: dict[str, evaluation_pb2.Evaluation] = field(default_factory=dict)
     requests: list[evaluation_pb2.CreateEvaluationRequest] = field(default_factory=list)
     listed: list[evaluation_pb2.ListEvaluationsRequest] = field(default_factory=list)
@@ -124,7 +126,7 @@ class FakeEvaluations(evaluation_pb2_grpc.EvaluationServiceServicer):
                 parameters=request.parameters,
                 panels=request.panels or [1, 3],
                 gates=request.gates,
-                classes=["zero", "one"],
+                classes=self.classes,
                 conditional=True,
             ),
         )

@@ -72,6 +72,14 @@ def test_gates_in_the_environment_have_semicolons_between(gateway, monkeypatch):
     assert list(gateway.requests[0].gates) == ["fid < 5", "kid < 1"]
 
 
+def test_a_gate_whose_class_is_a_name_and_an_index_is_noted(gateway):
+    gateway.classes = ("0", "2", "cat")
+    gates = ("--gate", "label_agreement[2] > 0.9", "--gate", "label_agreement[#1] > 0.9", "--gate", "fid < 5")
+    assert fount("evaluate", "digits-cvae", "--detach", *gates).stderr.splitlines()[0] == (
+        'note: "2" (index 1): taken as names of classes; write \'#2\', in quotes, for index 2, which is "cat"'
+    )
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
