@@ -117,8 +117,7 @@ def _read(image: Path | bytes, where: str, max_pixels: int) -> Iterator[Image.Im
         try:
             opened.load()
         except Exception as error:  # decoders raise many types over damaged bytes
-            if "truncated" in str(error):
-                raise DataError(f"{where} is cut off ({_summary(error)}); restore or remove it") from error
+            _check_complete(error, where)
             raise DataError(f"{where} is a damaged image ({_summary(error)}); replace it") from error
         turn = _turn(opened)
         yield opened if turn is None else opened.transpose(turn)
@@ -140,6 +139,7 @@ def _open(stream: IO[bytes], where: str, max_pixels: int) -> Image.Image:
     except Exception as error:  # decoders raise many types over bytes that are not an image
         stream.seek(0)
         check_content(stream.read(_START_BYTES), where)
+        _check_complete(error, where)
         found = f"{where} is not a supported image ({_summary(error)})"
         raise DataError(f"{found}; use a PNG, JPEG, BMP, GIF, WebP, TIFF or PPM file") from error
     if opened.width * opened.height > max_pixels:
@@ -203,6 +203,12 @@ def _without_alpha(opened: Image.Image, where: str, background: Background | Non
     flat = Image.new(colours.mode, colours.size, (_LEVELS[background],) * len(colours.getbands()))
     flat.paste(colours, mask=alpha)
     return flat
+
+
+def _check_complete(error: Exception, where: str) -> None:
+    """Raise a DataError when a decoder failed because the file ends early, as its text alone says."""
+    if "truncated" in str(error).lower():
+        raise DataError(f"{where} is cut off ({_summary(error)}); restore or remove it") from error
 
 
 def _summary(error: Exception) -> str:

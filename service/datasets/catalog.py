@@ -63,6 +63,9 @@ class Datasets:
         self._opening: dict[str, asyncio.Task[Dataset]] = {}
         self._refused: dict[str, tuple[str, DataError]] = {}  # with the state of the files that were refused
         self._threads = ThreadPoolExecutor(_READ_AT_ONCE, "fount-datasets")
+        for each in self._settings.values():
+            if (path := each.source.path) is not None and not os.path.exists(path):  # may be made later, or mounted
+                _log.warning("data set %s: there is no %s yet; it is looked for at the first request", each.name, path)
 
     def names(self) -> tuple[str, ...]:
         """All names, sorted."""

@@ -51,6 +51,21 @@ async def refuse(datasets: Datasets, name: str = "lost") -> DatasetUnreadable:
     return refused.value
 
 
+async def test_a_path_that_does_not_exist_is_logged_at_the_start(
+    config: GatewayConfig, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    Datasets(config.datasets)
+    assert f"data set lost: there is no {tmp_path}/lost.npz yet; it is looked for at the first request" in caplog.text
+
+
+async def test_a_path_that_exists_is_not_logged(
+    config: GatewayConfig, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "lost.npz").touch()
+    Datasets(config.datasets)
+    assert not caplog.records
+
+
 async def test_refused_files_are_not_read_again(config: GatewayConfig, readings: list[str], tmp_path: Path) -> None:
     (tmp_path / "lost.npz").write_bytes(b"not a zip")
     datasets = Datasets(config.datasets)

@@ -120,10 +120,11 @@ def test_a_file_without_its_content_is_named(tmp_path: Path, name: str, content:
     assert message in refused
 
 
-def test_a_photo_that_is_cut_off_is_named(tmp_path: Path) -> None:
+@pytest.mark.parametrize("size", [300, 800], ids=["within its header", "within its pixels"])
+def test_a_photo_that_is_cut_off_is_named(tmp_path: Path, size: int) -> None:
     file = write_folder(tmp_path) / "bee" / "9.jpg"
     Image.fromarray(PIXELS[0].repeat(40, 0).repeat(40, 1)).save(file)
-    file.write_bytes(file.read_bytes()[:800])
+    file.write_bytes(file.read_bytes()[:size])
     assert f"{file} (row 4) is cut off" in (message := refusal(tmp_path, size=(5, 4)))
     assert message.endswith("; restore or remove it")
 
