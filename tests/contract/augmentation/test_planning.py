@@ -53,7 +53,7 @@ def settings_with_groups(folder: Path) -> DatasetSettings:
     """Two classes, two groups; the second class has no row of the second group."""
     file, labels, groups = folder / "grouped.npz", [0] * 6 + [1] * 4, [0] * 4 + [1] * 2 + [0] * 4
     images = np.zeros((10, *SHAPE), np.uint8)
-    images[:, 0, 0, 0] = labels
+    images[:, 0, 0, 0] = 200 * np.array(labels)
     np.savez(file, x_train=images, y_train=labels, groups_train=groups)
     return DatasetSettings(source=DatasetSource(name="grouped", path=file, classes=("zero", "one")))
 
