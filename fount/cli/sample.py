@@ -207,6 +207,7 @@ def _run(request: sampling_pb2.SampleRequest, info: ModelInfo) -> SampleRun:
         seed=request.seed if request.HasField("seed") else None,
         encoding=encoding,
         class_names=info.labels,
+        channels=info.sample_shape[2] if len(info.sample_shape) == 3 else 1,
         sample_bytes=math.prod(info.sample_shape) * (4 if encoding == "float32" else 1),
         request={"condition": condition, "parameters": MessageToDict(request.parameters)},
     )

@@ -49,6 +49,7 @@ class SampleRun:
         seed: as requested; None when the server draws it.
         encoding: "uint8", "float32" or "png".
         class_names: by index; empty when unconditional.
+        channels: of a sample.
         sample_bytes: approximate size of one sample, to check the free disk space.
         request: condition and parameters as requested, as JSON values; with digest, seed and numerics they identify a
             run of samples.
@@ -59,6 +60,7 @@ class SampleRun:
     seed: int | None = None
     encoding: str = "uint8"
     class_names: Sequence[str] = ()
+    channels: int = 1
     sample_bytes: int = 0
     request: Mapping[str, Any] = field(default_factory=dict)
 
@@ -101,6 +103,8 @@ def open_output(path: str, run: SampleRun) -> SampleWriter:
     target = Path(path)
     with output_errors(target):
         is_folder = path.endswith(("/", os.sep)) or target.is_dir()
+    if run.channels not in (1, 3) and (is_folder or target.suffix.lower() == ".png"):
+        raise OutputError(f"{path} would hold images of {run.channels} channels, and PNG has 1 or 3: write a .npz file")
     if is_folder:
         check_output_folder(target)
         _check_space(target, run)

@@ -21,6 +21,7 @@ from tests.contract.fake_gateway import (
     invalid,
     overloaded,
     pixels,
+    sample_spec,
     serving,
     unavailable,
 )
@@ -239,6 +240,15 @@ def test_a_mixture_is_labels_and_weights(gateway):
     fount("sample", "digits-cvae", "--mixture", "7=0.9,1=0.1")
     components = gateway.requests[0].condition.mixture.components
     assert [(component.label.id, component.weight) for component in components] == [(7, 0.9), (1, 0.1)]
+
+
+@pytest.mark.parametrize("out", ["x.png", "x/"])
+def test_samples_of_four_channels_are_not_written_as_pictures(gateway, monkeypatch, out):
+    spec = sample_spec(model_pb2.ENCODING_UINT8)
+    spec.dims[2] = 4
+    monkeypatch.setattr("tests.contract.fake_gateway.sample_spec", lambda encoding: spec)
+    message = f"Error: {out} would hold images of 4 channels, and PNG has 1 or 3: write a .npz file\n"
+    assert fount("sample", "digits-cvae", "--out", out).stderr == message
 
 
 @pytest.mark.parametrize(

@@ -57,10 +57,12 @@ def write(path, chunks, run):
         ("x.png", SampleRun(count=16, sample_bytes=2**25), "2500 images at most"),
         ("x.npz", SampleRun(count=1, encoding="png"), "holds arrays"),
         ("x.png", SampleRun(count=1, encoding="png"), "holds arrays"),
+        ("x.png", SampleRun(count=1, channels=4), "images of 4 channels, and PNG has 1 or 3: write a .npz file"),
+        ("x/", SampleRun(count=1, channels=2), "images of 2 channels"),
     ],
     ids=[
         "suffix", "no suffix", "no folder", "no folder above", "disk full", "too many", "too large", "files in npz",
-        "files in grid",
+        "files in grid", "four channels in grid", "two channels in folder",
     ],
 )  # fmt: skip
 def test_a_path_that_cannot_be_written_is_refused_at_once(tmp_path, name, run, message):
