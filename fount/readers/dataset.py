@@ -35,7 +35,7 @@ Background = Literal["white", "black"]
 _HASH_BLOCK_BYTES = 16 << 20
 _PIECE_BYTES = 1 << 20
 _LFS_POINTER = b"version https://git-lfs"
-_NAMED_ROWS = 5  # of those that are damaged
+_NAMED_ROWS, _COUNTED_ROWS = 5, 100  # of those that are damaged: where all are, finding the next ones takes no longer
 
 
 class DataError(Exception):
@@ -208,12 +208,13 @@ def _name_damaged_rows(split: DatasetSplit, first: int, error: DataError) -> Dat
         try:
             split.images(np.array([row]))
         except DataError as problem:
-            if str(problem) in problems:
+            if str(problem) in problems or len(problems) == _COUNTED_ROWS:
                 break
             problems.append(str(problem))
     if len(problems) < 2:
         return error
-    others = f"; {len(problems) - _NAMED_ROWS} more" if len(problems) > _NAMED_ROWS else ""
+    count = f"at least {_COUNTED_ROWS - _NAMED_ROWS}" if len(problems) == _COUNTED_ROWS else len(problems) - _NAMED_ROWS
+    others = f"; {count} more" if len(problems) > _NAMED_ROWS else ""
     return DataError("; ".join(problems[:_NAMED_ROWS]) + others)
 
 

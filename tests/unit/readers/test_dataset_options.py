@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import re
 from pathlib import Path
 
 import pytest
@@ -9,6 +11,7 @@ from click.testing import CliRunner
 
 from fount.cli.main import main
 from fount.transforms import Kind, Transform
+from service.datasets import configuration
 from service.datasets.configuration import configured_datasets
 from service.errors import SetupError
 
@@ -48,6 +51,13 @@ def test_every_key_is_a_setting(tmp_path: Path) -> None:
     assert (source.size, source.channels, source.background) == ((32, 24), 1, "black")
     assert source.limits.max_bytes == 1000
     assert (faces.classifier, source.licence) == ("faces-classifier", "CC0")
+
+
+def test_every_key_is_documented() -> None:
+    text = (Path(__file__).parents[3] / "docs" / "augmentation.md").read_text()
+    table = text[text.index("| key | meaning | unset |") :].partition("\n\n")[0]
+    keys = {each.name for each in dataclasses.fields(configuration._Entry)}
+    assert set(re.findall(r"^\| `(\w+)`", table, re.MULTILINE)) == keys
 
 
 def test_a_policy_is_read(tmp_path: Path) -> None:

@@ -72,7 +72,9 @@ def test_dark_pixels_are_read(tmp_path: Path, largest: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("damaged", "others"), [(1, ""), (3, ""), (5, ""), (6, "; 1 more")], ids=["one", "three", "five", "six"]
+    ("damaged", "others"),
+    [(1, ""), (3, ""), (5, ""), (6, "; 1 more"), (99, "; 94 more"), (101, "; at least 95 more")],
+    ids=["one", "three", "five", "six", "many", "very many"],
 )
 def test_the_first_damaged_images_are_named_and_all_counted(tmp_path: Path, damaged: int, others: str) -> None:
     write_folder(tmp_path)
