@@ -81,6 +81,7 @@ def test_a_line_without_end_is_a_finding_in_bounded_memory(tmp_path: Path) -> No
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 64 * 1024  # KiB
 
 
+@pytest.mark.slow
 def test_a_closed_pipe_is_a_finding(tmp_path: Path) -> None:
     code = f"{WRITE} os.close(pipe); time.sleep(60)"
     assert "the model's code closed the pipe of the check" in check(plant(tmp_path / "planted", before=code)).stdout

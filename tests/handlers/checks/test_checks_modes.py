@@ -48,6 +48,7 @@ def test_every_mode_has_its_times_and_the_sizes_at_which_rows_are_equal(
     assert script.endswith("64")
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(find_compiler() is None, reason=f"no C++ compiler: {compiler_name()} is not there")
 def test_a_compiled_network_is_compared(subject: Subject, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("handlers.execution.compiling.Inductor.__call__", lambda _self, graph, _inputs: graph.forward)

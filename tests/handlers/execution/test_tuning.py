@@ -110,9 +110,9 @@ PIPE = "the model's code wrote something else to the pipe of the measurement"
     ("junk", "reason"),
     [
         (b"junk", PIPE),
-        (b"[" * 50_000, PIPE),
-        (b'{"reason": 5, "golden": ""}', PIPE),
-        (b'{"reason": "", "golden": ""}\n{"seconds": {"1": 0.0}}', PIPE),
+        pytest.param(b"[" * 50_000, PIPE, marks=pytest.mark.slow),
+        pytest.param(b'{"reason": 5, "golden": ""}', PIPE, marks=pytest.mark.slow),
+        pytest.param(b'{"reason": "", "golden": ""}\n{"seconds": {"1": 0.0}}', PIPE, marks=pytest.mark.slow),
         (b'{"reason": "", "golden": ""}\n{"seconds": {}}', PIPE),
     ],
     ids=["text", "deep nesting", "a wrong type", "no time", "no sizes"],

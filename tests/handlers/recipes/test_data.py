@@ -129,7 +129,7 @@ def test_a_file_of_another_kind_is_reported_with_its_first_bytes(folder: Path) -
 
 def test_an_empty_file_is_no_idx_file(folder: Path) -> None:
     (folder / TRAIN_LABELS).write_bytes(b"")
-    assert "begins with nothing" in refusal(folder)
+    assert "is empty (0 bytes)" in refusal(folder)
 
 
 def test_a_file_truncated_within_its_header_is_reported(folder: Path) -> None:

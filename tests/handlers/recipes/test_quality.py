@@ -86,6 +86,7 @@ def test_random_real_rows_have_the_rarest_class_of_the_real_value(digits: Traini
     assert rarest.value == pytest.approx(rarest.real_value, abs=0.005)  # one draw of 10 000 has an error of 0.002
 
 
+@pytest.mark.slow
 def test_training_on_copies_gives_the_accuracy_of_real_rows(
     digits: TrainingData, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -95,6 +95,7 @@ def test_the_first_lines_announce_the_progress_messages(tmp_path: Path) -> None:
     ]
 
 
+@pytest.mark.slow
 def test_another_number_of_threads_is_another_run(tmp_path: Path) -> None:
     arguments = ("digits-classifier", "--out", tmp_path / "model", "--run", tmp_path / "run", "--steps", "2")
     assert run(*arguments).exit_code == 0

@@ -57,6 +57,7 @@ def test_the_tests_it_writes_pass(made: Path) -> None:
     assert "6 passed" in done.stdout, done.stdout + done.stderr
 
 
+@pytest.mark.slow
 def test_the_tests_it_writes_fail_for_a_module_that_ignores_z(made: Path, tmp_path: Path) -> None:
     create(tmp_path, "stuck")
     stub = (tmp_path / "stuck/generator.py").read_text()
