@@ -3,7 +3,7 @@
 No I/O happens here: `fount.client.calls` sends and waits. Only calls that cannot have taken effect twice are repeated:
 
     UNAVAILABLE                    a few times; more often once data arrived, resuming where the stream broke
-    UNAVAILABLE, LOADING           every second while time is left; the first wait is reported
+    UNAVAILABLE, LOADING           every second while time is left, if the policy says so; the first wait is reported
     RESOURCE_EXHAUSTED, RetryInfo  after the delay it names, while time is left
     anything else                  never
 """
@@ -38,6 +38,7 @@ class RetryPolicy:
         base_s: delay before the second attempt; it doubles with each further one.
         cap_s: the longest delay.
         jitter: draws the factor, 0 to 1, that a delay is multiplied by.
+        waits_while_loading: False: workers that load are as any that are unavailable, since the caller itself waits.
         on_wait: called once a call with what it waits for, while workers load; by default a logged warning.
     """
 
@@ -46,6 +47,7 @@ class RetryPolicy:
     base_s: float = 0.1
     cap_s: float = 5.0
     jitter: Callable[[], float] = _JITTER
+    waits_while_loading: bool = True
     on_wait: Callable[[str], None] = _log.warning
 
     def delay_s(self, failures: int) -> float:
@@ -107,7 +109,7 @@ class RetryState:
             raise self.timeout_error() from error
         if not isinstance(error, Overloaded | ServerUnavailable):
             raise error
-        if isinstance(error, Loading):
+        if isinstance(error, Loading) and self._policy.waits_while_loading:
             return self._loading_delay_s(error)
         self._failures += 1
         limit = self._policy.attempts if self._progressed else self._policy.first_attempts

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import aclosing, asynccontextmanager
-from dataclasses import fields
+from dataclasses import fields, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -47,7 +47,7 @@ class RemoteWorkers:
     """The workers of the gateway at `server`, HOST:PORT."""
 
     def __init__(self, server: str, *, retry: RetryPolicy | None = None, timeout_s: float = _TIMEOUT_S) -> None:
-        retry = retry or RetryPolicy()
+        retry = replace(retry or RetryPolicy(), waits_while_loading=False)  # an evaluation reports what it waits for
         self._client = aio.Client(server, timeout_s=timeout_s, retry=retry)
         self._channel = LoopChannel(self._client.server)
         self._calls = AioCalls(self._client.server, timeout_s, retry, self._channel)

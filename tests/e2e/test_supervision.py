@@ -36,11 +36,12 @@ def temporary(short_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @asynccontextmanager
-async def embedded(archives: Path, one: Path, workers: int = 1) -> AsyncIterator[EmbeddedPool]:
+async def embedded(archives: Path, one: Path, workers: int = 1, *, direct: bool = True) -> AsyncIterator[EmbeddedPool]:
     """A pool over a TorchServe of one model, with all its workers ready."""
     one.mkdir()
     os.link(archives / "digits-vae-1.0.mar", one / "digits-vae-1.0.mar")
-    pool = EmbeddedPool(TorchServeConfig(archives=one, state=archives.parent / "state", workers=workers))
+    config = TorchServeConfig(archives=one, state=archives.parent / "state", workers=workers, direct=direct)
+    pool = EmbeddedPool(config)
     await pool.start()
     try:
         await until(lambda: sum(offer.workers for offer in pool.offers()) == workers, BACK_S)
@@ -135,7 +136,7 @@ async def test_a_stopped_worker_of_two_delays_no_request(archives, tmp_path, tem
 
 @pytest.mark.slow
 async def test_a_stopped_only_worker_is_waited_for_and_its_full_queue_is_busy(archives, tmp_path, temporary) -> None:
-    async with embedded(archives, tmp_path / "one") as pool:
+    async with embedded(archives, tmp_path / "one", direct=False) as pool:  # calls wait in TorchServe's queue
         toy, whole = target(pool), await draw(pool, target(pool))
         worker = workers_of(pool)[0]
         worker.suspend()
