@@ -1,7 +1,8 @@
-"""Write files atomically: a reader sees the whole new file, or what was there before, and never a part.
+"""Write files atomically, keep them private, and open regular files alone.
 
-Content is written to a temporary file, synced to disk and renamed into place. Every writer of whole files in Fount
-uses this module. Files that grow by appending (journals) call `sync_folder` after they create a file.
+A reader sees the whole new file, or what was there before, and never a part: content is written to a temporary file,
+synced to disk and renamed into place. Every writer of whole files in Fount uses this module. Files that grow by
+appending (journals) call `sync_folder` after they create a file.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""Exact and near-exact matches between images by hash, without comparing all pairs.
+"""Near-exact matches between images by hash, without comparing all pairs; for equal ones see `exact_keys`.
 
-Images enter, hashes and matches leave. Equal images have equal exact hashes; an image that was only brightened,
+Images enter, hashes and matches leave. An image that was only brightened,
 compressed or resized keeps most of its difference hash. Simple images share theirs by chance, so a share of near
 matches is meaningful only in comparison with that of held-out rows.
 
@@ -14,20 +14,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.evaluation.statistics.rows import Bools, Float64s, Int64s
-from service.pixel_products import exact_keys
 
-__all__ = ["difference_hashes", "exact_hashes", "near_matches"]
+__all__ = ["difference_hashes", "near_matches"]
 
 _CELL_ROWS, _CELL_COLUMNS = 8, 9
 _IMAGES_AT_ONCE = 1024
 _PAIRS_AT_ONCE = 1 << 20
 
 UInt64s = NDArray[np.uint64]
-
-
-def exact_hashes(images: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Return the keys of `exact_keys` as (n, 16) uint8."""
-    return exact_keys(images).view(np.uint8).reshape(len(images), 16)  # n x 16 bytes -> (n, 16)
 
 
 def difference_hashes(images: NDArray[np.uint8]) -> UInt64s:

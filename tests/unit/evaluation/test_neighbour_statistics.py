@@ -16,8 +16,9 @@ from service.evaluation.statistics.birthday import (
 )
 from service.evaluation.statistics.copies import copy_ratios, copy_threshold, estimate_copy_rate, nearest_auc
 from service.evaluation.statistics.distances import nearest, prepare
-from service.evaluation.statistics.hashes import difference_hashes, exact_hashes, near_matches
+from service.evaluation.statistics.hashes import difference_hashes, near_matches
 from service.evaluation.statistics.precision_recall import Manifold, compare, expected_coverage
+from service.pixel_products import exact_keys
 
 
 def normal(n: int, d: int, seed: int = 0) -> np.ndarray:
@@ -277,7 +278,7 @@ def test_complete_separation_has_an_interval() -> None:
 
 def test_only_equal_images_have_equal_hashes() -> None:
     twice = np.concatenate([images(50), images(50)])
-    hashes = exact_hashes(twice)
+    hashes = exact_keys(twice).view(np.uint8).reshape(len(twice), 16)  # n x 16 bytes -> (n, 16)
     assert hashes.shape == (100, 16)
     assert len(np.unique(hashes, axis=0)) == 50
 
