@@ -157,9 +157,9 @@ class Addresses:
         words = philox4x32_10(counter, key[:, None, :])
         return words.reshape(len(self), blocks * 4)[:, :count]  # (B, blocks, 4) -> (B, count)
 
-    def uniforms(self, stream: Stream, count: int, first_block: int = 0) -> Float64s:
-        """Read uniforms in [0, 1) with 53 random bits; (B, count) float64."""
-        words = self.words(stream, 2 * count, first_block).astype(np.uint64)
+    def uniforms(self, stream: Stream, count: int, first_block: int = 0, *, step: int = 0) -> Float64s:
+        """Read uniforms in [0, 1) with 53 random bits; (B, count) float64. Each step of a sampler has its own."""
+        words = self.words(stream, 2 * count, first_block + (step << _STEP_SHIFT)).astype(np.uint64)
         high, low = words[:, 0::2] >> np.uint64(5), words[:, 1::2] >> np.uint64(6)  # 27 and 26 bits
         return ((high << np.uint64(26)) | low).astype(np.float64) * 2.0**-53
 

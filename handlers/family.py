@@ -1,9 +1,12 @@
 """The interface of a model family: the protocols that every architecture implements, and the values they receive.
 
 A family is a torch module built from its configuration. It gets noise by address and labels by row, never a seed or a
-global generator, and returns float32 images in its own value range. One-step samplers read the noise once; many-step
+global generator, and returns float32 samples in its own value range. One-step samplers read the noise once; many-step
 samplers read `noise.normal(..., step=k)` and call `deadline.check()` between steps. A `SteppedSampler` also exposes its
 steps, so that a draw can be preempted between two of them and resumed elsewhere.
+
+"Images" are rows of the model's own kind: (B, C, H, W) for a model of images, (B, length) for one of vectors. No row may
+depend on another one of its batch.
 """
 
 from __future__ import annotations
@@ -21,8 +24,9 @@ from torch import Tensor
 from fount.address import Addresses, Stream
 
 __all__ = [
-    "Classifier", "Deadline", "DeadlinePassed", "Draw", "Noise", "Sampler", "SteppedSampler", "Transformer",
-    "WrongOutputError", "sample_in_steps", "take_steps",
+    "Classifier", "ConditionedSampler", "Deadline", "DeadlinePassed", "Decoder", "Draw", "Encoder", "Given", "Noise",
+    "Sampler", "Scorer", "SteppedSampler", "Transformer", "Translator", "WrongOutputError", "sample_in_steps",
+    "take_steps",
 ]  # fmt: skip
 
 
@@ -85,6 +89,14 @@ class Noise:
         # (B, count) -> (B, *shape)
         return torch.from_numpy(z).reshape(len(self.addresses), *shape).to(self.device, self.dtype)
 
+    def uniform(self, stream: Stream, count: int, *, step: int = 0) -> Tensor:
+        """Draw uniforms of one stream, for discrete draws.
+
+        Returns:
+            (B, count) float64 on the CPU, in [0, 1), the same for an address in every batch and on every machine.
+        """
+        return torch.from_numpy(self.addresses.uniforms(stream, count, step=step))
+
 
 @dataclass(frozen=True, kw_only=True)
 class Draw:
@@ -96,6 +108,21 @@ class Draw:
     top_p: float | None = None
     guidance_scale: float | None = None
     steps: int | None = None
+    importance_samples: int | None = None
+    prior_fit: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Given:
+    """What samples are conditional on, besides a label.
+
+    Attributes:
+        values: (B, ...) floating: the given images, vectors or prefixes.
+        mask: (B, ...) floating, 1 where a value is given, else 0; None: all are.
+    """
+
+    values: Tensor
+    mask: Tensor | None = None
 
 
 class Family(Protocol):
@@ -168,6 +195,84 @@ class SteppedSampler(Sampler, Protocol):
 
     def finish(self, state: Tensor) -> Tensor:
         """Turn the state after the last step into images, as `Sampler.sample` returns them."""
+        ...
+
+
+@runtime_checkable
+class ConditionedSampler(Family, Protocol):
+    """A family whose operation SAMPLE can be given values in addition to a label."""
+
+    def sample_given(
+        self, given: Given, noise: Noise, labels: Tensor | None, draw: Draw, deadline: Deadline
+    ) -> Tensor:
+        """Draw one image for each row of `given`, as `Sampler.sample` does."""
+        ...
+
+
+@runtime_checkable
+class Encoder(Family, Protocol):
+    """A family with the operation ENCODE."""
+
+    def encode(self, images: Tensor, labels: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """Compute the distribution of the latent of each image.
+
+        Args:
+            images: (B, C, H, W) floating in the card's value range.
+            labels: (B,) int64, or None for an unconditional model.
+
+        Returns:
+            The mean, (B, latent_dim), and the log of the variance, (B, latent_dim); None where the latent is a point.
+        """
+        ...
+
+
+@runtime_checkable
+class Decoder(Family, Protocol):
+    """A family with the operation DECODE."""
+
+    def decode(self, z: Tensor, labels: Tensor | None) -> Tensor:
+        """Compute the image of each latent.
+
+        Args:
+            z: (B, latent_dim) floating.
+            labels: (B,) int64, or None for an unconditional model.
+
+        Returns:
+            (B, C, H, W) floating, within the card's value range.
+        """
+        ...
+
+
+@runtime_checkable
+class Scorer(Family, Protocol):
+    """A family with the operation SCORE."""
+
+    def score(self, images: Tensor, labels: Tensor | None, noise: Noise, draw: Draw, deadline: Deadline) -> Tensor:
+        """Compute log-likelihoods, or bounds or estimates of them.
+
+        Args:
+            images: (B, C, H, W) floating in the card's value range.
+            labels: (B,) int64 for log p(x|y); None for log p(x), also of a conditional model.
+            noise: B addresses, for scores that draw.
+            draw: parameters, for instance the number of importance samples.
+            deadline: to be checked between parts of the work.
+
+        Returns:
+            (B, columns) floating, the columns that the card names, in its order.
+        """
+        ...
+
+
+@runtime_checkable
+class Translator(Family, Protocol):
+    """A family with the operation TRANSLATE."""
+
+    def translate(self, given: Given, labels: Tensor | None, noise: Noise, draw: Draw, deadline: Deadline) -> Tensor:
+        """Map each given image to one of another domain.
+
+        Returns:
+            (B, C, H, W) floating, within the card's value range.
+        """
         ...
 
 
