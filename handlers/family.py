@@ -5,8 +5,8 @@ global generator, and returns float32 samples in its own value range. One-step s
 samplers read `noise.normal(..., step=k)` and call `deadline.check()` between steps. A `SteppedSampler` also exposes its
 steps, so that a draw can be preempted between two of them and resumed elsewhere.
 
-"Images" are rows of the model's own kind: (B, C, H, W) for a model of images, (B, length) for one of vectors. No row may
-depend on another one of its batch.
+"Images" are rows of the model's own kind: (B, C, H, W) for a model of images, (B, length) for one of vectors. No row of
+a batch may depend on another one.
 """
 
 from __future__ import annotations
@@ -202,9 +202,7 @@ class SteppedSampler(Sampler, Protocol):
 class ConditionedSampler(Family, Protocol):
     """A family whose operation SAMPLE can be given values in addition to a label."""
 
-    def sample_given(
-        self, given: Given, noise: Noise, labels: Tensor | None, draw: Draw, deadline: Deadline
-    ) -> Tensor:
+    def sample_given(self, given: Given, noise: Noise, labels: Tensor | None, draw: Draw, deadline: Deadline) -> Tensor:
         """Draw one image for each row of `given`, as `Sampler.sample` does."""
         ...
 

@@ -6,6 +6,7 @@ one worker, a `Reply` its result. Protobuf is converted to and from these values
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from enum import Enum, IntEnum, StrEnum
@@ -20,6 +21,7 @@ __all__ = [
     "Encoding",
     "Failure",
     "FailureCode",
+    "GivenItem",
     "Images",
     "Item",
     "Labels",
@@ -134,6 +136,8 @@ class Parameters:
     top_p: float | None = None
     guidance_scale: float | None = None
     steps: int | None = None
+    importance_samples: int | None = None
+    prior_fit: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -154,20 +158,25 @@ class ServedModel:
         operations: what its workers can compute.
         labels: class names by id; empty for an unconditional model.
         prior: one weight a label, summing to 1.
-        sample_dims: (H, W, C).
+        sample_dims: (H, W, C) of pictures, (length,) of vectors.
         value_range: of the model's own float output.
         parameters: by name.
         encodings: of its samples.
         max_count, max_labels: limits of one request.
         card: the serialized fount.v1.Model by which its worker described itself.
         quality: figures measured when the model was trained.
+        latent_dim: length of z; 0 without ENCODE and DECODE.
+        latent_spread: root mean square of the standard deviations of the training rows' latents.
+        draw_steps: steps of a draw without parameters.
+        score_columns: names of what SCORE returns for each row.
+        directions: of the latent space, by name: (latent_dim,) each.
     """
 
     key: ModelKey
     operations: frozenset[Operation]
     labels: tuple[str, ...]
     prior: tuple[float, ...]
-    sample_dims: tuple[int, int, int]
+    sample_dims: tuple[int, ...]
     value_range: tuple[float, float]
     parameters: Mapping[str, ParameterRange]
     encodings: frozenset[Encoding]
@@ -175,18 +184,28 @@ class ServedModel:
     max_labels: int
     card: bytes = field(repr=False)
     quality: tuple[QualityFigure, ...] = ()
+    latent_dim: int = 0
+    latent_spread: float = 1.0
+    draw_steps: int = 1
+    score_columns: tuple[str, ...] = ()
+    directions: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+
+    @property
+    def is_image(self) -> bool:
+        """Whether its samples are pictures; vectors otherwise."""
+        return len(self.sample_dims) == len("HWC")
 
     @cached_property
     def default_parameters(self) -> Parameters:
         """The parameters of a request that sets none."""
         defaults = {name: each.default for name, each in self.parameters.items()}
-        whole = {name: int(value) for name in ("top_k", "steps") if (value := defaults.get(name)) is not None}
+        names = ("top_k", "steps", "importance_samples")
+        whole = {name: int(value) for name in names if (value := defaults.get(name)) is not None}
         return Parameters(**(defaults | whole))  # type: ignore[arg-type]  # each value has its field's type
 
     def sample_bytes(self, dtype: Dtype) -> int:
         """Return the bytes of one raw sample."""
-        height, width, channels = self.sample_dims
-        return height * width * channels * (4 if dtype is Dtype.FLOAT32 else 1)
+        return math.prod(self.sample_dims) * dtype.numpy.itemsize
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -296,7 +315,46 @@ class ManipulationItem(_ImageRows):
         return replace(self, rows=self.rows[rows], table=self.table[rows], indices=self.indices[rows])
 
 
-Item = RangeItem | TensorItem | ManipulationItem
+@dataclass(frozen=True, kw_only=True, eq=False)
+class GivenItem:
+    """Rows to encode, decode, score or translate, or that samples are conditional on.
+
+    Attributes:
+        rows: (n, ...) uint8, or float32 in the model's value range; (n, latent_dim) float32 to decode.
+        labels: (n,); None for an unconditional model, or for log p(x) of any model.
+        seed, indices: addresses of the noise; indices are (n,) uint64.
+        dtype: of the rows in the reply.
+    """
+
+    rows: NDArray[np.uint8] | NDArray[np.float32]
+    labels: Labels | None
+    seed: int
+    indices: NDArray[np.uint64]
+    dtype: Dtype
+
+    @property
+    def count(self) -> int:
+        """The number of rows."""
+        return len(self.rows)
+
+    @property
+    def row_dims(self) -> tuple[int, ...]:
+        """The shape of a row, and 1 if it has a label: rows with and without never share a call."""
+        return (*self.rows.shape[1:], int(self.labels is not None))
+
+    @property
+    def row_bytes(self) -> int:
+        """Bytes of a row with its address."""
+        return self.rows.nbytes // max(1, len(self.rows)) + _ADDRESS_BYTES
+
+    def part(self, first: int, count: int) -> GivenItem:
+        """Return views of some rows."""
+        rows = slice(first, first + count)
+        labels = None if self.labels is None else self.labels[rows]
+        return replace(self, rows=self.rows[rows], labels=labels, indices=self.indices[rows])
+
+
+Item = RangeItem | TensorItem | ManipulationItem | GivenItem
 """One item of a call."""
 
 

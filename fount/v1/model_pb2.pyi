@@ -36,7 +36,7 @@ class _OperationEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._Enum
     OPERATION_TRANSFORM: _Operation.ValueType  # 4
     """OPERATION_TRANSFORM manipulates images and keeps their label."""
     OPERATION_ENCODE: _Operation.ValueType  # 5
-    """OPERATION_ENCODE gives latent vectors of images."""
+    """OPERATION_ENCODE gives mean and standard deviation of the latent of images."""
     OPERATION_DECODE: _Operation.ValueType  # 6
     """OPERATION_DECODE gives images of latent vectors."""
     OPERATION_TRANSLATE: _Operation.ValueType  # 7
@@ -60,7 +60,7 @@ OPERATION_EMBED: Operation.ValueType  # 3
 OPERATION_TRANSFORM: Operation.ValueType  # 4
 """OPERATION_TRANSFORM manipulates images and keeps their label."""
 OPERATION_ENCODE: Operation.ValueType  # 5
-"""OPERATION_ENCODE gives latent vectors of images."""
+"""OPERATION_ENCODE gives mean and standard deviation of the latent of images."""
 OPERATION_DECODE: Operation.ValueType  # 6
 """OPERATION_DECODE gives images of latent vectors."""
 OPERATION_TRANSLATE: Operation.ValueType  # 7
@@ -102,7 +102,7 @@ class _Encoding:
 class _EncodingEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumTypeWrapper[_Encoding.ValueType], builtins.type):
     DESCRIPTOR: google.protobuf.descriptor.EnumDescriptor
     ENCODING_UNSPECIFIED: _Encoding.ValueType  # 0
-    """ENCODING_UNSPECIFIED means ENCODING_UINT8."""
+    """ENCODING_UNSPECIFIED means ENCODING_UINT8, or ENCODING_FLOAT32 where samples are vectors."""
     ENCODING_UINT8: _Encoding.ValueType  # 1
     """ENCODING_UINT8 is raw row-major bytes, 0 to 255."""
     ENCODING_FLOAT32: _Encoding.ValueType  # 2
@@ -114,7 +114,7 @@ class Encoding(_Encoding, metaclass=_EncodingEnumTypeWrapper):
     """Encoding is how samples become bytes."""
 
 ENCODING_UNSPECIFIED: Encoding.ValueType  # 0
-"""ENCODING_UNSPECIFIED means ENCODING_UINT8."""
+"""ENCODING_UNSPECIFIED means ENCODING_UINT8, or ENCODING_FLOAT32 where samples are vectors."""
 ENCODING_UINT8: Encoding.ValueType  # 1
 """ENCODING_UINT8 is raw row-major bytes, 0 to 255."""
 ENCODING_FLOAT32: Encoding.ValueType  # 2
@@ -304,6 +304,11 @@ class Model(google.protobuf.message.Message):
     DATA_LICENCE_FIELD_NUMBER: builtins.int
     RECIPE_FIELD_NUMBER: builtins.int
     VALUE_RANGE_FIELD_NUMBER: builtins.int
+    LATENT_DIM_FIELD_NUMBER: builtins.int
+    LATENT_SPREAD_FIELD_NUMBER: builtins.int
+    DRAW_STEPS_FIELD_NUMBER: builtins.int
+    SCORE_COLUMNS_FIELD_NUMBER: builtins.int
+    DIRECTIONS_FIELD_NUMBER: builtins.int
     state: Global___Model.State.ValueType
     """state is whether it can be sampled now. Always set."""
     state_reason: builtins.str
@@ -320,6 +325,14 @@ class Model(google.protobuf.message.Message):
     """data_licence is the licence of the training data. Always set."""
     recipe: builtins.str
     """recipe names the training recipe, its seed and the digest of its data, as text. Always set."""
+    latent_dim: builtins.int
+    """latent_dim is the length of the latent z that ENCODE returns and DECODE takes. 0: it has neither operation."""
+    latent_spread: builtins.float
+    """latent_spread is the root mean square of the standard deviations of the training rows' latents: the unit of Jitter.scale.
+    0: it has no latent.
+    """
+    draw_steps: builtins.int
+    """draw_steps is how many steps a draw takes without parameters; 1 for a model that draws at once. Always set."""
     @property
     def ref(self) -> Global___ModelRef:
         """ref is the resolved name, version and digest. Always whole."""
@@ -360,6 +373,14 @@ class Model(google.protobuf.message.Message):
     def value_range(self) -> Global___ValueRange:
         """value_range is the range of the model's own floats; ENCODING_FLOAT32 returns them unchanged. Always set."""
 
+    @property
+    def score_columns(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___ScoreColumn]:
+        """score_columns are what SCORE returns for each row, in order. Empty: it has no SCORE."""
+
+    @property
+    def directions(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___Direction]:
+        """directions are attributes that change along a line in the latent space. Empty: none was measured."""
+
     def __init__(
         self,
         *,
@@ -381,11 +402,103 @@ class Model(google.protobuf.message.Message):
         data_licence: builtins.str = ...,
         recipe: builtins.str = ...,
         value_range: Global___ValueRange | None = ...,
+        latent_dim: builtins.int = ...,
+        latent_spread: builtins.float = ...,
+        draw_steps: builtins.int = ...,
+        score_columns: collections.abc.Iterable[Global___ScoreColumn] | None = ...,
+        directions: collections.abc.Iterable[Global___Direction] | None = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["condition", b"condition", "limits", b"limits", "ref", b"ref", "sample_spec", b"sample_spec", "value_range", b"value_range"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["condition", b"condition", "data_licence", b"data_licence", "description", b"description", "encodings", b"encodings", "family", b"family", "intended_use", b"intended_use", "is_default", b"is_default", "limits", b"limits", "numerics", b"numerics", "operations", b"operations", "parameters", b"parameters", "quality", b"quality", "recipe", b"recipe", "ref", b"ref", "sample_spec", b"sample_spec", "state", b"state", "state_reason", b"state_reason", "value_range", b"value_range"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["condition", b"condition", "data_licence", b"data_licence", "description", b"description", "directions", b"directions", "draw_steps", b"draw_steps", "encodings", b"encodings", "family", b"family", "intended_use", b"intended_use", "is_default", b"is_default", "latent_dim", b"latent_dim", "latent_spread", b"latent_spread", "limits", b"limits", "numerics", b"numerics", "operations", b"operations", "parameters", b"parameters", "quality", b"quality", "recipe", b"recipe", "ref", b"ref", "sample_spec", b"sample_spec", "score_columns", b"score_columns", "state", b"state", "state_reason", b"state_reason", "value_range", b"value_range"]) -> None: ...
 
 Global___Model: typing_extensions.TypeAlias = Model
+
+@typing.final
+class ScoreColumn(google.protobuf.message.Message):
+    """ScoreColumn is one number that SCORE returns for each row."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    class _Kind:
+        ValueType = typing.NewType("ValueType", builtins.int)
+        V: typing_extensions.TypeAlias = ValueType
+
+    class _KindEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumTypeWrapper[ScoreColumn._Kind.ValueType], builtins.type):
+        DESCRIPTOR: google.protobuf.descriptor.EnumDescriptor
+        KIND_UNSPECIFIED: ScoreColumn._Kind.ValueType  # 0
+        """KIND_UNSPECIFIED is never sent."""
+        KIND_EXACT: ScoreColumn._Kind.ValueType  # 1
+        """KIND_EXACT: it is the log-likelihood, up to rounding."""
+        KIND_LOWER_BOUND: ScoreColumn._Kind.ValueType  # 2
+        """KIND_LOWER_BOUND: its expectation is at most the log-likelihood."""
+        KIND_ESTIMATE: ScoreColumn._Kind.ValueType  # 3
+        """KIND_ESTIMATE: it is near the log-likelihood, on either side."""
+
+    class Kind(_Kind, metaclass=_KindEnumTypeWrapper):
+        """Kind is how the number relates to the log-likelihood."""
+
+    KIND_UNSPECIFIED: ScoreColumn.Kind.ValueType  # 0
+    """KIND_UNSPECIFIED is never sent."""
+    KIND_EXACT: ScoreColumn.Kind.ValueType  # 1
+    """KIND_EXACT: it is the log-likelihood, up to rounding."""
+    KIND_LOWER_BOUND: ScoreColumn.Kind.ValueType  # 2
+    """KIND_LOWER_BOUND: its expectation is at most the log-likelihood."""
+    KIND_ESTIMATE: ScoreColumn.Kind.ValueType  # 3
+    """KIND_ESTIMATE: it is near the log-likelihood, on either side."""
+
+    NAME_FIELD_NUMBER: builtins.int
+    UNIT_FIELD_NUMBER: builtins.int
+    KIND_FIELD_NUMBER: builtins.int
+    DESCRIPTION_FIELD_NUMBER: builtins.int
+    name: builtins.str
+    """name is the column's name, unique within the model. Always set."""
+    unit: builtins.str
+    """unit is its unit: "nats". Always set."""
+    kind: Global___ScoreColumn.Kind.ValueType
+    """kind is how it relates to the log-likelihood. Always set."""
+    description: builtins.str
+    """description says of which law it is, with the levels and the number of dimensions. Scores of different laws cannot be
+    compared. Always set.
+    """
+    def __init__(
+        self,
+        *,
+        name: builtins.str = ...,
+        unit: builtins.str = ...,
+        kind: Global___ScoreColumn.Kind.ValueType = ...,
+        description: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["description", b"description", "kind", b"kind", "name", b"name", "unit", b"unit"]) -> None: ...
+
+Global___ScoreColumn: typing_extensions.TypeAlias = ScoreColumn
+
+@typing.final
+class Direction(google.protobuf.message.Message):
+    """Direction is an attribute that changes along a line in the latent space."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: builtins.int
+    DESCRIPTION_FIELD_NUMBER: builtins.int
+    VECTOR_FIELD_NUMBER: builtins.int
+    name: builtins.str
+    """name is its name, unique within the model. Always set."""
+    description: builtins.str
+    """description says what changes, and by how much for one unit. Always set."""
+    @property
+    def vector(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.float]:
+        """vector is one unit of it, latent_dim numbers. Always set."""
+
+    def __init__(
+        self,
+        *,
+        name: builtins.str = ...,
+        description: builtins.str = ...,
+        vector: collections.abc.Iterable[builtins.float] | None = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["description", b"description", "name", b"name", "vector", b"vector"]) -> None: ...
+
+Global___Direction: typing_extensions.TypeAlias = Direction
 
 @typing.final
 class ConditionSchema(google.protobuf.message.Message):
@@ -451,6 +564,10 @@ class SampleSpec(google.protobuf.message.Message):
         """MODALITY_UNSPECIFIED is never sent."""
         MODALITY_IMAGE: SampleSpec._Modality.ValueType  # 1
         """MODALITY_IMAGE is a picture."""
+        MODALITY_VECTOR: SampleSpec._Modality.ValueType  # 2
+        """MODALITY_VECTOR is a vector of numbers: a point, a latent, scores or probabilities."""
+        MODALITY_TEXT: SampleSpec._Modality.ValueType  # 3
+        """MODALITY_TEXT is UTF-8 text."""
 
     class Modality(_Modality, metaclass=_ModalityEnumTypeWrapper):
         """Modality is the kind of data a sample is."""
@@ -459,6 +576,10 @@ class SampleSpec(google.protobuf.message.Message):
     """MODALITY_UNSPECIFIED is never sent."""
     MODALITY_IMAGE: SampleSpec.Modality.ValueType  # 1
     """MODALITY_IMAGE is a picture."""
+    MODALITY_VECTOR: SampleSpec.Modality.ValueType  # 2
+    """MODALITY_VECTOR is a vector of numbers: a point, a latent, scores or probabilities."""
+    MODALITY_TEXT: SampleSpec.Modality.ValueType  # 3
+    """MODALITY_TEXT is UTF-8 text."""
 
     class _Layout:
         ValueType = typing.NewType("ValueType", builtins.int)
@@ -470,6 +591,8 @@ class SampleSpec(google.protobuf.message.Message):
         """LAYOUT_UNSPECIFIED is never sent."""
         LAYOUT_HWC: SampleSpec._Layout.ValueType  # 1
         """LAYOUT_HWC is height, width, channels; a chunk of n samples is NHWC."""
+        LAYOUT_C: SampleSpec._Layout.ValueType  # 2
+        """LAYOUT_C is components of a vector; of latents with their spread, (2, components)."""
 
     class Layout(_Layout, metaclass=_LayoutEnumTypeWrapper):
         """Layout is the order of dims."""
@@ -478,6 +601,8 @@ class SampleSpec(google.protobuf.message.Message):
     """LAYOUT_UNSPECIFIED is never sent."""
     LAYOUT_HWC: SampleSpec.Layout.ValueType  # 1
     """LAYOUT_HWC is height, width, channels; a chunk of n samples is NHWC."""
+    LAYOUT_C: SampleSpec.Layout.ValueType  # 2
+    """LAYOUT_C is components of a vector; of latents with their spread, (2, components)."""
 
     MODALITY_FIELD_NUMBER: builtins.int
     DTYPE_FIELD_NUMBER: builtins.int
@@ -499,7 +624,7 @@ class SampleSpec(google.protobuf.message.Message):
 
     @property
     def value_range(self) -> Global___ValueRange:
-        """value_range is the range of element values. Always set."""
+        """value_range is the range of element values; infinite ends where there is none. Always set."""
 
     def __init__(
         self,
@@ -580,17 +705,21 @@ class Limits(google.protobuf.message.Message):
 
     MAX_COUNT_FIELD_NUMBER: builtins.int
     MAX_LABELS_FIELD_NUMBER: builtins.int
+    MAX_GIVEN_BYTES_FIELD_NUMBER: builtins.int
     max_count: builtins.int
     """max_count is the most samples of one request."""
     max_labels: builtins.int
     """max_labels is the most entries Labels.ids may have."""
+    max_given_bytes: builtins.int
+    """max_given_bytes is the most bytes of values that one SampleRequest may be conditional on."""
     def __init__(
         self,
         *,
         max_count: builtins.int = ...,
         max_labels: builtins.int = ...,
+        max_given_bytes: builtins.int = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["max_count", b"max_count", "max_labels", b"max_labels"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["max_count", b"max_count", "max_given_bytes", b"max_given_bytes", "max_labels", b"max_labels"]) -> None: ...
 
 Global___Limits: typing_extensions.TypeAlias = Limits
 

@@ -119,7 +119,7 @@ class SampleRequest(google.protobuf.message.Message):
     seed: builtins.int
     """seed keys the noise. Unset: the gateway draws one and returns it in the header. 0 is an ordinary seed."""
     encoding: fount.v1.model_pb2.Encoding.ValueType
-    """encoding is how samples become bytes. Unset: ENCODING_UINT8. One the model cannot give: INVALID_ARGUMENT."""
+    """encoding is how samples become bytes. Unset: ENCODING_UINT8, or ENCODING_FLOAT32 for vectors. One the model cannot give: INVALID_ARGUMENT."""
     priority: Global___Priority.ValueType
     """priority is how urgent the request is. Unset: PRIORITY_BULK. An undefined value: INVALID_ARGUMENT."""
     numerics: builtins.str
@@ -168,6 +168,12 @@ class Condition(google.protobuf.message.Message):
     LABEL_FIELD_NUMBER: builtins.int
     LABELS_FIELD_NUMBER: builtins.int
     MIXTURE_FIELD_NUMBER: builtins.int
+    PREFIX_FIELD_NUMBER: builtins.int
+    LATENT_FIELD_NUMBER: builtins.int
+    IMAGE_FIELD_NUMBER: builtins.int
+    MASK_FIELD_NUMBER: builtins.int
+    prefix: builtins.bytes
+    """prefix is the beginning of every sample of a model of text. Unset: none. A model that takes none: INVALID_ARGUMENT."""
     @property
     def label(self) -> Global___LabelRef:
         """label gives every sample the same class."""
@@ -180,18 +186,79 @@ class Condition(google.protobuf.message.Message):
     def mixture(self) -> Global___Mixture:
         """mixture draws each sample's class on the stream `label` of its own address."""
 
+    @property
+    def latent(self) -> Global___InputRows:
+        """latent is z in place of noise, FLOAT32 rows of latent_dim, one for all samples or one each: samples are then its
+        decoded values, as from LatentService.Decode. Unset: z is drawn. A model without DECODE: FAILED_PRECONDITION.
+        """
+
+    @property
+    def image(self) -> Global___InputRows:
+        """image is the picture that samples are conditional on, one for all or one each. Unset: none. A model that takes none:
+        INVALID_ARGUMENT.
+        """
+
+    @property
+    def mask(self) -> Global___InputRows:
+        """mask is 1 where a value of image is given and 0 where it is to be drawn, one for all or one each. Unset: all is given.
+        Without image: INVALID_ARGUMENT.
+        """
+
     def __init__(
         self,
         *,
         label: Global___LabelRef | None = ...,
         labels: Global___Labels | None = ...,
         mixture: Global___Mixture | None = ...,
+        prefix: builtins.bytes | None = ...,
+        latent: Global___InputRows | None = ...,
+        image: Global___InputRows | None = ...,
+        mask: Global___InputRows | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["kind", b"kind", "label", b"label", "labels", b"labels", "mixture", b"mixture"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["kind", b"kind", "label", b"label", "labels", b"labels", "mixture", b"mixture"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["_prefix", b"_prefix", "image", b"image", "kind", b"kind", "label", b"label", "labels", b"labels", "latent", b"latent", "mask", b"mask", "mixture", b"mixture", "prefix", b"prefix"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_prefix", b"_prefix", "image", b"image", "kind", b"kind", "label", b"label", "labels", b"labels", "latent", b"latent", "mask", b"mask", "mixture", b"mixture", "prefix", b"prefix"]) -> None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_prefix", b"_prefix"]) -> typing.Literal["prefix"] | None: ...
+    @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["kind", b"kind"]) -> typing.Literal["label", "labels", "mixture"] | None: ...
 
 Global___Condition: typing_extensions.TypeAlias = Condition
+
+@typing.final
+class InputRows(google.protobuf.message.Message):
+    """InputRows are rows that a client sends, at most 1 MiB of data, or one row."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    COUNT_FIELD_NUMBER: builtins.int
+    DTYPE_FIELD_NUMBER: builtins.int
+    LABELS_FIELD_NUMBER: builtins.int
+    DATA_FIELD_NUMBER: builtins.int
+    count: builtins.int
+    """count is how many rows. 0 or unset: INVALID_ARGUMENT."""
+    dtype: fount.v1.model_pb2.Dtype.ValueType
+    """dtype is the element type of data. Unset: UINT8 for pictures, FLOAT32 for vectors and latents, which take no other."""
+    data: builtins.bytes
+    """data is the rows one after the other, row-major: the model's own shape, floats within its value range. Another size,
+    NaN, infinite, or a value outside the range: INVALID_ARGUMENT.
+    """
+    @property
+    def labels(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
+        """labels holds one class index a row. Empty: the label of the config, or none. A number other than count:
+        INVALID_ARGUMENT. One the model does not know: NOT_FOUND.
+        """
+
+    def __init__(
+        self,
+        *,
+        count: builtins.int = ...,
+        dtype: fount.v1.model_pb2.Dtype.ValueType = ...,
+        labels: collections.abc.Iterable[builtins.int] | None = ...,
+        data: builtins.bytes = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["count", b"count", "data", b"data", "dtype", b"dtype", "labels", b"labels"]) -> None: ...
+
+Global___InputRows: typing_extensions.TypeAlias = InputRows
 
 @typing.final
 class LabelRef(google.protobuf.message.Message):
@@ -298,6 +365,8 @@ class Parameters(google.protobuf.message.Message):
     TOP_P_FIELD_NUMBER: builtins.int
     GUIDANCE_SCALE_FIELD_NUMBER: builtins.int
     STEPS_FIELD_NUMBER: builtins.int
+    IMPORTANCE_SAMPLES_FIELD_NUMBER: builtins.int
+    PRIOR_FIT_FIELD_NUMBER: builtins.int
     truncation: builtins.float
     """truncation draws components of z beyond this many standard deviations again. Unset: the model's default, or no truncation."""
     temperature: builtins.float
@@ -310,6 +379,12 @@ class Parameters(google.protobuf.message.Message):
     """guidance_scale weighs the condition against the unconditional model. Unset: the model's default."""
     steps: builtins.int
     """steps is how many steps a many-step sampler takes. Unset: the model's default."""
+    importance_samples: builtins.int
+    """importance_samples is how many latents a bound of the log-likelihood is computed from. Unset: the model's default."""
+    prior_fit: builtins.float
+    """prior_fit moves the distribution of z from N(0, 1), at 0, to the one fitted to the training rows' latents, at 1.
+    Unset: the model's default.
+    """
     def __init__(
         self,
         *,
@@ -319,11 +394,17 @@ class Parameters(google.protobuf.message.Message):
         top_p: builtins.float | None = ...,
         guidance_scale: builtins.float | None = ...,
         steps: builtins.int | None = ...,
+        importance_samples: builtins.int | None = ...,
+        prior_fit: builtins.float | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["_guidance_scale", b"_guidance_scale", "_steps", b"_steps", "_temperature", b"_temperature", "_top_k", b"_top_k", "_top_p", b"_top_p", "_truncation", b"_truncation", "guidance_scale", b"guidance_scale", "steps", b"steps", "temperature", b"temperature", "top_k", b"top_k", "top_p", b"top_p", "truncation", b"truncation"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_guidance_scale", b"_guidance_scale", "_steps", b"_steps", "_temperature", b"_temperature", "_top_k", b"_top_k", "_top_p", b"_top_p", "_truncation", b"_truncation", "guidance_scale", b"guidance_scale", "steps", b"steps", "temperature", b"temperature", "top_k", b"top_k", "top_p", b"top_p", "truncation", b"truncation"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["_guidance_scale", b"_guidance_scale", "_importance_samples", b"_importance_samples", "_prior_fit", b"_prior_fit", "_steps", b"_steps", "_temperature", b"_temperature", "_top_k", b"_top_k", "_top_p", b"_top_p", "_truncation", b"_truncation", "guidance_scale", b"guidance_scale", "importance_samples", b"importance_samples", "prior_fit", b"prior_fit", "steps", b"steps", "temperature", b"temperature", "top_k", b"top_k", "top_p", b"top_p", "truncation", b"truncation"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_guidance_scale", b"_guidance_scale", "_importance_samples", b"_importance_samples", "_prior_fit", b"_prior_fit", "_steps", b"_steps", "_temperature", b"_temperature", "_top_k", b"_top_k", "_top_p", b"_top_p", "_truncation", b"_truncation", "guidance_scale", b"guidance_scale", "importance_samples", b"importance_samples", "prior_fit", b"prior_fit", "steps", b"steps", "temperature", b"temperature", "top_k", b"top_k", "top_p", b"top_p", "truncation", b"truncation"]) -> None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_guidance_scale", b"_guidance_scale"]) -> typing.Literal["guidance_scale"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_importance_samples", b"_importance_samples"]) -> typing.Literal["importance_samples"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_prior_fit", b"_prior_fit"]) -> typing.Literal["prior_fit"] | None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_steps", b"_steps"]) -> typing.Literal["steps"] | None: ...
     @typing.overload

@@ -1,7 +1,8 @@
 """The model card: its schema as records, and reading and writing it as `model.yaml`.
 
 A card describes one served model, and is stored next to its weights. Packing, workers and `fount check` read it, so
-nothing here imports torch. The annotations of the records are the schema; rules between fields are in `_cross_check`.
+nothing here imports torch. The annotations of the records are the schema; `handlers.cards.rules` has the rules between
+fields.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import field
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -19,12 +20,12 @@ from pydantic import AfterValidator
 from fount.documents import DocumentError, Problem, check, parse, record
 from fount.names import normal_name
 from fount.plain_yaml import dump_yaml, read_yaml
-from handlers.models import CUSTOM_FAMILY, PROGRAM_FAMILIES
+from handlers.cards.rules import cross_check
 
 __all__ = [
-    "CARD_FILE", "NAME_RULE", "Card", "CardError", "Family", "Golden", "Latent", "Limits", "Parameter",
-    "ParameterName", "Problem", "Quality", "Recipe", "Sample", "Weights", "default_of", "is_model_name", "load_card",
-    "to_plain", "write_card",
+    "CARD_FILE", "NAME_RULE", "Card", "CardError", "Direction", "Family", "Golden", "Latent", "Limits", "OperationName",
+    "Parameter", "ParameterName", "Precision", "Problem", "Quality", "Recipe", "Sample", "ScoreColumn", "Weights",
+    "default_of", "is_model_name", "load_card", "to_plain", "write_card",
 ]  # fmt: skip
 
 CARD_FILE = "model.yaml"
@@ -61,7 +62,11 @@ ClassName = Annotated[
     ),
 ]
 PythonName = Annotated[str, check(str.isidentifier, "must be the name of a Python class")]
-ParameterName = Literal["truncation", "temperature", "top_k", "top_p", "guidance_scale", "steps"]
+ParameterName = Literal[
+    "truncation", "temperature", "top_k", "top_p", "guidance_scale", "steps", "importance_samples", "prior_fit"
+]
+OperationName = Literal["SAMPLE", "CLASSIFY", "EMBED", "TRANSFORM", "ENCODE", "DECODE", "TRANSLATE", "SCORE"]
+Precision = Literal["fp32", "bf16"]
 
 
 class CardError(Exception):
@@ -104,16 +109,29 @@ class Latent:
 
 @record
 class Sample:
-    """The shape of one sample, or of the images a classifier reads. Floats are within value_range, ends included.
+    """The shape of one sample, or of what a model reads. Floats are within value_range, ends included.
 
-    A transformer takes images of any shape; this is the one it is measured and verified with.
+    An image has height, width and channels, a vector a length. A transformer takes images of any shape; this is the one
+    it is measured and verified with.
     """
 
-    modality: Literal["image"]
-    height: Count
-    width: Count
-    channels: Count
+    modality: Literal["image", "vector"]
+    height: Count | None = None
+    width: Count | None = None
+    channels: Count | None = None
+    length: Count | None = None
     value_range: Span
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(H, W, C) of an image, (length,) of a vector."""
+        sides = (self.length,) if self.modality == "vector" else (self.height, self.width, self.channels)
+        return tuple(side for side in sides if side is not None)
+
+    @property
+    def tensor_shape(self) -> tuple[int, ...]:
+        """The shape of a row in a family: (C, H, W) of an image, (length,) of a vector."""
+        return (*self.shape[2:], *self.shape[:2]) if self.modality == "image" else self.shape
 
 
 @record
@@ -124,6 +142,25 @@ class Parameter:
     max: float
     default: float | None
     description: Text
+
+
+@record
+class ScoreColumn:
+    """One number that SCORE returns for each row; the description names the levels and dimensions of its law."""
+
+    name: Name
+    unit: Literal["nats"]
+    kind: Literal["EXACT", "LOWER_BOUND", "ESTIMATE"]
+    description: Text
+
+
+@record
+class Direction:
+    """A direction of the latent space along which one attribute of decoded images changes."""
+
+    name: Name
+    description: Text
+    vector: Annotated[tuple[float, ...], _NOT_EMPTY]
 
 
 @record
@@ -174,21 +211,34 @@ class Golden:
 
 @record
 class Card:
-    """What a served model is. Classes, prior, recipe and quality are empty for models without them."""
+    """What a served model is. Classes, prior, recipe and quality are empty for models without them.
+
+    Attributes:
+        latent_dim: length of the latent that ENCODE returns and DECODE takes.
+        latent_spread: root mean square of the standard deviations of the training rows' latents.
+        draw_steps: steps of a draw without parameters.
+        score_columns: what SCORE returns for each row.
+        directions: of the latent space.
+    """
 
     name: Name
     version: Annotated[str, _matches(r"[0-9]+(\.[0-9]+)*", 'must be digits and dots, like "1.0"')]
     description: Text
     family: Family
-    operations: Annotated[tuple[Literal["SAMPLE", "CLASSIFY", "EMBED", "TRANSFORM"], ...], _NOT_EMPTY, _DISTINCT]
+    operations: Annotated[tuple[OperationName, ...], _NOT_EMPTY, _DISTINCT]
     classes: Annotated[tuple[ClassName, ...], _DISTINCT] = ()
     prior: tuple[float, ...] = ()
     latent: Latent | None = None
     sample: Sample
     parameters: Mapping[ParameterName, Parameter]
     encodings: Annotated[tuple[Literal["UINT8", "FLOAT32", "PNG"], ...], _DISTINCT]
+    latent_dim: Count | None = None
+    latent_spread: Annotated[float, check(lambda spread: 0 < spread < math.inf, "must be above 0")] = 1.0
+    draw_steps: Count = 1
+    score_columns: tuple[ScoreColumn, ...] = ()
+    directions: tuple[Direction, ...] = ()
     limits: Limits
-    precisions: Annotated[tuple[Literal["fp32", "bf16"], ...], _DISTINCT]
+    precisions: Annotated[tuple[Precision, ...], _DISTINCT]
     recipe: Recipe | None = None
     quality: tuple[Quality, ...] = ()
     data_licence: Text
@@ -210,7 +260,7 @@ def load_card(folder: Path) -> Card:
     """
     file = folder / CARD_FILE
     try:
-        return parse(Card, read_yaml(file), more=_cross_check)
+        return parse(Card, read_yaml(file), more=cross_check)
     except OSError as error:
         problem = Problem(key="", wrong=f"cannot be read: {error.strerror}", remedy="every model folder needs a card")
         raise CardError(file, [problem]) from error
@@ -238,65 +288,3 @@ def to_plain(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {name: to_plain(item) for name, item in value.items()}
     return [to_plain(item) for item in value] if isinstance(value, tuple | list) else value
-
-
-def _cross_check(card: Card) -> Iterator[Problem]:
-    """Check the rules between fields."""
-    yield from _check_family(card)
-    yield from _check_operations(card)
-    yield from _check_prior(card)
-    if "fp32" not in card.precisions:
-        yield Problem(key="precisions", wrong=f"is {list(card.precisions)}", remedy="must list fp32")
-    for name, parameter in card.parameters.items():
-        if parameter.min > parameter.max:
-            yield Problem(key=f"parameters.{name}", wrong="has min above max", remedy="exchange them")
-        elif parameter.default is not None and not parameter.min <= parameter.default <= parameter.max:
-            remedy = "must be within min and max, or null"
-            yield Problem(key=f"parameters.{name}.default", wrong=f"is {parameter.default:g}", remedy=remedy)
-
-
-def _check_family(card: Card) -> Iterator[Problem]:
-    family, latent = card.family, card.latent
-    is_module, is_program = family.name == CUSTOM_FAMILY, family.name in PROGRAM_FAMILIES
-    for key, value in (("source", family.source), ("class_name", family.class_name)):
-        if is_module and value is None:
-            remedy = "add the Python file" if key == "source" else "add the class in that file"
-            yield Problem(key=f"family.{key}", wrong="missing", remedy=f"family {CUSTOM_FAMILY} needs it: {remedy}")
-        elif not is_module and value is not None:
-            remedy = f"only family {CUSTOM_FAMILY} has one: remove it, or set family.name to {CUSTOM_FAMILY}"
-            yield Problem(key=f"family.{key}", wrong=f"is {value!r}", remedy=remedy)
-    if is_program and family.config:
-        remedy = "a program has no configuration: remove it"
-        yield Problem(key="family.config", wrong=f"has {', '.join(family.config)}", remedy=remedy)
-    if not (is_module or is_program):
-        if latent is not None:
-            remedy = f"family {family.name} defines its own latent: remove it"
-            yield Problem(key="latent", wrong=f"is {list(latent.shape)}", remedy=remedy)
-        return
-    if latent is None:
-        remedy = f"family {family.name} needs the shape of z: add, for instance, latent: {{shape: [100]}}"
-        yield Problem(key="latent", wrong="missing", remedy=remedy)
-    if card.operations != ("SAMPLE",):
-        remedy = f"a model of family {family.name} can only sample: set it to [SAMPLE]"
-        yield Problem(key="operations", wrong=f"is {list(card.operations)}", remedy=remedy)
-
-
-def _check_operations(card: Card) -> Iterator[Problem]:
-    if ("SAMPLE" in card.operations) != bool(card.encodings):
-        remedy = "must list the encodings it offers when operations has SAMPLE, else be []"
-        yield Problem(key="encodings", wrong=f"is {list(card.encodings)}", remedy=remedy)
-    if "CLASSIFY" in card.operations and not card.classes:
-        yield Problem(key="classes", wrong="missing", remedy="operations has CLASSIFY: add the classes it knows")
-    if "TRANSFORM" in card.operations and (len(card.operations) > 1 or card.classes):
-        remedy = "a transformer has no other operation and no classes: set it to [TRANSFORM], and remove classes"
-        yield Problem(key="operations", wrong=f"is {list(card.operations)}", remedy=remedy)
-
-
-def _check_prior(card: Card) -> Iterator[Problem]:
-    weights, expected = card.prior, len(card.classes) if "SAMPLE" in card.operations else 0
-    if len(weights) != expected:
-        remedy = f"must have {expected}, one for each class of a model that samples"
-        yield Problem(key="prior", wrong=f"has {len(weights)} weights", remedy=remedy)
-    elif weights and (min(weights) < 0 or not math.isclose(sum(weights), 1.0, abs_tol=1e-9)):
-        remedy = "must be weights of 0 or more that sum to 1"
-        yield Problem(key="prior", wrong=f"sums to {sum(weights):g}", remedy=remedy)

@@ -118,7 +118,7 @@ def golden_fingerprint(card: Card, folder: Path) -> str | None:
             "family": [card.family.name, card.family.config, card.family.class_name],
             "source": file_digest(source) if source else None,
             "latent": list(card.latent.shape) if card.latent else None,
-            "sample": dataclasses.asdict(card.sample),
+            "sample": _sample(card),
             "classes": len(card.classes),
         }
     )
@@ -142,7 +142,7 @@ def _configuration(card: Card) -> dict[str, Any]:
         "classes": list(card.classes) or None,
         "prior": list(card.prior) or None,
         "defaults": {name: parameter.default for name, parameter in card.parameters.items()},
-        "sample": dataclasses.asdict(card.sample),
+        "sample": _sample(card),
         "operations": list(card.operations),
         "max_exec_batch": card.limits.max_exec_batch,
     }
@@ -151,6 +151,11 @@ def _configuration(card: Card) -> dict[str, Any]:
     if card.family.class_name:
         configuration["class_name"] = card.family.class_name
     return configuration
+
+
+def _sample(card: Card) -> dict[str, Any]:
+    """Return the keys that the sample specification has."""
+    return {key: value for key, value in dataclasses.asdict(card.sample).items() if value is not None}
 
 
 def _absent(key: str, file: Path, folder: Path) -> CardError:

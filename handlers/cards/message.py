@@ -16,7 +16,8 @@ def card_to_proto(card: Card, model_digest: str, reason: str) -> model_pb2.Model
         model_digest: of the loaded model; "" if none is loaded.
         reason: why the model is unavailable; "" if it is ready.
     """
-    sample, recipe = card.sample, card.recipe
+    sample, recipe, is_image = card.sample, card.recipe, card.sample.modality == "image"
+    value_range = model_pb2.ValueRange(min=sample.value_range[0], max=sample.value_range[1])
     model = model_pb2.Model(
         ref=model_pb2.ModelRef(name=card.name, version=card.version, digest=model_digest),
         state=model_pb2.Model.STATE_UNAVAILABLE if reason else model_pb2.Model.STATE_READY,
@@ -25,12 +26,12 @@ def card_to_proto(card: Card, model_digest: str, reason: str) -> model_pb2.Model
         description=card.description,
         operations=[model_pb2.Operation.Value(f"OPERATION_{name}") for name in card.operations],
         sample_spec=model_pb2.SampleSpec(  # of the default encoding
-            modality=model_pb2.SampleSpec.MODALITY_IMAGE,
-            dtype=model_pb2.DTYPE_UINT8,
-            dims=[sample.height, sample.width, sample.channels],
-            layout=model_pb2.SampleSpec.LAYOUT_HWC,
-            value_range=model_pb2.ValueRange(min=0, max=255),
-            encoding=model_pb2.ENCODING_UINT8,
+            modality=model_pb2.SampleSpec.MODALITY_IMAGE if is_image else model_pb2.SampleSpec.MODALITY_VECTOR,
+            dtype=model_pb2.DTYPE_UINT8 if is_image else model_pb2.DTYPE_FLOAT32,
+            dims=sample.shape,
+            layout=model_pb2.SampleSpec.LAYOUT_HWC if is_image else model_pb2.SampleSpec.LAYOUT_C,
+            value_range=model_pb2.ValueRange(min=0, max=255) if is_image else value_range,
+            encoding=model_pb2.ENCODING_UINT8 if is_image else model_pb2.ENCODING_FLOAT32,
         ),
         parameters=[
             model_pb2.ParameterSpec(
@@ -55,7 +56,23 @@ def card_to_proto(card: Card, model_digest: str, reason: str) -> model_pb2.Model
         ],
         intended_use=card.intended_use,
         data_licence=card.data_licence,
-        value_range=model_pb2.ValueRange(min=sample.value_range[0], max=sample.value_range[1]),
+        value_range=value_range,
+        latent_dim=card.latent_dim or 0,
+        latent_spread=card.latent_spread if card.latent_dim else 0,
+        draw_steps=card.draw_steps,
+        score_columns=[
+            model_pb2.ScoreColumn(
+                name=column.name,
+                unit=column.unit,
+                kind=model_pb2.ScoreColumn.Kind.Value(f"KIND_{column.kind}"),
+                description=column.description,
+            )
+            for column in card.score_columns
+        ],
+        directions=[
+            model_pb2.Direction(name=each.name, description=each.description, vector=each.vector)
+            for each in card.directions
+        ],
     )
     if card.classes:
         labels = [model_pb2.Label(id=i, name=name) for i, name in enumerate(card.classes)]

@@ -37,7 +37,7 @@ def check_card(subject: Subject) -> Finding:
     subject.card = card
     sample, classes = card.sample, len(card.classes)
     labels = f"{classes} classes" if classes else "no classes"
-    shape = f"{sample.height}×{sample.width}×{sample.channels}"
+    shape = "×".join(map(str, sample.shape))
     seen = f"{card.name} {card.version}: {card.family.name}, {shape}, {labels}"
     if unwritten := keys_unwritten(card):
         keys = ", ".join(unwritten)

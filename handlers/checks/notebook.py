@@ -106,7 +106,7 @@ def _read_example(subject: Subject, file: Path) -> tuple[Tensor, Tensor | None, 
         found = ", ".join(sorted(names)) or "nothing"
         raise ExampleError(f"contains {found}; it must contain {', '.join(sorted(expected))}")
     z, images = tensors["z"], tensors["images"]
-    shape = (sample.channels, sample.height, sample.width)
+    shape = sample.tensor_shape
     if tuple(images.shape[1:]) != shape or not len(images) or not images.is_floating_point():
         found = f"{str(images.dtype).removeprefix('torch.')} {tuple(images.shape)}"
         raise ExampleError(f"images are {found}; they must be floats (N, {', '.join(map(str, shape))})")

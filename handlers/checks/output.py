@@ -179,7 +179,7 @@ def _find_wrong_shape(result: object, count: int, card: Card) -> tuple[str, str]
         kind = type(result).__name__
         return f"the module returned a {kind}, not a tensor", "return the images alone, a (B, C, H, W) tensor"
     sample = card.sample
-    expected = (count, sample.channels, sample.height, sample.width)
+    expected = (count, *sample.tensor_shape)
     if (shape := tuple(result.shape)) != expected:
         seen = f"the module returned shape {shape} for {count} row{'s' * (count > 1)} instead of {expected}"
         return seen, _remedy_for_shape(shape, expected)
@@ -190,7 +190,7 @@ def _find_wrong_shape(result: object, count: int, card: Card) -> tuple[str, str]
     return None
 
 
-def _remedy_for_shape(shape: tuple[int, ...], expected: tuple[int, int, int, int]) -> str:
+def _remedy_for_shape(shape: tuple[int, ...], expected: tuple[int, ...]) -> str:
     count, channels, height, width = expected
     if not shape or shape[0] != count:
         return "return one picture a row of z, in the order of z"
@@ -216,7 +216,7 @@ def _check_values(subject: Subject) -> Finding:
     if finding := _find_wrong_range(subject, found) or _find_wrong_parameter(subject):
         return finding
     sample = subject.card.sample
-    shape = f"{sample.height}×{sample.width}×{sample.channels}"
+    shape = "×".join(map(str, sample.shape))
     seen = f"{shape} floats, pixels from {found.low:.4g} to {found.high:.4g} in {drawn.pictures} pictures"
     if uses_half(found, sample.value_range):
         unused = f"half of the card's value_range {list(sample.value_range)} is never used"

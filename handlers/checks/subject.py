@@ -130,13 +130,13 @@ class Subject:
     def held_rows(self, count: int) -> int:
         """Limit how many rows' results are held at a time to 64 MiB of pictures; at least one."""
         sample = self.card.sample
-        return max(1, min(count, _MAX_PICTURE_BYTES // (4 * sample.height * sample.width * sample.channels)))
+        return max(1, min(count, _MAX_PICTURE_BYTES // (4 * math.prod(sample.shape))))
 
     def rows(self, count: int, *, start: int = 0, labels: list[int] | None = None) -> Rows:
         """Create `count` rows from the index `start` on; labels of None cycle through all classes."""
         if self.transforms:
             sample, addresses = self.card.sample, Addresses.of_range(CHECK_SEED, start, count)
-            return make_manipulations(addresses, (sample.height, sample.width, sample.channels))
+            return make_manipulations(addresses, sample.shape)
         if not self.samples:
             return ImageRows(images=self._images(count, start))
         row_labels = None
@@ -196,14 +196,14 @@ class Subject:
         with contextlib.suppress(OSError, SafetensorError, ValueError):
             with safe_open(self.folder / self.card.golden.file, framework="np") as stream:
                 images: NDArray[np.uint8] = stream.get_tensor("images")
-            if images.dtype == np.uint8 and images.shape[1:] == (sample.height, sample.width, sample.channels):
+            if images.dtype == np.uint8 and images.shape[1:] == sample.shape:
                 return images
         return None
 
     def noise_images(self, count: int, start: int = 0) -> Uint8s:
         """Draw images of uniform noise, (count, H, W, C) uint8, for models that read pictures."""
         sample = self.card.sample
-        shape = (sample.height, sample.width, sample.channels)
+        shape = sample.shape
         uniforms = Addresses.of_range(CHECK_SEED, start, count).uniforms(Stream.LATENT, math.prod(shape))
         return (uniforms * 256).astype(np.uint8).reshape(count, *shape)  # (count, H W C) -> (count, H, W, C)
 

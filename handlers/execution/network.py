@@ -14,14 +14,14 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property, partial
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from fount.address import Addresses
-from handlers.cards.card import Card
+from handlers.cards.card import Card, OperationName
 from handlers.execution.folding import fold_norms
 from handlers.execution.pixels import Float32s, Uint8s, Values
 from handlers.execution.probes import make_probe_rows
@@ -41,7 +41,7 @@ from handlers.settings import Settings
 
 __all__ = ["FamilyBuilder", "Network", "Operation", "StepPlan", "WrongOutputError", "build_network"]
 
-Operation = Literal["SAMPLE", "CLASSIFY", "EMBED", "TRANSFORM"]
+Operation = OperationName
 FamilyBuilder = Callable[[str, Mapping[str, Any]], Sampler | Classifier | Transformer]
 
 _NEVER = Deadline()
@@ -185,8 +185,9 @@ class Network:
 
     def _images(self, images: Tensor, rows: int) -> Float32s:
         sample = self.card.sample
-        _check_shape(images, (rows, sample.channels, sample.height, sample.width))
-        return _to_float32(images.permute(0, 2, 3, 1))  # (B, C, H, W) -> (B, H, W, C)
+        _check_shape(images, (rows, *sample.tensor_shape))
+        # (B, C, H, W) -> (B, H, W, C)
+        return _to_float32(images.permute(0, 2, 3, 1) if sample.modality == "image" else images)
 
     def _read(self, operation: Operation, rows: ImageRows) -> Float32s:
         if not isinstance(self.module, Classifier):

@@ -34,13 +34,13 @@ def make_probe_rows(card: Card, operation: Operation, addresses: Addresses) -> R
     if operation == "SAMPLE":
         labels = np.arange(len(addresses), dtype=np.int64) % len(card.classes) if card.classes else None
         return SampleRows(addresses=addresses, labels=labels)
-    shape = (card.sample.height, card.sample.width, card.sample.channels)
+    shape = card.sample.shape
     if operation == "TRANSFORM":
         return make_manipulations(addresses, shape)
     return ImageRows(images=uint8_to_floats(_noise_images(addresses, shape), card.sample.value_range))
 
 
-def make_manipulations(addresses: Addresses, shape: tuple[int, int, int]) -> ManipulationRows:
+def make_manipulations(addresses: Addresses, shape: tuple[int, ...]) -> ManipulationRows:
     """Make images of noise with every transform in some of them; each eighth row is left unchanged.
 
     Args:
@@ -56,6 +56,6 @@ def make_manipulations(addresses: Addresses, shape: tuple[int, int, int]) -> Man
     return ManipulationRows(images=_noise_images(addresses, shape), table=table, addresses=addresses)
 
 
-def _noise_images(addresses: Addresses, shape: tuple[int, int, int]) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
+def _noise_images(addresses: Addresses, shape: tuple[int, ...]) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
     levels = (addresses.uniforms(Stream.LATENT, math.prod(shape)) * 256).astype(np.uint8)
     return levels.reshape(len(addresses), *shape)  # (n, H·W·C) -> (n, H, W, C)

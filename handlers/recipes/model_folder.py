@@ -148,6 +148,7 @@ def _describe(
         classes=classes,
         prior=(1 / len(classes),) * len(classes) if recipe.samples and classes else (),
         sample=Sample(modality="image", height=height, width=width, channels=channels, value_range=recipe.value_range),
+        score_columns=recipe.score_columns,
         parameters=recipe.parameters,
         encodings=("UINT8", "FLOAT32", "PNG") if recipe.samples else (),
         limits=_LIMITS,

@@ -178,7 +178,7 @@ def _read(file: Path, card: Card) -> tuple[Arrays, Mapping[str, str]]:
 
 def _expected_arrays(card: Card) -> dict[str, tuple[type[np.generic], tuple[int | None, ...]]]:
     """List the arrays of a golden file, with element type and the shape of a row; None is any extent."""
-    image = (card.sample.height, card.sample.width, card.sample.channels)
+    image = card.sample.shape
     expected: dict[str, tuple[type[np.generic], tuple[int | None, ...]]] = {"images": (np.uint8, image)}
     if "SAMPLE" in card.operations:
         expected |= {"seeds": (np.int64, ()), "indices": (np.int64, ())}
@@ -202,7 +202,7 @@ def _inputs(card: Card, images: Uint8s | None) -> dict[str, NDArray[Any]]:
     inputs: dict[str, NDArray[Any]] = {"seeds": np.full(GOLDEN_COUNT, GOLDEN_SEED, np.int64), "indices": indices}
     if "TRANSFORM" in card.operations:
         addresses = Addresses.of_range(GOLDEN_SEED, 0, GOLDEN_COUNT)
-        rows = make_manipulations(addresses, (card.sample.height, card.sample.width, card.sample.channels))
+        rows = make_manipulations(addresses, card.sample.shape)
         return inputs | {"originals": rows.images, "table": rows.table}
     if "SAMPLE" not in card.operations:
         if images is None:

@@ -44,7 +44,7 @@ MAX_CALL_BYTES = 256 * 2**20
 _MAX_PARAMETER = 1000.0  # beyond anything that a policy can draw; keeps every pixel finite
 _MIN_ZOOM = 0.001
 _ZOOM = COLUMNS.index("zoom_factor")
-_WHOLE_NUMBERS: tuple[ParameterName, ...] = ("top_k", "steps")
+_WHOLE_NUMBERS: tuple[ParameterName, ...] = ("top_k", "steps", "importance_samples")
 
 
 @dataclass(kw_only=True)
@@ -294,7 +294,7 @@ def _check_size(rows: int, size_bytes: int) -> None:
 
 
 def _image_shape(card: Card) -> Sequence[int]:
-    return card.sample.height, card.sample.width, card.sample.channels
+    return card.sample.shape
 
 
 def _keep_floats(floats: Float32s) -> NDArray[np.float32]:

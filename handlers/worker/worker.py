@@ -7,6 +7,7 @@ nothing is raised here. Every item gets a value or a status of its own, in the o
 from __future__ import annotations
 
 import logging
+import math
 import os
 import time
 from collections.abc import Mapping
@@ -210,7 +211,7 @@ def _share_of_images(works: list[Work], card: Card) -> float:
     if not works or not isinstance(works[0].rows, ManipulationRows):
         return 1.0
     height, width, channels = works[0].rows.images.shape[1:]
-    usual = card.sample.height * card.sample.width * card.sample.channels
+    usual = math.prod(card.sample.shape)
     return float(height * width * channels / usual)
 
 

@@ -217,7 +217,7 @@ class _Reader:
         self.violations.add("reference.dataset", f"name a data set: {problem}")
         return ""
 
-    async def _fits(self, name: str, dims: tuple[int, int, int]) -> bool:
+    async def _fits(self, name: str, dims: tuple[int, ...]) -> bool:
         """Whether a data set can be opened, has that shape, and exactly one served model can read it."""
         try:
             dataset = await self.datasets.open(name)

@@ -17,8 +17,8 @@ from service.domain import (
     Call,
     Failure,
     FailureCode,
+    GivenItem,
     Item,
-    ManipulationItem,
     ModelState,
     Operation,
     Outcome,
@@ -36,6 +36,7 @@ from service.workers.memory_models import (
     indices_of,
     memory_classify,
     memory_embed,
+    memory_given,
     memory_model,
     memory_sample,
     memory_transform,
@@ -221,7 +222,9 @@ class MemoryPool:
     def _rows(self, model: ServedModel, call: Call, item: Item) -> NDArray[np.uint8] | NDArray[np.float32]:
         if isinstance(item, RangeItem):
             return memory_sample(model, item, call.parameters.truncation)
-        if not isinstance(item, ManipulationItem):
+        if isinstance(item, GivenItem):
+            return memory_given(model, call.operation, item)
+        if isinstance(item, TensorItem):
             return memory_embed(item) if call.operation is Operation.EMBED else memory_classify(model, item)
         images = memory_transform(item)
         for column, size in self.faults.spoils.items():

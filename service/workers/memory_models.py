@@ -7,6 +7,8 @@ on all its pixels, a transformed image on the image and its row of the manipulat
 from __future__ import annotations
 
 import hashlib
+import math
+from collections.abc import Mapping
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +18,9 @@ from fount.v1 import model_pb2
 from service.domain import (
     Dtype,
     Encoding,
+    GivenItem,
     Images,
+    Item,
     ManipulationItem,
     Operation,
     RangeItem,
@@ -29,6 +33,7 @@ __all__ = [
     "indices_of",
     "memory_classify",
     "memory_embed",
+    "memory_given",
     "memory_model",
     "memory_sample",
     "memory_transform",
@@ -43,12 +48,20 @@ def memory_model(
     version: str = "1",
     *,
     labels: tuple[str, ...] = ("zero", "one", "two"),
-    dims: tuple[int, int, int] = (2, 3, 1),
+    dims: tuple[int, ...] = (2, 3, 1),
     operations: frozenset[Operation] = frozenset({Operation.SAMPLE}),
     encodings: frozenset[Encoding] = frozenset(Encoding),
     max_count: int = 10_000_000,
+    latent_dim: int = 0,
+    score_columns: tuple[str, ...] = (),
+    directions: Mapping[str, tuple[float, ...]] | None = None,
 ) -> ServedModel:
-    """Make a model for the in-memory pool; without labels it is unconditional."""
+    """Make a model for the in-memory pool; without labels it is unconditional, with one dimension of vectors."""
+    is_image = len(dims) == len("HWC")
+    uint8s = (model_pb2.DTYPE_UINT8, model_pb2.ValueRange(min=0.0, max=255.0), model_pb2.ENCODING_UINT8)
+    floats = (model_pb2.DTYPE_FLOAT32, model_pb2.ValueRange(min=0.0, max=1.0), model_pb2.ENCODING_FLOAT32)
+    dtype, value_range, encoding = uint8s if is_image else floats
+    encodings = encodings if is_image else frozenset({Encoding.FLOAT32}) & encodings
     digest = "sha256:" + hashlib.sha256(f"{name} {version}".encode()).hexdigest()
     condition = model_pb2.ConditionSchema(
         labels=[model_pb2.Label(id=k, name=label) for k, label in enumerate(labels)],
@@ -62,12 +75,12 @@ def memory_model(
         operations=[model_pb2.Operation.Value(f"OPERATION_{each.name}") for each in sorted(operations)],
         condition=condition if labels else None,
         sample_spec=model_pb2.SampleSpec(
-            modality=model_pb2.SampleSpec.MODALITY_IMAGE,
-            dtype=model_pb2.DTYPE_UINT8,
+            modality=model_pb2.SampleSpec.MODALITY_IMAGE if is_image else model_pb2.SampleSpec.MODALITY_VECTOR,
+            dtype=dtype,
             dims=dims,
-            layout=model_pb2.SampleSpec.LAYOUT_HWC,
-            value_range=model_pb2.ValueRange(min=0.0, max=255.0),
-            encoding=model_pb2.ENCODING_UINT8,
+            layout=model_pb2.SampleSpec.LAYOUT_HWC if is_image else model_pb2.SampleSpec.LAYOUT_C,
+            value_range=value_range,
+            encoding=encoding,
         ),
         parameters=[
             model_pb2.ParameterSpec(name=name, range=model_pb2.ValueRange(min=low, max=high))
@@ -76,6 +89,19 @@ def memory_model(
         encodings=[model_pb2.Encoding.Value(f"ENCODING_{each.name}") for each in sorted(encodings)],
         limits=model_pb2.Limits(max_count=max_count, max_labels=1000),
         value_range=model_pb2.ValueRange(min=0.0, max=1.0),
+        latent_dim=latent_dim,
+        latent_spread=1.0 if latent_dim else 0.0,
+        draw_steps=1,
+        score_columns=[
+            model_pb2.ScoreColumn(
+                name=name, unit="nats", kind=model_pb2.ScoreColumn.KIND_EXACT, description="Of a test double."
+            )
+            for name in score_columns
+        ],
+        directions=[
+            model_pb2.Direction(name=name, description="Of a test double.", vector=vector)
+            for name, vector in (directions or {}).items()
+        ],
     )
     return card_to_model(card)
 
@@ -115,6 +141,30 @@ def memory_embed(item: TensorItem) -> NDArray[np.float32]:
     return features
 
 
+def memory_given(model: ServedModel, operation: Operation, item: GivenItem) -> Images:
+    """Encode, decode or score rows, exactly.
+
+    The mean of a row's latent is its first values in [0, 1], its deviation 0.25. A latent decodes to its values
+    clipped to [0, 1], then zeros, with the label as the last value. The score of column c is c, minus the sum of the
+    row, plus 100 times the label.
+    """
+    flat = item.rows.reshape(item.count, -1)  # (n, values)
+    rows = np.asarray(flat / np.float32(255) if flat.dtype == np.uint8 else flat, np.float32)
+    labels = np.zeros(item.count, np.float32) if item.labels is None else item.labels.astype(np.float32)
+    if operation is Operation.ENCODE:
+        mean = rows[:, : model.latent_dim]
+        return np.stack([mean, np.full_like(mean, 0.25)], axis=1)  # (n, 2, latent_dim)
+    if operation is Operation.SCORE:
+        columns = np.arange(len(model.score_columns), dtype=np.float32)
+        scores: NDArray[np.float32] = columns - rows.sum(axis=1, keepdims=True) + 100 * labels[:, None]  # (n, columns)
+        return scores
+    images = np.zeros((item.count, math.prod(model.sample_dims)), np.float32)
+    images[:, : model.latent_dim] = rows.clip(0, 1)
+    images[:, -1] = labels / np.float32(255)
+    images = images.reshape(item.count, *model.sample_dims)
+    return images if item.dtype is Dtype.FLOAT32 else np.rint(images * 255).astype(np.uint8)
+
+
 def memory_transform(item: ManipulationItem) -> NDArray[np.uint8]:
     """Add a hundred times the sum of an image's table row to it, modulo 256; the first pixel is unchanged."""
     shift = np.rint(100 * item.table.sum(axis=1, dtype=np.float64)).astype(np.int64) % 256  # (n,)
@@ -123,7 +173,7 @@ def memory_transform(item: ManipulationItem) -> NDArray[np.uint8]:
     return images
 
 
-def indices_of(item: RangeItem | TensorItem | ManipulationItem) -> NDArray[np.uint64]:
+def indices_of(item: Item) -> NDArray[np.uint64]:
     """Return the (count,) uint64 sample indices; empty for rows without an address."""
     if isinstance(item, TensorItem):
         return np.zeros(0, np.uint64)

@@ -27,7 +27,7 @@ from fount.v1 import sampling_pb2 as fount_dot_v1_dot_sampling__pb2
 from google.rpc import status_pb2 as google_dot_rpc_dot_status__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1c\x66ount/worker/v1/worker.proto\x12\x0f\x66ount.worker.v1\x1a\x14\x66ount/v1/model.proto\x1a\x17\x66ount/v1/sampling.proto\x1a\x17google/rpc/status.proto\"\x11\n\x0f\x44\x65scribeRequest\"E\n\x10\x44\x65scribeResponse\x12\x31\n\x0b\x64\x65scription\x18\x01 \x01(\x0b\x32\x1c.fount.worker.v1.Description\"\xf7\x01\n\rWorkerRequest\x12&\n\toperation\x18\x01 \x01(\x0e\x32\x13.fount.v1.Operation\x12\x12\n\nrequest_id\x18\x02 \x01(\t\x12\x18\n\x10\x64\x65\x61\x64line_unix_ms\x18\x03 \x01(\x04\x12(\n\nparameters\x18\x04 \x01(\x0b\x32\x14.fount.v1.Parameters\x12*\n\x05items\x18\x05 \x03(\x0b\x32\x1b.fount.worker.v1.WorkerItem\x12\x10\n\x08numerics\x18\x06 \x01(\t\x12\x14\n\x0cmodel_digest\x18\x07 \x01(\t\x12\x12\n\nstep_limit\x18\x08 \x01(\r\"\xe6\x01\n\nWorkerItem\x12\'\n\x05range\x18\x01 \x01(\x0b\x32\x16.fount.worker.v1.RangeH\x00\x12)\n\x06tensor\x18\x02 \x01(\x0b\x32\x17.fount.worker.v1.TensorH\x00\x12\x35\n\x0cmanipulation\x18\x05 \x01(\x0b\x32\x1d.fount.worker.v1.ManipulationH\x00\x12\x1e\n\x05\x64type\x18\x03 \x01(\x0e\x32\x0f.fount.v1.Dtype\x12%\n\x05\x63\x61rry\x18\x04 \x01(\x0b\x32\x16.fount.worker.v1.CarryB\x06\n\x04kind\"B\n\x05\x43\x61rry\x12\x11\n\tnext_step\x18\x01 \x01(\r\x12&\n\x05state\x18\x02 \x01(\x0b\x32\x17.fount.worker.v1.Tensor\"Z\n\x05Range\x12\x0c\n\x04seed\x18\x01 \x01(\x04\x12\x13\n\x0bstart_index\x18\x02 \x01(\x04\x12\r\n\x05\x63ount\x18\x03 \x01(\r\x12\x0e\n\x06labels\x18\x04 \x03(\r\x12\x0f\n\x07indices\x18\x05 \x03(\x06\"\x8f\x01\n\x0cManipulation\x12\'\n\x06images\x18\x01 \x01(\x0b\x32\x17.fount.worker.v1.Tensor\x12+\n\nparameters\x18\x02 \x01(\x0b\x32\x17.fount.worker.v1.Tensor\x12)\n\taddresses\x18\x03 \x01(\x0b\x32\x16.fount.worker.v1.Range\"D\n\x06Tensor\x12\x0c\n\x04\x64ims\x18\x01 \x03(\r\x12\x1e\n\x05\x64type\x18\x02 \x01(\x0e\x32\x0f.fount.v1.Dtype\x12\x0c\n\x04\x64\x61ta\x18\x03 \x01(\x0c\"\xc2\x01\n\x0bWorkerReply\x12-\n\x05items\x18\x01 \x03(\x0b\x32\x1e.fount.worker.v1.WorkerOutcome\x12)\n\x07timings\x18\x02 \x01(\x0b\x32\x18.fount.worker.v1.Timings\x12\x10\n\x08numerics\x18\x03 \x01(\t\x12\x14\n\x0cmodel_digest\x18\x04 \x01(\t\x12\x31\n\x0b\x64\x65scription\x18\x05 \x01(\x0b\x32\x1c.fount.worker.v1.Description\"\xc2\x01\n\rWorkerOutcome\x12(\n\x05value\x18\x01 \x01(\x0b\x32\x17.fount.worker.v1.TensorH\x00\x12$\n\x06status\x18\x02 \x01(\x0b\x32\x12.google.rpc.StatusH\x00\x12\'\n\x05\x63\x61rry\x18\x04 \x01(\x0b\x32\x16.fount.worker.v1.CarryH\x00\x12-\n\nrow_errors\x18\x03 \x03(\x0b\x32\x19.fount.worker.v1.RowErrorB\t\n\x07outcome\";\n\x08RowError\x12\x0b\n\x03row\x18\x01 \x01(\r\x12\"\n\x06status\x18\x02 \x01(\x0b\x32\x12.google.rpc.Status\"B\n\x07Timings\x12\x0f\n\x07queue_s\x18\x01 \x01(\x01\x12\x11\n\tcompute_s\x18\x02 \x01(\x01\x12\x13\n\x0b\x62\x61tch_sizes\x18\x03 \x03(\r\"\xc2\x01\n\x0b\x44\x65scription\x12\x1e\n\x05model\x18\x01 \x01(\x0b\x32\x0f.fount.v1.Model\x12\x10\n\x08numerics\x18\x02 \x01(\t\x12\x18\n\x10\x65xec_batch_sizes\x18\x03 \x03(\r\x12\x18\n\x10numerics_details\x18\x04 \x03(\t\x12\x1a\n\x12\x65xec_batch_seconds\x18\x05 \x03(\x01\x12\x31\n\tprocesses\x18\x06 \x03(\x0b\x32\x1e.fount.worker.v1.WorkerProcess\"-\n\rWorkerProcess\x12\x0b\n\x03pid\x18\x01 \x01(\r\x12\x0f\n\x07\x61\x64\x64ress\x18\x02 \x01(\t2\xa9\x01\n\rWorkerService\x12G\n\x07\x45xecute\x12\x1e.fount.worker.v1.WorkerRequest\x1a\x1c.fount.worker.v1.WorkerReply\x12O\n\x08\x44\x65scribe\x12 .fount.worker.v1.DescribeRequest\x1a!.fount.worker.v1.DescribeResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1c\x66ount/worker/v1/worker.proto\x12\x0f\x66ount.worker.v1\x1a\x14\x66ount/v1/model.proto\x1a\x17\x66ount/v1/sampling.proto\x1a\x17google/rpc/status.proto\"\x11\n\x0f\x44\x65scribeRequest\"E\n\x10\x44\x65scribeResponse\x12\x31\n\x0b\x64\x65scription\x18\x01 \x01(\x0b\x32\x1c.fount.worker.v1.Description\"\xf7\x01\n\rWorkerRequest\x12&\n\toperation\x18\x01 \x01(\x0e\x32\x13.fount.v1.Operation\x12\x12\n\nrequest_id\x18\x02 \x01(\t\x12\x18\n\x10\x64\x65\x61\x64line_unix_ms\x18\x03 \x01(\x04\x12(\n\nparameters\x18\x04 \x01(\x0b\x32\x14.fount.v1.Parameters\x12*\n\x05items\x18\x05 \x03(\x0b\x32\x1b.fount.worker.v1.WorkerItem\x12\x10\n\x08numerics\x18\x06 \x01(\t\x12\x14\n\x0cmodel_digest\x18\x07 \x01(\t\x12\x12\n\nstep_limit\x18\x08 \x01(\r\"\x8f\x02\n\nWorkerItem\x12\'\n\x05range\x18\x01 \x01(\x0b\x32\x16.fount.worker.v1.RangeH\x00\x12)\n\x06tensor\x18\x02 \x01(\x0b\x32\x17.fount.worker.v1.TensorH\x00\x12\x35\n\x0cmanipulation\x18\x05 \x01(\x0b\x32\x1d.fount.worker.v1.ManipulationH\x00\x12\'\n\x05given\x18\x06 \x01(\x0b\x32\x16.fount.worker.v1.GivenH\x00\x12\x1e\n\x05\x64type\x18\x03 \x01(\x0e\x32\x0f.fount.v1.Dtype\x12%\n\x05\x63\x61rry\x18\x04 \x01(\x0b\x32\x16.fount.worker.v1.CarryB\x06\n\x04kind\"B\n\x05\x43\x61rry\x12\x11\n\tnext_step\x18\x01 \x01(\r\x12&\n\x05state\x18\x02 \x01(\x0b\x32\x17.fount.worker.v1.Tensor\"Z\n\x05Range\x12\x0c\n\x04seed\x18\x01 \x01(\x04\x12\x13\n\x0bstart_index\x18\x02 \x01(\x04\x12\r\n\x05\x63ount\x18\x03 \x01(\r\x12\x0e\n\x06labels\x18\x04 \x03(\r\x12\x0f\n\x07indices\x18\x05 \x03(\x06\"\x8f\x01\n\x0cManipulation\x12\'\n\x06images\x18\x01 \x01(\x0b\x32\x17.fount.worker.v1.Tensor\x12+\n\nparameters\x18\x02 \x01(\x0b\x32\x17.fount.worker.v1.Tensor\x12)\n\taddresses\x18\x03 \x01(\x0b\x32\x16.fount.worker.v1.Range\"\x92\x01\n\x05Given\x12\'\n\x06values\x18\x01 \x01(\x0b\x32\x17.fount.worker.v1.Tensor\x12\x0e\n\x06labels\x18\x02 \x03(\r\x12)\n\taddresses\x18\x03 \x01(\x0b\x32\x16.fount.worker.v1.Range\x12%\n\x04mask\x18\x04 \x01(\x0b\x32\x17.fount.worker.v1.Tensor\"D\n\x06Tensor\x12\x0c\n\x04\x64ims\x18\x01 \x03(\r\x12\x1e\n\x05\x64type\x18\x02 \x01(\x0e\x32\x0f.fount.v1.Dtype\x12\x0c\n\x04\x64\x61ta\x18\x03 \x01(\x0c\"\xc2\x01\n\x0bWorkerReply\x12-\n\x05items\x18\x01 \x03(\x0b\x32\x1e.fount.worker.v1.WorkerOutcome\x12)\n\x07timings\x18\x02 \x01(\x0b\x32\x18.fount.worker.v1.Timings\x12\x10\n\x08numerics\x18\x03 \x01(\t\x12\x14\n\x0cmodel_digest\x18\x04 \x01(\t\x12\x31\n\x0b\x64\x65scription\x18\x05 \x01(\x0b\x32\x1c.fount.worker.v1.Description\"\xc2\x01\n\rWorkerOutcome\x12(\n\x05value\x18\x01 \x01(\x0b\x32\x17.fount.worker.v1.TensorH\x00\x12$\n\x06status\x18\x02 \x01(\x0b\x32\x12.google.rpc.StatusH\x00\x12\'\n\x05\x63\x61rry\x18\x04 \x01(\x0b\x32\x16.fount.worker.v1.CarryH\x00\x12-\n\nrow_errors\x18\x03 \x03(\x0b\x32\x19.fount.worker.v1.RowErrorB\t\n\x07outcome\";\n\x08RowError\x12\x0b\n\x03row\x18\x01 \x01(\r\x12\"\n\x06status\x18\x02 \x01(\x0b\x32\x12.google.rpc.Status\"B\n\x07Timings\x12\x0f\n\x07queue_s\x18\x01 \x01(\x01\x12\x11\n\tcompute_s\x18\x02 \x01(\x01\x12\x13\n\x0b\x62\x61tch_sizes\x18\x03 \x03(\r\"\xc2\x01\n\x0b\x44\x65scription\x12\x1e\n\x05model\x18\x01 \x01(\x0b\x32\x0f.fount.v1.Model\x12\x10\n\x08numerics\x18\x02 \x01(\t\x12\x18\n\x10\x65xec_batch_sizes\x18\x03 \x03(\r\x12\x18\n\x10numerics_details\x18\x04 \x03(\t\x12\x1a\n\x12\x65xec_batch_seconds\x18\x05 \x03(\x01\x12\x31\n\tprocesses\x18\x06 \x03(\x0b\x32\x1e.fount.worker.v1.WorkerProcess\"-\n\rWorkerProcess\x12\x0b\n\x03pid\x18\x01 \x01(\r\x12\x0f\n\x07\x61\x64\x64ress\x18\x02 \x01(\t2\xa9\x01\n\rWorkerService\x12G\n\x07\x45xecute\x12\x1e.fount.worker.v1.WorkerRequest\x1a\x1c.fount.worker.v1.WorkerReply\x12O\n\x08\x44\x65scribe\x12 .fount.worker.v1.DescribeRequest\x1a!.fount.worker.v1.DescribeResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -41,27 +41,29 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_WORKERREQUEST']._serialized_start=212
   _globals['_WORKERREQUEST']._serialized_end=459
   _globals['_WORKERITEM']._serialized_start=462
-  _globals['_WORKERITEM']._serialized_end=692
-  _globals['_CARRY']._serialized_start=694
-  _globals['_CARRY']._serialized_end=760
-  _globals['_RANGE']._serialized_start=762
-  _globals['_RANGE']._serialized_end=852
-  _globals['_MANIPULATION']._serialized_start=855
-  _globals['_MANIPULATION']._serialized_end=998
-  _globals['_TENSOR']._serialized_start=1000
-  _globals['_TENSOR']._serialized_end=1068
-  _globals['_WORKERREPLY']._serialized_start=1071
-  _globals['_WORKERREPLY']._serialized_end=1265
-  _globals['_WORKEROUTCOME']._serialized_start=1268
-  _globals['_WORKEROUTCOME']._serialized_end=1462
-  _globals['_ROWERROR']._serialized_start=1464
-  _globals['_ROWERROR']._serialized_end=1523
-  _globals['_TIMINGS']._serialized_start=1525
-  _globals['_TIMINGS']._serialized_end=1591
-  _globals['_DESCRIPTION']._serialized_start=1594
-  _globals['_DESCRIPTION']._serialized_end=1788
-  _globals['_WORKERPROCESS']._serialized_start=1790
-  _globals['_WORKERPROCESS']._serialized_end=1835
-  _globals['_WORKERSERVICE']._serialized_start=1838
-  _globals['_WORKERSERVICE']._serialized_end=2007
+  _globals['_WORKERITEM']._serialized_end=733
+  _globals['_CARRY']._serialized_start=735
+  _globals['_CARRY']._serialized_end=801
+  _globals['_RANGE']._serialized_start=803
+  _globals['_RANGE']._serialized_end=893
+  _globals['_MANIPULATION']._serialized_start=896
+  _globals['_MANIPULATION']._serialized_end=1039
+  _globals['_GIVEN']._serialized_start=1042
+  _globals['_GIVEN']._serialized_end=1188
+  _globals['_TENSOR']._serialized_start=1190
+  _globals['_TENSOR']._serialized_end=1258
+  _globals['_WORKERREPLY']._serialized_start=1261
+  _globals['_WORKERREPLY']._serialized_end=1455
+  _globals['_WORKEROUTCOME']._serialized_start=1458
+  _globals['_WORKEROUTCOME']._serialized_end=1652
+  _globals['_ROWERROR']._serialized_start=1654
+  _globals['_ROWERROR']._serialized_end=1713
+  _globals['_TIMINGS']._serialized_start=1715
+  _globals['_TIMINGS']._serialized_end=1781
+  _globals['_DESCRIPTION']._serialized_start=1784
+  _globals['_DESCRIPTION']._serialized_end=1978
+  _globals['_WORKERPROCESS']._serialized_start=1980
+  _globals['_WORKERPROCESS']._serialized_end=2025
+  _globals['_WORKERSERVICE']._serialized_start=2028
+  _globals['_WORKERSERVICE']._serialized_end=2197
 # @@protoc_insertion_point(module_scope)

@@ -121,21 +121,30 @@ class WorkerItem(google.protobuf.message.Message):
     RANGE_FIELD_NUMBER: builtins.int
     TENSOR_FIELD_NUMBER: builtins.int
     MANIPULATION_FIELD_NUMBER: builtins.int
+    GIVEN_FIELD_NUMBER: builtins.int
     DTYPE_FIELD_NUMBER: builtins.int
     CARRY_FIELD_NUMBER: builtins.int
     dtype: fount.v1.model_pb2.Dtype.ValueType
-    """dtype is the element type wanted back. Unset: FLOAT32, of TRANSFORM UINT8. UINT8 is for images only."""
+    """dtype is the element type wanted back. Unset: FLOAT32, of TRANSFORM UINT8. UINT8 is for images only.
+    ENCODE returns (n, 2, latent_dim) FLOAT32, the mean and the standard deviation of each latent, and SCORE (n, columns).
+    """
     @property
     def range(self) -> Global___Range:
         """range is addresses to draw, for SAMPLE."""
 
     @property
     def tensor(self) -> Global___Tensor:
-        """tensor is rows to read, for every other operation."""
+        """tensor is rows to read, for CLASSIFY and EMBED."""
 
     @property
     def manipulation(self) -> Global___Manipulation:
         """manipulation is rows to transform, for TRANSFORM."""
+
+    @property
+    def given(self) -> Global___Given:
+        """given is rows to work on with their labels and addresses, for ENCODE, DECODE, SCORE, TRANSLATE, and for SAMPLE from
+        a model whose samples are conditional on values.
+        """
 
     @property
     def carry(self) -> Global___Carry:
@@ -150,12 +159,13 @@ class WorkerItem(google.protobuf.message.Message):
         range: Global___Range | None = ...,
         tensor: Global___Tensor | None = ...,
         manipulation: Global___Manipulation | None = ...,
+        given: Global___Given | None = ...,
         dtype: fount.v1.model_pb2.Dtype.ValueType = ...,
         carry: Global___Carry | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["carry", b"carry", "kind", b"kind", "manipulation", b"manipulation", "range", b"range", "tensor", b"tensor"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["carry", b"carry", "dtype", b"dtype", "kind", b"kind", "manipulation", b"manipulation", "range", b"range", "tensor", b"tensor"]) -> None: ...
-    def WhichOneof(self, oneof_group: typing.Literal["kind", b"kind"]) -> typing.Literal["range", "tensor", "manipulation"] | None: ...
+    def HasField(self, field_name: typing.Literal["carry", b"carry", "given", b"given", "kind", b"kind", "manipulation", b"manipulation", "range", b"range", "tensor", b"tensor"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["carry", b"carry", "dtype", b"dtype", "given", b"given", "kind", b"kind", "manipulation", b"manipulation", "range", b"range", "tensor", b"tensor"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["kind", b"kind"]) -> typing.Literal["range", "tensor", "manipulation", "given"] | None: ...
 
 Global___WorkerItem: typing_extensions.TypeAlias = WorkerItem
 
@@ -258,6 +268,49 @@ class Manipulation(google.protobuf.message.Message):
     def ClearField(self, field_name: typing.Literal["addresses", b"addresses", "images", b"images", "parameters", b"parameters"]) -> None: ...
 
 Global___Manipulation: typing_extensions.TypeAlias = Manipulation
+
+@typing.final
+class Given(google.protobuf.message.Message):
+    """Given is rows of values with the label and the address of each."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    VALUES_FIELD_NUMBER: builtins.int
+    LABELS_FIELD_NUMBER: builtins.int
+    ADDRESSES_FIELD_NUMBER: builtins.int
+    MASK_FIELD_NUMBER: builtins.int
+    @property
+    def values(self) -> Global___Tensor:
+        """values is (n, ...): images or vectors, UINT8 or FLOAT32 in the model's value range; of DECODE (n, latent_dim) FLOAT32.
+        n is addresses.count, or 1, and the row then belongs to every address. Another shape, NaN or infinite: INVALID_ARGUMENT.
+        """
+
+    @property
+    def labels(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
+        """labels holds one class index a row, or a single one for all. Empty: the model is unconditional, or SCORE returns
+        log p(x). All items of a request must have labels, or none, or those unlike the first are answered INVALID_ARGUMENT.
+        """
+
+    @property
+    def addresses(self) -> Global___Range:
+        """addresses are where noise is read, without labels. Count 0: INVALID_ARGUMENT."""
+
+    @property
+    def mask(self) -> Global___Tensor:
+        """mask is (n, ...) FLOAT32 of 1 where a value is given and 0 where it is not, for SAMPLE and TRANSLATE. Unset: all are."""
+
+    def __init__(
+        self,
+        *,
+        values: Global___Tensor | None = ...,
+        labels: collections.abc.Iterable[builtins.int] | None = ...,
+        addresses: Global___Range | None = ...,
+        mask: Global___Tensor | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["addresses", b"addresses", "mask", b"mask", "values", b"values"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["addresses", b"addresses", "labels", b"labels", "mask", b"mask", "values", b"values"]) -> None: ...
+
+Global___Given: typing_extensions.TypeAlias = Given
 
 @typing.final
 class Tensor(google.protobuf.message.Message):

@@ -141,7 +141,7 @@ class ServedSampler(nn.Module):
         except Exception as error:  # a user's module may raise anything
             raise self._error(f"failed with {describe_error(error)}") from error
         size = self._card.sample
-        shape = (len(noise.addresses), size.channels, size.height, size.width)
+        shape = (len(noise.addresses), *size.tensor_shape)
         if tuple(images.shape) != shape:
             raise self._error(f"returned pictures of shape {tuple(images.shape)}, its card requires {shape}")
         if not find_rows_within(images.float().cpu().numpy(), size.value_range).all():
@@ -154,7 +154,7 @@ class ServedSampler(nn.Module):
 
 
 def _differences(card: Card, data: TrainingData) -> Iterator[str]:
-    size = (card.sample.height, card.sample.width, card.sample.channels)
+    size = card.sample.shape
     channels, height, width = data.test.images.shape[1:]
     if size != (height, width, channels):
         yield f"its pictures are {'×'.join(map(str, size))}, those of the data {height}×{width}×{channels}"

@@ -324,8 +324,8 @@ def _write_png(file: Path, image: Image.Image) -> None:
 def _remedy_for(recipe: Recipe) -> str:
     if isinstance(recipe.fit, GanFit):
         return (
-            "lower generator_rate and discriminator_rate in the recipe's fit (handlers/recipes/catalogue.py); if the "
+            "lower generator_rate and discriminator_rate in the recipe's fit (handlers/recipes/catalogue/); if the "
             "discriminator's loss has fallen near 0 it has memorised the pictures, so raise augment_shift or lower "
             "discriminator_features; or try another --seed"
         )
-    return "lower the rate in the recipe's fit (handlers/recipes/catalogue.py), or try another --seed"
+    return "lower the rate in the recipe's fit (handlers/recipes/catalogue/), or try another --seed"

@@ -15,7 +15,7 @@ def model() -> Trial:
 
 def test_samples_have_the_shape_of_the_card(model: Trial) -> None:
     sample = model.card.sample
-    assert model.draw(count=4).shape == (4, sample.height, sample.width, sample.channels)
+    assert model.draw(count=4).shape == (4, *sample.shape)
 
 
 def test_samples_are_within_the_value_range(model: Trial) -> None:

@@ -55,18 +55,18 @@ def card_to_model(card: model_pb2.Model) -> ServedModel:
     """Convert a model's message.
 
     Raises:
-        WorkerFault: its sample dims are not height, width, channels.
+        WorkerFault: its sample dims are neither height, width, channels nor a length.
     """
     dims = tuple(card.sample_spec.dims)
-    if len(dims) != 3:
-        raise WorkerFault(f"{card.ref.name} has samples of dims {dims}, not height, width, channels")
+    if len(dims) not in (1, 3):
+        raise WorkerFault(f"{card.ref.name} has samples of dims {dims}, neither height, width, channels nor a length")
     native = card.value_range
     return ServedModel(
         key=ModelKey(name=card.ref.name, version=card.ref.version, digest=card.ref.digest),
         operations=frozenset(Operation(int(each)) for each in card.operations if int(each) in _KNOWN),
         labels=tuple(normal_name(label.name) for label in card.condition.labels),
         prior=tuple(card.condition.prior),
-        sample_dims=(dims[0], dims[1], dims[2]),
+        sample_dims=dims,
         value_range=(native.min, native.max),
         parameters={each.name: _range(each) for each in card.parameters},
         encodings=frozenset(each for each in Encoding if int(each) in {int(known) for known in card.encodings}),
@@ -77,6 +77,11 @@ def card_to_model(card: model_pb2.Model) -> ServedModel:
             QualityFigure(metric=each.metric, value=each.value, interval=(each.interval.min, each.interval.max))
             for each in card.quality
         ),
+        latent_dim=card.latent_dim,
+        latent_spread=card.latent_spread,
+        draw_steps=max(1, card.draw_steps),
+        score_columns=tuple(column.name for column in card.score_columns),
+        directions={each.name: tuple(each.vector) for each in card.directions},
     )
 
 

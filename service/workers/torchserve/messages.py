@@ -20,6 +20,7 @@ from service.domain import (
     Call,
     Dtype,
     Failure,
+    GivenItem,
     Item,
     Labels,
     ManipulationItem,
@@ -34,8 +35,6 @@ from service.domain import (
 from service.errors import WorkerFault
 
 __all__ = ["call_to_request", "reply_to_domain"]
-
-_IMAGE_DIMS = 4  # rows, height, width, channels
 
 # Looked up once, because every call needs them.
 _OPERATIONS = {each: model_pb2.Operation.Value(f"OPERATION_{each.name}") for each in Operation}
@@ -95,6 +94,13 @@ def _item(item: Item) -> worker_pb2.WorkerItem:
             images=_tensor(item.rows), parameters=_tensor(item.table), addresses=addresses
         )
         return worker_pb2.WorkerItem(manipulation=manipulation, dtype=_DTYPES[Dtype.UINT8])
+    if isinstance(item, GivenItem):
+        given = worker_pb2.Given(
+            values=_tensor(item.rows),
+            labels=[] if item.labels is None else _shortest(item.labels),
+            addresses=worker_pb2.Range(seed=item.seed, count=item.count, indices=item.indices.tolist()),
+        )
+        return worker_pb2.WorkerItem(given=given, dtype=_DTYPES[item.dtype])
     return worker_pb2.WorkerItem(tensor=_tensor(item.rows), dtype=_DTYPES[Dtype.FLOAT32])
 
 
@@ -136,10 +142,10 @@ def _array(tensor: worker_pb2.Tensor) -> NDArray[Any]:
 
 
 def _check_kind(item: Item, dtype: int, dims: tuple[int, ...]) -> None:
-    """Check that addresses return images, and a manipulation images of the same shape."""
+    """Check that addresses and given rows return their element type, and a manipulation images of the same shape."""
     wrong = False
-    if isinstance(item, RangeItem):
-        wrong = (dtype, len(dims)) != (_DTYPES[item.dtype], _IMAGE_DIMS)
+    if isinstance(item, RangeItem | GivenItem):
+        wrong = dtype != _DTYPES[item.dtype] or len(dims) < 2
     elif isinstance(item, ManipulationItem):
         wrong = (dtype, dims) != (_DTYPES[Dtype.UINT8], item.rows.shape)
     if wrong:

@@ -1,0 +1,22 @@
+"""The recipes by name: each module has those of one kind of model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+
+from handlers.recipes.catalogue.digits import DIGITS_RECIPES
+from handlers.recipes.catalogue.mnist import MNIST_RECIPES
+from handlers.recipes.catalogue.recipe import AdamWFit, ClassifierFit, GanFit, Recipe, VaeFit
+
+__all__ = ["RECIPES", "AdamWFit", "ClassifierFit", "GanFit", "Recipe", "VaeFit", "classifier_of"]
+
+_ALL = (*DIGITS_RECIPES, *MNIST_RECIPES)
+
+RECIPES: Mapping[str, Recipe] = MappingProxyType({recipe.name: recipe for recipe in _ALL})
+"""Recipes by name."""
+
+
+def classifier_of(data: str) -> Recipe:
+    """Find the recipe of a data set's classifier."""
+    return next(recipe for recipe in RECIPES.values() if recipe.data == data and isinstance(recipe.fit, ClassifierFit))

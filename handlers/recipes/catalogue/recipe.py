@@ -1,0 +1,138 @@
+"""A recipe: model family, data, length and hyperparameters of the training, and texts of the model card.
+
+The class of a recipe's `fit` chooses how it is trained; see `handlers.recipes.run.training.build_task`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from handlers.cards.card import OperationName, Parameter, ParameterName, Precision, ScoreColumn
+from handlers.recipes.data.augmentations import Augmentation, ShiftAndNoise
+
+__all__ = ["DIGITS", "TRUNCATION", "AdamWFit", "ClassifierFit", "GanFit", "Recipe", "VaeFit"]
+
+DIGITS = tuple(str(digit) for digit in range(10))
+TRUNCATION = Parameter(
+    min=0.5,
+    max=4.0,
+    default=None,
+    description="Draws components of z beyond this many standard deviations again: lower is more typical.",
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class AdamWFit:
+    """Hyperparameters of AdamW with a learning rate that falls to 0 along half a cosine.
+
+    A run's weights depend on its fit; checkpoints identify it by its repr, so fields keep their names.
+
+    Attributes:
+        batch: rows of a step, drawn with replacement.
+        rate: learning rate at the start.
+        decay: decoupled weight decay.
+        averaging: weight of each step's weights in their running average.
+        max_gradient_norm: gradients are clipped to this norm.
+    """
+
+    batch: int = 128
+    rate: float = 2e-3
+    decay: float = 0.0
+    averaging: float = 0.01
+    max_gradient_norm: float = 100.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassifierFit(AdamWFit):
+    """Hyperparameters of a classifier.
+
+    Attributes:
+        smoothing: share of a label that is distributed over all classes.
+        augmentation: random changes of pictures.
+    """
+
+    decay: float = 0.05
+    smoothing: float = 0.05
+    augmentation: Augmentation = field(default_factory=ShiftAndNoise)
+
+
+@dataclass(frozen=True, kw_only=True)
+class VaeFit(AdamWFit):
+    """Hyperparameters of an autoencoder; reconstruction and divergence have equal weights."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class GanFit:
+    """Hyperparameters of a conditional GAN.
+
+    Attributes:
+        batch: real rows of a step, drawn with replacement, and as many generated ones.
+        discriminator_features: channels of its first convolution.
+        projection: length of the features that its projection compares with the class; 0 is none.
+        generator_rate: learning rate at the start.
+        discriminator_rate: the same of the discriminator.
+        betas: of Adam, for both.
+        constant_share: of the steps at full rate; then rates fall linearly.
+        last_share: of the rates, at the end.
+        averaging: weight of each step's weights in their running average.
+        augment_shift: largest shift, in whole pixels, of what the discriminator sees; 0 is none.
+    """
+
+    batch: int = 128
+    discriminator_features: int = 32
+    projection: int = 0
+    generator_rate: float = 2e-4
+    discriminator_rate: float = 4e-4
+    betas: tuple[float, float] = (0.0, 0.9)
+    constant_share: float = 0.5
+    last_share: float = 0.02
+    averaging: float = 0.001
+    augment_shift: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """One trainable model.
+
+    Attributes:
+        name: of the recipe and of the model.
+        description: for the card, as is `intended_use`.
+        family: name in `handlers.models.FAMILIES`.
+        config: for the family's `from_config`.
+        data: name in `handlers.recipes.data.load.DATA_SETS`.
+        steps: default number of optimiser steps.
+        fit: hyperparameters of its task.
+        operations: what a worker can do with it.
+        classes: names; empty is unconditional.
+        value_range: of the floats it returns or reads.
+        precisions: those whose results stay within the tolerance of golden samples.
+        evaluator: recipe of the classifier that measures it; None for a classifier.
+        thresholds: by metric, the least value it is shipped with.
+        parameters: the sampling parameters its family takes; of a model that does not sample, none.
+        score_columns: what SCORE returns.
+    """
+
+    name: str
+    description: str
+    intended_use: str
+    family: str
+    config: Mapping[str, Any]
+    data: str
+    steps: int
+    fit: ClassifierFit | VaeFit | GanFit
+    operations: tuple[OperationName, ...] = ("SAMPLE",)
+    classes: tuple[str, ...] = DIGITS
+    value_range: tuple[float, float] = (0.0, 1.0)
+    precisions: tuple[Precision, ...] = ("fp32",)
+    evaluator: str | None = None
+    thresholds: Mapping[str, float] = field(default_factory=dict)
+
+    parameters: Mapping[ParameterName, Parameter] = field(default_factory=lambda: {"truncation": TRUNCATION})
+    score_columns: tuple[ScoreColumn, ...] = ()
+
+    @property
+    def samples(self) -> bool:
+        """Whether it trains a generator."""
+        return "SAMPLE" in self.operations
