@@ -16,32 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 __all__ = [
-    "Call",
-    "Dtype",
-    "Encoding",
-    "Failure",
-    "FailureCode",
-    "GivenItem",
-    "Images",
-    "Item",
-    "Labels",
-    "ManipulationItem",
-    "ModelKey",
-    "ModelState",
-    "Operation",
-    "Outcome",
-    "ParameterRange",
-    "Parameters",
-    "Priority",
-    "QualityFigure",
-    "RangeItem",
-    "Reply",
-    "Rows",
-    "SamplerState",
-    "ServedModel",
-    "Target",
-    "TensorItem",
-]
+    "Call", "Dtype", "Encoding", "Failure", "FailureCode", "GivenItem", "Images", "Item", "Labels",
+    "ManipulationItem", "ModelKey", "ModelState", "Operation", "Outcome", "ParameterRange", "Parameters", "Priority",
+    "QualityFigure", "RangeItem", "Reply", "Rows", "SamplerState", "ServedModel", "Target", "TensorItem",
+]  # fmt: skip
 
 Labels = NDArray[np.uint32]
 """(n,) class indices."""
@@ -49,8 +27,8 @@ Labels = NDArray[np.uint32]
 Images = NDArray[np.uint8] | NDArray[np.float32]
 """(n, H, W, C) samples."""
 
-
 _ADDRESS_BYTES = 12  # an index and a label
+_WHOLE = ("top_k", "steps", "importance_samples")  # parameters
 
 
 class Operation(IntEnum):
@@ -199,8 +177,7 @@ class ServedModel:
     def default_parameters(self) -> Parameters:
         """The parameters of a request that sets none."""
         defaults = {name: each.default for name, each in self.parameters.items()}
-        names = ("top_k", "steps", "importance_samples")
-        whole = {name: int(value) for name in names if (value := defaults.get(name)) is not None}
+        whole = {name: int(value) for name in _WHOLE if (value := defaults.get(name)) is not None}
         return Parameters(**(defaults | whole))  # type: ignore[arg-type]  # each value has its field's type
 
     def sample_bytes(self, dtype: Dtype) -> int:

@@ -58,6 +58,8 @@ _PARAMETERS: tuple[_Decorator, ...] = (
     option("--top-p", type=float, metavar="P", help="Keep the most likely values up to this probability per step."),
     option("--guidance-scale", type=float, metavar="X", help="Weight of the condition."),
     option("--steps", type=int, metavar="N", help="Steps of an iterative sampler."),
+    option("--importance-samples", type=int, metavar="K", help="Latents that a bound of a score is computed from."),
+    option("--prior-fit", type=float, metavar="X", help="0 draws z from N(0, 1), 1 from the fitted distribution."),
 )
 
 _SERVER: tuple[_Decorator, ...] = (

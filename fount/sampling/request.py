@@ -28,8 +28,8 @@ ENCODINGS = {
 }
 PRIORITIES = {"bulk": sampling_pb2.PRIORITY_BULK, "interactive": sampling_pb2.PRIORITY_INTERACTIVE}
 
-_WHOLE_PARAMETERS = ("top_k", "steps")
-_REAL_PARAMETERS = ("truncation", "temperature", "top_p", "guidance_scale")
+_WHOLE_PARAMETERS = ("top_k", "steps", "importance_samples")
+_REAL_PARAMETERS = ("truncation", "temperature", "top_p", "guidance_scale", "prior_fit")
 
 
 class ParametersQuery(TypedDict, total=False):
@@ -41,6 +41,8 @@ class ParametersQuery(TypedDict, total=False):
     top_p: float | None
     guidance_scale: float | None
     steps: int | None
+    importance_samples: int | None
+    prior_fit: float | None
 
 
 class SampleQuery(ParametersQuery, total=False):

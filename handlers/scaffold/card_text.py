@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from fount.plain_yaml import dump_yaml
-from handlers.cards.card import Card, Latent, Quality, Recipe, default_of
+from handlers.cards.card import Card, Direction, Latent, Quality, Recipe, ScoreColumn, default_of
 
 __all__ = ["KEY_COMMENTS", "card_to_text"]
 
@@ -32,6 +32,12 @@ _EXAMPLES: Mapping[str, Any] = {
     "recipe": Recipe(name="my-training", seed=0, steps=10000, data="my-data", data_digest="sha256:" + "0" * 64),
     "quality": (Quality(metric="label-accuracy", value=0.95, interval=(0.93, 0.97), method="how it was measured"),),
     "quality.real_value": 0.99,
+    "latent_dim": 100,
+    "draw_steps": 1,
+    "score_columns": (
+        ScoreColumn(name="log-density", unit="nats", kind="EXACT", description="log p(x) of the 784 pixels"),
+    ),
+    "directions": (Direction(name="thickness", description="Thickness of strokes", vector=(0.5, -0.5)),),
     "weights.digest": "sha256:" + "0" * 64,
 }
 """Examples of optional keys; other optional keys show their default."""
@@ -49,17 +55,19 @@ KEY_COMMENTS: Mapping[str, str] = {
     "family.source": "For module: the Python file with the class. It may import packages that the worker has "
     "installed, but no other file of yours: only this one is packed.",
     "family.class_name": "For module: the class, a torch.nn.Module.",
-    "operations": "SAMPLE for generators; CLASSIFY and EMBED for models that read images.",
+    "operations": "SAMPLE for generators; CLASSIFY and EMBED for models that read images; ENCODE and DECODE for models "
+    "with a latent space; SCORE for models that compute log-likelihoods.",
     "classes": "The names of the classes, in the order of their labels, from 0. An unconditional model has none.",
     "prior": "Probability of each class when a request names none: one weight for each class, summing to 1.",
     "latent": "The noise that is the input of the model.",
     "latent.shape": "z is (B, *shape), N(0, 1), drawn by the address of each sample: [100] for a vector, [4, 8, 8] "
     "for a map.",
     "sample": "One sample as the model returns it, or one image as a classifier reads it.",
-    "sample.modality": "image is the only modality.",
-    "sample.height": "Pixels.",
-    "sample.width": "Pixels.",
-    "sample.channels": "1 is grey, 3 is RGB; others are served as arrays, not as pictures.",
+    "sample.modality": "image, or vector: a point of a few numbers.",
+    "sample.height": "Of an image: pixels.",
+    "sample.width": "Of an image: pixels.",
+    "sample.channels": "Of an image: 1 is grey, 3 is RGB; others are served as arrays, not as pictures.",
+    "sample.length": "Of a vector: its numbers.",
     "sample.value_range": "The range of the floats that the model returns, ends included: [-1, 1] after a tanh, [0, 1] "
     "after a sigmoid. Its ends become 0 and 255. A sample outside is refused, not clipped.",
     "parameters": "What a request may set, with ranges: truncation always; temperature, top_k, top_p, guidance_scale "
@@ -69,6 +77,19 @@ KEY_COMMENTS: Mapping[str, str] = {
     "parameters.default": "The value when a request sets none; null is off.",
     "parameters.description": "Its effect, for `fount model`.",
     "encodings": "Formats of samples for clients. PNG needs 1 or 3 channels.",
+    "latent_dim": "Length of the latent that ENCODE returns and DECODE takes.",
+    "latent_spread": "Root mean square of the standard deviations of the training rows' latents: the unit in which "
+    "variants are spread.",
+    "draw_steps": "Steps of a draw when a request sets none: what a sample costs.",
+    "score_columns": "What SCORE returns for each row.",
+    "score_columns.name": "Name of the column.",
+    "score_columns.unit": "nats.",
+    "score_columns.kind": "EXACT, LOWER_BOUND or ESTIMATE of the log-likelihood.",
+    "score_columns.description": "Of which law, with its levels and dimensions.",
+    "directions": "Attributes that change along a line in the latent space.",
+    "directions.name": "Name of the attribute.",
+    "directions.description": "What changes, and by how much for one unit.",
+    "directions.vector": "One unit of it, latent_dim numbers.",
     "limits": "Bounds of one request, and of one batch.",
     "limits.max_count": "Samples.",
     "limits.max_labels": "Labels given one by one.",
@@ -128,10 +149,10 @@ def _entry(name: str, value: Any, key: str) -> Iterator[str]:
         for parameter, described in value.items():
             yield f"  {parameter}:"
             yield from (f"  {line}" for line in _indented(described, key))
-    elif key == "quality" and value:
+    elif key in ("quality", "score_columns", "directions") and value:
         yield f"{name}:"
-        for metric in value:
-            first, *others = _indented(metric, key)
+        for each in value:
+            first, *others = _indented(each, key)
             yield f"- {first.strip()}"
             yield from others
     else:

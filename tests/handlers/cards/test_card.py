@@ -156,7 +156,8 @@ def set_at(*path: Any) -> Callable[[Plain], None]:
         ),
         pytest.param(
             set_at("operations", ["SAMPEL"]),
-            "operations[0]: is 'SAMPEL'; must be one of SAMPLE, CLASSIFY, EMBED, TRANSFORM, ENCODE, DECODE, TRANSLATE, SCORE; did you mean SAMPLE?",
+            "operations[0]: is 'SAMPEL'; must be one of SAMPLE, CLASSIFY, EMBED, TRANSFORM, ENCODE, DECODE, "
+            "TRANSLATE, SCORE; did you mean SAMPLE?",
             id="a misspelt operation",
         ),
         pytest.param(
