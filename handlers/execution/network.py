@@ -14,7 +14,7 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property, partial
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -25,11 +25,12 @@ from handlers.cards.card import Card, OperationName
 from handlers.execution.folding import fold_norms
 from handlers.execution.pixels import Float32s, Uint8s, Values
 from handlers.execution.probes import make_probe_rows
-from handlers.execution.rows import ImageRows, ManipulationRows, Rows, SampleRows
+from handlers.execution.rows import GivenRows, ImageRows, ManipulationRows, Rows, SampleRows
 from handlers.family import (
-    Classifier,
     Deadline,
     Draw,
+    Family,
+    Given,
     Noise,
     Sampler,
     SteppedSampler,
@@ -42,7 +43,7 @@ from handlers.settings import Settings
 __all__ = ["FamilyBuilder", "Network", "Operation", "StepPlan", "WrongOutputError", "build_network"]
 
 Operation = OperationName
-FamilyBuilder = Callable[[str, Mapping[str, Any]], Sampler | Classifier | Transformer]
+FamilyBuilder = Callable[[str, Mapping[str, Any]], Family]
 
 _NEVER = Deadline()
 _DEFAULT_DRAW = Draw()
@@ -124,8 +125,9 @@ class Network:
             steps: of a preemptible sampler, from `plan_steps`; None takes all.
 
         Returns:
-            (B, H, W, C) float32 for SAMPLE, (B, classes) for CLASSIFY, (B, features) for EMBED, (B, H, W, C) uint8 for
-            TRANSFORM; (B, ...), the states, for preempted samples; row-major.
+            (B, H, W, C) float32, of vectors (B, length), for SAMPLE, DECODE and TRANSLATE; (B, classes) for CLASSIFY,
+            (B, features) for EMBED; (B, 2, latent_dim), mean and standard deviation, for ENCODE; (B, columns) for
+            SCORE; (B, H, W, C) uint8 for TRANSFORM; (B, ...), the states, for preempted samples; row-major.
 
         Raises:
             WrongOutputError: the family returned another shape.
@@ -135,6 +137,8 @@ class Network:
             return self._sample(rows, draw, deadline, steps)
         if isinstance(rows, ManipulationRows):
             return self._transform(rows)
+        if isinstance(rows, GivenRows):
+            return self._work_on_given(operation, rows, draw, deadline)
         return self._read(operation, rows)
 
     def plan_steps(self, draw: Draw, first: int, limit: int | None) -> StepPlan | None:
@@ -190,17 +194,55 @@ class Network:
         return _to_float32(images.permute(0, 2, 3, 1) if sample.modality == "image" else images)
 
     def _read(self, operation: Operation, rows: ImageRows) -> Float32s:
-        if not isinstance(self.module, Classifier):
-            raise WrongOutputError("the family cannot read images")
-        images = torch.from_numpy(rows.images).permute(0, 3, 1, 2)  # (B, H, W, C) -> (B, C, H, W)
-        images = images.to(self.device, self.dtype).contiguous(memory_format=self.layout)
+        images = self._tensor(rows.images)
         if operation == "CLASSIFY":
-            values = self.module.classify(images)
+            values = self._method("classify")(images)
             _check_shape(values, (len(rows), len(self.card.classes)))
         else:
-            values = self.module.embed(images)
+            values = self._method("embed")(images)
             _check_shape(values, (len(rows), values.shape[-1] if values.ndim == 2 else 0))
         return _to_float32(values)
+
+    def _work_on_given(self, operation: Operation, rows: GivenRows, draw: Draw, deadline: Deadline) -> Float32s:
+        values = self._tensor(rows.values)
+        labels = None if rows.labels is None else torch.from_numpy(rows.labels).to(self.device)
+        if operation == "ENCODE":
+            return self._encode(values, labels)
+        if operation == "DECODE":
+            return self._images(self._method("decode")(values, labels), len(rows))
+        noise = Noise(addresses=rows.addresses, device=self.device, dtype=self.dtype)
+        if operation == "SCORE":
+            scores = self._method("score")(values, labels, noise, draw, deadline)
+            _check_shape(scores, (len(rows), len(self.card.score_columns)))
+            return _to_float32(scores)
+        given = Given(values=values, mask=None if rows.mask is None else self._tensor(rows.mask))
+        if operation == "TRANSLATE":
+            return self._images(self._method("translate")(given, labels, noise, draw, deadline), len(rows))
+        return self._images(self._method("sample_given")(given, noise, labels, draw, deadline), len(rows))
+
+    def _encode(self, images: Tensor, labels: Tensor | None) -> Float32s:
+        mean, logvar = self._method("encode")(images, labels)
+        shape = (len(images), self.card.latent_dim or 0)
+        _check_shape(mean, shape)
+        if logvar is not None:
+            _check_shape(logvar, shape)
+        spread = torch.zeros_like(mean) if logvar is None else (0.5 * logvar).exp()
+        return _to_float32(torch.stack([mean, spread], dim=1))  # (B, latent_dim) -> (B, 2, latent_dim)
+
+    def _method(self, name: str) -> Callable[..., Any]:
+        """Find the family's method for an operation; the card may list more than the family can do."""
+        method = getattr(self.module, name, None)
+        if not callable(method):
+            raise WrongOutputError(f"the family has no method {name}; add it, or remove the operation from the card")
+        return cast("Callable[..., Any]", method)
+
+    def _tensor(self, values: Float32s) -> Tensor:
+        """Move rows to the device: images as (B, C, H, W) in the network's memory layout, others as they are."""
+        rows = torch.from_numpy(values)
+        if values.ndim != len("BHWC"):
+            return rows.to(self.device, self.dtype)
+        images = rows.permute(0, 3, 1, 2).to(self.device, self.dtype)  # (B, H, W, C) -> (B, C, H, W)
+        return images.contiguous(memory_format=self.layout)
 
     def _transform(self, rows: ManipulationRows) -> Uint8s:
         if not isinstance(self.module, Transformer):

@@ -14,7 +14,7 @@ from fount.address import Addresses, Stream
 from fount.transform_columns import COLUMNS, IDENTITY
 from handlers.cards.card import Card
 from handlers.execution.pixels import uint8_to_floats
-from handlers.execution.rows import ImageRows, ManipulationRows, Rows, SampleRows
+from handlers.execution.rows import GivenRows, ImageRows, ManipulationRows, Rows, SampleRows
 
 if TYPE_CHECKING:
     from handlers.execution.network import Operation
@@ -30,14 +30,20 @@ _PARAMETER_RANGES = {
 
 
 def make_probe_rows(card: Card, operation: Operation, addresses: Addresses) -> Rows:
-    """Make one row for each address: a sample of class i mod classes, or an image of noise."""
+    """Make one row for each address: a sample of class i mod classes, an image or vector of noise, or a latent."""
+    labels = np.arange(len(addresses), dtype=np.int64) % len(card.classes) if card.classes else None
     if operation == "SAMPLE":
-        labels = np.arange(len(addresses), dtype=np.int64) % len(card.classes) if card.classes else None
         return SampleRows(addresses=addresses, labels=labels)
+    if operation == "DECODE":
+        z = addresses.normals(Stream.LATENT, card.latent_dim or 0) * np.float32(card.latent_spread)
+        return GivenRows(values=z, labels=labels, addresses=addresses)
     shape = card.sample.shape
     if operation == "TRANSFORM":
         return make_manipulations(addresses, shape)
-    return ImageRows(images=uint8_to_floats(_noise_images(addresses, shape), card.sample.value_range))
+    images = uint8_to_floats(_noise_images(addresses, shape), card.sample.value_range)
+    if operation in ("CLASSIFY", "EMBED"):
+        return ImageRows(images=images)
+    return GivenRows(values=images, labels=None if operation == "SCORE" else labels, addresses=addresses)
 
 
 def make_manipulations(addresses: Addresses, shape: tuple[int, ...]) -> ManipulationRows:

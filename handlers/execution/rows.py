@@ -1,7 +1,7 @@
 """Rows: the unit of work of a batch, split and joined independently of what is computed of them.
 
-A row is an address with its label, an image, or an image with its transforms. Rows of many items are joined into one
-batch and padded by ordinary rows whose results are dropped; the caller splits the results again.
+A row is an address with its label, an image, an image with its transforms, or values with label and address. Rows of
+many items are joined into one batch and padded by ordinary rows, whose results are dropped; the caller splits results.
 """
 
 from __future__ import annotations
@@ -18,7 +18,9 @@ from fount.address import Addresses
 from fount.transform_columns import IDENTITY
 from handlers.execution.pixels import Float32s, Uint8s
 
-__all__ = ["ImageRows", "Int64s", "ManipulationRows", "Rows", "SampleRows", "concatenate_rows", "pad_rows"]
+__all__ = [
+    "GivenRows", "ImageRows", "Int64s", "ManipulationRows", "Rows", "SampleRows", "concatenate_rows", "pad_rows",
+]  # fmt: skip
 
 Int64s = NDArray[np.int64]
 
@@ -75,14 +77,31 @@ class ManipulationRows(_Rows):
     addresses: Addresses
 
 
-Rows = SampleRows | ImageRows | ManipulationRows
+@dataclass(frozen=True, kw_only=True)
+class GivenRows(_Rows):
+    """Rows to encode, decode, score or translate, or that samples are conditional on.
+
+    Attributes:
+        values: (n, ...) float32: images or vectors in the card's value range, or (n, latent_dim) latents to decode.
+        labels: (n,) int64; None for an unconditional model, or to score log p(x).
+        addresses: one for each row, at which noise is read.
+        mask: (n, ...) float32, 1 where a value is given, else 0; None: all are.
+    """
+
+    values: Float32s
+    labels: Int64s | None
+    addresses: Addresses
+    mask: Float32s | None = None
+
+
+Rows = SampleRows | ImageRows | ManipulationRows | GivenRows
 
 
 def concatenate_rows(parts: Sequence[Rows]) -> Rows:
     """Join rows of one kind in order, into memory of their own.
 
     Raises:
-        TypeError: the parts are of different kinds, or some of them resume draws and others do not.
+        TypeError: the parts are of different kinds, or only some of them have labels, masks or states.
     """
     if len({type(part) for part in parts}) > 1:
         raise TypeError("rows of two kinds cannot share a batch")
@@ -114,7 +133,7 @@ def _concatenate(values: Sequence[Any]) -> Any:
     if all(value is None for value in values):
         return None
     if any(value is None for value in values):
-        raise TypeError("new draws and resumed draws cannot share a batch")
+        raise TypeError("rows with and without labels, masks or states cannot share a batch")
     return Addresses.concatenate(list(values)) if isinstance(values[0], Addresses) else np.concatenate(values)
 
 

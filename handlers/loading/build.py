@@ -41,7 +41,7 @@ def build_module(card: Card, folder: Path, build_family: FamilyBuilder = load_fa
         build_family: builds a family's module from its name and configuration.
 
     Returns:
-        A Sampler, Classifier or Transformer with its weights.
+        The family, or a wrapped custom module, with its weights.
 
     Raises:
         BuildError: it cannot be built; the message says why and what to do.

@@ -13,7 +13,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from handlers.family import Classifier, Sampler, Transformer
+    from handlers.family import Family
 
 __all__ = [
     "CUSTOM_FAMILY", "FAMILIES", "PROGRAM_FAMILIES", "UnknownFamilyError", "load_family", "source_file",
@@ -45,7 +45,7 @@ class UnknownFamilyError(ValueError):
         super().__init__(f"family {name!r} is unknown; known families: {known}")
 
 
-def load_family(name: str, config: Mapping[str, Any]) -> Sampler | Classifier | Transformer:
+def load_family(name: str, config: Mapping[str, Any]) -> Family:
     """Build a family's module with untrained weights.
 
     Args:
@@ -57,7 +57,7 @@ def load_family(name: str, config: Mapping[str, Any]) -> Sampler | Classifier | 
         ValueError: the configuration is wrong; the message names the key.
     """
     module, kind = _find(name)
-    family: type[Sampler | Classifier | Transformer] = getattr(importlib.import_module(f"{__name__}.{module}"), kind)
+    family: type[Family] = getattr(importlib.import_module(f"{__name__}.{module}"), kind)
     return family.from_config(config)
 
 

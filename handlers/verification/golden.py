@@ -4,9 +4,12 @@ On the numerics they were recorded on, everything must be the same bytes. On oth
 levels of 255; the worker then stores a digest of what it drew and compares byte for byte from then on. A worker whose
 comparison fails never becomes ready, because it would serve another model under this one's name.
 
-A golden file is safetensors. A sampler's holds seeds, indices, labels and images; a classifier's holds images, labels,
-probabilities and embeddings; a transformer's holds originals, a table, seeds, indices and images. Its metadata hold the
-numerics it was recorded on, a digest of the float results, and the fingerprint of `handlers.cards.digests`.
+A golden file is safetensors. A sampler's holds seeds, indices, labels and images; a model's that only reads, the images
+that it reads; a transformer's, originals, a table, seeds, indices and images. The results of further operations are
+added: probabilities and, of a classifier, labels; embeddings, latents, decoded images, scores. Each operation reads the
+recorded results of those before it, so that only its own difference is measured. Images are floats where samples are
+vectors. Metadata hold the numerics it was recorded on, a digest of the float results, and the fingerprint of
+`handlers.cards.digests`.
 """
 
 from __future__ import annotations
@@ -22,7 +25,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 from torch import nn
 
-from fount.address import Addresses
+from fount.address import Addresses, Stream
 from fount.transform_columns import COLUMNS
 from handlers.cards.card import Card
 from handlers.cards.digests import FINGERPRINT_KEY, golden_fingerprint
@@ -38,7 +41,7 @@ from handlers.execution.pixels import (
     uint8_to_floats,
 )
 from handlers.execution.probes import make_manipulations
-from handlers.execution.rows import ImageRows, ManipulationRows, Rows, SampleRows, pad_rows
+from handlers.execution.rows import GivenRows, ImageRows, ManipulationRows, Rows, SampleRows, pad_rows
 from handlers.settings import Settings
 from handlers.state import State
 from handlers.verification.profile import measure_profile
@@ -53,8 +56,13 @@ GOLDEN_SEED = 20260
 MAX_LEVELS, MEAN_LEVELS = 2, 0.1  # of 255: the tolerance for images
 
 _KIND = "golden"
-_MAX_DIFFERENCE = 0.02  # for probabilities, and for embeddings as a share of the largest recorded
-_READ_OUTPUTS: Mapping[Operation, str] = {"CLASSIFY": "probabilities", "EMBED": "embeddings"}
+_MAX_DIFFERENCE = 0.02  # for probabilities, and for embeddings and latents as a share of the largest recorded
+_MAX_SHARE = 1e-3  # for scores as a share of each, and for vectors as a share of the largest recorded
+_ORDER: tuple[Operation, ...] = ("SAMPLE", "TRANSFORM", "CLASSIFY", "EMBED", "ENCODE", "DECODE", "SCORE")
+_RESULTS: Mapping[Operation, str] = {
+    "SAMPLE": "images", "TRANSFORM": "images", "CLASSIFY": "probabilities", "EMBED": "embeddings",
+    "ENCODE": "latents", "DECODE": "decoded", "SCORE": "scores",
+}  # fmt: skip
 
 Arrays = Mapping[str, NDArray[Any]]
 
@@ -105,12 +113,13 @@ def record_golden(
         card: the model's card; its golden entry is not read.
         module: the family's module with its trained weights; changed in place as `build_network` does.
         file: to write.
-        images: (64, H, W, C) uint8 for CLASSIFY and EMBED, ignored for others: SAMPLE draws seed 20260, indices 0 to
-            63, labels i mod classes; TRANSFORM uses images of noise at the same addresses.
+        images: (64, H, W, C) uint8 for a model that only reads, ignored for others: SAMPLE draws seed 20260, indices 0
+            to 63, labels i mod classes; TRANSFORM uses images of noise at the same addresses.
         folder: the model folder, whose fingerprint is stored with the samples; None is the file's own folder.
 
     Raises:
-        GoldenError: a classifier got no images, or a result is not finite or beyond the card's value range.
+        GoldenError: a model that does not sample got no images, or a result is not finite or beyond the card's value
+            range.
         ProfileError: no batch size gives a row the same bytes twice.
     """
     settings = Settings()  # the defaults of workers: CPU, fp32, one thread
@@ -130,21 +139,41 @@ def compare_outputs(recorded: Arrays, outputs: Arrays) -> tuple[str, bool]:
     Returns:
         The difference as text, and whether it is within the tolerance.
     """
-    if "images" in outputs:
-        levels = np.abs(outputs["images"].astype(np.int64) - recorded["images"])
-        largest, mean = int(levels.max()), float(levels.mean())
-        text = f"up to {largest} levels ({MAX_LEVELS} allowed), {mean:.3g} in the mean ({MEAN_LEVELS} allowed)"
-        return text, largest <= MAX_LEVELS and mean <= MEAN_LEVELS
-    different = int((outputs["labels"] != recorded["labels"]).sum()) if "labels" in outputs else 0
-    texts, is_close = [f"{different} labels"], different == 0
-    for name in sorted(outputs.keys() - {"labels"}, reverse=True):
-        if outputs[name].shape != recorded[name].shape:
-            return f"{name} have shape {outputs[name].shape} instead of {recorded[name].shape}", False
-        scale = float(np.abs(recorded[name]).max()) if name == "embeddings" else 1.0
-        difference, allowed = float(np.abs(outputs[name] - recorded[name]).max()), _MAX_DIFFERENCE * scale
-        texts.append(f"{name} by up to {difference:.3g} ({allowed:.3g} allowed)")
-        is_close = is_close and difference <= allowed
+    texts, is_close = [], True
+    for name in sorted(outputs, key=_place):
+        text, close = _compare(name, recorded[name], outputs[name])
+        texts.append(text)
+        is_close = is_close and close
     return ", ".join(texts), is_close
+
+
+def _place(name: str) -> int:
+    """Order outputs as operations are; labels come first."""
+    return -1 if name == "labels" else list(_RESULTS.values()).index(name)
+
+
+def _compare(name: str, recorded: NDArray[Any], found: NDArray[Any]) -> tuple[str, bool]:
+    """Compare one output with what is recorded."""
+    if found.shape != recorded.shape:
+        return f"{name} have shape {found.shape} instead of {recorded.shape}", False
+    if name == "labels":
+        different = int((found != recorded).sum())
+        return f"{different} labels", different == 0
+    if found.dtype == np.uint8:
+        levels = np.abs(found.astype(np.int64) - recorded)
+        largest, mean = int(levels.max()), float(levels.mean())
+        prefix = "" if name == "images" else f"{name} images by "
+        text = f"{prefix}up to {largest} levels ({MAX_LEVELS} allowed), {mean:.3g} in the mean ({MEAN_LEVELS} allowed)"
+        return text, largest <= MAX_LEVELS and mean <= MEAN_LEVELS
+    differences, sizes = np.abs(found.astype(np.float64) - recorded), np.abs(recorded.astype(np.float64))
+    if name == "scores":  # whose sizes differ by orders of magnitude
+        allowed = _MAX_SHARE * np.maximum(1.0, sizes)
+        largest_share = float((differences / allowed).max())
+        return f"scores by up to {differences.max():.3g} ({largest_share:.3g} of what is allowed)", largest_share <= 1
+    share = _MAX_SHARE if name in ("images", "decoded") else _MAX_DIFFERENCE
+    allowed_difference = share * (1.0 if name == "probabilities" else float(sizes.max()))
+    difference = float(differences.max())
+    return f"{name} by up to {difference:.3g} ({allowed_difference:.3g} allowed)", difference <= allowed_difference
 
 
 def _compare_with_stored(found: str, model_digest: str, numerics: Numerics, state: State) -> None:
@@ -178,17 +207,26 @@ def _read(file: Path, card: Card) -> tuple[Arrays, Mapping[str, str]]:
 
 def _expected_arrays(card: Card) -> dict[str, tuple[type[np.generic], tuple[int | None, ...]]]:
     """List the arrays of a golden file, with element type and the shape of a row; None is any extent."""
-    image = card.sample.shape
-    expected: dict[str, tuple[type[np.generic], tuple[int | None, ...]]] = {"images": (np.uint8, image)}
-    if "SAMPLE" in card.operations:
+    image, operations = card.sample.shape, card.operations
+    pixel = np.uint8 if card.sample.modality == "image" else np.float32
+    expected: dict[str, tuple[type[np.generic], tuple[int | None, ...]]] = {"images": (pixel, image)}
+    if "SAMPLE" in operations or "TRANSFORM" in operations:
         expected |= {"seeds": (np.int64, ()), "indices": (np.int64, ())}
-        return expected | ({"labels": (np.int64, ())} if card.classes else {})
-    if "TRANSFORM" in card.operations:
+    if "TRANSFORM" in operations:
         expected |= {"originals": (np.uint8, image), "table": (np.float32, (len(COLUMNS),))}
-        return expected | {"seeds": (np.int64, ()), "indices": (np.int64, ())}
-    if "CLASSIFY" in card.operations:
-        expected |= {"labels": (np.int64, ()), "probabilities": (np.float32, (len(card.classes),))}
-    return expected | ({"embeddings": (np.float32, (None,))} if "EMBED" in card.operations else {})
+    if card.classes and ("SAMPLE" in operations or "CLASSIFY" in operations):
+        expected["labels"] = (np.int64, ())
+    if "CLASSIFY" in operations:
+        expected["probabilities"] = (np.float32, (len(card.classes),))
+    if "EMBED" in operations:
+        expected["embeddings"] = (np.float32, (None,))
+    if "ENCODE" in operations:
+        expected["latents"] = (np.float32, (2, card.latent_dim))
+    if "DECODE" in operations:
+        expected["decoded"] = (pixel, image)
+    if "SCORE" in operations:
+        expected["scores"] = (np.float32, (len(card.score_columns),))
+    return expected
 
 
 def _fits(array: NDArray[Any] | None, dtype: type[np.generic], row: tuple[int | None, ...]) -> bool:
@@ -206,40 +244,61 @@ def _inputs(card: Card, images: Uint8s | None) -> dict[str, NDArray[Any]]:
         return inputs | {"originals": rows.images, "table": rows.table}
     if "SAMPLE" not in card.operations:
         if images is None:
-            raise GoldenError("a classifier's golden file is made of images; give 64 of them")
+            raise GoldenError("the golden file of a model that does not sample is made of images; give 64 of them")
         return {"images": images}
     return inputs | ({"labels": indices % len(card.classes)} if card.classes else {})
 
 
-def _outputs(floats: Mapping[Operation, Values], card: Card) -> dict[str, NDArray[Any]]:
-    if "SAMPLE" in floats:
-        return {"images": floats_to_uint8(np.asarray(floats["SAMPLE"], np.float32), card.sample.value_range)}
-    if "TRANSFORM" in floats:
-        return {"images": floats["TRANSFORM"]}
-    outputs: dict[str, NDArray[Any]] = {_READ_OUTPUTS[operation]: values for operation, values in floats.items()}
-    if "CLASSIFY" in floats:
-        outputs["labels"] = floats["CLASSIFY"].argmax(axis=1).astype(np.int64)
-    return outputs
+def _outputs(operation: Operation, values: Values, card: Card) -> dict[str, NDArray[Any]]:
+    """Convert the results of an operation to the arrays that are recorded."""
+    name = _RESULTS[operation]
+    if name in ("images", "decoded") and values.dtype != np.uint8 and card.sample.modality == "image":
+        return {name: floats_to_uint8(np.asarray(values, np.float32), card.sample.value_range)}
+    if operation == "CLASSIFY" and "SAMPLE" not in card.operations:  # whose labels are given
+        return {name: values, "labels": values.argmax(axis=1).astype(np.int64)}
+    return {name: values}
 
 
-def _rows_of(arrays: Arrays, card: Card) -> dict[Operation, Rows]:
-    if "SAMPLE" not in card.operations and "TRANSFORM" not in card.operations:
-        rows = ImageRows(images=uint8_to_floats(np.asarray(arrays["images"], np.uint8), card.sample.value_range))
-        return {operation: rows for operation in _READ_OUTPUTS if operation in card.operations}
-    addresses = Addresses(seeds=arrays["seeds"].view(np.uint64), indices=arrays["indices"].view(np.uint64))
-    if "TRANSFORM" in card.operations:
-        images, table = np.asarray(arrays["originals"], np.uint8), np.asarray(arrays["table"], np.float32)
-        return {"TRANSFORM": ManipulationRows(images=images, table=table, addresses=addresses)}
-    return {"SAMPLE": SampleRows(addresses=addresses, labels=arrays["labels"] if card.classes else None)}
+def _rows_of(operation: Operation, arrays: Arrays, card: Card) -> Rows:
+    """Make the rows of an operation from recorded arrays, or from the results of the operations before it."""
+    count = len(arrays["seeds" if "seeds" in arrays else "images"])
+    if "seeds" in arrays:
+        addresses = Addresses(seeds=arrays["seeds"].view(np.uint64), indices=arrays["indices"].view(np.uint64))
+    else:
+        addresses = Addresses.of_range(GOLDEN_SEED, 0, count)
+    labels = np.arange(count, dtype=np.int64) % len(card.classes) if card.classes else None
+    if card.classes and "SAMPLE" in card.operations:
+        labels = arrays["labels"]
+    if operation == "SAMPLE":
+        return SampleRows(addresses=addresses, labels=labels)
+    if operation == "TRANSFORM":
+        originals, table = np.asarray(arrays["originals"], np.uint8), np.asarray(arrays["table"], np.float32)
+        return ManipulationRows(images=originals, table=table, addresses=addresses)
+    if operation == "DECODE":
+        if "latents" in arrays:
+            z = np.ascontiguousarray(arrays["latents"][:, 0], np.float32)  # (n, 2, latent_dim) -> (n, latent_dim)
+        else:
+            z = addresses.normals(Stream.LATENT, card.latent_dim or 0)
+        return GivenRows(values=z, labels=labels, addresses=addresses)
+    values = arrays["images"]
+    if values.dtype == np.uint8:
+        values = uint8_to_floats(np.asarray(values), card.sample.value_range)
+    if operation in ("CLASSIFY", "EMBED"):
+        return ImageRows(images=values)
+    return GivenRows(values=values, labels=None if operation == "SCORE" else labels, addresses=addresses)
 
 
 def _draw(network: Network, sizes: tuple[int, ...], inputs: Arrays) -> tuple[dict[str, NDArray[Any]], str]:
     """Run the rows of a golden file's inputs; return the arrays to compare, and a digest of the float results."""
-    rows, digest = _rows_of(inputs, network.card), hashlib.sha256()
-    floats = {operation: _run_operation(network, sizes, operation, rows[operation]) for operation in rows}
-    for values in floats.values():
+    card, arrays, digest = network.card, dict(inputs), hashlib.sha256()
+    outputs: dict[str, NDArray[Any]] = {}
+    for operation in (each for each in _ORDER if each in card.operations):
+        values = _run_operation(network, sizes, operation, _rows_of(operation, arrays, card))
         digest.update(values.astype("<f4").tobytes())
-    return _outputs(floats, network.card), f"sha256:{digest.hexdigest()}"
+        found = _outputs(operation, values, card)
+        outputs |= found
+        arrays = found | arrays  # what is recorded is read, not what was found
+    return outputs, f"sha256:{digest.hexdigest()}"
 
 
 def _run_operation(network: Network, sizes: tuple[int, ...], operation: Operation, rows: Rows) -> Values:
@@ -252,7 +311,7 @@ def _run_operation(network: Network, sizes: tuple[int, ...], operation: Operatio
     if not find_finite_rows(floats).all():
         raise GoldenError("golden samples hold NaN or infinite values; train the model again")
     value_range = network.card.sample.value_range
-    if operation == "SAMPLE" and not find_rows_within(floats, value_range).all():
+    if operation in ("SAMPLE", "DECODE") and not find_rows_within(floats, value_range).all():
         span = f"{floats.min()} to {floats.max()}, the card's value_range is {list(value_range)}"
         remedy = f"end the module with .clamp({value_range[0]}, {value_range[1]}), or correct sample.value_range"
         raise GoldenError(f"golden samples reach from {span}; {remedy}")

@@ -12,7 +12,7 @@ from fount.v1 import model_pb2
 from fount.worker.v1 import worker_pb2
 from handlers.execution.batches import Work
 from handlers.execution.errors import ItemError
-from handlers.worker.requests import DTYPES
+from handlers.worker.tensors import DTYPES
 
 __all__ = ["add_outcome", "status_of"]
 

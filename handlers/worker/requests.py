@@ -8,15 +8,13 @@ beyond the bounds is refused before anything of its size is allocated.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
 from functools import partial
 from typing import Any, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fount.address import MAX_INDEX, Addresses
 from fount.transform_columns import COLUMNS
 from fount.v1 import model_pb2, sampling_pb2
 from fount.worker.v1 import worker_pb2
@@ -24,54 +22,26 @@ from handlers.cards.card import Card, ParameterName
 from handlers.execution.batches import Work
 from handlers.execution.errors import ItemError
 from handlers.execution.network import Operation, StepPlan
-from handlers.execution.pixels import Float32s, floats_to_uint8, uint8_to_floats
+from handlers.execution.pixels import Float32s, Values, floats_to_uint8, uint8_to_floats
 from handlers.execution.rows import ImageRows, Int64s, ManipulationRows, SampleRows
 from handlers.family import Draw
+from handlers.worker.given import read_given
+from handlers.worker.tensors import (
+    DTYPES,
+    CallCapacity,
+    check_data,
+    check_range,
+    check_size,
+    read_addresses,
+    read_float32,
+)
 
-__all__ = ["DTYPES", "MAX_CALL_BYTES", "MAX_CALL_ROWS", "CallCapacity", "read_draw", "read_work"]
-
-DTYPES: Mapping[int, np.dtype[Any]] = {
-    model_pb2.DTYPE_UINT8: np.dtype(np.uint8),
-    model_pb2.DTYPE_FLOAT32: np.dtype("<f4"),
-}
-
-MAX_CALL_ROWS = 65_536
-"""The maximum number of rows of one call, all items together."""
-
-MAX_CALL_BYTES = 256 * 2**20
-"""The maximum size of values, of states, or of images as floats, in one call, all items together."""
+__all__ = ["read_draw", "read_work"]
 
 _MAX_PARAMETER = 1000.0  # beyond anything that a policy can draw; keeps every pixel finite
 _MIN_ZOOM = 0.001
 _ZOOM = COLUMNS.index("zoom_factor")
 _WHOLE_NUMBERS: tuple[ParameterName, ...] = ("top_k", "steps", "importance_samples")
-
-
-@dataclass(kw_only=True)
-class CallCapacity:
-    """The remaining capacity of one call; items beyond it are refused, those before them are kept.
-
-    Attributes:
-        rows: remaining.
-        size_bytes: remaining.
-        image_shape: (H, W, C) of all images that the call transforms; None before the first.
-    """
-
-    rows: int = MAX_CALL_ROWS
-    size_bytes: int = MAX_CALL_BYTES
-    image_shape: tuple[int, ...] | None = None
-
-    def reserve(self, rows: int, size_bytes: int) -> None:
-        """Reserve capacity for an item; called after every other check, so that a refused item takes nothing.
-
-        Raises:
-            ItemError: the item exceeds the remaining capacity.
-        """
-        if rows > self.rows or size_bytes > self.size_bytes:
-            message = f"the call is full ({MAX_CALL_ROWS} rows, {MAX_CALL_BYTES} bytes); send the item in another"
-            raise ItemError("CALL_TOO_LARGE", message)
-        self.rows -= rows
-        self.size_bytes -= size_bytes
 
 
 def read_work(
@@ -91,12 +61,17 @@ def read_work(
     """
     if item.HasField("carry") and steps is None:
         raise ItemError("CARRY_NOT_TAKEN", f"{operation} of this model cannot be preempted; leave carry unset")
+    if operation in ("DECODE", "TRANSLATE") or (operation == "SAMPLE" and item.HasField("given")):
+        encode, value_range = _encoding(item, card), card.sample.value_range
+        return Work(rows=read_given(item, operation, card, capacity), encode=encode, value_range=value_range)
     if operation == "SAMPLE":
         return _read_samples(item, card, capacity, steps)
     if operation == "TRANSFORM":
         return Work(rows=_read_manipulation(item, capacity), encode=_keep_floats)
     if item.dtype not in (model_pb2.DTYPE_UNSPECIFIED, model_pb2.DTYPE_FLOAT32):
         raise ItemError("DTYPE_WRONG", f"{operation} gives FLOAT32 only; leave dtype unset")
+    if operation in ("ENCODE", "SCORE"):
+        return Work(rows=read_given(item, operation, card, capacity), encode=_keep_floats)
     return Work(rows=_read_images(item, card, capacity), encode=_keep_floats)
 
 
@@ -126,24 +101,31 @@ def _read_parameter(parameters: sampling_pb2.Parameters, name: ParameterName, ca
 def _read_samples(item: worker_pb2.WorkerItem, card: Card, capacity: CallCapacity, steps: StepPlan | None) -> Work:
     if item.WhichOneof("kind") != "range":
         raise ItemError("KIND_WRONG", "SAMPLE takes a range of addresses; set item.range")
-    if item.dtype not in (model_pb2.DTYPE_UNSPECIFIED, *DTYPES):
-        raise ItemError("DTYPE_WRONG", f"dtype {item.dtype} is unknown; set UINT8 or FLOAT32")
+    encode = _encoding(item, card)
     requested = item.range
-    _check_range(requested)
-    as_uint8 = item.dtype == model_pb2.DTYPE_UINT8
-    row_bytes = math.prod(_image_shape(card)) * (1 if as_uint8 else 4)
+    check_range(requested)
+    row_bytes = math.prod(card.sample.shape) * (1 if item.dtype == model_pb2.DTYPE_UINT8 else 4)
     # The larger of both at every step, so that a draw that was started can always be resumed.
     size_bytes = requested.count * max(row_bytes, steps.state_bytes if steps else 0)
-    _check_size(requested.count, size_bytes)
+    check_size(requested.count, size_bytes)
     labels = _read_labels(requested, len(card.classes))
     states = _read_states(item, steps) if steps else None
     capacity.reserve(requested.count, size_bytes)
-    rows = SampleRows(addresses=_read_addresses(requested), labels=labels, states=states)
+    rows = SampleRows(addresses=read_addresses(requested), labels=labels, states=states)
     if steps and steps.stop < steps.total:
         return Work(rows=rows, encode=_keep_floats, next_step=steps.stop)
-    value_range = card.sample.value_range
-    encode = partial(floats_to_uint8, value_range=value_range) if as_uint8 else _keep_floats
-    return Work(rows=rows, encode=encode, value_range=value_range)
+    return Work(rows=rows, encode=encode, value_range=card.sample.value_range)
+
+
+def _encoding(item: worker_pb2.WorkerItem, card: Card) -> Callable[[Float32s], Values]:
+    """Choose how samples become the requested element type."""
+    if item.dtype not in (model_pb2.DTYPE_UNSPECIFIED, *DTYPES):
+        raise ItemError("DTYPE_WRONG", f"dtype {item.dtype} is unknown; set UINT8 or FLOAT32")
+    if item.dtype != model_pb2.DTYPE_UINT8:
+        return _keep_floats
+    if card.sample.modality == "vector":
+        raise ItemError("DTYPE_WRONG", "vectors are FLOAT32 only; leave dtype unset")
+    return partial(floats_to_uint8, value_range=card.sample.value_range)
 
 
 def _read_labels(requested: worker_pb2.Range, classes: int) -> Int64s | None:
@@ -170,7 +152,7 @@ def _read_states(item: worker_pb2.WorkerItem, steps: StepPlan) -> Float32s | Non
         raise ItemError("STEP_NOT_SHARED", f"{other}; send it with others at its step")
     if not at:
         return None
-    return _read_float32("carry.state", item.carry.state, (item.range.count, *steps.state_shape))
+    return read_float32("carry.state", item.carry.state, (item.range.count, *steps.state_shape))
 
 
 def _read_images(item: worker_pb2.WorkerItem, card: Card, capacity: CallCapacity) -> ImageRows:
@@ -179,15 +161,15 @@ def _read_images(item: worker_pb2.WorkerItem, card: Card, capacity: CallCapacity
     tensor = item.tensor
     if tensor.dtype not in DTYPES:
         raise ItemError("DTYPE_WRONG", f"tensor.dtype {tensor.dtype} is unknown; set UINT8 or FLOAT32")
-    shape = (tensor.dims[0] if tensor.dims else 0, *_image_shape(card))
+    shape = (tensor.dims[0] if tensor.dims else 0, *card.sample.shape)
     if tuple(tensor.dims) != shape or not shape[0]:
         expected = ", ".join(["n", *map(str, shape[1:])])
         message = f"images have dims {list(tensor.dims)}; this model reads ({expected}), n above 0"
         raise ItemError("SHAPE_WRONG", message)
     dtype = DTYPES[tensor.dtype]
-    _check_data("tensor", len(tensor.data), math.prod(shape) * dtype.itemsize, dtype.name)
+    check_data("tensor", len(tensor.data), math.prod(shape) * dtype.itemsize, dtype.name)
     size_bytes = math.prod(shape) * 4
-    _check_size(shape[0], size_bytes)
+    check_size(shape[0], size_bytes)
     values = np.frombuffer(tensor.data, dtype).reshape(shape)
     if values.dtype == np.uint8:
         images = uint8_to_floats(values, card.sample.value_range)
@@ -208,9 +190,9 @@ def _read_manipulation(item: worker_pb2.WorkerItem, capacity: CallCapacity) -> M
     data = requested.images.data  # read once: each access copies
     shape = _manipulation_shape(requested.images, len(data), capacity)
     rows, size_bytes = requested.images.dims[0], 4 * math.prod(requested.images.dims)
-    _check_size(rows, size_bytes)
+    check_size(rows, size_bytes)
     table = _read_table(requested.parameters, rows)
-    _check_range(requested.addresses)
+    check_range(requested.addresses)
     if requested.addresses.count != rows:
         given = f"{requested.addresses.count} addresses for {rows} images"
         raise ItemError("ADDRESSES_WRONG", f"{given}; send one for each image")
@@ -219,7 +201,7 @@ def _read_manipulation(item: worker_pb2.WorkerItem, capacity: CallCapacity) -> M
     capacity.reserve(rows, size_bytes)
     capacity.image_shape = shape
     images = np.frombuffer(data, np.uint8).reshape(rows, *shape)  # (n·H·W·C,) -> (n, H, W, C)
-    return ManipulationRows(images=images, table=table, addresses=_read_addresses(requested.addresses))
+    return ManipulationRows(images=images, table=table, addresses=read_addresses(requested.addresses))
 
 
 def _manipulation_shape(images: worker_pb2.Tensor, size_bytes: int, capacity: CallCapacity) -> tuple[int, ...]:
@@ -232,12 +214,12 @@ def _manipulation_shape(images: worker_pb2.Tensor, size_bytes: int, capacity: Ca
     if capacity.image_shape not in (None, dims[1:]):
         other = f"images are {list(dims[1:])}, the call's first {list(capacity.image_shape or ())}"
         raise ItemError("SHAPE_NOT_SHARED", f"{other}; send them with others of their shape")
-    _check_data("images", size_bytes, math.prod(dims), "uint8")
+    check_data("images", size_bytes, math.prod(dims), "uint8")
     return dims[1:]
 
 
 def _read_table(parameters: worker_pb2.Tensor, rows: int) -> Float32s:
-    table = _read_float32("parameters", parameters, (rows, len(COLUMNS)))
+    table = read_float32("parameters", parameters, (rows, len(COLUMNS)))
     outside = ~(np.abs(table) <= _MAX_PARAMETER)  # NaN included
     outside[:, _ZOOM] |= table[:, _ZOOM] < _MIN_ZOOM
     if outside.any():
@@ -246,55 +228,6 @@ def _read_table(parameters: worker_pb2.Tensor, rows: int) -> Float32s:
         allowed = f"{_MIN_ZOOM if column == _ZOOM else -_MAX_PARAMETER:g} to {_MAX_PARAMETER:g}"
         raise ItemError("PARAMETER_WRONG", f"{found}; send finite values, {allowed}")
     return table
-
-
-def _read_float32(field: str, tensor: worker_pb2.Tensor, shape: tuple[int, ...]) -> Float32s:
-    if tensor.dtype != model_pb2.DTYPE_FLOAT32:
-        raise ItemError("DTYPE_WRONG", f"{field}.dtype is {tensor.dtype}; set FLOAT32")
-    if tuple(tensor.dims) != shape:
-        raise ItemError("SHAPE_WRONG", f"{field}.dims are {list(tensor.dims)}; this item takes {list(shape)}")
-    _check_data(field, len(tensor.data), 4 * math.prod(shape), "float32")
-    return np.frombuffer(tensor.data, "<f4").reshape(shape)
-
-
-def _check_data(field: str, size_bytes: int, expected: int, dtype: str) -> None:
-    if size_bytes != expected:
-        sizes = f"{field}.data has {size_bytes} bytes, its dims and dtype mean {expected}"
-        raise ItemError("DATA_WRONG", f"{sizes}; send row-major {dtype}")
-
-
-def _check_range(requested: worker_pb2.Range) -> None:
-    """Check that a range names addresses, as many as its count, without allocating anything of its size."""
-    if requested.count == 0:
-        raise ItemError("COUNT_WRONG", "count is 0; request 1 or more")
-    if requested.start_index + requested.count > MAX_INDEX + 1:
-        raise ItemError("INDEX_WRONG", "start_index + count is beyond 2^64; request fewer, or start earlier")
-    if not requested.indices:
-        return
-    if len(requested.indices) != requested.count:
-        given = f"{len(requested.indices)} indices for {requested.count} rows"
-        raise ItemError("INDICES_WRONG", f"{given}; send one for each row, or none and a start_index")
-    if requested.start_index:
-        given = f"start_index is {requested.start_index} in addition to indices"
-        raise ItemError("INDICES_WRONG", f"{given}; set it to 0, or leave indices out")
-
-
-def _read_addresses(requested: worker_pb2.Range) -> Addresses:
-    if not requested.indices:
-        return Addresses.of_range(requested.seed, requested.start_index, requested.count)
-    indices = np.array(requested.indices, np.uint64)
-    return Addresses(seeds=np.full(requested.count, requested.seed, np.uint64), indices=indices)
-
-
-def _check_size(rows: int, size_bytes: int) -> None:
-    """Refuse an item that no call can hold."""
-    if rows > MAX_CALL_ROWS or size_bytes > MAX_CALL_BYTES:
-        limits = f"an item has {MAX_CALL_ROWS} rows and {MAX_CALL_BYTES} bytes at most"
-        raise ItemError("ITEM_TOO_LARGE", f"{limits}, this one {rows} rows and {size_bytes} bytes; split it")
-
-
-def _image_shape(card: Card) -> Sequence[int]:
-    return card.sample.shape
 
 
 def _keep_floats(floats: Float32s) -> NDArray[np.float32]:

@@ -32,7 +32,8 @@ from handlers.models import load_family
 from handlers.worker.model_lock import Call, ModelLock
 from handlers.worker.registry import read_addresses
 from handlers.worker.replies import add_outcome, status_of
-from handlers.worker.requests import CallCapacity, read_draw, read_work
+from handlers.worker.requests import read_draw, read_work
+from handlers.worker.tensors import CallCapacity
 
 __all__ = ["SOCKETS", "Worker"]
 

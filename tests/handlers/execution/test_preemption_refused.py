@@ -9,7 +9,7 @@ import pytest
 from google.rpc import code_pb2
 
 from fount.v1 import model_pb2
-from handlers.worker.requests import CallCapacity
+from handlers.worker.tensors import CallCapacity
 from handlers.worker.worker import Worker
 from tests.handlers.stepping_toys import (
     CHANNELS,
@@ -82,6 +82,6 @@ def test_states_count_towards_the_capacity_of_a_call(stepped: Worker, monkeypatc
 
 
 def test_states_beyond_any_call_are_refused(stepped: Worker, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("handlers.worker.requests.MAX_CALL_BYTES", 3 * 4 * CHANNELS * SIDE * SIDE - 1)
+    monkeypatch.setattr("handlers.worker.tensors.MAX_CALL_BYTES", 3 * 4 * CHANNELS * SIDE * SIDE - 1)
     reply = send(stepped, call(sample_item(count=3), limit=2))
     assert reason_of(reply.items[0].status) == "ITEM_TOO_LARGE"
