@@ -26,6 +26,9 @@ FAMILIES: Mapping[str, tuple[str, str]] = MappingProxyType(
         "conditional-gan": ("gan", "ConditionalGan"),
         "classifier": ("classifier", "ConvClassifier"),
         "transforms": ("transforms", "Transforms"),
+        "gaussian-mixture": ("mixture", "GaussianMixture"),
+        "mixture-density": ("density", "MixtureDensity"),
+        "point-gan": ("point_gan", "PointGan"),
     }
 )
 """Family name to (module here, class). Modules are imported on use: an archive contains only its own family's."""

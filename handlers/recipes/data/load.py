@@ -1,4 +1,4 @@
-"""Data sets for training, by name: scikit-learn's digits and MNIST, with the split of their authors.
+"""Data sets for training, by name: scikit-learn's digits and MNIST, with the split of their authors, and points.
 
 A name and a folder enter; a `TrainingData` of training and test rows leaves. Tasks train on its training rows, quality
 measurements use its test rows. Nothing here draws random numbers: a data set has the same rows in the same order on
@@ -12,6 +12,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 
@@ -23,6 +24,7 @@ from torch import Tensor
 from fount.readers.dataset import DataError
 from fount.readers.digits import DIGITS_CLASSES, DIGITS_LICENCE, LARGEST_PIXEL, read_digit_rows
 from fount.readers.idx import find_idx, read_idx
+from handlers.recipes.data.points import LAWS, POINTS_LICENCE, draw_points
 
 __all__ = ["DATA_SETS", "MNIST_FILES", "DataError", "Split", "TrainingData", "check_classes", "load_data"]
 
@@ -39,15 +41,16 @@ _MNIST_LICENCE = (
     "CC BY-SA 3.0: Yann LeCun and Corinna Cortes, The MNIST database of handwritten digits, "
     "derived from NIST Special Databases 1 and 3"
 )
+_TRAIN_POINTS, _TEST_POINTS = 20_000, 10_000
 _MIN_OF_CLASS = 2  # pictures of a class: distances are measured between two of them
 
 
 @dataclass(frozen=True, kw_only=True)
 class Split:
-    """Labelled pictures.
+    """Labelled pictures or points.
 
     Attributes:
-        images: (N, C, H, W) float32 in [0, 1].
+        images: (N, C, H, W) float32 in [0, 1], or points, (N, length) float32.
         labels: (N,) int64.
     """
 
@@ -55,20 +58,20 @@ class Split:
     labels: Tensor
 
     def of_class(self, label: int) -> Tensor:
-        """Select the pictures of one class, (n, C, H, W), in their order."""
+        """Select the rows of one class in their order."""
         return self.images[self.labels == label]
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingData:
-    """A data set of labelled pictures with its training and test rows.
+    """A data set of labelled pictures or points with its training and test rows.
 
     Attributes:
         name: key of `DATA_SETS`.
         train: rows to train on.
         test: rows to measure with, none of them in `train`.
         classes: names of the labels 0, 1, ...
-        digest: SHA-256 of all pixels and labels, independent of the file format.
+        digest: SHA-256 of all values and labels, independent of the file format.
         licence: of the data, for model cards.
     """
 
@@ -136,6 +139,20 @@ def _load_mnist(folder: Path | None) -> TrainingData:
     )
 
 
+def _load_points(name: str, _folder: Path | None) -> TrainingData:
+    """Draw 20 000 training and 10 000 test points of a known law; the label of a point is its likeliest component."""
+    points, labels = draw_points(name, _TRAIN_POINTS + _TEST_POINTS)
+    digest = hashlib.sha256(points.numpy().astype("<f4").tobytes() + labels.numpy().astype("u1").tobytes())
+    return TrainingData(
+        name=name,
+        train=Split(images=points[:_TRAIN_POINTS], labels=labels[:_TRAIN_POINTS]),
+        test=Split(images=points[_TRAIN_POINTS:], labels=labels[_TRAIN_POINTS:]),
+        classes=tuple(map(str, range(len(LAWS[name]["weights"])))),
+        digest=f"sha256:{digest.hexdigest()}",
+        licence=POINTS_LICENCE,
+    )
+
+
 def _find_mnist(folder: Path | None) -> list[Path]:
     places = [] if folder is None else [folder, folder / "mnist", folder / "raw", folder / "MNIST" / "raw"]
     found = [{name: file for name in MNIST_FILES if (file := find_idx(place, name))} for place in places]
@@ -169,6 +186,6 @@ def _to_split(images: NDArray[np.uint8], labels: NDArray[np.uint8], white: int) 
 
 
 DATA_SETS: Mapping[str, Callable[[Path | None], TrainingData]] = MappingProxyType(
-    {"digits": _load_digits, "mnist": _load_mnist}
+    {"digits": _load_digits, "mnist": _load_mnist, **{name: partial(_load_points, name) for name in LAWS}}
 )
 """Loaders by name; each receives the data folder."""
