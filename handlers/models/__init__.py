@@ -23,6 +23,7 @@ FAMILIES: Mapping[str, tuple[str, str]] = MappingProxyType(
     {
         "vae": ("vae", "Vae"),
         "conditional-vae": ("vae", "ConditionalVae"),
+        "standard-vae": ("standard_vae", "StandardVae"),
         "conditional-gan": ("gan", "ConditionalGan"),
         "classifier": ("classifier", "ConvClassifier"),
         "transforms": ("transforms", "Transforms"),

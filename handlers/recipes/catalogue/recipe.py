@@ -12,7 +12,7 @@ from typing import Any
 from handlers.cards.card import OperationName, Parameter, ParameterName, Precision, ScoreColumn
 from handlers.recipes.data.augmentations import Augmentation, ShiftAndNoise
 
-__all__ = ["DIGITS", "TRUNCATION", "AdamWFit", "ClassifierFit", "GanFit", "Recipe", "VaeFit"]
+__all__ = ["DIGITS", "TRUNCATION", "AdamWFit", "ClassifierFit", "GanFit", "Recipe", "StandardVaeFit", "VaeFit"]
 
 DIGITS = tuple(str(digit) for digit in range(10))
 TRUNCATION = Parameter(
@@ -61,6 +61,11 @@ class ClassifierFit(AdamWFit):
 @dataclass(frozen=True, kw_only=True)
 class VaeFit(AdamWFit):
     """Hyperparameters of an autoencoder; reconstruction and divergence have equal weights."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class StandardVaeFit(AdamWFit):
+    """Hyperparameters of a variational autoencoder whose pixels are drawn as 0 or 1 in every batch."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,7 +126,7 @@ class Recipe:
     config: Mapping[str, Any]
     data: str
     steps: int
-    fit: ClassifierFit | VaeFit | GanFit
+    fit: ClassifierFit | VaeFit | StandardVaeFit | GanFit
     operations: tuple[OperationName, ...] = ("SAMPLE",)
     classes: tuple[str, ...] = DIGITS
     value_range: tuple[float, float] = (0.0, 1.0)

@@ -11,7 +11,7 @@ from torch import nn
 
 from handlers.cards.card import Card
 from handlers.execution.numerics import read_numerics
-from handlers.recipes.catalogue import ClassifierFit, GanFit, Recipe, VaeFit
+from handlers.recipes.catalogue import ClassifierFit, GanFit, Recipe, StandardVaeFit, VaeFit
 from handlers.recipes.data.load import TrainingData, check_classes, load_data
 from handlers.recipes.model_folder import Evaluator, load_evaluator, write_model
 from handlers.recipes.quality.metrics import measure
@@ -23,6 +23,7 @@ from handlers.recipes.tasks.autoencoders import AutoencoderTask
 from handlers.recipes.tasks.classifiers import ClassifierTask
 from handlers.recipes.tasks.gans import GanTask
 from handlers.recipes.tasks.task import Task
+from handlers.recipes.tasks.variational import StandardVaeTask
 from handlers.settings import Settings
 
 __all__ = ["build_task", "train_model", "train_module"]
@@ -108,6 +109,8 @@ def build_task(
             kind = ClassifierTask
         case VaeFit():
             kind = AutoencoderTask
+        case StandardVaeFit():
+            kind = StandardVaeTask
         case GanFit():
             kind = GanTask
     return kind(recipe, data.train, steps=steps, generator=generator, device=device)
