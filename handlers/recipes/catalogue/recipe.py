@@ -65,7 +65,14 @@ class VaeFit(AdamWFit):
 
 @dataclass(frozen=True, kw_only=True)
 class StandardVaeFit(AdamWFit):
-    """Hyperparameters of a variational autoencoder whose pixels are drawn as 0 or 1 in every batch."""
+    """Hyperparameters of a variational autoencoder whose pixels are drawn as 0 or 1 in every batch.
+
+    Attributes:
+        mutation: share of pixels that are then drawn as 0 or 1 with equal odds, for a background model; see Ren et al.,
+            "Likelihood ratios for out-of-distribution detection", 2019.
+    """
+
+    mutation: float = 0.0
 
 
 @dataclass(frozen=True, kw_only=True)

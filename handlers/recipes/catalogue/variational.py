@@ -64,4 +64,22 @@ VARIATIONAL_RECIPES = (
         parameters=_PARAMETERS,
         score_columns=_COLUMNS,
     ),
+    Recipe(
+        name="mnist-background",
+        description="A background model of MNIST: a variational autoencoder of digits with noise in many pixels.",
+        intended_use=(
+            "The denominator of likelihood ratios: it knows how much ink pictures have and where, and little about "
+            "digits, so that log p(x) of mnist-vae less its own tells digits from other pictures. Its samples are noisy."
+        ),
+        family="standard-vae",
+        config={**_SHAPE, "latent_dim": 16, "hidden": [256]},
+        data="mnist",
+        steps=20_000,
+        fit=StandardVaeFit(rate=1e-3, averaging=0.002, mutation=0.2),
+        operations=("SAMPLE", "ENCODE", "DECODE", "SCORE"),
+        classes=(),
+        evaluator="mnist-classifier",
+        parameters=_PARAMETERS,
+        score_columns=_COLUMNS,
+    ),
 )
