@@ -22,6 +22,7 @@ from service.evaluation.jobs.hosting import EvaluationHost
 from service.rpc.augmentation import AugmentationServicer
 from service.rpc.datasets import DatasetServicer
 from service.rpc.evaluation import EvaluationServicer
+from service.rpc.given import GivenStreams
 from service.rpc.interceptor import CallInterceptor
 from service.rpc.models import ModelServicer
 from service.rpc.plan_store import plan_store_at
@@ -188,6 +189,7 @@ class Gateway:
             metrics=self.metrics,
             config=config,
         )
+        given = GivenStreams(catalog=self.catalog, inference=self.inference, metrics=self.metrics, config=config)
         evaluation = EvaluationServicer(
             evaluations=self.evaluation.evaluations,
             catalog=self.catalog,
@@ -202,6 +204,7 @@ class Gateway:
             models=ModelServicer(self.catalog),
             datasets=DatasetServicer(self.datasets),
             sampling=SamplingServicer(self.catalog, self.scheduler, self.metrics),
+            given=given,
             augmentation=augmentation,
             evaluation=evaluation,
             reading=ReadingServicer(self.catalog, self.inference),

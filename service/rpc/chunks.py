@@ -7,8 +7,9 @@ the protobuf runtime takes an array of floats element by element, and copies pix
 
 from __future__ import annotations
 
+import asyncio
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,23 +23,26 @@ from service.rpc.status import failure_to_status
 from service.rpc.wire_format import floats_field, frame_chunk, frame_rows
 from service.scheduler.work import Piece
 
-__all__ = ["image_spec", "join_pieces", "piece_to_responses", "rows_to_responses", "sample_spec"]
+__all__ = ["image_spec", "join_pieces", "piece_to_responses", "responses_of", "rows_to_responses", "sample_spec"]
 
 
-def sample_spec(
-    dims: tuple[int, int, int], value_range: tuple[float, float], encoding: Encoding
-) -> model_pb2.SampleSpec:
-    """Write how a client is to read the samples of a model in an encoding; the range is that of its float samples."""
+def sample_spec(dims: tuple[int, ...], value_range: tuple[float, float], encoding: Encoding) -> model_pb2.SampleSpec:
+    """Write how a client is to read the samples of a model in an encoding; the range is that of its float samples.
+
+    Dims other than (H, W, C) are of vectors.
+    """
     as_float = encoding is Encoding.FLOAT32
     low, high = value_range if as_float else (0.0, 255.0)
     spec = image_spec(dims)
+    if len(dims) != len("HWC"):
+        spec.modality, spec.layout = model_pb2.SampleSpec.MODALITY_VECTOR, model_pb2.SampleSpec.LAYOUT_C
     spec.dtype = model_pb2.DTYPE_FLOAT32 if as_float else model_pb2.DTYPE_UINT8
     spec.value_range.min, spec.value_range.max = low, high
     spec.encoding = model_pb2.Encoding.Value(f"ENCODING_{encoding.name}")
     return spec
 
 
-def image_spec(shape: tuple[int, int, int]) -> model_pb2.SampleSpec:
+def image_spec(shape: tuple[int, ...]) -> model_pb2.SampleSpec:
     """Write how a client is to read raw images of (H, W, C) uint8."""
     return model_pb2.SampleSpec(
         modality=model_pb2.SampleSpec.MODALITY_IMAGE,
@@ -95,6 +99,13 @@ def piece_to_responses(piece: Piece, encoding: Encoding, *, chunk_bytes: int = C
         for part in _parts(chunk, data, chunk_bytes):
             yield frame_chunk(chunk, part)
         first = end
+
+
+async def responses_of(piece: Piece, encoding: Encoding) -> Iterable[bytes]:
+    """Cut a piece into framed chunks; images are compressed in a thread, so that the event loop does not wait."""
+    if encoding is Encoding.PNG:
+        return await asyncio.to_thread(lambda: list(piece_to_responses(piece, encoding)))
+    return piece_to_responses(piece, encoding)
 
 
 def _end_of_chunk(files: list[bytes] | None, first: int, count: int, sample_bytes: int, chunk_bytes: int) -> int:

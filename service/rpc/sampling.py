@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
-from collections.abc import AsyncGenerator, Iterable
+from collections.abc import AsyncGenerator
 from contextlib import closing
 from functools import lru_cache
 from typing import TYPE_CHECKING
@@ -16,7 +15,7 @@ from service.caller import current_caller
 from service.catalog import Catalog
 from service.config import CHUNK_BYTES
 from service.domain import Encoding, Target
-from service.rpc.chunks import join_pieces, piece_to_responses, sample_spec
+from service.rpc.chunks import join_pieces, responses_of, sample_spec
 from service.rpc.fields import reference_to_message
 from service.rpc.interceptor import request_context
 from service.rpc.loading import read_when_loaded
@@ -53,7 +52,7 @@ class SamplingServicer(sampling_pb2_grpc.SamplingServiceServicer):
                     self._first(spec, pieces)
                     yield sampling_pb2.SampleResponse(header=_header(spec))
                     header_sent = True
-                for response in await _responses(piece, spec.encoding):
+                for response in await responses_of(piece, spec.encoding):
                     yield response
                 self._count(spec, piece)
 
@@ -69,7 +68,7 @@ class SamplingServicer(sampling_pb2_grpc.SamplingServiceServicer):
         with closing(self._open(spec, count, context)) as pieces:
             piece = join_pieces([each async for each in pieces])
         self._first(spec, pieces)
-        (chunk,) = await _responses(piece, spec.encoding)
+        (chunk,) = await responses_of(piece, spec.encoding)
         self._count(spec, piece)
         return header.SerializeToString() + chunk  # a framed SampleResponse: the field `chunk` has the same number
 
@@ -89,6 +88,7 @@ class SamplingServicer(sampling_pb2_grpc.SamplingServiceServicer):
             start_index=spec.start_index,
             count=count,
             context=request_context(context, spec.priority),
+            draw_steps=spec.model.draw_steps,
         )
         return self._scheduler.open(work)
 
@@ -97,13 +97,6 @@ class SamplingServicer(sampling_pb2_grpc.SamplingServiceServicer):
 
     def _count(self, spec: SampleSpec, piece: Piece) -> None:
         self._metrics.delivered(spec.target.model, len(piece.rows) - len(piece.failures), len(piece.failures))
-
-
-async def _responses(piece: Piece, encoding: Encoding) -> Iterable[bytes]:
-    """Cut a piece into framed chunks; images are compressed in a thread, so that the event loop does not wait."""
-    if encoding is Encoding.PNG:
-        return await asyncio.to_thread(lambda: list(piece_to_responses(piece, encoding)))
-    return piece_to_responses(piece, encoding)
 
 
 def _most_bytes(spec: SampleSpec) -> int:
@@ -124,7 +117,7 @@ def _header(spec: SampleSpec) -> sampling_pb2.SampleHeader:
 
 @lru_cache(maxsize=256)
 def _seedless_header(
-    target: Target, dims: tuple[int, int, int], value_range: tuple[float, float], encoding: Encoding
+    target: Target, dims: tuple[int, ...], value_range: tuple[float, float], encoding: Encoding
 ) -> sampling_pb2.SampleHeader:
     return sampling_pb2.SampleHeader(
         model=reference_to_message(target.model),

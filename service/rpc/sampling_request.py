@@ -109,13 +109,14 @@ def read_sample_request(request: sampling_pb2.SampleRequest, catalog: Catalog) -
 
 
 def _read_encoding(request: sampling_pb2.SampleRequest, model: ServedModel, wrong: Violations) -> Encoding:
-    encoding = request.encoding or Encoding.UINT8
+    default = Encoding.UINT8 if model.is_image else Encoding.FLOAT32
+    encoding = request.encoding or default
     if encoding in model.encodings:
         return Encoding(encoding)
     able = ", ".join(each.name for each in sorted(model.encodings)) or "none"
     name = Encoding(encoding).name if encoding in list(Encoding) else str(encoding)
     wrong.add("encoding", f"the model cannot give {name}; it gives {able}")
-    return Encoding.UINT8
+    return default
 
 
 def _read_condition(request: sampling_pb2.SampleRequest, model: ServedModel, wrong: Violations) -> LabelSource:

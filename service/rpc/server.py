@@ -14,15 +14,20 @@ from fount.v1 import (
     dataset_pb2_grpc,
     evaluation_pb2,
     evaluation_pb2_grpc,
+    latent_pb2,
+    latent_pb2_grpc,
     model_pb2,
     model_pb2_grpc,
     sampling_pb2,
     sampling_pb2_grpc,
+    scoring_pb2,
+    scoring_pb2_grpc,
 )
 from service.errors import SetupError
 from service.rpc.augmentation import AugmentationServicer
 from service.rpc.datasets import DatasetServicer
 from service.rpc.evaluation import EvaluationServicer
+from service.rpc.given import GivenStreams, LatentServicer, ScoringServicer
 from service.rpc.interceptor import CallInterceptor
 from service.rpc.models import ModelServicer
 from service.rpc.reading import ReadingServicer
@@ -34,8 +39,10 @@ _SERVICES = (
     augmentation_pb2.DESCRIPTOR.services_by_name["AugmentationService"].full_name,
     dataset_pb2.DESCRIPTOR.services_by_name["DatasetService"].full_name,
     evaluation_pb2.DESCRIPTOR.services_by_name["EvaluationService"].full_name,
+    latent_pb2.DESCRIPTOR.services_by_name["LatentService"].full_name,
     model_pb2.DESCRIPTOR.services_by_name["ModelService"].full_name,
     sampling_pb2.DESCRIPTOR.services_by_name["SamplingService"].full_name,
+    scoring_pb2.DESCRIPTOR.services_by_name["ScoringService"].full_name,
 )
 _MAX_PENDING_CALLS = 1 << 16
 _HANDSHAKE_MS = 10_000  # until a connection has said that it speaks HTTP/2
@@ -62,7 +69,7 @@ class RpcServer:
         interceptor: wraps every RPC.
         max_request_bytes: largest request message.
         max_connections: open connections of clients; more are closed at once.
-        models, datasets, sampling, augmentation, evaluation, reading: answer the services' methods.
+        models, datasets, sampling, given, augmentation, evaluation, reading: answer the services' methods.
     """
 
     def __init__(
@@ -74,6 +81,7 @@ class RpcServer:
         models: ModelServicer,
         datasets: DatasetServicer,
         sampling: SamplingServicer,
+        given: GivenStreams,
         augmentation: AugmentationServicer,
         evaluation: EvaluationServicer,
         reading: ReadingServicer,
@@ -97,6 +105,8 @@ class RpcServer:
         model_pb2_grpc.add_ModelServiceServicer_to_server(models, self._server)
         dataset_pb2_grpc.add_DatasetServiceServicer_to_server(datasets, self._server)
         sampling_pb2_grpc.add_SamplingServiceServicer_to_server(sampling, self._server)
+        latent_pb2_grpc.add_LatentServiceServicer_to_server(LatentServicer(given), self._server)
+        scoring_pb2_grpc.add_ScoringServiceServicer_to_server(ScoringServicer(given), self._server)
         augmentation_pb2_grpc.add_AugmentationServiceServicer_to_server(augmentation, self._server)
         evaluation_pb2_grpc.add_EvaluationServiceServicer_to_server(evaluation, self._server)
         runner_pb2_grpc.add_ReadingServiceServicer_to_server(reading, self._server)

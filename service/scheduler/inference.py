@@ -1,4 +1,4 @@
-"""The inference client: sample, classify, embed or transform whole arrays on workers, by way of the scheduler.
+"""The inference client: run the operations of models on whole arrays, by way of the scheduler.
 
 An array enters and becomes one stream of work, which the scheduler batches with that of other requests; the result
 leaves as one array, in order. When the scheduler refuses a stream because of too much other work, the client retries
@@ -13,7 +13,7 @@ import asyncio
 import math
 import time
 from contextlib import closing
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from service.domain import (
     Dtype,
     Failure,
+    GivenItem,
     Item,
     Labels,
     ManipulationItem,
@@ -37,11 +38,27 @@ from service.errors import Overloaded, TooLate, WorkerFault
 from service.scheduler.scheduler import BatchingScheduler
 from service.scheduler.work import Piece, RequestContext, Work
 
-__all__ = ["InferenceClient"]
+__all__ = ["GivenRows", "InferenceClient"]
 
 _RETRY_LIMIT_S = 300.0  # of refusals without a row in between
 _ESTIMATED_FEATURES = 512  # of a model that has not embedded anything yet: bounds the bytes in flight
 _MAX_KNOWN_WIDTHS = 1024
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class GivenRows:
+    """Rows to encode, decode or score, with their addresses.
+
+    Attributes:
+        rows: (n, ...) uint8, or float32 in the model's value range; (n, latent_dim) float32 to decode.
+        labels: (n,) uint32; None for an unconditional model, or to score log p(x).
+        seed, indices: of the noise; indices are (n,) uint64.
+    """
+
+    rows: NDArray[np.uint8] | NDArray[np.float32]
+    labels: Labels | None
+    seed: int
+    indices: NDArray[np.uint64]
 
 
 class InferenceClient:
@@ -87,7 +104,8 @@ class InferenceClient:
             seed=seed, start_index=0, count=len(indices), labels=labels, dtype=Dtype.UINT8, indices=indices
         )
         work = _work(target, Operation.SAMPLE, item, model.sample_bytes(Dtype.UINT8), context)
-        return await self._run(replace(work, parameters=parameters), Dtype.UINT8, model.sample_dims)
+        work = replace(work, parameters=parameters, draw_steps=model.draw_steps)
+        return await self._run(work, Dtype.UINT8, model.sample_dims)
 
     async def classify(
         self, target: Target, model: ServedModel, images: NDArray[np.uint8], context: RequestContext
@@ -97,10 +115,24 @@ class InferenceClient:
         Returns:
             (n, classes) float32 probabilities; NaN where the worker failed on a row.
         """
+        return _with_nan(*await self.probabilities(target, model, images, context))
+
+    async def probabilities(
+        self,
+        target: Target,
+        model: ServedModel,
+        rows: NDArray[np.uint8] | NDArray[np.float32],
+        context: RequestContext,
+    ) -> tuple[NDArray[np.float32], dict[int, Failure]]:
+        """Classify images or vectors of the model's own shape.
+
+        Returns:
+            (n, classes) float32, zero where the worker failed, and the failures by row.
+        """
         classes = len(model.labels)
         row_bytes = classes * Dtype.FLOAT32.numpy.itemsize
-        work = _work(target, Operation.CLASSIFY, TensorItem(rows=images), row_bytes, context)
-        return _with_nan(*await self._run(work, Dtype.FLOAT32, (classes,)))
+        work = _work(target, Operation.CLASSIFY, TensorItem(rows=rows), row_bytes, context)
+        return await self._run(work, Dtype.FLOAT32, (classes,))
 
     async def embed(
         self, target: Target, model: ServedModel, images: NDArray[np.uint8], context: RequestContext
@@ -122,6 +154,57 @@ class InferenceClient:
                 self._widths.clear()
             self._widths[model.key] = features.shape[1]
         return features
+
+    async def encode(
+        self, target: Target, model: ServedModel, given: GivenRows, context: RequestContext
+    ) -> tuple[NDArray[np.float32], dict[int, Failure]]:
+        """Encode images or vectors of the model's own shape.
+
+        Returns:
+            (n, 2, latent_dim) float32, mean and standard deviation, zero where the worker failed, and the failures by
+            row.
+        """
+        dims = (2, model.latent_dim)
+        return await self._run_given(target, Operation.ENCODE, given, Dtype.FLOAT32, dims, Parameters(), context)
+
+    async def decode(
+        self, target: Target, model: ServedModel, given: GivenRows, dtype: Dtype, context: RequestContext
+    ) -> tuple[NDArray[Any], dict[int, Failure]]:
+        """Decode (n, latent_dim) float32 latents.
+
+        Returns:
+            (n, *sample_dims) of `dtype`, zero where the worker failed, and the failures by row.
+        """
+        dims = model.sample_dims
+        return await self._run_given(target, Operation.DECODE, given, dtype, dims, Parameters(), context)
+
+    async def score(
+        self, target: Target, model: ServedModel, given: GivenRows, parameters: Parameters, context: RequestContext
+    ) -> tuple[NDArray[np.float32], dict[int, Failure]]:
+        """Score images or vectors of the model's own shape: log p(x|y) of rows with labels, else log p(x).
+
+        Returns:
+            (n, columns) float32, zero where the worker failed, and the failures by row.
+        """
+        dims = (len(model.score_columns),)
+        return await self._run_given(target, Operation.SCORE, given, Dtype.FLOAT32, dims, parameters, context)
+
+    async def _run_given(
+        self,
+        target: Target,
+        operation: Operation,
+        given: GivenRows,
+        dtype: Dtype,
+        dims: tuple[int, ...],
+        parameters: Parameters,
+        context: RequestContext,
+    ) -> tuple[NDArray[Any], dict[int, Failure]]:
+        item = GivenItem(rows=given.rows, labels=given.labels, seed=given.seed, indices=given.indices, dtype=dtype)
+        row_bytes = math.prod(dims) * dtype.numpy.itemsize
+        work = replace(_work(target, operation, item, row_bytes, context), parameters=parameters)
+        if operation is Operation.SCORE:  # each importance sample is another latent decoded
+            work = replace(work, row_cost=float(parameters.importance_samples or 1))
+        return await self._run(work, dtype, dims)
 
     async def transform(
         self,

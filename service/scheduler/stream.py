@@ -148,7 +148,7 @@ class SampleStream:
     @property
     def steps(self) -> int:
         """How many steps its draw takes."""
-        return self.work.parameters.steps or 1
+        return self.work.parameters.steps or self.work.draw_steps
 
     @property
     def sample_units(self) -> float:

@@ -102,6 +102,7 @@ class Work:
         operation: what to do; streams of equal `lane` share calls.
         parameters: of the draw.
         row_cost: worker time of a row, in rows of the model's own size.
+        draw_steps: steps of a draw whose parameters set none.
         ramp_up: keep the first calls short, because the reader uses the first rows at once.
         sample_bytes_estimated: sample_bytes is an estimate, because the width of the rows is not known yet.
     """
@@ -115,6 +116,7 @@ class Work:
     operation: Operation = Operation.SAMPLE
     parameters: Parameters = field(default_factory=Parameters)
     row_cost: float = 1.0
+    draw_steps: int = 1
     ramp_up: bool = True
     sample_bytes_estimated: bool = False
 

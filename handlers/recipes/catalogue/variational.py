@@ -69,7 +69,7 @@ VARIATIONAL_RECIPES = (
         description="A background model of MNIST: a variational autoencoder of digits with noise in many pixels.",
         intended_use=(
             "The denominator of likelihood ratios: it knows how much ink pictures have and where, and little about "
-            "digits, so that log p(x) of mnist-vae less its own tells digits from other pictures. Its samples are noisy."
+            "digits, so that log p(x) of mnist-vae less its own tells digits from others. Its samples are noisy."
         ),
         family="standard-vae",
         config={**_SHAPE, "latent_dim": 16, "hidden": [256]},

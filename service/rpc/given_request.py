@@ -1,0 +1,232 @@
+"""Read streams of given rows: a config and then rows, each field checked, and every wrong one reported.
+
+The first request becomes a `GivenStream`; the others hold rows, and become `ReceivedRows`. The configs of all RPCs have
+the same names for what they share.
+"""
+
+from __future__ import annotations
+
+import math
+import secrets
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fount.v1 import model_pb2, sampling_pb2
+from service.caller import Caller
+from service.catalog import Catalog
+from service.domain import Dtype, Encoding, Labels, Operation, Priority, ServedModel
+from service.errors import InvalidRequest, NotReady, Retired, Violation
+from service.latent.stream import GivenStream, ReceivedRows
+from service.latent.tasks import Task
+from service.rpc.fields import Violations, label_list, raise_violations, read_label
+
+__all__ = ["Config", "RpcShape", "read_config", "read_rows"]
+
+Config = Any
+"""One of the configs of latent.proto and scoring.proto."""
+
+_INDEX_LIMIT = 2**64
+_ROWS_BYTES = 1 << 20
+_SLACK = 1e-5  # of the range's width: the tolerance for rounding at its ends, as in workers
+_RowsReader = Callable[[Config, ServedModel, Violations], Task | None]
+
+
+class RpcShape:
+    """What distinguishes the streams of one RPC.
+
+    Args:
+        operations: that the model needs.
+        grant: prefix of the grant that the caller needs.
+        read_task: reads the fields that only this RPC has; None with a violation.
+        rows: whether rows are "samples" or "latents".
+        results: "samples", encoded as the config says; else the dims of float results, computed from model and task.
+        labels: whether rows of a conditional model must have a label: "needed", "optional" or "none".
+    """
+
+    def __init__(
+        self,
+        *operations: Operation,
+        read_task: _RowsReader,
+        grant: str = "sample",
+        rows: str = "samples",
+        results: Callable[[ServedModel, Task], tuple[int, ...]] | None = None,
+        labels: str = "needed",
+    ) -> None:
+        self.operations, self.grant, self.read_task = operations, grant, read_task
+        self.rows, self.results, self.labels = rows, results, labels
+
+
+async def read_config(request: Any | None, shape: RpcShape, catalog: Catalog, caller: Caller) -> GivenStream:
+    """Read the first request of a stream; None: the stream ended without one.
+
+    Raises:
+        InvalidRequest: it is no config, or some field is wrong; names every one.
+        UnknownName: the model, a label or a direction does not exist, and nothing else is wrong.
+        NotPermitted: the caller has no grant for the model.
+        NotReady, Retired: no worker is ready, or the model lacks the operation, or the pinned digest or numerics.
+    """
+    if request is None or request.WhichOneof("kind") != "config":
+        raise InvalidRequest((Violation(field="config", description="the first request must be a config"),))
+    config, wrong = request.config, Violations()
+    caller.require(f"{shape.grant}:{config.model.name}")
+    if config.priority == sampling_pb2.PRIORITY_INTERACTIVE:
+        caller.require("priority:interactive")
+    elif config.priority not in sampling_pb2.Priority.values():
+        wrong.add("config.priority", f"{config.priority} is not a Priority")
+    try:
+        entry = catalog.find(config.model.name, config.model.version, config.model.digest)
+    except InvalidRequest as error:
+        raise_violations([*(replace(each, field=f"config.{each.field}") for each in error.violations), *wrong])
+        raise
+    target, refusal = None, None
+    try:
+        for operation in shape.operations:
+            target, model = catalog.choose(entry, operation, digest=config.model.digest, numerics=config.numerics)
+    except (NotReady, Retired) as error:
+        if entry.model is None or not set(shape.operations) <= entry.model.operations:
+            raise  # other fields mean nothing to such a model
+        model, refusal = entry.model, error  # raised only when no field is wrong
+    task = shape.read_task(config, model, wrong)
+    label = _read_label(config, shape, model, wrong)
+    encoding = _read_encoding(config, model, wrong) if shape.results is None else Encoding.FLOAT32
+    if task and config.start_index * task.factor >= _INDEX_LIMIT:
+        wrong.add("config.start_index", "the index of the first result would be beyond 2^64; start lower")
+    raise_violations(wrong)
+    if target is None or task is None:
+        raise refusal or NotReady(f"{entry.name} {entry.version} is not ready: {entry.reason}")
+    has_seed = "seed" in config.DESCRIPTOR.fields_by_name and config.HasField("seed")
+    return GivenStream(
+        model=model,
+        target=target,
+        task=task,
+        seed=config.seed if has_seed else secrets.randbits(64),
+        start_index=config.start_index,
+        row_shape=(model.latent_dim,) if shape.rows == "latents" else model.sample_dims,
+        output_dims=model.sample_dims if shape.results is None else shape.results(model, task),
+        encoding=encoding,
+        label=label,
+        priority=Priority.INTERACTIVE if config.priority == sampling_pb2.PRIORITY_INTERACTIVE else Priority.BULK,
+    )
+
+
+def _read_label(config: Config, shape: RpcShape, model: ServedModel, wrong: Violations) -> int | None:
+    if shape.labels == "none" or not config.HasField("label"):
+        return None
+    if not model.labels:
+        wrong.add("config.label", f"{model.key.name} is unconditional; leave the label out")
+        return None
+    return read_label(config.label, "config.label", model.key.name, model.labels, wrong)
+
+
+def _read_encoding(config: Config, model: ServedModel, wrong: Violations) -> Encoding:
+    default = Encoding.UINT8 if model.is_image else Encoding.FLOAT32
+    encoding = config.encoding or default
+    if encoding not in list(Encoding):
+        wrong.add("config.encoding", f"{encoding} is not an Encoding")
+    elif not model.is_image and encoding != Encoding.FLOAT32:
+        wrong.add("config.encoding", f"samples of {model.key.name} are vectors; set ENCODING_FLOAT32")
+    elif encoding == Encoding.PNG and model.sample_dims[-1] not in (1, 3):
+        wrong.add("config.encoding", f"PNG needs 1 or 3 channels, {model.key.name} has {model.sample_dims[-1]}")
+    else:
+        return Encoding(encoding)
+    return default
+
+
+async def read_rows(requests: AsyncIterator[Any], stream: GivenStream, shape: RpcShape) -> AsyncGenerator[ReceivedRows]:
+    """Read the rows of all other requests.
+
+    Raises:
+        InvalidRequest: a request holds no rows, or some field is wrong; names every one.
+        UnknownName: a label does not exist, and nothing else is wrong.
+    """
+    first = stream.start_index
+    async for request in requests:
+        kind = request.WhichOneof("kind")
+        if kind != "rows":
+            description = "only the first request is a config; send rows"
+            raise InvalidRequest((Violation(field=kind or "rows", description=description),))
+        received = _read_rows(request.rows, stream, shape, first)
+        yield received
+        first += len(received.rows)
+
+
+def _read_rows(message: sampling_pb2.InputRows, stream: GivenStream, shape: RpcShape, first: int) -> ReceivedRows:
+    wrong, model, count = Violations(), stream.model, message.count
+    takes_bytes = shape.rows == "samples" and model.is_image
+    dtype, asked = Dtype.UINT8 if takes_bytes else Dtype.FLOAT32, int(message.dtype)
+    if asked in ((Dtype.UINT8, Dtype.FLOAT32) if takes_bytes else (Dtype.FLOAT32,)):
+        dtype = Dtype(asked)
+    elif asked != model_pb2.DTYPE_UNSPECIFIED:
+        allowed = "DTYPE_UINT8 or DTYPE_FLOAT32" if takes_bytes else "DTYPE_FLOAT32"
+        wrong.add("rows.dtype", f"must be {allowed}, got {asked}")
+    if not count:
+        wrong.add("rows.count", "must be at least 1")
+    if (first + count) * stream.task.factor > _INDEX_LIMIT:
+        wrong.add("rows.count", "the last result would have an index beyond 2^64; start lower")
+    data = message.data  # read once: each access copies
+    expected = count * math.prod(stream.row_shape) * dtype.numpy.itemsize
+    what = " · ".join(map(str, (count, *stream.row_shape)))
+    if len(data) != expected:
+        size = f"{what} {dtype.name.lower()} values are {expected} bytes, got {len(data)}"
+        wrong.add("rows.data", f"must hold count rows of {_format(stream.row_shape)}: {size}")
+    if count > 1 and len(data) > _ROWS_BYTES:
+        description = f"must hold at most {_ROWS_BYTES} bytes, or one row, got {len(data)}; send fewer rows"
+        wrong.add("rows.data", description)
+    labels = _read_labels(message, stream, shape, wrong)
+    raise_violations(wrong)
+    rows: NDArray[Any] = np.frombuffer(data, dtype.numpy).reshape(count, *stream.row_shape)  # (bytes,) -> (n, ...)
+    if dtype is Dtype.FLOAT32:
+        _check_floats(rows, None if shape.rows == "latents" else model.value_range, wrong)
+        raise_violations(wrong)
+    return ReceivedRows(first_row=first, rows=rows, labels=labels)
+
+
+def _format(shape: tuple[int, ...]) -> str:
+    return "×".join(map(str, shape)) + (" numbers" if len(shape) == 1 else "")
+
+
+def _read_labels(
+    message: sampling_pb2.InputRows, stream: GivenStream, shape: RpcShape, wrong: Violations
+) -> Labels | None:
+    model, given, count = stream.model, message.labels, message.count
+    if given and (shape.labels == "none" or not model.labels):
+        reason = f"{model.key.name} is unconditional" if not model.labels else "rows are classified without labels"
+        wrong.add("rows.labels", f"{reason}; leave labels out")
+        return None
+    if given and stream.label is not None:
+        wrong.add("rows.labels", "the config names a label for every row; leave one of both out")
+        return None
+    if stream.label is not None:
+        return np.full(count, stream.label, np.uint32)
+    if not given:
+        if shape.labels == "needed" and model.labels:
+            description = f"{model.key.name} is conditional: name config.label, or one label a row"
+            wrong.add("rows.labels", description)
+        return None
+    if len(given) != count:
+        wrong.add("rows.labels", f"must hold one label a row or none: count is {count}, got {len(given)}")
+        return None
+    ids = np.asarray(given, np.uint32)
+    for k in np.flatnonzero(ids >= len(model.labels))[:3]:
+        description = f"{model.key.name} has no label {ids[k]}; it has {label_list(model.labels)}"
+        wrong.add(f"rows.labels[{k}]", description, unknown=True)
+    return ids
+
+
+def _check_floats(rows: NDArray[np.float32], value_range: tuple[float, float] | None, wrong: Violations) -> None:
+    """Append a violation for the first row that is not finite, or not within the range."""
+    flat = rows.reshape(len(rows), -1)
+    bad = ~np.isfinite(flat)
+    remedy = "send finite floats"
+    if value_range is not None:
+        low, high = value_range
+        slack = _SLACK * (high - low)
+        bad |= ~((flat >= low - slack) & (flat <= high + slack))  # NaN as well
+        remedy = f"send floats within the model's value range, {low:g} to {high:g}"
+    if bad.any():
+        row, place = np.argwhere(bad)[0]
+        wrong.add("rows.data", f"row {row} has {flat[row, place]:g}; {remedy}")

@@ -1,0 +1,66 @@
+"""ScoringService: scores and class probabilities of rows, in closed form by the in-memory models."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from fount.v1 import model_pb2, sampling_pb2
+from tests.contract.gateways import Running
+from tests.contract.given.streams import answer, pixels, ref, results, rows
+
+
+def scores(images: np.ndarray, labels=0) -> np.ndarray:
+    """What the in-memory model returns: column minus the sum of the row, plus 100 times the label."""
+    flat = images.reshape(len(images), -1) / np.float32(255)
+    return np.arange(2) - flat.sum(axis=1, keepdims=True) + 100 * np.reshape(labels, (-1, 1))
+
+
+async def test_it_scores_rows_in_the_columns_of_the_card(running: Running) -> None:
+    images = pixels(5)
+    header, _, found = await answer(running, "Score", {}, rows(images))
+    assert np.allclose(found, scores(images), atol=1e-5)
+    assert [column.name for column in header.columns] == ["a", "b"]
+    assert header.columns[0].kind == model_pb2.ScoreColumn.KIND_EXACT
+    assert list(header.stream.sample_spec.dims) == [2]
+
+
+async def test_labels_condition_the_score(running: Running) -> None:
+    images, config = pixels(3), {"model": ref("classes")}
+    assert np.allclose(await results(running, "Score", config, rows(images)), scores(images), atol=1e-5)
+    found = await results(running, "Score", config, rows(images, labels=[0, 1, 2]))
+    assert np.allclose(found, scores(images, [0, 1, 2]), atol=1e-5)
+    one = config | {"label": sampling_pb2.LabelRef(name="one")}
+    assert np.allclose(await results(running, "Score", one, rows(images)), scores(images, 1), atol=1e-5)
+
+
+async def test_rows_with_and_without_labels_share_no_call(running: Running) -> None:
+    images, config = pixels(2), {"model": ref("classes")}
+    found = await results(running, "Score", config, rows(images), rows(images, labels=[1, 1]))
+    assert np.allclose(found, np.concatenate([scores(images), scores(images, 1)]), atol=1e-5)
+    assert all(len({item.labels is None for item in call.items}) == 1 for call in running.pool.calls)
+
+
+async def test_it_classifies(running: Running) -> None:
+    images = np.zeros((2, 2, 3, 1), np.uint8)
+    images[1, 0, 0, 0] = 2
+    header, _, found = await answer(running, "Classify", {"model": ref("classes")}, rows(images))
+    assert found.argmax(axis=1).tolist() == [0, 2]
+    assert [label.name for label in header.labels] == ["zero", "one", "two"]
+
+
+async def test_another_prior_reweights_by_bayes(running: Running) -> None:
+    images = np.zeros((1, 2, 3, 1), np.uint8)  # p(y|x) = 0.9, 0.05, 0.05 under equal priors
+    components = [
+        sampling_pb2.MixtureComponent(label=sampling_pb2.LabelRef(id=0), weight=1),
+        sampling_pb2.MixtureComponent(label=sampling_pb2.LabelRef(id=1), weight=3),
+    ]
+    config = {"model": ref("classes"), "prior": sampling_pb2.Mixture(components=components)}
+    found = await results(running, "Classify", config, rows(images))
+    assert np.allclose(found, [[0.9 / 1.05, 0.15 / 1.05, 0]], atol=1e-6)
+
+
+async def test_a_failed_row_fails_alone(running: Running) -> None:
+    running.pool.faults.bad_indices = frozenset({1})
+    _, (chunk,), found = await answer(running, "Score", {}, rows(pixels(3)))
+    assert [each.index for each in chunk.errors] == [1]
+    assert found[1].tolist() == [0, 0]
