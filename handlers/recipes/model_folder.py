@@ -11,6 +11,7 @@ import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from safetensors.torch import save_file
 from torch import nn
@@ -138,7 +139,15 @@ def _describe(
     recipe: Recipe, origin: CardRecipe, data: TrainingData, quality: tuple[Quality, ...], weights: Weights
 ) -> Card:
     classes = recipe.classes
-    height, width, channels = (int(recipe.config[key]) for key in ("height", "width", "channels"))
+    encodings: tuple[Literal["UINT8", "FLOAT32", "PNG"], ...] = ("UINT8", "FLOAT32", "PNG") if recipe.samples else ()
+    if recipe.length is None:
+        height, width, channels = (int(recipe.config[key]) for key in ("height", "width", "channels"))
+        sample = Sample(modality="image", height=height, width=width, channels=channels, value_range=recipe.value_range)
+    else:
+        sample, encodings = (
+            Sample(modality="vector", length=recipe.length, value_range=recipe.value_range),
+            ("FLOAT32",),
+        )
     return Card(
         name=recipe.name,
         version=_VERSION,
@@ -147,10 +156,10 @@ def _describe(
         operations=recipe.operations,
         classes=classes,
         prior=(1 / len(classes),) * len(classes) if recipe.samples and classes else (),
-        sample=Sample(modality="image", height=height, width=width, channels=channels, value_range=recipe.value_range),
+        sample=sample,
         score_columns=recipe.score_columns,
         parameters=recipe.parameters,
-        encodings=("UINT8", "FLOAT32", "PNG") if recipe.samples else (),
+        encodings=encodings,
         limits=_LIMITS,
         precisions=recipe.precisions,
         recipe=origin,

@@ -299,6 +299,16 @@ def image_item(images: np.ndarray[Any, Any]) -> worker_pb2.WorkerItem:
     return worker_pb2.WorkerItem(tensor=worker_pb2.Tensor(dims=images.shape, dtype=dtype, data=images.tobytes()))
 
 
+def given_item(values: np.ndarray[Any, Any], start: int = 0, labels: tuple[int, ...] = ()) -> worker_pb2.WorkerItem:
+    """Request work on given rows, with one seed for all."""
+    message = worker_pb2.Given(
+        values=image_item(values).tensor,
+        labels=labels,
+        addresses=worker_pb2.Range(seed=1, start_index=start, count=len(values)),
+    )
+    return worker_pb2.WorkerItem(given=message)
+
+
 def transform_item(rows: ManipulationRows) -> worker_pb2.WorkerItem:
     """Request transforms of images, with one seed for all."""
     images, table = rows.images, rows.table

@@ -5,14 +5,42 @@ from __future__ import annotations
 from collections.abc import Mapping
 from types import MappingProxyType
 
+from handlers.recipes.catalogue.densities import DENSITY_RECIPES
 from handlers.recipes.catalogue.digits import DIGITS_RECIPES
 from handlers.recipes.catalogue.mnist import MNIST_RECIPES
-from handlers.recipes.catalogue.recipe import AdamWFit, ClassifierFit, GanFit, Recipe, StandardVaeFit, VaeFit
+from handlers.recipes.catalogue.recipe import (
+    AdamWFit,
+    ClassifierFit,
+    GanFit,
+    KnownLawFit,
+    MixtureFit,
+    PointGanFit,
+    Recipe,
+    StandardVaeFit,
+    VaeFit,
+)
 from handlers.recipes.catalogue.variational import VARIATIONAL_RECIPES
 
-__all__ = ["RECIPES", "AdamWFit", "ClassifierFit", "GanFit", "Recipe", "StandardVaeFit", "VaeFit", "classifier_of"]
+__all__ = [
+    "RECIPES",
+    "AdamWFit",
+    "ClassifierFit",
+    "GanFit",
+    "KnownLawFit",
+    "MixtureFit",
+    "PointGanFit",
+    "Recipe",
+    "StandardVaeFit",
+    "VaeFit",
+    "classifier_of",
+]
 
-_ALL = (*DIGITS_RECIPES, *MNIST_RECIPES, *VARIATIONAL_RECIPES)
+_ALL = (
+    *DIGITS_RECIPES,
+    *MNIST_RECIPES,
+    *VARIATIONAL_RECIPES,
+    *DENSITY_RECIPES,
+)
 
 RECIPES: Mapping[str, Recipe] = MappingProxyType({recipe.name: recipe for recipe in _ALL})
 """Recipes by name."""

@@ -12,7 +12,19 @@ from typing import Any
 from handlers.cards.card import OperationName, Parameter, ParameterName, Precision, ScoreColumn
 from handlers.recipes.data.augmentations import Augmentation, ShiftAndNoise
 
-__all__ = ["DIGITS", "TRUNCATION", "AdamWFit", "ClassifierFit", "GanFit", "Recipe", "StandardVaeFit", "VaeFit"]
+__all__ = [
+    "DIGITS",
+    "TRUNCATION",
+    "AdamWFit",
+    "ClassifierFit",
+    "GanFit",
+    "KnownLawFit",
+    "MixtureFit",
+    "PointGanFit",
+    "Recipe",
+    "StandardVaeFit",
+    "VaeFit",
+]
 
 DIGITS = tuple(str(digit) for digit in range(10))
 TRUNCATION = Parameter(
@@ -105,6 +117,51 @@ class GanFit:
 
 
 @dataclass(frozen=True, kw_only=True)
+class MixtureFit:
+    """Hyperparameters of expectation maximisation; a step is one iteration on all rows.
+
+    Attributes:
+        ridge: added to the diagonal of covariances, as a share of the mean variance of a principal component.
+    """
+
+    ridge: float = 0.01
+
+
+@dataclass(frozen=True, kw_only=True)
+class PointGanFit:
+    """Hyperparameters of an adversarial network of points.
+
+    Attributes:
+        batch: real points of a step, drawn with replacement, and as many generated ones.
+        discriminator_hidden: width of its hidden layers.
+        discriminator_steps: of the discriminator for each step of the generator.
+        penalty: weight of the squared slope of the discriminator at real points; 0 is none.
+        generator_rate: learning rate at the start.
+        discriminator_rate: the same of the discriminator.
+        betas: of Adam, for both.
+        constant_share: of the steps at full rate; then rates fall linearly.
+        last_share: of the rates, at the end.
+        averaging: weight of each step's weights in their running average.
+    """
+
+    batch: int = 128
+    discriminator_hidden: int = 64
+    discriminator_steps: int = 3
+    penalty: float = 0.1
+    generator_rate: float = 1e-3
+    discriminator_rate: float = 5e-3
+    betas: tuple[float, float] = (0.0, 0.9)
+    constant_share: float = 0.5
+    last_share: float = 0.02
+    averaging: float = 0.005
+
+
+@dataclass(frozen=True, kw_only=True)
+class KnownLawFit:
+    """Nothing is fitted: the configuration is the law."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Recipe:
     """One trainable model.
 
@@ -118,9 +175,10 @@ class Recipe:
         fit: hyperparameters of its task.
         operations: what a worker can do with it.
         classes: names; empty is unconditional.
+        length: coordinates of a point; None for a model of images, whose configuration has their shape.
         value_range: of the floats it returns or reads.
         precisions: those whose results stay within the tolerance of golden samples.
-        evaluator: recipe of the classifier that measures it; None for a classifier.
+        evaluator: recipe of the classifier that measures it; None for a classifier or a model of points.
         thresholds: by metric, the least value it is shipped with.
         parameters: the sampling parameters its family takes; of a model that does not sample, none.
         score_columns: what SCORE returns.
@@ -133,9 +191,10 @@ class Recipe:
     config: Mapping[str, Any]
     data: str
     steps: int
-    fit: ClassifierFit | VaeFit | StandardVaeFit | GanFit
+    fit: ClassifierFit | VaeFit | StandardVaeFit | GanFit | MixtureFit | PointGanFit | KnownLawFit
     operations: tuple[OperationName, ...] = ("SAMPLE",)
     classes: tuple[str, ...] = DIGITS
+    length: int | None = None
     value_range: tuple[float, float] = (0.0, 1.0)
     precisions: tuple[Precision, ...] = ("fp32",)
     evaluator: str | None = None

@@ -75,15 +75,16 @@ class ModelMeasurer:
             raise MeasurementError(
                 f"{card.name} has no golden samples yet; run: fount check {shlex.quote(str(folder))}"
             )
-        evaluator = self._load_evaluator(data) if "SAMPLE" in card.operations else None
+        reads_samples = "SAMPLE" in card.operations and card.sample.modality == "image"
+        evaluator = self._load_evaluator(data) if reads_samples else None
         module = load_module(card, folder)
-        if isinstance(module, Sampler):
-            module = ServedSampler(module, card, folder)
+        sampler = ServedSampler(module, card, folder) if isinstance(module, Sampler) else None
         seed = card.recipe.seed if card.recipe else 0
         conditional, value_range = bool(card.classes), card.sample.value_range
         return measure(
-            data, module, evaluator, conditional=conditional, value_range=value_range, seed=seed, quick=quick
-        )
+            data, module, evaluator, conditional=conditional, value_range=value_range, seed=seed, sampler=sampler,
+            quick=quick,
+        )  # fmt: skip
 
     def _load_data(self, card: Card) -> TrainingData:
         name = self._data_set or (card.recipe.data if card.recipe else None)
@@ -154,9 +155,16 @@ class ServedSampler(nn.Module):
 
 
 def _differences(card: Card, data: TrainingData) -> Iterator[str]:
-    size = card.sample.shape
-    channels, height, width = data.test.images.shape[1:]
-    if size != (height, width, channels):
-        yield f"its pictures are {'×'.join(map(str, size))}, those of the data {height}×{width}×{channels}"
+    size, of_data = card.sample.tensor_shape, tuple(data.test.images.shape[1:])
+    if size != of_data:
+        yield f"its samples are {_describe(size)}, those of the data {_describe(of_data)}"
     if card.classes and len(card.classes) != len(data.classes):
         yield f"it has {len(card.classes)} classes, the data have {len(data.classes)}"
+
+
+def _describe(shape: tuple[int, ...]) -> str:
+    """Format the shape of an image, (C, H, W), or of a point, (length,)."""
+    if len(shape) == 1:
+        return f"points of {shape[0]} coordinates"
+    channels, height, width = shape
+    return f"pictures of {height}×{width}×{channels}"

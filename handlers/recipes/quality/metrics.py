@@ -10,6 +10,7 @@ Source: Ravuri and Vinyals, "Classification accuracy score for conditional gener
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import chain
 
 import torch
 from torch import Tensor, nn
@@ -19,10 +20,13 @@ from fount.intervals import wilson_interval
 from handlers.cards.card import Quality
 from handlers.family import Classifier, Sampler
 from handlers.models.classifier import ConvClassifier
+from handlers.models.mixture import GaussianMixture
 from handlers.recipes.catalogue import Recipe, classifier_of
 from handlers.recipes.data.load import Split, TrainingData
 from handlers.recipes.model_folder import Evaluator
+from handlers.recipes.quality.densities import measure_mixture, measure_points
 from handlers.recipes.quality.measures import (
+    OPTIMISTIC,
     count_copies,
     count_correct,
     count_duplicates,
@@ -49,7 +53,7 @@ _CONFIDENT = 0.8
 _REAL_DRAWS, _RESAMPLES = 400, 4000
 _UNIT = (0.0, 1.0)
 _CPU = torch.device("cpu")
-_OPTIMISTIC = "the test rows also steered choices of the recipe, so values lean optimistic"
+_POINTS_NDIM = 2  # (N, length)
 
 
 def measure(
@@ -60,6 +64,7 @@ def measure(
     conditional: bool,
     value_range: tuple[float, float],
     seed: int,
+    sampler: nn.Module | None = None,
     quick: bool = False,
 ) -> tuple[Quality, ...]:
     """Measure a model on one thread of the CPU.
@@ -67,21 +72,28 @@ def measure(
     Args:
         data: what it was trained on; it is compared with the test rows.
         module: the model, on the CPU, in evaluation mode.
-        evaluator: labels the samples of a generator; None for a classifier.
+        evaluator: labels the samples of a generator; None for a classifier or a model of points.
         conditional: whether a generator takes labels.
         value_range: of the floats the module returns or reads.
         seed: of the classifiers that are trained on samples.
+        sampler: the generator as it is served; None is the module itself.
         quick: leave those out; on MNIST they take ten minutes.
     """
     with torch_threads(1), tqdm(unit="metric", desc="measuring", disable=None, leave=False) as bar:
         found = []
-        if evaluator is None:
+        entries: Iterator[Quality]
+        if data.test.images.ndim == _POINTS_NDIM:
+            entries = measure_points(data, module)
+        elif evaluator is None:
             assert isinstance(module, Classifier)
             entries = iter([_measure_test_accuracy(data, module, value_range)])
         else:
-            assert isinstance(module, Sampler)
+            served = sampler or module
+            assert isinstance(served, Sampler)
             training_seed = None if quick or not conditional else seed
-            entries = _measure_generator(data, module, evaluator, conditional, value_range, training_seed)
+            entries = _measure_generator(data, served, evaluator, conditional, value_range, training_seed)
+            if isinstance(module, GaussianMixture):
+                entries = chain(measure_mixture(data, module), entries)
         for quality in entries:
             bar.update()
             bar.set_postfix_str(quality.metric)
@@ -108,7 +120,7 @@ def measure_training_value(
         f"with the labels of the training rows, mean of {_TRAINING_RUNS} runs from {min(hits) / count:.4f} to "
         f"{max(hits) / count:.4f}, each with its own samples and seed; the real value is trained on those rows, with "
         f"the same seeds; Wilson interval of the mean on {count} rows, which covers the choice of test rows and not "
-        f"the training; {_OPTIMISTIC}"
+        f"the training; {OPTIMISTIC}"
     )
     mean, mean_real = sum(hits) / _TRAINING_RUNS, sum(real) / _TRAINING_RUNS
     return _proportion("classification-accuracy-score", mean, count, mean_real / count, method)
@@ -169,7 +181,7 @@ def _measure_test_accuracy(data: TrainingData, module: Classifier, value_range: 
     images = data.test.images if value_range == _UNIT else low + (high - low) * data.test.images
     count = len(data.test.labels)
     hits = count_correct(module, images, data.test.labels)
-    method = f"share of the {count} held-out test rows whose likeliest class is right; Wilson interval; {_OPTIMISTIC}"
+    method = f"share of the {count} held-out test rows whose likeliest class is right; Wilson interval; {OPTIMISTIC}"
     return _proportion("test-accuracy", hits, count, None, method)
 
 
@@ -179,7 +191,7 @@ def _measure_label_accuracy(data: TrainingData, images: Tensor, labels: Tensor, 
     real = count_correct(classifier, data.test.images, data.test.labels) / count
     method = (
         f"share of {_SAMPLES} samples, labels balanced, that {evaluator.name} gives their label; the real value is of "
-        f"{count} test rows; Wilson interval; {_OPTIMISTIC}"
+        f"{count} test rows; Wilson interval; {OPTIMISTIC}"
     )
     return _proportion("label-accuracy", hits, _SAMPLES, real, method)
 
@@ -190,7 +202,7 @@ def _measure_unconditional(data: TrainingData, images: Tensor, evaluator: Evalua
     real, count = _classify(evaluator, data.test.images)[0], len(data.test.labels)
     method = (
         f"share of {_SAMPLES} samples to which {evaluator.name} gives a class with {_CONFIDENT} or more; the real "
-        f"value is of {count} test rows; Wilson interval; {_OPTIMISTIC}"
+        f"value is of {count} test rows; Wilson interval; {OPTIMISTIC}"
     )
     yield _proportion("clear-digit-share", clear, _SAMPLES, real / count, method)
     yield _measure_rarest_class(data, evaluator, counts)
@@ -224,7 +236,7 @@ def _measure_distances(data: TrainingData, samples: Split) -> Quality:
         f"{max(map(len, tests))} real test rows, in the worst of {len(classes)} classes "
         f"({data.classes[ratios.index(min(ratios))]}); mean over classes {sum(ratios) / len(ratios):.3f}; the real "
         f"value is the same of {size} training rows a class, in their worst class; interval from bootstrap percentiles "
-        f"of every class, corrected for taking the smallest; {_OPTIMISTIC}"
+        f"of every class, corrected for taking the smallest; {OPTIMISTIC}"
     )
     return quality_entry(
         "within-class-distance-ratio", min(ratios), smallest_quantile_interval(resampled), real, method

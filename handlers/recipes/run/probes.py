@@ -12,23 +12,26 @@ from typing import Protocol
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor, nn
 
+from fount.address import Addresses
 from fount.cli.output.images import image_grid
-from handlers.family import Sampler
+from handlers.family import Deadline, Draw, Noise, Sampler
 from handlers.models.classifier import ConvClassifier
 from handlers.recipes.data.load import TrainingData
 from handlers.recipes.quality.measures import draw_images
 from handlers.recipes.run.history import Snapshot
 
-__all__ = ["ClassifierProbe", "GeneratorProbe", "Probe"]
+__all__ = ["ClassifierProbe", "GeneratorProbe", "PointProbe", "Probe"]
 
 _SEED = 7
 _COUNT = 1000  # samples of a snapshot
 _REAL = 500  # real pictures of a class that samples are compared with
 _TESTED = 2000  # test rows of a snapshot
 _COLUMNS = 10
+_POINTS, _SIDE = 10_000, 320  # of the picture of a model of points
 
 
 class Probe(Protocol):
@@ -114,6 +117,36 @@ class ClassifierProbe:
         pairs = zip(self._labels[order].tolist(), predicted[order].tolist(), strict=True)
         names = [self._classes[k] if k == p else f"{self._classes[k]} as {self._classes[p]}" for k, p in pairs]
         return _grid(self._images[order], names)
+
+
+class PointProbe:
+    """Draws points; the picture shows how densely they lie, next to real ones. Nothing is measured on the way."""
+
+    def __init__(self, data: TrainingData, value_range: tuple[float, float], device: torch.device) -> None:
+        """Store the real points of a data set; `value_range` bounds the picture."""
+        self._real, self._value_range, self._device = data.test.images, value_range, device
+
+    def measure(self, network: nn.Module, step: int) -> Snapshot:
+        """Return an empty snapshot."""
+        return Snapshot(step=step)
+
+    def draw(self, network: nn.Module) -> Image.Image:
+        """Draw 10 000 generated points left and as many real ones right, those on the line as a histogram."""
+        assert isinstance(network, Sampler)
+        noise = Noise(addresses=Addresses.of_range(_SEED, 0, _POINTS), device=self._device)
+        with torch.inference_mode():
+            points = network.sample(noise, None, Draw(), Deadline()).float().cpu()
+        shown = [self._density(side.numpy()) for side in (points, self._real[:_POINTS])]
+        return image_grid(np.stack(shown)[..., None], ["generated", "real"], columns=2)
+
+    def _density(self, points: NDArray[np.float32]) -> NDArray[np.float64]:
+        """Count points of the line or the plane; (side, side) in [0, 1], upwards."""
+        edges = [np.linspace(*self._value_range, _SIDE + 1)] * points.shape[1]
+        counts, _ = np.histogramdd(np.nan_to_num(points), edges)
+        if counts.ndim == 1:
+            heights = counts / max(1.0, counts.max()) * _SIDE
+            return np.asarray(np.arange(_SIDE)[::-1, None] < heights, np.float64)
+        return np.asarray(np.sqrt(counts / max(1.0, counts.max())).T[::-1])
 
 
 def _grid(images: Tensor, captions: Sequence[str]) -> Image.Image:

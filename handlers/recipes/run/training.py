@@ -11,17 +11,28 @@ from torch import nn
 
 from handlers.cards.card import Card
 from handlers.execution.numerics import read_numerics
-from handlers.recipes.catalogue import ClassifierFit, GanFit, Recipe, StandardVaeFit, VaeFit
+from handlers.recipes.catalogue import (
+    ClassifierFit,
+    GanFit,
+    KnownLawFit,
+    MixtureFit,
+    PointGanFit,
+    Recipe,
+    StandardVaeFit,
+    VaeFit,
+)
 from handlers.recipes.data.load import TrainingData, check_classes, load_data
 from handlers.recipes.model_folder import Evaluator, load_evaluator, write_model
 from handlers.recipes.quality.metrics import measure
 from handlers.recipes.reproducible import reproducible
 from handlers.recipes.run.checkpoints import lock_folder
 from handlers.recipes.run.loop import Run, TrainingOptions
-from handlers.recipes.run.probes import ClassifierProbe, GeneratorProbe, Probe
+from handlers.recipes.run.probes import ClassifierProbe, GeneratorProbe, PointProbe, Probe
 from handlers.recipes.tasks.autoencoders import AutoencoderTask
 from handlers.recipes.tasks.classifiers import ClassifierTask
 from handlers.recipes.tasks.gans import GanTask
+from handlers.recipes.tasks.mixtures import MixtureTask
+from handlers.recipes.tasks.points import KnownLawTask, PointGanTask
 from handlers.recipes.tasks.task import Task
 from handlers.recipes.tasks.variational import StandardVaeTask
 from handlers.settings import Settings
@@ -83,8 +94,12 @@ def train_module(
     device, folder = options.device, options.run_folder
     with reproducible(options.seed, threads=options.threads, device=device) as generator, lock_folder(folder):
         task = build_task(recipe, data, steps=options.steps, generator=generator, device=device)
-        probe: Probe = ClassifierProbe(data, device)
-        if evaluator is not None:
+        probe: Probe
+        if recipe.length is not None:
+            probe = PointProbe(data, recipe.value_range, device)
+        elif evaluator is None:
+            probe = ClassifierProbe(data, device)
+        else:
             probe = GeneratorProbe(data, evaluator.classifier, recipe.classes, recipe.value_range, device)
         identity = _identify(recipe, data, options)
         run = Run(recipe=recipe, task=task, probe=probe, options=options, identity=identity, log=log)
@@ -113,6 +128,12 @@ def build_task(
             kind = StandardVaeTask
         case GanFit():
             kind = GanTask
+        case MixtureFit():
+            kind = MixtureTask
+        case PointGanFit():
+            kind = PointGanTask
+        case KnownLawFit():
+            kind = KnownLawTask
     return kind(recipe, data.train, steps=steps, generator=generator, device=device)
 
 

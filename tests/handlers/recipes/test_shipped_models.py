@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from itertools import accumulate
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,15 +14,15 @@ import torch
 from fount.address import Addresses
 from fount.v1 import model_pb2
 from fount.worker.v1 import worker_pb2
-from handlers.cards.card import load_card, write_card
+from handlers.cards.card import Card, load_card, write_card
 from handlers.execution.probes import make_manipulations
 from handlers.models import load_family, source_file
 from handlers.worker.worker import Worker
-from tests.handlers.toys import image_item, request, sample_item, seal_folder, send, transform_item
+from tests.handlers.toys import given_item, image_item, request, sample_item, seal_folder, send, transform_item
 
 MODEL_STORE = Path(__file__).resolve().parents[3] / "model_store"
 SHIPPED = sorted(card.parent.name for card in MODEL_STORE.glob("*/model.yaml"))
-LARGE = ("mnist-cgan", "mnist-cvae")  # their profiles take a while to measure
+LARGE = ("mnist-cgan", "mnist-cvae", "mnist-gmm")  # their profiles take a while to measure
 NAMES = [pytest.param(name, marks=pytest.mark.slow) if name in LARGE else name for name in SHIPPED]
 SIZES = (1, 7, 8, 9, 33, 64, 65, 113)
 """Rows of requests in one call; together 300, so that batches of 256 and less are run."""
@@ -52,20 +53,31 @@ def shipped(request: pytest.FixtureRequest, device: str, tmp_path_factory: pytes
     return Worker.load(folder, {}, gpu_id=0 if device == "cuda" else None, build_family=load_family)
 
 
-def _items(worker: Worker, sizes: tuple[int, ...]) -> Items:
+def _items(worker: Worker, sizes: tuple[int, ...], operation: int) -> Items:
     """Create requests of some sizes for the rows 0 to 299."""
     card = worker.model.card
     assert card is not None, worker.model.reason
-    starts = [0, *accumulate(sizes)][:-1]
-    if "TRANSFORM" in card.operations:
-        rows = make_manipulations(Addresses.of_range(5, 0, sum(sizes)), (28, 28, 1))
-        return [transform_item(rows.take(slice(at, at + size))) for at, size in zip(starts, sizes, strict=True)]
-    if "SAMPLE" not in card.operations:
-        shape = (sum(sizes), card.sample.height, card.sample.width, card.sample.channels)
-        images = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
-        return [image_item(images[start : start + size]) for start, size in zip(starts, sizes, strict=True)]
+    parts = list(zip([0, *accumulate(sizes)][:-1], sizes, strict=True))
     labels = (3,) if card.classes else ()
-    return [sample_item(start=start, count=size, labels=labels) for start, size in zip(starts, sizes, strict=True)]
+    if operation == model_pb2.OPERATION_TRANSFORM:
+        rows = make_manipulations(Addresses.of_range(5, 0, sum(sizes)), (28, 28, 1))
+        return [transform_item(rows.take(slice(at, at + size))) for at, size in parts]
+    if operation == model_pb2.OPERATION_SAMPLE:
+        return [sample_item(start=start, count=size, labels=labels) for start, size in parts]
+    values = _values(card, sum(sizes), operation)
+    if operation in (model_pb2.OPERATION_CLASSIFY, model_pb2.OPERATION_EMBED):
+        return [image_item(values[start : start + size]) for start, size in parts]
+    return [given_item(values[start : start + size], start, labels) for start, size in parts]
+
+
+def _values(card: Card, count: int, operation: int) -> np.ndarray[Any, Any]:
+    """Make rows that an operation reads: latents, pictures or points."""
+    random = np.random.default_rng(0)
+    if operation == model_pb2.OPERATION_DECODE:
+        return random.standard_normal((count, card.latent_dim or 0), np.float32)
+    if card.sample.modality == "vector":
+        return random.uniform(*card.sample.value_range, (count, *card.sample.shape)).astype(np.float32)
+    return random.integers(0, 256, (count, *card.sample.shape), np.uint8)
 
 
 def _operations(worker: Worker) -> Iterator[int]:
@@ -85,20 +97,21 @@ def test_it_is_ready(shipped: Worker) -> None:
 
 def test_requests_of_mixed_sizes_have_the_floats_of_one_request(shipped: Worker) -> None:
     for operation in _operations(shipped):
-        together = _data(shipped, _items(shipped, (sum(SIZES),)), operation)
-        assert _data(shipped, _items(shipped, SIZES), operation) == together
-        assert _data(shipped, _items(shipped, SIZES[::-1]), operation) == together
+        together = _data(shipped, _items(shipped, (sum(SIZES),), operation), operation)
+        assert _data(shipped, _items(shipped, SIZES, operation), operation) == together
+        assert _data(shipped, _items(shipped, SIZES[::-1], operation), operation) == together
 
 
 def test_requests_of_single_rows_have_the_floats_of_one_request(shipped: Worker) -> None:
     for operation in _operations(shipped):
-        together = _data(shipped, _items(shipped, (40,)), operation)
-        assert b"".join(_data(shipped, [item], operation) for item in _items(shipped, (1,) * 40)) == together
+        together = _data(shipped, _items(shipped, (40,), operation), operation)
+        alone = [_data(shipped, [item], operation) for item in _items(shipped, (1,) * 40, operation)]
+        assert b"".join(alone) == together
 
 
 def test_other_requests_before_a_request_change_none_of_its_floats(shipped: Worker) -> None:
     for operation in _operations(shipped):
-        items = _items(shipped, SIZES)
+        items = _items(shipped, SIZES, operation)
         alone = _data(shipped, items[-1:], operation)
         for others in (1, 3, 5):
             assert _data(shipped, [*items[:others], items[-1]], operation).endswith(alone)
