@@ -36,6 +36,7 @@ _ENCODINGS = {
     model_pb2.ENCODING_FLOAT32: ("float32", model_pb2.DTYPE_FLOAT32),
     model_pb2.ENCODING_PNG: ("png", model_pb2.DTYPE_UINT8),
 }
+_LAYOUTS = ((model_pb2.SampleSpec.LAYOUT_HWC, 3), (model_pb2.SampleSpec.LAYOUT_C, 1))
 _STATUS_NAMES = {int(code.value[0]): code.name for code in grpc.StatusCode}
 
 
@@ -48,7 +49,7 @@ def read_shape(spec: model_pb2.SampleSpec, encoding: model_pb2.Encoding.ValueTyp
 def _read_shape(content: bytes, encoding: model_pb2.Encoding.ValueType) -> SampleShape:
     spec = model_pb2.SampleSpec.FromString(content)
     name, dtype = _ENCODINGS[encoding]
-    is_known = spec.encoding == encoding and spec.layout == model_pb2.SampleSpec.LAYOUT_HWC and len(spec.dims) == 3
+    is_known = spec.encoding == encoding and (spec.layout, len(spec.dims)) in _LAYOUTS
     if is_known and name != "png":
         is_known = spec.dtype == dtype and min(spec.dims) >= 1 and 4 * math.prod(spec.dims) <= ROW_BYTES_LIMIT
     if not is_known:
@@ -67,7 +68,7 @@ def read_rows(
     """Decode a chunk of whole samples; a BadReply is raised if lengths, errors or bytes contradict the count.
 
     Returns:
-        (N, H, W, C) samples, read-only, or None for files; one file a sample, or none; the samples that failed.
+        (N, *dims) samples, read-only, or None for files; one file a sample, or none; the samples that failed.
     """
     errors = tuple([_row_error(chunk, error) for error in chunk.errors])
     failed = {error.index - chunk.start_index for error in errors}
@@ -75,7 +76,7 @@ def read_rows(
         return None, _split(chunk, failed), errors
     data = _dense(chunk, failed, shape.row_bytes)
     flat = np.frombuffer(data, shape.wire_dtype)
-    return flat.reshape(chunk.count, *shape.dims), (), errors  # (N * H * W * C,) -> (N, H, W, C)
+    return flat.reshape(chunk.count, *shape.dims), (), errors
 
 
 def _dense(chunk: sampling_pb2.SampleChunk, failed: set[int], row_bytes: int) -> bytes:

@@ -68,7 +68,7 @@ class SampleShape:
     """Shape, element type and encoding of one sample.
 
     Attributes:
-        dims: (height, width, channels).
+        dims: (height, width, channels) of an image, (length,) of a vector.
         dtype: "uint8" or "float32", the element type.
         value_range: the smallest and the largest an element can be.
         encoding: "uint8", "float32" or "png".
@@ -108,7 +108,7 @@ class Chunk(_HasProvenance):
         shape_of_one: shape, element type and encoding of a sample.
         start_index: index of the first sample.
         count: number of samples, failed ones included.
-        samples: (N, H, W, C) uint8 or float32, read-only, rows of failed samples being zero; None for encoding "png".
+        samples: (N, *dims) uint8 or float32, read-only, rows of failed samples being zero; None for encoding "png".
         files: one PNG file a sample for encoding "png", that of a failed sample being empty; else empty.
         labels: (N,) int64 class indices; None when the model is unconditional.
         errors: the samples that failed.

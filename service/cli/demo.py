@@ -7,11 +7,14 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from fount.cli.output.images import image_grid
+from fount.cli.output.points import points_to_picture
 from fount.cli.output.text import table
 from fount.client import aio
 from fount.client.catalog import ModelInfo
@@ -62,19 +65,18 @@ async def _demonstrate_one(
 ) -> DemoRow:
     classes = len(model.labels) or 10
     labels = [label for label in range(classes) for _ in range(_PER_CLASS)] if model.labels else None
-    started_s, first_s, images, numerics = time.monotonic(), None, list[NDArray[np.uint8]](), ""
+    started_s, first_s, images, numerics = time.monotonic(), None, list[NDArray[Any]](), ""
     name = f"{model.name}:{model.version}"  # there may be several versions
-    async for chunk in client.stream(name, count=classes * _PER_CLASS, labels=labels, seed=_SEED):
+    encoding: Literal["uint8", "float32"] = "uint8" if "uint8" in model.encodings else "float32"
+    count = classes * _PER_CLASS
+    async for chunk in client.stream(name, count=count, labels=labels, seed=_SEED, encoding=encoding):
         first_s = time.monotonic() - started_s if first_s is None else first_s
         numerics = chunk.numerics
         images.append(np.asarray(chunk))
     took_s = time.monotonic() - started_s
     drawn = np.concatenate(images)
     picture = out / f"{model.name}-{model.version}.png"
-    stride = _PER_CLASS if labels else _SHOWN_PER_CLASS  # a row for each class, or simply the first samples
-    shown = [k * stride + j for k in range(classes) for j in range(_SHOWN_PER_CLASS)]
-    captions = [model.labels[labels[i]] if labels else "" for i in shown]  # a number would look like a label
-    image_grid(drawn[shown], labels=captions, columns=_SHOWN_PER_CLASS).save(picture)
+    _draw_picture(drawn, labels, model).save(picture)
     return DemoRow(
         model=f"{model.name} {model.version}",
         samples=len(drawn),
@@ -86,6 +88,17 @@ async def _demonstrate_one(
         accuracy=await asyncio.create_task(_accuracy(drawn, labels, model, catalog, pool)) if labels else None,
         picture=picture,
     )
+
+
+def _draw_picture(drawn: NDArray[Any], labels: Sequence[int] | None, model: ModelInfo) -> Image.Image:
+    """Draw some images of each class, or the density of all points."""
+    if drawn.ndim != len("NHWC"):
+        return image_grid(points_to_picture(drawn, model.value_range)[None], labels=[""])
+    classes = len(model.labels) or 10
+    stride = _PER_CLASS if labels else _SHOWN_PER_CLASS  # a row for each class, or simply the first samples
+    shown = [k * stride + j for k in range(classes) for j in range(_SHOWN_PER_CLASS)]
+    captions = [model.labels[labels[i]] if labels else "" for i in shown]  # a number would look like a label
+    return image_grid(drawn[shown], labels=captions, columns=_SHOWN_PER_CLASS)
 
 
 async def _accuracy(

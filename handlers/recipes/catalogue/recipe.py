@@ -148,7 +148,7 @@ class PointGanFit:
     discriminator_hidden: int = 64
     discriminator_steps: int = 3
     penalty: float = 0.1
-    generator_rate: float = 1e-3
+    generator_rate: float = 5e-3
     discriminator_rate: float = 5e-3
     betas: tuple[float, float] = (0.0, 0.9)
     constant_share: float = 0.5

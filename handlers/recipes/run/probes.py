@@ -12,12 +12,12 @@ from typing import Protocol
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor, nn
 
 from fount.address import Addresses
 from fount.cli.output.images import image_grid
+from fount.cli.output.points import points_to_picture
 from handlers.family import Deadline, Draw, Noise, Sampler
 from handlers.models.classifier import ConvClassifier
 from handlers.recipes.data.load import TrainingData
@@ -31,7 +31,7 @@ _COUNT = 1000  # samples of a snapshot
 _REAL = 500  # real pictures of a class that samples are compared with
 _TESTED = 2000  # test rows of a snapshot
 _COLUMNS = 10
-_POINTS, _SIDE = 10_000, 320  # of the picture of a model of points
+_POINTS = 10_000  # in the picture of a model of points
 
 
 class Probe(Protocol):
@@ -136,17 +136,8 @@ class PointProbe:
         noise = Noise(addresses=Addresses.of_range(_SEED, 0, _POINTS), device=self._device)
         with torch.inference_mode():
             points = network.sample(noise, None, Draw(), Deadline()).float().cpu()
-        shown = [self._density(side.numpy()) for side in (points, self._real[:_POINTS])]
+        shown = [points_to_picture(side.numpy(), self._value_range) for side in (points, self._real[:_POINTS])]
         return image_grid(np.stack(shown)[..., None], ["generated", "real"], columns=2)
-
-    def _density(self, points: NDArray[np.float32]) -> NDArray[np.float64]:
-        """Count points of the line or the plane; (side, side) in [0, 1], upwards."""
-        edges = [np.linspace(*self._value_range, _SIDE + 1)] * points.shape[1]
-        counts, _ = np.histogramdd(np.nan_to_num(points), edges)
-        if counts.ndim == 1:
-            heights = counts / max(1.0, counts.max()) * _SIDE
-            return np.asarray(np.arange(_SIDE)[::-1, None] < heights, np.float64)
-        return np.asarray(np.sqrt(counts / max(1.0, counts.max())).T[::-1])
 
 
 def _grid(images: Tensor, captions: Sequence[str]) -> Image.Image:

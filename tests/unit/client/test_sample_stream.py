@@ -12,8 +12,8 @@ from fount.v1 import model_pb2, sampling_pb2
 DIGEST = "sha256:" + "a" * 64
 
 
-def header(digest=DIGEST, seed=5, numerics="cpu", dims=(1, 2, 1), dtype=model_pb2.DTYPE_UINT8, encoding=1):
-    spec = model_pb2.SampleSpec(dtype=dtype, dims=dims, layout=1, modality=1, encoding=encoding)
+def header(digest=DIGEST, seed=5, numerics="cpu", dims=(1, 2, 1), dtype=model_pb2.DTYPE_UINT8, encoding=1, layout=1):
+    spec = model_pb2.SampleSpec(dtype=dtype, dims=dims, layout=layout, modality=1, encoding=encoding)
     model = model_pb2.ModelRef(name="digits", version="1.0", digest=digest)
     return sampling_pb2.SampleResponse(
         header=sampling_pb2.SampleHeader(model=model, seed=seed, numerics=numerics, sample_spec=spec)
@@ -55,6 +55,17 @@ def test_it_reads_floats_as_little_endian():
     data = np.array([0.5, -1.0], "<f4").tobytes()
     stream = with_header({"encoding": "float32"}, dtype=model_pb2.DTYPE_FLOAT32, encoding=2)
     assert stream.receive(chunk(0, data, count=1)).samples.ravel().tolist() == [0.5, -1.0]
+
+
+def test_it_reads_vectors():
+    data = np.array([0.5, -1.0], "<f4").tobytes()
+    stream = with_header({"encoding": "float32"}, dims=(2,), dtype=model_pb2.DTYPE_FLOAT32, encoding=2, layout=2)
+    assert stream.receive(chunk(0, data, count=1)).samples.tolist() == [[0.5, -1.0]]
+
+
+def test_it_refuses_a_layout_that_does_not_fit_its_dims():
+    with pytest.raises(BadReply, match="cannot decode"):
+        with_header({"encoding": "float32"}, dims=(2,), dtype=model_pb2.DTYPE_FLOAT32, encoding=2)
 
 
 def test_it_requests_everything_at_first():
