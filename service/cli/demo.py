@@ -107,8 +107,10 @@ async def _accuracy(
     for entry in catalog.entries():
         classifier = entry.model
         is_usable = entry.ready or entry.state is ModelState.COLD
-        is_classifier = classifier and is_usable and Operation.CLASSIFY in classifier.operations
-        if classifier and is_classifier and _fits(classifier, images, model):
+        if not classifier or Operation.SAMPLE in classifier.operations:  # no judge of generators
+            continue
+        is_classifier = is_usable and Operation.CLASSIFY in classifier.operations
+        if is_classifier and _fits(classifier, images, model):
             await pool.load(entry.name, entry.version)
             target, _ = catalog.choose(catalog.find(entry.name, entry.version), Operation.CLASSIFY)
             items = (TensorItem(rows=images),)

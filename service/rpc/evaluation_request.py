@@ -279,6 +279,7 @@ class _Reader:
 def _can_read(model: ServedModel | None, dataset: Dataset) -> bool:
     return (
         model is not None
+        and Operation.SAMPLE not in model.operations  # a generator that also classifies is no judge of generators
         and {Operation.EMBED, Operation.CLASSIFY} <= model.operations
         and model.sample_dims == dataset.shape
         and set(dataset.classes) <= set(model.labels)

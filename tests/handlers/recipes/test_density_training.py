@@ -207,6 +207,15 @@ def test_modes_found_are_counted(modes: int, ring: TrainingData) -> None:
     assert found["rarest-mode-share"].value == pytest.approx(1 / 8 if modes == 8 else 0, abs=0.01)
 
 
+def test_the_collapsed_network_misses_modes_that_the_other_finds() -> None:
+    modes = {
+        name: next(entry for entry in load_card(MODEL_STORE / name).quality if entry.metric == "modes-found")
+        for name in ("rings-gan", "rings-gan-collapsed")
+    }
+    assert modes["rings-gan"].value == 8
+    assert modes["rings-gan-collapsed"].interval[1] < 8
+
+
 def test_a_mixture_finds_its_own_rows_likelier(digits: TrainingData) -> None:
     few = dataclasses.replace(digits, train=Split(images=digits.train.images[:200], labels=digits.train.labels[:200]))
     gaps = []
