@@ -23,6 +23,9 @@ FAMILIES: Mapping[str, tuple[str, str]] = MappingProxyType(
     {
         "vae": ("vae", "Vae"),
         "conditional-vae": ("vae", "ConditionalVae"),
+        "linear-autoencoder": ("autoencoder", "LinearAutoencoder"),
+        "autoencoder": ("autoencoder", "DenseAutoencoder"),
+        "conv-autoencoder": ("autoencoder", "ConvAutoencoder"),
         "standard-vae": ("standard_vae", "StandardVae"),
         "conditional-gan": ("gan", "ConditionalGan"),
         "classifier": ("classifier", "ConvClassifier"),

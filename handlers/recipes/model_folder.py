@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import tempfile
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -34,10 +34,12 @@ from handlers.cards.card import (
 from handlers.cards.card import Recipe as CardRecipe
 from handlers.cards.digests import check_weights, file_digest
 from handlers.execution.pixels import Uint8s, floats_to_uint8
+from handlers.family import Encoder
 from handlers.loading.build import build_module
 from handlers.models.classifier import ConvClassifier
 from handlers.recipes.catalogue import Recipe
 from handlers.recipes.data.load import TrainingData
+from handlers.recipes.latents import encode_rows, latent_spread
 from handlers.verification.golden import GOLDEN_COUNT, record_golden
 
 __all__ = ["Evaluator", "load_evaluator", "load_module", "write_model"]
@@ -83,6 +85,10 @@ def write_model(
         save_file({name: tensor.contiguous() for name, tensor in module.state_dict().items()}, weights)
         origin = CardRecipe(name=recipe.name, seed=seed, steps=steps, data=data.name, data_digest=data.digest)
         card = _describe(recipe, origin, data, quality, Weights(file=_WEIGHTS_FILE, digest=file_digest(weights)))
+        if isinstance(module, Encoder) and "ENCODE" in recipe.operations:
+            labels = data.train.labels if recipe.classes else None
+            latents = encode_rows(module, data.train.images, labels)
+            card = replace(card, latent_dim=latents.shape[1], latent_spread=latent_spread(latents))
         images = None if recipe.samples else _golden_images(data)
         record_golden(card, copy.deepcopy(module), staging / _GOLDEN_FILE, images=images)
         write_card(card, staging)

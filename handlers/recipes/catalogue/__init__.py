@@ -5,16 +5,19 @@ from __future__ import annotations
 from collections.abc import Mapping
 from types import MappingProxyType
 
+from handlers.recipes.catalogue.autoencoders import AUTOENCODER_RECIPES
 from handlers.recipes.catalogue.densities import DENSITY_RECIPES
 from handlers.recipes.catalogue.digits import DIGITS_RECIPES
 from handlers.recipes.catalogue.mnist import MNIST_RECIPES
 from handlers.recipes.catalogue.recipe import (
     AdamWFit,
+    AutoencoderFit,
     ClassifierFit,
     GanFit,
     KnownLawFit,
     MixtureFit,
     PointGanFit,
+    PrincipalFit,
     Recipe,
     StandardVaeFit,
     VaeFit,
@@ -24,23 +27,20 @@ from handlers.recipes.catalogue.variational import VARIATIONAL_RECIPES
 __all__ = [
     "RECIPES",
     "AdamWFit",
+    "AutoencoderFit",
     "ClassifierFit",
     "GanFit",
     "KnownLawFit",
     "MixtureFit",
     "PointGanFit",
+    "PrincipalFit",
     "Recipe",
     "StandardVaeFit",
     "VaeFit",
     "classifier_of",
 ]
 
-_ALL = (
-    *DIGITS_RECIPES,
-    *MNIST_RECIPES,
-    *VARIATIONAL_RECIPES,
-    *DENSITY_RECIPES,
-)
+_ALL = (*DIGITS_RECIPES, *MNIST_RECIPES, *AUTOENCODER_RECIPES, *VARIATIONAL_RECIPES, *DENSITY_RECIPES)
 
 RECIPES: Mapping[str, Recipe] = MappingProxyType({recipe.name: recipe for recipe in _ALL})
 """Recipes by name."""

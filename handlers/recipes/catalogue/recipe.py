@@ -13,18 +13,9 @@ from handlers.cards.card import OperationName, Parameter, ParameterName, Precisi
 from handlers.recipes.data.augmentations import Augmentation, ShiftAndNoise
 
 __all__ = [
-    "DIGITS",
-    "TRUNCATION",
-    "AdamWFit",
-    "ClassifierFit",
-    "GanFit",
-    "KnownLawFit",
-    "MixtureFit",
-    "PointGanFit",
-    "Recipe",
-    "StandardVaeFit",
-    "VaeFit",
-]
+    "DIGITS", "TRUNCATION", "AdamWFit", "AutoencoderFit", "ClassifierFit", "GanFit", "KnownLawFit", "MixtureFit",
+    "PointGanFit", "PrincipalFit", "Recipe", "StandardVaeFit", "VaeFit",
+]  # fmt: skip
 
 DIGITS = tuple(str(digit) for digit in range(10))
 TRUNCATION = Parameter(
@@ -73,6 +64,22 @@ class ClassifierFit(AdamWFit):
 @dataclass(frozen=True, kw_only=True)
 class VaeFit(AdamWFit):
     """Hyperparameters of an autoencoder; reconstruction and divergence have equal weights."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class AutoencoderFit(AdamWFit):
+    """Hyperparameters of an autoencoder, which minimises the cross-entropy of its reconstructions with the pixels.
+
+    Attributes:
+        noise: the largest standard deviation of the noise on its input, drawn uniformly for each picture; 0 is none.
+    """
+
+    noise: float = 0.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class PrincipalFit:
+    """No hyperparameters: the weights are computed in one step."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -191,7 +198,17 @@ class Recipe:
     config: Mapping[str, Any]
     data: str
     steps: int
-    fit: ClassifierFit | VaeFit | StandardVaeFit | GanFit | MixtureFit | PointGanFit | KnownLawFit
+    fit: (
+        ClassifierFit
+        | VaeFit
+        | StandardVaeFit
+        | AutoencoderFit
+        | PrincipalFit
+        | GanFit
+        | MixtureFit
+        | PointGanFit
+        | KnownLawFit
+    )
     operations: tuple[OperationName, ...] = ("SAMPLE",)
     classes: tuple[str, ...] = DIGITS
     length: int | None = None

@@ -82,9 +82,16 @@ class ModelMeasurer:
         seed = card.recipe.seed if card.recipe else 0
         conditional, value_range = bool(card.classes), card.sample.value_range
         return measure(
-            data, module, evaluator, conditional=conditional, value_range=value_range, seed=seed, sampler=sampler,
+            data,
+            module,
+            evaluator,
+            operations=card.operations,
+            conditional=conditional,
+            value_range=value_range,
+            seed=seed,
+            sampler=sampler,
             quick=quick,
-        )  # fmt: skip
+        )
 
     def _load_data(self, card: Card) -> TrainingData:
         name = self._data_set or (card.recipe.data if card.recipe else None)

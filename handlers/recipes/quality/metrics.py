@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from fount.intervals import wilson_interval
-from handlers.cards.card import Quality
+from handlers.cards.card import OperationName, Quality
 from handlers.family import Classifier, Sampler
 from handlers.models.classifier import ConvClassifier
 from handlers.models.mixture import GaussianMixture
@@ -25,6 +25,7 @@ from handlers.recipes.catalogue import Recipe, classifier_of
 from handlers.recipes.data.load import Split, TrainingData
 from handlers.recipes.model_folder import Evaluator
 from handlers.recipes.quality.densities import measure_mixture, measure_points
+from handlers.recipes.quality.latent import measure_latents
 from handlers.recipes.quality.measures import (
     OPTIMISTIC,
     count_copies,
@@ -61,6 +62,7 @@ def measure(
     module: nn.Module,
     evaluator: Evaluator | None,
     *,
+    operations: tuple[OperationName, ...],
     conditional: bool,
     value_range: tuple[float, float],
     seed: int,
@@ -73,6 +75,7 @@ def measure(
         data: what it was trained on; it is compared with the test rows.
         module: the model, on the CPU, in evaluation mode.
         evaluator: labels the samples of a generator; None for a classifier or a model of points.
+        operations: of the model.
         conditional: whether a generator takes labels.
         value_range: of the floats the module returns or reads.
         seed: of the classifiers that are trained on samples.
@@ -80,7 +83,7 @@ def measure(
         quick: leave those out; on MNIST they take ten minutes.
     """
     with torch_threads(1), tqdm(unit="metric", desc="measuring", disable=None, leave=False) as bar:
-        found = []
+        found = list[Quality]()
         entries: Iterator[Quality]
         if data.test.images.ndim == _POINTS_NDIM:
             entries = measure_points(data, module)
@@ -88,12 +91,17 @@ def measure(
             assert isinstance(module, Classifier)
             entries = iter([_measure_test_accuracy(data, module, value_range)])
         else:
-            served = sampler or module
-            assert isinstance(served, Sampler)
-            training_seed = None if quick or not conditional else seed
-            entries = _measure_generator(data, served, evaluator, conditional, value_range, training_seed)
+            entries = iter(())
             if isinstance(module, GaussianMixture):
-                entries = chain(measure_mixture(data, module), entries)
+                entries = measure_mixture(data, module)
+            served = sampler or module
+            if "SAMPLE" in operations:
+                assert isinstance(served, Sampler)
+                training_seed = None if quick or not conditional else seed
+                drawn = _measure_generator(data, served, evaluator, conditional, value_range, training_seed)
+                entries = chain(entries, drawn)
+            if {"ENCODE", "DECODE"} <= set(operations) and not conditional:
+                entries = chain(entries, measure_latents(data, module, evaluator, operations))
         for quality in entries:
             bar.update()
             bar.set_postfix_str(quality.metric)

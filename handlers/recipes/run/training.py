@@ -11,24 +11,28 @@ from torch import nn
 
 from handlers.cards.card import Card
 from handlers.execution.numerics import read_numerics
+from handlers.models.autoencoder import Autoencoder
 from handlers.recipes.catalogue import (
+    AutoencoderFit,
     ClassifierFit,
     GanFit,
     KnownLawFit,
     MixtureFit,
     PointGanFit,
+    PrincipalFit,
     Recipe,
     StandardVaeFit,
     VaeFit,
 )
 from handlers.recipes.data.load import TrainingData, check_classes, load_data
+from handlers.recipes.latents import encode_rows
 from handlers.recipes.model_folder import Evaluator, load_evaluator, write_model
 from handlers.recipes.quality.metrics import measure
 from handlers.recipes.reproducible import reproducible
 from handlers.recipes.run.checkpoints import lock_folder
 from handlers.recipes.run.loop import Run, TrainingOptions
 from handlers.recipes.run.probes import ClassifierProbe, GeneratorProbe, PointProbe, Probe
-from handlers.recipes.tasks.autoencoders import AutoencoderTask
+from handlers.recipes.tasks.autoencoders import AutoencoderTask, PrincipalTask, ReconstructionTask
 from handlers.recipes.tasks.classifiers import ClassifierTask
 from handlers.recipes.tasks.gans import GanTask
 from handlers.recipes.tasks.mixtures import MixtureTask
@@ -70,10 +74,18 @@ def train_model(
     check_classes(data)
     evaluator = load_evaluator(evaluator_folder, data) if evaluator_folder else None
     module = train_module(recipe, data, evaluator, options, log=log)
+    if isinstance(module, Autoencoder):
+        module.fit_prior(encode_rows(module, data.train.images))
     log(f"{recipe.name} is trained; measuring it{', which takes minutes' if recipe.samples else ''}")
     conditional = bool(recipe.classes)
     quality = measure(
-        data, module, evaluator, conditional=conditional, value_range=recipe.value_range, seed=options.seed
+        data,
+        module,
+        evaluator,
+        operations=recipe.operations,
+        conditional=conditional,
+        value_range=recipe.value_range,
+        seed=options.seed,
     )
     return write_model(recipe, folder, data, module, quality, steps=options.steps, seed=options.seed)
 
@@ -124,6 +136,10 @@ def build_task(
             kind = ClassifierTask
         case VaeFit():
             kind = AutoencoderTask
+        case AutoencoderFit():
+            kind = ReconstructionTask
+        case PrincipalFit():
+            kind = PrincipalTask
         case StandardVaeFit():
             kind = StandardVaeTask
         case GanFit():

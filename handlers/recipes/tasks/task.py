@@ -50,7 +50,7 @@ class Task(ABC):
         self.module: nn.Module = module.to(device)
         self._steps, self._generator, self._device = steps, generator, device
         self._images, self._labels = rows.images.to(device), rows.labels.to(device)
-        self._average = copy.deepcopy(self.module).requires_grad_(False).eval()
+        self._average: nn.Module = copy.deepcopy(self.module).requires_grad_(False).eval()
         self._modules: dict[str, nn.Module] = {"module": self.module, "average": self._average}  # by name in the state
         self._optimizers: dict[str, torch.optim.Optimizer] = {}
 

@@ -53,7 +53,16 @@ def measure_quickly(
     digits: TrainingData, module: Copyist, evaluator: Evaluator, *, conditional: bool = True
 ) -> dict[str, Quality]:
     value_range = module.value_range
-    found = measure(digits, module, evaluator, conditional=conditional, value_range=value_range, seed=0, quick=True)
+    found = measure(
+        digits,
+        module,
+        evaluator,
+        operations=("SAMPLE",),
+        conditional=conditional,
+        value_range=value_range,
+        seed=0,
+        quick=True,
+    )
     return {entry.metric: entry for entry in found}
 
 

@@ -1,0 +1,160 @@
+"""Quality of models with a latent space: reconstructions, denoising, how much of the space decodes, and likelihoods.
+
+A module with its data set enters; quality entries of its card leave. Pictures are measured as floats: codes and
+reconstructions are served as such, too.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from statistics import NormalDist
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from fount.address import Addresses, Stream
+from fount.intervals import wilson_interval
+from handlers.cards.card import OperationName, Quality
+from handlers.family import Deadline, Decoder, Draw, Encoder, Noise, Sampler, Scorer
+from handlers.recipes.data.load import TrainingData
+from handlers.recipes.latents import encode_rows
+from handlers.recipes.model_folder import Evaluator
+from handlers.recipes.quality.measures import draw_images, quality_entry
+
+__all__ = ["measure_latents"]
+
+_CHUNK = 100
+_CONFIDENT = 0.8
+_SAMPLES, _SEED = 10_000, 20261
+_GRID = 40  # points a side of a plane of codes
+_NOISE_LEVELS = (0.1, 0.3, 0.5)
+_NOISY_ROWS = 2000
+_SCORED_ROWS, _IMPORTANCE_SAMPLES, _BINARY_SEED = 2000, 100, 20264
+_CPU = torch.device("cpu")
+_Z = NormalDist().inv_cdf(0.975)
+
+
+@torch.inference_mode()
+def measure_latents(
+    data: TrainingData, module: nn.Module, evaluator: Evaluator, operations: tuple[OperationName, ...]
+) -> Iterator[Quality]:
+    """Measure an unconditional model with a latent space, whose floats are in [0, 1]."""
+    assert isinstance(module, Encoder)
+    assert isinstance(module, Decoder)
+    images = data.test.images
+    restored = torch.cat([module.decode(module.encode(rows, None)[0], None) for rows in torch.split(images, _CHUNK)])
+    yield from _measure_reconstruction(images, restored)
+    yield _clear_share("reconstruction-clear-share", f"reconstructions of {len(images)} test rows", restored, evaluator)
+    if "SAMPLE" not in operations:
+        yield from _measure_denoising(images[:_NOISY_ROWS], module)
+        return
+    assert isinstance(module, Sampler)
+    if hasattr(module, "fit_prior"):
+        naive = _Naive(module)
+        drawn = draw_images(naive, _SEED, _SAMPLES, None, value_range=(0.0, 1.0))
+        yield _clear_share("naive-clear-share", f"{_SAMPLES} samples of codes of N(0, 1)", drawn, evaluator)
+    latents = encode_rows(module, data.train.images)
+    if latents.shape[1] == 2:
+        yield _measure_plane(module, latents, evaluator)
+    if isinstance(module, Scorer):
+        yield from _measure_likelihood(images[:_SCORED_ROWS], module)
+
+
+def _mean_entry(metric: str, values: Tensor, method: str) -> Quality:
+    """Create the entry of a mean over rows, (N,), with the interval of its normal approximation."""
+    mean, error = float(values.double().mean()), float(values.double().std()) / math.sqrt(len(values))
+    interval = (mean - _Z * error, mean + _Z * error)
+    return quality_entry(metric, mean, interval, None, f"{method}; normal interval of the mean over rows")
+
+
+def _measure_reconstruction(images: Tensor, restored: Tensor) -> Iterator[Quality]:
+    count = len(images)
+    squares = ((restored - images) ** 2).flatten(1).mean(dim=1)
+    yield _mean_entry("reconstruction-mse", squares, f"mean squared error of a pixel of {count} test rows, in [0, 1]")
+    clipped = restored.clamp(1e-6, 1 - 1e-6)
+    entropy = nn.functional.binary_cross_entropy(clipped, images, reduction="none").flatten(1).mean(dim=1)
+    floor = float(nn.functional.binary_cross_entropy(images.clamp(1e-6, 1 - 1e-6), images))
+    method = (
+        f"mean cross-entropy of a pixel of {count} test rows, in nats, reconstructions clipped to 1e-6; perfect "
+        f"reconstructions of these grey pixels have {floor:.4f}"
+    )
+    yield _mean_entry("reconstruction-bce", entropy, method)
+
+
+@torch.inference_mode()
+def _clear_share(metric: str, what: str, images: Tensor, evaluator: Evaluator) -> Quality:
+    parts = [evaluator.classifier.classify(rows).amax(dim=1) for rows in torch.split(images, _CHUNK)]
+    clear = int((torch.cat(parts) >= _CONFIDENT).sum())
+    method = f"share of {what} to which {evaluator.name} gives a class with {_CONFIDENT} or more; Wilson interval"
+    return quality_entry(metric, clear / len(images), wilson_interval(clear, len(images)), None, method)
+
+
+def _measure_denoising(images: Tensor, module: nn.Module) -> Iterator[Quality]:
+    assert isinstance(module, Encoder)
+    assert isinstance(module, Decoder)
+    noise = torch.from_numpy(
+        Addresses.of_range(_SEED, 0, len(images)).normals(Stream.LATENT, images[0].numel())
+    ).reshape(images.shape)
+    for level in _NOISE_LEVELS:
+        noisy = (images + level * noise).clamp(0, 1)
+        parts = torch.split(noisy, _CHUNK)
+        restored = torch.cat([module.decode(module.encode(rows, None)[0], None) for rows in parts])
+        before, after = _psnr(noisy, images), _psnr(restored, images)
+        method = (
+            f"how much the peak signal-to-noise ratio of {len(images)} test rows rises, in decibels, from normal noise "
+            f"of standard deviation {level:g}, clipped to [0, 1]; mean before "
+            f"{float(before.mean()):.2f}, after {float(after.mean()):.2f}"
+        )
+        yield _mean_entry(f"psnr-gain-{level:g}", after - before, method)
+
+
+def _psnr(images: Tensor, truth: Tensor) -> Tensor:
+    """Compute the peak signal-to-noise ratio of each picture, (N,), in decibels, for a peak of 1."""
+    return -10 * torch.log10(((images - truth) ** 2).flatten(1).mean(dim=1))
+
+
+def _measure_plane(module: nn.Module, latents: Tensor, evaluator: Evaluator) -> Quality:
+    """Decode a grid over the middle 98 % of codes in each coordinate."""
+    assert isinstance(module, Decoder)
+    shares = torch.tensor([0.01, 0.99], dtype=latents.dtype)
+    ends = torch.quantile(latents, shares, dim=0)  # (2, 2)
+    axes = [torch.linspace(float(ends[0, k]), float(ends[1, k]), _GRID) for k in range(2)]
+    grid = torch.cartesian_prod(*axes)
+    images = torch.cat([module.decode(rows, None) for rows in torch.split(grid, _CHUNK)])
+    what = f"the {_GRID}×{_GRID} points of a grid over the middle 98 % of the training rows' codes"
+    return _clear_share("grid-clear-share", what, images, evaluator)
+
+
+def _measure_likelihood(images: Tensor, module: Scorer) -> Iterator[Quality]:
+    count = len(images)
+    uniforms = Addresses.of_range(_BINARY_SEED, 0, count).uniforms(Stream.LATENT, images[0].numel())
+    binary = torch.from_numpy((uniforms < images.flatten(1).numpy()).astype(np.float32)).reshape(images.shape)
+    draw, parts = Draw(importance_samples=_IMPORTANCE_SAMPLES), []
+    for start in range(0, count, _CHUNK):
+        rows = binary[start : start + _CHUNK]
+        noise = Noise(addresses=Addresses.of_range(_SEED, start, len(rows)), device=_CPU)
+        parts.append(module.score(rows, None, noise, draw, Deadline()))
+    scores = torch.cat(parts)
+    what = f"of {count} test rows, each pixel drawn as 0 or 1 with its grey level as probability, in nats"
+    yield _mean_entry("test-elbo", scores[:, 0], f"evidence lower bound {what}; {_IMPORTANCE_SAMPLES} latents a row")
+    method = f"importance-weighted bound of {_IMPORTANCE_SAMPLES} latents {what}"
+    yield _mean_entry("test-iwae", scores[:, 1], method)
+
+
+class _Naive(nn.Module):
+    """A sampler that draws codes of N(0, 1)."""
+
+    def __init__(self, sampler: Sampler) -> None:
+        super().__init__()
+        self._sampler = sampler
+
+    @classmethod
+    def from_config(cls, config: object) -> _Naive:
+        """Fail: it wraps an existing module."""
+        raise ValueError("a wrapped sampler is not built from a configuration")
+
+    def sample(self, noise: Noise, labels: Tensor | None, draw: Draw, deadline: Deadline) -> Tensor:
+        """Sample with `prior_fit` 0."""
+        return self._sampler.sample(noise, labels, Draw(prior_fit=0.0), deadline)
