@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 __all__ = [
-    "FEWEST_HELD_OUT", "NEIGHBOURS", "Duplicates", "Evidence", "ImageSet", "LabelGrid", "Nearest", "RealRows",
-    "Samples",
+    "FEWEST_HELD_OUT", "NEIGHBOURS", "Duplicates", "Evidence", "ImageSet", "LabelGrid", "LogLikelihoods", "Nearest",
+    "RealRows", "Samples",
 ]  # fmt: skip
 
 _Value = TypeVar("_Value")
@@ -123,6 +123,21 @@ class LabelGrid:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
+class LogLikelihoods:
+    """What the generator scores real rows: log p(x|y) of each with its label, or log p(x) of an unconditional one.
+
+    Attributes:
+        name: of the score.
+        training: (n,) float64, finite, of training rows drawn without replacement.
+        held_out: (m,) float64, finite.
+    """
+
+    name: str
+    training: NDArray[np.float64]
+    held_out: NDArray[np.float64]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Evidence:
     """All data of an evaluation that panels and figures use.
 
@@ -137,6 +152,7 @@ class Evidence:
         seed: of all random draws.
         extractor, classifier: names of the models that read the images.
         duplicates: which rows of either split were left out.
+        log_likelihoods: None where the generator gives none, or the caller may not score.
     """
 
     samples: Samples
@@ -150,6 +166,7 @@ class Evidence:
     extractor: str = "the extractor"
     classifier: str = "the classifier"
     duplicates: Duplicates = field(default_factory=Duplicates)
+    log_likelihoods: LogLikelihoods | None = None
     _cache: dict[str, Any] = field(default_factory=dict, init=False, repr=False)
 
     @property

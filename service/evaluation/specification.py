@@ -49,6 +49,8 @@ class Specification:
         parameters: sampling parameters with the defaults of the model's card.
         panels: in the order of the report.
         gates: as given; they can be parsed.
+        score: the name of the log-likelihood that real rows are compared by, the first column of the generator's SCORE;
+            empty: it has none, the caller may not score, or memorisation is not evaluated.
         code_version: Fount's version at creation.
         format: of this value.
     """
@@ -72,6 +74,7 @@ class Specification:
     panels: tuple[Panel, ...]
     gates: tuple[str, ...]
     code_version: str
+    score: str = ""
     format: int = FORMAT
 
     @property

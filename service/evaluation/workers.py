@@ -11,7 +11,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from service.domain import Parameters
+from service.domain import Labels, Parameters
 from service.evaluation.specification import PinnedModel
 
 __all__ = ["DrawnSamples", "Workers"]
@@ -53,3 +53,11 @@ class Workers(Protocol):
 
     async def classify(self, model: PinnedModel, images: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Classify (n, H, W, C) images: (n, classes) float32 probabilities in the model's order, NaN likewise."""
+
+    async def score(
+        self, model: PinnedModel, images: NDArray[np.uint8], *, seed: int, start_index: int, labels: Labels | None
+    ) -> NDArray[np.float32]:
+        """Score (n, H, W, C) images: (n, columns) float32, NaN likewise; log p(x|y) of labels (n,), else log p(x).
+
+        Noise is drawn at (seed, start_index and the following).
+        """

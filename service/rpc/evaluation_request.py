@@ -134,8 +134,15 @@ class _Reader:
             parameters=parameters,
             panels=panels,
             gates=tuple(request.gates),
+            score=self._score(generator.model, panels),
             code_version=version("fount"),
         )
+
+    def _score(self, model: ServedModel, panels: Sequence[Panel]) -> str:
+        """Return the column that rows are scored by; empty where memorisation or the caller's right to score lacks."""
+        able = Operation.SCORE in model.operations and model.is_image and bool(model.score_columns)
+        wanted = Panel.MEMORISATION in panels and self.caller.may(f"score:{model.key.name}")
+        return model.score_columns[0] if able and wanted else ""
 
     def _refuse(self, refusal: FountServiceError) -> None:
         self.refusal = self.refusal or refusal

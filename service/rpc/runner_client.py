@@ -23,7 +23,7 @@ from fount.retry import RetryPolicy
 from fount.runner.v1 import runner_pb2, runner_pb2_grpc
 from fount.v1 import model_pb2, sampling_pb2
 from fount.worker.v1 import worker_pb2
-from service.domain import Operation, Parameters
+from service.domain import Labels, Operation, Parameters
 from service.errors import FountServiceError, NotReady, Overloaded, Retired, UnknownName, Violation, WorkerFault
 from service.evaluation.specification import PinnedModel
 from service.evaluation.workers import DrawnSamples
@@ -40,6 +40,7 @@ _OVERLOADED_S = 1.0  # where the gateway names no delay
 _OPERATIONS = {
     Operation.CLASSIFY: model_pb2.OPERATION_CLASSIFY,
     Operation.EMBED: model_pb2.OPERATION_EMBED,
+    Operation.SCORE: model_pb2.OPERATION_SCORE,
 }
 
 
@@ -102,21 +103,39 @@ class RemoteWorkers:
         """See `Workers`."""
         return await self._read(model, Operation.CLASSIFY, images)
 
+    async def score(
+        self, model: PinnedModel, images: NDArray[np.uint8], *, seed: int, start_index: int, labels: Labels | None
+    ) -> NDArray[np.float32]:
+        """See `Workers`."""
+        given = runner_pb2.ReadRequest(seed=seed, start_index=start_index, labels=labels)
+        return await self._read(model, Operation.SCORE, images, given)
+
     async def close(self) -> None:
         """Close connections."""
         await self._client.close()
         await self._channel.close()
 
-    async def _read(self, model: PinnedModel, operation: Operation, images: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Read all images, with a few messages in flight."""
+    async def _read(
+        self,
+        model: PinnedModel,
+        operation: Operation,
+        images: NDArray[np.uint8],
+        given: runner_pb2.ReadRequest | None = None,
+    ) -> NDArray[np.float32]:
+        """Read all images, with a few messages in flight; `given` has labels and addresses of all rows."""
         if not len(images):
             return np.zeros((0, 0), np.float32)
         message_rows = max(1, min(_MESSAGE_ROWS, _MESSAGE_BYTES // max(1, images[0].nbytes)))
         slots = asyncio.Semaphore(_MESSAGES_AT_ONCE)
 
         async def read(first: int) -> NDArray[np.float32]:
+            part = slice(first, first + message_rows)
+            request = runner_pb2.ReadRequest()
+            if given is not None:
+                labels = given.labels[part]
+                request = runner_pb2.ReadRequest(seed=given.seed, start_index=given.start_index + first, labels=labels)
             async with slots:
-                return await self._read_message(model, operation, images[first : first + message_rows])
+                return await self._read_message(request, model, operation, images[part])
 
         tasks: list[asyncio.Task[NDArray[np.float32]]] = []
         try:
@@ -130,14 +149,17 @@ class RemoteWorkers:
         return np.concatenate(rows)
 
     async def _read_message(
-        self, model: PinnedModel, operation: Operation, images: NDArray[np.uint8]
+        self, request: runner_pb2.ReadRequest, model: PinnedModel, operation: Operation, images: NDArray[np.uint8]
     ) -> NDArray[np.float32]:
-        request = runner_pb2.ReadRequest(
-            model=reference_to_message(model),
-            numerics=model.numerics,
-            operation=_OPERATIONS[operation],
-            images=worker_pb2.Tensor(dims=images.shape, dtype=model_pb2.DTYPE_UINT8, data=images.tobytes()),
-            priority=sampling_pb2.PRIORITY_BULK,
+        """Complete a request, which may have labels and addresses, and send it."""
+        request.MergeFrom(
+            runner_pb2.ReadRequest(
+                model=reference_to_message(model),
+                numerics=model.numerics,
+                operation=_OPERATIONS[operation],
+                images=worker_pb2.Tensor(dims=images.shape, dtype=model_pb2.DTYPE_UINT8, data=images.tobytes()),
+                priority=sampling_pb2.PRIORITY_BULK,
+            )
         )
         async with _as_service_errors():
             response = await self._calls.unary(self._reading.Read, request)

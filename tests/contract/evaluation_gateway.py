@@ -41,7 +41,11 @@ EYES = memory_model("eyes", labels=(), dims=SHAPE, operations=frozenset({Operati
 WIDE = memory_model("wide", labels=CLASSES, dims=(4, 5, 1))
 FEW = memory_model("few", labels=("zero",), dims=SHAPE, operations=frozenset(Operation))
 FLOATS = memory_model("floats", dims=SHAPE, labels=CLASSES, encodings=frozenset({Encoding.FLOAT32}))
-MODELS = [PAINTER, BLIND, READER, EYES, WIDE, FEW, FLOATS]
+SCORER = memory_model(
+    "scorer", labels=("two", "one", "zero", "three"), dims=SHAPE, score_columns=("log-density",),
+    operations=frozenset({Operation.SAMPLE, Operation.SCORE}),
+)  # fmt: skip
+MODELS = [SCORER, PAINTER, BLIND, READER, EYES, WIDE, FEW, FLOATS]
 
 
 def settings(folder: Path, name: str = "small", classifier: str = "reader", *, rows: int = 60) -> DatasetSettings:

@@ -27,7 +27,7 @@ from fount.v1 import sampling_pb2 as fount_dot_v1_dot_sampling__pb2
 from fount.worker.v1 import worker_pb2 as fount_dot_worker_dot_v1_dot_worker__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1c\x66ount/runner/v1/runner.proto\x12\x0f\x66ount.runner.v1\x1a\x14\x66ount/v1/model.proto\x1a\x17\x66ount/v1/sampling.proto\x1a\x1c\x66ount/worker/v1/worker.proto\"\xb9\x01\n\x0bReadRequest\x12!\n\x05model\x18\x01 \x01(\x0b\x32\x12.fount.v1.ModelRef\x12\x10\n\x08numerics\x18\x02 \x01(\t\x12&\n\toperation\x18\x03 \x01(\x0e\x32\x13.fount.v1.Operation\x12\'\n\x06images\x18\x04 \x01(\x0b\x32\x17.fount.worker.v1.Tensor\x12$\n\x08priority\x18\x05 \x01(\x0e\x32\x12.fount.v1.Priority\"G\n\x0cReadResponse\x12%\n\x04rows\x18\x01 \x01(\x0b\x32\x17.fount.worker.v1.Tensor\x12\x10\n\x08numerics\x18\x02 \x01(\t2U\n\x0eReadingService\x12\x43\n\x04Read\x12\x1c.fount.runner.v1.ReadRequest\x1a\x1d.fount.runner.v1.ReadResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1c\x66ount/runner/v1/runner.proto\x12\x0f\x66ount.runner.v1\x1a\x14\x66ount/v1/model.proto\x1a\x17\x66ount/v1/sampling.proto\x1a\x1c\x66ount/worker/v1/worker.proto\"\xec\x01\n\x0bReadRequest\x12!\n\x05model\x18\x01 \x01(\x0b\x32\x12.fount.v1.ModelRef\x12\x10\n\x08numerics\x18\x02 \x01(\t\x12&\n\toperation\x18\x03 \x01(\x0e\x32\x13.fount.v1.Operation\x12\'\n\x06images\x18\x04 \x01(\x0b\x32\x17.fount.worker.v1.Tensor\x12$\n\x08priority\x18\x05 \x01(\x0e\x32\x12.fount.v1.Priority\x12\x0e\n\x06labels\x18\x06 \x03(\r\x12\x0c\n\x04seed\x18\x07 \x01(\x04\x12\x13\n\x0bstart_index\x18\x08 \x01(\x04\"G\n\x0cReadResponse\x12%\n\x04rows\x18\x01 \x01(\x0b\x32\x17.fount.worker.v1.Tensor\x12\x10\n\x08numerics\x18\x02 \x01(\t2U\n\x0eReadingService\x12\x43\n\x04Read\x12\x1c.fount.runner.v1.ReadRequest\x1a\x1d.fount.runner.v1.ReadResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -35,9 +35,9 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'fount.runner.v1.runner_pb2'
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_READREQUEST']._serialized_start=127
-  _globals['_READREQUEST']._serialized_end=312
-  _globals['_READRESPONSE']._serialized_start=314
-  _globals['_READRESPONSE']._serialized_end=385
-  _globals['_READINGSERVICE']._serialized_start=387
-  _globals['_READINGSERVICE']._serialized_end=472
+  _globals['_READREQUEST']._serialized_end=363
+  _globals['_READRESPONSE']._serialized_start=365
+  _globals['_READRESPONSE']._serialized_end=436
+  _globals['_READINGSERVICE']._serialized_start=438
+  _globals['_READINGSERVICE']._serialized_end=523
 # @@protoc_insertion_point(module_scope)

@@ -4,10 +4,12 @@ isort:skip_file
 The protocol between evaluation runner and gateway. Private: clients never see it."""
 
 import builtins
+import collections.abc
 import fount.v1.model_pb2
 import fount.v1.sampling_pb2
 import fount.worker.v1.worker_pb2
 import google.protobuf.descriptor
+import google.protobuf.internal.containers
 import google.protobuf.message
 import sys
 import typing
@@ -30,19 +32,32 @@ class ReadRequest(google.protobuf.message.Message):
     OPERATION_FIELD_NUMBER: builtins.int
     IMAGES_FIELD_NUMBER: builtins.int
     PRIORITY_FIELD_NUMBER: builtins.int
+    LABELS_FIELD_NUMBER: builtins.int
+    SEED_FIELD_NUMBER: builtins.int
+    START_INDEX_FIELD_NUMBER: builtins.int
     numerics: builtins.str
     """numerics pins the workers. Empty: the gateway's choice."""
     operation: fount.v1.model_pb2.Operation.ValueType
-    """operation is OPERATION_CLASSIFY or OPERATION_EMBED. Any other: INVALID_ARGUMENT."""
+    """operation is OPERATION_CLASSIFY, OPERATION_EMBED or OPERATION_SCORE. Any other: INVALID_ARGUMENT."""
     priority: fount.v1.sampling_pb2.Priority.ValueType
     """priority is as in SampleRequest. Unset: bulk."""
+    seed: builtins.int
+    """seed is that of the noise of scores that draw. Unset: 0."""
+    start_index: builtins.int
+    """start_index is the index of the first row's noise; rows follow one another. Unset: 0."""
     @property
     def model(self) -> fount.v1.model_pb2.ModelRef:
-        """model is the classifier or extractor, with its digest. Without a name: INVALID_ARGUMENT."""
+        """model is the classifier, extractor or generator, with its digest. Without a name: INVALID_ARGUMENT."""
 
     @property
     def images(self) -> fount.worker.v1.worker_pb2.Tensor:
         """images is (n, H, W, C) UINT8 of the model's own shape. Any other: INVALID_ARGUMENT."""
+
+    @property
+    def labels(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
+        """labels holds one class index of the model a row, to score log p(x|y). Empty: log p(x). Another number of labels, one
+        that is unknown, or labels of another operation: INVALID_ARGUMENT.
+        """
 
     def __init__(
         self,
@@ -52,9 +67,12 @@ class ReadRequest(google.protobuf.message.Message):
         operation: fount.v1.model_pb2.Operation.ValueType = ...,
         images: fount.worker.v1.worker_pb2.Tensor | None = ...,
         priority: fount.v1.sampling_pb2.Priority.ValueType = ...,
+        labels: collections.abc.Iterable[builtins.int] | None = ...,
+        seed: builtins.int = ...,
+        start_index: builtins.int = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["images", b"images", "model", b"model"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["images", b"images", "model", b"model", "numerics", b"numerics", "operation", b"operation", "priority", b"priority"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["images", b"images", "labels", b"labels", "model", b"model", "numerics", b"numerics", "operation", b"operation", "priority", b"priority", "seed", b"seed", "start_index", b"start_index"]) -> None: ...
 
 Global___ReadRequest: typing_extensions.TypeAlias = ReadRequest
 
@@ -70,7 +88,7 @@ class ReadResponse(google.protobuf.message.Message):
     """numerics is the workers'. Always set."""
     @property
     def rows(self) -> fount.worker.v1.worker_pb2.Tensor:
-        """rows is (n, classes) or (n, features) FLOAT32; NaN where the worker failed on a row."""
+        """rows is (n, classes), (n, features) or (n, score columns) FLOAT32; NaN where the worker failed on a row."""
 
     def __init__(
         self,

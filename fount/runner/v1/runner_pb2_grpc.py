@@ -26,9 +26,9 @@ if _version_not_supported:
 
 
 class ReadingServiceStub(object):
-    """ReadingService classifies and embeds images, which no public method does: it returns whole arrays, through the gateway's
-    queue.
-    Needs the grant evaluate. Runners draw samples as any client does.
+    """ReadingService classifies, embeds and scores images, as no public method does: it returns whole arrays, through the
+    gateway's queue.
+    Needs the grant evaluate, and to score also score:<model>. Runners draw samples as any client does.
     """
 
     def __init__(self, channel):
@@ -45,13 +45,13 @@ class ReadingServiceStub(object):
 
 
 class ReadingServiceServicer(object):
-    """ReadingService classifies and embeds images, which no public method does: it returns whole arrays, through the gateway's
-    queue.
-    Needs the grant evaluate. Runners draw samples as any client does.
+    """ReadingService classifies, embeds and scores images, as no public method does: it returns whole arrays, through the
+    gateway's queue.
+    Needs the grant evaluate, and to score also score:<model>. Runners draw samples as any client does.
     """
 
     def Read(self, request, context):
-        """Read classifies or embeds images. A bad field: INVALID_ARGUMENT with BadRequest. A model, digest or numerics that is not
+        """Read classifies, embeds or scores images. A bad field: INVALID_ARGUMENT with BadRequest. A model, digest or numerics that is not
         served: NOT_FOUND or FAILED_PRECONDITION; no ready worker: UNAVAILABLE; too much work queued: RESOURCE_EXHAUSTED
         with RetryInfo.
         """
@@ -76,9 +76,9 @@ def add_ReadingServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class ReadingService(object):
-    """ReadingService classifies and embeds images, which no public method does: it returns whole arrays, through the gateway's
-    queue.
-    Needs the grant evaluate. Runners draw samples as any client does.
+    """ReadingService classifies, embeds and scores images, as no public method does: it returns whole arrays, through the
+    gateway's queue.
+    Needs the grant evaluate, and to score also score:<model>. Runners draw samples as any client does.
     """
 
     @staticmethod

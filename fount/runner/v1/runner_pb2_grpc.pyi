@@ -42,9 +42,9 @@ _ReadingServiceReadType = typing_extensions.TypeVar(
 )
 
 class ReadingServiceStub(typing.Generic[_ReadingServiceReadType]):
-    """ReadingService classifies and embeds images, which no public method does: it returns whole arrays, through the gateway's
-    queue.
-    Needs the grant evaluate. Runners draw samples as any client does.
+    """ReadingService classifies, embeds and scores images, as no public method does: it returns whole arrays, through the
+    gateway's queue.
+    Needs the grant evaluate, and to score also score:<model>. Runners draw samples as any client does.
     """
 
     @typing.overload
@@ -64,7 +64,7 @@ class ReadingServiceStub(typing.Generic[_ReadingServiceReadType]):
     ], channel: grpc.aio.Channel) -> None: ...
 
     Read: _ReadingServiceReadType
-    """Read classifies or embeds images. A bad field: INVALID_ARGUMENT with BadRequest. A model, digest or numerics that is not
+    """Read classifies, embeds or scores images. A bad field: INVALID_ARGUMENT with BadRequest. A model, digest or numerics that is not
     served: NOT_FOUND or FAILED_PRECONDITION; no ready worker: UNAVAILABLE; too much work queued: RESOURCE_EXHAUSTED
     with RetryInfo.
     """
@@ -77,9 +77,9 @@ ReadingServiceAsyncStub: typing_extensions.TypeAlias = ReadingServiceStub[
 ]
 
 class ReadingServiceServicer(metaclass=abc.ABCMeta):
-    """ReadingService classifies and embeds images, which no public method does: it returns whole arrays, through the gateway's
-    queue.
-    Needs the grant evaluate. Runners draw samples as any client does.
+    """ReadingService classifies, embeds and scores images, as no public method does: it returns whole arrays, through the
+    gateway's queue.
+    Needs the grant evaluate, and to score also score:<model>. Runners draw samples as any client does.
     """
 
     @abc.abstractmethod
@@ -88,7 +88,7 @@ class ReadingServiceServicer(metaclass=abc.ABCMeta):
         request: fount.runner.v1.runner_pb2.ReadRequest,
         context: _ServicerContext,
     ) -> typing.Union[fount.runner.v1.runner_pb2.ReadResponse, collections.abc.Awaitable[fount.runner.v1.runner_pb2.ReadResponse]]:
-        """Read classifies or embeds images. A bad field: INVALID_ARGUMENT with BadRequest. A model, digest or numerics that is not
+        """Read classifies, embeds or scores images. A bad field: INVALID_ARGUMENT with BadRequest. A model, digest or numerics that is not
         served: NOT_FOUND or FAILED_PRECONDITION; no ready worker: UNAVAILABLE; too much work queued: RESOURCE_EXHAUSTED
         with RetryInfo.
         """

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import operator
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 
@@ -95,10 +95,12 @@ def parse_gate(text: str) -> Gate:
     )
 
 
-def evaluate_gate(gate: Gate, metrics: Iterable[Metric]) -> GateOutcome:
+def evaluate_gate(gate: Gate, metrics: Sequence[Metric]) -> GateOutcome:
     """Evaluate a gate on metrics; it does not pass on a number that could not be computed."""
     metric = next((each for each in metrics if each.name == gate.metric), None)
     if metric is None:
+        if any(each.panel is gate.panel for each in metrics):
+            return _no_number(gate, f"{gate.metric} was not computed: the model gives no scores, or none to the caller")
         return _no_number(gate, f"{gate.metric} was not computed: the {gate.panel} panel was not requested")
     if gate.class_name is None:
         null_mean = None if metric.null is None else metric.null.mean

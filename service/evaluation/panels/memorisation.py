@@ -7,8 +7,12 @@ sample that is near to training rows in general (a typical image) is not a copy,
 Where held-out rows are nearly copies themselves, copies would pass as like real: then nothing compared with them is
 measurable. Exact copies are counted whatever held-out rows score.
 
-Source: Carlini et al., "Extracting training data from diffusion models", 2023 (nearest distance over that of the next);
-the calibration on held-out rows is this project's own.
+A generator that also gives log-likelihoods shows overfitting before it copies: it finds the rows it was trained on
+likelier than others.
+
+Sources: Carlini et al., "Extracting training data from diffusion models", 2023 (nearest distance over that of the
+next); Yeom et al., "Privacy risk in machine learning", 2018, section 4 (the gap of losses tells members); the
+calibration on held-out rows is this project's own.
 """
 
 from __future__ import annotations
@@ -19,7 +23,7 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
-from service.evaluation.evidence import NEIGHBOURS, Evidence
+from service.evaluation.evidence import NEIGHBOURS, Evidence, LogLikelihoods
 from service.evaluation.panels.estimates import (
     build_metric,
     estimate_or_note,
@@ -32,7 +36,7 @@ from service.evaluation.panels.parts import JSON, MetricPart, random_generator
 from service.evaluation.results import Metric, Panel
 from service.evaluation.statistics.copies import copy_ratios, copy_threshold, estimate_copy_rate, nearest_auc
 from service.evaluation.statistics.hashes import difference_hashes, near_matches
-from service.evaluation.statistics.intervals import Estimate, clopper_pearson_interval
+from service.evaluation.statistics.intervals import Estimate, clopper_pearson_interval, difference_of_means
 from service.evaluation.statistics.rows import Bools, Float64s
 from service.pixel_products import exact_keys
 
@@ -41,7 +45,7 @@ __all__ = ["FEWEST_SAMPLES", "METRICS", "PARTS", "build_metrics"]
 FEWEST_SAMPLES = 50
 METRICS = (
     "copy_rate", "copy_rate_features", "exact_copies", "copy_rate_strict", "near_copies", "nearest_auc",
-    "nearest_auc_features",
+    "nearest_auc_features", "train_test_gap",
 )  # fmt: skip
 """Names, in the order of the report."""
 
@@ -51,6 +55,8 @@ COPY_TOLERANCE = 0.02
 """Two samples in a hundred that are nearer to a training row than real rows are."""
 EXACT_TOLERANCE = 0.001
 AUC_TOLERANCE = 0.05
+GAP_TOLERANCE = 0.1
+"""Standard deviations of log p over held-out rows."""
 
 _LEAST_THRESHOLD = {"pixels": COPY_RATIO, "features": 0.0}  # few features may be alike by chance
 _HASH_BITS = 2  # in which difference hashes of near copies differ at most
@@ -120,12 +126,32 @@ def _estimate_share(hits: Bools) -> JSON:
     return estimate_or_note(lambda: Estimate(count / max(1, len(hits)), clopper_pearson_interval(count, len(hits))))
 
 
+def _measure_gap(evidence: Evidence) -> JSON:
+    scores = evidence.log_likelihoods
+    if scores is None:
+        return None
+    held_out = scores.held_out
+    return {
+        "samples": estimate_or_note(lambda: difference_of_means(scores.training, held_out)),
+        "real": estimate_or_note(lambda: _no_difference(held_out)),
+        "deviation": float(held_out.std()) if len(held_out) else 0.0,
+    }
+
+
+def _no_difference(values: Float64s) -> Estimate:
+    """Estimate how far the means of two halves lie apart: 0 expected, with the width of their difference's interval."""
+    found = difference_of_means(values[::2], values[1::2])
+    low, high = found.interval or (0.0, 0.0)
+    return Estimate(0.0, ((low - high) / 2, (high - low) / 2))
+
+
 _part = partial(MetricPart, panel=Panel.MEMORISATION, stage="looking for copies")
 
 PARTS: tuple[MetricPart, ...] = (
     _part(name="copies.pixels", compute=partial(_measure_copies, "pixels")),
     _part(name="copies.features", compute=partial(_measure_copies, "features")),
     _part(name="hashes", compute=_measure_hashes),
+    _part(name="gap", compute=_measure_gap),
 )
 
 
@@ -162,6 +188,22 @@ def build_metrics(outputs: Mapping[str, JSON], evidence: Evidence) -> list[Metri
             "It does not distinguish these, so it does not decide",
         )
 
+    def gap(output: JSON, scores: LogLikelihoods) -> Metric:
+        return metric(
+            "train_test_gap",
+            output=output["samples"],
+            null=null_from_interval(output["real"], len(scores.held_out) // 2),
+            better="lower",
+            tolerance=GAP_TOLERANCE * output["deviation"],
+            method=f"mean {scores.name} of {len(scores.training)} training rows less that of {len(scores.held_out)} "
+            "held-out rows, in nats, by the generator itself; Welch interval; real: half of the held-out rows less the "
+            "others, which is 0 but for chance; Yeom et al. 2018",
+            note="Above 0, the generator finds rows likelier because it was trained on them: its likelihood reveals "
+            "them, whether or not samples copy them. So it does not decide",
+        )
+
+    likelihoods = evidence.log_likelihoods
+    gaps = [] if likelihoods is None else [gap(outputs["gap"], likelihoods)]
     return [
         copy_rate("copy_rate", pixels["rate"], "pixels", decides=True),
         copy_rate("copy_rate_features", features["rate"], "features", decides=True),
@@ -183,6 +225,7 @@ def build_metrics(outputs: Mapping[str, JSON], evidence: Evidence) -> list[Metri
         ),
         auc("nearest_auc", pixels, "pixels"),
         auc("nearest_auc_features", features, "features"),
+        *gaps,
     ]  # fmt: skip
 
 

@@ -20,6 +20,7 @@ from service.evaluation.pipeline.files import Arrays, StepFiles
 from service.evaluation.pipeline.reference import ReferenceFiles, SplitRows
 from service.evaluation.pipeline.reporter import Failed
 from service.evaluation.pipeline.sampling import SamplingStage, chunks
+from service.evaluation.pipeline.scoring import ScoringStage
 from service.evaluation.specification import Specification
 from service.evaluation.statistics.distances import Rows, nearest, prepare
 
@@ -43,6 +44,7 @@ class EvidenceBuilder:
         specification: of the evaluation.
         sampling: its samples.
         training, held_out: its real rows.
+        scoring: the scores of its real rows; None: none are needed.
         held_out_neighbours: where the nearest training rows of held-out rows are cached.
         files: where the nearest training rows of samples are left.
     """
@@ -51,6 +53,7 @@ class EvidenceBuilder:
     sampling: SamplingStage
     training: SplitRows
     held_out: SplitRows
+    scoring: ScoringStage | None
     held_out_neighbours: ReferenceFiles
     files: StepFiles
     _loaded: dict[Split, RealRows] = field(default_factory=dict)
@@ -94,6 +97,11 @@ class EvidenceBuilder:
         await asyncio.to_thread(self.held_out_neighbours.touch)
         return await self.held_out_neighbours.arrays(f"{space}-{number:05d}", make)
 
+    async def score(self, number: int) -> Arrays:
+        """Score one chunk of real rows."""
+        assert self.scoring is not None
+        return await self.scoring.score(number, await self._rows("held_out"), await self._rows("training"))
+
     async def evidence(self) -> Evidence:
         """Return all evidence.
 
@@ -115,6 +123,7 @@ class EvidenceBuilder:
                              f"{panel.value} needs {FEWEST_SAMPLES[panel]}; check the generator")  # fmt: skip
         assert samples is not None  # every panel needs some
         held_out, training = await self._rows("held_out"), await self._rows("training")
+        scoring = self.scoring
         spaces = SPACES if needs_neighbours(panels) else ()
         self._prepared.clear()  # the searches are done
         return Evidence(
@@ -129,6 +138,7 @@ class EvidenceBuilder:
             extractor=self.specification.extractor.name,
             classifier=self.specification.classifier.name,
             duplicates=self._duplicates,
+            log_likelihoods=await scoring.log_likelihoods(held_out, training) if scoring else None,
         )
 
     async def _all_nearest(self, space: Space) -> Nearest:

@@ -18,6 +18,7 @@ from service.evaluation.pipeline.files import StepFiles
 from service.evaluation.pipeline.reference import ReferenceFiles, SplitRows, limit_references
 from service.evaluation.pipeline.reporter import Failed, JobReporter, LeaseLost
 from service.evaluation.pipeline.sampling import SamplingStage, label_samples
+from service.evaluation.pipeline.scoring import ScoringStage
 from service.evaluation.pipeline.steps import EvaluationSteps, Step
 from service.evaluation.results import Panel
 from service.evaluation.specification import Specification
@@ -88,6 +89,9 @@ class Pipeline:
             sampling=SamplingStage(
                 specification, classes, workers=self._workers, retry=retry, reader=reader, files=files
             ),
+            scoring=ScoringStage(specification, workers=self._workers, retry=retry, files=files)
+            if specification.score
+            else None,
             training=SplitRows(specification, dataset, specification.training_split, reader, self._references),
             held_out=SplitRows(specification, dataset, specification.held_out_split, reader, self._references),
             held_out_neighbours=ReferenceFiles(

@@ -44,7 +44,7 @@ class EvaluationSteps:
 
     def steps(self) -> list[Step]:
         """Return every step, in order. Equal specifications have equal steps."""
-        return [*self._reading_steps(), *self._neighbour_steps(), *self._panel_steps()]
+        return [*self._reading_steps(), *self._neighbour_steps(), *self._scoring_steps(), *self._panel_steps()]
 
     def _reading_steps(self) -> Iterator[Step]:
         sampling, held_out, training = self.evidence.sampling, self.evidence.held_out, self.evidence.training
@@ -65,6 +65,10 @@ class EvaluationSteps:
             of_rows = partial(self.evidence.held_out_nearest, space)
             stage = f"nearest training rows of held-out rows by {space}"
             yield from _chunked(stage, of_rows, self.evidence.held_out_chunks)
+
+    def _scoring_steps(self) -> Iterator[Step]:
+        if self.evidence.scoring is not None:
+            yield from _chunked("scoring real rows", self.evidence.score, self.evidence.scoring.chunks)
 
     def _panel_steps(self) -> Iterator[Step]:
         yield Step(stage="collecting evidence", work=self.evidence.evidence)

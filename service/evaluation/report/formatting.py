@@ -62,6 +62,7 @@ _TITLES: Mapping[str, str] = {
     "copy_rate_strict": "Copy rate at the strict threshold",
     "nearest_auc": "Nearness to training rows (AUC)",
     "nearest_auc_features": "Nearness to training rows in features (AUC)",
+    "train_test_gap": "Log-likelihood of training rows less that of held-out rows (nats)",
 }
 _DIGITS = 3
 _LARGE, _SMALL = 1e7, 1e-4

@@ -11,8 +11,8 @@ jackknife interval is wider than needed, by up to the square root of two; on ave
 Stein, "The jackknife estimate of variance", 1981).
 
 Wilson's interval of a share is `fount.intervals.wilson_interval`. Sources: Clopper and Pearson 1934; Garwood 1936
-(Poisson); Przyborowski and Wilenski 1940 (ratio of rates); Busing, Meijer, van der Leeden, "Delete-m jackknife for
-unequal m", Statistics and Computing 9, 1999.
+(Poisson); Przyborowski and Wilenski 1940 (ratio of rates); Welch 1947 (difference of means); Busing, Meijer, van der
+Leeden, "Delete-m jackknife for unequal m", Statistics and Computing 9, 1999.
 """
 
 from __future__ import annotations
@@ -38,6 +38,7 @@ __all__ = [
     "block_rows",
     "clip",
     "clopper_pearson_interval",
+    "difference_of_means",
     "estimate_from_blocks",
     "jackknife_interval",
     "poisson_interval",
@@ -104,6 +105,23 @@ def poisson_interval(count: float) -> Interval:
     if count < 0:
         raise ValueError(f"a count is not negative, got {count}")
     return float(gammaincinv(count, TAIL)) if count else 0.0, float(gammaincinv(count + 1, 1 - TAIL))
+
+
+def difference_of_means(above: NDArray[np.floating], below: NDArray[np.floating]) -> Estimate:
+    """Estimate the mean of one sample less that of another, with Welch's interval.
+
+    Raises:
+        ValueError: fewer than two values on either side.
+    """
+    if min(len(above), len(below)) < 2:
+        raise ValueError(f"{len(above)} and {len(below)} values are too few: two on either side are needed")
+    value = float(above.mean() - below.mean())
+    one, other = above.var(ddof=1) / len(above), below.var(ddof=1) / len(below)
+    if not one + other:
+        return Estimate(value, (value, value))
+    freedom = (one + other) ** 2 / (one**2 / (len(above) - 1) + other**2 / (len(below) - 1))
+    half = float(stdtrit(freedom, 1 - TAIL)) * math.sqrt(one + other)
+    return Estimate(value, (value - half, value + half))
 
 
 def rate_ratio_interval(count_a: float, exposure_a: float, count_b: float, exposure_b: float) -> Interval:

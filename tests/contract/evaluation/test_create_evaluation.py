@@ -71,6 +71,15 @@ async def test_unset_fields_are_filled_in(reader: Reader) -> None:
     assert (spec.count, spec.panels, spec.gates, spec.code_version) == (10_000, tuple(Panel), (), version("fount"))
 
 
+async def test_a_model_that_scores_is_scored_for_callers_who_may(reader: Reader) -> None:
+    scorer, memorisation = Ref(name="scorer"), [evaluation_pb2.PANEL_MEMORISATION]
+    assert (await reader.read(model=scorer)).score == "log-density"
+    assert (await reader.read(model=scorer, panels=[evaluation_pb2.PANEL_REALISM])).score == ""
+    assert (await reader.read(panels=memorisation)).score == ""
+    reader.caller = Caller(subject="a", grants=frozenset({"sample:*", "dataset:*"}))
+    assert (await reader.read(model=scorer)).score == ""
+
+
 async def test_classes_are_matched_by_name(reader: Reader) -> None:
     spec = await reader.read()
     assert (spec.classes, spec.model_labels) == (("zero", "one", "two"), (2, 1, 0))

@@ -163,6 +163,21 @@ async def test_it_evaluates_an_unconditional_model(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("conditional", [True, False])
+async def test_it_scores_real_rows_of_a_model_that_can(tmp_path: Path, conditional: bool) -> None:
+    spec = specification(panels=(Panel.MEMORISATION,), conditional=conditional, score="log-density")
+    notes = await run(tmp_path, spec, workers := FakeWorkers())
+    gap = next(each for each in notes.metrics if each.name == "train_test_gap")
+    assert (notes.failed, gap.verdict, gap.value) == ("", "worse", pytest.approx(100, abs=3))
+    assert (workers.calls["score"], "scoring real rows" in notes.stages) == (2, True)
+
+
+async def test_it_scores_nothing_of_a_model_that_cannot(tmp_path: Path) -> None:
+    notes = await run(tmp_path, specification(panels=(Panel.MEMORISATION,)), workers := FakeWorkers())
+    assert "train_test_gap" not in {each.name for each in notes.metrics}
+    assert workers.calls["score"] == 0
+
+
 async def test_it_evaluates_identical_samples(tmp_path: Path) -> None:
     notes = await run(tmp_path, specification(100), FakeWorkers(blank=True))
     assert not notes.failed

@@ -68,11 +68,32 @@ async def test_images_are_classified_and_embedded(served: EvaluationServer, oper
     assert np.array_equal(np.frombuffer(reply.rows.data, "<f4").reshape(expected.shape), expected)
 
 
+SCORED = {"model": model_pb2.ModelRef(name="scorer"), "operation": model_pb2.OPERATION_SCORE}
+
+
+@pytest.mark.parametrize("labels", [(), tuple(range(4)) * 10], ids=["unlabelled", "labelled"])
+async def test_images_are_scored(served: EvaluationServer, labels: tuple[int, ...]) -> None:
+    reply = await served.reading.Read(request(**SCORED, labels=labels), timeout=20)
+    scores = np.frombuffer(reply.rows.data, "<f4").reshape(40, 1)
+    pixels = IMAGES.reshape(40, -1).sum(axis=1) / 255
+    expected = -pixels + (100 * np.array(labels) if labels else 0)
+    assert scores[:, 0] == pytest.approx(expected, abs=1e-4)
+
+
+async def test_scoring_needs_a_grant_for_the_model(served: EvaluationServer) -> None:
+    for grants, expected in (("evaluate", grpc.StatusCode.PERMISSION_DENIED), ("evaluate score:scorer", None)):
+        call = served.reading.Read(request(**SCORED), metadata=(("x-grants", grants),))
+        if expected is None:
+            assert (await call).rows.dims[0] == 40
+        else:
+            assert (await refusal(call))[0] is expected
+
+
 WRONG = {
     "no model": ({"model": model_pb2.ModelRef()}, "model.name: name a model"),
     "operation": (
         {"operation": model_pb2.OPERATION_SAMPLE},
-        "operation: must be OPERATION_CLASSIFY or OPERATION_EMBED",
+        "operation: must be OPERATION_CLASSIFY, OPERATION_EMBED or OPERATION_SCORE",
     ),
     "dtype": ({"images": worker_pb2.Tensor(dims=[1, 4, 4, 1], dtype=2, data=b"x")}, "images: must be UINT8 images"),
     "dims": ({"images": worker_pb2.Tensor(dims=[16], dtype=1, data=b"x")}, "images: must be UINT8 images of dims"),
@@ -85,6 +106,10 @@ WRONG = {
         {"images": worker_pb2.Tensor(dims=[1, 2, 2, 1], dtype=1, data=b"1234")},
         "images.dims: are 2×2×1, and reader reads 4×4×1",
     ),
+    "labels": ({"labels": [0] * 40}, "labels: are for OPERATION_SCORE alone, got 40"),
+    "labels of scores": (SCORED | {"labels": [0] * 3}, "labels: must be one for each of 40 rows, got 3"),
+    "label": (SCORED | {"labels": [4] * 40}, "labels: must be below 4, got 4"),
+    "start_index": (SCORED | {"start_index": 2**64 - 1}, "start_index: must be at least 40 rows below 2^64"),
     "priority": ({"priority": 9}, "priority: 9 is not a Priority"),
 }
 
@@ -191,6 +216,13 @@ async def test_images_are_embedded_and_classified(workers: RemoteWorkers, count:
         assert np.array_equal(features, memory_embed(TensorItem(rows=images)))
         assert np.array_equal(classes, memory_classify(READER, TensorItem(rows=images)))
     assert (features.dtype, len(features), len(classes)) == (np.float32, count, count)
+
+
+async def test_images_are_scored_with_their_labels(workers: RemoteWorkers) -> None:
+    labels = (np.arange(3000) % 4).astype(np.uint32)
+    images = np.random.default_rng(0).integers(0, 256, (3000, *SHAPE), dtype=np.uint8)
+    scores = await workers.score(pinned("scorer"), images, seed=1, start_index=5, labels=labels)
+    assert scores[:, 0] == pytest.approx(100.0 * labels - images.reshape(3000, -1).sum(axis=1) / 255, abs=1e-4)
 
 
 async def test_rows_that_failed_are_nan(served: EvaluationServer, workers: RemoteWorkers) -> None:

@@ -6,6 +6,7 @@ import math
 
 import numpy as np
 import pytest
+from scipy.stats import ttest_ind
 
 from fount.intervals import wilson_interval
 from service.evaluation.statistics.fid import Moments
@@ -15,6 +16,7 @@ from service.evaluation.statistics.intervals import (
     block_rows,
     clip,
     clopper_pearson_interval,
+    difference_of_means,
     estimate_from_blocks,
     jackknife_interval,
     poisson_interval,
@@ -176,3 +178,20 @@ def test_an_interval_is_cut_to_where_values_can_lie():
     assert clip(Estimate(0.5, (-1.0, 2.0)), 0) == Estimate(0.5, (0, 2.0))
     assert clip(Estimate(0.5, (-1.0, 2.0)), 0, 1) == Estimate(0.5, (0, 1))
     assert clip(Estimate(0.5), 0) == Estimate(0.5)
+
+
+def test_the_difference_of_means_has_welch_s_interval() -> None:
+    above, below = np.array([3.0, 5.0, 4.0, 8.0]), np.array([1.0, 1.5, 0.5])
+    found = difference_of_means(above, below)
+    expected = ttest_ind(above, below, equal_var=False).confidence_interval()
+    assert found.value == pytest.approx(4.0)
+    assert found.interval == pytest.approx((expected.low, expected.high))
+
+
+def test_a_mean_of_one_value_has_no_interval() -> None:
+    with pytest.raises(ValueError, match="1 and 2 values are too few"):
+        difference_of_means(np.ones(1), np.ones(2))
+
+
+def test_equal_values_differ_by_nothing() -> None:
+    assert difference_of_means(np.ones(3), np.ones(2)).interval == (0.0, 0.0)

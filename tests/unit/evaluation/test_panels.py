@@ -25,6 +25,7 @@ from tests.unit.evaluation.synthetic_evidence import (
     images_of,
     label_grid_of,
     labels_of,
+    log_likelihoods,
     samples_of,
     with_samples,
 )
@@ -58,6 +59,27 @@ def test_every_metric_has_a_method_and_a_null_distribution_or_a_note(of_real_row
         assert each.value is not None, each.name
         assert each.null is not None or each.note, each.name
         assert [of.class_name for of in each.classes] == (list(CLASSES) if each.classes else []), each.name
+
+
+@pytest.mark.parametrize(("gap", "verdict"), [(0.0, REAL), (30.0, (Verdict.WORSE,)), (-30.0, REAL)])
+def test_training_rows_that_are_likelier_than_held_out_rows_show_a_gap(gap: float, verdict) -> None:
+    of = replace(real_evidence(), log_likelihoods=log_likelihoods(gap))
+    found = evaluate(of, (Panel.MEMORISATION,))[0]["train_test_gap"]
+    assert found.value == pytest.approx(gap, abs=2)
+    assert found.interval[0] < found.value < found.interval[1]
+    assert (found.null.mean, found.null.range[0]) == (0.0, -found.null.range[1])
+    assert (found.verdict in verdict, found.decides) == (True, False)
+
+
+def test_a_model_without_scores_has_no_gap() -> None:
+    of = replace(real_evidence(), log_likelihoods=None)
+    assert "train_test_gap" not in evaluate(of, (Panel.MEMORISATION,))[0]
+
+
+def test_too_few_scores_are_a_note() -> None:
+    of = replace(real_evidence(), log_likelihoods=log_likelihoods(rows=1))
+    found = evaluate(of, (Panel.MEMORISATION,))[0]["train_test_gap"]
+    assert (found.value, found.verdict, "too few" in found.note) == (None, Verdict.NONE, True)
 
 
 def test_parts_are_deterministic() -> None:
