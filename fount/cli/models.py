@@ -89,13 +89,19 @@ def _facts(info: ModelInfo) -> Iterator[tuple[str, str]]:
     yield "Family", info.family
     yield "Description", info.description
     yield "Can", ", ".join(info.operations)
-    yield "Sample", _shape(info)
+    yield "Sample", _shape(info) + (" vector" if info.modality == "vector" else "")
     yield "Encodings", ", ".join(info.encodings)
     yield "Classes", ", ".join(info.labels)
     for parameter in info.parameters:
         low, high = parameter.range
         unset = "off" if parameter.default is None else f"{parameter.default:g}"
         yield "Parameter", f"{parameter.name}, {low:g} to {high:g}, unset {unset}: {parameter.description}"
+    yield "Draw steps", str(info.draw_steps) if info.draw_steps > 1 else ""
+    yield "Latent", f"{info.latent_dim} numbers, spread {info.latent_spread:g}" if info.latent_dim else ""
+    for direction in info.directions:
+        yield "Direction", f"{direction.name}: {direction.description}"
+    for column in info.score_columns:
+        yield "Score", f"{column.name}, {column.unit}, {column.kind}: {column.description}"
     yield "Most samples", f"{info.max_count:,} per request" if info.max_count else ""
     yield "Numerics", ", ".join(info.numerics)
     for quality in info.quality:

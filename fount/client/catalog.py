@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from fount.latent.types import ScoreColumn, score_column
 from fount.sampling.decode import decode, enum_name, pair
 from fount.sampling.types import ModelId
 from fount.v1 import dataset_pb2, model_pb2
 
-__all__ = ["DatasetInfo", "ModelInfo", "ParameterInfo", "QualityInfo", "SplitInfo", "dataset_info", "model_info"]
+__all__ = [
+    "DatasetInfo", "DirectionInfo", "ModelInfo", "ParameterInfo", "QualityInfo", "SplitInfo", "dataset_info",
+    "model_info",
+]  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,6 +50,21 @@ class QualityInfo:
 
 
 @dataclass(frozen=True, kw_only=True)
+class DirectionInfo:
+    """An attribute that changes along a line in the latent space.
+
+    Attributes:
+        name: the `direction` of `Client.vary`.
+        description: what changes, and by how much for one unit.
+        vector: one unit, latent_dim numbers.
+    """
+
+    name: str
+    description: str
+    vector: tuple[float, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
 class ModelInfo:
     """One served version of a model, with its card.
 
@@ -57,13 +76,19 @@ class ModelInfo:
         operations: its operations, as "sample" or "classify".
         labels: class names by index; empty when unconditional.
         prior: one weight a class, summing to 1; empty when unconditional.
-        sample_shape: (height, width, channels) of one sample; empty when it has no samples.
+        sample_shape: (height, width, channels) of one sample, or (components,); empty when it has no samples.
+        modality: "image" or "vector", what a sample is; empty without a sample shape.
         dtype: element type in the default encoding, "uint8" or "float32"; empty without a sample shape.
         value_range: the smallest and largest element in the default encoding.
         encodings: those it supports of "uint8", "float32" and "png".
         max_count: the most samples of one request.
         max_labels: the most entries of `labels` in one request.
         numerics: numerics ids that may be pinned now.
+        latent_dim: the length of a latent; 0 when it neither encodes nor decodes.
+        latent_spread: root mean square of latents' standard deviations, the unit of `scale`; 0 without a latent.
+        draw_steps: how many steps a draw takes without parameters.
+        score_columns: what it scores of each row; empty when it scores nothing.
+        directions: attributes that `Client.vary` can change; empty when none was measured.
     """
 
     name: str
@@ -78,6 +103,7 @@ class ModelInfo:
     labels: tuple[str, ...]
     prior: tuple[float, ...]
     sample_shape: tuple[int, ...]
+    modality: str
     dtype: str
     value_range: tuple[float, float]
     parameters: tuple[ParameterInfo, ...]
@@ -85,6 +111,11 @@ class ModelInfo:
     max_count: int
     max_labels: int
     numerics: tuple[str, ...]
+    latent_dim: int
+    latent_spread: float
+    draw_steps: int
+    score_columns: tuple[ScoreColumn, ...]
+    directions: tuple[DirectionInfo, ...]
     quality: tuple[QualityInfo, ...]
     intended_use: str
     data_licence: str
@@ -110,12 +141,15 @@ def model_info(model: model_pb2.Model) -> ModelInfo:
         labels=tuple(label.name for label in sorted(model.condition.labels, key=lambda label: label.id)),
         prior=tuple(model.condition.prior),
         sample_shape=tuple(spec.dims),
+        modality=enum_name(model_pb2.SampleSpec.Modality, "MODALITY_", spec.modality) if spec.modality else "",
         dtype=enum_name(model_pb2.Dtype, "DTYPE_", spec.dtype) if spec.dtype else "",
         value_range=pair(spec.value_range),
         parameters=tuple(map(_parameter, model.parameters)),
         encodings=tuple(enum_name(model_pb2.Encoding, "ENCODING_", encoding) for encoding in model.encodings),
         max_count=model.limits.max_count,
         max_labels=model.limits.max_labels,
+        score_columns=tuple(map(score_column, model.score_columns)),
+        directions=tuple(decode(DirectionInfo, each) for each in model.directions),
         quality=tuple(decode(QualityInfo, each, interval=pair(each.interval)) for each in model.quality),
     )
 

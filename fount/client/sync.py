@@ -25,6 +25,26 @@ from fount.errors import UnknownCall
 from fount.evaluation.request import EvaluationQuery, Format, State, evaluation_request, list_request, report_request
 from fount.evaluation.stream import EvaluationWatch, ReportDownload
 from fount.evaluation.types import EvaluationInfo, EvaluationReport, evaluation_info
+from fount.latent.request import (
+    ClassifyQuery,
+    DecodeQuery,
+    EncodeQuery,
+    GivenRequest,
+    InterpolateQuery,
+    ReconstructQuery,
+    ScoreQuery,
+    VaryQuery,
+    classify_request,
+    decode_request,
+    encode_request,
+    interpolate_request,
+    reconstruct_request,
+    score_request,
+    vary_request,
+)
+from fount.latent.rows import RowsLike
+from fount.latent.stream import GivenStream
+from fount.latent.types import Probabilities, Scores
 from fount.retry import RetryPolicy
 from fount.sampling.request import SampleQuery, model_ref, refuse_files, sample_request
 from fount.sampling.stream import SampleStream
@@ -36,9 +56,11 @@ from fount.v1 import (
     dataset_pb2_grpc,
     evaluation_pb2,
     evaluation_pb2_grpc,
+    latent_pb2_grpc,
     model_pb2,
     model_pb2_grpc,
     sampling_pb2_grpc,
+    scoring_pb2_grpc,
 )
 
 if TYPE_CHECKING:
@@ -88,6 +110,8 @@ class Client:
         self._datasets = dataset_pb2_grpc.DatasetServiceStub(self._channel)
         self._augmentation = augmentation_pb2_grpc.AugmentationServiceStub(self._channel)
         self._evaluations = evaluation_pb2_grpc.EvaluationServiceStub(self._channel)
+        self._latent = latent_pb2_grpc.LatentServiceStub(self._channel)
+        self._scoring = scoring_pb2_grpc.ScoringServiceStub(self._channel)
 
     def __enter__(self) -> Self:
         return self
@@ -228,6 +252,49 @@ class Client:
         with closing(Feed(stream, items)) as feed:
             if feed.fill():
                 yield from self._calls.stream(self._augmentation.Augment, stream, feed)
+
+    def encode(self, model: str, rows: RowsLike, **query: Unpack[EncodeQuery]) -> Samples:
+        """Return the latents of rows: (N, latent_dim) float32, or with `spread` (N, 2, latent_dim).
+
+        This and the next six methods send rows in messages as the server reads them, resume a broken stream, and raise
+        `SampleFailed` for rows that failed; the time limits the wait for each message.
+
+        Args:
+            model: as in `sample`.
+            rows: pictures or vectors of the model's own shape; see `fount.latent.rows.RowsLike`.
+            **query: see `fount.latent.request.EncodeQuery`; so for the other methods.
+        """
+        return self._given(self._latent.Encode, encode_request(model, rows, query)).samples()
+
+    def decode(self, model: str, latents: RowsLike, **query: Unpack[DecodeQuery]) -> Samples:
+        """Return the samples of (N, latent_dim) latents: (N, H, W, C) uint8 or float32, or (N, D) float32."""
+        return self._given(self._latent.Decode, decode_request(model, latents, query)).samples()
+
+    def reconstruct(self, model: str, rows: RowsLike, **query: Unpack[ReconstructQuery]) -> Samples:
+        """Encode rows and decode their latents: the same as `decode` of `encode`."""
+        return self._given(self._latent.Reconstruct, reconstruct_request(model, rows, query)).samples()
+
+    def interpolate(self, model: str, first: RowsLike, second: RowsLike, **query: Unpack[InterpolateQuery]) -> Samples:
+        """Return lines from rows of `first` to those of `second`: (N, points, ...), whose ends are the rows."""
+        return self._given(self._latent.Interpolate, interpolate_request(model, first, second, query)).groups()
+
+    def vary(self, model: str, rows: RowsLike, **query: Unpack[VaryQuery]) -> Samples:
+        """Return variants of each row: (N, variants, ...), drawn around its latent, or along a direction."""
+        return self._given(self._latent.Vary, vary_request(model, rows, query)).groups()
+
+    def score(self, model: str, rows: RowsLike, **query: Unpack[ScoreQuery]) -> Scores:
+        """Return log p(x) of each row, or log p(x|y) with labels, or bounds or estimates: (N, columns) float32."""
+        return self._given(self._scoring.Score, score_request(model, rows, query)).scores()
+
+    def classify(self, model: str, rows: RowsLike, **query: Unpack[ClassifyQuery]) -> Probabilities:
+        """Return p(y|x) of each row: (N, classes) float32."""
+        return self._given(self._scoring.Classify, classify_request(model, rows, query)).probabilities()
+
+    def _given(self, call: Any, given: GivenRequest) -> GivenStream:
+        stream = GivenStream(given, self._calls.retry_state(between_messages=True))
+        for _ in self._calls.stream(call, stream):
+            pass  # the stream keeps its results
+        return stream
 
     # Both clients take the same arguments, so they are one TypedDict rather than fourteen parameters written twice.
     def evaluate(self, model: str, **query: Unpack[EvaluationQuery]) -> EvaluationInfo:

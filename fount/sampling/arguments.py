@@ -83,6 +83,22 @@ class Arguments:
             raise TypeError(f"{name} must be a number, got {type(value).__name__}")
         return float(value)
 
+    def real(self, name: str, low: float, high: float) -> float | None:
+        """Read a number from low to high; None when it is not given."""
+        if name not in self.given:
+            return None
+        number = self.real_of(name, self.given[name])
+        if not low <= number <= high:  # NaN as well
+            self.add(name, f"is {number:g}; it may be {low:g} to {high:g}")
+        return number
+
+    def flag(self, name: str) -> bool:
+        """Read True or False; False when it is not given."""
+        value = self.given.get(name, False)
+        if not isinstance(value, bool | np.bool):
+            raise TypeError(f"{name} must be True or False, got {type(value).__name__}")
+        return bool(value)
+
     def text(self, name: str) -> str:
         """Read a text; empty when it is not given."""
         return text_of(name, self.given.get(name, ""))

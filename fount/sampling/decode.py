@@ -36,7 +36,11 @@ _ENCODINGS = {
     model_pb2.ENCODING_FLOAT32: ("float32", model_pb2.DTYPE_FLOAT32),
     model_pb2.ENCODING_PNG: ("png", model_pb2.DTYPE_UINT8),
 }
-_LAYOUTS = ((model_pb2.SampleSpec.LAYOUT_HWC, 3), (model_pb2.SampleSpec.LAYOUT_C, 1))
+_LAYOUTS = (
+    (model_pb2.SampleSpec.LAYOUT_HWC, 3),
+    (model_pb2.SampleSpec.LAYOUT_C, 1),
+    (model_pb2.SampleSpec.LAYOUT_C, 2),
+)
 _STATUS_NAMES = {int(code.value[0]): code.name for code in grpc.StatusCode}
 
 

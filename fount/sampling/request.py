@@ -14,8 +14,8 @@ from fount.sampling.arguments import UINT32_MAX, UINT64_MAX, Arguments, Supports
 from fount.v1 import model_pb2, sampling_pb2
 
 __all__ = [
-    "ENCODINGS", "PRIORITIES", "SEND_FAILURE", "ParametersQuery", "SampleQuery", "model_ref", "refuse_files",
-    "sample_request", "set_parameters",
+    "ENCODINGS", "PRIORITIES", "SEND_FAILURE", "ParametersQuery", "SampleQuery", "label_ids", "label_ref", "mixture_of",
+    "model_ref", "refuse_files", "sample_request", "set_parameters",
 ]  # fmt: skip
 
 SEND_FAILURE = "The request cannot be sent:"
@@ -141,14 +141,15 @@ def _set_condition(condition: sampling_pb2.Condition, arguments: Arguments) -> N
     if len(kinds) > 1:
         arguments.add(kinds[1], f"cannot go with {kinds[0]}; give one of label, labels and mixture")
     if "label" in arguments:
-        condition.label.CopyFrom(_label_ref("label", arguments.given["label"], arguments))
+        condition.label.CopyFrom(label_ref("label", arguments.given["label"], arguments))
     elif "labels" in arguments:
-        condition.labels.ids.extend(_label_ids(arguments.given["labels"], arguments))
+        condition.labels.ids.extend(label_ids(arguments.given["labels"], arguments))
     elif "mixture" in arguments:
-        condition.mixture.CopyFrom(_mixture(arguments.given["mixture"], arguments))
+        condition.mixture.CopyFrom(mixture_of("mixture", arguments))
 
 
-def _label_ref(name: str, label: object, arguments: Arguments) -> sampling_pb2.LabelRef:
+def label_ref(name: str, label: object, arguments: Arguments) -> sampling_pb2.LabelRef:
+    """Check a class, named by its index or its name."""
     if isinstance(label, str):
         return sampling_pb2.LabelRef(name=label)
     if type(label) is not int and (isinstance(label, bool) or not isinstance(label, SupportsIndex)):
@@ -156,7 +157,8 @@ def _label_ref(name: str, label: object, arguments: Arguments) -> sampling_pb2.L
     return sampling_pb2.LabelRef(id=arguments.whole_of(name, label, 0, UINT32_MAX))
 
 
-def _label_ids(labels: object, arguments: Arguments) -> Sequence[int]:
+def label_ids(labels: object, arguments: Arguments) -> Sequence[int]:
+    """Check `labels`, a flat sequence of class indices; empty when they are wrong."""
     if isinstance(labels, Sequence):
         outside = [each for each in labels if isinstance(each, int) and not 0 <= each <= UINT32_MAX]
         if outside:
@@ -174,14 +176,16 @@ def _label_ids(labels: object, arguments: Arguments) -> Sequence[int]:
     return indices
 
 
-def _mixture(mixture: object, arguments: Arguments) -> sampling_pb2.Mixture:
+def mixture_of(name: str, arguments: Arguments) -> sampling_pb2.Mixture:
+    """Read an argument that maps classes to weights."""
+    mixture = arguments.given[name]
     if not isinstance(mixture, Mapping):
-        raise TypeError(f"mixture must map labels to weights, got {type(mixture).__name__}")
+        raise TypeError(f"{name} must map labels to weights, got {type(mixture).__name__}")
     if not mixture:
-        arguments.add("mixture", "is empty; give at least one class and its weight")
+        arguments.add(name, "is empty; give at least one class and its weight")
     components = [
         sampling_pb2.MixtureComponent(
-            label=_label_ref("mixture", label, arguments), weight=arguments.real_of(f"mixture[{label!r}]", weight)
+            label=label_ref(name, label, arguments), weight=arguments.real_of(f"{name}[{label!r}]", weight)
         )
         for label, weight in mixture.items()
     ]

@@ -8,7 +8,7 @@ is safe for every condition, because a sample depends on its own address alone.
 from __future__ import annotations
 
 from copy import deepcopy
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -18,7 +18,7 @@ from fount.sampling.decode import Parts, brief, misplaced, model_id, read_rows, 
 from fount.sampling.types import Chunk, Provenance, SampleShape
 from fount.v1 import sampling_pb2
 
-__all__ = ["IndexedStream", "SampleStream"]
+__all__ = ["IndexedStream", "SampleStream", "check_pinned"]
 
 _MAX_UNARY_COUNT = 64  # samples that one message is likely to hold
 
@@ -123,14 +123,8 @@ class SampleStream(IndexedStream):
         return self._accept_chunk(response.chunk) if response.chunk.count else None
 
     def _accept_header(self, header: sampling_pb2.SampleHeader) -> None:
-        request, earlier = self._request, self._header or header  # the server chooses what the request leaves open
-        for field, due, found in (
-            ("digest", request.model.digest or earlier.model.digest, header.model.digest),
-            ("seed", request.seed if request.HasField("seed") else earlier.seed, header.seed),
-            ("numerics", request.numerics or earlier.numerics, header.numerics),
-        ):
-            if due != found:
-                raise BadReply(f"The server sent {field} {found!r}, but {due!r} was pinned; samples would not match.")
+        request, earlier = self._request, self._header or header
+        check_pinned(request, earlier, header)
         if self._header is None:
             shape = read_shape(header.sample_spec, request.encoding)  # refuses a form that cannot be decoded
             provenance = Provenance(model=model_id(header.model), seed=header.seed, numerics=header.numerics)
@@ -174,3 +168,19 @@ class SampleStream(IndexedStream):
             due = [condition.label.id] * chunk.count
         if due is not None and due != list(chunk.labels):
             raise BadReply(f"The chunk with {brief(chunk)} has other labels than requested.")
+
+
+def check_pinned(request: Any, earlier: sampling_pb2.SampleHeader, header: sampling_pb2.SampleHeader) -> None:
+    """Raise a BadReply if a header has other than the request, or an earlier header of its stream, pinned.
+
+    The server chooses what the request leaves open. A request without a field for the seed draws nothing.
+    """
+    pinned: list[tuple[str, Any, Any]] = [
+        ("digest", request.model.digest or earlier.model.digest, header.model.digest),
+        ("numerics", request.numerics or earlier.numerics, header.numerics),
+    ]
+    if "seed" in request.DESCRIPTOR.fields_by_name:
+        pinned.append(("seed", request.seed if request.HasField("seed") else earlier.seed, header.seed))
+    for field, due, found in pinned:
+        if due != found:
+            raise BadReply(f"The server sent {field} {found!r}, but {due!r} was pinned; samples would not match.")

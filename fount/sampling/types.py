@@ -8,8 +8,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property, partial
-from typing import Any
+from functools import cached_property
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -138,7 +138,9 @@ class Chunk(_HasProvenance):
 
 
 class Samples(_HasProvenance, np.ndarray[tuple[int, ...], np.dtype[Any]]):
-    """An (N, H, W, C) uint8 or float32 array of samples with their labels and addresses.
+    """An (N, H, W, C) uint8 or float32 array of samples, or (N, D) of vectors, with their labels and addresses.
+
+    Where each row has several, as of `Client.vary`, they are (N, V, ...), and labels and indices (N, V).
 
     Selecting rows, as in `samples[3:5]` or `samples[samples.labels == 7]`, and `copy()` keep labels and indices; other
     views of the array lose them, and arithmetic returns plain arrays.
@@ -164,7 +166,7 @@ class Samples(_HasProvenance, np.ndarray[tuple[int, ...], np.dtype[Any]]):
         indices: Uint64s | None,
         provenance: Provenance,
         value_range: tuple[float, float],
-    ) -> Samples:
+    ) -> Self:
         """View an array as samples, without copying it."""
         samples = array.view(cls)
         samples.labels, samples.indices = labels, indices
@@ -191,14 +193,7 @@ class Samples(_HasProvenance, np.ndarray[tuple[int, ...], np.dtype[Any]]):
         return selected
 
     def __reduce__(self) -> tuple[Callable[..., Samples], tuple[Any, ...]]:
-        restore = partial(
-            Samples.of,
-            labels=self.labels,
-            indices=self.indices,
-            provenance=self.provenance,
-            value_range=self.value_range,
-        )
-        return restore, (self.view(np.ndarray),)
+        return _restore, (type(self), self.view(np.ndarray), dict(vars(self)))
 
     def copy(self, order: Any = "C") -> Samples:
         """Copy the array, with its labels and indices."""
@@ -210,14 +205,22 @@ class Samples(_HasProvenance, np.ndarray[tuple[int, ...], np.dtype[Any]]):
     @property
     def start_index(self) -> int | None:
         """Index of the first sample; None when there is none, or once lost."""
-        return int(self.indices[0]) if self.indices is not None and len(self.indices) else None
+        return int(self.indices.flat[0]) if self.indices is not None and len(self.indices) else None
+
+
+def _restore(kind: type[Samples], array: Array, attributes: dict[str, Any]) -> Samples:
+    samples = array.view(kind)
+    vars(samples).update(attributes)
+    return samples
 
 
 class SampleCollector:
     """Fills one array from the chunks of a stream, which must be complete and in order."""
 
-    def __init__(self, count: int) -> None:
+    def __init__(self, count: int, *, field: str = "count", remedy: str = "use stream") -> None:
+        """Expect `count` samples; `field` is the argument to change, and `remedy` how, if they do not fit in memory."""
         self._count, self._filled = count, 0
+        self._field, self._remedy = field, remedy
         self._array: Array | None = None
         self._labels: Int64s | None = None
         self._first: Chunk | None = None
@@ -240,7 +243,7 @@ class SampleCollector:
         try:
             return np.empty((self._count, *shape.dims), shape.dtype)
         except (MemoryError, ValueError) as error:  # more bytes than memory, or than can be counted
-            fields = [("count", f"{self._count} samples do not fit in memory; use stream")]
+            fields = [(self._field, f"{self._count} samples do not fit in memory; {self._remedy}")]
             raise InvalidRequest("The reply cannot be stored:", fields=fields) from error
 
     def finish(self) -> Samples:

@@ -9,6 +9,7 @@ from fount import Client, aio
 from fount.retry import RetryPolicy
 from tests.contract.fake_evaluations import FakeEvaluations, serving_evaluations
 from tests.contract.fake_gateway import pixels, serving
+from tests.contract.fake_latent import FakeLatent, serving_latent
 from tests.contract.fake_plans import FakePlans, serving_plans
 
 QUICK = RetryPolicy(first_attempts=2, attempts=3, base_s=0.001)
@@ -17,6 +18,8 @@ QUICK = RetryPolicy(first_attempts=2, attempts=3, base_s=0.001)
 def _serving(gateway):
     if isinstance(gateway, FakePlans):
         return serving_plans(gateway)
+    if isinstance(gateway, FakeLatent):
+        return serving_latent(gateway)
     return serving_evaluations(gateway) if isinstance(gateway, FakeEvaluations) else serving(gateway)
 
 
