@@ -26,6 +26,7 @@ FAMILIES: Mapping[str, tuple[str, str]] = MappingProxyType(
         "linear-autoencoder": ("autoencoder", "LinearAutoencoder"),
         "autoencoder": ("autoencoder", "DenseAutoencoder"),
         "conv-autoencoder": ("autoencoder", "ConvAutoencoder"),
+        "conv-vae": ("conv_vae", "ConvVae"),
         "standard-vae": ("standard_vae", "StandardVae"),
         "conditional-gan": ("gan", "ConditionalGan"),
         "classifier": ("classifier", "ConvClassifier"),

@@ -21,6 +21,7 @@ from handlers.recipes.catalogue.recipe import (
     Recipe,
     StandardVaeFit,
     VaeFit,
+    VaeGanFit,
 )
 from handlers.recipes.catalogue.variational import VARIATIONAL_RECIPES
 
@@ -37,6 +38,7 @@ __all__ = [
     "Recipe",
     "StandardVaeFit",
     "VaeFit",
+    "VaeGanFit",
     "classifier_of",
 ]
 

@@ -14,7 +14,7 @@ from handlers.recipes.data.augmentations import Augmentation, ShiftAndNoise
 
 __all__ = [
     "DIGITS", "TRUNCATION", "AdamWFit", "AutoencoderFit", "ClassifierFit", "GanFit", "KnownLawFit", "MixtureFit",
-    "PointGanFit", "PrincipalFit", "Recipe", "StandardVaeFit", "VaeFit",
+    "PointGanFit", "PrincipalFit", "Recipe", "StandardVaeFit", "VaeFit", "VaeGanFit",
 ]  # fmt: skip
 
 DIGITS = tuple(str(digit) for digit in range(10))
@@ -92,6 +92,23 @@ class StandardVaeFit(AdamWFit):
     """
 
     mutation: float = 0.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class VaeGanFit(AdamWFit):
+    """Hyperparameters of a variational autoencoder with a discriminator.
+
+    Attributes:
+        discriminator_features: channels of its first convolution.
+        discriminator_rate: its learning rate at the start.
+        betas: of Adam, for both.
+        adversarial_share: of the gradient of the reconstruction at the decoder's last layer.
+    """
+
+    discriminator_features: int = 12
+    discriminator_rate: float = 4e-4
+    betas: tuple[float, float] = (0.5, 0.9)
+    adversarial_share: float = 0.5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -203,6 +220,7 @@ class Recipe:
         | VaeFit
         | StandardVaeFit
         | AutoencoderFit
+        | VaeGanFit
         | PrincipalFit
         | GanFit
         | MixtureFit

@@ -23,6 +23,7 @@ from handlers.recipes.catalogue import (
     Recipe,
     StandardVaeFit,
     VaeFit,
+    VaeGanFit,
 )
 from handlers.recipes.data.load import TrainingData, check_classes, load_data
 from handlers.recipes.latents import encode_rows
@@ -38,6 +39,7 @@ from handlers.recipes.tasks.gans import GanTask
 from handlers.recipes.tasks.mixtures import MixtureTask
 from handlers.recipes.tasks.points import KnownLawTask, PointGanTask
 from handlers.recipes.tasks.task import Task
+from handlers.recipes.tasks.vae_gan import VaeGanTask
 from handlers.recipes.tasks.variational import StandardVaeTask
 from handlers.settings import Settings
 
@@ -136,6 +138,8 @@ def build_task(
             kind = ClassifierTask
         case VaeFit():
             kind = AutoencoderTask
+        case VaeGanFit():
+            kind = VaeGanTask
         case AutoencoderFit():
             kind = ReconstructionTask
         case PrincipalFit():
