@@ -5,6 +5,7 @@ Variant v of a row is the row plus v; the latent of a row is its first two value
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -27,6 +28,7 @@ class FakeLatent(latent_pb2_grpc.LatentServiceServicer, scoring_pb2_grpc.Scoring
     chunk_count: results a chunk.
     numerics: ids in the headers, one attempt after the other; then NUMERICS.
     ends_early: whether attempts end after their first chunk without an error.
+    pause_s: seconds without reading rows, after which an attempt fails; 0: rows are read.
     attempts: the config and the messages of rows of each attempt.
     """
 
@@ -34,6 +36,7 @@ class FakeLatent(latent_pb2_grpc.LatentServiceServicer, scoring_pb2_grpc.Scoring
     chunk_count: int = 2
     numerics: list[str] = field(default_factory=list)
     ends_early: bool = False
+    pause_s: float = 0.0
     attempts: list[tuple[Any, list[sampling_pb2.InputRows]]] = field(default_factory=list)
 
     def Vary(self, requests: Iterator[Any], context: grpc.ServicerContext) -> Iterator[latent_pb2.VaryResponse]:
@@ -47,6 +50,9 @@ class FakeLatent(latent_pb2_grpc.LatentServiceServicer, scoring_pb2_grpc.Scoring
             yield latent_pb2.VaryResponse(chunk=chunk)
 
     def Encode(self, requests: Iterator[Any], context: grpc.ServicerContext) -> Iterator[latent_pb2.EncodeResponse]:
+        if self.pause_s:
+            time.sleep(self.pause_s)
+            context.abort(grpc.StatusCode.INTERNAL, "set to fail")
         config, messages = self._read(requests)
         yield latent_pb2.EncodeResponse(header=self._header(config, (2,)))
         first = config.start_index

@@ -63,6 +63,21 @@ def test_a_model_is_shown_in_full(gateway):
     assert "Quality       label-accuracy 0.98 [0.975, 0.985], real data 0.99; 10 000 samples" in lines
 
 
+def test_a_model_is_shown_with_its_latents_and_scores(gateway, monkeypatch):
+    model = gateway.model()
+    model.latent_dim, model.latent_spread, model.draw_steps = 8, 0.75, 50
+    model.directions.add(name="thick", description="The stroke widens.", vector=[1.0] + [0.0] * 7)
+    kind = model_pb2.ScoreColumn.KIND_LOWER_BOUND
+    model.score_columns.add(name="elbo", unit="nats", kind=kind, description="Of 256 levels.")
+    monkeypatch.setattr(gateway, "model", lambda: model)
+    assert fount("model", "digits-cvae").stdout.splitlines()[10:14] == [
+        "Draw steps    50",
+        "Latent        8 numbers, spread 0.75",
+        "Direction     thick: The stroke widens.",
+        "Score         elbo, nats, lower-bound: Of 256 levels.",
+    ]
+
+
 @pytest.mark.parametrize("charset", ["ascii", "latin-1"])
 @pytest.mark.parametrize(
     "arguments",

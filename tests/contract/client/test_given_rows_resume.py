@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from fount.errors import BadReply, ServerUnavailable
+from fount.errors import BadReply, InternalError, ServerUnavailable
+from fount.latent.rows import messages_of
 from tests.contract.fake_gateway import DIGEST, NUMERICS
 from tests.contract.fake_latent import SEED, FakeLatent
 
@@ -90,6 +91,21 @@ def test_it_cuts_large_arrays_into_messages_of_a_mebibyte(client_of):
         latents = client.encode("toy", rows)
     assert [each.count for each in fake.attempts[0][1]] == [16, 16, 8]
     assert latents.tobytes() == (rows.reshape(40, -1)[:, :2] / np.float32(255)).astype(np.float32).tobytes()
+
+
+def test_it_makes_no_messages_that_the_server_does_not_read(client_of, monkeypatch):
+    made = []
+
+    def counted(rows, labels):
+        for message in messages_of(rows, labels):
+            made.append(message.count)
+            yield message
+
+    monkeypatch.setattr("fount.latent.stream.messages_of", counted)
+    fake = FakeLatent(pause_s=0.3)
+    with client_of(fake) as client, pytest.raises(InternalError):
+        client.encode("toy", np.zeros((2560, 128, 128, 1), np.uint8))  # 40 MiB
+    assert sum(made) < 1280
 
 
 def test_it_sends_a_row_above_a_mebibyte_alone(client_of):
