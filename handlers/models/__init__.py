@@ -27,6 +27,7 @@ FAMILIES: Mapping[str, tuple[str, str]] = MappingProxyType(
         "autoencoder": ("autoencoder", "DenseAutoencoder"),
         "conv-autoencoder": ("autoencoder", "ConvAutoencoder"),
         "conv-vae": ("conv_vae", "ConvVae"),
+        "conv-denoiser": ("autoencoder", "ConvDenoiser"),
         "standard-vae": ("standard_vae", "StandardVae"),
         "conditional-gan": ("gan", "ConditionalGan"),
         "classifier": ("classifier", "ConvClassifier"),

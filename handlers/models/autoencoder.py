@@ -2,7 +2,8 @@
 
 Nothing shapes the distribution of the codes, so a sample depends on which one is assumed: with `prior_fit` 0, z is of
 N(0, I), which mostly decodes to nothing known; with 1, of the normal distribution fitted to the codes of the training
-rows; between, mean and Cholesky factor are mixed linearly. No layer mixes the rows of a batch.
+rows; between, mean and Cholesky factor are mixed linearly. A denoiser's code is as long as its image, and it does not
+sample. No layer mixes the rows of a batch.
 
 A linear autoencoder with tied weights spans the principal subspace: its smallest reconstruction error is the sum of the
 discarded eigenvalues of the pixels' covariance.
@@ -14,7 +15,8 @@ denoising autoencoders", 2008.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Mapping
 from itertools import pairwise
 from typing import Any, ClassVar, Self
 
@@ -24,13 +26,16 @@ from torch import Tensor, nn
 from fount.address import Stream
 from handlers.family import Deadline, Draw, Noise
 
-__all__ = ["Autoencoder", "ConvAutoencoder", "DenseAutoencoder", "LinearAutoencoder"]
+__all__ = [
+    "Autoencoder", "ConvAutoencoder", "ConvDenoiser", "DenseAutoencoder", "LinearAutoencoder", "NetworkAutoencoder",
+    "SamplingAutoencoder",
+]  # fmt: skip
 
 _SIZES = ("height", "width", "channels")
 
 
 class Autoencoder(nn.Module):
-    """The base of all autoencoders: the prior of its codes, and sampling."""
+    """The base of all autoencoders."""
 
     name: ClassVar[str]
     """Of the family, for messages."""
@@ -41,36 +46,35 @@ class Autoencoder(nn.Module):
     list_keys: ClassVar[tuple[str, ...]] = ()
     """Of the configuration: lists of whole numbers."""
 
-    prior_mean: Tensor
-    prior_root: Tensor
-
     def __init__(self, image_shape: tuple[int, int, int], latent_dim: int) -> None:
-        """Create the prior; image_shape is (C, H, W)."""
+        """Create it without layers; image_shape is (C, H, W)."""
         super().__init__()
         self.image_shape, self.latent_dim = image_shape, latent_dim
-        self.register_buffer("prior_mean", torch.zeros(latent_dim))
-        self.register_buffer("prior_root", torch.eye(latent_dim))
 
     @classmethod
     def read(cls, config: Mapping[str, Any]) -> dict[str, Any]:
         """Check a card's configuration.
 
         Raises:
-            ValueError: a key is unknown, missing or out of range; the message names it.
+            ValueError: keys are unknown, missing or out of range; the message names every one.
         """
         known = (*_SIZES, *cls.own_keys, *cls.list_keys)
         if wrong := sorted(set(config) ^ set(known)):
             raise ValueError(f"{cls.name} configuration has unknown or missing keys {wrong}; it takes {sorted(known)}")
-        for key in known:
-            value = config[key]
-            is_list = isinstance(value, Sequence) and not isinstance(value, str)
-            if is_list != (key in cls.list_keys):
-                kind = "a list of whole numbers" if key in cls.list_keys else "a whole number"
-                raise ValueError(f"{cls.name} configuration: {key} is {value!r}, must be {kind}")
-            for each in value if is_list else [value]:
-                if type(each) is not int or each < 1:
-                    raise ValueError(f"{cls.name} configuration: {key} has {each!r}, must be 1 or more")
+        problems = [f"{key} is {config[key]!r}, must be a whole number of 1 or more"
+                    for key in (*_SIZES, *cls.own_keys) if not _is_size(config[key])]  # fmt: skip
+        for key in cls.list_keys:
+            widths = config[key]
+            if not isinstance(widths, list | tuple) or not all(map(_is_size, widths)):
+                problems.append(f"{key} is {widths!r}, must be a list of whole numbers of 1 or more")
+        if problems := problems or cls.misfits(config):
+            raise ValueError(f"{cls.name} configuration: {'; '.join(problems)}")
         return dict(config)
+
+    @classmethod
+    def misfits(cls, config: Mapping[str, Any]) -> list[str]:
+        """Name what is wrong among sizes that are all whole numbers."""
+        return []
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> Self:
@@ -81,6 +85,27 @@ class Autoencoder(nn.Module):
         """
         raise NotImplementedError
 
+    def encode(self, images: Tensor, labels: Tensor | None) -> tuple[Tensor, None]:
+        """Compute the code of each image, (B, latent_dim), of (B, C, H, W) in [0, 1]; a code has no spread."""
+        raise NotImplementedError
+
+    def decode(self, z: Tensor, labels: Tensor | None) -> Tensor:
+        """Compute the image of each code, (B, C, H, W) in [0, 1]."""
+        raise NotImplementedError
+
+
+class SamplingAutoencoder(Autoencoder):
+    """An autoencoder with a prior of its codes, from which it samples."""
+
+    prior_mean: Tensor
+    prior_root: Tensor
+
+    def __init__(self, image_shape: tuple[int, int, int], latent_dim: int) -> None:
+        """Create the prior, N(0, I) until it is fitted; image_shape is (C, H, W)."""
+        super().__init__(image_shape, latent_dim)
+        self.register_buffer("prior_mean", torch.zeros(latent_dim))
+        self.register_buffer("prior_root", torch.eye(latent_dim))
+
     @torch.no_grad()
     def fit_prior(self, codes: Tensor) -> None:
         """Fit the prior to codes of training rows, (N, latent_dim): mean, and Cholesky factor of the covariance."""
@@ -89,14 +114,6 @@ class Autoencoder(nn.Module):
         floor = 1e-6 * covariance.diagonal().mean().clamp(min=1e-6)  # of codes that never vary
         self.prior_mean.copy_(codes.mean(dim=0))
         self.prior_root.copy_(torch.linalg.cholesky(covariance + floor * torch.eye(self.latent_dim)))
-
-    def encode(self, images: Tensor, labels: Tensor | None) -> tuple[Tensor, None]:
-        """Compute the code of each image, (B, latent_dim), of (B, C, H, W) in [0, 1]; a code has no spread."""
-        raise NotImplementedError
-
-    def decode(self, z: Tensor, labels: Tensor | None) -> Tensor:
-        """Compute the image of each code, (B, C, H, W) in [0, 1]."""
-        raise NotImplementedError
 
     def sample(self, noise: Noise, labels: Tensor | None, draw: Draw, deadline: Deadline) -> Tensor:
         """Draw one image for each row (see `Sampler.sample`): a code by address, decoded."""
@@ -107,13 +124,19 @@ class Autoencoder(nn.Module):
         return self.decode(share * self.prior_mean + nn.functional.linear(epsilon, root.to(epsilon.dtype)), None)
 
 
-class LinearAutoencoder(Autoencoder):
+class LinearAutoencoder(SamplingAutoencoder):
     """One linear hidden layer with tied weights: z = W (x - m), x' = m + Wᵀ z, clipped to [0, 1]."""
 
     name = "linear-autoencoder"
     own_keys = ("latent_dim",)
     mean: Tensor
     components: Tensor
+
+    @classmethod
+    def misfits(cls, config: Mapping[str, Any]) -> list[str]:
+        """Name a code that is longer than its image: there are as many components as pixels."""
+        latent_dim, pixels = config["latent_dim"], math.prod(config[key] for key in _SIZES)
+        return [f"latent_dim is {latent_dim}, must be at most the {pixels} pixels"] if latent_dim > pixels else []
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> Self:
@@ -125,7 +148,7 @@ class LinearAutoencoder(Autoencoder):
         read = cls.read(config)
         shape = (read["channels"], read["height"], read["width"])
         module = cls(shape, read["latent_dim"])
-        pixels = shape[0] * shape[1] * shape[2]
+        pixels = math.prod(shape)
         module.register_buffer("mean", torch.zeros(pixels))
         module.register_buffer("components", torch.eye(read["latent_dim"], pixels))
         return module
@@ -155,7 +178,7 @@ class LinearAutoencoder(Autoencoder):
         return self.reconstruct(z).clamp(0, 1).reshape(-1, *self.image_shape)  # (B, pixels) -> (B, C, H, W)
 
 
-class _Nonlinear(Autoencoder):
+class NetworkAutoencoder(Autoencoder):
     """An autoencoder whose decoder ends in a sigmoid."""
 
     encoder: nn.Module
@@ -175,7 +198,7 @@ class _Nonlinear(Autoencoder):
         return torch.sigmoid(self.logits(z))
 
 
-class DenseAutoencoder(_Nonlinear):
+class DenseAutoencoder(NetworkAutoencoder, SamplingAutoencoder):
     """Dense layers, with the widths of `hidden` between image and code, and in reverse; none is one hidden layer."""
 
     name = "autoencoder"
@@ -192,30 +215,23 @@ class DenseAutoencoder(_Nonlinear):
         read = cls.read(config)
         shape = (read["channels"], read["height"], read["width"])
         module = cls(shape, read["latent_dim"])
-        sizes = (shape[0] * shape[1] * shape[2], *read["hidden"], read["latent_dim"])
+        sizes = (math.prod(shape), *read["hidden"], read["latent_dim"])
         module.encoder = nn.Sequential(nn.Flatten(), *_dense(*sizes))
         module.decoder = nn.Sequential(*_dense(*reversed(sizes)), nn.Unflatten(1, shape))
         return module
 
 
-class ConvAutoencoder(_Nonlinear):
+class ConvDenoiser(NetworkAutoencoder):
     """Two convolutions that halve height and width, to a code of `code_channels` maps, and the same in reverse."""
 
-    name = "conv-autoencoder"
+    name = "conv-denoiser"
     own_keys = ("features", "code_channels")
 
     @classmethod
-    def read(cls, config: Mapping[str, Any]) -> dict[str, Any]:
-        """Check a card's configuration; height and width must be divisible by 4.
-
-        Raises:
-            ValueError: a key is unknown, missing or out of range; the message names it.
-        """
-        read = super().read(config)
-        for key in ("height", "width"):
-            if read[key] % 4:
-                raise ValueError(f"{cls.name} configuration: {key} is {read[key]}, must be divisible by 4")
-        return read
+    def misfits(cls, config: Mapping[str, Any]) -> list[str]:
+        """Name the sides that cannot be halved twice."""
+        sides = [(key, config[key]) for key in ("height", "width")]
+        return [f"{key} is {side}, must be divisible by 4" for key, side in sides if side % 4]
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> Self:
@@ -227,7 +243,7 @@ class ConvAutoencoder(_Nonlinear):
         read = cls.read(config)
         channels, features, code = read["channels"], read["features"], read["code_channels"]
         maps = (code, read["height"] // 4, read["width"] // 4)
-        module = cls((channels, read["height"], read["width"]), maps[0] * maps[1] * maps[2])
+        module = cls((channels, read["height"], read["width"]), math.prod(maps))
         wide = 2 * features
         module.encoder = nn.Sequential(
             nn.Conv2d(channels, features, 3, stride=2, padding=1), nn.SiLU(),
@@ -243,6 +259,16 @@ class ConvAutoencoder(_Nonlinear):
             nn.Conv2d(features, channels, 3, padding=1),
         )  # fmt: skip
         return module
+
+
+class ConvAutoencoder(ConvDenoiser, SamplingAutoencoder):
+    """The same network, with a prior of its codes."""
+
+    name = "conv-autoencoder"
+
+
+def _is_size(value: object) -> bool:
+    return type(value) is int and value >= 1
 
 
 def _dense(*sizes: int) -> list[nn.Module]:

@@ -95,7 +95,7 @@ AUTOENCODER_RECIPES = (
             "Removing pixel noise from digits: reconstruct a noisy picture. It learned normal noise clipped to [0, 1] "
             "and digits alone: other noise leaves traces, and of other pictures it keeps what looks like a stroke."
         ),
-        family="conv-autoencoder",
+        family="conv-denoiser",
         config={**_SHAPE, "features": 24, "code_channels": 16},
         steps=4000,
         fit=AutoencoderFit(batch=64, noise=0.7),

@@ -21,6 +21,7 @@ from handlers.family import Deadline, Decoder, Draw, Encoder, Noise, Sampler, Sc
 from handlers.recipes.data.load import TrainingData
 from handlers.recipes.latents import encode_rows
 from handlers.recipes.model_folder import Evaluator
+from handlers.recipes.noise import add_noise, noise_at
 from handlers.recipes.quality.measures import draw_images, quality_entry
 
 __all__ = ["measure_latents"]
@@ -94,11 +95,9 @@ def _clear_share(metric: str, what: str, images: Tensor, evaluator: Evaluator) -
 def _measure_denoising(images: Tensor, module: nn.Module) -> Iterator[Quality]:
     assert isinstance(module, Encoder)
     assert isinstance(module, Decoder)
-    noise = torch.from_numpy(
-        Addresses.of_range(_SEED, 0, len(images)).normals(Stream.LATENT, images[0].numel())
-    ).reshape(images.shape)
+    noise = noise_at(_SEED, tuple(images.shape))
     for level in _NOISE_LEVELS:
-        noisy = (images + level * noise).clamp(0, 1)
+        noisy = add_noise(images, torch.full((len(images),), level), noise)
         parts = torch.split(noisy, _CHUNK)
         restored = torch.cat([module.decode(module.encode(rows, None)[0], None) for rows in parts])
         before, after = _psnr(noisy, images), _psnr(restored, images)

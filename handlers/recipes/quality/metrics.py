@@ -100,7 +100,7 @@ def measure(
                 training_seed = None if quick or not conditional else seed
                 drawn = _measure_generator(data, served, evaluator, conditional, value_range, training_seed)
                 entries = chain(entries, drawn)
-            if {"ENCODE", "DECODE"} <= set(operations) and not conditional:
+            if {"ENCODE", "DECODE"} <= set(operations) and not conditional and value_range == _UNIT:
                 entries = chain(entries, measure_latents(data, module, evaluator, operations))
         for quality in entries:
             bar.update()

@@ -18,19 +18,21 @@ from torch import Tensor, nn
 from fount.address import Addresses
 from fount.cli.output.images import image_grid
 from fount.cli.output.points import points_to_picture
-from handlers.family import Deadline, Draw, Noise, Sampler
+from handlers.family import Deadline, Decoder, Draw, Encoder, Noise, Sampler
 from handlers.models.classifier import ConvClassifier
 from handlers.recipes.data.load import TrainingData
+from handlers.recipes.noise import add_noise, noise_at
 from handlers.recipes.quality.measures import draw_images
 from handlers.recipes.run.history import Snapshot
 
-__all__ = ["ClassifierProbe", "GeneratorProbe", "PointProbe", "Probe"]
+__all__ = ["ClassifierProbe", "GeneratorProbe", "PointProbe", "Probe", "ReconstructionProbe"]
 
 _SEED = 7
 _COUNT = 1000  # samples of a snapshot
 _REAL = 500  # real pictures of a class that samples are compared with
 _TESTED = 2000  # test rows of a snapshot
 _COLUMNS = 10
+_SHOWN, _PART = 40, 100  # reconstructions in the picture, and in a batch
 _POINTS = 10_000  # in the picture of a model of points
 
 
@@ -95,6 +97,45 @@ class GeneratorProbe:
         assert isinstance(network, Sampler)
         with np.errstate(invalid="ignore"):  # a network that diverges draws NaN, which is shown as black
             return draw_images(network, _SEED, count, labels, value_range=self._value_range, device=self._device)
+
+
+class ReconstructionProbe:
+    """Restores training rows, with noise if the model removes it; the picture shows them before and after."""
+
+    def __init__(self, data: TrainingData, noise: float, device: torch.device) -> None:
+        """Measure the real pictures once.
+
+        Args:
+            data: the first of its training rows are restored.
+            noise: the largest standard deviation of the noise; it rises over each row of the picture. 0 is none.
+            device: where the model is trained.
+        """
+        images = data.train.images[:_COUNT]
+        levels = noise * (torch.arange(len(images)) % _COLUMNS) / (_COLUMNS - 1)
+        self._images, self._has_noise, self._real = images, noise > 0, _distances_within([images])
+        self._seen = add_noise(images, levels, noise_at(_SEED, tuple(images.shape))).to(device)
+
+    def measure(self, network: nn.Module, step: int) -> Snapshot:
+        """Measure the distance between reconstructions relative to real pictures."""
+        return Snapshot(step=step, ratio=float((_distances_within([self._restore(network)]) / self._real).mean()))
+
+    def draw(self, network: nn.Module) -> Image.Image:
+        """Draw rows of ten pictures, each above its noisy version, if any, and its reconstruction."""
+        kinds = {"original": self._images, "noisy": self._seen.cpu(), "restored": self._restore(network).cpu()}
+        if not self._has_noise:
+            del kinds["noisy"]
+        rows = [
+            (name, images[at : at + _COLUMNS]) for at in range(0, _SHOWN, _COLUMNS) for name, images in kinds.items()
+        ]
+        captions = [name for name, images in rows for _ in range(len(images))]
+        return _grid(torch.cat([images for _, images in rows]), captions)
+
+    @torch.inference_mode()
+    def _restore(self, network: nn.Module) -> Tensor:
+        assert isinstance(network, Encoder)
+        assert isinstance(network, Decoder)
+        parts = torch.split(self._seen, _PART)
+        return torch.cat([network.decode(network.encode(part, None)[0], None) for part in parts])
 
 
 class ClassifierProbe:

@@ -11,7 +11,7 @@ from torch import nn
 
 from handlers.cards.card import Card
 from handlers.execution.numerics import read_numerics
-from handlers.models.autoencoder import Autoencoder
+from handlers.models.autoencoder import SamplingAutoencoder
 from handlers.recipes.catalogue import (
     AutoencoderFit,
     ClassifierFit,
@@ -32,7 +32,7 @@ from handlers.recipes.quality.metrics import measure
 from handlers.recipes.reproducible import reproducible
 from handlers.recipes.run.checkpoints import lock_folder
 from handlers.recipes.run.loop import Run, TrainingOptions
-from handlers.recipes.run.probes import ClassifierProbe, GeneratorProbe, PointProbe, Probe
+from handlers.recipes.run.probes import ClassifierProbe, GeneratorProbe, PointProbe, Probe, ReconstructionProbe
 from handlers.recipes.tasks.autoencoders import AutoencoderTask, PrincipalTask, ReconstructionTask
 from handlers.recipes.tasks.classifiers import ClassifierTask
 from handlers.recipes.tasks.gans import GanTask
@@ -76,7 +76,7 @@ def train_model(
     check_classes(data)
     evaluator = load_evaluator(evaluator_folder, data) if evaluator_folder else None
     module = train_module(recipe, data, evaluator, options, log=log)
-    if isinstance(module, Autoencoder):
+    if isinstance(module, SamplingAutoencoder):
         module.fit_prior(encode_rows(module, data.train.images))
     log(f"{recipe.name} is trained; measuring it{', which takes minutes' if recipe.samples else ''}")
     conditional = bool(recipe.classes)
@@ -111,6 +111,9 @@ def train_module(
         probe: Probe
         if recipe.length is not None:
             probe = PointProbe(data, recipe.value_range, device)
+        elif isinstance(recipe.fit, AutoencoderFit | PrincipalFit):
+            noise = recipe.fit.noise if isinstance(recipe.fit, AutoencoderFit) else 0.0
+            probe = ReconstructionProbe(data, noise, device)
         elif evaluator is None:
             probe = ClassifierProbe(data, device)
         else:

@@ -11,12 +11,13 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from handlers.models.autoencoder import ConvAutoencoder, DenseAutoencoder, LinearAutoencoder
+from handlers.models.autoencoder import LinearAutoencoder, NetworkAutoencoder
 from handlers.models.vae import Autoencoder
 from handlers.recipes.catalogue import AutoencoderFit
+from handlers.recipes.noise import add_noise
 from handlers.recipes.tasks.task import SingleNetworkTask, Task
 
-__all__ = ["AutoencoderTask", "PrincipalTask", "ReconstructionTask", "add_noise"]
+__all__ = ["AutoencoderTask", "PrincipalTask", "ReconstructionTask"]
 
 
 class AutoencoderTask(SingleNetworkTask):
@@ -38,11 +39,12 @@ class ReconstructionTask(SingleNetworkTask):
     def losses(self, images: Tensor, labels: Tensor) -> Mapping[str, Tensor]:
         """Compute the cross-entropy of the reconstructions with the pictures."""
         assert isinstance(self._fit, AutoencoderFit)
-        assert isinstance(self.module, DenseAutoencoder | ConvAutoencoder)
+        assert isinstance(self.module, NetworkAutoencoder)
         seen = images
         if self._fit.noise:
             levels = self._fit.noise * torch.rand(len(images), generator=self._generator).to(self._device)
-            seen = add_noise(images, levels, self._generator)
+            noise = torch.randn(images.shape, generator=self._generator).to(self._device)
+            seen = add_noise(images, levels, noise)
         logits = self.module.logits(self.module.encode(seen, None)[0])
         losses = nn.functional.binary_cross_entropy_with_logits(logits, images, reduction="none")
         return {"loss": losses.flatten(1).sum(dim=1).mean()}
@@ -59,9 +61,3 @@ class PrincipalTask(Task):
         self._average.load_state_dict(self.module.state_dict())
         restored = self.module.reconstruct(self.module.encode(self._images, None)[0])
         return {"loss": ((restored - self._images.flatten(1)) ** 2).sum(dim=1).mean()}
-
-
-def add_noise(images: Tensor, levels: Tensor, generator: torch.Generator) -> Tensor:
-    """Add normal noise of each picture's own level, (B,), to (B, C, H, W) in [0, 1], and clip, as a camera does."""
-    noise = torch.randn(images.shape, generator=generator).to(images.device)
-    return (images + levels[:, None, None, None] * noise).clamp(0, 1)
