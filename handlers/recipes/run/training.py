@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 import torch
 from torch import nn
@@ -44,6 +45,22 @@ from handlers.recipes.tasks.variational import StandardVaeTask
 from handlers.settings import Settings
 
 __all__ = ["build_task", "train_model", "train_module"]
+
+_TASKS: Mapping[type, type[Task]] = MappingProxyType(
+    {
+        AutoencoderFit: ReconstructionTask,
+        ClassifierFit: ClassifierTask,
+        GanFit: GanTask,
+        KnownLawFit: KnownLawTask,
+        MixtureFit: MixtureTask,
+        PointGanFit: PointGanTask,
+        PrincipalFit: PrincipalTask,
+        StandardVaeFit: StandardVaeTask,
+        VaeFit: AutoencoderTask,
+        VaeGanFit: VaeGanTask,
+    }
+)
+"""The task of each kind of fit."""
 
 
 def train_model(
@@ -135,28 +152,7 @@ def build_task(
     recipe: Recipe, data: TrainingData, *, steps: int, generator: torch.Generator, device: torch.device
 ) -> Task:
     """Create the task of a recipe's fit, on the training rows of its data; arguments as in `Task`."""
-    kind: type[Task]
-    match recipe.fit:
-        case ClassifierFit():
-            kind = ClassifierTask
-        case VaeFit():
-            kind = AutoencoderTask
-        case VaeGanFit():
-            kind = VaeGanTask
-        case AutoencoderFit():
-            kind = ReconstructionTask
-        case PrincipalFit():
-            kind = PrincipalTask
-        case StandardVaeFit():
-            kind = StandardVaeTask
-        case GanFit():
-            kind = GanTask
-        case MixtureFit():
-            kind = MixtureTask
-        case PointGanFit():
-            kind = PointGanTask
-        case KnownLawFit():
-            kind = KnownLawTask
+    kind = _TASKS[type(recipe.fit)]
     return kind(recipe, data.train, steps=steps, generator=generator, device=device)
 
 
