@@ -10,30 +10,33 @@ from __future__ import annotations
 import signal
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from tqdm import tqdm
 
 from fount.cli.output.text import plain
+from fount.client.catalog import ModelInfo
 from fount.client.sync import Client
-from fount.retry import RetryPolicy
+from fount.errors import Loading
+from fount.retry import RetryPolicy, RetryState
 
-__all__ = ["RETRY", "connected"]
+__all__ = ["connected", "loaded_model"]
 
 
 def _report(text: str) -> None:
     tqdm.write(plain(text), file=sys.stderr)
 
 
-RETRY = RetryPolicy(on_wait=_report)
+_RETRY = RetryPolicy(on_wait=_report)
 """Calls are repeated as usual; what they wait for is written to stderr, above a progress bar."""
 
 
 @contextmanager
 def connected(server: str, timeout_s: float) -> Iterator[Client]:
     """Open a client until the block ends; Ctrl-C ends the block early with a KeyboardInterrupt."""
-    with Client(server, timeout_s=timeout_s, retry=RETRY) as client:
+    with Client(server, timeout_s=timeout_s, retry=_RETRY) as client:
         if signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
             yield client  # the process that started the command ignores or handles Ctrl-C
             return
@@ -63,3 +66,11 @@ def connected(server: str, timeout_s: float) -> Iterator[Client]:
             signal.signal(signal.SIGINT, signal.default_int_handler)
             finished.set()
             interrupted.set()  # lets the thread end
+
+
+def loaded_model(client: Client, name: str, digest: str | None, timeout_s: float) -> ModelInfo:
+    """Look up a model; while its workers load, its classes and shape may be unknown, so wait for them."""
+    retry = RetryState(timeout_s, _RETRY)
+    while (info := client.model(name, digest=digest)).state == "loading":
+        time.sleep(retry.delay_s(Loading(f"{info.name}:{info.version} is loading")))
+    return info

@@ -32,15 +32,23 @@ _INTERRUPTED = 130  # exit code after SIGINT, 128 + 2
 # name: (module and function, summary)
 _CLIENT_COMMANDS: dict[str, tuple[str, str]] = {
     "augment": ("fount.cli.augment:augment", "Draw images next to their variants under a policy."),
+    "classify": ("fount.cli.given.scores:classify", "Find the class of each row, and the accuracy where it is known."),
     "datasets": ("fount.cli.datasets:datasets", "List the data sets a server can augment, or show one."),
+    "decode": ("fount.cli.given.latents:decode", "Decode latents to an image grid or an NPZ file."),
+    "encode": ("fount.cli.given.latents:encode", "Write the latents of images or vectors to an NPZ file."),
     "evaluate": ("fount.cli.evaluate:evaluate", "Evaluate a model against real data, with gates for a pipeline."),
     "evaluation": ("fount.cli.evaluations:evaluation", "Show, watch, cancel or delete an evaluation, or its report."),
     "evaluations": ("fount.cli.evaluations:evaluations", "List your own evaluations."),
+    "interpolate": ("fount.cli.given.variations:interpolate", "Draw lines between pairs of images."),
+    "latent-map": ("fount.cli.given.latent_map:latent_map", "Draw a plane of a latent space, and codes in it."),
     "model": ("fount.cli.models:model", "Show one model: its inputs, outputs and measured quality."),
     "models": ("fount.cli.models:models", "List the models a server offers."),
     "plan": ("fount.cli.plan:plan", "Plan an augmented data set: rows per class and source."),
     "pull": ("fount.cli.pull:pull", "Pull the rows of a plan into files; resumes an earlier run."),
+    "reconstruct": ("fount.cli.given.variations:reconstruct", "Encode images and decode their latents."),
     "sample": ("fount.cli.sample:sample", "Draw samples of a model into an image grid, an NPZ file or a folder."),
+    "score": ("fount.cli.given.scores:score", "Compute log-likelihoods of images or vectors, with their means."),
+    "vary": ("fount.cli.given.variations:vary", "Draw variants of images around or along their latents."),
 }
 
 # name: (summary, extra); their entry points have the modules.
@@ -89,7 +97,7 @@ class _LazyGroup(click.Group):
         """Find the command of a line, and remove variables that a container platform has set for its options."""
         name, command, rest = super().resolve_command(ctx, args)
         if name and command:
-            ignore_links(command, f"{ctx.auto_envvar_prefix}_{name.upper()}")
+            ignore_links(command, f"{ctx.auto_envvar_prefix}_{name.upper().replace('-', '_')}")
         return name, command, rest
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import math
-import shlex
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -15,15 +14,13 @@ import numpy as np
 from google.protobuf.json_format import MessageToDict
 from tqdm import tqdm
 
-from fount.cli.connection import RETRY, connected
+from fount.cli.classes import class_indices, parse_label, parse_labels, parse_mixture
+from fount.cli.connection import connected, loaded_model
 from fount.cli.options import FilePath, option, parameter_options, server_options
 from fount.cli.output.sample_writers import SampleRun, SampleWriter, open_output, refuse_failed
 from fount.cli.output.text import echo_result, error_is_terminal, note_numbers_read_as_names, plain
 from fount.client.catalog import ModelInfo
-from fount.client.sync import Client
-from fount.errors import Loading, NotFound
-from fount.names import class_index, parse_index
-from fount.retry import RetryState
+from fount.names import class_index
 from fount.sampling.request import ENCODINGS, PRIORITIES, ParametersQuery, SampleQuery, sample_request
 from fount.sampling.types import Chunk, Provenance
 from fount.v1 import sampling_pb2
@@ -49,42 +46,14 @@ class _Query(ParametersQuery, total=False):
     priority: Literal["bulk", "interactive"] | None
 
 
-def _label(text: str) -> str:
-    """Parse a class, which `class_index` finds once the model's classes are known."""
-    text = text.strip()
-    if not text:
-        raise click.BadParameter(f"{text!r} is not a label; give the name or the index of a class")
-    return text
-
-
-def _labels(text: str) -> list[str]:
-    """Parse classes separated by commas."""
-    return [_label(each) for each in text.split(",")]
-
-
-def _mixture(text: str) -> dict[str, float]:
-    """Parse labels and weights, as in 7=0.9,1=0.1."""
-    mixture: dict[str, float] = {}
-    for component in text.split(","):
-        name, _, weight = component.rpartition("=")
-        label = name.strip()
-        if label in mixture:
-            raise click.BadParameter(f"{name!r} is given twice")
-        try:
-            mixture[label] = float(weight if label else "")
-        except ValueError:
-            raise click.BadParameter(f"{component!r} is not LABEL=WEIGHT, as in 7=0.9,1=0.1") from None
-    return mixture
-
-
 @click.command()
 @click.argument("name")
 @option("--count", type=int, metavar="N", help="Number of samples; unset, the number of labels, or 16.")
 @option("--seed", type=int, metavar="N", help="Seed of the noise, 0 to 2^64 - 1; unset, the server draws one.")
 @option("--start-index", type=int, metavar="N", help="Index of the first sample; unset, 0.")
-@option("--label", type=_label, metavar="LABEL", help="One class for all: its name, or its index, as 2 or '#2'.")
-@option("--labels", type=_labels, metavar="1,2,3", help="One class per sample.")
-@option("--mixture", type=_mixture, metavar="7=0.9,1=0.1", help="Classes and their relative weights.")
+@option("--label", type=parse_label, metavar="LABEL", help="One class for all: its name, or its index, as 2 or '#2'.")
+@option("--labels", type=parse_labels, metavar="1,2,3", help="One class per sample.")
+@option("--mixture", type=parse_mixture, metavar="7=0.9,1=0.1", help="Classes and their relative weights.")
 @parameter_options
 @option("--encoding", type=click.Choice(list(ENCODINGS)), default="uint8", help="Encoding; png only for folders.")
 @option("--digest", metavar="SHA256", help="Pin the model's digest.")
@@ -114,7 +83,7 @@ def sample(name: str, out: str | None, server: str, timeout_s: float, as_json: b
     unknown = {**options, "labels": None if labels is None else [0] * len(labels)}
     sample_request(name, cast(SampleQuery, unknown))  # reports wrong options before anything is requested
     with connected(server, timeout_s) as client:
-        info = _loaded_model(client, name, options.get("digest"), timeout_s)
+        info = loaded_model(client, name, options.get("digest"), timeout_s)
         query = _with_indices(options, info, name)
         request = sample_request(name, query)
         writer = None if out is None else open_output(out, _run(request, info))
@@ -137,14 +106,6 @@ def sample(name: str, out: str | None, server: str, timeout_s: float, as_json: b
     echo_result(summary, map(plain, _summary_lines(summary)), as_json=as_json)
 
 
-def _loaded_model(client: Client, name: str, digest: str | None, timeout_s: float) -> ModelInfo:
-    """Look up a model; while its workers load, its classes and shape may be unknown, so wait for them."""
-    retry = RetryState(timeout_s, RETRY)
-    while (info := client.model(name, digest=digest)).state == "loading":
-        time.sleep(retry.delay_s(Loading(f"{info.name}:{info.version} is loading")))
-    return info
-
-
 def _with_indices(options: _Query, info: ModelInfo, name: str) -> SampleQuery:
     """Replace classes by their indices, and note numbers that are names.
 
@@ -163,11 +124,7 @@ def _with_indices(options: _Query, info: ModelInfo, name: str) -> SampleQuery:
             raise click.BadParameter("names a class twice, by its name and its index", param_hint="--mixture")
         query["mixture"] = dict(zip(indices, mixture.values(), strict=True))
     if labels is not None:  # which are sent as indices
-        sent = {text: parse_index(text) if index is None else index for text, index in found.items()}
-        if unknown := next((text for text in labels if sent[text] is None), None):
-            command = f"fount model {shlex.quote(name)}"
-            raise NotFound(f"{info.name} has no class {unknown!r}; `{command}` lists its classes.")
-        query["labels"] = [sent[text] for text in labels]
+        query["labels"] = class_indices(labels, info, name)
     return cast(SampleQuery, query)
 
 

@@ -43,7 +43,7 @@ from fount.readers.image_decoder import fit_pixels
 from fount.readers.split_files import split_files
 from fount.readers.validation import RawSplit, Values, build_dataset, check_size, check_sizes, join_values
 
-__all__ = ["read_images", "read_npz"]
+__all__ = ["ArrayRows", "read_npz", "read_rows"]
 
 _OBJECT_ARRAY = "is an array of Python objects, which would have to be unpickled"
 
@@ -66,6 +66,7 @@ _LAYOUTS: tuple[Mapping[str, _Names], ...] = (
 """The splits of a file in the supported conventions; the second is of `fount pull`, the third of `fount sample`."""
 
 _CLASS_NAMES = "classes"
+_LABELS = ("labels", "label")
 _PART_OF_EXPORT = re.compile(r"-\d{5}-of-\d{5}$")
 _DAMAGED = (
     zipfile.BadZipFile, zipfile.LargeZipFile, zlib.error, EOFError, struct.error, NotImplementedError,
@@ -108,18 +109,35 @@ def read_npz(source: DatasetSource, path: Path) -> Dataset:
     )
 
 
-def read_images(file: Path, names: Sequence[str], most: int) -> NDArray[np.uint8]:
-    """Read the first images of a file, (at most `most`, H, W, C) uint8, from the array that has one of the names."""
+class ArrayRows(NamedTuple):
+    """(N, ...) rows of an array, the labels of the file if it has any, and the names of these."""
+
+    values: NDArray[Any]
+    labels: Values | None
+    classes: tuple[str, ...]
+
+
+def read_rows(file: Path, names: Sequence[str], most: int, *, floats: bool = False) -> ArrayRows:
+    """Read the first rows, at most `most`, of the array that has one of the names, or is the only one of a file.
+
+    Pictures are (N, H, W) or (N, H, W, C) uint8; with `floats`, an array of floats may have any shape.
+    """
     version = FileVersion.of(file)
     with _opened(file) as archive:
         npz = _Npz(source=DatasetSource(name=file.stem, path=file), archive=archive, version=version)
-        name = next((name for name in names if name in npz.members), None)
+        members = list(npz.members)
+        name = next((name for name in [*names, *members[: len(members) == 1]] if name in members), None)
         if name is None:
-            found = f"{file} holds {', '.join(npz.members)[:200] or 'nothing'}"
-            raise DataError(f"{found}; name the array of images {names[0]}")
-        member = _describe_member(npz, name, partial(_check_images, f"{file}, {name}"))
-    images = member.read()[:most]
-    return np.array(images[..., None] if images.ndim == 3 else images)
+            raise DataError(f"{file} holds {', '.join(members)[:200] or 'nothing'}; name the array of rows {names[0]}")
+
+        def check(shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
+            if not floats or dtype.kind != "f" or not shape:
+                _check_images(f"{file}, {name}", shape, dtype)
+
+        member = _describe_member(npz, name, check)
+        labels = next((_read_column(npz, each, (name, member.shape[0])) for each in _LABELS if each in members), None)
+        classes = _read_names(npz, _CLASS_NAMES)
+    return ArrayRows(np.array(member.read()[:most]), None if labels is None else labels[:most], classes)
 
 
 @dataclass(frozen=True, kw_only=True)

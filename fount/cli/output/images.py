@@ -12,11 +12,12 @@ from PIL import Image, ImageDraw, ImageFont
 
 from fount.names import normal_name
 
-__all__ = ["image_grid", "to_pillow", "to_uint8", "variants_sheet"]
+__all__ = ["drawable", "image_grid", "paired_sheet", "to_pillow", "to_uint8", "variants_sheet"]
 
 _MARGIN = 8  # pixels around and between tiles
 _CAPTION_SIZE = 13  # pixels
 _CAPTION_HEIGHT = _CAPTION_SIZE + 5
+_MAX_PAIRS = 10  # in a line of a sheet
 _MIN_TILE = 72  # pixels; smaller images are scaled up to it
 _BACKGROUND, _TEXT_COLOUR = "white", "black"
 _NO_CHARACTER = "\uffff"  # a code point that is no character, so fonts draw the sign for a missing one
@@ -91,6 +92,28 @@ def variants_sheet(
     return image_grid(lines.reshape(-1, *lines.shape[2:]), above, columns=lines.shape[1], scale=scale)
 
 
+def paired_sheet(
+    above: NDArray[np.uint8], below: NDArray[np.uint8], captions: Sequence[object], *, scale: int | None = None
+) -> Image.Image:
+    """Draw lines of at most ten images, each image of `above` under its caption and that of `below` underneath.
+
+    Args:
+        above: (N, H, W, 1 or 3) uint8, N at least 1.
+        below: of the same shape.
+        captions: N texts.
+        scale: as in `image_grid`.
+    """
+    if above.shape != below.shape or len(captions) != len(above):
+        raise ValueError(f"cannot draw pairs of {above.shape} and {below.shape} under {len(captions)} captions")
+    columns, lines, texts = min(len(above), _MAX_PAIRS), [], []
+    for first in range(0, len(above), columns):
+        part = captions[first : first + columns]
+        blank = np.full((columns - len(part), *above.shape[1:]), 255, np.uint8)
+        lines += [images for half in (above, below) for images in (half[first : first + columns], blank)]
+        texts += [*part, *[""] * (2 * columns - len(part))]
+    return image_grid(np.concatenate(lines), texts, columns=columns, scale=scale)
+
+
 def _sheet(tiles: Sequence[Image.Image], captions: Sequence[str], columns: int, scale: int) -> Image.Image:
     width, height = tiles[0].width * scale, tiles[0].height * scale
     across, down = width + _MARGIN, height + _CAPTION_HEIGHT + _MARGIN
@@ -106,7 +129,7 @@ def _sheet(tiles: Sequence[Image.Image], captions: Sequence[str], columns: int, 
 def _write_caption(sheet: Image.Image, caption: str, left: int, top: int, width: int) -> None:
     draw = ImageDraw.Draw(sheet)
     font = ImageFont.load_default(_CAPTION_SIZE)
-    characters = _drawable(caption, font)
+    characters = drawable(caption, font)
     shown = "".join(characters)
     while characters and draw.textlength(shown, font=font) > width:
         characters.pop()
@@ -114,7 +137,7 @@ def _write_caption(sheet: Image.Image, caption: str, left: int, top: int, width:
     draw.text((left + width / 2, top + _CAPTION_SIZE), shown, fill=_TEXT_COLOUR, font=font, anchor="ms")
 
 
-def _drawable(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> list[str]:
+def drawable(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> list[str]:
     """Split a text into its characters, those that the font lacks as escapes, so that two names never look the same.
 
     Pillow's built-in font has hardly more than ASCII.

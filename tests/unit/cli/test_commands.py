@@ -12,8 +12,9 @@ import fount.cli.main as main_module
 from fount.cli.main import main
 
 COMMANDS = [
-    "augment", "check", "convert", "datasets", "demo", "evaluate", "evaluation", "evaluations", "gateway", "model",
-    "models", "new", "pack", "plan", "pull", "quality", "runner", "sample", "serve", "train", "tune",
+    "augment", "check", "classify", "convert", "datasets", "decode", "demo", "encode", "evaluate", "evaluation",
+    "evaluations", "gateway", "interpolate", "latent-map", "model", "models", "new", "pack", "plan", "pull", "quality",
+    "reconstruct", "runner", "sample", "score", "serve", "train", "tune", "vary",
 ]  # fmt: skip
 
 
@@ -46,9 +47,13 @@ def test_an_unknown_command_is_a_usage_error():
     assert "No such command 'sampel'" in result.stderr
 
 
-@pytest.mark.parametrize(
-    "command", ["models", "model", "sample", "plan", "pull", "augment", "evaluate", "evaluation", "evaluations"]
-)
+OF_THE_CLIENT = [
+    "models", "model", "sample", "plan", "pull", "augment", "evaluate", "evaluation", "evaluations", "encode", "decode",
+    "reconstruct", "interpolate", "vary", "score", "classify", "latent-map",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("command", OF_THE_CLIENT)
 def test_help_has_an_example_and_each_options_variable(command):
     text = fount(command, "--help").stdout
     assert f"fount {command}" in text.split("Example:")[1]
