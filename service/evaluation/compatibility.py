@@ -11,7 +11,7 @@ from service.domain import Encoding, ServedModel, Target
 from service.errors import EvaluationRefused
 from service.evaluation.specification import PinnedModel
 
-__all__ = ["PinnedRole", "check_fit", "format_names", "format_shape"]
+__all__ = ["PinnedRole", "check_fit", "check_kind", "format_names", "format_shape"]
 
 _LISTED_NAMES = 5
 _MOST_IMAGE_BYTES = 3 << 20  # an image is sent in one message, which holds 4 MiB
@@ -29,6 +29,20 @@ class PinnedRole:
         """Its identity in a specification."""
         key = self.target.model
         return PinnedModel(name=key.name, version=key.version, digest=key.digest, numerics=self.target.numerics)
+
+
+def check_kind(model: ServedModel) -> None:
+    """Check that a generator draws images.
+
+    Raises:
+        EvaluationRefused: it draws vectors.
+    """
+    if not model.is_image:
+        raise EvaluationRefused(
+            f"{model.key.name} draws vectors of length {format_shape(model.sample_dims)}, and the panels compare "
+            "images, as an extractor and a classifier read them; see the quality in its card, which `fount quality` "
+            "measures again"
+        )
 
 
 def check_fit(dataset: Dataset, generator: PinnedRole, classifier: PinnedRole, extractor: PinnedRole) -> None:

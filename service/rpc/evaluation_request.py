@@ -19,7 +19,7 @@ from service.catalog import Catalog, class_labels
 from service.datasets import Datasets
 from service.domain import ModelState, Operation, Parameters, ServedModel
 from service.errors import DatasetUnreadable, FountServiceError, InvalidRequest, NotLoaded, NotReady, Retired, Violation
-from service.evaluation.compatibility import PinnedRole, check_fit, format_names, format_shape
+from service.evaluation.compatibility import PinnedRole, check_fit, check_kind, format_names, format_shape
 from service.evaluation.panels.gates import parse_gate
 from service.evaluation.panels.registry import FEWEST_SAMPLES
 from service.evaluation.results import Panel
@@ -98,6 +98,8 @@ class _Reader:
         """Return the specification, or raise every problem."""
         request = self.request
         generator = self._find("model", request.model)
+        if generator is not None:
+            check_kind(generator.model)
         reference = await self._reference(generator)
         classifier = self._reader_of("classifier", request.classifier, reference)
         extractor = self._reader_of("extractor", request.extractor, reference)

@@ -45,7 +45,8 @@ SCORER = memory_model(
     "scorer", labels=("two", "one", "zero", "three"), dims=SHAPE, score_columns=("log-density",),
     operations=frozenset({Operation.SAMPLE, Operation.SCORE}),
 )  # fmt: skip
-MODELS = [SCORER, PAINTER, BLIND, READER, EYES, WIDE, FEW, FLOATS]
+POINTS = memory_model("points", labels=(), dims=(2,), encodings=frozenset({Encoding.FLOAT32}))
+MODELS = [SCORER, POINTS, PAINTER, BLIND, READER, EYES, WIDE, FEW, FLOATS]
 
 
 def settings(folder: Path, name: str = "small", classifier: str = "reader", *, rows: int = 60) -> DatasetSettings:

@@ -169,7 +169,7 @@ class Work:
         return tuple(self.info.labels[label] for label in results.labels.tolist())
 
     def provenance(self, results: Results) -> dict[str, Any]:
-        """Return what reproduces results, as JSON values: the seed and the index of the first row if they were drawn."""
+        """Return what reproduces results, as JSON values: the seed and the first index, if they were drawn."""
         drawn = {"seed": results.seed, "start_index": self.options.get("start_index") or 0}
         return {
             "model": f"{self.info.name}:{self.info.version}",

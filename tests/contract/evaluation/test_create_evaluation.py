@@ -259,6 +259,12 @@ async def test_a_different_shape_is_refused_and_both_are_named(reader: Reader) -
         await reader.read(model=Ref(name="wide"), reference=Reference(dataset="small"))
 
 
+@pytest.mark.parametrize("reference", [None, Reference(dataset="small")], ids=["unset", "named"])
+async def test_a_generator_of_vectors_is_refused(reader: Reader, reference: Reference | None) -> None:
+    with pytest.raises(EvaluationRefused, match="points draws vectors of length 2, and the panels compare images"):
+        await reader.read(model=Ref(name="points"), reference=reference)
+
+
 async def test_a_generator_without_a_class_is_refused(reader: Reader) -> None:
     with pytest.raises(EvaluationRefused, match="few, the generator, does not know the classes 'one', 'two' of small"):
         await reader.read(model=Ref(name="few"))
