@@ -33,7 +33,7 @@ AUTOENCODER_RECIPES = (
         description="A linear autoencoder of MNIST with tied weights: the 32 principal components of its pixels.",
         intended_use=(
             "The baseline of every other autoencoder: no linear code of 32 numbers restores pixels with a smaller "
-            "squared error. Reconstructions are blurred and have grey halos; samples are no digits."
+            "squared error. Reconstructions are blurred and have grey halos; most samples are no digits."
         ),
         family="linear-autoencoder",
         config={**_SHAPE, "latent_dim": 32},
@@ -48,7 +48,7 @@ AUTOENCODER_RECIPES = (
         description="An autoencoder of MNIST with one hidden layer of 32 numbers.",
         intended_use=(
             "Compression of digits to 32 numbers, and the lesson that a decoder is no generator: codes of N(0, 1) "
-            "decode to few digits, codes of a fitted normal to a few more, as nothing shapes the space of codes."
+            "decode to hardly any digit, and codes of the fitted normal to few, as nothing shapes the space of codes."
         ),
         family="autoencoder",
         config={**_SHAPE, "latent_dim": 32, "hidden": []},
