@@ -21,6 +21,7 @@ from handlers.cards.card import (
     CARD_FILE,
     Card,
     CardError,
+    Direction,
     Family,
     Golden,
     Limits,
@@ -64,6 +65,7 @@ def write_model(
     module: nn.Module,
     quality: tuple[Quality, ...],
     *,
+    directions: tuple[Direction, ...] = (),
     steps: int,
     seed: int,
 ) -> Card:
@@ -75,6 +77,7 @@ def write_model(
         data: what it was trained on.
         module: on the CPU, in evaluation mode; of a GAN the generator alone.
         quality: measured, for the card.
+        directions: of its latent space, for the card.
         steps: of its training.
         seed: of its training.
     """
@@ -88,7 +91,8 @@ def write_model(
         if isinstance(module, Encoder) and "ENCODE" in recipe.operations:
             labels = data.train.labels if recipe.classes else None
             latents = encode_rows(module, data.train.images, labels)
-            card = replace(card, latent_dim=latents.shape[1], latent_spread=latent_spread(latents))
+            spread = latent_spread(latents)
+            card = replace(card, latent_dim=latents.shape[1], latent_spread=spread, directions=directions)
         images = None if recipe.samples else _golden_images(data)
         record_golden(card, copy.deepcopy(module), staging / _GOLDEN_FILE, images=images)
         write_card(card, staging)

@@ -206,6 +206,7 @@ class Recipe:
         thresholds: by metric, the least value it is shipped with.
         parameters: the sampling parameters its family takes; of a model that does not sample, none.
         score_columns: what SCORE returns.
+        finds_directions: whether its card has the directions of thickness and slant in its latent space.
     """
 
     name: str
@@ -237,6 +238,7 @@ class Recipe:
 
     parameters: Mapping[ParameterName, Parameter] = field(default_factory=lambda: {"truncation": TRUNCATION})
     score_columns: tuple[ScoreColumn, ...] = ()
+    finds_directions: bool = False
 
     @property
     def samples(self) -> bool:

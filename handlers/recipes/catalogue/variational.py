@@ -45,6 +45,7 @@ VARIATIONAL_RECIPES = (
         evaluator="mnist-classifier",
         parameters=_PARAMETERS,
         score_columns=_COLUMNS,
+        finds_directions=True,
     ),
     Recipe(
         name="mnist-vae2",
@@ -98,5 +99,6 @@ VARIATIONAL_RECIPES = (
         operations=("SAMPLE", "ENCODE", "DECODE"),
         classes=(),
         evaluator="mnist-classifier",
+        finds_directions=True,
     ),
 )

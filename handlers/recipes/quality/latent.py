@@ -6,9 +6,7 @@ reconstructions are served as such, too.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
-from statistics import NormalDist
 
 import numpy as np
 import torch
@@ -22,7 +20,7 @@ from handlers.recipes.data.load import TrainingData
 from handlers.recipes.latents import encode_rows
 from handlers.recipes.model_folder import Evaluator
 from handlers.recipes.noise import add_noise, noise_at
-from handlers.recipes.quality.measures import draw_images, quality_entry
+from handlers.recipes.quality.measures import draw_images, mean_entry, quality_entry
 
 __all__ = ["measure_latents"]
 
@@ -34,7 +32,6 @@ _NOISE_LEVELS = (0.1, 0.3, 0.5)
 _NOISY_ROWS = 2000
 _SCORED_ROWS, _IMPORTANCE_SAMPLES, _BINARY_SEED = 2000, 100, 20264
 _CPU = torch.device("cpu")
-_Z = NormalDist().inv_cdf(0.975)
 
 
 @torch.inference_mode()
@@ -59,21 +56,16 @@ def measure_latents(
     latents = encode_rows(module, data.train.images)
     if latents.shape[1] == 2:
         yield _measure_plane(module, latents, evaluator)
+    if module.encode(images[:1], None)[1] is not None:
+        yield _measure_sharpness(images, module)
     if isinstance(module, Scorer):
         yield from _measure_likelihood(images[:_SCORED_ROWS], module)
-
-
-def _mean_entry(metric: str, values: Tensor, method: str) -> Quality:
-    """Create the entry of a mean over rows, (N,), with the interval of its normal approximation."""
-    mean, error = float(values.double().mean()), float(values.double().std()) / math.sqrt(len(values))
-    interval = (mean - _Z * error, mean + _Z * error)
-    return quality_entry(metric, mean, interval, None, f"{method}; normal interval of the mean over rows")
 
 
 def _measure_reconstruction(images: Tensor, restored: Tensor) -> Iterator[Quality]:
     count = len(images)
     squares = ((restored - images) ** 2).flatten(1).mean(dim=1)
-    yield _mean_entry("reconstruction-mse", squares, f"mean squared error of a pixel of {count} test rows, in [0, 1]")
+    yield mean_entry("reconstruction-mse", squares, f"mean squared error of a pixel of {count} test rows, in [0, 1]")
     clipped = restored.clamp(1e-6, 1 - 1e-6)
     entropy = nn.functional.binary_cross_entropy(clipped, images, reduction="none").flatten(1).mean(dim=1)
     floor = float(nn.functional.binary_cross_entropy(images.clamp(1e-6, 1 - 1e-6), images))
@@ -81,7 +73,7 @@ def _measure_reconstruction(images: Tensor, restored: Tensor) -> Iterator[Qualit
         f"mean cross-entropy of a pixel of {count} test rows, in nats, reconstructions clipped to 1e-6; perfect "
         f"reconstructions of these grey pixels have {floor:.4f}"
     )
-    yield _mean_entry("reconstruction-bce", entropy, method)
+    yield mean_entry("reconstruction-bce", entropy, method)
 
 
 @torch.inference_mode()
@@ -106,7 +98,7 @@ def _measure_denoising(images: Tensor, module: nn.Module) -> Iterator[Quality]:
             f"of standard deviation {level:g}, clipped to [0, 1]; mean before "
             f"{float(before.mean()):.2f}, after {float(after.mean()):.2f}"
         )
-        yield _mean_entry(f"psnr-gain-{level:g}", after - before, method)
+        yield mean_entry(f"psnr-gain-{level:g}", after - before, method)
 
 
 def _psnr(images: Tensor, truth: Tensor) -> Tensor:
@@ -126,6 +118,27 @@ def _measure_plane(module: nn.Module, latents: Tensor, evaluator: Evaluator) -> 
     return _clear_share("grid-clear-share", what, images, evaluator)
 
 
+def sharpness(images: Tensor) -> Tensor:
+    """Compute the contrast of neighbouring pixels of each picture, (N,) float64, of (N, C, H, W) in [0, 1].
+
+    It is the mean square of differences to the pixels on the right and below, over the mean square of pixels: blurred
+    strokes have less of it, paler or fewer ones as much.
+    """
+    squares = images.double() ** 2
+    right, below = images.diff(dim=3).double() ** 2, images.diff(dim=2).double() ** 2
+    return sum(part.flatten(1).mean(dim=1) for part in (right, below)) / squares.flatten(1).mean(dim=1).clamp(min=1e-6)
+
+
+def _measure_sharpness(images: Tensor, module: Sampler) -> Quality:
+    count = len(images)
+    drawn = draw_images(module, _SEED, count, None, value_range=(0.0, 1.0))
+    method = (
+        f"mean square of differences between neighbouring pixels over that of pixels, mean of {count} samples; the "
+        f"real value is of {count} test rows"
+    )
+    return mean_entry("sharpness", sharpness(drawn), method, real=float(sharpness(images).mean()))
+
+
 def _measure_likelihood(images: Tensor, module: Scorer) -> Iterator[Quality]:
     count = len(images)
     uniforms = Addresses.of_range(_BINARY_SEED, 0, count).uniforms(Stream.LATENT, images[0].numel())
@@ -137,9 +150,9 @@ def _measure_likelihood(images: Tensor, module: Scorer) -> Iterator[Quality]:
         parts.append(module.score(rows, None, noise, draw, Deadline()))
     scores = torch.cat(parts)
     what = f"of {count} test rows, each pixel drawn as 0 or 1 with its grey level as probability, in nats"
-    yield _mean_entry("test-elbo", scores[:, 0], f"evidence lower bound {what}; {_IMPORTANCE_SAMPLES} latents a row")
+    yield mean_entry("test-elbo", scores[:, 0], f"evidence lower bound {what}; {_IMPORTANCE_SAMPLES} latents a row")
     method = f"importance-weighted bound of {_IMPORTANCE_SAMPLES} latents {what}"
-    yield _mean_entry("test-iwae", scores[:, 1], method)
+    yield mean_entry("test-iwae", scores[:, 1], method)
 
 
 class _Naive(nn.Module):

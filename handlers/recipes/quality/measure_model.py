@@ -89,6 +89,7 @@ class ModelMeasurer:
             conditional=conditional,
             value_range=value_range,
             seed=seed,
+            directions=card.directions,
             sampler=sampler,
             quick=quick,
         )

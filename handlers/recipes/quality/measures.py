@@ -15,8 +15,10 @@ acceptance sampling", 1982 (intersection-union: the lower bound).
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterator, Sequence, Set
+from statistics import NormalDist
 
 import torch
 from torch import Tensor
@@ -35,6 +37,7 @@ __all__ = [
     "distance_ratio",
     "draw_images",
     "each_bytes",
+    "mean_entry",
     "quality_entry",
     "resampled_distance_ratios",
     "resampled_smallest_share",
@@ -50,6 +53,7 @@ _CPU = torch.device("cpu")
 _UNIT = (0.0, 1.0)
 _CHUNK = 100  # rows; larger activations of 28×28 pixels are returned to the system and allocated again each time
 _TAIL = 0.025
+_NORMAL = NormalDist().inv_cdf(1 - _TAIL)
 
 
 @torch.inference_mode()
@@ -168,6 +172,13 @@ def quality_entry(metric: str, value: float, interval: tuple[float, float], real
         real_value=None if real is None else round(real, 4),
         method=method,
     )
+
+
+def mean_entry(metric: str, values: Tensor, method: str, *, real: float | None = None) -> Quality:
+    """Create the entry of a mean over rows, (N,), with the interval of its normal approximation."""
+    mean, error = float(values.double().mean()), float(values.double().std()) / math.sqrt(len(values))
+    interval = (mean - _NORMAL * error, mean + _NORMAL * error)
+    return quality_entry(metric, mean, interval, real, f"{method}; normal interval of the mean over rows")
 
 
 def smallest_share_interval(counts: Sequence[int]) -> tuple[float, float]:

@@ -17,13 +17,14 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from fount.intervals import wilson_interval
-from handlers.cards.card import OperationName, Quality
+from handlers.cards.card import Direction, OperationName, Quality
 from handlers.family import Classifier, Sampler
 from handlers.models.classifier import ConvClassifier
 from handlers.models.mixture import GaussianMixture
 from handlers.recipes.catalogue import Recipe, classifier_of
 from handlers.recipes.data.load import Split, TrainingData
 from handlers.recipes.model_folder import Evaluator
+from handlers.recipes.quality.attributes import measure_directions
 from handlers.recipes.quality.densities import measure_mixture, measure_points
 from handlers.recipes.quality.latent import measure_latents
 from handlers.recipes.quality.measures import (
@@ -66,6 +67,7 @@ def measure(
     conditional: bool,
     value_range: tuple[float, float],
     seed: int,
+    directions: tuple[Direction, ...] = (),
     sampler: nn.Module | None = None,
     quick: bool = False,
 ) -> tuple[Quality, ...]:
@@ -79,6 +81,7 @@ def measure(
         conditional: whether a generator takes labels.
         value_range: of the floats the module returns or reads.
         seed: of the classifiers that are trained on samples.
+        directions: of its latent space, for its card.
         sampler: the generator as it is served; None is the module itself.
         quick: leave those out; on MNIST they take ten minutes.
     """
@@ -102,6 +105,7 @@ def measure(
                 entries = chain(entries, drawn)
             if {"ENCODE", "DECODE"} <= set(operations) and not conditional and value_range == _UNIT:
                 entries = chain(entries, measure_latents(data, module, evaluator, operations))
+                entries = chain(entries, measure_directions(module, data.test, directions))
         for quality in entries:
             bar.update()
             bar.set_postfix_str(quality.metric)

@@ -10,8 +10,9 @@ from types import MappingProxyType
 import torch
 from torch import nn
 
-from handlers.cards.card import Card
+from handlers.cards.card import Card, Direction
 from handlers.execution.numerics import read_numerics
+from handlers.family import Encoder
 from handlers.models.autoencoder import SamplingAutoencoder
 from handlers.recipes.catalogue import (
     AutoencoderFit,
@@ -29,6 +30,7 @@ from handlers.recipes.catalogue import (
 from handlers.recipes.data.load import TrainingData, check_classes, load_data
 from handlers.recipes.latents import encode_rows
 from handlers.recipes.model_folder import Evaluator, load_evaluator, write_model
+from handlers.recipes.quality.attributes import find_directions
 from handlers.recipes.quality.metrics import measure
 from handlers.recipes.reproducible import reproducible
 from handlers.recipes.run.checkpoints import lock_folder
@@ -97,6 +99,10 @@ def train_model(
         module.fit_prior(encode_rows(module, data.train.images))
     log(f"{recipe.name} is trained; measuring it{', which takes minutes' if recipe.samples else ''}")
     conditional = bool(recipe.classes)
+    directions: tuple[Direction, ...] = ()
+    if recipe.finds_directions:
+        assert isinstance(module, Encoder)
+        directions = find_directions(module, data.train)
     quality = measure(
         data,
         module,
@@ -105,8 +111,11 @@ def train_model(
         conditional=conditional,
         value_range=recipe.value_range,
         seed=options.seed,
+        directions=directions,
     )
-    return write_model(recipe, folder, data, module, quality, steps=options.steps, seed=options.seed)
+    return write_model(
+        recipe, folder, data, module, quality, directions=directions, steps=options.steps, seed=options.seed
+    )
 
 
 def train_module(
