@@ -63,7 +63,7 @@ def latent_map(name: str, side: int, encoding: str | None, out: str, **options: 
       fount latent-map digits-cvae photos/ --label 7 --side 20 --out map.npz
     """  # noqa: D301  # \b is click's: keep the lines as they are
     path = check_result_file(out, ".png", ".npz")
-    with opened(name, options, needs_rows=False) as work:
+    with opened(name, options, "decode", needs_rows=False) as work:
         _check(work)
         check_grid(path, work.info.name, side * side, is_pictures=work.is_pictures)
         label = options.get("label")
@@ -92,6 +92,8 @@ def latent_map(name: str, side: int, encoding: str | None, out: str, **options: 
 def _check(work: Work) -> None:
     """Refuse a model without a plane, and too few rows to find one."""
     info, rows = work.info, len(work.given)
+    if rows and "encode" not in info.operations:
+        raise FailedPrecondition(f"{info.name} cannot encode; leave images out to draw its map alone.")
     if info.latent_dim < _PLANE:
         numbers = f"latents of {info.latent_dim} number" if info.latent_dim else "no latents"
         raise FailedPrecondition(f"{info.name} has {numbers}, and a map needs two or more; name another model.")

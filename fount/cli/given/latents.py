@@ -45,7 +45,7 @@ def encode(name: str, sampled: bool, spread: bool, seed: int | None, out: str, *
       fount encode digits-vae --dataset digits --rows 500 --spread --out codes.npz
     """  # noqa: D301  # \b is click's: keep the lines as they are
     path = check_result_file(out, ".npz")
-    with opened(name, options) as work:
+    with opened(name, options, "encode") as work:
         query = {"sampled": sampled or None, "spread": spread or None, "seed": seed}
         rows = work.given.values
         results = work.send(work.client.encode, rows, ids=work.ids(), draws=sampled, query=query)
@@ -76,7 +76,7 @@ def decode(name: str, latents: Path, encoding: str | None, out: str, **options: 
       fount decode digits-cvae codes.npz --label 7 --out sevens.npz
     """  # noqa: D301  # \b is click's: keep the lines as they are
     path = check_result_file(out, ".png", ".npz")
-    with opened(name, {**options, "inputs": (latents,)}, latents=True) as work:
+    with opened(name, {**options, "inputs": (latents,)}, "decode", latents=True) as work:
         check_grid(path, work.info.name, len(work.given), is_pictures=work.is_pictures)
         results = work.send(work.client.decode, work.given.values, ids=work.ids(), query={"encoding": encoding})
         if path.suffix.lower() == ".png":

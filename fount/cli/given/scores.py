@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from fount.cli.classes import class_indices, parse_mixture
 from fount.cli.connection import loaded_model
 from fount.cli.given.options import GivenOptions, draw_options, label_options, model_options, out_option, row_options
-from fount.cli.given.work import Results, Work, opened
+from fount.cli.given.work import Results, Work, check_operations, opened
 from fount.cli.options import option
 from fount.cli.output.images import to_pillow
 from fount.cli.output.results import check_result_file, write_arrays, write_table
@@ -65,10 +65,10 @@ def score(
       fount score mnist-vae test.npz --background mnist-background --out scores.npz
     """  # noqa: D301  # \b is click's: keep the lines as they are
     path = None if out is None else check_result_file(out, ".npz", ".csv")
-    with opened(name, options) as work:
+    with opened(name, options, "score") as work:
         rows = work.given.values
         png_nats = _complexities(work) if complexity else None
-        ids = work.ids(own=own_labels, needed=own_labels)
+        ids = _ids(work, own=own_labels)
         query = {"importance_samples": importance_samples, "seed": seed}
         results = work.send(work.client.score, rows, ids=ids, draws=True, query=query)
         columns = dict(zip(results.columns, results.values.T, strict=True))
@@ -88,9 +88,19 @@ def score(
         echo_result(None, _score_lines(work, results, means, units, out), as_json=False)
 
 
+def _ids(work: Work, *, own: bool) -> list[int] | None:
+    """Return the class of each row; None for log p(x)."""
+    if own and not work.info.labels:
+        raise click.UsageError(f"{work.info.name} is unconditional; leave --own-labels out")
+    if own and (work.options.get("label") is not None or work.options.get("labels") is not None):
+        raise click.UsageError("Give --own-labels, --label or --labels, and only one of them")
+    return work.ids(own=own, needed=own)
+
+
 def _background(work: Work, name: str, results: Results, query: Mapping[str, Any]) -> NDArray[Any]:
     """Return the (N,) first scores of the background model, without classes, and with the parameters that it takes."""
     info = loaded_model(work.client, name, None, work.options["timeout_s"])
+    check_operations(info, "score")
     if info.sample_shape != work.info.sample_shape:
         shape, due = (" × ".join(map(str, each)) for each in (info.sample_shape, work.info.sample_shape))
         raise InvalidRequest(
@@ -189,7 +199,7 @@ def classify(name: str, prior: dict[str, float] | None, out: str | None, **optio
       fount classify digits-gmm photos/ --prior 7=0.9,1=0.1 --out classes.csv
     """  # noqa: D301  # \b is click's: keep the lines as they are
     path = None if out is None else check_result_file(out, ".npz", ".csv")
-    with opened(name, options) as work:
+    with opened(name, options, "classify") as work:
         weights = None
         if prior is not None:
             ids = class_indices(list(prior), work.info, name)

@@ -50,7 +50,7 @@ def reconstruct(
       fount reconstruct digits-vae photos/ --sampled --seed 1 --out reconstructed.npz
     """  # noqa: D301  # \b is click's: keep the lines as they are
     path = check_result_file(out, ".png", ".npz")
-    with opened(name, options) as work:
+    with opened(name, options, "encode", "decode") as work:
         rows = work.given.values
         check_grid(path, work.info.name, 2 * len(rows), is_pictures=work.is_pictures)
         query = {"sampled": sampled or None, "seed": seed, "encoding": _encoding(work, path, encoding)}
@@ -87,7 +87,7 @@ def interpolate(
     """  # noqa: D301  # \b is click's: keep the lines as they are
     file = check_result_file(out, ".png", ".npz")
     each = _DEFAULT_OUTPUTS if points is None else points
-    with opened(name, options) as work:
+    with opened(name, options, "encode", "decode") as work:
         rows = work.given.values
         if len(rows) % 2:
             raise click.UsageError(f"{len(rows)} rows make no pairs; give an even number of them")
@@ -145,7 +145,7 @@ def vary(
     """  # noqa: D301  # \b is click's: keep the lines as they are
     path = check_result_file(out, ".png", ".npz")
     each = _DEFAULT_OUTPUTS if variants is None else variants
-    with opened(name, options) as work:
+    with opened(name, options, "encode", "decode") as work:
         rows = work.given.values
         check_grid(path, work.info.name, len(rows) * (1 + each), is_pictures=work.is_pictures)
         query: dict[str, object] = {

@@ -22,11 +22,11 @@ from fount.cli.output.text import echo_result, error_is_terminal, note_numbers_r
 from fount.cli.pictures import GivenRows, pull_rows, read_files
 from fount.client.catalog import ModelInfo
 from fount.client.sync import Client
-from fount.errors import InvalidRequest
+from fount.errors import FailedPrecondition, InvalidRequest
 from fount.names import class_index
 from fount.sampling.types import Samples
 
-__all__ = ["Results", "Work", "opened"]
+__all__ = ["Results", "Work", "check_operations", "opened"]
 
 _PART = 256  # results of one call
 _MIN_BAR_COUNT = 1000  # results from which on a progress bar is shown
@@ -201,12 +201,15 @@ class Work:
 
 
 @contextmanager
-def opened(name: str, options: GivenOptions, *, latents: bool = False, needs_rows: bool = True) -> Iterator[Work]:
+def opened(
+    name: str, options: GivenOptions, *operations: str, latents: bool = False, needs_rows: bool = True
+) -> Iterator[Work]:
     """Read the rows, connect, look up the model, and check that the rows have its shape.
 
     Args:
         name: of the model.
         options: of the command.
+        *operations: those that the model must have.
         latents: whether rows are latents rather than pictures or vectors.
         needs_rows: whether a command without rows is refused.
     """
@@ -219,6 +222,7 @@ def opened(name: str, options: GivenOptions, *, latents: bool = False, needs_row
     rows = read_files(inputs, limit, _LATENTS if latents else _PICTURES, floats=True) if inputs else None
     with connected(options["server"], options["timeout_s"]) as client:
         info = loaded_model(client, name, options.get("digest"), options["timeout_s"])
+        check_operations(info, *operations)
         if rows is None and dataset is not None:
             rows = pull_rows(client, dataset, limit)
         if rows is None:
@@ -227,6 +231,13 @@ def opened(name: str, options: GivenOptions, *, latents: bool = False, needs_row
             shape = (info.latent_dim,) if latents else info.sample_shape
             rows = _fitted(rows, shape, info, "a latent" if latents else "a row")
         yield Work(client=client, name=name, info=info, options=options, given=rows)
+
+
+def check_operations(info: ModelInfo, *operations: str) -> None:
+    """Raise FailedPrecondition for a model that lacks an operation."""
+    if lacking := [each for each in operations if each not in info.operations]:
+        found = f"{info.name} cannot {' or '.join(lacking)}; it can {', '.join(info.operations)}"
+        raise FailedPrecondition(f"{found}. Name another model; `fount models` lists them.")
 
 
 def _fitted(rows: GivenRows, shape: tuple[int, ...], info: ModelInfo, what: str) -> GivenRows:
