@@ -55,7 +55,8 @@ class _Query(ParametersQuery, total=False):
 @option("--labels", type=parse_labels, metavar="1,2,3", help="One class per sample.")
 @option("--mixture", type=parse_mixture, metavar="7=0.9,1=0.1", help="Classes and their relative weights.")
 @parameter_options
-@option("--encoding", type=click.Choice(list(ENCODINGS)), default="uint8", help="Encoding; png only for folders.")
+@option("--encoding", type=click.Choice(list(ENCODINGS)),
+        help="Encoding; png only for folders.  [default: uint8, of vectors float32]")  # fmt: skip
 @option("--digest", metavar="SHA256", help="Pin the model's digest.")
 @option("--numerics", metavar="ID", help="Pin the numerics, as `fount model` names them.")
 @option("--priority", type=click.Choice(list(PRIORITIES)), help="Priority of the request.")
@@ -84,6 +85,8 @@ def sample(name: str, out: str | None, server: str, timeout_s: float, as_json: b
     sample_request(name, cast(SampleQuery, unknown))  # reports wrong options before anything is requested
     with connected(server, timeout_s) as client:
         info = loaded_model(client, name, options.get("digest"), timeout_s)
+        if options.get("encoding") is None and "uint8" not in info.encodings:
+            options["encoding"] = "float32"
         query = _with_indices(options, info, name)
         request = sample_request(name, query)
         writer = None if out is None else open_output(out, _run(request, info))
@@ -164,7 +167,7 @@ def _run(request: sampling_pb2.SampleRequest, info: ModelInfo) -> SampleRun:
         seed=request.seed if request.HasField("seed") else None,
         encoding=encoding,
         class_names=info.labels,
-        channels=info.sample_shape[2] if len(info.sample_shape) == 3 else 1,
+        channels=info.sample_shape[2] if len(info.sample_shape) == 3 else 0,
         sample_bytes=math.prod(info.sample_shape) * (4 if encoding == "float32" else 1),
         request={"condition": condition, "parameters": MessageToDict(request.parameters)},
     )

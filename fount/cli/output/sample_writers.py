@@ -24,6 +24,7 @@ import numpy as np
 
 from fount.cli.output.images import image_grid, to_pillow, to_uint8
 from fount.cli.output.paths import check_output_file, check_output_folder
+from fount.cli.output.points import points_to_picture
 from fount.errors import OutputError, SampleFailed, output_errors
 from fount.files import atomic_path, atomic_write
 from fount.json_text import parse_json
@@ -49,7 +50,7 @@ class SampleRun:
         seed: as requested; None when the server draws it.
         encoding: "uint8", "float32" or "png".
         class_names: by index; empty when unconditional.
-        channels: of a sample.
+        channels: of a sample; 0 of a vector.
         sample_bytes: approximate size of one sample, to check the free disk space.
         request: condition and parameters as requested, as JSON values; with digest, seed and numerics they identify a
             run of samples.
@@ -103,7 +104,9 @@ def open_output(path: str, run: SampleRun) -> SampleWriter:
     target = Path(path)
     with output_errors(target):
         is_folder = path.endswith(("/", os.sep)) or target.is_dir()
-    if run.channels not in (1, 3) and (is_folder or target.suffix.lower() == ".png"):
+    if is_folder and not run.channels:
+        raise OutputError(f"{path} would hold images, and the samples are vectors: write a .npz or a .png file")
+    if run.channels not in (0, 1, 3) and (is_folder or target.suffix.lower() == ".png"):
         raise OutputError(f"{path} would hold images of {run.channels} channels, and PNG has 1 or 3: write a .npz file")
     if is_folder:
         check_output_folder(target)
@@ -117,7 +120,7 @@ def open_output(path: str, run: SampleRun) -> SampleWriter:
     _check_space(target, run)
     if target.suffix.lower() == ".npz":
         return _NpzWriter(target, run)
-    if run.count > MAX_GRID or run.count * run.sample_bytes > _MAX_GRID_BYTES:
+    if (run.count > MAX_GRID and run.channels) or run.count * run.sample_bytes > _MAX_GRID_BYTES:
         raise OutputError(f"A grid shows {MAX_GRID} images at most; write {run.count} to a .npz file or a folder/")
     return _GridWriter(target, run)
 
@@ -135,7 +138,10 @@ def refuse_failed(chunk: Chunk) -> None:
 
 
 class _GridWriter(SampleWriter):
-    """One image of all samples, each with its class name, or its index when unconditional, above."""
+    """One image of all samples, each with its class name, or its index when unconditional, above.
+
+    Of vectors, one picture of how densely they lie.
+    """
 
     def __init__(self, path: Path, run: SampleRun) -> None:
         super().__init__(path, run)
@@ -146,8 +152,12 @@ class _GridWriter(SampleWriter):
 
     def _finish(self) -> None:
         images = np.concatenate([np.asarray(chunk) for chunk in self._chunks])
-        captions = [caption for chunk in self._chunks for caption in self._captions(chunk)]
-        grid = image_grid(images, captions, value_range=self._chunks[0].shape_of_one.value_range)
+        value_range = self._chunks[0].shape_of_one.value_range
+        if self._run.channels:
+            captions = [caption for chunk in self._chunks for caption in self._captions(chunk)]
+            grid = image_grid(images, captions, value_range=value_range)
+        else:
+            grid = image_grid(points_to_picture(images, value_range)[None], [""])
         with atomic_path(self._path) as temporary:
             grid.save(temporary, "PNG")
 

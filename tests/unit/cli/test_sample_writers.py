@@ -1,5 +1,6 @@
 """Writers of samples: what is written, and what is refused before any sample is requested."""
 
+import dataclasses
 import errno
 import json
 import shutil
@@ -59,10 +60,11 @@ def write(path, chunks, run):
         ("x.png", SampleRun(count=1, encoding="png"), "holds arrays"),
         ("x.png", SampleRun(count=1, channels=4), "images of 4 channels, and PNG has 1 or 3: write a .npz file"),
         ("x/", SampleRun(count=1, channels=2), "images of 2 channels"),
+        ("x/", SampleRun(count=1, channels=0), "the samples are vectors: write a .npz or a .png file"),
     ],
     ids=[
         "suffix", "no suffix", "no folder", "no folder above", "disk full", "too many", "too large", "files in npz",
-        "files in grid", "four channels in grid", "two channels in folder",
+        "files in grid", "four channels in grid", "two channels in folder", "vectors in folder",
     ],
 )  # fmt: skip
 def test_a_path_that_cannot_be_written_is_refused_at_once(tmp_path, name, run, message):
@@ -264,3 +266,13 @@ def test_class_names_cannot_leave_the_folder(tmp_path):
     write(f"{tmp_path}/a/b/", [piece(0, 2, labels=[0, 1])], run)
     names = sorted(str(file.relative_to(tmp_path)) for file in tmp_path.rglob("*") if file.is_file())
     assert names == ["a/b/00000000_label0_x.png", "a/b/00000001_label1_script.png", "a/b/manifest.json"]
+
+
+def test_a_picture_of_vectors_shows_where_they_lie(tmp_path):
+    spec = SampleShape(dims=(2,), dtype="float32", value_range=(-1.0, 1.0), encoding="float32")
+    points = np.full((3000, 2), 0.99, np.float32)
+    chunk = dataclasses.replace(piece(0, 3000), shape_of_one=spec, samples=points)
+    write(tmp_path / "x.png", [chunk], SampleRun(count=3000, channels=0, sample_bytes=8))
+    with Image.open(tmp_path / "x.png") as picture:
+        pixels = np.asarray(picture.convert("L"))
+    assert (pixels[:, : pixels.shape[1] // 2] == 255).sum() < (pixels[:, pixels.shape[1] // 2 :] == 255).sum()
