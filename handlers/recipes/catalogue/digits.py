@@ -24,6 +24,7 @@ DIGITS_RECIPES = (
         data="digits",
         steps=5000,
         fit=VaeFit(),
+        operations=("SAMPLE", "ENCODE", "DECODE"),
         evaluator="digits-classifier",
         thresholds={
             "label-accuracy": 0.95, "classification-accuracy-score": 0.92, "within-class-distance-ratio": 0.80,
@@ -44,6 +45,7 @@ DIGITS_RECIPES = (
         data="digits",
         steps=5000,
         fit=VaeFit(),
+        operations=("SAMPLE", "ENCODE", "DECODE"),
         classes=(),
         evaluator="digits-classifier",
         thresholds={"clear-digit-share": 0.75, "rarest-class-share": 0.05},

@@ -25,6 +25,7 @@ MNIST_RECIPES = (
         data="mnist",
         steps=6000,
         fit=VaeFit(averaging=0.005),
+        operations=("SAMPLE", "ENCODE", "DECODE"),
         evaluator="mnist-classifier",
         thresholds={
             "label-accuracy": 0.96, "classification-accuracy-score": 0.95, "within-class-distance-ratio": 0.80,

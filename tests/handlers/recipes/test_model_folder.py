@@ -105,7 +105,7 @@ def test_a_classifier_of_another_value_range_is_no_evaluator(tmp_path: Path, dig
 def test_shipped_golden_samples_are_64_rows_of_known_numerics(name: str) -> None:
     size = load_card(MODEL_STORE / name).sample
     with safe_open(MODEL_STORE / name / "golden.safetensors", framework="np") as stream:
-        assert stream.get_tensor("images").shape == (64, size.height, size.width, size.channels)
+        assert stream.get_tensor("images").shape == (64, *size.shape)
         assert stream.metadata()["numerics"] != ""
 
 
