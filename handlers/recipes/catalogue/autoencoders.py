@@ -81,9 +81,9 @@ AUTOENCODER_RECIPES = (
             "free numbers says nothing of which are likely: samples are strokes without a digit."
         ),
         family="conv-autoencoder",
-        config={**_SHAPE, "features": 16, "code_channels": 3},
-        steps=4000,
-        fit=AutoencoderFit(batch=64),
+        config={**_SHAPE, "features": 12, "code_channels": 3},
+        steps=3000,
+        fit=AutoencoderFit(batch=32),
         operations=_OPERATIONS,
         parameters=_PARAMETERS,
         **_SHARED,
