@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -31,6 +32,8 @@ def pool() -> MemoryPool:
         ),
         memory_model("colour", labels=(), dims=(2, 3, 3), operations=FULL - {Operation.CLASSIFY}, **EXTRAS),
     ]
+    with_bounds = memory_model("bounds", labels=(), operations=FULL - {Operation.CLASSIFY}, **EXTRAS)
+    pool.models.append(replace(with_bounds, parameters={"importance_samples": with_bounds.parameters["steps"]}))
     return pool
 
 

@@ -79,6 +79,11 @@ def test_it_scores_rows_of_classes(option: str, labels: list[int]) -> None:
     assert ("labels" in arrays("s.npz")) == bool(option)
 
 
+def test_it_asks_for_importance_samples_of_models_that_take_them(pool: MemoryPool) -> None:
+    fount("score bounds flat --importance-samples 5 --background plain")
+    assert [call.parameters.importance_samples for call in pool.calls] == [5, None]
+
+
 def test_a_background_is_subtracted() -> None:
     fount("score classes flat --label two --background plain --out s.npz")
     found = arrays("s.npz")
