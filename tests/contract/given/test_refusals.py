@@ -178,13 +178,10 @@ async def test_samples_that_are_vectors_are_floats(running: Running) -> None:
 
 async def test_scores_need_a_grant_of_their_own() -> None:
     async with serving(pool_of_models(), NamedCallers("sample:*")) as running:
-        stream = method(running, "Score")(
-            iter(requests("Score", {}, rows(pixels(1)))), timeout=20, metadata=(("caller", "alice"),)
-        )
-        with pytest.raises(grpc.aio.AioRpcError) as error:
-            [each async for each in stream]
-        assert error.value.code() == grpc.StatusCode.PERMISSION_DENIED
-        assert "score:plain" in error.value.details()
+        messages = requests("Score", {}, rows(pixels(1)))
+        error = await refused(running, "Score", *messages, metadata=(("caller", "alice"),))
+        assert error.code() == grpc.StatusCode.PERMISSION_DENIED
+        assert "score:plain" in error.details()
 
 
 async def test_a_client_that_does_not_read_is_read_no_further(running: Running) -> None:
