@@ -1,7 +1,7 @@
 """A stream of given rows: rows enter as they are read, pieces of results leave in order.
 
-No more rows are read while a window of results is not taken, so a client that sends faster than it reads is slowed
-down, and memory does not grow.
+No more rows are read while a window of rows and results is not taken, so a client that sends faster than it reads is
+slowed down, and memory does not grow.
 """
 
 from __future__ import annotations
@@ -107,7 +107,9 @@ def results(
         return await _make(stream, part, outputs, inference, own_context)
 
     def size(job: _Job) -> int:
-        return max(_LEAST_BYTES, len(job[1]) * stream.output_bytes)
+        part, outputs = job
+        given_bytes = part.rows.nbytes // (len(part.rows) * stream.task.factor)  # that each output keeps in memory
+        return max(_LEAST_BYTES, len(outputs) * (stream.output_bytes + given_bytes))
 
     return map_in_order(_jobs(stream, rows), make, size=size, window=window_bytes)
 

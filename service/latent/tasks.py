@@ -6,6 +6,8 @@ row failed fails as well.
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -23,6 +25,7 @@ __all__ = [
 ]  # fmt: skip
 
 Float32s = NDArray[np.float32]
+_FEW_VALUES = 1 << 12  # computed in less time than a thread needs to start
 Results = tuple[NDArray[Any], dict[int, Failure]]
 """(n, ...) results, zero where they failed, and the failures by place."""
 
@@ -113,7 +116,8 @@ class Encode:
         if self.spread:
             return latents, failures
         if self.sampled:
-            return draw_posterior(latents[:, 0], latents[:, 1], workers.seed, batch.row_indices), failures
+            mean, spread = latents[:, 0], latents[:, 1]
+            return await _compute(draw_posterior, mean, spread, workers.seed, batch.row_indices), failures
         return np.ascontiguousarray(latents[:, 0]), failures  # (n, 2, latent_dim) -> (n, latent_dim)
 
 
@@ -139,6 +143,7 @@ class Reconstruct:
         """Encode the rows and decode their latents."""
         z, failed = await Encode(sampled=self.sampled).run(batch, workers)
         samples, failures = await workers.decode(z, batch.labels, batch.row_indices)
+        samples[list(failed)] = 0
         return samples, failures | failed
 
 
@@ -195,10 +200,9 @@ class _Variants:
     async def run(self, batch: Batch, workers: WorkerAccess) -> Results:
         """Encode the rows, and decode points around their latents."""
         latents, failed = await workers.encode(batch.rows, batch.labels, batch.row_indices)
-        z = self.move(latents[batch.places, 0], batch, workers.seed)
+        z = await _compute(self.move, latents[batch.places, 0], batch, workers.seed)
         samples, failures = await workers.decode(z, batch.output_labels, batch.indices)
         failures |= {k: failed[place] for k, place in enumerate(batch.places.tolist()) if place in failed}
-        samples = np.array(samples)
         samples[list(failures)] = 0
         return samples, failures
 
@@ -270,6 +274,13 @@ class Classify:
         known = np.divide(weighted, total, out=np.broadcast_to(self.prior, weighted.shape).copy(), where=total > 0)
         known[list(failures)] = 0
         return np.asarray(known, np.float32), failures
+
+
+async def _compute(compute: Callable[..., Float32s], means: Float32s, *values: Any) -> Float32s:
+    """Compute latents from means, in a thread if they are many, so that the event loop does not wait."""
+    if means.size <= _FEW_VALUES:
+        return compute(means, *values)
+    return await asyncio.to_thread(compute, means, *values)
 
 
 def convert(rows: NDArray[np.uint8] | Float32s, dtype: Dtype, value_range: tuple[float, float]) -> NDArray[Any]:

@@ -221,7 +221,7 @@ _BOTH = (Operation.ENCODE, Operation.DECODE)
 _ENCODE = RpcShape(Operation.ENCODE, read_task=_read_encode, results=_latent_dims)
 _DECODE = RpcShape(Operation.DECODE, read_task=_read_decode, rows="latents")
 _RECONSTRUCT = RpcShape(*_BOTH, read_task=_read_reconstruct)
-_INTERPOLATE = RpcShape(*_BOTH, read_task=_read_interpolate)
+_INTERPOLATE = RpcShape(*_BOTH, read_task=_read_interpolate, rows_each=2)
 _VARY = RpcShape(*_BOTH, read_task=_read_vary)
 _SCORE = RpcShape(
     Operation.SCORE,

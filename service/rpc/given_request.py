@@ -6,32 +6,29 @@ the same names for what they share.
 
 from __future__ import annotations
 
-import math
 import secrets
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from fount.v1 import model_pb2, sampling_pb2
+from fount.v1 import sampling_pb2
 from service.caller import Caller
 from service.catalog import Catalog
-from service.domain import Dtype, Encoding, Labels, Operation, Priority, ServedModel
+from service.domain import Encoding, Labels, Operation, Priority, ServedModel
 from service.errors import InvalidRequest, NotReady, Retired, Violation
 from service.latent.stream import GivenStream, ReceivedRows
 from service.latent.tasks import Task
 from service.rpc.fields import Violations, label_list, raise_violations, read_label
+from service.rpc.input_rows import read_values
 
-__all__ = ["Config", "RpcShape", "read_config", "read_rows"]
+__all__ = ["Config", "RpcShape", "read_config", "read_encoding", "read_rows"]
 
 Config = Any
 """One of the configs of latent.proto and scoring.proto."""
 
 _INDEX_LIMIT = 2**64
-_ROWS_BYTES = 1 << 20
-_SLACK = 1e-5  # of the range's width: the tolerance for rounding at its ends, as in workers
 _RowsReader = Callable[[Config, ServedModel, Violations], Task | None]
 
 
@@ -45,6 +42,7 @@ class RpcShape:
         rows: whether rows are "samples" or "latents".
         results: "samples", encoded as the config says; else the dims of float results, computed from model and task.
         labels: whether rows of a conditional model must have a label: "needed", "optional" or "none".
+        rows_each: how many rows an index counts: 2 for pairs.
     """
 
     def __init__(
@@ -55,9 +53,10 @@ class RpcShape:
         rows: str = "samples",
         results: Callable[[ServedModel, Task], tuple[int, ...]] | None = None,
         labels: str = "needed",
+        rows_each: int = 1,
     ) -> None:
         self.operations, self.grant, self.read_task = operations, grant, read_task
-        self.rows, self.results, self.labels = rows, results, labels
+        self.rows, self.results, self.labels, self.rows_each = rows, results, labels, rows_each
 
 
 async def read_config(request: Any | None, shape: RpcShape, catalog: Catalog, caller: Caller) -> GivenStream:
@@ -92,7 +91,8 @@ async def read_config(request: Any | None, shape: RpcShape, catalog: Catalog, ca
         model, refusal = entry.model, error  # raised only when no field is wrong
     task = shape.read_task(config, model, wrong)
     label = _read_label(config, shape, model, wrong)
-    encoding = _read_encoding(config, model, wrong) if shape.results is None else Encoding.FLOAT32
+    is_float = shape.results is not None
+    encoding = Encoding.FLOAT32 if is_float else read_encoding(config.encoding, "config.encoding", model, wrong)
     if task and config.start_index * task.factor >= _INDEX_LIMIT:
         wrong.add("config.start_index", "the index of the first result would be beyond 2^64; start lower")
     raise_violations(wrong)
@@ -122,15 +122,17 @@ def _read_label(config: Config, shape: RpcShape, model: ServedModel, wrong: Viol
     return read_label(config.label, "config.label", model.key.name, model.labels, wrong)
 
 
-def _read_encoding(config: Config, model: ServedModel, wrong: Violations) -> Encoding:
+def read_encoding(encoding: int, field: str, model: ServedModel, wrong: Violations) -> Encoding:
+    """Read the encoding of decoded samples; unset is the model's default, as is, with a violation, a wrong one."""
     default = Encoding.UINT8 if model.is_image else Encoding.FLOAT32
-    encoding = config.encoding or default
+    if not encoding:
+        return default
     if encoding not in list(Encoding):
-        wrong.add("config.encoding", f"{encoding} is not an Encoding")
+        wrong.add(field, f"{encoding} is not an Encoding")
     elif not model.is_image and encoding != Encoding.FLOAT32:
-        wrong.add("config.encoding", f"samples of {model.key.name} are vectors; set ENCODING_FLOAT32")
+        wrong.add(field, f"samples of {model.key.name} are vectors; set ENCODING_FLOAT32")
     elif encoding == Encoding.PNG and model.sample_dims[-1] not in (1, 3):
-        wrong.add("config.encoding", f"PNG needs 1 or 3 channels, {model.key.name} has {model.sample_dims[-1]}")
+        wrong.add(field, f"PNG needs 1 or 3 channels, {model.key.name} has {model.sample_dims[-1]}")
     else:
         return Encoding(encoding)
     return default
@@ -143,7 +145,7 @@ async def read_rows(requests: AsyncIterator[Any], stream: GivenStream, shape: Rp
         InvalidRequest: a request holds no rows, or some field is wrong; names every one.
         UnknownName: a label does not exist, and nothing else is wrong.
     """
-    first = stream.start_index
+    first = stream.start_index * shape.rows_each
     async for request in requests:
         kind = request.WhichOneof("kind")
         if kind != "rows":
@@ -155,42 +157,24 @@ async def read_rows(requests: AsyncIterator[Any], stream: GivenStream, shape: Rp
 
 
 def _read_rows(message: sampling_pb2.InputRows, stream: GivenStream, shape: RpcShape, first: int) -> ReceivedRows:
-    wrong, model, count = Violations(), stream.model, message.count
-    takes_bytes = shape.rows == "samples" and model.is_image
-    dtype, asked = Dtype.UINT8 if takes_bytes else Dtype.FLOAT32, int(message.dtype)
-    if asked in ((Dtype.UINT8, Dtype.FLOAT32) if takes_bytes else (Dtype.FLOAT32,)):
-        dtype = Dtype(asked)
-    elif asked != model_pb2.DTYPE_UNSPECIFIED:
-        allowed = "DTYPE_UINT8 or DTYPE_FLOAT32" if takes_bytes else "DTYPE_FLOAT32"
-        wrong.add("rows.dtype", f"must be {allowed}, got {asked}")
-    if not count:
-        wrong.add("rows.count", "must be at least 1")
-    if (first + count) * stream.task.factor > _INDEX_LIMIT:
+    wrong, is_latent = Violations(), shape.rows == "latents"
+    if (first + message.count) * stream.task.factor > _INDEX_LIMIT * shape.rows_each:
         wrong.add("rows.count", "the last result would have an index beyond 2^64; start lower")
-    data = message.data  # read once: each access copies
-    expected = count * math.prod(stream.row_shape) * dtype.numpy.itemsize
-    what = " · ".join(map(str, (count, *stream.row_shape)))
-    if len(data) != expected:
-        size = f"{what} {dtype.name.lower()} values are {expected} bytes, got {len(data)}"
-        wrong.add("rows.data", f"must hold count rows of {_format(stream.row_shape)}: {size}")
-    if count > 1 and len(data) > _ROWS_BYTES:
-        description = f"must hold at most {_ROWS_BYTES} bytes, or one row, got {len(data)}; send fewer rows"
-        wrong.add("rows.data", description)
-    labels = _read_labels(message, stream, shape, wrong)
+    rows = read_values(
+        message,
+        "rows",
+        shape=stream.row_shape,
+        takes_bytes=not is_latent and stream.model.is_image,
+        value_range=None if is_latent else stream.model.value_range,
+        wrong=wrong,
+    )
+    labels = _read_labels(message, stream, shape, len(rows), wrong)
     raise_violations(wrong)
-    rows: NDArray[Any] = np.frombuffer(data, dtype.numpy).reshape(count, *stream.row_shape)  # (bytes,) -> (n, ...)
-    if dtype is Dtype.FLOAT32:
-        _check_floats(rows, None if shape.rows == "latents" else model.value_range, wrong)
-        raise_violations(wrong)
     return ReceivedRows(first_row=first, rows=rows, labels=labels)
 
 
-def _format(shape: tuple[int, ...]) -> str:
-    return "×".join(map(str, shape)) + (" numbers" if len(shape) == 1 else "")
-
-
 def _read_labels(
-    message: sampling_pb2.InputRows, stream: GivenStream, shape: RpcShape, wrong: Violations
+    message: sampling_pb2.InputRows, stream: GivenStream, shape: RpcShape, rows: int, wrong: Violations
 ) -> Labels | None:
     model, given, count = stream.model, message.labels, message.count
     if given and (shape.labels == "none" or not model.labels):
@@ -201,7 +185,7 @@ def _read_labels(
         wrong.add("rows.labels", "the config names a label for every row; leave one of both out")
         return None
     if stream.label is not None:
-        return np.full(count, stream.label, np.uint32)
+        return np.full(rows, stream.label, np.uint32)  # not count, which may be any number
     if not given:
         if shape.labels == "needed" and model.labels:
             description = f"{model.key.name} is conditional: name config.label, or one label a row"
@@ -215,18 +199,3 @@ def _read_labels(
         description = f"{model.key.name} has no label {ids[k]}; it has {label_list(model.labels)}"
         wrong.add(f"rows.labels[{k}]", description, unknown=True)
     return ids
-
-
-def _check_floats(rows: NDArray[np.float32], value_range: tuple[float, float] | None, wrong: Violations) -> None:
-    """Append a violation for the first row that is not finite, or not within the range."""
-    flat = rows.reshape(len(rows), -1)
-    bad = ~np.isfinite(flat)
-    remedy = "send finite floats"
-    if value_range is not None:
-        low, high = value_range
-        slack = _SLACK * (high - low)
-        bad |= ~((flat >= low - slack) & (flat <= high + slack))  # NaN as well
-        remedy = f"send floats within the model's value range, {low:g} to {high:g}"
-    if bad.any():
-        row, place = np.argwhere(bad)[0]
-        wrong.add("rows.data", f"row {row} has {flat[row, place]:g}; {remedy}")

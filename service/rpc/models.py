@@ -10,6 +10,7 @@ from service.catalog import Catalog, Entry
 from service.domain import ModelState
 from service.errors import InvalidRequest, Violation
 from service.rpc.fields import Violations, raise_violations
+from service.rpc.input_rows import ROWS_BYTES
 from service.rpc.paging import decode_token, encode_token, read_page_size
 
 __all__ = ["ModelServicer"]
@@ -64,6 +65,8 @@ def _message(entry: Entry) -> model_pb2.Model:
     message.state = _STATES[entry.state]
     message.state_reason = entry.reason
     message.is_default = entry.is_default
+    if model_pb2.OPERATION_DECODE in message.operations:
+        message.limits.max_given_bytes = ROWS_BYTES
     del message.numerics[:]
     message.numerics.extend(entry.numerics)
     return message

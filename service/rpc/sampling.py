@@ -14,7 +14,7 @@ from fount.v1 import sampling_pb2, sampling_pb2_grpc
 from service.caller import current_caller
 from service.catalog import Catalog
 from service.config import CHUNK_BYTES
-from service.domain import Encoding, Target
+from service.domain import Encoding, Operation, Target
 from service.rpc.chunks import join_pieces, responses_of, sample_spec
 from service.rpc.fields import reference_to_message
 from service.rpc.interceptor import request_context
@@ -22,7 +22,7 @@ from service.rpc.loading import read_when_loaded
 from service.rpc.sampling_request import SampleSpec, read_sample_request
 from service.scheduler.scheduler import BatchingScheduler
 from service.scheduler.stream import SampleStream
-from service.scheduler.work import Piece, RangeFeed, Work
+from service.scheduler.work import Feed, LatentFeed, Piece, RangeFeed, Work
 from service.telemetry.metrics import Metrics
 
 __all__ = ["SamplingServicer"]
@@ -82,13 +82,14 @@ class SamplingServicer(sampling_pb2_grpc.SamplingServiceServicer):
     def _open(self, spec: SampleSpec, count: int, context: Context) -> SampleStream:
         work = Work(
             target=spec.target,
+            operation=spec.operation,
             parameters=spec.parameters,
-            feed=RangeFeed(seed=spec.seed, labels=spec.labels, dtype=spec.dtype),
+            feed=_feed(spec),
             sample_bytes=spec.model.sample_bytes(spec.dtype),
             start_index=spec.start_index,
             count=count,
             context=request_context(context, spec.priority),
-            draw_steps=spec.model.draw_steps,
+            draw_steps=spec.model.draw_steps if spec.operation is Operation.SAMPLE else 1,
         )
         return self._scheduler.open(work)
 
@@ -97,6 +98,14 @@ class SamplingServicer(sampling_pb2_grpc.SamplingServiceServicer):
 
     def _count(self, spec: SampleSpec, piece: Piece) -> None:
         self._metrics.delivered(spec.target.model, len(piece.rows) - len(piece.failures), len(piece.failures))
+
+
+def _feed(spec: SampleSpec) -> Feed:
+    if spec.latents is None:
+        return RangeFeed(seed=spec.seed, labels=spec.labels, dtype=spec.dtype)
+    return LatentFeed(
+        rows=spec.latents, first_index=spec.start_index, seed=spec.seed, labels=spec.labels, dtype=spec.dtype
+    )
 
 
 def _most_bytes(spec: SampleSpec) -> int:

@@ -9,6 +9,7 @@ import secrets
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from fount.v1 import sampling_pb2
 from service.catalog import Catalog, LabelSource
@@ -16,10 +17,13 @@ from service.catalog.conditions import DrawnLabels, GivenLabels, NoLabels, OneLa
 from service.domain import Dtype, Encoding, Operation, Parameters, Priority, ServedModel, Target
 from service.errors import InvalidRequest, NotReady, Retired
 from service.rpc.fields import Violations, label_list, raise_violations, read_label, read_parameters, read_weights
+from service.rpc.given_request import read_encoding
+from service.rpc.input_rows import read_values
 
 __all__ = ["SampleSpec", "read_sample_request"]
 
 _INDEX_LIMIT = 2**64
+_NEVER_TAKEN = ("prefix", "image", "mask")  # fields of a condition
 _PRIORITIES = frozenset(sampling_pb2.Priority.values())
 
 
@@ -32,7 +36,9 @@ class SampleSpec:
         target: its workers.
         seed: the request's, or one drawn here.
         start_index, count: which samples.
+        operation: SAMPLE, or DECODE of given latents.
         labels: where their labels come from.
+        latents: (count, latent_dim), or (1, latent_dim) of all samples; None: drawn.
         parameters: with the defaults of the model card filled in.
         encoding: how samples become bytes.
         priority: interactive samples go before bulk.
@@ -43,7 +49,9 @@ class SampleSpec:
     seed: int
     start_index: int
     count: int
+    operation: Operation
     labels: LabelSource
+    latents: NDArray[np.float32] | None
     parameters: Parameters
     encoding: Encoding
     priority: Priority
@@ -64,29 +72,27 @@ def read_sample_request(request: sampling_pb2.SampleRequest, catalog: Catalog) -
         NotReady: no worker of the model is ready.
     """
     wrong, reference = Violations(), request.model
-    if request.count == 0:
-        wrong.add("count", "must be at least 1")
-    if request.start_index + request.count > _INDEX_LIMIT:
-        sum_ = f"{request.start_index} + {request.count}"
-        wrong.add("start_index", f"start_index + count must be at most 2^64, got {sum_}")
+    _check_indices(request, wrong)
     try:
         entry = catalog.find(reference.name, reference.version, reference.digest)
     except InvalidRequest as error:
         raise_violations([*error.violations, *wrong])
         raise
-    if entry.model and Operation.SAMPLE not in entry.model.operations:
-        catalog.choose(entry, Operation.SAMPLE)  # raises Retired: other fields mean nothing to such a model
+    operation = Operation.DECODE if request.condition.HasField("latent") else Operation.SAMPLE
+    if entry.model and operation not in entry.model.operations:
+        catalog.choose(entry, operation)  # raises Retired: other fields mean nothing to such a model
     target, refusal = None, None
     try:
-        target, model = catalog.choose(entry, Operation.SAMPLE, digest=reference.digest, numerics=request.numerics)
+        target, model = catalog.choose(entry, operation, digest=reference.digest, numerics=request.numerics)
     except (NotReady, Retired) as error:
         if entry.model is None:
             raise_violations(wrong)
             raise
         model, refusal = entry.model, error  # raised only when no field is wrong
-    encoding = _read_encoding(request, model, wrong)
-    parameters = read_parameters(request.parameters, "parameters", model, wrong)
+    encoding = _read_encoding(request, operation, model, wrong)
+    parameters = _read_parameters(request, operation, model, wrong)
     labels = _read_condition(request, model, wrong)
+    latents = _read_latents(request, model, wrong)
     if request.count > model.max_count:
         wrong.add("count", f"must be at most {model.max_count}, got {request.count}")
     if request.priority not in _PRIORITIES:
@@ -101,14 +107,28 @@ def read_sample_request(request: sampling_pb2.SampleRequest, catalog: Catalog) -
         seed=request.seed if request.HasField("seed") else secrets.randbits(64),
         start_index=request.start_index,
         count=request.count,
+        operation=operation,
         labels=labels,
+        latents=latents,
         parameters=parameters,
         encoding=encoding,
         priority=Priority.INTERACTIVE if is_interactive else Priority.BULK,
     )
 
 
-def _read_encoding(request: sampling_pb2.SampleRequest, model: ServedModel, wrong: Violations) -> Encoding:
+def _check_indices(request: sampling_pb2.SampleRequest, wrong: Violations) -> None:
+    if request.count == 0:
+        wrong.add("count", "must be at least 1")
+    if request.start_index + request.count > _INDEX_LIMIT:
+        sum_ = f"{request.start_index} + {request.count}"
+        wrong.add("start_index", f"start_index + count must be at most 2^64, got {sum_}")
+
+
+def _read_encoding(
+    request: sampling_pb2.SampleRequest, operation: Operation, model: ServedModel, wrong: Violations
+) -> Encoding:
+    if operation is Operation.DECODE:
+        return read_encoding(request.encoding, "encoding", model, wrong)
     default = Encoding.UINT8 if model.is_image else Encoding.FLOAT32
     encoding = request.encoding or default
     if encoding in model.encodings:
@@ -119,14 +139,31 @@ def _read_encoding(request: sampling_pb2.SampleRequest, model: ServedModel, wron
     return default
 
 
+def _read_parameters(
+    request: sampling_pb2.SampleRequest, operation: Operation, model: ServedModel, wrong: Violations
+) -> Parameters:
+    if operation is Operation.SAMPLE:
+        return read_parameters(request.parameters, "parameters", model, wrong)
+    if request.HasField("parameters"):
+        wrong.add("parameters", "shape a draw, and latents are given; leave parameters out")
+    return Parameters()
+
+
 def _read_condition(request: sampling_pb2.SampleRequest, model: ServedModel, wrong: Violations) -> LabelSource:
     if not request.HasField("condition"):
         return DrawnLabels.of_weights(model.prior) if model.labels else NoLabels()
+    condition, before = request.condition, len(wrong)
+    for name in (each.name for each, _ in condition.ListFields()):
+        if name in _NEVER_TAKEN:
+            wrong.add(f"condition.{name}", f"{model.key.name} takes no {name}; leave it out")
+    has_others = condition.HasField("latent") or len(wrong) > before
+    kind = condition.WhichOneof("kind")
     if not model.labels:
-        wrong.add("condition", f"{model.key.name} is unconditional; leave the condition out")
+        if kind or not has_others:
+            field = f"condition.{kind}" if has_others else "condition"
+            wrong.add(field, f"{model.key.name} is unconditional; leave the {field.rpartition('.')[2]} out")
         return NoLabels()
-    condition = request.condition
-    match condition.WhichOneof("kind"):
+    match kind:
         case "label":
             label = read_label(condition.label, "condition.label", model.key.name, model.labels, wrong)
             return OneLabel(label=label)
@@ -134,8 +171,25 @@ def _read_condition(request: sampling_pb2.SampleRequest, model: ServedModel, wro
             return _read_labels(request, model, wrong)
         case "mixture":
             return _read_mixture(condition.mixture, model, wrong)
+    if has_others:
+        return DrawnLabels.of_weights(model.prior)
     wrong.add("condition", "set label, labels or mixture, or leave the condition out for the model's prior")
     return NoLabels()
+
+
+def _read_latents(
+    request: sampling_pb2.SampleRequest, model: ServedModel, wrong: Violations
+) -> NDArray[np.float32] | None:
+    """Read the latents of all samples, or of each; None: they are drawn."""
+    if not request.condition.HasField("latent"):
+        return None
+    given, field = request.condition.latent, "condition.latent"
+    if given.labels:
+        wrong.add(f"{field}.labels", "name classes by label, labels or mixture of the condition; leave these out")
+    if given.count not in (0, 1, request.count):
+        wrong.add(f"{field}.count", f"must be 1, or one a sample: count is {request.count}, got {given.count}")
+    rows = read_values(given, field, shape=(model.latent_dim,), takes_bytes=False, value_range=None, wrong=wrong)
+    return np.asarray(rows, np.float32)
 
 
 def _read_labels(request: sampling_pb2.SampleRequest, model: ServedModel, wrong: Violations) -> LabelSource:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Self
 
 from service.config import GatewayConfig
-from service.domain import Failure, FailureCode, Item, Outcome, RangeItem, SamplerState
+from service.domain import Failure, FailureCode, GivenItem, Item, Outcome, RangeItem, SamplerState
 from service.errors import FountServiceError, NotReady, Overloaded, TooLate, WorkerFault
 from service.scheduler.work import Piece, Work
 
@@ -83,7 +83,7 @@ class Slice:
         elif not work.sample_bytes_estimated and outcome.array.nbytes != self.item.count * work.sample_bytes:
             self.fail(WorkerFault("the worker returned rows of another size than requested"))
         else:
-            labels = self.item.labels if isinstance(self.item, RangeItem) else None
+            labels = self.item.labels if isinstance(self.item, RangeItem | GivenItem) else None
             failures = dict(outcome.failures)
             self._end(Piece(start_index=self.first, rows=outcome.array, labels=labels, failures=failures))
 

@@ -15,16 +15,16 @@ from numpy.typing import NDArray
 
 from service.caller import Caller
 from service.catalog import LabelSource
-from service.domain import Dtype, Failure, Item, Labels, Operation, Parameters, Priority, RangeItem, Target
+from service.domain import Dtype, Failure, GivenItem, Item, Labels, Operation, Parameters, Priority, RangeItem, Target
 
-__all__ = ["Feed", "Lane", "Piece", "RangeFeed", "RequestContext", "Work"]
+__all__ = ["Feed", "Lane", "LatentFeed", "Piece", "RangeFeed", "RequestContext", "Work"]
 
 Lane = tuple[Operation, Parameters, tuple[int, ...]]
 """What streams must have in common to share a call: operation, parameters, and the shape of the rows sent."""
 
 
 class Feed(Protocol):
-    """The source of a stream's rows: a `RangeFeed`, or an item that contains all of them."""
+    """The source of a stream's rows: a `RangeFeed`, a `LatentFeed`, or an item that contains all of them."""
 
     @property
     def row_dims(self) -> tuple[int, ...]:
@@ -62,6 +62,49 @@ class RangeFeed:
         """Return the addresses with their labels."""
         labels = self.labels.labels(self.seed, first, count)
         return RangeItem(seed=self.seed, start_index=first, count=count, labels=labels, dtype=self.dtype)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class LatentFeed:
+    """Samples decoded from given latents; `first` is the sample's index, as for `RangeFeed`.
+
+    Attributes:
+        rows: (n, latent_dim), where row k belongs to the sample first_index + k; or (1, latent_dim), of all samples.
+        first_index: of the stream.
+        seed: of labels that are drawn.
+        labels: where they come from.
+        dtype: of the rows in the reply.
+    """
+
+    rows: NDArray[np.float32]
+    first_index: int
+    seed: int
+    labels: LabelSource
+    dtype: Dtype
+
+    @property
+    def row_dims(self) -> tuple[int, ...]:
+        """As of its items."""
+        return self.part(self.first_index, 1).row_dims
+
+    @property
+    def row_bytes(self) -> int:
+        """As of its items."""
+        return self.part(self.first_index, 1).row_bytes
+
+    def part(self, first: int, count: int) -> GivenItem:
+        """Return the latents with their labels."""
+        offset = first - self.first_index
+        one_of_all = len(self.rows) == 1
+        return GivenItem(
+            rows=np.broadcast_to(self.rows, (count, *self.rows.shape[1:]))
+            if one_of_all
+            else self.rows[offset:][:count],
+            labels=self.labels.labels(self.seed, first, count),
+            seed=self.seed,
+            indices=np.uint64(first) + np.arange(count, dtype=np.uint64),
+            dtype=self.dtype,
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -189,6 +189,14 @@ async def test_a_failed_row_fails_alone(running: Running) -> None:
     assert found[2].tobytes() == decoded(latents(images)[2:]).tobytes()
 
 
+async def test_a_row_that_cannot_be_encoded_has_no_bytes(running: Running, monkeypatch) -> None:
+    whole = running.pool._bad_rows
+    monkeypatch.setattr(running.pool, "_bad_rows", lambda item: [1] if item.rows.ndim == 4 else whole(item))
+    _, (chunk,), found = await answer(running, "Reconstruct", {}, rows(pixels(3)))
+    assert [each.index for each in chunk.errors] == [1]
+    assert not found[1].any()
+
+
 async def test_a_failed_row_fails_all_its_variants(running: Running) -> None:
     running.pool.faults.bad_indices = frozenset({1})
     _, (chunk,), _ = await answer(running, "Vary", {"variants": 2}, rows(pixels(2)))

@@ -23,6 +23,7 @@ from tests.contract.given.streams import (
     ref,
     refused,
     requests,
+    results,
     rows,
 )
 from tests.waiting import until, until_constant
@@ -123,6 +124,19 @@ async def test_no_rows_at_all_are_answered_by_a_header(running: Running, rpc: st
 async def test_rows_of_no_count_are_refused(running: Running, rpc: str) -> None:
     empty = sampling_pb2.InputRows()
     error = await refused(running, rpc, *requests(rpc, {"model": ref(model_of(rpc))}, empty))
+    assert list(fields_of(error)) == ["rows.count"]
+
+
+async def test_a_count_that_no_data_follow_is_refused_at_once(running: Running) -> None:
+    config = {"model": ref("classes"), "label": sampling_pb2.LabelRef(id=1)}
+    error = await refused(running, "Encode", *requests("Encode", config, sampling_pb2.InputRows(count=2**32 - 1)))
+    assert list(fields_of(error)) == ["rows.data"]
+
+
+async def test_results_beyond_the_last_index_are_refused(running: Running) -> None:
+    last = {"points": 8, "start_index": 2**61 - 1}  # the index of the last pair's last point is 2^64 - 1
+    assert len(await results(running, "Interpolate", last, rows(pixels(2)))) == 8
+    error = await refused(running, "Interpolate", *requests("Interpolate", last, rows(pixels(4))))
     assert list(fields_of(error)) == ["rows.count"]
 
 

@@ -16,13 +16,19 @@ from tests.contract.augmenting import CLASSES, GENERATOR, SHAPE, TRANSFORMER, sm
 from tests.contract.gateways import Running
 from tests.contract.memory_evaluations import MemoryEvaluations
 
+LATENT = memory_model(
+    "latent",
+    operations=frozenset({Operation.SAMPLE, Operation.ENCODE, Operation.DECODE, Operation.SCORE, Operation.CLASSIFY}),
+    latent_dim=2,
+    score_columns=("a",),
+)
 READER = memory_model("reader", labels=CLASSES, dims=SHAPE, operations=frozenset({Operation.CLASSIFY, Operation.EMBED}))
 
 
 @pytest.fixture
 async def everything(tmp_path: Path) -> AsyncIterator[Running]:
     config = GatewayConfig(port=0, http_port=0, datasets=(small_settings(tmp_path),), max_open_calls=8)
-    pool = MemoryPool(models=[GENERATOR, READER, TRANSFORMER])
+    pool = MemoryPool(models=[GENERATOR, LATENT, READER, TRANSFORMER])
     gateway = Gateway(pool, config, evaluations=MemoryEvaluations())  # type: ignore[arg-type]
     await gateway.start()
     await gateway.wait_ready(5)

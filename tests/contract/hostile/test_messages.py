@@ -19,7 +19,16 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2
 
 from fount.runner.v1 import runner_pb2
-from fount.v1 import augmentation_pb2, dataset_pb2, evaluation_pb2, model_pb2, model_pb2_grpc, sampling_pb2
+from fount.v1 import (
+    augmentation_pb2,
+    dataset_pb2,
+    evaluation_pb2,
+    latent_pb2,
+    model_pb2,
+    model_pb2_grpc,
+    sampling_pb2,
+    scoring_pb2,
+)
 from tests.contract.gateways import Running, details, fields
 from tests.waiting import until
 
@@ -28,22 +37,29 @@ BLOCKED_S = 3.0  # far above what a message takes, and far below what looking at
 
 SERVICES = [
     service
-    for module in (augmentation_pb2, dataset_pb2, evaluation_pb2, model_pb2, sampling_pb2, runner_pb2, health_pb2,
-                   reflection_pb2)
+    for module in (augmentation_pb2, dataset_pb2, evaluation_pb2, latent_pb2, model_pb2, sampling_pb2, scoring_pb2,
+                   runner_pb2, health_pb2, reflection_pb2)
     for service in module.DESCRIPTOR.services_by_name.values()
 ]  # fmt: skip
 METHODS = [method for service in SERVICES for method in service.methods]
 
-MODEL = model_pb2.ModelRef(name="painter")
+MODEL, LATENT = model_pb2.ModelRef(name="painter"), model_pb2.ModelRef(name="latent")
+SAMPLE = sampling_pb2.SampleRequest(model=LATENT, count=1)
 VALID = {
     "PlanDatasetRequest": augmentation_pb2.PlanDatasetRequest(dataset="small"),
     "CreateEvaluationRequest": evaluation_pb2.CreateEvaluationRequest(model=MODEL, count=100),
-    "SampleRequest": sampling_pb2.SampleRequest(model=MODEL, count=1),
-    "SampleOnceRequest": sampling_pb2.SampleOnceRequest(request=sampling_pb2.SampleRequest(model=MODEL, count=1)),
+    "SampleRequest": SAMPLE,
+    "SampleOnceRequest": sampling_pb2.SampleOnceRequest(request=SAMPLE),
+    "ReadRequest": runner_pb2.ReadRequest(model=LATENT, operation=model_pb2.OPERATION_SCORE),
     "GetModelRequest": model_pb2.GetModelRequest(model=MODEL),
     "AugmentRequest": augmentation_pb2.AugmentRequest(
         config=augmentation_pb2.AugmentConfig(height=4, width=4, channels=1)
     ),
+} | {
+    method.input_type.name: GetMessageClass(method.input_type)(config={"model": LATENT})
+    for module in (latent_pb2, scoring_pb2)
+    for service in module.DESCRIPTOR.services_by_name.values()
+    for method in service.methods
 }
 TEXT, BYTES, ENUM = FieldDescriptor.TYPE_STRING, FieldDescriptor.TYPE_BYTES, FieldDescriptor.TYPE_ENUM
 
@@ -129,8 +145,9 @@ async def test_an_overlong_field_is_refused_while_others_are_served(everything: 
     stop.set()
     info = details(error, error_details_pb2.ErrorInfo)
     assert (error.code(), info.domain) == (grpc.StatusCode.INVALID_ARGUMENT, "fount")
-    name = ".".join(each.name for each in path)  # SampleOnce names fields of its SampleRequest
-    assert any(name.startswith(each) or name.endswith(each) for each in fields(error))
+    name = ".".join(each.name for each in path)
+    names = name, name.removeprefix("request.")  # SampleOnce names fields of its SampleRequest
+    assert any(each.startswith(field) for each in names for field in fields(error))
     assert await checks < BLOCKED_S
 
 

@@ -15,7 +15,7 @@ from service.caller import Caller, CallerLimits
 from service.config import GatewayConfig
 from service.domain import Dtype, Operation, Parameters, RangeItem, Rows, ServedModel, Target, TensorItem
 from service.errors import NotReady, Overloaded, TooLate, WorkerFault
-from service.scheduler.inference import InferenceClient
+from service.scheduler.inference import GivenRows, InferenceClient
 from service.scheduler.scheduler import BatchingScheduler
 from service.scheduler.work import RequestContext, Work
 from service.telemetry.metrics import Metrics
@@ -29,6 +29,7 @@ GENERATOR = memory_model("toy")
 CLASSIFIER = memory_model("classifier", operations=frozenset({Operation.CLASSIFY}))
 TRANSFORMS = memory_model("transforms", labels=(), operations=frozenset({Operation.TRANSFORM}))
 BOTH = memory_model("both", operations=frozenset({Operation.CLASSIFY, Operation.TRANSFORM, Operation.SAMPLE}))
+SCORER = memory_model("scorer", operations=frozenset({Operation.SCORE}), score_columns=("a",))
 EXTRACTOR = memory_model("extractor", operations=frozenset({Operation.EMBED}))
 IMAGES = np.arange(5 * 6, dtype=np.uint8).reshape(5, 2, 3, 1)
 
@@ -70,7 +71,7 @@ class Models:
 
 @asynccontextmanager
 async def inference(**settings) -> AsyncIterator[Models]:
-    pool = MemoryPool(models=[GENERATOR, CLASSIFIER, TRANSFORMS, BOTH, EXTRACTOR])
+    pool = MemoryPool(models=[GENERATOR, CLASSIFIER, TRANSFORMS, BOTH, EXTRACTOR, SCORER])
     scheduler = BatchingScheduler(pool, GatewayConfig(**settings), Metrics("0"))
     await pool.start()
     yield Models(pool, scheduler)
@@ -212,6 +213,30 @@ async def test_large_images_count_by_their_cost() -> None:
         models.pool.batch_seconds = {1: 1e-3}
         await models.transform(np.zeros((40, 4, 6, 1), np.uint8), np.zeros((40, 2)))  # four times as large
         assert max(item.count for call in models.pool.calls for item in call.items) <= 6
+
+
+@pytest.mark.parametrize("importance_samples", [None, 10])
+async def test_scores_count_by_their_importance_samples(importance_samples: int | None) -> None:
+    async with inference(bulk_batch_ms=20) as models:  # twenty rows of one latent, at a millisecond each
+        models.pool.batch_seconds = {1: 1e-3}
+        rows = np.zeros((40, 2, 3, 1), np.uint8)
+        given = GivenRows(rows=rows, labels=None, seed=7, indices=np.arange(40, dtype=np.uint64))
+        parameters = Parameters(importance_samples=importance_samples)
+        await models.inference.score(target(SCORER), SCORER, given, parameters, CONTEXT)
+        largest = max(item.count for call in models.pool.calls for item in call.items)
+        assert largest == (20 if importance_samples is None else 2)
+
+
+@pytest.mark.parametrize(("steps", "largest"), [(None, 2), (1, 20)], ids=["of-the-card", "of-the-request"])
+async def test_draws_count_by_their_steps(steps: int | None, largest: int) -> None:
+    async with inference(bulk_batch_ms=20) as models:
+        models.pool.batch_seconds = {1: 1e-3}  # of a step
+        model = replace(GENERATOR, draw_steps=10)
+        await models.inference.sample(
+            target(model), model, seed=7, indices=np.arange(40, dtype=np.uint64), labels=np.ones(40, np.uint32),
+            parameters=Parameters(steps=steps), context=CONTEXT,
+        )  # fmt: skip
+        assert max(item.count for call in models.pool.calls for item in call.items) == largest
 
 
 async def test_an_array_does_not_start_with_short_calls() -> None:
