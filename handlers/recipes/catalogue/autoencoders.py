@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from handlers.cards.card import OperationName, Parameter, ParameterName
-from handlers.recipes.catalogue.recipe import TRUNCATION, AutoencoderFit, PrincipalFit, Recipe
+from handlers.recipes.catalogue.recipe import PLANE_DUPLICATES, TRUNCATION, AutoencoderFit, PrincipalFit, Recipe
 
 __all__ = ["AUTOENCODER_RECIPES"]
 
@@ -41,6 +41,7 @@ AUTOENCODER_RECIPES = (
         fit=PrincipalFit(),
         operations=_OPERATIONS,
         parameters=_PARAMETERS,
+        thresholds={"reconstruction-clear-share": 0.85},
         **_SHARED,
     ),
     Recipe(
@@ -56,6 +57,7 @@ AUTOENCODER_RECIPES = (
         fit=AutoencoderFit(),
         operations=_OPERATIONS,
         parameters=_PARAMETERS,
+        thresholds={"reconstruction-clear-share": 0.85},
         **_SHARED,
     ),
     Recipe(
@@ -71,6 +73,7 @@ AUTOENCODER_RECIPES = (
         fit=AutoencoderFit(rate=1e-3),
         operations=_OPERATIONS,
         parameters=_PARAMETERS,
+        thresholds={"reconstruction-clear-share": 0.85},
         **_SHARED,
     ),
     Recipe(
@@ -86,6 +89,7 @@ AUTOENCODER_RECIPES = (
         fit=AutoencoderFit(batch=32),
         operations=_OPERATIONS,
         parameters=_PARAMETERS,
+        thresholds={"reconstruction-clear-share": 0.9},
         **_SHARED,
     ),
     Recipe(
@@ -101,14 +105,15 @@ AUTOENCODER_RECIPES = (
         fit=AutoencoderFit(batch=64, noise=0.7),
         operations=("ENCODE", "DECODE"),
         parameters={},
+        thresholds={"psnr-gain-0.3": 5.0},
         **_SHARED,
     ),
     Recipe(
         name="mnist-ae2",
         description="An autoencoder of MNIST with a code of two numbers.",
         intended_use=(
-            "A map of digits in the plane, beside that of mnist-vae2: its codes form thin arms with empty regions "
-            "between them, which decode to no digit, since nothing pulls codes together."
+            "A map of digits in the plane, beside that of mnist-vae2: its codes form uneven arms, and much of the "
+            "square around them decodes to fragments and mixtures of digits, since nothing pulls codes together."
         ),
         family="autoencoder",
         config={**_SHAPE, "latent_dim": 2, "hidden": [400, 200]},
@@ -116,6 +121,7 @@ AUTOENCODER_RECIPES = (
         fit=AutoencoderFit(rate=1e-3),
         operations=_OPERATIONS,
         parameters=_PARAMETERS,
+        thresholds={"reconstruction-clear-share": 0.8, "duplicate-share": PLANE_DUPLICATES},
         **_SHARED,
     ),
 )

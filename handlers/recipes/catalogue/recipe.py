@@ -13,11 +13,14 @@ from handlers.cards.card import OperationName, Parameter, ParameterName, Precisi
 from handlers.recipes.data.augmentations import Augmentation, ShiftAndNoise
 
 __all__ = [
-    "DIGITS", "TRUNCATION", "AdamWFit", "AutoencoderFit", "ClassifierFit", "GanFit", "KnownLawFit", "MixtureFit",
-    "PointGanFit", "PrincipalFit", "Recipe", "StandardVaeFit", "VaeFit", "VaeGanFit",
+    "DIGITS", "PLANE_DUPLICATES", "TRUNCATION", "AdamWFit", "AutoencoderFit", "ClassifierFit", "GanFit", "KnownLawFit",
+    "MixtureFit", "PointGanFit", "PrincipalFit", "Recipe", "StandardVaeFit", "VaeFit", "VaeGanFit",
 ]  # fmt: skip
 
 DIGITS = tuple(str(digit) for digit in range(10))
+PLANE_DUPLICATES = 0.001
+"""Of 10 000 samples: among so many points in a plane, some are so close that their pictures have the same bytes."""
+
 TRUNCATION = Parameter(
     min=0.5,
     max=4.0,
@@ -203,7 +206,7 @@ class Recipe:
         value_range: of the floats it returns or reads.
         precisions: those whose results stay within the tolerance of golden samples.
         evaluator: recipe of the classifier that measures it; None for a classifier or a model of points.
-        thresholds: by metric, the least value it is shipped with.
+        thresholds: by metric, the least value it is shipped with; of duplicates and copies, the largest, else 0.
         parameters: the sampling parameters its family takes; of a model that does not sample, none.
         score_columns: what SCORE returns.
         finds_directions: whether its card has the directions of thickness and slant in its latent space.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from handlers.cards.card import Parameter, ParameterName, ScoreColumn
-from handlers.recipes.catalogue.recipe import TRUNCATION, Recipe, StandardVaeFit, VaeGanFit
+from handlers.recipes.catalogue.recipe import PLANE_DUPLICATES, TRUNCATION, Recipe, StandardVaeFit, VaeGanFit
 
 __all__ = ["VARIATIONAL_RECIPES"]
 
@@ -62,6 +62,7 @@ VARIATIONAL_RECIPES = (
         operations=("SAMPLE", "ENCODE", "DECODE", "SCORE"),
         classes=(),
         evaluator="mnist-classifier",
+        thresholds={"duplicate-share": PLANE_DUPLICATES},
         parameters=_PARAMETERS,
         score_columns=_COLUMNS,
     ),

@@ -11,8 +11,8 @@ from handlers.recipes.catalogue import RECIPES
 __all__ = ["meets_threshold", "threshold_text", "to_markdown", "to_text"]
 
 _RATIO = "within-class-distance-ratio"
-_MUST_BE_ZERO = ("duplicate-share", "training-copy-share")
-"""Shares that must be 0 for every generator with a recipe."""
+_AT_MOST = ("duplicate-share", "training-copy-share")
+"""Shares whose thresholds are the most that is allowed: 0 for every generator whose recipe names no other."""
 
 _COLUMNS: Mapping[str, Mapping[str, str]] = MappingProxyType(
     {
@@ -30,17 +30,18 @@ def threshold_text(recipe: str, metric: str) -> str:
     """Format what a recipe's model must reach, as "≥ 0.95" or "0"; "" without a threshold."""
     if recipe not in RECIPES:
         return ""
-    if metric in _MUST_BE_ZERO:
-        return "0"
-    least = RECIPES[recipe].thresholds.get(metric)
-    return "" if least is None else f"≥ {least:g}"
+    threshold = RECIPES[recipe].thresholds.get(metric)
+    if metric in _AT_MOST:
+        return f"≤ {threshold:g}" if threshold else "0"
+    return "" if threshold is None else f"≥ {threshold:g}"
 
 
 def meets_threshold(recipe: str, metric: str, value: float) -> bool:
     """Whether a value reaches its threshold; true without a threshold."""
     if recipe not in RECIPES:
         return True
-    return value == 0 if metric in _MUST_BE_ZERO else value >= RECIPES[recipe].thresholds.get(metric, float("-inf"))
+    thresholds = RECIPES[recipe].thresholds
+    return value <= thresholds.get(metric, 0) if metric in _AT_MOST else value >= thresholds.get(metric, float("-inf"))
 
 
 def to_text(card: Card, quality: Sequence[Quality], *, verbose: bool) -> str:

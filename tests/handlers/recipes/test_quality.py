@@ -208,5 +208,11 @@ def test_one_copy_in_ten_thousand_is_too_many() -> None:
     assert not meets_threshold("mnist-cgan", "duplicate-share", 0.0001)
 
 
+def test_few_samples_of_a_plane_may_be_copies_of_each_other() -> None:
+    assert threshold_text("mnist-ae2", "duplicate-share") == "≤ 0.001"
+    assert meets_threshold("mnist-ae2", "duplicate-share", 0.001)
+    assert not meets_threshold("mnist-ae2", "duplicate-share", 0.002)
+
+
 def test_a_model_without_recipe_has_no_thresholds() -> None:
     assert (threshold_text("mine", "label-accuracy"), meets_threshold("mine", "duplicate-share", 1.0)) == ("", True)
