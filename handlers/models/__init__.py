@@ -26,7 +26,6 @@ FAMILIES: Mapping[str, tuple[str, str]] = MappingProxyType(
         "linear-autoencoder": ("autoencoder", "LinearAutoencoder"),
         "autoencoder": ("autoencoder", "DenseAutoencoder"),
         "conv-autoencoder": ("autoencoder", "ConvAutoencoder"),
-        "conv-vae": ("conv_vae", "ConvVae"),
         "conv-denoiser": ("autoencoder", "ConvDenoiser"),
         "standard-vae": ("standard_vae", "StandardVae"),
         "conditional-gan": ("gan", "ConditionalGan"),

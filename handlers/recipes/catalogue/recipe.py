@@ -98,20 +98,33 @@ class StandardVaeFit(AdamWFit):
 
 
 @dataclass(frozen=True, kw_only=True)
-class VaeGanFit(AdamWFit):
-    """Hyperparameters of a variational autoencoder with a discriminator.
+class VaeGanFit:
+    """Hyperparameters of a variational autoencoder with a discriminator, by Adam.
 
     Attributes:
-        discriminator_features: channels of its first convolution.
-        discriminator_rate: its learning rate at the start.
+        batch: rows of a step, drawn with replacement, and as many generated ones.
+        warm_share: of the steps, the first ones, without the discriminator; rates fall along half a cosine in each
+            part.
+        rate: learning rate at the start.
+        adversarial_rate: the same at the start of the second part.
+        discriminator_features: channels of the discriminator's first convolution.
+        discriminator_rate: its learning rate at the start of the second part.
         betas: of Adam, for both.
-        adversarial_share: of the gradient of the reconstruction at the decoder's last layer.
+        pixel_share: of the reconstruction loss of the second part; the rest is of the discriminator's features.
+        adversarial_share: size of the adversarial gradient at the decoder's output, over that of the reconstruction.
+        averaging: weight of each step's weights in their running average.
     """
 
+    batch: int = 64
+    warm_share: float = 0.8
+    rate: float = 1e-3
+    adversarial_rate: float = 3e-4
     discriminator_features: int = 12
     discriminator_rate: float = 4e-4
     betas: tuple[float, float] = (0.5, 0.9)
-    adversarial_share: float = 0.5
+    pixel_share: float = 0.5
+    adversarial_share: float = 1.0
+    averaging: float = 0.002
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -92,11 +92,11 @@ VARIATIONAL_RECIPES = (
             "mnist-vae's. It compares pictures by features, so it has no likelihood, and a reconstruction may differ "
             "from its original in ways that look right."
         ),
-        family="conv-vae",
-        config={**_SHAPE, "latent_dim": 20, "features": 12, "hidden": 128},
+        family="standard-vae",
+        config={**_SHAPE, "latent_dim": 20, "hidden": [400, 200]},
         data="mnist",
-        steps=7000,
-        fit=VaeGanFit(batch=32, rate=1e-3, averaging=0.002),
+        steps=25_000,
+        fit=VaeGanFit(),
         operations=("SAMPLE", "ENCODE", "DECODE"),
         classes=(),
         evaluator="mnist-classifier",

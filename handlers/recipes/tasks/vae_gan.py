@@ -1,8 +1,9 @@
 """Training of a variational autoencoder with a discriminator, whose features compare pictures beside their pixels.
 
-The encoder minimises divergence and reconstruction; the decoder reconstruction and what the discriminator finds wrong
-with reconstructions and with samples of the prior; the discriminator tells both from real pictures. The adversarial
-loss is scaled to the gradient of the reconstruction at the decoder's last layer, so no weight has to be found.
+The network is first trained as a plain variational autoencoder, which is cheap. Then the encoder minimises divergence
+and reconstruction; the decoder reconstruction and what the discriminator finds wrong with reconstructions and with
+samples of the prior; the discriminator tells both from real pictures. The adversarial gradient is scaled to that of
+the reconstruction where both reach the decoder, so no weight has to be found.
 
 Sources: Larsen et al., "Autoencoding beyond pixels using a learned similarity metric", 2016, algorithm 1; Miyato et
 al., "Spectral normalization for generative adversarial networks", 2018; Esser, Rombach, Ommer, "Taming transformers for
@@ -18,7 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
-from handlers.models.conv_vae import ConvVae
+from handlers.models.standard_vae import StandardVae
 from handlers.recipes.catalogue import Recipe, VaeGanFit
 from handlers.recipes.data.load import Split
 from handlers.recipes.tasks.task import Task, average_into
@@ -27,7 +28,6 @@ __all__ = ["Discriminator", "VaeGanTask"]
 
 _SLOPE = 0.2
 _MOST_SCALE = 1e4
-_PIXEL_SHARE = 0.5  # of the reconstruction loss; the other half is of features
 _FEATURE_NATS = 100.0  # loss of a picture whose features are as far from the original's as those are from zero
 
 
@@ -55,7 +55,7 @@ class Discriminator(nn.Module):
 
 
 class VaeGanTask(Task):
-    """A variational autoencoder and its discriminator; one step of each."""
+    """A variational autoencoder and its discriminator; after the warm-up, one step of each."""
 
     def __init__(
         self, recipe: Recipe, rows: Split, *, steps: int, generator: torch.Generator, device: torch.device
@@ -63,9 +63,10 @@ class VaeGanTask(Task):
         """Build both networks, as in `Task`."""
         super().__init__(recipe, rows, steps=steps, generator=generator, device=device)
         assert isinstance(recipe.fit, VaeGanFit)
-        assert isinstance(self.module, ConvVae)
+        assert isinstance(self.module, StandardVae)
         fit, config, self._vae = recipe.fit, self.module.config, self.module
         self._fit = fit
+        self._warm_steps = int(fit.warm_share * steps)
         self._discriminator = Discriminator(
             config.channels, config.height, config.width, fit.discriminator_features
         ).to(device)
@@ -76,48 +77,73 @@ class VaeGanTask(Task):
         }
 
     def step(self, number: int) -> Mapping[str, Tensor]:
-        """Take one step of the discriminator, then one of encoder and decoder."""
-        fit, share = self._fit, 0.5 * (1 + math.cos(math.pi * number / self._steps))
-        images, _ = self._draw_batch(fit.batch)
+        """Take one step of the plain autoencoder, or later of the discriminator and of encoder and decoder."""
+        images, _ = self._draw_batch(self._fit.batch)
         mu, logvar = self._vae.encode(images, None)
-        restored = self._vae.logits(mu + (0.5 * logvar).exp() * self._normals(mu.shape))
-        drawn = self._vae.decode(self._normals(mu.shape), None)
-        fakes = torch.cat([torch.sigmoid(restored), drawn])  # (2B, C, H, W)
-
-        self._discriminator.requires_grad_(True)
-        _, real_scores = self._discriminator(images)
-        _, fake_scores = self._discriminator(fakes.detach())
-        adversary = nn.functional.relu(1 - real_scores).mean() + nn.functional.relu(1 + fake_scores).mean()
-        self._descend("discriminator_optimizer", adversary, share * fit.discriminator_rate)
-
-        self._discriminator.requires_grad_(False)  # it only passes gradients
-        with torch.no_grad():
-            real_features, _ = self._discriminator(images)
-        features, scores = self._discriminator(fakes)
-        reconstruction = self._reconstruction(images, restored, real_features, features[: len(images)])
+        z = mu + (0.5 * logvar).exp() * self._normals(mu.shape)
+        logits = self._vae.logits(z)
         divergence = 0.5 * (mu**2 + logvar.exp() - 1 - logvar).sum(dim=1).mean()
-        deception = -scores.mean()
-        scale = self._scale(reconstruction, deception)
-        total = reconstruction + divergence + fit.adversarial_share * scale * deception
-        self._descend("optimizer", total, share * fit.rate, fit.max_gradient_norm)
-        average_into(self._average, self.module, max(fit.averaging, 1 / (number + 1)))
-        losses = {"loss": total, "reconstruction": reconstruction, "kl": divergence, "discriminator": adversary}
+        if number < self._warm_steps:
+            share = _cosine(number / self._warm_steps)
+            reconstruction = _cross_entropy(logits, images)
+            self._descend("optimizer", reconstruction + divergence, share * self._fit.rate)
+            losses = {"loss": reconstruction + divergence, "reconstruction": reconstruction, "kl": divergence}
+        else:
+            share = _cosine((number - self._warm_steps) / (self._steps - self._warm_steps))
+            again = self._vae.logits(torch.cat([z.detach(), self._normals(mu.shape)]))  # (2B, C, H, W), no encoder
+            adversary = self._discriminate(images, torch.sigmoid(again.detach()), share)
+            reconstruction, towards_images, towards_real = self._compare(images, again)
+            # A loss with the gradients of the three parts, and the adversarial one for the decoder alone.
+            pull = (logits * towards_images).sum() + self._fit.adversarial_share * (again * towards_real).sum()
+            self._descend("optimizer", pull + divergence, share * self._fit.adversarial_rate)
+            losses = {"loss": reconstruction + divergence, "reconstruction": reconstruction, "kl": divergence}
+            losses["discriminator"] = adversary
+        average_into(self._average, self.module, max(self._fit.averaging, 1 / (number + 1)))
         return {name: loss.detach() for name, loss in losses.items()}
 
-    def _reconstruction(self, images: Tensor, logits: Tensor, real: Tensor, found: Tensor) -> Tensor:
-        """Compute the loss of reconstructions: of pixels, and of features relative to the originals' size."""
-        pixels = nn.functional.binary_cross_entropy_with_logits(logits, images, reduction="none")
-        relative = ((found - real) ** 2).sum(dim=1) / (real**2).sum(dim=1).clamp(min=1e-6)
-        return _PIXEL_SHARE * pixels.flatten(1).sum(dim=1).mean() + (1 - _PIXEL_SHARE) * _FEATURE_NATS * relative.mean()
+    def _discriminate(self, images: Tensor, fakes: Tensor, share: float) -> Tensor:
+        """Take a step of the discriminator with the hinge loss, and return the loss."""
+        self._discriminator.requires_grad_(True)
+        _, real_scores = self._discriminator(images)
+        _, fake_scores = self._discriminator(fakes)
+        adversary = nn.functional.relu(1 - real_scores).mean() + nn.functional.relu(1 + fake_scores).mean()
+        self._descend("discriminator_optimizer", adversary, share * self._fit.discriminator_rate)
+        self._discriminator.requires_grad_(False)  # it only passes gradients
+        return adversary
 
-    def _scale(self, reconstruction: Tensor, deception: Tensor) -> Tensor:
-        """Compute the ratio of both losses' gradients at the decoder's last layer."""
-        last = list(self._vae.decoder.parameters())[-2]  # the weight before the last bias
-        ours, theirs = (
-            torch.autograd.grad(loss, last, retain_graph=True)[0].norm() for loss in (reconstruction, deception)
-        )
-        scale: Tensor = (ours / (theirs + 1e-6)).clamp(max=_MOST_SCALE).detach()
-        return scale
+    def _compare(self, images: Tensor, logits: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Compute the loss of reconstructions and its gradient, and the scaled gradient towards the discriminator.
+
+        Args:
+            images: (B, C, H, W) in [0, 1].
+            logits: (2B, C, H, W), of reconstructions and of samples of the prior.
+
+        Returns:
+            (), (B, C, H, W), and (2B, C, H, W) whose norm is that of the second.
+        """
+        leaf = logits.detach().requires_grad_()
+        with torch.no_grad():
+            real, _ = self._discriminator(images)
+        features, scores = self._discriminator(torch.sigmoid(leaf))
+        squares = ((features[: len(images)] - real) ** 2).sum(dim=1) / (real**2).sum(dim=1).clamp(min=1e-6)
+        share = self._fit.pixel_share
+        pixels = _cross_entropy(leaf[: len(images)], images)
+        reconstruction = share * pixels + (1 - share) * _FEATURE_NATS * squares.mean()
+        (ours,) = torch.autograd.grad(reconstruction, leaf, retain_graph=True)
+        (theirs,) = torch.autograd.grad(-scores.mean(), leaf)
+        scale = (ours.norm() / (theirs.norm() + 1e-6)).clamp(max=_MOST_SCALE)
+        return reconstruction.detach(), ours[: len(images)], scale * theirs
 
     def _normals(self, shape: torch.Size) -> Tensor:
         return torch.randn(shape, generator=self._generator).to(self._device)
+
+
+def _cosine(done: float) -> float:
+    """Compute half a cosine, from 1 at 0 to 0 at 1."""
+    return 0.5 * (1 + math.cos(math.pi * done))
+
+
+def _cross_entropy(logits: Tensor, images: Tensor) -> Tensor:
+    """Compute the mean over pictures of the summed cross-entropy of their pixels, in nats."""
+    losses = nn.functional.binary_cross_entropy_with_logits(logits, images, reduction="none")
+    return losses.flatten(1).sum(dim=1).mean()
