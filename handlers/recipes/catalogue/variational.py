@@ -57,7 +57,7 @@ VARIATIONAL_RECIPES = (
         family="standard-vae",
         config={**_SHAPE, "latent_dim": 2, "hidden": [400, 200]},
         data="mnist",
-        steps=60_000,
+        steps=25_000,
         fit=StandardVaeFit(rate=1e-3, averaging=0.001),
         operations=("SAMPLE", "ENCODE", "DECODE", "SCORE"),
         classes=(),
