@@ -42,11 +42,11 @@ from fount.latent.request import (
     score_request,
     vary_request,
 )
-from fount.latent.rows import RowsLike
 from fount.latent.stream import GivenStream
 from fount.latent.types import Probabilities, Scores
 from fount.retry import RetryPolicy
 from fount.sampling.request import SampleQuery, model_ref, refuse_files, sample_request
+from fount.sampling.rows import RowsLike
 from fount.sampling.stream import SampleStream
 from fount.sampling.types import Chunk, SampleCollector, Samples
 from fount.v1 import (

@@ -42,11 +42,11 @@ from fount.latent.request import (
     score_request,
     vary_request,
 )
-from fount.latent.rows import RowsLike
 from fount.latent.stream import GivenStream
 from fount.latent.types import Probabilities, Scores
 from fount.retry import RetryPolicy
 from fount.sampling.request import SampleQuery, model_ref, refuse_files, sample_request
+from fount.sampling.rows import RowsLike
 from fount.sampling.stream import SampleStream
 from fount.sampling.types import Chunk, SampleCollector, Samples
 from fount.v1 import (
@@ -261,7 +261,7 @@ class Client:
 
         Args:
             model: as in `sample`.
-            rows: pictures or vectors of the model's own shape; see `fount.latent.rows.RowsLike`.
+            rows: pictures or vectors of the model's own shape; see `fount.sampling.rows.RowsLike`.
             **query: see `fount.latent.request.EncodeQuery`; so for the other methods.
         """
         return self._given(self._latent.Encode, encode_request(model, rows, query)).samples()

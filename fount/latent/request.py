@@ -12,7 +12,6 @@ from typing import Any, Literal, SupportsIndex, TypedDict
 import numpy as np
 from numpy.typing import NDArray
 
-from fount.latent.rows import RowsLike, latents_of, rows_of
 from fount.sampling.arguments import UINT64_MAX, Arguments, SupportsArray
 from fount.sampling.request import (
     ENCODINGS,
@@ -25,6 +24,7 @@ from fount.sampling.request import (
     model_ref,
     set_parameters,
 )
+from fount.sampling.rows import RowsLike, latents_of, rows_of
 from fount.v1 import latent_pb2, scoring_pb2
 
 __all__ = [

@@ -14,10 +14,10 @@ import numpy as np
 
 from fount.errors import BadReply
 from fount.latent.request import GivenRequest
-from fount.latent.rows import messages_of
 from fount.latent.types import Probabilities, ScoreColumn, Scores, score_column
 from fount.retry import RetryState
 from fount.sampling.decode import Parts, brief, misplaced, model_id, read_rows, read_shape
+from fount.sampling.rows import messages_of
 from fount.sampling.stream import IndexedStream, check_pinned
 from fount.sampling.types import Chunk, Provenance, SampleCollector, Samples, SampleShape
 from fount.v1 import model_pb2, sampling_pb2

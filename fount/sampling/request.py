@@ -11,6 +11,7 @@ from typing import Literal, SupportsIndex, TypedDict
 
 from fount.errors import InvalidRequest
 from fount.sampling.arguments import UINT32_MAX, UINT64_MAX, Arguments, SupportsArray, array_of, text_of
+from fount.sampling.rows import RowsLike, latents_of, messages_of
 from fount.v1 import model_pb2, sampling_pb2
 
 __all__ = [
@@ -63,6 +64,8 @@ class SampleQuery(ParametersQuery, total=False):
     labels: Sequence[SupportsIndex] | SupportsArray | None
     # Classes, by index or name as for `label`, and their relative weights.
     mixture: Mapping[int | str, float] | None
+    # (N, latent_dim), one a sample, or (latent_dim,) for all, to decode in place of noise; unset: noise is drawn.
+    latent: RowsLike | None
     # "png" is for `stream` alone.
     encoding: Literal["uint8", "float32", "png"] | None
     # Pins the model digest.
@@ -127,9 +130,11 @@ def set_parameters(parameters: sampling_pb2.Parameters, arguments: Arguments) ->
 
 
 def _set_count(request: sampling_pb2.SampleRequest, arguments: Arguments) -> None:
-    ids = len(request.condition.labels.ids)
+    ids, latents = len(request.condition.labels.ids), request.condition.latent.count
     count = arguments.whole("count", 1, UINT64_MAX)
-    request.count = count = count or ids or 1
+    request.count = count = count or ids or latents or 1
+    if latents > 1 and count != latents:
+        arguments.add("latent", f"holds {latents} latents for {count} samples; give one a sample, or one for all")
     if ids and count != ids:
         arguments.add("labels", f"holds {ids} classes for {count} samples; leave count out, or make them equal")
     if request.start_index + count > UINT64_MAX + 1:
@@ -146,6 +151,19 @@ def _set_condition(condition: sampling_pb2.Condition, arguments: Arguments) -> N
         condition.labels.ids.extend(label_ids(arguments.given["labels"], arguments))
     elif "mixture" in arguments:
         condition.mixture.CopyFrom(mixture_of("mixture", arguments))
+    if "latent" in arguments:
+        condition.latent.CopyFrom(_latent_rows(arguments))
+
+
+def _latent_rows(arguments: Arguments) -> sampling_pb2.InputRows:
+    latents = latents_of("latent", arguments.given["latent"], arguments)
+    if any(name == "latent" for name, _ in arguments.problems):
+        return sampling_pb2.InputRows()
+    first = next(messages_of(latents, None))
+    if first.count < len(latents):
+        text = f"holds {len(latents)} latents, and a request at most {first.count} of {latents.shape[1]} numbers"
+        arguments.add("latent", f"{text}; use decode, which takes any number")
+    return first
 
 
 def label_ref(name: str, label: object, arguments: Arguments) -> sampling_pb2.LabelRef:

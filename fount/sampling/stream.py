@@ -88,11 +88,15 @@ class SampleStream(IndexedStream):
         request = deepcopy(self._request)
         if self._header is None:
             return request
+        done = self.next_index - self._start
         request.start_index, request.count = self.next_index, self._end - self.next_index
         request.seed, request.numerics = self._header.seed, self._header.numerics
         request.model.CopyFrom(self._header.model)
         if request.condition.WhichOneof("kind") == "labels":
-            del request.condition.labels.ids[: self.next_index - self._start]
+            del request.condition.labels.ids[:done]
+        if (latent := request.condition.latent).count > 1:
+            row_bytes = len(latent.data) // latent.count
+            latent.data, latent.count = latent.data[done * row_bytes :], latent.count - done
         return request
 
     def begin_once(self) -> sampling_pb2.SampleOnceRequest:

@@ -55,6 +55,18 @@ def test_it_resumes_labels(client_of):
         assert client.sample("digits-cvae", labels=labels).labels.tolist() == labels
 
 
+@pytest.mark.parametrize("count", [1, 6], ids=["one", "each"])
+def test_it_resumes_latents(client_of, count):
+    gateway = FakeGateway(attempts=[Behaviour(status=unavailable(), break_after=1)])
+    latents = np.arange(2 * count, dtype="<f4").reshape(count, 2)
+    with client_of(gateway) as client:
+        client.sample("digits-cvae", count=6, latent=latents)
+    first, second = (each.condition.latent for each in gateway.requests)
+    done = gateway.requests[1].start_index if count > 1 else 0
+    assert (first.count, first.data) == (count, latents.tobytes())
+    assert (second.count, second.data) == (count - done, latents[done:].tobytes())
+
+
 @pytest.mark.parametrize(
     "changed", [Behaviour(digest="sha256:" + "b" * 64), Behaviour(numerics="gpu")], ids=["digest", "numerics"]
 )

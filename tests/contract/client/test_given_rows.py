@@ -81,6 +81,30 @@ async def test_it_decodes_to_floats(call):
     assert (found.dtype, found.reshape(-1).tolist()) == (np.float32, [0.25, 0.5, 0, 0, 0, 0])
 
 
+async def test_it_samples_given_latents(call):
+    z = np.random.default_rng(3).random((100, 2))
+    found = await call("sample", "plain", latent=z)
+    assert found.tobytes() == (await call("decode", "plain", z)).tobytes()
+    repeated = await call("sample", "classes", latent=z[0], count=70, label="two")
+    assert (len(repeated), set(repeated.labels.tolist()), len(np.unique(repeated, axis=0))) == (70, {2}, 1)
+
+
+@pytest.mark.parametrize(
+    ("query", "text"),
+    [
+        ({"latent": np.zeros((3, 2)), "count": 4}, "holds 3 latents for 4 samples; give one a sample"),
+        ({"latent": np.zeros((3, 2)), "labels": [1]}, "holds 3 latents for 1 samples"),
+        ({"latent": np.zeros((1, 2), int)}, "give (rows, latent_dim) floats"),
+        ({"latent": np.zeros((200_000, 2))}, "at most 131072 of 2 numbers; use decode"),
+    ],
+    ids=["count", "labels", "integers", "too many"],
+)
+def test_it_names_wrong_latents_of_samples(query, text):
+    with Client("127.0.0.1:1") as client, pytest.raises(InvalidRequest) as error:
+        client.sample("plain", **query)
+    assert text in fields(error)["latent"]
+
+
 async def test_it_reconstructs_drawn_latents(call, running):
     config = {"latents": latent_pb2.LATENTS_SAMPLED, "seed": 7}
     expected = await results(running, "Reconstruct", config, rows(pixels(4)))

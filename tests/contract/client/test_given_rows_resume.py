@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from fount.errors import BadReply, InternalError, ServerUnavailable
-from fount.latent.rows import messages_of
+from fount.sampling.rows import messages_of
 from tests.contract.fake_gateway import DIGEST, NUMERICS
 from tests.contract.fake_latent import SEED, FakeLatent
 
