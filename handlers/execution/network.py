@@ -153,6 +153,11 @@ class Network:
             usual_total=self._stepped.steps(_DEFAULT_DRAW),
         )
 
+    @property
+    def is_conditioned(self) -> bool:
+        """Whether SAMPLE can be given values."""
+        return callable(getattr(self.module, "sample_given", None))
+
     @cached_property
     def _stepped(self) -> SteppedSampler | None:
         return self.module if isinstance(self.module, SteppedSampler) else None
@@ -226,8 +231,8 @@ class Network:
         _check_shape(mean, shape)
         if logvar is not None:
             _check_shape(logvar, shape)
-        spread = torch.zeros_like(mean) if logvar is None else (0.5 * logvar).exp()
-        return _to_float32(torch.stack([mean, spread], dim=1))  # (B, latent_dim) -> (B, 2, latent_dim)
+        spread = torch.zeros_like(mean) if logvar is None else (0.5 * logvar.float()).exp()
+        return _to_float32(torch.stack([mean.float(), spread.float()], dim=1))  # (B, d) -> (B, 2, d)
 
     def _method(self, name: str) -> Callable[..., Any]:
         """Find the family's method for an operation; the card may list more than the family can do."""

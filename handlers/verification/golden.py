@@ -6,10 +6,10 @@ comparison fails never becomes ready, because it would serve another model under
 
 A golden file is safetensors. A sampler's holds seeds, indices, labels and images; a model's that only reads, the images
 that it reads; a transformer's, originals, a table, seeds, indices and images. The results of further operations are
-added: probabilities and, of a classifier, labels; embeddings, latents, decoded images, scores. Each operation reads the
-recorded results of those before it, so that only its own difference is measured. Images are floats where samples are
-vectors. Metadata hold the numerics it was recorded on, a digest of the float results, and the fingerprint of
-`handlers.cards.digests`.
+added: probabilities and, of a classifier, labels; embeddings, latents, decoded and translated images, scores. Each
+operation reads the recorded results of those before it, so that only its own difference is measured. Images are floats
+where samples are vectors. Metadata hold the numerics it was recorded on, a digest of the float results, and the
+fingerprint of `handlers.cards.digests`.
 """
 
 from __future__ import annotations
@@ -33,7 +33,6 @@ from handlers.execution.batches import fitting_size
 from handlers.execution.network import Network, Operation, build_network
 from handlers.execution.numerics import Numerics, configure_torch, read_numerics
 from handlers.execution.pixels import (
-    Uint8s,
     Values,
     find_finite_rows,
     find_rows_within,
@@ -58,11 +57,13 @@ MAX_LEVELS, MEAN_LEVELS = 2, 0.1  # of 255: the tolerance for images
 _KIND = "golden"
 _MAX_DIFFERENCE = 0.02  # for probabilities, and for embeddings and latents as a share of the largest recorded
 _MAX_SHARE = 1e-3  # for scores as a share of each, and for vectors as a share of the largest recorded
-_ORDER: tuple[Operation, ...] = ("SAMPLE", "TRANSFORM", "CLASSIFY", "EMBED", "ENCODE", "DECODE", "SCORE")
+_ORDER: tuple[Operation, ...] = ("SAMPLE", "TRANSFORM", "CLASSIFY", "EMBED", "ENCODE", "DECODE", "TRANSLATE", "SCORE")
 _RESULTS: Mapping[Operation, str] = {
     "SAMPLE": "images", "TRANSFORM": "images", "CLASSIFY": "probabilities", "EMBED": "embeddings",
-    "ENCODE": "latents", "DECODE": "decoded", "SCORE": "scores",
+    "ENCODE": "latents", "DECODE": "decoded", "TRANSLATE": "translated", "SCORE": "scores",
 }  # fmt: skip
+_DRAWN: tuple[Operation, ...] = ("SAMPLE", "DECODE", "TRANSLATE")
+_IMAGES = tuple(_RESULTS[operation] for operation in _DRAWN)
 
 Arrays = Mapping[str, NDArray[Any]]
 
@@ -105,7 +106,7 @@ def check_golden(
 
 
 def record_golden(
-    card: Card, module: nn.Module, file: Path, *, images: Uint8s | None = None, folder: Path | None = None
+    card: Card, module: nn.Module, file: Path, *, images: Values | None = None, folder: Path | None = None
 ) -> None:
     """Run a trained model on 64 known rows and write its golden file; sets torch to one thread in this process.
 
@@ -113,8 +114,9 @@ def record_golden(
         card: the model's card; its golden entry is not read.
         module: the family's module with its trained weights; changed in place as `build_network` does.
         file: to write.
-        images: (64, H, W, C) uint8 for a model that only reads, ignored for others: SAMPLE draws seed 20260, indices 0
-            to 63, labels i mod classes; TRANSFORM uses images of noise at the same addresses.
+        images: (64, H, W, C) uint8, or (64, length) float32 vectors, for a model that only reads, ignored for others:
+            SAMPLE draws seed 20260, indices 0 to 63, labels i mod classes; TRANSFORM uses images of noise at the same
+            addresses.
         folder: the model folder, whose fingerprint is stored with the samples; None is the file's own folder.
 
     Raises:
@@ -170,7 +172,7 @@ def _compare(name: str, recorded: NDArray[Any], found: NDArray[Any]) -> tuple[st
         allowed = _MAX_SHARE * np.maximum(1.0, sizes)
         largest_share = float((differences / allowed).max())
         return f"scores by up to {differences.max():.3g} ({largest_share:.3g} of what is allowed)", largest_share <= 1
-    share = _MAX_SHARE if name in ("images", "decoded") else _MAX_DIFFERENCE
+    share = _MAX_SHARE if name in _IMAGES else _MAX_DIFFERENCE
     allowed_difference = share * (1.0 if name == "probabilities" else float(sizes.max()))
     difference = float(differences.max())
     return f"{name} by up to {difference:.3g} ({allowed_difference:.3g} allowed)", difference <= allowed_difference
@@ -222,8 +224,7 @@ def _expected_arrays(card: Card) -> dict[str, tuple[type[np.generic], tuple[int 
         expected["embeddings"] = (np.float32, (None,))
     if "ENCODE" in operations:
         expected["latents"] = (np.float32, (2, card.latent_dim))
-    if "DECODE" in operations:
-        expected["decoded"] = (pixel, image)
+    expected |= {_RESULTS[each]: (pixel, image) for each in ("DECODE", "TRANSLATE") if each in operations}
     if "SCORE" in operations:
         expected["scores"] = (np.float32, (len(card.score_columns),))
     return expected
@@ -235,7 +236,7 @@ def _fits(array: NDArray[Any] | None, dtype: type[np.generic], row: tuple[int | 
     return all(expected in (None, found) for expected, found in zip(row, array.shape[1:], strict=True))
 
 
-def _inputs(card: Card, images: Uint8s | None) -> dict[str, NDArray[Any]]:
+def _inputs(card: Card, images: Values | None) -> dict[str, NDArray[Any]]:
     indices = np.arange(GOLDEN_COUNT, dtype=np.int64)
     inputs: dict[str, NDArray[Any]] = {"seeds": np.full(GOLDEN_COUNT, GOLDEN_SEED, np.int64), "indices": indices}
     if "TRANSFORM" in card.operations:
@@ -252,7 +253,7 @@ def _inputs(card: Card, images: Uint8s | None) -> dict[str, NDArray[Any]]:
 def _outputs(operation: Operation, values: Values, card: Card) -> dict[str, NDArray[Any]]:
     """Convert the results of an operation to the arrays that are recorded."""
     name = _RESULTS[operation]
-    if name in ("images", "decoded") and values.dtype != np.uint8 and card.sample.modality == "image":
+    if operation in _DRAWN and values.dtype != np.uint8 and card.sample.modality == "image":
         return {name: floats_to_uint8(np.asarray(values, np.float32), card.sample.value_range)}
     if operation == "CLASSIFY" and "SAMPLE" not in card.operations:  # whose labels are given
         return {name: values, "labels": values.argmax(axis=1).astype(np.int64)}
@@ -311,7 +312,7 @@ def _run_operation(network: Network, sizes: tuple[int, ...], operation: Operatio
     if not find_finite_rows(floats).all():
         raise GoldenError("golden samples hold NaN or infinite values; train the model again")
     value_range = network.card.sample.value_range
-    if operation in ("SAMPLE", "DECODE") and not find_rows_within(floats, value_range).all():
+    if operation in _DRAWN and not find_rows_within(floats, value_range).all():
         span = f"{floats.min()} to {floats.max()}, the card's value_range is {list(value_range)}"
         remedy = f"end the module with .clamp({value_range[0]}, {value_range[1]}), or correct sample.value_range"
         raise GoldenError(f"golden samples reach from {span}; {remedy}")

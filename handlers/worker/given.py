@@ -50,11 +50,10 @@ def read_given(item: worker_pb2.WorkerItem, operation: Operation, card: Card, ca
     _check_values(values, None if operation == "DECODE" else card.sample.value_range)
     mask = _read_mask(given, operation, count, shape)
     labels = _read_labels(given, operation, len(card.classes))
-    if capacity.labelled not in (None, labels is not None):
-        message = "only some rows of the call have labels; send those with and those without in calls of their own"
-        raise ItemError("LABELS_NOT_SHARED", message)
+    parts = (labels is not None, mask is not None)
+    _check_shared(parts, capacity)
     capacity.reserve(count, size_bytes)
-    capacity.labelled = labels is not None
+    capacity.given = parts
     return GivenRows(values=values, labels=labels, addresses=read_addresses(given.addresses), mask=mask)
 
 
@@ -93,6 +92,14 @@ def _read_mask(given: worker_pb2.Given, operation: Operation, count: int, shape:
     if not np.isin(mask, (0, 1)).all():
         raise ItemError("MASK_WRONG", "given.mask has a value other than 0 and 1")
     return mask
+
+
+def _check_shared(parts: tuple[bool, bool], capacity: CallCapacity) -> None:
+    """Check that rows have labels and masks when the call's first have them, because all share batches."""
+    for name, own, first in zip(("labels", "masks"), parts, capacity.given or parts, strict=True):
+        if own != first:
+            message = f"only some rows of the call have {name}; send those with and those without in calls of their own"
+            raise ItemError(f"{name.upper()}_NOT_SHARED", message)
 
 
 def _read_labels(given: worker_pb2.Given, operation: Operation, classes: int) -> Int64s | None:

@@ -45,7 +45,13 @@ _WHOLE_NUMBERS: tuple[ParameterName, ...] = ("top_k", "steps", "importance_sampl
 
 
 def read_work(
-    item: worker_pb2.WorkerItem, operation: Operation, card: Card, capacity: CallCapacity, steps: StepPlan | None = None
+    item: worker_pb2.WorkerItem,
+    operation: Operation,
+    card: Card,
+    capacity: CallCapacity,
+    steps: StepPlan | None = None,
+    *,
+    is_conditioned: bool = False,
 ) -> Work:
     """Parse an item.
 
@@ -55,13 +61,17 @@ def read_work(
         card: the model's.
         capacity: the remaining capacity of the call; reduced by the item.
         steps: the steps that the call takes; None for draws that cannot be preempted.
+        is_conditioned: whether the model can sample given values.
 
     Raises:
         ItemError: the item is invalid; it took nothing from the capacity.
     """
     if item.HasField("carry") and steps is None:
         raise ItemError("CARRY_NOT_TAKEN", f"{operation} of this model cannot be preempted; leave carry unset")
-    if operation in ("DECODE", "TRANSLATE") or (operation == "SAMPLE" and item.HasField("given")):
+    is_given_sample = operation == "SAMPLE" and item.HasField("given")
+    if is_given_sample:
+        _check_conditioned(item, is_conditioned=is_conditioned)
+    if operation in ("DECODE", "TRANSLATE") or is_given_sample:
         encode, value_range = _encoding(item, card), card.sample.value_range
         return Work(rows=read_given(item, operation, card, capacity), encode=encode, value_range=value_range)
     if operation == "SAMPLE":
@@ -117,6 +127,14 @@ def _read_samples(item: worker_pb2.WorkerItem, card: Card, capacity: CallCapacit
     return Work(rows=rows, encode=encode, value_range=card.sample.value_range)
 
 
+def _check_conditioned(item: worker_pb2.WorkerItem, *, is_conditioned: bool) -> None:
+    """Check that a model samples given values, which it does in one call."""
+    if not is_conditioned:
+        raise ItemError("KIND_WRONG", "this model samples without given values; set item.range")
+    if item.HasField("carry"):
+        raise ItemError("CARRY_NOT_TAKEN", "samples of given values cannot be preempted; leave carry unset")
+
+
 def _encoding(item: worker_pb2.WorkerItem, card: Card) -> Callable[[Float32s], Values]:
     """Choose how samples become the requested element type."""
     if item.dtype not in (model_pb2.DTYPE_UNSPECIFIED, *DTYPES):
@@ -161,6 +179,8 @@ def _read_images(item: worker_pb2.WorkerItem, card: Card, capacity: CallCapacity
     tensor = item.tensor
     if tensor.dtype not in DTYPES:
         raise ItemError("DTYPE_WRONG", f"tensor.dtype {tensor.dtype} is unknown; set UINT8 or FLOAT32")
+    if tensor.dtype == model_pb2.DTYPE_UINT8 and card.sample.modality == "vector":
+        raise ItemError("DTYPE_WRONG", "vectors are FLOAT32; set tensor.dtype")
     shape = (tensor.dims[0] if tensor.dims else 0, *card.sample.shape)
     if tuple(tensor.dims) != shape or not shape[0]:
         expected = ", ".join(["n", *map(str, shape[1:])])

@@ -43,13 +43,13 @@ class CallCapacity:
         rows: remaining.
         size_bytes: remaining.
         image_shape: (H, W, C) of all images that the call transforms; None before the first.
-        labelled: whether all given rows have labels; None before the first.
+        given: whether all given rows have labels, and whether they have masks; None before the first.
     """
 
     rows: int = MAX_CALL_ROWS
     size_bytes: int = MAX_CALL_BYTES
     image_shape: tuple[int, ...] | None = None
-    labelled: bool | None = None
+    given: tuple[bool, bool] | None = None
 
     def reserve(self, rows: int, size_bytes: int) -> None:
         """Reserve capacity for an item; called after every other check, so that a refused item takes nothing.

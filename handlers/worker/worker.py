@@ -24,9 +24,9 @@ from handlers.cards.card import Card
 from handlers.cards.message import card_to_proto
 from handlers.execution.batches import BatchRunner, Work
 from handlers.execution.errors import ItemError, exit_process, is_out_of_memory
-from handlers.execution.network import FamilyBuilder, Operation, StepPlan
+from handlers.execution.network import FamilyBuilder, Network, Operation, StepPlan
 from handlers.execution.rows import ManipulationRows
-from handlers.family import Deadline
+from handlers.family import Deadline, Draw
 from handlers.loading.load import Engine, LoadedModel, load_model
 from handlers.models import load_family
 from handlers.worker.model_lock import Call, ModelLock
@@ -193,7 +193,7 @@ def _run_items(
     if operation == "SAMPLE":
         first = request.items[0].carry.next_step if request.items else 0  # all items must be at the same step
         steps = engine.network.plan_steps(draw, first, request.step_limit or None)
-    items = _read_items(request, operation, card, steps)
+    items = _read_items(request, operation, engine.network, steps)
     works = [item for item in items if isinstance(item, Work)]
     runner = BatchRunner(
         compute=partial(engine.network.run, operation, draw=draw, deadline=deadline, steps=steps),
@@ -201,14 +201,21 @@ def _run_items(
         deadline=deadline,
         request_id=request.request_id,
         on_device_lost=partial(exit_process, "the device is lost"),
-        share=steps.share if steps else _share_of_images(works, card),
+        share=_share(operation, works, draw, steps, card),
     )
     runner.run(works)
     return items, runner
 
 
-def _share_of_images(works: list[Work], card: Card) -> float:
-    """Compute the work of a row relative to those that batches were timed with; images to transform vary in size."""
+def _share(operation: Operation, works: list[Work], draw: Draw, steps: StepPlan | None, card: Card) -> float:
+    """Compute the work of a row relative to those that batches were timed with, without parameters.
+
+    Images to transform vary in size, and scores in how many importance samples they average.
+    """
+    if steps:
+        return steps.share
+    if operation == "SCORE":
+        return float(draw.importance_samples or 1)
     if not works or not isinstance(works[0].rows, ManipulationRows):
         return 1.0
     height, width, channels = works[0].rows.images.shape[1:]
@@ -217,13 +224,14 @@ def _share_of_images(works: list[Work], card: Card) -> float:
 
 
 def _read_items(
-    request: worker_pb2.WorkerRequest, operation: Operation, card: Card, steps: StepPlan | None
+    request: worker_pb2.WorkerRequest, operation: Operation, network: Network, steps: StepPlan | None
 ) -> list[Work | ItemError]:
     capacity = CallCapacity()
     items: list[Work | ItemError] = []
     for item in request.items:
         try:
-            items.append(read_work(item, operation, card, capacity, steps))
+            work = read_work(item, operation, network.card, capacity, steps, is_conditioned=network.is_conditioned)
+            items.append(work)
         except ItemError as error:
             items.append(error)
     return items

@@ -12,6 +12,15 @@ import torch
 from handlers.cards.card import Family
 from handlers.models.classifier import ConvClassifier
 from handlers.worker.worker import Worker
+from tests.handlers.given_toys import (
+    ToyAutoencoder,
+    ToyPainter,
+    ToyPoints,
+    autoencoder_card,
+    painter_card,
+    points_card,
+    serve,
+)
 from tests.handlers.stepping_toys import SteppedToy, write_stepped_folder
 from tests.handlers.toys import (
     FaultySampler,
@@ -58,6 +67,24 @@ def stepped(stepped_folder: Path) -> Worker:
 def classifier(tmp_path_factory: pytest.TempPathFactory) -> Worker:
     folder = write_folder(tmp_path_factory.mktemp("classifier"), classifier_card(), ToyClassifier(3))
     return load(folder, ToyClassifier)
+
+
+@pytest.fixture(scope="session")
+def autoencoder(tmp_path_factory: pytest.TempPathFactory) -> Worker:
+    """Samples, encodes, decodes and scores pictures of three classes."""
+    return serve(tmp_path_factory.mktemp("autoencoder"), autoencoder_card(), ToyAutoencoder, 3)
+
+
+@pytest.fixture(scope="session")
+def points(tmp_path_factory: pytest.TempPathFactory) -> Worker:
+    """Samples, encodes, decodes and scores points of the plane."""
+    return serve(tmp_path_factory.mktemp("points"), points_card(), ToyPoints)
+
+
+@pytest.fixture(scope="session")
+def painter(tmp_path_factory: pytest.TempPathFactory) -> Worker:
+    """Samples pictures, also under given ones, and translates them."""
+    return serve(tmp_path_factory.mktemp("painter"), painter_card(), ToyPainter)
 
 
 @pytest.fixture(scope="session", autouse=True)

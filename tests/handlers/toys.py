@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import inspect
 import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -22,6 +23,7 @@ from fount.worker.v1 import worker_pb2
 from handlers.cards import card as cards
 from handlers.cards import digests
 from handlers.execution.batch_plan import BatchTimes
+from handlers.execution.pixels import Values
 from handlers.execution.rows import ManipulationRows
 from handlers.family import Deadline, Draw, Noise
 from handlers.verification.golden import record_golden
@@ -226,8 +228,9 @@ def classifier_card() -> cards.Card:
 def write_folder(folder: Path, card: cards.Card, module: nn.Module) -> Path:
     """Write what an unpacked archive holds, but for the code."""
     card = write_model(folder, card, module)
-    (folder / "family.py").write_bytes(Path(__file__).read_bytes())
-    seal_folder(folder, card)
+    source = Path(inspect.getfile(type(module)))
+    (folder / "family.py").write_bytes(source.read_bytes())
+    seal_folder(folder, card, source)
     return folder
 
 
@@ -238,7 +241,9 @@ def write_model(folder: Path, card: cards.Card, module: nn.Module) -> cards.Card
     digest = digests.file_digest(folder / card.weights.file)
     card = dataclasses.replace(card, weights=dataclasses.replace(card.weights, digest=digest))
     cards.write_card(card, folder)
-    images = None if "SAMPLE" in card.operations else toy_images(64)
+    images: Values | None = None if "SAMPLE" in card.operations else toy_images(64)
+    if images is not None and card.sample.modality == "vector":
+        images = Addresses.of_range(1, 0, 64).normals(Stream.LATENT, card.sample.shape[0])
     record_golden(card, module, folder / card.golden.file, images=images)
     return card
 
@@ -299,13 +304,20 @@ def image_item(images: np.ndarray[Any, Any]) -> worker_pb2.WorkerItem:
     return worker_pb2.WorkerItem(tensor=worker_pb2.Tensor(dims=images.shape, dtype=dtype, data=images.tobytes()))
 
 
-def given_item(values: np.ndarray[Any, Any], start: int = 0, labels: tuple[int, ...] = ()) -> worker_pb2.WorkerItem:
-    """Request work on given rows, with one seed for all."""
-    message = worker_pb2.Given(
-        values=image_item(values).tensor,
-        labels=labels,
-        addresses=worker_pb2.Range(seed=1, start_index=start, count=len(values)),
-    )
+def given_item(
+    values: np.ndarray[Any, Any],
+    start: int = 0,
+    labels: tuple[int, ...] = (),
+    *,
+    seed: int = 1,
+    count: int | None = None,
+    mask: np.ndarray[Any, Any] | None = None,
+) -> worker_pb2.WorkerItem:
+    """Request work on given rows, with one seed for all; a count other than theirs is of addresses."""
+    addresses = worker_pb2.Range(seed=seed, start_index=start, count=len(values) if count is None else count)
+    message = worker_pb2.Given(values=image_item(values).tensor, labels=labels, addresses=addresses)
+    if mask is not None:
+        message.mask.CopyFrom(image_item(mask).tensor)
     return worker_pb2.WorkerItem(given=message)
 
 
