@@ -711,7 +711,7 @@ class Limits(google.protobuf.message.Message):
     max_labels: builtins.int
     """max_labels is the most entries Labels.ids may have."""
     max_given_bytes: builtins.int
-    """max_given_bytes is the most bytes of values that one SampleRequest may be conditional on."""
+    """max_given_bytes is the most bytes of latents that one SampleRequest may hold. 0: the model decodes none."""
     def __init__(
         self,
         *,

@@ -133,7 +133,7 @@ class SampleRequest(google.protobuf.message.Message):
     @property
     def condition(self) -> Global___Condition:
         """condition is y of p(x|y). Unset on a conditional model: labels are drawn from the card's prior.
-        Set on an unconditional model: INVALID_ARGUMENT.
+        Labels for an unconditional model: INVALID_ARGUMENT.
         """
 
     @property
@@ -188,8 +188,9 @@ class Condition(google.protobuf.message.Message):
 
     @property
     def latent(self) -> Global___InputRows:
-        """latent is z in place of noise, FLOAT32 rows of latent_dim, one for all samples or one each: samples are then its
-        decoded values, as from LatentService.Decode. Unset: z is drawn. A model without DECODE: FAILED_PRECONDITION.
+        """latent is z in place of noise, FLOAT32 rows of latent_dim, one for all samples or one each: row k belongs to sample
+        start_index + k, and samples are decoded values, as from LatentService.Decode. Unset: z is drawn. With labels of its own,
+        with parameters, or larger than limits.max_given_bytes: INVALID_ARGUMENT. A model without DECODE: FAILED_PRECONDITION.
         """
 
     @property

@@ -18,10 +18,10 @@ from fount.address import Addresses
 from fount.transforms import COLUMNS, draw, draw_provenance
 from service.augmentation.copy_filter import PixelCache
 from service.augmentation.plan_spec import OpenPlan
-from service.augmentation.read_ahead import map_in_order
 from service.augmentation.slots import Slots, Source
 from service.augmentation.synthesis import SynthesisedRows, Synthesiser
 from service.datasets import unreadable_errors
+from service.read_ahead import map_in_order
 from service.scheduler.inference import InferenceClient
 from service.scheduler.work import RequestContext
 from service.threads import run_in_thread

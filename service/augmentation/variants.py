@@ -17,10 +17,10 @@ from numpy.typing import NDArray
 
 from fount.address import Addresses
 from fount.transforms import Policy, draw, draw_provenance
-from service.augmentation.read_ahead import map_in_order
 from service.augmentation.rows import MadeRows, Provenance, ProvenanceLevel
 from service.augmentation.slots import Source
 from service.catalog import PinnedModel
+from service.read_ahead import map_in_order
 from service.scheduler.inference import InferenceClient
 from service.scheduler.work import RequestContext
 

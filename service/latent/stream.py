@@ -14,10 +14,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from service.augmentation.read_ahead import map_in_order
 from service.domain import Dtype, Encoding, Labels, Priority, ServedModel, Target
 from service.errors import InvalidRequest, Violation
 from service.latent.tasks import Batch, Interpolate, Task, WorkerAccess
+from service.read_ahead import map_in_order
 from service.scheduler.inference import InferenceClient
 from service.scheduler.work import Piece, RequestContext
 

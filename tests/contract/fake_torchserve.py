@@ -34,11 +34,12 @@ def description(
         ref=model_pb2.ModelRef(name=name, version="1", digest=DIGEST),
         state=state,
         state_reason="" if state == model_pb2.Model.STATE_READY else "golden samples differ by 9 levels",
-        operations=[model_pb2.OPERATION_SAMPLE],
+        operations=[model_pb2.OPERATION_SAMPLE, model_pb2.OPERATION_ENCODE],
         sample_spec=model_pb2.SampleSpec(dims=[1, 2, 1]),
         value_range=model_pb2.ValueRange(min=-1, max=1),
         encodings=[model_pb2.ENCODING_UINT8],
         limits=model_pb2.Limits(max_count=100, max_labels=100),
+        latent_dim=2,
     )
     described = worker_pb2.Description(
         model=model, numerics=numerics, exec_batch_sizes=seconds or (), exec_batch_seconds=(seconds or {}).values()

@@ -381,6 +381,12 @@ async def test_a_generator_of_another_shape_is_refused(planning: Planning) -> No
     assert "painter, the generator, is for images of 8×8×1, and small has 4×4×1" in str(error)
 
 
+async def test_a_generator_of_vectors_is_refused(planning: Planning) -> None:
+    planning.pool.models[0] = memory_model("painter", labels=CLASSES, dims=(2,))
+    error = await planning.refusal(ALL_SOURCES, PlanRefused)
+    assert "painter, the generator, is for vectors of 2, and small has 4×4×1" in str(error)
+
+
 async def test_a_model_that_does_not_sample_is_refused(planning: Planning) -> None:
     error = await planning.refusal(ALL_SOURCES.replace("painter", "reader"), Retired)
     assert "lacks the operation SAMPLE" in str(error)

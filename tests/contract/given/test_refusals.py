@@ -13,7 +13,7 @@ import pytest
 from fount.v1 import latent_pb2 as latent
 from fount.v1 import model_pb2, sampling_pb2
 from tests.contract.augmenting import NamedCallers
-from tests.contract.gateways import Running, serving
+from tests.contract.gateways import Running, is_idle, serving
 from tests.contract.given.streams import (
     RPCS,
     fields_of,
@@ -198,26 +198,47 @@ async def test_scores_need_a_grant_of_their_own() -> None:
         assert "score:plain" in error.details()
 
 
-async def test_a_client_that_does_not_read_is_read_no_further(running: Running) -> None:
-    """Rows are sent without end, and no result is taken: only a window of them is ever worked on."""
+async def send_without_reading(running: Running, rpc: str, config: dict[str, Any], message: sampling_pb2.InputRows):
+    """Send rows without end and take no result, until no more are read; return the stream and the rows of all calls."""
     sent = 0
 
     async def endless():
         nonlocal sent
-        config, message = requests("Vary", {"variants": 1000}, rows(pixels(100)))
-        yield config
+        first, following = requests(rpc, config, message)
+        yield first
         while True:
-            yield message
+            yield following
             sent += 1
             await asyncio.sleep(0)
 
-    stream = method(running, "Vary")(endless(), timeout=20)
-    await until(lambda: sent > 3)
+    stream = method(running, rpc)(endless(), timeout=60)
+    await until(lambda: running.pool.calls)
     await until_constant(lambda: sent)
-    calls = len(running.pool.calls)
+    return stream, sum(item.count for call in running.pool.calls for item in call.items)
+
+
+async def test_a_client_that_does_not_read_is_read_no_further(running: Running) -> None:
+    stream, decoded = await send_without_reading(running, "Vary", {"variants": 1000}, rows(pixels(10_000)))
     stream.cancel()
     await until(lambda: not running.pool.running)
-    assert calls < 10_000
+    assert decoded * 6 < 8 << 20  # a window of samples, of 6 bytes each, and what gRPC holds
+
+
+async def test_rows_whose_results_are_small_are_read_no_further_either(running: Running) -> None:
+    large = rows(np.zeros((100_000, 2, 3, 1), np.uint8))  # 600 kB, whose scores are 800 kB
+    stream, scored = await send_without_reading(running, "Score", {}, large)
+    assert scored <= 1_500_000
+    stream.cancel()
+
+
+async def test_a_cancelled_stream_ends_its_work(running: Running) -> None:
+    running.pool.faults.delay_s = 0.05
+    stream = method(running, "Vary")(iter(requests("Vary", {"variants": 1000}, rows(pixels(100)))), timeout=20)
+    await stream.read()
+    stream.cancel()
+    metric = running.gateway.metrics.registry.get_sample_value
+    await until(lambda: metric("fount_open_pulls", {"rpc": "Vary"}) == 0)
+    await until(lambda: is_idle(running.gateway.scheduler))
 
 
 async def test_a_deadline_ends_a_stream(running: Running) -> None:

@@ -12,7 +12,7 @@ import grpc
 import pytest
 from google.rpc import error_details_pb2
 
-from fount.v1 import model_pb2, sampling_pb2
+from fount.v1 import latent_pb2, latent_pb2_grpc, model_pb2, sampling_pb2
 from service.domain import ModelState
 from service.errors import NotLoaded, NotReady, TooLate
 from service.workers.torchserve import load_policy, loading, on_demand, replica
@@ -103,6 +103,16 @@ async def test_a_request_starts_its_model(fake: FakeRegistry) -> None:
         header, chunks = await stack.sample(request("a", count=3))
         assert (header.model.name, sum(chunk.count for chunk in chunks)) == ("a", 3)
         assert await states(stack) == {"a": "STATE_READY", "b": "STATE_COLD", "c": "STATE_COLD"}
+        assert fake.happened == ["+a"]
+
+
+async def test_a_stream_of_rows_starts_its_model(fake: FakeRegistry) -> None:
+    async with gateway(fake) as stack:
+        config = latent_pb2.EncodeConfig(model=model_pb2.ModelRef(name="a"))
+        stream = latent_pb2_grpc.LatentServiceStub(stack.channel).Encode(
+            iter([latent_pb2.EncodeRequest(config=config)]), timeout=20
+        )
+        assert [each.header.model.name async for each in stream] == ["a"]
         assert fake.happened == ["+a"]
 
 

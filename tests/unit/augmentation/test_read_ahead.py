@@ -7,7 +7,7 @@ from contextlib import aclosing
 
 import pytest
 
-from service.augmentation.read_ahead import map_in_order
+from service.read_ahead import map_in_order
 
 
 async def numbers(count: int, read: list[int] | None = None, error: Exception | None = None):
