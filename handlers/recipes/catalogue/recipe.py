@@ -87,14 +87,7 @@ class PrincipalFit:
 
 @dataclass(frozen=True, kw_only=True)
 class StandardVaeFit(AdamWFit):
-    """Hyperparameters of a variational autoencoder whose pixels are drawn as 0 or 1 in every batch.
-
-    Attributes:
-        mutation: share of pixels that are then drawn as 0 or 1 with equal odds, for a background model; see Ren et al.,
-            "Likelihood ratios for out-of-distribution detection", 2019.
-    """
-
-    mutation: float = 0.0
+    """Hyperparameters of a variational autoencoder whose pixels are drawn as 0 or 1 in every batch."""
 
 
 @dataclass(frozen=True, kw_only=True)

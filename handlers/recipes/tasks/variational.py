@@ -15,7 +15,6 @@ import torch
 from torch import Tensor, nn
 
 from handlers.models.standard_vae import StandardVae
-from handlers.recipes.catalogue import StandardVaeFit
 from handlers.recipes.tasks.task import SingleNetworkTask
 
 __all__ = ["StandardVaeTask"]
@@ -27,10 +26,7 @@ class StandardVaeTask(SingleNetworkTask):
     def losses(self, images: Tensor, labels: Tensor) -> Mapping[str, Tensor]:
         """Compute the negative evidence lower bound and its two parts."""
         assert isinstance(self.module, StandardVae)
-        assert isinstance(self._fit, StandardVaeFit)
-        mutation = self._fit.mutation
-        # A mutated pixel is drawn from both steps at once: its grey level is mixed with one half.
-        pixels = torch.bernoulli(images * (1 - mutation) + 0.5 * mutation, generator=self._generator)
+        pixels = torch.bernoulli(images, generator=self._generator)
         mu, logvar = self.module.encode(pixels, None)
         epsilon = torch.randn(mu.shape, generator=self._generator).to(self._device)
         logits = self.module.logits(mu + (0.5 * logvar).exp() * epsilon)

@@ -82,7 +82,7 @@ def draw_few(name: str) -> tuple[Tensor, Tensor | None]:
 @pytest.mark.parametrize("name", [name for name in SHIPPED if RECIPES[name].evaluator and RECIPES[name].samples])
 def test_samples_read_as_their_labels_and_are_all_different(name: str) -> None:
     images, labels = draw_few(name)
-    assert count_duplicates(images) == 0
+    assert count_duplicates(images) <= RECIPES[name].thresholds.get("duplicate-share", 0) * _FEW
     if labels is not None:
         classifier = load_module(
             card_of(str(RECIPES[name].evaluator)), MODEL_STORE / str(RECIPES[name].evaluator)

@@ -59,10 +59,6 @@ def test_the_adversarial_loss_reaches_the_decoder_and_not_the_encoder() -> None:
     assert not are_equal(part(weak, "module.decoder"), part(strong, "module.decoder"))
 
 
-def test_a_mutated_background_sees_other_pixels() -> None:
-    assert not are_equal(trained(small("mnist-vae")), trained(small("mnist-vae", mutation=0.3)))
-
-
 @pytest.mark.parametrize(
     ("option", "value"),
     [
