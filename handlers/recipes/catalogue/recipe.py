@@ -109,14 +109,14 @@ class VaeGanFit:
     """
 
     batch: int = 64
-    warm_share: float = 0.8
+    warm_share: float = 0.95
     rate: float = 1e-3
     adversarial_rate: float = 3e-4
-    discriminator_features: int = 12
-    discriminator_rate: float = 4e-4
+    discriminator_features: int = 16
+    discriminator_rate: float = 1e-3
     betas: tuple[float, float] = (0.5, 0.9)
-    pixel_share: float = 0.5
-    adversarial_share: float = 1.0
+    pixel_share: float = 0.2
+    adversarial_share: float = 0.5
     averaging: float = 0.002
 
 

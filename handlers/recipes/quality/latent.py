@@ -58,7 +58,8 @@ def measure_latents(
         yield _measure_plane(module, latents, evaluator)
     if module.encode(images[:1], None)[1] is not None:
         yield _measure_sharpness(images, module)
-    if isinstance(module, Scorer):
+    if "SCORE" in operations:
+        assert isinstance(module, Scorer)
         yield from _measure_likelihood(images[:_SCORED_ROWS], module)
 
 

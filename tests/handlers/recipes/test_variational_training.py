@@ -67,7 +67,7 @@ def test_the_adversarial_loss_reaches_the_decoder_and_not_the_encoder() -> None:
         ("adversarial_rate", 1e-3),
         ("discriminator_features", 4),
         ("batch", 8),
-        ("discriminator_rate", 1e-3),
+        ("discriminator_rate", 2e-3),
         ("betas", (0.9, 0.99)),
         ("pixel_share", 0.1),
         ("adversarial_share", 3.0),
