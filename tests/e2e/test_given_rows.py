@@ -99,6 +99,22 @@ def test_encode_then_decode_is_reconstruct(served: Served, digits, model: str) -
     assert np.abs(np.asarray(restored, np.float64) - images).mean() < 25  # of 255: they are the same digits
 
 
+@pytest.mark.parametrize("model", ["digits-vae", "digits-cvae"])
+async def test_samples_of_given_latents_keep_the_promise_of_addresses(served: Served, digits, model: str) -> None:
+    images, labels = digits
+    own = labels if model == "digits-cvae" else None
+    with Client(served.server) as client:
+        z = np.asarray(client.encode(model, images, labels=own))
+        decoded = client.decode(model, z, labels=own)
+
+    async def call(client: aio.Client, first: int, end: int):
+        of_rows = None if own is None else own[first:end]
+        return await client.sample(model, start_index=first, latent=z[first:end], labels=of_rows)
+
+    whole = await check_parts(served.server, call, images)
+    assert whole.tobytes() == decoded.tobytes()
+
+
 async def test_scores_keep_the_promise_of_addresses(scoring: Served, digits) -> None:
     images, labels = digits
 
