@@ -407,7 +407,9 @@ class InterpolateConfig(google.protobuf.message.Message):
         PATH_LINEAR: InterpolateConfig._Path.ValueType  # 1
         """PATH_LINEAR is the straight line."""
         PATH_SPHERICAL: InterpolateConfig._Path.ValueType  # 2
-        """PATH_SPHERICAL keeps the norm of latents, as N(0, 1) of many dimensions does; straight where they are parallel."""
+        """PATH_SPHERICAL turns from one latent to the other while the norm changes linearly: where latents are N(0, 1) of many
+        numbers, it stays at their radius. Straight where they are parallel.
+        """
 
     class Path(_Path, metaclass=_PathEnumTypeWrapper):
         """Path is the line between two latents."""
@@ -417,7 +419,9 @@ class InterpolateConfig(google.protobuf.message.Message):
     PATH_LINEAR: InterpolateConfig.Path.ValueType  # 1
     """PATH_LINEAR is the straight line."""
     PATH_SPHERICAL: InterpolateConfig.Path.ValueType  # 2
-    """PATH_SPHERICAL keeps the norm of latents, as N(0, 1) of many dimensions does; straight where they are parallel."""
+    """PATH_SPHERICAL turns from one latent to the other while the norm changes linearly: where latents are N(0, 1) of many
+    numbers, it stays at their radius. Straight where they are parallel.
+    """
 
     MODEL_FIELD_NUMBER: builtins.int
     LABEL_FIELD_NUMBER: builtins.int

@@ -36,19 +36,21 @@ def between(first: Float32s, second: Float32s, shares: NDArray[np.float64], *, s
         first: where lines start.
         second: where they end.
         shares: (n,), the place on each line: 0 is the start, 1 the end.
-        spherical: go along the arc between the directions instead of the straight line, with a norm between theirs;
-            straight where the directions are parallel, opposite, or undefined.
+        spherical: turn from one direction to the other, at an even rate, while the norm changes linearly; straight
+            where the directions are parallel, opposite, or undefined.
     """
     a, b, t = first.astype(np.float64), second.astype(np.float64), shares[:, None]
     straight = (1 - t) * a + t * b
     if not spherical:
         return np.asarray(straight, np.float32)
-    norms = np.linalg.norm(a, axis=1, keepdims=True) * np.linalg.norm(b, axis=1, keepdims=True)  # (n, 1)
+    norm_a, norm_b = np.linalg.norm(a, axis=1, keepdims=True), np.linalg.norm(b, axis=1, keepdims=True)  # (n, 1)
     with np.errstate(invalid="ignore", divide="ignore"):
-        angle = np.arccos(np.clip((a * b).sum(axis=1, keepdims=True) / norms, -1, 1))
+        u, v = a / norm_a, b / norm_b
+        # Accurate near 0 and π, where the arc cosine of u · v is not.
+        angle = 2 * np.arctan2(*(np.linalg.norm(each, axis=1, keepdims=True) for each in (u - v, u + v)))
         sine = np.sin(angle)
-        arc = (np.sin((1 - t) * angle) * a + np.sin(t * angle) * b) / sine
-    return np.asarray(np.where((norms > 0) & (sine > _PARALLEL), arc, straight), np.float32)
+        arc = ((1 - t) * norm_a + t * norm_b) * (np.sin((1 - t) * angle) * u + np.sin(t * angle) * v) / sine
+    return np.asarray(np.where(sine > _PARALLEL, arc, straight), np.float32)  # NaN without a direction
 
 
 def walk(mean: Float32s, direction: NDArray[np.float64], amounts: NDArray[np.float64]) -> Float32s:
