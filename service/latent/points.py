@@ -21,12 +21,12 @@ _PARALLEL = 1e-6  # the sine of an angle below which a spherical line is straigh
 def draw_posterior(mean: Float32s, spread: Float32s, seed: int, indices: NDArray[np.uint64]) -> Float32s:
     """Draw z = mean + spread · ε for rows of (n, latent_dim), ε of N(0, 1) at (seed, each index), stream LATENT."""
     noise = _noise(seed, indices, mean.shape[1])
-    return np.asarray(mean.astype(np.float64) + spread.astype(np.float64) * noise, np.float32)
+    return _rounded(mean.astype(np.float64) + spread.astype(np.float64) * noise)
 
 
 def draw_around(mean: Float32s, scale: float, seed: int, indices: NDArray[np.uint64]) -> Float32s:
     """Draw z = mean + scale · ε for rows of (n, latent_dim), ε of N(0, 1) at (seed, each index), stream LATENT."""
-    return np.asarray(mean.astype(np.float64) + scale * _noise(seed, indices, mean.shape[1]), np.float32)
+    return _rounded(mean.astype(np.float64) + scale * _noise(seed, indices, mean.shape[1]))
 
 
 def between(first: Float32s, second: Float32s, shares: NDArray[np.float64], *, spherical: bool) -> Float32s:
@@ -55,7 +55,13 @@ def between(first: Float32s, second: Float32s, shares: NDArray[np.float64], *, s
 
 def walk(mean: Float32s, direction: NDArray[np.float64], amounts: NDArray[np.float64]) -> Float32s:
     """Compute z = mean + amount · direction for rows of (n, latent_dim) and amounts (n,)."""
-    return np.asarray(mean.astype(np.float64) + amounts[:, None] * direction, np.float32)
+    return _rounded(mean.astype(np.float64) + amounts[:, None] * direction)
+
+
+def _rounded(values: NDArray[np.float64]) -> Float32s:
+    """Round to float32; what is beyond its range becomes infinite."""
+    with np.errstate(over="ignore"):
+        return np.asarray(values, np.float32)
 
 
 def _noise(seed: int, indices: NDArray[np.uint64], latent_dim: int) -> NDArray[np.float64]:

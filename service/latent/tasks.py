@@ -9,12 +9,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from service.domain import Dtype, Failure, Labels, Parameters, ServedModel, Target
+from service.domain import Dtype, Failure, FailureCode, Labels, Parameters, ServedModel, Target
 from service.latent.points import between, draw_around, draw_posterior, walk
 from service.scheduler.inference import GivenRows, InferenceClient
 from service.scheduler.work import RequestContext
@@ -84,9 +85,12 @@ class WorkerAccess:
         return await self.inference.encode(self.target, self.model, given, self.context)
 
     async def decode(self, z: Float32s, labels: Labels | None, indices: NDArray[np.uint64]) -> Results:
-        """Decode latents: (n, *sample_dims)."""
+        """Decode latents: (n, *sample_dims). Infinite ones fail here: a worker refuses all that are sent with one."""
+        z, infinite = drop_infinite(z)
         given = GivenRows(rows=z, labels=labels, seed=self.seed, indices=indices)
-        return await self.inference.decode(self.target, self.model, given, self.dtype, self.context)
+        samples, failures = await self.inference.decode(self.target, self.model, given, self.dtype, self.context)
+        samples[list(infinite)] = 0
+        return samples, failures | infinite
 
 
 class Task(Protocol):
@@ -117,7 +121,8 @@ class Encode:
             return latents, failures
         if self.sampled:
             mean, spread = latents[:, 0], latents[:, 1]
-            return await _compute(draw_posterior, mean, spread, workers.seed, batch.row_indices), failures
+            z, infinite = drop_infinite(await _compute(draw_posterior, mean, spread, workers.seed, batch.row_indices))
+            return z, infinite | failures
         return np.ascontiguousarray(latents[:, 0]), failures  # (n, 2, latent_dim) -> (n, latent_dim)
 
 
@@ -176,7 +181,8 @@ class Interpolate:
         latents, failed = await workers.encode(flat, labels, batch.row_indices[used].repeat(2))
         means = latents[:, 0].reshape(len(used), 2, -1)  # (2m, latent_dim) -> (m, 2, latent_dim)
         shares = batch.steps[inside] / last
-        z = between(means[places, 0], means[places, 1], shares, spherical=self.spherical)
+        line = partial(between, spherical=self.spherical)
+        z = await _compute(line, means[places, 0], means[places, 1], shares)
         own = None if batch.labels is None else batch.labels[batch.places[inside]]
         outputs[inside], failures = await workers.decode(z, own, batch.indices[inside])
         at = {int(inside[k]): failure for k, failure in failures.items()}
@@ -274,6 +280,18 @@ class Classify:
         known = np.divide(weighted, total, out=np.broadcast_to(self.prior, weighted.shape).copy(), where=total > 0)
         known[list(failures)] = 0
         return np.asarray(known, np.float32), failures
+
+
+def drop_infinite(z: Float32s) -> Results:
+    """Replace latents beyond the range of float32, (n, latent_dim), by zeros; return them and a failure for each."""
+    wrong = np.flatnonzero(~np.isfinite(z).all(axis=1)).tolist()
+    if not wrong:
+        return z, {}
+    message = "the latent is beyond the range of float32; use a smaller scale, or another row"
+    failure = Failure(code=FailureCode.INTERNAL, reason="NOT_FINITE", message=message)
+    kept = z.copy()
+    kept[wrong] = 0
+    return kept, dict.fromkeys(wrong, failure)
 
 
 async def _compute(compute: Callable[..., Float32s], means: Float32s, *values: Any) -> Float32s:

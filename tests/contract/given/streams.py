@@ -19,7 +19,7 @@ from service.workers.memory import MemoryPool, memory_model
 from tests.contract.gateways import Running
 
 FULL = frozenset({Operation.SAMPLE, Operation.ENCODE, Operation.DECODE, Operation.SCORE, Operation.CLASSIFY})
-EXTRAS = {"latent_dim": 2, "score_columns": ("a", "b"), "directions": {"tall": (1.0, 0.0)}}
+EXTRAS = {"latent_dim": 2, "score_columns": ("a", "b"), "directions": {"tall": (1.0, 0.0), "huge": (3e38, 0.0)}}
 RPCS = ("Encode", "Decode", "Reconstruct", "Interpolate", "Vary", "Score", "Classify")
 
 

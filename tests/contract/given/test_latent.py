@@ -10,6 +10,8 @@ import pytest
 from fount.address import Addresses, Stream
 from fount.v1 import latent_pb2 as latent
 from fount.v1 import model_pb2, sampling_pb2
+from service.domain import GivenItem, Operation, ServedModel
+from service.workers.memory_models import memory_given
 from tests.contract.gateways import Running
 from tests.contract.given.streams import answer, method, pixels, ref, requests, results, rows
 
@@ -201,3 +203,30 @@ async def test_a_failed_row_fails_all_its_variants(running: Running) -> None:
     running.pool.faults.bad_indices = frozenset({1})
     _, (chunk,), _ = await answer(running, "Vary", {"variants": 2}, rows(pixels(2)))
     assert [each.index for each in chunk.errors] == [1, 2, 3]
+
+
+@pytest.mark.parametrize(
+    ("rpc", "config", "failed"),
+    [
+        ("Encode", {"latents": SAMPLED, "seed": 7}, [1]),
+        ("Reconstruct", {"latents": SAMPLED, "seed": 7}, [1]),
+        ("Vary", {"variants": 2, "walk": latent.Walk(direction="huge", from_amount=0, to_amount=1)}, [3]),
+    ],
+)
+async def test_a_latent_beyond_floats_fails_alone(
+    running: Running, monkeypatch: pytest.MonkeyPatch, rpc: str, config, failed: list[int]
+) -> None:
+    def spread_widely(model: ServedModel, operation: Operation, item: GivenItem):
+        found = memory_given(model, operation, item)
+        if operation is Operation.DECODE and not np.isfinite(item.rows).all():
+            raise AssertionError("workers refuse all rows of an item with an infinite one")
+        if operation is Operation.ENCODE:
+            found[np.flatnonzero(item.indices == 1)] = 3e38  # its mean and its deviation
+        return found
+
+    monkeypatch.setattr("service.workers.memory.memory_given", spread_widely)
+    images = pixels(3)
+    _, (chunk,), found = await answer(running, rpc, config, rows(images))
+    assert [each.index for each in chunk.errors] == failed
+    assert not found[failed].any()
+    assert found[-1].any()

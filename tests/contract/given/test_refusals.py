@@ -180,7 +180,7 @@ async def test_a_direction_that_does_not_exist_is_not_found(running: Running) ->
     error = await refused(running, "Vary", *requests("Vary", config, rows(pixels(1))))
     assert (error.code(), fields_of(error)["config.walk.direction"]) == (
         NOT_FOUND,
-        "plain has no direction 'wide'; it has tall",
+        "plain has no direction 'wide'; it has huge, tall",
     )
 
 
