@@ -60,7 +60,7 @@ def score(
 
     \b
     Example:
-      fount score digits-vae --dataset digits --rows 200 --importance-samples 50 --seed 1
+      fount score mnist-vae --dataset mnist --rows 200 --importance-samples 50 --seed 1
       fount score digits-gmm photos/ --complexity --out scores.csv
       fount score mnist-vae test.npz --background mnist-background --out scores.npz
     """  # noqa: D301  # \b is click's: keep the lines as they are
