@@ -57,7 +57,8 @@ def model_ingredients(card: Card, folder: Path, source: Path | None = None) -> d
     """List what the model digest covers.
 
     The largest batch is part of it because it decides which batch sizes agree, hence which bits a sample has; so are
-    the prior, by which labels are drawn, and the defaults of parameters that a request leaves unset.
+    the prior, by which labels are drawn, the defaults of parameters that a request leaves unset, and the spread and the
+    directions of the latent space, by which rows are varied.
 
     Args:
         card: the card.
@@ -135,7 +136,7 @@ def is_golden_stale(card: Card, folder: Path) -> bool:
 
 
 def _configuration(card: Card) -> dict[str, Any]:
-    """Collect the fields of a card that change samples; keys of custom models are absent for all others."""
+    """Collect the fields of a card that change results; keys that a model does not have are absent."""
     configuration: dict[str, Any] = {
         "family": card.family.name,
         "config": card.family.config,
@@ -148,6 +149,9 @@ def _configuration(card: Card) -> dict[str, Any]:
     }
     if card.latent:
         configuration["latent"] = list(card.latent.shape)
+    if card.latent_dim:  # what variants of a row are drawn with, and walk along
+        vectors = {each.name: list(each.vector) for each in card.directions}
+        configuration["latent_space"] = {"dim": card.latent_dim, "spread": card.latent_spread, "directions": vectors}
     if card.family.class_name:
         configuration["class_name"] = card.family.class_name
     return configuration

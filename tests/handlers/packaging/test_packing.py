@@ -9,6 +9,7 @@ import subprocess
 import sys
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import CliRunner
@@ -18,7 +19,7 @@ from safetensors.numpy import load_file, save_file
 
 from fount.archive import verify_archive, verify_folder
 from fount.v1 import model_pb2
-from handlers.cards.card import load_card, write_card
+from handlers.cards.card import Direction, load_card, write_card
 from handlers.cards.digests import model_digest
 from handlers.cli.pack import pack as pack_command
 from handlers.models import source_file
@@ -59,6 +60,16 @@ def test_what_was_measured_does_not_enter_the_model_digest(store: Path, tmp_path
     before = pack(store / "small", tmp_path).model_digest
     write_card(dataclasses.replace(load_card(store / "small"), quality=(), description="Another."), store / "small")
     assert pack(store / "small", tmp_path).model_digest == before
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"latent_spread": 0.5}, {"directions": (Direction(name="thick", description="Ink.", vector=(1.0, 0.0)),)}],
+)
+def test_what_rows_are_varied_by_enters_the_model_digest(store: Path, change: dict[str, Any]) -> None:
+    card = dataclasses.replace(load_card(store / "small"), latent_dim=2)
+    changed = dataclasses.replace(card, **change)
+    assert model_digest(changed, store / "small") != model_digest(card, store / "small")
 
 
 @pytest.fixture
