@@ -6,6 +6,9 @@ PROTO_BIN := .venv-proto/bin
 PROTO_INSTALLED := .venv-proto/.installed
 PIP_OPTIONS := --disable-pip-version-check
 ARCHIVES := build/archives
+# One of each kind: as many as are loaded at the start.
+DEMO_MODELS := digits-classifier digits-cvae digits-gmm density-2d mnist-classifier mnist-cgan mnist-cvae mnist-vae
+DEMO_ARCHIVES := build/demo-archives
 # Tests of one file, and all end-to-end tests, which share their stacks, run in one process: see tests/conftest.py.
 PARALLEL := -n 2 --dist loadscope --no-loadscope-reorder
 
@@ -53,8 +56,10 @@ proto-check: $(PROTO_INSTALLED)
 archives: $(INSTALLED) ## pack every model of model_store/ into build/archives
 	$(BIN)/fount pack --all --out $(ARCHIVES)
 
-demo: archives ## serve, draw images into demo/, stop
-	$(BIN)/fount demo --archives $(ARCHIVES) --out demo
+demo: $(INSTALLED) ## serve models of every kind, draw images into demo/, stop
+	rm -rf $(DEMO_ARCHIVES)
+	$(BIN)/fount pack $(DEMO_MODELS) --out $(DEMO_ARCHIVES)
+	$(BIN)/fount demo --archives $(DEMO_ARCHIVES) --out demo
 
 serve: archives ## serve on 127.0.0.1:50051 until Ctrl-C
 	exec $(BIN)/fount serve --archives $(ARCHIVES)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 import subprocess
 from collections.abc import Iterator
@@ -12,6 +13,7 @@ import pytest
 import yaml
 
 from fount import Client
+from fount.client import aio
 from tests.e2e.addresses import check_mixed_sizes, draw
 from tests.e2e.processes import REPOSITORY, Served, run_fount, serving
 
@@ -55,6 +57,20 @@ def test_parts_are_the_bytes_of_the_whole(served: Served, name: str) -> None:
 @pytest.mark.parametrize("name", GENERATORS)
 async def test_requests_of_mixed_sizes_at_once_give_the_bytes_of_the_whole(served: Served, name: str) -> None:
     await check_mixed_sizes(served.server, name, draw(served.server, name, count=510))
+
+
+async def test_scores_that_draw_are_the_bytes_of_the_whole(served: Served) -> None:
+    async with aio.Client(served.server) as client:
+        images = np.asarray(await client.sample("mnist-vae", count=120, seed=20262))
+
+        async def score(first: int, end: int) -> bytes:
+            rows = images[first:end]
+            scores = await client.score("mnist-vae", rows, importance_samples=5, seed=20263, start_index=first)
+            return np.asarray(scores).tobytes()
+
+        whole = await score(0, 120)
+        parts = await asyncio.gather(score(0, 1), score(1, 64), score(64, 67), score(67, 120))
+    assert b"".join(parts) == whole
 
 
 @pytest.fixture(scope="module")

@@ -63,6 +63,7 @@ def test_it_serves_three_models_with_room_for_one(served: Served) -> None:
     assert loads >= 3
 
 
+@pytest.mark.slow
 def test_it_leaves_nothing_of_a_stopped_model(served: Served) -> None:
     with Client(served.server, timeout_s=120) as client:
         for name in NAMES:
@@ -79,6 +80,7 @@ def test_it_loads_again_what_was_in_use_when_torchserve_ended(served: Served) ->
         assert client.sample("digits-vae", count=5, seed=1).tobytes() == before.tobytes()
 
 
+@pytest.mark.slow
 def test_a_required_model_is_loaded_from_the_start(three: Path, home: Path) -> None:
     with (
         serving(three, home, "--max-loaded", "1", "--require", "digits-vae") as served,

@@ -14,7 +14,7 @@ _PARAMETERS: Mapping[ParameterName, Parameter] = {
     "truncation": TRUNCATION,
     "importance_samples": Parameter(
         min=1,
-        max=5000,
+        max=100,
         default=1,
         description="Latents that a score is computed from: more make the weighted bound tighter, and slower.",
     ),
