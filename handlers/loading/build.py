@@ -1,8 +1,7 @@
 """Build a model from its card and folder into a module with its weights.
 
 A model is a family of this package with a state dict, a class in a custom source file with a state dict, or a program,
-which contains both. A card and its folder enter; a sampler, classifier or transformer for a network leaves, or an error
-that says what to change.
+which contains both. A card and its folder enter; a family for a network leaves, or an error that says what to change.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ from handlers.loading.memory import InsufficientMemoryError, require_memory
 from handlers.loading.weights import load_weights
 from handlers.models import CUSTOM_FAMILY, PROGRAM_FAMILIES, UnknownFamilyError, load_family
 
-__all__ = ["BuildError", "build_module", "build_unwrapped", "is_custom"]
+__all__ = ["BuildError", "build_module", "build_unwrapped", "is_custom", "wrap_module"]
 
 
 class BuildError(Exception):
@@ -49,22 +48,31 @@ def build_module(card: Card, folder: Path, build_family: FamilyBuilder = load_fa
         WeightsError: the weights do not fit.
     """
     module = build_unwrapped(card, folder, build_family)
-    if not is_custom(card):
-        return module
+    return wrap_module(card, module) if is_custom(card) else module
+
+
+def wrap_module(card: Card, module: nn.Module) -> nn.Module:
+    """Wrap a custom module, or a program, as a family.
+
+    Raises:
+        BuildError: it cannot be called as its card says.
+    """
     # Imported only when needed, because archives of other families do not contain it.
     custom = importlib.import_module("handlers.models.custom")
     listed = {str(name): parameter.default for name, parameter in card.parameters.items()}
-    latent_shape = card.latent.shape if card.latent else ()
+    latent_shape = card.latent.shape if card.latent else (card.latent_dim or 1,)
     try:
-        sampler: nn.Module = custom.CustomSampler(module, latent_shape, labelled=bool(card.classes), listed=listed)
+        family: nn.Module = custom.CustomModel(
+            module, latent_shape, labelled=bool(card.classes), listed=listed, operations=card.operations
+        )
     except ValueError as error:
         file = card.family.source if card.family.name == CUSTOM_FAMILY else card.weights.file
         raise BuildError(f"{file}: {error}") from error
-    return sampler
+    return family
 
 
 def build_unwrapped(card: Card, folder: Path, build_family: FamilyBuilder = load_family) -> nn.Module:
-    """Build the model itself with its weights, a custom module without the wrapper that makes it a sampler.
+    """Build the model itself with its weights, a custom module without the wrapper that makes it a family.
 
     Args and raises: as in `build_module`.
     """

@@ -1,9 +1,12 @@
-"""Custom models: any torch module of the user that turns z, and perhaps a label, into images, wrapped as a sampler.
+"""Custom models: any torch module of the user that turns z, and perhaps a label, into images, wrapped as a family.
 
 The module's method `sample` is called if it has one, else the module itself: with z, then the label if the card has
 classes, then by name whatever else the signature takes of what a worker provides. The signature is read when the model
 is loaded, so a module that cannot be called is refused then, with the reason. How z is drawn and passed is part of
 `handlers.versions.EXECUTION_VERSION`.
+
+Other operations of the card call methods of their names: encode, decode, score, classify and embed, with images or
+latents, then the label if the card has classes and the method takes one.
 """
 
 from __future__ import annotations
@@ -11,6 +14,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, Self
 
 from torch import Tensor, nn
@@ -18,12 +22,20 @@ from torch import Tensor, nn
 from fount.address import Stream
 from handlers.family import Deadline, Draw, Noise
 
-__all__ = ["CallSignature", "CustomSampler", "call_module", "values_by_name"]
+__all__ = ["METHODS", "CallSignature", "CustomModel", "call_module", "values_by_name"]
 
-_DRAW_NAMES = ("temperature", "top_k", "top_p", "guidance_scale", "steps")
+METHODS: Mapping[str, str] = MappingProxyType(
+    {"ENCODE": "encode", "DECODE": "decode", "SCORE": "score", "CLASSIFY": "classify", "EMBED": "embed"}
+)
+"""Operations of a custom model besides SAMPLE, and the methods that they call."""
+
+_DRAW_NAMES = ("temperature", "top_k", "top_p", "guidance_scale", "steps", "prior_fit", "importance_samples")
+_SCORE_NAMES = ("importance_samples",)  # of parameters that SCORE takes; SAMPLE takes them if there is no SCORE
+_WHOLE_NUMBERS = ("top_k", "steps", "importance_samples")
 _OTHER_NAMES = ("noise", "check_deadline")
 _TRUNCATION = "truncation"  # applied to z before the module gets it
 _LABEL_NAMES = ("label", "labels", "y", "class_labels")
+_NONE: Mapping[str, object] = MappingProxyType({})
 _P = inspect.Parameter
 _POSITIONAL = (_P.POSITIONAL_ONLY, _P.POSITIONAL_OR_KEYWORD)
 _NAMED = (*_POSITIONAL, _P.KEYWORD_ONLY)
@@ -35,9 +47,9 @@ class CallSignature:
 
     Attributes:
         text: the method with its signature, for messages, like "Generator.sample(z, label)".
-        method: "sample" or "forward".
-        passed: arguments in order: the parameter's name, the value it gets ("z", "label" or a name of
-            `values_by_name`), and whether it may be passed by position.
+        method: "sample", "forward" or another method of an operation.
+        passed: arguments in order: the parameter's name, the value it gets ("z", which is what an operation reads,
+            "label" or a name of `values_by_name`), and whether it may be passed by position.
     """
 
     text: str
@@ -45,18 +57,29 @@ class CallSignature:
     passed: tuple[tuple[str, str, bool], ...]
 
     @classmethod
-    def read(cls, module: nn.Module, *, labelled: bool, listed: Mapping[str, float | None] | None = None) -> Self:
+    def read(
+        cls,
+        module: nn.Module,
+        *,
+        labelled: bool,
+        listed: Mapping[str, float | None] | None = None,
+        method: str | None = None,
+    ) -> Self:
         """Read a module's signature.
 
         Args:
             module: a custom module, or a program.
             labelled: whether the card has classes.
             listed: the card's parameters with their defaults; None skips the checks against them.
+            method: of another operation than SAMPLE; the module has it.
 
         Raises:
             ValueError: it cannot be called so; the message names the method, the parameter and the remedy.
         """
-        method = "sample" if callable(getattr(module, "sample", None)) else "forward"
+        needs_label = method in (None, "decode")
+        first = "z" if needs_label else "x"
+        if method is None:
+            method = "sample" if callable(getattr(module, "sample", None)) else "forward"
         if getattr(type(module), method, None) is nn.Module.forward:
             raise ValueError(f"{type(module).__name__} has neither sample nor forward; add sample(self, z)")
         parameters = _parameters_of(getattr(module, method))
@@ -64,7 +87,11 @@ class CallSignature:
         name = getattr(module, "original_name", type(module).__name__)  # original_name: the class of TorchScript
         text = f"{name}.{method}{untyped}"
         named = [p for p in parameters if p.kind in _NAMED]
-        roles = _find_roles(text, named, labelled=labelled)
+        roles = _find_roles(text, named, first, labelled=labelled, needs_label=needs_label)
+        required = [p.name for p in named if roles.get(p.name) == "label" and p.default is _P.empty]
+        if method == "score" and required:
+            remedy = f"give {required[0]} the default None, with which it returns log p(x)"
+            raise ValueError(f"{text} needs {required[0]}, but rows are scored without labels, too; {remedy}")
         others = [p for p in named if p.name not in roles]
         if listed is not None:
             _check_others(text, others, listed)
@@ -88,11 +115,17 @@ class CallSignature:
         return function(*positional, **by_name)
 
 
-class CustomSampler(nn.Module):
-    """A custom module, or a program, as a `Sampler`."""
+class CustomModel(nn.Module):
+    """A custom module, or a program, as a family with the operations of its card."""
 
     def __init__(
-        self, module: nn.Module, latent_shape: Sequence[int], *, labelled: bool, listed: Mapping[str, float | None]
+        self,
+        module: nn.Module,
+        latent_shape: Sequence[int],
+        *,
+        labelled: bool,
+        listed: Mapping[str, float | None],
+        operations: Sequence[str] = ("SAMPLE",),
     ) -> None:
         """Wrap a module.
 
@@ -101,15 +134,32 @@ class CustomSampler(nn.Module):
             latent_shape: the card's; z is (B, *latent_shape).
             labelled: whether the card has classes.
             listed: the card's parameters with their defaults.
+            operations: the card's.
 
         Raises:
-            ValueError: the module cannot be called so.
+            ValueError: the module cannot be called so, or lacks the method of an operation.
         """
         super().__init__()
         self.module = module
         self.latent_shape = tuple(latent_shape)
         self.defaults = {name: _convert_default(name, value) for name, value in listed.items() if name in _DRAW_NAMES}
-        self.signature = CallSignature.read(module, labelled=labelled, listed=listed)
+        scored = {name: value for name, value in listed.items() if name in _SCORE_NAMES and "SCORE" in operations}
+        self.signatures: dict[str, CallSignature] = {}
+        if "SAMPLE" in operations:
+            drawn = {name: value for name, value in listed.items() if name not in scored}
+            self.signatures["sample"] = CallSignature.read(module, labelled=labelled, listed=drawn)
+        for operation in (each for each in METHODS if each in operations):
+            method = METHODS[operation]
+            if not callable(getattr(module, method, None)):
+                wrong = f"{type(module).__name__} has no method {method}, the card lists {operation}"
+                raise ValueError(f"{wrong}; add {method}(self, ...), or remove {operation} from operations")
+            read = CallSignature.read(
+                module,
+                labelled=labelled and operation not in ("CLASSIFY", "EMBED"),
+                listed=scored if operation == "SCORE" else {},
+                method=method,
+            )
+            self.signatures[method] = read
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> Self:
@@ -138,14 +188,56 @@ class CustomSampler(nn.Module):
         """
         z = noise.normal(Stream.LATENT, self.latent_shape, truncation=draw.truncation)
         deadline.check()
+        return self._call("sample", z, labels, self._values(noise, draw, deadline))
+
+    def encode(self, images: Tensor, labels: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """Call the module's `encode`, which returns the mean and the log of the variance, or the code alone.
+
+        Raises:
+            TypeError: it returned something else.
+        """
+        signature = self.signatures["encode"]
+        found = signature.call(self.module, {"z": images, "label": labels})
+        if isinstance(found, Tensor):
+            return found, None
+        if isinstance(found, tuple | list) and len(found) == 2 and all(isinstance(part, Tensor) for part in found):
+            return found[0], found[1]
+        returned = f"{signature.text} returned a {type(found).__name__}"
+        raise TypeError(f"{returned}; return a tensor (B, latent_dim), or two: the mean and the log of the variance")
+
+    def decode(self, z: Tensor, labels: Tensor | None) -> Tensor:
+        """Call the module's `decode`."""
+        return self._call("decode", z, labels)
+
+    def score(self, images: Tensor, labels: Tensor | None, noise: Noise, draw: Draw, deadline: Deadline) -> Tensor:
+        """Call the module's `score`; (B,) is one column."""
+        deadline.check()
+        scores = self._call("score", images, labels, self._values(noise, draw, deadline))
+        return scores[:, None] if scores.ndim == 1 else scores
+
+    def classify(self, images: Tensor) -> Tensor:
+        """Call the module's `classify`."""
+        return self._call("classify", images, None)
+
+    def embed(self, images: Tensor) -> Tensor:
+        """Call the module's `embed`."""
+        return self._call("embed", images, None)
+
+    def _call(self, method: str, values: Tensor, labels: Tensor | None, others: Mapping[str, object] = _NONE) -> Tensor:
+        signature = self.signatures[method]
+        found = signature.call(self.module, {"z": values, "label": labels, **others})
+        if not isinstance(found, Tensor):
+            shape = " (B, C, H, W)" if method in ("sample", "decode") else ", with a row for each row of x"
+            raise TypeError(f"{signature.text} returned a {type(found).__name__}; return one tensor{shape}")
+        return found
+
+    def _values(self, noise: Noise, draw: Draw, deadline: Deadline) -> dict[str, object]:
+        """Collect what a module may take in addition, with the card's defaults for what is unset.
+
+        Golden samples and profiles are drawn without parameters; a request has the defaults filled in already.
+        """
         values = values_by_name(noise, draw, deadline, self.latent_shape)
-        # Golden samples and profiles are drawn without parameters; a request has the card's defaults filled in already.
-        unset = {name: value for name, value in self.defaults.items() if values[name] is None}
-        images = self.signature.call(self.module, {"z": z, "label": labels} | values | unset)
-        if not isinstance(images, Tensor):
-            returned = f"{self.signature.text} returned a {type(images).__name__}"
-            raise TypeError(f"{returned}; return one tensor (B, C, H, W)")
-        return images
+        return values | {name: value for name, value in self.defaults.items() if values[name] is None}
 
 
 def call_module(module: nn.Module, z: Tensor, labels: Tensor | None, values: Mapping[str, object] | None = None) -> Any:
@@ -168,8 +260,8 @@ def values_by_name(noise: Noise, draw: Draw, deadline: Deadline, latent_shape: S
     """Collect what a module may take in addition to z and the label.
 
     Returns:
-        temperature, top_k, top_p, guidance_scale and steps, None if unset; `noise(step)`, which returns
-        (B, *latent_shape), N(0, 1), different at every step; and `check_deadline()`.
+        temperature, top_k, top_p, guidance_scale, steps, prior_fit and importance_samples, None if unset;
+        `noise(step)`, which returns (B, *latent_shape), N(0, 1), different at every step; and `check_deadline()`.
     """
 
     def draw_step(step: int) -> Tensor:
@@ -180,25 +272,27 @@ def values_by_name(noise: Noise, draw: Draw, deadline: Deadline, latent_shape: S
 
 
 def _convert_default(name: str, value: float | None) -> float | None:
-    """Convert a card's default to the type of a request's: top_k and steps are whole numbers."""
-    return int(value) if value is not None and name in ("top_k", "steps") else value
+    """Convert a card's default to the type of a request's."""
+    return int(value) if value is not None and name in _WHOLE_NUMBERS else value
 
 
-def _find_roles(text: str, named: Sequence[inspect.Parameter], *, labelled: bool) -> dict[str, str]:
-    """Find the parameters that get z and the label: by name, else by position."""
+def _find_roles(
+    text: str, named: Sequence[inspect.Parameter], first: str, *, labelled: bool, needs_label: bool
+) -> dict[str, str]:
+    """Find the parameters that get what is read and the label: by name, else by position."""
     named_label = next((p for p in named if p.name in _LABEL_NAMES), None)
     free = [p for p in named if p is not named_label]
     if not free or free[0].kind not in _POSITIONAL:
-        raise ValueError(f"{text} takes no z; make z its first parameter")
+        raise ValueError(f"{text} takes no {first}; make {first} its first parameter")
     reserved = (*_DRAW_NAMES, *_OTHER_NAMES, _TRUNCATION)
     second = next((p for p in free[1:] if p.kind in _POSITIONAL and p.name not in reserved), None)
     label = named_label or second
-    if labelled and label is None:
+    if labelled and label is None and needs_label:
         remedy = "add a second parameter for it, or remove classes and prior from the card"
         raise ValueError(f"{text} takes no label, the card has classes; {remedy}")
     if not labelled and label is not None and label.default is _P.empty:
         remedy = "add classes and prior to the card, or give the parameter a default"
-        raise ValueError(f"{text} takes {label.name} after z, the card has no classes; {remedy}")
+        raise ValueError(f"{text} takes {label.name} after {first}, the card has no classes; {remedy}")
     return {free[0].name: "z"} | ({label.name: "label"} if labelled and label else {})
 
 

@@ -126,7 +126,8 @@ def test_an_unusable_source_file_is_reported(tmp_path: Path, source: str, reason
         pytest.param(
             "z, *, mood", 0,
             "Generator.sample(z, *, mood) needs mood, which workers do not provide; give it a default, or use "
-            "temperature, top_k, top_p, guidance_scale, steps, noise, check_deadline", id="an unknown parameter",
+            "temperature, top_k, top_p, guidance_scale, steps, prior_fit, importance_samples, noise, check_deadline",
+            id="an unknown parameter",
         ),
         pytest.param(
             "z, *, steps", 0,
@@ -256,9 +257,14 @@ def test_an_absent_source_file_is_reported(tmp_path: Path) -> None:
             "latent: is [6]; family vae defines its own latent: remove it", id="a family with a latent",
         ),
         pytest.param(
-            {"operations": ("SAMPLE", "EMBED")},
-            "operations: is ['SAMPLE', 'EMBED']; a model of family module can only sample: set it to [SAMPLE]",
+            {"operations": ("SAMPLE", "TRANSLATE")},
+            "operations: is ['SAMPLE', 'TRANSLATE']; a model of family module has no TRANSLATE: remove it",
             id="other operations",
+        ),
+        pytest.param(
+            {"operations": ("SAMPLE", "EMBED"), "family": Family(name="torchscript")},
+            "operations: is ['SAMPLE', 'EMBED']; a model of family torchscript can only sample: set it to [SAMPLE]",
+            id="other operations of a program",
         ),
         pytest.param(
             {"family": dataclasses.replace(custom_card().family, source="lib/generator.py")},

@@ -11,7 +11,7 @@ from benchmarks.lessons.plain_autoencoder import train_plain
 from handlers.cards.card import load_card
 from handlers.family import Sampler
 from handlers.models.classifier import ConvClassifier
-from handlers.models.custom import CustomSampler
+from handlers.models.custom import CustomModel
 from handlers.models.vae import Autoencoder
 from handlers.recipes.catalogue import RECIPES
 from handlers.recipes.data.load import TrainingData
@@ -40,7 +40,7 @@ def vae(digits: TrainingData, classifier: ConvClassifier) -> Evidence:
 
 def evidence_of(built: BuiltGenerator, digits: TrainingData, classifier: ConvClassifier) -> Evidence:
     module, config = built
-    sampler = CustomSampler(module, (config.get("latent_dim", 1),), labelled=True, listed={})  # as a worker does
+    sampler = CustomModel(module, (config.get("latent_dim", 1),), labelled=True, listed={})  # as a worker does
     return build_evidence(sampler, digits, classifier, count=COUNT, seed=1)
 
 
