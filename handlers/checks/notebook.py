@@ -129,7 +129,8 @@ def _check_labels(labels: Tensor, count: int, classes: int) -> Tensor:
 
 
 def _to_rows(images: Tensor) -> Float32s:
-    return np.ascontiguousarray(images.float().permute(0, 2, 3, 1).numpy())  # (N, C, H, W) -> (N, H, W, C)
+    rows = images.permute(0, 2, 3, 1) if images.ndim == 4 else images  # (N, C, H, W) -> (N, H, W, C)
+    return np.ascontiguousarray(rows.float().numpy())
 
 
 def _compare_with_example(subject: Subject, z: Tensor, labels: Tensor | None, images: Float32s, seen: str) -> Finding:

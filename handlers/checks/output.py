@@ -191,9 +191,12 @@ def _find_wrong_shape(result: object, count: int, card: Card) -> tuple[str, str]
 
 
 def _remedy_for_shape(shape: tuple[int, ...], expected: tuple[int, ...]) -> str:
-    count, channels, height, width = expected
+    count = expected[0]
     if not shape or shape[0] != count:
         return "return one picture a row of z, in the order of z"
+    if len(expected) == 2:
+        return f"return vectors, (B, {expected[1]}), or set sample.length in model.yaml"
+    _, channels, height, width = expected
     rest = shape[1:]
     if rest == (height, width, channels):
         return "put channels first: images.permute(0, 3, 1, 2)"
@@ -261,7 +264,7 @@ def _find_wrong_parameter(subject: Subject) -> Finding | None:
     """Draw at both ends of every parameter the card lists."""
     for name, parameter in subject.card.parameters.items():
         for end in (parameter.min, parameter.max):
-            value = int(end) if name in ("top_k", "steps") else end
+            value = int(end) if name in ("top_k", "steps", "importance_samples") else end
             draw: Draw = dataclasses.replace(subject.draw, **{str(name): value})  # type: ignore[arg-type]
             results = subject.run(subject.rows(subject.batch(SEVERAL)), draw=draw)
             when = f" at {name} {value:g}"
@@ -282,7 +285,7 @@ def _check_values_of_reader(subject: Subject) -> Finding:
     if subject.transforms:
         return passed("output", f"pictures of {results.shape[1]} values")
     if "CLASSIFY" not in subject.card.operations:
-        return passed("output", f"embeddings of {results.shape[1]} values")
+        return passed("output", f"{subject.operations[0]}: {results.shape[1]} values for each row")
     classes = len(subject.card.classes)
     probabilities = results[:, :classes]
     sums, lowest = probabilities.sum(axis=1), probabilities.min()

@@ -156,8 +156,12 @@ def _measure_speedup(subject: Subject, network: Network) -> float:
 def _named_outputs(subject: Subject, results: Float32s) -> Mapping[str, NDArray[Any]]:
     """Name results as golden files do."""
     card = subject.card
-    if subject.samples:
-        return {"images": floats_to_uint8(results, card.sample.value_range)}
+    operation = subject.operations[0]
+    if operation in ("SAMPLE", "DECODE", "TRANSLATE"):
+        is_vector = card.sample.modality == "vector"
+        return {"images": results if is_vector else floats_to_uint8(results, card.sample.value_range)}
+    if operation in ("ENCODE", "SCORE"):
+        return {"latents" if operation == "ENCODE" else "scores": results}
     if subject.transforms:
         return {"images": floats_to_uint8(results, (0.0, 1.0))}
     classes = len(card.classes) if "CLASSIFY" in card.operations else 0

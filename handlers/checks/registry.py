@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from handlers.checks.loading import check_card, check_memory, check_weights_load
 from handlers.checks.notebook import check_notebook
+from handlers.checks.operations import check_operations
 from handlers.checks.output import check_output, check_uses_label, check_uses_z
 from handlers.checks.performance import check_batch_size, check_precisions, check_speed
 from handlers.checks.report import Finding, failed, skipped
@@ -51,9 +52,15 @@ CHECKS = (
     Check("notebook", "Are results equal to a direct call, and to a notebook's?", check_notebook, ("output",)),
     Check("rows", "Is a row independent of the other rows of its batch?", check_rows, ("output",)),
     Check("deterministic", "Does an address give the same bytes again?", check_deterministic, ("output",)),
+    Check("operations", "Can it do what else the card lists, row by row?", check_operations, ("output",)),
     Check("uses-z", "Does z change the picture?", check_uses_z, ("deterministic",)),
     Check("uses-label", "Does the label change the picture?", check_uses_label, ("deterministic",)),
-    Check("batch-size", "Which batches may run, and which is the best?", check_batch_size, ("rows", "deterministic")),
+    Check(
+        "batch-size",
+        "Which batches may run, and which is the best?",
+        check_batch_size,
+        ("rows", "deterministic", "operations"),
+    ),
     Check("precisions", "Is bf16 close enough to fp32?", check_precisions, ("batch-size",)),
     Check("memory", "How much memory does a worker take?", check_memory, ("batch-size",)),
     Check("speed", "How fast is it?", check_speed, ("batch-size",)),

@@ -9,8 +9,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 
 from fount.cli.output.images import image_grid
+from fount.cli.output.points import points_to_picture
 from fount.files import atomic_path
 from handlers.cards.digests import is_golden_stale
 from handlers.checks.report import Finding, failed, passed, warned
@@ -28,12 +30,15 @@ __all__ = ["check_golden_samples", "check_picture"]
 
 _COLUMNS = 8
 _MAX_CLASSES = 16
+_POINTS = 2048
 
 
 def check_picture(subject: Subject) -> Finding:
     """Draw a grid of samples and write it as one picture: one row of the same z for each class, or 8 × 8 z."""
     if not subject.samples:
         return passed("picture", "the model reads pictures and draws none")
+    if subject.card.sample.modality == "vector":
+        return _draw_points(subject)
     classes = subject.card.classes
     columns = min(_COLUMNS, subject.held_rows(_COLUMNS))
     lines = min(len(classes), _MAX_CLASSES) if classes else _COLUMNS
@@ -42,14 +47,8 @@ def check_picture(subject: Subject) -> Finding:
     channels = images.shape[3]
     shown = images if channels in (1, 3) else images[..., : 3 if channels > 3 else 1]
     captions = [classes[i // columns] if classes else str(i) for i in range(len(images))]
-    try:
-        with atomic_path(subject.picture) as part:
-            image_grid(shown, captions, columns=columns).save(part, format="PNG")
-    except OSError as error:
-        change = "name another file with --picture"
-        return warned("picture", f"{subject.picture} cannot be written: {error.strerror or error}", change)
     content = f"{lines} of {len(classes)} classes, {columns} z" if classes else f"{len(images)} z"
-    return passed("picture", f"{subject.picture}: {content}")
+    return _save_picture(subject, image_grid(shown, captions, columns=columns), content)
 
 
 def check_golden_samples(subject: Subject) -> Finding:
@@ -60,6 +59,22 @@ def check_golden_samples(subject: Subject) -> Finding:
     if not subject.record:
         return passed("golden", f"{file.name} is not recorded, because of --no-record")
     return _record_golden(subject, file)
+
+
+def _draw_points(subject: Subject) -> Finding:
+    points = subject.run_in_batches(subject.rows(subject.held_rows(_POINTS)))
+    levels = 255 * points_to_picture(np.nan_to_num(points), subject.card.sample.value_range)
+    return _save_picture(subject, Image.fromarray(levels.astype(np.uint8)), f"{len(points)} points")
+
+
+def _save_picture(subject: Subject, picture: Image.Image, content: str) -> Finding:
+    try:
+        with atomic_path(subject.picture) as part:
+            picture.save(part, format="PNG")
+    except OSError as error:
+        change = "name another file with --picture"
+        return warned("picture", f"{subject.picture} cannot be written: {error.strerror or error}", change)
+    return passed("picture", f"{subject.picture}: {content}")
 
 
 def _draw_line(subject: Subject, line: int, columns: int) -> Uint8s:

@@ -15,7 +15,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from torch import nn
 
@@ -24,11 +23,11 @@ from fount.v1 import sampling_pb2
 from handlers.cards.card import Card
 from handlers.cards.digests import source_of
 from handlers.execution.network import Network, Operation
-from handlers.execution.pixels import Float32s, Uint8s, uint8_to_floats
-from handlers.execution.probes import make_manipulations
-from handlers.execution.rows import ImageRows, Rows, SampleRows
+from handlers.execution.pixels import Float32s, Values, uint8_to_floats
+from handlers.execution.probes import make_manipulations, make_probe_rows
+from handlers.execution.rows import GivenRows, ImageRows, Rows, SampleRows
 from handlers.family import Deadline, Draw, Noise, Sampler
-from handlers.loading.build import is_custom
+from handlers.loading.build import is_custom, wrap_module
 from handlers.models import CUSTOM_FAMILY, PROGRAM_FAMILIES
 from handlers.models.custom import call_module, values_by_name
 from handlers.settings import Settings
@@ -86,6 +85,14 @@ class Subject:
         return "TRANSFORM" in self.card.operations
 
     @property
+    def operations(self) -> tuple[Operation, ...]:
+        """The operations whose results most checks compare: SAMPLE, or CLASSIFY and EMBED, or the card's first."""
+        listed = self.card.operations
+        if self.samples:
+            return ("SAMPLE",)
+        return tuple(name for name in listed if name in ("CLASSIFY", "EMBED")) or listed[:1]
+
+    @property
     def scale(self) -> float:
         """The unit of differences: the width of the value range for pictures, 1 for other results."""
         low, high = self.card.sample.value_range
@@ -109,7 +116,7 @@ class Subject:
         if self.transforms:
             return "transform"
         if not self.samples:
-            return "classify" if "CLASSIFY" in self.card.operations else "embed"
+            return self.operations[0].lower()
         return "sample" if callable(getattr(self.module, "sample", None)) else "forward"
 
     @property
@@ -138,7 +145,7 @@ class Subject:
             sample, addresses = self.card.sample, Addresses.of_range(CHECK_SEED, start, count)
             return make_manipulations(addresses, sample.shape)
         if not self.samples:
-            return ImageRows(images=self._images(count, start))
+            return self._rows_to_read(count, start)
         row_labels = None
         if classes := len(self.card.classes):
             row_labels = np.array(labels or [(start + i) % classes for i in range(count)], np.int64)
@@ -148,7 +155,8 @@ class Subject:
         """Run one batch of exactly these rows; by default with the loaded network and the card's parameters.
 
         Returns:
-            (B, H, W, C) float32 for samplers; (B, F) for others: probabilities before embeddings, or pixels in [0, 1].
+            (B, H, W, C) float32 for samplers, of vectors (B, length); (B, F) for others: probabilities before
+            embeddings, or pixels in [0, 1], or the results of the card's first operation.
         """
         network = network or self.network
         if self.samples:
@@ -156,8 +164,9 @@ class Subject:
         if self.transforms:
             levels = np.asarray(network.run("TRANSFORM", rows), np.uint8)
             return uint8_to_floats(levels.reshape(len(rows), -1), (0.0, 1.0))  # (B, H, W, C) -> (B, H·W·C)
-        operations: list[Operation] = [name for name in ("CLASSIFY", "EMBED") if name in self.card.operations]
-        return np.concatenate([network.run(operation, rows) for operation in operations], axis=1)
+        draw = draw or self.draw
+        results = [np.asarray(network.run(each, rows, draw=draw), np.float32) for each in self.operations]
+        return np.concatenate([values.reshape(len(rows), -1) for values in results], axis=1)  # (B, ...) -> (B, F)
 
     def run_in_batches(self, rows: Rows, network: Network | None = None) -> Float32s:
         """Run any number of rows in batches of bounded size."""
@@ -174,7 +183,8 @@ class Subject:
         """
         network = self.network
         if not isinstance(rows, SampleRows):
-            return self.run(rows, dataclasses.replace(network, module=module))
+            own = wrap_module(self.card, module) if is_custom(self.card) else module
+            return self.run(rows, dataclasses.replace(network, module=own))
         noise = Noise(addresses=rows.addresses, device=network.device, dtype=network.dtype)
         labels = None if rows.labels is None else torch.from_numpy(rows.labels).to(network.device)
         draw, latent = self.draw, self.card.latent
@@ -190,22 +200,33 @@ class Subject:
             return f"{difference:.3g}"
         return f"{255 * difference / self.scale:.3g} levels of 255"
 
-    def golden_images(self) -> Uint8s | None:
-        """Read the images of an existing golden file; None when there are none that fit the card."""
+    def golden_images(self) -> Values | None:
+        """Read the images or vectors of an existing golden file; None when there are none that fit the card."""
         sample = self.card.sample
         with contextlib.suppress(OSError, SafetensorError, ValueError):
             with safe_open(self.folder / self.card.golden.file, framework="np") as stream:
-                images: NDArray[np.uint8] = stream.get_tensor("images")
-            if images.dtype == np.uint8 and images.shape[1:] == sample.shape:
+                images: Values = stream.get_tensor("images")
+            kind = np.float32 if sample.modality == "vector" else np.uint8
+            if images.dtype == kind and images.shape[1:] == sample.shape:
                 return images
         return None
 
-    def noise_images(self, count: int, start: int = 0) -> Uint8s:
-        """Draw images of uniform noise, (count, H, W, C) uint8, for models that read pictures."""
+    def noise_images(self, count: int, start: int = 0) -> Values:
+        """Draw images of uniform noise, (count, H, W, C) uint8, or vectors, (count, length) float32, to read."""
         sample = self.card.sample
         shape = sample.shape
         uniforms = Addresses.of_range(CHECK_SEED, start, count).uniforms(Stream.LATENT, math.prod(shape))
-        return (uniforms * 256).astype(np.uint8).reshape(count, *shape)  # (count, H W C) -> (count, H, W, C)
+        levels = (uniforms * 256).astype(np.uint8).reshape(count, *shape)  # (count, H W C) -> (count, H, W, C)
+        return uint8_to_floats(levels, sample.value_range) if sample.modality == "vector" else levels
+
+    def _rows_to_read(self, count: int, start: int) -> Rows:
+        operation, addresses = self.operations[0], Addresses.of_range(CHECK_SEED, start, count)
+        rows = make_probe_rows(self.card, operation, addresses)
+        if isinstance(rows, ImageRows):
+            return dataclasses.replace(rows, images=self._images(count, start))
+        if isinstance(rows, GivenRows) and operation != "DECODE":
+            return dataclasses.replace(rows, values=self._images(count, start))
+        return rows
 
     def _images(self, count: int, start: int) -> Float32s:
         known = self.golden_images()
@@ -213,7 +234,9 @@ class Subject:
             chosen = self.noise_images(count, start)
         else:
             chosen = known[np.arange(start, start + count) % len(known)]
-        return uint8_to_floats(chosen, self.card.sample.value_range)
+        if chosen.dtype == np.float32:
+            return np.asarray(chosen, np.float32)
+        return uint8_to_floats(np.asarray(chosen, np.uint8), self.card.sample.value_range)
 
 
 def seed_globals(seed: int) -> None:
