@@ -81,7 +81,7 @@ AUTOENCODER_RECIPES = (
         description="A convolutional autoencoder of MNIST, with a code of three maps of 7×7 numbers.",
         intended_use=(
             "Restoring digits almost exactly from 147 numbers that keep their place in the picture. A code of so many "
-            "free numbers says nothing of which are likely: samples are strokes without a digit."
+            "free numbers does not tell which are likely: most samples are strokes without a digit."
         ),
         family="conv-autoencoder",
         config={**_SHAPE, "features": 12, "code_channels": 3},
