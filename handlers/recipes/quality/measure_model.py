@@ -75,8 +75,8 @@ class ModelMeasurer:
             raise MeasurementError(
                 f"{card.name} has no golden samples yet; run: fount check {shlex.quote(str(folder))}"
             )
-        reads_samples = "SAMPLE" in card.operations and card.sample.modality == "image"
-        evaluator = self._load_evaluator(data) if reads_samples else None
+        makes_images = card.sample.modality == "image" and bool({"SAMPLE", "DECODE"} & set(card.operations))
+        evaluator = self._load_evaluator(data) if makes_images else None
         module = load_module(card, folder)
         sampler = ServedSampler(module, card, folder) if isinstance(module, Sampler) else None
         seed = card.recipe.seed if card.recipe else 0
