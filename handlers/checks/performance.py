@@ -15,14 +15,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fount.address import Addresses
+from handlers.cards.card import Card
 from handlers.checks.modes import compare_modes
 from handlers.checks.report import Finding, failed, passed, warned
-from handlers.checks.subject import Subject
+from handlers.checks.subject import CHECK_SEED, Subject
 from handlers.execution.errors import describe_error, is_out_of_memory
-from handlers.execution.network import Network, build_network
+from handlers.execution.network import Network, Operation, build_network
 from handlers.execution.pixels import Float32s, find_finite_rows, floats_to_uint8
+from handlers.execution.probes import make_probe_rows
 from handlers.loading.build import build_module
-from handlers.verification.golden import GOLDEN_COUNT, compare_outputs
+from handlers.verification.golden import GOLDEN_COUNT, RESULTS, compare_outputs
 from handlers.verification.profile import CANDIDATES, Profile, ProfileError, measure_profile, rows_measured
 
 __all__ = ["check_batch_size", "check_precisions", "check_speed"]
@@ -130,7 +133,9 @@ def _try_bf16(subject: Subject) -> tuple[str, float | None]:
         fp32, bf16 = subject.run_in_batches(rows), subject.run_in_batches(rows, network)
         if not find_finite_rows(bf16).all():
             return "gives NaN or infinite values", None
-        difference, is_close = compare_outputs(_named_outputs(subject, fp32), _named_outputs(subject, bf16))
+        known = {**_named_outputs(subject, fp32), **_outputs_of_others(subject, subject.network)}
+        found = {**_named_outputs(subject, bf16), **_outputs_of_others(subject, network)}
+        difference, is_close = compare_outputs(known, found)
         if not is_close:
             return f"is too far off: {difference}", None
         speedup = _measure_speedup(subject, network)
@@ -154,18 +159,31 @@ def _measure_speedup(subject: Subject, network: Network) -> float:
 
 
 def _named_outputs(subject: Subject, results: Float32s) -> Mapping[str, NDArray[Any]]:
-    """Name results as golden files do."""
+    """Name results of `Subject.run` as golden files do."""
     card = subject.card
-    operation = subject.operations[0]
-    if operation in ("SAMPLE", "DECODE", "TRANSLATE"):
-        is_vector = card.sample.modality == "vector"
-        return {"images": results if is_vector else floats_to_uint8(results, card.sample.value_range)}
-    if operation in ("ENCODE", "SCORE"):
-        return {"latents" if operation == "ENCODE" else "scores": results}
     if subject.transforms:
         return {"images": floats_to_uint8(results, (0.0, 1.0))}
-    classes = len(card.classes) if "CLASSIFY" in card.operations else 0
-    outputs: dict[str, NDArray[Any]] = {}
-    if classes:
-        outputs = {"probabilities": results[:, :classes], "labels": np.argmax(results[:, :classes], axis=1)}
-    return outputs | ({"embeddings": results[:, classes:]} if "EMBED" in card.operations else {})
+    first = subject.operations[0]
+    if first != "CLASSIFY":
+        return _name(card, first, results)
+    classes = len(card.classes)
+    outputs = _name(card, first, results[:, :classes])
+    labels = {"labels": np.argmax(results[:, :classes], axis=1)}
+    return outputs | labels | (_name(card, "EMBED", results[:, classes:]) if "EMBED" in card.operations else {})
+
+
+def _outputs_of_others(subject: Subject, network: Network) -> Mapping[str, NDArray[Any]]:
+    """Run the operations that `Subject.run` does not, on probe rows, and name their results as golden files do."""
+    card, outputs = subject.card, dict[str, NDArray[Any]]()
+    addresses = Addresses.of_range(CHECK_SEED, 0, subject.batch(_MAX_BF16_BATCH))
+    for operation in (each for each in card.operations if each not in subject.operations):
+        rows = make_probe_rows(card, operation, addresses)
+        outputs |= _name(card, operation, np.asarray(network.run(operation, rows, subject.draw), np.float32))
+    return outputs
+
+
+def _name(card: Card, operation: Operation, values: Float32s) -> dict[str, NDArray[Any]]:
+    name = RESULTS[operation]
+    if operation in ("SAMPLE", "DECODE", "TRANSLATE") and card.sample.modality == "image":
+        return {name: floats_to_uint8(values, card.sample.value_range)}
+    return {name: values}

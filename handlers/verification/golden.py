@@ -46,24 +46,26 @@ from handlers.state import State
 from handlers.verification.profile import measure_profile
 
 __all__ = [
-    "GOLDEN_COUNT", "GOLDEN_SEED", "MAX_LEVELS", "MEAN_LEVELS", "GoldenError", "check_golden", "compare_outputs",
-    "record_golden",
+    "GOLDEN_COUNT", "GOLDEN_SEED", "MAX_LEVELS", "MEAN_LEVELS", "RESULTS", "GoldenError", "check_golden",
+    "compare_outputs", "record_golden",
 ]  # fmt: skip
 
 GOLDEN_COUNT = 64
 GOLDEN_SEED = 20260
 MAX_LEVELS, MEAN_LEVELS = 2, 0.1  # of 255: the tolerance for images
 
+RESULTS: Mapping[Operation, str] = {
+    "SAMPLE": "images", "TRANSFORM": "images", "CLASSIFY": "probabilities", "EMBED": "embeddings",
+    "ENCODE": "latents", "DECODE": "decoded", "TRANSLATE": "translated", "SCORE": "scores",
+}  # fmt: skip
+"""The name of each operation's results in a golden file."""
+
 _KIND = "golden"
 _MAX_DIFFERENCE = 0.02  # for probabilities, and for embeddings and latents as a share of the largest recorded
 _MAX_SHARE = 1e-3  # for scores as a share of each, and for vectors as a share of the largest recorded
 _ORDER: tuple[Operation, ...] = ("SAMPLE", "TRANSFORM", "CLASSIFY", "EMBED", "ENCODE", "DECODE", "TRANSLATE", "SCORE")
-_RESULTS: Mapping[Operation, str] = {
-    "SAMPLE": "images", "TRANSFORM": "images", "CLASSIFY": "probabilities", "EMBED": "embeddings",
-    "ENCODE": "latents", "DECODE": "decoded", "TRANSLATE": "translated", "SCORE": "scores",
-}  # fmt: skip
 _DRAWN: tuple[Operation, ...] = ("SAMPLE", "DECODE", "TRANSLATE")
-_IMAGES = tuple(_RESULTS[operation] for operation in _DRAWN)
+_IMAGES = tuple(RESULTS[operation] for operation in _DRAWN)
 
 Arrays = Mapping[str, NDArray[Any]]
 
@@ -151,7 +153,7 @@ def compare_outputs(recorded: Arrays, outputs: Arrays) -> tuple[str, bool]:
 
 def _place(name: str) -> int:
     """Order outputs as operations are; labels come first."""
-    return -1 if name == "labels" else list(_RESULTS.values()).index(name)
+    return -1 if name == "labels" else list(RESULTS.values()).index(name)
 
 
 def _compare(name: str, recorded: NDArray[Any], found: NDArray[Any]) -> tuple[str, bool]:
@@ -224,7 +226,7 @@ def _expected_arrays(card: Card) -> dict[str, tuple[type[np.generic], tuple[int 
         expected["embeddings"] = (np.float32, (None,))
     if "ENCODE" in operations:
         expected["latents"] = (np.float32, (2, card.latent_dim))
-    expected |= {_RESULTS[each]: (pixel, image) for each in ("DECODE", "TRANSLATE") if each in operations}
+    expected |= {RESULTS[each]: (pixel, image) for each in ("DECODE", "TRANSLATE") if each in operations}
     if "SCORE" in operations:
         expected["scores"] = (np.float32, (len(card.score_columns),))
     return expected
@@ -252,7 +254,7 @@ def _inputs(card: Card, images: Values | None) -> dict[str, NDArray[Any]]:
 
 def _outputs(operation: Operation, values: Values, card: Card) -> dict[str, NDArray[Any]]:
     """Convert the results of an operation to the arrays that are recorded."""
-    name = _RESULTS[operation]
+    name = RESULTS[operation]
     if operation in _DRAWN and values.dtype != np.uint8 and card.sample.modality == "image":
         return {name: floats_to_uint8(np.asarray(values, np.float32), card.sample.value_range)}
     if operation == "CLASSIFY" and "SAMPLE" not in card.operations:  # whose labels are given
