@@ -39,6 +39,9 @@ def custom_card() -> Card:
     return dataclasses.replace(
         card,
         name="own",
+        operations=("SAMPLE",),
+        latent_dim=None,
+        latent_spread=1.0,
         family=Family(name="module", source="generator.py", class_name="Generator"),
         latent=Latent(shape=(64,)),
         sample=dataclasses.replace(card.sample, value_range=(-1.0, 1.0)),

@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from handlers.recipes.catalogue import GanFit
 from handlers.recipes.run import loop
 from handlers.recipes.run.checkpoints import Checkpoint, CheckpointError, load_checkpoint, save_checkpoint
 from handlers.recipes.run.loop import TrainingFailed, TrainingInterrupted
@@ -187,7 +188,7 @@ class Forgetful(GanTask):
 def test_a_collapsing_run_stops_with_the_last_healthy_checkpoint(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("handlers.recipes.run.training.GanTask", Forgetful)
+    monkeypatch.setattr("handlers.recipes.run.training._TASKS", {GanFit: Forgetful})
     monkeypatch.setattr("handlers.recipes.run.divergence.WARM_UP_STEPS", 4)
     monkeypatch.setattr(
         "handlers.recipes.run.divergence.LEARNED_ACCURACY", 2.0
