@@ -118,6 +118,7 @@ def test_an_export_killed_at_any_moment_goes_on(exports: Path, augmented: Augmen
     assert goes_on(exports, out, augmented.server)
 
 
+@pytest.mark.slow
 def test_an_export_outlives_a_gateway_killed_and_started_again(
     exports: Path, augmented: Augmented, tmp_path: Path
 ) -> None:

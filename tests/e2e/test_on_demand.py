@@ -37,6 +37,7 @@ def states(client: Client) -> dict[str, str]:
     return {model.name: model.state for model in client.models()}
 
 
+@pytest.mark.slow
 def test_it_serves_three_models_with_room_for_one(served: Served) -> None:
     assert any("loading 3 models on demand, at most 1 model at once" in line for line in served.lines)
     seen: list[int] = []
