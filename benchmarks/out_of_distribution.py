@@ -94,8 +94,9 @@ def area(inside: NDArray[np.float64], outside: NDArray[np.float64]) -> tuple[flo
 def scores_of(client: Client, images: Images) -> dict[str, NDArray[np.float64]]:
     """Score pictures in every way, (N,) each."""
 
-    def column(model: str, name: str, **parameters: int) -> NDArray[np.float64]:
-        return np.asarray(client.score(model, images, seed=_SEED, **parameters)[name], np.float64)
+    def column(model: str, name: str, importance_samples: int | None = None) -> NDArray[np.float64]:
+        scores = client.score(model, images, seed=_SEED, importance_samples=importance_samples)
+        return np.asarray(scores[name], np.float64)
 
     bound = column(_MODEL, "iwae", importance_samples=_SAMPLES)
     return {

@@ -218,18 +218,21 @@ def _latent_dims(model: ServedModel, task: Task) -> tuple[int, ...]:
 
 
 _BOTH = (Operation.ENCODE, Operation.DECODE)
-_ENCODE = RpcShape(Operation.ENCODE, read_task=_read_encode, results=_latent_dims)
-_DECODE = RpcShape(Operation.DECODE, read_task=_read_decode, rows="latents")
-_RECONSTRUCT = RpcShape(*_BOTH, read_task=_read_reconstruct)
-_INTERPOLATE = RpcShape(*_BOTH, read_task=_read_interpolate, rows_each=2)
-_VARY = RpcShape(*_BOTH, read_task=_read_vary)
+_ENCODE = RpcShape(operations=(Operation.ENCODE,), read_task=_read_encode, results=_latent_dims)
+_DECODE = RpcShape(operations=(Operation.DECODE,), read_task=_read_decode, rows="latents")
+_RECONSTRUCT = RpcShape(operations=_BOTH, read_task=_read_reconstruct)
+_INTERPOLATE = RpcShape(operations=_BOTH, read_task=_read_interpolate, rows_each=2)
+_VARY = RpcShape(operations=_BOTH, read_task=_read_vary)
 _SCORE = RpcShape(
-    Operation.SCORE,
+    operations=(Operation.SCORE,),
     read_task=_read_score,
     grant="score",
     results=lambda model, _: (len(model.score_columns),),
     labels="optional",
 )
 _CLASSIFY = RpcShape(
-    Operation.CLASSIFY, read_task=_read_classify, results=lambda model, _: (len(model.labels),), labels="none"
+    operations=(Operation.CLASSIFY,),
+    read_task=_read_classify,
+    results=lambda model, _: (len(model.labels),),
+    labels="none",
 )

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
-from dataclasses import replace
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, Literal
 
 import numpy as np
 
@@ -29,34 +29,30 @@ Config = Any
 """One of the configs of latent.proto and scoring.proto."""
 
 _INDEX_LIMIT = 2**64
-_RowsReader = Callable[[Config, ServedModel, Violations], Task | None]
+_TaskReader = Callable[[Config, ServedModel, Violations], Task | None]
 
 
+@dataclass(frozen=True, kw_only=True)
 class RpcShape:
     """What distinguishes the streams of one RPC.
 
-    Args:
+    Attributes:
         operations: that the model needs.
-        grant: prefix of the grant that the caller needs.
         read_task: reads the fields that only this RPC has; None with a violation.
-        rows: whether rows are "samples" or "latents".
-        results: "samples", encoded as the config says; else the dims of float results, computed from model and task.
-        labels: whether rows of a conditional model must have a label: "needed", "optional" or "none".
+        grant: prefix of the grant that the caller needs.
+        rows: what rows are.
+        results: the dims of float results, computed from model and task; None: samples, encoded as the config says.
+        labels: whether rows of a conditional model have labels.
         rows_each: how many rows an index counts: 2 for pairs.
     """
 
-    def __init__(
-        self,
-        *operations: Operation,
-        read_task: _RowsReader,
-        grant: str = "sample",
-        rows: str = "samples",
-        results: Callable[[ServedModel, Task], tuple[int, ...]] | None = None,
-        labels: str = "needed",
-        rows_each: int = 1,
-    ) -> None:
-        self.operations, self.grant, self.read_task = operations, grant, read_task
-        self.rows, self.results, self.labels, self.rows_each = rows, results, labels, rows_each
+    operations: tuple[Operation, ...]
+    read_task: _TaskReader
+    grant: Literal["sample", "score"] = "sample"
+    rows: Literal["samples", "latents"] = "samples"
+    results: Callable[[ServedModel, Task], tuple[int, ...]] | None = None
+    labels: Literal["needed", "optional", "none"] = "needed"
+    rows_each: int = 1
 
 
 async def read_config(request: Any | None, shape: RpcShape, catalog: Catalog, caller: Caller) -> GivenStream:
