@@ -20,12 +20,11 @@ from handlers.recipes.data.load import TrainingData
 from handlers.recipes.latents import encode_rows
 from handlers.recipes.model_folder import Evaluator
 from handlers.recipes.noise import add_noise, noise_at
-from handlers.recipes.quality.measures import draw_images, mean_entry, quality_entry
+from handlers.recipes.quality.measures import CONFIDENT, draw_images, mean_entry, quality_entry
 
 __all__ = ["measure_latents"]
 
 _CHUNK = 100
-_CONFIDENT = 0.8
 _SAMPLES, _SEED = 10_000, 20261
 _GRID, _REACH = 40, 3  # points a side of a plane of codes, and half a side in standard deviations
 _NOISE_LEVELS = (0.1, 0.3, 0.5)
@@ -80,8 +79,8 @@ def _measure_reconstruction(images: Tensor, restored: Tensor) -> Iterator[Qualit
 @torch.inference_mode()
 def _clear_share(metric: str, what: str, images: Tensor, evaluator: Evaluator) -> Quality:
     parts = [evaluator.classifier.classify(rows).amax(dim=1) for rows in torch.split(images, _CHUNK)]
-    clear = int((torch.cat(parts) >= _CONFIDENT).sum())
-    method = f"share of {what} to which {evaluator.name} gives a class with {_CONFIDENT} or more; Wilson interval"
+    clear = int((torch.cat(parts) >= CONFIDENT).sum())
+    method = f"share of {what} to which {evaluator.name} gives a class with {CONFIDENT} or more; Wilson interval"
     return quality_entry(metric, clear / len(images), wilson_interval(clear, len(images)), None, method)
 
 

@@ -30,6 +30,7 @@ from handlers.execution.pixels import floats_to_uint8, uint8_to_floats
 from handlers.family import Classifier, Deadline, Draw, Noise, Sampler
 
 __all__ = [
+    "CONFIDENT",
     "OPTIMISTIC",
     "count_copies",
     "count_correct",
@@ -51,6 +52,9 @@ OPTIMISTIC = "the test rows also steered choices of the recipe, so values lean o
 
 _CPU = torch.device("cpu")
 _UNIT = (0.0, 1.0)
+CONFIDENT = 0.8
+"""The probability from which on a picture is clearly of a class."""
+
 _CHUNK = 100  # rows; larger activations of 28×28 pixels are returned to the system and allocated again each time
 _TAIL = 0.025
 _NORMAL = NormalDist().inv_cdf(1 - _TAIL)

@@ -28,6 +28,7 @@ from handlers.recipes.quality.attributes import measure_directions
 from handlers.recipes.quality.densities import measure_mixture, measure_points
 from handlers.recipes.quality.latent import measure_latents
 from handlers.recipes.quality.measures import (
+    CONFIDENT,
     OPTIMISTIC,
     count_copies,
     count_correct,
@@ -51,7 +52,6 @@ _SEED = 20261  # of the samples; golden samples and training rows of classifiers
 _TRAINING_SEED = 20262  # of the samples that classifiers are trained on in the first run; later runs have the next
 _TRAINING_RUNS = 3
 _TESTS = 10  # of the test rows while a classifier is trained, for the progress bar
-_CONFIDENT = 0.8
 _REAL_DRAWS, _RESAMPLES = 400, 4000
 _UNIT = (0.0, 1.0)
 _CPU = torch.device("cpu")
@@ -213,7 +213,7 @@ def _measure_unconditional(data: TrainingData, images: Tensor, evaluator: Evalua
     clear, counts = _classify(evaluator, images)
     real, count = _classify(evaluator, data.test.images)[0], len(data.test.labels)
     method = (
-        f"share of {_SAMPLES} samples to which {evaluator.name} gives a class with {_CONFIDENT} or more; the real "
+        f"share of {_SAMPLES} samples to which {evaluator.name} gives a class with {CONFIDENT} or more; the real "
         f"value is of {count} test rows; Wilson interval; {OPTIMISTIC}"
     )
     yield _proportion("clear-digit-share", clear, _SAMPLES, real / count, method)
@@ -281,7 +281,7 @@ def _classify(evaluator: Evaluator, images: Tensor) -> tuple[int, Tensor]:
     """Count the rows with a confident class, and the rows of each class."""
     classifier = evaluator.classifier
     most = torch.cat([classifier.classify(rows) for rows in torch.split(images, 100)]).max(dim=1)
-    clear = int((most.values >= _CONFIDENT).sum())
+    clear = int((most.values >= CONFIDENT).sum())
     return clear, torch.bincount(most.indices, minlength=classifier.config.classes)
 
 

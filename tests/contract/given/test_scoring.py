@@ -34,10 +34,14 @@ async def test_labels_condition_the_score(running: Running) -> None:
 
 
 async def test_rows_with_and_without_labels_share_no_call(running: Running) -> None:
+    running.pool.faults.delay_s = 0.05  # so that the messages after the first wait together
     images, config = pixels(2), {"model": ref("classes")}
-    found = await results(running, "Score", config, rows(images), rows(images, labels=[1, 1]))
-    assert np.allclose(found, np.concatenate([scores(images), scores(images, 1)]), atol=1e-5)
-    assert all(len({item.labels is None for item in call.items}) == 1 for call in running.pool.calls)
+    messages = [rows(images), rows(images, labels=[1, 1])] * 4
+    found = await results(running, "Score", config, *messages)
+    assert np.allclose(found, np.concatenate([scores(images), scores(images, 1)] * 4), atol=1e-5)
+    calls = [[item.labels is None for item in call.items] for call in running.pool.calls]
+    assert max(map(len, calls)) > 1
+    assert all(len(set(call)) == 1 for call in calls)
 
 
 async def test_it_classifies(running: Running) -> None:
