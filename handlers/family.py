@@ -2,8 +2,8 @@
 
 A family is a torch module built from its configuration. It gets noise by address and labels by row, never a seed or a
 global generator, and returns float32 samples in its own value range. One-step samplers read the noise once; many-step
-samplers read `noise.normal(..., step=k)` and call `deadline.check()` between steps. A `SteppedSampler` also exposes its
-steps, so that a draw can be preempted between two of them and resumed elsewhere.
+samplers read `noise.normal(..., step=k)` and call `deadline.check()` between steps. Those of `handlers.stepping` expose
+their steps, so that a draw can be preempted between two of them and resumed elsewhere.
 
 "Images" are rows of the model's own kind: (B, C, H, W) for a model of images, (B, length) for one of vectors. No row of
 a batch may depend on another one.
@@ -25,8 +25,7 @@ from fount.address import Addresses, Stream
 
 __all__ = [
     "Classifier", "ConditionedSampler", "Deadline", "DeadlinePassed", "Decoder", "Draw", "Encoder", "Given", "Noise",
-    "Sampler", "Scorer", "SteppedSampler", "Transformer", "Translator", "WrongOutputError", "sample_in_steps",
-    "take_steps",
+    "Sampler", "Scorer", "Transformer", "Translator", "WrongOutputError",
 ]  # fmt: skip
 
 
@@ -108,6 +107,7 @@ class Draw:
     top_p: float | None = None
     guidance_scale: float | None = None
     steps: int | None = None
+    eta: float | None = None
     importance_samples: int | None = None
     prior_fit: float | None = None
 
@@ -158,49 +158,8 @@ class Sampler(Family, Protocol):
 
 
 @runtime_checkable
-class SteppedSampler(Sampler, Protocol):
-    """A sampler that can be preempted between two steps: its `sample` is `sample_in_steps`.
-
-    A preempted draw resumes from its state alone, in another batch and perhaps another process, so nothing else may be
-    kept between steps. `advance` and `finish` receive a float32, row-major copy of the state, whatever was returned; a
-    family whose network runs in another precision casts it to `noise.dtype`.
-    """
-
-    def steps(self, draw: Draw) -> int:
-        """Return how many steps a draw takes, 1 or more; also for a draw without parameters."""
-        ...
-
-    def begin(self, noise: Noise, labels: Tensor | None, draw: Draw) -> Tensor:
-        """Return the state before step 0.
-
-        Returns:
-            (B, ...) floating, at most float32; the shape of a row must not depend on draw or step.
-        """
-        ...
-
-    def advance(self, state: Tensor, step: int, noise: Noise, labels: Tensor | None, draw: Draw) -> Tensor:
-        """Take one step.
-
-        Args:
-            state: (B, ...) float32, before the step.
-            step: 0 to steps - 1; its noise is `noise.normal(Stream.STEP, ..., step=step)`.
-            noise: B addresses.
-            labels: (B,) int64, or None for an unconditional model.
-            draw: parameters, the same at every step.
-
-        Returns:
-            The state after the step, of the shape that `begin` returned.
-        """
-        ...
-
-    def finish(self, state: Tensor) -> Tensor:
-        """Turn the state after the last step into images, as `Sampler.sample` returns them."""
-        ...
-
-
-@runtime_checkable
 class ConditionedSampler(Family, Protocol):
-    """A family whose operation SAMPLE can be given values in addition to a label."""
+    """A family whose operation SAMPLE can be given values in addition to a label, and draws in one step."""
 
     def sample_given(self, given: Given, noise: Noise, labels: Tensor | None, draw: Draw, deadline: Deadline) -> Tensor:
         """Draw one image for each row of `given`, as `Sampler.sample` does."""
@@ -314,66 +273,3 @@ class Transformer(Family, Protocol):
             (B, H, W, C) uint8.
         """
         ...
-
-
-def sample_in_steps(
-    sampler: SteppedSampler, noise: Noise, labels: Tensor | None, draw: Draw, deadline: Deadline
-) -> Tensor:
-    """Take all steps of a draw: the `sample` of a `SteppedSampler`.
-
-    Raises:
-        DeadlinePassed: the deadline passed between two steps.
-        WrongOutputError: the state is not what `SteppedSampler` requires.
-    """
-    steps = range(sampler.steps(draw))
-    return sampler.finish(take_steps(sampler, None, steps, noise, labels, draw, deadline))
-
-
-def take_steps(
-    sampler: SteppedSampler,
-    state: Tensor | None,
-    steps: range,
-    noise: Noise,
-    labels: Tensor | None,
-    draw: Draw,
-    deadline: Deadline,
-) -> Tensor:
-    """Take some steps of a draw.
-
-    Args:
-        sampler: the family.
-        state: (B, ...) before the first of these steps; None starts the draw.
-        steps: to take.
-        noise: B addresses.
-        labels: (B,) int64, or None for an unconditional model.
-        draw: parameters.
-        deadline: checked before every step.
-
-    Returns:
-        (B, ...) float32, row-major: the state after the last of these steps.
-
-    Raises:
-        DeadlinePassed: the deadline passed between two steps.
-        WrongOutputError: the state is not what `SteppedSampler` requires.
-    """
-    state = _copy_state(sampler.begin(noise, labels, draw) if state is None else state)
-    if state.shape[:1] != (len(noise.addresses),):
-        raise WrongOutputError(f"the state has shape {tuple(state.shape)} for {len(noise.addresses)} rows of noise")
-    for step in steps:
-        deadline.check()
-        after = _copy_state(sampler.advance(state, step, noise, labels, draw))
-        if after.shape != state.shape:
-            shapes = f"{tuple(state.shape)} to {tuple(after.shape)}"
-            raise WrongOutputError(f"step {step} changed the shape of the state from {shapes}; keep its shape")
-        state = after
-    return state
-
-
-def _copy_state(state: Tensor) -> Tensor:
-    """Copy a state into the form it has after a transfer to a gateway and back, so that preemption changes no values.
-
-    Kernels round by memory layout, so strides are rebuilt, even where `contiguous` would keep them.
-    """
-    if state.dtype not in (torch.float32, torch.bfloat16, torch.float16):
-        raise WrongOutputError(f"the state is {state.dtype}; return float32 or a shorter float type")
-    return torch.empty(state.shape, dtype=torch.float32, device=state.device).copy_(state)

@@ -11,8 +11,8 @@ Raise it when a change of this package gives a sample other bytes on the same nu
 and padding a layer changes no byte): how floats are rounded to uint8
 (`handlers.execution.pixels`), the memory layout of a network (`handlers.execution.network`), how batches are padded
 (`handlers.execution.rows`), which batch sizes may run (`handlers.verification.profile`) and which of them a batch gets
-(`handlers.execution.batches`), or how a custom model is built and called (`handlers.loading.custom_source`,
-`handlers.models.custom`).
+(`handlers.execution.batches`), how discrete values are drawn (`handlers.discrete`), or how a custom model is built and
+called (`handlers.loading.custom_source`, `handlers.models.custom`).
 """
 
 PROFILE_VERSION = 3

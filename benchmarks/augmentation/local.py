@@ -36,8 +36,9 @@ from service.augmentation.rows import ProvenanceLevel, RowMaker
 from service.augmentation.slots import RealMode, Source, Stratum
 from service.augmentation.targets import Allocation, Mix
 from service.caller import Caller
+from service.calls import Failure
 from service.catalog import PinnedModel
-from service.domain import Failure, Parameters
+from service.domain import Parameters
 from service.rpc.fields import policy_from_proto
 from service.scheduler.work import RequestContext
 

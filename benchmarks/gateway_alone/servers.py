@@ -18,8 +18,9 @@ import numpy as np
 from benchmarks.child import write_result
 from benchmarks.gateway_alone.client import COUNT_OF_CHUNK, MODEL, once_request, stream_request
 from fount.v1 import sampling_pb2, sampling_pb2_grpc
+from service.calls import Call, Reply, Rows
 from service.config import GatewayConfig
-from service.domain import Call, Reply, Rows, Target
+from service.domain import Target
 from service.gateway import Gateway
 from service.workers import Offer
 from service.workers.memory import MemoryPool, memory_model

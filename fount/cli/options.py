@@ -56,8 +56,9 @@ _PARAMETERS: tuple[_Decorator, ...] = (
     option("--temperature", type=float, metavar="X", help="Scale of the noise, or divisor of logits."),
     option("--top-k", type=int, metavar="K", help="Keep the K most likely values per step."),
     option("--top-p", type=float, metavar="P", help="Keep the most likely values up to this probability per step."),
-    option("--guidance-scale", type=float, metavar="X", help="Weight of the condition."),
+    option("--guidance-scale", type=float, metavar="X", help="Weight of the condition; 1 is no guidance."),
     option("--steps", type=int, metavar="N", help="Steps of an iterative sampler."),
+    option("--eta", type=float, metavar="X", help="Fresh noise per step of a diffusion: 0 is DDIM, 1 DDPM."),
     option("--importance-samples", type=int, metavar="K", help="Latents that a bound of a score is computed from."),
     option("--prior-fit", type=float, metavar="X", help="0 draws z from N(0, 1), 1 from the fitted distribution."),
 )

@@ -30,7 +30,7 @@ ENCODINGS = {
 PRIORITIES = {"bulk": sampling_pb2.PRIORITY_BULK, "interactive": sampling_pb2.PRIORITY_INTERACTIVE}
 
 _WHOLE_PARAMETERS = ("top_k", "steps", "importance_samples")
-_REAL_PARAMETERS = ("truncation", "temperature", "top_p", "guidance_scale", "prior_fit")
+_REAL_PARAMETERS = ("truncation", "temperature", "top_p", "guidance_scale", "eta", "prior_fit")
 
 
 class ParametersQuery(TypedDict, total=False):
@@ -42,6 +42,7 @@ class ParametersQuery(TypedDict, total=False):
     top_p: float | None
     guidance_scale: float | None
     steps: int | None
+    eta: float | None
     importance_samples: int | None
     prior_fit: float | None
 

@@ -19,6 +19,30 @@ else:
 
 DESCRIPTOR: google.protobuf.descriptor.FileDescriptor
 
+class _ConditionKind:
+    ValueType = typing.NewType("ValueType", builtins.int)
+    V: typing_extensions.TypeAlias = ValueType
+
+class _ConditionKindEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumTypeWrapper[_ConditionKind.ValueType], builtins.type):
+    DESCRIPTOR: google.protobuf.descriptor.EnumDescriptor
+    CONDITION_KIND_UNSPECIFIED: _ConditionKind.ValueType  # 0
+    """CONDITION_KIND_UNSPECIFIED is never sent."""
+    CONDITION_KIND_PREFIX: _ConditionKind.ValueType  # 1
+    """CONDITION_KIND_PREFIX is Condition.prefix: the beginning of a sample."""
+    CONDITION_KIND_MASK: _ConditionKind.ValueType  # 2
+    """CONDITION_KIND_MASK is Condition.image with Condition.mask: any part of a picture."""
+
+class ConditionKind(_ConditionKind, metaclass=_ConditionKindEnumTypeWrapper):
+    """ConditionKind is what samples can be conditional on besides a label."""
+
+CONDITION_KIND_UNSPECIFIED: ConditionKind.ValueType  # 0
+"""CONDITION_KIND_UNSPECIFIED is never sent."""
+CONDITION_KIND_PREFIX: ConditionKind.ValueType  # 1
+"""CONDITION_KIND_PREFIX is Condition.prefix: the beginning of a sample."""
+CONDITION_KIND_MASK: ConditionKind.ValueType  # 2
+"""CONDITION_KIND_MASK is Condition.image with Condition.mask: any part of a picture."""
+Global___ConditionKind: typing_extensions.TypeAlias = ConditionKind
+
 class _Operation:
     ValueType = typing.NewType("ValueType", builtins.int)
     V: typing_extensions.TypeAlias = ValueType
@@ -309,6 +333,8 @@ class Model(google.protobuf.message.Message):
     DRAW_STEPS_FIELD_NUMBER: builtins.int
     SCORE_COLUMNS_FIELD_NUMBER: builtins.int
     DIRECTIONS_FIELD_NUMBER: builtins.int
+    CONDITIONS_FIELD_NUMBER: builtins.int
+    PREFIX_UNIT_FIELD_NUMBER: builtins.int
     state: Global___Model.State.ValueType
     """state is whether it can be sampled now. Always set."""
     state_reason: builtins.str
@@ -333,6 +359,8 @@ class Model(google.protobuf.message.Message):
     """
     draw_steps: builtins.int
     """draw_steps is how many steps a draw takes without parameters; 1 for a model that draws at once. Always set."""
+    prefix_unit: builtins.int
+    """prefix_unit is of how many bytes Condition.prefix must be a multiple. 0: conditions have no PREFIX."""
     @property
     def ref(self) -> Global___ModelRef:
         """ref is the resolved name, version and digest. Always whole."""
@@ -381,6 +409,10 @@ class Model(google.protobuf.message.Message):
     def directions(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___Direction]:
         """directions are attributes that change along a line in the latent space. Empty: none was measured."""
 
+    @property
+    def conditions(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[Global___ConditionKind.ValueType]:
+        """conditions are what samples can be conditional on besides a label. Empty: nothing."""
+
     def __init__(
         self,
         *,
@@ -407,9 +439,11 @@ class Model(google.protobuf.message.Message):
         draw_steps: builtins.int = ...,
         score_columns: collections.abc.Iterable[Global___ScoreColumn] | None = ...,
         directions: collections.abc.Iterable[Global___Direction] | None = ...,
+        conditions: collections.abc.Iterable[Global___ConditionKind.ValueType] | None = ...,
+        prefix_unit: builtins.int = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["condition", b"condition", "limits", b"limits", "ref", b"ref", "sample_spec", b"sample_spec", "value_range", b"value_range"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["condition", b"condition", "data_licence", b"data_licence", "description", b"description", "directions", b"directions", "draw_steps", b"draw_steps", "encodings", b"encodings", "family", b"family", "intended_use", b"intended_use", "is_default", b"is_default", "latent_dim", b"latent_dim", "latent_spread", b"latent_spread", "limits", b"limits", "numerics", b"numerics", "operations", b"operations", "parameters", b"parameters", "quality", b"quality", "recipe", b"recipe", "ref", b"ref", "sample_spec", b"sample_spec", "score_columns", b"score_columns", "state", b"state", "state_reason", b"state_reason", "value_range", b"value_range"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["condition", b"condition", "conditions", b"conditions", "data_licence", b"data_licence", "description", b"description", "directions", b"directions", "draw_steps", b"draw_steps", "encodings", b"encodings", "family", b"family", "intended_use", b"intended_use", "is_default", b"is_default", "latent_dim", b"latent_dim", "latent_spread", b"latent_spread", "limits", b"limits", "numerics", b"numerics", "operations", b"operations", "parameters", b"parameters", "prefix_unit", b"prefix_unit", "quality", b"quality", "recipe", b"recipe", "ref", b"ref", "sample_spec", b"sample_spec", "score_columns", b"score_columns", "state", b"state", "state_reason", b"state_reason", "value_range", b"value_range"]) -> None: ...
 
 Global___Model: typing_extensions.TypeAlias = Model
 
@@ -567,7 +601,7 @@ class SampleSpec(google.protobuf.message.Message):
         MODALITY_VECTOR: SampleSpec._Modality.ValueType  # 2
         """MODALITY_VECTOR is a vector of numbers: a point, a latent, scores or probabilities."""
         MODALITY_TEXT: SampleSpec._Modality.ValueType  # 3
-        """MODALITY_TEXT is UTF-8 text."""
+        """MODALITY_TEXT is UTF-8 text of varying length: dims are [-1], and limits.max_text_bytes bounds it."""
 
     class Modality(_Modality, metaclass=_ModalityEnumTypeWrapper):
         """Modality is the kind of data a sample is."""
@@ -579,7 +613,7 @@ class SampleSpec(google.protobuf.message.Message):
     MODALITY_VECTOR: SampleSpec.Modality.ValueType  # 2
     """MODALITY_VECTOR is a vector of numbers: a point, a latent, scores or probabilities."""
     MODALITY_TEXT: SampleSpec.Modality.ValueType  # 3
-    """MODALITY_TEXT is UTF-8 text."""
+    """MODALITY_TEXT is UTF-8 text of varying length: dims are [-1], and limits.max_text_bytes bounds it."""
 
     class _Layout:
         ValueType = typing.NewType("ValueType", builtins.int)
@@ -593,6 +627,8 @@ class SampleSpec(google.protobuf.message.Message):
         """LAYOUT_HWC is height, width, channels; a chunk of n samples is NHWC."""
         LAYOUT_C: SampleSpec._Layout.ValueType  # 2
         """LAYOUT_C is components of a vector; of latents with their spread, (2, components)."""
+        LAYOUT_T: SampleSpec._Layout.ValueType  # 3
+        """LAYOUT_T is the bytes of a text."""
 
     class Layout(_Layout, metaclass=_LayoutEnumTypeWrapper):
         """Layout is the order of dims."""
@@ -603,6 +639,8 @@ class SampleSpec(google.protobuf.message.Message):
     """LAYOUT_HWC is height, width, channels; a chunk of n samples is NHWC."""
     LAYOUT_C: SampleSpec.Layout.ValueType  # 2
     """LAYOUT_C is components of a vector; of latents with their spread, (2, components)."""
+    LAYOUT_T: SampleSpec.Layout.ValueType  # 3
+    """LAYOUT_T is the bytes of a text."""
 
     MODALITY_FIELD_NUMBER: builtins.int
     DTYPE_FIELD_NUMBER: builtins.int
@@ -706,20 +744,26 @@ class Limits(google.protobuf.message.Message):
     MAX_COUNT_FIELD_NUMBER: builtins.int
     MAX_LABELS_FIELD_NUMBER: builtins.int
     MAX_GIVEN_BYTES_FIELD_NUMBER: builtins.int
+    MAX_TEXT_BYTES_FIELD_NUMBER: builtins.int
     max_count: builtins.int
     """max_count is the most samples of one request."""
     max_labels: builtins.int
     """max_labels is the most entries Labels.ids may have."""
     max_given_bytes: builtins.int
-    """max_given_bytes is the most bytes of latents that one SampleRequest may hold. 0: the model decodes none."""
+    """max_given_bytes is the most bytes of given rows, latents, images and masks, that one SampleRequest may hold. 0: the model
+    takes none.
+    """
+    max_text_bytes: builtins.int
+    """max_text_bytes is the most bytes of one sample of text, its prefix included. 0: the model is not of text."""
     def __init__(
         self,
         *,
         max_count: builtins.int = ...,
         max_labels: builtins.int = ...,
         max_given_bytes: builtins.int = ...,
+        max_text_bytes: builtins.int = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["max_count", b"max_count", "max_given_bytes", b"max_given_bytes", "max_labels", b"max_labels"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["max_count", b"max_count", "max_given_bytes", b"max_given_bytes", "max_labels", b"max_labels", "max_text_bytes", b"max_text_bytes"]) -> None: ...
 
 Global___Limits: typing_extensions.TypeAlias = Limits
 

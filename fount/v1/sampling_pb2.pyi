@@ -112,6 +112,8 @@ class SampleRequest(google.protobuf.message.Message):
     ENCODING_FIELD_NUMBER: builtins.int
     PRIORITY_FIELD_NUMBER: builtins.int
     NUMERICS_FIELD_NUMBER: builtins.int
+    STOP_FIELD_NUMBER: builtins.int
+    PROGRESS_FIELD_NUMBER: builtins.int
     count: builtins.int
     """count is how many samples, 1 to the model's limits.max_count. 0, unset or above: INVALID_ARGUMENT."""
     start_index: builtins.int
@@ -126,6 +128,12 @@ class SampleRequest(google.protobuf.message.Message):
     """numerics pins a numerics id from an earlier header or from Model.numerics. Empty: the gateway's choice.
     One no ready worker has: FAILED_PRECONDITION.
     """
+    stop: builtins.str
+    """stop ends samples of text: each ends before its first occurrence after the prefix. Unset: none. Empty, longer than a
+    sample, or a model not of text: INVALID_ARGUMENT.
+    """
+    progress: builtins.bool
+    """progress requests messages of kind progress while no sample is finished. False: none are sent."""
     @property
     def model(self) -> fount.v1.model_pb2.ModelRef:
         """model is what to draw from. Unset or without a name: INVALID_ARGUMENT."""
@@ -152,10 +160,15 @@ class SampleRequest(google.protobuf.message.Message):
         encoding: fount.v1.model_pb2.Encoding.ValueType = ...,
         priority: Global___Priority.ValueType = ...,
         numerics: builtins.str = ...,
+        stop: builtins.str | None = ...,
+        progress: builtins.bool = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["_seed", b"_seed", "condition", b"condition", "model", b"model", "parameters", b"parameters", "seed", b"seed"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_seed", b"_seed", "condition", b"condition", "count", b"count", "encoding", b"encoding", "model", b"model", "numerics", b"numerics", "parameters", b"parameters", "priority", b"priority", "seed", b"seed", "start_index", b"start_index"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["_seed", b"_seed", "_stop", b"_stop", "condition", b"condition", "model", b"model", "parameters", b"parameters", "seed", b"seed", "stop", b"stop"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_seed", b"_seed", "_stop", b"_stop", "condition", b"condition", "count", b"count", "encoding", b"encoding", "model", b"model", "numerics", b"numerics", "parameters", b"parameters", "priority", b"priority", "progress", b"progress", "seed", b"seed", "start_index", b"start_index", "stop", b"stop"]) -> None: ...
+    @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_seed", b"_seed"]) -> typing.Literal["seed"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_stop", b"_stop"]) -> typing.Literal["stop"] | None: ...
 
 Global___SampleRequest: typing_extensions.TypeAlias = SampleRequest
 
@@ -173,7 +186,10 @@ class Condition(google.protobuf.message.Message):
     IMAGE_FIELD_NUMBER: builtins.int
     MASK_FIELD_NUMBER: builtins.int
     prefix: builtins.bytes
-    """prefix is the beginning of every sample of a model of text. Unset: none. A model that takes none: INVALID_ARGUMENT."""
+    """prefix is the beginning of every sample, part of its bytes: UTF-8 of a model of text, the first pixels, row-major UINT8, of
+    a model of pictures. The rest is drawn. Unset: none. A model whose conditions have no PREFIX, empty, longer than a
+    sample, not a multiple of prefix_unit, or not UTF-8: INVALID_ARGUMENT.
+    """
     @property
     def label(self) -> Global___LabelRef:
         """label gives every sample the same class."""
@@ -195,14 +211,14 @@ class Condition(google.protobuf.message.Message):
 
     @property
     def image(self) -> Global___InputRows:
-        """image is the picture that samples are conditional on, one for all or one each. Unset: none. A model that takes none:
-        INVALID_ARGUMENT.
+        """image is the picture that samples are conditional on, one for all or one each: row k belongs to sample start_index + k.
+        Unset: none. A model whose conditions have no MASK, without mask, or with prefix: INVALID_ARGUMENT.
         """
 
     @property
     def mask(self) -> Global___InputRows:
-        """mask is 1 where a value of image is given and 0 where it is to be drawn, one for all or one each. Unset: all is given.
-        Without image: INVALID_ARGUMENT.
+        """mask is UINT8, 1 where a value of image is given and 0 where it is to be drawn, of the picture's shape, one for all or one
+        each. Unset: none. Without image, another shape, or another value: INVALID_ARGUMENT.
         """
 
     def __init__(
@@ -368,6 +384,7 @@ class Parameters(google.protobuf.message.Message):
     STEPS_FIELD_NUMBER: builtins.int
     IMPORTANCE_SAMPLES_FIELD_NUMBER: builtins.int
     PRIOR_FIT_FIELD_NUMBER: builtins.int
+    ETA_FIELD_NUMBER: builtins.int
     truncation: builtins.float
     """truncation draws components of z beyond this many standard deviations again. Unset: the model's default, or no truncation."""
     temperature: builtins.float
@@ -386,6 +403,10 @@ class Parameters(google.protobuf.message.Message):
     """prior_fit moves the distribution of z from N(0, 1), at 0, to the one fitted to the training rows' latents, at 1.
     Unset: the model's default.
     """
+    eta: builtins.float
+    """eta is how much fresh noise each step of a diffusion adds: 0 is DDIM, 1 is DDPM. Unset: the model's default, or where it
+    has none the second-order solver of Heun, which adds none and evaluates the network 2 steps - 1 times.
+    """
     def __init__(
         self,
         *,
@@ -397,9 +418,12 @@ class Parameters(google.protobuf.message.Message):
         steps: builtins.int | None = ...,
         importance_samples: builtins.int | None = ...,
         prior_fit: builtins.float | None = ...,
+        eta: builtins.float | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["_guidance_scale", b"_guidance_scale", "_importance_samples", b"_importance_samples", "_prior_fit", b"_prior_fit", "_steps", b"_steps", "_temperature", b"_temperature", "_top_k", b"_top_k", "_top_p", b"_top_p", "_truncation", b"_truncation", "guidance_scale", b"guidance_scale", "importance_samples", b"importance_samples", "prior_fit", b"prior_fit", "steps", b"steps", "temperature", b"temperature", "top_k", b"top_k", "top_p", b"top_p", "truncation", b"truncation"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_guidance_scale", b"_guidance_scale", "_importance_samples", b"_importance_samples", "_prior_fit", b"_prior_fit", "_steps", b"_steps", "_temperature", b"_temperature", "_top_k", b"_top_k", "_top_p", b"_top_p", "_truncation", b"_truncation", "guidance_scale", b"guidance_scale", "importance_samples", b"importance_samples", "prior_fit", b"prior_fit", "steps", b"steps", "temperature", b"temperature", "top_k", b"top_k", "top_p", b"top_p", "truncation", b"truncation"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["_eta", b"_eta", "_guidance_scale", b"_guidance_scale", "_importance_samples", b"_importance_samples", "_prior_fit", b"_prior_fit", "_steps", b"_steps", "_temperature", b"_temperature", "_top_k", b"_top_k", "_top_p", b"_top_p", "_truncation", b"_truncation", "eta", b"eta", "guidance_scale", b"guidance_scale", "importance_samples", b"importance_samples", "prior_fit", b"prior_fit", "steps", b"steps", "temperature", b"temperature", "top_k", b"top_k", "top_p", b"top_p", "truncation", b"truncation"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_eta", b"_eta", "_guidance_scale", b"_guidance_scale", "_importance_samples", b"_importance_samples", "_prior_fit", b"_prior_fit", "_steps", b"_steps", "_temperature", b"_temperature", "_top_k", b"_top_k", "_top_p", b"_top_p", "_truncation", b"_truncation", "eta", b"eta", "guidance_scale", b"guidance_scale", "importance_samples", b"importance_samples", "prior_fit", b"prior_fit", "steps", b"steps", "temperature", b"temperature", "top_k", b"top_k", "top_p", b"top_p", "truncation", b"truncation"]) -> None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_eta", b"_eta"]) -> typing.Literal["eta"] | None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_guidance_scale", b"_guidance_scale"]) -> typing.Literal["guidance_scale"] | None: ...
     @typing.overload
@@ -427,25 +451,53 @@ class SampleResponse(google.protobuf.message.Message):
 
     HEADER_FIELD_NUMBER: builtins.int
     CHUNK_FIELD_NUMBER: builtins.int
+    PROGRESS_FIELD_NUMBER: builtins.int
     @property
     def header(self) -> Global___SampleHeader:
-        """header describes what was resolved. Sent once, first."""
+        """header describes what was resolved. Sent once, before the first chunk."""
 
     @property
     def chunk(self) -> Global___SampleChunk:
         """chunk holds samples."""
+
+    @property
+    def progress(self) -> Global___SampleProgress:
+        """progress is what is done between steps. Sent to requests with progress only, at most once a step."""
 
     def __init__(
         self,
         *,
         header: Global___SampleHeader | None = ...,
         chunk: Global___SampleChunk | None = ...,
+        progress: Global___SampleProgress | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["chunk", b"chunk", "header", b"header", "kind", b"kind"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["chunk", b"chunk", "header", b"header", "kind", b"kind"]) -> None: ...
-    def WhichOneof(self, oneof_group: typing.Literal["kind", b"kind"]) -> typing.Literal["header", "chunk"] | None: ...
+    def HasField(self, field_name: typing.Literal["chunk", b"chunk", "header", b"header", "kind", b"kind", "progress", b"progress"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["chunk", b"chunk", "header", b"header", "kind", b"kind", "progress", b"progress"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["kind", b"kind"]) -> typing.Literal["header", "chunk", "progress"] | None: ...
 
 Global___SampleResponse: typing_extensions.TypeAlias = SampleResponse
+
+@typing.final
+class SampleProgress(google.protobuf.message.Message):
+    """SampleProgress is how far the draws of a stream are."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    STEPS_DONE_FIELD_NUMBER: builtins.int
+    STEPS_TOTAL_FIELD_NUMBER: builtins.int
+    steps_done: builtins.int
+    """steps_done is how many steps the samples in progress have taken, summed over samples, those finished included."""
+    steps_total: builtins.int
+    """steps_total is how many steps all samples of the request take together. Never 0."""
+    def __init__(
+        self,
+        *,
+        steps_done: builtins.int = ...,
+        steps_total: builtins.int = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["steps_done", b"steps_done", "steps_total", b"steps_total"]) -> None: ...
+
+Global___SampleProgress: typing_extensions.TypeAlias = SampleProgress
 
 @typing.final
 class SampleHeader(google.protobuf.message.Message):

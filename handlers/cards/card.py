@@ -23,9 +23,9 @@ from fount.plain_yaml import dump_yaml, read_yaml
 from handlers.cards.rules import cross_check
 
 __all__ = [
-    "CARD_FILE", "NAME_RULE", "Card", "CardError", "Direction", "Family", "Golden", "Latent", "Limits", "OperationName",
-    "Parameter", "ParameterName", "Precision", "Problem", "Quality", "Recipe", "Sample", "ScoreColumn", "Weights",
-    "default_of", "is_model_name", "load_card", "to_plain", "write_card",
+    "CARD_FILE", "NAME_RULE", "Card", "CardError", "ConditionName", "Direction", "Family", "Golden", "Latent",
+    "Limits", "OperationName", "Parameter", "ParameterName", "Precision", "Problem", "Quality", "Recipe", "Sample",
+    "ScoreColumn", "Weights", "default_of", "is_model_name", "load_card", "to_plain", "write_card",
 ]  # fmt: skip
 
 CARD_FILE = "model.yaml"
@@ -63,8 +63,9 @@ ClassName = Annotated[
 ]
 PythonName = Annotated[str, check(str.isidentifier, "must be the name of a Python class")]
 ParameterName = Literal[
-    "truncation", "temperature", "top_k", "top_p", "guidance_scale", "steps", "importance_samples", "prior_fit"
+    "truncation", "temperature", "top_k", "top_p", "guidance_scale", "steps", "eta", "importance_samples", "prior_fit"
 ]
+ConditionName = Literal["PREFIX", "MASK"]
 OperationName = Literal["SAMPLE", "CLASSIFY", "EMBED", "TRANSFORM", "ENCODE", "DECODE", "TRANSLATE", "SCORE"]
 Precision = Literal["fp32", "bf16"]
 
@@ -111,11 +112,12 @@ class Latent:
 class Sample:
     """The shape of one sample, or of what a model reads. Floats are within value_range, ends included.
 
-    An image has height, width and channels, a vector a length. A transformer takes images of any shape; this is the one
-    it is measured and verified with.
+    An image has height, width and channels, a vector a length, a text the length of the longest. A text is a row of its
+    bytes, 0 to 255, filled up with 0. A transformer takes images of any shape; this is the one it is measured and
+    verified with.
     """
 
-    modality: Literal["image", "vector"]
+    modality: Literal["image", "vector", "text"]
     height: Count | None = None
     width: Count | None = None
     channels: Count | None = None
@@ -124,13 +126,13 @@ class Sample:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """(H, W, C) of an image, (length,) of a vector."""
-        sides = (self.length,) if self.modality == "vector" else (self.height, self.width, self.channels)
+        """(H, W, C) of an image, (length,) of a vector or a text."""
+        sides = (self.height, self.width, self.channels) if self.modality == "image" else (self.length,)
         return tuple(side for side in sides if side is not None)
 
     @property
     def tensor_shape(self) -> tuple[int, ...]:
-        """The shape of a row in a family: (C, H, W) of an image, (length,) of a vector."""
+        """The shape of a row in a family: (C, H, W) of an image, (length,) of a vector or a text."""
         return (*self.shape[2:], *self.shape[:2]) if self.modality == "image" else self.shape
 
 
@@ -217,6 +219,8 @@ class Card:
         latent_dim: length of the latent that ENCODE returns and DECODE takes.
         latent_spread: root mean square of the standard deviations of the training rows' latents.
         draw_steps: steps of a draw without parameters.
+        conditions: what samples can be conditional on besides a label.
+        prefix_unit: of how many bytes a prefix must be a multiple, for a model with the condition PREFIX.
         score_columns: what SCORE returns for each row.
         directions: of the latent space.
     """
@@ -235,6 +239,8 @@ class Card:
     latent_dim: Count | None = None
     latent_spread: Annotated[float, check(lambda spread: 0 < spread < math.inf, "must be above 0")] = 1.0
     draw_steps: Count = 1
+    conditions: Annotated[tuple[ConditionName, ...], _DISTINCT] = ()
+    prefix_unit: Count = 1
     score_columns: tuple[ScoreColumn, ...] = ()
     directions: tuple[Direction, ...] = ()
     limits: Limits

@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 from fount.v1 import model_pb2
-from handlers.cards.card import Card
+from handlers.cards.card import Card, Sample
 
 __all__ = ["card_to_proto"]
+
+_LAYOUTS = {
+    "image": model_pb2.SampleSpec.LAYOUT_HWC,
+    "vector": model_pb2.SampleSpec.LAYOUT_C,
+    "text": model_pb2.SampleSpec.LAYOUT_T,
+}
 
 
 def card_to_proto(card: Card, model_digest: str, reason: str) -> model_pb2.Model:
@@ -16,7 +22,7 @@ def card_to_proto(card: Card, model_digest: str, reason: str) -> model_pb2.Model
         model_digest: of the loaded model; "" if none is loaded.
         reason: why the model is unavailable; "" if it is ready.
     """
-    sample, recipe, is_image = card.sample, card.recipe, card.sample.modality == "image"
+    sample, recipe = card.sample, card.recipe
     value_range = model_pb2.ValueRange(min=sample.value_range[0], max=sample.value_range[1])
     model = model_pb2.Model(
         ref=model_pb2.ModelRef(name=card.name, version=card.version, digest=model_digest),
@@ -25,14 +31,7 @@ def card_to_proto(card: Card, model_digest: str, reason: str) -> model_pb2.Model
         family=card.family.name,
         description=card.description,
         operations=[model_pb2.Operation.Value(f"OPERATION_{name}") for name in card.operations],
-        sample_spec=model_pb2.SampleSpec(  # of the default encoding
-            modality=model_pb2.SampleSpec.MODALITY_IMAGE if is_image else model_pb2.SampleSpec.MODALITY_VECTOR,
-            dtype=model_pb2.DTYPE_UINT8 if is_image else model_pb2.DTYPE_FLOAT32,
-            dims=sample.shape,
-            layout=model_pb2.SampleSpec.LAYOUT_HWC if is_image else model_pb2.SampleSpec.LAYOUT_C,
-            value_range=model_pb2.ValueRange(min=0, max=255) if is_image else value_range,
-            encoding=model_pb2.ENCODING_UINT8 if is_image else model_pb2.ENCODING_FLOAT32,
-        ),
+        sample_spec=_sample_spec(sample, value_range),
         parameters=[
             model_pb2.ParameterSpec(
                 name=name,
@@ -43,7 +42,11 @@ def card_to_proto(card: Card, model_digest: str, reason: str) -> model_pb2.Model
             for name, parameter in card.parameters.items()
         ],
         encodings=[model_pb2.Encoding.Value(f"ENCODING_{name}") for name in card.encodings],
-        limits=model_pb2.Limits(max_count=card.limits.max_count, max_labels=card.limits.max_labels),
+        limits=model_pb2.Limits(
+            max_count=card.limits.max_count,
+            max_labels=card.limits.max_labels,
+            max_text_bytes=(sample.length or 0) if sample.modality == "text" else 0,
+        ),
         quality=[
             model_pb2.Quality(
                 metric=quality.metric,
@@ -73,6 +76,8 @@ def card_to_proto(card: Card, model_digest: str, reason: str) -> model_pb2.Model
             model_pb2.Direction(name=each.name, description=each.description, vector=each.vector)
             for each in card.directions
         ],
+        conditions=[model_pb2.ConditionKind.Value(f"CONDITION_KIND_{name}") for name in card.conditions],
+        prefix_unit=card.prefix_unit if "PREFIX" in card.conditions else 0,
     )
     if card.classes:
         labels = [model_pb2.Label(id=i, name=name) for i, name in enumerate(card.classes)]
@@ -81,3 +86,19 @@ def card_to_proto(card: Card, model_digest: str, reason: str) -> model_pb2.Model
         origin = f"{recipe.name}, seed {recipe.seed}, {recipe.steps} steps"
         model.recipe = f"{origin}, data {recipe.data} {recipe.data_digest}"
     return model
+
+
+def _sample_spec(sample: Sample, value_range: model_pb2.ValueRange) -> model_pb2.SampleSpec:
+    """Describe a sample in the default encoding."""
+    spec = model_pb2.SampleSpec(
+        modality=model_pb2.SampleSpec.Modality.Value(f"MODALITY_{sample.modality.upper()}"),
+        dtype=model_pb2.DTYPE_UINT8,
+        dims=[-1] if sample.modality == "text" else sample.shape,
+        layout=_LAYOUTS[sample.modality],
+        value_range=model_pb2.ValueRange(min=0, max=255),
+        encoding=model_pb2.ENCODING_UINT8,
+    )
+    if sample.modality == "vector":
+        spec.dtype, spec.encoding = model_pb2.DTYPE_FLOAT32, model_pb2.ENCODING_FLOAT32
+        spec.value_range.CopyFrom(value_range)
+    return spec

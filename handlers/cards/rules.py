@@ -22,6 +22,7 @@ def cross_check(card: Card) -> Iterator[Problem]:
     yield from _check_operations(card)
     yield from _check_latent(card)
     yield from _check_scores(card)
+    yield from _check_conditions(card)
     yield from _check_prior(card)
     if "fp32" not in card.precisions:
         yield Problem(key="precisions", wrong=f"is {list(card.precisions)}", remedy="must list fp32")
@@ -64,7 +65,7 @@ def _check_family(card: Card) -> Iterator[Problem]:
 
 def _check_sample(card: Card) -> Iterator[Problem]:
     sample = card.sample
-    needed = {"length"} if sample.modality == "vector" else {"height", "width", "channels"}
+    needed = {"height", "width", "channels"} if sample.modality == "image" else {"length"}
     for key in ("height", "width", "channels", "length"):
         value = getattr(sample, key)
         if key in needed and value is None:
@@ -75,6 +76,16 @@ def _check_sample(card: Card) -> Iterator[Problem]:
     if sample.modality == "vector" and not set(card.encodings) <= {"FLOAT32"}:
         remedy = "vectors are encoded as FLOAT32 only: set it to [FLOAT32]"
         yield Problem(key="encodings", wrong=f"is {list(card.encodings)}", remedy=remedy)
+    if sample.modality == "text":
+        if not set(card.encodings) <= {"UINT8"}:
+            remedy = "texts are encoded as UINT8 only: set it to [UINT8]"
+            yield Problem(key="encodings", wrong=f"is {list(card.encodings)}", remedy=remedy)
+        if sample.value_range != (0.0, 255.0):
+            remedy = "the values of a text are bytes: set it to [0.0, 255.0]"
+            yield Problem(key="sample.value_range", wrong=f"is {list(sample.value_range)}", remedy=remedy)
+        if foreign := set(card.operations) - {"SAMPLE", "SCORE"}:
+            remedy = f"a model of text can SAMPLE and SCORE: remove {', '.join(sorted(foreign))}"
+            yield Problem(key="operations", wrong=f"is {list(card.operations)}", remedy=remedy)
 
 
 def _check_latent(card: Card) -> Iterator[Problem]:
@@ -98,6 +109,20 @@ def _check_scores(card: Card) -> Iterator[Problem]:
     names = [column.name for column in card.score_columns]
     if len(set(names)) != len(names):
         yield Problem(key="score_columns", wrong=f"has the names {names}", remedy="give each its own")
+
+
+def _check_conditions(card: Card) -> Iterator[Problem]:
+    if card.conditions and "SAMPLE" not in card.operations:
+        remedy = "only a model with SAMPLE has conditions: remove it"
+        yield Problem(key="conditions", wrong=f"is {list(card.conditions)}", remedy=remedy)
+    if card.conditions and card.sample.modality == "vector":
+        remedy = "samples that are vectors have no conditions: remove it"
+        yield Problem(key="conditions", wrong=f"is {list(card.conditions)}", remedy=remedy)
+    if "MASK" in card.conditions and card.sample.modality == "text":
+        yield Problem(key="conditions", wrong="has MASK", remedy="a text has no mask: remove it")
+    if card.prefix_unit > 1 and "PREFIX" not in card.conditions:
+        remedy = "only a model with the condition PREFIX has one: remove it"
+        yield Problem(key="prefix_unit", wrong=f"is {card.prefix_unit}", remedy=remedy)
 
 
 def _check_operations(card: Card) -> Iterator[Problem]:

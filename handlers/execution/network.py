@@ -26,19 +26,9 @@ from handlers.execution.folding import fold_norms
 from handlers.execution.pixels import Float32s, Uint8s, Values
 from handlers.execution.probes import make_probe_rows
 from handlers.execution.rows import GivenRows, ImageRows, ManipulationRows, Rows, SampleRows
-from handlers.family import (
-    Deadline,
-    Draw,
-    Family,
-    Given,
-    Noise,
-    Sampler,
-    SteppedSampler,
-    Transformer,
-    WrongOutputError,
-    take_steps,
-)
+from handlers.family import Deadline, Draw, Family, Given, Noise, Sampler, Transformer, WrongOutputError
 from handlers.settings import Settings
+from handlers.stepping import SteppedSampler, take_steps
 
 __all__ = ["FamilyBuilder", "Network", "Operation", "StepPlan", "WrongOutputError", "build_network"]
 

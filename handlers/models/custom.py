@@ -29,7 +29,7 @@ METHODS: Mapping[str, str] = MappingProxyType(
 )
 """Operations of a custom model besides SAMPLE, and the methods that they call."""
 
-_DRAW_NAMES = ("temperature", "top_k", "top_p", "guidance_scale", "steps", "prior_fit", "importance_samples")
+_DRAW_NAMES = ("temperature", "top_k", "top_p", "guidance_scale", "steps", "eta", "prior_fit", "importance_samples")
 _SCORE_NAMES = ("importance_samples",)  # of parameters that SCORE takes; SAMPLE takes them if there is no SCORE
 _WHOLE_NUMBERS = ("top_k", "steps", "importance_samples")
 _OTHER_NAMES = ("noise", "check_deadline")
@@ -260,7 +260,7 @@ def values_by_name(noise: Noise, draw: Draw, deadline: Deadline, latent_shape: S
     """Collect what a module may take in addition to z and the label.
 
     Returns:
-        temperature, top_k, top_p, guidance_scale, steps, prior_fit and importance_samples, None if unset;
+        temperature, top_k, top_p, guidance_scale, steps, eta, prior_fit and importance_samples, None if unset;
         `noise(step)`, which returns (B, *latent_shape), N(0, 1), different at every step; and `check_deadline()`.
     """
 

@@ -12,9 +12,12 @@ from pathlib import Path
 
 __all__ = ["FAMILY_IMPORTS", "foreign_imports", "modules_needed"]
 
-FAMILY_IMPORTS = ("torch", "numpy", "fount.address", "fount.transform_columns", "handlers.family")
+FAMILY_IMPORTS = (
+    "torch", "numpy", "fount.address", "fount.transform_columns", "handlers.discrete", "handlers.family",
+    "handlers.stepping",
+)  # fmt: skip
 """What the one file of a family may import in addition to the standard library: its source is in the model digest,
-and the source of further modules would not be."""
+and the source of further modules would not be. Of `handlers.discrete`, `EXECUTION_VERSION` is."""
 
 _PACKAGES = ("fount", "handlers")
 

@@ -34,6 +34,8 @@ _EXAMPLES: Mapping[str, Any] = {
     "quality.real_value": 0.99,
     "latent_dim": 100,
     "draw_steps": 1,
+    "conditions": ("PREFIX",),
+    "prefix_unit": 1,
     "score_columns": (
         ScoreColumn(name="log-density", unit="nats", kind="EXACT", description="log p(x) of the 784 pixels"),
     ),
@@ -63,11 +65,11 @@ KEY_COMMENTS: Mapping[str, str] = {
     "latent.shape": "z is (B, *shape), N(0, 1), drawn by the address of each sample: [100] for a vector, [4, 8, 8] "
     "for a map.",
     "sample": "One sample as the model returns it, or one image as a classifier reads it.",
-    "sample.modality": "image, or vector: a point of a few numbers.",
+    "sample.modality": "image; vector: a point of a few numbers; or text: bytes of UTF-8.",
     "sample.height": "Of an image: pixels.",
     "sample.width": "Of an image: pixels.",
     "sample.channels": "Of an image: 1 is grey, 3 is RGB; others are served as arrays, not as pictures.",
-    "sample.length": "Of a vector: its numbers.",
+    "sample.length": "Of a vector: its numbers. Of a text: the most bytes of one, its prefix included.",
     "sample.value_range": "The range of the floats that the model returns, ends included: [-1, 1] after a tanh, [0, 1] "
     "after a sigmoid. Its ends become 0 and 255. A sample outside is refused, not clipped.",
     "parameters": "What a request may set, with ranges: truncation always; temperature, top_k, top_p, guidance_scale "
@@ -81,6 +83,9 @@ KEY_COMMENTS: Mapping[str, str] = {
     "latent_spread": "Root mean square of the standard deviations of the training rows' latents: the unit in which "
     "variants are spread.",
     "draw_steps": "Steps of a draw when a request sets none: what a sample costs.",
+    "conditions": "What samples can be conditional on besides a label: PREFIX, their beginning, or MASK, any part of a "
+    "picture. For built-in architectures.",
+    "prefix_unit": "Of how many bytes a prefix must be a multiple.",
     "score_columns": "What SCORE returns for each row.",
     "score_columns.name": "Name of the column.",
     "score_columns.unit": "nats.",

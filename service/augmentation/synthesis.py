@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 from fount.address import Addresses, Stream
 from service.augmentation.copy_filter import CopyFilter, PixelCache
 from service.augmentation.plan_spec import OpenPlan
+from service.calls import Failure, FailureCode, Labels
 from service.catalog import PinnedModel
 from service.datasets import unreadable_errors
-from service.domain import Failure, FailureCode, Labels
 from service.errors import FountServiceError, NotReady, TooLate
 from service.scheduler.inference import InferenceClient
 from service.scheduler.work import RequestContext

@@ -16,9 +16,9 @@ from fount.transforms import Kind, Policy, draw
 from service.augmentation.permutation import Permutation
 from service.augmentation.plan_spec import OpenPlan
 from service.augmentation.slots import Source
+from service.calls import Labels
 from service.catalog import class_labels
 from service.datasets import unreadable_errors
-from service.domain import Labels
 from service.errors import PlanRefused
 from service.scheduler.inference import InferenceClient
 from service.scheduler.work import RequestContext

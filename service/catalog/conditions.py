@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fount.address import Addresses, Stream, first_uniform
-from service.domain import Labels
+from service.calls import Labels
 
 __all__ = ["DrawnLabels", "GivenLabels", "LabelSource", "NoLabels", "OneLabel"]
 

@@ -18,8 +18,9 @@ from fount.cli.output.points import points_to_picture
 from fount.cli.output.text import table
 from fount.client import aio
 from fount.client.catalog import ModelInfo
+from service.calls import Call, Rows, TensorItem
 from service.catalog import Catalog
-from service.domain import Call, ModelState, Operation, Parameters, Rows, ServedModel, TensorItem
+from service.domain import ModelState, Operation, Parameters, ServedModel
 from service.workers import WorkerPool
 
 __all__ = ["DemoRow", "demonstrate", "rows_to_table"]

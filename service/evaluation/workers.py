@@ -11,7 +11,8 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from service.domain import Labels, Parameters
+from service.calls import Labels
+from service.domain import Parameters
 from service.evaluation.specification import PinnedModel
 
 __all__ = ["DrawnSamples", "Workers"]

@@ -14,7 +14,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from service.domain import Dtype, Encoding, Labels, Priority, ServedModel, Target
+from service.calls import Labels
+from service.domain import Dtype, Encoding, Priority, ServedModel, Target
 from service.errors import InvalidRequest, Violation
 from service.latent.tasks import Batch, Interpolate, Task, WorkerAccess
 from service.read_ahead import map_in_order

@@ -15,7 +15,8 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from service.domain import Dtype, Failure, FailureCode, Labels, Parameters, ServedModel, Target
+from service.calls import Failure, FailureCode, Labels
+from service.domain import Dtype, Parameters, ServedModel, Target
 from service.latent.points import between, draw_around, draw_posterior, walk
 from service.scheduler.inference import GivenRows, InferenceClient
 from service.scheduler.work import RequestContext

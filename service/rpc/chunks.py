@@ -17,8 +17,9 @@ from PIL import Image
 
 from fount.v1 import augmentation_pb2, model_pb2, sampling_pb2
 from service.augmentation.rows import MadeRows, Provenance
+from service.calls import Failure, FailureCode
 from service.config import CHUNK_BYTES
-from service.domain import Encoding, Failure, FailureCode
+from service.domain import Encoding
 from service.rpc.status import failure_to_status
 from service.rpc.wire_format import floats_field, frame_chunk, frame_rows
 from service.scheduler.work import Piece

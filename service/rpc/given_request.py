@@ -15,8 +15,9 @@ import numpy as np
 
 from fount.v1 import sampling_pb2
 from service.caller import Caller
+from service.calls import Labels
 from service.catalog import Catalog
-from service.domain import Encoding, Labels, Operation, Priority, ServedModel
+from service.domain import Encoding, Operation, Priority, ServedModel
 from service.errors import InvalidRequest, NotReady, Retired, Violation
 from service.latent.stream import GivenStream, ReceivedRows
 from service.latent.tasks import Task

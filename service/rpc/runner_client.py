@@ -23,7 +23,8 @@ from fount.retry import RetryPolicy
 from fount.runner.v1 import runner_pb2, runner_pb2_grpc
 from fount.v1 import model_pb2, sampling_pb2
 from fount.worker.v1 import worker_pb2
-from service.domain import Labels, Operation, Parameters
+from service.calls import Labels
+from service.domain import Operation, Parameters
 from service.errors import FountServiceError, NotReady, Overloaded, Retired, UnknownName, Violation, WorkerFault
 from service.evaluation.specification import PinnedModel
 from service.evaluation.workers import DrawnSamples

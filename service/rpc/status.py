@@ -9,7 +9,7 @@ from google.protobuf.message import Message
 from google.rpc import code_pb2, error_details_pb2, status_pb2
 
 from service import errors
-from service.domain import Failure
+from service.calls import Failure
 from service.errors import FountServiceError, InvalidRequest, JobsUnreachable, Loading, NotLoaded, Overloaded, Violation
 
 __all__ = ["CODES", "error_to_status", "failure_to_status", "unexpected_status"]

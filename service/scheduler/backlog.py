@@ -14,8 +14,9 @@ from collections import deque
 from collections.abc import Callable
 from functools import partial
 
+from service.calls import Call, Reply
 from service.config import GatewayConfig
-from service.domain import Call, Priority, Reply, Target
+from service.domain import Priority, Target
 from service.errors import FountServiceError, NotReady, WorkerBusy, WorkerFault, WorkerLost
 from service.scheduler.fair_queue import INTERACTIVE_CALLS, FairQueue
 from service.scheduler.stream import SampleStream

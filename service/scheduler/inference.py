@@ -19,21 +19,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from service.domain import (
-    Dtype,
-    Failure,
-    GivenItem,
-    Item,
-    Labels,
-    ManipulationItem,
-    ModelKey,
-    Operation,
-    Parameters,
-    RangeItem,
-    ServedModel,
-    Target,
-    TensorItem,
-)
+from service.calls import Failure, GivenItem, Item, Labels, ManipulationItem, RangeItem, TensorItem
+from service.domain import Dtype, ModelKey, Operation, Parameters, ServedModel, Target
 from service.errors import Overloaded, TooLate, WorkerFault
 from service.scheduler.scheduler import BatchingScheduler
 from service.scheduler.work import Piece, RequestContext, Work

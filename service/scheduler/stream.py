@@ -13,8 +13,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Self
 
+from service.calls import Failure, FailureCode, GivenItem, Item, Outcome, RangeItem, SamplerState
 from service.config import GatewayConfig
-from service.domain import Failure, FailureCode, GivenItem, Item, Outcome, RangeItem, SamplerState
 from service.errors import FountServiceError, NotReady, Overloaded, TooLate, WorkerFault
 from service.scheduler.work import Piece, Work
 

@@ -14,8 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.caller import Caller
+from service.calls import Failure, GivenItem, Item, Labels, RangeItem
 from service.catalog import LabelSource
-from service.domain import Dtype, Failure, GivenItem, Item, Labels, Operation, Parameters, Priority, RangeItem, Target
+from service.domain import Dtype, Operation, Parameters, Priority, Target
 
 __all__ = ["Feed", "Lane", "LatentFeed", "Piece", "RangeFeed", "RequestContext", "Work"]
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from service.domain import Call, RangeItem, Reply, SamplerState, Target
+from service.calls import Call, RangeItem, Reply, SamplerState
+from service.domain import Target
 from service.scheduler.stream import SampleStream, Slice
 from service.scheduler.timing import CostModel
 

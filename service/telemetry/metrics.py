@@ -9,7 +9,8 @@ from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
-from service.domain import ModelKey, Reply, Target
+from service.calls import Reply
+from service.domain import ModelKey, Target
 
 __all__ = ["Metrics"]
 

@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Protocol
 
-from service.domain import Call, ModelState, Reply, ServedModel, Target
+from service.calls import Call, Reply
+from service.domain import ModelState, ServedModel, Target
 
 __all__ = ["CALLS_PER_WORKER", "Offer", "WorkerPool"]
 

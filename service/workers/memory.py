@@ -13,23 +13,20 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from service.domain import (
+from service.calls import (
     Call,
     Failure,
     FailureCode,
     GivenItem,
     Item,
-    ModelState,
-    Operation,
     Outcome,
     RangeItem,
     Reply,
     Rows,
     SamplerState,
-    ServedModel,
-    Target,
     TensorItem,
 )
+from service.domain import ModelState, Operation, ServedModel, Target
 from service.errors import NotReady, WorkerBusy, WorkerLost
 from service.workers import CALLS_PER_WORKER, Offer
 from service.workers.memory_models import (

@@ -15,18 +15,8 @@ from numpy.typing import NDArray
 
 from fount.address import Addresses, Stream
 from fount.v1 import model_pb2
-from service.domain import (
-    Dtype,
-    Encoding,
-    GivenItem,
-    Images,
-    Item,
-    ManipulationItem,
-    Operation,
-    RangeItem,
-    ServedModel,
-    TensorItem,
-)
+from service.calls import GivenItem, Images, Item, ManipulationItem, RangeItem, TensorItem
+from service.domain import Dtype, Encoding, Operation, ServedModel
 from service.workers.torchserve.describe import card_to_model
 
 __all__ = [

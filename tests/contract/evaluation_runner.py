@@ -19,8 +19,9 @@ from numpy.typing import NDArray
 
 from fount.address import Addresses, Stream
 from fount.readers import Dataset, DatasetSource, read_dataset
+from service.calls import Labels
 from service.datasets import Datasets
-from service.domain import Labels, Parameters
+from service.domain import Parameters
 from service.errors import FountServiceError
 from service.evaluation.pipeline.pipeline import Pipeline
 from service.evaluation.results import Panel

@@ -15,7 +15,8 @@ import grpc
 from fount.torchserve.v1 import torchserve_pb2
 from fount.v1 import model_pb2
 from fount.worker.v1 import worker_pb2, worker_pb2_grpc
-from service.domain import Call, Dtype, Operation, Parameters, RangeItem, Target
+from service.calls import Call, RangeItem
+from service.domain import Dtype, Operation, Parameters, Target
 from service.workers.torchserve.channel import Address
 from service.workers.torchserve.pool import TorchServePool
 

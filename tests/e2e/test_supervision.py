@@ -17,7 +17,8 @@ import pytest
 from fount import Client
 from fount.errors import ServerUnavailable
 from fount.sampling.types import Chunk
-from service.domain import Call, Dtype, Operation, Parameters, RangeItem, Rows, Target
+from service.calls import Call, RangeItem, Rows
+from service.domain import Dtype, Operation, Parameters, Target
 from service.errors import WorkerBusy, WorkerLost
 from service.workers.torchserve import embedded as embedded_module
 from service.workers.torchserve.embedded import EmbeddedPool

@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from fount.address import Stream
 from fount.worker.v1 import worker_pb2
 from handlers.cards import card as cards
-from handlers.family import Deadline, Draw, Noise, sample_in_steps
+from handlers.family import Deadline, Draw, Noise
+from handlers.stepping import sample_in_steps
 from handlers.worker.worker import Worker
 from tests.handlers.toys import (
     SIDE,

@@ -17,7 +17,7 @@ from google.protobuf.message import Message
 from fount.client.channel import options_for
 from fount.files import open_regular
 from fount.torchserve.v1 import torchserve_pb2
-from service.domain import Call
+from service.calls import Call
 from service.errors import NotReady, TooLate, WorkerFault, WorkerLost
 
 __all__ = [

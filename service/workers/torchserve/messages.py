@@ -16,22 +16,20 @@ from numpy.typing import NDArray
 
 from fount.v1 import model_pb2, sampling_pb2
 from fount.worker.v1 import worker_pb2
-from service.domain import (
+from service.calls import (
     Call,
-    Dtype,
     Failure,
     GivenItem,
     Item,
     Labels,
     ManipulationItem,
-    Operation,
     Outcome,
-    Parameters,
     RangeItem,
     Reply,
     Rows,
     SamplerState,
 )
+from service.domain import Dtype, Operation, Parameters
 from service.errors import WorkerFault
 
 __all__ = ["call_to_request", "reply_to_domain"]

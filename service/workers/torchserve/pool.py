@@ -11,7 +11,8 @@ import asyncio
 import logging
 from collections.abc import Callable, Sequence
 
-from service.domain import Call, Reply, Target
+from service.calls import Call, Reply
+from service.domain import Target
 from service.errors import NotReady, WorkerLost
 from service.workers import Offer
 from service.workers.torchserve.channel import Address

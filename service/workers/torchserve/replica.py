@@ -18,7 +18,8 @@ import grpc
 from fount.client.channel import proxy_note
 from fount.v1 import model_pb2
 from fount.worker.v1 import worker_pb2
-from service.domain import Call, Failure, ModelState, Reply, Target
+from service.calls import Call, Failure, Reply
+from service.domain import ModelState, Target
 from service.errors import WorkerLost
 from service.workers import Offer
 from service.workers.torchserve.channel import Address, TorchServeChannel, is_unresponsive

@@ -18,7 +18,7 @@ from google.protobuf.message import DecodeError
 from fount.client.channel import options_for
 from fount.v1 import model_pb2
 from fount.worker.v1 import worker_pb2
-from service.domain import Call, Reply
+from service.calls import Call, Reply
 from service.errors import FountServiceError, TooLate, WorkerBusy, WorkerFault, WorkerLost
 from service.workers import CALLS_PER_WORKER
 from service.workers.torchserve.channel import TorchServeChannel, error_to_domain, says_no_worker

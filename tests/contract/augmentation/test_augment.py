@@ -13,7 +13,7 @@ from fount.address import Addresses
 from fount.transforms import COLUMNS, draw, draw_provenance, gentle_policy
 from fount.v1 import augmentation_pb2 as pb
 from fount.v1 import model_pb2
-from service.domain import ManipulationItem
+from service.calls import ManipulationItem
 from service.rpc.fields import policy_to_proto
 from service.workers.memory import MemoryPool
 from service.workers.memory_models import memory_transform

@@ -15,7 +15,8 @@ from fount.retry import RetryPolicy
 from fount.runner.v1 import runner_pb2
 from fount.v1 import model_pb2, sampling_pb2
 from fount.worker.v1 import worker_pb2
-from service.domain import Dtype, Operation, Parameters, RangeItem, TensorItem
+from service.calls import RangeItem, TensorItem
+from service.domain import Dtype, Operation, Parameters
 from service.errors import NotReady, Overloaded, Retired, UnknownName, WorkerFault
 from service.evaluation.specification import PinnedModel
 from service.rpc.runner_client import RemoteWorkers

@@ -10,7 +10,8 @@ import pytest
 from fount.address import Addresses, Stream
 from fount.v1 import latent_pb2 as latent
 from fount.v1 import model_pb2, sampling_pb2
-from service.domain import GivenItem, Operation, ServedModel
+from service.calls import GivenItem
+from service.domain import Operation, ServedModel
 from service.workers.memory_models import memory_given
 from tests.contract.gateways import Running
 from tests.contract.given.streams import answer, method, pixels, ref, requests, results, rows

@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 
 from service.caller import Caller, CallerLimits
+from service.calls import RangeItem, Rows, TensorItem
 from service.config import GatewayConfig
-from service.domain import Dtype, Operation, Parameters, RangeItem, Rows, ServedModel, Target, TensorItem
+from service.domain import Dtype, Operation, Parameters, ServedModel, Target
 from service.errors import NotReady, Overloaded, TooLate, WorkerFault
 from service.scheduler.inference import GivenRows, InferenceClient
 from service.scheduler.scheduler import BatchingScheduler

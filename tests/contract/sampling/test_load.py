@@ -11,7 +11,7 @@ import pytest
 from google.rpc import error_details_pb2
 
 from service.caller import Anonymous, Caller, CallerLimits
-from service.domain import RangeItem
+from service.calls import RangeItem
 from service.workers.memory import MemoryPool
 from tests.contract.gateways import INTERACTIVE, SAMPLE_S, data, details, is_idle, pull, request, serving_slowly
 from tests.waiting import until

@@ -11,7 +11,8 @@ import pytest
 from PIL import Image
 
 from fount.v1 import model_pb2, sampling_pb2
-from service.domain import Dtype, RangeItem
+from service.calls import RangeItem
+from service.domain import Dtype
 from service.workers.memory import MemoryPool, memory_model, memory_sample
 from tests.contract.gateways import TOY, data, label, labels, request, serving
 

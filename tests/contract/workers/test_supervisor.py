@@ -10,7 +10,8 @@ from unittest.mock import AsyncMock
 
 import pytest
 
-from service.domain import ModelState, Reply
+from service.calls import Reply
+from service.domain import ModelState
 from service.errors import SetupError, WorkerLost
 from service.workers.torchserve import embedded
 from service.workers.torchserve.channel import Address

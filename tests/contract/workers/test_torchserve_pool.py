@@ -10,7 +10,8 @@ from google.rpc import code_pb2, error_details_pb2, status_pb2
 
 from fount.v1 import model_pb2
 from fount.worker.v1 import worker_pb2
-from service.domain import ModelState, Rows, Target
+from service.calls import Rows
+from service.domain import ModelState, Target
 from service.errors import NotReady, TooLate, WorkerBusy, WorkerFault, WorkerLost
 from service.workers.torchserve.pool import TorchServePool
 from tests.contract.fake_torchserve import (

@@ -11,7 +11,8 @@ import torch
 
 from fount.address import Addresses
 from handlers.execution.rows import SampleRows, concatenate_rows
-from handlers.family import Deadline, DeadlinePassed, Draw, Noise, Sampler, SteppedSampler, WrongOutputError
+from handlers.family import Deadline, DeadlinePassed, Draw, Noise, Sampler, WrongOutputError
+from handlers.stepping import SteppedSampler
 from handlers.worker.worker import Worker
 from tests.handlers.stepping_toys import (
     SteppedToy,

@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from service.calls import ManipulationItem, RangeItem, TensorItem
 from service.catalog.conditions import GivenLabels
-from service.domain import Dtype, ManipulationItem, RangeItem, TensorItem
+from service.domain import Dtype
 from service.scheduler.work import RangeFeed
 
 LABELS = np.array([7, 8, 9, 6], np.uint32)

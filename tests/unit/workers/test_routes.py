@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from service.domain import Call, ModelKey, Operation, Parameters, Target
+from service.calls import Call
+from service.domain import ModelKey, Operation, Parameters, Target
 from service.workers.torchserve.routes import Route
 
 TARGET = Target(model=ModelKey(name="one", version="1", digest=""), numerics="")

@@ -9,20 +9,8 @@ import pytest
 
 from fount.v1 import model_pb2
 from fount.worker.v1 import worker_pb2
-from service.domain import (
-    Call,
-    Dtype,
-    Item,
-    ManipulationItem,
-    ModelKey,
-    Operation,
-    Parameters,
-    RangeItem,
-    Rows,
-    SamplerState,
-    Target,
-    TensorItem,
-)
+from service.calls import Call, Item, ManipulationItem, RangeItem, Rows, SamplerState, TensorItem
+from service.domain import Dtype, ModelKey, Operation, Parameters, Target
 from service.errors import WorkerFault
 from service.workers.torchserve.messages import call_to_request, reply_to_domain
 
