@@ -15,8 +15,8 @@ from functools import cached_property
 import numpy as np
 
 __all__ = [
-    "Dtype", "Encoding", "ModelKey", "ModelState", "Operation", "ParameterRange", "Parameters", "Priority",
-    "QualityFigure", "ServedModel", "Target",
+    "ConditionKind", "Dtype", "Encoding", "Modality", "ModelKey", "ModelState", "Operation", "ParameterRange",
+    "Parameters", "Priority", "QualityFigure", "ServedModel", "Target",
 ]  # fmt: skip
 
 _WHOLE = ("top_k", "steps", "importance_samples")  # parameters
@@ -53,6 +53,26 @@ class Dtype(IntEnum):
     def numpy(self) -> np.dtype[np.uint8] | np.dtype[np.float32]:
         """The little-endian numpy dtype."""
         return np.dtype(np.uint8) if self is Dtype.UINT8 else np.dtype("<f4")
+
+
+class Modality(StrEnum):
+    """What a sample is."""
+
+    #: a picture, (H, W, C).
+    IMAGE = "image"
+    #: a vector of floats.
+    VECTOR = "vector"
+    #: UTF-8 text of varying length.
+    TEXT = "text"
+
+
+class ConditionKind(IntEnum):
+    """What samples can be conditional on besides a label, numbered as in fount.v1.ConditionKind."""
+
+    #: the beginning of a sample.
+    PREFIX = 1
+    #: any part of a picture.
+    MASK = 2
 
 
 class Priority(StrEnum):
@@ -128,7 +148,9 @@ class ServedModel:
         operations: what its workers can compute.
         labels: class names by id; empty for an unconditional model.
         prior: one weight a label, summing to 1.
-        sample_dims: (H, W, C) of pictures, (length,) of vectors.
+        modality: what its samples are.
+        sample_dims: (H, W, C) of pictures, (length,) of vectors, (max_text_bytes,) of texts: workers return texts as
+            that many bytes, which end at the first zero byte.
         value_range: of the model's own float output.
         parameters: by name.
         encodings: of its samples.
@@ -140,12 +162,15 @@ class ServedModel:
         draw_steps: steps of a draw without parameters.
         score_columns: names of what SCORE returns for each row.
         directions: of the latent space, by name: (latent_dim,) each.
+        conditions: what samples can be conditional on besides a label.
+        prefix_unit: of how many bytes a prefix must be a multiple; 0 without PREFIX.
     """
 
     key: ModelKey
     operations: frozenset[Operation]
     labels: tuple[str, ...]
     prior: tuple[float, ...]
+    modality: Modality
     sample_dims: tuple[int, ...]
     value_range: tuple[float, float]
     parameters: Mapping[str, ParameterRange]
@@ -159,11 +184,28 @@ class ServedModel:
     draw_steps: int = 1
     score_columns: tuple[str, ...] = ()
     directions: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+    conditions: frozenset[ConditionKind] = frozenset()
+    prefix_unit: int = 0
 
     @property
     def is_image(self) -> bool:
-        """Whether its samples are pictures; vectors otherwise."""
-        return len(self.sample_dims) == len("HWC")
+        """Whether its samples are pictures."""
+        return self.modality is Modality.IMAGE
+
+    @property
+    def is_text(self) -> bool:
+        """Whether its samples are texts."""
+        return self.modality is Modality.TEXT
+
+    @property
+    def max_text_bytes(self) -> int:
+        """The most bytes of a text; 0 of other samples."""
+        return self.sample_dims[0] if self.is_text else 0
+
+    @property
+    def default_encoding(self) -> Encoding:
+        """The encoding of a request that sets none."""
+        return Encoding.FLOAT32 if self.modality is Modality.VECTOR else Encoding.UINT8
 
     @cached_property
     def default_parameters(self) -> Parameters:

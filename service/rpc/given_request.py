@@ -121,7 +121,7 @@ def _read_label(config: Config, shape: RpcShape, model: ServedModel, wrong: Viol
 
 def read_encoding(encoding: int, field: str, model: ServedModel, wrong: Violations) -> Encoding:
     """Read the encoding of decoded samples; unset is the model's default, as is, with a violation, a wrong one."""
-    default = Encoding.UINT8 if model.is_image else Encoding.FLOAT32
+    default = model.default_encoding
     if not encoding:
         return default
     if encoding not in list(Encoding):

@@ -129,7 +129,7 @@ def _read_encoding(
 ) -> Encoding:
     if operation is Operation.DECODE:
         return read_encoding(request.encoding, "encoding", model, wrong)
-    default = Encoding.UINT8 if model.is_image else Encoding.FLOAT32
+    default = model.default_encoding
     encoding = request.encoding or default
     if encoding in model.encodings:
         return Encoding(encoding)

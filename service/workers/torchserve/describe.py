@@ -12,7 +12,17 @@ from google.protobuf.message import DecodeError
 from fount.names import normal_name
 from fount.v1 import model_pb2
 from fount.worker.v1 import worker_pb2
-from service.domain import Encoding, ModelKey, ModelState, Operation, ParameterRange, QualityFigure, ServedModel
+from service.domain import (
+    ConditionKind,
+    Encoding,
+    Modality,
+    ModelKey,
+    ModelState,
+    Operation,
+    ParameterRange,
+    QualityFigure,
+    ServedModel,
+)
 from service.errors import WorkerFault
 from service.workers import Offer
 from service.workers.torchserve.channel import TorchServeChannel, says_no_worker
@@ -55,21 +65,21 @@ def card_to_model(card: model_pb2.Model) -> ServedModel:
     """Convert a model's message.
 
     Raises:
-        WorkerFault: its sample dims are neither height, width, channels nor a length.
+        WorkerFault: its sample dims are neither height, width, channels nor a length; or its texts have no limit.
     """
-    dims = tuple(card.sample_spec.dims)
-    if len(dims) not in (1, 3):
-        raise WorkerFault(f"{card.ref.name} has samples of dims {dims}, neither height, width, channels nor a length")
+    modality, dims = _modality_and_dims(card)
     native = card.value_range
+    encodings = {int(each) for each in card.encodings}
     return ServedModel(
         key=ModelKey(name=card.ref.name, version=card.ref.version, digest=card.ref.digest),
         operations=frozenset(Operation(int(each)) for each in card.operations if int(each) in _KNOWN),
         labels=tuple(normal_name(label.name) for label in card.condition.labels),
         prior=tuple(card.condition.prior),
+        modality=modality,
         sample_dims=dims,
         value_range=(native.min, native.max),
         parameters={each.name: _range(each) for each in card.parameters},
-        encodings=frozenset(each for each in Encoding if int(each) in {int(known) for known in card.encodings}),
+        encodings=frozenset(each for each in Encoding if each in encodings and _gives(modality, each)),
         max_count=card.limits.max_count,
         max_labels=card.limits.max_labels,
         card=card.SerializeToString(),
@@ -82,7 +92,25 @@ def card_to_model(card: model_pb2.Model) -> ServedModel:
         draw_steps=max(1, card.draw_steps),
         score_columns=tuple(column.name for column in card.score_columns),
         directions={each.name: tuple(each.vector) for each in card.directions},
+        conditions=frozenset(each for each in ConditionKind if each in {int(known) for known in card.conditions}),
+        prefix_unit=card.prefix_unit,
     )
+
+
+def _modality_and_dims(card: model_pb2.Model) -> tuple[Modality, tuple[int, ...]]:
+    dims, limit = tuple(card.sample_spec.dims), card.limits.max_text_bytes
+    if card.sample_spec.modality == model_pb2.SampleSpec.MODALITY_TEXT:
+        if not limit:
+            raise WorkerFault(f"{card.ref.name} has samples of text, and its card has no limits.max_text_bytes")
+        return Modality.TEXT, (limit,)
+    if len(dims) not in (1, 3):
+        raise WorkerFault(f"{card.ref.name} has samples of dims {dims}, neither height, width, channels nor a length")
+    return Modality.VECTOR if len(dims) == 1 else Modality.IMAGE, dims
+
+
+def _gives(modality: Modality, encoding: Encoding) -> bool:
+    """Whether samples can have an encoding; texts have the one of bytes."""
+    return modality is not Modality.TEXT or encoding is Encoding.UINT8
 
 
 def _range(spec: model_pb2.ParameterSpec) -> ParameterRange:
