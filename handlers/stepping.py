@@ -6,6 +6,7 @@ and resumed in another batch, another call or another process, with the same byt
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import ClassVar, Protocol, runtime_checkable
 
 import torch
@@ -107,7 +108,7 @@ def sample_in_steps(
 def take_steps(
     sampler: SteppedSampler,
     state: Tensor | None,
-    steps: range,
+    steps: Sequence[int],
     noise: Noise,
     labels: Tensor | None,
     draw: Draw,

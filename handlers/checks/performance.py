@@ -95,10 +95,12 @@ def _estimate_seconds(subject: Subject) -> tuple[float, int]:
     limit = subject.card.limits.max_exec_batch
     several = subject.batch(8)
     single_s, row_s = _time_batch(subject, 1), _time_batch(subject, several) / several
-    fitting, total_s = 1, 0.0
+    network, fitting, total_s = subject.network, 1, 0.0
     for largest in (size for size in CANDIDATES if size <= limit):
-        rows = {size: rows_measured(size, largest) for size in CANDIDATES if size <= largest}
+        sizes = [size for size in CANDIDATES if size <= largest]
+        rows = {size: rows_measured(size, largest, is_many_step=network.is_many_step) for size in sizes}
         total_s = sum(count * (row_s if size >= several else single_s) for size, count in rows.items())
+        total_s /= network.probe_share
         fitting = largest if total_s <= _LONG_S else fitting
     return total_s, fitting
 

@@ -11,7 +11,7 @@ and another call resumes from there, in another batch and perhaps another worker
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import Any, cast
@@ -28,7 +28,7 @@ from handlers.execution.probes import make_probe_rows
 from handlers.execution.rows import GivenRows, ImageRows, ManipulationRows, Rows, SampleRows
 from handlers.family import Deadline, Draw, Family, Given, Noise, Sampler, Transformer, WrongOutputError
 from handlers.settings import Settings
-from handlers.stepping import SteppedSampler, take_steps
+from handlers.stepping import ManyStepSampler, SteppedSampler, take_steps
 
 __all__ = ["FamilyBuilder", "Network", "Operation", "StepPlan", "WrongOutputError", "build_network"]
 
@@ -123,7 +123,7 @@ class Network:
             WrongOutputError: the family returned another shape.
             DeadlinePassed: the deadline passed between two steps.
         """
-        if isinstance(rows, SampleRows):
+        if isinstance(rows, SampleRows) or (operation == "SAMPLE" and self._starts_given):
             return self._sample(rows, draw, deadline, steps)
         if isinstance(rows, ManipulationRows):
             return self._transform(rows)
@@ -143,10 +143,45 @@ class Network:
             usual_total=self._stepped.steps(_DEFAULT_DRAW),
         )
 
+    def probe(self, operation: Operation, rows: Rows) -> Values:
+        """Run one batch as `run` does; of a sampler of many steps, only those of its probe."""
+        if self._many_step is None:
+            return self.run(operation, rows)
+        draw, steps = self._many_step.probe()
+        if not isinstance(rows, SampleRows):
+            return self.run(operation, rows, draw)
+        with torch.inference_mode():
+            return self._images(self._many_step.finish(self._take_steps(rows, steps, draw, _NEVER)), len(rows))
+
+    @property
+    def probe_share(self) -> float:
+        """The steps of a draw without parameters, relative to those of a probe."""
+        if self._many_step is None:
+            return 1.0
+        return self._many_step.steps(_DEFAULT_DRAW) / len(self._many_step.probe()[1])
+
+    @property
+    def is_many_step(self) -> bool:
+        """Whether its draws are so long that it is verified by a few of their steps."""
+        return self._many_step is not None
+
+    @property
+    def is_discrete(self) -> bool:
+        """Whether its draws are of finitely many values."""
+        return self._many_step is not None and self._many_step.discrete
+
     @property
     def is_conditioned(self) -> bool:
         """Whether SAMPLE can be given values."""
-        return callable(getattr(self.module, "sample_given", None))
+        return self._starts_given or callable(getattr(self.module, "sample_given", None))
+
+    @cached_property
+    def _many_step(self) -> ManyStepSampler | None:
+        return self.module if isinstance(self.module, ManyStepSampler) else None
+
+    @property
+    def _starts_given(self) -> bool:
+        return self._stepped is not None and callable(getattr(self.module, "begin_given", None))
 
     @cached_property
     def _stepped(self) -> SteppedSampler | None:
@@ -167,20 +202,38 @@ class Network:
         with torch.inference_mode():
             return tuple(self._stepped.begin(noise, labels, _DEFAULT_DRAW).shape[1:])
 
-    def _sample(self, rows: SampleRows, draw: Draw, deadline: Deadline, steps: StepPlan | None) -> Float32s:
-        sampler = self._sampler
-        noise = Noise(addresses=rows.addresses, device=self.device, dtype=self.dtype)
-        labels = None if rows.labels is None else torch.from_numpy(rows.labels).to(self.device)
+    def _sample(self, rows: Rows, draw: Draw, deadline: Deadline, steps: StepPlan | None) -> Float32s:
         if self._stepped is None:
-            return self._images(sampler.sample(noise, labels, draw, deadline), len(rows))
+            assert isinstance(rows, SampleRows)
+            noise, labels = self._conditions(rows)
+            return self._images(self._sampler.sample(noise, labels, draw, deadline), len(rows))
         # Never through the family's own `sample`, so that preemption changes no byte.
-        state = None if rows.states is None else torch.from_numpy(rows.states).to(self.device)
         taken = range(steps.first, steps.stop) if steps else range(self._stepped.steps(draw))
-        state = take_steps(self._stepped, state, taken, noise, labels, draw, deadline)
+        state = self._take_steps(rows, taken, draw, deadline)
         if steps is None or steps.stop == steps.total:
             return self._images(self._stepped.finish(state), len(rows))
         _check_shape(state, (len(rows), *self._state_shape))
         return _to_float32(state)
+
+    def _take_steps(self, rows: Rows, steps: Sequence[int], draw: Draw, deadline: Deadline) -> Tensor:
+        """Take steps of new draws, of draws that resume, or of draws that are given values."""
+        assert self._stepped is not None
+        noise, labels = self._conditions(rows)
+        state = None
+        if isinstance(rows, GivenRows):
+            state = self._method("begin_given")(self._given(rows), noise, labels, draw)
+        elif isinstance(rows, SampleRows) and rows.states is not None:
+            state = torch.from_numpy(rows.states).to(self.device)
+        return take_steps(self._stepped, state, steps, noise, labels, draw, deadline)
+
+    def _conditions(self, rows: Rows) -> tuple[Noise, Tensor | None]:
+        """Return the noise and the labels of rows that have addresses."""
+        assert isinstance(rows, SampleRows | GivenRows)
+        noise = Noise(addresses=rows.addresses, device=self.device, dtype=self.dtype)
+        return noise, None if rows.labels is None else torch.from_numpy(rows.labels).to(self.device)
+
+    def _given(self, rows: GivenRows) -> Given:
+        return Given(values=self._tensor(rows.values), mask=None if rows.mask is None else self._tensor(rows.mask))
 
     def _images(self, images: Tensor, rows: int) -> Float32s:
         sample = self.card.sample
@@ -199,18 +252,16 @@ class Network:
         return _to_float32(values)
 
     def _work_on_given(self, operation: Operation, rows: GivenRows, draw: Draw, deadline: Deadline) -> Float32s:
-        values = self._tensor(rows.values)
-        labels = None if rows.labels is None else torch.from_numpy(rows.labels).to(self.device)
+        values, (noise, labels) = self._tensor(rows.values), self._conditions(rows)
         if operation == "ENCODE":
             return self._encode(values, labels)
         if operation == "DECODE":
             return self._images(self._method("decode")(values, labels), len(rows))
-        noise = Noise(addresses=rows.addresses, device=self.device, dtype=self.dtype)
         if operation == "SCORE":
             scores = self._method("score")(values, labels, noise, draw, deadline)
             _check_shape(scores, (len(rows), len(self.card.score_columns)))
             return _to_float32(scores)
-        given = Given(values=values, mask=None if rows.mask is None else self._tensor(rows.mask))
+        given = self._given(rows)
         if operation == "TRANSLATE":
             return self._images(self._method("translate")(given, labels, noise, draw, deadline), len(rows))
         return self._images(self._method("sample_given")(given, noise, labels, draw, deadline), len(rows))
@@ -274,7 +325,7 @@ def build_network(card: Card, module: nn.Module, settings: Settings) -> Network:
 def _run_probes(network: Network) -> list[Values]:
     card = network.card
     addresses = Addresses.of_range(0, 0, min(_FOLD_ROWS, card.limits.max_exec_batch))
-    return [network.run(operation, make_probe_rows(card, operation, addresses)) for operation in card.operations]
+    return [network.probe(operation, make_probe_rows(card, operation, addresses)) for operation in card.operations]
 
 
 def _check_shape(values: Tensor, expected: tuple[int, ...]) -> None:

@@ -6,7 +6,8 @@ with itself is dropped; sizes that agree with each other form groups; one group 
 shapes the worker ever executes. Where single layers cause a smaller size to disagree, those are padded
 (`handlers.execution.padding`), and the size joins if it then agrees. The choice depends on these equalities alone,
 never on time, so every worker of the same numerics chooses alike. Sampling parameters are at their defaults while
-measuring.
+measuring; of a sampler of many steps a few are taken, on fewer rows, because steps whose shapes agree compose to draws
+that agree.
 
 The time of a batch is measured as well, as the minimum of several: other load on the machine can only add to it.
 """
@@ -30,6 +31,7 @@ from fount.address import Addresses, Stream
 from handlers.execution.network import Network, Operation
 from handlers.execution.numerics import Numerics
 from handlers.execution.padding import Padding, find_padding, pad_layers, read_padding, unpad_layers
+from handlers.execution.pixels import Values
 from handlers.execution.probes import make_probe_rows
 from handlers.execution.rows import Rows
 from handlers.state import State
@@ -53,7 +55,7 @@ _TIMED_ROUNDS, _TIMED_S = 8, 1.0  # limits of the timing; slow batches are timed
 _MIN_POOL = 16
 _MIN_ROWS, _MIN_BATCHES = 128, 4  # probe rows run at each size, at least, unless the pool is smaller
 _MAX_REFERENCE = 128  # sizes below are worth padding layers for
-_PARTS = 2  # of the largest wanted size, in the batch that layers are examined in
+_PARTS = 2  # of the largest wanted size, in the batch that layers are examined in; batches of a sampler of many steps
 _LARGEST_COMPILED = 64  # each size takes seconds to compile, and larger ones are rarely faster per row
 _PROBE_SEED = 0x50524F42
 _SHUFFLE_SEED = 0x53485546
@@ -69,8 +71,8 @@ class Profile:
 
     Attributes:
         exec_batch_sizes: ascending, never empty; every row is equal at every one of them.
-        seconds_per_batch: minimum time of one batch for each candidate size, all operations together; never more than
-            that of a larger size.
+        seconds_per_batch: minimum time of one batch for each candidate size, all operations together, or of a sampler
+            of many steps as if each took as long as a whole draw; never more than that of a larger size.
         padding: of single layers, with which rows are equal at these sizes.
     """
 
@@ -144,15 +146,15 @@ def measure_profile(network: Network) -> Profile:
     return Profile(exec_batch_sizes=sizes, seconds_per_batch=least, padding=read_padding(network.module))
 
 
-def rows_measured(size: int, largest: int) -> int:
+def rows_measured(size: int, largest: int, *, is_many_step: bool = False) -> int:
     """Return how many rows `measure_profile` runs at a size, when `largest` is the largest candidate."""
-    return _ROUNDS * _pool(max(2 * largest, _MIN_POOL), size)
+    return _ROUNDS * _pool(max(2 * largest, _MIN_POOL), size, is_many_step=is_many_step)
 
 
 def run_probe(network: Network) -> None:
     """Run one row of each operation."""
     for operation in network.card.operations:
-        network.run(operation, _probe_rows(network, operation, 1).take(slice(0, 1)))
+        network.probe(operation, _probe_rows(network, operation, 1).take(slice(0, 1)))
 
 
 def choose_sizes(digests: Mapping[int, tuple[bytes, ...] | None]) -> tuple[int, ...]:
@@ -211,7 +213,7 @@ def _pad_for_more_sizes(
     reference = next((size for size in sizes if size >= _PARTS * wanted[-1]), sizes[-1])
     padding: dict[str, Mapping[int, int]] = {}
     for operation, rows in probes.items():
-        run = partial(network.run, operation, rows.take(slice(0, reference)))
+        run = partial(network.probe, operation, rows.take(slice(0, reference)))
         found = find_padding(network.module, run, reference=reference, sizes=list(digests), wanted=wanted)
         for name, rows_to_run in found.items():
             padding[name] = {**padding.get(name, {}), **rows_to_run}
@@ -235,12 +237,10 @@ def _time_again(
     started = time.perf_counter()
     for _ in range(_TIMED_ROUNDS):
         for size in sizes:
-            start = time.perf_counter()
-            if start - started > _TIMED_S:
+            if time.perf_counter() - started > _TIMED_S:
                 return
-            for operation, rows in probes.items():
-                network.run(operation, rows.take(slice(0, size)))
-            seconds[size] = min(seconds[size], time.perf_counter() - start)
+            _, spent = _run_all(network, probes, slice(0, size))
+            seconds[size] = min(seconds[size], spent)
 
 
 def _rows_agree(network: Network, sizes: Sequence[int]) -> bool:
@@ -250,8 +250,8 @@ def _rows_agree(network: Network, sizes: Sequence[int]) -> bool:
         known: list[bytes] = []
         for size in reversed(sizes):  # from the one that runs the most rows
             found = []
-            for start in range(0, _pool(len(rows), size), size):
-                values = network.run(operation, rows.take(slice(start, start + size)))
+            for start in range(0, _pool(len(rows), size, is_many_step=network.is_many_step), size):
+                values = network.probe(operation, rows.take(slice(start, start + size)))
                 found += [hashlib.sha256(row.tobytes()).digest() for row in values]
             known = known or found
             if found != known[: len(found)]:
@@ -274,19 +274,34 @@ def _measure_size(
     """
     seen: dict[int, bytes] = {}
     seconds, consistent = [], True
-    for places in _shuffles(_pool(len(next(iter(probes.values()))), size), size):
-        start = time.perf_counter()
-        results = [network.run(operation, rows.take(places)) for operation, rows in probes.items()]
-        seconds.append(time.perf_counter() - start)
+    pool = _pool(len(next(iter(probes.values()))), size, is_many_step=network.is_many_step)
+    for places in _shuffles(pool, size):
+        results, spent = _run_all(network, probes, places)
+        seconds.append(spent)
         for position, row in enumerate(places.tolist()):
             digest = hashlib.sha256(b"".join(result[position].tobytes() for result in results)).digest()
             consistent = consistent and seen.setdefault(row, digest) == digest
     return (tuple(seen[row] for row in sorted(seen)) if consistent else None), min(seconds)
 
 
-def _pool(rows: int, size: int) -> int:
+def _run_all(
+    network: Network, probes: Mapping[Operation, Rows], places: slice | NDArray[np.intp]
+) -> tuple[list[Values], float]:
+    """Run one batch of every operation; return the results and the seconds that `Profile` defines."""
+    results, seconds = [], dict[Operation, float]()
+    for operation, rows in probes.items():
+        start = time.perf_counter()
+        results.append(network.probe(operation, rows.take(places)))
+        seconds[operation] = time.perf_counter() - start
+    if network.is_many_step:
+        return results, seconds["SAMPLE"] * network.probe_share * len(probes)
+    return results, sum(seconds.values())
+
+
+def _pool(rows: int, size: int, *, is_many_step: bool) -> int:
     """Return how many of the probe rows run at a size: several batches, and no more than show a difference."""
-    return min(rows, max(_MIN_ROWS, _MIN_BATCHES * size))
+    fewest = _MIN_POOL if is_many_step else _MIN_ROWS
+    return min(rows, max(fewest, (_PARTS if is_many_step else _MIN_BATCHES) * size))
 
 
 def _shuffles(pool: int, size: int) -> Iterator[NDArray[np.intp]]:

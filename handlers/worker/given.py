@@ -20,7 +20,9 @@ __all__ = ["read_given"]
 _MASKED: tuple[Operation, ...] = ("SAMPLE", "TRANSLATE")
 
 
-def read_given(item: worker_pb2.WorkerItem, operation: Operation, card: Card, capacity: CallCapacity) -> GivenRows:
+def read_given(
+    item: worker_pb2.WorkerItem, operation: Operation, card: Card, capacity: CallCapacity, *, state_bytes: int = 0
+) -> GivenRows:
     """Read the given rows of an item.
 
     Args:
@@ -28,6 +30,7 @@ def read_given(item: worker_pb2.WorkerItem, operation: Operation, card: Card, ca
         operation: of the call.
         card: the model's.
         capacity: the remaining capacity of the call; reduced by the item.
+        state_bytes: of a row's state when the call preempts its draw.
 
     Raises:
         ItemError: the item is invalid; it took nothing from the capacity.
@@ -40,7 +43,7 @@ def read_given(item: worker_pb2.WorkerItem, operation: Operation, card: Card, ca
     check_range(given.addresses)
     count = given.addresses.count
     shape = (card.latent_dim or 0,) if operation == "DECODE" else card.sample.shape
-    size_bytes = 4 * count * max(math.prod(shape), math.prod(card.sample.shape))
+    size_bytes = count * max(4 * math.prod(shape), 4 * math.prod(card.sample.shape), state_bytes)
     check_size(count, size_bytes)
     values = _read_values("given.values", given.values, count, shape)
     if values.dtype == np.uint8:

@@ -23,7 +23,7 @@ from handlers.execution.batches import Work
 from handlers.execution.errors import ItemError
 from handlers.execution.network import Operation, StepPlan
 from handlers.execution.pixels import Float32s, Values, floats_to_uint8, uint8_to_floats
-from handlers.execution.rows import ImageRows, Int64s, ManipulationRows, SampleRows
+from handlers.execution.rows import ImageRows, Int64s, ManipulationRows, Rows, SampleRows
 from handlers.family import Draw
 from handlers.worker.given import read_given
 from handlers.worker.tensors import (
@@ -68,14 +68,14 @@ def read_work(
     """
     if item.HasField("carry") and steps is None:
         raise ItemError("CARRY_NOT_TAKEN", f"{operation} of this model cannot be preempted; leave carry unset")
-    is_given_sample = operation == "SAMPLE" and item.HasField("given")
-    if is_given_sample:
-        _check_conditioned(item, is_conditioned=is_conditioned)
-    if operation in ("DECODE", "TRANSLATE") or is_given_sample:
-        encode, value_range = _encoding(item, card), card.sample.value_range
-        return Work(rows=read_given(item, operation, card, capacity), encode=encode, value_range=value_range)
-    if operation == "SAMPLE":
+    if operation == "SAMPLE" and not item.HasField("given"):
         return _read_samples(item, card, capacity, steps)
+    if operation in ("SAMPLE", "DECODE", "TRANSLATE"):
+        if operation == "SAMPLE":
+            _check_conditioned(item, steps, is_conditioned=is_conditioned)
+        encode = _encoding(item, card)
+        rows = read_given(item, operation, card, capacity, state_bytes=steps.state_bytes if steps else 0)
+        return _work_of_samples(rows, encode, card, steps)
     if operation == "TRANSFORM":
         return Work(rows=_read_manipulation(item, capacity), encode=_keep_floats)
     if item.dtype not in (model_pb2.DTYPE_UNSPECIFIED, model_pb2.DTYPE_FLOAT32):
@@ -122,17 +122,25 @@ def _read_samples(item: worker_pb2.WorkerItem, card: Card, capacity: CallCapacit
     states = _read_states(item, steps) if steps else None
     capacity.reserve(requested.count, size_bytes)
     rows = SampleRows(addresses=read_addresses(requested), labels=labels, states=states)
+    return _work_of_samples(rows, encode, card, steps)
+
+
+def _work_of_samples(rows: Rows, encode: Callable[[Float32s], Values], card: Card, steps: StepPlan | None) -> Work:
+    """Return the work of rows that are drawn, or whose draws are preempted."""
     if steps and steps.stop < steps.total:
         return Work(rows=rows, encode=_keep_floats, next_step=steps.stop)
     return Work(rows=rows, encode=encode, value_range=card.sample.value_range)
 
 
-def _check_conditioned(item: worker_pb2.WorkerItem, *, is_conditioned: bool) -> None:
-    """Check that a model samples given values, which it does in one call."""
+def _check_conditioned(item: worker_pb2.WorkerItem, steps: StepPlan | None, *, is_conditioned: bool) -> None:
+    """Check that a model samples given values, and that the draw starts: a preempted one has them in its state."""
     if not is_conditioned:
         raise ItemError("KIND_WRONG", "this model samples without given values; set item.range")
     if item.HasField("carry"):
-        raise ItemError("CARRY_NOT_TAKEN", "samples of given values cannot be preempted; leave carry unset")
+        raise ItemError("CARRY_NOT_TAKEN", "the state of a preempted draw has the given values; set item.range")
+    if steps and steps.first:
+        other = f"the item is at step 0, the first of its call at {steps.first}"
+        raise ItemError("STEP_NOT_SHARED", f"{other}; send it with others at its step")
 
 
 def _encoding(item: worker_pb2.WorkerItem, card: Card) -> Callable[[Float32s], Values]:
