@@ -206,6 +206,7 @@ class FailureCode(IntEnum):
     ABORTED = 10
     INTERNAL = 13
     UNAVAILABLE = 14
+    DATA_LOSS = 15
 
 
 @dataclass(frozen=True, kw_only=True)

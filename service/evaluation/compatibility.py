@@ -35,11 +35,12 @@ def check_kind(model: ServedModel) -> None:
     """Check that a generator draws images.
 
     Raises:
-        EvaluationRefused: it draws vectors.
+        EvaluationRefused: it draws vectors or texts.
     """
     if not model.is_image:
+        drawn = "texts" if model.is_text else f"vectors of length {format_shape(model.sample_dims)}"
         raise EvaluationRefused(
-            f"{model.key.name} draws vectors of length {format_shape(model.sample_dims)}, and the panels compare "
+            f"{model.key.name} draws {drawn}, and the panels compare "
             "images, as an extractor and a classifier read them; see the quality in its card, which `fount quality` "
             "measures again"
         )

@@ -74,14 +74,16 @@ def join_pieces(pieces: Sequence[Piece]) -> Piece:
     )
 
 
-def piece_to_responses(piece: Piece, encoding: Encoding, *, chunk_bytes: int = CHUNK_BYTES) -> Iterator[bytes]:
+def piece_to_responses(
+    piece: Piece, encoding: Encoding, *, texts: list[bytes] | None = None, chunk_bytes: int = CHUNK_BYTES
+) -> Iterator[bytes]:
     """Cut a piece into framed chunks of at most `chunk_bytes` of data, in order.
 
-    A sample larger than that is sent alone, in parts.
+    A sample larger than that is sent alone, in parts. Texts, one a row, are sent in place of the rows.
     """
     count, first = len(piece.rows), 0
     sample_bytes = max(1, piece.rows.nbytes // count)
-    files = None
+    files = texts
     if encoding is Encoding.PNG:
         files = [b"" if row in piece.failures else _png(image) for row, image in enumerate(piece.rows)]
     rows = np.ascontiguousarray(piece.rows)
@@ -102,11 +104,11 @@ def piece_to_responses(piece: Piece, encoding: Encoding, *, chunk_bytes: int = C
         first = end
 
 
-async def responses_of(piece: Piece, encoding: Encoding) -> Iterable[bytes]:
+async def responses_of(piece: Piece, encoding: Encoding, texts: list[bytes] | None = None) -> Iterable[bytes]:
     """Cut a piece into framed chunks; images are compressed in a thread, so that the event loop does not wait."""
     if encoding is Encoding.PNG:
         return await asyncio.to_thread(lambda: list(piece_to_responses(piece, encoding)))
-    return piece_to_responses(piece, encoding)
+    return piece_to_responses(piece, encoding, texts=texts)
 
 
 def _end_of_chunk(files: list[bytes] | None, first: int, count: int, sample_bytes: int, chunk_bytes: int) -> int:

@@ -126,8 +126,9 @@ def read_encoding(encoding: int, field: str, model: ServedModel, wrong: Violatio
         return default
     if encoding not in list(Encoding):
         wrong.add(field, f"{encoding} is not an Encoding")
-    elif not model.is_image and encoding != Encoding.FLOAT32:
-        wrong.add(field, f"samples of {model.key.name} are vectors; set ENCODING_FLOAT32")
+    elif not model.is_image and encoding != default:
+        kind = "texts" if model.is_text else "vectors"
+        wrong.add(field, f"samples of {model.key.name} are {kind}; set ENCODING_{default.name}")
     elif encoding == Encoding.PNG and model.sample_dims[-1] not in (1, 3):
         wrong.add(field, f"PNG needs 1 or 3 channels, {model.key.name} has {model.sample_dims[-1]}")
     else:

@@ -331,8 +331,8 @@ class _RequestReader:
             return None
         if role != "transformer" and model.sample_dims != self._dataset.shape:
             theirs, ours = ("×".join(map(str, each)) for each in (model.sample_dims, self._dataset.shape))
-            kind = "images" if model.is_image else "vectors"
-            message = f"{model.key.name}, the {role}, is for {kind} of {theirs}, and {self._dataset.name} has {ours}"
+            kind = "texts" if model.is_text else f"{'images' if model.is_image else 'vectors'} of {theirs}"
+            message = f"{model.key.name}, the {role}, is for {kind}, and {self._dataset.name} has {ours}"
             self._refusal = self._refusal or PlanRefused(f"{message}; name a {role} of that shape")
         return PinnedModel(role=role, target=target, model=model)
 

@@ -14,12 +14,13 @@ from fount.v1 import sampling_pb2, sampling_pb2_grpc
 from service.caller import current_caller
 from service.catalog import Catalog
 from service.config import CHUNK_BYTES
-from service.domain import Encoding, Operation, Target
+from service.domain import Encoding, Modality, Operation, Target
 from service.rpc.chunks import join_pieces, responses_of, sample_spec
 from service.rpc.fields import reference_to_message
 from service.rpc.interceptor import request_context
 from service.rpc.loading import read_when_loaded
 from service.rpc.sampling_request import SampleSpec, read_sample_request
+from service.rpc.texts import text_spec, trim_texts
 from service.scheduler.scheduler import BatchingScheduler
 from service.scheduler.stream import SampleStream
 from service.scheduler.work import Feed, LatentFeed, Piece, RangeFeed, Work
@@ -52,9 +53,10 @@ class SamplingServicer(sampling_pb2_grpc.SamplingServiceServicer):
                     self._first(spec, pieces)
                     yield sampling_pb2.SampleResponse(header=_header(spec))
                     header_sent = True
-                for response in await responses_of(piece, spec.encoding):
+                trimmed, texts = _trimmed(spec, piece)
+                for response in await responses_of(trimmed, spec.encoding, texts):
                     yield response
-                self._count(spec, piece)
+                self._count(spec, trimmed)
 
     async def SampleOnce(  # type: ignore[override]  # noqa: N802  # as above
         self, request: sampling_pb2.SampleOnceRequest, context: Context
@@ -66,9 +68,9 @@ class SamplingServicer(sampling_pb2_grpc.SamplingServiceServicer):
         if not count:
             return header
         with closing(self._open(spec, count, context)) as pieces:
-            piece = join_pieces([each async for each in pieces])
+            piece, texts = _trimmed(spec, join_pieces([each async for each in pieces]))
         self._first(spec, pieces)
-        (chunk,) = await responses_of(piece, spec.encoding)
+        (chunk,) = await responses_of(piece, spec.encoding, texts)
         self._count(spec, piece)
         return header.SerializeToString() + chunk  # a framed SampleResponse: the field `chunk` has the same number
 
@@ -108,6 +110,11 @@ def _feed(spec: SampleSpec) -> Feed:
     )
 
 
+def _trimmed(spec: SampleSpec, piece: Piece) -> tuple[Piece, list[bytes] | None]:
+    """Return a piece with its texts; None of other samples."""
+    return trim_texts(piece, prefix=spec.prefix, stop=spec.stop) if spec.model.is_text else (piece, None)
+
+
 def _most_bytes(spec: SampleSpec) -> int:
     """Return the most bytes that one sample takes."""
     size = spec.model.sample_bytes(spec.dtype)
@@ -119,17 +126,17 @@ def _most_bytes(spec: SampleSpec) -> int:
 def _header(spec: SampleSpec) -> sampling_pb2.SampleHeader:
     model = spec.model
     header = sampling_pb2.SampleHeader()
-    header.CopyFrom(_seedless_header(spec.target, model.sample_dims, model.value_range, spec.encoding))
+    header.CopyFrom(_seedless_header(spec.target, model.modality, model.sample_dims, model.value_range, spec.encoding))
     header.seed = spec.seed
     return header
 
 
 @lru_cache(maxsize=256)
 def _seedless_header(
-    target: Target, dims: tuple[int, ...], value_range: tuple[float, float], encoding: Encoding
+    target: Target, modality: Modality, dims: tuple[int, ...], value_range: tuple[float, float], encoding: Encoding
 ) -> sampling_pb2.SampleHeader:
     return sampling_pb2.SampleHeader(
         model=reference_to_message(target.model),
         numerics=target.numerics,
-        sample_spec=sample_spec(dims, value_range, encoding),
+        sample_spec=text_spec() if modality is Modality.TEXT else sample_spec(dims, value_range, encoding),
     )

@@ -42,6 +42,8 @@ class SampleSpec:
         parameters: with the defaults of the model card filled in.
         encoding: how samples become bytes.
         priority: interactive samples go before bulk.
+        prefix: the beginning of every text, UTF-8; None: nothing is given.
+        stop: texts end before its first occurrence after the prefix, UTF-8; None: nowhere.
     """
 
     model: ServedModel
@@ -55,6 +57,8 @@ class SampleSpec:
     parameters: Parameters
     encoding: Encoding
     priority: Priority
+    prefix: bytes | None = None
+    stop: bytes | None = None
 
     @property
     def dtype(self) -> Dtype:
@@ -93,6 +97,7 @@ def read_sample_request(request: sampling_pb2.SampleRequest, catalog: Catalog) -
     parameters = _read_parameters(request, operation, model, wrong)
     labels = _read_condition(request, model, wrong)
     latents = _read_latents(request, model, wrong)
+    stop = _read_stop(request, model, wrong)
     if request.count > model.max_count:
         wrong.add("count", f"must be at most {model.max_count}, got {request.count}")
     if request.priority not in _PRIORITIES:
@@ -113,6 +118,7 @@ def read_sample_request(request: sampling_pb2.SampleRequest, catalog: Catalog) -
         parameters=parameters,
         encoding=encoding,
         priority=Priority.INTERACTIVE if is_interactive else Priority.BULK,
+        stop=stop,
     )
 
 
@@ -190,6 +196,19 @@ def _read_latents(
         wrong.add(f"{field}.count", f"must be 1, or one a sample: count is {request.count}, got {given.count}")
     rows = read_values(given, field, shape=(model.latent_dim,), takes_bytes=False, value_range=None, wrong=wrong)
     return np.asarray(rows, np.float32)
+
+
+def _read_stop(request: sampling_pb2.SampleRequest, model: ServedModel, wrong: Violations) -> bytes | None:
+    if not request.HasField("stop"):
+        return None
+    stop, most = request.stop.encode(), model.max_text_bytes
+    if not model.is_text:
+        wrong.add("stop", f"samples of {model.key.name} are no texts; leave stop out")
+    elif not stop:
+        wrong.add("stop", "must not be empty; leave it out to end texts nowhere")
+    elif len(stop) > most:
+        wrong.add("stop", f"must be at most the {most} bytes of a text of {model.key.name}, got {len(stop)}")
+    return stop
 
 
 def _read_labels(request: sampling_pb2.SampleRequest, model: ServedModel, wrong: Violations) -> LabelSource:

@@ -57,6 +57,7 @@ class Faults:
         refused_indices: an item with one of them fails as a whole.
         crash: an unexpected exception that calls raise.
         crash_truncation: calls with this truncation raise an unexpected exception.
+        texts: bytes of the texts with these indices, in place of those drawn.
         spoils: column of a manipulation table: absolute value above which a transformed image loses its label.
     """
 
@@ -70,6 +71,7 @@ class Faults:
     refused_indices: frozenset[int] = frozenset()
     crash: Exception | None = None
     crash_truncation: float | None = None
+    texts: Mapping[int, bytes] = field(default_factory=dict)
     spoils: Mapping[int, float] = field(default_factory=dict)
 
 
@@ -218,7 +220,11 @@ class MemoryPool:
 
     def _rows(self, model: ServedModel, call: Call, item: Item) -> NDArray[np.uint8] | NDArray[np.float32]:
         if isinstance(item, RangeItem):
-            return memory_sample(model, item, call.parameters.truncation)
+            samples = memory_sample(model, item, call.parameters.truncation)
+            for row, index in enumerate(indices_of(item).tolist() if self.faults.texts else ()):
+                if index in self.faults.texts:
+                    samples[row] = np.frombuffer(self.faults.texts[index].ljust(samples.shape[1], b"\0"), np.uint8)
+            return samples
         if isinstance(item, GivenItem):
             return memory_given(model, call.operation, item)
         if isinstance(item, TensorItem):

@@ -31,6 +31,7 @@ __all__ = [
 
 _CONFIDENCE = np.float32(0.9)  # in the class that an image's first pixel contains
 _FEATURES = 8
+_LETTERS = b"abcdefghijklm nopqrstuvwxyz"
 
 
 def memory_model(
@@ -42,21 +43,27 @@ def memory_model(
     operations: frozenset[Operation] = frozenset({Operation.SAMPLE}),
     encodings: frozenset[Encoding] = frozenset(Encoding),
     max_count: int = 10_000_000,
+    max_text_bytes: int = 0,
     latent_dim: int = 0,
     score_columns: tuple[str, ...] = (),
     directions: Mapping[str, tuple[float, ...]] | None = None,
 ) -> ServedModel:
-    """Make a model for the in-memory pool; without labels it is unconditional, with one dimension of vectors."""
+    """Make a model for the in-memory pool; without labels it is unconditional.
+
+    One dimension is of vectors; with `max_text_bytes` it is of text, and dims mean nothing.
+    """
     is_image = len(dims) == len("HWC")
     uint8s = (model_pb2.DTYPE_UINT8, model_pb2.ValueRange(min=0.0, max=255.0), model_pb2.ENCODING_UINT8)
     floats = (model_pb2.DTYPE_FLOAT32, model_pb2.ValueRange(min=0.0, max=1.0), model_pb2.ENCODING_FLOAT32)
     dtype, value_range, encoding = uint8s if is_image else floats
     encodings = encodings if is_image else frozenset({Encoding.FLOAT32}) & encodings
+    encodings = frozenset({Encoding.UINT8}) & encodings if max_text_bytes else encodings
     digest = "sha256:" + hashlib.sha256(f"{name} {version}".encode()).hexdigest()
     condition = model_pb2.ConditionSchema(
         labels=[model_pb2.Label(id=k, name=label) for k, label in enumerate(labels)],
         prior=[1 / len(labels) for _ in labels],
     )
+    spec = model_pb2.SampleSpec
     ranges = {"truncation": (0.5, 4.0), "steps": (1, 1000)}
     card = model_pb2.Model(
         ref=model_pb2.ModelRef(name=name, version=version, digest=digest),
@@ -64,11 +71,11 @@ def memory_model(
         description="A test double.",
         operations=[model_pb2.Operation.Value(f"OPERATION_{each.name}") for each in sorted(operations)],
         condition=condition if labels else None,
-        sample_spec=model_pb2.SampleSpec(
-            modality=model_pb2.SampleSpec.MODALITY_IMAGE if is_image else model_pb2.SampleSpec.MODALITY_VECTOR,
+        sample_spec=spec(
+            modality=spec.MODALITY_IMAGE if is_image else spec.MODALITY_VECTOR,
             dtype=dtype,
             dims=dims,
-            layout=model_pb2.SampleSpec.LAYOUT_HWC if is_image else model_pb2.SampleSpec.LAYOUT_C,
+            layout=spec.LAYOUT_HWC if is_image else spec.LAYOUT_C,
             value_range=value_range,
             encoding=encoding,
         ),
@@ -77,7 +84,7 @@ def memory_model(
             for name, (low, high) in ranges.items()
         ],
         encodings=[model_pb2.Encoding.Value(f"ENCODING_{each.name}") for each in sorted(encodings)],
-        limits=model_pb2.Limits(max_count=max_count, max_labels=1000),
+        limits=model_pb2.Limits(max_count=max_count, max_labels=1000, max_text_bytes=max_text_bytes),
         value_range=model_pb2.ValueRange(min=0.0, max=1.0),
         latent_dim=latent_dim,
         latent_spread=1.0 if latent_dim else 0.0,
@@ -93,15 +100,25 @@ def memory_model(
             for name, vector in (directions or {}).items()
         ],
     )
+    if max_text_bytes:
+        card.sample_spec.modality, card.sample_spec.layout = spec.MODALITY_TEXT, spec.LAYOUT_T
+        card.sample_spec.dims[:] = [-1]
     return card_to_model(card)
 
 
 def memory_sample(model: ServedModel, item: RangeItem, truncation: float | None = None) -> Images:
-    """Draw the samples of a range: noise scaled and clipped to [0, 1], with the label as the first pixel."""
+    """Draw the samples of a range: noise scaled and clipped to [0, 1], with the label as the first pixel.
+
+    Of texts: letters and spaces of the same noise, (n, max_text_bytes) uint8; the last value is how long the text is.
+    """
     pixels = int(np.prod(model.sample_dims))
     addresses = Addresses(seeds=np.full(item.count, item.seed, np.uint64), indices=indices_of(item))
     z = addresses.normals(Stream.LATENT, pixels, truncation=truncation)
     values = np.clip(0.5 + z / 8, 0, 1).astype(np.float32)  # (n, pixels)
+    if model.is_text:
+        texts = np.frombuffer(_LETTERS, np.uint8)[(values * (len(_LETTERS) - 1)).astype(np.int64)]  # (n, bytes)
+        texts[np.arange(pixels) >= np.rint(values[:, -1:] * pixels)] = 0
+        return texts
     values[:, 0] = 0 if item.labels is None else item.labels / np.float32(255)
     images = values.reshape(item.count, *model.sample_dims)
     return images if item.dtype is Dtype.FLOAT32 else np.rint(images * 255).astype(np.uint8)

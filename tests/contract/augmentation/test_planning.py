@@ -387,6 +387,12 @@ async def test_a_generator_of_vectors_is_refused(planning: Planning) -> None:
     assert "painter, the generator, is for vectors of 2, and small has 4×4×1" in str(error)
 
 
+async def test_a_generator_of_texts_is_refused(planning: Planning) -> None:
+    planning.pool.models[0] = memory_model("painter", labels=CLASSES, max_text_bytes=16)
+    error = await planning.refusal(ALL_SOURCES, PlanRefused)
+    assert "painter, the generator, is for texts, and small has 4×4×1; name a generator of that shape" in str(error)
+
+
 async def test_a_model_that_does_not_sample_is_refused(planning: Planning) -> None:
     error = await planning.refusal(ALL_SOURCES.replace("painter", "reader"), Retired)
     assert "lacks the operation SAMPLE" in str(error)

@@ -18,7 +18,7 @@ from service.evaluation.results import Panel
 from service.evaluation.specification import Specification
 from service.rpc.evaluation_request import read_create_request
 from service.workers import Offer
-from service.workers.memory import MemoryPool
+from service.workers.memory import MemoryPool, memory_model
 from tests.contract.evaluation_gateway import MODELS, PAINTER, READER, settings
 
 ANYONE = Caller(subject="a", grants=frozenset({"*"}))
@@ -263,6 +263,12 @@ async def test_a_different_shape_is_refused_and_both_are_named(reader: Reader) -
 async def test_a_generator_of_vectors_is_refused(reader: Reader, reference: Reference | None) -> None:
     with pytest.raises(EvaluationRefused, match="points draws vectors of length 2, and the panels compare images"):
         await reader.read(model=Ref(name="points"), reference=reference)
+
+
+async def test_a_generator_of_texts_is_refused(reader: Reader) -> None:
+    reader.pool.models.append(memory_model("verse", labels=(), max_text_bytes=16))
+    with pytest.raises(EvaluationRefused, match="verse draws texts, and the panels compare images"):
+        await reader.read(model=Ref(name="verse"))
 
 
 async def test_a_generator_without_a_class_is_refused(reader: Reader) -> None:
