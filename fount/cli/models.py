@@ -96,6 +96,8 @@ def _facts(info: ModelInfo) -> Iterator[tuple[str, str]]:
         low, high = parameter.range
         unset = "off" if parameter.default is None else f"{parameter.default:g}"
         yield "Parameter", f"{parameter.name}, {low:g} to {high:g}, unset {unset}: {parameter.description}"
+    unit = f", a multiple of {info.prefix_unit} bytes" if info.prefix_unit > 1 else ""
+    yield "Given", ", ".join(each + unit * (each == "prefix") for each in info.conditions)
     yield "Draw steps", str(info.draw_steps) if info.draw_steps > 1 else ""
     yield "Latent", f"{info.latent_dim} numbers, spread {info.latent_spread:g}" if info.latent_dim else ""
     for direction in info.directions:
@@ -114,4 +116,6 @@ def _facts(info: ModelInfo) -> Iterator[tuple[str, str]]:
 
 
 def _shape(info: ModelInfo) -> str:
+    if info.modality == "text":
+        return f"text to {info.max_text_bytes:,} bytes"
     return " × ".join(map(str, info.sample_shape)) + f" {info.dtype}" if info.sample_shape else ""

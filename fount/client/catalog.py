@@ -76,13 +76,17 @@ class ModelInfo:
         operations: its operations, as "sample" or "classify".
         labels: class names by index; empty when unconditional.
         prior: one weight a class, summing to 1; empty when unconditional.
-        sample_shape: (height, width, channels) of one sample, or (components,); empty when it has no samples.
-        modality: "image" or "vector", what a sample is; empty without a sample shape.
+        sample_shape: (height, width, channels) of one sample, (components,), or (-1,) of a text; empty when it has no
+            samples.
+        modality: "image", "vector" or "text", what a sample is; empty without a sample shape.
         dtype: element type in the default encoding, "uint8" or "float32"; empty without a sample shape.
         value_range: the smallest and largest element in the default encoding.
         encodings: those it supports of "uint8", "float32" and "png".
         max_count: the most samples of one request.
         max_labels: the most entries of `labels` in one request.
+        max_text_bytes: the most UTF-8 bytes of a text, its prefix included; 0 when it is not of text.
+        conditions: what samples can be conditional on besides a label, of "prefix" and "mask".
+        prefix_unit: of how many bytes a prefix must be a multiple; 0 when it takes none.
         numerics: numerics ids that may be pinned now.
         latent_dim: the length of a latent; 0 when it neither encodes nor decodes.
         latent_spread: root mean square of latents' standard deviations, the unit of `scale`; 0 without a latent.
@@ -110,6 +114,9 @@ class ModelInfo:
     encodings: tuple[str, ...]
     max_count: int
     max_labels: int
+    max_text_bytes: int
+    conditions: tuple[str, ...]
+    prefix_unit: int
     numerics: tuple[str, ...]
     latent_dim: int
     latent_spread: float
@@ -148,6 +155,8 @@ def model_info(model: model_pb2.Model) -> ModelInfo:
         encodings=tuple(enum_name(model_pb2.Encoding, "ENCODING_", encoding) for encoding in model.encodings),
         max_count=model.limits.max_count,
         max_labels=model.limits.max_labels,
+        max_text_bytes=model.limits.max_text_bytes,
+        conditions=tuple(enum_name(model_pb2.ConditionKind, "CONDITION_KIND_", each) for each in model.conditions),
         score_columns=tuple(map(score_column, model.score_columns)),
         directions=tuple(decode(DirectionInfo, each) for each in model.directions),
         quality=tuple(decode(QualityInfo, each, interval=pair(each.interval)) for each in model.quality),

@@ -1,4 +1,4 @@
-"""Decode the gateway's messages: the bytes of a `SampleChunk` to arrays or PNG files, and the values all replies share.
+"""Decode the gateway's messages: the bytes of a `SampleChunk` to arrays, files or texts, and values all replies share.
 
 A chunk whose lengths, errors or bytes contradict its count is refused with `BadReply`.
 """
@@ -18,12 +18,12 @@ from google.protobuf.message import Message
 from numpy.typing import NDArray
 
 from fount.errors import BadReply
-from fount.sampling.types import ModelId, RowError, SampleShape
+from fount.sampling.types import TEXT_DIMS, ModelId, RowError, SampleShape
 from fount.v1 import model_pb2, sampling_pb2
 
 __all__ = [
     "ROW_BYTES_LIMIT", "Parts", "brief", "decode", "enum_name", "misplaced", "model_id", "pair", "read_rows",
-    "read_shape", "utc",
+    "read_shape", "read_text_shape", "read_texts", "utc",
 ]  # fmt: skip
 
 _T = TypeVar("_T")
@@ -66,6 +66,16 @@ def _read_shape(content: bytes, encoding: model_pb2.Encoding.ValueType) -> Sampl
     )
 
 
+def read_text_shape(spec: model_pb2.SampleSpec, encoding: model_pb2.Encoding.ValueType) -> SampleShape | None:
+    """Decode the shape of texts; None for other samples. A BadReply is raised for texts this client cannot decode."""
+    if spec.layout != model_pb2.SampleSpec.LAYOUT_T:
+        return None
+    due = (TEXT_DIMS, model_pb2.DTYPE_UINT8, model_pb2.ENCODING_UINT8)
+    if (tuple(spec.dims), spec.dtype, spec.encoding) != due or encoding != spec.encoding:
+        raise BadReply(f"The samples have a form that this client cannot decode: {spec}")
+    return SampleShape(dims=TEXT_DIMS, dtype="uint8", value_range=pair(spec.value_range), encoding="uint8")
+
+
 def read_rows(
     chunk: sampling_pb2.SampleChunk, shape: SampleShape
 ) -> tuple[NDArray[Any] | None, tuple[bytes, ...], tuple[RowError, ...]]:
@@ -74,13 +84,22 @@ def read_rows(
     Returns:
         (N, *dims) samples, read-only, or None for files; one file a sample, or none; the samples that failed.
     """
-    errors = tuple([_row_error(chunk, error) for error in chunk.errors])
-    failed = {error.index - chunk.start_index for error in errors}
+    errors, failed = _row_errors(chunk)
     if shape.encoding == "png":
         return None, _split(chunk, failed), errors
     data = _dense(chunk, failed, shape.row_bytes)
     flat = np.frombuffer(data, shape.wire_dtype)
     return flat.reshape(chunk.count, *shape.dims), (), errors
+
+
+def read_texts(chunk: sampling_pb2.SampleChunk) -> tuple[tuple[str, ...], tuple[RowError, ...]]:
+    """Decode a chunk of texts, one a sample, and the samples that failed; errors as of `read_rows`."""
+    errors, failed = _row_errors(chunk)
+    try:
+        texts = tuple([row.decode() for row in _split(chunk, failed, may_be_empty=True)])
+    except UnicodeDecodeError as error:
+        raise BadReply(f"The chunk with {brief(chunk)} has a text that is not UTF-8: {error}.") from error
+    return texts, errors
 
 
 def _dense(chunk: sampling_pb2.SampleChunk, failed: set[int], row_bytes: int) -> bytes:
@@ -99,14 +118,20 @@ def _dense(chunk: sampling_pb2.SampleChunk, failed: set[int], row_bytes: int) ->
     return data
 
 
-def _split(chunk: sampling_pb2.SampleChunk, failed: set[int]) -> tuple[bytes, ...]:
+def _split(chunk: sampling_pb2.SampleChunk, failed: set[int], *, may_be_empty: bool = False) -> tuple[bytes, ...]:
     if len(chunk.lengths) != chunk.count or sum(chunk.lengths) != len(chunk.data):
         raise BadReply(f"The lengths of {brief(chunk)} do not add up to the chunk's {len(chunk.data)} bytes.")
     ends = np.cumsum(chunk.lengths).tolist()
     rows = tuple(chunk.data[end - length : end] for end, length in zip(ends, chunk.lengths, strict=True))
-    if any(not row for i, row in enumerate(rows) if i not in failed):
+    if not may_be_empty and any(not row for i, row in enumerate(rows) if i not in failed):
         raise BadReply(f"The chunk with {brief(chunk)} has an empty sample without an error.")
     return rows
+
+
+def _row_errors(chunk: sampling_pb2.SampleChunk) -> tuple[tuple[RowError, ...], set[int]]:
+    """Decode the errors of a chunk; also return their rows."""
+    errors = tuple([_row_error(chunk, error) for error in chunk.errors])
+    return errors, {error.index - chunk.start_index for error in errors}
 
 
 def _row_error(chunk: sampling_pb2.SampleChunk, error: sampling_pb2.SampleError) -> RowError:

@@ -7,11 +7,13 @@ the model (its labels, parameters, ranges, limits) is checked by the gateway.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Literal, SupportsIndex, TypedDict
+from typing import Any, Literal, SupportsIndex, TypedDict
+
+from numpy.typing import NDArray
 
 from fount.errors import InvalidRequest
 from fount.sampling.arguments import UINT32_MAX, UINT64_MAX, Arguments, SupportsArray, array_of, text_of
-from fount.sampling.rows import RowsLike, latents_of, messages_of
+from fount.sampling.rows import RowsLike, latents_of, masks_of, messages_of, rows_of
 from fount.v1 import model_pb2, sampling_pb2
 
 __all__ = [
@@ -29,6 +31,7 @@ ENCODINGS = {
 }
 PRIORITIES = {"bulk": sampling_pb2.PRIORITY_BULK, "interactive": sampling_pb2.PRIORITY_INTERACTIVE}
 
+_GIVEN = {"latent": "latents", "image": "pictures", "mask": "masks"}  # fields of rows
 _WHOLE_PARAMETERS = ("top_k", "steps", "importance_samples")
 _REAL_PARAMETERS = ("truncation", "temperature", "top_p", "guidance_scale", "eta", "prior_fit")
 
@@ -67,6 +70,14 @@ class SampleQuery(ParametersQuery, total=False):
     mixture: Mapping[int | str, float] | None
     # (N, latent_dim), one a sample, or (latent_dim,) for all, to decode in place of noise; unset: noise is drawn.
     latent: RowsLike | None
+    # The beginning of every sample: text, or the first bytes of a picture, row-major uint8; the rest is drawn.
+    prefix: str | bytes | None
+    # (N, H, W, C), one a sample, or (H, W, C) for all: the picture of which `mask` gives a part; the rest is drawn.
+    image: RowsLike | None
+    # As `image`, or without channels: 1 or True where a value of it is given, 0 or False where it is drawn.
+    mask: RowsLike | None
+    # Each text ends before its first occurrence after the prefix.
+    stop: str | None
     # "png" is for `stream` alone.
     encoding: Literal["uint8", "float32", "png"] | None
     # Pins the model digest.
@@ -104,6 +115,8 @@ def sample_request(model: str, query: SampleQuery) -> sampling_pb2.SampleRequest
         encoding=arguments.choice("encoding", ENCODINGS, "uint8"),
         numerics=arguments.text("numerics"),
     )
+    if "stop" in arguments:
+        request.stop = _stop_of(arguments)
     if "priority" in arguments:
         request.priority = arguments.choice("priority", PRIORITIES, "bulk")
     _set_condition(request.condition, arguments)
@@ -131,11 +144,13 @@ def set_parameters(parameters: sampling_pb2.Parameters, arguments: Arguments) ->
 
 
 def _set_count(request: sampling_pb2.SampleRequest, arguments: Arguments) -> None:
-    ids, latents = len(request.condition.labels.ids), request.condition.latent.count
+    ids = len(request.condition.labels.ids)
+    given = {name: getattr(request.condition, name).count for name in _GIVEN}
     count = arguments.whole("count", 1, UINT64_MAX)
-    request.count = count = count or ids or latents or 1
-    if latents > 1 and count != latents:
-        arguments.add("latent", f"holds {latents} latents for {count} samples; give one a sample, or one for all")
+    request.count = count = count or ids or max(given.values()) or 1
+    for name, rows in given.items():
+        if rows > 1 and count != rows:
+            arguments.add(name, f"holds {rows} {_GIVEN[name]} for {count} samples; give one a sample, or one for all")
     if ids and count != ids:
         arguments.add("labels", f"holds {ids} classes for {count} samples; leave count out, or make them equal")
     if request.start_index + count > UINT64_MAX + 1:
@@ -153,18 +168,64 @@ def _set_condition(condition: sampling_pb2.Condition, arguments: Arguments) -> N
     elif "mixture" in arguments:
         condition.mixture.CopyFrom(mixture_of("mixture", arguments))
     if "latent" in arguments:
-        condition.latent.CopyFrom(_latent_rows(arguments))
+        latents = latents_of("latent", arguments.given["latent"], arguments)
+        condition.latent.CopyFrom(_rows_message("latent", latents, arguments, "use decode, which takes any number"))
+    if "prefix" in arguments:
+        condition.prefix = _prefix_of(arguments)
+    _set_image(condition, arguments)
 
 
-def _latent_rows(arguments: Arguments) -> sampling_pb2.InputRows:
-    latents = latents_of("latent", arguments.given["latent"], arguments)
-    if any(name == "latent" for name, _ in arguments.problems):
+def _set_image(condition: sampling_pb2.Condition, arguments: Arguments) -> None:
+    """Set the picture and the mask that are given, which go together, and not with a prefix."""
+    if "image" in arguments and "prefix" in arguments:
+        arguments.add("image", "cannot go with prefix; give one of both")
+    for name, other in (("image", "mask"), ("mask", "image")):
+        if name in arguments and other not in arguments:
+            arguments.add(name, f"needs {other}: the mask is 1 where the image is given, and 0 where it is drawn")
+    if "image" not in arguments or "mask" not in arguments:
+        return
+    images, remedy = rows_of("image", arguments.given["image"], arguments), "draw them by several calls"
+    condition.image.CopyFrom(_rows_message("image", images, arguments, remedy))
+    if condition.image.count:
+        masks = masks_of("mask", arguments.given["mask"], images.shape[1:], arguments)
+        condition.mask.CopyFrom(_rows_message("mask", masks, arguments, remedy))
+
+
+def _rows_message(name: str, rows: NDArray[Any], arguments: Arguments, remedy: str) -> sampling_pb2.InputRows:
+    """Make one message of rows; a problem is added if they do not fit, and an empty one made of wrong rows."""
+    if any(wrong == name for wrong, _ in arguments.problems):
         return sampling_pb2.InputRows()
-    first = next(messages_of(latents, None))
-    if first.count < len(latents):
-        text = f"holds {len(latents)} latents, and a request at most {first.count} of {latents.shape[1]} numbers"
-        arguments.add("latent", f"{text}; use decode, which takes any number")
+    first = next(messages_of(rows, None))
+    if first.count < len(rows):
+        size = "×".join(map(str, rows.shape[1:]))
+        text = f"holds {len(rows)} {_GIVEN[name]}, and a request at most {first.count} of {size} numbers"
+        arguments.add(name, f"{text}; {remedy}")
     return first
+
+
+def _prefix_of(arguments: Arguments) -> bytes:
+    prefix = arguments.given["prefix"]
+    if not isinstance(prefix, str | bytes):
+        raise TypeError(f"prefix must be a str, or the bytes of pixels, got {type(prefix).__name__}")
+    if not prefix:
+        arguments.add("prefix", "is empty; leave it out, and samples are drawn from their beginning")
+    return prefix if isinstance(prefix, bytes) else _utf8("prefix", prefix, arguments)
+
+
+def _stop_of(arguments: Arguments) -> str:
+    stop = arguments.text("stop")
+    if not stop:
+        arguments.add("stop", "is empty; leave it out, and it ends no text")
+    return _utf8("stop", stop, arguments).decode()
+
+
+def _utf8(name: str, text: str, arguments: Arguments) -> bytes:
+    """Encode a text; a problem is added for half of a surrogate pair, which has no encoding."""
+    try:
+        return text.encode()
+    except UnicodeEncodeError as error:
+        arguments.add(name, f"holds {text[error.start]!r}, which is no character; give valid Unicode")
+        return b""
 
 
 def label_ref(name: str, label: object, arguments: Arguments) -> sampling_pb2.LabelRef:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from fount.sampling.arguments import Arguments, SupportsArray, array_of
 from fount.v1 import model_pb2, sampling_pb2
 
-__all__ = ["RowsLike", "latents_of", "messages_of", "rows_of"]
+__all__ = ["RowsLike", "latents_of", "masks_of", "messages_of", "rows_of"]
 
 RowsLike = SupportsArray | list[Any] | tuple[Any, ...]
 """An array, a tensor or a sequence.
@@ -45,6 +45,29 @@ def latents_of(name: str, value: Any, arguments: Arguments) -> NDArray[Any]:
     if array.ndim == 1:
         array = array[None]  # (D,) -> (1, D)
     _check(name, array, (2,), (np.float32,), arguments)
+    return array
+
+
+def masks_of(name: str, value: Any, shape: tuple[int, ...], arguments: Arguments) -> NDArray[Any]:
+    """Convert masks of pictures of a shape to (N, *shape) uint8; a problem is added for others.
+
+    Masks without channels are of all channels of a pixel.
+    """
+    array = array_of(name, value, "zeros and ones")
+    if array.dtype == np.bool:
+        array = array.astype(np.uint8)
+    sides = shape[:2]
+    if array.shape in (shape, sides):
+        array = array[None]  # (H, W, ...) -> (1, H, W, ...)
+    if array.shape[1:] == sides and len(shape) == 3:
+        array = array[..., None]  # (N, H, W) -> (N, H, W, 1)
+    if array.shape[1:3] != sides or array.shape[3:] not in (shape[2:], (1,)) or array.dtype.kind not in "iu":
+        expected = f"(rows, {', '.join(map(str, shape))}) zeros and ones, as the pictures"
+        arguments.add(name, f"are {array.dtype} of shape {array.shape}; give {expected}, one row or more")
+    elif array.size and not np.isin(array, (0, 1)).all():
+        arguments.add(name, f"hold {array.max()}; give 1 where a value is given, and 0 where it is drawn")
+    else:
+        array = np.broadcast_to(array, (len(array), *shape)).astype(np.uint8)
     return array
 
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from fount.errors import BadReply, FountError
 from fount.retry import RetryState
-from fount.sampling.decode import Parts, brief, misplaced, model_id, read_rows, read_shape
+from fount.sampling.decode import Parts, brief, misplaced, model_id, read_rows, read_shape, read_text_shape, read_texts
 from fount.sampling.types import Chunk, Provenance, SampleShape
 from fount.v1 import sampling_pb2
 
@@ -94,9 +94,10 @@ class SampleStream(IndexedStream):
         request.model.CopyFrom(self._header.model)
         if request.condition.WhichOneof("kind") == "labels":
             del request.condition.labels.ids[:done]
-        if (latent := request.condition.latent).count > 1:
-            row_bytes = len(latent.data) // latent.count
-            latent.data, latent.count = latent.data[done * row_bytes :], latent.count - done
+        for rows in (request.condition.latent, request.condition.image, request.condition.mask):
+            if rows.count > 1:
+                row_bytes = len(rows.data) // rows.count
+                rows.data, rows.count = rows.data[done * row_bytes :], rows.count - done
         return request
 
     def begin_once(self) -> sampling_pb2.SampleOnceRequest:
@@ -130,7 +131,9 @@ class SampleStream(IndexedStream):
         request, earlier = self._request, self._header or header
         check_pinned(request, earlier, header)
         if self._header is None:
-            shape = read_shape(header.sample_spec, request.encoding)  # refuses a form that cannot be decoded
+            # Both refuse a form that cannot be decoded.
+            shape = read_text_shape(header.sample_spec, request.encoding)
+            shape = shape or read_shape(header.sample_spec, request.encoding)
             provenance = Provenance(model=model_id(header.model), seed=header.seed, numerics=header.numerics)
             self._described = shape, provenance
         elif earlier.sample_spec != header.sample_spec:
@@ -145,7 +148,11 @@ class SampleStream(IndexedStream):
         if chunk.start_index != self.next_index or not 0 < count <= self._end - self.next_index:
             raise BadReply(f"Samples {self.next_index} to {self._end - 1} are due, but {brief(chunk)} arrived.")
         self._check_labels(chunk)
-        samples, files, errors = read_rows(chunk, shape)
+        samples, files, texts = None, tuple[bytes, ...](), tuple[str, ...]()
+        if shape.is_text:
+            texts, errors = read_texts(chunk)
+        else:
+            samples, files, errors = read_rows(chunk, shape)
         start_index = self.next_index
         self._advance(start_index + count)
         return Chunk(
@@ -155,6 +162,7 @@ class SampleStream(IndexedStream):
             count=count,
             samples=samples,
             files=files,
+            texts=texts,
             labels=np.array(chunk.labels, np.int64) if chunk.labels else None,
             errors=errors,
         )

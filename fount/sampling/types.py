@@ -16,11 +16,14 @@ from numpy.typing import NDArray
 
 from fount.errors import BadReply, InvalidRequest, SampleFailed
 
-__all__ = ["Chunk", "ModelId", "Provenance", "RowError", "SampleCollector", "SampleShape", "Samples"]
+__all__ = ["TEXT_DIMS", "Chunk", "ModelId", "Provenance", "RowError", "SampleCollector", "SampleShape", "Samples"]
 
 Array = NDArray[Any]
 Int64s = NDArray[np.int64]
 Uint64s = NDArray[np.uint64]
+
+TEXT_DIMS = (-1,)
+"""The dims of a text."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,7 +71,7 @@ class SampleShape:
     """Shape, element type and encoding of one sample.
 
     Attributes:
-        dims: (height, width, channels) of an image, (length,) of a vector.
+        dims: (height, width, channels) of an image, (length,) of a vector, (-1,) of a text.
         dtype: "uint8" or "float32", the element type.
         value_range: the smallest and the largest an element can be.
         encoding: "uint8", "float32" or "png".
@@ -79,6 +82,11 @@ class SampleShape:
     value_range: tuple[float, float]
     encoding: str
 
+    @property
+    def is_text(self) -> bool:
+        """Whether samples are texts, which vary in length."""
+        return self.dims == TEXT_DIMS
+
     @cached_property
     def wire_dtype(self) -> np.dtype[Any]:
         """The element type in messages."""
@@ -86,7 +94,7 @@ class SampleShape:
 
     @cached_property
     def row_bytes(self) -> int:
-        """The bytes of one sample that is not a file."""
+        """The bytes of one sample that is neither a file nor a text."""
         return math.prod(self.dims) * self.wire_dtype.itemsize
 
 
@@ -108,8 +116,10 @@ class Chunk(_HasProvenance):
         shape_of_one: shape, element type and encoding of a sample.
         start_index: index of the first sample.
         count: number of samples, failed ones included.
-        samples: (N, *dims) uint8 or float32, read-only, rows of failed samples being zero; None for encoding "png".
+        samples: (N, *dims) uint8 or float32, read-only, rows of failed samples being zero; None for texts and for
+            encoding "png".
         files: one PNG file a sample for encoding "png", that of a failed sample being empty; else empty.
+        texts: one text a sample of a model of text, that of a failed sample being empty; else empty.
         labels: (N,) int64 class indices; None when the model is unconditional.
         errors: the samples that failed.
     """
@@ -120,6 +130,7 @@ class Chunk(_HasProvenance):
     count: int
     samples: Array | None
     files: tuple[bytes, ...] = ()
+    texts: tuple[str, ...] = ()
     labels: Int64s | None = None
     errors: tuple[RowError, ...] = ()
 
@@ -127,6 +138,8 @@ class Chunk(_HasProvenance):
         return self.count
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> Array:
+        if self.shape_of_one.is_text:
+            raise TypeError("A chunk of texts is not an array; read its .texts.")
         if self.samples is None:
             raise TypeError("A chunk of PNG files is not an array; read its .files.")
         return np.array(self.samples, dtype=dtype, copy=copy)
@@ -140,7 +153,8 @@ class Chunk(_HasProvenance):
 class Samples(_HasProvenance, np.ndarray[tuple[int, ...], np.dtype[Any]]):
     """An (N, H, W, C) uint8 or float32 array of samples, or (N, D) of vectors, with their labels and addresses.
 
-    Where each row has several, as of `Client.vary`, they are (N, V, ...), and labels and indices (N, V).
+    Where each row has several, as of `Client.vary`, they are (N, V, ...), and labels and indices (N, V). Of a model of
+    text it is an (N,) array of str; `texts` has them as a tuple.
 
     Selecting rows, as in `samples[3:5]` or `samples[samples.labels == 7]`, and `copy()` keep labels and indices; other
     views of the array lose them, and arithmetic returns plain arrays.
@@ -203,6 +217,11 @@ class Samples(_HasProvenance, np.ndarray[tuple[int, ...], np.dtype[Any]]):
         return copied
 
     @property
+    def texts(self) -> tuple[str, ...]:
+        """The texts of a model of text; empty of other samples."""
+        return tuple(self.tolist()) if self.dtype == object else ()
+
+    @property
     def start_index(self) -> int | None:
         """Index of the first sample; None when there is none, or once lost."""
         return int(self.indices.flat[0]) if self.indices is not None and len(self.indices) else None
@@ -233,7 +252,7 @@ class SampleCollector:
             self._array = self._allocate(chunk.shape_of_one)
             self._labels = None if chunk.labels is None else np.empty(self._count, np.int64)
         rows = slice(self._filled, self._filled + len(chunk))
-        self._array[rows] = chunk.samples
+        self._array[rows] = chunk.texts if chunk.shape_of_one.is_text else chunk.samples
         if self._labels is not None and chunk.labels is not None:
             self._labels[rows] = chunk.labels
         self._failures += [(error.index, f"{error.code}: {error.message}") for error in chunk.errors]
@@ -241,6 +260,8 @@ class SampleCollector:
 
     def _allocate(self, shape: SampleShape) -> Array:
         try:
+            if shape.is_text:
+                return np.empty(self._count, object)
             return np.empty((self._count, *shape.dims), shape.dtype)
         except (MemoryError, ValueError) as error:  # more bytes than memory, or than can be counted
             fields = [(self._field, f"{self._count} samples do not fit in memory; {self._remedy}")]

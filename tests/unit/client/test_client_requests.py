@@ -204,3 +204,79 @@ def test_it_names_an_argument_of_the_wrong_type(query, message):
 def test_it_refuses_files_where_an_array_is_returned():
     with pytest.raises(InvalidRequest, match="use stream"):
         refuse_files({"encoding": "png"})
+
+
+# --- Prefixes, pictures and masks -------------------------------------------------------------------------------------
+
+PICTURE = np.arange(12, dtype=np.uint8).reshape(2, 2, 3)
+
+
+def test_it_sends_a_prefix_as_bytes_and_stop_as_text():
+    request = sample_request("verse", {"prefix": "à", "stop": "é"})
+    assert (request.condition.prefix, request.stop) == ("à".encode(), "é")
+    assert sample_request("digits", {"prefix": b"\xff\0"}).condition.prefix == b"\xff\0"
+
+
+def test_it_sends_a_picture_with_a_mask_of_its_shape():
+    condition = sample_request("digits", {"image": PICTURE, "mask": [[True, False], [False, True]]}).condition
+    assert (condition.image.count, condition.image.data) == (1, PICTURE.tobytes())
+    assert (condition.mask.dtype, list(condition.mask.data)) == (
+        model_pb2.DTYPE_UINT8,
+        [1, 1, 1, 0, 0, 0, 0, 0, 0, 1, 1, 1],
+    )
+
+
+def test_it_draws_as_many_samples_as_pictures_or_masks():
+    masks = np.ones((3, 2, 2, 3), np.int64)
+    assert sample_request("digits", {"image": PICTURE, "mask": masks}).count == 3
+    assert sample_request("digits", {"image": np.stack([PICTURE] * 4), "mask": masks[0]}).count == 4
+
+
+@pytest.mark.parametrize(
+    "picture", [np.zeros((2, 3), np.uint8), np.zeros((2, 3, 1), np.float32)], ids=["grey", "floats"]
+)
+def test_it_accepts_pictures_without_channels_and_floats(picture):
+    condition = sample_request("digits", {"image": picture, "mask": np.ones((2, 3), bool)}).condition
+    assert (condition.image.count, len(condition.mask.data)) == (1, 6)
+
+
+@pytest.mark.parametrize(
+    ("query", "field", "text"),
+    [
+        ({"prefix": ""}, "prefix", "is empty; leave it out"),
+        ({"prefix": b""}, "prefix", "is empty; leave it out"),
+        ({"prefix": "a\ud800"}, "prefix", "which is no character; give valid Unicode"),
+        ({"stop": ""}, "stop", "is empty; leave it out"),
+        ({"stop": "\ud800"}, "stop", "which is no character; give valid Unicode"),
+        ({"image": PICTURE}, "image", "needs mask"),
+        ({"mask": PICTURE}, "mask", "needs image"),
+        ({"image": PICTURE, "mask": np.ones((2, 2)), "prefix": b"a"}, "image", "cannot go with prefix"),
+        ({"image": PICTURE, "mask": np.full((2, 2), 255, np.uint8)}, "mask", "hold 255; give 1 where a value is given"),
+        ({"image": PICTURE, "mask": np.ones((3, 2), bool)}, "mask", "of shape (3, 2); give (rows, 2, 2, 3)"),
+        ({"image": PICTURE, "mask": np.full((2, 2), 0.5)}, "mask", "are float64 of shape"),
+        ({"image": [PICTURE] * 2, "mask": np.ones((2, 2), bool), "count": 3}, "image", "holds 2 pictures for 3"),
+        ({"image": np.zeros((2, 1024, 1025), np.uint8), "mask": PICTURE}, "image", "at most 1 of 1024×1025"),
+    ],
+    ids=[
+        "no text", "no bytes", "half a pair", "no stop", "half a pair to stop", "no mask", "no image", "both", "white",
+        "another shape", "floats", "count", "too large",
+    ],
+)  # fmt: skip
+def test_it_names_what_is_wrong_with_what_is_given(query, field, text):
+    with pytest.raises(InvalidRequest) as refused:
+        sample_request("digits", query)
+    assert text in dict(refused.value.fields)[field]
+
+
+@pytest.mark.parametrize(
+    ("query", "text"),
+    [
+        ({"prefix": 7}, "prefix must be a str, or the bytes of pixels, got int"),
+        ({"stop": b"a"}, "stop must be a str, got bytes"),
+        ({"image": "a.png", "mask": "b.png"}, "image must be a sequence, an array or a tensor of pictures or vectors"),
+    ],
+    ids=["prefix", "stop", "image"],
+)
+def test_it_names_a_wrong_type_of_what_is_given(query, text):
+    with pytest.raises(TypeError, match=text):
+        sample_request("digits", query)

@@ -33,6 +33,30 @@ def samples():
     return collector.finish()
 
 
+@pytest.fixture
+def texts():
+    collector = SampleCollector(3)
+    shape = SampleShape(dims=(-1,), dtype="uint8", value_range=(0.0, 255.0), encoding="uint8")
+    for start, values in ((10, ("a", "")), (12, ("bc",))):
+        collector.add(
+            Chunk(
+                provenance=PROVENANCE, shape_of_one=shape, start_index=start, count=len(values), samples=None,
+                texts=values, labels=np.zeros(len(values), np.int64),
+            )
+        )  # fmt: skip
+    return collector.finish()
+
+
+def test_it_has_texts(texts):
+    assert texts.texts == ("a", "", "bc")
+    assert (texts.shape, texts[2], texts.indices.tolist()) == ((3,), "bc", [10, 11, 12])
+    assert pickle.loads(pickle.dumps(texts[1:])).texts == ("", "bc")
+
+
+def test_samples_that_are_no_texts_have_none(samples):
+    assert samples.texts == ()
+
+
 def test_it_is_an_array(samples):
     assert isinstance(samples, np.ndarray)
     assert (samples.shape, samples.dtype, len(samples)) == ((3, 1, 2, 1), np.uint8, 3)

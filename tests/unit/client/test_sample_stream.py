@@ -229,3 +229,67 @@ def test_it_does_not_turn_files_into_an_array():
     got = with_header({"encoding": "png"}, encoding=3).receive(chunk(0, b"ab", count=1, lengths=[2]))
     with pytest.raises(TypeError, match="files"):
         np.asarray(got)
+
+
+# --- Texts ------------------------------------------------------------------------------------------------------------
+
+
+def of_texts(query, **fields):
+    return with_header(query, **({"dims": (-1,), "layout": model_pb2.SampleSpec.LAYOUT_T} | fields))
+
+
+def test_it_reads_texts_and_empty_ones():
+    got = of_texts({"count": 3}).receive(chunk(0, "roséok".encode(), count=3, lengths=[5, 0, 2]))
+    assert (got.texts, got.samples, got.files) == (("rosé", "", "ok"), None, ())
+
+
+def test_a_chunk_of_texts_is_no_array():
+    got = of_texts({"count": 1}).receive(chunk(0, b"a", count=1, lengths=[1]))
+    with pytest.raises(TypeError, match=r"read its \.texts"):
+        np.asarray(got)
+
+
+def test_a_text_that_failed_is_empty():
+    got = of_texts({"count": 2}).receive(chunk(0, b"a", count=2, lengths=[1, 0], errors=[failed(1)]))
+    assert (got.texts, [error.index for error in got.errors]) == (("a", ""), [1])
+
+
+@pytest.mark.parametrize(
+    ("data", "lengths", "text"),
+    [(b"ab", [], "do not add up"), (b"ab", [1, 2], "do not add up"), (b"\xff", [1, 0], "not UTF-8")],
+    ids=["no lengths", "wrong lengths", "no text"],
+)
+def test_it_refuses_bytes_that_are_no_texts(data, lengths, text):
+    with pytest.raises(BadReply, match=text):
+        of_texts({"count": 2}).receive(chunk(0, data, count=2, lengths=lengths))
+
+
+@pytest.mark.parametrize(
+    "fields", [{"dims": (5,)}, {"dtype": model_pb2.DTYPE_FLOAT32}, {"encoding": 3}], ids=["size", "floats", "files"]
+)
+def test_it_refuses_texts_of_another_form(fields):
+    with pytest.raises(BadReply, match="cannot decode"):
+        of_texts({}, **fields)
+
+
+def test_it_joins_the_parts_of_a_long_text():
+    stream = of_texts({"count": 1})
+    assert stream.receive(chunk(0, "é".encode()[:1], count=1, part_total=3)) is None
+    assert stream.receive(chunk(0, "é".encode()[1:] + b"a", count=1, part_total=3, part_offset=1)).texts == ("éa",)
+
+
+def test_it_requests_missing_samples_with_their_own_pictures_and_masks():
+    images = np.arange(8, dtype=np.uint8).reshape(4, 1, 2, 1)
+    masks = (images % 2).astype(bool)
+    stream = with_header({"image": images, "mask": masks, "prefix": None})
+    stream.receive(chunk(0, b"\0" * 6))
+    condition = stream.begin().condition
+    assert (condition.image.count, condition.image.data) == (1, b"\6\7")
+    assert (condition.mask.count, condition.mask.data) == (1, b"\0\1")
+
+
+def test_it_requests_missing_texts_with_the_same_prefix_and_stop():
+    stream = of_texts({"count": 2, "prefix": "a", "stop": "."})
+    stream.receive(chunk(0, b"ab", count=1, lengths=[2]))
+    request = stream.begin()
+    assert (request.start_index, request.condition.prefix, request.stop) == (1, b"a", ".")
