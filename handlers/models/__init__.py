@@ -34,6 +34,7 @@ FAMILIES: Mapping[str, tuple[str, str]] = MappingProxyType(
         "gaussian-mixture": ("mixture", "GaussianMixture"),
         "mixture-density": ("density", "MixtureDensity"),
         "point-gan": ("point_gan", "PointGan"),
+        "gated-pixelcnn": ("pixelcnn", "GatedPixelCnn"),
     }
 )
 """Family name to (module here, class). Modules are imported on use: an archive contains only its own family's."""

@@ -47,7 +47,7 @@ __all__ = ["Evaluator", "load_evaluator", "load_module", "write_model"]
 
 _VERSION = "1.0"
 _WEIGHTS_FILE, _GOLDEN_FILE = "weights.safetensors", "golden.safetensors"
-_LIMITS = Limits(max_count=100_000_000, max_labels=100_000, max_exec_batch=256)
+_MAX_COUNT, _MAX_LABELS = 100_000_000, 100_000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -169,8 +169,11 @@ def _describe(
         sample=sample,
         score_columns=recipe.score_columns,
         parameters=recipe.parameters,
+        draw_steps=recipe.draw_steps,
+        conditions=recipe.conditions,
+        prefix_unit=recipe.prefix_unit,
         encodings=encodings,
-        limits=_LIMITS,
+        limits=Limits(max_count=_MAX_COUNT, max_labels=_MAX_LABELS, max_exec_batch=recipe.max_exec_batch),
         precisions=recipe.precisions,
         recipe=origin,
         quality=quality,

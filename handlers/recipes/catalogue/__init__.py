@@ -6,12 +6,14 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 from handlers.recipes.catalogue.autoencoders import AUTOENCODER_RECIPES
+from handlers.recipes.catalogue.autoregressive import AUTOREGRESSIVE_RECIPES
 from handlers.recipes.catalogue.densities import DENSITY_RECIPES
 from handlers.recipes.catalogue.digits import DIGITS_RECIPES
 from handlers.recipes.catalogue.mnist import MNIST_RECIPES
 from handlers.recipes.catalogue.recipe import (
     AdamWFit,
     AutoencoderFit,
+    AutoregressiveFit,
     ClassifierFit,
     GanFit,
     KnownLawFit,
@@ -29,6 +31,7 @@ __all__ = [
     "RECIPES",
     "AdamWFit",
     "AutoencoderFit",
+    "AutoregressiveFit",
     "ClassifierFit",
     "GanFit",
     "KnownLawFit",
@@ -42,7 +45,14 @@ __all__ = [
     "classifier_of",
 ]
 
-_ALL = (*DIGITS_RECIPES, *MNIST_RECIPES, *AUTOENCODER_RECIPES, *VARIATIONAL_RECIPES, *DENSITY_RECIPES)
+_ALL = (
+    *DIGITS_RECIPES,
+    *MNIST_RECIPES,
+    *AUTOENCODER_RECIPES,
+    *VARIATIONAL_RECIPES,
+    *DENSITY_RECIPES,
+    *AUTOREGRESSIVE_RECIPES,
+)
 
 RECIPES: Mapping[str, Recipe] = MappingProxyType({recipe.name: recipe for recipe in _ALL})
 """Recipes by name."""

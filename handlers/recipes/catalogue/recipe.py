@@ -9,12 +9,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from handlers.cards.card import OperationName, Parameter, ParameterName, Precision, ScoreColumn
+from handlers.cards.card import ConditionName, OperationName, Parameter, ParameterName, Precision, ScoreColumn
 from handlers.recipes.data.augmentations import Augmentation, ShiftAndNoise
 
 __all__ = [
-    "DIGITS", "PLANE_DUPLICATES", "TRUNCATION", "AdamWFit", "AutoencoderFit", "ClassifierFit", "GanFit", "KnownLawFit",
-    "MixtureFit", "PointGanFit", "PrincipalFit", "Recipe", "StandardVaeFit", "VaeFit", "VaeGanFit",
+    "DIGITS", "PLANE_DUPLICATES", "TRUNCATION", "AdamWFit", "AutoencoderFit", "AutoregressiveFit", "ClassifierFit",
+    "GanFit", "KnownLawFit", "MixtureFit", "PointGanFit", "PrincipalFit", "Recipe", "StandardVaeFit", "VaeFit",
+    "VaeGanFit",
 ]  # fmt: skip
 
 DIGITS = tuple(str(digit) for digit in range(10))
@@ -78,6 +79,22 @@ class AutoencoderFit(AdamWFit):
     """
 
     noise: float = 0.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class AutoregressiveFit(AdamWFit):
+    """Hyperparameters of a model of log p(x).
+
+    Attributes:
+        label_dropout: share of rows that are trained without their class.
+        warm_up: steps over which the learning rate rises from 0.
+        snapshots: taken during the training; each draws a picture of samples.
+    """
+
+    max_gradient_norm: float = 1.0
+    label_dropout: float = 0.1
+    warm_up: int = 50
+    snapshots: int = 10
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -216,6 +233,11 @@ class Recipe:
         parameters: the sampling parameters its family takes; of a model that does not sample, none.
         score_columns: what SCORE returns.
         finds_directions: whether its card has the directions of thickness and slant in its latent space.
+        draw_steps: of a draw without parameters.
+        conditions: what its samples can be conditional on besides a label.
+        prefix_unit: of how many bytes a prefix must be a multiple.
+        max_exec_batch: the largest batch that a worker runs.
+        measured_samples: how many are drawn to measure it.
     """
 
     name: str
@@ -231,6 +253,7 @@ class Recipe:
         | StandardVaeFit
         | AutoencoderFit
         | VaeGanFit
+        | AutoregressiveFit
         | PrincipalFit
         | GanFit
         | MixtureFit
@@ -248,6 +271,11 @@ class Recipe:
     parameters: Mapping[ParameterName, Parameter] = field(default_factory=lambda: {"truncation": TRUNCATION})
     score_columns: tuple[ScoreColumn, ...] = ()
     finds_directions: bool = False
+    draw_steps: int = 1
+    conditions: tuple[ConditionName, ...] = ()
+    prefix_unit: int = 1
+    max_exec_batch: int = 256
+    measured_samples: int = 10_000
 
     @property
     def samples(self) -> bool:

@@ -70,6 +70,7 @@ def measure(
     directions: tuple[Direction, ...] = (),
     sampler: nn.Module | None = None,
     quick: bool = False,
+    count: int = _SAMPLES,
 ) -> tuple[Quality, ...]:
     """Measure a model on one thread of the CPU.
 
@@ -84,6 +85,7 @@ def measure(
         directions: of its latent space, for its card.
         sampler: the generator as it is served; None is the module itself.
         quick: leave those out; on MNIST they take ten minutes.
+        count: of samples; fewer than the default are of a slow generator, on which no classifier is trained.
     """
     with torch_threads(1), tqdm(unit="metric", desc="measuring", disable=None, leave=False) as bar:
         found = list[Quality]()
@@ -100,8 +102,8 @@ def measure(
             served = sampler or module
             if "SAMPLE" in operations:
                 assert isinstance(served, Sampler)
-                training_seed = None if quick or not conditional else seed
-                drawn = _measure_generator(data, served, evaluator, conditional, value_range, training_seed)
+                training_seed = None if quick or not conditional or count < _SAMPLES else seed
+                drawn = _measure_generator(data, served, evaluator, conditional, value_range, training_seed, count)
                 entries = chain(entries, drawn)
             if {"ENCODE", "DECODE"} <= set(operations) and not conditional and value_range == _UNIT:
                 entries = chain(entries, measure_latents(data, module, evaluator, operations))
@@ -174,9 +176,10 @@ def _measure_generator(
     conditional: bool,
     value_range: tuple[float, float],
     training_seed: int | None,
+    count: int,
 ) -> Iterator[Quality]:
-    labels = torch.arange(_SAMPLES) % len(data.classes) if conditional else None
-    images = draw_images(module, _SEED, _SAMPLES, labels, value_range=value_range)
+    labels = torch.arange(count) % len(data.classes) if conditional else None
+    images = draw_images(module, _SEED, count, labels, value_range=value_range)
     if labels is None:
         yield from _measure_unconditional(data, images, evaluator)
     else:
@@ -198,14 +201,14 @@ def _measure_test_accuracy(data: TrainingData, module: Classifier, value_range: 
 
 
 def _measure_label_accuracy(data: TrainingData, images: Tensor, labels: Tensor, evaluator: Evaluator) -> Quality:
-    classifier, count = evaluator.classifier, len(data.test.labels)
+    classifier, count, drawn = evaluator.classifier, len(data.test.labels), len(images)
     hits = count_correct(classifier, images, labels)
     real = count_correct(classifier, data.test.images, data.test.labels) / count
     method = (
-        f"share of {_SAMPLES} samples, labels balanced, that {evaluator.name} gives their label; the real value is of "
+        f"share of {drawn} samples, labels balanced, that {evaluator.name} gives their label; the real value is of "
         f"{count} test rows; Wilson interval; {OPTIMISTIC}"
     )
-    return _proportion("label-accuracy", hits, _SAMPLES, real, method)
+    return _proportion("label-accuracy", hits, drawn, real, method)
 
 
 def _measure_unconditional(data: TrainingData, images: Tensor, evaluator: Evaluator) -> Iterator[Quality]:
@@ -213,24 +216,25 @@ def _measure_unconditional(data: TrainingData, images: Tensor, evaluator: Evalua
     clear, counts = _classify(evaluator, images)
     real, count = _classify(evaluator, data.test.images)[0], len(data.test.labels)
     method = (
-        f"share of {_SAMPLES} samples to which {evaluator.name} gives a class with {CONFIDENT} or more; the real "
+        f"share of {len(images)} samples to which {evaluator.name} gives a class with {CONFIDENT} or more; the real "
         f"value is of {count} test rows; Wilson interval; {OPTIMISTIC}"
     )
-    yield _proportion("clear-digit-share", clear, _SAMPLES, real / count, method)
+    yield _proportion("clear-digit-share", clear, len(images), real / count, method)
     yield _measure_rarest_class(data, evaluator, counts)
 
 
 def _measure_rarest_class(data: TrainingData, evaluator: Evaluator, counts: Tensor) -> Quality:
     """Compare with equally many random real rows: the classes of the test rows alone are balanced by construction."""
     _, real = _classify(evaluator, torch.cat([data.train.images, data.test.images]))
-    drawn = resampled_smallest_share(real, _SAMPLES, _REAL_DRAWS, torch.Generator().manual_seed(0))
+    count = int(counts.sum())
+    drawn = resampled_smallest_share(real, count, _REAL_DRAWS, torch.Generator().manual_seed(0))
     method = (
-        f"share of the rarest of {len(counts)} classes among {_SAMPLES} samples, by {evaluator.name}; the real value "
-        f"is that of {_SAMPLES} rows drawn with replacement from all {int(real.sum())} real ones, mean of "
+        f"share of the rarest of {len(counts)} classes among {count} samples, by {evaluator.name}; the real value "
+        f"is that of {count} rows drawn with replacement from all {int(real.sum())} real ones, mean of "
         f"{_REAL_DRAWS} draws; interval from Wilson bounds of every class, corrected for taking the smallest"
     )
     interval = smallest_share_interval(counts.tolist())
-    return quality_entry("rarest-class-share", int(counts.min()) / _SAMPLES, interval, float(drawn.mean()), method)
+    return quality_entry("rarest-class-share", int(counts.min()) / count, interval, float(drawn.mean()), method)
 
 
 def _measure_distances(data: TrainingData, samples: Split) -> Quality:
@@ -256,24 +260,24 @@ def _measure_distances(data: TrainingData, samples: Split) -> Quality:
 
 
 def _measure_duplicates(data: TrainingData, images: Tensor) -> Quality:
-    real = data.train.images[:_SAMPLES]
+    real = data.train.images[: len(images)]
     method = (
-        f"share of {_SAMPLES} samples that are byte-equal to another of them, as UINT8; the real value is of the first "
-        f"{len(real)} training rows; Wilson interval"
+        f"share of {len(images)} samples that are byte-equal to another of them, as UINT8; the real value is of the "
+        f"first {len(real)} training rows; Wilson interval"
     )
     share = count_duplicates(real) / len(real)
-    return _proportion("duplicate-share", count_duplicates(images), _SAMPLES, share, method)
+    return _proportion("duplicate-share", count_duplicates(images), len(images), share, method)
 
 
 def _measure_copies(data: TrainingData, images: Tensor) -> Quality:
     train, test = data.train.images, data.test.images
     known = set(each_bytes(train))
     method = (
-        f"share of {_SAMPLES} samples that are byte-equal to one of the {len(train)} training rows, as UINT8; the real "
-        f"value is of {len(test)} test rows; Wilson interval"
+        f"share of {len(images)} samples that are byte-equal to one of the {len(train)} training rows, as UINT8; the "
+        f"real value is of {len(test)} test rows; Wilson interval"
     )
     share = count_copies(test, known) / len(test)
-    return _proportion("training-copy-share", count_copies(images, known), _SAMPLES, share, method)
+    return _proportion("training-copy-share", count_copies(images, known), len(images), share, method)
 
 
 @torch.inference_mode()

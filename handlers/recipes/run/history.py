@@ -32,11 +32,13 @@ class Snapshot:
         step: number of steps taken.
         accuracies: label accuracy of each class, in [0, 1]; empty for a model without classes.
         ratio: mean distance between samples of a class over that between real ones; None for a classifier.
+        bits: mean of -log2 p(x|y) of test rows, divided by their dimensions; None for a model without likelihoods.
     """
 
     step: int
     accuracies: tuple[float, ...] = ()
     ratio: float | None = None
+    bits: float | None = None
 
 
 @dataclass(kw_only=True)
@@ -81,7 +83,7 @@ class History:
 
 
 def draw_curves(history: History, title: str) -> Image.Image:
-    """Draw losses above, label accuracy and distance ratio below, over steps; 800 × 600 pixels."""
+    """Draw losses above, what snapshots measured below, over steps; 800 × 600 pixels."""
     # Imported here, since it takes a second and a training without pictures does not need it; pyplot has global state.
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -117,5 +119,8 @@ def _plot_snapshots(axes: Axes, history: History) -> None:
     ratios = [(snapshot.step, snapshot.ratio) for snapshot in history.snapshots if snapshot.ratio is not None]
     if ratios:
         axes.plot(*zip(*ratios, strict=True), marker=".", label="distance within classes / real")
-    axes.set_ylim(0, 1.2)
+    bits = [(snapshot.step, snapshot.bits) for snapshot in history.snapshots if snapshot.bits is not None]
+    if bits:
+        axes.plot(*zip(*bits, strict=True), marker=".", label="bits per dimension, test rows")
+    axes.set_ylim(0, max([1.2, *(each for _, each in bits)]))
     axes.set_xlabel("step")

@@ -25,7 +25,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from fount.files import atomic_path
-from handlers.recipes.catalogue import GanFit, Recipe
+from handlers.recipes.catalogue import AutoregressiveFit, GanFit, Recipe
 from handlers.recipes.run.checkpoints import (
     Checkpoint,
     CheckpointError,
@@ -42,7 +42,7 @@ from handlers.recipes.tasks.task import Task
 
 __all__ = ["Run", "TrainingFailed", "TrainingInterrupted", "TrainingOptions"]
 
-_SNAPSHOTS = 40  # in a run
+_SNAPSHOTS = 40  # in a run whose fit names no other number
 _CHECK_STEPS = 20  # steps between two checks of the weights and updates of the progress bar
 _EXIT_OUT_OF_TIME = 75  # EX_TEMPFAIL of sysexits.h: try again later
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -124,6 +124,11 @@ class Run:
         """Folder of the checkpoints."""
         return self.options.run_folder / "checkpoints"
 
+    @property
+    def _snapshots(self) -> int:
+        fit = self.recipe.fit
+        return fit.snapshots if isinstance(fit, AutoregressiveFit) else _SNAPSHOTS
+
     def start(self) -> None:
         """Start at step 0, or load the newest checkpoint.
 
@@ -182,7 +187,7 @@ class Run:
         if self.done % _CHECK_STEPS == 0:  # losses usually show it first
             self._check_weights()
         self.history.add_losses(self.done, losses)
-        if self.done % max(1, self.options.steps // _SNAPSHOTS) == 0 or self.done == self.options.steps:
+        if self.done % max(1, self.options.steps // self._snapshots) == 0 or self.done == self.options.steps:
             self.history.snapshots.append(self.probe.measure(self.task.averaged(), self.done))
             if reason := find_collapse(self.history.snapshots, classes=self.recipe.classes, steps=self.options.steps):
                 self._fail("collapsed", reason)
@@ -266,6 +271,8 @@ class Run:
                 values["label accuracy"] = sum(snapshot.accuracies) / len(snapshot.accuracies)
             if snapshot.ratio is not None:
                 values["distance ratio"] = snapshot.ratio
+            if snapshot.bits is not None:
+                values["test bits per dimension"] = snapshot.bits
         return ", ".join(f"{name} {value:.3f}" for name, value in values.items())
 
 

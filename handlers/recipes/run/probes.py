@@ -25,7 +25,7 @@ from handlers.recipes.noise import add_noise, noise_at
 from handlers.recipes.quality.measures import draw_images
 from handlers.recipes.run.history import Snapshot
 
-__all__ = ["ClassifierProbe", "GeneratorProbe", "PointProbe", "Probe", "ReconstructionProbe"]
+__all__ = ["ClassifierProbe", "GeneratorProbe", "PointProbe", "Probe", "ReconstructionProbe", "draw_grid"]
 
 _SEED = 7
 _COUNT = 1000  # samples of a snapshot
@@ -88,10 +88,10 @@ class GeneratorProbe:
     def draw(self, network: nn.Module) -> Image.Image:
         """Draw ten samples of each class, or a hundred of a model without classes."""
         if not self._classes:
-            return _grid(self._sample(network, _COLUMNS**2, None), [""] * _COLUMNS**2)
+            return draw_grid(self._sample(network, _COLUMNS**2, None), [""] * _COLUMNS**2)
         labels = [torch.full((_COLUMNS,), k, device=self._device) for k in range(len(self._classes))]
         images = torch.cat([self._sample(network, _COLUMNS, label) for label in labels])
-        return _grid(images, [name for name in self._classes for _ in range(_COLUMNS)])
+        return draw_grid(images, [name for name in self._classes for _ in range(_COLUMNS)])
 
     def _sample(self, network: nn.Module, count: int, labels: Tensor | None) -> Tensor:
         assert isinstance(network, Sampler)
@@ -128,7 +128,7 @@ class ReconstructionProbe:
             (name, images[at : at + _COLUMNS]) for at in range(0, _SHOWN, _COLUMNS) for name, images in kinds.items()
         ]
         captions = [name for name, images in rows for _ in range(len(images))]
-        return _grid(torch.cat([images for _, images in rows]), captions)
+        return draw_grid(torch.cat([images for _, images in rows]), captions)
 
     @torch.inference_mode()
     def _restore(self, network: nn.Module) -> Tensor:
@@ -157,7 +157,7 @@ class ClassifierProbe:
         order = (predicted == self._labels).int().argsort(stable=True)[: _COLUMNS**2]
         pairs = zip(self._labels[order].tolist(), predicted[order].tolist(), strict=True)
         names = [self._classes[k] if k == p else f"{self._classes[k]} as {self._classes[p]}" for k, p in pairs]
-        return _grid(self._images[order], names)
+        return draw_grid(self._images[order], names)
 
 
 class PointProbe:
@@ -181,7 +181,7 @@ class PointProbe:
         return image_grid(np.stack(shown)[..., None], ["generated", "real"], columns=2)
 
 
-def _grid(images: Tensor, captions: Sequence[str]) -> Image.Image:
+def draw_grid(images: Tensor, captions: Sequence[str]) -> Image.Image:
     """Draw (N, C, H, W) in [0, 1]; of pictures with neither one nor three channels, the first channel."""
     shown = images if images.shape[1] in (1, 3) else images[:, :1]
     return image_grid(shown.permute(0, 2, 3, 1).cpu().numpy(), captions, columns=_COLUMNS)  # -> (N, H, W, C)

@@ -16,6 +16,7 @@ from handlers.family import Encoder
 from handlers.models.autoencoder import SamplingAutoencoder
 from handlers.recipes.catalogue import (
     AutoencoderFit,
+    AutoregressiveFit,
     ClassifierFit,
     GanFit,
     KnownLawFit,
@@ -34,9 +35,11 @@ from handlers.recipes.quality.attributes import find_directions
 from handlers.recipes.quality.metrics import measure
 from handlers.recipes.reproducible import reproducible
 from handlers.recipes.run.checkpoints import lock_folder
+from handlers.recipes.run.likelihood_probe import LikelihoodProbe
 from handlers.recipes.run.loop import Run, TrainingOptions
 from handlers.recipes.run.probes import ClassifierProbe, GeneratorProbe, PointProbe, Probe, ReconstructionProbe
 from handlers.recipes.tasks.autoencoders import AutoencoderTask, PrincipalTask, ReconstructionTask
+from handlers.recipes.tasks.autoregressive import AutoregressiveTask
 from handlers.recipes.tasks.classifiers import ClassifierTask
 from handlers.recipes.tasks.gans import GanTask
 from handlers.recipes.tasks.mixtures import MixtureTask
@@ -51,6 +54,7 @@ __all__ = ["build_task", "train_model", "train_module"]
 _TASKS: Mapping[type, type[Task]] = MappingProxyType(
     {
         AutoencoderFit: ReconstructionTask,
+        AutoregressiveFit: AutoregressiveTask,
         ClassifierFit: ClassifierTask,
         GanFit: GanTask,
         KnownLawFit: KnownLawTask,
@@ -112,6 +116,7 @@ def train_model(
         value_range=recipe.value_range,
         seed=options.seed,
         directions=directions,
+        count=recipe.measured_samples,
     )
     return write_model(
         recipe, folder, data, module, quality, directions=directions, steps=options.steps, seed=options.seed
@@ -140,6 +145,8 @@ def train_module(
         elif isinstance(recipe.fit, AutoencoderFit | PrincipalFit):
             noise = recipe.fit.noise if isinstance(recipe.fit, AutoencoderFit) else 0.0
             probe = ReconstructionProbe(data, noise, device)
+        elif isinstance(recipe.fit, AutoregressiveFit):
+            probe = LikelihoodProbe(data, recipe.classes, recipe.value_range, device)
         elif evaluator is None:
             probe = ClassifierProbe(data, device)
         else:

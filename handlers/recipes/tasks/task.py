@@ -141,10 +141,13 @@ class SingleNetworkTask(Task):
         """Take one optimiser step, as in `Task`."""
         fit = self._fit
         losses = self.losses(*self._draw_batch(fit.batch))
-        rate = fit.rate * 0.5 * (1 + math.cos(math.pi * number / self._steps))
-        self._descend("optimizer", next(iter(losses.values())), rate, fit.max_gradient_norm)
+        self._descend("optimizer", next(iter(losses.values())), self._rate(number), fit.max_gradient_norm)
         average_into(self._average, self.module, max(fit.averaging, 1 / (number + 1)))
         return {name: loss.detach() for name, loss in losses.items()}
+
+    def _rate(self, number: int) -> float:
+        """Return the learning rate of a step, on half a cosine."""
+        return self._fit.rate * 0.5 * (1 + math.cos(math.pi * number / self._steps))
 
 
 @torch.no_grad()

@@ -1,0 +1,99 @@
+"""Recipes of models that draw one pixel after another and know log p(x) exactly."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from handlers.cards.card import Parameter, ParameterName, ScoreColumn
+from handlers.recipes.catalogue.recipe import AutoregressiveFit, Recipe
+
+__all__ = ["AUTOREGRESSIVE_RECIPES"]
+
+_ALTERED = "Samples are then no longer of the law that scores are of."
+_TEMPERATURE = Parameter(
+    min=0.0,
+    max=2.0,
+    default=None,
+    description=f"Divides log-probabilities of values; 0 takes the likeliest value of every pixel. {_ALTERED}",
+)
+_TOP_P = Parameter(
+    min=0.01,
+    max=1.0,
+    default=None,
+    description=f"Keeps the fewest likeliest values with this probability together. {_ALTERED}",
+)
+_GUIDANCE = Parameter(
+    min=0.0,
+    max=8.0,
+    default=None,
+    description=(
+        "Weight w of the class: log-probabilities are those without class plus w times the difference that the class "
+        f"makes. Other values than 1 take twice the time. {_ALTERED}"
+    ),
+)
+
+
+def _parameters(levels: int) -> Mapping[ParameterName, Parameter]:
+    top_k = Parameter(
+        min=1, max=levels, default=None, description=f"Keeps that many likeliest values of a pixel. {_ALTERED}"
+    )
+    return {"temperature": _TEMPERATURE, "top_k": top_k, "top_p": _TOP_P, "guidance_scale": _GUIDANCE}
+
+
+def _columns(dims: int, levels: int) -> tuple[ScoreColumn, ...]:
+    text = (
+        f"log p(x|y), or log p(x) without labels, of the {dims} pixels, rounded to {levels} levels; natural logarithms,"
+        " not divided by the number of pixels"
+    )
+    return (ScoreColumn(name="log-likelihood", unit="nats", kind="EXACT", description=text),)
+
+
+AUTOREGRESSIVE_RECIPES = (
+    Recipe(
+        name="mnist-pixelcnn",
+        description="Handwritten digits of 28×28 pixels, drawn by class pixel by pixel by a gated PixelCNN.",
+        intended_use=(
+            "Exact log-likelihoods of MNIST's digits at 256 grey levels, completions of pictures from their top rows, "
+            "and slow samples, some of which read as no digit: use mnist-cgan or mnist-cvae for many of them."
+        ),
+        family="gated-pixelcnn",
+        config={
+            "height": 28, "width": 28, "channels": 1, "classes": 10, "features": 24, "blocks": 8, "components": 10,
+            "levels": 256, "run": 14,
+        },
+        data="mnist",
+        steps=3500,
+        fit=AutoregressiveFit(batch=16, rate=3e-3, averaging=0.01),
+        operations=("SAMPLE", "SCORE"),
+        evaluator="mnist-classifier",
+        parameters=_parameters(256),
+        score_columns=_columns(784, 256),
+        draw_steps=56,
+        conditions=("PREFIX",),
+        max_exec_batch=64,
+        measured_samples=2000,
+    ),
+    Recipe(
+        name="digits-pixelcnn",
+        description="Handwritten digits of 8×8 pixels, drawn by class pixel by pixel by a gated PixelCNN.",
+        intended_use=(
+            "Demonstrations and tests of samples in many steps, of exact log-likelihoods, and of completions of 8×8 "
+            "digits from their top rows."
+        ),
+        family="gated-pixelcnn",
+        config={
+            "height": 8, "width": 8, "channels": 1, "classes": 10, "features": 16, "blocks": 3, "components": 5,
+            "levels": 17, "run": 4,
+        },
+        data="digits",
+        steps=1500,
+        fit=AutoregressiveFit(batch=32, rate=3e-3, averaging=0.01),
+        operations=("SAMPLE", "SCORE"),
+        evaluator="digits-classifier",
+        parameters=_parameters(17),
+        score_columns=_columns(64, 17),
+        draw_steps=16,
+        conditions=("PREFIX",),
+        max_exec_batch=64,
+    ),
+)  # fmt: skip
