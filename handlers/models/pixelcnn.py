@@ -67,21 +67,17 @@ class PixelCnnConfig:
         Raises:
             ValueError: a key is unknown, missing or out of range; the message names it.
         """
-        known = {field.name for field in fields(cls)}
+        known, begin = {field.name for field in fields(cls)}, "gated-pixelcnn configuration"
         if wrong := sorted(set(config) ^ known):
-            raise ValueError(
-                f"gated-pixelcnn configuration has unknown or missing keys {wrong}; it takes {sorted(known)}"
-            )
+            raise ValueError(f"{begin} has unknown or missing keys {wrong}; it takes {sorted(known)}")
         for key, value in config.items():
             least = {"classes": 0, "levels": 2}.get(key, 1)
             if type(value) is not int or value < least:
-                raise ValueError(
-                    f"gated-pixelcnn configuration: {key} is {value!r}, must be a whole number of {least} or more"
-                )
+                raise ValueError(f"{begin}: {key} is {value!r}, must be a whole number of {least} or more")
         if config["channels"] != 1:
-            raise ValueError(f"gated-pixelcnn configuration: channels is {config['channels']}, must be 1")
+            raise ValueError(f"{begin}: channels is {config['channels']}, must be 1")
         if config["width"] % config["run"]:
-            raise ValueError(f"gated-pixelcnn configuration: width is {config['width']}, must be divisible by run")
+            raise ValueError(f"{begin}: width is {config['width']}, must be divisible by run")
         return cls(**config)
 
 
@@ -245,9 +241,8 @@ class GatedPixelCnn(nn.Module):
     def begin_given(self, given: Given, noise: Noise, labels: Tensor | None, draw: Draw) -> Tensor:
         """Return the given pixels, in [0, 1], and -1 elsewhere; those after drawn ones are kept, but not seen."""
         begun = self.begin(noise, labels, draw)
-        if given.mask is None:
-            return given.values.to(begun)
-        return torch.where(given.mask > 0, given.values.to(begun), begun)
+        values = given.values.to(begun)
+        return values if given.mask is None else torch.where(given.mask > 0, values, begun)
 
     def advance(self, state: Tensor, step: int, noise: Noise, labels: Tensor | None, draw: Draw) -> Tensor:
         """Draw the pixels of one run that are not given, from left to right."""

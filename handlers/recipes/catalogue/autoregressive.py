@@ -7,22 +7,22 @@ from collections.abc import Mapping
 from handlers.cards.card import Parameter, ParameterName, ScoreColumn
 from handlers.recipes.catalogue.recipe import AutoregressiveFit, Recipe
 
-__all__ = ["AUTOREGRESSIVE_RECIPES"]
+__all__ = ["AUTOREGRESSIVE_RECIPES", "GUIDANCE", "TEMPERATURE", "TOP_P", "top_k"]
 
 _ALTERED = "Samples are then no longer of the law that scores are of."
-_TEMPERATURE = Parameter(
+TEMPERATURE = Parameter(
     min=0.0,
     max=2.0,
     default=None,
     description=f"Divides log-probabilities of values; 0 takes the likeliest value of every pixel. {_ALTERED}",
 )
-_TOP_P = Parameter(
+TOP_P = Parameter(
     min=0.01,
     max=1.0,
     default=None,
     description=f"Keeps the fewest likeliest values with this probability together. {_ALTERED}",
 )
-_GUIDANCE = Parameter(
+GUIDANCE = Parameter(
     min=0.0,
     max=8.0,
     default=None,
@@ -33,11 +33,13 @@ _GUIDANCE = Parameter(
 )
 
 
+def top_k(levels: int) -> Parameter:
+    """Describe top_k of a model of that many values."""
+    return Parameter(min=1, max=levels, default=None, description=f"Keeps that many likeliest values. {_ALTERED}")
+
+
 def _parameters(levels: int) -> Mapping[ParameterName, Parameter]:
-    top_k = Parameter(
-        min=1, max=levels, default=None, description=f"Keeps that many likeliest values of a pixel. {_ALTERED}"
-    )
-    return {"temperature": _TEMPERATURE, "top_k": top_k, "top_p": _TOP_P, "guidance_scale": _GUIDANCE}
+    return {"temperature": TEMPERATURE, "top_k": top_k(levels), "top_p": TOP_P, "guidance_scale": GUIDANCE}
 
 
 def _columns(dims: int, levels: int) -> tuple[ScoreColumn, ...]:
