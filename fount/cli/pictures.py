@@ -23,7 +23,7 @@ from fount.readers.image_decoder import IMAGE_SUFFIXES, decode_image
 from fount.readers.image_folder import list_images
 from fount.readers.npz import read_rows
 
-__all__ = ["GivenRows", "pull_rows", "read_files", "refused"]
+__all__ = ["GivenRows", "pull_rows", "read_file", "read_files", "refused"]
 
 _MAX_SIDE = 4096  # pixels, as in the contract
 
@@ -85,7 +85,7 @@ def read_files(paths: Sequence[Path], limit: int, arrays: Sequence[str], *, floa
     files = list(islice(listed, limit))
     found: list[NDArray[np.uint8]] = []
     for file, _ in files:
-        found.append(_read_file(file))
+        found.append(read_file(file))
         if found[0].shape != found[-1].shape:
             first, other = (" × ".join(map(str, image.shape)) for image in (found[0], found[-1]))
             raise refused(files[0][0], f"is {first}, and {file} is {other}; give images of one size")
@@ -115,7 +115,8 @@ def _image_files(path: Path, limit: int) -> Iterator[tuple[Path, str]]:
         yield file, "" if file.parent == path else normal_name(file.parent.name)
 
 
-def _read_file(path: Path) -> NDArray[np.uint8]:
+def read_file(path: Path) -> NDArray[np.uint8]:
+    """Read an image file: (H, W, C) uint8."""
     with _reading(path):
         image = decode_image(path, str(path), background="white", max_pixels=Limits().max_pixels)
     height, width = image.shape[:2]

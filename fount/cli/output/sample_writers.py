@@ -1,4 +1,4 @@
-"""Write a stream of samples to an image grid, one NPZ file, or a folder of PNG files.
+"""Write a stream of samples to an image grid, one NPZ file, or a folder of PNG or text files.
 
 `open_output` selects the writer by the path and reports what is wrong with the path before any sample is requested.
 Chunks enter in order, in bounded memory; no partial result is ever mistaken for a complete one.
@@ -31,7 +31,9 @@ from fount.json_text import parse_json
 from fount.names import normal_name
 from fount.sampling.types import Chunk
 
-__all__ = ["MAX_GRID", "SampleRun", "SampleWriter", "image_file_name", "open_output", "refuse_failed"]
+__all__ = [
+    "MAX_GRID", "SampleRun", "SampleWriter", "is_folder", "open_output", "refuse_failed", "sample_file_name",
+]  # fmt: skip
 
 MAX_GRID = 2500
 """The most images in a grid."""
@@ -50,7 +52,8 @@ class SampleRun:
         seed: as requested; None when the server draws it.
         encoding: "uint8", "float32" or "png".
         class_names: by index; empty when unconditional.
-        channels: of a sample; 0 of a vector.
+        channels: of a sample; 0 of a vector or a text.
+        is_text: whether samples are texts.
         sample_bytes: approximate size of one sample, to check the free disk space.
         request: condition and parameters as requested, as JSON values; with digest, seed and numerics they identify a
             run of samples.
@@ -62,6 +65,7 @@ class SampleRun:
     encoding: str = "uint8"
     class_names: Sequence[str] = ()
     channels: int = 1
+    is_text: bool = False
     sample_bytes: int = 0
     request: Mapping[str, Any] = field(default_factory=dict)
 
@@ -101,14 +105,12 @@ def open_output(path: str, run: SampleRun) -> SampleWriter:
         path: "*.png", "*.npz", or a folder: an existing one, or a path ending with "/".
         run: what is going to be written.
     """
-    target = Path(path)
-    with output_errors(target):
-        is_folder = path.endswith(("/", os.sep)) or target.is_dir()
-    if is_folder and not run.channels:
+    target, into_folder = Path(path), is_folder(path)
+    if into_folder and not (run.channels or run.is_text):
         raise OutputError(f"{path} would hold images, and the samples are vectors: write a .npz or a .png file")
-    if run.channels not in (0, 1, 3) and (is_folder or target.suffix.lower() == ".png"):
+    if run.channels not in (0, 1, 3) and (into_folder or target.suffix.lower() == ".png"):
         raise OutputError(f"{path} would hold images of {run.channels} channels, and PNG has 1 or 3: write a .npz file")
-    if is_folder:
+    if into_folder:
         check_output_folder(target)
         _check_space(target, run)
         return _FolderWriter(target, run)
@@ -123,6 +125,12 @@ def open_output(path: str, run: SampleRun) -> SampleWriter:
     if (run.count > MAX_GRID and run.channels) or run.count * run.sample_bytes > _MAX_GRID_BYTES:
         raise OutputError(f"A grid shows {MAX_GRID} images at most; write {run.count} to a .npz file or a folder/")
     return _GridWriter(target, run)
+
+
+def is_folder(path: str) -> bool:
+    """Whether a path names a folder: one that exists, or by a slash at its end."""
+    with output_errors(Path(path)):
+        return path.endswith(("/", os.sep)) or Path(path).is_dir()
 
 
 def _check_space(path: Path, run: SampleRun) -> None:
@@ -172,7 +180,7 @@ class _GridWriter(SampleWriter):
 
 
 class _FolderWriter(SampleWriter):
-    """One PNG file per sample, and a manifest that identifies their run.
+    """One PNG file per sample, or text file, and a manifest that identifies their run.
 
     The same run may be continued or repeated in its folder, since a sample's address determines its bytes. A folder
     that holds anything else is refused, so samples of another run are never overwritten or mixed in.
@@ -191,8 +199,11 @@ class _FolderWriter(SampleWriter):
             self._start(chunk)
         labels = [None] * len(chunk) if chunk.labels is None else chunk.labels.tolist()
         for row, label in enumerate(labels):
-            file = self._path / image_file_name(chunk.start_index + row, label, self._run.class_names)
-            if chunk.samples is None:
+            name = sample_file_name(chunk.start_index + row, label, self._run.class_names)
+            file = self._path / f"{name}{'.txt' if self._run.is_text else '.png'}"
+            if self._run.is_text:
+                file.write_bytes(chunk.texts[row].encode())
+            elif chunk.samples is None:
                 file.write_bytes(chunk.files[row])
             else:
                 pixels = to_uint8(np.asarray(chunk.samples[row]), chunk.shape_of_one.value_range)
@@ -247,17 +258,17 @@ def _are_ranges(value: object) -> bool:
     )
 
 
-def image_file_name(index: int, label: int | None, class_names: Sequence[str]) -> str:
-    """Name a sample's file by its index, class, and the class's name if that differs from the number.
+def sample_file_name(index: int, label: int | None, class_names: Sequence[str]) -> str:
+    """Name a sample's file, without its suffix, by its index, class, and the class's name if the number differs.
 
     Class names are untrusted: of them, letters and digits of any script and "-" are kept.
     """
     if label is None:
-        return f"{index:08d}.png"
+        return f"{index:08d}"
     name = class_names[label] if label < len(class_names) else ""
     kept = (each if unicodedata.category(each)[0] in "LMN" else "-" for each in normal_name(name))
     safe = re.sub("-+", "-", "".join(kept))[:_MAX_CLASS_CHARACTERS].strip("-")
-    return f"{index:08d}_label{label}{f'_{safe}' if safe and safe != str(label) else ''}.png"
+    return f"{index:08d}_label{label}{f'_{safe}' if safe and safe != str(label) else ''}"
 
 
 class _NpzWriter(SampleWriter):

@@ -46,10 +46,10 @@ def output_is_unicode() -> bool:
     return "utf" in encoding.lower() and not isinstance(sys.stdout, _AsciiOutput)
 
 
-def echo_result(value: object, lines: Iterable[str], *, as_json: bool) -> None:
-    """Write a result to stdout: one JSON value, or lines of text."""
+def echo_result(value: object, lines: Iterable[str], *, as_json: bool, err: bool = False) -> None:
+    """Write a result to stdout, or with `err` to stderr: one JSON value, or lines of text."""
     for line in [json.dumps(value, indent=2)] if as_json else lines:
-        click.echo(line)
+        click.echo(line, err=err)
 
 
 def plain(text: str) -> str:

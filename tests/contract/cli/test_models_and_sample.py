@@ -78,6 +78,18 @@ def test_a_model_is_shown_with_its_latents_and_scores(gateway, monkeypatch):
     ]
 
 
+def test_a_model_of_text_is_shown_with_what_can_be_given(gateway, monkeypatch):
+    model = gateway.model()
+    model.sample_spec.modality, model.sample_spec.layout = model.sample_spec.MODALITY_TEXT, model.sample_spec.LAYOUT_T
+    model.sample_spec.dims[:], model.limits.max_text_bytes, model.prefix_unit = [-1], 2000, 2
+    model.conditions.append(model_pb2.CONDITION_KIND_PREFIX)
+    monkeypatch.setattr(gateway, "model", lambda: model)
+    lines = fount("model", "digits-cvae").stdout.splitlines()
+    assert "Sample        text to 2,000 bytes" in lines
+    assert "Given         prefix, a multiple of 2 bytes" in lines
+    assert "text to 2,000 bytes" in fount("models").stdout
+
+
 @pytest.mark.parametrize("charset", ["ascii", "latin-1"])
 @pytest.mark.parametrize(
     "arguments",
@@ -189,6 +201,7 @@ def test_the_summary_can_be_json(gateway):
         ("--top-p", "0.5", "parameters", sampling_pb2.Parameters(top_p=0.5)),
         ("--guidance-scale", "2", "parameters", sampling_pb2.Parameters(guidance_scale=2)),
         ("--steps", "8", "parameters", sampling_pb2.Parameters(steps=8)),
+        ("--stop", "é", "stop", "é"),
     ],
 )
 def test_each_option_reaches_the_server(gateway, option, value, field, sent):

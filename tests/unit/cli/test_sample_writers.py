@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fount.cli.output.sample_writers import MAX_GRID, SampleRun, image_file_name, open_output
+from fount.cli.output.sample_writers import MAX_GRID, SampleRun, open_output, sample_file_name
 from fount.errors import OutputError, SampleFailed, output_errors
 from fount.readers import DatasetSource, read_dataset
 from fount.sampling.types import Chunk, ModelId, Provenance, RowError, SampleShape
@@ -189,7 +189,7 @@ def test_a_grid_has_class_names_above_its_images(tmp_path):
     ],
 )
 def test_a_file_name_has_index_and_a_safe_class_name(label, names, expected):
-    assert image_file_name(7, label, names) == expected
+    assert f"{sample_file_name(7, label, names)}.png" == expected
 
 
 def test_a_folder_has_one_image_per_sample_and_a_manifest(tmp_path):
