@@ -60,6 +60,10 @@ class RangeItem:
     row_dims = ()
     row_bytes = _ADDRESS_BYTES
 
+    def resumed(self, state: SamplerState) -> RangeItem:
+        """Return the same draws, preempted in this state."""
+        return replace(self, resume_from=state)
+
     def part(self, first: int, count: int) -> RangeItem:
         """Return some of the addresses, none drawn yet; indices that are consecutive become a start index."""
         start_index, indices = self.start_index + first, None
@@ -137,6 +141,7 @@ class GivenItem:
         labels: (n,); None for an unconditional model, or for log p(x) of any model.
         seed, indices: addresses of the noise; indices are (n,) uint64.
         dtype: of the rows in the reply.
+        mask: (n, ...) float32, 1 where a value is given, else 0; None: all are.
     """
 
     rows: NDArray[np.uint8] | NDArray[np.float32]
@@ -144,6 +149,7 @@ class GivenItem:
     seed: int
     indices: NDArray[np.uint64]
     dtype: Dtype
+    mask: NDArray[np.float32] | None = None
 
     @property
     def count(self) -> int:
@@ -152,19 +158,33 @@ class GivenItem:
 
     @property
     def row_dims(self) -> tuple[int, ...]:
-        """The shape of a row, and 1 if it has a label: rows with and without never share a call."""
-        return (*self.rows.shape[1:], int(self.labels is not None))
+        """The shape of a row, and whether it has a label and a mask: rows with and without never share a call."""
+        return (*self.rows.shape[1:], int(self.labels is not None), int(self.mask is not None))
 
     @property
     def row_bytes(self) -> int:
-        """Bytes of a row with its address."""
-        return self.rows.nbytes // max(1, len(self.rows)) + _ADDRESS_BYTES
+        """Bytes of a row with its mask and address."""
+        mask_bytes = 0 if self.mask is None else self.mask.nbytes
+        return (self.rows.nbytes + mask_bytes) // max(1, len(self.rows)) + _ADDRESS_BYTES
+
+    def resumed(self, state: SamplerState) -> RangeItem:
+        """Return the same draws, preempted in this state, which holds the given values."""
+        return RangeItem(
+            seed=self.seed,
+            start_index=0,
+            count=self.count,
+            labels=self.labels,
+            dtype=self.dtype,
+            resume_from=state,
+            indices=self.indices,
+        )
 
     def part(self, first: int, count: int) -> GivenItem:
         """Return views of some rows."""
         rows = slice(first, first + count)
         labels = None if self.labels is None else self.labels[rows]
-        return replace(self, rows=self.rows[rows], labels=labels, indices=self.indices[rows])
+        mask = None if self.mask is None else self.mask[rows]
+        return replace(self, rows=self.rows[rows], labels=labels, indices=self.indices[rows], mask=mask)
 
 
 Item = RangeItem | TensorItem | ManipulationItem | GivenItem

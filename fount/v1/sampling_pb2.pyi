@@ -454,7 +454,7 @@ class SampleResponse(google.protobuf.message.Message):
     PROGRESS_FIELD_NUMBER: builtins.int
     @property
     def header(self) -> Global___SampleHeader:
-        """header describes what was resolved. Sent once, before the first chunk."""
+        """header describes what was resolved. Sent once, first."""
 
     @property
     def chunk(self) -> Global___SampleChunk:

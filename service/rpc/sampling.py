@@ -23,7 +23,7 @@ from service.rpc.sampling_request import SampleSpec, read_sample_request
 from service.rpc.texts import text_spec, trim_texts
 from service.scheduler.scheduler import BatchingScheduler
 from service.scheduler.stream import SampleStream
-from service.scheduler.work import Feed, LatentFeed, Piece, RangeFeed, Work
+from service.scheduler.work import Feed, GivenFeed, Piece, Progress, RangeFeed, Work
 from service.telemetry.metrics import Metrics
 
 __all__ = ["SamplingServicer"]
@@ -48,12 +48,16 @@ class SamplingServicer(sampling_pb2_grpc.SamplingServiceServicer):
         """Stream a header, then samples in order."""
         spec, header_sent = await read_when_loaded(lambda: self._read(request), self._catalog, context), False
         with closing(self._open(spec, spec.count, context)) as pieces:
-            async for piece in pieces:
+            while (update := await pieces.update()) is not None:
                 if not header_sent:  # only now: whatever refuses the stream refuses it before its header
-                    self._first(spec, pieces)
                     yield sampling_pb2.SampleResponse(header=_header(spec))
                     header_sent = True
-                trimmed, texts = _trimmed(spec, piece)
+                if isinstance(update, Progress):
+                    yield _progress(update)
+                    continue
+                if update.start_index == spec.start_index:
+                    self._first(spec, pieces)
+                trimmed, texts = _trimmed(spec, update)
                 for response in await responses_of(trimmed, spec.encoding, texts):
                     yield response
                 self._count(spec, trimmed)
@@ -92,6 +96,7 @@ class SamplingServicer(sampling_pb2_grpc.SamplingServiceServicer):
             count=count,
             context=request_context(context, spec.priority),
             draw_steps=spec.model.draw_steps if spec.operation is Operation.SAMPLE else 1,
+            reports_progress=spec.reports_progress,
         )
         return self._scheduler.open(work)
 
@@ -102,11 +107,21 @@ class SamplingServicer(sampling_pb2_grpc.SamplingServiceServicer):
         self._metrics.delivered(spec.target.model, len(piece.rows) - len(piece.failures), len(piece.failures))
 
 
+def _progress(progress: Progress) -> sampling_pb2.SampleResponse:
+    message = sampling_pb2.SampleProgress(steps_done=progress.steps_done, steps_total=progress.steps_total)
+    return sampling_pb2.SampleResponse(progress=message)
+
+
 def _feed(spec: SampleSpec) -> Feed:
-    if spec.latents is None:
+    if spec.given is None:
         return RangeFeed(seed=spec.seed, labels=spec.labels, dtype=spec.dtype)
-    return LatentFeed(
-        rows=spec.latents, first_index=spec.start_index, seed=spec.seed, labels=spec.labels, dtype=spec.dtype
+    return GivenFeed(
+        rows=spec.given.rows,
+        mask=spec.given.mask,
+        first_index=spec.start_index,
+        seed=spec.seed,
+        labels=spec.labels,
+        dtype=spec.dtype,
     )
 
 

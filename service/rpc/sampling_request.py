@@ -9,7 +9,6 @@ import secrets
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from fount.v1 import sampling_pb2
 from service.catalog import Catalog, LabelSource
@@ -18,12 +17,11 @@ from service.domain import Dtype, Encoding, Operation, Parameters, Priority, Ser
 from service.errors import InvalidRequest, NotReady, Retired
 from service.rpc.fields import Violations, label_list, raise_violations, read_label, read_parameters, read_weights
 from service.rpc.given_request import read_encoding
-from service.rpc.input_rows import read_values
+from service.rpc.sample_given import GIVEN_FIELDS, GivenValues, read_given_values
 
 __all__ = ["SampleSpec", "read_sample_request"]
 
 _INDEX_LIMIT = 2**64
-_NEVER_TAKEN = ("prefix", "image", "mask")  # fields of a condition
 _PRIORITIES = frozenset(sampling_pb2.Priority.values())
 
 
@@ -36,13 +34,12 @@ class SampleSpec:
         target: its workers.
         seed: the request's, or one drawn here.
         start_index, count: which samples.
-        operation: SAMPLE, or DECODE of given latents.
         labels: where their labels come from.
-        latents: (count, latent_dim), or (1, latent_dim) of all samples; None: drawn.
+        given: values that they are decoded from, or keep; None: they are drawn.
         parameters: with the defaults of the model card filled in.
         encoding: how samples become bytes.
         priority: interactive samples go before bulk.
-        prefix: the beginning of every text, UTF-8; None: nothing is given.
+        reports_progress: whether the stream reports what is done between two steps.
         stop: texts end before its first occurrence after the prefix, UTF-8; None: nowhere.
     """
 
@@ -51,14 +48,23 @@ class SampleSpec:
     seed: int
     start_index: int
     count: int
-    operation: Operation
     labels: LabelSource
-    latents: NDArray[np.float32] | None
+    given: GivenValues | None
     parameters: Parameters
     encoding: Encoding
     priority: Priority
-    prefix: bytes | None = None
-    stop: bytes | None = None
+    reports_progress: bool
+    stop: bytes | None
+
+    @property
+    def operation(self) -> Operation:
+        """SAMPLE, or DECODE of given latents."""
+        return self.given.operation if self.given else Operation.SAMPLE
+
+    @property
+    def prefix(self) -> bytes | None:
+        """The beginning of every sample; None: it is drawn."""
+        return self.given.prefix or None if self.given else None
 
     @property
     def dtype(self) -> Dtype:
@@ -96,7 +102,7 @@ def read_sample_request(request: sampling_pb2.SampleRequest, catalog: Catalog) -
     encoding = _read_encoding(request, operation, model, wrong)
     parameters = _read_parameters(request, operation, model, wrong)
     labels = _read_condition(request, model, wrong)
-    latents = _read_latents(request, model, wrong)
+    given = read_given_values(request.condition, request.count, model, wrong)
     stop = _read_stop(request, model, wrong)
     if request.count > model.max_count:
         wrong.add("count", f"must be at most {model.max_count}, got {request.count}")
@@ -112,12 +118,12 @@ def read_sample_request(request: sampling_pb2.SampleRequest, catalog: Catalog) -
         seed=request.seed if request.HasField("seed") else secrets.randbits(64),
         start_index=request.start_index,
         count=request.count,
-        operation=operation,
         labels=labels,
-        latents=latents,
+        given=given,
         parameters=parameters,
         encoding=encoding,
         priority=Priority.INTERACTIVE if is_interactive else Priority.BULK,
+        reports_progress=request.progress,
         stop=stop,
     )
 
@@ -158,11 +164,8 @@ def _read_parameters(
 def _read_condition(request: sampling_pb2.SampleRequest, model: ServedModel, wrong: Violations) -> LabelSource:
     if not request.HasField("condition"):
         return DrawnLabels.of_weights(model.prior) if model.labels else NoLabels()
-    condition, before = request.condition, len(wrong)
-    for name in (each.name for each, _ in condition.ListFields()):
-        if name in _NEVER_TAKEN:
-            wrong.add(f"condition.{name}", f"{model.key.name} takes no {name}; leave it out")
-    has_others = condition.HasField("latent") or len(wrong) > before
+    condition = request.condition
+    has_others = any(field.name in GIVEN_FIELDS for field, _ in condition.ListFields())
     kind = condition.WhichOneof("kind")
     if not model.labels:
         if kind or not has_others:
@@ -181,21 +184,6 @@ def _read_condition(request: sampling_pb2.SampleRequest, model: ServedModel, wro
         return DrawnLabels.of_weights(model.prior)
     wrong.add("condition", "set label, labels or mixture, or leave the condition out for the model's prior")
     return NoLabels()
-
-
-def _read_latents(
-    request: sampling_pb2.SampleRequest, model: ServedModel, wrong: Violations
-) -> NDArray[np.float32] | None:
-    """Read the latents of all samples, or of each; None: they are drawn."""
-    if not request.condition.HasField("latent"):
-        return None
-    given, field = request.condition.latent, "condition.latent"
-    if given.labels:
-        wrong.add(f"{field}.labels", "name classes by label, labels or mixture of the condition; leave these out")
-    if given.count not in (0, 1, request.count):
-        wrong.add(f"{field}.count", f"must be 1, or one a sample: count is {request.count}, got {given.count}")
-    rows = read_values(given, field, shape=(model.latent_dim,), takes_bytes=False, value_range=None, wrong=wrong)
-    return np.asarray(rows, np.float32)
 
 
 def _read_stop(request: sampling_pb2.SampleRequest, model: ServedModel, wrong: Violations) -> bytes | None:

@@ -16,7 +16,7 @@ from typing import Self
 from service.calls import Failure, FailureCode, GivenItem, Item, Outcome, RangeItem, SamplerState
 from service.config import GatewayConfig
 from service.errors import FountServiceError, NotReady, Overloaded, TooLate, WorkerFault
-from service.scheduler.work import Piece, Work
+from service.scheduler.work import Piece, Progress, Work
 
 __all__ = ["SampleStream", "SendBuffer", "Slice"]
 
@@ -73,6 +73,18 @@ class Slice:
         """Where its preempted draw resumes; None before the first step."""
         return self.item.resume_from if isinstance(self.item, RangeItem) else None
 
+    def preempted(self, state: SamplerState) -> bool:
+        """Continue from the state of a preempted draw; False if it is of other draws, or no nearer to their end."""
+        item, before = self.item, self.state.next_step if self.state else 0
+        if not isinstance(item, RangeItem | GivenItem):
+            return False
+        # otherwise the draw would be resumed for ever
+        if len(state.state) != item.count or not before < state.next_step < self.stream.steps:
+            return False
+        self.item = item.resumed(state)
+        self.stream.advance((state.next_step - before) * item.count)
+        return True
+
     def complete(self, outcome: Outcome) -> None:
         """Pass a worker's outcome to the stream."""
         work = self.stream.work
@@ -85,6 +97,8 @@ class Slice:
         else:
             labels = self.item.labels if isinstance(self.item, RangeItem | GivenItem) else None
             failures = dict(outcome.failures)
+            steps_left = self.stream.steps - (self.state.next_step if self.state else 0)
+            self.stream.advance(steps_left * self.item.count)
             self._end(Piece(start_index=self.first, rows=outcome.array, labels=labels, failures=failures))
 
     def fail(self, error: BaseException) -> None:
@@ -123,6 +137,8 @@ class SampleStream:
         self._slices: deque[Slice] = deque()
         self._waiting: asyncio.Future[None] | None = None  # the reader
         self._error: BaseException | None = None
+        self._steps_done = 0  # of all samples
+        self._steps_reported = 0
         self.is_closed = False
         self.opened_s = time.monotonic()
         self.slices_issued = 0
@@ -179,14 +195,28 @@ class SampleStream:
 
     def notify(self) -> None:
         """Let the reader look at the first slice, which may have ended."""
-        if self._waiting and not self._waiting.done() and self._next_result() is not None:
+        has_progress = self.work.reports_progress and self._steps_done > self._steps_reported
+        if self._waiting and not self._waiting.done() and (has_progress or self._next_result() is not None):
             self._waiting.set_result(None)
+
+    def advance(self, steps: int) -> None:
+        """Count steps that were taken, summed over samples."""
+        self._steps_done += steps
+        self.notify()
 
     def __aiter__(self) -> Self:
         return self
 
     async def __anext__(self) -> Piece:
-        """Return the next piece.
+        """Return the next piece; errors are those of `update`."""
+        while isinstance(update := await self.update(), Progress):
+            pass
+        if update is None:
+            raise StopAsyncIteration
+        return update
+
+    async def update(self) -> Piece | Progress | None:
+        """Return the next piece, or progress made since the last one if the work reports it; None at the end.
 
         Raises:
             FountServiceError: the rest cannot be computed.
@@ -194,9 +224,12 @@ class SampleStream:
         self._hold(-self._read)  # only when the reader returns for more has the piece left this process
         self._read = 0
         if self._next_index == self._end and not self._slices:
-            raise StopAsyncIteration
+            return None
         self._wake()
         while (result := self._next_result()) is None:
+            if self.work.reports_progress and self._steps_done > self._steps_reported:
+                self._steps_reported = self._steps_done
+                return Progress(steps_done=self._steps_done, steps_total=self.steps * self.work.count)
             self._waiting = asyncio.get_running_loop().create_future()
             await self._waiting
         if isinstance(result, BaseException):

@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,14 +18,14 @@ from service.calls import Failure, GivenItem, Item, Labels, RangeItem
 from service.catalog import LabelSource
 from service.domain import Dtype, Operation, Parameters, Priority, Target
 
-__all__ = ["Feed", "Lane", "LatentFeed", "Piece", "RangeFeed", "RequestContext", "Work"]
+__all__ = ["Feed", "GivenFeed", "Lane", "Piece", "Progress", "RangeFeed", "RequestContext", "Work"]
 
 Lane = tuple[Operation, Parameters, tuple[int, ...]]
 """What streams must have in common to share a call: operation, parameters, and the shape of the rows sent."""
 
 
 class Feed(Protocol):
-    """The source of a stream's rows: a `RangeFeed`, a `LatentFeed`, or an item that contains all of them."""
+    """The source of a stream's rows: a `RangeFeed`, a `GivenFeed`, or an item that contains all of them."""
 
     @property
     def row_dims(self) -> tuple[int, ...]:
@@ -66,18 +66,20 @@ class RangeFeed:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class LatentFeed:
-    """Samples decoded from given latents; `first` is the sample's index, as for `RangeFeed`.
+class GivenFeed:
+    """Samples decoded from latents, or conditional on given values; `first` is the sample's index, as for `RangeFeed`.
 
     Attributes:
-        rows: (n, latent_dim), where row k belongs to the sample first_index + k; or (1, latent_dim), of all samples.
+        rows: (n, ...), where row k belongs to the sample first_index + k; or (1, ...), of all samples.
+        mask: the same, 1 where a value is given, else 0; None: all are.
         first_index: of the stream.
-        seed: of labels that are drawn.
+        seed: of the noise, and of labels that are drawn.
         labels: where they come from.
         dtype: of the rows in the reply.
     """
 
-    rows: NDArray[np.float32]
+    rows: NDArray[np.uint8] | NDArray[np.float32]
+    mask: NDArray[np.float32] | None
     first_index: int
     seed: int
     labels: LabelSource
@@ -94,18 +96,20 @@ class LatentFeed:
         return self.part(self.first_index, 1).row_bytes
 
     def part(self, first: int, count: int) -> GivenItem:
-        """Return the latents with their labels."""
-        offset = first - self.first_index
-        one_of_all = len(self.rows) == 1
+        """Return the values with their labels."""
         return GivenItem(
-            rows=np.broadcast_to(self.rows, (count, *self.rows.shape[1:]))
-            if one_of_all
-            else self.rows[offset:][:count],
+            rows=self._part_of(self.rows, first, count),
             labels=self.labels.labels(self.seed, first, count),
             seed=self.seed,
             indices=np.uint64(first) + np.arange(count, dtype=np.uint64),
             dtype=self.dtype,
+            mask=None if self.mask is None else self._part_of(self.mask, first, count),
         )
+
+    def _part_of(self, rows: NDArray[Any], first: int, count: int) -> NDArray[Any]:
+        if len(rows) == 1:
+            return np.broadcast_to(rows, (count, *rows.shape[1:]))
+        return rows[first - self.first_index :][:count]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -149,6 +153,7 @@ class Work:
         draw_steps: steps of a draw whose parameters set none.
         ramp_up: keep the first calls short, because the reader uses the first rows at once.
         sample_bytes_estimated: sample_bytes is an estimate, because the width of the rows is not known yet.
+        reports_progress: whether the stream reports what is done between two steps.
     """
 
     target: Target
@@ -163,6 +168,7 @@ class Work:
     draw_steps: int = 1
     ramp_up: bool = True
     sample_bytes_estimated: bool = False
+    reports_progress: bool = False
 
     @cached_property
     def lane(self) -> Lane:
@@ -185,3 +191,11 @@ class Piece:
     rows: NDArray[np.uint8] | NDArray[np.float32]
     labels: Labels | None
     failures: dict[int, Failure]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Progress:
+    """How far the draws of one stream are, in steps of samples."""
+
+    steps_done: int
+    steps_total: int

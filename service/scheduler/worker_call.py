@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
-from service.calls import Call, RangeItem, Reply, SamplerState
+from service.calls import Call, Reply, SamplerState
 from service.domain import Target
 from service.scheduler.stream import SampleStream, Slice
 from service.scheduler.timing import CostModel
@@ -84,9 +84,7 @@ class WorkerCall:
         """Pass a worker's outcomes to the streams; return the call that resumes preempted slices, if there are any."""
         preempted = []
         for each, outcome in zip(self.slices, reply.outcomes, strict=True):
-            item = each.item
-            if isinstance(outcome, SamplerState) and isinstance(item, RangeItem) and _advances(each, outcome):
-                each.item = replace(item, resume_from=outcome)
+            if isinstance(outcome, SamplerState) and each.preempted(outcome):
                 preempted.append(each)
             else:
                 each.complete(outcome)
@@ -100,8 +98,3 @@ class WorkerCall:
 
 def _next_step(each: Slice) -> int:
     return each.state.next_step if each.state else 0
-
-
-def _advances(each: Slice, state: SamplerState) -> bool:
-    """Whether a state is of this slice and nearer to its end; otherwise the draw would be resumed for ever."""
-    return len(state.state) == each.item.count and _next_step(each) < state.next_step < each.stream.steps

@@ -49,15 +49,16 @@ def description_to_offer(name: str, version: str, reply: worker_pb2.WorkerReply,
     if (card.ref.name, card.ref.version) != (name, version):
         raise WorkerFault(f"the worker of {name} {version} describes {card.ref.name!r} {card.ref.version!r}")
     ready = card.state == model_pb2.Model.STATE_READY
+    model = card_to_model(card) if ready or card.sample_spec.dims else None
     return Offer(
         name=name,
         version=version,
-        model=card_to_model(card) if ready or card.sample_spec.dims else None,
+        model=model,
         numerics=description.numerics,
         state=ModelState.READY if ready else ModelState.UNAVAILABLE,
         reason="" if ready else card.state_reason or "its worker reports that it cannot serve",
         workers=workers if ready else 0,
-        batch_seconds=_batch_seconds(description),
+        batch_seconds={} if model is None else _batch_seconds(description, model),
     )
 
 
@@ -118,10 +119,14 @@ def _range(spec: model_pb2.ParameterSpec) -> ParameterRange:
     return ParameterRange(minimum=spec.range.min, maximum=spec.range.max, default=default)
 
 
-def _batch_seconds(description: worker_pb2.Description) -> dict[int, float]:
-    """Keep valid measurements: an invalid time would become an invalid cost."""
+def _batch_seconds(description: worker_pb2.Description, model: ServedModel) -> dict[int, float]:
+    """Return the seconds of one step; only valid measurements: an invalid time would become an invalid cost.
+
+    A worker measures whole draws, and one batch of every operation.
+    """
+    parts = (model.default_parameters.steps or model.draw_steps) * max(1, len(model.operations))
     pairs = zip(description.exec_batch_sizes, description.exec_batch_seconds, strict=False)
-    return {size: seconds for size, seconds in pairs if math.isfinite(seconds) and seconds > 0}
+    return {size: seconds / parts for size, seconds in pairs if math.isfinite(seconds) and seconds > 0}
 
 
 class Descriptions:

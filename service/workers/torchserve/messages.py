@@ -94,9 +94,10 @@ def _item(item: Item) -> worker_pb2.WorkerItem:
         return worker_pb2.WorkerItem(manipulation=manipulation, dtype=_DTYPES[Dtype.UINT8])
     if isinstance(item, GivenItem):
         given = worker_pb2.Given(
-            values=_tensor(item.rows),
+            values=_tensor(_first_of_equal(item.rows)),
             labels=[] if item.labels is None else _shortest(item.labels),
             addresses=worker_pb2.Range(seed=item.seed, count=item.count, indices=item.indices.tolist()),
+            mask=None if item.mask is None else _tensor(_first_of_equal(item.mask)),
         )
         return worker_pb2.WorkerItem(given=given, dtype=_DTYPES[item.dtype])
     return worker_pb2.WorkerItem(tensor=_tensor(item.rows), dtype=_DTYPES[Dtype.FLOAT32])
@@ -106,6 +107,11 @@ def _tensor(array: NDArray[np.uint8] | NDArray[np.float32]) -> worker_pb2.Tensor
     dtype = Dtype.UINT8 if array.dtype == np.uint8 else Dtype.FLOAT32
     data = array.astype(dtype.numpy, copy=False).tobytes()
     return worker_pb2.Tensor(dims=array.shape, dtype=_DTYPES[dtype], data=data)
+
+
+def _first_of_equal(rows: NDArray[Any]) -> NDArray[Any]:
+    """Return the first of rows that are one row, repeated without copies; else all."""
+    return rows[:1] if rows.strides[0] == 0 else rows
 
 
 def _shortest(labels: Labels) -> list[int]:
