@@ -26,7 +26,7 @@ from service.calls import (
     SamplerState,
     TensorItem,
 )
-from service.domain import ModelState, Operation, ServedModel, Target
+from service.domain import Dtype, ModelState, Operation, ServedModel, Target
 from service.errors import NotReady, WorkerBusy, WorkerLost
 from service.workers import CALLS_PER_WORKER, Offer
 from service.workers.memory_models import (
@@ -173,7 +173,8 @@ class MemoryPool:
 
     async def _execute(self, call: Call) -> Reply:
         samples = sum(item.count for item in call.items)
-        compute_s = self.faults.delay_s + self.faults.sample_s * samples * _steps_taken(call)
+        model = next(model for model in self.models if model.key == call.target.model)
+        compute_s = self.faults.delay_s + self.faults.sample_s * samples * _steps_taken(call, model)
         self.running += 1
         try:
             await asyncio.sleep(compute_s)
@@ -193,7 +194,6 @@ class MemoryPool:
             raise WorkerLost("the worker died", died=True)
         if self.faults.crash:
             raise self.faults.crash
-        model = next(model for model in self.models if model.key == call.target.model)
         outcomes = tuple(self._outcome(model, call, item) for item in call.items)
         return Reply(outcomes=outcomes, compute_s=compute_s)
 
@@ -203,9 +203,14 @@ class MemoryPool:
             return Failure(code=FailureCode.FAILED_PRECONDITION, reason="OPERATION_UNKNOWN", message=message)
         if self.faults.refused_indices & _indices(item):
             return Failure(code=FailureCode.INTERNAL, reason="FAMILY_RAISED", message="the model failed on this item")
-        if isinstance(item, RangeItem) and (state := _preempted(call, item)) is not None:
-            return state
-        rows = self._rows(model, call, item)
+        if call.operation is Operation.SAMPLE and isinstance(item, RangeItem | GivenItem):
+            state = _state_of(item)
+            step = _first_step(item) + _steps_taken(call, model)
+            if step < (call.parameters.steps or model.draw_steps):
+                return SamplerState(next_step=step, state=state)
+            rows = self._rows(model, call, item.resumed(SamplerState(next_step=step, state=state)))
+        else:
+            rows = self._rows(model, call, item)
         bad = self._bad_rows(item)
         rows[bad] = 0
         failure = Failure(code=FailureCode.INTERNAL, reason="NOT_FINITE", message="the sample is not finite")
@@ -224,7 +229,7 @@ class MemoryPool:
             for row, index in enumerate(indices_of(item).tolist() if self.faults.texts else ()):
                 if index in self.faults.texts:
                     samples[row] = np.frombuffer(self.faults.texts[index].ljust(samples.shape[1], b"\0"), np.uint8)
-            return samples
+            return _with_known(samples, item)
         if isinstance(item, GivenItem):
             return memory_given(model, call.operation, item)
         if isinstance(item, TensorItem):
@@ -239,21 +244,38 @@ def _indices(item: Item) -> set[int]:
     return set(indices_of(item).tolist())
 
 
-def _steps_taken(call: Call) -> int:
-    item = call.items[0]
-    first = item.resume_from.next_step if isinstance(item, RangeItem) and item.resume_from else 0
-    remaining = (call.parameters.steps or 1) - first
-    return min(remaining, call.step_limit or remaining)
+def _first_step(item: Item) -> int:
+    return item.resume_from.next_step if isinstance(item, RangeItem) and item.resume_from else 0
 
 
-def _preempted(call: Call, item: RangeItem) -> SamplerState | None:
-    """Return the state of a draw that is not finished, None of one that is.
+def _state_of(item: RangeItem | GivenItem) -> NDArray[np.float32]:
+    """Return the state of draws: their indices, so that a state of other samples is detected, and known values.
 
-    The state holds the indices of the samples, so that a state of other samples is detected.
+    Returns:
+        (n, 1), or of given values (n, 1 + values), levels of 255 and NaN where a value is drawn.
     """
     indices = indices_of(item).astype(np.float32)[:, None]  # (n, 1)
-    first = item.resume_from.next_step if item.resume_from else 0
-    if item.resume_from and not np.array_equal(item.resume_from.state, indices):
+    if isinstance(item, GivenItem):
+        levels = item.rows if item.rows.dtype == np.uint8 else np.rint(item.rows * 255)
+        known = levels.astype(np.float32) if item.mask is None else np.where(item.mask == 1, levels, np.float32(np.nan))
+        return np.concatenate([indices, known.reshape(item.count, -1)], axis=1)
+    if item.resume_from and not np.array_equal(item.resume_from.state[:, :1], indices):
         raise ValueError("a draw was resumed with the state of other samples")
-    step = first + _steps_taken(call)
-    return None if step == (call.parameters.steps or 1) else SamplerState(next_step=step, state=indices)
+    return item.resume_from.state if item.resume_from else indices
+
+
+def _with_known(
+    samples: NDArray[np.uint8] | NDArray[np.float32], item: RangeItem
+) -> NDArray[np.uint8] | NDArray[np.float32]:
+    """Put the known values of a state in the place of drawn ones."""
+    if item.resume_from is None or item.resume_from.state.shape[1] == 1:
+        return samples
+    known = item.resume_from.state[:, 1:].reshape(samples.shape)  # (n, values) -> (n, ...)
+    if item.dtype is Dtype.FLOAT32:
+        return np.where(np.isnan(known), samples, known / np.float32(255)).astype(np.float32)
+    return np.where(np.isnan(known), samples, known).astype(np.uint8)
+
+
+def _steps_taken(call: Call, model: ServedModel) -> int:
+    remaining = (call.parameters.steps or model.draw_steps) - _first_step(call.items[0])
+    return min(remaining, call.step_limit or remaining)

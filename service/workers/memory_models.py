@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from fount.address import Addresses, Stream
 from fount.v1 import model_pb2
 from service.calls import GivenItem, Images, Item, ManipulationItem, RangeItem, TensorItem
-from service.domain import Dtype, Encoding, Operation, ServedModel
+from service.domain import ConditionKind, Dtype, Encoding, Operation, ServedModel
 from service.workers.torchserve.describe import card_to_model
 
 __all__ = [
@@ -47,10 +47,13 @@ def memory_model(
     latent_dim: int = 0,
     score_columns: tuple[str, ...] = (),
     directions: Mapping[str, tuple[float, ...]] | None = None,
+    conditions: frozenset[ConditionKind] = frozenset(),
+    prefix_unit: int = 1,
+    draw_steps: int = 1,
 ) -> ServedModel:
     """Make a model for the in-memory pool; without labels it is unconditional.
 
-    One dimension is of vectors; with `max_text_bytes` it is of text, and dims mean nothing.
+    One dimension is of vectors; with `max_text_bytes` it is of text, and dims mean nothing. Given values are kept.
     """
     is_image = len(dims) == len("HWC")
     uint8s = (model_pb2.DTYPE_UINT8, model_pb2.ValueRange(min=0.0, max=255.0), model_pb2.ENCODING_UINT8)
@@ -88,7 +91,9 @@ def memory_model(
         value_range=model_pb2.ValueRange(min=0.0, max=1.0),
         latent_dim=latent_dim,
         latent_spread=1.0 if latent_dim else 0.0,
-        draw_steps=1,
+        draw_steps=draw_steps,
+        conditions=[model_pb2.ConditionKind.Value(f"CONDITION_KIND_{each.name}") for each in sorted(conditions)],
+        prefix_unit=prefix_unit if ConditionKind.PREFIX in conditions else 0,
         score_columns=[
             model_pb2.ScoreColumn(
                 name=name, unit="nats", kind=model_pb2.ScoreColumn.KIND_EXACT, description="Of a test double."

@@ -71,7 +71,7 @@ async def test_a_preempted_draw_is_not_resumed_after_its_client_left(pool: Memor
 
 
 async def test_a_preempted_draw_without_progress_fails(pool: MemoryPool, monkeypatch) -> None:
-    monkeypatch.setattr("service.workers.memory._steps_taken", lambda call: 0)
+    monkeypatch.setattr("service.workers.memory._steps_taken", lambda call, model: 0)
     async with serving_slowly(pool) as running:
         error = await running.refused(request(4, parameters=steps(1000)))
         assert error.code() is grpc.StatusCode.INTERNAL
