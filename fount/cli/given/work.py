@@ -223,6 +223,10 @@ def opened(
     with connected(options["server"], options["timeout_s"]) as client:
         info = loaded_model(client, name, options.get("digest"), options["timeout_s"])
         check_operations(info, *operations)
+        if info.modality == "text":
+            raise FailedPrecondition(
+                f"{info.name} is of text, and this command is of pictures and vectors. Name another model."
+            )
         if rows is None and dataset is not None:
             rows = pull_rows(client, dataset, limit)
         if rows is None:

@@ -32,6 +32,10 @@ def pool() -> MemoryPool:
         ),
         memory_model("colour", labels=(), dims=(2, 3, 3), operations=FULL - {Operation.CLASSIFY}, **EXTRAS),
     ]
+    of_text = EXTRAS | {"latent_dim": 0, "directions": {}}
+    pool.models.append(
+        memory_model("verse", labels=(), operations=FULL - {Operation.CLASSIFY}, max_text_bytes=16, **of_text)
+    )
     with_bounds = memory_model("bounds", labels=(), operations=FULL - {Operation.CLASSIFY}, **EXTRAS)
     pool.models.append(replace(with_bounds, parameters={"importance_samples": with_bounds.parameters["steps"]}))
     return pool

@@ -160,6 +160,7 @@ def test_a_prior_changes_the_probabilities() -> None:
         ("score plain flat --background sampler", "sampler cannot score; it can sample"),
         ("score points points.npz --complexity", "--complexity is of images of uint8; give image files"),
         ("score sampler flat", "sampler cannot score; it can sample"),
+        ("score verse flat", "verse is of text, and this command is of pictures and vectors. Name another model."),
         ("classify plain flat", "plain cannot classify; it can sample, encode, decode, score"),
         ("classify classes flat --prior one", "'one' is not LABEL=WEIGHT, as in 7=0.9,1=0.1"),
         ("classify classes flat --prior one=1,#1=2", "names a class twice"),
