@@ -9,7 +9,6 @@ import click
 import numpy as np
 from numpy.typing import NDArray
 
-from fount.cli.pictures import read_file
 from fount.client.catalog import ModelInfo
 
 __all__ = ["conditions_of", "take_pictures"]
@@ -20,8 +19,12 @@ _LIGHT = 128  # pixels of a mask from here on are white
 
 def take_pictures(options: MutableMapping[str, Any]) -> dict[str, NDArray[np.uint8]]:
     """Remove the options that name image files, and read the files: (H, W, C) uint8 each, by option."""
-    paths = {name: options.pop(name, None) for name in _FLAGS}
-    return {name: read_file(path) for name, path in paths.items() if path is not None}
+    paths = {name: path for name in _FLAGS if (path := options.pop(name, None)) is not None}
+    if not paths:
+        return {}
+    from fount.cli.pictures import read_file  # loads the readers of data sets, which no other sample needs
+
+    return {name: read_file(path) for name, path in paths.items()}
 
 
 def conditions_of(
