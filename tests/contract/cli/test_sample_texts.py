@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 from fount.v1 import model_pb2
+from service.domain import ConditionKind
 from service.workers.memory import MemoryPool, memory_model
 from tests.contract.commands import fount as run_fount
 from tests.contract.fake_gateway import FakeGateway, serving
@@ -20,7 +21,7 @@ FIRST, SECOND = "Ein Röslein\n\trot", "zwei\n"
 @pytest.fixture
 async def pool(monkeypatch):
     models = [
-        memory_model("verse", labels=(), max_text_bytes=20),
+        memory_model("verse", labels=(), max_text_bytes=20, conditions=frozenset({ConditionKind.PREFIX})),
         memory_model("moods", labels=("calm", "loud"), max_text_bytes=20),
         memory_model("points", labels=(), dims=(2,)),
     ]
@@ -43,6 +44,13 @@ async def test_one_text_is_printed_alone(pool):
 async def test_several_texts_are_printed_after_their_indices(pool):
     result = await fount("verse", "--count", "3")
     assert result.stdout == f"==> sample 0 <==\n{FIRST}\n\n==> sample 1 <==\nzwei\n\n==> sample 2 <==\n\n\n"
+
+
+async def test_a_prefix_begins_a_text(pool):
+    pool.faults.texts = {}
+    result = await fount("verse", "--prefix", "Ö: ", "--count", "1")
+    assert (result.exit_code, result.stdout[:3]) == (0, "Ö: ")
+    assert len(result.stdout) > 4
 
 
 async def test_the_header_names_the_class(pool):

@@ -6,6 +6,7 @@ import pytest
 
 from fount import Client, aio
 from fount.errors import InvalidRequest, SampleFailed
+from service.domain import ConditionKind
 from service.workers.memory import MemoryPool, memory_model
 from tests.contract.gateways import serving
 
@@ -14,7 +15,9 @@ MANY = 300  # which need a stream
 
 @pytest.fixture
 async def running():
-    async with serving(MemoryPool(models=[memory_model("verse", max_text_bytes=16)])) as running:
+    async with serving(
+        MemoryPool(models=[memory_model("verse", max_text_bytes=16, conditions=frozenset({ConditionKind.PREFIX}))])
+    ) as running:
         running.pool.faults.texts = {0: "é. a".encode(), 1: b""}
         yield running
 
@@ -50,6 +53,13 @@ async def test_stop_ends_texts(client):
     assert ended.texts != whole.texts
 
 
+async def test_a_prefix_begins_every_text_and_stop_ends_it_after(client, running):
+    running.pool.faults.texts = {}
+    drawn = await client.sample("verse", count=20, seed=7, prefix="é a", stop="a")
+    assert all(text.startswith("é a") and "a" not in text[3:] for text in drawn.texts)
+    assert len(set(drawn.texts)) > 10
+
+
 async def test_a_text_that_is_not_utf8_is_named_with_a_remedy(client, running):
     running.pool.faults.texts = {1: b"a\xffb"}
     with pytest.raises(SampleFailed, match=r"DATA_LOSS: the model drew bytes that are not UTF-8.*draw another index"):
@@ -66,3 +76,4 @@ async def test_an_encoding_of_pictures_is_refused(client):
 async def test_the_catalog_describes_texts(client):
     info = await client.model("verse")
     assert (info.modality, info.sample_shape, info.max_text_bytes, info.encodings) == ("text", (-1,), 16, ("uint8",))
+    assert (info.conditions, info.prefix_unit) == (("prefix",), 1)
