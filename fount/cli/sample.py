@@ -116,8 +116,11 @@ def sample(name: str, out: str | None, server: str, timeout_s: float, as_json: b
         request = sample_request(name, query)
         writer = _writer(out, request, info, as_json=as_json)
         prints, texts = isinstance(writer, TextPrinter), writer.texts if isinstance(writer, TextList) else None
-        show_bar = not (as_json or prints) and request.count >= _MIN_BAR_COUNT and error_is_terminal()
+        takes_long = request.count >= _MIN_BAR_COUNT or info.draw_steps > 1
+        show_bar = not (as_json or prints) and takes_long and error_is_terminal()
         bar, start_s = tqdm(total=request.count, disable=not show_bar), time.perf_counter()
+        if show_bar and info.draw_steps > 1:
+            query["progress"] = lambda done, total: _advance(bar, request.count * done // total)
         provenance, counts = _draw(client.stream(str(info.model), **query), writer, bar)
         seconds = time.perf_counter() - start_s
     names = dict(enumerate(info.labels))
@@ -174,7 +177,7 @@ def _draw(
     chunks: Iterator[Chunk], writer: SampleWriter | None, bar: tqdm[Any]
 ) -> tuple[Provenance | None, Counter[int]]:
     """Write all samples; return their provenance and the number of samples of each class."""
-    provenance, counts = None, Counter[int]()
+    provenance, counts, done = None, Counter[int](), 0
     try:
         with bar:
             for chunk in chunks:
@@ -183,7 +186,8 @@ def _draw(
                     writer.add(chunk)
                 provenance = chunk.provenance
                 counts.update([] if chunk.labels is None else chunk.labels.tolist())
-                bar.update(len(chunk))
+                done += len(chunk)
+                _advance(bar, done)
         if writer is not None:
             writer.finish()
     except BaseException:
@@ -191,6 +195,11 @@ def _draw(
             writer.abandon()
         raise
     return provenance, counts
+
+
+def _advance(bar: tqdm[Any], done: int) -> None:
+    """Show that so many samples are done, or the steps of as many; the bar never goes back."""
+    bar.update(max(0, done - bar.n))
 
 
 def _run(request: sampling_pb2.SampleRequest, info: ModelInfo) -> SampleRun:

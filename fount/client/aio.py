@@ -116,7 +116,7 @@ class Client:
     async def sample(self, model: str, **query: Unpack[SampleQuery]) -> Samples:
         """Draw samples into one array."""
         refuse_files(query)
-        stream = SampleStream(sample_request(model, query), self._calls.retry_state())
+        stream = SampleStream(sample_request(model, query), self._calls.retry_state(), query.get("progress"))
         collector = SampleCollector(stream.count)
         if stream.fits_unary:
             with suppress(UnknownCall):  # a server that only streams
@@ -131,7 +131,8 @@ class Client:
 
     def stream(self, model: str, **query: Unpack[SampleQuery]) -> AsyncGenerator[Chunk]:
         """Draw samples chunk by chunk, in order, in constant memory."""
-        stream = SampleStream(sample_request(model, query), self._calls.retry_state(between_messages=True))
+        request, retry = sample_request(model, query), self._calls.retry_state(between_messages=True)
+        stream = SampleStream(request, retry, query.get("progress"))
         return self._calls.stream(self._sampling.Sample, stream)
 
     async def models(self) -> list[ModelInfo]:

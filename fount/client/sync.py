@@ -141,7 +141,7 @@ class Client:
             SampleFailed: some samples failed.
         """
         refuse_files(query)
-        stream = SampleStream(sample_request(model, query), self._calls.retry_state())
+        stream = SampleStream(sample_request(model, query), self._calls.retry_state(), query.get("progress"))
         collector = SampleCollector(stream.count)
         if stream.fits_unary:
             with suppress(UnknownCall):  # a server that only streams
@@ -159,7 +159,8 @@ class Client:
         Arguments are as in `sample`. Closing the iterator cancels the call. With encoding "png", chunks hold `files`
         instead of an array. Samples that failed are in a chunk's `errors`.
         """
-        stream = SampleStream(sample_request(model, query), self._calls.retry_state(between_messages=True))
+        request, retry = sample_request(model, query), self._calls.retry_state(between_messages=True)
+        stream = SampleStream(request, retry, query.get("progress"))
         return self._calls.stream(self._sampling.Sample, stream)
 
     def models(self) -> list[ModelInfo]:

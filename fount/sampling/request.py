@@ -6,7 +6,7 @@ the model (its labels, parameters, ranges, limits) is checked by the gateway.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, SupportsIndex, TypedDict
 
 from numpy.typing import NDArray
@@ -85,6 +85,8 @@ class SampleQuery(ParametersQuery, total=False):
     # Pins a numerics id.
     numerics: str | None
     priority: Literal["bulk", "interactive"] | None
+    # Called with the steps done and the steps of all samples, summed over samples, while draws of many steps run.
+    progress: Callable[[int, int], None] | None
 
 
 def model_ref(model: str, digest: str | None = None) -> model_pb2.ModelRef:
@@ -114,7 +116,10 @@ def sample_request(model: str, query: SampleQuery) -> sampling_pb2.SampleRequest
         seed=arguments.whole("seed", 0, UINT64_MAX),
         encoding=arguments.choice("encoding", ENCODINGS, "uint8"),
         numerics=arguments.text("numerics"),
+        progress="progress" in arguments,
     )
+    if request.progress and not callable(query["progress"]):
+        raise TypeError(f"progress must be callable, got {type(query['progress']).__name__}")
     if "stop" in arguments:
         request.stop = _stop_of(arguments)
     if "priority" in arguments:

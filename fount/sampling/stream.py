@@ -7,6 +7,7 @@ is safe for every condition, because a sample depends on its own address alone.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from copy import deepcopy
 from typing import Any, ClassVar
 
@@ -65,12 +66,19 @@ class SampleStream(IndexedStream):
 
     item = "sample"
 
-    def __init__(self, request: sampling_pb2.SampleRequest, retry: RetryState) -> None:
+    def __init__(
+        self,
+        request: sampling_pb2.SampleRequest,
+        retry: RetryState,
+        on_progress: Callable[[int, int], None] | None = None,
+    ) -> None:
+        """Start at the request's first sample; `on_progress` is called with the steps done, and the steps of all."""
         super().__init__(retry, request.start_index, request.start_index + request.count)
-        self._request = request
+        self._request, self._on_progress = request, on_progress
         self._header: sampling_pb2.SampleHeader | None = None
         self._described: tuple[SampleShape, Provenance] | None = None  # by the header
         self._has_header, self._parts = False, Parts()  # of this attempt
+        self._begun = self.next_index  # where it started
 
     @property
     def count(self) -> int:
@@ -80,11 +88,11 @@ class SampleStream(IndexedStream):
     @property
     def fits_unary(self) -> bool:
         """Whether the reply of one SampleOnce call is likely to hold all samples."""
-        return self.count <= _MAX_UNARY_COUNT
+        return self.count <= _MAX_UNARY_COUNT and self._on_progress is None
 
     def begin(self) -> sampling_pb2.SampleRequest:
         """Return the request of the next attempt: all samples at first, and those missing after a break."""
-        self._has_header, self._parts = False, Parts()
+        self._has_header, self._parts, self._begun = False, Parts(), self.next_index
         request = deepcopy(self._request)
         if self._header is None:
             return request
@@ -105,7 +113,7 @@ class SampleStream(IndexedStream):
         return sampling_pb2.SampleOnceRequest(request=self._request)
 
     def receive(self, response: sampling_pb2.SampleResponse) -> Chunk | None:
-        """Return the chunk that a message completes; None for a header, or a part of a sample.
+        """Return the chunk that a message completes; None for a header, progress, or a part of a sample.
 
         Raises:
             BadReply: it contradicts the request or an earlier message.
@@ -114,9 +122,19 @@ class SampleStream(IndexedStream):
         if kind == "header" and not self._has_header:
             self._accept_header(response.header)
             return None
+        if kind == "progress" and self._has_header and self._on_progress is not None:
+            self._report(response.progress, self._on_progress)
+            return None
         if kind != "chunk" or not self._has_header:
             raise misplaced(kind)
         return self._accept_chunk(response.chunk)
+
+    def _report(self, progress: sampling_pb2.SampleProgress, on_progress: Callable[[int, int], None]) -> None:
+        """Report the progress of all attempts: a later one counts only the samples that were missing."""
+        self.retry.record_progress()
+        steps = progress.steps_total // max(1, self._end - self._begun)  # of a sample
+        earlier = steps * (self._begun - self._start)
+        on_progress(earlier + progress.steps_done, steps * self._request.count)
 
     def receive_once(self, response: sampling_pb2.SampleOnceResponse) -> Chunk | None:
         """Check the reply of a SampleOnce call; a stream goes on with the samples it does not hold.

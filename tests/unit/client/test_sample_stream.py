@@ -293,3 +293,31 @@ def test_it_requests_missing_texts_with_the_same_prefix_and_stop():
     stream.receive(chunk(0, b"ab", count=1, lengths=[2]))
     request = stream.begin()
     assert (request.start_index, request.condition.prefix, request.stop) == (1, b"a", ".")
+
+
+def progress(done, total):
+    return sampling_pb2.SampleResponse(progress=sampling_pb2.SampleProgress(steps_done=done, steps_total=total))
+
+
+def test_it_reports_progress_of_all_attempts():
+    seen = []
+    query = {"count": 4, "progress": lambda done, total: seen.append((done, total))}
+    stream = SampleStream(sample_request("digits", query), RetryState(None, RetryPolicy()), query["progress"])
+    assert stream.begin().progress
+    assert not stream.fits_unary
+    for message in (header(), progress(10, 32), chunk(0, b"\1\2")):
+        stream.receive(message)
+    assert stream.begin().count == 3  # after a break
+    assert stream.receive(header()) is None
+    assert stream.receive(progress(3, 24)) is None
+    assert seen == [(10, 32), (8 + 3, 32)]
+
+
+def test_it_refuses_progress_that_was_not_requested():
+    with pytest.raises(BadReply, match="progress"):
+        with_header({"count": 4}).receive(progress(1, 4))
+
+
+def test_progress_must_be_callable():
+    with pytest.raises(TypeError, match="progress must be callable, got int"):
+        sample_request("digits", {"count": 4, "progress": 3})
