@@ -23,7 +23,7 @@ from fount.readers.image_decoder import IMAGE_SUFFIXES, decode_image
 from fount.readers.image_folder import list_images
 from fount.readers.npz import read_rows
 
-__all__ = ["GivenRows", "pull_rows", "read_file", "read_files", "refused"]
+__all__ = ["GivenRows", "pull_rows", "read_file", "read_files", "read_lines", "refused"]
 
 _MAX_SIDE = 4096  # pixels, as in the contract
 
@@ -95,6 +95,22 @@ def read_files(paths: Sequence[Path], limit: int, arrays: Sequence[str], *, floa
         names=tuple(file.stem for file, _ in files),
         labels=labels if len(labels) == len(files) else None,
     )
+
+
+def read_lines(paths: Sequence[Path], limit: int) -> GivenRows:
+    """Read the first lines of text files that are not empty, each a text: (N,) str, named by their numbers."""
+    texts: list[str] = []
+    for path in paths:
+        if not path.exists():
+            raise NotFound(f"There is no file {str(path)!r}.")
+        try:
+            texts += [line for line in path.read_text(encoding="utf-8").splitlines() if line]
+        except (OSError, UnicodeDecodeError) as error:
+            raise refused(path, f"cannot be read as UTF-8 text ({error})") from error
+    if not texts:
+        raise refused(paths[0], "has no lines; give one text a line")
+    texts = texts[:limit]
+    return GivenRows(values=np.array(texts, object), names=tuple(map(str, range(len(texts)))))
 
 
 def refused(path: Path, text: str) -> InvalidRequest:

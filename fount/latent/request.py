@@ -24,7 +24,7 @@ from fount.sampling.request import (
     model_ref,
     set_parameters,
 )
-from fount.sampling.rows import RowsLike, latents_of, rows_of
+from fount.sampling.rows import RowsLike, latents_of, rows_of, texts_of
 from fount.v1 import latent_pb2, scoring_pb2
 
 __all__ = [
@@ -220,7 +220,10 @@ def score_request(model: str, rows: RowsLike, query: ScoreQuery) -> GivenRequest
     arguments = Arguments("score", query, ScoreQuery.__annotations__, SEND_FAILURE)
     config = scoring_pb2.ScoreConfig()
     set_parameters(config.parameters, arguments)
-    return _request(scoring_pb2.ScoreRequest, config, model, rows_of("rows", rows, arguments), arguments)
+    array = texts_of("rows", rows, arguments)
+    if array is None:
+        array = rows_of("rows", rows, arguments)
+    return _request(scoring_pb2.ScoreRequest, config, model, array, arguments)
 
 
 def classify_request(model: str, rows: RowsLike, query: ClassifyQuery) -> GivenRequest:

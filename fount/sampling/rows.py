@@ -5,7 +5,7 @@ Whether their shape is that of the model is checked by the gateway.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,13 +14,14 @@ from numpy.typing import NDArray
 from fount.sampling.arguments import Arguments, SupportsArray, array_of
 from fount.v1 import model_pb2, sampling_pb2
 
-__all__ = ["RowsLike", "latents_of", "masks_of", "messages_of", "rows_of"]
+__all__ = ["RowsLike", "latents_of", "masks_of", "messages_of", "rows_of", "texts_of"]
 
 RowsLike = SupportsArray | list[Any] | tuple[Any, ...]
 """An array, a tensor or a sequence.
 
 Pictures are (N, H, W, C) or (N, H, W), uint8 or floats in the model's own value range; (H, W, C) of 1, 3 or 4 channels,
-or (H, W) uint8, is one picture. Vectors and latents are (N, D) floats, or (D,) for one.
+or (H, W) uint8, is one picture. Vectors and latents are (N, D) floats, or (D,) for one. Texts, which models of text
+score, are a sequence of str.
 """
 
 _MESSAGE_BYTES = 2**20
@@ -37,6 +38,21 @@ def rows_of(name: str, value: Any, arguments: Arguments) -> NDArray[Any]:
         array = array[None]  # (H, W) -> (1, H, W), or (D,) -> (1, D)
     _check(name, array, (3, 4) if is_picture else (2, 3, 4), (np.uint8, np.float32), arguments)
     return array
+
+
+def texts_of(name: str, value: Any, arguments: Arguments) -> NDArray[Any] | None:
+    """Convert a sequence of texts, or one text, to (N,) objects, each UTF-8; None for anything else."""
+    texts = [value] if isinstance(value, str) else value
+    if isinstance(texts, np.ndarray) and texts.dtype.kind in "UO":
+        texts = texts.ravel().tolist()
+    if not isinstance(texts, Sequence) or not texts or not all(isinstance(each, str) for each in texts):
+        return None
+    encoded = np.empty(len(texts), object)
+    for row, text in enumerate(texts):
+        encoded[row] = text.encode(errors="replace")
+        if not text:
+            arguments.add(name, f"holds an empty text at {row}; give one character or more")
+    return encoded
 
 
 def latents_of(name: str, value: Any, arguments: Arguments) -> NDArray[Any]:
@@ -73,6 +89,9 @@ def masks_of(name: str, value: Any, shape: tuple[int, ...], arguments: Arguments
 
 def messages_of(rows: NDArray[Any], labels: NDArray[np.uint32] | None) -> Iterator[sampling_pb2.InputRows]:
     """Cut (N, ...) rows, with (N,) labels or none, into messages of at most 1 MiB, or one row, as they are taken."""
+    if rows.dtype == object:
+        yield from _messages_of_texts(rows, labels)
+        return
     is_bytes = rows.dtype == np.uint8
     dtype = model_pb2.DTYPE_UINT8 if is_bytes else model_pb2.DTYPE_FLOAT32
     step = max(1, _MESSAGE_BYTES // max(1, rows.nbytes // max(1, len(rows))))
@@ -80,6 +99,23 @@ def messages_of(rows: NDArray[Any], labels: NDArray[np.uint32] | None) -> Iterat
         part = rows[first : first + step]
         ids = None if labels is None else labels[first : first + step].tolist()
         yield sampling_pb2.InputRows(count=len(part), dtype=dtype, labels=ids, data=part.tobytes())
+
+
+def _messages_of_texts(texts: NDArray[Any], labels: NDArray[np.uint32] | None) -> Iterator[sampling_pb2.InputRows]:
+    """Cut (N,) texts in UTF-8 into messages of at most 1 MiB, or one text."""
+    first, size = 0, 0
+    for row, text in enumerate([*texts, None]):
+        if text is None or (size and size + len(text) > _MESSAGE_BYTES):
+            part = texts[first:row].tolist()
+            yield sampling_pb2.InputRows(
+                count=len(part),
+                dtype=model_pb2.DTYPE_UINT8,
+                labels=None if labels is None else labels[first:row].tolist(),
+                lengths=[len(each) for each in part],
+                data=b"".join(part),
+            )
+            first, size = row, 0
+        size += len(text or b"")
 
 
 def _floats_or_bytes(array: NDArray[Any]) -> NDArray[Any]:

@@ -26,15 +26,15 @@ from fount.v1 import model_pb2 as fount_dot_v1_dot_model__pb2
 from google.rpc import status_pb2 as google_dot_rpc_dot_status__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17\x66ount/v1/sampling.proto\x12\x08\x66ount.v1\x1a\x14\x66ount/v1/model.proto\x1a\x17google/rpc/status.proto\"=\n\x11SampleOnceRequest\x12(\n\x07request\x18\x01 \x01(\x0b\x32\x17.fount.v1.SampleRequest\"b\n\x12SampleOnceResponse\x12&\n\x06header\x18\x01 \x01(\x0b\x32\x16.fount.v1.SampleHeader\x12$\n\x05\x63hunk\x18\x02 \x01(\x0b\x32\x15.fount.v1.SampleChunk\"\xd0\x02\n\rSampleRequest\x12!\n\x05model\x18\x01 \x01(\x0b\x32\x12.fount.v1.ModelRef\x12\r\n\x05\x63ount\x18\x02 \x01(\x04\x12\x13\n\x0bstart_index\x18\x03 \x01(\x04\x12\x11\n\x04seed\x18\x04 \x01(\x04H\x00\x88\x01\x01\x12&\n\tcondition\x18\x05 \x01(\x0b\x32\x13.fount.v1.Condition\x12(\n\nparameters\x18\x06 \x01(\x0b\x32\x14.fount.v1.Parameters\x12$\n\x08\x65ncoding\x18\x07 \x01(\x0e\x32\x12.fount.v1.Encoding\x12$\n\x08priority\x18\x08 \x01(\x0e\x32\x12.fount.v1.Priority\x12\x10\n\x08numerics\x18\t \x01(\t\x12\x11\n\x04stop\x18\n \x01(\tH\x01\x88\x01\x01\x12\x10\n\x08progress\x18\x0b \x01(\x08\x42\x07\n\x05_seedB\x07\n\x05_stop\"\xa0\x02\n\tCondition\x12#\n\x05label\x18\x01 \x01(\x0b\x32\x12.fount.v1.LabelRefH\x00\x12\"\n\x06labels\x18\x02 \x01(\x0b\x32\x10.fount.v1.LabelsH\x00\x12$\n\x07mixture\x18\x03 \x01(\x0b\x32\x11.fount.v1.MixtureH\x00\x12\x13\n\x06prefix\x18\x0c \x01(\x0cH\x01\x88\x01\x01\x12#\n\x06latent\x18\r \x01(\x0b\x32\x13.fount.v1.InputRows\x12\"\n\x05image\x18\x0e \x01(\x0b\x32\x13.fount.v1.InputRows\x12!\n\x04mask\x18\x0f \x01(\x0b\x32\x13.fount.v1.InputRowsB\x06\n\x04kindB\t\n\x07_prefixJ\x04\x08\n\x10\x0bJ\x04\x08\x0b\x10\x0cJ\x04\x08\x10\x10\x14\"X\n\tInputRows\x12\r\n\x05\x63ount\x18\x01 \x01(\r\x12\x1e\n\x05\x64type\x18\x02 \x01(\x0e\x32\x0f.fount.v1.Dtype\x12\x0e\n\x06labels\x18\x03 \x03(\r\x12\x0c\n\x04\x64\x61ta\x18\x04 \x01(\x0c\"0\n\x08LabelRef\x12\x0c\n\x02id\x18\x01 \x01(\rH\x00\x12\x0e\n\x04name\x18\x02 \x01(\tH\x00\x42\x06\n\x04kind\"\x15\n\x06Labels\x12\x0b\n\x03ids\x18\x01 \x03(\r\"9\n\x07Mixture\x12.\n\ncomponents\x18\x01 \x03(\x0b\x32\x1a.fount.v1.MixtureComponent\"E\n\x10MixtureComponent\x12!\n\x05label\x18\x01 \x01(\x0b\x32\x12.fount.v1.LabelRef\x12\x0e\n\x06weight\x18\x02 \x01(\x01\"\xe0\x02\n\nParameters\x12\x17\n\ntruncation\x18\x01 \x01(\x01H\x00\x88\x01\x01\x12\x18\n\x0btemperature\x18\x02 \x01(\x01H\x01\x88\x01\x01\x12\x12\n\x05top_k\x18\x03 \x01(\rH\x02\x88\x01\x01\x12\x12\n\x05top_p\x18\x04 \x01(\x01H\x03\x88\x01\x01\x12\x1b\n\x0eguidance_scale\x18\x05 \x01(\x01H\x04\x88\x01\x01\x12\x12\n\x05steps\x18\x06 \x01(\rH\x05\x88\x01\x01\x12\x1f\n\x12importance_samples\x18\x07 \x01(\rH\x06\x88\x01\x01\x12\x16\n\tprior_fit\x18\x08 \x01(\x01H\x07\x88\x01\x01\x12\x10\n\x03\x65ta\x18\t \x01(\x01H\x08\x88\x01\x01\x42\r\n\x0b_truncationB\x0e\n\x0c_temperatureB\x08\n\x06_top_kB\x08\n\x06_top_pB\x11\n\x0f_guidance_scaleB\x08\n\x06_stepsB\x15\n\x13_importance_samplesB\x0c\n\n_prior_fitB\x06\n\x04_eta\"\x98\x01\n\x0eSampleResponse\x12(\n\x06header\x18\x01 \x01(\x0b\x32\x16.fount.v1.SampleHeaderH\x00\x12&\n\x05\x63hunk\x18\x02 \x01(\x0b\x32\x15.fount.v1.SampleChunkH\x00\x12,\n\x08progress\x18\x03 \x01(\x0b\x32\x18.fount.v1.SampleProgressH\x00\x42\x06\n\x04kind\"9\n\x0eSampleProgress\x12\x12\n\nsteps_done\x18\x01 \x01(\x04\x12\x13\n\x0bsteps_total\x18\x02 \x01(\x04\"|\n\x0cSampleHeader\x12!\n\x05model\x18\x01 \x01(\x0b\x32\x12.fount.v1.ModelRef\x12\x0c\n\x04seed\x18\x02 \x01(\x04\x12\x10\n\x08numerics\x18\x03 \x01(\t\x12)\n\x0bsample_spec\x18\x04 \x01(\x0b\x32\x14.fount.v1.SampleSpec\"\xb0\x01\n\x0bSampleChunk\x12\x13\n\x0bstart_index\x18\x01 \x01(\x04\x12\r\n\x05\x63ount\x18\x02 \x01(\r\x12\x0e\n\x06labels\x18\x03 \x03(\r\x12\x0f\n\x07lengths\x18\x04 \x03(\r\x12\x13\n\x0bpart_offset\x18\x05 \x01(\x04\x12\x12\n\npart_total\x18\x06 \x01(\x04\x12%\n\x06\x65rrors\x18\x07 \x03(\x0b\x32\x15.fount.v1.SampleError\x12\x0c\n\x04\x64\x61ta\x18\x08 \x01(\x0c\"@\n\x0bSampleError\x12\r\n\x05index\x18\x01 \x01(\x04\x12\"\n\x06status\x18\x02 \x01(\x0b\x32\x12.google.rpc.Status*Q\n\x08Priority\x12\x18\n\x14PRIORITY_UNSPECIFIED\x10\x00\x12\x11\n\rPRIORITY_BULK\x10\x01\x12\x18\n\x14PRIORITY_INTERACTIVE\x10\x02\x32\x99\x01\n\x0fSamplingService\x12=\n\x06Sample\x12\x17.fount.v1.SampleRequest\x1a\x18.fount.v1.SampleResponse0\x01\x12G\n\nSampleOnce\x12\x1b.fount.v1.SampleOnceRequest\x1a\x1c.fount.v1.SampleOnceResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17\x66ount/v1/sampling.proto\x12\x08\x66ount.v1\x1a\x14\x66ount/v1/model.proto\x1a\x17google/rpc/status.proto\"=\n\x11SampleOnceRequest\x12(\n\x07request\x18\x01 \x01(\x0b\x32\x17.fount.v1.SampleRequest\"b\n\x12SampleOnceResponse\x12&\n\x06header\x18\x01 \x01(\x0b\x32\x16.fount.v1.SampleHeader\x12$\n\x05\x63hunk\x18\x02 \x01(\x0b\x32\x15.fount.v1.SampleChunk\"\xd0\x02\n\rSampleRequest\x12!\n\x05model\x18\x01 \x01(\x0b\x32\x12.fount.v1.ModelRef\x12\r\n\x05\x63ount\x18\x02 \x01(\x04\x12\x13\n\x0bstart_index\x18\x03 \x01(\x04\x12\x11\n\x04seed\x18\x04 \x01(\x04H\x00\x88\x01\x01\x12&\n\tcondition\x18\x05 \x01(\x0b\x32\x13.fount.v1.Condition\x12(\n\nparameters\x18\x06 \x01(\x0b\x32\x14.fount.v1.Parameters\x12$\n\x08\x65ncoding\x18\x07 \x01(\x0e\x32\x12.fount.v1.Encoding\x12$\n\x08priority\x18\x08 \x01(\x0e\x32\x12.fount.v1.Priority\x12\x10\n\x08numerics\x18\t \x01(\t\x12\x11\n\x04stop\x18\n \x01(\tH\x01\x88\x01\x01\x12\x10\n\x08progress\x18\x0b \x01(\x08\x42\x07\n\x05_seedB\x07\n\x05_stop\"\xa0\x02\n\tCondition\x12#\n\x05label\x18\x01 \x01(\x0b\x32\x12.fount.v1.LabelRefH\x00\x12\"\n\x06labels\x18\x02 \x01(\x0b\x32\x10.fount.v1.LabelsH\x00\x12$\n\x07mixture\x18\x03 \x01(\x0b\x32\x11.fount.v1.MixtureH\x00\x12\x13\n\x06prefix\x18\x0c \x01(\x0cH\x01\x88\x01\x01\x12#\n\x06latent\x18\r \x01(\x0b\x32\x13.fount.v1.InputRows\x12\"\n\x05image\x18\x0e \x01(\x0b\x32\x13.fount.v1.InputRows\x12!\n\x04mask\x18\x0f \x01(\x0b\x32\x13.fount.v1.InputRowsB\x06\n\x04kindB\t\n\x07_prefixJ\x04\x08\n\x10\x0bJ\x04\x08\x0b\x10\x0cJ\x04\x08\x10\x10\x14\"i\n\tInputRows\x12\r\n\x05\x63ount\x18\x01 \x01(\r\x12\x1e\n\x05\x64type\x18\x02 \x01(\x0e\x32\x0f.fount.v1.Dtype\x12\x0e\n\x06labels\x18\x03 \x03(\r\x12\x0c\n\x04\x64\x61ta\x18\x04 \x01(\x0c\x12\x0f\n\x07lengths\x18\x05 \x03(\r\"0\n\x08LabelRef\x12\x0c\n\x02id\x18\x01 \x01(\rH\x00\x12\x0e\n\x04name\x18\x02 \x01(\tH\x00\x42\x06\n\x04kind\"\x15\n\x06Labels\x12\x0b\n\x03ids\x18\x01 \x03(\r\"9\n\x07Mixture\x12.\n\ncomponents\x18\x01 \x03(\x0b\x32\x1a.fount.v1.MixtureComponent\"E\n\x10MixtureComponent\x12!\n\x05label\x18\x01 \x01(\x0b\x32\x12.fount.v1.LabelRef\x12\x0e\n\x06weight\x18\x02 \x01(\x01\"\xe0\x02\n\nParameters\x12\x17\n\ntruncation\x18\x01 \x01(\x01H\x00\x88\x01\x01\x12\x18\n\x0btemperature\x18\x02 \x01(\x01H\x01\x88\x01\x01\x12\x12\n\x05top_k\x18\x03 \x01(\rH\x02\x88\x01\x01\x12\x12\n\x05top_p\x18\x04 \x01(\x01H\x03\x88\x01\x01\x12\x1b\n\x0eguidance_scale\x18\x05 \x01(\x01H\x04\x88\x01\x01\x12\x12\n\x05steps\x18\x06 \x01(\rH\x05\x88\x01\x01\x12\x1f\n\x12importance_samples\x18\x07 \x01(\rH\x06\x88\x01\x01\x12\x16\n\tprior_fit\x18\x08 \x01(\x01H\x07\x88\x01\x01\x12\x10\n\x03\x65ta\x18\t \x01(\x01H\x08\x88\x01\x01\x42\r\n\x0b_truncationB\x0e\n\x0c_temperatureB\x08\n\x06_top_kB\x08\n\x06_top_pB\x11\n\x0f_guidance_scaleB\x08\n\x06_stepsB\x15\n\x13_importance_samplesB\x0c\n\n_prior_fitB\x06\n\x04_eta\"\x98\x01\n\x0eSampleResponse\x12(\n\x06header\x18\x01 \x01(\x0b\x32\x16.fount.v1.SampleHeaderH\x00\x12&\n\x05\x63hunk\x18\x02 \x01(\x0b\x32\x15.fount.v1.SampleChunkH\x00\x12,\n\x08progress\x18\x03 \x01(\x0b\x32\x18.fount.v1.SampleProgressH\x00\x42\x06\n\x04kind\"9\n\x0eSampleProgress\x12\x12\n\nsteps_done\x18\x01 \x01(\x04\x12\x13\n\x0bsteps_total\x18\x02 \x01(\x04\"|\n\x0cSampleHeader\x12!\n\x05model\x18\x01 \x01(\x0b\x32\x12.fount.v1.ModelRef\x12\x0c\n\x04seed\x18\x02 \x01(\x04\x12\x10\n\x08numerics\x18\x03 \x01(\t\x12)\n\x0bsample_spec\x18\x04 \x01(\x0b\x32\x14.fount.v1.SampleSpec\"\xb0\x01\n\x0bSampleChunk\x12\x13\n\x0bstart_index\x18\x01 \x01(\x04\x12\r\n\x05\x63ount\x18\x02 \x01(\r\x12\x0e\n\x06labels\x18\x03 \x03(\r\x12\x0f\n\x07lengths\x18\x04 \x03(\r\x12\x13\n\x0bpart_offset\x18\x05 \x01(\x04\x12\x12\n\npart_total\x18\x06 \x01(\x04\x12%\n\x06\x65rrors\x18\x07 \x03(\x0b\x32\x15.fount.v1.SampleError\x12\x0c\n\x04\x64\x61ta\x18\x08 \x01(\x0c\"@\n\x0bSampleError\x12\r\n\x05index\x18\x01 \x01(\x04\x12\"\n\x06status\x18\x02 \x01(\x0b\x32\x12.google.rpc.Status*Q\n\x08Priority\x12\x18\n\x14PRIORITY_UNSPECIFIED\x10\x00\x12\x11\n\rPRIORITY_BULK\x10\x01\x12\x18\n\x14PRIORITY_INTERACTIVE\x10\x02\x32\x99\x01\n\x0fSamplingService\x12=\n\x06Sample\x12\x17.fount.v1.SampleRequest\x1a\x18.fount.v1.SampleResponse0\x01\x12G\n\nSampleOnce\x12\x1b.fount.v1.SampleOnceRequest\x1a\x1c.fount.v1.SampleOnceResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'fount.v1.sampling_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_PRIORITY']._serialized_start=2110
-  _globals['_PRIORITY']._serialized_end=2191
+  _globals['_PRIORITY']._serialized_start=2127
+  _globals['_PRIORITY']._serialized_end=2208
   _globals['_SAMPLEONCEREQUEST']._serialized_start=84
   _globals['_SAMPLEONCEREQUEST']._serialized_end=145
   _globals['_SAMPLEONCERESPONSE']._serialized_start=147
@@ -44,27 +44,27 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_CONDITION']._serialized_start=587
   _globals['_CONDITION']._serialized_end=875
   _globals['_INPUTROWS']._serialized_start=877
-  _globals['_INPUTROWS']._serialized_end=965
-  _globals['_LABELREF']._serialized_start=967
-  _globals['_LABELREF']._serialized_end=1015
-  _globals['_LABELS']._serialized_start=1017
-  _globals['_LABELS']._serialized_end=1038
-  _globals['_MIXTURE']._serialized_start=1040
-  _globals['_MIXTURE']._serialized_end=1097
-  _globals['_MIXTURECOMPONENT']._serialized_start=1099
-  _globals['_MIXTURECOMPONENT']._serialized_end=1168
-  _globals['_PARAMETERS']._serialized_start=1171
-  _globals['_PARAMETERS']._serialized_end=1523
-  _globals['_SAMPLERESPONSE']._serialized_start=1526
-  _globals['_SAMPLERESPONSE']._serialized_end=1678
-  _globals['_SAMPLEPROGRESS']._serialized_start=1680
-  _globals['_SAMPLEPROGRESS']._serialized_end=1737
-  _globals['_SAMPLEHEADER']._serialized_start=1739
-  _globals['_SAMPLEHEADER']._serialized_end=1863
-  _globals['_SAMPLECHUNK']._serialized_start=1866
-  _globals['_SAMPLECHUNK']._serialized_end=2042
-  _globals['_SAMPLEERROR']._serialized_start=2044
-  _globals['_SAMPLEERROR']._serialized_end=2108
-  _globals['_SAMPLINGSERVICE']._serialized_start=2194
-  _globals['_SAMPLINGSERVICE']._serialized_end=2347
+  _globals['_INPUTROWS']._serialized_end=982
+  _globals['_LABELREF']._serialized_start=984
+  _globals['_LABELREF']._serialized_end=1032
+  _globals['_LABELS']._serialized_start=1034
+  _globals['_LABELS']._serialized_end=1055
+  _globals['_MIXTURE']._serialized_start=1057
+  _globals['_MIXTURE']._serialized_end=1114
+  _globals['_MIXTURECOMPONENT']._serialized_start=1116
+  _globals['_MIXTURECOMPONENT']._serialized_end=1185
+  _globals['_PARAMETERS']._serialized_start=1188
+  _globals['_PARAMETERS']._serialized_end=1540
+  _globals['_SAMPLERESPONSE']._serialized_start=1543
+  _globals['_SAMPLERESPONSE']._serialized_end=1695
+  _globals['_SAMPLEPROGRESS']._serialized_start=1697
+  _globals['_SAMPLEPROGRESS']._serialized_end=1754
+  _globals['_SAMPLEHEADER']._serialized_start=1756
+  _globals['_SAMPLEHEADER']._serialized_end=1880
+  _globals['_SAMPLECHUNK']._serialized_start=1883
+  _globals['_SAMPLECHUNK']._serialized_end=2059
+  _globals['_SAMPLEERROR']._serialized_start=2061
+  _globals['_SAMPLEERROR']._serialized_end=2125
+  _globals['_SAMPLINGSERVICE']._serialized_start=2211
+  _globals['_SAMPLINGSERVICE']._serialized_end=2364
 # @@protoc_insertion_point(module_scope)

@@ -251,18 +251,25 @@ class InputRows(google.protobuf.message.Message):
     DTYPE_FIELD_NUMBER: builtins.int
     LABELS_FIELD_NUMBER: builtins.int
     DATA_FIELD_NUMBER: builtins.int
+    LENGTHS_FIELD_NUMBER: builtins.int
     count: builtins.int
     """count is how many rows. 0 or unset: INVALID_ARGUMENT."""
     dtype: fount.v1.model_pb2.Dtype.ValueType
     """dtype is the element type of data. Unset: UINT8 for pictures, FLOAT32 for vectors and latents, which take no other."""
     data: builtins.bytes
     """data is the rows one after the other, row-major: the model's own shape, floats within its value range. Another size,
-    NaN, infinite, or a value outside the range: INVALID_ARGUMENT.
+    NaN, infinite, or a value outside the range: INVALID_ARGUMENT. Of texts UTF-8, without zero bytes.
     """
     @property
     def labels(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
         """labels holds one class index a row. Empty: the label of the config, or none. A number other than count:
         INVALID_ARGUMENT. One the model does not know: NOT_FOUND.
+        """
+
+    @property
+    def lengths(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
+        """lengths holds the bytes of each row of a model of text, 1 to limits.max_text_bytes. Empty: rows are no texts. A number
+        other than count, another sum than the size of data, or a model not of text: INVALID_ARGUMENT.
         """
 
     def __init__(
@@ -272,8 +279,9 @@ class InputRows(google.protobuf.message.Message):
         dtype: fount.v1.model_pb2.Dtype.ValueType = ...,
         labels: collections.abc.Iterable[builtins.int] | None = ...,
         data: builtins.bytes = ...,
+        lengths: collections.abc.Iterable[builtins.int] | None = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["count", b"count", "data", b"data", "dtype", b"dtype", "labels", b"labels"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["count", b"count", "data", b"data", "dtype", b"dtype", "labels", b"labels", "lengths", b"lengths"]) -> None: ...
 
 Global___InputRows: typing_extensions.TypeAlias = InputRows
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from fount.v1 import sampling_pb2
 from service.caller import Caller
@@ -22,7 +23,7 @@ from service.errors import InvalidRequest, NotReady, Retired, Violation
 from service.latent.stream import GivenStream, ReceivedRows
 from service.latent.tasks import Task
 from service.rpc.fields import Violations, label_list, raise_violations, read_label
-from service.rpc.input_rows import read_values
+from service.rpc.input_rows import read_texts, read_values
 
 __all__ = ["Config", "RpcShape", "read_config", "read_encoding", "read_rows"]
 
@@ -158,14 +159,18 @@ def _read_rows(message: sampling_pb2.InputRows, stream: GivenStream, shape: RpcS
     wrong, is_latent = Violations(), shape.rows == "latents"
     if (first + message.count) * stream.task.factor > _INDEX_LIMIT * shape.rows_each:
         wrong.add("rows.count", "the last result would have an index beyond 2^64; start lower")
-    rows = read_values(
-        message,
-        "rows",
-        shape=stream.row_shape,
-        takes_bytes=not is_latent and stream.model.is_image,
-        value_range=None if is_latent else stream.model.value_range,
-        wrong=wrong,
-    )
+    rows: NDArray[np.uint8] | NDArray[np.float32]
+    if stream.model.is_text and not is_latent:
+        rows = read_texts(message, "rows", stream.model.max_text_bytes, wrong)
+    else:
+        rows = read_values(
+            message,
+            "rows",
+            shape=stream.row_shape,
+            takes_bytes=not is_latent and stream.model.is_image,
+            value_range=None if is_latent else stream.model.value_range,
+            wrong=wrong,
+        )
     labels = _read_labels(message, stream, shape, len(rows), wrong)
     raise_violations(wrong)
     return ReceivedRows(first_row=first, rows=rows, labels=labels)

@@ -12,7 +12,7 @@ from fount.v1 import model_pb2, sampling_pb2
 from service.domain import Dtype
 from service.rpc.fields import Violations
 
-__all__ = ["ROWS_BYTES", "read_values"]
+__all__ = ["ROWS_BYTES", "read_texts", "read_values", "text_problem"]
 
 ROWS_BYTES = 1 << 20
 """The most bytes of several rows."""
@@ -43,6 +43,8 @@ def read_values(
         (count, *shape) of the message's element type, read-only; no rows where their size is wrong.
     """
     before, count, given = len(wrong), message.count, int(message.dtype)
+    if message.lengths:
+        wrong.add(f"{field}.lengths", "are of texts, and these rows are none; leave them out")
     dtype = Dtype.UINT8 if takes_bytes else Dtype.FLOAT32
     if given in ((Dtype.UINT8, Dtype.FLOAT32) if takes_bytes else (Dtype.FLOAT32,)):
         dtype = Dtype(given)
@@ -66,6 +68,45 @@ def read_values(
     if dtype is Dtype.FLOAT32:
         _check_floats(rows, value_range, f"{field}.data", wrong)
     return rows
+
+
+def read_texts(message: sampling_pb2.InputRows, field: str, most: int, wrong: Violations) -> NDArray[np.uint8]:
+    """Read texts; everything wrong with them is a violation.
+
+    Returns:
+        (count, most) uint8, filled up with zeros; no rows where something is wrong.
+    """
+    before, lengths, data = len(wrong), np.asarray(message.lengths, np.int64), message.data
+    if message.dtype not in (model_pb2.DTYPE_UNSPECIFIED, model_pb2.DTYPE_UINT8):
+        wrong.add(f"{field}.dtype", f"must be DTYPE_UINT8, got {int(message.dtype)}")
+    if not message.count:
+        wrong.add(f"{field}.count", "must be at least 1")
+    if len(lengths) != message.count:
+        wrong.add(f"{field}.lengths", f"must hold one a text: count is {message.count}, got {len(lengths)}")
+    for row in np.flatnonzero((lengths < 1) | (lengths > most))[:3].tolist():
+        wrong.add(f"{field}.lengths[{row}]", f"must be 1 to {most} bytes, got {lengths[row]}")
+    if lengths.sum() != len(data):
+        wrong.add(f"{field}.data", f"must hold the texts' {lengths.sum()} bytes, got {len(data)}")
+    if message.count > 1 and len(data) > ROWS_BYTES:
+        wrong.add(f"{field}.data", f"must hold at most {ROWS_BYTES} bytes, or one row, got {len(data)}; send fewer")
+    if len(wrong) > before:
+        return np.zeros((0, most), np.uint8)
+    ends = np.cumsum(lengths).tolist()
+    texts = [data[end - length : end] for end, length in zip(ends, lengths.tolist(), strict=True)]
+    for row, text in enumerate(texts):
+        if problem := text_problem(text):
+            wrong.add(f"{field}.data", f"text {row} {problem}")
+            return np.zeros((0, most), np.uint8)
+    return np.frombuffer(b"".join(text.ljust(most, b"\0") for text in texts), np.uint8).reshape(-1, most)
+
+
+def text_problem(text: bytes) -> str:
+    """Return what prevents bytes from being a text, with the remedy; empty when nothing does."""
+    try:
+        text.decode("utf-8")
+    except UnicodeDecodeError as error:
+        return f"is not UTF-8 from byte {error.start} on; encode it as UTF-8"
+    return f"has a zero byte at {text.index(0)}, which ends a text; remove it" if 0 in text else ""
 
 
 def _format(shape: tuple[int, ...]) -> str:

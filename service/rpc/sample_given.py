@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from fount.v1 import sampling_pb2
 from service.domain import ConditionKind, Dtype, Operation, ServedModel
 from service.rpc.fields import Violations
-from service.rpc.input_rows import read_values
+from service.rpc.input_rows import read_values, text_problem
 
 __all__ = ["GIVEN_FIELDS", "GivenValues", "read_given_values"]
 
@@ -96,22 +96,13 @@ def _read_prefix(prefix: bytes, model: ServedModel, wrong: Violations) -> GivenV
         prefix = prefix[:size]
     elif len(prefix) % unit:
         wrong.add(field, f"has {len(prefix)} bytes, which must be a multiple of {unit}")
-    if model.is_text:
-        _check_text(prefix, field, wrong)
+    if model.is_text and (problem := text_problem(prefix)):
+        wrong.add(field, problem)
     rows, mask = np.zeros((1, size), np.uint8), np.zeros((1, size), np.float32)
     rows[0, : len(prefix)] = np.frombuffer(prefix, np.uint8)
     mask[0, : len(prefix)] = 1
     dims = (1, *model.sample_dims)
     return GivenValues(operation=Operation.SAMPLE, rows=rows.reshape(dims), mask=mask.reshape(dims), prefix=prefix)
-
-
-def _check_text(prefix: bytes, field: str, wrong: Violations) -> None:
-    try:
-        prefix.decode("utf-8")
-    except UnicodeDecodeError as error:
-        wrong.add(field, f"is not UTF-8 from byte {error.start} on; encode the text as UTF-8")
-    if 0 in prefix:
-        wrong.add(field, f"has a zero byte at {prefix.index(0)}, which ends a text; remove it")
 
 
 def _read_image(

@@ -37,6 +37,7 @@ _NATS_OF_BYTE = 8 * math.log(2)
 @label_options
 @click.option("--own-labels", is_flag=True, show_envvar=True, help="Score log p(x|y) of the classes that files name.")
 @option("--importance-samples", type=int, metavar="K", help="Latents that a bound of a score is computed from.")
+@option("--steps", type=int, metavar="N", help="Steps of the grid of a bound or an estimate.")
 @draw_options("scores that draw")
 @option("--background", metavar="MODEL", help="Also subtract this model's score from the first column.")
 @click.option("--complexity", is_flag=True, show_envvar=True, help="Also add the size of each image as PNG, in nats.")
@@ -46,6 +47,7 @@ def score(
     name: str,
     own_labels: bool,
     importance_samples: int | None,
+    steps: int | None,
     seed: int | None,
     background: str | None,
     complexity: bool,
@@ -54,14 +56,16 @@ def score(
 ) -> None:
     """Compute log-likelihoods of rows, or bounds or estimates of them, and their means.
 
-    NAME is a model that scores; IMAGES are as in `fount encode`. A mean is shown with its 95 % interval. The score is
-    log p(x), or log p(x|y) where classes are given. Images that are smooth score high even where they are unlike what
-    a model was trained on: the ratio to a background, and the sum with the complexity, are meant to correct this.
+    NAME is a model that scores; IMAGES are as in `fount encode`, or for a model of text .txt files, in which each line
+    is a text. A mean is shown with its 95 % interval. The score is log p(x), or log p(x|y) where classes are given.
+    Images that are smooth score high even where they are unlike what a model was trained on: the ratio to a background,
+    and the sum with the complexity, are meant to correct this.
 
     \b
     Example:
       fount score mnist-vae --dataset mnist --rows 200 --importance-samples 50 --seed 1
       fount score digits-gmm photos/ --complexity --out scores.csv
+      fount score verse-gpt lines.txt
       fount score mnist-vae test.npz --background mnist-background --out scores.npz
     """  # noqa: D301  # \b is click's: keep the lines as they are
     path = None if out is None else check_result_file(out, ".npz", ".csv")
@@ -69,7 +73,7 @@ def score(
         rows = work.given.values
         png_nats = _complexities(work) if complexity else None
         ids = _ids(work, own=own_labels)
-        query = {"importance_samples": importance_samples, "seed": seed}
+        query = {"importance_samples": importance_samples, "steps": steps, "seed": seed}
         results = work.send(work.client.score, rows, ids=ids, draws=True, query=query)
         columns = dict(zip(results.columns, results.values.T, strict=True))
         first = results.columns[0]

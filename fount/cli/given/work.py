@@ -19,7 +19,7 @@ from fount.cli.classes import class_indices
 from fount.cli.connection import connected, loaded_model
 from fount.cli.given.options import GivenOptions
 from fount.cli.output.text import echo_result, error_is_terminal, note_numbers_read_as_names, plain
-from fount.cli.pictures import GivenRows, pull_rows, read_files
+from fount.cli.pictures import GivenRows, pull_rows, read_files, read_lines
 from fount.client.catalog import ModelInfo
 from fount.client.sync import Client
 from fount.errors import FailedPrecondition, InvalidRequest
@@ -219,22 +219,33 @@ def opened(
     if needs_rows and not inputs and dataset is None:
         what = "an NPZ file with latents" if latents else "images, or a data set with --dataset"
         raise click.UsageError(f"Name {what}")
-    rows = read_files(inputs, limit, _LATENTS if latents else _PICTURES, floats=True) if inputs else None
+    rows, is_text = None, bool(inputs) and all(path.suffix.lower() == ".txt" for path in inputs)
+    if inputs:
+        arrays = _LATENTS if latents else _PICTURES
+        rows = read_lines(inputs, limit) if is_text else read_files(inputs, limit, arrays, floats=True)
     with connected(options["server"], options["timeout_s"]) as client:
         info = loaded_model(client, name, options.get("digest"), options["timeout_s"])
         check_operations(info, *operations)
-        if info.modality == "text":
-            raise FailedPrecondition(
-                f"{info.name} is of text, and this command is of pictures and vectors. Name another model."
-            )
+        _check_modality(info, operations, is_text=is_text)
         if rows is None and dataset is not None:
             rows = pull_rows(client, dataset, limit)
         if rows is None:
             rows = GivenRows(values=np.zeros((0, *info.sample_shape), np.float32), names=())
-        else:
+        elif not is_text:
             shape = (info.latent_dim,) if latents else info.sample_shape
             rows = _fitted(rows, shape, info, "a latent" if latents else "a row")
         yield Work(client=client, name=name, info=info, options=options, given=rows)
+
+
+def _check_modality(info: ModelInfo, operations: Sequence[str], *, is_text: bool) -> None:
+    """Check that texts are scored by a model of text, and that such a model gets nothing else."""
+    if info.modality == "text" and "score" not in operations:
+        text = f"{info.name} is of text, and this command is of pictures and vectors. Name another model."
+        raise FailedPrecondition(text)
+    if info.modality == "text" and not is_text:
+        raise FailedPrecondition(f"{info.name} is of text. Name a .txt file, in which each line is a text.")
+    if is_text and info.modality != "text":
+        raise FailedPrecondition(f"{info.name} is not of text. Name images, or a model of text.")
 
 
 def check_operations(info: ModelInfo, *operations: str) -> None:

@@ -19,6 +19,7 @@ from service.workers.memory import MemoryPool, memory_model
 from tests.contract.gateways import Running
 
 FULL = frozenset({Operation.SAMPLE, Operation.ENCODE, Operation.DECODE, Operation.SCORE, Operation.CLASSIFY})
+TEXT = frozenset({Operation.SAMPLE, Operation.SCORE})
 EXTRAS = {"latent_dim": 2, "score_columns": ("a", "b"), "directions": {"tall": (1.0, 0.0), "huge": (3e38, 0.0)}}
 RPCS = ("Encode", "Decode", "Reconstruct", "Interpolate", "Vary", "Score", "Classify")
 
@@ -31,6 +32,7 @@ def pool_of_models() -> MemoryPool:
             memory_model("classes", operations=FULL, **EXTRAS),
             memory_model("points", labels=(), dims=(2,), operations=FULL - {Operation.CLASSIFY}, **EXTRAS),
             memory_model("sampler"),
+            memory_model("verse", labels=(), operations=TEXT, max_text_bytes=8, score_columns=("a",)),
         ]
     )
 

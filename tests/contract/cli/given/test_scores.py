@@ -160,7 +160,7 @@ def test_a_prior_changes_the_probabilities() -> None:
         ("score plain flat --background sampler", "sampler cannot score; it can sample"),
         ("score points points.npz --complexity", "--complexity is of images of uint8; give image files"),
         ("score sampler flat", "sampler cannot score; it can sample"),
-        ("score verse flat", "verse is of text, and this command is of pictures and vectors. Name another model."),
+        ("score verse flat", "verse is of text. Name a .txt file, in which each line is a text."),
         ("classify plain flat", "plain cannot classify; it can sample, encode, decode, score"),
         ("classify classes flat --prior one", "'one' is not LABEL=WEIGHT, as in 7=0.9,1=0.1"),
         ("classify classes flat --prior one=1,#1=2", "names a class twice"),
@@ -171,3 +171,26 @@ def test_a_prior_changes_the_probabilities() -> None:
 def test_it_says_what_is_wrong_and_the_remedy(pool: MemoryPool, line: str, message: str) -> None:
     np.savez("points.npz", points=np.zeros((2, 2)))
     assert message in error_of(line)
+
+
+def test_each_line_of_a_text_file_is_scored() -> None:
+    Path("lines.txt").write_text("ab\n\nGrüße\n", encoding="utf-8")
+    fount("score verse lines.txt --out s.csv")
+    _, *rows = csv.reader(io.StringIO(Path("s.csv").read_text()))
+    expected = [-sum(text.encode()) / 255 for text in ("ab", "Grüße")]
+    assert [float(row[1]) for row in rows] == pytest.approx(expected, abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("command", "words"),
+    [
+        ("score verse flat", "Name a .txt file"),
+        ("score plain lines.txt", "not of text"),
+        ("score verse empty.txt", "one text a line"),
+        ("encode verse lines.txt --out z.npz", "cannot encode"),
+    ],
+)
+def test_texts_and_pictures_are_not_confused(command: str, words: str) -> None:
+    Path("lines.txt").write_text("ab\n", encoding="utf-8")
+    Path("empty.txt").write_text("\n", encoding="utf-8")
+    assert words in error_of(command)

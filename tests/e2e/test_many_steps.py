@@ -1,0 +1,160 @@
+"""Draws of many steps on real workers: cut, packed, in company, given their beginning, and through a killed worker."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections.abc import Iterator
+
+import numpy as np
+import psutil
+import pytest
+
+from fount import Client
+from fount.client import aio
+from fount.readers import DatasetSource, read_dataset
+from tests.e2e.processes import REPOSITORY, Served, run_fount, serving
+
+MODELS = ("digits-pixelcnn", "digits-diffusion", "grammar-gpt")
+EVERY = (*MODELS, "digits-imagegpt", "digits-fvbn")
+SEED, COUNT = 20_271, 90
+TALL = 5
+"""Rows of pixels that are given."""
+
+
+@pytest.fixture(scope="module")
+def served_many(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Iterator[Served]:
+    """A stack of small models that draw in many steps."""
+    out = tmp_path_factory.mktemp("many") / "archives"
+    store = str(REPOSITORY / "model_store")
+    packed = run_fount("pack", *EVERY, "--model-store", store, "--out", str(out), home=out.parent)
+    assert packed.returncode == 0, packed.stderr
+    with serving(out, out.parent) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def digits() -> np.ndarray:
+    """Held-out rows of the digits."""
+    return read_dataset(DatasetSource(name="digits")).splits["test"].images(np.arange(COUNT))
+
+
+def bytes_of(samples) -> list[bytes]:
+    """The bytes of each sample, of texts their UTF-8."""
+    if samples.texts:
+        return [text.encode() for text in samples.texts]
+    return [row.tobytes() for row in np.asarray(samples)]
+
+
+async def in_parts(server: str, model: str, **query) -> tuple[list[bytes], list[bytes]]:
+    """Draw samples in one request, and then in shuffled parts next to others, and with other priorities."""
+    async with aio.Client(server) as client:
+        whole = bytes_of(await client.sample(model, seed=SEED, count=COUNT, **query))
+        cuts = [0, 1, 3, 35, 36, 52, COUNT]
+        ranges = list(itertools.pairwise(cuts))
+        parts = [
+            client.sample(model, seed=SEED, start_index=first, count=end - first, **query)
+            for first, end in ranges[::2] + ranges[1::2]
+        ]
+        others = [client.sample(model, seed=k, count=1 + k) for k in range(5)]
+        drawn, *_ = await asyncio.gather(asyncio.gather(*parts), *others)
+    by_range = dict(zip(ranges[::2] + ranges[1::2], map(bytes_of, drawn), strict=True))
+    return whole, [each for cut in ranges for each in by_range[cut]]
+
+
+@pytest.mark.parametrize("model", [*MODELS, *(pytest.param(each, marks=pytest.mark.slow) for each in EVERY[3:])])
+async def test_samples_keep_the_promise_of_addresses(served_many: Served, model: str) -> None:
+    whole, joined = await in_parts(served_many.server, model)
+    assert joined == whole
+    assert len(set(whole)) > COUNT // 2
+
+
+@pytest.mark.parametrize(
+    ("model", "query"),
+    [
+        ("digits-pixelcnn", {"temperature": 0.8, "top_p": 0.9, "guidance_scale": 2.0}),
+        ("digits-diffusion", {"steps": 7, "eta": 1.0, "guidance_scale": 1.5}),
+        ("grammar-gpt", {"top_k": 5}),
+    ],
+    ids=MODELS,
+)
+async def test_parameters_keep_the_promise_of_addresses(served_many: Served, model: str, query: dict) -> None:
+    whole, joined = await in_parts(served_many.server, model, **query)
+    assert joined == whole
+    plain, _ = await in_parts(served_many.server, model)
+    assert whole != plain
+
+
+@pytest.mark.parametrize("model", [pytest.param("digits-imagegpt", marks=pytest.mark.slow), "digits-pixelcnn"])
+async def test_a_picture_is_completed_from_its_upper_rows(served_many: Served, digits: np.ndarray, model: str) -> None:
+    rows = 4 if model == "digits-imagegpt" else TALL
+    prefix = digits[0, :rows].tobytes()
+    whole, joined = await in_parts(served_many.server, model, label=3, prefix=prefix)
+    assert joined == whole
+    images = np.frombuffer(b"".join(whole), np.uint8).reshape(COUNT, 8, 8)
+    assert (images[:, :rows] == images[0, :rows]).all()
+    assert len({each[rows:].tobytes() for each in images}) > COUNT // 2
+
+
+async def test_a_picture_is_inpainted_where_its_mask_is_0(served_many: Served, digits: np.ndarray) -> None:
+    mask = np.zeros((8, 8, 1), np.uint8)
+    mask[:, :4] = 1
+    whole, joined = await in_parts(served_many.server, "digits-diffusion", label=3, image=digits[:1], mask=mask[None])
+    assert joined == whole
+    images = np.frombuffer(b"".join(whole), np.uint8).reshape(COUNT, 8, 8)
+    assert (images[:, :, :4] == digits[0, :, :4, 0]).all()
+    assert len({each[:, 4:].tobytes() for each in images}) > COUNT // 2
+
+
+async def test_texts_begin_with_their_prefix_and_end_before_stop(served_many: Served) -> None:
+    whole, joined = await in_parts(served_many.server, "grammar-gpt", prefix="the ", stop="\n")
+    assert joined == whole
+    assert all(text.startswith(b"the ") and b"\n" not in text for text in whole)
+
+
+@pytest.mark.parametrize("model", ["digits-pixelcnn", pytest.param("digits-diffusion", marks=pytest.mark.slow)])
+async def test_scores_keep_the_promise_of_addresses(served_many: Served, digits: np.ndarray, model: str) -> None:
+    rows = digits[:20]
+    async with aio.Client(served_many.server) as client:
+        whole = np.asarray(await client.score(model, rows, seed=SEED))
+        cuts = list(itertools.pairwise([0, 1, 8, 20]))
+        parts = [client.score(model, rows[a:b], seed=SEED, start_index=a) for a, b in cuts]
+        joined = np.concatenate([np.asarray(each) for each in await asyncio.gather(*parts)])
+    assert joined.tobytes() == whole.tobytes()
+    assert np.isfinite(whole).all()
+
+
+def worker_of(served: Served, model: str) -> psutil.Process:
+    """The worker that draws now: the one that uses the processor."""
+    workers = served.workers()
+    for each in workers:
+        each.cpu_percent()
+    psutil.cpu_percent(0.5)
+    return max(workers, key=lambda each: each.cpu_percent())
+
+
+@pytest.mark.parametrize("model", ["digits-diffusion", pytest.param("digits-pixelcnn", marks=pytest.mark.slow)])
+def test_a_worker_killed_in_the_middle_of_draws_changes_no_byte(served_many: Served, model: str) -> None:
+    query = {"steps": 200} if model == "digits-diffusion" else {}
+    count = 64 if query else 512
+    with Client(served_many.server) as client:
+        expected = np.asarray(client.sample(model, seed=SEED, count=count, **query))
+        killed: list[psutil.Process] = []
+
+        def kill_once(done: int, total: int) -> None:
+            if not killed and done:
+                killed.append(worker_of(served_many, model))
+                killed[0].kill()
+
+        chunks = list(client.stream(model, seed=SEED, count=count, progress=kill_once, **query))
+    assert killed
+    assert not killed[0].is_running() or killed[0].status() == psutil.STATUS_ZOMBIE
+    assert np.concatenate([chunk.samples for chunk in chunks]).tobytes() == expected.tobytes()
+
+
+def test_interactive_requests_do_not_wait_for_a_long_draw(served_many: Served) -> None:
+    with Client(served_many.server) as bulk, Client(served_many.server) as user:
+        long = bulk.stream("digits-diffusion", seed=1, count=256, steps=256, progress=lambda done, total: None)
+        user.sample("digits-diffusion", seed=2, steps=4)
+        first = next(long)
+        assert first.start_index == 0
