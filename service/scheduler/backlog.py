@@ -178,7 +178,10 @@ class Backlog:
         self.fail(NotReady(f"{model.name} {model.version} has had no ready worker for {waited_s:g} s"))
 
     def _next_call(self) -> WorkerCall | None:
-        """Alternate new calls and resumed draws; with interactive work, a bulk draw resumes after INTERACTIVE_CALLS."""
+        """Alternate new calls and resumed draws; with interactive work, a bulk draw resumes after INTERACTIVE_CALLS.
+
+        Streams with draws in progress start no others before these end, so that their first samples come early.
+        """
         if not self._has_preempted:
             self._resumed_last, self._calls_before_resumed_bulk = False, 0
             return self._new_call()
@@ -192,7 +195,9 @@ class Backlog:
             call = _pop_wanted(bulk)
         elif interactive and not self._resumed_last:
             call = _pop_wanted(interactive)
-        call = call or self._new_call() or _pop_wanted(interactive) or _pop_wanted(bulk)
+        if call is None and self.streams.has_idle:
+            call = self._new_call()
+        call = call or _pop_wanted(interactive) or _pop_wanted(bulk) or self._new_call()
         self._resumed_last = call is not None and call.is_resumed
         resumes_bulk = call is None or (call.is_resumed and call.leader.work.context.priority is Priority.BULK)
         self._calls_before_resumed_bulk = 0 if resumes_bulk or not bulk else self._calls_before_resumed_bulk + 1
@@ -211,8 +216,15 @@ class Backlog:
         return WorkerCall(slices=slices) if slices else None
 
     def _capacity(self, leader: SampleStream) -> int:
-        """Return how many samples a call led by this stream may hold."""
-        within_budget = int(self.costs.units_within(self._budget_s(leader)) / leader.sample_units)
+        """Return how many samples a call led by this stream may hold.
+
+        Draws of many steps that do not fit whole are preempted; the best batch of which one step fits draws them at the
+        lowest cost.
+        """
+        units = self.costs.units_within(self._budget_s(leader))
+        within_budget = int(units / leader.sample_units)
+        if leader.steps > 1:
+            within_budget = max(within_budget, min(self.costs.granule, int(units / leader.work.row_cost)))
         row_bytes = max(1, leader.work.sample_bytes, leader.work.feed.row_bytes)
         fewest = max(1, min(self.costs.smallest, _MIN_BATCH_BYTES // row_bytes))
         most = max(fewest, min(within_budget, _CALL_BYTES // row_bytes))

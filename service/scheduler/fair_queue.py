@@ -52,6 +52,11 @@ class FairQueue:
         """Whether an interactive stream could issue samples now."""
         return self._next(Priority.INTERACTIVE) is not None
 
+    @property
+    def has_idle(self) -> bool:
+        """Whether a stream could issue samples now and has none in progress."""
+        return any(each.demand and not each.is_in_progress for ring in self._rings.values() for each in ring)
+
     def add(self, stream: SampleStream) -> None:
         """Add a stream at the end of its ring."""
         self._ring(stream)[stream] = 0.0

@@ -162,6 +162,11 @@ class SampleStream:
         return self._end - self._next_index
 
     @property
+    def is_in_progress(self) -> bool:
+        """Whether samples were issued whose result has not arrived."""
+        return any(each.result is None for each in self._slices)
+
+    @property
     def steps(self) -> int:
         """How many steps its draw takes."""
         return self.work.parameters.steps or self.work.draw_steps

@@ -9,8 +9,9 @@ import grpc
 import pytest
 
 from fount.v1 import sampling_pb2
+from service.workers import CALLS_PER_WORKER
 from service.workers.memory import MemoryPool
-from tests.contract.gateways import INTERACTIVE, data, is_idle, pull, request, serving_slowly
+from tests.contract.gateways import INTERACTIVE, data, is_idle, pull, request, serving, serving_slowly
 from tests.waiting import until
 
 
@@ -76,3 +77,30 @@ async def test_a_preempted_draw_without_progress_fails(pool: MemoryPool, monkeyp
         error = await running.refused(request(4, parameters=steps(1000)))
         assert error.code() is grpc.StatusCode.INTERNAL
         assert "was not to be preempted" in error.details()
+
+
+async def test_draws_of_many_steps_share_the_best_batch(pool: MemoryPool) -> None:
+    pool.batch_seconds = {1: 0.001, 16: 0.002}
+    pool.faults.delay_s = 0.002
+    async with serving(pool, max_batch_ms=4, bulk_batch_ms=4) as running:
+        _, whole = await running.sample(request(64))
+        pool.calls.clear()
+        _, chunks = await running.sample(request(64, parameters=steps(20)))
+        assert data(chunks) == data(whole)
+        assert max(call.items[0].count for call in pool.calls) == 16
+        assert len(pool.calls) <= 1.5 * 20 * 64 / 16
+
+
+async def test_a_stream_begins_no_draws_while_others_of_its_own_are_in_progress(pool: MemoryPool) -> None:
+    pool.batch_seconds = {1: 0.001, 16: 0.002}
+    pool.faults.delay_s = 0.002
+    async with serving(pool, max_batch_ms=4, bulk_batch_ms=4) as running:
+        await running.sample(request(200, parameters=steps(20)))
+        begun, most = set[int](), 0
+        for call in pool.calls:
+            item = call.items[0]
+            begun.add(item.start_index)
+            most = max(most, len(begun))
+            if call.step_limit is None:  # the rest of the draw
+                begun.discard(item.start_index)
+        assert most <= CALLS_PER_WORKER
