@@ -35,6 +35,8 @@ FAMILIES: Mapping[str, tuple[str, str]] = MappingProxyType(
         "mixture-density": ("density", "MixtureDensity"),
         "point-gan": ("point_gan", "PointGan"),
         "gated-pixelcnn": ("pixelcnn", "GatedPixelCnn"),
+        "image-transformer": ("transformer", "ImageTransformer"),
+        "text-transformer": ("transformer", "TextTransformer"),
     }
 )
 """Family name to (module here, class). Modules are imported on use: an archive contains only its own family's."""
