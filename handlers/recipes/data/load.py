@@ -1,4 +1,4 @@
-"""Data sets for training, by name: scikit-learn's digits and MNIST, with the split of their authors, and points.
+"""Data sets for training, by name: scikit-learn's digits and MNIST, with the split of their authors, points, and text.
 
 A name and a folder enter; a `TrainingData` of training and test rows leaves. Tasks train on its training rows, quality
 measurements use its test rows. Nothing here draws random numbers: a data set has the same rows in the same order on
@@ -25,6 +25,16 @@ from fount.readers.dataset import DataError
 from fount.readers.digits import DIGITS_CLASSES, DIGITS_LICENCE, LARGEST_PIXEL, read_digit_rows
 from fount.readers.idx import find_idx, read_idx
 from handlers.recipes.data.points import LAWS, POINTS_LICENCE, draw_points
+from handlers.recipes.data.text import (
+    GRAMMAR_LENGTH,
+    GRAMMAR_LICENCE,
+    VERSE_LENGTH,
+    VERSE_LICENCE,
+    draw_sentences,
+    read_verse,
+    rows_of_lines,
+    split_text,
+)
 
 __all__ = ["DATA_SETS", "MNIST_FILES", "DataError", "Split", "TrainingData", "check_classes", "load_data"]
 
@@ -42,15 +52,16 @@ _MNIST_LICENCE = (
     "derived from NIST Special Databases 1 and 3"
 )
 _TRAIN_POINTS, _TEST_POINTS = 20_000, 10_000
+_TRAIN_SENTENCES, _TEST_SENTENCES = 20_000, 3000
 _MIN_OF_CLASS = 2  # pictures of a class: distances are measured between two of them
 
 
 @dataclass(frozen=True, kw_only=True)
 class Split:
-    """Labelled pictures or points.
+    """Labelled pictures, points or texts.
 
     Attributes:
-        images: (N, C, H, W) float32 in [0, 1], or points, (N, length) float32.
+        images: (N, C, H, W) float32 in [0, 1]; of points and of the bytes of texts, (N, length) float32.
         labels: (N,) int64.
     """
 
@@ -64,7 +75,7 @@ class Split:
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingData:
-    """A data set of labelled pictures or points with its training and test rows.
+    """A data set of labelled pictures, points or texts with its training and test rows.
 
     Attributes:
         name: key of `DATA_SETS`.
@@ -153,6 +164,33 @@ def _load_points(name: str, _folder: Path | None) -> TrainingData:
     )
 
 
+def _load_verse(folder: Path | None) -> TrainingData:
+    """Read the rows that begin with a line of the plays; of the last tenth, for tests, those that do not overlap."""
+    text = read_verse(folder)
+    train, test = split_text(text)
+    return _to_texts("verse", train, test, VERSE_LENGTH, VERSE_LICENCE)
+
+
+def _load_grammar(_folder: Path | None) -> TrainingData:
+    """Draw 20 000 sentences for training and 3000 for tests, as rows like those of the plays."""
+    lines = [f"{sentence}\n".encode() for sentence in draw_sentences(0, _TRAIN_SENTENCES + _TEST_SENTENCES)]
+    train, test = b"".join(lines[:_TRAIN_SENTENCES]), b"".join(lines[_TRAIN_SENTENCES:])
+    return _to_texts("grammar", train, test, GRAMMAR_LENGTH, GRAMMAR_LICENCE)
+
+
+def _to_texts(name: str, train: bytes, test: bytes, length: int, licence: str) -> TrainingData:
+    parts = rows_of_lines(train, length, overlapping=True), rows_of_lines(test, length, overlapping=False)
+    train_rows, test_rows = (Split(images=rows, labels=torch.zeros(len(rows), dtype=torch.int64)) for rows in parts)
+    return TrainingData(
+        name=name,
+        train=train_rows,
+        test=test_rows,
+        classes=("text",),
+        digest=f"sha256:{hashlib.sha256(train + test).hexdigest()}",
+        licence=licence,
+    )
+
+
 def _find_mnist(folder: Path | None) -> list[Path]:
     places = [] if folder is None else [folder, folder / "mnist", folder / "raw", folder / "MNIST" / "raw"]
     found = [{name: file for name in MNIST_FILES if (file := find_idx(place, name))} for place in places]
@@ -186,6 +224,12 @@ def _to_split(images: NDArray[np.uint8], labels: NDArray[np.uint8], white: int) 
 
 
 DATA_SETS: Mapping[str, Callable[[Path | None], TrainingData]] = MappingProxyType(
-    {"digits": _load_digits, "mnist": _load_mnist, **{name: partial(_load_points, name) for name in LAWS}}
+    {
+        "digits": _load_digits,
+        "mnist": _load_mnist,
+        "verse": _load_verse,
+        "grammar": _load_grammar,
+        **{name: partial(_load_points, name) for name in LAWS},
+    }
 )
 """Loaders by name; each receives the data folder."""

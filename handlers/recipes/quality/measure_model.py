@@ -20,10 +20,10 @@ from handlers.execution.errors import describe_error
 from handlers.execution.pixels import find_rows_within
 from handlers.family import Deadline, Draw, Noise, Sampler
 from handlers.loading.build import is_custom
-from handlers.recipes.catalogue import classifier_of
+from handlers.recipes.catalogue import RECIPES, classifier_of
 from handlers.recipes.data.load import DATA_SETS, TrainingData, check_classes, load_data
 from handlers.recipes.model_folder import Evaluator, load_evaluator, load_module
-from handlers.recipes.quality.metrics import measure
+from handlers.recipes.quality.metrics import SAMPLES, measure
 from handlers.worker.requests import read_draw
 
 __all__ = ["MeasurementError", "ModelMeasurer", "ServedSampler"]
@@ -92,6 +92,7 @@ class ModelMeasurer:
             directions=card.directions,
             sampler=sampler,
             quick=quick,
+            count=_samples_of(card),
         )
 
     def _load_data(self, card: Card) -> TrainingData:
@@ -162,6 +163,12 @@ class ServedSampler(nn.Module):
         return MeasurementError(f"{self._card.name} {problem}; run: fount check {shlex.quote(str(self._folder))}")
 
 
+def _samples_of(card: Card) -> int:
+    """Return how many samples a model is measured with: as many as its recipe names."""
+    recipe = RECIPES.get(card.recipe.name) if card.recipe else None
+    return SAMPLES if recipe is None else recipe.measured_samples
+
+
 def _differences(card: Card, data: TrainingData) -> Iterator[str]:
     size, of_data = card.sample.tensor_shape, tuple(data.test.images.shape[1:])
     if size != of_data:
@@ -171,8 +178,8 @@ def _differences(card: Card, data: TrainingData) -> Iterator[str]:
 
 
 def _describe(shape: tuple[int, ...]) -> str:
-    """Format the shape of an image, (C, H, W), or of a point, (length,)."""
+    """Format the shape of an image, (C, H, W), or of a point or text, (length,)."""
     if len(shape) == 1:
-        return f"points of {shape[0]} coordinates"
+        return f"rows of {shape[0]} values"
     channels, height, width = shape
     return f"pictures of {height}×{width}×{channels}"

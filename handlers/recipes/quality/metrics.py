@@ -21,6 +21,7 @@ from handlers.cards.card import Direction, OperationName, Quality
 from handlers.family import Classifier, Sampler
 from handlers.models.classifier import ConvClassifier
 from handlers.models.mixture import GaussianMixture
+from handlers.models.transformer import TextTransformer
 from handlers.recipes.catalogue import Recipe, classifier_of
 from handlers.recipes.data.load import Split, TrainingData
 from handlers.recipes.model_folder import Evaluator
@@ -42,12 +43,15 @@ from handlers.recipes.quality.measures import (
     smallest_quantile_interval,
     smallest_share_interval,
 )
+from handlers.recipes.quality.texts import measure_texts
 from handlers.recipes.reproducible import reproducible, torch_threads
 from handlers.recipes.tasks.classifiers import ClassifierTask
 
-__all__ = ["measure", "measure_training_value", "train_classifier"]
+__all__ = ["SAMPLES", "measure", "measure_training_value", "train_classifier"]
 
-_SAMPLES = 10_000
+SAMPLES = 10_000
+"""Drawn of a model whose recipe does not say otherwise."""
+
 _SEED = 20261  # of the samples; golden samples and training rows of classifiers have other seeds
 _TRAINING_SEED = 20262  # of the samples that classifiers are trained on in the first run; later runs have the next
 _TRAINING_RUNS = 3
@@ -70,14 +74,14 @@ def measure(
     directions: tuple[Direction, ...] = (),
     sampler: nn.Module | None = None,
     quick: bool = False,
-    count: int = _SAMPLES,
+    count: int = SAMPLES,
 ) -> tuple[Quality, ...]:
     """Measure a model on one thread of the CPU.
 
     Args:
         data: what it was trained on; it is compared with the test rows.
         module: the model, on the CPU, in evaluation mode.
-        evaluator: labels the samples of a generator; None for a classifier or a model of points.
+        evaluator: labels the samples of a generator; None for a classifier or a model of points or text.
         operations: of the model.
         conditional: whether a generator takes labels.
         value_range: of the floats the module returns or reads.
@@ -90,7 +94,10 @@ def measure(
     with torch_threads(1), tqdm(unit="metric", desc="measuring", disable=None, leave=False) as bar:
         found = list[Quality]()
         entries: Iterator[Quality]
-        if data.test.images.ndim == _POINTS_NDIM:
+        if isinstance(module, TextTransformer):
+            assert sampler is None or isinstance(sampler, Sampler)
+            entries = measure_texts(data, module, sampler or module, count)
+        elif data.test.images.ndim == _POINTS_NDIM:
             entries = measure_points(data, module)
         elif evaluator is None:
             assert isinstance(module, Classifier)
@@ -102,7 +109,7 @@ def measure(
             served = sampler or module
             if "SAMPLE" in operations:
                 assert isinstance(served, Sampler)
-                training_seed = None if quick or not conditional or count < _SAMPLES else seed
+                training_seed = None if quick or not conditional or count < SAMPLES else seed
                 drawn = _measure_generator(data, served, evaluator, conditional, value_range, training_seed, count)
                 entries = chain(entries, drawn)
             if {"ENCODE", "DECODE"} <= set(operations) and not conditional and value_range == _UNIT:
