@@ -153,11 +153,12 @@ def _describe(
     if recipe.length is None:
         height, width, channels = (int(recipe.config[key]) for key in ("height", "width", "channels"))
         sample = Sample(modality="image", height=height, width=width, channels=channels, value_range=recipe.value_range)
+    elif recipe.family == "text-transformer":
+        sample = Sample(modality="text", length=recipe.length, value_range=recipe.value_range)
+        encodings = ("UINT8",)
     else:
-        sample, encodings = (
-            Sample(modality="vector", length=recipe.length, value_range=recipe.value_range),
-            ("FLOAT32",),
-        )
+        sample = Sample(modality="vector", length=recipe.length, value_range=recipe.value_range)
+        encodings = ("FLOAT32",)
     return Card(
         name=recipe.name,
         version=_VERSION,

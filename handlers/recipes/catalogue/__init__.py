@@ -25,6 +25,7 @@ from handlers.recipes.catalogue.recipe import (
     VaeFit,
     VaeGanFit,
 )
+from handlers.recipes.catalogue.transformers import TRANSFORMER_RECIPES
 from handlers.recipes.catalogue.variational import VARIATIONAL_RECIPES
 
 __all__ = [
@@ -52,6 +53,7 @@ _ALL = (
     *VARIATIONAL_RECIPES,
     *DENSITY_RECIPES,
     *AUTOREGRESSIVE_RECIPES,
+    *TRANSFORMER_RECIPES,
 )
 
 RECIPES: Mapping[str, Recipe] = MappingProxyType({recipe.name: recipe for recipe in _ALL})

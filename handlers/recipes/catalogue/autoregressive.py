@@ -14,7 +14,7 @@ TEMPERATURE = Parameter(
     min=0.0,
     max=2.0,
     default=None,
-    description=f"Divides log-probabilities of values; 0 takes the likeliest value of every pixel. {_ALTERED}",
+    description=f"Divides log-probabilities of values; 0 takes the likeliest value every time. {_ALTERED}",
 )
 TOP_P = Parameter(
     min=0.01,

@@ -225,10 +225,11 @@ class Recipe:
         fit: hyperparameters of its task.
         operations: what a worker can do with it.
         classes: names; empty is unconditional.
-        length: coordinates of a point; None for a model of images, whose configuration has their shape.
+        length: coordinates of a point, or bytes of a text; None for a model of images, whose configuration has their
+            shape.
         value_range: of the floats it returns or reads.
         precisions: those whose results stay within the tolerance of golden samples.
-        evaluator: recipe of the classifier that measures it; None for a classifier or a model of points.
+        evaluator: recipe of the classifier that measures it; None for a classifier or a model of points or text.
         thresholds: by metric, the least value it is shipped with; of duplicates and copies, the largest, else 0.
         parameters: the sampling parameters its family takes; of a model that does not sample, none.
         score_columns: what SCORE returns.

@@ -6,22 +6,25 @@ import math
 from collections.abc import Sequence
 
 import torch
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
 from torch import nn
 
 from handlers.family import Sampler
 from handlers.recipes.data.load import TrainingData
+from handlers.recipes.data.text import to_text
 from handlers.recipes.quality.measures import draw_images
+from handlers.recipes.quality.texts import draw_texts
 from handlers.recipes.run.history import Snapshot
 from handlers.recipes.run.probes import draw_grid
 from handlers.recipes.tasks.autoregressive import Likelihood
 
-__all__ = ["LikelihoodProbe"]
+__all__ = ["LikelihoodProbe", "TextProbe"]
 
 _SEED = 7
 _TESTED, _PART = 500, 50  # test rows of a snapshot, and of a batch
 _ROWS = 4  # of samples in the picture, each with one sample of every class
 _COLUMNS = 10
+_TEXTS, _TEXT_SIZE, _MARGIN = 4, 14, 12  # in the picture of a model of text; sizes in pixels
 
 
 class LikelihoodProbe:
@@ -55,3 +58,18 @@ class LikelihoodProbe:
         images = draw_images(network, _SEED, count, labels, value_range=self._value_range, device=self._device)
         names = [""] * count if labels is None else [self._classes[k] for k in labels.tolist()]
         return draw_grid(images, names)
+
+
+class TextProbe(LikelihoodProbe):
+    """Scores test rows of text; the picture shows a few samples below each other."""
+
+    def draw(self, network: nn.Module) -> Image.Image:
+        """Draw samples as text, black on white."""
+        assert isinstance(network, Sampler)
+        rows = draw_texts(network, _SEED, _TEXTS, self._device)
+        text = f"\n{'_' * _TEXT_SIZE}\n".join(map(to_text, rows))
+        font = ImageFont.load_default(_TEXT_SIZE)
+        box = ImageDraw.Draw(Image.new("L", (1, 1))).multiline_textbbox((_MARGIN, _MARGIN), text, font=font)
+        picture = Image.new("L", (int(box[2]) + _MARGIN, int(box[3]) + _MARGIN), "white")
+        ImageDraw.Draw(picture).multiline_text((_MARGIN, _MARGIN), text, fill="black", font=font)
+        return picture

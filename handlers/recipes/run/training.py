@@ -35,7 +35,7 @@ from handlers.recipes.quality.attributes import find_directions
 from handlers.recipes.quality.metrics import measure
 from handlers.recipes.reproducible import reproducible
 from handlers.recipes.run.checkpoints import lock_folder
-from handlers.recipes.run.likelihood_probe import LikelihoodProbe
+from handlers.recipes.run.likelihood_probe import LikelihoodProbe, TextProbe
 from handlers.recipes.run.loop import Run, TrainingOptions
 from handlers.recipes.run.probes import ClassifierProbe, GeneratorProbe, PointProbe, Probe, ReconstructionProbe
 from handlers.recipes.tasks.autoencoders import AutoencoderTask, PrincipalTask, ReconstructionTask
@@ -140,13 +140,14 @@ def train_module(
     with reproducible(options.seed, threads=options.threads, device=device) as generator, lock_folder(folder):
         task = build_task(recipe, data, steps=options.steps, generator=generator, device=device)
         probe: Probe
-        if recipe.length is not None:
+        if isinstance(recipe.fit, AutoregressiveFit):
+            of_kind = LikelihoodProbe if recipe.length is None else TextProbe
+            probe = of_kind(data, recipe.classes, recipe.value_range, device)
+        elif recipe.length is not None:
             probe = PointProbe(data, recipe.value_range, device)
         elif isinstance(recipe.fit, AutoencoderFit | PrincipalFit):
             noise = recipe.fit.noise if isinstance(recipe.fit, AutoencoderFit) else 0.0
             probe = ReconstructionProbe(data, noise, device)
-        elif isinstance(recipe.fit, AutoregressiveFit):
-            probe = LikelihoodProbe(data, recipe.classes, recipe.value_range, device)
         elif evaluator is None:
             probe = ClassifierProbe(data, device)
         else:
