@@ -37,6 +37,7 @@ FAMILIES: Mapping[str, tuple[str, str]] = MappingProxyType(
         "gated-pixelcnn": ("pixelcnn", "GatedPixelCnn"),
         "image-transformer": ("transformer", "ImageTransformer"),
         "text-transformer": ("transformer", "TextTransformer"),
+        "fully-visible": ("belief_net", "FullyVisibleBeliefNet"),
     }
 )
 """Family name to (module here, class). Modules are imported on use: an archive contains only its own family's."""

@@ -98,4 +98,25 @@ AUTOREGRESSIVE_RECIPES = (
         conditions=("PREFIX",),
         max_exec_batch=64,
     ),
+    Recipe(
+        name="digits-fvbn",
+        description="Handwritten digits of 8×8 black or white pixels, each a logistic regression on those before it.",
+        intended_use=(
+            "The smallest model with exact log-likelihoods, for tests and as the baseline of digits-pixelcnn; samples "
+            "are black and white, and few read as a digit."
+        ),
+        family="fully-visible",
+        config={"height": 8, "width": 8, "channels": 1, "classes": 0, "run": 4},
+        data="digits",
+        steps=2000,
+        fit=AutoregressiveFit(batch=64, rate=2e-2, decay=0.02, averaging=0.01),
+        operations=("SAMPLE", "SCORE"),
+        classes=(),
+        evaluator="digits-classifier",
+        parameters={"temperature": TEMPERATURE, "top_k": top_k(2), "top_p": TOP_P},
+        score_columns=_columns(64, 2),
+        draw_steps=16,
+        conditions=("PREFIX",),
+        max_exec_batch=64,
+    ),
 )  # fmt: skip

@@ -28,6 +28,7 @@ from handlers.recipes.model_folder import Evaluator
 from handlers.recipes.quality.attributes import measure_directions
 from handlers.recipes.quality.densities import measure_mixture, measure_points
 from handlers.recipes.quality.latent import measure_latents
+from handlers.recipes.quality.likelihoods import measure_likelihoods
 from handlers.recipes.quality.measures import (
     CONFIDENT,
     OPTIMISTIC,
@@ -45,6 +46,7 @@ from handlers.recipes.quality.measures import (
 )
 from handlers.recipes.quality.texts import measure_texts
 from handlers.recipes.reproducible import reproducible, torch_threads
+from handlers.recipes.tasks.autoregressive import Likelihood
 from handlers.recipes.tasks.classifiers import ClassifierTask
 
 __all__ = ["SAMPLES", "measure", "measure_training_value", "train_classifier"]
@@ -106,6 +108,8 @@ def measure(
             entries = iter(())
             if isinstance(module, GaussianMixture):
                 entries = measure_mixture(data, module)
+            if isinstance(module, Likelihood):
+                entries = measure_likelihoods(data, module, conditional=conditional)
             served = sampler or module
             if "SAMPLE" in operations:
                 assert isinstance(served, Sampler)
