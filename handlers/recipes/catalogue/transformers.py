@@ -10,14 +10,13 @@ from handlers.recipes.catalogue.recipe import AutoregressiveFit, Recipe
 
 __all__ = ["TRANSFORMER_RECIPES"]
 
-_PATCH, _LEVELS = 2, 4
 _TEXT: Mapping[ParameterName, Parameter] = {"temperature": TEMPERATURE, "top_k": top_k(256), "top_p": TOP_P}
 _PICTURES: Mapping[ParameterName, Parameter] = {**_TEXT, "guidance_scale": GUIDANCE}
 
 
-def _picture_columns(dims: int) -> tuple[ScoreColumn, ...]:
+def _picture_columns(dims: int, levels: int) -> tuple[ScoreColumn, ...]:
     text = (
-        f"log p(x|y), or log p(x) without labels, of the {dims} pixels, rounded to {_LEVELS} levels; natural "
+        f"log p(x|y), or log p(x) without labels, of the {dims} pixels, rounded to {levels} levels; natural "
         "logarithms, not divided by the number of pixels"
     )
     return (ScoreColumn(name="log-likelihood", unit="nats", kind="EXACT", description=text),)
@@ -42,7 +41,7 @@ TRANSFORMER_RECIPES = (
         ),
         family="image-transformer",
         config={
-            "height": 28, "width": 28, "channels": 1, "classes": 10, "patch": _PATCH, "levels": _LEVELS, "layers": 6,
+            "height": 28, "width": 28, "channels": 1, "classes": 10, "patch": 2, "levels": 4, "layers": 6,
             "features": 96, "heads": 4, "run": 7,
         },
         data="mnist",
@@ -51,7 +50,7 @@ TRANSFORMER_RECIPES = (
         operations=("SAMPLE", "SCORE"),
         evaluator="mnist-classifier",
         parameters=_PICTURES,
-        score_columns=_picture_columns(784),
+        score_columns=_picture_columns(784, 4),
         draw_steps=28,
         conditions=("PREFIX",),
         prefix_unit=56,
@@ -60,27 +59,25 @@ TRANSFORMER_RECIPES = (
     ),
     Recipe(
         name="digits-imagegpt",
-        description="Handwritten digits of 8×8 pixels at 4 grey levels, drawn by class patch by patch by a "
-        "transformer.",
+        description="Handwritten digits of 8×8 pixels, drawn by class pixel by pixel by a transformer.",
         intended_use=(
             "Demonstrations and tests of a transformer that draws pictures, and of completions of 8×8 digits from "
-            "their top rows. Pictures have 4 grey levels."
+            "their top rows."
         ),
         family="image-transformer",
         config={
-            "height": 8, "width": 8, "channels": 1, "classes": 10, "patch": _PATCH, "levels": _LEVELS, "layers": 2,
-            "features": 48, "heads": 4, "run": 2,
+            "height": 8, "width": 8, "channels": 1, "classes": 10, "patch": 1, "levels": 17, "layers": 2,
+            "features": 48, "heads": 4, "run": 4,
         },
         data="digits",
         steps=1000,
-        fit=AutoregressiveFit(batch=32, rate=2e-3, averaging=0.01),
+        fit=AutoregressiveFit(batch=32, rate=2e-3, averaging=0.01, decay=0.1),
         operations=("SAMPLE", "SCORE"),
         evaluator="digits-classifier",
-        parameters=_PICTURES,
-        score_columns=_picture_columns(64),
-        draw_steps=8,
+        parameters={**_PICTURES, "top_k": top_k(17)},
+        score_columns=_picture_columns(64, 17),
+        draw_steps=16,
         conditions=("PREFIX",),
-        prefix_unit=16,
         max_exec_batch=64,
     ),
     Recipe(
