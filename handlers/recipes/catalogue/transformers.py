@@ -79,6 +79,7 @@ TRANSFORMER_RECIPES = (
         draw_steps=16,
         conditions=("PREFIX",),
         max_exec_batch=64,
+        measured_samples=2000,
     ),
     Recipe(
         name="verse-gpt",
