@@ -25,6 +25,8 @@ from handlers.stepping import sample_in_steps
 
 __all__ = ["BeliefNetConfig", "FullyVisibleBeliefNet"]
 
+_LEAST_ROWS = 8  # of a batch: matrix products of fewer rows are rounded differently
+
 
 @dataclass(frozen=True, kw_only=True)
 class BeliefNetConfig:
@@ -105,7 +107,9 @@ class FullyVisibleBeliefNet(nn.Module):
         Returns:
             (B, pixels).
         """
-        logits: Tensor = functional.linear(pixels, self.weight.tril(-1)) + self.bias(labels)
+        padding = (0, 0, 0, max(_LEAST_ROWS - len(pixels), 0))
+        products = functional.linear(functional.pad(pixels, padding), self.weight.tril(-1))[: len(pixels)]
+        logits: Tensor = products + self.bias(labels)
         return logits
 
     def log_likelihood(self, images: Tensor, labels: Tensor) -> Tensor:
