@@ -38,6 +38,7 @@ FAMILIES: Mapping[str, tuple[str, str]] = MappingProxyType(
         "image-transformer": ("transformer", "ImageTransformer"),
         "text-transformer": ("transformer", "TextTransformer"),
         "fully-visible": ("belief_net", "FullyVisibleBeliefNet"),
+        "edm-diffusion": ("diffusion", "EdmDiffusion"),
     }
 )
 """Family name to (module here, class). Modules are imported on use: an archive contains only its own family's."""

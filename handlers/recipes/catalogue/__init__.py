@@ -8,6 +8,7 @@ from types import MappingProxyType
 from handlers.recipes.catalogue.autoencoders import AUTOENCODER_RECIPES
 from handlers.recipes.catalogue.autoregressive import AUTOREGRESSIVE_RECIPES
 from handlers.recipes.catalogue.densities import DENSITY_RECIPES
+from handlers.recipes.catalogue.diffusions import DIFFUSION_RECIPES
 from handlers.recipes.catalogue.digits import DIGITS_RECIPES
 from handlers.recipes.catalogue.mnist import MNIST_RECIPES
 from handlers.recipes.catalogue.recipe import (
@@ -15,6 +16,7 @@ from handlers.recipes.catalogue.recipe import (
     AutoencoderFit,
     AutoregressiveFit,
     ClassifierFit,
+    DiffusionFit,
     GanFit,
     KnownLawFit,
     MixtureFit,
@@ -34,6 +36,7 @@ __all__ = [
     "AutoencoderFit",
     "AutoregressiveFit",
     "ClassifierFit",
+    "DiffusionFit",
     "GanFit",
     "KnownLawFit",
     "MixtureFit",
@@ -54,6 +57,7 @@ _ALL = (
     *DENSITY_RECIPES,
     *AUTOREGRESSIVE_RECIPES,
     *TRANSFORMER_RECIPES,
+    *DIFFUSION_RECIPES,
 )
 
 RECIPES: Mapping[str, Recipe] = MappingProxyType({recipe.name: recipe for recipe in _ALL})

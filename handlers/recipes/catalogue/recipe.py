@@ -14,8 +14,8 @@ from handlers.recipes.data.augmentations import Augmentation, ShiftAndNoise
 
 __all__ = [
     "DIGITS", "PLANE_DUPLICATES", "TRUNCATION", "AdamWFit", "AutoencoderFit", "AutoregressiveFit", "ClassifierFit",
-    "GanFit", "KnownLawFit", "MixtureFit", "PointGanFit", "PrincipalFit", "Recipe", "StandardVaeFit", "VaeFit",
-    "VaeGanFit",
+    "DiffusionFit", "GanFit", "KnownLawFit", "MixtureFit", "PointGanFit", "PrincipalFit", "Recipe", "StandardVaeFit",
+    "VaeFit", "VaeGanFit",
 ]  # fmt: skip
 
 DIGITS = tuple(str(digit) for digit in range(10))
@@ -95,6 +95,30 @@ class AutoregressiveFit(AdamWFit):
     label_dropout: float = 0.1
     warm_up: int = 50
     snapshots: int = 10
+
+
+@dataclass(frozen=True, kw_only=True)
+class DiffusionFit(AdamWFit):
+    """Hyperparameters of a diffusion model.
+
+    Attributes:
+        label_dropout: share of rows that are trained without their class.
+        log_sigma_mean: of the normal law of ln σ.
+        log_sigma_spread: its standard deviation.
+        snapshots: taken during the training.
+        probed_samples: of a snapshot.
+        probed_steps: of each of these samples.
+    """
+
+    batch: int = 32
+    averaging: float = 0.005
+    max_gradient_norm: float = 2.0
+    label_dropout: float = 0.1
+    log_sigma_mean: float = -1.0
+    log_sigma_spread: float = 1.4
+    snapshots: int = 10
+    probed_samples: int = 200
+    probed_steps: int = 8
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -255,6 +279,7 @@ class Recipe:
         | AutoencoderFit
         | VaeGanFit
         | AutoregressiveFit
+        | DiffusionFit
         | PrincipalFit
         | GanFit
         | MixtureFit

@@ -52,6 +52,7 @@ OPTIMISTIC = "the test rows also steered choices of the recipe, so values lean o
 
 _CPU = torch.device("cpu")
 _UNIT = (0.0, 1.0)
+_DEFAULT_DRAW = Draw()
 CONFIDENT = 0.8
 """The probability from which on a picture is clearly of a class."""
 
@@ -69,6 +70,7 @@ def draw_images(
     *,
     value_range: tuple[float, float],
     device: torch.device = _CPU,
+    parameters: Draw = _DEFAULT_DRAW,
 ) -> Tensor:
     """Draw samples 0 to count - 1 of a seed, in chunks, with the pixels a client receives as UINT8.
 
@@ -79,6 +81,7 @@ def draw_images(
         labels: (count,) int64, on the device, or None when unconditional.
         value_range: of the floats the sampler returns.
         device: where to draw.
+        parameters: of all samples.
 
     Returns:
         (count, C, H, W) float32 in [0, 1], multiples of 1/255, on the device.
@@ -88,7 +91,7 @@ def draw_images(
         rows = min(_CHUNK, count - start)
         noise = Noise(addresses=Addresses.of_range(seed, start, rows), device=device)
         part = None if labels is None else labels[start : start + rows]
-        drawn = sampler.sample(noise, part, Draw(), Deadline()).float().cpu()
+        drawn = sampler.sample(noise, part, parameters, Deadline()).float().cpu()
         images.append(torch.from_numpy(uint8_to_floats(floats_to_uint8(drawn.numpy(), value_range), _UNIT)))
     return torch.cat(images).to(device)
 

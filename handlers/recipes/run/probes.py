@@ -32,6 +32,7 @@ _COUNT = 1000  # samples of a snapshot
 _REAL = 500  # real pictures of a class that samples are compared with
 _TESTED = 2000  # test rows of a snapshot
 _COLUMNS = 10
+_DEFAULT_DRAW = Draw()
 _SHOWN, _PART = 40, 100  # reconstructions in the picture, and in a batch
 _POINTS = 10_000  # in the picture of a model of points
 
@@ -58,6 +59,9 @@ class GeneratorProbe:
         classes: Sequence[str],
         value_range: tuple[float, float],
         device: torch.device,
+        *,
+        count: int = _COUNT,
+        parameters: Draw = _DEFAULT_DRAW,
     ) -> None:
         """Measure the real pictures once.
 
@@ -67,17 +71,20 @@ class GeneratorProbe:
             classes: of the generator; empty is unconditional.
             value_range: of the floats it returns.
             device: where it is trained.
+            count: samples of a snapshot.
+            parameters: of all samples.
         """
+        self._count, self._parameters = count, parameters
         self._classifier = copy.deepcopy(classifier).to(device).eval()
         self._classes, self._value_range, self._device = classes, value_range, device
-        self._labels = torch.arange(_COUNT, device=device) % len(classes) if classes else None
+        self._labels = torch.arange(count, device=device) % len(classes) if classes else None
         train = data.train
         real = [train.of_class(k)[:_REAL] for k in range(len(classes))] if classes else [train.images[:_COUNT]]
         self._real = _distances_within(real)
 
     def measure(self, network: nn.Module, step: int) -> Snapshot:
         """Measure label accuracy, and the distance between samples of a class relative to real pictures."""
-        images = self._sample(network, _COUNT, self._labels)
+        images = self._sample(network, self._count, self._labels)
         if self._labels is None:
             return Snapshot(step=step, ratio=float((_distances_within([images]) / self._real).mean()))
         accuracies = _class_accuracies(self._classifier, images, self._labels, len(self._classes))
@@ -96,7 +103,15 @@ class GeneratorProbe:
     def _sample(self, network: nn.Module, count: int, labels: Tensor | None) -> Tensor:
         assert isinstance(network, Sampler)
         with np.errstate(invalid="ignore"):  # a network that diverges draws NaN, which is shown as black
-            return draw_images(network, _SEED, count, labels, value_range=self._value_range, device=self._device)
+            return draw_images(
+                network,
+                _SEED,
+                count,
+                labels,
+                value_range=self._value_range,
+                device=self._device,
+                parameters=self._parameters,
+            )
 
 
 class ReconstructionProbe:

@@ -12,12 +12,13 @@ from torch import nn
 
 from handlers.cards.card import Card, Direction
 from handlers.execution.numerics import read_numerics
-from handlers.family import Encoder
+from handlers.family import Draw, Encoder
 from handlers.models.autoencoder import SamplingAutoencoder
 from handlers.recipes.catalogue import (
     AutoencoderFit,
     AutoregressiveFit,
     ClassifierFit,
+    DiffusionFit,
     GanFit,
     KnownLawFit,
     MixtureFit,
@@ -41,6 +42,7 @@ from handlers.recipes.run.probes import ClassifierProbe, GeneratorProbe, PointPr
 from handlers.recipes.tasks.autoencoders import AutoencoderTask, PrincipalTask, ReconstructionTask
 from handlers.recipes.tasks.autoregressive import AutoregressiveTask
 from handlers.recipes.tasks.classifiers import ClassifierTask
+from handlers.recipes.tasks.diffusion import DiffusionTask
 from handlers.recipes.tasks.gans import GanTask
 from handlers.recipes.tasks.mixtures import MixtureTask
 from handlers.recipes.tasks.points import KnownLawTask, PointGanTask
@@ -56,6 +58,7 @@ _TASKS: Mapping[type, type[Task]] = MappingProxyType(
         AutoencoderFit: ReconstructionTask,
         AutoregressiveFit: AutoregressiveTask,
         ClassifierFit: ClassifierTask,
+        DiffusionFit: DiffusionTask,
         GanFit: GanTask,
         KnownLawFit: KnownLawTask,
         MixtureFit: MixtureTask,
@@ -148,6 +151,16 @@ def train_module(
         elif isinstance(recipe.fit, AutoencoderFit | PrincipalFit):
             noise = recipe.fit.noise if isinstance(recipe.fit, AutoencoderFit) else 0.0
             probe = ReconstructionProbe(data, noise, device)
+        elif isinstance(recipe.fit, DiffusionFit) and evaluator is not None:
+            probe = GeneratorProbe(
+                data,
+                evaluator.classifier,
+                recipe.classes,
+                recipe.value_range,
+                device,
+                count=recipe.fit.probed_samples,
+                parameters=Draw(steps=recipe.fit.probed_steps),
+            )
         elif evaluator is None:
             probe = ClassifierProbe(data, device)
         else:
