@@ -17,7 +17,7 @@ modeling through stochastic differential equations", 2021; Kingma et al., "Varia
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from itertools import pairwise
 from typing import Any, ClassVar, Self
@@ -38,7 +38,7 @@ _LEAST_EMBEDDED = 0.02  # below this σ, denoising is the same but for its scale
 _FREQUENCIES = tuple(0.1 * 40 ** (k / 15) for k in range(16))
 _FARTHEST = 4.0  # distance in units of σ beyond which a pixel does not come from that end
 _LEAST_PROBES = 2  # for an estimate of their error
-_PROBES_AT = 2**20  # step of the first noise of likelihoods, above all those of bounds
+_PROBES_AT = 2**20  # step of the first noise of likelihoods, above all of bounds
 _UNIFORM_SHARE = 1e-6  # of the reconstructed law, so that no level is impossible
 _HALF_LOG_2PI = 0.5 * math.log(2 * math.pi)
 
@@ -83,18 +83,16 @@ class DiffusionConfig:
         if wrong := sorted((set(config) - set(known)) | (needed - set(config))):
             raise ValueError(f"diffusion configuration has unknown or missing keys {wrong}; it takes {known}")
         least = {"height": 1, "width": 1, "channels": 1, "classes": 0, "levels": 2}
-        for key, value in config.items():
-            if key in least and (type(value) is not int or value < least[key]):
+        for key in config.keys() & least:
+            if type(value := config[key]) is not int or value < least[key]:
                 raise ValueError(f"diffusion configuration: {key} is {value!r}, must be a whole number, {least[key]}+")
-            if key in ("sigma_data", "sigma_min", "sigma_max", "rho") and not (
-                type(value) in (int, float) and 0 < value < math.inf
-            ):
+        for key in config.keys() - least - {"features"}:
+            if type(value := config[key]) not in (int, float) or not 0 < value < math.inf:
                 raise ValueError(f"diffusion configuration: {key} is {value!r}, must be a number above 0")
         features = config["features"]
-        if not isinstance(features, Sequence) or not features or any(type(f) is not int or f < 1 for f in features):
-            raise ValueError(f"diffusion configuration: features is {features!r}, must be a list of whole numbers")
-        if any(f % _GROUPS for f in features):
-            raise ValueError(f"diffusion configuration: features is {features!r}, must be multiples of {_GROUPS}")
+        is_list = isinstance(features, list | tuple) and len(features) > 0
+        if not is_list or any(type(f) is not int or f < 1 or f % _GROUPS for f in features):
+            raise ValueError(f"diffusion configuration: features is {features!r}, must list multiples of {_GROUPS}")
         for key in ("height", "width"):
             if config[key] % 2 ** (len(features) - 1):
                 raise ValueError(f"diffusion configuration: {key} is {config[key]}, must be divisible by 2^(sizes - 1)")
@@ -245,9 +243,8 @@ class EdmDiffusion(nn.Module):
 
     def _place_known(self, x: Tensor, known: Tensor, sigma: float, noise: Noise) -> Tensor:
         """Replace known pixels by themselves with the noise of a level, always the same noise."""
-        if sigma == 0:
-            return torch.where(known.isnan(), x, known)
-        return torch.where(known.isnan(), x, known + sigma * noise.normal(Stream.LATENT, self.config.shape))
+        at = known + sigma * noise.normal(Stream.LATENT, self.config.shape) if sigma > 0 else known
+        return torch.where(known.isnan(), x, at)
 
     def _bound(self, scored: _Scored, sample: int) -> Tensor:
         """Estimate the variational bound of log p(x|y) with one noise at each level, (B,).
@@ -258,13 +255,11 @@ class EdmDiffusion(nn.Module):
         total = -_sum_pixels(x.double() ** 2) / (2 * sigmas[0] ** 2)
         for number, sigma in enumerate(sigmas):
             scored.deadline.check()
-            noise = scored.noise.normal(Stream.STEP, self.config.shape, step=sample * len(sigmas) + number)
-            denoised = self._guided(x + sigma * noise, sigma, scored.labels, Draw()).double()
-            if sigma == sigmas[-1]:
-                return total + self._reconstruction(denoised, scored)
-            weight = 0.5 * (sigmas[number + 1] ** -2 - sigma**-2)
-            total = total - weight * _sum_pixels((x - denoised) ** 2)
-        raise AssertionError("sigmas is empty")
+            fresh = sigma * scored.noise.normal(Stream.STEP, self.config.shape, step=sample * len(sigmas) + number)
+            denoised = self._guided(x + fresh, sigma, scored.labels, Draw()).double()
+            if number + 1 < len(sigmas):
+                total -= 0.5 * (sigmas[number + 1] ** -2 - sigma**-2) * _sum_pixels((x - denoised) ** 2)
+        return total + self._reconstruction(denoised, scored)
 
     def _likelihood(self, scored: _Scored, probe: int) -> Tensor:
         """Estimate log p(x|y) by the differential equation from x with the least noise on it, (B,).
