@@ -26,7 +26,8 @@ FAST = ("mnist-classifier", "mnist-pca", "mnist-vae")
 """The models of MNIST whose profiles are measured in a moment, and one with every operation of a latent space."""
 
 LARGE = tuple(name for name in SHIPPED if name.startswith("mnist-") and name not in FAST)
-NAMES = [pytest.param(name, marks=pytest.mark.slow) if name in LARGE else name for name in SHIPPED]
+MANY_STEPS = tuple(name for name in SHIPPED if "draw_steps:" in (MODEL_STORE / name / "model.yaml").read_text())
+NAMES = [pytest.param(name, marks=pytest.mark.slow) if name in LARGE + MANY_STEPS else name for name in SHIPPED]
 SIZES = (1, 7, 8, 9, 33, 64, 65, 113)
 """Rows of requests in one call; together 300, so that batches of 256 and less are run."""
 
