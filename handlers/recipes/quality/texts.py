@@ -86,9 +86,12 @@ def copied_lengths(rows: Tensor, text: bytes) -> Tensor:
             starts[side], ends[side], hashes[side] = starts[side][fits], ends[side][fits], hashes[side][fits]
             added = values[side][starts[side] + size - 1].astype(np.uint64) + np.uint64(1)
             hashes[side] = hashes[side] * _BASE + added  # modulo 2^64
-        shared = np.intersect1d(hashes[0], hashes[1])
-        for side in range(2):
-            kept = np.isin(hashes[side], shared)
+        known, numbers = np.unique(hashes[0], return_inverse=True)
+        places = np.searchsorted(known, hashes[1]).clip(max=len(known) - 1)
+        is_shared = known[places] == hashes[1] if len(known) else np.zeros(len(hashes[1]), bool)
+        found = np.zeros(len(known), bool)
+        found[places[is_shared]] = True
+        for side, kept in enumerate((found[numbers], is_shared)):
             starts[side], ends[side], hashes[side] = starts[side][kept], ends[side][kept], hashes[side][kept]
         longest[starts[0] // length] = size
     return torch.from_numpy(longest)
