@@ -55,7 +55,7 @@ _TIMED_ROUNDS, _TIMED_S = 8, 1.0  # limits of the timing; slow batches are timed
 _MIN_POOL = 16
 _MIN_ROWS, _MIN_BATCHES = 128, 4  # probe rows run at each size, at least, unless the pool is smaller
 _MAX_REFERENCE = 128  # sizes below are worth padding layers for
-_PARTS = 2  # of the largest wanted size, in the batch that layers are examined in; batches of a sampler of many steps
+_PARTS = 2  # of the largest wanted size, in the batch that layers are examined in
 _LARGEST_COMPILED = 64  # each size takes seconds to compile, and larger ones are rarely faster per row
 _PROBE_SEED = 0x50524F42
 _SHUFFLE_SEED = 0x53485546
@@ -300,8 +300,9 @@ def _run_all(
 
 def _pool(rows: int, size: int, *, is_many_step: bool) -> int:
     """Return how many of the probe rows run at a size: several batches, and no more than show a difference."""
-    fewest = _MIN_POOL if is_many_step else _MIN_ROWS
-    return min(rows, max(fewest, (_PARTS if is_many_step else _MIN_BATCHES) * size))
+    if is_many_step:
+        return min(rows, max(_MIN_POOL, size))
+    return min(rows, max(_MIN_ROWS, _MIN_BATCHES * size))
 
 
 def _shuffles(pool: int, size: int) -> Iterator[NDArray[np.intp]]:
