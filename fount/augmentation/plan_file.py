@@ -127,9 +127,9 @@ class ParametersSpec:
     top_p: float | None = None
     guidance_scale: float | None = None
     steps: Uint32 | None = None
-    eta: float | None = None
     importance_samples: Uint32 | None = None
     prior_fit: float | None = None
+    eta: float | None = None
 
 
 @record

@@ -173,7 +173,7 @@ class MemoryPool:
 
     async def _execute(self, call: Call) -> Reply:
         samples = sum(item.count for item in call.items)
-        model = next(model for model in self.models if model.key == call.target.model)
+        model = next((model for model in self.models if model.key == call.target.model), None)
         compute_s = self.faults.delay_s + self.faults.sample_s * samples * _steps_taken(call, model)
         self.running += 1
         try:
@@ -185,7 +185,7 @@ class MemoryPool:
             raise WorkerBusy("the worker is set to be busy")
         if self.faults.crash_truncation and call.parameters.truncation == self.faults.crash_truncation:
             raise ZeroDivisionError("the call is set to crash")
-        if not self.workers(call.target):
+        if model is None or not self.workers(call.target):
             raise NotReady(f"{call.target.model.name} has no worker")
         if self.faults.lose_calls:
             self.faults.lose_calls -= 1
@@ -276,6 +276,6 @@ def _with_known(
     return np.where(np.isnan(known), samples, known).astype(np.uint8)
 
 
-def _steps_taken(call: Call, model: ServedModel) -> int:
-    remaining = (call.parameters.steps or model.draw_steps) - _first_step(call.items[0])
+def _steps_taken(call: Call, model: ServedModel | None) -> int:
+    remaining = (call.parameters.steps or (model.draw_steps if model else 1)) - _first_step(call.items[0])
     return min(remaining, call.step_limit or remaining)

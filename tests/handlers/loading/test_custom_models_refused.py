@@ -126,7 +126,8 @@ def test_an_unusable_source_file_is_reported(tmp_path: Path, source: str, reason
         pytest.param(
             "z, *, mood", 0,
             "Generator.sample(z, *, mood) needs mood, which workers do not provide; give it a default, or use "
-            "temperature, top_k, top_p, guidance_scale, steps, prior_fit, importance_samples, noise, check_deadline",
+            "temperature, top_k, top_p, guidance_scale, steps, eta, prior_fit, importance_samples, noise, "
+            "check_deadline",
             id="an unknown parameter",
         ),
         pytest.param(
