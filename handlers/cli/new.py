@@ -6,13 +6,15 @@ import re
 from pathlib import Path
 
 import click
+from click.core import ParameterSource
 
-from handlers.cli.options import model_store_option, option
+from handlers.cli.options import FOLDER, model_store_option, option
 from handlers.scaffold.template import FAMILIES, FamilyName, ModelTemplate, TemplateError
 
 __all__ = ["new"]
 
 _MAX_CLASSES = 10_000
+_OF_TEMPLATES = ("size", "channels", "labels", "latent", "family")  # options that a trained model has already
 
 
 def _size(context: click.Context, option: click.Parameter, text: str) -> tuple[int, int]:
@@ -34,6 +36,11 @@ def _labels(context: click.Context, option: click.Parameter, text: str) -> tuple
     return tuple(name.strip() for name in text.split(","))
 
 
+def _classes(context: click.Context, option: click.Parameter, text: str | None) -> tuple[str, ...]:
+    """Parse comma-separated names."""
+    return () if text is None else tuple(name.strip() for name in text.split(","))
+
+
 @click.command()
 @click.argument("name")
 @model_store_option("Folder with one folder for each model; created if absent.")
@@ -44,7 +51,13 @@ def _labels(context: click.Context, option: click.Parameter, text: str) -> tuple
 @option("--latent", type=click.IntRange(min=1, max=2**20), default=100, help="Length of z.")
 @option("--family", type=click.Choice(FAMILIES), default="module",
         help="Kind of model: a custom class, an architecture of Fount, or a program.")  # fmt: skip
+@option("--from-diffusers", type=FOLDER, metavar="DIR",
+        help="Serve the trained UNet2DModel in this folder, which save_pretrained of diffusers wrote.")  # fmt: skip
+@option("--classes", callback=_classes, metavar="cat,dog",
+        help="With --from-diffusers: class names in the order of labels.  [default: 0,1,...]")  # fmt: skip
+@click.pass_context
 def new(
+    context: click.Context,
     name: str,
     model_store: Path,
     size: tuple[int, int],
@@ -52,32 +65,57 @@ def new(
     labels: tuple[str, ...],
     latent: int,
     family: FamilyName,
+    from_diffusers: Path | None,
+    classes: tuple[str, ...],
 ) -> None:
     """Write a model folder for a custom generator.
 
     NAME is the model's name in requests. The folder has a card with every key explained, a class to replace, its tests,
     and untrained weights, so that check, pack and serve work before anything is changed. Nothing is ever overwritten.
 
+    With --from-diffusers the folder has the trained weights of a pipeline like DDPMPipeline or DDIMPipeline, or of its
+    network alone, and golden samples drawn from them, which takes a while for large models.
+
     \b
     Example:
       fount new shapes-gan --size 32x32 --channels 3
       fount new pets --labels cat,dog --size 64x64
       fount new my-digits --family conditional-vae --size 28 --channels 1 --labels 10 --latent 16
+      fount new my-ddpm --from-diffusers ./ddpm-cifar10 --classes plane,car,bird,cat,deer,dog,frog,horse,ship,truck
     """  # noqa: D301 - \b makes click keep the lines
+    _check_options(context, from_diffusers, classes)
     try:
-        template = ModelTemplate(
-            name=name,
-            height=size[0],
-            width=size[1],
-            channels=channels,
-            classes=labels,
-            latent_dim=latent,
-            family=family,
-        )
-        from handlers.scaffold.folder import write_folder
+        if from_diffusers is not None:
+            from handlers.scaffold.diffusers_model import write_diffusers_folder
 
-        folder = write_folder(template, model_store)
+            folder = write_diffusers_folder(name, from_diffusers, classes, model_store)
+        else:
+            template = ModelTemplate(
+                name=name,
+                height=size[0],
+                width=size[1],
+                channels=channels,
+                classes=labels,
+                latent_dim=latent,
+                family=family,
+            )
+            from handlers.scaffold.folder import write_folder
+
+            folder = write_folder(template, model_store)
     except TemplateError as error:
         raise click.ClickException(str(error)) from error
     click.echo(f"Wrote {folder}: {', '.join(sorted(file.name for file in folder.iterdir()))}\n")
     click.echo((folder / "README.md").read_text(encoding="utf-8").split("\n\n", 1)[1], nl=False)
+
+
+def _check_options(context: click.Context, source: Path | None, classes: tuple[str, ...]) -> None:
+    """Refuse options of a new architecture together with a trained model, and the reverse."""
+    if source is None:
+        if classes:
+            raise click.UsageError("--classes is for --from-diffusers; name the classes of a new model with --labels")
+        return
+    default = (ParameterSource.DEFAULT, ParameterSource.DEFAULT_MAP)
+    if given := [name for name in _OF_TEMPLATES if context.get_parameter_source(name) not in default]:
+        options = ", ".join(f"--{name}" for name in given)
+        remedy = "name classes with --classes" if given == ["labels"] else "leave them out"
+        raise click.UsageError(f"the model in {source} defines {options} itself; {remedy}")

@@ -97,6 +97,8 @@ def _build_family(card: Card, build_family: FamilyBuilder) -> nn.Module:
         module = build_family(name, card.family.config)
     except UnknownFamilyError:
         raise
+    except ImportError as error:  # its message says what to install
+        raise BuildError(str(error)) from error
     except ValueError as error:
         raise BuildError(f"the family {name} refuses its configuration: {error}; correct the card") from error
     if not isinstance(module, nn.Module):

@@ -39,6 +39,7 @@ FAMILIES: Mapping[str, tuple[str, str]] = MappingProxyType(
         "text-transformer": ("transformer", "TextTransformer"),
         "fully-visible": ("belief_net", "FullyVisibleBeliefNet"),
         "edm-diffusion": ("diffusion", "EdmDiffusion"),
+        "diffusers-unet": ("diffusers_unet", "DiffusersUnet"),
     }
 )
 """Family name to (module here, class). Modules are imported on use: an archive contains only its own family's."""

@@ -13,7 +13,7 @@ from pathlib import Path
 __all__ = ["FAMILY_IMPORTS", "foreign_imports", "modules_needed"]
 
 FAMILY_IMPORTS = (
-    "torch", "numpy", "fount.address", "fount.transform_columns", "handlers.discrete", "handlers.family",
+    "torch", "numpy", "diffusers", "fount.address", "fount.transform_columns", "handlers.discrete", "handlers.family",
     "handlers.stepping",
 )  # fmt: skip
 """What the one file of a family may import in addition to the standard library: its source is in the model digest,

@@ -51,7 +51,7 @@ KEY_COMMENTS: Mapping[str, str] = {
     "description": "One or two sentences that `fount model` shows: what the samples are, and from what kind of model.",
     "family": "The kind of model.",
     "family.name": "module: a class of your own in a file of this folder. torchscript or exported: a program, in the "
-    "weights file. Or a built-in architecture: vae, conditional-vae, conditional-gan, classifier.",
+    "weights file. Or a built-in architecture: vae, conditional-vae, conditional-gan, classifier, diffusers-unet.",
     "family.config": "Keyword arguments of the class, as in Generator(**config). Built-in architectures have their own "
     "keys, and report missing ones. Not for programs.",
     "family.source": "For module: the Python file with the class. It may import packages that the worker has "

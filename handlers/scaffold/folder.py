@@ -11,6 +11,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from string import Template
 from typing import cast
@@ -25,7 +26,7 @@ from handlers.models import CUSTOM_FAMILY, PROGRAM_FAMILIES, load_family
 from handlers.scaffold.card_text import card_to_text
 from handlers.scaffold.template import ModelTemplate, TemplateError, template_to_card
 
-__all__ = ["write_folder"]
+__all__ = ["check_card", "create_folder", "write_folder"]
 
 _STUBS = Path(__file__).parent / "stubs"
 _SEED = 0
@@ -57,19 +58,33 @@ torch.export.save(program, file)
 
 
 def write_folder(template: ModelTemplate, store: Path) -> Path:
-    """Write a model folder into a store, which is created when absent, and return it.
+    """Write the folder of a new model into a store, which is created when absent, and return it.
 
     Raises:
         TemplateError: the folder exists, a class name is invalid, or the folder cannot be written.
     """
-    folder = store / template.name
+    return create_folder(template.name, store, lambda made, folder: _fill(made, template, folder))
+
+
+def create_folder(name: str, store: Path, fill: Callable[[Path, Path], None]) -> Path:
+    """Create a model folder in a store, as a whole or not at all, and return it.
+
+    Args:
+        name: of the folder.
+        store: created when absent.
+        fill: writes the files; called with a temporary folder, and the one it will become.
+
+    Raises:
+        TemplateError: the folder exists, or cannot be written.
+    """
+    folder = store / name
     if folder.exists() or folder.is_symlink():
         raise TemplateError(f"{folder} exists already and is not changed; choose another name, or remove it first")
     try:
         store.mkdir(parents=True, exist_ok=True)
-        made = Path(tempfile.mkdtemp(dir=store, prefix=f".{template.name}."))
+        made = Path(tempfile.mkdtemp(dir=store, prefix=f".{name}."))
         try:
-            _fill(made, template, folder)
+            fill(made, folder)
             made.chmod(0o755)
             made.rename(folder)
         finally:
@@ -77,6 +92,20 @@ def write_folder(template: ModelTemplate, store: Path) -> Path:
     except OSError as error:
         raise TemplateError(f"{folder} cannot be written: {error.strerror}; name another --model-store") from error
     return folder
+
+
+def check_card(made: Path) -> None:
+    """Check the card that was written.
+
+    Raises:
+        TemplateError: it is invalid, which options cause.
+    """
+    try:
+        load_card(made)
+    except CardError as error:
+        raise TemplateError(
+            "\n".join(["these options give an invalid card:", *(f"  {each}" for each in error.problems)])
+        ) from error
 
 
 def _describe_steps(template: ModelTemplate, folder: Path) -> str:
@@ -99,12 +128,7 @@ def _describe_steps(template: ModelTemplate, folder: Path) -> str:
 def _fill(made: Path, template: ModelTemplate, folder: Path) -> None:
     card = template_to_card(template)
     (made / CARD_FILE).write_text(card_to_text(card), encoding="utf-8")
-    try:
-        load_card(made)
-    except CardError as error:
-        raise TemplateError(
-            "\n".join(["these options give an invalid card:", *(f"  {each}" for each in error.problems)])
-        ) from error
+    check_card(made)
     if template.family in (CUSTOM_FAMILY, *PROGRAM_FAMILIES):
         shutil.copyfile(_STUBS / f"{_stub_of(template)}.py", made / "generator.py")
     if template.family in PROGRAM_FAMILIES:

@@ -20,15 +20,18 @@ from handlers.cards.card import (
 )
 from handlers.models import CUSTOM_FAMILY, PROGRAM_FAMILIES
 
-__all__ = ["FAMILIES", "FamilyName", "ModelTemplate", "TemplateError", "keys_unwritten", "template_to_card"]
+__all__ = [
+    "DATA_LICENCE", "FAMILIES", "INTENDED_USE", "FamilyName", "ModelTemplate", "TemplateError", "keys_unwritten",
+    "template_to_card",
+]  # fmt: skip
 
 FamilyName = Literal["module", "conditional-gan", "vae", "conditional-vae", "torchscript", "exported"]
 FAMILIES: tuple[FamilyName, ...] = get_args(FamilyName)
 
 _TANH: tuple[FamilyName, ...] = ("module", "conditional-gan", "torchscript", "exported")  # end with tanh: [-1, 1]
 _UNTRAINED = "UNTRAINED"
-_LICENCE = "Say whose data the weights were trained on, and under which licence."
-_USE = "Say what the samples are for, and what they are not for."
+DATA_LICENCE = "Say whose data the weights were trained on, and under which licence."
+INTENDED_USE = "Say what the samples are for, and what they are not for."
 _PROGRAM_FILES = {"torchscript": "generator.pt", "exported": "generator.pt2"}
 _MAX_STAGES = 3
 _MAX_VALUES = 2**26  # of one sample; larger ones are typing errors
@@ -107,8 +110,8 @@ def template_to_card(template: ModelTemplate) -> Card:
         encodings=("UINT8", "FLOAT32", "PNG") if template.channels in (1, 3) else ("UINT8", "FLOAT32"),
         limits=Limits(max_count=100_000_000, max_labels=100_000, max_exec_batch=64),
         precisions=("fp32",),
-        data_licence=_LICENCE,
-        intended_use=_USE,
+        data_licence=DATA_LICENCE,
+        intended_use=INTENDED_USE,
         weights=Weights(file=_PROGRAM_FILES.get(template.family, "weights.safetensors")),
         golden=Golden(file="golden.safetensors"),
     )  # fmt: skip
@@ -118,8 +121,8 @@ def keys_unwritten(card: Card) -> tuple[str, ...]:
     """Name the keys of a card that still have the placeholder text of `template_to_card`."""
     placeholders = {
         "description": card.description.startswith(_UNTRAINED),
-        "data_licence": card.data_licence.strip() == _LICENCE,
-        "intended_use": card.intended_use.strip() == _USE,
+        "data_licence": card.data_licence.strip() == DATA_LICENCE,
+        "intended_use": card.intended_use.strip() == INTENDED_USE,
     }
     return tuple(key for key, is_placeholder in placeholders.items() if is_placeholder)
 
