@@ -168,6 +168,10 @@ class Subject:
         results = [np.asarray(network.run(each, rows, draw=draw), np.float32) for each in self.operations]
         return np.concatenate([values.reshape(len(rows), -1) for values in results], axis=1)  # (B, ...) -> (B, F)
 
+    def probe(self, rows: Rows) -> Float32s:
+        """Run one batch of a sampler of many steps through those of its probe: (B, H, W, C) float32."""
+        return np.asarray(self.network.probe("SAMPLE", rows), np.float32)
+
     def run_in_batches(self, rows: Rows, network: Network | None = None) -> Float32s:
         """Run any number of rows in batches of bounded size."""
         size = self.batch(_RUN_ROWS)

@@ -16,7 +16,7 @@ from typing import Any
 from safetensors import SafetensorError
 from torch import nn
 
-from handlers.loading.file_kinds import describe_wrong_kind
+from handlers.loading.file_kinds import kind_of
 from handlers.loading.memory import InsufficientMemoryError, require_memory
 from handlers.models.diffusers_unet import SCHEDULER_KEYS, config_problems, unet_class
 from handlers.scaffold.template import TemplateError
@@ -131,8 +131,9 @@ def _find_scheduler(folder: Path) -> Path:
 def _weights_problems(folder: Path) -> Iterator[str]:
     file = next((folder / name for name in _SAFE if (folder / name).exists()), None)
     if file is not None:
-        if file.suffix == ".safetensors" and (wrong := describe_wrong_kind(file, "safetensors")):
-            yield f"{folder}: {wrong}"
+        if file.suffix == ".safetensors" and kind_of(file) != "safetensors":
+            remedy = "save the model again: model.save_pretrained(FOLDER, safe_serialization=True)"
+            yield f"{file} is no safetensors file, whatever its name, and is not read; {remedy}"
         return
     expected = folder / _SAFE[0]
     pickle = next((name for name in sorted(folder.glob("*.bin"))), None)
