@@ -22,10 +22,12 @@ from handlers.checks.subject import Subject
 from handlers.cli.new import new
 from handlers.execution.pixels import floats_to_uint8
 from handlers.loading.build import BuildError, build_module
+from handlers.models.diffusers_unet import DiffusersUnet
 from handlers.packaging.pack import pack
 from handlers.settings import Settings
 from handlers.worker.worker import Worker
 from tests.handlers.diffusers_models.saved import SIZE, draw_with_diffusers, make_unet, noise_of, save_pipeline
+from tests.handlers.planted import find
 from tests.handlers.stepping_toys import call, draw_preempted, values_of
 from tests.handlers.toys import sample_item, send
 
@@ -121,6 +123,18 @@ def test_every_check_passes(made: Path, tmp_path: Path) -> None:
     states = {finding.check: finding.state for finding in run_checks(subject)}
     assert {check for check, state in states.items() if state == "failed"} == set()
     assert (states["rows"], states["deterministic"], states["golden"]) == ("passed",) * 3
+
+
+@pytest.mark.slow
+def test_steps_that_mix_rows_are_found(made: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    advance = DiffusersUnet.advance
+
+    def advance_mixed(self: DiffusersUnet, state: torch.Tensor, *others: Any) -> torch.Tensor:
+        after = advance(self, state, *others)
+        return after if len(state) == 1 else after + 0.1 * after.mean(dim=0)
+
+    monkeypatch.setattr(DiffusersUnet, "advance", advance_mixed)
+    assert find(made, "rows").state == "failed"
 
 
 def test_every_batch_size_gives_the_same_rows(worker: Worker) -> None:
