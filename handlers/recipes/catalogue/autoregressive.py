@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from handlers.cards.card import Parameter, ParameterName, ScoreColumn
 from handlers.recipes.catalogue.recipe import AutoregressiveFit, Recipe
 
-__all__ = ["AUTOREGRESSIVE_RECIPES", "GUIDANCE", "TEMPERATURE", "TOP_P", "top_k"]
+__all__ = ["AUTOREGRESSIVE_RECIPES", "GUIDANCE", "TEMPERATURE", "TOP_P", "likelihood_columns", "top_k"]
 
 _ALTERED = "Samples are then no longer of the law that scores are of."
 TEMPERATURE = Parameter(
@@ -42,7 +42,8 @@ def _parameters(levels: int) -> Mapping[ParameterName, Parameter]:
     return {"temperature": TEMPERATURE, "top_k": top_k(levels), "top_p": TOP_P, "guidance_scale": GUIDANCE}
 
 
-def _columns(dims: int, levels: int) -> tuple[ScoreColumn, ...]:
+def likelihood_columns(dims: int, levels: int) -> tuple[ScoreColumn, ...]:
+    """Describe the score of a model of that many values of a sample, each one of that many levels."""
     text = (
         f"log p(x|y), or log p(x) without labels, of the {dims} pixels, rounded to {levels} levels; natural logarithms,"
         " not divided by the number of pixels"
@@ -71,7 +72,7 @@ AUTOREGRESSIVE_RECIPES = (
         evaluator="mnist-classifier",
         thresholds={"duplicate-share": 0.02},  # a few are empty pictures
         parameters=_parameters(256),
-        score_columns=_columns(784, 256),
+        score_columns=likelihood_columns(784, 256),
         draw_steps=56,
         conditions=("PREFIX",),
         max_exec_batch=64,
@@ -95,7 +96,7 @@ AUTOREGRESSIVE_RECIPES = (
         operations=("SAMPLE", "SCORE"),
         evaluator="digits-classifier",
         parameters=_parameters(17),
-        score_columns=_columns(64, 17),
+        score_columns=likelihood_columns(64, 17),
         draw_steps=16,
         conditions=("PREFIX",),
         max_exec_batch=64,
@@ -117,7 +118,7 @@ AUTOREGRESSIVE_RECIPES = (
         evaluator="digits-classifier",
         thresholds={"duplicate-share": 0.01},  # of 64 black or white pixels
         parameters={"temperature": TEMPERATURE, "top_k": top_k(2), "top_p": TOP_P},
-        score_columns=_columns(64, 2),
+        score_columns=likelihood_columns(64, 2),
         draw_steps=16,
         conditions=("PREFIX",),
         max_exec_batch=64,

@@ -5,21 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from handlers.cards.card import Parameter, ParameterName, ScoreColumn
-from handlers.recipes.catalogue.autoregressive import GUIDANCE, TEMPERATURE, TOP_P, top_k
+from handlers.recipes.catalogue.autoregressive import GUIDANCE, TEMPERATURE, TOP_P, likelihood_columns, top_k
 from handlers.recipes.catalogue.recipe import AutoregressiveFit, Recipe
 
 __all__ = ["TRANSFORMER_RECIPES"]
 
 _TEXT: Mapping[ParameterName, Parameter] = {"temperature": TEMPERATURE, "top_k": top_k(256), "top_p": TOP_P}
 _PICTURES: Mapping[ParameterName, Parameter] = {**_TEXT, "guidance_scale": GUIDANCE}
-
-
-def _picture_columns(dims: int, levels: int) -> tuple[ScoreColumn, ...]:
-    text = (
-        f"log p(x|y), or log p(x) without labels, of the {dims} pixels, rounded to {levels} levels; natural "
-        "logarithms, not divided by the number of pixels"
-    )
-    return (ScoreColumn(name="log-likelihood", unit="nats", kind="EXACT", description=text),)
 
 
 def _text_columns(length: int) -> tuple[ScoreColumn, ...]:
@@ -52,7 +44,7 @@ TRANSFORMER_RECIPES = (
         evaluator="mnist-classifier",
         thresholds={"label-accuracy": 0.76},
         parameters=_PICTURES,
-        score_columns=_picture_columns(784, 4),
+        score_columns=likelihood_columns(784, 4),
         draw_steps=28,
         conditions=("PREFIX",),
         prefix_unit=56,
@@ -78,7 +70,7 @@ TRANSFORMER_RECIPES = (
         evaluator="digits-classifier",
         thresholds={"label-accuracy": 0.78},
         parameters={**_PICTURES, "top_k": top_k(17)},
-        score_columns=_picture_columns(64, 17),
+        score_columns=likelihood_columns(64, 17),
         draw_steps=16,
         conditions=("PREFIX",),
         max_exec_batch=64,
@@ -137,4 +129,3 @@ TRANSFORMER_RECIPES = (
         measured_samples=1000,
     ),
 )  # fmt: skip
-"""Lengths of texts are those of the rows of their data."""
