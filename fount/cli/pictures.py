@@ -98,24 +98,29 @@ def read_files(paths: Sequence[Path], limit: int, arrays: Sequence[str], *, floa
 
 
 def read_lines(paths: Sequence[Path], limit: int) -> GivenRows:
-    """Read the first lines of text files that are not empty, each a text: (N,) str, named by their numbers."""
+    """Read the first lines of text files that are not empty, each a text: (N,) str, named by their numbers from 0."""
     texts: list[str] = []
     for path in paths:
         if not path.exists():
             raise NotFound(f"There is no file {str(path)!r}.")
         try:
-            texts += [line for line in path.read_text(encoding="utf-8").splitlines() if line]
+            with path.open(encoding="utf-8") as lines:
+                filled = (line for line in map(_without_end, lines) if line)
+                texts += islice(filled, limit - len(texts))
         except (OSError, UnicodeDecodeError) as error:
-            raise refused(path, f"cannot be read as UTF-8 text ({error})") from error
+            raise refused(path, f"cannot be read as UTF-8 text ({error})", "texts") from error
     if not texts:
-        raise refused(paths[0], "has no lines; give one text a line")
-    texts = texts[:limit]
+        raise refused(paths[0], "has no lines; give one text a line", "texts")
     return GivenRows(values=np.array(texts, object), names=tuple(map(str, range(len(texts)))))
 
 
-def refused(path: Path, text: str) -> InvalidRequest:
+def refused(path: Path, text: str, content: str = "images") -> InvalidRequest:
     """Make the error of a file."""
-    return InvalidRequest("The images cannot be used:", fields=[(str(path), text)])
+    return InvalidRequest(f"The {content} cannot be used:", fields=[(str(path), text)])
+
+
+def _without_end(line: str) -> str:
+    return line.removesuffix("\n")
 
 
 def _image_files(path: Path, limit: int) -> Iterator[tuple[Path, str]]:

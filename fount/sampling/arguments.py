@@ -110,6 +110,14 @@ class Arguments:
             raise TypeError(f"{name} must be a sequence of str, got {type(values).__name__}")
         return [text_of(name, each) for each in values]
 
+    def utf8_of(self, name: str, text: str) -> bytes:
+        """Encode a text; a problem is added for half of a surrogate pair, which has no encoding."""
+        try:
+            return text.encode()
+        except UnicodeEncodeError as error:
+            self.add(name, f"holds {text[error.start]!r}, which is no character; give valid Unicode")
+            return b""
+
     def choice(self, name: str, choices: Mapping[str, _Choice], default: str) -> _Choice:
         """Read one of some words."""
         value = self.given.get(name, default)

@@ -214,23 +214,14 @@ def _prefix_of(arguments: Arguments) -> bytes:
         raise TypeError(f"prefix must be a str, or the bytes of pixels, got {type(prefix).__name__}")
     if not prefix:
         arguments.add("prefix", "is empty; leave it out, and samples are drawn from their beginning")
-    return prefix if isinstance(prefix, bytes) else _utf8("prefix", prefix, arguments)
+    return prefix if isinstance(prefix, bytes) else arguments.utf8_of("prefix", prefix)
 
 
 def _stop_of(arguments: Arguments) -> str:
     stop = arguments.text("stop")
     if not stop:
         arguments.add("stop", "is empty; leave it out, and it ends no text")
-    return _utf8("stop", stop, arguments).decode()
-
-
-def _utf8(name: str, text: str, arguments: Arguments) -> bytes:
-    """Encode a text; a problem is added for half of a surrogate pair, which has no encoding."""
-    try:
-        return text.encode()
-    except UnicodeEncodeError as error:
-        arguments.add(name, f"holds {text[error.start]!r}, which is no character; give valid Unicode")
-        return b""
+    return arguments.utf8_of("stop", stop).decode()
 
 
 def label_ref(name: str, label: object, arguments: Arguments) -> sampling_pb2.LabelRef:

@@ -49,7 +49,7 @@ def texts_of(name: str, value: Any, arguments: Arguments) -> NDArray[Any] | None
         return None
     encoded = np.empty(len(texts), object)
     for row, text in enumerate(texts):
-        encoded[row] = text.encode(errors="replace")
+        encoded[row] = arguments.utf8_of(name, text)
         if not text:
             arguments.add(name, f"holds an empty text at {row}; give one character or more")
     return encoded

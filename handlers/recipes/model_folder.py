@@ -150,15 +150,12 @@ def _describe(
 ) -> Card:
     classes = recipe.classes
     encodings: tuple[Literal["UINT8", "FLOAT32", "PNG"], ...] = ("UINT8", "FLOAT32", "PNG") if recipe.samples else ()
-    if recipe.length is None:
+    if recipe.modality == "image":
         height, width, channels = (int(recipe.config[key]) for key in ("height", "width", "channels"))
         sample = Sample(modality="image", height=height, width=width, channels=channels, value_range=recipe.value_range)
-    elif recipe.family == "text-transformer":
-        sample = Sample(modality="text", length=recipe.length, value_range=recipe.value_range)
-        encodings = ("UINT8",)
     else:
-        sample = Sample(modality="vector", length=recipe.length, value_range=recipe.value_range)
-        encodings = ("FLOAT32",)
+        sample = Sample(modality=recipe.modality, length=recipe.length, value_range=recipe.value_range)
+        encodings = ("UINT8",) if recipe.modality == "text" else ("FLOAT32",)
     return Card(
         name=recipe.name,
         version=_VERSION,

@@ -85,12 +85,12 @@ class GivenFeed:
     labels: LabelSource
     dtype: Dtype
 
-    @property
+    @cached_property
     def row_dims(self) -> tuple[int, ...]:
         """As of its items."""
         return self.part(self.first_index, 1).row_dims
 
-    @property
+    @cached_property
     def row_bytes(self) -> int:
         """As of its items."""
         return self.part(self.first_index, 1).row_bytes

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from handlers.cards.card import ConditionName, OperationName, Parameter, ParameterName, Precision, ScoreColumn
 from handlers.recipes.data.augmentations import Augmentation, ShiftAndNoise
@@ -302,6 +302,13 @@ class Recipe:
     prefix_unit: int = 1
     max_exec_batch: int = 256
     measured_samples: int = 10_000
+
+    @property
+    def modality(self) -> Literal["image", "vector", "text"]:
+        """What a row of its data is."""
+        if self.length is None:
+            return "image"
+        return "text" if isinstance(self.fit, AutoregressiveFit) else "vector"
 
     @property
     def samples(self) -> bool:

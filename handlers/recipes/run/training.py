@@ -144,9 +144,9 @@ def train_module(
         task = build_task(recipe, data, steps=options.steps, generator=generator, device=device)
         probe: Probe
         if isinstance(recipe.fit, AutoregressiveFit):
-            of_kind = LikelihoodProbe if recipe.length is None else TextProbe
+            of_kind = TextProbe if recipe.modality == "text" else LikelihoodProbe
             probe = of_kind(data, recipe.classes, recipe.value_range, device)
-        elif recipe.length is not None:
+        elif recipe.modality == "vector":
             probe = PointProbe(data, recipe.value_range, device)
         elif isinstance(recipe.fit, AutoencoderFit | PrincipalFit):
             noise = recipe.fit.noise if isinstance(recipe.fit, AutoencoderFit) else 0.0

@@ -37,6 +37,8 @@ async def test_a_client_scores_texts(running: Running) -> None:
         assert np.allclose(await client.score("verse", "one"), scores(["one"]), atol=1e-5)
         with pytest.raises(InvalidRequest, match="empty text at 1"):
             await client.score("verse", ["a", ""])
+        with pytest.raises(InvalidRequest, match="which is no character"):
+            await client.score("verse", ["a", "b\ud800"])
 
 
 WRONG = {
