@@ -7,7 +7,7 @@ slowed down, and memory does not grow.
 from __future__ import annotations
 
 import math
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from service.calls import Labels
 from service.domain import Dtype, Encoding, Priority, ServedModel, Target
 from service.errors import InvalidRequest, Violation
-from service.latent.tasks import Batch, Interpolate, Task, WorkerAccess
+from service.latent.tasks import Batch, Interpolate, Score, Task, WorkerAccess
 from service.read_ahead import map_in_order
 from service.scheduler.inference import InferenceClient
 from service.scheduler.work import Piece, RequestContext
@@ -26,6 +26,7 @@ __all__ = ["GivenStream", "ReceivedRows", "pair_rows", "results"]
 
 _MOST_OUTPUTS, _BATCH_BYTES = 2048, 1 << 20  # made together
 _LEAST_BYTES = 1 << 16  # that a batch counts in the window, however small
+_BATCH_S, _WINDOW_S = 2.0, 8.0  # of one worker: results arrive steadily, although batches take turns
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -101,6 +102,11 @@ def results(
     """
     rows = pair_rows(received, stream) if isinstance(stream.task, Interpolate) else received
 
+    def seconds() -> float:
+        if not isinstance(stream.task, Score):  # no other operation takes long
+            return 0.0
+        return inference.seconds_to_score(stream.target, stream.model, stream.task.parameters)
+
     async def make(job: _Job) -> Piece:
         part, outputs = job
         is_first = part.first_row == stream.start_index and not outputs.start
@@ -110,9 +116,10 @@ def results(
     def size(job: _Job) -> int:
         part, outputs = job
         given_bytes = part.rows.nbytes // (len(part.rows) * stream.task.factor)  # that each output keeps in memory
-        return max(_LEAST_BYTES, len(outputs) * (stream.output_bytes + given_bytes))
+        of_time = round(window_bytes * min(1.0, len(outputs) * seconds() / _WINDOW_S))
+        return max(_LEAST_BYTES, len(outputs) * (stream.output_bytes + given_bytes), of_time)
 
-    return map_in_order(_jobs(stream, rows), make, size=size, window=window_bytes)
+    return map_in_order(_jobs(stream, rows, seconds), make, size=size, window=window_bytes)
 
 
 async def pair_rows(received: AsyncGenerator[ReceivedRows], stream: GivenStream) -> AsyncGenerator[ReceivedRows]:
@@ -157,13 +164,19 @@ def _refuse(field: str, description: str) -> None:
     raise InvalidRequest((Violation(field=field, description=description),))
 
 
-async def _jobs(stream: GivenStream, received: AsyncGenerator[ReceivedRows]) -> AsyncGenerator[_Job]:
+async def _jobs(
+    stream: GivenStream, received: AsyncGenerator[ReceivedRows], seconds: Callable[[], float]
+) -> AsyncGenerator[_Job]:
+    """Cut the outputs of rows into batches, by what an output is expected to take now."""
     most = max(1, min(_MOST_OUTPUTS, _BATCH_BYTES // max(1, stream.output_bytes)))
     async with aclosing(received):
         async for rows in received:
-            count = len(rows.rows) * stream.task.factor
-            for first in range(0, count, most):
-                yield rows, range(first, min(first + most, count))
+            first, count = 0, len(rows.rows) * stream.task.factor
+            while first < count:
+                affordable = _BATCH_S / max(seconds(), _BATCH_S / most)
+                last = min(first + max(1, int(affordable)), count)
+                yield rows, range(first, last)
+                first = last
 
 
 async def _make(

@@ -16,7 +16,7 @@ from functools import partial
 
 from service.calls import Call, Reply
 from service.config import GatewayConfig
-from service.domain import Priority, Target
+from service.domain import Operation, Priority, Target
 from service.errors import FountServiceError, NotReady, WorkerBusy, WorkerFault, WorkerLost
 from service.scheduler.fair_queue import INTERACTIVE_CALLS, FairQueue
 from service.scheduler.stream import SampleStream
@@ -53,8 +53,8 @@ class Backlog:
         idle: Callable[[Backlog], None],
     ) -> None:
         self.target = target
-        batch_seconds = next((each.batch_seconds for each in pool.offers() if each.target == target), {})
-        self.costs = CostModel(batch_seconds)
+        self._batch_seconds = next((each.batch_seconds for each in pool.offers() if each.target == target), {})
+        self._costs: dict[Operation, CostModel] = {}
         self.streams = FairQueue()
         self._pool, self._config, self._metrics, self._idle = pool, config, metrics, idle
         self._repeated: deque[WorkerCall] = deque()
@@ -87,11 +87,17 @@ class Backlog:
     @property
     def max_waiting_s(self) -> float:
         """An upper bound of the waiting work, in seconds of one worker; cheaper to compute than the exact sum."""
-        return self.costs.per_unit_s * self._unissued_units
+        return max((each.per_unit_s for each in self._costs.values()), default=0.0) * self._unissued_units
+
+    def costs(self, operation: Operation) -> CostModel:
+        """The costs of one operation: a unit of drawing says little of a unit of scoring."""
+        if operation not in self._costs:
+            self._costs[operation] = CostModel(self._batch_seconds)
+        return self._costs[operation]
 
     def seconds_of(self, stream: SampleStream, samples: int) -> float:
         """Return the worker time of so many samples of a stream."""
-        return self.costs.per_unit_s * samples * stream.sample_units
+        return self.costs(stream.work.operation).per_unit_s * samples * stream.sample_units
 
     def add(self, stream: SampleStream) -> None:
         """Add a stream."""
@@ -221,14 +227,15 @@ class Backlog:
         Draws of many steps that do not fit whole are preempted; the best batch of which one step fits draws them at the
         lowest cost.
         """
-        units = self.costs.units_within(self._budget_s(leader))
+        costs = self.costs(leader.work.operation)
+        units = costs.units_within(self._budget_s(leader))
         within_budget = int(units / leader.sample_units)
         if leader.steps > 1:
-            within_budget = max(within_budget, min(self.costs.granule, int(units / leader.work.row_cost)))
+            within_budget = max(within_budget, min(costs.granule, int(units / leader.work.row_cost)))
         row_bytes = max(1, leader.work.sample_bytes, leader.work.feed.row_bytes)
-        fewest = max(1, min(self.costs.smallest, _MIN_BATCH_BYTES // row_bytes))
+        fewest = max(1, min(costs.smallest, _MIN_BATCH_BYTES // row_bytes))
         most = max(fewest, min(within_budget, _CALL_BYTES // row_bytes))
-        return most - most % self.costs.granule if most >= self.costs.granule else most
+        return most - most % costs.granule if most >= costs.granule else most
 
     def _budget_s(self, leader: SampleStream) -> float:
         """Return how long a call led by this stream may take."""
@@ -242,7 +249,8 @@ class Backlog:
         return min(long_s, short_s * float(_RAMP_FACTOR**ramp))
 
     def _send(self, call: WorkerCall) -> None:
-        request = call.to_call(self.target, self.costs, self._budget_s(call.leader))
+        costs = self.costs(call.leader.work.operation)
+        request = call.to_call(self.target, costs, self._budget_s(call.leader))
         self._starting += 1
         self._timing.sent(call, request.cost_s or 0.0, self._pool.workers(self.target), time.monotonic())
         task = asyncio.get_running_loop().create_task(self._execute(call, request))
@@ -266,7 +274,8 @@ class Backlog:
             self._timing.ended(call, took_s, reply.compute_s if reply else None)
         self._metrics.called(self.target, call.samples, took_s, reply)
         preempted = call.complete(reply)
-        self.costs.learn(call.units * (steps - (preempted.steps_left if preempted else 0)), reply.compute_s)
+        units = call.units * (steps - (preempted.steps_left if preempted else 0))
+        self.costs(call.leader.work.operation).learn(units, reply.compute_s)
         if preempted:
             self._preempted[preempted.leader.work.context.priority].append(preempted)
 

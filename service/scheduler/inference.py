@@ -173,8 +173,12 @@ class InferenceClient:
         Returns:
             (n, columns) float32, zero where the worker failed, and the failures by row.
         """
-        dims = (len(model.score_columns),)
-        return await self._run_given(target, Operation.SCORE, given, Dtype.FLOAT32, dims, parameters, context)
+        dims, row_cost = (len(model.score_columns),), _score_cost(model, parameters)
+        return await self._run_given(target, Operation.SCORE, given, Dtype.FLOAT32, dims, parameters, context, row_cost)
+
+    def seconds_to_score(self, target: Target, model: ServedModel, parameters: Parameters) -> float:
+        """Return the expected worker time of one score."""
+        return self._scheduler.seconds_per_unit(target, Operation.SCORE) * _score_cost(model, parameters)
 
     async def _run_given(
         self,
@@ -185,12 +189,11 @@ class InferenceClient:
         dims: tuple[int, ...],
         parameters: Parameters,
         context: RequestContext,
+        row_cost: float = 1.0,
     ) -> tuple[NDArray[Any], dict[int, Failure]]:
         item = GivenItem(rows=given.rows, labels=given.labels, seed=given.seed, indices=given.indices, dtype=dtype)
         row_bytes = math.prod(dims) * dtype.numpy.itemsize
-        work = replace(_work(target, operation, item, row_bytes, context), parameters=parameters)
-        if operation is Operation.SCORE:  # each importance sample is another latent decoded
-            work = replace(work, row_cost=float(parameters.importance_samples or 1))
+        work = replace(_work(target, operation, item, row_bytes, context), parameters=parameters, row_cost=row_cost)
         return await self._run(work, dtype, dims)
 
     async def transform(
@@ -258,6 +261,14 @@ def _check_rows(piece: Piece, dtype: Dtype, dims: tuple[int, ...] | None) -> Non
             f"the worker returned {rows.dtype.name} rows of {list(rows.shape[1:])}, "
             f"and {dtype.numpy.name} rows of {expected} were requested"
         )
+
+
+def _score_cost(model: ServedModel, parameters: Parameters) -> float:
+    """Return the cost of a score, in steps of a draw: of each importance sample, as many as a draw has.
+
+    What a step of a score costs is learned from the first calls.
+    """
+    return float((parameters.steps or model.draw_steps) * (parameters.importance_samples or 1))
 
 
 def _with_nan(rows: NDArray[np.float32], failures: dict[int, Failure]) -> NDArray[np.float32]:

@@ -16,7 +16,7 @@ from collections.abc import Collection
 from functools import partial
 
 from service.config import GatewayConfig
-from service.domain import Priority, Target
+from service.domain import Operation, Priority, Target
 from service.errors import NotReady, Overloaded
 from service.scheduler.backlog import Backlog
 from service.scheduler.stream import SampleStream, SendBuffer
@@ -74,6 +74,10 @@ class BatchingScheduler:
         self._streams_of[subject] += 1
         backlog.add(stream)
         return stream
+
+    def seconds_per_unit(self, target: Target, operation: Operation) -> float:
+        """Return the expected worker time of one unit of an operation; see `CostModel`."""
+        return self._backlog(target).costs(operation).per_unit_s
 
     def _stream_closed(self, backlog: Backlog, stream: SampleStream) -> None:
         subject = stream.work.context.caller.subject

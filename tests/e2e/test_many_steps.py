@@ -22,15 +22,22 @@ FURTHER = ("grammar-gpt", "digits-imagegpt", "digits-fvbn")
 SEED, COUNT = 20_271, 90
 TALL = 5
 """Rows of pixels that are given."""
+LITTLE_NOISE = 0.002
+"""An untrained network amplifies rounding where there is more, beyond the tolerance of golden samples."""
 
 
 @contextmanager
 def serving_models(folder: Path, models: tuple[str, ...]) -> Iterator[Served]:
+    """Serve models of the store, or of folders."""
     out, store = folder / "archives", str(REPOSITORY / "model_store")
-    packed = run_fount("pack", *models, "--model-store", store, "--out", str(out), home=folder)
-    assert packed.returncode == 0, packed.stderr
+    run("pack", *models, "--model-store", store, "--out", str(out), home=folder)
     with serving(out, folder) as running:
         yield running
+
+
+def run(*command: str, home: Path) -> None:
+    ended = run_fount(*command, home=home)
+    assert ended.returncode == 0, ended.stdout + ended.stderr
 
 
 @pytest.fixture(scope="module")
@@ -42,8 +49,15 @@ def served_many(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
 
 @pytest.fixture(scope="module")
 def served_further(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    """A stack of further ones."""
-    with serving_models(tmp_path_factory.mktemp("further"), FURTHER) as running:
+    """A stack of further ones, and of a network that diffusers made."""
+    from diffusers import DDPMScheduler  # with torch, which most of these tests do without
+
+    from tests.handlers.diffusers_models.saved import save_pipeline
+
+    folder = tmp_path_factory.mktemp("further")
+    saved = save_pipeline(folder / "saved", 3, DDPMScheduler(beta_end=LITTLE_NOISE))
+    run("new", "ddpm", "--from-diffusers", str(saved), "--model-store", str(folder / "store"), home=folder)
+    with serving_models(folder, (*FURTHER, str(folder / "store" / "ddpm"))) as running:
         yield running
 
 
@@ -91,6 +105,22 @@ async def test_further_models_keep_the_promise_of_addresses(served_further: Serv
         prefix = "the " if model == "grammar-gpt" else digits[0, :4].tobytes()
         whole, joined = await in_parts(served_further.server, model, prefix=prefix)
         assert joined == whole, model
+
+
+@pytest.mark.slow
+async def test_a_network_of_diffusers_draws_its_pictures_whatever_the_parts(served_further: Served) -> None:
+    from diffusers import DDIMScheduler
+    from torch import tensor
+
+    from tests.handlers.diffusers_models.saved import draw_with_diffusers, make_unet, noise_of
+
+    whole, joined = await in_parts(served_further.server, "ddpm", label=1, steps=10)
+    assert joined == whole
+    with Client(served_further.server) as client:
+        drawn = client.sample("ddpm", label=1, steps=10, seed=3, count=5)
+    expected = draw_with_diffusers(make_unet(3), DDIMScheduler(beta_end=LITTLE_NOISE), noise_of(5), tensor([1] * 5), 10)
+    pixels = 127.5 * (expected.permute(0, 2, 3, 1).numpy() + 1)  # (B, C, H, W) -> (B, H, W, C)
+    assert np.abs(np.asarray(drawn).astype(float) - pixels).max() <= 2
 
 
 @pytest.mark.parametrize(

@@ -25,13 +25,14 @@ RPCS = ("Encode", "Decode", "Reconstruct", "Interpolate", "Vary", "Score", "Clas
 
 
 def pool_of_models() -> MemoryPool:
-    """Models of 2×3 pixels, with and without classes; of points of two numbers; and of one that only samples."""
+    """Models of 2×3 pixels with and without classes, that only sample, or in steps; of points; and of text."""
     return MemoryPool(
         models=[
             memory_model("plain", labels=(), operations=FULL - {Operation.CLASSIFY}, **EXTRAS),
             memory_model("classes", operations=FULL, **EXTRAS),
             memory_model("points", labels=(), dims=(2,), operations=FULL - {Operation.CLASSIFY}, **EXTRAS),
             memory_model("sampler"),
+            memory_model("steps", labels=(), operations=TEXT, draw_steps=20, score_columns=("a", "b")),
             memory_model("verse", labels=(), operations=TEXT, max_text_bytes=8, score_columns=("a",)),
         ]
     )

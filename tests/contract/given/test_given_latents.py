@@ -134,5 +134,5 @@ async def test_a_model_without_a_decoder_is_a_failed_precondition(running: Runni
 async def test_models_say_how_much_may_be_given(running: Running) -> None:
     listed = (await running.models.ListModels(model_pb2.ListModelsRequest())).models
     assert {each.ref.name: each.limits.max_given_bytes for each in listed} == {
-        "classes": 1 << 20, "plain": 1 << 20, "points": 1 << 20, "sampler": 0, "verse": 0,
+        "classes": 1 << 20, "plain": 1 << 20, "points": 1 << 20, "sampler": 0, "steps": 0, "verse": 0,
     }  # fmt: skip

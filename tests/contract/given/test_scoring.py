@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 
 from fount.v1 import model_pb2, sampling_pb2
-from tests.contract.gateways import Running
-from tests.contract.given.streams import answer, pixels, ref, results, rows
+from service.domain import Operation
+from tests.contract.gateways import Running, serving_slowly
+from tests.contract.given.streams import answer, pixels, pool_of_models, ref, results, rows
 
 
 def scores(images: np.ndarray, labels=0) -> np.ndarray:
@@ -68,3 +70,30 @@ async def test_a_failed_row_fails_alone(running: Running) -> None:
     _, (chunk,), found = await answer(running, "Score", {}, rows(pixels(3)))
     assert [each.index for each in chunk.errors] == [1]
     assert found[1].tolist() == [0, 0]
+
+
+async def test_costly_scores_are_cut_into_short_calls_and_leave_the_cost_of_draws(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A score takes 100 steps' time, of which the gateway knows the model's 20."""
+    monkeypatch.setattr("service.workers.memory._steps_taken", lambda call, model: 100)
+    monkeypatch.setattr("service.latent.stream._BATCH_S", 0.2)
+    images = pixels(30)
+    async with serving_slowly(pool_of_models(), bulk_batch_ms=200) as running:
+        _, chunks, found = await answer(running, "Score", {"model": ref("steps")}, rows(images))
+        counts = [sum(item.count for item in call.items) for call in running.pool.calls]
+        (backlog,) = running.gateway.scheduler._backlogs.values()
+        assert backlog.costs(Operation.SAMPLE).per_unit_s == pytest.approx(0.001)
+        assert backlog.costs(Operation.SCORE).per_unit_s > 0.002
+    assert np.allclose(found, scores(images), atol=1e-5)
+    assert max(counts) <= 10  # in 200 ms, of 20 steps each
+    assert counts[-1] < counts[0]
+    assert not any(call.step_limit for call in running.pool.calls)
+    assert len(chunks) >= 3
+
+
+async def test_steps_make_a_score_cost_more_and_are_no_limit(running: Running) -> None:
+    images, config = pixels(4), {"model": ref("steps"), "parameters": sampling_pb2.Parameters(steps=1000)}
+    assert np.allclose(await results(running, "Score", config, rows(images)), scores(images), atol=1e-5)
+    assert not any(call.step_limit for call in running.pool.calls)
+    assert all(call.cost_s >= 1000 * 1e-5 for call in running.pool.calls)
