@@ -13,10 +13,12 @@ from fount.documents import parse, record
 from service.domain import Parameters
 from service.evaluation.results import Panel
 
-__all__ = ["FORMAT", "PinnedModel", "Specification"]
+__all__ = ["FORMAT", "MOST_SCORED", "PinnedModel", "Specification"]
 
 FORMAT = 1
 """Version of the specification and of the files that steps leave. A runner refuses any other."""
+MOST_SCORED = 2000
+"""Rows of either split that are scored: enough for a difference of a twentieth of a standard deviation."""
 
 
 @record
@@ -51,6 +53,7 @@ class Specification:
         gates: as given; they can be parsed.
         score: the name of the log-likelihood that real rows are compared by, the first column of the generator's SCORE;
             empty: it has none, the caller may not score, or memorisation is not evaluated.
+        score_rows: the most rows of either split that are scored.
         code_version: Fount's version at creation.
         format: of this value.
     """
@@ -75,6 +78,7 @@ class Specification:
     gates: tuple[str, ...]
     code_version: str
     score: str = ""
+    score_rows: int = MOST_SCORED
     format: int = FORMAT
 
     @property

@@ -23,7 +23,7 @@ from service.evaluation.compatibility import PinnedRole, check_fit, check_kind, 
 from service.evaluation.panels.gates import parse_gate
 from service.evaluation.panels.registry import FEWEST_SAMPLES
 from service.evaluation.results import Panel
-from service.evaluation.specification import Specification
+from service.evaluation.specification import MOST_SCORED, Specification
 from service.rpc.evaluation_message import PANELS
 from service.rpc.fields import Violations, raise_violations, read_parameters
 
@@ -31,6 +31,7 @@ __all__ = ["read_create_request"]
 
 _DEFAULT_COUNT = 10_000
 _MIN_SAMPLES, _MIN_ROWS = 50, 50
+_SCORE_STEPS = 5000  # of the scores of a split together: some models take seconds for a row
 _MAX_GATES, _MAX_GATE_CHARACTERS = 64, 200
 _TRAINING_SPLIT, _HELD_OUT_SPLIT = "train", "test"
 
@@ -137,6 +138,7 @@ class _Reader:
             panels=panels,
             gates=tuple(request.gates),
             score=self._score(generator.model, panels),
+            score_rows=max(1, min(MOST_SCORED, _SCORE_STEPS // generator.model.draw_steps)),
             code_version=version("fount"),
         )
 

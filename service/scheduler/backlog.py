@@ -11,7 +11,7 @@ import asyncio
 import logging
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 
 from service.calls import Call, Reply
@@ -53,7 +53,7 @@ class Backlog:
         idle: Callable[[Backlog], None],
     ) -> None:
         self.target = target
-        self._batch_seconds = next((each.batch_seconds for each in pool.offers() if each.target == target), {})
+        self._offer = next((each for each in pool.offers() if each.target == target), None)
         self._costs: dict[Operation, CostModel] = {}
         self.streams = FairQueue()
         self._pool, self._config, self._metrics, self._idle = pool, config, metrics, idle
@@ -90,9 +90,12 @@ class Backlog:
         return max((each.per_unit_s for each in self._costs.values()), default=0.0) * self._unissued_units
 
     def costs(self, operation: Operation) -> CostModel:
-        """The costs of one operation: a unit of drawing says little of a unit of scoring."""
+        """Return the costs of one operation; a score is expected to take as long as a draw until some have."""
         if operation not in self._costs:
-            self._costs[operation] = CostModel(self._batch_seconds)
+            seconds: Mapping[int, float] = self._offer.batch_seconds if self._offer else {}
+            model = self._offer.model if self._offer else None
+            steps = model.draw_steps if model and operation is Operation.SCORE else 1
+            self._costs[operation] = CostModel({size: steps * each for size, each in seconds.items()})
         return self._costs[operation]
 
     def seconds_of(self, stream: SampleStream, samples: int) -> float:
@@ -225,10 +228,13 @@ class Backlog:
         """Return how many samples a call led by this stream may hold.
 
         Draws of many steps that do not fit whole are preempted; the best batch of which one step fits draws them at the
-        lowest cost.
+        lowest cost. Other operations are not: where the smallest batch already takes too long, the call may take twice
+        that, for many more rows.
         """
-        costs = self.costs(leader.work.operation)
-        units = costs.units_within(self._budget_s(leader))
+        costs, budget_s = self.costs(leader.work.operation), self._budget_s(leader)
+        if leader.work.operation is not Operation.SAMPLE:
+            budget_s = max(budget_s, 2 * costs.seconds(costs.smallest * leader.sample_units))
+        units = costs.units_within(budget_s)
         within_budget = int(units / leader.sample_units)
         if leader.steps > 1:
             within_budget = max(within_budget, min(costs.granule, int(units / leader.work.row_cost)))

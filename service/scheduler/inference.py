@@ -264,11 +264,8 @@ def _check_rows(piece: Piece, dtype: Dtype, dims: tuple[int, ...] | None) -> Non
 
 
 def _score_cost(model: ServedModel, parameters: Parameters) -> float:
-    """Return the cost of a score, in steps of a draw: of each importance sample, as many as a draw has.
-
-    What a step of a score costs is learned from the first calls.
-    """
-    return float((parameters.steps or model.draw_steps) * (parameters.importance_samples or 1))
+    """Return the cost of a score, relative to one with the model's own number of steps and one importance sample."""
+    return (parameters.steps or model.draw_steps) / model.draw_steps * (parameters.importance_samples or 1)
 
 
 def _with_nan(rows: NDArray[np.float32], failures: dict[int, Failure]) -> NDArray[np.float32]:

@@ -25,7 +25,7 @@ from service.domain import Parameters
 from service.errors import FountServiceError
 from service.evaluation.pipeline.pipeline import Pipeline
 from service.evaluation.results import Panel
-from service.evaluation.specification import PinnedModel, Specification
+from service.evaluation.specification import MOST_SCORED, PinnedModel, Specification
 from service.evaluation.workers import DrawnSamples
 
 
@@ -47,6 +47,7 @@ def specification(
     gates: tuple[str, ...] = (),
     dataset_digest: str = "",
     score: str = "",
+    score_rows: int = MOST_SCORED,
 ) -> Specification:
     """Digits against a generator that mixes training rows."""
     found = digits()
@@ -72,6 +73,7 @@ def specification(
         panels=fitting,
         gates=gates,
         score=score,
+        score_rows=score_rows,
         code_version="test",
     )
 

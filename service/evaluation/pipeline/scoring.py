@@ -31,19 +31,20 @@ class ScoringStage:
     def __init__(self, specification: Specification, *, workers: Workers, retry: WorkerRetry, files: StepFiles) -> None:
         self._specification, self._files = specification, files
         self._workers, self._retry = workers, retry
-        self.chunks = chunks(specification.held_out_rows, chunk_rows(specification.image_shape))
+        rows = min(specification.held_out_rows, specification.score_rows)
+        self.chunks = chunks(rows, chunk_rows(specification.image_shape))
 
     async def score(self, number: int, held_out: RealRows, training: RealRows) -> Arrays:
         """Score one chunk of both: held_out (n,) and training (n,) float32, NaN where a worker failed."""
 
         async def make() -> Arrays:
             chunk = self.chunks[number]
-            drawn = self._choose(training, len(held_out))
-            of_held_out = np.arange(len(held_out))[chunk]
+            of_held_out = self._choose("scores of held-out rows", held_out, self._specification.score_rows)
+            of_training = self._choose("scores", training, len(of_held_out))
             first = self._specification.held_out_rows + chunk.start  # whose noise is that of no held-out row
             return {
-                "held_out": await self._score(held_out, of_held_out, chunk.start),
-                "training": await self._score(training, drawn[chunk], first),
+                "held_out": await self._score(held_out, of_held_out[chunk], chunk.start),
+                "training": await self._score(training, of_training[chunk], first),
             }
 
         return await self._files.arrays(f"score-{number:05d}", make)
@@ -55,10 +56,10 @@ class ScoringStage:
         finite = {name: each[np.isfinite(each)].astype(np.float64) for name, each in scores.items()}
         return LogLikelihoods(name=self._specification.score, **finite)
 
-    def _choose(self, training: RealRows, count: int) -> NDArray[np.int64]:
-        """Choose training rows, as many as there are held-out rows if possible; ascending."""
-        random = random_generator(self._specification.seed, "scores")
-        return np.sort(random.choice(len(training), min(count, len(training)), replace=False))
+    def _choose(self, purpose: str, rows: RealRows, count: int) -> NDArray[np.int64]:
+        """Choose that many rows, or all if there are fewer; ascending."""
+        random = random_generator(self._specification.seed, purpose)
+        return np.sort(random.choice(len(rows), min(count, len(rows)), replace=False))
 
     async def _score(self, rows: RealRows, chosen: NDArray[np.int64], first: int) -> NDArray[np.float32]:
         spec = self._specification

@@ -172,6 +172,14 @@ async def test_it_scores_real_rows_of_a_model_that_can(tmp_path: Path, condition
     assert (workers.calls["score"], "scoring real rows" in notes.stages) == (2, True)
 
 
+async def test_it_scores_no_more_rows_than_are_wanted(tmp_path: Path) -> None:
+    spec = specification(100, panels=(Panel.MEMORISATION,), score="log-density", score_rows=60)
+    notes = await run(tmp_path, spec, FakeWorkers())
+    gap = next(each for each in notes.metrics if each.name == "train_test_gap")
+    assert "of 60 training rows less that of 60 held-out rows" in gap.method
+    assert gap.value == pytest.approx(100, abs=3)
+
+
 async def test_it_scores_nothing_of_a_model_that_cannot(tmp_path: Path) -> None:
     notes = await run(tmp_path, specification(panels=(Panel.MEMORISATION,)), workers := FakeWorkers())
     assert "train_test_gap" not in {each.name for each in notes.metrics}

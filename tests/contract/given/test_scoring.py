@@ -7,7 +7,7 @@ import pytest
 
 from fount.v1 import model_pb2, sampling_pb2
 from service.domain import Operation
-from tests.contract.gateways import Running, serving_slowly
+from tests.contract.gateways import Running, serving, serving_slowly
 from tests.contract.given.streams import answer, pixels, pool_of_models, ref, results, rows
 
 
@@ -90,6 +90,17 @@ async def test_costly_scores_are_cut_into_short_calls_and_leave_the_cost_of_draw
     assert counts[-1] < counts[0]
     assert not any(call.step_limit for call in running.pool.calls)
     assert len(chunks) >= 3
+
+
+async def test_scores_share_calls_that_take_long_however_few_they_are() -> None:
+    pool = pool_of_models()
+    pool.batch_seconds = {1: 0.01, 64: 0.0163}  # of a step; of the 20 steps of a score at least 0.2 s
+    pool.faults.delay_s = 0.3
+    images = pixels(60)
+    async with serving(pool, bulk_batch_ms=200) as running:
+        found = await results(running, "Score", {"model": ref("steps")}, *(rows(images[k::3]) for k in range(3)))
+    assert np.allclose(found, scores(np.concatenate([images[k::3] for k in range(3)])), atol=1e-5)
+    assert len(pool.calls) <= 6
 
 
 async def test_steps_make_a_score_cost_more_and_are_no_limit(running: Running) -> None:
