@@ -172,6 +172,7 @@ class CausalTransformer(nn.Module, ABC):
         super().__init__()
         self.tokens, self.values, self.run = tokens, values, config.run
         self.embedding = nn.Embedding(values, config.features)
+        self.start = nn.Parameter(torch.empty(1, config.features))  # stands before the first token
         self.blocks = nn.ModuleList(_Block(config.features, config.heads) for _ in range(config.layers))
         self.norm = nn.LayerNorm(config.features)
         self.head = _Dense(config.features, values)
@@ -205,21 +206,17 @@ class CausalTransformer(nn.Module, ABC):
         """Turn tokens, (B, T) int64, into rows of the state, (B, ...) float32."""
 
     @abstractmethod
-    def _positions(self) -> Tensor:
-        """Return the vector of each position, (T, F): of the token that is predicted there, not of the one before."""
-
-    @abstractmethod
-    def _start(self, labels: Tensor | None, count: int) -> Tensor:
-        """Return the vectors of what stands before the first token, (B, F)."""
+    def _positions(self, labels: Tensor | None) -> Tensor:
+        """Return the vector of each position, (B or 1, T, F): of the token predicted there, not of the one before."""
 
     def _logits_of(self, x: Tensor) -> Tensor:
         """Compute logits from the blocks' output, (..., F) -> (..., values)."""
         return torch.add(self.head(self.norm(x)), self.bias)
 
     def _inputs(self, tokens: Tensor, labels: Tensor | None) -> Tensor:
-        """Embed the label and the first N tokens, (B, N) -> (B, N + 1, F)."""
-        vectors = torch.cat([self._start(labels, len(tokens))[:, None], self.embedding(tokens)], dim=1)
-        return vectors + self._positions()[: vectors.shape[1]]
+        """Embed the start and the first N tokens, (B, N) -> (B, N + 1, F)."""
+        vectors = torch.cat([self.start.expand(len(tokens), 1, -1), self.embedding(tokens)], dim=1)
+        return vectors + self._positions(labels)[:, : vectors.shape[1]]
 
     def logits(self, tokens: Tensor, labels: Tensor | None) -> Tensor:
         """Compute the logits of every token, (B, T, values), given those before it; labels as in `log_likelihood`."""
@@ -274,6 +271,7 @@ class CausalTransformer(nn.Module, ABC):
         guidance = 1.0 if draw.guidance_scale is None or labels is None else draw.guidance_scale
         passes = [labels] if guidance == 1 else [labels, None]
         inputs = [self._inputs(tokens[:, :start], each) for each in passes]
+        positions = [self._positions(each) for each in passes]
         caches: list[list[tuple[Tensor, Tensor]]] = [[] for _ in passes]
         for position in range(start, stop):
             found = [self._extend(x, cache) for x, cache in zip(inputs, caches, strict=True)]
@@ -281,8 +279,8 @@ class CausalTransformer(nn.Module, ABC):
             values = draw_values(logits, uniforms[:, position - start], draw)
             tokens[:, position] = torch.where(is_given[:, position], tokens[:, position], values)
             if position + 1 < stop:
-                vectors = self.embedding(tokens[:, position, None]) + self._positions()[position + 1]  # (B, 1, F)
-                inputs = [vectors for _ in passes]
+                vectors = self.embedding(tokens[:, position, None])  # (B, 1, F)
+                inputs = [vectors + each[:, position + 1, None] for each in positions]
         is_given[:, :start], is_given[:, stop:] = True, True  # or left out
         drawn = self._write((~is_given).long() * (self.values - 1)) > 0  # the last value has no 0 in it
         return torch.where(drawn, self._write(tokens), state)
@@ -321,7 +319,10 @@ class CausalTransformer(nn.Module, ABC):
 
 
 class ImageTransformer(CausalTransformer):
-    """A transformer of pictures in [0, 1], row by row of patches; a place is described by its row and its column."""
+    """A transformer of pictures in [0, 1], row by row of patches.
+
+    A place is described by its row, its column, and what the class adds to it.
+    """
 
     place_values: Tensor
 
@@ -335,7 +336,7 @@ class ImageTransformer(CausalTransformer):
         self.config = config
         self.row_positions = nn.Parameter(torch.empty(self.grid[0], config.features))
         self.column_positions = nn.Parameter(torch.empty(self.grid[1], config.features))
-        self.class_embedding = nn.Embedding(config.classes + 1, config.features)  # the last is of no class
+        self.class_positions = nn.Embedding(config.classes + 1, self.tokens * config.features)  # the last: no class
         self.register_buffer("place_values", config.levels ** torch.arange(digits), persistent=False)
         self._set_initial_weights()
 
@@ -360,13 +361,10 @@ class ImageTransformer(CausalTransformer):
         joined = cut.permute(0, 3, 1, 4, 2, 5).reshape(len(tokens), config.channels, config.height, config.width)
         return joined.float() / (config.levels - 1)
 
-    def _positions(self) -> Tensor:
-        return (self.row_positions[:, None] + self.column_positions).flatten(0, 1)  # (R, columns, F) -> (T, F)
-
-    def _start(self, labels: Tensor | None, count: int) -> Tensor:
-        if labels is None:
-            return self.class_embedding.weight[-1:].expand(count, -1)
-        return torch.as_tensor(self.class_embedding(labels))
+    def _positions(self, labels: Tensor | None) -> Tensor:
+        grid = (self.row_positions[:, None] + self.column_positions).flatten(0, 1)  # (R, columns, F) -> (T, F)
+        classes = self.class_positions.weight[-1:] if labels is None else self.class_positions(labels)
+        return torch.add(grid, classes.view(-1, *grid.shape))
 
 
 class TextTransformer(CausalTransformer):
@@ -377,7 +375,6 @@ class TextTransformer(CausalTransformer):
     def __init__(self, config: TextConfig) -> None:
         super().__init__(config, tokens=config.length, values=_BYTES)
         self.text_positions = nn.Parameter(torch.empty(config.length, config.features))
-        self.start = nn.Parameter(torch.empty(1, config.features))
         allowed = set(config.alphabet.encode() or range(1, _BYTES))
         self.bias[[byte for byte in range(_BYTES) if byte not in allowed]] = _FORBIDDEN
         self._set_initial_weights()
@@ -393,8 +390,5 @@ class TextTransformer(CausalTransformer):
     def _write(self, tokens: Tensor) -> Tensor:
         return tokens.float()
 
-    def _positions(self) -> Tensor:
-        return self.text_positions
-
-    def _start(self, labels: Tensor | None, count: int) -> Tensor:
-        return self.start.expand(count, -1)
+    def _positions(self, labels: Tensor | None) -> Tensor:
+        return self.text_positions[None]

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from fount.address import Addresses, Stream
 from handlers.discrete import draw_values
@@ -145,7 +145,9 @@ def test_both_coordinates_of_a_place_change_its_probabilities(table: str) -> Non
 
 
 def test_places_are_described_by_the_sum_of_their_row_and_their_column() -> None:
-    positions = build(PATCHES)._positions().view(4, 4, -1)
+    module = build(PATCHES)
+    nn.init.zeros_(module.class_positions.weight)
+    positions = module._positions(None).view(4, 4, -1)
     torch.testing.assert_close(positions[0, 1] - positions[0, 3], positions[2, 1] - positions[2, 3])
     assert not torch.equal(positions[0, 1], positions[1, 0])
 
