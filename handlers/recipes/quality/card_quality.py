@@ -85,7 +85,8 @@ def _to_entries(report: Mapping[str, Any], file: Path, card: Card, folder: Path)
     return tuple(
         _to_entry(metric, conditions)
         for metric in report["metrics"]
-        if metric["interval"] and None not in metric["interval"] and (metric["decides"] or metric["name"] in _ALWAYS)
+        if metric["interval"] and None not in (metric["value"], *metric["interval"])  # a bound alone is no value
+        if metric["decides"] or metric["name"] in _ALWAYS
     )
 
 

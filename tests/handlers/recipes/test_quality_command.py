@@ -261,7 +261,8 @@ def report_of(folder: Path, file: Path, **changes: object) -> Path:
                 "held_out_rows": 355, "extractor": {"name": "digits-classifier"}}  # fmt: skip
     not_deciding = metric | {"name": "kid", "decides": False}
     unknown = metric | {"name": "recall", "value": None, "interval": None, "null": None}
-    report = {"format": 1, "envelope": envelope, "metrics": [metric, not_deciding, unknown]} | changes
+    bound = metric | {"name": "effective_size_ratio", "value": None, "interval": [0.2, 1e15]}
+    report = {"format": 1, "envelope": envelope, "metrics": [metric, not_deciding, unknown, bound]} | changes
     file.write_text(json.dumps(report))
     return file
 
