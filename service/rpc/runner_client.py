@@ -34,6 +34,7 @@ __all__ = ["RemoteWorkers"]
 
 _MESSAGE_BYTES = 3 << 20  # of images; a gateway accepts 4 MiB
 _MESSAGE_ROWS = 1024  # so that wide features fit into the response
+_SCORED_ROWS = 8  # of a message, each of which may take seconds: all of them have to fit into the timeout
 _MESSAGES_AT_ONCE = 4  # of one array: one is read while others are transferred
 _TIMEOUT_S = 60.0  # for a message, or between two of a stream
 _OVERLOADED_S = 1.0  # where the gateway names no delay
@@ -126,7 +127,8 @@ class RemoteWorkers:
         """Read all images, with a few messages in flight; `given` has labels and addresses of all rows."""
         if not len(images):
             return np.zeros((0, 0), np.float32)
-        message_rows = max(1, min(_MESSAGE_ROWS, _MESSAGE_BYTES // max(1, images[0].nbytes)))
+        most = _SCORED_ROWS if operation is Operation.SCORE else _MESSAGE_ROWS
+        message_rows = max(1, min(most, _MESSAGE_BYTES // max(1, images[0].nbytes)))
         slots = asyncio.Semaphore(_MESSAGES_AT_ONCE)
 
         async def read(first: int) -> NDArray[np.float32]:

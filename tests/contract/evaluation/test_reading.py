@@ -219,6 +219,20 @@ async def test_images_are_embedded_and_classified(workers: RemoteWorkers, count:
     assert (features.dtype, len(features), len(classes)) == (np.float32, count, count)
 
 
+async def test_scores_are_read_in_short_messages(workers: RemoteWorkers, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A score may take seconds, and a message has a timeout."""
+    counts, read = list[int](), workers._read_message
+
+    async def read_counted(request, model, operation, images):
+        counts.append(len(images))
+        return await read(request, model, operation, images)
+
+    monkeypatch.setattr(workers, "_read_message", read_counted)
+    await workers.score(pinned("scorer"), IMAGES, seed=1, start_index=5, labels=None)
+    assert sum(counts) == 40
+    assert max(counts) <= 8
+
+
 async def test_images_are_scored_with_their_labels(workers: RemoteWorkers) -> None:
     labels = (np.arange(3000) % 4).astype(np.uint32)
     images = np.random.default_rng(0).integers(0, 256, (3000, *SHAPE), dtype=np.uint8)
