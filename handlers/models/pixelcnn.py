@@ -1,12 +1,12 @@
 """The gated PixelCNN: p(x) as a product over pixels in reading order, each given those before it.
 
 A vertical stack sees the rows above, a horizontal stack the pixels to the left; what leaves is, for every pixel, a
-mixture of logistics over finitely many levels, its outer bins open to infinity, so that log p(x) is exact. Sampling
-inverts that discrete law itself. One step of a draw is a run of pixels within a row: the features of the rows above are
-computed once, then the horizontal stack goes from pixel to pixel with what it computed to the left. Nothing of that is
-kept between steps: the state is the pixels alone, -1 where none is drawn yet. No layer mixes the rows of a batch.
+mixture of logistics over finitely many levels, its outer bins open to infinity, so that log p(x) is exact. A table adds
+what the class says of each place. Sampling inverts the discrete law itself. One step of a draw is a run of pixels
+within a row: the features of the rows above are computed once, then the horizontal stack goes from pixel to pixel with
+what it computed to the left. The state is the pixels, -1 where none is drawn yet. No layer mixes the rows of a batch.
 
-Sources: van den Oord et al., "Conditional image generation with PixelCNN decoders", 2016, section 2 and equation 4;
+Sources: van den Oord et al., "Conditional image generation with PixelCNN decoders", 2016, section 2 and equations 4, 5;
 Salimans et al., "PixelCNN++", 2017, section 2.1 and equation 2 (the mixture); Ramachandran et al., "Fast generation for
 convolutional autoregressive models", 2017 (caches).
 """
@@ -166,8 +166,10 @@ class GatedPixelCnn(nn.Module):
         self.vertical_input = nn.Conv2d(2, features, (_UP + 1, 2 * _SIDE + 1))
         self.horizontal_input = nn.Linear((_LEFT + 1) * 2, features)
         self.blocks = nn.ModuleList(_Block(features, labels) for _ in range(config.blocks))
+        self.places = nn.Embedding(labels, config.height * config.width * features)
         self.hidden = nn.Linear(features, features)
         self.output = nn.Linear(features, 3 * config.components)
+        nn.init.zeros_(self.places.weight)
         with torch.no_grad():
             self.output.weight.mul_(0.1)
             _, means, log_scales = self.output.bias.chunk(3)
@@ -196,12 +198,13 @@ class GatedPixelCnn(nn.Module):
         x = self._embed(levels)
         v = self.vertical_input(functional.pad(x, (_SIDE, _SIDE, _UP + 1, 0))[:, :, :-1])
         h = self.horizontal_input(_left_windows(x.permute(0, 2, 3, 1), before=_LEFT + 1)[:, :, :-1])
+        h = h + self._place_features()[labels]
         for block in self.blocks:
             assert isinstance(block, _Block)
             a = block.vertical(functional.pad(v, (_SIDE, _SIDE, _UP, 0)))
             b = block.horizontal(_left_windows(h, before=_LEFT))
             b = b + block.link(a.permute(0, 2, 3, 1)) + block.horizontal_label(labels)[:, None, None]
-            h = h + block.skip(_gate(b, dim=3))
+            h = h + block.skip(_gate(b, dim=-1))
             if block is not self.blocks[-1]:
                 v = v + _gate(a + block.vertical_label(labels)[:, :, None, None], dim=1)
         return self._head(h)
@@ -292,8 +295,11 @@ class GatedPixelCnn(nn.Module):
 
     def _nearest_levels(self, values: Tensor) -> Tensor:
         """Round values in [0, 1] to levels, int64; -1, which is not drawn yet, to 0."""
-        top = self.config.levels - 1
-        return (values.float() * top).round().clamp(0, top).long()
+        return (values.float() * (self.config.levels - 1)).round().clamp(0, self.config.levels - 1).long()
+
+    def _place_features(self) -> Tensor:
+        """Return what each class adds to the horizontal stack at each pixel, (classes + 1, H, W, features)."""
+        return self.places.weight.view(-1, self.config.height, self.config.width, self.config.features)
 
     def _embed(self, levels: Tensor) -> Tensor:
         """Scale levels, (B, 1, ...), to [-1, 1], and add a channel of ones, which padding lacks: (B, 2, ...)."""
@@ -325,33 +331,32 @@ class _Row:
         self._model, self._column, self._rows = model, first, len(levels)
         self._blocks = [block for block in model.blocks if isinstance(block, _Block)]
         self._above = self._see_rows_above(levels, row, labels)
+        self._places = model._place_features()[labels, row]  # (B, W, features)
         rows = max(len(levels), _LEAST_ROWS)
         if rows > len(levels):
             repeats = torch.arange(rows, device=levels.device) % len(levels)
             levels, self._above = levels[repeats], [above[repeats] for above in self._above]
-        # (B, 1, first) -> (B, first, 2): pixels to the left in this row
-        x = model._embed(levels[:, :, row, :first]).transpose(1, 2)
+            self._places = self._places[repeats]
+        x = model._embed(levels[:, :, row, :first]).transpose(1, 2)  # (B, 2, first) -> (B, first, 2), to the left
         self._pixels = x.new_zeros(rows, model.config.width + _LEFT + 1, 2)
         self._features = [x.new_zeros(rows, model.config.width + _LEFT, model.config.features) for _ in self._blocks]
         if first:
             self._pixels[:, _LEFT + 1 : _LEFT + 1 + first] = x
-            h = model.horizontal_input(_windows(self._pixels, first))
+            h = model.horizontal_input(_windows(self._pixels, first)) + self._places[:, :first]
             for block, features, above in zip(self._blocks, self._features, self._above, strict=True):
                 features[:, _LEFT : _LEFT + first] = h
                 b = block.horizontal(_windows(features, first)) + above[:, :first]
-                h = h + block.skip(_gate(b, dim=2))
+                h = h + block.skip(_gate(b, dim=-1))
 
     def log_law(self) -> Tensor:
         """Compute the log-probabilities of all levels of the next pixel, (B, levels) float64."""
         model, column = self._model, self._column
-        size = model.config.features
-        h = model.horizontal_input(self._pixels[:, column : column + _LEFT + 1].flatten(1))
+        h = model.horizontal_input(self._pixels[:, column : column + _LEFT + 1].flatten(1)) + self._places[:, column]
         for block, features, above in zip(self._blocks, self._features, self._above, strict=True):
             features[:, column + _LEFT] = h
-            b = torch.addmm(
-                above[:, column], features[:, column : column + _LEFT + 1].flatten(1), block.horizontal.weight.t()
-            )
-            h = torch.addmm(h, torch.tanh(b[:, :size]) * torch.sigmoid(b[:, size:]), block.skip.weight.t())
+            left = features[:, column : column + _LEFT + 1].flatten(1)
+            b = torch.addmm(above[:, column], left, block.horizontal.weight.t())
+            h = torch.addmm(h, _gate(b, dim=-1), block.skip.weight.t())
         return level_log_law(model._head(h)[: self._rows], model.config.levels)
 
     def append(self, levels: Tensor) -> None:
@@ -364,8 +369,7 @@ class _Row:
         model, blocks = self._model, self._blocks
         seen = _UP * len(blocks) + _UP + 1  # rows above that a pixel depends on
         x = model._embed(levels[:, :, max(row - seen, 0) : row])
-        x = functional.pad(x, (_SIDE, _SIDE, seen - x.shape[2], 0))
-        v = model.vertical_input(x)
+        v = model.vertical_input(functional.pad(x, (_SIDE, _SIDE, seen - x.shape[2], 0)))
         above = []
         for number, block in enumerate(blocks, start=1):
             v[:, :, : max(v.shape[2] - 1 - row, 0)] = 0  # rows above the picture
@@ -388,11 +392,9 @@ def _gate(values: Tensor, dim: int) -> Tensor:
 
 def _left_windows(values: Tensor, before: int) -> Tensor:
     """Join each pixel with those to its left: (B, H, W, F) to (B, H, W + before - _LEFT, (_LEFT + 1) F)."""
-    padded = functional.pad(values, (0, 0, before, 0))
-    width = padded.shape[2] - _LEFT
-    return torch.cat([padded[:, :, shift : shift + width] for shift in range(_LEFT + 1)], dim=3)
+    return _windows(functional.pad(values, (0, 0, before, 0)), values.shape[2] + before - _LEFT)
 
 
 def _windows(padded: Tensor, count: int) -> Tensor:
-    """Join each of the first pixels with those to its left: (B, W + _LEFT, F) to (B, count, (_LEFT + 1) F)."""
-    return torch.cat([padded[:, shift : shift + count] for shift in range(_LEFT + 1)], dim=2)
+    """Join each of the first pixels with those to its left: (..., W + _LEFT, F) to (..., count, (_LEFT + 1) F)."""
+    return torch.cat([padded[..., shift : shift + count, :] for shift in range(_LEFT + 1)], dim=-1)
