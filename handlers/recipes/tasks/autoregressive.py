@@ -46,7 +46,8 @@ class AutoregressiveTask(SingleNetworkTask):
         """Build the network, as in `Task`."""
         super().__init__(recipe, rows, steps=steps, generator=generator, device=device)
         assert isinstance(recipe.fit, AutoregressiveFit)
-        self.module.to(memory_format=torch.channels_last)  # convolutions take two thirds of the time
+        # Convolutions then take two thirds of the time.
+        self.module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._dropout, self._warm_up, self._classes = recipe.fit.label_dropout, recipe.fit.warm_up, len(recipe.classes)
 
     def losses(self, images: Tensor, labels: Tensor) -> Mapping[str, Tensor]:
