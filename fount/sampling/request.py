@@ -227,7 +227,7 @@ def _stop_of(arguments: Arguments) -> str:
 def label_ref(name: str, label: object, arguments: Arguments) -> sampling_pb2.LabelRef:
     """Check a class, named by its index or its name."""
     if isinstance(label, str):
-        return sampling_pb2.LabelRef(name=label)
+        return sampling_pb2.LabelRef(name=arguments.utf8_of(name, label).decode())
     if type(label) is not int and (isinstance(label, bool) or not isinstance(label, SupportsIndex)):
         raise TypeError(f"{name} must be a class index (int) or a class name (str), got {type(label).__name__}")
     return sampling_pb2.LabelRef(id=arguments.whole_of(name, label, 0, UINT32_MAX))

@@ -25,6 +25,7 @@ score, are a sequence of str.
 """
 
 _MESSAGE_BYTES = 2**20
+_MESSAGE_TEXTS = 4096
 _CHANNELS = (1, 3, 4)
 
 
@@ -77,11 +78,12 @@ def masks_of(name: str, value: Any, shape: tuple[int, ...], arguments: Arguments
         array = array[None]  # (H, W, ...) -> (1, H, W, ...)
     if array.shape[1:] == sides and len(shape) == 3:
         array = array[..., None]  # (N, H, W) -> (N, H, W, 1)
-    if array.shape[1:3] != sides or array.shape[3:] not in (shape[2:], (1,)) or array.dtype.kind not in "iu":
+    fits = array.shape[1:3] == sides and array.shape[3:] in (shape[2:], (1,))
+    if not fits or not array.size or array.dtype.kind not in "iu":
         expected = f"(rows, {', '.join(map(str, shape))}) zeros and ones, as the pictures"
         arguments.add(name, f"are {array.dtype} of shape {array.shape}; give {expected}, one row or more")
-    elif array.size and not np.isin(array, (0, 1)).all():
-        arguments.add(name, f"hold {array.max()}; give 1 where a value is given, and 0 where it is drawn")
+    elif len(others := array[~np.isin(array, (0, 1))]):
+        arguments.add(name, f"hold {others[0]}; give 1 where a value is given, and 0 where it is drawn")
     else:
         array = np.broadcast_to(array, (len(array), *shape)).astype(np.uint8)
     return array
@@ -102,10 +104,10 @@ def messages_of(rows: NDArray[Any], labels: NDArray[np.uint32] | None) -> Iterat
 
 
 def _messages_of_texts(texts: NDArray[Any], labels: NDArray[np.uint32] | None) -> Iterator[sampling_pb2.InputRows]:
-    """Cut (N,) texts in UTF-8 into messages of at most 1 MiB, or one text."""
+    """Cut (N,) texts in UTF-8 into messages of at most 4096 and 1 MiB, or one text."""
     first, size = 0, 0
     for row, text in enumerate([*texts, None]):
-        if text is None or (size and size + len(text) > _MESSAGE_BYTES):
+        if text is None or row - first == _MESSAGE_TEXTS or (size and size + len(text) > _MESSAGE_BYTES):
             part = texts[first:row].tolist()
             yield sampling_pb2.InputRows(
                 count=len(part),

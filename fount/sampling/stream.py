@@ -79,6 +79,7 @@ class SampleStream(IndexedStream):
         self._described: tuple[SampleShape, Provenance] | None = None  # by the header
         self._has_header, self._parts = False, Parts()  # of this attempt
         self._begun = self.next_index  # where it started
+        self._most_steps = 0  # reported so far
 
     @property
     def count(self) -> int:
@@ -131,10 +132,12 @@ class SampleStream(IndexedStream):
 
     def _report(self, progress: sampling_pb2.SampleProgress, on_progress: Callable[[int, int], None]) -> None:
         """Report the progress of all attempts: a later one counts only the samples that were missing."""
-        self.retry.record_progress()
         steps = progress.steps_total // max(1, self._end - self._begun)  # of a sample
-        earlier = steps * (self._begun - self._start)
-        on_progress(earlier + progress.steps_done, steps * self._request.count)
+        done = steps * (self._begun - self._start) + progress.steps_done
+        if done > self._most_steps:  # an attempt that only repeats the steps of an earlier one makes no progress
+            self._most_steps = done
+            self.retry.record_progress()
+        on_progress(done, steps * self._request.count)
 
     def receive_once(self, response: sampling_pb2.SampleOnceResponse) -> Chunk | None:
         """Check the reply of a SampleOnce call; a stream goes on with the samples it does not hold.

@@ -133,7 +133,7 @@ class SampleRequest(google.protobuf.message.Message):
     sample, or a model not of text: INVALID_ARGUMENT.
     """
     progress: builtins.bool
-    """progress requests messages of kind progress while no sample is finished. False: none are sent."""
+    """progress requests messages of kind progress while samples are drawn that are not finished. False: none are sent."""
     @property
     def model(self) -> fount.v1.model_pb2.ModelRef:
         """model is what to draw from. Unset or without a name: INVALID_ARGUMENT."""
@@ -174,7 +174,7 @@ Global___SampleRequest: typing_extensions.TypeAlias = SampleRequest
 
 @typing.final
 class Condition(google.protobuf.message.Message):
-    """Condition is y of p(x|y). Workers never see it: the gateway resolves it to one label a sample."""
+    """Condition is y of p(x|y), resolved by the gateway: workers receive one label a sample, and the values that are given."""
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
@@ -253,7 +253,7 @@ class InputRows(google.protobuf.message.Message):
     DATA_FIELD_NUMBER: builtins.int
     LENGTHS_FIELD_NUMBER: builtins.int
     count: builtins.int
-    """count is how many rows. 0 or unset: INVALID_ARGUMENT."""
+    """count is how many rows, of texts at most 4096. 0, unset, or more: INVALID_ARGUMENT."""
     dtype: fount.v1.model_pb2.Dtype.ValueType
     """dtype is the element type of data. Unset: UINT8 for pictures, FLOAT32 for vectors and latents, which take no other."""
     data: builtins.bytes

@@ -13,7 +13,8 @@ from fount.v1 import latent_pb2, latent_pb2_grpc, model_pb2, sampling_pb2, scori
 from service.caller import current_caller
 from service.catalog import Catalog
 from service.config import GatewayConfig
-from service.domain import Operation, ServedModel
+from service.domain import Operation, Parameters, ServedModel
+from service.errors import InvalidRequest, Violation
 from service.latent.stream import GivenStream, results
 from service.latent.tasks import Classify, Decode, Encode, Interpolate, Jitter, Reconstruct, Score, Task, Walk
 from service.rpc.chunks import responses_of, sample_spec
@@ -43,7 +44,7 @@ class GivenStreams:
         self, *, catalog: Catalog, inference: InferenceClient, metrics: Metrics, config: GatewayConfig
     ) -> None:
         self._catalog, self._inference, self._metrics = catalog, inference, metrics
-        self._window_bytes = config.window_bytes
+        self._window_bytes, self._timeout_s = config.window_bytes, config.worker_timeout_s
 
     async def answer(
         self, rpc: str, shape: RpcShape, requests: AsyncIterator[Any], context: Context, header: Any
@@ -55,6 +56,8 @@ class GivenStreams:
             stream = await read_when_loaded(
                 lambda: read_config(first, shape, self._catalog, caller), self._catalog, context
             )
+            if isinstance(stream.task, Score):
+                self._check_duration(stream, stream.task)
             yield header(stream)
             received = read_rows(messages, stream, shape)
             on_behalf = request_context(context, stream.priority)
@@ -64,6 +67,17 @@ class GivenStreams:
                         yield chunk
                     failed = len(piece.failures)
                     self._metrics.delivered(stream.target.model, len(piece.rows) - failed, failed)
+
+    def _check_duration(self, stream: GivenStream, task: Score) -> None:
+        """Refuse parameters by which one score would take longer than a worker call may; never the usual ones."""
+        expected_s, usual_s = [
+            self._inference.seconds_to_score(stream.target, stream.model, each)
+            for each in (task.parameters, Parameters())
+        ]
+        if expected_s > max(usual_s, self._timeout_s):
+            description = f"a score would take about {expected_s:.0f} s, and may take {self._timeout_s:g} s"
+            remedy = "lower steps or importance_samples"
+            raise InvalidRequest((Violation(field="config.parameters", description=f"{description}; {remedy}"),))
 
 
 class LatentServicer(latent_pb2_grpc.LatentServiceServicer):

@@ -12,10 +12,13 @@ from fount.v1 import model_pb2, sampling_pb2
 from service.domain import Dtype
 from service.rpc.fields import Violations
 
-__all__ = ["ROWS_BYTES", "read_texts", "read_values", "text_problem"]
+__all__ = ["MOST_TEXTS", "ROWS_BYTES", "read_texts", "read_values", "text_problem"]
 
 ROWS_BYTES = 1 << 20
 """The most bytes of several rows."""
+
+MOST_TEXTS = 4096
+"""The most texts of one message: each is filled up to the longest text of its model."""
 
 _SLACK = 1e-5  # of the range's width: the tolerance for rounding at its ends, as in workers
 
@@ -79,8 +82,8 @@ def read_texts(message: sampling_pb2.InputRows, field: str, most: int, wrong: Vi
     before, lengths, data = len(wrong), np.asarray(message.lengths, np.int64), message.data
     if message.dtype not in (model_pb2.DTYPE_UNSPECIFIED, model_pb2.DTYPE_UINT8):
         wrong.add(f"{field}.dtype", f"must be DTYPE_UINT8, got {int(message.dtype)}")
-    if not message.count:
-        wrong.add(f"{field}.count", "must be at least 1")
+    if not 1 <= message.count <= MOST_TEXTS:
+        wrong.add(f"{field}.count", f"must be 1 to {MOST_TEXTS} texts a message, got {message.count}")
     if len(lengths) != message.count:
         wrong.add(f"{field}.lengths", f"must hold one a text: count is {message.count}, got {len(lengths)}")
     for row in np.flatnonzero((lengths < 1) | (lengths > most))[:3].tolist():

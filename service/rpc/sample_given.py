@@ -91,13 +91,13 @@ def _read_prefix(prefix: bytes, model: ServedModel, wrong: Violations) -> GivenV
     field, size, unit = f"{_PATH}.prefix", int(np.prod(model.sample_dims)), max(1, model.prefix_unit)
     if not prefix:
         wrong.add(field, "is empty; leave it out, or give the beginning of the samples")
+    if model.is_text and (problem := text_problem(prefix)):
+        wrong.add(field, problem)
     if len(prefix) > size:
         wrong.add(field, f"has {len(prefix)} bytes, and a sample with its prefix has {size} at most; shorten it")
         prefix = prefix[:size]
     elif len(prefix) % unit:
         wrong.add(field, f"has {len(prefix)} bytes, which must be a multiple of {unit}")
-    if model.is_text and (problem := text_problem(prefix)):
-        wrong.add(field, problem)
     rows, mask = np.zeros((1, size), np.uint8), np.zeros((1, size), np.float32)
     rows[0, : len(prefix)] = np.frombuffer(prefix, np.uint8)
     mask[0, : len(prefix)] = 1

@@ -189,7 +189,8 @@ class Backlog:
     def _next_call(self) -> WorkerCall | None:
         """Alternate new calls and resumed draws; with interactive work, a bulk draw resumes after INTERACTIVE_CALLS.
 
-        Streams with draws in progress start no others before these end, so that their first samples come early.
+        While preempted draws wait, streams with draws in progress start no others, so that their first samples come
+        early.
         """
         if not self._has_preempted:
             self._resumed_last, self._calls_before_resumed_bulk = False, 0
@@ -279,9 +280,10 @@ class Backlog:
             took_s = time.monotonic() - started_s
             self._timing.ended(call, took_s, reply.compute_s if reply else None)
         self._metrics.called(self.target, call.samples, took_s, reply)
-        preempted = call.complete(reply)
-        units = call.units * (steps - (preempted.steps_left if preempted else 0))
-        self.costs(call.leader.work.operation).learn(units, reply.compute_s)
+        preempted, work = call.complete(reply), call.leader.work
+        if not work.has_given_values:
+            units = call.units * (steps - (preempted.steps_left if preempted else 0))
+            self.costs(work.operation).learn(units, reply.compute_s)
         if preempted:
             self._preempted[preempted.leader.work.context.priority].append(preempted)
 

@@ -55,7 +55,7 @@ class FairQueue:
     @property
     def has_idle(self) -> bool:
         """Whether a stream could issue samples now and has none in progress."""
-        return any(each.demand and not each.is_in_progress for ring in self._rings.values() for each in ring)
+        return any(not each.in_progress and each.demand for ring in self._rings.values() for each in ring)
 
     def add(self, stream: SampleStream) -> None:
         """Add a stream at the end of its ring."""

@@ -109,7 +109,7 @@ class Slice:
     def _end(self, result: Piece | BaseException) -> None:
         if self.result is None:
             self.result = result
-            self.stream.notify()
+            self.stream.slice_ended()
 
 
 class SampleStream:
@@ -122,6 +122,7 @@ class SampleStream:
     Attributes:
         opened_s: `time.monotonic()` when it was opened.
         slices_issued: how many slices were issued so far.
+        in_progress: how many of them have no result yet.
         is_closed: whether its reader is gone.
     """
 
@@ -143,6 +144,7 @@ class SampleStream:
         self.is_closed = False
         self.opened_s = time.monotonic()
         self.slices_issued = 0
+        self.in_progress = 0
 
     @property
     def demand(self) -> int:
@@ -161,11 +163,6 @@ class SampleStream:
     def unissued(self) -> int:
         """How many samples are still to be issued, now or later."""
         return self._end - self._next_index
-
-    @property
-    def is_in_progress(self) -> bool:
-        """Whether samples were issued whose result has not arrived."""
-        return any(each.result is None for each in self._slices)
 
     @property
     def steps(self) -> int:
@@ -190,6 +187,7 @@ class SampleStream:
         self._next_index += count
         self._hold(count)
         self.slices_issued += 1
+        self.in_progress += 1
         return issued
 
     def fail(self, error: BaseException) -> None:
@@ -204,6 +202,11 @@ class SampleStream:
         has_progress = self.work.reports_progress and self._steps_done > self._steps_reported
         if self._waiting and not self._waiting.done() and (has_progress or self._next_result() is not None):
             self._waiting.set_result(None)
+
+    def slice_ended(self) -> None:
+        """Count a slice that has its result now."""
+        self.in_progress -= 1
+        self.notify()
 
     def advance(self, steps: int) -> None:
         """Count steps that were taken, summed over samples."""

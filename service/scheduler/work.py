@@ -170,6 +170,11 @@ class Work:
     sample_bytes_estimated: bool = False
     reports_progress: bool = False
 
+    @property
+    def has_given_values(self) -> bool:
+        """Whether a draw keeps given values, whose steps return at once: how many do is not known here."""
+        return self.operation is Operation.SAMPLE and bool(self.feed.row_dims)
+
     @cached_property
     def lane(self) -> Lane:
         """What other streams must have in common with this one to share its calls."""

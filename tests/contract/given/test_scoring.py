@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import grpc
 import numpy as np
 import pytest
 
 from fount.v1 import model_pb2, sampling_pb2
 from service.domain import Operation
-from tests.contract.gateways import Running, serving, serving_slowly
-from tests.contract.given.streams import answer, pixels, pool_of_models, ref, results, rows
+from tests.contract.gateways import Running, fields, serving, serving_slowly
+from tests.contract.given.streams import answer, pixels, pool_of_models, ref, refused, requests, results, rows
 
 
 def scores(images: np.ndarray, labels=0) -> np.ndarray:
@@ -108,3 +109,13 @@ async def test_steps_make_a_score_cost_more_and_are_no_limit(running: Running) -
     assert np.allclose(await results(running, "Score", config, rows(images)), scores(images), atol=1e-5)
     assert not any(call.step_limit for call in running.pool.calls)
     assert all(call.cost_s >= 1000 * 1e-5 for call in running.pool.calls)
+
+
+async def test_parameters_by_which_a_score_would_outlast_a_worker_call_are_refused() -> None:
+    async with serving_slowly(pool_of_models(), worker_timeout_s=0.5) as running:
+        config = {"model": ref("steps"), "parameters": sampling_pb2.Parameters(steps=1000)}  # of a millisecond
+        error = await refused(running, "Score", *requests("Score", config, rows(pixels(1))))
+        assert (error.code(), fields(error)) == (grpc.StatusCode.INVALID_ARGUMENT, ["config.parameters"])
+        assert "about 1 s, and may take 0.5 s; lower steps" in str(error)
+        assert not running.pool.calls
+        assert len(await results(running, "Score", config | {"parameters": None}, rows(pixels(1)))) == 1

@@ -35,6 +35,8 @@ async def test_a_client_scores_texts(running: Running) -> None:
     async with aio.Client(f"127.0.0.1:{running.gateway.port}") as client:
         assert np.allclose(await client.score("verse", list(TEXTS)), scores(TEXTS), atol=1e-5)
         assert np.allclose(await client.score("verse", "one"), scores(["one"]), atol=1e-5)
+        many = ["a"] * 5000  # more than a message may hold
+        assert np.allclose(await client.score("verse", many), scores(many), atol=1e-5)
         with pytest.raises(InvalidRequest, match="empty text at 1"):
             await client.score("verse", ["a", ""])
         with pytest.raises(InvalidRequest, match="which is no character"):
@@ -48,6 +50,7 @@ WRONG = {
     "other bytes than lengths": (message(b"ab", lengths=[3]), "rows.data", "3 bytes"),
     "not UTF-8": (message(b"ab", b"a\xff"), "rows.data", "text 1 is not UTF-8 from byte 1"),
     "zero byte": (message(b"a\0b"), "rows.data", "zero byte at 1"),
+    "too many": (message(*[b"a"] * 4097), "rows.count", "1 to 4096 texts"),
     "floats": (message(b"ab", dtype=2), "rows.dtype", "DTYPE_UINT8"),
 }
 

@@ -94,6 +94,15 @@ async def test_draws_with_given_values_are_preempted_like_any_other(running: Run
     assert all(each.resume_from.state.shape[1] == 1 + SIZE for each in resumed)
 
 
+async def test_steps_of_given_values_do_not_teach_what_a_step_costs(running: Running) -> None:
+    running.pool.faults.sample_s = 1e-5
+    await pictures(running, asked("pictures", count=30, image=image(IMAGE), mask=image(KEPT)))
+    (backlog,) = running.gateway.scheduler._backlogs.values()
+    assert backlog.costs(Operation.SAMPLE).per_unit_s == pytest.approx(0.001)
+    await pictures(running, asked("pictures", count=30))
+    assert backlog.costs(Operation.SAMPLE).per_unit_s < 0.001
+
+
 async def test_a_row_for_all_samples_travels_once(running: Running) -> None:
     await pictures(running, asked("pictures", count=100, image=image(IMAGE), mask=image(KEPT)))
     assert all(each.rows.strides[0] == 0 for call in running.pool.calls for each in call.items if hasattr(each, "mask"))
@@ -130,6 +139,7 @@ REFUSED = {
     "prefix that is empty": (asked("verse", prefix=b""), "condition.prefix", "empty"),
     "prefix beyond the context": (asked("verse", prefix=b"a" * 17), "condition.prefix", "17 bytes"),
     "prefix that is not UTF-8": (asked("verse", prefix=b"ab\xff"), "condition.prefix", "from byte 2"),
+    "prefix cut by the context": (asked("verse", prefix=b"a" * 15 + "ä".encode()), "condition.prefix", "17 bytes"),
     "prefix cut in a character": (asked("verse", prefix="ä".encode()[:1]), "condition.prefix", "UTF-8"),
     "prefix with a zero": (asked("verse", prefix=b"a\0"), "condition.prefix", "zero byte at 1"),
     "prefix of half a row": (asked("rows", prefix=b"abcd"), "condition.prefix", "multiple of 3"),
@@ -160,6 +170,7 @@ async def test_it_refuses(running: Running, wrong: sampling_pb2.SampleRequest, f
     assert error.code() == grpc.StatusCode.INVALID_ARGUMENT
     assert field in fields(error)
     assert words in str(error.details()) + str(error)
+    assert ("UTF-8" in str(error)) == ("UTF-8" in words or "from byte" in words)
 
 
 def split(chunks) -> list[bytes]:

@@ -252,6 +252,9 @@ def test_it_accepts_pictures_without_channels_and_floats(picture):
         ({"mask": PICTURE}, "mask", "needs image"),
         ({"image": PICTURE, "mask": np.ones((2, 2)), "prefix": b"a"}, "image", "cannot go with prefix"),
         ({"image": PICTURE, "mask": np.full((2, 2), 255, np.uint8)}, "mask", "hold 255; give 1 where a value is given"),
+        ({"image": PICTURE, "mask": np.array([[1, 0], [-3, 7]])}, "mask", "hold -3; give 1 where a value is given"),
+        ({"image": PICTURE, "mask": np.ones((0, 2, 2), bool)}, "mask", "of shape (0, 2, 2, 1); give (rows, 2, 2, 3)"),
+        ({"label": "a\ud800"}, "label", "which is no character; give valid Unicode"),
         ({"image": PICTURE, "mask": np.ones((3, 2), bool)}, "mask", "of shape (3, 2); give (rows, 2, 2, 3)"),
         ({"image": PICTURE, "mask": np.full((2, 2), 0.5)}, "mask", "are float64 of shape"),
         ({"image": [PICTURE] * 2, "mask": np.ones((2, 2), bool), "count": 3}, "image", "holds 2 pictures for 3"),
@@ -259,7 +262,7 @@ def test_it_accepts_pictures_without_channels_and_floats(picture):
     ],
     ids=[
         "no text", "no bytes", "half a pair", "no stop", "half a pair to stop", "no mask", "no image", "both", "white",
-        "another shape", "floats", "count", "too large",
+        "negative", "no mask rows", "half a pair in a label", "another shape", "floats", "count", "too large",
     ],
 )  # fmt: skip
 def test_it_names_what_is_wrong_with_what_is_given(query, field, text):

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from fount.errors import BadReply
+from fount.errors import BadReply, ServerUnavailable
 from fount.retry import RetryPolicy, RetryState
 from fount.sampling.request import sample_request
 from fount.sampling.stream import SampleStream
@@ -321,3 +321,20 @@ def test_it_refuses_progress_that_was_not_requested():
 def test_progress_must_be_callable():
     with pytest.raises(TypeError, match="progress must be callable, got int"):
         sample_request("digits", {"count": 4, "progress": 3})
+
+
+def test_only_steps_beyond_those_of_earlier_attempts_are_progress():
+    retry, reported = RetryState(None, RetryPolicy(first_attempts=3, attempts=4)), []
+    stream = SampleStream(sample_request("digits", {"count": 2}), retry, lambda *done: reported.append(done))
+
+    def attempt():
+        stream.begin()
+        stream.receive(header())
+        stream.receive(progress(8, 16))
+        stream.recover(ServerUnavailable("gone"))
+
+    for _ in range(3):
+        attempt()
+    with pytest.raises(ServerUnavailable):
+        attempt()
+    assert reported == [(8, 16)] * 4

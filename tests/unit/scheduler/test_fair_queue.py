@@ -141,3 +141,14 @@ def test_a_removed_stream_is_never_served(streams: Streams) -> None:
     streams.queue.remove(next(iter(streams.names)))
     assert not streams.queue
     assert streams.call() == {}
+
+
+def test_a_stream_with_a_slice_in_progress_is_not_idle(streams: Streams) -> None:
+    streams.add("a", count=2)
+    (stream,) = streams.queue
+    first, second = stream.take(1), stream.take(1)
+    first.fail(RuntimeError())
+    first.fail(RuntimeError())  # only the first result counts
+    assert (stream.in_progress, streams.queue.has_idle) == (1, False)
+    second.fail(RuntimeError())
+    assert stream.in_progress == 0
