@@ -164,6 +164,7 @@ class ServedModel:
         directions: of the latent space, by name: (latent_dim,) each.
         conditions: what samples can be conditional on besides a label.
         prefix_unit: of how many bytes a prefix must be a multiple; 0 without PREFIX.
+        input_dims: (H, W, C) of the pictures that TRANSLATE takes; () without it.
     """
 
     key: ModelKey
@@ -186,6 +187,7 @@ class ServedModel:
     directions: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
     conditions: frozenset[ConditionKind] = frozenset()
     prefix_unit: int = 0
+    input_dims: tuple[int, ...] = ()
 
     @property
     def is_image(self) -> bool:

@@ -24,21 +24,21 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x14\x66ount/v1/model.proto\x12\x08\x66ount.v1\":\n\x11ListModelsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"N\n\x12ListModelsResponse\x12\x1f\n\x06models\x18\x01 \x03(\x0b\x32\x0f.fount.v1.Model\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"4\n\x0fGetModelRequest\x12!\n\x05model\x18\x01 \x01(\x0b\x32\x12.fount.v1.ModelRef\"2\n\x10GetModelResponse\x12\x1e\n\x05model\x18\x01 \x01(\x0b\x32\x0f.fount.v1.Model\"9\n\x08ModelRef\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\x0e\n\x06\x64igest\x18\x03 \x01(\t\"\xf5\x06\n\x05Model\x12\x1f\n\x03ref\x18\x01 \x01(\x0b\x32\x12.fount.v1.ModelRef\x12$\n\x05state\x18\x02 \x01(\x0e\x32\x15.fount.v1.Model.State\x12\x14\n\x0cstate_reason\x18\x03 \x01(\t\x12\x12\n\nis_default\x18\x04 \x01(\x08\x12\x0e\n\x06\x66\x61mily\x18\x05 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x06 \x01(\t\x12\'\n\noperations\x18\x07 \x03(\x0e\x32\x13.fount.v1.Operation\x12,\n\tcondition\x18\x08 \x01(\x0b\x32\x19.fount.v1.ConditionSchema\x12)\n\x0bsample_spec\x18\t \x01(\x0b\x32\x14.fount.v1.SampleSpec\x12+\n\nparameters\x18\n \x03(\x0b\x32\x17.fount.v1.ParameterSpec\x12%\n\tencodings\x18\x0b \x03(\x0e\x32\x12.fount.v1.Encoding\x12 \n\x06limits\x18\x0c \x01(\x0b\x32\x10.fount.v1.Limits\x12\x10\n\x08numerics\x18\r \x03(\t\x12\"\n\x07quality\x18\x0e \x03(\x0b\x32\x11.fount.v1.Quality\x12\x14\n\x0cintended_use\x18\x0f \x01(\t\x12\x14\n\x0c\x64\x61ta_licence\x18\x10 \x01(\t\x12\x0e\n\x06recipe\x18\x11 \x01(\t\x12)\n\x0bvalue_range\x18\x12 \x01(\x0b\x32\x14.fount.v1.ValueRange\x12\x12\n\nlatent_dim\x18\x13 \x01(\r\x12\x15\n\rlatent_spread\x18\x14 \x01(\x01\x12\x12\n\ndraw_steps\x18\x15 \x01(\r\x12,\n\rscore_columns\x18\x16 \x03(\x0b\x32\x15.fount.v1.ScoreColumn\x12\'\n\ndirections\x18\x17 \x03(\x0b\x32\x13.fount.v1.Direction\x12+\n\nconditions\x18\x18 \x03(\x0e\x32\x17.fount.v1.ConditionKind\x12\x13\n\x0bprefix_unit\x18\x19 \x01(\r\"i\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x11\n\rSTATE_LOADING\x10\x01\x12\x0f\n\x0bSTATE_READY\x10\x02\x12\x15\n\x11STATE_UNAVAILABLE\x10\x03\x12\x0e\n\nSTATE_COLD\x10\x04\"\xbf\x01\n\x0bScoreColumn\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04unit\x18\x02 \x01(\t\x12(\n\x04kind\x18\x03 \x01(\x0e\x32\x1a.fount.v1.ScoreColumn.Kind\x12\x13\n\x0b\x64\x65scription\x18\x04 \x01(\t\"U\n\x04Kind\x12\x14\n\x10KIND_UNSPECIFIED\x10\x00\x12\x0e\n\nKIND_EXACT\x10\x01\x12\x14\n\x10KIND_LOWER_BOUND\x10\x02\x12\x11\n\rKIND_ESTIMATE\x10\x03\">\n\tDirection\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x02 \x01(\t\x12\x0e\n\x06vector\x18\x03 \x03(\x02\"A\n\x0f\x43onditionSchema\x12\x1f\n\x06labels\x18\x01 \x03(\x0b\x32\x0f.fount.v1.Label\x12\r\n\x05prior\x18\x02 \x03(\x01\"!\n\x05Label\x12\n\n\x02id\x18\x01 \x01(\r\x12\x0c\n\x04name\x18\x02 \x01(\t\"\x99\x03\n\nSampleSpec\x12/\n\x08modality\x18\x01 \x01(\x0e\x32\x1d.fount.v1.SampleSpec.Modality\x12\x1e\n\x05\x64type\x18\x02 \x01(\x0e\x32\x0f.fount.v1.Dtype\x12\x0c\n\x04\x64ims\x18\x03 \x03(\x03\x12+\n\x06layout\x18\x04 \x01(\x0e\x32\x1b.fount.v1.SampleSpec.Layout\x12)\n\x0bvalue_range\x18\x05 \x01(\x0b\x32\x14.fount.v1.ValueRange\x12$\n\x08\x65ncoding\x18\x06 \x01(\x0e\x32\x12.fount.v1.Encoding\"`\n\x08Modality\x12\x18\n\x14MODALITY_UNSPECIFIED\x10\x00\x12\x12\n\x0eMODALITY_IMAGE\x10\x01\x12\x13\n\x0fMODALITY_VECTOR\x10\x02\x12\x11\n\rMODALITY_TEXT\x10\x03\"L\n\x06Layout\x12\x16\n\x12LAYOUT_UNSPECIFIED\x10\x00\x12\x0e\n\nLAYOUT_HWC\x10\x01\x12\x0c\n\x08LAYOUT_C\x10\x02\x12\x0c\n\x08LAYOUT_T\x10\x03\"&\n\nValueRange\x12\x0b\n\x03min\x18\x01 \x01(\x01\x12\x0b\n\x03max\x18\x02 \x01(\x01\"\x85\x01\n\rParameterSpec\x12\x0c\n\x04name\x18\x01 \x01(\t\x12#\n\x05range\x18\x02 \x01(\x0b\x32\x14.fount.v1.ValueRange\x12\x1a\n\rdefault_value\x18\x03 \x01(\x01H\x00\x88\x01\x01\x12\x13\n\x0b\x64\x65scription\x18\x04 \x01(\tB\x10\n\x0e_default_value\"`\n\x06Limits\x12\x11\n\tmax_count\x18\x01 \x01(\x04\x12\x12\n\nmax_labels\x18\x02 \x01(\x04\x12\x17\n\x0fmax_given_bytes\x18\x03 \x01(\x04\x12\x16\n\x0emax_text_bytes\x18\x04 \x01(\x04\"\x88\x01\n\x07Quality\x12\x0e\n\x06metric\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01\x12&\n\x08interval\x18\x03 \x01(\x0b\x32\x14.fount.v1.ValueRange\x12\x17\n\nreal_value\x18\x04 \x01(\x01H\x00\x88\x01\x01\x12\x0e\n\x06method\x18\x05 \x01(\tB\r\n\x0b_real_value*c\n\rConditionKind\x12\x1e\n\x1a\x43ONDITION_KIND_UNSPECIFIED\x10\x00\x12\x19\n\x15\x43ONDITION_KIND_PREFIX\x10\x01\x12\x17\n\x13\x43ONDITION_KIND_MASK\x10\x02*\xf4\x01\n\tOperation\x12\x19\n\x15OPERATION_UNSPECIFIED\x10\x00\x12\x14\n\x10OPERATION_SAMPLE\x10\x01\x12\x16\n\x12OPERATION_CLASSIFY\x10\x02\x12\x13\n\x0fOPERATION_EMBED\x10\x03\x12\x17\n\x13OPERATION_TRANSFORM\x10\x04\x12\x14\n\x10OPERATION_ENCODE\x10\x05\x12\x14\n\x10OPERATION_DECODE\x10\x06\x12\x17\n\x13OPERATION_TRANSLATE\x10\x07\x12\x13\n\x0fOPERATION_SCORE\x10\x08\x12\x16\n\x12OPERATION_DESCRIBE\x10\t*B\n\x05\x44type\x12\x15\n\x11\x44TYPE_UNSPECIFIED\x10\x00\x12\x0f\n\x0b\x44TYPE_UINT8\x10\x01\x12\x11\n\rDTYPE_FLOAT32\x10\x02*`\n\x08\x45ncoding\x12\x18\n\x14\x45NCODING_UNSPECIFIED\x10\x00\x12\x12\n\x0e\x45NCODING_UINT8\x10\x01\x12\x14\n\x10\x45NCODING_FLOAT32\x10\x02\x12\x10\n\x0c\x45NCODING_PNG\x10\x03\x32\x9a\x01\n\x0cModelService\x12G\n\nListModels\x12\x1b.fount.v1.ListModelsRequest\x1a\x1c.fount.v1.ListModelsResponse\x12\x41\n\x08GetModel\x12\x19.fount.v1.GetModelRequest\x1a\x1a.fount.v1.GetModelResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x14\x66ount/v1/model.proto\x12\x08\x66ount.v1\":\n\x11ListModelsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"N\n\x12ListModelsResponse\x12\x1f\n\x06models\x18\x01 \x03(\x0b\x32\x0f.fount.v1.Model\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"4\n\x0fGetModelRequest\x12!\n\x05model\x18\x01 \x01(\x0b\x32\x12.fount.v1.ModelRef\"2\n\x10GetModelResponse\x12\x1e\n\x05model\x18\x01 \x01(\x0b\x32\x0f.fount.v1.Model\"9\n\x08ModelRef\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\x0e\n\x06\x64igest\x18\x03 \x01(\t\"\x9f\x07\n\x05Model\x12\x1f\n\x03ref\x18\x01 \x01(\x0b\x32\x12.fount.v1.ModelRef\x12$\n\x05state\x18\x02 \x01(\x0e\x32\x15.fount.v1.Model.State\x12\x14\n\x0cstate_reason\x18\x03 \x01(\t\x12\x12\n\nis_default\x18\x04 \x01(\x08\x12\x0e\n\x06\x66\x61mily\x18\x05 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x06 \x01(\t\x12\'\n\noperations\x18\x07 \x03(\x0e\x32\x13.fount.v1.Operation\x12,\n\tcondition\x18\x08 \x01(\x0b\x32\x19.fount.v1.ConditionSchema\x12)\n\x0bsample_spec\x18\t \x01(\x0b\x32\x14.fount.v1.SampleSpec\x12+\n\nparameters\x18\n \x03(\x0b\x32\x17.fount.v1.ParameterSpec\x12%\n\tencodings\x18\x0b \x03(\x0e\x32\x12.fount.v1.Encoding\x12 \n\x06limits\x18\x0c \x01(\x0b\x32\x10.fount.v1.Limits\x12\x10\n\x08numerics\x18\r \x03(\t\x12\"\n\x07quality\x18\x0e \x03(\x0b\x32\x11.fount.v1.Quality\x12\x14\n\x0cintended_use\x18\x0f \x01(\t\x12\x14\n\x0c\x64\x61ta_licence\x18\x10 \x01(\t\x12\x0e\n\x06recipe\x18\x11 \x01(\t\x12)\n\x0bvalue_range\x18\x12 \x01(\x0b\x32\x14.fount.v1.ValueRange\x12\x12\n\nlatent_dim\x18\x13 \x01(\r\x12\x15\n\rlatent_spread\x18\x14 \x01(\x01\x12\x12\n\ndraw_steps\x18\x15 \x01(\r\x12,\n\rscore_columns\x18\x16 \x03(\x0b\x32\x15.fount.v1.ScoreColumn\x12\'\n\ndirections\x18\x17 \x03(\x0b\x32\x13.fount.v1.Direction\x12+\n\nconditions\x18\x18 \x03(\x0e\x32\x17.fount.v1.ConditionKind\x12\x13\n\x0bprefix_unit\x18\x19 \x01(\r\x12(\n\ninput_spec\x18\x1a \x01(\x0b\x32\x14.fount.v1.SampleSpec\"i\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x11\n\rSTATE_LOADING\x10\x01\x12\x0f\n\x0bSTATE_READY\x10\x02\x12\x15\n\x11STATE_UNAVAILABLE\x10\x03\x12\x0e\n\nSTATE_COLD\x10\x04\"\xbf\x01\n\x0bScoreColumn\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04unit\x18\x02 \x01(\t\x12(\n\x04kind\x18\x03 \x01(\x0e\x32\x1a.fount.v1.ScoreColumn.Kind\x12\x13\n\x0b\x64\x65scription\x18\x04 \x01(\t\"U\n\x04Kind\x12\x14\n\x10KIND_UNSPECIFIED\x10\x00\x12\x0e\n\nKIND_EXACT\x10\x01\x12\x14\n\x10KIND_LOWER_BOUND\x10\x02\x12\x11\n\rKIND_ESTIMATE\x10\x03\">\n\tDirection\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x02 \x01(\t\x12\x0e\n\x06vector\x18\x03 \x03(\x02\"A\n\x0f\x43onditionSchema\x12\x1f\n\x06labels\x18\x01 \x03(\x0b\x32\x0f.fount.v1.Label\x12\r\n\x05prior\x18\x02 \x03(\x01\"!\n\x05Label\x12\n\n\x02id\x18\x01 \x01(\r\x12\x0c\n\x04name\x18\x02 \x01(\t\"\x99\x03\n\nSampleSpec\x12/\n\x08modality\x18\x01 \x01(\x0e\x32\x1d.fount.v1.SampleSpec.Modality\x12\x1e\n\x05\x64type\x18\x02 \x01(\x0e\x32\x0f.fount.v1.Dtype\x12\x0c\n\x04\x64ims\x18\x03 \x03(\x03\x12+\n\x06layout\x18\x04 \x01(\x0e\x32\x1b.fount.v1.SampleSpec.Layout\x12)\n\x0bvalue_range\x18\x05 \x01(\x0b\x32\x14.fount.v1.ValueRange\x12$\n\x08\x65ncoding\x18\x06 \x01(\x0e\x32\x12.fount.v1.Encoding\"`\n\x08Modality\x12\x18\n\x14MODALITY_UNSPECIFIED\x10\x00\x12\x12\n\x0eMODALITY_IMAGE\x10\x01\x12\x13\n\x0fMODALITY_VECTOR\x10\x02\x12\x11\n\rMODALITY_TEXT\x10\x03\"L\n\x06Layout\x12\x16\n\x12LAYOUT_UNSPECIFIED\x10\x00\x12\x0e\n\nLAYOUT_HWC\x10\x01\x12\x0c\n\x08LAYOUT_C\x10\x02\x12\x0c\n\x08LAYOUT_T\x10\x03\"&\n\nValueRange\x12\x0b\n\x03min\x18\x01 \x01(\x01\x12\x0b\n\x03max\x18\x02 \x01(\x01\"\x85\x01\n\rParameterSpec\x12\x0c\n\x04name\x18\x01 \x01(\t\x12#\n\x05range\x18\x02 \x01(\x0b\x32\x14.fount.v1.ValueRange\x12\x1a\n\rdefault_value\x18\x03 \x01(\x01H\x00\x88\x01\x01\x12\x13\n\x0b\x64\x65scription\x18\x04 \x01(\tB\x10\n\x0e_default_value\"`\n\x06Limits\x12\x11\n\tmax_count\x18\x01 \x01(\x04\x12\x12\n\nmax_labels\x18\x02 \x01(\x04\x12\x17\n\x0fmax_given_bytes\x18\x03 \x01(\x04\x12\x16\n\x0emax_text_bytes\x18\x04 \x01(\x04\"\x88\x01\n\x07Quality\x12\x0e\n\x06metric\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01\x12&\n\x08interval\x18\x03 \x01(\x0b\x32\x14.fount.v1.ValueRange\x12\x17\n\nreal_value\x18\x04 \x01(\x01H\x00\x88\x01\x01\x12\x0e\n\x06method\x18\x05 \x01(\tB\r\n\x0b_real_value*c\n\rConditionKind\x12\x1e\n\x1a\x43ONDITION_KIND_UNSPECIFIED\x10\x00\x12\x19\n\x15\x43ONDITION_KIND_PREFIX\x10\x01\x12\x17\n\x13\x43ONDITION_KIND_MASK\x10\x02*\xf4\x01\n\tOperation\x12\x19\n\x15OPERATION_UNSPECIFIED\x10\x00\x12\x14\n\x10OPERATION_SAMPLE\x10\x01\x12\x16\n\x12OPERATION_CLASSIFY\x10\x02\x12\x13\n\x0fOPERATION_EMBED\x10\x03\x12\x17\n\x13OPERATION_TRANSFORM\x10\x04\x12\x14\n\x10OPERATION_ENCODE\x10\x05\x12\x14\n\x10OPERATION_DECODE\x10\x06\x12\x17\n\x13OPERATION_TRANSLATE\x10\x07\x12\x13\n\x0fOPERATION_SCORE\x10\x08\x12\x16\n\x12OPERATION_DESCRIBE\x10\t*B\n\x05\x44type\x12\x15\n\x11\x44TYPE_UNSPECIFIED\x10\x00\x12\x0f\n\x0b\x44TYPE_UINT8\x10\x01\x12\x11\n\rDTYPE_FLOAT32\x10\x02*`\n\x08\x45ncoding\x12\x18\n\x14\x45NCODING_UNSPECIFIED\x10\x00\x12\x12\n\x0e\x45NCODING_UINT8\x10\x01\x12\x14\n\x10\x45NCODING_FLOAT32\x10\x02\x12\x10\n\x0c\x45NCODING_PNG\x10\x03\x32\x9a\x01\n\x0cModelService\x12G\n\nListModels\x12\x1b.fount.v1.ListModelsRequest\x1a\x1c.fount.v1.ListModelsResponse\x12\x41\n\x08GetModel\x12\x19.fount.v1.GetModelRequest\x1a\x1a.fount.v1.GetModelResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'fount.v1.model_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_CONDITIONKIND']._serialized_start=2412
-  _globals['_CONDITIONKIND']._serialized_end=2511
-  _globals['_OPERATION']._serialized_start=2514
-  _globals['_OPERATION']._serialized_end=2758
-  _globals['_DTYPE']._serialized_start=2760
-  _globals['_DTYPE']._serialized_end=2826
-  _globals['_ENCODING']._serialized_start=2828
-  _globals['_ENCODING']._serialized_end=2924
+  _globals['_CONDITIONKIND']._serialized_start=2454
+  _globals['_CONDITIONKIND']._serialized_end=2553
+  _globals['_OPERATION']._serialized_start=2556
+  _globals['_OPERATION']._serialized_end=2800
+  _globals['_DTYPE']._serialized_start=2802
+  _globals['_DTYPE']._serialized_end=2868
+  _globals['_ENCODING']._serialized_start=2870
+  _globals['_ENCODING']._serialized_end=2966
   _globals['_LISTMODELSREQUEST']._serialized_start=34
   _globals['_LISTMODELSREQUEST']._serialized_end=92
   _globals['_LISTMODELSRESPONSE']._serialized_start=94
@@ -50,33 +50,33 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_MODELREF']._serialized_start=280
   _globals['_MODELREF']._serialized_end=337
   _globals['_MODEL']._serialized_start=340
-  _globals['_MODEL']._serialized_end=1225
-  _globals['_MODEL_STATE']._serialized_start=1120
-  _globals['_MODEL_STATE']._serialized_end=1225
-  _globals['_SCORECOLUMN']._serialized_start=1228
-  _globals['_SCORECOLUMN']._serialized_end=1419
-  _globals['_SCORECOLUMN_KIND']._serialized_start=1334
-  _globals['_SCORECOLUMN_KIND']._serialized_end=1419
-  _globals['_DIRECTION']._serialized_start=1421
-  _globals['_DIRECTION']._serialized_end=1483
-  _globals['_CONDITIONSCHEMA']._serialized_start=1485
-  _globals['_CONDITIONSCHEMA']._serialized_end=1550
-  _globals['_LABEL']._serialized_start=1552
-  _globals['_LABEL']._serialized_end=1585
-  _globals['_SAMPLESPEC']._serialized_start=1588
-  _globals['_SAMPLESPEC']._serialized_end=1997
-  _globals['_SAMPLESPEC_MODALITY']._serialized_start=1823
-  _globals['_SAMPLESPEC_MODALITY']._serialized_end=1919
-  _globals['_SAMPLESPEC_LAYOUT']._serialized_start=1921
-  _globals['_SAMPLESPEC_LAYOUT']._serialized_end=1997
-  _globals['_VALUERANGE']._serialized_start=1999
-  _globals['_VALUERANGE']._serialized_end=2037
-  _globals['_PARAMETERSPEC']._serialized_start=2040
-  _globals['_PARAMETERSPEC']._serialized_end=2173
-  _globals['_LIMITS']._serialized_start=2175
-  _globals['_LIMITS']._serialized_end=2271
-  _globals['_QUALITY']._serialized_start=2274
-  _globals['_QUALITY']._serialized_end=2410
-  _globals['_MODELSERVICE']._serialized_start=2927
-  _globals['_MODELSERVICE']._serialized_end=3081
+  _globals['_MODEL']._serialized_end=1267
+  _globals['_MODEL_STATE']._serialized_start=1162
+  _globals['_MODEL_STATE']._serialized_end=1267
+  _globals['_SCORECOLUMN']._serialized_start=1270
+  _globals['_SCORECOLUMN']._serialized_end=1461
+  _globals['_SCORECOLUMN_KIND']._serialized_start=1376
+  _globals['_SCORECOLUMN_KIND']._serialized_end=1461
+  _globals['_DIRECTION']._serialized_start=1463
+  _globals['_DIRECTION']._serialized_end=1525
+  _globals['_CONDITIONSCHEMA']._serialized_start=1527
+  _globals['_CONDITIONSCHEMA']._serialized_end=1592
+  _globals['_LABEL']._serialized_start=1594
+  _globals['_LABEL']._serialized_end=1627
+  _globals['_SAMPLESPEC']._serialized_start=1630
+  _globals['_SAMPLESPEC']._serialized_end=2039
+  _globals['_SAMPLESPEC_MODALITY']._serialized_start=1865
+  _globals['_SAMPLESPEC_MODALITY']._serialized_end=1961
+  _globals['_SAMPLESPEC_LAYOUT']._serialized_start=1963
+  _globals['_SAMPLESPEC_LAYOUT']._serialized_end=2039
+  _globals['_VALUERANGE']._serialized_start=2041
+  _globals['_VALUERANGE']._serialized_end=2079
+  _globals['_PARAMETERSPEC']._serialized_start=2082
+  _globals['_PARAMETERSPEC']._serialized_end=2215
+  _globals['_LIMITS']._serialized_start=2217
+  _globals['_LIMITS']._serialized_end=2313
+  _globals['_QUALITY']._serialized_start=2316
+  _globals['_QUALITY']._serialized_end=2452
+  _globals['_MODELSERVICE']._serialized_start=2969
+  _globals['_MODELSERVICE']._serialized_end=3123
 # @@protoc_insertion_point(module_scope)

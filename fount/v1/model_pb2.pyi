@@ -64,7 +64,7 @@ class _OperationEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._Enum
     OPERATION_DECODE: _Operation.ValueType  # 6
     """OPERATION_DECODE gives images of latent vectors."""
     OPERATION_TRANSLATE: _Operation.ValueType  # 7
-    """OPERATION_TRANSLATE maps images of one domain to another."""
+    """OPERATION_TRANSLATE makes an image of each given image: in another domain, of another size, in colour, or of another class."""
     OPERATION_SCORE: _Operation.ValueType  # 8
     """OPERATION_SCORE gives log-likelihoods or bounds of images."""
     OPERATION_DESCRIBE: _Operation.ValueType  # 9
@@ -88,7 +88,7 @@ OPERATION_ENCODE: Operation.ValueType  # 5
 OPERATION_DECODE: Operation.ValueType  # 6
 """OPERATION_DECODE gives images of latent vectors."""
 OPERATION_TRANSLATE: Operation.ValueType  # 7
-"""OPERATION_TRANSLATE maps images of one domain to another."""
+"""OPERATION_TRANSLATE makes an image of each given image: in another domain, of another size, in colour, or of another class."""
 OPERATION_SCORE: Operation.ValueType  # 8
 """OPERATION_SCORE gives log-likelihoods or bounds of images."""
 OPERATION_DESCRIBE: Operation.ValueType  # 9
@@ -335,6 +335,7 @@ class Model(google.protobuf.message.Message):
     DIRECTIONS_FIELD_NUMBER: builtins.int
     CONDITIONS_FIELD_NUMBER: builtins.int
     PREFIX_UNIT_FIELD_NUMBER: builtins.int
+    INPUT_SPEC_FIELD_NUMBER: builtins.int
     state: Global___Model.State.ValueType
     """state is whether it can be sampled now. Always set."""
     state_reason: builtins.str
@@ -413,6 +414,10 @@ class Model(google.protobuf.message.Message):
     def conditions(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[Global___ConditionKind.ValueType]:
         """conditions are what samples can be conditional on besides a label. Empty: nothing."""
 
+    @property
+    def input_spec(self) -> Global___SampleSpec:
+        """input_spec is the shape of the pictures that TRANSLATE takes, in the default encoding. Unset: it has no TRANSLATE."""
+
     def __init__(
         self,
         *,
@@ -441,9 +446,10 @@ class Model(google.protobuf.message.Message):
         directions: collections.abc.Iterable[Global___Direction] | None = ...,
         conditions: collections.abc.Iterable[Global___ConditionKind.ValueType] | None = ...,
         prefix_unit: builtins.int = ...,
+        input_spec: Global___SampleSpec | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["condition", b"condition", "limits", b"limits", "ref", b"ref", "sample_spec", b"sample_spec", "value_range", b"value_range"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["condition", b"condition", "conditions", b"conditions", "data_licence", b"data_licence", "description", b"description", "directions", b"directions", "draw_steps", b"draw_steps", "encodings", b"encodings", "family", b"family", "intended_use", b"intended_use", "is_default", b"is_default", "latent_dim", b"latent_dim", "latent_spread", b"latent_spread", "limits", b"limits", "numerics", b"numerics", "operations", b"operations", "parameters", b"parameters", "prefix_unit", b"prefix_unit", "quality", b"quality", "recipe", b"recipe", "ref", b"ref", "sample_spec", b"sample_spec", "score_columns", b"score_columns", "state", b"state", "state_reason", b"state_reason", "value_range", b"value_range"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["condition", b"condition", "input_spec", b"input_spec", "limits", b"limits", "ref", b"ref", "sample_spec", b"sample_spec", "value_range", b"value_range"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["condition", b"condition", "conditions", b"conditions", "data_licence", b"data_licence", "description", b"description", "directions", b"directions", "draw_steps", b"draw_steps", "encodings", b"encodings", "family", b"family", "input_spec", b"input_spec", "intended_use", b"intended_use", "is_default", b"is_default", "latent_dim", b"latent_dim", "latent_spread", b"latent_spread", "limits", b"limits", "numerics", b"numerics", "operations", b"operations", "parameters", b"parameters", "prefix_unit", b"prefix_unit", "quality", b"quality", "recipe", b"recipe", "ref", b"ref", "sample_spec", b"sample_spec", "score_columns", b"score_columns", "state", b"state", "state_reason", b"state_reason", "value_range", b"value_range"]) -> None: ...
 
 Global___Model: typing_extensions.TypeAlias = Model
 

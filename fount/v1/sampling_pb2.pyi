@@ -212,7 +212,9 @@ class Condition(google.protobuf.message.Message):
     @property
     def image(self) -> Global___InputRows:
         """image is the picture that samples are conditional on, one for all or one each: row k belongs to sample start_index + k.
-        Unset: none. A model whose conditions have no MASK, without mask, or with prefix: INVALID_ARGUMENT.
+        With mask a part of it is kept; without one, samples are made from it as by TranslationService, each with noise of its
+        own, and it has the shape of Model.input_spec. Unset: none. Without mask for a model without TRANSLATE, with mask for one
+        whose conditions have no MASK, or with prefix: INVALID_ARGUMENT.
         """
 
     @property

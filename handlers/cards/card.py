@@ -23,9 +23,9 @@ from fount.plain_yaml import dump_yaml, read_yaml
 from handlers.cards.rules import cross_check
 
 __all__ = [
-    "CARD_FILE", "NAME_RULE", "Card", "CardError", "ConditionName", "Direction", "Family", "Golden", "Latent",
-    "Limits", "OperationName", "Parameter", "ParameterName", "Precision", "Problem", "Quality", "Recipe", "Sample",
-    "ScoreColumn", "Weights", "default_of", "is_model_name", "load_card", "to_plain", "write_card",
+    "CARD_FILE", "NAME_RULE", "Card", "CardError", "ConditionName", "Direction", "Family", "Golden", "Input",
+    "Latent", "Limits", "OperationName", "Parameter", "ParameterName", "Precision", "Problem", "Quality", "Recipe",
+    "Sample", "ScoreColumn", "Weights", "default_of", "is_model_name", "load_card", "to_plain", "write_card",
 ]  # fmt: skip
 
 CARD_FILE = "model.yaml"
@@ -137,6 +137,20 @@ class Sample:
 
 
 @record
+class Input:
+    """The shape of the images that TRANSLATE takes, where it is not that of a sample; their value range is the same."""
+
+    height: Count
+    width: Count
+    channels: Count
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(H, W, C)."""
+        return self.height, self.width, self.channels
+
+
+@record
 class Parameter:
     """The range of one sampling parameter, ends included; a default of None means that it is off when unset."""
 
@@ -216,6 +230,7 @@ class Card:
     """What a served model is. Classes, prior, recipe and quality are empty for models without them.
 
     Attributes:
+        input: of the images that TRANSLATE takes; None: as `sample`.
         latent_dim: length of the latent that ENCODE returns and DECODE takes.
         latent_spread: root mean square of the standard deviations of the training rows' latents.
         draw_steps: steps of a draw without parameters.
@@ -234,6 +249,7 @@ class Card:
     prior: tuple[float, ...] = ()
     latent: Latent | None = None
     sample: Sample
+    input: Input | None = None
     parameters: Mapping[ParameterName, Parameter]
     encodings: Annotated[tuple[Literal["UINT8", "FLOAT32", "PNG"], ...], _DISTINCT]
     latent_dim: Count | None = None
@@ -251,6 +267,11 @@ class Card:
     intended_use: Text
     weights: Weights
     golden: Golden = Golden(file="golden.safetensors")
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """(H, W, C) of the images that TRANSLATE takes."""
+        return self.input.shape if self.input else self.sample.shape
 
 
 def is_model_name(text: str) -> bool:

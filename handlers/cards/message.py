@@ -82,6 +82,9 @@ def card_to_proto(card: Card, model_digest: str, reason: str) -> model_pb2.Model
     if card.classes:
         labels = [model_pb2.Label(id=i, name=name) for i, name in enumerate(card.classes)]
         model.condition.CopyFrom(model_pb2.ConditionSchema(labels=labels, prior=card.prior))
+    if "TRANSLATE" in card.operations:
+        model.input_spec.CopyFrom(model.sample_spec)
+        model.input_spec.dims[:] = card.input_shape
     if recipe is not None:
         origin = f"{recipe.name}, seed {recipe.seed}, {recipe.steps} steps"
         model.recipe = f"{origin}, data {recipe.data} {recipe.data_digest}"

@@ -126,9 +126,14 @@ def _check_conditions(card: Card) -> Iterator[Problem]:
 
 
 def _check_operations(card: Card) -> Iterator[Problem]:
-    if ("SAMPLE" in card.operations) != bool(card.encodings):
-        remedy = "must list the encodings it offers when operations has SAMPLE, else be []"
+    if bool({"SAMPLE", "TRANSLATE"} & set(card.operations)) != bool(card.encodings):
+        remedy = "must list the encodings it offers when operations has SAMPLE or TRANSLATE, else be []"
         yield Problem(key="encodings", wrong=f"is {list(card.encodings)}", remedy=remedy)
+    if "TRANSLATE" in card.operations and card.sample.modality != "image":
+        wrong, remedy = f"is {list(card.operations)}", "only images are translated: remove TRANSLATE"
+        yield Problem(key="operations", wrong=wrong, remedy=remedy)
+    if card.input is not None and "TRANSLATE" not in card.operations:
+        yield Problem(key="input", wrong=f"is {list(card.input.shape)}", remedy="only TRANSLATE has one: remove it")
     if "CLASSIFY" in card.operations and not card.classes:
         yield Problem(key="classes", wrong="missing", remedy="operations has CLASSIFY: add the classes it knows")
     if "TRANSFORM" in card.operations and (len(card.operations) > 1 or card.classes):

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from fount.plain_yaml import dump_yaml
-from handlers.cards.card import Card, Direction, Latent, Quality, Recipe, ScoreColumn, default_of
+from handlers.cards.card import Card, Input, Direction, Latent, Quality, Recipe, ScoreColumn, default_of
 
 __all__ = ["KEY_COMMENTS", "card_to_text"]
 
@@ -32,6 +32,7 @@ _EXAMPLES: Mapping[str, Any] = {
     "recipe": Recipe(name="my-training", seed=0, steps=10000, data="my-data", data_digest="sha256:" + "0" * 64),
     "quality": (Quality(metric="label-accuracy", value=0.95, interval=(0.93, 0.97), method="how it was measured"),),
     "quality.real_value": 0.99,
+    "input": Input(height=7, width=7, channels=1),
     "latent_dim": 100,
     "draw_steps": 1,
     "conditions": ("PREFIX",),
@@ -58,7 +59,8 @@ KEY_COMMENTS: Mapping[str, str] = {
     "installed, but no other file of yours: only this one is packed.",
     "family.class_name": "For module: the class, a torch.nn.Module.",
     "operations": "SAMPLE for generators; CLASSIFY and EMBED for models that read images; ENCODE and DECODE for models "
-    "with a latent space; SCORE for models that compute log-likelihoods.",
+    "with a latent space; SCORE for models that compute log-likelihoods; TRANSLATE for models that make an image of "
+    "another one.",
     "classes": "The names of the classes, in the order of their labels, from 0. An unconditional model has none.",
     "prior": "Probability of each class when a request names none: one weight for each class, summing to 1.",
     "latent": "The noise that is the input of the model.",
@@ -72,6 +74,10 @@ KEY_COMMENTS: Mapping[str, str] = {
     "sample.length": "Of a vector: its numbers. Of a text: the most bytes of one, its prefix included.",
     "sample.value_range": "The range of the floats that the model returns, ends included: [-1, 1] after a tanh, [0, 1] "
     "after a sigmoid. Its ends become 0 and 255. A sample outside is refused, not clipped.",
+    "input": "The image that TRANSLATE takes, where its shape is not that of a sample; its value range is the same.",
+    "input.height": "Pixels.",
+    "input.width": "Pixels.",
+    "input.channels": "1 is grey, 3 is RGB.",
     "parameters": "What a request may set, with ranges: truncation always; temperature, top_k, top_p, guidance_scale "
     "and steps if your `sample` takes them by name.",
     "parameters.min": "The smallest value a request may set, included.",

@@ -95,6 +95,7 @@ def card_to_model(card: model_pb2.Model) -> ServedModel:
         directions={each.name: tuple(each.vector) for each in card.directions},
         conditions=frozenset(each for each in ConditionKind if each in {int(known) for known in card.conditions}),
         prefix_unit=card.prefix_unit,
+        input_dims=tuple(card.input_spec.dims),
     )
 
 

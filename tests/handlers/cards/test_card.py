@@ -181,7 +181,7 @@ def set_at(*path: Any) -> Callable[[Plain], None]:
         ),
         pytest.param(
             set_at("encodings", []),
-            "encodings: is []; must list the encodings it offers when operations has SAMPLE, else be []",
+            "encodings: is []; must list the encodings it offers when operations has SAMPLE or TRANSLATE, else be []",
             id="samples without an encoding",
         ),
         pytest.param(
