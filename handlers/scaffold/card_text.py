@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from fount.plain_yaml import dump_yaml
-from handlers.cards.card import Card, Input, Direction, Latent, Quality, Recipe, ScoreColumn, default_of
+from handlers.cards.card import Card, Direction, Input, Latent, Quality, Recipe, ScoreColumn, default_of
 
 __all__ = ["KEY_COMMENTS", "card_to_text"]
 
