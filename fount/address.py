@@ -23,7 +23,7 @@ from enum import IntEnum
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["MAX_INDEX", "NOISE_VERSION", "Addresses", "Stream", "first_uniform", "philox4x32_10"]
+__all__ = ["MAX_INDEX", "NOISE_VERSION", "Addresses", "Stream", "first_uniform", "philox4x32_10", "sin_cos_of_turn"]
 
 NOISE_VERSION = "philox4x32-10/box-muller-1"
 """Version of the noise; part of every model digest."""
@@ -208,7 +208,7 @@ def _box_muller(words: Uint32s) -> Float32s:
     """
     u1 = (words[:, 0::2].astype(np.float64) + 0.5) * 2.0**-32
     radius = np.sqrt(-2.0 * _log(u1))
-    sine, cosine = _sin_cos_of_turn(words[:, 1::2])
+    sine, cosine = sin_cos_of_turn(words[:, 1::2])
     z = np.empty(words.shape, np.float64)
     z[:, 0::2], z[:, 1::2] = radius * cosine, radius * sine
     return z.astype(np.float32)
@@ -247,7 +247,7 @@ _COS_COEFFICIENTS = (
 )  # fmt: skip
 
 
-def _sin_cos_of_turn(words: Uint32s) -> tuple[Float64s, Float64s]:
+def sin_cos_of_turn(words: Uint32s) -> tuple[Float64s, Float64s]:
     """Compute sine and cosine of words / 2^32 turns by exactly rounded operations alone.
 
     Source: FreeBSD msun `k_sin.c`, `k_cos.c` on the nearest eighth of a turn, then the quadrant's signs.

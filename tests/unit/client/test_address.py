@@ -199,26 +199,26 @@ def test_it_computes_sine_and_cosine_within_2_units_in_the_last_place(
 ) -> None:
     words = np.concatenate([np.arange(1, EIGHTH_TURN, 30_011), [EIGHTH_TURN - 1]]).astype(np.uint32)
     expected = np.array([function(word * (2 * math.pi * 2.0**-32)) for word in words.tolist()])
-    drawn = address._sin_cos_of_turn(words)[position]
+    drawn = address.sin_cos_of_turn(words)[position]
     assert (np.abs(drawn - expected) / np.spacing(expected)).max() <= 2
 
 
 def test_it_computes_equal_sine_and_cosine_a_quarter_turn_apart() -> None:
     words = np.arange(0, 2**32, 100_003, dtype=np.uint64)
-    sine, cosine = address._sin_cos_of_turn(words.astype(np.uint32))
-    later_sine, later_cosine = address._sin_cos_of_turn(((words + QUARTER_TURN) % 2**32).astype(np.uint32))
+    sine, cosine = address.sin_cos_of_turn(words.astype(np.uint32))
+    later_sine, later_cosine = address.sin_cos_of_turn(((words + QUARTER_TURN) % 2**32).astype(np.uint32))
     assert np.array_equal(later_sine, cosine)
     assert np.array_equal(later_cosine, -sine)
 
 
 def test_it_computes_quarter_turns_exactly() -> None:
-    sine, cosine = address._sin_cos_of_turn(np.array([0, 1, 2, 3], np.uint32) * np.uint32(QUARTER_TURN))
+    sine, cosine = address.sin_cos_of_turn(np.array([0, 1, 2, 3], np.uint32) * np.uint32(QUARTER_TURN))
     assert sine.tolist() == [0, 1, 0, -1]
     assert cosine.tolist() == [1, 0, -1, 0]
 
 
 def test_it_computes_equal_sine_and_cosine_at_an_eighth_of_a_turn() -> None:
-    sine, cosine = address._sin_cos_of_turn(np.array([EIGHTH_TURN], np.uint32))
+    sine, cosine = address.sin_cos_of_turn(np.array([EIGHTH_TURN], np.uint32))
     assert abs(sine.item()) == pytest.approx(math.sqrt(0.5), abs=2e-16)
     assert abs(cosine.item()) == pytest.approx(math.sqrt(0.5), abs=2e-16)
 
@@ -242,7 +242,7 @@ def layouts(values: np.ndarray) -> list[np.ndarray]:
 def test_it_computes_alike_at_any_array_length(length: int) -> None:
     x, words = uniforms_for_log()[:2000], np.arange(0, 2**32, 2147483, dtype=np.uint32)[:2000]
     assert address._log(x[:length]).tobytes() == address._log(x)[:length].tobytes()
-    parts, whole = address._sin_cos_of_turn(words[:length]), address._sin_cos_of_turn(words)
+    parts, whole = address.sin_cos_of_turn(words[:length]), address.sin_cos_of_turn(words)
     assert [part.tobytes() for part in parts] == [full[:length].tobytes() for full in whole]
 
 
@@ -250,5 +250,5 @@ def test_it_computes_alike_at_any_array_length(length: int) -> None:
 def test_it_computes_alike_in_any_array_layout(layout: int) -> None:
     x, words = uniforms_for_log()[:1001], np.arange(0, 2**32, 4294967, dtype=np.uint32)
     assert address._log(layouts(x)[layout]).tobytes() == address._log(x).tobytes()
-    drawn, expected = address._sin_cos_of_turn(layouts(words)[layout]), address._sin_cos_of_turn(words)
+    drawn, expected = address.sin_cos_of_turn(layouts(words)[layout]), address.sin_cos_of_turn(words)
     assert [part.tobytes() for part in drawn] == [part.tobytes() for part in expected]
