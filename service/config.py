@@ -31,7 +31,7 @@ class GatewayConfig:
     Attributes:
         default_versions: model name: the version that an empty version means; otherwise the newest.
         required_models: models that must be ready before the gateway is; without any, one ready model is enough.
-        datasets: data sets in addition to the built-in one.
+        datasets: data sets in addition to the built-in ones.
         ticket_keys: file of the keys that sign tickets of plans; None: a key of this process alone.
         plans: folder where plans are kept; None: in memory.
         jobs: database of evaluations, as sqlite:///PATH or postgresql://…; None: evaluations are off.

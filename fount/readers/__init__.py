@@ -1,4 +1,4 @@
-"""Read labelled image data sets: IDX, NPZ, a folder of images by class, Parquet, and the built-in digits.
+"""Read labelled image data sets: IDX, NPZ, a folder of images by class, Parquet, and the built-in digits and shapes.
 
 A `DatasetSource` enters: where the data are, how to read them, and size limits. A `Dataset` leaves; its pixels are read
 on demand. Every fault of the files is a `DataError` that names the file, the row and the remedy.
@@ -27,6 +27,7 @@ from fount.readers.image_folder import read_image_folder
 from fount.readers.layout import LAYOUTS, inner_folders
 from fount.readers.npz import read_npz
 from fount.readers.parquet import read_parquet
+from fount.readers.shapes import read_shapes
 from fount.readers.split_files import split_files
 
 __all__ = [
@@ -40,6 +41,8 @@ _READERS: Mapping[Format, Callable[[DatasetSource, Path], Dataset]] = MappingPro
     {"idx": read_idx_folder, "npz": read_npz, "folder": read_image_folder, "parquet": read_parquet}
 )
 
+_BUILT_IN: Mapping[str, Callable[[], Dataset]] = MappingProxyType({"digits": read_digits, "shapes64": read_shapes})
+
 
 def read_dataset(source: DatasetSource) -> Dataset:
     """Open a data set with the reader of its format; pixels and the digest are read on demand.
@@ -49,9 +52,9 @@ def read_dataset(source: DatasetSource) -> Dataset:
     """
     path = source.path
     if path is None:
-        if source.name != "digits":
+        if source.name not in _BUILT_IN:
             raise DataError(f"data set {source.name!r} has no path; give its file or folder")
-        return read_digits()
+        return _BUILT_IN[source.name]()
     if not path.exists():
         raise DataError(f"{path} does not exist; give the file or folder of {source.name}")
     if not path.is_dir():

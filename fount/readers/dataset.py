@@ -64,7 +64,7 @@ class DatasetSource:
     """Where a data set is stored and how to read it.
 
     Attributes:
-        path: its file or folder; None for the built-in one.
+        path: its file or folder; None for a built-in one.
         format: how it is stored.
         classes: names of the labels 0, 1, ...; of a folder or string labels, the names to expect, in this order.
             Empty: as in the files, or the numbers themselves.

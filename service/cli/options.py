@@ -109,7 +109,7 @@ log_level_option = _option(
 data_set_option = _option(
     "--data-set", multiple=True, metavar="NAME=PATH",
     help="A data set to augment or to compare with: a folder of IDX, NPZ or Parquet files, one with a folder a class, "
-         "an NPZ or a Parquet file. Repeatable; digits are always available.",
+         "an NPZ or a Parquet file. Repeatable; digits and shapes64 are always available.",
 )  # fmt: skip
 
 data_sets_option = _option(

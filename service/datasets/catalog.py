@@ -50,15 +50,18 @@ class DatasetSettings:
         return self.source.name
 
 
-BUILT_IN = DatasetSettings(source=DatasetSource(name="digits"), classifier="digits-classifier")
-"""Digits need no configuration."""
+BUILT_IN = (
+    DatasetSettings(source=DatasetSource(name="digits"), classifier="digits-classifier"),
+    DatasetSettings(source=DatasetSource(name="shapes64"), classifier="shapes-classifier"),
+)
+"""Those that need no configuration."""
 
 
 class Datasets:
-    """All data sets of a gateway: the built-in one, and the configured ones, whose names differ."""
+    """All data sets of a gateway: the built-in ones, and the configured ones, whose names differ."""
 
     def __init__(self, configured: Sequence[DatasetSettings] = ()) -> None:
-        self._settings = {each.name: each for each in sorted((BUILT_IN, *configured), key=lambda each: each.name)}
+        self._settings = {each.name: each for each in sorted((*BUILT_IN, *configured), key=lambda each: each.name)}
         self._opened: dict[str, Dataset] = {}
         self._opening: dict[str, asyncio.Task[Dataset]] = {}
         self._refused: dict[str, tuple[str, DataError]] = {}  # with the state of the files that were refused

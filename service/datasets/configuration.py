@@ -127,7 +127,7 @@ def _read_file(file: Path) -> list[DatasetSettings]:
 
 
 def _name_problems(name: str) -> Iterator[Problem]:
-    if name == BUILT_IN.name:
+    if name in {each.name for each in BUILT_IN}:
         yield Problem(key="", wrong=f"{name!r} is built in", remedy="give the data set another name")
     elif not _NAME.fullmatch(name):
         remedy = "use up to 64 letters, digits, dots, dashes and underscores"

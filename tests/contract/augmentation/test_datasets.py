@@ -69,7 +69,7 @@ async def refused(stub: dataset_pb2_grpc.DatasetServiceStub, name: str) -> grpc.
 
 async def test_every_data_set_is_listed_by_name(stub) -> None:
     listed = (await stub.ListDatasets(dataset_pb2.ListDatasetsRequest())).datasets
-    formats = [("digits", "built-in"), ("lost", "npz"), ("pale", "npz"), ("toys", "npz")]
+    formats = [("digits", "built-in"), ("lost", "npz"), ("pale", "npz"), ("shapes64", "built-in"), ("toys", "npz")]
     assert [(each.name, each.format) for each in listed] == formats
 
 
@@ -78,6 +78,13 @@ async def test_digits_are_described(stub) -> None:
     assert [(split.name, split.rows) for split in digits.splits] == [("train", 1442), ("test", 355)]
     assert (list(digits.sample_spec.dims), digits.classifier) == ([8, 8, 1], "digits-classifier")
     assert digits.digest == "sha256:87ff0c9e40dc7e2c0e34e7257799c2e3f3aec1a016363bb11cad869ec428a826"
+
+
+async def test_shapes_are_described(stub) -> None:
+    shapes = (await stub.GetDataset(dataset_pb2.GetDatasetRequest(name="shapes64"))).dataset
+    assert [(split.name, split.rows) for split in shapes.splits] == [("train", 20_000), ("test", 4000)]
+    assert (list(shapes.sample_spec.dims), shapes.classifier) == ([64, 64, 3], "shapes-classifier")
+    assert list(shapes.classes) == ["circle", "square", "triangle", "star", "cross", "ring"]
 
 
 async def test_classes_and_groups_are_counted(stub) -> None:
