@@ -29,6 +29,7 @@ FAMILIES: Mapping[str, tuple[str, str]] = MappingProxyType(
         "conv-denoiser": ("autoencoder", "ConvDenoiser"),
         "standard-vae": ("standard_vae", "StandardVae"),
         "conditional-gan": ("gan", "ConditionalGan"),
+        "dcgan": ("dcgan", "Dcgan"),
         "classifier": ("classifier", "ConvClassifier"),
         "transforms": ("transforms", "Transforms"),
         "gaussian-mixture": ("mixture", "GaussianMixture"),

@@ -163,12 +163,13 @@ class VaeGanFit:
 
 @dataclass(frozen=True, kw_only=True)
 class GanFit:
-    """Hyperparameters of a conditional GAN.
+    """Hyperparameters of a conditional GAN or a DCGAN.
 
     Attributes:
         batch: real rows of a step, drawn with replacement, and as many generated ones.
         discriminator_features: channels of its first convolution.
-        projection: length of the features that its projection compares with the class; 0 is none.
+        projection: length of the features that its projection compares with the class; 0 is none. A DCGAN's compares
+            its last feature maps, of whatever length.
         generator_rate: learning rate at the start.
         discriminator_rate: the same of the discriminator.
         betas: of Adam, for both.

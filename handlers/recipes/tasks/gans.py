@@ -1,4 +1,4 @@
-"""Training of the conditional GAN: alternating steps of the discriminator and the generator.
+"""Training of the conditional GAN and the DCGAN: alternating steps of the discriminator and the generator.
 
 It adds established measures to algorithm 1: hinge losses, spectral norms in the discriminator, two learning rates, no
 momentum, averaged weights for the generator that is kept, and, for small data, random shifts of real and generated
@@ -14,8 +14,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from handlers.models.dcgan import Dcgan, DcganDiscriminator
 from handlers.models.gan import ConditionalGan, Discriminator, discriminator_loss, generator_loss
 from handlers.recipes.catalogue import GanFit, PointGanFit, Recipe
 from handlers.recipes.data.augmentations import translate
@@ -43,10 +44,10 @@ class GanTask(Task):
         """Build both networks, as in `Task`."""
         super().__init__(recipe, rows, steps=steps, generator=generator, device=device)
         assert isinstance(recipe.fit, GanFit)
-        assert isinstance(self.module, ConditionalGan)
+        assert isinstance(self.module, ConditionalGan | Dcgan)
         fit, self._gan = recipe.fit, self.module
         self._fit, self._images = fit, 2 * self._images - 1
-        self._discriminator = Discriminator(self._gan.config, fit.discriminator_features, fit.projection).to(device)
+        self._discriminator = _build_discriminator(self._gan, fit).to(device)
         self._modules["discriminator"] = self._discriminator
         self._optimizers = {
             "generator_optimizer": torch.optim.Adam(self._gan.parameters(), betas=fit.betas),
@@ -91,3 +92,9 @@ class GanTask(Task):
 
     def _shift(self, images: Tensor) -> Tensor:
         return translate(images, self._fit.augment_shift, self._generator, background=_BLACK)
+
+
+def _build_discriminator(generator: ConditionalGan | Dcgan, fit: GanFit) -> nn.Module:
+    if isinstance(generator, Dcgan):
+        return DcganDiscriminator(generator.config, fit.discriminator_features)
+    return Discriminator(generator.config, fit.discriminator_features, fit.projection)
