@@ -27,6 +27,7 @@ from handlers.recipes.catalogue.recipe import (
     VaeFit,
     VaeGanFit,
 )
+from handlers.recipes.catalogue.shapes import SHAPES_RECIPES
 from handlers.recipes.catalogue.transformers import TRANSFORMER_RECIPES
 from handlers.recipes.catalogue.variational import VARIATIONAL_RECIPES
 
@@ -58,6 +59,7 @@ _ALL = (
     *AUTOREGRESSIVE_RECIPES,
     *TRANSFORMER_RECIPES,
     *DIFFUSION_RECIPES,
+    *SHAPES_RECIPES,
 )
 
 RECIPES: Mapping[str, Recipe] = MappingProxyType({recipe.name: recipe for recipe in _ALL})
