@@ -34,6 +34,11 @@ class Operation(IntEnum):
     TRANSLATE = 7
     SCORE = 8
 
+    @property
+    def draws(self) -> bool:
+        """Whether it draws samples, perhaps in steps between which a call can be preempted."""
+        return self in (Operation.SAMPLE, Operation.TRANSLATE)
+
 
 class Encoding(IntEnum):
     """How samples become bytes, numbered as in fount.v1.Encoding."""

@@ -33,6 +33,7 @@ _INTERRUPTED = 130  # exit code after SIGINT, 128 + 2
 _CLIENT_COMMANDS: dict[str, tuple[str, str]] = {
     "augment": ("fount.cli.augment:augment", "Draw images next to their variants under a policy."),
     "classify": ("fount.cli.given.scores:classify", "Find the class of each row, and the accuracy where it is known."),
+    "colourise": ("fount.cli.given.translations:colourise", "Colour grey pictures, by a model that translates."),
     "datasets": ("fount.cli.datasets:datasets", "List the data sets a server can augment, or show one."),
     "decode": ("fount.cli.given.latents:decode", "Decode latents to an image grid or an NPZ file."),
     "encode": ("fount.cli.given.latents:encode", "Write the latents of images or vectors to an NPZ file."),
@@ -48,6 +49,8 @@ _CLIENT_COMMANDS: dict[str, tuple[str, str]] = {
     "reconstruct": ("fount.cli.given.variations:reconstruct", "Encode images and decode their latents."),
     "sample": ("fount.cli.sample:sample", "Draw samples of a model into an image grid, an NPZ file or a folder."),
     "score": ("fount.cli.given.scores:score", "Compute log-likelihoods of images or vectors, with their means."),
+    "translate": ("fount.cli.given.translations:translate", "Make pictures of pictures, in another style or domain."),
+    "upscale": ("fount.cli.given.translations:upscale", "Enlarge pictures, by a model that translates."),
     "vary": ("fount.cli.given.variations:vary", "Draw variants of images around or along their latents."),
 }
 

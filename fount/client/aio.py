@@ -33,6 +33,7 @@ from fount.latent.request import (
     InterpolateQuery,
     ReconstructQuery,
     ScoreQuery,
+    TranslateQuery,
     VaryQuery,
     classify_request,
     decode_request,
@@ -40,6 +41,7 @@ from fount.latent.request import (
     interpolate_request,
     reconstruct_request,
     score_request,
+    translate_request,
     vary_request,
 )
 from fount.latent.stream import GivenStream
@@ -61,6 +63,7 @@ from fount.v1 import (
     model_pb2_grpc,
     sampling_pb2_grpc,
     scoring_pb2_grpc,
+    translation_pb2_grpc,
 )
 
 if TYPE_CHECKING:
@@ -100,6 +103,7 @@ class Client:
         self._evaluations = evaluation_pb2_grpc.EvaluationServiceStub(channel)
         self._latent = latent_pb2_grpc.LatentServiceStub(channel)
         self._scoring = scoring_pb2_grpc.ScoringServiceStub(channel)
+        self._translation = translation_pb2_grpc.TranslationServiceStub(channel)
 
     async def __aenter__(self) -> Self:
         return self
@@ -229,6 +233,10 @@ class Client:
     async def classify(self, model: str, rows: RowsLike, **query: Unpack[ClassifyQuery]) -> Probabilities:
         """Return p(y|x) of each row: (N, classes) float32."""
         return (await self._given(self._scoring.Classify, classify_request(model, rows, query))).probabilities()
+
+    async def translate(self, model: str, images: RowsLike, **query: Unpack[TranslateQuery]) -> Samples:
+        """Return the image that the model makes of each one: (N, H, W, C) uint8 or float32."""
+        return (await self._given(self._translation.Translate, translate_request(model, images, query))).samples()
 
     async def _given(self, call: Any, given: GivenRequest) -> GivenStream:
         stream = GivenStream(given, self._calls.retry_state(between_messages=True))

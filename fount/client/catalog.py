@@ -87,6 +87,7 @@ class ModelInfo:
         max_text_bytes: the most UTF-8 bytes of a text, its prefix included; 0 when it is not of text.
         conditions: what samples can be conditional on besides a label, of "prefix" and "mask".
         prefix_unit: of how many bytes a prefix must be a multiple; 0 when it takes none.
+        input_shape: (height, width, channels) of the pictures that it translates; empty when it translates none.
         numerics: numerics ids that may be pinned now.
         latent_dim: the length of a latent; 0 when it neither encodes nor decodes.
         latent_spread: root mean square of latents' standard deviations, the unit of `scale`; 0 without a latent.
@@ -117,6 +118,7 @@ class ModelInfo:
     max_text_bytes: int
     conditions: tuple[str, ...]
     prefix_unit: int
+    input_shape: tuple[int, ...]
     numerics: tuple[str, ...]
     latent_dim: int
     latent_spread: float
@@ -157,6 +159,7 @@ def model_info(model: model_pb2.Model) -> ModelInfo:
         max_labels=model.limits.max_labels,
         max_text_bytes=model.limits.max_text_bytes,
         conditions=tuple(enum_name(model_pb2.ConditionKind, "CONDITION_KIND_", each) for each in model.conditions),
+        input_shape=tuple(model.input_spec.dims),
         score_columns=tuple(map(score_column, model.score_columns)),
         directions=tuple(decode(DirectionInfo, each) for each in model.directions),
         quality=tuple(decode(QualityInfo, each, interval=pair(each.interval)) for each in model.quality),

@@ -1,4 +1,5 @@
-"""Streams of given rows: latents, what lies between and around them, scores and class probabilities.
+"""Streams of given rows: latents, what lies between and around them, scores, class probabilities and translations.
 
-Arguments with their rows, and the messages of `LatentService` and `ScoringService`, enter; requests and arrays leave.
+Arguments with their rows, and the messages of the latent, scoring and translation services, enter; requests and arrays
+leave.
 """

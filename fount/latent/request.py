@@ -25,12 +25,12 @@ from fount.sampling.request import (
     set_parameters,
 )
 from fount.sampling.rows import RowsLike, latents_of, rows_of, texts_of
-from fount.v1 import latent_pb2, scoring_pb2
+from fount.v1 import latent_pb2, scoring_pb2, translation_pb2
 
 __all__ = [
     "ClassifyQuery", "DecodeQuery", "EncodeQuery", "GivenRequest", "InterpolateQuery", "ReconstructQuery", "ScoreQuery",
-    "VaryQuery", "classify_request", "decode_request", "encode_request", "interpolate_request", "reconstruct_request",
-    "score_request", "vary_request",
+    "TranslateQuery", "VaryQuery", "classify_request", "decode_request", "encode_request", "interpolate_request",
+    "reconstruct_request", "score_request", "translate_request", "vary_request",
 ]  # fmt: skip
 
 _ARRAYS = {name: ENCODINGS[name] for name in ("uint8", "float32")}
@@ -117,6 +117,16 @@ class ScoreQuery(_LabelQuery, ParametersQuery, total=False):
     """The optional arguments of `Client.score`, with the parameters that the model takes."""
 
     # Of scores that draw, as in `Client.encode`.
+    seed: SupportsIndex | None
+
+
+class TranslateQuery(DecodeQuery, ParametersQuery, total=False):
+    """The optional arguments of `Client.translate`, with the parameters that the model takes.
+
+    `label` and `labels` name the direction, or the class that rows become; a model without classes takes none.
+    """
+
+    # Of models that draw, as in `Client.encode`.
     seed: SupportsIndex | None
 
 
@@ -224,6 +234,15 @@ def score_request(model: str, rows: RowsLike, query: ScoreQuery) -> GivenRequest
     if array is None:
         array = rows_of("rows", rows, arguments)
     return _request(scoring_pb2.ScoreRequest, config, model, array, arguments)
+
+
+def translate_request(model: str, images: RowsLike, query: TranslateQuery) -> GivenRequest:
+    """Build the stream of `Client.translate`."""
+    arguments = Arguments("translate", query, TranslateQuery.__annotations__, SEND_FAILURE)
+    config = translation_pb2.TranslateConfig()
+    set_parameters(config.parameters, arguments)
+    array = rows_of("images", images, arguments)
+    return _request(translation_pb2.TranslateRequest, config, model, array, arguments)
 
 
 def classify_request(model: str, rows: RowsLike, query: ClassifyQuery) -> GivenRequest:

@@ -28,7 +28,7 @@ _Kind = TypeVar("_Kind", bound=Samples)
 
 
 class GivenStream(IndexedStream):
-    """A call of `LatentService` or `ScoringService` over all its attempts, and its results."""
+    """A call of `LatentService`, `ScoringService` or `TranslationService` over all its attempts, and its results."""
 
     item = "result"
 

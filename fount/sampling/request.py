@@ -72,7 +72,8 @@ class SampleQuery(ParametersQuery, total=False):
     latent: RowsLike | None
     # The beginning of every sample: text, or the first bytes of a picture, row-major uint8; the rest is drawn.
     prefix: str | bytes | None
-    # (N, H, W, C), one a sample, or (H, W, C) for all: the picture of which `mask` gives a part; the rest is drawn.
+    # (N, H, W, C), one a sample, or (H, W, C) for all: the picture that a model which translates makes samples of; with
+    # `mask`, the picture of which it gives a part, and the rest is drawn.
     image: RowsLike | None
     # As `image`, or without channels: 1 or True where a value of it is given, 0 or False where it is drawn.
     mask: RowsLike | None
@@ -181,17 +182,16 @@ def _set_condition(condition: sampling_pb2.Condition, arguments: Arguments) -> N
 
 
 def _set_image(condition: sampling_pb2.Condition, arguments: Arguments) -> None:
-    """Set the picture and the mask that are given, which go together, and not with a prefix."""
+    """Set the picture, and the mask, that are given, and not with a prefix."""
     if "image" in arguments and "prefix" in arguments:
         arguments.add("image", "cannot go with prefix; give one of both")
-    for name, other in (("image", "mask"), ("mask", "image")):
-        if name in arguments and other not in arguments:
-            arguments.add(name, f"needs {other}: the mask is 1 where the image is given, and 0 where it is drawn")
-    if "image" not in arguments or "mask" not in arguments:
+    if "mask" in arguments and "image" not in arguments:
+        arguments.add("mask", "needs image: the mask is 1 where the image is given, and 0 where it is drawn")
+    if "image" not in arguments:
         return
     images, remedy = rows_of("image", arguments.given["image"], arguments), "draw them by several calls"
     condition.image.CopyFrom(_rows_message("image", images, arguments, remedy))
-    if condition.image.count:
+    if condition.image.count and "mask" in arguments:
         masks = masks_of("mask", arguments.given["mask"], images.shape[1:], arguments)
         condition.mask.CopyFrom(_rows_message("mask", masks, arguments, remedy))
 

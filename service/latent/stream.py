@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from service.calls import Labels
 from service.domain import Dtype, Encoding, Priority, ServedModel, Target
 from service.errors import InvalidRequest, Violation
-from service.latent.tasks import Batch, Interpolate, Score, Task, WorkerAccess
+from service.latent.tasks import Batch, Interpolate, Score, Task, Translate, WorkerAccess
 from service.read_ahead import map_in_order
 from service.scheduler.inference import InferenceClient
 from service.scheduler.work import Piece, RequestContext
@@ -103,9 +103,11 @@ def results(
     rows = pair_rows(received, stream) if isinstance(stream.task, Interpolate) else received
 
     def seconds() -> float:
-        if not isinstance(stream.task, Score):  # no other operation takes long
-            return 0.0
-        return inference.seconds_to_score(stream.target, stream.model, stream.task.parameters)
+        if isinstance(stream.task, Score):
+            return inference.seconds_to_score(stream.target, stream.model, stream.task.parameters)
+        if isinstance(stream.task, Translate):
+            return inference.seconds_to_translate(stream.target, stream.model, stream.task.parameters)
+        return 0.0  # no other operation takes long
 
     async def make(job: _Job) -> Piece:
         part, outputs = job

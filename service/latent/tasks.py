@@ -22,8 +22,8 @@ from service.scheduler.inference import GivenRows, InferenceClient
 from service.scheduler.work import RequestContext
 
 __all__ = [
-    "Batch", "Classify", "Decode", "Encode", "Interpolate", "Jitter", "Reconstruct", "Results", "Score", "Task", "Walk",
-    "WorkerAccess",
+    "Batch", "Classify", "Decode", "Encode", "Interpolate", "Jitter", "Reconstruct", "Results", "Score", "Task",
+    "Translate", "Walk", "WorkerAccess",
 ]  # fmt: skip
 
 Float32s = NDArray[np.float32]
@@ -255,6 +255,20 @@ class Score:
         given = GivenRows(rows=batch.rows, labels=batch.labels, seed=workers.seed, indices=batch.row_indices)
         inference, model = workers.inference, workers.model
         return await inference.score(workers.target, model, given, self.parameters, workers.context)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Translate:
+    """The image that the model makes of each row."""
+
+    parameters: Parameters
+    factor: int = field(default=1, init=False)
+
+    async def run(self, batch: Batch, workers: WorkerAccess) -> Results:
+        """Translate the rows."""
+        given = GivenRows(rows=batch.rows, labels=batch.labels, seed=workers.seed, indices=batch.row_indices)
+        inference, model = workers.inference, workers.model
+        return await inference.translate(workers.target, model, given, workers.dtype, self.parameters, workers.context)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -1,4 +1,4 @@
-"""LatentService and ScoringService: a config and rows enter; a header and chunks of results leave."""
+"""The services of given rows, latent, scoring and translation: a config and rows enter; a header and chunks leave."""
 
 from __future__ import annotations
 
@@ -9,14 +9,34 @@ from typing import TYPE_CHECKING, Any
 
 import grpc
 
-from fount.v1 import latent_pb2, latent_pb2_grpc, model_pb2, sampling_pb2, scoring_pb2, scoring_pb2_grpc
+from fount.v1 import (
+    latent_pb2,
+    latent_pb2_grpc,
+    model_pb2,
+    sampling_pb2,
+    scoring_pb2,
+    scoring_pb2_grpc,
+    translation_pb2,
+    translation_pb2_grpc,
+)
 from service.caller import current_caller
 from service.catalog import Catalog
 from service.config import GatewayConfig
 from service.domain import Operation, Parameters, ServedModel
 from service.errors import InvalidRequest, Violation
 from service.latent.stream import GivenStream, results
-from service.latent.tasks import Classify, Decode, Encode, Interpolate, Jitter, Reconstruct, Score, Task, Walk
+from service.latent.tasks import (
+    Classify,
+    Decode,
+    Encode,
+    Interpolate,
+    Jitter,
+    Reconstruct,
+    Score,
+    Task,
+    Translate,
+    Walk,
+)
 from service.rpc.chunks import responses_of, sample_spec
 from service.rpc.fields import Violations, read_parameters, read_weights, reference_to_message
 from service.rpc.given_request import Config, RpcShape, read_config, read_rows
@@ -25,7 +45,7 @@ from service.rpc.loading import read_when_loaded
 from service.scheduler.inference import InferenceClient
 from service.telemetry.metrics import Metrics
 
-__all__ = ["GivenStreams", "LatentServicer", "ScoringServicer"]
+__all__ = ["GivenStreams", "LatentServicer", "ScoringServicer", "TranslationServicer"]
 
 if TYPE_CHECKING:  # generic in the stubs alone
     Context = grpc.aio.ServicerContext[object, object]
@@ -137,6 +157,21 @@ class ScoringServicer(scoring_pb2_grpc.ScoringServiceServicer):
         return self._streams.answer("Classify", _CLASSIFY, request_iterator, context, header)
 
 
+class TranslationServicer(translation_pb2_grpc.TranslationServiceServicer):
+    """Answers Translate."""
+
+    def __init__(self, streams: GivenStreams) -> None:
+        self._streams = streams
+
+    def Translate(self, request_iterator: Any, context: Context) -> Any:  # noqa: N802  # gRPC's name
+        """Stream a header, then the image made of every row that arrives."""
+
+        def header(stream: GivenStream) -> translation_pb2.TranslateResponse:
+            return translation_pb2.TranslateResponse(header=_header(stream))
+
+        return self._streams.answer("Translate", _TRANSLATE, request_iterator, context, header)
+
+
 def _header(stream: GivenStream, bounds: tuple[float, float] = _UNBOUNDED) -> sampling_pb2.SampleHeader:
     model = stream.model
     value_range = model.value_range if stream.output_dims == model.sample_dims else bounds
@@ -211,6 +246,10 @@ def _read_score(config: Config, model: ServedModel, wrong: Violations) -> Task:
     return Score(parameters=read_parameters(config.parameters, "config.parameters", model, wrong))
 
 
+def _read_translate(config: Config, model: ServedModel, wrong: Violations) -> Task:
+    return Translate(parameters=read_parameters(config.parameters, "config.parameters", model, wrong))
+
+
 def _read_classify(config: Config, model: ServedModel, wrong: Violations) -> Task:
     if not config.HasField("prior"):
         return Classify()
@@ -244,6 +283,7 @@ _SCORE = RpcShape(
     results=lambda model, _: (len(model.score_columns),),
     labels="optional",
 )
+_TRANSLATE = RpcShape(operations=(Operation.TRANSLATE,), read_task=_read_translate, rows="inputs")
 _CLASSIFY = RpcShape(
     operations=(Operation.CLASSIFY,),
     read_task=_read_classify,

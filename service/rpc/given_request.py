@@ -42,7 +42,7 @@ class RpcShape:
         operations: that the model needs.
         read_task: reads the fields that only this RPC has; None with a violation.
         grant: prefix of the grant that the caller needs.
-        rows: what rows are.
+        rows: what rows are: of the shape of samples, of latents, or of what the model translates.
         results: the dims of float results, computed from model and task; None: samples, encoded as the config says.
         labels: whether rows of a conditional model have labels.
         rows_each: how many rows an index counts: 2 for pairs.
@@ -51,7 +51,7 @@ class RpcShape:
     operations: tuple[Operation, ...]
     read_task: _TaskReader
     grant: Literal["sample", "score"] = "sample"
-    rows: Literal["samples", "latents"] = "samples"
+    rows: Literal["samples", "latents", "inputs"] = "samples"
     results: Callable[[ServedModel, Task], tuple[int, ...]] | None = None
     labels: Literal["needed", "optional", "none"] = "needed"
     rows_each: int = 1
@@ -103,7 +103,7 @@ async def read_config(request: Any | None, shape: RpcShape, catalog: Catalog, ca
         task=task,
         seed=config.seed if has_seed else secrets.randbits(64),
         start_index=config.start_index,
-        row_shape=(model.latent_dim,) if shape.rows == "latents" else model.sample_dims,
+        row_shape={"latents": (model.latent_dim,), "inputs": model.input_dims}.get(shape.rows, model.sample_dims),
         output_dims=model.sample_dims if shape.results is None else shape.results(model, task),
         encoding=encoding,
         label=label,

@@ -65,7 +65,8 @@ def _message(entry: Entry) -> model_pb2.Model:
     message.state = _STATES[entry.state]
     message.state_reason = entry.reason
     message.is_default = entry.is_default
-    if model_pb2.OPERATION_DECODE in message.operations or message.conditions:
+    takes_given = {model_pb2.OPERATION_DECODE, model_pb2.OPERATION_TRANSLATE}
+    if takes_given & set(message.operations) or message.conditions:
         message.limits.max_given_bytes = ROWS_BYTES
     del message.numerics[:]
     message.numerics.extend(entry.numerics)

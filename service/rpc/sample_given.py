@@ -16,7 +16,7 @@ from service.domain import ConditionKind, Dtype, Operation, ServedModel
 from service.rpc.fields import Violations
 from service.rpc.input_rows import read_values, text_problem
 
-__all__ = ["GIVEN_FIELDS", "GivenValues", "read_given_values"]
+__all__ = ["GIVEN_FIELDS", "GivenValues", "operation_of", "read_given_values"]
 
 GIVEN_FIELDS = ("latent", "prefix", "image", "mask")
 """The fields of a condition besides those of labels."""
@@ -30,7 +30,7 @@ class GivenValues:
     """What samples are computed from, or keep.
 
     Attributes:
-        operation: DECODE of latents, or SAMPLE.
+        operation: DECODE of latents, TRANSLATE of images without masks, or SAMPLE.
         rows: (count, ...) one for each sample, or (1, ...) of all.
         mask: the same, 1 where a value is given, else 0; None: all are.
         prefix: the beginning of every sample; empty: none.
@@ -42,11 +42,23 @@ class GivenValues:
     prefix: bytes = b""
 
 
+def operation_of(condition: sampling_pb2.Condition, operations: frozenset[Operation]) -> Operation:
+    """Return what draws the samples of a condition, of a model with these operations."""
+    if condition.HasField("latent"):
+        return Operation.DECODE
+    translates = condition.HasField("image") and not condition.HasField("mask")
+    if Operation.TRANSLATE in operations and (translates or Operation.SAMPLE not in operations):
+        return Operation.TRANSLATE
+    return Operation.SAMPLE
+
+
 def read_given_values(
-    condition: sampling_pb2.Condition, count: int, model: ServedModel, wrong: Violations
+    condition: sampling_pb2.Condition, operation: Operation, count: int, model: ServedModel, wrong: Violations
 ) -> GivenValues | None:
     """Read the given values of a condition for `count` samples; None when there are none, or they are wrong."""
     given = [field.name for field, _ in condition.ListFields() if field.name in GIVEN_FIELDS]
+    if operation is Operation.TRANSLATE:
+        return _read_translated(condition, given, count, model, wrong)
     foreign = [name for name in given if name in _KINDS and _KINDS[name] not in model.conditions]
     for name in foreign:
         wrong.add(f"{_PATH}.{name}", f"{model.key.name} takes no {name}; leave it out")
@@ -58,7 +70,7 @@ def read_given_values(
         return None
     values = None
     if "latent" in groups:
-        rows = _read_rows(condition, "latent", count, model, wrong)
+        rows = _read_rows(condition, "latent", count, (model.latent_dim,), model, wrong)
         values = GivenValues(operation=Operation.DECODE, rows=rows)
     elif "prefix" in groups:
         values = _read_prefix(condition.prefix, model, wrong)
@@ -67,8 +79,28 @@ def read_given_values(
     return values if len(wrong) == before else None
 
 
+def _read_translated(
+    condition: sampling_pb2.Condition, given: list[str], count: int, model: ServedModel, wrong: Violations
+) -> GivenValues | None:
+    """Read the images that samples are made of."""
+    before = len(wrong)
+    for name in given:
+        if name != "image":
+            wrong.add(f"{_PATH}.{name}", f"{model.key.name} takes no {name}; leave it out")
+    if "image" not in given:
+        wrong.add(f"{_PATH}.image", f"is missing: {model.key.name} makes its samples of given pictures; give one")
+        return None
+    rows = _read_rows(condition, "image", count, model.input_dims, model, wrong)
+    return GivenValues(operation=Operation.TRANSLATE, rows=rows) if len(wrong) == before else None
+
+
 def _read_rows(
-    condition: sampling_pb2.Condition, name: str, count: int, model: ServedModel, wrong: Violations
+    condition: sampling_pb2.Condition,
+    name: str,
+    count: int,
+    shape: tuple[int, ...],
+    model: ServedModel,
+    wrong: Violations,
 ) -> NDArray[np.uint8] | NDArray[np.float32]:
     rows, field = getattr(condition, name), f"{_PATH}.{name}"
     if rows.labels:
@@ -79,7 +111,7 @@ def _read_rows(
     return read_values(
         rows,
         field,
-        shape=(model.latent_dim,) if is_latent else model.sample_dims,
+        shape=shape,
         takes_bytes=not is_latent,
         value_range=None if is_latent else model.value_range,
         wrong=wrong,
@@ -113,8 +145,8 @@ def _read_image(
         missing, other = ("mask", "image") if has_image else ("image", "mask")
         wrong.add(f"{_PATH}.{missing}", f"is missing, and {other} is given; give both")
         return None
-    rows = _read_rows(condition, "image", count, model, wrong)
-    mask = _read_rows(condition, "mask", count, model, wrong)
+    rows = _read_rows(condition, "image", count, model.sample_dims, model, wrong)
+    mask = _read_rows(condition, "mask", count, model.sample_dims, model, wrong)
     if mask.dtype != np.uint8:
         wrong.add(f"{_PATH}.mask.dtype", f"must be DTYPE_UINT8, got {int(Dtype.FLOAT32)}")
     elif mask.size and mask.max() > 1:

@@ -14,7 +14,7 @@ from fount.v1 import sampling_pb2, sampling_pb2_grpc
 from service.caller import current_caller
 from service.catalog import Catalog
 from service.config import CHUNK_BYTES
-from service.domain import Encoding, Modality, Operation, Target
+from service.domain import Encoding, Modality, Target
 from service.rpc.chunks import join_pieces, responses_of, sample_spec
 from service.rpc.fields import reference_to_message
 from service.rpc.interceptor import request_context
@@ -95,7 +95,7 @@ class SamplingServicer(sampling_pb2_grpc.SamplingServiceServicer):
             start_index=spec.start_index,
             count=count,
             context=request_context(context, spec.priority),
-            draw_steps=spec.model.draw_steps if spec.operation is Operation.SAMPLE else 1,
+            draw_steps=spec.model.draw_steps,
             reports_progress=spec.reports_progress,
         )
         return self._scheduler.open(work)

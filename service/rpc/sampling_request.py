@@ -17,7 +17,7 @@ from service.domain import Dtype, Encoding, Operation, Parameters, Priority, Ser
 from service.errors import InvalidRequest, NotReady, Retired
 from service.rpc.fields import Violations, label_list, raise_violations, read_label, read_parameters, read_weights
 from service.rpc.given_request import read_encoding
-from service.rpc.sample_given import GIVEN_FIELDS, GivenValues, read_given_values
+from service.rpc.sample_given import GIVEN_FIELDS, GivenValues, operation_of, read_given_values
 
 __all__ = ["SampleSpec", "read_sample_request"]
 
@@ -58,7 +58,7 @@ class SampleSpec:
 
     @property
     def operation(self) -> Operation:
-        """SAMPLE, or DECODE of given latents."""
+        """SAMPLE, DECODE of given latents, or TRANSLATE of given images."""
         return self.given.operation if self.given else Operation.SAMPLE
 
     @property
@@ -88,7 +88,7 @@ def read_sample_request(request: sampling_pb2.SampleRequest, catalog: Catalog) -
     except InvalidRequest as error:
         raise_violations([*error.violations, *wrong])
         raise
-    operation = Operation.DECODE if request.condition.HasField("latent") else Operation.SAMPLE
+    operation = operation_of(request.condition, entry.model.operations if entry.model else frozenset())
     if entry.model and operation not in entry.model.operations:
         catalog.choose(entry, operation)  # raises Retired: other fields mean nothing to such a model
     target, refusal = None, None
@@ -102,7 +102,7 @@ def read_sample_request(request: sampling_pb2.SampleRequest, catalog: Catalog) -
     encoding = _read_encoding(request, operation, model, wrong)
     parameters = _read_parameters(request, operation, model, wrong)
     labels = _read_condition(request, model, wrong)
-    given = read_given_values(request.condition, request.count, model, wrong)
+    given = read_given_values(request.condition, operation, request.count, model, wrong)
     stop = _read_stop(request, model, wrong)
     if request.count > model.max_count:
         wrong.add("count", f"must be at most {model.max_count}, got {request.count}")
@@ -154,7 +154,7 @@ def _read_encoding(
 def _read_parameters(
     request: sampling_pb2.SampleRequest, operation: Operation, model: ServedModel, wrong: Violations
 ) -> Parameters:
-    if operation is Operation.SAMPLE:
+    if operation.draws:
         return read_parameters(request.parameters, "parameters", model, wrong)
     if request.HasField("parameters"):
         wrong.add("parameters", "shape a draw, and latents are given; leave parameters out")
@@ -163,7 +163,7 @@ def _read_parameters(
 
 def _read_condition(request: sampling_pb2.SampleRequest, model: ServedModel, wrong: Violations) -> LabelSource:
     if not request.HasField("condition"):
-        return DrawnLabels.of_weights(model.prior) if model.labels else NoLabels()
+        return _of_prior(model, wrong)
     condition = request.condition
     has_others = any(field.name in GIVEN_FIELDS for field, _ in condition.ListFields())
     kind = condition.WhichOneof("kind")
@@ -181,9 +181,16 @@ def _read_condition(request: sampling_pb2.SampleRequest, model: ServedModel, wro
         case "mixture":
             return _read_mixture(condition.mixture, model, wrong)
     if has_others:
-        return DrawnLabels.of_weights(model.prior)
+        return _of_prior(model, wrong)
     wrong.add("condition", "set label, labels or mixture, or leave the condition out for the model's prior")
     return NoLabels()
+
+
+def _of_prior(model: ServedModel, wrong: Violations) -> LabelSource:
+    if model.labels and not model.prior:  # of a model that translates, labels are directions
+        wrong.add("condition.label", f"is missing; {model.key.name} has {label_list(model.labels)}")
+        return NoLabels()
+    return DrawnLabels.of_weights(model.prior) if model.labels else NoLabels()
 
 
 def _read_stop(request: sampling_pb2.SampleRequest, model: ServedModel, wrong: Violations) -> bytes | None:

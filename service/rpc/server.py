@@ -22,12 +22,14 @@ from fount.v1 import (
     sampling_pb2_grpc,
     scoring_pb2,
     scoring_pb2_grpc,
+    translation_pb2,
+    translation_pb2_grpc,
 )
 from service.errors import SetupError
 from service.rpc.augmentation import AugmentationServicer
 from service.rpc.datasets import DatasetServicer
 from service.rpc.evaluation import EvaluationServicer
-from service.rpc.given import GivenStreams, LatentServicer, ScoringServicer
+from service.rpc.given import GivenStreams, LatentServicer, ScoringServicer, TranslationServicer
 from service.rpc.interceptor import CallInterceptor
 from service.rpc.models import ModelServicer
 from service.rpc.reading import ReadingServicer
@@ -43,6 +45,7 @@ _SERVICES = (
     model_pb2.DESCRIPTOR.services_by_name["ModelService"].full_name,
     sampling_pb2.DESCRIPTOR.services_by_name["SamplingService"].full_name,
     scoring_pb2.DESCRIPTOR.services_by_name["ScoringService"].full_name,
+    translation_pb2.DESCRIPTOR.services_by_name["TranslationService"].full_name,
 )
 _MAX_PENDING_CALLS = 1 << 16
 _HANDSHAKE_MS = 10_000  # until a connection has said that it speaks HTTP/2
@@ -107,6 +110,7 @@ class RpcServer:
         sampling_pb2_grpc.add_SamplingServiceServicer_to_server(sampling, self._server)
         latent_pb2_grpc.add_LatentServiceServicer_to_server(LatentServicer(given), self._server)
         scoring_pb2_grpc.add_ScoringServiceServicer_to_server(ScoringServicer(given), self._server)
+        translation_pb2_grpc.add_TranslationServiceServicer_to_server(TranslationServicer(given), self._server)
         augmentation_pb2_grpc.add_AugmentationServiceServicer_to_server(augmentation, self._server)
         evaluation_pb2_grpc.add_EvaluationServiceServicer_to_server(evaluation, self._server)
         runner_pb2_grpc.add_ReadingServiceServicer_to_server(reading, self._server)

@@ -233,7 +233,7 @@ class Backlog:
         that, for many more rows.
         """
         costs, budget_s = self.costs(leader.work.operation), self._budget_s(leader)
-        if leader.work.operation is not Operation.SAMPLE:
+        if not leader.work.operation.draws:
             budget_s = max(budget_s, 2 * costs.seconds(costs.smallest * leader.sample_units))
         units = costs.units_within(budget_s)
         within_budget = int(units / leader.sample_units)

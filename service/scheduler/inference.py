@@ -34,7 +34,7 @@ _MAX_KNOWN_WIDTHS = 1024
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class GivenRows:
-    """Rows to encode, decode or score, with their addresses.
+    """Rows to encode, decode, score or translate, with their addresses.
 
     Attributes:
         rows: (n, ...) uint8, or float32 in the model's value range; (n, latent_dim) float32 to decode.
@@ -176,9 +176,33 @@ class InferenceClient:
         dims, row_cost = (len(model.score_columns),), _score_cost(model, parameters)
         return await self._run_given(target, Operation.SCORE, given, Dtype.FLOAT32, dims, parameters, context, row_cost)
 
+    async def translate(
+        self,
+        target: Target,
+        model: ServedModel,
+        given: GivenRows,
+        dtype: Dtype,
+        parameters: Parameters,
+        context: RequestContext,
+    ) -> tuple[NDArray[Any], dict[int, Failure]]:
+        """Translate images of the shape that the model takes; labels are its directions, or classes.
+
+        Returns:
+            (n, *sample_dims) of `dtype`, zero where the worker failed, and the failures by row.
+        """
+        item = _given_item(given, dtype)
+        work = _work(target, Operation.TRANSLATE, item, model.sample_bytes(dtype), context)
+        work = replace(work, parameters=parameters, draw_steps=model.draw_steps)
+        return await self._run(work, dtype, model.sample_dims)
+
     def seconds_to_score(self, target: Target, model: ServedModel, parameters: Parameters) -> float:
         """Return the expected worker time of one score."""
         return self._scheduler.seconds_per_unit(target, Operation.SCORE) * _score_cost(model, parameters)
+
+    def seconds_to_translate(self, target: Target, model: ServedModel, parameters: Parameters) -> float:
+        """Return the expected worker time of one translation."""
+        steps = parameters.steps or model.draw_steps
+        return self._scheduler.seconds_per_unit(target, Operation.TRANSLATE) * steps
 
     async def _run_given(
         self,
@@ -191,7 +215,7 @@ class InferenceClient:
         context: RequestContext,
         row_cost: float = 1.0,
     ) -> tuple[NDArray[Any], dict[int, Failure]]:
-        item = GivenItem(rows=given.rows, labels=given.labels, seed=given.seed, indices=given.indices, dtype=dtype)
+        item = _given_item(given, dtype)
         row_bytes = math.prod(dims) * dtype.numpy.itemsize
         work = replace(_work(target, operation, item, row_bytes, context), parameters=parameters, row_cost=row_cost)
         return await self._run(work, dtype, dims)
@@ -271,6 +295,10 @@ def _score_cost(model: ServedModel, parameters: Parameters) -> float:
 def _with_nan(rows: NDArray[np.float32], failures: dict[int, Failure]) -> NDArray[np.float32]:
     rows[list(failures)] = np.nan
     return rows
+
+
+def _given_item(given: GivenRows, dtype: Dtype) -> GivenItem:
+    return GivenItem(rows=given.rows, labels=given.labels, seed=given.seed, indices=given.indices, dtype=dtype)
 
 
 def _work(

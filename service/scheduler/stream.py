@@ -15,7 +15,6 @@ from typing import Self
 
 from service.calls import Failure, FailureCode, GivenItem, Item, Outcome, RangeItem, SamplerState
 from service.config import GatewayConfig
-from service.domain import Operation
 from service.errors import FountServiceError, NotReady, Overloaded, TooLate, WorkerFault
 from service.scheduler.work import Piece, Progress, Work
 
@@ -167,7 +166,7 @@ class SampleStream:
     @property
     def steps(self) -> int:
         """How many steps its draw takes; of another operation than a draw nothing is preempted."""
-        return (self.work.parameters.steps or self.work.draw_steps) if self.work.operation is Operation.SAMPLE else 1
+        return (self.work.parameters.steps or self.work.draw_steps) if self.work.operation.draws else 1
 
     @property
     def sample_units(self) -> float:

@@ -37,6 +37,7 @@ from service.workers.memory_models import (
     memory_model,
     memory_sample,
     memory_transform,
+    memory_translate,
 )
 
 __all__ = ["Faults", "MemoryPool", "memory_model", "memory_sample"]
@@ -203,12 +204,15 @@ class MemoryPool:
             return Failure(code=FailureCode.FAILED_PRECONDITION, reason="OPERATION_UNKNOWN", message=message)
         if self.faults.refused_indices & _indices(item):
             return Failure(code=FailureCode.INTERNAL, reason="FAMILY_RAISED", message="the model failed on this item")
-        if call.operation is Operation.SAMPLE and isinstance(item, RangeItem | GivenItem):
+        if call.operation.draws and isinstance(item, RangeItem | GivenItem):
             state = _state_of(item)
             step = _first_step(item) + _steps_taken(call, model)
             if step < (call.parameters.steps or model.draw_steps):
                 return SamplerState(next_step=step, state=state)
-            rows = self._rows(model, call, item.resumed(SamplerState(next_step=step, state=state)))
+            if call.operation is Operation.TRANSLATE:
+                rows = memory_translate(model, state[:, 1:], item)
+            else:
+                rows = self._rows(model, call, item.resumed(SamplerState(next_step=step, state=state)))
         else:
             rows = self._rows(model, call, item)
         bad = self._bad_rows(item)

@@ -27,6 +27,7 @@ __all__ = [
     "memory_model",
     "memory_sample",
     "memory_transform",
+    "memory_translate",
 ]
 
 _CONFIDENCE = np.float32(0.9)  # in the class that an image's first pixel contains
@@ -50,10 +51,12 @@ def memory_model(
     conditions: frozenset[ConditionKind] = frozenset(),
     prefix_unit: int = 1,
     draw_steps: int = 1,
+    input_dims: tuple[int, ...] = (),
 ) -> ServedModel:
     """Make a model for the in-memory pool; without labels it is unconditional.
 
-    One dimension is of vectors; with `max_text_bytes` it is of text, and dims mean nothing. Given values are kept.
+    One dimension is of vectors; with `max_text_bytes` it is of text, and dims mean nothing. Given values are kept. One
+    that translates takes pictures of `input_dims`.
     """
     is_image = len(dims) == len("HWC")
     uint8s = (model_pb2.DTYPE_UINT8, model_pb2.ValueRange(min=0.0, max=255.0), model_pb2.ENCODING_UINT8)
@@ -64,7 +67,7 @@ def memory_model(
     digest = "sha256:" + hashlib.sha256(f"{name} {version}".encode()).hexdigest()
     condition = model_pb2.ConditionSchema(
         labels=[model_pb2.Label(id=k, name=label) for k, label in enumerate(labels)],
-        prior=[1 / len(labels) for _ in labels],
+        prior=[1 / len(labels) for _ in labels] if operations != {Operation.TRANSLATE} else (),
     )
     spec = model_pb2.SampleSpec
     ranges = {"truncation": (0.5, 4.0), "steps": (1, 1000)}
@@ -105,6 +108,9 @@ def memory_model(
             for name, vector in (directions or {}).items()
         ],
     )
+    if input_dims:
+        card.input_spec.CopyFrom(card.sample_spec)
+        card.input_spec.dims[:] = input_dims
     if max_text_bytes:
         card.sample_spec.modality, card.sample_spec.layout = spec.MODALITY_TEXT, spec.LAYOUT_T
         card.sample_spec.dims[:] = [-1]
@@ -175,6 +181,19 @@ def memory_given(model: ServedModel, operation: Operation, item: GivenItem) -> I
     images[:, -1] = labels / np.float32(255)
     images = images.reshape(item.count, *model.sample_dims)
     return images if item.dtype is Dtype.FLOAT32 else np.rint(images * 255).astype(np.uint8)
+
+
+def memory_translate(model: ServedModel, levels: NDArray[np.float32], item: RangeItem | GivenItem) -> Images:
+    """Return negatives of images, (n, values) from 0 to 255, repeated to the size of a sample.
+
+    The first pixel is the label, the last one the sample's index modulo 256.
+    """
+    places = np.arange(math.prod(model.sample_dims)) % levels.shape[1]
+    images = 255 - levels[:, places]
+    images[:, 0] = 0 if item.labels is None else item.labels
+    images[:, -1] = indices_of(item) % np.uint64(256)
+    images = images.reshape(item.count, *model.sample_dims)
+    return images / np.float32(255) if item.dtype is Dtype.FLOAT32 else images.astype(np.uint8)
 
 
 def memory_transform(item: ManipulationItem) -> NDArray[np.uint8]:

@@ -232,7 +232,8 @@ def opened(
         if rows is None:
             rows = GivenRows(values=np.zeros((0, *info.sample_shape), np.float32), names=())
         elif not is_text:
-            shape = (info.latent_dim,) if latents else info.sample_shape
+            own = info.input_shape if "translate" in operations else info.sample_shape
+            shape = (info.latent_dim,) if latents else own
             rows = _fitted(rows, shape, info, "a latent" if latents else "a row")
         yield Work(client=client, name=name, info=info, options=options, given=rows)
 
@@ -264,6 +265,8 @@ def _fitted(rows: GivenRows, shape: tuple[int, ...], info: ModelInfo, what: str)
     found = rows.values.shape[1:]
     if not all(shape) or not shape:  # which the server checks, or has no such operation
         return rows
+    if (converted := _with_channels(rows.values, shape)) is not None:
+        return GivenRows(values=converted, names=rows.names, labels=rows.labels)
     if rows.values.dtype != np.uint8 and (*found, 1) == shape:
         return GivenRows(values=rows.values[..., None], names=rows.names, labels=rows.labels)
     if found == shape and (len(shape) == _PICTURE_DIMS or rows.values.dtype != np.uint8):
@@ -276,3 +279,13 @@ def _fitted(rows: GivenRows, shape: tuple[int, ...], info: ModelInfo, what: str)
             remedy = "convert them to grey" if channels == _GREY else f"convert them to {channels} channels"
     size, due = (" × ".join(map(str, each)) or "single numbers" for each in (found, shape))
     raise InvalidRequest(f"The rows are {size}, and {what} of {info.name} is {due}: {remedy}.")
+
+
+def _with_channels(pictures: NDArray[Any], shape: tuple[int, ...]) -> NDArray[Any] | None:
+    """Give pictures whose pixels are all grey the channels of a shape; None where it is not that which differs."""
+    if pictures.dtype != np.uint8 or pictures.ndim != 1 + _PICTURE_DIMS or len(shape) != _PICTURE_DIMS:
+        return None
+    channels = {pictures.shape[3], shape[2]}
+    if pictures.shape[1:3] != shape[:2] or channels != {_GREY, _COLOUR} or (pictures != pictures[..., :1]).any():
+        return None
+    return pictures[..., :1].repeat(shape[2], axis=3)

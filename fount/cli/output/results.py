@@ -19,11 +19,11 @@ from fount.files import atomic_path, atomic_write
 __all__ = ["check_grid", "check_result_file", "write_arrays", "write_picture", "write_table"]
 
 
-def check_result_file(out: str, *suffixes: str) -> Path:
+def check_result_file(out: str, *suffixes: str, or_folder: bool = False) -> Path:
     """Check that a file can be written, and that its suffix is one of those supported, in lower case."""
     path = Path(out)
     if path.suffix.lower() not in suffixes:
-        *others, last = (f"a {suffix} file" for suffix in suffixes)
+        *others, last = [f"a {suffix} file" for suffix in suffixes] + ["a folder/"] * or_folder
         raise OutputError(f"{out} has no supported suffix: write to {', '.join(others)}{' or ' * bool(others)}{last}")
     check_output_file(path)
     return path

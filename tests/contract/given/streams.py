@@ -11,9 +11,16 @@ import pytest
 from google.rpc import error_details_pb2
 from grpc_status import rpc_status
 
-from fount.v1 import latent_pb2 as latent
-from fount.v1 import latent_pb2_grpc, model_pb2, sampling_pb2, scoring_pb2_grpc
-from fount.v1 import scoring_pb2 as scoring
+from fount.v1 import (
+    latent_pb2,
+    latent_pb2_grpc,
+    model_pb2,
+    sampling_pb2,
+    scoring_pb2,
+    scoring_pb2_grpc,
+    translation_pb2,
+    translation_pb2_grpc,
+)
 from service.domain import Operation
 from service.workers.memory import MemoryPool, memory_model
 from tests.contract.gateways import Running
@@ -21,6 +28,11 @@ from tests.contract.gateways import Running
 FULL = frozenset({Operation.SAMPLE, Operation.ENCODE, Operation.DECODE, Operation.SCORE, Operation.CLASSIFY})
 TEXT = frozenset({Operation.SAMPLE, Operation.SCORE})
 EXTRAS = {"latent_dim": 2, "score_columns": ("a", "b"), "directions": {"tall": (1.0, 0.0), "huge": (3e38, 0.0)}}
+_SERVICES = (
+    (latent_pb2, latent_pb2_grpc.LatentServiceStub),
+    (scoring_pb2, scoring_pb2_grpc.ScoringServiceStub),
+    (translation_pb2, translation_pb2_grpc.TranslationServiceStub),
+)
 RPCS = ("Encode", "Decode", "Reconstruct", "Interpolate", "Vary", "Score", "Classify")
 
 
@@ -54,16 +66,15 @@ def pixels(count: int, seed: int = 0) -> np.ndarray:
 
 
 def requests(rpc: str, config: dict[str, Any], *messages: sampling_pb2.InputRows) -> list[Any]:
-    package = latent if hasattr(latent, f"{rpc}Request") else scoring
+    package = next(each for each, _ in _SERVICES if hasattr(each, f"{rpc}Request"))
     request, of_config = getattr(package, f"{rpc}Request"), getattr(package, f"{rpc}Config")
     first = request(config=of_config(**{"model": ref()} | config))
     return [first, *(request(rows=message) for message in messages)]
 
 
 def method(running: Running, rpc: str) -> Any:
-    if hasattr(latent, f"{rpc}Request"):
-        return getattr(latent_pb2_grpc.LatentServiceStub(running.channel), rpc)
-    return getattr(scoring_pb2_grpc.ScoringServiceStub(running.channel), rpc)
+    stub = next(stub for each, stub in _SERVICES if hasattr(each, f"{rpc}Request"))
+    return getattr(stub(running.channel), rpc)
 
 
 async def answer(running: Running, rpc: str, config: dict[str, Any], *messages: sampling_pb2.InputRows):

@@ -18,7 +18,8 @@ from tests.contract.memory_evaluations import MemoryEvaluations
 
 LATENT = memory_model(
     "latent",
-    operations=frozenset({Operation.SAMPLE, Operation.ENCODE, Operation.DECODE, Operation.SCORE, Operation.CLASSIFY}),
+    operations=frozenset(Operation) - {Operation.EMBED, Operation.TRANSFORM},
+    input_dims=(2, 3, 1),
     latent_dim=2,
     score_columns=("a",),
 )

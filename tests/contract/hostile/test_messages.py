@@ -28,6 +28,7 @@ from fount.v1 import (
     model_pb2_grpc,
     sampling_pb2,
     scoring_pb2,
+    translation_pb2,
 )
 from tests.contract.gateways import Running, details, fields
 from tests.waiting import until
@@ -38,7 +39,7 @@ BLOCKED_S = 3.0  # far above what a message takes, and far below what looking at
 SERVICES = [
     service
     for module in (augmentation_pb2, dataset_pb2, evaluation_pb2, latent_pb2, model_pb2, sampling_pb2, scoring_pb2,
-                   runner_pb2, health_pb2, reflection_pb2)
+                   translation_pb2, runner_pb2, health_pb2, reflection_pb2)
     for service in module.DESCRIPTOR.services_by_name.values()
 ]  # fmt: skip
 METHODS = [method for service in SERVICES for method in service.methods]
@@ -57,7 +58,7 @@ VALID = {
     ),
 } | {
     method.input_type.name: GetMessageClass(method.input_type)(config={"model": LATENT})
-    for module in (latent_pb2, scoring_pb2)
+    for module in (latent_pb2, scoring_pb2, translation_pb2)
     for service in module.DESCRIPTOR.services_by_name.values()
     for method in service.methods
 }

@@ -30,7 +30,7 @@ async def get(running: Running, path: str) -> tuple[int, str]:
 
 SERVICES = [
     f"fount.v1.{name}Service"
-    for name in ("Augmentation", "Dataset", "Evaluation", "Latent", "Model", "Sampling", "Scoring")
+    for name in ("Augmentation", "Dataset", "Evaluation", "Latent", "Model", "Sampling", "Scoring", "Translation")
 ]
 
 

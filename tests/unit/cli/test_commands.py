@@ -12,9 +12,10 @@ import fount.cli.main as main_module
 from fount.cli.main import main
 
 COMMANDS = [
-    "augment", "check", "classify", "convert", "datasets", "decode", "demo", "encode", "evaluate", "evaluation",
-    "evaluations", "gateway", "interpolate", "latent-map", "model", "models", "new", "pack", "plan", "pull", "quality",
-    "reconstruct", "runner", "sample", "score", "serve", "train", "tune", "vary",
+    "augment", "check", "classify", "colourise", "convert", "datasets", "decode", "demo", "encode", "evaluate",
+    "evaluation", "evaluations", "gateway", "interpolate", "latent-map", "model", "models", "new", "pack", "plan",
+    "pull", "quality", "reconstruct", "runner", "sample", "score", "serve", "train", "translate", "tune", "upscale",
+    "vary",
 ]  # fmt: skip
 
 
@@ -50,6 +51,7 @@ def test_an_unknown_command_is_a_usage_error():
 OF_THE_CLIENT = [
     "models", "model", "sample", "plan", "pull", "augment", "evaluate", "evaluation", "evaluations", "encode", "decode",
     "reconstruct", "interpolate", "vary", "score", "classify", "latent-map",
+    "translate", "upscale", "colourise",
 ]  # fmt: skip
 
 

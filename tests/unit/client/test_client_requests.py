@@ -248,7 +248,6 @@ def test_it_accepts_pictures_without_channels_and_floats(picture):
         ({"prefix": "a\ud800"}, "prefix", "which is no character; give valid Unicode"),
         ({"stop": ""}, "stop", "is empty; leave it out"),
         ({"stop": "\ud800"}, "stop", "which is no character; give valid Unicode"),
-        ({"image": PICTURE}, "image", "needs mask"),
         ({"mask": PICTURE}, "mask", "needs image"),
         ({"image": PICTURE, "mask": np.ones((2, 2)), "prefix": b"a"}, "image", "cannot go with prefix"),
         ({"image": PICTURE, "mask": np.full((2, 2), 255, np.uint8)}, "mask", "hold 255; give 1 where a value is given"),
@@ -261,7 +260,7 @@ def test_it_accepts_pictures_without_channels_and_floats(picture):
         ({"image": np.zeros((2, 1024, 1025), np.uint8), "mask": PICTURE}, "image", "at most 1 of 1024×1025"),
     ],
     ids=[
-        "no text", "no bytes", "half a pair", "no stop", "half a pair to stop", "no mask", "no image", "both", "white",
+        "no text", "no bytes", "half a pair", "no stop", "half a pair to stop", "no image", "both", "white",
         "negative", "no mask rows", "half a pair in a label", "another shape", "floats", "count", "too large",
     ],
 )  # fmt: skip

@@ -32,6 +32,12 @@ def pool() -> MemoryPool:
         ),
         memory_model("colour", labels=(), dims=(2, 3, 3), operations=FULL - {Operation.CLASSIFY}, **EXTRAS),
     ]
+    translates = frozenset({Operation.TRANSLATE})
+    pool.models += [
+        memory_model("enlarger", labels=(), operations=translates, input_dims=(1, 2, 1)),
+        memory_model("painter", labels=(), dims=(2, 3, 3), operations=translates, input_dims=(2, 3, 1)),
+        memory_model("ways", labels=("down", "up"), operations=translates, input_dims=(2, 3, 1)),
+    ]
     of_text = EXTRAS | {"latent_dim": 0, "directions": {}}
     pool.models.append(
         memory_model("verse", labels=(), operations=FULL - {Operation.CLASSIFY}, max_text_bytes=16, **of_text)

@@ -187,10 +187,6 @@ def test_it_pins_digest_numerics_and_priority() -> None:
             "The rows are 2 × 3 × 1, and a row of large is 4 × 4 × 1: resize them to 4 × 4 pixels (width × height).",
         ),
         (
-            "encode colour flat --out z.npz",
-            "The rows are 2 × 3 × 1, and a row of colour is 2 × 3 × 3: convert them to 3 channels.",
-        ),
-        (
             "encode points flat --out z.npz",
             "The rows are 2 × 3 × 1, and a row of points is 2: give an NPZ file of (rows, 2) floats.",
         ),
