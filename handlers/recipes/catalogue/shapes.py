@@ -26,7 +26,8 @@ SHAPES_RECIPES = (
         classes=SHAPE_CLASSES,
         value_range=(-1.0, 1.0),
         evaluator="shapes-classifier",
-        thresholds={"label-accuracy": 0.95},
+        thresholds={"label-accuracy": 0.95, "clear-colour-share": 0.95},
+        measured_samples=5000,
     ),
     Recipe(
         name="shapes-classifier",

@@ -44,6 +44,7 @@ from handlers.recipes.quality.measures import (
     smallest_quantile_interval,
     smallest_share_interval,
 )
+from handlers.recipes.quality.shapes import measure_shapes
 from handlers.recipes.quality.texts import measure_texts
 from handlers.recipes.reproducible import reproducible, torch_threads
 from handlers.recipes.tasks.autoregressive import Likelihood
@@ -198,6 +199,8 @@ def _measure_generator(
         if training_seed is not None:
             yield measure_training_value(data, module, value_range=value_range, seed=training_seed)
         yield _measure_distances(data, Split(images=images, labels=labels))
+    if data.name == "shapes64":
+        yield from measure_shapes(images, data.test.images, evaluator)
     yield _measure_duplicates(data, images)
     yield _measure_copies(data, images)
 
