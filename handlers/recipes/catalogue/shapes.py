@@ -27,6 +27,7 @@ SHAPES_RECIPES = (
         value_range=(-1.0, 1.0),
         evaluator="shapes-classifier",
         thresholds={"label-accuracy": 0.95, "clear-colour-share": 0.95},
+        max_exec_batch=64,
         measured_samples=5000,
     ),
     Recipe(

@@ -10,6 +10,7 @@ import grpc
 import pytest
 from google.protobuf import text_format
 
+from fount.readers.shapes import draw_shapes
 from fount.v1 import augmentation_pb2, augmentation_pb2_grpc
 from service.config import GatewayConfig
 from service.gateway import Gateway
@@ -122,3 +123,14 @@ async def test_an_unknown_data_set_is_not_found(served: Served) -> None:
     with pytest.raises(grpc.aio.AioRpcError) as error:
         await served.stub.PlanDataset(request)
     assert error.value.code() is grpc.StatusCode.NOT_FOUND
+
+
+async def test_rows_of_shapes_are_drawn_when_they_are_pulled(served: Served) -> None:
+    request = augmentation_pb2.PlanDatasetRequest(dataset="shapes64", seed=5)
+    plan = (await served.stub.PlanDataset(request, timeout=20)).plan
+    call = served.stub.PullDataset(augmentation_pb2.PullDatasetRequest(ticket=plan.ticket), timeout=20)
+    responses = [await call.read(), await call.read()]
+    call.cancel()
+    row = rows_of([responses[1].chunk])[0]
+    pixels, factors = draw_shapes(row.source_row, 1)
+    assert (plan.rows, row.label, row.image) == (20_000, factors.shape[0], pixels.tobytes())

@@ -25,6 +25,7 @@ SHIPPED = sorted(card.parent.name for card in MODEL_STORE.glob("*/model.yaml") i
 """Trained models; others are not measured."""
 DIGITS = [name for name in SHIPPED if RECIPES[name].data == "digits"]
 MNIST = [name for name in SHIPPED if RECIPES[name].data == "mnist"]
+SHAPES = [name for name in SHIPPED if RECIPES[name].data == "shapes64"]
 VERSE = [name for name in SHIPPED if RECIPES[name].data == "verse"]
 POINTS = [name for name in SHIPPED if RECIPES[name].length is not None and name not in VERSE]
 _FEW = 1000
@@ -54,6 +55,13 @@ def check_card(card: Card, measured: dict[str, Quality]) -> None:
              for name in [*DIGITS, *POINTS]]
 )  # fmt: skip
 def test_a_card_without_files_of_data_has_the_values_of_its_weights(name: str, measurer: ModelMeasurer) -> None:
+    found = measurer.measure_folder(MODEL_STORE / name, quick=True)
+    check_card(card_of(name), {entry.metric: entry for entry in found})
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", SHAPES)
+def test_a_card_of_shapes_has_the_values_of_its_weights(name: str, measurer: ModelMeasurer) -> None:
     found = measurer.measure_folder(MODEL_STORE / name, quick=True)
     check_card(card_of(name), {entry.metric: entry for entry in found})
 

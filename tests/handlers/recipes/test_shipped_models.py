@@ -25,7 +25,7 @@ SHIPPED = sorted(card.parent.name for card in MODEL_STORE.glob("*/model.yaml"))
 FAST = ("mnist-classifier", "mnist-pca", "mnist-vae")
 """The models of MNIST whose profiles are measured in a moment, and one with every operation of a latent space."""
 
-LARGE = tuple(name for name in SHIPPED if name.startswith("mnist-") and name not in FAST)
+LARGE = tuple(name for name in SHIPPED if name.startswith(("mnist-", "shapes-")) and name not in FAST)
 MANY_STEPS = tuple(name for name in SHIPPED if "draw_steps:" in (MODEL_STORE / name / "model.yaml").read_text())
 NAMES = [pytest.param(name, marks=pytest.mark.slow) if name in LARGE + MANY_STEPS else name for name in SHIPPED]
 SIZES = (1, 7, 8, 9, 33, 64, 65, 113)
