@@ -18,6 +18,7 @@ from fount.cli.output.points import points_to_picture
 from fount.cli.output.text import table
 from fount.client import aio
 from fount.client.catalog import ModelInfo
+from fount.sampling.types import Chunk
 from service.calls import Call, Rows, TensorItem
 from service.catalog import Catalog
 from service.domain import ModelState, Operation, Parameters, ServedModel
@@ -26,7 +27,7 @@ from service.workers import WorkerPool
 __all__ = ["DemoRow", "demonstrate", "rows_to_table"]
 
 _SEED = 1
-_PER_CLASS = 100
+_PER_CLASS = 100  # 10 of a model of many steps, whose samples take as many times longer
 _SHOWN_PER_CLASS = 10
 _CALL_S = 60.0
 
@@ -39,7 +40,7 @@ class DemoRow:
         samples_per_s: of the whole stream, including the time to the first sample.
         seed, numerics: to draw the same samples again.
         accuracy: share of samples that the classifier assigns to the requested class; None: no labels or classifier.
-        picture: file of the image grid.
+        picture: file of the image grid, or of the texts.
     """
 
     model: str
@@ -64,30 +65,34 @@ async def demonstrate(server: str, catalog: Catalog, pool: WorkerPool, out: Path
 async def _demonstrate_one(
     client: aio.Client, model: ModelInfo, catalog: Catalog, pool: WorkerPool, out: Path
 ) -> DemoRow:
-    classes = len(model.labels) or 10
-    labels = [label for label in range(classes) for _ in range(_PER_CLASS)] if model.labels else None
-    started_s, first_s, images, numerics = time.monotonic(), None, list[NDArray[Any]](), ""
+    classes, each = len(model.labels) or 10, _PER_CLASS if model.draw_steps == 1 else _SHOWN_PER_CLASS
+    labels = [label for label in range(classes) for _ in range(each)] if model.labels else None
+    started_s, first_s, chunks = time.monotonic(), None, list[Chunk]()
     name = f"{model.name}:{model.version}"  # there may be several versions
     encoding: Literal["uint8", "float32"] = "uint8" if "uint8" in model.encodings else "float32"
-    count = classes * _PER_CLASS
+    count = classes * each
     async for chunk in client.stream(name, count=count, labels=labels, seed=_SEED, encoding=encoding):
         first_s = time.monotonic() - started_s if first_s is None else first_s
-        numerics = chunk.numerics
-        images.append(np.asarray(chunk))
-    took_s = time.monotonic() - started_s
-    drawn = np.concatenate(images)
-    picture = out / f"{model.name}-{model.version}.png"
-    _draw_picture(drawn, labels, model).save(picture)
+        chunks.append(chunk)
+    took_s, accuracy = time.monotonic() - started_s, None
+    file = out / f"{model.name}-{model.version}.{'txt' if model.modality == 'text' else 'png'}"
+    if model.modality == "text":
+        texts = [f"==> sample {start} <==\n{text}\n" for start, text in enumerate(t for c in chunks for t in c.texts)]
+        file.write_text("\n".join(texts), encoding="utf-8")
+    else:
+        drawn = np.concatenate([np.asarray(chunk) for chunk in chunks])
+        _draw_picture(drawn, labels, model).save(file)
+        if labels:  # in a task of its own, at whose end the classifier may be stopped for the next generator
+            accuracy = await asyncio.create_task(_accuracy(drawn, labels, model, catalog, pool))
     return DemoRow(
         model=f"{model.name} {model.version}",
-        samples=len(drawn),
-        samples_per_s=len(drawn) / took_s,
+        samples=count,
+        samples_per_s=count / took_s,
         first_s=first_s or took_s,
         seed=_SEED,
-        numerics=numerics,
-        # A task of its own, at whose end the classifier may be stopped for the next generator.
-        accuracy=await asyncio.create_task(_accuracy(drawn, labels, model, catalog, pool)) if labels else None,
-        picture=picture,
+        numerics=chunks[-1].numerics,
+        accuracy=accuracy,
+        picture=file,
     )
 
 
@@ -96,7 +101,7 @@ def _draw_picture(drawn: NDArray[Any], labels: Sequence[int] | None, model: Mode
     if drawn.ndim != len("NHWC"):
         return image_grid(points_to_picture(drawn, model.value_range)[None], labels=[""])
     classes = len(model.labels) or 10
-    stride = _PER_CLASS if labels else _SHOWN_PER_CLASS  # a row for each class, or simply the first samples
+    stride = len(labels) // classes if labels else _SHOWN_PER_CLASS  # a row for each class, or the first samples
     shown = [k * stride + j for k in range(classes) for j in range(_SHOWN_PER_CLASS)]
     captions = [model.labels[labels[i]] if labels else "" for i in shown]  # a number would look like a label
     return image_grid(drawn[shown], labels=captions, columns=_SHOWN_PER_CLASS)
