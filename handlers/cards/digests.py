@@ -121,6 +121,7 @@ def golden_fingerprint(card: Card, folder: Path) -> str | None:
             "latent": list(card.latent.shape) if card.latent else None,
             "sample": _sample(card),
             "classes": len(card.classes),
+            **_input(card),
         }
     )
 
@@ -146,6 +147,7 @@ def _configuration(card: Card) -> dict[str, Any]:
         "sample": _sample(card),
         "operations": list(card.operations),
         "max_exec_batch": card.limits.max_exec_batch,
+        **_input(card),
     }
     if card.latent:
         configuration["latent"] = list(card.latent.shape)
@@ -160,6 +162,11 @@ def _configuration(card: Card) -> dict[str, Any]:
 def _sample(card: Card) -> dict[str, Any]:
     """Return the keys that the sample specification has."""
     return {key: value for key, value in dataclasses.asdict(card.sample).items() if value is not None}
+
+
+def _input(card: Card) -> dict[str, Any]:
+    """Return the shape of what TRANSLATE takes, where it is not that of samples."""
+    return {"input": list(card.input.shape)} if card.input else {}
 
 
 def _absent(key: str, file: Path, folder: Path) -> CardError:

@@ -107,7 +107,7 @@ def _record_golden(subject: Subject, file: Path) -> Finding:
     known = subject.golden_images()
     images = None
     if not subject.samples:
-        images = known if known is not None and len(known) == GOLDEN_COUNT else subject.noise_images(GOLDEN_COUNT)
+        images = known if known is not None and len(known) else subject.noise_images(GOLDEN_COUNT)
     try:
         with atomic_path(file) as part:
             module = build_module(subject.card, subject.folder)

@@ -206,22 +206,26 @@ class Subject:
 
     def golden_images(self) -> Values | None:
         """Read the images or vectors of an existing golden file; None when there are none that fit the card."""
-        sample = self.card.sample
+        sample, name = self.card.sample, "images" if self._read_shape == self.card.sample.shape else "given"
         with contextlib.suppress(OSError, SafetensorError, ValueError):
             with safe_open(self.folder / self.card.golden.file, framework="np") as stream:
-                images: Values = stream.get_tensor("images")
+                images: Values = stream.get_tensor(name)
             kind = np.float32 if sample.modality == "vector" else np.uint8
-            if images.dtype == kind and images.shape[1:] == sample.shape:
+            if images.dtype == kind and images.shape[1:] == self._read_shape:
                 return images
         return None
 
     def noise_images(self, count: int, start: int = 0) -> Values:
         """Draw images of uniform noise, (count, H, W, C) uint8, or vectors, (count, length) float32, to read."""
-        sample = self.card.sample
-        shape = sample.shape
+        sample, shape = self.card.sample, self._read_shape
         uniforms = Addresses.of_range(CHECK_SEED, start, count).uniforms(Stream.LATENT, math.prod(shape))
         levels = (uniforms * 256).astype(np.uint8).reshape(count, *shape)  # (count, H W C) -> (count, H, W, C)
         return uint8_to_floats(levels, sample.value_range) if sample.modality == "vector" else levels
+
+    @property
+    def _read_shape(self) -> tuple[int, ...]:
+        """The shape of an image or vector that the model reads."""
+        return self.card.input_shape if self.operations == ("TRANSLATE",) else self.card.sample.shape
 
     def _rows_to_read(self, count: int, start: int) -> Rows:
         operation, addresses = self.operations[0], Addresses.of_range(CHECK_SEED, start, count)

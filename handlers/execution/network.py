@@ -117,13 +117,13 @@ class Network:
         Returns:
             (B, H, W, C) float32, of vectors (B, length), for SAMPLE, DECODE and TRANSLATE; (B, classes) for CLASSIFY,
             (B, features) for EMBED; (B, 2, latent_dim), mean and standard deviation, for ENCODE; (B, columns) for
-            SCORE; (B, H, W, C) uint8 for TRANSFORM; (B, ...), the states, for preempted samples; row-major.
+            SCORE; (B, H, W, C) uint8 for TRANSFORM; (B, ...), the states, for preempted draws; row-major.
 
         Raises:
             WrongOutputError: the family returned another shape.
             DeadlinePassed: the deadline passed between two steps.
         """
-        if isinstance(rows, SampleRows) or (operation == "SAMPLE" and self._starts_given):
+        if isinstance(rows, SampleRows) or self._draws_given(operation):
             return self._sample(rows, draw, deadline, steps)
         if isinstance(rows, ManipulationRows):
             return self._transform(rows)
@@ -131,9 +131,9 @@ class Network:
             return self._work_on_given(operation, rows, draw, deadline)
         return self._read(operation, rows)
 
-    def plan_steps(self, draw: Draw, first: int, limit: int | None) -> StepPlan | None:
-        """Plan the steps of draws at step `first`, at most `limit`; None for a model that cannot be preempted."""
-        if self._stepped is None:
+    def plan_steps(self, operation: Operation, draw: Draw, first: int, limit: int | None) -> StepPlan | None:
+        """Plan the steps of draws at step `first`, at most `limit`; None for an operation that cannot be preempted."""
+        if self._stepped is None or not (operation == "SAMPLE" or self._draws_given(operation)):
             return None
         return StepPlan(
             total=self._stepped.steps(draw),
@@ -148,7 +148,7 @@ class Network:
         if self._many_step is None:
             return self.run(operation, rows)
         draw, steps = self._many_step.probe()
-        if not isinstance(rows, SampleRows):
+        if not isinstance(rows, SampleRows) and not self._draws_given(operation):
             return self.run(operation, rows, draw)
         with torch.inference_mode():
             return self._images(self._many_step.finish(self._take_steps(rows, steps, draw, _NEVER)), len(rows))
@@ -175,6 +175,10 @@ class Network:
         """Whether SAMPLE can be given values."""
         return self._starts_given or callable(getattr(self.module, "sample_given", None))
 
+    def _draws_given(self, operation: Operation) -> bool:
+        """Whether an operation on given rows is a draw that takes steps."""
+        return operation in ("SAMPLE", "TRANSLATE") and self._starts_given
+
     @cached_property
     def _many_step(self) -> ManyStepSampler | None:
         return self.module if isinstance(self.module, ManyStepSampler) else None
@@ -197,10 +201,10 @@ class Network:
     def _state_shape(self) -> tuple[int, ...]:
         """The shape of one row's state, found by starting a draw: a worker may resume draws before it started any."""
         assert self._stepped is not None
-        noise = Noise(addresses=Addresses.of_range(0, 0, 1), device=self.device, dtype=self.dtype)
-        labels = torch.zeros(1, dtype=torch.int64, device=self.device) if self.card.classes else None
+        operation: Operation = "SAMPLE" if "SAMPLE" in self.card.operations else "TRANSLATE"
+        rows = make_probe_rows(self.card, operation, Addresses.of_range(0, 0, 1))
         with torch.inference_mode():
-            return tuple(self._stepped.begin(noise, labels, _DEFAULT_DRAW).shape[1:])
+            return tuple(self._take_steps(rows, (), _DEFAULT_DRAW, _NEVER).shape[1:])
 
     def _sample(self, rows: Rows, draw: Draw, deadline: Deadline, steps: StepPlan | None) -> Float32s:
         if self._stepped is None:

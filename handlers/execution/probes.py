@@ -37,7 +37,7 @@ def make_probe_rows(card: Card, operation: Operation, addresses: Addresses) -> R
     if operation == "DECODE":
         z = addresses.normals(Stream.LATENT, card.latent_dim or 0) * np.float32(card.latent_spread)
         return GivenRows(values=z, labels=labels, addresses=addresses)
-    shape = card.sample.shape
+    shape = card.input_shape if operation == "TRANSLATE" else card.sample.shape
     if operation == "TRANSFORM":
         return make_manipulations(addresses, shape)
     images = uint8_to_floats(_noise_images(addresses, shape), card.sample.value_range)

@@ -7,11 +7,12 @@ digest of what it drew and compares byte for byte from then on. A worker whose c
 because it would serve another model under this one's name.
 
 A golden file is safetensors. A sampler's holds seeds, indices, labels and images; a model's that only reads, the images
-that it reads; a transformer's, originals, a table, seeds, indices and images. The results of further operations are
-added: probabilities and, of a classifier, labels; embeddings, latents, decoded and translated images, scores. Each
-operation reads the recorded results of those before it, so that only its own difference is measured. Images are floats
-where samples are vectors. Metadata hold the numerics it was recorded on, a digest of the float results, and the
-fingerprint of `handlers.cards.digests`.
+that it reads; a transformer's, originals, a table, seeds, indices and images. What a translator is given, where it is
+not of the shape of images, is recorded as given, and if it does nothing else it has no images. The results of further
+operations are added: probabilities and, of a classifier, labels; embeddings, latents, decoded and translated images,
+scores. Each operation reads the recorded results of those before it, so that only its own difference is measured.
+Images are floats where samples are vectors. Metadata hold the numerics it was recorded on, a digest of the float
+results, and the fingerprint of `handlers.cards.digests`.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ from handlers.execution.pixels import (
     floats_to_uint8,
     uint8_to_floats,
 )
-from handlers.execution.probes import make_manipulations
+from handlers.execution.probes import make_manipulations, make_probe_rows
 from handlers.execution.rows import GivenRows, ImageRows, ManipulationRows, Rows, SampleRows, pad_rows
 from handlers.settings import Settings
 from handlers.state import State
@@ -64,6 +65,7 @@ RESULTS: Mapping[Operation, str] = {
 """The name of each operation's results in a golden file."""
 
 _KIND = "golden"
+_GIVEN = "given"  # the name of what a translator is given, in a golden file
 _MAX_DIFFERENCE = 0.02  # for probabilities, and for embeddings and latents as a share of the largest recorded
 _MAX_DIFFERENT = 1 / 16  # of the samples of a model that draws from finitely many values
 _MAX_SHARE = 1e-3  # for scores as a share of each, and for vectors as a share of the largest recorded
@@ -122,7 +124,7 @@ def record_golden(
         file: to write.
         images: (64, H, W, C) uint8, or (64, length) float32 vectors, for a model that only reads, ignored for others:
             SAMPLE draws seed 20260, indices 0 to 63, or 15 of a sampler of many steps, labels i mod classes; TRANSFORM
-            uses images of noise at the same addresses.
+            uses images of noise at the same addresses. For one that only translates, of the shape that it takes.
         folder: the model folder, whose fingerprint is stored with the samples; None is the file's own folder.
 
     Raises:
@@ -232,7 +234,11 @@ def _expected_arrays(card: Card) -> dict[str, tuple[type[np.generic], tuple[int 
     """List the arrays of a golden file, with element type and the shape of a row; None is any extent."""
     image, operations = card.sample.shape, card.operations
     pixel = np.float32 if card.sample.modality == "vector" else np.uint8
-    expected: dict[str, tuple[type[np.generic], tuple[int | None, ...]]] = {"images": (pixel, image)}
+    expected: dict[str, tuple[type[np.generic], tuple[int | None, ...]]] = {}
+    if _reads_images(card):
+        expected["images"] = (pixel, image)
+    if card.input:
+        expected[_GIVEN] = (np.uint8, card.input_shape)
     if "SAMPLE" in operations or "TRANSFORM" in operations:
         expected |= {"seeds": (np.int64, ()), "indices": (np.int64, ())}
     if "TRANSFORM" in operations:
@@ -267,8 +273,19 @@ def _inputs(card: Card, images: Values | None, count: int) -> dict[str, NDArray[
     if "SAMPLE" not in card.operations:
         if images is None:
             raise GoldenError("the golden file of a model that does not sample is made of images; give 64 of them")
-        return {"images": images}
-    return inputs | ({"labels": indices % len(card.classes)} if card.classes else {})
+        inputs = {"images" if _reads_images(card) else _GIVEN: images[:count]}
+    elif card.classes:
+        inputs["labels"] = indices % len(card.classes)
+    if card.input and _reads_images(card):
+        given = make_probe_rows(card, "TRANSLATE", Addresses.of_range(GOLDEN_SEED, 0, count))
+        assert isinstance(given, GivenRows)
+        inputs[_GIVEN] = floats_to_uint8(given.values, card.sample.value_range)
+    return inputs
+
+
+def _reads_images(card: Card) -> bool:
+    """Whether the golden file has images of the shape of samples: not of a model that only translates others."""
+    return card.input is None or card.operations != ("TRANSLATE",)
 
 
 def _outputs(operation: Operation, values: Values, card: Card) -> dict[str, NDArray[Any]]:
@@ -283,7 +300,7 @@ def _outputs(operation: Operation, values: Values, card: Card) -> dict[str, NDAr
 
 def _rows_of(operation: Operation, arrays: Arrays, card: Card) -> Rows:
     """Make the rows of an operation from recorded arrays, or from the results of the operations before it."""
-    count = len(arrays["seeds" if "seeds" in arrays else "images"])
+    count = len(next(arrays[name] for name in ("seeds", "images", _GIVEN) if name in arrays))
     if "seeds" in arrays:
         addresses = Addresses(seeds=arrays["seeds"].view(np.uint64), indices=arrays["indices"].view(np.uint64))
     else:
@@ -302,7 +319,7 @@ def _rows_of(operation: Operation, arrays: Arrays, card: Card) -> Rows:
         else:
             z = addresses.normals(Stream.LATENT, card.latent_dim or 0)
         return GivenRows(values=z, labels=labels, addresses=addresses)
-    values = arrays["images"]
+    values = arrays[_GIVEN if operation == "TRANSLATE" and card.input else "images"]
     if values.dtype == np.uint8:
         values = uint8_to_floats(np.asarray(values), card.sample.value_range)
     if operation in ("CLASSIFY", "EMBED"):
@@ -330,7 +347,7 @@ def _run_operation(network: Network, sizes: tuple[int, ...], operation: Operatio
         part = rows.take(slice(start, start + sizes[-1]))
         padded = pad_rows(part, fitting_size(sizes, len(part)))
         # scores of many steps take long, and those of a few compute the same network
-        run = network.run if operation == "SAMPLE" else network.probe
+        run = network.run if operation in _DRAWN else network.probe
         values.append(run(operation, padded)[: len(part)])
     floats = cast("Values", np.concatenate(values))
     if not find_finite_rows(floats).all():

@@ -42,7 +42,7 @@ def read_given(
         raise ItemError("LABELS_WRONG", "labels of given rows are in given.labels; leave addresses.labels empty")
     check_range(given.addresses)
     count = given.addresses.count
-    shape = (card.latent_dim or 0,) if operation == "DECODE" else card.sample.shape
+    shape = _shape_of(operation, card)
     size_bytes = count * max(4 * math.prod(shape), 4 * math.prod(card.sample.shape), state_bytes)
     check_size(count, size_bytes)
     values = _read_values("given.values", given.values, count, shape)
@@ -58,6 +58,13 @@ def read_given(
     capacity.reserve(count, size_bytes)
     capacity.given = parts
     return GivenRows(values=values, labels=labels, addresses=read_addresses(given.addresses), mask=mask)
+
+
+def _shape_of(operation: Operation, card: Card) -> tuple[int, ...]:
+    """Return the shape of a row that an operation takes."""
+    if operation == "DECODE":
+        return (card.latent_dim or 0,)
+    return card.input_shape if operation == "TRANSLATE" else card.sample.shape
 
 
 def _read_values(field: str, tensor: worker_pb2.Tensor, count: int, shape: tuple[int, ...]) -> np.ndarray:

@@ -68,11 +68,12 @@ def read_work(
     """
     if item.HasField("carry") and steps is None:
         raise ItemError("CARRY_NOT_TAKEN", f"{operation} of this model cannot be preempted; leave carry unset")
-    if operation == "SAMPLE" and not item.HasField("given"):
+    if not item.HasField("given") and (operation == "SAMPLE" or item.HasField("carry")):
         return _read_samples(item, card, capacity, steps)
     if operation in ("SAMPLE", "DECODE", "TRANSLATE"):
-        if operation == "SAMPLE":
-            _check_conditioned(item, steps, is_conditioned=is_conditioned)
+        if operation == "SAMPLE" and not is_conditioned:
+            raise ItemError("KIND_WRONG", "this model samples without given values; set item.range")
+        _check_starts(item, steps)
         encode = _encoding(item, card)
         rows = read_given(item, operation, card, capacity, state_bytes=steps.state_bytes if steps else 0)
         return _work_of_samples(rows, encode, card, steps)
@@ -110,7 +111,7 @@ def _read_parameter(parameters: sampling_pb2.Parameters, name: ParameterName, ca
 
 def _read_samples(item: worker_pb2.WorkerItem, card: Card, capacity: CallCapacity, steps: StepPlan | None) -> Work:
     if item.WhichOneof("kind") != "range":
-        raise ItemError("KIND_WRONG", "SAMPLE takes a range of addresses; set item.range")
+        raise ItemError("KIND_WRONG", "samples, and draws that resume, take a range of addresses; set item.range")
     encode = _encoding(item, card)
     requested = item.range
     check_range(requested)
@@ -132,10 +133,8 @@ def _work_of_samples(rows: Rows, encode: Callable[[Float32s], Values], card: Car
     return Work(rows=rows, encode=encode, value_range=card.sample.value_range)
 
 
-def _check_conditioned(item: worker_pb2.WorkerItem, steps: StepPlan | None, *, is_conditioned: bool) -> None:
-    """Check that a model samples given values, and that the draw starts: a preempted one has them in its state."""
-    if not is_conditioned:
-        raise ItemError("KIND_WRONG", "this model samples without given values; set item.range")
+def _check_starts(item: worker_pb2.WorkerItem, steps: StepPlan | None) -> None:
+    """Check that a draw of given values starts: a preempted one has them in its state."""
     if item.HasField("carry"):
         raise ItemError("CARRY_NOT_TAKEN", "the state of a preempted draw has the given values; set item.range")
     if steps and steps.first:

@@ -190,9 +190,9 @@ def _run_items(
     unix_s = request.deadline_unix_ms / 1000 if request.deadline_unix_ms else None
     deadline = Deadline(unix_s=unix_s, is_cancelled=lambda: call.is_cancelled)
     draw, steps = read_draw(request.parameters, card), None
-    if operation == "SAMPLE":
+    if operation in ("SAMPLE", "TRANSLATE"):
         first = request.items[0].carry.next_step if request.items else 0  # all items must be at the same step
-        steps = engine.network.plan_steps(draw, first, request.step_limit or None)
+        steps = engine.network.plan_steps(operation, draw, first, request.step_limit or None)
     items = _read_items(request, operation, engine.network, steps)
     works = [item for item in items if isinstance(item, Work)]
     runner = BatchRunner(

@@ -234,14 +234,15 @@ def write_folder(folder: Path, card: cards.Card, module: nn.Module) -> Path:
     return folder
 
 
-def write_model(folder: Path, card: cards.Card, module: nn.Module) -> cards.Card:
-    """Write card, weights and golden samples."""
+def write_model(folder: Path, card: cards.Card, module: nn.Module, *, images: Values | None = None) -> cards.Card:
+    """Write card, weights and golden samples; `images` are those of a model that does not sample."""
     folder.mkdir(parents=True, exist_ok=True)
     save_file(module.state_dict(), folder / card.weights.file)
     digest = digests.file_digest(folder / card.weights.file)
     card = dataclasses.replace(card, weights=dataclasses.replace(card.weights, digest=digest))
     cards.write_card(card, folder)
-    images: Values | None = None if "SAMPLE" in card.operations else toy_images(64)
+    if images is None and "SAMPLE" not in card.operations:
+        images = toy_images(64)
     if images is not None and card.sample.modality == "vector":
         images = Addresses.of_range(1, 0, 64).normals(Stream.LATENT, card.sample.shape[0])
     record_golden(card, module, folder / card.golden.file, images=images)
