@@ -1,6 +1,6 @@
-"""Draw samples from a model folder without a server, for tests and notebooks of its author.
+"""Draw samples from a model folder, or translate pictures, without a server, for tests and notebooks of its author.
 
-A model folder enters; arrays of samples by address leave, the same a worker draws, before rounding to uint8.
+A model folder enters; arrays by address leave, the same a worker makes, before rounding to uint8.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from fount.address import Addresses
 from handlers.cards.card import Card, load_card
 from handlers.execution.network import Network, build_network
 from handlers.execution.pixels import Float32s
-from handlers.execution.rows import SampleRows
+from handlers.execution.rows import GivenRows, Int64s, SampleRows
 from handlers.loading.build import build_module
 from handlers.settings import Settings
 
@@ -48,10 +48,31 @@ class Trial:
         Returns:
             (count, H, W, C) float32, as the module returns them.
         """
-        classes, indices = len(self.card.classes), np.arange(start_index, start_index + count)
-        labels = (indices % classes if label is None else np.full(count, label)).astype(np.int64) if classes else None
-        rows = SampleRows(addresses=Addresses.of_range(seed, start_index, count), labels=labels)
+        rows = SampleRows(
+            addresses=Addresses.of_range(seed, start_index, count), labels=self._labels(start_index, count, label)
+        )
         return np.asarray(self.network.run("SAMPLE", rows), np.float32)
+
+    def translate(self, images: Float32s, *, seed: int = 0, start_index: int = 0, label: int | None = None) -> Float32s:
+        """Translate pictures at consecutive addresses, all in one batch.
+
+        Args:
+            images: (count, H, W, C) float32 of the card's input, in its value range.
+            seed: 0 to 2^64 - 1.
+            start_index: of the first picture.
+            label: one direction or class for all; None as for `draw`.
+
+        Returns:
+            (count, H, W, C) float32, as the module returns them.
+        """
+        count = len(images)
+        addresses, labels = Addresses.of_range(seed, start_index, count), self._labels(start_index, count, label)
+        rows = GivenRows(values=np.ascontiguousarray(images, np.float32), labels=labels, addresses=addresses)
+        return np.asarray(self.network.run("TRANSLATE", rows), np.float32)
+
+    def _labels(self, start_index: int, count: int, label: int | None) -> Int64s | None:
+        classes, indices = len(self.card.classes), np.arange(start_index, start_index + count)
+        return (indices % classes if label is None else np.full(count, label)).astype(np.int64) if classes else None
 
 
 def open_trial(folder: Path) -> Trial:

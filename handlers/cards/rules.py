@@ -58,8 +58,8 @@ def _check_family(card: Card) -> Iterator[Problem]:
     if is_program and card.operations != ("SAMPLE",):
         remedy = f"a model of family {family.name} can only sample: set it to [SAMPLE]"
         yield Problem(key="operations", wrong=f"is {list(card.operations)}", remedy=remedy)
-    if is_module and (foreign := [each for each in card.operations if each in ("TRANSFORM", "TRANSLATE")]):
-        remedy = f"a model of family {CUSTOM_FAMILY} has no {foreign[0]}: remove it"
+    if is_module and "TRANSFORM" in card.operations:
+        remedy = f"a model of family {CUSTOM_FAMILY} has no TRANSFORM: remove it"
         yield Problem(key="operations", wrong=f"is {list(card.operations)}", remedy=remedy)
 
 

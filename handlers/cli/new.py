@@ -14,11 +14,15 @@ from handlers.scaffold.template import FAMILIES, FamilyName, ModelTemplate, Temp
 __all__ = ["new"]
 
 _MAX_CLASSES = 10_000
-_OF_TEMPLATES = ("size", "channels", "labels", "latent", "family")  # options that a trained model has already
+_OF_TEMPLATES = (
+    "size", "channels", "labels", "latent", "family", "translate", "condition", "input_size", "input_channels",
+)  # fmt: skip  # options that a trained model has already
 
 
-def _size(context: click.Context, option: click.Parameter, text: str) -> tuple[int, int]:
+def _size(context: click.Context, option: click.Parameter, text: str | None) -> tuple[int, int] | None:
     """Parse HEIGHTxWIDTH, or one number for both."""
+    if text is None:
+        return None
     found = re.fullmatch(r"([1-9]\d{0,4})(?:[x×]([1-9]\d{0,4}))?", text)
     if found is None:
         raise click.BadParameter(f"{text!r} is not HEIGHTxWIDTH in pixels, as 32x32")
@@ -51,6 +55,14 @@ def _classes(context: click.Context, option: click.Parameter, text: str | None) 
 @option("--latent", type=click.IntRange(min=1, max=2**20), default=100, help="Length of z.")
 @option("--family", type=click.Choice(FAMILIES), default="module",
         help="Kind of model: a custom class, an architecture of Fount, or a program.")  # fmt: skip
+@click.option("--translate", is_flag=True, show_envvar=True,
+        help="It makes a picture of a given one, instead of sampling; --labels are its directions.")  # fmt: skip
+@option("--condition", type=click.Choice(["image"]),
+        help="As --translate, but it draws: every picture has many answers, each with its own z.")  # fmt: skip
+@option("--input-size", callback=_size, metavar="HEIGHTxWIDTH",
+        help="Size of a picture to translate.  [default: that of a sample]")  # fmt: skip
+@option("--input-channels", type=click.IntRange(min=1, max=1024),
+        help="Channels of a picture to translate.  [default: those of a sample]")  # fmt: skip
 @option("--from-diffusers", type=FOLDER, metavar="DIR",
         help="Serve the trained UNet2DModel in this folder, which save_pretrained of diffusers wrote.")  # fmt: skip
 @option("--classes", callback=_classes, metavar="cat,dog",
@@ -65,6 +77,10 @@ def new(
     labels: tuple[str, ...],
     latent: int,
     family: FamilyName,
+    translate: bool,
+    condition: str | None,
+    input_size: tuple[int, int] | None,
+    input_channels: int | None,
     from_diffusers: Path | None,
     classes: tuple[str, ...],
 ) -> None:
@@ -80,6 +96,8 @@ def new(
     Example:
       fount new shapes-gan --size 32x32 --channels 3
       fount new pets --labels cat,dog --size 64x64
+      fount new inker --translate --size 28 --channels 1
+      fount new upscaler --condition image --size 28 --channels 1 --input-size 7
       fount new my-digits --family conditional-vae --size 28 --channels 1 --labels 10 --latent 16
       fount new my-ddpm --from-diffusers ./ddpm-cifar10 --classes plane,car,bird,cat,deer,dog,frog,horse,ship,truck
     """  # noqa: D301 - \b makes click keep the lines
@@ -90,7 +108,13 @@ def new(
 
             folder = write_diffusers_folder(name, from_diffusers, classes, model_store)
         else:
+            translates = translate or condition is not None
+            if not translates and (input_size or input_channels):
+                wrong = "--input-size and --input-channels are of a model that translates"
+                raise click.UsageError(f"{wrong}; add --translate or --condition image, or leave them out")
             template = ModelTemplate(
+                input_shape=(*(input_size or size), input_channels or channels) if translates else None,
+                draws=condition is not None,
                 name=name,
                 height=size[0],
                 width=size[1],

@@ -5,8 +5,9 @@ classes, then by name whatever else the signature takes of what a worker provide
 is loaded, so a module that cannot be called is refused then, with the reason. How z is drawn and passed is part of
 `handlers.versions.EXECUTION_VERSION`.
 
-Other operations of the card call methods of their names: encode, decode, score, classify and embed, with images or
-latents, then the label if the card has classes and the method takes one.
+Other operations of the card call methods of their names: encode, decode, score, classify, embed and translate, with
+images or latents, then the label if the card has classes and the method takes one. A translate that draws takes z by
+name, of the card's latent shape.
 """
 
 from __future__ import annotations
@@ -20,12 +21,19 @@ from typing import Any, Self
 from torch import Tensor, nn
 
 from fount.address import Stream
-from handlers.family import Deadline, Draw, Noise
+from handlers.family import Deadline, Draw, Given, Noise
 
 __all__ = ["METHODS", "CallSignature", "CustomModel", "call_module", "values_by_name"]
 
 METHODS: Mapping[str, str] = MappingProxyType(
-    {"ENCODE": "encode", "DECODE": "decode", "SCORE": "score", "CLASSIFY": "classify", "EMBED": "embed"}
+    {
+        "ENCODE": "encode",
+        "DECODE": "decode",
+        "SCORE": "score",
+        "CLASSIFY": "classify",
+        "EMBED": "embed",
+        "TRANSLATE": "translate",
+    }
 )
 """Operations of a custom model besides SAMPLE, and the methods that they call."""
 
@@ -33,6 +41,7 @@ _DRAW_NAMES = ("temperature", "top_k", "top_p", "guidance_scale", "steps", "eta"
 _SCORE_NAMES = ("importance_samples",)  # of parameters that SCORE takes; SAMPLE takes them if there is no SCORE
 _WHOLE_NUMBERS = ("top_k", "steps", "importance_samples")
 _OTHER_NAMES = ("noise", "check_deadline")
+_DRAWN = "z"  # of a method that reads images
 _TRUNCATION = "truncation"  # applied to z before the module gets it
 _LABEL_NAMES = ("label", "labels", "y", "class_labels")
 _NONE: Mapping[str, object] = MappingProxyType({})
@@ -48,7 +57,7 @@ class CallSignature:
     Attributes:
         text: the method with its signature, for messages, like "Generator.sample(z, label)".
         method: "sample", "forward" or another method of an operation.
-        passed: arguments in order: the parameter's name, the value it gets ("z", which is what an operation reads,
+        passed: arguments in order: the parameter's name, the value it gets ("read", which is what an operation reads,
             "label" or a name of `values_by_name`), and whether it may be passed by position.
     """
 
@@ -76,8 +85,8 @@ class CallSignature:
         Raises:
             ValueError: it cannot be called so; the message names the method, the parameter and the remedy.
         """
-        needs_label = method in (None, "decode")
-        first = "z" if needs_label else "x"
+        needs_label = method in (None, "decode", "translate")
+        first = "z" if method in (None, "decode") else "x"
         if method is None:
             method = "sample" if callable(getattr(module, "sample", None)) else "forward"
         if getattr(type(module), method, None) is nn.Module.forward:
@@ -93,9 +102,10 @@ class CallSignature:
             remedy = f"give {required[0]} the default None, with which it returns log p(x)"
             raise ValueError(f"{text} needs {required[0]}, but rows are scored without labels, too; {remedy}")
         others = [p for p in named if p.name not in roles]
+        provided = (*_DRAW_NAMES, *_OTHER_NAMES, *([_DRAWN] if method == "translate" else []))
         if listed is not None:
-            _check_others(text, others, listed)
-        roles |= {p.name: p.name for p in others if p.name in (*_DRAW_NAMES, *_OTHER_NAMES)}
+            _check_others(text, others, listed, provided)
+        roles |= {p.name: p.name for p in others if p.name in provided}
         passed = tuple((p.name, roles[p.name], p.kind in _POSITIONAL) for p in named if p.name in roles)
         return cls(text=text, method=method, passed=passed)
 
@@ -145,8 +155,8 @@ class CustomModel(nn.Module):
         self.defaults = {name: _convert_default(name, value) for name, value in listed.items() if name in _DRAW_NAMES}
         scored = {name: value for name, value in listed.items() if name in _SCORE_NAMES and "SCORE" in operations}
         self.signatures: dict[str, CallSignature] = {}
+        drawn = {name: value for name, value in listed.items() if name not in scored}
         if "SAMPLE" in operations:
-            drawn = {name: value for name, value in listed.items() if name not in scored}
             self.signatures["sample"] = CallSignature.read(module, labelled=labelled, listed=drawn)
         for operation in (each for each in METHODS if each in operations):
             method = METHODS[operation]
@@ -156,7 +166,7 @@ class CustomModel(nn.Module):
             read = CallSignature.read(
                 module,
                 labelled=labelled and operation not in ("CLASSIFY", "EMBED"),
-                listed=scored if operation == "SCORE" else {},
+                listed={"SCORE": scored, "TRANSLATE": drawn}.get(operation, {}),
                 method=method,
             )
             self.signatures[method] = read
@@ -197,7 +207,7 @@ class CustomModel(nn.Module):
             TypeError: it returned something else.
         """
         signature = self.signatures["encode"]
-        found = signature.call(self.module, {"z": images, "label": labels})
+        found = signature.call(self.module, {"read": images, "label": labels})
         if isinstance(found, Tensor):
             return found, None
         if isinstance(found, tuple | list) and len(found) == 2 and all(isinstance(part, Tensor) for part in found):
@@ -215,6 +225,14 @@ class CustomModel(nn.Module):
         scores = self._call("score", images, labels, self._values(noise, draw, deadline))
         return scores[:, None] if scores.ndim == 1 else scores
 
+    def translate(self, given: Given, labels: Tensor | None, noise: Noise, draw: Draw, deadline: Deadline) -> Tensor:
+        """Call the module's `translate`, with z if it takes one."""
+        deadline.check()
+        values = self._values(noise, draw, deadline)
+        if any(role == _DRAWN for _, role, _ in self.signatures["translate"].passed):
+            values[_DRAWN] = noise.normal(Stream.LATENT, self.latent_shape, truncation=draw.truncation)
+        return self._call("translate", given.values, labels, values)
+
     def classify(self, images: Tensor) -> Tensor:
         """Call the module's `classify`."""
         return self._call("classify", images, None)
@@ -225,9 +243,9 @@ class CustomModel(nn.Module):
 
     def _call(self, method: str, values: Tensor, labels: Tensor | None, others: Mapping[str, object] = _NONE) -> Tensor:
         signature = self.signatures[method]
-        found = signature.call(self.module, {"z": values, "label": labels, **others})
+        found = signature.call(self.module, {"read": values, "label": labels, **others})
         if not isinstance(found, Tensor):
-            shape = " (B, C, H, W)" if method in ("sample", "decode") else ", with a row for each row of x"
+            shape = " (B, C, H, W)" if method in ("sample", "decode", "translate") else ", with a row for each row of x"
             raise TypeError(f"{signature.text} returned a {type(found).__name__}; return one tensor{shape}")
         return found
 
@@ -253,7 +271,7 @@ def call_module(module: nn.Module, z: Tensor, labels: Tensor | None, values: Map
         What the module returns, which should be (B, C, H, W) floating.
     """
     signature = CallSignature.read(module, labelled=labels is not None)
-    return signature.call(module, {"z": z, "label": labels} | dict(values or {}))
+    return signature.call(module, {"read": z, "label": labels} | dict(values or {}))
 
 
 def values_by_name(noise: Noise, draw: Draw, deadline: Deadline, latent_shape: Sequence[int]) -> dict[str, object]:
@@ -284,7 +302,7 @@ def _find_roles(
     free = [p for p in named if p is not named_label]
     if not free or free[0].kind not in _POSITIONAL:
         raise ValueError(f"{text} takes no {first}; make {first} its first parameter")
-    reserved = (*_DRAW_NAMES, *_OTHER_NAMES, _TRUNCATION)
+    reserved = (*_DRAW_NAMES, *_OTHER_NAMES, _TRUNCATION, _DRAWN)
     second = next((p for p in free[1:] if p.kind in _POSITIONAL and p.name not in reserved), None)
     label = named_label or second
     if labelled and label is None and needs_label:
@@ -293,18 +311,20 @@ def _find_roles(
     if not labelled and label is not None and label.default is _P.empty:
         remedy = "add classes and prior to the card, or give the parameter a default"
         raise ValueError(f"{text} takes {label.name} after {first}, the card has no classes; {remedy}")
-    return {free[0].name: "z"} | ({label.name: "label"} if labelled and label else {})
+    return {free[0].name: "read"} | ({label.name: "label"} if labelled and label else {})
 
 
-def _check_others(text: str, others: Sequence[inspect.Parameter], listed: Mapping[str, float | None]) -> None:
+def _check_others(
+    text: str, others: Sequence[inspect.Parameter], listed: Mapping[str, float | None], provided: Sequence[str]
+) -> None:
     """Check that other required parameters are available, and that what the card lists is taken."""
     for parameter in others:
         name, required = parameter.name, parameter.default is _P.empty
         if required and name == _TRUNCATION:
             remedy = "remove the parameter, or give it a default"
             raise ValueError(f"{text} needs truncation, but the z it gets is truncated already; {remedy}")
-        if required and name not in (*_DRAW_NAMES, *_OTHER_NAMES):
-            known = ", ".join((*_DRAW_NAMES, *_OTHER_NAMES))
+        if required and name not in provided:
+            known = ", ".join(provided)
             raise ValueError(f"{text} needs {name}, which workers do not provide; give it a default, or use {known}")
         if required and name in _DRAW_NAMES and listed.get(name) is None:
             remedy = f"add {name} with a default to the card's parameters, or give it a default in the signature"

@@ -118,11 +118,18 @@ def _describe_steps(template: ModelTemplate, folder: Path) -> str:
         f"`fount check {template.name}{at}`: reports what is wrong and what to change, and records golden samples.",
         f"`fount pack {template.name}{at}`: creates the archive for another server; here the next command does it.",
         f"`fount serve{store}`: packs all models, and serves them.",
-        f"`fount sample {template.name}{label} --count 16 --seed 1 --out samples.png`, in another terminal.",
+        f"`{_try_out(template, label)}`, in another terminal.",
     ]
     warning = "The weights here are UNTRAINED: samples are noise until you replace them. Next steps:"
     head = f"# {template.name}\n\n{warning}\n"
     return "\n".join([head, *(f"{number}. {step}" for number, step in enumerate(steps, 1)), ""])
+
+
+def _try_out(template: ModelTemplate, label: str) -> str:
+    if template.input_shape is None:
+        return f"fount sample {template.name}{label} --count 16 --seed 1 --out samples.png"
+    many = " --variants 6 --seed 1" if template.draws else ""
+    return f"fount translate {template.name} PICTURES/{label}{many} --out translated.png"
 
 
 def _fill(made: Path, template: ModelTemplate, folder: Path) -> None:
@@ -136,11 +143,14 @@ def _fill(made: Path, template: ModelTemplate, folder: Path) -> None:
         _run_script(made)
     else:
         save_file(_untrained(template).state_dict(), made / card.weights.file)
-    shutil.copyfile(_STUBS / "test_model.py", made / f"test_{template.name.replace('-', '_')}.py")
+    tests = "test_translator.py" if template.input_shape else "test_model.py"
+    shutil.copyfile(_STUBS / tests, made / f"test_{template.name.replace('-', '_')}.py")
     (made / "README.md").write_text(_describe_steps(template, folder), encoding="utf-8")
 
 
 def _stub_of(template: ModelTemplate) -> str:
+    if template.input_shape:
+        return "image_conditional" if template.draws else "translator"
     return "conditional" if template.classes else "unconditional"
 
 
@@ -180,7 +190,8 @@ def _weights_steps(template: ModelTemplate, folder: Path) -> list[str]:
     key = f"Set `family.config` in {folder}/model.yaml to"
     if template.family == CUSTOM_FAMILY:
         replace = f"Replace the class Generator in {folder}/generator.py by your own."
-        return [replace, f"{key} its arguments, and `latent.shape` to the shape of its z.", write]
+        shape_of_z = ", and `latent.shape` to the shape of its z" if template.has_latent else ""
+        return [replace, f"{key} its arguments{shape_of_z}.", write]
     return [f"{key} the configuration your weights were trained with.", write]
 
 

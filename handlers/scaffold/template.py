@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import dataclass
 from typing import Literal, get_args
@@ -11,6 +12,7 @@ from handlers.cards.card import (
     Card,
     Family,
     Golden,
+    Input,
     Latent,
     Limits,
     Parameter,
@@ -33,6 +35,12 @@ _UNTRAINED = "UNTRAINED"
 DATA_LICENCE = "Say whose data the weights were trained on, and under which licence."
 INTENDED_USE = "Say what the samples are for, and what they are not for."
 _PROGRAM_FILES = {"torchscript": "generator.pt", "exported": "generator.pt2"}
+_TRUNCATION = Parameter(
+    min=0.5,
+    max=4.0,
+    default=None,
+    description="Draws components of z beyond this many standard deviations again: lower is more typical.",
+)
 _MAX_STAGES = 3
 _MAX_VALUES = 2**26  # of one sample; larger ones are typing errors
 
@@ -52,6 +60,8 @@ class ModelTemplate:
         classes: names, in the order of their labels; empty is unconditional.
         latent_dim: length of z.
         family: kind of model.
+        input_shape: (height, width, channels) of the pictures that it translates; None: it samples.
+        draws: whether a translation is drawn, so that a picture has many.
     """
 
     name: str
@@ -61,6 +71,8 @@ class ModelTemplate:
     classes: tuple[str, ...]
     latent_dim: int
     family: FamilyName
+    input_shape: tuple[int, int, int] | None = None
+    draws: bool = False
 
     def __post_init__(self) -> None:
         """Validate the options.
@@ -75,38 +87,49 @@ class ModelTemplate:
                             "use a smaller --size")  # fmt: skip
         if self.family.startswith("conditional-") and not self.classes:
             raise TemplateError(f"family {self.family} needs classes; name them with --labels")
+        if self.input_shape and self.family != CUSTOM_FAMILY:
+            raise TemplateError(f"family {self.family} translates no pictures; leave --family out")
+        if self.input_shape and math.prod(self.input_shape) > _MAX_VALUES:
+            raise TemplateError("one picture to translate has more than 2^26 values; use a smaller --input-size")
         if self.family == "vae" and self.classes:
             raise TemplateError("family vae has no classes; use --family conditional-vae, or leave --labels out")
 
     @property
+    def has_latent(self) -> bool:
+        """Whether it reads z."""
+        return self.input_shape is None or self.draws
+
+    @property
     def stub_config(self) -> dict[str, int]:
         """Keyword arguments of the placeholder class."""
-        size = {"latent_dim": self.latent_dim, "height": self.height, "width": self.width, "channels": self.channels}
+        size = {"height": self.height, "width": self.width, "channels": self.channels}
+        if self.input_shape:
+            size["input_channels"] = self.input_shape[2]
+        if self.has_latent:
+            size = {"latent_dim": self.latent_dim} | size
         return size | ({"classes": len(self.classes)} if self.classes else {})
 
 
 def template_to_card(template: ModelTemplate) -> Card:
     """Create the card of an untrained model."""
     classes, size = template.classes, f"{template.height}×{template.width}×{template.channels}"
+    own, translates = (template.height, template.width, template.channels), template.input_shape is not None
+    is_custom = template.family in (CUSTOM_FAMILY, *PROGRAM_FAMILIES)
     return Card(
         name=template.name,
         version="1.0",
         description=f"{_UNTRAINED}: noise of {size}, until you add your own generator. Then describe it here.",
         family=_family_of(template),
-        operations=("SAMPLE",),
+        operations=("TRANSLATE",) if translates else ("SAMPLE",),
         classes=classes,
-        prior=tuple(1 / len(classes) for _ in classes),
-        latent=Latent(shape=(template.latent_dim,)) if template.family in (CUSTOM_FAMILY, *PROGRAM_FAMILIES) else None,
+        prior=() if translates else tuple(1 / len(classes) for _ in classes),
+        latent=Latent(shape=(template.latent_dim,)) if is_custom and template.has_latent else None,
         sample=Sample(
             modality="image", height=template.height, width=template.width, channels=template.channels,
             value_range=(-1.0, 1.0) if template.family in _TANH else (0.0, 1.0),
         ),
-        parameters={
-            "truncation": Parameter(
-                min=0.5, max=4.0, default=None,
-                description="Draws components of z beyond this many standard deviations again: lower is more typical.",
-            )
-        },
+        input=_input_of(template.input_shape) if template.input_shape not in (None, own) else None,
+        parameters={"truncation": _TRUNCATION} if template.has_latent else {},
         encodings=("UINT8", "FLOAT32", "PNG") if template.channels in (1, 3) else ("UINT8", "FLOAT32"),
         limits=Limits(max_count=100_000_000, max_labels=100_000, max_exec_batch=64),
         precisions=("fp32",),
@@ -115,6 +138,10 @@ def template_to_card(template: ModelTemplate) -> Card:
         weights=Weights(file=_PROGRAM_FILES.get(template.family, "weights.safetensors")),
         golden=Golden(file="golden.safetensors"),
     )  # fmt: skip
+
+
+def _input_of(shape: tuple[int, int, int] | None) -> Input | None:
+    return None if shape is None else Input(height=shape[0], width=shape[1], channels=shape[2])
 
 
 def keys_unwritten(card: Card) -> tuple[str, ...]:

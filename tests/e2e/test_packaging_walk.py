@@ -1,4 +1,4 @@
-"""The ten minutes of docs/packaging.md, typed as they stand there, in an empty folder."""
+"""The two tutorials of docs/packaging.md, typed as they stand there, each in an empty folder."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,9 +18,9 @@ from PIL import Image
 from tests.e2e.processes import REPOSITORY, Served, environment, served_by
 
 PAGE = (REPOSITORY / "docs/packaging.md").read_text()
-WALK = PAGE.split("## In ten minutes")[1].split("\n## ")[0]
-BLOCKS = re.findall(r"```(sh|python)\n(.*?)```", WALK, re.DOTALL)
-FILES = re.findall(r"(?:Save this as|Replace) `([\w./-]+\.py)`", WALK)
+GENERATOR, TRANSLATOR = (
+    PAGE.split(f"## {title}")[1].split("\n## ")[0] for title in ("In ten minutes", "A translator in ten minutes")
+)
 SERVE = "fount serve --model-store model_store"
 
 
@@ -49,11 +50,15 @@ def lines_of(block: str) -> list[str]:
     return block.replace("\\\n", " ").strip().splitlines()
 
 
-def walk(folder: Path, variables: dict[str, str]) -> tuple[dict[str, str], list[str]]:
+def blocks_of(section: str) -> list[tuple[str, str]]:
+    return re.findall(r"```(sh|python)\n(.*?)```", section, re.DOTALL)
+
+
+def walk(section: str, folder: Path, variables: dict[str, str]) -> tuple[dict[str, str], list[str]]:
     """Do what comes before the server; return the commands' outputs, and the remaining commands."""
-    files, result = iter(FILES), dict[str, str]()
-    commands = list[str]()
-    for language, block in BLOCKS:
+    files = iter(re.findall(r"(?:Save this as|Replace) `([\w./-]+\.py)`", section))
+    result, commands = dict[str, str](), list[str]()
+    for language, block in blocks_of(section):
         if language == "python":
             for command in commands:
                 result[command] = run(folder, command, variables)
@@ -69,10 +74,22 @@ def walk(folder: Path, variables: dict[str, str]) -> tuple[dict[str, str], list[
 
 @pytest.fixture(scope="module")
 def walked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Walked]:
-    folder = tmp_path_factory.mktemp("walk")
+    with walking(GENERATOR, tmp_path_factory.mktemp("walk")) as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def translated(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Walked]:
+    with walking(TRANSLATOR, tmp_path_factory.mktemp("walk")) as found:
+        yield found
+
+
+@contextmanager
+def walking(section: str, folder: Path) -> Iterator[Walked]:
+    """Do all of a tutorial; its server runs until the end."""
     path = f"{Path(sys.executable).parent}:{environment(folder)['PATH']}"
     variables = environment(folder, {"PATH": path, "OMP_NUM_THREADS": "1"})
-    result, after = walk(folder, variables)
+    result, after = walk(section, folder, variables)
     ports = {"FOUNT_SERVE_PORT": "0", "FOUNT_SERVE_HTTP_PORT": "0", "PATH": path}
     with served_by(shlex.split(SERVE), folder, ports) as served:
         result = Walked(folder, served, result, variables | {"FOUNT_SERVER": served.server})
@@ -118,5 +135,30 @@ def test_sampling_again_gives_the_same_bytes(walked: Walked) -> None:
 
 
 def test_the_class_that_is_pasted_is_the_one_that_was_trained() -> None:
-    trained, pasted = (block[block.index("class Generator") :] for language, block in BLOCKS if language == "python")
+    trained, pasted = (
+        block[block.index("class Generator") :] for language, block in blocks_of(GENERATOR) if language == "python"
+    )
     assert trained.startswith(pasted.rstrip())
+
+
+def test_a_translator_passes_every_check(translated: Walked) -> None:
+    assert "✗" not in translated.result["fount check upscaler"]
+    assert "UNTRAINED" not in translated.type("fount model upscaler")
+
+
+def test_the_folder_has_a_larger_picture_for_each(translated: Walked) -> None:
+    for number in range(6):
+        with (
+            Image.open(translated.folder / f"small/{number}.png") as small,
+            Image.open(translated.folder / f"large/{number}.png") as large,
+        ):
+            assert (small.size, large.size) == ((16, 16), (32, 32))
+            blocks = np.asarray(large, np.float64).reshape(16, 2, 16, 2, 3).mean(axis=(1, 3))
+            assert np.abs(blocks - np.asarray(small)).mean() < 6  # it is the same picture
+
+
+def test_edges_are_sharper_than_by_repeating_pixels(translated: Walked) -> None:
+    with Image.open(translated.folder / "large/0.png") as picture:
+        large = np.asarray(picture).astype(int)
+    inside = np.abs(large[:, 1::2] - large[:, ::2])  # within the two columns that were one
+    assert inside.max() > 60

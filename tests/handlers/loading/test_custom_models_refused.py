@@ -258,8 +258,8 @@ def test_an_absent_source_file_is_reported(tmp_path: Path) -> None:
             "latent: is [6]; family vae defines its own latent: remove it", id="a family with a latent",
         ),
         pytest.param(
-            {"operations": ("SAMPLE", "TRANSLATE")},
-            "operations: is ['SAMPLE', 'TRANSLATE']; a model of family module has no TRANSLATE: remove it",
+            {"operations": ("TRANSFORM",), "classes": (), "prior": (), "encodings": ()},
+            "operations: is ['TRANSFORM']; a model of family module has no TRANSFORM: remove it",
             id="other operations",
         ),
         pytest.param(

@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 import torch
 
+from fount.address import Addresses, Stream
 from fount.v1 import model_pb2
 from handlers.cards.card import Card, Latent, Parameter, ScoreColumn
+from handlers.trial import open_trial
 from tests.handlers.custom_models import custom_card, reason_of, serve, write_custom
 from tests.handlers.toys import given_item, image_item, request, sample_item, send
 
@@ -120,3 +122,49 @@ def test_a_result_that_is_no_tensor_is_named(tmp_path: Path) -> None:
     source = SOURCE.replace("return self.net(x.flatten(1))", "return {'mean': x}")
     write_custom(tmp_path, source, _card())
     assert "Generator.encode(x) returned a dict; return a tensor (B, latent_dim), or two" in reason_of(tmp_path)
+
+
+TRANSLATOR = """
+import torch
+from torch import nn
+
+class Generator(nn.Module):
+    def __init__(self, height=4, width=4, channels=1):
+        super().__init__()
+        self.unused = nn.Linear(1, 1)
+
+    def translate(self, x, label, z):
+        return (x + label[:, None, None, None] / 4 + z[:, :, None, None] / 100).clamp(-1, 1)
+"""
+
+
+def _translator(**changes: object) -> Card:
+    return _card(**{"operations": ("TRANSLATE",), "prior": (), "latent": Latent(shape=(1,))} | _PLAIN | changes)
+
+
+_PLAIN = {"latent_dim": None, "score_columns": (), "parameters": {}}
+
+
+def test_a_module_translates_with_label_and_z(tmp_path: Path) -> None:
+    write_custom(tmp_path, TRANSLATOR, _translator())
+    model, images = open_trial(tmp_path), np.zeros((3, 4, 4, 1), np.float32)
+    first, later = (model.translate(images, start_index=start).reshape(3, 16) for start in (0, 3))
+    assert np.ptp(first, axis=1).tolist() == [0, 0, 0]
+    z = Addresses.of_range(0, 0, 6).normals(Stream.LATENT, 1)
+    labels = np.arange(6)[:, None] % 3
+    np.testing.assert_allclose(np.concatenate([first, later])[:, :1], labels / 4 + z / 100, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("signature", "reason"),
+    [
+        ("translate(self, x, z)", "Generator.translate(x, z) takes no label, the card has classes"),
+        ("translate(self, z)", "Generator has no method translate"),
+        ("translate(self, x, label, z, w)", "needs w, which workers do not provide"),
+    ],
+    ids=["no-label", "no-method", "unknown"],
+)
+def test_a_translate_that_cannot_be_called_is_refused(tmp_path: Path, signature: str, reason: str) -> None:
+    source = TRANSLATOR.replace("translate(self, x, label, z)", signature)
+    write_custom(tmp_path, source.replace("translate", "other") if "no method" in reason else source, _translator())
+    assert reason in reason_of(tmp_path)

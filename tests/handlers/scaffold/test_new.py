@@ -173,3 +173,41 @@ def test_an_option_changes_the_card(tmp_path: Path, arguments: tuple[str, ...], 
     assert (usual.exit_code, changed.exit_code) == (0, 0)
     assert read(load_card(tmp_path / "changed"))
     assert not read(load_card(tmp_path / "usual"))
+
+
+@pytest.mark.parametrize(
+    ("options", "shapes", "classes"),
+    [
+        (("--translate", "--size", "8", "--channels", "1", "--labels", "there,back"), ((8, 8, 1), (8, 8, 1)), 2),
+        (
+            ("--condition", "image", "--size", "8x12", "--input-size", "4x6", "--input-channels", "1"),
+            ((4, 6, 1), (8, 12, 3)), 0,
+        ),
+    ],
+    ids=["translate", "condition"],
+)  # fmt: skip
+def test_a_model_translates_pictures(tmp_path: Path, options, shapes, classes: int) -> None:
+    card = create(tmp_path, "turner", *options)
+    assert (card.operations, card.input_shape, card.sample.shape) == (("TRANSLATE",), *shapes)
+    assert (len(card.classes), card.latent is None) == (classes, "--translate" in options)
+    steps = (tmp_path / "turner/README.md").read_text()
+    assert "`fount translate turner PICTURES/" in steps
+    assert ("--variants" in steps) == ("--condition" in options)
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:asyncio", "."]
+    done = subprocess.run(command, cwd=tmp_path / "turner", capture_output=True, text=True, check=False)
+    assert "5 passed" in done.stdout, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        (("--input-size", "8"), "add --translate or --condition image"),
+        (("--translate", "--family", "vae"), "family vae translates no pictures"),
+        (("--translate", "--input-size", "20000"), "use a smaller --input-size"),
+    ],
+    ids=["no translation", "family", "too large"],
+)
+def test_options_of_translation_are_refused_in_words(tmp_path: Path, options, reason: str) -> None:
+    result = run(tmp_path, "turner", *options)
+    assert result.exit_code
+    assert reason in result.output
