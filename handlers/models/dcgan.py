@@ -110,7 +110,8 @@ class Dcgan(nn.Module):
         Returns:
             (B, C, H, W) in [-1, 1].
         """
-        y = nn.functional.one_hot(labels, self.config.classes).to(z.dtype)  # (B, K)
+        # (B, K), as long as z is on average, so that the class changes as much as the noise from the first step on
+        y = nn.functional.one_hot(labels, self.config.classes).to(z.dtype) * math.sqrt(self.config.latent_dim)
         # (B, F·h·w) -> (B, F, h, w)
         h = self.input(torch.cat([z, y], dim=1)).unflatten(1, self.small_shape)
         images: Tensor = self.layers(h)
@@ -141,7 +142,7 @@ class Dcgan(nn.Module):
 
 
 class DcganDiscriminator(nn.Module):
-    """D(x, y) = v·h + w_y·mean(h): strided convolutions of spectral norm 1, and the mean over places. Never served."""
+    """D(x, y) = v·h + w_y·Σh/√n: strided convolutions of spectral norm 1, and the sum over n places. Never served."""
 
     def __init__(self, config: DcganConfig, features: int) -> None:
         """Build the network with untrained weights.
@@ -174,5 +175,6 @@ class DcganDiscriminator(nn.Module):
         """
         h = self.layers(images)  # (B, F, h, w)
         scores: Tensor = self.head(h.flatten(1))[:, 0]  # (B, 1) -> (B,)
-        matches: Tensor = (self.classes(labels) * h.mean(dim=(2, 3))).sum(dim=1)  # (B, F) -> (B,)
+        pooled = h.sum(dim=(2, 3)) / math.sqrt(h[0, 0].numel())  # (B, F), a map of norm 1
+        matches: Tensor = (self.classes(labels) * pooled).sum(dim=1)  # (B, F) -> (B,)
         return scores + matches

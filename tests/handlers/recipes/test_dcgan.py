@@ -74,6 +74,14 @@ def test_another_label_is_another_picture_of_the_same_noise() -> None:
     assert not torch.equal(build()(z, torch.tensor([1])), build()(z, torch.tensor([2])))
 
 
+def test_the_class_counts_as_much_as_the_noise() -> None:
+    """The input of the first layer has a class part of the length that z has on average."""
+    module, seen = build(), []
+    module.input.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    module(torch.zeros(1, 5), torch.tensor([2]))
+    assert seen[0].norm().item() == pytest.approx(5**0.5)
+
+
 def test_truncation_changes_the_picture() -> None:
     assert not torch.equal(draw(build(), 4, truncation=0.5), draw(build(), 4))
 
@@ -108,7 +116,8 @@ def test_a_score_is_that_of_the_picture_and_that_of_the_class() -> None:
     network = discriminator().eval()
     images = torch.rand(2, 3, 16, 24)
     h = network.layers(images)
-    expected = network.head(h.flatten(1))[:, 0] + (network.classes(torch.tensor([4, 5])) * h.mean((2, 3))).sum(1)
+    matches = (network.classes(torch.tensor([4, 5])) * h.sum((2, 3)) / 6**0.5).sum(1)
+    expected = network.head(h.flatten(1))[:, 0] + matches
     torch.testing.assert_close(network(images, torch.tensor([4, 5])), expected)
 
 
