@@ -100,11 +100,11 @@ def check_uses_z(subject: Subject) -> Finding:
 
 
 def check_uses_label(subject: Subject) -> Finding:
-    """Compare pictures of the same z under each label."""
-    check = "uses-label"
-    classes = subject.card.classes
-    if not subject.samples or not classes:
-        reads = bool(classes) and not subject.samples
+    """Compare pictures of the same z, or of the same picture, under each label."""
+    check, classes = "uses-label", subject.card.classes
+    makes, same = subject.samples or subject.translates, "z" if subject.samples else "picture"
+    if not makes or not classes:
+        reads = bool(classes) and not makes
         return passed(check, "the model reads pictures and returns labels" if reads else "the model takes no labels")
     if len(classes) == 1:
         return passed(check, "there is one label")
@@ -114,13 +114,13 @@ def check_uses_label(subject: Subject) -> Finding:
     duplicates = _find_duplicates(pictures)
     if len(duplicates) == count - 1 and len({first for first, _ in duplicates}) == 1:
         change = "find where the label is lost: it must reach a layer; or remove classes and prior from the card"
-        return warned(check, f"the same z gives the same picture under all {count} labels", change)
+        return warned(check, f"the same {same} gives the same result under all {count} labels", change)
     if duplicates:
         named = join_first([f"{classes[i]!r} and {classes[j]!r}" for i, j in duplicates], _MAX_NAMED)
         change = "compare how labels are encoded in training and here; a class missing in training looks like another"
-        return warned(check, f"the same z gives the same picture under labels {named}", change)
+        return warned(check, f"the same {same} gives the same result under labels {named}", change)
     mean = float(np.ptp(pictures, axis=0).mean())
-    return passed(check, f"the same z under {count} labels: {mean:.1f} levels apart on average, no two alike")
+    return passed(check, f"the same {same} under {count} labels: {mean:.1f} levels apart on average, no two alike")
 
 
 def _find_wrong_batch(subject: Subject, count: int, labels: list[int] | None = None) -> Finding | None:

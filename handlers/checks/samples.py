@@ -36,7 +36,10 @@ _POINTS = 2048
 def check_picture(subject: Subject) -> Finding:
     """Draw a grid of samples and write it as one picture: one row of the same z for each class, or 8 × 8 z."""
     if not subject.samples:
-        return passed("picture", "the model reads pictures and draws none")
+        seen = "the model reads pictures and draws none"
+        if subject.translates:
+            seen = "the model needs pictures; see yours with `fount translate`"
+        return passed("picture", seen)
     if subject.card.sample.modality == "vector":
         return _draw_points(subject)
     classes = subject.card.classes

@@ -85,6 +85,11 @@ class Subject:
         return "TRANSFORM" in self.card.operations
 
     @property
+    def translates(self) -> bool:
+        """Whether the model makes pictures of pictures, and draws none without."""
+        return self.operations == ("TRANSLATE",)
+
+    @property
     def operations(self) -> tuple[Operation, ...]:
         """The operations whose results most checks compare: SAMPLE, or CLASSIFY and EMBED, or the card's first."""
         listed = self.card.operations
@@ -145,7 +150,10 @@ class Subject:
             sample, addresses = self.card.sample, Addresses.of_range(CHECK_SEED, start, count)
             return make_manipulations(addresses, sample.shape)
         if not self.samples:
-            return self._rows_to_read(count, start)
+            read = self._rows_to_read(count, start)
+            if labels and self.translates and isinstance(read, GivenRows):
+                read = dataclasses.replace(read, labels=np.array(labels, np.int64))
+            return read
         row_labels = None
         if classes := len(self.card.classes):
             row_labels = np.array(labels or [(start + i) % classes for i in range(count)], np.int64)

@@ -211,3 +211,13 @@ def test_options_of_translation_are_refused_in_words(tmp_path: Path, options, re
     result = run(tmp_path, "turner", *options)
     assert result.exit_code
     assert reason in result.output
+
+
+def test_a_translator_that_loses_its_label_is_found(tmp_path: Path) -> None:
+    create(tmp_path, "turner", "--translate", "--size", "8", "--labels", "there,back")
+    folder = tmp_path / "turner"
+    assert "the same picture under 2 labels" in find(folder, "uses-label").seen
+    stub = (folder / "generator.py").read_text()
+    (folder / "generator.py").write_text(stub.replace("else label)", "else 0 * label)"))
+    found = find(folder, "uses-label")
+    assert (found.state, "the same result under all 2 labels" in found.seen) == ("warned", True)
