@@ -85,7 +85,7 @@ async def test_scores_that_draw_are_the_bytes_of_the_whole(served: Served) -> No
 @pytest.fixture(scope="module")
 def demonstrated(archives: Path) -> subprocess.CompletedProcess[str]:
     options = ("--archives", str(archives), "--state-dir", str(archives.parent / "state"), "--out", "pictures")
-    return run_fount("demo", *options, home=archives.parent)
+    return run_fount("demo", *options, home=archives.parent, timeout=550)
 
 
 @pytest.mark.slow

@@ -187,7 +187,7 @@ def test_pickled_weights_are_refused_with_the_command_that_converts_them(tmp_pat
     ("check", "before", "seen"),
     [
         ("uses-z", "z = 0 * z", "16 z give one picture under label 'class 0': the largest difference is 0 levels"),
-        ("uses-label", "label = 0 * label", "the same z gives the same picture under all 3 labels"),
+        ("uses-label", "label = 0 * label", "the same z gives the same result under all 3 labels"),
         ("uses-label", "label = label.clamp(max=1)", "under labels 'class 1' and 'class 2'"),
     ],
 )
