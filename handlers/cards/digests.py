@@ -17,7 +17,7 @@ from fount.address import NOISE_VERSION
 from fount.archive import digest_of_ingredients
 from fount.files import sha256_of
 from handlers.cards.card import CARD_FILE, Card, CardError, Problem
-from handlers.models import CUSTOM_FAMILY, source_file
+from handlers.models import CUSTOM_FAMILY, base_file, source_file
 from handlers.versions import EXECUTION_VERSION
 
 __all__ = [
@@ -73,10 +73,12 @@ def model_ingredients(card: Card, folder: Path, source: Path | None = None) -> d
     file = source or source_of(card, folder)
     if not file.is_file():
         raise _absent("family.source", file, folder)
+    base = base_file(card.family.name)
     return {
         "weights": weights,
         "config": _configuration(card),
         "source": file_digest(file),
+        **({"base": file_digest(base)} if base else {}),
         "noise": NOISE_VERSION,
         "execution": EXECUTION_VERSION,
     }

@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from handlers.family import Family
 
 __all__ = [
-    "CUSTOM_FAMILY", "FAMILIES", "PROGRAM_FAMILIES", "UnknownFamilyError", "load_family", "source_file",
+    "BASES", "CUSTOM_FAMILY", "FAMILIES", "PROGRAM_FAMILIES", "UnknownFamilyError", "base_file", "load_family",
+    "source_file",
 ]  # fmt: skip
 
 FAMILIES: Mapping[str, tuple[str, str]] = MappingProxyType(
@@ -41,9 +42,14 @@ FAMILIES: Mapping[str, tuple[str, str]] = MappingProxyType(
         "fully-visible": ("belief_net", "FullyVisibleBeliefNet"),
         "edm-diffusion": ("diffusion", "EdmDiffusion"),
         "diffusers-unet": ("diffusers_unet", "DiffusersUnet"),
+        "image-diffusion": ("image_diffusion", "ImageDiffusion"),
+        "image-regressor": ("image_regressor", "ImageRegressor"),
     }
 )
 """Family name to (module here, class). Modules are imported on use: an archive contains only its own family's."""
+
+BASES: Mapping[str, str] = MappingProxyType({"image_diffusion": "diffusion"})
+"""Module here to the one other module here that it imports; both sources are in the model digest."""
 
 CUSTOM_FAMILY = "module"
 """The family of a class in a file next to the card."""
@@ -84,6 +90,12 @@ def source_file(name: str) -> Path:
     """
     stem = "program" if name in PROGRAM_FAMILIES else _find(name)[0]
     return Path(__file__).parent / f"{stem}.py"
+
+
+def base_file(name: str) -> Path | None:
+    """Find the source file of the family that a family imports; None for one that imports none."""
+    base = BASES.get(FAMILIES[name][0]) if name in FAMILIES else None
+    return None if base is None else Path(__file__).parent / f"{base}.py"
 
 
 def _find(name: str) -> tuple[str, str]:

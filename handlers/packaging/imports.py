@@ -10,6 +10,8 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+from handlers.models import BASES
+
 __all__ = ["FAMILY_IMPORTS", "foreign_imports", "modules_needed"]
 
 FAMILY_IMPORTS = (
@@ -48,15 +50,17 @@ def modules_needed(root: Path, start: str) -> dict[str, Path]:
 
 
 def foreign_imports(root: Path, file: Path) -> list[str]:
-    """List what a family's file imports beyond `FAMILY_IMPORTS`, sorted.
+    """List what a family's file imports beyond `FAMILY_IMPORTS` and its base, sorted.
 
     Args:
         root: the folder that has `fount` and `handlers`.
         file: the family's, below root.
     """
+    base = BASES.get(file.stem)
+    known = (*FAMILY_IMPORTS, *([f"handlers.models.{base}"] if base else []))
 
     def is_allowed(name: str) -> bool:  # also what contains, or is contained in, an allowed module
-        pairs = [(f"{name}.", f"{allowed}.") for allowed in FAMILY_IMPORTS]
+        pairs = [(f"{name}.", f"{allowed}.") for allowed in known]
         return any(one.startswith(other) or other.startswith(one) for one, other in pairs)
 
     names = set(_imports_of(file, root))
