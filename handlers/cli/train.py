@@ -93,9 +93,12 @@ def _train(recipe: Recipe, folder: Path, options: TrainingOptions, data: Path, m
     from handlers.recipes.run.loop import TrainingFailed, TrainingInterrupted
     from handlers.recipes.run.training import train_model
 
-    evaluator = _find_evaluator(recipe.evaluator, model_store) if recipe.evaluator else None
+    evaluator = _find_trained(recipe.evaluator, model_store) if recipe.evaluator else None
+    start = _find_trained(recipe.starts_from, model_store) if recipe.starts_from else None
     try:
-        return train_model(recipe, folder, options, data_folder=data, evaluator_folder=evaluator, log=_log)
+        return train_model(
+            recipe, folder, options, data_folder=data, evaluator_folder=evaluator, start_folder=start, log=_log
+        )
     except (BuildError, CardError, WeightsError) as error:
         again = f"\nTrain the classifier first: fount train {recipe.evaluator}" if recipe.evaluator else ""
         raise click.ClickException(f"{error}{again}") from error
@@ -115,11 +118,11 @@ def _train(recipe: Recipe, folder: Path, options: TrainingOptions, data: Path, m
         ) from error
 
 
-def _find_evaluator(name: str, model_store: Path) -> Path:
+def _find_trained(name: str, model_store: Path) -> Path:
     if not (model_store / name).is_dir():
         raise click.ClickException(
-            f"{model_store} has no {name} to evaluate samples; name the folder that has it with --model-store, or "
-            f"train it: fount train {shlex.quote(name)}{store_argument(model_store)}"
+            f"{model_store} has no {name}, which training needs; name the folder that has it with --model-store, "
+            f"or train it: fount train {shlex.quote(name)}{store_argument(model_store)}"
         )
     return model_store / name
 

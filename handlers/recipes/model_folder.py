@@ -24,6 +24,7 @@ from handlers.cards.card import (
     Direction,
     Family,
     Golden,
+    Input,
     Limits,
     Problem,
     Quality,
@@ -40,6 +41,7 @@ from handlers.loading.build import build_module
 from handlers.models.classifier import ConvClassifier
 from handlers.recipes.catalogue import Recipe
 from handlers.recipes.data.load import TrainingData
+from handlers.recipes.data.reductions import reduce_images
 from handlers.recipes.latents import encode_rows, latent_spread
 from handlers.verification.golden import GOLDEN_COUNT, record_golden
 
@@ -93,7 +95,7 @@ def write_model(
             latents = encode_rows(module, data.train.images, labels)
             spread = latent_spread(latents)
             card = replace(card, latent_dim=latents.shape[1], latent_spread=spread, directions=directions)
-        images = None if recipe.samples else _golden_images(data)
+        images = None if recipe.samples else _golden_images(data, recipe.given_shape)
         record_golden(card, copy.deepcopy(module), staging / _GOLDEN_FILE, images=images)
         write_card(card, staging)
         for file in (_WEIGHTS_FILE, _GOLDEN_FILE, CARD_FILE):
@@ -148,8 +150,8 @@ def _mismatches(card: Card, classifier: ConvClassifier, data: TrainingData) -> I
 def _describe(
     recipe: Recipe, origin: CardRecipe, data: TrainingData, quality: tuple[Quality, ...], weights: Weights
 ) -> Card:
-    classes = recipe.classes
-    encodings: tuple[Literal["UINT8", "FLOAT32", "PNG"], ...] = ("UINT8", "FLOAT32", "PNG") if recipe.samples else ()
+    classes, given = recipe.classes, recipe.given_shape
+    encodings: tuple[Literal["UINT8", "FLOAT32", "PNG"], ...] = ("UINT8", "FLOAT32", "PNG") if recipe.draws else ()
     if recipe.modality == "image":
         height, width, channels = (int(recipe.config[key]) for key in ("height", "width", "channels"))
         sample = Sample(modality="image", height=height, width=width, channels=channels, value_range=recipe.value_range)
@@ -165,6 +167,7 @@ def _describe(
         classes=classes,
         prior=(1 / len(classes),) * len(classes) if recipe.samples and classes else (),
         sample=sample,
+        input=None if given is None else Input(channels=given[0], height=given[1], width=given[2]),
         score_columns=recipe.score_columns,
         parameters=recipe.parameters,
         draw_steps=recipe.draw_steps,
@@ -182,7 +185,8 @@ def _describe(
     )
 
 
-def _golden_images(data: TrainingData) -> Uint8s:
-    """Select the first test rows, (64, H, W, C) uint8; inputs of classifiers are in [0, 1], like the data."""
-    images = data.test.images[:GOLDEN_COUNT].permute(0, 2, 3, 1)  # (N, C, H, W) -> (N, H, W, C)
-    return floats_to_uint8(images.numpy(), (0.0, 1.0))
+def _golden_images(data: TrainingData, shape: tuple[int, int, int] | None) -> Uint8s:
+    """Select the first test rows, reduced to a shape if there is one: (64, H, W, C) uint8."""
+    images = data.test.images[:GOLDEN_COUNT]
+    read = images if shape is None else reduce_images(images, shape)
+    return floats_to_uint8(read.permute(0, 2, 3, 1).numpy(), (0.0, 1.0))  # (N, C, H, W) -> (N, H, W, C)

@@ -18,6 +18,8 @@ from handlers.recipes.catalogue.recipe import (
     ClassifierFit,
     DiffusionFit,
     GanFit,
+    ImageDiffusionFit,
+    ImageRegressionFit,
     KnownLawFit,
     MixtureFit,
     PointGanFit,
@@ -27,6 +29,7 @@ from handlers.recipes.catalogue.recipe import (
     VaeFit,
     VaeGanFit,
 )
+from handlers.recipes.catalogue.reduced import REDUCED_RECIPES
 from handlers.recipes.catalogue.shapes import SHAPES_RECIPES
 from handlers.recipes.catalogue.transformers import TRANSFORMER_RECIPES
 from handlers.recipes.catalogue.variational import VARIATIONAL_RECIPES
@@ -39,6 +42,8 @@ __all__ = [
     "ClassifierFit",
     "DiffusionFit",
     "GanFit",
+    "ImageDiffusionFit",
+    "ImageRegressionFit",
     "KnownLawFit",
     "MixtureFit",
     "PointGanFit",
@@ -60,6 +65,7 @@ _ALL = (
     *TRANSFORMER_RECIPES,
     *DIFFUSION_RECIPES,
     *SHAPES_RECIPES,
+    *REDUCED_RECIPES,
 )
 
 RECIPES: Mapping[str, Recipe] = MappingProxyType({recipe.name: recipe for recipe in _ALL})

@@ -14,8 +14,8 @@ from handlers.recipes.data.augmentations import Augmentation, ShiftAndNoise
 
 __all__ = [
     "DIGITS", "PLANE_DUPLICATES", "TRUNCATION", "AdamWFit", "AutoencoderFit", "AutoregressiveFit", "ClassifierFit",
-    "DiffusionFit", "GanFit", "KnownLawFit", "MixtureFit", "PointGanFit", "PrincipalFit", "Recipe", "StandardVaeFit",
-    "VaeFit", "VaeGanFit",
+    "DiffusionFit", "GanFit", "ImageDiffusionFit", "ImageRegressionFit", "KnownLawFit", "MixtureFit", "PointGanFit",
+    "PrincipalFit", "Recipe", "StandardVaeFit", "VaeFit", "VaeGanFit",
 ]  # fmt: skip
 
 DIGITS = tuple(str(digit) for digit in range(10))
@@ -119,6 +119,33 @@ class DiffusionFit(AdamWFit):
     snapshots: int = 10
     probed_samples: int = 200
     probed_steps: int = 8
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageDiffusionFit(AdamWFit):
+    """Hyperparameters of a diffusion model that is given a reduced picture.
+
+    Attributes:
+        log_sigma_mean: of the normal law of ln σ.
+        log_sigma_spread: its standard deviation.
+        snapshots: taken during the training.
+    """
+
+    batch: int = 32
+    rate: float = 1e-3
+    averaging: float = 0.005
+    max_gradient_norm: float = 2.0
+    log_sigma_mean: float = -1.0
+    log_sigma_spread: float = 1.4
+    snapshots: int = 10
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageRegressionFit(AdamWFit):
+    """Hyperparameters of a model that returns the mean of all answers, by the squared error."""
+
+    batch: int = 32
+    max_gradient_norm: float = 1.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -254,6 +281,7 @@ class Recipe:
             shape.
         value_range: of the floats it returns or reads.
         precisions: those whose results stay within the tolerance of golden samples.
+        starts_from: the model of the store whose weights its training starts from; None draws them.
         evaluator: recipe of the classifier that measures it; None for a classifier or a model of points or text.
         thresholds: by metric, the least value it is shipped with; of duplicates and copies, the largest, else 0.
         parameters: the sampling parameters its family takes; of a model that does not sample, none.
@@ -281,6 +309,8 @@ class Recipe:
         | VaeGanFit
         | AutoregressiveFit
         | DiffusionFit
+        | ImageDiffusionFit
+        | ImageRegressionFit
         | PrincipalFit
         | GanFit
         | MixtureFit
@@ -292,6 +322,7 @@ class Recipe:
     length: int | None = None
     value_range: tuple[float, float] = (0.0, 1.0)
     precisions: tuple[Precision, ...] = ("fp32",)
+    starts_from: str | None = None
     evaluator: str | None = None
     thresholds: Mapping[str, float] = field(default_factory=dict)
 
@@ -310,6 +341,17 @@ class Recipe:
         if self.length is None:
             return "image"
         return "text" if isinstance(self.fit, AutoregressiveFit) else "vector"
+
+    @property
+    def given_shape(self) -> tuple[int, int, int] | None:
+        """Channels, height and width of the pictures that it is given, where they are reduced ones."""
+        given = self.config.get("given")
+        return None if given is None else (given["channels"], given["height"], given["width"])
+
+    @property
+    def draws(self) -> bool:
+        """Whether a request receives pictures, texts or points of it as it encodes them."""
+        return bool({"SAMPLE", "TRANSLATE"} & set(self.operations))
 
     @property
     def samples(self) -> bool:

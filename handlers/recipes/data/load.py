@@ -25,6 +25,7 @@ from fount.readers.dataset import DataError
 from fount.readers.digits import DIGITS_CLASSES, DIGITS_LICENCE, LARGEST_PIXEL, read_digit_rows
 from fount.readers.idx import find_idx, read_idx
 from fount.readers.shapes import SHAPE_CLASSES, SHAPE_LICENCE, SHAPE_SPLITS, draw_shapes, shapes_digest
+from handlers.recipes.data.colours import colour_images, draw_hues
 from handlers.recipes.data.points import LAWS, POINTS_LICENCE, draw_points
 from handlers.recipes.data.text import (
     GRAMMAR_LENGTH,
@@ -52,6 +53,7 @@ _MNIST_LICENCE = (
     "CC BY-SA 3.0: Yann LeCun and Corinna Cortes, The MNIST database of handwritten digits, "
     "derived from NIST Special Databases 1 and 3"
 )
+_COLOURED_TRAIN, _COLOURED_TEST = 20_000, 5000
 _TRAIN_POINTS, _TEST_POINTS = 20_000, 10_000
 _TRAIN_SENTENCES, _TEST_SENTENCES = 20_000, 3000
 _MIN_OF_CLASS = 2  # pictures of a class: distances are measured between two of them
@@ -161,6 +163,35 @@ def _load_shapes(_folder: Path | None) -> TrainingData:
     return TrainingData(name="shapes64", **splits, classes=SHAPE_CLASSES, digest=shapes_digest(), licence=SHAPE_LICENCE)
 
 
+def _load_colours(folder: Path | None) -> TrainingData:
+    """Colour the first 20 000 training and 5000 test rows of MNIST."""
+    grey = load_data("mnist", folder)
+    train, test = (
+        _colour(split, count, start_index)
+        for split, count, start_index in (
+            (grey.train, _COLOURED_TRAIN, 0),
+            (grey.test, _COLOURED_TEST, len(grey.train.labels)),
+        )
+    )
+    digest = hashlib.sha256()
+    for split in (train, test):
+        digest.update(split.images.numpy().astype("<f4").data)
+        digest.update(split.labels.numpy().astype("u1").data)
+    return TrainingData(
+        name="mnist-colour",
+        train=train,
+        test=test,
+        classes=grey.classes,
+        digest=f"sha256:{digest.hexdigest()}",
+        licence=grey.licence,
+    )
+
+
+def _colour(split: Split, count: int, start_index: int) -> Split:
+    labels = split.labels[:count]
+    return Split(images=colour_images(split.images[:count], draw_hues(labels, start_index)), labels=labels)
+
+
 def _load_points(name: str, _folder: Path | None) -> TrainingData:
     """Draw 20 000 training and 10 000 test points of a known law; the label of a point is its likeliest component."""
     points, labels = draw_points(name, _TRAIN_POINTS + _TEST_POINTS)
@@ -238,6 +269,7 @@ DATA_SETS: Mapping[str, Callable[[Path | None], TrainingData]] = MappingProxyTyp
     {
         "digits": _load_digits,
         "mnist": _load_mnist,
+        "mnist-colour": _load_colours,
         "shapes64": _load_shapes,
         "verse": _load_verse,
         "grammar": _load_grammar,

@@ -76,7 +76,9 @@ class ModelMeasurer:
                 f"{card.name} has no golden samples yet; run: fount check {shlex.quote(str(folder))}"
             )
         makes_images = card.sample.modality == "image" and bool({"SAMPLE", "DECODE"} & set(card.operations))
-        evaluator = self._load_evaluator(data) if makes_images else None
+        recipe = RECIPES.get(card.recipe.name) if card.recipe else None
+        is_judged = makes_images or (recipe is not None and recipe.evaluator is not None)
+        evaluator = self._load_evaluator(data) if is_judged else None
         module = load_module(card, folder)
         sampler = ServedSampler(module, card, folder) if isinstance(module, Sampler) else None
         seed = card.recipe.seed if card.recipe else 0

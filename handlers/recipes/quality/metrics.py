@@ -20,6 +20,8 @@ from fount.intervals import wilson_interval
 from handlers.cards.card import Direction, OperationName, Quality
 from handlers.family import Classifier, Sampler
 from handlers.models.classifier import ConvClassifier
+from handlers.models.image_diffusion import ImageDiffusion
+from handlers.models.image_regressor import ImageRegressor
 from handlers.models.mixture import GaussianMixture
 from handlers.models.transformer import TextTransformer
 from handlers.recipes.catalogue import Recipe, classifier_of
@@ -46,6 +48,7 @@ from handlers.recipes.quality.measures import (
 )
 from handlers.recipes.quality.shapes import measure_shapes
 from handlers.recipes.quality.texts import measure_texts
+from handlers.recipes.quality.translations import measure_translations
 from handlers.recipes.reproducible import reproducible, torch_threads
 from handlers.recipes.tasks.autoregressive import Likelihood
 from handlers.recipes.tasks.classifiers import ClassifierTask
@@ -84,7 +87,7 @@ def measure(
     Args:
         data: what it was trained on; it is compared with the test rows.
         module: the model, on the CPU, in evaluation mode.
-        evaluator: labels the samples of a generator; None for a classifier or a model of points or text.
+        evaluator: labels the samples of a generator; None for a classifier or a model of points, text or colours.
         operations: of the model.
         conditional: whether a generator takes labels.
         value_range: of the floats the module returns or reads.
@@ -102,6 +105,10 @@ def measure(
             entries = measure_texts(data, module, sampler or module, count)
         elif data.test.images.ndim == _POINTS_NDIM:
             entries = measure_points(data, module)
+        elif isinstance(module, ImageDiffusion | ImageRegressor):
+            entries = measure_translations(
+                data, module, evaluator, shape=module.config.given, value_range=value_range, count=count
+            )
         elif evaluator is None:
             assert isinstance(module, Classifier)
             entries = iter([_measure_test_accuracy(data, module, value_range)])

@@ -25,7 +25,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from fount.files import atomic_path
-from handlers.recipes.catalogue import AutoregressiveFit, DiffusionFit, GanFit, Recipe
+from handlers.recipes.catalogue import AutoregressiveFit, DiffusionFit, GanFit, ImageDiffusionFit, Recipe
 from handlers.recipes.run.checkpoints import (
     Checkpoint,
     CheckpointError,
@@ -127,7 +127,7 @@ class Run:
     @property
     def _snapshots(self) -> int:
         fit = self.recipe.fit
-        return fit.snapshots if isinstance(fit, AutoregressiveFit | DiffusionFit) else _SNAPSHOTS
+        return fit.snapshots if isinstance(fit, AutoregressiveFit | DiffusionFit | ImageDiffusionFit) else _SNAPSHOTS
 
     def start(self) -> None:
         """Start at step 0, or load the newest checkpoint.

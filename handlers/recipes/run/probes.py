@@ -21,11 +21,21 @@ from fount.cli.output.points import points_to_picture
 from handlers.family import Deadline, Decoder, Draw, Encoder, Noise, Sampler
 from handlers.models.classifier import ConvClassifier
 from handlers.recipes.data.load import TrainingData
+from handlers.recipes.data.reductions import reduce_images
 from handlers.recipes.noise import add_noise, noise_at
 from handlers.recipes.quality.measures import draw_images
+from handlers.recipes.quality.translations import translate_images
 from handlers.recipes.run.history import Snapshot
 
-__all__ = ["ClassifierProbe", "GeneratorProbe", "PointProbe", "Probe", "ReconstructionProbe", "draw_grid"]
+__all__ = [
+    "ClassifierProbe",
+    "GeneratorProbe",
+    "PointProbe",
+    "Probe",
+    "ReconstructionProbe",
+    "TranslationProbe",
+    "draw_grid",
+]
 
 _SEED = 7
 _COUNT = 1000  # samples of a snapshot
@@ -34,6 +44,7 @@ _TESTED = 2000  # test rows of a snapshot
 _COLUMNS = 10
 _DEFAULT_DRAW = Draw()
 _SHOWN, _PART = 40, 100  # reconstructions in the picture, and in a batch
+_ANSWERS = 3  # to each given picture
 _POINTS = 10_000  # in the picture of a model of points
 
 
@@ -151,6 +162,34 @@ class ReconstructionProbe:
         assert isinstance(network, Decoder)
         parts = torch.split(self._seen, _PART)
         return torch.cat([network.decode(network.encode(part, None)[0], None) for part in parts])
+
+
+class TranslationProbe:
+    """Answers reduced training rows; the picture shows them, the rows, and some answers. Nothing is measured."""
+
+    def __init__(
+        self, data: TrainingData, shape: tuple[int, int, int], value_range: tuple[float, float], device: torch.device
+    ) -> None:
+        """Reduce the first training rows to a shape, of channels, height and width."""
+        self._images, self._value_range = data.train.images[:_COLUMNS], value_range
+        self._given = reduce_images(self._images, shape).to(device)
+
+    def measure(self, network: nn.Module, step: int) -> Snapshot:
+        """Return an empty snapshot."""
+        return Snapshot(step=step)
+
+    def draw(self, network: nn.Module) -> Image.Image:
+        """Draw given pictures, the rows they are of, and three answers of each."""
+        height, channels = self._images.shape[2], self._images.shape[1]
+        enlarged = nn.functional.interpolate(self._given.cpu(), height).expand(-1, channels, -1, -1)
+        answers = [
+            translate_images(
+                network, self._given, seed=_SEED, value_range=self._value_range, start_index=k * _COLUMNS
+            ).cpu()
+            for k in range(_ANSWERS)
+        ]
+        captions = [name for name in ("given", "original", *["answer"] * _ANSWERS) for _ in range(_COLUMNS)]
+        return draw_grid(torch.cat([enlarged, self._images, *answers]), captions)
 
 
 class ClassifierProbe:

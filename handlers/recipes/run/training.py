@@ -10,7 +10,8 @@ from types import MappingProxyType
 import torch
 from torch import nn
 
-from handlers.cards.card import Card, Direction
+from handlers.cards.card import Card, Direction, load_card
+from handlers.cards.digests import check_weights
 from handlers.execution.numerics import read_numerics
 from handlers.family import Draw, Encoder
 from handlers.models.autoencoder import SamplingAutoencoder
@@ -20,6 +21,8 @@ from handlers.recipes.catalogue import (
     ClassifierFit,
     DiffusionFit,
     GanFit,
+    ImageDiffusionFit,
+    ImageRegressionFit,
     KnownLawFit,
     MixtureFit,
     PointGanFit,
@@ -31,14 +34,21 @@ from handlers.recipes.catalogue import (
 )
 from handlers.recipes.data.load import TrainingData, check_classes, load_data
 from handlers.recipes.latents import encode_rows
-from handlers.recipes.model_folder import Evaluator, load_evaluator, write_model
+from handlers.recipes.model_folder import Evaluator, load_evaluator, load_module, write_model
 from handlers.recipes.quality.attributes import find_directions
 from handlers.recipes.quality.metrics import measure
 from handlers.recipes.reproducible import reproducible
 from handlers.recipes.run.checkpoints import lock_folder
 from handlers.recipes.run.likelihood_probe import LikelihoodProbe, TextProbe
 from handlers.recipes.run.loop import Run, TrainingOptions
-from handlers.recipes.run.probes import ClassifierProbe, GeneratorProbe, PointProbe, Probe, ReconstructionProbe
+from handlers.recipes.run.probes import (
+    ClassifierProbe,
+    GeneratorProbe,
+    PointProbe,
+    Probe,
+    ReconstructionProbe,
+    TranslationProbe,
+)
 from handlers.recipes.tasks.autoencoders import AutoencoderTask, PrincipalTask, ReconstructionTask
 from handlers.recipes.tasks.autoregressive import AutoregressiveTask
 from handlers.recipes.tasks.classifiers import ClassifierTask
@@ -47,6 +57,7 @@ from handlers.recipes.tasks.gans import GanTask
 from handlers.recipes.tasks.mixtures import MixtureTask
 from handlers.recipes.tasks.points import KnownLawTask, PointGanTask
 from handlers.recipes.tasks.task import Task
+from handlers.recipes.tasks.translation import ImageDiffusionTask, ImageRegressionTask
 from handlers.recipes.tasks.vae_gan import VaeGanTask
 from handlers.recipes.tasks.variational import StandardVaeTask
 from handlers.settings import Settings
@@ -60,6 +71,8 @@ _TASKS: Mapping[type, type[Task]] = MappingProxyType(
         ClassifierFit: ClassifierTask,
         DiffusionFit: DiffusionTask,
         GanFit: GanTask,
+        ImageDiffusionFit: ImageDiffusionTask,
+        ImageRegressionFit: ImageRegressionTask,
         KnownLawFit: KnownLawTask,
         MixtureFit: MixtureTask,
         PointGanFit: PointGanTask,
@@ -79,6 +92,7 @@ def train_model(
     *,
     data_folder: Path | None,
     evaluator_folder: Path | None,
+    start_folder: Path | None = None,
     log: Callable[[str], None],
 ) -> Card:
     """Train a model, measure it, and write its folder.
@@ -89,6 +103,7 @@ def train_model(
         options: of the training.
         data_folder: of data sets that are files.
         evaluator_folder: of the evaluator classifier; None for a classifier.
+        start_folder: of the model whose weights the training starts from; None draws them.
         log: called with every progress message.
 
     Raises:
@@ -101,7 +116,7 @@ def train_model(
     data = load_data(recipe.data, data_folder)
     check_classes(data)
     evaluator = load_evaluator(evaluator_folder, data) if evaluator_folder else None
-    module = train_module(recipe, data, evaluator, options, log=log)
+    module = train_module(recipe, data, evaluator, options, start_folder=start_folder, log=log)
     if isinstance(module, SamplingAutoencoder):
         module.fit_prior(encode_rows(module, data.train.images))
     log(f"{recipe.name} is trained; measuring it{', which takes minutes' if recipe.samples else ''}")
@@ -132,6 +147,7 @@ def train_module(
     evaluator: Evaluator | None,
     options: TrainingOptions,
     *,
+    start_folder: Path | None = None,
     log: Callable[[str], None],
 ) -> nn.Module:
     """Train or continue a module, without measuring it; arguments and errors as in `train_model`.
@@ -142,6 +158,9 @@ def train_module(
     device, folder = options.device, options.run_folder
     with reproducible(options.seed, threads=options.threads, device=device) as generator, lock_folder(folder):
         task = build_task(recipe, data, steps=options.steps, generator=generator, device=device)
+        identity = _identify(recipe, data, options)
+        if start_folder is not None:
+            identity["start"] = _start_from(task, start_folder)
         probe: Probe
         if isinstance(recipe.fit, AutoregressiveFit):
             of_kind = TextProbe if recipe.modality == "text" else LikelihoodProbe
@@ -161,11 +180,12 @@ def train_module(
                 count=recipe.fit.probed_samples,
                 parameters=Draw(steps=recipe.fit.probed_steps),
             )
+        elif recipe.given_shape is not None:
+            probe = TranslationProbe(data, recipe.given_shape, recipe.value_range, device)
         elif evaluator is None:
             probe = ClassifierProbe(data, device)
         else:
             probe = GeneratorProbe(data, evaluator.classifier, recipe.classes, recipe.value_range, device)
-        identity = _identify(recipe, data, options)
         run = Run(recipe=recipe, task=task, probe=probe, options=options, identity=identity, log=log)
         run.start()
         if run.done < options.steps:
@@ -176,6 +196,14 @@ def train_module(
             )
         run.finish()
         return copy.deepcopy(task.averaged()).cpu()
+
+
+def _start_from(task: Task, folder: Path) -> str:
+    """Start a task with the weights of a model folder, and return their digest."""
+    assert isinstance(task, ImageDiffusionTask)
+    card = load_card(folder)
+    task.start_from(load_module(card, folder).state_dict())
+    return check_weights(card, folder)
 
 
 def build_task(

@@ -147,7 +147,7 @@ def test_an_unknown_recipe_is_reported_with_the_known_ones() -> None:
 def test_a_missing_evaluator_is_reported_with_its_training_command(tmp_path: Path) -> None:
     result = run("digits-vae", "--model-store", tmp_path, "--run", tmp_path / "run")
     assert result.exit_code == 1
-    assert f"{tmp_path} has no digits-classifier to evaluate samples; name the folder that has it" in result.output
+    assert f"{tmp_path} has no digits-classifier, which training needs; name the folder that has it" in result.output
     assert f"or train it: fount train digits-classifier --model-store {tmp_path}" in result.output
 
 
