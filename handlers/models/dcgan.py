@@ -110,8 +110,7 @@ class Dcgan(nn.Module):
         Returns:
             (B, C, H, W) in [-1, 1].
         """
-        # (B, K), as long as z is on average, so that the class changes as much as the noise from the first step on
-        y = nn.functional.one_hot(labels, self.config.classes).to(z.dtype) * math.sqrt(self.config.latent_dim)
+        y = nn.functional.one_hot(labels, self.config.classes).to(z.dtype)  # (B, K)
         # (B, F·h·w) -> (B, F, h, w)
         h = self.input(torch.cat([z, y], dim=1)).unflatten(1, self.small_shape)
         images: Tensor = self.layers(h)

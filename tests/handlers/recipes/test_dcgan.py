@@ -74,14 +74,6 @@ def test_another_label_is_another_picture_of_the_same_noise() -> None:
     assert not torch.equal(build()(z, torch.tensor([1])), build()(z, torch.tensor([2])))
 
 
-def test_the_class_counts_as_much_as_the_noise() -> None:
-    """The input of the first layer has a class part of the length that z has on average."""
-    module, seen = build(), []
-    module.input.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
-    module(torch.zeros(1, 5), torch.tensor([2]))
-    assert seen[0].norm().item() == pytest.approx(5**0.5)
-
-
 def test_truncation_changes_the_picture() -> None:
     assert not torch.equal(draw(build(), 4, truncation=0.5), draw(build(), 4))
 
