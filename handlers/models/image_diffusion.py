@@ -64,12 +64,9 @@ class ImageDiffusionConfig:
         if any(type(side) is not int or side < 1 for side in shape):
             raise ValueError(f"image-diffusion configuration: given is {dict(given)}, must have whole numbers, 1+")
         read = cls(diffusion=diffusion, given=(shape[0], shape[1], shape[2]))
-        channels, height, width = diffusion.shape
-        is_smaller = (shape[1] * read.scale, shape[2] * read.scale) == (height, width) and read.scale > 1
-        if (shape[0] == channels) != is_smaller or (shape[0], *shape[1:]) not in (
-            (channels, *shape[1:]),
-            (1, height, width),
-        ):
+        is_smaller = read.scale > 1 and (shape[0], *(read.scale * side for side in shape[1:])) == diffusion.shape
+        is_grey = diffusion.channels > 1 and shape == (1, diffusion.height, diffusion.width)
+        if not (is_smaller or is_grey):
             raise ValueError(
                 f"image-diffusion configuration: given is {dict(given)}, must be the image's size divided by a whole "
                 "number and as many channels, or its size and one channel instead of several"

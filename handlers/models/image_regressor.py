@@ -49,8 +49,8 @@ class ImageRegressorConfig:
         Raises:
             ValueError: a key is unknown, missing or out of range; the message names it.
         """
-        known = {field.name for field in fields(cls)}
-        if wrong := sorted(known ^ config.keys()):
+        known = [field.name for field in fields(cls)]
+        if wrong := sorted(set(known) ^ config.keys()):
             raise ValueError(f"image-regressor configuration has unknown or missing keys {wrong}; it takes {known}")
         given, features = config["given"], config["features"]
         sides = ("channels", "height", "width")

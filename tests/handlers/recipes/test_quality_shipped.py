@@ -24,7 +24,7 @@ MODEL_STORE = ROOT / "model_store"
 SHIPPED = sorted(card.parent.name for card in MODEL_STORE.glob("*/model.yaml") if card.parent.name in RECIPES)
 """Trained models; others are not measured."""
 DIGITS = [name for name in SHIPPED if RECIPES[name].data == "digits"]
-MNIST = [name for name in SHIPPED if RECIPES[name].data == "mnist"]
+MNIST = [name for name in SHIPPED if RECIPES[name].data in ("mnist", "mnist-colour")]
 SHAPES = [name for name in SHIPPED if RECIPES[name].data == "shapes64"]
 VERSE = [name for name in SHIPPED if RECIPES[name].data == "verse"]
 POINTS = [name for name in SHIPPED if RECIPES[name].length is not None and name not in VERSE]

@@ -85,7 +85,8 @@ def _values(card: Card, count: int, operation: int) -> np.ndarray[Any, Any]:
         return random.standard_normal((count, card.latent_dim or 0), np.float32)
     if card.sample.modality == "vector":
         return random.uniform(*card.sample.value_range, (count, *card.sample.shape)).astype(np.float32)
-    return random.integers(0, 256, (count, *card.sample.shape), np.uint8)
+    shape = card.input_shape if operation == model_pb2.OPERATION_TRANSLATE else card.sample.shape
+    return random.integers(0, 256, (count, *shape), np.uint8)
 
 
 def _operations(worker: Worker) -> Iterator[int]:
