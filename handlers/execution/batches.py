@@ -113,11 +113,12 @@ class BatchRunner:
 
     Attributes:
         compute: runs one batch of an executable size; returns (B, ...) float32, or uint8 for transformed images.
-        times: the executable sizes and the time of each; updated with every batch.
+        times: the executable sizes and the time of each; updated with every batch when `learns`.
         deadline: of the call.
         request_id: for log lines and messages.
         on_device_lost: called when the process can no longer use its device.
         share: the work of a batch here relative to one that was timed.
+        learns: whether batches update `times`; not where values are given, which take no time to draw.
         batch_sizes: executed so far.
         compute_s: seconds of all batches so far.
         first_batch_at: `time.perf_counter()` when the first batch started; None before.
@@ -129,6 +130,7 @@ class BatchRunner:
     request_id: str
     on_device_lost: Callable[[], None]
     share: float = 1.0
+    learns: bool = True
     batch_sizes: list[int] = field(default_factory=list)
     compute_s: float = 0.0
     first_batch_at: float | None = None
@@ -182,7 +184,8 @@ class BatchRunner:
                 stop = start + piece.stop - piece.start
                 piece.store(values[start:stop])
                 start = stop
-            self.times.observe(size, (time.perf_counter() - started) / self.share)
+            if self.learns:
+                self.times.observe(size, (time.perf_counter() - started) / self.share)
         finally:
             self.compute_s += time.perf_counter() - started
 

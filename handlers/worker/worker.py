@@ -25,7 +25,7 @@ from handlers.cards.message import card_to_proto
 from handlers.execution.batches import BatchRunner, Work
 from handlers.execution.errors import ItemError, exit_process, is_out_of_memory
 from handlers.execution.network import FamilyBuilder, Network, Operation, StepPlan
-from handlers.execution.rows import ManipulationRows
+from handlers.execution.rows import GivenRows, ManipulationRows
 from handlers.family import Deadline, Draw
 from handlers.loading.load import Engine, LoadedModel, load_model
 from handlers.models import load_family
@@ -202,6 +202,7 @@ def _run_items(
         request_id=request.request_id,
         on_device_lost=partial(exit_process, "the device is lost"),
         share=_share(operation, works, draw, steps, card),
+        learns=operation != "SAMPLE" or not any(isinstance(work.rows, GivenRows) for work in works),
     )
     runner.run(works)
     return items, runner
@@ -210,12 +211,14 @@ def _run_items(
 def _share(operation: Operation, works: list[Work], draw: Draw, steps: StepPlan | None, card: Card) -> float:
     """Compute the work of a row relative to those that batches were timed with, without parameters.
 
-    Images to transform vary in size, and scores in how many importance samples they average.
+    Images to transform vary in size, and scores in their importance samples and steps.
     """
     if steps:
         return steps.share
     if operation == "SCORE":
-        return float(draw.importance_samples or 1)
+        known = card.parameters.get("steps")
+        usual = (known.default if known else None) or card.draw_steps
+        return (draw.importance_samples or 1) * (draw.steps or usual) / usual
     if not works or not isinstance(works[0].rows, ManipulationRows):
         return 1.0
     height, width, channels = works[0].rows.images.shape[1:]

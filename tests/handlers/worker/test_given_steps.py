@@ -11,7 +11,17 @@ from handlers.execution.pixels import uint8_to_floats
 from handlers.worker.worker import Worker
 from tests.handlers.many_step_toys import LEVELS, RowToy, write_row_folder
 from tests.handlers.stepping_toys import call, draw_preempted, values_of
-from tests.handlers.toys import SIDE, codes, given_item, load, reason_of, sample_item, send, toy_images
+from tests.handlers.toys import (
+    SIDE,
+    codes,
+    given_item,
+    load,
+    reason_of,
+    sample_item,
+    send,
+    toy_images,
+    with_seconds,
+)
 
 LABELS = (0, 1, 2, 1, 0)
 COUNT = len(LABELS)
@@ -99,3 +109,15 @@ def test_a_draw_that_starts_is_refused_among_those_that_resume(worker: Worker) -
     reply = send(worker, call(going, given(2, toy_images(COUNT))))
     assert codes(reply)[0] == 0
     assert reason_of(reply.items[1].status) == "STEP_NOT_SHARED"
+
+
+def test_batches_with_given_values_teach_no_times(worker: Worker, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("time.perf_counter", lambda: 0.0)
+    timed = with_seconds(worker, {8: 6.0})
+    assert timed.model.engine is not None
+    times = timed.model.engine.times["SAMPLE"]
+    send(timed, call(given(SIDE, toy_images(COUNT))))
+    send(timed, call(PLAIN, given(SIDE, toy_images(COUNT))))
+    assert times.seconds == {8: 6.0}
+    send(timed, call(PLAIN))
+    assert times.seconds == {8: 3.0}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 
 from fount.v1 import model_pb2
 from fount.worker.v1 import worker_pb2
+from handlers.cards.card import Parameter
 from handlers.execution.pixels import uint8_to_floats
 from handlers.family import Deadline
 from handlers.worker.worker import Worker
@@ -33,6 +35,7 @@ from tests.handlers.toys import (
     sample_item,
     send,
     toy_images,
+    with_seconds,
 )
 
 SAMPLE, CLASSIFY = model_pb2.OPERATION_SAMPLE, model_pb2.OPERATION_CLASSIFY
@@ -106,6 +109,35 @@ def test_scores_use_the_parameters_of_the_call(autoencoder: Worker) -> None:
     assert send(autoencoder, message).items[0].value.data != one
     message.parameters.importance_samples = 65
     assert codes(send(autoencoder, message)) == [code_pb2.INVALID_ARGUMENT]
+
+
+def test_a_batch_of_scores_is_timed_as_one_of_the_usual_steps_and_samples(
+    autoencoder: Worker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [0.0]
+
+    def score_slowly(images: torch.Tensor, *_: object) -> torch.Tensor:
+        now[0] += 100.0
+        return torch.zeros(len(images), 2)
+
+    timed = _with_steps(with_seconds(autoencoder, {8: 5.0}), usual=5.0)
+    _break(timed, monkeypatch, "score", score_slowly)
+    monkeypatch.setattr("time.perf_counter", lambda: now[0])
+    message = request(given_item(toy_images(4)), operation=SCORE)
+    message.parameters.steps, message.parameters.importance_samples = 50, 2
+    assert send(timed, message).timings.compute_s == 100.0
+    assert timed.model.engine is not None
+    assert timed.model.engine.times["SCORE"].seconds == {8: 5.0}
+
+
+def _with_steps(worker: Worker, usual: float) -> Worker:
+    """The same worker, whose scores take the parameter `steps`."""
+    engine = worker.model.engine
+    assert engine is not None
+    steps = Parameter(min=1.0, max=50.0, default=usual, description="Steps of a score.")
+    card = replace(engine.network.card, parameters={**engine.network.card.parameters, "steps": steps})
+    engine = replace(engine, network=replace(engine.network, card=card))
+    return Worker(model=replace(worker.model, engine=engine))
 
 
 def test_the_density_of_points_is_that_of_the_normal(points: Worker) -> None:
