@@ -17,6 +17,8 @@ from handlers.family import Draw
 
 __all__ = ["draw_values", "filter_log_probabilities"]
 
+_LEAST_TEMPERATURE = 1e-100  # from here on, quotients of logits are finite
+
 
 def draw_values(logits: Tensor, uniforms: Tensor, draw: Draw) -> Tensor:
     """Draw one value for each row.
@@ -52,6 +54,8 @@ def filter_log_probabilities(logits: Tensor, draw: Draw) -> Tensor:
         (B, V) float64 logits, -inf for the values that were removed. Of equally likely values the first are kept.
     """
     if draw.temperature is not None:
+        if draw.temperature < _LEAST_TEMPERATURE:  # quotients overflow; those of differences from the largest may
+            logits = logits - logits.max(dim=1, keepdim=True).values
         logits = logits / draw.temperature
     size = logits.shape[1]
     if draw.top_k is not None and draw.top_k < size:
