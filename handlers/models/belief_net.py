@@ -35,7 +35,7 @@ class BeliefNetConfig:
     Attributes:
         height: pixels.
         width: pixels.
-        channels: of the images.
+        channels: of the images, 1.
         classes: 0 for an unconditional model.
         run: pixels drawn in a step; divides the number of all.
     """
@@ -60,6 +60,8 @@ class BeliefNetConfig:
             least = 0 if key == "classes" else 1
             if type(value) is not int or value < least:
                 raise ValueError(f"{begin}: {key} is {value!r}, must be a whole number of {least} or more")
+        if config["channels"] != 1:
+            raise ValueError(f"{begin}: channels is {config['channels']}, must be 1")
         checked = cls(**config)
         if checked.pixels % checked.run:
             raise ValueError(f"{begin}: run is {checked.run}, must divide the {checked.pixels} pixels")
@@ -68,7 +70,7 @@ class BeliefNetConfig:
     @property
     def pixels(self) -> int:
         """The number of values of a picture."""
-        return self.channels * self.height * self.width
+        return self.height * self.width
 
     @property
     def levels(self) -> int:
@@ -160,7 +162,8 @@ class FullyVisibleBeliefNet(nn.Module):
         if bool((flat[:, first : first + config.run] >= 0).all()):
             return result
         uniforms = noise.uniform(Stream.STEP, config.run, step=step)
-        pixels, scale = self._binarise(state), 1.0 if draw.guidance_scale is None else draw.guidance_scale
+        pixels = self._binarise(state)
+        scale = 1.0 if draw.guidance_scale is None or labels is None else draw.guidance_scale
         for place in range(first, first + config.run):
             law = self._log_law(pixels, indices, place)
             if scale != 1:

@@ -335,8 +335,15 @@ class DiffusersUnet(nn.Module):
         return sample_in_steps(self, noise, labels, draw, deadline)
 
     def steps(self, draw: Draw) -> int:
-        """Return how many steps a draw takes: as many as it sets, at most `SchedulerConfig.max_steps`."""
-        return self.usual_steps if draw.steps is None else min(draw.steps, self.scheduler.max_steps)
+        """Return how many steps a draw takes.
+
+        Raises:
+            ValueError: steps is not in 1 to `SchedulerConfig.max_steps`.
+        """
+        steps = self.usual_steps if draw.steps is None else draw.steps
+        if not 1 <= steps <= self.scheduler.max_steps:
+            raise ValueError(f"steps is {steps}, must be in 1 to {self.scheduler.max_steps}")
+        return steps
 
     def probe(self) -> tuple[Draw, tuple[int, ...]]:
         """Return a draw of two steps; all steps have the same shapes."""

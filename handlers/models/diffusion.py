@@ -243,8 +243,9 @@ class EdmDiffusion(nn.Module):
 
     def _place_known(self, x: Tensor, known: Tensor, sigma: float, noise: Noise) -> Tensor:
         """Replace known pixels by themselves with the noise of a level, always the same noise."""
-        at = known + sigma * noise.normal(Stream.LATENT, self.config.shape) if sigma > 0 else known
-        return torch.where(known.isnan(), x, at)
+        if sigma > 0 and not bool(known.isnan().all()):
+            known = known + sigma * noise.normal(Stream.LATENT, self.config.shape)
+        return torch.where(known.isnan(), x, known)
 
     def _bound(self, scored: _Scored, sample: int) -> Tensor:
         """Estimate the variational bound of log p(x|y) with one noise at each level, (B,).
@@ -335,7 +336,7 @@ class _UNet(nn.Module):
     def __init__(self, config: DiffusionConfig) -> None:
         super().__init__()
         features, narrower = config.features, config.features[:-1]
-        widths = [2 * f for f in narrower] + [2 * f for f in reversed(features) for _ in range(2)]
+        self.widths = [2 * f for f in narrower] + [2 * f for f in reversed(features) for _ in range(2)]  # of the films
         self.input = nn.Conv2d(3 * config.channels, features[0], 3, padding=1)
         self.descending = nn.ModuleList(_Block(f) for f in narrower)
         self.down = nn.ModuleList(nn.Conv2d(a, b, 3, stride=2, padding=1) for a, b in pairwise(features))
@@ -343,10 +344,9 @@ class _UNet(nn.Module):
         self.up = nn.ModuleList(nn.Conv2d(b, a, 3, padding=1) for a, b in pairwise(features))
         self.norm = nn.GroupNorm(_GROUPS, features[0])
         self.output = _zeroed(nn.Conv2d(features[0], config.channels, 3, padding=1))
-        self.widths = widths  # of the films, in the order of the blocks
         waves = 2 * len(_FREQUENCIES)
-        self.of_sigma = nn.Sequential(nn.Linear(waves, _EMBEDDED), nn.SiLU(), nn.Linear(_EMBEDDED, sum(widths)))
-        self.of_class = _zeroed(nn.Embedding(config.classes + 1, sum(widths)))
+        self.of_sigma = nn.Sequential(nn.Linear(waves, _EMBEDDED), nn.SiLU(), nn.Linear(_EMBEDDED, sum(self.widths)))
+        self.of_class = _zeroed(nn.Embedding(config.classes + 1, sum(self.widths)))
 
     def forward(self, x: Tensor, sigma: Tensor, labels: Tensor) -> Tensor:
         """Run the network on (B, 3·C, H, W), with σ (B,) or (1,) and labels (B,); return (B, C, H, W)."""

@@ -258,7 +258,7 @@ class GatedPixelCnn(nn.Module):
         indices = self._label_indices(labels, state)
         levels = self._nearest_levels(state)
         passes = [_Row(self, levels, row, first, indices)]
-        scale = 1.0 if draw.guidance_scale is None else draw.guidance_scale
+        scale = 1.0 if draw.guidance_scale is None or labels is None else draw.guidance_scale
         if scale != 1:
             passes.append(_Row(self, levels, row, first, torch.full_like(indices, config.classes)))
         drawn = []

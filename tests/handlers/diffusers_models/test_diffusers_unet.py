@@ -134,6 +134,13 @@ def test_a_draw_without_parameters_takes_50_steps_or_as_many_as_there_are() -> N
     assert make_family(make_unet(), DDIMScheduler(num_train_timesteps=20, beta_end=0.2)).steps(Draw()) == 20
 
 
+@pytest.mark.parametrize("steps", [0, 31])
+def test_more_steps_than_times_are_refused(steps: int) -> None:
+    family = make_family(make_unet(0), DDIMScheduler(num_train_timesteps=30, beta_end=0.2))
+    with pytest.raises(ValueError, match=rf"steps is {steps}, must be in 1 to 30"):
+        family.steps(Draw(steps=steps))
+
+
 def test_it_is_a_sampler_of_many_steps() -> None:
     family = make_family(make_unet(), DDIMScheduler())
     assert isinstance(family, ManyStepSampler)

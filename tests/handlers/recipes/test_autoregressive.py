@@ -14,7 +14,7 @@ from fount.address import Addresses, Stream
 from handlers.discrete import draw_values
 from handlers.family import Deadline, Draw, Given, Noise
 from handlers.models.belief_net import FullyVisibleBeliefNet
-from handlers.models.pixelcnn import GatedPixelCnn, level_log_law, level_log_probability
+from handlers.models.pixelcnn import GatedPixelCnn, _Row, level_log_law, level_log_probability
 from handlers.stepping import sample_in_steps, take_steps
 
 BELIEF_NET = {"height": 4, "width": 4, "channels": 1, "classes": 0, "run": 2}
@@ -187,6 +187,17 @@ def test_guidance_0_draws_without_class() -> None:
     assert torch.equal(sample(model, 4, LABELS, guidance_scale=0.0), sample(model, 4))
 
 
+@pytest.mark.parametrize("kind", ["pixelcnn", "fvbn"])
+def test_guidance_without_a_class_takes_one_pass(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    model: Model = pixel_cnn() if kind == "pixelcnn" else belief_net()
+    plain = sample(model, 4)
+    owner, name = (_Row, "log_law") if kind == "pixelcnn" else (FullyVisibleBeliefNet, "_log_law")
+    computed, law = [], getattr(owner, name)
+    monkeypatch.setattr(owner, name, lambda *arguments: computed.append(1) or law(*arguments))
+    assert torch.equal(sample(model, 4, guidance_scale=3.0), plain)
+    assert len(computed) == plain[0].numel()
+
+
 def test_scores_depend_on_the_class_and_without_labels_are_those_of_no_class() -> None:
     model = pixel_cnn()
     picture = sample(model, 1).expand(4, -1, -1, -1)
@@ -227,9 +238,14 @@ def test_a_wrong_configuration_names_its_key(changes: dict[str, int], message: s
         GatedPixelCnn.from_config(PIXEL_CNN | changes)
 
 
-def test_a_run_that_does_not_divide_the_pixels_is_refused() -> None:
-    with pytest.raises(ValueError, match="run is 5, must divide the 16 pixels"):
-        FullyVisibleBeliefNet.from_config(BELIEF_NET | {"run": 5})
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [({"run": 5}, "run is 5, must divide the 16 pixels"), ({"channels": 3}, "channels is 3, must be 1")],
+    ids=["run", "channels"],
+)
+def test_a_wrong_configuration_of_a_belief_net_is_refused(changes: dict[str, int], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        FullyVisibleBeliefNet.from_config(BELIEF_NET | changes)
 
 
 @MODELS

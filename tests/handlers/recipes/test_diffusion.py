@@ -225,6 +225,18 @@ def test_no_known_pixels_change_nothing() -> None:
     assert state.numpy().tobytes() == module.begin(noise(4), labels(4), Draw()).numpy().tobytes()
 
 
+def test_draws_without_known_pixels_make_noise_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    made, normal = [], Noise.normal
+
+    def count(self: Noise, stream: Stream, *arguments: Any, **keywords: Any) -> Tensor:
+        made.append(stream)
+        return normal(self, stream, *arguments, **keywords)
+
+    monkeypatch.setattr(Noise, "normal", count)
+    sample(network(), 4, Draw(steps=3))
+    assert made == [Stream.LATENT]
+
+
 def test_known_pixels_steer_the_others() -> None:
     module, steps = ExactNormal.from_config(NORMAL), Draw(steps=40)
     mask = torch.tensor([1.0, 0.0, 0.0, 0.0]).view(1, 1, 2, 2).expand(500, -1, -1, -1)
