@@ -14,6 +14,9 @@ if TYPE_CHECKING:
 
 __all__ = ["cross_check"]
 
+_IN_ORDER = ("fully-visible", "gated-pixelcnn", "image-transformer")
+"""Families that draw the pixels of a picture one after the other."""
+
 
 def cross_check(card: Card) -> Iterator[Problem]:
     """Find what is wrong between fields."""
@@ -120,6 +123,9 @@ def _check_conditions(card: Card) -> Iterator[Problem]:
         yield Problem(key="conditions", wrong=f"is {list(card.conditions)}", remedy=remedy)
     if "MASK" in card.conditions and card.sample.modality == "text":
         yield Problem(key="conditions", wrong="has MASK", remedy="a text has no mask: remove it")
+    if "MASK" in card.conditions and card.family.name in _IN_ORDER:
+        remedy = f"a model of family {card.family.name} draws pixels without seeing later ones: replace it by PREFIX"
+        yield Problem(key="conditions", wrong="has MASK", remedy=remedy)
     if card.prefix_unit > 1 and "PREFIX" not in card.conditions:
         remedy = "only a model with the condition PREFIX has one: remove it"
         yield Problem(key="prefix_unit", wrong=f"is {card.prefix_unit}", remedy=remedy)

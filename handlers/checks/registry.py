@@ -10,6 +10,7 @@ import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+from handlers.checks.conditions import check_conditions
 from handlers.checks.loading import check_card, check_memory, check_weights_load
 from handlers.checks.notebook import check_notebook
 from handlers.checks.operations import check_operations
@@ -53,6 +54,7 @@ CHECKS = (
     Check("rows", "Is a row independent of the other rows of its batch?", check_rows, ("output",)),
     Check("deterministic", "Does an address give the same bytes again?", check_deterministic, ("output",)),
     Check("operations", "Can it do what else the card lists, row by row?", check_operations, ("output",)),
+    Check("conditions", "Do samples keep what they are given?", check_conditions, ("output",)),
     Check("uses-z", "Does z change the picture?", check_uses_z, ("deterministic",)),
     Check("uses-label", "Does the label change the picture?", check_uses_label, ("deterministic",)),
     Check(

@@ -14,10 +14,12 @@ from torch import nn
 from handlers.cards.card import Card
 from handlers.cards.digests import source_of
 from handlers.execution.network import FamilyBuilder
+from handlers.family import Draw
 from handlers.loading.custom_source import CustomSourceError, build_custom_class
 from handlers.loading.memory import InsufficientMemoryError, require_memory
 from handlers.loading.weights import load_weights
 from handlers.models import CUSTOM_FAMILY, PROGRAM_FAMILIES, UnknownFamilyError, load_family
+from handlers.stepping import SteppedSampler
 
 __all__ = ["BuildError", "build_module", "build_unwrapped", "is_custom", "wrap_module"]
 
@@ -48,7 +50,10 @@ def build_module(card: Card, folder: Path, build_family: FamilyBuilder = load_fa
         WeightsError: the weights do not fit.
     """
     module = build_unwrapped(card, folder, build_family)
-    return wrap_module(card, module) if is_custom(card) else module
+    if is_custom(card):
+        return wrap_module(card, module)
+    _check_steps(card, module)
+    return module
 
 
 def wrap_module(card: Card, module: nn.Module) -> nn.Module:
@@ -104,6 +109,22 @@ def _build_family(card: Card, build_family: FamilyBuilder) -> nn.Module:
     if not isinstance(module, nn.Module):
         raise BuildError(f"the family {name} is no torch module; correct the family")
     return module
+
+
+def _check_steps(card: Card, module: nn.Module) -> None:
+    """Check that the card has the steps of its family, from which waiting times and progress are computed."""
+    if not isinstance(module, SteppedSampler):
+        return
+    known = card.parameters.get("steps")
+    usual = known.default if known else None
+    try:
+        steps = module.steps(Draw(steps=None if usual is None else int(usual)))
+    except ValueError as error:
+        wrong = f"the family {card.family.name} refuses the card's default: {error}"
+        raise BuildError(f"{wrong}; correct parameters.steps in model.yaml") from error
+    if steps != card.draw_steps:
+        wrong = f"draw_steps is {card.draw_steps}, and a draw of this {card.family.name} takes {steps} steps"
+        raise BuildError(f"{wrong}; set draw_steps: {steps} in model.yaml")
 
 
 def _load_program(card: Card, file: Path) -> nn.Module:

@@ -91,7 +91,7 @@ def _spoilt(after: Tensor, step: int, noise: Noise) -> Tensor:
 
 def stepped_card(classes: int = 3) -> cards.Card:
     steps = cards.Parameter(min=1.0, max=50.0, default=float(USUAL_STEPS), description="Steps of the sampler.")
-    return dataclasses.replace(toy_card(classes), parameters={"steps": steps})
+    return dataclasses.replace(toy_card(classes), parameters={"steps": steps}, draw_steps=USUAL_STEPS)
 
 
 def write_stepped_folder(folder: Path, module: nn.Module, classes: int = 3) -> Path:

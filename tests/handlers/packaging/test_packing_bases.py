@@ -35,7 +35,7 @@ CARD = cards.Card(
     name="larger", version="1.0", description="Larger pictures.", intended_use="tests", data_licence="none",
     family=cards.Family(name="image-diffusion", config=CONFIG), operations=("TRANSLATE",),
     sample=cards.Sample(modality="image", height=4, width=4, channels=1, value_range=(-1.0, 1.0)),
-    input=cards.Input(height=2, width=2, channels=1), parameters={"steps": STEPS}, draw_steps=12,
+    input=cards.Input(height=2, width=2, channels=1), parameters={"steps": STEPS}, draw_steps=4,
     encodings=("UINT8", "FLOAT32"), precisions=("fp32",), weights=cards.Weights(file="weights.safetensors"),
     limits=cards.Limits(max_count=1000, max_labels=100, max_exec_batch=8),
 )  # fmt: skip
