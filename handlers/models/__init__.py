@@ -44,6 +44,8 @@ FAMILIES: Mapping[str, tuple[str, str]] = MappingProxyType(
         "diffusers-unet": ("diffusers_unet", "DiffusersUnet"),
         "image-diffusion": ("image_diffusion", "ImageDiffusion"),
         "image-regressor": ("image_regressor", "ImageRegressor"),
+        "cyclegan": ("cyclegan", "CycleGan"),
+        "classifier-ascent": ("ascent", "ClassifierAscent"),
     }
 )
 """Family name to (module here, class). Modules are imported on use: an archive contains only its own family's."""
