@@ -15,7 +15,9 @@ from handlers.recipes.catalogue.recipe import (
     AdamWFit,
     AutoencoderFit,
     AutoregressiveFit,
+    BorrowedFit,
     ClassifierFit,
+    CycleGanFit,
     DiffusionFit,
     GanFit,
     ImageDiffusionFit,
@@ -32,6 +34,7 @@ from handlers.recipes.catalogue.recipe import (
 from handlers.recipes.catalogue.reduced import REDUCED_RECIPES
 from handlers.recipes.catalogue.shapes import SHAPES_RECIPES
 from handlers.recipes.catalogue.transformers import TRANSFORMER_RECIPES
+from handlers.recipes.catalogue.translations import TRANSLATION_RECIPES
 from handlers.recipes.catalogue.variational import VARIATIONAL_RECIPES
 
 __all__ = [
@@ -39,7 +42,9 @@ __all__ = [
     "AdamWFit",
     "AutoencoderFit",
     "AutoregressiveFit",
+    "BorrowedFit",
     "ClassifierFit",
+    "CycleGanFit",
     "DiffusionFit",
     "GanFit",
     "ImageDiffusionFit",
@@ -66,6 +71,7 @@ _ALL = (
     *DIFFUSION_RECIPES,
     *SHAPES_RECIPES,
     *REDUCED_RECIPES,
+    *TRANSLATION_RECIPES,
 )
 
 RECIPES: Mapping[str, Recipe] = MappingProxyType({recipe.name: recipe for recipe in _ALL})

@@ -13,8 +13,9 @@ from handlers.cards.card import ConditionName, OperationName, Parameter, Paramet
 from handlers.recipes.data.augmentations import Augmentation, ShiftAndNoise
 
 __all__ = [
-    "DIGITS", "PLANE_DUPLICATES", "TRUNCATION", "AdamWFit", "AutoencoderFit", "AutoregressiveFit", "ClassifierFit",
-    "DiffusionFit", "GanFit", "ImageDiffusionFit", "ImageRegressionFit", "KnownLawFit", "MixtureFit", "PointGanFit",
+    "DIGITS", "PLANE_DUPLICATES", "TRUNCATION", "AdamWFit", "AutoencoderFit", "AutoregressiveFit", "BorrowedFit",
+    "ClassifierFit", "CycleGanFit", "DiffusionFit", "GanFit", "ImageDiffusionFit", "ImageRegressionFit", "KnownLawFit",
+    "MixtureFit", "PointGanFit",
     "PrincipalFit", "Recipe", "StandardVaeFit", "VaeFit", "VaeGanFit",
 ]  # fmt: skip
 
@@ -259,8 +260,44 @@ class PointGanFit:
 
 
 @dataclass(frozen=True, kw_only=True)
+class CycleGanFit:
+    """Hyperparameters of two generators that undo each other.
+
+    Attributes:
+        batch: real rows of each kind in a step, drawn with replacement, and as many generated ones.
+        discriminator_features: channels of the discriminators' first convolution.
+        cycle_weight: of the mean absolute difference between a picture and its translation there and back.
+        middle_noise: standard deviation of the noise on the picture in the middle of a cycle; its range is 2.
+        history: generated pictures of each kind that may be shown to a discriminator again.
+        generator_rate: learning rate at the start.
+        discriminator_rate: the same of the discriminators.
+        betas: of Adam, for all.
+        constant_share: of the steps at full rate; then rates fall linearly.
+        last_share: of the rates, at the end.
+        averaging: weight of each step's weights in their running average.
+    """
+
+    batch: int = 8
+    discriminator_features: int = 32
+    cycle_weight: float = 10.0
+    middle_noise: float = 0.05
+    history: int = 50
+    generator_rate: float = 5e-4
+    discriminator_rate: float = 5e-4
+    betas: tuple[float, float] = (0.5, 0.999)
+    constant_share: float = 0.5
+    last_share: float = 0.02
+    averaging: float = 0.005
+
+
+@dataclass(frozen=True, kw_only=True)
 class KnownLawFit:
     """Nothing is fitted: the configuration is the law."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class BorrowedFit:
+    """Nothing is fitted: the weights are those of the recipe's evaluator classifier."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -313,9 +350,11 @@ class Recipe:
         | ImageRegressionFit
         | PrincipalFit
         | GanFit
+        | CycleGanFit
         | MixtureFit
         | PointGanFit
         | KnownLawFit
+        | BorrowedFit
     )
     operations: tuple[OperationName, ...] = ("SAMPLE",)
     classes: tuple[str, ...] = DIGITS

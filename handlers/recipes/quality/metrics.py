@@ -10,6 +10,7 @@ Source: Ravuri and Vinyals, "Classification accuracy score for conditional gener
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from itertools import chain
 
 import torch
@@ -19,7 +20,9 @@ from tqdm import tqdm
 from fount.intervals import wilson_interval
 from handlers.cards.card import Direction, OperationName, Quality
 from handlers.family import Classifier, Sampler
+from handlers.models.ascent import ClassifierAscent
 from handlers.models.classifier import ConvClassifier
+from handlers.models.cyclegan import CycleGan
 from handlers.models.image_diffusion import ImageDiffusion
 from handlers.models.image_regressor import ImageRegressor
 from handlers.models.mixture import GaussianMixture
@@ -27,6 +30,7 @@ from handlers.models.transformer import TextTransformer
 from handlers.recipes.catalogue import Recipe, classifier_of
 from handlers.recipes.data.load import Split, TrainingData
 from handlers.recipes.model_folder import Evaluator
+from handlers.recipes.quality.ascents import measure_ascent
 from handlers.recipes.quality.attributes import measure_directions
 from handlers.recipes.quality.densities import measure_mixture, measure_points
 from handlers.recipes.quality.latent import measure_latents
@@ -49,6 +53,7 @@ from handlers.recipes.quality.measures import (
 from handlers.recipes.quality.shapes import measure_shapes
 from handlers.recipes.quality.texts import measure_texts
 from handlers.recipes.quality.translations import measure_translations
+from handlers.recipes.quality.unpaired import measure_translator
 from handlers.recipes.reproducible import reproducible, torch_threads
 from handlers.recipes.tasks.autoregressive import Likelihood
 from handlers.recipes.tasks.classifiers import ClassifierTask
@@ -61,11 +66,13 @@ SAMPLES = 10_000
 _SEED = 20261  # of the samples; golden samples and training rows of classifiers have other seeds
 _TRAINING_SEED = 20262  # of the samples that classifiers are trained on in the first run; later runs have the next
 _TRAINING_RUNS = 3
+_SECOND_SEED, _SECOND_PART = 20264, 8  # of the classifier that gives a second opinion
 _TESTS = 10  # of the test rows while a classifier is trained, for the progress bar
 _REAL_DRAWS, _RESAMPLES = 400, 4000
 _UNIT = (0.0, 1.0)
 _CPU = torch.device("cpu")
 _POINTS_NDIM = 2  # (N, length)
+_TRANSLATORS = (ImageDiffusion, ImageRegressor, CycleGan, ClassifierAscent)
 
 
 def measure(
@@ -105,10 +112,8 @@ def measure(
             entries = measure_texts(data, module, sampler or module, count)
         elif data.test.images.ndim == _POINTS_NDIM:
             entries = measure_points(data, module)
-        elif isinstance(module, ImageDiffusion | ImageRegressor):
-            entries = measure_translations(
-                data, module, evaluator, shape=module.config.given, value_range=value_range, count=count
-            )
+        elif isinstance(module, _TRANSLATORS):
+            entries = _measure_given(data, module, evaluator, value_range, count, None if quick else seed)
         elif evaluator is None:
             assert isinstance(module, Classifier)
             entries = iter([_measure_test_accuracy(data, module, value_range)])
@@ -181,6 +186,32 @@ def train_classifier(recipe: Recipe, data: TrainingData, rows: Split, *, steps: 
                     bar.set_postfix(accuracy=f"{hits / len(data.test.labels):.3f}")
                 bar.update()
     return trained
+
+
+def _measure_given(
+    data: TrainingData,
+    module: nn.Module,
+    evaluator: Evaluator | None,
+    value_range: tuple[float, float],
+    count: int,
+    seed: int | None,
+) -> Iterator[Quality]:
+    """Measure a model of given pictures; without a seed, no classifier is trained."""
+    if isinstance(module, ImageDiffusion | ImageRegressor):
+        shape = module.config.given
+        return measure_translations(data, module, evaluator, shape=shape, value_range=value_range, count=count)
+    assert evaluator is not None
+    if isinstance(module, CycleGan):
+        return measure_translator(data, module, evaluator)
+    assert isinstance(module, ClassifierAscent)
+    second = None if seed is None else partial(_train_second, data, seed)
+    return measure_ascent(data, module, evaluator, second, count=count)
+
+
+def _train_second(data: TrainingData, seed: int) -> ConvClassifier:
+    """Train a classifier of the same data and layers, from other initial weights, in a part of the steps."""
+    recipe = classifier_of(data.name)
+    return train_classifier(recipe, data, data.train, steps=recipe.steps // _SECOND_PART, seed=_SECOND_SEED + seed)
 
 
 def _train_and_test(recipe: Recipe, data: TrainingData, rows: Split, seed: int) -> int:

@@ -14,11 +14,14 @@ from handlers.cards.card import Card, Direction, load_card
 from handlers.cards.digests import check_weights
 from handlers.execution.numerics import read_numerics
 from handlers.family import Draw, Encoder
+from handlers.models import load_family
 from handlers.models.autoencoder import SamplingAutoencoder
 from handlers.recipes.catalogue import (
     AutoencoderFit,
     AutoregressiveFit,
+    BorrowedFit,
     ClassifierFit,
+    CycleGanFit,
     DiffusionFit,
     GanFit,
     ImageDiffusionFit,
@@ -49,9 +52,11 @@ from handlers.recipes.run.probes import (
     ReconstructionProbe,
     TranslationProbe,
 )
+from handlers.recipes.run.unpaired_probe import UnpairedProbe
 from handlers.recipes.tasks.autoencoders import AutoencoderTask, PrincipalTask, ReconstructionTask
 from handlers.recipes.tasks.autoregressive import AutoregressiveTask
 from handlers.recipes.tasks.classifiers import ClassifierTask
+from handlers.recipes.tasks.cyclegans import CycleGanTask
 from handlers.recipes.tasks.diffusion import DiffusionTask
 from handlers.recipes.tasks.gans import GanTask
 from handlers.recipes.tasks.mixtures import MixtureTask
@@ -62,13 +67,14 @@ from handlers.recipes.tasks.vae_gan import VaeGanTask
 from handlers.recipes.tasks.variational import StandardVaeTask
 from handlers.settings import Settings
 
-__all__ = ["build_task", "train_model", "train_module"]
+__all__ = ["borrow_weights", "build_task", "train_model", "train_module"]
 
 _TASKS: Mapping[type, type[Task]] = MappingProxyType(
     {
         AutoencoderFit: ReconstructionTask,
         AutoregressiveFit: AutoregressiveTask,
         ClassifierFit: ClassifierTask,
+        CycleGanFit: CycleGanTask,
         DiffusionFit: DiffusionTask,
         GanFit: GanTask,
         ImageDiffusionFit: ImageDiffusionTask,
@@ -116,7 +122,11 @@ def train_model(
     data = load_data(recipe.data, data_folder)
     check_classes(data)
     evaluator = load_evaluator(evaluator_folder, data) if evaluator_folder else None
-    module = train_module(recipe, data, evaluator, options, start_folder=start_folder, log=log)
+    if isinstance(recipe.fit, BorrowedFit):
+        assert evaluator is not None
+        module = borrow_weights(recipe, evaluator)
+    else:
+        module = train_module(recipe, data, evaluator, options, start_folder=start_folder, log=log)
     if isinstance(module, SamplingAutoencoder):
         module.fit_prior(encode_rows(module, data.train.images))
     log(f"{recipe.name} is trained; measuring it{', which takes minutes' if recipe.samples else ''}")
@@ -139,6 +149,14 @@ def train_model(
     return write_model(
         recipe, folder, data, module, quality, directions=directions, steps=options.steps, seed=options.seed
     )
+
+
+def borrow_weights(recipe: Recipe, evaluator: Evaluator) -> nn.Module:
+    """Build the module of a recipe whose weights are those of its evaluator classifier, in evaluation mode."""
+    module = load_family(recipe.family, recipe.config)
+    assert isinstance(module, nn.Module)
+    module.load_state_dict(evaluator.classifier.state_dict())
+    return module.eval()
 
 
 def train_module(
@@ -182,6 +200,8 @@ def train_module(
             )
         elif recipe.given_shape is not None:
             probe = TranslationProbe(data, recipe.given_shape, recipe.value_range, device)
+        elif isinstance(recipe.fit, CycleGanFit) and evaluator is not None:
+            probe = UnpairedProbe(data, evaluator.classifier, device)
         elif evaluator is None:
             probe = ClassifierProbe(data, device)
         else:

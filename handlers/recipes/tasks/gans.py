@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from handlers.models.dcgan import Dcgan, DcganDiscriminator
 from handlers.models.gan import ConditionalGan, Discriminator, discriminator_loss, generator_loss
-from handlers.recipes.catalogue import GanFit, PointGanFit, Recipe
+from handlers.recipes.catalogue import CycleGanFit, GanFit, PointGanFit, Recipe
 from handlers.recipes.data.augmentations import translate
 from handlers.recipes.data.load import Split
 from handlers.recipes.tasks.task import Task, average_into
@@ -28,7 +28,7 @@ __all__ = ["GanTask", "rate_share"]
 _BLACK = -1.0  # of pictures in [-1, 1]
 
 
-def rate_share(number: int, steps: int, fit: GanFit | PointGanFit) -> float:
+def rate_share(number: int, steps: int, fit: GanFit | CycleGanFit | PointGanFit) -> float:
     """Compute the share of the learning rates at a step, from 1 down to `last_share`."""
     falling = 1 - fit.constant_share
     remaining = 1 - number / steps
