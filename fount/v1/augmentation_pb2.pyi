@@ -5,6 +5,7 @@ Synthetic-data augmentation: enlarge, balance or vary a labelled data set. Every
 
 import builtins
 import collections.abc
+import fount.v1.latent_pb2
 import fount.v1.model_pb2
 import fount.v1.sampling_pb2
 import google.protobuf.descriptor
@@ -39,6 +40,10 @@ class _SourceEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumTyp
     """SOURCE_TRANSFORMED is a manipulated row of the data set."""
     SOURCE_SYNTHESISED: _Source.ValueType  # 4
     """SOURCE_SYNTHESISED is a sample of a generator."""
+    SOURCE_TRANSLATED: _Source.ValueType  # 5
+    """SOURCE_TRANSLATED is a row of the data set that a model translated."""
+    SOURCE_RECONSTRUCTED: _Source.ValueType  # 6
+    """SOURCE_RECONSTRUCTED is a row of the data set that a model encoded and decoded."""
 
 class Source(_Source, metaclass=_SourceEnumTypeWrapper):
     """Source is the origin of a row."""
@@ -53,6 +58,10 @@ SOURCE_TRANSFORMED: Source.ValueType  # 3
 """SOURCE_TRANSFORMED is a manipulated row of the data set."""
 SOURCE_SYNTHESISED: Source.ValueType  # 4
 """SOURCE_SYNTHESISED is a sample of a generator."""
+SOURCE_TRANSLATED: Source.ValueType  # 5
+"""SOURCE_TRANSLATED is a row of the data set that a model translated."""
+SOURCE_RECONSTRUCTED: Source.ValueType  # 6
+"""SOURCE_RECONSTRUCTED is a row of the data set that a model encoded and decoded."""
 Global___Source: typing_extensions.TypeAlias = Source
 
 class _ProvenanceLevel:
@@ -100,6 +109,8 @@ class PlanDatasetRequest(google.protobuf.message.Message):
     VERIFICATION_FIELD_NUMBER: builtins.int
     SHARDS_FIELD_NUMBER: builtins.int
     TIME_TO_LIVE_FIELD_NUMBER: builtins.int
+    TRANSLATION_FIELD_NUMBER: builtins.int
+    RECONSTRUCTION_FIELD_NUMBER: builtins.int
     dataset: builtins.str
     """dataset is the data set's name. Empty: INVALID_ARGUMENT. Unknown: NOT_FOUND."""
     split: builtins.str
@@ -136,6 +147,14 @@ class PlanDatasetRequest(google.protobuf.message.Message):
     def time_to_live(self) -> google.protobuf.duration_pb2.Duration:
         """time_to_live is how long the ticket is valid, up to 30 days. Unset: a day. Not positive or longer: INVALID_ARGUMENT."""
 
+    @property
+    def translation(self) -> Global___Translation:
+        """translation configures how rows are translated. Unset with a mix that translates: INVALID_ARGUMENT."""
+
+    @property
+    def reconstruction(self) -> Global___Reconstruction:
+        """reconstruction configures how rows are reconstructed. Unset with a mix that reconstructs: INVALID_ARGUMENT."""
+
     def __init__(
         self,
         *,
@@ -150,9 +169,11 @@ class PlanDatasetRequest(google.protobuf.message.Message):
         verification: Global___Verification | None = ...,
         shards: builtins.int = ...,
         time_to_live: google.protobuf.duration_pb2.Duration | None = ...,
+        translation: Global___Translation | None = ...,
+        reconstruction: Global___Reconstruction | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["_seed", b"_seed", "mix", b"mix", "policy", b"policy", "real", b"real", "seed", b"seed", "synthesis", b"synthesis", "target", b"target", "time_to_live", b"time_to_live", "verification", b"verification"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_seed", b"_seed", "dataset", b"dataset", "mix", b"mix", "policy", b"policy", "real", b"real", "seed", b"seed", "shards", b"shards", "split", b"split", "synthesis", b"synthesis", "target", b"target", "time_to_live", b"time_to_live", "verification", b"verification"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["_seed", b"_seed", "mix", b"mix", "policy", b"policy", "real", b"real", "reconstruction", b"reconstruction", "seed", b"seed", "synthesis", b"synthesis", "target", b"target", "time_to_live", b"time_to_live", "translation", b"translation", "verification", b"verification"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_seed", b"_seed", "dataset", b"dataset", "mix", b"mix", "policy", b"policy", "real", b"real", "reconstruction", b"reconstruction", "seed", b"seed", "shards", b"shards", "split", b"split", "synthesis", b"synthesis", "target", b"target", "time_to_live", b"time_to_live", "translation", b"translation", "verification", b"verification"]) -> None: ...
     def WhichOneof(self, oneof_group: typing.Literal["_seed", b"_seed"]) -> typing.Literal["seed"] | None: ...
 
 Global___PlanDatasetRequest: typing_extensions.TypeAlias = PlanDatasetRequest
@@ -353,6 +374,8 @@ class Mix(google.protobuf.message.Message):
     TRANSFORMED_FIELD_NUMBER: builtins.int
     SYNTHESISED_FIELD_NUMBER: builtins.int
     MAX_SYNTHETIC_RATIO_FIELD_NUMBER: builtins.int
+    TRANSLATED_FIELD_NUMBER: builtins.int
+    RECONSTRUCTED_FIELD_NUMBER: builtins.int
     resampled: builtins.float
     """resampled is the weight of rows drawn again."""
     transformed: builtins.float
@@ -360,10 +383,14 @@ class Mix(google.protobuf.message.Message):
     synthesised: builtins.float
     """synthesised is the weight of a generator's samples."""
     max_synthetic_ratio: builtins.float
-    """max_synthetic_ratio caps synthesised rows at so many for each real row of the class in the data set; the
-    remainder goes to the other sources, or is missing and reported as a warning. Unset: no cap. Negative, NaN or
-    infinite: INVALID_ARGUMENT.
+    """max_synthetic_ratio caps the rows that models generate, synthesised, translated and reconstructed ones together, at so
+    many for each real row of the class in the data set; the remainder goes to the other sources, or is missing and reported
+    as a warning. Unset: no cap. Negative, NaN or infinite: INVALID_ARGUMENT.
     """
+    translated: builtins.float
+    """translated is the weight of rows that a model translates."""
+    reconstructed: builtins.float
+    """reconstructed is the weight of rows that a model encodes and decodes."""
     def __init__(
         self,
         *,
@@ -371,9 +398,11 @@ class Mix(google.protobuf.message.Message):
         transformed: builtins.float = ...,
         synthesised: builtins.float = ...,
         max_synthetic_ratio: builtins.float | None = ...,
+        translated: builtins.float = ...,
+        reconstructed: builtins.float = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["_max_synthetic_ratio", b"_max_synthetic_ratio", "max_synthetic_ratio", b"max_synthetic_ratio"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_max_synthetic_ratio", b"_max_synthetic_ratio", "max_synthetic_ratio", b"max_synthetic_ratio", "resampled", b"resampled", "synthesised", b"synthesised", "transformed", b"transformed"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["_max_synthetic_ratio", b"_max_synthetic_ratio", "max_synthetic_ratio", b"max_synthetic_ratio", "reconstructed", b"reconstructed", "resampled", b"resampled", "synthesised", b"synthesised", "transformed", b"transformed", "translated", b"translated"]) -> None: ...
     def WhichOneof(self, oneof_group: typing.Literal["_max_synthetic_ratio", b"_max_synthetic_ratio"]) -> typing.Literal["max_synthetic_ratio"] | None: ...
 
 Global___Mix: typing_extensions.TypeAlias = Mix
@@ -540,6 +569,111 @@ class Synthesis(google.protobuf.message.Message):
 Global___Synthesis: typing_extensions.TypeAlias = Synthesis
 
 @typing.final
+class Translation(google.protobuf.message.Message):
+    """Translation configures how a model translates rows of the data set. A translated row keeps its label and is checked as a
+    sample is, but is not compared with training rows: it is made from one, which its provenance names.
+    """
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    MODEL_FIELD_NUMBER: builtins.int
+    LABEL_FIELD_NUMBER: builtins.int
+    PARAMETERS_FIELD_NUMBER: builtins.int
+    CLASSIFIER_FIELD_NUMBER: builtins.int
+    MIN_CONFIDENCE_FIELD_NUMBER: builtins.int
+    ATTEMPTS_FIELD_NUMBER: builtins.int
+    min_confidence: builtins.float
+    """min_confidence is the least probability the classifier must give the row's label, 0 to 1. Unset: 0.5. 0: no filter."""
+    attempts: builtins.int
+    """attempts is how many translations a row may try before its slot is REJECTED, 1 to 64. 0 or unset: 8. A model that draws
+    nothing has one, whatever is set: more would repeat it.
+    """
+    @property
+    def model(self) -> fount.v1.model_pb2.ModelRef:
+        """model is the translator; it takes and makes images of the data set's shape. Unknown: NOT_FOUND. Of another shape, or
+        without TRANSLATE: FAILED_PRECONDITION.
+        """
+
+    @property
+    def label(self) -> fount.v1.sampling_pb2.LabelRef:
+        """label is the direction, or the class, that every row is translated to: one of Model.condition. Unset: a model with labels
+        gets the row's own class, and one that does not know a class that is planned: INVALID_ARGUMENT. A model without labels, and
+        a label: INVALID_ARGUMENT. Unknown: NOT_FOUND.
+        """
+
+    @property
+    def parameters(self) -> fount.v1.sampling_pb2.Parameters:
+        """parameters are those the model takes. Unset: the model's defaults. Any other: INVALID_ARGUMENT."""
+
+    @property
+    def classifier(self) -> fount.v1.model_pb2.ModelRef:
+        """classifier accepts or refuses translations. Unset: the data set's classifier, if it has one; else no filter, with a
+        warning.
+        """
+
+    def __init__(
+        self,
+        *,
+        model: fount.v1.model_pb2.ModelRef | None = ...,
+        label: fount.v1.sampling_pb2.LabelRef | None = ...,
+        parameters: fount.v1.sampling_pb2.Parameters | None = ...,
+        classifier: fount.v1.model_pb2.ModelRef | None = ...,
+        min_confidence: builtins.float | None = ...,
+        attempts: builtins.int = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["_min_confidence", b"_min_confidence", "classifier", b"classifier", "label", b"label", "min_confidence", b"min_confidence", "model", b"model", "parameters", b"parameters"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_min_confidence", b"_min_confidence", "attempts", b"attempts", "classifier", b"classifier", "label", b"label", "min_confidence", b"min_confidence", "model", b"model", "parameters", b"parameters"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["_min_confidence", b"_min_confidence"]) -> typing.Literal["min_confidence"] | None: ...
+
+Global___Translation: typing_extensions.TypeAlias = Translation
+
+@typing.final
+class Reconstruction(google.protobuf.message.Message):
+    """Reconstruction configures how a model encodes and decodes rows of the data set. A reconstructed row keeps its label and is
+    checked as a translated one is.
+    """
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    MODEL_FIELD_NUMBER: builtins.int
+    LATENTS_FIELD_NUMBER: builtins.int
+    CLASSIFIER_FIELD_NUMBER: builtins.int
+    MIN_CONFIDENCE_FIELD_NUMBER: builtins.int
+    ATTEMPTS_FIELD_NUMBER: builtins.int
+    latents: fount.v1.latent_pb2.Latents.ValueType
+    """latents is which latent is decoded. Unset: LATENTS_SAMPLED. An undefined value: INVALID_ARGUMENT."""
+    min_confidence: builtins.float
+    """min_confidence is as in Translation."""
+    attempts: builtins.int
+    """attempts is how many latents a row may try before its slot is REJECTED, 1 to 64. 0 or unset: 8. LATENTS_MEAN, and a model
+    whose latents have no spread, have one, whatever is set: more would repeat it.
+    """
+    @property
+    def model(self) -> fount.v1.model_pb2.ModelRef:
+        """model is the autoencoder, of the data set's shape; a conditional one gets the row's own class. Unknown: NOT_FOUND. Of
+        another shape, or without ENCODE and DECODE: FAILED_PRECONDITION. A class it does not know: INVALID_ARGUMENT.
+        """
+
+    @property
+    def classifier(self) -> fount.v1.model_pb2.ModelRef:
+        """classifier accepts or refuses reconstructions, as in Translation."""
+
+    def __init__(
+        self,
+        *,
+        model: fount.v1.model_pb2.ModelRef | None = ...,
+        latents: fount.v1.latent_pb2.Latents.ValueType = ...,
+        classifier: fount.v1.model_pb2.ModelRef | None = ...,
+        min_confidence: builtins.float | None = ...,
+        attempts: builtins.int = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["_min_confidence", b"_min_confidence", "classifier", b"classifier", "min_confidence", b"min_confidence", "model", b"model"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_min_confidence", b"_min_confidence", "attempts", b"attempts", "classifier", b"classifier", "latents", b"latents", "min_confidence", b"min_confidence", "model", b"model"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["_min_confidence", b"_min_confidence"]) -> typing.Literal["min_confidence"] | None: ...
+
+Global___Reconstruction: typing_extensions.TypeAlias = Reconstruction
+
+@typing.final
 class Verification(google.protobuf.message.Message):
     """Verification configures how the labels of transformed rows are checked before the plan is created."""
 
@@ -627,9 +761,9 @@ class Plan(google.protobuf.message.Message):
     rows: builtins.int
     """rows is how many rows the plan has, rejected slots included."""
     expected_rejected: builtins.float
-    """expected_rejected is about how many slots will be REJECTED, estimated from trial samples. Unset: nothing is synthesised."""
+    """expected_rejected is about how many slots will be REJECTED, estimated from trial samples. Unset: models generate no row."""
     expected_attempts: builtins.float
-    """expected_attempts is about how many samples are drawn for one synthesised row. Unset: nothing is synthesised."""
+    """expected_attempts is about how many samples are drawn for one row that a model generates. Unset: models generate no row."""
     copy_threshold: builtins.float
     """copy_threshold is the calibrated ratio below which a sample is a copy. Unset: no filter."""
     @property
@@ -668,7 +802,9 @@ class Plan(google.protobuf.message.Message):
 
     @property
     def models(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___PinnedModel]:
-        """models are the resolved models whose digest and numerics the ticket pins: generator, classifier, transformer."""
+        """models are the resolved models whose digest and numerics the ticket pins: generator, translator, autoencoder, each
+        with the classifier of its rows, and transformer. Equal ones are there once.
+        """
 
     @property
     def create_time(self) -> google.protobuf.timestamp_pb2.Timestamp:
@@ -829,7 +965,7 @@ class PinnedModel(google.protobuf.message.Message):
     MODEL_FIELD_NUMBER: builtins.int
     NUMERICS_FIELD_NUMBER: builtins.int
     role: builtins.str
-    """role is "generator", "classifier", "transformer" or "verifier"."""
+    """role is "generator", "translator", "autoencoder", "classifier" or "transformer"."""
     numerics: builtins.str
     """numerics is the numerics id rows are made on."""
     @property
@@ -1174,7 +1310,9 @@ class RowProvenance(google.protobuf.message.Message):
 
     @property
     def seeds(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
-        """seeds keys what was drawn for the row: SamplingService.Sample with it and the index reproduces a synthesised row."""
+        """seeds keys what was drawn for the row: SamplingService.Sample with it and the index reproduces a synthesised row,
+        TranslationService.Translate and LatentService.Reconstruct of the source row a translated and a reconstructed one.
+        """
 
     @property
     def indices(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
@@ -1192,7 +1330,9 @@ class RowProvenance(google.protobuf.message.Message):
 
     @property
     def confidences(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.float]:
-        """confidences is the classifier's probability of a synthesised row's label; NaN for others. FULL only; empty: no classifier."""
+        """confidences is the classifier's probability of the label of a row that a model generated; NaN for others. FULL only;
+        empty: no classifier.
+        """
 
     @property
     def copy_ratios(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.float]:

@@ -80,8 +80,8 @@ class AugmentationServiceServicer(object):
         the key serves.
 
         A bad field: INVALID_ARGUMENT with BadRequest naming every one. An unknown data set, split, model or class: NOT_FOUND.
-        No grant for the data set or the generator: PERMISSION_DENIED. A policy that changes labels, or a data set that cannot
-        be read: FAILED_PRECONDITION, naming the transform, or the file and row.
+        No grant for the data set or a model that generates rows: PERMISSION_DENIED. A policy that changes labels, or a data set
+        that cannot be read: FAILED_PRECONDITION, naming the transform, or the file and row.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -167,8 +167,8 @@ class AugmentationServiceStub(typing.Generic[_AugmentationServiceAugmentType, _A
     the key serves.
 
     A bad field: INVALID_ARGUMENT with BadRequest naming every one. An unknown data set, split, model or class: NOT_FOUND.
-    No grant for the data set or the generator: PERMISSION_DENIED. A policy that changes labels, or a data set that cannot
-    be read: FAILED_PRECONDITION, naming the transform, or the file and row.
+    No grant for the data set or a model that generates rows: PERMISSION_DENIED. A policy that changes labels, or a data set
+    that cannot be read: FAILED_PRECONDITION, naming the transform, or the file and row.
     """
 
     GetPlan: _AugmentationServiceGetPlanType
@@ -234,8 +234,8 @@ class AugmentationServiceServicer(metaclass=abc.ABCMeta):
         the key serves.
 
         A bad field: INVALID_ARGUMENT with BadRequest naming every one. An unknown data set, split, model or class: NOT_FOUND.
-        No grant for the data set or the generator: PERMISSION_DENIED. A policy that changes labels, or a data set that cannot
-        be read: FAILED_PRECONDITION, naming the transform, or the file and row.
+        No grant for the data set or a model that generates rows: PERMISSION_DENIED. A policy that changes labels, or a data set
+        that cannot be read: FAILED_PRECONDITION, naming the transform, or the file and row.
         """
 
     @abc.abstractmethod

@@ -26,7 +26,7 @@ class _Latents:
 class _LatentsEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumTypeWrapper[_Latents.ValueType], builtins.type):
     DESCRIPTOR: google.protobuf.descriptor.EnumDescriptor
     LATENTS_UNSPECIFIED: _Latents.ValueType  # 0
-    """LATENTS_UNSPECIFIED means LATENTS_MEAN."""
+    """LATENTS_UNSPECIFIED means LATENTS_MEAN; in Reconstruction, LATENTS_SAMPLED."""
     LATENTS_MEAN: _Latents.ValueType  # 1
     """LATENTS_MEAN is its mean."""
     LATENTS_SAMPLED: _Latents.ValueType  # 2
@@ -36,7 +36,7 @@ class Latents(_Latents, metaclass=_LatentsEnumTypeWrapper):
     """Latents is which latent of a row's distribution q(z|x) is meant."""
 
 LATENTS_UNSPECIFIED: Latents.ValueType  # 0
-"""LATENTS_UNSPECIFIED means LATENTS_MEAN."""
+"""LATENTS_UNSPECIFIED means LATENTS_MEAN; in Reconstruction, LATENTS_SAMPLED."""
 LATENTS_MEAN: Latents.ValueType  # 1
 """LATENTS_MEAN is its mean."""
 LATENTS_SAMPLED: Latents.ValueType  # 2
