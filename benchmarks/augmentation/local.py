@@ -31,7 +31,7 @@ from handlers.execution.rows import ImageRows, ManipulationRows, Rows, SampleRow
 from handlers.loading.load import Engine
 from handlers.worker.worker import Worker
 from service.augmentation.copy_filter import PixelCache
-from service.augmentation.plan_spec import OpenPlan, PlanSpec, SynthesisSpec, VerificationSpec
+from service.augmentation.plan_spec import GenerationSpec, OpenPlan, PlanSpec, VerificationSpec
 from service.augmentation.rows import ProvenanceLevel, RowMaker
 from service.augmentation.slots import RealMode, Source, Stratum
 from service.augmentation.targets import Allocation, Mix
@@ -98,18 +98,19 @@ def _open(plan: augmentation_pb2.Plan, dataset: Dataset) -> OpenPlan:
     request, ids = plan.request, np.arange(len(dataset.classes), dtype=np.uint32)
     slots = [Stratum(label=s.label, group=s.group, source=Source(s.source), count=s.count) for s in plan.slots]
     pinned = {each.role: _pinned(each) for each in plan.models}
-    synthesis = None
+    generation = {}
     if "generator" in pinned:
-        synthesis = SynthesisSpec(
-            generator=pinned["generator"], classifier=pinned.get("classifier"), parameters=Parameters(),
+        generation[Source.SYNTHESISED] = GenerationSpec(
+            source=Source.SYNTHESISED, model=pinned["generator"], draw=Parameters(), labels=ids,
+            classifier=pinned.get("classifier"), classifier_labels=ids,
             min_confidence=request.synthesis.min_confidence, copy_quantile=request.synthesis.copy_quantile,
-            attempts=request.synthesis.attempts, generator_labels=ids, classifier_labels=ids,
+            attempts=request.synthesis.attempts,
         )  # fmt: skip
     spec = PlanSpec(
         dataset=dataset, split=dataset.splits[request.split], cells=np.zeros((0, 1), np.int64), seed=request.seed,
         mode=RealMode(request.real.mode or RealMode.ONCE),
         mix=Mix(), allocation=Allocation(strata=tuple(slots)), policy=policy_from_proto(request.policy),
-        transformer=pinned.get("transformer"), synthesis=synthesis,
+        transformer=pinned.get("transformer"), generation=generation,
         verification=VerificationSpec(verifier=None, min_agreement=0.0, rows=0), shards=1, time_to_live_s=0.0,
     )  # fmt: skip
     return OpenPlan(id=plan.id, spec=spec, layout=spec.lay_out(), copy_threshold=plan.copy_threshold or None)

@@ -6,7 +6,8 @@ time is computed from what workers' batches took at warm-up.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -14,39 +15,48 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.augmentation.copy_filter import FEWEST_ROWS, NEIGHBOURS, Calibration, PixelCache
-from service.augmentation.plan_spec import OpenPlan, PlanSpec, SynthesisSpec, held_out_split
+from service.augmentation.generation import RowGenerator, RowsToMake
+from service.augmentation.permutation import Permutation
+from service.augmentation.plan_spec import SECTIONS, GenerationSpec, OpenPlan, PlanSpec, held_out_split
 from service.augmentation.slots import Source
-from service.augmentation.synthesis import Synthesiser
+from service.calls import Labels
 from service.catalog import Catalog, PinnedModel
+from service.datasets import unreadable_errors
 from service.scheduler.inference import InferenceClient
 from service.scheduler.timing import CostModel
 from service.scheduler.work import RequestContext
+from service.threads import run_in_thread
 
-__all__ = ["PlanWarning", "Trial", "class_weights", "find_warnings", "pull_seconds", "try_generator"]
+__all__ = ["PlanWarning", "Trial", "class_weights", "expected_attempts", "find_warnings", "pull_seconds", "try_models"]
 
 _SAMPLES, _FEWEST_OF_CLASS, _MOST_CLASSES = 128, 4, 32  # of a trial
+_FEW = 16  # rows of it that are drawn a second time
 _ROW_S, _BYTES_PER_S = 2e-6, 200e6  # of the gateway's own work: a row, and its bytes
 
 _PRIOR_SHIFT = 0.02  # of all rows, in classes other than those of the data
 _WEAK_METRICS = {"label-accuracy": 0.9, "within-class-distance-ratio": 0.7}
 _WEAK_CONFIDENCE = 0.8
-_MANY_REJECTED = 0.1  # of a class's synthesised slots
+_MANY_REJECTED = 0.1  # of a class's slots of one source
 _SHOWN, _SHOWN_ROWS = 8, 20
 _COPY_RATIO = 0.25  # a row four times nearer to one training row than to the next ones is like a copy of it
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Trial:
-    """Results of a few first attempts, by class.
+    """Results of a few first attempts of one source, by class.
 
     Attributes:
+        spec: how its rows are generated.
+        rows: how many the plan has.
         labels: (k,) the classes tried.
         accepted: (k,) share that passed every filter.
         confidences: (k,) mean probability of the class; NaN where no sample was classified.
-        expected_attempts: samples drawn for one row, over all synthesised rows.
-        expected_rejected: slots for which no sample is accepted.
+        expected_attempts: images drawn for one row, over all rows of the source.
+        expected_rejected: slots for which no image is accepted.
     """
 
+    spec: GenerationSpec
+    rows: int
     labels: NDArray[np.int64]
     accepted: NDArray[np.float64]
     confidences: NDArray[np.float64]
@@ -66,29 +76,48 @@ class PlanWarning(NamedTuple):
     message: str
 
 
-async def try_generator(
+async def try_models(
     plan: OpenPlan, cache: PixelCache, inference: InferenceClient, context: RequestContext
-) -> Trial | None:
-    """Draw first attempts of every synthesised class, or of the largest where there are many; None: there is none.
+) -> tuple[Trial, ...]:
+    """Draw first attempts for every source that models generate.
+
+    A model of which a second attempt repeats the first draws nothing: its trial has a specification of one attempt.
 
     Raises:
         DatasetUnreadable: a training row cannot be read. Also whatever `InferenceClient` raises.
     """
-    if plan.synthesis is None:
-        return None
-    counts = {each.label: each.count for each in plan.layout.strata if each.source is Source.SYNTHESISED}
+    trials = []
+    for spec in plan.generation.values():
+        trials.append(await _try_model(plan, spec, cache, inference, context))
+        context = replace(context, retry_overloaded=True)  # work that has started waits for capacity
+    return tuple(trials)
+
+
+async def _try_model(
+    plan: OpenPlan, spec: GenerationSpec, cache: PixelCache, inference: InferenceClient, context: RequestContext
+) -> Trial:
+    """Draw first attempts of every class of a source, or of the largest where there are many."""
+    counts = Counter[int]()
+    for stratum in plan.layout.strata:
+        counts[stratum.label] += stratum.count if stratum.source is spec.source else 0
+    counts = +counts
     tried = sorted(sorted(counts, key=lambda label: -counts[label])[:_MOST_CLASSES])
     each = max(_FEWEST_OF_CLASS, _SAMPLES // len(tried))
-    labels = np.repeat(np.array(tried, np.uint32), each)
-    once = replace(plan, spec=replace(plan.spec, synthesis=replace(plan.synthesis, attempts=1)))
-    synthesiser = Synthesiser(once, cache, inference)
-    made = await synthesiser.rows(np.arange(len(labels), dtype=np.uint64), labels, context)
+    to_make = await _rows_to_try(plan, spec, np.repeat(np.array(tried, np.uint32), each))
+    generator = RowGenerator(plan, replace(spec, attempts=1), cache, inference)
+    made = await generator.rows(to_make, context)
+    if spec.source is not Source.SYNTHESISED and spec.attempts > 1:  # a sample is always drawn
+        few = to_make.take(np.arange(0, len(to_make.labels), max(1, len(to_make.labels) // _FEW)))
+        if await generator.draws_nothing(few, replace(context, retry_overloaded=True)):
+            spec = replace(spec, attempts=1)
     accepted = made.accepted.reshape(len(tried), each).mean(axis=1)
     weights = np.array([counts[label] for label in tried], np.float64)
-    most = plan.synthesis.attempts
+    most = spec.attempts
     attempts = [_expected_attempts(share, most) for share in accepted.tolist()]
     scale = sum(counts.values()) / weights.sum()  # classes not tried are assumed to be like those tried
     return Trial(
+        spec=spec,
+        rows=counts.total(),
         labels=np.array(tried, np.int64),
         accepted=accepted,
         confidences=made.confidences.astype(np.float64).reshape(len(tried), each).mean(axis=1),
@@ -97,19 +126,40 @@ async def try_generator(
     )
 
 
+async def _rows_to_try(plan: OpenPlan, spec: GenerationSpec, labels: Labels) -> RowsToMake:
+    """Choose rows of the data set of each label, as the seed shuffles them, that the first rows are made from."""
+    split, indices = plan.spec.split, np.arange(len(labels), dtype=np.uint64)
+    if spec.source is Source.SYNTHESISED:
+        return RowsToMake(indices=indices, labels=labels, images=np.zeros((len(labels), *split.shape), np.uint8))
+    chosen = np.empty(len(labels), np.int64)
+    for label in np.unique(labels).tolist():
+        of_class, places = np.flatnonzero(split.labels == label), np.flatnonzero(labels == label)
+        order = Permutation(plan.spec.seed, len(of_class)).slots(
+            np.arange(len(places), dtype=np.uint64) % len(of_class)
+        )
+        chosen[places] = of_class[order]
+    with unreadable_errors(plan.spec.dataset.name, plan.spec.dataset.path):
+        images = await run_in_thread(split.images, chosen)
+    return RowsToMake(indices=indices, labels=labels, images=images)
+
+
+def expected_attempts(trials: Sequence[Trial]) -> float:
+    """Return the images drawn for one row, over all rows that models generate."""
+    return float(np.average([each.expected_attempts for each in trials], weights=[each.rows for each in trials]))
+
+
 def _expected_attempts(share: float, most: int) -> float:
     """Compute the expected attempts of one row when each passes with probability `share`: (1 - (1-p)^A) / p."""
     return (1 - (1 - share) ** most) / share if share else float(most)
 
 
-def pull_seconds(plan: OpenPlan, trial: Trial | None, catalog: Catalog) -> float:
+def pull_seconds(plan: OpenPlan, trials: Sequence[Trial], catalog: Catalog) -> float:
     """Estimate how long pulling all rows takes on idle workers: models and the gateway work at the same time."""
     own_s = plan.layout.count * (_ROW_S + float(np.prod(plan.spec.dataset.shape)) / _BYTES_PER_S)
     work = [(plan.transformer, float(plan.count(Source.TRANSFORMED)))]
-    if synthesis := plan.synthesis:
-        samples = plan.count(Source.SYNTHESISED) * (trial.expected_attempts if trial else 1.0)
-        work.append((synthesis.generator, samples * (synthesis.parameters.steps or 1)))
-        work.append((synthesis.classifier, samples if synthesis.min_confidence > 0 else 0.0))
+    for trial in trials:
+        drawn = trial.rows * trial.expected_attempts
+        work += [(trial.spec.model, drawn * trial.spec.steps), (trial.spec.classifier, drawn)]
     return max([own_s, *(units * _unit_seconds(model, catalog) for model, units in work if model and units)])
 
 
@@ -136,20 +186,20 @@ def class_weights(counts: NDArray[np.int64]) -> tuple[float, ...]:
 
 
 def find_warnings(
-    plan: OpenPlan, trial: Trial | None, calibration: Calibration | None, not_verified: str | None
+    plan: OpenPlan, trials: Sequence[Trial], calibration: Calibration | None, not_verified: str | None
 ) -> list[PlanWarning]:
     """Find everything to warn of.
 
     Args:
         plan: the plan.
-        trial: of its generator; None: nothing is synthesised.
+        trials: of the models that generate rows.
         calibration: of its copy filter; None: it has none.
         not_verified: why labels of transformed rows were not verified; None: they were, or none is transformed.
     """
     found = [*_prior(plan), *_empty(plan.spec), *_capped(plan.spec)]
-    if trial and plan.synthesis:
-        found += [*_weak_card(plan.synthesis), *_weak_classes(plan, plan.synthesis, trial)]
-        found += [*_rejecting(plan, plan.synthesis, trial), *_copies(plan, plan.synthesis)]
+    for trial in trials:
+        found += [*_weak_card(trial.spec), *_weak_classes(plan, trial), *_rejecting(plan, trial)]
+        found += _copies(plan, trial.spec) if trial.spec.source is Source.SYNTHESISED else _unchecked(trial.spec)
     if calibration:
         found += _leaks(plan, calibration)
     if not_verified:
@@ -193,13 +243,13 @@ def _empty(spec: PlanSpec) -> Iterator[PlanWarning]:
 def _capped(spec: PlanSpec) -> Iterator[PlanWarning]:
     for each in spec.allocation.caps_reached[:_SHOWN]:
         rest = f"{each.missing} rows are missing" if each.missing else "other sources make up for the rest"
-        counts = f"{each.allowed} synthesised rows, not {each.requested}"
+        counts = f"{each.allowed} generated rows, not {each.requested}"
         yield PlanWarning("CAPPED", f"{_names(spec, [each.label])} gets {counts}, by mix.max_synthetic_ratio; {rest}")
 
 
-def _weak_card(synthesis: SynthesisSpec) -> Iterator[PlanWarning]:
-    """Warn of low quality figures in the generator's card."""
-    model = synthesis.generator.model
+def _weak_card(spec: GenerationSpec) -> Iterator[PlanWarning]:
+    """Warn of low quality figures in the model's card."""
+    model = spec.model.model
     for figure in model.quality:
         if figure.value < _WEAK_METRICS.get(figure.metric, -np.inf):
             low, high = figure.interval
@@ -210,36 +260,49 @@ def _weak_card(synthesis: SynthesisSpec) -> Iterator[PlanWarning]:
             yield PlanWarning("GENERATOR_WEAK", message)
 
 
-def _weak_classes(plan: OpenPlan, synthesis: SynthesisSpec, trial: Trial) -> Iterator[PlanWarning]:
-    """Warn of the classes whose samples have a low mean confidence."""
+def _weak_classes(plan: OpenPlan, trial: Trial) -> Iterator[PlanWarning]:
+    """Warn of the classes whose rows have a low mean confidence."""
     weak = [k for k in np.argsort(trial.confidences, kind="stable") if trial.confidences[k] < _WEAK_CONFIDENCE]
-    if not weak or synthesis.classifier is None:
+    if not weak or trial.spec.classifier is None:
         return
     classes = plan.spec.dataset.classes
     shown = ", ".join(
         f"{classes[trial.labels[k]]!r} ({trial.confidences[k]:.0%} sure, {trial.accepted[k]:.0%} accepted)"
         for k in weak[:_SHOWN]
     )
-    classifier, generator = synthesis.classifier.model.key.name, synthesis.generator.model.key.name
+    classifier, generator = trial.spec.classifier.model.key.name, trial.spec.model.model.key.name
     limit = f"less than {_WEAK_CONFIDENCE:.0%}"
     yield PlanWarning("GENERATOR_WEAK", f"{classifier} is on average {limit} sure of what {generator} makes of {shown}")
 
 
-def _rejecting(plan: OpenPlan, synthesis: SynthesisSpec, trial: Trial) -> Iterator[PlanWarning]:
+def _rejecting(plan: OpenPlan, trial: Trial) -> Iterator[PlanWarning]:
     """Warn of the classes whose slots the filters often leave empty."""
-    rejected = (1 - trial.accepted) ** synthesis.attempts
+    spec = trial.spec
+    rejected = (1 - trial.accepted) ** spec.attempts
     most = [k for k in np.argsort(-rejected, kind="stable") if rejected[k] > _MANY_REJECTED]
     if not most:
         return
     shown = ", ".join(f"{plan.spec.dataset.classes[trial.labels[k]]!r} {rejected[k]:.0%}" for k in most[:_SHOWN])
+    is_sample = spec.source is Source.SYNTHESISED
+    remedies = " or copy_quantile, or allow more attempts" if is_sample else ", or name another model"
     message = (
-        f"about {trial.expected_rejected:,.0f} of {plan.count(Source.SYNTHESISED):,} synthesised slots will be "
-        f"rejected, of {shown}: lower synthesis.min_confidence or copy_quantile, or allow more attempts"
+        f"about {trial.expected_rejected:,.0f} of {trial.rows:,} {spec.source.name.lower()} slots will be "
+        f"rejected, of {shown}: lower {SECTIONS[spec.source]}.min_confidence{remedies}"
     )
     yield PlanWarning("GENERATOR_WEAK", message)
 
 
-def _copies(plan: OpenPlan, synthesis: SynthesisSpec) -> Iterator[PlanWarning]:
+def _unchecked(spec: GenerationSpec) -> Iterator[PlanWarning]:
+    """Warn of rows whose label may have changed, and that nothing checks."""
+    if spec.classifier is None:
+        message = (
+            f"nothing checks that {spec.model.model.key.name} keeps labels: name a classifier in "
+            f"{SECTIONS[spec.source]}.classifier, with a min_confidence above 0"
+        )
+        yield PlanWarning("NOT_VERIFIED", message)
+
+
+def _copies(plan: OpenPlan, synthesis: GenerationSpec) -> Iterator[PlanWarning]:
     if not plan.copy_threshold:
         why = (
             f"all held-out rows are training rows themselves, or no class of them has {FEWEST_ROWS} different training "

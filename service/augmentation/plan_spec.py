@@ -6,44 +6,62 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
-import numpy as np
-from numpy.typing import NDArray
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 
 from fount.readers import Dataset, DatasetSplit
 from fount.transforms import Policy
-from service.augmentation.slots import Layout, RealMode, Source
+from service.augmentation.slots import GENERATED, Layout, RealMode, Source
 from service.augmentation.targets import Allocation, CellCounts, Mix
+from service.calls import Labels
 from service.catalog import PinnedModel
 from service.domain import Parameters
+from service.latent.tasks import Reconstruct, Translate
 
-__all__ = ["OpenPlan", "PlanSpec", "SynthesisSpec", "VerificationSpec", "held_out_split"]
+__all__ = ["SECTIONS", "GenerationSpec", "OpenPlan", "PlanSpec", "VerificationSpec", "held_out_split"]
+
+SECTIONS = dict(zip(GENERATED, ("synthesis", "translation", "reconstruction"), strict=True))
+"""The part of a request that configures each source of generated rows."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class SynthesisSpec:
-    """How rows are synthesised.
+class GenerationSpec:
+    """How the rows of one source are generated and filtered.
 
     Attributes:
-        generator: draws the samples.
-        classifier: accepts or rejects them; None: no sample is classified.
-        parameters: of the draws, with the defaults of the model card filled in.
-        min_confidence: least probability of a sample's label; 0: no filter.
-        copy_quantile: share of held-out rows below the copy threshold; 0: no filter.
-        attempts: most samples to draw for one row.
-        generator_labels, classifier_labels: (classes,) uint32, the model's label of each class of the data set; the
-            number of its labels where it has none.
+        source: one of `GENERATED`.
+        model: generates them.
+        draw: what it does with a row of the data set; of synthesised rows, the parameters of a sample. Defaults of the
+            model card are filled in.
+        label: of the model, for every row; None: each row has that of its own class.
+        labels: (classes,) uint32, the model's label for rows of each class; the number of its labels where it has none.
+            None: it is unconditional.
+        classifier: accepts or rejects what is drawn; None: nothing is classified, and `min_confidence` is 0.
+        classifier_labels: (classes,) uint32, likewise.
+        min_confidence: least probability of a row's label.
+        copy_quantile: share of held-out rows below the copy threshold; 0: no filter, as for all rows that are made from
+            rows of the data set.
+        attempts: most draws for one row.
     """
 
-    generator: PinnedModel
+    source: Source
+    model: PinnedModel
+    draw: Parameters | Translate | Reconstruct
+    label: int | None = None
+    labels: Labels | None
     classifier: PinnedModel | None
-    parameters: Parameters
+    classifier_labels: Labels
     min_confidence: float
-    copy_quantile: float
+    copy_quantile: float = 0.0
     attempts: int
-    generator_labels: NDArray[np.uint32]
-    classifier_labels: NDArray[np.uint32]
+
+    @property
+    def steps(self) -> int:
+        """How many evaluations of the model a draw takes."""
+        if isinstance(self.draw, Reconstruct):
+            return 2  # one to encode, one to decode
+        parameters = self.draw if isinstance(self.draw, Parameters) else self.draw.parameters
+        return parameters.steps or self.model.model.draw_steps
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,7 +91,7 @@ class PlanSpec:
         allocation: how many there are by class, group and source.
         policy: how rows are transformed.
         transformer: None when nothing is transformed.
-        synthesis: None when nothing is synthesised.
+        generation: of each source of generated rows in the mix.
         verification: of transformed labels.
         shards: number of parts the rows are planned to be pulled in.
         time_to_live_s: of the ticket.
@@ -88,7 +106,7 @@ class PlanSpec:
     allocation: Allocation
     policy: Policy
     transformer: PinnedModel | None
-    synthesis: SynthesisSpec | None
+    generation: Mapping[Source, GenerationSpec]
     verification: VerificationSpec
     shards: int
     time_to_live_s: float
@@ -112,7 +130,7 @@ class OpenPlan:
     Attributes:
         spec: its specification.
         layout: its slots.
-        copy_threshold: ratio below which a sample is a copy; None: no filter.
+        copy_threshold: ratio below which a synthesised row is a copy; None: no filter.
         id: of the plan; empty while it is planned.
     """
 
@@ -122,9 +140,9 @@ class OpenPlan:
     id: str = ""
 
     @property
-    def synthesis(self) -> SynthesisSpec | None:
-        """How rows are synthesised; None when no row is."""
-        return self.spec.synthesis if self.count(Source.SYNTHESISED) else None
+    def generation(self) -> dict[Source, GenerationSpec]:
+        """How rows of each source are generated, of those with rows."""
+        return {source: each for source, each in self.spec.generation.items() if self.count(source)}
 
     @property
     def transformer(self) -> PinnedModel | None:
@@ -133,9 +151,14 @@ class OpenPlan:
 
     @property
     def models(self) -> list[PinnedModel]:
-        """The models that rows depend on: generator, classifier, transformer."""
-        synthesis = [self.synthesis.generator, self.synthesis.classifier] if self.synthesis else []
-        return [each for each in (*synthesis, self.transformer) if each]
+        """The models that rows depend on: those that generate rows, each with its classifier, and the transformer."""
+        generating = [pinned for each in self.generation.values() for pinned in (each.model, each.classifier)]
+        found = [each for each in (*generating, self.transformer) if each]
+        return list({(each.role, each.target): each for each in found}.values())
+
+    def with_generation(self, changed: Mapping[Source, GenerationSpec]) -> OpenPlan:
+        """Return the plan with rows of some sources generated otherwise."""
+        return replace(self, spec=replace(self.spec, generation={**self.spec.generation, **changed}))
 
     def count(self, source: Source) -> int:
         """Return the number of rows of a source."""

@@ -1,4 +1,4 @@
-"""Make plans from specifications: lay out slots, verify the policy, try the generator, and warn of problems.
+"""Make plans from specifications: lay out slots, verify the policy, try the models, and warn of problems.
 
 A `PlanSpec` enters, read from a request; a `Plan` leaves. To pull its rows, the specification is read from a ticket and
 enters again; an `OpenPlan` leaves, from which `RowMaker` makes rows. Laying out and comparing run in threads.
@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from service.augmentation.copy_filter import Calibration, PixelCache, calibrate
-from service.augmentation.estimate import PlanWarning, Trial, find_warnings, pull_seconds, try_generator
+from service.augmentation.estimate import PlanWarning, Trial, find_warnings, pull_seconds, try_models
 from service.augmentation.plan_spec import OpenPlan, PlanSpec, held_out_split
 from service.augmentation.slots import Layout, Source
 from service.augmentation.verification import LabelAgreement, Verification
@@ -33,14 +33,14 @@ class Plan:
     Attributes:
         opened: what its rows are made from.
         warnings: what to know before using it.
-        trial: of the generator; None: nothing is synthesised.
+        trials: of the models that generate rows.
         agreement: of labels before and after transforms; None: it was not measured.
         estimated_time_s: of pulling all of it on idle workers.
     """
 
     opened: OpenPlan
     warnings: tuple[PlanWarning, ...]
-    trial: Trial | None
+    trials: tuple[Trial, ...]
     agreement: LabelAgreement | None
     estimated_time_s: float
 
@@ -65,13 +65,14 @@ class Planner:
         layout = await run_in_thread(spec.lay_out)
         opened = OpenPlan(spec=spec, layout=layout, copy_threshold=threshold or None)
         agreement, not_verified = await self._verify(opened, context)
-        trial = await try_generator(opened, self._cache, self._inference, context)
+        trials = await try_models(opened, self._cache, self._inference, context)
+        opened = opened.with_generation({each.spec.source: each.spec for each in trials})
         return Plan(
             opened=opened,
-            warnings=tuple(find_warnings(opened, trial, calibration, not_verified)),
-            trial=trial,
+            warnings=tuple(find_warnings(opened, trials, calibration, not_verified)),
+            trials=trials,
             agreement=agreement,
-            estimated_time_s=pull_seconds(opened, trial, self._catalog),
+            estimated_time_s=pull_seconds(opened, trials, self._catalog),
         )
 
     async def open(self, plan_id: str, spec: PlanSpec, copy_threshold: float | None) -> OpenPlan:
@@ -87,7 +88,7 @@ class Planner:
 
     async def _calibrate(self, spec: PlanSpec) -> Calibration | None:
         """Find the copy threshold; None when nothing is synthesised or filtered."""
-        synthesis, held_out = spec.synthesis, held_out_split(spec.dataset, spec.split)
+        synthesis, held_out = spec.generation.get(Source.SYNTHESISED), held_out_split(spec.dataset, spec.split)
         if not (synthesis and synthesis.copy_quantile and held_out and spec.allocation.labels_of(Source.SYNTHESISED)):
             return None
         with unreadable_errors(spec.dataset.name, spec.dataset.path):

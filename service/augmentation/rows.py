@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 from fount.address import Addresses
 from fount.transforms import COLUMNS, draw, draw_provenance
 from service.augmentation.copy_filter import PixelCache
-from service.augmentation.plan_spec import OpenPlan
+from service.augmentation.generation import GeneratedRows, RowGenerator, RowsToMake
+from service.augmentation.plan_spec import GenerationSpec, OpenPlan
 from service.augmentation.slots import Slots, Source
-from service.augmentation.synthesis import SynthesisedRows, Synthesiser
 from service.datasets import unreadable_errors
 from service.read_ahead import map_in_order
 from service.scheduler.inference import InferenceClient
@@ -52,10 +52,10 @@ class Provenance:
         sources: (n,) uint8, as `Source`.
         source_rows: (n,) uint64, rows of the split, or NO_ROW.
         seeds, indices: (n,) uint64, the address of what was drawn for each.
-        attempts: (n,) uint32, samples rejected before; None: nothing was synthesised.
+        attempts: (n,) uint32, images rejected before; None: no row was generated.
         transforms: (n, columns) float32, NaN where a transform was not applied; None: none was, or the level is not
             FULL.
-        confidences: (n,) float32, NaN where none; None: no sample was classified, or the level is not FULL.
+        confidences: (n,) float32, NaN where none; None: no row was classified, or the level is not FULL.
         copy_ratios: (n,) float32, likewise.
     """
 
@@ -85,10 +85,10 @@ class MadeRows:
         labels: (n,) uint32; None: they have none.
         groups: (n,) uint32; None: no group column.
         weights: (n,) uint32; None: all are 1.
-        rejected: rows, from 0, for which no sample was accepted, and the number of samples tried.
+        rejected: rows, from 0, for which no image was accepted, and the number of images tried.
         provenance: None at level NONE.
         source_counts: rows by source, without rejected ones, for metrics.
-        rejected_samples: samples rejected for these rows, for metrics.
+        rejected_samples: images rejected for these rows, for metrics.
     """
 
     first_index: int
@@ -109,15 +109,29 @@ class _Prepared:
     Attributes:
         slots: what its rows are made from.
         images: (n, H, W, C) uint8, source rows as they are; zero for synthesised ones.
-        transformed, synthesised: the rows of either source, from 0.
+        transformed: the transformed rows, from 0.
         table: (transformed, columns) float32, how they are to be transformed.
     """
 
     slots: Slots
     images: NDArray[np.uint8]
     transformed: NDArray[np.intp]
-    synthesised: NDArray[np.intp]
     table: NDArray[np.float32]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Generated:
+    """The generated rows of a batch and one source: their places, from 0, and what was made.
+
+    Attributes:
+        spec: how.
+        rows: (n,) places.
+        made: the n rows.
+    """
+
+    spec: GenerationSpec
+    rows: NDArray[np.intp]
+    made: GeneratedRows
 
 
 class RowMaker:
@@ -136,11 +150,13 @@ class RowMaker:
             Overloaded, NotReady, TooLate, WorkerFault: as `InferenceClient`; only the first batch may be refused as
                 `context` says, later ones wait for capacity.
         """
-        synthesiser = Synthesiser(plan, self._cache, self._inference) if plan.synthesis else None
+        generators = [
+            (each, RowGenerator(plan, each, self._cache, self._inference)) for each in plan.generation.values()
+        ]
 
         async def make(batch: range) -> MadeRows:
             own_context = replace(context, retry_overloaded=context.retry_overloaded or batch.start > first)
-            return await self._make(plan, synthesiser, batch, level, own_context)
+            return await self._make(plan, generators, batch, level, own_context)
 
         batches = _batches(first, end, plan.spec.split.shape)
         return map_in_order(batches, make, size=lambda _: 1, window=_BATCHES)
@@ -148,12 +164,12 @@ class RowMaker:
     async def _make(
         self,
         plan: OpenPlan,
-        synthesiser: Synthesiser | None,
+        generators: list[tuple[GenerationSpec, RowGenerator]],
         batch: range,
         level: ProvenanceLevel,
         context: RequestContext,
     ) -> MadeRows:
-        prepared, synthesised = await run_in_thread(_prepare, plan, batch), None
+        prepared, generated = await run_in_thread(_prepare, plan, batch), list[_Generated]()
         slots, images = prepared.slots, prepared.images
         if len(rows := prepared.transformed) and plan.transformer:
             images[rows] = await self._inference.transform(
@@ -166,10 +182,14 @@ class RowMaker:
                 context=context,
             )
             context = replace(context, retry_overloaded=True)  # a batch that has started waits for capacity
-        if len(rows := prepared.synthesised) and synthesiser:
-            synthesised = await synthesiser.rows(slots.index[rows], slots.label[rows], context)
-            images[rows] = synthesised.images
-        return await run_in_thread(_assemble, plan, prepared, synthesised, level)
+        for spec, generator in generators:
+            if len(rows := np.flatnonzero(slots.source == spec.source)):
+                to_make = RowsToMake(indices=slots.index[rows], labels=slots.label[rows], images=images[rows])
+                made = await generator.rows(to_make, context)
+                images[rows] = made.images
+                generated.append(_Generated(spec=spec, rows=rows, made=made))
+                context = replace(context, retry_overloaded=True)
+        return await run_in_thread(_assemble, plan, prepared, generated, level)
 
 
 def out_of_bag_rows(
@@ -207,31 +227,27 @@ def _prepare(plan: OpenPlan, batch: range) -> _Prepared:
     """Compute what needs no worker: slots, source rows, and the table of transforms."""
     slots = plan.layout.rows(batch.start, len(batch))
     transformed = np.flatnonzero(slots.source == Source.TRANSFORMED)
-    synthesised = slots.source == Source.SYNTHESISED
+    from_data = slots.source_row >= 0
     images = np.zeros((len(batch), *plan.spec.split.shape), np.uint8)
-    if not synthesised.all():
+    if from_data.any():
         with unreadable_errors(plan.spec.dataset.name, plan.spec.dataset.path):
-            images[~synthesised] = plan.spec.split.images(slots.source_row[~synthesised])
+            images[from_data] = plan.spec.split.images(slots.source_row[from_data])
     addresses = _addresses(plan, slots.index[transformed])
     table = draw(plan.spec.policy, addresses) if len(transformed) else np.empty((0, len(COLUMNS)), np.float32)
-    return _Prepared(
-        slots=slots, images=images, transformed=transformed, synthesised=np.flatnonzero(synthesised), table=table
-    )
+    return _Prepared(slots=slots, images=images, transformed=transformed, table=table)
 
 
 def _addresses(plan: OpenPlan, indices: NDArray[np.uint64]) -> Addresses:
     return Addresses(seeds=np.full(len(indices), plan.spec.seed, np.uint64), indices=indices)
 
 
-def _assemble(
-    plan: OpenPlan, prepared: _Prepared, synthesised: SynthesisedRows | None, level: ProvenanceLevel
-) -> MadeRows:
+def _assemble(plan: OpenPlan, prepared: _Prepared, generated: list[_Generated], level: ProvenanceLevel) -> MadeRows:
     slots, counts = prepared.slots, np.bincount(prepared.slots.source, minlength=len(Source) + 1)
     rejected: dict[int, int] = {}
-    if synthesised and plan.synthesis:
-        rows = prepared.synthesised[~synthesised.accepted]
-        rejected = dict.fromkeys(rows.tolist(), plan.synthesis.attempts)
-        counts[Source.SYNTHESISED] -= len(rows)
+    for each in generated:
+        rows = each.rows[~each.made.accepted]
+        rejected |= dict.fromkeys(rows.tolist(), each.spec.attempts)
+        counts[each.spec.source] -= len(rows)
     return MadeRows(
         first_index=int(slots.index[0]),
         images=prepared.images,
@@ -239,41 +255,43 @@ def _assemble(
         groups=slots.group if plan.spec.dataset.groups else None,
         weights=None if (slots.weight == 1).all() else slots.weight,
         rejected=rejected,
-        provenance=None if level is ProvenanceLevel.NONE else _provenance(plan, prepared, synthesised, level),
+        provenance=None if level is ProvenanceLevel.NONE else _provenance(plan, prepared, generated, level),
         source_counts={source: int(counts[source]) for source in Source if counts[source]},
-        rejected_samples=int(synthesised.attempts.sum()) if synthesised else 0,
+        rejected_samples=sum(int(each.made.attempts.sum()) for each in generated),
     )
 
 
-def _provenance(
-    plan: OpenPlan, prepared: _Prepared, synthesised: SynthesisedRows | None, level: ProvenanceLevel
-) -> Provenance:
+def _provenance(plan: OpenPlan, prepared: _Prepared, generated: list[_Generated], level: ProvenanceLevel) -> Provenance:
     slots, count = prepared.slots, len(prepared.images)
     source_rows = slots.source_row.astype(np.uint64)
     source_rows[slots.source_row < 0] = NO_ROW
-    seeds, attempts = np.full(count, plan.spec.seed, np.uint64), None
-    if synthesised:
-        attempts = np.zeros(count, np.uint32)
-        seeds[prepared.synthesised], attempts[prepared.synthesised] = synthesised.seeds, synthesised.attempts
+    seeds, attempts = np.full(count, plan.spec.seed, np.uint64), np.zeros(count, np.uint32)
+    for each in generated:
+        seeds[each.rows], attempts[each.rows] = each.made.seeds, each.made.attempts
     provenance = Provenance(
-        sources=slots.source, source_rows=source_rows, seeds=seeds, indices=slots.index, attempts=attempts
+        sources=slots.source,
+        source_rows=source_rows,
+        seeds=seeds,
+        indices=slots.index,
+        attempts=attempts if generated else None,
     )
     if level is ProvenanceLevel.IDS:
         return provenance
     transforms = confidences = copy_ratios = None
     if len(rows := prepared.transformed):
-        transforms = _spread(count, rows, draw_provenance(plan.spec.policy, _addresses(plan, slots.index[rows])))
-    if synthesised and plan.synthesis and plan.synthesis.classifier and plan.synthesis.min_confidence > 0:
-        confidences = _spread(count, prepared.synthesised, synthesised.confidences)
-    if synthesised and plan.copy_threshold:
-        copy_ratios = _spread(count, prepared.synthesised, synthesised.copy_ratios)
+        transforms = _spread(count, [(rows, draw_provenance(plan.spec.policy, _addresses(plan, slots.index[rows])))])
+    if any(each.spec.classifier for each in generated):
+        confidences = _spread(count, [(each.rows, each.made.confidences) for each in generated])
+    if plan.copy_threshold and any(each.spec.source is Source.SYNTHESISED for each in generated):
+        copy_ratios = _spread(count, [(each.rows, each.made.copy_ratios) for each in generated])
     return replace(provenance, transforms=transforms, confidences=confidences, copy_ratios=copy_ratios)
 
 
-def _spread(count: int, rows: NDArray[np.intp], values: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Place (rows, ...) values in an array of `count` rows; NaN in the others."""
-    column = np.full((count, *values.shape[1:]), np.nan, np.float32)
-    column[rows] = values
+def _spread(count: int, parts: list[tuple[NDArray[np.intp], NDArray[np.float32]]]) -> NDArray[np.float32]:
+    """Place the (rows, ...) values of some rows in an array of `count` rows; NaN in the others."""
+    column = np.full((count, *parts[0][1].shape[1:]), np.nan, np.float32)
+    for rows, values in parts:
+        column[rows] = values
     return column
 
 

@@ -16,7 +16,7 @@ from itertools import groupby
 import numpy as np
 from numpy.typing import NDArray
 
-from service.augmentation.slots import RealMode, Source, Stratum
+from service.augmentation.slots import GENERATED, RealMode, Source, Stratum
 
 __all__ = [
     "Allocation",
@@ -91,7 +91,7 @@ TargetRule = Balance | Factor | Counts | Weights
 
 @dataclass(frozen=True, kw_only=True)
 class Mix:
-    """What fills a class up to its target: relative weights, and the most synthesised rows for one real row.
+    """What fills a class up to its target: relative weights, and the most generated rows for one real row.
 
     `max_synthetic_ratio` None: any number.
     """
@@ -99,6 +99,8 @@ class Mix:
     resampled: float = 1.0
     transformed: float = 0.0
     synthesised: float = 0.0
+    translated: float = 0.0
+    reconstructed: float = 0.0
     max_synthetic_ratio: float | None = None
 
     @property
@@ -108,6 +110,8 @@ class Mix:
             Source.RESAMPLED: self.resampled,
             Source.TRANSFORMED: self.transformed,
             Source.SYNTHESISED: self.synthesised,
+            Source.TRANSLATED: self.translated,
+            Source.RECONSTRUCTED: self.reconstructed,
         }
 
 
@@ -133,7 +137,7 @@ class Shortage:
 
 @dataclass(frozen=True, kw_only=True)
 class CapReached:
-    """A class that gets fewer synthesised rows than the mix requests; no other source replaces `missing` of them."""
+    """A class that gets fewer generated rows than the mix requests; no other source replaces `missing` of them."""
 
     label: int
     requested: int
@@ -148,7 +152,7 @@ class Allocation:
     Attributes:
         strata: by class, group and source; none of count 0.
         shortages: what makes the rule wrong; then there are no strata.
-        caps_reached: the classes where the cap on synthesised rows held.
+        caps_reached: the classes where the cap on generated rows held.
         synthesised_alone: classes without a row, all of whose rows are synthesised.
         left_empty: (label, group) without a row that stay empty, though the target wants rows; group None stands for
             the class as a whole.
@@ -306,14 +310,15 @@ class _Allocator:
         """Allocate the units of one class."""
         label, rows = units[0].label, sum(unit.rows for unit in units)
         requests = [self._split(unit, self._take_real(unit)) for unit in units]
-        synthesised = allowed = [each[Source.SYNTHESISED] for each in requests]
+        generated = allowed = [each[source] for each in requests for source in GENERATED]
         if self.mix.max_synthetic_ratio is not None:
             cap = int(Fraction(self.mix.max_synthetic_ratio) * rows)
-            allowed = synthesised if sum(synthesised) <= cap else share(cap, synthesised)
-        missing = sum(map(self._fill_up, units, requests, allowed))
-        if sum(synthesised) > sum(allowed):
+            allowed = generated if sum(generated) <= cap else share(cap, generated)
+        parts = [allowed[first : first + len(GENERATED)] for first in range(0, len(allowed), len(GENERATED))]
+        missing = sum(map(self._fill_up, units, requests, parts))
+        if sum(generated) > sum(allowed):
             self.result.caps_reached.append(
-                CapReached(label=label, requested=sum(synthesised), allowed=sum(allowed), missing=missing)
+                CapReached(label=label, requested=sum(generated), allowed=sum(allowed), missing=missing)
             )
         if sum(allowed) and not rows:
             self.result.synthesised_alone.append(label)
@@ -330,17 +335,20 @@ class _Allocator:
         if not unit.rows:
             if need and (unit.group is not None or not self.mix.synthesised):  # synthesised rows have no group
                 self.result.left_empty.append((unit.label, unit.group))
-            weights = {**weights, Source.RESAMPLED: 0.0, Source.TRANSFORMED: 0.0}
+            weights = dict.fromkeys(weights, 0.0) | {Source.SYNTHESISED: self.mix.synthesised}
         return dict(zip(weights, share(need, list(weights.values())), strict=True))
 
-    def _fill_up(self, unit: _Unit, request: dict[Source, int], synthesised: int) -> int:
-        """Place the rows that fill a unit up; return how many the cap leaves missing."""
+    def _fill_up(self, unit: _Unit, request: dict[Source, int], allowed: Sequence[int]) -> int:
+        """Place the rows that fill a unit up, `allowed` of `GENERATED`; return how many the cap leaves missing."""
         others = [Source.RESAMPLED, Source.TRANSFORMED]
-        excess = request[Source.SYNTHESISED] - synthesised
+        excess = sum(request[source] for source in GENERATED) - sum(allowed)
         weights = [self.mix.weights[source] if unit.rows else 0.0 for source in others]
         for source, more in zip(others, share(excess, weights), strict=True):
             self._spread(unit, source, request[source] + more)
+        synthesised, *from_rows = allowed
         self.strata[unit.label, self.group_count, Source.SYNTHESISED] += synthesised
+        for source, count in zip(GENERATED[1:], from_rows, strict=True):
+            self._spread(unit, source, count)
         return 0 if any(weights) else excess
 
     def _spread(self, unit: _Unit, source: Source, count: int) -> None:

@@ -24,10 +24,12 @@ from service.workers import Offer, WorkerPool
 __all__ = ["ROLES", "TRANSFORMER", "Catalog", "Entry", "PinnedModel", "class_labels", "not_ready"]
 
 ROLES = {
-    "generator": Operation.SAMPLE,
-    "classifier": Operation.CLASSIFY,
-    "verifier": Operation.CLASSIFY,
-    "transformer": Operation.TRANSFORM,
+    "generator": (Operation.SAMPLE,),
+    "translator": (Operation.TRANSLATE,),
+    "autoencoder": (Operation.ENCODE, Operation.DECODE),
+    "classifier": (Operation.CLASSIFY,),
+    "verifier": (Operation.CLASSIFY,),
+    "transformer": (Operation.TRANSFORM,),
 }
 """The roles of models in a plan, and what each does."""
 

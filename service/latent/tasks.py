@@ -52,6 +52,12 @@ class Batch:
     steps: NDArray[np.intp]
     indices: NDArray[np.uint64]
 
+    @classmethod
+    def of_rows(cls, rows: NDArray[np.uint8] | Float32s, labels: Labels | None, indices: NDArray[np.uint64]) -> Batch:
+        """Make one output of each row, at the row's own address."""
+        places, steps = np.arange(len(rows)), np.zeros(len(rows), np.intp)
+        return cls(rows=rows, labels=labels, row_indices=indices, places=places, steps=steps, indices=indices)
+
     @property
     def output_labels(self) -> Labels | None:
         """(n,) labels of the outputs."""

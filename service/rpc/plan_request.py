@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 
 import numpy as np
 
@@ -17,10 +16,10 @@ from fount.augmentation.shards import MAX_SHARDS
 from fount.names import indices_of, normal_name
 from fount.readers import Dataset, DatasetSplit
 from fount.transforms import Policy, safe_policy
-from fount.v1 import augmentation_pb2, model_pb2, sampling_pb2
+from fount.v1 import augmentation_pb2, sampling_pb2
 from service.augmentation.permutation import MAX_ROWS
-from service.augmentation.plan_spec import PlanSpec, SynthesisSpec, VerificationSpec, held_out_split
-from service.augmentation.slots import RealMode, Source
+from service.augmentation.plan_spec import SECTIONS, GenerationSpec, PlanSpec, VerificationSpec
+from service.augmentation.slots import GENERATED, RealMode, Source
 from service.augmentation.targets import (
     Allocation,
     Balance,
@@ -33,34 +32,22 @@ from service.augmentation.targets import (
     allocate,
     count_cells,
 )
-from service.catalog import ROLES, TRANSFORMER, Catalog, PinnedModel, class_labels, not_ready
+from service.catalog import Catalog
 from service.datasets import DatasetSettings
-from service.errors import FountServiceError, InvalidRequest, NotReady, PlanRefused, Retired, UnknownName, Violation
-from service.rpc.fields import (
-    NO_TRANSFORMER,
-    Violations,
-    label_list,
-    raise_violations,
-    read_label,
-    read_parameters,
-    read_policy,
-    read_weights,
-)
+from service.errors import UnknownName, Violation
+from service.rpc.fields import Violations, label_list, raise_violations, read_label, read_policy, read_weights
+from service.rpc.generation_request import GENERATING_ROLES, GenerationReader
+from service.rpc.plan_models import ModelFinder, Pins
 
 __all__ = ["read_plan_request"]
 
 _DAY_S = 86400
 _MAX_TTL_S = 30 * _DAY_S
 _MIN_AGREEMENT, _VERIFIED_ROWS = 0.9, 256  # defaults, as those below
-_ATTEMPTS, _CONFIDENCE, _QUANTILE = 8, 0.5, 0.01
-_MAX_ATTEMPTS = 64
 _MAX_COUNTS = 4096  # entries of a target: a ticket holds them
 _MAX_FACTOR = 1000.0
 _LISTED_SHORTAGES = 3
 _UNCHANGED = Factor(factor=1.0, by_group=False)
-
-Pins = Mapping[str, augmentation_pb2.PinnedModel]
-"""The models of a ticket by role."""
 
 
 async def read_plan_request(
@@ -101,10 +88,9 @@ class _RequestReader:
         pins: Pins | None,
     ) -> None:
         self._request, self._dataset, self._split, self._settings = request, dataset, split, settings
-        self._catalog, self._pins = catalog, pins
         self._classes, self._groups = indices_of(dataset.classes), indices_of(dataset.groups)
         self._wrong = Violations()
-        self._refusal: FountServiceError | None = None  # the first reason why a correctly named model cannot serve
+        self._models = ModelFinder(dataset, settings.classifier, catalog, pins, self._wrong)
 
     async def read(self) -> PlanSpec:
         """Read all fields, allocate rows, and raise everything that is wrong; see `read_plan_request`."""
@@ -112,22 +98,22 @@ class _RequestReader:
         target, mix = self._read_target(), self._read_mix()
         can_allocate = not self._wrong
         mode, policy = self._read_mode(), self._read_policy()
-        synthesis = self._read_synthesis() if mix.synthesised and self._is_needed("generator") else None
+        generation = self._read_generation(mix)
         verification = self._read_verification(mix)
         shards, time_to_live_s = request.shards or 1, self._read_time_to_live()
         self._wrong.check_range("shards", shards, 1, MAX_SHARDS)
         cells, allocation, transformer = np.zeros((0, 1), np.int64), Allocation(), None
         if can_allocate:
-            transformer = self._find_transformer() if mix.transformed and self._is_needed("transformer") else None
+            transformer = self._models.find_transformer() if mix.transformed else None
             groups, subsample = len(dataset.groups), request.target.subsample
             cells = await asyncio.to_thread(count_cells, split.labels, split.groups, len(dataset.classes), groups)
             allocation = await asyncio.to_thread(
                 allocate, cells, target, group_count=groups, mix=mix, mode=mode, subsample=subsample
             )
-            self._check_allocation(allocation, synthesis)
+            self._check_allocation(allocation, generation)
         raise_violations(self._wrong)
-        if self._refusal:
-            raise self._refusal
+        if self._models.refusal:
+            raise self._models.refusal
         return PlanSpec(
             dataset=dataset,
             split=split,
@@ -138,15 +124,11 @@ class _RequestReader:
             allocation=allocation,
             policy=policy,
             transformer=transformer,
-            synthesis=synthesis,
+            generation=generation,
             verification=verification,
             shards=shards,
             time_to_live_s=time_to_live_s,
         )
-
-    def _is_needed(self, role: str) -> bool:
-        """Whether to find a model: of a ticket, only those it pins, since rows depend on no other."""
-        return self._pins is None or role in self._pins
 
     def _read_target(self) -> TargetRule:
         """Read the target; any rule, and a violation, when it is wrong. Unset: classes keep their rows."""
@@ -229,7 +211,8 @@ class _RequestReader:
         if not self._request.HasField("mix"):
             return Mix()
         mix = self._request.mix
-        weights = {name: getattr(mix, name) for name in ("resampled", "transformed", "synthesised")}
+        names = ("resampled", "transformed", "synthesised", "translated", "reconstructed")
+        weights = {name: getattr(mix, name) for name in names}
         known = len(self._wrong)
         for name, weight in weights.items():
             self._wrong.check_weight(f"mix.{name}", weight)
@@ -246,54 +229,13 @@ class _RequestReader:
             return self._settings.policy or safe_policy(self._dataset.name, self._dataset.shape)
         return read_policy(self._request.policy, "policy", self._wrong)
 
-    def _read_synthesis(self) -> SynthesisSpec | None:
-        """Read the synthesis; None, noted, when there is none, or no generator."""
-        given, dataset, wrong = self._request.synthesis, self._dataset, self._wrong
-        if not self._request.HasField("synthesis"):
-            wrong.add("synthesis", "is needed, for mix.synthesised is above 0; name a generator in synthesis.model")
-            return None
-        attempts = given.attempts or _ATTEMPTS
-        wrong.check_range("synthesis.attempts", attempts, 1, _MAX_ATTEMPTS)
-        quantile, classifier = self._read_quantile(), self._read_classifier()
-        confidence = given.min_confidence if given.HasField("min_confidence") else _CONFIDENCE if classifier else 0.0
-        generator = self._find("generator", given.model, "synthesis.model")
-        if generator is None:
-            return None
-        if not generator.model.labels:
-            wrong.add("synthesis.model", f"{generator.model.key.name} is unconditional; name a conditional generator")
-        return SynthesisSpec(
-            generator=generator,
-            classifier=classifier,
-            parameters=read_parameters(given.parameters, "synthesis.parameters", generator.model, wrong),
-            min_confidence=confidence,
-            copy_quantile=quantile,
-            attempts=attempts,
-            generator_labels=class_labels(dataset, generator.model),
-            classifier_labels=class_labels(dataset, classifier.model if classifier else None),
-        )
-
-    def _read_quantile(self) -> float:
-        given, held_out = self._request.synthesis, held_out_split(self._dataset, self._split)
-        field, quantile = "synthesis.copy_quantile", given.copy_quantile
-        if not given.HasField("copy_quantile"):
-            return _QUANTILE if held_out else 0.0
-        self._wrong.check_range(field, quantile, 0, 0.5)
-        if 0 < quantile <= 0.5 and held_out is None:
-            self._wrong.add(field, f"must be 0: {self._dataset.name} has no other split to calibrate it on")
-        return quantile
-
-    def _read_classifier(self) -> PinnedModel | None:
-        given, field = self._request.synthesis, "synthesis.min_confidence"
-        confidence = given.min_confidence if given.HasField("min_confidence") else _CONFIDENCE
-        self._wrong.check_range(field, confidence, 0, 1)
-        if confidence == 0:
-            return None
-        if given.HasField("classifier"):
-            return self._find("classifier", given.classifier, "synthesis.classifier")
-        found = self._find_default("classifier")
-        if found is None and given.HasField("min_confidence") and self._refusal is None:
-            self._wrong.add(field, f"must be 0: no classifier of {self._dataset.name} is served; or name one")
-        return found
+    def _read_generation(self, mix: Mix) -> dict[Source, GenerationSpec]:
+        """Read how each source of the mix that models generate is generated; what is wrong is noted, and left out."""
+        reader = GenerationReader(self._request, self._dataset, self._split, self._models, self._wrong)
+        sources = [
+            source for source in GENERATED if mix.weights[source] and self._models.is_needed(GENERATING_ROLES[source])
+        ]
+        return {source: each for source in sources if (each := reader.read(source))}
 
     def _read_verification(self, mix: Mix) -> VerificationSpec:
         given, verifier = self._request.verification, None
@@ -301,11 +243,11 @@ class _RequestReader:
         rows = given.rows or _VERIFIED_ROWS
         self._wrong.check_range("verification.min_agreement", agreement, 0, 1)
         self._wrong.check_range("verification.rows", rows, 16, 4096)
-        if mix.transformed and self._pins is None:
+        if mix.transformed and self._models.is_needed("verifier"):
             if given.HasField("classifier"):
-                verifier = self._find("verifier", given.classifier, "verification.classifier")
+                verifier = self._models.find("verifier", given.classifier, "verification.classifier")
             else:
-                verifier = self._find_default("verifier")
+                verifier = self._models.find_default("verifier")
         return VerificationSpec(verifier=verifier, min_agreement=agreement, rows=rows)
 
     def _read_time_to_live(self) -> float:
@@ -317,49 +259,7 @@ class _RequestReader:
             self._wrong.add("time_to_live", f"must be above 0 and at most 30 days, got {seconds:g} s")
         return seconds
 
-    def _find(self, role: str, reference: model_pb2.ModelRef, field: str) -> PinnedModel | None:
-        """Find the model of a reference in `field` of the request; None, with the reason noted, when there is none."""
-        numerics = self._pins[role].numerics if self._pins and role in self._pins else ""
-        try:
-            entry = self._catalog.find(reference.name, reference.version, reference.digest)
-            target, model = self._catalog.choose(entry, ROLES[role], digest=reference.digest, numerics=numerics)
-        except InvalidRequest as error:
-            self._wrong += [replace(each, field=each.field.replace("model", field, 1)) for each in error.violations]
-            return None
-        except (NotReady, Retired) as error:
-            self._refusal = self._refusal or error
-            return None
-        if role != "transformer" and model.sample_dims != self._dataset.shape:
-            theirs, ours = ("×".join(map(str, each)) for each in (model.sample_dims, self._dataset.shape))
-            kind = "texts" if model.is_text else f"{'images' if model.is_image else 'vectors'} of {theirs}"
-            message = f"{model.key.name}, the {role}, is for {kind}, and {self._dataset.name} has {ours}"
-            self._refusal = self._refusal or PlanRefused(f"{message}; name a {role} of that shape")
-        return PinnedModel(role=role, target=target, model=model)
-
-    def _find_default(self, role: str) -> PinnedModel | None:
-        """Find the classifier that configuration names; None, with nothing noted, when it is not served."""
-        name = self._settings.classifier
-        if not name or not any(entry.name == name for entry in self._catalog.entries()):
-            return None
-        return self._find(role, model_pb2.ModelRef(name=name), role)
-
-    def _find_transformer(self) -> PinnedModel | None:
-        """Find the model that transforms images; None, with the reason noted, when none is served."""
-        if self._pins and (pin := self._pins.get("transformer")):
-            return self._find("transformer", pin.model, "transformer")
-        if entry := self._catalog.transformer():
-            reference = model_pb2.ModelRef(name=entry.name, version=entry.version)
-            return self._find("transformer", reference, "transformer")
-        try:
-            refusal: FountServiceError = not_ready(self._catalog.find(TRANSFORMER))
-        except UnknownName:
-            refusal = PlanRefused(NO_TRANSFORMER)
-        except NotReady as error:
-            refusal = error
-        self._refusal = self._refusal or refusal
-        return None
-
-    def _check_allocation(self, allocation: Allocation, synthesis: SynthesisSpec | None) -> None:
+    def _check_allocation(self, allocation: Allocation, generation: Mapping[Source, GenerationSpec]) -> None:
         """Check that the target can be reached, and that models know every class they make or read."""
         if allocation.shortages:
             self._add_shortages(allocation.shortages)
@@ -367,19 +267,24 @@ class _RequestReader:
         rows = sum(each.count for each in allocation.strata)
         if not 0 < rows <= MAX_ROWS:
             self._wrong.add("target", f"must come to 1 to {MAX_ROWS} rows, and comes to {rows}")
-        classes = allocation.labels_of(Source.SYNTHESISED)
-        if not (classes and synthesis):
-            return
-        needed = [("synthesis.classifier", synthesis.classifier, synthesis.classifier_labels)]
-        if synthesis.generator.model.labels:  # an unconditional one is refused for that
-            needed.insert(0, ("synthesis.model", synthesis.generator, synthesis.generator_labels))
-        for field, pinned, labels in needed:
-            if pinned is None:
+        for source, spec in generation.items():
+            self._check_classes(spec, allocation.labels_of(source))
+
+    def _check_classes(self, spec: GenerationSpec, classes: set[int]) -> None:
+        """Check that models know the classes of the rows they generate or classify."""
+        section = SECTIONS[spec.source]
+        of_model = f"{section}.label" if spec.source is Source.TRANSLATED else f"{section}.model"
+        for field, pinned, labels in (
+            (of_model, spec.model, spec.labels),
+            (f"{section}.classifier", spec.classifier, spec.classifier_labels),
+        ):
+            if pinned is None or labels is None:
                 continue
             known, listed = pinned.model.labels, label_list(pinned.model.labels) or "no labels"
             if unknown := [self._dataset.classes[k] for k in sorted(classes) if labels[k] >= len(known)]:
                 names = ", ".join(map(repr, unknown[:12]))
-                self._wrong.add(field, f"{pinned.model.key.name} does not know {names}; it knows {listed}")
+                remedy = "; name one of these for all rows" if field == "translation.label" else ""
+                self._wrong.add(field, f"{pinned.model.key.name} does not know {names}; it knows {listed}{remedy}")
 
     def _add_shortages(self, shortages: Sequence[Shortage]) -> None:
         """Note what contradicts the data: one violation for all classes and groups of a field."""

@@ -13,16 +13,18 @@ from dataclasses import asdict
 from fount.names import class_index, indices_of
 from fount.readers import Dataset
 from fount.ticket.v1 import ticket_pb2
-from fount.v1 import augmentation_pb2, sampling_pb2
-from service.augmentation.estimate import class_weights
-from service.augmentation.plan_spec import OpenPlan, PlanSpec, SynthesisSpec
+from fount.v1 import augmentation_pb2
+from service.augmentation.estimate import class_weights, expected_attempts
+from service.augmentation.plan_spec import SECTIONS, OpenPlan, PlanSpec
 from service.augmentation.planner import Plan, Planner
+from service.augmentation.slots import GENERATED
 from service.augmentation.verification import LabelAgreement
 from service.caller import Caller
 from service.catalog import Catalog, PinnedModel
 from service.datasets import Datasets
 from service.errors import InvalidRequest, Retired, Violation
 from service.rpc.fields import policy_to_proto, reference_to_message
+from service.rpc.generation_request import GENERATING_ROLES, generation_to_message
 from service.rpc.plan_request import read_plan_request
 from service.rpc.tickets import LAYOUT_VERSION, MAX_TICKET_BYTES, TicketKeys, open_ticket, plan_id, sign
 from service.scheduler.work import RequestContext
@@ -46,16 +48,18 @@ class PlanIssuer:
 
         Raises:
             InvalidRequest: fields are wrong, or the ticket would be too large.
-            NotPermitted: the caller has no grant for the data set or the generator.
+            NotPermitted: the caller has no grant for the data set or a model that generates rows.
             DatasetUnreadable: a file of the data set is damaged.
             PlanRefused, Retired, NotReady: as `read_plan_request`. Also whatever `Planner.plan` raises.
         """
         dataset = await self._open_dataset(request.dataset, context.caller)
-        if request.mix.synthesised and request.synthesis.model.name:
-            context.caller.require(f"sample:{request.synthesis.model.name}")
+        for source in GENERATED:
+            if getattr(request.mix, source.name.lower()) and (name := getattr(request, SECTIONS[source]).model.name):
+                context.caller.require(f"sample:{name}")
         spec = await read_plan_request(request, dataset, self._datasets.settings(dataset.name), self._catalog)
-        message = _plan_to_message(await self._planner.plan(spec, context))
-        message.request.CopyFrom(_fill_in(request, spec))
+        plan = await self._planner.plan(spec, context)
+        message = _plan_to_message(plan)
+        message.request.CopyFrom(_fill_in(request, plan.opened.spec))
         message.create_time.FromNanoseconds(time.time_ns())
         message.expire_time.FromSeconds(int(time.time()) + max(1, round(spec.time_to_live_s)))
         payload = ticket_pb2.TicketPayload(
@@ -82,9 +86,9 @@ class PlanIssuer:
             DatasetUnreadable: a file of the data set is damaged.
         """
         payload = open_ticket(ticket, self._keys, caller.subject)
-        pins = {each.role: each for each in payload.models}
-        if "generator" in pins:
-            caller.require(f"sample:{pins['generator'].model.name}")
+        for pin in payload.models:
+            if pin.role in GENERATING_ROLES.values():
+                caller.require(f"sample:{pin.model.name}")
         try:
             dataset = await self._open_dataset(payload.request.dataset, caller)
             if dataset.digest != payload.dataset_digest:
@@ -93,7 +97,7 @@ class PlanIssuer:
                     f"{dataset.digest} is; plan again"
                 )
             settings = self._datasets.settings(dataset.name)
-            spec = await read_plan_request(payload.request, dataset, settings, self._catalog, pins)
+            spec = await read_plan_request(payload.request, dataset, settings, self._catalog, payload.models)
         except InvalidRequest as error:
             raise Retired(f"what the ticket was made from is not served any more; plan again: {error}") from error
         return await self._planner.open(payload.plan_id, spec, payload.copy_threshold or None)
@@ -125,7 +129,7 @@ def pin_to_message(pinned: PinnedModel) -> augmentation_pb2.PinnedModel:
 
 def _plan_to_message(plan: Plan) -> augmentation_pb2.Plan:
     """Write a plan as its caller gets it, all but its request, id, ticket and times."""
-    opened, spec, trial = plan.opened, plan.opened.spec, plan.trial
+    opened, spec, trials = plan.opened, plan.opened.spec, plan.trials
     message = augmentation_pb2.Plan(
         dataset_digest=spec.dataset.digest,
         classes=spec.dataset.classes,
@@ -137,8 +141,8 @@ def _plan_to_message(plan: Plan) -> augmentation_pb2.Plan:
         ],
         warnings=[augmentation_pb2.PlanWarning(reason=each.reason, message=each.message) for each in plan.warnings],
         class_weights=class_weights(spec.cells.sum(axis=1)),
-        expected_rejected=trial.expected_rejected if trial else None,
-        expected_attempts=trial.expected_attempts if trial else None,
+        expected_rejected=sum(each.expected_rejected for each in trials) if trials else None,
+        expected_attempts=expected_attempts(trials) if trials else None,
         agreement=_agreement(plan.agreement) if plan.agreement else None,
         copy_threshold=opened.copy_threshold,
         models=[pin_to_message(each) for each in opened.models],
@@ -157,8 +161,9 @@ def _fill_in(request: augmentation_pb2.PlanDatasetRequest, spec: PlanSpec) -> au
         real=augmentation_pb2.RealRows(mode=int(spec.mode)),  # type: ignore[arg-type]  # enums by number
         mix=augmentation_pb2.Mix(**asdict(spec.mix)),
         shards=spec.shards,
-        synthesis=_synthesis(spec.synthesis) if spec.synthesis else None,
     )
+    for source, each in spec.generation.items():
+        getattr(message, SECTIONS[source]).CopyFrom(generation_to_message(each))
     message.time_to_live.FromNanoseconds(round(spec.time_to_live_s * 1e9))
     if spec.mix.transformed:
         message.policy.CopyFrom(policy_to_proto(spec.policy))
@@ -183,17 +188,6 @@ def _target(request: augmentation_pb2.PlanDatasetRequest, dataset: Dataset) -> a
         if label.WhichOneof("kind") == "name":  # the specification was read from it already
             label.id = class_index(label.name, dataset.classes, indices) or 0
     return target
-
-
-def _synthesis(spec: SynthesisSpec) -> augmentation_pb2.Synthesis:
-    return augmentation_pb2.Synthesis(
-        model=reference_to_message(spec.generator.model.key),
-        parameters=sampling_pb2.Parameters(**asdict(spec.parameters)),  # None is unset
-        classifier=reference_to_message(spec.classifier.model.key) if spec.classifier else None,
-        min_confidence=spec.min_confidence,
-        copy_quantile=spec.copy_quantile,
-        attempts=spec.attempts,
-    )
 
 
 def _agreement(agreement: LabelAgreement) -> augmentation_pb2.LabelAgreement:

@@ -25,8 +25,14 @@ from service.errors import NotPermitted, SetupError, TicketInvalid
 
 __all__ = ["LAYOUT_VERSION", "MAX_TICKET_BYTES", "TicketKeys", "open_ticket", "plan_id", "sign"]
 
-LAYOUT_VERSION = 2  # 2: the copy filter counts equal training rows once, and leaves leaked rows out
-"""Version of the way from a specification to its slots and rows; another way needs another version."""
+LAYOUT_VERSION = 3
+"""Version of the way from a specification to its slots and rows; another way needs another version.
+
+2: the copy filter counts equal training rows once, and leaves leaked rows out. 3: sources that version 2 does not know,
+translated and reconstructed rows, so that a gateway of before refuses such a ticket; all other rows are those of 2.
+"""
+
+_READ_VERSIONS = (2, 3)
 
 MAX_TICKET_BYTES = 64 << 10
 
@@ -80,7 +86,7 @@ def open_ticket(
     if not hmac.compare_digest(_mac(outer.key_id, key, outer.payload), outer.mac):
         raise TicketInvalid("was changed after it was signed; send it as PlanDataset returned it")
     payload = ticket_pb2.TicketPayload.FromString(outer.payload)
-    if payload.layout_version != LAYOUT_VERSION:
+    if payload.layout_version not in _READ_VERSIONS:
         raise TicketInvalid("was made by another release, which would make other rows; plan again")
     now = time.time() if now_unix_s is None else now_unix_s
     if now >= payload.expire_unix_s:

@@ -17,7 +17,7 @@ from fount.readers import Dataset, DatasetSource, read_dataset
 from fount.transforms import Kind, Policy, Transform
 from fount.v1 import augmentation_pb2, augmentation_pb2_grpc
 from service.augmentation.copy_filter import PixelCache
-from service.augmentation.plan_spec import OpenPlan, PlanSpec, SynthesisSpec, VerificationSpec
+from service.augmentation.plan_spec import GenerationSpec, OpenPlan, PlanSpec, VerificationSpec
 from service.augmentation.planner import Planner
 from service.augmentation.slots import RealMode, Source, Stratum
 from service.augmentation.targets import Allocation, Mix
@@ -54,9 +54,19 @@ ALL_SOURCES = (
     f"seed: 5 target {{ balance_to_largest: true }} mix {{ resampled: 1 transformed: 1 synthesised: 1 }} {SYNTHESIS}"
 )
 
+DOUBLE = "seed: 5 target { factor: 2 }"
+TRANSLATED = f"{DOUBLE} mix {{ translated: 1 }} "
+RECONSTRUCTED = f"{DOUBLE} mix {{ reconstructed: 1 }} "
+
 GENERATOR = memory_model("painter", labels=CLASSES, dims=SHAPE)
 CLASSIFIER = memory_model("reader", labels=CLASSES, dims=SHAPE, operations=frozenset({Operation.CLASSIFY}))
 TRANSFORMER = memory_model("transforms", labels=(), dims=SHAPE, operations=frozenset({Operation.TRANSFORM}))
+TRANSLATOR = memory_model(
+    "repainter", labels=CLASSES, dims=SHAPE, operations=frozenset({Operation.TRANSLATE}), input_dims=SHAPE
+)
+AUTOENCODER = memory_model(
+    "copier", labels=(), dims=SHAPE, operations=frozenset({Operation.ENCODE, Operation.DECODE}), latent_dim=15
+)
 POLICY = Policy(
     transforms=(Transform(kind=Kind.ROTATE, max=15.0), Transform(kind=Kind.SHIFT, probability=0.5, max=0.1))
 )
@@ -67,6 +77,11 @@ EVERYTHING = {(0, 1): 40, (0, 4): 10, (1, 1): 20, (1, 2): 10, (1, 3): 20, (2, 1)
 def augmenting_pool() -> MemoryPool:
     """Workers for every role."""
     return MemoryPool(models=[GENERATOR, CLASSIFIER, TRANSFORMER])
+
+
+def generating_pool() -> MemoryPool:
+    """Workers for every role, of every source that models generate."""
+    return MemoryPool(models=[GENERATOR, CLASSIFIER, TRANSFORMER, TRANSLATOR, AUTOENCODER])
 
 
 def write_npz(folder: Path) -> Path:
@@ -98,14 +113,14 @@ def open_plan(
     """A plan of so many rows by class and source; `changed` are fields of its specification, or of its synthesis."""
     own = np.arange(len(CLASSES), dtype=np.uint32)
     synthesis = {
-        "generator": pinned("generator", GENERATOR),
+        "source": Source.SYNTHESISED,
+        "model": pinned("generator", GENERATOR),
+        "draw": Parameters(),
+        "labels": own,
         "classifier": pinned("classifier", CLASSIFIER),
-        "parameters": Parameters(),
-        "attempts": 4,
-        "min_confidence": 0.5,
-        "copy_quantile": 0.0,
-        "generator_labels": own,
         "classifier_labels": own,
+        "min_confidence": 0.5,
+        "attempts": 4,
     }
     synthesis |= {name: changed.pop(name) for name in synthesis.keys() & changed.keys()}
     strata = tuple(
@@ -121,13 +136,30 @@ def open_plan(
         "allocation": Allocation(strata=strata),
         "policy": POLICY,
         "transformer": pinned("transformer", TRANSFORMER),
-        "synthesis": SynthesisSpec(**synthesis),
+        "generation": {Source.SYNTHESISED: GenerationSpec(**synthesis)},
         "verification": VerificationSpec(verifier=None, min_agreement=0.9, rows=256),
         "shards": 1,
         "time_to_live_s": 60.0,
     }
     spec = PlanSpec(**(values | changed))
     return OpenPlan(id="planned", spec=spec, layout=spec.lay_out(), copy_threshold=copy_threshold)
+
+
+def translation(fields: str = "") -> str:
+    """The translation of a request, with these fields besides the model."""
+    return f'translation {{ model {{ name: "repainter" }} {fields} }} '
+
+
+def reconstruction(fields: str = "latents: LATENTS_MEAN") -> str:
+    """The reconstruction of a request; unless it says otherwise, of the mean, which keeps labels."""
+    return f'reconstruction {{ model {{ name: "copier" }} {fields} }} '
+
+
+def every_source(translation: str, reconstruction: str) -> str:
+    """A request for rows of every source, with a copy filter."""
+    mix = "mix { resampled: 1 transformed: 1 synthesised: 1 translated: 1 reconstructed: 1 }"
+    synthesis = SYNTHESIS.replace("copy_quantile: 0", "copy_quantile: 0.1")
+    return f"seed: 5 target {{ factor: 6 }} {mix} {synthesis} {translation} {reconstruction}"
 
 
 def pinned(role: str, model: ServedModel) -> PinnedModel:

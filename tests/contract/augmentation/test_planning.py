@@ -187,7 +187,7 @@ async def test_a_cap_is_warned_of(planning: Planning) -> None:
         f"target {{ balance_to_largest: true }} mix {{ synthesised: 1 max_synthetic_ratio: 1 }} {SYNTHESIS}"
     )
     message = next(each.message for each in plan.warnings if each.reason == "CAPPED")
-    assert "'two' gets 4 synthesised rows, not 36" in message
+    assert "'two' gets 4 generated rows, not 36" in message
     assert "32 rows are missing" in message
 
 
@@ -461,15 +461,16 @@ async def test_a_ticket_opens_to_the_plan(planning: Planning) -> None:
     plan = await planning.plan(ALL_SOURCES + " shards: 3")
     opened = await planning.issuer.open(plan.ticket, ADA)
     assert (opened.id, opened.spec.seed, opened.spec.shards, opened.layout.count) == (plan.id, 5, 3, 120)
-    assert opened.synthesis.generator.model.key.name == "painter"
-    assert opened.synthesis.attempts == 8
-    assert opened.synthesis.min_confidence == 0.5
-    assert opened.synthesis.generator_labels.tolist() == [0, 1, 2]
+    synthesis = opened.generation[Source.SYNTHESISED]
+    assert synthesis.model.model.key.name == "painter"
+    assert synthesis.attempts == 8
+    assert synthesis.min_confidence == 0.5
+    assert synthesis.labels.tolist() == [0, 1, 2]
 
 
 async def test_models_that_no_row_needs_are_not_opened(planning: Planning) -> None:
     opened = await planning.issuer.open((await planning.plan()).ticket, ADA)
-    assert (opened.synthesis, opened.transformer) == (None, None)
+    assert (opened.generation, opened.transformer) == ({}, None)
 
 
 async def test_another_gateway_with_the_key_has_the_same_rows(planning: Planning) -> None:
@@ -483,7 +484,7 @@ async def test_another_gateway_with_the_key_has_the_same_rows(planning: Planning
 async def test_labels_are_mapped_by_name(planning: Planning) -> None:
     planning.pool.models[0] = memory_model("painter", labels=("two", "other", "zero", "one"), dims=SHAPE)
     opened = await planning.issuer.open((await planning.plan(ALL_SOURCES)).ticket, ADA)
-    assert opened.synthesis.generator_labels.tolist() == [2, 3, 0]
+    assert opened.generation[Source.SYNTHESISED].labels.tolist() == [2, 3, 0]
 
 
 async def test_the_layout_of_a_ticket_is_computed_once(planning: Planning) -> None:

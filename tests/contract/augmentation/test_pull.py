@@ -10,8 +10,8 @@ import pytest
 from fount.address import Addresses
 from fount.transforms import COLUMNS, draw, draw_provenance
 from fount.v1 import augmentation_pb2 as pb
+from service.augmentation.generation import attempt_seed
 from service.augmentation.slots import RealMode, Source
-from service.augmentation.synthesis import attempt_seed
 from service.calls import ManipulationItem, RangeItem
 from service.domain import Dtype
 from service.workers.memory_models import memory_sample, memory_transform

@@ -7,6 +7,7 @@ import pytest
 
 from service.augmentation.slots import Layout, RealMode, Source, Stratum, poisson_weights
 
+FROM_ROWS = (Source.RESAMPLED, Source.TRANSFORMED, Source.TRANSLATED, Source.RECONSTRUCTED)
 LABELS = np.repeat(np.array([0, 1, 2], np.uint32), [50, 30, 20])
 
 
@@ -70,8 +71,9 @@ def test_a_smaller_class_is_a_choice_without_replacement() -> None:
     assert set(chosen) != set(other)
 
 
-def test_transformed_rows_use_every_row_equally_often() -> None:
-    slots = layout(stratum(2, Source.TRANSFORMED, 45)).rows(0, 45)
+@pytest.mark.parametrize("source", [Source.TRANSFORMED, Source.TRANSLATED, Source.RECONSTRUCTED])
+def test_rows_made_from_rows_use_every_row_equally_often(source: Source) -> None:
+    slots = layout(stratum(2, source, 45)).rows(0, 45)
     assert set(np.bincount(slots.source_row - 80).tolist()) == {2, 3}
 
 
@@ -91,7 +93,7 @@ def test_a_bootstrap_leaves_about_a_third_out() -> None:
 @pytest.mark.parametrize("mode", [RealMode.BOOTSTRAP, RealMode.POISSON])
 def test_nothing_is_made_from_rows_out_of_bag(mode: RealMode) -> None:
     strata = [stratum(label, Source.REAL, count) for label, count in enumerate((50, 30, 20))]
-    strata += [stratum(label, source, 200) for label in range(3) for source in (Source.RESAMPLED, Source.TRANSFORMED)]
+    strata += [stratum(label, source, 200) for label in range(3) for source in FROM_ROWS]
     plan = layout(*strata, mode=mode)
     slots = plan.rows(0, plan.count)
     used = set(slots.source_row[slots.weight > 0].tolist())

@@ -21,7 +21,7 @@ from service.augmentation.targets import (
     share,
 )
 
-REAL, RESAMPLED, TRANSFORMED, SYNTHESISED = Source
+REAL, RESAMPLED, TRANSFORMED, SYNTHESISED, TRANSLATED, RECONSTRUCTED = Source
 CELLS = np.array([[6, 4], [3, 2]])  # two classes of two groups
 LARGEST = Balance(label=None, by_group=False)
 
@@ -165,6 +165,31 @@ def test_a_cap_holds_for_a_class_over_its_groups() -> None:
     result = allocated(Factor(factor=3.0, by_group=True), mix=mix)
     assert counts(result)[0, 2, SYNTHESISED] == 10
     assert counts(result)[1, 2, SYNTHESISED] == 5
+
+
+def test_rows_made_from_rows_are_spread_over_groups() -> None:
+    result = allocated(LARGEST, mix=Mix(resampled=0, translated=3, reconstructed=2))
+    assert {key: count for key, count in counts(result).items() if key[0] == 1} == {
+        (1, 0, REAL): 3, (1, 1, REAL): 2, (1, 0, TRANSLATED): 2, (1, 1, TRANSLATED): 1,
+        (1, 0, RECONSTRUCTED): 1, (1, 1, RECONSTRUCTED): 1,
+    }  # fmt: skip
+
+
+def test_a_cap_holds_for_all_generated_rows_together() -> None:
+    mix = Mix(resampled=0, transformed=1, synthesised=1, translated=1, reconstructed=1, max_synthetic_ratio=0.75)
+    result = allocated(Factor(factor=3.0, by_group=False), cells=np.array([[10]]), mix=mix)
+    assert counts(result) == {
+        (0, 0, REAL): 10, (0, 0, TRANSFORMED): 13, (0, 0, SYNTHESISED): 3, (0, 0, TRANSLATED): 2,
+        (0, 0, RECONSTRUCTED): 2,
+    }  # fmt: skip
+    assert result.caps_reached == [CapReached(label=0, requested=15, allowed=7, missing=0)]
+
+
+def test_an_empty_class_has_no_rows_made_from_rows() -> None:
+    mix = Mix(resampled=0, translated=1, reconstructed=1)
+    result = allocated(LARGEST, cells=np.array([[4], [0]]), mix=mix)
+    assert counts(result) == {(0, 0, REAL): 4}
+    assert result.left_empty == [(1, None)]
 
 
 def test_an_empty_class_is_synthesised_alone() -> None:

@@ -47,6 +47,11 @@ def test_it_opens_what_it_signed() -> None:
     assert open_ticket(sign(payload(), KEYS), KEYS, "ada", now_unix_s=999) == payload()
 
 
+def test_it_opens_what_the_release_before_signed() -> None:
+    earlier = payload(layout_version=2)
+    assert open_ticket(sign(earlier, KEYS), KEYS, "ada", now_unix_s=999) == earlier
+
+
 def test_it_opens_what_an_older_key_signed() -> None:
     assert open_ticket(sign(payload(), OLD), KEYS, "ada", now_unix_s=999) == payload()
 
@@ -93,7 +98,8 @@ def test_an_expired_ticket_is_refused() -> None:
 
 
 def test_a_ticket_of_another_release_is_refused() -> None:
-    assert "another release" in refusal(sign(payload(layout_version=LAYOUT_VERSION + 1), KEYS))
+    for version in (1, LAYOUT_VERSION + 1):
+        assert "another release" in refusal(sign(payload(layout_version=version), KEYS))
 
 
 def test_another_caller_s_ticket_is_refused() -> None:
