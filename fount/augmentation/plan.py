@@ -21,6 +21,8 @@ SOURCES = {
     augmentation_pb2.SOURCE_RESAMPLED: "resampled",
     augmentation_pb2.SOURCE_TRANSFORMED: "transformed",
     augmentation_pb2.SOURCE_SYNTHESISED: "synthesised",
+    augmentation_pb2.SOURCE_TRANSLATED: "translated",
+    augmentation_pb2.SOURCE_RECONSTRUCTED: "reconstructed",
 }
 """The sources of rows, by the numbers in `RowBatch.sources`."""
 
@@ -31,7 +33,7 @@ class SlotInfo:
 
     Attributes:
         group: the group's name; empty for rows without one.
-        source: "real", "resampled", "transformed" or "synthesised".
+        source: one of the values of `SOURCES`.
     """
 
     label: str
@@ -70,7 +72,7 @@ class PinnedModelInfo:
     """A model that rows depend on.
 
     Attributes:
-        role: "generator", "classifier", "transformer" or "verifier".
+        role: "generator", "translator", "autoencoder", "classifier" or "transformer".
         numerics: the numerics id rows are computed on.
     """
 
@@ -92,8 +94,8 @@ class PlanInfo:
         groups: group names by id; empty without a group column.
         rows: number of rows, rejected slots included.
         class_weights: weights for a loss on the data set as it is, by class id: the alternative to oversampling.
-        expected_rejected: expected number of slots without a sample; None when nothing is synthesised.
-        expected_attempts: expected number of samples drawn for one synthesised row; None when nothing is.
+        expected_rejected: expected number of slots without a sample; None when models generate no row.
+        expected_attempts: expected number of samples drawn for one row that a model generates; None when none does.
         estimated_time_s: estimated seconds for pulling all rows from idle workers.
         agreement: the result of verification; None when nothing was verified.
         copy_threshold: the ratio below which a sample is a copy; None without the filter.

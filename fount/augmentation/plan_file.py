@@ -8,6 +8,12 @@ the data set or the models (classes, shapes, sums) is checked by the gateway.
     mix: {transformed: 1, synthesised: 1}
     policy: [{rotate: [0, 15], probability: 0.5}, {flip-horizontal: true}]
     synthesis: {model: mnist-cvae}
+
+Rows that a model translates, or encodes and decodes:
+
+    mix: {translated: 1, reconstructed: 1}
+    translation: {model: sketches, label: to-photo}
+    reconstruction: {model: mnist-vae}
 """
 
 from __future__ import annotations
@@ -28,7 +34,7 @@ from fount.plain_yaml import read_yaml
 from fount.sampling.arguments import UINT32_MAX, UINT64_MAX
 from fount.sampling.request import model_ref
 from fount.transforms import Policy, PolicyDocument
-from fount.v1 import augmentation_pb2, sampling_pb2
+from fount.v1 import augmentation_pb2, latent_pb2, sampling_pb2
 
 __all__ = [
     "REAL_MODES", "AnyPlanSpec", "PlanSpec", "load_plan_file", "load_policy_file", "named_classes", "plan_request",
@@ -42,6 +48,8 @@ REAL_MODES = {
     "none": augmentation_pb2.RealRows.MODE_NONE,
 }
 """The values of `real`."""
+
+_LATENTS = {"sampled": latent_pb2.LATENTS_SAMPLED, "mean": latent_pb2.LATENTS_MEAN}
 
 _T = TypeVar("_T")
 _TARGET_KINDS = ("balance", "factor", "counts", "weights")
@@ -64,6 +72,7 @@ def _check_model(text: str) -> str:
 Uint32 = Annotated[int, _whole(0, UINT32_MAX)]
 Uint64 = Annotated[int, _whole(0, UINT64_MAX)]
 ModelName = Annotated[str, AfterValidator(_check_model)]
+Attempts = Annotated[int, _whole(1, 64)]
 ClassName = Annotated[str, check(bool, "must be the name of a class")]
 Hours = Annotated[float, check(lambda hours: 0 < hours <= _MAX_HOURS, f"must be above 0 and up to {_MAX_HOURS}")]
 
@@ -114,12 +123,14 @@ class MixSpec:
     resampled: float | None = None
     transformed: float | None = None
     synthesised: float | None = None
+    translated: float | None = None
+    reconstructed: float | None = None
     max_synthetic_ratio: float | None = None
 
 
 @record
 class ParametersSpec:
-    """Sampling parameters of synthesised rows, as in `fount.v1.Parameters`."""
+    """Sampling parameters of synthesised or translated rows, as in `fount.v1.Parameters`."""
 
     truncation: float | None = None
     temperature: float | None = None
@@ -141,7 +152,30 @@ class SynthesisSpec:
     classifier: ModelName | None = None
     min_confidence: float | None = None
     copy_quantile: float | None = None
-    attempts: Annotated[int, _whole(1, 64)] | None = None
+    attempts: Attempts | None = None
+
+
+@record
+class TranslationSpec:
+    """Which model translates rows of the data set, to which of its labels, and which translations are rejected."""
+
+    model: ModelName
+    label: ClassName | None = None
+    parameters: ParametersSpec | None = None
+    classifier: ModelName | None = None
+    min_confidence: float | None = None
+    attempts: Attempts | None = None
+
+
+@record
+class ReconstructionSpec:
+    """Which model encodes and decodes rows of the data set, from which latents, and which results are rejected."""
+
+    model: ModelName
+    latents: Literal["sampled", "mean"] | None = None
+    classifier: ModelName | None = None
+    min_confidence: float | None = None
+    attempts: Attempts | None = None
 
 
 @record
@@ -165,6 +199,8 @@ class PlanSpec:
     mix: MixSpec | None = None
     policy: PolicyDocument | None = None
     synthesis: SynthesisSpec | None = None
+    translation: TranslationSpec | None = None
+    reconstruction: ReconstructionSpec | None = None
     verification: VerificationSpec | None = None
     shards: Annotated[int, _whole(1, MAX_SHARDS)] | None = None
     time_to_live_hours: Hours | None = None
@@ -223,6 +259,8 @@ def plan_request(spec: AnyPlanSpec) -> augmentation_pb2.PlanDatasetRequest:
         mix=_message(augmentation_pb2.Mix, spec.mix),
         policy=_policy(spec.policy) if spec.policy else None,
         synthesis=_message(augmentation_pb2.Synthesis, spec.synthesis),
+        translation=_message(augmentation_pb2.Translation, spec.translation),
+        reconstruction=_message(augmentation_pb2.Reconstruction, spec.reconstruction),
         verification=_message(augmentation_pb2.Verification, spec.verification),
         shards=spec.shards or 0,
     )
@@ -326,6 +364,10 @@ def _message(kind: type[_T], spec: object | None) -> _T | None:
         return None
     values = {name: value for name, value in vars(spec).items() if value is not None}
     values |= {name: model_ref(values[name]) for name in ("model", "classifier") if name in values}
+    if "label" in values:
+        values["label"] = sampling_pb2.LabelRef(name=normal_name(values["label"]))
+    if "latents" in values:
+        values["latents"] = _LATENTS[values["latents"]]
     if "parameters" in values:
         values["parameters"] = _message(sampling_pb2.Parameters, values["parameters"])
     return kind(**values)

@@ -44,12 +44,14 @@ class RowBatch:
             provenance.
         source_rows: (N,) int64, the row of the data set's split; -1 for a synthesised row.
         seeds: (N,) uint64, and
-        indices: (N,) uint64, the address the row was drawn at; of a synthesised row, `Client.sample` gives it again.
+        indices: (N,) uint64, the address the row was drawn at; `Client.sample` gives a synthesised row again,
+            `translate` and `reconstruct` of the source row a translated and a reconstructed one.
         attempts: (N,) int64, how many samples were rejected before this one.
         transforms: (N, K) float32, parameters of the transforms, NaN where none was applied; None unless provenance is
             "full".
         transform_columns: the names of the K columns, as "rotate_degrees".
-        confidences: (N,) float32, the classifier's confidence in a synthesised row's label, NaN for others; or None.
+        confidences: (N,) float32, the classifier's confidence in the label of a row that a model generated, NaN for
+            others; or None.
         copy_ratios: (N,) float32, the copy filter's ratio of a synthesised row, NaN for others; or None.
     """
 

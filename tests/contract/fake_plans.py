@@ -44,6 +44,7 @@ class FakePlans(augmentation_pb2_grpc.AugmentationServiceServicer):
     groups: the group names; row i is of group i mod their number, and every fifth row of none.
     void_tickets: tickets that are refused as expired.
     break_at: the row before which the first stream that reaches it breaks; None: none breaks.
+    planned_sources: sources that every class of a plan has slots of.
     pulls: every request for rows.
     other_ids: whether planning the same specification again gives another plan.
     """
@@ -59,6 +60,7 @@ class FakePlans(augmentation_pb2_grpc.AugmentationServiceServicer):
     void_tickets: set[bytes] = field(default_factory=set)
     break_at: int | None = None
     other_ids: bool = False
+    planned_sources: tuple[int, ...] = (1, 4)
     pulls: list[augmentation_pb2.PullDatasetRequest] = field(default_factory=list)
     plans: dict[str, augmentation_pb2.Plan] = field(default_factory=dict)
     given: int = 0
@@ -98,7 +100,7 @@ class FakePlans(augmentation_pb2_grpc.AugmentationServiceServicer):
         )
         plan.agreement.transforms.add(kind=augmentation_pb2.Transform.KIND_ROTATE, after=0.98)
         for label in range(3):
-            for source in (1, 4):
+            for source in self.planned_sources:
                 plan.slots.add(label=label, group=0, source=source, count=1000 + 10 * label + source)
         plan.estimated_time.FromSeconds(90)
         plan.create_time.FromSeconds(1_700_000_000)

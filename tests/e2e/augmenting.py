@@ -17,7 +17,7 @@ from tests.e2e.processes import FOUNT, Served, listening, run_fount, served_by, 
 
 MODELS = ("digits-classifier", "digits-cvae", "transforms")
 GENERATOR = "digits-cvae"
-REAL, RESAMPLED, TRANSFORMED, SYNTHESISED = 1, 2, 3, 4
+REAL, RESAMPLED, TRANSFORMED, SYNTHESISED, RECONSTRUCTED = 1, 2, 3, 4, 6
 
 EVERYTHING = {
     "dataset": "digits",
@@ -27,7 +27,7 @@ EVERYTHING = {
     "synthesis": {"model": GENERATOR, "min_confidence": 0.96, "copy_quantile": 0.05, "attempts": 3},
     "shards": 3,
 }
-"""All four sources, with filters strict enough to refuse samples, and a few slots."""
+"""Four sources, with filters strict enough to refuse samples, and a few slots."""
 
 COLUMNS = (
     "rows", "images", "labels", "rejected", "weights", "sources", "source_rows", "seeds", "indices", "attempts",

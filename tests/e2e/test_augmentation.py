@@ -22,6 +22,7 @@ from tests.e2e.augmenting import (
     EVERYTHING,
     GENERATOR,
     REAL,
+    RECONSTRUCTED,
     RESAMPLED,
     SYNTHESISED,
     TRANSFORMED,
@@ -111,6 +112,24 @@ def test_a_synthesised_row_is_the_sample_at_its_address(client: Client, plan: Pl
         address = {"seed": int(whole["seeds"][row]), "start_index": int(whole["indices"][row])}
         sample = client.sample(GENERATOR, count=1, label=plan.classes[whole["labels"][row]], **address)
         assert sample.tobytes() == whole["images"][row].tobytes()
+
+
+def test_a_reconstructed_row_is_the_reconstruction_of_its_source_row(client: Client, train: DatasetSplit) -> None:
+    plan = client.plan(
+        {"dataset": "digits", "seed": 11, "real": "none", "target": {"factor": 0.2}, "mix": {"reconstructed": 1}}
+        | {"reconstruction": {"model": GENERATOR, "min_confidence": 0.96, "attempts": 3}}
+    )
+    rows = pulled(client, plan)
+    accepted = np.flatnonzero(~rows["rejected"])
+    assert set(rows["sources"]) == {RECONSTRUCTED}
+    assert len(accepted) > 0.7 * plan.rows
+    assert plan.expected_rejected == pytest.approx(rows["rejected"].sum(), rel=0.4)
+    assert rows["attempts"][accepted].max() > 0
+    for row in [*accepted[rows["attempts"][accepted] > 0][:5], *accepted[:5]]:
+        source, label = train.images(rows["source_rows"][[row]]), plan.classes[rows["labels"][row]]
+        address = {"seed": int(rows["seeds"][row]), "start_index": int(rows["indices"][row])}
+        again = client.reconstruct(GENERATOR, source, label=label, sampled=True, **address)
+        assert again.tobytes() == rows["images"][row].tobytes()
 
 
 def test_copy_ratios_can_be_recomputed(plan: PlanInfo, whole: Columns, train: DatasetSplit) -> None:

@@ -25,6 +25,13 @@ def test_a_plan_is_a_table_of_classes_and_sources(gateway):
     ]
 
 
+def test_every_source_has_a_column(gateway):
+    gateway.planned_sources = (1, 2, 3, 4, 5, 6)
+    assert fount("plan", "plan.yaml").stdout.split()[:9] == [
+        "CLASS", "REAL", "RESAMPLED", "TRANSFORMED", "SYNTHESISED", "TRANSLATED", "RECONSTRUCTED", "ROWS", "WEIGHT",
+    ]  # fmt: skip
+
+
 def test_groups_have_their_own_lines(gateway):
     gateway.groups = ("clinic-a",)
     lines = fount("plan", "plan.yaml").stdout.splitlines()

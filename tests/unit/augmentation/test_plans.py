@@ -5,10 +5,10 @@ import os
 import pytest
 from google.protobuf import text_format
 
-from fount.augmentation.plan import plan_info, ticket_of
+from fount.augmentation.plan import SOURCES, plan_info, ticket_of
 from fount.augmentation.plan_file import ParametersSpec, load_plan_file, plan_request, policy_message
 from fount.errors import InvalidRequest, NotFound
-from fount.v1 import augmentation_pb2, model_pb2, sampling_pb2
+from fount.v1 import augmentation_pb2, latent_pb2, model_pb2, sampling_pb2
 
 PLAN = """
 dataset: mnist
@@ -16,10 +16,13 @@ split: train
 seed: 1
 target: {balance: largest, subsample: true}
 real: bootstrap
-mix: {transformed: 1, synthesised: 2, max_synthetic_ratio: 3}
+mix: {transformed: 1, synthesised: 2, translated: 3, reconstructed: 4, max_synthetic_ratio: 3}
 policy: [{rotate: [0, 15], probability: 0.5}, {shift: [0, 0.07]}, {flip-horizontal: true}]
 synthesis: {model: "mnist-cvae:1.0", classifier: mnist-classifier, min_confidence: 0.5, copy_quantile: 0.01,
             attempts: 8, parameters: {truncation: 2}}
+translation: {model: "sketches:2", label: to-photo, classifier: mnist-classifier, min_confidence: 0.6, attempts: 3,
+              parameters: {steps: 10}}
+reconstruction: {model: mnist-vae, latents: mean, classifier: mnist-classifier, min_confidence: 0, attempts: 2}
 verification: {classifier: mnist-classifier, min_agreement: 0.9, rows: 256}
 shards: 8
 time_to_live_hours: 24
@@ -62,7 +65,9 @@ def test_it_reads_every_key_of_a_plan_file(tmp_path):
     expected = augmentation_pb2.PlanDatasetRequest(dataset="mnist", split="train", seed=1, shards=8)
     expected.target.balance_to_largest = expected.target.subsample = True
     expected.real.mode = augmentation_pb2.RealRows.MODE_BOOTSTRAP
-    expected.mix.CopyFrom(augmentation_pb2.Mix(transformed=1, synthesised=2, max_synthetic_ratio=3))
+    expected.mix.CopyFrom(
+        augmentation_pb2.Mix(transformed=1, synthesised=2, translated=3, reconstructed=4, max_synthetic_ratio=3)
+    )
     kinds = augmentation_pb2.Transform
     expected.policy.transforms.add(kind=kinds.KIND_ROTATE, max=15, probability=0.5)
     expected.policy.transforms.add(kind=kinds.KIND_SHIFT, max=0.07, probability=1)
@@ -75,6 +80,25 @@ def test_it_reads_every_key_of_a_plan_file(tmp_path):
             copy_quantile=0.01,
             attempts=8,
             parameters=sampling_pb2.Parameters(truncation=2),
+        )
+    )
+    expected.translation.CopyFrom(
+        augmentation_pb2.Translation(
+            model=model_pb2.ModelRef(name="sketches", version="2"),
+            label=label("to-photo"),
+            classifier=model_pb2.ModelRef(name="mnist-classifier"),
+            min_confidence=0.6,
+            attempts=3,
+            parameters=sampling_pb2.Parameters(steps=10),
+        )
+    )
+    expected.reconstruction.CopyFrom(
+        augmentation_pb2.Reconstruction(
+            model=model_pb2.ModelRef(name="mnist-vae"),
+            latents=latent_pb2.LATENTS_MEAN,
+            classifier=model_pb2.ModelRef(name="mnist-classifier"),
+            min_confidence=0.0,
+            attempts=2,
         )
     )
     expected.verification.CopyFrom(
@@ -160,6 +184,14 @@ def test_it_names_every_wrong_key_with_the_nearest_known_one():
         ),
         pytest.param({"policy": {"rotate": [0, 1]}}, "policy", "must be a list", id="policy is a mapping"),
         pytest.param({"synthesis": {}}, "synthesis.model", "missing", id="no model"),
+        pytest.param({"translation": {}}, "translation.model", "missing", id="no translator"),
+        pytest.param({"translation": {"model": "m", "attempts": 65}}, "translation.attempts", "1 to 64", id="attempts"),
+        pytest.param(
+            {"reconstruction": {"model": "m", "latents": "median"}},
+            "reconstruction.latents",
+            "must be one of sampled, mean",
+            id="latents",
+        ),
         pytest.param({"policy": [{"rotate": [0, 181]}]}, "policy[0].rotate", "give 0 to 180", id="policy range"),
         pytest.param({"synthesis": {"model": 7}}, "synthesis.model", "put it in quotes", id="model is a number"),
         pytest.param({"synthesis": {"model": ":1"}}, "synthesis.model", "has no name", id="nameless model"),
@@ -305,6 +337,18 @@ def test_it_does_not_print_a_ticket():
 )
 def test_it_returns_the_ticket_of_a_plan(form):
     assert ticket_of(form) == b"t"
+
+
+def test_it_knows_every_source_of_the_contract():
+    names = {
+        each.number: each.name.removeprefix("SOURCE_").lower() for each in augmentation_pb2.Source.DESCRIPTOR.values
+    }
+    assert names == {0: "unspecified", **SOURCES}
+
+
+def test_it_reads_the_index_of_a_label_as_its_name():
+    spec = {"dataset": "mnist", "translation": {"model": "m", "label": 3}}
+    assert plan_request(spec).translation.label == label("3")
 
 
 def test_it_refuses_a_plan_without_a_ticket():
