@@ -1,36 +1,26 @@
 """Estimate what a plan costs and loses, and warn of what its user should know, with the numbers.
 
-An open plan enters; a `Trial` leaves, drawn at the plan's own addresses, so that equal plans have equal estimates. Pull
-time is computed from what workers' batches took at warm-up.
+An open plan and the trials of its models enter (`trial.py`); seconds and warnings leave. Pull time is computed from
+what workers' batches took at warm-up.
 """
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from service.augmentation.copy_filter import FEWEST_ROWS, NEIGHBOURS, Calibration, PixelCache
-from service.augmentation.generation import RowGenerator, RowsToMake
-from service.augmentation.permutation import Permutation
+from service.augmentation.copy_filter import FEWEST_ROWS, NEIGHBOURS, Calibration
 from service.augmentation.plan_spec import SECTIONS, GenerationSpec, OpenPlan, PlanSpec, held_out_split
 from service.augmentation.slots import Source
-from service.calls import Labels
+from service.augmentation.trial import Trial
 from service.catalog import Catalog, PinnedModel
-from service.datasets import unreadable_errors
-from service.scheduler.inference import InferenceClient
 from service.scheduler.timing import CostModel
-from service.scheduler.work import RequestContext
-from service.threads import run_in_thread
 
-__all__ = ["PlanWarning", "Trial", "class_weights", "expected_attempts", "find_warnings", "pull_seconds", "try_models"]
+__all__ = ["PlanWarning", "class_weights", "find_warnings", "pull_seconds"]
 
-_SAMPLES, _FEWEST_OF_CLASS, _MOST_CLASSES = 128, 4, 32  # of a trial
-_FEW = 16  # rows of it that are drawn a second time
 _ROW_S, _BYTES_PER_S = 2e-6, 200e6  # of the gateway's own work: a row, and its bytes
 
 _PRIOR_SHIFT = 0.02  # of all rows, in classes other than those of the data
@@ -39,29 +29,6 @@ _WEAK_CONFIDENCE = 0.8
 _MANY_REJECTED = 0.1  # of a class's slots of one source
 _SHOWN, _SHOWN_ROWS = 8, 20
 _COPY_RATIO = 0.25  # a row four times nearer to one training row than to the next ones is like a copy of it
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Trial:
-    """Results of a few first attempts of one source, by class.
-
-    Attributes:
-        spec: how its rows are generated.
-        rows: how many the plan has.
-        labels: (k,) the classes tried.
-        accepted: (k,) share that passed every filter.
-        confidences: (k,) mean probability of the class; NaN where no sample was classified.
-        expected_attempts: images drawn for one row, over all rows of the source.
-        expected_rejected: slots for which no image is accepted.
-    """
-
-    spec: GenerationSpec
-    rows: int
-    labels: NDArray[np.int64]
-    accepted: NDArray[np.float64]
-    confidences: NDArray[np.float64]
-    expected_attempts: float
-    expected_rejected: float
 
 
 class PlanWarning(NamedTuple):
@@ -74,83 +41,6 @@ class PlanWarning(NamedTuple):
 
     reason: str
     message: str
-
-
-async def try_models(
-    plan: OpenPlan, cache: PixelCache, inference: InferenceClient, context: RequestContext
-) -> tuple[Trial, ...]:
-    """Draw first attempts for every source that models generate.
-
-    A model of which a second attempt repeats the first draws nothing: its trial has a specification of one attempt.
-
-    Raises:
-        DatasetUnreadable: a training row cannot be read. Also whatever `InferenceClient` raises.
-    """
-    trials = []
-    for spec in plan.generation.values():
-        trials.append(await _try_model(plan, spec, cache, inference, context))
-        context = replace(context, retry_overloaded=True)  # work that has started waits for capacity
-    return tuple(trials)
-
-
-async def _try_model(
-    plan: OpenPlan, spec: GenerationSpec, cache: PixelCache, inference: InferenceClient, context: RequestContext
-) -> Trial:
-    """Draw first attempts of every class of a source, or of the largest where there are many."""
-    counts = Counter[int]()
-    for stratum in plan.layout.strata:
-        counts[stratum.label] += stratum.count if stratum.source is spec.source else 0
-    counts = +counts
-    tried = sorted(sorted(counts, key=lambda label: -counts[label])[:_MOST_CLASSES])
-    each = max(_FEWEST_OF_CLASS, _SAMPLES // len(tried))
-    to_make = await _rows_to_try(plan, spec, np.repeat(np.array(tried, np.uint32), each))
-    generator = RowGenerator(plan, replace(spec, attempts=1), cache, inference)
-    made = await generator.rows(to_make, context)
-    if spec.source is not Source.SYNTHESISED and spec.attempts > 1:  # a sample is always drawn
-        few = to_make.take(np.arange(0, len(to_make.labels), max(1, len(to_make.labels) // _FEW)))
-        if await generator.draws_nothing(few, replace(context, retry_overloaded=True)):
-            spec = replace(spec, attempts=1)
-    accepted = made.accepted.reshape(len(tried), each).mean(axis=1)
-    weights = np.array([counts[label] for label in tried], np.float64)
-    most = spec.attempts
-    attempts = [_expected_attempts(share, most) for share in accepted.tolist()]
-    scale = sum(counts.values()) / weights.sum()  # classes not tried are assumed to be like those tried
-    return Trial(
-        spec=spec,
-        rows=counts.total(),
-        labels=np.array(tried, np.int64),
-        accepted=accepted,
-        confidences=made.confidences.astype(np.float64).reshape(len(tried), each).mean(axis=1),
-        expected_attempts=float(np.average(attempts, weights=weights)),
-        expected_rejected=float(((1 - accepted) ** most * weights).sum() * scale),
-    )
-
-
-async def _rows_to_try(plan: OpenPlan, spec: GenerationSpec, labels: Labels) -> RowsToMake:
-    """Choose rows of the data set of each label, as the seed shuffles them, that the first rows are made from."""
-    split, indices = plan.spec.split, np.arange(len(labels), dtype=np.uint64)
-    if spec.source is Source.SYNTHESISED:
-        return RowsToMake(indices=indices, labels=labels, images=np.zeros((len(labels), *split.shape), np.uint8))
-    chosen = np.empty(len(labels), np.int64)
-    for label in np.unique(labels).tolist():
-        of_class, places = np.flatnonzero(split.labels == label), np.flatnonzero(labels == label)
-        order = Permutation(plan.spec.seed, len(of_class)).slots(
-            np.arange(len(places), dtype=np.uint64) % len(of_class)
-        )
-        chosen[places] = of_class[order]
-    with unreadable_errors(plan.spec.dataset.name, plan.spec.dataset.path):
-        images = await run_in_thread(split.images, chosen)
-    return RowsToMake(indices=indices, labels=labels, images=images)
-
-
-def expected_attempts(trials: Sequence[Trial]) -> float:
-    """Return the images drawn for one row, over all rows that models generate."""
-    return float(np.average([each.expected_attempts for each in trials], weights=[each.rows for each in trials]))
-
-
-def _expected_attempts(share: float, most: int) -> float:
-    """Compute the expected attempts of one row when each passes with probability `share`: (1 - (1-p)^A) / p."""
-    return (1 - (1 - share) ** most) / share if share else float(most)
 
 
 def pull_seconds(plan: OpenPlan, trials: Sequence[Trial], catalog: Catalog) -> float:
@@ -277,8 +167,7 @@ def _weak_classes(plan: OpenPlan, trial: Trial) -> Iterator[PlanWarning]:
 
 def _rejecting(plan: OpenPlan, trial: Trial) -> Iterator[PlanWarning]:
     """Warn of the classes whose slots the filters often leave empty."""
-    spec = trial.spec
-    rejected = (1 - trial.accepted) ** spec.attempts
+    spec, rejected = trial.spec, trial.rejected
     most = [k for k in np.argsort(-rejected, kind="stable") if rejected[k] > _MANY_REJECTED]
     if not most:
         return

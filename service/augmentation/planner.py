@@ -11,9 +11,10 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from service.augmentation.copy_filter import Calibration, PixelCache, calibrate
-from service.augmentation.estimate import PlanWarning, Trial, find_warnings, pull_seconds, try_models
+from service.augmentation.estimate import PlanWarning, find_warnings, pull_seconds
 from service.augmentation.plan_spec import OpenPlan, PlanSpec, held_out_split
 from service.augmentation.slots import Layout, Source
+from service.augmentation.trial import Trial, try_models
 from service.augmentation.verification import LabelAgreement, Verification
 from service.catalog import Catalog
 from service.datasets import unreadable_errors

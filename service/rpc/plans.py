@@ -14,10 +14,11 @@ from fount.names import class_index, indices_of
 from fount.readers import Dataset
 from fount.ticket.v1 import ticket_pb2
 from fount.v1 import augmentation_pb2
-from service.augmentation.estimate import class_weights, expected_attempts
+from service.augmentation.estimate import class_weights
 from service.augmentation.plan_spec import SECTIONS, OpenPlan, PlanSpec
 from service.augmentation.planner import Plan, Planner
 from service.augmentation.slots import GENERATED
+from service.augmentation.trial import expected_attempts
 from service.augmentation.verification import LabelAgreement
 from service.caller import Caller
 from service.catalog import Catalog, PinnedModel

@@ -6,12 +6,15 @@ from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from google.protobuf import text_format
 
+from fount.readers import DatasetSource
 from fount.v1 import latent_pb2
 from service.augmentation.slots import Source
 from service.caller import Caller
+from service.datasets import DatasetSettings
 from service.domain import Operation, QualityFigure
 from service.errors import NotPermitted, PlanRefused, Retired, UnknownName
 from service.workers.memory_models import memory_model
@@ -135,6 +138,18 @@ async def test_rejections_are_expected_of_all_sources_together(planning: Plannin
     direction = translation('label { name: "zero" }')
     plan = await planning.plan(f"{DOUBLE} mix {{ translated: 1 reconstructed: 1 }} {direction} {reconstruction()}")
     assert (plan.expected_rejected, plan.expected_attempts) == (12.0, 1.0)
+
+
+async def test_rows_that_every_attempt_rejects_are_expected(tmp_path: Path) -> None:
+    """Half of the rows pass every other attempt, the others never; independent attempts would reject 4 of 40."""
+    images = np.zeros((40, *SHAPE), np.uint8)
+    images[::2, 0, 0, 0] = 255
+    np.savez(tmp_path / "odd.npz", x_train=images, y_train=np.zeros(40, np.uint8))
+    source = DatasetSource(name="odd", path=tmp_path / "odd.npz", classes=("zero",))
+    async with planning_with(generating_pool(), DatasetSettings(source=source, classifier="reader")) as planning:
+        plan = await planning.plan(f'dataset: "odd" {RECONSTRUCTED}{DRAWN}')
+    assert plan.expected_rejected == pytest.approx(20, abs=4)
+    assert plan.expected_attempts == pytest.approx(5, abs=1)  # (2 + 8) / 2
 
 
 async def test_steps_of_a_translation_are_in_the_estimated_time(planning: Planning) -> None:
