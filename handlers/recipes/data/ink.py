@@ -1,7 +1,8 @@
 """Ink on paper: a known map between two kinds of pictures, with which a translator that saw no pairs is measured.
 
 A digit's strokes become dark and wide: every pixel takes the lightest of the 3×3 around it, then light and dark are
-exchanged. Exchanging them back gives a digit with wide strokes, whose class a classifier reads.
+exchanged. Exchanging them back and thinning the strokes gives a digit whose narrow gaps are closed, which a classifier
+of digits reads; it has never seen wide strokes.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from torch import Tensor, nn
 
 from handlers.recipes.data.load import Split
 
-__all__ = ["TO_DIGIT", "TO_INK", "invert", "split_unpaired", "write_in_ink"]
+__all__ = ["TO_DIGIT", "TO_INK", "invert", "read_ink", "split_unpaired", "write_in_ink"]
 
 TO_INK, TO_DIGIT = 0, 1
 """The labels of both directions, in the order of a card's classes."""
@@ -21,6 +22,11 @@ _BRUSH = 3
 def write_in_ink(digits: Tensor) -> Tensor:
     """Turn light strokes, (B, C, H, W) in [0, 1], into wider dark ones."""
     return invert(nn.functional.max_pool2d(digits, _BRUSH, stride=1, padding=_BRUSH // 2))
+
+
+def read_ink(ink: Tensor) -> Tensor:
+    """Turn ink, (B, C, H, W) in [0, 1], into light strokes of a digit's width: each pixel takes the darkest of 3×3."""
+    return 1 - nn.functional.max_pool2d(ink, _BRUSH, stride=1, padding=_BRUSH // 2)
 
 
 def invert(images: Tensor) -> Tensor:

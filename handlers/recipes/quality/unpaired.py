@@ -18,7 +18,7 @@ from fount.address import Addresses
 from fount.intervals import wilson_interval
 from handlers.cards.card import Quality
 from handlers.family import Deadline, Draw, Given, Noise, Translator
-from handlers.recipes.data.ink import TO_DIGIT, TO_INK, invert, write_in_ink
+from handlers.recipes.data.ink import TO_DIGIT, TO_INK, invert, read_ink, write_in_ink
 from handlers.recipes.data.load import TrainingData
 from handlers.recipes.model_folder import Evaluator
 from handlers.recipes.quality.measures import OPTIMISTIC, count_correct, mean_entry, quality_entry
@@ -37,7 +37,7 @@ def measure_translator(data: TrainingData, module: Translator, evaluator: Evalua
     ink = write_in_ink(digits)
     to_ink, to_digit = translate(module, digits, TO_INK), translate(module, ink, TO_DIGIT)
     yield from _compare("to-ink", _round(to_ink), ink, invert(digits), is_ink=True)
-    yield _measure_labels("to-ink", evaluator, invert(_round(to_ink)), invert(ink), labels)
+    yield _measure_labels("to-ink", evaluator, read_ink(_round(to_ink)), read_ink(ink), labels)
     yield from _compare("to-digit", _round(to_digit), digits, invert(ink), is_ink=False)
     yield _measure_labels("to-digit", evaluator, _round(to_digit), digits, labels)
     yield from _measure_cycle("digit", module, digits, to_ink, TO_DIGIT)
@@ -73,9 +73,9 @@ def _compare(direction: str, found: Tensor, true: Tensor, inverted: Tensor, *, i
 
 
 def _measure_labels(direction: str, evaluator: Evaluator, found: Tensor, true: Tensor, labels: Tensor) -> Quality:
-    """Measure how often the evaluator still reads the class; ink is read with light and dark exchanged."""
+    """Measure how often the evaluator still reads the class; ink is read as `read_ink` turns it back."""
     hits, real = (count_correct(evaluator.classifier, images, labels) for images in (found, true))
-    read = "with light and dark exchanged, " if direction == "to-ink" else ""
+    read = "with light and dark exchanged and strokes thinned, " if direction == "to-ink" else ""
     method = (
         f"share of {len(found)} translated test rows, every fifth one, {read}that {evaluator.name} gives their label; "
         f"the real value is that of the true map; Wilson interval; {OPTIMISTIC}"

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from handlers.models.classifier import ConvClassifier
 from handlers.models.cyclegan import CycleGan
-from handlers.recipes.data.ink import TO_DIGIT, TO_INK, invert, split_unpaired, write_in_ink
+from handlers.recipes.data.ink import TO_DIGIT, TO_INK, read_ink, split_unpaired, write_in_ink
 from handlers.recipes.data.load import TrainingData
 from handlers.recipes.quality.measures import count_correct
 from handlers.recipes.run.history import Snapshot
@@ -32,8 +32,8 @@ class UnpairedProbe:
         self._classifier = copy.deepcopy(classifier).to(device).eval()
 
     def measure(self, network: nn.Module, step: int) -> Snapshot:
-        """Measure the share of rows whose class is still read after each translation, ink by its inverse."""
-        read = invert(_translate(network, self._digits, TO_INK)), _translate(network, self._ink, TO_DIGIT)
+        """Measure the share of rows whose class is still read after each translation."""
+        read = read_ink(_translate(network, self._digits, TO_INK)), _translate(network, self._ink, TO_DIGIT)
         hits = [count_correct(self._classifier, *pair) for pair in zip(read, self._labels, strict=True)]
         return Snapshot(step=step, accuracies=tuple(n / len(of) for n, of in zip(hits, self._labels, strict=True)))
 

@@ -17,7 +17,7 @@ from handlers.family import Deadline, DeadlinePassed, Draw, Given, Noise
 from handlers.models import load_family
 from handlers.models.cyclegan import CycleGan, PatchDiscriminator, discriminator_loss, generator_loss
 from handlers.recipes.catalogue import RECIPES, Recipe
-from handlers.recipes.data.ink import split_unpaired, write_in_ink
+from handlers.recipes.data.ink import read_ink, split_unpaired, write_in_ink
 from handlers.recipes.data.load import TrainingData
 from handlers.recipes.model_folder import Evaluator
 from handlers.recipes.run.unpaired_probe import UnpairedProbe
@@ -170,6 +170,14 @@ def test_ink_is_wider_and_dark() -> None:
     expected = torch.ones(5, 5)
     expected[1:4, 0:3] = 0.25
     assert torch.equal(write_in_ink(digit)[0, 0], expected)
+
+
+def test_ink_is_read_as_the_digit_with_its_narrow_gaps_closed() -> None:
+    digit = torch.zeros(1, 1, 8, 9)
+    digit[0, 0, 2:6, [3, 5]] = 0.75  # a gap of one pixel
+    expected = torch.zeros(8, 9)
+    expected[2:6, 3:6] = 0.75
+    assert torch.equal(read_ink(write_in_ink(digit))[0, 0], expected)
 
 
 def test_no_digit_is_of_both_kinds(digits: TrainingData) -> None:

@@ -52,7 +52,7 @@ def test_the_true_map_has_no_error(digits: TrainingData, evaluator: Evaluator) -
     found = measured(Toy(write_in_ink, invert), digits, evaluator)
     assert found["to-ink-error"].value == pytest.approx(0, abs=0.002)  # of rounding to 256 levels
     assert found["to-ink-overlap"].value > 0.99
-    assert found["to-ink-label-kept"].value == found["to-ink-label-kept"].real_value
+    assert found["to-ink-label-kept"].value == pytest.approx(found["to-ink-label-kept"].real_value, abs=0.03)
 
 
 def test_light_and_dark_exchanged_alone_are_the_real_value(digits: TrainingData, evaluator: Evaluator) -> None:
