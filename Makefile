@@ -64,11 +64,11 @@ demo: $(INSTALLED) ## serve models of every kind, draw images into demo/, stop
 serve: archives ## serve on 127.0.0.1:50051 until Ctrl-C
 	exec $(BIN)/fount serve --archives $(ARCHIVES)
 
-test: $(INSTALLED) ## every test but the slow ones, in two processes, with coverage
-	$(BIN)/pytest -m 'not slow' $(PARALLEL) --cov --cov-report=term:skip-covered
+test: $(INSTALLED) ## every test but the slow ones, in two processes
+	$(BIN)/pytest -m 'not slow' $(PARALLEL)
 
-test-full: $(INSTALLED) ## every test
-	$(BIN)/pytest $(PARALLEL)
+test-full: $(INSTALLED) ## every test, with coverage, which makes them half as long again
+	$(BIN)/pytest $(PARALLEL) --cov --cov-report=term:skip-covered
 
 bench: $(INSTALLED) ## measure against the hardware, TorchServe, mosec, LitServe and one process; QUICK=1: short rounds
 	$(BIN)/python -m benchmarks $(if $(QUICK),--quick)
