@@ -24,6 +24,7 @@ from handlers.recipes.data.colours import FIRST_SHARE, HUE_SPREAD, hue_cdf, hues
 from handlers.recipes.data.load import Split, TrainingData
 from handlers.recipes.data.reductions import reduce_images
 from handlers.recipes.model_folder import Evaluator
+from handlers.recipes.quality.latent import sharpness
 from handlers.recipes.quality.measures import (
     OPTIMISTIC,
     count_copies,
@@ -98,6 +99,7 @@ def measure_translations(
     if evaluator is not None:
         yield _measure_labels(rows, answers, evaluator, of_rows)
     yield _measure_contrast(rows.images, answers, of_rows)
+    yield _measure_sharpness(rows.images, answers, of_rows)
     if isinstance(module, GivenStepsSampler):
         others = _as_served(translate_images(module, given, seed=_OTHER_SEED, value_range=value_range))
         yield _measure_spread(rows.images, answers, others, of_rows)
@@ -112,6 +114,11 @@ def _translate(module: nn.Module, given: Given, noise: Noise) -> Tensor:
         return module.finish(take_steps(module, state, range(module.steps(Draw())), noise, None, Draw(), Deadline()))
     assert isinstance(module, Translator)
     return module.translate(given, None, noise, Draw(), Deadline())
+
+
+def _enlarge(given: Tensor, images: Tensor) -> Tensor:
+    """Repeat the pixels of given pictures, and their channel, to the shape of images."""
+    return nn.functional.interpolate(given, images.shape[2:]).expand_as(images)
 
 
 def _as_served(images: Tensor) -> Tensor:
@@ -154,6 +161,14 @@ def _measure_contrast(images: Tensor, answers: Tensor, of_rows: str) -> Quality:
     own, real = (each.double().flatten(1).var(dim=1) for each in (answers, images))
     method = f"variance of the pixels of {of_rows}, over that of the rows, which is 1 for pictures of their kind"
     return mean_entry("contrast-ratio", own / real.mean(), method, real=1.0)
+
+
+def _measure_sharpness(images: Tensor, answers: Tensor, of_rows: str) -> Quality:
+    method = (
+        f"mean square of differences between neighbouring pixels over that of pixels, of {of_rows}; the real value is "
+        "of the rows"
+    )
+    return mean_entry("sharpness", sharpness(answers), method, real=float(sharpness(images).mean()))
 
 
 def _measure_spread(images: Tensor, answers: Tensor, others: Tensor, of_rows: str) -> Quality:
@@ -212,7 +227,7 @@ def _measure_memory(
 ) -> Iterator[Quality]:
     """Measure whether reduced training rows are answered by these rows, which reduced test rows cannot be."""
     train = data.train.images[: len(images)]
-    given = _as_served(reduce_images(train, shape))
+    given, tested = (_as_served(reduce_images(rows, shape)) for rows in (train, images))
     recalled = _as_served(translate_images(module, given, seed=_SEED, value_range=value_range))
     of_rows = f"{len(given)} answers to the first training rows, one each of seed {_SEED}"
     copies = count_copies(recalled, set(each_bytes(data.train.images)))
@@ -224,9 +239,12 @@ def _measure_memory(
         None,
         f"{method}; Wilson interval",
     )
-    from_train, from_test = _squares(train, recalled), _squares(images, answers)
+    from_train, from_test = _squares(train, recalled), _squares(images, answers).mean()
+    usual = (
+        _squares(train, _enlarge(given, train)).mean() / _squares(images, _enlarge(tested, images)).mean()
+    ) * from_test
     method = (
-        f"mean squared difference of answer and row, of {of_rows}, over the same of test rows; 1 if training rows are "
-        "answered like any other, 0 if they are returned"
+        f"mean squared difference of answer and row, of {of_rows}, over that of test rows, each relative to "
+        "that of the given picture; 1 if training rows are answered like any other, 0 if they are returned"
     )
-    yield mean_entry("training-error-ratio", from_train / from_test.mean().clamp(min=_LEAST_ERROR), method, real=1.0)
+    yield mean_entry("training-error-ratio", from_train / usual.clamp(min=_LEAST_ERROR), method, real=1.0)
