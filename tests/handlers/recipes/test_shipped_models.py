@@ -75,7 +75,8 @@ def _items(worker: Worker, sizes: tuple[int, ...], operation: int) -> Items:
     values = _values(card, sum(sizes), operation)
     if operation in (model_pb2.OPERATION_CLASSIFY, model_pb2.OPERATION_EMBED):
         return [image_item(values[start : start + size]) for start, size in parts]
-    return [given_item(values[start : start + size], start, labels) for start, size in parts]
+    own = [i % len(card.classes) for i in range(sum(sizes))] if card.classes else []  # of each row
+    return [given_item(values[at : at + size], at, tuple(own[at : at + size])) for at, size in parts]
 
 
 def _values(card: Card, count: int, operation: int) -> np.ndarray[Any, Any]:
