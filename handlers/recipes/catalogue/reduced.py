@@ -77,8 +77,8 @@ REDUCED_RECIPES = (
         family="image-diffusion",
         config={**_GREY, "channels": 3, **_NETWORK, **_LEVELS, "sigma_data": 0.4281, "given": _GREY},
         data="mnist-colour",
-        steps=1800,
-        fit=ImageDiffusionFit(rate=2e-3, log_sigma_mean=1.0, log_sigma_spread=1.2),  # hues are drawn at much noise
+        steps=4500,
+        fit=ImageDiffusionFit(rate=2e-3, log_sigma_mean=0.5, log_sigma_spread=1.5),  # hues are drawn at much noise
         starts_from="mnist-diffusion",
         operations=("TRANSLATE",),
         classes=(),
