@@ -51,7 +51,8 @@ def conditions_of(
         if name == "mask":
             given[name] = (pixels >= _LIGHT).all(axis=-1)  # (H, W)
         elif name == "image":
-            given[name] = _fitted(name, pixels, info)
+            is_translated = info is not None and "mask" not in pictures and bool(info.input_shape)
+            given[name] = _fitted(name, pixels, info, translated=is_translated)
         else:
             given["prefix"] = _fitted(name, pixels, info).tobytes()
     if info and info.modality != "image" and pictures:
@@ -61,11 +62,13 @@ def conditions_of(
     return given
 
 
-def _fitted(name: str, pixels: NDArray[np.uint8], info: ModelInfo | None) -> NDArray[np.uint8]:
+def _fitted(
+    name: str, pixels: NDArray[np.uint8], info: ModelInfo | None, *, translated: bool = False
+) -> NDArray[np.uint8]:
     """Give grey pixels the model's channels, and refuse a picture that is not of the model's shape."""
     if info is None or info.modality != "image":
         return pixels
-    height, width, channels = info.sample_shape
+    height, width, channels = info.input_shape if translated else info.sample_shape
     is_grey = bool((pixels == pixels[..., :1]).all())
     if is_grey and channels != pixels.shape[2]:
         pixels = pixels[..., :1].repeat(channels, axis=2)

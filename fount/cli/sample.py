@@ -67,7 +67,7 @@ class _Query(ParametersQuery, total=False):
 @option("--mixture", type=parse_mixture, metavar="7=0.9,1=0.1", help="Classes and their relative weights.")
 @option("--prefix", metavar="TEXT", help="Beginning of every text; the rest is drawn.")
 @option("--prefix-image", type=PATH, metavar="FILE", help="Picture of the upper rows of every sample.")
-@option("--image", type=PATH, metavar="FILE", help="Picture of which --mask gives a part; the rest is drawn.")
+@option("--image", type=PATH, metavar="FILE", help="Picture to make samples of, or of which --mask gives a part.")
 @option("--mask", type=PATH, metavar="FILE", help="Picture that is white where --image is given, and else black.")
 @option("--stop", metavar="TEXT", help="Each text ends before its first occurrence after the prefix.")
 @parameter_options

@@ -122,7 +122,8 @@ async def test_a_text_that_is_not_utf8_leaves_no_file(pool):
         (["points", "--prefix-image", "grey.png"], "--prefix-image: points draws no pictures; leave it out"),
         (["verse", "--prefix", "a", "--prefix-image", "grey.png"], "cannot go with --prefix; give one of both"),
         (["verse", "--encoding", "png"], "the model cannot give PNG; it gives UINT8"),
-        (["verse", "--image", "grey.png"], "image: needs mask"),
+        (["verse", "--image", "grey.png"], "--image: verse draws no pictures; give --prefix TEXT"),
+        (["verse", "--mask", "grey.png"], "mask: needs image"),
         (["verse", "--image", "no.png", "--mask", "grey.png"], "There is no file 'no.png'"),
     ],
 )

@@ -348,7 +348,7 @@ def test_it_has_the_same_methods_in_both_clients():
     def public(kind):
         return {name for name in vars(kind) if not name.startswith("_")}
 
-    assert len(public(Client)) == 27
+    assert len(public(Client)) == 28
     assert public(Client) == public(aio.Client)
 
 
