@@ -27,7 +27,7 @@ __all__ = ["AscentConfig", "ClassifierAscent", "ascend", "score_gradient"]
 
 _GROUPS = 4
 _STEPS, _MAX_STEPS = 50, 1000
-_LEAST_NORM = 1e-12  # of a gradient, which is 0 where the classifier is certain
+_LEAST_NORM = 0.05  # of a gradient, below which steps shrink: where the classifier is certain, only rounding is left
 
 
 @dataclass(frozen=True, kw_only=True)

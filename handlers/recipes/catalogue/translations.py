@@ -50,7 +50,8 @@ TRANSLATION_RECIPES = (
                 min=1,
                 max=200,
                 default=50,
-                description="Steps of one length up the score: more are surer of the class and further from the start.",
+                description="Steps up the score: more are surer of the class and further from the start, until nothing "
+                "is left to gain.",
             )
         },
         thresholds={"noise-certain-share": 0.9, "changed-certain-share": 0.9},

@@ -67,6 +67,13 @@ def test_a_step_has_the_given_length_and_raises_the_score() -> None:
     assert bool((raised > before).all())
 
 
+def test_a_step_shrinks_where_nothing_but_rounding_is_left_to_gain() -> None:
+    image, weight = torch.full((1, 1, 4, 4), 0.5), torch.zeros(2, 16)
+    weight[0, 0] = 1e-3  # half of which is the gradient
+    after = ascend(lambda x: x.flatten(1) @ weight.T, image, torch.tensor([0]), 1.0)
+    assert float(after[0, 0, 0, 0]) == pytest.approx(0.5 + 1e-3 / 2 / 0.05, abs=1e-4)
+
+
 def test_pixels_stay_in_their_range() -> None:
     after = ascend(build(), torch.ones(1, 1, 8, 8), torch.tensor([0]), 100.0)
     assert (float(after.min()), float(after.max())) == (0.0, 1.0)
