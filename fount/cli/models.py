@@ -90,6 +90,7 @@ def _facts(info: ModelInfo) -> Iterator[tuple[str, str]]:
     yield "Description", info.description
     yield "Can", ", ".join(info.operations)
     yield "Sample", _shape(info) + (" vector" if info.modality == "vector" else "")
+    yield "Translates", " × ".join(map(str, info.input_shape))
     yield "Encodings", ", ".join(info.encodings)
     yield "Classes", ", ".join(info.labels)
     for parameter in info.parameters:

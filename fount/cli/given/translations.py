@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 __all__ = ["colourise", "translate", "upscale"]
 
 _FILES = (".png", ".npz")
+_MOST_LABELS = 12  # named in a message
 _MOST_CHARACTERS = 100  # of the name of a picture's source
 
 
@@ -128,6 +129,7 @@ def _translate(
     path = Path(out) if is_folder(out) else check_result_file(out, *_FILES, or_folder=True)
     with opened(name, cast("GivenOptions", options), "translate") as work:
         check(work.info)
+        _check_label(work)
         rows, ids = work.given.values, work.ids(own=False)
         check_grid(path, work.info.name, len(rows) * (1 + variants), is_pictures=work.is_pictures)
         _check_folder(path, work, encoding)
@@ -136,8 +138,16 @@ def _translate(
         given = rows.repeat(variants, axis=0)
         results = work.send(work.client.translate, given, ids=repeated, draws=True, query=query)
         _write(path, work, results, variants)
-        text = f"{len(rows):,} pictures {what}" + (f", {variants} answers each" if variants > 1 else "")
+        text = f"{len(rows):,} {'pictures' if len(rows) > 1 else 'picture'} {what}" + (
+            f", {variants} answers each" if variants > 1 else ""
+        )
         work.report(results, text, {"rows": len(rows), "variants": variants}, out)
+
+
+def _check_label(work: Work) -> None:
+    if work.info.labels and work.options.get("label") is None and work.options.get("labels") is None:
+        known = ", ".join(work.info.labels[:_MOST_LABELS])
+        raise click.UsageError(f"{work.info.name} has directions or classes; name one with --label: {known}")
 
 
 def _check_folder(path: Path, work: Work, encoding: str | None) -> None:

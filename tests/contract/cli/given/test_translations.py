@@ -116,7 +116,7 @@ def test_it_refuses_pictures_in_words(write, words: str) -> None:
 @pytest.mark.parametrize(
     ("line", "words"),
     [
-        ("translate ways some --out t.png", "name the class of the rows with --label"),
+        ("translate ways some --out t.png", "ways has directions or classes; name one with --label: down, up"),
         ("translate plain some --out t.png", "plain cannot translate"),
         ("upscale painter some --out t.png", "painter enlarges no pictures: it makes 2 × 3 × 3 of 2 × 3 × 1"),
         ("colourise enlarger small --out t.png", "enlarger colours no grey pictures"),
