@@ -23,7 +23,7 @@ Float32s = NDArray[np.float32]
 _WORD = 2.0**32
 
 
-def turbulence(addresses: Addresses, side: int, *, cell: int, octaves: int) -> Float32s:
+def turbulence(addresses: Addresses, side: int, *, cell: int, octaves: int, tiled: bool = False) -> Float32s:
     """Add the absolute values of octaves of gradient noise, each with half the cells and half the height of the former.
 
     Args:
@@ -31,6 +31,7 @@ def turbulence(addresses: Addresses, side: int, *, cell: int, octaves: int) -> F
         side: pixels of the square textures, divisible by `cell`.
         cell: pixels between two lattice points of the first octave, divisible by 2^(octaves - 1).
         octaves: 1 or more.
+        tiled: whether the right edge continues at the left one, and the lower at the upper.
 
     Returns:
         (B, side, side) float32, from 0 to about 1.
@@ -39,12 +40,12 @@ def turbulence(addresses: Addresses, side: int, *, cell: int, octaves: int) -> F
     """
     total = np.zeros((len(addresses), side, side), np.float32)
     for octave in range(octaves):
-        noise = gradient_noise(addresses, side, cell=cell >> octave, octave=octave)
+        noise = gradient_noise(addresses, side, cell=cell >> octave, octave=octave, tiled=tiled)
         total += np.abs(noise) * np.float32(0.5**octave)
     return total
 
 
-def gradient_noise(addresses: Addresses, side: int, *, cell: int, octave: int = 0) -> Float32s:
+def gradient_noise(addresses: Addresses, side: int, *, cell: int, octave: int = 0, tiled: bool = False) -> Float32s:
     """Compute gradient noise at the middle of each pixel.
 
     Args:
@@ -52,6 +53,7 @@ def gradient_noise(addresses: Addresses, side: int, *, cell: int, octave: int = 
         side: pixels of the square textures, divisible by `cell`.
         cell: pixels between two lattice points.
         octave: each has its own directions.
+        tiled: whether the last lattice points have the directions of the first ones, so that the edges continue.
 
     Returns:
         (B, side, side) float32 in [-1, 1], 0 at lattice points.
@@ -60,6 +62,8 @@ def gradient_noise(addresses: Addresses, side: int, *, cell: int, octave: int = 
     points = cells + 1
     turns = addresses.uniforms(Stream.STEP, points * points, step=octave)
     words = (turns * _WORD).astype(np.uint32).reshape(-1, points, points)
+    if tiled:
+        words[:, -1], words[:, :, -1] = words[:, 0], words[:, :, 0]
     down, right = (part.astype(np.float32)[:, :, None, :, None] for part in sin_cos_of_turn(words))
     at = (np.arange(cell, dtype=np.float32) + np.float32(0.5)) / np.float32(cell)  # of a pixel in its cell
     fade = at * at * at * (at * (at * 6 - 15) + 10)

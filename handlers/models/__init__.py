@@ -40,6 +40,7 @@ FAMILIES: Mapping[str, tuple[str, str]] = MappingProxyType(
         "image-transformer": ("transformer", "ImageTransformer"),
         "text-transformer": ("transformer", "TextTransformer"),
         "fully-visible": ("belief_net", "FullyVisibleBeliefNet"),
+        "procedural-texture": ("procedural_texture", "ProceduralTexture"),
         "edm-diffusion": ("diffusion", "EdmDiffusion"),
         "diffusers-unet": ("diffusers_unet", "DiffusersUnet"),
         "image-diffusion": ("image_diffusion", "ImageDiffusion"),

@@ -15,11 +15,12 @@ from handlers.models import BASES
 __all__ = ["FAMILY_IMPORTS", "foreign_imports", "modules_needed"]
 
 FAMILY_IMPORTS = (
-    "torch", "numpy", "diffusers", "fount.address", "fount.transform_columns", "handlers.discrete", "handlers.family",
-    "handlers.stepping",
+    "torch", "numpy", "diffusers", "fount.address", "fount.gradient_noise", "fount.transform_columns",
+    "handlers.discrete", "handlers.family", "handlers.stepping",
 )  # fmt: skip
 """What the one file of a family may import in addition to the standard library: its source is in the model digest,
-and the source of further modules would not be. Of `handlers.discrete`, `EXECUTION_VERSION` is."""
+and the source of further modules would not be. Of `handlers.discrete`, `EXECUTION_VERSION` is, of `fount.address` and
+`fount.gradient_noise` the version of the noise."""
 
 _PACKAGES = ("fount", "handlers")
 

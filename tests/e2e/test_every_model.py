@@ -98,10 +98,12 @@ def test_the_demonstration_paints_every_generator(demonstrated, archives: Path) 
 
 def test_the_demonstration_reads_conditional_samples_as_their_labels(demonstrated) -> None:
     rates = dict(re.findall(r"^(\S+) .* ([\d.]+)% ", demonstrated.stdout, re.M))
-    assert sorted(rates) == [name for name in GENERATORS if CARDS[name].get("classes")]
-    cards = {name: _accuracy_of(CARDS[name]) for name in rates}
-    assert all(float(rate) / 100 > cards[name] - _ACCURACY_SLACK for name, rate in rates.items()), (rates, cards)
+    known = {name: value for name in GENERATORS if (value := _accuracy_of(CARDS[name])) is not None}
+    assert len(known) > 10
+    assert set(known) <= set(rates)
+    assert all(float(rates[name]) / 100 > value - _ACCURACY_SLACK for name, value in known.items()), (rates, known)
 
 
-def _accuracy_of(card: dict) -> float:
-    return next(each["value"] for each in card["quality"] if each["metric"] == "label-accuracy")
+def _accuracy_of(card: dict) -> float | None:
+    measured = (each["value"] for each in card.get("quality", ()) if each["metric"] == "label-accuracy")
+    return next(measured, None)
