@@ -41,6 +41,7 @@ def test_a_command_of_the_readme_works(served: Served, tmp_path: Path, command: 
     assert ended.returncode == 0, ended.stderr
 
 
+@pytest.mark.slow
 def test_a_generator_of_one_s_own_is_served_by_the_commands_of_the_readme(tmp_path: Path) -> None:
     *before, serve = commands("A generator of your own")
     for command in before:
