@@ -17,7 +17,7 @@ from handlers.worker.tensors import DTYPES, CallCapacity, check_data, check_rang
 
 __all__ = ["read_given"]
 
-_MASKED: tuple[Operation, ...] = ("SAMPLE", "TRANSLATE")
+_MASKED: tuple[Operation, ...] = ("SAMPLE",)
 
 
 def read_given(

@@ -297,7 +297,7 @@ class Given(google.protobuf.message.Message):
 
     @property
     def mask(self) -> Global___Tensor:
-        """mask is (n, ...) FLOAT32 of 1 where a value is given and 0 where it is not, for SAMPLE and TRANSLATE. Unset: all are."""
+        """mask is (n, ...) FLOAT32 of 1 where a value is given and 0 where it is not, for SAMPLE. Unset: all are."""
 
     def __init__(
         self,

@@ -185,14 +185,14 @@ def test_a_label_for_an_unconditional_model_is_refused(points: Worker) -> None:
 def test_a_bad_mask_is_refused_alone(painter: Worker, mask: Arrays, reason: str) -> None:
     good = given_item(toy_images(2), mask=_MASK)
     bad = given_item(toy_images(2), mask=mask)
-    reply = send(painter, request(good, bad, good, operation=TRANSLATE))
+    reply = send(painter, request(good, bad, good))
     assert codes(reply) == [0, code_pb2.INVALID_ARGUMENT, 0]
     assert reason_of(reply.items[1].status) == reason
 
 
 def test_rows_with_and_without_masks_do_not_share_a_call(painter: Worker) -> None:
     items = [given_item(toy_images(2), mask=_MASK), given_item(toy_images(2))]
-    reply = send(painter, request(*items, operation=TRANSLATE))
+    reply = send(painter, request(*items))
     assert codes(reply) == [0, code_pb2.INVALID_ARGUMENT]
     assert reason_of(reply.items[1].status) == "MASKS_NOT_SHARED"
 
@@ -201,3 +201,8 @@ def test_a_model_that_samples_freely_refuses_given_values(autoencoder: Worker) -
     reply = send(autoencoder, request(sample_item(), given_item(toy_images(1), labels=(0,)), sample_item()))
     assert codes(reply) == [0, code_pb2.INVALID_ARGUMENT, 0]
     assert reply.items[1].status.message == "this model samples without given values; set item.range"
+
+
+def test_a_translation_takes_no_mask(painter: Worker) -> None:
+    reply = send(painter, request(given_item(toy_images(2), mask=_MASK), operation=TRANSLATE))
+    assert reason_of(reply.items[0].status) == "MASK_NOT_TAKEN"
