@@ -47,7 +47,7 @@ def many(client: Client) -> PlanInfo:
 def test_a_pull_outlives_a_torchserve_killed_in_the_middle_of_it(
     augmented: Augmented, client: Client, many: PlanInfo
 ) -> None:
-    whole, java = pulled(client, many, shards=1), augmented.served.java()
+    whole, java, workers = pulled(client, many, shards=1), augmented.served.java(), len(alive(augmented.served))
     batches, arrivals = [], []
     for batch in client.pull(many, shards=1, provenance="full"):
         if not batches:
@@ -59,7 +59,7 @@ def test_a_pull_outlives_a_torchserve_killed_in_the_middle_of_it(
     assert same(columns_of(batches), whole)
     assert longest > 1  # rows had to be made by the TorchServe that arrivals after
     assert augmented.served.java().pid != java.pid
-    until(lambda: len(alive(augmented.served)) == 3, 60)
+    until(lambda: len(alive(augmented.served)) == workers, 60)
 
 
 # --- Exports ----------------------------------------------------------------------------------------------------------
