@@ -92,10 +92,10 @@ def walking(section: str, folder: Path) -> Iterator[Walked]:
     result, after = walk(section, folder, variables)
     ports = {"FOUNT_SERVE_PORT": "0", "FOUNT_SERVE_HTTP_PORT": "0", "PATH": path}
     with served_by(shlex.split(SERVE), folder, ports) as served:
-        result = Walked(folder, served, result, variables | {"FOUNT_SERVER": served.server})
+        found = Walked(folder, served, result, variables | {"FOUNT_SERVER": served.server})
         for command in after:
-            result[command] = result.type(command)
-        yield result
+            result[command] = found.type(command)
+        yield found
 
 
 pytestmark = pytest.mark.slow
