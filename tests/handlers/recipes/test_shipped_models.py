@@ -66,7 +66,7 @@ def _items(worker: Worker, sizes: tuple[int, ...], operation: int) -> Items:
     """Create requests of some sizes for the rows 0 to 299."""
     card = _card(worker)
     parts = list(zip([0, *accumulate(sizes)][:-1], sizes, strict=True))
-    labels = (3,) if card.classes else ()
+    labels = (min(3, len(card.classes) - 1),) if card.classes else ()
     if operation == model_pb2.OPERATION_TRANSFORM:
         rows = make_manipulations(Addresses.of_range(5, 0, sum(sizes)), (28, 28, 1))
         return [transform_item(rows.take(slice(at, at + size))) for at, size in parts]
